@@ -1,0 +1,57 @@
+//! Decoding: bytes of a topic's records to Arrow columns, only the columns that are used.
+//!
+//! A [`Decoder`] takes records one by one and gives a batch when asked. A record it cannot decode
+//! is refused alone: the rows around it are unharmed.
+
+use arrow::record_batch::RecordBatch;
+
+use crate::Result;
+use crate::plan::ir::Source;
+
+/// Why one record could not be decoded: the text that its dead letter carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused(pub String);
+
+/// What a record's value did to its table, when the value says so (debezium), see [`Decoder`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// A row was added to the batch being built.
+    Row,
+    /// The record says that the row of its key is gone; nothing was added.
+    Gone,
+    /// The record says that all rows of its partition's keys are gone (`op` = `t`).
+    Truncated,
+}
+
+/// The records that [`Decoder::finish`] refuses late, and the rows of all others.
+#[derive(Debug)]
+pub struct Decoded {
+    /// One row for every push that answered [`Effect::Row`], except the refused ones, in order.
+    pub batch: RecordBatch,
+    /// Pushes (counted from 0 over those that answered [`Effect::Row`] since the last `finish`)
+    /// that turned out undecodable; sorted. Decoders that decode eagerly return none here.
+    pub refused: Vec<(usize, Refused)>,
+}
+
+/// Decodes values of one topic into the columns of one [`Source`]. Belongs to one thread.
+pub trait Decoder: Send {
+    /// Decodes one value, appending at most one row to the batch being built. A null value is
+    /// handled by the caller and never comes here.
+    fn push(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused>;
+    /// Rows pushed since the last [`Decoder::finish`].
+    fn rows(&self) -> usize;
+    /// The batch of all rows pushed since the last call; its schema is the source's schema.
+    fn finish(&mut self) -> Result<Decoded>;
+}
+
+/// The decoder for a source. `registry` resolves the writer schemas of Avro records.
+pub fn open(
+    source: &Source,
+    registry: Option<std::sync::Arc<dyn tidemill_log::registry::Registry>>,
+) -> Result<Box<dyn Decoder>> {
+    let _ = registry;
+    Err(crate::Error::new(
+        crate::Kind::Bug,
+        format!("`{}`: no decoder yet", source.name),
+    ))
+}

@@ -1,0 +1,132 @@
+//! A job: one plan, run by the workers of one or more processes.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::journal::Offsets;
+use crate::plan::ir::Job;
+use crate::{Epoch, Result};
+
+/// How many workers, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Workers {
+    /// This many worker threads in this process alone.
+    Threads(usize),
+    /// This process is one of several, all started with the same list.
+    Cluster {
+        /// Worker threads in each process.
+        threads: usize,
+        /// This process's index into `addresses`.
+        process: usize,
+        /// `host:port` of every process.
+        addresses: Vec<String>,
+    },
+}
+
+/// Limits of a job; every queue has one (invariant 7).
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Least time between two epochs.
+    pub epoch_interval_min: Duration,
+    /// Epochs released and not yet durable in the sink.
+    pub epochs_in_flight_max: usize,
+    /// Decoded rows that one worker holds back waiting for their epoch.
+    pub rows_waiting_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            epoch_interval_min: Duration::from_millis(5),
+            epochs_in_flight_max: 64,
+            rows_waiting_max: 200_000,
+        }
+    }
+}
+
+/// What a job needs to run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The job's name: names its journal and its frontier rows.
+    pub name: String,
+    /// What to keep up to date.
+    pub plan: Job,
+    /// Log URL, see [`tidemill_log::log::open`].
+    pub log: String,
+    /// Registry URL, see [`tidemill_log::registry::open`]; only for Avro.
+    pub registry: Option<String>,
+    /// Journal URL, see [`crate::journal::open`].
+    pub journal: String,
+    /// Sink URL, see [`crate::sink::open`].
+    pub sink: String,
+    /// Topic of the dead letters.
+    pub dead_letters: String,
+    /// How many workers, and where.
+    pub workers: Workers,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// What a view holds now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ViewStats {
+    /// Rows.
+    pub rows: i64,
+    /// Rows withheld since another row has the same primary key.
+    pub conflicts: u64,
+}
+
+/// What the job did so far in this process, for the terminal and the metrics.
+#[derive(Debug)]
+pub struct Stats {
+    /// Records read from the log.
+    pub records: AtomicU64,
+    /// Records put aside as dead letters.
+    pub dead_letters: AtomicU64,
+    /// The last epoch bound in the journal (worker 0's process).
+    pub bound: AtomicU64,
+    /// The last epoch durable in every view of the sink (worker 0's process).
+    pub durable: AtomicU64,
+    /// The offsets that epoch ends at (worker 0's process).
+    pub durable_ends: Mutex<Offsets>,
+    /// By view name, this process's workers together.
+    pub views: Mutex<BTreeMap<String, ViewStats>>,
+    /// Milliseconds from a record's timestamp (the source's commit) to its epoch being durable in
+    /// every view (worker 0's process; one sample for each batch's oldest and newest record).
+    pub freshness_ms: Mutex<Histogram<u64>>,
+    /// True while epochs of an earlier run are replayed.
+    pub replaying: AtomicBool,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            records: AtomicU64::new(0),
+            dead_letters: AtomicU64::new(0),
+            bound: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+            durable_ends: Mutex::default(),
+            views: Mutex::default(),
+            // 1 ms to 1 hour, two significant digits; cannot fail for these constants.
+            freshness_ms: Mutex::new(
+                Histogram::new_with_bounds(1, 3_600_000, 2)
+                    .unwrap_or_else(|_| unreachable!("constant bounds")),
+            ),
+            replaying: AtomicBool::new(false),
+        }
+    }
+}
+
+/// Runs the job until `stop` is set or something ends it. On `stop` the epochs in flight are
+/// completed first. Blocks the calling thread.
+pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<()> {
+    let _ = (config, stats, stop, Epoch::MIN);
+    Err(crate::Error::new(
+        crate::Kind::Bug,
+        "the job runner is not built yet",
+    ))
+}

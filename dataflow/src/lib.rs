@@ -1,0 +1,19 @@
+//! The dataflow cluster: SQL views kept up to date by timely and differential dataflow.
+//!
+//! What flows through here: records of a log's topics are decoded ([`decode`]) into Arrow batches,
+//! bound to epochs ([`journal`]), taken through the plan's operators ([`plan`], [`render`]) and
+//! written epoch by epoch to the sink ([`sink`]). Inside, a module uses only those above it in
+//! this list: error, plan, decode, journal, sink, source, render, job.
+
+pub mod decode;
+pub mod error;
+pub mod job;
+pub mod journal;
+pub mod plan;
+pub mod sink;
+
+pub use error::{Error, Kind, Result};
+
+/// A moment of the job: milliseconds since 1970-01-01T00:00:00Z, strictly increasing. All views
+/// show the same prefix of the input at one epoch.
+pub type Epoch = u64;

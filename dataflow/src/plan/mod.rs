@@ -1,0 +1,3 @@
+//! From `views.sql` to the IR.
+
+pub mod ir;

@@ -1,0 +1,15 @@
+//! The seam between ingest and dataflow.
+//!
+//! What flows through here: a row change captured from a database ([`event::Change`]) is encoded
+//! as a Debezium-style Avro envelope ([`envelope`]) under a schema kept in a registry
+//! ([`registry::Registry`]) and appended to a replayable, partitioned log ([`log::Log`]).
+//! Ingest writes it; dataflow reads it back. Both engines of every trait, the networked one and
+//! the embedded SQLite one, are chosen by URL and pass one conformance suite.
+
+pub mod error;
+pub mod event;
+pub mod log;
+pub mod registry;
+pub mod schema;
+
+pub use error::{Error, Kind, Result};

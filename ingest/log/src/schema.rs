@@ -1,0 +1,65 @@
+//! A table's columns, and their Avro form.
+
+use serde::{Deserialize, Serialize};
+
+/// A column type that can travel from a source table to a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColumnType {
+    /// Avro `boolean`.
+    Bool,
+    /// 16 and 32 bit integers; Avro `int`.
+    Int,
+    /// 64 bit integers; Avro `long`.
+    Long,
+    /// Avro `float`.
+    Float,
+    /// Avro `double`.
+    Double,
+    /// Avro `string`.
+    Text,
+    /// Avro `string` with logical type `uuid`.
+    Uuid,
+    /// A JSON document; Avro `string` with `connect.name` `io.debezium.data.Json`.
+    Json,
+    /// Avro `bytes`.
+    Bytes,
+    /// Avro `int` with logical type `date`.
+    Date,
+    /// Avro `long` with logical type `timestamp-micros`; without time zone.
+    Timestamp,
+    /// Avro `long` with logical type `timestamp-micros`; an instant.
+    Timestamptz,
+    /// Avro `bytes` with logical type `decimal`.
+    Decimal {
+        /// Digits in all.
+        precision: u8,
+        /// Digits behind the point.
+        scale: i8,
+    },
+}
+
+/// One column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name as the database has it.
+    pub name: String,
+    /// Its type.
+    pub kind: ColumnType,
+    /// Whether it may hold NULL.
+    pub nullable: bool,
+}
+
+/// A table as its capture sees it at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableSchema {
+    /// The database schema (`public`; `main` in SQLite).
+    pub namespace: String,
+    /// The table.
+    pub name: String,
+    /// Its columns in order.
+    pub columns: Vec<Column>,
+    /// Indexes of the primary key's columns, in key order. Never empty: capture refuses a table
+    /// without a primary key.
+    pub key: Vec<usize>,
+}

@@ -1,0 +1,1 @@
+//! Capture: every committed row change, in commit order.

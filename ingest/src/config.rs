@@ -1,0 +1,1 @@
+//! `ingest.toml`: what to fetch, when, and where it lands.

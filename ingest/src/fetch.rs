@@ -1,0 +1,1 @@
+//! Fetch: one page of a JSON API over HTTP.

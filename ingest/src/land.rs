@@ -1,0 +1,1 @@
+//! Landing: a page becomes rows, in one transaction with its cursor.

@@ -1,0 +1,20 @@
+//! Ingest: fetch an API on a schedule, land it in a database, capture the database's changes,
+//! publish them to the log.
+//!
+//! What flows through here: pages of an HTTP API ([`fetch`]), asked for when the ledger says so
+//! ([`schedule`]), land as rows ([`land`]); [`capture`] reads every committed row change back out
+//! of the database and [`publish`] appends it to the log as a Debezium-style Avro envelope.
+//! Inside, a module uses only those above it in this list: error, config, schedule, fetch, land,
+//! capture, publish.
+
+pub mod capture;
+pub mod config;
+pub mod error;
+pub mod fetch;
+pub mod land;
+pub mod publish;
+pub mod randomuser;
+pub mod schedule;
+pub mod stats;
+
+pub use error::{Error, Kind, Result};

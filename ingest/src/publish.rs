@@ -1,0 +1,1 @@
+//! Publish: captured changes to the log.
