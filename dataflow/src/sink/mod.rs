@@ -76,6 +76,9 @@ pub trait Sink: Send + Sync {
     /// Moves the frontier rows of the given tables to `epoch`, durably. Called by worker 0 when
     /// all workers' writes at or below `epoch` are durable. Blocking.
     fn advance(&self, job: &str, tables: &[usize], epoch: Epoch) -> Result<()>;
+
+    /// Up to `limit` rows of a table, in the sink's own order: for the terminal and for checks.
+    fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch>;
 }
 
 /// Opens the sink that `url` names.
