@@ -1,15 +1,14 @@
-//! A job: one plan, run by the workers of one or more processes.
+//! A job: one plan, run by the workers of one or more processes ([`crate::host`] runs it).
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use crate::journal::Offsets;
 use crate::plan::ir::Job;
-use crate::{Epoch, Result};
 
 /// How many workers, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,12 +120,4 @@ impl Default for Stats {
     }
 }
 
-/// Runs the job until `stop` is set or something ends it. On `stop` the epochs in flight are
-/// completed first. Blocks the calling thread.
-pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<()> {
-    let _ = (config, stats, stop, Epoch::MIN);
-    Err(crate::Error::new(
-        crate::Kind::Bug,
-        "the job runner is not built yet",
-    ))
-}
+pub use crate::host::run;

@@ -5,12 +5,18 @@
 //! written epoch by epoch to the sink ([`sink`]). Inside, a module uses only those above it in
 //! this list: error, plan, decode, journal, sink, source, render, job.
 
+mod advance;
 pub mod decode;
 pub mod error;
+mod host;
 pub mod job;
 pub mod journal;
 pub mod plan;
+mod render;
+mod row;
 pub mod sink;
+mod source;
+mod time;
 
 pub use error::{Error, Kind, Result};
 

@@ -1,0 +1,185 @@
+//! Advancing the sink's frontier: when an epoch's writes are durable on all workers, its frontier
+//! rows move. On worker 0.
+//!
+//! Frontier contract: consumes a stream that carries nothing; holds no capability. Epochs that
+//! complete while a move is under way are moved together with the next.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::Operator;
+use timely::progress::Antichain;
+use timely::scheduling::SyncActivator;
+
+use crate::journal::Journal;
+use crate::render::context::Failure;
+use crate::sink::Sink;
+use crate::time::binder::Binder;
+use crate::{Epoch, Error, Kind, Result};
+
+/// How often the journal is merged below the sink's frontier.
+const COLLAPSE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Moves frontiers on a thread of its own.
+pub(crate) struct Advance {
+    to: SyncSender<Epoch>,
+    done: Receiver<Epoch>,
+    wake: SyncSender<SyncActivator>,
+    /// The epoch on its way, or the last one that arrived.
+    asked: Epoch,
+    arrived: Epoch,
+}
+
+/// What only worker 0 has.
+pub(crate) type Leading = (Rc<RefCell<Binder>>, Rc<RefCell<Advance>>);
+
+/// What the thread works on.
+pub(crate) struct Frontiers {
+    pub(crate) job: String,
+    pub(crate) tables: Vec<usize>,
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) failure: Failure,
+}
+
+impl Advance {
+    pub(crate) fn start(frontiers: Frontiers) -> Result<Self> {
+        let (to, epochs) = sync_channel::<Epoch>(1);
+        let (tell, done) = sync_channel(1);
+        let (wake, wakes) = sync_channel::<SyncActivator>(1);
+        let run = move || {
+            let Ok(wake) = wakes.recv() else { return };
+            let mut collapsed = Instant::now();
+            while let Ok(epoch) = epochs.recv() {
+                if let Err(error) = frontiers.advance(epoch, &mut collapsed) {
+                    let mut failure = frontiers
+                        .failure
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
+                    failure.get_or_insert(error);
+                    return;
+                }
+                if tell.send(epoch).is_err() {
+                    return;
+                }
+                // At shutdown the operator may be gone; `finish` then waits on the channel.
+                let _gone = wake.activate();
+            }
+        };
+        std::thread::Builder::new()
+            .name("frontier".to_owned())
+            .spawn(run)
+            .map_err(|error| {
+                Error::with_source(Kind::Retry, "cannot start the frontier's thread", error)
+            })?;
+        Ok(Self {
+            to,
+            done,
+            wake,
+            asked: 0,
+            arrived: 0,
+        })
+    }
+
+    fn take(&mut self, binder: &mut Binder) {
+        while let Ok(epoch) = self.done.try_recv() {
+            self.arrived = epoch;
+            binder.durable(epoch);
+        }
+    }
+
+    fn ask(&mut self, epoch: Epoch) {
+        if self.asked == self.arrived && epoch > self.arrived && self.to.try_send(epoch).is_ok() {
+            self.asked = epoch;
+        }
+    }
+
+    /// Moves the frontier to the last epoch, when the dataflow has ended, and waits for it. Gives
+    /// up when the thread ended (it left its error) or after `patience`.
+    pub(crate) fn finish(&mut self, binder: &mut Binder, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        loop {
+            self.take(binder);
+            let Some(last) = binder.last_complete(|_| true) else {
+                return true;
+            };
+            self.ask(last);
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.done.recv_timeout(left) {
+                Ok(epoch) => {
+                    self.arrived = epoch;
+                    binder.durable(epoch);
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+impl Frontiers {
+    fn advance(&self, epoch: Epoch, collapsed: &mut Instant) -> Result<()> {
+        let mut pause = Duration::from_millis(20);
+        while !self.tables.is_empty() {
+            match self.sink.advance(&self.job, &self.tables, epoch) {
+                Ok(()) => break,
+                Err(error) if error.kind() == Kind::Retry => {
+                    tracing::warn!(%error, "cannot move the sink's frontier yet");
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if collapsed.elapsed() >= COLLAPSE_INTERVAL {
+            *collapsed = Instant::now();
+            if let Err(error) = self.journal.collapse(epoch) {
+                if error.kind() != Kind::Retry {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "cannot merge the journal yet");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Follows the durable frontier of all workers' sinks.
+pub(crate) fn advance(durable: StreamVec<'_, Epoch, ()>, worker0: Option<Leading>) {
+    let scope = durable.scope();
+    let pact = Exchange::new(|(): &()| 0);
+    let stream = durable.unary_frontier(pact, "Advance", move |_, info| {
+        if let Some((_, advance)) = &worker0 {
+            let wake = scope.worker().sync_activator_for(info.address.to_vec());
+            // A second waker would only come from a second operator.
+            let _first = advance.borrow().wake.try_send(wake);
+        }
+        let again = scope.activator_for(info.address);
+        move |(input, frontier), output| {
+            let _: &mut timely::dataflow::operators::generic::OutputBuilderSession<
+                '_,
+                Epoch,
+                timely::container::CapacityContainerBuilder<Vec<()>>,
+            > = output;
+            input.for_each(|_, nothing| nothing.clear());
+            let Some((binder, advance)) = &worker0 else {
+                return;
+            };
+            let (mut binder, mut advance) = (binder.borrow_mut(), advance.borrow_mut());
+            advance.take(&mut binder);
+            let frontier: Antichain<Epoch> = frontier.frontier().to_owned();
+            if let Some(epoch) = binder.last_complete(|epoch| !frontier.less_equal(&epoch)) {
+                advance.ask(epoch);
+            }
+            // An epoch may complete before this worker hears that it was bound.
+            if frontier.is_empty() {
+                again.activate_after(Duration::from_millis(5));
+            }
+        }
+    });
+    let _ends_here = stream;
+}

@@ -1,0 +1,314 @@
+//! Aggregates that live in the difference: counts, sums, averages, bool_and and bool_or.
+//!
+//! A group's [`Totals`] form a commutative group under addition, so a retraction is the addition
+//! of the negation and a hot group costs nothing: differential dataflow only ever adds them up.
+//! Integers and decimals are added modulo 2¹²⁸, which is exact for every sum that fits; floats are
+//! added exactly ([`FloatSum`]).
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, UInt64Array,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, UInt64Type};
+use differential_dataflow::difference::{IsZero, Semigroup};
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use super::float_sum::FloatSum;
+use crate::plan::ir::AggregateFunction;
+use crate::{Error, Kind, Result};
+
+/// What one group's rows add up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Totals {
+    /// Rows in the group.
+    pub(crate) rows: i64,
+    /// One cell an aggregate.
+    pub(crate) cells: SmallVec<[Cell; 2]>,
+}
+
+/// What one aggregate's arguments add up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Cell {
+    /// Arguments that are not null.
+    count: i64,
+    /// Their sum; for bool_and and bool_or the number of those that are true.
+    sum: Sum,
+}
+
+/// A sum, of the kind its aggregate needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+enum Sum {
+    /// Counts need none.
+    #[default]
+    None,
+    /// Integers, unscaled decimals, and how many booleans are true.
+    Int(i128),
+    /// Floats.
+    Float(Box<FloatSum>),
+}
+
+impl Sum {
+    fn is_zero(&self) -> bool {
+        match self {
+            Sum::None => true,
+            Sum::Int(sum) => *sum == 0,
+            Sum::Float(sum) => sum.is_zero(),
+        }
+    }
+
+    fn add(&mut self, other: &Sum) {
+        match (&mut *self, other) {
+            (_, Sum::None) => {}
+            (Sum::None, other) => *self = other.clone(),
+            (Sum::Int(mine), Sum::Int(theirs)) => *mine = mine.wrapping_add(*theirs),
+            (Sum::Float(mine), Sum::Float(theirs)) => mine.merge(theirs),
+            // One aggregate makes one kind of sum.
+            (mine, theirs) => debug_assert!(false, "cannot add {theirs:?} to {mine:?}"),
+        }
+    }
+}
+
+impl IsZero for Totals {
+    fn is_zero(&self) -> bool {
+        self.rows == 0 && self.cells.iter().all(|c| c.count == 0 && c.sum.is_zero())
+    }
+}
+
+impl Semigroup for Totals {
+    fn plus_equals(&mut self, other: &Self) {
+        self.rows += other.rows;
+        if self.cells.len() < other.cells.len() {
+            self.cells.resize(other.cells.len(), Cell::default());
+        }
+        for (mine, theirs) in self.cells.iter_mut().zip(&other.cells) {
+            mine.count += theirs.count;
+            mine.sum.add(&theirs.sum);
+        }
+    }
+}
+
+/// An aggregate's argument column, ready to be added.
+enum Input {
+    /// `count(*)`.
+    Rows,
+    /// `count(x)`.
+    NotNull(ArrayRef),
+    Int(Int64Array),
+    Unsigned(UInt64Array),
+    Decimal(Decimal128Array),
+    Float(Float64Array),
+    Bool(BooleanArray),
+}
+
+/// One aggregate of the accumulating kind.
+#[derive(Debug, Clone)]
+pub(crate) struct Accumulator {
+    function: AggregateFunction,
+    /// The argument's type; none for `count(*)`.
+    argument: Option<DataType>,
+    output: DataType,
+}
+
+impl Accumulator {
+    pub(crate) fn new(
+        function: AggregateFunction,
+        argument: Option<DataType>,
+        output: DataType,
+    ) -> Self {
+        Self {
+            function,
+            argument,
+            output,
+        }
+    }
+
+    fn input(&self, column: Option<&ArrayRef>) -> Result<Input> {
+        use AggregateFunction as F;
+        let Some(column) = column else {
+            return Ok(Input::Rows);
+        };
+        let to = |kind: &DataType| cast(column, kind).map_err(crate::row::bug);
+        Ok(match (self.function, column.data_type()) {
+            (F::Count, _) => Input::NotNull(Arc::clone(column)),
+            (F::BoolAnd | F::BoolOr, _) => Input::Bool(column.as_boolean().clone()),
+            (_, DataType::Decimal128(..)) => {
+                Input::Decimal(column.as_primitive::<Decimal128Type>().clone())
+            }
+            (_, DataType::UInt64) => Input::Unsigned(column.as_primitive::<UInt64Type>().clone()),
+            (_, kind) if kind.is_integer() => {
+                Input::Int(to(&DataType::Int64)?.as_primitive::<Int64Type>().clone())
+            }
+            (_, kind) if kind.is_floating() => Input::Float(
+                to(&DataType::Float64)?
+                    .as_primitive::<Float64Type>()
+                    .clone(),
+            ),
+            (function, kind) => {
+                let what = format!("{function:?} over {kind} reached the renderer");
+                return Err(Error::new(Kind::Bug, what));
+            }
+        })
+    }
+
+    /// Adds a column's rows to the groups they belong to. `groups[row]` is the row's group,
+    /// `cell` this aggregate's place in each group's cells, `times[row]` the row's multiplicity.
+    pub(crate) fn accumulate(
+        &self,
+        column: Option<&ArrayRef>,
+        groups: &[u32],
+        times: &[i64],
+        totals: &mut [Totals],
+        cell: usize,
+    ) -> Result<()> {
+        let input = self.input(column)?;
+        for (row, (&group, &n)) in groups.iter().zip(times).enumerate() {
+            let cell = &mut totals[group as usize].cells[cell];
+            let value = match &input {
+                Input::Rows => {
+                    cell.count += n;
+                    continue;
+                }
+                Input::NotNull(a) if a.is_valid(row) => {
+                    cell.count += n;
+                    continue;
+                }
+                Input::Float(a) if a.is_valid(row) => {
+                    cell.count += n;
+                    match &mut cell.sum {
+                        Sum::Float(sum) => sum.add(a.value(row), n),
+                        sum => *sum = Sum::Float(Box::new(FloatSum::of(a.value(row), n))),
+                    }
+                    continue;
+                }
+                Input::Int(a) if a.is_valid(row) => i128::from(a.value(row)),
+                Input::Unsigned(a) if a.is_valid(row) => i128::from(a.value(row)),
+                Input::Decimal(a) if a.is_valid(row) => a.value(row),
+                Input::Bool(a) if a.is_valid(row) => i128::from(a.value(row)),
+                _ => continue,
+            };
+            cell.count += n;
+            let value = value.wrapping_mul(i128::from(n));
+            match &mut cell.sum {
+                Sum::Int(sum) => *sum = sum.wrapping_add(value),
+                sum => *sum = Sum::Int(value),
+            }
+        }
+        Ok(())
+    }
+
+    /// The aggregate's value for each group. `rows_less` is what to take off the group's row count
+    /// (a seed row that keeps the one group of an aggregate without keys alive). A value that does
+    /// not fit the output type is null and its group's index is in the second result.
+    pub(crate) fn finish<'a>(
+        &self,
+        totals: impl Iterator<Item = &'a Totals>,
+        cell: usize,
+    ) -> Result<(ArrayRef, Vec<usize>)> {
+        use AggregateFunction as F;
+        let empty = Cell::default();
+        let cells = totals.map(|t| t.cells.get(cell).unwrap_or(&empty));
+        let mut overflow = Vec::new();
+        let array: ArrayRef = match (self.function, &self.output) {
+            (F::Count, _) => Arc::new(cells.map(|c| Some(c.count)).collect::<Int64Array>()),
+            (F::BoolAnd, _) => Arc::new(
+                cells
+                    .map(|c| c.truth(|t, n| t == n))
+                    .collect::<BooleanArray>(),
+            ),
+            (F::BoolOr, _) => Arc::new(
+                cells
+                    .map(|c| c.truth(|t, _| t > 0))
+                    .collect::<BooleanArray>(),
+            ),
+            (F::Sum, DataType::Float64) => {
+                Arc::new(cells.map(|c| c.float(1)).collect::<Float64Array>())
+            }
+            (F::Avg, DataType::Float64) => {
+                Arc::new(cells.map(|c| c.float(c.count)).collect::<Float64Array>())
+            }
+            (F::Sum, DataType::Int64) => Arc::new(
+                fit(cells, &mut overflow, |c| c.int(), i64::try_from).collect::<Int64Array>(),
+            ),
+            (F::Sum, DataType::UInt64) => Arc::new(
+                fit(cells, &mut overflow, |c| c.int(), u64::try_from).collect::<UInt64Array>(),
+            ),
+            (F::Sum | F::Avg, DataType::Decimal128(precision, scale)) => {
+                let shift = match (self.function, &self.argument) {
+                    (F::Avg, Some(DataType::Decimal128(_, from))) => {
+                        10i128.pow(u32::try_from(scale - from).unwrap_or(0))
+                    }
+                    _ => 1,
+                };
+                let average = self.function == F::Avg;
+                let limit = 10i128.pow(u32::from(*precision));
+                let value = |c: &Cell| c.int().map(|sum| (sum, if average { c.count } else { 1 }));
+                let scaled = |(sum, count): (i128, i64)| {
+                    let v = sum.checked_mul(shift).map(|v| divide(v, i128::from(count)));
+                    v.filter(|v| v.unsigned_abs() < limit.unsigned_abs())
+                        .ok_or(())
+                };
+                let values = fit(cells, &mut overflow, value, scaled).collect::<Decimal128Array>();
+                Arc::new(
+                    values
+                        .with_precision_and_scale(*precision, *scale)
+                        .map_err(crate::row::bug)?,
+                )
+            }
+            (function, kind) => {
+                let what = format!("{function:?} into {kind} reached the renderer");
+                return Err(Error::new(Kind::Bug, what));
+            }
+        };
+        Ok((array, overflow))
+    }
+}
+
+/// Integer division that rounds half away from zero, as PostgreSQL's numeric does.
+fn divide(value: i128, by: i128) -> i128 {
+    let quotient = value / by;
+    let rest = (value % by).unsigned_abs();
+    if rest >= by.unsigned_abs() - rest {
+        quotient + value.signum() * by.signum()
+    } else {
+        quotient
+    }
+}
+
+/// Values narrowed to the output type; the index of each that does not fit goes to `overflow`.
+fn fit<'a, W, V, E>(
+    cells: impl Iterator<Item = &'a Cell>,
+    overflow: &mut Vec<usize>,
+    value: impl Fn(&Cell) -> Option<W>,
+    narrow: impl Fn(W) -> std::result::Result<V, E>,
+) -> impl Iterator<Item = Option<V>> {
+    cells.enumerate().map(move |(index, cell)| {
+        let narrowed = value(cell).map(&narrow)?;
+        narrowed.map_err(|_| overflow.push(index)).ok()
+    })
+}
+
+impl Cell {
+    fn int(&self) -> Option<i128> {
+        match (&self.sum, self.count) {
+            (_, 0) => None,
+            (Sum::Int(sum), _) => Some(*sum),
+            _ => Some(0),
+        }
+    }
+
+    fn float(&self, divisor: i64) -> Option<f64> {
+        match (&self.sum, self.count) {
+            (_, 0) => None,
+            (Sum::Float(sum), _) => Some(sum.value() / divisor as f64),
+            (Sum::Int(sum), _) => Some(*sum as f64 / divisor as f64),
+            (Sum::None, _) => Some(0.0),
+        }
+    }
+
+    fn truth(&self, test: impl Fn(i128, i128) -> bool) -> Option<bool> {
+        self.int().map(|trues| test(trues, i128::from(self.count)))
+    }
+}

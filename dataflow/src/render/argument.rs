@@ -1,0 +1,143 @@
+//! The columns that a reduce works on: group keys, and each aggregate's argument with its filter
+//! applied.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray};
+use arrow::compute::nullif;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use super::Context;
+use super::chunk::Chunk;
+use super::compute::Stage;
+use crate::plan::ir::{Aggregate, AggregateFunction, Scalar};
+use crate::{Error, Kind, Result};
+
+/// Where one aggregate finds its argument among the evaluated columns.
+struct Slot {
+    function: AggregateFunction,
+    /// None for `count(*)`.
+    column: Option<usize>,
+    filter: Option<usize>,
+}
+
+/// Keys and arguments of some aggregates over one input.
+pub(crate) struct Arguments {
+    stage: Stage,
+    keys: usize,
+    slots: Vec<Slot>,
+}
+
+/// One chunk's evaluated columns.
+pub(crate) struct Columns {
+    pub(crate) keys: Vec<ArrayRef>,
+    /// One an aggregate; none for `count(*)`. Null where the aggregate's filter is not true.
+    pub(crate) arguments: Vec<Option<ArrayRef>>,
+    pub(crate) diffs: Arc<[i64]>,
+}
+
+impl Arguments {
+    /// Binds keys and aggregates to an input's schema.
+    pub(crate) fn new(
+        input: &SchemaRef,
+        keys: &[Scalar],
+        aggregates: &[Aggregate],
+    ) -> Result<Self> {
+        let mut outputs = keys.to_vec();
+        let mut add = |scalar: &Scalar| {
+            outputs.push(scalar.clone());
+            outputs.len() - 1
+        };
+        let slots = aggregates
+            .iter()
+            .map(|aggregate| {
+                let filter = aggregate.filter.as_ref().map(&mut add);
+                let column = match &aggregate.argument {
+                    Some(argument) => Some(add(argument)),
+                    // count(*) with a filter counts where the filter itself is true.
+                    None => filter,
+                };
+                Slot {
+                    function: aggregate.function,
+                    column,
+                    filter,
+                }
+            })
+            .collect();
+        let mut fields = Vec::new();
+        for (index, output) in outputs.iter().enumerate() {
+            let kind = output.expr.data_type(input).map_err(|error| {
+                let what = format!("`{}` has no type", output.text);
+                Error::with_source(Kind::Bug, what, error)
+            })?;
+            fields.push(Field::new(format!("{index}"), kind, true));
+        }
+        let schema = Arc::new(Schema::new(fields));
+        Ok(Self {
+            stage: Stage {
+                filters: Vec::new(),
+                outputs,
+                schema,
+            },
+            keys: keys.len(),
+            slots,
+        })
+    }
+
+    /// The aggregates' functions with their arguments' types.
+    pub(crate) fn functions(&self) -> impl Iterator<Item = (AggregateFunction, Option<DataType>)> {
+        self.slots.iter().map(|slot| {
+            let kind = slot
+                .column
+                .map(|c| self.stage.schema.field(c).data_type().clone());
+            (slot.function, kind)
+        })
+    }
+
+    /// The argument type of aggregate `index`; boolean for `count(*)`.
+    pub(crate) fn kind(&self, index: usize) -> &DataType {
+        match self.slots[index].column {
+            Some(column) => self.stage.schema.field(column).data_type(),
+            None => &DataType::Boolean,
+        }
+    }
+
+    /// Evaluates a chunk; rows that fail are put aside, which may cut the chunk in pieces.
+    pub(crate) fn columns(&self, chunk: &Chunk, context: &Context) -> Vec<Columns> {
+        let mut pieces = Vec::new();
+        self.stage.each(chunk, context, &mut pieces);
+        let pieces = pieces.into_iter().filter(|piece| !piece.diffs.is_empty());
+        let columns = pieces.map(|piece| {
+            let all = piece.batch.columns();
+            let keys = all[..self.keys].to_vec();
+            let arguments = self
+                .slots
+                .iter()
+                .map(|slot| masked(all, slot))
+                .collect::<Result<_>>()?;
+            Ok(Columns {
+                keys,
+                arguments,
+                diffs: piece.diffs,
+            })
+        });
+        columns
+            .filter_map(|columns: Result<_>| columns.map_err(|e| context.fail(e)).ok())
+            .collect()
+    }
+}
+
+fn masked(columns: &[ArrayRef], slot: &Slot) -> Result<Option<ArrayRef>> {
+    let Some(column) = slot.column.map(|index| &columns[index]) else {
+        return Ok(None);
+    };
+    let Some(filter) = slot.filter.map(|index| &columns[index]) else {
+        return Ok(Some(Arc::clone(column)));
+    };
+    let out: BooleanArray = filter
+        .as_boolean()
+        .iter()
+        .map(|f| Some(f != Some(true)))
+        .collect();
+    nullif(column, &out).map(Some).map_err(crate::row::bug)
+}

@@ -1,0 +1,86 @@
+//! Chunks: what flows between operators of one worker.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::BooleanArray;
+use arrow::compute::filter_record_batch;
+use arrow::record_batch::RecordBatch;
+use timely::dataflow::StreamVec;
+
+use crate::row::{Row, RowCodec};
+use crate::{Epoch, Result};
+
+/// Changes to a collection at one epoch: row `i` of `batch` is added `diffs[i]` times.
+#[derive(Debug, Clone)]
+pub(crate) struct Chunk {
+    pub(crate) epoch: Epoch,
+    pub(crate) batch: RecordBatch,
+    pub(crate) diffs: Arc<[i64]>,
+}
+
+/// A collection on its way between operators. Never crosses workers.
+pub(crate) type ChunkStream<'scope> = StreamVec<'scope, Epoch, Chunk>;
+
+impl Chunk {
+    /// Rows that are each added once.
+    pub(crate) fn insertions(epoch: Epoch, batch: RecordBatch) -> Self {
+        let diffs = vec![1; batch.num_rows()].into();
+        Self {
+            epoch,
+            batch,
+            diffs,
+        }
+    }
+
+    /// Decodes rows with their differences.
+    pub(crate) fn decode<'a>(
+        epoch: Epoch,
+        codec: &RowCodec,
+        rows: impl Iterator<Item = (&'a Row, i64)>,
+    ) -> Result<Self> {
+        let (rows, diffs): (Vec<_>, Vec<_>) = rows.unzip();
+        let batch = codec.decode(rows.into_iter())?;
+        Ok(Self {
+            epoch,
+            batch,
+            diffs: diffs.into(),
+        })
+    }
+
+    /// The rows for which `keep` is true (null is not).
+    pub(crate) fn filter(&self, keep: &BooleanArray) -> Result<Self> {
+        let batch = filter_record_batch(&self.batch, keep).map_err(crate::row::bug)?;
+        let kept = self.diffs.iter().zip(keep.iter());
+        let diffs = kept
+            .filter(|(_, keep)| *keep == Some(true))
+            .map(|(diff, _)| *diff)
+            .collect();
+        Ok(Self {
+            epoch: self.epoch,
+            batch,
+            diffs,
+        })
+    }
+
+    /// Rows `from..from + count`.
+    pub(crate) fn slice(&self, from: usize, count: usize) -> Self {
+        let batch = self.batch.slice(from, count);
+        Self {
+            epoch: self.epoch,
+            batch,
+            diffs: self.diffs[from..from + count].into(),
+        }
+    }
+}
+
+/// Updates as differential collections carry them, put together by epoch.
+pub(crate) fn by_epoch<D>(
+    updates: impl Iterator<Item = (D, Epoch, isize)>,
+) -> BTreeMap<Epoch, Vec<(D, i64)>> {
+    let mut epochs: BTreeMap<Epoch, Vec<(D, i64)>> = BTreeMap::new();
+    for (data, epoch, diff) in updates {
+        epochs.entry(epoch).or_default().push((data, diff as i64));
+    }
+    epochs
+}

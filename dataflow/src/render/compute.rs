@@ -1,0 +1,140 @@
+//! Stateless operators: filters and expressions, evaluated on whole batches.
+//!
+//! Frontier contract: output at the input's epoch, in the same activation; holds no capability.
+//! A row whose evaluation fails (an overflow, a division by zero) becomes a dead letter alone: the
+//! batch is halved until the row is found, so a clean batch costs nothing extra.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::compute::{and_kleene, cast};
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Operator;
+
+use super::Context;
+use super::chunk::{Chunk, ChunkStream};
+use crate::plan::ir::Scalar;
+use crate::row::batch;
+use crate::{Error, Kind, Result};
+
+/// Renders a filter and map.
+pub(crate) fn compute<'scope>(
+    input: ChunkStream<'scope>,
+    context: &Rc<Context>,
+    filters: Vec<Scalar>,
+    outputs: Vec<Scalar>,
+    schema: SchemaRef,
+) -> ChunkStream<'scope> {
+    let context = Rc::clone(context);
+    let stage = Stage {
+        filters,
+        outputs,
+        schema,
+    };
+    input.unary(Pipeline, "Compute", move |_, _| {
+        move |input, output| {
+            input.for_each(|cap, chunks| {
+                let mut session = output.session(&cap);
+                for chunk in chunks.drain(..) {
+                    let mut computed = Vec::new();
+                    stage.each(&chunk, &context, &mut computed);
+                    session.give_iterator(computed.into_iter().filter(|c| !c.diffs.is_empty()));
+                }
+            });
+        }
+    })
+}
+
+/// Expressions bound to one input schema.
+pub(crate) struct Stage {
+    pub(crate) filters: Vec<Scalar>,
+    pub(crate) outputs: Vec<Scalar>,
+    pub(crate) schema: SchemaRef,
+}
+
+impl Stage {
+    /// Computes a chunk, putting rows that fail aside.
+    pub(crate) fn each(&self, chunk: &Chunk, context: &Context, computed: &mut Vec<Chunk>) {
+        match self.apply(chunk) {
+            Ok(chunk) => computed.push(chunk),
+            Err(error) if chunk.diffs.len() <= 1 => context.refuse_row(chunk, &error),
+            Err(_) => {
+                let half = chunk.diffs.len() / 2;
+                self.each(&chunk.slice(0, half), context, computed);
+                self.each(
+                    &chunk.slice(half, chunk.diffs.len() - half),
+                    context,
+                    computed,
+                );
+            }
+        }
+    }
+
+    fn apply(&self, chunk: &Chunk) -> Result<Chunk> {
+        let mut kept: Option<BooleanArray> = None;
+        for filter in &self.filters {
+            let keep = evaluate(filter, &chunk.batch)?;
+            let keep = keep.as_boolean_opt().ok_or_else(|| not_boolean(filter))?;
+            kept = Some(match kept {
+                None => keep.clone(),
+                Some(before) => and_kleene(&before, keep).map_err(crate::row::bug)?,
+            });
+        }
+        let filtered = match kept {
+            None => chunk.clone(),
+            Some(keep) => chunk.filter(&keep)?,
+        };
+        let columns = columns(&self.outputs, &self.schema, &filtered.batch)?;
+        let batch = batch(&self.schema, columns, filtered.diffs.len())?;
+        Ok(Chunk {
+            epoch: chunk.epoch,
+            batch,
+            diffs: filtered.diffs,
+        })
+    }
+}
+
+/// Evaluates expressions into the types of `schema`.
+fn columns(outputs: &[Scalar], schema: &SchemaRef, input: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    let typed = outputs.iter().zip(schema.fields());
+    typed
+        .map(|(scalar, field)| {
+            let column = evaluate(scalar, input)?;
+            if column.data_type() == field.data_type() {
+                return Ok(column);
+            }
+            cast(&column, field.data_type()).map_err(crate::row::bug)
+        })
+        .collect()
+}
+
+/// Evaluates one expression to a column as long as the batch.
+pub(crate) fn evaluate(scalar: &Scalar, input: &RecordBatch) -> Result<ArrayRef> {
+    let value = scalar.expr.evaluate(input);
+    value
+        .and_then(|value| value.into_array(input.num_rows()))
+        .map_err(|error| {
+            let reason = error.strip_backtrace();
+            Error::with_source(Kind::Data, format!("`{}`: {reason}", scalar.text), error)
+        })
+}
+
+fn not_boolean(filter: &Scalar) -> Error {
+    Error::new(
+        Kind::Bug,
+        format!("filter `{}` is not a boolean", filter.text),
+    )
+}
+
+/// The expression that reads column `index`.
+pub(crate) fn column(schema: &SchemaRef, index: usize) -> Scalar {
+    let name = schema.field(index).name();
+    let expr = datafusion_physical_expr::expressions::Column::new(name, index);
+    Scalar {
+        expr: Arc::new(expr),
+        text: name.clone(),
+    }
+}

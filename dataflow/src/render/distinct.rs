@@ -1,0 +1,86 @@
+//! DISTINCT: each row once, however often it was added.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use differential_dataflow::operators::ThresholdTotal;
+use differential_dataflow::operators::arrange::arrangement::arrange_core;
+use differential_dataflow::trace::implementations::{KeyBatcher, KeySpine};
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::Operator;
+
+use super::Context;
+use super::chunk::{Chunk, ChunkStream, by_epoch};
+use super::group::group;
+use crate::row::{Row, RowCodec};
+use crate::{Epoch, Result};
+
+/// Renders a distinct over all columns of `schema`.
+pub(crate) fn distinct<'scope>(
+    input: ChunkStream<'scope>,
+    context: &Rc<Context>,
+    schema: &SchemaRef,
+) -> Result<ChunkStream<'scope>> {
+    let encoder = RowCodec::new(Arc::clone(schema))?;
+    let failing = Rc::clone(context);
+    let rows = input.unary(Pipeline, "DistinctRows", move |_, _| {
+        move |input, output| {
+            input.for_each(|cap, chunks| {
+                let mut session = output.session(&cap);
+                for chunk in chunks.drain(..) {
+                    match rows_of(&encoder, &chunk) {
+                        Ok(rows) => session.give_iterator(rows.into_iter()),
+                        Err(error) => failing.fail(error),
+                    }
+                }
+            });
+        }
+    });
+    let pact = Exchange::new(|((row, ()), _, _): &Update| row.shard());
+    let arranged = arrange_core::<_, _, KeyBatcher<Row, Epoch, isize>, KeySpine<Row, Epoch, isize>>(
+        rows,
+        pact,
+        "ArrangeDistinct",
+        KeyBatcher::new,
+    );
+    let distinct = arranged.distinct_total_core::<isize>();
+    let decoder = RowCodec::new(Arc::clone(schema))?;
+    let context = Rc::clone(context);
+    Ok(distinct
+        .inner
+        .unary(Pipeline, "DistinctChunks", move |_, _| {
+            move |input, output| {
+                input.for_each(|cap, updates| {
+                    let mut session = output.session(&cap);
+                    for (epoch, rows) in by_epoch(updates.drain(..)) {
+                        let rows = rows.iter().map(|(row, diff)| (row, *diff));
+                        match Chunk::decode(epoch, &decoder, rows) {
+                            Ok(chunk) => session.give(chunk),
+                            Err(error) => context.fail(error),
+                        }
+                    }
+                });
+            }
+        }))
+}
+
+/// A row with its difference, as differential's key-only arrangements take it.
+type Update = ((Row, ()), Epoch, isize);
+
+/// A chunk's rows, each once with its whole difference.
+fn rows_of(codec: &RowCodec, chunk: &Chunk) -> Result<Vec<Update>> {
+    let groups = group(codec, chunk.batch.columns(), chunk.diffs.len())?;
+    let mut sums = vec![0; groups.keys.len()];
+    for (group, diff) in groups.of_row.iter().zip(chunk.diffs.iter()) {
+        sums[*group as usize] += *diff as isize;
+    }
+    let rows = groups
+        .keys
+        .into_iter()
+        .zip(sums)
+        .filter(|(_, sum)| *sum != 0);
+    Ok(rows
+        .map(|(row, sum)| ((row, ()), chunk.epoch, sum))
+        .collect())
+}

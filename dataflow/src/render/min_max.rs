@@ -1,0 +1,134 @@
+//! The first part of a reduce: one min or max, as the first of the group's sorted values.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use differential_dataflow::AsCollection;
+use differential_dataflow::operators::arrange::arrangement::arrange_core;
+use differential_dataflow::trace::implementations::{ValBatcher, ValSpine};
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::{Concat, Operator};
+
+use super::argument::{Arguments, Columns};
+use super::chunk::ChunkStream;
+use super::first::first_total;
+use super::group::group;
+use super::reduce::{Grouping, PartRows};
+use super::seed;
+use crate::row::{Order, Row, RowCodec};
+use crate::{Epoch, Result};
+
+type Update = ((Row, Row), Epoch, isize);
+
+/// Renders the part; `outputs` is its one column. Values sort in `order`, nulls last, so that a
+/// null comes first only in a group that has nothing else.
+pub(crate) fn first<'scope>(
+    grouping: &Grouping<'scope>,
+    input: ChunkStream<'scope>,
+    arguments: Arguments,
+    order: Order,
+    outputs: SchemaRef,
+) -> Result<PartRows<'scope>> {
+    let value = Arc::new(Schema::new(vec![Field::new(
+        "value",
+        arguments.kind(0).clone(),
+        true,
+    )]));
+    let pairs = Pairs {
+        keys: RowCodec::new(Arc::clone(&grouping.keys))?,
+        values: RowCodec::ordered(Arc::clone(&value) as SchemaRef, order)?,
+        both: RowCodec::new(both(&grouping.keys, &value))?,
+    };
+    let null = pairs.null()?;
+    let context = Rc::clone(&grouping.context);
+    let mut updates = input.unary(Pipeline, "Values", move |_, _| {
+        move |input, output| {
+            input.for_each(|cap, chunks| {
+                let mut session = output.session(&cap);
+                for chunk in chunks.drain(..) {
+                    for columns in arguments.columns(&chunk, &context) {
+                        match pairs.of(columns, chunk.epoch) {
+                            Ok(updates) => session.give_iterator(updates.into_iter()),
+                            Err(error) => context.fail(error),
+                        }
+                    }
+                }
+            });
+        }
+    });
+    if grouping.keys.fields().is_empty() {
+        // An aggregate without keys has its one row over an empty input too.
+        let one: Update = ((Row::default(), null), 0, 1);
+        updates = updates.concat(seed(grouping.scope, one));
+    }
+    let pact = Exchange::new(|((key, _), _, _): &Update| key.shard());
+    let arranged = arrange_core::<
+        _,
+        _,
+        ValBatcher<Row, Row, Epoch, isize>,
+        ValSpine<Row, Row, Epoch, isize>,
+    >(updates, pact, "ArrangeValues", ValBatcher::new);
+    let firsts = first_total(arranged);
+    let decoder = RowCodec::ordered(value, order)?;
+    let encoder = RowCodec::new(outputs)?;
+    let context = Rc::clone(&grouping.context);
+    let rows = firsts.inner.unary(Pipeline, "FinishFirst", move |_, _| {
+        move |input, output| {
+            input.for_each(|cap, updates: &mut Vec<Update>| {
+                let mut session = output.session(&cap);
+                let decoded = decoder.decode(updates.iter().map(|((_, value), _, _)| value));
+                let rows = decoded.and_then(|b| encoder.encode(b.columns(), b.num_rows()));
+                match rows {
+                    Ok(rows) => session.give_iterator(updates.drain(..).enumerate().map(
+                        |(index, ((key, _), time, diff))| ((key, rows.row(index)), time, diff),
+                    )),
+                    Err(error) => context.fail(error),
+                }
+            });
+        }
+    });
+    Ok(rows.as_collection())
+}
+
+/// Turns columns into (group, value) updates.
+struct Pairs {
+    keys: RowCodec,
+    values: RowCodec,
+    both: RowCodec,
+}
+
+impl Pairs {
+    /// The value that a group without any other has.
+    fn null(&self) -> Result<Row> {
+        let nothing = arrow::array::new_null_array(self.values.schema().field(0).data_type(), 1);
+        Ok(self.values.encode(&[nothing], 1)?.row(0))
+    }
+
+    /// Each distinct (group, value) of a batch once, with its whole difference.
+    fn of(&self, columns: Columns, epoch: Epoch) -> Result<Vec<Update>> {
+        let count = columns.diffs.len();
+        let value: Vec<ArrayRef> = columns.arguments.into_iter().flatten().collect();
+        let mut all = columns.keys.clone();
+        all.extend(value.iter().cloned());
+        let groups = group(&self.both, &all, count)?;
+        let mut sums = vec![0; groups.keys.len()];
+        let mut first_row = vec![0; groups.keys.len()];
+        for (row, (group, diff)) in groups.of_row.iter().zip(columns.diffs.iter()).enumerate() {
+            sums[*group as usize] += *diff as isize;
+            first_row[*group as usize] = row;
+        }
+        let keys = self.keys.encode(&columns.keys, count)?;
+        let values = self.values.encode(&value, count)?;
+        let updates = first_row.into_iter().zip(sums).filter(|(_, sum)| *sum != 0);
+        Ok(updates
+            .map(|(row, sum)| ((keys.row(row), values.row(row)), epoch, sum))
+            .collect())
+    }
+}
+
+fn both(keys: &SchemaRef, value: &Schema) -> SchemaRef {
+    let fields = keys.fields().iter().chain(value.fields()).cloned();
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}

@@ -1,0 +1,266 @@
+//! GROUP BY.
+//!
+//! A reduce is split into parts, each kept as is best for its kind of aggregate:
+//! - *totals*: count, sum, avg, bool_and, bool_or live in the difference ([`super::accumulate`]);
+//!   rows are combined per batch before they cross workers;
+//! - *first*: each min or max is the first of the group's sorted values ([`super::first`]);
+//! - *distinct totals*: aggregates over DISTINCT are totals over the distinct (group, argument).
+//!
+//! With more than one part, a last step puts the parts of each group together: every part has
+//! exactly one row for each group that has rows.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use differential_dataflow::VecCollection;
+use timely::dataflow::Scope;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Operator;
+
+use super::Context;
+use super::argument::Arguments;
+use super::chunk::{Chunk, ChunkStream, by_epoch};
+use super::compute::column;
+use super::distinct::distinct;
+use super::{min_max, totals};
+use crate::plan::ir::{Aggregate, AggregateFunction, Scalar};
+use crate::row::{Order, Row, RowCodec, batch, nullable};
+use crate::{Epoch, Result};
+
+/// Groups' keys, and their output columns of one part as a row.
+pub(crate) type PartRows<'scope> = VecCollection<'scope, Epoch, (Row, Row), isize>;
+
+/// What all parts of one reduce share.
+pub(crate) struct Grouping<'scope> {
+    pub(crate) scope: Scope<'scope, Epoch>,
+    pub(crate) context: Rc<Context>,
+    /// Schema of the group keys.
+    pub(crate) keys: SchemaRef,
+}
+
+/// One part of a reduce.
+struct Part {
+    /// The aggregates whose columns it fills.
+    fills: Vec<usize>,
+    kind: PartKind,
+}
+
+enum PartKind {
+    Totals,
+    First(Order),
+    DistinctTotals,
+}
+
+/// Renders a reduce of `input`; `schema` is the keys, then the aggregates.
+pub(crate) fn reduce<'scope>(
+    scope: Scope<'scope, Epoch>,
+    input: (ChunkStream<'scope>, &SchemaRef),
+    context: &Rc<Context>,
+    keys: &[Scalar],
+    aggregates: &[Aggregate],
+    schema: &SchemaRef,
+) -> Result<ChunkStream<'scope>> {
+    let (input, input_schema) = input;
+    let schema = nullable(schema);
+    let key_schema = Arc::new(Schema::new(schema.fields()[..keys.len()].to_vec()));
+    let grouping = Grouping {
+        scope,
+        context: Rc::clone(context),
+        keys: key_schema,
+    };
+    let parts = parts(aggregates);
+    let mut rows = Vec::new();
+    let mut codecs = Vec::new();
+    for part in &parts {
+        let with: Vec<Aggregate> = part.fills.iter().map(|i| aggregates[*i].clone()).collect();
+        let outputs = part
+            .fills
+            .iter()
+            .map(|i| schema.field(keys.len() + i).clone());
+        let outputs: SchemaRef = Arc::new(Schema::new(outputs.collect::<Vec<Field>>()));
+        let arguments = Arguments::new(input_schema, keys, &with)?;
+        codecs.push(RowCodec::new(Arc::clone(&outputs))?);
+        rows.push(match part.kind {
+            PartKind::Totals => totals::totals(&grouping, input.clone(), arguments, outputs)?,
+            PartKind::First(order) => {
+                min_max::first(&grouping, input.clone(), arguments, order, outputs)?
+            }
+            PartKind::DistinctTotals => {
+                let (pairs, over) = distinct_pairs(&grouping, input.clone(), arguments, &with)?;
+                totals::totals(&grouping, pairs, over, outputs)?
+            }
+        });
+    }
+    let order: Vec<usize> = parts.into_iter().flat_map(|part| part.fills).collect();
+    let together = match rows.len() {
+        1 => rows.remove(0).map(|(key, part)| (key, vec![part])),
+        count => collate(rows, count),
+    };
+    output(&grouping, together, codecs, order, schema)
+}
+
+/// Splits aggregates into parts: all plain totals in one, all over the same distinct argument in
+/// one, each min and max alone.
+fn parts(aggregates: &[Aggregate]) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    let text = |scalar: &Option<Scalar>| scalar.as_ref().map(|scalar| scalar.text.clone());
+    for (index, aggregate) in aggregates.iter().enumerate() {
+        let first = match aggregate.function {
+            AggregateFunction::Min => Some(Order::Ascending),
+            AggregateFunction::Max => Some(Order::Descending),
+            _ => None,
+        };
+        if let Some(order) = first {
+            parts.push(Part {
+                fills: vec![index],
+                kind: PartKind::First(order),
+            });
+            continue;
+        }
+        let joined = parts.iter_mut().find(|part| match part.kind {
+            PartKind::Totals => !aggregate.distinct,
+            PartKind::DistinctTotals => {
+                let with = &aggregates[part.fills[0]];
+                aggregate.distinct
+                    && text(&with.argument) == text(&aggregate.argument)
+                    && text(&with.filter) == text(&aggregate.filter)
+            }
+            PartKind::First(_) => false,
+        });
+        let distinct = aggregate.distinct && aggregate.argument.is_some();
+        match joined {
+            Some(part) => part.fills.push(index),
+            None if distinct => {
+                parts.push(Part {
+                    fills: vec![index],
+                    kind: PartKind::DistinctTotals,
+                });
+            }
+            None => parts.push(Part {
+                fills: vec![index],
+                kind: PartKind::Totals,
+            }),
+        }
+    }
+    parts
+}
+
+/// The distinct (group, argument) pairs, and the aggregates rewritten over them. Pairs with a null
+/// argument stay: they count nothing, but keep their group there.
+fn distinct_pairs<'scope>(
+    grouping: &Grouping<'scope>,
+    input: ChunkStream<'scope>,
+    arguments: Arguments,
+    aggregates: &[Aggregate],
+) -> Result<(ChunkStream<'scope>, Arguments)> {
+    let keys = grouping.keys.fields().len();
+    let mut fields = grouping.keys.fields().to_vec();
+    fields.push(Arc::new(Field::new(
+        "argument",
+        arguments.kind(0).clone(),
+        true,
+    )));
+    let schema: SchemaRef = Arc::new(Schema::new(fields));
+    let context = Rc::clone(&grouping.context);
+    let of = Arc::clone(&schema);
+    let pairs = input.unary(Pipeline, "DistinctArguments", move |_, _| {
+        move |input, output| {
+            input.for_each(|cap, chunks| {
+                let mut session = output.session(&cap);
+                for chunk in chunks.drain(..) {
+                    for columns in arguments.columns(&chunk, &context) {
+                        let mut all = columns.keys;
+                        all.extend(columns.arguments.into_iter().flatten().take(1));
+                        match batch(&of, all, columns.diffs.len()) {
+                            Ok(batch) => session.give(Chunk {
+                                epoch: chunk.epoch,
+                                batch,
+                                diffs: columns.diffs,
+                            }),
+                            Err(error) => context.fail(error),
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let pairs = distinct(pairs, &grouping.context, &schema)?;
+    let columns: Vec<Scalar> = (0..keys).map(|index| column(&schema, index)).collect();
+    let rewritten: Vec<Aggregate> = aggregates
+        .iter()
+        .map(|aggregate| Aggregate {
+            argument: Some(column(&schema, keys)),
+            filter: None,
+            distinct: false,
+            ..aggregate.clone()
+        })
+        .collect();
+    let over = Arguments::new(&schema, &columns, &rewritten)?;
+    Ok((pairs, over))
+}
+
+/// Puts the parts of each group together, in part order.
+fn collate<'scope>(
+    parts: Vec<PartRows<'scope>>,
+    count: usize,
+) -> VecCollection<'scope, Epoch, (Row, Vec<Row>), isize> {
+    let numbered = parts.into_iter().enumerate().map(|(number, part)| {
+        // An aggregate list has far fewer than 2³² parts.
+        part.map(move |(key, row)| (key, (number as u32, row)))
+    });
+    let all = numbered.reduce(|all, part| all.concat(part));
+    let all = all.unwrap_or_else(|| unreachable!("a reduce has at least one part"));
+    all.reduce_named("Collate", move |_key, parts, out| {
+        // While an epoch is still being put together a part may be missing; at its end none is.
+        if parts.len() == count {
+            out.push((parts.iter().map(|((_, row), _)| row.clone()).collect(), 1));
+        }
+    })
+}
+
+/// Groups back to chunks. `order[i]` is the aggregate that the i-th column of the parts fills.
+fn output<'scope>(
+    grouping: &Grouping<'scope>,
+    groups: VecCollection<'scope, Epoch, (Row, Vec<Row>), isize>,
+    codecs: Vec<RowCodec>,
+    order: Vec<usize>,
+    schema: SchemaRef,
+) -> Result<ChunkStream<'scope>> {
+    let keys = RowCodec::new(Arc::clone(&grouping.keys))?;
+    let context = Rc::clone(&grouping.context);
+    let decode = move |epoch, groups: Vec<((Row, Vec<Row>), i64)>| -> Result<Chunk> {
+        let mut columns = keys
+            .decode(groups.iter().map(|((key, _), _)| key))?
+            .columns()
+            .to_vec();
+        let mut parts = Vec::new();
+        for (number, codec) in codecs.iter().enumerate() {
+            let rows = groups.iter().map(|((_, parts), _)| &parts[number]);
+            parts.extend(codec.decode(rows)?.columns().iter().cloned());
+        }
+        let mut placed: Vec<_> = order.iter().zip(parts).collect();
+        placed.sort_by_key(|(aggregate, _)| **aggregate);
+        columns.extend(placed.into_iter().map(|(_, column)| column));
+        let batch = batch(&schema, columns, groups.len())?;
+        let diffs = groups.iter().map(|(_, diff)| *diff).collect();
+        Ok(Chunk {
+            epoch,
+            batch,
+            diffs,
+        })
+    };
+    Ok(groups.inner.unary(Pipeline, "ReduceChunks", move |_, _| {
+        move |input, output| {
+            input.for_each(|cap, updates| {
+                let mut session = output.session(&cap);
+                for (epoch, groups) in by_epoch(updates.drain(..)) {
+                    match decode(epoch, groups) {
+                        Ok(chunk) => session.give(chunk),
+                        Err(error) => context.fail(error),
+                    }
+                }
+            });
+        }
+    }))
+}

@@ -1,0 +1,370 @@
+//! Serving a view: its net changes of each epoch, written to the sink.
+//!
+//! Frontier contract: changes are stashed by epoch under a retained capability; when the input
+//! frontier passes an epoch its net effect goes to the sink, and the capability is dropped when
+//! the sink has it durably. So the output frontier says what is durable in the sink.
+//!
+//! Invariants: at most one operation per primary key and epoch; epochs at or below the sink's
+//! frontier are not written again; two rows with one primary key are withheld and counted.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::new_null_array;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use hashbrown::HashMap;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::{Capability, Operator};
+
+use super::Context;
+use super::chunk::ChunkStream;
+use crate::plan::ir::View;
+use crate::row::{Row, RowCodec, batch};
+use crate::sink::Writes;
+use crate::{Epoch, Error, Kind, Result};
+
+/// A primary key, a whole row, its epoch and its difference.
+type Change = (Row, Row, Epoch, i64);
+
+/// Epochs that the sink has written, or failed to.
+type Written = Arc<Mutex<Vec<(Epoch, Result<()>)>>>;
+
+/// Renders the sink of a view that has one. `table` is its index among the sink's tables. The
+/// stream carries nothing: its frontier is what is durable.
+pub(crate) fn serve<'scope>(
+    input: ChunkStream<'scope>,
+    context: &Rc<Context>,
+    view: &View,
+    table: usize,
+) -> Result<StreamVec<'scope, Epoch, ()>> {
+    let Some(output) = view.output.clone() else {
+        return Err(Error::new(
+            Kind::Bug,
+            format!("view `{}` has no output", view.name),
+        ));
+    };
+    let schema = &view.rel.schema;
+    let key_fields: Vec<_> = output
+        .primary_key
+        .iter()
+        .map(|column| schema.field(*column).clone())
+        .collect();
+    let keys = RowCodec::new(Arc::new(Schema::new(key_fields)))?;
+    let rows = RowCodec::new(Arc::clone(schema))?;
+    let failing = Rc::clone(context);
+    let keyed = input.unary(Pipeline, "KeyedRows", move |_, _| {
+        move |input, sending| {
+            input.for_each(|cap, chunks| {
+                let mut session = sending.session(&cap);
+                for chunk in chunks.drain(..) {
+                    let count = chunk.diffs.len();
+                    let columns = chunk.batch.columns();
+                    let key: Vec<_> = output
+                        .primary_key
+                        .iter()
+                        .map(|c| Arc::clone(&columns[*c]))
+                        .collect();
+                    let encoded = keys
+                        .encode(&key, count)
+                        .and_then(|key| Ok((key, rows.encode(columns, count)?)));
+                    match encoded {
+                        Ok((key, row)) => session.give_iterator((0..count).map(|index| {
+                            (
+                                key.row(index),
+                                row.row(index),
+                                chunk.epoch,
+                                chunk.diffs[index],
+                            )
+                        })),
+                        Err(error) => failing.fail(error),
+                    }
+                }
+            });
+        }
+    });
+    let state = if output.unique {
+        None
+    } else {
+        Some(HashMap::new())
+    };
+    let net = Net {
+        state,
+        codec: RowCodec::new(Arc::clone(schema))?,
+        conflicts: 0,
+        table,
+    };
+    Ok(write(keyed, context, view, net))
+}
+
+/// Stashes, nets and writes.
+fn write<'scope>(
+    keyed: StreamVec<'scope, Epoch, Change>,
+    context: &Rc<Context>,
+    view: &View,
+    mut net: Net,
+) -> StreamVec<'scope, Epoch, ()> {
+    let context = Rc::clone(context);
+    let name = view.name.clone();
+    let scope = keyed.scope();
+    let pact = Exchange::new(|(key, _, _, _): &Change| key.shard());
+    keyed.unary_frontier(pact, "Serve", move |_, info| {
+        let wake = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
+        let done: Written = Arc::default();
+        let mut stashes: BTreeMap<Epoch, (Capability<Epoch>, Vec<Change>)> = BTreeMap::new();
+        let mut writing: BTreeMap<Epoch, Capability<Epoch>> = BTreeMap::new();
+        move |(input, frontier), output| {
+            // The stream carries no data; only its capabilities matter.
+            let _: &mut timely::dataflow::operators::generic::OutputBuilderSession<
+                '_,
+                Epoch,
+                timely::container::CapacityContainerBuilder<Vec<()>>,
+            > = output;
+            for (epoch, result) in done
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .drain(..)
+            {
+                match result {
+                    Ok(()) => drop(writing.remove(&epoch)),
+                    Err(error) => context.fail(error),
+                }
+            }
+            input.for_each(|cap, changes| {
+                for change in changes.drain(..) {
+                    let epoch = change.2;
+                    let stash = stashes
+                        .entry(epoch)
+                        .or_insert_with(|| (cap.delayed(&epoch, 0), Vec::new()));
+                    stash.1.push(change);
+                }
+            });
+            while let Some(entry) = stashes.first_entry()
+                && !frontier.less_equal(entry.key())
+            {
+                let (epoch, (cap, changes)) = entry.remove_entry();
+                let rows: i64 = changes.iter().map(|change| change.3).sum();
+                let writes = match net.writes(epoch, changes) {
+                    Ok(writes) => writes,
+                    Err(error) => context.fail(error),
+                };
+                context.count_view(&name, rows, net.conflicts);
+                net.conflicts = 0;
+                let skip = context
+                    .served(net.table)
+                    .is_some_and(|frontier| epoch <= frontier);
+                if let Some(writes) = writes
+                    && !skip
+                {
+                    writing.insert(epoch, cap);
+                    let (done, wake) = (Arc::clone(&done), Arc::clone(&wake));
+                    context.sink.write(
+                        writes,
+                        Box::new(move |result| {
+                            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                            done.push((epoch, result));
+                            drop(done);
+                            // The worker may be gone at shutdown; then nobody waits.
+                            let _gone = wake.activate();
+                        }),
+                    );
+                }
+            }
+        }
+    })
+}
+
+/// Nets the changes of an epoch.
+struct Net {
+    /// Rows by primary key, where the plan does not prove that keys are unique.
+    state: Option<HashMap<Row, BTreeMap<Row, i64>>>,
+    codec: RowCodec,
+    conflicts: u64,
+    table: usize,
+}
+
+/// What becomes of a primary key in an epoch.
+struct Operation {
+    old: Option<Row>,
+    new: Option<Row>,
+}
+
+impl Net {
+    fn writes(&mut self, epoch: Epoch, mut changes: Vec<Change>) -> Result<Option<Writes>> {
+        changes.sort_unstable();
+        let mut operations = Vec::new();
+        let mut rest = changes.into_iter().peekable();
+        while let Some((key, row, _, diff)) = rest.next() {
+            let mut rows = BTreeMap::from([(row, diff)]);
+            while let Some((_, row, _, diff)) = rest.next_if(|next| next.0 == key) {
+                *rows.entry(row).or_insert(0) += diff;
+            }
+            rows.retain(|_, sum| *sum != 0);
+            if !rows.is_empty() {
+                operations.push(self.operation(key, rows)?);
+            }
+        }
+        self.batches(epoch, operations)
+    }
+
+    fn operation(&mut self, key: Row, changed: BTreeMap<Row, i64>) -> Result<Operation> {
+        let Some(state) = &mut self.state else {
+            let one = |sign: i64| {
+                let mut rows = changed.iter().filter(|(_, sum)| **sum == sign);
+                rows.next().map(|(row, _)| row.clone())
+            };
+            let operation = Operation {
+                old: one(-1),
+                new: one(1),
+            };
+            let both = usize::from(operation.old.is_some()) + usize::from(operation.new.is_some());
+            if both != changed.len() {
+                let what = "two rows of a view share a primary key that was proven unique";
+                return Err(Error::new(Kind::Bug, what));
+            }
+            return Ok(operation);
+        };
+        let rows = state.entry(key.clone()).or_default();
+        let old = alone(rows);
+        for (row, sum) in changed {
+            *rows.entry(row).or_insert(0) += sum;
+        }
+        rows.retain(|_, sum| *sum != 0);
+        let new = alone(rows);
+        if new.is_none() && !rows.is_empty() {
+            self.conflicts += 1;
+        }
+        if rows.is_empty() {
+            state.remove(&key);
+        }
+        Ok(Operation { old, new })
+    }
+
+    fn batches(&self, epoch: Epoch, operations: Vec<Operation>) -> Result<Option<Writes>> {
+        let changed = operations
+            .iter()
+            .filter(|operation| operation.old != operation.new);
+        let (upserts, deletes): (Vec<_>, Vec<_>) = changed.partition(|o| o.new.is_some());
+        if upserts.is_empty() && deletes.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Writes {
+            table: self.table,
+            epoch,
+            upserts: self
+                .codec
+                .decode(upserts.iter().filter_map(|o| o.new.as_ref()))?,
+            replaced: self.replaced(&upserts)?,
+            deletes: self
+                .codec
+                .decode(deletes.iter().filter_map(|o| o.old.as_ref()))?,
+        }))
+    }
+
+    /// The rows that upserts replace, all null where there was none.
+    fn replaced(&self, upserts: &[&Operation]) -> Result<RecordBatch> {
+        let known = self
+            .codec
+            .decode(upserts.iter().filter_map(|o| o.old.as_ref()))?;
+        let schema: &SchemaRef = self.codec.schema();
+        let mut next = 0;
+        let places: Vec<(usize, usize)> = upserts
+            .iter()
+            .map(|operation| match operation.old {
+                Some(_) => {
+                    next += 1;
+                    (0, next - 1)
+                }
+                None => (1, 0),
+            })
+            .collect();
+        let columns = known.columns().iter().map(|column| {
+            let null = new_null_array(column.data_type(), 1);
+            arrow::compute::interleave(&[column.as_ref(), null.as_ref()], &places)
+        });
+        let columns = columns.collect::<std::result::Result<Vec<_>, _>>();
+        batch(schema, columns.map_err(crate::row::bug)?, upserts.len())
+    }
+}
+
+/// The row of a key that has exactly one.
+fn alone(rows: &BTreeMap<Row, i64>) -> Option<Row> {
+    match rows.first_key_value() {
+        Some((row, 1)) if rows.len() == 1 => Some(row.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Int64Array, StringArray};
+    use arrow::datatypes::{DataType, Field};
+
+    fn net(unique: bool) -> Net {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("k", DataType::Utf8, true),
+            Field::new("v", DataType::Int64, true),
+        ]));
+        let state = if unique { None } else { Some(HashMap::new()) };
+        Net {
+            state,
+            codec: RowCodec::new(schema).unwrap(),
+            conflicts: 0,
+            table: 0,
+        }
+    }
+
+    fn change(net: &Net, key: &str, value: i64, diff: i64) -> Change {
+        let columns: Vec<arrow::array::ArrayRef> = vec![
+            Arc::new(StringArray::from(vec![key])),
+            Arc::new(Int64Array::from(vec![value])),
+        ];
+        (
+            Row::new(key.as_bytes()),
+            net.codec.encode(&columns, 1).unwrap().row(0),
+            7,
+            diff,
+        )
+    }
+
+    fn shape(writes: &Option<Writes>) -> (usize, usize) {
+        writes
+            .as_ref()
+            .map_or((0, 0), |w| (w.upserts.num_rows(), w.deletes.num_rows()))
+    }
+
+    #[test]
+    fn an_epoch_nets_to_one_operation_a_key() {
+        let mut net = net(true);
+        let changes = vec![
+            change(&net, "a", 1, -1),
+            change(&net, "a", 2, 1),
+            change(&net, "b", 1, 1),
+            change(&net, "b", 1, -1),
+            change(&net, "c", 9, -1),
+        ];
+        let writes = net.writes(7, changes).unwrap();
+        assert_eq!(shape(&writes), (1, 1), "a replaced, b nothing, c deleted");
+        let replaced = &writes.unwrap().replaced;
+        assert_eq!(replaced.column(1).as_ref(), &Int64Array::from(vec![1]));
+    }
+
+    #[test]
+    fn two_rows_of_one_key_are_withheld_until_one_is_left() {
+        let mut net = net(false);
+        let first = vec![change(&net, "a", 1, 1)];
+        assert_eq!(shape(&net.writes(1, first).unwrap()), (1, 0));
+        let second = vec![change(&net, "a", 2, 1)];
+        assert_eq!(shape(&net.writes(2, second).unwrap()), (0, 1), "withheld");
+        assert_eq!(net.conflicts, 1);
+        let gone = vec![change(&net, "a", 1, -1)];
+        let writes = net.writes(3, gone).unwrap().unwrap();
+        assert_eq!(
+            writes.upserts.column(1).as_ref(),
+            &Int64Array::from(vec![2])
+        );
+    }
+}

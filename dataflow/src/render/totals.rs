@@ -1,0 +1,141 @@
+//! The totals part of a reduce: rows combined per batch, exchanged by group, added up by
+//! differential dataflow in the difference itself.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use differential_dataflow::AsCollection;
+use differential_dataflow::operators::CountTotal;
+use differential_dataflow::operators::arrange::arrangement::arrange_core;
+use differential_dataflow::trace::implementations::{KeyBatcher, KeySpine};
+use smallvec::smallvec;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::{Concat, Operator};
+
+use super::accumulate::{Accumulator, Cell, Totals};
+use super::argument::{Arguments, Columns};
+use super::chunk::ChunkStream;
+use super::group::group;
+use super::reduce::{Grouping, PartRows};
+use super::{Context, seed};
+use crate::row::{Row, RowCodec};
+use crate::{Epoch, Error, Kind, Result};
+
+type Update = ((Row, ()), Epoch, Totals);
+
+/// Renders the part; `outputs` are its aggregates' columns.
+pub(crate) fn totals<'scope>(
+    grouping: &Grouping<'scope>,
+    input: ChunkStream<'scope>,
+    arguments: Arguments,
+    outputs: SchemaRef,
+) -> Result<PartRows<'scope>> {
+    let accumulators: Vec<Accumulator> = arguments
+        .functions()
+        .zip(outputs.fields())
+        .map(|((function, kind), field)| {
+            Accumulator::new(function, kind, field.data_type().clone())
+        })
+        .collect();
+    let adding = accumulators.clone();
+    let keys = RowCodec::new(Arc::clone(&grouping.keys))?;
+    let context = Rc::clone(&grouping.context);
+    let mut updates = input.unary(Pipeline, "Combine", move |_, _| {
+        move |input, output| {
+            input.for_each(|cap, chunks| {
+                let mut session = output.session(&cap);
+                for chunk in chunks.drain(..) {
+                    for columns in arguments.columns(&chunk, &context) {
+                        match combine(&keys, &adding, columns) {
+                            Ok(groups) => session.give_iterator(
+                                groups.map(|(key, totals)| ((key, ()), chunk.epoch, totals)),
+                            ),
+                            Err(error) => context.fail(error),
+                        }
+                    }
+                }
+            });
+        }
+    });
+    if grouping.keys.fields().is_empty() {
+        // An aggregate without keys has its one row over an empty input too.
+        let cells = smallvec![Cell::default(); accumulators.len()];
+        let one: Update = ((Row::default(), ()), 0, Totals { rows: 1, cells });
+        updates = updates.concat(seed(grouping.scope, one));
+    }
+    let pact = Exchange::new(|((key, ()), _, _): &Update| key.shard());
+    let arranged = arrange_core::<_, _, KeyBatcher<Row, Epoch, Totals>, KeySpine<Row, Epoch, Totals>>(
+        updates,
+        pact,
+        "ArrangeTotals",
+        KeyBatcher::new,
+    );
+    let groups = arranged.count_total_core::<isize>();
+    let codec = RowCodec::new(outputs)?;
+    let context = Rc::clone(&grouping.context);
+    let rows = groups.inner.unary(Pipeline, "FinishTotals", move |_, _| {
+        move |input, output| {
+            input.for_each(|cap, updates| {
+                let mut session = output.session(&cap);
+                match finish(&accumulators, &codec, updates, &context) {
+                    Ok(rows) => {
+                        let keyed = updates.drain(..).zip(rows);
+                        session.give_iterator(
+                            keyed.map(|(((key, _), time, diff), row)| ((key, row), time, diff)),
+                        );
+                    }
+                    Err(error) => context.fail(error),
+                }
+            });
+        }
+    });
+    Ok(rows.as_collection())
+}
+
+/// Adds up the rows of each group in a batch.
+fn combine(
+    keys: &RowCodec,
+    accumulators: &[Accumulator],
+    columns: Columns,
+) -> Result<impl Iterator<Item = (Row, Totals)>> {
+    let groups = group(keys, &columns.keys, columns.diffs.len())?;
+    let empty = Totals {
+        rows: 0,
+        cells: smallvec![Cell::default(); accumulators.len()],
+    };
+    let mut totals = vec![empty; groups.keys.len()];
+    for (group, diff) in groups.of_row.iter().zip(columns.diffs.iter()) {
+        totals[*group as usize].rows += diff;
+    }
+    for (cell, (accumulator, argument)) in accumulators.iter().zip(&columns.arguments).enumerate() {
+        let column = argument.as_ref();
+        accumulator.accumulate(column, &groups.of_row, &columns.diffs, &mut totals, cell)?;
+    }
+    Ok(groups.keys.into_iter().zip(totals))
+}
+
+/// The output row of each update's totals.
+fn finish(
+    accumulators: &[Accumulator],
+    codec: &RowCodec,
+    updates: &[((Row, Totals), Epoch, isize)],
+    context: &Context,
+) -> Result<Vec<Row>> {
+    let mut columns = Vec::new();
+    for (cell, accumulator) in accumulators.iter().enumerate() {
+        let totals = updates.iter().map(|((_, totals), _, _)| totals);
+        let (column, overflow) = accumulator.finish(totals, cell)?;
+        for index in overflow {
+            let ((key, _), epoch, diff) = &updates[index];
+            if *diff > 0 {
+                let name = codec.schema().field(cell).name();
+                let what = format!("`{name}` is out of range; the group shows null");
+                context.refuse(*epoch, key.bytes(), &Error::new(Kind::Data, what));
+            }
+        }
+        columns.push(column);
+    }
+    let rows = codec.encode(&columns, updates.len())?;
+    Ok((0..rows.len()).map(|index| rows.row(index)).collect())
+}

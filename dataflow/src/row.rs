@@ -1,0 +1,250 @@
+//! Rows as bytes: what crosses workers and what stateful operators keep.
+//!
+//! A [`Row`] is Arrow's row format: bytes that compare as the values do, so equal rows are equal
+//! bytes and a sorted trace is sorted by value. Only a [`RowCodec`] of the same fields reads it
+//! back.
+
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use arrow_row::{RowConverter, RowParser, Rows, SortField};
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
+
+use crate::{Error, Kind, Result};
+
+/// A row of some columns in Arrow's row format.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(crate) struct Row(Box<[u8]>);
+
+impl Row {
+    pub(crate) fn new(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The hash that decides which worker owns the row. Stable across releases and machines.
+    pub(crate) fn shard(&self) -> u64 {
+        shard(&self.0)
+    }
+}
+
+/// The stable hash of a key's bytes (XXH3, whose output its specification fixes).
+pub(crate) fn shard(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
+}
+
+impl std::fmt::Debug for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Row({} bytes, {:016x})", self.0.len(), self.shard())
+    }
+}
+
+impl Serialize for Row {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Row {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Bytes;
+        impl<'de> Visitor<'de> for Bytes {
+            type Value = Row;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a row's bytes")
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> std::result::Result<Row, E> {
+                Ok(Row::new(bytes))
+            }
+            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> std::result::Result<Row, E> {
+                Ok(Row(bytes.into_boxed_slice()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut seq: A,
+            ) -> std::result::Result<Row, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = seq.next_element()? {
+                    bytes.push(byte);
+                }
+                Ok(Row(bytes.into_boxed_slice()))
+            }
+        }
+        deserializer.deserialize_byte_buf(Bytes)
+    }
+}
+
+/// Which order a codec's bytes sort in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Smallest value first, nulls last.
+    Ascending,
+    /// Greatest value first, nulls last.
+    Descending,
+}
+
+/// Turns columns into rows and back.
+pub(crate) struct RowCodec {
+    converter: RowConverter,
+    parser: RowParser,
+    schema: SchemaRef,
+}
+
+impl RowCodec {
+    /// A codec for rows of `schema`, ascending.
+    pub(crate) fn new(schema: SchemaRef) -> Result<Self> {
+        Self::ordered(schema, Order::Ascending)
+    }
+
+    /// A codec whose rows sort in `order`.
+    pub(crate) fn ordered(schema: SchemaRef, order: Order) -> Result<Self> {
+        let options = arrow::compute::SortOptions {
+            descending: order == Order::Descending,
+            nulls_first: false,
+        };
+        let fields = schema
+            .fields()
+            .iter()
+            .map(|f| SortField::new_with_options(f.data_type().clone(), options))
+            .collect();
+        let converter = RowConverter::new(fields).map_err(|error| {
+            Error::with_source(Kind::Data, format!("cannot keep rows of {schema:?}"), error)
+        })?;
+        let parser = converter.parser();
+        Ok(Self {
+            converter,
+            parser,
+            schema: nullable(&schema),
+        })
+    }
+
+    /// The schema of decoded batches.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Encodes columns row by row; `count` rows when there are no columns.
+    pub(crate) fn encode(&self, columns: &[ArrayRef], count: usize) -> Result<Encoded> {
+        if columns.is_empty() {
+            return Ok(Encoded::Empty(count));
+        }
+        self.converter
+            .convert_columns(columns)
+            .map(Encoded::Rows)
+            .map_err(bug)
+    }
+
+    /// Decodes rows back into a batch.
+    pub(crate) fn decode<'a>(&self, rows: impl Iterator<Item = &'a Row>) -> Result<RecordBatch> {
+        if self.schema.fields().is_empty() {
+            return batch(&self.schema, Vec::new(), rows.count());
+        }
+        let parsed: Vec<_> = rows.map(|row| self.parser.parse(row.bytes())).collect();
+        let count = parsed.len();
+        let columns = self.converter.convert_rows(parsed).map_err(bug)?;
+        batch(&self.schema, columns, count)
+    }
+}
+
+/// Encoded rows of one batch.
+pub(crate) enum Encoded {
+    /// This many rows without columns.
+    Empty(usize),
+    /// Rows in Arrow's row format.
+    Rows(Rows),
+}
+
+impl Encoded {
+    /// How many rows.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Encoded::Empty(count) => *count,
+            Encoded::Rows(rows) => rows.num_rows(),
+        }
+    }
+
+    /// The bytes of row `index`, which must be below `len`.
+    pub(crate) fn bytes(&self, index: usize) -> &[u8] {
+        match self {
+            Encoded::Empty(_) => &[],
+            Encoded::Rows(rows) => rows.row(index).data(),
+        }
+    }
+
+    /// A copy of row `index`.
+    pub(crate) fn row(&self, index: usize) -> Row {
+        Row::new(self.bytes(index))
+    }
+}
+
+/// A batch of `count` rows that may have no columns at all.
+pub(crate) fn batch(
+    schema: &SchemaRef,
+    columns: Vec<ArrayRef>,
+    count: usize,
+) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(count));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(bug)
+}
+
+/// The schema with every field nullable: what planners prove about nulls is not relied on.
+pub(crate) fn nullable(schema: &SchemaRef) -> SchemaRef {
+    let fields: Vec<_> = schema
+        .fields()
+        .iter()
+        .map(|f| f.as_ref().clone().with_nullable(true))
+        .collect();
+    Arc::new(arrow::datatypes::Schema::new(fields))
+}
+
+/// An Arrow error where the types were checked before.
+pub(crate) fn bug(error: arrow::error::ArrowError) -> Error {
+    Error::with_source(Kind::Bug, "columns do not fit their schema", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Int64Array, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    #[test]
+    fn rows_come_back_and_sort_by_value() {
+        let schema: SchemaRef = Arc::new(Schema::new(vec![
+            Field::new("name", DataType::Utf8, true),
+            Field::new("n", DataType::Int64, true),
+        ]));
+        let codec = RowCodec::new(Arc::clone(&schema)).unwrap();
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(vec![Some("b"), Some("a"), None])),
+            Arc::new(Int64Array::from(vec![Some(-1), None, Some(7)])),
+        ];
+        let encoded = codec.encode(&columns, 3).unwrap();
+        let rows: Vec<Row> = (0..3).map(|i| encoded.row(i)).collect();
+        assert!(rows[1] < rows[0] && rows[0] < rows[2], "a, b, null");
+        let back = codec.decode(rows.iter()).unwrap();
+        assert_eq!(back.columns(), &columns[..]);
+    }
+
+    #[test]
+    fn a_row_survives_the_wire() {
+        let row = Row::new(&[0, 255, 3]);
+        let wire = serde_json::to_vec(&row).unwrap();
+        assert_eq!(serde_json::from_slice::<Row>(&wire).unwrap(), row);
+    }
+
+    #[test]
+    fn no_columns_still_count() {
+        let codec = RowCodec::new(Arc::new(Schema::empty())).unwrap();
+        let encoded = codec.encode(&[], 4).unwrap();
+        assert_eq!(encoded.len(), 4);
+        let rows = [encoded.row(0), encoded.row(1)];
+        assert_eq!(codec.decode(rows.iter()).unwrap().num_rows(), 2);
+    }
+}

@@ -1,0 +1,307 @@
+//! Gathering: records become the items that a source sends, chunks of rows for append envelopes
+//! and keyed rows for the others.
+
+use tidemill_log::log::{OwnedRecord, RecordRef};
+
+use crate::Result;
+use crate::decode::{Decoder, Effect, Refused};
+use crate::plan::ir::{Envelope, Format};
+use crate::render::context::Refusal;
+use crate::render::upsert::Keyed;
+use crate::row::{Row, RowCodec};
+use arrow::record_batch::RecordBatch;
+
+/// What records became since the last [`Gather::finish`].
+pub(crate) struct Gathered<T> {
+    pub(crate) items: Vec<T>,
+    pub(crate) refusals: Vec<Refusal>,
+    pub(crate) records: usize,
+    pub(crate) span_ms: Option<(i64, i64)>,
+}
+
+/// Collects records into items.
+pub(crate) trait Gather {
+    /// What a source sends.
+    type Item;
+    /// Takes one record; one that cannot be decoded is put aside.
+    fn push(&mut self, record: RecordRef<'_>);
+    /// Everything since the last call.
+    fn finish(&mut self) -> Result<Gathered<Self::Item>>;
+}
+
+/// Counts and refusals that every gatherer keeps.
+#[derive(Default)]
+struct Tally {
+    refusals: Vec<Refusal>,
+    records: usize,
+    span_ms: Option<(i64, i64)>,
+}
+
+impl Tally {
+    fn count(&mut self, record: &RecordRef<'_>) {
+        self.records += 1;
+        let at = record.timestamp_ms;
+        self.span_ms = Some(match self.span_ms {
+            None => (at, at),
+            Some((oldest, newest)) => (oldest.min(at), newest.max(at)),
+        });
+    }
+
+    fn refuse(&mut self, record: &RecordRef<'_>, reason: String) {
+        self.refusals.push(Refusal {
+            topic: String::new(),
+            partition: record.partition,
+            offset: record.offset,
+            key: record.key.map(<[u8]>::to_vec),
+            value: record.value.map(<[u8]>::to_vec),
+            reason,
+        });
+    }
+
+    fn take<T>(&mut self, items: Vec<T>) -> Gathered<T> {
+        let Tally {
+            refusals,
+            records,
+            span_ms,
+        } = std::mem::take(self);
+        Gathered {
+            items,
+            refusals,
+            records,
+            span_ms,
+        }
+    }
+}
+
+/// Where a row that is being decoded came from, for a refusal that comes late.
+struct Origin {
+    partition: u32,
+    offset: i64,
+}
+
+impl Origin {
+    fn refusal(&self, refused: Refused) -> Refusal {
+        Refusal {
+            topic: String::new(),
+            partition: self.partition,
+            offset: self.offset,
+            key: None,
+            value: None,
+            reason: refused.0,
+        }
+    }
+}
+
+/// Every record is one more row.
+pub(crate) struct Rows {
+    decoder: Box<dyn Decoder>,
+    tally: Tally,
+    origins: Vec<Origin>,
+}
+
+impl Rows {
+    pub(crate) fn new(decoder: Box<dyn Decoder>) -> Self {
+        Self {
+            decoder,
+            tally: Tally::default(),
+            origins: Vec::new(),
+        }
+    }
+}
+
+impl Gather for Rows {
+    type Item = RecordBatch;
+
+    fn push(&mut self, record: RecordRef<'_>) {
+        self.tally.count(&record);
+        let Some(value) = record.value else {
+            return self
+                .tally
+                .refuse(&record, "the value is null; a row was expected".to_owned());
+        };
+        match self.decoder.push(value) {
+            Ok(Effect::Row) => {
+                self.origins.push(Origin {
+                    partition: record.partition,
+                    offset: record.offset,
+                });
+            }
+            Ok(_) => self
+                .tally
+                .refuse(&record, "a deletion in an append-only topic".to_owned()),
+            Err(Refused(reason)) => self.tally.refuse(&record, reason),
+        }
+    }
+
+    fn finish(&mut self) -> Result<Gathered<RecordBatch>> {
+        let decoded = self.decoder.finish()?;
+        for (index, refused) in decoded.refused {
+            self.tally
+                .refusals
+                .extend(self.origins.get(index).map(|o| o.refusal(refused)));
+        }
+        self.origins.clear();
+        let items = if decoded.batch.num_rows() > 0 {
+            vec![decoded.batch]
+        } else {
+            Vec::new()
+        };
+        Ok(self.tally.take(items))
+    }
+}
+
+/// Every record says what the row of its key is.
+pub(crate) struct KeyedRows {
+    decoder: Box<dyn Decoder>,
+    codec: RowCodec,
+    envelope: Envelope,
+    /// True for keys in Confluent's wire format, whose schema id is not part of the key.
+    framed_keys: bool,
+    workers: u64,
+    tally: Tally,
+    /// Keys of the rows being decoded.
+    pending: Vec<(Origin, Row)>,
+    /// Deletions and truncations.
+    gone: Vec<Keyed>,
+}
+
+/// Bytes before an Avro key: a zero and the schema's id.
+const WIRE_PREFIX: usize = 5;
+
+impl KeyedRows {
+    pub(crate) fn new(
+        decoder: Box<dyn Decoder>,
+        codec: RowCodec,
+        envelope: Envelope,
+        format: &Format,
+        workers: usize,
+    ) -> Self {
+        Self {
+            decoder,
+            codec,
+            envelope,
+            framed_keys: matches!(format, Format::Avro { .. }),
+            workers: workers as u64,
+            tally: Tally::default(),
+            pending: Vec::new(),
+            gone: Vec::new(),
+        }
+    }
+
+    fn key(&self, record: &RecordRef<'_>) -> Option<Row> {
+        let key = record.key?;
+        let framed = self.framed_keys && key.len() > WIRE_PREFIX && key[0] == 0;
+        Some(Row::new(if framed { &key[WIRE_PREFIX..] } else { key }))
+    }
+
+    fn truncated(&mut self, record: &RecordRef<'_>) {
+        let (partition, offset) = (record.partition, record.offset);
+        let copies = 0..self.workers;
+        self.gone.extend(copies.map(|worker| Keyed::Truncated {
+            partition,
+            offset,
+            worker,
+        }));
+    }
+}
+
+impl Gather for KeyedRows {
+    type Item = Keyed;
+
+    fn push(&mut self, record: RecordRef<'_>) {
+        self.tally.count(&record);
+        let (partition, offset) = (record.partition, record.offset);
+        let effect = match record.value {
+            // A tombstone: in a compacted topic it follows the deletion of its key.
+            None => Ok(Effect::Gone),
+            Some(value) => self.decoder.push(value),
+        };
+        let key = self.key(&record);
+        match (effect, key) {
+            (Err(Refused(reason)), _) => self.tally.refuse(&record, reason),
+            (Ok(Effect::Truncated), _) if self.envelope == Envelope::Debezium => {
+                self.truncated(&record);
+            }
+            (Ok(Effect::Row), Some(key)) => {
+                self.pending.push((Origin { partition, offset }, key));
+            }
+            (Ok(_), Some(key)) => {
+                self.gone.push(Keyed::Row {
+                    key,
+                    partition,
+                    offset,
+                    row: None,
+                });
+            }
+            (Ok(effect), None) => {
+                if effect == Effect::Row {
+                    // The decoder holds a row for it already; it is dropped with its empty origin.
+                    self.pending.push((
+                        Origin {
+                            partition,
+                            offset: NO_KEY,
+                        },
+                        Row::default(),
+                    ));
+                }
+                self.tally.refuse(
+                    &record,
+                    "the key is null; the row's key was expected".into(),
+                );
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<Gathered<Keyed>> {
+        let decoded = self.decoder.finish()?;
+        let mut refused = decoded.refused.into_iter().peekable();
+        let rows = self
+            .codec
+            .encode(decoded.batch.columns(), decoded.batch.num_rows())?;
+        let mut items = std::mem::take(&mut self.gone);
+        let mut next = 0;
+        for (index, (origin, key)) in std::mem::take(&mut self.pending).into_iter().enumerate() {
+            if let Some((_, refused)) = refused.next_if(|(at, _)| *at == index) {
+                self.tally.refusals.push(origin.refusal(refused));
+                continue;
+            }
+            if origin.offset != NO_KEY {
+                let row = Some(rows.row(next));
+                let Origin { partition, offset } = origin;
+                items.push(Keyed::Row {
+                    key,
+                    partition,
+                    offset,
+                    row,
+                });
+            }
+            next += 1;
+        }
+        Ok(self.tally.take(items))
+    }
+}
+
+/// Marks a decoded row whose record had no key.
+const NO_KEY: i64 = -1;
+
+/// A record lent from a copy.
+pub(crate) fn borrowed(record: &OwnedRecord) -> RecordRef<'_> {
+    RecordRef {
+        partition: record.partition,
+        offset: record.offset,
+        timestamp_ms: record.timestamp_ms,
+        key: record.key.as_deref(),
+        value: record.value.as_deref(),
+    }
+}
+
+/// A copy of a record.
+pub(crate) fn owned(record: &RecordRef<'_>) -> OwnedRecord {
+    OwnedRecord {
+        partition: record.partition,
+        offset: record.offset,
+        timestamp_ms: record.timestamp_ms,
+        key: record.key.map(<[u8]>::to_vec),
+        value: record.value.map(<[u8]>::to_vec),
+    }
+}

@@ -1,0 +1,211 @@
+//! The source operator: sends what a worker read, epoch by epoch.
+//!
+//! Frontier contract: holds one capability from the least time on. When an epoch's binding comes,
+//! everything of the epoch is sent at it and the capability moves just past it. A stop drops the
+//! capability. On a worker that owns no partition of the topic it only follows the epochs.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use timely::container::{CapacityContainerBuilder, PushInto};
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilderSession;
+use timely::dataflow::operators::generic::operator::source;
+use timely::dataflow::{Scope, StreamVec};
+
+use super::gather::Gather;
+use super::{Cut, Partitions};
+use crate::journal::Binding;
+use crate::render::Context;
+use crate::time::{Command, Control, Report, Start};
+use crate::{Epoch, Result};
+
+/// How often a source that heard nothing looks itself: an arrival callback may be missing (another
+/// process writes the embedded log).
+const IDLE_LOOK: Duration = Duration::from_millis(20);
+
+type Builder<O> = CapacityContainerBuilder<Vec<O>>;
+
+/// A source's place among the job's.
+pub(crate) struct Place {
+    /// Index in the plan.
+    pub(crate) index: usize,
+    pub(crate) topic: String,
+    pub(crate) rows_waiting_max: usize,
+}
+
+/// Renders a source. `open` makes the reader of this worker's partitions once the start is known;
+/// `item` says what to send for an item of an epoch.
+pub(crate) fn operator<'scope, G, O>(
+    scope: Scope<'scope, Epoch>,
+    place: Place,
+    control: &Rc<RefCell<Control>>,
+    context: &Rc<Context>,
+    open: impl FnOnce(&Start) -> Result<Partitions<G>> + 'static,
+    item: impl Fn(Epoch, G::Item) -> O + 'static,
+) -> StreamVec<'scope, Epoch, O>
+where
+    G: Gather + 'static,
+    O: Clone + 'static,
+{
+    let (control, context) = (Rc::clone(control), Rc::clone(context));
+    source::<_, Builder<O>, _, _>(scope, "Source", move |cap, info| {
+        let again = scope.activator_for(Rc::clone(&info.address));
+        control
+            .borrow_mut()
+            .listen(scope.activator_for(Rc::clone(&info.address)));
+        let wake = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
+        let mut open = Some(open);
+        let mut running: Option<Running<G>> = None;
+        let mut cap = Some(cap);
+        move |output| {
+            while let Some(command) = control.borrow_mut().next(place.index) {
+                match &*command {
+                    Command::Start(start) => {
+                        let opened = open.take().map(|open| open(start)).transpose();
+                        let mut partitions = match opened {
+                            Ok(partitions) => partitions,
+                            Err(error) => context.fail(error),
+                        };
+                        let wake = Arc::clone(&wake);
+                        let woken = move || {
+                            // A worker that is gone needs no waking.
+                            let _gone = wake.activate();
+                        };
+                        if let Some(partitions) = &mut partitions {
+                            partitions.on_arrival(Arc::new(woken));
+                        }
+                        let replay = start.bindings.iter().cloned().collect();
+                        running = partitions.map(|partitions| Running { partitions, replay });
+                    }
+                    Command::Bind(binding) => {
+                        if let (Some(running), Some(cap)) = (&mut running, &mut cap) {
+                            running.finish_replay(cap, output, &context, &item);
+                            let cuts = running.partitions.release(binding);
+                            send(cuts, binding.epoch, cap, output, &context, &item);
+                        }
+                    }
+                    Command::Stop => {
+                        if let (Some(running), Some(cap)) = (&mut running, &mut cap) {
+                            running.finish_replay(cap, output, &context, &item);
+                        }
+                        (running, cap) = (None, None);
+                    }
+                }
+            }
+            let (Some(running), Some(cap)) = (&mut running, &mut cap) else {
+                return;
+            };
+            if running.step(&place, cap, output, &control, &context, &item) {
+                again.activate();
+            } else {
+                again.activate_after(IDLE_LOOK);
+            }
+        }
+    })
+}
+
+struct Running<G: Gather> {
+    partitions: Partitions<G>,
+    /// Epochs of earlier runs that are still to be sent, in order.
+    replay: VecDeque<Binding>,
+}
+
+impl<G: Gather> Running<G> {
+    /// Reads once. True when there may be more at once.
+    fn step<O: Clone + 'static>(
+        &mut self,
+        place: &Place,
+        cap: &mut Capability<Epoch>,
+        output: &mut OutputBuilderSession<'_, Epoch, Builder<O>>,
+        control: &RefCell<Control>,
+        context: &Context,
+        item: &impl Fn(Epoch, G::Item) -> O,
+    ) -> bool {
+        if !self.replay.is_empty() {
+            return self.replay_step(cap, output, context, item);
+        }
+        if self.partitions.waiting() >= place.rows_waiting_max {
+            return false;
+        }
+        let cut = match self.partitions.read() {
+            Ok(Some(cut)) => cut,
+            Ok(None) => return false,
+            Err(error) => context.fail(error),
+        };
+        context
+            .stats
+            .records
+            .fetch_add(cut.records as u64, Ordering::Relaxed);
+        control.borrow_mut().report(Report {
+            topic: place.topic.clone(),
+            ends: cut.ends.clone(),
+            span_ms: cut.span_ms,
+            stop: false,
+        });
+        true
+    }
+
+    fn replay_step<O: Clone + 'static>(
+        &mut self,
+        cap: &mut Capability<Epoch>,
+        output: &mut OutputBuilderSession<'_, Epoch, Builder<O>>,
+        context: &Context,
+        item: &impl Fn(Epoch, G::Item) -> O,
+    ) -> bool {
+        let Some(binding) = self.replay.front() else {
+            return false;
+        };
+        let cut = match self.partitions.replay(binding) {
+            Ok(cut) => cut,
+            Err(error) => context.fail(error),
+        };
+        if let Some(cut) = cut {
+            context
+                .stats
+                .records
+                .fetch_add(cut.records as u64, Ordering::Relaxed);
+            send(vec![cut], binding.epoch, cap, output, context, item);
+            self.replay.pop_front();
+        }
+        true
+    }
+
+    /// Sends what is left of earlier epochs: later ones may not overtake them.
+    fn finish_replay<O: Clone + 'static>(
+        &mut self,
+        cap: &mut Capability<Epoch>,
+        output: &mut OutputBuilderSession<'_, Epoch, Builder<O>>,
+        context: &Context,
+        item: &impl Fn(Epoch, G::Item) -> O,
+    ) {
+        while !self.replay.is_empty() {
+            self.replay_step(cap, output, context, item);
+        }
+    }
+}
+
+/// Sends an epoch's cuts and moves the capability past the epoch.
+fn send<T, O: Clone + 'static>(
+    cuts: Vec<Cut<T>>,
+    epoch: Epoch,
+    cap: &mut Capability<Epoch>,
+    output: &mut OutputBuilderSession<'_, Epoch, Builder<O>>,
+    context: &Context,
+    item: &impl Fn(Epoch, T) -> O,
+) where
+    Builder<O>: PushInto<O>,
+{
+    cap.downgrade(&epoch);
+    let mut session = output.session(&*cap);
+    for cut in cuts {
+        context.refuse_records(epoch, &cut.refusals);
+        session.give_iterator(cut.items.into_iter().map(|i| item(epoch, i)));
+    }
+    drop(session);
+    cap.downgrade(&(epoch + 1));
+}

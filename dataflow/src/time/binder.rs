@@ -1,0 +1,323 @@
+//! The binder: closes epochs, on worker 0.
+//!
+//! It is self-clocked like a group commit: as soon as the last epoch is durable in the journal and
+//! something new was read, the next one is closed. Under load epochs grow; an idle job has none.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use timely::scheduling::{Activator, SyncActivator};
+
+use super::{Command, Report, Start};
+use crate::job::{Limits, Stats};
+use crate::journal::{Binding, Journal, Offsets};
+use crate::render::context::Failure;
+use crate::{Epoch, Error, Kind, Result};
+
+/// A bound epoch that is not yet durable in the sink.
+struct InFlight {
+    epoch: Epoch,
+    ends: Offsets,
+    spans: Vec<(i64, i64)>,
+}
+
+/// Binds offsets to epochs.
+pub(crate) struct Binder {
+    start: Option<Start>,
+    replayed: Option<Epoch>,
+    limits: Limits,
+    stats: Arc<Stats>,
+    /// How far all workers have read.
+    read: Offsets,
+    /// How far the last epoch goes.
+    bound: Offsets,
+    last: Epoch,
+    last_at: Option<Instant>,
+    spans: Vec<(i64, i64)>,
+    /// The binding that is being made durable.
+    writing: Option<InFlight>,
+    in_flight: VecDeque<InFlight>,
+    journal: Journaling,
+    stopping: bool,
+    stopped: bool,
+    wake: Option<Activator>,
+}
+
+impl Binder {
+    pub(crate) fn new(
+        start: Start,
+        journal: Arc<dyn Journal>,
+        limits: Limits,
+        stats: Arc<Stats>,
+        failure: Failure,
+    ) -> Result<Self> {
+        let mut bound = Offsets::new();
+        for binding in &start.bindings {
+            merge(&mut bound, &binding.ends);
+        }
+        let in_flight = start.bindings.iter().map(|binding| InFlight {
+            epoch: binding.epoch,
+            ends: binding.ends.clone(),
+            spans: Vec::new(),
+        });
+        Ok(Self {
+            last: start.replayed.unwrap_or(0),
+            replayed: start.replayed,
+            in_flight: in_flight.collect(),
+            read: bound.clone(),
+            bound,
+            start: Some(start),
+            limits,
+            stats,
+            last_at: None,
+            spans: Vec::new(),
+            writing: None,
+            journal: Journaling::start(journal, failure)?,
+            stopping: false,
+            stopped: false,
+            wake: None,
+        })
+    }
+
+    /// How to wake the operator that drives the binder.
+    pub(crate) fn wake_with(&mut self, wake: Activator, from_thread: SyncActivator) {
+        self.wake = Some(wake);
+        self.journal.wake_with(from_thread);
+    }
+
+    /// Takes a worker's report.
+    pub(crate) fn read(&mut self, report: Report) {
+        self.stopping |= report.stop;
+        self.spans.extend(report.span_ms);
+        if !report.ends.is_empty() {
+            merge(
+                &mut self.read,
+                &Offsets::from([(report.topic, report.ends)]),
+            );
+        }
+    }
+
+    /// Commands that are due now.
+    pub(crate) fn commands(&mut self) -> Vec<Command> {
+        let mut commands = Vec::new();
+        commands.extend(self.start.take().map(Command::Start));
+        if self.journal.written()
+            && let Some(written) = self.writing.take()
+        {
+            self.stats.bound.store(written.epoch, Ordering::Relaxed);
+            merge(&mut self.bound, &written.ends);
+            let (epoch, ends) = (written.epoch, written.ends.clone());
+            commands.push(Command::Bind(Binding { epoch, ends }));
+            self.in_flight.push_back(written);
+        }
+        if self.stopping && self.writing.is_none() && !self.stopped {
+            self.stopped = true;
+            commands.push(Command::Stop);
+        }
+        if !self.stopped && self.may_bind() {
+            self.bind();
+        }
+        commands
+    }
+
+    fn may_bind(&self) -> bool {
+        self.writing.is_none()
+            && self.read != self.bound
+            && self.in_flight.len() < self.limits.epochs_in_flight_max
+            && self.due_in().is_none()
+    }
+
+    /// How long until the next epoch may be closed; none when it may be now.
+    pub(crate) fn due_in(&self) -> Option<Duration> {
+        let since = self.last_at?.elapsed();
+        self.limits
+            .epoch_interval_min
+            .checked_sub(since)
+            .filter(|wait| !wait.is_zero())
+    }
+
+    fn bind(&mut self) {
+        let epoch = now_ms().max(self.last + 1);
+        let ends = moved(&self.bound, &self.read);
+        let spans = std::mem::take(&mut self.spans);
+        self.last = epoch;
+        self.last_at = Some(Instant::now());
+        self.journal.write(Binding {
+            epoch,
+            ends: ends.clone(),
+        });
+        self.writing = Some(InFlight { epoch, ends, spans });
+    }
+
+    /// The greatest bound epoch that `complete` is true for.
+    pub(crate) fn last_complete(&self, complete: impl Fn(Epoch) -> bool) -> Option<Epoch> {
+        self.in_flight
+            .iter()
+            .map(|e| e.epoch)
+            .take_while(|epoch| complete(*epoch))
+            .last()
+    }
+
+    /// Every epoch at or below this one is durable in the sink.
+    pub(crate) fn durable(&mut self, epoch: Epoch) {
+        let now = now_ms() as i64;
+        let mut ends = self
+            .stats
+            .durable_ends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut freshness = self
+            .stats
+            .freshness_ms
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        while let Some(done) = self.in_flight.pop_front_if(|e| e.epoch <= epoch) {
+            merge(&mut ends, &done.ends);
+            for (oldest, newest) in done.spans {
+                for at in [oldest, newest] {
+                    let age = u64::try_from(now - at).unwrap_or(0).max(1);
+                    freshness.saturating_record(age);
+                }
+            }
+        }
+        drop(ends);
+        drop(freshness);
+        self.stats.durable.store(epoch, Ordering::Relaxed);
+        let replaying = self
+            .in_flight
+            .iter()
+            .any(|e| Some(e.epoch) <= self.replayed);
+        self.stats.replaying.store(replaying, Ordering::Relaxed);
+        if let Some(wake) = &self.wake {
+            wake.activate();
+        }
+    }
+}
+
+/// Milliseconds since the epoch, by the machine's clock.
+pub(crate) fn now_ms() -> Epoch {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Epoch::try_from(since.as_millis()).unwrap_or(Epoch::MAX)
+}
+
+/// Raises offsets to those of `with`.
+fn merge(offsets: &mut Offsets, with: &Offsets) {
+    for (topic, ends) in with {
+        let known = offsets.entry(topic.clone()).or_default();
+        for (partition, end) in ends {
+            let at = known.entry(*partition).or_insert(*end);
+            *at = (*at).max(*end);
+        }
+    }
+}
+
+/// The partitions of `to` that are beyond `from`.
+fn moved(from: &Offsets, to: &Offsets) -> Offsets {
+    let mut moved = Offsets::new();
+    for (topic, ends) in to {
+        for (partition, end) in ends {
+            if from.get(topic).and_then(|ends| ends.get(partition)) < Some(end) {
+                moved
+                    .entry(topic.clone())
+                    .or_default()
+                    .insert(*partition, *end);
+            }
+        }
+    }
+    moved
+}
+
+/// The thread that makes bindings durable, so that the worker goes on meanwhile.
+struct Journaling {
+    to: SyncSender<Binding>,
+    done: Receiver<()>,
+    wake: SyncSender<SyncActivator>,
+}
+
+impl Journaling {
+    fn start(journal: Arc<dyn Journal>, failure: Failure) -> Result<Self> {
+        let (to, bindings) = sync_channel::<Binding>(1);
+        let (tell, done) = sync_channel(1);
+        let (wake, wakes) = sync_channel::<SyncActivator>(1);
+        let run = move || {
+            let Ok(wake) = wakes.recv() else { return };
+            while let Ok(binding) = bindings.recv() {
+                if let Err(error) = append(&*journal, &binding) {
+                    failure
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .get_or_insert(error);
+                    return;
+                }
+                if tell.send(()).is_err() || wake.activate().is_err() {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(run)
+            .map_err(|error| {
+                Error::with_source(Kind::Retry, "cannot start the journal's thread", error)
+            })?;
+        Ok(Self { to, done, wake })
+    }
+
+    fn wake_with(&self, wake: SyncActivator) {
+        // A second one would only come from a second operator; the first keeps its place.
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.wake.try_send(wake)
+        {
+            tracing::debug!("the journal's thread has its waker");
+        }
+    }
+
+    fn write(&self, binding: Binding) {
+        // Fails only when the thread ended, which left its error for the job to end with.
+        if self.to.send(binding).is_err() {
+            tracing::debug!("the journal's thread has ended");
+        }
+    }
+
+    fn written(&self) -> bool {
+        self.done.try_recv().is_ok()
+    }
+}
+
+/// Appends with retries while the journal is away.
+fn append(journal: &dyn Journal, binding: &Binding) -> Result<()> {
+    let mut pause = Duration::from_millis(20);
+    loop {
+        match journal.append(binding) {
+            Err(error) if error.kind() == Kind::Retry => {
+                tracing::warn!(%error, "cannot write the journal yet");
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offsets(ends: &[(u32, i64)]) -> Offsets {
+        Offsets::from([("t".to_owned(), ends.iter().copied().collect())])
+    }
+
+    #[test]
+    fn only_partitions_that_moved_are_bound() {
+        let from = offsets(&[(0, 5), (1, 7)]);
+        let to = offsets(&[(0, 5), (1, 9), (2, 1)]);
+        assert_eq!(moved(&from, &to), offsets(&[(1, 9), (2, 1)]));
+        let mut merged = from;
+        merge(&mut merged, &offsets(&[(1, 9), (2, 1), (0, 3)]));
+        assert_eq!(merged, offsets(&[(0, 5), (1, 9), (2, 1)]));
+    }
+}

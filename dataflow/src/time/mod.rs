@@ -1,0 +1,233 @@
+//! Time: how records come to belong to epochs.
+//!
+//! A control dataflow runs beside the job's: every worker reports how far it has read, worker 0
+//! binds what was reported to the next epoch ([`binder`]), and tells all workers the binding once
+//! it is durable in the journal. Control messages travel in one order from worker 0 to each
+//! worker, so all release the same epochs in the same order, and a stop comes after the last one.
+//!
+//! Invariants: epochs strictly increase; no row of an epoch is released before its binding is
+//! durable; a binding holds whole cuts of every worker.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
+use tidemill_log::log::PartitionRange;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::operator::source;
+use timely::dataflow::operators::{Capability, Operator};
+use timely::dataflow::{Scope, StreamVec};
+use timely::scheduling::Activator;
+
+use crate::Epoch;
+use crate::journal::Binding;
+
+pub(crate) mod binder;
+
+use binder::Binder;
+
+/// How far one worker has read one topic.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) topic: String,
+    pub(crate) ends: BTreeMap<u32, i64>,
+    /// Timestamps of the oldest and newest record since the last report.
+    pub(crate) span_ms: Option<(i64, i64)>,
+    /// This worker's process wants the job to stop.
+    pub(crate) stop: bool,
+}
+
+/// What all workers need to know before they read.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Start {
+    /// Partitions of each topic, with the offsets they hold.
+    pub(crate) partitions: BTreeMap<String, Vec<Held>>,
+    /// Epochs of earlier runs, in order.
+    pub(crate) bindings: Vec<Binding>,
+    /// The last of those epochs.
+    pub(crate) replayed: Option<Epoch>,
+    /// For each sink table the epoch through which it is complete.
+    pub(crate) served: Vec<Option<Epoch>>,
+}
+
+/// A partition and the first offset it holds.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Held {
+    pub(crate) partition: u32,
+    pub(crate) low: i64,
+}
+
+impl From<PartitionRange> for Held {
+    fn from(range: PartitionRange) -> Self {
+        Self {
+            partition: range.partition,
+            low: range.low,
+        }
+    }
+}
+
+/// What worker 0 tells every worker, in this order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Command {
+    /// Once, first.
+    Start(Start),
+    /// An epoch is bound.
+    Bind(Binding),
+    /// Once, last: release nothing more.
+    Stop,
+}
+
+/// A worker's end of the control dataflow, shared with its sources.
+pub(crate) struct Control {
+    reports: Vec<Report>,
+    report: Option<Activator>,
+    /// Commands for each source, in order.
+    inboxes: Vec<VecDeque<Arc<Command>>>,
+    sources: Vec<Activator>,
+    stopped: bool,
+}
+
+impl Control {
+    pub(crate) fn new(sources: usize) -> Rc<RefCell<Self>> {
+        Rc::new(RefCell::new(Self {
+            reports: Vec::new(),
+            report: None,
+            inboxes: vec![VecDeque::new(); sources],
+            sources: Vec::new(),
+            stopped: false,
+        }))
+    }
+
+    /// Tells worker 0 how far a source has read.
+    pub(crate) fn report(&mut self, report: Report) {
+        self.reports.push(report);
+        if let Some(activator) = &self.report {
+            activator.activate();
+        }
+    }
+
+    /// Registers a source operator for waking, in the order of the plan's sources.
+    pub(crate) fn listen(&mut self, activator: Activator) {
+        self.sources.push(activator);
+    }
+
+    /// The next command for a source.
+    pub(crate) fn next(&mut self, source: usize) -> Option<Arc<Command>> {
+        self.inboxes.get_mut(source)?.pop_front()
+    }
+
+    fn deliver(&mut self, command: Command) {
+        let command = Arc::new(command);
+        self.stopped |= matches!(*command, Command::Stop);
+        for inbox in &mut self.inboxes {
+            inbox.push_back(Arc::clone(&command));
+        }
+        self.sources.iter().for_each(Activator::activate);
+    }
+}
+
+/// Builds the control dataflow. `on_start` runs on every worker before its sources see the start.
+pub(crate) fn control<'scope>(
+    scope: Scope<'scope, u64>,
+    control: &Rc<RefCell<Control>>,
+    binder: Option<Rc<RefCell<Binder>>>,
+    stop: &Arc<AtomicBool>,
+    mut on_start: impl FnMut(&Start) + 'static,
+) {
+    let commands = bind(scope, reports(scope, control, stop), binder);
+    let control = Rc::clone(control);
+    let pact = Exchange::new(|(worker, _): &(u64, Command)| *worker);
+    commands.sink(pact, "Deliver", move |(input, _frontier)| {
+        input.for_each(|_, commands| {
+            for (_, command) in commands.drain(..) {
+                if let Command::Start(start) = &command {
+                    on_start(start);
+                }
+                control.borrow_mut().deliver(command);
+            }
+        });
+    });
+}
+
+/// How often a worker looks whether its process was told to stop.
+const STOP_CHECK: std::time::Duration = std::time::Duration::from_millis(50);
+
+fn reports<'scope>(
+    scope: Scope<'scope, u64>,
+    control: &Rc<RefCell<Control>>,
+    stop: &Arc<AtomicBool>,
+) -> StreamVec<'scope, u64, Report> {
+    let (control, stop) = (Rc::clone(control), Arc::clone(stop));
+    source::<_, CapacityContainerBuilder<Vec<Report>>, _, _>(scope, "Report", move |cap, info| {
+        let again = scope.activator_for(Rc::clone(&info.address));
+        control.borrow_mut().report = Some(scope.activator_for(info.address));
+        let mut cap = Some(cap);
+        let mut asked = false;
+        move |output| {
+            let mut control = control.borrow_mut();
+            let Some(held) = &cap else { return };
+            let mut session = output.session(held);
+            session.give_iterator(control.reports.drain(..));
+            if stop.load(Ordering::Relaxed) && !asked {
+                asked = true;
+                let (topic, ends) = (String::new(), BTreeMap::new());
+                session.give(Report {
+                    topic,
+                    ends,
+                    span_ms: None,
+                    stop: true,
+                });
+            }
+            drop(session);
+            if control.stopped {
+                cap = None;
+            } else {
+                again.activate_after(STOP_CHECK);
+            }
+        }
+    })
+}
+
+/// Reports to commands, on worker 0.
+fn bind<'scope>(
+    scope: Scope<'scope, u64>,
+    reports: StreamVec<'scope, u64, Report>,
+    binder: Option<Rc<RefCell<Binder>>>,
+) -> StreamVec<'scope, u64, (u64, Command)> {
+    let peers = scope.peers() as u64;
+    reports.unary_frontier(Exchange::new(|_: &Report| 0), "Bind", move |cap, info| {
+        let again = scope.activator_for(Rc::clone(&info.address));
+        if let Some(binder) = &binder {
+            let wake = scope.worker().sync_activator_for(info.address.to_vec());
+            binder
+                .borrow_mut()
+                .wake_with(scope.activator_for(info.address), wake);
+        }
+        let mut cap: Option<Capability<u64>> = binder.is_some().then_some(cap);
+        move |(input, _frontier), output| {
+            let mut reported = Vec::new();
+            input.for_each(|_, reports| reported.append(reports));
+            let (Some(held), Some(binder)) = (&cap, &binder) else {
+                return;
+            };
+            let mut binder = binder.borrow_mut();
+            reported.into_iter().for_each(|report| binder.read(report));
+            let mut session = output.session(held);
+            let mut last = false;
+            for command in binder.commands() {
+                last |= matches!(command, Command::Stop);
+                session.give_iterator((0..peers).map(|worker| (worker, command.clone())));
+            }
+            drop(session);
+            if last {
+                cap = None;
+            } else if let Some(wait) = binder.due_in() {
+                again.activate_after(wait);
+            }
+        }
+    })
+}
