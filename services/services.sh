@@ -116,7 +116,7 @@ need_java() { # need_java NAME: sets JAVA
 }
 
 # Fetches what <name>/pom.xml pins, once per version of that file, into the cache; sets JARS.
-need_jars() { # need_jars NAME GOAL
+need_jars() { # need_jars NAME PLUGIN-VERSION:GOAL
     local name="$1" goal="$2" pom="$HERE/$1/pom.xml" part
     JARS="$CACHE/jars/$name-$(sha256sum <"$pom" | cut -c1-12)"
     [ -d "$JARS" ] && return
@@ -130,7 +130,7 @@ need_jars() { # need_jars NAME GOAL
         rm -rf "$part"
         mkdir "$part"
         mvn -B -q -f "$pom" \
-            org.apache.maven.plugins:maven-dependency-plugin:3.8.1:"$goal" \
+            org.apache.maven.plugins:maven-dependency-plugin:"$goal" \
             -DincludeScope=runtime -DoutputDirectory="$part" >"$CACHE/jars/$name.log" 2>&1 ||
             fail "$name" "mvn failed, see $CACHE/jars/$name.log: $(grep -m1 ERROR "$CACHE/jars/$name.log")"
         mv "$part" "$JARS"

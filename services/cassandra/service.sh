@@ -4,7 +4,7 @@ cassandra_ports() { echo storage; }
 
 cassandra_prepare() {
     need_java cassandra
-    need_jars cassandra copy-dependencies
+    need_jars cassandra 3.8.1:copy-dependencies
     sed -e "s|@PORT@|$(port_of cassandra)|g" -e "s|@STORAGE@|$(port_of cassandra storage)|g" \
         -e "s|@DATA@|$STATE/cassandra/data|g" "$HERE/cassandra/cassandra.yaml" \
         >"$STATE/cassandra/cassandra.yaml"

@@ -4,7 +4,7 @@ kafka_ports() { echo controller; }
 
 kafka_prepare() {
     need_java kafka
-    need_jars kafka copy-dependencies
+    need_jars kafka 3.8.1:copy-dependencies
     sed -e "s|@PORT@|$(port_of kafka)|g" -e "s|@CONTROLLER@|$(port_of kafka controller)|g" \
         -e "s|@DATA@|$STATE/kafka/data|g" "$HERE/kafka/server.properties" \
         >"$STATE/kafka/server.properties"

@@ -4,7 +4,7 @@ registry_ports() { echo management; }
 
 registry_prepare() {
     need_java registry
-    need_jars registry copy
+    need_jars registry 2.10:copy
     [ -f "$JARS/app/apicurio-registry-app-3.0.9-runner.jar" ] && return
     (
         flock 9
