@@ -74,7 +74,7 @@ fn services() -> BTreeMap<String, Service> {
         .and_then(|s| s.as_mapping())
         .expect("services");
     all.iter()
-        .map(|(name, node)| (name.as_str().unwrap().to_owned(), service(node)))
+        .map(|(name, node)| (name.as_str().expect("a name").to_owned(), service(node)))
         .collect()
 }
 
