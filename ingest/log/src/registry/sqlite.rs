@@ -7,7 +7,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use apache_avro::Schema;
-use apache_avro::schema_compatibility::SchemaCompatibility;
+use apache_avro::schema_compatibility::{Compatibility, SchemaCompatibility};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::{Registered, Registry};
@@ -125,7 +125,12 @@ fn check(subject: &str, newest: &Registered, schema: &Schema) -> Result<()> {
         Error::new(Kind::Data, what)
     };
     match SchemaCompatibility::can_read(&written, schema) {
-        Ok(_) => Ok(()),
+        Ok(Compatibility::Full) => Ok(()),
+        // Readable only while no value uses a branch of a union that is gone, as Confluent sees it
+        // too: every value that may have been written has to be readable.
+        Ok(Compatibility::Partial) => Err(refused(
+            "a field's type was changed, or it may no longer be null".to_owned(),
+        )),
         Err(error) => Err(refused(error.to_string())),
     }
 }

@@ -34,6 +34,9 @@ impl KafkaProducer {
             .set("linger.ms", "1")
             .set("compression.type", "lz4")
             .set("partitioner", "murmur2_random")
+            // Room for a record of RECORD_BYTES_MAX with what librdkafka wraps it in, and still
+            // below the brokers' default limit.
+            .set("message.max.bytes", "1048000")
             .set("queue.buffering.max.kbytes", "65536")
             .set("message.timeout.ms", "30000")
             .create_with_context(Deliveries::default())
