@@ -357,7 +357,9 @@ fn others_read_debeziums_envelope() {
 fn a_changed_table_gets_new_schemas_and_old_records_are_still_read() {
     let (_folder, registry) = registry();
     let mut encoder = Encoder::new("users", Arc::clone(&registry));
-    let old = created();
+    let mut old = created();
+    let id = "155e77ee-ba6d-486f-95ce-0e0c0fb4b919";
+    old.after.as_mut().unwrap()[0] = Value::Text(id.into());
     let first = encoder.encode(&old).unwrap();
     let mut table = (*users()).clone();
     let kind = ColumnType::Text;

@@ -95,6 +95,10 @@ impl Decoder {
                 let what = format!("topic `{topic}`: a value does not fit its schema {id}");
                 Error::with_source(Kind::Data, what, error)
             })?;
+        // The reader takes a union that is missing at the end for null, and leaves what follows.
+        if !datum.is_empty() || long(&envelope, "ts_ms").is_none() {
+            return Err(wrong(&topic, "a value that is cut off or followed by other bytes"));
+        }
         Ok((id, envelope))
     }
 

@@ -162,10 +162,10 @@ impl Log for KafkaLog {
                 }
             }
         }
-        // The brokers know it a moment later.
+        // The brokers know it a moment later, and its leaders a moment after that.
         let deadline = Instant::now() + ANSWER_WAIT;
         loop {
-            match self.partitions(topic) {
+            match self.ranges(topic) {
                 Ok(_) => return Ok(()),
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(_) => std::thread::sleep(LOOK_EVERY),
