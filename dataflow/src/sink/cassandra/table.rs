@@ -45,18 +45,18 @@ impl Connected {
         self.ensure_keyspace().await?;
         let frontiers_table = format!("{}.tidemill_frontiers", quoted(&self.keyspace));
         self.query(&format!(
-            "CREATE TABLE IF NOT EXISTS {frontiers_table} (job text, view text, epoch bigint, \
-             fingerprint text, PRIMARY KEY (job, view))"
+            "CREATE TABLE IF NOT EXISTS {frontiers_table} (job text, \"view\" text, epoch bigint, \
+             fingerprint text, PRIMARY KEY (job, \"view\"))"
         ))
         .await?;
         let frontier = self
             .prepared(&format!(
-                "INSERT INTO {frontiers_table} (job, view, epoch, fingerprint) VALUES (?, ?, ?, ?)"
+                "INSERT INTO {frontiers_table} (job, \"view\", epoch, fingerprint) VALUES (?, ?, ?, ?)"
             ))
             .await?;
         let mut begin = self
             .prepared(&format!(
-                "INSERT INTO {frontiers_table} (job, view, fingerprint) VALUES (?, ?, ?)"
+                "INSERT INTO {frontiers_table} (job, \"view\", fingerprint) VALUES (?, ?, ?)"
             ))
             .await?;
         // Older than every epoch, so that it never hides one.
@@ -251,7 +251,8 @@ impl Connected {
         job: &str,
         table: &Table,
     ) -> Result<Option<Frontier>> {
-        let cql = format!("SELECT epoch, fingerprint FROM {frontiers} WHERE job = ? AND view = ?");
+        let cql =
+            format!("SELECT epoch, fingerprint FROM {frontiers} WHERE job = ? AND \"view\" = ?");
         let (found, _) = self
             .page(&cql, (job, table.name.as_str()), PagingState::start())
             .await?;
