@@ -21,8 +21,10 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// Waits until there is room for `rows` more, and takes it until the answer is given.
+    /// Waits until there is room for `rows` more, and takes it until the answer is given. Writes
+    /// without rows count as one, or they would have no limit.
     pub(super) fn admit(self: &Arc<Self>, rows: usize, done: Done) -> Pending {
+        let rows = rows.max(1);
         let mut queued = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         while *queued > 0 && *queued + rows > MAX_QUEUED_ROWS {
             queued = self

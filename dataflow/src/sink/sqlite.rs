@@ -19,7 +19,9 @@ use arrow::array::RecordBatchOptions;
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use rusqlite::types::{Type, Value};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params, params_from_iter};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, TransactionBehavior, params, params_from_iter,
+};
 
 use super::backlog::{Backlog, Pending};
 use super::{
@@ -83,7 +85,10 @@ impl Sqlite {
                 "sink `sqlite://`: expected a file name, as in `sqlite://river.db`",
             ));
         }
-        let connection = connect(file)?;
+        let mut connection = connect(file)?;
+        // The file has other writers: taking the write lock first lets the busy timeout wait for
+        // them, which SQLite does not do for a transaction that began by reading.
+        connection.set_transaction_behavior(TransactionBehavior::Immediate);
         let (commands, queue) = channel();
         let mut writer = Writer {
             connection,
