@@ -6,10 +6,12 @@
 //! Ingest writes it; dataflow reads it back. Both engines of every trait, the networked one and
 //! the embedded SQLite one, are chosen by URL and pass one conformance suite.
 
+pub mod envelope;
 pub mod error;
 pub mod event;
 pub mod log;
 pub mod registry;
 pub mod schema;
+pub mod sqlite;
 
 pub use error::{Error, Kind, Result};
