@@ -22,6 +22,7 @@ use rusqlite::types::{Type, Value};
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, TransactionBehavior, params, params_from_iter,
 };
+use tidemill_log::sqlite::connect;
 
 use super::backlog::{Backlog, Pending};
 use super::{
@@ -600,15 +601,4 @@ fn name_of(value: &Value) -> &'static str {
         Type::Text => "a text",
         Type::Blob => "a blob",
     }
-}
-
-fn connect(file: &str) -> Result<Connection> {
-    let open = || {
-        let connection = Connection::open(file)?;
-        connection.busy_timeout(Duration::from_secs(30))?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "NORMAL")?;
-        Ok(connection)
-    };
-    open().map_err(|e| failed(&format!("opening `{file}`"), e))
 }
