@@ -12,7 +12,7 @@ HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 ALL="postgres kafka registry cassandra"
 STATE="$(realpath -m "${TIDEMILL_SERVICES:-$HERE/../target/services}")"
 CACHE="$(realpath -m "${TIDEMILL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemill}")"
-WAIT_SECONDS="${TIDEMILL_SERVICES_WAIT:-180}"
+WAIT_SECONDS="${TIDEMILL_SERVICES_WAIT:-300}"
 
 say() { printf '%-9s  %s\n' "$1" "$2" >&2; }
 fail() { say "$1" "error: $2"; exit 1; }

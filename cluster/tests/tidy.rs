@@ -94,11 +94,9 @@ fn vague_name(path: &str, text: &str) -> Vec<String> {
         }
     }
     for (number, line) in text.lines().enumerate() {
-        let mut words = line
-            .split([' ', ';', '{'])
-            .skip_while(|word| *word != "mod")
-            .skip(1);
-        if words.next().is_some_and(|name| VAGUE.contains(&name)) {
+        let mut words = line.trim_start().split([' ', ';', '{']);
+        let declares = words.find(|word| !word.starts_with("pub")) == Some("mod");
+        if declares && words.next().is_some_and(|name| VAGUE.contains(&name)) {
             found.push(format!(
                 "{path}:{}: the module's name says nothing",
                 number + 1
