@@ -97,7 +97,10 @@ impl Decoder {
             })?;
         // The reader takes a union that is missing at the end for null, and leaves what follows.
         if !datum.is_empty() || long(&envelope, "ts_ms").is_none() {
-            return Err(wrong(&topic, "a value that is cut off or followed by other bytes"));
+            return Err(wrong(
+                &topic,
+                "a value that is cut off or followed by other bytes",
+            ));
         }
         Ok((id, envelope))
     }
