@@ -210,15 +210,22 @@ fn recorded_pages_land_field_by_field_and_change_nothing_again() {
                 assert_eq!(document, *user);
             }
         }
-        let stamp = if place.url.starts_with("sqlite") {
-            "rowid"
-        } else {
-            "xmin"
-        };
+        let sqlite = place.url.starts_with("sqlite");
+        if sqlite {
+            // SQLite leaves no trace in a row that is written again: a trigger does.
+            place.execute(
+                "CREATE TRIGGER written AFTER UPDATE ON users BEGIN
+                 SELECT RAISE(FAIL, 'a row was written again'); END",
+            );
+        }
+        let stamp = if sqlite { "rowid" } else { "xmin" };
         let columns = ["id".to_owned(), stamp.to_owned()];
         let before = place.rows(&columns, "users ORDER BY id");
         let again = fetched(&place.options(&server, 20, "second"));
-        assert_eq!(count(&again.landed), 2000);
+        assert_eq!(
+            (count(&again.landed), count(&again.dead_letters)),
+            (2000, 0)
+        );
         assert_eq!(
             place.rows(&columns, "users ORDER BY id"),
             before,
