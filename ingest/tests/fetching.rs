@@ -2,6 +2,9 @@
 //! the recorded pages, the ledger under two processes and a crash. Each test runs on SQLite, and
 //! on PostgreSQL when `TIDEMILL_TEST_POSTGRES` names one.
 
+// Functions beside the tests are tests too; clippy sees only those that are marked.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
