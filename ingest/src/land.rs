@@ -1,1 +1,0 @@
-//! Landing: a page becomes rows, in one transaction with its cursor.
