@@ -1,3 +1,193 @@
 //! From `views.sql` to the IR.
+//!
+//! The text is cut into statements ([`script`]); `CREATE TABLE`s become the catalog's tables
+//! ([`table`], with columns from the registry), and each view's query is checked for what is not
+//! supported ([`refuse`]), planned and optimised by DataFusion ([`logical`]) and lowered to the IR
+//! ([`lower`]). Nothing is approximated: what the IR cannot say is refused by name and place.
+//!
+//! Views are all planned before the first is lowered: a source's columns are those that any view
+//! uses.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion_expr::LogicalPlan;
+use datafusion_sql::sqlparser::ast::{CreateView, Statement as Ast};
+use datafusion_sql::sqlparser::tokenizer::Location;
+use tidemill_log::registry::Registry;
+
+use crate::{Error, Kind, Result};
+
+mod avro;
+mod catalog;
+mod explain;
+mod fingerprint;
 pub mod ir;
+mod logical;
+mod lower;
+mod options;
+mod output;
+mod refuse;
+mod registered;
+mod script;
+mod table;
+mod text;
+mod types;
+
+pub use explain::explain;
+
+use catalog::{Catalog, Relation, Scanned};
+use options::Options;
+use script::{Script, Statement, single};
+
+/// A view whose query is planned and not lowered yet.
+struct Planned {
+    name: String,
+    sql: String,
+    at: Location,
+    plan: LogicalPlan,
+    primary_key: Option<(String, Location)>,
+}
+
+/// Plans a `views.sql`. `file` is its name in errors; `registry` is asked for the columns of Avro
+/// tables. An error of kind [`Kind::Retry`] says that the registry is not there or has no such
+/// subject yet: nothing is wrong with the SQL, and the caller may wait.
+pub fn compile(sql: &str, file: &str, registry: Option<&dyn Registry>) -> Result<ir::Job> {
+    let script = Script { file };
+    let mut catalog = Catalog::new();
+    let mut planned = Vec::new();
+    for statement in script.statements(sql)? {
+        let Statement { ast, sql, at } = statement;
+        match &ast {
+            Ast::CreateTable(create) => {
+                let table = table::create(create, &catalog, registry, script, at)?;
+                catalog.tables.push(table);
+            }
+            Ast::CreateView(create) => {
+                let view = view(create, sql, &catalog, script, at)?;
+                let schema = Arc::new(view.plan.schema().as_arrow().clone());
+                catalog.views.push((view.name.clone(), schema));
+                planned.push(view);
+            }
+            other => {
+                let text = other.to_string();
+                let words: Vec<&str> = text.split_whitespace().take(2).collect();
+                let what = format!(
+                    "`{}` is not known here: there are CREATE TABLE and CREATE [MATERIALIZED] VIEW",
+                    words.join(" ")
+                );
+                return Err(script.error(at, what));
+            }
+        }
+    }
+    if planned.is_empty() {
+        let what = format!("{file}: no view: write CREATE MATERIALIZED VIEW name AS SELECT …");
+        return Err(Error::new(Kind::Data, what));
+    }
+    let (sources, source_of) = sources(&catalog, &planned);
+    let mut views = Vec::new();
+    for view in planned {
+        let view = lowered(view, &sources, &source_of, &views, script)?;
+        views.push(view);
+    }
+    Ok(ir::Job { sources, views })
+}
+
+fn view(
+    create: &CreateView,
+    sql: String,
+    catalog: &Catalog,
+    script: Script<'_>,
+    at: Location,
+) -> Result<Planned> {
+    let name = table::new_name(single(&create.name), catalog, script, at)?;
+    let extra = [
+        (create.or_replace, "OR REPLACE"),
+        (create.or_alter, "OR ALTER"),
+        (create.if_not_exists, "IF NOT EXISTS"),
+        (create.temporary, "TEMPORARY"),
+    ];
+    if let Some((_, what)) = extra.iter().find(|(found, _)| *found) {
+        return Err(script.error(at, format!("CREATE VIEW does not take {what}")));
+    }
+    let options = Options::read(&create.options, &["primary_key"], script, at)?;
+    refuse::check(&create.query, catalog, script, at)?;
+    let plan = logical::plan(create, catalog, script, at)?;
+    let primary_key = options.get("primary_key");
+    Ok(Planned {
+        primary_key: primary_key.map(|(text, at)| (text.to_owned(), at)),
+        name,
+        sql,
+        at,
+        plan,
+    })
+}
+
+fn lowered(
+    view: Planned,
+    sources: &[ir::Source],
+    source_of: &[Option<usize>],
+    views: &[ir::View],
+    script: Script<'_>,
+) -> Result<ir::View> {
+    let inputs = lower::Inputs {
+        source_of,
+        sources,
+        views,
+    };
+    let rel = lower::lower(&view.plan, &inputs)
+        .map_err(|error| logical::located(&error, script, view.at))?;
+    let output = view
+        .primary_key
+        .map(|(text, at)| output::output(&text, &rel, sources, views, script, at))
+        .transpose()?;
+    let fingerprint = fingerprint::fingerprint(&view.name, &rel, output.as_ref(), sources, views);
+    Ok(ir::View {
+        name: view.name,
+        sql: view.sql,
+        rel,
+        output,
+        fingerprint,
+    })
+}
+
+/// The sources that the views read, each with the columns that any of them uses, and for each
+/// table of the catalog its source.
+fn sources(catalog: &Catalog, views: &[Planned]) -> (Vec<ir::Source>, Vec<Option<usize>>) {
+    let mut used: Vec<Option<BTreeSet<usize>>> = vec![None; catalog.tables.len()];
+    for view in views {
+        let visited = view.plan.apply(|node| {
+            if let LogicalPlan::TableScan(scan) = node
+                && let Some(scanned) = scan.source.downcast_ref::<Scanned>()
+                && let Relation::Table(table) = scanned.relation
+                && let Some(columns) = used.get_mut(table)
+            {
+                let all = 0..scan.source.schema().fields().len();
+                let read = scan.projection.clone().unwrap_or_else(|| all.collect());
+                columns.get_or_insert_default().extend(read);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        debug_assert!(visited.is_ok(), "the visit itself never fails");
+    }
+    let mut sources = Vec::new();
+    let mut source_of = Vec::new();
+    for (table, columns) in catalog.tables.iter().zip(used) {
+        source_of.push(columns.is_some().then_some(sources.len()));
+        let Some(columns) = columns else { continue };
+        let fields = table.schema.fields().iter().enumerate();
+        let fields = fields.filter(|(index, _)| columns.contains(index));
+        let fields: Vec<_> = fields.map(|(_, field)| Arc::clone(field)).collect();
+        sources.push(ir::Source {
+            name: table.name.clone(),
+            topic: table.topic.clone(),
+            format: table.format.clone(),
+            envelope: table.envelope,
+            schema: Arc::new(Schema::new(fields)),
+            key: table.key.clone(),
+        });
+    }
+    (sources, source_of)
+}

@@ -1,0 +1,232 @@
+//! What SQL may name: the file's tables and views, and the functions.
+//!
+//! Functions are DataFusion's immutable scalar functions and exactly the aggregates the renderer
+//! knows. Anything else is refused by name, see [`super::refuse`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::{Result, TableReference, plan_err};
+use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
+use datafusion_expr::{
+    AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, Volatility, WindowUDF,
+};
+use datafusion_functions::core::planner::CoreFunctionPlanner;
+use datafusion_functions::datetime::planner::DatetimeFunctionPlanner;
+use datafusion_functions::unicode::planner::UnicodeFunctionPlanner;
+use datafusion_functions_aggregate::planner::AggregateFunctionPlanner;
+use datafusion_functions_aggregate::{average, bool_and_or, count, min_max, sum};
+use datafusion_sql::sqlparser::ast::DataType as SqlType;
+
+use super::ir::{AggregateFunction, Envelope, Format};
+use super::types;
+
+/// A table as `CREATE TABLE` and the registry describe it.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) name: String,
+    pub(super) topic: String,
+    pub(super) format: Format,
+    pub(super) envelope: Envelope,
+    /// All columns.
+    pub(super) schema: SchemaRef,
+    /// Names of the record key's columns.
+    pub(super) key: Vec<String>,
+}
+
+/// What a scan in a logical plan reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Relation {
+    /// Index into [`Catalog::tables`].
+    Table(usize),
+    /// Index into [`Catalog::views`].
+    View(usize),
+}
+
+/// A relation as DataFusion sees it.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    pub(super) relation: Relation,
+    schema: SchemaRef,
+}
+
+impl TableSource for Scanned {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+}
+
+/// Everything that SQL may name.
+pub(super) struct Catalog {
+    pub(super) tables: Vec<Table>,
+    /// The views so far: name and columns.
+    pub(super) views: Vec<(String, SchemaRef)>,
+    scalars: BTreeMap<String, Arc<ScalarUDF>>,
+    planners: Vec<Arc<dyn ExprPlanner>>,
+    options: ConfigOptions,
+}
+
+/// The renderer's name for an aggregate of DataFusion.
+pub(super) fn aggregate(name: &str) -> Option<AggregateFunction> {
+    Some(match name {
+        "count" => AggregateFunction::Count,
+        "sum" => AggregateFunction::Sum,
+        "avg" | "mean" => AggregateFunction::Avg,
+        "min" => AggregateFunction::Min,
+        "max" => AggregateFunction::Max,
+        "bool_and" => AggregateFunction::BoolAnd,
+        "bool_or" => AggregateFunction::BoolOr,
+        _ => return None,
+    })
+}
+
+pub(super) const AGGREGATES: [&str; 7] =
+    ["avg", "bool_and", "bool_or", "count", "max", "min", "sum"];
+
+impl Catalog {
+    pub(super) fn new() -> Self {
+        let mut scalars = BTreeMap::new();
+        for function in datafusion_functions::all_default_functions() {
+            for name in function.aliases() {
+                scalars.insert(name.clone(), Arc::clone(&function));
+            }
+            scalars.insert(function.name().to_owned(), function);
+        }
+        Self {
+            tables: Vec::new(),
+            views: Vec::new(),
+            scalars,
+            planners: vec![
+                Arc::new(AggregateFunctionPlanner),
+                Arc::new(CoreFunctionPlanner::default()),
+                Arc::new(DatetimeFunctionPlanner),
+                Arc::new(UnicodeFunctionPlanner),
+            ],
+            options: ConfigOptions::default(),
+        }
+    }
+
+    /// The relation of that name and its columns.
+    pub(super) fn find(&self, name: &str) -> Option<(Relation, &SchemaRef)> {
+        let table = self.tables.iter().position(|table| table.name == name);
+        let view = || self.views.iter().position(|(view, _)| view == name);
+        match table {
+            Some(index) => Some((Relation::Table(index), &self.tables.get(index)?.schema)),
+            None => {
+                let index = view()?;
+                Some((Relation::View(index), &self.views.get(index)?.1))
+            }
+        }
+    }
+
+    /// Names of all tables and views.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let tables = self.tables.iter().map(|table| table.name.as_str());
+        tables.chain(self.views.iter().map(|(name, _)| name.as_str()))
+    }
+
+    /// Any default scalar function of that name, also those that views may not use.
+    pub(super) fn scalar(&self, name: &str) -> Option<&Arc<ScalarUDF>> {
+        self.scalars.get(name)
+    }
+
+    /// Names of all functions that views may use.
+    pub(super) fn functions(&self) -> impl Iterator<Item = &str> {
+        let scalars = self.scalars.iter().filter(|(_, udf)| immutable(udf));
+        scalars.map(|(name, _)| name.as_str()).chain(AGGREGATES)
+    }
+}
+
+/// The same arguments always give the same answer: what replay and retraction need.
+pub(super) fn immutable(function: &ScalarUDF) -> bool {
+    function.signature().volatility == Volatility::Immutable
+}
+
+/// Casts name our column types where DataFusion's choice would be another one.
+#[derive(Debug)]
+struct Types;
+
+impl TypePlanner for Types {
+    fn plan_type_field(&self, sql_type: &SqlType) -> Result<Option<FieldRef>> {
+        let ours = matches!(
+            sql_type,
+            SqlType::Timestamp(..) | SqlType::Uuid | SqlType::JSON | SqlType::JSONB
+        );
+        Ok(ours
+            .then(|| types::of_sql(sql_type))
+            .flatten()
+            .map(|kind| Arc::new(Field::new("", kind, true))))
+    }
+}
+
+impl ContextProvider for Catalog {
+    fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
+        match self.find(name.table()) {
+            Some((relation, schema)) => Ok(Arc::new(Scanned {
+                relation,
+                schema: Arc::clone(schema),
+            })),
+            None => plan_err!("unknown table `{name}`"),
+        }
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &self.planners
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(Types))
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        let function = self.scalars.get(name)?;
+        immutable(function).then(|| Arc::clone(function))
+    }
+
+    fn get_higher_order_meta(&self, _: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        Some(match aggregate(name)? {
+            AggregateFunction::Count => count::count_udaf(),
+            AggregateFunction::Sum => sum::sum_udaf(),
+            AggregateFunction::Avg => average::avg_udaf(),
+            AggregateFunction::Min => min_max::min_udaf(),
+            AggregateFunction::Max => min_max::max_udaf(),
+            AggregateFunction::BoolAnd => bool_and_or::bool_and_udaf(),
+            AggregateFunction::BoolOr => bool_and_or::bool_or_udaf(),
+        })
+    }
+
+    fn get_window_meta(&self, _: &str) -> Option<Arc<WindowUDF>> {
+        None
+    }
+
+    fn get_variable_type(&self, _: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        &self.options
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        let scalars = self.scalars.iter().filter(|(_, udf)| immutable(udf));
+        scalars.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        AGGREGATES.map(str::to_owned).to_vec()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,162 @@
+//! A job as an indented tree for people, in the manner of PostgreSQL's EXPLAIN.
+
+use std::fmt::{self, Display, Formatter, Write};
+
+use arrow::datatypes::{Field, Schema};
+
+use super::ir::{Aggregate, Envelope, Format, Job, Output, Rel, RelOp, Scalar, Source, View};
+use super::types;
+
+/// Shows one view of a job, or all of them, with the sources they read.
+pub fn explain(job: &Job, view: Option<&str>) -> String {
+    let mut text = String::new();
+    let shown = |candidate: &&View| view.is_none_or(|name| candidate.name == name);
+    for view in job.views.iter().filter(shown) {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        // Writing to a string does not fail.
+        let _infallible = write!(text, "{}", Explained { job, view });
+    }
+    text
+}
+
+struct Explained<'a> {
+    job: &'a Job,
+    view: &'a View,
+}
+
+impl Display for Explained<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let View {
+            name, rel, output, ..
+        } = self.view;
+        writeln!(f, "view {name} ({})", Columns(&rel.schema))?;
+        match output {
+            Some(output) => writeln!(f, "  table {name}: {}", Key(output, &rel.schema))?,
+            None => writeln!(f, "  internal: no primary_key, so nothing is written")?,
+        }
+        self.node(f, rel, 1)
+    }
+}
+
+impl Explained<'_> {
+    fn node(&self, f: &mut Formatter<'_>, rel: &Rel, depth: usize) -> fmt::Result {
+        let indent = "  ".repeat(depth);
+        write!(f, "{indent}-> ")?;
+        match &rel.op {
+            RelOp::Source { source } => match self.job.sources.get(*source) {
+                Some(source) => writeln!(f, "{}", Read(source)),
+                None => writeln!(f, "unknown source {source}"),
+            },
+            RelOp::View { view } => match self.job.views.get(*view) {
+                Some(view) => writeln!(f, "View {}", view.name),
+                None => writeln!(f, "unknown view {view}"),
+            },
+            RelOp::Compute {
+                input,
+                filters,
+                outputs,
+            } => {
+                writeln!(f, "Compute {}", named(outputs, rel))?;
+                if !filters.is_empty() {
+                    let filters: Vec<&str> = filters.iter().map(|s| s.text.as_str()).collect();
+                    writeln!(f, "{indent}     filter: {}", filters.join(" AND "))?;
+                }
+                self.node(f, input, depth + 2)
+            }
+            RelOp::Reduce {
+                input,
+                keys,
+                aggregates,
+            } => {
+                let keys: Vec<&str> = keys.iter().map(|key| key.text.as_str()).collect();
+                match keys.is_empty() {
+                    true => writeln!(f, "Reduce to one row")?,
+                    false => writeln!(f, "Reduce by {}", keys.join(", "))?,
+                }
+                let aggregates: Vec<String> = aggregates.iter().map(Aggregate::to_string).collect();
+                writeln!(f, "{indent}     aggregates: {}", aggregates.join(", "))?;
+                self.node(f, input, depth + 2)
+            }
+            RelOp::Distinct { input } => {
+                writeln!(f, "Distinct")?;
+                self.node(f, input, depth + 2)
+            }
+            RelOp::Union { inputs } => {
+                writeln!(f, "Union of {}", inputs.len())?;
+                inputs
+                    .iter()
+                    .try_for_each(|input| self.node(f, input, depth + 2))
+            }
+        }
+    }
+}
+
+fn named(outputs: &[Scalar], rel: &Rel) -> String {
+    let outputs = outputs.iter().zip(rel.schema.fields());
+    let outputs = outputs.map(|(output, field)| match output.text == *field.name() {
+        true => output.text.clone(),
+        false => format!("{} AS {}", output.text, field.name()),
+    });
+    outputs.collect::<Vec<_>>().join(", ")
+}
+
+struct Columns<'a>(&'a Schema);
+
+impl Display for Columns<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let column = |field: &Field| format!("{} {}", field.name(), types::name(field.data_type()));
+        let columns: Vec<String> = self.0.fields().iter().map(|field| column(field)).collect();
+        f.write_str(&columns.join(", "))
+    }
+}
+
+struct Key<'a>(&'a Output, &'a Schema);
+
+impl Display for Key<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(output, schema) = self;
+        let fields = schema.fields();
+        let name = |index: &usize| fields.get(*index).map(|field| field.name().as_str());
+        let names: Vec<&str> = output.primary_key.iter().filter_map(name).collect();
+        let (partition, clustering) = names.split_at(output.partition_columns.min(names.len()));
+        write!(f, "partition key {}", partition.join(", "))?;
+        if !clustering.is_empty() {
+            write!(f, "; clustering columns {}", clustering.join(", "))?;
+        }
+        f.write_str(match output.unique {
+            true => "; unique: proven",
+            false => "; unique: not proven, checked row by row",
+        })
+    }
+}
+
+struct Read<'a>(&'a Source);
+
+impl Display for Read<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let source = self.0;
+        let format = match source.format {
+            Format::Json => "json",
+            Format::Avro { .. } => "avro",
+        };
+        let envelope = match source.envelope {
+            Envelope::Append => "append",
+            Envelope::Upsert => "upsert",
+            Envelope::Debezium => "debezium",
+        };
+        write!(
+            f,
+            "Source {} (topic {}, {format}, {envelope}",
+            source.name, source.topic
+        )?;
+        if !source.key.is_empty() {
+            write!(f, ", key {}", source.key.join(", "))?;
+        }
+        match source.schema.fields().is_empty() {
+            true => write!(f, "): no columns"),
+            false => write!(f, "): {}", Columns(&source.schema)),
+        }
+    }
+}

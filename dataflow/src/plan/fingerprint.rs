@@ -1,0 +1,138 @@
+//! A hash of what a view computes, for deciding whether its state and table can be kept.
+//!
+//! Covered: topics, formats, envelopes, keys and types of the columns used; operators, expressions
+//! and types; the output. Not covered: the SQL's layout, other views, positions in the job, and
+//! the text of Avro schemas (a column that no view reads may come and go).
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use arrow::datatypes::Schema;
+use datafusion_physical_expr::utils::collect_columns;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::ir::{Format, Output, Rel, RelOp, Scalar, Source, View};
+
+/// The fingerprint of a view about to be made.
+pub(super) fn fingerprint(
+    name: &str,
+    rel: &Rel,
+    output: Option<&Output>,
+    sources: &[Source],
+    views: &[View],
+) -> u64 {
+    let mut text = format!("view {name} ");
+    fields(&mut text, &rel.schema);
+    if let Some(output) = output {
+        push(
+            &mut text,
+            format_args!(" key {:?} {}", output.primary_key, output.partition_columns),
+        );
+    }
+    node(&mut text, rel, &BTreeSet::new(), sources, views);
+    xxh3_64(text.as_bytes())
+}
+
+/// Writing to a string does not fail.
+fn push(text: &mut String, what: std::fmt::Arguments<'_>) {
+    let _infallible = text.write_fmt(what);
+}
+
+fn fields(text: &mut String, schema: &Schema) {
+    for field in schema.fields() {
+        push(
+            text,
+            format_args!("[{:?} {}]", field.name(), field.data_type()),
+        );
+    }
+}
+
+/// `used` are the columns that the node above reads.
+fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source], views: &[View]) {
+    text.push('(');
+    let mut below = BTreeSet::new();
+    let mut scalars = |text: &mut String, label: &str, scalars: &[Scalar]| {
+        text.push_str(label);
+        for scalar in scalars {
+            push(text, format_args!("[{}]", scalar.text));
+            below.extend(
+                collect_columns(&scalar.expr)
+                    .iter()
+                    .map(|column| column.index()),
+            );
+        }
+    };
+    match &rel.op {
+        RelOp::Source { source } => {
+            if let Some(source) = sources.get(*source) {
+                source_text(text, source, used);
+            }
+        }
+        RelOp::View { view } => {
+            let read = views.get(*view).map(|view| view.fingerprint);
+            push(text, format_args!("view {read:?}"));
+        }
+        RelOp::Compute {
+            input,
+            filters,
+            outputs,
+        } => {
+            scalars(text, "compute", outputs);
+            scalars(text, "where", filters);
+            node(text, input, &below, sources, views);
+        }
+        RelOp::Reduce {
+            input,
+            keys,
+            aggregates,
+        } => {
+            scalars(text, "reduce", keys);
+            for aggregate in aggregates {
+                push(text, format_args!("{aggregate}"));
+                scalars(text, "of", aggregate.argument.as_slice());
+                scalars(text, "filter", aggregate.filter.as_slice());
+            }
+            node(text, input, &below, sources, views);
+        }
+        RelOp::Distinct { input } => {
+            text.push_str("distinct");
+            node(text, input, &below, sources, views);
+        }
+        RelOp::Union { inputs } => {
+            text.push_str("union");
+            for input in inputs {
+                node(text, input, &below, sources, views);
+            }
+        }
+    }
+    if !matches!(rel.op, RelOp::Source { .. }) {
+        fields(text, &rel.schema);
+    }
+    text.push(')');
+}
+
+fn source_text(text: &mut String, source: &Source, used: &BTreeSet<usize>) {
+    let format = match source.format {
+        Format::Json => "json",
+        Format::Avro { .. } => "avro",
+    };
+    let Source {
+        topic,
+        envelope,
+        key,
+        schema,
+        ..
+    } = source;
+    push(
+        text,
+        format_args!("topic {topic:?} {format} {envelope:?} {key:?}"),
+    );
+    for index in used {
+        if let Some(field) = schema.fields().get(*index) {
+            push(
+                text,
+                format_args!("[{:?} {}]", field.name(), field.data_type()),
+            );
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! From a logical plan to the IR.
+//!
+//! Stateless steps (projections, filters, aliases) are not lowered one by one: they gather in a
+//! [`Pending`] and become one `Compute` when something stateful, a union or the view's end needs
+//! their rows. A step is not merged when that would evaluate an expression twice.
+//!
+//! Invariants: field names within a node are unique; expressions are bound to their input's
+//! fields by position; a `Source` is only ever read through a `Compute` or a `Reduce`, which name
+//! the columns they use, so a view's tree does not depend on what other views read.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion_common::{
+    Column, DFSchema, DFSchemaRef, Result, ScalarValue, internal_err, not_impl_err,
+};
+use datafusion_expr::execution_props::ExecutionProps;
+use datafusion_expr::expr::AggregateFunction as Call;
+use datafusion_expr::logical_plan::{Aggregate as Grouping, TableScan, Union};
+use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion_expr::utils::split_conjunction;
+use datafusion_expr::{Distinct, Expr, ExprSchemable, LogicalPlan};
+use datafusion_physical_expr::create_physical_expr;
+
+use super::catalog::{self, Relation, Scanned};
+use super::ir::{Aggregate, AggregateFunction, Rel, RelOp, Scalar, Source, View};
+use super::text::text;
+
+/// What scans resolve to.
+pub(super) struct Inputs<'a> {
+    /// The IR source of each table of the catalog, none for tables that no view reads.
+    pub(super) source_of: &'a [Option<usize>],
+    pub(super) sources: &'a [Source],
+    /// The views lowered so far.
+    pub(super) views: &'a [View],
+}
+
+/// Rows of `base` for which all `filters` hold, as `outputs`: a `Compute` in the making.
+struct Pending {
+    base: Rel,
+    /// Over the fields of `base`.
+    filters: Vec<Expr>,
+    /// Over the fields of `base`, one for each field of `scope`.
+    outputs: Vec<Expr>,
+    /// What the plan above calls the outputs.
+    scope: DFSchemaRef,
+}
+
+/// Lowers a whole view; the columns are those of the plan's schema.
+pub(super) fn lower(plan: &LogicalPlan, inputs: &Inputs<'_>) -> Result<Rel> {
+    let pending = inputs.lower(plan)?;
+    let names = field_names(&pending.scope);
+    let rel = pending.finish()?;
+    let fields = rel.schema.fields().iter().zip(names);
+    let fields: Vec<Field> = fields
+        .map(|(field, name)| field.as_ref().clone().with_name(name))
+        .collect();
+    renamed(rel, &Arc::new(Schema::new(fields)))
+}
+
+impl Inputs<'_> {
+    fn lower(&self, plan: &LogicalPlan) -> Result<Pending> {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.scan(scan),
+            LogicalPlan::SubqueryAlias(alias) => {
+                let pending = self.lower(&alias.input)?;
+                let scope = Arc::clone(&alias.schema);
+                Ok(Pending { scope, ..pending })
+            }
+            LogicalPlan::Projection(projection) => {
+                let pending = self.lower(&projection.input)?.ready(&projection.expr)?;
+                let bind = |expr| pending.bind(expr);
+                let outputs = projection.expr.iter().map(bind).collect::<Result<_>>()?;
+                let scope = Arc::clone(&projection.schema);
+                Ok(Pending {
+                    outputs,
+                    scope,
+                    ..pending
+                })
+            }
+            LogicalPlan::Filter(filter) => {
+                let mut pending = self.lower(&filter.input)?.plain(&filter.predicate)?;
+                for conjunct in split_conjunction(&filter.predicate) {
+                    let bound = pending.bind(conjunct)?;
+                    let always = Expr::Literal(ScalarValue::Boolean(Some(true)), None);
+                    if bound != always && !pending.filters.contains(&bound) {
+                        pending.filters.push(bound);
+                    }
+                }
+                Ok(pending)
+            }
+            LogicalPlan::Aggregate(grouping) => self.aggregate(grouping),
+            LogicalPlan::Distinct(Distinct::All(input)) => {
+                let pending = self.lower(input)?;
+                let scope = Arc::clone(&pending.scope);
+                Ok(Pending::of(distinct(pending.finish()?), scope))
+            }
+            LogicalPlan::Union(union) => self.union(union),
+            other => not_impl_err!("`{}` is not supported in views yet", other.display()),
+        }
+    }
+
+    fn scan(&self, scan: &TableScan) -> Result<Pending> {
+        let Some(scanned) = scan.source.downcast_ref::<Scanned>() else {
+            return internal_err!("`{}` is no relation of this file", scan.table_name);
+        };
+        if !scan.filters.is_empty() || scan.fetch.is_some() {
+            return internal_err!("a filter or limit inside the scan of `{}`", scan.table_name);
+        }
+        let rel = match scanned.relation {
+            Relation::Table(table) => {
+                let source = self.source_of.get(table).copied().flatten();
+                source.and_then(|source| {
+                    Some(Rel {
+                        schema: Arc::clone(&self.sources.get(source)?.schema),
+                        op: RelOp::Source { source },
+                    })
+                })
+            }
+            Relation::View(view) => self.views.get(view).map(|read| Rel {
+                schema: Arc::clone(&read.rel.schema),
+                op: RelOp::View { view },
+            }),
+        };
+        let Some(base) = rel else {
+            return internal_err!("`{}` is not planned yet", scan.table_name);
+        };
+        let scope = Arc::clone(&scan.projected_schema);
+        let outputs = scope.fields().iter().map(|field| column(field)).collect();
+        Ok(Pending {
+            base,
+            filters: Vec::new(),
+            outputs,
+            scope,
+        })
+    }
+
+    fn aggregate(&self, grouping: &Grouping) -> Result<Pending> {
+        let scope = Arc::clone(&grouping.schema);
+        let mut pending = self.lower(&grouping.input)?;
+        if !pending.filters.is_empty() {
+            pending = pending.materialised()?;
+        }
+        let all = [grouping.group_expr.as_slice(), &grouping.aggr_expr].concat();
+        let pending = pending.ready(&all)?;
+        let keys = grouping.group_expr.iter().map(|expr| pending.bind(expr));
+        let keys = keys.collect::<Result<Vec<_>>>()?;
+        if grouping.aggr_expr.is_empty() && !keys.is_empty() {
+            let rel = Pending {
+                outputs: keys,
+                scope: Arc::clone(&scope),
+                ..pending
+            };
+            return Ok(Pending::of(distinct(rel.finish()?), scope));
+        }
+        let mut aggregates = Vec::new();
+        let mut fields = Vec::new();
+        for key in &keys {
+            fields.push(pending.field(key, text(key))?);
+        }
+        for (index, expr) in grouping.aggr_expr.iter().enumerate() {
+            let aggregate = pending.call(expr)?;
+            let kind = scope.field(keys.len() + index).data_type().clone();
+            summable(aggregate.function, &kind)?;
+            let nullable = aggregate.function != AggregateFunction::Count;
+            fields.push(Field::new(aggregate.to_string(), kind, nullable));
+            aggregates.push(aggregate);
+        }
+        let keys = keys.iter().map(|key| pending.scalar(key));
+        let rel = Rel {
+            schema: Arc::new(Schema::new(distinctly_named(fields))),
+            op: RelOp::Reduce {
+                keys: keys.collect::<Result<_>>()?,
+                aggregates,
+                input: Box::new(pending.base),
+            },
+        };
+        Ok(Pending::of(rel, scope))
+    }
+
+    fn union(&self, union: &Union) -> Result<Pending> {
+        let mut inputs = Vec::new();
+        for input in &union.inputs {
+            let mut pending = self.lower(input)?;
+            let df = pending.df()?;
+            for (output, field) in pending.outputs.iter_mut().zip(union.schema.fields()) {
+                *output = output.clone().cast_to(field.data_type(), &df)?;
+            }
+            inputs.push(pending.finish()?);
+        }
+        let fields = union.schema.fields().iter().enumerate();
+        let fields = fields.map(|(index, field)| {
+            let nullable = inputs
+                .iter()
+                .any(|input| input.schema.field(index).is_nullable());
+            Field::new(field.name(), field.data_type().clone(), nullable)
+        });
+        let schema = Arc::new(Schema::new(distinctly_named(fields.collect())));
+        let inputs = inputs.into_iter().map(|input| renamed(input, &schema));
+        let rel = Rel {
+            op: RelOp::Union {
+                inputs: inputs.collect::<Result<_>>()?,
+            },
+            schema,
+        };
+        Ok(Pending::of(rel, Arc::clone(&union.schema)))
+    }
+}
+
+impl Pending {
+    /// All of a node's rows and columns.
+    fn of(base: Rel, scope: DFSchemaRef) -> Self {
+        let outputs = base.schema.fields().iter().map(|field| column(field));
+        Self {
+            outputs: outputs.collect(),
+            filters: Vec::new(),
+            base,
+            scope,
+        }
+    }
+
+    fn df(&self) -> Result<DFSchema> {
+        DFSchema::try_from(self.base.schema.as_ref().clone())
+    }
+
+    /// An expression of the plan above, over the fields of `base`.
+    fn bind(&self, expr: &Expr) -> Result<Expr> {
+        let bound = expr.clone().transform_down(|expr| match expr {
+            Expr::Column(column) => {
+                let index = self.scope.index_of_column(&column)?;
+                match self.outputs.get(index) {
+                    Some(output) => Ok(Transformed::new(
+                        output.clone(),
+                        true,
+                        TreeNodeRecursion::Jump,
+                    )),
+                    None => internal_err!("column `{column}` has no output"),
+                }
+            }
+            other => Ok(Transformed::no(other)),
+        })?;
+        Ok(bound.data.unalias_nested().data)
+    }
+
+    /// Itself, or materialised when `exprs` would evaluate one of its outputs more than once.
+    fn ready(self, exprs: &[Expr]) -> Result<Self> {
+        let mut seen = HashSet::new();
+        let mut again = false;
+        for expr in exprs {
+            expr.apply(|expr| {
+                if let Expr::Column(column) = expr {
+                    let index = self.scope.index_of_column(column)?;
+                    again |= self.computed(index) && !seen.insert(index);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        if again { self.materialised() } else { Ok(self) }
+    }
+
+    /// Itself, or materialised when `predicate` reads an output that is computed: it stays an
+    /// output, so it would be evaluated twice.
+    fn plain(self, predicate: &Expr) -> Result<Self> {
+        let columns = predicate.column_refs();
+        for column in columns {
+            if self.computed(self.scope.index_of_column(column)?) {
+                return self.materialised();
+            }
+        }
+        Ok(self)
+    }
+
+    fn computed(&self, output: usize) -> bool {
+        let simple = |expr: &Expr| matches!(expr, Expr::Column(_) | Expr::Literal(..));
+        self.outputs.get(output).is_some_and(|expr| !simple(expr))
+    }
+
+    fn materialised(self) -> Result<Self> {
+        let scope = Arc::clone(&self.scope);
+        Ok(Self::of(self.finish()?, scope))
+    }
+
+    /// The node with these rows: a `Compute`, or the base when nothing is left to do.
+    fn finish(self) -> Result<Rel> {
+        let base = self.base.schema.fields();
+        let whole = self.outputs.len() == base.len()
+            && self
+                .outputs
+                .iter()
+                .zip(base)
+                .all(|(output, field)| *output == column(field));
+        if whole && self.filters.is_empty() && !matches!(self.base.op, RelOp::Source { .. }) {
+            return Ok(self.base);
+        }
+        let names = field_names(&self.scope);
+        let fields = self
+            .outputs
+            .iter()
+            .zip(names)
+            .map(|(expr, name)| self.field(expr, name));
+        let fields = fields.collect::<Result<Vec<_>>>()?;
+        let filters = self.filters.iter().map(|expr| self.scalar(expr));
+        let outputs = self.outputs.iter().map(|expr| self.scalar(expr));
+        Ok(Rel {
+            schema: Arc::new(Schema::new(fields)),
+            op: RelOp::Compute {
+                filters: filters.collect::<Result<_>>()?,
+                outputs: outputs.collect::<Result<_>>()?,
+                input: Box::new(self.base),
+            },
+        })
+    }
+
+    /// The field that a bound expression fills. Only columns pass on that they are never null:
+    /// functions are not trusted with it.
+    fn field(&self, expr: &Expr, name: String) -> Result<Field> {
+        let kind = self.scalar(expr)?.expr.data_type(&self.base.schema)?;
+        let nullable = match expr {
+            Expr::Column(column) => self
+                .base
+                .schema
+                .field_with_name(&column.name)?
+                .is_nullable(),
+            _ => true,
+        };
+        Ok(Field::new(name, kind, nullable))
+    }
+
+    fn scalar(&self, expr: &Expr) -> Result<Scalar> {
+        let expr_of = create_physical_expr(
+            expr,
+            &self.df()?,
+            &ExecutionProps::new(),
+            &PhysicalPlanningContext::default(),
+        )?;
+        Ok(Scalar {
+            expr: expr_of,
+            text: text(expr),
+        })
+    }
+
+    fn call(&self, expr: &Expr) -> Result<Aggregate> {
+        let bound = self.bind(expr)?;
+        let Expr::AggregateFunction(Call { func, params }) = &bound else {
+            return internal_err!("`{expr}` is no aggregate");
+        };
+        let Some(function) = catalog::aggregate(func.name()) else {
+            return not_impl_err!("aggregate `{}` is not supported in views yet", func.name());
+        };
+        let argument = match params.args.as_slice() {
+            [Expr::Literal(value, _)]
+                if function == AggregateFunction::Count && !params.distinct && !value.is_null() =>
+            {
+                None
+            }
+            [argument] => Some(self.scalar(argument)?),
+            _ => return not_impl_err!("`{}` of several arguments is not supported", func.name()),
+        };
+        let filter = params.filter.as_deref().map(|filter| self.scalar(filter));
+        let idempotent = matches!(
+            function,
+            AggregateFunction::Min
+                | AggregateFunction::Max
+                | AggregateFunction::BoolAnd
+                | AggregateFunction::BoolOr
+        );
+        Ok(Aggregate {
+            function,
+            argument,
+            filter: filter.transpose()?,
+            distinct: params.distinct && !idempotent,
+        })
+    }
+}
+
+fn column(field: &Field) -> Expr {
+    Expr::Column(Column::from_name(field.name()))
+}
+
+fn distinct(input: Rel) -> Rel {
+    Rel {
+        schema: Arc::clone(&input.schema),
+        op: RelOp::Distinct {
+            input: Box::new(input),
+        },
+    }
+}
+
+/// Sums and averages of what the renderer can add up exactly.
+fn summable(function: AggregateFunction, result: &DataType) -> Result<()> {
+    let adds = matches!(function, AggregateFunction::Sum | AggregateFunction::Avg);
+    let known = matches!(
+        result,
+        DataType::Int64 | DataType::UInt64 | DataType::Float64 | DataType::Decimal128(..)
+    );
+    if adds && !known {
+        return not_impl_err!("sum and avg of {result} are not supported in views yet");
+    }
+    Ok(())
+}
+
+fn field_names(scope: &DFSchema) -> Vec<String> {
+    let fields = scope.fields().iter();
+    let fields = fields.map(|field| field.as_ref().clone()).collect();
+    let named = distinctly_named(fields).into_iter();
+    named.map(|field| field.name().clone()).collect()
+}
+
+/// Appends a number to names that are taken.
+fn distinctly_named(fields: Vec<Field>) -> Vec<Field> {
+    let mut taken = HashSet::new();
+    let mut named = Vec::with_capacity(fields.len());
+    for field in fields {
+        let mut name = field.name().clone();
+        let mut number = 1;
+        while !taken.insert(name.clone()) {
+            number += 1;
+            name = format!("{}_{number}", field.name());
+        }
+        named.push(field.with_name(name));
+    }
+    named
+}
+
+/// The same rows with the names and nullability of `schema`; types are equal already.
+fn renamed(rel: Rel, schema: &SchemaRef) -> Result<Rel> {
+    if rel.schema == *schema {
+        return Ok(rel);
+    }
+    let schema_of = Arc::clone(schema);
+    let op = match rel.op {
+        op @ (RelOp::Compute { .. } | RelOp::Reduce { .. }) => op,
+        RelOp::Distinct { input } => RelOp::Distinct {
+            input: Box::new(renamed(*input, schema)?),
+        },
+        RelOp::Union { inputs } => {
+            let inputs = inputs.into_iter().map(|input| renamed(input, schema));
+            RelOp::Union {
+                inputs: inputs.collect::<Result<_>>()?,
+            }
+        }
+        op @ (RelOp::Source { .. } | RelOp::View { .. }) => {
+            let scope = Arc::new(DFSchema::try_from(rel.schema.as_ref().clone())?);
+            let read = Pending::of(Rel { op, ..rel }, scope);
+            let outputs = read.outputs.iter().map(|expr| read.scalar(expr));
+            RelOp::Compute {
+                filters: Vec::new(),
+                outputs: outputs.collect::<Result<_>>()?,
+                input: Box::new(read.base),
+            }
+        }
+    };
+    Ok(Rel {
+        schema: schema_of,
+        op,
+    })
+}

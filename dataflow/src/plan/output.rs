@@ -1,0 +1,149 @@
+//! Where a view is served: its primary key, and whether the plan proves that it is unique.
+
+use std::collections::BTreeSet;
+
+use datafusion_sql::sqlparser::tokenizer::Location;
+
+use super::ir::{Envelope, Output, Rel, RelOp, Scalar, Source, View};
+use super::script::{Script, did_you_mean};
+use crate::Result;
+
+/// Reads `primary_key = 'a, b'` (partition key `a`) or `'(a, b), c'` (partition key `a, b`).
+pub(super) fn output(
+    text: &str,
+    rel: &Rel,
+    sources: &[Source],
+    views: &[View],
+    script: Script<'_>,
+    at: Location,
+) -> Result<Output> {
+    let malformed = || {
+        let what = format!(
+            "primary_key = '{text}' does not parse: write 'a, b' (partition key a, clustering \
+             column b) or '(a, b), c' (partition key a and b, clustering column c)"
+        );
+        script.error(at, what)
+    };
+    let trimmed = text.trim();
+    let (partition, clustering) = match trimmed.strip_prefix('(') {
+        Some(rest) => {
+            let (partition, rest) = rest.split_once(')').ok_or_else(malformed)?;
+            let clustering = match rest.trim() {
+                "" => None,
+                rest => Some(rest.strip_prefix(',').ok_or_else(malformed)?),
+            };
+            (partition, clustering)
+        }
+        None => match trimmed.split_once(',') {
+            Some((partition, clustering)) => (partition, Some(clustering)),
+            None => (trimmed, None),
+        },
+    };
+    let mut primary_key = Vec::new();
+    let partition: Vec<&str> = partition.split(',').collect();
+    for part in partition
+        .iter()
+        .copied()
+        .chain(clustering.into_iter().flat_map(|c| c.split(',')))
+    {
+        let name = unquoted(part.trim()).ok_or_else(malformed)?;
+        let Some((index, _)) = rel.schema.column_with_name(&name) else {
+            let known = rel.schema.fields().iter().map(|field| field.name());
+            let hint = did_you_mean(&name, known);
+            let what = format!("primary_key names `{name}`, which is no column of the view{hint}");
+            return Err(script.error(at, what));
+        };
+        if primary_key.contains(&index) {
+            return Err(script.error(at, format!("primary_key names `{name}` twice")));
+        }
+        primary_key.push(index);
+    }
+    let unique = proven(rel, &primary_key, sources, views);
+    Ok(Output {
+        primary_key,
+        partition_columns: partition.len(),
+        unique,
+    })
+}
+
+/// A name in lower case, or as quoted; none when it is no name.
+fn unquoted(part: &str) -> Option<String> {
+    let quoted = part
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    let name = quoted.map_or_else(|| part.to_lowercase(), str::to_owned);
+    let plain = |c: char| c == '_' || c.is_ascii_alphanumeric();
+    (!name.is_empty() && name.chars().all(plain)).then_some(name)
+}
+
+fn proven(rel: &Rel, primary_key: &[usize], sources: &[Source], views: &[View]) -> bool {
+    let covers = |positions: &BTreeSet<usize>| {
+        let within = |position: &usize| primary_key.contains(position);
+        positions.iter().any(within)
+    };
+    keys(rel, sources, views)
+        .iter()
+        .any(|key| key.iter().all(covers))
+}
+
+/// One key: for each of its columns, the positions among the node's columns that hold it.
+type Key = Vec<BTreeSet<usize>>;
+
+/// Sets of columns that are unique together, as far as the plan proves it.
+fn keys(rel: &Rel, sources: &[Source], views: &[View]) -> Vec<Key> {
+    match &rel.op {
+        RelOp::Source { source } => sources
+            .get(*source)
+            .and_then(source_key)
+            .into_iter()
+            .collect(),
+        RelOp::View { view } => match views.get(*view) {
+            Some(view) => keys(&view.rel, sources, views),
+            None => Vec::new(),
+        },
+        RelOp::Compute { input, outputs, .. } => {
+            let through = |key: &Key| key.iter().map(|column| passed(column, outputs)).collect();
+            keys(input, sources, views)
+                .iter()
+                .filter_map(through)
+                .collect()
+        }
+        RelOp::Reduce { keys, .. } => vec![each(keys.len())],
+        RelOp::Distinct { input } => {
+            let mut keys = keys(input, sources, views);
+            keys.push(each(rel.schema.fields().len()));
+            keys
+        }
+        RelOp::Union { .. } => Vec::new(),
+    }
+}
+
+fn each(columns: usize) -> Key {
+    (0..columns)
+        .map(|column| BTreeSet::from([column]))
+        .collect()
+}
+
+fn source_key(source: &Source) -> Option<Key> {
+    if source.envelope == Envelope::Append || source.key.is_empty() {
+        return None;
+    }
+    let position = |name: &String| Some(BTreeSet::from([source.schema.index_of(name).ok()?]));
+    source.key.iter().map(position).collect()
+}
+
+/// The outputs that pass on one of these columns as it is.
+fn passed(columns: &BTreeSet<usize>, outputs: &[Scalar]) -> Option<BTreeSet<usize>> {
+    let is_passed = |output: &Scalar| {
+        let column = output
+            .expr
+            .downcast_ref::<datafusion_physical_expr::expressions::Column>();
+        column.is_some_and(|column| columns.contains(&column.index()))
+    };
+    let outputs = outputs.iter().enumerate();
+    let passed: BTreeSet<usize> = outputs
+        .filter(|(_, output)| is_passed(output))
+        .map(|(index, _)| index)
+        .collect();
+    (!passed.is_empty()).then_some(passed)
+}

@@ -1,0 +1,271 @@
+//! Refuses, by name and place, what views cannot do yet, before anything is planned.
+//!
+//! In flows a parsed query, out flows nothing or the first thing that is not supported or not
+//! known. What passes here holds only nodes that [`super::lower`] can lower.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use datafusion_sql::sqlparser::ast::{
+    Distinct, Expr, Function, FunctionArguments, GroupByExpr, Ident, Query, Select, SetExpr,
+    SetOperator, Spanned, TableFactor, TableWithJoins, Visit, Visitor,
+};
+use datafusion_sql::sqlparser::tokenizer::{Location, Span};
+
+use super::catalog::{AGGREGATES, Catalog, aggregate, immutable};
+use super::script::{Script, did_you_mean, normal, single};
+use crate::Result;
+
+/// Checks one view's query. `at` is the statement's place, for parts that know none of their own.
+pub(super) fn check(
+    query: &Query,
+    catalog: &Catalog,
+    script: Script<'_>,
+    at: Location,
+) -> Result<()> {
+    let mut check = Check {
+        catalog,
+        ctes: Vec::new(),
+    };
+    match query.visit(&mut check) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break((span, what)) => {
+            let known = if span.start.line == 0 { at } else { span.start };
+            Err(script.error(known, what))
+        }
+    }
+}
+
+type Refusal = ControlFlow<(Span, String)>;
+
+struct Check<'a> {
+    catalog: &'a Catalog,
+    /// Names of the common table expressions in scope, innermost last.
+    ctes: Vec<HashSet<String>>,
+}
+
+fn unsupported<T>(span: Span, what: &str) -> ControlFlow<(Span, String), T> {
+    ControlFlow::Break((span, format!("{what} not supported in views yet")))
+}
+
+fn none_of(refused: &[(bool, Span, &str)]) -> Refusal {
+    match refused.iter().find(|(found, ..)| *found) {
+        Some((_, span, what)) => unsupported(*span, what),
+        None => ControlFlow::Continue(()),
+    }
+}
+
+impl Visitor for Check<'_> {
+    type Break = (Span, String);
+
+    fn pre_visit_query(&mut self, query: &Query) -> Refusal {
+        let mut names = HashSet::new();
+        if let Some(with) = &query.with {
+            if with.recursive {
+                return unsupported(with.span(), "WITH RECURSIVE is");
+            }
+            names.extend(with.cte_tables.iter().map(|cte| normal(&cte.alias.name)));
+        }
+        self.ctes.push(names);
+        let order = query.order_by.as_ref().map(Spanned::span);
+        let limit = query.limit_clause.as_ref().map(Spanned::span);
+        let body = query.body.span();
+        none_of(&[
+            (order.is_some(), order.unwrap_or(body), "ORDER BY is"),
+            (
+                limit.is_some(),
+                limit.unwrap_or(body),
+                "LIMIT and OFFSET are",
+            ),
+            (query.fetch.is_some(), body, "FETCH is"),
+            (
+                !query.locks.is_empty(),
+                body,
+                "FOR UPDATE and FOR SHARE are",
+            ),
+            (query.for_clause.is_some(), body, "FOR is"),
+            (!query.pipe_operators.is_empty(), body, "|> is"),
+        ])?;
+        self.set(&query.body)
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> Refusal {
+        self.ctes.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> Refusal {
+        select_clauses(select)
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Refusal {
+        let span = factor.span();
+        match factor {
+            TableFactor::Table {
+                name,
+                args: None,
+                sample: None,
+                with_ordinality: false,
+                version: None,
+                ..
+            } => match single(name) {
+                Some(name) => self.table(name),
+                None => unsupported(span, &format!("a schema before a name (`{name}`) is")),
+            },
+            TableFactor::Derived {
+                lateral: false,
+                sample: None,
+                ..
+            } => ControlFlow::Continue(()),
+            TableFactor::Derived { lateral: true, .. } => unsupported(span, "LATERAL is"),
+            TableFactor::NestedJoin { .. } => unsupported(span, "JOIN is"),
+            TableFactor::Table { args: None, .. } | TableFactor::Derived { .. } => {
+                unsupported(span, "TABLESAMPLE and WITH ORDINALITY are")
+            }
+            _ => unsupported(span, "a table function (or PIVOT, UNNEST) in FROM is"),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> Refusal {
+        let span = expr.span();
+        match expr {
+            Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => {
+                unsupported(span, "a subquery in an expression is")
+            }
+            Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => {
+                unsupported(span, "GROUPING SETS, CUBE and ROLLUP are")
+            }
+            Expr::Function(function) => self.function(function),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+impl Check<'_> {
+    fn set(&self, body: &SetExpr) -> Refusal {
+        match body {
+            SetExpr::Select(_) | SetExpr::Query(_) => ControlFlow::Continue(()),
+            SetExpr::SetOperation {
+                left, op, right, ..
+            } => {
+                self.set(left)?;
+                self.set(right)?;
+                match op {
+                    SetOperator::Union => ControlFlow::Continue(()),
+                    other => unsupported(right.span(), &format!("{other} is")),
+                }
+            }
+            SetExpr::Values(values) => unsupported(values.span(), "VALUES is"),
+            other => unsupported(other.span(), "anything but SELECT is"),
+        }
+    }
+
+    fn table(&self, ident: &Ident) -> Refusal {
+        let name = normal(ident);
+        let local = self.ctes.iter().any(|names| names.contains(&name));
+        if local || self.catalog.find(&name).is_some() {
+            return ControlFlow::Continue(());
+        }
+        let known = self
+            .catalog
+            .names()
+            .chain(self.ctes.iter().flatten().map(String::as_str));
+        let hint = did_you_mean(&name, known);
+        let hint = match hint.as_str() {
+            "" => "; a table or view must be created above the view that reads it",
+            hint => hint,
+        };
+        ControlFlow::Break((ident.span, format!("unknown table `{name}`{hint}")))
+    }
+
+    fn function(&self, function: &Function) -> Refusal {
+        let span = function.name.span();
+        let Some(ident) = single(&function.name) else {
+            let name = &function.name;
+            return unsupported(span, &format!("a schema before a function (`{name}`) is"));
+        };
+        let name = normal(ident);
+        none_of(&[
+            (function.over.is_some(), span, "a window function (OVER) is"),
+            (!function.within_group.is_empty(), span, "WITHIN GROUP is"),
+            (
+                function.null_treatment.is_some(),
+                span,
+                "IGNORE NULLS and RESPECT NULLS are",
+            ),
+        ])?;
+        if let FunctionArguments::List(list) = &function.args
+            && !list.clauses.is_empty()
+        {
+            return unsupported(span, "ORDER BY (or another clause) inside a function is");
+        }
+        if aggregate(&name).is_some() {
+            return ControlFlow::Continue(());
+        }
+        match self.catalog.scalar(&name) {
+            Some(scalar) if immutable(scalar) => ControlFlow::Continue(()),
+            Some(_) => ControlFlow::Break((
+                span,
+                format!(
+                    "function `{name}` is not supported in views: its answer depends on more than \
+                     its arguments (clock, chance or settings), so a replay would differ"
+                ),
+            )),
+            None => ControlFlow::Break((span, self.unknown_function(&name))),
+        }
+    }
+
+    fn unknown_function(&self, name: &str) -> String {
+        let known = datafusion_functions_aggregate::all_default_aggregate_functions();
+        if known
+            .iter()
+            .any(|f| f.name() == name || f.aliases().iter().any(|a| a == name))
+        {
+            let ours = AGGREGATES.join(", ");
+            return format!("aggregate `{name}` is not supported in views yet; there are {ours}");
+        }
+        let hint = did_you_mean(name, self.catalog.functions());
+        format!("unknown function `{name}`{hint}")
+    }
+}
+
+fn select_clauses(select: &Select) -> Refusal {
+    let place = select.span();
+    let Some(first) = select.from.first() else {
+        return unsupported(place, "SELECT without FROM is");
+    };
+    let second = select.from.get(1).map(TableWithJoins::span);
+    let join = first.joins.first().map(Spanned::span);
+    let (all, modifiers) = match &select.group_by {
+        GroupByExpr::All(modifiers) => (true, modifiers),
+        GroupByExpr::Expressions(_, modifiers) => (false, modifiers),
+    };
+    let group = select.group_by.span();
+    let on = matches!(select.distinct, Some(Distinct::On(_)));
+    let sorted = !select.sort_by.is_empty()
+        || !select.cluster_by.is_empty()
+        || !select.distribute_by.is_empty();
+    none_of(&[
+        (join.is_some(), join.unwrap_or(place), "JOIN is"),
+        (
+            second.is_some(),
+            second.unwrap_or(place),
+            "a second table in FROM (a join) is",
+        ),
+        (on, place, "DISTINCT ON is"),
+        (all, group, "GROUP BY ALL is"),
+        (
+            !modifiers.is_empty(),
+            group,
+            "GROUPING SETS, CUBE and ROLLUP are",
+        ),
+        (select.top.is_some(), place, "TOP is"),
+        (select.into.is_some(), place, "SELECT INTO is"),
+        (!select.lateral_views.is_empty(), place, "LATERAL VIEW is"),
+        (!select.named_window.is_empty(), place, "WINDOW is"),
+        (select.qualify.is_some(), place, "QUALIFY is"),
+        (!select.connect_by.is_empty(), place, "CONNECT BY is"),
+        (select.prewhere.is_some(), place, "PREWHERE is"),
+        (sorted, place, "SORT BY, CLUSTER BY and DISTRIBUTE BY are"),
+    ])
+}

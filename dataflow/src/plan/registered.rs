@@ -1,0 +1,96 @@
+//! An Avro table's columns as the registry has them now.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use tidemill_log::registry::Registry;
+use tidemill_log::schema::Column;
+
+use super::avro::columns_of_record;
+use super::ir::Envelope;
+use super::types;
+use crate::{Error, Kind, Result};
+
+/// What the registry says about a topic.
+pub(super) struct Registered {
+    /// The subject of the value's schema.
+    pub(super) subject: String,
+    /// The value's Avro schema as registered.
+    pub(super) avro: String,
+    pub(super) schema: SchemaRef,
+    /// Names of the record key's columns; empty when keys have no schema.
+    pub(super) key: Vec<String>,
+}
+
+/// Asks the registry. A subject that is not there yet is of kind `Retry`: its first record
+/// registers it.
+pub(super) fn fetch(
+    table: &str,
+    topic: &str,
+    envelope: Envelope,
+    registry: Option<&dyn Registry>,
+) -> Result<Registered> {
+    let registry = registry.ok_or_else(|| {
+        let what = format!(
+            "table `{table}` is Avro, which needs a schema registry, and none is given (or say \
+             format = 'json')"
+        );
+        Error::new(Kind::Data, what)
+    })?;
+    let subject = format!("{topic}-value");
+    let key_subject = format!("{topic}-key");
+    let missing = |subject: &str| {
+        let what = format!(
+            "table `{table}`: the schema registry has no subject `{subject}` yet; it is there \
+             when the topic's first record is written"
+        );
+        Error::new(Kind::Retry, what)
+    };
+    let avro = registry.latest(&subject)?;
+    let avro = avro.ok_or_else(|| missing(&subject))?.schema;
+    let key = registry.latest(&key_subject)?;
+    let whole = |reason: String| {
+        let what = format!("table `{table}`: the schema of `{subject}` {reason}");
+        Error::new(Kind::Data, what)
+    };
+    let columns = columns_of_record(&avro, envelope).map_err(whole)?;
+    let key = match envelope {
+        Envelope::Debezium => {
+            let key = key.ok_or_else(|| missing(&key_subject))?;
+            key_of_record(Some(key), &columns)
+        }
+        Envelope::Append => Vec::new(),
+        Envelope::Upsert => key_of_record(key, &columns),
+    };
+    let field = |column: &Column| {
+        let kind = types::of_column(column.kind);
+        Field::new(&column.name, kind, column.nullable)
+    };
+    let fields: Vec<Field> = columns.iter().map(field).collect();
+    Ok(Registered {
+        subject,
+        avro,
+        schema: Arc::new(Schema::new(fields)),
+        key,
+    })
+}
+
+/// The key record's fields, when all of them are columns of the value too. A key that is no
+/// record (a plain string, say) names no columns.
+fn key_of_record(
+    key: Option<tidemill_log::registry::Registered>,
+    columns: &[Column],
+) -> Vec<String> {
+    let fields = key.and_then(|key| columns_of_record(&key.schema, Envelope::Append).ok());
+    let names: Vec<String> = fields
+        .into_iter()
+        .flatten()
+        .map(|column| column.name)
+        .collect();
+    let known = |name: &String| columns.iter().any(|column| column.name == *name);
+    if names.iter().all(known) {
+        names
+    } else {
+        Vec::new()
+    }
+}

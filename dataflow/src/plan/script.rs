@@ -1,0 +1,147 @@
+//! The text of a `views.sql`: cut into statements, and errors that point into it.
+//!
+//! In flows SQL text, out flow parsed statements with the text as written. Every location in an
+//! error is the file's own line and column, counted from 1.
+
+use datafusion_common::utils::datafusion_strsim::levenshtein;
+use datafusion_sql::sqlparser::ast::{Ident, ObjectName, Statement as Ast};
+use datafusion_sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion_sql::sqlparser::parser::{Parser, ParserError};
+use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+
+use crate::{Error, Kind, Result};
+
+/// One statement of the file.
+pub(super) struct Statement {
+    pub(super) ast: Ast,
+    /// The text as written, without the semicolon.
+    pub(super) sql: String,
+    pub(super) at: Location,
+}
+
+/// Where errors point: the file's name as the user gave it.
+#[derive(Clone, Copy)]
+pub(super) struct Script<'a> {
+    pub(super) file: &'a str,
+}
+
+impl Script<'_> {
+    /// An error in the SQL at a location.
+    pub(super) fn error(self, at: Location, what: impl AsRef<str>) -> Error {
+        self.error_of(Kind::Data, at, what)
+    }
+
+    /// An error of any kind at a location.
+    pub(super) fn error_of(self, kind: Kind, at: Location, what: impl AsRef<str>) -> Error {
+        let Location { line, column } = at;
+        Error::new(
+            kind,
+            format!("{}:{line}:{column}: {}", self.file, what.as_ref()),
+        )
+    }
+
+    /// Parses the whole file.
+    pub(super) fn statements(self, sql: &str) -> Result<Vec<Statement>> {
+        let dialect = PostgreSqlDialect {};
+        let tokens = Tokenizer::new(&dialect, sql)
+            .tokenize_with_location()
+            .map_err(|error| self.error(error.location, error.message))?;
+        tokens
+            .split(|token| token.token == Token::SemiColon)
+            .filter_map(|tokens| {
+                let code = |token: &&TokenWithSpan| !matches!(token.token, Token::Whitespace(_));
+                let first = tokens.iter().find(code)?;
+                let last = tokens.iter().rfind(code)?;
+                Some((tokens, first.span.start, last.span.end))
+            })
+            .map(|(tokens, start, end)| {
+                let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens.to_vec());
+                let ast = parser
+                    .parse_statement()
+                    .and_then(|ast| match parser.peek_token() {
+                        rest if rest.token == Token::EOF => Ok(ast),
+                        rest => parser.expected("end of statement or `;`", rest),
+                    })
+                    .map_err(|error| self.syntax(&error, end))?;
+                let text = sql.get(offset(sql, start)..offset(sql, end));
+                Ok(Statement {
+                    ast,
+                    sql: text.unwrap_or_default().to_owned(),
+                    at: start,
+                })
+            })
+            .collect()
+    }
+
+    /// The parser writes the location into its message; at the end of a statement it knows none.
+    fn syntax(self, error: &ParserError, end: Location) -> Error {
+        let message = match error {
+            ParserError::ParserError(message) | ParserError::TokenizerError(message) => {
+                message.as_str()
+            }
+            ParserError::RecursionLimitExceeded => "nested too deeply",
+        };
+        let (what, place) = message.split_once(" at Line: ").unwrap_or((message, ""));
+        let at = place
+            .split_once(", Column: ")
+            .and_then(|(line, column)| Some((line.parse().ok()?, column.parse().ok()?)))
+            .map_or(end, |(line, column)| Location { line, column });
+        let what = what.replace("found: EOF", "found the end of the statement");
+        self.error(at, format!("this does not parse: {}", lower_first(&what)))
+    }
+}
+
+/// The byte offset of a location: columns count characters.
+fn offset(sql: &str, at: Location) -> usize {
+    let line = usize::try_from(at.line.saturating_sub(1)).unwrap_or(usize::MAX);
+    let column = usize::try_from(at.column.saturating_sub(1)).unwrap_or(usize::MAX);
+    let start: usize = sql.split_inclusive('\n').take(line).map(str::len).sum();
+    let rest = sql.get(start..).unwrap_or_default();
+    start
+        + rest
+            .char_indices()
+            .nth(column)
+            .map_or(rest.len(), |(index, _)| index)
+}
+
+/// Lower case unless quoted, as PostgreSQL folds names.
+pub(super) fn normal(ident: &Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
+}
+
+/// An unqualified name; none when it has a schema before it.
+pub(super) fn single(name: &ObjectName) -> Option<&Ident> {
+    match name.0.as_slice() {
+        [part] => part.as_ident(),
+        _ => None,
+    }
+}
+
+/// ``; did you mean `x`?`` for the closest candidate when one is close, or what there is.
+pub(super) fn did_you_mean(name: &str, among: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let name = name.to_lowercase();
+    among
+        .into_iter()
+        .map(|candidate| {
+            let candidate = candidate.as_ref().to_owned();
+            (levenshtein(&name, &candidate.to_lowercase()), candidate)
+        })
+        .min()
+        .filter(|(distance, _)| *distance <= 1.max(name.chars().count() / 3))
+        .map_or_else(String::new, |(_, candidate)| {
+            format!("; did you mean `{candidate}`?")
+        })
+}
+
+/// Messages of libraries start with a capital; ours are fragments.
+pub(super) fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    let second_is_upper = chars.clone().nth(1).is_some_and(char::is_uppercase);
+    match chars.next() {
+        Some(first) if !second_is_upper => first.to_lowercase().chain(chars).collect(),
+        _ => text.to_owned(),
+    }
+}

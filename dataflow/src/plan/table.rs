@@ -1,0 +1,267 @@
+//! `CREATE TABLE`: a topic read as a table.
+//!
+//! In flows the parsed statement and the registry, out flows a [`Table`]. An Avro table's columns
+//! come from the registry (subjects `TOPIC-value` and `TOPIC-key`), all of them or those declared;
+//! a JSON table's are the declared ones.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion_sql::sqlparser::ast::{
+    ColumnDef, ColumnOption, CreateTable, Expr, Ident, IndexColumn, Spanned, TableConstraint,
+};
+use datafusion_sql::sqlparser::tokenizer::Location;
+use tidemill_log::registry::Registry;
+
+use super::catalog::{Catalog, Table};
+use super::ir::{Envelope, Format};
+use super::options::Options;
+use super::registered::{self, Registered};
+use super::script::{Script, did_you_mean, normal, single};
+use super::types;
+use crate::Result;
+
+#[derive(Clone, Copy)]
+enum Encoding {
+    Avro,
+    Json,
+}
+
+const FORMATS: [(&str, Encoding); 2] = [("avro", Encoding::Avro), ("json", Encoding::Json)];
+const ENVELOPES: [(&str, Envelope); 3] = [
+    ("append", Envelope::Append),
+    ("upsert", Envelope::Upsert),
+    ("debezium", Envelope::Debezium),
+];
+
+/// What the statement itself says.
+struct Declared {
+    columns: Vec<(Ident, Field)>,
+    key: Vec<Ident>,
+}
+
+/// Plans one `CREATE TABLE`.
+pub(super) fn create(
+    create: &CreateTable,
+    catalog: &Catalog,
+    registry: Option<&dyn Registry>,
+    script: Script<'_>,
+    at: Location,
+) -> Result<Table> {
+    let name = new_name(single(&create.name), catalog, script, at)?;
+    refuse_extras(create, script, at)?;
+    let known = ["topic", "format", "envelope"];
+    let options = Options::read(&create.table_options, &known, script, at)?;
+    let encoding = options.choice("format", &FORMATS, script)?;
+    let encoding = encoding.unwrap_or(Encoding::Avro);
+    let envelope = options.choice("envelope", &ENVELOPES, script)?;
+    let envelope = envelope.unwrap_or(match encoding {
+        Encoding::Avro => Envelope::Debezium,
+        Encoding::Json => Envelope::Append,
+    });
+    let topic = options
+        .get("topic")
+        .map_or(name.as_str(), |(topic, _)| topic);
+    let topic = topic.to_owned();
+    let declared = declared(create, script)?;
+
+    let (format, schema, registered_key) = match encoding {
+        Encoding::Json if declared.columns.is_empty() => {
+            let what = format!(
+                "table `{name}` is JSON and declares no columns: write \
+                 CREATE TABLE {name} (column type, …) WITH (format = 'json')"
+            );
+            return Err(script.error(at, what));
+        }
+        Encoding::Json => {
+            let fields = declared.columns.iter().map(|(_, field)| field.clone());
+            let schema = Schema::new(fields.collect::<Vec<_>>());
+            (Format::Json, Arc::new(schema), Vec::new())
+        }
+        Encoding::Avro => {
+            let registered = registered::fetch(&name, &topic, envelope, registry)
+                .map_err(|error| script.error_of(error.kind(), at, error.to_string()))?;
+            let schema = declared_of(&declared, &registered, script)?;
+            let Registered { avro, key, .. } = registered;
+            (Format::Avro { schema: avro }, schema, key)
+        }
+    };
+    let key = match declared.key.is_empty() {
+        true => registered_key,
+        false => key_columns(&declared.key, &schema, script)?,
+    };
+    Ok(Table {
+        name,
+        topic,
+        format,
+        envelope,
+        schema,
+        key,
+    })
+}
+
+/// A name for a table or view that nothing has yet.
+pub(super) fn new_name(
+    ident: Option<&Ident>,
+    catalog: &Catalog,
+    script: Script<'_>,
+    at: Location,
+) -> Result<String> {
+    let ident = ident.ok_or_else(|| {
+        script.error(
+            at,
+            "names of tables and views have no schema before them here",
+        )
+    })?;
+    let name = normal(ident);
+    let plain = |c: char| c == '_' || c.is_ascii_alphanumeric();
+    if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(plain) {
+        let what = format!("`{name}` is no name that a sink can hold: use a-z, 0-9 and _");
+        return Err(script.error(ident.span.start, what));
+    }
+    if catalog.find(&name).is_some() {
+        let what = format!("`{name}` is already created above");
+        return Err(script.error(ident.span.start, what));
+    }
+    Ok(name)
+}
+
+fn refuse_extras(create: &CreateTable, script: Script<'_>, at: Location) -> Result<()> {
+    let extra = [
+        (create.or_replace, "OR REPLACE"),
+        (create.if_not_exists, "IF NOT EXISTS"),
+        (create.temporary, "TEMPORARY"),
+        (create.external, "EXTERNAL"),
+        (
+            create.query.is_some(),
+            "AS SELECT (a view is CREATE VIEW … AS SELECT)",
+        ),
+        (create.like.is_some(), "LIKE"),
+        (create.partition_by.is_some(), "PARTITION BY"),
+        (create.inherits.is_some(), "INHERITS"),
+    ];
+    match extra.iter().find(|(found, _)| *found) {
+        Some((_, what)) => Err(script.error(at, format!("CREATE TABLE does not take {what}"))),
+        None => Ok(()),
+    }
+}
+
+fn declared(create: &CreateTable, script: Script<'_>) -> Result<Declared> {
+    let mut key = Vec::new();
+    let mut columns: Vec<(Ident, Field)> = Vec::new();
+    for column in &create.columns {
+        let field = declared_column(column, &mut key, script)?;
+        if columns
+            .iter()
+            .any(|(_, other)| other.name() == field.name())
+        {
+            let what = format!("column `{}` is declared twice", field.name());
+            return Err(script.error(column.name.span.start, what));
+        }
+        columns.push((column.name.clone(), field));
+    }
+    for constraint in &create.constraints {
+        let TableConstraint::PrimaryKey(primary) = constraint else {
+            let what = format!("constraint `{constraint}` is not known: there is PRIMARY KEY (…)");
+            return Err(script.error(constraint.span().start, what));
+        };
+        if !key.is_empty() {
+            let what = "PRIMARY KEY is said twice";
+            return Err(script.error(constraint.span().start, what));
+        }
+        for column in &primary.columns {
+            let column = index_column(column).ok_or_else(|| {
+                script.error(constraint.span().start, "PRIMARY KEY takes column names")
+            })?;
+            key.push(column.clone());
+        }
+    }
+    Ok(Declared { columns, key })
+}
+
+fn declared_column(column: &ColumnDef, key: &mut Vec<Ident>, script: Script<'_>) -> Result<Field> {
+    let at = column.name.span.start;
+    let name = normal(&column.name);
+    let kind = types::of_sql(&column.data_type).ok_or_else(|| {
+        let what = format!(
+            "column `{name}`: type `{}` is not known; there are boolean, smallint, int, bigint, \
+             real, double precision, text, varchar, numeric(precision, scale), date, timestamp, \
+             timestamptz, bytea, uuid, json",
+            column.data_type
+        );
+        script.error(at, what)
+    })?;
+    let mut nullable = true;
+    for option in &column.options {
+        match &option.option {
+            ColumnOption::Null => {}
+            ColumnOption::NotNull => nullable = false,
+            ColumnOption::PrimaryKey(_) => {
+                nullable = false;
+                key.push(column.name.clone());
+            }
+            other => {
+                let what = format!(
+                    "column `{name}`: `{other}` is not known; there are NOT NULL and PRIMARY KEY"
+                );
+                return Err(script.error(at, what));
+            }
+        }
+    }
+    Ok(Field::new(name, kind, nullable))
+}
+
+fn index_column(column: &IndexColumn) -> Option<&Ident> {
+    match &column.column.expr {
+        Expr::Identifier(ident) => Some(ident),
+        _ => None,
+    }
+}
+
+/// The registry's columns, or the declared ones of them, which must be there with that type.
+fn declared_of(
+    declared: &Declared,
+    registered: &Registered,
+    script: Script<'_>,
+) -> Result<SchemaRef> {
+    if declared.columns.is_empty() {
+        return Ok(Arc::clone(&registered.schema));
+    }
+    let mut fields = Vec::new();
+    for (ident, field) in &declared.columns {
+        let at = ident.span.start;
+        let (name, subject) = (field.name(), &registered.subject);
+        let Some((_, found)) = registered.schema.column_with_name(name) else {
+            let known = registered.schema.fields().iter().map(|field| field.name());
+            let hint = did_you_mean(name, known);
+            let what = format!("column `{name}` is not in the schema of `{subject}`{hint}");
+            return Err(script.error(at, what));
+        };
+        if found.data_type() != field.data_type() {
+            let said = types::name(field.data_type());
+            let is = types::name(found.data_type());
+            let what = format!("column `{name}` is {is} in the schema of `{subject}`, not {said}");
+            return Err(script.error(at, what));
+        }
+        fields.push(found.clone());
+    }
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+fn key_columns(key: &[Ident], schema: &SchemaRef, script: Script<'_>) -> Result<Vec<String>> {
+    key.iter()
+        .map(|ident| {
+            let name = normal(ident);
+            let at = ident.span.start;
+            match schema.column_with_name(&name) {
+                Some(_) => Ok(name),
+                None => {
+                    let known = schema.fields().iter().map(|field| field.name());
+                    let hint = did_you_mean(&name, known);
+                    let what = format!("PRIMARY KEY names `{name}`, which is no column{hint}");
+                    Err(script.error(at, what))
+                }
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,106 @@
+//! Which Arrow type stands for which SQL type, source column type and view column.
+
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion_sql::sqlparser::ast::DataType as SqlType;
+use tidemill_log::schema::ColumnType;
+
+/// An instant in microseconds, the type of `timestamptz`.
+fn instant() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+/// The type of a column that capture or a registry describes.
+pub(super) fn of_column(kind: ColumnType) -> DataType {
+    match kind {
+        ColumnType::Bool => DataType::Boolean,
+        ColumnType::Int => DataType::Int32,
+        ColumnType::Long => DataType::Int64,
+        ColumnType::Float => DataType::Float32,
+        ColumnType::Double => DataType::Float64,
+        ColumnType::Text | ColumnType::Uuid | ColumnType::Json => DataType::Utf8,
+        ColumnType::Bytes => DataType::Binary,
+        ColumnType::Date => DataType::Date32,
+        ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+        ColumnType::Timestamptz => instant(),
+        ColumnType::Decimal { precision, scale } => DataType::Decimal128(precision, scale),
+    }
+}
+
+/// The type that a declared column or a cast names; none for types that have no column form.
+pub(super) fn of_sql(sql: &SqlType) -> Option<DataType> {
+    let text = sql.to_string().to_lowercase();
+    let (base, arguments) = match (text.find('('), text.rfind(')')) {
+        (Some(open), Some(close)) => (
+            format!("{}{}", text.get(..open)?.trim_end(), text.get(close + 1..)?),
+            text.get(open + 1..close)?,
+        ),
+        _ => (text.clone(), ""),
+    };
+    Some(match base.trim() {
+        "boolean" | "bool" => DataType::Boolean,
+        "smallint" | "int2" | "int" | "integer" | "int4" => DataType::Int32,
+        "bigint" | "int8" => DataType::Int64,
+        "real" | "float4" => DataType::Float32,
+        "double precision" | "double" | "float8" | "float" => DataType::Float64,
+        "text" | "varchar" | "character varying" | "uuid" | "json" | "jsonb" => DataType::Utf8,
+        "bytea" => DataType::Binary,
+        "date" => DataType::Date32,
+        "timestamp" | "timestamp without time zone" => {
+            DataType::Timestamp(TimeUnit::Microsecond, None)
+        }
+        "timestamptz" | "timestamp with time zone" => instant(),
+        "numeric" | "decimal" => {
+            let (precision, scale) = arguments.split_once(',').unwrap_or((arguments, "0"));
+            let precision = precision.trim().parse().ok()?;
+            let scale = scale.trim().parse().ok()?;
+            let fits = (1..=38).contains(&precision) && (0..=precision as i8).contains(&scale);
+            fits.then_some(DataType::Decimal128(precision, scale))?
+        }
+        _ => return None,
+    })
+}
+
+/// The type that a view's column of this type is kept in, or none when a view cannot hold it.
+pub(super) fn of_view(computed: &DataType) -> Option<DataType> {
+    Some(match computed {
+        DataType::Boolean
+        | DataType::Int32
+        | DataType::Int64
+        | DataType::Float32
+        | DataType::Float64
+        | DataType::Utf8
+        | DataType::Binary
+        | DataType::Date32
+        | DataType::Decimal128(..) => computed.clone(),
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 | DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+        DataType::Float16 => DataType::Float32,
+        DataType::Utf8View | DataType::LargeUtf8 | DataType::Null => DataType::Utf8,
+        DataType::BinaryView | DataType::LargeBinary | DataType::FixedSizeBinary(_) => {
+            DataType::Binary
+        }
+        DataType::Date64 => DataType::Date32,
+        DataType::Timestamp(_, None) => DataType::Timestamp(TimeUnit::Microsecond, None),
+        DataType::Timestamp(_, Some(_)) => instant(),
+        DataType::Dictionary(_, values) => of_view(values)?,
+        _ => return None,
+    })
+}
+
+/// The SQL name of a type, for people.
+pub(super) fn name(kind: &DataType) -> String {
+    match kind {
+        DataType::Boolean => "boolean".into(),
+        DataType::Int32 => "int".into(),
+        DataType::Int64 => "bigint".into(),
+        DataType::Float32 => "real".into(),
+        DataType::Float64 => "double".into(),
+        DataType::Utf8 => "text".into(),
+        DataType::Binary => "bytea".into(),
+        DataType::Date32 => "date".into(),
+        DataType::Timestamp(TimeUnit::Microsecond, None) => "timestamp".into(),
+        DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => "timestamptz".into(),
+        DataType::Decimal128(precision, scale) => format!("numeric({precision},{scale})"),
+        other => other.to_string().to_lowercase(),
+    }
+}

@@ -1,0 +1,38 @@
+-- The users, as change capture publishes them. The columns come from the schema registry.
+CREATE TABLE users WITH (topic = 'users', format = 'avro', envelope = 'debezium');
+
+-- Every user that was created, ready to be shown.
+CREATE MATERIALIZED VIEW created_users WITH (primary_key = 'id') AS
+SELECT
+    id,
+    first_name,
+    last_name,
+    gender,
+    street_number || ' ' || street_name || ', ' || city || ', ' || state || ', ' || country
+        AS address,
+    postcode AS post_code,
+    email,
+    username,
+    dob,
+    registered AS registered_date,
+    phone,
+    picture_large AS picture
+FROM users;
+
+-- How many users live in each country, and how old they are.
+CREATE MATERIALIZED VIEW users_by_country WITH (primary_key = 'country') AS
+SELECT country, count(*) AS users, avg(age) AS average_age
+FROM users
+GROUP BY country;
+
+-- Users by decade of age ('20-29') and gender.
+CREATE MATERIALIZED VIEW users_by_age_band_and_gender WITH (primary_key = 'age_band, gender') AS
+SELECT decade || '-' || (decade + 9) AS age_band, gender, count(*) AS users
+FROM (SELECT age / 10 * 10 AS decade, gender FROM users) AS decades
+GROUP BY decade, gender;
+
+-- How many users registered in each year.
+CREATE MATERIALIZED VIEW registrations_by_year WITH (primary_key = 'year') AS
+SELECT CAST(extract(year FROM registered) AS int) AS year, count(*) AS users
+FROM users
+GROUP BY 1;
