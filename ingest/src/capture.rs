@@ -1,1 +1,0 @@
-//! Capture: every committed row change, in commit order.

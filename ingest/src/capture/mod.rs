@@ -1,0 +1,142 @@
+//! Capture: every committed row change, in commit order.
+//!
+//! What flows in: the tables of a database, as rows that are there already (the snapshot) and as
+//! changes committed from then on. What flows out: [`Captured`], in [`Position`] order, to publish.
+//!
+//! Invariants:
+//! 1. No committed change is left out: the source forgets a change only after
+//!    [`Capture::acknowledge`] was told that it is durable downstream.
+//! 2. The same change has the same position each time it is read, and positions only grow, so a
+//!    publisher can tell what it already wrote.
+//! 3. A snapshot begins with a truncate of each table, so rows deleted while nobody captured do
+//!    not survive downstream.
+//! 4. A row that cannot be understood is handed out as [`Captured::Refused`] and stops nothing.
+
+mod postgres;
+mod sqlite;
+mod value;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::schema::TableSchema;
+
+use crate::{Error, Kind, Result};
+
+/// The most changes that one [`Capture::next`] hands out.
+pub(crate) const BATCH: usize = 1_000;
+
+/// What a capture hands out.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Captured {
+    /// A row change.
+    Change(Change),
+    /// A row change whose values cannot be represented.
+    Refused(Refused),
+}
+
+impl Captured {
+    /// Where it was read.
+    pub fn position(&self) -> Position {
+        match self {
+            Captured::Change(change) => change.position,
+            Captured::Refused(refused) => refused.position,
+        }
+    }
+}
+
+/// A row change whose values cannot be represented, as text for the dead letters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The table's name.
+    pub table: String,
+    /// The row's key as text.
+    pub key: String,
+    /// Where it was read.
+    pub position: Position,
+    /// Which column, and what is wrong with it.
+    pub reason: String,
+    /// The whole row as text.
+    pub row: String,
+}
+
+/// Reads the committed changes of some tables.
+pub trait Capture: Send {
+    /// The captured tables as they are now.
+    fn tables(&self) -> Vec<Arc<TableSchema>>;
+
+    /// Whether opening it began a new snapshot: whatever the topics hold already is older.
+    fn begins_anew(&self) -> bool;
+
+    /// Blocks up to `wait` and returns the next changes in order: one read, about 1,000 at most.
+    /// While the server is away it returns nothing and reconnects. An error of kind `Retry` means
+    /// that this capture is over and a new one must be opened, `Data` that a person must act.
+    fn next(&mut self, wait: Duration) -> Result<Vec<Captured>>;
+
+    /// Everything up to this position is durable downstream: the source may forget it.
+    fn acknowledge(&mut self, through: Position) -> Result<()>;
+}
+
+/// Opens the capture of `tables` in the database that `database_url` names (`postgres://…` or
+/// `sqlite://FILE`), under `name`, which keeps its progress in that database. With `resnapshot` the
+/// progress is dropped and the tables are read again from the beginning.
+pub fn open(
+    database_url: &str,
+    tables: &[String],
+    name: &str,
+    resnapshot: bool,
+) -> Result<Box<dyn Capture>> {
+    if tables.is_empty() {
+        return Err(Error::new(
+            Kind::Data,
+            format!("capture `{name}`: no tables named; list at least one"),
+        ));
+    }
+    if let Some(file) = database_url.strip_prefix("sqlite://") {
+        return Ok(Box::new(sqlite::SqliteCapture::open(
+            file, tables, name, resnapshot,
+        )?));
+    }
+    if database_url.starts_with("postgres://") || database_url.starts_with("postgresql://") {
+        let capture = postgres::PostgresCapture::open(database_url, tables, name, resnapshot)?;
+        return Ok(Box::new(capture));
+    }
+    Err(Error::new(
+        Kind::Data,
+        "the database's URL must begin with postgres:// or sqlite://".to_owned(),
+    ))
+}
+
+/// The values of the key's columns.
+fn key_of<'a>(table: &'a TableSchema, row: &'a [Value]) -> impl Iterator<Item = Option<&'a Value>> {
+    table.key.iter().map(|&column| row.get(column))
+}
+
+/// Appends a change; an update that moves a row to another key becomes a delete of the old key and
+/// a create of the new one, because the log keeps one history a key. Returns how many it became.
+fn push(out: &mut Vec<Captured>, change: Change) -> u64 {
+    if let (Op::Update, Some(before), Some(after)) = (change.op, &change.before, &change.after)
+        && !key_of(&change.table, before).eq(key_of(&change.table, after))
+    {
+        let delete = Change {
+            op: Op::Delete,
+            after: None,
+            table: Arc::clone(&change.table),
+            before: change.before.clone(),
+            ..change
+        };
+        let mut position = change.position;
+        position.index += 1;
+        let create = Change {
+            op: Op::Create,
+            before: None,
+            position,
+            ..change
+        };
+        out.extend([Captured::Change(delete), Captured::Change(create)]);
+        return 2;
+    }
+    out.push(Captured::Change(change));
+    1
+}

@@ -1,0 +1,574 @@
+//! Capture from PostgreSQL: a snapshot, then logical replication.
+//!
+//! A URL and tables flow in, [`Captured`] flows out. [`progress`] decides how a capture goes on,
+//! [`snapshot`] reads what is there, [`stream`] is the replication connection, [`pgoutput`] decodes
+//! it, [`catalog`] knows the tables. Here they become one sequence of positions.
+//!
+//! Invariants:
+//! 1. A change's position is its transaction's commit LSN and its number among the transaction's
+//!    captured changes, so it is the same each time the transaction is sent.
+//! 2. The slot is told only of transactions that are acknowledged to their last change. While
+//!    nothing is unacknowledged, keepalives move it too, so that idle tables hold no WAL.
+
+mod catalog;
+mod pgoutput;
+mod progress;
+mod snapshot;
+mod stream;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use postgres::{Client, NoTls};
+use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::schema::TableSchema;
+
+use super::{BATCH, Capture, Captured, Refused, push, value};
+use crate::{Error, Kind, Result};
+use catalog::Table;
+use pgoutput::{Cell, Message, Old, Tuple};
+use progress::Resume;
+use snapshot::Snapshot;
+use stream::{Event, Stream};
+
+/// How long a connection attempt may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often progress is written down at most.
+const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
+/// How much WAL of other tables may pass before the slot is moved over it.
+const IDLE_WAL: u64 = 64 * 1024;
+/// The longest pause between two attempts to reach the server.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// A capture of some tables of a PostgreSQL database.
+pub(super) struct PostgresCapture {
+    config: postgres::Config,
+    slot: String,
+    control: Client,
+    generation: i64,
+    begins_anew: bool,
+    tables: HashMap<u32, Table>,
+    phase: Phase,
+    transaction: Option<Transaction>,
+    /// The last positions of what was handed out and not acknowledged, with the LSN behind each.
+    pending: VecDeque<(Position, u64)>,
+    /// The last position that was acknowledged.
+    acknowledged: Position,
+    /// Everything before it was received.
+    received: u64,
+    /// Everything before it was acknowledged.
+    durable: u64,
+    /// Everything before it is written down as acknowledged; none before the snapshot is done.
+    confirmed: Option<u64>,
+    confirmed_at: Instant,
+    /// Changes were acknowledged since progress was last written down.
+    moved: bool,
+}
+
+enum Phase {
+    /// The snapshot, and where the slot begins.
+    Snapshot(Box<Snapshot>, u64),
+    Stream(Stream),
+    Away {
+        pause: Duration,
+        again: Instant,
+    },
+}
+
+/// The transaction that is being received.
+struct Transaction {
+    xid: u32,
+    committed_us: i64,
+    next: Position,
+}
+
+impl PostgresCapture {
+    pub(super) fn open(url: &str, names: &[String], name: &str, resnapshot: bool) -> Result<Self> {
+        let mut config: postgres::Config = url.parse().map_err(|error: postgres::Error| {
+            let what = format!("the PostgreSQL URL is not valid: {error}");
+            Error::with_source(Kind::Data, what, error)
+        })?;
+        config
+            .connect_timeout(CONNECT_TIMEOUT)
+            .application_name("tidemill")
+            .options(stream::SESSION);
+        let slot = slot_name(name)?;
+        let mut control = connect(&config)?;
+        progress::check_server(&mut control)?;
+        progress::lock(&mut control, &slot)?;
+        let tables = names
+            .iter()
+            .map(|name| catalog::load(&mut control, name))
+            .collect::<Result<Vec<_>>>()?;
+        let generation = progress::begin_generation(&mut control, &slot)?;
+        progress::publish(&mut control, &slot, &tables)?;
+        let resume = match resnapshot {
+            true => Resume::Snapshot,
+            false => progress::resume(&mut control, &slot, names)?,
+        };
+        let (phase, from, confirmed) = match resume {
+            Resume::Stream(lsn) => (
+                Phase::Stream(Stream::open(&config, &slot, lsn)?),
+                lsn,
+                Some(lsn),
+            ),
+            Resume::Snapshot => {
+                progress::restart(&mut control, &slot, names)?;
+                let new = stream::create_slot(&config, &slot)?;
+                let snapshot = Snapshot::begin(connect(&config)?, &new, &tables)?;
+                let from = new.consistent;
+                (Phase::Snapshot(Box::new(snapshot), from), from, None)
+            }
+        };
+        Ok(Self {
+            config,
+            slot,
+            control,
+            generation,
+            begins_anew: confirmed.is_none(),
+            tables: tables.into_iter().map(|table| (table.oid, table)).collect(),
+            phase,
+            transaction: None,
+            pending: VecDeque::new(),
+            acknowledged: Position::default(),
+            received: from,
+            durable: from,
+            confirmed,
+            confirmed_at: Instant::now(),
+            moved: false,
+        })
+    }
+
+    /// One attempt to reach the server again, when it is time for one.
+    fn reconnect(&mut self) -> Result<()> {
+        let mut control = connect(&self.config)?;
+        progress::lock(&mut control, &self.slot)?;
+        if progress::generation(&mut control, &self.slot)? != self.generation {
+            let what = format!(
+                "another process captured with slot `{}` meanwhile",
+                self.slot
+            );
+            return Err(Error::new(Kind::Fence, what));
+        }
+        if progress::resume(&mut control, &self.slot, &[])? == Resume::Snapshot {
+            let what = format!("the snapshot of slot `{}` was not finished", self.slot);
+            return Err(Error::new(Kind::Fence, what));
+        }
+        let stream = Stream::open(&self.config, &self.slot, self.durable)?;
+        tracing::info!(slot = %self.slot, "capture is connected again");
+        self.control = control;
+        self.phase = Phase::Stream(stream);
+        self.pending.clear();
+        self.transaction = None;
+        self.received = self.durable;
+        Ok(())
+    }
+
+    /// Waits for the next attempt and makes it.
+    fn wait_away(&mut self, wait: Duration, pause: Duration, again: Instant) -> Result<()> {
+        let left = again.saturating_duration_since(Instant::now());
+        std::thread::sleep(left.min(wait));
+        if left > wait {
+            return Ok(());
+        }
+        match self.reconnect() {
+            Err(error) if error.kind() == Kind::Retry => {
+                tracing::debug!(%error, "PostgreSQL is still away");
+                self.phase = away((pause * 2).min(BACKOFF_MAX));
+                Ok(())
+            }
+            // Someone else went on with this slot: a new capture has to find out where.
+            Err(error) if error.kind() == Kind::Fence => {
+                Err(Error::new(Kind::Retry, error.to_string()))
+            }
+            other => other,
+        }
+    }
+
+    /// Reads the stream: waits for the first change, then takes what has arrived.
+    fn read_stream(&mut self, wait: Duration) -> Result<Vec<Captured>> {
+        let mut out = Vec::new();
+        let deadline = Instant::now() + wait;
+        while out.len() < BATCH {
+            let Phase::Stream(stream) = &mut self.phase else {
+                break;
+            };
+            let wait = match out.is_empty() {
+                true => deadline.saturating_duration_since(Instant::now()),
+                false => Duration::ZERO,
+            };
+            match stream.next(wait) {
+                Ok(None) => break,
+                Ok(Some(Event::Through(lsn))) => {
+                    if self.transaction.is_none() {
+                        self.received = self.received.max(lsn);
+                    }
+                    self.idle();
+                }
+                Ok(Some(Event::Message(message))) => self.apply(message, &mut out)?,
+                Err(error) if error.kind() == Kind::Bug => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "PostgreSQL is away; trying again");
+                    self.phase = away(Duration::from_millis(50));
+                    break;
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Moves over what was acknowledged to its end.
+    fn settle(&mut self) -> Result<()> {
+        while let Some(&(last, end)) = self.pending.front()
+            && last <= self.acknowledged
+        {
+            self.pending.pop_front();
+            self.durable = self.durable.max(end);
+            self.moved = true;
+        }
+        if self.confirmed.is_none() && self.moved {
+            // The snapshot is durable: from here on a restart goes on with the stream.
+            self.write_confirmed()?;
+        }
+        self.idle();
+        self.confirm()
+    }
+
+    /// Moves over what was received while nothing is unacknowledged.
+    fn idle(&mut self) {
+        if self.pending.is_empty() && self.transaction.is_none() {
+            self.durable = self.durable.max(self.received);
+        }
+    }
+
+    fn apply(&mut self, message: Message, out: &mut Vec<Captured>) -> Result<()> {
+        match message {
+            Message::Begin {
+                commit_lsn,
+                committed_us,
+                xid,
+            } => {
+                let next = Position {
+                    commit: commit_lsn,
+                    index: 0,
+                };
+                self.transaction = Some(Transaction {
+                    xid,
+                    committed_us,
+                    next,
+                });
+            }
+            Message::Commit { end_lsn } => {
+                self.received = self.received.max(end_lsn);
+                if let Some(Transaction { next, .. }) = self.transaction.take()
+                    && let Some(index) = next.index.checked_sub(1)
+                {
+                    self.pending
+                        .push_back((Position { index, ..next }, end_lsn));
+                }
+                self.idle();
+            }
+            Message::Relation(relation) => {
+                if let Some(known) = self.tables.get(&relation.oid) {
+                    let table = catalog::of_relation(&mut self.control, &relation, &known.schema)?;
+                    self.tables.insert(table.oid, table);
+                }
+            }
+            Message::Insert { relation, new } => {
+                self.row(out, relation, Op::Create, None, Some(new))?;
+            }
+            Message::Update { relation, old, new } => {
+                self.row(out, relation, Op::Update, old, Some(new))?;
+            }
+            Message::Delete { relation, old } => {
+                self.row(out, relation, Op::Delete, Some(old), None)?;
+            }
+            Message::Truncate { relations } => {
+                for relation in relations {
+                    self.row(out, relation, Op::Truncate, None, None)?;
+                }
+            }
+            Message::Other => {}
+        }
+        Ok(())
+    }
+
+    /// Appends the change of one row.
+    fn row(
+        &mut self,
+        out: &mut Vec<Captured>,
+        relation: u32,
+        op: Op,
+        old: Option<Old>,
+        new: Option<Tuple>,
+    ) -> Result<()> {
+        let (Some(table), Some(transaction)) =
+            (self.tables.get(&relation), self.transaction.as_mut())
+        else {
+            return Ok(());
+        };
+        let schema = &table.schema;
+        let position = transaction.next;
+        let old = old
+            .as_ref()
+            .map(|(Old::Key(tuple) | Old::Full(tuple))| tuple);
+        let values = |tuple: &Tuple, old| {
+            let cells = tuple.iter().enumerate();
+            row_of(
+                schema,
+                cells.map(|(i, cell)| text_of(schema, i, cell, old)),
+                position,
+            )
+        };
+        let rows = (|| {
+            let before = old.map(|tuple| values(tuple, None)).transpose()?;
+            let after = new.as_ref().map(|tuple| values(tuple, old)).transpose()?;
+            Ok((before, after))
+        })();
+        let used = match rows {
+            Ok((before, after)) => push(
+                out,
+                Change {
+                    table: Arc::clone(schema),
+                    op,
+                    before,
+                    after,
+                    position,
+                    transaction: u64::from(transaction.xid),
+                    committed_us: transaction.committed_us,
+                    snapshot: false,
+                },
+            ),
+            Err(RowError::Refused(refused)) => {
+                out.push(Captured::Refused(refused));
+                1
+            }
+            Err(RowError::Fatal(error)) => return Err(error),
+        };
+        transaction.next.index += used;
+        Ok(())
+    }
+
+    /// Writes progress down and tells the server, now and then.
+    fn confirm(&mut self) -> Result<()> {
+        let since = self.confirmed.unwrap_or(0);
+        let due = self.moved || self.durable.saturating_sub(since) >= IDLE_WAL;
+        if self.confirmed.is_none()
+            || self.durable <= since
+            || !due
+            || self.confirmed_at.elapsed() < CONFIRM_INTERVAL
+        {
+            return Ok(());
+        }
+        self.write_confirmed()
+    }
+
+    fn write_confirmed(&mut self) -> Result<()> {
+        match progress::confirm(&mut self.control, &self.slot, self.durable) {
+            Ok(()) => {}
+            Err(error) if error.kind() == Kind::Retry && self.confirmed.is_some() => {
+                tracing::warn!(%error, "PostgreSQL is away; trying again");
+                self.phase = away(Duration::from_millis(50));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        self.confirmed = Some(self.durable);
+        self.confirmed_at = Instant::now();
+        self.moved = false;
+        if let Phase::Stream(stream) = &self.phase {
+            stream.confirm(self.durable);
+        }
+        Ok(())
+    }
+}
+
+impl Capture for PostgresCapture {
+    fn tables(&self) -> Vec<Arc<TableSchema>> {
+        self.tables
+            .values()
+            .map(|table| Arc::clone(&table.schema))
+            .collect()
+    }
+
+    fn begins_anew(&self) -> bool {
+        self.begins_anew
+    }
+
+    fn next(&mut self, wait: Duration) -> Result<Vec<Captured>> {
+        match &mut self.phase {
+            Phase::Away { pause, again } => {
+                let (pause, again) = (*pause, *again);
+                self.wait_away(wait, pause, again)?;
+                Ok(Vec::new())
+            }
+            Phase::Snapshot(snapshot, consistent) => {
+                let (batch, consistent) = (snapshot.next()?, *consistent);
+                if batch.is_empty() {
+                    self.pending.push_back((snapshot.last(), consistent));
+                    let stream = Stream::open(&self.config, &self.slot, consistent)?;
+                    self.phase = Phase::Stream(stream);
+                    self.settle()?;
+                }
+                Ok(batch)
+            }
+            Phase::Stream(_) => {
+                let batch = self.read_stream(wait)?;
+                self.settle()?;
+                Ok(batch)
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, through: Position) -> Result<()> {
+        self.acknowledged = self.acknowledged.max(through);
+        self.settle()
+    }
+}
+
+fn away(pause: Duration) -> Phase {
+    Phase::Away {
+        pause,
+        again: Instant::now() + pause,
+    }
+}
+
+/// Why a row has no values.
+enum RowError {
+    /// It goes to the dead letters.
+    Refused(Refused),
+    /// Going on without it would be wrong.
+    Fatal(Error),
+}
+
+/// The text of a cell; an unchanged TOASTed value is taken from the old row.
+fn text_of<'a>(
+    schema: &TableSchema,
+    index: usize,
+    cell: &'a Cell,
+    old: Option<&'a Tuple>,
+) -> std::result::Result<Option<&'a str>, RowError> {
+    let column = || {
+        schema
+            .columns
+            .get(index)
+            .map_or("?", |column| column.name.as_str())
+    };
+    let text = match (cell, old.and_then(|old| old.get(index))) {
+        (Cell::Null, _) => return Ok(None),
+        (Cell::Text(text), _) | (Cell::Unchanged, Some(Cell::Text(text))) => text,
+        (Cell::Unchanged, _) => {
+            let what = toast_unknown(schema, column());
+            return Err(RowError::Fatal(Error::new(Kind::Data, what)));
+        }
+    };
+    std::str::from_utf8(text).map(Some).map_err(|error| {
+        let what = format!("table `{}`, column `{}`: {error}", schema.name, column());
+        RowError::Fatal(Error::new(Kind::Data, what))
+    })
+}
+
+fn toast_unknown(schema: &TableSchema, column: &str) -> String {
+    let table = format!(
+        "{}.{}",
+        catalog::quote(&schema.namespace),
+        catalog::quote(&schema.name)
+    );
+    format!(
+        "table `{}`: an update left the large value of column `{column}` unchanged, and PostgreSQL \
+         did not send it; run ALTER TABLE {table} REPLICA IDENTITY FULL, then \
+         `tidemill ingest --resnapshot`",
+        schema.name
+    )
+}
+
+/// The values of a row from its columns' text.
+fn row_of<'a>(
+    schema: &TableSchema,
+    cells: impl Iterator<Item = std::result::Result<Option<&'a str>, RowError>>,
+    position: Position,
+) -> std::result::Result<Vec<Value>, RowError> {
+    let texts = cells.collect::<std::result::Result<Vec<_>, _>>()?;
+    if texts.len() != schema.columns.len() {
+        let what = format!(
+            "table `{}` has {} columns, but a row of {} came",
+            schema.name,
+            schema.columns.len(),
+            texts.len()
+        );
+        return Err(RowError::Fatal(Error::new(Kind::Bug, what)));
+    }
+    let columns = || schema.columns.iter().zip(&texts);
+    let values = columns().map(|(column, text)| match text {
+        None => Ok(Value::Null),
+        Some(text) => value::parse(column.kind, text)
+            .map_err(|reason| format!("column `{}`: {reason}", column.name)),
+    });
+    values
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|reason| {
+            let key = schema
+                .key
+                .iter()
+                .map(|&index| texts.get(index).copied().flatten());
+            let key: Vec<_> = key.map(|text| text.unwrap_or("NULL")).collect();
+            let row = columns().map(|(c, text)| format!("{}={}", c.name, text.unwrap_or("NULL")));
+            RowError::Refused(Refused {
+                table: schema.name.clone(),
+                key: key.join(", "),
+                position,
+                reason,
+                row: row.collect::<Vec<_>>().join(", "),
+            })
+        })
+}
+
+/// The name of a capture's slot and publication.
+fn slot_name(name: &str) -> Result<String> {
+    let letters = name.chars().map(|c| match c.to_ascii_lowercase() {
+        c @ ('a'..='z' | '0'..='9' | '_') => c,
+        _ => '_',
+    });
+    let slot: String = "tidemill_".chars().chain(letters).collect();
+    if slot.len() > 63 {
+        let what =
+            format!("name `{name}` is too long for a replication slot; use at most 54 letters");
+        return Err(Error::new(Kind::Data, what));
+    }
+    Ok(slot)
+}
+
+fn connect(config: &postgres::Config) -> Result<Client> {
+    config
+        .connect(NoTls)
+        .map_err(|error| sql_error("connecting to PostgreSQL".to_owned(), error))
+}
+
+/// What the server refuses is for a person to mend; everything else may pass.
+fn sql_error(what: String, error: postgres::Error) -> Error {
+    let (kind, why) = match error.as_db_error() {
+        Some(answer) => {
+            let code = answer.code().code();
+            // Connections, resources, locks and shutdowns; `55006` is a slot still in use.
+            let passing = ["08", "40", "53", "57", "55006"]
+                .iter()
+                .any(|p| code.starts_with(p));
+            let hint = answer
+                .hint()
+                .map_or_else(String::new, |hint| format!(" ({hint})"));
+            let kind = if passing { Kind::Retry } else { Kind::Data };
+            (kind, format!("{}{hint}", answer.message()))
+        }
+        None => match std::error::Error::source(&error) {
+            Some(cause) => (Kind::Retry, format!("{error}: {cause}")),
+            None => (Kind::Retry, error.to_string()),
+        },
+    };
+    Error::with_source(kind, format!("{what}: {why}"), error)
+}
+
+/// An LSN as PostgreSQL writes it.
+fn lsn_text(lsn: u64) -> String {
+    pgwire_replication::Lsn(lsn).to_string()
+}

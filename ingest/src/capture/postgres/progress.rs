@@ -1,0 +1,229 @@
+//! A capture's durable progress in PostgreSQL: the lock, the publication, the slot, and the row of
+//! `_tidemill_capture` that says what the slot is good for.
+//!
+//! Invariants:
+//! 1. Only the process that holds the advisory lock of a capture reads its slot.
+//! 2. `confirmed` is written before the slot is told: a slot that is further than `confirmed` was
+//!    made anew or moved by someone else, and changes are missing from it.
+//! 3. `snapshot_done` is written only when the whole snapshot is durable downstream.
+
+use postgres::Client;
+
+use super::catalog::Table;
+use super::{lsn_text, sql_error};
+use crate::{Error, Kind, Result};
+
+/// The row of a capture.
+#[derive(Debug)]
+pub(super) struct Progress {
+    snapshot_done: bool,
+    tables: Vec<String>,
+    confirmed: u64,
+}
+
+/// The slot as PostgreSQL has it.
+struct SlotState {
+    lost: bool,
+    confirmed: u64,
+}
+
+/// Where a capture goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resume {
+    /// With a new slot and a snapshot.
+    Snapshot,
+    /// With the stream, from this LSN.
+    Stream(u64),
+}
+
+/// Refuses servers that cannot be captured, saying which setting is missing.
+pub(super) fn check_server(client: &mut Client) -> Result<()> {
+    let row = client
+        .query_one(
+            "SELECT current_setting('server_version_num')::int, current_setting('wal_level'),
+                    current_user::text, (SELECT rolsuper OR rolreplication FROM pg_roles
+                                         WHERE rolname = current_user)",
+            &[],
+        )
+        .map_err(|error| sql_error("reading the server's settings".to_owned(), error))?;
+    let (version, wal_level): (i32, String) = (row.get(0), row.get(1));
+    let (user, replicates): (String, bool) = (row.get(2), row.get(3));
+    let refused = |what: String| Err(Error::new(Kind::Data, what));
+    if version < 140_000 {
+        return refused(format!(
+            "PostgreSQL {} is too old to be captured; 14 or newer is needed",
+            version / 10_000
+        ));
+    }
+    if wal_level != "logical" {
+        return refused(format!(
+            "PostgreSQL's wal_level is `{wal_level}`; set `wal_level = logical` in \
+             postgresql.conf and restart the server"
+        ));
+    }
+    if !replicates {
+        return refused(format!(
+            "role `{user}` may not replicate; run ALTER ROLE \"{user}\" REPLICATION"
+        ));
+    }
+    Ok(())
+}
+
+/// Takes the lock of a capture, held as long as this connection lives.
+pub(super) fn lock(client: &mut Client, slot: &str) -> Result<()> {
+    let locked: bool = client
+        .query_one(
+            "SELECT pg_try_advisory_lock(hashtext('tidemill'), hashtext($1))",
+            &[&slot],
+        )
+        .map_err(|error| sql_error(format!("locking slot `{slot}`"), error))?
+        .get(0);
+    if locked {
+        return Ok(());
+    }
+    let what = format!("another process captures with slot `{slot}`; waiting for it to end");
+    Err(Error::new(Kind::Retry, what))
+}
+
+/// Begins a new generation of this capture and returns its number.
+pub(super) fn begin_generation(client: &mut Client, slot: &str) -> Result<i64> {
+    let failed = |error| sql_error("writing table `_tidemill_capture`".to_owned(), error);
+    client
+        .batch_execute(
+            "CREATE TABLE IF NOT EXISTS _tidemill_capture (
+                 name text PRIMARY KEY, slot text NOT NULL, tables text[] NOT NULL,
+                 snapshot_done bool NOT NULL, confirmed pg_lsn NOT NULL,
+                 generation bigint NOT NULL)",
+        )
+        .map_err(failed)?;
+    let row = client
+        .query_opt(
+            "UPDATE _tidemill_capture SET generation = generation + 1 WHERE name = $1
+             RETURNING generation",
+            &[&slot],
+        )
+        .map_err(failed)?;
+    Ok(row.map_or(0, |row| row.get(0)))
+}
+
+/// The generation that the capture is in now.
+pub(super) fn generation(client: &mut Client, slot: &str) -> Result<i64> {
+    let row = client
+        .query_opt(
+            "SELECT generation FROM _tidemill_capture WHERE name = $1",
+            &[&slot],
+        )
+        .map_err(|error| sql_error("reading table `_tidemill_capture`".to_owned(), error))?;
+    Ok(row.map_or(0, |row| row.get(0)))
+}
+
+/// Creates the publication or sets its tables.
+pub(super) fn publish(client: &mut Client, slot: &str, tables: &[Table]) -> Result<()> {
+    let failed = |error| sql_error(format!("making publication `{slot}`"), error);
+    let list: Vec<String> = tables.iter().map(Table::quoted).collect();
+    let list = list.join(", ");
+    let there = client
+        .query_opt("SELECT 1 FROM pg_publication WHERE pubname = $1", &[&slot])
+        .map_err(failed)?;
+    let statement = if there.is_some() {
+        format!("ALTER PUBLICATION {slot} SET TABLE {list}")
+    } else {
+        format!(
+            "CREATE PUBLICATION {slot} FOR TABLE {list} WITH (publish_via_partition_root = true)"
+        )
+    };
+    client.batch_execute(&statement).map_err(failed)
+}
+
+fn read(client: &mut Client, slot: &str) -> Result<Option<Progress>> {
+    let row = client
+        .query_opt(
+            "SELECT snapshot_done, tables, (confirmed - '0/0')::bigint
+             FROM _tidemill_capture WHERE name = $1",
+            &[&slot],
+        )
+        .map_err(|error| sql_error("reading table `_tidemill_capture`".to_owned(), error))?;
+    Ok(row.map(|row| Progress {
+        snapshot_done: row.get(0),
+        tables: row.get(1),
+        confirmed: row.get::<_, i64>(2).cast_unsigned(),
+    }))
+}
+
+fn slot_state(client: &mut Client, slot: &str) -> Result<Option<SlotState>> {
+    let row = client
+        .query_opt(
+            "SELECT coalesce(wal_status = 'lost', false),
+                    coalesce((confirmed_flush_lsn - '0/0')::bigint, 0)
+             FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()",
+            &[&slot],
+        )
+        .map_err(|error| sql_error(format!("looking for slot `{slot}`"), error))?;
+    Ok(row.map(|row| SlotState {
+        lost: row.get(0),
+        confirmed: row.get::<_, i64>(1).cast_unsigned(),
+    }))
+}
+
+/// Decides how a capture of these tables goes on. Changes that are gone are an error, never
+/// silently left out.
+pub(super) fn resume(client: &mut Client, slot: &str, tables: &[String]) -> Result<Resume> {
+    let Some(row) = read(client, slot)?.filter(|row| row.snapshot_done) else {
+        return Ok(Resume::Snapshot);
+    };
+    let advice = "; run `tidemill ingest --resnapshot` to read the tables again";
+    let refused = |what: String| Err(Error::new(Kind::Data, what + advice));
+    if let Some(new) = tables.iter().find(|table| !row.tables.contains(table)) {
+        return refused(format!(
+            "table `{new}` was not in the snapshot of slot `{slot}`"
+        ));
+    }
+    match slot_state(client, slot)? {
+        None => refused(format!(
+            "replication slot `{slot}` is gone, and with it the changes since {}",
+            lsn_text(row.confirmed)
+        )),
+        Some(state) if state.lost => refused(format!(
+            "replication slot `{slot}` is lost: the server removed WAL that it still needed \
+             (see max_slot_wal_keep_size)"
+        )),
+        Some(state) if state.confirmed > row.confirmed => refused(format!(
+            "replication slot `{slot}` was made anew or moved: it begins at {}, but only what is \
+             before {} was captured",
+            lsn_text(state.confirmed),
+            lsn_text(row.confirmed)
+        )),
+        Some(_) => Ok(Resume::Stream(row.confirmed)),
+    }
+}
+
+/// Forgets what was captured and drops the slot, so that a snapshot can begin.
+pub(super) fn restart(client: &mut Client, slot: &str, tables: &[String]) -> Result<()> {
+    client
+        .execute(
+            "INSERT INTO _tidemill_capture VALUES ($1, $1, $2, false, '0/0', 0)
+             ON CONFLICT (name) DO UPDATE SET tables = $2, snapshot_done = false",
+            &[&slot, &tables],
+        )
+        .map_err(|error| sql_error("writing table `_tidemill_capture`".to_owned(), error))?;
+    client
+        .execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+             WHERE slot_name = $1",
+            &[&slot],
+        )
+        .map_err(|error| sql_error(format!("dropping slot `{slot}`"), error))?;
+    Ok(())
+}
+
+/// Writes down that everything before `lsn` (and so the snapshot) is durable downstream.
+pub(super) fn confirm(client: &mut Client, slot: &str, lsn: u64) -> Result<()> {
+    client
+        .execute(
+            "UPDATE _tidemill_capture SET confirmed = $2::text::pg_lsn, snapshot_done = true
+             WHERE name = $1",
+            &[&slot, &lsn_text(lsn)],
+        )
+        .map_err(|error| sql_error("writing table `_tidemill_capture`".to_owned(), error))?;
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! The replication connection: pgwire-replication's transport on a runtime of its own, made
+//! blocking.
+//!
+//! A slot and a place flow in, [`Event`]s flow out. The transport answers the server's keepalives
+//! on its own thread, also while nobody reads here.
+
+use std::time::Duration;
+
+use pgwire_replication::{
+    Lsn, PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent,
+};
+use postgres::config::Host;
+use tokio::runtime::Runtime;
+
+use super::pgoutput::{self, Message};
+use crate::{Error, Kind, Result};
+
+/// Messages that the transport reads ahead.
+const READ_AHEAD: usize = 4_096;
+/// How soon the server hears of progress.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// How values are written, so that they do not depend on the server's settings.
+pub(super) const SESSION: &str = "-c datestyle=ISO -c timezone=UTC -c bytea_output=hex \
+                                  -c extra_float_digits=1 -c client_encoding=UTF8";
+
+/// What the stream says.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// All changes before this LSN were sent.
+    Through(u64),
+    /// A message.
+    Message(Message),
+}
+
+/// An open replication connection.
+pub(super) struct Stream {
+    // Dropped before the runtime that it lives on.
+    client: ReplicationClient,
+    runtime: Runtime,
+}
+
+impl Stream {
+    /// Streams `slot` from `from`.
+    pub(super) fn open(config: &postgres::Config, slot: &str, from: u64) -> Result<Self> {
+        let settings = settings(config, slot)?
+            .with_start_lsn(Lsn(from))
+            .with_ack_lsn(Lsn(from));
+        let runtime = runtime()?;
+        let started = runtime.block_on(async {
+            let mut client = ReplicationClient::connect(settings).await?;
+            client.wait_started().await?;
+            Ok(client)
+        });
+        match started {
+            Ok(client) => Ok(Self { client, runtime }),
+            Err(error) => Err(wire_error(format!("streaming slot `{slot}`"), error)),
+        }
+    }
+
+    /// The next event, if one comes within `wait`.
+    pub(super) fn next(&mut self, wait: Duration) -> Result<Option<Event>> {
+        let client = &mut self.client;
+        let received = self
+            .runtime
+            .block_on(async { tokio::time::timeout(wait, client.recv()).await });
+        let event = match received {
+            Err(_elapsed) => return Ok(None),
+            Ok(Ok(Some(event))) => event,
+            Ok(Ok(None)) => {
+                let what = "the server ended the replication stream";
+                return Err(Error::new(Kind::Retry, what));
+            }
+            Ok(Err(error)) => return Err(wire_error("reading the stream".to_owned(), error)),
+        };
+        Ok(Some(match event {
+            ReplicationEvent::KeepAlive { wal_end, .. } => Event::Through(wal_end.as_u64()),
+            ReplicationEvent::Begin {
+                final_lsn,
+                xid,
+                commit_time_micros,
+            } => Event::Message(Message::Begin {
+                commit_lsn: final_lsn.as_u64(),
+                committed_us: pgoutput::unix_us(commit_time_micros),
+                xid,
+            }),
+            ReplicationEvent::Commit { end_lsn, .. } => Event::Message(Message::Commit {
+                end_lsn: end_lsn.as_u64(),
+            }),
+            ReplicationEvent::XLogData { data, .. } => {
+                Event::Message(pgoutput::decode(data).map_err(|error| {
+                    let what = format!("cannot read PostgreSQL's stream: {error}");
+                    Error::with_source(Kind::Bug, what, error)
+                })?)
+            }
+            ReplicationEvent::Message { .. } | ReplicationEvent::StoppedAt { .. } => {
+                Event::Message(Message::Other)
+            }
+        }))
+    }
+
+    /// Tells the server (within a second) that everything before `lsn` is durable.
+    pub(super) fn confirm(&self, lsn: u64) {
+        self.client.update_applied_lsn(Lsn(lsn));
+    }
+}
+
+/// A new slot, with the snapshot that it begins at. The snapshot can be taken over by other
+/// sessions as long as this lives.
+pub(super) struct NewSlot {
+    /// Where the slot begins.
+    pub(super) consistent: u64,
+    /// The exported snapshot's name.
+    pub(super) snapshot: String,
+    _session: ReplicationClient,
+    _runtime: Runtime,
+}
+
+/// Creates `slot` and exports the snapshot that it begins at.
+pub(super) fn create_slot(config: &postgres::Config, slot: &str) -> Result<NewSlot> {
+    let settings = settings(config, slot)?;
+    let runtime = runtime()?;
+    let created = runtime.block_on(async {
+        let mut session = ReplicationClient::connect_gated(settings).await?;
+        let command = format!("CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput EXPORT_SNAPSHOT");
+        let rows = session.simple_query(&command).await?;
+        Ok((session, rows))
+    });
+    let (session, rows) = created
+        .map_err(|error| wire_error(format!("creating replication slot `{slot}`"), error))?;
+    let cell = |index: usize| {
+        let cell = rows.first().and_then(|row| row.get(index)?.as_deref());
+        cell.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    };
+    let consistent = cell(1).and_then(|text| Lsn::parse(&text).ok());
+    match (consistent, cell(2)) {
+        (Some(consistent), Some(snapshot)) => Ok(NewSlot {
+            consistent: consistent.as_u64(),
+            snapshot,
+            _session: session,
+            _runtime: runtime,
+        }),
+        _ => Err(Error::new(
+            Kind::Bug,
+            format!("creating replication slot `{slot}` gave no consistent point and snapshot"),
+        )),
+    }
+}
+
+fn runtime() -> Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("capture")
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Error::with_source(
+                Kind::Retry,
+                format!("starting capture's thread: {error}"),
+                error,
+            )
+        })
+}
+
+/// The transport's settings from a libpq URL.
+fn settings(config: &postgres::Config, slot: &str) -> Result<ReplicationConfig> {
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        Some(Host::Unix(folder)) => folder.to_string_lossy().into_owned(),
+        None => return Err(Error::new(Kind::Data, "the PostgreSQL URL names no host")),
+    };
+    let user = config.get_user().unwrap_or("postgres");
+    let password = String::from_utf8_lossy(config.get_password().unwrap_or_default());
+    let database = config.get_dbname().unwrap_or(user);
+    Ok(
+        ReplicationConfig::new(host, user, password, database, slot, slot)
+            .with_port(config.get_ports().first().copied().unwrap_or(5432))
+            .with_options(SESSION)
+            .with_status_interval(STATUS_INTERVAL)
+            .with_buffer_size(READ_AHEAD),
+    )
+}
+
+/// What the server answers is for a person to mend unless it says that it is only not ready.
+fn wire_error(what: String, error: PgWireError) -> Error {
+    let text = error.to_string();
+    let passing = [
+        "is active",
+        "shutting down",
+        "starting up",
+        "terminating connection",
+    ];
+    let kind = match &error {
+        PgWireError::Server(_) if !passing.iter().any(|p| text.contains(p)) => Kind::Data,
+        PgWireError::Auth(_) | PgWireError::MessageTooLarge { .. } => Kind::Data,
+        _ => Kind::Retry,
+    };
+    Error::with_source(kind, format!("{what}: {text}"), error)
+}

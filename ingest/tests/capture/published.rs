@@ -1,0 +1,284 @@
+//! What publish leaves in the log: every change once, also after crashes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tidemill_ingest::capture::{self, Capture, Captured};
+use tidemill_ingest::publish::{DEAD_LETTERS, Publisher, StreamOptions, stream};
+use tidemill_ingest::stats::Stats;
+use tidemill_log::envelope::Decoder;
+use tidemill_log::event::{Change, Op};
+use tidemill_log::log::{Log, OwnedRecord, Record};
+
+use crate::postgres::Database;
+
+/// Options that keep log and registry in one file.
+fn options(folder: &tempfile::TempDir, database: &str, name: &str) -> StreamOptions {
+    let file = format!("sqlite://{}", folder.path().join("log.db").display());
+    StreamOptions {
+        database: database.to_owned(),
+        tables: vec!["t".to_owned()],
+        name: name.to_owned(),
+        log: file.clone(),
+        registry: file,
+        topic_prefix: format!("{name}."),
+        partitions: 3,
+        resnapshot: false,
+    }
+}
+
+fn records(options: &StreamOptions, topic: &str) -> Vec<OwnedRecord> {
+    tidemill_log::log::open(&options.log)
+        .unwrap()
+        .tail(topic, 1_000_000)
+        .unwrap()
+}
+
+fn published(options: &StreamOptions) -> Vec<Change> {
+    let topic = format!("{}t", options.topic_prefix);
+    let registry = tidemill_log::registry::open(&options.registry).unwrap();
+    let mut decoder = Decoder::new(&topic, registry);
+    let records = records(options, &topic);
+    records
+        .iter()
+        .map(|record| decoder.decode(record).unwrap())
+        .collect()
+}
+
+fn publisher(options: &StreamOptions, anew: bool) -> Publisher {
+    let log = tidemill_log::log::open(&options.log).unwrap();
+    let registry = tidemill_log::registry::open(&options.registry).unwrap();
+    Publisher::open(log, registry, options, anew).unwrap()
+}
+
+/// Captures and publishes `count` changes, acknowledging only as many as `acknowledge`.
+fn pass(capture: &mut dyn Capture, options: &StreamOptions, count: usize, acknowledge: usize) {
+    let mut publisher = publisher(options, capture.begins_anew());
+    let captured = crate::read(capture, count);
+    for batch in captured.chunks(7) {
+        publisher.publish(batch).unwrap();
+    }
+    if let Some(last) = captured.get(..acknowledge).and_then(<[Captured]>::last) {
+        capture.acknowledge(last.position()).unwrap();
+    }
+}
+
+#[test]
+fn crashes_before_acknowledging_write_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("source.db");
+    let source = tidemill_log::sqlite::connect(file.to_str().unwrap()).unwrap();
+    source
+        .execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT)")
+        .unwrap();
+    let options = options(&folder, &format!("sqlite://{}", file.display()), "crashes");
+    for round in 1..=5_usize {
+        let insert = "INSERT INTO t SELECT ?1 * 100 + value, 'x' FROM json_each(?2)";
+        let ids = serde_json::to_string(&(0..20).collect::<Vec<_>>()).unwrap();
+        source
+            .execute(insert, rusqlite::params![round as i64, ids])
+            .unwrap();
+        let mut capture =
+            capture::open(&options.database, &options.tables, "crashes", false).unwrap();
+        // The first round's rows are there before the capture, with the table's truncate.
+        pass(capture.as_mut(), &options, round * 20 + 1, 0);
+    }
+    let published = published(&options);
+    assert_eq!(
+        published.len(),
+        100,
+        "a truncate of an empty topic says nothing"
+    );
+    let positions: BTreeSet<_> = published.iter().map(|change| change.position).collect();
+    assert_eq!(positions.len(), 100);
+}
+
+#[test]
+fn crashes_of_a_capture_from_postgres_write_nothing_twice() {
+    let test = "crashes_of_a_capture_from_postgres_write_nothing_twice";
+    let Some(mut database) = Database::new(test) else {
+        return;
+    };
+    database.run("CREATE TABLE t (id int PRIMARY KEY, name text); INSERT INTO t VALUES (0, 'a')");
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(&folder, &database.url, &database.name);
+    pass(database.open(&["t"]).unwrap().as_mut(), &options, 2, 2);
+    // Opened once more, the slot reads on: the snapshot's end was not seen, so it begins again.
+    let mut capture = database.open(&["t"]).unwrap();
+    pass(capture.as_mut(), &options, 2, 2);
+    assert!(capture.next(Duration::ZERO).unwrap().is_empty());
+    drop(capture);
+    for round in 1..=4 {
+        database.run(&format!(
+            "INSERT INTO t SELECT {round}00 + n FROM generate_series(1, 20) n"
+        ));
+        let mut capture = database.open(&["t"]).unwrap();
+        pass(capture.as_mut(), &options, round * 20, 0);
+    }
+    let published = published(&options);
+    let created = published.iter().filter(|change| change.op == Op::Create);
+    let positions: BTreeSet<_> = created.clone().map(|change| change.position).collect();
+    assert_eq!((created.count(), positions.len()), (80, 80));
+}
+
+#[test]
+fn a_column_added_while_it_runs_is_version_2() {
+    let Some(mut database) = Database::new("a_column_added_while_it_runs_is_version_2") else {
+        return;
+    };
+    database.run("CREATE TABLE t (id int PRIMARY KEY, name text)");
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(&folder, &database.url, &database.name);
+    let mut capture = database.open(&["t"]).unwrap();
+    database.run("INSERT INTO t VALUES (1, 'old')");
+    database.run("ALTER TABLE t ADD extra int; INSERT INTO t VALUES (2, 'new', 7)");
+    pass(capture.as_mut(), &options, 3, 3);
+    let registry = tidemill_log::registry::open(&options.registry).unwrap();
+    let subject = format!("{}t-value", options.topic_prefix);
+    assert_eq!(registry.latest(&subject).unwrap().unwrap().version, 2);
+    assert_eq!(
+        published(&options).len(),
+        2,
+        "old and new records are both read"
+    );
+}
+
+#[test]
+fn what_cannot_be_published_is_put_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("source.db");
+    let source = tidemill_log::sqlite::connect(file.to_str().unwrap()).unwrap();
+    source
+        .execute_batch(
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, d DATE);
+             INSERT INTO t VALUES (1, 'good', '2000-01-01'), (2, 'bad', 'soon'),
+                                  (3, hex(zeroblob(600000)), NULL), (4, 'good', NULL)",
+        )
+        .unwrap();
+    let options = options(&folder, &format!("sqlite://{}", file.display()), "aside");
+    let (stats, stop) = (Arc::new(Stats::default()), Arc::new(AtomicBool::new(false)));
+    let running = std::thread::spawn({
+        let (options, stats, stop) = (options.clone(), Arc::clone(&stats), Arc::clone(&stop));
+        move || stream(options, stats, stop)
+    });
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while stats.captured.load(Ordering::Relaxed) < 5
+        || stats.dead_letters.load(Ordering::Relaxed) < 2
+    {
+        assert!(
+            Instant::now() < deadline && !running.is_finished(),
+            "{stats:?}"
+        );
+    }
+    stop.store(true, Ordering::Relaxed);
+    running.join().unwrap().unwrap();
+    assert_eq!(published(&options).len(), 2);
+    let letters = records(&options, DEAD_LETTERS);
+    let letters: Vec<serde_json::Value> = letters
+        .iter()
+        .map(|letter| serde_json::from_slice(letter.value.as_ref().unwrap()).unwrap())
+        .collect();
+    let of = |index: usize, field: &str| letters[index][field].as_str().unwrap().to_owned();
+    assert_eq!(
+        (of(0, "stage"), of(0, "key")),
+        ("capture".to_owned(), "2".to_owned())
+    );
+    assert!(of(0, "reason").contains("`d`") && of(0, "row").contains("soon"));
+    assert_eq!(
+        (of(1, "stage"), of(1, "table")),
+        ("publish".to_owned(), "t".to_owned())
+    );
+    assert!(of(1, "reason").contains("bytes"), "{}", of(1, "reason"));
+}
+
+/// How long 200 appends of one record take, in milliseconds, sorted.
+fn bare_appends(log: &dyn Log, topic: &str) -> Vec<u128> {
+    log.create_topic(topic, 1).unwrap();
+    let mut producer = log.producer().unwrap();
+    let record = Record {
+        topic: topic.to_owned(),
+        partition: Some(0),
+        key: None,
+        value: None,
+        timestamp_ms: 0,
+    };
+    let append = |_| {
+        let begin = Instant::now();
+        producer.append(std::slice::from_ref(&record)).unwrap();
+        begin.elapsed().as_millis()
+    };
+    let mut took: Vec<_> = (0..200).map(append).collect();
+    took.sort_unstable();
+    took
+}
+
+#[test]
+fn from_commit_to_kafka_in_milliseconds() {
+    let test = "from_commit_to_kafka_in_milliseconds";
+    let Ok(kafka) = std::env::var("TIDEMILL_TEST_KAFKA") else {
+        eprintln!("left out: {test} needs TIDEMILL_TEST_KAFKA (run ./test)");
+        return;
+    };
+    let Some(mut database) = Database::new(test) else {
+        return;
+    };
+    database.run("CREATE TABLE t (id int PRIMARY KEY, name text)");
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(&folder, &database.url, &database.name);
+    options.log = kafka;
+    let (stats, stop) = (Arc::new(Stats::default()), Arc::new(AtomicBool::new(false)));
+    let running = std::thread::spawn({
+        let (options, stats, stop) = (options.clone(), Arc::clone(&stats), Arc::clone(&stop));
+        move || stream(options, stats, stop)
+    });
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while stats.published.load(Ordering::Relaxed) == 0 {
+        assert!(
+            Instant::now() < deadline && !running.is_finished(),
+            "{stats:?}"
+        );
+    }
+    let topic = format!("{}t", options.topic_prefix);
+    let log = tidemill_log::log::open(&options.log).unwrap();
+    let mut reader = log.reader(&topic, &[(0, 0), (1, 0), (2, 0)]).unwrap();
+    let url = database.url.clone();
+    // 1,000 changes a second for 3 seconds, whatever comes of them.
+    let writer = std::thread::spawn(move || {
+        let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
+        let begin = Instant::now();
+        for batch in 0..300 {
+            let due = begin + Duration::from_millis(10) * batch;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let insert = "INSERT INTO t SELECT n, 'x' FROM generate_series($1::int, $1 + 9) n";
+            client
+                .execute(insert, &[&(i32::try_from(batch).unwrap() * 10)])
+                .unwrap();
+        }
+    });
+    let mut arrived = Vec::new();
+    while arrived.len() < 3_000 {
+        assert!(
+            Instant::now() < deadline,
+            "{} of 3000 came; {stats:?}",
+            arrived.len()
+        );
+        let each = &mut |record: tidemill_log::log::RecordRef<'_>| {
+            arrived.push(jiff::Timestamp::now().as_millisecond() - record.timestamp_ms);
+        };
+        reader
+            .poll(1_000, Duration::from_millis(100), each)
+            .unwrap();
+    }
+    writer.join().unwrap();
+    stop.store(true, Ordering::Relaxed);
+    running.join().unwrap().unwrap();
+    let bare = bare_appends(log.as_ref(), &format!("{topic}.bare"));
+    arrived.sort_unstable();
+    assert_eq!(arrived.len(), 3_000);
+    eprintln!(
+        "commit to Kafka's reader: p50 {} ms, p99 {} ms; a bare append: p50 {} ms, p99 {} ms",
+        arrived[1_500], arrived[2_970], bare[100], bare[198]
+    );
+}
