@@ -1,1 +1,459 @@
 //! `ingest.toml`: what to fetch, when, and where it lands.
+//!
+//! [`Pipeline::load`] reads the file and refuses what cannot work before anything starts. Every
+//! error names the file, the line and what would be right: validation happens inside serde, where
+//! the TOML reader knows the place.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use croner::Cron;
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use tidemill_log::schema::ColumnType;
+
+use crate::{Error, Kind, Result};
+
+/// The file's name in a pipeline's folder.
+pub const FILE: &str = "ingest.toml";
+
+/// A validated `ingest.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pipeline {
+    /// When pages are due, and which.
+    pub schedule: Schedule,
+    /// What to ask the API for.
+    pub fetch: Fetch,
+    /// Where records land.
+    pub land: Land,
+    /// What is captured besides the landed table.
+    #[serde(default)]
+    pub capture: Capture,
+    /// How changes are published.
+    #[serde(default)]
+    pub publish: Publish,
+}
+
+/// `[schedule]`: each due tick makes the next page's run.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "ScheduleText")]
+pub struct Schedule {
+    /// When the next page is due.
+    pub tick: Tick,
+    /// The first page.
+    pub first_page: u64,
+    /// The last page of a range (backfill), or none to go on.
+    pub last_page: Option<u64>,
+}
+
+/// When the next page is due.
+#[derive(Debug, Clone)]
+pub enum Tick {
+    /// `every`: this long after the page before.
+    Every(Duration),
+    /// `cron`: at the times of a cron pattern, in UTC.
+    Cron(Box<Cron>),
+}
+
+impl Tick {
+    /// The first tick after `last`.
+    pub fn after(&self, last: Timestamp) -> Result<Timestamp> {
+        match self {
+            Tick::Every(every) => last.checked_add(*every).map_err(|error| {
+                Error::with_source(Kind::Data, format!("no tick after {last}"), error)
+            }),
+            Tick::Cron(cron) => cron
+                .find_next_occurrence(&last.to_zoned(TimeZone::UTC), false)
+                .map(|next| next.timestamp())
+                .map_err(|error| {
+                    let what = format!("cron pattern `{cron}` has no time after {last}");
+                    Error::with_source(Kind::Data, what, error)
+                }),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScheduleText {
+    #[serde(default, deserialize_with = "optional_duration")]
+    every: Option<Duration>,
+    #[serde(default, deserialize_with = "cron")]
+    cron: Option<Cron>,
+    #[serde(default = "one")]
+    first_page: u64,
+    last_page: Option<u64>,
+}
+
+impl TryFrom<ScheduleText> for Schedule {
+    type Error = String;
+
+    fn try_from(text: ScheduleText) -> std::result::Result<Self, String> {
+        let tick = match (text.every, text.cron) {
+            (Some(every), None) => Tick::Every(every),
+            (None, Some(cron)) => Tick::Cron(Box::new(cron)),
+            _ => return Err("give either `every = \"1s\"` or `cron = \"*/5 * * * *\"`".into()),
+        };
+        if i64::try_from(text.first_page.max(text.last_page.unwrap_or(0))).is_err() {
+            return Err("a page number is at most 9223372036854775807".into());
+        }
+        if text.last_page.is_some_and(|last| last < text.first_page) {
+            return Err("`last_page` must not be below `first_page`".into());
+        }
+        Ok(Schedule {
+            tick,
+            first_page: text.first_page,
+            last_page: text.last_page,
+        })
+    }
+}
+
+/// `[fetch]`: one page of a JSON API.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fetch {
+    /// The API's URL without its query.
+    #[serde(deserialize_with = "http_url")]
+    pub url: String,
+    /// The field of the answer that holds the list of records.
+    pub records: String,
+    /// Records a page.
+    #[serde(default = "hundred", deserialize_with = "positive")]
+    pub page_size: u64,
+    /// The query parameter that takes the page size.
+    pub page_size_parameter: Option<String>,
+    /// The query parameter that takes the page number.
+    pub page_parameter: String,
+    /// Other query parameters.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, Scalar>,
+    /// How long one request may take, body included.
+    #[serde(default = "half_minute", deserialize_with = "duration")]
+    pub timeout: Duration,
+    /// The longest first wait before a page that failed is asked for again; doubles each time.
+    #[serde(default = "fifth_second", deserialize_with = "duration")]
+    pub backoff: Duration,
+    /// The longest wait at all, `Retry-After` excepted.
+    #[serde(default = "minute", deserialize_with = "duration")]
+    pub backoff_max: Duration,
+}
+
+/// A query parameter's value.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Scalar {
+    /// Text.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// A number.
+    Float(f64),
+    /// True or false.
+    Bool(bool),
+}
+
+impl std::fmt::Display for Scalar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Scalar::Text(text) => f.write_str(text),
+            Scalar::Integer(number) => number.fmt(f),
+            Scalar::Float(number) => number.fmt(f),
+            Scalar::Bool(bool) => bool.fmt(f),
+        }
+    }
+}
+
+/// `[land]`: the table that records become rows of.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "LandText")]
+pub struct Land {
+    /// The table.
+    pub table: String,
+    /// The column that identifies a record; the primary key.
+    pub key: String,
+    /// The column that keeps the whole record as JSON.
+    pub document: Option<String>,
+    /// The typed columns.
+    pub columns: Vec<LandColumn>,
+}
+
+/// One `[[land.columns]]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LandColumn {
+    /// The column.
+    pub name: String,
+    /// Where the value is in the record: field names with dots between.
+    pub path: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: ColumnType,
+    /// Whether it may be missing or null.
+    #[serde(default)]
+    pub nullable: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LandText {
+    table: String,
+    key: String,
+    document: Option<String>,
+    columns: Vec<LandColumn>,
+}
+
+impl TryFrom<LandText> for Land {
+    type Error = String;
+
+    fn try_from(text: LandText) -> std::result::Result<Self, String> {
+        check_name(&text.table, "table")?;
+        let mut seen = std::collections::BTreeSet::new();
+        let document = text.document.iter();
+        for name in text.columns.iter().map(|c| &c.name).chain(document) {
+            check_name(name, "column")?;
+            if !seen.insert(name.to_lowercase()) {
+                return Err(format!("column `{name}` is given twice"));
+            }
+        }
+        for column in &text.columns {
+            if column.path.split('.').any(str::is_empty) {
+                let (name, path) = (&column.name, &column.path);
+                let right = "field names with dots between, such as `login.uuid`";
+                return Err(format!("path `{path}` of column `{name}` must be {right}"));
+            }
+            if matches!(column.kind, ColumnType::Bytes | ColumnType::Decimal { .. }) {
+                let right = "use `text`: a JSON document has no such values";
+                return Err(format!("type of column `{}`: {right}", column.name));
+            }
+        }
+        let (table, key) = (text.table, text.key);
+        match text.columns.iter().find(|column| column.name == key) {
+            None => Err(format!("key `{key}` must be one of the columns")),
+            Some(column) if column.nullable => {
+                Err(format!("key `{key}` must not be nullable"))
+            }
+            Some(column) if matches!(column.kind, ColumnType::Json) => {
+                Err(format!("key `{key}` must not be of type `json`"))
+            }
+            Some(_) => Ok(Land {
+                table,
+                key,
+                document: text.document,
+                columns: text.columns,
+            }),
+        }
+    }
+}
+
+/// `[capture]`: tables captured besides the landed one.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capture {
+    /// Their names.
+    #[serde(default)]
+    pub tables: Vec<String>,
+}
+
+/// `[publish]`: the topics.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Publish {
+    /// Partitions of a topic that is created.
+    #[serde(deserialize_with = "partitions")]
+    pub partitions: u32,
+    /// What a topic's name begins with; the table's name follows.
+    pub topic_prefix: String,
+}
+
+impl Default for Publish {
+    fn default() -> Self {
+        Self {
+            partitions: 4,
+            topic_prefix: String::new(),
+        }
+    }
+}
+
+impl Pipeline {
+    /// Reads and validates `ingest.toml` in `folder`.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let file = folder.join(FILE);
+        let text = std::fs::read_to_string(&file).map_err(|error| {
+            let right = format!("a pipeline's folder holds `{FILE}` and `views.sql`");
+            let what = format!("{}: cannot be read: {error}; {right}", file.display());
+            Error::with_source(Kind::Data, what, error)
+        })?;
+        Self::parse(&text, &file.display().to_string())
+    }
+
+    /// Validates the text of an `ingest.toml`; `file` is its name in errors.
+    pub fn parse(text: &str, file: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let before = text.as_bytes().get(..start).unwrap_or_default();
+            let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+            let what = format!("{file}:{line}: {}", error.message());
+            Error::with_source(Kind::Data, what, error)
+        })
+    }
+
+    /// The tables to capture: the landed one first.
+    pub fn tables(&self) -> Vec<String> {
+        let mut tables = vec![self.land.table.clone()];
+        for table in &self.capture.tables {
+            if !tables.contains(table) {
+                tables.push(table.clone());
+            }
+        }
+        tables
+    }
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn hundred() -> u64 {
+    100
+}
+
+fn fifth_second() -> Duration {
+    Duration::from_millis(200)
+}
+
+fn half_minute() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn minute() -> Duration {
+    Duration::from_secs(60)
+}
+
+fn check_name(name: &str, what: &str) -> std::result::Result<(), String> {
+    // PostgreSQL cuts longer names off, and tables of ours begin with `_tidemill_`.
+    let reserved = name.starts_with("_tidemill_");
+    if name.is_empty() || name.len() > 63 || name.contains('\0') || reserved {
+        let right = "1 to 63 bytes and not begin with `_tidemill_`";
+        return Err(format!("{what} name `{name}` must be {right}"));
+    }
+    Ok(())
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    SignedDuration::from_str(&text)
+        .ok()
+        .and_then(|signed| Duration::try_from(signed).ok())
+        .filter(|duration| *duration >= Duration::from_millis(1))
+        .ok_or_else(|| {
+            let right = "a time of at least 1 ms such as `500ms`, `30s`, `5m` or `1h`";
+            D::Error::custom(format!("`{text}` is not {right}"))
+        })
+}
+
+fn optional_duration<'de, D: Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<Option<Duration>, D::Error> {
+    duration(from).map(Some)
+}
+
+fn cron<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Cron>, D::Error> {
+    let text = String::deserialize(from)?;
+    Cron::from_str(&text).map(Some).map_err(|error| {
+        let right = "a cron pattern such as `*/5 * * * *`";
+        D::Error::custom(format!("`{text}` is not {right}: {error}"))
+    })
+}
+
+fn http_url<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    check_url(&text).map_err(D::Error::custom)?;
+    Ok(text)
+}
+
+/// Refuses what is not an absolute HTTP URL.
+pub(crate) fn check_url(text: &str) -> std::result::Result<(), String> {
+    match reqwest::Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(()),
+        _ => Err(format!(
+            "`{text}` is not a URL such as `https://randomuser.me/api/1.4/`"
+        )),
+    }
+}
+
+fn positive<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<u64, D::Error> {
+    let number = u64::deserialize(from)?;
+    match number {
+        1..=1_000_000 => Ok(number),
+        _ => Err(D::Error::custom("must be between 1 and 1000000")),
+    }
+}
+
+fn partitions<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<u32, D::Error> {
+    let number = u32::deserialize(from)?;
+    match number {
+        1..=10_000 => Ok(number),
+        _ => Err(D::Error::custom("must be between 1 and 10000")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> String {
+        let text = include_str!("../../examples/users/ingest.toml");
+        text.to_owned()
+    }
+
+    fn refused(from: &str, to: &str) -> String {
+        let text = good();
+        assert!(text.contains(from), "`{from}` is not in the example");
+        let error = Pipeline::parse(&text.replacen(from, to, 1), "ingest.toml").unwrap_err();
+        assert_eq!(error.kind(), Kind::Data);
+        error.to_string()
+    }
+
+    #[test]
+    fn the_example_is_valid_and_keeps_every_field() {
+        let pipeline = Pipeline::parse(&good(), "ingest.toml").unwrap();
+        assert_eq!(pipeline.land.columns.len(), 34);
+        assert_eq!(pipeline.tables(), ["users"]);
+        assert!(matches!(pipeline.schedule.tick, Tick::Every(_)));
+    }
+
+    #[test]
+    fn errors_name_file_line_and_what_is_right() {
+        let line = |needle: &str| {
+            let text = good();
+            1 + text[..text.find(needle).unwrap()].matches('\n').count()
+        };
+        let message = refused("every = \"1s\"", "every = \"soon\"");
+        let place = format!("ingest.toml:{}:", line("every = \"1s\""));
+        assert!(message.starts_with(&place), "{message}");
+        assert!(message.contains("`500ms`"), "{message}");
+        let message = refused("every = \"1s\"", "cron = \"* *\"");
+        assert!(message.starts_with(&place) && message.contains("*/5"), "{message}");
+        let message = refused("page_parameter", "page_paramter");
+        assert!(message.contains("expected one of") && message.contains("page_parameter"));
+        let message = refused("https://", "ftp://");
+        assert!(message.contains("is not a URL such as"), "{message}");
+        let message = refused("key = \"id\"", "key = \"uuid\"");
+        assert!(message.contains("must be one of the columns"), "{message}");
+        let message = refused("type = \"int\"", "type = \"number\"");
+        assert!(message.contains("expected one of"), "{message}");
+        let message = refused("every = \"1s\"", "");
+        assert!(message.contains("either `every"), "{message}");
+    }
+
+    #[test]
+    fn a_cron_pattern_gives_the_next_time() {
+        let tick = Tick::Cron(Box::new(Cron::from_str("*/5 * * * *").unwrap()));
+        let next = tick.after("2026-11-22T11:34:13Z".parse().unwrap()).unwrap();
+        assert_eq!(next.to_string(), "2026-11-22T11:35:00Z");
+    }
+}

@@ -1,1 +1,272 @@
 //! Fetch: one page of a JSON API over HTTP.
+//!
+//! [`Client::page`] makes exactly one request and says what came of it: the page's records, each
+//! as the bytes it came in, or a [`Failure`] with what to do next. Trying again is the ledger's
+//! part, so that there is one mechanism and it survives a restart; [`Backoff`] says how long to
+//! wait. Invariants: no answer, however broken, panics; a body larger than [`BODY_BYTES_MAX`] or
+//! slower than the timeout is given up.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use reqwest::StatusCode;
+use reqwest::blocking::Response;
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use serde_json::value::RawValue;
+
+use crate::config::Fetch;
+use crate::{Error, Kind, Result};
+
+/// The largest body that is read.
+pub const BODY_BYTES_MAX: usize = 32 << 20;
+/// The longest `Retry-After` that is obeyed; a longer one is taken for this.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+const SHOWN_CHARS: usize = 80;
+
+/// A page as it came.
+#[derive(Debug)]
+pub struct Page {
+    /// Its number.
+    pub number: u64,
+    /// The URL that was asked.
+    pub url: String,
+    /// Its records, the bytes unchanged.
+    pub records: Vec<Box<RawValue>>,
+}
+
+/// Why there is no page.
+#[derive(Debug)]
+pub struct Failure {
+    /// What happened: `Retry` when asking again may help.
+    pub error: Error,
+    /// How long the API wants to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            retry_after: None,
+        }
+    }
+}
+
+/// How long to wait before the next attempt: exponential, with full jitter.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    /// The longest first wait.
+    pub first: Duration,
+    /// The longest wait.
+    pub max: Duration,
+}
+
+impl Backoff {
+    /// The longest wait after this many attempts.
+    pub fn limit(&self, attempts: u32) -> Duration {
+        let factor = 1u32 << attempts.saturating_sub(1).min(20);
+        self.first.saturating_mul(factor).min(self.max)
+    }
+
+    /// A wait after this many attempts, anywhere between nothing and the limit.
+    pub fn wait(&self, attempts: u32) -> Duration {
+        self.limit(attempts).mul_f64(rand::random::<f64>())
+    }
+}
+
+/// Asks one API for pages.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::blocking::Client,
+    fetch: Fetch,
+}
+
+impl Client {
+    /// A client for the API that `fetch` describes.
+    pub fn new(fetch: &Fetch) -> Result<Self> {
+        // Another part of the process may have installed it already: that is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::blocking::Client::builder()
+            .timeout(fetch.timeout)
+            .user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| Error::with_source(Kind::Data, "no HTTP client", error))?;
+        Ok(Self {
+            http,
+            fetch: fetch.clone(),
+        })
+    }
+
+    /// Asks for one page.
+    pub fn page(&self, number: u64) -> std::result::Result<Page, Failure> {
+        let url = self.url(number)?;
+        let deadline = Instant::now() + self.fetch.timeout;
+        let response = self.http.get(&url).send().map_err(|error| {
+            // reqwest repeats the URL in its text; the cause below it says what happened.
+            let why = innermost(&error);
+            Error::with_source(Kind::Retry, format!("{url}: no answer: {why}"), error)
+        })?;
+        let status = response.status();
+        let retry_after = response.headers().get(RETRY_AFTER);
+        let retry_after = retry_after
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| retry_after_of(text, Timestamp::now()));
+        let kind_of_body = response.headers().get(CONTENT_TYPE);
+        let content = kind_of_body.and_then(|value| value.to_str().ok());
+        let content = content.unwrap_or("no content type").to_owned();
+        let body = read_body(response, &url, deadline)?;
+        if !status.is_success() {
+            return Err(refused(&url, status, retry_after, &content, &body));
+        }
+        let records = records_of(&body, &self.fetch.records).map_err(|why| {
+            let what = format!("{url}: {why}; {}", shown(&content, &body));
+            Error::new(Kind::Retry, what)
+        })?;
+        Ok(Page {
+            number,
+            url,
+            records,
+        })
+    }
+
+    fn url(&self, number: u64) -> Result<String> {
+        let mut url = reqwest::Url::parse(&self.fetch.url).map_err(|error| {
+            let what = format!("`{}` is not a URL: {error}", self.fetch.url);
+            Error::with_source(Kind::Data, what, error)
+        })?;
+        {
+            let mut query = url.query_pairs_mut();
+            if let Some(name) = &self.fetch.page_size_parameter {
+                query.append_pair(name, &self.fetch.page_size.to_string());
+            }
+            for (name, value) in &self.fetch.parameters {
+                query.append_pair(name, &value.to_string());
+            }
+            query.append_pair(&self.fetch.page_parameter, &number.to_string());
+        }
+        Ok(url.into())
+    }
+}
+
+/// The text of the deepest cause: the one that says what really happened.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}
+
+fn read_body(mut response: Response, url: &str, deadline: Instant) -> Result<Vec<u8>> {
+    let mut body = Vec::new();
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        let read = response.read(&mut chunk).map_err(|error| {
+            let why = innermost(&error);
+            let what = format!("{url}: broke off after {} bytes: {why}", body.len());
+            Error::with_source(Kind::Retry, what, error)
+        })?;
+        let Some(bytes) = chunk.get(..read).filter(|bytes| !bytes.is_empty()) else {
+            return Ok(body);
+        };
+        body.extend_from_slice(bytes);
+        if body.len() > BODY_BYTES_MAX {
+            let what = format!("{url}: the answer is larger than {BODY_BYTES_MAX} bytes");
+            return Err(Error::new(Kind::Data, what));
+        }
+        if Instant::now() > deadline {
+            let what = format!("{url}: not whole in time, {} bytes came", body.len());
+            return Err(Error::new(Kind::Retry, what));
+        }
+    }
+}
+
+fn refused(
+    url: &str,
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    content: &str,
+    body: &[u8],
+) -> Failure {
+    let again = status.is_server_error()
+        || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status);
+    let kind = if again { Kind::Retry } else { Kind::Data };
+    let what = format!("{url}: HTTP {status}; {}", shown(content, body));
+    Failure {
+        error: Error::new(kind, what),
+        retry_after: retry_after.filter(|_| again),
+    }
+}
+
+/// `Retry-After` as a time from now: seconds or an HTTP date.
+fn retry_after_of(text: &str, now: Timestamp) -> Option<Duration> {
+    let wait = match text.trim().parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let parser = jiff::fmt::rfc2822::DateTimeParser::new();
+            let at = parser.parse_timestamp(text.trim()).ok()?;
+            Duration::try_from(at.duration_since(now)).unwrap_or_default()
+        }
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+fn records_of(body: &[u8], field: &str) -> std::result::Result<Vec<Box<RawValue>>, String> {
+    let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(body)
+        .map_err(|error| format!("the answer is not a whole JSON object ({error})"))?;
+    let records = fields
+        .get(field)
+        .ok_or_else(|| format!("the answer has no `{field}`"))?;
+    serde_json::from_str(records.get()).map_err(|_| format!("`{field}` is not a list"))
+}
+
+/// What came, for an error: the content type and the first characters.
+fn shown(content: &str, body: &[u8]) -> String {
+    let head = body.get(..body.len().min(SHOWN_CHARS * 4)).unwrap_or_default();
+    let text: String = String::from_utf8_lossy(head)
+        .chars()
+        .map(|sign| if sign.is_control() { ' ' } else { sign })
+        .take(SHOWN_CHARS)
+        .collect();
+    format!("{content} came: `{text}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now: Timestamp = "1994-11-06T08:49:30Z".parse().unwrap();
+        let of = |text| retry_after_of(text, now);
+        assert_eq!(of("3"), Some(Duration::from_secs(3)));
+        assert_eq!(of("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::from_secs(7)));
+        assert_eq!(of("Sun, 06 Nov 1994 08:49:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(of("999999999999"), Some(RETRY_AFTER_MAX));
+        assert_eq!(of("soon"), None);
+    }
+
+    #[test]
+    fn back_off_doubles_up_to_its_limit() {
+        let backoff = Backoff {
+            first: Duration::from_millis(200),
+            max: Duration::from_secs(60),
+        };
+        assert_eq!(backoff.limit(1), Duration::from_millis(200));
+        assert_eq!(backoff.limit(3), Duration::from_millis(800));
+        assert_eq!(backoff.limit(u32::MAX), Duration::from_secs(60));
+        for _ in 0..100 {
+            assert!(backoff.wait(2) <= Duration::from_millis(400));
+        }
+    }
+
+    #[test]
+    fn any_body_gives_records_or_an_error() {
+        assert_eq!(records_of(br#"{"results":[1,{"a":2}]}"#, "results").unwrap().len(), 2);
+        for body in [&b""[..], b"[]", b"\xff\xfe", b"{\"results\":{}}", b"{\"results\":[1"] {
+            assert!(records_of(body, "results").is_err());
+        }
+    }
+}

@@ -11,5 +11,6 @@ pub mod event;
 pub mod log;
 pub mod registry;
 pub mod schema;
+pub mod sqlite;
 
 pub use error::{Error, Kind, Result};

@@ -1,0 +1,36 @@
+# Cassandra, one node that does not wait for neighbours that will never come.
+
+cassandra_ports() { echo storage; }
+
+cassandra_prepare() {
+    need_java cassandra
+    need_jars cassandra 3.8.1:copy-dependencies
+    sed -e "s|@PORT@|$(port_of cassandra)|g" -e "s|@STORAGE@|$(port_of cassandra storage)|g" \
+        -e "s|@DATA@|$STATE/cassandra/data|g" "$HERE/cassandra/cassandra.yaml" \
+        >"$STATE/cassandra/cassandra.yaml"
+}
+
+cassandra_launch() {
+    setsid "$JAVA" "-Dtidemill.service=$STATE/cassandra " -Xms512m -Xmx1g -XX:+UseG1GC \
+        -XX:MaxGCPauseMillis=50 -XX:+AlwaysActAsServerClassMachine -Xss512k \
+        "-javaagent:$(ls "$JARS"/jamm-*.jar)" @"$HERE/cassandra/jvm17.options" \
+        "-Dcassandra.config=file://$STATE/cassandra/cassandra.yaml" \
+        "-Dcassandra.storagedir=$STATE/cassandra/data" \
+        "-Dlogback.configurationFile=$HERE/cassandra/logback.xml" \
+        -Dcassandra-foreground=yes -Dcassandra.ring_delay_ms=1 \
+        -Dcassandra.skip_wait_for_gossip_to_settle=0 \
+        -cp "$JARS/*" org.apache.cassandra.service.CassandraDaemon \
+        >>"$STATE/cassandra/log" 2>&1 </dev/null 9>&- &
+    launched cassandra $!
+}
+
+# OPTIONS (protocol 4, opcode 5) must be answered with SUPPORTED (opcode 6).
+cassandra_ready() {
+    local answer
+    answer="$(
+        exec 3<>"/dev/tcp/127.0.0.1/$(port_of cassandra)"
+        printf '\4\0\0\0\5\0\0\0\0' >&3
+        timeout 2 head -c 5 <&3 | od -An -tx1 | tr -d ' \n'
+    )" || return 1
+    [ "$answer" = 8400000006 ]
+}

@@ -1,0 +1,232 @@
+# What every command of this folder shares: where things are kept, ports, jars, processes.
+# Sourced, not run. The four services describe themselves in <name>/service.sh, each with
+#   <name>_prepare  fetch or install what it needs
+#   <name>_launch   start it in the background and call `launched PID`
+#   <name>_ready    succeed when it really answers
+#   <name>_ports    the names of the ports it uses beside the public one
+# Kept between runs under $STATE/<name>: data, log, pid, and the ports it was last started on.
+set -euo pipefail
+
+HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+ALL="postgres kafka registry cassandra"
+STATE="$(realpath -m "${TIDEMILL_SERVICES:-$HERE/../target/services}")"
+CACHE="$(realpath -m "${TIDEMILL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemill}")"
+WAIT_SECONDS="${TIDEMILL_SERVICES_WAIT:-180}"
+
+say() { printf '%-9s  %s\n' "$1" "$2" >&2; }
+fail() { say "$1" "error: $2"; exit 1; }
+
+known() { # known NAME...: the names, or an error that lists the right ones
+    local name
+    for name in "$@"; do
+        case " $ALL " in
+            *" $name "*) ;;
+            *) fail services "no service is called '$name'; there are: $ALL" ;;
+        esac
+    done
+}
+
+# --- ports -----------------------------------------------------------------------------------
+listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+free_port() { # below the range that the kernel gives to outgoing connections
+    local port
+    for _ in $(seq 200); do
+        port=$((RANDOM % 12000 + 20000))
+        if ! listening "$port"; then
+            echo "$port"
+            return
+        fi
+    done
+    fail services "no free port found between 20000 and 32000"
+}
+
+default_port() {
+    case "$1" in
+        postgres) echo 5432 ;;
+        kafka) echo 9092 ;;
+        registry) echo 8081 ;;
+        cassandra) echo 9042 ;;
+    esac
+}
+
+port_variable() { echo "TIDEMILL_$(tr '[:lower:]' '[:upper:]' <<<"$1")_PORT"; }
+
+port_of() { cat "$STATE/$1/ports/${2:-public}"; } # port_of NAME [WHICH]
+
+choose_ports() { # choose_ports NAME ANY: decides once per start, before anything is launched
+    local name="$1" any="$2" variable wanted which last=""
+    variable="$(port_variable "$name")"
+    mkdir -p "$STATE/$name/ports"
+    [ -f "$STATE/$name/ports/public" ] && last="$(port_of "$name")"
+    if [ -n "${!variable:-}" ]; then
+        wanted="${!variable}"
+    elif [ "$any" = keep ] && [ -n "$last" ]; then
+        wanted="$last"
+    elif [ "$any" = any ]; then
+        wanted="$last"
+        if [ -z "$wanted" ] || listening "$wanted"; then wanted="$(free_port)"; fi
+    else
+        wanted="$(default_port "$name")"
+    fi
+    if listening "$wanted"; then
+        fail "$name" "port $wanted is taken by another process: set $variable to a free one, or use services/up --any-port"
+    fi
+    echo "$wanted" >"$STATE/$name/ports/public"
+    for which in $("${name}_ports"); do
+        free_port >"$STATE/$name/ports/$which"
+    done
+}
+
+# --- what is installed -----------------------------------------------------------------------
+apt_install() { # apt_install NAME PACKAGE...: as root installs, else says what to run
+    local name="$1"
+    shift
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        fail "$name" "not installed; run: sudo apt-get install $*"
+    fi
+    say "$name" "installing $*"
+    mkdir -p "$CACHE"
+    (
+        flock 9
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -q && apt-get install -y -q --no-install-recommends "$@"
+    ) 9>"$CACHE/apt.lock" >"$CACHE/apt-$name.log" 2>&1 ||
+        fail "$name" "apt-get install $* failed: $(tail -n 3 "$CACHE/apt-$name.log")"
+}
+
+is_java_17() { [ -x "$1" ] && "$1" -version 2>&1 | grep -q 'version "17\.'; }
+
+find_java() { # Cassandra 5 runs on Java 17 and not on anything newer
+    local java
+    for java in "${TIDEMILL_JAVA:-}" "${JAVA_HOME:-/nowhere}/bin/java" \
+        /usr/lib/jvm/*17*/bin/java "$(command -v java || true)"; do
+        if is_java_17 "$java"; then
+            echo "$java"
+            return
+        fi
+    done
+    return 1
+}
+
+need_java() { # need_java NAME: sets JAVA
+    JAVA="$(find_java)" && return
+    apt_install "$1" openjdk-17-jdk-headless
+    JAVA="$(find_java)" || fail "$1" "no Java 17 found; set TIDEMILL_JAVA to its java"
+}
+
+# Fetches what <name>/pom.xml pins, once per version of that file, into the cache; sets JARS.
+need_jars() { # need_jars NAME PLUGIN-VERSION:GOAL
+    local name="$1" goal="$2" pom="$HERE/$1/pom.xml" part
+    JARS="$CACHE/jars/$name-$(sha256sum <"$pom" | cut -c1-12)"
+    [ -d "$JARS" ] && return
+    command -v mvn >/dev/null || apt_install "$name" maven
+    mkdir -p "$CACHE/jars"
+    (
+        flock 9 # one Maven at a time: they would write the same local repository
+        [ -d "$JARS" ] && exit 0
+        say "$name" "fetching its jars from Maven Central"
+        part="$JARS.part"
+        rm -rf "$part"
+        mkdir "$part"
+        mvn -B -q -f "$pom" \
+            org.apache.maven.plugins:maven-dependency-plugin:"$goal" \
+            -DincludeScope=runtime -DoutputDirectory="$part" >"$CACHE/jars/$name.log" 2>&1 ||
+            fail "$name" "mvn failed, see $CACHE/jars/$name.log: $(grep -m1 ERROR "$CACHE/jars/$name.log")"
+        mv "$part" "$JARS"
+    ) 9>"$CACHE/jars/lock"
+}
+
+# --- processes -------------------------------------------------------------------------------
+launched() { echo "$2" >"$STATE/$1/pid"; } # launched NAME PID
+
+# The pid, when it is alive and is ours: a number from before a reboot may belong to anybody.
+pid_of() {
+    local pid
+    pid="$(cat "$STATE/$1/pid" 2>/dev/null)" || return 1
+    ps -ww -o args= -p "$pid" 2>/dev/null | grep -qF -- "$(own_mark "$1")" || return 1
+    echo "$pid"
+}
+
+own_mark() { if [ "$1" = postgres ]; then postgres_data; else echo "-Dtidemill.service=$STATE/$1 "; fi; }
+
+seconds_since() { awk -v a="$1" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f s", b - a }'; }
+
+wait_ready() { # wait_ready NAME BEGAN
+    local name="$1" began="$2" deadline=$((SECONDS + WAIT_SECONDS)) told=$SECONDS
+    until "${name}_ready" 2>/dev/null; do
+        if ! pid_of "$name" >/dev/null; then
+            tail -n 15 "$STATE/$name/log" >&2
+            fail "$name" "stopped while starting; its log is $STATE/$name/log"
+        fi
+        if [ $SECONDS -ge $deadline ]; then
+            fail "$name" "did not answer within $WAIT_SECONDS s; its log is $STATE/$name/log"
+        fi
+        if [ $((SECONDS - told)) -ge 5 ]; then
+            told=$SECONDS
+            say "$name" "still starting after $(seconds_since "$began")"
+        fi
+        sleep 0.1
+    done
+}
+
+start_one() { # start_one NAME any|default|keep: idempotent
+    local name="$1" began pid
+    began="$(date +%s.%N)"
+    if pid="$(pid_of "$name")"; then
+        wait_ready "$name" "$began"
+        say "$name" "already runs on port $(port_of "$name") (pid $pid)"
+        return
+    fi
+    mkdir -p "$STATE/$name"
+    choose_ports "$name" "$2"
+    "${name}_prepare"
+    began="$(date +%s.%N)"
+    say "$name" "starting on port $(port_of "$name")"
+    "${name}_launch"
+    wait_ready "$name" "$began"
+    say "$name" "ready in $(seconds_since "$began")"
+}
+
+stop_one() { # asks, and after 20 seconds insists; the data stays
+    local name="$1" pid deadline=$((SECONDS + 20))
+    if ! pid="$(pid_of "$name")"; then
+        say "$name" "does not run"
+        rm -f "$STATE/$name/pid"
+        return
+    fi
+    if [ "$name" = postgres ]; then kill -INT "$pid"; else kill -TERM "$pid"; fi
+    while kill -0 "$pid" 2>/dev/null; do
+        if [ $SECONDS -ge $deadline ]; then kill -KILL "$pid" 2>/dev/null || true; fi
+        sleep 0.05
+    done
+    rm -f "$STATE/$name/pid"
+    say "$name" "stopped"
+}
+
+# --- where they answer -----------------------------------------------------------------------
+url_of() {
+    local at="127.0.0.1:$(port_of "$1")"
+    case "$1" in
+        postgres) echo "postgres://postgres@$at/postgres" ;;
+        kafka) echo "kafka://$at" ;;
+        registry) echo "http://$at/apis/ccompat/v7" ;;
+        cassandra) echo "cassandra://$at" ;;
+    esac
+}
+
+write_env() { # services.env: for tests (TIDEMILL_TEST_…) and for users (TIDEMILL_…)
+    local name upper
+    for name in $ALL; do
+        pid_of "$name" >/dev/null || continue
+        upper="$(tr '[:lower:]' '[:upper:]' <<<"$name")"
+        echo "export TIDEMILL_TEST_$upper='$(url_of "$name")'"
+        echo "export TIDEMILL_$upper='$(url_of "$name")'"
+    done >"$STATE/services.env.new"
+    mv "$STATE/services.env.new" "$STATE/services.env"
+}
+
+for service in $ALL; do
+    # shellcheck source=/dev/null
+    . "$HERE/$service/service.sh"
+done
