@@ -155,7 +155,7 @@ seconds_since() { awk -v a="$1" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f s", 
 wait_ready() { # wait_ready NAME BEGAN
     local name="$1" began="$2" deadline=$((SECONDS + WAIT_SECONDS)) told=$SECONDS
     until "${name}_ready" 2>/dev/null; do
-        if ! pid_of "$name" >/dev/null; then
+        if ! kill -0 "$(cat "$STATE/$name/pid")" 2>/dev/null; then
             tail -n 15 "$STATE/$name/log" >&2
             fail "$name" "stopped while starting; its log is $STATE/$name/log"
         fi

@@ -9,7 +9,8 @@ kafka_prepare() {
         -e "s|@DATA@|$STATE/kafka/data|g" "$HERE/kafka/server.properties" \
         >"$STATE/kafka/server.properties"
     [ -f "$STATE/kafka/data/meta.properties" ] && return
-    "$JAVA" -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$JARS/*" kafka.tools.StorageTool format \
+    "$JAVA" -XX:TieredStopAtLevel=1 -XX:+UseSerialGC \
+        -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$JARS/*" kafka.tools.StorageTool format \
         -t "$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | cut -c1-22)" \
         -c "$STATE/kafka/server.properties" >"$STATE/kafka/log" 2>&1 ||
         fail kafka "formatting its storage failed: $(tail -n 3 "$STATE/kafka/log")"

@@ -1,15 +1,21 @@
 //! The replayable, partitioned log.
 //!
-//! Engines: [`kafka`] (`kafka://host:port[,host:port]`) and [`sqlite`] (`sqlite://FILE`, tables
+//! Engines: Kafka (`kafka://host:port[,host:port]`) and SQLite (`sqlite://FILE`, tables
 //! in the embedded file). Both pass `tests/log_conformance.rs`.
 //!
 //! Contract: within a partition offsets increase and order is the order of appends; a record that
 //! [`Producer::append`] returned `Ok` for is durable; readers never skip a durable record.
 
+mod kafka;
+mod partition;
+mod sqlite;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Result;
+use crate::{Error, Kind, Result};
+
+pub use partition::{RECORD_BYTES_MAX, partition_of};
 
 /// A record to append.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +45,19 @@ pub struct RecordRef<'a> {
     pub key: Option<&'a [u8]>,
     /// The value's bytes.
     pub value: Option<&'a [u8]>,
+}
+
+impl RecordRef<'_> {
+    /// Copies the record out of the log's buffer.
+    pub fn to_owned_record(&self) -> OwnedRecord {
+        OwnedRecord {
+            partition: self.partition,
+            offset: self.offset,
+            timestamp_ms: self.timestamp_ms,
+            key: self.key.map(<[u8]>::to_vec),
+            value: self.value.map(<[u8]>::to_vec),
+        }
+    }
 }
 
 /// A record copied out of the log.
@@ -110,8 +129,15 @@ pub trait Log: Send + Sync {
 
 /// Opens the log that `url` names: `kafka://host:port[,host:port]` or `sqlite://FILE`.
 pub fn open(url: &str) -> Result<Arc<dyn Log>> {
-    Err(crate::Error::new(
-        crate::Kind::Bug,
-        format!("`{url}`: no engine yet"),
-    ))
+    if let Some(brokers) = url.strip_prefix("kafka://") {
+        Ok(Arc::new(kafka::KafkaLog::open(
+            brokers.trim_end_matches('/'),
+        )?))
+    } else if let Some(file) = url.strip_prefix("sqlite://") {
+        Ok(Arc::new(sqlite::SqliteLog::open(file)?))
+    } else {
+        let what =
+            format!("`{url}` is no log: give kafka://HOST:PORT[,HOST:PORT] or sqlite://FILE");
+        Err(Error::new(Kind::Data, what))
+    }
 }

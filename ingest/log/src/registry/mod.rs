@@ -1,9 +1,14 @@
 //! Schema registries: which Avro schema a Confluent wire-format id stands for.
 //!
-//! Engines: [`confluent`] (`http://`, `https://`: Confluent, Apicurio, Karapace, Redpanda) and
-//! [`sqlite`] (the embedded file). Both pass `tests/registry_conformance.rs`.
+//! Engines: Confluent (`http://`, `https://`: Confluent, Apicurio, Karapace, Redpanda) and
+//! SQLite (the embedded file). Both pass `tests/registry_conformance.rs`.
 
-use crate::Result;
+mod confluent;
+mod sqlite;
+
+use std::sync::Arc;
+
+use crate::{Error, Kind, Result};
 
 /// A schema as a registry holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +37,15 @@ pub trait Registry: Send + Sync {
 }
 
 /// Opens the registry that `url` names: `http(s)://host:port[/path]` or `sqlite://FILE`.
-pub fn open(url: &str) -> Result<std::sync::Arc<dyn Registry>> {
-    Err(crate::Error::new(
-        crate::Kind::Bug,
-        format!("`{url}`: no engine yet"),
-    ))
+pub fn open(url: &str) -> Result<Arc<dyn Registry>> {
+    if url.starts_with("http://") || url.starts_with("https://") {
+        Ok(Arc::new(confluent::ConfluentRegistry::open(url)?))
+    } else if let Some(file) = url.strip_prefix("sqlite://") {
+        Ok(Arc::new(sqlite::SqliteRegistry::open(file)?))
+    } else {
+        let what = format!(
+            "`{url}` is no schema registry: give http(s)://HOST:PORT[/PATH] or sqlite://FILE"
+        );
+        Err(Error::new(Kind::Data, what))
+    }
 }

@@ -1,0 +1,452 @@
+//! The embedded log: topics as rows of the embedded file.
+//!
+//! Flows in: batches of records, one transaction each. Flows out: the same records by offset.
+//! Invariants: offsets of a partition have no holes and start at 0 (they are given inside the
+//! appending transaction); nothing is ever removed, so the lowest offset stays 0; a committed
+//! append rings every reader of the file in this process, and one in another process is seen
+//! within [`LOOK_EVERY`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+use super::partition::check_sizes;
+use super::{Log, OwnedRecord, PartitionRange, Producer, Reader, Record, RecordRef, partition_of};
+use crate::sqlite::{connect, failed};
+use crate::{Error, Kind, Result};
+
+/// How often a waiting reader looks for records that another process has appended.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS _tidemill_topics (
+        topic TEXT PRIMARY KEY, partitions INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS _tidemill_log (
+        topic TEXT NOT NULL, partition INTEGER NOT NULL, \"offset\" INTEGER NOT NULL,
+        timestamp_ms INTEGER NOT NULL, key BLOB, value BLOB,
+        PRIMARY KEY (topic, partition, \"offset\")
+    ) WITHOUT ROWID;";
+
+const NEXT: &str = "SELECT coalesce(max(\"offset\") + 1, 0) FROM _tidemill_log
+    WHERE topic = ?1 AND partition = ?2";
+const APPEND: &str = "INSERT INTO _tidemill_log VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const FROM: &str = "SELECT \"offset\", timestamp_ms, key, value FROM _tidemill_log
+    WHERE topic = ?1 AND partition = ?2 AND \"offset\" >= ?3 ORDER BY \"offset\" LIMIT ?4";
+
+/// The log in one embedded file.
+pub(super) struct SqliteLog {
+    file: String,
+    connection: Mutex<Connection>,
+    bells: Arc<Bells>,
+}
+
+impl SqliteLog {
+    pub(super) fn open(file: &str) -> Result<Self> {
+        let connection = connect(file)?;
+        connection
+            .execute_batch(TABLES)
+            .map_err(|error| failed(file, "cannot make the log's tables", error))?;
+        Ok(Self {
+            file: file.to_owned(),
+            connection: Mutex::new(connection),
+            bells: bells_of(file),
+        })
+    }
+
+    fn failed(&self, topic: &str, error: rusqlite::Error) -> Error {
+        failed(&self.file, &format!("topic `{topic}`"), error)
+    }
+}
+
+impl Log for SqliteLog {
+    fn create_topic(&self, topic: &str, partitions: u32) -> Result<()> {
+        if partitions == 0 {
+            let what = format!("topic `{topic}`: 0 partitions, it needs at least 1");
+            return Err(Error::new(Kind::Data, what));
+        }
+        locked(&self.connection)
+            .execute(
+                "INSERT OR IGNORE INTO _tidemill_topics VALUES (?1, ?2)",
+                params![topic, partitions],
+            )
+            .map_err(|error| self.failed(topic, error))?;
+        Ok(())
+    }
+
+    fn ranges(&self, topic: &str) -> Result<Vec<PartitionRange>> {
+        let connection = locked(&self.connection);
+        let read = || -> rusqlite::Result<_> {
+            let Some(partitions) = partitions_of(&connection, topic)? else {
+                return Ok(None);
+            };
+            let mut next = connection.prepare_cached(NEXT)?;
+            (0..partitions)
+                .map(|partition| {
+                    let high = next.query_row(params![topic, partition], |row| row.get(0))?;
+                    Ok(PartitionRange {
+                        partition,
+                        low: 0,
+                        high,
+                    })
+                })
+                .collect::<rusqlite::Result<Vec<_>>>()
+                .map(Some)
+        };
+        read()
+            .map_err(|error| self.failed(topic, error))?
+            .ok_or_else(|| not_there(topic, Kind::Retry))
+    }
+
+    fn producer(&self) -> Result<Box<dyn Producer>> {
+        Ok(Box::new(SqliteProducer {
+            connection: connect(&self.file)?,
+            file: self.file.clone(),
+            bells: Arc::clone(&self.bells),
+            keyless: 0,
+        }))
+    }
+
+    fn reader(&self, topic: &str, from: &[(u32, i64)]) -> Result<Box<dyn Reader>> {
+        let bell = Arc::new(Bell::default());
+        locked(&self.bells.0).push(Arc::downgrade(&bell));
+        Ok(Box::new(SqliteReader {
+            connection: connect(&self.file)?,
+            file: self.file.clone(),
+            topic: topic.to_owned(),
+            next: from.to_vec(),
+            first: 0,
+            checked: false,
+            bell,
+            _bells: Arc::clone(&self.bells),
+        }))
+    }
+
+    fn tail(&self, topic: &str, count: u32) -> Result<Vec<OwnedRecord>> {
+        let ranges = self.ranges(topic)?;
+        let mut records = Vec::new();
+        for range in ranges {
+            let from = range.high.saturating_sub(i64::from(count));
+            let connection = locked(&self.connection);
+            let mut collect = |record: RecordRef<'_>| records.push(record.to_owned_record());
+            read_from(
+                &connection,
+                topic,
+                (range.partition, from),
+                count as usize,
+                &mut collect,
+            )
+            .map_err(|error| self.failed(topic, error))?;
+        }
+        Ok(records)
+    }
+}
+
+struct SqliteProducer {
+    connection: Connection,
+    file: String,
+    bells: Arc<Bells>,
+    /// Counts records without a key, which go to the partitions in turn.
+    keyless: u32,
+}
+
+impl Producer for SqliteProducer {
+    fn append(&mut self, records: &[Record]) -> Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        check_sizes(records)?;
+        append_all(&mut self.connection, &mut self.keyless, records).map_err(
+            |error| match error {
+                AppendError::Refused(error) => error,
+                AppendError::File(error) => failed(&self.file, "cannot append to the log", error),
+            },
+        )?;
+        self.bells.ring();
+        Ok(())
+    }
+}
+
+/// Why an append did not happen; one transaction holds it all, so nothing of it was written.
+enum AppendError {
+    Refused(Error),
+    File(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for AppendError {
+    fn from(error: rusqlite::Error) -> Self {
+        AppendError::File(error)
+    }
+}
+
+fn append_all(
+    connection: &mut Connection,
+    keyless: &mut u32,
+    records: &[Record],
+) -> std::result::Result<(), AppendError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    {
+        let mut next = transaction.prepare_cached(NEXT)?;
+        let mut append = transaction.prepare_cached(APPEND)?;
+        let mut topics: HashMap<&str, (u32, HashMap<u32, i64>)> = HashMap::new();
+        for record in records {
+            let topic = record.topic.as_str();
+            if !topics.contains_key(topic) {
+                let partitions = partitions_of(&transaction, topic)?
+                    .ok_or_else(|| AppendError::Refused(not_there(topic, Kind::Retry)))?;
+                topics.insert(topic, (partitions, HashMap::new()));
+            }
+            let Some((partitions, offsets)) = topics.get_mut(topic) else {
+                continue;
+            };
+            let partition = match (record.partition, &record.key) {
+                (Some(partition), _) if partition < *partitions => partition,
+                (Some(partition), _) => {
+                    let what = format!("topic `{topic}`: partition {partition} of {partitions}");
+                    return Err(AppendError::Refused(Error::new(Kind::Data, what)));
+                }
+                (None, Some(key)) => partition_of(key, *partitions),
+                (None, None) => {
+                    *keyless = keyless.wrapping_add(1);
+                    *keyless % *partitions
+                }
+            };
+            let offset = match offsets.get(&partition) {
+                Some(offset) => *offset,
+                None => next.query_row(params![topic, partition], |row| row.get(0))?,
+            };
+            let (key, value) = (record.key.as_deref(), record.value.as_deref());
+            append.execute(params![
+                topic,
+                partition,
+                offset,
+                record.timestamp_ms,
+                key,
+                value
+            ])?;
+            offsets.insert(partition, offset + 1);
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+struct SqliteReader {
+    connection: Connection,
+    file: String,
+    topic: String,
+    /// The assigned partitions and the offset to read next in each.
+    next: Vec<(u32, i64)>,
+    /// The partition that the next poll begins with, so that none starves.
+    first: usize,
+    /// Whether the offsets were found to be in range; they stay so.
+    checked: bool,
+    bell: Arc<Bell>,
+    /// Keeps the file's bells, this reader's among them, the ones that every producer rings.
+    _bells: Arc<Bells>,
+}
+
+impl Reader for SqliteReader {
+    fn poll(
+        &mut self,
+        max: usize,
+        wait: Duration,
+        each: &mut dyn FnMut(RecordRef<'_>),
+    ) -> Result<usize> {
+        if !self.checked {
+            self.check()?;
+        }
+        let deadline = Instant::now() + wait;
+        loop {
+            // Taken before the look, so that an append between look and wait ends the wait.
+            let rung = self.bell.rung();
+            let seen = self.data_version()?;
+            let count = self.read(max, each)?;
+            let now = Instant::now();
+            if count > 0 || now >= deadline {
+                return Ok(count);
+            }
+            self.wait_for_news(rung, seen, deadline)?;
+        }
+    }
+
+    fn on_arrival(&mut self, wake: Arc<dyn Fn() + Send + Sync>) {
+        *locked(&self.bell.wake) = Some(wake);
+    }
+}
+
+impl SqliteReader {
+    fn check(&mut self) -> Result<()> {
+        let error = |error| failed(&self.file, &format!("topic `{}`", self.topic), error);
+        let partitions = partitions_of(&self.connection, &self.topic)
+            .map_err(error)?
+            .ok_or_else(|| not_there(&self.topic, Kind::Data))?;
+        for &(partition, offset) in &self.next {
+            let high: i64 = self
+                .connection
+                .query_row(NEXT, params![self.topic, partition], |row| row.get(0))
+                .map_err(error)?;
+            if partition >= partitions || offset < 0 || offset > high {
+                let what = format!(
+                    "topic `{}`: no offset {offset} in partition {partition}; the topic has \
+                     {partitions} partitions and this one holds the offsets from 0 to {high}",
+                    self.topic
+                );
+                return Err(Error::new(Kind::Data, what));
+            }
+        }
+        self.checked = true;
+        Ok(())
+    }
+
+    /// Changes whenever another connection has committed.
+    fn data_version(&self) -> Result<i64> {
+        self.connection
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut pragma| pragma.query_row([], |row| row.get(0)))
+            .map_err(|error| failed(&self.file, "cannot look for news", error))
+    }
+
+    /// Waits until something was committed since `rung` and `seen` were taken, or the deadline.
+    fn wait_for_news(&self, rung: u64, seen: i64, deadline: Instant) -> Result<()> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let news = self.bell.wait(rung, left.min(LOOK_EVERY));
+            if news || left.is_zero() || self.data_version()? != seen {
+                return Ok(());
+            }
+        }
+    }
+
+    fn read(&mut self, max: usize, each: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize> {
+        let mut count = 0;
+        for at in 0..self.next.len() {
+            let at = (self.first + at) % self.next.len();
+            let Some(next) = self.next.get_mut(at).filter(|_| count < max) else {
+                break;
+            };
+            let (read, offset) = read_from(&self.connection, &self.topic, *next, max - count, each)
+                .map_err(|error| failed(&self.file, &format!("topic `{}`", self.topic), error))?;
+            count += read;
+            next.1 = offset;
+        }
+        self.first = self.first.wrapping_add(1);
+        Ok(count)
+    }
+}
+
+/// Reads up to `max` records of one partition; how many there were, and the offset to go on from.
+fn read_from(
+    connection: &Connection,
+    topic: &str,
+    (partition, mut offset): (u32, i64),
+    max: usize,
+    each: &mut dyn FnMut(RecordRef<'_>),
+) -> rusqlite::Result<(usize, i64)> {
+    let mut statement = connection.prepare_cached(FROM)?;
+    let limit = i64::try_from(max).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![topic, partition, offset, limit])?;
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        let record = RecordRef {
+            partition,
+            offset: row.get(0)?,
+            timestamp_ms: row.get(1)?,
+            key: row.get_ref(2)?.as_blob_or_null()?,
+            value: row.get_ref(3)?.as_blob_or_null()?,
+        };
+        offset = record.offset + 1;
+        count += 1;
+        each(record);
+    }
+    Ok((count, offset))
+}
+
+fn partitions_of(connection: &Connection, topic: &str) -> rusqlite::Result<Option<u32>> {
+    connection
+        .prepare_cached("SELECT partitions FROM _tidemill_topics WHERE topic = ?1")?
+        .query_row([topic], |row| row.get(0))
+        .optional()
+}
+
+fn not_there(topic: &str, kind: Kind) -> Error {
+    Error::new(
+        kind,
+        format!("topic `{topic}` is not there; whoever writes it creates it"),
+    )
+}
+
+/// What an append rings for one reader.
+#[derive(Default)]
+struct Bell {
+    count: Mutex<u64>,
+    changed: Condvar,
+    wake: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
+}
+
+impl Bell {
+    fn rung(&self) -> u64 {
+        *locked(&self.count)
+    }
+
+    fn ring(&self) {
+        *locked(&self.count) += 1;
+        self.changed.notify_all();
+        let wake = locked(&self.wake).clone();
+        if let Some(wake) = wake {
+            wake();
+        }
+    }
+
+    /// Whether it rang after `rung` was taken, at once or within `wait`.
+    fn wait(&self, rung: u64, wait: Duration) -> bool {
+        let (count, _) = self
+            .changed
+            .wait_timeout_while(locked(&self.count), wait, |count| *count == rung)
+            .unwrap_or_else(PoisonError::into_inner);
+        *count != rung
+    }
+}
+
+/// The bells of one file's readers in this process.
+#[derive(Default)]
+struct Bells(Mutex<Vec<Weak<Bell>>>);
+
+impl Bells {
+    fn ring(&self) {
+        let mut ringing = Vec::new();
+        locked(&self.0).retain(|bell| match bell.upgrade() {
+            Some(bell) => {
+                ringing.push(bell);
+                true
+            }
+            None => false,
+        });
+        // Rung outside the lock: a callback may open or drop a reader.
+        for bell in ringing {
+            bell.ring();
+        }
+    }
+}
+
+/// One set of bells for a file however often, and under whatever path, it is opened.
+fn bells_of(file: &str) -> Arc<Bells> {
+    static FILES: Mutex<Option<HashMap<std::path::PathBuf, Weak<Bells>>>> = Mutex::new(None);
+    let path = std::fs::canonicalize(file).unwrap_or_else(|_| file.into());
+    let mut files = locked(&FILES);
+    let files = files.get_or_insert_default();
+    files.retain(|_, bells| bells.strong_count() > 0);
+    if let Some(bells) = files.get(&path).and_then(Weak::upgrade) {
+        return bells;
+    }
+    let bells = Arc::new(Bells::default());
+    files.insert(path, Arc::downgrade(&bells));
+    bells
+}
+
+/// Locks, also after another thread panicked: what these locks guard is whole at every moment.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,209 @@
+//! A registry that speaks Confluent's REST API: Confluent, Apicurio (its path `/apis/ccompat/v7`),
+//! Karapace, Redpanda.
+//!
+//! What an id stands for never changes, so it is asked once. Whether a new version is compatible
+//! is decided by the registry's own configuration. Calls block: not for use inside an async task.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::Url;
+use reqwest::blocking::{Client, RequestBuilder};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::{Registered, Registry};
+use crate::{Error, Kind, Result};
+
+/// How long one answer may take.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// A client of one registry.
+pub(super) struct ConfluentRegistry {
+    base: Url,
+    /// The URL without its password, for errors.
+    shown: String,
+    client: Client,
+    by_id: Mutex<HashMap<u32, String>>,
+}
+
+/// A version as the registry answers it.
+#[derive(Deserialize)]
+struct Version {
+    id: u32,
+    version: u32,
+    schema: String,
+}
+
+impl From<Version> for Registered {
+    fn from(it: Version) -> Self {
+        Self {
+            id: it.id,
+            version: it.version,
+            schema: it.schema,
+        }
+    }
+}
+
+impl ConfluentRegistry {
+    pub(super) fn open(url: &str) -> Result<Self> {
+        let base: Url = url.parse().map_err(|error| {
+            let what = "the registry's URL is not one: give http(s)://HOST:PORT[/PATH]";
+            Error::with_source(Kind::Data, what, format!("{error}"))
+        })?;
+        let shown = format!(
+            "registry {}{}",
+            base.host_str().unwrap_or_default(),
+            base.port()
+                .map_or_else(String::new, |port| format!(":{port}")),
+        );
+        // An error says that one is installed already, which serves as well.
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        let client = Client::builder()
+            .timeout(ANSWER_WAIT)
+            .build()
+            .map_err(|error| Error::with_source(Kind::Data, "cannot make an HTTP client", error))?;
+        Ok(Self {
+            base,
+            shown,
+            client,
+            by_id: Mutex::default(),
+        })
+    }
+
+    /// The URL below the base with these path segments, each escaped.
+    fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        url
+    }
+
+    /// Sends a request; none when the registry answers that there is no such thing.
+    fn send<T: DeserializeOwned>(&self, about: &str, request: RequestBuilder) -> Result<Option<T>> {
+        let away = |error: reqwest::Error| {
+            let what = format!("{}: {about}: no answer", self.shown);
+            Error::with_source(Kind::Retry, what, error.without_url())
+        };
+        let request = request.header("Accept", "application/vnd.schemaregistry.v1+json, */*");
+        let answer = request.send().map_err(away)?;
+        let status = answer.status();
+        if status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let text = answer.text().map_err(away)?;
+        if !status.is_success() {
+            let passes = status.is_server_error()
+                || matches!(
+                    status,
+                    StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
+                );
+            let kind = if passes { Kind::Retry } else { Kind::Data };
+            let what = format!("{}: {about}: {status}: {}", self.shown, reason(&text));
+            return Err(Error::new(kind, what));
+        }
+        serde_json::from_str(&text).map(Some).map_err(|error| {
+            let start: String = text.chars().take(80).collect();
+            let what = format!("{}: {about}: not a registry's answer: {start}", self.shown);
+            Error::with_source(Kind::Data, what, error)
+        })
+    }
+
+    fn remember(&self, registered: &Registered) {
+        self.known()
+            .entry(registered.id)
+            .or_insert_with(|| registered.schema.clone());
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<u32, String>> {
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The registry's own words for a refusal.
+fn reason(text: &str) -> String {
+    #[derive(Deserialize)]
+    struct Refusal {
+        message: String,
+    }
+    match serde_json::from_str::<Refusal>(text) {
+        Ok(refusal) => refusal.message,
+        Err(_) => text.chars().take(400).collect(),
+    }
+}
+
+impl Registry for ConfluentRegistry {
+    fn register(&self, subject: &str, schema: &str) -> Result<Registered> {
+        #[derive(Deserialize)]
+        struct Id {
+            id: u32,
+        }
+        let about = format!("subject `{subject}`");
+        let body = json!({ "schema": schema });
+        let not_there = || Error::new(Kind::Data, format!("{}: {about}: not found", self.shown));
+        let post = self
+            .client
+            .post(self.url(&["subjects", subject, "versions"]))
+            .json(&body);
+        let id: Id = self.send(&about, post)?.ok_or_else(not_there)?;
+        let find = self
+            .client
+            .post(self.url(&["subjects", subject]))
+            .json(&body);
+        let found: Version = self.send(&about, find)?.ok_or_else(not_there)?;
+        let registered = Registered {
+            id: id.id,
+            version: found.version,
+            schema: schema.to_owned(),
+        };
+        self.remember(&registered);
+        Ok(registered)
+    }
+
+    fn by_id(&self, id: u32) -> Result<Option<String>> {
+        #[derive(Deserialize)]
+        struct Text {
+            schema: String,
+        }
+        if let Some(schema) = self.known().get(&id) {
+            return Ok(Some(schema.clone()));
+        }
+        let get = self
+            .client
+            .get(self.url(&["schemas", "ids", &id.to_string()]));
+        let text: Option<Text> = self.send(&format!("schema {id}"), get)?;
+        if let Some(text) = &text {
+            self.known().insert(id, text.schema.clone());
+        }
+        Ok(text.map(|text| text.schema))
+    }
+
+    fn versions(&self, subject: &str) -> Result<Vec<Registered>> {
+        let about = format!("subject `{subject}`");
+        let list = self
+            .client
+            .get(self.url(&["subjects", subject, "versions"]));
+        let numbers: Vec<u32> = self.send(&about, list)?.unwrap_or_default();
+        let mut versions = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            let url = self.url(&["subjects", subject, "versions", &number.to_string()]);
+            // One that was deleted meanwhile is left out.
+            if let Some(version) = self.send::<Version>(&about, self.client.get(url))? {
+                versions.push(version.into());
+            }
+        }
+        Ok(versions)
+    }
+
+    fn latest(&self, subject: &str) -> Result<Option<Registered>> {
+        let url = self.url(&["subjects", subject, "versions", "latest"]);
+        let latest = self.send::<Version>(&format!("subject `{subject}`"), self.client.get(url))?;
+        Ok(latest.map(Registered::from))
+    }
+}

@@ -1,0 +1,141 @@
+//! The embedded registry: schemas as rows of the embedded file.
+//!
+//! Ids are given in order of registration over all subjects; the same text under a subject is
+//! registered once. Compatibility is BACKWARD, as Confluent's default is: a reader with the new
+//! schema must be able to read what the newest one before it wrote.
+
+use std::sync::{Mutex, PoisonError};
+
+use apache_avro::Schema;
+use apache_avro::schema_compatibility::SchemaCompatibility;
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+
+use super::{Registered, Registry};
+use crate::sqlite::{connect, failed};
+use crate::{Error, Kind, Result};
+
+const TABLE: &str = "
+    CREATE TABLE IF NOT EXISTS _tidemill_schemas (
+        id INTEGER PRIMARY KEY, subject TEXT NOT NULL, version INTEGER NOT NULL,
+        schema TEXT NOT NULL, UNIQUE (subject, version)
+    );";
+const VERSIONS: &str =
+    "SELECT id, version, schema FROM _tidemill_schemas WHERE subject = ?1 ORDER BY version";
+
+/// The registry in one embedded file.
+pub(super) struct SqliteRegistry {
+    file: String,
+    connection: Mutex<Connection>,
+}
+
+impl SqliteRegistry {
+    pub(super) fn open(file: &str) -> Result<Self> {
+        let connection = connect(file)?;
+        connection
+            .execute_batch(TABLE)
+            .map_err(|error| failed(file, "cannot make the registry's table", error))?;
+        Ok(Self {
+            file: file.to_owned(),
+            connection: Mutex::new(connection),
+        })
+    }
+
+    fn with<T>(
+        &self,
+        doing: &str,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let mut connection = self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        work(&mut connection).map_err(|error| failed(&self.file, doing, error))
+    }
+}
+
+impl Registry for SqliteRegistry {
+    fn register(&self, subject: &str, schema: &str) -> Result<Registered> {
+        let parsed = parse(subject, schema)?;
+        self.with("cannot register a schema", |connection| {
+            // Immediate: nobody else registers between the check and the insert.
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let known = all_versions(&transaction, subject)?;
+            if let Some(same) = known.iter().find(|it| it.schema == schema) {
+                return Ok(Ok(same.clone()));
+            }
+            let newest = known.last();
+            if let Some(Err(refused)) = newest.map(|newest| check(subject, newest, &parsed)) {
+                return Ok(Err(refused));
+            }
+            let version = newest.map_or(1, |newest| newest.version + 1);
+            let id = transaction.query_row(
+                "INSERT INTO _tidemill_schemas (subject, version, schema) VALUES (?1, ?2, ?3)
+                 RETURNING id",
+                params![subject, version, schema],
+                |row| row.get(0),
+            )?;
+            transaction.commit()?;
+            Ok(Ok(Registered {
+                id,
+                version,
+                schema: schema.to_owned(),
+            }))
+        })?
+    }
+
+    fn by_id(&self, id: u32) -> Result<Option<String>> {
+        self.with("cannot read a schema", |connection| {
+            connection
+                .prepare_cached("SELECT schema FROM _tidemill_schemas WHERE id = ?1")?
+                .query_row([id], |row| row.get(0))
+                .optional()
+        })
+    }
+
+    fn versions(&self, subject: &str) -> Result<Vec<Registered>> {
+        self.with("cannot read a subject", |connection| {
+            all_versions(connection, subject)
+        })
+    }
+}
+
+fn all_versions(connection: &Connection, subject: &str) -> rusqlite::Result<Vec<Registered>> {
+    let registered = |row: &Row<'_>| {
+        Ok(Registered {
+            id: row.get(0)?,
+            version: row.get(1)?,
+            schema: row.get(2)?,
+        })
+    };
+    connection
+        .prepare_cached(VERSIONS)?
+        .query_map([subject], registered)?
+        .collect()
+}
+
+/// Whether a reader with the new schema can read everything that the newest one wrote.
+fn check(subject: &str, newest: &Registered, schema: &Schema) -> Result<()> {
+    let written = parse(subject, &newest.schema)?;
+    let refused = |reason: String| {
+        let what = format!(
+            "subject `{subject}`: the new schema cannot read what version {} wrote: {reason}",
+            newest.version
+        );
+        Error::new(Kind::Data, what)
+    };
+    match SchemaCompatibility::can_read(&written, schema) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(refused(error.to_string())),
+    }
+}
+
+fn parse(subject: &str, schema: &str) -> Result<Schema> {
+    Schema::parse_str(schema).map_err(|error| {
+        Error::with_source(
+            Kind::Data,
+            format!("subject `{subject}`: not an Avro schema"),
+            error,
+        )
+    })
+}
