@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::seams as plan;
 use anyhow::anyhow;
-use tidemill_dataflow::plan::{self, ir::Job};
+use tidemill_dataflow::plan::ir::Job;
 use tidemill_ingest::config::Pipeline as Ingest;
 use tidemill_log::registry::{self, Registry};
 
@@ -58,13 +59,19 @@ pub(crate) fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
     let connections = Connections::resolve(&args.connections, folder.path())?;
     let ingest = folder.ingest_if_any()?;
     let Some(job) = compile(&folder, &connections, ingest.as_ref())? else {
-        return Err(anyhow!("{} has no views.sql to explain", folder.path().display()));
+        return Err(anyhow!(
+            "{} has no views.sql to explain",
+            folder.path().display()
+        ));
     };
     if let Some(view) = &args.view
         && !job.views.iter().any(|known| known.name == *view)
     {
         let known: Vec<&str> = job.views.iter().map(|view| view.name.as_str()).collect();
-        return Err(anyhow!("there is no view `{view}`; there are {}", known.join(", ")));
+        return Err(anyhow!(
+            "there is no view `{view}`; there are {}",
+            known.join(", ")
+        ));
     }
     output::line(plan::explain(&job, args.view.as_deref()).trim_end());
     Ok(())

@@ -28,22 +28,52 @@ const JOURNAL: &str = "./tidemill-journal";
 #[command(next_help_heading = "Connections (flag, else environment, else tidemill.toml)")]
 pub(crate) struct ConnectionArgs {
     /// The database that users land in: postgres://user@host/db, or as psql takes it
-    #[arg(long, value_name = "URL", env = "TIDEMILL_POSTGRES", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TIDEMILL_POSTGRES",
+        hide_env_values = true
+    )]
     pub(crate) postgres: Option<String>,
     /// Kafka's brokers: host:port[,host:port]
-    #[arg(long, value_name = "BROKERS", env = "TIDEMILL_KAFKA", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "BROKERS",
+        env = "TIDEMILL_KAFKA",
+        hide_env_values = true
+    )]
     pub(crate) kafka: Option<String>,
     /// The schema registry: http://host:port[/path]
-    #[arg(long, value_name = "URL", env = "TIDEMILL_REGISTRY", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TIDEMILL_REGISTRY",
+        hide_env_values = true
+    )]
     pub(crate) registry: Option<String>,
     /// Cassandra: host[:port][,host][/keyspace]; the keyspace is `tidemill` unless given
-    #[arg(long, value_name = "HOSTS", env = "TIDEMILL_CASSANDRA", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "HOSTS",
+        env = "TIDEMILL_CASSANDRA",
+        hide_env_values = true
+    )]
     pub(crate) cassandra: Option<String>,
     /// The SQLite file for everything that is not given above [default: tidemill.sqlite]
-    #[arg(long, value_name = "FILE", env = "TIDEMILL_DATA", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TIDEMILL_DATA",
+        hide_env_values = true
+    )]
     pub(crate) data: Option<String>,
     /// Where epochs are bound [default: the SQLite file, with Cassandra ./tidemill-journal]
-    #[arg(long, value_name = "URL", env = "TIDEMILL_JOURNAL", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TIDEMILL_JOURNAL",
+        hide_env_values = true
+    )]
     pub(crate) journal: Option<String>,
 }
 
@@ -100,12 +130,32 @@ impl Connections {
             said(name, arg, in_file, found.as_ref())
         };
         let all = [
-            say("postgres", &args.postgres, file.and_then(|file| file.postgres.as_ref())),
-            say("kafka", &args.kafka, file.and_then(|file| file.kafka.as_ref())),
-            say("registry", &args.registry, file.and_then(|file| file.registry.as_ref())),
-            say("cassandra", &args.cassandra, file.and_then(|file| file.cassandra.as_ref())),
+            say(
+                "postgres",
+                &args.postgres,
+                file.and_then(|file| file.postgres.as_ref()),
+            ),
+            say(
+                "kafka",
+                &args.kafka,
+                file.and_then(|file| file.kafka.as_ref()),
+            ),
+            say(
+                "registry",
+                &args.registry,
+                file.and_then(|file| file.registry.as_ref()),
+            ),
+            say(
+                "cassandra",
+                &args.cassandra,
+                file.and_then(|file| file.cassandra.as_ref()),
+            ),
             say("data", &args.data, file.and_then(|file| file.data.as_ref())),
-            say("journal", &args.journal, file.and_then(|file| file.journal.as_ref())),
+            say(
+                "journal",
+                &args.journal,
+                file.and_then(|file| file.journal.as_ref()),
+            ),
         ];
         redact::remember(all.iter().flatten().map(|said| said.value.as_str()));
         let [postgres, kafka, registry, cassandra, data, journal] = all;
@@ -115,8 +165,11 @@ impl Connections {
         let sink = engine(cassandra, urls::cassandra, &embedded)?;
         // Bindings must be as durable as what was written under them, so they are in the embedded
         // file only when the views are there as well.
-        let journal_default =
-            if sink.starts_with("sqlite://") { &sink } else { &format!("file://{JOURNAL}") };
+        let journal_default = if sink.starts_with("sqlite://") {
+            &sink
+        } else {
+            &format!("file://{JOURNAL}")
+        };
         Ok(Self {
             database: engine(postgres, urls::postgres, &embedded)?,
             log: engine(kafka, urls::kafka, &embedded)?,
@@ -146,7 +199,12 @@ fn engine(
     match said {
         None => Ok(default.to_owned()),
         Some(said) => parse(&said.value).map_err(|why| {
-            Usage(format!("{}: `{}`: {why}", said.place, redact::url(&said.value))).into()
+            Usage(format!(
+                "{}: `{}`: {why}",
+                said.place,
+                redact::url(&said.value)
+            ))
+            .into()
         }),
     }
 }
@@ -162,13 +220,26 @@ fn said(
         // The argument parser has merged the environment into the flag; tell them apart again.
         let variable = format!("TIDEMILL_{}", name.to_ascii_uppercase());
         let from_variable = std::env::var(&variable).is_ok_and(|value| &value == arg);
-        let place = if from_variable { variable } else { format!("--{name}") };
-        return Some(Said { value: arg.trim().to_owned(), place });
+        let place = if from_variable {
+            variable
+        } else {
+            format!("--{name}")
+        };
+        return Some(Said {
+            value: arg.trim().to_owned(),
+            place,
+        });
     }
     let (value, found) = in_file.zip(found)?;
     let (line, column) = place_of(&found.text, value.span().start);
-    let place = format!("{}:{line}:{column}: connections.{name}", found.path.display());
-    Some(Said { value: value.get_ref().trim().to_owned(), place })
+    let place = format!(
+        "{}:{line}:{column}: connections.{name}",
+        found.path.display()
+    );
+    Some(Said {
+        value: value.get_ref().trim().to_owned(),
+        place,
+    })
 }
 
 fn read(folder: &Path) -> anyhow::Result<Option<Found>> {
@@ -185,7 +256,11 @@ fn read(folder: &Path) -> anyhow::Result<Option<Found>> {
             // The message alone: the error's own text quotes the line, password and all.
             anyhow::anyhow!("{}:{line}:{column}: {}", path.display(), error.message())
         })?;
-        return Ok(Some(Found { path, text, connections: file.connections }));
+        return Ok(Some(Found {
+            path,
+            text,
+            connections: file.connections,
+        }));
     }
     Ok(None)
 }
@@ -194,7 +269,11 @@ fn read(folder: &Path) -> anyhow::Result<Option<Found>> {
 fn place_of(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().map_or(0, |tail| tail.chars().count()) + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .map_or(0, |tail| tail.chars().count())
+        + 1;
     (line, column)
 }
 
@@ -214,7 +293,13 @@ mod tests {
     fn nothing_given_is_one_file() {
         let folder = tempfile::tempdir().unwrap();
         let all = Connections::resolve(&args(None, None), folder.path()).unwrap();
-        for url in [&all.database, &all.log, &all.registry, &all.sink, &all.journal] {
+        for url in [
+            &all.database,
+            &all.log,
+            &all.registry,
+            &all.sink,
+            &all.journal,
+        ] {
             assert_eq!(url, "sqlite://tidemill.sqlite");
         }
     }
@@ -240,10 +325,16 @@ mod tests {
         std::fs::write(&file, "[connections]\nkafak = 'b'\n").unwrap();
         let error = Connections::resolve(&args(None, None), folder.path()).unwrap_err();
         let said = error.to_string();
-        assert!(said.contains("tidemill.toml:2:1: unknown field `kafak`"), "{said}");
+        assert!(
+            said.contains("tidemill.toml:2:1: unknown field `kafak`"),
+            "{said}"
+        );
         std::fs::write(&file, "[connections]\n\nkafka = 'http://b'\n").unwrap();
         let error = Connections::resolve(&args(None, None), folder.path()).unwrap_err();
         let said = error.to_string();
-        assert!(said.contains("tidemill.toml:3:9: connections.kafka: `http://b`"), "{said}");
+        assert!(
+            said.contains("tidemill.toml:3:9: connections.kafka: `http://b`"),
+            "{said}"
+        );
     }
 }

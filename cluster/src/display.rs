@@ -72,7 +72,14 @@ impl Display {
     fn frame(&mut self, phase: Option<String>, top: Vec<String>) -> Frame {
         let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
         let (ingest, job) = (&self.ingest_stats, &self.job_stats);
-        let frame = self.gauge.frame(self.started.elapsed(), now_ms, ingest, job);
-        Frame { job: self.job.clone(), phase, top, ..frame }
+        let frame = self
+            .gauge
+            .frame(self.started.elapsed(), now_ms, ingest, job);
+        Frame {
+            job: self.job.clone(),
+            phase,
+            top,
+            ..frame
+        }
     }
 }

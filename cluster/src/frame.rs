@@ -63,15 +63,26 @@ impl Gauge {
         ingest: &stats::Stats,
         job: &job::Stats,
     ) -> Frame {
-        let totals = [&ingest.fetched, &ingest.landed, &ingest.captured, &ingest.published]
-            .map(|counter| counter.load(Relaxed));
+        let totals = [
+            &ingest.fetched,
+            &ingest.landed,
+            &ingest.captured,
+            &ingest.published,
+        ]
+        .map(|counter| counter.load(Relaxed));
         let (durable, bound) = (job.durable.load(Relaxed), job.bound.load(Relaxed));
         if durable >= bound {
             self.caught_up_ms = now_ms;
         }
         let dead_letters = ingest.dead_letters.load(Relaxed) + job.dead_letters.load(Relaxed);
-        let histogram = job.freshness_ms.lock().unwrap_or_else(PoisonError::into_inner);
-        let quantiles = (histogram.value_at_quantile(0.5), histogram.value_at_quantile(0.99));
+        let histogram = job
+            .freshness_ms
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let quantiles = (
+            histogram.value_at_quantile(0.5),
+            histogram.value_at_quantile(0.99),
+        );
         let freshness_ms = (!histogram.is_empty()).then_some(quantiles);
         drop(histogram);
         Frame {
@@ -80,7 +91,11 @@ impl Gauge {
             epoch: durable,
             // An idle job has old epochs and no lag: only what waits counts.
             lag_ms: now_ms.saturating_sub(durable.max(self.caught_up_ms)),
-            views: job.views.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            views: job
+                .views
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
             freshness_ms,
             dead_letters,
             ..Frame::default()
@@ -113,10 +128,18 @@ impl Frame {
             .iter()
             .zip(&self.stages)
             .map(|(name, counter)| {
-                format!("{name} {} ({:.0}/s)", grouped(counter.total), counter.per_second)
+                format!(
+                    "{name} {} ({:.0}/s)",
+                    grouped(counter.total),
+                    counter.per_second
+                )
             })
             .collect();
-        let phase = self.phase.as_ref().map(|phase| format!("  {phase}")).unwrap_or_default();
+        let phase = self
+            .phase
+            .as_ref()
+            .map(|phase| format!("  {phase}"))
+            .unwrap_or_default();
         let mut lines = vec![
             String::new(),
             format!("{}  {}{phase}", self.job, clock(self.elapsed)),
@@ -129,10 +152,18 @@ impl Frame {
                 grouped(self.dead_letters)
             ),
         ];
-        let width = self.views.keys().map(|name| name.chars().count()).max().unwrap_or(0);
+        let width = self
+            .views
+            .keys()
+            .map(|name| name.chars().count())
+            .max()
+            .unwrap_or(0);
         for (name, view) in &self.views {
             let rows = grouped(u64::try_from(view.rows).unwrap_or(0));
-            lines.push(format!("  {name:<width$} {rows:>9} rows{}", conflicts(view)));
+            lines.push(format!(
+                "  {name:<width$} {rows:>9} rows{}",
+                conflicts(view)
+            ));
         }
         if !self.top.is_empty() {
             lines.push(String::new());
@@ -146,7 +177,10 @@ impl Frame {
         let mut parts = vec![clock(self.elapsed)];
         parts.extend(self.phase.clone());
         let [fetched, landed, captured, published] = self.stages.map(|stage| stage.total);
-        parts.push(format!("fetched {fetched} ({:.0}/s)", self.stages[0].per_second));
+        parts.push(format!(
+            "fetched {fetched} ({:.0}/s)",
+            self.stages[0].per_second
+        ));
         parts.push(format!("landed {landed}"));
         parts.push(format!("captured {captured}"));
         parts.push(format!("published {published}"));
@@ -187,12 +221,21 @@ fn conflicts(view: &job::ViewStats) -> String {
 /// `00:01:05`.
 fn clock(elapsed: Duration) -> String {
     let seconds = elapsed.as_secs();
-    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    format!(
+        "{:02}:{:02}:{:02}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
 }
 
 /// Milliseconds while they are readable, then seconds.
 fn millis(ms: u64) -> String {
-    if ms < 10_000 { format!("{ms} ms") } else { format!("{} s", grouped(ms / 1000)) }
+    if ms < 10_000 {
+        format!("{ms} ms")
+    } else {
+        format!("{} s", grouped(ms / 1000))
+    }
 }
 
 #[cfg(test)]
@@ -208,7 +251,10 @@ mod tests {
         job.bound.store(1_795_347_245_124, Relaxed);
         job.durable.store(1_795_347_245_123, Relaxed);
         job.freshness_ms.lock().unwrap().record(12).unwrap();
-        let view = job::ViewStats { rows: 1500, conflicts: 0 };
+        let view = job::ViewStats {
+            rows: 1500,
+            conflicts: 0,
+        };
         job.views.lock().unwrap().insert("by_country".into(), view);
         gauge.frame(Duration::from_secs(10), 1_795_347_245_130, &stats, &job)
     }
@@ -231,8 +277,16 @@ mod tests {
         frame.top = vec!["by_country".into()];
         let block = frame.block();
         assert_eq!(block[1], "users  00:00:10  replaying");
-        assert!(block[2].starts_with("  fetched 1,500 (1500/s) → landed 0 (0/s)"), "{}", block[2]);
-        assert!(block[3].contains("epoch 2026-11-22T11:34:05.123Z (1795347245123)"), "{}", block[3]);
+        assert!(
+            block[2].starts_with("  fetched 1,500 (1500/s) → landed 0 (0/s)"),
+            "{}",
+            block[2]
+        );
+        assert!(
+            block[3].contains("epoch 2026-11-22T11:34:05.123Z (1795347245123)"),
+            "{}",
+            block[3]
+        );
         assert_eq!(block[4], "  by_country     1,500 rows");
         assert_eq!(block.last().unwrap(), "by_country");
         assert!(block.iter().all(|line| !line.contains('\x1b')));

@@ -53,14 +53,19 @@ impl HostArgs {
         };
         let (n, p) = (processes, self.process);
         if p >= n {
-            let why = format!("-p {p}: there are {n} processes, numbered from 0 to {}", n - 1);
+            let why = format!(
+                "-p {p}: there are {n} processes, numbered from 0 to {}",
+                n - 1
+            );
             return Err(Usage(why).into());
         }
         if processes == 1 {
             return Ok(Workers::Threads(self.workers));
         }
         let mut addresses = listed.unwrap_or_else(|| {
-            (0..processes).map(|index| format!("localhost:{}", PORT_BASE + index)).collect()
+            (0..processes)
+                .map(|index| format!("localhost:{}", PORT_BASE + index))
+                .collect()
         });
         if addresses.len() < processes {
             let why = format!("-n {n}: the host list has only {} lines", addresses.len());
@@ -68,27 +73,41 @@ impl HostArgs {
         }
         addresses.truncate(processes);
         for address in &addresses {
-            let port = address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+            let port = address
+                .rsplit_once(':')
+                .map(|(_, port)| port.parse::<u16>());
             if !matches!(port, Some(Ok(_))) {
                 let why = format!("host list: `{address}` is not host:port, as in node1:2101");
                 return Err(Usage(why).into());
             }
         }
-        Ok(Workers::Cluster { threads: self.workers, process: self.process, addresses })
+        Ok(Workers::Cluster {
+            threads: self.workers,
+            process: self.process,
+            addresses,
+        })
     }
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<String>> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read the host file {}", file.display()))?;
-    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-    Ok(lines.filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    let lines = text
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default().trim());
+    Ok(lines
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect())
 }
 
 /// Refuses early, and by name, an address of ours that somebody else listens on: timely itself
 /// would only say so after the other processes are there.
 pub(crate) fn check_own_port(workers: &Workers) -> anyhow::Result<()> {
-    let Workers::Cluster { process, addresses, .. } = workers else {
+    let Workers::Cluster {
+        process, addresses, ..
+    } = workers
+    else {
         return Ok(());
     };
     let Some(address) = addresses.get(*process) else {
@@ -107,24 +126,44 @@ mod tests {
     use super::*;
 
     fn args() -> HostArgs {
-        HostArgs { workers: 2, processes: None, process: 0, hostfile: None, hosts: Vec::new() }
+        HostArgs {
+            workers: 2,
+            processes: None,
+            process: 0,
+            hostfile: None,
+            hosts: Vec::new(),
+        }
     }
 
     fn cluster(process: usize, addresses: &[&str]) -> Workers {
-        let addresses = addresses.iter().map(|&address| address.to_owned()).collect();
-        Workers::Cluster { threads: 2, process, addresses }
+        let addresses = addresses
+            .iter()
+            .map(|&address| address.to_owned())
+            .collect();
+        Workers::Cluster {
+            threads: 2,
+            process,
+            addresses,
+        }
     }
 
     #[test]
     fn as_timely_reads_them() {
         assert_eq!(args().workers().unwrap(), Workers::Threads(2));
-        let two = HostArgs { processes: Some(2), process: 1, ..args() };
+        let two = HostArgs {
+            processes: Some(2),
+            process: 1,
+            ..args()
+        };
         let expected = cluster(1, &["localhost:2101", "localhost:2102"]);
         assert_eq!(two.workers().unwrap(), expected);
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("hosts");
         std::fs::write(&file, "a:1\n\n# not this\nb:2 # second\n").unwrap();
-        let listed = HostArgs { hostfile: Some(file), ..args() };
+        let listed = HostArgs {
+            hostfile: Some(file),
+            ..args()
+        };
         assert_eq!(listed.workers().unwrap(), cluster(0, &["a:1", "b:2"]));
     }
 
@@ -132,11 +171,43 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         let hosts = vec!["a:1".to_owned()];
         for (bad, part) in [
-            (HostArgs { workers: 0, ..args() }, "-w 0"),
-            (HostArgs { processes: Some(0), ..args() }, "-n 0"),
-            (HostArgs { processes: Some(2), process: 2, ..args() }, "-p 2: there are 2"),
-            (HostArgs { processes: Some(2), hosts, ..args() }, "only 1 line"),
-            (HostArgs { hosts: vec!["a".into(), "b:1".into()], ..args() }, "`a` is not host:port"),
+            (
+                HostArgs {
+                    workers: 0,
+                    ..args()
+                },
+                "-w 0",
+            ),
+            (
+                HostArgs {
+                    processes: Some(0),
+                    ..args()
+                },
+                "-n 0",
+            ),
+            (
+                HostArgs {
+                    processes: Some(2),
+                    process: 2,
+                    ..args()
+                },
+                "-p 2: there are 2",
+            ),
+            (
+                HostArgs {
+                    processes: Some(2),
+                    hosts,
+                    ..args()
+                },
+                "only 1 line",
+            ),
+            (
+                HostArgs {
+                    hosts: vec!["a".into(), "b:1".into()],
+                    ..args()
+                },
+                "`a` is not host:port",
+            ),
         ] {
             let said = bad.workers().unwrap_err().to_string();
             assert!(said.contains(part), "{said}");

@@ -35,7 +35,9 @@ pub(crate) fn start(
             LogFormat::Json => format!("{{\"job\":{job:?},\"process\":{process},"),
         },
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(lines);
     match args.log_format {
         LogFormat::Text => builder.with_ansi(false).try_init(),
         LogFormat::Json => builder.json().try_init(),

@@ -17,10 +17,12 @@ mod output;
 mod pipeline;
 mod redact;
 mod run;
+mod seams;
 mod services;
 mod table;
 mod urls;
 mod views;
+mod watch;
 
 use std::process::ExitCode;
 

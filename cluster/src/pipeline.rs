@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::seams::{key_schema, value_schema};
 use anyhow::{Context, bail};
 use tidemill_dataflow::plan::ir::Job;
 use tidemill_ingest::config::{FILE as INGEST, Pipeline as Ingest};
 use tidemill_log::registry::{Registered, Registry};
-use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
+use tidemill_log::schema::{Column, ColumnType, TableSchema};
 
 const VIEWS: &str = "views.sql";
 
@@ -26,11 +27,20 @@ impl Folder {
     /// Checks that the folder is there and holds at least one of the two files.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let full = path.canonicalize().with_context(|| {
-            format!("there is no pipeline at {}; expected a folder", path.display())
+            format!(
+                "there is no pipeline at {}; expected a folder",
+                path.display()
+            )
         })?;
-        let folder = Self { path: path.to_owned(), name: name_of(&full) };
+        let folder = Self {
+            path: path.to_owned(),
+            name: name_of(&full),
+        };
         if !folder.has(INGEST) && !folder.has(VIEWS) {
-            bail!("{} holds neither {INGEST} nor {VIEWS}; a pipeline has both", path.display());
+            bail!(
+                "{} holds neither {INGEST} nor {VIEWS}; a pipeline has both",
+                path.display()
+            );
         }
         Ok(folder)
     }
@@ -63,19 +73,28 @@ impl Folder {
         let file = self.path.join(VIEWS);
         let sql = std::fs::read_to_string(&file)
             .with_context(|| format!("{}: cannot be read", file.display()))?;
-        Ok(Views { file: file.display().to_string(), sql })
+        Ok(Views {
+            file: file.display().to_string(),
+            sql,
+        })
     }
 }
 
 /// Lower-case letters, digits and `_`, as a replication slot's name takes them.
 fn name_of(path: &Path) -> String {
-    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase());
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().to_lowercase());
     let name: String = name
         .unwrap_or_default()
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
         .collect();
-    if name.is_empty() { "pipeline".to_owned() } else { name }
+    if name.is_empty() {
+        "pipeline".to_owned()
+    } else {
+        name
+    }
 }
 
 /// The text of `views.sql`.
@@ -91,7 +110,7 @@ impl Views {
         &self,
         registry: Option<&dyn Registry>,
     ) -> tidemill_dataflow::Result<Job> {
-        tidemill_dataflow::plan::compile(&self.sql, &self.file, registry)
+        crate::seams::compile(&self.sql, &self.file, registry)
     }
 }
 
@@ -123,15 +142,22 @@ impl Registry for Expected {
     }
 
     fn by_id(&self, id: u32) -> tidemill_log::Result<Option<String>> {
-        self.inner.as_ref().map_or(Ok(None), |inner| inner.by_id(id))
+        self.inner
+            .as_ref()
+            .map_or(Ok(None), |inner| inner.by_id(id))
     }
 
     fn versions(&self, subject: &str) -> tidemill_log::Result<Vec<Registered>> {
-        let held = self.inner.as_ref().map_or(Ok(Vec::new()), |inner| inner.versions(subject));
+        let held = self
+            .inner
+            .as_ref()
+            .map_or(Ok(Vec::new()), |inner| inner.versions(subject));
         match (held, self.expected.get(subject)) {
-            (Ok(held), Some(schema)) if held.is_empty() => {
-                Ok(vec![Registered { id: 0, version: 1, schema: schema.clone() }])
-            }
+            (Ok(held), Some(schema)) if held.is_empty() => Ok(vec![Registered {
+                id: 0,
+                version: 1,
+                schema: schema.clone(),
+            }]),
             (held, _) => held,
         }
     }
@@ -151,7 +177,11 @@ fn landed_schema(ingest: &Ingest) -> TableSchema {
         .collect();
     if let Some(document) = &land.document {
         let (name, kind) = (document.clone(), ColumnType::Json);
-        columns.push(Column { name, kind, nullable: false });
+        columns.push(Column {
+            name,
+            kind,
+            nullable: false,
+        });
     }
     let key = columns.iter().position(|column| column.name == land.key);
     TableSchema {

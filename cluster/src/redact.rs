@@ -117,8 +117,14 @@ mod tests {
 
     #[test]
     fn passwords_are_masked_in_urls() {
-        assert_eq!(url("postgres://u:s3cr%40t@h:1/db"), "postgres://u:***@h:1/db");
-        assert_eq!(url("postgres://u:u@h/db?password=abc"), "postgres://u:***@h/db?password=***");
+        assert_eq!(
+            url("postgres://u:s3cr%40t@h:1/db"),
+            "postgres://u:***@h:1/db"
+        );
+        assert_eq!(
+            url("postgres://u:u@h/db?password=abc"),
+            "postgres://u:***@h/db?password=***"
+        );
         assert_eq!(url("kafka://a:9092,b:9092"), "kafka://a:9092,b:9092");
         assert_eq!(url("http://u:p@h/x"), "http://u:***@h/x");
     }
@@ -127,7 +133,10 @@ mod tests {
     fn a_password_that_is_also_a_name_leaves_the_name_readable() {
         let secrets = secrets_of("postgres://postgres:postgres@h/postgres");
         let log = "connect to postgres://postgres:postgres@h, user postgres";
-        assert_eq!(mask(log, &secrets), "connect to postgres://postgres:***@h, user postgres");
+        assert_eq!(
+            mask(log, &secrets),
+            "connect to postgres://postgres:***@h, user postgres"
+        );
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub(crate) fn ask(connections: &Connections) -> Vec<(&'static str, anyhow::Resul
     all.into_iter()
         .filter(|(_, url, _)| !url.starts_with("sqlite://"))
         .map(|(name, url, ask)| {
-            let answer = ask(url)
-                .with_context(|| format!("{name} does not answer at {}", redact::url(url)));
+            let answer =
+                ask(url).with_context(|| format!("{name} does not answer at {}", redact::url(url)));
             (name, answer)
         })
         .collect()
@@ -46,10 +46,15 @@ fn postgres(url: &str) -> anyhow::Result<String> {
 
 fn kafka(url: &str) -> anyhow::Result<String> {
     let brokers = url.trim_start_matches("kafka://");
-    let consumer: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", brokers).create()?;
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()?;
     let metadata = consumer.fetch_metadata(None, WAIT)?;
-    Ok(format!("{} brokers, {} topics", metadata.brokers().len(), metadata.topics().len()))
+    Ok(format!(
+        "{} brokers, {} topics",
+        metadata.brokers().len(),
+        metadata.topics().len()
+    ))
 }
 
 fn registry(url: &str) -> anyhow::Result<String> {
@@ -62,7 +67,11 @@ fn registry(url: &str) -> anyhow::Result<String> {
 fn cassandra(url: &str) -> anyhow::Result<String> {
     const OPTIONS: [u8; 9] = [4, 0, 0, 0, 5, 0, 0, 0, 0];
     const SUPPORTED: u8 = 6;
-    let hosts = url.trim_start_matches("cassandra://").split('/').next().unwrap_or_default();
+    let hosts = url
+        .trim_start_matches("cassandra://")
+        .split('/')
+        .next()
+        .unwrap_or_default();
     let hosts = hosts.rsplit('@').next().unwrap_or_default();
     let mut last = anyhow!("no host is given");
     for host in hosts.split(',') {
@@ -82,7 +91,10 @@ fn cassandra(url: &str) -> anyhow::Result<String> {
 }
 
 fn connect(host: &str) -> anyhow::Result<TcpStream> {
-    let address = host.to_socket_addrs()?.next().ok_or_else(|| anyhow!("no such host"))?;
+    let address = host
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| anyhow!("no such host"))?;
     let stream = TcpStream::connect_timeout(&address, WAIT)?;
     stream.set_read_timeout(Some(WAIT))?;
     stream.set_write_timeout(Some(WAIT))?;

@@ -16,7 +16,11 @@ pub(crate) fn lines(batch: &RecordBatch, rows_max: usize) -> Result<Vec<String>,
     for (field, array) in batch.schema().fields().iter().zip(batch.columns()) {
         let mut cells = vec![cut(field.name())];
         cells.extend(cells_of(array.as_ref(), rows)?);
-        let width = cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let width = cells
+            .iter()
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0);
         columns.push((cells, width, is_number(array.data_type())));
     }
     let mut lines = Vec::with_capacity(rows + 2);
@@ -34,8 +38,10 @@ pub(crate) fn lines(batch: &RecordBatch, rows_max: usize) -> Result<Vec<String>,
             .collect();
         lines.push(format!(" {}", cells.join(" | ")).trim_end().to_owned());
         if row == 0 {
-            let rules: Vec<String> =
-                columns.iter().map(|(_, width, _)| "-".repeat(width + 2)).collect();
+            let rules: Vec<String> = columns
+                .iter()
+                .map(|(_, width, _)| "-".repeat(width + 2))
+                .collect();
             lines.push(rules.join("+"));
         }
     }
@@ -48,24 +54,33 @@ fn is_number(kind: &DataType) -> bool {
 
 fn cells_of(array: &dyn Array, rows: usize) -> Result<Vec<String>, ArrowError> {
     let float = |value: f64| {
-        if value != 0.0 && value.abs() < 0.001 { value.to_string() } else { format!("{value:.3}") }
+        if value != 0.0 && value.abs() < 0.001 {
+            value.to_string()
+        } else {
+            format!("{value:.3}")
+        }
     };
-    let options = FormatOptions::default().with_null("").with_timestamp_format(Some("%F %T%.f"));
+    let options = FormatOptions::default()
+        .with_null("")
+        .with_timestamp_format(Some("%F %T%.f"));
     let formatter = ArrayFormatter::try_new(array, &options)?;
     (0..rows)
         .map(|row| match array.data_type() {
             _ if array.is_null(row) => Ok(String::new()),
             DataType::Float64 => Ok(float(array.as_primitive::<Float64Type>().value(row))),
-            DataType::Float32 => {
-                Ok(float(f64::from(array.as_primitive::<Float32Type>().value(row))))
-            }
+            DataType::Float32 => Ok(float(f64::from(
+                array.as_primitive::<Float32Type>().value(row),
+            ))),
             _ => Ok(cut(&formatter.value(row).try_to_string()?)),
         })
         .collect()
 }
 
 fn cut(text: &str) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let text: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     if text.chars().count() <= CELL_WIDTH_MAX {
         return text;
     }
@@ -99,8 +114,14 @@ mod tests {
         let names = StringArray::from(vec![Some("Norway"), None, Some(long.as_str())]);
         let batch = RecordBatch::try_from_iter([
             ("country", Arc::new(names) as ArrayRef),
-            ("users", Arc::new(Int64Array::from(vec![1200, 7, 1])) as ArrayRef),
-            ("age", Arc::new(Float64Array::from(vec![44.33333, 0.0, 1e-5])) as ArrayRef),
+            (
+                "users",
+                Arc::new(Int64Array::from(vec![1200, 7, 1])) as ArrayRef,
+            ),
+            (
+                "age",
+                Arc::new(Float64Array::from(vec![44.33333, 0.0, 1e-5])) as ArrayRef,
+            ),
         ])
         .unwrap();
         assert_eq!(
@@ -113,7 +134,11 @@ mod tests {
             ]
         );
         let all = lines(&batch, 9).unwrap();
-        assert!(all[4].contains(&format!(" {}… |", "x".repeat(31))), "{}", all[4]);
+        assert!(
+            all[4].contains(&format!(" {}… |", "x".repeat(31))),
+            "{}",
+            all[4]
+        );
         assert!(all[4].ends_with("0.00001"), "{}", all[4]);
     }
 

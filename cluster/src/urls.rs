@@ -28,7 +28,10 @@ pub(crate) fn kafka(given: &str) -> Parsed {
     match scheme.to_ascii_lowercase().as_str() {
         "kafka" | "plaintext" => {
             let hosts = hosts.replace("PLAINTEXT://", "");
-            Ok(format!("kafka://{}", host_list(hosts.trim_end_matches('/'), KAFKA_PORT, EXAMPLE)?))
+            Ok(format!(
+                "kafka://{}",
+                host_list(hosts.trim_end_matches('/'), KAFKA_PORT, EXAMPLE)?
+            ))
         }
         "ssl" | "sasl_ssl" | "sasl_plaintext" => {
             Err("TLS and SASL to Kafka are not built in yet; use a PLAINTEXT listener".into())
@@ -58,7 +61,10 @@ pub(crate) fn cassandra(given: &str) -> Parsed {
         _ => return Err(unknown(scheme, EXAMPLE)),
     }
     let (authority, keyspace) = rest.split_once('/').unwrap_or((rest, ""));
-    if authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) {
+    if authority
+        .rsplit_once('@')
+        .is_some_and(|(user, _)| user.contains(':'))
+    {
         return Err("give the password as TIDEMILL_CASSANDRA_PASSWORD, not in the URL".into());
     }
     let (user, hosts) = match authority.rsplit_once('@') {
@@ -66,7 +72,11 @@ pub(crate) fn cassandra(given: &str) -> Parsed {
         None => (String::new(), authority),
     };
     let hosts = host_list(hosts, CASSANDRA_PORT, EXAMPLE)?;
-    let keyspace = if keyspace.is_empty() { KEYSPACE } else { keyspace };
+    let keyspace = if keyspace.is_empty() {
+        KEYSPACE
+    } else {
+        keyspace
+    };
     Ok(format!("cassandra://{user}{hosts}/{keyspace}"))
 }
 
@@ -96,7 +106,9 @@ fn host_list(hosts: &str, port: u16, example: &str) -> Parsed {
     let mut all = Vec::new();
     for host in hosts.split(',').map(str::trim) {
         // What follows the last `:` is a port unless it belongs to a bracketed IPv6 address.
-        let given = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+        let given = host
+            .rsplit_once(':')
+            .filter(|(_, port)| !port.ends_with(']'));
         match given {
             _ if host.is_empty() => return Err(format!("a host is missing, expected {example}")),
             Some((_, given)) if given.parse::<u16>().is_err() => {
@@ -127,9 +139,19 @@ fn keywords(given: &str) -> Parsed {
             _ => rest.push(format!("{name}={}", percent_encoded(value))),
         }
     }
-    let user = if user.is_empty() { user } else { format!("{user}{password}@") };
-    let options = if rest.is_empty() { String::new() } else { format!("?{}", rest.join("&")) };
-    Ok(format!("postgres://{user}{host}:{port}/{database}{options}"))
+    let user = if user.is_empty() {
+        user
+    } else {
+        format!("{user}{password}@")
+    };
+    let options = if rest.is_empty() {
+        String::new()
+    } else {
+        format!("?{}", rest.join("&"))
+    };
+    Ok(format!(
+        "postgres://{user}{host}:{port}/{database}{options}"
+    ))
 }
 
 fn percent_encoded(text: &str) -> String {
@@ -157,11 +179,17 @@ mod tests {
             "postgres://u:p%401@h:5432/d?sslmode=disable"
         );
         assert_eq!(kafka("a,b:1").unwrap(), "kafka://a:9092,b:1");
-        assert_eq!(kafka("PLAINTEXT://a:9092,PLAINTEXT://b:1").unwrap(), "kafka://a:9092,b:1");
+        assert_eq!(
+            kafka("PLAINTEXT://a:9092,PLAINTEXT://b:1").unwrap(),
+            "kafka://a:9092,b:1"
+        );
         assert_eq!(kafka("[::1]").unwrap(), "kafka://[::1]:9092");
         assert_eq!(registry("h:8081/").unwrap(), "http://h:8081");
         assert_eq!(cassandra("h").unwrap(), "cassandra://h:9042/tidemill");
-        assert_eq!(cassandra("cassandra://u@h,i:1/k").unwrap(), "cassandra://u@h:9042,i:1/k");
+        assert_eq!(
+            cassandra("cassandra://u@h,i:1/k").unwrap(),
+            "cassandra://u@h:9042,i:1/k"
+        );
         assert_eq!(journal("here").unwrap(), "file://here");
         assert_eq!(kafka("sqlite://x").unwrap(), "sqlite://x");
     }

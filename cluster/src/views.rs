@@ -39,18 +39,28 @@ impl Served {
             let (table, aggregate) = (table_of(view, output), is_aggregate(&view.rel));
             Some(ServedView { table, aggregate })
         });
-        Ok(Self { sink: sink::open(url)?, views: views.collect() })
+        Ok(Self {
+            sink: sink::open(url)?,
+            views: views.collect(),
+        })
     }
 
     /// Every view as a table with its name and row count; `rows` tells the count of a view that is
     /// too large to be read whole.
-    pub(crate) fn printed(&self, rows: &dyn Fn(&str) -> Option<u64>) -> anyhow::Result<Vec<String>> {
+    pub(crate) fn printed(
+        &self,
+        rows: &dyn Fn(&str) -> Option<u64>,
+    ) -> anyhow::Result<Vec<String>> {
         let mut lines = Vec::new();
         for view in &self.views {
             let name = &view.table.name;
             let batch = self.read(view)?;
             let read = batch.num_rows();
-            let all = if read < READ_ROWS_MAX { None } else { rows(name) };
+            let all = if read < READ_ROWS_MAX {
+                None
+            } else {
+                rows(name)
+            };
             lines.extend([String::new(), name.clone()]);
             lines.extend(table::lines(&batch, PRINT_ROWS_MAX)?);
             lines.push(count_line(read, all));
@@ -112,10 +122,7 @@ fn count_line(read: usize, all: Option<u64>) -> String {
 }
 
 /// Counts by one name (country, product, …) with the greatest first, everything else by its key.
-fn sorted(
-    batch: &RecordBatch,
-    table: &Table,
-) -> Result<RecordBatch, arrow::error::ArrowError> {
+fn sorted(batch: &RecordBatch, table: &Table) -> Result<RecordBatch, arrow::error::ArrowError> {
     let kind_of = |index: usize| batch.schema().field(index).data_type().clone();
     let mut order = Vec::new();
     let counted = (0..batch.num_columns()).find(|index| !table.primary_key.contains(index));
@@ -130,7 +137,10 @@ fn sorted(
         .into_iter()
         .map(|(index, descending)| SortColumn {
             values: Arc::clone(batch.column(index)),
-            options: Some(SortOptions { descending, nulls_first: false }),
+            options: Some(SortOptions {
+                descending,
+                nulls_first: false,
+            }),
         })
         .collect();
     take_record_batch(batch, &lexsort_to_indices(&columns, None)?)
@@ -160,7 +170,10 @@ mod tests {
         let names_in = |key: &[usize]| {
             let sorted = sorted(&batch, &table(&batch, key)).unwrap();
             let names = sorted.column(0).as_string::<i32>();
-            names.iter().map(|name| name.unwrap().to_owned()).collect::<Vec<_>>()
+            names
+                .iter()
+                .map(|name| name.unwrap().to_owned())
+                .collect::<Vec<_>>()
         };
         assert_eq!(names_in(&[0]), ["c", "a", "b"]);
         assert_eq!(names_in(&[1, 0]), ["a", "b", "c"]);
@@ -171,6 +184,9 @@ mod tests {
         assert_eq!(count_line(1, None), "(1 row)");
         assert_eq!(count_line(25, None), "(25 rows)");
         assert_eq!(count_line(26, None), "(25 of 26 rows)");
-        assert_eq!(count_line(READ_ROWS_MAX, Some(123_456)), "(25 of 123,456 rows)");
+        assert_eq!(
+            count_line(READ_ROWS_MAX, Some(123_456)),
+            "(25 of 123,456 rows)"
+        );
     }
 }
