@@ -1,4 +1,13 @@
 //! A table's columns, and their Avro form.
+//!
+//! [`value_schema`] and [`key_schema`] say under which Avro schemas a table's changes are written;
+//! [`table_of`] and [`columns_of_record`] read columns back from schemas, ours and others'.
+
+mod avro;
+mod read;
+
+pub use avro::{key_schema, value_schema};
+pub use read::{columns_of_record, table_of};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,4 +71,11 @@ pub struct TableSchema {
     /// Indexes of the primary key's columns, in key order. Never empty: capture refuses a table
     /// without a primary key.
     pub key: Vec<usize>,
+}
+
+impl TableSchema {
+    /// Whether the column with this index is part of the primary key.
+    pub fn in_key(&self, index: usize) -> bool {
+        self.key.contains(&index)
+    }
 }

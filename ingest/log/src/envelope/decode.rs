@@ -1,0 +1,219 @@
+//! Reads records of the log back as changes, with apache_avro's own reader.
+//!
+//! Invariant: nothing of a record is trusted. Bytes that are no envelope of ours are an error of
+//! kind `Data`; a registry that does not answer is one of kind `Retry`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use apache_avro::Schema;
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::types::Value as Avro;
+
+use super::CONNECTOR;
+use crate::event::{Change, Op, Position, Value};
+use crate::log::OwnedRecord;
+use crate::registry::Registry;
+use crate::schema::{TableSchema, table_of};
+use crate::{Error, Kind, Result};
+
+/// Decodes the records of one topic.
+pub struct Decoder {
+    topic: String,
+    registry: Arc<dyn Registry>,
+    schemas: HashMap<u32, (String, Schema)>,
+    tables: HashMap<(u32, u32), Arc<TableSchema>>,
+}
+
+impl Decoder {
+    /// A decoder for the records of `topic`.
+    pub fn new(topic: &str, registry: Arc<dyn Registry>) -> Self {
+        let (schemas, tables) = (HashMap::new(), HashMap::new());
+        Self {
+            topic: topic.to_owned(),
+            registry,
+            schemas,
+            tables,
+        }
+    }
+
+    /// The change that a record holds.
+    pub fn decode(&mut self, record: &OwnedRecord) -> Result<Change> {
+        let (id, envelope) = self.envelope(record)?;
+        let table = self.table(id, record)?;
+        let wrong = |what: &str| wrong(&self.topic, what);
+        let source = field(&envelope, "source").ok_or_else(|| wrong("no field `source`"))?;
+        let row = |name: &str| match field(&envelope, name) {
+            Some(Avro::Record(fields)) => fields
+                .iter()
+                .map(|(name, value)| {
+                    value_of(value).ok_or_else(|| wrong(&format!("column `{name}`: {value:?}")))
+                })
+                .collect::<Result<Vec<Value>>>()
+                .map(Some),
+            _ => Ok(None),
+        };
+        Ok(Change {
+            op: text(&envelope, "op")
+                .and_then(Op::of_letter)
+                .ok_or_else(|| wrong("no `op`"))?,
+            before: row("before")?,
+            after: row("after")?,
+            position: position(source).ok_or_else(|| wrong("no `source.sequence`"))?,
+            transaction: long(source, "txId").unwrap_or(0).cast_unsigned(),
+            committed_us: long(source, "ts_us").ok_or_else(|| wrong("no `source.ts_us`"))?,
+            snapshot: text(source, "snapshot") == Some("true"),
+            table,
+        })
+    }
+
+    /// Where in the source a record comes from, or none when it is not one of ours (another
+    /// writer's, or damaged). An error is the registry's, and passes.
+    pub fn position_of(&mut self, record: &OwnedRecord) -> Result<Option<Position>> {
+        match self.envelope(record) {
+            Ok((_, envelope)) => Ok(field(&envelope, "source").and_then(position)),
+            Err(error) if error.kind() == Kind::Data => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The value's schema id and datum.
+    fn envelope(&mut self, record: &OwnedRecord) -> Result<(u32, Avro)> {
+        let value = record.value.as_deref();
+        let (id, mut datum) = value.and_then(split).ok_or_else(|| {
+            wrong(
+                &self.topic,
+                "a value that is not in Confluent's wire format",
+            )
+        })?;
+        let topic = self.topic.clone();
+        let (_, schema) = self.schema(id)?;
+        let reader = GenericDatumReader::builder(schema).build();
+        let envelope = reader
+            .and_then(|reader| reader.read_value(&mut datum))
+            .map_err(|error| {
+                let what = format!("topic `{topic}`: a value does not fit its schema {id}");
+                Error::with_source(Kind::Data, what, error)
+            })?;
+        Ok((id, envelope))
+    }
+
+    /// The table of a record; a truncate has no key, and takes the newest key schema.
+    fn table(&mut self, value_id: u32, record: &OwnedRecord) -> Result<Arc<TableSchema>> {
+        let key_id = match record.key.as_deref() {
+            Some(key) => split(key).map(|(id, _)| id),
+            None => self
+                .registry
+                .latest(&format!("{}-key", self.topic))?
+                .map(|it| it.id),
+        };
+        let key_id = key_id.ok_or_else(|| wrong(&self.topic, "a key without its schema"))?;
+        if let Some(table) = self.tables.get(&(value_id, key_id)) {
+            return Ok(Arc::clone(table));
+        }
+        let key_schema = self.schema(key_id)?.0.clone();
+        let table = Arc::new(table_of(&self.schema(value_id)?.0, &key_schema)?);
+        self.tables.insert((value_id, key_id), Arc::clone(&table));
+        Ok(table)
+    }
+
+    fn schema(&mut self, id: u32) -> Result<&(String, Schema)> {
+        use std::collections::hash_map::Entry;
+        match self.schemas.entry(id) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => {
+                let unknown = || wrong(&self.topic, &format!("the registry has no schema {id}"));
+                let schema = self.registry.by_id(id)?.ok_or_else(unknown)?;
+                let parsed = Schema::parse_str(&schema).map_err(|error| {
+                    let what = format!("topic `{}`: schema {id} is not Avro", self.topic);
+                    Error::with_source(Kind::Data, what, error)
+                })?;
+                Ok(place.insert((schema, parsed)))
+            }
+        }
+    }
+}
+
+fn wrong(topic: &str, what: &str) -> Error {
+    Error::new(
+        Kind::Data,
+        format!("topic `{topic}`: not a change of ours: {what}"),
+    )
+}
+
+/// Schema id and datum of Confluent's wire format.
+fn split(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (id, datum) = bytes.strip_prefix(&[0])?.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*id), datum))
+}
+
+fn field<'a>(record: &'a Avro, name: &str) -> Option<&'a Avro> {
+    match record {
+        Avro::Record(fields) => fields
+            .iter()
+            .find(|(it, _)| it == name)
+            .map(|(_, it)| plain(it)),
+        _ => None,
+    }
+}
+
+/// The value inside a union.
+fn plain(value: &Avro) -> &Avro {
+    match value {
+        Avro::Union(_, inner) => inner,
+        value => value,
+    }
+}
+
+fn text<'a>(record: &'a Avro, name: &str) -> Option<&'a str> {
+    match field(record, name)? {
+        Avro::String(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn long(record: &Avro, name: &str) -> Option<i64> {
+    match field(record, name)? {
+        Avro::Long(it) => Some(*it),
+        _ => None,
+    }
+}
+
+fn position(source: &Avro) -> Option<Position> {
+    if text(source, "connector") != Some(CONNECTOR) {
+        return None;
+    }
+    let (commit, index): (String, String) = serde_json::from_str(text(source, "sequence")?).ok()?;
+    Some(Position {
+        commit: commit.parse().ok()?,
+        index: index.parse().ok()?,
+    })
+}
+
+/// A column's value; none when no column has such a type.
+fn value_of(value: &Avro) -> Option<Value> {
+    Some(match plain(value) {
+        Avro::Null => Value::Null,
+        Avro::Boolean(it) => Value::Bool(*it),
+        Avro::Int(it) => Value::Int((*it).into()),
+        Avro::Long(it) => Value::Int(*it),
+        Avro::Float(it) => Value::Float((*it).into()),
+        Avro::Double(it) => Value::Float(*it),
+        Avro::String(it) => Value::Text(it.clone()),
+        Avro::Uuid(it) => Value::Text(it.to_string()),
+        Avro::Bytes(it) => Value::Bytes(it.clone()),
+        Avro::Date(it) => Value::Date(*it),
+        Avro::TimestampMicros(it) => Value::Timestamp(*it),
+        Avro::Decimal(it) => Value::Decimal(unscaled(&Vec::<u8>::try_from(it).ok()?)?),
+        _ => return None,
+    })
+}
+
+/// Big-endian two's complement of up to 16 bytes.
+fn unscaled(bytes: &[u8]) -> Option<i128> {
+    let negative = bytes.first().is_some_and(|first| first & 0x80 != 0);
+    let mut all = [if negative { 0xff } else { 0 }; 16];
+    let at = all.len().checked_sub(bytes.len())?;
+    all.get_mut(at..)?.copy_from_slice(bytes);
+    Some(i128::from_be_bytes(all))
+}

@@ -1,0 +1,173 @@
+//! The Avro schemas that a table's changes are written under: Debezium's envelope and its key.
+//!
+//! Invariants: key columns are plain, every other column is `null` or a value with the default
+//! null, whatever the table says. So columns may come, go and change their NOT NULL, and a reader
+//! with the new schema still reads every older record (BACKWARD); and a `before` that the source
+//! knows only the key of can be written. Changing a column's type or the key is refused by the
+//! registry. The same table and topic always give the same text.
+
+use serde_json::{Value as Json, json};
+
+use super::{Column, ColumnType, TableSchema};
+
+/// The field attribute that keeps a column's name where Avro does not allow it.
+pub(super) const COLUMN: &str = "column";
+/// The attributes of record `Value` that name the source table.
+pub(super) const SOURCE_SCHEMA: &str = "source.schema";
+/// See [`SOURCE_SCHEMA`].
+pub(super) const SOURCE_TABLE: &str = "source.table";
+/// Marks a string as a JSON document.
+pub(super) const JSON: &str = "io.debezium.data.Json";
+/// Marks a `timestamp-micros` as one without a time zone.
+pub(super) const MICRO_TIMESTAMP: &str = "io.debezium.time.MicroTimestamp";
+
+/// The schema of the records' values: the record `{topic}.Envelope` as Debezium has it.
+pub fn value_schema(table: &TableSchema, topic: &str) -> String {
+    let fields: Vec<Json> = table
+        .columns
+        .iter()
+        .zip(field_names(&table.columns))
+        .enumerate()
+        .map(|(index, (column, name))| field(column, &name, !table.in_key(index)))
+        .collect();
+    let row = json!({
+        "type": "record", "name": "Value", "fields": fields,
+        SOURCE_SCHEMA: table.namespace, SOURCE_TABLE: table.name,
+    });
+    json!({
+        "type": "record", "name": "Envelope", "namespace": namespace(topic),
+        "fields": [
+            {"name": "before", "type": ["null", row], "default": null},
+            {"name": "after", "type": ["null", "Value"], "default": null},
+            {"name": "source", "type": source()},
+            {"name": "op", "type": "string"},
+            {"name": "ts_ms", "type": ["null", "long"], "default": null},
+        ],
+    })
+    .to_string()
+}
+
+/// The schema of the records' keys: the primary key's columns in key order.
+pub fn key_schema(table: &TableSchema, topic: &str) -> String {
+    let names = field_names(&table.columns);
+    let fields: Vec<Json> = table
+        .key
+        .iter()
+        .filter_map(|&index| Some(field(table.columns.get(index)?, names.get(index)?, false)))
+        .collect();
+    json!({
+        "type": "record", "name": "Key", "namespace": namespace(topic), "fields": fields,
+    })
+    .to_string()
+}
+
+/// Where a change was read; `ts_ms` and `ts_us` are the commit's time.
+fn source() -> Json {
+    json!({
+        "type": "record", "name": "Source", "namespace": "tidemill",
+        "fields": [
+            {"name": "version", "type": "string"},
+            {"name": "connector", "type": "string"},
+            {"name": "name", "type": "string"},
+            {"name": "ts_ms", "type": "long"},
+            {"name": "ts_us", "type": ["null", "long"], "default": null},
+            {"name": "snapshot", "type": ["null", "string"], "default": null},
+            {"name": "db", "type": "string"},
+            {"name": "schema", "type": "string"},
+            {"name": "table", "type": "string"},
+            {"name": "txId", "type": ["null", "long"], "default": null},
+            {"name": "lsn", "type": ["null", "long"], "default": null},
+            {"name": "sequence", "type": ["null", "string"], "default": null},
+        ],
+    })
+}
+
+fn field(column: &Column, name: &str, nullable: bool) -> Json {
+    let kind = column_type(column.kind);
+    let mut field = if nullable {
+        json!({"name": name, "type": ["null", kind], "default": null})
+    } else {
+        json!({"name": name, "type": kind})
+    };
+    if name != column.name
+        && let Some(field) = field.as_object_mut()
+    {
+        field.insert(COLUMN.to_owned(), column.name.clone().into());
+    }
+    field
+}
+
+fn column_type(kind: ColumnType) -> Json {
+    match kind {
+        ColumnType::Bool => json!("boolean"),
+        ColumnType::Int => json!("int"),
+        ColumnType::Long => json!("long"),
+        ColumnType::Float => json!("float"),
+        ColumnType::Double => json!("double"),
+        ColumnType::Text => json!("string"),
+        ColumnType::Uuid => json!({"type": "string", "logicalType": "uuid"}),
+        ColumnType::Json => json!({"type": "string", "connect.name": JSON}),
+        ColumnType::Bytes => json!("bytes"),
+        ColumnType::Date => json!({"type": "int", "logicalType": "date"}),
+        ColumnType::Timestamp => json!({
+            "type": "long", "logicalType": "timestamp-micros", "connect.name": MICRO_TIMESTAMP,
+        }),
+        ColumnType::Timestamptz => json!({"type": "long", "logicalType": "timestamp-micros"}),
+        ColumnType::Decimal { precision, scale } => {
+            let (precision, scale) = avro_decimal(precision, scale);
+            json!({
+                "type": "bytes", "logicalType": "decimal",
+                "precision": precision, "scale": scale,
+            })
+        }
+    }
+}
+
+/// Precision and scale as Avro allows them: PostgreSQL also has scales below 0 (whose values are
+/// written multiplied) and scales above the precision.
+fn avro_decimal(precision: u8, scale: i8) -> (u32, u32) {
+    let shift = u32::from(scale.unsigned_abs());
+    if scale < 0 {
+        (u32::from(precision) + shift, 0)
+    } else {
+        (u32::from(precision).max(shift).max(1), shift)
+    }
+}
+
+/// The columns' names as Avro allows them, still all different.
+fn field_names(columns: &[Column]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::with_capacity(columns.len());
+    for column in columns {
+        let name = legal(&column.name);
+        let mut unique = name.clone();
+        let mut number = 1;
+        while names.contains(&unique) {
+            number += 1;
+            unique = format!("{name}_{number}");
+        }
+        names.push(unique);
+    }
+    names
+}
+
+/// The topic as an Avro namespace; its dots stay.
+fn namespace(topic: &str) -> String {
+    topic.split('.').map(legal).collect::<Vec<_>>().join(".")
+}
+
+/// `[A-Za-z_][A-Za-z0-9_]*` is all that Avro allows.
+fn legal(name: &str) -> String {
+    let mut legal = String::with_capacity(name.len());
+    if !name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_') {
+        legal.push('_');
+    }
+    let allowed = |it: char| {
+        if it.is_ascii_alphanumeric() || it == '_' {
+            it
+        } else {
+            '_'
+        }
+    };
+    legal.extend(name.chars().map(allowed));
+    legal
+}
