@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What every command of this folder shares: where things are kept, ports, jars, processes.
 # Sourced, not run. The four services describe themselves in <name>/service.sh, each with
 #   <name>_prepare  fetch or install what it needs
@@ -206,7 +207,8 @@ stop_one() { # asks, and after 20 seconds insists; the data stays
 
 # --- where they answer -----------------------------------------------------------------------
 url_of() {
-    local at="127.0.0.1:$(port_of "$1")"
+    local at
+    at="127.0.0.1:$(port_of "$1")"
     case "$1" in
         postgres) echo "postgres://postgres@$at/postgres" ;;
         kafka) echo "kafka://$at" ;;

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Cassandra, one node that does not wait for neighbours that will never come.
 
 cassandra_ports() { echo storage; }

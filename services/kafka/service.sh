@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Kafka in KRaft mode: one process that is broker and controller, everything replicated once.
 
 kafka_ports() { echo controller; }

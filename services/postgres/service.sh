@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # PostgreSQL from the system's packages, never run as root, trusting loopback only.
 
 postgres_ports() { :; }

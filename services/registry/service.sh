@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Apicurio Registry, which speaks Confluent's API at /apis/ccompat/v7; schemas in an H2 file.
 
 registry_ports() { echo management; }

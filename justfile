@@ -1,0 +1,24 @@
+# `just` lists these; each is also one plain command.
+
+# Every test, on the real services.
+test *ARGS:
+    ./test {{ARGS}}
+
+# What clippy and rustfmt have to say.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+fmt:
+    cargo fmt --all
+
+# The benchmarks beside their baselines.
+bench *ARGS:
+    cargo run --release -p tidemill-bench -- {{ARGS}}
+
+# The real services for development: start, stop.
+up *ARGS:
+    services/up {{ARGS}}
+
+down *ARGS:
+    services/down {{ARGS}}
