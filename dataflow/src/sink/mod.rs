@@ -1,6 +1,6 @@
 //! Sinks: where views are served.
 //!
-//! Engines: [`cassandra`] (`cassandra://[user@]host:port[,host…]/keyspace`) and [`sqlite`]
+//! Engines: `cassandra` (`cassandra://[user@]host:port[,host…]/keyspace`) and `sqlite`
 //! (`sqlite://FILE`). Both pass `tests/sink_conformance.rs`.
 //!
 //! Contract (invariant 1): a write carries its epoch as the row's version, so writing an epoch
@@ -10,10 +10,16 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::array::{Array, ArrayRef, make_array};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
 use crate::{Epoch, Result};
+
+mod backlog;
+mod cassandra;
+mod sqlite;
 
 /// A view's table as the sink must hold it.
 #[derive(Debug, Clone)]
@@ -81,10 +87,213 @@ pub trait Sink: Send + Sync {
     fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch>;
 }
 
-/// Opens the sink that `url` names.
+/// Opens the sink that `url` names. For Cassandra this connects, and waits for a service that is
+/// not there yet (see `cassandra`).
 pub fn open(url: &str) -> Result<Arc<dyn Sink>> {
+    if let Some(rest) = url.strip_prefix("cassandra://") {
+        return Ok(Arc::new(cassandra::Cassandra::open(rest)?));
+    }
+    if let Some(file) = url.strip_prefix("sqlite://") {
+        return Ok(Arc::new(sqlite::Sqlite::open(file)?));
+    }
     Err(crate::Error::new(
-        crate::Kind::Bug,
-        format!("`{url}`: no engine yet"),
+        crate::Kind::Data,
+        format!(
+            "sink `{url}`: expected `cassandra://[user@]host:port[,host:port]/keyspace` or \
+             `sqlite://FILE`"
+        ),
     ))
+}
+
+/// The same instants under another time zone name, or none: the stored numbers are UTC anyway.
+fn with_zone(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+    let data = array
+        .to_data()
+        .into_builder()
+        .data_type(to.clone())
+        .build()
+        .map_err(|e| crate::Error::with_source(crate::Kind::Bug, format!("as {to}"), e))?;
+    Ok(make_array(data))
+}
+
+/// Casts a column of `table` and refuses what does not fit.
+fn convert(table: &str, column: &str, array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+    let array = match array.data_type() {
+        DataType::Timestamp(unit, Some(_)) => with_zone(array, &DataType::Timestamp(*unit, None))?,
+        _ => Arc::clone(array),
+    };
+    if array.data_type() == to {
+        return Ok(array);
+    }
+    if let DataType::Timestamp(unit, Some(_)) = to {
+        let naive = convert(table, column, &array, &DataType::Timestamp(*unit, None))?;
+        return with_zone(&naive, to);
+    }
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    cast_with_options(&array, to, &options).map_err(|e| {
+        crate::Error::with_source(
+            crate::Kind::Data,
+            format!("table `{table}`, column `{column}`: a value does not fit {to}: {e}"),
+            e,
+        )
+    })
+}
+
+/// What to do about a table that is not as the view needs it.
+fn mismatch(table: &str, problem: &str) -> crate::Error {
+    crate::Error::new(
+        crate::Kind::Data,
+        format!("table `{table}`: {problem}; drop the table, or give the view another name"),
+    )
+}
+
+/// A column of a table in the sink, in the engine's own type names.
+struct FoundColumn {
+    name: String,
+    sql_type: String,
+    /// Position in the primary key; none for a column outside it.
+    key: Option<usize>,
+}
+
+/// Checks an existing table's columns and key against what the view needs. More columns are fine:
+/// they belong to somebody else and stay untouched.
+fn check_existing(
+    table: &Table,
+    found: &[FoundColumn],
+    need: impl Fn(&DataType) -> Result<&'static str>,
+) -> Result<()> {
+    for field in table.schema.fields() {
+        let needed = need(field.data_type())?;
+        match found.iter().find(|c| c.name == *field.name()) {
+            None => {
+                let problem = format!("column `{}` ({needed}) is missing", field.name());
+                return Err(mismatch(&table.name, &problem));
+            }
+            Some(column) if !column.sql_type.eq_ignore_ascii_case(needed) => {
+                let (name, is) = (&column.name, &column.sql_type);
+                let problem = format!("column `{name}` is {is}, the view needs {needed}");
+                return Err(mismatch(&table.name, &problem));
+            }
+            Some(_) => {}
+        }
+    }
+    let mut key: Vec<_> = found.iter().filter(|c| c.key.is_some()).collect();
+    key.sort_by_key(|c| c.key);
+    let key: Vec<&str> = key.iter().map(|c| c.name.as_str()).collect();
+    let needed: Vec<&str> = table.key_names().collect();
+    if key != needed {
+        let (is, want) = (key.join(", "), needed.join(", "));
+        let problem = format!("primary key is ({is}), the view needs ({want})");
+        return Err(mismatch(&table.name, &problem));
+    }
+    Ok(())
+}
+
+impl Table {
+    fn key_names(&self) -> impl Iterator<Item = &str> {
+        self.primary_key
+            .iter()
+            .map(|&i| self.schema.field(i).name().as_str())
+    }
+
+    /// Refuses a table definition that no sink can hold.
+    fn validate(&self) -> Result<()> {
+        let columns = self.schema.fields().len();
+        let partition = self.partition_columns;
+        let sound = !self.primary_key.is_empty()
+            && (1..=self.primary_key.len()).contains(&partition)
+            && self.primary_key.iter().all(|&i| i < columns);
+        if sound {
+            return Ok(());
+        }
+        Err(crate::Error::new(
+            crate::Kind::Data,
+            format!(
+                "table `{}`: {columns} columns cannot have the primary key {:?} with {partition} \
+                 partition columns",
+                self.name, self.primary_key
+            ),
+        ))
+    }
+
+    /// Refuses rows without a key: no sink could find them again.
+    fn check_keys(&self, rows: &RecordBatch) -> Result<()> {
+        for &i in &self.primary_key {
+            if rows.column(i).null_count() > 0 {
+                return Err(crate::Error::new(
+                    crate::Kind::Data,
+                    format!(
+                        "table `{}`: key column `{}` is null in a row; leave such rows out with \
+                         `IS NOT NULL` or name them with `coalesce`",
+                        self.name,
+                        self.schema.field(i).name()
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Writes {
+    fn rows(&self) -> usize {
+        self.upserts.num_rows() + self.deletes.num_rows()
+    }
+
+    /// Refuses batches that are not the table's.
+    fn check(&self, table: &Table) -> Result<()> {
+        let columns = table.schema.fields().len();
+        let shaped = self.upserts.num_rows() == self.replaced.num_rows()
+            && [&self.upserts, &self.replaced, &self.deletes]
+                .iter()
+                .all(|b| b.num_columns() == columns);
+        if !shaped {
+            return Err(crate::Error::new(
+                crate::Kind::Bug,
+                format!(
+                    "writes to table `{}` have another shape than it",
+                    table.name
+                ),
+            ));
+        }
+        table.check_keys(&self.upserts)?;
+        table.check_keys(&self.deletes)
+    }
+}
+
+/// A stored frontier row: the fingerprint is kept as 16 hexadecimal digits.
+fn frontier_of(epoch: Option<i64>, fingerprint: &str) -> Result<Frontier> {
+    let damaged = |e: Box<dyn std::error::Error + Send + Sync>| {
+        let what = format!("frontier row with epoch {epoch:?} and fingerprint `{fingerprint}`");
+        crate::Error::with_source(crate::Kind::Data, what, e)
+    };
+    Ok(Frontier {
+        epoch: epoch
+            .map(Epoch::try_from)
+            .transpose()
+            .map_err(|e| damaged(e.into()))?,
+        fingerprint: u64::from_str_radix(fingerprint, 16).map_err(|e| damaged(e.into()))?,
+    })
+}
+
+/// A name as an identifier that keeps its case and its odd letters, in SQL and CQL alike.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn unprepared(table: usize) -> crate::Error {
+    crate::Error::new(
+        crate::Kind::Bug,
+        format!("table {table} was not prepared on this sink; every process prepares its own"),
+    )
+}
+
+fn unsupported(data_type: &DataType) -> crate::Error {
+    crate::Error::new(
+        crate::Kind::Data,
+        format!("a column of type {data_type} cannot be served; cast it in the view"),
+    )
 }

@@ -1,0 +1,349 @@
+//! The Cassandra sink: `cassandra://[user@]host:port[,host:port]/keyspace`.
+//!
+//! In flow [`Writes`], out flow prepared statements, each with the epoch as its timestamp, so that
+//! Cassandra itself keeps the newest of whatever arrives in whatever order. The password comes
+//! from `TIDEMILL_CASSANDRA_PASSWORD`, the user from the URL or `TIDEMILL_CASSANDRA_USER`. A
+//! service that is not there yet is awaited for `TIDEMILL_SINK_WAIT_SECONDS` (default 300).
+//!
+//! Invariants: (1) a statement's timestamp is `epoch × 1000` µs and never the clock's, in tables
+//! and in the frontier table alike; (2) at most [`MAX_IN_FLIGHT`] statements are in flight in the
+//! process; (3) one key has at most one operation an epoch (the contract), which matters: at equal
+//! timestamps a delete would win over an insert.
+//!
+//! A row is written by INSERT, so it also has a row marker and exists with key columns alone.
+//! Timestamps have milliseconds here: finer parts are cut off, and refused in a key, where cutting
+//! could make two rows one. Unsigned 64-bit integers are bigint: larger values are refused.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use arrow::record_batch::RecordBatch;
+use scylla::client::PoolSize;
+use scylla::client::execution_profile::ExecutionProfile;
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use scylla::statement::prepared::PreparedStatement;
+use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::backlog::Backlog;
+use super::{Done, Frontier, Sink, Table, Writes, convert, unprepared};
+use crate::{Epoch, Error, Kind, Result};
+
+mod address;
+mod cell;
+mod retry;
+mod table;
+
+use address::Address;
+use cell::{Cells, Delete, Upsert};
+use retry::Health;
+use table::Prepared;
+
+/// Statements in flight in one process.
+const MAX_IN_FLIGHT: usize = 512;
+/// Statements in flight of one write.
+const MAX_LANES: usize = 256;
+/// How long one attempt of a statement may take.
+const ATTEMPT: Duration = Duration::from_secs(12);
+
+static IN_FLIGHT: Semaphore = Semaphore::const_new(MAX_IN_FLIGHT);
+
+/// The sink over one keyspace.
+pub(super) struct Cassandra {
+    /// Taken by drop alone.
+    runtime: Option<Runtime>,
+    connected: Arc<Connected>,
+    backlog: Arc<Backlog>,
+    tables: RwLock<Vec<Arc<Prepared>>>,
+}
+
+/// What the writing tasks share.
+struct Connected {
+    session: Session,
+    keyspace: String,
+    health: Health,
+}
+
+impl Cassandra {
+    /// Connects; `rest` is the URL without its scheme.
+    pub(super) fn open(rest: &str) -> Result<Self> {
+        let address = Address::parse(rest)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("sink-cassandra")
+            .enable_all()
+            .build()
+            .map_err(|e| Error::with_source(Kind::Retry, "starting the sink's threads", e))?;
+        let session = runtime.block_on(connect(&address))?;
+        Ok(Self {
+            runtime: Some(runtime),
+            connected: Arc::new(Connected {
+                session,
+                keyspace: address.keyspace,
+                health: Health::default(),
+            }),
+            backlog: Arc::default(),
+            tables: RwLock::default(),
+        })
+    }
+
+    fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match &self.runtime {
+            Some(runtime) => runtime.block_on(work),
+            None => Err(Error::new(Kind::Bug, "the sink is closed")),
+        }
+    }
+
+    fn table(&self, index: usize) -> Result<Arc<Prepared>> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        tables
+            .get(index)
+            .map(Arc::clone)
+            .ok_or_else(|| unprepared(index))
+    }
+}
+
+impl Drop for Cassandra {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Does not wait: whoever drops the sink has no interest in what is under way, and may
+            // be inside another runtime, where waiting is not allowed.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Sink for Cassandra {
+    fn prepare(&self, job: &str, tables: &[Table]) -> Result<Vec<Option<Frontier>>> {
+        let (prepared, frontiers) = self.block_on(self.connected.prepare(job, tables))?;
+        *self.tables.write().unwrap_or_else(PoisonError::into_inner) = prepared;
+        Ok(frontiers)
+    }
+
+    fn write(&self, writes: Writes, done: Done) {
+        let pending = self.backlog.admit(writes.rows(), done);
+        let table = match self.table(writes.table) {
+            Ok(table) => table,
+            Err(error) => return pending.finish(Err(error)),
+        };
+        let connected = Arc::clone(&self.connected);
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(async move {
+                let result = write(connected, table, writes).await;
+                pending.finish(result);
+            });
+        }
+    }
+
+    fn advance(&self, job: &str, tables: &[usize], epoch: Epoch) -> Result<()> {
+        let tables: Vec<_> = tables
+            .iter()
+            .map(|&t| self.table(t))
+            .collect::<Result<_>>()?;
+        self.block_on(async {
+            for table in &tables {
+                self.connected.advance(job, table, epoch).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch> {
+        self.block_on(self.connected.read(table, limit))
+    }
+}
+
+/// Connects, waiting for a service that is not there yet.
+async fn connect(address: &Address) -> Result<Session> {
+    let profile = ExecutionProfile::builder()
+        .request_timeout(Some(ATTEMPT))
+        .build();
+    let give_up = Instant::now() + address.wait;
+    let mut back_off = Duration::from_millis(250);
+    let mut warned = false;
+    loop {
+        let mut builder = SessionBuilder::new()
+            .known_nodes(&address.nodes)
+            .default_execution_profile_handle(profile.clone().into_handle())
+            .pool_size(PoolSize::PerShard(std::num::NonZeroUsize::MIN))
+            .fetch_full_schema_metadata(false)
+            .keyspaces_to_fetch([address.keyspace.clone()])
+            .connection_timeout(Duration::from_secs(5));
+        if let Some((user, password)) = &address.credentials {
+            builder = builder.user(user, password);
+        }
+        let error = match builder.build().await {
+            Ok(session) => return Ok(session),
+            Err(error) => error,
+        };
+        let nodes = address.nodes.join(",");
+        if Instant::now() + back_off >= give_up {
+            let waited = address.wait.as_secs();
+            let what = format!("Cassandra at {nodes} did not answer within {waited} s: {error}");
+            return Err(Error::with_source(Kind::Retry, what, error));
+        }
+        if !warned {
+            tracing::warn!("waiting for Cassandra at {nodes}: {error}");
+            warned = true;
+        }
+        tokio::time::sleep(back_off).await;
+        back_off = (back_off * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// One write under way: its rows as cells, taken one by one by the lanes.
+struct Work {
+    connected: Arc<Connected>,
+    table: Arc<Prepared>,
+    insert: PreparedStatement,
+    delete: PreparedStatement,
+    upserts: Vec<Cells>,
+    /// The columns each upsert replaces; none for a key column.
+    replaced: Vec<Option<arrow::array::ArrayRef>>,
+    deletes: Vec<Cells>,
+    upsert_rows: usize,
+    rows: usize,
+    next: AtomicUsize,
+}
+
+impl Work {
+    fn new(connected: Arc<Connected>, table: Arc<Prepared>, writes: &Writes) -> Result<Self> {
+        let definition = &table.table;
+        writes.check(definition)?;
+        let timestamp = timestamp(writes.epoch)?;
+        let stamped = |statement: &PreparedStatement| {
+            let mut statement = statement.clone();
+            statement.set_timestamp(Some(timestamp));
+            statement
+        };
+        let all: Vec<usize> = (0..definition.schema.fields().len()).collect();
+        let key = &definition.primary_key;
+        let replaced = all
+            .iter()
+            .map(|i| (!key.contains(i)).then(|| Arc::clone(writes.replaced.column(*i))))
+            .collect();
+        Ok(Self {
+            connected,
+            insert: stamped(&table.insert),
+            delete: stamped(&table.delete),
+            upserts: cells(definition, &writes.upserts, &all)?,
+            replaced,
+            deletes: cells(definition, &writes.deletes, key)?,
+            upsert_rows: writes.upserts.num_rows(),
+            rows: writes.rows(),
+            next: AtomicUsize::new(0),
+            table,
+        })
+    }
+
+    /// Writes rows until none is left.
+    async fn lane(self: Arc<Self>) -> Result<()> {
+        let name = &self.table.table.name;
+        loop {
+            let row = self.next.fetch_add(1, Ordering::Relaxed);
+            if row >= self.rows {
+                return Ok(());
+            }
+            let _permit = IN_FLIGHT
+                .acquire()
+                .await
+                .map_err(|e| Error::with_source(Kind::Bug, "the statement limit is closed", e))?;
+            if row < self.upsert_rows {
+                let values = Upsert {
+                    cells: &self.upserts,
+                    replaced: &self.replaced,
+                    row,
+                };
+                self.connected.execute(name, &self.insert, &values).await?;
+            } else {
+                let values = Delete {
+                    cells: &self.deletes,
+                    row: row - self.upsert_rows,
+                };
+                self.connected.execute(name, &self.delete, &values).await?;
+            }
+        }
+    }
+}
+
+async fn write(connected: Arc<Connected>, table: Arc<Prepared>, writes: Writes) -> Result<()> {
+    let work = Arc::new(Work::new(connected, table, &writes)?);
+    drop(writes);
+    let mut lanes = JoinSet::new();
+    for _ in 0..work.rows.min(MAX_LANES) {
+        lanes.spawn(Arc::clone(&work).lane());
+    }
+    while let Some(lane) = lanes.join_next().await {
+        // The first error ends the write; the other lanes end with the set.
+        lane.map_err(|e| Error::with_source(Kind::Bug, "a writing task ended", e))??;
+    }
+    Ok(())
+}
+
+/// The given columns in the forms that CQL takes.
+fn cells(table: &Table, rows: &RecordBatch, columns: &[usize]) -> Result<Vec<Cells>> {
+    let mut cells = Vec::with_capacity(columns.len());
+    for &i in columns {
+        let field = table.schema.field(i);
+        let (_, stored) = table::cql_type(field.data_type())?;
+        let array = convert(&table.name, field.name(), rows.column(i), &stored)?;
+        if table.primary_key.contains(&i) {
+            let back = convert(
+                &table.name,
+                field.name(),
+                &array,
+                rows.column(i).data_type(),
+            )?;
+            if &back != rows.column(i) {
+                let what = format!(
+                    "table `{}`, key column `{}`: a timestamp is finer than Cassandra's \
+                     milliseconds; use date_trunc('millisecond', …) in the view",
+                    table.name,
+                    field.name()
+                );
+                return Err(Error::new(Kind::Data, what));
+            }
+        }
+        cells.push(Cells::new(&array)?);
+    }
+    Ok(cells)
+}
+
+/// The timestamp of an epoch's statements, in microseconds.
+fn timestamp(epoch: Epoch) -> Result<i64> {
+    epoch
+        .checked_mul(1000)
+        .and_then(|t| i64::try_from(t).ok())
+        .ok_or_else(|| Error::new(Kind::Bug, format!("epoch {epoch} is out of range")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_is_not_there_is_awaited_and_then_named() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|l| l.local_addr())
+            .unwrap()
+            .port();
+        let address = Address {
+            nodes: vec![format!("127.0.0.1:{port}")],
+            keyspace: "views".into(),
+            credentials: None,
+            wait: Duration::from_millis(800),
+        };
+        let begun = Instant::now();
+        let error = Runtime::new()
+            .unwrap()
+            .block_on(connect(&address))
+            .unwrap_err();
+        assert_eq!(error.kind(), Kind::Retry, "{error}");
+        assert!(error.to_string().contains(&address.nodes[0]), "{error}");
+        // It waited at least once before it gave up.
+        assert!(begun.elapsed() >= Duration::from_millis(250));
+    }
+}

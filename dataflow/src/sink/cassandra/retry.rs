@@ -1,0 +1,162 @@
+//! Which errors pass by themselves, and the loop that waits until they have.
+//!
+//! Invariant: one warning when statements begin to fail and one line when all go through again,
+//! however many are under way.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use scylla::errors::{DbError, ExecutionError, PrepareError, RequestAttemptError};
+use scylla::response::query_result::QueryResult;
+use scylla::serialize::row::SerializeRow;
+use scylla::statement::prepared::PreparedStatement;
+
+use super::Connected;
+use crate::{Error, Kind, Result};
+
+const FIRST_BACK_OFF: Duration = Duration::from_millis(20);
+const MAX_BACK_OFF: Duration = Duration::from_secs(5);
+
+/// How many statements wait to be tried again.
+#[derive(Default)]
+pub(super) struct Health {
+    waiting: AtomicUsize,
+}
+
+/// A statement that failed and is not through yet; however its task ends, it stops being counted.
+struct Waiting<'a>(&'a Health);
+
+impl<'a> Waiting<'a> {
+    fn new(health: &'a Health, what: &str, error: &ExecutionError) -> Self {
+        if health.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!("writing to Cassandra table `{what}`, trying again: {error}");
+        }
+        Self(health)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.0.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
+            tracing::info!("no write to Cassandra is waiting any more");
+        }
+    }
+}
+
+impl Connected {
+    /// Executes a statement, again and again while the error is one that passes.
+    pub(super) async fn execute(
+        &self,
+        table: &str,
+        statement: &PreparedStatement,
+        values: &(impl SerializeRow + Sync),
+    ) -> Result<QueryResult> {
+        let mut back_off = FIRST_BACK_OFF;
+        let mut waiting = None;
+        loop {
+            // The driver's future is large; boxed, a lane stays small.
+            let attempt = Box::pin(self.session.execute_unpaged(statement, values));
+            match attempt.await {
+                Ok(result) => return Ok(result),
+                Err(error) if transient(&error) => {
+                    waiting.get_or_insert_with(|| Waiting::new(&self.health, table, &error));
+                    tokio::time::sleep(back_off / 2 + jitter(back_off / 2)).await;
+                    back_off = (back_off * 2).min(MAX_BACK_OFF);
+                }
+                Err(error) => return Err(failed(&format!("writing to table `{table}`"), error)),
+            }
+        }
+    }
+}
+
+/// A random part of `span`.
+fn jitter(span: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish() as u32;
+    span.mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+/// The error of a statement as the sink reports it.
+pub(super) fn failed(what: &str, error: ExecutionError) -> Error {
+    let kind = if transient(&error) {
+        Kind::Retry
+    } else {
+        Kind::Data
+    };
+    Error::with_source(kind, format!("{what}: {error}"), error)
+}
+
+/// Whether the same statement may succeed later.
+pub(super) fn transient(error: &ExecutionError) -> bool {
+    match error {
+        ExecutionError::EmptyPlan
+        | ExecutionError::ConnectionPoolError(_)
+        | ExecutionError::RequestTimeout(_)
+        | ExecutionError::SchemaAgreementError(_)
+        | ExecutionError::MetadataError(_)
+        | ExecutionError::PrepareError(PrepareError::ConnectionPoolError(_)) => true,
+        ExecutionError::LastAttemptError(attempt) => transient_attempt(attempt),
+        _ => false,
+    }
+}
+
+/// Like [`transient`], for preparing a statement.
+pub(super) fn transient_prepare(error: &PrepareError) -> bool {
+    match error {
+        PrepareError::ConnectionPoolError(_) => true,
+        PrepareError::AllAttemptsFailed { first_attempt } => transient_attempt(first_attempt),
+        _ => false,
+    }
+}
+
+fn transient_attempt(error: &RequestAttemptError) -> bool {
+    match error {
+        RequestAttemptError::UnableToAllocStreamId
+        | RequestAttemptError::BrokenConnectionError(_) => true,
+        RequestAttemptError::DbError(error, _) => matches!(
+            error,
+            DbError::Unavailable { .. }
+                | DbError::Overloaded
+                | DbError::IsBootstrapping
+                | DbError::TruncateError
+                | DbError::ReadTimeout { .. }
+                | DbError::WriteTimeout { .. }
+                | DbError::ReadFailure { .. }
+                | DbError::WriteFailure { .. }
+                | DbError::RateLimitReached { .. }
+                | DbError::ServerError
+        ),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_tried_again_and_what_is_wrong_is_not() {
+        let of = |e| ExecutionError::LastAttemptError(RequestAttemptError::DbError(e, "x".into()));
+        assert!(transient(&of(DbError::Overloaded)));
+        assert!(transient(&of(DbError::IsBootstrapping)));
+        assert!(transient(&ExecutionError::RequestTimeout(ATTEMPT)));
+        for wrong in [
+            DbError::Invalid,
+            DbError::SyntaxError,
+            DbError::Unauthorized,
+        ] {
+            let error = failed("writing", of(wrong));
+            assert_eq!(error.kind(), Kind::Data, "{error}");
+        }
+    }
+
+    const ATTEMPT: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn jitter_stays_inside_its_span() {
+        let span = Duration::from_millis(10);
+        assert!((0..100).all(|_| jitter(span) <= span));
+        let first = jitter(span);
+        assert!((0..100).any(|_| jitter(span) != first));
+    }
+}

@@ -1,0 +1,341 @@
+//! Keyspace, tables, frontier rows: what the sink asks of Cassandra apart from writing rows.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatchOptions;
+use arrow::datatypes::{DataType, TimeUnit};
+use arrow::record_batch::RecordBatch;
+use scylla::response::query_result::QueryRowsResult;
+use scylla::response::{PagingState, PagingStateResponse};
+use scylla::serialize::row::SerializeRow;
+use scylla::statement::Statement;
+use scylla::statement::prepared::PreparedStatement;
+use scylla::value::Row;
+
+use super::super::{
+    FoundColumn, Frontier, Table, check_existing, convert, frontier_of, mismatch, quoted,
+    unsupported,
+};
+use super::cell::array_of;
+use super::retry::{failed, transient_prepare};
+use super::{Connected, timestamp};
+use crate::{Epoch, Error, Kind, Result};
+
+/// Rows fetched at a time.
+const PAGE: i32 = 5_000;
+
+/// A table with its statements.
+pub(super) struct Prepared {
+    pub(super) table: Table,
+    pub(super) insert: PreparedStatement,
+    pub(super) delete: PreparedStatement,
+    frontier: PreparedStatement,
+}
+
+impl Connected {
+    /// Creates and checks everything; see [`super::super::Sink::prepare`].
+    pub(super) async fn prepare(
+        &self,
+        job: &str,
+        tables: &[Table],
+    ) -> Result<(Vec<Arc<Prepared>>, Vec<Option<Frontier>>)> {
+        for table in tables {
+            table.validate()?;
+        }
+        self.ensure_keyspace().await?;
+        let frontiers_table = format!("{}.tidemill_frontiers", quoted(&self.keyspace));
+        self.query(&format!(
+            "CREATE TABLE IF NOT EXISTS {frontiers_table} (job text, \"view\" text, epoch bigint, \
+             fingerprint text, PRIMARY KEY (job, \"view\"))"
+        ))
+        .await?;
+        let frontier = self
+            .prepared(&format!(
+                "INSERT INTO {frontiers_table} (job, \"view\", epoch, fingerprint) VALUES (?, ?, ?, ?)"
+            ))
+            .await?;
+        let mut begin = self
+            .prepared(&format!(
+                "INSERT INTO {frontiers_table} (job, \"view\", fingerprint) VALUES (?, ?, ?)"
+            ))
+            .await?;
+        // Older than every epoch, so that it never hides one.
+        begin.set_timestamp(Some(1));
+        let (mut prepared, mut frontiers) = (Vec::new(), Vec::new());
+        for table in tables {
+            self.ensure_table(table).await?;
+            let found = self.frontier(&frontiers_table, job, table).await?;
+            if found.is_none() {
+                let print = fingerprint(table);
+                let values = (job, table.name.as_str(), print.as_str());
+                self.execute("tidemill_frontiers", &begin, &values).await?;
+            }
+            frontiers.push(found);
+            prepared.push(Arc::new(self.statements(table, frontier.clone()).await?));
+        }
+        Ok((prepared, frontiers))
+    }
+
+    /// Moves one frontier row; an older epoch loses by its timestamp.
+    pub(super) async fn advance(&self, job: &str, table: &Prepared, epoch: Epoch) -> Result<()> {
+        let mut statement = table.frontier.clone();
+        statement.set_timestamp(Some(timestamp(epoch)?));
+        let print = fingerprint(&table.table);
+        let name = table.table.name.as_str();
+        // In range, as its thousandfold was above.
+        let values = (job, name, epoch as i64, print.as_str());
+        self.execute("tidemill_frontiers", &statement, &values)
+            .await?;
+        Ok(())
+    }
+
+    /// See [`super::super::Sink::read`].
+    pub(super) async fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch> {
+        let fields = table.schema.fields();
+        let columns: Vec<_> = fields.iter().map(|f| quoted(f.name())).collect();
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let rows = if limit == 0 {
+            Vec::new()
+        } else {
+            self.rows(&format!(
+                "SELECT {} FROM {} LIMIT {limit}",
+                columns.join(", "),
+                self.name_of(table)
+            ))
+            .await?
+        };
+        let count = rows.len();
+        let mut columns: Vec<Vec<_>> = fields.iter().map(|_| Vec::with_capacity(count)).collect();
+        for row in rows {
+            for (column, value) in columns.iter_mut().zip(row.columns) {
+                column.push(value);
+            }
+        }
+        let mut arrays = Vec::with_capacity(columns.len());
+        for (field, values) in fields.iter().zip(columns) {
+            let (_, stored) = cql_type(field.data_type())?;
+            let array = array_of(&stored, values)
+                .map_err(|e| mismatch(&table.name, &format!("column `{}` {e}", field.name())))?;
+            arrays.push(convert(
+                &table.name,
+                field.name(),
+                &array,
+                field.data_type(),
+            )?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        RecordBatch::try_new_with_options(Arc::clone(&table.schema), arrays, &options).map_err(
+            |e| {
+                Error::with_source(
+                    Kind::Data,
+                    format!("rows of table `{}`: {e}", table.name),
+                    e,
+                )
+            },
+        )
+    }
+
+    fn name_of(&self, table: &Table) -> String {
+        format!("{}.{}", quoted(&self.keyspace), quoted(&table.name))
+    }
+
+    async fn ensure_keyspace(&self) -> Result<()> {
+        let known = self
+            .page(
+                "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?",
+                (self.keyspace.as_str(),),
+                PagingState::start(),
+            )
+            .await?
+            .0;
+        if known.rows_num() > 0 {
+            return Ok(());
+        }
+        tracing::info!(
+            "creating keyspace `{}` with one replica (SimpleStrategy)",
+            self.keyspace
+        );
+        self.query(&format!(
+            "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = \
+             {{'class': 'SimpleStrategy', 'replication_factor': 1}}",
+            quoted(&self.keyspace)
+        ))
+        .await
+    }
+
+    /// Creates a table that is missing, checks one that exists.
+    async fn ensure_table(&self, table: &Table) -> Result<()> {
+        let mut columns = Vec::new();
+        for field in table.schema.fields() {
+            columns.push(format!(
+                "{} {}",
+                quoted(field.name()),
+                cql_type(field.data_type())?.0
+            ));
+        }
+        let keys: Vec<_> = table.key_names().map(quoted).collect();
+        let (partition, clustering) = keys.split_at(table.partition_columns);
+        let clustering: Vec<_> = clustering.iter().map(|c| format!(", {c}")).collect();
+        self.query(&format!(
+            "CREATE TABLE IF NOT EXISTS {} ({}, PRIMARY KEY (({}){}))",
+            self.name_of(table),
+            columns.join(", "),
+            partition.join(", "),
+            clustering.concat()
+        ))
+        .await?;
+        let (found, _) = self
+            .page(
+                "SELECT column_name, type, kind, position FROM system_schema.columns \
+                 WHERE keyspace_name = ? AND table_name = ?",
+                (self.keyspace.as_str(), table.name.as_str()),
+                PagingState::start(),
+            )
+            .await?;
+        let mut columns = Vec::new();
+        let mut partition_columns = 0;
+        let rows = found.rows::<(String, String, String, i32)>();
+        for row in rows.map_err(|e| unreadable("system_schema.columns", e))? {
+            let (name, sql_type, kind, position) =
+                row.map_err(|e| unreadable("system_schema.columns", e))?;
+            partition_columns += usize::from(kind == "partition_key");
+            let position = usize::try_from(position).unwrap_or(0);
+            // Clustering columns count from zero again: put them behind the partition key.
+            let key = match kind.as_str() {
+                "partition_key" => Some(position),
+                "clustering" => Some(position + table.schema.fields().len()),
+                _ => None,
+            };
+            columns.push(FoundColumn {
+                name,
+                sql_type,
+                key,
+            });
+        }
+        check_existing(table, &columns, |t| Ok(cql_type(t)?.0))?;
+        if partition_columns != table.partition_columns {
+            let problem = format!(
+                "its partition key has {partition_columns} columns, the view needs the first {}",
+                table.partition_columns
+            );
+            return Err(mismatch(&table.name, &problem));
+        }
+        Ok(())
+    }
+
+    async fn statements(&self, table: &Table, frontier: PreparedStatement) -> Result<Prepared> {
+        let name = self.name_of(table);
+        let fields = table.schema.fields();
+        let columns: Vec<_> = fields.iter().map(|f| quoted(f.name())).collect();
+        let marks = vec!["?"; columns.len()].join(", ");
+        let insert = format!(
+            "INSERT INTO {name} ({}) VALUES ({marks})",
+            columns.join(", ")
+        );
+        let keys: Vec<_> = table
+            .key_names()
+            .map(|k| format!("{} = ?", quoted(k)))
+            .collect();
+        let delete = format!("DELETE FROM {name} WHERE {}", keys.join(" AND "));
+        Ok(Prepared {
+            insert: self.prepared(&insert).await?,
+            delete: self.prepared(&delete).await?,
+            table: table.clone(),
+            frontier,
+        })
+    }
+
+    async fn frontier(
+        &self,
+        frontiers: &str,
+        job: &str,
+        table: &Table,
+    ) -> Result<Option<Frontier>> {
+        let cql =
+            format!("SELECT epoch, fingerprint FROM {frontiers} WHERE job = ? AND \"view\" = ?");
+        let (found, _) = self
+            .page(&cql, (job, table.name.as_str()), PagingState::start())
+            .await?;
+        found
+            .maybe_first_row::<(Option<i64>, String)>()
+            .map_err(|e| unreadable("tidemill_frontiers", e))?
+            .map(|(epoch, print)| frontier_of(epoch, &print))
+            .transpose()
+    }
+
+    async fn prepared(&self, cql: &str) -> Result<PreparedStatement> {
+        let mut statement = self.session.prepare(cql).await.map_err(|e| {
+            let kind = if transient_prepare(&e) {
+                Kind::Retry
+            } else {
+                Kind::Data
+            };
+            Error::with_source(kind, format!("`{cql}`: {e}"), e)
+        })?;
+        // Every statement has a timestamp of its own, so once more changes nothing.
+        statement.set_is_idempotent(true);
+        Ok(statement)
+    }
+
+    async fn query(&self, cql: &str) -> Result<()> {
+        let query = Box::pin(self.session.query_unpaged(cql, ()));
+        query.await.map_err(|e| failed(&format!("`{cql}`"), e))?;
+        Ok(())
+    }
+
+    async fn page(
+        &self,
+        cql: &str,
+        values: impl SerializeRow,
+        from: PagingState,
+    ) -> Result<(QueryRowsResult, PagingStateResponse)> {
+        let statement = Statement::new(cql).with_page_size(PAGE);
+        let page = Box::pin(self.session.query_single_page(statement, values, from));
+        let (result, next) = page.await.map_err(|e| failed(&format!("`{cql}`"), e))?;
+        Ok((
+            result.into_rows_result().map_err(|e| unreadable(cql, e))?,
+            next,
+        ))
+    }
+
+    async fn rows(&self, cql: &str) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        let mut from = PagingState::start();
+        loop {
+            let (page, next) = self.page(cql, (), from).await?;
+            for row in page.rows::<Row>().map_err(|e| unreadable(cql, e))? {
+                rows.push(row.map_err(|e| unreadable(cql, e))?);
+            }
+            match next {
+                PagingStateResponse::HasMorePages { state } => from = state,
+                PagingStateResponse::NoMorePages => return Ok(rows),
+            }
+        }
+    }
+}
+
+fn fingerprint(table: &Table) -> String {
+    format!("{:016x}", table.fingerprint)
+}
+
+fn unreadable(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::with_source(Kind::Data, format!("reading `{what}`: {error}"), error)
+}
+
+/// The CQL type of a column, and the Arrow type whose values are sent for it.
+pub(super) fn cql_type(data_type: &DataType) -> Result<(&'static str, DataType)> {
+    use DataType as D;
+    Ok(match data_type {
+        D::Boolean => ("boolean", D::Boolean),
+        D::Int8 | D::Int16 | D::Int32 | D::UInt8 | D::UInt16 => ("int", D::Int32),
+        D::Int64 | D::UInt32 | D::UInt64 => ("bigint", D::Int64),
+        D::Float16 | D::Float32 => ("float", D::Float32),
+        D::Float64 => ("double", D::Float64),
+        D::Utf8 | D::LargeUtf8 | D::Utf8View => ("text", D::Utf8),
+        D::Binary | D::LargeBinary | D::BinaryView => ("blob", D::Binary),
+        D::Date32 => ("date", D::Date32),
+        D::Timestamp(..) => ("timestamp", D::Timestamp(TimeUnit::Millisecond, None)),
+        D::Decimal128(precision, scale) => ("decimal", D::Decimal128(*precision, *scale)),
+        other => return Err(unsupported(other)),
+    })
+}

@@ -1,0 +1,614 @@
+//! The embedded sink: views as tables of an SQLite file.
+//!
+//! In flow [`Writes`], out flow rows that a person with `sqlite3` can read: booleans are 0 or 1,
+//! dates and timestamps ISO 8601 text, decimals text, a float that is not a number the text `NaN`.
+//! Every table has one more column, `_epoch`, the row's version.
+//!
+//! Invariants: (1) one thread owns the connection that writes; it commits what is queued as one
+//! transaction and answers after the commit; (2) a write never goes over a newer one: an upsert
+//! compares `_epoch`, a delete leaves a tombstone with its epoch; (3) tombstones at or below the
+//! frontier are dropped when it moves, and writes at or below it are not applied again, so that
+//! nothing deleted comes back.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use arrow::array::RecordBatchOptions;
+use arrow::datatypes::DataType;
+use arrow::record_batch::RecordBatch;
+use rusqlite::types::{Type, Value};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, TransactionBehavior, params, params_from_iter,
+};
+
+use super::backlog::{Backlog, Pending};
+use super::{
+    Done, FoundColumn, Frontier, Sink, Table, Writes, check_existing, convert, mismatch, quoted,
+    unprepared,
+};
+use crate::{Epoch, Error, Kind, Result};
+
+mod cell;
+
+use cell::{Cells, array_of};
+
+/// Rows that go into one transaction at most, unless one write alone has more.
+const MAX_ROWS_A_COMMIT: usize = 50_000;
+/// Longest wait between attempts to commit.
+const MAX_BACK_OFF: Duration = Duration::from_secs(5);
+/// The column that holds a row's version.
+const VERSION: &str = "_epoch";
+
+const OWN_TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS tidemill_frontiers(
+        job TEXT NOT NULL, view TEXT NOT NULL, epoch INTEGER, fingerprint TEXT NOT NULL,
+        PRIMARY KEY (job, view));
+    CREATE TABLE IF NOT EXISTS _tidemill_tombstones(
+        view TEXT NOT NULL, key TEXT NOT NULL, epoch INTEGER NOT NULL,
+        PRIMARY KEY (view, key)) WITHOUT ROWID;";
+
+/// The sink over one file.
+pub(super) struct Sqlite {
+    file: String,
+    backlog: Arc<Backlog>,
+    commands: Sender<Command>,
+}
+
+/// Bounded by the backlog for writes; the rest block their caller until answered.
+enum Command {
+    Write(Writes, Pending),
+    Run(Box<dyn FnOnce(&mut Writer) + Send>),
+}
+
+/// The thread's side.
+struct Writer {
+    connection: Connection,
+    job: String,
+    tables: Vec<Prepared>,
+}
+
+/// A table with its statements.
+struct Prepared {
+    table: Table,
+    upsert: String,
+    delete: String,
+    bury: String,
+}
+
+impl Sqlite {
+    pub(super) fn open(file: &str) -> Result<Self> {
+        if file.is_empty() {
+            return Err(Error::new(
+                Kind::Data,
+                "sink `sqlite://`: expected a file name, as in `sqlite://river.db`",
+            ));
+        }
+        let mut connection = connect(file)?;
+        // The file has other writers: taking the write lock first lets the busy timeout wait for
+        // them, which SQLite does not do for a transaction that began by reading.
+        connection.set_transaction_behavior(TransactionBehavior::Immediate);
+        let (commands, queue) = channel();
+        let mut writer = Writer {
+            connection,
+            job: String::new(),
+            tables: Vec::new(),
+        };
+        thread::Builder::new()
+            .name("sink-sqlite".into())
+            .spawn(move || writer.serve(&queue))
+            .map_err(|e| Error::with_source(Kind::Retry, "starting the sink's thread", e))?;
+        Ok(Self {
+            file: file.to_owned(),
+            backlog: Arc::default(),
+            commands,
+        })
+    }
+
+    /// Runs `work` on the thread, after the writes before it, and waits for its answer.
+    fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = channel();
+        let command = Command::Run(Box::new(move |writer| {
+            // The caller waits for it below; should it be gone, nobody needs the answer.
+            let _ = reply.send(work(writer));
+        }));
+        let gone = || {
+            Error::new(
+                Kind::Bug,
+                format!("`{}`: the sink's thread ended", self.file),
+            )
+        };
+        self.commands.send(command).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())?
+    }
+}
+
+impl Sink for Sqlite {
+    fn prepare(&self, job: &str, tables: &[Table]) -> Result<Vec<Option<Frontier>>> {
+        let (job, tables) = (job.to_owned(), tables.to_vec());
+        self.run(move |writer| writer.prepare(job, tables))
+    }
+
+    fn write(&self, writes: Writes, done: Done) {
+        let pending = self.backlog.admit(writes.rows(), done);
+        // When the thread is gone the command comes back and its drop calls `done` with an error.
+        let _ = self.commands.send(Command::Write(writes, pending));
+    }
+
+    fn advance(&self, job: &str, tables: &[usize], epoch: Epoch) -> Result<()> {
+        let (job, tables) = (job.to_owned(), tables.to_vec());
+        self.run(move |writer| writer.advance(&job, &tables, epoch))
+    }
+
+    fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch> {
+        let connection = connect(&self.file)?;
+        let context = |e| failed(&format!("reading table `{}`", table.name), e);
+        let columns: Vec<_> = table
+            .schema
+            .fields()
+            .iter()
+            .map(|f| quoted(f.name()))
+            .collect();
+        let sql = format!(
+            "SELECT {} FROM {} LIMIT ?1",
+            columns.join(", "),
+            quoted(&table.name)
+        );
+        let mut statement = connection.prepare(&sql).map_err(context)?;
+        let mut values: Vec<Vec<Value>> = vec![Vec::new(); columns.len()];
+        let mut count = 0;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut rows = statement.query([limit]).map_err(context)?;
+        while let Some(row) = rows.next().map_err(context)? {
+            for (i, column) in values.iter_mut().enumerate() {
+                column.push(row.get(i).map_err(context)?);
+            }
+            count += 1;
+        }
+        let mut arrays = Vec::with_capacity(columns.len());
+        for (field, values) in table.schema.fields().iter().zip(values) {
+            let (_, stored) = sqlite_type(field.data_type())?;
+            let array = array_of(&stored, values).map_err(|problem| {
+                mismatch(&table.name, &format!("`{}` {problem}", field.name()))
+            })?;
+            arrays.push(convert(
+                &table.name,
+                field.name(),
+                &array,
+                field.data_type(),
+            )?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        RecordBatch::try_new_with_options(Arc::clone(&table.schema), arrays, &options).map_err(
+            |e| {
+                Error::with_source(
+                    Kind::Data,
+                    format!("rows of table `{}`: {e}", table.name),
+                    e,
+                )
+            },
+        )
+    }
+}
+
+impl Writer {
+    /// Serves commands until the sink is dropped.
+    fn serve(&mut self, queue: &Receiver<Command>) {
+        let mut next = queue.recv().ok();
+        while let Some(command) = next.take() {
+            match command {
+                Command::Run(work) => work(self),
+                Command::Write(writes, pending) => {
+                    let mut rows = writes.rows();
+                    let (mut group, mut waiting) = (vec![writes], vec![pending]);
+                    while rows < MAX_ROWS_A_COMMIT && next.is_none() {
+                        match queue.try_recv() {
+                            Ok(Command::Write(writes, pending)) => {
+                                rows += writes.rows();
+                                group.push(writes);
+                                waiting.push(pending);
+                            }
+                            Ok(other) => next = Some(other),
+                            Err(_) => break,
+                        }
+                    }
+                    let results = self.commit(&group);
+                    for (pending, result) in waiting.into_iter().zip(results) {
+                        pending.finish(result);
+                    }
+                }
+            }
+            if next.is_none() {
+                next = queue.recv().ok();
+            }
+        }
+    }
+
+    /// Commits a group, again and again while the file is busy, full or unreachable.
+    fn commit(&mut self, group: &[Writes]) -> Vec<Result<()>> {
+        let mut back_off = Duration::from_millis(10);
+        let mut failing = false;
+        loop {
+            match self.try_commit(group) {
+                Ok(results) => {
+                    if failing {
+                        tracing::info!("the sink's file takes writes again");
+                    }
+                    return results;
+                }
+                Err(e) if transient(&e) => {
+                    if !failing {
+                        tracing::warn!("writing to the sink's file, trying again: {e}");
+                        failing = true;
+                    }
+                    thread::sleep(back_off);
+                    back_off = (back_off * 2).min(MAX_BACK_OFF);
+                }
+                Err(e) => {
+                    let what = e.to_string();
+                    return group
+                        .iter()
+                        .map(|_| {
+                            Err(Error::new(
+                                Kind::Data,
+                                format!("writing to the sink: {what}"),
+                            ))
+                        })
+                        .collect();
+                }
+            }
+        }
+    }
+
+    /// One transaction; each write under its own savepoint, so that a bad one spares the others.
+    fn try_commit(&mut self, group: &[Writes]) -> rusqlite::Result<Vec<Result<()>>> {
+        let Self {
+            connection,
+            job,
+            tables,
+        } = self;
+        let mut transaction = connection.transaction()?;
+        let mut results = Vec::with_capacity(group.len());
+        for writes in group {
+            let Some(prepared) = tables.get(writes.table) else {
+                results.push(Err(unprepared(writes.table)));
+                continue;
+            };
+            let savepoint = transaction.savepoint()?;
+            match prepared.apply(&savepoint, job, writes) {
+                Ok(()) => {
+                    savepoint.commit()?;
+                    results.push(Ok(()));
+                }
+                Err(Failure::Sqlite(e)) if transient(&e) => return Err(e),
+                // The savepoint is rolled back by its drop.
+                Err(Failure::Sqlite(e)) => {
+                    results.push(Err(failed(
+                        &format!("writing to table `{}`", prepared.table.name),
+                        e,
+                    )));
+                }
+                Err(Failure::Refused(e)) => results.push(Err(e)),
+            }
+        }
+        transaction.commit()?;
+        Ok(results)
+    }
+
+    fn prepare(&mut self, job: String, tables: Vec<Table>) -> Result<Vec<Option<Frontier>>> {
+        let context = |e| failed("preparing the sink's tables", e);
+        let transaction = self.connection.transaction().map_err(context)?;
+        transaction.execute_batch(OWN_TABLES).map_err(context)?;
+        let mut frontiers = Vec::with_capacity(tables.len());
+        let mut prepared = Vec::with_capacity(tables.len());
+        for table in tables {
+            table.validate()?;
+            ensure_table(&transaction, &table)?;
+            frontiers.push(frontier(&transaction, &job, &table)?);
+            transaction
+                .execute(
+                    "INSERT INTO tidemill_frontiers(job, view, fingerprint) VALUES (?1, ?2, ?3)
+                     ON CONFLICT DO NOTHING",
+                    params![job, table.name, fingerprint(&table)],
+                )
+                .map_err(context)?;
+            prepared.push(Prepared::new(table));
+        }
+        transaction.commit().map_err(context)?;
+        self.job = job;
+        self.tables = prepared;
+        Ok(frontiers)
+    }
+
+    fn advance(&mut self, job: &str, tables: &[usize], epoch: Epoch) -> Result<()> {
+        let context = |e| failed("moving the frontier", e);
+        let epoch = version(epoch)?;
+        let transaction = self.connection.transaction().map_err(context)?;
+        for &index in tables {
+            let prepared = self.tables.get(index).ok_or_else(|| unprepared(index))?;
+            let name = &prepared.table.name;
+            let moved = transaction
+                .execute(
+                    "INSERT INTO tidemill_frontiers(job, view, epoch, fingerprint)
+                     VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT DO UPDATE SET epoch = excluded.epoch,
+                         fingerprint = excluded.fingerprint
+                     WHERE epoch IS NULL OR epoch <= excluded.epoch",
+                    params![job, name, epoch, fingerprint(&prepared.table)],
+                )
+                .map_err(context)?;
+            if moved > 0 {
+                transaction
+                    .execute(
+                        "DELETE FROM _tidemill_tombstones WHERE view = ?1 AND epoch <= ?2",
+                        params![name, epoch],
+                    )
+                    .map_err(context)?;
+            }
+        }
+        transaction.commit().map_err(context)
+    }
+}
+
+/// Why a write was not applied.
+enum Failure {
+    Sqlite(rusqlite::Error),
+    Refused(Error),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl Prepared {
+    fn new(table: Table) -> Self {
+        let name = quoted(&table.name);
+        let columns: Vec<_> = table
+            .schema
+            .fields()
+            .iter()
+            .map(|f| quoted(f.name()))
+            .collect();
+        let n = columns.len();
+        let values: Vec<_> = (1..=n + 1).map(|i| format!("?{i}")).collect();
+        let keys: Vec<_> = table.key_names().map(quoted).collect();
+        let replace: Vec<_> = columns
+            .iter()
+            .filter(|c| !keys.contains(c))
+            .map(|c| format!("{c} = excluded.{c}, "))
+            .collect();
+        let view = format!("'{}'", table.name.replace('\'', "''"));
+        // The key as one text: `quote` writes every value as a literal.
+        let key_of = |parameter: &dyn Fn(usize) -> usize| {
+            let parts: Vec<_> = (0..keys.len())
+                .map(|i| format!("quote(?{})", parameter(i)))
+                .collect();
+            parts.join(" || ',' || ")
+        };
+        let key_in_row = key_of(&|i| table.primary_key.get(i).map_or(1, |c| c + 1));
+        let key_alone = key_of(&|i| i + 1);
+        let epoch = keys.len() + 1;
+        let same: Vec<_> = keys
+            .iter()
+            .enumerate()
+            .map(|(i, k)| format!("{k} = ?{} AND ", i + 1))
+            .collect();
+        let upsert = format!(
+            "INSERT INTO {name} ({}, {VERSION}) SELECT {} WHERE NOT EXISTS (
+                 SELECT 1 FROM _tidemill_tombstones
+                 WHERE view = {view} AND key = {key_in_row} AND epoch >= ?{})
+             ON CONFLICT ({}) DO UPDATE SET {}{VERSION} = excluded.{VERSION}
+             WHERE excluded.{VERSION} >= {name}.{VERSION}",
+            columns.join(", "),
+            values.join(", "),
+            n + 1,
+            keys.join(", "),
+            replace.concat(),
+        );
+        let delete = format!(
+            "DELETE FROM {name} WHERE {}{VERSION} <= ?{epoch}",
+            same.concat()
+        );
+        let bury = format!(
+            "INSERT INTO _tidemill_tombstones(view, key, epoch)
+             VALUES ({view}, {key_alone}, ?{epoch})
+             ON CONFLICT DO UPDATE SET epoch = max(epoch, excluded.epoch)"
+        );
+        Self {
+            table,
+            upsert,
+            delete,
+            bury,
+        }
+    }
+
+    fn apply(
+        &self,
+        connection: &Connection,
+        job: &str,
+        writes: &Writes,
+    ) -> std::result::Result<(), Failure> {
+        writes.check(&self.table)?;
+        let epoch = version(writes.epoch)?;
+        let complete = frontier(connection, job, &self.table)?
+            .filter(|f| f.fingerprint == self.table.fingerprint)
+            .and_then(|f| f.epoch);
+        if complete.is_some_and(|complete| writes.epoch <= complete) {
+            return Ok(());
+        }
+        let all: Vec<usize> = (0..self.table.schema.fields().len()).collect();
+        let upserts = self.cells(&writes.upserts, &all)?;
+        let mut upsert = connection.prepare_cached(&self.upsert)?;
+        for row in 0..writes.upserts.num_rows() {
+            let cells = upserts.iter().map(|c| c.at(row));
+            upsert.execute(params_from_iter(cells.chain([epoch.into()])))?;
+        }
+        let keys = self.cells(&writes.deletes, &self.table.primary_key)?;
+        let mut delete = connection.prepare_cached(&self.delete)?;
+        let mut bury = connection.prepare_cached(&self.bury)?;
+        for row in 0..writes.deletes.num_rows() {
+            let key = || keys.iter().map(|c| c.at(row)).chain([epoch.into()]);
+            delete.execute(params_from_iter(key()))?;
+            bury.execute(params_from_iter(key()))?;
+        }
+        Ok(())
+    }
+
+    /// The given columns as SQLite stores them.
+    fn cells(&self, rows: &RecordBatch, columns: &[usize]) -> Result<Vec<Cells>> {
+        let mut cells = Vec::with_capacity(columns.len());
+        for &i in columns {
+            let field = self.table.schema.field(i);
+            let (_, stored) = sqlite_type(field.data_type())?;
+            let array = convert(&self.table.name, field.name(), rows.column(i), &stored)?;
+            cells.push(Cells::new(&array)?);
+        }
+        Ok(cells)
+    }
+}
+
+/// Creates a table that is missing, checks one that exists.
+fn ensure_table(connection: &Connection, table: &Table) -> Result<()> {
+    let context = |e| failed(&format!("table `{}`", table.name), e);
+    let mut columns = Vec::new();
+    for (i, field) in table.schema.fields().iter().enumerate() {
+        if field.name().eq_ignore_ascii_case(VERSION) {
+            let what = format!(
+                "table `{}`: the sink needs the column name `{VERSION}`",
+                table.name
+            );
+            return Err(Error::new(Kind::Data, what));
+        }
+        let (sql_type, _) = sqlite_type(field.data_type())?;
+        let not_null = if table.primary_key.contains(&i) {
+            " NOT NULL"
+        } else {
+            ""
+        };
+        columns.push(format!("{} {sql_type}{not_null}", quoted(field.name())));
+    }
+    let keys: Vec<_> = table.key_names().map(quoted).collect();
+    let sql = format!(
+        "CREATE TABLE IF NOT EXISTS {} ({}, {VERSION} INTEGER NOT NULL, PRIMARY KEY ({}))",
+        quoted(&table.name),
+        columns.join(", "),
+        keys.join(", ")
+    );
+    connection.execute(&sql, []).map_err(context)?;
+    let mut statement = connection
+        .prepare("SELECT name, type, pk FROM pragma_table_info(?1)")
+        .map_err(context)?;
+    let found: Vec<FoundColumn> = statement
+        .query_map([&table.name], |row| {
+            let position: u32 = row.get(2)?;
+            Ok(FoundColumn {
+                name: row.get(0)?,
+                sql_type: row.get(1)?,
+                key: position.checked_sub(1).map(|p| p as usize),
+            })
+        })
+        .and_then(Iterator::collect)
+        .map_err(context)?;
+    check_existing(table, &found, |t| Ok(sqlite_type(t)?.0))?;
+    if !found.iter().any(|c| c.name == VERSION) {
+        let problem = format!("it has no `{VERSION}` column, so it is not a view's table");
+        return Err(mismatch(&table.name, &problem));
+    }
+    Ok(())
+}
+
+fn frontier(connection: &Connection, job: &str, table: &Table) -> Result<Option<Frontier>> {
+    let context = |e| failed("reading the frontier", e);
+    let row: Option<(Option<i64>, String)> = connection
+        .prepare_cached(
+            "SELECT epoch, fingerprint FROM tidemill_frontiers WHERE job = ?1 AND view = ?2",
+        )
+        .and_then(|mut statement| {
+            statement
+                .query_row([job, &table.name], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()
+        })
+        .map_err(context)?;
+    row.map(|(epoch, text)| super::frontier_of(epoch, &text))
+        .transpose()
+}
+
+fn fingerprint(table: &Table) -> String {
+    format!("{:016x}", table.fingerprint)
+}
+
+/// The declared type of a column, and the Arrow type whose values are stored in it.
+fn sqlite_type(data_type: &DataType) -> Result<(&'static str, DataType)> {
+    use DataType as D;
+    Ok(match data_type {
+        D::Boolean => ("BOOLEAN", D::Int64),
+        D::Int8 | D::Int16 | D::Int32 | D::Int64 => ("INTEGER", D::Int64),
+        D::UInt8 | D::UInt16 | D::UInt32 | D::UInt64 => ("INTEGER", D::Int64),
+        D::Float16 | D::Float32 | D::Float64 => ("REAL", D::Float64),
+        D::Utf8 | D::LargeUtf8 | D::Utf8View => ("TEXT", D::Utf8),
+        D::Date32 | D::Timestamp(..) | D::Decimal128(..) => ("TEXT", D::Utf8),
+        D::Binary | D::LargeBinary | D::BinaryView => ("BLOB", D::Binary),
+        other => return Err(super::unsupported(other)),
+    })
+}
+
+fn version(epoch: Epoch) -> Result<i64> {
+    i64::try_from(epoch).map_err(|e| Error::with_source(Kind::Bug, format!("epoch {epoch}"), e))
+}
+
+fn failed(what: &str, error: rusqlite::Error) -> Error {
+    let kind = if transient(&error) {
+        Kind::Retry
+    } else {
+        Kind::Data
+    };
+    Error::with_source(kind, format!("{what}: {error}"), error)
+}
+
+fn transient(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::OutOfMemory
+        )
+    )
+}
+
+/// What a stored value is, for messages.
+fn name_of(value: &Value) -> &'static str {
+    match value.data_type() {
+        Type::Null => "null",
+        Type::Integer => "an integer",
+        Type::Real => "a real",
+        Type::Text => "a text",
+        Type::Blob => "a blob",
+    }
+}
+
+fn connect(file: &str) -> Result<Connection> {
+    let open = || {
+        let connection = Connection::open(file)?;
+        connection.busy_timeout(Duration::from_secs(30))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        Ok(connection)
+    };
+    open().map_err(|e| failed(&format!("opening `{file}`"), e))
+}
