@@ -3,10 +3,15 @@
 //! A [`Decoder`] takes records one by one and gives a batch when asked. A record it cannot decode
 //! is refused alone: the rows around it are unharmed.
 
+mod avro;
+mod columns;
+mod json;
+mod text;
+
 use arrow::record_batch::RecordBatch;
 
 use crate::Result;
-use crate::plan::ir::Source;
+use crate::plan::ir::{Format, Source};
 
 /// Why one record could not be decoded: the text that its dead letter carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,14 +49,14 @@ pub trait Decoder: Send {
     fn finish(&mut self) -> Result<Decoded>;
 }
 
-/// The decoder for a source. `registry` resolves the writer schemas of Avro records.
+/// The decoder for a source. `registry` resolves the writer schemas of Avro records; while it is
+/// away, [`Decoder::push`] waits.
 pub fn open(
     source: &Source,
     registry: Option<std::sync::Arc<dyn tidemill_log::registry::Registry>>,
 ) -> Result<Box<dyn Decoder>> {
-    let _ = registry;
-    Err(crate::Error::new(
-        crate::Kind::Bug,
-        format!("`{}`: no decoder yet", source.name),
-    ))
+    Ok(match &source.format {
+        Format::Json => Box::new(json::Json::new(source)?),
+        Format::Avro { schema } => Box::new(avro::Avro::new(source, schema, registry)?),
+    })
 }

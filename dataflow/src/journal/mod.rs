@@ -1,15 +1,18 @@
 //! The journal: which offsets belong to which epoch, durable before a row of the epoch is released
 //! (invariant 3).
 //!
-//! Engines: [`directory`] (`object_store`, put-if-absent objects in a directory) and [`sqlite`]
+//! Engines: `directory` (`object_store`, put-if-absent objects in a directory) and `sqlite`
 //! (the embedded file).
+
+mod directory;
+mod sqlite;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Epoch, Result};
+use crate::{Epoch, Error, Kind, Result};
 
 /// End offsets (one past the last record) by topic and partition.
 pub type Offsets = BTreeMap<String, BTreeMap<u32, i64>>;
@@ -36,11 +39,60 @@ pub trait Journal: Send + Sync {
     fn collapse(&self, epoch: Epoch) -> Result<()>;
 }
 
-/// Opens the journal of `job` that `url` names: `file://DIRECTORY` or `sqlite://FILE`.
+/// Opens the journal of `job` that `url` names: `file://DIRECTORY` or `sqlite://FILE`. Whatever
+/// another process appends from then on fences this one's next append.
 pub fn open(url: &str, job: &str) -> Result<Arc<dyn Journal>> {
-    let _ = job;
-    Err(crate::Error::new(
-        crate::Kind::Bug,
-        format!("`{url}`: no engine yet"),
+    if job.is_empty() || job.contains(['/', '\\']) || job.starts_with('.') {
+        return Err(Error::new(
+            Kind::Data,
+            format!("job name `{job}`: expected a name without slashes or a leading dot"),
+        ));
+    }
+    match url.split_once("://") {
+        Some(("file", path)) if !path.is_empty() => {
+            Ok(Arc::new(directory::Directory::open(path, job)?))
+        }
+        Some(("sqlite", path)) if !path.is_empty() => {
+            Ok(Arc::new(sqlite::Sqlite::open(path, job)?))
+        }
+        _ => Err(Error::new(
+            Kind::Data,
+            format!("journal `{url}`: expected file://DIRECTORY or sqlite://FILE"),
+        )),
+    }
+}
+
+/// One binding for many, in epoch order: each partition's last end, at the last epoch.
+fn merge(bindings: impl IntoIterator<Item = Binding>) -> Binding {
+    let mut merged = Binding {
+        epoch: 0,
+        ends: Offsets::new(),
+    };
+    for binding in bindings {
+        merged.epoch = binding.epoch;
+        for (topic, ends) in binding.ends {
+            merged.ends.entry(topic).or_default().extend(ends);
+        }
+    }
+    merged
+}
+
+fn check_order(last: Epoch, binding: &Binding) -> Result<()> {
+    if binding.epoch > last {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Bug,
+        format!(
+            "journal: epoch {} follows {last}: epochs must increase",
+            binding.epoch
+        ),
     ))
+}
+
+fn fenced(object: impl std::fmt::Display) -> Error {
+    Error::new(
+        Kind::Fence,
+        format!("journal `{object}`: another process writes this journal; this one must stop"),
+    )
 }

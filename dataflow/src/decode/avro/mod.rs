@@ -1,0 +1,203 @@
+//! Avro in the Confluent wire format: a zero byte, the schema's id (4 bytes, big-endian), the body.
+//!
+//! In: records of any writer schemas that the registry holds. Out: rows of the source's columns;
+//! fields that no column uses are passed over. A writer's schema is fetched at the first record
+//! that carries its id and compiled into a [`program`].
+//!
+//! 1. A record is decoded whole before its row is appended: a corrupt one is refused alone.
+//! 2. A registry that is away refuses nothing: `push` waits and asks again, with back-off up to
+//!    [`RETRY_MAX`], until it answers. An id that the registry does not have is refused, and asked
+//!    for again only after [`MISS_KEPT`].
+
+mod program;
+mod schema;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::timezone::Tz;
+use arrow::datatypes::SchemaRef;
+use tidemill_log::registry::Registry;
+
+use self::program::Program;
+use self::schema::Schema;
+use super::columns::{Cells, Columns};
+use super::{Decoded, Decoder, Effect, Refused, text};
+use crate::plan::ir::{Envelope, Source};
+use crate::{Error, Kind, Result};
+
+/// How long an id that the registry does not have is refused without asking again.
+const MISS_KEPT: Duration = Duration::from_secs(5);
+/// Missing ids remembered; garbage can carry any of 2^32.
+const MISSES_MAX: usize = 1024;
+/// The first and the longest wait between two questions to a registry that is away.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// The decoder of one source's Avro records.
+pub(super) struct Avro {
+    columns: Columns,
+    debezium: bool,
+    writers: Writers,
+}
+
+/// The writers' schemas seen so far.
+struct Writers {
+    registry: Arc<dyn Registry>,
+    planned: Schema,
+    columns: SchemaRef,
+    debezium: bool,
+    utc: Tz,
+    /// Compiled, or why that cannot be. Schemas of an id never change.
+    known: HashMap<u32, std::result::Result<Program, String>>,
+    missing: HashMap<u32, (Instant, String)>,
+}
+
+impl Avro {
+    /// `schema` is the one that the source was planned with.
+    pub(super) fn new(
+        source: &Source,
+        schema: &str,
+        registry: Option<Arc<dyn Registry>>,
+    ) -> Result<Self> {
+        let name = &source.name;
+        let registry = registry.ok_or_else(|| {
+            Error::new(
+                Kind::Data,
+                format!("`{name}` is Avro, which needs a schema registry: give its URL"),
+            )
+        })?;
+        let planned = Schema::parse(schema).map_err(|error| {
+            Error::new(Kind::Data, format!("`{name}`: its Avro schema: {error}"))
+        })?;
+        let debezium = source.envelope == Envelope::Debezium;
+        Ok(Self {
+            columns: Columns::new(name, &source.schema)?,
+            debezium,
+            writers: Writers {
+                registry,
+                planned,
+                columns: Arc::clone(&source.schema),
+                debezium,
+                utc: text::utc().ok_or_else(|| Error::new(Kind::Bug, "UTC is no time zone"))?,
+                known: HashMap::new(),
+                missing: HashMap::new(),
+            },
+        })
+    }
+}
+
+impl Decoder for Avro {
+    fn push(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
+        let (id, body) = unframe(value)?;
+        let program = self.writers.program(id)?;
+        let mut cells = Cells::new();
+        let change = program
+            .run(body, &mut cells)
+            .map_err(|why| Refused(format!("not a record of schema {id}: {why}")))?;
+        if self.debezium {
+            match change.op {
+                Some("c" | "u" | "r") if change.row => {}
+                Some("d") => return Ok(Effect::Gone),
+                Some("t") => return Ok(Effect::Truncated),
+                Some("c" | "u" | "r") => {
+                    return Err(Refused(
+                        "field `after`: found null, expected the row's record".into(),
+                    ));
+                }
+                other => {
+                    return Err(Refused(format!(
+                        "field `op`: found {:?}, expected \"c\", \"u\", \"r\", \"d\" or \"t\"",
+                        text::excerpt(other.unwrap_or_default())
+                    )));
+                }
+            }
+        }
+        self.columns.append(&cells)?;
+        Ok(Effect::Row)
+    }
+
+    fn rows(&self) -> usize {
+        self.columns.rows()
+    }
+
+    fn finish(&mut self) -> Result<Decoded> {
+        Ok(Decoded {
+            batch: self.columns.finish()?,
+            refused: Vec::new(),
+        })
+    }
+}
+
+/// The schema's id and the body.
+fn unframe(value: &[u8]) -> std::result::Result<(u32, &[u8]), Refused> {
+    match value.split_first_chunk() {
+        Some(([0, a, b, c, d], body)) => Ok((u32::from_be_bytes([*a, *b, *c, *d]), body)),
+        Some(([magic, ..], _)) => Err(Refused(format!(
+            "found the first byte {magic}, expected 0 (the Confluent wire format)"
+        ))),
+        None => Err(Refused(format!(
+            "found {} bytes, expected at least 5 (the Confluent wire format)",
+            value.len()
+        ))),
+    }
+}
+
+impl Writers {
+    fn program(&mut self, id: u32) -> std::result::Result<&Program, Refused> {
+        if !self.known.contains_key(&id) {
+            self.resolve(id)?;
+        }
+        match self.known.get(&id) {
+            Some(Ok(program)) => Ok(program),
+            Some(Err(why)) => Err(Refused(format!("schema {id} cannot be read: {why}"))),
+            None => Err(Refused(format!("schema {id} is not there"))),
+        }
+    }
+
+    fn resolve(&mut self, id: u32) -> std::result::Result<(), Refused> {
+        if let Some((since, why)) = self.missing.get(&id)
+            && since.elapsed() < MISS_KEPT
+        {
+            return Err(Refused(why.clone()));
+        }
+        let why = match self.ask(id) {
+            Ok(Some(text)) => {
+                let columns = &self.columns;
+                let program =
+                    Program::compile(&text, &self.planned, columns, self.debezium, self.utc);
+                self.known.insert(id, program);
+                self.missing.remove(&id);
+                return Ok(());
+            }
+            Ok(None) => format!("the registry has no schema {id}"),
+            Err(error) => format!("the registry does not give schema {id}: {error}"),
+        };
+        if self.missing.len() >= MISSES_MAX {
+            self.missing.clear();
+        }
+        self.missing.insert(id, (Instant::now(), why.clone()));
+        Err(Refused(why))
+    }
+
+    /// Asks until the registry answers: its absence says nothing about the record.
+    fn ask(&self, id: u32) -> tidemill_log::Result<Option<String>> {
+        let mut wait = RETRY_MIN;
+        loop {
+            match self.registry.by_id(id) {
+                Err(error) if error.kind() == tidemill_log::Kind::Retry => {
+                    tracing::warn!(
+                        schema = id,
+                        error = &error as &dyn std::error::Error,
+                        wait_ms = wait.as_millis() as u64,
+                        "the registry is away: decoding waits for it"
+                    );
+                    std::thread::sleep(wait);
+                    wait = (wait * 2).min(RETRY_MAX);
+                }
+                answer => return answer,
+            }
+        }
+    }
+}
