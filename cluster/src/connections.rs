@@ -17,6 +17,9 @@ use crate::{redact, urls};
 /// The file with connections, looked for in the current folder, then in the pipeline's.
 const FILE: &str = "tidemill.toml";
 
+/// Cassandra's password; the sink reads it itself.
+const CASSANDRA_PASSWORD: &str = "TIDEMILL_CASSANDRA_PASSWORD";
+
 /// The embedded file when nobody names one.
 const DATA: &str = "tidemill.sqlite";
 
@@ -157,7 +160,10 @@ impl Connections {
                 file.and_then(|file| file.journal.as_ref()),
             ),
         ];
-        redact::remember(all.iter().flatten().map(|said| said.value.as_str()));
+        redact::remember(
+            all.iter().flatten().map(|said| said.value.as_str()),
+            std::env::var(CASSANDRA_PASSWORD).ok(),
+        );
         let [postgres, kafka, registry, cassandra, data, journal] = all;
         let data = data.map_or_else(|| DATA.to_owned(), |said| said.value);
         let data = data.strip_prefix("sqlite://").unwrap_or(&data).to_owned();

@@ -6,12 +6,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::seams::{key_schema, value_schema};
 use anyhow::{Context, bail};
 use tidemill_dataflow::plan::ir::Job;
 use tidemill_ingest::config::{FILE as INGEST, Pipeline as Ingest};
 use tidemill_log::registry::{Registered, Registry};
-use tidemill_log::schema::{Column, ColumnType, TableSchema};
+use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
 
 const VIEWS: &str = "views.sql";
 

@@ -10,6 +10,9 @@ use std::sync::OnceLock;
 /// (`postgres:postgres@`), are only replaced where they stand as a password.
 const ANYWHERE_LENGTH_MIN: usize = 6;
 
+/// Usual passwords that are names as well, and so are only masked where they stand as a password.
+const NAMES: [&str; 4] = ["cassandra", "password", "postgres", "tidemill"];
+
 const MASK: &str = "***";
 
 static SECRETS: OnceLock<Vec<Secret>> = OnceLock::new();
@@ -20,10 +23,15 @@ struct Secret {
     anywhere: bool,
 }
 
-/// Remembers the passwords of these URLs, once for the process.
-pub(crate) fn remember<'a>(urls: impl IntoIterator<Item = &'a str>) {
+/// Remembers the passwords of these URLs, and one given by itself, once for the process.
+pub(crate) fn remember<'a>(urls: impl IntoIterator<Item = &'a str>, alone: Option<String>) {
+    let mut secrets: Vec<Secret> = urls.into_iter().flat_map(secrets_of).collect();
+    secrets.extend(alone.filter(|text| !text.is_empty()).map(|text| {
+        let anywhere = text.len() >= ANYWHERE_LENGTH_MIN && !NAMES.contains(&text.as_str());
+        Secret { text, anywhere }
+    }));
     // A second call would mean that connections were resolved twice; the first set stays.
-    let _ = SECRETS.set(urls.into_iter().flat_map(secrets_of).collect());
+    let _ = SECRETS.set(secrets);
 }
 
 /// The text with all remembered passwords masked.
@@ -42,7 +50,8 @@ fn secrets_of(url: &str) -> Vec<Secret> {
         for text in [raw.to_owned(), percent_decoded(raw)] {
             if !text.is_empty() {
                 let rest = url.replacen(raw, "", 1);
-                let anywhere = text.len() >= ANYWHERE_LENGTH_MIN && !rest.contains(&text);
+                let name = rest.contains(&text) || NAMES.contains(&text.as_str());
+                let anywhere = text.len() >= ANYWHERE_LENGTH_MIN && !name;
                 found.push(Secret { text, anywhere });
             }
         }

@@ -7,7 +7,6 @@ use tidemill_dataflow::plan::ir::Job;
 use tidemill_ingest::config::Pipeline;
 use tidemill_ingest::stats::Stats;
 use tidemill_log::registry::Registry;
-use tidemill_log::schema::TableSchema;
 
 pub(crate) struct Options {
     pub(crate) pipeline: Pipeline,
@@ -48,12 +47,4 @@ pub(crate) fn compile(
 
 pub(crate) fn explain(_: &Job, _: Option<&str>) -> String {
     String::new()
-}
-
-pub(crate) fn value_schema(_: &TableSchema, topic: &str) -> String {
-    topic.to_owned()
-}
-
-pub(crate) fn key_schema(_: &TableSchema, topic: &str) -> String {
-    topic.to_owned()
 }
