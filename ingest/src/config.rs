@@ -233,9 +233,7 @@ impl TryFrom<LandText> for Land {
         let (table, key) = (text.table, text.key);
         match text.columns.iter().find(|column| column.name == key) {
             None => Err(format!("key `{key}` must be one of the columns")),
-            Some(column) if column.nullable => {
-                Err(format!("key `{key}` must not be nullable"))
-            }
+            Some(column) if column.nullable => Err(format!("key `{key}` must not be nullable")),
             Some(column) if matches!(column.kind, ColumnType::Json) => {
                 Err(format!("key `{key}` must not be of type `json`"))
             }
@@ -437,7 +435,10 @@ mod tests {
         assert!(message.starts_with(&place), "{message}");
         assert!(message.contains("`500ms`"), "{message}");
         let message = refused("every = \"1s\"", "cron = \"* *\"");
-        assert!(message.starts_with(&place) && message.contains("*/5"), "{message}");
+        assert!(
+            message.starts_with(&place) && message.contains("*/5"),
+            "{message}"
+        );
         let message = refused("page_parameter", "page_paramter");
         assert!(message.contains("expected one of") && message.contains("page_parameter"));
         let message = refused("https://", "ftp://");

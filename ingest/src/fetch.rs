@@ -224,7 +224,9 @@ fn records_of(body: &[u8], field: &str) -> std::result::Result<Vec<Box<RawValue>
 
 /// What came, for an error: the content type and the first characters.
 fn shown(content: &str, body: &[u8]) -> String {
-    let head = body.get(..body.len().min(SHOWN_CHARS * 4)).unwrap_or_default();
+    let head = body
+        .get(..body.len().min(SHOWN_CHARS * 4))
+        .unwrap_or_default();
     let text: String = String::from_utf8_lossy(head)
         .chars()
         .map(|sign| if sign.is_control() { ' ' } else { sign })
@@ -242,7 +244,10 @@ mod tests {
         let now: Timestamp = "1994-11-06T08:49:30Z".parse().unwrap();
         let of = |text| retry_after_of(text, now);
         assert_eq!(of("3"), Some(Duration::from_secs(3)));
-        assert_eq!(of("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::from_secs(7)));
+        assert_eq!(
+            of("Sun, 06 Nov 1994 08:49:37 GMT"),
+            Some(Duration::from_secs(7))
+        );
         assert_eq!(of("Sun, 06 Nov 1994 08:49:00 GMT"), Some(Duration::ZERO));
         assert_eq!(of("999999999999"), Some(RETRY_AFTER_MAX));
         assert_eq!(of("soon"), None);
@@ -264,8 +269,19 @@ mod tests {
 
     #[test]
     fn any_body_gives_records_or_an_error() {
-        assert_eq!(records_of(br#"{"results":[1,{"a":2}]}"#, "results").unwrap().len(), 2);
-        for body in [&b""[..], b"[]", b"\xff\xfe", b"{\"results\":{}}", b"{\"results\":[1"] {
+        assert_eq!(
+            records_of(br#"{"results":[1,{"a":2}]}"#, "results")
+                .unwrap()
+                .len(),
+            2
+        );
+        for body in [
+            &b""[..],
+            b"[]",
+            b"\xff\xfe",
+            b"{\"results\":{}}",
+            b"{\"results\":[1",
+        ] {
             assert!(records_of(body, "results").is_err());
         }
     }

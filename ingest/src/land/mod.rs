@@ -1,1 +1,207 @@
 //! Landing: a page becomes rows, in one transaction with its cursor.
+//!
+//! A page's records are fitted to the table's columns ([`record`]) and upserted by key; a record
+//! that does not fit goes to the table `_tidemill_dead_letters` with its bytes and the reason.
+//! Engines: [`postgres`](self::postgres) and [`sqlite`](self::sqlite).
+//!
+//! 1. Rows, dead letters and the run's end in the ledger are one transaction: all or nothing.
+//! 2. A row that is already as it should be is not written, so landing a page again captures
+//!    nothing.
+//! 3. A page whose claim was lost does not land (an error of kind `Fence`).
+//! 4. Two records of one key in a page: the last one counts, as if they had come one by one.
+
+mod postgres;
+mod record;
+mod sqlite;
+
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+use tidemill_log::schema::ColumnType;
+use uuid::Uuid;
+
+use crate::Result;
+use crate::config::{Land, LandColumn};
+use crate::database::{Database, quoted};
+use crate::fetch::Page;
+use crate::schedule::Claim;
+use record::Row;
+
+/// What became of a page's records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Landed {
+    /// New rows.
+    pub inserted: u64,
+    /// Rows that changed.
+    pub updated: u64,
+    /// Rows that were already so.
+    pub unchanged: u64,
+    /// Records put aside as dead letters, whether they were there already or not.
+    pub refused: u64,
+    /// True when the table reached the wanted number of rows within the page: the rest of the
+    /// page's new records was left out and the page stays due.
+    pub trimmed: bool,
+}
+
+impl Landed {
+    /// Records that are rows now.
+    pub fn rows(&self) -> u64 {
+        self.inserted + self.updated + self.unchanged
+    }
+}
+
+/// Writes pages. One landing belongs to one thread.
+pub trait Landing: Send {
+    /// Lands a page and ends its claim, in one transaction. With `until` the table gets no more
+    /// than that many rows.
+    fn land(&mut self, claim: &Claim, page: &Page, until: Option<u64>) -> Result<Landed>;
+    /// Rows in the table.
+    fn total(&mut self) -> Result<u64>;
+}
+
+/// Opens the landing: creates the tables, or checks column by column the one that is there.
+pub fn open(database: &str, land: &Land) -> Result<Box<dyn Landing>> {
+    Ok(match Database::of(database)? {
+        Database::Postgres(url) => Box::new(postgres::PostgresLanding::open(&url, land)?),
+        Database::Sqlite(file) => Box::new(sqlite::SqliteLanding::open(&file, land)?),
+    })
+}
+
+/// A page's records, sorted out.
+struct Fitted<'a> {
+    rows: Vec<Row<'a>>,
+    refused: Vec<Refused<'a>>,
+    /// Records that a later one of the same key replaced.
+    replaced: u64,
+}
+
+struct Refused<'a> {
+    raw: &'a str,
+    reason: String,
+}
+
+impl Refused<'_> {
+    /// Tells records apart that are refused again each time their page is fetched.
+    fn hash(&self) -> String {
+        Uuid::new_v5(&Uuid::NAMESPACE_URL, self.raw.as_bytes()).to_string()
+    }
+}
+
+fn fit<'a>(land: &Land, records: &'a [Box<RawValue>]) -> Fitted<'a> {
+    let mut fitted = Fitted {
+        rows: Vec::with_capacity(records.len()),
+        refused: Vec::new(),
+        replaced: 0,
+    };
+    let mut places: HashMap<String, usize> = HashMap::with_capacity(records.len());
+    for raw in records {
+        match record::fit(land, raw) {
+            Err(reason) => fitted.refused.push(Refused {
+                raw: raw.get(),
+                reason,
+            }),
+            Ok(row) => match places.get(&row.key).and_then(|at| fitted.rows.get_mut(*at)) {
+                Some(earlier) => {
+                    *earlier = row;
+                    fitted.replaced += 1;
+                }
+                None => {
+                    places.insert(row.key.clone(), fitted.rows.len());
+                    fitted.rows.push(row);
+                }
+            },
+        }
+    }
+    fitted
+}
+
+/// All columns in order, the document last.
+fn columns(land: &Land) -> Vec<LandColumn> {
+    let document = land.document.iter().map(|name| LandColumn {
+        name: name.clone(),
+        path: String::new(),
+        kind: ColumnType::Json,
+        nullable: false,
+    });
+    land.columns.iter().cloned().chain(document).collect()
+}
+
+/// `("a", "b")` of the columns, each with `prefix` before it.
+fn listed(columns: &[LandColumn], prefix: &str) -> String {
+    let names: Vec<String> = columns
+        .iter()
+        .map(|column| format!("{prefix}{}", quoted(&column.name)))
+        .collect();
+    format!("({})", names.join(", "))
+}
+
+/// What follows `ON CONFLICT`: update the row, unless it is already so.
+fn on_conflict(land: &Land, columns: &[LandColumn], differs: &str) -> String {
+    let others: Vec<LandColumn> = columns
+        .iter()
+        .filter(|column| column.name != land.key)
+        .cloned()
+        .collect();
+    let key = quoted(&land.key);
+    if others.is_empty() {
+        return format!("ON CONFLICT ({key}) DO NOTHING");
+    }
+    let sets: Vec<String> = others
+        .iter()
+        .map(|column| format!("{0} = excluded.{0}", quoted(&column.name)))
+        .collect();
+    let (old, new) = (listed(&others, "old."), listed(&others, "excluded."));
+    let sets = sets.join(", ");
+    format!("ON CONFLICT ({key}) DO UPDATE SET {sets} WHERE {old} {differs} {new}")
+}
+
+/// A column as a table that is there has it.
+struct Found {
+    name: String,
+    kind: String,
+    not_null: bool,
+    has_default: bool,
+}
+
+/// What is wrong with a table that is there, or nothing.
+fn mismatch(
+    land: &Land,
+    found: &[Found],
+    key: &[String],
+    type_of: impl Fn(&LandColumn) -> String,
+) -> Option<String> {
+    let table = quoted(&land.table);
+    let columns = columns(land);
+    for column in &columns {
+        let (name, kind) = (&column.name, type_of(column));
+        let Some(there) = found.iter().find(|there| there.name == *name) else {
+            let add = format!("ALTER TABLE {table} ADD COLUMN {} {kind}", quoted(name));
+            return Some(format!("there is no column `{name}`: add it with `{add}`"));
+        };
+        if !there.kind.eq_ignore_ascii_case(&kind) {
+            let is = &there.kind;
+            return Some(format!(
+                "column `{name}` is `{is}`, ingest.toml needs `{kind}`"
+            ));
+        }
+        if there.not_null && column.nullable {
+            return Some(format!(
+                "column `{name}` is NOT NULL, in ingest.toml it is nullable"
+            ));
+        }
+    }
+    let ours = |there: &&Found| columns.iter().any(|column| column.name == there.name);
+    let mut others = found.iter().filter(|there| !ours(there));
+    if let Some(other) = others.find(|there| there.not_null && !there.has_default) {
+        let name = &other.name;
+        let right = "give it a default, or drop NOT NULL";
+        return Some(format!("column `{name}` is not in ingest.toml: {right}"));
+    }
+    if key != [land.key.clone()] {
+        let (is, right) = (key.join(", "), &land.key);
+        return Some(format!(
+            "its primary key is ({is}), ingest.toml needs (`{right}`)"
+        ));
+    }
+    None
+}

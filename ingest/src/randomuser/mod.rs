@@ -127,8 +127,12 @@ pub fn serve(listen: SocketAddr, options: Options) -> Result<Server> {
         let what = format!("built-in API server on {listen}: {what}: {error}");
         Error::with_source(Kind::Data, what, error)
     };
-    let listener = TcpListener::bind(listen)
-        .map_err(|error| failed("cannot listen; choose another port or stop what uses it", error))?;
+    let listener = TcpListener::bind(listen).map_err(|error| {
+        failed(
+            "cannot listen; choose another port or stop what uses it",
+            error,
+        )
+    })?;
     let addr = listener
         .local_addr()
         .map_err(|error| failed("no address", error))?;
@@ -151,7 +155,12 @@ pub fn serve(listen: SocketAddr, options: Options) -> Result<Server> {
         .route("/api/", axum::routing::get(answer))
         .route("/api/1.4", axum::routing::get(answer))
         .route("/api/1.4/", axum::routing::get(answer))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "Unknown API version; this one is 1.4") })
+        .fallback(|| async {
+            (
+                StatusCode::NOT_FOUND,
+                "Unknown API version; this one is 1.4",
+            )
+        })
         .with_state(api);
     let listener = {
         let _entered = runtime.enter();
@@ -199,7 +208,11 @@ async fn answer(State(api): State<Arc<Api>>, Query(query): Query<Parameters>) ->
         page: number_in(&query, "page", PAGE_MAX),
         results: number_in(&query, "results", RESULTS_MAX),
     };
-    let fault = api.options.faults.as_ref().and_then(|faults| faults(&request));
+    let fault = api
+        .options
+        .faults
+        .as_ref()
+        .and_then(|faults| faults(&request));
     if matches!(fault, Some(Fault::Hang)) {
         std::future::pending::<()>().await;
     }
@@ -226,7 +239,11 @@ async fn answer(State(api): State<Arc<Api>>, Query(query): Query<Parameters>) ->
 }
 
 fn json(body: Vec<u8>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json; charset=utf-8")], body).into_response()
+    (
+        [(header::CONTENT_TYPE, "application/json; charset=utf-8")],
+        body,
+    )
+        .into_response()
 }
 
 /// The answer of a fault that needs no page.
@@ -271,7 +288,9 @@ impl Api {
 /// A number from 1 to `max`; anything else silently becomes 1, as at the real server.
 fn number_in(query: &Parameters, name: &str, max: u64) -> u64 {
     let number = query.get(name).and_then(|text| text.parse().ok());
-    number.filter(|number| (1..=max).contains(number)).unwrap_or(1)
+    number
+        .filter(|number| (1..=max).contains(number))
+        .unwrap_or(1)
 }
 
 fn made(query: &Parameters, request: &Request, no_uuid: bool) -> Vec<u8> {
@@ -341,7 +360,10 @@ mod tests {
     use super::*;
 
     fn page(query: &[(&str, &str)]) -> serde_json::Value {
-        let query: Parameters = query.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let query: Parameters = query
+            .iter()
+            .map(|(k, v)| ((*k).into(), (*v).into()))
+            .collect();
         let request = Request {
             number: 0,
             page: number_in(&query, "page", PAGE_MAX),
@@ -372,7 +394,11 @@ mod tests {
         let sample = &recorded["results"][0];
         let mut shapes = (Vec::new(), Vec::new());
         shape(sample, "", &mut shapes.0);
-        let finn = made["results"].as_array().unwrap().iter().find(|u| u["nat"] == "FI");
+        let finn = made["results"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|u| u["nat"] == "FI");
         shape(finn.unwrap(), "", &mut shapes.1);
         assert_eq!(shapes.0, shapes.1);
         assert_eq!(made["info"]["version"], recorded["info"]["version"]);
@@ -404,12 +430,23 @@ mod tests {
             assert_eq!(user.as_object().unwrap().len(), 2);
             assert!(["DE", "FR"].contains(&user["nat"].as_str().unwrap()));
         }
-        let made = page(&[("gender", "male"), ("exc", "login"), ("noinfo", ""), ("results", "50")]);
+        let made = page(&[
+            ("gender", "male"),
+            ("exc", "login"),
+            ("noinfo", ""),
+            ("results", "50"),
+        ]);
         assert!(made.get("info").is_none());
         for user in made["results"].as_array().unwrap() {
             assert_eq!(user["gender"], "male");
             assert!(user.get("login").is_none() && user.get("name").is_some());
         }
-        assert_eq!(page(&[("results", "5001")])["results"].as_array().unwrap().len(), 1);
+        assert_eq!(
+            page(&[("results", "5001")])["results"]
+                .as_array()
+                .unwrap()
+                .len(),
+            1
+        );
     }
 }

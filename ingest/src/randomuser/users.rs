@@ -54,16 +54,36 @@ pub(super) static NATIONS: LazyLock<Vec<Nation>> = LazyLock::new(|| {
 });
 
 const ADJECTIVES: [&str; 12] = [
-    "angry", "beautiful", "blue", "brown", "crazy", "golden", "happy", "lazy", "red", "tiny",
-    "white", "yellow",
+    "angry",
+    "beautiful",
+    "blue",
+    "brown",
+    "crazy",
+    "golden",
+    "happy",
+    "lazy",
+    "red",
+    "tiny",
+    "white",
+    "yellow",
 ];
 const ANIMALS: [&str; 12] = [
-    "bear", "butterfly", "elephant", "frog", "goose", "koala", "ladybug", "leopard", "ostrich",
-    "peacock", "wolf", "zebra",
+    "bear",
+    "butterfly",
+    "elephant",
+    "frog",
+    "goose",
+    "koala",
+    "ladybug",
+    "leopard",
+    "ostrich",
+    "peacock",
+    "wolf",
+    "zebra",
 ];
 const PASSWORDS: [&str; 12] = [
-    "charter", "concrete", "dogpound", "history", "keywest", "million", "ninjas", "rover",
-    "speed", "success", "tekken", "truelove",
+    "charter", "concrete", "dogpound", "history", "keywest", "million", "ninjas", "rover", "speed",
+    "success", "tekken", "truelove",
 ];
 const ZONES: [(&str, &str); 10] = [
     ("-10:00", "Hawaii"),
@@ -405,9 +425,8 @@ fn numbers(dice: &mut Dice, code: &str) -> (String, String, Id) {
 fn picture(dice: &mut Dice, gender: &str) -> Picture {
     let folder = if gender == "male" { "men" } else { "women" };
     let number = dice.between(0, 99);
-    let url = |size: &str| {
-        format!("https://randomuser.me/api/portraits/{size}{folder}/{number}.jpg")
-    };
+    let url =
+        |size: &str| format!("https://randomuser.me/api/portraits/{size}{folder}/{number}.jpg");
     Picture {
         large: url(""),
         medium: url("med/"),

@@ -1,1 +1,253 @@
 //! Schedule: which page is due, and the durable ledger of who fetches it.
+//!
+//! The ledger is the table `_tidemill_runs` in the database that pages land in, one row a page:
+//!
+//! ```text
+//! (made when due) ─► claimed ─► done        landed, in the transaction that moved the row
+//!                     │  ▲ └──► failed      the API refuses this page for good
+//!                     ▼  │
+//!                    retry                  due again at `claimed_until`
+//! ```
+//!
+//! Engines: [`postgres`](self::postgres) and [`sqlite`](self::sqlite).
+//!
+//! 1. A page is claimed by one process at a time. A claim is a lease: one whose holder died is
+//!    taken over when it ends, with a higher number of attempts.
+//! 2. What a lost claim fetched does not land: landing checks claimant and attempts in its own
+//!    transaction ([`Claim`]).
+//! 3. No page is skipped: the next page is the highest one plus one, and is made only when its
+//!    tick has come. Ticks that were missed for longer than [`CATCH_UP_MAX`] become one.
+//! 4. At most [`RETRYING_MAX`] pages wait for another attempt; then no next page is made.
+
+pub(crate) mod postgres;
+pub(crate) mod sqlite;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::config::Schedule;
+use crate::database::Database;
+use crate::{Error, Kind, Result};
+
+/// How far behind the schedule pages are still made for each missed tick.
+pub const CATCH_UP_MAX: Duration = Duration::from_secs(60);
+/// How many pages may wait for another attempt before no next one is made.
+pub const RETRYING_MAX: i64 = 8;
+/// The longest error text that the ledger keeps.
+const ERROR_CHARS_MAX: usize = 500;
+
+/// The right to fetch and land one page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The page.
+    pub page: u64,
+    /// Who holds it.
+    pub claimed_by: String,
+    /// Which attempt it is, from 1. Tells a claim from a later one of the same holder.
+    pub attempts: u32,
+}
+
+/// What there is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// This page.
+    Fetch(Claim),
+    /// Nothing for this long.
+    Idle(Duration),
+    /// Nothing any more: every page of the range is done or failed.
+    Finished,
+}
+
+/// A row of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The page.
+    pub page: u64,
+    /// When it was due.
+    pub due_at: Timestamp,
+    /// `claimed`, `retry`, `done` or `failed`.
+    pub state: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Records landed.
+    pub records: Option<u64>,
+    /// The last attempt's error.
+    pub error: Option<String>,
+}
+
+/// The ledger of one pipeline, as one claimant sees it.
+pub trait Ledger: Send {
+    /// Claims the next page that is due, if any.
+    fn next(&mut self) -> Result<Next>;
+    /// Gives a claim back, to be taken again after `wait`. A claim that was lost changes nothing.
+    fn retry(&mut self, claim: &Claim, wait: Duration, error: &str) -> Result<()>;
+    /// Ends a claim for good. A claim that was lost changes nothing.
+    fn fail(&mut self, claim: &Claim, error: &str) -> Result<()>;
+    /// Up to `limit` newest runs, newest first.
+    fn history(&mut self, limit: u32) -> Result<Vec<Run>>;
+}
+
+/// Opens the ledger of pipeline `name` in `database`; a claim lasts for `lease`.
+pub fn open(
+    database: &str,
+    name: &str,
+    schedule: &Schedule,
+    lease: Duration,
+) -> Result<Box<dyn Ledger>> {
+    let terms = Terms {
+        pipeline: name.to_owned(),
+        claimant: uuid::Uuid::new_v4().to_string(),
+        schedule: schedule.clone(),
+        lease_ms: millis(lease),
+    };
+    Ok(match Database::of(database)? {
+        Database::Postgres(url) => Box::new(postgres::PostgresLedger::open(&url, terms)?),
+        Database::Sqlite(file) => Box::new(sqlite::SqliteLedger::open(&file, terms)?),
+    })
+}
+
+/// What both engines know.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    pipeline: String,
+    claimant: String,
+    schedule: Schedule,
+    lease_ms: i64,
+}
+
+/// What the ledger holds when no page can be claimed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Standing {
+    now_ms: i64,
+    /// The highest page and when it was due.
+    last: Option<(u64, i64)>,
+    /// Pages waiting for another attempt.
+    retrying: i64,
+    /// When the first claim or wait ends.
+    wakes_ms: Option<i64>,
+}
+
+/// What to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Plan {
+    Make { page: u64, due_ms: i64 },
+    Idle(Duration),
+    Finished,
+}
+
+impl Terms {
+    fn plan(&self, standing: &Standing) -> Result<Plan> {
+        let now = standing.now_ms;
+        let until = |at_ms: i64| Duration::from_millis(at_ms.saturating_sub(now).max(1) as u64);
+        let (page, due_ms) = match standing.last {
+            None => (self.schedule.first_page, now),
+            Some((page, due_ms)) => {
+                let last = Timestamp::from_millisecond(due_ms).map_err(|error| {
+                    let what = format!("page {page} was due at {due_ms} ms, which is no time");
+                    Error::with_source(Kind::Data, what, error)
+                })?;
+                let due_ms = self.schedule.tick.after(last)?.as_millisecond();
+                let long_ago = due_ms < now - millis(CATCH_UP_MAX);
+                let due_ms = if long_ago { now } else { due_ms };
+                (self.schedule.first_page.max(page + 1), due_ms)
+            }
+        };
+        let ended = self.schedule.last_page.is_some_and(|last| page > last);
+        let wakes = standing.wakes_ms;
+        Ok(match (ended, wakes) {
+            (true, None) => Plan::Finished,
+            (true, Some(wakes)) => Plan::Idle(until(wakes)),
+            (false, Some(wakes)) if standing.retrying >= RETRYING_MAX => Plan::Idle(until(wakes)),
+            (false, _) if due_ms <= now => Plan::Make { page, due_ms },
+            (false, wakes) => Plan::Idle(until(wakes.unwrap_or(i64::MAX).min(due_ms))),
+        })
+    }
+
+    fn claim(&self, page: i64, attempts: i32) -> Claim {
+        Claim {
+            pipeline: self.pipeline.clone(),
+            page: page as u64,
+            claimed_by: self.claimant.clone(),
+            attempts: attempts as u32,
+        }
+    }
+}
+
+/// The error of a claim that someone else took over.
+fn lost(claim: &Claim) -> Error {
+    let Claim { pipeline, page, .. } = claim;
+    let what = format!("page {page} of `{pipeline}` was claimed by another process meanwhile");
+    Error::new(Kind::Fence, what)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis())
+        .unwrap_or(i64::MAX / 4)
+        .min(i64::MAX / 4)
+}
+
+/// An error's text, cut to what a row keeps and without what PostgreSQL's text cannot hold.
+fn kept(error: &str) -> String {
+    let signs = error.chars().filter(|sign| *sign != '\0');
+    signs.take(ERROR_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Tick;
+
+    fn terms(last_page: Option<u64>) -> Terms {
+        Terms {
+            pipeline: "users".into(),
+            claimant: "me".into(),
+            schedule: Schedule {
+                tick: Tick::Every(Duration::from_secs(1)),
+                first_page: 1,
+                last_page,
+            },
+            lease_ms: 1000,
+        }
+    }
+
+    #[test]
+    fn the_next_page_is_made_at_its_tick() {
+        let mut standing = Standing {
+            now_ms: 1_000_000,
+            ..Standing::default()
+        };
+        let make = |page, due_ms| Plan::Make { page, due_ms };
+        let terms = terms(Some(8));
+        assert_eq!(terms.plan(&standing).unwrap(), make(1, 1_000_000));
+        standing.last = Some((7, 999_500));
+        assert_eq!(
+            terms.plan(&standing).unwrap(),
+            Plan::Idle(Duration::from_millis(500))
+        );
+        standing.wakes_ms = Some(1_000_200);
+        assert_eq!(
+            terms.plan(&standing).unwrap(),
+            Plan::Idle(Duration::from_millis(200))
+        );
+        standing.last = Some((7, 990_000));
+        assert_eq!(terms.plan(&standing).unwrap(), make(8, 991_000));
+        standing.retrying = RETRYING_MAX;
+        assert_eq!(
+            terms.plan(&standing).unwrap(),
+            Plan::Idle(Duration::from_millis(200))
+        );
+        standing.retrying = 0;
+        standing.last = Some((7, 100_000));
+        assert_eq!(terms.plan(&standing).unwrap(), make(8, 1_000_000));
+        standing.last = Some((8, 999_000));
+        assert_eq!(
+            terms.plan(&standing).unwrap(),
+            Plan::Idle(Duration::from_millis(200))
+        );
+        standing.wakes_ms = None;
+        assert_eq!(terms.plan(&standing).unwrap(), Plan::Finished);
+    }
+}

@@ -1,0 +1,301 @@
+//! Landing in PostgreSQL: a page is one statement, which reads the rows out of one JSON parameter.
+
+use postgres::{Client, Transaction};
+use tidemill_log::schema::ColumnType;
+
+use super::{Fitted, Found, Landed, Landing, Refused, Row, columns, fit, listed, mismatch};
+use crate::config::{Land, LandColumn};
+use crate::database::{self, postgres_failed, quoted};
+use crate::fetch::Page;
+use crate::schedule::Claim;
+use crate::schedule::postgres::finish;
+use crate::{Error, Kind, Result};
+
+const DEAD_LETTERS: &str = "CREATE TABLE IF NOT EXISTS _tidemill_dead_letters (
+    stage text NOT NULL,
+    source text NOT NULL,
+    at timestamptz NOT NULL,
+    reason text NOT NULL,
+    raw text NOT NULL,
+    raw_hash text NOT NULL,
+    PRIMARY KEY (source, raw_hash))";
+
+const REFUSE: &str = "INSERT INTO _tidemill_dead_letters (stage, source, at, reason, raw, raw_hash)
+    VALUES ('land', $1, clock_timestamp(), $2, $3, $4) ON CONFLICT DO NOTHING";
+
+/// Landing in PostgreSQL.
+pub(super) struct PostgresLanding {
+    client: Client,
+    land: Land,
+    upsert: String,
+}
+
+fn type_of(column: &LandColumn) -> String {
+    let name = match column.kind {
+        ColumnType::Bool => "boolean",
+        ColumnType::Int => "integer",
+        ColumnType::Long => "bigint",
+        ColumnType::Float => "real",
+        ColumnType::Double => "double precision",
+        ColumnType::Text => "text",
+        ColumnType::Uuid => "uuid",
+        ColumnType::Json => "jsonb",
+        ColumnType::Bytes => "bytea",
+        ColumnType::Date => "date",
+        ColumnType::Timestamp => "timestamp without time zone",
+        ColumnType::Timestamptz => "timestamp with time zone",
+        ColumnType::Decimal { precision, scale } => return format!("numeric({precision},{scale})"),
+    };
+    name.to_owned()
+}
+
+impl PostgresLanding {
+    pub(super) fn open(url: &str, land: &Land) -> Result<Self> {
+        let mut client = database::postgres(url)?;
+        let table = &land.table;
+        let failed = |error| postgres_failed(&format!("table `{table}`"), error);
+        let mut transaction = client.transaction().map_err(failed)?;
+        database::lock_creation(&mut transaction)?;
+        transaction.batch_execute(DEAD_LETTERS).map_err(failed)?;
+        let there: bool = transaction
+            .query_one("SELECT to_regclass($1) IS NOT NULL", &[&quoted(table)])
+            .map_err(failed)?
+            .get(0);
+        if there {
+            check(&mut transaction, land)?;
+        } else {
+            transaction.batch_execute(&create(land)).map_err(failed)?;
+        }
+        transaction.commit().map_err(failed)?;
+        Ok(Self {
+            client,
+            land: land.clone(),
+            upsert: upsert(land),
+        })
+    }
+}
+
+fn create(land: &Land) -> String {
+    let table = quoted(&land.table);
+    let declared: Vec<String> = columns(land)
+        .iter()
+        .map(|column| {
+            let null = if column.nullable { "" } else { " NOT NULL" };
+            format!("{} {}{null}", quoted(&column.name), type_of(column))
+        })
+        .collect();
+    let (declared, key) = (declared.join(", "), quoted(&land.key));
+    // With full replica identity the capture sees whole rows before a change.
+    format!(
+        "CREATE TABLE {table} ({declared}, PRIMARY KEY ({key}));
+         ALTER TABLE {table} REPLICA IDENTITY FULL"
+    )
+}
+
+fn check(transaction: &mut Transaction<'_>, land: &Land) -> Result<()> {
+    let table = &land.table;
+    let failed = |error| postgres_failed(&format!("columns of table `{table}`"), error);
+    let select = "SELECT attname::text, format_type(atttypid, atttypmod), attnotnull,
+        atthasdef OR attidentity <> '' FROM pg_attribute
+        WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
+    let rows = transaction
+        .query(select, &[&quoted(table)])
+        .map_err(failed)?;
+    let found: Vec<Found> = rows
+        .iter()
+        .map(|row| Found {
+            name: row.get(0),
+            kind: row.get(1),
+            not_null: row.get(2),
+            has_default: row.get(3),
+        })
+        .collect();
+    let select = "SELECT a.attname::text FROM pg_index i
+        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+        WHERE i.indrelid = to_regclass($1) AND i.indisprimary";
+    let rows = transaction
+        .query(select, &[&quoted(table)])
+        .map_err(failed)?;
+    let key: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    match mismatch(land, &found, &key, type_of) {
+        None => Ok(()),
+        Some(what) => Err(Error::new(
+            Kind::Data,
+            format!("PostgreSQL table `{table}`: {what}"),
+        )),
+    }
+}
+
+fn upsert(land: &Land) -> String {
+    let columns = columns(land);
+    let fields: Vec<String> = columns
+        .iter()
+        .enumerate()
+        .map(|(at, column)| format!("c{at} {}", type_of(column)))
+        .collect();
+    let (table, names) = (quoted(&land.table), listed(&columns, ""));
+    let on_conflict = super::on_conflict(land, &columns, "IS DISTINCT FROM");
+    // A row that was updated carries the updating transaction as `xmax`; a new one has none.
+    format!(
+        "INSERT INTO {table} AS old {names}
+         SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS page ({})
+         {on_conflict} RETURNING xmax = 0",
+        fields.join(", ")
+    )
+}
+
+impl Landing for PostgresLanding {
+    fn land(&mut self, claim: &Claim, page: &Page, until: Option<u64>) -> Result<Landed> {
+        let Self {
+            client,
+            land,
+            upsert,
+        } = self;
+        let mut fitted = fit(land, &page.records);
+        let mut landed = Landed {
+            unchanged: fitted.replaced,
+            ..Landed::default()
+        };
+        let failed = |error| postgres_failed(&format!("landing {}", page.url), error);
+        let mut transaction = client.transaction().map_err(failed)?;
+        if let Some(until) = until {
+            landed.trimmed = trim(&mut transaction, land, &mut fitted, until)?;
+        }
+        if !write(&mut transaction, upsert, &fitted.rows, &mut landed)? {
+            one_by_one(&mut transaction, upsert, &mut fitted, &mut landed)?;
+        }
+        for refused in &fitted.refused {
+            transaction
+                .execute(
+                    REFUSE,
+                    &[&page.url, &refused.reason, &refused.raw, &refused.hash()],
+                )
+                .map_err(failed)?;
+        }
+        landed.refused = fitted.refused.len() as u64;
+        finish(&mut transaction, claim, landed.rows(), !landed.trimmed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(landed)
+    }
+
+    fn total(&mut self) -> Result<u64> {
+        count(&mut self.client, &self.land)
+    }
+}
+
+fn count(client: &mut impl postgres::GenericClient, land: &Land) -> Result<u64> {
+    let select = format!("SELECT count(*) FROM {}", quoted(&land.table));
+    let row = client
+        .query_one(&select, &[])
+        .map_err(|error| postgres_failed(&format!("counting table `{}`", land.table), error))?;
+    Ok(row.get::<_, i64>(0) as u64)
+}
+
+/// Upserts the rows. False, with nothing written, when the database refuses one of them.
+fn write(
+    transaction: &mut Transaction<'_>,
+    upsert: &str,
+    rows: &[Row<'_>],
+    landed: &mut Landed,
+) -> Result<bool> {
+    let failed = |error| postgres_failed("upsert", error);
+    let rows_json: Vec<&str> = rows.iter().map(|row| row.json.as_str()).collect();
+    let json = format!("[{}]", rows_json.join(","));
+    let mut savepoint = transaction.transaction().map_err(failed)?;
+    match savepoint.query(upsert, &[&json]) {
+        Ok(written) => {
+            savepoint.commit().map_err(failed)?;
+            let inserted = written.iter().filter(|row| row.get(0)).count();
+            landed.inserted += inserted as u64;
+            landed.updated += (written.len() - inserted) as u64;
+            landed.unchanged += (rows.len() - written.len()) as u64;
+            Ok(true)
+        }
+        Err(error) if refuses_a_row(&error) => {
+            savepoint.rollback().map_err(failed)?;
+            Ok(false)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Data exceptions (22), constraints (23) and limits (54) are about a row, not about the server.
+fn refuses_a_row(error: &postgres::Error) -> bool {
+    let code = error.code().map(|code| code.code());
+    let class = code.and_then(|code| code.get(..2)).unwrap_or_default();
+    matches!(class, "22" | "23" | "54")
+}
+
+/// Finds the rows that the database refuses and lands the others.
+fn one_by_one<'a>(
+    transaction: &mut Transaction<'_>,
+    upsert: &str,
+    fitted: &mut Fitted<'a>,
+    landed: &mut Landed,
+) -> Result<()> {
+    let failed = |error| postgres_failed("upsert", error);
+    for row in &fitted.rows {
+        let json = format!("[{}]", row.json);
+        let mut savepoint = transaction.transaction().map_err(failed)?;
+        match savepoint.query(upsert, &[&json]) {
+            Ok(written) => {
+                savepoint.commit().map_err(failed)?;
+                match written.first().map(|row| row.get::<_, bool>(0)) {
+                    Some(true) => landed.inserted += 1,
+                    Some(false) => landed.updated += 1,
+                    None => landed.unchanged += 1,
+                }
+            }
+            Err(error) if refuses_a_row(&error) => {
+                savepoint.rollback().map_err(failed)?;
+                fitted.refused.push(Refused {
+                    raw: row.raw,
+                    reason: failed(error).to_string(),
+                });
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Leaves out new rows beyond `until`; true when there were any. Landings of the same table wait
+/// for each other here, so that together they stop at the number.
+fn trim(
+    transaction: &mut Transaction<'_>,
+    land: &Land,
+    fitted: &mut Fitted<'_>,
+    until: u64,
+) -> Result<bool> {
+    let table = quoted(&land.table);
+    let failed = |error| postgres_failed(&format!("counting table `{}`", land.table), error);
+    transaction
+        .batch_execute(&format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"))
+        .map_err(failed)?;
+    let mut left = until.saturating_sub(count(transaction, land)?);
+    if (fitted.rows.len() as u64) <= left {
+        return Ok(false);
+    }
+    let kind = columns(land)
+        .iter()
+        .find(|column| column.name == land.key)
+        .map(type_of);
+    let (kind, key) = (kind.unwrap_or_default(), quoted(&land.key));
+    let select = format!(
+        "SELECT EXISTS (SELECT FROM {table} WHERE {key} = given::{kind})
+         FROM unnest($1::text[]) WITH ORDINALITY AS page (given, place) ORDER BY place"
+    );
+    let keys: Vec<&str> = fitted.rows.iter().map(|row| row.key.as_str()).collect();
+    let there = transaction.query(&select, &[&keys]).map_err(failed)?;
+    let all = fitted.rows.len();
+    let mut there = there.iter().map(|row| row.get::<_, bool>(0));
+    fitted.rows.retain(|_| {
+        let known = there.next().unwrap_or(false);
+        let room = left > 0;
+        if !known && room {
+            left -= 1;
+        }
+        known || room
+    });
+    Ok(fitted.rows.len() < all)
+}

@@ -1,0 +1,234 @@
+//! Landing in the embedded SQLite file. Columns are declared with the types that capture reads
+//! back (`UUID`, `TIMESTAMPTZ`, …); SQLite itself keeps text and numbers.
+
+use jiff::Timestamp;
+use rusqlite::{CachedStatement, Connection, Statement, TransactionBehavior, params};
+use tidemill_log::schema::ColumnType;
+
+use super::{Found, Landed, Landing, Refused, Row, columns, fit, listed, mismatch};
+use crate::config::{Land, LandColumn};
+use crate::database::{quoted, sqlite_failed};
+use crate::fetch::Page;
+use crate::schedule::Claim;
+use crate::schedule::sqlite::finish;
+use crate::{Error, Kind, Result};
+
+const DEAD_LETTERS: &str = "CREATE TABLE IF NOT EXISTS _tidemill_dead_letters (
+    stage TEXT NOT NULL,
+    source TEXT NOT NULL,
+    at TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    raw TEXT NOT NULL,
+    raw_hash TEXT NOT NULL,
+    PRIMARY KEY (source, raw_hash))";
+
+const REFUSE: &str = "INSERT INTO _tidemill_dead_letters (stage, source, at, reason, raw, raw_hash)
+    VALUES ('land', ?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
+
+/// Landing in SQLite.
+pub(super) struct SqliteLanding {
+    connection: Connection,
+    land: Land,
+    upsert: String,
+    exists: String,
+}
+
+fn type_of(column: &LandColumn) -> String {
+    let name = match column.kind {
+        ColumnType::Bool => "BOOLEAN",
+        ColumnType::Int => "INT",
+        ColumnType::Long => "BIGINT",
+        ColumnType::Float => "FLOAT",
+        ColumnType::Double => "DOUBLE",
+        ColumnType::Text => "TEXT",
+        ColumnType::Uuid => "UUID",
+        ColumnType::Json => "JSON",
+        ColumnType::Bytes => "BLOB",
+        ColumnType::Date => "DATE",
+        ColumnType::Timestamp => "TIMESTAMP",
+        ColumnType::Timestamptz => "TIMESTAMPTZ",
+        ColumnType::Decimal { precision, scale } => return format!("DECIMAL({precision},{scale})"),
+    };
+    name.to_owned()
+}
+
+impl SqliteLanding {
+    pub(super) fn open(file: &str, land: &Land) -> Result<Self> {
+        let mut connection = tidemill_log::sqlite::connect(file)?;
+        let failed = |error| sqlite_failed(&format!("table `{}`", land.table), error);
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        transaction.execute_batch(DEAD_LETTERS).map_err(failed)?;
+        if !check(&transaction, land)? {
+            transaction.execute_batch(&create(land)).map_err(failed)?;
+        }
+        transaction.commit().map_err(failed)?;
+        let (table, key) = (quoted(&land.table), quoted(&land.key));
+        let at = land
+            .columns
+            .iter()
+            .position(|column| column.name == land.key);
+        let at = at.unwrap_or_default();
+        Ok(Self {
+            connection,
+            land: land.clone(),
+            upsert: upsert(land),
+            exists: format!("SELECT 1 FROM {table} WHERE {key} = json_extract(?1, '$.c{at}')"),
+        })
+    }
+}
+
+fn create(land: &Land) -> String {
+    let declared: Vec<String> = columns(land)
+        .iter()
+        .map(|column| {
+            let null = if column.nullable { "" } else { " NOT NULL" };
+            format!("{} {}{null}", quoted(&column.name), type_of(column))
+        })
+        .collect();
+    let (declared, key) = (declared.join(", "), quoted(&land.key));
+    format!(
+        "CREATE TABLE {} ({declared}, PRIMARY KEY ({key}))",
+        quoted(&land.table)
+    )
+}
+
+/// Checks the table column by column; false when it is not there.
+fn check(connection: &Connection, land: &Land) -> Result<bool> {
+    let table = &land.table;
+    let select = "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk
+        FROM pragma_table_info(?1) ORDER BY pk";
+    let read = || -> rusqlite::Result<Vec<(Found, bool)>> {
+        let mut statement = connection.prepare(select)?;
+        let rows = statement.query_map([table], |row| {
+            let found = Found {
+                name: row.get(0)?,
+                kind: row.get(1)?,
+                not_null: row.get(2)?,
+                has_default: row.get(3)?,
+            };
+            Ok((found, row.get::<_, i64>(4)? > 0))
+        })?;
+        rows.collect()
+    };
+    let rows = read().map_err(|error| sqlite_failed(&format!("columns of `{table}`"), error))?;
+    if rows.is_empty() {
+        return Ok(false);
+    }
+    let keys = rows.iter().filter(|(_, key)| *key);
+    let key: Vec<String> = keys.map(|(found, _)| found.name.clone()).collect();
+    let found: Vec<Found> = rows.into_iter().map(|(found, _)| found).collect();
+    match mismatch(land, &found, &key, type_of) {
+        None => Ok(true),
+        Some(what) => Err(Error::new(
+            Kind::Data,
+            format!("SQLite table `{table}`: {what}"),
+        )),
+    }
+}
+
+fn upsert(land: &Land) -> String {
+    let columns = columns(land);
+    let values: Vec<String> = columns
+        .iter()
+        .enumerate()
+        .map(|(at, column)| match column.kind {
+            // `->` gives JSON text, also for a string or a number.
+            ColumnType::Json => format!("?1 -> '$.c{at}'"),
+            _ => format!("json_extract(?1, '$.c{at}')"),
+        })
+        .collect();
+    let (table, names) = (quoted(&land.table), listed(&columns, ""));
+    let on_conflict = super::on_conflict(land, &columns, "IS NOT");
+    let values = values.join(", ");
+    // `WHERE true` keeps SQLite from reading `ON CONFLICT` as part of a join.
+    format!("INSERT INTO {table} AS old {names} SELECT {values} WHERE true {on_conflict}")
+}
+
+impl Landing for SqliteLanding {
+    fn land(&mut self, claim: &Claim, page: &Page, until: Option<u64>) -> Result<Landed> {
+        let fitted = fit(&self.land, &page.records);
+        let mut landed = Landed {
+            unchanged: fitted.replaced,
+            ..Landed::default()
+        };
+        let mut refused = fitted.refused;
+        let failed = |error| sqlite_failed(&format!("landing {}", page.url), error);
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        let mut left = match until {
+            Some(until) => until.saturating_sub(count(&transaction, &self.land)?),
+            None => u64::MAX,
+        };
+        {
+            let mut exists = transaction.prepare_cached(&self.exists).map_err(failed)?;
+            let mut upsert = transaction.prepare_cached(&self.upsert).map_err(failed)?;
+            for row in fitted.rows {
+                match write(&mut exists, &mut upsert, &row, left > 0, &mut landed) {
+                    Ok(true) => left -= 1,
+                    Ok(false) => {}
+                    Err(error) if refuses_a_row(&error) => refused.push(Refused {
+                        raw: row.raw,
+                        reason: sqlite_failed("upsert", error).to_string(),
+                    }),
+                    Err(error) => return Err(failed(error)),
+                }
+            }
+            let mut refuse = transaction.prepare_cached(REFUSE).map_err(failed)?;
+            let at = Timestamp::now().to_string();
+            for record in &refused {
+                let (reason, raw, hash) = (&record.reason, record.raw, record.hash());
+                refuse
+                    .execute(params![page.url, at, reason, raw, hash])
+                    .map_err(failed)?;
+            }
+        }
+        landed.refused = refused.len() as u64;
+        finish(&transaction, claim, landed.rows(), !landed.trimmed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(landed)
+    }
+
+    fn total(&mut self) -> Result<u64> {
+        count(&self.connection, &self.land)
+    }
+}
+
+fn count(connection: &Connection, land: &Land) -> Result<u64> {
+    let select = format!("SELECT count(*) FROM {}", quoted(&land.table));
+    connection
+        .query_row(&select, [], |row| row.get::<_, i64>(0))
+        .map(|count| count as u64)
+        .map_err(|error| sqlite_failed(&format!("counting table `{}`", land.table), error))
+}
+
+/// Upserts one row; a new one only when there is room. True when it was new.
+fn write(
+    exists: &mut Statement<'_>,
+    upsert: &mut CachedStatement<'_>,
+    row: &Row<'_>,
+    room: bool,
+    landed: &mut Landed,
+) -> rusqlite::Result<bool> {
+    let known = exists.exists([&row.json])?;
+    if !known && !room {
+        landed.trimmed = true;
+        return Ok(false);
+    }
+    let written = upsert.execute([&row.json])?;
+    match (known, written) {
+        (false, _) => landed.inserted += 1,
+        (true, 0) => landed.unchanged += 1,
+        (true, _) => landed.updated += 1,
+    }
+    Ok(!known)
+}
+
+fn refuses_a_row(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{ConstraintViolation, TooBig, TypeMismatch};
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ConstraintViolation | TooBig | TypeMismatch))
+}

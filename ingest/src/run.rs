@@ -1,0 +1,235 @@
+//! The running of ingest: the fetching thread, and beside it capture and publish.
+//!
+//! Fetching keeps one request at a time: the ledger says which page, the client asks for it, the
+//! landing writes it, and what fails goes back to the ledger with a wait. Invariants: trouble that
+//! passes (API, database or network away) never ends a run; wrong configuration does, at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::config::{Pipeline, check_url};
+use crate::fetch::{Backoff, Client, Failure, Page};
+use crate::land::Landing;
+use crate::schedule::{Claim, Ledger, Next};
+use crate::stats::Stats;
+use crate::{Error, Kind, Result, land, schedule};
+
+/// What a claim's lease allows for landing, on top of the request's timeout.
+const LANDING_ALLOWANCE: Duration = Duration::from_secs(60);
+/// How many pages the API may refuse in a row before the run ends with its error.
+const REFUSED_IN_A_ROW_MAX: u32 = 3;
+/// How long fetching sleeps at most without looking at the ledger.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+/// How long it sleeps at most without looking whether to stop.
+const STOP_CHECK: Duration = Duration::from_millis(20);
+/// Waits while the database is away.
+const DATABASE_BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(200),
+    max: Duration::from_secs(10),
+};
+
+/// What to run, and on what.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What to fetch, when, and where it lands.
+    pub pipeline: Pipeline,
+    /// The pipeline's name: of its ledger, its publication and its slot.
+    pub name: String,
+    /// `postgres://…` or `sqlite://FILE`.
+    pub database: String,
+    /// The log's URL.
+    pub log: String,
+    /// The registry's URL.
+    pub registry: String,
+    /// Another API than the pipeline's.
+    pub api: Option<String>,
+    /// Stop fetching when the table holds this many rows.
+    pub until: Option<u64>,
+    /// Begin the capture afresh.
+    pub resnapshot: bool,
+}
+
+/// Runs all of ingest until `stop` is set. When fetching is done the capture goes on; an error of
+/// either ends both.
+pub fn run(options: Options, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<()> {
+    std::thread::scope(|scope| {
+        let fetching = std::thread::Builder::new()
+            .name("tidemill-fetch".into())
+            .spawn_scoped(scope, || stopping(&stop, fetch(&options, &stats, &stop)))
+            .map_err(|error| Error::with_source(Kind::Retry, "no thread for fetching", error))?;
+        let published = stopping(&stop, publish(&options, &stats, &stop));
+        let fetched = fetching.join().unwrap_or_else(|_| {
+            stop.store(true, Ordering::Relaxed);
+            Err(Error::new(Kind::Bug, "the fetching thread panicked"))
+        });
+        fetched.and(published)
+    })
+}
+
+/// Captures and publishes until `stop` is set.
+fn publish(_options: &Options, _stats: &Arc<Stats>, stop: &Arc<AtomicBool>) -> Result<()> {
+    while !stop.load(Ordering::Relaxed) {
+        pause(IDLE_MAX, stop);
+    }
+    Ok(())
+}
+
+/// Sets `stop` when the result is an error.
+fn stopping(stop: &AtomicBool, result: Result<()>) -> Result<()> {
+    if result.is_err() {
+        stop.store(true, Ordering::Relaxed);
+    }
+    result
+}
+
+/// Fetches as [`Options::pipeline`] says, until the range is done, [`Options::until`] is reached,
+/// or `stop` is set.
+pub fn fetch(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<()> {
+    let mut asked = options.pipeline.fetch.clone();
+    if let Some(api) = &options.api {
+        check_url(api).map_err(|why| Error::new(Kind::Data, why))?;
+        asked.url.clone_from(api);
+    }
+    let client = Client::new(&asked)?;
+    let lease = asked.timeout.saturating_add(LANDING_ALLOWANCE);
+    let mut away = 0u32;
+    while !stop.load(Ordering::Relaxed) {
+        let opened = Fetching::open(options, &client, lease, stats, stop);
+        let done = opened.and_then(|mut fetching| {
+            away = 0;
+            fetching.until_done()
+        });
+        match done {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == Kind::Retry => {
+                away = away.saturating_add(1);
+                let wait = DATABASE_BACKOFF.wait(away);
+                let (error, wait_ms) = (error.to_string(), wait.as_millis());
+                tracing::warn!(error, wait_ms, "database is away, trying again");
+                pause(wait, stop);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// One connection's worth of fetching.
+struct Fetching<'a> {
+    client: &'a Client,
+    ledger: Box<dyn Ledger>,
+    landing: Box<dyn Landing>,
+    backoff: Backoff,
+    until: Option<u64>,
+    refused_in_a_row: u32,
+    stats: &'a Stats,
+    stop: &'a AtomicBool,
+}
+
+impl<'a> Fetching<'a> {
+    fn open(
+        options: &Options,
+        client: &'a Client,
+        lease: Duration,
+        stats: &'a Stats,
+        stop: &'a AtomicBool,
+    ) -> Result<Self> {
+        let Pipeline {
+            schedule: when,
+            fetch,
+            land,
+            ..
+        } = &options.pipeline;
+        Ok(Self {
+            client,
+            ledger: schedule::open(&options.database, &options.name, when, lease)?,
+            landing: land::open(&options.database, land)?,
+            backoff: Backoff {
+                first: fetch.backoff,
+                max: fetch.backoff_max,
+            },
+            until: options.until,
+            refused_in_a_row: 0,
+            stats,
+            stop,
+        })
+    }
+
+    fn until_done(&mut self) -> Result<()> {
+        while !self.stop.load(Ordering::Relaxed) {
+            if let Some(until) = self.until
+                && self.landing.total()? >= until
+            {
+                return Ok(());
+            }
+            match self.ledger.next()? {
+                Next::Finished => return Ok(()),
+                Next::Idle(wait) => pause(wait.min(IDLE_MAX), self.stop),
+                Next::Fetch(claim) => match self.client.page(claim.page) {
+                    Ok(page) => self.land(&claim, &page)?,
+                    Err(failure) => self.failed(&claim, failure)?,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn land(&mut self, claim: &Claim, page: &Page) -> Result<()> {
+        self.refused_in_a_row = 0;
+        Stats::add(&self.stats.pages, 1);
+        Stats::add(&self.stats.fetched, page.records.len() as u64);
+        match self.landing.land(claim, page, self.until) {
+            Ok(landed) => {
+                Stats::add(&self.stats.landed, landed.rows());
+                Stats::add(&self.stats.dead_letters, landed.refused);
+                if landed.refused > 0 {
+                    let (records, url) = (landed.refused, &page.url);
+                    tracing::warn!(records, url, "records put aside as dead letters");
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == Kind::Fence => {
+                tracing::warn!(%error, "page not landed");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn failed(&mut self, claim: &Claim, failure: Failure) -> Result<()> {
+        let error = failure.error;
+        let text = error.to_string();
+        if error.kind() == Kind::Retry {
+            Stats::add(&self.stats.retries, 1);
+            let asked_for = failure.retry_after;
+            let wait = asked_for.unwrap_or_else(|| self.backoff.wait(claim.attempts));
+            let (page, wait_ms) = (claim.page, wait.as_millis());
+            tracing::warn!(page, wait_ms, error = text, "page failed, trying again");
+            self.ledger.retry(claim, wait, &text)?;
+            if asked_for.is_some() {
+                // The API wants to be left alone altogether, not only for this page.
+                pause(wait, self.stop);
+            }
+            return Ok(());
+        }
+        tracing::error!(page = claim.page, error = text, "page failed for good");
+        self.ledger.fail(claim, &text)?;
+        self.refused_in_a_row += 1;
+        if self.refused_in_a_row >= REFUSED_IN_A_ROW_MAX {
+            return Err(error);
+        }
+        Ok(())
+    }
+}
+
+fn pause(wait: Duration, stop: &AtomicBool) {
+    let end = Instant::now() + wait;
+    while !stop.load(Ordering::Relaxed) {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left.min(STOP_CHECK));
+    }
+}
