@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use tidemill_ingest::config::Pipeline;
 use tidemill_ingest::randomuser::{self, Server};
+use tidemill_ingest::run::{self, Options};
 use tidemill_ingest::stats::Stats;
 
 use crate::cli::{FetchArgs, IngestArgs};
 use crate::connections::Connections;
 use crate::exit::Usage;
 use crate::pipeline::Folder;
-use crate::seams::{self as ingest, Options};
 use crate::{exit, logging, redact};
 
 /// The API that the built-in server speaks.
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
         let (stats, ended) = (Arc::clone(&stats), Arc::clone(&ended));
         thread::Builder::new().spawn(move || log_progress(&stats, &ended))?
     };
-    let outcome = ingest::run(options, Arc::clone(&stats), stop);
+    let outcome = run::run(options, Arc::clone(&stats), stop);
     ended.store(true, Relaxed);
     // It only reads counters and logs; a panic of it has ended the process already.
     let _ = progress.join();

@@ -18,7 +18,7 @@ use crate::pipeline::{Folder, Views};
 use crate::table::grouped;
 use crate::views::Served;
 use crate::watch::{Seen, Until, Watch, Watched};
-use crate::{dataflow, exit, logging, output, seams};
+use crate::{dataflow, exit, logging, output};
 
 /// Records behind the log from which the display speaks of catching up.
 const CATCHING_UP_MIN: u64 = 1_000;
@@ -72,7 +72,9 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let (stats, stop) = (Arc::clone(&river.ingest_stats), Arc::clone(&river.stop));
     let (planned, plan) = mpsc::channel();
     let stages = [
-        stage("ingest", move || Ok(seams::run(options, stats, stop)?))?,
+        stage("ingest", move || {
+            Ok(tidemill_ingest::run::run(options, stats, stop)?)
+        })?,
         river.dataflow(views, usize::from(args.workers), planned)?,
     ];
     let reached = river.show(args.no_live, &stages, &plan);
@@ -123,12 +125,12 @@ fn introduce(name: &str, connections: &Connections, api: &Api) {
 }
 
 fn until(records: u64, pipeline: &Pipeline, connections: &Connections) -> Until {
-    let table = pipeline.land.table.clone();
-    let topic = format!("{}{table}", pipeline.publish.topic_prefix);
+    let land = pipeline.land.clone();
+    let topic = format!("{}{}", pipeline.publish.topic_prefix, land.table);
     Until {
         records,
         database: connections.database.clone(),
-        table,
+        land,
         topic,
     }
 }

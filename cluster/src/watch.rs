@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use tidemill_dataflow::job;
 use tidemill_dataflow::plan::ir::Job;
+use tidemill_ingest::config::Land;
+use tidemill_ingest::land;
 use tidemill_ingest::stats;
 use tidemill_log::log::{self, Log};
 
-use crate::seams;
 use crate::views::Served;
 
 /// Time between two looks.
@@ -40,8 +41,8 @@ pub(crate) struct Until {
     pub(crate) records: u64,
     /// Database of the landed table.
     pub(crate) database: String,
-    /// The landed table.
-    pub(crate) table: String,
+    /// How it lands.
+    pub(crate) land: Land,
     /// Its topic.
     pub(crate) topic: String,
 }
@@ -143,7 +144,6 @@ impl Watched {
         let Some(until) = &self.until else {
             return false;
         };
-        let landed = seams::landed_total(&until.database, &until.table);
         // Each landed record is at least one change in its topic, however often this was started.
         let published = log.ranges(&until.topic).map(|ranges| {
             ranges
@@ -154,9 +154,11 @@ impl Watched {
         let stats = &self.ingest_stats;
         // In the direction of the flow: a change is counted as captured before as published.
         let (in_log, captured) = (stats.published.load(Relaxed), stats.captured.load(Relaxed));
+        // The table is asked last, since that opens a connection.
+        let landed = || land::open(&until.database, &until.land)?.total();
         backlog.behind == 0
             && in_log == captured
-            && landed.is_ok_and(|landed| landed >= until.records)
             && published.is_ok_and(|published| published >= until.records)
+            && landed().is_ok_and(|landed| landed >= until.records)
     }
 }
