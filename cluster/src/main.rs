@@ -1,2 +1,48 @@
-//! Placeholder.
-fn main() {}
+//! The binary `tidemill`: wires the stages of the river together and shows what they do.
+//!
+//! Nothing is computed here. A command reads its flags ([`cli`]), resolves where the engines are
+//! ([`connections`]), reads the pipeline ([`pipeline`]) and hands both to the libraries.
+
+mod check;
+mod cli;
+mod connections;
+mod dataflow;
+mod display;
+mod exit;
+mod frame;
+mod hosts;
+mod ingest;
+mod logging;
+mod output;
+mod pipeline;
+mod redact;
+mod run;
+mod seams;
+mod services;
+mod table;
+mod urls;
+mod views;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let ended = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Ingest(args) => ingest::run(&args),
+        Command::Dataflow(args) => dataflow::run(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Explain(args) => check::explain(&args),
+    };
+    match ended {
+        Ok(()) => ExitCode::from(exit::OK),
+        Err(error) => {
+            output::error(&error);
+            ExitCode::from(exit::code_of(&error))
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `check` and `explain`: what can be said about a pipeline without running it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::seams as plan;
+use anyhow::anyhow;
+use tidemill_dataflow::plan::ir::Job;
+use tidemill_ingest::config::Pipeline as Ingest;
+use tidemill_log::registry::{self, Registry};
+
+use crate::cli::{CheckArgs, ExplainArgs};
+use crate::connections::Connections;
+use crate::output;
+use crate::pipeline::{Expected, Folder};
+use crate::services;
+
+/// Validates both files and asks the services that were named; prints all that is wrong.
+pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
+    let folder = Folder::open(&args.pipeline)?;
+    let connections = Connections::resolve(&args.connections, folder.path())?;
+    let mut wrong = Vec::new();
+    let ingest = folder.ingest_if_any().unwrap_or_else(|error| {
+        wrong.push(error);
+        None
+    });
+    let ingest_is_wrong = !wrong.is_empty();
+    let answers = services::ask(&connections);
+    let mut answering = Vec::new();
+    for (name, answer) in answers {
+        match answer {
+            Ok(version) => answering.push(format!("{name} ({version})")),
+            Err(error) => wrong.push(error),
+        }
+    }
+    let job = match compile(&folder, &connections, ingest.as_ref()) {
+        Ok(job) => job,
+        // The table's columns come from the very file that is wrong: one error is enough.
+        Err(error) if ingest_is_wrong && is_retry(&error) => None,
+        Err(error) => {
+            wrong.push(error);
+            None
+        }
+    };
+    if let Some(last) = wrong.pop() {
+        wrong.iter().for_each(output::error);
+        return Err(last);
+    }
+    output::line(&format!("ok: {}", summary(job.as_ref(), ingest.as_ref())));
+    if !answering.is_empty() {
+        output::line(&format!("answering: {}", answering.join(", ")));
+    }
+    Ok(())
+}
+
+/// Prints the plan.
+pub(crate) fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
+    let folder = Folder::open(&args.pipeline)?;
+    let connections = Connections::resolve(&args.connections, folder.path())?;
+    let ingest = folder.ingest_if_any()?;
+    let Some(job) = compile(&folder, &connections, ingest.as_ref())? else {
+        return Err(anyhow!(
+            "{} has no views.sql to explain",
+            folder.path().display()
+        ));
+    };
+    if let Some(view) = &args.view
+        && !job.views.iter().any(|known| known.name == *view)
+    {
+        let known: Vec<&str> = job.views.iter().map(|view| view.name.as_str()).collect();
+        return Err(anyhow!(
+            "there is no view `{view}`; there are {}",
+            known.join(", ")
+        ));
+    }
+    output::line(plan::explain(&job, args.view.as_deref()).trim_end());
+    Ok(())
+}
+
+fn compile(
+    folder: &Folder,
+    connections: &Connections,
+    ingest: Option<&Ingest>,
+) -> anyhow::Result<Option<Job>> {
+    let Some(views) = folder.views_if_any()? else {
+        return Ok(None);
+    };
+    let expected = Expected::new(registry_at_hand(connections)?, ingest);
+    Ok(Some(views.compile(Some(&expected))?))
+}
+
+/// The registry, unless it is an embedded file that nobody made yet: checking makes no file.
+fn registry_at_hand(connections: &Connections) -> anyhow::Result<Option<Arc<dyn Registry>>> {
+    let url = &connections.registry;
+    match url.strip_prefix("sqlite://") {
+        Some(file) if !Path::new(file).exists() => Ok(None),
+        _ => Ok(Some(registry::open(url)?)),
+    }
+}
+
+fn is_retry(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<tidemill_dataflow::Error>()
+        .is_some_and(|error| error.kind() == tidemill_dataflow::Kind::Retry)
+}
+
+fn summary(job: Option<&Job>, ingest: Option<&Ingest>) -> String {
+    let mut parts = Vec::new();
+    if let Some(job) = job {
+        let names: Vec<&str> = job.views.iter().map(|view| view.name.as_str()).collect();
+        let tables = counted(job.sources.len(), "table");
+        let views = counted(names.len(), "view");
+        parts.push(format!("{tables}, {views} ({})", names.join(", ")));
+    }
+    if let Some(ingest) = ingest {
+        let (table, columns) = (&ingest.land.table, ingest.land.columns.len());
+        let url = &ingest.fetch.url;
+        parts.push(format!("{columns} columns of {url} land in {table}"));
+    }
+    parts.join("; ")
+}
+
+fn counted(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}

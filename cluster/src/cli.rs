@@ -1,0 +1,192 @@
+//! The command line: every flag and its help, in one place.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::connections::ConnectionArgs;
+use crate::exit;
+use crate::hosts::HostArgs;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidemill run examples/users
+      the whole river in one process, in the file tidemill.sqlite
+  tidemill run examples/users --until 2000
+      stop when 2,000 users are in the views, and print the views
+  tidemill run examples/users --postgres postgres://postgres@127.0.0.1/postgres \\
+      --kafka 127.0.0.1:9092 --registry http://127.0.0.1:8081/apis/ccompat/v7 \\
+      --cassandra 127.0.0.1
+      the same pipeline on real services
+  tidemill check examples/users
+      validate a pipeline without starting anything";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  tidemill run examples/users
+  tidemill run examples/users -w 4 --until 2000
+  tidemill run examples/users --api https://randomuser.me/api/1.4/
+  tidemill run examples/users --data /tmp/users.sqlite --no-live | tee river.log
+
+Ctrl-C stops cleanly; started again it goes on where it stopped, and no record counts twice.";
+
+const INGEST_EXAMPLES: &str = "\
+Examples:
+  tidemill ingest examples/users --postgres postgres://postgres@127.0.0.1/postgres \\
+      --kafka 127.0.0.1:9092 --registry http://127.0.0.1:8081/apis/ccompat/v7
+
+Several may run at once on one database: no page is fetched twice.";
+
+const DATAFLOW_EXAMPLES: &str = "\
+Examples, two processes of one job:
+  tidemill dataflow examples/users -w 2 -n 2 -p 0 --kafka a:9092 --registry http://a:8081 \\
+      --cassandra a --journal file:///shared/journal
+  tidemill dataflow examples/users -w 2 -n 2 -p 1 …the same…
+
+All processes take the same pipeline, hosts and connections. They share their fate: when one
+dies the others end with code 3. Start all of them again.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  tidemill check examples/users
+  tidemill check examples/users --kafka 127.0.0.1:9092 --cassandra 127.0.0.1";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  tidemill explain examples/users
+  tidemill explain examples/users users_by_country";
+
+/// Live SQL views of an HTTP feed, a database or a Kafka topic, kept in Cassandra; every record
+/// counted once.
+#[derive(Debug, Parser)]
+#[command(name = "tidemill", version, after_help = EXAMPLES, after_long_help = after_long())]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+fn after_long() -> String {
+    format!("{EXAMPLES}\n\n{}", exit::HELP)
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a whole pipeline in one process: ingest and dataflow, shown live
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// Run the ingest alone: fetch, land, capture, publish
+    #[command(after_help = INGEST_EXAMPLES)]
+    Ingest(IngestArgs),
+    /// Run the dataflow alone, over one or more processes
+    #[command(after_help = DATAFLOW_EXAMPLES, disable_help_flag = true)]
+    Dataflow(DataflowArgs),
+    /// Validate a pipeline's files, and that the services given answer
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
+    /// Show what the views compute, and from what
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(ExplainArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The pipeline's folder, with ingest.toml and views.sql
+    pub(crate) pipeline: PathBuf,
+    /// Worker threads of the dataflow
+    #[arg(short, long, value_name = "N", default_value_t = 2,
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) workers: u16,
+    /// Stop when N records are visible in the views, and print every view
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) until: Option<u64>,
+    /// One plain line a second instead of the live display (also when piped)
+    #[arg(long)]
+    pub(crate) no_live: bool,
+    #[command(flatten)]
+    pub(crate) fetch: FetchArgs,
+    #[command(flatten)]
+    pub(crate) connections: ConnectionArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IngestArgs {
+    /// The pipeline's folder, with ingest.toml
+    pub(crate) pipeline: PathBuf,
+    /// Stop fetching when N records have landed; capturing goes on
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) until: Option<u64>,
+    #[command(flatten)]
+    pub(crate) fetch: FetchArgs,
+    #[command(flatten)]
+    pub(crate) connections: ConnectionArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// Flags of the two commands that ingest.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FetchArgs {
+    /// The API to fetch from, such as https://randomuser.me/api/1.4/ [default: the pipeline's; for
+    /// randomuser.me the built-in server that speaks its API]
+    #[arg(long, value_name = "URL")]
+    pub(crate) api: Option<String>,
+    /// Read the captured tables anew, as when their replication slot was lost
+    #[arg(long)]
+    pub(crate) resnapshot: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataflowArgs {
+    /// The pipeline's folder, with views.sql
+    pub(crate) pipeline: PathBuf,
+    #[command(flatten)]
+    pub(crate) hosts: HostArgs,
+    #[command(flatten)]
+    pub(crate) connections: ConnectionArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    /// Print help (-h names the host file, as timely has it)
+    #[arg(long, action = ArgAction::Help)]
+    pub(crate) help: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The pipeline's folder
+    pub(crate) pipeline: PathBuf,
+    #[command(flatten)]
+    pub(crate) connections: ConnectionArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The pipeline's folder
+    pub(crate) pipeline: PathBuf,
+    /// One view [default: all]
+    pub(crate) view: Option<String>,
+    #[command(flatten)]
+    pub(crate) connections: ConnectionArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Log (on stderr)")]
+pub(crate) struct LogArgs {
+    /// error, warn, info, debug, trace, or directives as RUST_LOG takes them
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log: Option<String>,
+    /// How lines look
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,123 @@
+//! How the process ends: the exit codes, the panic hook and the signals.
+//!
+//! Invariants:
+//! 1. No process with timely workers outlives a panic of any thread: the peers of a half-dead
+//!    process would wait for it for ever.
+//! 2. The first Ctrl-C (or SIGTERM) asks for a clean stop, the second one ends the process at once.
+
+use std::panic::PanicHookInfo;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+/// Everything was done.
+pub(crate) const OK: u8 = 0;
+/// Something outside this program is wrong: the pipeline's files, a service, the data.
+pub(crate) const ERROR: u8 = 1;
+/// The command line or a connection is wrong (also clap's own code).
+pub(crate) const USAGE: u8 = 2;
+/// Another process of the same job died, so this one ended too. Look at that one.
+pub(crate) const PEER_LOST: u8 = 3;
+/// An invariant of ours does not hold: a panic.
+pub(crate) const BUG: u8 = 101;
+/// Stopped by a second signal.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// The codes as `--help` shows them.
+pub(crate) const HELP: &str = "\
+Exit codes:
+  0    done, or stopped cleanly
+  1    a file, a service or the data is wrong; the message says which
+  2    the command line or a connection is wrong
+  3    another process of the same job died; look at that one's log first
+  101  a bug of tidemill; please report the log
+  130  stopped at once by a second Ctrl-C";
+
+/// Marks an error as the user's way of calling rather than the world's state.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// The exit code of an error that ended the command.
+pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
+    if error.chain().any(|cause| cause.is::<Usage>()) {
+        USAGE
+    } else {
+        ERROR
+    }
+}
+
+/// From here on a panic of any thread logs and ends the process, without running destructors:
+/// other threads may hold on to sockets that never close.
+pub(crate) fn exit_on_panic() {
+    std::panic::set_hook(Box::new(|info| {
+        let message = message_of(info);
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
+        let code = panic_code(message);
+        if code == PEER_LOST {
+            tracing::error!(thread, %place, "another process of this job is gone: {message}");
+        } else {
+            let trace = std::backtrace::Backtrace::capture();
+            tracing::error!(thread, %place, "panic: {message}\n{trace}");
+        }
+        signal_hook::low_level::exit(i32::from(code));
+    }));
+}
+
+fn message_of<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
+    info.payload_as_str().unwrap_or("panic without a message")
+}
+
+/// Which of the two kinds of panic this is. The texts are timely's contract for a lost peer.
+fn panic_code(message: &str) -> u8 {
+    if message.starts_with("timely communication error:") || message == "MergeQueue poisoned." {
+        PEER_LOST
+    } else {
+        BUG
+    }
+}
+
+/// The flag that every stage watches, set by the first SIGINT or SIGTERM.
+pub(crate) fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // The order matters: the second signal must find the flag already set.
+        signal_hook::flag::register_conditional_shutdown(
+            signal,
+            i32::from(INTERRUPTED),
+            Arc::clone(&stop),
+        )?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_peer_is_told_from_a_bug() {
+        let lost = "timely communication error: reading data: socket closed";
+        assert_eq!(panic_code(lost), PEER_LOST);
+        assert_eq!(panic_code("MergeQueue poisoned."), PEER_LOST);
+        assert_eq!(panic_code("index out of bounds"), BUG);
+    }
+
+    #[test]
+    fn usage_is_found_below_context() {
+        let error = anyhow::Error::new(Usage("no".into())).context("above");
+        assert_eq!(code_of(&error), USAGE);
+        assert_eq!(code_of(&anyhow::anyhow!("else")), ERROR);
+    }
+}

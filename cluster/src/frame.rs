@@ -1,0 +1,307 @@
+//! What the river did until now, as text: one moment of the live display.
+//!
+//! Flows in: the stages' counters. Flows out: a block of lines, or one line. Pure: the clock and
+//! the counters are handed in.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tidemill_dataflow::job;
+use tidemill_ingest::stats;
+
+use crate::table::grouped;
+
+/// Rates are taken over this long.
+const RATE_WINDOW: Duration = Duration::from_secs(2);
+
+/// One stage's counter and how quickly it grows.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Counter {
+    pub(crate) total: u64,
+    pub(crate) per_second: f64,
+}
+
+/// One moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Frame {
+    pub(crate) job: String,
+    pub(crate) elapsed: Duration,
+    /// A long phase in words, if one is going on.
+    pub(crate) phase: Option<String>,
+    /// Fetched, landed, captured, published.
+    pub(crate) stages: [Counter; 4],
+    /// The last durable epoch, in milliseconds; 0 before the first.
+    pub(crate) epoch: u64,
+    pub(crate) lag_ms: u64,
+    pub(crate) views: BTreeMap<String, job::ViewStats>,
+    /// p50 and p99, when there was a sample.
+    pub(crate) freshness_ms: Option<(u64, u64)>,
+    pub(crate) dead_letters: u64,
+    /// The top of the first aggregate view.
+    pub(crate) top: Vec<String>,
+}
+
+const STAGES: [&str; 4] = ["fetched", "landed", "captured", "published"];
+
+/// Turns counters into frames; remembers what rates and lag need.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge {
+    samples: VecDeque<(Duration, [u64; 4])>,
+    /// When everything bound was durable the last time, in milliseconds.
+    caught_up_ms: u64,
+}
+
+impl Gauge {
+    /// The frame at `elapsed` since the start, which is `now_ms` on the clock.
+    pub(crate) fn frame(
+        &mut self,
+        elapsed: Duration,
+        now_ms: u64,
+        ingest: &stats::Stats,
+        job: &job::Stats,
+    ) -> Frame {
+        let totals = [
+            &ingest.fetched,
+            &ingest.landed,
+            &ingest.captured,
+            &ingest.published,
+        ]
+        .map(|counter| counter.load(Relaxed));
+        let (durable, bound) = (job.durable.load(Relaxed), job.bound.load(Relaxed));
+        if durable >= bound {
+            self.caught_up_ms = now_ms;
+        }
+        let dead_letters = ingest.dead_letters.load(Relaxed) + job.dead_letters.load(Relaxed);
+        let histogram = job
+            .freshness_ms
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let quantiles = (
+            histogram.value_at_quantile(0.5),
+            histogram.value_at_quantile(0.99),
+        );
+        let freshness_ms = (!histogram.is_empty()).then_some(quantiles);
+        drop(histogram);
+        Frame {
+            elapsed,
+            stages: self.rates(elapsed, totals),
+            epoch: durable,
+            // An idle job has old epochs and no lag: only what waits counts.
+            lag_ms: now_ms.saturating_sub(durable.max(self.caught_up_ms)),
+            views: job
+                .views
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+            freshness_ms,
+            dead_letters,
+            ..Frame::default()
+        }
+    }
+
+    fn rates(&mut self, elapsed: Duration, totals: [u64; 4]) -> [Counter; 4] {
+        let expired = |at: &Duration| elapsed.saturating_sub(*at) > RATE_WINDOW;
+        while self.samples.len() > 1 && self.samples.front().is_some_and(|(at, _)| expired(at)) {
+            self.samples.pop_front();
+        }
+        let (at, before) = self.samples.front().copied().unwrap_or((elapsed, totals));
+        self.samples.push_back((elapsed, totals));
+        let seconds = elapsed.saturating_sub(at).as_secs_f64();
+        std::array::from_fn(|stage| Counter {
+            total: totals[stage],
+            per_second: if seconds > 0.0 {
+                totals[stage].saturating_sub(before[stage]) as f64 / seconds
+            } else {
+                0.0
+            },
+        })
+    }
+}
+
+impl Frame {
+    /// The block that is redrawn in place.
+    pub(crate) fn block(&self) -> Vec<String> {
+        let stages: Vec<String> = STAGES
+            .iter()
+            .zip(&self.stages)
+            .map(|(name, counter)| {
+                format!(
+                    "{name} {} ({:.0}/s)",
+                    grouped(counter.total),
+                    counter.per_second
+                )
+            })
+            .collect();
+        let phase = self
+            .phase
+            .as_ref()
+            .map(|phase| format!("  {phase}"))
+            .unwrap_or_default();
+        let mut lines = vec![
+            String::new(),
+            format!("{}  {}{phase}", self.job, clock(self.elapsed)),
+            format!("  {}", stages.join(" → ")),
+            format!(
+                "  {}  lag {}  freshness {}  dead letters {}",
+                self.epoch_text(true),
+                millis(self.lag_ms),
+                self.freshness_text(),
+                grouped(self.dead_letters)
+            ),
+        ];
+        let width = self
+            .views
+            .keys()
+            .map(|name| name.chars().count())
+            .max()
+            .unwrap_or(0);
+        for (name, view) in &self.views {
+            let rows = grouped(u64::try_from(view.rows).unwrap_or(0));
+            lines.push(format!(
+                "  {name:<width$} {rows:>9} rows{}",
+                conflicts(view)
+            ));
+        }
+        if !self.top.is_empty() {
+            lines.push(String::new());
+            lines.extend(self.top.iter().cloned());
+        }
+        lines
+    }
+
+    /// The same in one line, for pipes and files.
+    pub(crate) fn line(&self) -> String {
+        let mut parts = vec![clock(self.elapsed)];
+        parts.extend(self.phase.clone());
+        let [fetched, landed, captured, published] = self.stages.map(|stage| stage.total);
+        parts.push(format!(
+            "fetched {fetched} ({:.0}/s)",
+            self.stages[0].per_second
+        ));
+        parts.push(format!("landed {landed}"));
+        parts.push(format!("captured {captured}"));
+        parts.push(format!("published {published}"));
+        parts.push(self.epoch_text(false));
+        parts.push(format!("lag {}", millis(self.lag_ms)));
+        for (name, view) in &self.views {
+            parts.push(format!("{name} {}{}", view.rows, conflicts(view)));
+        }
+        parts.push(format!("freshness {}", self.freshness_text()));
+        parts.push(format!("dead letters {}", self.dead_letters));
+        parts.join("  ")
+    }
+
+    fn epoch_text(&self, long: bool) -> String {
+        let at = i64::try_from(self.epoch).ok().filter(|&epoch| epoch > 0);
+        match at.and_then(|epoch| Timestamp::from_millisecond(epoch).ok()) {
+            None => "epoch -".to_owned(),
+            Some(at) if long => format!("epoch {} ({})", at.strftime("%FT%T%.3fZ"), self.epoch),
+            Some(at) => format!("epoch {}", at.strftime("%T%.3fZ")),
+        }
+    }
+
+    fn freshness_text(&self) -> String {
+        match self.freshness_ms {
+            None => "-".to_owned(),
+            Some((p50, p99)) => format!("p50 {} p99 {}", millis(p50), millis(p99)),
+        }
+    }
+}
+
+fn conflicts(view: &job::ViewStats) -> String {
+    match view.conflicts {
+        0 => String::new(),
+        n => format!(" ({} withheld: primary key not unique)", grouped(n)),
+    }
+}
+
+/// `00:01:05`.
+fn clock(elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs();
+    format!(
+        "{:02}:{:02}:{:02}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
+}
+
+/// Milliseconds while they are readable, then seconds.
+fn millis(ms: u64) -> String {
+    if ms < 10_000 {
+        format!("{ms} ms")
+    } else {
+        format!("{} s", grouped(ms / 1000))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame() -> Frame {
+        let stats = stats::Stats::default();
+        let job = job::Stats::default();
+        let mut gauge = Gauge::default();
+        gauge.frame(Duration::from_secs(9), 5_000, &stats, &job);
+        stats::Stats::add(&stats.fetched, 1500);
+        job.bound.store(1_795_347_245_124, Relaxed);
+        job.durable.store(1_795_347_245_123, Relaxed);
+        job.freshness_ms.lock().unwrap().record(12).unwrap();
+        let view = job::ViewStats {
+            rows: 1500,
+            conflicts: 0,
+        };
+        job.views.lock().unwrap().insert("by_country".into(), view);
+        gauge.frame(Duration::from_secs(10), 1_795_347_245_130, &stats, &job)
+    }
+
+    #[test]
+    fn one_line_holds_everything() {
+        assert_eq!(
+            frame().line(),
+            "00:00:10  fetched 1500 (1500/s)  landed 0  captured 0  published 0  \
+             epoch 11:34:05.123Z  lag 7 ms  by_country 1500  freshness p50 12 ms p99 12 ms  \
+             dead letters 0"
+        );
+    }
+
+    #[test]
+    fn the_block_names_the_phase_and_ends_with_the_top() {
+        let mut frame = frame();
+        frame.job = "users".into();
+        frame.phase = Some("replaying".into());
+        frame.top = vec!["by_country".into()];
+        let block = frame.block();
+        assert_eq!(block[1], "users  00:00:10  replaying");
+        assert!(
+            block[2].starts_with("  fetched 1,500 (1500/s) → landed 0 (0/s)"),
+            "{}",
+            block[2]
+        );
+        assert!(
+            block[3].contains("epoch 2026-11-22T11:34:05.123Z (1795347245123)"),
+            "{}",
+            block[3]
+        );
+        assert_eq!(block[4], "  by_country     1,500 rows");
+        assert_eq!(block.last().unwrap(), "by_country");
+        assert!(block.iter().all(|line| !line.contains('\x1b')));
+    }
+
+    #[test]
+    fn an_idle_job_has_no_lag() {
+        let (stats, job) = (stats::Stats::default(), job::Stats::default());
+        job.bound.store(1_000, Relaxed);
+        job.durable.store(1_000, Relaxed);
+        let mut gauge = Gauge::default();
+        let frame = gauge.frame(Duration::ZERO, 9_000_000, &stats, &job);
+        assert_eq!(frame.lag_ms, 0);
+        job.bound.store(9_000_100, Relaxed);
+        let frame = gauge.frame(Duration::ZERO, 9_000_150, &stats, &job);
+        assert_eq!(frame.lag_ms, 150);
+    }
+}

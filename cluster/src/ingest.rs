@@ -1,0 +1,156 @@
+//! `ingest`, and what `run` shares with it: which API is fetched from.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidemill_ingest::config::Pipeline;
+use tidemill_ingest::randomuser::{self, Server};
+use tidemill_ingest::run::{self, Options};
+use tidemill_ingest::stats::Stats;
+
+use crate::cli::{FetchArgs, IngestArgs};
+use crate::connections::Connections;
+use crate::exit::Usage;
+use crate::pipeline::Folder;
+use crate::{exit, logging, redact};
+
+/// The API that the built-in server speaks.
+const BUILT_IN_FOR: &str = "randomuser.me";
+
+/// Time between two lines of progress in the log.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+const WAIT: Duration = Duration::from_millis(100);
+
+/// Runs the ingest of a pipeline until it is stopped.
+pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
+    let folder = Folder::open(&args.pipeline)?;
+    let connections = Connections::resolve(&args.connections, folder.path())?;
+    logging::start(&args.log, "info", &folder.name, 0)?;
+    exit::exit_on_panic();
+    let stop = exit::stop_on_signal()?;
+    let pipeline = folder.ingest()?;
+    for (stage, url) in connections.described().iter().take(3) {
+        tracing::info!(stage, url, "connection");
+    }
+    let api = Api::choose(&pipeline, &args.fetch)?;
+    tracing::info!("{}", api.said);
+    let options = options(
+        &folder.name,
+        pipeline,
+        &connections,
+        &args.fetch,
+        &api,
+        args.until,
+    );
+    let stats = Arc::new(Stats::default());
+    let ended = Arc::new(AtomicBool::new(false));
+    let progress = {
+        let (stats, ended) = (Arc::clone(&stats), Arc::clone(&ended));
+        thread::Builder::new().spawn(move || log_progress(&stats, &ended))?
+    };
+    let outcome = run::run(options, Arc::clone(&stats), stop);
+    ended.store(true, Relaxed);
+    // It only reads counters and logs; a panic of it has ended the process already.
+    let _ = progress.join();
+    outcome?;
+    Ok(())
+}
+
+fn log_progress(stats: &Stats, ended: &AtomicBool) {
+    let mut last = ([0; 4], Instant::now());
+    while !ended.load(Relaxed) {
+        thread::sleep(WAIT);
+        let counts = [
+            &stats.fetched,
+            &stats.landed,
+            &stats.captured,
+            &stats.published,
+        ]
+        .map(|counter| counter.load(Relaxed));
+        if counts != last.0 && last.1.elapsed() >= PROGRESS {
+            let [fetched, landed, captured, published] = counts;
+            let dead_letters = stats.dead_letters.load(Relaxed);
+            tracing::info!(
+                fetched,
+                landed,
+                captured,
+                published,
+                dead_letters,
+                "progress"
+            );
+            last = (counts, Instant::now());
+        }
+    }
+}
+
+/// What the ingest needs to run.
+pub(crate) fn options(
+    name: &str,
+    pipeline: Pipeline,
+    connections: &Connections,
+    args: &FetchArgs,
+    api: &Api,
+    until: Option<u64>,
+) -> Options {
+    Options {
+        pipeline,
+        name: name.to_owned(),
+        database: connections.database.clone(),
+        log: connections.log.clone(),
+        registry: connections.registry.clone(),
+        api: api.url.clone(),
+        until,
+        resnapshot: args.resnapshot,
+    }
+}
+
+/// The API that is fetched from; the built-in server runs as long as this lives.
+pub(crate) struct Api {
+    /// In place of the pipeline's, if it is another one.
+    pub(crate) url: Option<String>,
+    /// Which one it is and how to use the other, in a sentence.
+    pub(crate) said: String,
+    _server: Option<Server>,
+}
+
+impl Api {
+    /// The one that was asked for, else for randomuser.me the built-in one, else the pipeline's.
+    pub(crate) fn choose(pipeline: &Pipeline, args: &FetchArgs) -> anyhow::Result<Self> {
+        let real = &pipeline.fetch.url;
+        if let Some(given) = &args.api {
+            if !given.starts_with("http://") && !given.starts_with("https://") {
+                let given = redact::url(given);
+                return Err(Usage(format!("--api: `{given}`: expected an URL as {real}")).into());
+            }
+            let said = format!("api: {}", redact::url(given));
+            return Ok(Self {
+                url: Some(given.clone()),
+                said,
+                _server: None,
+            });
+        }
+        let host = real.split_once("://").map_or("", |(_, rest)| rest);
+        let host = host.split(['/', ':', '?']).next().unwrap_or_default();
+        if host != BUILT_IN_FOR {
+            let said = format!("api: {}", redact::url(real));
+            return Ok(Self {
+                url: None,
+                said,
+                _server: None,
+            });
+        }
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = randomuser::serve(any_port, randomuser::Options::default())?;
+        let url = server.url();
+        let said = format!("api: the built-in server at {url} (the real one: --api {real})");
+        Ok(Self {
+            url: Some(url),
+            said,
+            _server: Some(server),
+        })
+    }
+}

@@ -1,0 +1,145 @@
+//! The only module that prints. Results and the live block go to stdout, logs and errors to
+//! stderr; a live block on the terminal is taken away before anything else is printed.
+//!
+//! Invariants: nothing is printed with a password in it; a closed pipe ends the process quietly.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+
+use crate::redact;
+
+/// Lines of the live block that are on the terminal now.
+static BLOCK_LINES: Mutex<usize> = Mutex::new(0);
+
+/// Up by `n` lines to the first column, then clear to the end of the screen.
+fn erase(n: usize) -> String {
+    if n == 0 {
+        String::new()
+    } else {
+        format!("\x1b[{n}F\x1b[J")
+    }
+}
+
+fn write(to: &mut dyn Write, text: &str) {
+    let written = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+    if written.is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        // The reader (`| head`) has seen enough.
+        signal_hook::low_level::exit(i32::from(crate::exit::OK));
+    }
+}
+
+fn print(to: &mut dyn Write, text: &str) {
+    let mut block = BLOCK_LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    if *block > 0 {
+        write(&mut io::stdout(), &erase(*block));
+        *block = 0;
+    }
+    write(to, &redact::text(text));
+}
+
+/// One line (or several) of result on stdout.
+pub(crate) fn line(text: &str) {
+    print(&mut io::stdout(), &format!("{text}\n"));
+}
+
+/// Text for stderr: log lines and errors, with their own line ends.
+pub(crate) fn log(text: &str) {
+    print(&mut io::stderr(), text);
+}
+
+/// Shows the block in place of the one before. Lines longer than the terminal are cut by it.
+pub(crate) fn live(lines: &[String]) {
+    let mut block = BLOCK_LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut text = erase(*block);
+    // Without line wrap a narrow terminal cuts lines, so the count of lines to erase stays right.
+    text.push_str("\x1b[?7l");
+    for line in lines {
+        text.push_str(&redact::text(line));
+        text.push('\n');
+    }
+    text.push_str("\x1b[?7h");
+    write(&mut io::stdout(), &text);
+    *block = lines.len();
+}
+
+/// Leaves the block where it is: what is printed next comes below it.
+pub(crate) fn keep_live() {
+    *BLOCK_LINES.lock().unwrap_or_else(PoisonError::into_inner) = 0;
+}
+
+/// Whether a live block makes sense.
+pub(crate) fn is_terminal() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// The error that ended the command, its causes, and what to do about it.
+pub(crate) fn error(error: &anyhow::Error) {
+    log(&error_text(error));
+}
+
+fn error_text(error: &anyhow::Error) -> String {
+    let mut text = format!("error: {error}\n");
+    let mut last = error.to_string();
+    for cause in error.chain().skip(1) {
+        let said = cause.to_string();
+        // Errors that pass through several crates carry their text again, or within the one above.
+        if !last.contains(&said) {
+            text.push_str(&format!("  because: {said}\n"));
+            last = said;
+        }
+    }
+    if let Some(advice) = advice(error) {
+        text.push_str(&format!("  what to do: {advice}\n"));
+    }
+    text
+}
+
+fn advice(error: &anyhow::Error) -> Option<&'static str> {
+    use {tidemill_dataflow as dataflow, tidemill_ingest as ingest, tidemill_log as seam};
+    const RETRY: &str = "see that the service is up and reachable, then start again; \
+        it goes on where it stopped";
+    const FENCE: &str = "another process runs this pipeline with the same connections; \
+        stop one of the two";
+    const BUG: &str = "this is a bug of tidemill, please report it with the log (--log debug)";
+    error.chain().find_map(|cause| {
+        if let Some(error) = cause.downcast_ref::<dataflow::Error>() {
+            return match error.kind() {
+                dataflow::Kind::Retry => Some(RETRY),
+                dataflow::Kind::Fence => Some(FENCE),
+                dataflow::Kind::Bug => Some(BUG),
+                dataflow::Kind::Data => None,
+            };
+        }
+        if let Some(error) = cause.downcast_ref::<ingest::Error>() {
+            return match error.kind() {
+                ingest::Kind::Retry => Some(RETRY),
+                ingest::Kind::Fence => Some(FENCE),
+                ingest::Kind::Bug => Some(BUG),
+                ingest::Kind::Data => None,
+            };
+        }
+        match cause.downcast_ref::<seam::Error>()?.kind() {
+            seam::Kind::Retry => Some(RETRY),
+            seam::Kind::Fence => Some(FENCE),
+            seam::Kind::Bug => Some(BUG),
+            seam::Kind::Data => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_printed_once_with_causes_and_advice() {
+        let cause = tidemill_log::Error::new(tidemill_log::Kind::Retry, "no broker at a:1");
+        let error = tidemill_dataflow::Error::from(cause);
+        let error = anyhow::Error::new(error).context("job `users`");
+        assert_eq!(
+            error_text(&error),
+            "error: job `users`\n  because: no broker at a:1\n  what to do: see that the service \
+             is up and reachable, then start again; it goes on where it stopped\n"
+        );
+    }
+}

@@ -1,0 +1,203 @@
+//! A pipeline's folder: `ingest.toml` and `views.sql`, read and validated.
+//!
+//! Flows in: the folder and a registry. Flows out: the ingest's configuration and the job's plan.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use tidemill_dataflow::plan::ir::Job;
+use tidemill_ingest::config::{FILE as INGEST, Pipeline as Ingest};
+use tidemill_log::registry::{Registered, Registry};
+use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
+
+const VIEWS: &str = "views.sql";
+
+/// A pipeline's folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// The pipeline's name: the folder's, in letters that slots and tables take.
+    pub(crate) name: String,
+}
+
+impl Folder {
+    /// Checks that the folder is there and holds at least one of the two files.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let full = path.canonicalize().with_context(|| {
+            format!(
+                "there is no pipeline at {}; expected a folder",
+                path.display()
+            )
+        })?;
+        let folder = Self {
+            path: path.to_owned(),
+            name: name_of(&full),
+        };
+        if !folder.has(INGEST) && !folder.has(VIEWS) {
+            bail!(
+                "{} holds neither {INGEST} nor {VIEWS}; a pipeline has both",
+                path.display()
+            );
+        }
+        Ok(folder)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn has(&self, file: &str) -> bool {
+        self.path.join(file).is_file()
+    }
+
+    /// `ingest.toml`, if the folder has one.
+    pub(crate) fn ingest_if_any(&self) -> anyhow::Result<Option<Ingest>> {
+        self.has(INGEST).then(|| self.ingest()).transpose()
+    }
+
+    /// `ingest.toml`, which must be there.
+    pub(crate) fn ingest(&self) -> anyhow::Result<Ingest> {
+        Ok(Ingest::load(&self.path)?)
+    }
+
+    /// `views.sql`, if the folder has one.
+    pub(crate) fn views_if_any(&self) -> anyhow::Result<Option<Views>> {
+        self.has(VIEWS).then(|| self.views()).transpose()
+    }
+
+    /// `views.sql`, which must be there.
+    pub(crate) fn views(&self) -> anyhow::Result<Views> {
+        let file = self.path.join(VIEWS);
+        let sql = std::fs::read_to_string(&file)
+            .with_context(|| format!("{}: cannot be read", file.display()))?;
+        Ok(Views {
+            file: file.display().to_string(),
+            sql,
+        })
+    }
+}
+
+/// Lower-case letters, digits and `_`, as a replication slot's name takes them.
+fn name_of(path: &Path) -> String {
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().to_lowercase());
+    let name: String = name
+        .unwrap_or_default()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect();
+    if name.is_empty() {
+        "pipeline".to_owned()
+    } else {
+        name
+    }
+}
+
+/// The text of `views.sql`.
+#[derive(Debug, Clone)]
+pub(crate) struct Views {
+    file: String,
+    sql: String,
+}
+
+impl Views {
+    /// The job's plan; an error of kind `Retry` while the registry lacks a table's schema.
+    pub(crate) fn compile(
+        &self,
+        registry: Option<&dyn Registry>,
+    ) -> tidemill_dataflow::Result<Job> {
+        crate::seams::compile(&self.sql, &self.file, registry)
+    }
+}
+
+/// A registry that knows, besides what `inner` holds, the schema that the pipeline's own ingest is
+/// going to register: so a pipeline can be checked before anything ever ran.
+pub(crate) struct Expected {
+    inner: Option<Arc<dyn Registry>>,
+    expected: BTreeMap<String, String>,
+}
+
+impl Expected {
+    /// What `ingest` will register for the table it lands.
+    pub(crate) fn new(inner: Option<Arc<dyn Registry>>, ingest: Option<&Ingest>) -> Self {
+        let mut expected = BTreeMap::new();
+        if let Some(ingest) = ingest {
+            let table = landed_schema(ingest);
+            let topic = format!("{}{}", ingest.publish.topic_prefix, ingest.land.table);
+            expected.insert(format!("{topic}-value"), value_schema(&table, &topic));
+            expected.insert(format!("{topic}-key"), key_schema(&table, &topic));
+        }
+        Self { inner, expected }
+    }
+}
+
+impl Registry for Expected {
+    fn register(&self, subject: &str, _schema: &str) -> tidemill_log::Result<Registered> {
+        let what = format!("subject `{subject}`: nothing is registered while checking");
+        Err(tidemill_log::Error::new(tidemill_log::Kind::Bug, what))
+    }
+
+    fn by_id(&self, id: u32) -> tidemill_log::Result<Option<String>> {
+        self.inner
+            .as_ref()
+            .map_or(Ok(None), |inner| inner.by_id(id))
+    }
+
+    fn versions(&self, subject: &str) -> tidemill_log::Result<Vec<Registered>> {
+        let held = self
+            .inner
+            .as_ref()
+            .map_or(Ok(Vec::new()), |inner| inner.versions(subject));
+        match (held, self.expected.get(subject)) {
+            (Ok(held), Some(schema)) if held.is_empty() => Ok(vec![Registered {
+                id: 0,
+                version: 1,
+                schema: schema.clone(),
+            }]),
+            (held, _) => held,
+        }
+    }
+}
+
+/// The landed table as its capture is going to see it.
+fn landed_schema(ingest: &Ingest) -> TableSchema {
+    let land = &ingest.land;
+    let mut columns: Vec<Column> = land
+        .columns
+        .iter()
+        .map(|column| Column {
+            name: column.name.clone(),
+            kind: column.kind,
+            nullable: column.nullable,
+        })
+        .collect();
+    if let Some(document) = &land.document {
+        let (name, kind) = (document.clone(), ColumnType::Json);
+        columns.push(Column {
+            name,
+            kind,
+            nullable: false,
+        });
+    }
+    let key = columns.iter().position(|column| column.name == land.key);
+    TableSchema {
+        namespace: "public".to_owned(),
+        name: land.table.clone(),
+        columns,
+        key: key.into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_fit_for_a_slot() {
+        assert_eq!(name_of(Path::new("/a/My-Users.v2")), "my_users_v2");
+        assert_eq!(name_of(Path::new("/")), "pipeline");
+    }
+}

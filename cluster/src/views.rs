@@ -1,0 +1,192 @@
+//! Views read back from where they are served, in an order that a person would choose.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take_record_batch};
+use arrow::datatypes::DataType;
+use arrow::record_batch::RecordBatch;
+use tidemill_dataflow::plan::ir::{Job, Output, Rel, RelOp, View};
+use tidemill_dataflow::sink::{self, Sink, Table};
+
+use crate::table;
+
+/// Rows of a view that are read to choose the ones shown.
+const READ_ROWS_MAX: usize = 10_000;
+
+/// Rows of each view printed at the end.
+const PRINT_ROWS_MAX: usize = 25;
+
+/// Rows of the view shown live.
+const TOP_ROWS_MAX: usize = 5;
+
+/// The served views of a job.
+pub(crate) struct Served {
+    sink: Arc<dyn Sink>,
+    views: Vec<ServedView>,
+}
+
+struct ServedView {
+    table: Table,
+    aggregate: bool,
+}
+
+impl Served {
+    /// Opens the sink that the job writes to.
+    pub(crate) fn open(url: &str, job: &Job) -> anyhow::Result<Self> {
+        let views = job.views.iter().filter_map(|view| {
+            let output = view.output.as_ref()?;
+            let (table, aggregate) = (table_of(view, output), is_aggregate(&view.rel));
+            Some(ServedView { table, aggregate })
+        });
+        Ok(Self {
+            sink: sink::open(url)?,
+            views: views.collect(),
+        })
+    }
+
+    /// Every view as a table with its name and row count; `rows` tells the count of a view that is
+    /// too large to be read whole.
+    pub(crate) fn printed(
+        &self,
+        rows: &dyn Fn(&str) -> Option<u64>,
+    ) -> anyhow::Result<Vec<String>> {
+        let mut lines = Vec::new();
+        for view in &self.views {
+            let name = &view.table.name;
+            let batch = self.read(view)?;
+            let read = batch.num_rows();
+            let all = if read < READ_ROWS_MAX {
+                None
+            } else {
+                rows(name)
+            };
+            lines.extend([String::new(), name.clone()]);
+            lines.extend(table::lines(&batch, PRINT_ROWS_MAX)?);
+            lines.push(count_line(read, all));
+        }
+        Ok(lines)
+    }
+
+    /// The top of the first aggregate view, with its name; none before there are rows.
+    pub(crate) fn top(&self) -> anyhow::Result<Vec<String>> {
+        let Some(view) = self.views.iter().find(|view| view.aggregate) else {
+            return Ok(Vec::new());
+        };
+        let batch = self.read(view)?;
+        if batch.num_rows() == 0 {
+            return Ok(Vec::new());
+        }
+        let mut lines = vec![view.table.name.clone()];
+        lines.extend(table::lines(&batch, TOP_ROWS_MAX)?);
+        Ok(lines)
+    }
+
+    fn read(&self, view: &ServedView) -> anyhow::Result<RecordBatch> {
+        let name = &view.table.name;
+        let batch = self
+            .sink
+            .read(&view.table, READ_ROWS_MAX)
+            .with_context(|| format!("view `{name}` cannot be read back"))?;
+        Ok(sorted(&batch, &view.table)?)
+    }
+}
+
+fn table_of(view: &View, output: &Output) -> Table {
+    Table {
+        name: view.name.clone(),
+        schema: Arc::clone(&view.rel.schema),
+        primary_key: output.primary_key.clone(),
+        partition_columns: output.partition_columns,
+        fingerprint: view.fingerprint,
+    }
+}
+
+fn is_aggregate(rel: &Rel) -> bool {
+    match &rel.op {
+        RelOp::Reduce { .. } => true,
+        RelOp::Compute { input, .. } => is_aggregate(input),
+        RelOp::Source { .. } | RelOp::View { .. } => false,
+        RelOp::Distinct { .. } | RelOp::Union { .. } => false,
+    }
+}
+
+fn count_line(read: usize, all: Option<u64>) -> String {
+    let all = all.unwrap_or(read as u64);
+    let noun = if all == 1 { "row" } else { "rows" };
+    if read <= PRINT_ROWS_MAX {
+        format!("({all} {noun})")
+    } else {
+        format!("({PRINT_ROWS_MAX} of {} {noun})", table::grouped(all))
+    }
+}
+
+/// Counts by one name (country, product, …) with the greatest first, everything else by its key.
+fn sorted(batch: &RecordBatch, table: &Table) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let kind_of = |index: usize| batch.schema().field(index).data_type().clone();
+    let mut order = Vec::new();
+    let counted = (0..batch.num_columns()).find(|index| !table.primary_key.contains(index));
+    if let ([key], Some(counted)) = (table.primary_key.as_slice(), counted)
+        && kind_of(*key) == DataType::Utf8
+        && kind_of(counted).is_integer()
+    {
+        order.push((counted, true));
+    }
+    order.extend(table.primary_key.iter().map(|&key| (key, false)));
+    let columns: Vec<SortColumn> = order
+        .into_iter()
+        .map(|(index, descending)| SortColumn {
+            values: Arc::clone(batch.column(index)),
+            options: Some(SortOptions {
+                descending,
+                nulls_first: false,
+            }),
+        })
+        .collect();
+    take_record_batch(batch, &lexsort_to_indices(&columns, None)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
+
+    use super::*;
+
+    fn table(batch: &RecordBatch, primary_key: &[usize]) -> Table {
+        Table {
+            name: "view".into(),
+            schema: batch.schema(),
+            primary_key: primary_key.to_vec(),
+            partition_columns: 1,
+            fingerprint: 0,
+        }
+    }
+
+    #[test]
+    fn counts_by_name_are_sorted_by_count_and_others_by_key() {
+        let names = Arc::new(StringArray::from(vec!["b", "c", "a"])) as ArrayRef;
+        let counts = Arc::new(Int64Array::from(vec![7, 9, 7])) as ArrayRef;
+        let batch = RecordBatch::try_from_iter([("name", names), ("n", counts)]).unwrap();
+        let names_in = |key: &[usize]| {
+            let sorted = sorted(&batch, &table(&batch, key)).unwrap();
+            let names = sorted.column(0).as_string::<i32>();
+            names
+                .iter()
+                .map(|name| name.unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names_in(&[0]), ["c", "a", "b"]);
+        assert_eq!(names_in(&[1, 0]), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn the_row_count_is_said() {
+        assert_eq!(count_line(1, None), "(1 row)");
+        assert_eq!(count_line(25, None), "(25 rows)");
+        assert_eq!(count_line(26, None), "(25 of 26 rows)");
+        assert_eq!(
+            count_line(READ_ROWS_MAX, Some(123_456)),
+            "(25 of 123,456 rows)"
+        );
+    }
+}

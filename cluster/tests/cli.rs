@@ -1,0 +1,353 @@
+//! The binary as a user calls it: flags, files, connections, and what it says when they are wrong.
+
+// Clippy spares unwraps in test functions but not in what they call.
+#![allow(clippy::unwrap_used)]
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const BAD_INGEST: &str = "[schedule]\nevery = \"1s\"\nevry = 2\n";
+
+/// A view over a JSON topic: needs no registry and no ingest.
+const JSON_VIEWS: &str = "\
+CREATE TABLE clicks (page text, ms bigint) WITH (topic = 'clicks', format = 'json');
+CREATE MATERIALIZED VIEW pages WITH (primary_key = 'page') AS
+  SELECT page, count(*) AS clicks FROM clicks GROUP BY page;
+";
+
+/// What the binary said and how it ended.
+struct Said {
+    out: String,
+    err: String,
+    code: Option<i32>,
+}
+
+impl Said {
+    fn all(&self) -> String {
+        format!("{}{}", self.out, self.err)
+    }
+
+    /// Fails with the whole output unless the process ended so and said all of this.
+    #[track_caller]
+    fn expect(&self, code: i32, parts: &[&str]) {
+        let all = self.all();
+        assert_eq!(self.code, Some(code), "{all}");
+        for part in parts {
+            assert!(all.contains(part), "`{part}` is missing in:\n{all}");
+        }
+    }
+}
+
+/// Calls of the binary in an own folder, without the caller's environment.
+struct Call {
+    folder: TempDir,
+}
+
+impl Call {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { folder }
+    }
+
+    fn write(&self, file: &str, text: &str) -> &Self {
+        let path = self.folder.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+        self
+    }
+
+    fn run(&self, args: &[&str]) -> Said {
+        self.run_with(args, &[])
+    }
+
+    fn run_with(&self, args: &[&str], env: &[(&str, &str)]) -> Said {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        command.args(args).current_dir(self.folder.path());
+        for (name, _) in std::env::vars() {
+            if name.starts_with("TIDEMILL_") || name.starts_with("RUST_") {
+                command.env_remove(name);
+            }
+        }
+        let output = command.envs(env.iter().copied()).output().unwrap();
+        let Output {
+            stdout,
+            stderr,
+            status,
+        } = output;
+        Said {
+            out: String::from_utf8(stdout).unwrap(),
+            err: String::from_utf8(stderr).unwrap(),
+            code: status.code(),
+        }
+    }
+}
+
+fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/users")
+}
+
+/// A port that nobody listens on, for services that are not there.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn nobody() -> String {
+    format!("127.0.0.1:{}", free_port())
+}
+
+#[test]
+fn help_shows_every_command_with_examples_and_exit_codes() {
+    let call = Call::new();
+    let commands = ["run", "ingest", "dataflow", "check", "explain"];
+    call.run(&["--help"]).expect(0, &commands);
+    call.run(&["--help"]).expect(
+        0,
+        &["Examples:", "Exit codes:", "tidemill run examples/users"],
+    );
+    for command in commands {
+        let said = call.run(&[command, "--help"]);
+        said.expect(0, &["Examples", "--kafka", "TIDEMILL_KAFKA"]);
+        assert!(said.err.is_empty(), "{}", said.err);
+    }
+    call.run(&["--version"])
+        .expect(0, &[env!("CARGO_PKG_VERSION")]);
+}
+
+#[test]
+fn h_is_the_host_file_as_timely_has_it() {
+    let call = Call::new();
+    call.write("p/views.sql", JSON_VIEWS);
+    call.run(&["dataflow", "p", "-h", "nowhere"])
+        .expect(1, &["host file nowhere"]);
+    call.write("hosts", "a:1\nb\n");
+    let said = call.run(&["dataflow", "p", "-n", "2", "-h", "hosts"]);
+    said.expect(2, &["`b` is not host:port"]);
+    call.run(&["dataflow", "p", "-n", "2", "-p", "2"])
+        .expect(2, &["there are 2 processes"]);
+    call.run(&["dataflow", "p", "-w", "0"])
+        .expect(2, &["at least one worker"]);
+}
+
+#[test]
+fn an_unknown_flag_or_command_is_a_usage_error() {
+    let call = Call::new();
+    call.run(&["run", "p", "--kafak", "a:1"])
+        .expect(2, &["--kafak", "--kafka"]);
+    call.run(&["rum", "p"]).expect(2, &["rum", "run"]);
+    call.run(&["run", "p", "--until", "0"])
+        .expect(2, &["--until"]);
+    call.run(&["run"]).expect(2, &["PIPELINE"]);
+    call.run(&[]).expect(2, &["Usage:"]);
+}
+
+#[test]
+fn a_missing_pipeline_is_named() {
+    let call = Call::new();
+    std::fs::create_dir(call.folder.path().join("empty")).unwrap();
+    for command in ["run", "ingest", "dataflow", "check", "explain"] {
+        call.run(&[command, "nowhere"])
+            .expect(1, &["no pipeline at nowhere"]);
+        let said = call.run(&[command, "empty"]);
+        said.expect(1, &["empty holds neither ingest.toml nor views.sql"]);
+    }
+}
+
+#[test]
+fn an_error_in_ingest_toml_names_the_line() {
+    let call = Call::new();
+    call.write("p/ingest.toml", BAD_INGEST);
+    for command in ["check", "ingest"] {
+        call.run(&[command, "p"])
+            .expect(1, &["ingest.toml:3", "evry"]);
+    }
+}
+
+#[test]
+fn an_error_in_views_sql_names_the_line() {
+    let call = Call::new();
+    call.write(
+        "p/views.sql",
+        &JSON_VIEWS.replace("SELECT page,", "SELECT pgae,"),
+    );
+    for command in ["check", "explain", "dataflow"] {
+        call.run(&[command, "p"])
+            .expect(1, &["views.sql:3:", "pgae"]);
+    }
+}
+
+#[test]
+fn check_says_all_that_is_wrong_at_once() {
+    let call = Call::new();
+    call.write("p/ingest.toml", BAD_INGEST);
+    call.write("p/views.sql", "CREATE TABLE\n");
+    let cassandra = nobody();
+    let said = call.run(&["check", "p", "--cassandra", &cassandra]);
+    said.expect(
+        1,
+        &[
+            "ingest.toml:3",
+            "views.sql:",
+            "Cassandra does not answer at",
+            &cassandra,
+        ],
+    );
+}
+
+#[test]
+fn check_and_explain_need_nothing_running() {
+    let call = Call::new();
+    let users = example();
+    let users = users.to_str().unwrap();
+    call.run(&["check", users])
+        .expect(0, &["ok: 1 table, 4 views", "created_users"]);
+    call.run(&["explain", users])
+        .expect(0, &["users_by_country", "registrations_by_year"]);
+    let one = call.run(&["explain", users, "users_by_country"]);
+    one.expect(0, &["users_by_country"]);
+    assert!(!one.out.contains("registrations_by_year"), "{}", one.out);
+    call.run(&["explain", users, "users_by_contry"])
+        .expect(1, &["no view `users_by_contry`"]);
+    let made: Vec<_> = std::fs::read_dir(call.folder.path()).unwrap().collect();
+    assert!(made.is_empty(), "checking made {made:?}");
+}
+
+#[test]
+fn a_folder_with_views_alone_is_checked_and_explained() {
+    let call = Call::new();
+    call.write("p/views.sql", JSON_VIEWS);
+    call.run(&["check", "p"])
+        .expect(0, &["ok: 1 table, 1 view (pages)"]);
+    call.run(&["explain", "p"]).expect(0, &["pages"]);
+    call.run(&["ingest", "p"]).expect(1, &["ingest.toml"]);
+}
+
+#[test]
+fn a_folder_with_ingest_alone_is_checked() {
+    let call = Call::new();
+    let toml = std::fs::read_to_string(example().join("ingest.toml")).unwrap();
+    call.write("p/ingest.toml", &toml);
+    call.run(&["check", "p"])
+        .expect(0, &["ok: ", "land in users"]);
+    call.run(&["explain", "p"]).expect(1, &["no views.sql"]);
+    call.run(&["dataflow", "p"]).expect(1, &["views.sql"]);
+}
+
+#[test]
+fn an_unknown_connection_scheme_is_refused_with_what_is_right() {
+    let call = Call::new();
+    call.write("p/views.sql", JSON_VIEWS);
+    let said = call.run(&["dataflow", "p", "--kafka", "http://a:1"]);
+    said.expect(
+        2,
+        &[
+            "--kafka: `http://a:1`",
+            "unknown scheme `http://`",
+            "host:9092",
+        ],
+    );
+    let env = [("TIDEMILL_CASSANDRA", "mysql://a")];
+    call.run_with(&["check", "p"], &env)
+        .expect(2, &["TIDEMILL_CASSANDRA: `mysql://a`"]);
+    call.write(
+        "tidemill.toml",
+        "[connections]\n\npostgres = \"mysql://a\"\n",
+    );
+    call.run(&["check", "p"])
+        .expect(2, &["tidemill.toml:3:12: connections.postgres"]);
+}
+
+#[test]
+fn an_unknown_connection_in_the_file_names_the_line() {
+    let call = Call::new();
+    call.write("p/views.sql", JSON_VIEWS);
+    call.write("tidemill.toml", "[connections]\nkafak = \"a:1\"\n");
+    call.run(&["check", "p"])
+        .expect(1, &["tidemill.toml:2:1", "kafak", "kafka"]);
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+    let call = Call::new();
+    let (file, env, flag) = (nobody(), nobody(), nobody());
+    let toml = format!("[connections]\ncassandra = \"{file}\"\n");
+    call.write("p/views.sql", JSON_VIEWS);
+    // The pipeline's own file counts as long as the current folder has none.
+    call.write("p/tidemill.toml", &toml);
+    call.run(&["check", "p"]).expect(1, &[&file]);
+    call.write(
+        "p/tidemill.toml",
+        "[connections]\ncassandra = \"127.0.0.1:1\"\n",
+    );
+    call.write("tidemill.toml", &toml);
+    call.run(&["check", "p"]).expect(1, &[&file]);
+    let variable = [("TIDEMILL_CASSANDRA", env.as_str())];
+    call.run_with(&["check", "p"], &variable).expect(1, &[&env]);
+    let args = ["check", "p", "--cassandra", &flag];
+    call.run_with(&args, &variable).expect(1, &[&flag]);
+    let empty = [("TIDEMILL_CASSANDRA", "")];
+    call.run_with(&["check", "p"], &empty).expect(1, &[&file]);
+}
+
+#[test]
+fn passwords_are_never_printed() {
+    let call = Call::new();
+    let url = format!("postgres://me:hunter%32-secret@{}/db", nobody());
+    call.write("p/views.sql", JSON_VIEWS);
+    let said = call.run(&["check", "p", "--postgres", &url]);
+    said.expect(1, &["postgres://me:***@127.0.0.1"]);
+    let bad = "mysql://me:hunter%32-secret@a/db";
+    let refused = call.run(&["check", "p", "--postgres", bad]);
+    refused.expect(2, &["mysql://me:***@a/db"]);
+    // Neither the argument parser nor help shows what the environment holds.
+    let env = [("TIDEMILL_POSTGRES", url.as_str())];
+    let usage = call.run_with(&["check", "p", "--nonsense"], &env);
+    let help = call.run_with(&["check", "--help"], &env);
+    call.write(
+        "tidemill.toml",
+        &format!("[connections]\npostgres = \"{url}\n"),
+    );
+    let broken = call.run(&["check", "p"]);
+    broken.expect(1, &["tidemill.toml:2:"]);
+    for said in [said, refused, usage, help, broken] {
+        let all = said.all();
+        assert!(!all.contains("hunter"), "{all}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let call = Call::new();
+    call.write("p/views.sql", JSON_VIEWS);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let hosts = format!("{address},{}", nobody());
+    let said = call.run(&["dataflow", "p", "-n", "2", "--hosts", &hosts]);
+    said.expect(1, &[&format!("cannot listen on {address}"), "in use"]);
+}
+
+#[test]
+fn log_lines_name_job_and_process_and_can_be_json() {
+    let call = Call::new();
+    call.write(
+        "my-job/views.sql",
+        &JSON_VIEWS.replace("SELECT page,", "SELECT pgae,"),
+    );
+    let hosts = format!("{},{}", nobody(), nobody());
+    let args = ["dataflow", "my-job", "-p", "1", "--hosts", &hosts];
+    let text = call.run(&args);
+    assert!(
+        text.err.starts_with("job=my_job process=1 "),
+        "{}",
+        text.err
+    );
+    let json = call.run(&[&args[..], &["--log-format", "json"]].concat());
+    let line: serde_json::Value = serde_json::from_str(json.err.lines().next().unwrap()).unwrap();
+    assert_eq!(line["job"], "my_job");
+    assert_eq!(line["process"], 1);
+    call.run(&["dataflow", "my-job", "--log", "info=="])
+        .expect(2, &["log level `info==`"]);
+}
