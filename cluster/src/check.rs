@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::seams as plan;
 use anyhow::anyhow;
-use tidemill_dataflow::plan::ir::Job;
+use tidemill_dataflow::plan::{self, ir::Job};
 use tidemill_ingest::config::Pipeline as Ingest;
 use tidemill_log::registry::{self, Registry};
 

@@ -17,7 +17,6 @@ mod output;
 mod pipeline;
 mod redact;
 mod run;
-mod seams;
 mod services;
 mod table;
 mod urls;

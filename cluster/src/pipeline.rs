@@ -109,7 +109,7 @@ impl Views {
         &self,
         registry: Option<&dyn Registry>,
     ) -> tidemill_dataflow::Result<Job> {
-        crate::seams::compile(&self.sql, &self.file, registry)
+        tidemill_dataflow::plan::compile(&self.sql, &self.file, registry)
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Pipeline, check_url};
 use crate::fetch::{Backoff, Client, Failure, Page};
 use crate::land::Landing;
+use crate::publish::StreamOptions;
 use crate::schedule::{Claim, Ledger, Next};
 use crate::stats::Stats;
 use crate::{Error, Kind, Result, land, schedule};
@@ -68,11 +69,18 @@ pub fn run(options: Options, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result
 }
 
 /// Captures and publishes until `stop` is set.
-fn publish(_options: &Options, _stats: &Arc<Stats>, stop: &Arc<AtomicBool>) -> Result<()> {
-    while !stop.load(Ordering::Relaxed) {
-        pause(IDLE_MAX, stop);
-    }
-    Ok(())
+fn publish(options: &Options, stats: &Arc<Stats>, stop: &Arc<AtomicBool>) -> Result<()> {
+    let streaming = StreamOptions {
+        database: options.database.clone(),
+        tables: options.pipeline.tables(),
+        name: options.name.clone(),
+        log: options.log.clone(),
+        registry: options.registry.clone(),
+        topic_prefix: options.pipeline.publish.topic_prefix.clone(),
+        partitions: options.pipeline.publish.partitions,
+        resnapshot: options.resnapshot,
+    };
+    crate::publish::stream(streaming, Arc::clone(stats), Arc::clone(stop))
 }
 
 /// Sets `stop` when the result is an error.

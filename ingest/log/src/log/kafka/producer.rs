@@ -17,8 +17,9 @@ use crate::log::partition::{check_sizes, too_large};
 use crate::log::{Producer, Record};
 use crate::{Error, Kind, Result};
 
-/// How long one wait for delivery reports lasts.
-const REPORT_WAIT: Duration = Duration::from_millis(100);
+/// How long one wait for delivery reports lasts. A poll goes on serving reports until its time is
+/// up, even when the last one has come, so this is also what an append waits too long.
+const REPORT_WAIT: Duration = Duration::from_millis(1);
 
 /// A producer that is polled only while it appends: outside, nothing is in flight.
 pub(super) struct KafkaProducer {
