@@ -70,6 +70,10 @@ pub fn run(options: Options, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result
 
 /// Captures and publishes until `stop` is set.
 fn publish(options: &Options, stats: &Arc<Stats>, stop: &Arc<AtomicBool>) -> Result<()> {
+    // Opening the landing makes its table: only a table that is there can be captured.
+    while_away(stop, |_| {
+        land::open(&options.database, &options.pipeline.land).map(drop)
+    })?;
     let streaming = StreamOptions {
         database: options.database.clone(),
         tables: options.pipeline.tables(),
@@ -101,15 +105,18 @@ pub fn fetch(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<()> 
     }
     let client = Client::new(&asked)?;
     let lease = asked.timeout.saturating_add(LANDING_ALLOWANCE);
+    while_away(stop, |away| {
+        let mut fetching = Fetching::open(options, &client, lease, stats, stop)?;
+        *away = 0;
+        fetching.until_done()
+    })
+}
+
+/// Does `work` again while the database is away. `work` sets its argument to 0 when it got through.
+fn while_away(stop: &AtomicBool, mut work: impl FnMut(&mut u32) -> Result<()>) -> Result<()> {
     let mut away = 0u32;
     while !stop.load(Ordering::Relaxed) {
-        let opened = Fetching::open(options, &client, lease, stats, stop);
-        let done = opened.and_then(|mut fetching| {
-            away = 0;
-            fetching.until_done()
-        });
-        match done {
-            Ok(()) => return Ok(()),
+        match work(&mut away) {
             Err(error) if error.kind() == Kind::Retry => {
                 away = away.saturating_add(1);
                 let wait = DATABASE_BACKOFF.wait(away);
@@ -117,7 +124,7 @@ pub fn fetch(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<()> 
                 tracing::warn!(error, wait_ms, "database is away, trying again");
                 pause(wait, stop);
             }
-            Err(error) => return Err(error),
+            ended => return ended,
         }
     }
     Ok(())
