@@ -1,6 +1,12 @@
 //! Both journal engines keep the same contract, at every crash point that an observer can tell
 //! apart.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a test fails by panicking"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

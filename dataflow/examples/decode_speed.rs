@@ -1,0 +1,251 @@
+//! How fast the decoders and the journal are, beside what they are measured against.
+//!
+//! Build with `cargo test --release --workspace --no-run`, then run
+//! `target/release/examples/decode_speed`.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::datatypes::{DataType, Field, Schema};
+use tidemill_dataflow::decode::{Decoder, open};
+use tidemill_dataflow::journal::Binding;
+use tidemill_dataflow::plan::ir::{Envelope, Format, Source};
+use tidemill_log::registry::{Registered, Registry};
+
+const RECORDS: usize = 200_000;
+const ROUNDS: usize = 5;
+
+const NAMES: [&str; 14] = [
+    "id",
+    "gender",
+    "first_name",
+    "last_name",
+    "email",
+    "username",
+    "phone",
+    "street",
+    "city",
+    "country",
+    "postcode",
+    "age",
+    "registered",
+    "picture",
+];
+
+struct One(String);
+
+impl Registry for One {
+    fn register(&self, _: &str, schema: &str) -> tidemill_log::Result<Registered> {
+        let schema = schema.to_owned();
+        Ok(Registered {
+            id: 1,
+            version: 1,
+            schema,
+        })
+    }
+    fn by_id(&self, _: u32) -> tidemill_log::Result<Option<String>> {
+        Ok(Some(self.0.clone()))
+    }
+    fn versions(&self, _: &str) -> tidemill_log::Result<Vec<Registered>> {
+        Ok(Vec::new())
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Typed {
+    country: String,
+    age: i32,
+}
+
+#[derive(serde::Deserialize)]
+struct Borrowed<'a> {
+    country: &'a str,
+    age: i32,
+}
+
+fn value(name: &str, index: usize) -> String {
+    match name {
+        "country" => ["Norway", "Brazil", "United Kingdom", "Iran"][index % 4].into(),
+        "id" => format!("{index:08x}-5e4f-4c27-b1f0-{index:012x}"),
+        "email" => format!("someone.number{index}@example.com"),
+        "picture" => format!("https://example.com/portraits/{}.jpg", index % 100),
+        "registered" => "2015-02-03T10:11:12.345Z".into(),
+        _ => format!("{name}-{}", index % 9973),
+    }
+}
+
+fn records() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    let both = (0..RECORDS).map(|index| {
+        let age = (index % 80) as u8;
+        let mut json = Vec::new();
+        let mut avro = vec![0, 0, 0, 0, 1];
+        for name in NAMES {
+            let text = value(name, index);
+            if name == "age" {
+                json.push(format!("\"age\":{age}"));
+                // Zigzag: 64 and more take two bytes.
+                match age {
+                    0..64 => avro.push(age * 2),
+                    _ => avro.extend([0x80 | ((age * 2) & 0x7f), 1]),
+                }
+            } else {
+                json.push(format!("\"{name}\":\"{text}\""));
+                avro.push(text.len() as u8 * 2);
+                avro.extend(text.bytes());
+            }
+        }
+        (format!("{{{}}}", json.join(",")).into_bytes(), avro)
+    });
+    both.unzip()
+}
+
+/// The best of some rounds, in millions of records a second of one thread.
+fn best(records: &[Vec<u8>], mut each: impl FnMut(&[u8]), mut done: impl FnMut()) -> f64 {
+    let rounds = (0..ROUNDS).map(|_| {
+        let start = Instant::now();
+        for chunk in records.chunks(8192) {
+            chunk.iter().for_each(|record| each(record));
+            done();
+        }
+        records.len() as f64 / start.elapsed().as_secs_f64() / 1e6
+    });
+    rounds.fold(0.0, f64::max)
+}
+
+fn decoder(format: Format, registry: Option<Arc<dyn Registry>>) -> Box<dyn Decoder> {
+    let fields = vec![
+        Field::new("country", DataType::Utf8, true),
+        Field::new("age", DataType::Int32, true),
+    ];
+    let source = Source {
+        name: "users".into(),
+        topic: "users".into(),
+        format,
+        envelope: Envelope::Append,
+        schema: Arc::new(Schema::new(fields)),
+        key: vec![],
+    };
+    open(&source, registry).expect("the source is right")
+}
+
+fn measure(records: &[Vec<u8>], decoder: Box<dyn Decoder>) -> f64 {
+    let decoder = std::cell::RefCell::new(decoder);
+    best(
+        records,
+        |record| {
+            decoder
+                .borrow_mut()
+                .push(record)
+                .expect("the record is right");
+        },
+        || {
+            black_box(decoder.borrow_mut().finish().expect("a batch"));
+        },
+    )
+}
+
+fn arrow_avro(records: &[Vec<u8>], schema: &str) -> f64 {
+    use arrow_avro::reader::ReaderBuilder;
+    use arrow_avro::schema::{
+        AvroSchema, Fingerprint, FingerprintAlgorithm, FingerprintStrategy, SchemaStore,
+    };
+    let _ = FingerprintStrategy::Id(1);
+    let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
+    let written = AvroSchema::new(schema.into());
+    store
+        .set(Fingerprint::Id(1), written)
+        .expect("the schema is right");
+    let projected = r#"{"type":"record","name":"U","fields":[
+        {"name":"country","type":"string"},{"name":"age","type":"int"}]}"#;
+    let decoder = ReaderBuilder::new()
+        .with_writer_schema_store(store)
+        .with_active_fingerprint(Fingerprint::Id(1))
+        .with_reader_schema(AvroSchema::new(projected.into()))
+        .with_batch_size(8192)
+        .build_decoder()
+        .expect("the schemas fit");
+    let decoder = std::cell::RefCell::new(decoder);
+    best(
+        records,
+        |record| {
+            decoder
+                .borrow_mut()
+                .decode(record)
+                .expect("the record is right");
+        },
+        || {
+            black_box(decoder.borrow_mut().flush().expect("a batch"));
+        },
+    )
+}
+
+fn journal(url: &str) -> (f64, f64) {
+    let journal = tidemill_dataflow::journal::open(url, "job").expect("the journal opens");
+    let mut took: Vec<f64> = (1..=1000)
+        .map(|epoch| {
+            let ends = (0..8)
+                .map(|partition| (partition, epoch as i64 * 100))
+                .collect();
+            let binding = Binding {
+                epoch,
+                ends: [("users".into(), ends)].into(),
+            };
+            let start = Instant::now();
+            journal.append(&binding).expect("appended");
+            start.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    took.sort_by(f64::total_cmp);
+    (took[500], took[990])
+}
+
+fn main() {
+    let (json, avro) = records();
+    let bytes = |records: &[Vec<u8>]| records.iter().map(Vec::len).sum::<usize>() / RECORDS;
+    println!(
+        "JSON {} bytes, Avro {} bytes a record",
+        bytes(&json),
+        bytes(&avro)
+    );
+    let typed = |record: &[u8]| {
+        let user: Typed = serde_json::from_slice(record).expect("typed");
+        black_box((&user.country, user.age));
+    };
+    let borrowed = |record: &[u8]| {
+        let user: Borrowed<'_> = serde_json::from_slice(record).expect("typed");
+        black_box((user.country, user.age));
+    };
+    let typed = best(&json, typed, || ());
+    let borrowed = best(&json, borrowed, || ());
+    let ours = measure(&json, decoder(Format::Json, None));
+    println!("JSON: typed {typed:.2}, typed borrowed {borrowed:.2}, ours {ours:.2} M/s");
+    println!(
+        "JSON: ours to typed {:.2}, to borrowed {:.2}",
+        ours / typed,
+        ours / borrowed
+    );
+    let fields = NAMES.map(|name| {
+        let kind = if name == "age" { "int" } else { "string" };
+        format!(r#"{{"name":"{name}","type":"{kind}"}}"#)
+    });
+    let schema = format!(
+        r#"{{"type":"record","name":"U","fields":[{}]}}"#,
+        fields.join(",")
+    );
+    let format = Format::Avro {
+        schema: schema.clone(),
+    };
+    let ours = measure(&avro, decoder(format, Some(Arc::new(One(schema.clone())))));
+    let theirs = arrow_avro(&avro, &schema);
+    println!(
+        "Avro: ours {ours:.2}, arrow-avro {theirs:.2} M/s, ratio {:.2}",
+        ours / theirs
+    );
+    let folder = tempfile::TempDir::new().expect("a folder");
+    for engine in ["file", "sqlite"] {
+        let place = folder.path().join(engine);
+        let (p50, p99) = journal(&format!("{engine}://{}", place.display()));
+        println!("journal {engine}: append p50 {p50:.2} ms, p99 {p99:.2} ms");
+    }
+}
