@@ -12,6 +12,10 @@ use super::avro::{COLUMN, JSON, MICRO_TIMESTAMP, SOURCE_SCHEMA, SOURCE_TABLE};
 use super::{Column, ColumnType, TableSchema};
 use crate::{Error, Kind, Result};
 
+/// Kafka Connect's own dates and timestamps, where a converter leaves the logical type out.
+const CONNECT_DATE: &str = "org.apache.kafka.connect.data.Date";
+const CONNECT_TIMESTAMP: &str = "org.apache.kafka.connect.data.Timestamp";
+
 /// The table whose changes are written under a Debezium envelope's value and key schema. Columns
 /// are those of `after`; the key is in the order of the key schema.
 pub fn table_of(value_schema_json: &str, key_schema_json: &str) -> Result<TableSchema> {
@@ -190,11 +194,20 @@ fn single_type(kind: &Json) -> Option<ColumnType> {
     let connect = text(kind, "connect.name").unwrap_or_default();
     Some(match (base.as_str(), logical, connect) {
         ("boolean", ..) => ColumnType::Bool,
-        ("int", "date", _) | ("int", "", "io.debezium.time.Date") => ColumnType::Date,
+        ("int", "date", _) | ("int", "", "io.debezium.time.Date" | CONNECT_DATE) => {
+            ColumnType::Date
+        }
         ("int" | "long", "time-millis" | "time-micros", _) => return None,
         ("int", ..) => ColumnType::Int,
-        ("long", "timestamp-micros" | "", MICRO_TIMESTAMP)
+        (
+            "long",
+            "timestamp-micros" | "",
+            MICRO_TIMESTAMP | "io.debezium.time.Timestamp" | "io.debezium.time.NanoTimestamp",
+        )
         | ("long", "local-timestamp-millis" | "local-timestamp-micros", _) => ColumnType::Timestamp,
+        ("long", "", CONNECT_TIMESTAMP) | ("string", "", "io.debezium.time.ZonedTimestamp") => {
+            ColumnType::Timestamptz
+        }
         ("long", "timestamp-millis" | "timestamp-micros", _) => ColumnType::Timestamptz,
         ("long", ..) => ColumnType::Long,
         ("float", ..) => ColumnType::Float,
