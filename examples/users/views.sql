@@ -29,7 +29,7 @@ GROUP BY country;
 CREATE MATERIALIZED VIEW users_by_age_band_and_gender WITH (primary_key = 'age_band, gender') AS
 SELECT decade || '-' || (decade + 9) AS age_band, gender, count(*) AS users
 FROM (SELECT age / 10 * 10 AS decade, gender FROM users) AS decades
-GROUP BY decade, gender;
+GROUP BY age_band, gender;
 
 -- How many users registered in each year.
 CREATE MATERIALIZED VIEW registrations_by_year WITH (primary_key = 'year') AS

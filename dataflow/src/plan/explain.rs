@@ -94,6 +94,9 @@ impl Explained<'_> {
 }
 
 fn named(outputs: &[Scalar], rel: &Rel) -> String {
+    if outputs.is_empty() {
+        return "no columns".to_owned();
+    }
     let outputs = outputs.iter().zip(rel.schema.fields());
     let outputs = outputs.map(|(output, field)| match output.text == *field.name() {
         true => output.text.clone(),

@@ -4,25 +4,26 @@
 //! view's names and types that a view can hold. The optimizer's rules are chosen so that none
 //! makes a node that [`super::lower`] does not know.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use datafusion_common::{Column, DataFusionError, SchemaError};
+use arrow::datatypes::DataType;
+use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion_common::{Column, DataFusionError, SchemaError, plan_err};
 use datafusion_expr::planner::ContextProvider;
 use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 use datafusion_optimizer::analyzer::Analyzer;
-use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion_optimizer::optimize_projections::OptimizeProjections;
 use datafusion_optimizer::optimize_unions::OptimizeUnions;
 use datafusion_optimizer::push_down_filter::PushDownFilter;
 use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
-use datafusion_optimizer::{Optimizer, OptimizerContext};
+use datafusion_optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 use datafusion_sql::planner::{ParserOptions, SqlToRel};
 use datafusion_sql::sqlparser::ast::{CreateView, Query, Statement};
 use datafusion_sql::sqlparser::tokenizer::Location;
 
 use super::catalog::Catalog;
-use super::script::{Script, did_you_mean, lower_first, normal};
+use super::script::{Script, did_you_mean, lower_first, normal, written};
 use super::types;
 use crate::{Error, Result};
 
@@ -46,25 +47,65 @@ fn analyzed(query: &Query, catalog: &Catalog) -> std::result::Result<LogicalPlan
         .with_collect_spans(true);
     let planner = SqlToRel::new_with_options(catalog, options);
     let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(query.clone())))?;
+    unions_fit(&plan)?;
     Analyzer::new().execute_and_check(plan, catalog.options(), |_, _| {})
+}
+
+/// Refuses unions of columns of unlike kinds, which type coercion would turn into text.
+fn unions_fit(plan: &LogicalPlan) -> std::result::Result<(), DataFusionError> {
+    let visited = plan.apply_with_subqueries(|node| {
+        let LogicalPlan::Union(union) = node else {
+            return Ok(TreeNodeRecursion::Continue);
+        };
+        for (index, field) in union.schema.fields().iter().enumerate() {
+            let columns = union.inputs.iter();
+            let columns = columns.map(|input| input.schema().field(index).data_type());
+            let mut known = columns.filter(|kind| !kind.is_null());
+            let first = known.next();
+            let unlike = |kind: &&DataType| first.is_some_and(|first| !types::alike(first, kind));
+            if let (Some(first), Some(other)) = (first, known.find(unlike)) {
+                return plan_err!(
+                    "column `{}` of the union is {} in one query and {} in another: cast one",
+                    field.name(),
+                    types::name(first),
+                    types::name(other)
+                );
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    visited.map(|_| ())
 }
 
 fn optimized(
     plan: LogicalPlan,
     catalog: &Catalog,
 ) -> std::result::Result<LogicalPlan, DataFusionError> {
-    let rules = Optimizer::with_rules(vec![
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(OptimizeUnions::new()),
         Arc::new(SimplifyExpressions::new()),
-        Arc::new(PushDownFilter::new()),
-        Arc::new(CommonSubexprEliminate::new()),
         Arc::new(OptimizeProjections::new()),
-    ]);
+    ];
+    if !filters_one_row(&plan)? {
+        rules.insert(2, Arc::new(PushDownFilter::new()));
+    }
+    let rules = Optimizer::with_rules(rules);
     let options = catalog.options().clone();
     // A context of its own for every view: the names it generates do not depend on other views.
     let context = OptimizerContext::new_with_config_options(Arc::new(options))
         .without_query_execution_start_time();
     rules.optimize(plan, &context, |_, _| {})
+}
+
+/// Whether a filter stands above an aggregate without GROUP BY. [`PushDownFilter`] would take a
+/// constant one, as in `HAVING false`, below the aggregate, which then still has its one row.
+fn filters_one_row(plan: &LogicalPlan) -> std::result::Result<bool, DataFusionError> {
+    plan.exists(|node| match node {
+        LogicalPlan::Filter(filter) => filter.input.exists(|below| {
+            Ok(matches!(below, LogicalPlan::Aggregate(all) if all.group_expr.is_empty()))
+        }),
+        _ => Ok(false),
+    })
 }
 
 /// The names of the view's columns: declared after the view's name, or those of the query.
@@ -167,8 +208,19 @@ pub(super) fn located(error: &DataFusionError, script: Script<'_>, at: Location)
     script.error(at, what)
 }
 
+/// The message without what repeats it at length.
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+    let line = text.lines().next().unwrap_or_default();
+    let line = line.trim_start_matches("Internal error: ");
+    let details = [
+        ", errors: ",
+        ": While expanding wildcard",
+        ". No function matches",
+    ];
+    let ends = details.iter().filter_map(|detail| line.find(detail));
+    line.get(..ends.min().unwrap_or(line.len()))
+        .unwrap_or(line)
+        .to_owned()
 }
 
 fn schema_error(error: &SchemaError) -> (Option<datafusion_common::Span>, String) {
@@ -177,15 +229,23 @@ fn schema_error(error: &SchemaError) -> (Option<datafusion_common::Span>, String
             field,
             valid_fields,
         } => {
-            let known: Vec<&str> = valid_fields.iter().map(|field| field.name()).collect();
+            let known: BTreeSet<&str> = valid_fields.iter().map(|field| field.name()).collect();
             let hint = did_you_mean(&field.name, &known);
             let hint = match hint.as_str() {
                 "" if known.is_empty() => String::new(),
-                "" => format!("; there are {}", known.join(", ")),
+                "" => {
+                    let known = known.iter().map(|name| written(name));
+                    format!("; there are {}", known.collect::<Vec<_>>().join(", "))
+                }
                 _ => hint,
             };
             let what = format!("unknown column `{}`{hint}", field.flat_name());
             (field.spans.first(), what)
+        }
+        SchemaError::AmbiguousReference { field } if field.spans.first().is_none() => {
+            let name = &field.name;
+            let what = format!("two columns are named `{name}`: name one of them with AS");
+            (None, what)
         }
         SchemaError::AmbiguousReference { field } => {
             let what = format!("column `{}` is in more than one place", field.flat_name());

@@ -22,7 +22,8 @@ use datafusion_expr::logical_plan::{Aggregate as Grouping, TableScan, Union};
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{Distinct, Expr, ExprSchemable, LogicalPlan};
-use datafusion_physical_expr::create_physical_expr;
+use datafusion_physical_expr::expressions::BinaryExpr;
+use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::catalog::{self, Relation, Scanned};
 use super::ir::{Aggregate, AggregateFunction, Rel, RelOp, Scalar, Source, View};
@@ -336,7 +337,7 @@ impl Pending {
             &PhysicalPlanningContext::default(),
         )?;
         Ok(Scalar {
-            expr: expr_of,
+            expr: checked(expr_of)?,
             text: text(expr),
         })
     }
@@ -373,6 +374,20 @@ impl Pending {
             distinct: params.distinct && !idempotent,
         })
     }
+}
+
+/// The expression with arithmetic that fails when it overflows, where the library's wraps around.
+fn checked(expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
+    let checked = expr.transform_up(|expr| {
+        let binary = expr.downcast_ref::<BinaryExpr>();
+        Ok(
+            match binary.map(|binary| binary.clone().with_fail_on_overflow(true)) {
+                Some(binary) => Transformed::yes(Arc::new(binary) as Arc<dyn PhysicalExpr>),
+                None => Transformed::no(expr),
+            },
+        )
+    })?;
+    Ok(checked.data)
 }
 
 fn column(field: &Field) -> Expr {

@@ -20,7 +20,6 @@ use tidemill_log::registry::Registry;
 
 use crate::{Error, Kind, Result};
 
-mod avro;
 mod catalog;
 mod explain;
 mod fingerprint;

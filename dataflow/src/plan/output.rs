@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use datafusion_physical_expr::expressions::{Column, Literal};
 use datafusion_sql::sqlparser::tokenizer::Location;
 
 use super::ir::{Envelope, Output, Rel, RelOp, Scalar, Source, View};
@@ -108,20 +109,26 @@ fn keys(rel: &Rel, sources: &[Source], views: &[View]) -> Vec<Key> {
                 .filter_map(through)
                 .collect()
         }
-        RelOp::Reduce { keys, .. } => vec![each(keys.len())],
+        // A literal is the same in every row, so it tells no two groups apart.
+        RelOp::Reduce { keys, .. } => {
+            let varying = |index: &usize| keys.get(*index).is_some_and(|key| !constant(key));
+            vec![each((0..keys.len()).filter(varying))]
+        }
         RelOp::Distinct { input } => {
             let mut keys = keys(input, sources, views);
-            keys.push(each(rel.schema.fields().len()));
+            keys.push(each(0..rel.schema.fields().len()));
             keys
         }
         RelOp::Union { .. } => Vec::new(),
     }
 }
 
-fn each(columns: usize) -> Key {
-    (0..columns)
-        .map(|column| BTreeSet::from([column]))
-        .collect()
+fn each(columns: impl Iterator<Item = usize>) -> Key {
+    columns.map(|column| BTreeSet::from([column])).collect()
+}
+
+fn constant(scalar: &Scalar) -> bool {
+    scalar.expr.downcast_ref::<Literal>().is_some()
 }
 
 fn source_key(source: &Source) -> Option<Key> {
@@ -135,9 +142,7 @@ fn source_key(source: &Source) -> Option<Key> {
 /// The outputs that pass on one of these columns as it is.
 fn passed(columns: &BTreeSet<usize>, outputs: &[Scalar]) -> Option<BTreeSet<usize>> {
     let is_passed = |output: &Scalar| {
-        let column = output
-            .expr
-            .downcast_ref::<datafusion_physical_expr::expressions::Column>();
+        let column = output.expr.downcast_ref::<Column>();
         column.is_some_and(|column| columns.contains(&column.index()))
     };
     let outputs = outputs.iter().enumerate();

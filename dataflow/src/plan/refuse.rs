@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
     Distinct, Expr, Function, FunctionArguments, GroupByExpr, Ident, Query, Select, SetExpr,
-    SetOperator, Spanned, TableFactor, TableWithJoins, Visit, Visitor,
+    SetOperator, Spanned, TableFactor, TableWithJoins, Value, Visit, Visitor,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 
@@ -136,6 +136,13 @@ impl Visitor for Check<'_> {
                 unsupported(span, "GROUPING SETS, CUBE and ROLLUP are")
             }
             Expr::Function(function) => self.function(function),
+            Expr::Array(_) | Expr::Map(_) | Expr::Dictionary(_) | Expr::Struct { .. } => {
+                unsupported(span, "an array, map or struct literal is")
+            }
+            Expr::CompoundFieldAccess { .. } => unsupported(span, "a subscript is"),
+            Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
+                unsupported(value.span, &format!("a parameter ({value}) is"))
+            }
             _ => ControlFlow::Continue(()),
         }
     }
@@ -208,7 +215,7 @@ impl Check<'_> {
                 span,
                 format!(
                     "function `{name}` is not supported in views: its answer depends on more than \
-                     its arguments (clock, chance or settings), so a replay would differ"
+                     its arguments (clock, chance, settings or release), so a replay would differ"
                 ),
             )),
             None => ControlFlow::Break((span, self.unknown_function(&name))),

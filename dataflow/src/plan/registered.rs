@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use tidemill_log::registry::Registry;
-use tidemill_log::schema::Column;
+use tidemill_log::schema::{Column, columns_of_record, table_of};
 
-use super::avro::columns_of_record;
 use super::ir::Envelope;
 use super::types;
 use crate::{Error, Kind, Result};
@@ -49,18 +48,26 @@ pub(super) fn fetch(
     let avro = registry.latest(&subject)?;
     let avro = avro.ok_or_else(|| missing(&subject))?.schema;
     let key = registry.latest(&key_subject)?;
-    let whole = |reason: String| {
-        let what = format!("table `{table}`: the schema of `{subject}` {reason}");
-        Error::new(Kind::Data, what)
+    let whole = |error: tidemill_log::Error| {
+        let what = format!("table `{table}`, subject `{subject}`: {error}");
+        Error::with_source(Kind::Data, what, error)
     };
-    let columns = columns_of_record(&avro, envelope).map_err(whole)?;
-    let key = match envelope {
+    let (key, columns): (Vec<String>, _) = match envelope {
         Envelope::Debezium => {
             let key = key.ok_or_else(|| missing(&key_subject))?;
-            key_of_record(Some(key), &columns)
+            let described = table_of(&avro, &key.schema).map_err(whole)?;
+            let key = described.key.iter();
+            let key = key.filter_map(|index| Some(described.columns.get(*index)?.name.clone()));
+            (key.collect(), described.columns)
         }
-        Envelope::Append => Vec::new(),
-        Envelope::Upsert => key_of_record(key, &columns),
+        Envelope::Append | Envelope::Upsert => {
+            let columns = columns_of_record(&avro).map_err(whole)?;
+            let key = match envelope {
+                Envelope::Upsert => key_of_record(key, &columns),
+                _ => Vec::new(),
+            };
+            (key, columns)
+        }
     };
     let field = |column: &Column| {
         let kind = types::of_column(column.kind);
@@ -81,7 +88,7 @@ fn key_of_record(
     key: Option<tidemill_log::registry::Registered>,
     columns: &[Column],
 ) -> Vec<String> {
-    let fields = key.and_then(|key| columns_of_record(&key.schema, Envelope::Append).ok());
+    let fields = key.and_then(|key| columns_of_record(&key.schema).ok());
     let names: Vec<String> = fields
         .into_iter()
         .flatten()

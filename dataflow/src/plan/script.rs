@@ -45,7 +45,7 @@ impl Script<'_> {
         let dialect = PostgreSqlDialect {};
         let tokens = Tokenizer::new(&dialect, sql)
             .tokenize_with_location()
-            .map_err(|error| self.error(error.location, error.message))?;
+            .map_err(|error| self.error(error.location, lower_first(&error.message)))?;
         tokens
             .split(|token| token.token == Token::SemiColon)
             .filter_map(|tokens| {
@@ -120,20 +120,31 @@ pub(super) fn single(name: &ObjectName) -> Option<&Ident> {
     }
 }
 
-/// ``; did you mean `x`?`` for the closest candidate when one is close, or what there is.
+/// ``; did you mean `x`?`` for the closest candidate when one is close.
 pub(super) fn did_you_mean(name: &str, among: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     let name = name.to_lowercase();
     among
         .into_iter()
         .map(|candidate| {
             let candidate = candidate.as_ref().to_owned();
-            (levenshtein(&name, &candidate.to_lowercase()), candidate)
+            let distance = levenshtein(&name, &candidate.to_lowercase());
+            // Letters in the wrong order are the likelier mistake among equals.
+            (distance, candidate.len().abs_diff(name.len()), candidate)
         })
         .min()
-        .filter(|(distance, _)| *distance <= 1.max(name.chars().count() / 3))
-        .map_or_else(String::new, |(_, candidate)| {
-            format!("; did you mean `{candidate}`?")
+        .filter(|(distance, ..)| *distance <= 1.max((name.chars().count() + 1) / 3))
+        .map_or_else(String::new, |(.., candidate)| {
+            format!("; did you mean `{}`?", written(&candidate))
         })
+}
+
+/// A name as SQL has to write it: in quotes when they matter.
+pub(super) fn written(name: &str) -> String {
+    let plain = |c: char| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit();
+    match name.chars().all(plain) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+        true => name.to_owned(),
+        false => format!("\"{}\"", name.replace('"', "\"\"")),
+    }
 }
 
 /// Messages of libraries start with a capital; ours are fragments.

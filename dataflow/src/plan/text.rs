@@ -2,37 +2,63 @@
 
 use std::fmt;
 
+use arrow::datatypes::DataType;
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Column, ScalarValue};
 use datafusion_expr::Expr;
 
 use super::ir::{Aggregate, AggregateFunction};
+use super::types;
 
-/// SQL-like text of an expression; literals as SQL writes them.
+/// SQL-like text of an expression; literals, casts and lists as SQL writes them.
 pub(super) fn text(expr: &Expr) -> String {
-    let readable = expr.clone().transform_down(|expr| {
-        Ok(match &expr {
-            Expr::Literal(value, _) => match literal(value) {
-                Some(text) => Transformed::yes(Expr::Column(Column::from_name(text))),
-                None => Transformed::no(expr),
-            },
-            _ => Transformed::no(expr),
+    let readable = expr.clone().transform_up(|expr| {
+        let text = match &expr {
+            Expr::Literal(value, _) => literal(value),
+            Expr::Cast(cast) => Some(cast_text("CAST", &cast.expr, cast.field.data_type())),
+            Expr::TryCast(cast) => Some(cast_text("TRY_CAST", &cast.expr, cast.field.data_type())),
+            Expr::InList(list) => {
+                let not = if list.negated { "NOT " } else { "" };
+                let items: Vec<String> = list.list.iter().map(Expr::to_string).collect();
+                Some(format!("{} {not}IN ({})", list.expr, items.join(", ")))
+            }
+            _ => None,
+        };
+        Ok(match text {
+            Some(text) => Transformed::yes(Expr::Column(Column::from_name(text))),
+            None => Transformed::no(expr),
         })
     });
     readable.map_or_else(|_| expr.to_string(), |readable| readable.data.to_string())
+}
+
+fn cast_text(function: &str, expr: &Expr, to: &DataType) -> String {
+    format!("{function}({expr} AS {})", types::name(to))
 }
 
 fn literal(value: &ScalarValue) -> Option<String> {
     if value.is_null() {
         return Some("NULL".to_owned());
     }
-    match value {
-        ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
-            Some(format!("'{}'", text.replace('\'', "''")))
-        }
-        ScalarValue::Boolean(_) => Some(value.to_string()),
-        _ if value.data_type().is_integer() => Some(value.to_string()),
-        ScalarValue::Float64(Some(number)) => Some(format!("{number:?}")),
+    let quoted = |kind: &str| match value.cast_to(&DataType::Utf8) {
+        Ok(ScalarValue::Utf8(Some(text))) => Some(format!("{kind}'{}'", text.replace('\'', "''"))),
+        _ => None,
+    };
+    match value.data_type() {
+        DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => quoted(""),
+        DataType::Date32 | DataType::Date64 => quoted("DATE "),
+        DataType::Timestamp(_, _) => quoted("TIMESTAMP "),
+        DataType::Interval(_) => quoted("INTERVAL "),
+        DataType::Decimal128(_, _) => match value.cast_to(&DataType::Utf8) {
+            Ok(ScalarValue::Utf8(text)) => text,
+            _ => None,
+        },
+        DataType::Float64 => match value {
+            ScalarValue::Float64(number) => number.map(|number| format!("{number:?}")),
+            _ => None,
+        },
+        DataType::Boolean => Some(value.to_string()),
+        kind if kind.is_integer() => Some(value.to_string()),
         _ => None,
     }
 }

@@ -87,6 +87,17 @@ pub(super) fn of_view(computed: &DataType) -> Option<DataType> {
     })
 }
 
+/// Whether a union of columns of these types has a type of the same kind.
+pub(super) fn alike(one: &DataType, other: &DataType) -> bool {
+    let kinds: [fn(&DataType) -> bool; 3] = [
+        DataType::is_numeric,
+        DataType::is_string,
+        DataType::is_temporal,
+    ];
+    let common = kinds.iter().any(|kind| kind(one) && kind(other));
+    common || of_view(one) == of_view(other)
+}
+
 /// The SQL name of a type, for people.
 pub(super) fn name(kind: &DataType) -> String {
     match kind {
