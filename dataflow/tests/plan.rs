@@ -3,6 +3,11 @@
 //! (what stands before the first is put before each), and its `.explain` has the error of each.
 //! `UPDATE_EXPECT=1` writes them anew.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "functions outside #[test] count as code for clippy"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
