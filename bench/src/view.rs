@@ -21,11 +21,14 @@ pub(crate) enum View {
         file: PathBuf,
         open: Option<Connection>,
     },
-    Cassandra {
-        session: Session,
-        runtime: Runtime,
-        keyspace: String,
-    },
+    Cassandra(Box<Keyspace>),
+}
+
+/// A keyspace of Cassandra, dropped with the view.
+pub(crate) struct Keyspace {
+    session: Session,
+    runtime: Runtime,
+    name: String,
 }
 
 impl View {
@@ -42,40 +45,35 @@ impl View {
         let node = services.cassandra_node()?;
         let session = runtime.block_on(connect(node))?;
         runtime.block_on(create_keyspace(&session, keyspace))?;
-        let keyspace = keyspace.to_owned();
-        Ok(View::Cassandra {
+        Ok(View::Cassandra(Box::new(Keyspace {
             session,
             runtime,
-            keyspace,
-        })
+            name: keyspace.to_owned(),
+        })))
     }
 
     /// The rows that are there now; none while there is no table yet.
     pub(crate) fn rows(&mut self) -> Rows {
         let rows = match self {
             View::Sqlite { file, open } => sqlite_rows(file, open),
-            View::Cassandra {
-                session,
-                runtime,
-                keyspace,
-            } => runtime.block_on(cassandra_rows(session, keyspace)),
+            View::Cassandra(keyspace) => keyspace.rows(),
         };
         // The table is made by the run that is being measured, some time after its start.
         rows.unwrap_or_default()
     }
 }
 
-impl Drop for View {
+impl Keyspace {
+    fn rows(&self) -> anyhow::Result<Rows> {
+        self.runtime
+            .block_on(cassandra_rows(&self.session, &self.name))
+    }
+}
+
+impl Drop for Keyspace {
     fn drop(&mut self) {
-        if let View::Cassandra {
-            session,
-            runtime,
-            keyspace,
-        } = self
-        {
-            let drop = format!("DROP KEYSPACE IF EXISTS {keyspace}");
-            let _ = runtime.block_on(session.query_unpaged(drop, ()));
-        }
+        let drop = format!("DROP KEYSPACE IF EXISTS {}", self.name);
+        let _ = self.runtime.block_on(self.session.query_unpaged(drop, ()));
     }
 }
 
