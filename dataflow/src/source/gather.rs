@@ -8,7 +8,7 @@ use crate::decode::{Decoder, Effect, Refused};
 use crate::plan::ir::{Envelope, Format};
 use crate::render::context::Refusal;
 use crate::render::upsert::Keyed;
-use crate::row::{Row, RowCodec};
+use crate::row::{Row, RowCodec, batch, comparable};
 use arrow::record_batch::RecordBatch;
 
 /// What records became since the last [`Gather::finish`].
@@ -142,7 +142,9 @@ impl Gather for Rows {
         }
         self.origins.clear();
         let items = if decoded.batch.num_rows() > 0 {
-            vec![decoded.batch]
+            let columns = decoded.batch.columns().iter().map(comparable).collect();
+            let schema = decoded.batch.schema();
+            vec![batch(&schema, columns, decoded.batch.num_rows())?]
         } else {
             Vec::new()
         };
