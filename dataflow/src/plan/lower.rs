@@ -22,7 +22,8 @@ use datafusion_expr::logical_plan::{Aggregate as Grouping, TableScan, Union};
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{Distinct, Expr, ExprSchemable, LogicalPlan};
-use datafusion_physical_expr::create_physical_expr;
+use datafusion_physical_expr::expressions::BinaryExpr;
+use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::catalog::{self, Relation, Scanned};
 use super::ir::{Aggregate, AggregateFunction, Rel, RelOp, Scalar, Source, View};
@@ -336,7 +337,7 @@ impl Pending {
             &PhysicalPlanningContext::default(),
         )?;
         Ok(Scalar {
-            expr: expr_of,
+            expr: checked(expr_of)?,
             text: text(expr),
         })
     }
@@ -373,6 +374,19 @@ impl Pending {
             distinct: params.distinct && !idempotent,
         })
     }
+}
+
+/// The expression with integer arithmetic that fails when it overflows, in place of wrapping.
+fn checked(expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
+    let checked = expr.transform_up(|expr| {
+        let Some(binary) = expr.downcast_ref::<BinaryExpr>() else {
+            return Ok(Transformed::no(expr));
+        };
+        let (left, right) = (Arc::clone(binary.left()), Arc::clone(binary.right()));
+        let failing = BinaryExpr::new(left, *binary.op(), right).with_fail_on_overflow(true);
+        Ok(Transformed::yes(Arc::new(failing) as Arc<dyn PhysicalExpr>))
+    })?;
+    Ok(checked.data)
 }
 
 fn column(field: &Field) -> Expr {
