@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use datafusion_common::tree_node::TreeNode;
 use datafusion_common::{Column, DataFusionError, SchemaError};
 use datafusion_expr::planner::ContextProvider;
 use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
@@ -16,7 +17,7 @@ use datafusion_optimizer::optimize_projections::OptimizeProjections;
 use datafusion_optimizer::optimize_unions::OptimizeUnions;
 use datafusion_optimizer::push_down_filter::PushDownFilter;
 use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
-use datafusion_optimizer::{Optimizer, OptimizerContext};
+use datafusion_optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 use datafusion_sql::planner::{ParserOptions, SqlToRel};
 use datafusion_sql::sqlparser::ast::{CreateView, Query, Statement};
 use datafusion_sql::sqlparser::tokenizer::Location;
@@ -53,18 +54,31 @@ fn optimized(
     plan: LogicalPlan,
     catalog: &Catalog,
 ) -> std::result::Result<LogicalPlan, DataFusionError> {
-    let rules = Optimizer::with_rules(vec![
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(OptimizeUnions::new()),
         Arc::new(SimplifyExpressions::new()),
         Arc::new(PushDownFilter::new()),
-        Arc::new(CommonSubexprEliminate::new()),
-        Arc::new(OptimizeProjections::new()),
-    ]);
+    ];
+    // It would compute what two filtered aggregates share for every row, also for rows that both
+    // filters leave out and that it fails for.
+    if !plan.exists(|node| Ok(has_filtered_aggregate(node)))? {
+        rules.push(Arc::new(CommonSubexprEliminate::new()));
+    }
+    rules.push(Arc::new(OptimizeProjections::new()));
+    let rules = Optimizer::with_rules(rules);
     let options = catalog.options().clone();
     // A context of its own for every view: the names it generates do not depend on other views.
     let context = OptimizerContext::new_with_config_options(Arc::new(options))
         .without_query_execution_start_time();
     rules.optimize(plan, &context, |_, _| {})
+}
+
+fn has_filtered_aggregate(node: &LogicalPlan) -> bool {
+    let LogicalPlan::Aggregate(grouping) = node else {
+        return false;
+    };
+    let filtered = |expr: &Expr| matches!(expr.clone().unalias(), Expr::AggregateFunction(call) if call.params.filter.is_some());
+    grouping.aggr_expr.iter().any(filtered)
 }
 
 /// The names of the view's columns: declared after the view's name, or those of the query.
