@@ -75,7 +75,7 @@ pub struct Config {
 pub struct ViewStats {
     /// Rows.
     pub rows: i64,
-    /// Rows withheld since another row has the same primary key.
+    /// How often rows were withheld: another row had the same primary key, or theirs held null.
     pub conflicts: u64,
 }
 

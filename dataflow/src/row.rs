@@ -2,12 +2,13 @@
 //!
 //! A [`Row`] is Arrow's row format: bytes that compare as the values do, so equal rows are equal
 //! bytes and a sorted trace is sorted by value. Only a [`RowCodec`] of the same fields reads it
-//! back.
+//! back. Floats that SQL holds equal are one value: -0.0 is kept as 0.0, and every NaN as one that
+//! sorts above all numbers.
 
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, AsArray};
+use arrow::datatypes::{Float32Type, Float64Type, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow_row::{RowConverter, RowParser, Rows, SortField};
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
@@ -134,8 +135,9 @@ impl RowCodec {
         if columns.is_empty() {
             return Ok(Encoded::Empty(count));
         }
+        let columns: Vec<ArrayRef> = columns.iter().map(comparable).collect();
         self.converter
-            .convert_columns(columns)
+            .convert_columns(&columns)
             .map(Encoded::Rows)
             .map_err(bug)
     }
@@ -150,6 +152,19 @@ impl RowCodec {
         let columns = self.converter.convert_rows(parsed).map_err(bug)?;
         batch(&self.schema, columns, count)
     }
+}
+
+/// The column with one zero and one NaN, so that equal floats are equal bits.
+pub(crate) fn comparable(column: &ArrayRef) -> ArrayRef {
+    if let Some(floats) = column.as_primitive_opt::<Float64Type>() {
+        let one = |v: f64| if v.is_nan() { f64::NAN } else { v + 0.0 };
+        return Arc::new(floats.unary::<_, Float64Type>(one));
+    }
+    if let Some(floats) = column.as_primitive_opt::<Float32Type>() {
+        let one = |v: f32| if v.is_nan() { f32::NAN } else { v + 0.0 };
+        return Arc::new(floats.unary::<_, Float32Type>(one));
+    }
+    Arc::clone(column)
 }
 
 /// Encoded rows of one batch.
@@ -211,7 +226,7 @@ pub(crate) fn bug(error: arrow::error::ArrowError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Int64Array, StringArray};
+    use arrow::array::{Float64Array, Int64Array, StringArray};
     use arrow::datatypes::{DataType, Field, Schema};
 
     #[test]
@@ -230,6 +245,19 @@ mod tests {
         assert!(rows[1] < rows[0] && rows[0] < rows[2], "a, b, null");
         let back = codec.decode(rows.iter()).unwrap();
         assert_eq!(back.columns(), &columns[..]);
+    }
+
+    #[test]
+    fn equal_floats_are_equal_bytes() {
+        let schema: SchemaRef =
+            Arc::new(Schema::new(vec![Field::new("f", DataType::Float64, true)]));
+        let codec = RowCodec::new(schema).unwrap();
+        let floats = [0.0, -0.0, f64::NAN, -f64::NAN, f64::INFINITY];
+        let column: ArrayRef = Arc::new(Float64Array::from(floats.to_vec()));
+        let rows = codec.encode(&[column], floats.len()).unwrap();
+        assert_eq!(rows.row(0), rows.row(1));
+        assert_eq!(rows.row(2), rows.row(3));
+        assert!(rows.row(4) < rows.row(3), "NaN is above all numbers");
     }
 
     #[test]

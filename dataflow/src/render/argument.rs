@@ -1,15 +1,17 @@
 //! The columns that a reduce works on: group keys, and each aggregate's argument with its filter
 //! applied.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray};
 use arrow::compute::nullif;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion_physical_expr::expressions::{CaseExpr, Column};
 
 use super::Context;
-use super::chunk::Chunk;
-use super::compute::Stage;
+use super::chunk::{Chunk, ChunkStream};
+use super::compute::{Stage, compute};
 use crate::plan::ir::{Aggregate, AggregateFunction, Scalar};
 use crate::{Error, Kind, Result};
 
@@ -52,27 +54,19 @@ impl Arguments {
             .iter()
             .map(|aggregate| {
                 let filter = aggregate.filter.as_ref().map(&mut add);
-                let column = match &aggregate.argument {
-                    Some(argument) => Some(add(argument)),
+                let column = match guarded(aggregate)? {
+                    Some(argument) => Some(add(&argument)),
                     // count(*) with a filter counts where the filter itself is true.
                     None => filter,
                 };
-                Slot {
+                Ok(Slot {
                     function: aggregate.function,
                     column,
                     filter,
-                }
+                })
             })
-            .collect();
-        let mut fields = Vec::new();
-        for (index, output) in outputs.iter().enumerate() {
-            let kind = output.expr.data_type(input).map_err(|error| {
-                let what = format!("`{}` has no type", output.text);
-                Error::with_source(Kind::Bug, what, error)
-            })?;
-            fields.push(Field::new(format!("{index}"), kind, true));
-        }
-        let schema = Arc::new(Schema::new(fields));
+            .collect::<Result<_>>()?;
+        let schema = numbered(&outputs, input)?;
         Ok(Self {
             stage: Stage {
                 filters: Vec::new(),
@@ -125,6 +119,71 @@ impl Arguments {
             .filter_map(|columns: Result<_>| columns.map_err(|e| context.fail(e)).ok())
             .collect()
     }
+}
+
+/// The rows' keys and arguments as columns, and keys and aggregates over them: evaluated once for
+/// all parts of a reduce, so that a row which fails to be evaluated is in none of them.
+pub(crate) fn evaluated<'scope>(
+    (stream, input): (ChunkStream<'scope>, &SchemaRef),
+    context: &Rc<Context>,
+    keys: &[Scalar],
+    aggregates: &[Aggregate],
+) -> Result<(ChunkStream<'scope>, SchemaRef, Vec<Scalar>, Vec<Aggregate>)> {
+    let mut outputs: Vec<Scalar> = Vec::new();
+    let mut place = |scalar: Scalar| {
+        let text = scalar.text.clone();
+        let known = outputs.iter().position(|output| output.text == text);
+        let index = known.unwrap_or(outputs.len());
+        if known.is_none() {
+            outputs.push(scalar);
+        }
+        let expr = Arc::new(Column::new(&index.to_string(), index));
+        Scalar { expr, text }
+    };
+    let keys = keys.iter().cloned().map(&mut place).collect();
+    let mut placed = Vec::new();
+    for aggregate in aggregates {
+        placed.push(Aggregate {
+            argument: guarded(aggregate)?.map(&mut place),
+            filter: aggregate.filter.clone().map(&mut place),
+            ..aggregate.clone()
+        });
+    }
+    let schema = numbered(&outputs, input)?;
+    let stream = compute(stream, context, Vec::new(), outputs, Arc::clone(&schema));
+    Ok((stream, schema, keys, placed))
+}
+
+/// An aggregate's argument, evaluated only where its filter is true: `sum(1 / x) FILTER (WHERE
+/// x <> 0)` divides by no zero.
+fn guarded(aggregate: &Aggregate) -> Result<Option<Scalar>> {
+    let (Some(argument), Some(filter)) = (&aggregate.argument, &aggregate.filter) else {
+        return Ok(aggregate.argument.clone());
+    };
+    if argument.expr.downcast_ref::<Column>().is_some() {
+        return Ok(Some(argument.clone()));
+    }
+    let when = (Arc::clone(&filter.expr), Arc::clone(&argument.expr));
+    let text = format!("CASE WHEN {} THEN {} END", filter.text, argument.text);
+    let expr = CaseExpr::try_new(None, vec![when], None)
+        .map_err(|error| Error::with_source(Kind::Bug, format!("`{text}` is no case"), error))?;
+    Ok(Some(Scalar {
+        expr: Arc::new(expr),
+        text,
+    }))
+}
+
+/// A schema of the expressions' types, named by number.
+fn numbered(outputs: &[Scalar], input: &SchemaRef) -> Result<SchemaRef> {
+    let field = |(index, output): (usize, &Scalar)| {
+        let kind = output.expr.data_type(input).map_err(|error| {
+            let what = format!("`{}` has no type", output.text);
+            Error::with_source(Kind::Bug, what, error)
+        })?;
+        Ok(Field::new(index.to_string(), kind, true))
+    };
+    let fields = outputs.iter().enumerate().map(field);
+    Ok(Arc::new(Schema::new(fields.collect::<Result<Vec<_>>>()?)))
 }
 
 fn masked(columns: &[ArrayRef], slot: &Slot) -> Result<Option<ArrayRef>> {

@@ -19,7 +19,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
 use super::Context;
-use super::argument::Arguments;
+use super::argument::{Arguments, evaluated};
 use super::chunk::{Chunk, ChunkStream, by_epoch};
 use super::compute::column;
 use super::distinct::distinct;
@@ -61,7 +61,16 @@ pub(crate) fn reduce<'scope>(
     aggregates: &[Aggregate],
     schema: &SchemaRef,
 ) -> Result<ChunkStream<'scope>> {
-    let (input, input_schema) = input;
+    let several = parts(aggregates).len() > 1;
+    let (input, input_schema, keys, aggregates) = match input {
+        input if several => evaluated(input, context, keys, aggregates)?,
+        (stream, schema) => (
+            stream,
+            Arc::clone(schema),
+            keys.to_vec(),
+            aggregates.to_vec(),
+        ),
+    };
     let schema = nullable(schema);
     let key_schema = Arc::new(Schema::new(schema.fields()[..keys.len()].to_vec()));
     let grouping = Grouping {
@@ -69,7 +78,7 @@ pub(crate) fn reduce<'scope>(
         context: Rc::clone(context),
         keys: key_schema,
     };
-    let parts = parts(aggregates);
+    let parts = parts(&aggregates);
     let mut rows = Vec::new();
     let mut codecs = Vec::new();
     for part in &parts {
@@ -79,7 +88,7 @@ pub(crate) fn reduce<'scope>(
             .iter()
             .map(|i| schema.field(keys.len() + i).clone());
         let outputs: SchemaRef = Arc::new(Schema::new(outputs.collect::<Vec<Field>>()));
-        let arguments = Arguments::new(input_schema, keys, &with)?;
+        let arguments = Arguments::new(&input_schema, &keys, &with)?;
         codecs.push(RowCodec::new(Arc::clone(&outputs))?);
         rows.push(match part.kind {
             PartKind::Totals => totals::totals(&grouping, input.clone(), arguments, outputs)?,

@@ -5,13 +5,15 @@
 //! the sink has it durably. So the output frontier says what is durable in the sink.
 //!
 //! Invariants: at most one operation per primary key and epoch; epochs at or below the sink's
-//! frontier are not written again; two rows with one primary key are withheld and counted.
+//! frontier are not written again; two rows with one primary key are withheld and counted, and so
+//! are rows whose key holds null: no sink could find them again.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::new_null_array;
+use arrow::array::{BooleanArray, new_null_array};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use hashbrown::HashMap;
@@ -20,7 +22,7 @@ use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::{Capability, Operator};
 
 use super::Context;
-use super::chunk::ChunkStream;
+use super::chunk::{Chunk, ChunkStream};
 use crate::plan::ir::View;
 use crate::row::{Row, RowCodec, batch};
 use crate::sink::Writes;
@@ -55,11 +57,17 @@ pub(crate) fn serve<'scope>(
     let keys = RowCodec::new(Arc::new(Schema::new(key_fields)))?;
     let rows = RowCodec::new(Arc::clone(schema))?;
     let failing = Rc::clone(context);
+    let name = view.name.clone();
+    let unique = output.unique;
     let keyed = input.unary(Pipeline, "KeyedRows", move |_, _| {
         move |input, sending| {
             input.for_each(|cap, chunks| {
                 let mut session = sending.session(&cap);
                 for chunk in chunks.drain(..) {
+                    let chunk = match with_keys(chunk, &output.primary_key, &name, &failing) {
+                        Ok(chunk) => chunk,
+                        Err(error) => failing.fail(error),
+                    };
                     let count = chunk.diffs.len();
                     let columns = chunk.batch.columns();
                     let key: Vec<_> = output
@@ -85,11 +93,7 @@ pub(crate) fn serve<'scope>(
             });
         }
     });
-    let state = if output.unique {
-        None
-    } else {
-        Some(HashMap::new())
-    };
+    let state = if unique { None } else { Some(HashMap::new()) };
     let net = Net {
         state,
         codec: RowCodec::new(Arc::clone(schema))?,
@@ -97,6 +101,26 @@ pub(crate) fn serve<'scope>(
         table,
     };
     Ok(write(keyed, context, view, net))
+}
+
+/// The rows of a chunk whose key columns are not null; the others are counted as withheld.
+fn with_keys(chunk: Chunk, key: &[usize], view: &str, context: &Context) -> Result<Chunk> {
+    let columns = chunk.batch.columns();
+    let nulls = key.iter().filter_map(|column| columns[*column].nulls());
+    let missing = nulls.fold(None, |all, nulls| {
+        NullBuffer::union(all.as_ref(), Some(nulls))
+    });
+    let Some(missing) = missing.filter(|nulls| nulls.null_count() > 0) else {
+        return Ok(chunk);
+    };
+    let diffs = chunk.diffs.iter().zip(missing.iter());
+    let withheld = diffs.filter(|(_, there)| !there).map(|(diff, _)| *diff);
+    let (rows, more) = withheld.fold((0, 0), |(rows, more), diff| {
+        (rows + diff, more + u64::try_from(diff).unwrap_or(0))
+    });
+    context.count_view(view, rows, more);
+    tracing::debug!(view, more, "rows withheld: their primary key holds null");
+    chunk.filter(&BooleanArray::new(missing.into_inner(), None))
 }
 
 /// Stashes, nets and writes.

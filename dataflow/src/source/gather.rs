@@ -8,7 +8,7 @@ use crate::decode::{Decoder, Effect, Refused};
 use crate::plan::ir::{Envelope, Format};
 use crate::render::context::Refusal;
 use crate::render::upsert::Keyed;
-use crate::row::{Row, RowCodec};
+use crate::row::{Row, RowCodec, batch, comparable};
 use arrow::record_batch::RecordBatch;
 
 /// What records became since the last [`Gather::finish`].
@@ -108,10 +108,13 @@ impl Gather for Rows {
     }
 
     fn finish(&mut self) -> Result<Gathered<RecordBatch>> {
-        let batch = self.decoder.finish()?;
-        let items = match batch.num_rows() {
+        let rows = self.decoder.finish()?;
+        let items = match rows.num_rows() {
             0 => Vec::new(),
-            _ => vec![batch],
+            count => {
+                let columns = rows.columns().iter().map(comparable).collect();
+                vec![batch(&rows.schema(), columns, count)?]
+            }
         };
         Ok(self.tally.take(items))
     }

@@ -1,0 +1,132 @@
+//! Every operator against PostgreSQL: random inserts, updates and deletes are fed in waves, and
+//! after each wave every view must hold what PostgreSQL answers to the same SQL over the same rows.
+//!
+//! Each envelope runs on one and on four workers: straight through, stopped and started again
+//! between waves, and killed at random moments in the middle of waves. The seed is printed;
+//! `TIDEMILL_TEST_SEED` repeats a run.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "views/bundle.rs"]
+mod bundle;
+#[path = "views/edges.rs"]
+mod edges;
+#[path = "views/feed.rs"]
+mod feed;
+#[path = "views/held.rs"]
+mod held;
+#[path = "views/oracle.rs"]
+mod oracle;
+#[path = "views/river.rs"]
+mod river;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use feed::{Envelope, Feed};
+use oracle::Oracle;
+use river::River;
+
+/// What happens to the job between and during waves.
+#[derive(Debug, Clone, Copy)]
+enum Life {
+    /// Runs through.
+    Straight,
+    /// Stopped and started again after each wave.
+    Restarted,
+    /// Killed in the middle of each wave, in a process of its own.
+    Killed,
+}
+
+const WAVES: usize = 5;
+
+fn seed() -> u64 {
+    let given = std::env::var("TIDEMILL_TEST_SEED").ok();
+    given.map_or_else(
+        || {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            u64::from(now.unwrap().subsec_nanos()) ^ u64::from(std::process::id()) << 32
+        },
+        |seed| seed.parse().unwrap(),
+    )
+}
+
+/// Feeds waves to all views of the bundle and compares them after each.
+fn waves(name: &str, envelope: Envelope, workers: usize, life: Life) {
+    let Some(mut oracle) = Oracle::connect(name) else {
+        return;
+    };
+    let seed = seed();
+    eprintln!("{name}: TIDEMILL_TEST_SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    oracle.create(&bundle::views());
+    let mut river = River::new(&bundle::sql(envelope, &bundle::views()), workers);
+    let mut feed = Feed::new(river.log(), envelope);
+    for wave in 0..WAVES {
+        if matches!(life, Life::Killed) {
+            let mut child = river.start_child(name);
+            feed.wave(&mut rng, wave);
+            let kills_after = rng.random_range(0..6);
+            child.kill_after(kills_after);
+        } else {
+            river.start();
+            feed.wave(&mut rng, wave);
+        }
+        river.start();
+        river.settle();
+        oracle.fill(&feed);
+        let views = bundle::views().into_iter();
+        let wrong: Vec<String> = views
+            .flat_map(|view| {
+                let answer = oracle.answer(&view, &river.table(view.name));
+                river.differences(view.name, &answer)
+            })
+            .collect();
+        let context = format!("{name}, seed {seed}, wave {wave}");
+        assert!(wrong.is_empty(), "{context}:\n{}", wrong.join("\n"));
+        let letters = river.dead_letters();
+        assert_eq!(letters, 0, "{context}: {:?}", river.reasons());
+        if !matches!(life, Life::Straight) {
+            river.stop();
+        }
+    }
+    river.stop();
+}
+
+/// The process that is killed: does nothing unless it was started by a test.
+#[test]
+fn child() {
+    River::run_child();
+}
+
+macro_rules! cases {
+    ($($name:ident: $envelope:ident, $workers:literal, $life:ident;)*) => {$(
+        #[test]
+        fn $name() {
+            waves(stringify!($name), Envelope::$envelope, $workers, Life::$life);
+        }
+    )*};
+}
+
+cases! {
+    upsert_on_1_worker: Upsert, 1, Straight;
+    upsert_on_4_workers: Upsert, 4, Straight;
+    upsert_on_1_worker_restarted: Upsert, 1, Restarted;
+    upsert_on_4_workers_restarted: Upsert, 4, Restarted;
+    upsert_on_1_worker_killed: Upsert, 1, Killed;
+    upsert_on_4_workers_killed: Upsert, 4, Killed;
+    append_on_1_worker: Append, 1, Straight;
+    append_on_4_workers: Append, 4, Straight;
+    append_on_1_worker_restarted: Append, 1, Restarted;
+    append_on_4_workers_restarted: Append, 4, Restarted;
+    append_on_1_worker_killed: Append, 1, Killed;
+    append_on_4_workers_killed: Append, 4, Killed;
+    debezium_on_1_worker: Debezium, 1, Straight;
+    debezium_on_4_workers: Debezium, 4, Straight;
+    debezium_on_1_worker_restarted: Debezium, 1, Restarted;
+    debezium_on_4_workers_restarted: Debezium, 4, Restarted;
+    debezium_on_1_worker_killed: Debezium, 1, Killed;
+    debezium_on_4_workers_killed: Debezium, 4, Killed;
+}

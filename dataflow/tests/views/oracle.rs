@@ -1,0 +1,125 @@
+//! PostgreSQL, asked the same questions over the same rows, in a schema of its own.
+
+use std::collections::BTreeMap;
+
+use postgres::{Client, NoTls};
+use tidemill_dataflow::sink::Table;
+
+use crate::bundle::{COLUMNS, TABLES, View};
+use crate::feed::Feed;
+use crate::held::{self, Value};
+
+/// A connection and its schema, which is dropped at the end.
+pub(crate) struct Oracle {
+    client: Client,
+    schema: String,
+}
+
+/// What a view should hold.
+pub(crate) struct Answer {
+    /// By primary key; keys that several rows share are withheld.
+    pub(crate) rows: BTreeMap<String, Vec<Value>>,
+    /// Rows that are withheld.
+    pub(crate) withheld: usize,
+    /// Rows in all.
+    pub(crate) all: usize,
+}
+
+impl Oracle {
+    /// Connects, or says what is left out.
+    pub(crate) fn connect(name: &str) -> Option<Self> {
+        let Ok(url) = std::env::var("TIDEMILL_TEST_POSTGRES") else {
+            eprintln!("left out: {name} needs TIDEMILL_TEST_POSTGRES (run ./test)");
+            return None;
+        };
+        let mut client = Client::connect(&url, NoTls).unwrap();
+        let schema = format!("views_{name}_{}", std::process::id());
+        let begin = format!(
+            "CREATE SCHEMA {schema}; SET search_path = {schema}; SET TimeZone = 'UTC';
+             SET extra_float_digits = 3; SET client_min_messages = warning"
+        );
+        client.batch_execute(&begin).unwrap();
+        Some(Self { client, schema })
+    }
+
+    /// Makes the tables and views.
+    pub(crate) fn create(&mut self, views: &[View]) {
+        let column = |(name, kind): &(&str, &str)| match *kind {
+            // Text sorts by its bytes, as in views.
+            "text" => format!("{name} text COLLATE \"C\""),
+            _ => format!("{name} {kind}"),
+        };
+        let columns: Vec<String> = COLUMNS.iter().map(column).collect();
+        let columns = columns.join(", ");
+        for table in TABLES {
+            let create = format!("CREATE TABLE {table} ({columns})");
+            self.client.batch_execute(&create).unwrap();
+        }
+        for View { name, select, .. } in views {
+            let create = format!("CREATE VIEW {name} AS {select}");
+            let created = self.client.batch_execute(&create);
+            created.unwrap_or_else(|error| panic!("view `{name}`: {error:?}"));
+        }
+    }
+
+    /// Gives the tables the rows that the feed has come to, decoded from the same JSON.
+    pub(crate) fn fill(&mut self, feed: &Feed) {
+        for (index, table) in TABLES.iter().enumerate() {
+            let rows = feed.rows(index).to_string();
+            let fill = format!(
+                "INSERT INTO {table} SELECT * FROM
+                 json_populate_recordset(NULL::{table}, $1::text::json)"
+            );
+            let clear = format!("DELETE FROM {table}");
+            self.client.batch_execute(&clear).unwrap();
+            self.client.execute(&fill, &[&rows]).unwrap();
+        }
+    }
+
+    /// The answer for a view whose table in the sink is `table`; internal views have none.
+    pub(crate) fn answer(&mut self, view: &View, table: &Option<Table>) -> Option<Answer> {
+        let table = table.as_ref()?;
+        let fields = table.schema.fields();
+        let columns: Vec<String> = fields
+            .iter()
+            .map(|field| held::cast(field.name(), field.data_type()))
+            .collect();
+        let select = format!("SELECT {} FROM {}", columns.join(", "), view.name);
+        let found = self.client.query(&select, &[]);
+        let found = found.unwrap_or_else(|error| panic!("view `{}`: {error:?}", view.name));
+        let mut groups: BTreeMap<String, Vec<Vec<Value>>> = BTreeMap::new();
+        for row in &found {
+            let values: Vec<Value> = fields
+                .iter()
+                .enumerate()
+                .map(|(i, field)| held::read(row.get::<_, Option<&str>>(i), field.data_type()))
+                .collect();
+            let key = key(&values, table);
+            groups.entry(key).or_default().push(values);
+        }
+        let rows: BTreeMap<_, _> = groups
+            .into_iter()
+            .filter_map(|(key, mut rows)| (rows.len() == 1).then(|| (key, rows.remove(0))))
+            .collect();
+        Some(Answer {
+            withheld: found.len() - rows.len(),
+            all: found.len(),
+            rows,
+        })
+    }
+}
+
+impl Drop for Oracle {
+    fn drop(&mut self) {
+        let drop = format!("DROP SCHEMA {} CASCADE", self.schema);
+        if let Err(error) = self.client.batch_execute(&drop) {
+            eprintln!("schema {} is left: {error}", self.schema);
+        }
+    }
+}
+
+/// A row's primary key as text.
+pub(crate) fn key(row: &[Value], table: &Table) -> String {
+    let parts = table.primary_key.iter().map(|column| row[*column].key());
+    parts.collect::<Vec<_>>().join("|")
+}
