@@ -48,8 +48,8 @@ SELECT coalesce(kind, '-') AS kind, count(*) AS accounts, count(units) AS with_u
 FROM accounts GROUP BY coalesce(kind, '-');
 
 CREATE MATERIALIZED VIEW big_owners WITH (primary_key = 'owner') AS
-SELECT owner, count(*) AS accounts, max(note) AS note FROM accounts
-GROUP BY owner HAVING count(*) > 100 AND sum(units) > 0;
+SELECT owner, count(*) AS accounts, max(note) AS note FROM accounts WHERE owner <> ''
+GROUP BY owner HAVING count(*) > 20 AND count(units) > 10;
 
 CREATE MATERIALIZED VIEW kinds WITH (primary_key = 'kind, active') AS
 SELECT DISTINCT kind, active FROM accounts WHERE kind IS NOT NULL AND active IS NOT NULL;
@@ -57,7 +57,7 @@ SELECT DISTINCT kind, active FROM accounts WHERE kind IS NOT NULL AND active IS 
 CREATE MATERIALIZED VIEW all_units WITH (primary_key = 'place') AS
 SELECT place, count(*) AS entries, sum(units) AS units
 FROM (SELECT 'account ' || owner AS place, units FROM accounts WHERE units IS NOT NULL
-      UNION ALL SELECT 'stock ' || region AS place, units FROM stock) AS both
+      UNION ALL SELECT 'stock ' || region AS place, units FROM stock) AS everything
 GROUP BY place;
 
 CREATE MATERIALIZED VIEW totals WITH (primary_key = 'what') AS

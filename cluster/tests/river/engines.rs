@@ -21,8 +21,7 @@ const CHANGES: [&str; 4] = [
 
 /// What the views print when they are asked for at the end of a run.
 fn views_of(printed: &str, views: &[View]) -> String {
-    let from = printed.find(&format!("{} ", views[0].name));
-    let from = from.or_else(|| printed.find(&views[0].name));
+    let from = printed.rfind(&format!("\n{}\n", views[0].name));
     printed[from.unwrap_or_else(|| panic!("{printed}"))..].to_owned()
 }
 
