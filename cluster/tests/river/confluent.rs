@@ -51,7 +51,7 @@ fn expect_source(place: &Place, record: &Value, since_ms: i64, until_ms: i64) ->
     let value = &record["value"];
     let source = &value["source"];
     let number = |value: &Value| value.as_i64().unwrap_or_else(|| panic!("{record}"));
-    assert_eq!(source["connector"], "postgresql", "{record}");
+    assert_eq!(source["connector"], "tidemill", "{record}");
     assert_eq!(source["db"], json!(place.name), "{record}");
     assert_eq!(source["schema"], "public", "{record}");
     assert_eq!(source["table"], "orders", "{record}");
