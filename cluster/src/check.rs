@@ -112,8 +112,13 @@ fn summary(job: Option<&Job>, ingest: Option<&Ingest>) -> String {
         parts.push(format!("{tables}, {views} ({})", names.join(", ")));
     }
     if let Some(ingest) = ingest {
-        let (table, columns) = (&ingest.land.table, ingest.land.columns.len());
-        let url = &ingest.fetch.url;
+        if !ingest.capture.tables.is_empty() {
+            parts.push(format!("captured: {}", ingest.capture.tables.join(", ")));
+        }
+    }
+    if let Some(feed) = ingest.and_then(|ingest| ingest.feed.as_ref()) {
+        let (table, columns) = (&feed.land.table, feed.land.columns.len());
+        let url = &feed.fetch.url;
         parts.push(format!("{columns} columns of {url} land in {table}"));
     }
     parts.join("; ")

@@ -8,6 +8,9 @@ use crate::connections::ConnectionArgs;
 use crate::exit;
 use crate::hosts::HostArgs;
 
+/// A slot's name has 63 letters, and ours begin with `tidemill_`.
+const NAME_LEN_MAX: usize = 54;
+
 const EXAMPLES: &str = "\
 Examples:
   tidemill run examples/users
@@ -104,6 +107,8 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) no_live: bool,
     #[command(flatten)]
+    pub(crate) name: NameArgs,
+    #[command(flatten)]
     pub(crate) fetch: FetchArgs,
     #[command(flatten)]
     pub(crate) connections: ConnectionArgs,
@@ -119,11 +124,31 @@ pub(crate) struct IngestArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) until: Option<u64>,
     #[command(flatten)]
+    pub(crate) name: NameArgs,
+    #[command(flatten)]
     pub(crate) fetch: FetchArgs,
     #[command(flatten)]
     pub(crate) connections: ConnectionArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
+}
+
+/// Under which name a pipeline runs.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NameArgs {
+    /// The name of the ledger, the replication slot, the journal and the frontier: lower-case
+    /// letters, digits and `_` [default: the folder's]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub(crate) name: Option<String>,
+}
+
+fn name(given: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if given.is_empty() || given.len() > NAME_LEN_MAX || !given.chars().all(fits) {
+        let right = "lower-case letters, digits and `_`, as a replication slot's name takes them";
+        return Err(format!("expected 1 to {NAME_LEN_MAX} {right}"));
+    }
+    Ok(given.to_owned())
 }
 
 /// Flags of the two commands that ingest.
@@ -144,6 +169,8 @@ pub(crate) struct DataflowArgs {
     pub(crate) pipeline: PathBuf,
     #[command(flatten)]
     pub(crate) hosts: HostArgs,
+    #[command(flatten)]
+    pub(crate) name: NameArgs,
     #[command(flatten)]
     pub(crate) connections: ConnectionArgs,
     #[command(flatten)]

@@ -24,7 +24,7 @@ const AWAIT: Duration = Duration::from_millis(200);
 
 /// Runs the dataflow of a pipeline, alone or as one process of several.
 pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
-    let folder = Folder::open(&args.pipeline)?;
+    let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
     let workers = args.hosts.workers()?;
     logging::start(&args.log, "info", &folder.name, args.hosts.process)?;

@@ -27,7 +27,7 @@ const WAIT: Duration = Duration::from_millis(100);
 
 /// Runs the ingest of a pipeline until it is stopped.
 pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
-    let folder = Folder::open(&args.pipeline)?;
+    let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
     logging::start(&args.log, "info", &folder.name, 0)?;
     exit::exit_on_panic();
@@ -120,7 +120,18 @@ pub(crate) struct Api {
 impl Api {
     /// The one that was asked for, else for randomuser.me the built-in one, else the pipeline's.
     pub(crate) fn choose(pipeline: &Pipeline, args: &FetchArgs) -> anyhow::Result<Self> {
-        let real = &pipeline.fetch.url;
+        let Some(feed) = &pipeline.feed else {
+            if args.api.is_some() {
+                let why = "--api: this pipeline captures tables and fetches nothing";
+                return Err(Usage(why.to_owned()).into());
+            }
+            return Ok(Self {
+                url: None,
+                said: format!("captured: {}", pipeline.tables().join(", ")),
+                _server: None,
+            });
+        };
+        let real = &feed.fetch.url;
         if let Some(given) = &args.api {
             if !given.starts_with("http://") && !given.starts_with("https://") {
                 let given = redact::url(given);

@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use tidemill_dataflow::plan::ir::Job;
-use tidemill_ingest::config::{FILE as INGEST, Pipeline as Ingest};
+use tidemill_ingest::config::{FILE as INGEST, Land, Pipeline as Ingest};
 use tidemill_log::registry::{Registered, Registry};
 use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
+
+use crate::cli::NameArgs;
 
 const VIEWS: &str = "views.sql";
 
@@ -42,6 +44,14 @@ impl Folder {
             );
         }
         Ok(folder)
+    }
+
+    /// The same folder, run under another name if one is given.
+    pub(crate) fn named(mut self, name: &NameArgs) -> Self {
+        if let Some(name) = &name.name {
+            self.name.clone_from(name);
+        }
+        self
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -124,9 +134,11 @@ impl Expected {
     /// What `ingest` will register for the table it lands.
     pub(crate) fn new(inner: Option<Arc<dyn Registry>>, ingest: Option<&Ingest>) -> Self {
         let mut expected = BTreeMap::new();
-        if let Some(ingest) = ingest {
-            let table = landed_schema(ingest);
-            let topic = format!("{}{}", ingest.publish.topic_prefix, ingest.land.table);
+        if let Some(ingest) = ingest
+            && let Some(feed) = &ingest.feed
+        {
+            let table = landed_schema(&feed.land);
+            let topic = format!("{}{}", ingest.publish.topic_prefix, feed.land.table);
             expected.insert(format!("{topic}-value"), value_schema(&table, &topic));
             expected.insert(format!("{topic}-key"), key_schema(&table, &topic));
         }
@@ -163,8 +175,7 @@ impl Registry for Expected {
 }
 
 /// The landed table as its capture is going to see it.
-fn landed_schema(ingest: &Ingest) -> TableSchema {
-    let land = &ingest.land;
+fn landed_schema(land: &Land) -> TableSchema {
     let mut columns: Vec<Column> = land
         .columns
         .iter()

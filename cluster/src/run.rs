@@ -43,7 +43,7 @@ struct River {
 
 /// Runs a pipeline until it is stopped or `--until` is reached.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let folder = Folder::open(&args.pipeline)?;
+    let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
     logging::start(&args.log, "warn", &folder.name, 0)?;
     exit::exit_on_panic();
@@ -51,9 +51,10 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let api = Api::choose(&pipeline, &args.fetch)?;
     introduce(&folder.name, &connections, &api);
     let river = River {
-        until: args
-            .until
-            .map(|records| until(records, &pipeline, &connections)),
+        until: match args.until {
+            Some(records) => Some(until(records, &pipeline, &connections)?),
+            None => None,
+        },
         name: folder.name,
         connections,
         stop: exit::stop_on_signal()?,
@@ -124,15 +125,19 @@ fn introduce(name: &str, connections: &Connections, api: &Api) {
     output::line(&api.said);
 }
 
-fn until(records: u64, pipeline: &Pipeline, connections: &Connections) -> Until {
-    let land = pipeline.land.clone();
+fn until(records: u64, pipeline: &Pipeline, connections: &Connections) -> anyhow::Result<Until> {
+    let Some(feed) = &pipeline.feed else {
+        let why = "--until counts the records that land, and this pipeline fetches none";
+        return Err(exit::Usage(why.to_owned()).into());
+    };
+    let land = feed.land.clone();
     let topic = format!("{}{}", pipeline.publish.topic_prefix, land.table);
-    Until {
+    Ok(Until {
         records,
         database: connections.database.clone(),
         land,
         topic,
-    }
+    })
 }
 
 fn stage(

@@ -351,3 +351,32 @@ fn log_lines_name_job_and_process_and_can_be_json() {
     call.run(&["dataflow", "my-job", "--log", "info=="])
         .expect(2, &["log level `info==`"]);
 }
+
+#[test]
+fn a_pipeline_may_only_capture_and_says_what_needs_an_api() {
+    let call = Call::new();
+    call.write("p/ingest.toml", "[capture]\ntables = ['orders']\n");
+    call.write("p/views.sql", JSON_VIEWS);
+    call.run(&["check", "p"])
+        .expect(0, &["ok: ", "captured: orders"]);
+    call.run(&["run", "p", "--until", "5"])
+        .expect(2, &["--until", "fetches none"]);
+    call.run(&["run", "p", "--api", "http://127.0.0.1:1/"])
+        .expect(2, &["--api", "fetches nothing"]);
+    call.write("p/ingest.toml", "[publish]\npartitions = 1\n");
+    call.run(&["check", "p"])
+        .expect(1, &["ingest.toml:1: ", "[capture] with `tables`"]);
+}
+
+#[test]
+fn a_name_is_fit_for_a_slot() {
+    let call = Call::new();
+    call.write("p/views.sql", JSON_VIEWS);
+    for name in ["", "Users", "a-b", &"x".repeat(55)] {
+        for command in ["run", "ingest", "dataflow"] {
+            let flag = format!("--name={name}");
+            call.run(&[command, "p", &flag])
+                .expect(2, &["lower-case letters, digits and `_`"]);
+        }
+    }
+}

@@ -22,20 +22,75 @@ pub const FILE: &str = "ingest.toml";
 
 /// A validated `ingest.toml`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "PipelineText")]
 pub struct Pipeline {
+    /// The API that is fetched; none when the pipeline only captures tables that others write.
+    pub feed: Option<Feed>,
+    /// What is captured besides the landed table.
+    pub capture: Capture,
+    /// How changes are published.
+    pub publish: Publish,
+}
+
+/// `[schedule]`, `[fetch]` and `[land]`, which make sense together alone.
+#[derive(Debug, Clone)]
+pub struct Feed {
     /// When pages are due, and which.
     pub schedule: Schedule,
     /// What to ask the API for.
     pub fetch: Fetch,
     /// Where records land.
     pub land: Land,
-    /// What is captured besides the landed table.
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PipelineText {
+    schedule: Option<Schedule>,
+    fetch: Option<Fetch>,
+    land: Option<Land>,
     #[serde(default)]
-    pub capture: Capture,
-    /// How changes are published.
+    capture: Capture,
     #[serde(default)]
-    pub publish: Publish,
+    publish: Publish,
+}
+
+impl TryFrom<PipelineText> for Pipeline {
+    type Error = String;
+
+    fn try_from(text: PipelineText) -> std::result::Result<Self, String> {
+        let given = [
+            ("[schedule]", text.schedule.is_some()),
+            ("[fetch]", text.fetch.is_some()),
+            ("[land]", text.land.is_some()),
+        ];
+        let feed = match (text.schedule, text.fetch, text.land) {
+            (Some(schedule), Some(fetch), Some(land)) => Some(Feed {
+                schedule,
+                fetch,
+                land,
+            }),
+            (None, None, None) if text.capture.tables.is_empty() => {
+                let right = "[schedule], [fetch] and [land] to fetch an API, or [capture] with \
+                             `tables` to capture tables that are there";
+                return Err(format!("nothing to do: give {right}"));
+            }
+            (None, None, None) => None,
+            _ => {
+                let missing = given.iter().filter(|(_, given)| !given);
+                let missing: Vec<&str> = missing.map(|(name, _)| *name).collect();
+                return Err(format!(
+                    "{} missing: [schedule], [fetch] and [land] go together",
+                    missing.join(" and ")
+                ));
+            }
+        };
+        Ok(Pipeline {
+            feed,
+            capture: text.capture,
+            publish: text.publish,
+        })
+    }
 }
 
 /// `[schedule]`: each due tick makes the next page's run.
@@ -301,7 +356,8 @@ impl Pipeline {
 
     /// The tables to capture: the landed one first.
     pub fn tables(&self) -> Vec<String> {
-        let mut tables = vec![self.land.table.clone()];
+        let landed = self.feed.iter().map(|feed| feed.land.table.clone());
+        let mut tables: Vec<String> = landed.collect();
         for table in &self.capture.tables {
             if !tables.contains(table) {
                 tables.push(table.clone());
@@ -419,9 +475,34 @@ mod tests {
     #[test]
     fn the_example_is_valid_and_keeps_every_field() {
         let pipeline = Pipeline::parse(&good(), "ingest.toml").unwrap();
-        assert_eq!(pipeline.land.columns.len(), 34);
         assert_eq!(pipeline.tables(), ["users"]);
-        assert!(matches!(pipeline.schedule.tick, Tick::Every(_)));
+        let feed = pipeline.feed.unwrap();
+        assert_eq!(feed.land.columns.len(), 34);
+        assert!(matches!(feed.schedule.tick, Tick::Every(_)));
+    }
+
+    #[test]
+    fn a_pipeline_fetches_or_captures_or_both() {
+        let parse = |text: &str| Pipeline::parse(text, "ingest.toml");
+        let captures = parse("[capture]\ntables = ['a', 'b']\n").unwrap();
+        assert!(captures.feed.is_none());
+        assert_eq!(captures.tables(), ["a", "b"]);
+        let both = format!("{}\n[capture]\ntables = ['b', 'users']\n", good());
+        assert_eq!(parse(&both).unwrap().tables(), ["users", "b"]);
+        for nothing in [
+            "",
+            "[capture]\ntables = []\n",
+            "[publish]\npartitions = 2\n",
+        ] {
+            let message = parse(nothing).unwrap_err().to_string();
+            assert!(message.contains("or [capture] with `tables`"), "{message}");
+        }
+        let message = parse("[schedule]\nevery = '1s'\n[capture]\ntables = ['a']\n");
+        let message = message.unwrap_err().to_string();
+        assert!(
+            message.contains("[fetch] and [land] missing: "),
+            "{message}"
+        );
     }
 
     #[test]

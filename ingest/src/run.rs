@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::config::{Pipeline, check_url};
+use crate::config::{Feed, Pipeline, check_url};
 use crate::fetch::{Backoff, Client, Failure, Page};
 use crate::land::Landing;
 use crate::publish::StreamOptions;
@@ -51,8 +51,8 @@ pub struct Options {
     pub resnapshot: bool,
 }
 
-/// Runs all of ingest until `stop` is set. When fetching is done the capture goes on; an error of
-/// either ends both.
+/// Runs all of ingest until `stop` is set. When fetching is done, or there is nothing to fetch, the
+/// capture goes on; an error of either ends both.
 pub fn run(options: Options, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<()> {
     std::thread::scope(|scope| {
         let fetching = std::thread::Builder::new()
@@ -71,9 +71,11 @@ pub fn run(options: Options, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result
 /// Captures and publishes until `stop` is set.
 fn publish(options: &Options, stats: &Arc<Stats>, stop: &Arc<AtomicBool>) -> Result<()> {
     // Opening the landing makes its table: only a table that is there can be captured.
-    while_away(stop, |_| {
-        land::open(&options.database, &options.pipeline.land).map(drop)
-    })?;
+    if let Some(feed) = &options.pipeline.feed {
+        while_away(stop, |_| {
+            land::open(&options.database, &feed.land).map(drop)
+        })?;
+    }
     let streaming = StreamOptions {
         database: options.database.clone(),
         tables: options.pipeline.tables(),
@@ -96,9 +98,12 @@ fn stopping(stop: &AtomicBool, result: Result<()>) -> Result<()> {
 }
 
 /// Fetches as [`Options::pipeline`] says, until the range is done, [`Options::until`] is reached,
-/// or `stop` is set.
+/// or `stop` is set; at once done when the pipeline has nothing to fetch.
 pub fn fetch(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<()> {
-    let mut asked = options.pipeline.fetch.clone();
+    let Some(feed) = &options.pipeline.feed else {
+        return Ok(());
+    };
+    let mut asked = feed.fetch.clone();
     if let Some(api) = &options.api {
         check_url(api).map_err(|why| Error::new(Kind::Data, why))?;
         asked.url.clone_from(api);
@@ -106,7 +111,7 @@ pub fn fetch(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<()> 
     let client = Client::new(&asked)?;
     let lease = asked.timeout.saturating_add(LANDING_ALLOWANCE);
     while_away(stop, |away| {
-        let mut fetching = Fetching::open(options, &client, lease, stats, stop)?;
+        let mut fetching = Fetching::open(options, feed, &client, lease, stats, stop)?;
         *away = 0;
         fetching.until_done()
     })
@@ -145,17 +150,17 @@ struct Fetching<'a> {
 impl<'a> Fetching<'a> {
     fn open(
         options: &Options,
+        feed: &Feed,
         client: &'a Client,
         lease: Duration,
         stats: &'a Stats,
         stop: &'a AtomicBool,
     ) -> Result<Self> {
-        let Pipeline {
+        let Feed {
             schedule: when,
             fetch,
             land,
-            ..
-        } = &options.pipeline;
+        } = feed;
         Ok(Self {
             client,
             ledger: schedule::open(&options.database, &options.name, when, lease)?,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tidemill_ingest::Kind;
-use tidemill_ingest::config::Pipeline;
+use tidemill_ingest::config::{Feed, Pipeline};
 use tidemill_ingest::fetch::Client;
 use tidemill_ingest::randomuser::{self, Fault, Request, Server, Source};
 use tidemill_ingest::run::{self, Options};
@@ -106,9 +106,10 @@ impl Place {
         let text = format!("{text}page_parameter=\"page\"\n[land]\ntable=\"t\"\nkey=\"k\"\n");
         let column = "columns=[{name=\"k\",path=\"k\",type=\"int\"}]";
         let other = Pipeline::parse(&format!("{text}{column}"), "test").unwrap();
-        pipeline.schedule = other.schedule;
-        pipeline.fetch.backoff = Duration::from_millis(20);
-        pipeline.fetch.backoff_max = Duration::from_millis(200);
+        let feed = pipeline.feed.as_mut().unwrap();
+        feed.schedule = other.feed.unwrap().schedule;
+        feed.fetch.backoff = Duration::from_millis(20);
+        feed.fetch.backoff_max = Duration::from_millis(200);
         Options {
             pipeline,
             name: name.to_owned(),
@@ -160,12 +161,16 @@ fn fetched(options: &Options) -> Stats {
     stats
 }
 
+fn feed(options: &Options) -> &Feed {
+    options.pipeline.feed.as_ref().unwrap()
+}
+
 fn count(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
 fn ledger(options: &Options, lease: Duration) -> Box<dyn Ledger> {
-    let schedule = &options.pipeline.schedule;
+    let schedule = &feed(options).schedule;
     schedule::open(&options.database, &options.name, schedule, lease).unwrap()
 }
 
@@ -192,7 +197,7 @@ fn recorded_pages_land_field_by_field_and_change_nothing_again() {
         let stats = fetched(&options);
         assert_eq!((count(&stats.fetched), count(&stats.landed)), (2000, 2000));
         assert_eq!(count(&stats.dead_letters), 0);
-        let columns = &options.pipeline.land.columns;
+        let columns = &feed(&options).land.columns;
         let mut names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
         names.push("document".into());
         let rows = place.rows(&names, "users");
@@ -282,10 +287,10 @@ fn every_broken_answer_is_asked_for_again_and_all_pages_land() {
             });
             let mut options = place.options(&server, 3, &format!("fault{number}"));
             let patience = Duration::from_millis(if *fault == Fault::Hang { 300 } else { 20_000 });
-            options.pipeline.fetch.timeout = patience;
+            options.pipeline.feed.as_mut().unwrap().fetch.timeout = patience;
             let client = Client::new(&tidemill_ingest::config::Fetch {
                 url: server.url(),
-                ..options.pipeline.fetch.clone()
+                ..feed(&options).fetch.clone()
             });
             let failure = client.unwrap().page(1).unwrap_err();
             assert_eq!(failure.error.kind(), Kind::Retry);
@@ -374,7 +379,7 @@ fn a_row_that_the_database_refuses_does_not_stop_its_page() {
     on_each("constraint", |place| {
         let server = serve(Source::Recorded(recorded()), |_| None);
         let options = place.options(&server, 1, "constraint");
-        drop(tidemill_ingest::land::open(&options.database, &options.pipeline.land).unwrap());
+        drop(tidemill_ingest::land::open(&options.database, &feed(&options).land).unwrap());
         // A rule of the database's owner that ingest knows nothing of.
         place.execute("CREATE UNIQUE INDEX one_a_country ON users (country)");
         let stats = fetched(&options);
@@ -402,7 +407,7 @@ fn two_processes_fetch_every_page_exactly_once() {
             None
         });
         let mut options = place.options(&server, 60, "two");
-        options.pipeline.fetch.page_size = 10;
+        options.pipeline.feed.as_mut().unwrap().fetch.page_size = 10;
         let landed: Vec<u64> = std::thread::scope(|scope| {
             let one = scope.spawn(|| count(&fetched(&options).landed));
             let two = scope.spawn(|| count(&fetched(&options).landed));
@@ -423,7 +428,7 @@ fn a_crash_between_fetch_and_land_loses_nothing_and_the_lost_claim_does_not_land
         let options = place.options(&server, 3, "crash");
         let asked = tidemill_ingest::config::Fetch {
             url: server.url(),
-            ..options.pipeline.fetch.clone()
+            ..feed(&options).fetch.clone()
         };
         let old = claimed(&mut *ledger(&options, Duration::from_millis(1)));
         let page = Client::new(&asked).unwrap().page(old.page).unwrap();
@@ -431,7 +436,7 @@ fn a_crash_between_fetch_and_land_loses_nothing_and_the_lost_claim_does_not_land
         let mut second = ledger(&options, LEASE);
         let new = claimed(&mut *second);
         assert_eq!((new.page, new.attempts), (old.page, 2));
-        let land = &options.pipeline.land;
+        let land = &feed(&options).land;
         let mut landing = tidemill_ingest::land::open(&options.database, land).unwrap();
         let error = landing.land(&old, &page, None).unwrap_err();
         assert_eq!(error.kind(), Kind::Fence);
@@ -474,10 +479,10 @@ fn a_changed_record_updates_its_row() {
         let claim = claimed(&mut *ledger(&options, LEASE));
         let asked = tidemill_ingest::config::Fetch {
             url: server.url(),
-            ..options.pipeline.fetch.clone()
+            ..feed(&options).fetch.clone()
         };
         let page = Client::new(&asked).unwrap().page(1).unwrap();
-        let land = &options.pipeline.land;
+        let land = &feed(&options).land;
         let mut landing = tidemill_ingest::land::open(&options.database, land).unwrap();
         let landed = landing.land(&claim, &page, None).unwrap();
         assert!(changed > 0);
@@ -516,7 +521,7 @@ fn a_table_with_other_columns_is_refused_by_name() {
     on_each("columns", |place| {
         let server = serve(Source::Made, |_| None);
         let options = place.options(&server, 1, "columns");
-        let land = &options.pipeline.land;
+        let land = &feed(&options).land;
         let refused = |sql: &str| {
             place.execute(sql);
             let error = tidemill_ingest::land::open(&options.database, land)

@@ -174,6 +174,8 @@ mod tests {
         let text = include_str!("../../../examples/users/ingest.toml");
         crate::config::Pipeline::parse(text, "ingest.toml")
             .unwrap()
+            .feed
+            .unwrap()
             .land
     }
 
