@@ -7,8 +7,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
-use arrow::compute::{and_kleene, cast};
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use timely::dataflow::channels::pact::Pipeline;
@@ -74,19 +74,14 @@ impl Stage {
     }
 
     fn apply(&self, chunk: &Chunk) -> Result<Chunk> {
-        let mut kept: Option<BooleanArray> = None;
+        // One after the other, so that a later filter sees only rows that passed the ones before:
+        // `x <> 0 AND 10 / x > 1` refuses no row.
+        let mut filtered = chunk.clone();
         for filter in &self.filters {
-            let keep = evaluate(filter, &chunk.batch)?;
+            let keep = evaluate(filter, &filtered.batch)?;
             let keep = keep.as_boolean_opt().ok_or_else(|| not_boolean(filter))?;
-            kept = Some(match kept {
-                None => keep.clone(),
-                Some(before) => and_kleene(&before, keep).map_err(crate::row::bug)?,
-            });
+            filtered = filtered.filter(keep)?;
         }
-        let filtered = match kept {
-            None => chunk.clone(),
-            Some(keep) => chunk.filter(&keep)?,
-        };
         let columns = columns(&self.outputs, &self.schema, &filtered.batch)?;
         let batch = batch(&self.schema, columns, filtered.diffs.len())?;
         Ok(Chunk {

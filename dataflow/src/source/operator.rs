@@ -79,6 +79,11 @@ where
                         if let Some(partitions) = &mut partitions {
                             partitions.on_arrival(Arc::new(woken));
                         }
+                        // What the plan itself adds at the least epoch (the one row of an
+                        // aggregate without keys) is complete before any record is.
+                        if let Some(cap) = &mut cap {
+                            cap.downgrade(&1);
+                        }
                         let replay = start.bindings.iter().cloned().collect();
                         running = partitions.map(|partitions| Running { partitions, replay });
                     }
