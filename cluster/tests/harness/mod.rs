@@ -22,16 +22,16 @@ use tidemill_dataflow::sink::{self, Sink, Table};
 use tidemill_log::log::{self, OwnedRecord, Record};
 
 /// How long something may take that needs no more than being done.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// More rows than any view here has.
 const ROWS_MAX: usize = 1_000_000;
 /// Where the binary puts aside what it cannot use.
-pub const DEAD_LETTERS: &str = "tidemill_dead_letters";
+pub(crate) const DEAD_LETTERS: &str = "tidemill_dead_letters";
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
 /// A name that no other test and no other run has.
-pub fn unique(what: &str) -> String {
+pub(crate) fn unique(what: &str) -> String {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let since = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() % 1_000_000;
     format!("{what}_{}_{since}_{number}", std::process::id())
@@ -39,7 +39,7 @@ pub fn unique(what: &str) -> String {
 
 /// Asks again and again until there is an answer.
 #[track_caller]
-pub fn until<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + patience;
     loop {
         if let Some(answer) = ask() {
@@ -51,13 +51,13 @@ pub fn until<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Option<
 }
 
 /// A port that nobody listens on.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
 /// Seeds a test and says so.
-pub fn seed(test: &str) -> u64 {
+pub(crate) fn seed(test: &str) -> u64 {
     let given = std::env::var("TIDEMILL_TEST_SEED").ok();
     let seed = given.map_or_else(rand::random, |seed| seed.parse().unwrap());
     eprintln!("{test}: TIDEMILL_TEST_SEED={seed}");
@@ -65,20 +65,20 @@ pub fn seed(test: &str) -> u64 {
 }
 
 /// A pipeline's folder, and the engines that it runs on.
-pub struct Place {
-    pub name: String,
+pub(crate) struct Place {
+    pub(crate) name: String,
     folder: TempDir,
-    pub database: String,
-    pub log: String,
-    pub registry: String,
-    pub sink: String,
+    pub(crate) database: String,
+    pub(crate) log: String,
+    pub(crate) registry: String,
+    pub(crate) sink: String,
     flags: Vec<String>,
     reading: OnceLock<Arc<dyn Sink>>,
 }
 
 impl Place {
     /// Everything in one file.
-    pub fn embedded(name: &str) -> Self {
+    pub(crate) fn embedded(name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("river.sqlite").display().to_string();
         let url = format!("sqlite://{file}");
@@ -95,7 +95,7 @@ impl Place {
     }
 
     /// The real services, if the environment names them all.
-    pub fn services(name: &str) -> Option<Self> {
+    pub(crate) fn services(name: &str) -> Option<Self> {
         let mut urls = Vec::new();
         for service in ["POSTGRES", "KAFKA", "REGISTRY", "CASSANDRA"] {
             let variable = format!("TIDEMILL_TEST_{service}");
@@ -110,7 +110,7 @@ impl Place {
     }
 
     /// These services.
-    pub fn on(
+    pub(crate) fn on(
         name: &str,
         postgres: String,
         kafka: String,
@@ -142,26 +142,26 @@ impl Place {
     }
 
     /// Embedded, and on the real services if there are any.
-    pub fn all(name: &str) -> Vec<Self> {
+    pub(crate) fn all(name: &str) -> Vec<Self> {
         let mut all = vec![Self::embedded(name)];
         all.extend(Self::services(name));
         all
     }
 
     /// The folder that processes run in.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// Writes a file of the pipeline.
-    pub fn write(&self, file: &str, text: &str) {
+    pub(crate) fn write(&self, file: &str, text: &str) {
         let path = self.folder().join(&self.name).join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
 
     /// Starts `tidemill COMMAND` on the pipeline.
-    pub fn start(&self, command: &str, more: &[&str]) -> Process {
+    pub(crate) fn start(&self, command: &str, more: &[&str]) -> Process {
         let mut args = vec![command, &self.name];
         args.extend(self.flags.iter().map(String::as_str));
         args.extend(more);
@@ -171,26 +171,26 @@ impl Place {
     }
 
     /// Appends records to the log.
-    pub fn append(&self, records: &[Record]) {
+    pub(crate) fn append(&self, records: &[Record]) {
         let mut producer = log::open(&self.log).unwrap().producer().unwrap();
         producer.append(records).unwrap();
     }
 
     /// Creates a topic.
-    pub fn topic(&self, topic: &str, partitions: u32) {
+    pub(crate) fn topic(&self, topic: &str, partitions: u32) {
         let log = log::open(&self.log).unwrap();
         log.create_topic(topic, partitions).unwrap();
     }
 
     /// The records of a topic's partition from an offset on; none while there is no topic.
-    pub fn records(&self, topic: &str) -> Vec<OwnedRecord> {
+    pub(crate) fn records(&self, topic: &str) -> Vec<OwnedRecord> {
         let log = log::open(&self.log).unwrap();
         log.tail(topic, 100_000).unwrap_or_default()
     }
 
     /// The dead letters of records of this place's topics, and of rows (they name no topic) that
     /// hold `marker`.
-    pub fn dead_letters(&self, marker: &str) -> Vec<serde_json::Value> {
+    pub(crate) fn dead_letters(&self, marker: &str) -> Vec<serde_json::Value> {
         let letters = self.records(DEAD_LETTERS).into_iter().filter_map(|record| {
             let text = String::from_utf8(record.value?).ok()?;
             text.contains(marker)
@@ -200,7 +200,7 @@ impl Place {
     }
 
     /// A view's rows as text; empty while there is no table.
-    pub fn view(&self, view: &View) -> BTreeSet<Vec<String>> {
+    pub(crate) fn view(&self, view: &View) -> BTreeSet<Vec<String>> {
         let fields = view.columns.iter();
         let fields = fields.map(|(name, kind)| Field::new(*name, kind.clone(), true));
         let table = Table {
@@ -223,7 +223,7 @@ impl Place {
 
     /// Waits until a view holds exactly these rows.
     #[track_caller]
-    pub fn expect(&self, view: &View, rows: &BTreeSet<Vec<String>>) {
+    pub(crate) fn expect(&self, view: &View, rows: &BTreeSet<Vec<String>>) {
         let mut found = BTreeSet::new();
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -246,27 +246,27 @@ impl Place {
 }
 
 /// A view to be read: its name and its columns, the key first.
-pub struct View {
-    pub name: String,
-    pub columns: Vec<(&'static str, DataType)>,
+pub(crate) struct View {
+    pub(crate) name: String,
+    pub(crate) columns: Vec<(&'static str, DataType)>,
 }
 
 impl View {
-    pub fn new(name: &str, columns: &[(&'static str, DataType)]) -> Self {
+    pub(crate) fn new(name: &str, columns: &[(&'static str, DataType)]) -> Self {
         let (name, columns) = (name.to_owned(), columns.to_vec());
         Self { name, columns }
     }
 }
 
 /// A running process of the binary (or of anything); killed when dropped.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     said: PathBuf,
 }
 
 impl Process {
     /// Starts a command that has its program and arguments; its output goes to a file in `folder`.
-    pub fn start(mut command: Command, folder: &Path) -> Self {
+    pub(crate) fn start(mut command: Command, folder: &Path) -> Self {
         for (name, _) in std::env::vars() {
             if name.starts_with("TIDEMILL_") || name == "RUST_LOG" {
                 command.env_remove(name);
@@ -276,7 +276,7 @@ impl Process {
     }
 
     /// The same, with the environment as it is.
-    pub fn start_in(mut command: Command, folder: &Path) -> Self {
+    pub(crate) fn start_in(mut command: Command, folder: &Path) -> Self {
         let said = folder.join(unique("said"));
         let out = std::fs::File::create(&said).unwrap();
         command.stdin(Stdio::null());
@@ -286,13 +286,13 @@ impl Process {
     }
 
     /// Everything printed so far.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.said).unwrap()).into_owned()
     }
 
     /// Waits until it has said this.
     #[track_caller]
-    pub fn says(&mut self, part: &str) {
+    pub(crate) fn says(&mut self, part: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.said().contains(part) {
             let ended = self.child.try_wait().unwrap();
@@ -309,20 +309,20 @@ impl Process {
     }
 
     /// Kills it as a crash does.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Fails with its words if it has ended.
     #[track_caller]
-    pub fn runs(&mut self) {
+    pub(crate) fn runs(&mut self) {
         let ended = self.child.try_wait().unwrap();
         assert!(ended.is_none(), "ended with {ended:?}:\n{}", self.said());
     }
 
     /// Sends a signal, by its name without SIG.
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("kill")
             .args([format!("-{signal}"), self.child.id().to_string()])
             .status();
@@ -331,7 +331,7 @@ impl Process {
 
     /// Waits for its end and checks the exit code.
     #[track_caller]
-    pub fn ends(&mut self, code: i32, patience: Duration) -> String {
+    pub(crate) fn ends(&mut self, code: i32, patience: Duration) -> String {
         let deadline = Instant::now() + patience;
         let ended: ExitStatus = loop {
             if let Some(ended) = self.child.try_wait().unwrap() {
@@ -350,7 +350,7 @@ impl Process {
 
     /// Asks it to stop and waits until it did, cleanly.
     #[track_caller]
-    pub fn stop(&mut self, signal: &str) -> String {
+    pub(crate) fn stop(&mut self, signal: &str) -> String {
         self.signal(signal);
         self.ends(0, PATIENCE)
     }

@@ -259,7 +259,7 @@ fn killed_ingest_and_dataflow_go_on_on_the_services() {
         0 => place.start("ingest", &[]),
         _ => place.start("dataflow", &["-w", "2"]),
     };
-    let mut processes = [start(0), start(1)];
+    let mut processes = vec![start(0), start(1)];
     for _ in 0..KILLS {
         live(
             &mut database,
@@ -269,8 +269,8 @@ fn killed_ingest_and_dataflow_go_on_on_the_services() {
             &mut processes,
         );
         let which = random.random_range(0..2);
-        let killed = std::mem::replace(&mut processes[which], start(which));
-        killed.kill();
+        processes.remove(which).kill();
+        processes.insert(which, start(which));
     }
     until("users are fetched", PATIENCE, || {
         database.change(&table, &mut random);
