@@ -194,9 +194,11 @@ fn right(place: &Place, database: &mut Database, table: &str) {
     let registry = tidemill_log::registry::open(&place.registry).unwrap();
     let mut decoder = Decoder::new(table, registry);
     let records = place.records(table);
-    let positions = records
-        .iter()
-        .filter_map(|record| decoder.position_of(record).unwrap());
+    // By partition: a truncate, as before a new snapshot, goes to each.
+    let positions = records.iter().filter_map(|record| {
+        let position = decoder.position_of(record).unwrap();
+        position.map(|position| (record.partition, position))
+    });
     let mut positions: Vec<_> = positions.collect();
     let all = positions.len();
     positions.sort_unstable();
