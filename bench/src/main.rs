@@ -1,2 +1,98 @@
-//! Placeholder.
-fn main() {}
+//! The benchmarks: Tidemill beside a baseline in the same run. `bench/run` starts what they need.
+
+mod aggregate;
+mod baseline;
+mod child;
+mod clean_build;
+mod freshness;
+mod load;
+mod report;
+mod round_trip;
+mod services;
+mod topic;
+mod users;
+mod view;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::report::Report;
+use crate::topic::Format;
+
+/// Tidemill beside a baseline in the same run; see bench/README.md
+#[derive(Debug, Parser)]
+#[command(name = "tidemill-bench", args_conflicts_with_subcommands = true)]
+struct Cli {
+    /// What to measure [default: json avro freshness]
+    #[arg(value_enum)]
+    names: Vec<Name>,
+    /// The binary to measure
+    #[arg(long, default_value = "target/release/tidemill")]
+    tidemill: PathBuf,
+    /// A folder for what runs leave behind while they run
+    #[arg(long, default_value = "target/bench")]
+    work: PathBuf,
+    /// The file that each result is appended to
+    #[arg(long, default_value = "bench/results.jsonl")]
+    results: PathBuf,
+    #[command(flatten)]
+    services: services::Services,
+    #[command(flatten)]
+    aggregate: aggregate::AggregateArgs,
+    #[command(flatten)]
+    freshness: freshness::FreshnessArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// Flat JSON users counted by country, beside a hand-written loop
+    Json,
+    /// The same users as Avro, beside a loop that only polls
+    Avro,
+    /// From commit in PostgreSQL to readable in Cassandra
+    Freshness,
+    /// A clean release build; let nothing else run
+    Build,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One run of a baseline, in a process of its own
+    #[command(hide = true)]
+    Baseline(baseline::BaselineArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    if let Some(Command::Baseline(args)) = &cli.command {
+        return baseline::run(args);
+    }
+    let (defaults, named) = ([Name::Json, Name::Avro, Name::Freshness], &cli.names);
+    let names = if named.is_empty() {
+        &defaults[..]
+    } else {
+        named
+    };
+    std::fs::create_dir_all(&cli.work).with_context(|| format!("{}", cli.work.display()))?;
+    for name in names {
+        let report = measure(*name, &cli).with_context(|| format!("benchmark {name:?}"))?;
+        report.print();
+        report.append(&cli.results)?;
+    }
+    Ok(())
+}
+
+fn measure(name: Name, cli: &Cli) -> anyhow::Result<Report> {
+    let (services, tidemill, work) = (&cli.services, &cli.tidemill, &cli.work);
+    match name {
+        Name::Json => aggregate::run(&cli.aggregate, services, tidemill, work, Format::Json),
+        Name::Avro => aggregate::run(&cli.aggregate, services, tidemill, work, Format::Avro),
+        Name::Freshness => freshness::run(&cli.freshness, services, tidemill, work),
+        Name::Build => clean_build::run(work),
+    }
+}

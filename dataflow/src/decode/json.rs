@@ -3,21 +3,21 @@
 //! In: one JSON object a record (or Debezium's envelope, with or without `schema`/`payload`
 //! around it). Out: rows of the source's columns.
 //!
-//! 1. Fields that no column uses are skipped without being built; used ones are kept as slices of
-//!    the record until the whole record has been read. So the last of duplicate keys wins, and a
-//!    record that turns out broken at its end leaves no row.
+//! 1. Fields that no column uses are passed over without being built; used ones are kept as slices
+//!    of the record until the whole record has been read. So the last of duplicate keys wins, and
+//!    a record that turns out broken at its end leaves no row.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use arrow::array::timezone::Tz;
 use arrow::datatypes::DataType;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use arrow::record_batch::RecordBatch;
+use serde::de::IgnoredAny;
 use smallvec::SmallVec;
 
 use super::columns::{Cell, Cells, Columns};
-use super::{Decoded, Decoder, Effect, Refused, text};
+use super::scan::{Scan, Written};
+use super::{Decoder, Effect, Refused, text};
 use crate::plan::ir::{Envelope, Source};
 use crate::{Error, Kind, Result};
 
@@ -35,7 +35,7 @@ struct Field {
 }
 
 /// The raw text of each column's value, where the record has one.
-type Raws<'de> = SmallVec<[Option<&'de str>; 8]>;
+type Raws<'a> = SmallVec<[Option<&'a [u8]>; 8]>;
 
 impl Json {
     pub(super) fn new(source: &Source) -> Result<Self> {
@@ -56,16 +56,12 @@ impl Json {
     fn append(&mut self, raws: &Raws<'_>) -> std::result::Result<Effect, Refused> {
         let mut cells = Cells::new();
         for (field, raw) in self.fields.iter().zip(raws) {
-            cells.push(match *raw {
+            let raw = raw.map(std::str::from_utf8).transpose();
+            let raw = raw.map_err(|_| refused(field, "bytes that are not UTF-8"))?;
+            cells.push(match raw {
                 None | Some("null") => Cell::Null,
-                Some(raw) => cell(raw, &field.kind, &self.utc).ok_or_else(|| {
-                    Refused(format!(
-                        "field `{}`: found {}, expected {}",
-                        field.name,
-                        text::excerpt(raw),
-                        text::expected(&field.kind)
-                    ))
-                })?,
+                Some(raw) => cell(raw, &field.kind, &self.utc)
+                    .ok_or_else(|| refused(field, &text::excerpt(raw)))?,
             });
         }
         self.columns.append(&cells)?;
@@ -74,25 +70,26 @@ impl Json {
 
     fn change(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
         let mut change = Change::default();
-        parse(
-            value,
-            EnvelopeSeed {
-                fields: &self.fields,
-                change: &mut change,
-            },
-        )?;
+        let mut scan = Scan::new(value);
+        let read = envelope(&self.fields, &mut scan, &mut change, true);
+        if read.is_none() || !scan.is_done() {
+            return Err(broken(value));
+        }
         match change.op {
-            Some("\"c\"" | "\"u\"" | "\"r\"") => match change.after {
+            Some(b"\"c\"" | b"\"u\"" | b"\"r\"") => match change.after {
                 Some(raws) => self.append(&raws),
                 None => Err(Refused(
                     "field `after`: found nothing, expected the row's object".into(),
                 )),
             },
-            Some("\"d\"") => Ok(Effect::Gone),
-            Some("\"t\"") => Ok(Effect::Truncated),
+            Some(b"\"d\"") => Ok(Effect::Gone),
+            Some(b"\"t\"") => Ok(Effect::Truncated),
             other => Err(Refused(format!(
                 "field `op`: found {}, expected \"c\", \"u\", \"r\", \"d\" or \"t\"",
-                other.map_or_else(|| "nothing".into(), text::excerpt)
+                other.map_or_else(
+                    || "nothing".into(),
+                    |op| text::excerpt(&String::from_utf8_lossy(op))
+                )
             ))),
         }
     }
@@ -103,7 +100,9 @@ impl Decoder for Json {
         if self.debezium {
             return self.change(value);
         }
-        match parse(value, RowSeed(&self.fields))? {
+        let mut scan = Scan::new(value);
+        let raws = row(&self.fields, &mut scan).filter(|_| scan.is_done());
+        match raws.ok_or_else(|| broken(value))? {
             Some(raws) => self.append(&raws),
             None => Err(Refused("found null, expected a JSON object".into())),
         }
@@ -113,22 +112,25 @@ impl Decoder for Json {
         self.columns.rows()
     }
 
-    fn finish(&mut self) -> Result<Decoded> {
-        Ok(Decoded {
-            batch: self.columns.finish()?,
-            refused: Vec::new(),
-        })
+    fn finish(&mut self) -> Result<RecordBatch> {
+        self.columns.finish()
     }
 }
 
-fn parse<'de, S: DeserializeSeed<'de>>(
-    value: &'de [u8],
-    seed: S,
-) -> std::result::Result<S::Value, Refused> {
-    let mut json = serde_json::Deserializer::from_slice(value);
-    seed.deserialize(&mut json)
-        .and_then(|parsed| json.end().map(|()| parsed))
-        .map_err(|error| Refused(format!("not a JSON object as expected: {error}")))
+fn refused(field: &Field, found: &str) -> Refused {
+    let (name, expected) = (&field.name, text::expected(&field.kind));
+    Refused(format!(
+        "field `{name}`: found {found}, expected {expected}"
+    ))
+}
+
+/// Why a record is no JSON object: found out only once it is known not to be one.
+fn broken(value: &[u8]) -> Refused {
+    let why = match serde_json::from_slice::<IgnoredAny>(value) {
+        Err(error) => error.to_string(),
+        Ok(_) => "another value stands in its place, or is nested too deep".into(),
+    };
+    Refused(format!("not a JSON object as expected: {why}"))
 }
 
 /// A value's cell, none when the column does not take it. `raw` is valid JSON and not null.
@@ -183,121 +185,64 @@ fn string(raw: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Borrowed(inner))
 }
 
-/// Reads a row's object; none when there is null in its place.
-struct RowSeed<'f>(&'f [Field]);
-
-impl<'de> DeserializeSeed<'de> for RowSeed<'_> {
-    type Value = Option<Raws<'de>>;
-
-    fn deserialize<D: Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> std::result::Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
+/// Reads a row's object; the inner none when there is null in its place.
+fn row<'a>(fields: &[Field], scan: &mut Scan<'a>) -> Option<Option<Raws<'a>>> {
+    if scan.null() {
+        return Some(None);
     }
-}
-
-impl<'de> Visitor<'de> for RowSeed<'_> {
-    type Value = Option<Raws<'de>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_unit<E>(self) -> std::result::Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(
-        self,
-        mut map: A,
-    ) -> std::result::Result<Self::Value, A::Error> {
-        let mut raws: Raws<'de> = smallvec::smallvec![None; self.0.len()];
-        while let Some(column) = map.next_key_seed(KeySeed(self.0))? {
-            match column.and_then(|column| raws.get_mut(column)) {
-                Some(raw) => *raw = Some(map.next_value::<&'de RawValue>()?.get()),
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                }
+    let mut raws: Raws<'a> = smallvec::smallvec![None; fields.len()];
+    let mut expected = 0;
+    scan.object(|scan, name| {
+        let raw = scan.value()?;
+        if let Some(column) = column(fields, expected, name) {
+            if let Some(place) = raws.get_mut(column) {
+                *place = Some(raw);
             }
+            expected = column + 1;
         }
-        Ok(Some(raws))
-    }
+        Some(())
+    })?;
+    Some(Some(raws))
 }
 
-/// Finds a key's column. Keys come as bytes: comparing needs no UTF-8 check.
-struct KeySeed<'f>(&'f [Field]);
-
-impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
-    type Value = Option<usize>;
-
-    fn deserialize<D: Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> std::result::Result<Self::Value, D::Error> {
-        deserializer.deserialize_bytes(self)
+/// A field's column. Records mostly have their fields in the columns' order: `expected` is looked
+/// at first.
+#[inline]
+fn column(fields: &[Field], expected: usize, name: Written<'_>) -> Option<usize> {
+    if name.escaped {
+        let name = unescaped(name)?;
+        return fields.iter().position(|field| *field.name == *name);
     }
+    let is = |field: &Field| field.name.as_bytes() == name.bytes;
+    if fields.get(expected).is_some_and(is) {
+        return Some(expected);
+    }
+    fields.iter().position(is)
 }
 
-impl Visitor<'_> for KeySeed<'_> {
-    type Value = Option<usize>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a field name")
-    }
-
-    #[inline]
-    fn visit_bytes<E>(self, key: &[u8]) -> std::result::Result<Self::Value, E> {
-        let mut fields = self.0.iter();
-        Ok(fields.position(|field| field.name.as_bytes() == key))
-    }
+fn unescaped(name: Written<'_>) -> Option<String> {
+    let quoted = [b"\"", name.bytes, b"\""].concat();
+    serde_json::from_slice(&quoted).ok()
 }
 
 /// What an envelope says.
 #[derive(Default)]
-struct Change<'de> {
-    after: Option<Raws<'de>>,
-    op: Option<&'de str>,
+struct Change<'a> {
+    after: Option<Raws<'a>>,
+    op: Option<&'a [u8]>,
 }
 
-/// Reads a Debezium envelope, also inside `payload`.
-struct EnvelopeSeed<'f, 'c, 'de> {
-    fields: &'f [Field],
-    change: &'c mut Change<'de>,
-}
-
-impl<'de> DeserializeSeed<'de> for EnvelopeSeed<'_, '_, 'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> std::result::Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for EnvelopeSeed<'_, '_, 'de> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a Debezium change event with `after` and `op`")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
-        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            match key.as_ref() {
-                "after" => self.change.after = map.next_value_seed(RowSeed(self.fields))?,
-                "op" => self.change.op = Some(map.next_value::<&'de RawValue>()?.get()),
-                "payload" => map.next_value_seed(EnvelopeSeed {
-                    fields: self.fields,
-                    change: self.change,
-                })?,
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(())
-    }
+/// Reads a Debezium envelope; `wrapped` when it may also be inside `payload`.
+fn envelope<'a>(
+    fields: &[Field],
+    scan: &mut Scan<'a>,
+    change: &mut Change<'a>,
+    wrapped: bool,
+) -> Option<()> {
+    scan.object(|scan, name| match name.bytes {
+        b"after" => row(fields, scan).map(|after| change.after = after),
+        b"op" => scan.value().map(|op| change.op = Some(op)),
+        b"payload" if wrapped => envelope(fields, scan, change, false),
+        _ => scan.value().map(drop),
+    })
 }

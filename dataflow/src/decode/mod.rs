@@ -1,11 +1,12 @@
 //! Decoding: bytes of a topic's records to Arrow columns, only the columns that are used.
 //!
 //! A [`Decoder`] takes records one by one and gives a batch when asked. A record it cannot decode
-//! is refused alone: the rows around it are unharmed.
+//! is refused alone and at once: the rows around it are unharmed.
 
 mod avro;
 mod columns;
 mod json;
+mod scan;
 mod text;
 
 use arrow::record_batch::RecordBatch;
@@ -28,16 +29,6 @@ pub enum Effect {
     Truncated,
 }
 
-/// The records that [`Decoder::finish`] refuses late, and the rows of all others.
-#[derive(Debug)]
-pub struct Decoded {
-    /// One row for every push that answered [`Effect::Row`], except the refused ones, in order.
-    pub batch: RecordBatch,
-    /// Pushes (counted from 0 over those that answered [`Effect::Row`] since the last `finish`)
-    /// that turned out undecodable; sorted. Decoders that decode eagerly return none here.
-    pub refused: Vec<(usize, Refused)>,
-}
-
 /// Decodes values of one topic into the columns of one [`Source`]. Belongs to one thread.
 pub trait Decoder: Send {
     /// Decodes one value, appending at most one row to the batch being built. A null value is
@@ -46,7 +37,7 @@ pub trait Decoder: Send {
     /// Rows pushed since the last [`Decoder::finish`].
     fn rows(&self) -> usize;
     /// The batch of all rows pushed since the last call; its schema is the source's schema.
-    fn finish(&mut self) -> Result<Decoded>;
+    fn finish(&mut self) -> Result<RecordBatch>;
 }
 
 /// The decoder for a source. `registry` resolves the writer schemas of Avro records; while it is

@@ -16,7 +16,7 @@ use differential_dataflow::difference::{IsZero, Semigroup};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::float_sum::FloatSum;
+use super::float_sum::{FloatAdder, FloatSum};
 use crate::plan::ir::AggregateFunction;
 use crate::{Error, Kind, Result};
 
@@ -103,6 +103,41 @@ enum Input {
     Bool(BooleanArray),
 }
 
+/// Where the rows of a batch belong.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    /// Each row's group.
+    pub(crate) groups: &'a [u32],
+    /// Each row's multiplicity.
+    pub(crate) times: &'a [i64],
+}
+
+impl Rows<'_> {
+    /// Adds up the values of each of so many groups, and counts those that are not null. Totals
+    /// are made at the end, so that the loop over rows touches nothing but plain sums.
+    fn add_up<V, S: Clone + Default>(
+        self,
+        values: impl Iterator<Item = Option<V>>,
+        groups: usize,
+        add: impl Fn(&mut S, V, i64),
+        total: impl Fn(S) -> Sum,
+    ) -> Vec<(i64, Sum)> {
+        let mut sums = vec![(0, S::default()); groups];
+        for ((value, &group), &times) in values.zip(self.groups).zip(self.times) {
+            if let (Some(value), Some((count, sum))) = (value, sums.get_mut(group as usize)) {
+                *count += times;
+                add(sum, value, times);
+            }
+        }
+        let sums = sums.into_iter();
+        sums.map(|(count, sum)| (count, total(sum))).collect()
+    }
+}
+
+fn add_int<V: Into<i128>>(sum: &mut i128, value: V, times: i64) {
+    *sum = sum.wrapping_add(value.into().wrapping_mul(i128::from(times)));
+}
+
 /// One aggregate of the accumulating kind.
 #[derive(Debug, Clone)]
 pub(crate) struct Accumulator {
@@ -153,47 +188,38 @@ impl Accumulator {
         })
     }
 
-    /// Adds a column's rows to the groups they belong to. `groups[row]` is the row's group,
-    /// `cell` this aggregate's place in each group's cells, `times[row]` the row's multiplicity.
+    /// Adds up a column by groups: `rows` says which group each row belongs to and how many times
+    /// it counts. `cell` is this aggregate's place in each group's cells, empty so far; the groups'
+    /// own rows are counted already.
     pub(crate) fn accumulate(
         &self,
         column: Option<&ArrayRef>,
-        groups: &[u32],
-        times: &[i64],
+        rows: Rows<'_>,
         totals: &mut [Totals],
         cell: usize,
     ) -> Result<()> {
-        let input = self.input(column)?;
-        for (row, (&group, &n)) in groups.iter().zip(times).enumerate() {
-            let cell = &mut totals[group as usize].cells[cell];
-            let value = match &input {
-                Input::Rows => {
-                    cell.count += n;
-                    continue;
-                }
-                Input::NotNull(a) if a.is_valid(row) => {
-                    cell.count += n;
-                    continue;
-                }
-                Input::Float(a) if a.is_valid(row) => {
-                    cell.count += n;
-                    match &mut cell.sum {
-                        Sum::Float(sum) => sum.add(a.value(row), n),
-                        sum => *sum = Sum::Float(Box::new(FloatSum::of(a.value(row), n))),
-                    }
-                    continue;
-                }
-                Input::Int(a) if a.is_valid(row) => i128::from(a.value(row)),
-                Input::Unsigned(a) if a.is_valid(row) => i128::from(a.value(row)),
-                Input::Decimal(a) if a.is_valid(row) => a.value(row),
-                Input::Bool(a) if a.is_valid(row) => i128::from(a.value(row)),
-                _ => continue,
-            };
-            cell.count += n;
-            let value = value.wrapping_mul(i128::from(n));
-            match &mut cell.sum {
-                Sum::Int(sum) => *sum = sum.wrapping_add(value),
-                sum => *sum = Sum::Int(value),
+        let groups = totals.len();
+        let int = |sum: i128| Sum::Int(sum);
+        let sums = match self.input(column)? {
+            Input::Rows => totals.iter().map(|t| (t.rows, Sum::None)).collect(),
+            Input::NotNull(a) => {
+                let valid = (0..a.len()).map(|row| a.is_valid(row).then_some(()));
+                rows.add_up(valid, groups, |(), (), _| (), |()| Sum::None)
+            }
+            Input::Int(a) => rows.add_up(a.iter(), groups, add_int, int),
+            Input::Unsigned(a) => rows.add_up(a.iter(), groups, add_int, int),
+            Input::Decimal(a) => rows.add_up(a.iter(), groups, add_int, int),
+            Input::Bool(a) => rows.add_up(a.iter(), groups, add_int, int),
+            Input::Float(a) => {
+                let float = |sum: FloatAdder| Sum::Float(Box::new(sum.finish()));
+                rows.add_up(a.iter(), groups, FloatAdder::add, float)
+            }
+        };
+        for (totals, (count, sum)) in totals.iter_mut().zip(sums) {
+            if let Some(place) = totals.cells.get_mut(cell)
+                && (count != 0 || !sum.is_zero())
+            {
+                *place = Cell { count, sum };
             }
         }
         Ok(())

@@ -26,13 +26,6 @@ pub(crate) struct FloatSum {
 }
 
 impl FloatSum {
-    /// The sum of `value` taken `times` times.
-    pub(crate) fn of(value: f64, times: i64) -> Self {
-        let mut sum = Self::default();
-        sum.add(value, times);
-        sum
-    }
-
     /// Adds `value` `times` times (takes it back for negative `times`).
     pub(crate) fn add(&mut self, value: f64, times: i64) {
         if value.is_nan() {
@@ -163,6 +156,61 @@ impl FloatSum {
     }
 }
 
+/// A sum in the making, for many values in a row: those of ordinary size (whole numbers below 2⁵²
+/// and fractions of at least 2⁻¹²) are added to one fixed-point number, which is exact too.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FloatAdder {
+    /// In units of 2⁻⁶⁴.
+    near: i128,
+    /// All other values.
+    far: Option<Box<FloatSum>>,
+}
+
+/// The biased exponent of values whose lowest bit weighs 2⁻⁶⁴.
+const NEAR_LOWEST: u64 = 1075 - 64;
+/// How much higher an exponent may be: 2¹¹⁶ is then the greatest value, in units of 2⁻⁶⁴.
+const NEAR_SPAN: u64 = 64;
+/// The digit that weighs 2⁻⁶⁴.
+const NEAR_PLACE: i32 = (-64 - LOWEST_EXPONENT) / DIGIT_BITS;
+
+impl FloatAdder {
+    /// Adds `value` `times` times (takes it back for negative `times`).
+    #[inline]
+    pub(crate) fn add(&mut self, value: f64, times: i64) {
+        let bits = value.to_bits();
+        let shift = ((bits >> 52) & 0x7ff).wrapping_sub(NEAR_LOWEST);
+        if shift < NEAR_SPAN && times.unsigned_abs() == 1 {
+            let mantissa = i128::from((bits & ((1 << 52) - 1)) | 1 << 52) << shift;
+            let signed = if (bits >> 63 == 1) == (times == 1) {
+                -mantissa
+            } else {
+                mantissa
+            };
+            if let Some(sum) = self.near.checked_add(signed) {
+                self.near = sum;
+                return;
+            }
+        }
+        self.add_far(value, times);
+    }
+
+    #[cold]
+    fn add_far(&mut self, value: f64, times: i64) {
+        if value != 0.0 {
+            self.far.get_or_insert_default().add(value, times);
+        }
+    }
+
+    /// The sum of all values.
+    pub(crate) fn finish(self) -> FloatSum {
+        let mut sum = self.far.map_or_else(FloatSum::default, |far| *far);
+        sum.add_digit(NEAR_PLACE, self.near & i128::from(u32::MAX));
+        sum.add_digit(NEAR_PLACE + 1, self.near >> DIGIT_BITS);
+        sum.carry();
+        sum
+    }
+}
+
 /// `value` as `mantissa × 2^exponent`; `value` is finite.
 fn decompose(value: f64) -> (i128, i32) {
     let bits = value.to_bits();
@@ -220,6 +268,19 @@ mod tests {
         assert_eq!(s.value(), 2.5);
     }
 
+    #[test]
+    fn many_great_values_outgrow_the_fixed_point() {
+        let most = 2f64.powi(52) - 1.0;
+        let mut adder = FloatAdder::default();
+        let mut slow = FloatSum::default();
+        for _ in 0..5000 {
+            adder.add(most, 1);
+            slow.add(most, 1);
+        }
+        assert!(adder.far.is_some());
+        assert_eq!(adder.finish(), slow);
+    }
+
     fn finite() -> impl Strategy<Value = f64> {
         any::<u64>()
             .prop_map(f64::from_bits)
@@ -236,6 +297,27 @@ mod tests {
         fn two_values_round_once(a in finite(), b in finite()) {
             // IEEE addition of two numbers is the exact sum rounded once.
             prop_assert_eq!(sum(&[a, b]).value(), a + b);
+        }
+
+        #[test]
+        fn an_adder_makes_the_same_sum(
+            values in proptest::collection::vec((
+                prop_oneof![
+                    any::<u64>().prop_map(f64::from_bits),
+                    any::<i32>().prop_map(f64::from),
+                    -1e6..1e6,
+                    Just(-0.0),
+                ],
+                prop_oneof![Just(1), Just(-1), any::<i32>().prop_map(i64::from)],
+            ), 0..20),
+        ) {
+            let mut adder = FloatAdder::default();
+            let mut slow = FloatSum::default();
+            for (value, times) in values {
+                adder.add(value, times);
+                slow.add(value, times);
+            }
+            prop_assert_eq!(adder.finish(), slow);
         }
 
         #[test]

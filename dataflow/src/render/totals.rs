@@ -13,7 +13,7 @@ use smallvec::smallvec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::{Concat, Operator};
 
-use super::accumulate::{Accumulator, Cell, Totals};
+use super::accumulate::{Accumulator, Cell, Rows, Totals};
 use super::argument::{Arguments, Columns};
 use super::chunk::ChunkStream;
 use super::group::group;
@@ -108,9 +108,12 @@ fn combine(
     for (group, diff) in groups.of_row.iter().zip(columns.diffs.iter()) {
         totals[*group as usize].rows += diff;
     }
+    let rows = Rows {
+        groups: &groups.of_row,
+        times: &columns.diffs,
+    };
     for (cell, (accumulator, argument)) in accumulators.iter().zip(&columns.arguments).enumerate() {
-        let column = argument.as_ref();
-        accumulator.accumulate(column, &groups.of_row, &columns.diffs, &mut totals, cell)?;
+        accumulator.accumulate(argument.as_ref(), rows, &mut totals, cell)?;
     }
     Ok(groups.keys.into_iter().zip(totals))
 }

@@ -73,30 +73,10 @@ impl Tally {
     }
 }
 
-/// Where a row that is being decoded came from, for a refusal that comes late.
-struct Origin {
-    partition: u32,
-    offset: i64,
-}
-
-impl Origin {
-    fn refusal(&self, refused: Refused) -> Refusal {
-        Refusal {
-            topic: String::new(),
-            partition: self.partition,
-            offset: self.offset,
-            key: None,
-            value: None,
-            reason: refused.0,
-        }
-    }
-}
-
 /// Every record is one more row.
 pub(crate) struct Rows {
     decoder: Box<dyn Decoder>,
     tally: Tally,
-    origins: Vec<Origin>,
 }
 
 impl Rows {
@@ -104,7 +84,6 @@ impl Rows {
         Self {
             decoder,
             tally: Tally::default(),
-            origins: Vec::new(),
         }
     }
 }
@@ -120,12 +99,7 @@ impl Gather for Rows {
                 .refuse(&record, "the value is null; a row was expected".to_owned());
         };
         match self.decoder.push(value) {
-            Ok(Effect::Row) => {
-                self.origins.push(Origin {
-                    partition: record.partition,
-                    offset: record.offset,
-                });
-            }
+            Ok(Effect::Row) => {}
             Ok(_) => self
                 .tally
                 .refuse(&record, "a deletion in an append-only topic".to_owned()),
@@ -134,17 +108,10 @@ impl Gather for Rows {
     }
 
     fn finish(&mut self) -> Result<Gathered<RecordBatch>> {
-        let decoded = self.decoder.finish()?;
-        for (index, refused) in decoded.refused {
-            self.tally
-                .refusals
-                .extend(self.origins.get(index).map(|o| o.refusal(refused)));
-        }
-        self.origins.clear();
-        let items = if decoded.batch.num_rows() > 0 {
-            vec![decoded.batch]
-        } else {
-            Vec::new()
+        let batch = self.decoder.finish()?;
+        let items = match batch.num_rows() {
+            0 => Vec::new(),
+            _ => vec![batch],
         };
         Ok(self.tally.take(items))
     }
@@ -159,10 +126,18 @@ pub(crate) struct KeyedRows {
     framed_keys: bool,
     workers: u64,
     tally: Tally,
-    /// Keys of the rows being decoded.
-    pending: Vec<(Origin, Row)>,
+    /// The rows being decoded: which record each came from. None when the record had no key, so
+    /// that its row is dropped.
+    pending: Vec<Option<Origin>>,
     /// Deletions and truncations.
     gone: Vec<Keyed>,
+}
+
+/// Which record a row came from.
+struct Origin {
+    key: Row,
+    partition: u32,
+    offset: i64,
 }
 
 /// Bytes before an Avro key: a zero and the schema's id.
@@ -222,9 +197,11 @@ impl Gather for KeyedRows {
             (Ok(Effect::Truncated), _) if self.envelope == Envelope::Debezium => {
                 self.truncated(&record);
             }
-            (Ok(Effect::Row), Some(key)) => {
-                self.pending.push((Origin { partition, offset }, key));
-            }
+            (Ok(Effect::Row), Some(key)) => self.pending.push(Some(Origin {
+                key,
+                partition,
+                offset,
+            })),
             (Ok(_), Some(key)) => {
                 self.gone.push(Keyed::Row {
                     key,
@@ -235,14 +212,7 @@ impl Gather for KeyedRows {
             }
             (Ok(effect), None) => {
                 if effect == Effect::Row {
-                    // The decoder holds a row for it already; it is dropped with its empty origin.
-                    self.pending.push((
-                        Origin {
-                            partition,
-                            offset: NO_KEY,
-                        },
-                        Row::default(),
-                    ));
+                    self.pending.push(None);
                 }
                 self.tally.refuse(
                     &record,
@@ -253,36 +223,20 @@ impl Gather for KeyedRows {
     }
 
     fn finish(&mut self) -> Result<Gathered<Keyed>> {
-        let decoded = self.decoder.finish()?;
-        let mut refused = decoded.refused.into_iter().peekable();
-        let rows = self
-            .codec
-            .encode(decoded.batch.columns(), decoded.batch.num_rows())?;
+        let batch = self.decoder.finish()?;
+        let rows = self.codec.encode(batch.columns(), batch.num_rows())?;
         let mut items = std::mem::take(&mut self.gone);
-        let mut next = 0;
-        for (index, (origin, key)) in std::mem::take(&mut self.pending).into_iter().enumerate() {
-            if let Some((_, refused)) = refused.next_if(|(at, _)| *at == index) {
-                self.tally.refusals.push(origin.refusal(refused));
-                continue;
-            }
-            if origin.offset != NO_KEY {
-                let row = Some(rows.row(next));
-                let Origin { partition, offset } = origin;
-                items.push(Keyed::Row {
-                    key,
-                    partition,
-                    offset,
-                    row,
-                });
-            }
-            next += 1;
+        for (index, origin) in self.pending.drain(..).enumerate() {
+            items.extend(origin.map(|origin| Keyed::Row {
+                key: origin.key,
+                partition: origin.partition,
+                offset: origin.offset,
+                row: Some(rows.row(index)),
+            }));
         }
         Ok(self.tally.take(items))
     }
 }
-
-/// Marks a decoded row whose record had no key.
-const NO_KEY: i64 = -1;
 
 /// A record lent from a copy.
 pub(crate) fn borrowed(record: &OwnedRecord) -> RecordRef<'_> {

@@ -4,11 +4,16 @@
 //! fields that no column uses are passed over. A writer's schema is fetched at the first record
 //! that carries its id and compiled into a [`program`].
 //!
+//! This is own code where `arrow-avro` exists because a corrupt record must be refused alone (that
+//! decoder fails in the middle of a batch, whose rows are lost then) and because writers' schemas
+//! are looked up when a record first carries their id (that decoder must know all at the start).
+//!
 //! 1. A record is decoded whole before its row is appended: a corrupt one is refused alone.
 //! 2. A registry that is away refuses nothing: `push` waits and asks again, with back-off up to
 //!    [`RETRY_MAX`], until it answers. An id that the registry does not have is refused, and asked
 //!    for again only after [`MISS_KEPT`].
 
+mod input;
 mod program;
 mod schema;
 
@@ -18,12 +23,14 @@ use std::time::{Duration, Instant};
 
 use arrow::array::timezone::Tz;
 use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use foldhash::fast::RandomState;
 use tidemill_log::registry::Registry;
 
 use self::program::Program;
 use self::schema::Schema;
 use super::columns::{Cells, Columns};
-use super::{Decoded, Decoder, Effect, Refused, text};
+use super::{Decoder, Effect, Refused, text};
 use crate::plan::ir::{Envelope, Source};
 use crate::{Error, Kind, Result};
 
@@ -50,7 +57,7 @@ struct Writers {
     debezium: bool,
     utc: Tz,
     /// Compiled, or why that cannot be. Schemas of an id never change.
-    known: HashMap<u32, std::result::Result<Program, String>>,
+    known: HashMap<u32, std::result::Result<Program, String>, RandomState>,
     missing: HashMap<u32, (Instant, String)>,
 }
 
@@ -81,7 +88,7 @@ impl Avro {
                 columns: Arc::clone(&source.schema),
                 debezium,
                 utc: text::utc().ok_or_else(|| Error::new(Kind::Bug, "UTC is no time zone"))?,
-                known: HashMap::new(),
+                known: HashMap::default(),
                 missing: HashMap::new(),
             },
         })
@@ -95,7 +102,7 @@ impl Decoder for Avro {
         let mut cells = Cells::new();
         let change = program
             .run(body, &mut cells)
-            .map_err(|why| Refused(format!("not a record of schema {id}: {why}")))?;
+            .map_err(|why| Refused(format!("not a record of schema {id}: {}", why.0)))?;
         if self.debezium {
             match change.op {
                 Some("c" | "u" | "r") if change.row => {}
@@ -122,11 +129,8 @@ impl Decoder for Avro {
         self.columns.rows()
     }
 
-    fn finish(&mut self) -> Result<Decoded> {
-        Ok(Decoded {
-            batch: self.columns.finish()?,
-            refused: Vec::new(),
-        })
+    fn finish(&mut self) -> Result<RecordBatch> {
+        self.columns.finish()
     }
 }
 

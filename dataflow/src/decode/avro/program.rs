@@ -2,10 +2,9 @@
 //!
 //! In: an Avro body. Out: one cell a column, and what a Debezium envelope says.
 //!
-//! 1. Nothing is read beyond the body, and nothing is allocated for a length that a body claims.
-//! 2. A body is read to its last byte; bytes left over refuse it.
-//! 3. For one schema, work is bounded by the body's length: nesting has a limit, and items without bytes are not
-//!    counted one by one.
+//! 1. A body is read to its last byte; bytes left over refuse it.
+//! 2. For one schema, work is bounded by the body's length: nesting has a limit, and items without
+//!    bytes are not counted one by one.
 
 use std::borrow::Cow;
 
@@ -15,6 +14,7 @@ use serde_json::Value;
 
 use super::super::columns::{Cell, Cells};
 use super::super::text;
+use super::input::{Checked, Input};
 use super::schema::{Field, Meaning, Node, Schema};
 
 /// Types nested deeper than this in one record refuse it.
@@ -34,13 +34,19 @@ pub(super) struct Change<'a> {
 pub(super) struct Program {
     writer: Schema,
     steps: Vec<Step>,
-    absent: Vec<Cell<'static>>,
+    /// How many columns there are, and what stands in those that the writer does not have.
+    columns: usize,
+    defaults: Vec<(usize, Cell<'static>)>,
     utc: Tz,
 }
 
 /// One field of the outermost record, or of the row.
 #[derive(Debug)]
 enum Step {
+    /// So many strings or bytes in a row that no one needs.
+    SkipPrefixed(usize),
+    /// So many numbers in a row that no one needs.
+    SkipNumbers(usize),
     /// No one needs it: the node's value is passed over.
     Skip(usize),
     /// A column's value.
@@ -94,40 +100,42 @@ impl Program {
             )
         } else {
             (
-                row_steps(fields, planned_row, columns),
+                row_steps(&writer, fields, planned_row, columns),
                 Some(fields.as_slice()),
             )
         };
         let row = row.ok_or("its `after` is no record")?;
-        let absent = columns.fields().iter().map(|column| {
+        let mut defaults = Vec::new();
+        for (index, column) in columns.fields().iter().enumerate() {
             let field = planned_row.iter().find(|f| f.name == *column.name());
             let written = row.iter().any(|f| answers(&f.name, column.name(), field));
-            match field
-                .filter(|_| !written)
-                .and_then(|f| Some((f, f.default.as_ref()?)))
+            if let Some(field) = field.filter(|_| !written)
+                && let Some(json) = &field.default
             {
-                Some((field, json)) => default(planned, field.node, json, column.data_type(), &utc)
-                    .ok_or_else(|| format!("field `{}` has the default {json}", field.name)),
-                None => Ok(Cell::Null),
+                let cell = default(planned, field.node, json, column.data_type(), &utc);
+                let cell =
+                    cell.ok_or_else(|| format!("field `{}` has the default {json}", field.name))?;
+                defaults.push((index, cell));
             }
-        });
-        let absent = absent.collect::<Result<_, _>>()?;
+        }
         Ok(Self {
-            writer,
             steps,
-            absent,
+            columns: columns.fields().len(),
+            defaults,
+            writer,
             utc,
         })
     }
 
     /// Decodes one body. `cells` is cleared and filled with one cell a column.
-    pub(super) fn run<'a>(
-        &'a self,
-        body: &'a [u8],
-        cells: &mut Cells<'a>,
-    ) -> Result<Change<'a>, String> {
+    pub(super) fn run<'a>(&'a self, body: &'a [u8], cells: &mut Cells<'a>) -> Checked<Change<'a>> {
         cells.clear();
-        cells.extend(self.absent.iter().cloned());
+        cells.extend(std::iter::repeat_n(Cell::Null, self.columns));
+        for (column, cell) in &self.defaults {
+            if let Some(place) = cells.get_mut(*column) {
+                *place = cell.clone();
+            }
+        }
         let mut input = Input { rest: body };
         let mut change = Change {
             op: None,
@@ -136,9 +144,7 @@ impl Program {
         self.steps(&self.steps, &mut input, cells, &mut change)?;
         match input.rest.len() {
             0 => Ok(change),
-            left => Err(format!(
-                "{left} bytes are left after the record's last field"
-            )),
+            left => Err(format!("{left} bytes are left after the record's last field").into()),
         }
     }
 
@@ -148,9 +154,19 @@ impl Program {
         input: &mut Input<'a>,
         cells: &mut Cells<'a>,
         change: &mut Change<'a>,
-    ) -> Result<(), String> {
+    ) -> Checked<()> {
         for step in steps {
             match step {
+                Step::SkipPrefixed(count) => {
+                    for _ in 0..*count {
+                        input.prefixed()?;
+                    }
+                }
+                Step::SkipNumbers(count) => {
+                    for _ in 0..*count {
+                        input.long()?;
+                    }
+                }
                 Step::Skip(node) => self.skip(*node, input, 0)?,
                 Step::Read(read) => {
                     let cell = self.read(read, read.node, input)?;
@@ -175,12 +191,7 @@ impl Program {
         Ok(())
     }
 
-    fn read<'a>(
-        &'a self,
-        read: &Read,
-        node: usize,
-        input: &mut Input<'a>,
-    ) -> Result<Cell<'a>, String> {
+    fn read<'a>(&'a self, read: &Read, node: usize, input: &mut Input<'a>) -> Checked<Cell<'a>> {
         let node = match self.writer.node(node) {
             Node::Union(branches) => self.writer.node(*input.branch(branches)?),
             other => other,
@@ -197,26 +208,25 @@ impl Program {
             Node::String => Wire::Text(input.text()?),
             Node::Enum(symbols) => Wire::Text(input.branch(symbols)?),
             Node::Array(_) | Node::Map(_) | Node::Record(_) | Node::Union(_) => {
-                return Err(format!(
-                    "field `{}`: found a nested value, expected {}",
-                    read.name,
-                    text::expected(&read.kind)
-                ));
+                let (name, expected) = (&read.name, text::expected(&read.kind));
+                return Err(
+                    format!("field `{name}`: found a nested value, expected {expected}").into(),
+                );
             }
         };
         wire.cell(&read.kind, &self.utc).ok_or_else(|| {
+            let (name, expected) = (&read.name, text::expected(&read.kind));
             format!(
-                "field `{}`: found {}, expected {}",
-                read.name,
-                wire.excerpt(),
-                text::expected(&read.kind)
+                "field `{name}`: found {}, expected {expected}",
+                wire.excerpt()
             )
+            .into()
         })
     }
 
-    fn skip(&self, node: usize, input: &mut Input<'_>, depth: usize) -> Result<(), String> {
+    fn skip(&self, node: usize, input: &mut Input<'_>, depth: usize) -> Checked<()> {
         if depth > DEPTH_MAX {
-            return Err(format!("values are nested more than {DEPTH_MAX} deep"));
+            return Err(format!("values are nested more than {DEPTH_MAX} deep").into());
         }
         match self.writer.node(node) {
             Node::Null => Ok(()),
@@ -248,7 +258,12 @@ fn answers(name: &str, column: &str, planned: Option<&Field>) -> bool {
     name == column || planned.is_some_and(|field| field.aliases.iter().any(|alias| alias == name))
 }
 
-fn row_steps(fields: &[Field], planned: &[Field], columns: &SchemaRef) -> Vec<Step> {
+fn row_steps(
+    writer: &Schema,
+    fields: &[Field],
+    planned: &[Field],
+    columns: &SchemaRef,
+) -> Vec<Step> {
     let column_of = |name: &str| {
         columns.fields().iter().position(|column| {
             let field = planned.iter().find(|f| f.name == *column.name());
@@ -257,16 +272,32 @@ fn row_steps(fields: &[Field], planned: &[Field], columns: &SchemaRef) -> Vec<St
             answers(name, column.name(), field.filter(|_| !exact))
         })
     };
-    let steps = fields.iter().map(|field| match column_of(&field.name) {
-        Some(column) => Step::Read(Read {
-            column,
-            name: field.name.clone(),
-            kind: columns.field(column).data_type().clone(),
-            node: field.node,
-        }),
-        None => Step::Skip(field.node),
-    });
-    steps.collect()
+    let mut steps = Vec::new();
+    for field in fields {
+        match column_of(&field.name) {
+            Some(column) => steps.push(Step::Read(Read {
+                column,
+                name: field.name.clone(),
+                kind: columns.field(column).data_type().clone(),
+                node: field.node,
+            })),
+            None => skip(&mut steps, writer, field.node),
+        }
+    }
+    steps
+}
+
+/// Adds what passes over a node's value: runs of like ones are one step.
+fn skip(steps: &mut Vec<Step>, writer: &Schema, node: usize) {
+    match (writer.node(node), steps.last_mut()) {
+        (Node::Bytes(_) | Node::String, Some(Step::SkipPrefixed(count)))
+        | (Node::Int(_) | Node::Long(_) | Node::Enum(_), Some(Step::SkipNumbers(count))) => {
+            *count += 1;
+        }
+        (Node::Bytes(_) | Node::String, _) => steps.push(Step::SkipPrefixed(1)),
+        (Node::Int(_) | Node::Long(_) | Node::Enum(_), _) => steps.push(Step::SkipNumbers(1)),
+        _ => steps.push(Step::Skip(node)),
+    }
 }
 
 fn after<'s>(schema: &'s Schema, fields: &[Field]) -> Option<&'s [Field]> {
@@ -287,11 +318,13 @@ fn envelope(
     let steps = fields.iter().map(|field| match field.name.as_str() {
         "op" => Ok(Step::Op),
         "after" => match writer.node(field.node) {
-            Node::Record(row) => Ok(Step::BareRow(row_steps(row, planned, columns))),
+            Node::Record(row) => Ok(Step::BareRow(row_steps(writer, row, planned, columns))),
             Node::Union(branches) => {
                 let branches = branches.iter().map(|branch| match writer.node(*branch) {
                     Node::Null => Ok(RowBranch::Null),
-                    Node::Record(row) => Ok(RowBranch::Record(row_steps(row, planned, columns))),
+                    Node::Record(row) => {
+                        Ok(RowBranch::Record(row_steps(writer, row, planned, columns)))
+                    }
                     _ => Err("its `after` is neither a record nor null".to_owned()),
                 });
                 Ok(Step::Row(branches.collect::<Result<_, _>>()?))
@@ -447,121 +480,4 @@ fn twos_complement(bytes: &[u8]) -> Option<i128> {
         used.iter()
             .fold(start, |value: i128, byte| (value << 8) | i128::from(*byte)),
     )
-}
-
-/// What is left of a body.
-struct Input<'a> {
-    rest: &'a [u8],
-}
-
-const SHORT: &str = "the record ends within a value";
-
-impl<'a> Input<'a> {
-    #[inline]
-    fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
-        let (taken, rest) = self.rest.split_at_checked(count).ok_or(SHORT)?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    #[inline]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let (taken, rest) = self.rest.split_first_chunk().ok_or(SHORT)?;
-        self.rest = rest;
-        Ok(*taken)
-    }
-
-    fn boolean(&mut self) -> Result<bool, String> {
-        match self.array()? {
-            [0] => Ok(false),
-            [1] => Ok(true),
-            [other] => Err(format!(
-                "the byte {other} stands where a boolean is expected"
-            )),
-        }
-    }
-
-    /// A zigzag variable-length number.
-    #[inline]
-    fn long(&mut self) -> Result<i64, String> {
-        if let Some((first, rest)) = self.rest.split_first()
-            && first & 0x80 == 0
-        {
-            self.rest = rest;
-            return Ok(i64::from(first >> 1) ^ -i64::from(first & 1));
-        }
-        self.long_number()
-    }
-
-    fn long_number(&mut self) -> Result<i64, String> {
-        let mut value: u64 = 0;
-        for (index, byte) in self.rest.iter().take(10).enumerate() {
-            if index == 9 && *byte > 1 {
-                break;
-            }
-            value |= u64::from(byte & 0x7f) << (7 * index);
-            if byte & 0x80 == 0 {
-                self.take(index + 1)?;
-                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
-            }
-        }
-        match self.rest.len() {
-            0..10 => Err(SHORT.into()),
-            _ => Err("a number has more than 64 bits".into()),
-        }
-    }
-
-    fn int(&mut self) -> Result<i64, String> {
-        let value = self.long()?;
-        match i32::try_from(value) {
-            Ok(_) => Ok(value),
-            Err(_) => Err(format!(
-                "the number {value} stands where 32 bits are expected"
-            )),
-        }
-    }
-
-    #[inline]
-    fn prefixed(&mut self) -> Result<&'a [u8], String> {
-        let count = self.long()?;
-        let count = usize::try_from(count).map_err(|_| format!("a length of {count}"))?;
-        self.take(count)
-    }
-
-    fn text(&mut self) -> Result<&'a str, String> {
-        std::str::from_utf8(self.prefixed()?).map_err(|_| "a string is not UTF-8".into())
-    }
-
-    /// A union's branch, or an enum's symbol.
-    #[inline]
-    fn branch<'s, T>(&mut self, branches: &'s [T]) -> Result<&'s T, String> {
-        let index = self.long()?;
-        let branch = usize::try_from(index)
-            .ok()
-            .and_then(|index| branches.get(index));
-        branch.ok_or_else(|| format!("choice {index} of {}", branches.len()))
-    }
-
-    /// An array's or map's blocks.
-    fn blocks(&mut self, item: impl Fn(&mut Self) -> Result<(), String>) -> Result<(), String> {
-        loop {
-            let count = self.long()?;
-            if count == 0 {
-                return Ok(());
-            }
-            if count < 0 {
-                // The block's size in bytes follows: it can be passed over as a whole.
-                self.prefixed()?;
-                continue;
-            }
-            for _ in 0..count {
-                let before = self.rest.len();
-                item(self)?;
-                if self.rest.len() == before {
-                    // Items without bytes: all others are alike.
-                    break;
-                }
-            }
-        }
-    }
 }

@@ -3,6 +3,7 @@
 //! Topics are made and asked about here; [`producer`] writes and [`reader`] reads. No consumer
 //! group is joined and no offset is kept in Kafka: the dataflow's journal owns them.
 
+mod batch;
 mod producer;
 mod reader;
 

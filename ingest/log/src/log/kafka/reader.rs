@@ -12,6 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
+use super::batch::Batches;
 use super::{Quiet, common, kind_of, unusable};
 use crate::log::{Reader, RecordRef};
 use crate::{Error, Kind, Result};
@@ -20,6 +21,8 @@ use crate::{Error, Kind, Result};
 pub(super) struct KafkaReader {
     brokers: String,
     topic: String,
+    /// Before the consumer, so that it is let go first.
+    batches: Batches,
     consumer: BaseConsumer<Quiet>,
     /// True while the brokers are away, to say so only once.
     away: bool,
@@ -27,10 +30,12 @@ pub(super) struct KafkaReader {
 
 impl KafkaReader {
     pub(super) fn open(brokers: &str, topic: &str, from: &[(u32, i64)]) -> Result<Self> {
+        let consumer = assigned(brokers, topic, from, false)?;
         Ok(Self {
             brokers: brokers.to_owned(),
             topic: topic.to_owned(),
-            consumer: assigned(brokers, topic, from, false)?,
+            batches: Batches::of(&consumer),
+            consumer,
             away: false,
         })
     }
@@ -66,25 +71,29 @@ impl Reader for KafkaReader {
         wait: Duration,
         each: &mut dyn FnMut(RecordRef<'_>),
     ) -> Result<usize> {
-        let mut count = 0;
+        // The first record comes by rdkafka's own poll, which also waits and serves what is not a
+        // record; what stands behind it comes in batches.
         let mut wait = wait;
-        while count < max {
+        let mut count = loop {
             let failed = match self.consumer.poll(wait) {
-                None => break,
+                None => return Ok(0),
                 Some(Ok(message)) => {
                     each(borrowed(&message));
-                    count += 1;
-                    wait = Duration::ZERO;
-                    continue;
+                    break 1;
                 }
                 Some(Err(error)) => error,
             };
             self.trouble(failed)?;
             wait = Duration::ZERO;
+        };
+        while count < max {
+            match self.batches.take(max - count, each) {
+                Ok(0) => break,
+                Ok(taken) => count += taken,
+                Err(error) => self.trouble(error)?,
+            }
         }
-        if count > 0 {
-            self.arrived();
-        }
+        self.arrived();
         Ok(count)
     }
 

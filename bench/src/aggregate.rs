@@ -1,0 +1,229 @@
+//! Benchmarks `json` and `avro`: users counted by country from a full topic, beside a loop on
+//! librdkafka that does the same by hand (json) or only polls (avro).
+//!
+//! Contestants alternate, each run in a process of its own. Its clock stops when its counts are
+//! complete, and they are then checked to be exact.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+
+use crate::baseline::{Answer, Kind};
+use crate::child::{Running, Used};
+use crate::report::{Report, Row};
+use crate::services::Services;
+use crate::topic::{self, Format};
+use crate::users::{self, COLUMNS, Totals};
+use crate::view::{self, View};
+
+/// Longest that one run may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Time between two looks at the view.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Flags of these two benchmarks.
+#[derive(Debug, Args)]
+pub(crate) struct AggregateArgs {
+    /// Users in the topic
+    #[arg(long, default_value_t = 2_000_000)]
+    records: u64,
+    /// Times that each contestant runs
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Worker threads of ours, one contestant for each number
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    workers: Vec<usize>,
+    /// Where our views go
+    #[arg(long, value_enum, default_value = "sqlite")]
+    sink: SinkKind,
+}
+
+/// Where our views go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SinkKind {
+    Sqlite,
+    Cassandra,
+}
+
+/// One benchmark, ready to run.
+struct Race<'a> {
+    args: &'a AggregateArgs,
+    services: &'a Services,
+    tidemill: &'a Path,
+    work: &'a Path,
+    format: Format,
+    topic: String,
+    totals: Totals,
+}
+
+/// Runs the benchmark of this format.
+pub(crate) fn run(
+    args: &AggregateArgs,
+    services: &Services,
+    tidemill: &Path,
+    work: &Path,
+    format: Format,
+) -> anyhow::Result<Report> {
+    let topic = topic::filled(services, format, args.records)?;
+    let race = Race {
+        args,
+        services,
+        tidemill,
+        work,
+        format,
+        topic,
+        totals: users::totals(args.records),
+    };
+    let mut report = Report::new(format.name());
+    let (name, baseline) = match format {
+        Format::Json => ("hand-written loop", Kind::Loop),
+        Format::Avro => ("poll only", Kind::Poll),
+    };
+    let mut baselines = Vec::new();
+    let mut ours = vec![Vec::new(); args.workers.len()];
+    for _ in 0..args.rounds {
+        for (workers, runs) in args.workers.iter().zip(&mut ours) {
+            let used = race.baseline(baseline).context(name)?;
+            progress(name, used);
+            baselines.push(used);
+            let name = format!("tidemill -w {workers}");
+            let used = race.ours(*workers).with_context(|| name.clone())?;
+            progress(&name, used);
+            runs.push(used);
+        }
+    }
+    let base = row(name, args.records, &baselines);
+    for (workers, runs) in args.workers.iter().zip(&ours) {
+        let row = row(&format!("tidemill -w {workers}"), args.records, runs);
+        compare(&mut report, format, *workers, &base, &row);
+        report.row(row);
+    }
+    report.row(base);
+    Ok(report)
+}
+
+fn progress(name: &str, used: Used) {
+    let Used { wall_s, cpu_s, .. } = used;
+    eprintln!("{name:<20} wall {wall_s:.2} s, CPU {cpu_s:.2} s");
+}
+
+fn row(name: &str, records: u64, runs: &[Used]) -> Row {
+    let each = |value: fn(&Used) -> f64| runs.iter().map(value).collect::<Vec<f64>>();
+    let rates = runs.iter().map(|used| records as f64 / used.cpu_s);
+    Row {
+        name: name.to_owned(),
+        values: vec![
+            ("records/CPU-s", rates.collect()),
+            ("wall s", each(|used| used.wall_s)),
+            ("CPU s", each(|used| used.cpu_s)),
+            ("peak MB", each(|used| used.peak_mb)),
+        ],
+    }
+}
+
+fn compare(report: &mut Report, format: Format, workers: usize, base: &Row, ours: &Row) {
+    let rate = ours.median("records/CPU-s") / base.median("records/CPU-s");
+    let wall = base.median("wall s") / ours.median("wall s");
+    let (name, bar) = match format {
+        Format::Json => ("the loop", 0.8),
+        Format::Avro => ("the poll", 0.7),
+    };
+    let what = format!("-w {workers}: records per CPU-second, × {name}");
+    report.at_least(&what, rate, bar);
+    if format == Format::Json && workers == 2 {
+        let what = format!("-w {workers}: speed in wall time, × {name}");
+        report.at_least(&what, wall, 1.0);
+    }
+}
+
+impl Race<'_> {
+    fn baseline(&self, kind: Kind) -> anyhow::Result<Used> {
+        let name = kind.to_possible_value().context("a kind has a name")?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(["baseline", name.get_name(), &self.topic])
+            .arg(self.services.brokers()?)
+            .stdout(Stdio::piped());
+        let mut running = Running::start(&mut command, &self.work.join("baseline.log"))?;
+        let output = running.child.stdout.take().context("no output")?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        if line.is_empty() {
+            running.child.wait()?;
+            running.check_alive()?;
+        }
+        let used = running.used()?;
+        let answer: Answer = serde_json::from_str(&line)?;
+        if answer.records != self.args.records {
+            bail!("{} records read of {}", answer.records, self.args.records);
+        }
+        if kind == Kind::Loop && answer.totals != self.totals {
+            bail!("the counts are wrong: {:?}", answer.totals);
+        }
+        Ok(used)
+    }
+
+    /// From the process's start until its view is complete.
+    fn ours(&self, workers: usize) -> anyhow::Result<Used> {
+        let folder = tempfile::tempdir_in(self.work)?;
+        let at = |name: &str| folder.path().join(name);
+        let pipeline = at("bench");
+        std::fs::create_dir(&pipeline)?;
+        std::fs::write(pipeline.join("views.sql"), self.views())?;
+        let mut command = Command::new(self.tidemill);
+        command.arg("dataflow").arg(&pipeline);
+        command.args(["-w", &workers.to_string(), "--log", "warn"]);
+        command.args(["--kafka", self.services.kafka()?]);
+        if self.format == Format::Avro {
+            command.args(["--registry", self.services.registry()?]);
+        }
+        command.arg("--data").arg(at("views.sqlite"));
+        command.arg("--journal").arg(at("journal"));
+        let mut view = match self.args.sink {
+            SinkKind::Sqlite => View::sqlite(&at("views.sqlite")),
+            SinkKind::Cassandra => {
+                let keyspace = format!("bench_{}", std::process::id());
+                let url = format!("{}/{keyspace}", self.services.cassandra()?);
+                command.args(["--cassandra", &url]);
+                View::cassandra(self.services, &keyspace)?
+            }
+        };
+        let mut running = Running::start(&mut command, &self.work.join("tidemill.log"))?;
+        let by = Instant::now() + PATIENCE;
+        loop {
+            let rows = view.rows();
+            let counted = view::counted(&rows);
+            if counted >= self.args.records {
+                let used = running.used()?;
+                view::check(&rows, &self.totals)?;
+                return Ok(used);
+            }
+            running.check_alive()?;
+            if Instant::now() > by {
+                let (records, patience) = (self.args.records, PATIENCE.as_secs());
+                bail!("{counted} of {records} users counted in {patience} s");
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn views(&self) -> String {
+        let (topic, format) = (&self.topic, self.format.name());
+        // Avro's columns come from the registry.
+        let columns = match self.format {
+            Format::Json => format!("({COLUMNS}) "),
+            Format::Avro => String::new(),
+        };
+        format!(
+            "CREATE TABLE users {columns}WITH (topic = '{topic}', format = '{format}', \
+             envelope = 'append');\n\
+             CREATE MATERIALIZED VIEW users_by_country WITH (primary_key = 'country') AS\n  \
+             SELECT country, count(*) AS users, avg(age) AS average_age\n  \
+             FROM users GROUP BY country;\n"
+        )
+    }
+}

@@ -1,0 +1,40 @@
+//! Benchmark `build`: a clean release build of the binary, as a new user's first one.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+use crate::child::cpu_seconds;
+use crate::report::{Report, Row};
+
+/// Builds in an empty target folder, which is removed afterwards.
+pub(crate) fn run(work: &Path) -> anyhow::Result<Report> {
+    let mut report = Report::new("build");
+    let target = tempfile::tempdir_in(work)?;
+    let own = Path::new("/proc/self/stat");
+    let (_, before) = cpu_seconds(own)?;
+    let started = Instant::now();
+    let status = Command::new("cargo")
+        .args(["build", "--release", "--locked", "-p", "tidemill"])
+        .arg("--manifest-path")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"))
+        .arg("--target-dir")
+        .arg(target.path())
+        .env_remove("RUSTC_WRAPPER")
+        .env_remove("CARGO_INCREMENTAL")
+        .status()
+        .context("starting cargo")?;
+    let wall_s = started.elapsed().as_secs_f64();
+    if !status.success() {
+        bail!("the build ended with {status}");
+    }
+    let (_, after) = cpu_seconds(own)?;
+    report.row(Row {
+        name: "clean release build".to_owned(),
+        values: vec![("wall s", vec![wall_s]), ("CPU s", vec![after - before])],
+    });
+    report.at_most("minutes of wall time", wall_s / 60.0, 12.0);
+    Ok(report)
+}

@@ -1,0 +1,56 @@
+//! Where the real services are.
+
+use anyhow::Context;
+use clap::Args;
+
+/// URLs as services/up prints them.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Services {
+    /// kafka://HOST:PORT
+    #[arg(long, env = "TIDEMILL_KAFKA", global = true)]
+    kafka: Option<String>,
+    /// http://HOST:PORT/PATH
+    #[arg(long, env = "TIDEMILL_REGISTRY", global = true)]
+    registry: Option<String>,
+    /// postgres://USER@HOST:PORT/DATABASE
+    #[arg(long, env = "TIDEMILL_POSTGRES", global = true)]
+    postgres: Option<String>,
+    /// cassandra://HOST:PORT
+    #[arg(long, env = "TIDEMILL_CASSANDRA", global = true)]
+    cassandra: Option<String>,
+}
+
+fn given<'a>(url: &'a Option<String>, name: &str) -> anyhow::Result<&'a str> {
+    url.as_deref()
+        .with_context(|| format!("no {name} is given: use bench/run, or --{name} URL"))
+}
+
+impl Services {
+    pub(crate) fn kafka(&self) -> anyhow::Result<&str> {
+        given(&self.kafka, "kafka")
+    }
+
+    /// Kafka as librdkafka names it.
+    pub(crate) fn brokers(&self) -> anyhow::Result<&str> {
+        let url = self.kafka()?;
+        Ok(url.strip_prefix("kafka://").unwrap_or(url))
+    }
+
+    pub(crate) fn registry(&self) -> anyhow::Result<&str> {
+        given(&self.registry, "registry")
+    }
+
+    pub(crate) fn postgres(&self) -> anyhow::Result<&str> {
+        given(&self.postgres, "postgres")
+    }
+
+    pub(crate) fn cassandra(&self) -> anyhow::Result<&str> {
+        given(&self.cassandra, "cassandra")
+    }
+
+    /// Cassandra as its driver names it.
+    pub(crate) fn cassandra_node(&self) -> anyhow::Result<&str> {
+        let url = self.cassandra()?;
+        Ok(url.strip_prefix("cassandra://").unwrap_or(url))
+    }
+}
