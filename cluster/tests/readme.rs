@@ -143,8 +143,7 @@ fn late_services_are_waited_for_and_the_command_for_services_runs() {
     let mut dataflow = place.start("dataflow", &[]);
     ingest.says("database is away, trying again");
     dataflow.says("registry 127.0.0.1");
-    own.up(&["registry", "postgres"]);
-    own.up(&["kafka"]);
+    own.up(&["registry", "postgres", "kafka"]);
     dataflow.says("waiting for Cassandra at 127.0.0.1");
     own.up(&["cassandra"]);
     until("users are in Cassandra", 2 * PATIENCE, || {
