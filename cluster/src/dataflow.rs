@@ -40,12 +40,12 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
         return Ok(());
     };
     tracing::info!(views = plan.views.len(), ?workers, "starting");
-    job::run(
-        config(&folder.name, plan, &connections, workers),
-        Arc::new(Stats::default()),
-        stop,
-    )?;
-    tracing::info!("stopped");
+    let stats = Arc::new(Stats::default());
+    let config = config(&folder.name, plan, &connections, workers);
+    job::run(config, Arc::clone(&stats), stop)?;
+    let (records, dead_letters) = (&stats.records, &stats.dead_letters);
+    let (records, dead_letters) = (records.load(Relaxed), dead_letters.load(Relaxed));
+    tracing::info!(records, dead_letters, "stopped");
     Ok(())
 }
 

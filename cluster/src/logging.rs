@@ -22,7 +22,8 @@ pub(crate) fn start(
         Some(given) => given.clone(),
         None => match std::env::var("RUST_LOG") {
             Ok(given) if !given.is_empty() => given,
-            _ => default.to_owned(),
+            // The sink says itself when Cassandra is away; its driver would say so at each try.
+            _ => format!("{default},scylla=off"),
         },
     };
     let filter = EnvFilter::try_new(&directives)

@@ -180,6 +180,18 @@ fn an_error_in_views_sql_names_the_line() {
 }
 
 #[test]
+fn a_topic_is_read_by_one_table() {
+    let call = Call::new();
+    let again = "CREATE TABLE again (page text) WITH (topic = 'clicks', format = 'json');\n";
+    call.write("p/views.sql", &format!("{JSON_VIEWS}{again}"));
+    let parts = [
+        "views.sql:4:",
+        "topic `clicks` is read by table `clicks` already",
+    ];
+    call.run(&["check", "p"]).expect(1, &parts);
+}
+
+#[test]
 fn check_says_all_that_is_wrong_at_once() {
     let call = Call::new();
     call.write("p/ingest.toml", BAD_INGEST);

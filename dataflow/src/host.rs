@@ -17,8 +17,9 @@ use timely::CommunicationConfig;
 use timely::worker::Worker;
 
 use crate::advance::{Advance, Frontiers, Leading, advance};
+use crate::held;
 use crate::job::{Config, Stats, ViewStats, Workers};
-use crate::journal::{Binding, Journal, Offsets};
+use crate::journal::Journal;
 use crate::plan::ir::{Envelope, Job, Source};
 use crate::render::chunk::{Chunk, ChunkStream};
 use crate::render::context::Failure;
@@ -50,6 +51,8 @@ struct Shared {
     tables: Vec<Table>,
     /// What worker 0 tells the others; there in its process only.
     start: Mutex<Option<Start>>,
+    /// Set when this process's workers run: all processes are connected.
+    working: AtomicBool,
     /// Set when this process has prepared the sink.
     prepared: OnceLock<()>,
 }
@@ -82,6 +85,9 @@ pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<(
             .store(!start.bindings.is_empty(), Ordering::Relaxed);
         *shared.start.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
     }
+    if let Workers::Cluster { addresses, .. } = &shared.config.workers {
+        tracing::info!(?addresses, "waiting for all processes of the job");
+    }
     let failure = Arc::clone(&shared.failure);
     let ended = Arc::new(AtomicBool::new(false));
     let (working, over) = (Arc::clone(&shared), Arc::clone(&ended));
@@ -108,6 +114,10 @@ pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<(
         .spawn(host);
     spawned.map_err(|e| Error::with_source(Kind::Retry, "cannot start the workers", e))?;
     loop {
+        // Nothing was read yet: whoever waits for the other processes may just go.
+        if shared.stop.load(Ordering::Relaxed) && !shared.working.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let over = ended.load(Ordering::Acquire);
         if let Some(error) = failure
             .lock()
@@ -140,6 +150,7 @@ impl Shared {
             stop,
             failure: Failure::default(),
             start: Mutex::new(None),
+            working: AtomicBool::new(false),
             prepared: OnceLock::new(),
             config,
         })
@@ -186,12 +197,14 @@ impl Shared {
             };
             partitions.insert(source.topic.clone(), held);
         }
-        check_held(&bindings, &partitions)?;
+        held::check_filled(&bindings, &self.tables, &served)?;
+        let begins = held::check(&bindings, &partitions)?;
         let replayed = bindings.last().map(|binding| binding.epoch);
         Ok(Some(Start {
             partitions,
             bindings,
             replayed,
+            begins,
             served,
         }))
     }
@@ -292,34 +305,9 @@ fn tables(plan: &Job) -> Vec<Table> {
         .collect()
 }
 
-/// Refuses to go on when a topic is shorter than what was read of it: it was made anew.
-fn check_held(bindings: &[Binding], partitions: &BTreeMap<String, Vec<Held>>) -> Result<()> {
-    let mut ends = Offsets::new();
-    for binding in bindings {
-        for (topic, moved) in &binding.ends {
-            ends.entry(topic.clone()).or_default().extend(moved);
-        }
-    }
-    for (topic, ends) in &ends {
-        let Some(held) = partitions.get(topic) else {
-            continue;
-        };
-        for (partition, end) in ends {
-            let known = held.iter().find(|held| held.partition == *partition);
-            if known.is_none_or(|known| known.low > *end) {
-                let what = format!(
-                    "topic `{topic}` partition {partition} no longer holds offset {end}, up to \
-                     which it was read: it was made anew or its retention is too short"
-                );
-                return Err(Error::new(Kind::Data, what));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// One worker's run: builds both dataflows, steps until they end.
 fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), String> {
+    shared.working.store(true, Ordering::Release);
     let context = shared.context();
     let leading = match if worker.index() == 0 {
         shared.leading()

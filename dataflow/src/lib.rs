@@ -8,6 +8,7 @@
 mod advance;
 pub mod decode;
 pub mod error;
+mod held;
 mod host;
 pub mod job;
 pub mod journal;

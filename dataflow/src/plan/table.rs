@@ -63,6 +63,7 @@ pub(super) fn create(
         .get("topic")
         .map_or(name.as_str(), |(topic, _)| topic);
     let topic = topic.to_owned();
+    read_once(&topic, catalog, script, at)?;
     let declared = declared(create, script)?;
 
     let (format, schema, registered_key) = match encoding {
@@ -98,6 +99,19 @@ pub(super) fn create(
         schema,
         key,
     })
+}
+
+/// Refuses a second table over a topic. Offsets are bound to epochs by topic: of two readers one
+/// would be ahead of what the epoch says.
+fn read_once(topic: &str, catalog: &Catalog, script: Script<'_>, at: Location) -> Result<()> {
+    let Some(other) = catalog.tables.iter().find(|table| table.topic == topic) else {
+        return Ok(());
+    };
+    let what = format!(
+        "topic `{topic}` is read by table `{}` already: use that one, in as many views as needed",
+        other.name
+    );
+    Err(script.error(at, what))
 }
 
 /// A name for a table or view that nothing has yet.

@@ -58,6 +58,8 @@ impl Binder {
         for binding in &start.bindings {
             merge(&mut bound, &binding.ends);
         }
+        let mut read = bound.clone();
+        merge(&mut read, &start.begins);
         let in_flight = start.bindings.iter().map(|binding| InFlight {
             epoch: binding.epoch,
             ends: binding.ends.clone(),
@@ -67,7 +69,7 @@ impl Binder {
             last: start.replayed.unwrap_or(0),
             replayed: start.replayed,
             in_flight: in_flight.collect(),
-            read: bound.clone(),
+            read,
             bound,
             start: Some(start),
             limits,

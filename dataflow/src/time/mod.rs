@@ -24,7 +24,7 @@ use timely::dataflow::{Scope, StreamVec};
 use timely::scheduling::Activator;
 
 use crate::Epoch;
-use crate::journal::Binding;
+use crate::journal::{Binding, Offsets};
 
 pub(crate) mod binder;
 
@@ -50,15 +50,21 @@ pub(crate) struct Start {
     pub(crate) bindings: Vec<Binding>,
     /// The last of those epochs.
     pub(crate) replayed: Option<Epoch>,
+    /// Where partitions begin that no earlier run has seen, to be bound with the first epoch; see
+    /// [`crate::held`].
+    pub(crate) begins: Offsets,
     /// For each sink table the epoch through which it is complete.
     pub(crate) served: Vec<Option<Epoch>>,
 }
 
-/// A partition and the first offset it holds.
+/// A partition and the offsets it holds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Held {
     pub(crate) partition: u32,
+    /// The first offset.
     pub(crate) low: i64,
+    /// One past the last.
+    pub(crate) high: i64,
 }
 
 impl From<PartitionRange> for Held {
@@ -66,6 +72,7 @@ impl From<PartitionRange> for Held {
         Self {
             partition: range.partition,
             low: range.low,
+            high: range.high,
         }
     }
 }

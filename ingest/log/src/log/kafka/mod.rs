@@ -150,7 +150,9 @@ impl Log for KafkaLog {
             .create_with_context(Quiet)
             .map_err(|error| unusable(&self.brokers, error))?;
         // -1 is the brokers' own default.
-        let new = NewTopic::new(topic, count, TopicReplication::Fixed(-1));
+        // Views are made anew from all of a topic after a crash, so nothing may expire.
+        let new =
+            NewTopic::new(topic, count, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
         let options = AdminOptions::new().operation_timeout(Some(ANSWER_WAIT));
         let results = futures_executor::block_on(admin.create_topics([&new], &options))
             .map_err(|error| self.error(topic, "cannot create it", error))?;

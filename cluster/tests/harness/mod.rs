@@ -1,0 +1,365 @@
+//! Runs the real binary for tests: pipelines in folders of their own, engines with names of their
+//! own, processes that end with the test.
+//!
+//! In flow a pipeline's text and the URLs of services from `TIDEMILL_TEST_…`; out flow what the
+//! views hold, what was said, and how processes ended. Whatever is waited for has a deadline.
+
+// Each test binary uses another part of this.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::util::display::array_value_to_string;
+use tempfile::TempDir;
+use tidemill_dataflow::sink::{self, Sink, Table};
+use tidemill_log::log::{self, OwnedRecord, Record};
+
+/// How long something may take that needs no more than being done.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// More rows than any view here has.
+const ROWS_MAX: usize = 1_000_000;
+/// Where the binary puts aside what it cannot use.
+pub(crate) const DEAD_LETTERS: &str = "tidemill_dead_letters";
+
+static NUMBER: AtomicUsize = AtomicUsize::new(0);
+
+/// A name that no other test and no other run has.
+pub(crate) fn unique(what: &str) -> String {
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() % 1_000_000;
+    format!("{what}_{}_{since}_{number}", std::process::id())
+}
+
+/// Asks again and again until there is an answer.
+#[track_caller]
+pub(crate) fn until<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "in {patience:?} not: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Seeds a test and says so.
+pub(crate) fn seed(test: &str) -> u64 {
+    let given = std::env::var("TIDEMILL_TEST_SEED").ok();
+    let seed = given.map_or_else(rand::random, |seed| seed.parse().unwrap());
+    eprintln!("{test}: TIDEMILL_TEST_SEED={seed}");
+    seed
+}
+
+/// A pipeline's folder, and the engines that it runs on.
+pub(crate) struct Place {
+    pub(crate) name: String,
+    folder: TempDir,
+    pub(crate) database: String,
+    pub(crate) log: String,
+    pub(crate) registry: String,
+    pub(crate) sink: String,
+    flags: Vec<String>,
+    reading: OnceLock<Arc<dyn Sink>>,
+}
+
+impl Place {
+    /// Everything in one file.
+    pub(crate) fn embedded(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("river.sqlite").display().to_string();
+        let url = format!("sqlite://{file}");
+        Self {
+            name: unique(name),
+            database: url.clone(),
+            log: url.clone(),
+            registry: url.clone(),
+            sink: url,
+            flags: vec!["--data".into(), file],
+            reading: OnceLock::new(),
+            folder,
+        }
+    }
+
+    /// The real services, if the environment names them all.
+    pub(crate) fn services(name: &str) -> Option<Self> {
+        let mut urls = Vec::new();
+        for service in ["POSTGRES", "KAFKA", "REGISTRY", "CASSANDRA"] {
+            let variable = format!("TIDEMILL_TEST_{service}");
+            let Ok(url) = std::env::var(&variable) else {
+                eprintln!("left out: {name} on the services needs {variable} (run ./test)");
+                return None;
+            };
+            urls.push(url);
+        }
+        let [database, log, registry, cassandra] = urls.try_into().unwrap();
+        Some(Self::on(name, database, log, registry, &cassandra))
+    }
+
+    /// These services.
+    pub(crate) fn on(
+        name: &str,
+        postgres: String,
+        kafka: String,
+        registry: String,
+        cassandra: &str,
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let name = unique(name);
+        let sink = format!("{}/{name}", cassandra.trim_end_matches('/'));
+        let journal = format!("file://{}", folder.path().join("journal").display());
+        let flags = [
+            ("--postgres", &postgres),
+            ("--kafka", &kafka),
+            ("--registry", &registry),
+            ("--cassandra", &sink),
+            ("--journal", &journal),
+        ];
+        let flags = flags.map(|(flag, url)| [flag.to_owned(), url.clone()]);
+        Self {
+            flags: flags.into_iter().flatten().collect(),
+            name,
+            folder,
+            reading: OnceLock::new(),
+            database: postgres,
+            log: kafka,
+            registry,
+            sink,
+        }
+    }
+
+    /// Embedded, and on the real services if there are any.
+    pub(crate) fn all(name: &str) -> Vec<Self> {
+        let mut all = vec![Self::embedded(name)];
+        all.extend(Self::services(name));
+        all
+    }
+
+    /// The folder that processes run in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes a file of the pipeline.
+    pub(crate) fn write(&self, file: &str, text: &str) {
+        let path = self.folder().join(&self.name).join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// Starts `tidemill COMMAND` on the pipeline.
+    pub(crate) fn start(&self, command: &str, more: &[&str]) -> Process {
+        let mut args = vec![command, &self.name];
+        args.extend(self.flags.iter().map(String::as_str));
+        args.extend(more);
+        let mut binary = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        binary.args(args).current_dir(self.folder());
+        Process::start(binary, self.folder())
+    }
+
+    /// Appends records to the log.
+    pub(crate) fn append(&self, records: &[Record]) {
+        let mut producer = log::open(&self.log).unwrap().producer().unwrap();
+        producer.append(records).unwrap();
+    }
+
+    /// Creates a topic.
+    pub(crate) fn topic(&self, topic: &str, partitions: u32) {
+        let log = log::open(&self.log).unwrap();
+        log.create_topic(topic, partitions).unwrap();
+    }
+
+    /// The records of a topic's partition from an offset on; none while there is no topic.
+    pub(crate) fn records(&self, topic: &str) -> Vec<OwnedRecord> {
+        let log = log::open(&self.log).unwrap();
+        log.tail(topic, 100_000).unwrap_or_default()
+    }
+
+    /// The dead letters of records of this place's topics, and of rows (they name no topic) that
+    /// hold `marker`.
+    pub(crate) fn dead_letters(&self, marker: &str) -> Vec<serde_json::Value> {
+        let letters = self.records(DEAD_LETTERS).into_iter().filter_map(|record| {
+            let text = String::from_utf8(record.value?).ok()?;
+            text.contains(marker)
+                .then(|| serde_json::from_str(&text).unwrap())
+        });
+        letters.collect()
+    }
+
+    /// A view's rows as text; empty while there is no table.
+    pub(crate) fn view(&self, view: &View) -> BTreeSet<Vec<String>> {
+        let fields = view.columns.iter();
+        let fields = fields.map(|(name, kind)| Field::new(*name, kind.clone(), true));
+        let table = Table {
+            name: view.name.clone(),
+            schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+            primary_key: vec![0],
+            partition_columns: 1,
+            fingerprint: 0,
+        };
+        let sink = self.reading.get_or_init(|| sink::open(&self.sink).unwrap());
+        let rows = sink.read(&table, ROWS_MAX);
+        let Ok(rows) = rows else {
+            return BTreeSet::new();
+        };
+        let cell = |column, row| array_value_to_string(rows.column(column), row).unwrap();
+        let all =
+            (0..rows.num_rows()).map(|row| (0..rows.num_columns()).map(|c| cell(c, row)).collect());
+        all.collect()
+    }
+
+    /// Waits until a view holds exactly these rows.
+    #[track_caller]
+    pub(crate) fn expect(&self, view: &View, rows: &BTreeSet<Vec<String>>) {
+        let mut found = BTreeSet::new();
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            found = self.view(view);
+            if found == *rows {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let missing: Vec<_> = rows.difference(&found).take(5).collect();
+        let wrong: Vec<_> = found.difference(rows).take(5).collect();
+        panic!(
+            "view {} on {}: {} rows, {} expected; missing {missing:?}; wrong {wrong:?}",
+            view.name,
+            self.sink,
+            found.len(),
+            rows.len()
+        );
+    }
+}
+
+/// A view to be read: its name and its columns, the key first.
+pub(crate) struct View {
+    pub(crate) name: String,
+    pub(crate) columns: Vec<(&'static str, DataType)>,
+}
+
+impl View {
+    pub(crate) fn new(name: &str, columns: &[(&'static str, DataType)]) -> Self {
+        let (name, columns) = (name.to_owned(), columns.to_vec());
+        Self { name, columns }
+    }
+}
+
+/// A running process of the binary (or of anything); killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    said: PathBuf,
+}
+
+impl Process {
+    /// Starts a command that has its program and arguments; its output goes to a file in `folder`.
+    pub(crate) fn start(mut command: Command, folder: &Path) -> Self {
+        for (name, _) in std::env::vars() {
+            if name.starts_with("TIDEMILL_") || name == "RUST_LOG" {
+                command.env_remove(name);
+            }
+        }
+        Self::start_in(command, folder)
+    }
+
+    /// The same, with the environment as it is.
+    pub(crate) fn start_in(mut command: Command, folder: &Path) -> Self {
+        let said = folder.join(unique("said"));
+        let out = std::fs::File::create(&said).unwrap();
+        command.stdin(Stdio::null());
+        command.stdout(out.try_clone().unwrap()).stderr(out);
+        let child = command.spawn().unwrap();
+        Self { child, said }
+    }
+
+    /// Everything printed so far.
+    pub(crate) fn said(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.said).unwrap()).into_owned()
+    }
+
+    /// Waits until it has said this.
+    #[track_caller]
+    pub(crate) fn says(&mut self, part: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.said().contains(part) {
+            let ended = self.child.try_wait().unwrap();
+            if ended.is_some() || Instant::now() > deadline {
+                // What it said last may have come since.
+                assert!(
+                    self.said().contains(part),
+                    "`{part}` is missing ({ended:?}) in:\n{}",
+                    self.said()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Kills it as a crash does.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Fails with its words if it has ended.
+    #[track_caller]
+    pub(crate) fn runs(&mut self) {
+        let ended = self.child.try_wait().unwrap();
+        assert!(ended.is_none(), "ended with {ended:?}:\n{}", self.said());
+    }
+
+    /// Sends a signal, by its name without SIG.
+    pub(crate) fn signal(&self, signal: &str) {
+        let sent = Command::new("kill")
+            .args([format!("-{signal}"), self.child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Waits for its end and checks the exit code.
+    #[track_caller]
+    pub(crate) fn ends(&mut self, code: i32, patience: Duration) -> String {
+        let deadline = Instant::now() + patience;
+        let ended: ExitStatus = loop {
+            if let Some(ended) = self.child.try_wait().unwrap() {
+                break ended;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "did not end in {patience:?}:\n{}",
+                self.said()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert_eq!(ended.code(), Some(code), "{ended}:\n{}", self.said());
+        self.said()
+    }
+
+    /// Asks it to stop and waits until it did, cleanly.
+    #[track_caller]
+    pub(crate) fn stop(&mut self, signal: &str) -> String {
+        self.signal(signal);
+        self.ends(0, PATIENCE)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}

@@ -1,0 +1,9 @@
+//! Crashes of the real binary at random moments: afterwards every view is what the SQL says.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod peers;
+mod river;
