@@ -8,7 +8,6 @@
 //!    may together lose their last moments to a power failure, always as one prefix.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
@@ -40,16 +39,7 @@ const TABLE: &str = "
 
 impl Sqlite {
     pub(super) fn open(file: &str, job: &str) -> Result<Self> {
-        let connection = Connection::open(file).map_err(failed)?;
-        connection
-            .busy_timeout(Duration::from_secs(30))
-            .map_err(failed)?;
-        connection
-            .pragma_update(None, "journal_mode", "WAL")
-            .map_err(failed)?;
-        connection
-            .pragma_update(None, "synchronous", "NORMAL")
-            .map_err(failed)?;
+        let connection = tidemill_log::sqlite::connect(file)?;
         connection.execute_batch(TABLE).map_err(failed)?;
         let (number, epoch) = connection
             .query_row(
