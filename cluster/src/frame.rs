@@ -141,22 +141,23 @@ impl Frame {
             rates.join("   "),
             String::new(),
             format!(
-                "  {}   lag {}   freshness {}   dead letters {}",
+                "  {}   lag {}   freshness {}",
                 self.epoch_text(),
                 millis(self.lag_ms),
-                self.freshness_text(),
-                grouped(self.dead_letters)
+                self.freshness_text()
             ),
             String::new(),
         ];
         let widths = self.views.keys().map(|name| name.chars().count());
-        let width = widths.max().unwrap_or(0);
+        let width = widths.chain(["dead letters".len()]).max().unwrap_or(0);
         for (name, view) in &self.views {
             let rows = grouped(u64::try_from(view.rows).unwrap_or(0));
             let noun = if view.rows == 1 { "row" } else { "rows" };
             let conflicts = conflicts(view);
             lines.push(format!("  {name:<width$} {rows:>12} {noun}{conflicts}"));
         }
+        let dead_letters = grouped(self.dead_letters);
+        lines.push(format!("  {:<width$} {dead_letters:>12}", "dead letters"));
         if !self.top.is_empty() {
             lines.push(String::new());
             lines.extend(self.top.iter().map(|line| format!("  {line}")));
@@ -287,7 +288,13 @@ mod tests {
             "{}",
             block[7]
         );
-        assert_eq!(block[9], "  by_country        1,500 rows");
+        assert_eq!(
+            block[9..11],
+            [
+                "  by_country          1,500 rows",
+                "  dead letters            0",
+            ]
+        );
         assert_eq!(block.last().unwrap(), "  by_country");
         assert!(
             block.iter().all(|line| line.chars().count() <= 80),

@@ -31,6 +31,7 @@ struct Stage {
 
 /// What a run came to.
 struct Shown {
+    display: Display,
     /// None when the run ended before its schemas were there.
     plan: Option<Job>,
     /// Whether `--until` was reached.
@@ -89,7 +90,9 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     // Whatever ended the show ends the stages.
     river.stop.store(true, Relaxed);
     let joined = join(stages);
-    let shown = shown?;
+    let mut shown = shown?;
+    // Only now, when what was still flowing has arrived.
+    shown.display.finish();
     joined?;
     if let Some(plan) = &shown.plan {
         if shown.reached {
@@ -255,9 +258,12 @@ impl River {
             display.tick(self.phase(&seen), seen.top);
             thread::sleep(TICK);
         };
-        display.finish();
         let plan = watch.map(|(plan, _)| plan);
-        Ok(Shown { plan, reached })
+        Ok(Shown {
+            display,
+            plan,
+            reached,
+        })
     }
 
     fn watched(&self, plan: &Job) -> Watched {

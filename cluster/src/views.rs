@@ -46,8 +46,8 @@ impl Served {
         })
     }
 
-    /// Every view as a table of at most `width`, with its name and row count; `rows` tells the count
-    /// of a view that is too large to be read whole.
+    /// Every view as a table of at most `width`, with its name and row count; `rows` tells the
+    /// count of a view that is too large to be read whole.
     pub(crate) fn printed(
         &self,
         width: usize,
