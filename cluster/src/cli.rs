@@ -1,8 +1,10 @@
 //! The command line: every flag and its help, in one place.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
 
 use crate::connections::ConnectionArgs;
 use crate::exit;
@@ -151,6 +153,15 @@ fn name(given: &str) -> Result<String, String> {
     Ok(given.to_owned())
 }
 
+fn every(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time such as 250ms, 2s or 1m");
+    let span: SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(span)
+        .ok()
+        .filter(|every| every.as_millis() > 0)
+        .ok_or_else(wrong)
+}
+
 /// Flags of the two commands that ingest.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct FetchArgs {
@@ -158,6 +169,10 @@ pub(crate) struct FetchArgs {
     /// randomuser.me the built-in server that speaks its API]
     #[arg(long, value_name = "URL")]
     pub(crate) api: Option<String>,
+    /// Fetch a page this often, such as 250ms or 2s [default: the pipeline's schedule; from the
+    /// built-in server four pages a second]
+    #[arg(long, value_name = "TIME", value_parser = every)]
+    pub(crate) every: Option<Duration>,
     /// Read the captured tables anew, as when their replication slot was lost
     #[arg(long)]
     pub(crate) resnapshot: bool,

@@ -122,52 +122,45 @@ impl Gauge {
 }
 
 impl Frame {
-    /// The block that is redrawn in place.
+    /// The block that is redrawn in place, for 80 columns.
     pub(crate) fn block(&self) -> Vec<String> {
-        let stages: Vec<String> = STAGES
-            .iter()
-            .zip(&self.stages)
-            .map(|(name, counter)| {
-                format!(
-                    "{name} {} ({:.0}/s)",
-                    grouped(counter.total),
-                    counter.per_second
-                )
-            })
-            .collect();
-        let phase = self
-            .phase
-            .as_ref()
-            .map(|phase| format!("  {phase}"))
-            .unwrap_or_default();
+        let phase = self.phase.iter().map(|phase| format!("  {phase}"));
+        let header = format!("{}  {}", self.job, clock(self.elapsed));
+        let cells = |cell: &dyn Fn(usize) -> String| {
+            let cells = (0..STAGES.len()).map(|stage| format!("{:>12}", cell(stage)));
+            cells.collect::<Vec<_>>()
+        };
+        let totals = cells(&|stage| grouped(self.stages[stage].total));
+        let rates = cells(&|stage| format!("{:.0}/s", self.stages[stage].per_second));
         let mut lines = vec![
             String::new(),
-            format!("{}  {}{phase}", self.job, clock(self.elapsed)),
-            format!("  {}", stages.join(" → ")),
+            header + &phase.collect::<String>(),
+            String::new(),
+            cells(&|stage| STAGES[stage].to_owned()).join(" → "),
+            totals.join("   "),
+            rates.join("   "),
+            String::new(),
             format!(
-                "  {}  lag {}  freshness {}  dead letters {}",
-                self.epoch_text(true),
+                "  {}   lag {}   freshness {}",
+                self.epoch_text(),
                 millis(self.lag_ms),
-                self.freshness_text(),
-                grouped(self.dead_letters)
+                self.freshness_text()
             ),
+            String::new(),
         ];
-        let width = self
-            .views
-            .keys()
-            .map(|name| name.chars().count())
-            .max()
-            .unwrap_or(0);
+        let widths = self.views.keys().map(|name| name.chars().count());
+        let width = widths.chain(["dead letters".len()]).max().unwrap_or(0);
         for (name, view) in &self.views {
             let rows = grouped(u64::try_from(view.rows).unwrap_or(0));
-            lines.push(format!(
-                "  {name:<width$} {rows:>9} rows{}",
-                conflicts(view)
-            ));
+            let noun = if view.rows == 1 { "row" } else { "rows" };
+            let conflicts = conflicts(view);
+            lines.push(format!("  {name:<width$} {rows:>12} {noun}{conflicts}"));
         }
+        let dead_letters = grouped(self.dead_letters);
+        lines.push(format!("  {:<width$} {dead_letters:>12}", "dead letters"));
         if !self.top.is_empty() {
             lines.push(String::new());
-            lines.extend(self.top.iter().cloned());
+            lines.extend(self.top.iter().map(|line| format!("  {line}")));
         }
         lines
     }
@@ -176,29 +169,34 @@ impl Frame {
     pub(crate) fn line(&self) -> String {
         let mut parts = vec![clock(self.elapsed)];
         parts.extend(self.phase.clone());
-        let [fetched, landed, captured, published] = self.stages.map(|stage| stage.total);
-        parts.push(format!(
-            "fetched {fetched} ({:.0}/s)",
-            self.stages[0].per_second
-        ));
-        parts.push(format!("landed {landed}"));
-        parts.push(format!("captured {captured}"));
-        parts.push(format!("published {published}"));
-        parts.push(self.epoch_text(false));
+        let fetched = format!(" ({:.0}/s)", self.stages[0].per_second);
+        for ((name, stage), rate) in
+            STAGES
+                .iter()
+                .zip(&self.stages)
+                .zip([fetched.as_str(), "", "", ""])
+        {
+            parts.push(format!("{name} {}{rate}", grouped(stage.total)));
+        }
+        parts.push(self.epoch_text());
         parts.push(format!("lag {}", millis(self.lag_ms)));
-        for (name, view) in &self.views {
-            parts.push(format!("{name} {}{}", view.rows, conflicts(view)));
+        let rows: i64 = self.views.values().map(|view| view.rows).sum();
+        parts.push(format!(
+            "rows {}",
+            grouped(u64::try_from(rows).unwrap_or(0))
+        ));
+        for (name, view) in self.views.iter().filter(|(_, view)| view.conflicts > 0) {
+            parts.push(format!("{name}{}", conflicts(view)));
         }
         parts.push(format!("freshness {}", self.freshness_text()));
-        parts.push(format!("dead letters {}", self.dead_letters));
+        parts.push(format!("dead letters {}", grouped(self.dead_letters)));
         parts.join("  ")
     }
 
-    fn epoch_text(&self, long: bool) -> String {
+    fn epoch_text(&self) -> String {
         let at = i64::try_from(self.epoch).ok().filter(|&epoch| epoch > 0);
         match at.and_then(|epoch| Timestamp::from_millisecond(epoch).ok()) {
             None => "epoch -".to_owned(),
-            Some(at) if long => format!("epoch {} ({})", at.strftime("%FT%T%.3fZ"), self.epoch),
             Some(at) => format!("epoch {}", at.strftime("%T%.3fZ")),
         }
     }
@@ -206,7 +204,7 @@ impl Frame {
     fn freshness_text(&self) -> String {
         match self.freshness_ms {
             None => "-".to_owned(),
-            Some((p50, p99)) => format!("p50 {} p99 {}", millis(p50), millis(p99)),
+            Some((p50, p99)) => format!("p50 {}, p99 {}", millis(p50), millis(p99)),
         }
     }
 }
@@ -263,8 +261,8 @@ mod tests {
     fn one_line_holds_everything() {
         assert_eq!(
             frame().line(),
-            "00:00:10  fetched 1500 (1500/s)  landed 0  captured 0  published 0  \
-             epoch 11:34:05.123Z  lag 7 ms  by_country 1500  freshness p50 12 ms p99 12 ms  \
+            "00:00:10  fetched 1,500 (1500/s)  landed 0  captured 0  published 0  \
+             epoch 11:34:05.123Z  lag 7 ms  rows 1,500  freshness p50 12 ms, p99 12 ms  \
              dead letters 0"
         );
     }
@@ -277,19 +275,31 @@ mod tests {
         frame.top = vec!["by_country".into()];
         let block = frame.block();
         assert_eq!(block[1], "users  00:00:10  replaying");
-        assert!(
-            block[2].starts_with("  fetched 1,500 (1500/s) → landed 0 (0/s)"),
-            "{}",
-            block[2]
+        assert_eq!(
+            block[3..6],
+            [
+                "     fetched →       landed →     captured →    published",
+                "       1,500              0              0              0",
+                "      1500/s            0/s            0/s            0/s",
+            ]
         );
         assert!(
-            block[3].contains("epoch 2026-11-22T11:34:05.123Z (1795347245123)"),
+            block[7].contains("epoch 11:34:05.123Z   lag 7 ms"),
             "{}",
-            block[3]
+            block[7]
         );
-        assert_eq!(block[4], "  by_country     1,500 rows");
-        assert_eq!(block.last().unwrap(), "by_country");
-        assert!(block.iter().all(|line| !line.contains('\x1b')));
+        assert_eq!(
+            block[9..11],
+            [
+                "  by_country          1,500 rows",
+                "  dead letters            0",
+            ]
+        );
+        assert_eq!(block.last().unwrap(), "  by_country");
+        assert!(
+            block.iter().all(|line| line.chars().count() <= 80),
+            "{block:?}"
+        );
     }
 
     #[test]

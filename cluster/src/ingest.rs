@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tidemill_ingest::config::Pipeline;
+use tidemill_ingest::config::{Pipeline, Tick};
 use tidemill_ingest::randomuser::{self, Server};
 use tidemill_ingest::run::{self, Options};
 use tidemill_ingest::stats::Stats;
@@ -23,6 +23,9 @@ const BUILT_IN_FOR: &str = "randomuser.me";
 /// Time between two lines of progress in the log.
 const PROGRESS: Duration = Duration::from_secs(10);
 
+/// Time between two pages of the built-in server, which needs no sparing.
+const BUILT_IN_EVERY: Duration = Duration::from_millis(250);
+
 const WAIT: Duration = Duration::from_millis(100);
 
 /// Runs the ingest of a pipeline until it is stopped.
@@ -32,11 +35,11 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     logging::start(&args.log, "info", &folder.name, 0)?;
     exit::exit_on_panic();
     let stop = exit::stop_on_signal()?;
-    let pipeline = folder.ingest()?;
+    let mut pipeline = folder.ingest()?;
     for (stage, url) in connections.described().iter().take(3) {
         tracing::info!(stage, url, "connection");
     }
-    let api = Api::choose(&pipeline, &args.fetch)?;
+    let api = Api::choose(&mut pipeline, &args.fetch)?;
     tracing::info!("{}", api.said);
     let options = options(
         &folder.name,
@@ -119,49 +122,70 @@ pub(crate) struct Api {
 
 impl Api {
     /// The one that was asked for, else for randomuser.me the built-in one, else the pipeline's.
-    pub(crate) fn choose(pipeline: &Pipeline, args: &FetchArgs) -> anyhow::Result<Self> {
-        let Some(feed) = &pipeline.feed else {
-            if args.api.is_some() {
-                let why = "--api: this pipeline captures tables and fetches nothing";
+    /// Sets the pace that goes with it.
+    pub(crate) fn choose(pipeline: &mut Pipeline, args: &FetchArgs) -> anyhow::Result<Self> {
+        let captured = pipeline.tables().join(", ");
+        let Some(feed) = &mut pipeline.feed else {
+            if args.api.is_some() || args.every.is_some() {
+                let why = "--api, --every: this pipeline captures tables and fetches nothing";
                 return Err(Usage(why.to_owned()).into());
             }
             return Ok(Self {
                 url: None,
-                said: format!("captured: {}", pipeline.tables().join(", ")),
+                said: format!("captured: {captured}"),
                 _server: None,
             });
         };
-        let real = &feed.fetch.url;
+        let real = feed.fetch.url.clone();
+        let tick = &mut feed.schedule.tick;
+        if let Some(every) = args.every {
+            *tick = Tick::Every(every);
+        }
         if let Some(given) = &args.api {
             if !given.starts_with("http://") && !given.starts_with("https://") {
                 let given = redact::url(given);
                 return Err(Usage(format!("--api: `{given}`: expected an URL as {real}")).into());
             }
-            let said = format!("api: {}", redact::url(given));
-            return Ok(Self {
-                url: Some(given.clone()),
-                said,
-                _server: None,
-            });
+            return Ok(Self::at(given, Some(given.clone()), tick));
         }
         let host = real.split_once("://").map_or("", |(_, rest)| rest);
         let host = host.split(['/', ':', '?']).next().unwrap_or_default();
         if host != BUILT_IN_FOR {
-            let said = format!("api: {}", redact::url(real));
-            return Ok(Self {
-                url: None,
-                said,
-                _server: None,
-            });
+            return Ok(Self::at(&real, None, tick));
+        }
+        let real_pace = pace(tick);
+        if args.every.is_none() && matches!(*tick, Tick::Every(every) if every > BUILT_IN_EVERY) {
+            *tick = Tick::Every(BUILT_IN_EVERY);
         }
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let server = randomuser::serve(any_port, randomuser::Options::default())?;
         let url = server.url();
-        let said = format!("api: the built-in server at {url} (the real one: --api {real})");
+        let pace = pace(tick);
+        let said = format!(
+            "api: the built-in server at {url}, {pace}\n     \
+             (the real one, {real_pace}: --api {real})"
+        );
         Ok(Self {
             url: Some(url),
             said,
             _server: Some(server),
         })
+    }
+
+    fn at(said: &str, url: Option<String>, tick: &Tick) -> Self {
+        let pace = pace(tick);
+        Self {
+            url,
+            said: format!("api: {}, {pace}", redact::url(said)),
+            _server: None,
+        }
+    }
+}
+
+/// How often a page is fetched, in words.
+fn pace(tick: &Tick) -> String {
+    match tick {
+        Tick::Every(every) => format!("a page every {every:?}"),
+        Tick::Cron(_) => "a page at each time of its cron pattern".to_owned(),
     }
 }

@@ -8,6 +8,9 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::redact;
 
+/// Columns where there is no terminal to ask.
+const WIDTH: usize = 120;
+
 /// Lines of the live block that are on the terminal now.
 static BLOCK_LINES: Mutex<usize> = Mutex::new(0);
 
@@ -72,6 +75,13 @@ pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// Columns to print in: the terminal's, or as many as a file or a page has room for.
+pub(crate) fn width() -> usize {
+    let terminal = console::Term::stdout();
+    let size = terminal.size_checked().filter(|_| terminal.is_term());
+    size.map_or(WIDTH, |(_, columns)| usize::from(columns))
+}
+
 /// The error that ended the command, its causes, and what to do about it.
 pub(crate) fn error(error: &anyhow::Error) {
     log(&error_text(error));
@@ -82,6 +92,10 @@ fn error_text(error: &anyhow::Error) -> String {
     let mut last = error.to_string();
     for cause in error.chain().skip(1) {
         let said = cause.to_string();
+        if let Some(excerpt) = excerpt(&said) {
+            text.push_str(&excerpt);
+            continue;
+        }
         // Errors that pass through several crates carry their text again, or within the one above.
         if !last.contains(&said) {
             text.push_str(&format!("  because: {said}\n"));
@@ -92,6 +106,19 @@ fn error_text(error: &anyhow::Error) -> String {
         text.push_str(&format!("  what to do: {advice}\n"));
     }
     text
+}
+
+/// The lines that a TOML error shows of its file. What is wrong with them is in the error above.
+fn excerpt(said: &str) -> Option<String> {
+    let (_, lines) = said.split_once("TOML parse error at ")?;
+    let shown = |line: &&str| line.split_once('|').is_some_and(|(n, _)| is_line_number(n));
+    let shown: Vec<&str> = lines.lines().filter(shown).collect();
+    Some(format!("{}\n", shown.join("\n"))).filter(|_| !shown.is_empty())
+}
+
+fn is_line_number(text: &str) -> bool {
+    text.chars()
+        .all(|sign| sign == ' ' || sign.is_ascii_digit())
 }
 
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
@@ -130,6 +157,14 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_toml_error_shows_its_lines_and_says_it_once() {
+        let wrong = toml::from_str::<toml::Table>("a = 1\nb = \n").unwrap_err();
+        let text = error_text(&anyhow::Error::new(wrong).context("a.toml:2: no value"));
+        let want = "error: a.toml:2: no value\n  |\n2 | b = \n  |    ";
+        assert!(text.starts_with(want), "{text}");
+    }
 
     #[test]
     fn an_error_is_printed_once_with_causes_and_advice() {

@@ -18,7 +18,7 @@ use crate::pipeline::{Folder, Views};
 use crate::table::grouped;
 use crate::views::Served;
 use crate::watch::{Seen, Until, Watch, Watched};
-use crate::{dataflow, exit, logging, output};
+use crate::{dataflow, exit, logging, output, redact, views};
 
 /// Records behind the log from which the display speaks of catching up.
 const CATCHING_UP_MIN: u64 = 1_000;
@@ -27,6 +27,15 @@ const CATCHING_UP_MIN: u64 = 1_000;
 struct Stage {
     name: &'static str,
     thread: JoinHandle<anyhow::Result<()>>,
+}
+
+/// What a run came to.
+struct Shown {
+    display: Display,
+    /// None when the run ended before its schemas were there.
+    plan: Option<Job>,
+    /// Whether `--until` was reached.
+    reached: bool,
 }
 
 /// What the threads of a run share.
@@ -47,8 +56,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let connections = Connections::resolve(&args.connections, folder.path())?;
     logging::start(&args.log, "warn", &folder.name, 0)?;
     exit::exit_on_panic();
-    let (pipeline, views) = (folder.ingest()?, folder.views()?);
-    let api = Api::choose(&pipeline, &args.fetch)?;
+    let (mut pipeline, views) = (folder.ingest()?, folder.views()?);
+    let api = Api::choose(&mut pipeline, &args.fetch)?;
     introduce(&folder.name, &connections, &api);
     let river = River {
         until: match args.until {
@@ -78,39 +87,59 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         })?,
         river.dataflow(views, usize::from(args.workers), planned)?,
     ];
-    let reached = river.show(args.no_live, &stages, &plan);
+    let shown = river.show(args.no_live, &stages, &plan);
     // Whatever ended the show ends the stages.
     river.stop.store(true, Relaxed);
     let joined = join(stages);
-    let reached = reached?;
+    let mut shown = shown?;
+    // Only now, when what was still flowing has arrived.
+    shown.display.finish();
     joined?;
-    if let Some(plan) = reached {
-        let served = Served::open(&river.connections.sink, &plan)?;
-        let rows = |name: &str| {
-            let views = river
-                .job_stats
-                .views
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            views
-                .get(name)
-                .and_then(|view| u64::try_from(view.rows).ok())
-        };
-        served
-            .printed(&rows)?
-            .iter()
-            .for_each(|line| output::line(line));
+    if let Some(plan) = &shown.plan {
+        if shown.reached {
+            river.print_views(plan)?;
+        }
+        output::line(&farewell(&river.connections, plan));
     }
-    output::line("\nstopped; the same command goes on from here");
     Ok(())
+}
+
+/// How to go on, and where the views can be looked at.
+fn farewell(connections: &Connections, plan: &Job) -> String {
+    let mut text = "\nstopped; the same command goes on from here".to_owned();
+    let Some(view) = views::typical(plan) else {
+        return text;
+    };
+    let sink = redact::url(&connections.sink);
+    if let Some(file) = sink.strip_prefix("sqlite://") {
+        text += &format!("\nlook at a view:  sqlite3 -box {file} 'SELECT * FROM {view}'");
+        if is_embedded(connections) {
+            text += &format!("\nbegin anew:      rm {file}*");
+        }
+    } else if let Some((hosts, keyspace)) = sink
+        .strip_prefix("cassandra://")
+        .and_then(|rest| rest.split_once('/'))
+    {
+        let host = hosts.split(',').next().unwrap_or_default();
+        let host = host
+            .rsplit('@')
+            .next()
+            .unwrap_or_default()
+            .replace(':', " ");
+        text += &format!("\nlook at a view:  cqlsh {host} -e 'SELECT * FROM {keyspace}.{view}'");
+    }
+    text
+}
+
+/// Whether everything is in one file.
+fn is_embedded(connections: &Connections) -> bool {
+    let mut described = connections.described().into_iter();
+    described.all(|(_, url)| url.starts_with("sqlite://"))
 }
 
 fn introduce(name: &str, connections: &Connections, api: &Api) {
     let described = connections.described();
-    let embedded = described
-        .iter()
-        .all(|(_, url)| url.starts_with("sqlite://"));
-    if embedded {
+    if is_embedded(connections) {
         let file = connections.data.display();
         output::line(&format!(
             "{name}: everything is in {file} (look inside: sqlite3 {file})"
@@ -194,14 +223,26 @@ impl River {
         })
     }
 
-    /// Shows the river until it is stopped, a stage ends, or `--until` is reached, which then
-    /// gives the plan whose views are to be printed.
+    fn print_views(&self, plan: &Job) -> anyhow::Result<()> {
+        let served = Served::open(&self.connections.sink, plan)?;
+        let rows = |name: &str| {
+            let views = self.job_stats.views.lock();
+            let views = views.unwrap_or_else(PoisonError::into_inner);
+            let view = views.get(name)?;
+            u64::try_from(view.rows).ok()
+        };
+        let lines = served.printed(output::width(), &rows)?;
+        lines.iter().for_each(|line| output::line(line));
+        Ok(())
+    }
+
+    /// Shows the river until it is stopped, a stage ends, or `--until` is reached.
     fn show(
         &self,
         no_live: bool,
         stages: &[Stage; 2],
         planned: &Receiver<Job>,
-    ) -> anyhow::Result<Option<Job>> {
+    ) -> anyhow::Result<Shown> {
         let (ingest_stats, job_stats) =
             (Arc::clone(&self.ingest_stats), Arc::clone(&self.job_stats));
         let mut display = Display::new(&self.name, no_live, ingest_stats, job_stats);
@@ -215,17 +256,19 @@ impl River {
                 .as_ref()
                 .map(|(_, watch)| watch.seen())
                 .unwrap_or_default();
-            if seen.reached {
-                break watch.map(|(plan, _)| plan);
-            }
-            if self.stop.load(Relaxed) || stages.iter().any(|stage| stage.thread.is_finished()) {
-                break None;
+            let ended = stages.iter().any(|stage| stage.thread.is_finished());
+            if seen.reached || ended || self.stop.load(Relaxed) {
+                break seen.reached;
             }
             display.tick(self.phase(&seen), seen.top);
             thread::sleep(TICK);
         };
-        display.finish();
-        Ok(reached)
+        let plan = watch.map(|(plan, _)| plan);
+        Ok(Shown {
+            display,
+            plan,
+            reached,
+        })
     }
 
     fn watched(&self, plan: &Job) -> Watched {
@@ -253,7 +296,7 @@ impl River {
         } else if seen.behind >= CATCHING_UP_MIN {
             Some(format!("catching up: {}", progress()))
         } else {
-            None
+            seen.trouble.as_ref().map(|why| format!("waiting: {why}"))
         }
     }
 }

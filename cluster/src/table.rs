@@ -1,4 +1,4 @@
-//! Rows as an aligned table, in psql's form.
+//! Rows as an aligned table, in psql's form, not wider than there is room for.
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
@@ -9,12 +9,27 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 /// Cells wider than this are cut: a table that wraps cannot be read.
 const CELL_WIDTH_MAX: usize = 32;
 
-/// A header, a rule, and the first `rows_max` rows.
-pub(crate) fn lines(batch: &RecordBatch, rows_max: usize) -> Result<Vec<String>, ArrowError> {
+/// Cells are not cut below this; columns are left out instead.
+const CELL_WIDTH_MIN: usize = 14;
+
+/// A table as text.
+pub(crate) struct Text {
+    /// A header, a rule, and rows.
+    pub(crate) lines: Vec<String>,
+    /// Columns for which there was no room.
+    pub(crate) left_out: Vec<String>,
+}
+
+/// The first `rows_max` rows in at most `width_max` columns of the terminal.
+pub(crate) fn fitted(
+    batch: &RecordBatch,
+    rows_max: usize,
+    width_max: usize,
+) -> Result<Text, ArrowError> {
     let rows = batch.num_rows().min(rows_max);
     let mut columns = Vec::with_capacity(batch.num_columns());
     for (field, array) in batch.schema().fields().iter().zip(batch.columns()) {
-        let mut cells = vec![cut(field.name())];
+        let mut cells = vec![cut(field.name(), CELL_WIDTH_MAX)];
         cells.extend(cells_of(array.as_ref(), rows)?);
         let width = cells
             .iter()
@@ -22,6 +37,17 @@ pub(crate) fn lines(batch: &RecordBatch, rows_max: usize) -> Result<Vec<String>,
             .max()
             .unwrap_or(0);
         columns.push((cells, width, is_number(array.data_type())));
+    }
+    let mut widths: Vec<usize> = columns.iter().map(|(_, width, _)| *width).collect();
+    fit(&mut widths, width_max);
+    let left_out = columns.drain(widths.len()..);
+    let left_out = left_out.filter_map(|(cells, ..)| cells.into_iter().next());
+    let left_out = left_out.collect();
+    for ((cells, width, _), fitted) in columns.iter_mut().zip(widths) {
+        if fitted < *width {
+            cells.iter_mut().for_each(|cell| *cell = cut(cell, fitted));
+            *width = fitted;
+        }
     }
     let mut lines = Vec::with_capacity(rows + 2);
     for row in 0..=rows {
@@ -45,7 +71,23 @@ pub(crate) fn lines(batch: &RecordBatch, rows_max: usize) -> Result<Vec<String>,
             lines.push(rules.join("+"));
         }
     }
-    Ok(lines)
+    Ok(Text { lines, left_out })
+}
+
+/// Narrows the widest columns until all fit; those for which even that is not enough go, the last
+/// ones first.
+fn fit(widths: &mut Vec<usize>, width_max: usize) {
+    let total = |widths: &[usize]| widths.iter().map(|width| width + 3).sum::<usize>() - 1;
+    let least = |width: &usize| (*width).min(CELL_WIDTH_MIN);
+    while widths.len() > 1 && total(&widths.iter().map(least).collect::<Vec<_>>()) > width_max {
+        widths.pop();
+    }
+    while total(widths) > width_max {
+        match widths.iter_mut().max() {
+            Some(widest) if *widest > CELL_WIDTH_MIN => *widest -= 1,
+            _ => return,
+        }
+    }
 }
 
 fn is_number(kind: &DataType) -> bool {
@@ -71,20 +113,21 @@ fn cells_of(array: &dyn Array, rows: usize) -> Result<Vec<String>, ArrowError> {
             DataType::Float32 => Ok(float(f64::from(
                 array.as_primitive::<Float32Type>().value(row),
             ))),
-            _ => Ok(cut(&formatter.value(row).try_to_string()?)),
+            _ => Ok(cut(&formatter.value(row).try_to_string()?, CELL_WIDTH_MAX)),
         })
         .collect()
 }
 
-fn cut(text: &str) -> String {
+fn cut(text: &str, width: usize) -> String {
     let text: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
-    if text.chars().count() <= CELL_WIDTH_MAX {
+    if text.chars().count() <= width {
         return text;
     }
-    text.chars().take(CELL_WIDTH_MAX - 1).chain(['…']).collect()
+    let kept = width.saturating_sub(1);
+    text.chars().take(kept).chain(['…']).collect()
 }
 
 /// `12,345`.
@@ -125,7 +168,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(
-            lines(&batch, 2).unwrap(),
+            fitted(&batch, 2, 120).unwrap().lines,
             [
                 " country | users |  age",
                 "---------+-------+--------",
@@ -133,13 +176,34 @@ mod tests {
                 "         |     7 |  0.000",
             ]
         );
-        let all = lines(&batch, 9).unwrap();
+        let all = fitted(&batch, 9, 120).unwrap().lines;
         assert!(
             all[4].contains(&format!(" {}… |", "x".repeat(31))),
             "{}",
             all[4]
         );
         assert!(all[4].ends_with("0.00001"), "{}", all[4]);
+    }
+
+    #[test]
+    fn a_table_is_not_wider_than_there_is_room_for() {
+        let mut widths = vec![32, 4, 30, 20];
+        fit(&mut widths, 80);
+        assert_eq!(widths, [23, 4, 22, 20]);
+        fit(&mut widths, 50);
+        assert_eq!(widths, [19, 4, 19]);
+        fit(&mut widths, 5);
+        assert_eq!(widths, [14], "the key is always shown");
+        let long = Arc::new(StringArray::from(vec!["y".repeat(30)])) as ArrayRef;
+        let batch = RecordBatch::try_from_iter([
+            ("id", Arc::clone(&long)),
+            ("name", Arc::clone(&long)),
+            ("address", long),
+        ]);
+        let text = fitted(&batch.unwrap(), 5, 40).unwrap();
+        assert_eq!(text.left_out, ["address"]);
+        let widest = text.lines.iter().map(|line| line.chars().count()).max();
+        assert!(widest <= Some(40), "{:?}", text.lines);
     }
 
     #[test]

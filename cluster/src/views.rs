@@ -14,8 +14,9 @@ use crate::table;
 /// Rows of a view that are read to choose the ones shown.
 const READ_ROWS_MAX: usize = 10_000;
 
-/// Rows of each view printed at the end.
-const PRINT_ROWS_MAX: usize = 25;
+/// Rows of each aggregate printed at the end, and of any other view: of those the first ones say
+/// enough.
+const PRINT_ROWS_MAX: [usize; 2] = [25, 10];
 
 /// Rows of the view shown live.
 const TOP_ROWS_MAX: usize = 5;
@@ -45,10 +46,11 @@ impl Served {
         })
     }
 
-    /// Every view as a table with its name and row count; `rows` tells the count of a view that is
-    /// too large to be read whole.
+    /// Every view as a table of at most `width`, with its name and row count; `rows` tells the
+    /// count of a view that is too large to be read whole.
     pub(crate) fn printed(
         &self,
+        width: usize,
         rows: &dyn Fn(&str) -> Option<u64>,
     ) -> anyhow::Result<Vec<String>> {
         let mut lines = Vec::new();
@@ -61,15 +63,18 @@ impl Served {
             } else {
                 rows(name)
             };
+            let [aggregate, other] = PRINT_ROWS_MAX;
+            let rows_max = if view.aggregate { aggregate } else { other };
+            let text = table::fitted(&batch, rows_max, width)?;
             lines.extend([String::new(), name.clone()]);
-            lines.extend(table::lines(&batch, PRINT_ROWS_MAX)?);
-            lines.push(count_line(read, all));
+            lines.extend(text.lines);
+            lines.push(count_line(read.min(rows_max), read, all, &text.left_out));
         }
         Ok(lines)
     }
 
     /// The top of the first aggregate view, with its name; none before there are rows.
-    pub(crate) fn top(&self) -> anyhow::Result<Vec<String>> {
+    pub(crate) fn top(&self, width: usize) -> anyhow::Result<Vec<String>> {
         let Some(view) = self.views.iter().find(|view| view.aggregate) else {
             return Ok(Vec::new());
         };
@@ -78,7 +83,7 @@ impl Served {
             return Ok(Vec::new());
         }
         let mut lines = vec![view.table.name.clone()];
-        lines.extend(table::lines(&batch, TOP_ROWS_MAX)?);
+        lines.extend(table::fitted(&batch, TOP_ROWS_MAX, width)?.lines);
         Ok(lines)
     }
 
@@ -90,6 +95,14 @@ impl Served {
             .with_context(|| format!("view `{name}` cannot be read back"))?;
         Ok(sorted(&batch, &view.table)?)
     }
+}
+
+/// A view to show first: an aggregate if there is one.
+pub(crate) fn typical(job: &Job) -> Option<&str> {
+    let mut served = job.views.iter().filter(|view| view.output.is_some());
+    let first = served.clone().next()?;
+    let view = served.find(|view| is_aggregate(&view.rel)).unwrap_or(first);
+    Some(&view.name)
 }
 
 fn table_of(view: &View, output: &Output) -> Table {
@@ -111,13 +124,16 @@ fn is_aggregate(rel: &Rel) -> bool {
     }
 }
 
-fn count_line(read: usize, all: Option<u64>) -> String {
+fn count_line(shown: usize, read: usize, all: Option<u64>, left_out: &[String]) -> String {
     let all = all.unwrap_or(read as u64);
     let noun = if all == 1 { "row" } else { "rows" };
-    if read <= PRINT_ROWS_MAX {
-        format!("({all} {noun})")
-    } else {
-        format!("({PRINT_ROWS_MAX} of {} {noun})", table::grouped(all))
+    let rows = match shown < read {
+        false => format!("{} {noun}", table::grouped(all)),
+        true => format!("{shown} of {} {noun}", table::grouped(all)),
+    };
+    match left_out {
+        [] => format!("({rows})"),
+        names => format!("({rows}; no room for {})", names.join(", ")),
     }
 }
 
@@ -181,11 +197,14 @@ mod tests {
 
     #[test]
     fn the_row_count_is_said() {
-        assert_eq!(count_line(1, None), "(1 row)");
-        assert_eq!(count_line(25, None), "(25 rows)");
-        assert_eq!(count_line(26, None), "(25 of 26 rows)");
+        assert_eq!(count_line(1, 1, None, &[]), "(1 row)");
+        assert_eq!(count_line(25, 25, None, &[]), "(25 rows)");
         assert_eq!(
-            count_line(READ_ROWS_MAX, Some(123_456)),
+            count_line(25, 26, None, &["dob".into(), "phone".into()]),
+            "(25 of 26 rows; no room for dob, phone)"
+        );
+        assert_eq!(
+            count_line(25, READ_ROWS_MAX, Some(123_456), &[]),
             "(25 of 123,456 rows)"
         );
     }

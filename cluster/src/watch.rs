@@ -13,6 +13,7 @@ use tidemill_ingest::land;
 use tidemill_ingest::stats;
 use tidemill_log::log::{self, Log};
 
+use crate::output;
 use crate::views::Served;
 
 /// Time between two looks.
@@ -20,6 +21,9 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Time between two reads of the top rows.
 const TOP: Duration = Duration::from_secs(1);
+
+/// How long the log may be out of sight before it is spoken of: at the start it is not there yet.
+const TROUBLE: Duration = Duration::from_secs(2);
 
 /// What is seen.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +36,8 @@ pub(crate) struct Seen {
     pub(crate) top: Vec<String>,
     /// True when the records asked for are visible in every view.
     pub(crate) reached: bool,
+    /// Why nothing is seen of the log, when that lasts.
+    pub(crate) trouble: Option<String>,
 }
 
 /// When to stop.
@@ -70,28 +76,34 @@ impl Watch {
         thread::Builder::new()
             .name("tidemill-watch".to_owned())
             .spawn(move || {
-                // A service that is away is the job's to report; here nothing is seen meanwhile.
-                let (mut log, mut served) = (None, None);
+                let (mut log, mut served, mut failing) = (None, None, None);
                 let mut top_read: Option<Instant> = None;
                 let mut settled = None;
                 while !stop.load(Relaxed) {
                     served = served.or_else(|| Served::open(&watched.sink, &watched.plan).ok());
                     if top_read.is_none_or(|at| at.elapsed() >= TOP) {
-                        let top = served.as_ref().and_then(|served| served.top().ok());
+                        let top = served
+                            .as_ref()
+                            .and_then(|served| served.top(output::width().saturating_sub(2)).ok());
                         top_read = Some(Instant::now());
                         lock(&shared).top = top.unwrap_or_default();
                     }
-                    log = log.or_else(|| log::open(&watched.log).ok());
-                    if let Some(log) = &log
-                        && let Ok(backlog) = watched.backlog(log.as_ref())
-                    {
-                        let now = watched.reached(log.as_ref(), &backlog);
-                        let mut seen = lock(&shared);
-                        (seen.behind, seen.records) = (backlog.behind, backlog.records);
-                        // Twice in a row and nothing new between: what an earlier run left in the
-                        // database is captured only after this process's counters started at 0.
-                        seen.reached = now && settled == Some(backlog.records);
-                        settled = now.then_some(backlog.records);
+                    match watched.look(&mut log) {
+                        Err(error) => {
+                            let since = *failing.get_or_insert_with(Instant::now);
+                            lock(&shared).trouble =
+                                (since.elapsed() >= TROUBLE).then(|| error.to_string());
+                        }
+                        Ok((backlog, now)) => {
+                            failing = None;
+                            let mut seen = lock(&shared);
+                            seen.trouble = None;
+                            (seen.behind, seen.records) = (backlog.behind, backlog.records);
+                            // Twice in a row and nothing new between: what an earlier run left in
+                            // the database is captured only after this process's counters began.
+                            seen.reached = now && settled == Some(backlog.records);
+                            settled = now.then_some(backlog.records);
+                        }
                     }
                     thread::sleep(LOOK);
                 }
@@ -116,6 +128,17 @@ struct Backlog {
 }
 
 impl Watched {
+    /// One look at the log, opened when it is not; says whether `--until` is reached now.
+    fn look(&self, log: &mut Option<Arc<dyn Log>>) -> anyhow::Result<(Backlog, bool)> {
+        let log = match log {
+            Some(log) => log,
+            None => log.insert(log::open(&self.log)?),
+        };
+        let backlog = self.backlog(log.as_ref())?;
+        let reached = self.reached(log.as_ref(), &backlog);
+        Ok((backlog, reached))
+    }
+
     /// The log is read first: what arrives between is seen next time.
     fn backlog(&self, log: &dyn Log) -> anyhow::Result<Backlog> {
         let mut backlog = Backlog {
@@ -153,7 +176,8 @@ impl Watched {
         });
         let stats = &self.ingest_stats;
         // In the direction of the flow: a change is counted as captured before as published.
-        let (in_log, captured) = (stats.published.load(Relaxed), stats.captured.load(Relaxed));
+        let in_log = stats.published.load(Relaxed) + stats.unpublishable.load(Relaxed);
+        let captured = stats.captured.load(Relaxed);
         // The table is asked last, since that opens a connection.
         let landed = || land::open(&until.database, &until.land)?.total();
         backlog.behind == 0

@@ -99,7 +99,11 @@ fn run(
         let Some(last) = batch.last().map(Captured::position) else {
             continue;
         };
-        Stats::add(&stats.captured, batch.len() as u64);
+        let truncates = batch
+            .iter()
+            .filter(|captured| is_truncate(captured))
+            .count() as u64;
+        Stats::add(&stats.captured, batch.len() as u64 - truncates);
         let done = loop {
             match publisher.publish(&batch) {
                 Err(error) if error.kind() == Kind::Retry => {
@@ -113,10 +117,15 @@ fn run(
             }
         };
         capture.acknowledge(last)?;
-        Stats::add(&stats.published, done.published);
         Stats::add(&stats.dead_letters, done.dead_letters);
+        Stats::add(&stats.unpublishable, done.dead_letters);
+        Stats::add(&stats.published, done.published.saturating_sub(truncates));
     }
     Ok(())
+}
+
+fn is_truncate(captured: &Captured) -> bool {
+    matches!(captured, Captured::Change(change) if change.op == Op::Truncate)
 }
 
 /// Sleeps for the pause, or until `stop`, and makes the next pause longer.

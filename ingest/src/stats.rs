@@ -13,10 +13,12 @@ pub struct Stats {
     pub retries: AtomicU64,
     /// Records landed (inserted, updated, or found unchanged).
     pub landed: AtomicU64,
-    /// Row changes captured.
+    /// Row changes captured. A truncate, as at the beginning of a snapshot, is none.
     pub captured: AtomicU64,
-    /// Row changes durable in the log.
+    /// Of these, durable in the log.
     pub published: AtomicU64,
+    /// Of these, durable in the log as dead letters.
+    pub unpublishable: AtomicU64,
     /// Records put aside as dead letters.
     pub dead_letters: AtomicU64,
 }

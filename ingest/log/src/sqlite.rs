@@ -10,8 +10,11 @@ use rusqlite::Connection;
 
 use crate::{Error, Kind, Result};
 
-/// How long a writer waits for another one's transaction.
-const BUSY_WAIT: Duration = Duration::from_secs(30);
+/// How long a writer waits for another one's transaction before it looks again. SQLite's own
+/// timeout sleeps up to 100 ms between two looks, while our transactions take a millisecond or two.
+const BUSY_PAUSE: Duration = Duration::from_micros(250);
+/// How often it looks: for about 30 seconds.
+const BUSY_LOOKS_MAX: i32 = 100_000;
 
 /// Opens the embedded file, and makes it and its folder when they are not there.
 ///
@@ -29,14 +32,19 @@ pub fn connect(file: &str) -> Result<Connection> {
         })?;
     }
     let open = || -> rusqlite::Result<Connection> {
-        let connection = Connection::open(path)?;
-        connection.busy_timeout(BUSY_WAIT)?;
+        let mut connection = Connection::open(path)?;
+        connection.busy_handler(Some(wait_for_the_other))?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "normal")?;
         connection.pragma_update(None, "foreign_keys", false)?;
         Ok(connection)
     };
     open().map_err(|error| failed(file, "cannot open it", error))
+}
+
+fn wait_for_the_other(looks: i32) -> bool {
+    std::thread::sleep(BUSY_PAUSE);
+    looks < BUSY_LOOKS_MAX
 }
 
 /// An error of the embedded file: a lock held by someone else passes, all else does not.

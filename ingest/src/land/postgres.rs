@@ -3,7 +3,7 @@
 use postgres::{Client, Transaction};
 use tidemill_log::schema::ColumnType;
 
-use super::{Fitted, Found, Landed, Landing, Refused, Row, columns, fit, listed, mismatch};
+use super::{Fitted, Found, Landed, Landing, Refused, columns, fit, listed, mismatch};
 use crate::config::{Land, LandColumn};
 use crate::database::{self, postgres_failed, quoted};
 use crate::fetch::Page;
@@ -161,8 +161,10 @@ impl Landing for PostgresLanding {
         if let Some(until) = until {
             landed.trimmed = trim(&mut transaction, land, &mut fitted, until)?;
         }
-        if !write(&mut transaction, upsert, &fitted.rows, &mut landed)? {
-            one_by_one(&mut transaction, upsert, &mut fitted, &mut landed)?;
+        let document = land.document.is_some();
+        let rows: Vec<String> = fitted.rows.iter().map(|row| row.json(document)).collect();
+        if !write(&mut transaction, upsert, &rows, &mut landed)? {
+            one_by_one(&mut transaction, upsert, &mut fitted, &rows, &mut landed)?;
         }
         for refused in &fitted.refused {
             transaction
@@ -195,12 +197,11 @@ fn count(client: &mut impl postgres::GenericClient, land: &Land) -> Result<u64> 
 fn write(
     transaction: &mut Transaction<'_>,
     upsert: &str,
-    rows: &[Row<'_>],
+    rows: &[String],
     landed: &mut Landed,
 ) -> Result<bool> {
     let failed = |error| postgres_failed("upsert", error);
-    let rows_json: Vec<&str> = rows.iter().map(|row| row.json.as_str()).collect();
-    let json = format!("[{}]", rows_json.join(","));
+    let json = format!("[{}]", rows.join(","));
     let mut savepoint = transaction.transaction().map_err(failed)?;
     match savepoint.query(upsert, &[&json]) {
         Ok(written) => {
@@ -227,15 +228,16 @@ fn refuses_a_row(error: &postgres::Error) -> bool {
 }
 
 /// Finds the rows that the database refuses and lands the others.
-fn one_by_one<'a>(
+fn one_by_one(
     transaction: &mut Transaction<'_>,
     upsert: &str,
-    fitted: &mut Fitted<'a>,
+    fitted: &mut Fitted<'_>,
+    rows: &[String],
     landed: &mut Landed,
 ) -> Result<()> {
     let failed = |error| postgres_failed("upsert", error);
-    for row in &fitted.rows {
-        let json = format!("[{}]", row.json);
+    for (row, json) in fitted.rows.iter().zip(rows) {
+        let json = format!("[{json}]");
         let mut savepoint = transaction.transaction().map_err(failed)?;
         match savepoint.query(upsert, &[&json]) {
             Ok(written) => {

@@ -1,13 +1,14 @@
 //! One record of a page becomes one row: the values at the columns' paths, checked and brought to
 //! the form that both engines read.
 //!
-//! In: the record's bytes. Out: a JSON object with a field `c0`, `c1`, … a column (NULLs left
-//! out), dates and instants in ISO 8601, instants in UTC; or the reason why the record does not
-//! fit, naming column and path.
+//! In: the record's bytes. Out: a value a column, dates and instants in ISO 8601, instants in UTC;
+//! or the reason why the record does not fit, naming column and path.
+
+use std::fmt::Write;
 
 use jiff::{Timestamp, civil};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 use tidemill_log::schema::ColumnType;
 use uuid::Uuid;
 
@@ -18,10 +19,28 @@ use crate::config::{Land, LandColumn};
 pub(super) struct Row<'a> {
     /// The key as text.
     pub(super) key: String,
-    /// The row as JSON text.
-    pub(super) json: String,
-    /// The record as it came.
+    /// A value a column, in the columns' order; null for NULL.
+    pub(super) values: Vec<Value>,
+    /// The record as it came, which is also the document.
     pub(super) raw: &'a str,
+}
+
+impl Row<'_> {
+    /// The row as a JSON object with a field `c0`, `c1`, … a column, NULLs left out; the document
+    /// goes in as it came, not parsed and written again.
+    pub(super) fn json(&self, document: bool) -> String {
+        let mut json = String::with_capacity(2 * self.raw.len());
+        for (at, value) in self.values.iter().enumerate() {
+            if !value.is_null() {
+                // Writing to a string cannot fail.
+                let _ = write!(json, ",\"c{at}\":{value}");
+            }
+        }
+        if document {
+            let _ = write!(json, ",\"c{}\":{}", self.values.len(), self.raw);
+        }
+        format!("{{{}}}", json.strip_prefix(',').unwrap_or_default())
+    }
 }
 
 /// Fits a record to the columns, or says why not.
@@ -35,11 +54,12 @@ pub(super) fn fit<'a>(land: &Land, raw: &'a RawValue) -> Result<Row<'a>, String>
         return Err("the record holds the character U+0000, which no database text can".into());
     }
     let mut key = None;
-    let mut fields = Map::with_capacity(land.columns.len());
-    for (at, column) in land.columns.iter().enumerate() {
+    let mut values = Vec::with_capacity(land.columns.len());
+    for column in &land.columns {
         let value = at_path(&record, &column.path);
         if value.is_null() {
             if column.nullable {
+                values.push(Value::Null);
                 continue;
             }
             let LandColumn { name, path, .. } = column;
@@ -58,18 +78,12 @@ pub(super) fn fit<'a>(land: &Land, raw: &'a RawValue) -> Result<Row<'a>, String>
                 other => other.to_string(),
             });
         }
-        fields.insert(format!("c{at}"), value);
+        values.push(value);
     }
     let key = key.ok_or_else(|| format!("no key `{}`", land.key))?;
-    let mut json = Value::Object(fields).to_string();
-    if land.document.is_some() {
-        // The document goes in as it came: not parsed and written again.
-        json.truncate(json.len() - 1);
-        json.push_str(&format!(",\"c{}\":{}}}", land.columns.len(), raw.get()));
-    }
     Ok(Row {
         key,
-        json,
+        values,
         raw: raw.get(),
     })
 }
@@ -188,7 +202,7 @@ mod tests {
         let raw = RawValue::from_string(record.to_string()).unwrap();
         let row = fit(&land(), &raw)?;
         assert_eq!(row.raw, raw.get());
-        Ok(serde_json::from_str(&row.json).unwrap())
+        Ok(serde_json::from_str(&row.json(true)).unwrap())
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! back (`UUID`, `TIMESTAMPTZ`, …); SQLite itself keeps text and numbers.
 
 use jiff::Timestamp;
-use rusqlite::{CachedStatement, Connection, Statement, TransactionBehavior, params};
+use rusqlite::types::{Null, ToSqlOutput};
+use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
+use serde_json::Value;
 use tidemill_log::schema::ColumnType;
 
 use super::{Found, Landed, Landing, Refused, Row, columns, fit, listed, mismatch};
@@ -74,7 +76,7 @@ impl SqliteLanding {
             connection,
             land: land.clone(),
             upsert: upsert(land),
-            exists: format!("SELECT 1 FROM {table} WHERE {key} = json_extract(?1, '$.c{at}')"),
+            exists: format!("SELECT 1 FROM {table} WHERE {key} = ?{}", at + 1),
         })
     }
 }
@@ -130,20 +132,11 @@ fn check(connection: &Connection, land: &Land) -> Result<bool> {
 
 fn upsert(land: &Land) -> String {
     let columns = columns(land);
-    let values: Vec<String> = columns
-        .iter()
-        .enumerate()
-        .map(|(at, column)| match column.kind {
-            // `->` gives JSON text, also for a string or a number.
-            ColumnType::Json => format!("?1 -> '$.c{at}'"),
-            _ => format!("json_extract(?1, '$.c{at}')"),
-        })
-        .collect();
+    let values: Vec<String> = (1..=columns.len()).map(|at| format!("?{at}")).collect();
     let (table, names) = (quoted(&land.table), listed(&columns, ""));
     let on_conflict = super::on_conflict(land, &columns, "IS NOT");
     let values = values.join(", ");
-    // `WHERE true` keeps SQLite from reading `ON CONFLICT` as part of a join.
-    format!("INSERT INTO {table} AS old {names} SELECT {values} WHERE true {on_conflict}")
+    format!("INSERT INTO {table} AS old {names} VALUES ({values}) {on_conflict}")
 }
 
 impl Landing for SqliteLanding {
@@ -164,10 +157,13 @@ impl Landing for SqliteLanding {
             None => u64::MAX,
         };
         {
-            let mut exists = transaction.prepare_cached(&self.exists).map_err(failed)?;
-            let mut upsert = transaction.prepare_cached(&self.upsert).map_err(failed)?;
+            let mut statements = Statements {
+                land: &self.land,
+                exists: transaction.prepare_cached(&self.exists).map_err(failed)?,
+                upsert: transaction.prepare_cached(&self.upsert).map_err(failed)?,
+            };
             for row in fitted.rows {
-                match write(&mut exists, &mut upsert, &row, left > 0, &mut landed) {
+                match statements.write(&row, left > 0, &mut landed) {
                     Ok(true) => left -= 1,
                     Ok(false) => {}
                     Err(error) if refuses_a_row(&error) => refused.push(Refused {
@@ -205,26 +201,54 @@ fn count(connection: &Connection, land: &Land) -> Result<u64> {
         .map_err(|error| sqlite_failed(&format!("counting table `{}`", land.table), error))
 }
 
-/// Upserts one row; a new one only when there is room. True when it was new.
-fn write(
-    exists: &mut Statement<'_>,
-    upsert: &mut CachedStatement<'_>,
-    row: &Row<'_>,
-    room: bool,
-    landed: &mut Landed,
-) -> rusqlite::Result<bool> {
-    let known = exists.exists([&row.json])?;
-    if !known && !room {
-        landed.trimmed = true;
-        return Ok(false);
+/// What a page is written with.
+struct Statements<'a> {
+    land: &'a Land,
+    exists: CachedStatement<'a>,
+    upsert: CachedStatement<'a>,
+}
+
+impl Statements<'_> {
+    /// Upserts one row; a new one only when there is room. True when it was new.
+    fn write(&mut self, row: &Row<'_>, room: bool, landed: &mut Landed) -> rusqlite::Result<bool> {
+        for (at, (column, value)) in self.land.columns.iter().zip(&row.values).enumerate() {
+            let cell = cell(column.kind, value);
+            if column.name == self.land.key {
+                self.exists.raw_bind_parameter(at + 1, &cell)?;
+            }
+            self.upsert.raw_bind_parameter(at + 1, cell)?;
+        }
+        if self.land.document.is_some() {
+            self.upsert
+                .raw_bind_parameter(row.values.len() + 1, row.raw)?;
+        }
+        let known = self.exists.raw_query().next()?.is_some();
+        if !known && !room {
+            landed.trimmed = true;
+            return Ok(false);
+        }
+        let written = self.upsert.raw_execute()?;
+        match (known, written) {
+            (false, _) => landed.inserted += 1,
+            (true, 0) => landed.unchanged += 1,
+            (true, _) => landed.updated += 1,
+        }
+        Ok(!known)
     }
-    let written = upsert.execute([&row.json])?;
-    match (known, written) {
-        (false, _) => landed.inserted += 1,
-        (true, 0) => landed.unchanged += 1,
-        (true, _) => landed.updated += 1,
+}
+
+/// A value as SQLite keeps it.
+fn cell(kind: ColumnType, value: &Value) -> ToSqlOutput<'_> {
+    match value {
+        Value::Null => ToSqlOutput::from(Null),
+        Value::String(text) if kind != ColumnType::Json => text.as_str().into(),
+        Value::Bool(bool) if kind != ColumnType::Json => (*bool).into(),
+        Value::Number(number) if kind != ColumnType::Json => match number.as_i64() {
+            Some(whole) => whole.into(),
+            None => number.as_f64().map_or(Null.into(), Into::into),
+        },
+        json => json.to_string().into(),
     }
-    Ok(!known)
 }
 
 fn refuses_a_row(error: &rusqlite::Error) -> bool {
