@@ -28,6 +28,8 @@ struct InFlight {
 pub(crate) struct Binder {
     start: Option<Start>,
     replayed: Option<Epoch>,
+    /// When this run began, in milliseconds.
+    began: i64,
     limits: Limits,
     stats: Arc<Stats>,
     /// How far all workers have read.
@@ -68,6 +70,7 @@ impl Binder {
         Ok(Self {
             last: start.replayed.unwrap_or(0),
             replayed: start.replayed,
+            began: now_ms() as i64,
             in_flight: in_flight.collect(),
             read,
             bound,
@@ -179,7 +182,8 @@ impl Binder {
         while let Some(done) = self.in_flight.pop_front_if(|e| e.epoch <= epoch) {
             merge(&mut ends, &done.ends);
             for (oldest, newest) in done.spans {
-                for at in [oldest, newest] {
+                // What was committed before this run began waited for it, not in it.
+                for at in [oldest, newest].into_iter().filter(|at| *at >= self.began) {
                     let age = u64::try_from(now - at).unwrap_or(0).max(1);
                     freshness.saturating_record(age);
                 }
