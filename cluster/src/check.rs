@@ -111,10 +111,10 @@ fn summary(job: Option<&Job>, ingest: Option<&Ingest>) -> String {
         let views = counted(names.len(), "view");
         parts.push(format!("{tables}, {views} ({})", names.join(", ")));
     }
-    if let Some(ingest) = ingest {
-        if !ingest.capture.tables.is_empty() {
-            parts.push(format!("captured: {}", ingest.capture.tables.join(", ")));
-        }
+    if let Some(ingest) = ingest
+        && !ingest.capture.tables.is_empty()
+    {
+        parts.push(format!("captured: {}", ingest.capture.tables.join(", ")));
     }
     if let Some(feed) = ingest.and_then(|ingest| ingest.feed.as_ref()) {
         let (table, columns) = (&feed.land.table, feed.land.columns.len());
