@@ -3,28 +3,29 @@
 //! Invariant: when [`Producer::append`] returns, nothing of its batch is in flight any more,
 //! whether it went well or not, so a following append cannot be mixed up with it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
+use rdkafka::producer::{
+    BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
+};
 
 use super::{Quiet, common, unusable};
 use crate::log::partition::{check_sizes, too_large};
 use crate::log::{Producer, Record};
 use crate::{Error, Kind, Result};
 
-/// How long one wait for delivery reports lasts. A poll goes on serving reports until its time is
-/// up, even when the last one has come, so this is also what an append waits too long.
-const REPORT_WAIT: Duration = Duration::from_millis(1);
+/// How long one wait for delivery reports lasts, at most.
+const REPORT_WAIT: Duration = Duration::from_millis(100);
 
-/// A producer that is polled only while it appends: outside, nothing is in flight.
+/// A producer with a thread for its delivery reports. Outside of an append nothing is in flight.
 pub(super) struct KafkaProducer {
     brokers: String,
-    producer: BaseProducer<Deliveries>,
+    producer: ThreadedProducer<Deliveries>,
 }
 
 impl KafkaProducer {
@@ -60,7 +61,8 @@ impl KafkaProducer {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     message = back;
-                    self.producer.poll(REPORT_WAIT);
+                    // The caller counts what was sent; here only room is waited for.
+                    self.producer.context().wait();
                 }
                 Err((error, _)) => return Err(error),
             }
@@ -83,23 +85,23 @@ impl KafkaProducer {
 impl Producer for KafkaProducer {
     fn append(&mut self, records: &[Record]) -> Result<()> {
         check_sizes(records)?;
-        let deliveries = self.producer.context();
+        let deliveries = Arc::clone(self.producer.context());
         for (index, record) in records.iter().enumerate() {
-            if let Err(error) = self.send(index, record) {
-                deliveries.fail(index, error);
+            match self.send(index, record) {
+                Ok(()) => deliveries.sent(),
+                Err(error) => deliveries.fail(index, error),
             }
             if deliveries.failed() {
                 break;
             }
         }
         let mut purged = false;
-        while self.producer.in_flight_count() > 0 {
+        while !deliveries.wait() {
             if deliveries.failed() && !purged {
                 // What was not sent yet must not overtake the record that failed.
                 self.producer.purge(PurgeConfig::default().queue());
                 purged = true;
             }
-            self.producer.poll(REPORT_WAIT);
         }
         match deliveries.take() {
             Some((index, error)) => Err(self.error(records.get(index), error)),
@@ -108,29 +110,51 @@ impl Producer for KafkaProducer {
     }
 }
 
-/// Collects delivery reports: the first error, with its record's index in the batch.
+/// Collects delivery reports, which come on the producer's own thread.
 #[derive(Default)]
 struct Deliveries {
-    first_error: Mutex<Option<(usize, KafkaError)>>,
+    state: Mutex<State>,
+    reported: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Records sent less records reported; below 0 for a moment when a report is quicker than us.
+    open: i64,
+    /// The first error, with its record's index in the batch.
+    first_error: Option<(usize, KafkaError)>,
 }
 
 impl Deliveries {
+    fn sent(&self) {
+        self.state().open += 1;
+    }
+
     fn fail(&self, index: usize, error: KafkaError) {
-        self.slot().get_or_insert((index, error));
+        self.state().first_error.get_or_insert((index, error));
     }
 
     fn failed(&self) -> bool {
-        self.slot().is_some()
+        self.state().first_error.is_some()
     }
 
     fn take(&self) -> Option<(usize, KafkaError)> {
-        self.slot().take()
+        self.state().first_error.take()
     }
 
-    fn slot(&self) -> std::sync::MutexGuard<'_, Option<(usize, KafkaError)>> {
-        self.first_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Waits for reports; true when none is open any more.
+    fn wait(&self) -> bool {
+        let state = self.state();
+        if state.open == 0 {
+            return true;
+        }
+        let waited = self.reported.wait_timeout(state, REPORT_WAIT);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.open == 0
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -148,8 +172,13 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
+        let mut state = self.state();
+        state.open -= 1;
         if let Err((error, _)) = result {
-            self.fail(index, error.clone());
+            state.first_error.get_or_insert((index, error.clone()));
+        }
+        if state.open <= 0 || state.first_error.is_some() {
+            self.reported.notify_all();
         }
     }
 }
