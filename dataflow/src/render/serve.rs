@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{BooleanArray, new_null_array};
+use arrow::array::{Array, AsArray, BooleanArray, new_null_array};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -23,7 +23,7 @@ use timely::dataflow::operators::{Capability, Operator};
 
 use super::Context;
 use super::chunk::{Chunk, ChunkStream};
-use crate::plan::ir::View;
+use crate::plan::ir::{Output, View};
 use crate::row::{Row, RowCodec, batch};
 use crate::sink::Writes;
 use crate::{Epoch, Error, Kind, Result};
@@ -64,7 +64,7 @@ pub(crate) fn serve<'scope>(
             input.for_each(|cap, chunks| {
                 let mut session = sending.session(&cap);
                 for chunk in chunks.drain(..) {
-                    let chunk = match with_keys(chunk, &output.primary_key, &name, &failing) {
+                    let chunk = match with_keys(chunk, &output, &name, &failing) {
                         Ok(chunk) => chunk,
                         Err(error) => failing.fail(error),
                     };
@@ -103,24 +103,45 @@ pub(crate) fn serve<'scope>(
     Ok(write(keyed, context, view, net))
 }
 
-/// The rows of a chunk whose key columns are not null; the others are counted as withheld.
-fn with_keys(chunk: Chunk, key: &[usize], view: &str, context: &Context) -> Result<Chunk> {
-    let columns = chunk.batch.columns();
-    let nulls = key.iter().filter_map(|column| columns[*column].nulls());
-    let missing = nulls.fold(None, |all, nulls| {
-        NullBuffer::union(all.as_ref(), Some(nulls))
-    });
-    let Some(missing) = missing.filter(|nulls| nulls.null_count() > 0) else {
+/// The rows of a chunk whose key a sink can hold; the others are counted as withheld.
+fn with_keys(chunk: Chunk, output: &Output, view: &str, context: &Context) -> Result<Chunk> {
+    let Some(held) = holdable(&chunk, output) else {
         return Ok(chunk);
     };
-    let diffs = chunk.diffs.iter().zip(missing.iter());
-    let withheld = diffs.filter(|(_, there)| !there).map(|(diff, _)| *diff);
+    let diffs = chunk.diffs.iter().zip(held.values());
+    let withheld = diffs.filter(|(_, held)| !held).map(|(diff, _)| *diff);
     let (rows, more) = withheld.fold((0, 0), |(rows, more), diff| {
         (rows + diff, more + u64::try_from(diff).unwrap_or(0))
     });
     context.count_view(view, rows, more);
-    tracing::debug!(view, more, "rows withheld: their primary key holds null");
-    chunk.filter(&BooleanArray::new(missing.into_inner(), None))
+    tracing::debug!(
+        view,
+        more,
+        "rows withheld: their primary key holds null or is empty"
+    );
+    chunk.filter(&held)
+}
+
+/// Which rows have a key without nulls, and, as Cassandra asks of a partition key of one column, one
+/// that is not empty. None when all have.
+fn holdable(chunk: &Chunk, output: &Output) -> Option<BooleanArray> {
+    let columns = chunk.batch.columns();
+    let keys = output.primary_key.iter().map(|column| &columns[*column]);
+    let mut missing = keys.fold(None, |all: Option<NullBuffer>, column| {
+        NullBuffer::union(all.as_ref(), column.nulls())
+    });
+    if output.partition_columns == 1
+        && let Some(text) = columns[output.primary_key[0]].as_string_opt::<i32>()
+        && text.iter().any(|value| value == Some(""))
+    {
+        let filled = text
+            .iter()
+            .map(|value| value != Some(""))
+            .collect::<Vec<_>>();
+        missing = NullBuffer::union(missing.as_ref(), Some(&NullBuffer::from(filled)));
+    }
+    let held = missing.filter(|nulls| nulls.null_count() > 0)?;
+    Some(BooleanArray::new(held.into_inner(), None))
 }
 
 /// Stashes, nets and writes.
