@@ -475,7 +475,8 @@ fn reference(body: &[u8]) -> Option<Vec<Option<String>>> {
 proptest! {
     #[test]
     fn json_agrees_with_a_slow_reference(
-        records in prop::collection::vec(prop::collection::hash_map("[a-e]", any_json(), 0..6), 1..8)
+        records in prop::collection::vec(
+            prop::collection::hash_map("[a-e]", any_json(), 0..6), 1..8)
     ) {
         let columns = [
             ("a", DataType::Int32),
@@ -526,7 +527,8 @@ proptest! {
 
     #[test]
     fn avro_agrees_with_apache_avro(records in prop::collection::vec(any_flat(), 1..6)) {
-        let mut decoder = avro(FLAT, Envelope::Append, &flat_columns(), &Memory::with(&[(7, FLAT)]));
+        let registry = Memory::with(&[(7, FLAT)]);
+        let mut decoder = avro(FLAT, Envelope::Append, &flat_columns(), &registry);
         let mut expected = Vec::new();
         for record in records {
             let bytes = encode(FLAT, 7, record);
@@ -546,7 +548,8 @@ proptest! {
     fn avro_bodies_of_any_bytes_agree_or_are_refused(body in prop::collection::vec(
         prop_oneof![Just(0_u8), Just(2), 0_u8..8, any::<u8>()], 0..40)
     ) {
-        let mut decoder = avro(FLAT, Envelope::Append, &flat_columns(), &Memory::with(&[(7, FLAT)]));
+        let registry = Memory::with(&[(7, FLAT)]);
+        let mut decoder = avro(FLAT, Envelope::Append, &flat_columns(), &registry);
         let taken = decoder.push(&[&[0, 0, 0, 0, 7], &body[..]].concat()).is_ok();
         let batch = batch(&mut decoder);
         prop_assert_eq!(batch.num_rows(), usize::from(taken));
@@ -565,12 +568,8 @@ fn avro_lengths_and_counts_that_lie_cost_nothing() {
         {"name":"nothings","type":{"type":"array","items":"null"}},
         {"name":"text","type":"string"}]}"#;
     let columns = [("text", DataType::Utf8)];
-    let mut decoder = avro(
-        schema,
-        Envelope::Append,
-        &columns,
-        &Memory::with(&[(1, schema)]),
-    );
+    let registry = Memory::with(&[(1, schema)]);
+    let mut decoder = avro(schema, Envelope::Append, &columns, &registry);
     let huge = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x20];
     let head = [0, 0, 0, 0, 1];
     assert!(
@@ -594,12 +593,8 @@ fn avro_records_of_a_recursive_schema_nest_only_so_deep() {
     let schema = r#"{"type":"record","name":"L","namespace":"n","fields":[
         {"name":"next","type":["null","L"]},{"name":"v","type":"int"}]}"#;
     let columns = [("v", DataType::Int32)];
-    let mut decoder = avro(
-        schema,
-        Envelope::Append,
-        &columns,
-        &Memory::with(&[(1, schema)]),
-    );
+    let registry = Memory::with(&[(1, schema)]);
+    let mut decoder = avro(schema, Envelope::Append, &columns, &registry);
     let body = |deep: usize| {
         let mut body = vec![0, 0, 0, 0, 1];
         body.extend(vec![2; deep]);
@@ -722,9 +717,11 @@ fn avro_envelopes_and_their_semantic_types() {
         {"name":"id","type":{"type":"string","logicalType":"uuid"}},
         {"name":"day","type":{"type":"int","connect.name":"io.debezium.time.Date"}},
         {"name":"ms","type":{"type":"long","connect.name":"io.debezium.time.Timestamp"}},
-        {"name":"us","type":["null",{"type":"long","connect.name":"io.debezium.time.MicroTimestamp"}]},
+        {"name":"us","type":["null",{"type":"long",
+         "connect.name":"io.debezium.time.MicroTimestamp"}]},
         {"name":"zoned","type":{"type":"string","connect.name":"io.debezium.time.ZonedTimestamp"}},
-        {"name":"cts","type":{"type":"long","connect.name":"org.apache.kafka.connect.data.Timestamp",
+        {"name":"cts","type":{"type":"long",
+         "connect.name":"org.apache.kafka.connect.data.Timestamp",
             "logicalType":"timestamp-millis"}},
         {"name":"price","type":{"type":"bytes","scale":2,"precision":6,
             "connect.name":"org.apache.kafka.connect.data.Decimal","logicalType":"decimal"}}]}"#;

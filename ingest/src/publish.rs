@@ -192,7 +192,8 @@ impl End {
 
 impl Publisher {
     /// A publisher to `log`. Topics are created and their tails read when they are first needed;
-    /// what they hold then is ignored when the capture [begins anew](capture::Capture::begins_anew).
+    /// what they hold then is ignored when the capture
+    /// [begins anew](capture::Capture::begins_anew).
     pub fn open(
         log: Arc<dyn Log>,
         registry: Arc<dyn Registry>,

@@ -283,7 +283,10 @@ mod tests {
 
         #[test]
         fn plain_stops_where_a_slow_search_does(
-            text in prop::collection::vec(prop_oneof![0x1e_u8..0x24, 0x5a_u8..0x5f, any::<u8>()], 0..40)
+            text in prop::collection::vec(
+                prop_oneof![0x1e_u8..0x24, 0x5a_u8..0x5f, any::<u8>()],
+                0..40,
+            )
         ) {
             let slow = text.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
             prop_assert_eq!(plain(&text), slow.unwrap_or(text.len()));

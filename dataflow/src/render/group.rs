@@ -165,7 +165,9 @@ mod tests {
             let keys: Vec<ArrayRef> =
                 all.iter().cycle().skip(first).take(columns).map(Arc::clone).collect();
             let fields = keys.iter().enumerate();
-            let fields = fields.map(|(i, k)| Field::new(format!("{i}"), k.data_type().clone(), true));
+            let fields = fields.map(|(i, key)| {
+                Field::new(format!("{i}"), key.data_type().clone(), true)
+            });
             let codec = RowCodec::new(Arc::new(Schema::new(fields.collect::<Vec<_>>()))).unwrap();
             let groups = group(&codec, &keys, rows.len()).unwrap();
             prop_assert_eq!((groups.of_row, groups.keys), slow(&codec, &keys, rows.len()));

@@ -65,12 +65,10 @@ pub(crate) fn totals<'scope>(
         updates = updates.concat(seed(grouping.scope, one));
     }
     let pact = Exchange::new(|((key, ()), _, _): &Update| key.shard());
-    let arranged = arrange_core::<_, _, KeyBatcher<Row, Epoch, Totals>, KeySpine<Row, Epoch, Totals>>(
-        updates,
-        pact,
-        "ArrangeTotals",
-        KeyBatcher::new,
-    );
+    type Batcher = KeyBatcher<Row, Epoch, Totals>;
+    type Spine = KeySpine<Row, Epoch, Totals>;
+    let arranged =
+        arrange_core::<_, _, Batcher, Spine>(updates, pact, "ArrangeTotals", Batcher::new);
     let groups = arranged.count_total_core::<isize>();
     let codec = RowCodec::new(outputs)?;
     let context = Rc::clone(&grouping.context);

@@ -81,7 +81,8 @@ const STATELESS: Views = &[
     (
         "filtered",
         "id",
-        "SELECT id, n::bigint + 1 AS n1, big * 2 AS b2, f / 4 AS f4, d + 1 AS d1, txt || '!' AS bang,
+        "SELECT id, n::bigint + 1 AS n1, big * 2 AS b2, f / 4 AS f4, d + 1 AS d1, txt || '!' AS
+            bang,
             NOT flag AS nf FROM items WHERE n > 0 OR grp IS NULL",
     ),
     (
@@ -102,7 +103,8 @@ const STATELESS: Views = &[
         "SELECT id, abs(big) AS a, ceil(f) AS c, floor(f) AS fl, trunc(f) AS tr, n % 7 AS m,
             big / 7 AS q, -small AS neg, sqrt(abs(f)) AS root, power(f / 1000000, 2) AS p,
             greatest(n, sub) AS g, least(n, sub) AS le, d * 2 AS dd, d - d AS zero,
-            exp(f / 100000000000) AS e, ln(abs(f) + 1) AS ln1, n & 6 AS band, small * 3 AS s3 FROM items",
+            exp(f / 100000000000) AS e, ln(abs(f) + 1) AS ln1, n & 6 AS band, small * 3 AS s3
+                FROM items",
     ),
     (
         "times",
@@ -132,7 +134,11 @@ const STATELESS: Views = &[
             d::double precision AS dd, n::numeric(12,2) AS nn, big::double precision AS bd,
             n::bigint AS nb, small::double precision AS sd, d::text AS dt FROM items",
     ),
-    ("none", "id", "SELECT id, n FROM items WHERE n > 5 AND n < 3"),
+    (
+        "none",
+        "id",
+        "SELECT id, n FROM items WHERE n > 5 AND n < 3",
+    ),
     (
         "guarded",
         "id",
@@ -164,14 +170,16 @@ const GROUPED: Views = &[
     (
         "null_groups",
         "g",
-        "SELECT coalesce(grp, '(none)') AS g, grp, count(*) AS c, max(at) AS m FROM items GROUP BY grp",
+        "SELECT coalesce(grp, '(none)') AS g, grp, count(*) AS c, max(at) AS m FROM items GROUP
+            BY grp",
     ),
     (
         "extremes",
         "sub",
         "SELECT sub, min(huge) AS h1, max(huge) AS h2, min(f) AS f1, max(f) AS f2, min(d) AS d1,
             max(d) AS d2, min(txt) AS t1, max(txt) AS t2, min(day) AS a1, max(day) AS a2,
-            min(at) AS m1, max(at) AS m2, min(tz) AS z1, max(tz) AS z2, max(grp) AS g2, min(grp) AS g1
+            min(at) AS m1, max(at) AS m2, min(tz) AS z1, max(tz) AS z2, max(grp) AS g2,
+                min(grp) AS g1
             FROM items WHERE sub IS NOT NULL GROUP BY sub",
     ),
     (
@@ -184,7 +192,8 @@ const GROUPED: Views = &[
     (
         "with_filters",
         "id",
-        "SELECT id % 4 AS id, count(*) FILTER (WHERE n > 0) AS plus, sum(big) FILTER (WHERE flag) AS s,
+        "SELECT id % 4 AS id, count(*) FILTER (WHERE n > 0) AS plus, sum(big) FILTER (WHERE
+            flag) AS s,
             max(d) FILTER (WHERE NOT flag) AS m, count(DISTINCT txt) FILTER (WHERE n < 0) AS t,
             avg(f) FILTER (WHERE grp = 'a') AS a, bool_or(flag) FILTER (WHERE n = 0) AS b,
             count(*) FILTER (WHERE false) AS nothing FROM items GROUP BY id % 4",
@@ -214,7 +223,11 @@ const GROUPED: Views = &[
         "SELECT 'none' AS id, count(*) AS c, count(DISTINCT n) AS d, sum(n) AS s, min(n) AS m
             FROM items WHERE id < 0",
     ),
-    ("only_count", "id", "SELECT 1 AS id, count(*) AS c FROM items"),
+    (
+        "only_count",
+        "id",
+        "SELECT 1 AS id, count(*) AS c FROM items",
+    ),
     (
         "global_having",
         "id",
@@ -247,7 +260,8 @@ const GROUPED: Views = &[
         "expressions_over",
         "k",
         "SELECT n % 4 AS k, sum(n) + count(*) AS sc, max(n)::bigint - min(n) AS span,
-            CASE WHEN count(n) > 2 THEN 'many' ELSE 'few' END AS size, sum(n)::double precision / count(*) AS r
+            CASE WHEN count(n) > 2 THEN 'many' ELSE 'few' END AS size, sum(n)::double precision
+                / count(*) AS r
             FROM items WHERE n IS NOT NULL GROUP BY n % 4",
     ),
 ];
@@ -256,7 +270,8 @@ const SETS: Views = &[
     (
         "distinct_rows",
         "k",
-        "SELECT DISTINCT concat(coalesce(grp, '~'), '/', coalesce(sub::text, '~')) AS k, grp, sub FROM items",
+        "SELECT DISTINCT concat(coalesce(grp, '~'), '/', coalesce(sub::text, '~')) AS k, grp,
+            sub FROM items",
     ),
     (
         "distinct_floats",
@@ -266,12 +281,14 @@ const SETS: Views = &[
     (
         "united",
         "(src), id",
-        "SELECT 'i' AS src, id, n::bigint AS v FROM items UNION ALL SELECT 'e' AS src, id, big AS v FROM extras",
+        "SELECT 'i' AS src, id, n::bigint AS v FROM items UNION ALL SELECT 'e' AS src, id, big
+            AS v FROM extras",
     ),
     (
         "either",
         "k",
-        "SELECT coalesce(txt, '~') AS k FROM items UNION SELECT coalesce(grp, '~') AS k FROM extras",
+        "SELECT coalesce(txt, '~') AS k FROM items UNION SELECT coalesce(grp, '~') AS k FROM
+            extras",
     ),
     (
         "union_totals",
@@ -297,7 +314,8 @@ const LAYERED: Views = &[
     (
         "outer_global",
         "id",
-        "SELECT 1 AS id, max(c) AS most, min(s) AS least, count(DISTINCT grp) AS g FROM inner_groups",
+        "SELECT 1 AS id, max(c) AS most, min(s) AS least, count(DISTINCT grp) AS g FROM
+            inner_groups",
     ),
     (
         "twice",
@@ -308,7 +326,8 @@ const LAYERED: Views = &[
     (
         "common_table",
         "id",
-        "WITH p AS (SELECT id, n FROM items WHERE n > 0), q AS (SELECT n, count(*) AS c FROM p GROUP BY n)
+        "WITH p AS (SELECT id, n FROM items WHERE n > 0), q AS (SELECT n, count(*) AS c FROM p
+            GROUP BY n)
             SELECT n AS id, c FROM q WHERE c > 1",
     ),
 ];

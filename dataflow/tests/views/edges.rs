@@ -18,7 +18,8 @@ struct Edge {
 impl Edge {
     fn new(columns: &str, view: &str, workers: usize) -> Self {
         let table = format!(
-            "CREATE TABLE t (id int PRIMARY KEY, {columns}) WITH (format = 'json', envelope = 'upsert');"
+            "CREATE TABLE t (id int PRIMARY KEY, {columns}) WITH (format = 'json', envelope =
+                'upsert');"
         );
         let mut river = River::new(&format!("{table}{view}"), workers);
         river.log().create_topic("t", 2).unwrap();

@@ -51,7 +51,8 @@ impl Connected {
         .await?;
         let frontier = self
             .prepared(&format!(
-                "INSERT INTO {frontiers_table} (job, \"view\", epoch, fingerprint) VALUES (?, ?, ?, ?)"
+                "INSERT INTO {frontiers_table} (job, \"view\", epoch, fingerprint) \
+                 VALUES (?, ?, ?, ?)"
             ))
             .await?;
         let mut begin = self
