@@ -35,7 +35,9 @@ pub(crate) struct Place {
 pub(crate) fn given(test: &str, variable: &str) -> Option<String> {
     let found = std::env::var(variable).ok();
     if found.is_none() {
-        eprintln!("left out: {test} needs {variable} (run ./test)");
+        // Past the harness, which hides what a passing test prints.
+        let line = format!("left out: {test} needs {variable} (run ./test)\n");
+        let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
     }
     found
 }

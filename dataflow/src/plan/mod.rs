@@ -41,6 +41,9 @@ use catalog::{Catalog, Relation, Scanned};
 use options::Options;
 use script::{Script, Statement, single};
 
+/// The stack of the planning thread, in bytes.
+const PLANNING_STACK: usize = 64 << 20;
+
 /// A view whose query is planned and not lowered yet.
 struct Planned {
     name: String,
@@ -54,6 +57,19 @@ struct Planned {
 /// tables. An error of kind [`Kind::Retry`] says that the registry is not there or has no such
 /// subject yet: nothing is wrong with the SQL, and the caller may wait.
 pub fn compile(sql: &str, file: &str, registry: Option<&dyn Registry>) -> Result<ir::Job> {
+    // Parsing and planning recurse as deep as the SQL nests.
+    let planning = std::thread::Builder::new().stack_size(PLANNING_STACK);
+    std::thread::scope(|scope| {
+        let job = planning.spawn_scoped(scope, || planned(sql, file, registry));
+        let job = job.map_err(|error| {
+            Error::with_source(Kind::Retry, "cannot start a thread for planning", error)
+        })?;
+        job.join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn planned(sql: &str, file: &str, registry: Option<&dyn Registry>) -> Result<ir::Job> {
     let script = Script { file };
     let mut catalog = Catalog::new();
     let mut planned = Vec::new();
