@@ -14,7 +14,7 @@ fmt:
 
 # The benchmarks beside their baselines.
 bench *ARGS:
-    cargo run --release -p tidemill-bench -- {{ARGS}}
+    bench/run {{ARGS}}
 
 # The real services for development: start, stop.
 up *ARGS:
