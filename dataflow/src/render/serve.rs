@@ -105,7 +105,7 @@ pub(crate) fn serve<'scope>(
 
 /// The rows of a chunk whose key a sink can hold; the others are counted as withheld.
 fn with_keys(chunk: Chunk, output: &Output, view: &str, context: &Context) -> Result<Chunk> {
-    let Some(held) = holdable(&chunk, output) else {
+    let Some(held) = holdable(&chunk, output, context.sink.holds_empty_keys()) else {
         return Ok(chunk);
     };
     let diffs = chunk.diffs.iter().zip(held.values());
@@ -122,15 +122,16 @@ fn with_keys(chunk: Chunk, output: &Output, view: &str, context: &Context) -> Re
     chunk.filter(&held)
 }
 
-/// Which rows have a key without nulls, and, as Cassandra asks of a partition key of one column,
-/// one that is not empty. None when all have.
-fn holdable(chunk: &Chunk, output: &Output) -> Option<BooleanArray> {
+/// Which rows have a key without nulls, and, where the sink asks for it, a partition key that is not
+/// empty. None when all have.
+fn holdable(chunk: &Chunk, output: &Output, empty: bool) -> Option<BooleanArray> {
     let columns = chunk.batch.columns();
     let keys = output.primary_key.iter().map(|column| &columns[*column]);
     let mut missing = keys.fold(None, |all: Option<NullBuffer>, column| {
         NullBuffer::union(all.as_ref(), column.nulls())
     });
-    if output.partition_columns == 1
+    if !empty
+        && output.partition_columns == 1
         && let Some(text) = columns[output.primary_key[0]].as_string_opt::<i32>()
         && text.iter().any(|value| value == Some(""))
     {
@@ -379,6 +380,22 @@ mod tests {
         writes
             .as_ref()
             .map_or((0, 0), |w| (w.upserts.num_rows(), w.deletes.num_rows()))
+    }
+
+    #[test]
+    fn rows_whose_key_cannot_be_held_are_told_apart() {
+        let key = StringArray::from(vec![Some("a"), Some(""), None]);
+        let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true)]));
+        let batch = batch(&schema, vec![Arc::new(key)], 3).unwrap();
+        let chunk = Chunk::insertions(1, batch);
+        let output = Output {
+            primary_key: vec![0],
+            partition_columns: 1,
+            unique: true,
+        };
+        let held = |empty| holdable(&chunk, &output, empty).unwrap();
+        assert_eq!(held(true), BooleanArray::from(vec![true, true, false]));
+        assert_eq!(held(false), BooleanArray::from(vec![true, false, false]));
     }
 
     #[test]

@@ -117,6 +117,11 @@ impl Drop for Cassandra {
 }
 
 impl Sink for Cassandra {
+    /// Cassandra refuses an empty partition key of one column ("Key may not be empty").
+    fn holds_empty_keys(&self) -> bool {
+        false
+    }
+
     fn prepare(&self, job: &str, tables: &[Table]) -> Result<Vec<Option<Frontier>>> {
         let (prepared, frontiers) = self.block_on(self.connected.prepare(job, tables))?;
         *self.tables.write().unwrap_or_else(PoisonError::into_inner) = prepared;

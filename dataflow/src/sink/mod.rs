@@ -83,6 +83,11 @@ pub trait Sink: Send + Sync {
     /// all workers' writes at or below `epoch` are durable. Blocking.
     fn advance(&self, job: &str, tables: &[usize], epoch: Epoch) -> Result<()>;
 
+    /// Whether a partition key of one text column may be the empty text.
+    fn holds_empty_keys(&self) -> bool {
+        true
+    }
+
     /// Up to `limit` rows of a table, in the sink's own order: for the terminal and for checks.
     fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch>;
 }

@@ -27,14 +27,7 @@ fn on_each_url(test: impl Fn(&str, &str)) {
     test(&format!("sqlite://{}", file.display()), &topic);
     match std::env::var("TIDEMILL_TEST_REGISTRY") {
         Ok(url) => {
-            // Confluent's default; others have none unless they are told.
-            let body = serde_json::json!({"compatibility": "BACKWARD"});
-            let config = format!("{}/config", url.trim_end_matches('/'));
-            // Opening installs the TLS provider that the next line wants.
-            open(&url).unwrap();
-            let http = reqwest::blocking::Client::new();
-            let answer = http.put(config).json(&body).send().unwrap();
-            assert!(answer.status().is_success(), "{answer:?}");
+            BACKWARD.call_once(|| tell_backward(&url));
             test(&url, &topic);
         }
         Err(_) => {
@@ -45,6 +38,20 @@ fn on_each_url(test: impl Fn(&str, &str)) {
             let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
         }
     }
+}
+
+/// The registry is told once: it refuses to be told twice at the same time.
+static BACKWARD: std::sync::Once = std::sync::Once::new();
+
+/// Sets Confluent's default compatibility; other registries have none unless they are told.
+fn tell_backward(url: &str) {
+    let body = serde_json::json!({"compatibility": "BACKWARD"});
+    let config = format!("{}/config", url.trim_end_matches('/'));
+    // Opening installs the TLS provider that the next line wants.
+    open(url).unwrap();
+    let http = reqwest::blocking::Client::new();
+    let answer = http.put(config).json(&body).send().unwrap();
+    assert!(answer.status().is_success(), "{answer:?}");
 }
 
 fn column(name: &str, kind: ColumnType, nullable: bool) -> Column {

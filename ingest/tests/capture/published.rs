@@ -164,7 +164,7 @@ fn what_cannot_be_published_is_put_aside() {
         move || stream(options, stats, stop)
     });
     let deadline = Instant::now() + Duration::from_secs(20);
-    while stats.captured.load(Ordering::Relaxed) < 5
+    while stats.captured.load(Ordering::Relaxed) < 4
         || stats.dead_letters.load(Ordering::Relaxed) < 2
     {
         assert!(
@@ -236,15 +236,16 @@ fn from_commit_to_kafka_in_milliseconds() {
         let (options, stats, stop) = (options.clone(), Arc::clone(&stats), Arc::clone(&stop));
         move || stream(options, stats, stop)
     });
+    let topic = format!("{}t", options.topic_prefix);
+    let log = tidemill_log::log::open(&options.log).unwrap();
+    // The topic is made when the capture is open.
     let deadline = Instant::now() + Duration::from_secs(60);
-    while stats.published.load(Ordering::Relaxed) == 0 {
+    while log.ranges(&topic).is_err() {
         assert!(
             Instant::now() < deadline && !running.is_finished(),
             "{stats:?}"
         );
     }
-    let topic = format!("{}t", options.topic_prefix);
-    let log = tidemill_log::log::open(&options.log).unwrap();
     let mut reader = log.reader(&topic, &[(0, 0), (1, 0), (2, 0)]).unwrap();
     let url = database.url.clone();
     // 1,000 changes a second for 3 seconds, whatever comes of them.
@@ -268,7 +269,10 @@ fn from_commit_to_kafka_in_milliseconds() {
             arrived.len()
         );
         let each = &mut |record: tidemill_log::log::RecordRef<'_>| {
-            arrived.push(jiff::Timestamp::now().as_millisecond() - record.timestamp_ms);
+            // A truncate, with which a snapshot begins, has no key.
+            if record.key.is_some() {
+                arrived.push(jiff::Timestamp::now().as_millisecond() - record.timestamp_ms);
+            }
         };
         reader
             .poll(1_000, Duration::from_millis(100), each)
