@@ -63,7 +63,8 @@ fn run(line: &str, place: &Place) {
     });
     let said = process.stop("INT");
     let fetched = said.rsplit("fetched ").next().unwrap_or_default();
-    let fetched: String = fetched.chars().take_while(char::is_ascii_digit).collect();
+    let number = fetched.split(' ').next().unwrap_or_default();
+    let fetched = number.replace(',', "");
     assert!(
         fetched.parse::<usize>().is_ok_and(|fetched| fetched >= 200),
         "{said}"
