@@ -122,8 +122,8 @@ fn with_keys(chunk: Chunk, output: &Output, view: &str, context: &Context) -> Re
     chunk.filter(&held)
 }
 
-/// Which rows have a key without nulls, and, where the sink asks for it, a partition key that is not
-/// empty. None when all have.
+/// Which rows have a key without nulls and, where the sink asks for it, without an empty partition
+/// key. None when all have.
 fn holdable(chunk: &Chunk, output: &Output, empty: bool) -> Option<BooleanArray> {
     let columns = chunk.batch.columns();
     let keys = output.primary_key.iter().map(|column| &columns[*column]);
