@@ -26,8 +26,7 @@ fn on_each(test: impl Fn(&dyn Log, &str)) {
         Ok(url) => test(&*open(&url).unwrap(), &topic),
         Err(_) => {
             // Past the harness, which hides what a passing test prints.
-            let line =
-                format!("left out: the log on Kafka needs TIDEMILL_TEST_KAFKA (run ./test)\n");
+            let line = "left out: the log on Kafka needs TIDEMILL_TEST_KAFKA (run ./test)\n";
             let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
         }
     }

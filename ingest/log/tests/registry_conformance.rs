@@ -32,9 +32,7 @@ fn on_each_url(test: impl Fn(&str, &str)) {
         }
         Err(_) => {
             // Past the harness, which hides what a passing test prints.
-            let line = format!(
-                "left out: Confluent's registry needs TIDEMILL_TEST_REGISTRY (run ./test)\n"
-            );
+            let line = "left out: Confluent's registry needs TIDEMILL_TEST_REGISTRY (run ./test)\n";
             let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
         }
     }
