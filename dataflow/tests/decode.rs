@@ -34,11 +34,8 @@ impl Memory {
     fn with(schemas: &[(u32, &str)]) -> Arc<Self> {
         let memory = Self::default();
         for (id, schema) in schemas {
-            memory
-                .schemas
-                .lock()
-                .unwrap()
-                .insert(*id, (*schema).to_owned());
+            let mut schemas = memory.schemas.lock().unwrap();
+            schemas.insert(*id, (*schema).to_owned());
         }
         Arc::new(memory)
     }
@@ -451,7 +448,9 @@ fn reference(body: &[u8]) -> Option<Vec<Option<String>>> {
     let reader = apache_avro::reader::datum::GenericDatumReader::builder(&schema)
         .build()
         .unwrap();
-    let mut rest = body;
+    // A byte more than the body: at the very end of its input the reader takes any union for null.
+    let more = [body, &[0]].concat();
+    let mut rest = &more[..];
     let Avro::Record(fields) = reader.read_value(&mut rest).ok()? else {
         panic!("a record schema reads records");
     };
@@ -469,7 +468,7 @@ fn reference(body: &[u8]) -> Option<Vec<Option<String>>> {
         Avro::Int(value) => Some(value.to_string()),
         other => panic!("{other:?}"),
     });
-    rest.is_empty().then(|| shown.to_vec())
+    (rest.len() == 1).then(|| shown.to_vec())
 }
 
 proptest! {
@@ -742,8 +741,7 @@ fn avro_envelopes_and_their_semantic_types() {
     ];
     let registry = Memory::with(&[(1, &schema)]);
     let mut decoder = avro(&schema, Envelope::Debezium, &columns, &registry);
-    let mut row = vec![4, b'i', b'd', 4, 6, 2, 8];
-    row.extend([40]);
+    let mut row = vec![4, b'i', b'd', 4, 6, 2, 8, 40];
     row.extend(b"1970-01-01T00:00:01Z");
     row.extend([10, 4, 0xff, 0x85]);
     let record = |before: bool, after: bool, op: u8| {
