@@ -64,7 +64,7 @@ pub(crate) fn plan_when_ready(
             Some(known) => views.compile(Some(Arc::as_ref(known))),
             None => match registry::open(&connections.registry) {
                 Ok(opened) => views.compile(Some(Arc::as_ref(registry.insert(opened)))),
-                Err(error) => Err(error.into()),
+                Err(error) => Err(error),
             },
         };
         match planned {

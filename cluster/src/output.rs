@@ -6,6 +6,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
+use tidemill_log::{Error, Kind};
+
 use crate::redact;
 
 /// Columns where there is no terminal to ask.
@@ -96,7 +98,7 @@ fn error_text(error: &anyhow::Error) -> String {
             text.push_str(&excerpt);
             continue;
         }
-        // Errors that pass through several crates carry their text again, or within the one above.
+        // Some libraries' errors carry their cause's text within their own.
         if !last.contains(&said) {
             text.push_str(&format!("  because: {said}\n"));
             last = said;
@@ -122,36 +124,19 @@ fn is_line_number(text: &str) -> bool {
 }
 
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
-    use {tidemill_dataflow as dataflow, tidemill_ingest as ingest, tidemill_log as seam};
     const RETRY: &str = "see that the service is up and reachable, then start again; \
         it goes on where it stopped";
     const FENCE: &str = "another process runs this pipeline with the same connections; \
         stop one of the two";
     const BUG: &str = "this is a bug of tidemill, please report it with the log (--log debug)";
-    error.chain().find_map(|cause| {
-        if let Some(error) = cause.downcast_ref::<dataflow::Error>() {
-            return match error.kind() {
-                dataflow::Kind::Retry => Some(RETRY),
-                dataflow::Kind::Fence => Some(FENCE),
-                dataflow::Kind::Bug => Some(BUG),
-                dataflow::Kind::Data => None,
-            };
-        }
-        if let Some(error) = cause.downcast_ref::<ingest::Error>() {
-            return match error.kind() {
-                ingest::Kind::Retry => Some(RETRY),
-                ingest::Kind::Fence => Some(FENCE),
-                ingest::Kind::Bug => Some(BUG),
-                ingest::Kind::Data => None,
-            };
-        }
-        match cause.downcast_ref::<seam::Error>()?.kind() {
-            seam::Kind::Retry => Some(RETRY),
-            seam::Kind::Fence => Some(FENCE),
-            seam::Kind::Bug => Some(BUG),
-            seam::Kind::Data => None,
-        }
-    })
+    error
+        .chain()
+        .find_map(|cause| match cause.downcast_ref::<Error>()?.kind() {
+            Kind::Retry => Some(RETRY),
+            Kind::Fence => Some(FENCE),
+            Kind::Bug => Some(BUG),
+            Kind::Data => None,
+        })
 }
 
 #[cfg(test)]
@@ -168,8 +153,7 @@ mod tests {
 
     #[test]
     fn an_error_is_printed_once_with_causes_and_advice() {
-        let cause = tidemill_log::Error::new(tidemill_log::Kind::Retry, "no broker at a:1");
-        let error = tidemill_dataflow::Error::from(cause);
+        let error = Error::new(Kind::Retry, "no broker at a:1");
         let error = anyhow::Error::new(error).context("job `users`");
         assert_eq!(
             error_text(&error),

@@ -6,8 +6,8 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use timely::dataflow::StreamVec;
@@ -16,11 +16,11 @@ use timely::dataflow::operators::Operator;
 use timely::progress::Antichain;
 use timely::scheduling::SyncActivator;
 
+use crate::failure::Failure;
 use crate::journal::Journal;
-use crate::render::context::Failure;
 use crate::sink::Sink;
 use crate::time::binder::Binder;
-use crate::{Epoch, Error, Kind, Result};
+use crate::{Epoch, Kind, Result};
 
 /// How often the journal is merged below the sink's frontier.
 const COLLAPSE_INTERVAL: Duration = Duration::from_secs(10);
@@ -52,31 +52,22 @@ impl Advance {
         let (to, epochs) = sync_channel::<Epoch>(1);
         let (tell, done) = sync_channel(1);
         let (wake, wakes) = sync_channel::<SyncActivator>(1);
-        let run = move || {
-            let Ok(wake) = wakes.recv() else { return };
+        let failure = frontiers.failure.clone();
+        failure.spawn("frontier", move || {
+            let Ok(wake) = wakes.recv() else {
+                return Ok(());
+            };
             let mut collapsed = Instant::now();
             while let Ok(epoch) = epochs.recv() {
-                if let Err(error) = frontiers.advance(epoch, &mut collapsed) {
-                    let mut failure = frontiers
-                        .failure
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner);
-                    failure.get_or_insert(error);
-                    return;
-                }
+                frontiers.advance(epoch, &mut collapsed)?;
                 if tell.send(epoch).is_err() {
-                    return;
+                    break;
                 }
                 // At shutdown the operator may be gone; `finish` then waits on the channel.
                 let _gone = wake.activate();
             }
-        };
-        std::thread::Builder::new()
-            .name("frontier".to_owned())
-            .spawn(run)
-            .map_err(|error| {
-                Error::with_source(Kind::Retry, "cannot start the frontier's thread", error)
-            })?;
+            Ok(())
+        })?;
         Ok(Self {
             to,
             done,

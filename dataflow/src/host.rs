@@ -17,12 +17,12 @@ use timely::CommunicationConfig;
 use timely::worker::Worker;
 
 use crate::advance::{Advance, Frontiers, Leading, advance};
+use crate::failure::Failure;
 use crate::held;
 use crate::job::{Config, Stats, ViewStats, Workers};
 use crate::journal::Journal;
 use crate::plan::ir::{Envelope, Job, Source};
 use crate::render::chunk::{Chunk, ChunkStream};
-use crate::render::context::Failure;
 use crate::render::{self, Context, upsert};
 use crate::row::{RowCodec, nullable};
 use crate::sink::{Frontier, Sink, Table};
@@ -88,11 +88,11 @@ pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<(
     if let Workers::Cluster { addresses, .. } = &shared.config.workers {
         tracing::info!(?addresses, "waiting for all processes of the job");
     }
-    let failure = Arc::clone(&shared.failure);
+    let failure = shared.failure.clone();
     let ended = Arc::new(AtomicBool::new(false));
     let (working, over) = (Arc::clone(&shared), Arc::clone(&ended));
-    let host = move || {
-        let failure = Arc::clone(&working.failure);
+    failure.spawn("timely", move || {
+        let failure = working.failure.clone();
         let guards = timely::execute(timely, move |worker| work(worker, &working));
         let results = guards.map(|guards| guards.join());
         let problem = match results {
@@ -101,29 +101,18 @@ pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<(
         };
         if let Some(problem) = problem {
             let what = format!("a worker ended: {problem}");
-            let error = Error::new(Kind::Bug, what);
-            failure
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get_or_insert(error);
+            failure.set(Error::new(Kind::Bug, what));
         }
         over.store(true, Ordering::Release);
-    };
-    let spawned = std::thread::Builder::new()
-        .name("timely".to_owned())
-        .spawn(host);
-    spawned.map_err(|e| Error::with_source(Kind::Retry, "cannot start the workers", e))?;
+        Ok(())
+    })?;
     loop {
         // Nothing was read yet: whoever waits for the other processes may just go.
         if shared.stop.load(Ordering::Relaxed) && !shared.working.load(Ordering::Acquire) {
             return Ok(());
         }
         let over = ended.load(Ordering::Acquire);
-        if let Some(error) = failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
+        if let Some(error) = failure.take() {
             return Err(error);
         }
         if over {
@@ -234,14 +223,14 @@ impl Shared {
         while !self.stop.load(Ordering::Relaxed) {
             match self.log.ranges(topic) {
                 Ok(ranges) => return Ok(Some(ranges.into_iter().map(Held::from).collect())),
-                Err(error) if error.kind() == tidemill_log::Kind::Retry => {
+                Err(error) if error.kind() == Kind::Retry => {
                     if !said {
                         tracing::info!(topic, %error, "waiting for the topic");
                         said = true;
                     }
                     std::thread::sleep(Duration::from_millis(200));
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         Ok(None)
@@ -251,7 +240,7 @@ impl Shared {
         Rc::new(Context {
             sink: Arc::clone(&self.sink),
             stats: Arc::clone(&self.stats),
-            failure: Arc::clone(&self.failure),
+            failure: self.failure.clone(),
             log: Arc::clone(&self.log),
             dead_letters: self.config.dead_letters.clone(),
             producer: RefCell::new(None),
@@ -272,14 +261,14 @@ impl Shared {
             Arc::clone(&self.journal),
             self.config.limits.clone(),
             Arc::clone(&self.stats),
-            Arc::clone(&self.failure),
+            &self.failure,
         )?;
         let advance = Advance::start(Frontiers {
             job: self.config.name.clone(),
             tables: (0..self.tables.len()).collect(),
             sink: Arc::clone(&self.sink),
             journal: Arc::clone(&self.journal),
-            failure: Arc::clone(&self.failure),
+            failure: self.failure.clone(),
         })?;
         Ok(Some((
             Rc::new(RefCell::new(binder)),

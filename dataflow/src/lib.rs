@@ -3,11 +3,11 @@
 //! What flows through here: records of a log's topics are decoded ([`decode`]) into Arrow batches,
 //! bound to epochs ([`journal`]), taken through the plan's operators ([`plan`], [`render`]) and
 //! written epoch by epoch to the sink ([`sink`]). Inside, a module uses only those above it in
-//! this list: error, plan, decode, journal, sink, source, render, job.
+//! this list: failure, plan, decode, journal, sink, source, render, job.
 
 mod advance;
 pub mod decode;
-pub mod error;
+mod failure;
 mod held;
 mod host;
 pub mod job;
@@ -19,7 +19,7 @@ pub mod sink;
 mod source;
 mod time;
 
-pub use error::{Error, Kind, Result};
+pub use tidemill_log::{Error, Kind, Result};
 
 /// A moment of the job: milliseconds since 1970-01-01T00:00:00Z, strictly increasing. All views
 /// show the same prefix of the input at one epoch.

@@ -4,13 +4,12 @@
 //! What flows through here: pages of an HTTP API ([`fetch`]), asked for when the ledger says so
 //! ([`schedule`]), land as rows ([`land`]); [`capture`] reads every committed row change back out
 //! of the database and [`publish`] appends it to the log as a Debezium-style Avro envelope.
-//! Inside, a module uses only those above it in this list: error, config, database, schedule,
+//! Inside, a module uses only those above it in this list: config, database, schedule,
 //! fetch, land, capture, publish, run; [`randomuser`], the built-in API, uses none of them.
 
 pub mod capture;
 pub mod config;
 mod database;
-pub mod error;
 pub mod fetch;
 pub mod land;
 pub mod publish;
@@ -19,4 +18,4 @@ pub mod run;
 pub mod schedule;
 pub mod stats;
 
-pub use error::{Error, Kind, Result};
+pub use tidemill_log::{Error, Kind, Result};

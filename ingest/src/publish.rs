@@ -273,10 +273,10 @@ impl Publisher {
         match self.producer.append(&records) {
             Ok(()) => {}
             // One of them is refused: written one by one, the others go through.
-            Err(error) if error.kind() == tidemill_log::Kind::Data => {
+            Err(error) if error.kind() == Kind::Data => {
                 return self.publish_singly(batch, &error.to_string());
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
         self.stale = false;
         Ok(done)
@@ -313,7 +313,7 @@ impl Publisher {
         let topic = self.topic(&change.table.name)?;
         let record = match topic.encoder.encode(change) {
             Ok(record) => record,
-            Err(error) if error.kind() == tidemill_log::Kind::Data => {
+            Err(error) if error.kind() == Kind::Data => {
                 // When not even a change without a row goes through, it is the table's schema that
                 // is refused, not this row: every change to come would be put aside.
                 let rowless = Change {
@@ -325,7 +325,7 @@ impl Publisher {
                 topic.encoder.encode(&rowless)?;
                 return Ok(Some(error.to_string()));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         };
         let size =
             record.key.as_ref().map_or(0, Vec::len) + record.value.as_ref().map_or(0, Vec::len);

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arrow::util::display::array_value_to_string;
@@ -11,6 +11,7 @@ use serde_json::json;
 use tidemill_log::log::{Log, Producer, RECORD_BYTES_MAX, Record};
 
 use super::chunk::Chunk;
+use crate::failure::Failure;
 use crate::job::Stats;
 use crate::sink::Sink;
 use crate::time::Start;
@@ -36,9 +37,6 @@ enum Stage {
     /// A row of a view.
     Evaluate,
 }
-
-/// The first error that ended the job, if any did.
-pub(crate) type Failure = Arc<Mutex<Option<Error>>>;
 
 /// A worker's share of the job's surroundings.
 pub(crate) struct Context {
@@ -67,10 +65,7 @@ impl Context {
     /// Ends the job with an error. Does not return: a worker that stopped stepping holds its
     /// capabilities, so no epoch that it failed in can ever complete anywhere.
     pub(crate) fn fail(&self, error: Error) -> ! {
-        self.failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
+        self.failure.set(error);
         loop {
             std::thread::park();
         }
@@ -192,7 +187,7 @@ impl Context {
             *producer = Some(self.log.producer()?);
         }
         match producer.as_mut() {
-            Some(producer) => Ok(producer.append(records)?),
+            Some(producer) => producer.append(records),
             None => Ok(()),
         }
     }

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, make_array};
+use arrow::array::{Array, ArrayRef, RecordBatchOptions, make_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -148,6 +148,30 @@ fn convert(table: &str, column: &str, array: &ArrayRef, to: &DataType) -> Result
 }
 
 /// What to do about a table that is not as the view needs it.
+/// `count` rows read back from `table`, given column by column; `array_of` makes an array of the
+/// type that the engine stores, or says what about the values is wrong.
+fn batch_of<V>(
+    table: &Table,
+    count: usize,
+    columns: Vec<Vec<V>>,
+    array_of: impl Fn(&DataType, Vec<V>) -> Result<std::result::Result<ArrayRef, String>>,
+) -> Result<RecordBatch> {
+    let mut arrays = Vec::with_capacity(columns.len());
+    for (field, values) in table.schema.fields().iter().zip(columns) {
+        let array = array_of(field.data_type(), values)?.map_err(|problem| {
+            mismatch(&table.name, &format!("column `{}` {problem}", field.name()))
+        })?;
+        let array = convert(&table.name, field.name(), &array, field.data_type())?;
+        arrays.push(array);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(count));
+    let schema = Arc::clone(&table.schema);
+    RecordBatch::try_new_with_options(schema, arrays, &options).map_err(|error| {
+        let what = format!("rows of table `{}`", table.name);
+        crate::Error::with_source(crate::Kind::Data, what, error)
+    })
+}
+
 fn mismatch(table: &str, problem: &str) -> crate::Error {
     crate::Error::new(
         crate::Kind::Data,

@@ -15,7 +15,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use arrow::array::RecordBatchOptions;
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use rusqlite::types::{Type, Value};
@@ -26,8 +25,8 @@ use tidemill_log::sqlite::connect;
 
 use super::backlog::{Backlog, Pending};
 use super::{
-    Done, FoundColumn, Frontier, Sink, Table, Writes, check_existing, convert, mismatch, quoted,
-    unprepared,
+    Done, FoundColumn, Frontier, Sink, Table, Writes, batch_of, check_existing, convert, mismatch,
+    quoted, unprepared,
 };
 use crate::{Epoch, Error, Kind, Result};
 
@@ -170,29 +169,9 @@ impl Sink for Sqlite {
             }
             count += 1;
         }
-        let mut arrays = Vec::with_capacity(columns.len());
-        for (field, values) in table.schema.fields().iter().zip(values) {
-            let (_, stored) = sqlite_type(field.data_type())?;
-            let array = array_of(&stored, values).map_err(|problem| {
-                mismatch(&table.name, &format!("`{}` {problem}", field.name()))
-            })?;
-            arrays.push(convert(
-                &table.name,
-                field.name(),
-                &array,
-                field.data_type(),
-            )?);
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        RecordBatch::try_new_with_options(Arc::clone(&table.schema), arrays, &options).map_err(
-            |e| {
-                Error::with_source(
-                    Kind::Data,
-                    format!("rows of table `{}`: {e}", table.name),
-                    e,
-                )
-            },
-        )
+        batch_of(table, count, values, |kind, values| {
+            Ok(array_of(&sqlite_type(kind)?.1, values))
+        })
     }
 }
 

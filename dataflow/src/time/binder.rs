@@ -12,10 +12,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use timely::scheduling::{Activator, SyncActivator};
 
 use super::{Command, Report, Start};
+use crate::failure::Failure;
 use crate::job::{Limits, Stats};
 use crate::journal::{Binding, Journal, Offsets};
-use crate::render::context::Failure;
-use crate::{Epoch, Error, Kind, Result};
+use crate::{Epoch, Kind, Result};
 
 /// A bound epoch that is not yet durable in the sink.
 struct InFlight {
@@ -54,7 +54,7 @@ impl Binder {
         journal: Arc<dyn Journal>,
         limits: Limits,
         stats: Arc<Stats>,
-        failure: Failure,
+        failure: &Failure,
     ) -> Result<Self> {
         let mut bound = Offsets::new();
         for binding in &start.bindings {
@@ -246,31 +246,22 @@ struct Journaling {
 }
 
 impl Journaling {
-    fn start(journal: Arc<dyn Journal>, failure: Failure) -> Result<Self> {
+    fn start(journal: Arc<dyn Journal>, failure: &Failure) -> Result<Self> {
         let (to, bindings) = sync_channel::<Binding>(1);
         let (tell, done) = sync_channel(1);
         let (wake, wakes) = sync_channel::<SyncActivator>(1);
-        let run = move || {
-            let Ok(wake) = wakes.recv() else { return };
+        failure.spawn("journal", move || {
+            let Ok(wake) = wakes.recv() else {
+                return Ok(());
+            };
             while let Ok(binding) = bindings.recv() {
-                if let Err(error) = append(&*journal, &binding) {
-                    failure
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .get_or_insert(error);
-                    return;
-                }
+                append(&*journal, &binding)?;
                 if tell.send(()).is_err() || wake.activate().is_err() {
-                    return;
+                    break;
                 }
             }
-        };
-        std::thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(run)
-            .map_err(|error| {
-                Error::with_source(Kind::Retry, "cannot start the journal's thread", error)
-            })?;
+            Ok(())
+        })?;
         Ok(Self { to, done, wake })
     }
 

@@ -1,4 +1,4 @@
-//! The crate's error: what went wrong, and what the caller can do about it.
+//! The error of all crates: what went wrong, and what the caller can do about it.
 
 /// What a caller can do about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub enum Kind {
     Bug,
 }
 
-/// An error of the log, the registry or the envelope codec.
+/// An error of any stage, from fetching to serving.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct Error {

@@ -155,6 +155,17 @@ fn on_conflict(land: &Land, columns: &[LandColumn], differs: &str) -> String {
     format!("ON CONFLICT ({key}) DO UPDATE SET {sets} WHERE {old} {differs} {new}")
 }
 
+/// What stands between the parentheses of the table's `CREATE TABLE`.
+fn declared(land: &Land, type_of: impl Fn(&LandColumn) -> String) -> String {
+    let columns = columns(land);
+    let declared = columns.iter().map(|column| {
+        let null = if column.nullable { "" } else { " NOT NULL" };
+        format!("{} {}{null}, ", quoted(&column.name), type_of(column))
+    });
+    let declared: String = declared.collect();
+    format!("{declared}PRIMARY KEY ({})", quoted(&land.key))
+}
+
 /// A column as a table that is there has it.
 struct Found {
     name: String,

@@ -3,7 +3,7 @@
 use postgres::{Client, Transaction};
 use tidemill_log::schema::ColumnType;
 
-use super::{Fitted, Found, Landed, Landing, Refused, columns, fit, listed, mismatch};
+use super::{Fitted, Found, Landed, Landing, Refused, columns, declared, fit, listed, mismatch};
 use crate::config::{Land, LandColumn};
 use crate::database::{self, postgres_failed, quoted};
 use crate::fetch::Page;
@@ -76,18 +76,10 @@ impl PostgresLanding {
 }
 
 fn create(land: &Land) -> String {
-    let table = quoted(&land.table);
-    let declared: Vec<String> = columns(land)
-        .iter()
-        .map(|column| {
-            let null = if column.nullable { "" } else { " NOT NULL" };
-            format!("{} {}{null}", quoted(&column.name), type_of(column))
-        })
-        .collect();
-    let (declared, key) = (declared.join(", "), quoted(&land.key));
+    let (table, declared) = (quoted(&land.table), declared(land, type_of));
     // With full replica identity the capture sees whole rows before a change.
     format!(
-        "CREATE TABLE {table} ({declared}, PRIMARY KEY ({key}));
+        "CREATE TABLE {table} ({declared});
          ALTER TABLE {table} REPLICA IDENTITY FULL"
     )
 }

@@ -7,7 +7,7 @@ use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 use serde_json::Value;
 use tidemill_log::schema::ColumnType;
 
-use super::{Found, Landed, Landing, Refused, Row, columns, fit, listed, mismatch};
+use super::{Found, Landed, Landing, Refused, Row, columns, declared, fit, listed, mismatch};
 use crate::config::{Land, LandColumn};
 use crate::database::{quoted, sqlite_failed};
 use crate::fetch::Page;
@@ -82,18 +82,8 @@ impl SqliteLanding {
 }
 
 fn create(land: &Land) -> String {
-    let declared: Vec<String> = columns(land)
-        .iter()
-        .map(|column| {
-            let null = if column.nullable { "" } else { " NOT NULL" };
-            format!("{} {}{null}", quoted(&column.name), type_of(column))
-        })
-        .collect();
-    let (declared, key) = (declared.join(", "), quoted(&land.key));
-    format!(
-        "CREATE TABLE {} ({declared}, PRIMARY KEY ({key}))",
-        quoted(&land.table)
-    )
+    let (table, declared) = (quoted(&land.table), declared(land, type_of));
+    format!("CREATE TABLE {table} ({declared})")
 }
 
 /// Checks the table column by column; false when it is not there.

@@ -190,7 +190,7 @@ impl Writers {
         let mut wait = RETRY_MIN;
         loop {
             match self.registry.by_id(id) {
-                Err(error) if error.kind() == tidemill_log::Kind::Retry => {
+                Err(error) if error.kind() == Kind::Retry => {
                     tracing::warn!(
                         schema = id,
                         error = &error as &dyn std::error::Error,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatchOptions;
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use scylla::response::query_result::QueryRowsResult;
@@ -13,7 +12,7 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::value::Row;
 
 use super::super::{
-    FoundColumn, Frontier, Table, check_existing, convert, frontier_of, mismatch, quoted,
+    FoundColumn, Frontier, Table, batch_of, check_existing, frontier_of, mismatch, quoted,
     unsupported,
 };
 use super::cell::array_of;
@@ -112,28 +111,9 @@ impl Connected {
                 column.push(value);
             }
         }
-        let mut arrays = Vec::with_capacity(columns.len());
-        for (field, values) in fields.iter().zip(columns) {
-            let (_, stored) = cql_type(field.data_type())?;
-            let array = array_of(&stored, values)
-                .map_err(|e| mismatch(&table.name, &format!("column `{}` {e}", field.name())))?;
-            arrays.push(convert(
-                &table.name,
-                field.name(),
-                &array,
-                field.data_type(),
-            )?);
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        RecordBatch::try_new_with_options(Arc::clone(&table.schema), arrays, &options).map_err(
-            |e| {
-                Error::with_source(
-                    Kind::Data,
-                    format!("rows of table `{}`: {e}", table.name),
-                    e,
-                )
-            },
-        )
+        batch_of(table, count, columns, |kind, values| {
+            Ok(array_of(&cql_type(kind)?.1, values))
+        })
     }
 
     fn name_of(&self, table: &Table) -> String {
