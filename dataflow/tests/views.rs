@@ -1,5 +1,6 @@
 //! Every operator against PostgreSQL: random inserts, updates and deletes are fed in waves, and
-//! after each wave every view must hold what PostgreSQL answers to the same SQL over the same rows.
+//! after each wave every view of `tests/slt` must hold what PostgreSQL answers to the same SQL over
+//! the same rows.
 //!
 //! Each envelope runs on one and on four workers: straight through, stopped and started again
 //! between waves, and killed at random moments in the middle of waves. The seed is printed;
@@ -61,8 +62,9 @@ fn waves(name: &str, envelope: Envelope, workers: usize, life: Life) {
     let seed = seed();
     eprintln!("{name}: TIDEMILL_TEST_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
-    oracle.create(&bundle::views());
-    let mut river = River::new(&bundle::sql(envelope, &bundle::views()), workers);
+    let views = bundle::views();
+    oracle.create(&views);
+    let mut river = River::new(&bundle::sql(envelope, &views), workers);
     let mut feed = Feed::new(river.log(), envelope);
     for wave in 0..WAVES {
         if matches!(life, Life::Killed) {
@@ -77,11 +79,11 @@ fn waves(name: &str, envelope: Envelope, workers: usize, life: Life) {
         river.start();
         river.settle();
         oracle.fill(&feed);
-        let views = bundle::views().into_iter();
         let wrong: Vec<String> = views
+            .iter()
             .flat_map(|view| {
-                let answer = oracle.answer(&view, &river.table(view.name));
-                river.differences(view.name, &answer)
+                let answer = oracle.answer(view, &river.table(&view.name));
+                river.differences(&view.name, &answer)
             })
             .collect();
         let context = format!("{name}, seed {seed}, wave {wave}");

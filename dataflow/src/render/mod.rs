@@ -19,6 +19,7 @@ use crate::{Epoch, Error, Kind, Result};
 
 mod accumulate;
 mod argument;
+mod arrange;
 pub(crate) mod chunk;
 mod compute;
 pub(crate) mod context;
@@ -26,14 +27,18 @@ mod distinct;
 mod first;
 mod float_sum;
 mod group;
+mod join;
 mod min_max;
+mod pairs;
 mod reduce;
 mod serve;
+mod top_k;
 mod totals;
 pub(crate) mod upsert;
 
 use chunk::ChunkStream;
 pub(crate) use context::Context;
+use first::Kept;
 
 /// Renders all views over the sources' streams. The result's frontier is what is durable in the
 /// sink's tables.
@@ -105,27 +110,45 @@ impl<'scope> Renderer<'_, 'scope> {
                 keys,
                 aggregates,
             } => {
-                let stream = self.rel(input)?;
-                let input_schema = nullable(&input.schema);
-                let input = (stream, &input_schema);
-                reduce::reduce(
-                    self.scope,
-                    input,
-                    self.context,
-                    keys,
-                    aggregates,
-                    &rel.schema,
-                )
+                let (scope, context) = (self.scope, self.context);
+                let input = (self.rel(input)?, &nullable(&input.schema));
+                reduce::reduce(scope, input, context, keys, aggregates, &rel.schema)
             }
             RelOp::Distinct { input } => {
                 distinct::distinct(self.rel(input)?, self.context, &rel.schema)
             }
             RelOp::Union { inputs } => {
-                let mut streams = inputs.iter().map(|input| self.rel(input));
-                let first = streams
-                    .next()
-                    .ok_or_else(|| missing("input of a union"))??;
-                streams.try_fold(first, |all, next| Ok(all.concat(next?)))
+                let streams = inputs.iter().map(|input| self.rel(input));
+                let streams = streams.collect::<Result<Vec<_>>>()?.into_iter();
+                let all = streams.reduce(|all, next| all.concat(next));
+                all.ok_or_else(|| missing("input of a union"))
+            }
+            RelOp::Join {
+                left,
+                right,
+                keys,
+                nulls_equal,
+            } => {
+                let left = (self.rel(left)?, &left.schema);
+                let right = (self.rel(right)?, &right.schema);
+                join::join(left, right, self.context, (keys, *nulls_equal), &rel.schema)
+            }
+            RelOp::TopK {
+                input,
+                partition,
+                order,
+                offset,
+                limit,
+                ranked,
+            } => {
+                let of = top_k::Groups { partition, order };
+                let kept = Kept {
+                    offset: *offset,
+                    limit: *limit,
+                    numbered: *ranked,
+                };
+                let input = (self.rel(input)?, &input.schema);
+                top_k::top_k(input, self.context, of, kept, &rel.schema)
             }
         }
     }

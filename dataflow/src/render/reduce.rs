@@ -93,7 +93,7 @@ pub(crate) fn reduce<'scope>(
         rows.push(match part.kind {
             PartKind::Totals => totals::totals(&grouping, input.clone(), arguments, outputs)?,
             PartKind::First(order) => {
-                min_max::first(&grouping, input.clone(), arguments, order, outputs)?
+                min_max::min_max(&grouping, input.clone(), arguments, order, outputs)?
             }
             PartKind::DistinctTotals => {
                 let (pairs, over) = distinct_pairs(&grouping, input.clone(), arguments, &with)?;
