@@ -222,3 +222,115 @@ fn differences(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+    use std::rc::Rc;
+
+    use proptest::prelude::*;
+    use timely::dataflow::operators::{Inspect, Probe, vec::Input};
+
+    use super::*;
+    use crate::render::arrange::{Update, arrange_values};
+
+    fn row(byte: u8) -> Row {
+        Row::new(&[byte])
+    }
+
+    /// What the operator gives for waves of updates; those of a wave arrive together, and no wave
+    /// has an epoch of the one before.
+    fn given(waves: Vec<Vec<Update>>, kept: Kept) -> Vec<First> {
+        timely::execute_directly(move |worker| {
+            let found = Rc::new(RefCell::new(Vec::new()));
+            let seen = Rc::clone(&found);
+            let (mut input, probe) = worker.dataflow::<Epoch, _, _>(|scope| {
+                let (input, updates) = scope.new_input();
+                let firsts = first(arrange_values(updates, "Test"), kept);
+                let firsts = firsts.inspect(move |first| seen.borrow_mut().push(first.clone()));
+                (input, firsts.probe().0)
+            });
+            for wave in waves {
+                let end = wave.iter().map(|(_, epoch, _)| *epoch + 1).max();
+                wave.into_iter().for_each(|update| input.send(update));
+                input.advance_to(end.unwrap_or(*input.time()));
+                worker.step_while(|| probe.less_than(input.time()));
+            }
+            found.take()
+        })
+    }
+
+    type Rows = BTreeMap<(Row, Row, i64), isize>;
+
+    fn through<D: Ord + Clone>(updates: &[(D, Epoch, isize)], epoch: Epoch) -> BTreeMap<D, isize> {
+        let mut sums = BTreeMap::new();
+        for (data, _, diff) in updates.iter().filter(|(_, at, _)| *at <= epoch) {
+            *sums.entry(data.clone()).or_insert(0) += diff;
+        }
+        sums.retain(|_, sum| *sum != 0);
+        sums
+    }
+
+    /// The first values, from all values sorted.
+    fn expected(held: &BTreeMap<(Row, Row), isize>, kept: Kept) -> Rows {
+        let mut passed: BTreeMap<Row, u64> = BTreeMap::new();
+        let mut rows = Rows::new();
+        for ((key, value), count) in held {
+            for _ in 0..*count {
+                let passed = passed.entry(key.clone()).or_default();
+                *passed += 1;
+                if (kept.offset + 1..=kept.end()).contains(passed) {
+                    let number = if kept.numbered { *passed as i64 } else { 0 };
+                    *rows
+                        .entry((key.clone(), value.clone(), number))
+                        .or_default() += 1;
+                }
+            }
+        }
+        rows
+    }
+
+    proptest! {
+        #[test]
+        fn the_first_values_are_those_of_the_sorted_values_at_every_epoch(
+            waves in prop::collection::vec(
+                prop::collection::vec((0..3_u8, 0..8_u8, 0..4_u64, any::<bool>()), 0..24), 1..6),
+            offset in 0..4_u64,
+            limit in prop::option::of(0..5_u64),
+            numbered in any::<bool>(),
+        ) {
+            let kept = Kept { offset, limit, numbered };
+            let mut counts: BTreeMap<(u8, u8), isize> = BTreeMap::new();
+            let mut epochs = Vec::new();
+            for (number, mut wave) in waves.into_iter().enumerate() {
+                wave.sort_by_key(|(_, _, epoch, _)| *epoch);
+                let wave = wave.into_iter().map(|(key, value, epoch, adds)| {
+                    let count = counts.entry((key, value)).or_default();
+                    let diff = if adds || *count == 0 { 1 } else { -1 };
+                    *count += diff;
+                    ((row(key), row(value)), number as Epoch * 4 + epoch, diff)
+                });
+                epochs.push(wave.collect::<Vec<Update>>());
+            }
+            let updates = epochs.concat();
+            let found = given(epochs, kept);
+            for epoch in updates.iter().map(|(_, epoch, _)| *epoch) {
+                let expected = expected(&through(&updates, epoch), kept);
+                prop_assert_eq!(through(&found, epoch), expected, "at {}", epoch);
+            }
+            prop_assert!(found.iter().all(|(_, _, diff)| *diff != 0));
+        }
+    }
+
+    #[test]
+    fn a_change_behind_the_last_value_gives_nothing() {
+        let kept = Kept {
+            limit: Some(2),
+            ..Kept::FIRST
+        };
+        let add = |value, epoch| ((row(0), row(value)), epoch, 1);
+        let waves = vec![vec![add(1, 1), add(2, 1), add(3, 1)], vec![add(9, 2)]];
+        assert!(given(waves, kept).iter().all(|(_, epoch, _)| *epoch == 1));
+    }
+}

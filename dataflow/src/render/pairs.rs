@@ -238,3 +238,130 @@ impl Work {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+    use std::rc::Rc;
+
+    use differential_dataflow::operators::join::join_with_tactic;
+    use proptest::prelude::*;
+    use timely::container::CapacityContainerBuilder;
+    use timely::dataflow::channels::pact::Pipeline;
+    use timely::dataflow::operators::{Operator, Probe, vec::Input};
+
+    use super::*;
+    use crate::render::arrange::{Update, arrange_values};
+
+    type Joined = ((Vec<u8>, Vec<u8>, Vec<u8>), Epoch, isize);
+
+    /// Pairs of waves of both sides' updates, with the number of pairs in each piece. No wave has
+    /// an epoch of the one before.
+    fn joined(waves: Vec<[Vec<Update>; 2]>) -> (Vec<Joined>, Vec<usize>) {
+        timely::execute_directly(move |worker| {
+            let found = Rc::new(RefCell::new((Vec::new(), Vec::new())));
+            let seen = Rc::clone(&found);
+            let (mut inputs, probe) = worker.dataflow::<Epoch, _, _>(|scope| {
+                let (left, left_updates) = scope.new_input();
+                let (right, right_updates) = scope.new_input();
+                let left_arranged = arrange_values(left_updates, "Left");
+                let right_arranged = arrange_values(right_updates, "Right");
+                let pairs = join_with_tactic(left_arranged, right_arranged, "Join", Nested);
+                let pairs = pairs.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
+                    Pipeline,
+                    "Seen",
+                    move |_, _| {
+                        move |input, _| {
+                            input.for_each(|_, pairs: &mut Pairs| {
+                                let (all, sizes) = &mut *seen.borrow_mut();
+                                sizes.push(pairs.ends.len());
+                                all.extend(pairs.by_epoch().into_iter().map(|pair| {
+                                    let Pair {
+                                        key,
+                                        left,
+                                        right,
+                                        epoch,
+                                        diff,
+                                    } = pair;
+                                    ((key.to_vec(), left.to_vec(), right.to_vec()), epoch, diff)
+                                }));
+                            })
+                        }
+                    },
+                );
+                ([left, right], pairs.probe().0)
+            });
+            for wave in waves {
+                let all = wave.iter().flatten();
+                let end = all.map(|(_, epoch, _)| *epoch + 1).max();
+                for (input, updates) in inputs.iter_mut().zip(wave) {
+                    updates.into_iter().for_each(|update| input.send(update));
+                    input.advance_to(end.unwrap_or(*input.time()));
+                }
+                worker.step_while(|| probe.less_than(inputs[0].time()));
+            }
+            found.take()
+        })
+    }
+
+    fn net<D: Ord + Clone>(updates: &[(D, Epoch, isize)], through: Epoch) -> BTreeMap<D, isize> {
+        let mut sums = BTreeMap::new();
+        for (data, _, diff) in updates.iter().filter(|(_, at, _)| *at <= through) {
+            *sums.entry(data.clone()).or_insert(0) += diff;
+        }
+        sums.retain(|_, sum| *sum != 0);
+        sums
+    }
+
+    fn bytes(row: &Row) -> Vec<u8> {
+        row.bytes().to_vec()
+    }
+
+    proptest! {
+        #[test]
+        fn pairs_are_those_of_all_rows_at_every_epoch(
+            waves in prop::collection::vec(prop::array::uniform2(prop::collection::vec(
+                (0..3_u8, 0..6_u8, 0..4_u64, prop_oneof![Just(1), Just(-1), Just(2)]), 0..16)), 1..6),
+        ) {
+            let update = |number: usize, (key, value, epoch, diff): (u8, u8, u64, isize)| {
+                let data = (Row::new(&[key]), Row::new(&[value, value]));
+                (data, number as Epoch * 4 + epoch, diff)
+            };
+            let waves: Vec<[Vec<Update>; 2]> = waves.into_iter().enumerate().map(|(number, wave)| {
+                wave.map(|side| side.into_iter().map(|one| update(number, one)).collect())
+            }).collect();
+            let side = |side: usize| -> Vec<Update> {
+                waves.iter().flat_map(|wave| wave[side].clone()).collect()
+            };
+            let (left, right) = (side(0), side(1));
+            let epochs = 4 * waves.len() as Epoch;
+            let (found, _) = joined(waves);
+            for epoch in 0..epochs {
+                let mut expected = BTreeMap::new();
+                for ((key, one), times) in net(&left, epoch) {
+                    for ((other_key, other), more) in net(&right, epoch) {
+                        if key == other_key {
+                            let pair = (bytes(&key), bytes(&one), bytes(&other));
+                            expected.insert(pair, times * more);
+                        }
+                    }
+                }
+                prop_assert_eq!(net(&found, epoch), expected, "at {}", epoch);
+            }
+        }
+    }
+
+    #[test]
+    fn a_hot_key_is_paired_piece_by_piece() {
+        let values = |count: u32| -> Vec<Update> {
+            let value = |n: u32| ((Row::new(b"hot"), Row::new(&n.to_be_bytes())), 0, 1);
+            (0..count).map(value).collect()
+        };
+        let (found, sizes) = joined(vec![[values(300), values(100)]]);
+        assert_eq!(net(&found, 0).len(), 30_000);
+        assert!(found.iter().all(|(_, _, diff)| *diff == 1));
+        assert!(sizes.iter().all(|size| *size <= PAIRS_MAX), "{sizes:?}");
+        assert!(sizes.len() >= 30_000 / PAIRS_MAX);
+    }
+}
