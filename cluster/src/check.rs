@@ -121,6 +121,13 @@ fn summary(job: Option<&Job>, ingest: Option<&Ingest>) -> String {
         let url = &feed.fetch.url;
         parts.push(format!("{columns} columns of {url} land in {table}"));
     }
+    for seed in ingest.into_iter().flat_map(|ingest| &ingest.seeds) {
+        let (rows, table) = (counted(seed.rows.len(), "row"), &seed.land.table);
+        parts.push(format!(
+            "{table} begins with {rows} of {}",
+            seed.file.display()
+        ));
+    }
     parts.join("; ")
 }
 

@@ -131,16 +131,16 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    /// What `ingest` will register for the table it lands.
+    /// What `ingest` will register for the tables it makes.
     pub(crate) fn new(inner: Option<Arc<dyn Registry>>, ingest: Option<&Ingest>) -> Self {
         let mut expected = BTreeMap::new();
-        if let Some(ingest) = ingest
-            && let Some(feed) = &ingest.feed
-        {
-            let table = landed_schema(&feed.land);
-            let topic = format!("{}{}", ingest.publish.topic_prefix, feed.land.table);
-            expected.insert(format!("{topic}-value"), value_schema(&table, &topic));
-            expected.insert(format!("{topic}-key"), key_schema(&table, &topic));
+        if let Some(ingest) = ingest {
+            for land in ingest.lands() {
+                let table = landed_schema(land);
+                let topic = format!("{}{}", ingest.publish.topic_prefix, land.table);
+                expected.insert(format!("{topic}-value"), value_schema(&table, &topic));
+                expected.insert(format!("{topic}-key"), key_schema(&table, &topic));
+            }
         }
         Self { inner, expected }
     }

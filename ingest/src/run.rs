@@ -76,6 +76,9 @@ fn publish(options: &Options, stats: &Arc<Stats>, stop: &Arc<AtomicBool>) -> Res
             land::open(&options.database, &feed.land).map(drop)
         })?;
     }
+    for seed in &options.pipeline.seeds {
+        while_away(stop, |_| land::seed(&options.database, seed))?;
+    }
     let streaming = StreamOptions {
         database: options.database.clone(),
         tables: options.pipeline.tables(),

@@ -20,11 +20,11 @@ use serde_json::value::RawValue;
 use tidemill_log::schema::ColumnType;
 use uuid::Uuid;
 
-use crate::Result;
-use crate::config::{Land, LandColumn};
+use crate::config::{Land, LandColumn, Seed};
 use crate::database::{Database, quoted};
 use crate::fetch::Page;
 use crate::schedule::Claim;
+use crate::{Error, Kind, Result};
 use record::Row;
 
 /// What became of a page's records.
@@ -61,9 +61,26 @@ pub trait Landing: Send {
 
 /// Opens the landing: creates the tables, or checks column by column the one that is there.
 pub fn open(database: &str, land: &Land) -> Result<Box<dyn Landing>> {
+    opened(database, land, &[])
+}
+
+/// Makes a seed's table with the rows of its file, in one transaction. A table that is there is
+/// checked column by column and keeps the rows it has.
+pub fn seed(database: &str, seed: &Seed) -> Result<()> {
+    let fitted = fit(&seed.land, &seed.rows);
+    if let Some(refused) = fitted.refused.first() {
+        let (file, reason) = (seed.file.display(), &refused.reason);
+        return Err(Error::new(Kind::Data, format!("{file}: {reason}")));
+    }
+    opened(database, &seed.land, &fitted.rows).map(drop)
+}
+
+fn opened(database: &str, land: &Land, begins_with: &[Row<'_>]) -> Result<Box<dyn Landing>> {
     Ok(match Database::of(database)? {
-        Database::Postgres(url) => Box::new(postgres::PostgresLanding::open(&url, land)?),
-        Database::Sqlite(file) => Box::new(sqlite::SqliteLanding::open(&file, land)?),
+        Database::Postgres(url) => {
+            Box::new(postgres::PostgresLanding::open(&url, land, begins_with)?)
+        }
+        Database::Sqlite(file) => Box::new(sqlite::SqliteLanding::open(&file, land, begins_with)?),
     })
 }
 

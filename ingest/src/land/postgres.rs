@@ -3,7 +3,9 @@
 use postgres::{Client, Transaction};
 use tidemill_log::schema::ColumnType;
 
-use super::{Fitted, Found, Landed, Landing, Refused, columns, declared, fit, listed, mismatch};
+use super::{
+    Fitted, Found, Landed, Landing, Refused, Row, columns, declared, fit, listed, mismatch,
+};
 use crate::config::{Land, LandColumn};
 use crate::database::{self, postgres_failed, quoted};
 use crate::fetch::Page;
@@ -50,7 +52,7 @@ fn type_of(column: &LandColumn) -> String {
 }
 
 impl PostgresLanding {
-    pub(super) fn open(url: &str, land: &Land) -> Result<Self> {
+    pub(super) fn open(url: &str, land: &Land, begins_with: &[Row<'_>]) -> Result<Self> {
         let mut client = database::postgres(url)?;
         let table = &land.table;
         let failed = |error| postgres_failed(&format!("table `{table}`"), error);
@@ -65,6 +67,9 @@ impl PostgresLanding {
             check(&mut transaction, land)?;
         } else {
             transaction.batch_execute(&create(land)).map_err(failed)?;
+            let rows: Vec<String> = begins_with.iter().map(|row| row.json(false)).collect();
+            let rows = format!("[{}]", rows.join(","));
+            transaction.query(&upsert(land), &[&rows]).map_err(failed)?;
         }
         transaction.commit().map_err(failed)?;
         Ok(Self {

@@ -55,7 +55,7 @@ fn type_of(column: &LandColumn) -> String {
 }
 
 impl SqliteLanding {
-    pub(super) fn open(file: &str, land: &Land) -> Result<Self> {
+    pub(super) fn open(file: &str, land: &Land, begins_with: &[Row<'_>]) -> Result<Self> {
         let mut connection = tidemill_log::sqlite::connect(file)?;
         let failed = |error| sqlite_failed(&format!("table `{}`", land.table), error);
         let transaction = connection
@@ -64,6 +64,7 @@ impl SqliteLanding {
         transaction.execute_batch(DEAD_LETTERS).map_err(failed)?;
         if !check(&transaction, land)? {
             transaction.execute_batch(&create(land)).map_err(failed)?;
+            fill(&transaction, land, begins_with).map_err(failed)?;
         }
         transaction.commit().map_err(failed)?;
         let (table, key) = (quoted(&land.table), quoted(&land.key));
@@ -84,6 +85,18 @@ impl SqliteLanding {
 fn create(land: &Land) -> String {
     let (table, declared) = (quoted(&land.table), declared(land, type_of));
     format!("CREATE TABLE {table} ({declared})")
+}
+
+/// Writes the rows that a new table begins with.
+fn fill(connection: &Connection, land: &Land, rows: &[Row<'_>]) -> rusqlite::Result<()> {
+    let mut upsert = connection.prepare(&upsert(land))?;
+    for row in rows {
+        for (at, (column, value)) in land.columns.iter().zip(&row.values).enumerate() {
+            upsert.raw_bind_parameter(at + 1, cell(column.kind, value))?;
+        }
+        upsert.raw_execute()?;
+    }
+    Ok(())
 }
 
 /// Checks the table column by column; false when it is not there.
