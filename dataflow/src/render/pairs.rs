@@ -321,8 +321,13 @@ mod tests {
     proptest! {
         #[test]
         fn pairs_are_those_of_all_rows_at_every_epoch(
-            waves in prop::collection::vec(prop::array::uniform2(prop::collection::vec(
-                (0..3_u8, 0..6_u8, 0..4_u64, prop_oneof![Just(1), Just(-1), Just(2)]), 0..16)), 1..6),
+            waves in prop::collection::vec(
+                prop::array::uniform2(prop::collection::vec(
+                    (0..3_u8, 0..6_u8, 0..4_u64, prop_oneof![Just(1), Just(-1), Just(2)]),
+                    0..16,
+                )),
+                1..6,
+            ),
         ) {
             let update = |number: usize, (key, value, epoch, diff): (u8, u8, u64, isize)| {
                 let data = (Row::new(&[key]), Row::new(&[value, value]));
