@@ -9,15 +9,13 @@ use std::time::Duration;
 use tidemill_dataflow::Kind;
 use tidemill_dataflow::job::{self, Config, Limits, Stats, Workers};
 use tidemill_dataflow::plan::ir::Job;
+use tidemill_log::dead_letter::topic_of;
 use tidemill_log::registry;
 
 use crate::cli::DataflowArgs;
 use crate::connections::Connections;
 use crate::pipeline::{Folder, Views};
 use crate::{exit, hosts, logging};
-
-/// Topic of the records that could not be decoded or evaluated.
-const DEAD_LETTERS: &str = "tidemill_dead_letters";
 
 /// Time between two questions for a schema that is not there yet.
 const AWAIT: Duration = Duration::from_millis(200);
@@ -92,7 +90,7 @@ pub(crate) fn config(name: &str, plan: Job, connections: &Connections, workers: 
         registry: Some(connections.registry.clone()),
         journal: connections.journal.clone(),
         sink: connections.sink.clone(),
-        dead_letters: DEAD_LETTERS.to_owned(),
+        dead_letters: topic_of(name),
         workers,
         limits: Limits::default(),
     }

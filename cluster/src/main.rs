@@ -7,6 +7,7 @@ mod check;
 mod cli;
 mod connections;
 mod dataflow;
+mod dead_letters;
 mod display;
 mod exit;
 mod frame;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Dataflow(args) => dataflow::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Explain(args) => check::explain(&args),
+        Command::DeadLetters(command) => dead_letters::run(&command),
     };
     match ended {
         Ok(()) => ExitCode::from(exit::OK),

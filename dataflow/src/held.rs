@@ -5,10 +5,12 @@
 //! epoch then binds.
 //!
 //! Invariant: a job goes on only when all records that it ever read are still there and in place,
-//! since its state is made anew from them. That a topic was made anew *and* has grown past what was
-//! read of the old one cannot be told from offsets.
+//! since its state is made anew from them. A topic that was made anew is told by its id, where the
+//! brokers give topics one.
 
 use std::collections::BTreeMap;
+
+use tidemill_log::log::TopicId;
 
 use crate::journal::{Binding, Offsets};
 use crate::sink::Table;
@@ -21,11 +23,23 @@ fn begins_of(topic: &str) -> String {
     format!("{topic}@begins")
 }
 
-/// Checks what topics hold against what earlier runs read of them. Where partitions begin that no
-/// earlier run has read.
+/// Under which name the journal keeps which topic it is, as two halves of its id.
+fn id_of(topic: &str) -> String {
+    format!("{topic}@id")
+}
+
+/// Where partitions begin, in the journal's form.
+pub(crate) fn begins(topic: &str, partitions: &[Held]) -> Offsets {
+    let begins = partitions.iter().map(|held| (held.partition, held.low));
+    Offsets::from([(begins_of(topic), begins.collect())])
+}
+
+/// Checks what topics hold against what earlier runs read of them. Which topics they are, and where
+/// partitions begin, of those that no earlier run has read.
 pub(crate) fn check(
     bindings: &[Binding],
     partitions: &BTreeMap<String, Vec<Held>>,
+    ids: &BTreeMap<String, TopicId>,
 ) -> Result<Offsets> {
     let mut bound = Offsets::new();
     for binding in bindings {
@@ -35,6 +49,14 @@ pub(crate) fn check(
     }
     let mut new = Offsets::new();
     for (topic, held) in partitions {
+        if let Some(TopicId(id)) = ids.get(topic).filter(|id| id.is_known()) {
+            let id = BTreeMap::from([(0, id[0]), (1, id[1])]);
+            match bound.remove(&id_of(topic)) {
+                Some(known) if known != id => return Err(made_anew(topic)),
+                Some(_) => {}
+                None => drop(new.insert(id_of(topic), id)),
+            }
+        }
         let begins = bound.remove(&begins_of(topic)).unwrap_or_default();
         for (partition, end) in bound.remove(topic).unwrap_or_default() {
             let known = held.iter().find(|held| held.partition == partition);
@@ -60,12 +82,22 @@ pub(crate) fn check(
     Ok(new)
 }
 
+/// What to do about a topic that is not what it was.
+const ADVICE: &str = "the views cannot go on from it. To fill them from what the topic holds now, \
+                      remove the job's journal, the views' tables and their rows in \
+                      `tidemill_frontiers`";
+
+/// The error of a topic that is another one than this job has read.
+pub(crate) fn made_anew(topic: &str) -> Error {
+    let what =
+        format!("topic `{topic}` was deleted and made anew since this job read it: {ADVICE}");
+    Error::new(Kind::Data, what)
+}
+
 fn changed(topic: &str, partition: u32, is: &str, was: i64) -> Error {
     let what = format!(
         "topic `{topic}` partition {partition} {is}, but it was {was} when this job read it: the \
-         topic was made anew, or lost records to its retention; the views cannot go on from it. To \
-         fill them from what the topic holds now, remove the job's journal, the views' tables and \
-         their rows in `tidemill_frontiers`"
+         topic was made anew, or lost records to its retention; {ADVICE}"
     );
     Error::new(Kind::Data, what)
 }
@@ -107,17 +139,23 @@ mod tests {
 
     #[test]
     fn a_topic_that_changed_is_refused() {
-        let begins = check(&[], &held(5, 9)).unwrap();
+        let ids = |high| BTreeMap::from([("t".to_owned(), TopicId([high, 4]))]);
+        let begins = check(&[], &held(5, 9), &ids(-3)).unwrap();
         let mut ends = begins.clone();
         ends.insert("t".to_owned(), BTreeMap::from([(0, 9)]));
         let bound = [Binding { epoch: 1, ends }];
-        assert_eq!(check(&bound, &held(5, 12)).unwrap(), Offsets::new());
+        let same = check(&bound, &held(5, 12), &ids(-3)).unwrap();
+        assert_eq!(same, Offsets::new());
+        let grown_past = check(&bound, &held(5, 99), &ids(1)).unwrap_err();
+        assert!(grown_past.to_string().contains("made anew"));
+        let unknown = check(&bound, &held(5, 12), &BTreeMap::new()).unwrap();
+        assert_eq!(unknown, Offsets::new());
         for (now, said) in [
             (held(6, 12), "begins at offset 6, but it was 5"),
             (held(0, 12), "begins at offset 0, but it was 5"),
             (held(5, 8), "ends at offset 8, but it was 9"),
         ] {
-            let error = check(&bound, &now).unwrap_err().to_string();
+            let error = check(&bound, &now, &ids(-3)).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
     }

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,11 +27,11 @@ use crate::render::chunk::{Chunk, ChunkStream};
 use crate::render::{self, Context, upsert};
 use crate::row::{RowCodec, nullable};
 use crate::sink::{Frontier, Sink, Table};
-use crate::source::Partitions;
 use crate::source::gather::{KeyedRows, Rows};
 use crate::source::operator::{Place, operator};
+use crate::source::{Assigned, Partitions, watch};
 use crate::time::binder::Binder;
-use crate::time::{Control, Held, Start, control};
+use crate::time::{Added, Control, Held, Start, control};
 use crate::{Epoch, Error, Kind, Result};
 
 /// How long a stop waits for the epochs in flight.
@@ -51,6 +52,8 @@ struct Shared {
     tables: Vec<Table>,
     /// What worker 0 tells the others; there in its process only.
     start: Mutex<Option<Start>>,
+    /// Partitions that are added while the job runs; there in worker 0's process only.
+    added: Mutex<Option<Receiver<Added>>>,
     /// Set when this process's workers run: all processes are connected.
     working: AtomicBool,
     /// Set when this process has prepared the sink.
@@ -139,6 +142,7 @@ impl Shared {
             stop,
             failure: Failure::default(),
             start: Mutex::new(None),
+            added: Mutex::new(None),
             working: AtomicBool::new(false),
             prepared: OnceLock::new(),
             config,
@@ -179,15 +183,23 @@ impl Shared {
             self.journal.collapse(*floor)?;
         }
         let bindings = self.journal.read()?;
-        let mut partitions = BTreeMap::new();
+        let (mut partitions, mut ids) = (BTreeMap::new(), BTreeMap::new());
         for source in &self.config.plan.sources {
             let Some(held) = self.held(&source.topic)? else {
                 return Ok(None);
             };
             partitions.insert(source.topic.clone(), held);
+            if let Some(described) = self.log.describe(&source.topic)? {
+                ids.insert(source.topic.clone(), described.id);
+            }
         }
         held::check_filled(&bindings, &self.tables, &served)?;
-        let begins = held::check(&bindings, &partitions)?;
+        let begins = held::check(&bindings, &partitions, &ids)?;
+        let watched = watch::Watched::new(&partitions, ids);
+        let every = self.config.limits.topics_look_every;
+        let (log, stop) = (Arc::clone(&self.log), Arc::clone(&self.stop));
+        let added = watched.start(log, every, stop, &self.failure)?;
+        *self.added.lock().unwrap_or_else(PoisonError::into_inner) = Some(added);
         let replayed = bindings.last().map(|binding| binding.epoch);
         Ok(Some(Start {
             partitions,
@@ -309,20 +321,29 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), St
     let commands = Control::new(shared.config.plan.sources.len());
     worker.dataflow_named("control", |scope| {
         let binder = leading.as_ref().map(|(binder, _)| Rc::clone(binder));
+        let mut added = shared.added.lock().unwrap_or_else(PoisonError::into_inner);
+        let added = added.take().filter(|_| binder.is_some());
         let (context, preparing) = (Rc::clone(&context), Arc::clone(shared));
-        control(scope, &commands, binder, &shared.stop, move |start| {
-            let prepared = match preparing.prepared.get() {
-                Some(()) => Ok(()),
-                None => preparing
-                    .sink
-                    .prepare(&preparing.config.name, &preparing.tables)
-                    .map(|_| *preparing.prepared.get_or_init(|| ())),
-            };
-            if let Err(error) = prepared {
-                context.fail(error);
-            }
-            *context.start.borrow_mut() = Some(Arc::new(start.clone()));
-        });
+        control(
+            scope,
+            &commands,
+            binder,
+            added,
+            &shared.stop,
+            move |start| {
+                let prepared = match preparing.prepared.get() {
+                    Some(()) => Ok(()),
+                    None => preparing
+                        .sink
+                        .prepare(&preparing.config.name, &preparing.tables)
+                        .map(|_| *preparing.prepared.get_or_init(|| ())),
+                };
+                if let Err(error) = prepared {
+                    context.fail(error);
+                }
+                *context.start.borrow_mut() = Some(Arc::new(start.clone()));
+            },
+        );
     });
     worker.dataflow_named("views", |scope| {
         let plan = &shared.config.plan;
@@ -373,31 +394,19 @@ fn source_stream<'scope>(
     };
     let (me, peers) = (scope.index(), scope.peers());
     let decoder = crate::decode::open(source, shared.registry.clone())?;
-    let (log, topic) = (Arc::clone(&shared.log), source.topic.clone());
-    let owned = move |start: &Start| -> Vec<(u32, i64)> {
-        let held = start.partitions.get(&topic).into_iter().flatten();
-        held.filter(|held| (held.partition as usize + index) % peers == me)
-            .map(|held| (held.partition, held.low))
-            .collect()
+    let assigned = Assigned {
+        log: Arc::clone(&shared.log),
+        topic: source.topic.clone(),
+        source: index,
+        worker: me,
+        workers: peers,
     };
-    let topic = source.topic.clone();
-    let reader = move |from: &[(u32, i64)]| {
-        if from.is_empty() {
-            Ok(None)
-        } else {
-            log.reader(&topic, from).map(Some)
-        }
-    };
-    let topic = source.topic.clone();
+    let held =
+        |start: &Start, topic: &str| start.partitions.get(topic).cloned().unwrap_or_default();
     if source.envelope == Envelope::Append {
         let open = move |start: &Start| {
-            let from = owned(start);
-            Ok(Partitions::new(
-                &topic,
-                reader(&from)?,
-                &from,
-                Rows::new(decoder),
-            ))
+            let held = held(start, &assigned.topic);
+            Partitions::open(assigned, &held, Rows::new(decoder))
         };
         return Ok(operator(
             scope,
@@ -411,8 +420,8 @@ fn source_stream<'scope>(
     let codec = RowCodec::new(Arc::clone(&source.schema))?;
     let gather = KeyedRows::new(decoder, codec, source.envelope, &source.format, peers);
     let open = move |start: &Start| {
-        let from = owned(start);
-        Ok(Partitions::new(&topic, reader(&from)?, &from, gather))
+        let held = held(start, &assigned.topic);
+        Partitions::open(assigned, &held, gather)
     };
     let keyed = operator(scope, place, commands, context, open, |epoch, keyed| {
         (epoch, keyed)

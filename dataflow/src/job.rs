@@ -35,6 +35,8 @@ pub struct Limits {
     pub epochs_in_flight_max: usize,
     /// Decoded rows that one worker holds back waiting for their epoch.
     pub rows_waiting_max: usize,
+    /// How often topics are looked at for partitions that were added, and for being others.
+    pub topics_look_every: Duration,
 }
 
 impl Default for Limits {
@@ -43,6 +45,7 @@ impl Default for Limits {
             epoch_interval_min: Duration::from_millis(5),
             epochs_in_flight_max: 64,
             rows_waiting_max: 200_000,
+            topics_look_every: Duration::from_secs(5),
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct Failure {
     pub error: Error,
     /// How long the API wants to be left alone.
     pub retry_after: Option<Duration>,
+    /// What the API answered, if it did.
+    pub body: Option<Vec<u8>>,
 }
 
 impl From<Error> for Failure {
@@ -50,6 +52,7 @@ impl From<Error> for Failure {
         Self {
             error,
             retry_after: None,
+            body: None,
         }
     }
 }
@@ -131,7 +134,8 @@ impl Client {
         })
     }
 
-    fn url(&self, number: u64) -> Result<String> {
+    /// The URL of a page.
+    pub(crate) fn url(&self, number: u64) -> Result<String> {
         let mut url = reqwest::Url::parse(&self.fetch.url).map_err(|error| {
             let what = format!("`{}` is not a URL: {error}", self.fetch.url);
             Error::with_source(Kind::Data, what, error)
@@ -197,6 +201,7 @@ fn refused(
     Failure {
         error: Error::new(kind, what),
         retry_after: retry_after.filter(|_| again),
+        body: Some(body.to_vec()),
     }
 }
 

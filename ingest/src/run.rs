@@ -8,9 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tidemill_log::dead_letter::{DeadLetter, Source, Stage};
+
 use crate::config::{Feed, Pipeline, check_url};
 use crate::fetch::{Backoff, Client, Failure, Page};
 use crate::land::Landing;
+use crate::letters::Letters;
 use crate::publish::StreamOptions;
 use crate::schedule::{Claim, Ledger, Next};
 use crate::stats::Stats;
@@ -143,6 +146,7 @@ struct Fetching<'a> {
     client: &'a Client,
     ledger: Box<dyn Ledger>,
     landing: Box<dyn Landing>,
+    letters: Letters<'a>,
     backoff: Backoff,
     until: Option<u64>,
     refused_in_a_row: u32,
@@ -152,7 +156,7 @@ struct Fetching<'a> {
 
 impl<'a> Fetching<'a> {
     fn open(
-        options: &Options,
+        options: &'a Options,
         feed: &Feed,
         client: &'a Client,
         lease: Duration,
@@ -168,6 +172,7 @@ impl<'a> Fetching<'a> {
             client,
             ledger: schedule::open(&options.database, &options.name, when, lease)?,
             landing: land::open(&options.database, land)?,
+            letters: Letters::new(&options.log, &options.name, stop),
             backoff: Backoff {
                 first: fetch.backoff,
                 max: fetch.backoff_max,
@@ -202,7 +207,9 @@ impl<'a> Fetching<'a> {
         self.refused_in_a_row = 0;
         Stats::add(&self.stats.pages, 1);
         Stats::add(&self.stats.fetched, page.records.len() as u64);
-        match self.landing.land(claim, page, self.until) {
+        let letters = &mut self.letters;
+        let mut aside = |refused: &[land::Refused]| letters.write(&unfit(page, refused));
+        match self.landing.land(claim, page, self.until, &mut aside) {
             Ok(landed) => {
                 Stats::add(&self.stats.landed, landed.rows());
                 Stats::add(&self.stats.dead_letters, landed.refused);
@@ -237,6 +244,18 @@ impl<'a> Fetching<'a> {
             return Ok(());
         }
         tracing::error!(page = claim.page, error = text, "page failed for good");
+        self.letters.write(&[DeadLetter {
+            stage: Stage::Fetch,
+            at_ms: jiff::Timestamp::now().as_millisecond(),
+            source: Source::Page {
+                url: self.client.url(claim.page)?,
+                page: claim.page,
+            },
+            reason: text.clone(),
+            key: None,
+            value: failure.body,
+        }])?;
+        Stats::add(&self.stats.dead_letters, 1);
         self.ledger.fail(claim, &text)?;
         self.refused_in_a_row += 1;
         if self.refused_in_a_row >= REFUSED_IN_A_ROW_MAX {
@@ -246,7 +265,24 @@ impl<'a> Fetching<'a> {
     }
 }
 
-fn pause(wait: Duration, stop: &AtomicBool) {
+/// The dead letters of a page's records.
+fn unfit(page: &Page, refused: &[land::Refused]) -> Vec<DeadLetter> {
+    let letter = |refused: &land::Refused| DeadLetter {
+        stage: Stage::Land,
+        at_ms: jiff::Timestamp::now().as_millisecond(),
+        source: Source::Page {
+            url: page.url.clone(),
+            page: page.number,
+        },
+        reason: refused.reason.clone(),
+        key: None,
+        value: Some(refused.raw.clone().into_bytes()),
+    };
+    refused.iter().map(letter).collect()
+}
+
+/// Sleeps, but not when it is told to stop.
+pub(crate) fn pause(wait: Duration, stop: &AtomicBool) {
     let end = Instant::now() + wait;
     while !stop.load(Ordering::Relaxed) {
         let left = end.saturating_duration_since(Instant::now());

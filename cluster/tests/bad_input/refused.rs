@@ -158,7 +158,7 @@ fn a_topic_that_was_made_anew_or_shortened_is_refused() {
                 (ranges[0].high == 0).then_some(())
             });
             click(&place, 1);
-            "ends at offset 1, but it was 5"
+            "was deleted and made anew"
         };
         let said = place.start("dataflow", &[]).ends(1, PATIENCE);
         assert!(said.contains(part) && said.contains(&place.name), "{said}");

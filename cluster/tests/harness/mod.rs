@@ -19,14 +19,13 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::array_value_to_string;
 use tempfile::TempDir;
 use tidemill_dataflow::sink::{self, Sink, Table};
+use tidemill_log::dead_letter::{self, Entry, Kept};
 use tidemill_log::log::{self, OwnedRecord, Record};
 
 /// How long something may take that needs no more than being done.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// More rows than any view here has.
 const ROWS_MAX: usize = 1_000_000;
-/// Where the binary puts aside what it cannot use.
-pub(crate) const DEAD_LETTERS: &str = "tidemill_dead_letters";
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
@@ -192,15 +191,18 @@ impl Place {
         log.tail(topic, 100_000).unwrap_or_default()
     }
 
-    /// The dead letters of records of this place's topics, and of rows (they name no topic) that
-    /// hold `marker`.
-    pub(crate) fn dead_letters(&self, marker: &str) -> Vec<serde_json::Value> {
-        let letters = self.records(DEAD_LETTERS).into_iter().filter_map(|record| {
-            let text = String::from_utf8(record.value?).ok()?;
-            text.contains(marker)
-                .then(|| serde_json::from_str(&text).unwrap())
-        });
-        letters.collect()
+    /// All dead letters of the pipeline, each once.
+    pub(crate) fn dead_letters(&self) -> Vec<Kept> {
+        let log = log::open(&self.log).unwrap();
+        let mut letters = Vec::new();
+        let mut each = |entry| {
+            if let Entry::Letter(kept) = entry {
+                letters.push(kept);
+            }
+            Ok(())
+        };
+        dead_letter::read(log.as_ref(), &dead_letter::topic_of(&self.name), &mut each).unwrap();
+        letters
     }
 
     /// A view's rows as text; empty while there is no table.

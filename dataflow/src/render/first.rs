@@ -229,11 +229,12 @@ mod tests {
     use std::collections::BTreeMap;
     use std::rc::Rc;
 
+    use differential_dataflow::AsCollection;
     use proptest::prelude::*;
     use timely::dataflow::operators::{Inspect, Probe, vec::Input};
 
     use super::*;
-    use crate::render::arrange::{Update, arrange_values};
+    use crate::render::arrange::Update;
 
     fn row(byte: u8) -> Row {
         Row::new(&[byte])
@@ -247,7 +248,7 @@ mod tests {
             let seen = Rc::clone(&found);
             let (mut input, probe) = worker.dataflow::<Epoch, _, _>(|scope| {
                 let (input, updates) = scope.new_input();
-                let firsts = first(arrange_values(updates, "Test"), kept);
+                let firsts = first(updates.as_collection().arrange_by_key(), kept);
                 let firsts = firsts.inspect(move |first| seen.borrow_mut().push(first.clone()));
                 (input, firsts.probe().0)
             });

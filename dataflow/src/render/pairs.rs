@@ -245,6 +245,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::rc::Rc;
 
+    use differential_dataflow::AsCollection;
     use differential_dataflow::operators::join::join_with_tactic;
     use proptest::prelude::*;
     use timely::container::CapacityContainerBuilder;
@@ -252,7 +253,7 @@ mod tests {
     use timely::dataflow::operators::{Operator, Probe, vec::Input};
 
     use super::*;
-    use crate::render::arrange::{Update, arrange_values};
+    use crate::render::arrange::Update;
 
     type Joined = ((Vec<u8>, Vec<u8>, Vec<u8>), Epoch, isize);
 
@@ -265,8 +266,8 @@ mod tests {
             let (mut inputs, probe) = worker.dataflow::<Epoch, _, _>(|scope| {
                 let (left, left_updates) = scope.new_input();
                 let (right, right_updates) = scope.new_input();
-                let left_arranged = arrange_values(left_updates, "Left");
-                let right_arranged = arrange_values(right_updates, "Right");
+                let left_arranged = left_updates.as_collection().arrange_by_key();
+                let right_arranged = right_updates.as_collection().arrange_by_key();
                 let pairs = join_with_tactic(left_arranged, right_arranged, "Join", Nested);
                 let pairs = pairs.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
                     Pipeline,

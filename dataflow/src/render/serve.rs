@@ -23,6 +23,7 @@ use timely::dataflow::operators::{Capability, Operator};
 
 use super::Context;
 use super::chunk::{Chunk, ChunkStream};
+use super::context::WITHHELD_LETTERS_MAX;
 use crate::plan::ir::{Output, View};
 use crate::row::{Row, RowCodec, batch};
 use crate::sink::Writes;
@@ -30,6 +31,11 @@ use crate::{Epoch, Error, Kind, Result};
 
 /// A primary key, a whole row, its epoch and its difference.
 type Change = (Row, Row, Epoch, i64);
+
+/// Why a row is withheld that cannot be found again.
+const NO_KEY: &str = "its primary key holds null, or is empty where the table cannot hold that";
+/// Why a row is withheld whose key is not its own.
+const CONFLICT: &str = "several rows have this primary key; all of them are withheld";
 
 /// Epochs that the sink has written, or failed to.
 type Written = Arc<Mutex<Vec<(Epoch, Result<()>)>>>;
@@ -98,6 +104,7 @@ pub(crate) fn serve<'scope>(
         state,
         codec: RowCodec::new(Arc::clone(schema))?,
         conflicts: 0,
+        shared: Vec::new(),
         table,
     };
     Ok(write(keyed, context, view, net))
@@ -114,6 +121,14 @@ fn with_keys(chunk: Chunk, output: &Output, view: &str, context: &Context) -> Re
         (rows + diff, more + u64::try_from(diff).unwrap_or(0))
     });
     context.count_view(view, rows, more);
+    if more > 0 {
+        let refused = held.values().iter().zip(chunk.diffs.iter());
+        let refused: BooleanArray = refused
+            .map(|(held, diff)| Some(!held && *diff > 0))
+            .collect();
+        let rows = chunk.filter(&refused)?.batch;
+        context.withhold(view, chunk.epoch, &rows, rows.num_rows(), NO_KEY);
+    }
     tracing::debug!(
         view,
         more,
@@ -197,7 +212,9 @@ fn write<'scope>(
                     Err(error) => context.fail(error),
                 };
                 context.count_view(&name, rows, net.conflicts);
-                net.conflicts = 0;
+                if let Err(error) = net.tell_conflicts(&context, &name, epoch) {
+                    context.fail(error);
+                }
                 let skip = context
                     .served(net.table)
                     .is_some_and(|frontier| epoch <= frontier);
@@ -227,7 +244,9 @@ struct Net {
     /// Rows by primary key, where the plan does not prove that keys are unique.
     state: Option<HashMap<Row, BTreeMap<Row, i64>>>,
     codec: RowCodec,
+    /// Keys that several rows share since this epoch, and a row of some of them.
     conflicts: u64,
+    shared: Vec<Row>,
     table: usize,
 }
 
@@ -281,11 +300,27 @@ impl Net {
         let new = alone(rows);
         if new.is_none() && !rows.is_empty() {
             self.conflicts += 1;
+            if self.shared.len() < WITHHELD_LETTERS_MAX {
+                self.shared.extend(rows.keys().next_back().cloned());
+            }
         }
         if rows.is_empty() {
             state.remove(&key);
         }
         Ok(Operation { old, new })
+    }
+
+    /// Puts aside what is withheld since this epoch.
+    fn tell_conflicts(&mut self, context: &Context, view: &str, epoch: Epoch) -> Result<()> {
+        let (count, shared) = (
+            std::mem::take(&mut self.conflicts),
+            std::mem::take(&mut self.shared),
+        );
+        if !shared.is_empty() {
+            let rows = self.codec.decode(shared.iter())?;
+            context.withhold(view, epoch, &rows, count as usize, CONFLICT);
+        }
+        Ok(())
     }
 
     fn batches(&self, epoch: Epoch, operations: Vec<Operation>) -> Result<Option<Writes>> {
@@ -359,6 +394,7 @@ mod tests {
             state,
             codec: RowCodec::new(schema).unwrap(),
             conflicts: 0,
+            shared: Vec::new(),
             table: 0,
         }
     }

@@ -87,6 +87,14 @@ where
                         let replay = start.bindings.iter().cloned().collect();
                         running = partitions.map(|partitions| Running { partitions, replay });
                     }
+                    Command::Added(added) if added.topic == place.topic => {
+                        let running = running.as_mut();
+                        let added = running.map(|it| it.partitions.add(&added.partitions));
+                        if let Some(Err(error)) = added {
+                            context.fail(error);
+                        }
+                    }
+                    Command::Added(_) => {}
                     Command::Bind(binding) => {
                         if let (Some(running), Some(cap)) = (&mut running, &mut cap) {
                             running.finish_replay(cap, output, &context, &item);
@@ -150,7 +158,7 @@ impl<G: Gather> Running<G> {
             topic: place.topic.clone(),
             ends: cut.ends.clone(),
             span_ms: cut.span_ms,
-            stop: false,
+            ..Report::default()
         });
         true
     }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use timely::scheduling::{Activator, SyncActivator};
 
-use super::{Command, Report, Start};
+use super::{Added, Command, Report, Start};
 use crate::failure::Failure;
+use crate::held;
 use crate::job::{Limits, Stats};
 use crate::journal::{Binding, Journal, Offsets};
 use crate::{Epoch, Kind, Result};
@@ -39,6 +40,8 @@ pub(crate) struct Binder {
     last: Epoch,
     last_at: Option<Instant>,
     spans: Vec<(i64, i64)>,
+    /// Partitions that were added and that the workers do not know yet.
+    added: Vec<Added>,
     /// The binding that is being made durable.
     writing: Option<InFlight>,
     in_flight: VecDeque<InFlight>,
@@ -79,6 +82,7 @@ impl Binder {
             stats,
             last_at: None,
             spans: Vec::new(),
+            added: Vec::new(),
             writing: None,
             journal: Journaling::start(journal, failure)?,
             stopping: false,
@@ -97,6 +101,13 @@ impl Binder {
     pub(crate) fn read(&mut self, report: Report) {
         self.stopping |= report.stop;
         self.spans.extend(report.span_ms);
+        if !report.added.is_empty() {
+            let (topic, partitions) = (report.topic.clone(), report.added);
+            // Nobody reads them before they are told, so that no epoch holds a record of them
+            // without holding where they begin.
+            merge(&mut self.read, &held::begins(&topic, &partitions));
+            self.added.push(Added { topic, partitions });
+        }
         if !report.ends.is_empty() {
             merge(
                 &mut self.read,
@@ -109,6 +120,7 @@ impl Binder {
     pub(crate) fn commands(&mut self) -> Vec<Command> {
         let mut commands = Vec::new();
         commands.extend(self.start.take().map(Command::Start));
+        commands.extend(self.added.drain(..).map(Command::Added));
         if self.journal.written()
             && let Some(written) = self.writing.take()
         {

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 
 use serde::{Deserialize, Serialize};
 use tidemill_log::log::PartitionRange;
@@ -31,7 +32,7 @@ pub(crate) mod binder;
 use binder::Binder;
 
 /// How far one worker has read one topic.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) topic: String,
     pub(crate) ends: BTreeMap<u32, i64>,
@@ -39,6 +40,8 @@ pub(crate) struct Report {
     pub(crate) span_ms: Option<(i64, i64)>,
     /// This worker's process wants the job to stop.
     pub(crate) stop: bool,
+    /// The topic has these partitions since a moment ago.
+    pub(crate) added: Vec<Held>,
 }
 
 /// What all workers need to know before they read.
@@ -77,11 +80,20 @@ impl From<PartitionRange> for Held {
     }
 }
 
+/// Partitions that were added to a topic while the job runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Added {
+    pub(crate) topic: String,
+    pub(crate) partitions: Vec<Held>,
+}
+
 /// What worker 0 tells every worker, in this order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Command {
     /// Once, first.
     Start(Start),
+    /// Partitions were added to a topic; where they begin is bound with the next epoch.
+    Added(Added),
     /// An epoch is bound.
     Bind(Binding),
     /// Once, last: release nothing more.
@@ -142,10 +154,11 @@ pub(crate) fn control<'scope>(
     scope: Scope<'scope, u64>,
     control: &Rc<RefCell<Control>>,
     binder: Option<Rc<RefCell<Binder>>>,
+    added: Option<Receiver<Added>>,
     stop: &Arc<AtomicBool>,
     mut on_start: impl FnMut(&Start) + 'static,
 ) {
-    let commands = bind(scope, reports(scope, control, stop), binder);
+    let commands = bind(scope, reports(scope, control, added, stop), binder);
     let control = Rc::clone(control);
     let pact = Exchange::new(|(worker, _): &(u64, Command)| *worker);
     commands.sink(pact, "Deliver", move |(input, _frontier)| {
@@ -166,6 +179,7 @@ const STOP_CHECK: std::time::Duration = std::time::Duration::from_millis(50);
 fn reports<'scope>(
     scope: Scope<'scope, u64>,
     control: &Rc<RefCell<Control>>,
+    added: Option<Receiver<Added>>,
     stop: &Arc<AtomicBool>,
 ) -> StreamVec<'scope, u64, Report> {
     let (control, stop) = (Rc::clone(control), Arc::clone(stop));
@@ -179,14 +193,17 @@ fn reports<'scope>(
             let Some(held) = &cap else { return };
             let mut session = output.session(held);
             session.give_iterator(control.reports.drain(..));
+            let added = added.iter().flat_map(Receiver::try_iter);
+            session.give_iterator(added.map(|added| Report {
+                topic: added.topic,
+                added: added.partitions,
+                ..Report::default()
+            }));
             if stop.load(Ordering::Relaxed) && !asked {
                 asked = true;
-                let (topic, ends) = (String::new(), BTreeMap::new());
                 session.give(Report {
-                    topic,
-                    ends,
-                    span_ms: None,
                     stop: true,
+                    ..Report::default()
                 });
             }
             drop(session);

@@ -12,6 +12,8 @@
 //! 2. A registry that is away refuses nothing: `push` waits and asks again, with back-off up to
 //!    [`RETRY_MAX`], until it answers. An id that the registry does not have is refused, and asked
 //!    for again only after [`MISS_KEPT`].
+//! 3. A registry that lost its schemas is an error of the job, told from a record that names an id
+//!    which never was: otherwise all that was written with them would leave the views unnoticed.
 
 mod input;
 mod program;
@@ -59,6 +61,9 @@ struct Writers {
     /// Compiled, or why that cannot be. Schemas of an id never change.
     known: HashMap<u32, std::result::Result<Program, String>, RandomState>,
     missing: HashMap<u32, (Instant, String)>,
+    topic: String,
+    /// Set when the registry lost schemas that records were written with.
+    lost: Option<Error>,
 }
 
 impl Avro {
@@ -90,6 +95,8 @@ impl Avro {
                 utc: text::utc().ok_or_else(|| Error::new(Kind::Bug, "UTC is no time zone"))?,
                 known: HashMap::default(),
                 missing: HashMap::new(),
+                topic: source.topic.clone(),
+                lost: None,
             },
         })
     }
@@ -98,7 +105,7 @@ impl Avro {
 impl Decoder for Avro {
     fn push(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
         let (id, body) = unframe(value)?;
-        let program = self.writers.program(id)?;
+        let program = self.writers.program(id, body)?;
         let mut cells = Cells::new();
         let change = program
             .run(body, &mut cells)
@@ -130,6 +137,9 @@ impl Decoder for Avro {
     }
 
     fn finish(&mut self) -> Result<RecordBatch> {
+        if let Some(lost) = self.writers.lost.take() {
+            return Err(lost);
+        }
         self.columns.finish()
     }
 }
@@ -149,9 +159,10 @@ fn unframe(value: &[u8]) -> std::result::Result<(u32, &[u8]), Refused> {
 }
 
 impl Writers {
-    fn program(&mut self, id: u32) -> std::result::Result<&Program, Refused> {
+    /// The program of a schema, with which `body` was written.
+    fn program(&mut self, id: u32, body: &[u8]) -> std::result::Result<&Program, Refused> {
         if !self.known.contains_key(&id) {
-            self.resolve(id)?;
+            self.resolve(id, body)?;
         }
         match self.known.get(&id) {
             Some(Ok(program)) => Ok(program),
@@ -160,22 +171,31 @@ impl Writers {
         }
     }
 
-    fn resolve(&mut self, id: u32) -> std::result::Result<(), Refused> {
+    fn resolve(&mut self, id: u32, body: &[u8]) -> std::result::Result<(), Refused> {
         if let Some((since, why)) = self.missing.get(&id)
             && since.elapsed() < MISS_KEPT
         {
             return Err(Refused(why.clone()));
         }
-        let why = match self.ask(id) {
+        let why = match self.ask(id, |registry| registry.by_id(id)) {
             Ok(Some(text)) => {
-                let columns = &self.columns;
-                let program =
-                    Program::compile(&text, &self.planned, columns, self.debezium, self.utc);
+                let program = self.compile(&text);
                 self.known.insert(id, program);
                 self.missing.remove(&id);
                 return Ok(());
             }
-            Ok(None) => format!("the registry has no schema {id}"),
+            Ok(None) => {
+                if self.lost.is_none() && self.was_lost(id, body) {
+                    let what = format!(
+                        "topic `{}` holds records of schema {id}, which the registry does not have \
+                         any more: it lost its schemas, or this one was deleted. Restore it and \
+                         start again; nothing behind these records is in the views",
+                        self.topic
+                    );
+                    self.lost = Some(Error::new(Kind::Data, what));
+                }
+                format!("the registry has no schema {id}")
+            }
             Err(error) => format!("the registry does not give schema {id}: {error}"),
         };
         if self.missing.len() >= MISSES_MAX {
@@ -185,11 +205,40 @@ impl Writers {
         Err(Refused(why))
     }
 
+    fn compile(&self, schema: &str) -> std::result::Result<Program, String> {
+        Program::compile(
+            schema,
+            &self.planned,
+            &self.columns,
+            self.debezium,
+            self.utc,
+        )
+    }
+
+    /// Whether the registry once had this schema, as far as can be told: it knows nothing of the
+    /// topic any more, or it gave out a higher id since and the body reads as one of the topic's.
+    fn was_lost(&self, id: u32, body: &[u8]) -> bool {
+        let subject = format!("{}-value", self.topic);
+        let Ok(versions) = self.ask(id, |registry| registry.versions(&subject)) else {
+            return false;
+        };
+        let given = versions.iter().any(|version| version.id > id);
+        let reads = |schema: &str| {
+            let program = self.compile(schema);
+            program.is_ok_and(|program| program.run(body, &mut Cells::new()).is_ok())
+        };
+        versions.is_empty() || (given && versions.iter().any(|it| reads(&it.schema)))
+    }
+
     /// Asks until the registry answers: its absence says nothing about the record.
-    fn ask(&self, id: u32) -> tidemill_log::Result<Option<String>> {
+    fn ask<T>(
+        &self,
+        id: u32,
+        question: impl Fn(&dyn Registry) -> tidemill_log::Result<T>,
+    ) -> tidemill_log::Result<T> {
         let mut wait = RETRY_MIN;
         loop {
-            match self.registry.by_id(id) {
+            match question(self.registry.as_ref()) {
                 Err(error) if error.kind() == Kind::Retry => {
                     tracing::warn!(
                         schema = id,

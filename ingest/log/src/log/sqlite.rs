@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::partition::check_sizes;
-use super::{Log, OwnedRecord, PartitionRange, Producer, Reader, Record, RecordRef, partition_of};
+use super::{
+    Described, Log, OwnedRecord, PartitionRange, Producer, Reader, Record, RecordRef, TopicId,
+    partition_of,
+};
 use crate::sqlite::{connect, failed};
 use crate::{Error, Kind, Result};
 
@@ -98,6 +101,15 @@ impl Log for SqliteLog {
         read()
             .map_err(|error| self.failed(topic, error))?
             .ok_or_else(|| not_there(topic, Kind::Retry))
+    }
+
+    fn describe(&self, topic: &str) -> Result<Option<Described>> {
+        let partitions = partitions_of(&locked(&self.connection), topic);
+        let partitions = partitions.map_err(|error| self.failed(topic, error))?;
+        Ok(partitions.map(|partitions| Described {
+            id: TopicId::default(),
+            partitions,
+        }))
     }
 
     fn producer(&self) -> Result<Box<dyn Producer>> {

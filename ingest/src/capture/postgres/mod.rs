@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
 use super::{BATCH, Capture, Captured, Refused, push, value};
@@ -394,6 +395,10 @@ impl Capture for PostgresCapture {
 
     fn begins_anew(&self) -> bool {
         self.begins_anew
+    }
+
+    fn note(&mut self, topic: &str, now: Described) -> Result<Described> {
+        progress::note(&mut self.control, &self.slot, topic, now, self.begins_anew)
     }
 
     fn next(&mut self, wait: Duration) -> Result<Vec<Captured>> {
