@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use tidemill_dataflow::plan::ir::Job;
 use tidemill_ingest::config::{FILE as INGEST, Land, Pipeline as Ingest};
+use tidemill_ingest::land;
 use tidemill_log::registry::{Registered, Registry};
 use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
 
@@ -69,7 +70,9 @@ impl Folder {
 
     /// `ingest.toml`, which must be there.
     pub(crate) fn ingest(&self) -> anyhow::Result<Ingest> {
-        Ok(Ingest::load(&self.path)?)
+        let ingest = Ingest::load(&self.path)?;
+        ingest.seeds.iter().try_for_each(land::fits)?;
+        Ok(ingest)
     }
 
     /// `views.sql`, if the folder has one.

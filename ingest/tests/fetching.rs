@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tidemill_ingest::Kind;
-use tidemill_ingest::config::{Feed, Pipeline};
+use tidemill_ingest::config::{Feed, Pipeline, Seed};
 use tidemill_ingest::fetch::Client;
+use tidemill_ingest::land;
 use tidemill_ingest::randomuser::{self, Fault, Request, Server, Source};
 use tidemill_ingest::run::{self, Options};
 use tidemill_ingest::schedule::{self, Claim, Ledger, Next};
@@ -637,4 +638,50 @@ fn a_database_that_is_not_there_yet_is_waited_for() {
     }
     stop.store(true, Ordering::Relaxed);
     run.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_seed_fills_its_table_once() {
+    on_each("a_seed_fills_its_table_once", |place| {
+        let seed = Pipeline::load(&example()).unwrap().seeds.remove(0);
+        let seeded = |seed: &Seed| land::seed(&place.url, seed);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| seeded(&seed).unwrap());
+            }
+        });
+        assert_eq!(place.number("count(*)", "countries"), 21);
+        let columns = ["name", "capital", "population"].map(str::to_owned);
+        let brazil = place.rows(&columns, "countries WHERE name = 'Brazil'");
+        let expected = ["Brazil", "Brasília", "212000000"];
+        assert_eq!(brazil, [expected.map(|text| Some(text.to_owned()))]);
+
+        // From then on the table is its owner's.
+        place.execute("DELETE FROM countries WHERE name = 'Brazil'");
+        place.execute("UPDATE countries SET capital = 'Bonn' WHERE name = 'Germany'");
+        seeded(&seed).unwrap();
+        assert_eq!(place.number("count(*)", "countries"), 20);
+        assert_eq!(
+            place.number("count(*)", "countries WHERE capital = 'Bonn'"),
+            1
+        );
+
+        // A row that does not fit leaves no table behind.
+        let mut other = seed.clone();
+        other.land.table = "others".to_owned();
+        let many = r#"{"name":"x","continent":"y","capital":"z","population":"many"}"#;
+        other
+            .rows
+            .push(RawValue::from_string(many.to_owned()).unwrap());
+        let error = seeded(&other).unwrap_err();
+        assert_eq!(error.kind(), Kind::Data);
+        let said = error.to_string();
+        assert!(
+            said.starts_with("countries.csv: row 22: `population` is `many`"),
+            "{said}"
+        );
+        other.rows.pop();
+        seeded(&other).unwrap();
+        assert_eq!(place.number("count(*)", "others"), 21);
+    });
 }

@@ -107,12 +107,21 @@ pub fn open(database: &str, land: &Land) -> Result<Box<dyn Landing>> {
 /// Makes a seed's table with the rows of its file, in one transaction. A table that is there is
 /// checked column by column and keeps the rows it has.
 pub fn seed(database: &str, seed: &Seed) -> Result<()> {
-    let fitted = fit(&seed.land, &seed.rows);
-    if let Some(refused) = fitted.refused.first() {
-        let (file, reason) = (seed.file.display(), &refused.reason);
-        return Err(Error::new(Kind::Data, format!("{file}: {reason}")));
+    fits(seed)?;
+    opened(database, &seed.land, &fit(&seed.land, &seed.rows).rows).map(drop)
+}
+
+/// Whether all rows of a seed's file fit its columns.
+pub fn fits(seed: &Seed) -> Result<()> {
+    let rows = seed.rows.iter().zip(1..);
+    let mut refused = rows.filter_map(|(raw, number)| {
+        let reason = record::fit(&seed.land, raw).err()?;
+        Some(format!("{}: row {number}: {reason}", seed.file.display()))
+    });
+    match refused.next() {
+        Some(what) => Err(Error::new(Kind::Data, what)),
+        None => Ok(()),
     }
-    opened(database, &seed.land, &fitted.rows).map(drop)
 }
 
 fn opened(database: &str, land: &Land, begins_with: &[Row<'_>]) -> Result<Box<dyn Landing>> {
