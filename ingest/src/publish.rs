@@ -336,18 +336,34 @@ impl Publisher {
 
 fn refusal(change: &Change, reason: String) -> Refused {
     let row = change.after.as_ref().or(change.before.as_ref());
-    let text = |index: &usize| match row.and_then(|row| row.get(*index)) {
-        Some(Value::Text(text)) => text.clone(),
-        Some(other) => format!("{other:?}"),
-        None => "NULL".to_owned(),
+    let columns = &change.table.columns;
+    let value = |index: usize| {
+        row.and_then(|row| row.get(index))
+            .map_or("NULL".into(), text)
     };
-    let key: Vec<String> = change.table.key.iter().map(text).collect();
+    let key: Vec<String> = change.table.key.iter().map(|index| value(*index)).collect();
+    let cells = columns.iter().enumerate();
+    let cells: Vec<String> = cells
+        .map(|(index, column)| format!("{}={}", column.name, value(index)))
+        .collect();
     Refused {
         table: change.table.name.clone(),
         key: key.join(", "),
         position: change.position,
         reason,
-        row: row.map_or_else(String::new, |row| format!("{row:?}")),
+        row: cells.join(", "),
+    }
+}
+
+/// A value for people.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Text(text) => text.clone(),
+        Value::Bool(bool) => bool.to_string(),
+        Value::Int(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        other => format!("{other:?}"),
     }
 }
 

@@ -105,7 +105,7 @@ impl Avro {
 impl Decoder for Avro {
     fn push(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
         let (id, body) = unframe(value)?;
-        let program = self.writers.program(id, body)?;
+        let program = self.writers.program(id)?;
         let mut cells = Cells::new();
         let change = program
             .run(body, &mut cells)
@@ -159,10 +159,9 @@ fn unframe(value: &[u8]) -> std::result::Result<(u32, &[u8]), Refused> {
 }
 
 impl Writers {
-    /// The program of a schema, with which `body` was written.
-    fn program(&mut self, id: u32, body: &[u8]) -> std::result::Result<&Program, Refused> {
+    fn program(&mut self, id: u32) -> std::result::Result<&Program, Refused> {
         if !self.known.contains_key(&id) {
-            self.resolve(id, body)?;
+            self.resolve(id)?;
         }
         match self.known.get(&id) {
             Some(Ok(program)) => Ok(program),
@@ -171,7 +170,7 @@ impl Writers {
         }
     }
 
-    fn resolve(&mut self, id: u32, body: &[u8]) -> std::result::Result<(), Refused> {
+    fn resolve(&mut self, id: u32) -> std::result::Result<(), Refused> {
         if let Some((since, why)) = self.missing.get(&id)
             && since.elapsed() < MISS_KEPT
         {
@@ -185,7 +184,7 @@ impl Writers {
                 return Ok(());
             }
             Ok(None) => {
-                if self.lost.is_none() && self.was_lost(id, body) {
+                if self.lost.is_none() && self.was_lost(id) {
                     let what = format!(
                         "topic `{}` holds records of schema {id}, which the registry does not have \
                          any more: it lost its schemas, or this one was deleted. Restore it and \
@@ -216,18 +215,13 @@ impl Writers {
     }
 
     /// Whether the registry once had this schema, as far as can be told: it knows nothing of the
-    /// topic any more, or it gave out a higher id since and the body reads as one of the topic's.
-    fn was_lost(&self, id: u32, body: &[u8]) -> bool {
+    /// topic any more, or it gave the topic a higher id since (ids begin at 1 and only grow).
+    fn was_lost(&self, id: u32) -> bool {
         let subject = format!("{}-value", self.topic);
-        let Ok(versions) = self.ask(id, |registry| registry.versions(&subject)) else {
-            return false;
-        };
-        let given = versions.iter().any(|version| version.id > id);
-        let reads = |schema: &str| {
-            let program = self.compile(schema);
-            program.is_ok_and(|program| program.run(body, &mut Cells::new()).is_ok())
-        };
-        versions.is_empty() || (given && versions.iter().any(|it| reads(&it.schema)))
+        let versions = self.ask(id, |registry| registry.versions(&subject));
+        versions.is_ok_and(|versions| {
+            versions.is_empty() || (id > 0 && versions.iter().any(|version| version.id > id))
+        })
     }
 
     /// Asks until the registry answers: its absence says nothing about the record.
@@ -252,5 +246,57 @@ impl Writers {
                 answer => return answer,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::ir::Format;
+    use arrow::datatypes::{DataType, Field, Schema as Columns};
+
+    const SCHEMA: &str = r#"{"type": "record", "name": "T", "fields": [
+        {"name": "a", "type": ["null", "int"], "default": null}]}"#;
+
+    #[test]
+    fn a_registry_that_lost_schemas_is_told_from_an_id_that_never_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("registry.db").display().to_string();
+        let registry = tidemill_log::registry::open(&format!("sqlite://{file}")).unwrap();
+        let newer = SCHEMA.replace("\"a\"", "\"b\"");
+        let lost = registry.register("t-value", SCHEMA).unwrap().id;
+        let kept = registry.register("t-value", &newer).unwrap().id;
+        let sql = rusqlite::Connection::open(&file).unwrap();
+        let source = Source {
+            name: "t".to_owned(),
+            topic: "t".to_owned(),
+            format: Format::Avro {
+                schema: newer.clone(),
+            },
+            envelope: Envelope::Append,
+            schema: Arc::new(Columns::new(vec![Field::new("b", DataType::Int32, true)])),
+            key: Vec::new(),
+        };
+        let record = |id: u32| [&[0][..], &id.to_be_bytes(), &[2, 2]].concat();
+        let decode = |id: u32| {
+            let mut decoder = Avro::new(&source, &newer, Some(Arc::clone(&registry))).unwrap();
+            let refused = decoder.push(&record(id)).is_err();
+            (refused, decoder.finish().map(|rows| rows.num_rows()))
+        };
+        assert!(matches!(decode(lost), (false, Ok(1))));
+        sql.execute("DELETE FROM _tidemill_schemas WHERE id = ?", [lost])
+            .unwrap();
+        let (refused, finished) = decode(lost);
+        let why = finished.unwrap_err().to_string();
+        assert!(
+            refused && why.contains("`t`") && why.contains(&format!("schema {lost}")),
+            "{why}"
+        );
+        assert!(matches!(decode(kept), (false, Ok(1))));
+        for never in [0, kept + 1, u32::MAX] {
+            assert!(matches!(decode(never), (true, Ok(0))), "{never}");
+        }
+        sql.execute("DELETE FROM _tidemill_schemas", []).unwrap();
+        assert!(decode(u32::MAX).1.is_err(), "it knows nothing of the topic");
     }
 }
