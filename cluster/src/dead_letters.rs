@@ -234,7 +234,7 @@ fn show(args: &ShowArgs) -> anyhow::Result<()> {
 
 fn missing(letters: &Letters, number: i64) -> String {
     format!(
-        "there is no dead letter {number} in {}; `tidemill dead-letters list` shows which there are",
+        "there is no dead letter {number} in {}; `tidemill dead-letters list` shows all",
         letters.topic
     )
 }

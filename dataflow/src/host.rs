@@ -322,7 +322,8 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), St
     worker.dataflow_named("control", |scope| {
         let binder = leading.as_ref().map(|(binder, _)| Rc::clone(binder));
         let mut added = shared.added.lock().unwrap_or_else(PoisonError::into_inner);
-        let added = added.take().filter(|_| binder.is_some());
+        // Worker 0's alone: the others must leave it there.
+        let added = binder.as_ref().and_then(|_| added.take());
         let (context, preparing) = (Rc::clone(&context), Arc::clone(shared));
         control(
             scope,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidemill_log::dead_letter::{DeadLetter, topic_of};
 use tidemill_log::log::{Producer, Record};
 
-use crate::fetch::Backoff;
+use crate::fetch::{Backoff, pause};
 use crate::{Kind, Result};
 
 /// Waits while the log is away.
@@ -53,7 +53,7 @@ impl<'a> Letters<'a> {
                     tracing::warn!(%error, "cannot write dead letters yet");
                     self.producer = None;
                     away = away.saturating_add(1);
-                    crate::run::pause(BACKOFF.wait(away), self.stop);
+                    pause(BACKOFF.wait(away), self.stop);
                 }
                 ended => return ended,
             }

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidemill_log::dead_letter::{DeadLetter, Source, Stage};
 
 use crate::config::{Feed, Pipeline, check_url};
-use crate::fetch::{Backoff, Client, Failure, Page};
+use crate::fetch::{Backoff, Client, Failure, Page, pause};
 use crate::land::Landing;
 use crate::letters::Letters;
 use crate::publish::StreamOptions;
@@ -25,8 +25,6 @@ const LANDING_ALLOWANCE: Duration = Duration::from_secs(60);
 const REFUSED_IN_A_ROW_MAX: u32 = 3;
 /// How long fetching sleeps at most without looking at the ledger.
 const IDLE_MAX: Duration = Duration::from_secs(1);
-/// How long it sleeps at most without looking whether to stop.
-const STOP_CHECK: Duration = Duration::from_millis(20);
 /// Waits while the database is away.
 const DATABASE_BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(200),
@@ -276,16 +274,4 @@ fn unfit(page: &Page, refused: &[land::Refused]) -> Vec<DeadLetter> {
         value: Some(refused.raw.clone().into_bytes()),
     };
     refused.iter().map(letter).collect()
-}
-
-/// Sleeps, but not when it is told to stop.
-pub(crate) fn pause(wait: Duration, stop: &AtomicBool) {
-    let end = Instant::now() + wait;
-    while !stop.load(Ordering::Relaxed) {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        std::thread::sleep(left.min(STOP_CHECK));
-    }
 }

@@ -6,6 +6,7 @@ use arrow::datatypes::DataType;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::{Offset, TopicPartitionList};
 
 use crate::harness::{PATIENCE, Place, View, until};
 use crate::{clean, record};
@@ -132,6 +133,34 @@ fn a_topic_made_anew_while_a_job_runs_ends_it_with_an_error() {
     assert!(known.iter().any(|part| said.contains(part)), "{said}");
     let said = place.start("dataflow", &[]).ends(1, PATIENCE);
     assert!(said.contains("was deleted and made anew"), "{said}");
+    delete(&place, &place.name);
+}
+
+#[test]
+fn records_that_expire_before_they_are_read_end_the_job_with_an_error() {
+    let Some(place) = Place::services("expired") else {
+        return;
+    };
+    place.topic(&place.name, 1);
+    pages(&place);
+    clicks(&place, 0, 0, 5);
+    let mut job = place.start("dataflow", &[]);
+    expect(&place, 5);
+    job.signal("STOP");
+    clicks(&place, 0, 5, 50);
+    let mut offsets = TopicPartitionList::new();
+    let offset = Offset::Offset(40);
+    offsets
+        .add_partition_offset(&place.name, 0, offset)
+        .unwrap();
+    let admin = admin(&place);
+    block(admin.delete_records(&offsets, &AdminOptions::new())).unwrap();
+    job.signal("CONT");
+    let said = job.ends(1, PATIENCE);
+    assert!(
+        said.contains(&place.name) && said.contains("are gone"),
+        "{said}"
+    );
     delete(&place, &place.name);
 }
 
