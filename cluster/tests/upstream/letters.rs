@@ -73,6 +73,13 @@ fn records_that_cannot_be_decoded_go_back_into_their_topic_once() {
         });
         job.stop("TERM");
         serve_letters(&place);
+        if let Some(file) = place.log.strip_prefix("sqlite://") {
+            let sql = tidemill_log::sqlite::connect(file).unwrap();
+            let count =
+                "SELECT count(*) FROM _tidemill_dead_letters WHERE reason <> '' AND at > ''";
+            let count: u32 = sql.query_row(count, [], |row| row.get(0)).unwrap();
+            assert_eq!(count, 5);
+        }
         let letters = listed(&place, &["--stage", "decode"]);
         assert_eq!(letters.len(), 3, "{letters:?}");
         let of = |topic: &str, offset: i64| {

@@ -8,7 +8,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::harness::{PATIENCE, Place, View, until};
+use crate::harness::{PATIENCE, Place, View, free_port, until};
 use crate::{clean, record};
 
 fn admin(place: &Place) -> AdminClient<DefaultClientContext> {
@@ -101,12 +101,21 @@ fn partitions_that_are_added_while_a_job_runs_are_read() {
     grow(&place, &place.name, 5);
     clicks(&place, 4, 70, 10);
     clicks(&place, 2, 80, 10);
-    let mut job = place.start("dataflow", &["-w", "3"]);
+    // Two processes: what one of them finds the other reads as well.
+    let hosts = format!("127.0.0.1:{},127.0.0.1:{}", free_port(), free_port());
+    let mut jobs = ["0", "1"].map(|process| {
+        let flags = ["-w", "1", "-n", "2", "-p", process, "--hosts", &hosts];
+        place.start("dataflow", &flags)
+    });
     expect(&place, 90);
-    grow(&place, &place.name, 6);
-    clicks(&place, 5, 90, 10);
+    grow(&place, &place.name, 7);
+    clicks(&place, 5, 90, 5);
+    clicks(&place, 6, 95, 5);
     expect(&place, 100);
-    job.stop("TERM");
+    jobs[1].signal("TERM");
+    jobs.iter_mut().for_each(|job| {
+        job.ends(0, PATIENCE);
+    });
     let mut job = place.start("dataflow", &[]);
     clicks(&place, 5, 100, 1);
     expect(&place, 101);

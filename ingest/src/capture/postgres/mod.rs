@@ -143,7 +143,7 @@ impl PostgresCapture {
 
     /// One attempt to reach the server again, when it is time for one.
     fn reconnect(&mut self) -> Result<()> {
-        // Often only the replication connection is gone, as when the slot was invalidated. The other
+        // Often only the replication connection is gone, as when the slot was invalidated. This
         // one holds the lock as long as it lives: a new one would wait for it for ever.
         if self.control.is_valid(CONNECT_TIMEOUT).is_err() {
             let mut control = connect(&self.config)?;
