@@ -15,6 +15,9 @@ use super::{lsn_text, sql_error};
 use crate::capture::standing;
 use crate::{Error, Kind, Result};
 
+/// What to do when changes are gone.
+pub(super) const ADVICE: &str = "; run `tidemill ingest --resnapshot` to read the tables again";
+
 /// The row of a capture.
 #[derive(Debug)]
 pub(super) struct Progress {
@@ -176,8 +179,7 @@ pub(super) fn resume(client: &mut Client, slot: &str, tables: &[String]) -> Resu
     let Some(row) = read(client, slot)?.filter(|row| row.snapshot_done) else {
         return Ok(Resume::Snapshot);
     };
-    let advice = "; run `tidemill ingest --resnapshot` to read the tables again";
-    let refused = |what: String| Err(Error::new(Kind::Data, what + advice));
+    let refused = |what: String| Err(Error::new(Kind::Data, what + ADVICE));
     if let Some(new) = tables.iter().find(|table| !row.tables.contains(table)) {
         return refused(format!(
             "table `{new}` was not in the snapshot of slot `{slot}`"
