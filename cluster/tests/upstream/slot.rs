@@ -115,6 +115,15 @@ fn idle_tables_hold_no_wal_and_a_lost_slot_is_told_at_once() {
 
 /// Drops the slot under the process that reads it.
 fn dropped_while_it_runs(place: &Place, client: &mut Client, slot: &str) {
+    until(
+        "the snapshot is done and its slot is read",
+        PATIENCE,
+        || {
+            let sql = "SELECT 1 FROM _tidemill_capture c JOIN pg_replication_slots s
+                   ON s.slot_name = c.slot WHERE c.snapshot_done AND s.active";
+            client.query_opt(sql, &[]).unwrap()
+        },
+    );
     until("the slot is dropped", PATIENCE, || {
         client
             .batch_execute(&format!(
