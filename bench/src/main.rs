@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod baseline;
+mod bind;
 mod child;
 mod clean_build;
 mod freshness;
@@ -56,6 +57,8 @@ enum Name {
     Avro,
     /// From commit in PostgreSQL to readable in Cassandra
     Freshness,
+    /// Binding an epoch to a journal in a directory, beside a bare write
+    Bind,
     /// A clean release build; let nothing else run
     Build,
 }
@@ -93,6 +96,7 @@ fn measure(name: Name, cli: &Cli) -> anyhow::Result<Report> {
         Name::Json => aggregate::run(&cli.aggregate, services, tidemill, work, Format::Json),
         Name::Avro => aggregate::run(&cli.aggregate, services, tidemill, work, Format::Avro),
         Name::Freshness => freshness::run(&cli.freshness, services, tidemill, work),
+        Name::Bind => bind::run(work),
         Name::Build => clean_build::run(work),
     }
 }

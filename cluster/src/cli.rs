@@ -45,7 +45,7 @@ Several may run at once on one database: no page is fetched twice.";
 const DATAFLOW_EXAMPLES: &str = "\
 Examples, two processes of one job:
   tidemill dataflow examples/users -w 2 -n 2 -p 0 --kafka a:9092 --registry http://a:8081 \\
-      --cassandra a --journal file:///shared/journal
+      --cassandra a --state s3://bucket/tidemill
   tidemill dataflow examples/users -w 2 -n 2 -p 1 …the same…
 
 All processes take the same pipeline, hosts and connections. They share their fate: when one

@@ -90,7 +90,7 @@ pub(crate) fn config(name: &str, plan: Job, connections: &Connections, workers: 
         plan,
         log: connections.log.clone(),
         registry: Some(connections.registry.clone()),
-        journal: connections.journal.clone(),
+        state: connections.state.clone(),
         sink: connections.sink.clone(),
         dead_letters: DEAD_LETTERS.to_owned(),
         workers,

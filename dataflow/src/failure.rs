@@ -1,6 +1,8 @@
-//! The first error that ended the job, shared by the workers and the threads beside them.
+//! The first error that ended the job, shared by the workers and the threads beside them, and how
+//! those go on trying while the other side is away.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::{Error, Kind, Result};
 
@@ -45,5 +47,34 @@ impl Failure {
 
     fn first(&self) -> MutexGuard<'_, Option<Error>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Pauses between two attempts begin here and double.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Tries until it is done or fails for good. What it waits for is said when it begins to wait and
+/// when the reason changes, and that it goes on when it does.
+pub(crate) fn until_done(doing: &str, mut attempt: impl FnMut() -> Result<()>) -> Result<()> {
+    let mut pause = PAUSE_MIN;
+    let mut said = String::new();
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == Kind::Retry => {
+                let why = error.to_string();
+                if said != why {
+                    tracing::warn!(%error, "cannot {doing} yet");
+                    said = why;
+                }
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            Ok(()) if !said.is_empty() => {
+                tracing::info!("could {doing} at last");
+                return Ok(());
+            }
+            outcome => return outcome,
+        }
     }
 }

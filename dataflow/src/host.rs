@@ -29,6 +29,7 @@ use crate::sink::{Frontier, Sink, Table};
 use crate::source::Partitions;
 use crate::source::gather::{KeyedRows, Rows};
 use crate::source::operator::{Place, operator};
+use crate::store::Store;
 use crate::time::binder::Binder;
 use crate::time::{Control, Held, Start, control};
 use crate::{Epoch, Error, Kind, Result};
@@ -47,10 +48,10 @@ struct Shared {
     log: Arc<dyn Log>,
     registry: Option<Arc<dyn Registry>>,
     sink: Arc<dyn Sink>,
-    journal: Arc<dyn Journal>,
+    store: Arc<dyn Store>,
     tables: Vec<Table>,
-    /// What worker 0 tells the others; there in its process only.
-    start: Mutex<Option<Start>>,
+    /// What worker 0 tells the others, and the journal; there in its process only.
+    start: Mutex<Option<(Start, Arc<Journal>)>>,
     /// Set when this process's workers run: all processes are connected.
     working: AtomicBool,
     /// Set when this process has prepared the sink.
@@ -76,14 +77,14 @@ pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<(
         Workers::Cluster { process, .. } => *process == 0,
     };
     if leads {
-        let Some(start) = shared.prepare_start()? else {
+        let Some((start, journal)) = shared.prepare_start()? else {
             return Ok(());
         };
         shared
             .stats
             .replaying
             .store(!start.bindings.is_empty(), Ordering::Relaxed);
-        *shared.start.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
+        *shared.start.lock().unwrap_or_else(PoisonError::into_inner) = Some((start, journal));
     }
     if let Workers::Cluster { addresses, .. } = &shared.config.workers {
         tracing::info!(?addresses, "waiting for all processes of the job");
@@ -133,7 +134,7 @@ impl Shared {
             log: tidemill_log::log::open(&config.log)?,
             registry,
             sink: crate::sink::open(&config.sink)?,
-            journal: crate::journal::open(&config.journal, &config.name)?,
+            store: crate::store::open(&config.state)?,
             tables: tables(&config.plan),
             stats,
             stop,
@@ -168,17 +169,20 @@ impl Shared {
     }
 
     /// Everything that worker 0 tells the others. None when the job was stopped meanwhile.
-    fn prepare_start(&self) -> Result<Option<Start>> {
+    fn prepare_start(&self) -> Result<Option<(Start, Arc<Journal>)>> {
         let frontiers = self.sink.prepare(&self.config.name, &self.tables)?;
         // The first call of this process cannot lose to another: it is before the workers start.
         self.prepared.get_or_init(|| ());
         let served = self.check_fingerprints(&frontiers)?;
+        let (journal, mut standing) = Journal::open(Arc::clone(&self.store), &self.config.name)?;
+        tracing::info!(standing.generation, "took the job over");
         // Epochs at or below the least frontier are in every table that has one: they will not be
         // written again, so they need not be told apart.
         if let Some(floor) = served.iter().flatten().min() {
-            self.journal.collapse(*floor)?;
+            journal.truncate(*floor)?;
+            standing.truncate(*floor);
         }
-        let bindings = self.journal.read()?;
+        let bindings = standing.bindings;
         let mut partitions = BTreeMap::new();
         for source in &self.config.plan.sources {
             let Some(held) = self.held(&source.topic)? else {
@@ -189,13 +193,14 @@ impl Shared {
         held::check_filled(&bindings, &self.tables, &served)?;
         let begins = held::check(&bindings, &partitions)?;
         let replayed = bindings.last().map(|binding| binding.epoch);
-        Ok(Some(Start {
+        let start = Start {
             partitions,
             bindings,
             replayed,
             begins,
             served,
-        }))
+        };
+        Ok(Some((start, Arc::new(journal))))
     }
 
     fn check_fingerprints(&self, frontiers: &[Option<Frontier>]) -> Result<Vec<Option<Epoch>>> {
@@ -255,10 +260,12 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let Some(start) = start else { return Ok(None) };
+        let Some((start, journal)) = start else {
+            return Ok(None);
+        };
         let binder = Binder::new(
             start,
-            Arc::clone(&self.journal),
+            Arc::clone(&journal),
             self.config.limits.clone(),
             Arc::clone(&self.stats),
             &self.failure,
@@ -267,7 +274,7 @@ impl Shared {
             job: self.config.name.clone(),
             tables: (0..self.tables.len()).collect(),
             sink: Arc::clone(&self.sink),
-            journal: Arc::clone(&self.journal),
+            journal,
             failure: self.failure.clone(),
         })?;
         Ok(Some((

@@ -58,8 +58,8 @@ pub struct Config {
     pub log: String,
     /// Registry URL, see [`tidemill_log::registry::open`]; only for Avro.
     pub registry: Option<String>,
-    /// Journal URL, see [`crate::journal::open`].
-    pub journal: String,
+    /// Where journal and checkpoints are kept, see [`crate::store::open`].
+    pub state: String,
     /// Sink URL, see [`crate::sink::open`].
     pub sink: String,
     /// Topic of the dead letters.

@@ -3,7 +3,7 @@
 //! What flows through here: records of a log's topics are decoded ([`decode`]) into Arrow batches,
 //! bound to epochs ([`journal`]), taken through the plan's operators ([`plan`], [`render`]) and
 //! written epoch by epoch to the sink ([`sink`]). Inside, a module uses only those above it in
-//! this list: failure, plan, decode, journal, sink, source, render, job.
+//! this list: failure, plan, decode, store, journal, sink, source, render, job.
 
 mod advance;
 pub mod decode;
@@ -17,6 +17,7 @@ mod render;
 mod row;
 pub mod sink;
 mod source;
+pub mod store;
 mod time;
 
 pub use tidemill_log::{Error, Kind, Result};

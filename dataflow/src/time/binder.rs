@@ -12,10 +12,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use timely::scheduling::{Activator, SyncActivator};
 
 use super::{Command, Report, Start};
-use crate::failure::Failure;
+use crate::failure::{Failure, until_done};
 use crate::job::{Limits, Stats};
 use crate::journal::{Binding, Journal, Offsets};
-use crate::{Epoch, Kind, Result};
+use crate::{Epoch, Result};
 
 /// A bound epoch that is not yet durable in the sink.
 struct InFlight {
@@ -51,7 +51,7 @@ pub(crate) struct Binder {
 impl Binder {
     pub(crate) fn new(
         start: Start,
-        journal: Arc<dyn Journal>,
+        journal: Arc<Journal>,
         limits: Limits,
         stats: Arc<Stats>,
         failure: &Failure,
@@ -246,7 +246,7 @@ struct Journaling {
 }
 
 impl Journaling {
-    fn start(journal: Arc<dyn Journal>, failure: &Failure) -> Result<Self> {
+    fn start(journal: Arc<Journal>, failure: &Failure) -> Result<Self> {
         let (to, bindings) = sync_channel::<Binding>(1);
         let (tell, done) = sync_channel(1);
         let (wake, wakes) = sync_channel::<SyncActivator>(1);
@@ -255,7 +255,7 @@ impl Journaling {
                 return Ok(());
             };
             while let Ok(binding) = bindings.recv() {
-                append(&*journal, &binding)?;
+                until_done("write the journal", || journal.bind(&binding))?;
                 if tell.send(()).is_err() || wake.activate().is_err() {
                     break;
                 }
@@ -282,21 +282,6 @@ impl Journaling {
 
     fn written(&self) -> bool {
         self.done.try_recv().is_ok()
-    }
-}
-
-/// Appends with retries while the journal is away.
-fn append(journal: &dyn Journal, binding: &Binding) -> Result<()> {
-    let mut pause = Duration::from_millis(20);
-    loop {
-        match journal.append(binding) {
-            Err(error) if error.kind() == Kind::Retry => {
-                tracing::warn!(%error, "cannot write the journal yet");
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_secs(5));
-            }
-            other => return other,
-        }
     }
 }
 

@@ -52,7 +52,7 @@ fn config(directory: &Path, workers: usize) -> Config {
         plan: compile(&sql, "views.sql", None).unwrap(),
         log: url(directory, "log.db"),
         registry: None,
-        journal: url(directory, "journal.db"),
+        state: url(directory, "journal.db"),
         sink: url(directory, "sink.db"),
         dead_letters: "dead_letters".to_owned(),
         workers: Workers::Threads(workers),

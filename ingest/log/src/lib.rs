@@ -9,6 +9,7 @@
 pub mod envelope;
 pub mod error;
 pub mod event;
+pub mod failpoint;
 pub mod log;
 pub mod registry;
 pub mod schema;
