@@ -22,3 +22,7 @@ up *ARGS:
 
 down *ARGS:
     services/down {{ARGS}}
+
+# Known vulnerabilities of the crates; fetches the advisory database.
+advisories:
+    cargo deny --all-features check advisories

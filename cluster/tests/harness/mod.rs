@@ -352,9 +352,14 @@ impl Process {
         self.said()
     }
 
-    /// Asks it to stop and waits until it did, cleanly.
+    /// Asks it to stop and waits until it did, cleanly. A process hears signals before it says its
+    /// first word; one that has just been started may not yet.
     #[track_caller]
     pub(crate) fn stop(&mut self, signal: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        while self.said().is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         self.signal(signal);
         self.ends(0, PATIENCE)
     }
