@@ -101,7 +101,8 @@ fn full(
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> Error {
     let what = format!(
-        "object `{name}` cannot be written: no space left at {place}; it goes on when there is space"
+        "object `{name}` cannot be written: no space left at {place}; it goes on when there is \
+         space"
     );
     Error::with_source(Kind::Retry, what, source)
 }

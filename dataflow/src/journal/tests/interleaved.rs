@@ -358,7 +358,11 @@ fn run(schedule: &[(usize, u8)]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 400,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn no_order_of_their_steps_loses_a_binding_or_lets_a_fenced_writer_succeed(
