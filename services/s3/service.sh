@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# S3Proxy, which speaks S3's API (signatures and conditional puts included) over a directory. Buckets
-# are folders; there is one, `tidemill`.
+# S3Proxy, which speaks S3's API (signatures and conditional puts included) over a directory.
+# Buckets are folders; there is one, `tidemill`.
 
 s3_ports() { :; }
 
