@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What every command of this folder shares: where things are kept, ports, jars, processes.
-# Sourced, not run. The four services describe themselves in <name>/service.sh, each with
+# Sourced, not run. The services describe themselves in <name>/service.sh, each with
 #   <name>_prepare  fetch or install what it needs
 #   <name>_launch   start it in the background and call `launched PID`
 #   <name>_ready    succeed when it really answers
@@ -9,7 +9,7 @@
 set -euo pipefail
 
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-ALL="postgres kafka registry cassandra"
+ALL="postgres kafka registry cassandra s3"
 STATE="$(realpath -m "${TIDEMILL_SERVICES:-$HERE/../target/services}")"
 CACHE="$(realpath -m "${TIDEMILL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemill}")"
 WAIT_SECONDS="${TIDEMILL_SERVICES_WAIT:-300}"
@@ -48,6 +48,7 @@ default_port() {
         kafka) echo 9092 ;;
         registry) echo 8081 ;;
         cassandra) echo 9042 ;;
+        s3) echo 9000 ;;
     esac
 }
 
@@ -214,6 +215,7 @@ url_of() {
         kafka) echo "kafka://$at" ;;
         registry) echo "http://$at/apis/ccompat/v7" ;;
         cassandra) echo "cassandra://$at" ;;
+        s3) echo "s3://tidemill" ;;
     esac
 }
 
@@ -223,6 +225,11 @@ write_env() { # services.env: for tests (TIDEMILL_TEST_…) and for users (TIDEM
         pid_of "$name" >/dev/null || continue
         upper="$(tr '[:lower:]' '[:upper:]' <<<"$name")"
         echo "export TIDEMILL_TEST_$upper='$(url_of "$name")'"
+        if [ "$name" = s3 ]; then # where it is and who may write is not in its URL
+            echo "export AWS_ENDPOINT_URL='http://127.0.0.1:$(port_of s3)' AWS_ALLOW_HTTP=true"
+            echo "export AWS_ACCESS_KEY_ID=tidemill AWS_SECRET_ACCESS_KEY=tidemill-secret"
+            continue
+        fi
         echo "export TIDEMILL_$upper='$(url_of "$name")'"
     done >"$STATE/services.env.new"
     mv "$STATE/services.env.new" "$STATE/services.env"

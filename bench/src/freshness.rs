@@ -162,7 +162,8 @@ pub(crate) fn run(
     Ok(report)
 }
 
-fn latency_row(name: &str, micros: &Histogram<u64>) -> Row {
+/// The quantiles of what was measured in microseconds.
+pub(crate) fn latency_row(name: &str, micros: &Histogram<u64>) -> Row {
     let at = |quantile| vec![micros.value_at_quantile(quantile) as f64 / 1000.0];
     Row {
         name: name.to_owned(),

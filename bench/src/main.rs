@@ -2,10 +2,12 @@
 
 mod aggregate;
 mod baseline;
+mod bind;
 mod child;
 mod clean_build;
 mod freshness;
 mod load;
+mod recovery;
 mod report;
 mod round_trip;
 mod services;
@@ -43,6 +45,8 @@ struct Cli {
     aggregate: aggregate::AggregateArgs,
     #[command(flatten)]
     freshness: freshness::FreshnessArgs,
+    #[command(flatten)]
+    recovery: recovery::RecoveryArgs,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -56,6 +60,10 @@ enum Name {
     Avro,
     /// From commit in PostgreSQL to readable in Cassandra
     Freshness,
+    /// Binding an epoch to a journal in a directory, beside a bare write
+    Bind,
+    /// A job with a large state, killed and started again, beside reading its topic anew
+    Recovery,
     /// A clean release build; let nothing else run
     Build,
 }
@@ -93,6 +101,8 @@ fn measure(name: Name, cli: &Cli) -> anyhow::Result<Report> {
         Name::Json => aggregate::run(&cli.aggregate, services, tidemill, work, Format::Json),
         Name::Avro => aggregate::run(&cli.aggregate, services, tidemill, work, Format::Avro),
         Name::Freshness => freshness::run(&cli.freshness, services, tidemill, work),
+        Name::Bind => bind::run(work),
+        Name::Recovery => recovery::run(&cli.recovery, services, tidemill, work),
         Name::Build => clean_build::run(work),
     }
 }

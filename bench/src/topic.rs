@@ -108,7 +108,10 @@ fn encoder(services: &Services, topic: &str, format: Format) -> anyhow::Result<E
     }))
 }
 
-fn send(producer: &BaseProducer, record: BaseRecord<'_, [u8], [u8]>) -> anyhow::Result<()> {
+pub(crate) fn send(
+    producer: &BaseProducer,
+    record: BaseRecord<'_, [u8], [u8]>,
+) -> anyhow::Result<()> {
     let mut record = record;
     loop {
         match producer.send(record) {

@@ -76,7 +76,7 @@ pub(crate) fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn compile(
+pub(crate) fn compile(
     folder: &Folder,
     connections: &Connections,
     ingest: Option<&Ingest>,
@@ -120,6 +120,13 @@ fn summary(job: Option<&Job>, ingest: Option<&Ingest>) -> String {
         let (table, columns) = (&feed.land.table, feed.land.columns.len());
         let url = &feed.fetch.url;
         parts.push(format!("{columns} columns of {url} land in {table}"));
+    }
+    for seed in ingest.into_iter().flat_map(|ingest| &ingest.seeds) {
+        let (rows, table) = (counted(seed.rows.len(), "row"), &seed.land.table);
+        parts.push(format!(
+            "{table} begins with {rows} of {}",
+            seed.file.display()
+        ));
     }
     parts.join("; ")
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
+use tidemill_dataflow::job::Limits;
+use tidemill_log::dead_letter::Stage;
 
 use crate::connections::ConnectionArgs;
 use crate::exit;
@@ -45,7 +47,7 @@ Several may run at once on one database: no page is fetched twice.";
 const DATAFLOW_EXAMPLES: &str = "\
 Examples, two processes of one job:
   tidemill dataflow examples/users -w 2 -n 2 -p 0 --kafka a:9092 --registry http://a:8081 \\
-      --cassandra a --journal file:///shared/journal
+      --cassandra a --state s3://bucket/tidemill
   tidemill dataflow examples/users -w 2 -n 2 -p 1 …the same…
 
 All processes take the same pipeline, hosts and connections. They share their fate: when one
@@ -56,10 +58,25 @@ Examples:
   tidemill check examples/users
   tidemill check examples/users --kafka 127.0.0.1:9092 --cassandra 127.0.0.1";
 
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  tidemill plan examples/users
+  tidemill plan examples/users --kafka 127.0.0.1:9092 --cassandra 127.0.0.1 \\
+      --registry http://127.0.0.1:8081";
+
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
   tidemill explain examples/users
   tidemill explain examples/users users_by_country";
+
+const DEAD_LETTERS_EXAMPLES: &str = "\
+Examples:
+  tidemill dead-letters list examples/users
+  tidemill dead-letters show examples/users 17
+  tidemill dead-letters replay examples/users 17 18
+  tidemill dead-letters replay examples/users --all --stage land
+
+All take the connections that the pipeline runs with.";
 
 /// Live SQL views of an HTTP feed, a database or a Kafka topic, kept in Cassandra; every record
 /// counted once.
@@ -92,6 +109,12 @@ pub(crate) enum Command {
     /// Show what the views compute, and from what
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
+    /// Show what a start would keep, make anew and delete, after views.sql was changed
+    #[command(after_help = PLAN_EXAMPLES)]
+    Plan(PlanArgs),
+    /// What could not be used: list it, show it, put it back
+    #[command(subcommand, after_help = DEAD_LETTERS_EXAMPLES)]
+    DeadLetters(DeadLettersCommand),
 }
 
 #[derive(Debug, Args)]
@@ -112,6 +135,8 @@ pub(crate) struct RunArgs {
     pub(crate) name: NameArgs,
     #[command(flatten)]
     pub(crate) fetch: FetchArgs,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
     #[command(flatten)]
     pub(crate) connections: ConnectionArgs,
     #[command(flatten)]
@@ -162,6 +187,22 @@ fn every(text: &str) -> Result<Duration, String> {
         .ok_or_else(wrong)
 }
 
+/// Flags of the two commands that keep views.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StateArgs {
+    /// Take a checkpoint this often, such as 10s or 1m
+    #[arg(long, value_name = "TIME", value_parser = every, default_value = "10s")]
+    pub(crate) checkpoint_every: Duration,
+}
+
+impl Default for StateArgs {
+    fn default() -> Self {
+        Self {
+            checkpoint_every: Limits::default().checkpoint_interval,
+        }
+    }
+}
+
 /// Flags of the two commands that ingest.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct FetchArgs {
@@ -187,6 +228,8 @@ pub(crate) struct DataflowArgs {
     #[command(flatten)]
     pub(crate) name: NameArgs,
     #[command(flatten)]
+    pub(crate) state: StateArgs,
+    #[command(flatten)]
     pub(crate) connections: ConnectionArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
@@ -204,6 +247,16 @@ pub(crate) struct CheckArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The pipeline's folder
+    pub(crate) pipeline: PathBuf,
+    #[command(flatten)]
+    pub(crate) name: NameArgs,
+    #[command(flatten)]
+    pub(crate) connections: ConnectionArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
     /// The pipeline's folder
     pub(crate) pipeline: PathBuf,
@@ -211,6 +264,80 @@ pub(crate) struct ExplainArgs {
     pub(crate) view: Option<String>,
     #[command(flatten)]
     pub(crate) connections: ConnectionArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLettersCommand {
+    /// List the dead letters of a pipeline, newest last
+    List(ListArgs),
+    /// Show all of one dead letter, its bytes as text and as hexadecimal digits
+    Show(ShowArgs),
+    /// Put dead letters back where they came from: records into their topic, records of the API
+    /// into the table, failed pages into the schedule
+    Replay(ReplayArgs),
+}
+
+/// Whose dead letters.
+#[derive(Debug, Args)]
+pub(crate) struct LetterArgs {
+    /// The pipeline's folder
+    pub(crate) pipeline: PathBuf,
+    #[command(flatten)]
+    pub(crate) name: NameArgs,
+    #[command(flatten)]
+    pub(crate) connections: ConnectionArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) letters: LetterArgs,
+    /// Only those of one stage: fetch, land, capture, publish, decode, evaluate or serve
+    #[arg(long, value_name = "STAGE", value_parser = stage)]
+    pub(crate) stage: Option<Stage>,
+    /// How many of the newest
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) last: usize,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    pub(crate) letters: LetterArgs,
+    /// Its number in the list
+    pub(crate) number: i64,
+    /// As a JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    #[command(flatten)]
+    pub(crate) letters: LetterArgs,
+    /// Their numbers in the list
+    #[arg(conflicts_with = "all")]
+    pub(crate) numbers: Vec<i64>,
+    /// All that were not replayed yet
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// With --all, only those of one stage
+    #[arg(long, value_name = "STAGE", value_parser = stage, requires = "all")]
+    pub(crate) stage: Option<Stage>,
+    /// Also what was replayed already, and records behind which their key has a newer one
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+fn stage(given: &str) -> Result<Stage, String> {
+    let mut all = Stage::ALL.into_iter();
+    all.find(|stage| stage.name() == given).ok_or_else(|| {
+        let names = Stage::ALL.map(Stage::name);
+        format!("expected one of {}", names.join(", "))
+    })
 }
 
 #[derive(Debug, Clone, Args)]

@@ -23,8 +23,10 @@ const CASSANDRA_PASSWORD: &str = "TIDEMILL_CASSANDRA_PASSWORD";
 /// The embedded file when nobody names one.
 const DATA: &str = "tidemill.sqlite";
 
-/// The journal's folder when the views are not in the embedded file.
-const JOURNAL: &str = "./tidemill-journal";
+/// Where epochs and checkpoints are kept when the views are not in the embedded file, and what it
+/// was called before there were checkpoints: who has that folder goes on with it.
+const STATE: &str = "./tidemill-state";
+const STATE_BEFORE: &str = "./tidemill-journal";
 
 /// The connections as flags and environment give them.
 #[derive(Debug, Clone, Default, Args)]
@@ -70,14 +72,16 @@ pub(crate) struct ConnectionArgs {
         hide_env_values = true
     )]
     pub(crate) data: Option<String>,
-    /// Where epochs are bound [default: the SQLite file, with Cassandra ./tidemill-journal]
+    /// Where the journal and the checkpoints are kept: file://DIRECTORY or s3://BUCKET/PREFIX
+    /// [default: the SQLite file, with Cassandra ./tidemill-state]
     #[arg(
         long,
+        alias = "journal",
         value_name = "URL",
-        env = "TIDEMILL_JOURNAL",
+        env = "TIDEMILL_STATE",
         hide_env_values = true
     )]
-    pub(crate) journal: Option<String>,
+    pub(crate) state: Option<String>,
 }
 
 /// One URL a stage.
@@ -87,7 +91,8 @@ pub(crate) struct Connections {
     pub(crate) log: String,
     pub(crate) registry: String,
     pub(crate) sink: String,
-    pub(crate) journal: String,
+    /// Journal and checkpoints.
+    pub(crate) state: String,
     /// The embedded file, whether or not a stage uses it.
     pub(crate) data: PathBuf,
 }
@@ -107,7 +112,8 @@ struct FileConnections {
     registry: Option<Spanned<String>>,
     cassandra: Option<Spanned<String>>,
     data: Option<Spanned<String>>,
-    journal: Option<Spanned<String>>,
+    #[serde(alias = "journal")]
+    state: Option<Spanned<String>>,
 }
 
 /// A value and where it was said, for messages.
@@ -154,33 +160,33 @@ impl Connections {
                 file.and_then(|file| file.cassandra.as_ref()),
             ),
             say("data", &args.data, file.and_then(|file| file.data.as_ref())),
-            say(
-                "journal",
-                &args.journal,
-                file.and_then(|file| file.journal.as_ref()),
-            ),
+            say("state", &args.state, None)
+                .or_else(|| say("journal", &std::env::var("TIDEMILL_JOURNAL").ok(), None))
+                .or_else(|| say("state", &None, file.and_then(|file| file.state.as_ref()))),
         ];
         redact::remember(
             all.iter().flatten().map(|said| said.value.as_str()),
             std::env::var(CASSANDRA_PASSWORD).ok(),
         );
-        let [postgres, kafka, registry, cassandra, data, journal] = all;
+        let [postgres, kafka, registry, cassandra, data, state] = all;
         let data = data.map_or_else(|| DATA.to_owned(), |said| said.value);
         let data = data.strip_prefix("sqlite://").unwrap_or(&data).to_owned();
         let embedded = format!("sqlite://{data}");
         let sink = engine(cassandra, urls::cassandra, &embedded)?;
         // Bindings must be as durable as what was written under them, so they are in the embedded
         // file only when the views are there as well.
-        let journal_default = if sink.starts_with("sqlite://") {
-            &sink
+        let state_default = if sink.starts_with("sqlite://") {
+            sink.clone()
+        } else if Path::new(STATE_BEFORE).is_dir() {
+            format!("file://{STATE_BEFORE}")
         } else {
-            &format!("file://{JOURNAL}")
+            format!("file://{STATE}")
         };
         Ok(Self {
             database: engine(postgres, urls::postgres, &embedded)?,
             log: engine(kafka, urls::kafka, &embedded)?,
             registry: engine(registry, urls::registry, &embedded)?,
-            journal: engine(journal, urls::journal, journal_default)?,
+            state: engine(state, urls::state, &state_default)?,
             sink,
             data: data.into(),
         })
@@ -304,14 +310,14 @@ mod tests {
             &all.log,
             &all.registry,
             &all.sink,
-            &all.journal,
+            &all.state,
         ] {
             assert_eq!(url, "sqlite://tidemill.sqlite");
         }
     }
 
     #[test]
-    fn a_flag_wins_over_the_file_and_the_journal_follows_the_sink() {
+    fn a_flag_wins_over_the_file_and_the_state_follows_the_sink() {
         let folder = tempfile::tempdir().unwrap();
         let toml = "[connections]\npostgres = 'a/db'\nkafka = 'b'\n";
         std::fs::write(folder.path().join(FILE), toml).unwrap();
@@ -320,7 +326,7 @@ mod tests {
         assert_eq!(all.database, "postgres://c/db");
         assert_eq!(all.log, "kafka://b:9092");
         assert_eq!(all.sink, "cassandra://d:9042/tidemill");
-        assert_eq!(all.journal, "file://./tidemill-journal");
+        assert_eq!(all.state, "file://./tidemill-state");
         assert_eq!(all.registry, "sqlite://tidemill.sqlite");
     }
 

@@ -9,15 +9,13 @@ use std::time::Duration;
 use tidemill_dataflow::Kind;
 use tidemill_dataflow::job::{self, Config, Limits, Stats, Workers};
 use tidemill_dataflow::plan::ir::Job;
+use tidemill_log::dead_letter::topic_of;
 use tidemill_log::registry;
 
-use crate::cli::DataflowArgs;
+use crate::cli::{DataflowArgs, StateArgs};
 use crate::connections::Connections;
 use crate::pipeline::{Folder, Views};
 use crate::{exit, hosts, logging};
-
-/// Topic of the records that could not be decoded or evaluated.
-const DEAD_LETTERS: &str = "tidemill_dead_letters";
 
 /// Time between two questions for a schema that is not there yet.
 const AWAIT: Duration = Duration::from_millis(200);
@@ -41,7 +39,7 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
     };
     tracing::info!(views = plan.views.len(), ?workers, "starting");
     let stats = Arc::new(Stats::default());
-    let config = config(&folder.name, plan, &connections, workers);
+    let config = config(&folder.name, plan, &connections, workers, &args.state);
     job::run(config, Arc::clone(&stats), stop)?;
     let (records, dead_letters) = (&stats.records, &stats.dead_letters);
     let (records, dead_letters) = (records.load(Relaxed), dead_letters.load(Relaxed));
@@ -84,16 +82,25 @@ pub(crate) fn plan_when_ready(
 }
 
 /// The job's configuration on these connections.
-pub(crate) fn config(name: &str, plan: Job, connections: &Connections, workers: Workers) -> Config {
+pub(crate) fn config(
+    name: &str,
+    plan: Job,
+    connections: &Connections,
+    workers: Workers,
+    state: &StateArgs,
+) -> Config {
     Config {
         name: name.to_owned(),
         plan,
         log: connections.log.clone(),
         registry: Some(connections.registry.clone()),
-        journal: connections.journal.clone(),
+        state: connections.state.clone(),
         sink: connections.sink.clone(),
-        dead_letters: DEAD_LETTERS.to_owned(),
+        dead_letters: topic_of(name),
         workers,
-        limits: Limits::default(),
+        limits: Limits {
+            checkpoint_interval: state.checkpoint_every,
+            ..Limits::default()
+        },
     }
 }

@@ -7,6 +7,7 @@ mod check;
 mod cli;
 mod connections;
 mod dataflow;
+mod dead_letters;
 mod display;
 mod exit;
 mod frame;
@@ -15,6 +16,7 @@ mod ingest;
 mod logging;
 mod output;
 mod pipeline;
+mod preview;
 mod redact;
 mod run;
 mod services;
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         Command::Dataflow(args) => dataflow::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Explain(args) => check::explain(&args),
+        Command::Plan(args) => preview::plan(&args),
+        Command::DeadLetters(command) => dead_letters::run(&command),
     };
     match ended {
         Ok(()) => ExitCode::from(exit::OK),

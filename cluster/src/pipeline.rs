@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use tidemill_dataflow::plan::ir::Job;
 use tidemill_ingest::config::{FILE as INGEST, Land, Pipeline as Ingest};
+use tidemill_ingest::land;
 use tidemill_log::registry::{Registered, Registry};
 use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
 
@@ -69,7 +70,9 @@ impl Folder {
 
     /// `ingest.toml`, which must be there.
     pub(crate) fn ingest(&self) -> anyhow::Result<Ingest> {
-        Ok(Ingest::load(&self.path)?)
+        let ingest = Ingest::load(&self.path)?;
+        ingest.seeds.iter().try_for_each(land::fits)?;
+        Ok(ingest)
     }
 
     /// `views.sql`, if the folder has one.
@@ -131,16 +134,16 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    /// What `ingest` will register for the table it lands.
+    /// What `ingest` will register for the tables it makes.
     pub(crate) fn new(inner: Option<Arc<dyn Registry>>, ingest: Option<&Ingest>) -> Self {
         let mut expected = BTreeMap::new();
-        if let Some(ingest) = ingest
-            && let Some(feed) = &ingest.feed
-        {
-            let table = landed_schema(&feed.land);
-            let topic = format!("{}{}", ingest.publish.topic_prefix, feed.land.table);
-            expected.insert(format!("{topic}-value"), value_schema(&table, &topic));
-            expected.insert(format!("{topic}-key"), key_schema(&table, &topic));
+        if let Some(ingest) = ingest {
+            for land in ingest.lands() {
+                let table = landed_schema(land);
+                let topic = format!("{}{}", ingest.publish.topic_prefix, land.table);
+                expected.insert(format!("{topic}-value"), value_schema(&table, &topic));
+                expected.insert(format!("{topic}-key"), key_schema(&table, &topic));
+            }
         }
         Self { inner, expected }
     }

@@ -85,7 +85,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         stage("ingest", move || {
             Ok(tidemill_ingest::run::run(options, stats, stop)?)
         })?,
-        river.dataflow(views, usize::from(args.workers), planned)?,
+        river.dataflow(views, args, planned)?,
     ];
     let shown = river.show(args.no_live, &stages, &plan);
     // Whatever ended the show ends the stages.
@@ -199,9 +199,10 @@ impl River {
     fn dataflow(
         &self,
         views: Views,
-        workers: usize,
+        args: &RunArgs,
         planned: Sender<Job>,
     ) -> anyhow::Result<Stage> {
+        let (workers, state) = (usize::from(args.workers), args.state.clone());
         let (name, connections) = (self.name.clone(), self.connections.clone());
         let (stop, stats) = (Arc::clone(&self.stop), Arc::clone(&self.job_stats));
         let awaited = Arc::clone(&self.awaited);
@@ -218,7 +219,8 @@ impl River {
             };
             // Nobody receives it only when the show has ended, and then the job ends at once.
             let _ = planned.send(plan.clone());
-            let config = dataflow::config(&name, plan, &connections, Workers::Threads(workers));
+            let workers = Workers::Threads(workers);
+            let config = dataflow::config(&name, plan, &connections, workers, &state);
             Ok(job::run(config, stats, stop)?)
         })
     }

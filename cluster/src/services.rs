@@ -16,14 +16,15 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Name of each named service and what it answered; embedded engines are not asked.
 pub(crate) fn ask(connections: &Connections) -> Vec<(&'static str, anyhow::Result<String>)> {
     type Ask = fn(&str) -> anyhow::Result<String>;
-    let all: [(&'static str, &str, Ask); 4] = [
+    let all: [(&'static str, &str, Ask); 5] = [
         ("PostgreSQL", &connections.database, postgres),
         ("Kafka", &connections.log, kafka),
         ("the registry", &connections.registry, registry),
         ("Cassandra", &connections.sink, cassandra),
+        ("S3", &connections.state, s3),
     ];
     all.into_iter()
-        .filter(|(_, url, _)| !url.starts_with("sqlite://"))
+        .filter(|(_, url, _)| !url.starts_with("sqlite://") && !url.starts_with("file://"))
         .map(|(name, url, ask)| {
             let answer =
                 ask(url).with_context(|| format!("{name} does not answer at {}", redact::url(url)));
@@ -61,6 +62,12 @@ fn registry(url: &str) -> anyhow::Result<String> {
     // Any subject does: a registry that is there says that it has none.
     tidemill_log::registry::open(url)?.versions("tidemill-check-value")?;
     Ok("Confluent API".to_owned())
+}
+
+fn s3(url: &str) -> anyhow::Result<String> {
+    // Any folder does: a bucket that is there says that it is empty.
+    tidemill_dataflow::store::open(url)?.list("tidemill-check")?;
+    Ok("S3 API".to_owned())
 }
 
 /// Sends CQL's OPTIONS, which needs no login, and expects SUPPORTED.

@@ -80,12 +80,18 @@ pub(crate) fn cassandra(given: &str) -> Parsed {
     Ok(format!("cassandra://{user}{hosts}/{keyspace}"))
 }
 
-/// `file://DIRECTORY`, a directory, or `sqlite://FILE`.
-pub(crate) fn journal(given: &str) -> Parsed {
+/// `file://DIRECTORY`, a directory, `s3://BUCKET[/PREFIX]`, or `sqlite://FILE`.
+pub(crate) fn state(given: &str) -> Parsed {
+    const EXAMPLE: &str = "file://DIRECTORY, s3://BUCKET/PREFIX";
     match given.split_once("://") {
-        Some(("file", _)) => Ok(given.to_owned()),
+        Some(("s3", place)) if place.contains('@') => Err(
+            "give the credentials as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, not in the URL"
+                .into(),
+        ),
+        Some(("file" | "s3", "")) => Err(format!("a place is missing, expected {EXAMPLE}")),
+        Some(("file" | "s3", _)) => Ok(given.trim_end_matches('/').to_owned()),
         Some(("sqlite", file)) => sqlite(file),
-        Some((scheme, _)) => Err(unknown(scheme, "file://DIRECTORY")),
+        Some((scheme, _)) => Err(unknown(scheme, EXAMPLE)),
         None => Ok(format!("file://{given}")),
     }
 }
@@ -190,7 +196,8 @@ mod tests {
             cassandra("cassandra://u@h,i:1/k").unwrap(),
             "cassandra://u@h:9042,i:1/k"
         );
-        assert_eq!(journal("here").unwrap(), "file://here");
+        assert_eq!(state("here").unwrap(), "file://here");
+        assert_eq!(state("s3://b/p/").unwrap(), "s3://b/p");
         assert_eq!(kafka("sqlite://x").unwrap(), "sqlite://x");
     }
 
@@ -204,8 +211,10 @@ mod tests {
             (kafka("a:1,,b:2"), "a host is missing"),
             (registry("kafka://h"), "http://host:8081"),
             (cassandra("u:p@h"), "TIDEMILL_CASSANDRA_PASSWORD"),
-            (journal("s3://b"), "unknown scheme `s3://`"),
-            (journal("sqlite://"), "a file's name is missing"),
+            (state("gs://b"), "unknown scheme `gs://`"),
+            (state("s3://"), "a place is missing"),
+            (state("s3://key:secret@b"), "AWS_SECRET_ACCESS_KEY"),
+            (state("sqlite://"), "a file's name is missing"),
         ] {
             let said = refused.unwrap_err();
             assert!(said.contains(part), "{said}");

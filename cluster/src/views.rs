@@ -121,6 +121,7 @@ fn is_aggregate(rel: &Rel) -> bool {
         RelOp::Compute { input, .. } => is_aggregate(input),
         RelOp::Source { .. } | RelOp::View { .. } => false,
         RelOp::Distinct { .. } | RelOp::Union { .. } => false,
+        RelOp::Join { .. } | RelOp::TopK { .. } => false,
     }
 }
 

@@ -214,8 +214,14 @@ fn check_and_explain_need_nothing_running() {
     let call = Call::new();
     let users = example();
     let users = users.to_str().unwrap();
-    call.run(&["check", users])
-        .expect(0, &["ok: 1 table, 4 views", "created_users"]);
+    call.run(&["check", users]).expect(
+        0,
+        &[
+            "ok: 2 tables, 6 views",
+            "created_users",
+            "21 rows of countries.csv",
+        ],
+    );
     call.run(&["explain", users])
         .expect(0, &["users_by_country", "registrations_by_year"]);
     let one = call.run(&["explain", users, "users_by_country"]);
@@ -243,7 +249,10 @@ fn a_folder_with_ingest_alone_is_checked() {
     let toml = std::fs::read_to_string(example().join("ingest.toml")).unwrap();
     call.write("p/ingest.toml", &toml);
     call.run(&["check", "p"])
-        .expect(0, &["ok: ", "land in users"]);
+        .expect(1, &["p/countries.csv: ", "No such file"]);
+    call.write("p/countries.csv", "name,continent,capital,population\n");
+    call.run(&["check", "p"])
+        .expect(0, &["ok: ", "land in users", "begins with 0 rows"]);
     call.run(&["explain", "p"]).expect(1, &["no views.sql"]);
     call.run(&["dataflow", "p"]).expect(1, &["views.sql"]);
 }

@@ -144,7 +144,7 @@ fn late_services_are_waited_for_and_the_command_for_services_runs() {
         ports: [0; 4].map(|_| free_port()),
     };
     let place = own.place(None);
-    for file in ["ingest.toml", "views.sql"] {
+    for file in ["ingest.toml", "views.sql", "countries.csv"] {
         let text = std::fs::read_to_string(root().join("examples/users").join(file));
         place.write(file, &text.unwrap());
     }

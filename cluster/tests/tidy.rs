@@ -332,3 +332,131 @@ fn every_crate_has_a_permitted_licence_and_comes_from_crates_io() {
     }
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
 }
+
+const LIMITS: &str = "docs/limits.md";
+
+/// A default in the form of the page of limits: `5 s`, `250 ms`, or a number.
+fn shown(expression: &str) -> String {
+    for (call, unit) in [("from_secs(", "s"), ("from_millis(", "ms")] {
+        if let Some((_, rest)) = expression.split_once(call) {
+            return format!("{} {unit}", rest.trim_end_matches(')'));
+        }
+    }
+    let number = |text: &str| text.trim().replace('_', "").parse::<u64>().ok();
+    if let Some((left, right)) = expression.split_once("<<") {
+        let shifted = number(left)
+            .zip(number(right))
+            .map(|(left, right)| left << right);
+        return shifted.map_or_else(|| expression.to_owned(), |it| it.to_string());
+    }
+    let product: Option<u64> = expression.split('*').map(number).product();
+    product.map_or_else(|| expression.to_owned(), |it| it.to_string())
+}
+
+/// What the code has for a name: a constant, a field of a default, or a setting of Kafka's client.
+fn default_of(text: &str, name: &str) -> Option<String> {
+    let constant = format!("const {name}:");
+    let field = format!("{name}: ");
+    let setting = format!(".set(\"{name}\", \"");
+    let lines = text.lines().map(str::trim);
+    for line in lines {
+        if line.contains(&constant) {
+            let (_, value) = line.split_once(" = ")?;
+            return Some(shown(value.trim_end_matches(';')));
+        }
+        if let Some(value) = line.strip_prefix(&setting) {
+            return Some(value.trim_end_matches("\")").to_owned());
+        }
+        match line.strip_prefix(&field) {
+            Some(value)
+                if value.starts_with("Duration::") || value.as_bytes()[0].is_ascii_digit() =>
+            {
+                return Some(shown(value.trim_end_matches(',')));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Name, default and place of each row of the page.
+fn limits() -> Vec<[String; 3]> {
+    let page = std::fs::read_to_string(root().join(LIMITS)).expect(LIMITS);
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let mut cells = row
+            .split('|')
+            .map(|cell| cell.trim().trim_matches('`').to_owned());
+        cells.next();
+        std::array::from_fn(|_| cells.next().expect("three columns"))
+    })
+    .collect()
+}
+
+#[test]
+fn documented_limits_are_the_codes() {
+    let minimal = r#"
+        schedule = { every = "1s" }
+        fetch = { url = "http://a/", records = "r", page_parameter = "p" }
+        land = { table = "t", key = "k", columns = [{ name = "k", path = "k", type = "int" }] }"#;
+    let pipeline = tidemill_ingest::config::Pipeline::parse(minimal, "minimal").expect("valid");
+    let fetch = &pipeline.feed.expect("a feed").fetch;
+    let seconds = |time: std::time::Duration| match time.subsec_millis() {
+        0 => format!("{} s", time.as_secs()),
+        _ => format!("{} ms", time.as_millis()),
+    };
+    let of_pipeline = |name: &str| match name {
+        "page_size" => Some(fetch.page_size.to_string()),
+        "timeout" => Some(seconds(fetch.timeout)),
+        "backoff" => Some(seconds(fetch.backoff)),
+        "backoff_max" => Some(seconds(fetch.backoff_max)),
+        "partitions" => Some(pipeline.publish.partitions.to_string()),
+        _ => None,
+    };
+    let limits = limits();
+    assert!(limits.len() > 50, "{} rows", limits.len());
+    for [name, documented, place] in &limits {
+        let code = match place.strip_prefix("ingest.toml") {
+            Some(_) => of_pipeline(name),
+            None => {
+                let text = std::fs::read_to_string(root().join(place)).expect(place);
+                default_of(&text, name)
+            }
+        };
+        assert_eq!(code.as_ref(), Some(documented), "{name} in {place}");
+    }
+}
+
+#[test]
+fn every_maximum_is_documented() {
+    let limits = limits();
+    let mut missing = Vec::new();
+    for (path, text) in rust() {
+        if !path.contains("/src/") || path.starts_with("bench/") || path.contains("randomuser") {
+            continue;
+        }
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for line in code.lines().filter(|line| !line.starts_with(' ')) {
+            let Some((_, rest)) = line.split_once("const ") else {
+                continue;
+            };
+            let name = rest.split(':').next().unwrap_or_default();
+            let is_limit = name.ends_with("_MAX") || name.starts_with("MAX_");
+            let listed = |row: &[String; 3]| row[0] == name && row[2] == path;
+            if is_limit && !limits.iter().any(listed) {
+                missing.push(format!("{path}: {name}: add it to {LIMITS}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "\n{}\n", missing.join("\n"));
+}
+
+#[test]
+fn defaults_are_found_in_every_form() {
+    let code = "const A: usize = 4 * 1024;\n  pub const B: Duration = Duration::from_secs(5);\n  \
+                c_max: 200_000,\n .set(\"d.ms\", \"30\")\nconst E: usize = 32 << 20;";
+    let found = ["A", "B", "c_max", "d.ms", "E", "F"].map(|name| default_of(code, name));
+    let expected = ["4096", "5 s", "200000", "30", "33554432"].map(|it| Some(it.to_owned()));
+    assert_eq!(found[..5], expected);
+    assert_eq!(found[5], None);
+}

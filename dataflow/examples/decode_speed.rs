@@ -1,16 +1,14 @@
-//! How fast the decoders and the journal are, beside what they are measured against: decoders in
-//! CPU time of one thread (as Linux counts it), the journal in wall time.
+//! How fast the decoders are, beside what they are measured against: in CPU time of one thread (as
+//! Linux counts it).
 //!
 //! Build with `cargo test --release --workspace --no-run`, then run
 //! `target/release/examples/decode_speed`.
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use tidemill_dataflow::decode::{Decoder, open};
-use tidemill_dataflow::journal::Binding;
 use tidemill_dataflow::plan::ir::{Envelope, Format, Source};
 use tidemill_log::registry::{Registered, Registry};
 
@@ -185,26 +183,6 @@ fn arrow_avro(records: &[Vec<u8>], schema: &str) -> f64 {
     )
 }
 
-fn journal(url: &str) -> (f64, f64) {
-    let journal = tidemill_dataflow::journal::open(url, "job").expect("the journal opens");
-    let mut took: Vec<f64> = (1..=1000)
-        .map(|epoch| {
-            let ends = (0..8)
-                .map(|partition| (partition, epoch as i64 * 100))
-                .collect();
-            let binding = Binding {
-                epoch,
-                ends: [("users".into(), ends)].into(),
-            };
-            let start = Instant::now();
-            journal.append(&binding).expect("appended");
-            start.elapsed().as_secs_f64() * 1e3
-        })
-        .collect();
-    took.sort_by(f64::total_cmp);
-    (took[500], took[990])
-}
-
 fn main() {
     let (json, avro) = records();
     let bytes = |records: &[Vec<u8>]| records.iter().map(Vec::len).sum::<usize>() / RECORDS;
@@ -247,10 +225,4 @@ fn main() {
         "Avro: ours {ours:.2}, arrow-avro {theirs:.2} M/CPU-s, ratio {:.2}",
         ours / theirs
     );
-    let folder = tempfile::TempDir::new().expect("a folder");
-    for engine in ["file", "sqlite"] {
-        let place = folder.path().join(engine);
-        let (p50, p99) = journal(&format!("{engine}://{}", place.display()));
-        println!("journal {engine}: append p50 {p50:.2} ms, p99 {p99:.2} ms");
-    }
 }

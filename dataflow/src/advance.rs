@@ -16,14 +16,10 @@ use timely::dataflow::operators::Operator;
 use timely::progress::Antichain;
 use timely::scheduling::SyncActivator;
 
-use crate::failure::Failure;
-use crate::journal::Journal;
+use crate::failure::{Failure, patiently};
 use crate::sink::Sink;
 use crate::time::binder::Binder;
-use crate::{Epoch, Kind, Result};
-
-/// How often the journal is merged below the sink's frontier.
-const COLLAPSE_INTERVAL: Duration = Duration::from_secs(10);
+use crate::{Epoch, Result};
 
 /// Moves frontiers on a thread of its own.
 pub(crate) struct Advance {
@@ -43,7 +39,6 @@ pub(crate) struct Frontiers {
     pub(crate) job: String,
     pub(crate) tables: Vec<usize>,
     pub(crate) sink: Arc<dyn Sink>,
-    pub(crate) journal: Arc<dyn Journal>,
     pub(crate) failure: Failure,
 }
 
@@ -57,9 +52,8 @@ impl Advance {
             let Ok(wake) = wakes.recv() else {
                 return Ok(());
             };
-            let mut collapsed = Instant::now();
             while let Ok(epoch) = epochs.recv() {
-                frontiers.advance(epoch, &mut collapsed)?;
+                frontiers.advance(epoch)?;
                 if tell.send(epoch).is_err() {
                     break;
                 }
@@ -113,29 +107,13 @@ impl Advance {
 }
 
 impl Frontiers {
-    fn advance(&self, epoch: Epoch, collapsed: &mut Instant) -> Result<()> {
-        let mut pause = Duration::from_millis(20);
-        while !self.tables.is_empty() {
-            match self.sink.advance(&self.job, &self.tables, epoch) {
-                Ok(()) => break,
-                Err(error) if error.kind() == Kind::Retry => {
-                    tracing::warn!(%error, "cannot move the sink's frontier yet");
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(Duration::from_secs(5));
-                }
-                Err(error) => return Err(error),
-            }
+    fn advance(&self, epoch: Epoch) -> Result<()> {
+        if self.tables.is_empty() {
+            return Ok(());
         }
-        if collapsed.elapsed() >= COLLAPSE_INTERVAL {
-            *collapsed = Instant::now();
-            if let Err(error) = self.journal.collapse(epoch) {
-                if error.kind() != Kind::Retry {
-                    return Err(error);
-                }
-                tracing::warn!(%error, "cannot merge the journal yet");
-            }
-        }
-        Ok(())
+        patiently("move the sink's frontier", || {
+            self.sink.advance(&self.job, &self.tables, epoch)
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The first error that ended the job, shared by the workers and the threads beside them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::{Error, Kind, Result};
 
@@ -45,5 +46,35 @@ impl Failure {
 
     fn first(&self) -> MutexGuard<'_, Option<Error>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Pauses between two attempts begin here and double.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Does what a service that is away, or a disk that is full, may hold up: again and again, while
+/// its errors are of kind `Retry`. What it waits for is said when it begins to wait and when the
+/// reason changes, and that it goes on when it does. `what` completes "cannot … yet".
+pub(crate) fn patiently<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut pause = PAUSE_MIN;
+    let mut said = String::new();
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == Kind::Retry => {
+                let why = error.to_string();
+                if said != why {
+                    tracing::warn!(%error, "cannot {what} yet");
+                    said = why;
+                }
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            Ok(done) if !said.is_empty() => {
+                tracing::info!("could {what} at last");
+                return Ok(done);
+            }
+            outcome => return outcome,
+        }
     }
 }

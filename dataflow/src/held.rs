@@ -5,11 +5,14 @@
 //! epoch then binds.
 //!
 //! Invariant: a job goes on only when all records that it ever read are still there and in place,
-//! since its state is made anew from them. That a topic was made anew *and* has grown past what was
-//! read of the old one cannot be told from offsets.
+//! since its state is made anew from them. A topic that was made anew is told by its id, where the
+//! brokers give topics one.
 
 use std::collections::BTreeMap;
 
+use tidemill_log::log::TopicId;
+
+use crate::checkpoint::Manifest;
 use crate::journal::{Binding, Offsets};
 use crate::sink::Table;
 use crate::time::Held;
@@ -21,13 +24,28 @@ fn begins_of(topic: &str) -> String {
     format!("{topic}@begins")
 }
 
-/// Checks what topics hold against what earlier runs read of them. Where partitions begin that no
-/// earlier run has read.
+/// Under which name the journal keeps which topic it is, as two halves of its id.
+fn id_of(topic: &str) -> String {
+    format!("{topic}@id")
+}
+
+/// Where partitions begin, in the journal's form.
+pub(crate) fn begins(topic: &str, partitions: &[Held]) -> Offsets {
+    let begins = partitions.iter().map(|held| (held.partition, held.low));
+    Offsets::from([(begins_of(topic), begins.collect())])
+}
+
+/// Checks what topics hold against what earlier runs read of them, and of that what is in a
+/// checkpoint. Which topics they are, and where partitions begin, of those that no earlier run has
+/// read.
 pub(crate) fn check(
+    checkpoint: Option<&Manifest>,
     bindings: &[Binding],
     partitions: &BTreeMap<String, Vec<Held>>,
+    ids: &BTreeMap<String, TopicId>,
 ) -> Result<Offsets> {
-    let mut bound = Offsets::new();
+    let kept = checkpoint.map(|checkpoint| &checkpoint.ends);
+    let mut bound = kept.cloned().unwrap_or_default();
     for binding in bindings {
         for (topic, moved) in &binding.ends {
             bound.entry(topic.clone()).or_default().extend(moved);
@@ -35,6 +53,14 @@ pub(crate) fn check(
     }
     let mut new = Offsets::new();
     for (topic, held) in partitions {
+        if let Some(TopicId(id)) = ids.get(topic).filter(|id| id.is_known()) {
+            let id = BTreeMap::from([(0, id[0]), (1, id[1])]);
+            match bound.remove(&id_of(topic)) {
+                Some(known) if known != id => return Err(made_anew(topic)),
+                Some(_) => {}
+                None => drop(new.insert(id_of(topic), id)),
+            }
+        }
         let begins = bound.remove(&begins_of(topic)).unwrap_or_default();
         for (partition, end) in bound.remove(topic).unwrap_or_default() {
             let known = held.iter().find(|held| held.partition == partition);
@@ -44,6 +70,15 @@ pub(crate) fn check(
             }
         }
         for held in held {
+            // What is in the checkpoint the topic need not hold any more.
+            let kept = kept.and_then(|kept| kept.get(topic)?.get(&held.partition));
+            if let Some(next) = kept {
+                if held.low > *next {
+                    let what = format!("begins at offset {}", held.low);
+                    return Err(changed(topic, held.partition, &what, *next));
+                }
+                continue;
+            }
             match begins.get(&held.partition) {
                 Some(first) if *first != held.low => {
                     let what = format!("begins at offset {}", held.low);
@@ -60,12 +95,45 @@ pub(crate) fn check(
     Ok(new)
 }
 
+/// Checks that a topic still holds all that a checkpoint's epochs read of it, for a view that the
+/// checkpoint does not know.
+pub(crate) fn check_whole(
+    checkpoint: &Manifest,
+    topic: &str,
+    partitions: &BTreeMap<String, Vec<Held>>,
+) -> Result<()> {
+    let begins = checkpoint.ends.get(&begins_of(topic));
+    for held in partitions.get(topic).into_iter().flatten() {
+        let first = begins.and_then(|begins| begins.get(&held.partition));
+        if let Some(first) = first.filter(|first| **first != held.low) {
+            let what = format!(
+                "a new view needs all of topic `{topic}`, but partition {} begins at offset {}, \
+                 and it was {first} when this job first read it: its retention has removed \
+                 records, so the view cannot be filled from it",
+                held.partition, held.low
+            );
+            return Err(Error::new(Kind::Data, what));
+        }
+    }
+    Ok(())
+}
+
+/// What to do about a topic that is not what it was.
+const ADVICE: &str = "the views cannot go on from it. To fill them from what the topic holds now, \
+                      remove the job's journal, the views' tables and their rows in \
+                      `tidemill_frontiers`";
+
+/// The error of a topic that is another one than this job has read.
+pub(crate) fn made_anew(topic: &str) -> Error {
+    let what =
+        format!("topic `{topic}` was deleted and made anew since this job read it: {ADVICE}");
+    Error::new(Kind::Data, what)
+}
+
 fn changed(topic: &str, partition: u32, is: &str, was: i64) -> Error {
     let what = format!(
         "topic `{topic}` partition {partition} {is}, but it was {was} when this job read it: the \
-         topic was made anew, or lost records to its retention; the views cannot go on from it. To \
-         fill them from what the topic holds now, remove the job's journal, the views' tables and \
-         their rows in `tidemill_frontiers`"
+         topic was made anew, or lost records to its retention; {ADVICE}"
     );
     Error::new(Kind::Data, what)
 }
@@ -73,11 +141,11 @@ fn changed(topic: &str, partition: u32, is: &str, was: i64) -> Error {
 /// Refuses tables that are filled further than the journal knows: without its epochs nobody can
 /// tell what is in them.
 pub(crate) fn check_filled(
-    bindings: &[Binding],
+    last: Option<Epoch>,
     tables: &[Table],
     served: &[Option<Epoch>],
 ) -> Result<()> {
-    let last = bindings.last().map_or(0, |binding| binding.epoch);
+    let last = last.unwrap_or(0);
     for (table, through) in tables.iter().zip(served) {
         if let Some(through) = through.filter(|through| *through > last) {
             let what = format!(
@@ -107,17 +175,23 @@ mod tests {
 
     #[test]
     fn a_topic_that_changed_is_refused() {
-        let begins = check(&[], &held(5, 9)).unwrap();
+        let ids = |high| BTreeMap::from([("t".to_owned(), TopicId([high, 4]))]);
+        let begins = check(None, &[], &held(5, 9), &ids(-3)).unwrap();
         let mut ends = begins.clone();
         ends.insert("t".to_owned(), BTreeMap::from([(0, 9)]));
         let bound = [Binding { epoch: 1, ends }];
-        assert_eq!(check(&bound, &held(5, 12)).unwrap(), Offsets::new());
+        let same = check(None, &bound, &held(5, 12), &ids(-3)).unwrap();
+        assert_eq!(same, Offsets::new());
+        let grown_past = check(None, &bound, &held(5, 99), &ids(1)).unwrap_err();
+        assert!(grown_past.to_string().contains("made anew"));
+        let unknown = check(None, &bound, &held(5, 12), &BTreeMap::new()).unwrap();
+        assert_eq!(unknown, Offsets::new());
         for (now, said) in [
             (held(6, 12), "begins at offset 6, but it was 5"),
             (held(0, 12), "begins at offset 0, but it was 5"),
             (held(5, 8), "ends at offset 8, but it was 9"),
         ] {
-            let error = check(&bound, &now).unwrap_err().to_string();
+            let error = check(None, &bound, &now, &ids(-3)).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
     }

@@ -4,10 +4,11 @@
 //! and [`run`] returns while its threads still hold their capabilities. The caller must then end
 //! the process.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,20 +18,24 @@ use timely::CommunicationConfig;
 use timely::worker::Worker;
 
 use crate::advance::{Advance, Frontiers, Leading, advance};
+use crate::checkpoint::writer::{Leading as Committing, Writer, Writing};
 use crate::failure::Failure;
 use crate::held;
 use crate::job::{Config, Stats, ViewStats, Workers};
 use crate::journal::Journal;
 use crate::plan::ir::{Envelope, Job, Source};
 use crate::render::chunk::{Chunk, ChunkStream};
+use crate::render::site::Sites;
 use crate::render::{self, Context, upsert};
 use crate::row::{RowCodec, nullable};
-use crate::sink::{Frontier, Sink, Table};
-use crate::source::Partitions;
+use crate::sink::{Sink, Table};
 use crate::source::gather::{KeyedRows, Rows};
 use crate::source::operator::{Place, operator};
+use crate::source::{Assigned, Partitions, watch};
+use crate::store::Store;
 use crate::time::binder::Binder;
-use crate::time::{Control, Held, Start, control};
+use crate::time::checkpoints::Checkpoints;
+use crate::time::{Added, Command, Control, Held, Start, Told, control};
 use crate::{Epoch, Error, Kind, Result};
 
 /// How long a stop waits for the epochs in flight.
@@ -47,10 +52,16 @@ struct Shared {
     log: Arc<dyn Log>,
     registry: Option<Arc<dyn Registry>>,
     sink: Arc<dyn Sink>,
-    journal: Arc<dyn Journal>,
+    store: Arc<dyn Store>,
+    /// Makes checkpoints durable.
+    writer: Writer,
+    /// The journal, in worker 0's process until its worker takes it.
+    journal: Mutex<Option<Arc<Journal>>>,
     tables: Vec<Table>,
     /// What worker 0 tells the others; there in its process only.
     start: Mutex<Option<Start>>,
+    /// Partitions that are added while the job runs; there in worker 0's process only.
+    added: Mutex<Option<Receiver<Added>>>,
     /// Set when this process's workers run: all processes are connected.
     working: AtomicBool,
     /// Set when this process has prepared the sink.
@@ -129,16 +140,26 @@ impl Shared {
             .as_deref()
             .map(tidemill_log::registry::open)
             .transpose()?;
+        let failure = Failure::default();
+        let store = crate::store::open(&config.state)?;
+        let writing = Writing {
+            job: config.name.clone(),
+            process: config.workers.process(),
+            store: Arc::clone(&store),
+        };
         Ok(Self {
             log: tidemill_log::log::open(&config.log)?,
             registry,
             sink: crate::sink::open(&config.sink)?,
-            journal: crate::journal::open(&config.journal, &config.name)?,
+            store,
+            writer: Writer::start(writing, &failure)?,
+            journal: Mutex::new(None),
             tables: tables(&config.plan),
             stats,
             stop,
-            failure: Failure::default(),
+            failure,
             start: Mutex::new(None),
+            added: Mutex::new(None),
             working: AtomicBool::new(false),
             prepared: OnceLock::new(),
             config,
@@ -169,28 +190,49 @@ impl Shared {
 
     /// Everything that worker 0 tells the others. None when the job was stopped meanwhile.
     fn prepare_start(&self) -> Result<Option<Start>> {
+        self.drop_altered()?;
         let frontiers = self.sink.prepare(&self.config.name, &self.tables)?;
         // The first call of this process cannot lose to another: it is before the workers start.
         self.prepared.get_or_init(|| ());
-        let served = self.check_fingerprints(&frontiers)?;
-        // Epochs at or below the least frontier are in every table that has one: they will not be
-        // written again, so they need not be told apart.
-        if let Some(floor) = served.iter().flatten().min() {
-            self.journal.collapse(*floor)?;
+        let served: Vec<Option<Epoch>> = frontiers
+            .into_iter()
+            .map(|frontier| frontier.and_then(|frontier| frontier.epoch))
+            .collect();
+        let (journal, standing) = Journal::open(Arc::clone(&self.store), &self.config.name)?;
+        let checkpoint = crate::checkpoint::newest(&*self.store, &standing.checkpoints)?;
+        let journal = Arc::new(journal);
+        self.writer.lead(Committing {
+            journal: Arc::clone(&journal),
+            generation: standing.generation,
+            checkpoints: standing.checkpoints,
+            restored: checkpoint.clone(),
+        });
+        *self.journal.lock().unwrap_or_else(PoisonError::into_inner) = Some(journal);
+        let mut bindings = standing.bindings;
+        let replayed = bindings.last().map(|binding| binding.epoch);
+        if let Some(checkpoint) = &checkpoint {
+            bindings.retain(|binding| binding.epoch > checkpoint.epoch);
         }
-        let bindings = self.journal.read()?;
-        let mut partitions = BTreeMap::new();
+        let (mut partitions, mut ids) = (BTreeMap::new(), BTreeMap::new());
         for source in &self.config.plan.sources {
             let Some(held) = self.held(&source.topic)? else {
                 return Ok(None);
             };
             partitions.insert(source.topic.clone(), held);
+            if let Some(described) = self.log.describe(&source.topic)? {
+                ids.insert(source.topic.clone(), described.id);
+            }
         }
-        held::check_filled(&bindings, &self.tables, &served)?;
-        let begins = held::check(&bindings, &partitions)?;
-        let replayed = bindings.last().map(|binding| binding.epoch);
+        held::check_filled(replayed, &self.tables, &served)?;
+        let begins = held::check(checkpoint.as_ref(), &bindings, &partitions, &ids)?;
+        let watched = watch::Watched::new(&partitions, ids);
+        let every = self.config.limits.topics_look_every;
+        let (log, stop) = (Arc::clone(&self.log), Arc::clone(&self.stop));
+        let added = watched.start(log, every, stop, &self.failure)?;
+        *self.added.lock().unwrap_or_else(PoisonError::into_inner) = Some(added);
         Ok(Some(Start {
             partitions,
+            checkpoint,
             bindings,
             replayed,
             begins,
@@ -198,23 +240,61 @@ impl Shared {
         }))
     }
 
-    fn check_fingerprints(&self, frontiers: &[Option<Frontier>]) -> Result<Vec<Option<Epoch>>> {
-        let known = self.tables.iter().zip(frontiers);
-        known
-            .map(|(table, frontier)| match frontier {
-                Some(frontier) if frontier.fingerprint != table.fingerprint => {
-                    let what = format!(
-                        "view `{0}` is defined otherwise than when its table was filled: give the \
-                         view another name, or drop table `{0}` and its row in \
-                         `tidemill_frontiers`",
-                        table.name
-                    );
-                    Err(Error::new(Kind::Data, what))
+    /// What a worker does with a command before its sources hear it.
+    fn hear(&self, command: &Command, context: &Context, first_here: bool) {
+        match command {
+            Command::Start(start) => {
+                if let Err(error) = self.on_start(start, context) {
+                    context.fail(error);
                 }
-                Some(frontier) => Ok(frontier.epoch),
-                None => Ok(None),
-            })
-            .collect()
+            }
+            Command::Bind {
+                binding,
+                checkpoint: true,
+            } => {
+                context.checkpoint.set(Some(binding.epoch));
+                if context.sites.borrow().is_empty() && first_here {
+                    context.writer.nothing(binding.epoch);
+                }
+            }
+            Command::Bind { .. } | Command::Added(_) | Command::Stop => {}
+        }
+    }
+
+    /// What a worker does when it is told the start.
+    fn on_start(&self, start: &Start, context: &Context) -> Result<()> {
+        if self.prepared.get().is_none() {
+            self.sink.prepare(&self.config.name, &self.tables)?;
+            self.prepared.get_or_init(|| ());
+        }
+        context.tell_start(start);
+        for (index, source) in self.config.plan.sources.iter().enumerate() {
+            if let Some(checkpoint) = &start.checkpoint
+                && context.hydrates(index)
+            {
+                held::check_whole(checkpoint, &source.topic, &start.partitions)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the tables of views that are defined otherwise than when their tables were filled:
+    /// they are made and filled anew.
+    fn drop_altered(&self) -> Result<()> {
+        let job = &self.config.name;
+        let known = self.sink.frontiers(job)?;
+        for table in &self.tables {
+            let filled = known.get(&table.name);
+            if filled.is_some_and(|filled| filled.fingerprint != table.fingerprint) {
+                let view = &table.name;
+                tracing::warn!(
+                    view,
+                    "the view was altered: its table is made and filled anew"
+                );
+                self.sink.drop_view(job, view)?;
+            }
+        }
+        Ok(())
     }
 
     /// A topic's partitions; waits for a topic that is not there yet. None when stopped meanwhile.
@@ -245,6 +325,12 @@ impl Shared {
             dead_letters: self.config.dead_letters.clone(),
             producer: RefCell::new(None),
             start: RefCell::new(None),
+            waiting: RefCell::default(),
+            store: Arc::clone(&self.store),
+            sites: RefCell::default(),
+            checkpoint: Cell::new(None),
+            writer: self.writer.clone(),
+            threads: self.config.workers.threads(),
         })
     }
 
@@ -255,11 +341,28 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let Some(start) = start else { return Ok(None) };
+        let journal = self
+            .journal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let (Some(start), Some(journal)) = (start, journal) else {
+            return Ok(None);
+        };
+        let limits = self.config.limits.clone();
+        let interval = limits.checkpoint_interval;
+        let processes = self.config.workers.processes();
+        let restored = start
+            .checkpoint
+            .as_ref()
+            .map_or(0, |checkpoint| checkpoint.epoch);
+        self.stats.restored.store(restored, Ordering::Relaxed);
+        let checkpoints = Checkpoints::new(interval, processes, self.writer.clone(), restored);
         let binder = Binder::new(
             start,
-            Arc::clone(&self.journal),
-            self.config.limits.clone(),
+            journal,
+            checkpoints,
+            limits,
             Arc::clone(&self.stats),
             &self.failure,
         )?;
@@ -267,7 +370,6 @@ impl Shared {
             job: self.config.name.clone(),
             tables: (0..self.tables.len()).collect(),
             sink: Arc::clone(&self.sink),
-            journal: Arc::clone(&self.journal),
             failure: self.failure.clone(),
         })?;
         Ok(Some((
@@ -307,22 +409,18 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), St
         Err(error) => context.fail(error),
     };
     let commands = Control::new(shared.config.plan.sources.len());
+    let index = worker.index();
     worker.dataflow_named("control", |scope| {
         let binder = leading.as_ref().map(|(binder, _)| Rc::clone(binder));
+        let mut added = shared.added.lock().unwrap_or_else(PoisonError::into_inner);
+        // Worker 0's alone: the others must leave it there.
+        let added = binder.as_ref().and_then(|_| added.take());
         let (context, preparing) = (Rc::clone(&context), Arc::clone(shared));
-        control(scope, &commands, binder, &shared.stop, move |start| {
-            let prepared = match preparing.prepared.get() {
-                Some(()) => Ok(()),
-                None => preparing
-                    .sink
-                    .prepare(&preparing.config.name, &preparing.tables)
-                    .map(|_| *preparing.prepared.get_or_init(|| ())),
-            };
-            if let Err(error) = prepared {
-                context.fail(error);
-            }
-            *context.start.borrow_mut() = Some(Arc::new(start.clone()));
-        });
+        let writer = shared.writer.clone();
+        let first_here = index.is_multiple_of(shared.config.workers.threads());
+        let on = move |command: &Command| preparing.hear(command, &context, first_here);
+        let told = Told { added, writer };
+        control(scope, &commands, binder, told, &shared.stop, on);
     });
     worker.dataflow_named("views", |scope| {
         let plan = &shared.config.plan;
@@ -331,7 +429,7 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), St
             sources.map(|(i, source)| source_stream(scope, i, source, shared, &commands, &context));
         let rendered = sources
             .collect::<Result<Vec<_>>>()
-            .and_then(|sources| render::views(scope, sources, &plan.views, &context));
+            .and_then(|sources| render::views(scope, sources, plan, &context));
         match rendered {
             Ok(durable) => advance(durable, leading.clone()),
             Err(error) => context.fail(error),
@@ -357,6 +455,19 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), St
     Ok(())
 }
 
+/// A topic's partitions with where to read on: after the checkpoint, or from the beginning when the
+/// source `hydrates`.
+fn held_from(start: &Start, topic: &str, hydrates: bool) -> Vec<Held> {
+    let restored = start.checkpoint.as_ref().filter(|_| !hydrates);
+    let ends = restored.and_then(|checkpoint| checkpoint.ends.get(topic));
+    let mut held = start.partitions.get(topic).cloned().unwrap_or_default();
+    for held in &mut held {
+        let end = ends.and_then(|ends| ends.get(&held.partition));
+        held.low = end.copied().unwrap_or(held.low);
+    }
+    held
+}
+
 /// Renders a source's rows.
 fn source_stream<'scope>(
     scope: timely::dataflow::Scope<'scope, Epoch>,
@@ -373,31 +484,21 @@ fn source_stream<'scope>(
     };
     let (me, peers) = (scope.index(), scope.peers());
     let decoder = crate::decode::open(source, shared.registry.clone())?;
-    let (log, topic) = (Arc::clone(&shared.log), source.topic.clone());
-    let owned = move |start: &Start| -> Vec<(u32, i64)> {
-        let held = start.partitions.get(&topic).into_iter().flatten();
-        held.filter(|held| (held.partition as usize + index) % peers == me)
-            .map(|held| (held.partition, held.low))
-            .collect()
+    let assigned = Assigned {
+        log: Arc::clone(&shared.log),
+        topic: source.topic.clone(),
+        source: index,
+        worker: me,
+        workers: peers,
     };
-    let topic = source.topic.clone();
-    let reader = move |from: &[(u32, i64)]| {
-        if from.is_empty() {
-            Ok(None)
-        } else {
-            log.reader(&topic, from).map(Some)
-        }
+    let held = {
+        let context = Rc::clone(context);
+        move |start: &Start, topic: &str| held_from(start, topic, context.hydrates(index))
     };
-    let topic = source.topic.clone();
     if source.envelope == Envelope::Append {
         let open = move |start: &Start| {
-            let from = owned(start);
-            Ok(Partitions::new(
-                &topic,
-                reader(&from)?,
-                &from,
-                Rows::new(decoder),
-            ))
+            let held = held(start, &assigned.topic);
+            Partitions::open(assigned, &held, Rows::new(decoder))
         };
         return Ok(operator(
             scope,
@@ -411,11 +512,16 @@ fn source_stream<'scope>(
     let codec = RowCodec::new(Arc::clone(&source.schema))?;
     let gather = KeyedRows::new(decoder, codec, source.envelope, &source.format, peers);
     let open = move |start: &Start| {
-        let from = owned(start);
-        Ok(Partitions::new(&topic, reader(&from)?, &from, gather))
+        let held = held(start, &assigned.topic);
+        Partitions::open(assigned, &held, gather)
     };
     let keyed = operator(scope, place, commands, context, open, |epoch, keyed| {
         (epoch, keyed)
     });
-    upsert::upsert(keyed, context, &source.schema)
+    let sites = Sites::new(
+        context,
+        crate::plan::state_of(source),
+        BTreeSet::from([index]),
+    );
+    upsert::upsert(keyed, context, &source.schema, sites.site(None))
 }

@@ -26,6 +26,31 @@ pub enum Workers {
     },
 }
 
+impl Workers {
+    /// Worker threads of this process.
+    pub(crate) fn threads(&self) -> usize {
+        match self {
+            Workers::Threads(threads) | Workers::Cluster { threads, .. } => *threads,
+        }
+    }
+
+    /// Processes of the job.
+    pub(crate) fn processes(&self) -> usize {
+        match self {
+            Workers::Threads(_) => 1,
+            Workers::Cluster { addresses, .. } => addresses.len(),
+        }
+    }
+
+    /// This process's index among them.
+    pub(crate) fn process(&self) -> usize {
+        match self {
+            Workers::Threads(_) => 0,
+            Workers::Cluster { process, .. } => *process,
+        }
+    }
+}
+
 /// Limits of a job; every queue has one (invariant 7).
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -35,6 +60,10 @@ pub struct Limits {
     pub epochs_in_flight_max: usize,
     /// Decoded rows that one worker holds back waiting for their epoch.
     pub rows_waiting_max: usize,
+    /// Time between a checkpoint and the next, while there is anything new.
+    pub checkpoint_interval: Duration,
+    /// How often topics are looked at for partitions that were added, and for being others.
+    pub topics_look_every: Duration,
 }
 
 impl Default for Limits {
@@ -43,6 +72,8 @@ impl Default for Limits {
             epoch_interval_min: Duration::from_millis(5),
             epochs_in_flight_max: 64,
             rows_waiting_max: 200_000,
+            checkpoint_interval: Duration::from_secs(10),
+            topics_look_every: Duration::from_secs(5),
         }
     }
 }
@@ -58,8 +89,8 @@ pub struct Config {
     pub log: String,
     /// Registry URL, see [`tidemill_log::registry::open`]; only for Avro.
     pub registry: Option<String>,
-    /// Journal URL, see [`crate::journal::open`].
-    pub journal: String,
+    /// Where journal and checkpoints are kept, see [`crate::store::open`].
+    pub state: String,
     /// Sink URL, see [`crate::sink::open`].
     pub sink: String,
     /// Topic of the dead letters.
@@ -97,6 +128,8 @@ pub struct Stats {
     /// Milliseconds from a record's timestamp (the source's commit) to its epoch being durable in
     /// every view (worker 0's process; one sample for each batch's oldest and newest record).
     pub freshness_ms: Mutex<Histogram<u64>>,
+    /// The epoch of the checkpoint that this run began with, 0 without one (worker 0's process).
+    pub restored: AtomicU64,
     /// True while epochs of an earlier run are replayed.
     pub replaying: AtomicBool,
 }
@@ -115,6 +148,7 @@ impl Default for Stats {
                 Histogram::new_with_bounds(1, 3_600_000, 2)
                     .unwrap_or_else(|_| unreachable!("constant bounds")),
             ),
+            restored: AtomicU64::new(0),
             replaying: AtomicBool::new(false),
         }
     }

@@ -3,9 +3,11 @@
 //! What flows through here: records of a log's topics are decoded ([`decode`]) into Arrow batches,
 //! bound to epochs ([`journal`]), taken through the plan's operators ([`plan`], [`render`]) and
 //! written epoch by epoch to the sink ([`sink`]). Inside, a module uses only those above it in
-//! this list: failure, plan, decode, journal, sink, source, render, job.
+//! this list: failure, plan, decode, store, journal, checkpoint, sink, source, render,
+//! job.
 
 mod advance;
+mod checkpoint;
 pub mod decode;
 mod failure;
 mod held;
@@ -13,10 +15,12 @@ mod host;
 pub mod job;
 pub mod journal;
 pub mod plan;
+pub mod preview;
 mod render;
 mod row;
 pub mod sink;
 mod source;
+pub mod store;
 mod time;
 
 pub use tidemill_log::{Error, Kind, Result};

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray};
+use arrow::compute::SortOptions;
 use arrow::datatypes::{Float32Type, Float64Type, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow_row::{RowConverter, RowParser, Rows, SortField};
@@ -105,14 +106,21 @@ impl RowCodec {
 
     /// A codec whose rows sort in `order`.
     pub(crate) fn ordered(schema: SchemaRef, order: Order) -> Result<Self> {
-        let options = arrow::compute::SortOptions {
+        let options = SortOptions {
             descending: order == Order::Descending,
             nulls_first: false,
         };
-        let fields = schema
-            .fields()
-            .iter()
-            .map(|f| SortField::new_with_options(f.data_type().clone(), options))
+        Self::sorted(schema, std::iter::repeat(options))
+    }
+
+    /// A codec whose rows sort by each column as the option for it says.
+    pub(crate) fn sorted(
+        schema: SchemaRef,
+        options: impl IntoIterator<Item = SortOptions>,
+    ) -> Result<Self> {
+        let fields = schema.fields().iter().zip(options);
+        let fields = fields
+            .map(|(f, options)| SortField::new_with_options(f.data_type().clone(), options))
             .collect();
         let converter = RowConverter::new(fields).map_err(|error| {
             Error::with_source(Kind::Data, format!("cannot keep rows of {schema:?}"), error)
@@ -144,10 +152,18 @@ impl RowCodec {
 
     /// Decodes rows back into a batch.
     pub(crate) fn decode<'a>(&self, rows: impl Iterator<Item = &'a Row>) -> Result<RecordBatch> {
+        self.decode_bytes(rows.map(Row::bytes))
+    }
+
+    /// Decodes the bytes of rows.
+    pub(crate) fn decode_bytes<'a>(
+        &self,
+        rows: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<RecordBatch> {
         if self.schema.fields().is_empty() {
             return batch(&self.schema, Vec::new(), rows.count());
         }
-        let parsed: Vec<_> = rows.map(|row| self.parser.parse(row.bytes())).collect();
+        let parsed: Vec<_> = rows.map(|row| self.parser.parse(row)).collect();
         let count = parsed.len();
         let columns = self.converter.convert_rows(parsed).map_err(bug)?;
         batch(&self.schema, columns, count)

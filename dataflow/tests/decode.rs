@@ -43,10 +43,7 @@ impl Memory {
 
 impl Registry for Memory {
     fn register(&self, _: &str, _: &str) -> tidemill_log::Result<Registered> {
-        Err(tidemill_log::Error::new(
-            tidemill_log::Kind::Data,
-            "read only",
-        ))
+        unreachable!("it is read only")
     }
 
     fn by_id(&self, id: u32) -> tidemill_log::Result<Option<String>> {
@@ -60,7 +57,15 @@ impl Registry for Memory {
     }
 
     fn versions(&self, _: &str) -> tidemill_log::Result<Vec<Registered>> {
-        Ok(Vec::new())
+        let schemas = self.schemas.lock().unwrap();
+        let all = schemas.iter().map(|(id, schema)| (*id, schema.clone()));
+        let version = 1;
+        let registered = all.map(|(id, schema)| Registered {
+            id,
+            version,
+            schema,
+        });
+        Ok(registered.collect())
     }
 }
 

@@ -132,6 +132,12 @@ fn registry() -> Schemas {
     let foreign = foreign
         .each_ref()
         .map(|(name, kind)| (*name, kind.as_str()));
+    let countries = [
+        ("name", "\"string\""),
+        ("continent", "\"string\""),
+        ("capital", "\"string\""),
+        ("population", "\"long\""),
+    ];
     let clicks = record("Click", &[("id", "\"long\""), ("url", "\"string\"")]);
     let key = |kind: &str| record("Key", &[("id", kind)]);
     let odd = &[
@@ -142,6 +148,8 @@ fn registry() -> Schemas {
     let subjects = [
         ("users-value", envelope(&record("Value", &users))),
         ("users-key", key("\"string\"")),
+        ("countries-value", envelope(&record("Value", &countries))),
+        ("countries-key", record("Key", &[("name", "\"string\"")])),
         ("foreign-value", envelope(&record("Value", &foreign))),
         ("foreign-key", key("\"string\"")),
         ("keyless-value", envelope(&record("Value", &foreign))),
@@ -274,8 +282,8 @@ fn the_example_plans() {
     )
     .unwrap();
     let proven = job.views.iter().map(|v| v.output.as_ref().unwrap().unique);
-    assert_eq!(proven.collect::<Vec<_>>(), [true; 4]);
-    assert_eq!(job.sources.len(), 1);
+    assert_eq!(proven.collect::<Vec<_>>(), [true; 6]);
+    assert_eq!(job.sources.len(), 2);
 }
 
 fn fingerprints(sql: &str) -> BTreeMap<String, u64> {

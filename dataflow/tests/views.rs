@@ -1,9 +1,11 @@
 //! Every operator against PostgreSQL: random inserts, updates and deletes are fed in waves, and
-//! after each wave every view must hold what PostgreSQL answers to the same SQL over the same rows.
+//! after each wave every view of `tests/slt` must hold what PostgreSQL answers to the same SQL over
+//! the same rows.
 //!
 //! Each envelope runs on one and on four workers: straight through, stopped and started again
-//! between waves, and killed at random moments in the middle of waves. The seed is printed;
-//! `TIDEMILL_TEST_SEED` repeats a run.
+//! between waves (also with other numbers of workers), and killed at random moments in the middle
+//! of waves. Checkpoints are taken all the time, so that whatever starts again does so from one.
+//! The seed is printed; `TIDEMILL_TEST_SEED` repeats a run.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -20,6 +22,7 @@ mod oracle;
 #[path = "views/river.rs"]
 mod river;
 
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::rngs::StdRng;
@@ -36,6 +39,8 @@ enum Life {
     Straight,
     /// Stopped and started again after each wave.
     Restarted,
+    /// The same, each time with another number of workers.
+    Rescaled,
     /// Killed in the middle of each wave, in a process of its own.
     Killed,
 }
@@ -61,10 +66,14 @@ fn waves(name: &str, envelope: Envelope, workers: usize, life: Life) {
     let seed = seed();
     eprintln!("{name}: TIDEMILL_TEST_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
-    oracle.create(&bundle::views());
-    let mut river = River::new(&bundle::sql(envelope, &bundle::views()), workers);
+    let views = bundle::views();
+    oracle.create(&views);
+    let mut river = River::new(&bundle::sql(envelope, &views), workers);
     let mut feed = Feed::new(river.log(), envelope);
     for wave in 0..WAVES {
+        if matches!(life, Life::Rescaled) {
+            river.rescale([1, 4, 2, 1, 3][wave % 5]);
+        }
         if matches!(life, Life::Killed) {
             let mut child = river.start_child(name);
             feed.wave(&mut rng, wave);
@@ -77,15 +86,21 @@ fn waves(name: &str, envelope: Envelope, workers: usize, life: Life) {
         river.start();
         river.settle();
         oracle.fill(&feed);
-        let views = bundle::views().into_iter();
         let wrong: Vec<String> = views
+            .iter()
             .flat_map(|view| {
-                let answer = oracle.answer(&view, &river.table(view.name));
-                river.differences(view.name, &answer)
+                let answer = oracle.answer(view, &river.table(&view.name));
+                river.differences(&view.name, &answer)
             })
             .collect();
         let context = format!("{name}, seed {seed}, wave {wave}");
         assert!(wrong.is_empty(), "{context}:\n{}", wrong.join("\n"));
+        let restored = river.stats().restored.load(Ordering::Relaxed);
+        let restarts = matches!(life, Life::Restarted | Life::Rescaled) && wave > 0;
+        assert!(
+            restored > 0 || !restarts,
+            "{context}: not from a checkpoint"
+        );
         let letters = river.dead_letters();
         assert_eq!(letters, 0, "{context}: {:?}", river.reasons());
         if !matches!(life, Life::Straight) {
@@ -115,6 +130,9 @@ cases! {
     upsert_on_4_workers: Upsert, 4, Straight;
     upsert_on_1_worker_restarted: Upsert, 1, Restarted;
     upsert_on_4_workers_restarted: Upsert, 4, Restarted;
+    upsert_rescaled: Upsert, 1, Rescaled;
+    append_rescaled: Append, 1, Rescaled;
+    debezium_rescaled: Debezium, 1, Rescaled;
     upsert_on_1_worker_killed: Upsert, 1, Killed;
     upsert_on_4_workers_killed: Upsert, 4, Killed;
     append_on_1_worker: Append, 1, Straight;

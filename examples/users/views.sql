@@ -1,5 +1,7 @@
--- The users, as change capture publishes them. The columns come from the schema registry.
+-- The users and the countries, as change capture publishes them. The columns come from the schema
+-- registry.
 CREATE TABLE users WITH (topic = 'users', format = 'avro', envelope = 'debezium');
+CREATE TABLE countries WITH (topic = 'countries', format = 'avro', envelope = 'debezium');
 
 -- Every user that was created, ready to be shown.
 CREATE MATERIALIZED VIEW created_users WITH (primary_key = 'id') AS
@@ -36,3 +38,16 @@ CREATE MATERIALIZED VIEW registrations_by_year WITH (primary_key = 'year') AS
 SELECT CAST(extract(year FROM registered) AS int) AS year, count(*) AS users
 FROM users
 GROUP BY 1;
+
+-- Each user with the country he or she lives in.
+CREATE MATERIALIZED VIEW users_with_country WITH (primary_key = 'id') AS
+SELECT u.id, u.first_name, u.last_name, u.country, c.continent, c.capital, c.population
+FROM users AS u JOIN countries AS c ON u.country = c.name;
+
+-- The ten youngest of each country, the youngest first.
+CREATE MATERIALIZED VIEW youngest_by_country WITH (primary_key = 'country, place') AS
+SELECT country, place, id, first_name, last_name, dob
+FROM (
+    SELECT *, row_number() OVER (PARTITION BY country ORDER BY dob DESC, id) AS place FROM users
+) AS placed
+WHERE place <= 10;

@@ -17,6 +17,10 @@ use tidemill_log::schema::ColumnType;
 
 use crate::{Error, Kind, Result};
 
+mod seed;
+
+pub use seed::Seed;
+
 /// The file's name in a pipeline's folder.
 pub const FILE: &str = "ingest.toml";
 
@@ -26,7 +30,9 @@ pub const FILE: &str = "ingest.toml";
 pub struct Pipeline {
     /// The API that is fetched; none when the pipeline only captures tables that others write.
     pub feed: Option<Feed>,
-    /// What is captured besides the landed table.
+    /// The small tables that files fill.
+    pub seeds: Vec<Seed>,
+    /// What is captured besides the landed table and the seeds.
     pub capture: Capture,
     /// How changes are published.
     pub publish: Publish,
@@ -50,6 +56,8 @@ struct PipelineText {
     fetch: Option<Fetch>,
     land: Option<Land>,
     #[serde(default)]
+    seed: Vec<Seed>,
+    #[serde(default)]
     capture: Capture,
     #[serde(default)]
     publish: Publish,
@@ -70,7 +78,7 @@ impl TryFrom<PipelineText> for Pipeline {
                 fetch,
                 land,
             }),
-            (None, None, None) if text.capture.tables.is_empty() => {
+            (None, None, None) if text.capture.tables.is_empty() && text.seed.is_empty() => {
                 let right = "[schedule], [fetch] and [land] to fetch an API, or [capture] with \
                              `tables` to capture tables that are there";
                 return Err(format!("nothing to do: give {right}"));
@@ -87,6 +95,7 @@ impl TryFrom<PipelineText> for Pipeline {
         };
         Ok(Pipeline {
             feed,
+            seeds: text.seed,
             capture: text.capture,
             publish: text.publish,
         })
@@ -340,7 +349,10 @@ impl Pipeline {
             let what = format!("{}: cannot be read: {error}; {right}", file.display());
             Error::with_source(Kind::Data, what, error)
         })?;
-        Self::parse(&text, &file.display().to_string())
+        let mut pipeline = Self::parse(&text, &file.display().to_string())?;
+        let mut seeds = pipeline.seeds.iter_mut();
+        seeds.try_for_each(|seed| seed.read(folder))?;
+        Ok(pipeline)
     }
 
     /// Validates the text of an `ingest.toml`; `file` is its name in errors.
@@ -354,11 +366,17 @@ impl Pipeline {
         })
     }
 
-    /// The tables to capture: the landed one first.
+    /// The tables that ingest makes: the landed one first.
+    pub fn lands(&self) -> impl Iterator<Item = &Land> {
+        let landed = self.feed.iter().map(|feed| &feed.land);
+        landed.chain(self.seeds.iter().map(|seed| &seed.land))
+    }
+
+    /// The tables to capture: those that ingest makes first.
     pub fn tables(&self) -> Vec<String> {
-        let landed = self.feed.iter().map(|feed| feed.land.table.clone());
-        let mut tables: Vec<String> = landed.collect();
-        for table in &self.capture.tables {
+        let mut tables: Vec<String> = Vec::new();
+        let made = self.lands().map(|land| &land.table);
+        for table in made.chain(&self.capture.tables) {
             if !tables.contains(table) {
                 tables.push(table.clone());
             }
@@ -475,7 +493,7 @@ mod tests {
     #[test]
     fn the_example_is_valid_and_keeps_every_field() {
         let pipeline = Pipeline::parse(&good(), "ingest.toml").unwrap();
-        assert_eq!(pipeline.tables(), ["users"]);
+        assert_eq!(pipeline.tables(), ["users", "countries"]);
         let feed = pipeline.feed.unwrap();
         assert_eq!(feed.land.columns.len(), 34);
         assert!(matches!(feed.schedule.tick, Tick::Every(_)));
@@ -488,7 +506,7 @@ mod tests {
         assert!(captures.feed.is_none());
         assert_eq!(captures.tables(), ["a", "b"]);
         let both = format!("{}\n[capture]\ntables = ['b', 'users']\n", good());
-        assert_eq!(parse(&both).unwrap().tables(), ["users", "b"]);
+        assert_eq!(parse(&both).unwrap().tables(), ["users", "countries", "b"]);
         for nothing in [
             "",
             "[capture]\ntables = []\n",

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -24,6 +25,8 @@ pub const BODY_BYTES_MAX: usize = 32 << 20;
 /// The longest `Retry-After` that is obeyed; a longer one is taken for this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 const SHOWN_CHARS: usize = 80;
+/// How long a wait lasts at most without looking whether to stop.
+const STOP_CHECK: Duration = Duration::from_millis(20);
 
 /// A page as it came.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub struct Failure {
     pub error: Error,
     /// How long the API wants to be left alone.
     pub retry_after: Option<Duration>,
+    /// What the API answered, if it did.
+    pub body: Option<Vec<u8>>,
 }
 
 impl From<Error> for Failure {
@@ -50,6 +55,7 @@ impl From<Error> for Failure {
         Self {
             error,
             retry_after: None,
+            body: None,
         }
     }
 }
@@ -73,6 +79,18 @@ impl Backoff {
     /// A wait after this many attempts, anywhere between nothing and the limit.
     pub fn wait(&self, attempts: u32) -> Duration {
         self.limit(attempts).mul_f64(rand::random::<f64>())
+    }
+}
+
+/// Sleeps, but not when it is told to stop.
+pub(crate) fn pause(wait: Duration, stop: &AtomicBool) {
+    let end = Instant::now() + wait;
+    while !stop.load(Ordering::Relaxed) {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left.min(STOP_CHECK));
     }
 }
 
@@ -131,7 +149,8 @@ impl Client {
         })
     }
 
-    fn url(&self, number: u64) -> Result<String> {
+    /// The URL of a page.
+    pub(crate) fn url(&self, number: u64) -> Result<String> {
         let mut url = reqwest::Url::parse(&self.fetch.url).map_err(|error| {
             let what = format!("`{}` is not a URL: {error}", self.fetch.url);
             Error::with_source(Kind::Data, what, error)
@@ -197,6 +216,7 @@ fn refused(
     Failure {
         error: Error::new(kind, what),
         retry_after: retry_after.filter(|_| again),
+        body: Some(body.to_vec()),
     }
 }
 

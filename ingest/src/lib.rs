@@ -5,13 +5,15 @@
 //! ([`schedule`]), land as rows ([`land`]); [`capture`] reads every committed row change back out
 //! of the database and [`publish`] appends it to the log as a Debezium-style Avro envelope.
 //! Inside, a module uses only those above it in this list: config, database, schedule,
-//! fetch, land, capture, publish, run; [`randomuser`], the built-in API, uses none of them.
+//! fetch, land, letters, capture, publish, run; [`randomuser`], the built-in API, uses none of
+//! them.
 
 pub mod capture;
 pub mod config;
 mod database;
 pub mod fetch;
 pub mod land;
+mod letters;
 pub mod publish;
 pub mod randomuser;
 pub mod run;

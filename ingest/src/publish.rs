@@ -8,32 +8,35 @@
 //! 2. A change is written once: positions grow within a partition, so what is at or before the
 //!    last position of the partition that it would go to is there already and is skipped. The
 //!    tails are read again at each start and after each failed append.
-//! 3. A change that cannot be encoded, or is too large, goes to the topic [`DEAD_LETTERS`] and is
+//! 3. A change that cannot be encoded, or is too large, goes to the pipeline's dead letters and is
 //!    counted; it stops nothing.
+//! 4. A topic that was deleted or made anew is an error: what it held is gone ([`topic`]).
+
+mod topic;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-use tidemill_log::envelope::{Decoder, Encoder};
-use tidemill_log::event::{Change, Op, Position, Value};
-use tidemill_log::log::{Log, Producer, RECORD_BYTES_MAX, Record, partition_of};
+use tidemill_log::dead_letter::{DeadLetter, Source, Stage, topic_of};
+use tidemill_log::event::{Change, Op, Value};
+use tidemill_log::log::{Log, Producer, RECORD_BYTES_MAX, Record};
 use tidemill_log::registry::Registry;
 
-use crate::capture::{self, Captured, Refused};
+use crate::capture::{self, Capture, Captured, Refused};
 use crate::stats::Stats;
 use crate::{Error, Kind, Result};
+use topic::Topic;
 
-/// The topic of what could not be published.
-pub const DEAD_LETTERS: &str = "tidemill_dead_letters";
 /// How long one wait for changes lasts, and so how soon a stop is seen.
 const WAIT: Duration = Duration::from_millis(100);
 /// The first and the longest pause after something was away.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often the topics are looked at while changes are published.
+const TOPICS_LOOK: Duration = Duration::from_secs(5);
 /// How much of a row a dead letter keeps.
-const ROW_TEXT_MAX: usize = 64 * 1024;
+const ROW_TEXT_MAX: usize = 4 * 1024 * 1024;
 
 /// What to capture, and where to publish it.
 #[derive(Debug, Clone)]
@@ -88,14 +91,17 @@ fn run(
         options.resnapshot,
     )?;
     let mut publisher = Publisher::open(log, registry, options, capture.begins_anew())?;
-    for table in capture.tables() {
-        publisher.topic(&table.name)?;
-    }
+    publisher.prepare(capture.as_mut())?;
+    let mut looked = Instant::now();
     // From here on the database itself remembers that a snapshot is not finished.
     options.resnapshot = false;
     while !stop.load(Ordering::Relaxed) {
         let batch = capture.next(WAIT)?;
         *pause = PAUSE.0;
+        if looked.elapsed() >= TOPICS_LOOK {
+            looked = Instant::now();
+            publisher.look()?;
+        }
         let Some(last) = batch.last().map(Captured::position) else {
             continue;
         };
@@ -155,39 +161,10 @@ pub struct Publisher {
     prefix: String,
     partitions: u32,
     database: String,
+    dead_letters: String,
     begins_anew: bool,
     /// An append failed: what the topics hold must be read again.
     stale: bool,
-}
-
-/// A table's topic.
-struct Topic {
-    name: String,
-    encoder: Encoder,
-    ends: Vec<End>,
-    /// What the partitions ended with when a new snapshot began. It may be of another database,
-    /// whose positions mean nothing here.
-    old: Vec<Option<Position>>,
-}
-
-/// The end of a partition.
-#[derive(Debug, Default, Clone, Copy)]
-struct End {
-    /// Nothing was ever written to it.
-    fresh: bool,
-    /// The position of its last change.
-    last: Option<Position>,
-}
-
-impl End {
-    /// Whether the change is there already; if not, it will be.
-    fn takes(&mut self, change: &Change) -> bool {
-        let takes = self.last < Some(change.position);
-        if takes {
-            self.last = Some(change.position);
-        }
-        takes
-    }
 }
 
 impl Publisher {
@@ -200,7 +177,8 @@ impl Publisher {
         options: &StreamOptions,
         begins_anew: bool,
     ) -> Result<Self> {
-        log.create_topic(DEAD_LETTERS, 1)?;
+        let dead_letters = topic_of(&options.name);
+        log.create_topic(&dead_letters, 1)?;
         let path = options.database.split('?').next().unwrap_or_default();
         let database = path.rsplit('/').next().unwrap_or_default();
         Ok(Self {
@@ -211,9 +189,29 @@ impl Publisher {
             prefix: options.topic_prefix.clone(),
             partitions: options.partitions.max(1),
             database: database.to_owned(),
+            dead_letters,
             begins_anew,
             stale: false,
         })
+    }
+
+    /// Makes and looks at the topics of all captured tables, and compares them with what the
+    /// capture noted of them when it first published.
+    fn prepare(&mut self, capture: &mut dyn Capture) -> Result<()> {
+        for table in capture.tables() {
+            let topic = self.topic(&table.name)?;
+            let noted = capture.note(topic.name(), topic.described())?;
+            topic.follow(noted)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the topics are still the same; an error of kind `Data` when one is not.
+    fn look(&mut self) -> Result<()> {
+        let log = Arc::clone(&self.log);
+        self.topics
+            .values_mut()
+            .try_for_each(|topic| topic.look(log.as_ref()))
     }
 
     /// The topic of a table.
@@ -221,19 +219,13 @@ impl Publisher {
         if !self.topics.contains_key(table) {
             let name = format!("{}{table}", self.prefix);
             self.log.create_topic(&name, self.partitions)?;
-            let encoder = Encoder::new(&name, Arc::clone(&self.registry));
-            let mut ends = ends(self.log.as_ref(), &self.registry, &name)?;
-            let old: Vec<_> = ends
-                .iter()
-                .map(|end| end.last.filter(|_| self.begins_anew))
-                .collect();
-            forget_old(&mut ends, &old);
-            let topic = Topic {
-                ends,
-                old,
-                encoder: encoder.of_database(&self.database),
+            let topic = Topic::open(
                 name,
-            };
+                self.log.as_ref(),
+                &self.registry,
+                &self.database,
+                self.begins_anew,
+            )?;
             self.topics.insert(table.to_owned(), topic);
         }
         self.topics
@@ -245,9 +237,9 @@ impl Publisher {
     /// what of it is there already is not written twice.
     pub fn publish(&mut self, batch: &[Captured]) -> Result<Published> {
         if self.stale {
+            self.look()?;
             for topic in self.topics.values_mut() {
-                topic.ends = ends(self.log.as_ref(), &self.registry, &topic.name)?;
-                forget_old(&mut topic.ends, &topic.old);
+                topic.read_ends(self.log.as_ref(), &self.registry)?;
             }
             self.stale = false;
         }
@@ -257,14 +249,14 @@ impl Publisher {
         let mut done = Published::default();
         for captured in batch {
             let refused = match captured {
-                Captured::Refused(refused) => Some(("capture", refused.clone())),
+                Captured::Refused(refused) => Some((Stage::Capture, refused.clone())),
                 Captured::Change(change) => self
                     .records(change, &mut records)?
-                    .map(|reason| ("publish", refusal(change, reason))),
+                    .map(|reason| (Stage::Publish, refusal(change, reason))),
             };
             match refused {
                 Some((stage, refused)) => {
-                    records.push(dead_letter(stage, &refused));
+                    records.extend(dead_letter(stage, &refused).records(&self.dead_letters));
                     done.dead_letters += 1;
                 }
                 None => done.published += 1,
@@ -286,8 +278,8 @@ impl Publisher {
         let mut done = Published::default();
         match batch {
             [Captured::Change(change)] => {
-                let letter = dead_letter("publish", &refusal(change, reason.to_owned()));
-                self.producer.append(&[letter])?;
+                let letter = dead_letter(Stage::Publish, &refusal(change, reason.to_owned()));
+                self.producer.append(&letter.records(&self.dead_letters))?;
                 done.dead_letters = 1;
             }
             [_] => {
@@ -311,7 +303,7 @@ impl Publisher {
     /// if the change cannot be published.
     fn records(&mut self, change: &Change, records: &mut Vec<Record>) -> Result<Option<String>> {
         let topic = self.topic(&change.table.name)?;
-        let record = match topic.encoder.encode(change) {
+        let record = match topic.encode(change) {
             Ok(record) => record,
             Err(error) if error.kind() == Kind::Data => {
                 // When not even a change without a row goes through, it is the table's schema that
@@ -322,7 +314,7 @@ impl Publisher {
                     after: None,
                     ..change.clone()
                 };
-                topic.encoder.encode(&rowless)?;
+                topic.encode(&rowless)?;
                 return Ok(Some(error.to_string()));
             }
             Err(error) => return Err(error),
@@ -334,81 +326,67 @@ impl Publisher {
                 "the record has {size} bytes, more than the log takes ({RECORD_BYTES_MAX})"
             )));
         }
-        let count = u32::try_from(topic.ends.len()).unwrap_or(u32::MAX);
-        let chosen = record.key.as_ref().map(|key| partition_of(key, count));
-        for (partition, end) in (0..count).zip(&mut topic.ends) {
-            // A truncate goes everywhere, except where nothing was ever written.
-            let goes = match chosen {
-                Some(chosen) => chosen == partition,
-                None => !(end.fresh && end.last.is_none()),
-            };
-            if goes && end.takes(change) {
-                records.push(Record {
-                    partition: Some(partition),
-                    ..record.clone()
-                });
-            }
-        }
+        records.extend(topic.places(change, &record).map(|partition| Record {
+            partition: Some(partition),
+            ..record.clone()
+        }));
         Ok(None)
-    }
-}
-
-/// What the partitions of a topic hold already.
-fn ends(log: &dyn Log, registry: &Arc<dyn Registry>, topic: &str) -> Result<Vec<End>> {
-    let mut decoder = Decoder::new(topic, Arc::clone(registry));
-    let ranges = log.ranges(topic)?;
-    let mut ends = vec![End::default(); ranges.len()];
-    for (end, range) in ends.iter_mut().zip(&ranges) {
-        end.fresh = range.high == 0;
-    }
-    for record in log.tail(topic, 1)? {
-        let place = usize::try_from(record.partition).ok();
-        if let Some(end) = place.and_then(|place| ends.get_mut(place)) {
-            end.last = decoder.position_of(&record)?;
-        }
-    }
-    Ok(ends)
-}
-
-/// Forgets ends that are still as they were when a new snapshot began.
-fn forget_old(ends: &mut [End], old: &[Option<Position>]) {
-    for (end, old) in ends.iter_mut().zip(old) {
-        end.last = end.last.filter(|_| end.last != *old);
     }
 }
 
 fn refusal(change: &Change, reason: String) -> Refused {
     let row = change.after.as_ref().or(change.before.as_ref());
-    let text = |index: &usize| match row.and_then(|row| row.get(*index)) {
-        Some(Value::Text(text)) => text.clone(),
-        Some(other) => format!("{other:?}"),
-        None => "NULL".to_owned(),
+    let columns = &change.table.columns;
+    let value = |index: usize| {
+        row.and_then(|row| row.get(index))
+            .map_or("NULL".into(), text)
     };
-    let key: Vec<String> = change.table.key.iter().map(text).collect();
+    let key: Vec<String> = change.table.key.iter().map(|index| value(*index)).collect();
+    let cells = columns.iter().enumerate();
+    let cells: Vec<String> = cells
+        .map(|(index, column)| format!("{}={}", column.name, value(index)))
+        .collect();
     Refused {
         table: change.table.name.clone(),
         key: key.join(", "),
         position: change.position,
         reason,
-        row: row.map_or_else(String::new, |row| format!("{row:?}")),
+        row: cells.join(", "),
     }
 }
 
-fn dead_letter(stage: &str, refused: &Refused) -> Record {
+/// A value for people.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Text(text) => text.clone(),
+        Value::Bool(bool) => bool.to_string(),
+        Value::Int(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn dead_letter(stage: Stage, refused: &Refused) -> DeadLetter {
+    let mut reason = refused.reason.clone();
     let end = refused.row.floor_char_boundary(ROW_TEXT_MAX);
-    let letter = json!({
-        "stage": stage,
-        "table": refused.table,
-        "key": refused.key,
-        "position": format!("{}/{}", refused.position.commit, refused.position.index),
-        "reason": refused.reason,
-        "row": refused.row.get(..end),
-    });
-    Record {
-        topic: DEAD_LETTERS.to_owned(),
-        partition: Some(0),
+    if end < refused.row.len() {
+        reason = format!(
+            "{reason} (of the row's {} bytes {end} are kept)",
+            refused.row.len()
+        );
+    }
+    DeadLetter {
+        stage,
+        at_ms: jiff::Timestamp::now().as_millisecond(),
+        source: Source::Change {
+            table: refused.table.clone(),
+            key: refused.key.clone(),
+            commit: refused.position.commit,
+            index: refused.position.index,
+        },
+        reason,
         key: None,
-        value: Some(letter.to_string().into_bytes()),
-        timestamp_ms: jiff::Timestamp::now().as_millisecond(),
+        value: refused.row.get(..end).map(|row| row.as_bytes().to_vec()),
     }
 }

@@ -6,11 +6,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tidemill_log::dead_letter::{DeadLetter, Source, Stage};
 
 use crate::config::{Feed, Pipeline, check_url};
-use crate::fetch::{Backoff, Client, Failure, Page};
+use crate::fetch::{Backoff, Client, Failure, Page, pause};
 use crate::land::Landing;
+use crate::letters::Letters;
 use crate::publish::StreamOptions;
 use crate::schedule::{Claim, Ledger, Next};
 use crate::stats::Stats;
@@ -22,8 +25,6 @@ const LANDING_ALLOWANCE: Duration = Duration::from_secs(60);
 const REFUSED_IN_A_ROW_MAX: u32 = 3;
 /// How long fetching sleeps at most without looking at the ledger.
 const IDLE_MAX: Duration = Duration::from_secs(1);
-/// How long it sleeps at most without looking whether to stop.
-const STOP_CHECK: Duration = Duration::from_millis(20);
 /// Waits while the database is away.
 const DATABASE_BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(200),
@@ -75,6 +76,9 @@ fn publish(options: &Options, stats: &Arc<Stats>, stop: &Arc<AtomicBool>) -> Res
         while_away(stop, |_| {
             land::open(&options.database, &feed.land).map(drop)
         })?;
+    }
+    for seed in &options.pipeline.seeds {
+        while_away(stop, |_| land::seed(&options.database, seed))?;
     }
     let streaming = StreamOptions {
         database: options.database.clone(),
@@ -140,6 +144,7 @@ struct Fetching<'a> {
     client: &'a Client,
     ledger: Box<dyn Ledger>,
     landing: Box<dyn Landing>,
+    letters: Letters<'a>,
     backoff: Backoff,
     until: Option<u64>,
     refused_in_a_row: u32,
@@ -149,7 +154,7 @@ struct Fetching<'a> {
 
 impl<'a> Fetching<'a> {
     fn open(
-        options: &Options,
+        options: &'a Options,
         feed: &Feed,
         client: &'a Client,
         lease: Duration,
@@ -165,6 +170,7 @@ impl<'a> Fetching<'a> {
             client,
             ledger: schedule::open(&options.database, &options.name, when, lease)?,
             landing: land::open(&options.database, land)?,
+            letters: Letters::new(&options.log, &options.name, stop),
             backoff: Backoff {
                 first: fetch.backoff,
                 max: fetch.backoff_max,
@@ -199,7 +205,9 @@ impl<'a> Fetching<'a> {
         self.refused_in_a_row = 0;
         Stats::add(&self.stats.pages, 1);
         Stats::add(&self.stats.fetched, page.records.len() as u64);
-        match self.landing.land(claim, page, self.until) {
+        let letters = &mut self.letters;
+        let mut aside = |refused: &[land::Refused]| letters.write(&unfit(page, refused));
+        match self.landing.land(claim, page, self.until, &mut aside) {
             Ok(landed) => {
                 Stats::add(&self.stats.landed, landed.rows());
                 Stats::add(&self.stats.dead_letters, landed.refused);
@@ -234,6 +242,18 @@ impl<'a> Fetching<'a> {
             return Ok(());
         }
         tracing::error!(page = claim.page, error = text, "page failed for good");
+        self.letters.write(&[DeadLetter {
+            stage: Stage::Fetch,
+            at_ms: jiff::Timestamp::now().as_millisecond(),
+            source: Source::Page {
+                url: self.client.url(claim.page)?,
+                page: claim.page,
+            },
+            reason: text.clone(),
+            key: None,
+            value: failure.body,
+        }])?;
+        Stats::add(&self.stats.dead_letters, 1);
         self.ledger.fail(claim, &text)?;
         self.refused_in_a_row += 1;
         if self.refused_in_a_row >= REFUSED_IN_A_ROW_MAX {
@@ -243,13 +263,18 @@ impl<'a> Fetching<'a> {
     }
 }
 
-fn pause(wait: Duration, stop: &AtomicBool) {
-    let end = Instant::now() + wait;
-    while !stop.load(Ordering::Relaxed) {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        std::thread::sleep(left.min(STOP_CHECK));
-    }
+/// The dead letters of a page's records.
+fn unfit(page: &Page, refused: &[land::Refused]) -> Vec<DeadLetter> {
+    let letter = |refused: &land::Refused| DeadLetter {
+        stage: Stage::Land,
+        at_ms: jiff::Timestamp::now().as_millisecond(),
+        source: Source::Page {
+            url: page.url.clone(),
+            page: page.number,
+        },
+        reason: refused.reason.clone(),
+        key: None,
+        value: Some(refused.raw.clone().into_bytes()),
+    };
+    refused.iter().map(letter).collect()
 }

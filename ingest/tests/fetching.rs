@@ -12,30 +12,32 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tidemill_ingest::Kind;
-use tidemill_ingest::config::{Feed, Pipeline};
+use tidemill_ingest::config::{Feed, Pipeline, Seed};
 use tidemill_ingest::fetch::Client;
+use tidemill_ingest::land;
 use tidemill_ingest::randomuser::{self, Fault, Request, Server, Source};
 use tidemill_ingest::run::{self, Options};
 use tidemill_ingest::schedule::{self, Claim, Ledger, Next};
 use tidemill_ingest::stats::Stats;
+use tidemill_log::dead_letter::{self, DeadLetter, Entry, Stage};
 
 const LEASE: Duration = Duration::from_secs(30);
 
 /// A database of one test.
 struct Place {
     url: String,
-    _folder: Option<tempfile::TempDir>,
+    /// The log, for dead letters.
+    log: String,
 }
 
 /// Runs a test on every engine that is there.
 fn on_each(name: &str, test: impl Fn(&Place)) {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}", folder.path().join("river.db").display());
-    test(&Place {
-        url,
-        _folder: Some(folder),
-    });
+    let log = url.clone();
+    test(&Place { url, log });
     let Ok(server) = std::env::var("TIDEMILL_TEST_POSTGRES") else {
         let how = "needs TIDEMILL_TEST_POSTGRES (run ./test)";
         // Past the harness, which hides what a passing test prints.
@@ -52,7 +54,7 @@ fn on_each(name: &str, test: impl Fn(&Place)) {
     let (base, _) = server.rsplit_once('/').unwrap();
     test(&Place {
         url: format!("{base}/{database}"),
-        _folder: None,
+        log: format!("sqlite://{}", folder.path().join("log.db").display()),
     });
     client
         .batch_execute(&format!("DROP DATABASE {database} WITH (FORCE)"))
@@ -89,6 +91,21 @@ impl Place {
         rows[0][0].as_ref().unwrap().parse().unwrap()
     }
 
+    /// The dead letters of a pipeline.
+    fn letters(&self, pipeline: &str) -> Vec<DeadLetter> {
+        let log = tidemill_log::log::open(&self.log).unwrap();
+        let mut letters = Vec::new();
+        let mut each = |entry| {
+            if let Entry::Letter(kept) = entry {
+                letters.push(kept.letter);
+            }
+            Ok(())
+        };
+        let topic = dead_letter::topic_of(pipeline);
+        dead_letter::read(log.as_ref(), &topic, &mut each).unwrap();
+        letters
+    }
+
     fn execute(&self, sql: &str) {
         match self.url.strip_prefix("sqlite://") {
             Some(file) => rusqlite::Connection::open(file)
@@ -117,7 +134,7 @@ impl Place {
             pipeline,
             name: name.to_owned(),
             database: self.url.clone(),
-            log: String::new(),
+            log: self.log.clone(),
             registry: String::new(),
             api: Some(server.url()),
             until: None,
@@ -363,17 +380,24 @@ fn a_record_that_does_not_fit_is_a_dead_letter_once() {
             assert_eq!((count(&stats.landed), count(&stats.dead_letters)), (299, 1));
         }
         assert_eq!(place.number("count(*)", "users"), 299);
-        let columns = ["stage", "source", "reason", "raw"].map(str::to_owned);
-        let letters = place.rows(&columns, "_tidemill_dead_letters");
-        assert_eq!(letters.len(), 1);
-        let letter: Vec<&str> = letters[0]
-            .iter()
-            .map(|text| text.as_deref().unwrap())
-            .collect();
-        assert_eq!(letter[0], "land");
-        assert!(letter[1].starts_with(&server.url()) && letter[1].contains("page=2"));
-        assert!(letter[2].contains("login.uuid"), "{}", letter[2]);
-        assert!(letter[3].starts_with("{\"gender\""), "{}", letter[3]);
+        // The same record refused by another pipeline is a letter of that one.
+        for name in ["misfit", "misfit_again"] {
+            let letters = place.letters(name);
+            let [letter] = letters.as_slice() else {
+                panic!("{letters:?}");
+            };
+            assert_eq!(letter.stage, Stage::Land);
+            let dead_letter::Source::Page { url, page: 2 } = &letter.source else {
+                panic!("{letter:?}");
+            };
+            assert!(
+                url.starts_with(&server.url()) && url.contains("page=2"),
+                "{url}"
+            );
+            assert!(letter.reason.contains("login.uuid"), "{}", letter.reason);
+            let raw = String::from_utf8(letter.value.clone().unwrap()).unwrap();
+            assert!(raw.starts_with("{\"gender\""), "{raw}");
+        }
     });
 }
 
@@ -393,9 +417,29 @@ fn a_row_that_the_database_refuses_does_not_stop_its_page() {
             (count(&stats.landed), count(&stats.dead_letters)),
             (landed, 100 - landed)
         );
-        assert_eq!(
-            place.number("count(*)", "_tidemill_dead_letters"),
-            100 - landed
+        let letters = place.letters("constraint");
+        assert_eq!(letters.len() as u64, 100 - landed);
+        // Once the rule is gone they land, each once however often it is tried.
+        place.execute("DROP INDEX one_a_country");
+        let mut landing =
+            tidemill_ingest::land::open(&options.database, &feed(&options).land).unwrap();
+        for _twice in 0..2 {
+            for letter in &letters {
+                let raw = String::from_utf8(letter.value.clone().unwrap()).unwrap();
+                landing
+                    .again(&RawValue::from_string(raw).unwrap())
+                    .unwrap()
+                    .unwrap();
+            }
+            assert_eq!(place.number("count(*)", "users"), 100);
+        }
+        let unfit = RawValue::from_string("{}".to_owned()).unwrap();
+        assert!(
+            landing
+                .again(&unfit)
+                .unwrap()
+                .unwrap_err()
+                .contains("login.uuid")
         );
     });
 }
@@ -441,13 +485,24 @@ fn a_crash_between_fetch_and_land_loses_nothing_and_the_lost_claim_does_not_land
         assert_eq!((new.page, new.attempts), (old.page, 2));
         let land = &feed(&options).land;
         let mut landing = tidemill_ingest::land::open(&options.database, land).unwrap();
-        let error = landing.land(&old, &page, None).unwrap_err();
+        let error = landing
+            .land(&old, &page, None, &mut |_| Ok(()))
+            .unwrap_err();
         assert_eq!(error.kind(), Kind::Fence);
         assert_eq!(landing.total().unwrap(), 0);
         second.retry(&old, Duration::ZERO, "not mine").unwrap();
-        assert_eq!(landing.land(&new, &page, None).unwrap().inserted, 100);
         assert_eq!(
-            landing.land(&new, &page, None).unwrap_err().kind(),
+            landing
+                .land(&new, &page, None, &mut |_| Ok(()))
+                .unwrap()
+                .inserted,
+            100
+        );
+        assert_eq!(
+            landing
+                .land(&new, &page, None, &mut |_| Ok(()))
+                .unwrap_err()
+                .kind(),
             Kind::Fence
         );
         assert_eq!(count(&fetched(&options).landed), 200);
@@ -487,7 +542,7 @@ fn a_changed_record_updates_its_row() {
         let page = Client::new(&asked).unwrap().page(1).unwrap();
         let land = &feed(&options).land;
         let mut landing = tidemill_ingest::land::open(&options.database, land).unwrap();
-        let landed = landing.land(&claim, &page, None).unwrap();
+        let landed = landing.land(&claim, &page, None, &mut |_| Ok(())).unwrap();
         assert!(changed > 0);
         assert_eq!((landed.updated, landed.unchanged), (changed, 100 - changed));
         assert_eq!(
@@ -516,6 +571,18 @@ fn an_api_that_refuses_ends_the_run_with_its_words() {
             runs.iter()
                 .all(|run| run.state == "failed" && run.error.is_some())
         );
+        let letters = place.letters("refused");
+        assert_eq!(letters.len(), 3);
+        assert!(
+            letters
+                .iter()
+                .all(|it| it.stage == Stage::Fetch && it.value.is_some())
+        );
+        // A page that failed for good can be made due again; no other one can.
+        let mut ledger = ledger(&options, LEASE);
+        let again = [1, 1, 9].map(|page| ledger.again(page).unwrap());
+        assert_eq!(again, [true, false, false]);
+        assert_eq!(claimed(ledger.as_mut()).page, 1);
     });
 }
 
@@ -558,7 +625,7 @@ fn a_database_that_is_not_there_yet_is_waited_for() {
     let server = serve(Source::Made, |_| None);
     let place = Place {
         url: "postgres://nobody@127.0.0.1:1/none".into(),
-        _folder: None,
+        log: String::new(),
     };
     let options = place.options(&server, 1, "away");
     let stop = Arc::new(AtomicBool::new(false));
@@ -571,4 +638,50 @@ fn a_database_that_is_not_there_yet_is_waited_for() {
     }
     stop.store(true, Ordering::Relaxed);
     run.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_seed_fills_its_table_once() {
+    on_each("a_seed_fills_its_table_once", |place| {
+        let seed = Pipeline::load(&example()).unwrap().seeds.remove(0);
+        let seeded = |seed: &Seed| land::seed(&place.url, seed);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| seeded(&seed).unwrap());
+            }
+        });
+        assert_eq!(place.number("count(*)", "countries"), 21);
+        let columns = ["name", "capital", "population"].map(str::to_owned);
+        let brazil = place.rows(&columns, "countries WHERE name = 'Brazil'");
+        let expected = ["Brazil", "Brasília", "212000000"];
+        assert_eq!(brazil, [expected.map(|text| Some(text.to_owned()))]);
+
+        // From then on the table is its owner's.
+        place.execute("DELETE FROM countries WHERE name = 'Brazil'");
+        place.execute("UPDATE countries SET capital = 'Bonn' WHERE name = 'Germany'");
+        seeded(&seed).unwrap();
+        assert_eq!(place.number("count(*)", "countries"), 20);
+        assert_eq!(
+            place.number("count(*)", "countries WHERE capital = 'Bonn'"),
+            1
+        );
+
+        // A row that does not fit leaves no table behind.
+        let mut other = seed.clone();
+        other.land.table = "others".to_owned();
+        let many = r#"{"name":"x","continent":"y","capital":"z","population":"many"}"#;
+        other
+            .rows
+            .push(RawValue::from_string(many.to_owned()).unwrap());
+        let error = seeded(&other).unwrap_err();
+        assert_eq!(error.kind(), Kind::Data);
+        let said = error.to_string();
+        assert!(
+            said.starts_with("countries.csv: row 22: `population` is `many`"),
+            "{said}"
+        );
+        other.rows.pop();
+        seeded(&other).unwrap();
+        assert_eq!(place.number("count(*)", "others"), 21);
+    });
 }

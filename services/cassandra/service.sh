@@ -17,7 +17,7 @@ cassandra_launch() {
         "-javaagent:$(ls "$JARS"/jamm-*.jar)" @"$HERE/cassandra/jvm17.options" \
         "-Dcassandra.config=file://$STATE/cassandra/cassandra.yaml" \
         "-Dcassandra.storagedir=$STATE/cassandra/data" \
-        "-Dlogback.configurationFile=$HERE/cassandra/logback.xml" \
+        "-Dlogback.configurationFile=$HERE/logback.xml" \
         -Dcassandra-foreground=yes -Dcassandra.ring_delay_ms=1 \
         -Dcassandra.skip_wait_for_gossip_to_settle=0 \
         -cp "$JARS/*" org.apache.cassandra.service.CassandraDaemon \

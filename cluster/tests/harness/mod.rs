@@ -19,14 +19,13 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::array_value_to_string;
 use tempfile::TempDir;
 use tidemill_dataflow::sink::{self, Sink, Table};
+use tidemill_log::dead_letter::{self, Entry, Kept};
 use tidemill_log::log::{self, OwnedRecord, Record};
 
 /// How long something may take that needs no more than being done.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// More rows than any view here has.
 const ROWS_MAX: usize = 1_000_000;
-/// Where the binary puts aside what it cannot use.
-pub(crate) const DEAD_LETTERS: &str = "tidemill_dead_letters";
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
@@ -164,9 +163,24 @@ impl Place {
         std::fs::write(path, text).unwrap();
     }
 
+    /// Puts the database elsewhere.
+    pub(crate) fn use_postgres(&mut self, url: &str) {
+        self.database = url.to_owned();
+        self.flags.extend(["--postgres".to_owned(), url.to_owned()]);
+    }
+
     /// Starts `tidemill COMMAND` on the pipeline.
     pub(crate) fn start(&self, command: &str, more: &[&str]) -> Process {
-        let mut args = vec![command, &self.name];
+        self.start_words(&[command], more)
+    }
+
+    /// Starts `tidemill COMMAND VERB` on the pipeline.
+    pub(crate) fn start_verb(&self, command: &str, verb: &str, more: &[&str]) -> Process {
+        self.start_words(&[command, verb], more)
+    }
+
+    fn start_words(&self, words: &[&str], more: &[&str]) -> Process {
+        let mut args = [words, &[self.name.as_str()]].concat();
         args.extend(self.flags.iter().map(String::as_str));
         args.extend(more);
         let mut binary = Command::new(env!("CARGO_BIN_EXE_tidemill"));
@@ -186,21 +200,29 @@ impl Place {
         log.create_topic(topic, partitions).unwrap();
     }
 
-    /// The records of a topic's partition from an offset on; none while there is no topic.
+    /// The last records of a topic; none while there is no topic.
     pub(crate) fn records(&self, topic: &str) -> Vec<OwnedRecord> {
-        let log = log::open(&self.log).unwrap();
-        log.tail(topic, 100_000).unwrap_or_default()
+        self.records_up_to(topic, 100_000)
     }
 
-    /// The dead letters of records of this place's topics, and of rows (they name no topic) that
-    /// hold `marker`.
-    pub(crate) fn dead_letters(&self, marker: &str) -> Vec<serde_json::Value> {
-        let letters = self.records(DEAD_LETTERS).into_iter().filter_map(|record| {
-            let text = String::from_utf8(record.value?).ok()?;
-            text.contains(marker)
-                .then(|| serde_json::from_str(&text).unwrap())
-        });
-        letters.collect()
+    /// Of each of its partitions at most so many.
+    pub(crate) fn records_up_to(&self, topic: &str, count: u32) -> Vec<OwnedRecord> {
+        let log = log::open(&self.log).unwrap();
+        log.tail(topic, count).unwrap_or_default()
+    }
+
+    /// All dead letters of the pipeline, each once.
+    pub(crate) fn dead_letters(&self) -> Vec<Kept> {
+        let log = log::open(&self.log).unwrap();
+        let mut letters = Vec::new();
+        let mut each = |entry| {
+            if let Entry::Letter(kept) = entry {
+                letters.push(kept);
+            }
+            Ok(())
+        };
+        dead_letter::read(log.as_ref(), &dead_letter::topic_of(&self.name), &mut each).unwrap();
+        letters
     }
 
     /// A view's rows as text; empty while there is no table.
@@ -287,6 +309,14 @@ impl Process {
         command.stdout(out.try_clone().unwrap()).stderr(out);
         let child = command.spawn().unwrap();
         Self { child, said }
+    }
+
+    /// Bytes of memory that it has now.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        kilobytes.unwrap().parse::<u64>().unwrap() * 1024
     }
 
     /// Everything printed so far.

@@ -126,9 +126,15 @@ impl Place {
         let ingest = replaced(read("ingest.toml").unwrap(), "every = \"1s\"", &schedule);
         let prefix = format!("[publish]\ntopic_prefix = \"{}.\"", self.name);
         let ingest = replaced(ingest, "[publish]", &prefix);
-        let topic = "topic = '{topic:users}'";
-        let views = replaced(read("views.sql").unwrap(), "topic = 'users'", topic);
-        self.pipeline("users", &ingest, &views)
+        let mut views = read("views.sql").unwrap();
+        for table in ["users", "countries"] {
+            let topic = format!("topic = '{{topic:{table}}}'");
+            views = replaced(views, &format!("topic = '{table}'"), &topic);
+        }
+        let views = self.pipeline("users", &ingest, &views);
+        let countries = self.folder.path().join("users/countries.csv");
+        std::fs::write(countries, read("countries.csv").unwrap()).unwrap();
+        views
     }
 
     /// Starts `tidemill COMMAND PIPELINE` on the real services under this place's name.

@@ -107,7 +107,7 @@ fn the_recorded_users_are_in_cassandra_and_served_again_change_nothing() {
     };
     let api = serve_recorded();
     let views = place.users(PAGES);
-    assert_eq!(views.len(), 4);
+    assert_eq!(views.len(), 6);
     let args = ["--api", &api.url(), "--until", "2000"];
     let printed = place.start("run", "users", &args).ended();
     for view in &views {

@@ -1,18 +1,72 @@
 //! The journal: which offsets belong to which epoch, durable before a row of the epoch is released
-//! (invariant 3).
+//! (invariant 3), which checkpoints are complete, and which generation of processes may say so
+//! (invariant 5).
 //!
-//! Engines: `directory` (`object_store`, put-if-absent objects in a directory) and `sqlite`
-//! (the embedded file).
+//! A journal is a log of numbered objects, `JOB/journal/NUMBER` (20 digits), each made with
+//! put-if-absent and never changed. In: bindings and complete checkpoints, in order. Out: the same,
+//! in order, as [`Standing`].
+//!
+//! 1. Whoever opens a journal appends that it took over, as the next generation; its writer appends
+//!    at the number after the last that it knows. So of two writers the older finds its number
+//!    taken: it is fenced. When two open at the same moment the one that lost takes over from the
+//!    one that won, so the last to open goes on.
+//! 2. Truncating appends one object that stands for all before it, then deletes those in ascending
+//!    order. Readers begin at the newest such object, so deleting may stop anywhere, and whoever
+//!    deletes too late deletes only what nobody reads.
+//! 3. A writer whose number is free again because the objects around it were deleted finds its
+//!    predecessor gone (by 2 that goes first) or another in its place (of one more such writer):
+//!    it is fenced. What it wrote is below the newest object that stands for all before it.
+//! 4. Numbers from that object on (or from 1) have no gap.
+//! 5. In a directory a binding is no object but a frame in the *tail* of the writer's last object
+//!    ([`tail`]), which counts when no object follows: a writer looks for one after its frame is
+//!    durable, and whoever opens the journal reads the tail after its own object is there, and then
+//!    appends an object that stands for all it read. So a binding that was reported durable is
+//!    always read, and one that was refused is not read once another was bound.
+//! 6. An append whose outcome is not known (`Retry`) may be tried again: a writer knows its own
+//!    entries, and takes them as written.
 
-mod directory;
-mod sqlite;
+mod entry;
+mod standing;
+mod tail;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tidemill_log::failpoint;
+use xxhash_rust::xxh3::xxh3_64;
 
+use self::entry::{Entry, Opened, Record};
+pub use self::standing::Standing;
+use self::standing::{Loaded, load, name, numbers, tail_name, take_tail};
+use self::tail::TailFile;
+use crate::store::Store;
 use crate::{Epoch, Error, Kind, Result};
+
+/// How often an append tries again: a store may say of a number that it is taken while nothing is
+/// there yet, and before it is taken over another process may go on writing.
+const LOOKS_MAX: usize = 10;
+/// How often opening takes over from processes that opened at the same moment.
+const TAKEOVERS_MAX: u64 = 20;
+/// A journal with nothing to merge is truncated anyway when it has this many objects: each start
+/// of the job leaves one.
+const OBJECTS_MAX: u64 = 100;
+
+/// Points where a crash test ends the process.
+const BEFORE_OPEN: &str = "journal.open.before-put";
+const AFTER_OPEN: &str = "journal.open.after-put";
+const BEFORE_BIND: &str = "journal.bind.before-put";
+const AFTER_BIND: &str = "journal.bind.after-put";
+const BEFORE_CHECKPOINT: &str = "journal.checkpoint.before-put";
+const AFTER_CHECKPOINT: &str = "journal.checkpoint.after-put";
+const BEFORE_TRUNCATE: &str = "journal.truncate.before-put";
+const AFTER_TRUNCATE: &str = "journal.truncate.before-delete";
+const BETWEEN_DELETES: &str = "journal.truncate.between-deletes";
 
 /// End offsets (one past the last record) by topic and partition.
 pub type Offsets = BTreeMap<String, BTreeMap<u32, i64>>;
@@ -27,72 +81,420 @@ pub struct Binding {
     pub ends: Offsets,
 }
 
-/// Where bindings are kept. Written by worker 0's process only; read by all at start.
-pub trait Journal: Send + Sync {
-    /// All bindings, in epoch order.
-    fn read(&self) -> Result<Vec<Binding>>;
-    /// Appends a binding durably. An error of kind `Fence` when a binding of the same number is
-    /// there already: another process writes this journal, and this one must stop.
-    fn append(&self, binding: &Binding) -> Result<()>;
-    /// Merges all bindings at or below `epoch` into one at the greatest of their epochs (they were
-    /// all served: the sink's frontier is at or above it).
-    fn collapse(&self, epoch: Epoch) -> Result<()>;
+/// A complete checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpointed {
+    /// The state after this epoch.
+    pub epoch: Epoch,
+    /// The object that names all others of the checkpoint.
+    pub manifest: String,
 }
 
-/// Opens the journal of `job` that `url` names: `file://DIRECTORY` or `sqlite://FILE`. Whatever
-/// another process appends from then on fences this one's next append.
-pub fn open(url: &str, job: &str) -> Result<Arc<dyn Journal>> {
+/// The journal of one job, open for writing by this process alone.
+pub struct Journal {
+    store: Arc<dyn Store>,
+    /// `JOB/journal`.
+    folder: String,
+    tail: Mutex<Tail>,
+}
+
+/// The journal's end as this process knows it.
+struct Tail {
+    /// The last object, and the checksum of its bytes; 0 when there is none.
+    number: u64,
+    checksum: u64,
+    /// The newest object that stands for all before it.
+    base: u64,
+    /// Objects below it may be there.
+    untidy: bool,
+    /// An append failed, so there may be own objects after the last that this process knows.
+    unsure: bool,
+    /// The file behind that object, and the object's number.
+    file: Option<(u64, TailFile)>,
+    standing: Standing,
+}
+
+impl Journal {
+    /// Reads the journal and takes it over as the next generation: whoever wrote it before is
+    /// fenced from now on. An entry that was read is durable when this returns.
+    ///
+    /// # Errors
+    /// When the store is away or refuses, the journal is damaged, or other processes keep taking
+    /// it over (`Fence`).
+    pub fn open(store: Arc<dyn Store>, job: &str) -> Result<(Self, Standing)> {
+        let folder = folder(job)?;
+        for attempt in 1..=TAKEOVERS_MAX {
+            let mut tail = Tail::from(load(&*store, &folder)?);
+            let opened = Entry {
+                generation: tail.standing.generation + 1,
+                record: Record::Opened(Opened::here()),
+            };
+            let journal = Self {
+                store: Arc::clone(&store),
+                folder: folder.clone(),
+                tail: Mutex::new(Tail::default()),
+            };
+            failpoint::hit(BEFORE_OPEN);
+            let taken_over = journal.append(&mut tail, &opened).and_then(|()| {
+                failpoint::hit(AFTER_OPEN);
+                journal.check_put_new(&tail, &opened)?;
+                journal.settle_tail(&mut tail)
+            });
+            match taken_over {
+                Err(error) if error.kind() == Kind::Fence => {
+                    // Whoever is at it takes a few writes; all come to their turn.
+                    let wait = RandomState::new().hash_one(attempt) % (1 + attempt * 20);
+                    std::thread::sleep(Duration::from_millis(wait));
+                    continue;
+                }
+                taken_over => taken_over?,
+            }
+            journal.store.sweep(job)?;
+            let (standing, base) = (tail.standing.clone(), tail.base);
+            *journal.lock() = tail;
+            journal.delete_below(base)?;
+            return Ok((journal, standing));
+        }
+        let what = format!(
+            "journal `{folder}`: other processes took it over {TAKEOVERS_MAX} times meanwhile; run \
+             a job once at a time"
+        );
+        Err(Error::new(Kind::Fence, what))
+    }
+
+    /// Reads the journal without taking it over: nothing is written.
+    ///
+    /// # Errors
+    /// When the store is away or refuses, or the journal is damaged.
+    pub fn read(store: &dyn Store, job: &str) -> Result<Standing> {
+        Ok(load(store, &folder(job)?)?.standing)
+    }
+
+    /// Appends a binding durably; one that is there already is not written again.
+    ///
+    /// # Errors
+    /// `Fence` when a newer generation took over: this process must stop. `Retry` when the store is
+    /// away or full: the same binding may be given again.
+    pub fn bind(&self, binding: &Binding) -> Result<()> {
+        let mut tail = self.lock();
+        if tail.standing.holds_last(binding) {
+            return self.check_last(&mut tail);
+        }
+        check_order(tail.standing.last_epoch() + 1, binding.epoch)?;
+        failpoint::hit(BEFORE_BIND);
+        let bound = Record::Bound(binding.clone());
+        if self.store.path(&self.folder).is_some() {
+            self.append_behind(&mut tail, bound)?;
+        } else {
+            self.append_own(&mut tail, bound)?;
+        }
+        failpoint::hit(AFTER_BIND);
+        Ok(())
+    }
+
+    /// Appends durably that a checkpoint is complete.
+    ///
+    /// # Errors
+    /// As [`Journal::bind`].
+    pub fn checkpoint(&self, checkpoint: &Checkpointed) -> Result<()> {
+        let mut tail = self.lock();
+        let last = tail.standing.checkpoints.last();
+        if last == Some(checkpoint) {
+            return self.check_last(&mut tail);
+        }
+        check_order(last.map_or(0, |last| last.epoch), checkpoint.epoch)?;
+        failpoint::hit(BEFORE_CHECKPOINT);
+        self.append_own(&mut tail, Record::Checkpoint(checkpoint.clone()))?;
+        failpoint::hit(AFTER_CHECKPOINT);
+        Ok(())
+    }
+
+    /// Merges all bindings at or below `epoch` into one at the greatest of their epochs and
+    /// forgets checkpoints below `epoch`; stays correct wherever it stops.
+    ///
+    /// # Errors
+    /// As [`Journal::bind`].
+    pub fn truncate(&self, epoch: Epoch) -> Result<()> {
+        let Some(base) = self.append_truncated(epoch)? else {
+            return Ok(());
+        };
+        // The lock is free meanwhile: on S3 this takes a while, and bindings do not wait for it.
+        self.delete_below(base)
+    }
+
+    /// Deletes what an object stands for.
+    fn delete_below(&self, base: u64) -> Result<()> {
+        let below = numbers(&*self.store, &self.folder)?;
+        for number in below.into_iter().take_while(|number| *number < base) {
+            // The tail first: it is found by its object.
+            self.store.delete(&tail_name(&self.folder, number))?;
+            self.store.delete(&name(&self.folder, number))?;
+            failpoint::hit(BETWEEN_DELETES);
+        }
+        let mut tail = self.lock();
+        tail.untidy &= tail.base != base;
+        Ok(())
+    }
+
+    /// The number that objects are to be deleted below, if any are.
+    fn append_truncated(&self, epoch: Epoch) -> Result<Option<u64>> {
+        let mut tail = self.lock();
+        let mut standing = tail.standing.clone();
+        standing.truncate(epoch);
+        if standing != tail.standing || tail.number - tail.base >= OBJECTS_MAX {
+            failpoint::hit(BEFORE_TRUNCATE);
+            let (bindings, checkpoints) = (standing.bindings, standing.checkpoints);
+            let record = Record::Truncated {
+                bindings,
+                checkpoints,
+            };
+            self.append_own(&mut tail, record)?;
+            failpoint::hit(AFTER_TRUNCATE);
+        } else {
+            self.check_last(&mut tail)?;
+        }
+        Ok(tail.untidy.then_some(tail.base))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn append_own(&self, tail: &mut Tail, record: Record) -> Result<()> {
+        let generation = tail.standing.generation;
+        self.append(tail, &Entry { generation, record })
+    }
+
+    /// After a takeover: an object that stands for what was found behind the last object of the
+    /// writer before. That one may still append to its tail, without success, and no later reader
+    /// may take that for bound.
+    fn settle_tail(&self, tail: &mut Tail) -> Result<()> {
+        if self.store.path(&self.folder).is_none() {
+            return Ok(());
+        }
+        take_tail(
+            &*self.store,
+            &self.folder,
+            tail.number - 1,
+            &mut tail.standing,
+        )?;
+        let Standing {
+            bindings,
+            checkpoints,
+            ..
+        } = tail.standing.clone();
+        self.append_own(
+            tail,
+            Record::Truncated {
+                bindings,
+                checkpoints,
+            },
+        )
+    }
+
+    /// Appends an entry durably to the tail of the last object (invariant 5).
+    fn append_behind(&self, tail: &mut Tail, record: Record) -> Result<()> {
+        if tail.unsure {
+            self.catch_up(tail, &[])?;
+            tail.unsure = false;
+        }
+        let generation = tail.standing.generation;
+        let entry = Entry { generation, record };
+        let name = tail_name(&self.folder, tail.number);
+        let path = self.store.path(&name).unwrap_or_default();
+        let mut file = match tail.file.take() {
+            Some((number, file)) if number == tail.number => file,
+            _ => TailFile::create(&path).map_err(|error| unwritten(&name, error))?,
+        };
+        let appended = file.append(&entry.encode()?);
+        tail.file = Some((tail.number, file));
+        appended.map_err(|error| unwritten(&name, error))?;
+        self.check_last(tail)?;
+        let applied = tail.standing.apply(entry);
+        applied.map_err(|why| entry::damaged(&name, why))
+    }
+
+    /// Appends an entry durably at the end that `tail` knows, and moves that end.
+    fn append(&self, tail: &mut Tail, entry: &Entry) -> Result<()> {
+        let appended = self.append_object(tail, entry);
+        tail.unsure = appended.is_err();
+        appended
+    }
+
+    fn append_object(&self, tail: &mut Tail, entry: &Entry) -> Result<()> {
+        let bytes = entry.encode()?;
+        for _ in 0..LOOKS_MAX {
+            let name = name(&self.folder, tail.number + 1);
+            if self.store.put_new(&name, bytes.clone())? {
+                self.check_predecessor(tail)?;
+                return tail.take(&name, entry.clone(), &bytes);
+            }
+            if self.catch_up(tail, &bytes)? {
+                return Ok(());
+            }
+        }
+        let what = format!(
+            "journal `{}`: object {} cannot be made, others are quicker",
+            self.folder,
+            tail.number + 1
+        );
+        Err(Error::new(Kind::Retry, what))
+    }
+
+    /// Takes in entries of the generation that `tail` ends with: own ones whose outcome was not
+    /// known, or, before taking over, those of the writer that is taken over. True when the one
+    /// that is being appended is among them.
+    fn catch_up(&self, tail: &mut Tail, appending: &[u8]) -> Result<bool> {
+        let mut is_there = false;
+        loop {
+            let name = name(&self.folder, tail.number + 1);
+            let found = self.store.get(&name)?;
+            self.check_predecessor(tail)?;
+            let Some(found) = found else {
+                return Ok(is_there);
+            };
+            let there = Entry::decode(&name, &found)?;
+            let is_it = found == appending;
+            if !is_it && there.generation != tail.standing.generation {
+                return Err(overtaken(&name, tail.standing.generation, &there));
+            }
+            is_there |= is_it;
+            take_tail(&*self.store, &self.folder, tail.number, &mut tail.standing)?;
+            tail.take(&name, there, &found)?;
+        }
+    }
+
+    /// See invariant 3.
+    fn check_predecessor(&self, tail: &Tail) -> Result<()> {
+        let intact = if tail.number == 0 {
+            // The first object has none; but when it is free again there are others.
+            numbers(&*self.store, &self.folder)?.last() <= Some(&1)
+        } else {
+            let last = self.store.get(&name(&self.folder, tail.number))?;
+            last.is_some_and(|bytes| xxh3_64(&bytes) == tail.checksum)
+        };
+        if intact {
+            return Ok(());
+        }
+        Err(gone(&name(&self.folder, tail.number)))
+    }
+
+    /// That nobody took over since.
+    fn check_last(&self, tail: &mut Tail) -> Result<()> {
+        self.catch_up(tail, &[]).map(|_| ())
+    }
+
+    /// A store that overwrites what it should refuse would fence nobody.
+    fn check_put_new(&self, tail: &Tail, opened: &Entry) -> Result<()> {
+        let name = name(&self.folder, tail.number);
+        if !self.store.put_new(&name, opened.encode()?)? {
+            return Ok(());
+        }
+        if numbers(&*self.store, &self.folder)?.last() > Some(&tail.number) {
+            return Err(gone(&name));
+        }
+        let what = format!(
+            "journal object `{name}` could be made twice: the store does not support \
+             put-if-absent (`If-None-Match: *` on S3), which keeps two processes apart"
+        );
+        Err(Error::new(Kind::Data, what))
+    }
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self::from(Loaded::default())
+    }
+}
+
+impl From<Loaded> for Tail {
+    fn from(loaded: Loaded) -> Self {
+        Self {
+            number: loaded.number,
+            checksum: xxh3_64(&loaded.bytes),
+            base: loaded.base,
+            untidy: loaded.untidy,
+            unsure: false,
+            file: None,
+            standing: loaded.standing,
+        }
+    }
+}
+
+impl Tail {
+    /// Moves the end to an object that is durable.
+    fn take(&mut self, name: &str, entry: Entry, bytes: &[u8]) -> Result<()> {
+        self.number += 1;
+        self.checksum = xxh3_64(bytes);
+        if entry.is_base() {
+            (self.base, self.untidy) = (self.number, true);
+        }
+        let applied = self.standing.apply(entry);
+        applied.map_err(|why| entry::damaged(name, why))
+    }
+}
+
+impl Opened {
+    fn here() -> Self {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            at_ms: since.map_or(0, |since| {
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            }),
+            host: host.trim().to_owned(),
+            process: std::process::id(),
+            random: RandomState::new().hash_one(()),
+        }
+    }
+}
+
+fn folder(job: &str) -> Result<String> {
     if job.is_empty() || job.contains(['/', '\\']) || job.starts_with('.') {
         return Err(Error::new(
             Kind::Data,
             format!("job name `{job}`: expected a name without slashes or a leading dot"),
         ));
     }
-    match url.split_once("://") {
-        Some(("file", path)) if !path.is_empty() => {
-            Ok(Arc::new(directory::Directory::open(path, job)?))
-        }
-        Some(("sqlite", path)) if !path.is_empty() => {
-            Ok(Arc::new(sqlite::Sqlite::open(path, job)?))
-        }
-        _ => Err(Error::new(
-            Kind::Data,
-            format!("journal `{url}`: expected file://DIRECTORY or sqlite://FILE"),
-        )),
-    }
+    Ok(format!("{job}/journal"))
 }
 
-/// One binding for many, in epoch order: each partition's last end, at the last epoch.
-fn merge(bindings: impl IntoIterator<Item = Binding>) -> Binding {
-    let mut merged = Binding {
-        epoch: 0,
-        ends: Offsets::new(),
+fn unwritten(name: &str, error: std::io::Error) -> Error {
+    let what = match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            "no space left; it goes on when there is space"
+        }
+        _ => "it cannot be written",
     };
-    for binding in bindings {
-        merged.epoch = binding.epoch;
-        for (topic, ends) in binding.ends {
-            merged.ends.entry(topic).or_default().extend(ends);
-        }
-    }
-    merged
+    Error::with_source(Kind::Retry, format!("journal tail `{name}`: {what}"), error)
 }
 
-fn check_order(last: Epoch, binding: &Binding) -> Result<()> {
-    if binding.epoch > last {
+fn check_order(least: Epoch, epoch: Epoch) -> Result<()> {
+    if epoch >= least {
         return Ok(());
     }
-    Err(Error::new(
-        Kind::Bug,
-        format!(
-            "journal: epoch {} follows {last}: epochs must increase",
-            binding.epoch
-        ),
-    ))
+    let what =
+        format!("journal: epoch {epoch} where {least} or later is due: epochs must increase");
+    Err(Error::new(Kind::Bug, what))
 }
 
-fn fenced(object: impl std::fmt::Display) -> Error {
-    Error::new(
-        Kind::Fence,
-        format!("journal `{object}`: another process writes this journal; this one must stop"),
-    )
+fn gone(name: &str) -> Error {
+    let what = format!(
+        "journal object `{name}` is no longer the one that this process left: a newer generation \
+         truncated the journal, or someone removed it; this process must stop"
+    );
+    Error::new(Kind::Fence, what)
+}
+
+fn overtaken(name: &str, generation: u64, by: &Entry) -> Error {
+    let who = match &by.record {
+        Record::Opened(it) => format!(": process {} on {}", it.process, it.host),
+        _ => String::new(),
+    };
+    let what = format!(
+        "journal object `{name}` is of generation {}{who}; another process took this job over, \
+         and this one, of generation {generation}, must stop",
+        by.generation
+    );
+    Error::new(Kind::Fence, what)
 }

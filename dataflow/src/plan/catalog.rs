@@ -21,6 +21,7 @@ use datafusion_functions_aggregate::{average, bool_and_or, count, min_max, sum};
 use datafusion_sql::sqlparser::ast::DataType as SqlType;
 
 use super::ir::{AggregateFunction, Envelope, Format};
+use super::row_number::{self, RowNumber};
 use super::types;
 
 /// A table as `CREATE TABLE` and the registry describe it.
@@ -202,8 +203,8 @@ impl ContextProvider for Catalog {
         })
     }
 
-    fn get_window_meta(&self, _: &str) -> Option<Arc<WindowUDF>> {
-        None
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        (name == row_number::NAME).then(|| Arc::new(WindowUDF::from(RowNumber::new())))
     }
 
     fn get_variable_type(&self, _: &[String]) -> Option<DataType> {
@@ -228,6 +229,6 @@ impl ContextProvider for Catalog {
     }
 
     fn udwf_names(&self) -> Vec<String> {
-        Vec::new()
+        vec![row_number::NAME.to_owned()]
     }
 }

@@ -4,7 +4,9 @@ use std::fmt::{self, Display, Formatter, Write};
 
 use arrow::datatypes::{Field, Schema};
 
-use super::ir::{Aggregate, Envelope, Format, Job, Output, Rel, RelOp, Scalar, Source, View};
+use super::ir::{
+    Aggregate, Envelope, Format, Job, OrderBy, Output, Rel, RelOp, Scalar, Source, View,
+};
 use super::types;
 
 /// Shows one view of a job, or all of them, with the sources they read.
@@ -89,7 +91,64 @@ impl Explained<'_> {
                     .iter()
                     .try_for_each(|input| self.node(f, input, depth + 2))
             }
+            RelOp::Join {
+                left,
+                right,
+                keys,
+                nulls_equal,
+            } => {
+                let is = if *nulls_equal {
+                    "IS NOT DISTINCT FROM"
+                } else {
+                    "="
+                };
+                let pair =
+                    |(left, right): &(Scalar, Scalar)| format!("{} {is} {}", left.text, right.text);
+                let keys: Vec<String> = keys.iter().map(pair).collect();
+                writeln!(f, "Join on {}", keys.join(" AND "))?;
+                self.node(f, left, depth + 2)?;
+                self.node(f, right, depth + 2)
+            }
+            RelOp::TopK { input, .. } => {
+                writeln!(f, "{}", Top(&rel.op))?;
+                self.node(f, input, depth + 2)
+            }
         }
+    }
+}
+
+/// The line of a top-k.
+struct Top<'a>(&'a RelOp);
+
+impl Display for Top<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let RelOp::TopK {
+            partition,
+            order,
+            offset,
+            limit,
+            ranked,
+            ..
+        } = self.0
+        else {
+            return Ok(());
+        };
+        match limit {
+            Some(limit) => write!(f, "Top {limit}")?,
+            None => write!(f, "All")?,
+        }
+        if *offset > 0 {
+            write!(f, " after {offset}")?;
+        }
+        if !partition.is_empty() {
+            let partition: Vec<&str> = partition.iter().map(|key| key.text.as_str()).collect();
+            write!(f, " of each {}", partition.join(", "))?;
+        }
+        if !order.is_empty() {
+            let order: Vec<String> = order.iter().map(OrderBy::to_string).collect();
+            write!(f, " by {}", order.join(", "))?;
+        }
+        f.write_str(if *ranked { ", numbered" } else { "" })
     }
 }
 

@@ -33,6 +33,14 @@ pub(super) fn fingerprint(
     xxh3_64(text.as_bytes())
 }
 
+/// Says all that the state of a keyed source depends on: how it is read, and the columns kept.
+pub(crate) fn state_of(source: &Source) -> String {
+    let mut text = String::new();
+    let all = (0..source.schema.fields().len()).collect();
+    source_text(&mut text, source, &all);
+    format!("{}/{:016x}", source.name, xxh3_64(text.as_bytes()))
+}
+
 /// Writing to a string does not fail.
 fn push(text: &mut String, what: std::fmt::Arguments<'_>) {
     let _infallible = text.write_fmt(what);
@@ -104,11 +112,48 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
                 node(text, input, &below, sources, views);
             }
         }
+        // No input of a join or a top-k is a source itself.
+        RelOp::Join { left, right, .. } => {
+            text.push_str(&described(&rel.op));
+            node(text, left, &below, sources, views);
+            node(text, right, &below, sources, views);
+        }
+        RelOp::TopK { input, .. } => {
+            text.push_str(&described(&rel.op));
+            node(text, input, &below, sources, views);
+        }
     }
     if !matches!(rel.op, RelOp::Source { .. }) {
         fields(text, &rel.schema);
     }
     text.push(')');
+}
+
+/// What a join or a top-k does, without its inputs.
+fn described(op: &RelOp) -> String {
+    match op {
+        RelOp::Join {
+            keys, nulls_equal, ..
+        } => {
+            let keys = keys.iter();
+            let keys = keys.map(|(left, right)| format!("[{} = {}]", left.text, right.text));
+            format!("join {nulls_equal}{}", keys.collect::<String>())
+        }
+        RelOp::TopK {
+            partition,
+            order,
+            offset,
+            limit,
+            ranked,
+            ..
+        } => {
+            let partition = partition.iter().map(|key| format!("[{}]", key.text));
+            let order = order.iter().map(|by| format!("[{by}]"));
+            let (partition, order) = (partition.collect::<String>(), order.collect::<String>());
+            format!("top {limit:?} {offset} {ranked}{partition}by{order}")
+        }
+        _ => String::new(),
+    }
 }
 
 fn source_text(text: &mut String, source: &Source, used: &BTreeSet<usize>) {

@@ -151,6 +151,46 @@ pub enum RelOp {
         /// Inputs; at least 2.
         inputs: Vec<Rel>,
     },
+    /// Inner join: each pair of a left and a right row whose keys are equal, as the columns of the
+    /// left row, then those of the right one. Other conditions are a `Compute` above.
+    Join {
+        /// Left input.
+        left: Box<Rel>,
+        /// Right input.
+        right: Box<Rel>,
+        /// Pairs of equal type, one on the left's columns and one on the right's; at least 1.
+        keys: Vec<(Scalar, Scalar)>,
+        /// Whether null equals null (`IS NOT DISTINCT FROM`); otherwise it equals nothing.
+        nulls_equal: bool,
+    },
+    /// Of each group's rows, in order, those after the first `offset`, at most `limit` of them.
+    /// Rows that tie are in the order of their other columns, ascending, nulls last: the answer
+    /// depends on nothing but the rows.
+    TopK {
+        /// Input.
+        input: Box<Rel>,
+        /// What makes a group; all rows are one when empty.
+        partition: Vec<Scalar>,
+        /// The order within a group; may be empty.
+        order: Vec<OrderBy>,
+        /// Rows left out at the beginning of each group.
+        offset: u64,
+        /// Rows kept of each group; none for all.
+        limit: Option<u64>,
+        /// Whether a last column tells the row's number within its group, from 1 (`Int64`).
+        ranked: bool,
+    },
+}
+
+/// One expression of an ORDER BY.
+#[derive(Debug, Clone)]
+pub struct OrderBy {
+    /// What is compared.
+    pub scalar: Scalar,
+    /// Greatest first.
+    pub descending: bool,
+    /// Nulls before all others.
+    pub nulls_first: bool,
 }
 
 /// One aggregate of a `Reduce`.

@@ -13,6 +13,8 @@ use datafusion_common::{Column, DataFusionError, SchemaError, plan_err};
 use datafusion_expr::planner::ContextProvider;
 use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 use datafusion_optimizer::analyzer::Analyzer;
+use datafusion_optimizer::eliminate_cross_join::EliminateCrossJoin;
+use datafusion_optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion_optimizer::optimize_projections::OptimizeProjections;
 use datafusion_optimizer::optimize_unions::OptimizeUnions;
 use datafusion_optimizer::push_down_filter::PushDownFilter;
@@ -84,17 +86,30 @@ fn optimized(
     let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(OptimizeUnions::new()),
         Arc::new(SimplifyExpressions::new()),
+        Arc::new(ExtractEquijoinPredicate::new()),
         Arc::new(OptimizeProjections::new()),
     ];
     if !filters_one_row(&plan)? {
-        rules.insert(2, Arc::new(PushDownFilter::new()));
+        rules.insert(3, Arc::new(PushDownFilter::new()));
     }
     let rules = Optimizer::with_rules(rules);
     let options = catalog.options().clone();
     // A context of its own for every view: the names it generates do not depend on other views.
     let context = OptimizerContext::new_with_config_options(Arc::new(options))
         .without_query_execution_start_time();
+    let plan = if plan.exists(|node| Ok(is_cross_join(node)))? {
+        // Alone and first: it knows no joins in which null equals null, and finds none yet.
+        let keyed: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(EliminateCrossJoin::new());
+        Optimizer::with_rules(vec![keyed]).optimize(plan, &context, |_, _| {})?
+    } else {
+        plan
+    };
     rules.optimize(plan, &context, |_, _| {})
+}
+
+/// A join whose condition, if there is one, stands in a filter above it.
+fn is_cross_join(node: &LogicalPlan) -> bool {
+    matches!(node, LogicalPlan::Join(join) if join.on.is_empty() && join.filter.is_none())
 }
 
 /// Whether a filter stands above an aggregate without GROUP BY. [`PushDownFilter`] would take a

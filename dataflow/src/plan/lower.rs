@@ -39,14 +39,14 @@ pub(super) struct Inputs<'a> {
 }
 
 /// Rows of `base` for which all `filters` hold, as `outputs`: a `Compute` in the making.
-struct Pending {
-    base: Rel,
+pub(super) struct Pending {
+    pub(super) base: Rel,
     /// Over the fields of `base`.
-    filters: Vec<Expr>,
+    pub(super) filters: Vec<Expr>,
     /// Over the fields of `base`, one for each field of `scope`.
-    outputs: Vec<Expr>,
+    pub(super) outputs: Vec<Expr>,
     /// What the plan above calls the outputs.
-    scope: DFSchemaRef,
+    pub(super) scope: DFSchemaRef,
 }
 
 /// Lowers a whole view; the columns are those of the plan's schema.
@@ -62,7 +62,7 @@ pub(super) fn lower(plan: &LogicalPlan, inputs: &Inputs<'_>) -> Result<Rel> {
 }
 
 impl Inputs<'_> {
-    fn lower(&self, plan: &LogicalPlan) -> Result<Pending> {
+    pub(super) fn lower(&self, plan: &LogicalPlan) -> Result<Pending> {
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan),
             LogicalPlan::SubqueryAlias(alias) => {
@@ -71,34 +71,21 @@ impl Inputs<'_> {
                 Ok(Pending { scope, ..pending })
             }
             LogicalPlan::Projection(projection) => {
-                let pending = self.lower(&projection.input)?.ready(&projection.expr)?;
-                let bind = |expr| pending.bind(expr);
-                let outputs = projection.expr.iter().map(bind).collect::<Result<_>>()?;
-                let scope = Arc::clone(&projection.schema);
-                Ok(Pending {
-                    outputs,
-                    scope,
-                    ..pending
-                })
+                let input = self.lower(&projection.input)?;
+                input.projected(&projection.expr, &projection.schema)
             }
-            LogicalPlan::Filter(filter) => {
-                let mut pending = self.lower(&filter.input)?.plain(&filter.predicate)?;
-                for conjunct in split_conjunction(&filter.predicate) {
-                    let bound = pending.bind(conjunct)?;
-                    let always = Expr::Literal(ScalarValue::Boolean(Some(true)), None);
-                    if bound != always && !pending.filters.contains(&bound) {
-                        pending.filters.push(bound);
-                    }
-                }
-                Ok(pending)
-            }
+            LogicalPlan::Filter(filter) => self.lower(&filter.input)?.filtered(&filter.predicate),
             LogicalPlan::Aggregate(grouping) => self.aggregate(grouping),
             LogicalPlan::Distinct(Distinct::All(input)) => {
                 let pending = self.lower(input)?;
                 let scope = Arc::clone(&pending.scope);
                 Ok(Pending::of(distinct(pending.finish()?), scope))
             }
+            LogicalPlan::Distinct(Distinct::On(distinct)) => self.distinct_on(distinct),
             LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::Limit(limit) => self.limit(limit),
+            LogicalPlan::Window(window) => self.window(window),
             other => not_impl_err!("`{}` is not supported in views yet", other.display()),
         }
     }
@@ -141,7 +128,7 @@ impl Inputs<'_> {
     fn aggregate(&self, grouping: &Grouping) -> Result<Pending> {
         let scope = Arc::clone(&grouping.schema);
         let mut pending = self.lower(&grouping.input)?;
-        if !pending.filters.is_empty() {
+        if !pending.filters.is_empty() || pending.number().is_some() {
             pending = pending.materialised()?;
         }
         let all = [grouping.group_expr.as_slice(), &grouping.aggr_expr].concat();
@@ -212,7 +199,7 @@ impl Inputs<'_> {
 
 impl Pending {
     /// All of a node's rows and columns.
-    fn of(base: Rel, scope: DFSchemaRef) -> Self {
+    pub(super) fn of(base: Rel, scope: DFSchemaRef) -> Self {
         let outputs = base.schema.fields().iter().map(|field| column(field));
         Self {
             outputs: outputs.collect(),
@@ -226,8 +213,41 @@ impl Pending {
         DFSchema::try_from(self.base.schema.as_ref().clone())
     }
 
+    /// What a projection makes of it.
+    pub(super) fn projected(self, exprs: &[Expr], scope: &DFSchemaRef) -> Result<Self> {
+        let ready = self.ready(exprs)?;
+        let outputs = exprs.iter().map(|expr| ready.bind(expr));
+        Ok(Self {
+            outputs: outputs.collect::<Result<_>>()?,
+            scope: Arc::clone(scope),
+            ..ready
+        })
+    }
+
+    /// What a filter leaves of it.
+    pub(super) fn filtered(mut self, predicate: &Expr) -> Result<Self> {
+        let always = Expr::Literal(ScalarValue::Boolean(Some(true)), None);
+        let mut others = Vec::new();
+        for conjunct in split_conjunction(predicate) {
+            let bound = self.bind(conjunct)?;
+            if bound != always && !self.takes(&bound) {
+                others.push(conjunct);
+            }
+        }
+        for conjunct in &others {
+            self = self.plain(conjunct)?;
+        }
+        for conjunct in others {
+            let bound = self.bind(conjunct)?;
+            if !self.filters.contains(&bound) {
+                self.filters.push(bound);
+            }
+        }
+        Ok(self)
+    }
+
     /// An expression of the plan above, over the fields of `base`.
-    fn bind(&self, expr: &Expr) -> Result<Expr> {
+    pub(super) fn bind(&self, expr: &Expr) -> Result<Expr> {
         let bound = expr.clone().transform_down(|expr| match expr {
             Expr::Column(column) => {
                 let index = self.scope.index_of_column(&column)?;
@@ -278,38 +298,39 @@ impl Pending {
         self.outputs.get(output).is_some_and(|expr| !simple(expr))
     }
 
-    fn materialised(self) -> Result<Self> {
+    pub(super) fn materialised(self) -> Result<Self> {
         let scope = Arc::clone(&self.scope);
         Ok(Self::of(self.finish()?, scope))
     }
 
     /// The node with these rows: a `Compute`, or the base when nothing is left to do.
     fn finish(self) -> Result<Rel> {
-        let base = self.base.schema.fields();
-        let whole = self.outputs.len() == base.len()
-            && self
+        let this = self.settled()?;
+        let base = this.base.schema.fields();
+        let whole = this.outputs.len() == base.len()
+            && this
                 .outputs
                 .iter()
                 .zip(base)
                 .all(|(output, field)| *output == column(field));
-        if whole && self.filters.is_empty() && !matches!(self.base.op, RelOp::Source { .. }) {
-            return Ok(self.base);
+        if whole && this.filters.is_empty() && !matches!(this.base.op, RelOp::Source { .. }) {
+            return Ok(this.base);
         }
-        let names = field_names(&self.scope);
-        let fields = self
+        let names = field_names(&this.scope);
+        let fields = this
             .outputs
             .iter()
             .zip(names)
-            .map(|(expr, name)| self.field(expr, name));
+            .map(|(expr, name)| this.field(expr, name));
         let fields = fields.collect::<Result<Vec<_>>>()?;
-        let filters = self.filters.iter().map(|expr| self.scalar(expr));
-        let outputs = self.outputs.iter().map(|expr| self.scalar(expr));
+        let filters = this.filters.iter().map(|expr| this.scalar(expr));
+        let outputs = this.outputs.iter().map(|expr| this.scalar(expr));
         Ok(Rel {
             schema: Arc::new(Schema::new(fields)),
             op: RelOp::Compute {
                 filters: filters.collect::<Result<_>>()?,
                 outputs: outputs.collect::<Result<_>>()?,
-                input: Box::new(self.base),
+                input: Box::new(this.base),
             },
         })
     }
@@ -329,7 +350,7 @@ impl Pending {
         Ok(Field::new(name, kind, nullable))
     }
 
-    fn scalar(&self, expr: &Expr) -> Result<Scalar> {
+    pub(super) fn scalar(&self, expr: &Expr) -> Result<Scalar> {
         let expr_of = create_physical_expr(
             expr,
             &self.df()?,
@@ -424,7 +445,7 @@ fn field_names(scope: &DFSchema) -> Vec<String> {
 }
 
 /// Appends a number to names that are taken.
-fn distinctly_named(fields: Vec<Field>) -> Vec<Field> {
+pub(super) fn distinctly_named(fields: Vec<Field>) -> Vec<Field> {
     let mut taken = HashSet::new();
     let mut named = Vec::with_capacity(fields.len());
     for field in fields {
@@ -446,7 +467,10 @@ fn renamed(rel: Rel, schema: &SchemaRef) -> Result<Rel> {
     }
     let schema_of = Arc::clone(schema);
     let op = match rel.op {
-        op @ (RelOp::Compute { .. } | RelOp::Reduce { .. }) => op,
+        op @ (RelOp::Compute { .. }
+        | RelOp::Reduce { .. }
+        | RelOp::Join { .. }
+        | RelOp::TopK { .. }) => op,
         RelOp::Distinct { input } => RelOp::Distinct {
             input: Box::new(renamed(*input, schema)?),
         },

@@ -24,18 +24,22 @@ mod catalog;
 mod explain;
 mod fingerprint;
 pub mod ir;
+mod join;
 mod logical;
 mod lower;
 mod options;
 mod output;
 mod refuse;
 mod registered;
+mod row_number;
 mod script;
 mod table;
 mod text;
+mod top_k;
 mod types;
 
 pub use explain::explain;
+pub(crate) use fingerprint::state_of;
 
 use catalog::{Catalog, Relation, Scanned};
 use options::Options;

@@ -120,7 +120,83 @@ fn keys(rel: &Rel, sources: &[Source], views: &[View]) -> Vec<Key> {
             keys
         }
         RelOp::Union { .. } => Vec::new(),
+        RelOp::Join {
+            left,
+            right,
+            keys: on,
+            ..
+        } => {
+            let columns = left.schema.fields().len();
+            let left = keys(left, sources, views);
+            joined(left, &keys(right, sources, views), columns, on)
+        }
+        RelOp::TopK {
+            input,
+            partition,
+            limit,
+            ranked,
+            ..
+        } => {
+            let mut keys = keys(input, sources, views);
+            let group = partition.iter().filter(|key| !constant(key));
+            let group: Option<Key> = group
+                .map(|key| Some(BTreeSet::from([plain(key)?])))
+                .collect();
+            if let Some(mut group) = group {
+                if *ranked {
+                    group.push(BTreeSet::from([rel.schema.fields().len() - 1]));
+                    keys.push(group);
+                } else if *limit == Some(1) {
+                    keys.push(group);
+                }
+            }
+            keys
+        }
     }
+}
+
+/// The keys of a join: of one side alone where a row meets at most one row of the other, of both
+/// sides together in any case. A joined column is held on both sides. `columns` is how many the
+/// left side has.
+fn joined(left: Vec<Key>, right: &[Key], columns: usize, on: &[(Scalar, Scalar)]) -> Vec<Key> {
+    let covered = |key: &Key, on: &mut dyn Iterator<Item = Option<usize>>| {
+        let on: BTreeSet<usize> = on.flatten().collect();
+        key.iter().all(|positions| !positions.is_disjoint(&on))
+    };
+    let one_right = right
+        .iter()
+        .any(|key| covered(key, &mut on.iter().map(|(_, r)| plain(r))));
+    let one_left = left
+        .iter()
+        .any(|key| covered(key, &mut on.iter().map(|(l, _)| plain(l))));
+    let moved = |positions: &BTreeSet<usize>| positions.iter().map(|p| p + columns).collect();
+    let right: Vec<Key> = right
+        .iter()
+        .map(|key| key.iter().map(moved).collect())
+        .collect();
+    let mut keys = Vec::new();
+    for left in &left {
+        keys.extend(right.iter().map(|right| [left.as_slice(), right].concat()));
+    }
+    keys.extend(one_right.then_some(left).into_iter().flatten());
+    keys.extend(one_left.then_some(right).into_iter().flatten());
+    let equal = on
+        .iter()
+        .filter_map(|(left, right)| Some((plain(left)?, plain(right)? + columns)));
+    for (left, right) in equal {
+        for positions in keys.iter_mut().flatten() {
+            if positions.contains(&left) || positions.contains(&right) {
+                positions.extend([left, right]);
+            }
+        }
+    }
+    keys
+}
+
+/// The column that an expression passes on as it is.
+fn plain(scalar: &Scalar) -> Option<usize> {
+    let column = scalar.expr.downcast_ref::<Column>();
+    column.map(Column::index)
 }
 
 fn each(columns: impl Iterator<Item = usize>) -> Key {
@@ -141,10 +217,7 @@ fn source_key(source: &Source) -> Option<Key> {
 
 /// The outputs that pass on one of these columns as it is.
 fn passed(columns: &BTreeSet<usize>, outputs: &[Scalar]) -> Option<BTreeSet<usize>> {
-    let is_passed = |output: &Scalar| {
-        let column = output.expr.downcast_ref::<Column>();
-        column.is_some_and(|column| columns.contains(&column.index()))
-    };
+    let is_passed = |output: &Scalar| plain(output).is_some_and(|column| columns.contains(&column));
     let outputs = outputs.iter().enumerate();
     let passed: BTreeSet<usize> = outputs
         .filter(|(_, output)| is_passed(output))

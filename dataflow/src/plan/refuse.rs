@@ -7,12 +7,13 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    Distinct, Expr, Function, FunctionArguments, GroupByExpr, Ident, Query, Select, SetExpr,
-    SetOperator, Spanned, TableFactor, TableWithJoins, Value, Visit, Visitor,
+    Distinct, Expr, Function, FunctionArguments, GroupByExpr, Ident, JoinOperator, Query, Select,
+    SetExpr, SetOperator, Spanned, TableFactor, TableWithJoins, Value, Visit, Visitor,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 
 use super::catalog::{AGGREGATES, Catalog, aggregate, immutable};
+use super::row_number;
 use super::script::{Script, did_you_mean, normal, single};
 use crate::Result;
 
@@ -67,17 +68,9 @@ impl Visitor for Check<'_> {
             names.extend(with.cte_tables.iter().map(|cte| normal(&cte.alias.name)));
         }
         self.ctes.push(names);
-        let order = query.order_by.as_ref().map(Spanned::span);
-        let limit = query.limit_clause.as_ref().map(Spanned::span);
         let body = query.body.span();
         none_of(&[
-            (order.is_some(), order.unwrap_or(body), "ORDER BY is"),
-            (
-                limit.is_some(),
-                limit.unwrap_or(body),
-                "LIMIT and OFFSET are",
-            ),
-            (query.fetch.is_some(), body, "FETCH is"),
+            (query.fetch.is_some(), body, "FETCH (in place of LIMIT) is"),
             (
                 !query.locks.is_empty(),
                 body,
@@ -86,6 +79,13 @@ impl Visitor for Check<'_> {
             (query.for_clause.is_some(), body, "FOR is"),
             (!query.pipe_operators.is_empty(), body, "|> is"),
         ])?;
+        let first_of_each = matches!(query.body.as_ref(), SetExpr::Select(select)
+            if matches!(select.distinct, Some(Distinct::On(_))));
+        if let (Some(order), None, false) = (&query.order_by, &query.limit_clause, first_of_each) {
+            let what = "ORDER BY without LIMIT orders nothing: the rows of a view are sorted by \
+                        the clustering columns of its primary_key alone";
+            return ControlFlow::Break((order.span(), what.to_owned()));
+        }
         self.set(&query.body)
     }
 
@@ -118,7 +118,9 @@ impl Visitor for Check<'_> {
                 ..
             } => ControlFlow::Continue(()),
             TableFactor::Derived { lateral: true, .. } => unsupported(span, "LATERAL is"),
-            TableFactor::NestedJoin { .. } => unsupported(span, "JOIN is"),
+            TableFactor::NestedJoin {
+                table_with_joins, ..
+            } => joins(table_with_joins),
             TableFactor::Table { args: None, .. } | TableFactor::Derived { .. } => {
                 unsupported(span, "TABLESAMPLE and WITH ORDINALITY are")
             }
@@ -193,7 +195,6 @@ impl Check<'_> {
         };
         let name = normal(ident);
         none_of(&[
-            (function.over.is_some(), span, "a window function (OVER) is"),
             (!function.within_group.is_empty(), span, "WITHIN GROUP is"),
             (
                 function.null_treatment.is_some(),
@@ -206,8 +207,18 @@ impl Check<'_> {
         {
             return unsupported(span, "ORDER BY (or another clause) inside a function is");
         }
-        if aggregate(&name).is_some() {
-            return ControlFlow::Continue(());
+        match (name == row_number::NAME, function.over.is_some()) {
+            (true, true) => return ControlFlow::Continue(()),
+            (true, false) => {
+                let what = "row_number() needs OVER (PARTITION BY … ORDER BY …)";
+                return ControlFlow::Break((span, what.to_owned()));
+            }
+            (false, true) => {
+                let what = format!("window function `{name}` (there is row_number()) is");
+                return unsupported(span, &what);
+            }
+            (false, false) if aggregate(&name).is_some() => return ControlFlow::Continue(()),
+            (false, false) => {}
         }
         match self.catalog.scalar(&name) {
             Some(scalar) if immutable(scalar) => ControlFlow::Continue(()),
@@ -238,28 +249,19 @@ impl Check<'_> {
 
 fn select_clauses(select: &Select) -> Refusal {
     let place = select.span();
-    let Some(first) = select.from.first() else {
+    if select.from.is_empty() {
         return unsupported(place, "SELECT without FROM is");
-    };
-    let second = select.from.get(1).map(TableWithJoins::span);
-    let join = first.joins.first().map(Spanned::span);
+    }
+    select.from.iter().try_for_each(joins)?;
     let (all, modifiers) = match &select.group_by {
         GroupByExpr::All(modifiers) => (true, modifiers),
         GroupByExpr::Expressions(_, modifiers) => (false, modifiers),
     };
     let group = select.group_by.span();
-    let on = matches!(select.distinct, Some(Distinct::On(_)));
     let sorted = !select.sort_by.is_empty()
         || !select.cluster_by.is_empty()
         || !select.distribute_by.is_empty();
     none_of(&[
-        (join.is_some(), join.unwrap_or(place), "JOIN is"),
-        (
-            second.is_some(),
-            second.unwrap_or(place),
-            "a second table in FROM (a join) is",
-        ),
-        (on, place, "DISTINCT ON is"),
         (all, group, "GROUP BY ALL is"),
         (
             !modifiers.is_empty(),
@@ -269,10 +271,30 @@ fn select_clauses(select: &Select) -> Refusal {
         (select.top.is_some(), place, "TOP is"),
         (select.into.is_some(), place, "SELECT INTO is"),
         (!select.lateral_views.is_empty(), place, "LATERAL VIEW is"),
-        (!select.named_window.is_empty(), place, "WINDOW is"),
-        (select.qualify.is_some(), place, "QUALIFY is"),
         (!select.connect_by.is_empty(), place, "CONNECT BY is"),
         (select.prewhere.is_some(), place, "PREWHERE is"),
         (sorted, place, "SORT BY, CLUSTER BY and DISTRIBUTE BY are"),
     ])
+}
+
+/// Joins of one table with others: inner ones, however they are written.
+fn joins(tables: &TableWithJoins) -> Refusal {
+    tables.joins.iter().try_for_each(|join| {
+        let what = match &join.join_operator {
+            JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_) => {
+                return ControlFlow::Continue(());
+            }
+            JoinOperator::Left(_) | JoinOperator::LeftOuter(_) => "LEFT JOIN is",
+            JoinOperator::Right(_) | JoinOperator::RightOuter(_) => "RIGHT JOIN is",
+            JoinOperator::FullOuter(_) => "FULL JOIN is",
+            JoinOperator::Semi(_) | JoinOperator::LeftSemi(_) | JoinOperator::RightSemi(_) => {
+                "SEMI JOIN is"
+            }
+            JoinOperator::Anti(_) | JoinOperator::LeftAnti(_) | JoinOperator::RightAnti(_) => {
+                "ANTI JOIN is"
+            }
+            _ => "this kind of join is",
+        };
+        unsupported(join.relation.span(), what)
+    })
 }

@@ -7,7 +7,7 @@ use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Column, ScalarValue};
 use datafusion_expr::Expr;
 
-use super::ir::{Aggregate, AggregateFunction};
+use super::ir::{Aggregate, AggregateFunction, OrderBy};
 use super::types;
 
 /// SQL-like text of an expression; literals, casts and lists as SQL writes them.
@@ -82,5 +82,18 @@ impl fmt::Display for Aggregate {
             Some(filter) => write!(f, " FILTER (WHERE {})", filter.text),
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Display for OrderBy {
+    /// Nulls are named where they are not where PostgreSQL puts them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.scalar.text)?;
+        f.write_str(if self.descending { " DESC" } else { "" })?;
+        f.write_str(match (self.nulls_first, self.descending) {
+            (true, false) => " NULLS FIRST",
+            (false, true) => " NULLS LAST",
+            _ => "",
+        })
     }
 }

@@ -174,7 +174,7 @@ fn guarded(aggregate: &Aggregate) -> Result<Option<Scalar>> {
 }
 
 /// A schema of the expressions' types, named by number.
-fn numbered(outputs: &[Scalar], input: &SchemaRef) -> Result<SchemaRef> {
+pub(crate) fn numbered(outputs: &[Scalar], input: &SchemaRef) -> Result<SchemaRef> {
     let field = |(index, output): (usize, &Scalar)| {
         let kind = output.expr.data_type(input).map_err(|error| {
             let what = format!("`{}` has no type", output.text);

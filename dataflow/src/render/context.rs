@@ -1,42 +1,30 @@
 //! What all operators of a worker share: the sink, the counters, the dead letters, and the way to
 //! stop when an invariant does not hold.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
+use arrow::array::Array;
+use arrow::record_batch::RecordBatch;
 use arrow::util::display::array_value_to_string;
-use serde_json::json;
-use tidemill_log::log::{Log, Producer, RECORD_BYTES_MAX, Record};
+use tidemill_log::dead_letter::{DeadLetter, Source, Stage};
+use tidemill_log::log::{Log, Producer, Record};
+
+use timely::scheduling::Activator;
 
 use super::chunk::Chunk;
-use crate::failure::Failure;
+use super::site::Site;
+use crate::checkpoint::writer::Writer;
+use crate::failure::{Failure, patiently};
 use crate::job::Stats;
 use crate::sink::Sink;
+use crate::store::Store;
 use crate::time::Start;
-use crate::{Epoch, Error, Kind, Result};
+use crate::{Epoch, Error, Result};
 
-/// Longest pause between tries to write dead letters.
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
-
-/// Most bytes of a value in one dead letter: as digits and as text it still fits into a record.
-const PART_BYTES_MAX: usize = 256 * 1024;
-
-/// What is left of a field that had to be cut.
-const CUT_CHARS: usize = 10_000;
-
-/// A dead letter.
-type Letter = serde_json::Value;
-
-/// Where a dead letter comes from.
-#[derive(Clone, Copy)]
-enum Stage {
-    /// A record of a topic.
-    Decode,
-    /// A row of a view.
-    Evaluate,
-}
+/// Dead letters of one view and epoch; a view whose key is declared wrongly would have one a row.
+pub(crate) const WITHHELD_LETTERS_MAX: usize = 100;
 
 /// A worker's share of the job's surroundings.
 pub(crate) struct Context {
@@ -48,6 +36,18 @@ pub(crate) struct Context {
     pub(crate) producer: RefCell<Option<Box<dyn Producer>>>,
     /// What worker 0 told at the start; none before it did.
     pub(crate) start: RefCell<Option<Arc<Start>>>,
+    /// Whom to wake when it is told.
+    pub(crate) waiting: RefCell<Vec<Activator>>,
+    /// Where state is kept.
+    pub(crate) store: Arc<dyn Store>,
+    /// The sites of this worker's operators.
+    pub(crate) sites: RefCell<Vec<Site>>,
+    /// The last epoch that a checkpoint was asked for at.
+    pub(crate) checkpoint: Cell<Option<Epoch>>,
+    /// Makes checkpoints durable.
+    pub(crate) writer: Writer,
+    /// Workers in this process.
+    pub(crate) threads: usize,
 }
 
 /// A record that could not become a row.
@@ -71,12 +71,41 @@ impl Context {
         }
     }
 
+    /// Keeps what worker 0 told and wakes those who waited for it.
+    pub(crate) fn tell_start(&self, start: &Start) {
+        *self.start.borrow_mut() = Some(Arc::new(start.clone()));
+        self.waiting.take().iter().for_each(Activator::activate);
+    }
+
+    /// Wakes an operator at the start.
+    pub(crate) fn wake_at_start(&self, activator: Activator) {
+        self.waiting.borrow_mut().push(activator);
+    }
+
+    /// Whether the start was told.
+    pub(crate) fn started(&self) -> bool {
+        self.start.borrow().is_some()
+    }
+
+    /// Whether a source has to be read from its beginning, since there is a site that the
+    /// checkpoint does not know. To be asked after the start only.
+    pub(crate) fn hydrates(&self, source: usize) -> bool {
+        let sites = self.sites.borrow();
+        let mut of = sites.iter().filter(|site| site.sources.contains(&source));
+        of.any(|site| !site.is_restored(self))
+    }
+
     /// The epoch through which a sink table was complete before this start.
     pub(crate) fn served(&self, table: usize) -> Option<Epoch> {
         let start = self.start.borrow();
         start
             .as_ref()
             .and_then(|start| start.served.get(table).copied().flatten())
+    }
+
+    /// Whether a sink table was complete through an epoch before this start.
+    pub(crate) fn is_served(&self, table: usize, epoch: Epoch) -> bool {
+        self.served(table).is_some_and(|through| epoch <= through)
     }
 
     /// True for epochs whose dead letters an earlier run has written for certain: those that the
@@ -92,7 +121,7 @@ impl Context {
         let served = start.served.iter().copied();
         let through = match stage {
             Stage::Decode => served.flatten().max(),
-            Stage::Evaluate => served.min().flatten(),
+            _ => served.min().flatten(),
         };
         through.is_some_and(|through| epoch <= through)
     }
@@ -115,68 +144,93 @@ impl Context {
         if chunk.diffs.first().is_none_or(|diff| *diff <= 0) {
             return;
         }
-        let mut row = serde_json::Map::new();
-        for (field, column) in chunk
-            .batch
-            .schema()
-            .fields()
-            .iter()
-            .zip(chunk.batch.columns())
-        {
-            let text = array_value_to_string(column, 0).unwrap_or_default();
-            row.insert(field.name().clone(), text.into());
-        }
-        let value = json!({ "stage": "evaluate", "epoch": chunk.epoch, "row": row,
-            "reason": error.to_string() });
-        self.dead_letters(Stage::Evaluate, chunk.epoch, 1, vec![value]);
+        let row = row_text(&chunk.batch, 0);
+        let letter = letter(Stage::Evaluate, chunk.epoch, None, &error.to_string());
+        self.dead_letters(
+            chunk.epoch,
+            vec![DeadLetter {
+                value: Some(row.into_bytes()),
+                ..letter
+            }],
+        );
     }
 
     /// Puts aside a group or key, given by its encoded bytes.
     pub(crate) fn refuse(&self, epoch: Epoch, key: &[u8], error: &Error) {
-        let value = json!({ "stage": "evaluate", "epoch": epoch, "key_hex": hex(key),
-            "reason": error.to_string() });
-        self.dead_letters(Stage::Evaluate, epoch, 1, vec![value]);
+        let letter = letter(Stage::Evaluate, epoch, None, &error.to_string());
+        self.dead_letters(
+            epoch,
+            vec![DeadLetter {
+                key: Some(key.to_vec()),
+                ..letter
+            }],
+        );
     }
 
     /// Puts aside records that could not be decoded.
     pub(crate) fn refuse_records(&self, epoch: Epoch, refusals: &[Refusal]) {
-        let values = refusals.iter().flat_map(|refusal| letters(epoch, refusal));
-        self.dead_letters(Stage::Decode, epoch, refusals.len(), values.collect());
+        let letter = |refusal: &Refusal| DeadLetter {
+            stage: Stage::Decode,
+            at_ms: epoch as i64,
+            source: Source::Record {
+                topic: refusal.topic.clone(),
+                partition: refusal.partition,
+                offset: refusal.offset,
+            },
+            reason: refusal.reason.clone(),
+            key: refusal.key.clone(),
+            value: refusal.value.clone(),
+        };
+        self.dead_letters(epoch, refusals.iter().map(letter).collect());
     }
 
-    /// Appends the dead letters of `count` records or rows durably before the epoch may complete,
-    /// and counts them. A replay of a completed epoch does not write them again.
-    fn dead_letters(&self, stage: Stage, epoch: Epoch, count: usize, values: Vec<Letter>) {
-        if values.is_empty() {
+    /// Puts aside rows of a view that its table cannot hold: of `count` in the epoch at most
+    /// [`WITHHELD_LETTERS_MAX`]. They are counted by the view, not here.
+    pub(crate) fn withhold(
+        &self,
+        view: &str,
+        epoch: Epoch,
+        rows: &RecordBatch,
+        count: usize,
+        why: &str,
+    ) {
+        if self.reported(Stage::Serve, epoch) {
             return;
         }
+        let kept = 0..rows.num_rows().min(WITHHELD_LETTERS_MAX);
+        let reason = match count.saturating_sub(kept.len()) {
+            0 => why.to_owned(),
+            more => format!("{why} (and {more} more like it in this epoch)"),
+        };
+        let letters = kept.map(|row| DeadLetter {
+            value: Some(row_text(rows, row).into_bytes()),
+            ..letter(Stage::Serve, epoch, Some(view), &reason)
+        });
+        self.write(&letters.collect::<Vec<_>>());
+    }
+
+    /// Counts dead letters of one stage and writes them durably before the epoch may complete. A
+    /// replay of a completed epoch does not write them again.
+    fn dead_letters(&self, epoch: Epoch, letters: Vec<DeadLetter>) {
+        let Some(stage) = letters.first().map(|letter| letter.stage) else {
+            return;
+        };
         self.stats
             .dead_letters
-            .fetch_add(count as u64, Ordering::Relaxed);
-        if self.reported(stage, epoch) {
-            return;
+            .fetch_add(letters.len() as u64, Ordering::Relaxed);
+        if !self.reported(stage, epoch) {
+            self.write(&letters);
         }
-        let records: Vec<Record> = values
-            .into_iter()
-            .map(|value| Record {
-                topic: self.dead_letters.clone(),
-                partition: None,
-                key: None,
-                value: Some(fitting(value)),
-                timestamp_ms: epoch as i64,
-            })
-            .collect();
-        let mut pause = Duration::from_millis(50);
-        loop {
-            match self.append(&records) {
-                Ok(()) => return,
-                Err(error) if error.kind() == Kind::Retry => {
-                    tracing::warn!(%error, "cannot write dead letters yet");
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
-                }
-                Err(error) => self.fail(error),
-            }
+    }
+
+    /// Appends letters durably; waits while the log is away.
+    fn write(&self, letters: &[DeadLetter]) {
+        let records = letters
+            .iter()
+            .flat_map(|letter| letter.records(&self.dead_letters));
+        let records: Vec<Record> = records.collect();
+        if let Err(error) = patiently("write dead letters", || self.append(&records)) {
+            self.fail(error);
         }
     }
 
@@ -193,94 +247,32 @@ impl Context {
     }
 }
 
-/// The dead letters of a record: one, or as many as it takes to keep all of a large value.
-fn letters(epoch: Epoch, refusal: &Refusal) -> impl Iterator<Item = Letter> + '_ {
-    let value = refusal.value.as_deref();
-    let mut parts: Vec<Option<&[u8]>> = match value {
-        Some(value) => value.chunks(PART_BYTES_MAX).map(Some).collect(),
-        None => Vec::new(),
-    };
-    if parts.is_empty() {
-        parts.push(value);
+/// A letter about a row on its way to a view.
+fn letter(stage: Stage, epoch: Epoch, view: Option<&str>, reason: &str) -> DeadLetter {
+    DeadLetter {
+        stage,
+        at_ms: epoch as i64,
+        source: Source::Row {
+            view: view.map(str::to_owned),
+            epoch,
+        },
+        reason: reason.to_owned(),
+        key: None,
+        value: None,
     }
-    let count = parts.len();
-    parts.into_iter().enumerate().map(move |(index, part)| {
-        let mut letter = json!({
-            "stage": "decode",
-            "topic": refusal.topic,
-            "partition": refusal.partition,
-            "offset": refusal.offset,
-            "epoch": epoch,
-            "reason": refusal.reason,
-            "key_hex": refusal.key.as_deref().map(hex),
-            "value_hex": part.map(hex),
-            "value_text": part.and_then(|part| std::str::from_utf8(part).ok()),
-        });
-        if count > 1 {
-            letter["part"] = (index + 1).into();
-            letter["parts"] = count.into();
-        }
-        letter
-    })
 }
 
-/// A dead letter's bytes. What makes it larger than a log takes is cut, and the letter says so:
-/// first what is there in another form too.
-fn fitting(mut letter: Letter) -> Vec<u8> {
-    let mut bytes = letter.to_string().into_bytes();
-    for cut in ["value_text", "row", "key_hex", "reason"] {
-        if bytes.len() <= RECORD_BYTES_MAX {
-            break;
-        }
-        if let Some(field) = letter.get_mut(cut) {
-            let whole = match field.take() {
-                serde_json::Value::String(text) => text,
-                other => other.to_string(),
-            };
-            *field = whole.chars().take(CUT_CHARS).collect::<String>().into();
-            letter["cut"] = true.into();
-            bytes = letter.to_string().into_bytes();
-        }
-    }
-    bytes
-}
-
-/// Bytes as hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_large_record_is_kept_in_parts_that_fit() {
-        let value: Vec<u8> = (0..PART_BYTES_MAX * 2 + 10).map(|_| 1u8).collect();
-        let refusal = Refusal {
-            topic: "t".to_owned(),
-            partition: 0,
-            offset: 7,
-            key: None,
-            value: Some(value.clone()),
-            reason: "bad".to_owned(),
+/// A row as a JSON object of texts.
+fn row_text(rows: &RecordBatch, row: usize) -> String {
+    let mut object = serde_json::Map::new();
+    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+        let text = match column.is_null(row) {
+            true => serde_json::Value::Null,
+            false => array_value_to_string(column, row)
+                .unwrap_or_default()
+                .into(),
         };
-        let mut kept = String::new();
-        for (index, letter) in letters(1, &refusal).enumerate() {
-            assert_eq!(
-                (letter["part"].as_u64(), letter["parts"].as_u64()),
-                (Some(index as u64 + 1), Some(3))
-            );
-            let bytes = fitting(letter);
-            assert!(bytes.len() <= RECORD_BYTES_MAX, "{} bytes", bytes.len());
-            let letter: Letter = serde_json::from_slice(&bytes).unwrap();
-            kept.push_str(letter["value_hex"].as_str().unwrap());
-        }
-        assert_eq!(kept, hex(&value));
-        let small = Refusal {
-            value: None,
-            ..refusal
-        };
-        assert_eq!(letters(1, &small).count(), 1);
+        object.insert(field.name().clone(), text);
     }
+    serde_json::Value::Object(object).to_string()
 }

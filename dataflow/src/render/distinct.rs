@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use differential_dataflow::operators::ThresholdTotal;
-use differential_dataflow::operators::arrange::arrangement::arrange_core;
-use differential_dataflow::trace::implementations::{KeyBatcher, KeySpine};
-use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
 use super::Context;
+use super::arrange::arrange_keys;
 use super::chunk::{Chunk, ChunkStream, by_epoch};
 use super::group::group;
+use super::site::Site;
 use crate::row::{Row, RowCodec};
 use crate::{Epoch, Result};
 
@@ -21,6 +21,7 @@ pub(crate) fn distinct<'scope>(
     input: ChunkStream<'scope>,
     context: &Rc<Context>,
     schema: &SchemaRef,
+    site: Option<&Site>,
 ) -> Result<ChunkStream<'scope>> {
     let encoder = RowCodec::new(Arc::clone(schema))?;
     let failing = Rc::clone(context);
@@ -37,13 +38,7 @@ pub(crate) fn distinct<'scope>(
             });
         }
     });
-    let pact = Exchange::new(|((row, ()), _, _): &Update| row.shard());
-    let arranged = arrange_core::<_, _, KeyBatcher<Row, Epoch, isize>, KeySpine<Row, Epoch, isize>>(
-        rows,
-        pact,
-        "ArrangeDistinct",
-        KeyBatcher::new,
-    );
+    let arranged = arrange_keys(rows, "ArrangeDistinct", context, site);
     let distinct = arranged.distinct_total_core::<isize>();
     let decoder = RowCodec::new(Arc::clone(schema))?;
     let context = Rc::clone(context);

@@ -6,30 +6,29 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use differential_dataflow::AsCollection;
-use differential_dataflow::operators::arrange::arrangement::arrange_core;
-use differential_dataflow::trace::implementations::{ValBatcher, ValSpine};
-use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::{Concat, Operator};
 
 use super::argument::{Arguments, Columns};
+use super::arrange::{Update, arrange_values};
 use super::chunk::ChunkStream;
-use super::first::first_total;
+use super::first::{First, Kept, first};
 use super::group::group;
 use super::reduce::{Grouping, PartRows};
 use super::seed;
+use super::site::Site;
 use crate::row::{Order, Row, RowCodec};
 use crate::{Epoch, Result};
 
-type Update = ((Row, Row), Epoch, isize);
-
 /// Renders the part; `outputs` is its one column. Values sort in `order`, nulls last, so that a
 /// null comes first only in a group that has nothing else.
-pub(crate) fn first<'scope>(
+pub(crate) fn min_max<'scope>(
     grouping: &Grouping<'scope>,
     input: ChunkStream<'scope>,
     arguments: Arguments,
     order: Order,
     outputs: SchemaRef,
+    site: Option<&Site>,
 ) -> Result<PartRows<'scope>> {
     let value = Arc::new(Schema::new(vec![Field::new(
         "value",
@@ -63,26 +62,20 @@ pub(crate) fn first<'scope>(
         let one: Update = ((Row::default(), null), 0, 1);
         updates = updates.concat(seed(grouping.scope, one));
     }
-    let pact = Exchange::new(|((key, _), _, _): &Update| key.shard());
-    let arranged = arrange_core::<
-        _,
-        _,
-        ValBatcher<Row, Row, Epoch, isize>,
-        ValSpine<Row, Row, Epoch, isize>,
-    >(updates, pact, "ArrangeValues", ValBatcher::new);
-    let firsts = first_total(arranged);
+    let arranged = arrange_values(updates, "ArrangeMinMax", &grouping.context, site);
+    let firsts = first(arranged, Kept::FIRST);
     let decoder = RowCodec::ordered(value, order)?;
     let encoder = RowCodec::new(outputs)?;
     let context = Rc::clone(&grouping.context);
-    let rows = firsts.inner.unary(Pipeline, "FinishFirst", move |_, _| {
+    let rows = firsts.unary(Pipeline, "FinishMinMax", move |_, _| {
         move |input, output| {
-            input.for_each(|cap, updates: &mut Vec<Update>| {
+            input.for_each(|cap, updates: &mut Vec<First>| {
                 let mut session = output.session(&cap);
-                let decoded = decoder.decode(updates.iter().map(|((_, value), _, _)| value));
+                let decoded = decoder.decode(updates.iter().map(|((_, value, _), _, _)| value));
                 let rows = decoded.and_then(|b| encoder.encode(b.columns(), b.num_rows()));
                 match rows {
                     Ok(rows) => session.give_iterator(updates.drain(..).enumerate().map(
-                        |(index, ((key, _), time, diff))| ((key, rows.row(index)), time, diff),
+                        |(index, ((key, _, _), time, diff))| ((key, rows.row(index)), time, diff),
                     )),
                     Err(error) => context.fail(error),
                 }

@@ -4,8 +4,10 @@
 //! ([`chunk::Chunk`]); stateless operators are evaluated on whole batches ([`compute`]). Stateful
 //! ones work on rows encoded as bytes ([`crate::row`]), exchanged by a stable hash of their key.
 //! Every update carries a bound epoch. Rows that cannot be evaluated leave by a second way, to the
-//! dead letters ([`context::Context`]).
+//! dead letters ([`context::Context`]). State is kept through restarts at the operators that need
+//! it ([`site`]).
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use timely::container::CapacityContainerBuilder;
@@ -13,12 +15,13 @@ use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::generic::operator::source;
 use timely::dataflow::{Scope, StreamVec};
 
-use crate::plan::ir::{Rel, RelOp, View};
+use crate::plan::ir::{Envelope, Job, Rel, RelOp};
 use crate::row::nullable;
 use crate::{Epoch, Error, Kind, Result};
 
 mod accumulate;
 mod argument;
+mod arrange;
 pub(crate) mod chunk;
 mod compute;
 pub(crate) mod context;
@@ -26,39 +29,55 @@ mod distinct;
 mod first;
 mod float_sum;
 mod group;
+mod join;
 mod min_max;
+mod pairs;
 mod reduce;
 mod serve;
+pub(crate) mod site;
+mod top_k;
 mod totals;
 pub(crate) mod upsert;
 
+pub(crate) use accumulate::Totals;
 use chunk::ChunkStream;
 pub(crate) use context::Context;
+use first::Kept;
+use site::{Site, Sites};
 
 /// Renders all views over the sources' streams. The result's frontier is what is durable in the
 /// sink's tables.
 pub(crate) fn views<'scope>(
     scope: Scope<'scope, Epoch>,
     sources: Vec<ChunkStream<'scope>>,
-    views: &[View],
+    plan: &Job,
     context: &Rc<Context>,
 ) -> Result<StreamVec<'scope, Epoch, ()>> {
     let mut rendered: Vec<ChunkStream<'scope>> = Vec::new();
+    let mut origins: Vec<Origin> = Vec::new();
     let mut durable = timely::dataflow::operators::generic::operator::empty(scope);
     let mut table = 0;
-    for view in views {
+    for view in &plan.views {
+        let origin = Origin::of(&view.rel, plan, &origins);
+        let named = format!("{}/{:016x}", view.name, view.fingerprint);
+        let sites = Sites::new(context, named, origin.sources.clone());
         let stream = Renderer {
             scope,
+            plan,
             sources: &sources,
             views: &rendered,
+            origins: &origins,
+            sites: &sites,
             context,
         }
         .rel(&view.rel)?;
         if view.output.is_some() {
-            durable = durable.concat(serve::serve(stream.clone(), context, view, table)?);
+            let site = (!origin.is_state).then(|| sites.site(Some(table)));
+            durable = durable.concat(serve::serve(stream.clone(), context, view, table, site)?);
             table += 1;
         }
         rendered.push(stream);
+        origins.push(origin);
     }
     // A job whose views are all internal is as durable as its sources.
     for stream in sources.into_iter().chain(rendered) {
@@ -67,28 +86,104 @@ pub(crate) fn views<'scope>(
     Ok(durable)
 }
 
+/// What a relation's rows are made of.
+#[derive(Default)]
+struct Origin {
+    /// The sources that are read.
+    sources: BTreeSet<usize>,
+    /// Whether every row comes out of state that is restored or computed anew after a restart.
+    is_state: bool,
+}
+
+impl Origin {
+    /// `views` are the origins of the views before.
+    fn of(rel: &Rel, plan: &Job, views: &[Origin]) -> Self {
+        let all = |inputs: &mut dyn Iterator<Item = &Rel>| {
+            let mut all = Self {
+                is_state: true,
+                ..Self::default()
+            };
+            for input in inputs {
+                let origin = Self::of(input, plan, views);
+                all.sources.extend(origin.sources);
+                all.is_state &= origin.is_state;
+            }
+            all
+        };
+        match &rel.op {
+            RelOp::Source { source } => Self {
+                sources: BTreeSet::from([*source]),
+                is_state: plan
+                    .sources
+                    .get(*source)
+                    .is_some_and(|source| source.envelope != Envelope::Append),
+            },
+            RelOp::View { view } => views.get(*view).map_or_else(Self::default, |view| Self {
+                sources: view.sources.clone(),
+                is_state: view.is_state,
+            }),
+            RelOp::Compute { input, .. } => Self::of(input, plan, views),
+            RelOp::Union { inputs } => all(&mut inputs.iter()),
+            RelOp::Reduce { input, .. } | RelOp::Distinct { input } | RelOp::TopK { input, .. } => {
+                Self {
+                    is_state: true,
+                    ..Self::of(input, plan, views)
+                }
+            }
+            RelOp::Join { left, right, .. } => Self {
+                is_state: true,
+                ..all(&mut [&**left, &**right].into_iter())
+            },
+        }
+    }
+}
+
 struct Renderer<'a, 'scope> {
     scope: Scope<'scope, Epoch>,
+    plan: &'a Job,
     sources: &'a [ChunkStream<'scope>],
     views: &'a [ChunkStream<'scope>],
+    /// Of the views before.
+    origins: &'a [Origin],
+    sites: &'a Sites,
     context: &'a Rc<Context>,
 }
 
 impl<'scope> Renderer<'_, 'scope> {
+    /// The sites of an operator over `input`; none when its state is computed anew.
+    fn sites_over(&self, input: &Rel) -> Option<&Sites> {
+        let is_state = Origin::of(input, self.plan, self.origins).is_state;
+        (!is_state).then_some(self.sites)
+    }
+
+    /// The one site of an operator over `input`.
+    fn site_over(&self, input: &Rel) -> Option<Site> {
+        self.sites_over(input).map(|sites| sites.site(None))
+    }
+
+    /// An input of a join.
+    fn side(&self, input: &Rel) -> Result<join::Side<'scope>> {
+        Ok(join::Side {
+            rows: self.rel(input)?,
+            schema: nullable(&input.schema),
+            site: self.site_over(input),
+        })
+    }
+
+    /// The stream of a source or view by its index; `what` it is.
+    fn named(
+        streams: &[ChunkStream<'scope>],
+        index: usize,
+        what: &str,
+    ) -> Result<ChunkStream<'scope>> {
+        let missing = || Error::new(Kind::Bug, format!("the plan names a missing {what}"));
+        streams.get(index).cloned().ok_or_else(missing)
+    }
+
     fn rel(&self, rel: &Rel) -> Result<ChunkStream<'scope>> {
-        let missing =
-            |what: &str| Error::new(Kind::Bug, format!("the plan names a missing {what}"));
         match &rel.op {
-            RelOp::Source { source } => self
-                .sources
-                .get(*source)
-                .cloned()
-                .ok_or_else(|| missing("source")),
-            RelOp::View { view } => self
-                .views
-                .get(*view)
-                .cloned()
-                .ok_or_else(|| missing("view")),
+            RelOp::Source { source } => Self::named(self.sources, *source, "source"),
+            RelOp::View { view } => Self::named(self.views, *view, "view"),
             RelOp::Compute {
                 input,
                 filters,
@@ -105,27 +200,54 @@ impl<'scope> Renderer<'_, 'scope> {
                 keys,
                 aggregates,
             } => {
-                let stream = self.rel(input)?;
-                let input_schema = nullable(&input.schema);
-                let input = (stream, &input_schema);
-                reduce::reduce(
-                    self.scope,
-                    input,
-                    self.context,
-                    keys,
-                    aggregates,
-                    &rel.schema,
-                )
+                let (scope, context) = (self.scope, self.context);
+                let rows = reduce::Input {
+                    rows: self.rel(input)?,
+                    schema: &nullable(&input.schema),
+                    sites: self.sites_over(input),
+                };
+                reduce::reduce(scope, rows, context, keys, aggregates, &rel.schema)
             }
             RelOp::Distinct { input } => {
-                distinct::distinct(self.rel(input)?, self.context, &rel.schema)
+                let site = self.site_over(input);
+                let rows = self.rel(input)?;
+                distinct::distinct(rows, self.context, &rel.schema, site.as_ref())
             }
             RelOp::Union { inputs } => {
-                let mut streams = inputs.iter().map(|input| self.rel(input));
-                let first = streams
-                    .next()
-                    .ok_or_else(|| missing("input of a union"))??;
-                streams.try_fold(first, |all, next| Ok(all.concat(next?)))
+                let streams = inputs.iter().map(|input| self.rel(input));
+                let streams = streams.collect::<Result<Vec<_>>>()?.into_iter();
+                let all = streams.reduce(|all, next| all.concat(next));
+                all.ok_or_else(|| Error::new(Kind::Bug, "a union has no input"))
+            }
+            RelOp::Join {
+                left,
+                right,
+                keys,
+                nulls_equal,
+            } => {
+                let (left, right) = (self.side(left)?, self.side(right)?);
+                join::join(left, right, self.context, (keys, *nulls_equal), &rel.schema)
+            }
+            RelOp::TopK {
+                input,
+                partition,
+                order,
+                offset,
+                limit,
+                ranked,
+            } => {
+                let of = top_k::Groups {
+                    partition,
+                    order,
+                    site: self.site_over(input),
+                };
+                let kept = Kept {
+                    offset: *offset,
+                    limit: *limit,
+                    numbered: *ranked,
+                };
+                let input = (self.rel(input)?, &input.schema);
+                top_k::top_k(input, self.context, of, kept, &rel.schema)
             }
         }
     }

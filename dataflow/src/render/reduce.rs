@@ -23,6 +23,7 @@ use super::argument::{Arguments, evaluated};
 use super::chunk::{Chunk, ChunkStream, by_epoch};
 use super::compute::column;
 use super::distinct::distinct;
+use super::site::{Site, Sites};
 use super::{min_max, totals};
 use crate::plan::ir::{Aggregate, AggregateFunction, Scalar};
 use crate::row::{Order, Row, RowCodec, batch, nullable};
@@ -37,6 +38,14 @@ pub(crate) struct Grouping<'scope> {
     pub(crate) context: Rc<Context>,
     /// Schema of the group keys.
     pub(crate) keys: SchemaRef,
+}
+
+/// What a reduce takes in.
+pub(crate) struct Input<'a, 'scope> {
+    pub(crate) rows: ChunkStream<'scope>,
+    pub(crate) schema: &'a SchemaRef,
+    /// Where the state of the parts is kept; none when the input comes out of other state.
+    pub(crate) sites: Option<&'a Sites>,
 }
 
 /// One part of a reduce.
@@ -55,21 +64,18 @@ enum PartKind {
 /// Renders a reduce of `input`; `schema` is the keys, then the aggregates.
 pub(crate) fn reduce<'scope>(
     scope: Scope<'scope, Epoch>,
-    input: (ChunkStream<'scope>, &SchemaRef),
+    input: Input<'_, 'scope>,
     context: &Rc<Context>,
     keys: &[Scalar],
     aggregates: &[Aggregate],
     schema: &SchemaRef,
 ) -> Result<ChunkStream<'scope>> {
-    let several = parts(aggregates).len() > 1;
-    let (input, input_schema, keys, aggregates) = match input {
-        input if several => evaluated(input, context, keys, aggregates)?,
-        (stream, schema) => (
-            stream,
-            Arc::clone(schema),
-            keys.to_vec(),
-            aggregates.to_vec(),
-        ),
+    let sites = input.sites;
+    let (input, input_schema, keys, aggregates) = if parts(aggregates).len() > 1 {
+        evaluated((input.rows, input.schema), context, keys, aggregates)?
+    } else {
+        let schema = Arc::clone(input.schema);
+        (input.rows, schema, keys.to_vec(), aggregates.to_vec())
     };
     let schema = nullable(schema);
     let key_schema = Arc::new(Schema::new(schema.fields()[..keys.len()].to_vec()));
@@ -90,14 +96,16 @@ pub(crate) fn reduce<'scope>(
         let outputs: SchemaRef = Arc::new(Schema::new(outputs.collect::<Vec<Field>>()));
         let arguments = Arguments::new(&input_schema, &keys, &with)?;
         codecs.push(RowCodec::new(Arc::clone(&outputs))?);
+        let (grouping, input, site) = (&grouping, input.clone(), sites.map(|s| s.site(None)));
+        let site = site.as_ref();
         rows.push(match part.kind {
-            PartKind::Totals => totals::totals(&grouping, input.clone(), arguments, outputs)?,
+            PartKind::Totals => totals::totals(grouping, input, arguments, outputs, site)?,
             PartKind::First(order) => {
-                min_max::first(&grouping, input.clone(), arguments, order, outputs)?
+                min_max::min_max(grouping, input, arguments, order, outputs, site)?
             }
             PartKind::DistinctTotals => {
-                let (pairs, over) = distinct_pairs(&grouping, input.clone(), arguments, &with)?;
-                totals::totals(&grouping, pairs, over, outputs)?
+                let (pairs, over) = distinct_pairs(grouping, input, arguments, &with, site)?;
+                totals::totals(grouping, pairs, over, outputs, None)?
             }
         });
     }
@@ -162,6 +170,7 @@ fn distinct_pairs<'scope>(
     input: ChunkStream<'scope>,
     arguments: Arguments,
     aggregates: &[Aggregate],
+    site: Option<&Site>,
 ) -> Result<(ChunkStream<'scope>, Arguments)> {
     let keys = grouping.keys.fields().len();
     let mut fields = grouping.keys.fields().to_vec();
@@ -194,7 +203,7 @@ fn distinct_pairs<'scope>(
             });
         }
     });
-    let pairs = distinct(pairs, &grouping.context, &schema)?;
+    let pairs = distinct(pairs, &grouping.context, &schema, site)?;
     let columns: Vec<Scalar> = (0..keys).map(|index| column(&schema, index)).collect();
     let rewritten: Vec<Aggregate> = aggregates
         .iter()

@@ -17,30 +17,41 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use hashbrown::HashMap;
-use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::{Capability, Operator};
+use timely::dataflow::{Scope, StreamVec};
 
 use super::Context;
 use super::chunk::{Chunk, ChunkStream};
+use super::context::WITHHELD_LETTERS_MAX;
+use super::site::{Site, Tap, restore};
+use crate::checkpoint::{Entry, Reader};
 use crate::plan::ir::{Output, View};
-use crate::row::{Row, RowCodec, batch};
+use crate::row::{Encoded, Row, RowCodec, batch};
 use crate::sink::Writes;
 use crate::{Epoch, Error, Kind, Result};
 
 /// A primary key, a whole row, its epoch and its difference.
 type Change = (Row, Row, Epoch, i64);
 
+/// Why a row is withheld that cannot be found again.
+const NO_KEY: &str = "its primary key holds null, or is empty where the table cannot hold that";
+/// Why a row is withheld whose key is not its own.
+const CONFLICT: &str = "several rows have this primary key; all of them are withheld";
+
 /// Epochs that the sink has written, or failed to.
 type Written = Arc<Mutex<Vec<(Epoch, Result<()>)>>>;
 
 /// Renders the sink of a view that has one. `table` is its index among the sink's tables. The
-/// stream carries nothing: its frontier is what is durable.
+/// stream carries nothing: its frontier is what is durable. `site` is there when the rows do not
+/// come out of state: it keeps the rows by primary key, or just their number where the plan proves
+/// that keys are unique.
 pub(crate) fn serve<'scope>(
     input: ChunkStream<'scope>,
     context: &Rc<Context>,
     view: &View,
     table: usize,
+    site: Option<Site>,
 ) -> Result<StreamVec<'scope, Epoch, ()>> {
     let Some(output) = view.output.clone() else {
         return Err(Error::new(
@@ -54,53 +65,95 @@ pub(crate) fn serve<'scope>(
         .iter()
         .map(|column| schema.field(*column).clone())
         .collect();
-    let keys = RowCodec::new(Arc::new(Schema::new(key_fields)))?;
-    let rows = RowCodec::new(Arc::clone(schema))?;
-    let failing = Rc::clone(context);
-    let name = view.name.clone();
+    let (failing, scope) = (Rc::clone(context), input.scope());
     let unique = output.unique;
-    let keyed = input.unary(Pipeline, "KeyedRows", move |_, _| {
-        move |input, sending| {
+    let (counted, kept) = if unique { (site, None) } else { (None, site) };
+    let mut keying = Keying {
+        view: view.name.clone(),
+        table,
+        keys: RowCodec::new(Arc::new(Schema::new(key_fields)))?,
+        rows: RowCodec::new(Arc::clone(schema))?,
+        output,
+        counted: counted.map(|site| Counted::new(context, site, scope)),
+    };
+    let keyed = input.unary_frontier(Pipeline, "KeyedRows", move |_, info| {
+        failing.wake_at_start(scope.activator_for(info.address));
+        move |(input, frontier), sending| {
+            if let Some(counted) = &mut keying.counted {
+                counted.restore(&keying.view, &failing);
+            }
             input.for_each(|cap, chunks| {
                 let mut session = sending.session(&cap);
                 for chunk in chunks.drain(..) {
-                    let chunk = match with_keys(chunk, &output, &name, &failing) {
-                        Ok(chunk) => chunk,
-                        Err(error) => failing.fail(error),
-                    };
-                    let count = chunk.diffs.len();
-                    let columns = chunk.batch.columns();
-                    let key: Vec<_> = output
-                        .primary_key
-                        .iter()
-                        .map(|c| Arc::clone(&columns[*c]))
-                        .collect();
-                    let encoded = keys
-                        .encode(&key, count)
-                        .and_then(|key| Ok((key, rows.encode(columns, count)?)));
-                    match encoded {
-                        Ok((key, row)) => session.give_iterator((0..count).map(|index| {
-                            (
-                                key.row(index),
-                                row.row(index),
-                                chunk.epoch,
-                                chunk.diffs[index],
-                            )
-                        })),
+                    match keying.encode(chunk, &failing) {
+                        Ok(Some((keys, rows, chunk))) => {
+                            let changes = chunk.diffs.iter().enumerate();
+                            session.give_iterator(changes.map(|(index, diff)| {
+                                (keys.row(index), rows.row(index), chunk.epoch, *diff)
+                            }));
+                        }
+                        Ok(None) => {}
                         Err(error) => failing.fail(error),
                     }
                 }
             });
+            if let Some(counted) = &mut keying.counted {
+                counted.tap.seal(|epoch| !frontier.less_equal(&epoch));
+            }
         }
     });
+    let keyed = restore(
+        keyed,
+        context,
+        kept.as_ref(),
+        |change: &Change| change.2,
+        kept_row,
+    );
     let state = if unique { None } else { Some(HashMap::new()) };
     let net = Net {
         state,
         codec: RowCodec::new(Arc::clone(schema))?,
         conflicts: 0,
+        shared: Vec::new(),
         table,
+        tap: kept.map(|site| Tap::new(context, site)),
     };
     Ok(write(keyed, context, view, net))
+}
+
+/// Turns a view's chunks into keys and rows.
+struct Keying {
+    view: String,
+    table: usize,
+    output: Output,
+    keys: RowCodec,
+    rows: RowCodec,
+    counted: Option<Counted>,
+}
+
+impl Keying {
+    /// The rows that have a key, with their keys; none when all of the chunk is in the sink.
+    fn encode(
+        &mut self,
+        chunk: Chunk,
+        context: &Context,
+    ) -> Result<Option<(Encoded, Encoded, Chunk)>> {
+        let counted = self.counted.as_mut();
+        if counted.is_some_and(|counted| !counted.add(&chunk)) {
+            return Ok(None);
+        }
+        let chunk = with_keys(chunk, &self.output, &self.view, context)?;
+        if self.output.unique && context.is_served(self.table, chunk.epoch) {
+            context.count_view(&self.view, chunk.diffs.iter().sum(), 0);
+            return Ok(None);
+        }
+        let (columns, count) = (chunk.batch.columns(), chunk.diffs.len());
+        let key = self.output.primary_key.iter();
+        let key: Vec<_> = key.map(|column| Arc::clone(&columns[*column])).collect();
+        let keys = self.keys.encode(&key, count)?;
+        let rows = self.rows.encode(columns, count)?;
+        Ok(Some((keys, rows, chunk)))
+    }
 }
 
 /// The rows of a chunk whose key a sink can hold; the others are counted as withheld.
@@ -114,6 +167,14 @@ fn with_keys(chunk: Chunk, output: &Output, view: &str, context: &Context) -> Re
         (rows + diff, more + u64::try_from(diff).unwrap_or(0))
     });
     context.count_view(view, rows, more);
+    if more > 0 {
+        let refused = held.values().iter().zip(chunk.diffs.iter());
+        let refused: BooleanArray = refused
+            .map(|(held, diff)| Some(!held && *diff > 0))
+            .collect();
+        let rows = chunk.filter(&refused)?.batch;
+        context.withhold(view, chunk.epoch, &rows, rows.num_rows(), NO_KEY);
+    }
     tracing::debug!(
         view,
         more,
@@ -191,18 +252,12 @@ fn write<'scope>(
                 && !frontier.less_equal(entry.key())
             {
                 let (epoch, (cap, changes)) = entry.remove_entry();
-                let rows: i64 = changes.iter().map(|change| change.3).sum();
-                let writes = match net.writes(epoch, changes) {
+                let writes = match net.take(epoch, changes, &context, &name) {
                     Ok(writes) => writes,
                     Err(error) => context.fail(error),
                 };
-                context.count_view(&name, rows, net.conflicts);
-                net.conflicts = 0;
-                let skip = context
-                    .served(net.table)
-                    .is_some_and(|frontier| epoch <= frontier);
                 if let Some(writes) = writes
-                    && !skip
+                    && !context.is_served(net.table, epoch)
                 {
                     writing.insert(epoch, cap);
                     let (done, wake) = (Arc::clone(&done), Arc::clone(&wake));
@@ -218,8 +273,70 @@ fn write<'scope>(
                     );
                 }
             }
+            if let Some(tap) = &mut net.tap {
+                tap.seal(|epoch| !frontier.less_equal(&epoch));
+            }
         }
     })
+}
+
+/// A row that a checkpoint kept.
+fn kept_row(epoch: Epoch, entry: Entry<isize>) -> Change {
+    (entry.key, entry.value, epoch, entry.change as i64)
+}
+
+/// The number of rows of a view whose rows need not be kept.
+struct Counted {
+    site: Site,
+    tap: Tap<isize>,
+    worker: (usize, usize),
+    /// Once the start is known: the checkpoint's epoch where there is one.
+    restored: Option<Option<Epoch>>,
+}
+
+impl Counted {
+    fn new(context: &Rc<Context>, site: Site, scope: Scope<'_, Epoch>) -> Self {
+        Self {
+            tap: Tap::new(context, site.clone()),
+            site,
+            worker: (scope.index(), scope.peers()),
+            restored: None,
+        }
+    }
+
+    fn restore(&mut self, view: &str, context: &Context) {
+        if self.restored.is_some() || !context.started() {
+            return;
+        }
+        let state = self.site.restored(context);
+        self.restored = Some(state.as_ref().map(|(epoch, _)| *epoch));
+        let Some((_, state)) = state else { return };
+        let (index, peers) = self.worker;
+        let count = || -> Result<()> {
+            let mut reader = Reader::share(Arc::clone(&context.store), &state, index, peers)?;
+            while let Some(entries) = reader.step()? {
+                let rows = entries
+                    .iter()
+                    .map(|entry: &Entry<isize>| entry.change as i64);
+                context.count_view(view, rows.sum(), 0);
+            }
+            Ok(())
+        };
+        if let Err(error) = count() {
+            context.fail(error);
+        }
+    }
+
+    /// Counts a chunk's rows; false when they are in the checkpoint.
+    fn add(&mut self, chunk: &Chunk) -> bool {
+        if self.restored.flatten() >= Some(chunk.epoch) {
+            return false;
+        }
+        let rows: i64 = chunk.diffs.iter().sum();
+        let one = Row::default();
+        self.tap.add(chunk.epoch, &one, &one, rows as isize);
+        true
+    }
 }
 
 /// Nets the changes of an epoch.
@@ -227,8 +344,12 @@ struct Net {
     /// Rows by primary key, where the plan does not prove that keys are unique.
     state: Option<HashMap<Row, BTreeMap<Row, i64>>>,
     codec: RowCodec,
+    /// Keys that several rows share since this epoch, and a row of some of them.
     conflicts: u64,
+    shared: Vec<Row>,
     table: usize,
+    /// Keeps the state, where it does not come out of other state.
+    tap: Option<Tap<isize>>,
 }
 
 /// What becomes of a primary key in an epoch.
@@ -238,6 +359,26 @@ struct Operation {
 }
 
 impl Net {
+    /// Takes an epoch in: keeps and counts its changes, tells conflicts. What is to be written.
+    fn take(
+        &mut self,
+        epoch: Epoch,
+        changes: Vec<Change>,
+        context: &Context,
+        view: &str,
+    ) -> Result<Option<Writes>> {
+        let rows: i64 = changes.iter().map(|change| change.3).sum();
+        if let Some(tap) = &mut self.tap {
+            for (key, row, epoch, diff) in &changes {
+                tap.add(*epoch, key, row, *diff as isize);
+            }
+        }
+        let writes = self.writes(epoch, changes)?;
+        context.count_view(view, rows, self.conflicts);
+        self.tell_conflicts(context, view, epoch)?;
+        Ok(writes)
+    }
+
     fn writes(&mut self, epoch: Epoch, mut changes: Vec<Change>) -> Result<Option<Writes>> {
         changes.sort_unstable();
         let mut operations = Vec::new();
@@ -281,11 +422,27 @@ impl Net {
         let new = alone(rows);
         if new.is_none() && !rows.is_empty() {
             self.conflicts += 1;
+            if self.shared.len() < WITHHELD_LETTERS_MAX {
+                self.shared.extend(rows.keys().next_back().cloned());
+            }
         }
         if rows.is_empty() {
             state.remove(&key);
         }
         Ok(Operation { old, new })
+    }
+
+    /// Puts aside what is withheld since this epoch.
+    fn tell_conflicts(&mut self, context: &Context, view: &str, epoch: Epoch) -> Result<()> {
+        let (count, shared) = (
+            std::mem::take(&mut self.conflicts),
+            std::mem::take(&mut self.shared),
+        );
+        if !shared.is_empty() {
+            let rows = self.codec.decode(shared.iter())?;
+            context.withhold(view, epoch, &rows, count as usize, CONFLICT);
+        }
+        Ok(())
     }
 
     fn batches(&self, epoch: Epoch, operations: Vec<Operation>) -> Result<Option<Writes>> {
@@ -359,7 +516,9 @@ mod tests {
             state,
             codec: RowCodec::new(schema).unwrap(),
             conflicts: 0,
+            shared: Vec::new(),
             table: 0,
+            tap: None,
         }
     }
 

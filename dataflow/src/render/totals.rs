@@ -7,17 +7,17 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use differential_dataflow::AsCollection;
 use differential_dataflow::operators::CountTotal;
-use differential_dataflow::operators::arrange::arrangement::arrange_core;
-use differential_dataflow::trace::implementations::{KeyBatcher, KeySpine};
 use smallvec::smallvec;
-use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::{Concat, Operator};
 
 use super::accumulate::{Accumulator, Cell, Rows, Totals};
 use super::argument::{Arguments, Columns};
+use super::arrange::arrange_keys;
 use super::chunk::ChunkStream;
 use super::group::group;
 use super::reduce::{Grouping, PartRows};
+use super::site::Site;
 use super::{Context, seed};
 use crate::row::{Row, RowCodec};
 use crate::{Epoch, Error, Kind, Result};
@@ -30,6 +30,7 @@ pub(crate) fn totals<'scope>(
     input: ChunkStream<'scope>,
     arguments: Arguments,
     outputs: SchemaRef,
+    site: Option<&Site>,
 ) -> Result<PartRows<'scope>> {
     let accumulators: Vec<Accumulator> = arguments
         .functions()
@@ -64,11 +65,7 @@ pub(crate) fn totals<'scope>(
         let one: Update = ((Row::default(), ()), 0, Totals { rows: 1, cells });
         updates = updates.concat(seed(grouping.scope, one));
     }
-    let pact = Exchange::new(|((key, ()), _, _): &Update| key.shard());
-    type Batcher = KeyBatcher<Row, Epoch, Totals>;
-    type Spine = KeySpine<Row, Epoch, Totals>;
-    let arranged =
-        arrange_core::<_, _, Batcher, Spine>(updates, pact, "ArrangeTotals", Batcher::new);
+    let arranged = arrange_keys(updates, "ArrangeTotals", &grouping.context, site);
     let groups = arranged.count_total_core::<isize>();
     let codec = RowCodec::new(outputs)?;
     let context = Rc::clone(&grouping.context);

@@ -18,6 +18,8 @@ use timely::dataflow::operators::{Capability, Operator};
 
 use super::Context;
 use super::chunk::{Chunk, ChunkStream};
+use super::site::{Site, Tap, restore};
+use crate::checkpoint::{Entry, Latest};
 use crate::row::{Row, RowCodec};
 use crate::{Epoch, Result};
 
@@ -93,7 +95,12 @@ struct Current(HashMap<Row, (u32, Row)>);
 
 impl Current {
     /// Applies an epoch's records and returns what changed, as retractions and additions.
-    fn apply(&mut self, mut stash: Stash) -> Vec<(Row, i64)> {
+    /// `changed` hears of each key that is not as it was.
+    fn apply(
+        &mut self,
+        mut stash: Stash,
+        mut changed: impl FnMut(&Row, &Latest),
+    ) -> Vec<(Row, i64)> {
         let truncated = std::mem::take(&mut stash.truncated);
         if !truncated.is_empty() {
             // A truncate deletes every key of its partition that no later record sets again.
@@ -108,14 +115,19 @@ impl Current {
         }
         let mut changes = Vec::new();
         for (key, (partition, _, row)) in stash.rows {
-            let old = match &row {
-                Some(row) => self.0.insert(key, (partition, row.clone())),
+            let new = Latest(row.map(|row| (partition, row)));
+            if self.0.get(&key) == new.0.as_ref() {
+                continue;
+            }
+            changed(&key, &new);
+            let old = match new.0.clone() {
+                Some(held) => self.0.insert(key, held),
                 None => self.0.remove(&key),
             };
-            let old = old.map(|(_, row)| row);
-            if old != row {
-                changes.extend(old.map(|row| (row, -1)));
-                changes.extend(row.map(|row| (row, 1)));
+            let rows = (old.map(|(_, row)| row), new.0.map(|(_, row)| row));
+            if rows.0 != rows.1 {
+                changes.extend(rows.0.map(|row| (row, -1)));
+                changes.extend(rows.1.map(|row| (row, 1)));
             }
         }
         changes
@@ -127,7 +139,31 @@ pub(crate) fn upsert<'scope>(
     input: StreamVec<'scope, Epoch, (Epoch, Keyed)>,
     context: &Rc<Context>,
     schema: &SchemaRef,
+    site: Site,
 ) -> Result<ChunkStream<'scope>> {
+    let of = |update: &(Epoch, Keyed)| update.0;
+    let input = restore(
+        input,
+        context,
+        Some(&site),
+        of,
+        |epoch, entry: Entry<Latest>| {
+            let (partition, row) = entry.change.0.map_or((0, None), |(p, row)| (p, Some(row)));
+            let key = entry.key;
+            // Nothing else has this epoch.
+            let offset = -1;
+            (
+                epoch,
+                Keyed::Row {
+                    key,
+                    partition,
+                    offset,
+                    row,
+                },
+            )
+        },
+    );
+    let mut tap = Tap::new(context, site);
     let codec = RowCodec::new(Arc::clone(schema))?;
     let context = Rc::clone(context);
     let pact = Exchange::new(|(_, keyed): &(Epoch, Keyed)| keyed.route());
@@ -147,7 +183,10 @@ pub(crate) fn upsert<'scope>(
                 && !frontier.less_equal(entry.key())
             {
                 let (epoch, (cap, stash)) = entry.remove_entry();
-                let changes = current.apply(stash);
+                let none = Row::default();
+                let changes = current.apply(stash, |key, new| {
+                    tap.add(epoch, key, &none, new.clone());
+                });
                 if changes.is_empty() {
                     continue;
                 }
@@ -157,6 +196,7 @@ pub(crate) fn upsert<'scope>(
                     Err(error) => context.fail(error),
                 }
             }
+            tap.seal(|epoch| !frontier.less_equal(&epoch));
         }
     }))
 }
@@ -179,7 +219,7 @@ mod tests {
         let mut stash = Stash::default();
         records.into_iter().for_each(|record| stash.add(record));
         let mut changes: Vec<_> = current
-            .apply(stash)
+            .apply(stash, |_, _| {})
             .into_iter()
             .map(|(row, diff)| (row.bytes()[0], diff))
             .collect();

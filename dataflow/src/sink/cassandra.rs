@@ -14,6 +14,7 @@
 //! Timestamps have milliseconds here: finer parts are cut off, and refused in a key, where cutting
 //! could make two rows one. Unsigned 64-bit integers are bigint: larger values are refused.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -126,6 +127,14 @@ impl Sink for Cassandra {
         let (prepared, frontiers) = self.block_on(self.connected.prepare(job, tables))?;
         *self.tables.write().unwrap_or_else(PoisonError::into_inner) = prepared;
         Ok(frontiers)
+    }
+
+    fn frontiers(&self, job: &str) -> Result<BTreeMap<String, Frontier>> {
+        self.block_on(self.connected.frontiers(job))
+    }
+
+    fn drop_view(&self, job: &str, view: &str) -> Result<()> {
+        self.block_on(self.connected.drop_view(job, view))
     }
 
     fn write(&self, writes: Writes, done: Done) {

@@ -8,6 +8,7 @@
 //! operation per primary key and epoch. The frontier row moves only after every write at or below
 //! it is durable.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatchOptions, make_array};
@@ -74,6 +75,12 @@ pub trait Sink: Send + Sync {
     /// Also creates the frontier table. Returns each table's frontier, none for a table that no
     /// job filled yet. Called once by worker 0 before any write.
     fn prepare(&self, job: &str, tables: &[Table]) -> Result<Vec<Option<Frontier>>>;
+
+    /// The frontiers of all views that `job` ever filled, by name. Changes nothing.
+    fn frontiers(&self, job: &str) -> Result<BTreeMap<String, Frontier>>;
+
+    /// Drops the table of a view and then its frontier: the next `prepare` makes both anew.
+    fn drop_view(&self, job: &str, view: &str) -> Result<()>;
 
     /// Starts writing and returns at once; `done` is called when the writes are durable.
     /// Transient failures are retried inside for ever with back-off (and show in the log).

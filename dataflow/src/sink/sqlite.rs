@@ -10,6 +10,7 @@
 //! frontier are dropped when it moves, and writes at or below it are not applied again, so that
 //! nothing deleted comes back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -131,6 +132,16 @@ impl Sink for Sqlite {
     fn prepare(&self, job: &str, tables: &[Table]) -> Result<Vec<Option<Frontier>>> {
         let (job, tables) = (job.to_owned(), tables.to_vec());
         self.run(move |writer| writer.prepare(job, tables))
+    }
+
+    fn frontiers(&self, job: &str) -> Result<BTreeMap<String, Frontier>> {
+        let job = job.to_owned();
+        self.run(move |writer| frontiers(&writer.connection, &job))
+    }
+
+    fn drop_view(&self, job: &str, view: &str) -> Result<()> {
+        let (job, view) = (job.to_owned(), view.to_owned());
+        self.run(move |writer| writer.drop_view(&job, &view))
     }
 
     fn write(&self, writes: Writes, done: Done) {
@@ -302,6 +313,21 @@ impl Writer {
         self.job = job;
         self.tables = prepared;
         Ok(frontiers)
+    }
+
+    fn drop_view(&mut self, job: &str, view: &str) -> Result<()> {
+        let context = |e| failed("dropping a view", e);
+        let transaction = self.connection.transaction().map_err(context)?;
+        transaction.execute_batch(OWN_TABLES).map_err(context)?;
+        let drop = format!("DROP TABLE IF EXISTS {}", quoted(view));
+        transaction.execute_batch(&drop).map_err(context)?;
+        for delete in [
+            "DELETE FROM _tidemill_tombstones WHERE view = ?2 AND ?1 <> ''",
+            "DELETE FROM tidemill_frontiers WHERE job = ?1 AND view = ?2",
+        ] {
+            transaction.execute(delete, [job, view]).map_err(context)?;
+        }
+        transaction.commit().map_err(context)
     }
 
     fn advance(&mut self, job: &str, tables: &[usize], epoch: Epoch) -> Result<()> {
@@ -507,6 +533,25 @@ fn ensure_table(connection: &Connection, table: &Table) -> Result<()> {
         return Err(mismatch(&table.name, &problem));
     }
     Ok(())
+}
+
+fn frontiers(connection: &Connection, job: &str) -> Result<BTreeMap<String, Frontier>> {
+    let context = |e| failed("reading the frontiers", e);
+    if !connection
+        .table_exists(None, "tidemill_frontiers")
+        .map_err(context)?
+    {
+        return Ok(BTreeMap::new());
+    }
+    let select = "SELECT view, epoch, fingerprint FROM tidemill_frontiers WHERE job = ?1";
+    let mut statement = connection.prepare(select).map_err(context)?;
+    let rows = statement.query_map([job], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    let rows = rows.map_err(context)?;
+    rows.map(|row| {
+        let (view, epoch, print): (String, Option<i64>, String) = row.map_err(context)?;
+        Ok((view, super::frontier_of(epoch, &print)?))
+    })
+    .collect()
 }
 
 fn frontier(connection: &Connection, job: &str, table: &Table) -> Result<Option<Frontier>> {

@@ -10,14 +10,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_log::log::{OwnedRecord, Reader};
+use tidemill_log::log::{Log, OwnedRecord, Reader};
 
 use crate::Result;
 use crate::journal::Binding;
 use crate::render::context::Refusal;
+use crate::time::Held;
 
 pub(crate) mod gather;
 pub(crate) mod operator;
+pub(crate) mod watch;
 
 use gather::Gather;
 
@@ -38,10 +40,36 @@ pub(crate) struct Cut<T> {
     pub(crate) span_ms: Option<(i64, i64)>,
 }
 
+/// Which partitions of a topic a worker owns, and how it reads them.
+pub(crate) struct Assigned {
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) topic: String,
+    /// The source's index in the plan, so that topics of one partition go to several workers.
+    pub(crate) source: usize,
+    pub(crate) worker: usize,
+    pub(crate) workers: usize,
+}
+
+impl Assigned {
+    /// The partitions of `held` that are this worker's, with where each begins.
+    fn own<'a>(&self, held: impl Iterator<Item = &'a Held>) -> Vec<(u32, i64)> {
+        let own =
+            |held: &&Held| (held.partition as usize + self.source) % self.workers == self.worker;
+        held.filter(own)
+            .map(|held| (held.partition, held.low))
+            .collect()
+    }
+}
+
+/// Something to call when records arrive.
+type Wake = Arc<dyn Fn() + Send + Sync>;
+
 /// One worker's partitions of one topic.
 pub(crate) struct Partitions<G: Gather> {
-    topic: String,
-    reader: Option<Box<dyn Reader>>,
+    assigned: Assigned,
+    /// One of the partitions that were there at the start, and one each time some were added.
+    readers: Vec<Box<dyn Reader>>,
+    wake: Option<Wake>,
     gather: G,
     /// The next offset of each owned partition: everything below it is in a cut or released.
     positions: BTreeMap<u32, i64>,
@@ -52,21 +80,35 @@ pub(crate) struct Partitions<G: Gather> {
 }
 
 impl<G: Gather> Partitions<G> {
-    /// Partitions with where each starts; `reader` reads just them (none when there are none).
-    pub(crate) fn new(
-        topic: &str,
-        reader: Option<Box<dyn Reader>>,
-        from: &[(u32, i64)],
-        gather: G,
-    ) -> Self {
-        Self {
-            topic: topic.to_owned(),
-            reader,
+    /// This worker's share of the partitions that are there.
+    pub(crate) fn open(assigned: Assigned, held: &[Held], gather: G) -> Result<Self> {
+        let mut partitions = Self {
+            assigned,
+            readers: Vec::new(),
+            wake: None,
             gather,
-            positions: from.iter().copied().collect(),
+            positions: BTreeMap::new(),
             ahead: BTreeMap::new(),
             waiting: VecDeque::new(),
+        };
+        partitions.add(held)?;
+        Ok(partitions)
+    }
+
+    /// Takes this worker's share of partitions that were added.
+    pub(crate) fn add(&mut self, held: &[Held]) -> Result<()> {
+        let known = |held: &&Held| self.positions.contains_key(&held.partition);
+        let from = self.assigned.own(held.iter().filter(|held| !known(held)));
+        if from.is_empty() {
+            return Ok(());
         }
+        let mut reader = self.assigned.log.reader(&self.assigned.topic, &from)?;
+        if let Some(wake) = &self.wake {
+            reader.on_arrival(Arc::clone(wake));
+        }
+        self.readers.push(reader);
+        self.positions.extend(from);
+        Ok(())
     }
 
     /// Records waiting for their epoch.
@@ -75,10 +117,11 @@ impl<G: Gather> Partitions<G> {
     }
 
     /// Asks for a call when records arrive.
-    pub(crate) fn on_arrival(&mut self, wake: Arc<dyn Fn() + Send + Sync>) {
-        if let Some(reader) = &mut self.reader {
-            reader.on_arrival(wake);
+    pub(crate) fn on_arrival(&mut self, wake: Wake) {
+        for reader in &mut self.readers {
+            reader.on_arrival(Arc::clone(&wake));
         }
+        self.wake = Some(wake);
     }
 
     /// Reads what is there, up to a limit, into one more waiting cut. None when nothing was.
@@ -90,7 +133,7 @@ impl<G: Gather> Partitions<G> {
                 self.gather.push(gather::borrowed(&record));
             }
         }
-        if let Some(reader) = &mut self.reader {
+        for reader in &mut self.readers {
             let gather = &mut self.gather;
             let mut current: Option<(u32, i64)> = None;
             reader.poll(RECORDS_PER_POLL_MAX, Duration::ZERO, &mut |record| {
@@ -121,16 +164,18 @@ impl<G: Gather> Partitions<G> {
     /// read; none when more is to come.
     pub(crate) fn replay(&mut self, binding: &Binding) -> Result<Option<Cut<G::Item>>> {
         let empty = BTreeMap::new();
-        let all = binding.ends.get(&self.topic).unwrap_or(&empty);
+        let all = binding.ends.get(&self.assigned.topic).unwrap_or(&empty);
         let ends: BTreeMap<u32, i64> = all
             .iter()
             .filter(|(partition, _)| self.positions.contains_key(partition))
             .map(|(partition, end)| (*partition, *end))
             .collect();
         self.take_ahead(&ends);
-        if !self.reached(&ends)
-            && let Some(reader) = &mut self.reader
-        {
+        let mut readers = std::mem::take(&mut self.readers);
+        for reader in &mut readers {
+            if self.reached(&ends) {
+                break;
+            }
             let (gather, ahead, positions) =
                 (&mut self.gather, &mut self.ahead, &mut self.positions);
             reader.poll(RECORDS_PER_POLL_MAX, Duration::ZERO, &mut |record| {
@@ -146,6 +191,7 @@ impl<G: Gather> Partitions<G> {
                 }
             })?;
         }
+        self.readers = readers;
         if self.reached(&ends) {
             // Offsets may have gaps (compaction, transactions): what is below the end is done.
             self.positions
@@ -186,7 +232,7 @@ impl<G: Gather> Partitions<G> {
         let mut refusals = gathered.refusals;
         refusals
             .iter_mut()
-            .for_each(|refusal| refusal.topic.clone_from(&self.topic));
+            .for_each(|refusal| refusal.topic.clone_from(&self.assigned.topic));
         Ok(Cut {
             ends,
             items: gathered.items,
@@ -198,7 +244,7 @@ impl<G: Gather> Partitions<G> {
 
     /// Takes the waiting cuts that a bound epoch holds.
     pub(crate) fn release(&mut self, binding: &Binding) -> Vec<Cut<G::Item>> {
-        let Some(bound) = binding.ends.get(&self.topic) else {
+        let Some(bound) = binding.ends.get(&self.assigned.topic) else {
             return Vec::new();
         };
         let mut released = Vec::new();

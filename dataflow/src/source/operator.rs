@@ -79,15 +79,21 @@ where
                         if let Some(partitions) = &mut partitions {
                             partitions.on_arrival(Arc::new(woken));
                         }
-                        // What the plan itself adds at the least epoch (the one row of an
-                        // aggregate without keys) is complete before any record is.
+                        let (first, replay) = replay(start, context.hydrates(place.index));
                         if let Some(cap) = &mut cap {
-                            cap.downgrade(&1);
+                            cap.downgrade(&first);
                         }
-                        let replay = start.bindings.iter().cloned().collect();
                         running = partitions.map(|partitions| Running { partitions, replay });
                     }
-                    Command::Bind(binding) => {
+                    Command::Added(added) if added.topic == place.topic => {
+                        let running = running.as_mut();
+                        let added = running.map(|it| it.partitions.add(&added.partitions));
+                        if let Some(Err(error)) = added {
+                            context.fail(error);
+                        }
+                    }
+                    Command::Added(_) => {}
+                    Command::Bind { binding, .. } => {
                         if let (Some(running), Some(cap)) = (&mut running, &mut cap) {
                             running.finish_replay(cap, output, &context, &item);
                             let cuts = running.partitions.release(binding);
@@ -112,6 +118,25 @@ where
             }
         }
     })
+}
+
+/// The first epoch that a source may send something at, and the epochs of earlier runs that it has
+/// to send. One that `hydrates` begins with all that is in the checkpoint.
+fn replay(start: &Start, hydrates: bool) -> (Epoch, VecDeque<Binding>) {
+    let mut replay: VecDeque<Binding> = start.bindings.clone().into();
+    let Some(checkpoint) = &start.checkpoint else {
+        // What the plan itself adds at the least epoch (the one row of an aggregate without keys)
+        // is complete before any record is.
+        return (1, replay);
+    };
+    if !hydrates {
+        return (checkpoint.epoch + 1, replay);
+    }
+    replay.push_front(Binding {
+        epoch: checkpoint.epoch,
+        ends: checkpoint.ends.clone(),
+    });
+    (checkpoint.epoch, replay)
 }
 
 struct Running<G: Gather> {
@@ -150,7 +175,7 @@ impl<G: Gather> Running<G> {
             topic: place.topic.clone(),
             ends: cut.ends.clone(),
             span_ms: cut.span_ms,
-            stop: false,
+            ..Report::default()
         });
         true
     }

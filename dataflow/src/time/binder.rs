@@ -11,11 +11,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use timely::scheduling::{Activator, SyncActivator};
 
-use super::{Command, Report, Start};
-use crate::failure::Failure;
+use super::checkpoints::Checkpoints;
+use super::{Added, Command, Report, Start};
+use crate::failure::{Failure, patiently};
+use crate::held;
 use crate::job::{Limits, Stats};
 use crate::journal::{Binding, Journal, Offsets};
-use crate::{Epoch, Kind, Result};
+use crate::{Epoch, Result};
+
+/// Longest that a stop waits for its checkpoint.
+const CLOSING_MAX: Duration = Duration::from_secs(10);
+/// How often it looks.
+const CLOSING_LOOK: Duration = Duration::from_millis(5);
 
 /// A bound epoch that is not yet durable in the sink.
 struct InFlight {
@@ -39,11 +46,18 @@ pub(crate) struct Binder {
     last: Epoch,
     last_at: Option<Instant>,
     spans: Vec<(i64, i64)>,
+    /// Partitions that were added and that the workers do not know yet.
+    added: Vec<Added>,
     /// The binding that is being made durable.
     writing: Option<InFlight>,
     in_flight: VecDeque<InFlight>,
+    /// The last epoch that is durable in the sink.
+    durable: Epoch,
+    checkpoints: Checkpoints,
     journal: Journaling,
     stopping: bool,
+    /// Since when the run is being ended.
+    closing: Option<Instant>,
     stopped: bool,
     wake: Option<Activator>,
 }
@@ -51,27 +65,35 @@ pub(crate) struct Binder {
 impl Binder {
     pub(crate) fn new(
         start: Start,
-        journal: Arc<dyn Journal>,
+        journal: Arc<Journal>,
+        checkpoints: Checkpoints,
         limits: Limits,
         stats: Arc<Stats>,
         failure: &Failure,
     ) -> Result<Self> {
         let mut bound = Offsets::new();
-        for binding in &start.bindings {
-            merge(&mut bound, &binding.ends);
+        let restored = start.checkpoint.iter().map(|at| (at.epoch, &at.ends));
+        let replayed = start.bindings.iter().map(|at| (at.epoch, &at.ends));
+        let known: Vec<_> = restored.chain(replayed).collect();
+        for (_, ends) in &known {
+            merge(&mut bound, ends);
         }
         let mut read = bound.clone();
         merge(&mut read, &start.begins);
-        let in_flight = start.bindings.iter().map(|binding| InFlight {
-            epoch: binding.epoch,
-            ends: binding.ends.clone(),
+        let in_flight = known.into_iter().map(|(epoch, ends)| InFlight {
+            epoch,
+            ends: ends.clone(),
             spans: Vec::new(),
         });
+        let in_flight = in_flight.collect();
+        let restored = start.checkpoint.as_ref().map(|checkpoint| checkpoint.epoch);
         Ok(Self {
-            last: start.replayed.unwrap_or(0),
+            last: start.replayed.max(restored).unwrap_or(0),
             replayed: start.replayed,
             began: now_ms() as i64,
-            in_flight: in_flight.collect(),
+            in_flight,
+            durable: 0,
+            checkpoints,
             read,
             bound,
             start: Some(start),
@@ -79,9 +101,11 @@ impl Binder {
             stats,
             last_at: None,
             spans: Vec::new(),
+            added: Vec::new(),
             writing: None,
             journal: Journaling::start(journal, failure)?,
             stopping: false,
+            closing: None,
             stopped: false,
             wake: None,
         })
@@ -97,6 +121,16 @@ impl Binder {
     pub(crate) fn read(&mut self, report: Report) {
         self.stopping |= report.stop;
         self.spans.extend(report.span_ms);
+        for written in report.written {
+            self.checkpoints.take(written);
+        }
+        if !report.added.is_empty() {
+            let (topic, partitions) = (report.topic.clone(), report.added);
+            // Nobody reads them before they are told, so that no epoch holds a record of them
+            // without holding where they begin.
+            merge(&mut self.read, &held::begins(&topic, &partitions));
+            self.added.push(Added { topic, partitions });
+        }
         if !report.ends.is_empty() {
             merge(
                 &mut self.read,
@@ -109,23 +143,51 @@ impl Binder {
     pub(crate) fn commands(&mut self) -> Vec<Command> {
         let mut commands = Vec::new();
         commands.extend(self.start.take().map(Command::Start));
+        commands.extend(self.added.drain(..).map(Command::Added));
         if self.journal.written()
             && let Some(written) = self.writing.take()
         {
             self.stats.bound.store(written.epoch, Ordering::Relaxed);
             merge(&mut self.bound, &written.ends);
             let (epoch, ends) = (written.epoch, written.ends.clone());
-            commands.push(Command::Bind(Binding { epoch, ends }));
+            let binding = Binding { epoch, ends };
+            let checkpoint = self.checkpoints.is_due() || self.is_last();
+            if checkpoint {
+                self.checkpoints.begin(epoch, self.bound.clone());
+            }
+            commands.push(Command::Bind {
+                binding,
+                checkpoint,
+            });
             self.in_flight.push_back(written);
         }
-        if self.stopping && self.writing.is_none() && !self.stopped {
-            self.stopped = true;
-            commands.push(Command::Stop);
-        }
-        if !self.stopped && self.may_bind() {
+        self.checkpoints.step(self.durable);
+        if self.stopping {
+            commands.extend(self.close());
+        } else if self.may_bind() {
             self.bind();
         }
         commands
+    }
+
+    /// Ends the run with a checkpoint, so that the next one replays nothing, and then says stop. A
+    /// checkpoint that takes too long (the sink may be away) is left.
+    fn close(&mut self) -> Option<Command> {
+        if self.writing.is_some() || self.stopped {
+            return None;
+        }
+        let closing = *self.closing.get_or_insert_with(Instant::now);
+        if closing.elapsed() < CLOSING_MAX {
+            if self.checkpoints.is_going() {
+                return None;
+            }
+            if self.last > self.checkpoints.epoch() {
+                self.bind();
+                return None;
+            }
+        }
+        self.stopped = true;
+        Some(Command::Stop)
     }
 
     fn may_bind(&self) -> bool {
@@ -135,8 +197,16 @@ impl Binder {
             && self.due_in().is_none()
     }
 
+    /// Whether the epoch that was just bound is this run's last.
+    fn is_last(&self) -> bool {
+        self.closing.is_some() && !self.checkpoints.is_going()
+    }
+
     /// How long until the next epoch may be closed; none when it may be now.
     pub(crate) fn due_in(&self) -> Option<Duration> {
+        if self.stopping && !self.stopped {
+            return Some(CLOSING_LOOK);
+        }
         let since = self.last_at?.elapsed();
         self.limits
             .epoch_interval_min
@@ -191,6 +261,7 @@ impl Binder {
         }
         drop(ends);
         drop(freshness);
+        self.durable = epoch;
         self.stats.durable.store(epoch, Ordering::Relaxed);
         let replaying = self
             .in_flight
@@ -246,7 +317,7 @@ struct Journaling {
 }
 
 impl Journaling {
-    fn start(journal: Arc<dyn Journal>, failure: &Failure) -> Result<Self> {
+    fn start(journal: Arc<Journal>, failure: &Failure) -> Result<Self> {
         let (to, bindings) = sync_channel::<Binding>(1);
         let (tell, done) = sync_channel(1);
         let (wake, wakes) = sync_channel::<SyncActivator>(1);
@@ -255,7 +326,7 @@ impl Journaling {
                 return Ok(());
             };
             while let Ok(binding) = bindings.recv() {
-                append(&*journal, &binding)?;
+                patiently("write the journal", || journal.bind(&binding))?;
                 if tell.send(()).is_err() || wake.activate().is_err() {
                     break;
                 }
@@ -282,21 +353,6 @@ impl Journaling {
 
     fn written(&self) -> bool {
         self.done.try_recv().is_ok()
-    }
-}
-
-/// Appends with retries while the journal is away.
-fn append(journal: &dyn Journal, binding: &Binding) -> Result<()> {
-    let mut pause = Duration::from_millis(20);
-    loop {
-        match journal.append(binding) {
-            Err(error) if error.kind() == Kind::Retry => {
-                tracing::warn!(%error, "cannot write the journal yet");
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_secs(5));
-            }
-            other => return other,
-        }
     }
 }
 

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 
 use serde::{Deserialize, Serialize};
 use tidemill_log::log::PartitionRange;
@@ -24,21 +25,28 @@ use timely::dataflow::{Scope, StreamVec};
 use timely::scheduling::Activator;
 
 use crate::Epoch;
+use crate::checkpoint::Manifest;
+use crate::checkpoint::writer::{Writer, Written};
 use crate::journal::{Binding, Offsets};
 
 pub(crate) mod binder;
+pub(crate) mod checkpoints;
 
 use binder::Binder;
 
 /// How far one worker has read one topic.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) topic: String,
     pub(crate) ends: BTreeMap<u32, i64>,
     /// Timestamps of the oldest and newest record since the last report.
     pub(crate) span_ms: Option<(i64, i64)>,
+    /// What this worker's process wrote for a checkpoint.
+    pub(crate) written: Vec<Written>,
     /// This worker's process wants the job to stop.
     pub(crate) stop: bool,
+    /// The topic has these partitions since a moment ago.
+    pub(crate) added: Vec<Held>,
 }
 
 /// What all workers need to know before they read.
@@ -46,9 +54,11 @@ pub(crate) struct Report {
 pub(crate) struct Start {
     /// Partitions of each topic, with the offsets they hold.
     pub(crate) partitions: BTreeMap<String, Vec<Held>>,
-    /// Epochs of earlier runs, in order.
+    /// The checkpoint that state is restored from.
+    pub(crate) checkpoint: Option<Manifest>,
+    /// Epochs of earlier runs after the checkpoint, in order.
     pub(crate) bindings: Vec<Binding>,
-    /// The last of those epochs.
+    /// The last epoch of earlier runs.
     pub(crate) replayed: Option<Epoch>,
     /// Where partitions begin that no earlier run has seen, to be bound with the first epoch; see
     /// [`crate::held`].
@@ -77,13 +87,27 @@ impl From<PartitionRange> for Held {
     }
 }
 
+/// Partitions that were added to a topic while the job runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Added {
+    pub(crate) topic: String,
+    pub(crate) partitions: Vec<Held>,
+}
+
 /// What worker 0 tells every worker, in this order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Command {
     /// Once, first.
     Start(Start),
+    /// Partitions were added to a topic; where they begin is bound with the next epoch.
+    Added(Added),
     /// An epoch is bound.
-    Bind(Binding),
+    Bind {
+        /// Which.
+        binding: Binding,
+        /// A checkpoint is taken at its end.
+        checkpoint: bool,
+    },
     /// Once, last: release nothing more.
     Stop,
 }
@@ -137,23 +161,30 @@ impl Control {
     }
 }
 
-/// Builds the control dataflow. `on_start` runs on every worker before its sources see the start.
+/// What threads beside the workers tell.
+pub(crate) struct Told {
+    /// Partitions that were added; to worker 0 only.
+    pub(crate) added: Option<Receiver<Added>>,
+    /// What was written for a checkpoint.
+    pub(crate) writer: Writer,
+}
+
+/// Builds the control dataflow. `on` hears every command on every worker before its sources do.
 pub(crate) fn control<'scope>(
     scope: Scope<'scope, u64>,
     control: &Rc<RefCell<Control>>,
     binder: Option<Rc<RefCell<Binder>>>,
+    told: Told,
     stop: &Arc<AtomicBool>,
-    mut on_start: impl FnMut(&Start) + 'static,
+    mut on: impl FnMut(&Command) + 'static,
 ) {
-    let commands = bind(scope, reports(scope, control, stop), binder);
+    let commands = bind(scope, reports(scope, control, told, stop), binder);
     let control = Rc::clone(control);
     let pact = Exchange::new(|(worker, _): &(u64, Command)| *worker);
     commands.sink(pact, "Deliver", move |(input, _frontier)| {
         input.for_each(|_, commands| {
             for (_, command) in commands.drain(..) {
-                if let Command::Start(start) = &command {
-                    on_start(start);
-                }
+                on(&command);
                 control.borrow_mut().deliver(command);
             }
         });
@@ -166,6 +197,7 @@ const STOP_CHECK: std::time::Duration = std::time::Duration::from_millis(50);
 fn reports<'scope>(
     scope: Scope<'scope, u64>,
     control: &Rc<RefCell<Control>>,
+    told: Told,
     stop: &Arc<AtomicBool>,
 ) -> StreamVec<'scope, u64, Report> {
     let (control, stop) = (Rc::clone(control), Arc::clone(stop));
@@ -179,14 +211,20 @@ fn reports<'scope>(
             let Some(held) = &cap else { return };
             let mut session = output.session(held);
             session.give_iterator(control.reports.drain(..));
-            if stop.load(Ordering::Relaxed) && !asked {
-                asked = true;
-                let (topic, ends) = (String::new(), BTreeMap::new());
+            let added = told.added.iter().flat_map(Receiver::try_iter);
+            session.give_iterator(added.map(|added| Report {
+                topic: added.topic,
+                added: added.partitions,
+                ..Report::default()
+            }));
+            let written = told.writer.written();
+            let stop = stop.load(Ordering::Relaxed) && !asked;
+            if stop || !written.is_empty() {
+                asked |= stop;
                 session.give(Report {
-                    topic,
-                    ends,
-                    span_ms: None,
-                    stop: true,
+                    written,
+                    stop,
+                    ..Report::default()
                 });
             }
             drop(session);

@@ -1,7 +1,17 @@
 CREATE TABLE t (a int, b text, d date, n numeric(5, 2)) WITH (format = 'json');
---- join
+--- join without an equality
 CREATE VIEW v AS SELECT x.a FROM t AS x
-JOIN t AS y ON x.a = y.a;
+JOIN t AS y ON x.a < y.a;
+--- right join
+CREATE VIEW v AS SELECT x.a FROM t x RIGHT JOIN t y ON x.a = y.a;
+--- full join
+CREATE VIEW v AS SELECT x.a FROM t x FULL OUTER JOIN t y ON x.a = y.a;
+--- semi join
+CREATE VIEW v AS SELECT x.a FROM t x LEFT SEMI JOIN t y ON x.a = y.a;
+--- anti join
+CREATE VIEW v AS SELECT x.a FROM t x ANTI JOIN t y ON x.a = y.a;
+--- left join in parentheses
+CREATE VIEW v AS SELECT x.a FROM (t x LEFT JOIN t y ON x.a = y.a);
 --- left join
 CREATE VIEW v AS SELECT x.a FROM t x LEFT JOIN t y USING (a);
 --- join in parentheses
@@ -12,19 +22,29 @@ CREATE VIEW v AS SELECT x.a FROM t x,
 --- order by
 CREATE VIEW v AS SELECT a FROM t
 ORDER BY a;
---- limit
-CREATE VIEW v AS SELECT a FROM t
-LIMIT 3;
---- offset
-CREATE VIEW v AS SELECT a FROM t OFFSET 3;
+--- order by in a subquery
+CREATE VIEW v AS SELECT a FROM (SELECT a FROM t ORDER BY a) AS s LIMIT 3;
+--- limit that depends
+CREATE VIEW v AS SELECT a FROM t LIMIT a;
+--- negative limit
+CREATE VIEW v AS SELECT a FROM t LIMIT -1;
+--- limit by
+CREATE VIEW v AS SELECT a FROM t LIMIT 3 BY a;
 --- fetch
 CREATE VIEW v AS SELECT a FROM t FETCH FIRST 3 ROWS ONLY;
---- window
+--- row_number without an end
 CREATE VIEW v AS SELECT a, row_number() OVER (ORDER BY a) AS n FROM t;
+--- row_number with a lower end alone
+CREATE VIEW v AS SELECT a FROM (SELECT a, row_number() OVER (ORDER BY a) AS n FROM t) AS s WHERE n > 3;
+--- row_number without OVER
+CREATE VIEW v AS SELECT a, row_number() AS n FROM t;
+--- two row_numbers
+CREATE VIEW v AS SELECT a FROM (SELECT a, row_number() OVER (ORDER BY a) AS n,
+  row_number() OVER (ORDER BY b) AS m FROM t) AS s WHERE n < 3 AND m < 3;
+--- rank
+CREATE VIEW v AS SELECT a FROM (SELECT a, rank() OVER (ORDER BY a) AS n FROM t) AS s WHERE n < 3;
 --- window over an aggregate
 CREATE VIEW v AS SELECT sum(a) OVER () AS n FROM t;
---- named window
-CREATE VIEW v AS SELECT a FROM t WINDOW w AS (ORDER BY a);
 --- scalar subquery
 CREATE VIEW v AS SELECT a, (SELECT max(a) FROM t) AS m FROM t;
 --- IN subquery
@@ -53,8 +73,6 @@ CREATE VIEW v AS SELECT 1 AS one;
 CREATE VIEW v AS SELECT a FROM t INTERSECT SELECT a FROM t;
 --- except
 CREATE VIEW v AS SELECT a FROM t EXCEPT SELECT a FROM t;
---- distinct on
-CREATE VIEW v AS SELECT DISTINCT ON (a) a, b FROM t;
 --- lateral
 CREATE VIEW v AS SELECT a FROM t, LATERAL (SELECT 1) AS y;
 --- table function

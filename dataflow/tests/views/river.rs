@@ -52,11 +52,15 @@ fn config(directory: &Path, workers: usize) -> Config {
         plan: compile(&sql, "views.sql", None).unwrap(),
         log: url(directory, "log.db"),
         registry: None,
-        journal: url(directory, "journal.db"),
+        state: url(directory, "journal.db"),
         sink: url(directory, "sink.db"),
         dead_letters: "dead_letters".to_owned(),
         workers: Workers::Threads(workers),
-        limits: Limits::default(),
+        limits: Limits {
+            // Many checkpoints in a short life.
+            checkpoint_interval: Duration::from_millis(20),
+            ..Limits::default()
+        },
     }
 }
 
@@ -112,6 +116,11 @@ impl River {
             stop,
             thread: std::thread::spawn(move || run(config, counts, stopped)),
         });
+    }
+
+    /// How many workers the job has from its next start on.
+    pub(crate) fn rescale(&mut self, workers: usize) {
+        self.workers = workers;
     }
 
     /// Stops the job; what is in flight is completed.

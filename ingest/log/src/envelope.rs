@@ -11,7 +11,7 @@
 mod decode;
 mod encode;
 
-pub use decode::Decoder;
+pub use decode::{Decoder, Place};
 pub use encode::Encoder;
 
 /// `source.connector` of the records that are ours.

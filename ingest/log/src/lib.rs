@@ -6,9 +6,11 @@
 //! Ingest writes it; dataflow reads it back. Both engines of every trait, the networked one and
 //! the embedded SQLite one, are chosen by URL and pass one conformance suite.
 
+pub mod dead_letter;
 pub mod envelope;
 pub mod error;
 pub mod event;
+pub mod failpoint;
 pub mod log;
 pub mod registry;
 pub mod schema;

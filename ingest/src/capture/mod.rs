@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
 use crate::{Error, Kind, Result};
@@ -68,6 +69,10 @@ pub trait Capture: Send {
 
     /// Whether opening it began a new snapshot: whatever the topics hold already is older.
     fn begins_anew(&self) -> bool;
+
+    /// Notes durably which topic a table's changes go to, and returns the first note: the one that
+    /// is there already, unless this capture begins anew and the topic is another one since.
+    fn note(&mut self, topic: &str, now: Described) -> Result<Described>;
 
     /// Blocks up to `wait` and returns the next changes in order: one read, about 1,000 at most.
     /// While the server is away it returns nothing and reconnects. An error of kind `Retry` means
@@ -139,4 +144,12 @@ fn push(out: &mut Vec<Captured>, change: Change) -> u64 {
     }
     out.push(Captured::Change(change));
     1
+}
+
+/// The note that stands, of the one that is there and the one that may take its place.
+fn standing(noted: Option<Described>, now: Described, begins_anew: bool) -> Described {
+    match noted {
+        Some(noted) if noted.id == now.id || !begins_anew => noted,
+        _ => now,
+    }
 }

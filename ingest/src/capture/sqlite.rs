@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde_json::{Map, Value as Json};
 use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::log::{Described, TopicId};
 use tidemill_log::schema::{Column, ColumnType, TableSchema};
 
-use super::{BATCH, Capture, Captured, Refused, push, value};
+use super::{BATCH, Capture, Captured, Refused, push, standing, value};
 use crate::{Error, Kind, Result};
 
 /// The pause between two looks at the file.
@@ -52,7 +53,11 @@ impl SqliteCapture {
                      id INTEGER PRIMARY KEY AUTOINCREMENT, table_name TEXT NOT NULL,
                      op TEXT NOT NULL, before TEXT, after TEXT, committed_us INTEGER NOT NULL);
                  CREATE TABLE IF NOT EXISTS _tidemill_capture (
-                     name TEXT PRIMARY KEY, acknowledged INTEGER NOT NULL);",
+                     name TEXT PRIMARY KEY, acknowledged INTEGER NOT NULL);
+                 CREATE TABLE IF NOT EXISTS _tidemill_capture_topics (
+                     name TEXT NOT NULL, topic TEXT NOT NULL, id_high INTEGER NOT NULL,
+                     id_low INTEGER NOT NULL, partitions INTEGER NOT NULL,
+                     PRIMARY KEY (name, topic));",
             )
             .map_err(|error| sql_error("making the capture's tables", error))?;
         // Ids begin at the time, so that they are behind those of any file that fed the same
@@ -187,6 +192,38 @@ impl Capture for SqliteCapture {
 
     fn begins_anew(&self) -> bool {
         self.begins_anew
+    }
+
+    fn note(&mut self, topic: &str, now: Described) -> Result<Described> {
+        let failed = |error| sql_error("noting a topic", error);
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        let noted = transaction
+            .query_row(
+                "SELECT id_high, id_low, partitions FROM _tidemill_capture_topics
+                 WHERE name = ? AND topic = ?",
+                [&self.name, topic],
+                |row| {
+                    Ok(Described {
+                        id: TopicId([row.get(0)?, row.get(1)?]),
+                        partitions: row.get(2)?,
+                    })
+                },
+            )
+            .optional()
+            .map_err(failed)?;
+        let stands = standing(noted, now, self.begins_anew);
+        let TopicId([high, low]) = stands.id;
+        transaction
+            .execute(
+                "INSERT OR REPLACE INTO _tidemill_capture_topics VALUES (?, ?, ?, ?, ?)",
+                params![self.name, topic, high, low, stands.partitions],
+            )
+            .map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(stands)
     }
 
     fn next(&mut self, wait: Duration) -> Result<Vec<Captured>> {

@@ -1,10 +1,11 @@
 //! Landing: a page becomes rows, in one transaction with its cursor.
 //!
 //! A page's records are fitted to the table's columns ([`record`]) and upserted by key; a record
-//! that does not fit goes to the table `_tidemill_dead_letters` with its bytes and the reason.
+//! that does not fit is handed to the caller with its bytes and the reason, for the dead letters.
 //! Engines: [`postgres`](self::postgres) and [`sqlite`](self::sqlite).
 //!
-//! 1. Rows, dead letters and the run's end in the ledger are one transaction: all or nothing.
+//! 1. Rows and the run's end in the ledger are one transaction, which commits only when what was
+//!    refused is durable among the dead letters; no transaction is open while those are written.
 //! 2. A row that is already as it should be is not written, so landing a page again captures
 //!    nothing.
 //! 3. A page whose claim was lost does not land (an error of kind `Fence`).
@@ -18,13 +19,12 @@ use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 use tidemill_log::schema::ColumnType;
-use uuid::Uuid;
 
-use crate::Result;
-use crate::config::{Land, LandColumn};
+use crate::config::{Land, LandColumn, Seed};
 use crate::database::{Database, quoted};
 use crate::fetch::Page;
 use crate::schedule::Claim;
+use crate::{Error, Kind, Result};
 use record::Row;
 
 /// What became of a page's records.
@@ -36,7 +36,7 @@ pub struct Landed {
     pub updated: u64,
     /// Rows that were already so.
     pub unchanged: u64,
-    /// Records put aside as dead letters, whether they were there already or not.
+    /// Records put aside as dead letters.
     pub refused: u64,
     /// True when the table reached the wanted number of rows within the page: the rest of the
     /// page's new records was left out and the page stays due.
@@ -50,41 +50,104 @@ impl Landed {
     }
 }
 
+/// What came of trying to land a page.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It landed.
+    Landed(Landed),
+    /// Nothing was written: more records are refused than the caller knew of. All of them.
+    Refused(Vec<Refused>),
+}
+
+/// Takes what was refused, durably.
+pub type Aside<'a> = &'a mut dyn FnMut(&[Refused]) -> Result<()>;
+
 /// Writes pages. One landing belongs to one thread.
 pub trait Landing: Send {
     /// Lands a page and ends its claim, in one transaction. With `until` the table gets no more
-    /// than that many rows.
-    fn land(&mut self, claim: &Claim, page: &Page, until: Option<u64>) -> Result<Landed>;
+    /// than that many rows. What is refused is given to `aside` before anything is committed.
+    fn land(
+        &mut self,
+        claim: &Claim,
+        page: &Page,
+        until: Option<u64>,
+        aside: Aside<'_>,
+    ) -> Result<Landed> {
+        let mut known = 0;
+        loop {
+            match self.attempt(claim, page, until, known)? {
+                Attempt::Landed(landed) => return Ok(landed),
+                Attempt::Refused(refused) => {
+                    aside(&refused)?;
+                    known = refused.len();
+                }
+            }
+        }
+    }
+    /// One try of [`Landing::land`], which commits only when no more than `known` records are
+    /// refused.
+    fn attempt(
+        &mut self,
+        claim: &Claim,
+        page: &Page,
+        until: Option<u64>,
+        known: usize,
+    ) -> Result<Attempt>;
+    /// Lands one record outside of any page, as when it is replayed; or says why it is refused.
+    fn again(&mut self, record: &RawValue) -> Result<std::result::Result<Landed, String>>;
     /// Rows in the table.
     fn total(&mut self) -> Result<u64>;
 }
 
 /// Opens the landing: creates the tables, or checks column by column the one that is there.
 pub fn open(database: &str, land: &Land) -> Result<Box<dyn Landing>> {
+    opened(database, land, &[])
+}
+
+/// Makes a seed's table with the rows of its file, in one transaction. A table that is there is
+/// checked column by column and keeps the rows it has.
+pub fn seed(database: &str, seed: &Seed) -> Result<()> {
+    fits(seed)?;
+    opened(database, &seed.land, &fit(&seed.land, &seed.rows).rows).map(drop)
+}
+
+/// Whether all rows of a seed's file fit its columns.
+pub fn fits(seed: &Seed) -> Result<()> {
+    let rows = seed.rows.iter().zip(1..);
+    let mut refused = rows.filter_map(|(raw, number)| {
+        let reason = record::fit(&seed.land, raw).err()?;
+        Some(format!("{}: row {number}: {reason}", seed.file.display()))
+    });
+    match refused.next() {
+        Some(what) => Err(Error::new(Kind::Data, what)),
+        None => Ok(()),
+    }
+}
+
+fn opened(database: &str, land: &Land, begins_with: &[Row<'_>]) -> Result<Box<dyn Landing>> {
     Ok(match Database::of(database)? {
-        Database::Postgres(url) => Box::new(postgres::PostgresLanding::open(&url, land)?),
-        Database::Sqlite(file) => Box::new(sqlite::SqliteLanding::open(&file, land)?),
+        Database::Postgres(url) => {
+            Box::new(postgres::PostgresLanding::open(&url, land, begins_with)?)
+        }
+        Database::Sqlite(file) => Box::new(sqlite::SqliteLanding::open(&file, land, begins_with)?),
     })
 }
 
 /// A page's records, sorted out.
 struct Fitted<'a> {
     rows: Vec<Row<'a>>,
-    refused: Vec<Refused<'a>>,
+    refused: Vec<Refused>,
     /// Records that a later one of the same key replaced.
     replaced: u64,
 }
 
-struct Refused<'a> {
-    raw: &'a str,
-    reason: String,
-}
-
-impl Refused<'_> {
-    /// Tells records apart that are refused again each time their page is fetched.
-    fn hash(&self) -> String {
-        Uuid::new_v5(&Uuid::NAMESPACE_URL, self.raw.as_bytes()).to_string()
-    }
+/// A record that does not fit the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Its bytes as they came.
+    pub raw: String,
+    /// Why it does not fit.
+    pub reason: String,
 }
 
 fn fit<'a>(land: &Land, records: &'a [Box<RawValue>]) -> Fitted<'a> {
@@ -97,7 +160,7 @@ fn fit<'a>(land: &Land, records: &'a [Box<RawValue>]) -> Fitted<'a> {
     for raw in records {
         match record::fit(land, raw) {
             Err(reason) => fitted.refused.push(Refused {
-                raw: raw.get(),
+                raw: raw.get().to_owned(),
                 reason,
             }),
             Ok(row) => match places.get(&row.key).and_then(|at| fitted.rows.get_mut(*at)) {

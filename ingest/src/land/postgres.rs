@@ -1,27 +1,18 @@
 //! Landing in PostgreSQL: a page is one statement, which reads the rows out of one JSON parameter.
 
 use postgres::{Client, Transaction};
+use serde_json::value::RawValue;
 use tidemill_log::schema::ColumnType;
 
-use super::{Fitted, Found, Landed, Landing, Refused, columns, declared, fit, listed, mismatch};
+use super::{
+    Attempt, Fitted, Found, Landed, Landing, Refused, Row, columns, declared, fit, listed, mismatch,
+};
 use crate::config::{Land, LandColumn};
 use crate::database::{self, postgres_failed, quoted};
 use crate::fetch::Page;
 use crate::schedule::Claim;
 use crate::schedule::postgres::finish;
 use crate::{Error, Kind, Result};
-
-const DEAD_LETTERS: &str = "CREATE TABLE IF NOT EXISTS _tidemill_dead_letters (
-    stage text NOT NULL,
-    source text NOT NULL,
-    at timestamptz NOT NULL,
-    reason text NOT NULL,
-    raw text NOT NULL,
-    raw_hash text NOT NULL,
-    PRIMARY KEY (source, raw_hash))";
-
-const REFUSE: &str = "INSERT INTO _tidemill_dead_letters (stage, source, at, reason, raw, raw_hash)
-    VALUES ('land', $1, clock_timestamp(), $2, $3, $4) ON CONFLICT DO NOTHING";
 
 /// Landing in PostgreSQL.
 pub(super) struct PostgresLanding {
@@ -50,13 +41,12 @@ fn type_of(column: &LandColumn) -> String {
 }
 
 impl PostgresLanding {
-    pub(super) fn open(url: &str, land: &Land) -> Result<Self> {
+    pub(super) fn open(url: &str, land: &Land, begins_with: &[Row<'_>]) -> Result<Self> {
         let mut client = database::postgres(url)?;
         let table = &land.table;
         let failed = |error| postgres_failed(&format!("table `{table}`"), error);
         let mut transaction = client.transaction().map_err(failed)?;
         database::lock_creation(&mut transaction)?;
-        transaction.batch_execute(DEAD_LETTERS).map_err(failed)?;
         let there: bool = transaction
             .query_one("SELECT to_regclass($1) IS NOT NULL", &[&quoted(table)])
             .map_err(failed)?
@@ -65,6 +55,9 @@ impl PostgresLanding {
             check(&mut transaction, land)?;
         } else {
             transaction.batch_execute(&create(land)).map_err(failed)?;
+            let rows: Vec<String> = begins_with.iter().map(|row| row.json(false)).collect();
+            let rows = format!("[{}]", rows.join(","));
+            transaction.query(&upsert(land), &[&rows]).map_err(failed)?;
         }
         transaction.commit().map_err(failed)?;
         Ok(Self {
@@ -137,7 +130,13 @@ fn upsert(land: &Land) -> String {
 }
 
 impl Landing for PostgresLanding {
-    fn land(&mut self, claim: &Claim, page: &Page, until: Option<u64>) -> Result<Landed> {
+    fn attempt(
+        &mut self,
+        claim: &Claim,
+        page: &Page,
+        until: Option<u64>,
+        known: usize,
+    ) -> Result<Attempt> {
         let Self {
             client,
             land,
@@ -158,18 +157,33 @@ impl Landing for PostgresLanding {
         if !write(&mut transaction, upsert, &rows, &mut landed)? {
             one_by_one(&mut transaction, upsert, &mut fitted, &rows, &mut landed)?;
         }
-        for refused in &fitted.refused {
-            transaction
-                .execute(
-                    REFUSE,
-                    &[&page.url, &refused.reason, &refused.raw, &refused.hash()],
-                )
-                .map_err(failed)?;
+        if fitted.refused.len() > known {
+            transaction.rollback().map_err(failed)?;
+            return Ok(Attempt::Refused(fitted.refused));
         }
         landed.refused = fitted.refused.len() as u64;
         finish(&mut transaction, claim, landed.rows(), !landed.trimmed)?;
         transaction.commit().map_err(failed)?;
-        Ok(landed)
+        Ok(Attempt::Landed(landed))
+    }
+
+    fn again(&mut self, record: &RawValue) -> Result<std::result::Result<Landed, String>> {
+        let failed = |error| postgres_failed("landing a record again", error);
+        let records = [record.to_owned()];
+        let mut fitted = fit(&self.land, &records);
+        let document = self.land.document.is_some();
+        let rows: Vec<String> = fitted.rows.iter().map(|row| row.json(document)).collect();
+        let mut landed = Landed::default();
+        let mut transaction = self.client.transaction().map_err(failed)?;
+        one_by_one(
+            &mut transaction,
+            &self.upsert,
+            &mut fitted,
+            &rows,
+            &mut landed,
+        )?;
+        transaction.commit().map_err(failed)?;
+        Ok(fitted.refused.pop().map_or(Ok(landed), |it| Err(it.reason)))
     }
 
     fn total(&mut self) -> Result<u64> {
@@ -243,7 +257,7 @@ fn one_by_one(
             Err(error) if refuses_a_row(&error) => {
                 savepoint.rollback().map_err(failed)?;
                 fitted.refused.push(Refused {
-                    raw: row.raw,
+                    raw: row.raw.to_owned(),
                     reason: failed(error).to_string(),
                 });
             }

@@ -1,31 +1,21 @@
 //! Landing in the embedded SQLite file. Columns are declared with the types that capture reads
 //! back (`UUID`, `TIMESTAMPTZ`, …); SQLite itself keeps text and numbers.
 
-use jiff::Timestamp;
 use rusqlite::types::{Null, ToSqlOutput};
-use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tidemill_log::schema::ColumnType;
 
-use super::{Found, Landed, Landing, Refused, Row, columns, declared, fit, listed, mismatch};
+use super::{
+    Attempt, Fitted, Found, Landed, Landing, Refused, Row, columns, declared, fit, listed, mismatch,
+};
 use crate::config::{Land, LandColumn};
 use crate::database::{quoted, sqlite_failed};
 use crate::fetch::Page;
 use crate::schedule::Claim;
 use crate::schedule::sqlite::finish;
 use crate::{Error, Kind, Result};
-
-const DEAD_LETTERS: &str = "CREATE TABLE IF NOT EXISTS _tidemill_dead_letters (
-    stage TEXT NOT NULL,
-    source TEXT NOT NULL,
-    at TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    raw TEXT NOT NULL,
-    raw_hash TEXT NOT NULL,
-    PRIMARY KEY (source, raw_hash))";
-
-const REFUSE: &str = "INSERT INTO _tidemill_dead_letters (stage, source, at, reason, raw, raw_hash)
-    VALUES ('land', ?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
 
 /// Landing in SQLite.
 pub(super) struct SqliteLanding {
@@ -55,15 +45,15 @@ fn type_of(column: &LandColumn) -> String {
 }
 
 impl SqliteLanding {
-    pub(super) fn open(file: &str, land: &Land) -> Result<Self> {
+    pub(super) fn open(file: &str, land: &Land, begins_with: &[Row<'_>]) -> Result<Self> {
         let mut connection = tidemill_log::sqlite::connect(file)?;
         let failed = |error| sqlite_failed(&format!("table `{}`", land.table), error);
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
-        transaction.execute_batch(DEAD_LETTERS).map_err(failed)?;
         if !check(&transaction, land)? {
             transaction.execute_batch(&create(land)).map_err(failed)?;
+            fill(&transaction, land, begins_with).map_err(failed)?;
         }
         transaction.commit().map_err(failed)?;
         let (table, key) = (quoted(&land.table), quoted(&land.key));
@@ -84,6 +74,18 @@ impl SqliteLanding {
 fn create(land: &Land) -> String {
     let (table, declared) = (quoted(&land.table), declared(land, type_of));
     format!("CREATE TABLE {table} ({declared})")
+}
+
+/// Writes the rows that a new table begins with.
+fn fill(connection: &Connection, land: &Land, rows: &[Row<'_>]) -> rusqlite::Result<()> {
+    let mut upsert = connection.prepare(&upsert(land))?;
+    for row in rows {
+        for (at, (column, value)) in land.columns.iter().zip(&row.values).enumerate() {
+            upsert.raw_bind_parameter(at + 1, cell(column.kind, value))?;
+        }
+        upsert.raw_execute()?;
+    }
+    Ok(())
 }
 
 /// Checks the table column by column; false when it is not there.
@@ -129,53 +131,100 @@ fn upsert(land: &Land) -> String {
     format!("INSERT INTO {table} AS old {names} VALUES ({values}) {on_conflict}")
 }
 
-impl Landing for SqliteLanding {
-    fn land(&mut self, claim: &Claim, page: &Page, until: Option<u64>) -> Result<Landed> {
-        let fitted = fit(&self.land, &page.records);
+impl SqliteLanding {
+    fn begin(&mut self, doing: &str) -> Result<(Parts<'_>, Transaction<'_>)> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(|error| sqlite_failed(doing, error))?;
+        let parts = Parts {
+            land: &self.land,
+            upsert: &self.upsert,
+            exists: &self.exists,
+        };
+        Ok((parts, transaction))
+    }
+}
+
+/// What rows are written with.
+struct Parts<'a> {
+    land: &'a Land,
+    upsert: &'a str,
+    exists: &'a str,
+}
+
+impl Parts<'_> {
+    /// Upserts the rows, of new ones at most `left`; those that the database refuses are put aside.
+    fn write(
+        &self,
+        transaction: &Transaction<'_>,
+        fitted: &mut Fitted<'_>,
+        mut left: u64,
+        doing: &str,
+    ) -> Result<Landed> {
+        let failed = |error| sqlite_failed(doing, error);
         let mut landed = Landed {
             unchanged: fitted.replaced,
             ..Landed::default()
         };
-        let mut refused = fitted.refused;
-        let failed = |error| sqlite_failed(&format!("landing {}", page.url), error);
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(failed)?;
-        let mut left = match until {
-            Some(until) => until.saturating_sub(count(&transaction, &self.land)?),
-            None => u64::MAX,
+        let mut statements = Statements {
+            land: self.land,
+            exists: transaction.prepare_cached(self.exists).map_err(failed)?,
+            upsert: transaction.prepare_cached(self.upsert).map_err(failed)?,
         };
-        {
-            let mut statements = Statements {
-                land: &self.land,
-                exists: transaction.prepare_cached(&self.exists).map_err(failed)?,
-                upsert: transaction.prepare_cached(&self.upsert).map_err(failed)?,
-            };
-            for row in fitted.rows {
-                match statements.write(&row, left > 0, &mut landed) {
-                    Ok(true) => left -= 1,
-                    Ok(false) => {}
-                    Err(error) if refuses_a_row(&error) => refused.push(Refused {
-                        raw: row.raw,
-                        reason: sqlite_failed("upsert", error).to_string(),
-                    }),
-                    Err(error) => return Err(failed(error)),
-                }
-            }
-            let mut refuse = transaction.prepare_cached(REFUSE).map_err(failed)?;
-            let at = Timestamp::now().to_string();
-            for record in &refused {
-                let (reason, raw, hash) = (&record.reason, record.raw, record.hash());
-                refuse
-                    .execute(params![page.url, at, reason, raw, hash])
-                    .map_err(failed)?;
+        for row in &fitted.rows {
+            match statements.write(row, left > 0, &mut landed) {
+                Ok(true) => left -= 1,
+                Ok(false) => {}
+                Err(error) if refuses_a_row(&error) => fitted.refused.push(Refused {
+                    raw: row.raw.to_owned(),
+                    reason: sqlite_failed("upsert", error).to_string(),
+                }),
+                Err(error) => return Err(failed(error)),
             }
         }
-        landed.refused = refused.len() as u64;
-        finish(&transaction, claim, landed.rows(), !landed.trimmed)?;
-        transaction.commit().map_err(failed)?;
+        landed.refused = fitted.refused.len() as u64;
         Ok(landed)
+    }
+}
+
+impl Landing for SqliteLanding {
+    fn attempt(
+        &mut self,
+        claim: &Claim,
+        page: &Page,
+        until: Option<u64>,
+        known: usize,
+    ) -> Result<Attempt> {
+        let doing = format!("landing {}", page.url);
+        let (parts, transaction) = self.begin(&doing)?;
+        let mut fitted = fit(parts.land, &page.records);
+        let left = match until {
+            Some(until) => until.saturating_sub(count(&transaction, parts.land)?),
+            None => u64::MAX,
+        };
+        let landed = parts.write(&transaction, &mut fitted, left, &doing)?;
+        // Dropped without a commit, the transaction leaves nothing.
+        if fitted.refused.len() > known {
+            return Ok(Attempt::Refused(fitted.refused));
+        }
+        finish(&transaction, claim, landed.rows(), !landed.trimmed)?;
+        transaction
+            .commit()
+            .map_err(|error| sqlite_failed(&doing, error))?;
+        Ok(Attempt::Landed(landed))
+    }
+
+    fn again(&mut self, record: &RawValue) -> Result<std::result::Result<Landed, String>> {
+        let doing = "landing a record again";
+        let (parts, transaction) = self.begin(doing)?;
+        let records = [record.to_owned()];
+        let mut fitted = fit(parts.land, &records);
+        let landed = parts.write(&transaction, &mut fitted, u64::MAX, doing)?;
+        transaction
+            .commit()
+            .map_err(|error| sqlite_failed(doing, error))?;
+        Ok(fitted.refused.pop().map_or(Ok(landed), |it| Err(it.reason)))
     }
 
     fn total(&mut self) -> Result<u64> {

@@ -86,6 +86,8 @@ pub trait Ledger: Send {
     fn retry(&mut self, claim: &Claim, wait: Duration, error: &str) -> Result<()>;
     /// Ends a claim for good. A claim that was lost changes nothing.
     fn fail(&mut self, claim: &Claim, error: &str) -> Result<()>;
+    /// Makes a page that failed for good due again at once; false when it is not one.
+    fn again(&mut self, page: u64) -> Result<bool>;
     /// Up to `limit` newest runs, newest first.
     fn history(&mut self, limit: u32) -> Result<Vec<Run>>;
 }

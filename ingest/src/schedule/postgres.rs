@@ -146,6 +146,16 @@ impl Ledger for PostgresLedger {
         self.end(claim, "failed", 0, error)
     }
 
+    fn again(&mut self, page: u64) -> Result<bool> {
+        let update = "UPDATE _tidemill_runs SET state = 'retry', finished_at = NULL,
+            claimed_until = clock_timestamp()
+            WHERE pipeline = $1 AND page = $2 AND state = 'failed'";
+        let due = self
+            .client
+            .execute(update, &[&self.terms.pipeline, &(page as i64)]);
+        Ok(due.map_err(failed)? == 1)
+    }
+
     fn history(&mut self, limit: u32) -> Result<Vec<Run>> {
         let select = "SELECT page, (extract(epoch FROM due_at) * 1000)::bigint, state, attempts,
             records, error FROM _tidemill_runs WHERE pipeline = $1 ORDER BY page DESC LIMIT $2";

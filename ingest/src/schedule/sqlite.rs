@@ -151,6 +151,15 @@ impl Ledger for SqliteLedger {
         self.end(claim, "failed", 0, error)
     }
 
+    fn again(&mut self, page: u64) -> Result<bool> {
+        let update = "UPDATE _tidemill_runs SET state = 'retry', finished_at = NULL,
+            claimed_until = ?3 WHERE pipeline = ?1 AND page = ?2 AND state = 'failed'";
+        let due = self
+            .connection
+            .execute(update, params![self.terms.pipeline, page as i64, now_ms()]);
+        Ok(due.map_err(failed)? == 1)
+    }
+
     fn history(&mut self, limit: u32) -> Result<Vec<Run>> {
         let select = "SELECT page, due_at, state, attempts, records, error
             FROM _tidemill_runs WHERE pipeline = ?1 ORDER BY page DESC LIMIT ?2";

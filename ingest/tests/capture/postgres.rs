@@ -52,10 +52,18 @@ impl Database {
     }
 
     pub(crate) fn open(&self, tables: &[&str]) -> tidemill_ingest::Result<Box<dyn Capture>> {
+        self.open_anew(tables, false)
+    }
+
+    fn open_anew(
+        &self,
+        tables: &[&str],
+        resnapshot: bool,
+    ) -> tidemill_ingest::Result<Box<dyn Capture>> {
         let tables: Vec<_> = tables.iter().map(|&table| table.to_owned()).collect();
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            match capture::open(&self.url, &tables, &self.name, false) {
+            match capture::open(&self.url, &tables, &self.name, resnapshot) {
                 // The connections of a dropped capture end a moment later.
                 Err(error) if error.kind() == Kind::Retry && Instant::now() < deadline => {
                     std::thread::yield_now();
@@ -309,8 +317,7 @@ fn what_is_gone_is_an_error_that_says_what_to_do() {
         why.contains("made anew") && why.contains("--resnapshot"),
         "{why}"
     );
-    let mut capture =
-        capture::open(&database.url, &["t".to_owned()], &database.name, true).unwrap();
+    let mut capture = database.open_anew(&["t"], true).unwrap();
     assert_eq!(changes(capture.as_mut(), 2)[1].op, Op::Read);
 }
 

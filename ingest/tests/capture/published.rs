@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tidemill_ingest::capture::{self, Capture, Captured};
-use tidemill_ingest::publish::{DEAD_LETTERS, Publisher, StreamOptions, stream};
+use tidemill_ingest::publish::{Publisher, StreamOptions, stream};
 use tidemill_ingest::stats::Stats;
+use tidemill_log::dead_letter::{self, DeadLetter, Entry, Source, Stage};
 use tidemill_log::envelope::Decoder;
 use tidemill_log::event::{Change, Op};
 use tidemill_log::log::{Log, OwnedRecord, Record};
@@ -175,22 +176,39 @@ fn what_cannot_be_published_is_put_aside() {
     stop.store(true, Ordering::Relaxed);
     running.join().unwrap().unwrap();
     assert_eq!(published(&options).len(), 2);
-    let letters = records(&options, DEAD_LETTERS);
-    let letters: Vec<serde_json::Value> = letters
-        .iter()
-        .map(|letter| serde_json::from_slice(letter.value.as_ref().unwrap()).unwrap())
-        .collect();
-    let of = |index: usize, field: &str| letters[index][field].as_str().unwrap().to_owned();
+    let letters = letters(&options);
+    let [captured, published] = letters.as_slice() else {
+        panic!("{letters:?}");
+    };
     assert_eq!(
-        (of(0, "stage"), of(0, "key")),
-        ("capture".to_owned(), "2".to_owned())
+        (captured.stage, published.stage),
+        (Stage::Capture, Stage::Publish)
     );
-    assert!(of(0, "reason").contains("`d`") && of(0, "row").contains("soon"));
-    assert_eq!(
-        (of(1, "stage"), of(1, "table")),
-        ("publish".to_owned(), "t".to_owned())
-    );
-    assert!(of(1, "reason").contains("bytes"), "{}", of(1, "reason"));
+    let from = |letter: &DeadLetter| match &letter.source {
+        Source::Change { table, key, .. } => (table.clone(), key.clone()),
+        other => panic!("{other}"),
+    };
+    assert_eq!(from(captured), ("t".to_owned(), "2".to_owned()));
+    assert_eq!(from(published), ("t".to_owned(), "3".to_owned()));
+    let row = String::from_utf8(captured.value.clone().unwrap()).unwrap();
+    assert!(captured.reason.contains("`d`") && row.contains("soon"));
+    assert!(published.reason.contains("bytes"), "{}", published.reason);
+    let row = published.value.as_ref().unwrap();
+    assert!(row.len() > 1_200_000, "all of the row is kept");
+}
+
+fn letters(options: &StreamOptions) -> Vec<DeadLetter> {
+    let log = tidemill_log::log::open(&options.log).unwrap();
+    let topic = dead_letter::topic_of(&options.name);
+    let mut letters = Vec::new();
+    let mut each = |entry| {
+        if let Entry::Letter(kept) = entry {
+            letters.push(kept.letter);
+        }
+        Ok(())
+    };
+    dead_letter::read(log.as_ref(), &topic, &mut each).unwrap();
+    letters
 }
 
 /// How long 200 appends of one record take, in milliseconds, sorted.

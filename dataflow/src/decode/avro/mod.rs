@@ -12,6 +12,8 @@
 //! 2. A registry that is away refuses nothing: `push` waits and asks again, with back-off up to
 //!    [`RETRY_MAX`], until it answers. An id that the registry does not have is refused, and asked
 //!    for again only after [`MISS_KEPT`].
+//! 3. A registry that lost its schemas is an error of the job, told from a record that names an id
+//!    which never was: otherwise all that was written with them would leave the views unnoticed.
 
 mod input;
 mod program;
@@ -59,6 +61,9 @@ struct Writers {
     /// Compiled, or why that cannot be. Schemas of an id never change.
     known: HashMap<u32, std::result::Result<Program, String>, RandomState>,
     missing: HashMap<u32, (Instant, String)>,
+    topic: String,
+    /// Set when the registry lost schemas that records were written with.
+    lost: Option<Error>,
 }
 
 impl Avro {
@@ -90,6 +95,8 @@ impl Avro {
                 utc: text::utc().ok_or_else(|| Error::new(Kind::Bug, "UTC is no time zone"))?,
                 known: HashMap::default(),
                 missing: HashMap::new(),
+                topic: source.topic.clone(),
+                lost: None,
             },
         })
     }
@@ -130,6 +137,9 @@ impl Decoder for Avro {
     }
 
     fn finish(&mut self) -> Result<RecordBatch> {
+        if let Some(lost) = self.writers.lost.take() {
+            return Err(lost);
+        }
         self.columns.finish()
     }
 }
@@ -166,16 +176,25 @@ impl Writers {
         {
             return Err(Refused(why.clone()));
         }
-        let why = match self.ask(id) {
+        let why = match self.ask(id, |registry| registry.by_id(id)) {
             Ok(Some(text)) => {
-                let columns = &self.columns;
-                let program =
-                    Program::compile(&text, &self.planned, columns, self.debezium, self.utc);
+                let program = self.compile(&text);
                 self.known.insert(id, program);
                 self.missing.remove(&id);
                 return Ok(());
             }
-            Ok(None) => format!("the registry has no schema {id}"),
+            Ok(None) => {
+                if self.lost.is_none() && self.was_lost(id) {
+                    let what = format!(
+                        "topic `{}` holds records of schema {id}, which the registry does not have \
+                         any more: it lost its schemas, or this one was deleted. Restore it and \
+                         start again; nothing behind these records is in the views",
+                        self.topic
+                    );
+                    self.lost = Some(Error::new(Kind::Data, what));
+                }
+                format!("the registry has no schema {id}")
+            }
             Err(error) => format!("the registry does not give schema {id}: {error}"),
         };
         if self.missing.len() >= MISSES_MAX {
@@ -185,11 +204,35 @@ impl Writers {
         Err(Refused(why))
     }
 
+    fn compile(&self, schema: &str) -> std::result::Result<Program, String> {
+        Program::compile(
+            schema,
+            &self.planned,
+            &self.columns,
+            self.debezium,
+            self.utc,
+        )
+    }
+
+    /// Whether the registry once had this schema, as far as can be told: it knows nothing of the
+    /// topic any more, or it gave the topic a higher id since (ids begin at 1 and only grow).
+    fn was_lost(&self, id: u32) -> bool {
+        let subject = format!("{}-value", self.topic);
+        let versions = self.ask(id, |registry| registry.versions(&subject));
+        versions.is_ok_and(|versions| {
+            versions.is_empty() || (id > 0 && versions.iter().any(|version| version.id > id))
+        })
+    }
+
     /// Asks until the registry answers: its absence says nothing about the record.
-    fn ask(&self, id: u32) -> tidemill_log::Result<Option<String>> {
+    fn ask<T>(
+        &self,
+        id: u32,
+        question: impl Fn(&dyn Registry) -> tidemill_log::Result<T>,
+    ) -> tidemill_log::Result<T> {
         let mut wait = RETRY_MIN;
         loop {
-            match self.registry.by_id(id) {
+            match question(self.registry.as_ref()) {
                 Err(error) if error.kind() == Kind::Retry => {
                     tracing::warn!(
                         schema = id,
@@ -203,5 +246,57 @@ impl Writers {
                 answer => return answer,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::ir::Format;
+    use arrow::datatypes::{DataType, Field, Schema as Columns};
+
+    const SCHEMA: &str = r#"{"type": "record", "name": "T", "fields": [
+        {"name": "a", "type": ["null", "int"], "default": null}]}"#;
+
+    #[test]
+    fn a_registry_that_lost_schemas_is_told_from_an_id_that_never_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("registry.db").display().to_string();
+        let registry = tidemill_log::registry::open(&format!("sqlite://{file}")).unwrap();
+        let newer = SCHEMA.replace("\"a\"", "\"b\"");
+        let lost = registry.register("t-value", SCHEMA).unwrap().id;
+        let kept = registry.register("t-value", &newer).unwrap().id;
+        let sql = rusqlite::Connection::open(&file).unwrap();
+        let source = Source {
+            name: "t".to_owned(),
+            topic: "t".to_owned(),
+            format: Format::Avro {
+                schema: newer.clone(),
+            },
+            envelope: Envelope::Append,
+            schema: Arc::new(Columns::new(vec![Field::new("b", DataType::Int32, true)])),
+            key: Vec::new(),
+        };
+        let record = |id: u32| [&[0][..], &id.to_be_bytes(), &[2, 2]].concat();
+        let decode = |id: u32| {
+            let mut decoder = Avro::new(&source, &newer, Some(Arc::clone(&registry))).unwrap();
+            let refused = decoder.push(&record(id)).is_err();
+            (refused, decoder.finish().map(|rows| rows.num_rows()))
+        };
+        assert!(matches!(decode(lost), (false, Ok(1))));
+        sql.execute("DELETE FROM _tidemill_schemas WHERE id = ?", [lost])
+            .unwrap();
+        let (refused, finished) = decode(lost);
+        let why = finished.unwrap_err().to_string();
+        assert!(
+            refused && why.contains("`t`") && why.contains(&format!("schema {lost}")),
+            "{why}"
+        );
+        assert!(matches!(decode(kept), (false, Ok(1))));
+        for never in [0, kept + 1, u32::MAX] {
+            assert!(matches!(decode(never), (true, Ok(0))), "{never}");
+        }
+        sql.execute("DELETE FROM _tidemill_schemas", []).unwrap();
+        assert!(decode(u32::MAX).1.is_err(), "it knows nothing of the topic");
     }
 }

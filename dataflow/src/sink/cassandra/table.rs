@@ -1,5 +1,6 @@
 //! Keyspace, tables, frontier rows: what the sink asks of Cassandra apart from writing rows.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, TimeUnit};
@@ -242,6 +243,52 @@ impl Connected {
             .map_err(|e| unreadable("tidemill_frontiers", e))?
             .map(|(epoch, print)| frontier_of(epoch, &print))
             .transpose()
+    }
+
+    /// See [`super::super::Sink::frontiers`].
+    pub(super) async fn frontiers(&self, job: &str) -> Result<BTreeMap<String, Frontier>> {
+        let there = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND \
+                     table_name = 'tidemill_frontiers'";
+        let (found, _) = self
+            .page(there, (self.keyspace.as_str(),), PagingState::start())
+            .await?;
+        if found.rows_num() == 0 {
+            return Ok(BTreeMap::new());
+        }
+        let table = format!("{}.tidemill_frontiers", quoted(&self.keyspace));
+        let cql = format!("SELECT \"view\", epoch, fingerprint FROM {table} WHERE job = ?");
+        let mut frontiers = BTreeMap::new();
+        let mut from = PagingState::start();
+        loop {
+            let (page, next) = self.page(&cql, (job,), from).await?;
+            let rows = page.rows::<(String, Option<i64>, String)>();
+            for row in rows.map_err(|e| unreadable("tidemill_frontiers", e))? {
+                let (view, epoch, print) = row.map_err(|e| unreadable("tidemill_frontiers", e))?;
+                frontiers.insert(view, frontier_of(epoch, &print)?);
+            }
+            match next {
+                PagingStateResponse::HasMorePages { state } => from = state,
+                PagingStateResponse::NoMorePages => return Ok(frontiers),
+            }
+        }
+    }
+
+    /// See [`super::super::Sink::drop_view`].
+    pub(super) async fn drop_view(&self, job: &str, view: &str) -> Result<()> {
+        let keyspace = quoted(&self.keyspace);
+        self.query(&format!("DROP TABLE IF EXISTS {keyspace}.{}", quoted(view)))
+            .await?;
+        let Some(frontier) = self.frontiers(job).await?.remove(view) else {
+            return Ok(());
+        };
+        let delete =
+            format!("DELETE FROM {keyspace}.tidemill_frontiers WHERE job = ? AND \"view\" = ?");
+        let mut delete = self.prepared(&delete).await?;
+        // As late as the row itself and no later: the next epochs must not lose to this.
+        delete.set_timestamp(Some(timestamp(frontier.epoch.unwrap_or(0))?));
+        self.execute("tidemill_frontiers", &delete, &(job, view))
+            .await?;
+        Ok(())
     }
 
     async fn prepared(&self, cql: &str) -> Result<PreparedStatement> {

@@ -23,6 +23,16 @@ pub struct Decoder {
     registry: Arc<dyn Registry>,
     schemas: HashMap<u32, (String, Schema)>,
     tables: HashMap<(u32, u32), Arc<TableSchema>>,
+    missing: Option<u32>,
+}
+
+/// Where in the source a record of ours comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The change's position.
+    pub position: Position,
+    /// Whether it begins the table anew: positions before it may be of another source.
+    pub begins: bool,
 }
 
 impl Decoder {
@@ -34,7 +44,13 @@ impl Decoder {
             registry,
             schemas,
             tables,
+            missing: None,
         }
+    }
+
+    /// The last schema id that a record named and that the registry did not have.
+    pub fn missing(&self) -> Option<u32> {
+        self.missing
     }
 
     /// The change that a record holds.
@@ -70,8 +86,17 @@ impl Decoder {
     /// Where in the source a record comes from, or none when it is not one of ours (another
     /// writer's, or damaged). An error is the registry's, and passes.
     pub fn position_of(&mut self, record: &OwnedRecord) -> Result<Option<Position>> {
+        Ok(self.place_of(record)?.map(|place| place.position))
+    }
+
+    /// Like [`Decoder::position_of`], with what the record says of those before it.
+    pub fn place_of(&mut self, record: &OwnedRecord) -> Result<Option<Place>> {
         match self.envelope(record) {
-            Ok((_, envelope)) => Ok(field(&envelope, "source").and_then(position)),
+            Ok((_, envelope)) => {
+                let position = field(&envelope, "source").and_then(position);
+                let begins = text(&envelope, "op") == Some(Op::Truncate.letter());
+                Ok(position.map(|position| Place { position, begins }))
+            }
             Err(error) if error.kind() == Kind::Data => Ok(None),
             Err(error) => Err(error),
         }
@@ -129,8 +154,13 @@ impl Decoder {
         match self.schemas.entry(id) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(place) => {
-                let unknown = || wrong(&self.topic, &format!("the registry has no schema {id}"));
-                let schema = self.registry.by_id(id)?.ok_or_else(unknown)?;
+                let Some(schema) = self.registry.by_id(id)? else {
+                    self.missing = Some(id);
+                    return Err(wrong(
+                        &self.topic,
+                        &format!("the registry has no schema {id}"),
+                    ));
+                };
                 let parsed = Schema::parse_str(&schema).map_err(|error| {
                     let what = format!("topic `{}`: schema {id} is not Avro", self.topic);
                     Error::with_source(Kind::Data, what, error)

@@ -86,6 +86,27 @@ pub struct PartitionRange {
     pub high: i64,
 }
 
+/// What tells a topic from another one that was made anew under the same name. All zero where the
+/// engine does not tell (brokers before 2.8; the embedded log, whose topics are never removed).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TopicId(pub [i64; 2]);
+
+impl TopicId {
+    /// Whether the engine told it.
+    pub fn is_known(self) -> bool {
+        self != Self::default()
+    }
+}
+
+/// A topic as the engine describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Described {
+    /// Which one of those that had its name.
+    pub id: TopicId,
+    /// How many partitions it has.
+    pub partitions: u32,
+}
+
 /// Writes records. One producer belongs to one thread.
 pub trait Producer: Send {
     /// Appends the records in order and returns when all are durable. An error of kind `Data`
@@ -119,6 +140,8 @@ pub trait Log: Send + Sync {
     /// The partitions of a topic with the offsets they hold, by partition number; an error of
     /// kind `Retry` when the topic is not there (yet).
     fn ranges(&self, topic: &str) -> Result<Vec<PartitionRange>>;
+    /// The topic as it is now, quicker than [`Log::ranges`]; none when there is no such topic.
+    fn describe(&self, topic: &str) -> Result<Option<Described>>;
     /// A new producer (idempotent where the engine has that).
     fn producer(&self) -> Result<Box<dyn Producer>>;
     /// A new reader of the given partitions, each from the given offset.

@@ -13,13 +13,17 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::partition::check_sizes;
-use super::{Log, OwnedRecord, PartitionRange, Producer, Reader, Record, RecordRef, partition_of};
+use super::{
+    Described, Log, OwnedRecord, PartitionRange, Producer, Reader, Record, RecordRef, TopicId,
+    partition_of,
+};
 use crate::sqlite::{connect, failed};
 use crate::{Error, Kind, Result};
 
 /// How often a waiting reader looks for records that another process has appended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// The log's tables, and its dead letters as whoever opens the file with SQL wants to see them.
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS _tidemill_topics (
         topic TEXT PRIMARY KEY, partitions INTEGER NOT NULL
@@ -28,7 +32,16 @@ const TABLES: &str = "
         topic TEXT NOT NULL, partition INTEGER NOT NULL, \"offset\" INTEGER NOT NULL,
         timestamp_ms INTEGER NOT NULL, key BLOB, value BLOB,
         PRIMARY KEY (topic, partition, \"offset\")
-    ) WITHOUT ROWID;";
+    ) WITHOUT ROWID;
+    CREATE VIEW IF NOT EXISTS _tidemill_dead_letters AS
+        SELECT topic, min(number) AS number, letter ->> 'stage' AS stage,
+            datetime((letter ->> 'at_ms') / 1000.0, 'unixepoch') AS at,
+            letter ->> 'source' AS source, letter ->> 'reason' AS reason,
+            letter ->> 'value_text' AS value
+        FROM (SELECT topic, \"offset\" AS number, CAST(value AS TEXT) AS letter
+              FROM _tidemill_log WHERE topic LIKE '%.dead-letters')
+        WHERE json_valid(letter) AND letter ->> 'part' = 1
+        GROUP BY topic, letter ->> 'id' ORDER BY number;";
 
 const NEXT: &str = "SELECT coalesce(max(\"offset\") + 1, 0) FROM _tidemill_log
     WHERE topic = ?1 AND partition = ?2";
@@ -98,6 +111,15 @@ impl Log for SqliteLog {
         read()
             .map_err(|error| self.failed(topic, error))?
             .ok_or_else(|| not_there(topic, Kind::Retry))
+    }
+
+    fn describe(&self, topic: &str) -> Result<Option<Described>> {
+        let partitions = partitions_of(&locked(&self.connection), topic);
+        let partitions = partitions.map_err(|error| self.failed(topic, error))?;
+        Ok(partitions.map(|partitions| Described {
+            id: TopicId::default(),
+            partitions,
+        }))
     }
 
     fn producer(&self) -> Result<Box<dyn Producer>> {

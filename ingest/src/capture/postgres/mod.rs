@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
 use super::{BATCH, Capture, Captured, Refused, push, value};
@@ -142,22 +143,27 @@ impl PostgresCapture {
 
     /// One attempt to reach the server again, when it is time for one.
     fn reconnect(&mut self) -> Result<()> {
-        let mut control = connect(&self.config)?;
-        progress::lock(&mut control, &self.slot)?;
-        if progress::generation(&mut control, &self.slot)? != self.generation {
+        // Often only the replication connection is gone, as when the slot was invalidated. This
+        // one holds the lock as long as it lives: a new one would wait for it for ever.
+        if self.control.is_valid(CONNECT_TIMEOUT).is_err() {
+            let mut control = connect(&self.config)?;
+            progress::lock(&mut control, &self.slot)?;
+            self.control = control;
+        }
+        let control = &mut self.control;
+        if progress::generation(control, &self.slot)? != self.generation {
             let what = format!(
                 "another process captured with slot `{}` meanwhile",
                 self.slot
             );
             return Err(Error::new(Kind::Fence, what));
         }
-        if progress::resume(&mut control, &self.slot, &[])? == Resume::Snapshot {
+        if progress::resume(control, &self.slot, &[])? == Resume::Snapshot {
             let what = format!("the snapshot of slot `{}` was not finished", self.slot);
             return Err(Error::new(Kind::Fence, what));
         }
         let stream = Stream::open(&self.config, &self.slot, self.durable)?;
         tracing::info!(slot = %self.slot, "capture is connected again");
-        self.control = control;
         self.phase = Phase::Stream(stream);
         self.pending.clear();
         self.transaction = None;
@@ -394,6 +400,10 @@ impl Capture for PostgresCapture {
 
     fn begins_anew(&self) -> bool {
         self.begins_anew
+    }
+
+    fn note(&mut self, topic: &str, now: Described) -> Result<Described> {
+        progress::note(&mut self.control, &self.slot, topic, now, self.begins_anew)
     }
 
     fn next(&mut self, wait: Duration) -> Result<Vec<Captured>> {

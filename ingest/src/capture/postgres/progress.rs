@@ -8,10 +8,15 @@
 //! 3. `snapshot_done` is written only when the whole snapshot is durable downstream.
 
 use postgres::Client;
+use tidemill_log::log::{Described, TopicId};
 
 use super::catalog::Table;
 use super::{lsn_text, sql_error};
+use crate::capture::standing;
 use crate::{Error, Kind, Result};
+
+/// What to do when changes are gone.
+pub(super) const ADVICE: &str = "; run `tidemill ingest --resnapshot` to read the tables again";
 
 /// The row of a capture.
 #[derive(Debug)]
@@ -93,7 +98,10 @@ pub(super) fn begin_generation(client: &mut Client, slot: &str) -> Result<i64> {
             "CREATE TABLE IF NOT EXISTS _tidemill_capture (
                  name text PRIMARY KEY, slot text NOT NULL, tables text[] NOT NULL,
                  snapshot_done bool NOT NULL, confirmed pg_lsn NOT NULL,
-                 generation bigint NOT NULL)",
+                 generation bigint NOT NULL);
+             CREATE TABLE IF NOT EXISTS _tidemill_capture_topics (
+                 name text NOT NULL, topic text NOT NULL, id_high bigint NOT NULL,
+                 id_low bigint NOT NULL, partitions bigint NOT NULL, PRIMARY KEY (name, topic))",
         )
         .map_err(failed)?;
     let row = client
@@ -171,8 +179,7 @@ pub(super) fn resume(client: &mut Client, slot: &str, tables: &[String]) -> Resu
     let Some(row) = read(client, slot)?.filter(|row| row.snapshot_done) else {
         return Ok(Resume::Snapshot);
     };
-    let advice = "; run `tidemill ingest --resnapshot` to read the tables again";
-    let refused = |what: String| Err(Error::new(Kind::Data, what + advice));
+    let refused = |what: String| Err(Error::new(Kind::Data, what + ADVICE));
     if let Some(new) = tables.iter().find(|table| !row.tables.contains(table)) {
         return refused(format!(
             "table `{new}` was not in the snapshot of slot `{slot}`"
@@ -214,6 +221,40 @@ pub(super) fn restart(client: &mut Client, slot: &str, tables: &[String]) -> Res
         )
         .map_err(|error| sql_error(format!("dropping slot `{slot}`"), error))?;
     Ok(())
+}
+
+/// Notes which topic a table's changes go to, see [`crate::capture::Capture::note`]. Only the
+/// holder of the capture's lock comes here.
+pub(super) fn note(
+    client: &mut Client,
+    slot: &str,
+    topic: &str,
+    now: Described,
+    begins_anew: bool,
+) -> Result<Described> {
+    let failed = |error| sql_error("noting a topic".to_owned(), error);
+    let noted = client
+        .query_opt(
+            "SELECT id_high, id_low, partitions FROM _tidemill_capture_topics
+             WHERE name = $1 AND topic = $2",
+            &[&slot, &topic],
+        )
+        .map_err(failed)?;
+    let noted = noted.map(|row| Described {
+        id: TopicId([row.get(0), row.get(1)]),
+        partitions: u32::try_from(row.get::<_, i64>(2)).unwrap_or(u32::MAX),
+    });
+    let stands = standing(noted, now, begins_anew);
+    let TopicId([high, low]) = stands.id;
+    client
+        .execute(
+            "INSERT INTO _tidemill_capture_topics VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (name, topic) DO UPDATE
+             SET id_high = $3, id_low = $4, partitions = $5",
+            &[&slot, &topic, &high, &low, &i64::from(stands.partitions)],
+        )
+        .map_err(failed)?;
+    Ok(stands)
 }
 
 /// Writes down that everything before `lsn` (and so the snapshot) is durable downstream.

@@ -23,6 +23,9 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) const SESSION: &str = "-c datestyle=ISO -c timezone=UTC -c bytea_output=hex \
                                   -c extra_float_digits=1 -c client_encoding=UTF8";
 
+/// What the server says of a slot that is gone.
+const GONE: [&str; 3] = ["does not exist", "can no longer get changes", "invalidated"];
+
 /// What the stream says.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -46,14 +49,26 @@ impl Stream {
             .with_start_lsn(Lsn(from))
             .with_ack_lsn(Lsn(from));
         let runtime = runtime()?;
-        let started = runtime.block_on(async {
+        let started: std::result::Result<_, PgWireError> = runtime.block_on(async {
             let mut client = ReplicationClient::connect(settings).await?;
             client.wait_started().await?;
             Ok(client)
         });
         match started {
             Ok(client) => Ok(Self { client, runtime }),
-            Err(error) => Err(wire_error(format!("streaming slot `{slot}`"), error)),
+            Err(error) => {
+                // The slot may be dropped or invalidated a moment after it was looked at.
+                let text = error.to_string();
+                let gone = GONE.iter().any(|part| text.contains(part));
+                let error = wire_error(format!("streaming slot `{slot}`"), error);
+                Err(match gone && error.kind() == Kind::Data {
+                    true => {
+                        let what = format!("{error}{}", super::progress::ADVICE);
+                        Error::with_source(Kind::Data, what, error)
+                    }
+                    false => error,
+                })
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! group is joined and no offset is kept in Kafka: the dataflow's journal owns them.
 
 mod batch;
+mod describe;
 mod producer;
 mod reader;
 
@@ -16,7 +17,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, ClientContext, Message};
 
-use super::{Log, OwnedRecord, PartitionRange, Producer, Reader};
+use super::{Described, Log, OwnedRecord, PartitionRange, Producer, Reader};
 use crate::{Error, Kind, Result};
 
 /// How long one question to the brokers may take.
@@ -189,6 +190,11 @@ impl Log for KafkaLog {
             })
         };
         self.partitions(topic)?.into_iter().map(range).collect()
+    }
+
+    fn describe(&self, topic: &str) -> Result<Option<Described>> {
+        describe::describe(&self.client, topic, ANSWER_WAIT)
+            .map_err(|error| self.error(topic, "cannot ask about it", error))
     }
 
     fn producer(&self) -> Result<Box<dyn Producer>> {

@@ -43,10 +43,15 @@ impl KafkaReader {
     /// Takes an error that came instead of a record: final, or noted and passed over.
     fn trouble(&mut self, error: KafkaError) -> Result<()> {
         if kind_of(&error) == Kind::Data {
-            let what = format!(
-                "kafka {}: topic `{}` cannot be read on",
-                self.brokers, self.topic
-            );
+            use rdkafka::error::RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
+            let why = match error.rdkafka_error_code() {
+                Some(AutoOffsetReset | OffsetOutOfRange) => {
+                    "cannot be read on: records that were not read yet are gone; its retention or \
+                     somebody removed them, or it was made anew"
+                }
+                _ => "cannot be read on: it or a partition of it was deleted, or access to it",
+            };
+            let what = format!("kafka {}: topic `{}` {why}", self.brokers, self.topic);
             return Err(Error::with_source(Kind::Data, what, error));
         }
         if !self.away {

@@ -1,0 +1,88 @@
+//! Binding an epoch to a journal in a directory, beside writing and syncing a bare file of as many
+//! bytes in the same folder. The two alternate; the journal is truncated meanwhile, as a job does.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use tidemill_dataflow::journal::{Binding, Journal, Offsets};
+use tidemill_dataflow::store;
+
+use crate::freshness::latency_row;
+use crate::load;
+use crate::report::Report;
+
+/// How many bindings.
+const BINDINGS: u64 = 2000;
+/// From one binding to the next; the bare write comes half way between.
+const SPACING: Duration = Duration::from_millis(10);
+/// Every how many bindings the journal is truncated.
+const TRUNCATE_EVERY: u64 = 500;
+/// Partitions that move in each epoch.
+const PARTITIONS: u32 = 8;
+
+pub(crate) fn run(work: &Path) -> anyhow::Result<Report> {
+    let mut report = Report::new("bind");
+    let folder = tempfile::tempdir_in(work)?;
+    let state = store::open(&format!("file://{}", folder.path().display()))?;
+    let (journal, _) = Journal::open(state, "bench")?;
+    let bytes = serde_json::to_vec(&binding(BINDINGS))?;
+    let (mut ours, mut bare) = (load::latencies()?, load::latencies()?);
+    std::thread::scope(|scope| {
+        let (truncate, epochs) = channel();
+        let journal = &journal;
+        let truncating = scope.spawn(move || {
+            epochs
+                .into_iter()
+                .try_for_each(|epoch| journal.truncate(epoch))
+        });
+        let start = Instant::now() + SPACING;
+        for epoch in 1..=BINDINGS {
+            let due = start + SPACING * u32::try_from(epoch)?;
+            let binding = binding(epoch);
+            wait_until(due);
+            let began = Instant::now();
+            journal.bind(&binding)?;
+            ours.record(u64::try_from(began.elapsed().as_micros())?)?;
+            wait_until(due + SPACING / 2);
+            let began = Instant::now();
+            let mut file = File::create(folder.path().join(format!("bare-{epoch}")))?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            bare.record(u64::try_from(began.elapsed().as_micros())?)?;
+            if epoch % TRUNCATE_EVERY == 0 {
+                truncate
+                    .send(binding.epoch)
+                    .context("the truncating thread ended")?;
+            }
+        }
+        drop(truncate);
+        match truncating.join() {
+            Ok(truncated) => Ok(truncated?),
+            Err(_) => bail!("the truncating thread panicked"),
+        }
+    })?;
+    report.row(latency_row("bind", &ours));
+    report.row(latency_row("bare write and sync", &bare));
+    report.at_most(
+        "p99 in ms",
+        ours.value_at_quantile(0.99) as f64 / 1000.0,
+        10.0,
+    );
+    Ok(report)
+}
+
+fn wait_until(due: Instant) {
+    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+}
+
+fn binding(epoch: u64) -> Binding {
+    let ends = (0..PARTITIONS).map(|partition| (partition, 1_000_000 + epoch.cast_signed()));
+    Binding {
+        epoch: 1_700_000_000_000 + epoch,
+        ends: Offsets::from([("users".to_owned(), ends.collect())]),
+    }
+}

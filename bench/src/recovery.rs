@@ -1,0 +1,295 @@
+//! Benchmark `recovery`: a job with a large state is killed and started again, beside the same job
+//! reading its topic from the beginning. And what checkpoints cost while nothing goes wrong.
+//!
+//! The topic holds a history: every group changes several times, as in any topic that is older than
+//! its state is large.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rusqlite::{Connection, OpenFlags};
+use tidemill_log::log;
+
+use crate::child::Running;
+use crate::report::{Report, Row};
+use crate::services::Services;
+use crate::topic::{PARTITIONS, send};
+
+/// Longest that one step may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Time between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Of so many groups one changes between two checkpoints.
+const CHANGED: u64 = 100;
+
+/// Flags of this benchmark.
+#[derive(Debug, Args)]
+pub(crate) struct RecoveryArgs {
+    /// Groups of state
+    #[arg(long, default_value_t = 5_000_000)]
+    groups: u64,
+    /// Records in the topic for each group
+    #[arg(long, default_value_t = 4)]
+    history: u64,
+}
+
+pub(crate) fn run(
+    args: &RecoveryArgs,
+    services: &Services,
+    tidemill: &Path,
+    work: &Path,
+) -> anyhow::Result<Report> {
+    let mut report = Report::new("recovery");
+    let history = History::fill(args, services)?;
+    let without = Job::new(tidemill, services, work, &history, "1h")?;
+    let mut running = without.start()?;
+    let read = without.until(&mut running, history.records)?;
+    drop(running);
+    eprintln!("read without checkpoints in {read:.1} s");
+    let job = Job::new(tidemill, services, work, &history, "10s")?;
+    let mut running = job.start()?;
+    let with = job.until(&mut running, history.records)?;
+    eprintln!("read with checkpoints in {with:.1} s");
+    let state = job.checkpoint(&mut running, history.records)?;
+    let changed = args.groups / CHANGED;
+    history.append((0..changed).map(|group| group * CHANGED))?;
+    job.until(&mut running, history.records + changed)?;
+    let after = job.checkpoint(&mut running, history.records + changed)?;
+    running.child.kill()?;
+    running.child.wait()?;
+    history.append(std::iter::once(0))?;
+    let mut running = job.start()?;
+    let recovered = job.until(&mut running, history.records + changed + 1)?;
+    let one = |name: &str, values: &[(&'static str, f64)]| Row {
+        name: name.to_owned(),
+        values: values
+            .iter()
+            .map(|(name, value)| (*name, vec![*value]))
+            .collect(),
+    };
+    report.row(one("reading the topic", &[("wall s", read)]));
+    report.row(one("the same with checkpoints", &[("wall s", with)]));
+    report.row(one("killed and started again", &[("wall s", recovered)]));
+    let mb = |bytes: u64| bytes as f64 / 1_000_000.0;
+    let sizes = [("MB", mb(state.written)), ("entries", state.entries as f64)];
+    report.row(one("state", &sizes));
+    report.row(one(
+        "after 1 % of the groups changed",
+        &[("MB", mb(after.written))],
+    ));
+    report.at_most("start to the first new epoch, s", recovered, 10.0);
+    report.at_least(
+        "speed of recovery, × reading the topic",
+        read / recovered,
+        5.0,
+    );
+    report.at_least("speed with checkpoints, × without", read / with, 0.95);
+    let share = after.written as f64 / state.written as f64;
+    report.at_most("written after 1 % changed, share of the state", share, 0.03);
+    Ok(report)
+}
+
+/// The topic.
+struct History {
+    name: String,
+    records: u64,
+    producer: BaseProducer,
+}
+
+impl History {
+    fn fill(args: &RecoveryArgs, services: &Services) -> anyhow::Result<Self> {
+        let records = args.groups * args.history;
+        let name = format!("bench_history_{}_{}", args.groups, std::process::id());
+        log::open(services.kafka()?)?.create_topic(&name, PARTITIONS)?;
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", services.brokers()?)
+            .set("compression.type", "none")
+            .set("linger.ms", "20")
+            .set("batch.size", "524288")
+            .create()?;
+        let history = Self {
+            name,
+            records,
+            producer,
+        };
+        eprintln!("filling {} with {records} records", history.name);
+        history.append((0..records).map(|index| index % args.groups))?;
+        Ok(history)
+    }
+
+    /// One more record of each of these groups.
+    fn append(&self, groups: impl Iterator<Item = u64>) -> anyhow::Result<()> {
+        for group in groups {
+            let value = format!(r#"{{"id": {group}, "n": {}}}"#, group % 1000);
+            let partition = (group % u64::from(PARTITIONS)) as i32;
+            let record = BaseRecord::<[u8], [u8]>::to(&self.name);
+            send(
+                &self.producer,
+                record.partition(partition).payload(value.as_bytes()),
+            )?;
+        }
+        Ok(self.producer.flush(PATIENCE)?)
+    }
+}
+
+/// A job over the topic, with its folder.
+struct Job<'a> {
+    tidemill: &'a Path,
+    kafka: &'a str,
+    folder: tempfile::TempDir,
+    log: PathBuf,
+    every: &'static str,
+}
+
+/// A checkpoint's size.
+struct Size {
+    /// Bytes of the parts that came with it.
+    written: u64,
+    entries: u64,
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        tidemill: &'a Path,
+        services: &'a Services,
+        work: &Path,
+        history: &History,
+        every: &'static str,
+    ) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir_in(work)?;
+        let pipeline = folder.path().join("bench");
+        std::fs::create_dir(&pipeline)?;
+        let sql = format!(
+            "CREATE TABLE events (id BIGINT, n BIGINT) WITH (topic = '{}', format = 'json', \
+             envelope = 'append');\n\
+             CREATE MATERIALIZED VIEW groups AS\n  \
+             SELECT id, count(*) AS events, sum(n) AS total FROM events GROUP BY id;\n\
+             CREATE MATERIALIZED VIEW sizes WITH (primary_key = 'events') AS\n  \
+             SELECT events, count(*) AS groups FROM groups GROUP BY events;\n",
+            history.name
+        );
+        std::fs::write(pipeline.join("views.sql"), sql)?;
+        Ok(Self {
+            tidemill,
+            kafka: services.kafka()?,
+            folder,
+            log: work.join("tidemill.log"),
+            every,
+        })
+    }
+
+    fn start(&self) -> anyhow::Result<Running> {
+        let at = |name: &str| self.folder.path().join(name);
+        let mut command = Command::new(self.tidemill);
+        command.arg("dataflow").arg(at("bench"));
+        command.args(["-w", "2", "--log", "info", "--kafka", self.kafka]);
+        command.args(["--checkpoint-every", self.every]);
+        command.arg("--data").arg(at("views.sqlite"));
+        command.arg("--state").arg(at("state"));
+        Running::start(&mut command, &self.log)
+    }
+
+    /// Seconds from the start until so many records are counted.
+    fn until(&self, running: &mut Running, records: u64) -> anyhow::Result<f64> {
+        let by = Instant::now() + PATIENCE;
+        let file = self.folder.path().join("views.sqlite");
+        let mut open = None;
+        loop {
+            let counted = counted(&file, &mut open).unwrap_or(0);
+            if counted >= records {
+                return Ok(running.used()?.wall_s);
+            }
+            running.check_alive()?;
+            if Instant::now() > by {
+                bail!("{counted} of {records} records counted in {PATIENCE:?}");
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Waits for a checkpoint with so many records in it.
+    fn checkpoint(&self, running: &mut Running, records: u64) -> anyhow::Result<Size> {
+        let by = Instant::now() + PATIENCE;
+        let folder = self.folder.path().join("state/bench/checkpoint");
+        loop {
+            if let Some(size) = complete(&folder, records)? {
+                return Ok(size);
+            }
+            running.check_alive()?;
+            if Instant::now() > by {
+                bail!("no checkpoint with {records} records in {PATIENCE:?}");
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+fn counted(file: &Path, open: &mut Option<Connection>) -> anyhow::Result<u64> {
+    if open.is_none() {
+        *open = Some(Connection::open_with_flags(
+            file,
+            OpenFlags::SQLITE_OPEN_READ_ONLY,
+        )?);
+    }
+    let connection = open.as_ref().context("just opened")?;
+    let sum = "SELECT coalesce(sum(events * groups), 0) FROM sizes";
+    let sum: i64 = connection.query_row(sum, [], |row| row.get(0))?;
+    Ok(u64::try_from(sum)?)
+}
+
+/// The newest checkpoint, if it has so many records in it.
+fn complete(folder: &Path, records: u64) -> anyhow::Result<Option<Size>> {
+    let mut epochs: Vec<PathBuf> = match std::fs::read_dir(folder) {
+        Ok(entries) => entries
+            .map(|entry| Ok(entry?.path()))
+            .collect::<anyhow::Result<_>>()?,
+        Err(_) => return Ok(None),
+    };
+    epochs.sort();
+    let Some(newest) = epochs.pop() else {
+        return Ok(None);
+    };
+    let Ok(text) = std::fs::read_to_string(newest.join("manifest")) else {
+        return Ok(None); // it is being written
+    };
+    let (_, json) = text.split_once('\n').context("a manifest's checksum")?;
+    let manifest: serde_json::Value = serde_json::from_str(json)?;
+    let ends = manifest["ends"].as_object().into_iter().flatten();
+    let ends = ends.filter(|(topic, _)| !topic.contains('@'));
+    let ends = ends.filter_map(|(_, ends)| ends.as_object());
+    let read: u64 = ends
+        .flat_map(|ends| ends.values())
+        .filter_map(|end| end.as_u64())
+        .sum();
+    if read < records {
+        return Ok(None);
+    }
+    let epoch = newest
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let mut size = Size {
+        written: 0,
+        entries: 0,
+    };
+    let runs = manifest["sites"].as_object().into_iter().flatten();
+    let runs = runs
+        .filter_map(|(_, site)| site["runs"].as_array())
+        .flatten();
+    for part in runs.filter_map(|run| run["parts"].as_array()).flatten() {
+        size.entries += part["entries"].as_u64().unwrap_or(0);
+        if part["name"]
+            .as_str()
+            .is_some_and(|name| name.contains(&epoch))
+        {
+            size.written += part["bytes"].as_u64().unwrap_or(0);
+        }
+    }
+    Ok(Some(size))
+}

@@ -1,0 +1,452 @@
+//! `dead-letters`: what could not be used, listed, shown, and put back where it came from.
+//!
+//! Flows in: the pipeline's topic of dead letters. Flows out: lines on stdout; records of topics,
+//! landed records and due pages, each with a note in the same topic, so that a letter is replayed
+//! once. Invariant: a record is not put back behind a newer one of its key, unless forced.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tidemill_ingest::{land, schedule};
+use tidemill_log::dead_letter::{self, DeadLetter, Entry, Kept, Source, Stage};
+use tidemill_log::log::{Log, Record};
+
+use crate::cli::{DeadLettersCommand, LetterArgs, ListArgs, ReplayArgs, ShowArgs};
+use crate::connections::Connections;
+use crate::output;
+use crate::pipeline::Folder;
+
+/// Characters of a source in a list.
+const SOURCE_WIDTH_MAX: usize = 60;
+/// How long a partition that has records may give none.
+const READ_PATIENCE: Duration = Duration::from_secs(20);
+/// A claim is never taken here, so its length does not matter.
+const LEASE: Duration = Duration::from_secs(60);
+
+/// Runs one of the three commands.
+pub(crate) fn run(command: &DeadLettersCommand) -> anyhow::Result<()> {
+    match command {
+        DeadLettersCommand::List(args) => list(args),
+        DeadLettersCommand::Show(args) => show(args),
+        DeadLettersCommand::Replay(args) => replay(args),
+    }
+}
+
+/// A pipeline's dead letters.
+struct Letters {
+    folder: Folder,
+    connections: Connections,
+    log: Arc<dyn Log>,
+    topic: String,
+    /// When and how letters were replayed, by their ids.
+    replayed: HashMap<String, (i64, String)>,
+}
+
+impl Letters {
+    fn open(args: &LetterArgs) -> anyhow::Result<Self> {
+        let folder = Folder::open(&args.pipeline)?.named(&args.name);
+        let connections = Connections::resolve(&args.connections, folder.path())?;
+        let mut letters = Self {
+            log: tidemill_log::log::open(&connections.log)?,
+            topic: dead_letter::topic_of(&folder.name),
+            folder,
+            connections,
+            replayed: HashMap::new(),
+        };
+        let mut replayed = HashMap::new();
+        dead_letter::read(letters.log.as_ref(), &letters.topic, &mut |entry| {
+            if let Entry::Replayed { id, at_ms, how } = entry {
+                replayed.insert(id, (at_ms, how));
+            }
+            Ok(())
+        })?;
+        letters.replayed = replayed;
+        Ok(letters)
+    }
+
+    /// Hands over each letter, oldest first.
+    fn each(&self, each: &mut dyn FnMut(Kept)) -> anyhow::Result<()> {
+        dead_letter::read(self.log.as_ref(), &self.topic, &mut |entry| {
+            if let Entry::Letter(kept) = entry {
+                each(kept);
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn json(&self, kept: &Kept) -> serde_json::Value {
+        let replayed = self.replayed.get(&kept.id);
+        json!({
+            "number": kept.number,
+            "id": kept.id,
+            "stage": kept.letter.stage,
+            "at": time(kept.letter.at_ms),
+            "source": kept.letter.source,
+            "reason": kept.letter.reason,
+            "replayed": replayed.map(|(at_ms, how)| json!({ "at": time(*at_ms), "how": how })),
+        })
+    }
+}
+
+fn time(at_ms: i64) -> String {
+    Timestamp::from_millisecond(at_ms).map_or_else(|_| at_ms.to_string(), |at| at.to_string())
+}
+
+/// A line of text, and not more than `width` of it.
+fn cut(text: &str, width: usize) -> String {
+    let sign = |c: char| if c.is_control() { ' ' } else { c };
+    let mut signs = text.chars().map(sign);
+    let mut cut: String = signs.by_ref().take(width.saturating_sub(1)).collect();
+    match (signs.next(), signs.next()) {
+        (Some(last), None) => cut.push(last),
+        (Some(_), Some(_)) => cut.push('…'),
+        (None, _) => {}
+    }
+    cut
+}
+
+fn list(args: &ListArgs) -> anyhow::Result<()> {
+    let letters = Letters::open(&args.letters)?;
+    let mut newest = VecDeque::new();
+    let mut all = 0;
+    letters.each(&mut |mut kept| {
+        if args.stage.is_none_or(|stage| stage == kept.letter.stage) {
+            all += 1;
+            // Not shown here, and there may be many.
+            (kept.letter.key, kept.letter.value) = (None, None);
+            if newest.len() == args.last {
+                newest.pop_front();
+            }
+            newest.push_back(kept);
+        }
+    })?;
+    if args.json {
+        for kept in &newest {
+            output::line(&letters.json(kept).to_string());
+        }
+        return Ok(());
+    }
+    lines(&letters, &newest)
+        .iter()
+        .for_each(|line| output::line(line));
+    output::line(&match all {
+        0 => format!("no dead letters in {}", letters.topic),
+        1 => "(1 dead letter)".to_owned(),
+        all if all > newest.len() => {
+            format!(
+                "({} of {all} dead letters; --last {all} shows all)",
+                newest.len()
+            )
+        }
+        all => format!("({all} dead letters)"),
+    });
+    Ok(())
+}
+
+/// The letters as a table, not wider than the terminal.
+fn lines(letters: &Letters, newest: &VecDeque<Kept>) -> Vec<String> {
+    if newest.is_empty() {
+        return Vec::new();
+    }
+    let sources: Vec<String> = newest
+        .iter()
+        .map(|kept| cut(&kept.letter.source.to_string(), SOURCE_WIDTH_MAX))
+        .collect();
+    let width = sources.iter().map(|it| it.chars().count()).max();
+    let width = width.unwrap_or(0).max("source".len());
+    let head = |number: &str, time: &str, stage: &str, source: &str, reason: &str| {
+        let line = format!("{number:>6}  {time:<24}  {stage:<8}  {source:<width$}  {reason}");
+        cut(line.trim_end(), output::width())
+    };
+    let mut lines = vec![head("n", "time", "stage", "source", "reason")];
+    for (kept, source) in newest.iter().zip(&sources) {
+        let reason = match letters.replayed.contains_key(&kept.id) {
+            true => format!("(replayed) {}", kept.letter.reason),
+            false => kept.letter.reason.clone(),
+        };
+        let (number, at) = (kept.number.to_string(), time(kept.letter.at_ms));
+        lines.push(head(
+            &number,
+            &at,
+            kept.letter.stage.name(),
+            source,
+            &reason,
+        ));
+    }
+    lines
+}
+
+fn show(args: &ShowArgs) -> anyhow::Result<()> {
+    let letters = Letters::open(&args.letters)?;
+    let mut found = None;
+    letters.each(&mut |kept| {
+        if kept.number == args.number {
+            found = Some(kept);
+        }
+    })?;
+    let kept = found.with_context(|| missing(&letters, args.number))?;
+    let letter = &kept.letter;
+    if args.json {
+        let mut json = letters.json(&kept);
+        for (name, bytes) in [("key", &letter.key), ("value", &letter.value)] {
+            let text = bytes.as_deref().and_then(|it| std::str::from_utf8(it).ok());
+            json[format!("{name}_text")] = text.into();
+            json[format!("{name}_hex")] = bytes.as_deref().map(dead_letter::hex).into();
+        }
+        output::line(&json.to_string());
+        return Ok(());
+    }
+    let mut shown = vec![
+        ("number", kept.number.to_string()),
+        ("id", kept.id.clone()),
+        ("stage", letter.stage.name().to_owned()),
+        ("time", time(letter.at_ms)),
+        ("source", letter.source.to_string()),
+        ("reason", letter.reason.clone()),
+    ];
+    if let Some((at_ms, how)) = letters.replayed.get(&kept.id) {
+        shown.push(("replayed", format!("{}: {how}", time(*at_ms))));
+    }
+    for (name, bytes) in [("key", &letter.key), ("value", &letter.value)] {
+        let Some(bytes) = bytes else {
+            shown.push((name, "none".to_owned()));
+            continue;
+        };
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            shown.push((name, text.to_owned()));
+        }
+        shown.push((
+            "",
+            format!("({} bytes) {}", bytes.len(), dead_letter::hex(bytes)),
+        ));
+    }
+    for (name, text) in shown {
+        output::line(format!("{name:<8}  {text}").trim_end());
+    }
+    Ok(())
+}
+
+fn missing(letters: &Letters, number: i64) -> String {
+    format!(
+        "there is no dead letter {number} in {}; `tidemill dead-letters list` shows all",
+        letters.topic
+    )
+}
+
+/// What came of replaying a letter.
+enum Outcome {
+    Done(String),
+    Left(String),
+}
+
+fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
+    if args.numbers.is_empty() && !args.all {
+        bail!("say which: the letters' numbers, or --all");
+    }
+    let letters = Letters::open(&args.letters)?;
+    let mut numbers = args.numbers.clone();
+    letters.each(&mut |kept| {
+        let wanted = args.stage.is_none_or(|stage| stage == kept.letter.stage);
+        if args.all && wanted && !letters.replayed.contains_key(&kept.id) {
+            numbers.push(kept.number);
+        }
+    })?;
+    let mut missing_ones = numbers.clone();
+    let (mut done, mut left, mut failed) = (0u64, 0u64, None);
+    letters.each(&mut |kept| {
+        if failed.is_some() || !numbers.contains(&kept.number) {
+            return;
+        }
+        missing_ones.retain(|number| *number != kept.number);
+        match letters.replay(&kept, args.force) {
+            Ok(Outcome::Done(how)) => {
+                done += 1;
+                output::line(&format!("{}: {how}", kept.number));
+            }
+            Ok(Outcome::Left(why)) => {
+                left += 1;
+                output::line(&format!("{}: left as it is: {why}", kept.number));
+            }
+            Err(error) => failed = Some(error.context(format!("dead letter {}", kept.number))),
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if let Some(number) = missing_ones.first() {
+        bail!(missing(&letters, *number));
+    }
+    output::line(&format!("({done} replayed, {left} left as they are)"));
+    Ok(())
+}
+
+impl Letters {
+    fn replay(&self, kept: &Kept, force: bool) -> anyhow::Result<Outcome> {
+        if let Some((at_ms, how)) = self.replayed.get(&kept.id)
+            && !force
+        {
+            let at = time(*at_ms);
+            return Ok(Outcome::Left(format!(
+                "it was replayed at {at} ({how}); --force replays it again"
+            )));
+        }
+        let letter = &kept.letter;
+        let outcome = match (&letter.stage, &letter.source) {
+            (_, Source::Record { .. }) => self.put_back(letter, force)?,
+            (Stage::Land, _) => self.land(letter)?,
+            (Stage::Fetch, Source::Page { page, .. }) => self.ask_again(*page)?,
+            (_, Source::Change { table, key, .. }) => Outcome::Left(format!(
+                "it is a row of table {table}: change the row with key {key}, and the change is \
+                 captured"
+            )),
+            _ => Outcome::Left(
+                "it is a row on its way to a view: correct the record or the row that it comes \
+                 from, or the view"
+                    .to_owned(),
+            ),
+        };
+        if let Outcome::Done(how) = &outcome {
+            let now = Timestamp::now().as_millisecond();
+            let note = dead_letter::replayed(&self.topic, &kept.id, now, how);
+            self.log.producer()?.append(&[note])?;
+        }
+        Ok(outcome)
+    }
+
+    /// Appends a record to the partition that it came from.
+    fn put_back(&self, letter: &DeadLetter, force: bool) -> anyhow::Result<Outcome> {
+        let Source::Record {
+            topic,
+            partition,
+            offset,
+        } = &letter.source
+        else {
+            bail!("the letter names no topic");
+        };
+        if let Some(key) = letter.key.as_deref().filter(|_| !force)
+            && let Some(newer) = self.newer(topic, *partition, *offset, key)?
+        {
+            return Ok(Outcome::Left(format!(
+                "topic {topic}, partition {partition} holds a newer record of its key, at offset \
+                 {newer}; --force puts it behind that one"
+            )));
+        }
+        let record = Record {
+            topic: topic.clone(),
+            partition: Some(*partition),
+            key: letter.key.clone(),
+            value: letter.value.clone(),
+            timestamp_ms: Timestamp::now().as_millisecond(),
+        };
+        self.log.producer()?.append(&[record])?;
+        Ok(Outcome::Done(format!(
+            "put back into topic {topic}, partition {partition}"
+        )))
+    }
+
+    /// The offset of the last record of a key behind `offset`.
+    fn newer(
+        &self,
+        topic: &str,
+        partition: u32,
+        offset: i64,
+        key: &[u8],
+    ) -> anyhow::Result<Option<i64>> {
+        let ranges = self.log.ranges(topic)?;
+        let range = ranges.iter().find(|range| range.partition == partition);
+        let range = range.with_context(|| format!("topic {topic} has no partition {partition}"))?;
+        let from = range.low.max(offset + 1);
+        if from >= range.high {
+            return Ok(None);
+        }
+        let mut reader = self.log.reader(topic, &[(partition, from)])?;
+        let (mut newer, mut next) = (None, from);
+        let mut heard = Instant::now();
+        while next < range.high {
+            let count = reader.poll(1_000, Duration::from_millis(100), &mut |record| {
+                next = record.offset + 1;
+                if record.key.is_some_and(|it| same_key(it, key)) {
+                    newer = Some(record.offset);
+                }
+            })?;
+            if count > 0 {
+                heard = Instant::now();
+            } else if heard.elapsed() > READ_PATIENCE {
+                bail!("topic {topic}, partition {partition} gave no records in {READ_PATIENCE:?}");
+            }
+        }
+        Ok(newer)
+    }
+
+    fn land(&self, letter: &DeadLetter) -> anyhow::Result<Outcome> {
+        let ingest = self.folder.ingest()?;
+        let feed = ingest
+            .feed
+            .context("the pipeline fetches nothing any more")?;
+        let value = letter.value.clone().unwrap_or_default();
+        let record = String::from_utf8(value).context("the record is not text")?;
+        let record = RawValue::from_string(record).context("the record is not JSON")?;
+        let mut landing = land::open(&self.connections.database, &feed.land)?;
+        let table = &feed.land.table;
+        Ok(match landing.again(&record)? {
+            Ok(landed) if landed.inserted > 0 => {
+                Outcome::Done(format!("landed in table {table} as a new row"))
+            }
+            Ok(landed) if landed.updated > 0 => {
+                Outcome::Done(format!("landed in table {table}, where it changed its row"))
+            }
+            Ok(_) => Outcome::Done(format!("landed in table {table}, whose row was so already")),
+            Err(why) => Outcome::Left(format!("it is refused again: {why}")),
+        })
+    }
+
+    fn ask_again(&self, page: u64) -> anyhow::Result<Outcome> {
+        let ingest = self.folder.ingest()?;
+        let feed = ingest
+            .feed
+            .context("the pipeline fetches nothing any more")?;
+        let (database, name) = (&self.connections.database, &self.folder.name);
+        let mut ledger = schedule::open(database, name, &feed.schedule, LEASE)?;
+        Ok(match ledger.again(page)? {
+            true => Outcome::Done(format!("page {page} is due again")),
+            false => Outcome::Left(format!("page {page} is due or done already")),
+        })
+    }
+}
+
+/// Whether two keys are the same; in Confluent's wire format whatever their schemas' ids.
+fn same_key(one: &[u8], other: &[u8]) -> bool {
+    let bare = |key: &[u8]| match key.split_at_checked(5) {
+        Some(([0, ..], bare)) if !bare.is_empty() => bare.to_vec(),
+        _ => key.to_vec(),
+    };
+    one == other || bare(one) == bare(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_compared_without_their_schemas() {
+        assert!(same_key(b"a", b"a"));
+        assert!(!same_key(b"a", b"b"));
+        assert!(same_key(b"\0\0\0\0\x01key", b"\0\0\0\0\x09key"));
+        assert!(!same_key(b"\0\0\0\0\x01key", b"\0\0\0\0\x01kez"));
+        assert!(!same_key(b"\0\0\0\0\x01", b"\0\0\0\0\x02"));
+    }
+
+    #[test]
+    fn a_line_is_not_wider_than_asked() {
+        assert_eq!(cut("abc", 3), "abc");
+        assert_eq!(cut("abcd", 3), "ab…");
+        assert_eq!(cut("a\nb", 9), "a b");
+        assert_eq!(cut("", 3), "");
+    }
+}

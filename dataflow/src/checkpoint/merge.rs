@@ -1,0 +1,147 @@
+//! Merging a site's runs in the background, so that their number stays logarithmic in the state's
+//! size and what was replaced or deleted leaves the store.
+//!
+//! Every run is kept larger than all newer ones together, times a factor: the tiers of a
+//! log-structured merge tree (O'Neil et al., "The log-structured merge-tree", 1996). So each entry
+//! is rewritten a logarithmic number of times, and a small checkpoint rewrites little.
+
+use std::sync::Arc;
+
+use super::change::{Block, Change, Latest, SHARDS, Sum};
+use super::part::{self, Part};
+use super::read::Reader;
+use super::{Run, State};
+use crate::Result;
+use crate::render::Totals;
+use crate::store::Store;
+
+/// A run is at least so many times as large as all newer ones together.
+const RATIO: u64 = 2;
+
+/// A part is closed at the first shard that makes it larger than this.
+const PART_BYTES: usize = 32 * 1024 * 1024;
+
+/// The index of the first run that is to be merged with all newer ones, if any is.
+pub(super) fn due(runs: &[Run]) -> Option<usize> {
+    let mut newer = 0;
+    let mut first = None;
+    for (index, run) in runs.iter().enumerate().rev() {
+        if newer > 0 && run.bytes() < RATIO * newer {
+            first = Some(index);
+        }
+        newer += run.bytes();
+    }
+    first
+}
+
+/// Merges the runs from `first` on into one.
+pub(super) fn merge(
+    store: &Arc<dyn Store>,
+    state: &State,
+    first: usize,
+    name: impl Fn(usize) -> String,
+) -> Result<Run> {
+    let runs = state.runs.get(first..).unwrap_or_default();
+    match state.sum {
+        Sum::Counts => merged::<isize>(store, runs, first == 0, name),
+        Sum::Totals => merged::<Totals>(store, runs, first == 0, name),
+        Sum::Latest => merged::<Latest>(store, runs, first == 0, name),
+    }
+}
+
+fn merged<C: Change>(
+    store: &Arc<dyn Store>,
+    runs: &[Run],
+    whole: bool,
+    name: impl Fn(usize) -> String,
+) -> Result<Run> {
+    let mut out = Parts::new(&**store, C::SUM, name);
+    for shard in 0..SHARDS {
+        let shards = shard..shard + 1;
+        let mut reader = Reader::<C>::open(Arc::clone(store), runs, shards, whole)?;
+        while let Some(entries) = reader.step()? {
+            for entry in &entries {
+                out.block(shard).push(entry)?;
+            }
+        }
+        out.roll(false)?;
+    }
+    out.finish()
+}
+
+/// Writes blocks as parts of bounded size.
+pub(super) struct Parts<'a, N> {
+    store: &'a dyn Store,
+    sum: Sum,
+    name: N,
+    blocks: Vec<Block>,
+    written: Vec<Part>,
+}
+
+impl<'a, N: Fn(usize) -> String> Parts<'a, N> {
+    pub(super) fn new(store: &'a dyn Store, sum: Sum, name: N) -> Self {
+        Self {
+            store,
+            sum,
+            name,
+            blocks: vec![Block::default(); SHARDS],
+            written: Vec::new(),
+        }
+    }
+
+    /// The block of a shard.
+    pub(super) fn block(&mut self, shard: usize) -> &mut Block {
+        &mut self.blocks[shard % SHARDS]
+    }
+
+    /// Writes what there is as a part, when it is large enough or `all` of it is to be written.
+    pub(super) fn roll(&mut self, all: bool) -> Result<()> {
+        let bytes: usize = self.blocks.iter().map(|block| block.bytes.len()).sum();
+        if bytes < PART_BYTES && !all {
+            return Ok(());
+        }
+        let name = (self.name)(self.written.len());
+        if let Some((part, bytes)) = part::encode(name, self.sum, &self.blocks)? {
+            self.store.put(&part.name, bytes)?;
+            self.written.push(part);
+        }
+        // Only now: what could not be written stays for the next try.
+        self.blocks.fill(Block::default());
+        Ok(())
+    }
+
+    /// Writes the rest. All parts.
+    pub(super) fn finish(&mut self) -> Result<Run> {
+        self.roll(true)?;
+        Ok(Run {
+            parts: std::mem::take(&mut self.written),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(bytes: u64) -> Run {
+        let part = Part {
+            name: String::new(),
+            bytes,
+            entries: 1,
+            header: 0,
+            shards: (0, 255),
+        };
+        Run { parts: vec![part] }
+    }
+
+    #[test]
+    fn small_runs_are_merged_before_large_ones() {
+        let due = |sizes: &[u64]| super::due(&sizes.iter().map(|s| run(*s)).collect::<Vec<_>>());
+        assert_eq!(due(&[]), None);
+        assert_eq!(due(&[100]), None);
+        assert_eq!(due(&[100, 1]), None);
+        assert_eq!(due(&[100, 1, 1]), Some(1));
+        assert_eq!(due(&[100, 40, 19, 9]), Some(0), "2 x 68 is more than 100");
+        assert_eq!(due(&[200, 40, 19, 9]), Some(1), "2 x 28 is more than 40");
+    }
+}

@@ -1,0 +1,169 @@
+//! Checkpoints: the state of a job at one epoch, in the object store.
+//!
+//! The state is that of the *leading* stateful operators, those whose input does not come out of
+//! other state: everything below them is computed anew from them. Each of their arrangements is a
+//! *site*. What flows in are the changes of a site since the checkpoint before, added up; they are
+//! written as one more *run* of the site ([`writer`]), so a checkpoint costs what changed. Runs are
+//! merged in the background ([`merge`]). A run is cut into 256 shards by key, in files of bounded
+//! size ([`part`]); a restart reads the shards of all runs with any number of workers ([`read`]).
+//!
+//! Invariants:
+//! 1. A checkpoint exists when the journal says so: its parts, then its manifest, then the
+//!    journal's entry become durable, in this order. Whoever was overtaken by a newer generation
+//!    cannot write the entry.
+//! 2. It is written only when the sink has everything through its epoch: a restart from it writes
+//!    nothing at or below that epoch again.
+//! 3. Parts are never changed, and deleted only when neither of the last two checkpoints names
+//!    them. So a damaged checkpoint leaves the one before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::journal::{Checkpointed, Offsets};
+use crate::store::Store;
+use crate::{Epoch, Error, Kind, Result};
+
+mod change;
+mod merge;
+mod part;
+mod read;
+pub(crate) mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use change::SHARDS;
+pub(crate) use change::{Change, Changes, Entry, Latest, Sum};
+use part::{Part, damaged};
+pub(crate) use read::Reader;
+
+/// The format of manifests.
+const FORMAT: u32 = 1;
+
+/// The state of one site: the sum of its runs, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) sum: Sum,
+    pub(crate) runs: Vec<Run>,
+}
+
+/// What one checkpoint, or one merge, wrote of a site.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) parts: Vec<Part>,
+}
+
+impl Run {
+    fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum()
+    }
+}
+
+/// A checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    format: u32,
+    /// The epoch whose end it holds the state of.
+    pub(crate) epoch: Epoch,
+    /// Where each partition ends at that epoch.
+    pub(crate) ends: Offsets,
+    /// State by site. A site without any state has no runs.
+    pub(crate) sites: BTreeMap<String, State>,
+}
+
+impl Manifest {
+    pub(crate) fn new(epoch: Epoch, ends: Offsets, sites: BTreeMap<String, State>) -> Self {
+        Self {
+            format: FORMAT,
+            epoch,
+            ends,
+            sites,
+        }
+    }
+
+    fn parts(&self) -> impl Iterator<Item = (Sum, &Part)> {
+        let runs = self.sites.values();
+        let runs = runs.flat_map(|state| state.runs.iter().map(|run| (state.sum, run)));
+        runs.flat_map(|(sum, run)| run.parts.iter().map(move |part| (sum, part)))
+    }
+
+    fn names(&self) -> BTreeSet<&str> {
+        self.parts().map(|(_, part)| part.name.as_str()).collect()
+    }
+
+    /// Bytes of all parts.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.parts().map(|(_, part)| part.bytes).sum()
+    }
+
+    /// Entries of all parts.
+    pub(crate) fn entries(&self) -> u64 {
+        self.parts().map(|(_, part)| part.entries).sum()
+    }
+
+    /// As an object: the checksum of the rest on a line, then JSON.
+    fn encode(&self) -> Result<Vec<u8>> {
+        let json = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::with_source(Kind::Bug, "a manifest makes no JSON", error))?;
+        Ok(format!("{:016x}\n{json}", xxh3_64(json.as_bytes())).into_bytes())
+    }
+
+    fn read(store: &dyn Store, name: &str) -> Result<Self> {
+        let bytes = store
+            .get(name)?
+            .ok_or_else(|| damaged(name, "it is missing"))?;
+        let text = String::from_utf8_lossy(&bytes);
+        let (checksum, json) = text.split_once('\n').unwrap_or_default();
+        if checksum != format!("{:016x}", xxh3_64(json.as_bytes())) {
+            return Err(damaged(name, "its checksum is wrong"));
+        }
+        let manifest: serde_json::Value =
+            serde_json::from_str(json).map_err(|error| damaged(name, &error.to_string()))?;
+        match manifest.get("format").and_then(serde_json::Value::as_u64) {
+            Some(format) if format == u64::from(FORMAT) => {
+                serde_json::from_value(manifest).map_err(|error| damaged(name, &error.to_string()))
+            }
+            format => {
+                let what = format!(
+                    "checkpoint `{name}` has format {}, this version of tidemill reads {FORMAT}: \
+                     start it with the version that wrote it, or remove the checkpoints to read \
+                     the topics from their beginning",
+                    format.unwrap_or_default()
+                );
+                Err(Error::new(Kind::Data, what))
+            }
+        }
+    }
+
+    /// Reads every part through, so that damage is found before anything is built on it.
+    fn verify(&self, store: &dyn Store) -> Result<()> {
+        for (sum, part) in self.parts() {
+            part::OpenPart::open(store, part, sum)?.read(store, 0..SHARDS)?;
+        }
+        Ok(())
+    }
+}
+
+/// The newest checkpoint that is whole. A damaged one is logged, and the one before is taken; when
+/// none is left, the topics are read from their beginning.
+pub(crate) fn newest(store: &dyn Store, checkpoints: &[Checkpointed]) -> Result<Option<Manifest>> {
+    for checkpoint in checkpoints.iter().rev() {
+        let manifest = Manifest::read(store, &checkpoint.manifest);
+        match manifest.and_then(|manifest| manifest.verify(store).map(|()| manifest)) {
+            Ok(manifest) => return Ok(Some(manifest)),
+            Err(error) if error.kind() == Kind::Data => {
+                let epoch = checkpoint.epoch;
+                tracing::error!(%error, epoch, "checkpoint cannot be used; trying the one before");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// The folder of a job's checkpoints.
+fn folder(job: &str) -> String {
+    format!("{job}/checkpoint")
+}

@@ -1,0 +1,190 @@
+//! A part: one file of state entries, cut in shards.
+//!
+//! Layout: `TMCP`, format (u32, little-endian), length of the header in bytes (u32), checksum of
+//! the header (u64), the header (postcard), the shards' entries one after the other. The header
+//! names each shard that has entries, with their number, bytes and checksum (XXH3-64), so a
+//! reader of a few shards reads only those and still knows that they are whole.
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::change::{Block, SHARDS, Sum};
+use crate::store::Store;
+use crate::{Error, Kind, Result};
+
+const MAGIC: &[u8; 4] = b"TMCP";
+/// The format of parts; changes with the layout and with how rows or changes are encoded.
+const FORMAT: u32 = 1;
+/// Bytes before the header.
+const LEAD: usize = 20;
+
+/// What a manifest says of a part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Part {
+    /// The object's name.
+    pub(crate) name: String,
+    /// The object's size.
+    pub(crate) bytes: u64,
+    /// Entries in it.
+    pub(crate) entries: u64,
+    /// Where the entries begin.
+    pub(crate) header: u64,
+    /// First and last shard that have entries.
+    pub(crate) shards: (u8, u8),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    sum: Sum,
+    shards: Vec<Shard>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Shard {
+    number: u8,
+    entries: u64,
+    bytes: u64,
+    checksum: u64,
+}
+
+/// Encodes a part under `name`. None without entries.
+pub(super) fn encode(name: String, sum: Sum, blocks: &[Block]) -> Result<Option<(Part, Vec<u8>)>> {
+    let filled = (0..=u8::MAX).zip(blocks).filter(|(_, b)| b.entries > 0);
+    let shards: Vec<Shard> = filled
+        .map(|(number, block)| Shard {
+            number,
+            entries: block.entries,
+            bytes: block.bytes.len() as u64,
+            checksum: xxh3_64(&block.bytes),
+        })
+        .collect();
+    let (Some(first), Some(last)) = (shards.first(), shards.last()) else {
+        return Ok(None);
+    };
+    let numbers = (first.number, last.number);
+    let header = postcard::to_allocvec(&Header { sum, shards })
+        .map_err(|error| Error::with_source(Kind::Bug, "a part's header", error))?;
+    let mut bytes = Vec::with_capacity(
+        LEAD + header.len() + blocks.iter().map(|block| block.bytes.len()).sum::<usize>(),
+    );
+    bytes.extend(MAGIC);
+    bytes.extend(FORMAT.to_le_bytes());
+    // A header has at most 256 shards of a few bytes.
+    bytes.extend((header.len() as u32).to_le_bytes());
+    bytes.extend(xxh3_64(&header).to_le_bytes());
+    bytes.extend(&header);
+    let start = bytes.len() as u64;
+    blocks.iter().for_each(|block| bytes.extend(&block.bytes));
+    let part = Part {
+        name,
+        bytes: bytes.len() as u64,
+        entries: blocks.iter().map(|block| block.entries).sum(),
+        header: start,
+        shards: numbers,
+    };
+    Ok(Some((part, bytes)))
+}
+
+/// A part that is open for reading.
+pub(super) struct OpenPart {
+    name: String,
+    /// Where each shard's entries lie.
+    shards: Vec<Option<(Shard, u64)>>,
+}
+
+impl OpenPart {
+    /// Reads and checks the header.
+    pub(super) fn open(store: &dyn Store, part: &Part, sum: Sum) -> Result<Self> {
+        let name = &part.name;
+        let lead = store.get_range(name, 0..part.header)?;
+        let field = |range: std::ops::Range<usize>| lead.get(range);
+        if field(0..4) != Some(MAGIC.as_slice()) {
+            return Err(damaged(name, "it does not begin as a part does"));
+        }
+        let format = field(4..8).and_then(|b| b.try_into().ok());
+        let format = format.map_or(0, u32::from_le_bytes);
+        if format != FORMAT {
+            let what = format!(
+                "checkpoint part `{name}` has format {format}, this version of tidemill reads \
+                 {FORMAT}: start it with the version that wrote it, or remove the checkpoints to \
+                 read the topics from their beginning"
+            );
+            return Err(Error::new(Kind::Data, what));
+        }
+        let length = field(8..12).and_then(|b| b.try_into().ok());
+        if length.map(u32::from_le_bytes).map(u64::from) != Some(part.header - LEAD as u64) {
+            return Err(damaged(name, "its header's length is wrong"));
+        }
+        let checksum = field(12..LEAD).and_then(|b| b.try_into().ok());
+        let header = lead.get(LEAD..).unwrap_or_default();
+        if checksum.map(u64::from_le_bytes) != Some(xxh3_64(header)) {
+            return Err(damaged(name, "its header's checksum is wrong"));
+        }
+        let header: Header =
+            postcard::from_bytes(header).map_err(|error| damaged(name, &error.to_string()))?;
+        if header.sum != sum {
+            return Err(damaged(name, "it holds another kind of state"));
+        }
+        let mut shards: Vec<_> = (0..SHARDS).map(|_| None).collect();
+        let mut at = part.header;
+        for shard in header.shards {
+            let (number, bytes) = (usize::from(shard.number), shard.bytes);
+            if let Some(place) = shards.get_mut(number) {
+                *place = Some((shard, at));
+            }
+            at += bytes;
+        }
+        if at != part.bytes {
+            return Err(damaged(name, "its size is not what its header says"));
+        }
+        let name = name.clone();
+        Ok(Self { name, shards })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes of a shard.
+    pub(super) fn size(&self, shard: usize) -> u64 {
+        let known = self.shards.get(shard).and_then(Option::as_ref);
+        known.map_or(0, |(shard, _)| shard.bytes)
+    }
+
+    /// Reads some shards' entries, checked.
+    pub(super) fn read(
+        &self,
+        store: &dyn Store,
+        shards: std::ops::Range<usize>,
+    ) -> Result<Vec<u8>> {
+        let known = self.shards.get(shards).unwrap_or_default();
+        let mut known = known.iter().flatten().peekable();
+        let Some((_, start)) = known.peek() else {
+            return Ok(Vec::new());
+        };
+        let start = *start;
+        let end = known.clone().last().map_or(start, |(s, at)| at + s.bytes);
+        let bytes = store.get_range(&self.name, start..end)?;
+        let mut rest = bytes.as_slice();
+        for (shard, _) in known {
+            let size = usize::try_from(shard.bytes).unwrap_or(usize::MAX);
+            let Some((entries, after)) = rest.split_at_checked(size) else {
+                return Err(damaged(&self.name, "it is cut short"));
+            };
+            if xxh3_64(entries) != shard.checksum {
+                let what = format!("the checksum of shard {} is wrong", shard.number);
+                return Err(damaged(&self.name, &what));
+            }
+            rest = after;
+        }
+        Ok(bytes)
+    }
+}
+
+/// The error of a file that cannot be what was written.
+pub(super) fn damaged(name: &str, what: &str) -> Error {
+    Error::new(
+        Kind::Data,
+        format!("checkpoint file `{name}` is damaged: {what}"),
+    )
+}

@@ -1,0 +1,194 @@
+//! State written run by run, merged, damaged and read back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::change::{Block, SHARDS};
+use super::merge::{self, Parts};
+use super::*;
+use crate::row::Row;
+
+fn directory() -> (TempDir, Arc<dyn Store>) {
+    let folder = TempDir::new().unwrap();
+    let store = crate::store::open(&format!("file://{}", folder.path().display())).unwrap();
+    (folder, store)
+}
+
+fn row(bytes: &[u8]) -> Row {
+    Row::new(bytes)
+}
+
+/// Writes changes as a run.
+fn write<C: Change>(store: &Arc<dyn Store>, name: &str, changes: &[(u16, C)]) -> Run {
+    let mut sum = Changes::default();
+    for (key, change) in changes {
+        sum.add(&row(&key.to_be_bytes()), &row(b"v"), change.clone());
+    }
+    let mut parts = Parts::new(&**store, C::SUM, |n| format!("{name}-{n}"));
+    let blocks: Vec<Block> = sum.into_shards().unwrap();
+    for (shard, block) in blocks.into_iter().enumerate() {
+        parts.block(shard).append(block);
+    }
+    parts.finish().unwrap()
+}
+
+/// Reads state with so many workers.
+fn read<C: Change>(store: &Arc<dyn Store>, state: &State, peers: usize) -> BTreeMap<u16, C> {
+    let mut all = BTreeMap::new();
+    for index in 0..peers {
+        let mut reader = Reader::<C>::share(Arc::clone(store), state, index, peers).unwrap();
+        while let Some(entries) = reader.step().unwrap() {
+            for entry in entries {
+                let key = u16::from_be_bytes(entry.key.bytes().try_into().unwrap());
+                assert!(
+                    all.insert(key, entry.change).is_none(),
+                    "read by one worker"
+                );
+            }
+        }
+    }
+    all
+}
+
+fn latest(value: Option<u8>) -> Latest {
+    Latest(value.map(|value| (7, row(&[value]))))
+}
+
+fn any_run() -> impl Strategy<Value = Vec<(u16, isize)>> {
+    prop::collection::vec((0_u16..300, -2_isize..3), 0..200)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn runs_add_up_however_they_are_merged_and_by_how_many_they_are_read(
+        runs in prop::collection::vec(any_run(), 1..8),
+        merged_after in prop::collection::vec(any::<bool>(), 8),
+        peers in 1_usize..6,
+    ) {
+        let (_folder, store) = directory();
+        let mut state = State { sum: Sum::Counts, runs: Vec::new() };
+        let mut rows = State { sum: Sum::Latest, runs: Vec::new() };
+        let mut sums = BTreeMap::<u16, isize>::new();
+        let mut last = BTreeMap::<u16, Latest>::new();
+        for (number, changes) in runs.iter().enumerate() {
+            let keep = |state: &mut State, run: Run| {
+                state.runs.extend((!run.parts.is_empty()).then_some(run));
+                let first = merge::due(&state.runs).filter(|_| merged_after[number]);
+                if let Some(first) = first {
+                    let name = |n| format!("{:?}-merged-{number}-{n}", state.sum);
+                    let run = merge::merge(&store, state, first, name).unwrap();
+                    state.runs.truncate(first);
+                    state.runs.extend((!run.parts.is_empty()).then_some(run));
+                }
+            };
+            keep(&mut state, write(&store, &format!("counts-{number}"), changes));
+            let of = |change: isize| latest((change > 0).then_some(change as u8));
+            let set: Vec<_> = changes.iter().map(|(key, change)| (*key, of(*change))).collect();
+            keep(&mut rows, write(&store, &format!("rows-{number}"), &set));
+            for (key, change) in changes {
+                *sums.entry(*key).or_default() += change;
+                last.insert(*key, of(*change));
+            }
+        }
+        sums.retain(|_, sum| *sum != 0);
+        last.retain(|_, latest| latest.0.is_some());
+        prop_assert_eq!(read::<isize>(&store, &state, peers), sums);
+        prop_assert_eq!(read::<Latest>(&store, &rows, peers), last);
+    }
+}
+
+fn checkpoint(store: &Arc<dyn Store>, epoch: Epoch) -> Checkpointed {
+    let run = write(
+        store,
+        &format!("job/checkpoint/{epoch}/part"),
+        &[(1, 5_isize), (2, 6)],
+    );
+    let state = State {
+        sum: Sum::Counts,
+        runs: vec![run],
+    };
+    let sites = BTreeMap::from([("site".to_owned(), state)]);
+    let manifest = Manifest::new(epoch, Offsets::new(), sites);
+    let name = format!("job/checkpoint/{epoch}/manifest");
+    store.put(&name, manifest.encode().unwrap()).unwrap();
+    Checkpointed {
+        epoch,
+        manifest: name,
+    }
+}
+
+#[test]
+fn damage_anywhere_is_found_named_and_the_checkpoint_before_taken() {
+    let (_folder, store) = directory();
+    let entries = [checkpoint(&store, 10), checkpoint(&store, 20)];
+    let epoch = |entries: &[Checkpointed]| newest(&*store, entries).unwrap().map(|m| m.epoch);
+    assert_eq!(epoch(&entries), Some(20));
+    let newer = ["job/checkpoint/20/part-0", "job/checkpoint/20/manifest"];
+    for name in newer {
+        let whole = store.get(name).unwrap().unwrap();
+        let broken = |bytes: Option<Vec<u8>>| {
+            match bytes {
+                Some(bytes) => store.put(name, bytes).unwrap(),
+                None => store.delete(name).unwrap(),
+            }
+            assert_eq!(epoch(&entries), Some(10), "{name}");
+            let manifest = Manifest::read(&*store, &entries[1].manifest);
+            let error = manifest.and_then(|m| m.verify(&*store)).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+            assert_eq!(error.kind(), Kind::Data);
+        };
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            broken(Some(flipped));
+        }
+        broken(Some(whole[..whole.len() - 1].to_vec()));
+        broken(Some(Vec::new()));
+        broken(None);
+        store.put(name, whole).unwrap();
+        assert_eq!(epoch(&entries), Some(20));
+    }
+    store.delete("job/checkpoint/10/part-0").unwrap();
+    store.delete("job/checkpoint/20/part-0").unwrap();
+    assert_eq!(
+        epoch(&entries),
+        None,
+        "the topics are read from their beginning"
+    );
+}
+
+#[test]
+fn another_format_is_refused_with_what_to_do() {
+    let (_folder, store) = directory();
+    let entry = checkpoint(&store, 10);
+    let text = String::from_utf8(store.get(&entry.manifest).unwrap().unwrap()).unwrap();
+    let (_, json) = text.split_once('\n').unwrap();
+    let json = json.replace("\"format\": 1", "\"format\": 99");
+    let text = format!("{:016x}\n{json}", xxh3_64(json.as_bytes()));
+    store.put(&entry.manifest, text.into_bytes()).unwrap();
+    let error = Manifest::read(&*store, &entry.manifest)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("has format 99, this version of tidemill reads 1"),
+        "{error}"
+    );
+}
+
+#[test]
+fn shards_are_told_by_the_high_bits_of_the_hash() {
+    let mut sum = Changes::default();
+    for key in 0..20_000_u16 {
+        sum.add(&row(&key.to_be_bytes()), &Row::default(), 1_isize);
+    }
+    let blocks = sum.into_shards().unwrap();
+    assert_eq!(blocks.len(), SHARDS);
+    assert!(blocks.iter().all(|block| block.entries > 0));
+    // A restart with another version of the program finds every key in the same shard.
+    assert_eq!(row(&7_u16.to_be_bytes()).shard() >> 56, 0x90);
+}

@@ -1,0 +1,223 @@
+//! What a journal amounts to: the state that its entries make when they are read in order, and
+//! reading them from a store.
+
+use super::entry::{Entry, Record, damaged};
+use super::tail;
+use super::{Binding, Checkpointed, Offsets};
+use crate::store::Store;
+use crate::{Epoch, Error, Kind, Result};
+
+/// Another process may truncate the journal while it is listed or read; then it is listed again.
+const LISTINGS_MAX: usize = 5;
+
+/// What a job finds when it starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Of the processes that wrote last; 0 when none did.
+    pub generation: u64,
+    /// Oldest first.
+    pub bindings: Vec<Binding>,
+    /// Complete checkpoints, oldest first.
+    pub checkpoints: Vec<Checkpointed>,
+}
+
+impl Standing {
+    /// The last epoch that is bound.
+    pub(super) fn last_epoch(&self) -> Epoch {
+        self.bindings.last().map_or(0, |binding| binding.epoch)
+    }
+
+    /// Whether a binding is the last one, or was merged into it.
+    pub(super) fn holds_last(&self, binding: &Binding) -> bool {
+        let Some(last) = self.bindings.last().filter(|it| it.epoch == binding.epoch) else {
+            return false;
+        };
+        binding.ends.iter().all(|(topic, ends)| {
+            let held = last.ends.get(topic);
+            ends.iter().all(|(partition, end)| {
+                held.and_then(|held| held.get(partition))
+                    .is_some_and(|held| held == end)
+            })
+        })
+    }
+
+    /// Takes the next entry in; the error says what is wrong with it.
+    pub(super) fn apply(&mut self, entry: Entry) -> std::result::Result<(), String> {
+        if entry.generation < self.generation {
+            return Err(format!(
+                "generation {} follows {}",
+                entry.generation, self.generation
+            ));
+        }
+        self.generation = entry.generation;
+        match entry.record {
+            Record::Opened(_) => {}
+            // A frame that was written again behind the next object, its outcome not being known.
+            Record::Bound(binding) if self.bindings.last() == Some(&binding) => {}
+            Record::Bound(binding) => {
+                let last = self.last_epoch();
+                if binding.epoch <= last {
+                    return Err(format!("epoch {} follows {last}", binding.epoch));
+                }
+                self.bindings.push(binding);
+            }
+            Record::Checkpoint(checkpoint) => self.checkpoints.push(checkpoint),
+            Record::Truncated {
+                bindings,
+                checkpoints,
+            } => {
+                self.bindings = bindings;
+                self.checkpoints = checkpoints;
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges all bindings at or below `epoch` into one at the greatest of their epochs, and
+    /// forgets checkpoints below `epoch`.
+    pub fn truncate(&mut self, epoch: Epoch) {
+        let later = self
+            .bindings
+            .partition_point(|binding| binding.epoch <= epoch);
+        if later > 1 {
+            let merged = merge(self.bindings.drain(..later));
+            self.bindings.insert(0, merged);
+        }
+        self.checkpoints
+            .retain(|checkpoint| checkpoint.epoch >= epoch);
+    }
+}
+
+/// One binding for many, in epoch order: each partition's last end, at the last epoch.
+fn merge(bindings: impl IntoIterator<Item = Binding>) -> Binding {
+    let mut merged = Binding {
+        epoch: 0,
+        ends: Offsets::new(),
+    };
+    for binding in bindings {
+        merged.epoch = binding.epoch;
+        for (topic, ends) in binding.ends {
+            merged.ends.entry(topic).or_default().extend(ends);
+        }
+    }
+    merged
+}
+
+/// A journal as it was read.
+#[derive(Debug, Default)]
+pub(super) struct Loaded {
+    pub(super) standing: Standing,
+    /// The newest object's number and bytes; 0 when there is none.
+    pub(super) number: u64,
+    pub(super) bytes: Vec<u8>,
+    /// The number of the newest object that stands for all before it; 0 when there is none.
+    pub(super) base: u64,
+    /// Objects below `base` are there.
+    pub(super) untidy: bool,
+}
+
+/// An object's name.
+pub(super) fn name(folder: &str, number: u64) -> String {
+    format!("{folder}/{number:020}")
+}
+
+/// The name of the tail behind an object. Tails are no objects: only directories have them.
+pub(super) fn tail_name(folder: &str, number: u64) -> String {
+    format!("{folder}-tail/{number:020}")
+}
+
+/// Takes in the bindings behind an object, where the store is a directory.
+pub(super) fn take_tail(
+    store: &dyn Store,
+    folder: &str,
+    number: u64,
+    standing: &mut Standing,
+) -> Result<()> {
+    let name = tail_name(folder, number);
+    let Some(path) = store.path(&name) else {
+        return Ok(());
+    };
+    let read = tail::read(&path).map_err(|error| {
+        Error::with_source(
+            Kind::Retry,
+            format!("journal tail `{name}` cannot be read"),
+            error,
+        )
+    })?;
+    for payload in read.map_err(|why| damaged(&name, why))? {
+        let mut entry = Entry::decode(&name, &payload)?;
+        let Record::Bound(binding) = &entry.record else {
+            return Err(damaged(&name, "it holds what is no binding"));
+        };
+        if binding.epoch <= standing.last_epoch() {
+            continue; // taken in already
+        }
+        // Whoever opens reads what was written before it opened.
+        entry.generation = entry.generation.max(standing.generation);
+        standing.apply(entry).map_err(|why| damaged(&name, why))?;
+    }
+    Ok(())
+}
+
+/// The numbers of the objects there are, ascending. Other names, which a server may give what it
+/// has not whole yet, do not count.
+pub(super) fn numbers(store: &dyn Store, folder: &str) -> Result<Vec<u64>> {
+    let number = |(name, _): (String, u64)| {
+        let digits = name.strip_prefix(folder)?.strip_prefix('/')?;
+        let whole = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse().ok().filter(|_| whole)
+    };
+    Ok(store.list(folder)?.into_iter().filter_map(number).collect())
+}
+
+/// Reads a journal.
+pub(super) fn load(store: &dyn Store, folder: &str) -> Result<Loaded> {
+    let mut last = None;
+    for _ in 0..LISTINGS_MAX {
+        match read(store, folder, &numbers(store, folder)?)? {
+            Ok(loaded) => return Ok(loaded),
+            Err(missing) => last = Some(missing),
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::new(Kind::Bug, "a journal was never listed")))
+}
+
+/// Reads the objects that count: from the newest on that stands for all before it. The inner error
+/// is a gap, which may be because someone truncated the journal meanwhile.
+fn read(store: &dyn Store, folder: &str, numbers: &[u64]) -> Result<Result<Loaded>> {
+    let gap = |number| Ok(Err(damaged(&name(folder, number), "it is missing")));
+    let mut entries: Vec<(u64, Entry)> = Vec::new();
+    let mut loaded = Loaded::default();
+    for &number in numbers.iter().rev() {
+        if let Some((above, _)) = entries.last()
+            && above - number != 1
+        {
+            return gap(above - 1);
+        }
+        let name = name(folder, number);
+        let Some(bytes) = store.get(&name)? else {
+            return gap(number);
+        };
+        let entry = Entry::decode(&name, &bytes)?;
+        if entries.is_empty() {
+            (loaded.number, loaded.bytes) = (number, bytes);
+        }
+        let is_base = entry.is_base();
+        entries.push((number, entry));
+        if is_base {
+            loaded.base = number;
+            break;
+        }
+    }
+    match entries.last() {
+        Some((first, _)) if *first != 1 && loaded.base == 0 => return gap(first - 1),
+        Some((first, _)) => loaded.untidy = numbers.first() < Some(first),
+        None => {}
+    }
+    for (number, entry) in entries.into_iter().rev() {
+        let applied = loaded.standing.apply(entry);
+        applied.map_err(|why| damaged(&name(folder, number), why))?;
+        take_tail(store, folder, number, &mut loaded.standing)?;
+    }
+    Ok(Ok(loaded))
+}

@@ -1,0 +1,158 @@
+//! What a start of a job would do with the state and the tables that are there. Changes nothing.
+//!
+//! In flow the plan, the journal, the newest checkpoint, the sink's frontiers and what the topics
+//! hold; out flows, for each view and topic, what will be kept, made anew or deleted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidemill_log::log::Log;
+
+use crate::checkpoint::{self, Manifest};
+use crate::job::Config;
+use crate::journal::Journal;
+use crate::plan::ir::{Envelope, Job, Rel, RelOp, Source};
+use crate::plan::state_of;
+use crate::{Epoch, Kind, Result};
+
+/// What becomes of a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// State and table stay as they are.
+    Kept,
+    /// No table was filled by it yet.
+    New,
+    /// It is defined otherwise than when its table was filled: the table is made anew.
+    Altered,
+    /// Nobody defines it any more: its state is deleted, its table stays where it is.
+    Dropped,
+}
+
+/// From where a topic is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// Whether all of it is read again, since something has to be filled that no checkpoint knows.
+    pub from_beginning: bool,
+    /// Records to read until everything that the topic holds now is in the views.
+    pub records: u64,
+}
+
+/// What a start would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preview {
+    /// The checkpoint that it would begin with: its epoch, and its size in bytes.
+    pub checkpoint: Option<(Epoch, u64)>,
+    /// Each served view and those that are no more, by name.
+    pub views: Vec<(String, Fate)>,
+    /// Each topic that is read; none for one that is not there yet.
+    pub topics: Vec<(String, Option<Reading>)>,
+}
+
+/// Finds out what a start of the job would do.
+///
+/// # Errors
+/// When a service is away, or what is there is damaged.
+pub fn preview(config: &Config) -> Result<Preview> {
+    let store = crate::store::open(&config.state)?;
+    let standing = Journal::read(&*store, &config.name)?;
+    let manifest = checkpoint::newest(&*store, &standing.checkpoints)?;
+    let filled = crate::sink::open(&config.sink)?.frontiers(&config.name)?;
+    let mut views = Vec::new();
+    for view in config
+        .plan
+        .views
+        .iter()
+        .filter(|view| view.output.is_some())
+    {
+        let fate = match filled.get(&view.name) {
+            None => Fate::New,
+            Some(frontier) if frontier.fingerprint != view.fingerprint => Fate::Altered,
+            Some(_) => Fate::Kept,
+        };
+        views.push((view.name.clone(), fate));
+    }
+    let known: BTreeSet<&str> = config.plan.views.iter().map(|v| v.name.as_str()).collect();
+    let gone = filled
+        .into_keys()
+        .filter(|name| !known.contains(name.as_str()));
+    views.extend(gone.map(|name| (name, Fate::Dropped)));
+    let log = tidemill_log::log::open(&config.log)?;
+    let again = read_again(&config.plan, &views, manifest.as_ref());
+    let topics = config.plan.sources.iter().enumerate();
+    let topics = topics.map(|(index, source)| {
+        let again = again.contains(&index);
+        let reading = reading(&*log, source, manifest.as_ref().filter(|_| !again))?;
+        Ok((source.topic.clone(), reading))
+    });
+    Ok(Preview {
+        topics: topics.collect::<Result<_>>()?,
+        checkpoint: manifest.map(|manifest| (manifest.epoch, manifest.bytes())),
+        views,
+    })
+}
+
+/// The sources that have state, or feed a view, that the checkpoint does not know.
+fn read_again(
+    plan: &Job,
+    views: &[(String, Fate)],
+    manifest: Option<&Manifest>,
+) -> BTreeSet<usize> {
+    let Some(manifest) = manifest else {
+        return (0..plan.sources.len()).collect();
+    };
+    let keyed = plan.sources.iter().enumerate().filter(|(_, source)| {
+        let site = format!("{}/0", state_of(source));
+        source.envelope != Envelope::Append && !manifest.sites.contains_key(&site)
+    });
+    let mut again: BTreeSet<usize> = keyed.map(|(index, _)| index).collect();
+    let fates: BTreeMap<&str, Fate> = views.iter().map(|(n, f)| (n.as_str(), *f)).collect();
+    for view in &plan.views {
+        let named = format!("{}/{:016x}/", view.name, view.fingerprint);
+        let kept = match fates.get(view.name.as_str()) {
+            Some(fate) => *fate == Fate::Kept,
+            None => manifest.sites.keys().any(|site| site.starts_with(&named)),
+        };
+        if !kept {
+            let sources = appended(&view.rel, plan);
+            again.extend(sources);
+        }
+    }
+    again
+}
+
+/// The append topics that a relation reads, through views as well.
+fn appended(rel: &Rel, plan: &Job) -> BTreeSet<usize> {
+    let of = |rel: &Rel| appended(rel, plan);
+    match &rel.op {
+        RelOp::Source { source } => {
+            let known = plan.sources.get(*source);
+            let append = known.is_some_and(|source| source.envelope == Envelope::Append);
+            append.then_some(*source).into_iter().collect()
+        }
+        RelOp::View { view } => {
+            let view = plan.views.get(*view);
+            view.map_or_else(BTreeSet::new, |view| of(&view.rel))
+        }
+        RelOp::Compute { input, .. }
+        | RelOp::Reduce { input, .. }
+        | RelOp::Distinct { input }
+        | RelOp::TopK { input, .. } => of(input),
+        RelOp::Union { inputs } => inputs.iter().flat_map(of).collect(),
+        RelOp::Join { left, right, .. } => of(left).into_iter().chain(of(right)).collect(),
+    }
+}
+
+fn reading(log: &dyn Log, source: &Source, from: Option<&Manifest>) -> Result<Option<Reading>> {
+    let ranges = match log.ranges(&source.topic) {
+        Err(error) if error.kind() == Kind::Retry => return Ok(None),
+        ranges => ranges?,
+    };
+    let ends = from.and_then(|manifest| manifest.ends.get(&source.topic));
+    let records = ranges.iter().map(|range| {
+        let next = ends.and_then(|ends| ends.get(&range.partition));
+        u64::try_from(range.high - next.copied().unwrap_or(range.low)).unwrap_or(0)
+    });
+    Ok(Some(Reading {
+        from_beginning: from.is_none(),
+        records: records.sum(),
+    }))
+}

@@ -1,0 +1,264 @@
+//! Arrangements: values by key, both as row-encoded bytes, both sorted.
+//!
+//! [`arrange_values`] and [`arrange_keys`] are where every arrangement of a dataflow is made, and
+//! where its state is kept through restarts ([`super::site`]). [`Layout`] says how
+//! the rows of a relation become keys and values, and [`Decoder`] how they come back: a column that
+//! is a key, or that values are sorted by, is kept there alone.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef};
+use arrow::buffer::NullBuffer;
+use arrow::compute::SortOptions;
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion_physical_expr::expressions::Column;
+use differential_dataflow::ExchangeData;
+use differential_dataflow::difference::Semigroup;
+use differential_dataflow::operators::arrange::arrangement::arrange_core;
+use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
+use differential_dataflow::trace::TraceReader;
+use differential_dataflow::trace::implementations::{KeyBatcher, KeySpine, ValBatcher, ValSpine};
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::Operator;
+
+use super::Context;
+use super::argument::numbered;
+use super::chunk::ChunkStream;
+use super::compute::{Stage, column};
+use super::site::{Site, restore, tap};
+use crate::checkpoint::Change;
+use crate::plan::ir::{OrderBy, Scalar};
+use crate::row::{Row, RowCodec};
+use crate::{Epoch, Result};
+
+/// A key with a value, added or taken away.
+pub(crate) type Update = ((Row, Row), Epoch, isize);
+
+/// The trace of an arrangement.
+pub(crate) type Values = TraceAgent<ValSpine<Row, Row, Epoch, isize>>;
+
+/// A batch of a trace.
+pub(crate) type Batch = <Values as TraceReader>::Batch;
+
+/// The trace of an arrangement of keys alone.
+pub(crate) type Keys<C> = TraceAgent<KeySpine<Row, Epoch, C>>;
+
+/// Arranges keys on the worker that owns the key, with a difference of any kind. The state is kept
+/// at `site`, if there is one.
+pub(crate) fn arrange_keys<'scope, C: Change + ExchangeData + Semigroup>(
+    updates: StreamVec<'scope, Epoch, ((Row, ()), Epoch, C)>,
+    name: &str,
+    context: &Rc<Context>,
+    site: Option<&Site>,
+) -> Arranged<'scope, Keys<C>> {
+    let of = |update: &((Row, ()), Epoch, C)| update.1;
+    let updates = restore(updates, context, site, of, |epoch, entry| {
+        ((entry.key, ()), epoch, entry.change)
+    });
+    let pact = Exchange::new(|((key, ()), _, _): &((Row, ()), Epoch, C)| key.shard());
+    type Batcher<C> = KeyBatcher<Row, Epoch, C>;
+    type Spine<C> = KeySpine<Row, Epoch, C>;
+    let arranged =
+        arrange_core::<_, _, Batcher<C>, Spine<C>>(updates, pact, name, Batcher::<C>::new);
+    tap(arranged.stream.clone(), context, site, |()| Row::default());
+    arranged
+}
+
+/// Arranges values by key on the worker that owns the key. The state is kept at `site`, if there is
+/// one.
+pub(crate) fn arrange_values<'scope>(
+    updates: StreamVec<'scope, Epoch, Update>,
+    name: &str,
+    context: &Rc<Context>,
+    site: Option<&Site>,
+) -> Arranged<'scope, Values> {
+    type Batcher = ValBatcher<Row, Row, Epoch, isize>;
+    type Spine = ValSpine<Row, Row, Epoch, isize>;
+    let of = |update: &Update| update.1;
+    let updates = restore(updates, context, site, of, |epoch, entry| {
+        ((entry.key, entry.value), epoch, entry.change)
+    });
+    let pact = Exchange::new(|((key, _), _, _): &Update| key.shard());
+    let arranged = arrange_core::<_, _, Batcher, Spine>(updates, pact, name, Batcher::new);
+    tap(arranged.stream.clone(), context, site, Row::clone);
+    arranged
+}
+
+/// What becomes of rows whose key holds null.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NullKeys {
+    /// They are left out.
+    Dropped,
+    /// Null is a key like others.
+    Kept,
+}
+
+/// Where a column of the input is kept.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Key(usize),
+    Value(usize),
+}
+
+/// How rows become keys and values.
+pub(crate) struct Layout {
+    /// The keys, then what values are made of.
+    outputs: Vec<Scalar>,
+    keys: SchemaRef,
+    values: SchemaRef,
+    sorted: Vec<SortOptions>,
+    /// One an input column.
+    places: Vec<Place>,
+}
+
+impl Layout {
+    /// Rows of `input` by `keys`; the values of a key sort by `order`, then by their other columns.
+    pub(crate) fn new(input: &SchemaRef, keys: &[Scalar], order: &[OrderBy]) -> Result<Self> {
+        let plain = |scalar: &Scalar, index: usize| {
+            let column = scalar.expr.downcast_ref::<Column>();
+            column.is_some_and(|column| column.index() == index)
+        };
+        let mut outputs = keys.to_vec();
+        outputs.extend(order.iter().map(|by| by.scalar.clone()));
+        let mut sorted: Vec<SortOptions> = order.iter().map(options).collect();
+        let mut places = Vec::new();
+        for index in 0..input.fields().len() {
+            let key = keys.iter().position(|key| plain(key, index));
+            let by = || order.iter().position(|by| plain(&by.scalar, index));
+            places.push(
+                match key.map(Place::Key).or_else(|| by().map(Place::Value)) {
+                    Some(place) => place,
+                    None => {
+                        outputs.push(column(input, index));
+                        sorted.push(ASCENDING);
+                        Place::Value(sorted.len() - 1)
+                    }
+                },
+            );
+        }
+        let all = numbered(&outputs, input)?;
+        let (keys, values) = all.fields().split_at(keys.len());
+        Ok(Self {
+            keys: Arc::new(Schema::new(keys.to_vec())),
+            values: Arc::new(Schema::new(values.to_vec())),
+            outputs,
+            sorted,
+            places,
+        })
+    }
+
+    fn codecs(&self) -> Result<(RowCodec, RowCodec)> {
+        let keys = RowCodec::new(Arc::clone(&self.keys))?;
+        let values = RowCodec::sorted(Arc::clone(&self.values), self.sorted.iter().copied())?;
+        Ok((keys, values))
+    }
+
+    /// Encodes rows. One whose keys or order cannot be evaluated is put aside.
+    pub(crate) fn updates<'scope>(
+        &self,
+        input: ChunkStream<'scope>,
+        context: &Rc<Context>,
+        nulls: NullKeys,
+    ) -> Result<StreamVec<'scope, Epoch, Update>> {
+        let (keys, values) = self.codecs()?;
+        let fields = self.keys.fields().iter().chain(self.values.fields());
+        let stage = Stage {
+            filters: Vec::new(),
+            outputs: self.outputs.clone(),
+            schema: Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>())),
+        };
+        let context = Rc::clone(context);
+        Ok(input.unary(Pipeline, "KeysAndValues", move |_, _| {
+            move |input, output| {
+                input.for_each(|cap, chunks| {
+                    let mut session = output.session(&cap);
+                    for chunk in chunks.drain(..) {
+                        let mut pieces = Vec::new();
+                        stage.each(&chunk, &context, &mut pieces);
+                        for piece in pieces {
+                            let count = piece.diffs.len();
+                            let columns = piece.batch.columns();
+                            let (key, value) = columns.split_at(keys.schema().fields().len());
+                            let missing = missing(key).filter(|_| nulls == NullKeys::Dropped);
+                            let encoded = keys.encode(key, count);
+                            let encoded =
+                                encoded.and_then(|keys| Ok((keys, values.encode(value, count)?)));
+                            let (keys, values) = match encoded {
+                                Ok(encoded) => encoded,
+                                Err(error) => context.fail(error),
+                            };
+                            let whole = |row: &usize| {
+                                missing.as_ref().is_none_or(|nulls| nulls.is_valid(*row))
+                            };
+                            session.give_iterator((0..count).filter(whole).map(|row| {
+                                let diff = piece.diffs[row] as isize;
+                                ((keys.row(row), values.row(row)), chunk.epoch, diff)
+                            }));
+                        }
+                    }
+                });
+            }
+        }))
+    }
+
+    /// The way back to the input's columns.
+    pub(crate) fn decoder(&self) -> Result<Decoder> {
+        let (keys, values) = self.codecs()?;
+        Ok(Decoder {
+            keys,
+            values,
+            places: self.places.clone(),
+        })
+    }
+}
+
+const ASCENDING: SortOptions = SortOptions {
+    descending: false,
+    nulls_first: false,
+};
+
+fn options(by: &OrderBy) -> SortOptions {
+    SortOptions {
+        descending: by.descending,
+        nulls_first: by.nulls_first,
+    }
+}
+
+/// The rows in which a column is null.
+fn missing(columns: &[ArrayRef]) -> Option<NullBuffer> {
+    columns
+        .iter()
+        .fold(None, |all: Option<NullBuffer>, column| {
+            NullBuffer::union(all.as_ref(), column.logical_nulls().as_ref())
+        })
+}
+
+/// Keys and values back to columns.
+pub(crate) struct Decoder {
+    keys: RowCodec,
+    values: RowCodec,
+    places: Vec<Place>,
+}
+
+impl Decoder {
+    /// The input's columns, from the bytes of keys and values.
+    pub(crate) fn columns<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a [u8]>,
+        values: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Vec<ArrayRef>> {
+        let read = |place: &Place| matches!(place, Place::Key(_));
+        let keys = match self.places.iter().any(read) {
+            true => Some(self.keys.decode_bytes(keys)?),
+            false => None,
+        };
+        let values = self.values.decode_bytes(values)?;
+        let columns = self.places.iter().filter_map(|place| match place {
+            Place::Key(index) => Some(Arc::clone(keys.as_ref()?.column(*index))),
+            Place::Value(index) => Some(Arc::clone(values.column(*index))),
+        });
+        Ok(columns.collect())
+    }
+}

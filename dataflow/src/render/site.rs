@@ -1,0 +1,245 @@
+//! Sites: where an operator's state is kept through a restart.
+//!
+//! A stateful operator whose input does not come out of other state has a site (see
+//! [`crate::checkpoint`]). Around its arrangement stand two operators: [`restore`] adds the state
+//! of the last checkpoint at the checkpoint's epoch, and keeps away what the input has at or below
+//! it; a [`Tap`] adds up what changes after it, for the next checkpoint.
+//!
+//! A site that the checkpoint does not know (its view is new, or was altered) takes its input from
+//! the beginning of its sources, all of it at the checkpoint's epoch.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use differential_dataflow::trace::Span;
+use differential_dataflow::trace::cursor::{Cursor, Navigable};
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::{Capability, Operator};
+
+use super::Context;
+use crate::Epoch;
+use crate::checkpoint::writer::Sealed;
+use crate::checkpoint::{Change, Changes, Entry, Reader, State};
+use crate::row::Row;
+
+/// Gives the sites of one view, or of one source, their names.
+pub(crate) struct Sites {
+    context: Rc<Context>,
+    /// What the names begin with; says all that the state depends on.
+    of: String,
+    /// The sources whose records the state is made of.
+    sources: BTreeSet<usize>,
+    next: Cell<usize>,
+}
+
+impl Sites {
+    pub(crate) fn new(context: &Rc<Context>, of: String, sources: BTreeSet<usize>) -> Self {
+        Self {
+            context: Rc::clone(context),
+            of,
+            sources,
+            next: Cell::new(0),
+        }
+    }
+
+    /// The next site. `table` is the sink's table that has to be filled through the checkpoint for
+    /// the state to be of use.
+    pub(crate) fn site(&self, table: Option<usize>) -> Site {
+        let number = self.next.replace(self.next.get() + 1);
+        let site = Site {
+            name: format!("{}/{number}", self.of).into(),
+            sources: Rc::new(self.sources.clone()),
+            table,
+        };
+        self.context.sites.borrow_mut().push(site.clone());
+        site
+    }
+}
+
+/// One operator's state.
+#[derive(Clone)]
+pub(crate) struct Site {
+    pub(crate) name: Arc<str>,
+    pub(crate) sources: Rc<BTreeSet<usize>>,
+    table: Option<usize>,
+}
+
+impl Site {
+    /// The epoch of the checkpoint and the site's state in it. None when the site begins empty.
+    /// To be asked after the start only.
+    pub(crate) fn restored(&self, context: &Context) -> Option<(Epoch, State)> {
+        let start = context.start.borrow();
+        let checkpoint = start.as_ref()?.checkpoint.as_ref()?;
+        let state = checkpoint.sites.get(&*self.name)?;
+        let filled = self.table.is_none_or(|table| {
+            let served = context.served(table);
+            served.is_some_and(|through| through >= checkpoint.epoch)
+        });
+        filled.then(|| (checkpoint.epoch, state.clone()))
+    }
+
+    /// Whether the state comes out of the checkpoint. To be asked after the start only.
+    pub(crate) fn is_restored(&self, context: &Context) -> bool {
+        self.restored(context).is_some()
+    }
+}
+
+/// Adds a site's restored state to its input. `epoch_of` tells an update's epoch, `make` makes an
+/// update of an entry.
+///
+/// Frontier contract: holds a capability from the least time on until the start is known, then at
+/// the checkpoint's epoch until all of the state was sent.
+pub(crate) fn restore<'scope, T: Clone + 'static, C: Change>(
+    input: StreamVec<'scope, Epoch, T>,
+    context: &Rc<Context>,
+    site: Option<&Site>,
+    epoch_of: impl Fn(&T) -> Epoch + 'static,
+    make: impl Fn(Epoch, Entry<C>) -> T + 'static,
+) -> StreamVec<'scope, Epoch, T> {
+    let Some(site) = site.cloned() else {
+        return input;
+    };
+    let context = Rc::clone(context);
+    let scope = input.scope();
+    let (index, peers) = (scope.index(), scope.peers());
+    input.unary(Pipeline, "Restore", move |cap, info| {
+        context.wake_at_start(scope.activator_for(Rc::clone(&info.address)));
+        let again = scope.activator_for(info.address);
+        let mut cap = Some(cap);
+        let mut through: Option<Epoch> = None;
+        let mut reading: Option<(Capability<Epoch>, Reader<C>)> = None;
+        move |input, output| {
+            if !context.started() {
+                return; // what waits in the input is taken when it is known what to keep of it
+            }
+            if let Some(mut cap) = cap.take()
+                && let Some((epoch, state)) = site.restored(&context)
+            {
+                cap.downgrade(&epoch);
+                through = Some(epoch);
+                match Reader::share(Arc::clone(&context.store), &state, index, peers) {
+                    Ok(reader) => reading = Some((cap, reader)),
+                    Err(error) => context.fail(error),
+                }
+            }
+            input.for_each(|time, updates| {
+                if let Some(through) = through {
+                    updates.retain(|update| epoch_of(update) > through);
+                }
+                output.session(&time).give_container(updates);
+            });
+            if let Some((cap, reader)) = &mut reading {
+                match reader.step() {
+                    Ok(Some(entries)) => {
+                        let epoch = *cap.time();
+                        let made = entries.into_iter().map(|entry| make(epoch, entry));
+                        output.session(cap).give_iterator(made);
+                        again.activate();
+                    }
+                    Ok(None) => reading = None,
+                    Err(error) => context.fail(error),
+                }
+            }
+        }
+    })
+}
+
+/// Adds up a site's changes for the next checkpoint.
+pub(crate) struct Tap<C> {
+    context: Rc<Context>,
+    site: Site,
+    /// Changes for the next checkpoint.
+    now: Changes<C>,
+    /// Changes after its epoch, where that is known already.
+    later: Changes<C>,
+    /// Through which epoch changes are in a checkpoint: the one that the site was restored from,
+    /// then the last one that was handed over. Not known before the first change.
+    sealed: Option<Epoch>,
+}
+
+impl<C: Change> Tap<C> {
+    pub(crate) fn new(context: &Rc<Context>, site: Site) -> Self {
+        Self {
+            context: Rc::clone(context),
+            site,
+            now: Changes::default(),
+            later: Changes::default(),
+            sealed: None,
+        }
+    }
+
+    /// The checkpoint that is asked for and not yet handed over.
+    fn asked(&self) -> Option<Epoch> {
+        let asked = self.context.checkpoint.get();
+        asked.filter(|epoch| Some(*epoch) > self.sealed)
+    }
+
+    /// Takes a change. What the checkpoint that the site was restored from holds is no change.
+    pub(crate) fn add(&mut self, epoch: Epoch, key: &Row, value: &Row, change: C) {
+        let (site, context) = (&self.site, &self.context);
+        let restored = || site.restored(context).map_or(0, |(epoch, _)| epoch);
+        let sealed = *self.sealed.get_or_insert_with(restored);
+        // Epochs begin above 0, where the plan's own rows are.
+        if sealed > 0 && epoch <= sealed {
+            return;
+        }
+        match self.asked() {
+            Some(asked) if epoch > asked => self.later.add(key, value, change),
+            _ => self.now.add(key, value, change),
+        }
+    }
+
+    /// Hands over the checkpoint that is asked for, once every epoch through it is complete.
+    pub(crate) fn seal(&mut self, is_complete: impl Fn(Epoch) -> bool) {
+        let Some(epoch) = self.asked().filter(|epoch| is_complete(*epoch)) else {
+            return;
+        };
+        self.sealed = Some(epoch);
+        let changes = std::mem::replace(&mut self.now, std::mem::take(&mut self.later));
+        self.context.writer.seal(Sealed {
+            epoch,
+            site: Arc::clone(&self.site.name),
+            sum: C::SUM,
+            blocks: Box::new(move || changes.into_shards()),
+            of: self.context.sites.borrow().len() * self.context.threads,
+        });
+    }
+}
+
+/// Taps the batches of an arrangement.
+pub(crate) fn tap<'scope, B, V>(
+    batches: StreamVec<'scope, Epoch, Span<Epoch, B>>,
+    context: &Rc<Context>,
+    site: Option<&Site>,
+    value_of: impl Fn(&V) -> Row + 'static,
+) where
+    B: Navigable + Clone + 'static,
+    V: 'static,
+    for<'a> B::Cursor:
+        Cursor<Key<'a> = &'a Row, Val<'a> = &'a V, Time = Epoch, TimeGat<'a> = &'a Epoch>,
+    <B::Cursor as Cursor>::Diff: Change,
+{
+    let Some(site) = site.cloned() else { return };
+    let mut tap = Tap::<<B::Cursor as Cursor>::Diff>::new(context, site);
+    batches.sink(Pipeline, "Tap", move |(input, frontier)| {
+        input.for_each(|_, spans| {
+            for batch in spans.drain(..).filter_map(|span| span.inner) {
+                let mut cursor = batch.cursor();
+                while let Some(key) = cursor.get_key(&batch) {
+                    while let Some(value) = cursor.get_val(&batch) {
+                        let value = value_of(value);
+                        cursor.map_times(&batch, |epoch, change| {
+                            tap.add(*epoch, key, &value, B::Cursor::owned_diff(change));
+                        });
+                        cursor.step_val(&batch);
+                    }
+                    cursor.step_key(&batch);
+                }
+            }
+        });
+        tap.seal(|epoch| !frontier.less_equal(&epoch));
+    });
+}

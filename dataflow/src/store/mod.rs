@@ -1,0 +1,127 @@
+//! The object store: everything a job keeps outside its sink (journal and checkpoints), as
+//! immutable objects by name.
+//!
+//! In: bytes under a name. Out: the same bytes, on any machine that reaches the store. Engines:
+//! `objects` (a directory, or S3, through `object_store`) and `sqlite` (the embedded file).
+//!
+//! 1. An object is there whole or not at all, and durable when a call that wrote it returns.
+//! 2. Of several [`Store::put_new`] of one name exactly one answers true, until it is deleted.
+//! 3. Reads and listings see every write that returned before they began.
+
+mod objects;
+mod sqlite;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::{Error, Kind, Result};
+
+/// Immutable objects by name (`/` separates folders). Everything a job keeps outside its sink.
+///
+/// An error of kind `Retry` says that the store is away or full; a write that failed so may have
+/// taken place nevertheless.
+pub trait Store: Send + Sync {
+    /// The object; none when there is none.
+    ///
+    /// # Errors
+    /// When the store is away or refuses.
+    fn get(&self, name: &str) -> Result<Option<Vec<u8>>>;
+
+    /// Bytes `range` of an object that is there.
+    ///
+    /// # Errors
+    /// `Data` when the object is not there or shorter; else when the store is away or refuses.
+    fn get_range(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>>;
+
+    /// Creates or replaces an object; durable and whole when this returns.
+    ///
+    /// # Errors
+    /// When the store is away, full, or refuses.
+    fn put(&self, name: &str, bytes: Vec<u8>) -> Result<()>;
+
+    /// Creates an object unless the name is taken: false then. Durable and whole when it returns
+    /// true; when it returns false, what is there is so.
+    ///
+    /// # Errors
+    /// When the store is away, full, or refuses.
+    fn put_new(&self, name: &str, bytes: Vec<u8>) -> Result<bool>;
+
+    /// Names and sizes in bytes of all objects below `folder/`, sorted by name. Not a snapshot:
+    /// what is written or deleted meanwhile may or may not be in it.
+    ///
+    /// # Errors
+    /// When the store is away or refuses.
+    fn list(&self, folder: &str) -> Result<Vec<(String, u64)>>;
+
+    /// Deletes an object; no error when it is gone.
+    ///
+    /// # Errors
+    /// When the store is away or refuses.
+    fn delete(&self, name: &str) -> Result<()>;
+
+    /// Where `name` lies, when the store is a directory of this machine.
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        let _other_stores_have_no_files = name;
+        None
+    }
+
+    /// Removes what writers that died long ago left unfinished below `folder/`; no object is.
+    ///
+    /// # Errors
+    /// When the store is away or refuses.
+    fn sweep(&self, folder: &str) -> Result<()> {
+        let _nothing_is_left_unfinished = folder;
+        Ok(())
+    }
+}
+
+/// Opens the store that `url` names: `file://DIRECTORY`, `s3://BUCKET[/PREFIX]` or
+/// `sqlite://FILE`. Credentials, region and endpoint of S3 are those of the usual `AWS_…`
+/// variables. A directory is made by the first write.
+///
+/// # Errors
+/// `Data` when the URL names no store.
+pub fn open(url: &str) -> Result<Arc<dyn Store>> {
+    match url.split_once("://") {
+        Some(("file", path)) if !path.is_empty() => {
+            Ok(Arc::new(objects::Objects::directory(path)?))
+        }
+        Some(("s3", place)) if !place.is_empty() => Ok(Arc::new(objects::Objects::s3(place)?)),
+        Some(("sqlite", path)) if !path.is_empty() => Ok(Arc::new(sqlite::Sqlite::open(path)?)),
+        _ => Err(Error::new(
+            Kind::Data,
+            format!(
+                "store `{url}`: expected file://DIRECTORY, s3://BUCKET/PREFIX or sqlite://FILE"
+            ),
+        )),
+    }
+}
+
+/// What every engine says of a full disk.
+fn full(
+    name: &str,
+    place: &str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> Error {
+    let what = format!(
+        "object `{name}` cannot be written: no space left at {place}; it goes on when there is \
+         space"
+    );
+    Error::with_source(Kind::Retry, what, source)
+}
+
+fn missing(name: &str, place: &str) -> Error {
+    Error::new(Kind::Data, format!("object `{name}` is missing at {place}"))
+}
+
+fn shorter(name: &str, place: &str, range: &Range<u64>) -> Error {
+    let what = format!(
+        "object `{name}` at {place} is damaged: it is shorter than {} bytes",
+        range.end
+    );
+    Error::new(Kind::Data, what)
+}

@@ -1,0 +1,158 @@
+//! Objects as rows of the embedded file.
+//!
+//! Every call is one transaction. With `synchronous = NORMAL` the file's log, objects and views
+//! may together lose their last moments to a power failure, always as one prefix.
+
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+
+use super::Store;
+use crate::{Error, Kind, Result};
+
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_objects (
+    name TEXT PRIMARY KEY NOT NULL,
+    bytes BLOB NOT NULL
+)";
+
+/// In the journal's format of that version. Of a job's rows only the first may stand for others.
+const JOURNAL_ROWS_TO_OBJECTS: &str = "
+    INSERT OR IGNORE INTO _tidemill_objects (name, bytes)
+        SELECT job || '/journal/' || printf('%020d', number), CAST(json_object(
+            'collapsed', json(iif(number = min(number) OVER (PARTITION BY job), 'true', 'false')),
+            'binding', json_object('epoch', epoch, 'ends', json(ends))) AS BLOB)
+        FROM _tidemill_journal;
+    DROP TABLE _tidemill_journal";
+
+/// Objects in a SQLite file.
+pub(super) struct Sqlite {
+    place: String,
+    connection: Mutex<Connection>,
+}
+
+impl Sqlite {
+    pub(super) fn open(file: &str) -> Result<Self> {
+        let connection = tidemill_log::sqlite::connect(file)?;
+        let store = Self {
+            place: format!("sqlite://{file}"),
+            connection: Mutex::new(connection),
+        };
+        prepare(&mut store.lock()).map_err(|error| store.failed("_tidemill_objects", error))?;
+        Ok(store)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, name: &str, error: rusqlite::Error) -> Error {
+        let kind = match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => return super::full(name, &self.place, error),
+            Some(
+                ErrorCode::NotADatabase
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::CannotOpen
+                | ErrorCode::ReadOnly
+                | ErrorCode::PermissionDenied
+                | ErrorCode::TooBig,
+            ) => Kind::Data,
+            _ => Kind::Retry,
+        };
+        let what = format!("object `{name}` at {}: {error}", self.place);
+        Error::with_source(kind, what, error)
+    }
+
+    /// Runs a statement and says how many rows it changed.
+    fn change(&self, sql: &str, name: &str, bytes: Option<Vec<u8>>) -> Result<usize> {
+        let connection = self.lock();
+        let changed = connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| match bytes {
+                Some(bytes) => statement.execute(params![name, bytes]),
+                None => statement.execute([name]),
+            });
+        changed.map_err(|error| self.failed(name, error))
+    }
+}
+
+/// Makes the table, and objects of what an earlier version kept as rows of another one.
+fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
+    if connection.table_exists(None, "_tidemill_objects")?
+        && !connection.table_exists(None, "_tidemill_journal")?
+    {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(TABLE)?;
+    // Looked at again: another process may have been quicker.
+    if transaction.table_exists(None, "_tidemill_journal")? {
+        transaction.execute_batch(JOURNAL_ROWS_TO_OBJECTS)?;
+    }
+    transaction.commit()
+}
+
+impl Store for Sqlite {
+    fn get(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let connection = self.lock();
+        let bytes = connection
+            .prepare_cached("SELECT bytes FROM _tidemill_objects WHERE name = ?1")
+            .and_then(|mut statement| statement.query_row([name], |row| row.get(0)).optional());
+        bytes.map_err(|error| self.failed(name, error))
+    }
+
+    fn get_range(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>> {
+        let length = range.end.saturating_sub(range.start);
+        let connection = self.lock();
+        let bytes: Option<Vec<u8>> = connection
+            .prepare_cached(
+                "SELECT substr(bytes, ?2 + 1, ?3) FROM _tidemill_objects WHERE name = ?1",
+            )
+            .and_then(|mut statement| {
+                // An offset that SQLite cannot express is beyond any object, as i64::MAX is.
+                let start = i64::try_from(range.start).unwrap_or(i64::MAX - 1);
+                let length = i64::try_from(length).unwrap_or(i64::MAX);
+                let row = statement.query_row(params![name, start, length], |row| row.get(0));
+                row.optional()
+            })
+            .map_err(|error| self.failed(name, error))?;
+        match bytes {
+            Some(bytes) if bytes.len() as u64 == length => Ok(bytes),
+            Some(_) => Err(super::shorter(name, &self.place, &range)),
+            None => Err(super::missing(name, &self.place)),
+        }
+    }
+
+    fn put(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
+        let sql = "INSERT INTO _tidemill_objects (name, bytes) VALUES (?1, ?2)
+                   ON CONFLICT (name) DO UPDATE SET bytes = excluded.bytes";
+        self.change(sql, name, Some(bytes)).map(|_| ())
+    }
+
+    fn put_new(&self, name: &str, bytes: Vec<u8>) -> Result<bool> {
+        let sql = "INSERT INTO _tidemill_objects (name, bytes) VALUES (?1, ?2)
+                   ON CONFLICT (name) DO NOTHING";
+        Ok(self.change(sql, name, Some(bytes))? == 1)
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<(String, u64)>> {
+        let connection = self.lock();
+        // `0` is the character after `/`.
+        let sql = "SELECT name, length(bytes) FROM _tidemill_objects
+                   WHERE name > ?1 || '/' AND name < ?1 || '0' ORDER BY name";
+        let objects = connection.prepare_cached(sql).and_then(|mut statement| {
+            let rows = statement.query_map([folder], |row| {
+                Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs()))
+            })?;
+            rows.collect()
+        });
+        objects.map_err(|error| self.failed(folder, error))
+    }
+
+    fn delete(&self, name: &str) -> Result<()> {
+        let sql = "DELETE FROM _tidemill_objects WHERE name = ?1";
+        self.change(sql, name, None).map(|_| ())
+    }
+}

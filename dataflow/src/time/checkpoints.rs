@@ -1,0 +1,98 @@
+//! When the next checkpoint is taken, on worker 0.
+//!
+//! One at a time: an epoch that is about to be released is marked; when all processes have written
+//! what changed through it and the sink has it, the writer is asked to commit. The next one is due
+//! an interval after that, if anything was bound since.
+
+use std::time::{Duration, Instant};
+
+use crate::Epoch;
+use crate::checkpoint::writer::{Commit, Writer, Written};
+use crate::journal::Offsets;
+
+/// The checkpoints of a run.
+pub(crate) struct Checkpoints {
+    interval: Duration,
+    /// Processes of the job.
+    processes: usize,
+    writer: Writer,
+    /// When the last one was committed, or the run began.
+    last: Instant,
+    /// The epoch of the last one.
+    epoch: Epoch,
+    going: Option<Going>,
+}
+
+struct Going {
+    epoch: Epoch,
+    ends: Offsets,
+    written: Vec<Written>,
+    asked: bool,
+}
+
+impl Checkpoints {
+    /// After a start from the checkpoint of `epoch`, 0 for none.
+    pub(crate) fn new(interval: Duration, processes: usize, writer: Writer, epoch: Epoch) -> Self {
+        Self {
+            interval,
+            processes,
+            writer,
+            last: Instant::now(),
+            epoch,
+            going: None,
+        }
+    }
+
+    /// Whether the epoch that is about to be released is to be marked.
+    pub(crate) fn is_due(&self) -> bool {
+        self.going.is_none() && self.last.elapsed() >= self.interval
+    }
+
+    /// Whether one is under way.
+    pub(crate) fn is_going(&self) -> bool {
+        self.going.is_some()
+    }
+
+    /// The epoch of the last one that was committed.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The epoch was marked; `ends` is how far it goes.
+    pub(crate) fn begin(&mut self, epoch: Epoch, ends: Offsets) {
+        self.going = Some(Going {
+            epoch,
+            ends,
+            written: Vec::new(),
+            asked: false,
+        });
+    }
+
+    /// What a process wrote.
+    pub(crate) fn take(&mut self, written: Written) {
+        if let Some(going) = &mut self.going
+            && going.epoch == written.epoch
+        {
+            going.written.push(written);
+        }
+    }
+
+    /// Moves on; every epoch through `durable` is in the sink.
+    pub(crate) fn step(&mut self, durable: Epoch) {
+        let Some(going) = &mut self.going else { return };
+        let complete = going.written.len() == self.processes && durable >= going.epoch;
+        if complete && !going.asked {
+            going.asked = true;
+            self.writer.commit(Commit {
+                epoch: going.epoch,
+                ends: going.ends.clone(),
+                written: std::mem::take(&mut going.written),
+            });
+        }
+        if going.asked && self.writer.committed() >= going.epoch {
+            self.epoch = going.epoch;
+            self.going = None;
+            self.last = Instant::now();
+        }
+    }
+}

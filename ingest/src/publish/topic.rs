@@ -1,0 +1,240 @@
+//! A table's topic: which one it is, where its partitions end, and which of them a change goes to.
+//!
+//! Invariants:
+//! 1. A key stays in its partition as long as the topic lives: partitions that are added later are
+//!    left alone, since a row whose changes are in two partitions has no order.
+//! 2. What the topic holds is read from its tail; records that others put there (replayed dead
+//!    letters among them) are passed over.
+//! 3. A topic that was deleted, or made anew, is an error: what it held would be missing silently.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidemill_log::envelope::{Decoder, Encoder};
+use tidemill_log::event::{Change, Position};
+use tidemill_log::log::{Described, Log, OwnedRecord, Record, partition_of};
+use tidemill_log::registry::Registry;
+
+use crate::{Error, Kind, Result};
+
+/// How many records of each partition's tail are read; more when none of them is ours.
+const TAIL: [u32; 2] = [100, 10_000];
+/// How long a topic may not be there before it counts as deleted: brokers that begin know it late.
+const GONE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A table's topic.
+pub(super) struct Topic {
+    name: String,
+    described: Described,
+    encoder: Encoder,
+    ends: Vec<End>,
+    /// What the partitions ended with when a new snapshot began. It may be of another database,
+    /// whose positions mean nothing here.
+    old: Vec<Option<Position>>,
+    gone_since: Option<Instant>,
+}
+
+/// The end of a partition.
+#[derive(Debug, Default, Clone, Copy)]
+struct End {
+    /// Nothing was ever written to it.
+    fresh: bool,
+    /// The position of its last change.
+    last: Option<Position>,
+}
+
+impl End {
+    /// Whether the change is not there yet; then it will be.
+    fn takes(&mut self, change: &Change) -> bool {
+        let takes = self.last < Some(change.position);
+        if takes {
+            self.last = Some(change.position);
+        }
+        takes
+    }
+}
+
+impl Topic {
+    /// The topic called `name`, which is there. With `begins_anew` what it holds now is ignored.
+    pub(super) fn open(
+        name: String,
+        log: &dyn Log,
+        registry: &Arc<dyn Registry>,
+        database: &str,
+        begins_anew: bool,
+    ) -> Result<Self> {
+        let described = log.describe(&name)?.ok_or_else(|| {
+            let what = format!("topic `{name}` is not there yet, although it was just created");
+            Error::new(Kind::Retry, what)
+        })?;
+        let encoder = Encoder::new(&name, Arc::clone(registry)).of_database(database);
+        let mut topic = Self {
+            name,
+            described,
+            encoder,
+            ends: Vec::new(),
+            old: Vec::new(),
+            gone_since: None,
+        };
+        topic.ends = topic.found(log, registry, begins_anew)?;
+        if begins_anew {
+            topic.old = topic.ends.iter().map(|end| end.last).collect();
+        }
+        topic.forget_old();
+        Ok(topic)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn described(&self) -> Described {
+        self.described
+    }
+
+    /// Goes on with the topic as it was noted when it was first published to.
+    pub(super) fn follow(&mut self, noted: Described) -> Result<()> {
+        self.check(noted)?;
+        if noted.partitions < self.described.partitions {
+            tracing::warn!(
+                topic = %self.name,
+                used = noted.partitions,
+                there = self.described.partitions,
+                "partitions were added to the topic; keys stay in those that it had"
+            );
+            self.described.partitions = noted.partitions;
+            self.ends.truncate(noted.partitions as usize);
+        }
+        Ok(())
+    }
+
+    fn check(&self, other: Described) -> Result<()> {
+        let (is, was) = (self.described.id, other.id);
+        if is == was || !is.is_known() || !was.is_known() {
+            return Ok(());
+        }
+        Err(self.lost("was deleted and made anew since rows were published to it"))
+    }
+
+    fn lost(&self, how: &str) -> Error {
+        let what = format!(
+            "topic `{}` {how}: what it held is gone; run `tidemill ingest --resnapshot` to publish \
+             the tables again",
+            self.name
+        );
+        Error::new(Kind::Data, what)
+    }
+
+    /// Whether it is still the same topic.
+    pub(super) fn look(&mut self, log: &dyn Log) -> Result<()> {
+        match log.describe(&self.name) {
+            Ok(Some(now)) => {
+                self.gone_since = None;
+                self.check(now)
+            }
+            Ok(None) => {
+                let since = *self.gone_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= GONE_PATIENCE {
+                    return Err(self.lost("was deleted"));
+                }
+                let what = format!("topic `{}` is not there", self.name);
+                Err(Error::new(Kind::Retry, what))
+            }
+            // The brokers are away: nothing is known, and the next append says so.
+            Err(error) if error.kind() == Kind::Retry => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads again what the topic holds.
+    pub(super) fn read_ends(&mut self, log: &dyn Log, registry: &Arc<dyn Registry>) -> Result<()> {
+        self.ends = self.found(log, registry, !self.old.is_empty())?;
+        self.forget_old();
+        Ok(())
+    }
+
+    /// Forgets ends that are still as they were when a new snapshot began.
+    fn forget_old(&mut self) {
+        for (end, old) in self.ends.iter_mut().zip(&self.old) {
+            end.last = end.last.filter(|_| end.last != *old);
+        }
+    }
+
+    /// What the partitions hold already.
+    fn found(
+        &self,
+        log: &dyn Log,
+        registry: &Arc<dyn Registry>,
+        begins_anew: bool,
+    ) -> Result<Vec<End>> {
+        let mut decoder = Decoder::new(&self.name, Arc::clone(registry));
+        let ranges = log.ranges(&self.name)?;
+        let mut ends: Vec<End> = ranges
+            .iter()
+            .map(|range| End {
+                fresh: range.high == 0,
+                last: None,
+            })
+            .collect();
+        for count in TAIL {
+            let tail = log.tail(&self.name, count)?;
+            for record in &tail {
+                merge(&mut ends, &mut decoder, record)?;
+            }
+            let unknown = |end: &End, held: bool| held && end.last.is_none();
+            let mut all = ends
+                .iter()
+                .zip(ranges.iter().map(|range| range.low < range.high));
+            if !all.any(|(end, held)| unknown(end, held)) {
+                break;
+            }
+        }
+        let unknown = ends.iter().all(|end| end.last.is_none());
+        if let Some(id) = decoder.missing().filter(|_| unknown && !begins_anew) {
+            let what = format!(
+                "topic `{}` was written with schema {id}, which the registry does not have: the \
+                 registry lost its schemas. Restore them, or delete the topic and run `tidemill \
+                 ingest --resnapshot`",
+                self.name
+            );
+            return Err(Error::new(Kind::Data, what));
+        }
+        ends.truncate(self.described.partitions as usize);
+        Ok(ends)
+    }
+
+    /// The change as a record, without a partition.
+    pub(super) fn encode(&mut self, change: &Change) -> Result<Record> {
+        self.encoder.encode(change)
+    }
+
+    /// The partitions that the change goes to and is not in yet.
+    pub(super) fn places(&mut self, change: &Change, record: &Record) -> impl Iterator<Item = u32> {
+        let count = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
+        let chosen = record.key.as_ref().map(|key| partition_of(key, count));
+        let places = (0..count).zip(&mut self.ends);
+        places.filter_map(move |(partition, end)| {
+            // A truncate goes everywhere, except where nothing was ever written.
+            let goes = match chosen {
+                Some(chosen) => chosen == partition,
+                None => !(end.fresh && end.last.is_none()),
+            };
+            (goes && end.takes(change)).then_some(partition)
+        })
+    }
+}
+
+/// Takes a record of the tail into account, in offset order. Records that others put there are
+/// passed over, and so are copies of earlier changes; what begins the table anew does not stand
+/// behind positions of another source.
+fn merge(ends: &mut [End], decoder: &mut Decoder, record: &OwnedRecord) -> Result<()> {
+    let place = decoder.place_of(record)?;
+    let end = usize::try_from(record.partition).ok();
+    if let (Some(place), Some(end)) = (place, end.and_then(|end| ends.get_mut(end))) {
+        end.last = match place.begins {
+            true => Some(place.position),
+            false => end.last.max(Some(place.position)),
+        };
+    }
+    Ok(())
+}
