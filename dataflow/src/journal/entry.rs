@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Binding, Checkpointed};
+use super::{Binding, Checkpointed, Standing};
 use crate::{Error, Kind, Result};
 
 /// The first words of every object.
@@ -55,6 +55,16 @@ struct Unversioned {
     #[serde(default)]
     collapsed: bool,
     binding: Binding,
+}
+
+impl Record {
+    /// What stands for all that was read so far.
+    pub(super) fn standing_for(standing: Standing) -> Self {
+        Self::Truncated {
+            bindings: standing.bindings,
+            checkpoints: standing.checkpoints,
+        }
+    }
 }
 
 impl Entry {

@@ -239,16 +239,12 @@ impl Journal {
     /// The number that objects are to be deleted below, if any are.
     fn append_truncated(&self, epoch: Epoch) -> Result<Option<u64>> {
         let mut tail = self.lock();
+        self.make_sure(&mut tail)?;
         let mut standing = tail.standing.clone();
         standing.truncate(epoch);
         if standing != tail.standing || tail.number - tail.base >= OBJECTS_MAX {
             failpoint::hit(BEFORE_TRUNCATE);
-            let (bindings, checkpoints) = (standing.bindings, standing.checkpoints);
-            let record = Record::Truncated {
-                bindings,
-                checkpoints,
-            };
-            self.append_own(&mut tail, record)?;
+            self.append_own(&mut tail, Record::standing_for(standing))?;
             failpoint::hit(AFTER_TRUNCATE);
         } else {
             self.check_last(&mut tail)?;
@@ -278,26 +274,23 @@ impl Journal {
             tail.number - 1,
             &mut tail.standing,
         )?;
-        let Standing {
-            bindings,
-            checkpoints,
-            ..
-        } = tail.standing.clone();
-        self.append_own(
-            tail,
-            Record::Truncated {
-                bindings,
-                checkpoints,
-            },
-        )
+        let record = Record::standing_for(tail.standing.clone());
+        self.append_own(tail, record)
     }
 
-    /// Appends an entry durably to the tail of the last object (invariant 5).
-    fn append_behind(&self, tail: &mut Tail, record: Record) -> Result<()> {
+    /// Takes in own objects whose outcome was not known: what stands for all before it must stand
+    /// for them too.
+    fn make_sure(&self, tail: &mut Tail) -> Result<()> {
         if tail.unsure {
             self.catch_up(tail, &[])?;
             tail.unsure = false;
         }
+        Ok(())
+    }
+
+    /// Appends an entry durably to the tail of the last object (invariant 5).
+    fn append_behind(&self, tail: &mut Tail, record: Record) -> Result<()> {
+        self.make_sure(tail)?;
         let generation = tail.standing.generation;
         let entry = Entry { generation, record };
         let name = tail_name(&self.folder, tail.number);

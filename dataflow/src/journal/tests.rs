@@ -54,6 +54,17 @@ fn ends(bindings: &[Binding]) -> BTreeMap<(String, u32), i64> {
     all
 }
 
+/// A folder in memory where there is one: these tests write a lot.
+fn in_memory() -> TempDir {
+    let fast = Path::new("/dev/shm");
+    let place = if fast.is_dir() {
+        TempDir::new_in(fast)
+    } else {
+        TempDir::new()
+    };
+    place.unwrap()
+}
+
 fn directory(place: &TempDir) -> Arc<dyn Store> {
     store::open(&format!("file://{}", place.path().display())).unwrap()
 }

@@ -62,13 +62,7 @@ fn each_point_is_crashed_at_and_recovered_from() {
 
 fn crash(engine: &str, point: &str, count: u32) {
     let what = format!("{engine} {point}:{count}");
-    let fast = Path::new("/dev/shm");
-    let place = if fast.is_dir() {
-        TempDir::new_in(fast)
-    } else {
-        TempDir::new()
-    };
-    let place = place.unwrap();
+    let place = in_memory();
     let url = format!("{engine}://{}/state", place.path().display());
     let notes = place.path().join("notes");
     let run = |failpoint: Option<String>| {

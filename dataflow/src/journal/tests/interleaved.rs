@@ -303,13 +303,7 @@ impl Model {
 }
 
 fn run(schedule: &[(usize, u8)]) {
-    let fast = Path::new("/dev/shm");
-    let place = if fast.is_dir() {
-        TempDir::new_in(fast)
-    } else {
-        TempDir::new()
-    };
-    let place = place.unwrap();
+    let place = in_memory();
     let store = directory(&place);
     let mut model = Model::default();
     std::thread::scope(|scope| {
