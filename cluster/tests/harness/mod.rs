@@ -22,6 +22,8 @@ use tidemill_dataflow::sink::{self, Sink, Table};
 use tidemill_log::dead_letter::{self, Entry, Kept};
 use tidemill_log::log::{self, OwnedRecord, Record};
 
+pub(crate) mod own;
+
 /// How long something may take that needs no more than being done.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// More rows than any view here has.
@@ -53,6 +55,15 @@ pub(crate) fn until<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> 
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
+}
+
+/// Sends a process a signal, by its name without SIG; false when there is no such process.
+pub(crate) fn send(signal: &str, process: u32) -> bool {
+    let sent = Command::new("kill")
+        .args([format!("-{signal}"), process.to_string()])
+        .stderr(Stdio::null())
+        .status();
+    sent.unwrap().success()
 }
 
 /// Seeds a test and says so.
@@ -154,6 +165,11 @@ impl Place {
     /// The folder that processes run in.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Leaves the folder behind, with what processes said.
+    pub(crate) fn keep(&mut self) {
+        self.folder.disable_cleanup(true);
     }
 
     /// Writes a file of the pipeline.
@@ -313,8 +329,17 @@ impl Process {
 
     /// Bytes of memory that it has now.
     pub(crate) fn memory(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most that it ever had.
+    pub(crate) fn memory_peak(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, what: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(what));
         let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
         kilobytes.unwrap().parse::<u64>().unwrap() * 1024
     }
@@ -355,12 +380,14 @@ impl Process {
         assert!(ended.is_none(), "ended with {ended:?}:\n{}", self.said());
     }
 
+    /// How it ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// Sends a signal, by its name without SIG.
     pub(crate) fn signal(&self, signal: &str) {
-        let sent = Command::new("kill")
-            .args([format!("-{signal}"), self.child.id().to_string()])
-            .status();
-        assert!(sent.unwrap().success());
+        assert!(send(signal, self.child.id()), "no SIG{signal} can be sent");
     }
 
     /// Waits for its end and checks the exit code.

@@ -88,13 +88,13 @@ fn expected(table: &str) -> [(View, String); 2] {
 }
 
 /// The landing database, as somebody else changes and reads it.
-enum Database {
+pub(crate) enum Database {
     Sqlite(rusqlite::Connection),
     Postgres(Box<postgres::Client>),
 }
 
 impl Database {
-    fn open(url: &str) -> Self {
+    pub(crate) fn open(url: &str) -> Self {
         match url.strip_prefix("sqlite://") {
             Some(file) => Self::Sqlite(tidemill_log::sqlite::connect(file).unwrap()),
             None => {
@@ -298,7 +298,7 @@ fn killed_ingest_and_dataflow_go_on_on_the_services() {
 }
 
 /// Leaves nothing in a PostgreSQL that others use too.
-fn clean(database: &mut Database, place: &Place, table: &str) {
+pub(crate) fn clean(database: &mut Database, place: &Place, table: &str) {
     let slot = format!("tidemill_{}", place.name);
     until("the replication slot is free", PATIENCE, || {
         let drop = format!("SELECT pg_drop_replication_slot('{slot}')");

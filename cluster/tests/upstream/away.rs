@@ -10,7 +10,7 @@ use tidemill_log::event::{Op, Value};
 
 use crate::clean;
 use crate::harness::{PATIENCE, Place, until};
-use crate::own::Own;
+use crate::harness::own::Own;
 
 /// How long Kafka is away.
 const AWAY: Duration = Duration::from_secs(22);
