@@ -276,7 +276,11 @@ impl Fleet {
 
     /// Kills somebody or makes somebody stand still.
     fn strike(&mut self) {
-        let Some(place) = self.deck.iter().rposition(|victim| self.may_strike(*victim)) else {
+        let Some(place) = self
+            .deck
+            .iter()
+            .rposition(|victim| self.may_strike(*victim))
+        else {
             return;
         };
         if self.random.random_bool(0.3) {
@@ -383,7 +387,10 @@ impl Fleet {
             }
         };
         self.pauses += 1;
-        self.say(&format!("{of} stands still for {:.1} s", pause.as_secs_f64()));
+        self.say(&format!(
+            "{of} stands still for {:.1} s",
+            pause.as_secs_f64()
+        ));
     }
 
     /// Waits until everything runs and every view is what PostgreSQL answers; the changes have
@@ -412,7 +419,10 @@ impl Fleet {
                         one.view, one.missing, one.wrong
                     ));
                 }
-                panic!("the views are not right {} s after the last change", SETTLED.as_secs());
+                panic!(
+                    "the views are not right {} s after the last change",
+                    SETTLED.as_secs()
+                );
             }
         }
     }

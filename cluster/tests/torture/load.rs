@@ -168,19 +168,21 @@ impl Changing {
             random.random_range(0..USERS)
         );
         let row = format!("('{id:016x}', 'Ada{}', '{country}', {age})", id % 7);
+        if random.random_bool(0.0005) {
+            let tables = ["users", "users, offers"];
+            return format!("TRUNCATE {}", tables[random.random_range(0..2)]);
+        }
         match random.random_range(0..300) {
-            0 => "TRUNCATE users".to_owned(),
-            1 => "TRUNCATE users, offers".to_owned(),
-            2..12 => format!("UPDATE users SET age = age + 1 WHERE country = '{country}'"),
+            0..12 => format!("UPDATE users SET age = age + 1 WHERE country = '{country}'"),
             12..40 => format!("DELETE FROM users WHERE {some}"),
             40..55 => format!(
                 "DELETE FROM users WHERE id IN (
                      SELECT id FROM users ORDER BY id DESC OFFSET {USERS})"
             ),
             // There and gone at once.
-            55..75 => format!(
-                "INSERT INTO users VALUES {row}; DELETE FROM users WHERE id = '{id:016x}'"
-            ),
+            55..75 => {
+                format!("INSERT INTO users VALUES {row}; DELETE FROM users WHERE id = '{id:016x}'")
+            }
             // Another key, the same row.
             75..95 => format!("UPDATE users SET id = '{id:016x}' WHERE {one}"),
             // Gone and there again.
@@ -210,10 +212,14 @@ impl Changing {
         };
         let age = random.random_range(10..95);
         let row = format!("({id}, '{country}', {age}, {amount}, {weight}, {note})");
+        if random.random_bool(0.001) {
+            return "TRUNCATE offers".to_owned();
+        }
         match random.random_range(0..100) {
-            0 => "TRUNCATE offers".to_owned(),
-            1..15 => format!("DELETE FROM offers WHERE id = {id}"),
-            15..20 => format!("INSERT INTO offers VALUES {row} ON CONFLICT DO NOTHING; DELETE FROM offers WHERE id = {id}"),
+            0..15 => format!("DELETE FROM offers WHERE id = {id}"),
+            15..20 => format!(
+                "INSERT INTO offers VALUES {row} ON CONFLICT DO NOTHING; DELETE FROM offers WHERE id = {id}"
+            ),
             20..30 => format!(
                 "UPDATE offers SET id = {id} WHERE id = (SELECT id FROM offers LIMIT 1)
                      AND NOT EXISTS (SELECT FROM offers WHERE id = {id})"

@@ -166,9 +166,8 @@ pub(crate) fn write(place: &Place) {
         );
     }
     for (name, key, select, _) in VIEWS {
-        sql += &format!(
-            "CREATE MATERIALIZED VIEW {name} WITH (primary_key = '{key}') AS {select};\n"
-        );
+        sql +=
+            &format!("CREATE MATERIALIZED VIEW {name} WITH (primary_key = '{key}') AS {select};\n");
     }
     place.write("views.sql", &sql);
 }
@@ -214,9 +213,8 @@ fn answer(
         postgres::SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
-    let text = |row: &postgres::SimpleQueryRow, column| {
-        row.get(column).unwrap_or_default().to_owned()
-    };
+    let text =
+        |row: &postgres::SimpleQueryRow, column| row.get(column).unwrap_or_default().to_owned();
     let rows = rows.map(|row| (0..row.len()).map(|column| text(row, column)).collect());
     Ok(rows.map(|row| plain(row, columns)).collect())
 }

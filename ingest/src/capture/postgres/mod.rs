@@ -149,7 +149,8 @@ impl PostgresCapture {
         // one holds the lock as long as it lives: a new one would wait for it for ever.
         if self.control.is_valid(CONNECT_TIMEOUT).is_err() {
             let mut control = connect(&self.config)?;
-            progress::lock(&mut control, &self.slot)?;
+            progress::lock(&mut control, &self.slot)
+                .map_err(|error| Error::new(Kind::Fence, error.to_string()))?;
             self.control = control;
         }
         let control = &mut self.control;
@@ -436,7 +437,10 @@ impl Capture for PostgresCapture {
     /// The session that took the lock still has it as long as the server knows the session.
     fn check(&mut self) -> Result<()> {
         self.control.is_valid(CONNECT_TIMEOUT).map_err(|error| {
-            let what = format!("the lock of slot `{}` may be another process's now", self.slot);
+            let what = format!(
+                "the lock of slot `{}` may be another process's now",
+                self.slot
+            );
             Error::with_source(Kind::Retry, what, error)
         })
     }
