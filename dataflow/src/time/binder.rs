@@ -29,6 +29,8 @@ struct InFlight {
     epoch: Epoch,
     ends: Offsets,
     spans: Vec<(i64, i64)>,
+    /// Bytes of its records; 0 for what an earlier run bound.
+    bytes: usize,
 }
 
 /// Binds offsets to epochs.
@@ -46,6 +48,8 @@ pub(crate) struct Binder {
     last: Epoch,
     last_at: Option<Instant>,
     spans: Vec<(i64, i64)>,
+    /// Bytes of what was read and not bound.
+    bytes: usize,
     /// Partitions that were added and that the workers do not know yet.
     added: Vec<Added>,
     /// The binding that is being made durable.
@@ -84,6 +88,7 @@ impl Binder {
             epoch,
             ends: ends.clone(),
             spans: Vec::new(),
+            bytes: 0,
         });
         let in_flight = in_flight.collect();
         let restored = start.checkpoint.as_ref().map(|checkpoint| checkpoint.epoch);
@@ -101,6 +106,7 @@ impl Binder {
             stats,
             last_at: None,
             spans: Vec::new(),
+            bytes: 0,
             added: Vec::new(),
             writing: None,
             journal: Journaling::start(journal, failure)?,
@@ -121,6 +127,7 @@ impl Binder {
     pub(crate) fn read(&mut self, report: Report) {
         self.stopping |= report.stop;
         self.spans.extend(report.span_ms);
+        self.bytes += report.bytes;
         for written in report.written {
             self.checkpoints.take(written);
         }
@@ -194,6 +201,8 @@ impl Binder {
         self.writing.is_none()
             && self.read != self.bound
             && self.in_flight.len() < self.limits.epochs_in_flight_max
+            && self.in_flight.iter().map(|it| it.bytes).sum::<usize>()
+                < self.limits.bytes_in_flight_max
             && self.due_in().is_none()
     }
 
@@ -224,7 +233,12 @@ impl Binder {
             epoch,
             ends: ends.clone(),
         });
-        self.writing = Some(InFlight { epoch, ends, spans });
+        self.writing = Some(InFlight {
+            epoch,
+            ends,
+            spans,
+            bytes: std::mem::take(&mut self.bytes),
+        });
     }
 
     /// The greatest bound epoch that `complete` is true for.
