@@ -34,6 +34,12 @@ impl Row {
     pub(crate) fn shard(&self) -> u64 {
         shard(&self.0)
     }
+
+    /// The worker of so many that owns the row: each has one range of hashes, as a checkpoint's
+    /// shards are ranges of them, so that a worker restores its own rows.
+    pub(crate) fn owner(&self, peers: usize) -> u64 {
+        ((u128::from(self.shard()) * peers as u128) >> 64) as u64
+    }
 }
 
 /// The stable hash of a key's bytes (XXH3, whose output its specification fixes).

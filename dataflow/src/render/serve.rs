@@ -216,7 +216,8 @@ fn write<'scope>(
     let context = Rc::clone(context);
     let name = view.name.clone();
     let scope = keyed.scope();
-    let pact = Exchange::new(|(key, _, _, _): &Change| key.shard());
+    let peers = scope.peers();
+    let pact = Exchange::new(move |(key, _, _, _): &Change| key.owner(peers));
     keyed.unary_frontier(pact, "Serve", move |_, info| {
         let wake = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
         let done: Written = Arc::default();
@@ -334,7 +335,7 @@ impl Counted {
         }
         let rows: i64 = chunk.diffs.iter().sum();
         let one = Row::default();
-        self.tap.add(chunk.epoch, &one, &one, rows as isize);
+        self.tap.add(chunk.epoch, &one, &one, &(rows as isize));
         true
     }
 }
@@ -370,7 +371,7 @@ impl Net {
         let rows: i64 = changes.iter().map(|change| change.3).sum();
         if let Some(tap) = &mut self.tap {
             for (key, row, epoch, diff) in &changes {
-                tap.add(*epoch, key, row, *diff as isize);
+                tap.add(*epoch, key, row, &(*diff as isize));
             }
         }
         let writes = self.writes(epoch, changes)?;

@@ -1,7 +1,8 @@
 //! The binder: closes epochs, on worker 0.
 //!
 //! It is self-clocked like a group commit: as soon as the last epoch is durable in the journal and
-//! something new was read, the next one is closed. Under load epochs grow; an idle job has none.
+//! something new was read, the next one is closed. Under load epochs grow; an idle job has none,
+//! but one for the checkpoint of what was bound last.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -162,6 +163,8 @@ impl Binder {
             self.in_flight.push_back(written);
         }
         self.checkpoints.step(self.durable);
+        let epoch = self.checkpoints.epoch();
+        self.stats.checkpointed.store(epoch, Ordering::Relaxed);
         if self.stopping {
             commands.extend(self.close());
         } else if self.may_bind() {
@@ -192,9 +195,14 @@ impl Binder {
 
     fn may_bind(&self) -> bool {
         self.writing.is_none()
-            && self.read != self.bound
+            && (self.read != self.bound || self.owes_checkpoint())
             && self.in_flight.len() < self.limits.epochs_in_flight_max
-            && self.due_in().is_none()
+            && self.epoch_in().is_none()
+    }
+
+    /// Whether a checkpoint is due of what was bound since the last one.
+    fn owes_checkpoint(&self) -> bool {
+        self.checkpoints.is_due() && self.last > self.checkpoints.epoch()
     }
 
     /// Whether the epoch that was just bound is this run's last.
@@ -202,11 +210,19 @@ impl Binder {
         self.closing.is_some() && !self.checkpoints.is_going()
     }
 
-    /// How long until the next epoch may be closed; none when it may be now.
+    /// How long until something is to be done that nothing else wakes the binder for.
     pub(crate) fn due_in(&self) -> Option<Duration> {
         if self.stopping && !self.stopped {
             return Some(CLOSING_LOOK);
         }
+        let checkpoint = self.checkpoints.due_in(self.last);
+        let due = self.epoch_in().into_iter().chain(checkpoint);
+        // What may be done now was done, or waits for something that wakes the binder.
+        due.filter(|wait| !wait.is_zero()).min()
+    }
+
+    /// How long until the next epoch may be closed; none when it may be now.
+    fn epoch_in(&self) -> Option<Duration> {
         let since = self.last_at?.elapsed();
         self.limits
             .epoch_interval_min
