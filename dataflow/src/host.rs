@@ -200,6 +200,10 @@ impl Shared {
             .collect();
         let (journal, standing) = Journal::open(Arc::clone(&self.store), &self.config.name)?;
         let checkpoint = crate::checkpoint::newest(&*self.store, &standing.checkpoints)?;
+        if let Some(at) = &checkpoint {
+            let (epoch, bytes, entries) = (at.epoch, at.bytes(), at.entries());
+            tracing::info!(epoch, bytes, entries, "going on from a checkpoint");
+        }
         let journal = Arc::new(journal);
         self.writer.lead(Committing {
             journal: Arc::clone(&journal),

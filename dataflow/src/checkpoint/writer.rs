@@ -112,7 +112,9 @@ impl Leading {
             }
             // One that cannot be read is of no use; it goes with the next checkpoint's entry.
             kept.extend(
-                Manifest::read(store, &entry.manifest).map(|m| (entry.manifest.clone(), m)),
+                Manifest::read(store, &entry.manifest)
+                    .and_then(|manifest| manifest)
+                    .map(|m| (entry.manifest.clone(), m)),
             );
         }
         Live { sites, kept }
@@ -338,7 +340,9 @@ impl Writing {
             self.store.list(&folder(&self.job))
         })?;
         let objects = objects.into_iter().map(|(name, _)| name);
-        let gone: Vec<_> = objects.filter(|name| !kept.contains(name.as_str())).collect();
+        let gone: Vec<_> = objects
+            .filter(|name| !kept.contains(name.as_str()))
+            .collect();
         patiently("delete an old checkpoint", || {
             let point = failpoint::CHECKPOINT_IN_CLEARING;
             self.store.delete_all(&gone, point)

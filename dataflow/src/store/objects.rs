@@ -310,7 +310,8 @@ impl Store for Objects {
         let Some(runtime) = &self.runtime else {
             return super::delete_each(self, names, between);
         };
-        let ask = |store: Arc<dyn ObjectStore>, path: Path| async move { store.delete(&path).await };
+        let ask =
+            |store: Arc<dyn ObjectStore>, path: Path| async move { store.delete(&path).await };
         let answered = || failpoint::hit(between);
         self.ask_all(runtime, names, ask, answered).map(drop)
     }
