@@ -376,8 +376,8 @@ impl Journal {
             Ok(head) if head == first.head => Ok(()),
             Ok(_) => Err(gone(&name)),
             Err(error) if error.kind() == Kind::Data => match self.store.get(&name)? {
-                None => Err(gone(&name)),
-                Some(_) => Err(error),
+                Some(bytes) if bytes.starts_with(&first.head) => Err(error),
+                _ => Err(gone(&name)),
             },
             Err(error) => Err(error),
         }
