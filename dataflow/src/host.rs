@@ -204,7 +204,13 @@ impl Shared {
         if let Some(at) = &checkpoint {
             let (epoch, bytes, entries) = (at.epoch, at.bytes(), at.entries());
             let verified_ms = began.elapsed().as_millis();
-            tracing::info!(epoch, bytes, entries, verified_ms, "going on from a checkpoint");
+            tracing::info!(
+                epoch,
+                bytes,
+                entries,
+                verified_ms,
+                "going on from a checkpoint"
+            );
         }
         let journal = Arc::new(journal);
         self.writer.lead(Committing {
