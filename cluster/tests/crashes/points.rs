@@ -158,8 +158,8 @@ impl Walk {
         self.river.settle(after, &mut processes);
     }
 
-    /// Crashes at the point, now and then at `another` while it recovers, goes on, and compares every
-    /// view.
+    /// Crashes at the point, now and then at `another` while it recovers, goes on, and compares
+    /// every view.
     fn pass(&mut self, point: Point, another: Point) {
         if point == failpoint::CHECKPOINT_IN_CLEARING {
             // So that there is something to clear.

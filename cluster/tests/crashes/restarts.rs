@@ -72,8 +72,11 @@ fn runs(test: &str, place: Place, ways: &[(usize, usize, End)]) {
         let records = river.records();
         match end {
             End::Kill => {
-                let committed = || committed(&river.place).then_some(());
-                until("a checkpoint is complete", PATIENCE, committed);
+                until("a checkpoint is complete", PATIENCE, || {
+                    // One is taken of an epoch that is bound when it is due.
+                    river.change();
+                    committed(&river.place).then_some(())
+                });
                 job.into_iter().for_each(Process::kill);
             }
             End::Stop => {
