@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use tidemill_log::failpoint;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::Operator;
@@ -112,9 +113,12 @@ impl Frontiers {
         if self.tables.is_empty() {
             return Ok(());
         }
+        failpoint::hit(failpoint::SINK_BEFORE_ADVANCE);
         patiently("move the sink's frontier", || {
             self.sink.advance(&self.job, &self.tables, epoch)
-        })
+        })?;
+        failpoint::hit(failpoint::SINK_AFTER_ADVANCE);
+        Ok(())
     }
 }
 

@@ -199,7 +199,19 @@ impl Shared {
             .map(|frontier| frontier.and_then(|frontier| frontier.epoch))
             .collect();
         let (journal, standing) = Journal::open(Arc::clone(&self.store), &self.config.name)?;
+        let began = Instant::now();
         let checkpoint = crate::checkpoint::newest(&*self.store, &standing.checkpoints)?;
+        if let Some(at) = &checkpoint {
+            let (epoch, bytes, entries) = (at.epoch, at.bytes(), at.entries());
+            let verified_ms = began.elapsed().as_millis();
+            tracing::info!(
+                epoch,
+                bytes,
+                entries,
+                verified_ms,
+                "going on from a checkpoint"
+            );
+        }
         let journal = Arc::new(journal);
         self.writer.lead(Committing {
             journal: Arc::clone(&journal),

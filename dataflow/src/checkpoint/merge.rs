@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use tidemill_log::failpoint;
+
 use super::change::{Block, SHARDS, Sum, add_up};
 use super::part::{self, Part};
 use super::read::Shards;
@@ -83,7 +85,9 @@ impl<'a, N: Fn(usize) -> String> Parts<'a, N> {
         }
         let name = (self.name)(self.written.len());
         if let Some((part, bytes)) = part::encode(name, self.sum, &self.blocks)? {
+            failpoint::hit(failpoint::CHECKPOINT_BEFORE_PART);
             self.store.put(&part.name, bytes)?;
+            failpoint::hit(failpoint::CHECKPOINT_AFTER_PART);
             self.written.push(part);
         }
         // Only now: what could not be written stays for the next try.

@@ -141,7 +141,7 @@ fn damage_anywhere_is_found_named_and_the_checkpoint_before_taken() {
                 None => store.delete(name).unwrap(),
             }
             assert_eq!(epoch(&entries), Some(10), "{name}");
-            let manifest = Manifest::read(&*store, &entries[1].manifest);
+            let manifest = Manifest::read(&*store, &entries[1].manifest).unwrap();
             let error = manifest.and_then(|m| m.verify(&*store)).unwrap_err();
             assert!(error.to_string().contains(name), "{error}");
             assert_eq!(error.kind(), Kind::Data);
@@ -169,19 +169,22 @@ fn damage_anywhere_is_found_named_and_the_checkpoint_before_taken() {
 #[test]
 fn another_format_is_refused_with_what_to_do() {
     let (_folder, store) = directory();
+    let before = checkpoint(&store, 5);
     let entry = checkpoint(&store, 10);
     let text = String::from_utf8(store.get(&entry.manifest).unwrap().unwrap()).unwrap();
     let (_, json) = text.split_once('\n').unwrap();
     let json = json.replace("\"format\": 1", "\"format\": 99");
     let text = format!("{:016x}\n{json}", xxh3_64(json.as_bytes()));
     store.put(&entry.manifest, text.into_bytes()).unwrap();
-    let error = Manifest::read(&*store, &entry.manifest)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("has format 99, this version of tidemill reads 1"),
-        "{error}"
-    );
+    // Not the one before: what the other version kept would be thrown away.
+    let error = newest(&*store, &[before, entry]).unwrap_err().to_string();
+    for said in [
+        "job/checkpoint/10/manifest",
+        "has format 99, this version of tidemill reads 1",
+        "start it with the version that wrote it",
+    ] {
+        assert!(error.contains(said), "{said}: {error}");
+    }
 }
 
 #[test]

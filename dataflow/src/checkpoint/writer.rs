@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use tidemill_log::failpoint;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::change::{Block, SHARDS, Sum, add_up};
@@ -111,7 +112,9 @@ impl Leading {
             }
             // One that cannot be read is of no use; it goes with the next checkpoint's entry.
             kept.extend(
-                Manifest::read(store, &entry.manifest).map(|m| (entry.manifest.clone(), m)),
+                Manifest::read(store, &entry.manifest)
+                    .and_then(|manifest| manifest)
+                    .map(|m| (entry.manifest.clone(), m)),
             );
         }
         Live { sites, kept }
@@ -270,9 +273,11 @@ impl Writing {
         let manifest = Manifest::new(commit.epoch, commit.ends, sites);
         let name = self.object(commit.epoch, "manifest");
         let bytes = manifest.encode()?;
+        failpoint::hit(failpoint::CHECKPOINT_BEFORE_MANIFEST);
         patiently("write a checkpoint", || {
             self.store.put(&name, bytes.clone())
         })?;
+        failpoint::hit(failpoint::CHECKPOINT_AFTER_MANIFEST);
         let entry = Checkpointed {
             epoch: commit.epoch,
             manifest: name,
@@ -286,9 +291,11 @@ impl Writing {
             ms = began.elapsed().as_millis(),
             "checkpoint"
         );
-        for gone in live.commit(entry.manifest, manifest) {
-            patiently("delete an old checkpoint", || self.store.delete(&gone))?;
-        }
+        let gone = live.commit(entry.manifest, manifest);
+        patiently("delete an old checkpoint", || {
+            let point = failpoint::CHECKPOINT_BETWEEN_DELETES;
+            self.store.delete_all(&gone, point)
+        })?;
         if live.kept.len() == KEPT
             && let Some((_, oldest)) = live.kept.front()
         {
@@ -311,9 +318,11 @@ impl Writing {
             let hash = xxh3_64(site.as_bytes());
             let generation = leading.generation;
             let name = |n| self.object(epoch, &format!("{hash:016x}-merged-{generation}-{n}"));
+            failpoint::hit(failpoint::CHECKPOINT_BEFORE_MERGE);
             let run = patiently("merge a checkpoint", || {
                 merge::merge(&self.store, state, first, name)
             })?;
+            failpoint::hit(failpoint::CHECKPOINT_AFTER_MERGE);
             state.runs.truncate(first);
             if !run.parts.is_empty() {
                 state.runs.push(run);
@@ -332,12 +341,14 @@ impl Writing {
         let objects = patiently("list the checkpoints", || {
             self.store.list(&folder(&self.job))
         })?;
-        for (name, _) in objects {
-            if !kept.contains(name.as_str()) {
-                patiently("delete an old checkpoint", || self.store.delete(&name))?;
-            }
-        }
-        Ok(())
+        let objects = objects.into_iter().map(|(name, _)| name);
+        let gone: Vec<_> = objects
+            .filter(|name| !kept.contains(name.as_str()))
+            .collect();
+        patiently("delete an old checkpoint", || {
+            let point = failpoint::CHECKPOINT_IN_CLEARING;
+            self.store.delete_all(&gone, point)
+        })
     }
 }
 

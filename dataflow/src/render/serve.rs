@@ -17,6 +17,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use hashbrown::HashMap;
+use tidemill_log::failpoint;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::{Capability, Operator};
 use timely::dataflow::{Scope, StreamVec};
@@ -262,9 +263,11 @@ fn write<'scope>(
                 {
                     writing.insert(epoch, cap);
                     let (done, wake) = (Arc::clone(&done), Arc::clone(&wake));
+                    failpoint::hit(failpoint::SINK_BEFORE_WRITE);
                     context.sink.write(
                         writes,
                         Box::new(move |result| {
+                            failpoint::hit(failpoint::SINK_AFTER_WRITE);
                             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                             done.push((epoch, result));
                             drop(done);

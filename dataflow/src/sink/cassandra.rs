@@ -25,6 +25,7 @@ use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::statement::prepared::PreparedStatement;
+use tidemill_log::failpoint;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -160,6 +161,7 @@ impl Sink for Cassandra {
         self.block_on(async {
             for table in &tables {
                 self.connected.advance(job, table, epoch).await?;
+                failpoint::hit(failpoint::SINK_IN_ADVANCE);
             }
             Ok(())
         })
@@ -279,6 +281,7 @@ impl Work {
                 };
                 self.connected.execute(name, &self.delete, &values).await?;
             }
+            failpoint::hit(failpoint::SINK_BETWEEN_ROWS);
         }
     }
 }

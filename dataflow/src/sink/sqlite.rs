@@ -22,6 +22,7 @@ use rusqlite::types::{Type, Value};
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, TransactionBehavior, params, params_from_iter,
 };
+use tidemill_log::failpoint;
 use tidemill_log::sqlite::connect;
 
 use super::backlog::{Backlog, Pending};
@@ -300,6 +301,7 @@ impl Writer {
             table.validate()?;
             ensure_table(&transaction, &table)?;
             frontiers.push(frontier(&transaction, &job, &table)?);
+            failpoint::hit(failpoint::SINK_BEFORE_FRONTIER_ROW);
             transaction
                 .execute(
                     "INSERT INTO tidemill_frontiers(job, view, fingerprint) VALUES (?1, ?2, ?3)
@@ -321,6 +323,7 @@ impl Writer {
         transaction.execute_batch(OWN_TABLES).map_err(context)?;
         let drop = format!("DROP TABLE IF EXISTS {}", quoted(view));
         transaction.execute_batch(&drop).map_err(context)?;
+        failpoint::hit(failpoint::SINK_BETWEEN_DROPS);
         for delete in [
             "DELETE FROM _tidemill_tombstones WHERE view = ?2 AND ?1 <> ''",
             "DELETE FROM tidemill_frontiers WHERE job = ?1 AND view = ?2",
@@ -335,6 +338,7 @@ impl Writer {
         let epoch = version(epoch)?;
         let transaction = self.connection.transaction().map_err(context)?;
         for &index in tables {
+            failpoint::hit(failpoint::SINK_IN_ADVANCE);
             let prepared = self.tables.get(index).ok_or_else(|| unprepared(index))?;
             let name = &prepared.table.name;
             let moved = transaction
@@ -460,6 +464,7 @@ impl Prepared {
         for row in 0..writes.upserts.num_rows() {
             let cells = upserts.iter().map(|c| c.at(row));
             upsert.execute(params_from_iter(cells.chain([epoch.into()])))?;
+            failpoint::hit(failpoint::SINK_BETWEEN_ROWS);
         }
         let keys = self.cells(&writes.deletes, &self.table.primary_key)?;
         let mut delete = connection.prepare_cached(&self.delete)?;
@@ -468,6 +473,7 @@ impl Prepared {
             let key = || keys.iter().map(|c| c.at(row)).chain([epoch.into()]);
             delete.execute(params_from_iter(key()))?;
             bury.execute(params_from_iter(key()))?;
+            failpoint::hit(failpoint::SINK_BETWEEN_ROWS);
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use scylla::serialize::row::SerializeRow;
 use scylla::statement::Statement;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::Row;
+use tidemill_log::failpoint;
 
 use super::super::{
     FoundColumn, Frontier, Table, batch_of, check_existing, frontier_of, mismatch, quoted,
@@ -67,6 +68,7 @@ impl Connected {
             self.ensure_table(table).await?;
             let found = self.frontier(&frontiers_table, job, table).await?;
             if found.is_none() {
+                failpoint::hit(failpoint::SINK_BEFORE_FRONTIER_ROW);
                 let print = fingerprint(table);
                 let values = (job, table.name.as_str(), print.as_str());
                 self.execute("tidemill_frontiers", &begin, &values).await?;
@@ -278,6 +280,7 @@ impl Connected {
         let keyspace = quoted(&self.keyspace);
         self.query(&format!("DROP TABLE IF EXISTS {keyspace}.{}", quoted(view)))
             .await?;
+        failpoint::hit(failpoint::SINK_BETWEEN_DROPS);
         let Some(frontier) = self.frontiers(job).await?.remove(view) else {
             return Ok(());
         };
