@@ -169,12 +169,12 @@ impl Place {
         given.cloned().nth(1).unwrap_or_else(|| self.sink.clone())
     }
 
-    /// Whether the job has made its tables: it is about to begin.
-    pub(crate) fn tables_are_there(&self) -> bool {
+    /// Whether the job has made the tables of these views.
+    pub(crate) fn are_there(&self, views: &[&str]) -> bool {
         // A connection to the embedded file that is older than a table may not see it.
         let sink = sink::open(&self.sink).unwrap();
         let filled = sink.frontiers(&self.name);
-        filled.is_ok_and(|filled| !filled.is_empty())
+        filled.is_ok_and(|filled| views.iter().all(|view| filled.contains_key(*view)))
     }
 
     /// Puts the database elsewhere.

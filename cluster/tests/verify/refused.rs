@@ -2,7 +2,7 @@
 
 use crate::damage::Tables;
 use crate::harness::Place;
-use crate::people::{PATIENCE, arrived, settle, write};
+use crate::people::{PATIENCE, VIEWS, arrived, settle, write};
 
 #[test]
 fn what_cannot_be_verified_is_told_plainly() {
@@ -15,7 +15,7 @@ fn what_cannot_be_verified_is_told_plainly() {
         settle(&place, "Iceland", 3);
         let tables = crate::harness::until("the tables are there", PATIENCE, || {
             job.runs();
-            let there = place.tables_are_there();
+            let there = place.are_there(&VIEWS);
             there.then(|| Tables::of(&place))
         });
         arrived(&place, &tables, "mark-1");

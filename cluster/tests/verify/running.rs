@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 
 use crate::damage::Tables;
 use crate::harness::{Place, Process, seed, until};
-use crate::people::{PATIENCE, arrived, churn, equal, journal, settle, write};
+use crate::people::{PATIENCE, VIEWS, arrived, churn, equal, journal, settle, write};
 
 /// Verifications under load that must find nothing.
 const LOOKS: usize = 6;
@@ -44,7 +44,7 @@ fn changes_are_no_differences_and_damage_is() {
         settle(&place, "Iceland", 20);
         until("the tables are there", PATIENCE, || {
             job.runs();
-            place.tables_are_there().then_some(())
+            place.are_there(&VIEWS).then_some(())
         });
         let tables = Tables::of(&place);
         arrived(&place, &tables, "mark-1");

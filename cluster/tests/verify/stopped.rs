@@ -49,7 +49,7 @@ fn damage_is_named_and_mended_and_nothing_else_is_touched() {
         settle(&place, "Malta", 20);
         until("the tables are there", PATIENCE, || {
             job.runs();
-            place.tables_are_there().then_some(())
+            place.are_there(&VIEWS).then_some(())
         });
         let tables = Tables::of(&place);
         arrived(&place, &tables, "mark-1");
@@ -166,7 +166,7 @@ fn a_write_of_the_future_is_not_said_to_be_repaired() {
         settle(&place, "Iceland", 5);
         until("the tables are there", PATIENCE, || {
             job.runs();
-            place.tables_are_there().then_some(())
+            place.are_there(&VIEWS).then_some(())
         });
         let tables = Tables::of(&place);
         arrived(&place, &tables, "mark-1");
