@@ -22,6 +22,7 @@ mod run;
 mod services;
 mod table;
 mod urls;
+mod verify;
 mod views;
 mod watch;
 
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Explain(args) => check::explain(&args),
         Command::Plan(args) => preview::plan(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::DeadLetters(command) => dead_letters::run(&command),
     };
     match ended {
