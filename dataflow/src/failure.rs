@@ -1,7 +1,8 @@
 //! The first error that ended the job, shared by the workers and the threads beside them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{Error, Kind, Result};
 
@@ -53,13 +54,30 @@ impl Failure {
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// How soon a stop is seen while something is waited for.
+const STOP_LOOK: Duration = Duration::from_millis(100);
+
 /// Does what a service that is away, or a disk that is full, may hold up: again and again, while
 /// its errors are of kind `Retry`. What it waits for is said when it begins to wait and when the
 /// reason changes, and that it goes on when it does. `what` completes "cannot … yet".
 pub(crate) fn patiently<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        // Nothing stops it, so that something always comes.
+        if let Some(done) = patiently_unless(&AtomicBool::new(false), what, &mut attempt)? {
+            return Ok(done);
+        }
+    }
+}
+
+/// The same, until `stop` is set; then none.
+pub(crate) fn patiently_unless<T>(
+    stop: &AtomicBool,
+    what: &str,
+    mut attempt: impl FnMut() -> Result<T>,
+) -> Result<Option<T>> {
     let mut pause = PAUSE_MIN;
     let mut said = String::new();
-    loop {
+    while !stop.load(Ordering::Relaxed) {
         match attempt() {
             Err(error) if error.kind() == Kind::Retry => {
                 let why = error.to_string();
@@ -67,14 +85,18 @@ pub(crate) fn patiently<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -
                     tracing::warn!(%error, "cannot {what} yet");
                     said = why;
                 }
-                std::thread::sleep(pause);
+                let until = Instant::now() + pause;
+                while Instant::now() < until && !stop.load(Ordering::Relaxed) {
+                    std::thread::sleep(STOP_LOOK.min(pause));
+                }
                 pause = (pause * 2).min(PAUSE_MAX);
             }
             Ok(done) if !said.is_empty() => {
                 tracing::info!("could {what} at last");
-                return Ok(done);
+                return Ok(Some(done));
             }
-            outcome => return outcome,
+            outcome => return outcome.map(Some),
         }
     }
+    Ok(None)
 }

@@ -19,11 +19,12 @@ use timely::CommunicationConfig;
 use timely::worker::Worker;
 
 use crate::advance::{Advance, Frontiers, Leading, advance};
+use crate::checkpoint::Manifest;
 use crate::checkpoint::writer::{Leading as Committing, Writer, Writing};
-use crate::failure::Failure;
+use crate::failure::{Failure, patiently, patiently_unless};
 use crate::held;
 use crate::job::{Config, Stats, ViewStats, Workers};
-use crate::journal::Journal;
+use crate::journal::{Journal, Standing};
 use crate::plan::ir::{Envelope, Job, Source};
 use crate::render::chunk::{Chunk, ChunkStream};
 use crate::render::site::Sites;
@@ -41,6 +42,8 @@ use crate::{Epoch, Error, Kind, Result};
 
 /// How long a stop waits for the epochs in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// How long it waits when a worker does not even come to see that: the sink takes nothing more.
+const BLOCKED_PATIENCE: Duration = Duration::from_secs(70);
 /// Longest a worker sleeps when nothing wakes it.
 const PARK_MAX: Duration = Duration::from_millis(100);
 /// Time between two words about an evaluation.
@@ -138,12 +141,20 @@ fn execute(shared: Arc<Shared>) -> Result<()> {
         over.store(true, Ordering::Release);
         Ok(())
     })?;
+    let mut blocked_by: Option<Instant> = None;
     let mut said = Instant::now();
     loop {
         if shared.evaluates && said.elapsed() >= PROGRESS_EVERY {
             said = Instant::now();
             let records = shared.stats.records.load(Ordering::Relaxed);
             tracing::info!(records, "computing what the views should hold");
+        }
+        if shared.stop.load(Ordering::Relaxed)
+            && Instant::now() > *blocked_by.get_or_insert_with(|| Instant::now() + BLOCKED_PATIENCE)
+        {
+            let what = "stopped with epochs in flight, which a service that is away held up; the \
+                        next start goes on with them";
+            return Err(Error::new(Kind::Retry, what));
         }
         // Nothing was read yet: whoever waits for the other processes may just go.
         if shared.stop.load(Ordering::Relaxed) && !shared.working.load(Ordering::Acquire) {
@@ -221,22 +232,19 @@ impl Shared {
         }
     }
 
-    /// Everything that worker 0 tells the others. None when the job was stopped meanwhile.
-    fn prepare_start(&self) -> Result<Option<Start>> {
-        self.drop_altered()?;
-        let frontiers = self.sink.prepare(&self.config.name, &self.tables)?;
-        // The first call of this process cannot lose to another: it is before the workers start.
-        self.prepared.get_or_init(|| ());
-        let served: Vec<Option<Epoch>> = frontiers
-            .into_iter()
-            .map(|frontier| frontier.and_then(|frontier| frontier.epoch))
-            .collect();
+    /// Does what a service that is away may hold up; none when the job was stopped meanwhile.
+    fn awaited<T>(&self, what: &str, attempt: impl FnMut() -> Result<T>) -> Result<Option<T>> {
+        patiently_unless(&self.stop, what, attempt)
+    }
+
+    /// Opens the journal as the next generation, and finds the checkpoint to go on from.
+    fn take_over(&self) -> Result<(Journal, Standing, Option<Manifest>)> {
         let (journal, standing) = Journal::open(Arc::clone(&self.store), &self.config.name)?;
         let began = Instant::now();
         let checkpoint = crate::checkpoint::newest(&*self.store, &standing.checkpoints)?;
+        let verified_ms = began.elapsed().as_millis();
         if let Some(at) = &checkpoint {
             let (epoch, bytes, entries) = (at.epoch, at.bytes(), at.entries());
-            let verified_ms = began.elapsed().as_millis();
             tracing::info!(
                 epoch,
                 bytes,
@@ -245,6 +253,28 @@ impl Shared {
                 "going on from a checkpoint"
             );
         }
+        Ok((journal, standing, checkpoint))
+    }
+
+    /// Everything that worker 0 tells the others. None when the job was stopped meanwhile.
+    fn prepare_start(&self) -> Result<Option<Start>> {
+        let prepared = self.awaited("prepare the views' tables", || {
+            self.drop_altered()?;
+            self.sink.prepare(&self.config.name, &self.tables)
+        })?;
+        let Some(frontiers) = prepared else {
+            return Ok(None);
+        };
+        // The first call of this process cannot lose to another: it is before the workers start.
+        self.prepared.get_or_init(|| ());
+        let served: Vec<Option<Epoch>> = frontiers
+            .into_iter()
+            .map(|frontier| frontier.and_then(|frontier| frontier.epoch))
+            .collect();
+        let opened = self.awaited("read the journal and the checkpoint", || self.take_over())?;
+        let Some((journal, standing, checkpoint)) = opened else {
+            return Ok(None);
+        };
         let journal = Arc::new(journal);
         self.writer.lead(Committing {
             journal: Arc::clone(&journal),
@@ -264,9 +294,11 @@ impl Shared {
                 return Ok(None);
             };
             partitions.insert(source.topic.clone(), held);
-            if let Some(described) = self.log.describe(&source.topic)? {
-                ids.insert(source.topic.clone(), described.id);
-            }
+            let asked = || self.log.describe(&source.topic);
+            let Some(described) = self.awaited("ask about a topic", asked)? else {
+                return Ok(None);
+            };
+            ids.extend(described.map(|described| (source.topic.clone(), described.id)));
         }
         held::check_filled(replayed, &self.tables, &served)?;
         let begins = held::check(checkpoint.as_ref(), &bindings, &partitions, &ids)?;
@@ -309,7 +341,9 @@ impl Shared {
     /// What a worker does when it is told the start.
     fn on_start(&self, start: &Start, context: &Context) -> Result<()> {
         if self.prepared.get().is_none() {
-            self.sink.prepare(&self.config.name, &self.tables)?;
+            patiently("prepare the views' tables", || {
+                self.sink.prepare(&self.config.name, &self.tables)
+            })?;
             self.prepared.get_or_init(|| ());
         }
         context.tell_start(start);

@@ -112,6 +112,7 @@ fn run(
             .count() as u64;
         Stats::add(&stats.captured, batch.len() as u64 - truncates);
         let done = loop {
+            capture.check()?;
             match publisher.publish(&batch) {
                 Err(error) if error.kind() == Kind::Retry => {
                     tracing::warn!(%error, "publishing waits");

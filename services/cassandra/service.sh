@@ -3,11 +3,24 @@
 
 cassandra_ports() { echo storage; }
 
+# By default, as Cassandra's own, acknowledged writes are on disk within ten seconds: a node that
+# is killed forgets the last of them, and in a cluster the others have them. With
+# TIDEMILL_CASSANDRA_SYNC=batch this one node keeps all that it acknowledged, and is slower.
+cassandra_sync() {
+    case "${TIDEMILL_CASSANDRA_SYNC:-periodic}" in
+        periodic) echo 'commitlog_sync: periodic\ncommitlog_sync_period: 10000ms' ;;
+        batch) echo 'commitlog_sync: batch' ;;
+        *) fail cassandra "TIDEMILL_CASSANDRA_SYNC must be periodic or batch" ;;
+    esac
+}
+
 cassandra_prepare() {
+    local sync
     need_java cassandra
     need_jars cassandra 3.8.1:copy-dependencies
+    sync="$(cassandra_sync)"
     sed -e "s|@PORT@|$(port_of cassandra)|g" -e "s|@STORAGE@|$(port_of cassandra storage)|g" \
-        -e "s|@DATA@|$STATE/cassandra/data|g" "$HERE/cassandra/cassandra.yaml" \
+        -e "s|@DATA@|$STATE/cassandra/data|g" -e "s|@SYNC@|$sync|" "$HERE/cassandra/cassandra.yaml" \
         >"$STATE/cassandra/cassandra.yaml"
 }
 

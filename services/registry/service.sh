@@ -24,7 +24,7 @@ registry_launch() {
         -Dquarkus.management.host=127.0.0.1 \
         "-Dquarkus.management.port=$(port_of registry management)" \
         -Dapicurio.storage.kind=sql -Dapicurio.storage.sql.kind=h2 \
-        "-Dapicurio.datasource.url=jdbc:h2:file:$STATE/registry/data/registry" \
+        "-Dapicurio.datasource.url=jdbc:h2:file:$STATE/registry/data/registry;WRITE_DELAY=0" \
         -Dquarkus.log.level=WARN \
         -jar "$JARS/app/apicurio-registry-app-3.0.9-runner.jar" \
         >>"$STATE/registry/log" 2>&1 </dev/null 9>&- &

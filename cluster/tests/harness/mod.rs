@@ -24,6 +24,7 @@ use tidemill_log::envelope::Decoder;
 use tidemill_log::log::{self, OwnedRecord, Record};
 
 pub(crate) mod database;
+pub(crate) mod own;
 
 /// How long something may take that needs no more than being done.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -56,6 +57,15 @@ pub(crate) fn until<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> 
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
+}
+
+/// Sends a process a signal, by its name without SIG; false when there is no such process.
+pub(crate) fn send(signal: &str, process: u32) -> bool {
+    let sent = Command::new("kill")
+        .args([format!("-{signal}"), process.to_string()])
+        .stderr(Stdio::null())
+        .status();
+    sent.unwrap().success()
 }
 
 /// Seeds a test and says so.
@@ -159,6 +169,11 @@ impl Place {
         self.folder.path()
     }
 
+    /// Leaves the folder behind, with what processes said.
+    pub(crate) fn keep(&mut self) {
+        self.folder.disable_cleanup(true);
+    }
+
     /// Writes a file of the pipeline.
     pub(crate) fn write(&self, file: &str, text: &str) {
         let path = self.folder().join(&self.name).join(file);
@@ -168,8 +183,8 @@ impl Place {
 
     /// Where the journal and the checkpoints are.
     pub(crate) fn state(&self) -> String {
-        let given = self.flags.iter().skip_while(|flag| *flag != "--journal");
-        given.cloned().nth(1).unwrap_or_else(|| self.sink.clone())
+        let mut given = self.flags.iter().skip_while(|flag| *flag != "--journal");
+        given.nth(1).cloned().unwrap_or_else(|| self.sink.clone())
     }
 
     /// Whether the job has made the tables of these views.
@@ -366,8 +381,17 @@ impl Process {
 
     /// Bytes of memory that it has now.
     pub(crate) fn memory(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most that it ever had.
+    pub(crate) fn memory_peak(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, what: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(what));
         let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
         kilobytes.unwrap().parse::<u64>().unwrap() * 1024
     }
@@ -415,10 +439,7 @@ impl Process {
 
     /// Sends a signal, by its name without SIG.
     pub(crate) fn signal(&self, signal: &str) {
-        let sent = Command::new("kill")
-            .args([format!("-{signal}"), self.child.id().to_string()])
-            .status();
-        assert!(sent.unwrap().success());
+        assert!(send(signal, self.child.id()), "no SIG{signal} can be sent");
     }
 
     /// Waits for its end and checks the exit code.

@@ -8,3 +8,4 @@ mod harness;
 mod changed;
 mod peers;
 mod river;
+mod zombie;

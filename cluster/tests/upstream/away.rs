@@ -9,8 +9,8 @@ use tidemill_log::envelope::Decoder;
 use tidemill_log::event::{Op, Value};
 
 use crate::clean;
+use crate::harness::own::Own;
 use crate::harness::{PATIENCE, Place, until};
-use crate::own::Own;
 
 /// How long Kafka is away.
 const AWAY: Duration = Duration::from_secs(22);

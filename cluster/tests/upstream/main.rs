@@ -8,7 +8,6 @@ mod harness;
 
 mod away;
 mod letters;
-mod own;
 mod slot;
 mod snapshot;
 mod topics;

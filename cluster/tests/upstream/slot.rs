@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 
+use crate::harness::own::Own;
 use crate::harness::{PATIENCE, Place, until};
-use crate::own::Own;
 
 /// How soon a slot that is lost must be told.
 const SOON: Duration = Duration::from_secs(15);

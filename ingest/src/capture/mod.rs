@@ -79,6 +79,11 @@ pub trait Capture: Send {
     /// that this capture is over and a new one must be opened, `Data` that a person must act.
     fn next(&mut self, wait: Duration) -> Result<Vec<Captured>>;
 
+    /// Whether this process is still the one that may publish: asked before each batch, since
+    /// whoever stood still may have been taken over. An error of kind `Retry` when it is not, or
+    /// when nobody can tell: this capture is over, and what it read is read again by the next.
+    fn check(&mut self) -> Result<()>;
+
     /// Everything up to this position is durable downstream: the source may forget it.
     fn acknowledge(&mut self, through: Position) -> Result<()>;
 }

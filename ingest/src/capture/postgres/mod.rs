@@ -7,7 +7,9 @@
 //! Invariants:
 //! 1. A change's position is its transaction's commit LSN and its number among the transaction's
 //!    captured changes, so it is the same each time the transaction is sent.
-//! 2. The slot is told only of transactions that are acknowledged to their last change. While
+//! 2. What was read is handed on only by the process that holds the capture's lock, whose session
+//!    is asked for before each batch: one that stood still meanwhile holds it no more.
+//! 3. The slot is told only of transactions that are acknowledged to their last change. While
 //!    nothing is unacknowledged, keepalives move it too, so that idle tables hold no WAL.
 
 mod catalog;
@@ -151,7 +153,8 @@ impl PostgresCapture {
         // one holds the lock as long as it lives: a new one would wait for it for ever.
         if self.control.is_valid(CONNECT_TIMEOUT).is_err() {
             let mut control = connect(&self.config)?;
-            progress::lock(&mut control, &self.slot)?;
+            progress::lock(&mut control, &self.slot)
+                .map_err(|error| Error::new(Kind::Fence, error.to_string()))?;
             self.control = control;
         }
         let control = &mut self.control;
@@ -437,6 +440,17 @@ impl Capture for PostgresCapture {
                 Ok(batch)
             }
         }
+    }
+
+    /// The session that took the lock still has it as long as the server knows the session.
+    fn check(&mut self) -> Result<()> {
+        self.control.is_valid(CONNECT_TIMEOUT).map_err(|error| {
+            let what = format!(
+                "the lock of slot `{}` may be another process's now",
+                self.slot
+            );
+            Error::with_source(Kind::Retry, what, error)
+        })
     }
 
     fn acknowledge(&mut self, through: Position) -> Result<()> {

@@ -1,7 +1,8 @@
-//! A service of a test's own, which it may stop: started by `services/` in a folder of the test.
+//! A service of a test's own, which it may stop and kill: started by `services/` in a folder of
+//! the test.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -27,6 +28,12 @@ impl Own {
     }
 
     fn services(&self, command: &str, arguments: &[&str]) {
+        let ran = self.command(command, arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success(), "services/{command}: {said}");
+    }
+
+    fn command(&self, command: &str, arguments: &[&str]) -> Command {
         let services = Path::new(env!("CARGO_MANIFEST_DIR")).join("../services");
         let mut run = Command::new(services.join(command));
         for (name, _) in std::env::vars() {
@@ -36,9 +43,9 @@ impl Own {
         }
         run.args(arguments);
         run.env("TIDEMILL_SERVICES", self.state.path());
-        let ran = run.output().unwrap();
-        let said = String::from_utf8_lossy(&ran.stderr);
-        assert!(ran.status.success(), "services/{command}: {said}");
+        // What this Cassandra acknowledged is there when it was killed.
+        run.env("TIDEMILL_CASSANDRA_SYNC", "batch");
+        run
     }
 
     /// Stops a service; its data stays.
@@ -49,6 +56,24 @@ impl Own {
     /// Starts it again.
     pub(crate) fn again(&self, name: &str) {
         self.services("start", &[name]);
+    }
+
+    /// Starts it again without waiting until it answers; the child ends, well, when it does.
+    pub(crate) fn begin(&self, name: &str) -> Child {
+        let mut start = self.command("start", &[name]);
+        start.stdin(Stdio::null()).stdout(Stdio::null());
+        start.stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// The process of a service.
+    pub(crate) fn pid(&self, name: &str) -> u32 {
+        let pid = std::fs::read_to_string(self.state.path().join(name).join("pid")).unwrap();
+        pid.trim().parse().unwrap()
+    }
+
+    /// Where the services keep what they have and what they said.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.state.path().to_owned()
     }
 
     /// The URL of a service.
@@ -63,11 +88,11 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        // Whether a test fails is not decided here.
-        let down = Path::new(env!("CARGO_MANIFEST_DIR")).join("../services/down");
-        let _stopped = Command::new(down)
-            .arg("--wipe")
-            .env("TIDEMILL_SERVICES", self.state.path())
-            .output();
+        // What services said is left for whoever looks for the cause of a failure. Whether a test
+        // fails is not decided here.
+        let failed = std::thread::panicking();
+        self.state.disable_cleanup(failed);
+        let how: &[&str] = if failed { &[] } else { &["--wipe"] };
+        let _stopped = self.command("down", how).output();
     }
 }

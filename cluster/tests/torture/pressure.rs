@@ -1,0 +1,202 @@
+//! Cassandra away for a minute under full load: memory stays under its limit, nothing is dropped,
+//! and it catches up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arrow::datatypes::DataType;
+use tidemill_log::log::Record;
+
+use crate::harness::own::Own;
+use crate::harness::{Place, Process, View, send, until};
+
+/// How long Cassandra is away; `TIDEMILL_TEST_AWAY_SECONDS` says otherwise.
+const AWAY: Duration = Duration::from_secs(60);
+/// How soon everything must be right once it is back and the load has ended.
+const CAUGHT_UP: Duration = Duration::from_secs(240);
+const KEYS: u64 = 20_000;
+/// Records of one load at most: it ends when all were read, and that takes its time.
+const RECORDS_MAX: u64 = 2_500_000;
+const BATCH: u64 = 2_000;
+/// Bytes of a record, nearly all of them in one column.
+const FILLER: usize = 1_000;
+/// What a process may have: see "What the dataflow keeps in memory" in docs/limits.md.
+const MEMORY_MAX: u64 = 1_000 << 20;
+
+fn views(topic: &str) -> String {
+    format!(
+        "CREATE TABLE items (id bigint, n bigint, filler text)
+           WITH (topic = '{topic}', format = 'json', envelope = 'upsert');
+         CREATE TABLE events (id bigint, n bigint, filler text)
+           WITH (topic = '{topic}', format = 'json', envelope = 'append');
+         CREATE MATERIALIZED VIEW newest WITH (primary_key = 'id') AS
+           SELECT id, n, filler FROM items;
+         CREATE MATERIALIZED VIEW counted WITH (primary_key = 'part') AS
+           SELECT id % 10 AS part, count(*) AS events, sum(n) AS n FROM events GROUP BY 1;"
+    )
+}
+
+/// Appends records as fast as the log takes them, until told to stop or all are written.
+struct Load {
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<u64>>,
+}
+
+impl Load {
+    fn start(place: &Place, topic: &str, from: u64) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let log = tidemill_log::log::open(&place.log).unwrap();
+        let (topic, stop) = (topic.to_owned(), Arc::clone(&ended));
+        let thread = std::thread::spawn(move || {
+            let mut producer = log.producer().unwrap();
+            let mut next = from;
+            while !stop.load(Ordering::Relaxed) && next - from < RECORDS_MAX {
+                let records = (next..next + BATCH).map(|n| record(&topic, n));
+                producer.append(&records.collect::<Vec<_>>()).unwrap();
+                next += BATCH;
+            }
+            next
+        });
+        Self {
+            ended,
+            thread: Some(thread),
+        }
+    }
+
+    /// How many records there are now.
+    fn end(mut self) -> u64 {
+        self.ended.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+/// The `n`th record; its filler is hard to compress.
+fn record(topic: &str, n: u64) -> Record {
+    let id = n.wrapping_mul(7_919) % KEYS;
+    let mut filler = String::with_capacity(FILLER + 16);
+    let mut state = n;
+    while filler.len() < FILLER {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        filler += &format!("{state:016x}");
+    }
+    let value = format!(r#"{{"id": {id}, "n": {n}, "filler": "{filler}"}}"#);
+    Record {
+        topic: topic.to_owned(),
+        partition: Some((id % 4) as u32),
+        key: Some(id.to_string().into_bytes()),
+        value: Some(value.into_bytes()),
+        timestamp_ms: 1,
+    }
+}
+
+/// Waits until both views are right for the first `count` records.
+#[track_caller]
+fn expect(place: &Place, job: &mut Process, count: u64) -> Duration {
+    let mut newest = BTreeMap::new();
+    let mut counted: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    for n in 0..count {
+        let id = n.wrapping_mul(7_919) % KEYS;
+        newest.insert(id, n);
+        let part = counted.entry(id % 10).or_default();
+        *part = (part.0 + 1, part.1 + n);
+    }
+    let newest = newest.iter();
+    let newest: BTreeSet<_> = newest
+        .map(|(id, n)| vec![id.to_string(), n.to_string()])
+        .collect();
+    let counted = counted.iter();
+    let counted: BTreeSet<_> = counted
+        .map(|(part, sum)| vec![part.to_string(), sum.0.to_string(), sum.1.to_string()])
+        .collect();
+    let number = |name| (name, DataType::Int64);
+    let views = [
+        (
+            View::new("counted", &["part", "events", "n"].map(number)),
+            counted,
+        ),
+        (View::new("newest", &["id", "n"].map(number)), newest),
+    ];
+    let begin = Instant::now();
+    for (view, rows) in &views {
+        until(&format!("{} is right", view.name), CAUGHT_UP, || {
+            job.runs();
+            let right = place.view(view) == *rows;
+            if !right {
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            right.then_some(())
+        });
+    }
+    begin.elapsed()
+}
+
+#[test]
+fn cassandra_away_under_full_load_takes_no_memory_and_loses_nothing() {
+    let _alone = crate::ALONE.lock();
+    let test = "cassandra_away_under_full_load_takes_no_memory_and_loses_nothing";
+    let Some(own) = Own::start(test, &["kafka", "cassandra", "registry"]) else {
+        return;
+    };
+    let away = std::env::var("TIDEMILL_TEST_AWAY_SECONDS").ok();
+    let away = away.map_or(AWAY, |it| Duration::from_secs(it.parse().unwrap()));
+    let place = Place::on(
+        "pressure",
+        "postgres://nobody@127.0.0.1:1/none".to_owned(),
+        own.url("kafka"),
+        own.url("registry"),
+        &own.url("cassandra"),
+    );
+    let topic = place.name.clone();
+    place.topic(&topic, 4);
+    place.write("views.sql", &views(&topic));
+    let mut job = place.start("dataflow", &["-w", "2", "--checkpoint-every", "2s"]);
+    let mut count = BATCH;
+    place.append(&(0..count).map(|n| record(&topic, n)).collect::<Vec<_>>());
+    expect(&place, &mut job, count);
+    for how in ["stopped", "killed"] {
+        let load = Load::start(&place, &topic, count);
+        std::thread::sleep(Duration::from_secs(2));
+        let before = job.memory();
+        assert!(send(
+            if how == "killed" { "KILL" } else { "STOP" },
+            own.pid("cassandra")
+        ));
+        let begin = Instant::now();
+        while begin.elapsed() < away {
+            job.runs();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let loaded = load.end();
+        let at_end = job.memory();
+        match how {
+            "killed" => own.again("cassandra"),
+            _ => assert!(send("CONT", own.pid("cassandra"))),
+        }
+        let took = expect(&place, &mut job, loaded);
+        let bytes = (loaded - count) * FILLER as u64;
+        count = loaded;
+        let most = job.memory_peak();
+        eprintln!(
+            "Cassandra {how} for {} s: {} MB of records; memory {} MB before, {} MB at the end, \
+             {} MB at most; right again after {:.1} s",
+            away.as_secs(),
+            bytes >> 20,
+            before >> 20,
+            at_end >> 20,
+            most >> 20,
+            took.as_secs_f64()
+        );
+        assert!(most < MEMORY_MAX, "{} MB of memory", most >> 20);
+        assert!(
+            away < AWAY || bytes > 3 * MEMORY_MAX / 2,
+            "only {} MB were written: too little to tell",
+            bytes >> 20
+        );
+    }
+    job.stop("TERM");
+}
