@@ -1,4 +1,5 @@
-//! The host: starts timely workers in this process and runs a job on them until it is stopped.
+//! The host: starts timely workers in this process and runs a job on them until it is stopped, or
+//! evaluates it through the epochs that are bound already, without changing anything.
 //!
 //! Timely processes share fate: after a worker failed, nothing of the job goes on in this process,
 //! and [`run`] returns while its threads still hold their capabilities. The caller must then end
@@ -42,6 +43,8 @@ use crate::{Epoch, Error, Kind, Result};
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// Longest a worker sleeps when nothing wakes it.
 const PARK_MAX: Duration = Duration::from_millis(100);
+/// Time between two words about an evaluation.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// What the workers of a process share.
 struct Shared {
@@ -55,7 +58,9 @@ struct Shared {
     store: Arc<dyn Store>,
     /// Makes checkpoints durable.
     writer: Writer,
-    /// The journal, in worker 0's process until its worker takes it.
+    /// Whether this is an evaluation: nothing is written but to its own sink.
+    evaluates: bool,
+    /// The journal, in worker 0's process until its worker takes it; none in an evaluation.
     journal: Mutex<Option<Arc<Journal>>>,
     tables: Vec<Table>,
     /// What worker 0 tells the others; there in its process only.
@@ -80,8 +85,8 @@ pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<(
         .map(|view| (view.name.clone(), ViewStats::default()));
     views.extend(names);
     drop(views);
-    let shared = Arc::new(Shared::open(config, stats, stop)?);
-    let timely = shared.timely();
+    let sink = crate::sink::open(&config.sink)?;
+    let shared = Shared::open(config, stats, stop, sink)?;
     let leads = match &shared.config.workers {
         Workers::Threads(_) => true,
         Workers::Cluster { process, .. } => *process == 0,
@@ -96,6 +101,22 @@ pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<(
             .store(!start.bindings.is_empty(), Ordering::Relaxed);
         *shared.start.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
     }
+    execute(Arc::new(shared))
+}
+
+/// Replays the epochs of `start` into `sink` and ends. No journal is opened, so no epoch can be
+/// bound, no checkpoint be written and no other process be fenced; no dead letter is written. After
+/// an error worker threads may still be there, standing still.
+pub(crate) fn evaluate(config: Config, start: Start, sink: Arc<dyn Sink>) -> Result<()> {
+    let mut shared = Shared::open(config, Arc::default(), Arc::default(), sink)?;
+    shared.evaluates = true;
+    *shared.start.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
+    execute(Arc::new(shared))
+}
+
+/// Runs the workers of this process to their end.
+fn execute(shared: Arc<Shared>) -> Result<()> {
+    let timely = shared.timely();
     if let Workers::Cluster { addresses, .. } = &shared.config.workers {
         tracing::info!(?addresses, "waiting for all processes of the job");
     }
@@ -117,7 +138,13 @@ pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<(
         over.store(true, Ordering::Release);
         Ok(())
     })?;
+    let mut said = Instant::now();
     loop {
+        if shared.evaluates && said.elapsed() >= PROGRESS_EVERY {
+            said = Instant::now();
+            let records = shared.stats.records.load(Ordering::Relaxed);
+            tracing::info!(records, "computing what the views should hold");
+        }
         // Nothing was read yet: whoever waits for the other processes may just go.
         if shared.stop.load(Ordering::Relaxed) && !shared.working.load(Ordering::Acquire) {
             return Ok(());
@@ -134,7 +161,12 @@ pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<(
 }
 
 impl Shared {
-    fn open(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<Self> {
+    fn open(
+        config: Config,
+        stats: Arc<Stats>,
+        stop: Arc<AtomicBool>,
+        sink: Arc<dyn Sink>,
+    ) -> Result<Self> {
         let registry = config
             .registry
             .as_deref()
@@ -150,7 +182,8 @@ impl Shared {
         Ok(Self {
             log: tidemill_log::log::open(&config.log)?,
             registry,
-            sink: crate::sink::open(&config.sink)?,
+            sink,
+            evaluates: false,
             store,
             writer: Writer::start(writing, &failure)?,
             journal: Mutex::new(None),
@@ -334,7 +367,7 @@ impl Shared {
             stats: Arc::clone(&self.stats),
             failure: self.failure.clone(),
             log: Arc::clone(&self.log),
-            dead_letters: self.config.dead_letters.clone(),
+            dead_letters: (!self.evaluates).then(|| self.config.dead_letters.clone()),
             producer: RefCell::new(None),
             start: RefCell::new(None),
             waiting: RefCell::default(),
@@ -358,7 +391,7 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let (Some(start), Some(journal)) = (start, journal) else {
+        let Some(start) = start.filter(|_| journal.is_some() || self.evaluates) else {
             return Ok(None);
         };
         let limits = self.config.limits.clone();
@@ -392,7 +425,7 @@ impl Shared {
 }
 
 /// The tables of the views that are served, in view order.
-fn tables(plan: &Job) -> Vec<Table> {
+pub(crate) fn tables(plan: &Job) -> Vec<Table> {
     let served = plan
         .views
         .iter()

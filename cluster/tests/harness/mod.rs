@@ -166,6 +166,20 @@ impl Place {
         std::fs::write(path, text).unwrap();
     }
 
+    /// Where the journal and the checkpoints are.
+    pub(crate) fn state(&self) -> String {
+        let given = self.flags.iter().skip_while(|flag| *flag != "--journal");
+        given.cloned().nth(1).unwrap_or_else(|| self.sink.clone())
+    }
+
+    /// Whether the job has made the tables of these views.
+    pub(crate) fn are_there(&self, views: &[&str]) -> bool {
+        // A connection to the embedded file that is older than a table may not see it.
+        let sink = sink::open(&self.sink).unwrap();
+        let filled = sink.frontiers(&self.name);
+        filled.is_ok_and(|filled| views.iter().all(|view| filled.contains_key(*view)))
+    }
+
     /// Puts the database elsewhere.
     pub(crate) fn use_postgres(&mut self, url: &str) {
         self.database = url.to_owned();

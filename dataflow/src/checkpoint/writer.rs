@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_log::failpoint;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::change::{Block, SHARDS, Sum};
+use super::change::{Block, SHARDS, Sum, add_up};
 use super::merge::{self, Parts};
 use super::{Manifest, Run, State, folder};
 use crate::failure::{Failure, patiently};
@@ -31,8 +31,8 @@ pub(crate) struct Sealed {
     pub(crate) epoch: Epoch,
     pub(crate) site: Arc<str>,
     pub(crate) sum: Sum,
-    /// Encodes them by shard.
-    pub(crate) blocks: Box<dyn FnOnce() -> Result<Vec<Block>> + Send>,
+    /// A block a shard, or none; not added up.
+    pub(crate) blocks: Vec<Block>,
     /// So many of these make a process's checkpoint.
     pub(crate) of: usize,
 }
@@ -220,22 +220,24 @@ impl Writing {
 
     /// Writes one run of each site that changed.
     fn write(&self, epoch: Epoch, sealed: Vec<Sealed>) -> Result<Written> {
-        let mut sites: BTreeMap<String, (Sum, Vec<Block>)> = BTreeMap::new();
+        let mut sites: BTreeMap<String, (Sum, Vec<Vec<Block>>)> = BTreeMap::new();
         for one in sealed {
-            let blocks = (one.blocks)()?;
-            let empty = || (one.sum, vec![Block::default(); SHARDS]);
-            let (_, site) = sites.entry(one.site.to_string()).or_insert_with(empty);
-            site.iter_mut()
-                .zip(blocks)
-                .for_each(|(all, block)| all.append(block));
+            let site = sites.entry(one.site.to_string());
+            let (_, workers) = site.or_insert_with(|| (one.sum, Vec::new()));
+            workers.push(one.blocks);
         }
         let mut written = BTreeMap::new();
-        for (site, (sum, blocks)) in sites {
+        for (site, (sum, mut workers)) in sites {
             let hash = xxh3_64(site.as_bytes());
             let name = |n| self.object(epoch, &format!("{hash:016x}-{}-{n}", self.process));
             let mut parts = Parts::new(&*self.store, sum, name);
-            for (shard, block) in blocks.into_iter().enumerate() {
-                parts.block(shard).append(block);
+            for shard in 0..SHARDS {
+                let blocks = workers
+                    .iter_mut()
+                    .filter_map(|blocks| blocks.get_mut(shard));
+                let blocks: Vec<Block> = blocks.map(std::mem::take).collect();
+                let encoded = blocks.iter().map(|block| block.bytes.as_slice());
+                parts.block(shard).append(add_up(sum, encoded, false)?);
                 patiently("write a checkpoint", || parts.roll(false))?;
             }
             let run = patiently("write a checkpoint", || parts.finish())?;

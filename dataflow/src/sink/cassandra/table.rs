@@ -119,7 +119,7 @@ impl Connected {
         })
     }
 
-    fn name_of(&self, table: &Table) -> String {
+    pub(super) fn name_of(&self, table: &Table) -> String {
         format!("{}.{}", quoted(&self.keyspace), quoted(&table.name))
     }
 
@@ -294,7 +294,7 @@ impl Connected {
         Ok(())
     }
 
-    async fn prepared(&self, cql: &str) -> Result<PreparedStatement> {
+    pub(super) async fn prepared(&self, cql: &str) -> Result<PreparedStatement> {
         let mut statement = self.session.prepare(cql).await.map_err(|e| {
             let kind = if transient_prepare(&e) {
                 Kind::Retry
@@ -314,7 +314,7 @@ impl Connected {
         Ok(())
     }
 
-    async fn page(
+    pub(super) async fn page(
         &self,
         cql: &str,
         values: impl SerializeRow,
@@ -349,7 +349,10 @@ fn fingerprint(table: &Table) -> String {
     format!("{:016x}", table.fingerprint)
 }
 
-fn unreadable(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+pub(super) fn unreadable(
+    what: &str,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> Error {
     Error::with_source(Kind::Data, format!("reading `{what}`: {error}"), error)
 }
 
