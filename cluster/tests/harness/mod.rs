@@ -168,8 +168,8 @@ impl Place {
 
     /// Where the journal and the checkpoints are.
     pub(crate) fn state(&self) -> String {
-        let given = self.flags.iter().skip_while(|flag| *flag != "--journal");
-        given.cloned().nth(1).unwrap_or_else(|| self.sink.clone())
+        let mut given = self.flags.iter().skip_while(|flag| *flag != "--journal");
+        given.nth(1).cloned().unwrap_or_else(|| self.sink.clone())
     }
 
     /// Whether the job has made the tables of these views.
@@ -191,7 +191,7 @@ impl Place {
         if let Some(at) = self.flags.iter().position(|flag| flag == "--journal") {
             self.flags.drain(at..at + 2);
         }
-        self.flags.extend(["--state".to_owned(), url.to_owned()]);
+        self.flags.extend(["--journal".to_owned(), url.to_owned()]);
     }
 
     /// Starts `tidemill COMMAND` on the pipeline, to end at a failpoint.
