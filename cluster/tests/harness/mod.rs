@@ -206,7 +206,7 @@ impl Place {
         if let Some(at) = self.flags.iter().position(|flag| flag == "--journal") {
             self.flags.drain(at..at + 2);
         }
-        self.flags.extend(["--state".to_owned(), url.to_owned()]);
+        self.flags.extend(["--journal".to_owned(), url.to_owned()]);
     }
 
     /// Starts `tidemill COMMAND` on the pipeline, to end at a failpoint.

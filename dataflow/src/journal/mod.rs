@@ -222,9 +222,13 @@ impl Journal {
         let (mut firsts, mut others) = (Vec::new(), Vec::new());
         for ((number, name), bytes) in below.into_iter().zip(names).zip(objects) {
             let Some(bytes) = bytes else { continue };
-            let entry = Entry::decode(&name, &bytes);
-            let is_first = number == 1 || entry.is_ok_and(|entry| entry.is_base());
-            let delete = if is_first { &mut firsts } else { &mut others };
+            // What cannot be read may have been a base.
+            let is_other = Entry::decode(&name, &bytes).is_ok_and(|entry| !entry.is_base());
+            let delete = if is_other && number > 1 {
+                &mut others
+            } else {
+                &mut firsts
+            };
             // The tail first: it is found by its object.
             let tail = tail_name(&self.folder, number);
             delete.extend(self.store.path(&tail).map(|_| tail));
