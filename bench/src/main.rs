@@ -23,6 +23,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::report::Report;
 use crate::topic::Format;
 
+/// What `tidemill` allocates with, so that baselines do no worse.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Tidemill beside a baseline in the same run; see bench/README.md
 #[derive(Debug, Parser)]
 #[command(name = "tidemill-bench", args_conflicts_with_subcommands = true)]

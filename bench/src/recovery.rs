@@ -76,7 +76,7 @@ pub(crate) fn run(
     report.row(one("the same with checkpoints", &[("wall s", with)]));
     report.row(one("killed and started again", &[("wall s", recovered)]));
     let mb = |bytes: u64| bytes as f64 / 1_000_000.0;
-    let sizes = [("MB", mb(state.written)), ("entries", state.entries as f64)];
+    let sizes = [("MB", mb(state.bytes)), ("entries", state.entries as f64)];
     report.row(one("state", &sizes));
     report.row(one(
         "after 1 % of the groups changed",
@@ -89,7 +89,7 @@ pub(crate) fn run(
         5.0,
     );
     report.at_least("speed with checkpoints, × without", read / with, 0.95);
-    let share = after.written as f64 / state.written as f64;
+    let share = after.written as f64 / state.bytes as f64;
     report.at_most("written after 1 % changed, share of the state", share, 0.03);
     Ok(report)
 }
@@ -148,6 +148,8 @@ struct Job<'a> {
 
 /// A checkpoint's size.
 struct Size {
+    /// Bytes of all parts.
+    bytes: u64,
     /// Bytes of the parts that came with it.
     written: u64,
     entries: u64,
@@ -275,6 +277,7 @@ fn complete(folder: &Path, records: u64) -> anyhow::Result<Option<Size>> {
         .to_string_lossy()
         .into_owned();
     let mut size = Size {
+        bytes: 0,
         written: 0,
         entries: 0,
     };
@@ -283,12 +286,14 @@ fn complete(folder: &Path, records: u64) -> anyhow::Result<Option<Size>> {
         .filter_map(|(_, site)| site["runs"].as_array())
         .flatten();
     for part in runs.filter_map(|run| run["parts"].as_array()).flatten() {
+        let bytes = part["bytes"].as_u64().unwrap_or(0);
+        size.bytes += bytes;
         size.entries += part["entries"].as_u64().unwrap_or(0);
         if part["name"]
             .as_str()
             .is_some_and(|name| name.contains(&epoch))
         {
-            size.written += part["bytes"].as_u64().unwrap_or(0);
+            size.written += bytes;
         }
     }
     Ok(Some(size))

@@ -64,6 +64,17 @@ Examples:
   tidemill plan examples/users --kafka 127.0.0.1:9092 --cassandra 127.0.0.1 \\
       --registry http://127.0.0.1:8081";
 
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  tidemill verify examples/users
+  tidemill verify examples/users users_by_country --repair
+  tidemill verify examples/users --from-log --kafka 127.0.0.1:9092 --cassandra 127.0.0.1 \\
+      --registry http://127.0.0.1:8081
+
+What a view should hold is computed from the newest checkpoint and the topics, in memory: the views'
+rows must fit there. The job may go on meanwhile, or be stopped. Exit code 0 says that the tables
+are equal (with --repair: now), 4 that they differ.";
+
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
   tidemill explain examples/users
@@ -112,6 +123,9 @@ pub(crate) enum Command {
     /// Show what a start would keep, make anew and delete, after views.sql was changed
     #[command(after_help = PLAN_EXAMPLES)]
     Plan(PlanArgs),
+    /// Compare the views' tables with what the views should hold, and repair them
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(VerifyArgs),
     /// What could not be used: list it, show it, put it back
     #[command(subcommand, after_help = DEAD_LETTERS_EXAMPLES)]
     DeadLetters(DeadLettersCommand),
@@ -254,6 +268,39 @@ pub(crate) struct PlanArgs {
     pub(crate) name: NameArgs,
     #[command(flatten)]
     pub(crate) connections: ConnectionArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The pipeline's folder
+    pub(crate) pipeline: PathBuf,
+    /// Views [default: all that have a table]
+    #[arg(value_name = "VIEW")]
+    pub(crate) views: Vec<String>,
+    /// Write the rows that differ as they should be, and delete those that should not be there;
+    /// nothing else is touched
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Compute the views from the topics' beginning instead of the newest checkpoint, which proves
+    /// the checkpoint too
+    #[arg(long)]
+    pub(crate) from_log: bool,
+    /// How many differences of each view are shown
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+    /// One JSON object a line: each difference that is shown, then each view's sum
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Worker threads that compute
+    #[arg(short, long, value_name = "N", default_value_t = 2,
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) workers: u16,
+    #[command(flatten)]
+    pub(crate) name: NameArgs,
+    #[command(flatten)]
+    pub(crate) connections: ConnectionArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 #[derive(Debug, Args)]

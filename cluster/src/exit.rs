@@ -19,6 +19,8 @@ pub(crate) const ERROR: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 /// Another process of the same job died, so this one ended too. Look at that one.
 pub(crate) const PEER_LOST: u8 = 3;
+/// `verify` found differences, and they are still there.
+pub(crate) const DIFFERENT: u8 = 4;
 /// An invariant of ours does not hold: a panic.
 pub(crate) const BUG: u8 = 101;
 /// Stopped by a second signal.
@@ -31,6 +33,7 @@ Exit codes:
   1    a file, a service or the data is wrong; the message says which
   2    the command line or a connection is wrong
   3    another process of the same job died; look at that one's log first
+  4    verify found differences, and they are still there
   101  a bug of tidemill; please report the log
   130  stopped at once by a second Ctrl-C";
 
@@ -46,10 +49,28 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// Marks that tables differ from their views: which, and in how many rows.
+#[derive(Debug)]
+pub(crate) struct Different(pub(crate) String);
+
+impl std::fmt::Display for Different {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "the tables are not what the views should hold: {}",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for Different {}
+
 /// The exit code of an error that ended the command.
 pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
     if error.chain().any(|cause| cause.is::<Usage>()) {
         USAGE
+    } else if error.is::<Different>() {
+        DIFFERENT
     } else {
         ERROR
     }

@@ -22,6 +22,7 @@ mod run;
 mod services;
 mod table;
 mod urls;
+mod verify;
 mod views;
 mod watch;
 
@@ -31,6 +32,10 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 
+/// Differential dataflow makes and drops small rows all day, which this allocator is faster at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
@@ -39,6 +44,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Explain(args) => check::explain(&args),
         Command::Plan(args) => preview::plan(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::DeadLetters(command) => dead_letters::run(&command),
     };
     match ended {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use tidemill_log::failpoint;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::Operator;
@@ -18,6 +19,7 @@ use timely::scheduling::SyncActivator;
 
 use crate::failure::{Failure, patiently};
 use crate::sink::Sink;
+use crate::time::alarm::Alarm;
 use crate::time::binder::Binder;
 use crate::{Epoch, Result};
 
@@ -111,9 +113,12 @@ impl Frontiers {
         if self.tables.is_empty() {
             return Ok(());
         }
+        failpoint::hit(failpoint::SINK_BEFORE_ADVANCE);
         patiently("move the sink's frontier", || {
             self.sink.advance(&self.job, &self.tables, epoch)
-        })
+        })?;
+        failpoint::hit(failpoint::SINK_AFTER_ADVANCE);
+        Ok(())
     }
 }
 
@@ -127,7 +132,7 @@ pub(crate) fn advance(durable: StreamVec<'_, Epoch, ()>, worker0: Option<Leading
             // A second waker would only come from a second operator.
             let _first = advance.borrow().wake.try_send(wake);
         }
-        let again = scope.activator_for(info.address);
+        let mut again = Alarm::new(scope.activator_for(info.address));
         move |(input, frontier), output| {
             let _: &mut timely::dataflow::operators::generic::OutputBuilderSession<
                 '_,
@@ -146,7 +151,7 @@ pub(crate) fn advance(durable: StreamVec<'_, Epoch, ()>, worker0: Option<Leading
             }
             // An epoch may complete before this worker hears that it was bound.
             if frontier.is_empty() {
-                again.activate_after(Duration::from_millis(5));
+                again.within(Duration::from_millis(5));
             }
         }
     });

@@ -107,9 +107,10 @@ pub(crate) fn check_whole(
         let first = begins.and_then(|begins| begins.get(&held.partition));
         if let Some(first) = first.filter(|first| **first != held.low) {
             let what = format!(
-                "a new view needs all of topic `{topic}`, but partition {} begins at offset {}, \
-                 and it was {first} when this job first read it: its retention has removed \
-                 records, so the view cannot be filled from it",
+                "a view that the checkpoint does not hold needs all of topic `{topic}`, but \
+                 partition {} begins at offset {}, and it was {first} when this job first read \
+                 it: its retention has removed records, so the view cannot be filled, or \
+                 verified, from it",
                 held.partition, held.low
             );
             return Err(Error::new(Kind::Data, what));

@@ -1,4 +1,5 @@
-//! The host: starts timely workers in this process and runs a job on them until it is stopped.
+//! The host: starts timely workers in this process and runs a job on them until it is stopped, or
+//! evaluates it through the epochs that are bound already, without changing anything.
 //!
 //! Timely processes share fate: after a worker failed, nothing of the job goes on in this process,
 //! and [`run`] returns while its threads still hold their capabilities. The caller must then end
@@ -18,11 +19,12 @@ use timely::CommunicationConfig;
 use timely::worker::Worker;
 
 use crate::advance::{Advance, Frontiers, Leading, advance};
+use crate::checkpoint::Manifest;
 use crate::checkpoint::writer::{Leading as Committing, Writer, Writing};
 use crate::failure::{Failure, patiently, patiently_unless};
 use crate::held;
 use crate::job::{Config, Stats, ViewStats, Workers};
-use crate::journal::Journal;
+use crate::journal::{Journal, Standing};
 use crate::plan::ir::{Envelope, Job, Source};
 use crate::render::chunk::{Chunk, ChunkStream};
 use crate::render::site::Sites;
@@ -44,6 +46,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(30);
 const BLOCKED_PATIENCE: Duration = Duration::from_secs(70);
 /// Longest a worker sleeps when nothing wakes it.
 const PARK_MAX: Duration = Duration::from_millis(100);
+/// Time between two words about an evaluation.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// What the workers of a process share.
 struct Shared {
@@ -57,7 +61,9 @@ struct Shared {
     store: Arc<dyn Store>,
     /// Makes checkpoints durable.
     writer: Writer,
-    /// The journal, in worker 0's process until its worker takes it.
+    /// Whether this is an evaluation: nothing is written but to its own sink.
+    evaluates: bool,
+    /// The journal, in worker 0's process until its worker takes it; none in an evaluation.
     journal: Mutex<Option<Arc<Journal>>>,
     tables: Vec<Table>,
     /// What worker 0 tells the others; there in its process only.
@@ -82,8 +88,8 @@ pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<(
         .map(|view| (view.name.clone(), ViewStats::default()));
     views.extend(names);
     drop(views);
-    let shared = Arc::new(Shared::open(config, stats, stop)?);
-    let timely = shared.timely();
+    let sink = crate::sink::open(&config.sink)?;
+    let shared = Shared::open(config, stats, stop, sink)?;
     let leads = match &shared.config.workers {
         Workers::Threads(_) => true,
         Workers::Cluster { process, .. } => *process == 0,
@@ -98,6 +104,22 @@ pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<(
             .store(!start.bindings.is_empty(), Ordering::Relaxed);
         *shared.start.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
     }
+    execute(Arc::new(shared))
+}
+
+/// Replays the epochs of `start` into `sink` and ends. No journal is opened, so no epoch can be
+/// bound, no checkpoint be written and no other process be fenced; no dead letter is written. After
+/// an error worker threads may still be there, standing still.
+pub(crate) fn evaluate(config: Config, start: Start, sink: Arc<dyn Sink>) -> Result<()> {
+    let mut shared = Shared::open(config, Arc::default(), Arc::default(), sink)?;
+    shared.evaluates = true;
+    *shared.start.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
+    execute(Arc::new(shared))
+}
+
+/// Runs the workers of this process to their end.
+fn execute(shared: Arc<Shared>) -> Result<()> {
+    let timely = shared.timely();
     if let Workers::Cluster { addresses, .. } = &shared.config.workers {
         tracing::info!(?addresses, "waiting for all processes of the job");
     }
@@ -120,7 +142,13 @@ pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<(
         Ok(())
     })?;
     let mut blocked_by: Option<Instant> = None;
+    let mut said = Instant::now();
     loop {
+        if shared.evaluates && said.elapsed() >= PROGRESS_EVERY {
+            said = Instant::now();
+            let records = shared.stats.records.load(Ordering::Relaxed);
+            tracing::info!(records, "computing what the views should hold");
+        }
         if shared.stop.load(Ordering::Relaxed)
             && Instant::now() > *blocked_by.get_or_insert_with(|| Instant::now() + BLOCKED_PATIENCE)
         {
@@ -144,7 +172,12 @@ pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<(
 }
 
 impl Shared {
-    fn open(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<Self> {
+    fn open(
+        config: Config,
+        stats: Arc<Stats>,
+        stop: Arc<AtomicBool>,
+        sink: Arc<dyn Sink>,
+    ) -> Result<Self> {
         let registry = config
             .registry
             .as_deref()
@@ -160,7 +193,8 @@ impl Shared {
         Ok(Self {
             log: tidemill_log::log::open(&config.log)?,
             registry,
-            sink: crate::sink::open(&config.sink)?,
+            sink,
+            evaluates: false,
             store,
             writer: Writer::start(writing, &failure)?,
             journal: Mutex::new(None),
@@ -203,6 +237,25 @@ impl Shared {
         patiently_unless(&self.stop, what, attempt)
     }
 
+    /// Opens the journal as the next generation, and finds the checkpoint to go on from.
+    fn take_over(&self) -> Result<(Journal, Standing, Option<Manifest>)> {
+        let (journal, standing) = Journal::open(Arc::clone(&self.store), &self.config.name)?;
+        let began = Instant::now();
+        let checkpoint = crate::checkpoint::newest(&*self.store, &standing.checkpoints)?;
+        let verified_ms = began.elapsed().as_millis();
+        if let Some(at) = &checkpoint {
+            let (epoch, bytes, entries) = (at.epoch, at.bytes(), at.entries());
+            tracing::info!(
+                epoch,
+                bytes,
+                entries,
+                verified_ms,
+                "going on from a checkpoint"
+            );
+        }
+        Ok((journal, standing, checkpoint))
+    }
+
     /// Everything that worker 0 tells the others. None when the job was stopped meanwhile.
     fn prepare_start(&self) -> Result<Option<Start>> {
         let prepared = self.awaited("prepare the views' tables", || {
@@ -218,11 +271,7 @@ impl Shared {
             .into_iter()
             .map(|frontier| frontier.and_then(|frontier| frontier.epoch))
             .collect();
-        let opened = self.awaited("read the journal and the checkpoint", || {
-            let (journal, standing) = Journal::open(Arc::clone(&self.store), &self.config.name)?;
-            let checkpoint = crate::checkpoint::newest(&*self.store, &standing.checkpoints)?;
-            Ok((journal, standing, checkpoint))
-        })?;
+        let opened = self.awaited("read the journal and the checkpoint", || self.take_over())?;
         let Some((journal, standing, checkpoint)) = opened else {
             return Ok(None);
         };
@@ -352,7 +401,7 @@ impl Shared {
             stats: Arc::clone(&self.stats),
             failure: self.failure.clone(),
             log: Arc::clone(&self.log),
-            dead_letters: self.config.dead_letters.clone(),
+            dead_letters: (!self.evaluates).then(|| self.config.dead_letters.clone()),
             producer: RefCell::new(None),
             start: RefCell::new(None),
             waiting: RefCell::default(),
@@ -376,7 +425,7 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let (Some(start), Some(journal)) = (start, journal) else {
+        let Some(start) = start.filter(|_| journal.is_some() || self.evaluates) else {
             return Ok(None);
         };
         let limits = self.config.limits.clone();
@@ -410,7 +459,7 @@ impl Shared {
 }
 
 /// The tables of the views that are served, in view order.
-fn tables(plan: &Job) -> Vec<Table> {
+pub(crate) fn tables(plan: &Job) -> Vec<Table> {
     let served = plan
         .views
         .iter()

@@ -136,6 +136,8 @@ pub struct Stats {
     pub freshness_ms: Mutex<Histogram<u64>>,
     /// The epoch of the checkpoint that this run began with, 0 without one (worker 0's process).
     pub restored: AtomicU64,
+    /// The epoch of the last checkpoint, 0 without one (worker 0's process).
+    pub checkpointed: AtomicU64,
     /// True while epochs of an earlier run are replayed.
     pub replaying: AtomicBool,
 }
@@ -155,6 +157,7 @@ impl Default for Stats {
                     .unwrap_or_else(|_| unreachable!("constant bounds")),
             ),
             restored: AtomicU64::new(0),
+            checkpointed: AtomicU64::new(0),
             replaying: AtomicBool::new(false),
         }
     }

@@ -22,6 +22,7 @@ pub mod sink;
 mod source;
 pub mod store;
 mod time;
+pub mod verify;
 
 pub use tidemill_log::{Error, Kind, Result};
 

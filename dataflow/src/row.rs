@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray};
-use arrow::compute::SortOptions;
+use arrow::array::{ArrayRef, AsArray, new_null_array};
+use arrow::compute::{SortOptions, interleave};
 use arrow::datatypes::{Float32Type, Float64Type, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow_row::{RowConverter, RowParser, Rows, SortField};
@@ -33,6 +33,12 @@ impl Row {
     /// The hash that decides which worker owns the row. Stable across releases and machines.
     pub(crate) fn shard(&self) -> u64 {
         shard(&self.0)
+    }
+
+    /// The worker of so many that owns the row: each has one range of hashes, as a checkpoint's
+    /// shards are ranges of them, so that a worker restores its own rows.
+    pub(crate) fn owner(&self, peers: usize) -> u64 {
+        ((u128::from(self.shard()) * peers as u128) >> 64) as u64
     }
 }
 
@@ -153,6 +159,29 @@ impl RowCodec {
     /// Decodes rows back into a batch.
     pub(crate) fn decode<'a>(&self, rows: impl Iterator<Item = &'a Row>) -> Result<RecordBatch> {
         self.decode_bytes(rows.map(Row::bytes))
+    }
+
+    /// Decodes rows; one that is not there is null in all columns.
+    pub(crate) fn decode_or_null<'a>(
+        &self,
+        rows: impl Iterator<Item = Option<&'a Row>> + Clone,
+    ) -> Result<RecordBatch> {
+        let known = self.decode(rows.clone().flatten())?;
+        let mut next = 0;
+        let places = rows.map(|row| match row {
+            Some(_) => {
+                next += 1;
+                (0, next - 1)
+            }
+            None => (1, 0),
+        });
+        let places: Vec<(usize, usize)> = places.collect();
+        let columns = known.columns().iter().map(|column| {
+            let null = new_null_array(column.data_type(), 1);
+            interleave(&[column.as_ref(), null.as_ref()], &places)
+        });
+        let columns = columns.collect::<std::result::Result<_, _>>();
+        batch(&self.schema, columns.map_err(bug)?, places.len())
     }
 
     /// Decodes the bytes of rows.

@@ -413,6 +413,101 @@ fn every_type_and_odd_names_come_back() {
     }
 }
 
+/// What a scan hands over.
+fn scan(sink: &dyn Sink, table: &Table, keys: Option<&RecordBatch>) -> Result<RecordBatch> {
+    let mut pages = Vec::new();
+    sink.scan(table, keys, &mut |scanned| {
+        assert_eq!(scanned.odd, []);
+        pages.push(scanned.rows);
+        Ok(())
+    })?;
+    Ok(concat_batches(&table.schema, &pages).unwrap())
+}
+
+#[test]
+fn a_scan_is_what_was_stored_and_finds_keys() {
+    for engine in engines("a_scan_is_what_was_stored_and_finds_keys") {
+        let sink = &*engine.sink;
+        let (table, rows) = every_type();
+        assert!(scan(sink, &table, None).is_err(), "there is no table yet");
+        sink.prepare("job", std::slice::from_ref(&table)).unwrap();
+        write(sink, insert(&table, 5, rows.clone())).unwrap();
+        let all = scan(sink, &table, None).unwrap();
+        let stored = sink.stored(&table, &rows).unwrap();
+        assert_eq!(sorted(&all), sorted(&stored), "{}", engine.name);
+        let one = scan(sink, &table, Some(&rows.slice(1, 1))).unwrap();
+        assert_eq!(sorted(&one), sorted(&stored.slice(1, 1)));
+        let delete = Writes {
+            deletes: rows.slice(1, 1),
+            ..insert(&table, 6, rows.slice(0, 0))
+        };
+        write(sink, delete).unwrap();
+        let left = scan(sink, &table, Some(&rows)).unwrap();
+        assert_eq!(left.num_rows(), rows.num_rows() - 1);
+    }
+}
+
+#[test]
+fn a_scan_has_many_pages() {
+    for engine in engines("a_scan_has_many_pages") {
+        let sink = &*engine.sink;
+        sink.prepare("job", &[counts()]).unwrap();
+        let rows: Vec<Row> = (0..12_000i64)
+            .map(|n| row(&format!("key {n}"), n))
+            .collect();
+        let rows = batch(&counts(), &rows);
+        write(sink, insert(&counts(), 1, rows.clone())).unwrap();
+        let all = scan(sink, &counts(), None).unwrap();
+        assert_eq!(sorted(&all), sorted(&rows));
+        let found = scan(sink, &counts(), Some(&rows.slice(500, 11_000))).unwrap();
+        assert_eq!(sorted(&found), sorted(&rows.slice(500, 11_000)));
+    }
+}
+
+#[test]
+fn a_repair_wins_over_others_and_loses_to_the_next_epoch() {
+    for engine in engines("a_repair_wins_over_others_and_loses_to_the_next_epoch") {
+        let sink = &*engine.sink;
+        sink.prepare("job", &[counts()]).unwrap();
+        let first = [
+            (row("a", 1), None),
+            (row("b", 1), None),
+            (row("c", 1), None),
+        ];
+        write(sink, writes(10, &first, &[])).unwrap();
+        sink.advance("job", &[0], 10).unwrap();
+        // Somebody writes over the rows at a time between epochs 10 and 20.
+        let damage = |epoch, deletes: &[Row]| {
+            let upserts = [(row("a", 9), Some(row("a", 1))), (row("d", 4), None)];
+            write(sink, writes(epoch, &upserts, deletes)).unwrap();
+        };
+        let damaged = [row("a", 9), row("b", 1), row("d", 4)];
+        let right = [row("a", 1), row("b", 1), row("c", 1)];
+        let repair = |epoch, over_newer| {
+            let upserts = [(row("a", 1), Some(row("a", 9))), (row("c", 1), None)];
+            let repair = writes(epoch, &upserts, &[row("d", 4)]);
+            sink.repair(repair, over_newer).unwrap();
+        };
+        damage(15, &[row("c", 1)]);
+        repair(10, false);
+        expect(&engine, &damaged);
+        repair(20, false);
+        expect(&engine, &right);
+        // The next epochs win, whatever they do.
+        let next = [(row("a", 2), Some(row("a", 1))), (row("d", 5), None)];
+        write(sink, writes(21, &next, &[row("c", 1)])).unwrap();
+        expect(&engine, &[row("a", 2), row("b", 1), row("d", 5)]);
+        damage(1_000, &[]);
+        repair(30, false);
+        expect(&engine, &damaged);
+        repair(30, true);
+        expect(&engine, &right);
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as Epoch + 1;
+        write(sink, writes(now, &next, &[row("c", 1)])).unwrap();
+        expect(&engine, &[row("a", 2), row("b", 1), row("d", 5)]);
+    }
+}
+
 #[test]
 fn keys_of_several_columns_and_nothing_but_keys() {
     for engine in engines("keys_of_several_columns_and_nothing_but_keys") {

@@ -85,6 +85,7 @@ fn waves(name: &str, envelope: Envelope, workers: usize, life: Life) {
         }
         river.start();
         river.settle();
+        river.rest();
         oracle.fill(&feed);
         let wrong: Vec<String> = views
             .iter()

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use tidemill_log::dead_letter::{DeadLetter, Source, Stage, topic_of};
 use tidemill_log::event::{Change, Op, Value};
+use tidemill_log::failpoint;
 use tidemill_log::log::{Log, Producer, RECORD_BYTES_MAX, Record};
 use tidemill_log::registry::Registry;
 
@@ -123,7 +124,9 @@ fn run(
                 other => break other?,
             }
         };
+        failpoint::hit(failpoint::PUBLISH_AFTER_APPEND);
         capture.acknowledge(last)?;
+        failpoint::hit(failpoint::PUBLISH_AFTER_ACKNOWLEDGE);
         Stats::add(&stats.dead_letters, done.dead_letters);
         Stats::add(&stats.unpublishable, done.dead_letters);
         Stats::add(&stats.published, done.published.saturating_sub(truncates));
@@ -201,7 +204,9 @@ impl Publisher {
     fn prepare(&mut self, capture: &mut dyn Capture) -> Result<()> {
         for table in capture.tables() {
             let topic = self.topic(&table.name)?;
+            failpoint::hit(failpoint::PUBLISH_BEFORE_NOTE);
             let noted = capture.note(topic.name(), topic.described())?;
+            failpoint::hit(failpoint::PUBLISH_AFTER_NOTE);
             topic.follow(noted)?;
         }
         Ok(())
@@ -263,6 +268,7 @@ impl Publisher {
                 None => done.published += 1,
             }
         }
+        failpoint::hit(failpoint::PUBLISH_BEFORE_APPEND);
         match self.producer.append(&records) {
             Ok(()) => {}
             // One of them is refused: written one by one, the others go through.

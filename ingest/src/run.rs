@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidemill_log::dead_letter::{DeadLetter, Source, Stage};
+use tidemill_log::failpoint;
 
 use crate::config::{Feed, Pipeline, check_url};
 use crate::fetch::{Backoff, Client, Failure, Page, pause};
@@ -192,10 +193,13 @@ impl<'a> Fetching<'a> {
             match self.ledger.next()? {
                 Next::Finished => return Ok(()),
                 Next::Idle(wait) => pause(wait.min(IDLE_MAX), self.stop),
-                Next::Fetch(claim) => match self.client.page(claim.page) {
-                    Ok(page) => self.land(&claim, &page)?,
-                    Err(failure) => self.failed(&claim, failure)?,
-                },
+                Next::Fetch(claim) => {
+                    failpoint::hit(failpoint::LAND_AFTER_CLAIM);
+                    match self.client.page(claim.page) {
+                        Ok(page) => self.land(&claim, &page)?,
+                        Err(failure) => self.failed(&claim, failure)?,
+                    }
+                }
             }
         }
         Ok(())

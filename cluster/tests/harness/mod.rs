@@ -20,8 +20,10 @@ use arrow::util::display::array_value_to_string;
 use tempfile::TempDir;
 use tidemill_dataflow::sink::{self, Sink, Table};
 use tidemill_log::dead_letter::{self, Entry, Kept};
+use tidemill_log::envelope::Decoder;
 use tidemill_log::log::{self, OwnedRecord, Record};
 
+pub(crate) mod database;
 pub(crate) mod own;
 
 /// How long something may take that needs no more than being done.
@@ -179,29 +181,56 @@ impl Place {
         std::fs::write(path, text).unwrap();
     }
 
+    /// Where the journal and the checkpoints are.
+    pub(crate) fn state(&self) -> String {
+        let mut given = self.flags.iter().skip_while(|flag| *flag != "--journal");
+        given.nth(1).cloned().unwrap_or_else(|| self.sink.clone())
+    }
+
+    /// Whether the job has made the tables of these views.
+    pub(crate) fn are_there(&self, views: &[&str]) -> bool {
+        // A connection to the embedded file that is older than a table may not see it.
+        let sink = sink::open(&self.sink).unwrap();
+        let filled = sink.frontiers(&self.name);
+        filled.is_ok_and(|filled| views.iter().all(|view| filled.contains_key(*view)))
+    }
+
     /// Puts the database elsewhere.
     pub(crate) fn use_postgres(&mut self, url: &str) {
         self.database = url.to_owned();
         self.flags.extend(["--postgres".to_owned(), url.to_owned()]);
     }
 
+    /// Keeps journal and checkpoints elsewhere.
+    pub(crate) fn keep_state_at(&mut self, url: &str) {
+        if let Some(at) = self.flags.iter().position(|flag| flag == "--journal") {
+            self.flags.drain(at..at + 2);
+        }
+        self.flags.extend(["--journal".to_owned(), url.to_owned()]);
+    }
+
+    /// Starts `tidemill COMMAND` on the pipeline, to end at a failpoint.
+    pub(crate) fn start_armed(&self, command: &str, more: &[&str], failpoint: &str) -> Process {
+        self.start_words(&[command], more, Some(failpoint))
+    }
+
     /// Starts `tidemill COMMAND` on the pipeline.
     pub(crate) fn start(&self, command: &str, more: &[&str]) -> Process {
-        self.start_words(&[command], more)
+        self.start_words(&[command], more, None)
     }
 
     /// Starts `tidemill COMMAND VERB` on the pipeline.
     pub(crate) fn start_verb(&self, command: &str, verb: &str, more: &[&str]) -> Process {
-        self.start_words(&[command, verb], more)
+        self.start_words(&[command, verb], more, None)
     }
 
-    fn start_words(&self, words: &[&str], more: &[&str]) -> Process {
+    fn start_words(&self, words: &[&str], more: &[&str], failpoint: Option<&str>) -> Process {
         let mut args = [words, &[self.name.as_str()]].concat();
         args.extend(self.flags.iter().map(String::as_str));
         args.extend(more);
         let mut binary = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         binary.args(args).current_dir(self.folder());
-        Process::start(binary, self.folder())
+        Process::start_armed(binary, self.folder(), failpoint)
     }
 
     /// Appends records to the log.
@@ -225,6 +254,24 @@ impl Place {
     pub(crate) fn records_up_to(&self, topic: &str, count: u32) -> Vec<OwnedRecord> {
         let log = log::open(&self.log).unwrap();
         log.tail(topic, count).unwrap_or_default()
+    }
+
+    /// Checks that a captured table's topic holds every change once.
+    #[track_caller]
+    pub(crate) fn is_published_once(&self, topic: &str) {
+        let registry = tidemill_log::registry::open(&self.registry).unwrap();
+        let mut decoder = Decoder::new(topic, registry);
+        let records = self.records(topic);
+        // By partition: a truncate, as before a new snapshot, goes to each.
+        let positions = records.iter().filter_map(|record| {
+            let position = decoder.position_of(record).unwrap();
+            position.map(|position| (record.partition, position))
+        });
+        let mut positions: Vec<_> = positions.collect();
+        let all = positions.len();
+        positions.sort_unstable();
+        positions.dedup();
+        assert_eq!(positions.len(), all, "{topic}: changes published twice");
     }
 
     /// All dead letters of the pipeline, each once.
@@ -308,12 +355,17 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts a command that has its program and arguments; its output goes to a file in `folder`.
-    pub(crate) fn start(mut command: Command, folder: &Path) -> Self {
+    pub(crate) fn start(command: Command, folder: &Path) -> Self {
+        Self::start_armed(command, folder, None)
+    }
+
+    fn start_armed(mut command: Command, folder: &Path, failpoint: Option<&str>) -> Self {
         for (name, _) in std::env::vars() {
             if name.starts_with("TIDEMILL_") || name == "RUST_LOG" {
                 command.env_remove(name);
             }
         }
+        command.envs(failpoint.map(|point| ("TIDEMILL_FAILPOINT", point)));
         Self::start_in(command, folder)
     }
 

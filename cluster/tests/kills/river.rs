@@ -1,14 +1,12 @@
 //! The whole river is killed again and again while users are fetched and rows change.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::DataType;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rusqlite::types::ValueRef;
-use tidemill_log::envelope::Decoder;
 
+use crate::harness::database::Database;
 use crate::harness::{PATIENCE, Place, Process, View, seed, until};
 
 const KILLS: usize = 6;
@@ -87,85 +85,24 @@ fn expected(table: &str) -> [(View, String); 2] {
     ]
 }
 
-/// The landing database, as somebody else changes and reads it.
-pub(crate) enum Database {
-    Sqlite(rusqlite::Connection),
-    Postgres(Box<postgres::Client>),
-}
-
-impl Database {
-    pub(crate) fn open(url: &str) -> Self {
-        match url.strip_prefix("sqlite://") {
-            Some(file) => Self::Sqlite(tidemill_log::sqlite::connect(file).unwrap()),
-            None => {
-                let client = postgres::Client::connect(url, postgres::NoTls).unwrap();
-                Self::Postgres(Box::new(client))
-            }
-        }
-    }
-
-    fn execute(&mut self, sql: &str) -> bool {
-        match self {
-            Self::Sqlite(file) => file.execute_batch(sql).is_ok(),
-            Self::Postgres(client) => client.batch_execute(sql).is_ok(),
-        }
-    }
-
-    fn rows(&mut self, sql: &str) -> BTreeSet<Vec<String>> {
-        match self {
-            Self::Sqlite(file) => {
-                let mut query = file.prepare(sql).unwrap();
-                let columns = query.column_count();
-                let rows = query.query_map([], |row| {
-                    (0..columns)
-                        .map(|column| Ok(text(row.get_ref(column)?)))
-                        .collect()
-                });
-                rows.unwrap().map(Result::unwrap).collect()
-            }
-            Self::Postgres(client) => {
-                let messages = client.simple_query(sql).unwrap();
-                let rows = messages.iter().filter_map(|message| match message {
-                    postgres::SimpleQueryMessage::Row(row) => Some(row),
-                    _ => None,
-                });
-                let text = |row: &postgres::SimpleQueryRow, column| {
-                    row.get(column).unwrap_or_default().to_owned()
-                };
-                rows.map(|row| (0..row.len()).map(|column| text(row, column)).collect())
-                    .collect()
-            }
-        }
-    }
-
-    /// Changes, inserts or deletes some rows, unless there is no table yet.
-    fn change(&mut self, table: &str, random: &mut StdRng) {
-        let some = format!(
-            "id IN (SELECT id FROM {table} ORDER BY id LIMIT {} OFFSET {})",
-            random.random_range(1..4),
-            random.random_range(0..300)
-        );
-        let age = random.random_range(18..90);
-        let id: u64 = random.random();
-        let changed = match random.random_range(0..8) {
-            0 => format!("DELETE FROM {table} WHERE {some}"),
-            1 => format!("INSERT INTO {table} VALUES ('{id:016x}', 'Ada', 'Elsewhere', {age})"),
-            2 => format!("UPDATE {table} SET country = 'Elsewhere' WHERE {some}"),
-            3 => format!("UPDATE {table} SET first_name = 'x{id}' WHERE {some}"),
-            _ => format!("UPDATE {table} SET age = {age} WHERE {some}"),
-        };
-        // Fails as long as there is no table, and when somebody else is just as fast.
-        let _changed = self.execute(&changed);
-    }
-}
-
-fn text(value: ValueRef<'_>) -> String {
-    match value {
-        ValueRef::Null => String::new(),
-        ValueRef::Integer(number) => number.to_string(),
-        ValueRef::Real(number) => number.to_string(),
-        ValueRef::Text(text) | ValueRef::Blob(text) => String::from_utf8_lossy(text).into_owned(),
-    }
+/// Changes, inserts or deletes some rows, unless there is no table yet.
+fn change(database: &mut Database, table: &str, random: &mut StdRng) {
+    let some = format!(
+        "id IN (SELECT id FROM {table} ORDER BY id LIMIT {} OFFSET {})",
+        random.random_range(1..4),
+        random.random_range(0..300)
+    );
+    let age = random.random_range(18..90);
+    let id: u64 = random.random();
+    let changed = match random.random_range(0..8) {
+        0 => format!("DELETE FROM {table} WHERE {some}"),
+        1 => format!("INSERT INTO {table} VALUES ('{id:016x}', 'Ada', 'Elsewhere', {age})"),
+        2 => format!("UPDATE {table} SET country = 'Elsewhere' WHERE {some}"),
+        3 => format!("UPDATE {table} SET first_name = 'x{id}' WHERE {some}"),
+        _ => format!("UPDATE {table} SET age = {age} WHERE {some}"),
+    };
+    // Fails as long as there is no table, and when somebody else is just as fast.
+    let _changed = database.execute(&changed);
 }
 
 /// Changes rows until a random moment.
@@ -178,7 +115,7 @@ fn live(
 ) {
     let end = Instant::now() + random.random_range(Duration::from_millis(50)..most);
     while Instant::now() < end {
-        database.change(table, random);
+        change(database, table, random);
         processes.iter_mut().for_each(Process::runs);
         std::thread::sleep(Duration::from_millis(4));
     }
@@ -191,19 +128,7 @@ fn right(place: &Place, database: &mut Database, table: &str) {
         assert!(rows.len() > 10, "only {} rows in {}", rows.len(), view.name);
         place.expect(&view, &rows);
     }
-    let registry = tidemill_log::registry::open(&place.registry).unwrap();
-    let mut decoder = Decoder::new(table, registry);
-    let records = place.records(table);
-    // By partition: a truncate, as before a new snapshot, goes to each.
-    let positions = records.iter().filter_map(|record| {
-        let position = decoder.position_of(record).unwrap();
-        position.map(|position| (record.partition, position))
-    });
-    let mut positions: Vec<_> = positions.collect();
-    let all = positions.len();
-    positions.sort_unstable();
-    positions.dedup();
-    assert_eq!(positions.len(), all, "changes published twice");
+    place.is_published_once(table);
 }
 
 #[test]
@@ -235,7 +160,7 @@ fn a_killed_run_goes_on_in_one_file() {
     };
     let before = count(&mut database);
     until("more users are fetched", PATIENCE, || {
-        database.change(&table, &mut random);
+        change(&mut database, &table, &mut random);
         run.runs();
         (count(&mut database) > before + 200).then_some(())
     });
@@ -275,7 +200,7 @@ fn killed_ingest_and_dataflow_go_on_on_the_services() {
         processes.insert(which, start(which));
     }
     until("users are fetched", PATIENCE, || {
-        database.change(&table, &mut random);
+        change(&mut database, &table, &mut random);
         processes.iter_mut().for_each(Process::runs);
         let there = database.execute(&format!("SELECT 1 FROM {table} LIMIT 1"));
         (there && database.rows(&format!("SELECT id FROM {table}")).len() > 500).then_some(())
@@ -294,16 +219,5 @@ fn killed_ingest_and_dataflow_go_on_on_the_services() {
     processes.iter_mut().for_each(|process| {
         process.stop("TERM");
     });
-    clean(&mut database, &place, &table);
-}
-
-/// Leaves nothing in a PostgreSQL that others use too.
-pub(crate) fn clean(database: &mut Database, place: &Place, table: &str) {
-    let slot = format!("tidemill_{}", place.name);
-    until("the replication slot is free", PATIENCE, || {
-        let drop = format!("SELECT pg_drop_replication_slot('{slot}')");
-        database.execute(&drop).then_some(())
-    });
-    database.execute(&format!("DROP PUBLICATION IF EXISTS {slot}"));
-    database.execute(&format!("DROP TABLE {table}"));
+    database.clean(&place.name, &[&table]);
 }

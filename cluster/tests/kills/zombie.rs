@@ -10,9 +10,9 @@ use tidemill_log::envelope::Decoder;
 use tidemill_log::event::{Op, Value};
 use tidemill_log::log::Record;
 
+use crate::harness::database::Database;
 use crate::harness::own::Own;
 use crate::harness::{PATIENCE, Place, Process, View, seed, send, unique, until};
-use crate::river::{Database, clean};
 
 /// How soon the old process must have ended once there is something to do.
 const SOON: Duration = Duration::from_secs(30);
@@ -278,7 +278,7 @@ fn an_ingest_that_stands_still_keeps_its_slot_and_goes_on() {
     changes.make(200);
     changes.expect_published(&place);
     new.stop("TERM");
-    clean(&mut Database::open(&place.database), &place, &changes.table);
+    Database::open(&place.database).clean(&place.name, &[&changes.table]);
 }
 
 /// While Kafka is away, the old one has changes in hand: one batch that it tries to append, and
@@ -329,5 +329,5 @@ fn an_ingest_that_wakes_up_after_another_took_over_publishes_nothing() {
     changes.make(100);
     changes.expect_published(&place);
     old.stop("TERM");
-    clean(&mut Database::open(&place.database), &place, &changes.table);
+    Database::open(&place.database).clean(&place.name, &[&changes.table]);
 }

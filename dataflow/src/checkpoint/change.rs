@@ -2,7 +2,11 @@
 //!
 //! An entry is a key, a value within it and a change. State is the sum of all changes ever made;
 //! how changes add up is the one thing in which sites differ ([`Change`]). Entries are encoded one
-//! after the other in postcard's wire format (<https://postcard.jamesmunns.com/wire-format>).
+//! after the other in postcard's wire format (<https://postcard.jamesmunns.com/wire-format>), in
+//! which equal keys and values are equal bytes. So entries are added up as they are, a shard at a
+//! time ([`Sums`]): what is looked up then fits the processor's cache, and no row is copied.
+
+use std::marker::PhantomData;
 
 use differential_dataflow::difference::{IsZero, Semigroup};
 use hashbrown::HashMap;
@@ -75,56 +79,71 @@ impl Change for Latest {
 }
 
 /// A key, a value within it (empty where the key says all) and what becomes of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry<C> {
     pub(crate) key: Row,
     pub(crate) value: Row,
     pub(crate) change: C,
 }
 
-/// Changes, added up by key and value.
-pub(crate) struct Changes<C>(HashMap<(Row, Row), C>);
+/// Changes for the next checkpoint: encoded as they come, by shard.
+pub(crate) struct Changes<C> {
+    shards: Vec<Waiting>,
+    change: PhantomData<C>,
+}
+
+/// The changes of one shard.
+#[derive(Default)]
+struct Waiting {
+    block: Block,
+    /// Bytes that were left when they were last added up.
+    left: usize,
+}
+
+/// A shard's changes are not added up before they have so many bytes.
+const WAITING_BYTES: usize = 16 * 1024;
 
 impl<C> Default for Changes<C> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self {
+            shards: Vec::new(),
+            change: PhantomData,
+        }
     }
 }
 
 impl<C: Change> Changes<C> {
-    pub(crate) fn add(&mut self, key: &Row, value: &Row, change: C) {
-        let (key, value) = (key.clone(), value.clone());
-        self.push(Entry { key, value, change });
-    }
-
-    pub(super) fn push(&mut self, entry: Entry<C>) {
-        match self.0.entry((entry.key, entry.value)) {
-            Slot::Occupied(mut known) => known.get_mut().then(entry.change),
-            Slot::Vacant(slot) => drop(slot.insert(entry.change)),
+    /// Takes a change. A shard's are added up when they have doubled, so that changes of the same
+    /// entries over and over take no more room than twice those entries.
+    pub(crate) fn add(&mut self, key: &Row, value: &Row, change: &C) -> Result<()> {
+        if self.shards.is_empty() {
+            self.shards.resize_with(SHARDS, Waiting::default);
         }
-    }
-
-    /// The entries of which something is left.
-    pub(super) fn into_entries(self, whole: bool) -> impl Iterator<Item = Entry<C>> {
-        let left = self.0.into_iter();
-        left.filter(move |(_, change)| !change.is_nothing(whole))
-            .map(|((key, value), change)| Entry { key, value, change })
-    }
-
-    /// The entries by shard, encoded.
-    pub(crate) fn into_shards(self) -> Result<Vec<Block>> {
-        let mut blocks = vec![Block::default(); SHARDS];
-        for entry in self.into_entries(false) {
-            if let Some(block) = blocks.get_mut(shard(&entry.key)) {
-                block.push(&entry)?;
-            }
+        let Some(waiting) = self.shards.get_mut(shard(key)) else {
+            return Ok(());
+        };
+        waiting.block.push(key, value, change)?;
+        if waiting.block.bytes.len() >= 2 * waiting.left.max(WAITING_BYTES / 2) {
+            let mut sums = Sums::<C>::default();
+            sums.add(&waiting.block.bytes).map_err(bug)?;
+            waiting.block = sums.into_block(false)?;
+            waiting.left = waiting.block.bytes.len();
         }
-        Ok(blocks)
+        Ok(())
+    }
+
+    /// A block a shard, not added up; none without changes.
+    pub(crate) fn into_blocks(self) -> Vec<Block> {
+        self.shards.into_iter().map(|one| one.block).collect()
     }
 }
 
 fn shard(key: &Row) -> usize {
     (key.shard() >> 56) as usize
+}
+
+pub(super) fn bug(error: postcard::Error) -> Error {
+    Error::with_source(Kind::Bug, "a checkpoint's entry", error)
 }
 
 /// Encoded entries of one shard.
@@ -135,10 +154,9 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    pub(super) fn push<C: Change>(&mut self, entry: &Entry<C>) -> Result<()> {
+    fn push<C: Change>(&mut self, key: &Row, value: &Row, change: &C) -> Result<()> {
         let bytes = std::mem::take(&mut self.bytes);
-        self.bytes = postcard::to_extend(entry, bytes)
-            .map_err(|error| Error::with_source(Kind::Bug, "an entry cannot be encoded", error))?;
+        self.bytes = postcard::to_extend(&(key, value, change), bytes).map_err(bug)?;
         self.entries += 1;
         Ok(())
     }
@@ -153,15 +171,62 @@ impl Block {
     }
 }
 
-/// Reads encoded entries back.
-pub(super) fn decode<C: Change>(
-    mut bytes: &[u8],
-    mut take: impl FnMut(Entry<C>),
-) -> std::result::Result<(), postcard::Error> {
-    while !bytes.is_empty() {
-        let (entry, rest) = postcard::take_from_bytes(bytes)?;
-        take(entry);
-        bytes = rest;
+/// Encoded entries, added up by key and value.
+pub(super) struct Sums<'a, C>(HashMap<&'a [u8], C>);
+
+impl<C> Default for Sums<'_, C> {
+    fn default() -> Self {
+        Self(HashMap::new())
     }
-    Ok(())
+}
+
+impl<'a, C: Change> Sums<'a, C> {
+    /// Takes entries that came after all that were taken before.
+    pub(super) fn add(&mut self, mut bytes: &'a [u8]) -> std::result::Result<(), postcard::Error> {
+        while !bytes.is_empty() {
+            let (_, rest) = postcard::take_from_bytes::<(&[u8], &[u8])>(bytes)?;
+            let key = bytes.get(..bytes.len() - rest.len()).unwrap_or_default();
+            let (change, rest) = postcard::take_from_bytes::<C>(rest)?;
+            match self.0.entry(key) {
+                Slot::Occupied(mut known) => known.get_mut().then(change),
+                Slot::Vacant(slot) => drop(slot.insert(change)),
+            }
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    /// The entries of which something is left; `whole` when all earlier changes are in them.
+    pub(super) fn into_block(self, whole: bool) -> Result<Block> {
+        let mut block = Block::default();
+        for (key, change) in self.0 {
+            if !change.is_nothing(whole) {
+                block.bytes.extend(key);
+                block.bytes = postcard::to_extend(&change, block.bytes).map_err(bug)?;
+                block.entries += 1;
+            }
+        }
+        Ok(block)
+    }
+}
+
+/// Adds up the encoded entries of a shard, from the oldest on.
+pub(super) fn add_up<'a>(
+    sum: Sum,
+    blocks: impl Iterator<Item = &'a [u8]>,
+    whole: bool,
+) -> Result<Block> {
+    match sum {
+        Sum::Counts => added_up::<isize>(blocks, whole),
+        Sum::Totals => added_up::<Totals>(blocks, whole),
+        Sum::Latest => added_up::<Latest>(blocks, whole),
+    }
+}
+
+fn added_up<'a, C: Change>(blocks: impl Iterator<Item = &'a [u8]>, whole: bool) -> Result<Block> {
+    let mut sums = Sums::<C>::default();
+    for bytes in blocks {
+        sums.add(bytes).map_err(bug)?;
+    }
+    sums.into_block(whole)
 }

@@ -1,22 +1,20 @@
 //! Merging a site's runs in the background, so that their number stays logarithmic in the state's
 //! size and what was replaced or deleted leaves the store.
 //!
-//! Every run is kept larger than all newer ones together, times a factor: the tiers of a
+//! Every run is kept at least as large as all newer ones together: the tiers of a
 //! log-structured merge tree (O'Neil et al., "The log-structured merge-tree", 1996). So each entry
 //! is rewritten a logarithmic number of times, and a small checkpoint rewrites little.
 
 use std::sync::Arc;
 
-use super::change::{Block, Change, Latest, SHARDS, Sum};
+use tidemill_log::failpoint;
+
+use super::change::{Block, SHARDS, Sum, add_up};
 use super::part::{self, Part};
-use super::read::Reader;
+use super::read::Shards;
 use super::{Run, State};
 use crate::Result;
-use crate::render::Totals;
 use crate::store::Store;
-
-/// A run is at least so many times as large as all newer ones together.
-const RATIO: u64 = 2;
 
 /// A part is closed at the first shard that makes it larger than this.
 const PART_BYTES: usize = 32 * 1024 * 1024;
@@ -26,7 +24,7 @@ pub(super) fn due(runs: &[Run]) -> Option<usize> {
     let mut newer = 0;
     let mut first = None;
     for (index, run) in runs.iter().enumerate().rev() {
-        if newer > 0 && run.bytes() < RATIO * newer {
+        if newer > 0 && run.bytes() < newer {
             first = Some(index);
         }
         newer += run.bytes();
@@ -42,28 +40,13 @@ pub(super) fn merge(
     name: impl Fn(usize) -> String,
 ) -> Result<Run> {
     let runs = state.runs.get(first..).unwrap_or_default();
-    match state.sum {
-        Sum::Counts => merged::<isize>(store, runs, first == 0, name),
-        Sum::Totals => merged::<Totals>(store, runs, first == 0, name),
-        Sum::Latest => merged::<Latest>(store, runs, first == 0, name),
-    }
-}
-
-fn merged<C: Change>(
-    store: &Arc<dyn Store>,
-    runs: &[Run],
-    whole: bool,
-    name: impl Fn(usize) -> String,
-) -> Result<Run> {
-    let mut out = Parts::new(&**store, C::SUM, name);
+    let shards = Shards::open(Arc::clone(store), state.sum, runs, 0..SHARDS)?;
+    let mut out = Parts::new(&**store, state.sum, name);
     for shard in 0..SHARDS {
-        let shards = shard..shard + 1;
-        let mut reader = Reader::<C>::open(Arc::clone(store), runs, shards, whole)?;
-        while let Some(entries) = reader.step()? {
-            for entry in &entries {
-                out.block(shard).push(entry)?;
-            }
-        }
+        let read = shards.read(shard..shard + 1)?;
+        let blocks = read.iter().map(|(_, bytes)| bytes.as_slice());
+        out.block(shard)
+            .append(add_up(state.sum, blocks, first == 0)?);
         out.roll(false)?;
     }
     out.finish()
@@ -102,7 +85,9 @@ impl<'a, N: Fn(usize) -> String> Parts<'a, N> {
         }
         let name = (self.name)(self.written.len());
         if let Some((part, bytes)) = part::encode(name, self.sum, &self.blocks)? {
+            failpoint::hit(failpoint::CHECKPOINT_BEFORE_PART);
             self.store.put(&part.name, bytes)?;
+            failpoint::hit(failpoint::CHECKPOINT_AFTER_PART);
             self.written.push(part);
         }
         // Only now: what could not be written stays for the next try.
@@ -140,8 +125,10 @@ mod tests {
         assert_eq!(due(&[]), None);
         assert_eq!(due(&[100]), None);
         assert_eq!(due(&[100, 1]), None);
-        assert_eq!(due(&[100, 1, 1]), Some(1));
-        assert_eq!(due(&[100, 40, 19, 9]), Some(0), "2 x 68 is more than 100");
-        assert_eq!(due(&[200, 40, 19, 9]), Some(1), "2 x 28 is more than 40");
+        assert_eq!(due(&[100, 1, 1]), None);
+        assert_eq!(due(&[100, 1, 1, 1]), Some(1));
+        assert_eq!(due(&[100, 60, 50]), Some(0), "110 is more than 100");
+        assert_eq!(due(&[200, 60, 40, 30]), Some(1), "70 is more than 60");
+        assert_eq!(due(&[100, 60, 40]), None, "100 is no more than 100");
     }
 }

@@ -17,6 +17,7 @@
 //!    them. So a damaged checkpoint leaves the one before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -39,8 +40,11 @@ pub(crate) use change::{Change, Changes, Entry, Latest, Sum};
 use part::{Part, damaged};
 pub(crate) use read::Reader;
 
-/// The format of manifests.
+/// The format of manifests and of the parts that they name; changes with their layout and with how
+/// rows or changes are encoded.
 const FORMAT: u32 = 1;
+/// Parts that are verified at a time; each is in memory meanwhile.
+const VERIFIED_MAX: usize = 4;
 
 /// The state of one site: the sum of its runs, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,20 +114,25 @@ impl Manifest {
         Ok(format!("{:016x}\n{json}", xxh3_64(json.as_bytes())).into_bytes())
     }
 
-    fn read(store: &dyn Store, name: &str) -> Result<Self> {
-        let bytes = store
-            .get(name)?
-            .ok_or_else(|| damaged(name, "it is missing"))?;
+    /// Reads a manifest; the inner error says how it is damaged. One of another format is an error
+    /// and no damage: going on without it would throw away what another version can read.
+    fn read(store: &dyn Store, name: &str) -> Result<Result<Self>> {
+        let Some(bytes) = store.get(name)? else {
+            return Ok(Err(damaged(name, "it is missing")));
+        };
         let text = String::from_utf8_lossy(&bytes);
         let (checksum, json) = text.split_once('\n').unwrap_or_default();
         if checksum != format!("{:016x}", xxh3_64(json.as_bytes())) {
-            return Err(damaged(name, "its checksum is wrong"));
+            return Ok(Err(damaged(name, "its checksum is wrong")));
         }
-        let manifest: serde_json::Value =
-            serde_json::from_str(json).map_err(|error| damaged(name, &error.to_string()))?;
+        let unreadable = |error: serde_json::Error| damaged(name, &error.to_string());
+        let manifest: serde_json::Value = match serde_json::from_str(json) {
+            Ok(manifest) => manifest,
+            Err(error) => return Ok(Err(unreadable(error))),
+        };
         match manifest.get("format").and_then(serde_json::Value::as_u64) {
             Some(format) if format == u64::from(FORMAT) => {
-                serde_json::from_value(manifest).map_err(|error| damaged(name, &error.to_string()))
+                Ok(serde_json::from_value(manifest).map_err(unreadable))
             }
             format => {
                 let what = format!(
@@ -139,18 +148,33 @@ impl Manifest {
 
     /// Reads every part through, so that damage is found before anything is built on it.
     fn verify(&self, store: &dyn Store) -> Result<()> {
-        for (sum, part) in self.parts() {
-            part::OpenPart::open(store, part, sum)?.read(store, 0..SHARDS)?;
-        }
-        Ok(())
+        let parts: Vec<_> = self.parts().collect();
+        let next = AtomicUsize::new(0);
+        let verify = || -> Result<()> {
+            while let Some((sum, part)) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                part::OpenPart::open(store, part, *sum)?.read(store, 0..SHARDS)?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let threads = (1..VERIFIED_MAX.min(parts.len())).map(|_| scope.spawn(verify));
+            let threads: Vec<_> = threads.collect();
+            let mine = verify();
+            let others = threads.into_iter().map(|thread| {
+                let gone =
+                    |_| Error::new(Kind::Bug, "a thread that verified a checkpoint panicked");
+                thread.join().map_err(gone)?
+            });
+            others.fold(mine, Result::and)
+        })
     }
 }
 
 /// The newest checkpoint that is whole. A damaged one is logged, and the one before is taken; when
-/// none is left, the topics are read from their beginning.
+/// none is left, the topics are read from their beginning. One of another format is refused.
 pub(crate) fn newest(store: &dyn Store, checkpoints: &[Checkpointed]) -> Result<Option<Manifest>> {
     for checkpoint in checkpoints.iter().rev() {
-        let manifest = Manifest::read(store, &checkpoint.manifest);
+        let manifest = Manifest::read(store, &checkpoint.manifest)?;
         match manifest.and_then(|manifest| manifest.verify(store).map(|()| manifest)) {
             Ok(manifest) => return Ok(Some(manifest)),
             Err(error) if error.kind() == Kind::Data => {

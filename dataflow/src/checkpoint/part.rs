@@ -8,13 +8,12 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::FORMAT;
 use super::change::{Block, SHARDS, Sum};
 use crate::store::Store;
 use crate::{Error, Kind, Result};
 
 const MAGIC: &[u8; 4] = b"TMCP";
-/// The format of parts; changes with the layout and with how rows or changes are encoded.
-const FORMAT: u32 = 1;
 /// Bytes before the header.
 const LEAD: usize = 20;
 
@@ -104,12 +103,8 @@ impl OpenPart {
         let format = field(4..8).and_then(|b| b.try_into().ok());
         let format = format.map_or(0, u32::from_le_bytes);
         if format != FORMAT {
-            let what = format!(
-                "checkpoint part `{name}` has format {format}, this version of tidemill reads \
-                 {FORMAT}: start it with the version that wrote it, or remove the checkpoints to \
-                 read the topics from their beginning"
-            );
-            return Err(Error::new(Kind::Data, what));
+            let what = format!("its format is {format}, its manifest's is {FORMAT}");
+            return Err(damaged(name, &what));
         }
         let length = field(8..12).and_then(|b| b.try_into().ok());
         if length.map(u32::from_le_bytes).map(u64::from) != Some(part.header - LEAD as u64) {

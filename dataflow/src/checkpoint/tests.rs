@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::change::{Block, SHARDS};
+use super::change::{SHARDS, add_up};
 use super::merge::{self, Parts};
 use super::*;
 use crate::row::Row;
@@ -25,12 +25,13 @@ fn row(bytes: &[u8]) -> Row {
 fn write<C: Change>(store: &Arc<dyn Store>, name: &str, changes: &[(u16, C)]) -> Run {
     let mut sum = Changes::default();
     for (key, change) in changes {
-        sum.add(&row(&key.to_be_bytes()), &row(b"v"), change.clone());
+        sum.add(&row(&key.to_be_bytes()), &row(b"v"), change)
+            .unwrap();
     }
     let mut parts = Parts::new(&**store, C::SUM, |n| format!("{name}-{n}"));
-    let blocks: Vec<Block> = sum.into_shards().unwrap();
-    for (shard, block) in blocks.into_iter().enumerate() {
-        parts.block(shard).append(block);
+    for (shard, block) in sum.into_blocks().into_iter().enumerate() {
+        let block = add_up(C::SUM, std::iter::once(block.bytes.as_slice()), false);
+        parts.block(shard).append(block.unwrap());
     }
     parts.finish().unwrap()
 }
@@ -40,9 +41,12 @@ fn read<C: Change>(store: &Arc<dyn Store>, state: &State, peers: usize) -> BTree
     let mut all = BTreeMap::new();
     for index in 0..peers {
         let mut reader = Reader::<C>::share(Arc::clone(store), state, index, peers).unwrap();
+        let mut last = None;
         while let Some(entries) = reader.step().unwrap() {
             for entry in entries {
                 let key = u16::from_be_bytes(entry.key.bytes().try_into().unwrap());
+                assert!(last < Some(key), "in order");
+                last = Some(key);
                 assert!(
                     all.insert(key, entry.change).is_none(),
                     "read by one worker"
@@ -137,7 +141,7 @@ fn damage_anywhere_is_found_named_and_the_checkpoint_before_taken() {
                 None => store.delete(name).unwrap(),
             }
             assert_eq!(epoch(&entries), Some(10), "{name}");
-            let manifest = Manifest::read(&*store, &entries[1].manifest);
+            let manifest = Manifest::read(&*store, &entries[1].manifest).unwrap();
             let error = manifest.and_then(|m| m.verify(&*store)).unwrap_err();
             assert!(error.to_string().contains(name), "{error}");
             assert_eq!(error.kind(), Kind::Data);
@@ -165,30 +169,58 @@ fn damage_anywhere_is_found_named_and_the_checkpoint_before_taken() {
 #[test]
 fn another_format_is_refused_with_what_to_do() {
     let (_folder, store) = directory();
+    let before = checkpoint(&store, 5);
     let entry = checkpoint(&store, 10);
     let text = String::from_utf8(store.get(&entry.manifest).unwrap().unwrap()).unwrap();
     let (_, json) = text.split_once('\n').unwrap();
     let json = json.replace("\"format\": 1", "\"format\": 99");
     let text = format!("{:016x}\n{json}", xxh3_64(json.as_bytes()));
     store.put(&entry.manifest, text.into_bytes()).unwrap();
-    let error = Manifest::read(&*store, &entry.manifest)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("has format 99, this version of tidemill reads 1"),
-        "{error}"
-    );
+    // Not the one before: what the other version kept would be thrown away.
+    let error = newest(&*store, &[before, entry]).unwrap_err().to_string();
+    for said in [
+        "job/checkpoint/10/manifest",
+        "has format 99, this version of tidemill reads 1",
+        "start it with the version that wrote it",
+    ] {
+        assert!(error.contains(said), "{said}: {error}");
+    }
 }
 
 #[test]
 fn shards_are_told_by_the_high_bits_of_the_hash() {
     let mut sum = Changes::default();
     for key in 0..20_000_u16 {
-        sum.add(&row(&key.to_be_bytes()), &Row::default(), 1_isize);
+        sum.add(&row(&key.to_be_bytes()), &Row::default(), &1_isize)
+            .unwrap();
     }
-    let blocks = sum.into_shards().unwrap();
+    let blocks = sum.into_blocks();
     assert_eq!(blocks.len(), SHARDS);
     assert!(blocks.iter().all(|block| block.entries > 0));
     // A restart with another version of the program finds every key in the same shard.
     assert_eq!(row(&7_u16.to_be_bytes()).shard() >> 56, 0x90);
+}
+
+#[test]
+fn changes_of_the_same_entries_take_no_more_and_more_room() {
+    let mut sum = Changes::default();
+    for round in 0..1000 {
+        for key in 0..500_u16 {
+            let change = if round % 2 == 0 { 3_isize } else { -2 };
+            sum.add(&row(&key.to_be_bytes()), &row(b"a value"), &change)
+                .unwrap();
+        }
+    }
+    let blocks = sum.into_blocks();
+    let bytes: usize = blocks.iter().map(|block| block.bytes.len()).sum();
+    assert!(bytes < 5_000_000, "{bytes} bytes for 500 entries");
+    for block in &blocks {
+        let block = add_up(Sum::Counts, std::iter::once(block.bytes.as_slice()), true).unwrap();
+        let mut rest = block.bytes.as_slice();
+        while !rest.is_empty() {
+            let (entry, after) = postcard::take_from_bytes::<(Row, Row, isize)>(rest).unwrap();
+            assert_eq!(entry.2, 500);
+            rest = after;
+        }
+    }
 }

@@ -15,9 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use tidemill_log::failpoint;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::change::{Block, SHARDS, Sum};
+use super::change::{Block, SHARDS, Sum, add_up};
 use super::merge::{self, Parts};
 use super::{Manifest, Run, State, folder};
 use crate::failure::{Failure, patiently};
@@ -30,8 +31,8 @@ pub(crate) struct Sealed {
     pub(crate) epoch: Epoch,
     pub(crate) site: Arc<str>,
     pub(crate) sum: Sum,
-    /// Encodes them by shard.
-    pub(crate) blocks: Box<dyn FnOnce() -> Result<Vec<Block>> + Send>,
+    /// A block a shard, or none; not added up.
+    pub(crate) blocks: Vec<Block>,
     /// So many of these make a process's checkpoint.
     pub(crate) of: usize,
 }
@@ -111,7 +112,9 @@ impl Leading {
             }
             // One that cannot be read is of no use; it goes with the next checkpoint's entry.
             kept.extend(
-                Manifest::read(store, &entry.manifest).map(|m| (entry.manifest.clone(), m)),
+                Manifest::read(store, &entry.manifest)
+                    .and_then(|manifest| manifest)
+                    .map(|m| (entry.manifest.clone(), m)),
             );
         }
         Live { sites, kept }
@@ -217,22 +220,24 @@ impl Writing {
 
     /// Writes one run of each site that changed.
     fn write(&self, epoch: Epoch, sealed: Vec<Sealed>) -> Result<Written> {
-        let mut sites: BTreeMap<String, (Sum, Vec<Block>)> = BTreeMap::new();
+        let mut sites: BTreeMap<String, (Sum, Vec<Vec<Block>>)> = BTreeMap::new();
         for one in sealed {
-            let blocks = (one.blocks)()?;
-            let empty = || (one.sum, vec![Block::default(); SHARDS]);
-            let (_, site) = sites.entry(one.site.to_string()).or_insert_with(empty);
-            site.iter_mut()
-                .zip(blocks)
-                .for_each(|(all, block)| all.append(block));
+            let site = sites.entry(one.site.to_string());
+            let (_, workers) = site.or_insert_with(|| (one.sum, Vec::new()));
+            workers.push(one.blocks);
         }
         let mut written = BTreeMap::new();
-        for (site, (sum, blocks)) in sites {
+        for (site, (sum, mut workers)) in sites {
             let hash = xxh3_64(site.as_bytes());
             let name = |n| self.object(epoch, &format!("{hash:016x}-{}-{n}", self.process));
             let mut parts = Parts::new(&*self.store, sum, name);
-            for (shard, block) in blocks.into_iter().enumerate() {
-                parts.block(shard).append(block);
+            for shard in 0..SHARDS {
+                let blocks = workers
+                    .iter_mut()
+                    .filter_map(|blocks| blocks.get_mut(shard));
+                let blocks: Vec<Block> = blocks.map(std::mem::take).collect();
+                let encoded = blocks.iter().map(|block| block.bytes.as_slice());
+                parts.block(shard).append(add_up(sum, encoded, false)?);
                 patiently("write a checkpoint", || parts.roll(false))?;
             }
             let run = patiently("write a checkpoint", || parts.finish())?;
@@ -268,9 +273,11 @@ impl Writing {
         let manifest = Manifest::new(commit.epoch, commit.ends, sites);
         let name = self.object(commit.epoch, "manifest");
         let bytes = manifest.encode()?;
+        failpoint::hit(failpoint::CHECKPOINT_BEFORE_MANIFEST);
         patiently("write a checkpoint", || {
             self.store.put(&name, bytes.clone())
         })?;
+        failpoint::hit(failpoint::CHECKPOINT_AFTER_MANIFEST);
         let entry = Checkpointed {
             epoch: commit.epoch,
             manifest: name,
@@ -284,9 +291,11 @@ impl Writing {
             ms = began.elapsed().as_millis(),
             "checkpoint"
         );
-        for gone in live.commit(entry.manifest, manifest) {
-            patiently("delete an old checkpoint", || self.store.delete(&gone))?;
-        }
+        let gone = live.commit(entry.manifest, manifest);
+        patiently("delete an old checkpoint", || {
+            let point = failpoint::CHECKPOINT_BETWEEN_DELETES;
+            self.store.delete_all(&gone, point)
+        })?;
         if live.kept.len() == KEPT
             && let Some((_, oldest)) = live.kept.front()
         {
@@ -309,9 +318,11 @@ impl Writing {
             let hash = xxh3_64(site.as_bytes());
             let generation = leading.generation;
             let name = |n| self.object(epoch, &format!("{hash:016x}-merged-{generation}-{n}"));
+            failpoint::hit(failpoint::CHECKPOINT_BEFORE_MERGE);
             let run = patiently("merge a checkpoint", || {
                 merge::merge(&self.store, state, first, name)
             })?;
+            failpoint::hit(failpoint::CHECKPOINT_AFTER_MERGE);
             state.runs.truncate(first);
             if !run.parts.is_empty() {
                 state.runs.push(run);
@@ -330,12 +341,14 @@ impl Writing {
         let objects = patiently("list the checkpoints", || {
             self.store.list(&folder(&self.job))
         })?;
-        for (name, _) in objects {
-            if !kept.contains(name.as_str()) {
-                patiently("delete an old checkpoint", || self.store.delete(&name))?;
-            }
-        }
-        Ok(())
+        let objects = objects.into_iter().map(|(name, _)| name);
+        let gone: Vec<_> = objects
+            .filter(|name| !kept.contains(name.as_str()))
+            .collect();
+        patiently("delete an old checkpoint", || {
+            let point = failpoint::CHECKPOINT_IN_CLEARING;
+            self.store.delete_all(&gone, point)
+        })
     }
 }
 

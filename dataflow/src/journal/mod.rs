@@ -10,12 +10,14 @@
 //!    at the number after the last that it knows. So of two writers the older finds its number
 //!    taken: it is fenced. When two open at the same moment the one that lost takes over from the
 //!    one that won, so the last to open goes on.
-//! 2. Truncating appends one object that stands for all before it, then deletes those in ascending
-//!    order. Readers begin at the newest such object, so deleting may stop anywhere, and whoever
+//! 2. Truncating appends one object that stands for all before it (a *base*), then deletes those:
+//!    the older bases and the very first object one after the other, ascending, then the rest in
+//!    any order. Readers begin at the newest base, so deleting may stop anywhere, and whoever
 //!    deletes too late deletes only what nobody reads.
-//! 3. A writer whose number is free again because the objects around it were deleted finds its
-//!    predecessor gone (by 2 that goes first) or another in its place (of one more such writer):
-//!    it is fenced. What it wrote is below the newest object that stands for all before it.
+//! 3. Each writer knows the base, or the very first object, that its own reading began with. When
+//!    its number is free again because objects were deleted, that one is gone (by 2 it went first)
+//!    or another is in its place (of one more such writer): it is fenced. What it wrote is below
+//!    the newest base.
 //! 4. Numbers from that object on (or from 1) have no gap.
 //! 5. In a directory a binding is no object but a frame in the *tail* of the writer's last object
 //!    ([`tail`]), which counts when no object follows: a writer looks for one after its frame is
@@ -39,11 +41,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tidemill_log::failpoint;
-use xxhash_rust::xxh3::xxh3_64;
 
 use self::entry::{Entry, Opened, Record};
 pub use self::standing::Standing;
-use self::standing::{Loaded, load, name, numbers, tail_name, take_tail};
+use self::standing::{First, Loaded, load, name, numbers, tail_name, take_tail};
 use self::tail::TailFile;
 use crate::store::Store;
 use crate::{Epoch, Error, Kind, Result};
@@ -56,17 +57,6 @@ const TAKEOVERS_MAX: u64 = 20;
 /// A journal with nothing to merge is truncated anyway when it has this many objects: each start
 /// of the job leaves one.
 const OBJECTS_MAX: u64 = 100;
-
-/// Points where a crash test ends the process.
-const BEFORE_OPEN: &str = "journal.open.before-put";
-const AFTER_OPEN: &str = "journal.open.after-put";
-const BEFORE_BIND: &str = "journal.bind.before-put";
-const AFTER_BIND: &str = "journal.bind.after-put";
-const BEFORE_CHECKPOINT: &str = "journal.checkpoint.before-put";
-const AFTER_CHECKPOINT: &str = "journal.checkpoint.after-put";
-const BEFORE_TRUNCATE: &str = "journal.truncate.before-put";
-const AFTER_TRUNCATE: &str = "journal.truncate.before-delete";
-const BETWEEN_DELETES: &str = "journal.truncate.between-deletes";
 
 /// End offsets (one past the last record) by topic and partition.
 pub type Offsets = BTreeMap<String, BTreeMap<u32, i64>>;
@@ -100,9 +90,10 @@ pub struct Journal {
 
 /// The journal's end as this process knows it.
 struct Tail {
-    /// The last object, and the checksum of its bytes; 0 when there is none.
+    /// The last object; 0 when there is none.
     number: u64,
-    checksum: u64,
+    /// The object that reading begins with; none when there is none.
+    first: Option<First>,
     /// The newest object that stands for all before it.
     base: u64,
     /// Objects below it may be there.
@@ -134,10 +125,10 @@ impl Journal {
                 folder: folder.clone(),
                 tail: Mutex::new(Tail::default()),
             };
-            failpoint::hit(BEFORE_OPEN);
+            failpoint::hit(failpoint::JOURNAL_BEFORE_OPEN);
             let taken_over = journal.append(&mut tail, &opened).and_then(|()| {
-                failpoint::hit(AFTER_OPEN);
-                journal.check_put_new(&tail, &opened)?;
+                failpoint::hit(failpoint::JOURNAL_AFTER_OPEN);
+                journal.check_put_new(&tail)?;
                 journal.settle_tail(&mut tail)
             });
             match taken_over {
@@ -181,14 +172,14 @@ impl Journal {
             return self.check_last(&mut tail);
         }
         check_order(tail.standing.last_epoch() + 1, binding.epoch)?;
-        failpoint::hit(BEFORE_BIND);
+        failpoint::hit(failpoint::JOURNAL_BEFORE_BIND);
         let bound = Record::Bound(binding.clone());
         if self.store.path(&self.folder).is_some() {
             self.append_behind(&mut tail, bound)?;
         } else {
             self.append_own(&mut tail, bound)?;
         }
-        failpoint::hit(AFTER_BIND);
+        failpoint::hit(failpoint::JOURNAL_AFTER_BIND);
         Ok(())
     }
 
@@ -203,9 +194,9 @@ impl Journal {
             return self.check_last(&mut tail);
         }
         check_order(last.map_or(0, |last| last.epoch), checkpoint.epoch)?;
-        failpoint::hit(BEFORE_CHECKPOINT);
+        failpoint::hit(failpoint::JOURNAL_BEFORE_CHECKPOINT);
         self.append_own(&mut tail, Record::Checkpoint(checkpoint.clone()))?;
-        failpoint::hit(AFTER_CHECKPOINT);
+        failpoint::hit(failpoint::JOURNAL_AFTER_CHECKPOINT);
         Ok(())
     }
 
@@ -224,13 +215,31 @@ impl Journal {
 
     /// Deletes what an object stands for.
     fn delete_below(&self, base: u64) -> Result<()> {
-        let below = numbers(&*self.store, &self.folder)?;
-        for number in below.into_iter().take_while(|number| *number < base) {
+        let below = numbers(&*self.store, &self.folder)?.into_iter();
+        let below: Vec<u64> = below.take_while(|number| *number < base).collect();
+        let names: Vec<String> = below.iter().map(|n| name(&self.folder, *n)).collect();
+        let objects = self.store.get_all(&names)?;
+        let (mut firsts, mut others) = (Vec::new(), Vec::new());
+        for ((number, name), bytes) in below.into_iter().zip(names).zip(objects) {
+            let Some(bytes) = bytes else { continue };
+            // What cannot be read may have been a base.
+            let is_other = Entry::decode(&name, &bytes).is_ok_and(|entry| !entry.is_base());
+            let delete = if is_other && number > 1 {
+                &mut others
+            } else {
+                &mut firsts
+            };
             // The tail first: it is found by its object.
-            self.store.delete(&tail_name(&self.folder, number))?;
-            self.store.delete(&name(&self.folder, number))?;
-            failpoint::hit(BETWEEN_DELETES);
+            let tail = tail_name(&self.folder, number);
+            delete.extend(self.store.path(&tail).map(|_| tail));
+            delete.push(name);
         }
+        for name in firsts {
+            self.store.delete(&name)?;
+            failpoint::hit(failpoint::JOURNAL_BETWEEN_DELETES);
+        }
+        let point = failpoint::JOURNAL_BETWEEN_DELETES;
+        self.store.delete_all(&others, point)?;
         let mut tail = self.lock();
         tail.untidy &= tail.base != base;
         Ok(())
@@ -243,9 +252,9 @@ impl Journal {
         let mut standing = tail.standing.clone();
         standing.truncate(epoch);
         if standing != tail.standing || tail.number - tail.base >= OBJECTS_MAX {
-            failpoint::hit(BEFORE_TRUNCATE);
+            failpoint::hit(failpoint::JOURNAL_BEFORE_TRUNCATE);
             self.append_own(&mut tail, Record::standing_for(standing))?;
-            failpoint::hit(AFTER_TRUNCATE);
+            failpoint::hit(failpoint::JOURNAL_AFTER_TRUNCATE);
         } else {
             self.check_last(&mut tail)?;
         }
@@ -319,7 +328,7 @@ impl Journal {
         for _ in 0..LOOKS_MAX {
             let name = name(&self.folder, tail.number + 1);
             if self.store.put_new(&name, bytes.clone())? {
-                self.check_predecessor(tail)?;
+                self.check_first(tail)?;
                 return tail.take(&name, entry.clone(), &bytes);
             }
             if self.catch_up(tail, &bytes)? {
@@ -342,7 +351,7 @@ impl Journal {
         loop {
             let name = name(&self.folder, tail.number + 1);
             let found = self.store.get(&name)?;
-            self.check_predecessor(tail)?;
+            self.check_first(tail)?;
             let Some(found) = found else {
                 return Ok(is_there);
             };
@@ -358,18 +367,24 @@ impl Journal {
     }
 
     /// See invariant 3.
-    fn check_predecessor(&self, tail: &Tail) -> Result<()> {
-        let intact = if tail.number == 0 {
-            // The first object has none; but when it is free again there are others.
-            numbers(&*self.store, &self.folder)?.last() <= Some(&1)
-        } else {
-            let last = self.store.get(&name(&self.folder, tail.number))?;
-            last.is_some_and(|bytes| xxh3_64(&bytes) == tail.checksum)
+    fn check_first(&self, tail: &Tail) -> Result<()> {
+        let Some(first) = &tail.first else {
+            // There was none; but when the first number is free again there are others.
+            if numbers(&*self.store, &self.folder)?.last() <= Some(&1) {
+                return Ok(());
+            }
+            return Err(gone(&name(&self.folder, 1)));
         };
-        if intact {
-            return Ok(());
+        let name = name(&self.folder, first.number);
+        match self.store.get_range(&name, 0..first.head.len() as u64) {
+            Ok(head) if head == first.head => Ok(()),
+            Ok(_) => Err(gone(&name)),
+            Err(error) if error.kind() == Kind::Data => match self.store.get(&name)? {
+                Some(bytes) if bytes.starts_with(&first.head) => Err(error),
+                _ => Err(gone(&name)),
+            },
+            Err(error) => Err(error),
         }
-        Err(gone(&name(&self.folder, tail.number)))
     }
 
     /// That nobody took over since.
@@ -377,10 +392,15 @@ impl Journal {
         self.catch_up(tail, &[]).map(|_| ())
     }
 
-    /// A store that overwrites what it should refuse would fence nobody.
-    fn check_put_new(&self, tail: &Tail, opened: &Entry) -> Result<()> {
+    /// A store that overwrites what it should refuse would fence nobody. What is tried differs
+    /// from what is there: nobody may take it for that when it was deleted meanwhile.
+    fn check_put_new(&self, tail: &Tail) -> Result<()> {
         let name = name(&self.folder, tail.number);
-        if !self.store.put_new(&name, opened.encode()?)? {
+        let another = Entry {
+            generation: tail.standing.generation,
+            record: Record::Opened(Opened::here()),
+        };
+        if !self.store.put_new(&name, another.encode()?)? {
             return Ok(());
         }
         if numbers(&*self.store, &self.folder)?.last() > Some(&tail.number) {
@@ -404,7 +424,7 @@ impl From<Loaded> for Tail {
     fn from(loaded: Loaded) -> Self {
         Self {
             number: loaded.number,
-            checksum: xxh3_64(&loaded.bytes),
+            first: loaded.first,
             base: loaded.base,
             untidy: loaded.untidy,
             unsure: false,
@@ -418,9 +438,11 @@ impl Tail {
     /// Moves the end to an object that is durable.
     fn take(&mut self, name: &str, entry: Entry, bytes: &[u8]) -> Result<()> {
         self.number += 1;
-        self.checksum = xxh3_64(bytes);
         if entry.is_base() {
             (self.base, self.untidy) = (self.number, true);
+        }
+        if entry.is_base() || self.number == 1 {
+            self.first = Some(First::new(self.number, bytes));
         }
         let applied = self.standing.apply(entry);
         applied.map_err(|why| entry::damaged(name, why))

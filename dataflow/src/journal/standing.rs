@@ -9,6 +9,10 @@ use crate::{Epoch, Error, Kind, Result};
 
 /// Another process may truncate the journal while it is listed or read; then it is listed again.
 const LISTINGS_MAX: usize = 5;
+/// How many objects are read at a time; those before the newest base in vain.
+const READ_AHEAD: usize = 32;
+/// Enough bytes of an object to hold its first line.
+const HEAD_BYTES: usize = 64;
 
 /// What a job finds when it starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -107,13 +111,28 @@ fn merge(bindings: impl IntoIterator<Item = Binding>) -> Binding {
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
     pub(super) standing: Standing,
-    /// The newest object's number and bytes; 0 when there is none.
+    /// The newest object's number; 0 when there is none.
     pub(super) number: u64,
-    pub(super) bytes: Vec<u8>,
+    /// The lowest object that was read.
+    pub(super) first: Option<First>,
     /// The number of the newest object that stands for all before it; 0 when there is none.
     pub(super) base: u64,
     /// Objects below `base` are there.
     pub(super) untidy: bool,
+}
+
+/// An object that is recognised by how it begins: its first line holds its checksum.
+#[derive(Debug)]
+pub(super) struct First {
+    pub(super) number: u64,
+    pub(super) head: Vec<u8>,
+}
+
+impl First {
+    pub(super) fn new(number: u64, bytes: &[u8]) -> Self {
+        let head = bytes.iter().copied().take(HEAD_BYTES).collect();
+        Self { number, head }
+    }
 }
 
 /// An object's name.
@@ -188,25 +207,27 @@ fn read(store: &dyn Store, folder: &str, numbers: &[u64]) -> Result<Result<Loade
     let gap = |number| Ok(Err(damaged(&name(folder, number), "it is missing")));
     let mut entries: Vec<(u64, Entry)> = Vec::new();
     let mut loaded = Loaded::default();
-    for &number in numbers.iter().rev() {
-        if let Some((above, _)) = entries.last()
-            && above - number != 1
-        {
-            return gap(above - 1);
-        }
-        let name = name(folder, number);
-        let Some(bytes) = store.get(&name)? else {
-            return gap(number);
-        };
-        let entry = Entry::decode(&name, &bytes)?;
-        if entries.is_empty() {
-            (loaded.number, loaded.bytes) = (number, bytes);
-        }
-        let is_base = entry.is_base();
-        entries.push((number, entry));
-        if is_base {
-            loaded.base = number;
-            break;
+    'read: for numbers in numbers.rchunks(READ_AHEAD) {
+        let names: Vec<String> = numbers.iter().map(|n| name(folder, *n)).collect();
+        let objects = store.get_all(&names)?;
+        for ((&number, name), bytes) in numbers.iter().zip(&names).zip(objects).rev() {
+            if let Some((above, _)) = entries.last()
+                && above - number != 1
+            {
+                return gap(above - 1);
+            }
+            let Some(bytes) = bytes else {
+                return gap(number);
+            };
+            let entry = Entry::decode(name, &bytes)?;
+            loaded.number = loaded.number.max(number);
+            loaded.first = Some(First::new(number, &bytes));
+            let is_base = entry.is_base();
+            entries.push((number, entry));
+            if is_base {
+                loaded.base = number;
+                break 'read;
+            }
         }
     }
     match entries.last() {

@@ -29,6 +29,7 @@ mod logical;
 mod lower;
 mod options;
 mod output;
+mod part;
 mod refuse;
 mod registered;
 mod row_number;

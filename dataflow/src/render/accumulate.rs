@@ -45,16 +45,40 @@ enum Sum {
     #[default]
     None,
     /// Integers, unscaled decimals, and how many booleans are true.
-    Int(i128),
+    Int(Int),
     /// Floats.
     Float(Box<FloatSum>),
+}
+
+/// An `i128` that is aligned as a word is. Cells are moved and compared all day, and are a third
+/// smaller this way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "i128", into = "i128")]
+struct Int {
+    high: i64,
+    low: u64,
+}
+
+impl From<i128> for Int {
+    fn from(value: i128) -> Self {
+        Self {
+            high: (value >> 64) as i64,
+            low: value as u64,
+        }
+    }
+}
+
+impl From<Int> for i128 {
+    fn from(int: Int) -> Self {
+        (Self::from(int.high) << 64) | Self::from(int.low)
+    }
 }
 
 impl Sum {
     fn is_zero(&self) -> bool {
         match self {
             Sum::None => true,
-            Sum::Int(sum) => *sum == 0,
+            Sum::Int(sum) => i128::from(*sum) == 0,
             Sum::Float(sum) => sum.is_zero(),
         }
     }
@@ -63,7 +87,9 @@ impl Sum {
         match (&mut *self, other) {
             (_, Sum::None) => {}
             (Sum::None, other) => *self = other.clone(),
-            (Sum::Int(mine), Sum::Int(theirs)) => *mine = mine.wrapping_add(*theirs),
+            (Sum::Int(mine), Sum::Int(theirs)) => {
+                *mine = i128::from(*mine).wrapping_add((*theirs).into()).into();
+            }
             (Sum::Float(mine), Sum::Float(theirs)) => mine.merge(theirs),
             // One aggregate makes one kind of sum.
             (mine, theirs) => debug_assert!(false, "cannot add {theirs:?} to {mine:?}"),
@@ -199,7 +225,7 @@ impl Accumulator {
         cell: usize,
     ) -> Result<()> {
         let groups = totals.len();
-        let int = |sum: i128| Sum::Int(sum);
+        let int = |sum: i128| Sum::Int(sum.into());
         let sums = match self.input(column)? {
             Input::Rows => totals.iter().map(|t| (t.rows, Sum::None)).collect(),
             Input::NotNull(a) => {
@@ -320,7 +346,7 @@ impl Cell {
     fn int(&self) -> Option<i128> {
         match (&self.sum, self.count) {
             (_, 0) => None,
-            (Sum::Int(sum), _) => Some(*sum),
+            (Sum::Int(sum), _) => Some((*sum).into()),
             _ => Some(0),
         }
     }
@@ -329,7 +355,7 @@ impl Cell {
         match (&self.sum, self.count) {
             (_, 0) => None,
             (Sum::Float(sum), _) => Some(sum.value() / divisor as f64),
-            (Sum::Int(sum), _) => Some(*sum as f64 / divisor as f64),
+            (Sum::Int(sum), _) => Some(i128::from(*sum) as f64 / divisor as f64),
             (Sum::None, _) => Some(0.0),
         }
     }

@@ -18,7 +18,7 @@ use differential_dataflow::difference::Semigroup;
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::trace::TraceReader;
-use differential_dataflow::trace::implementations::{KeyBatcher, KeySpine, ValBatcher, ValSpine};
+use differential_dataflow::trace::implementations::{KeySpine, ValSpine};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::Operator;
@@ -27,6 +27,7 @@ use super::Context;
 use super::argument::numbered;
 use super::chunk::ChunkStream;
 use super::compute::{Stage, column};
+use super::ladder::{KeyBatcher, ValBatcher};
 use super::site::{Site, restore, tap};
 use crate::checkpoint::Change;
 use crate::plan::ir::{OrderBy, Scalar};
@@ -57,7 +58,8 @@ pub(crate) fn arrange_keys<'scope, C: Change + ExchangeData + Semigroup>(
     let updates = restore(updates, context, site, of, |epoch, entry| {
         ((entry.key, ()), epoch, entry.change)
     });
-    let pact = Exchange::new(|((key, ()), _, _): &((Row, ()), Epoch, C)| key.shard());
+    let peers = updates.scope().peers();
+    let pact = Exchange::new(move |((key, ()), _, _): &((Row, ()), Epoch, C)| key.owner(peers));
     type Batcher<C> = KeyBatcher<Row, Epoch, C>;
     type Spine<C> = KeySpine<Row, Epoch, C>;
     let arranged =
@@ -80,7 +82,8 @@ pub(crate) fn arrange_values<'scope>(
     let updates = restore(updates, context, site, of, |epoch, entry| {
         ((entry.key, entry.value), epoch, entry.change)
     });
-    let pact = Exchange::new(|((key, _), _, _): &Update| key.shard());
+    let peers = updates.scope().peers();
+    let pact = Exchange::new(move |((key, _), _, _): &Update| key.owner(peers));
     let arranged = arrange_core::<_, _, Batcher, Spine>(updates, pact, name, Batcher::new);
     tap(arranged.stream.clone(), context, site, Row::clone);
     arranged

@@ -32,7 +32,8 @@ pub(crate) struct Context {
     pub(crate) stats: Arc<Stats>,
     pub(crate) failure: Failure,
     pub(crate) log: Arc<dyn Log>,
-    pub(crate) dead_letters: String,
+    /// Their topic; none when they are not to be written.
+    pub(crate) dead_letters: Option<String>,
     pub(crate) producer: RefCell<Option<Box<dyn Producer>>>,
     /// What worker 0 told at the start; none before it did.
     pub(crate) start: RefCell<Option<Arc<Start>>>,
@@ -225,19 +226,20 @@ impl Context {
 
     /// Appends letters durably; waits while the log is away.
     fn write(&self, letters: &[DeadLetter]) {
-        let records = letters
-            .iter()
-            .flat_map(|letter| letter.records(&self.dead_letters));
+        let Some(topic) = &self.dead_letters else {
+            return;
+        };
+        let records = letters.iter().flat_map(|letter| letter.records(topic));
         let records: Vec<Record> = records.collect();
-        if let Err(error) = patiently("write dead letters", || self.append(&records)) {
+        if let Err(error) = patiently("write dead letters", || self.append(topic, &records)) {
             self.fail(error);
         }
     }
 
-    fn append(&self, records: &[Record]) -> Result<()> {
+    fn append(&self, topic: &str, records: &[Record]) -> Result<()> {
         let mut producer = self.producer.borrow_mut();
         if producer.is_none() {
-            self.log.create_topic(&self.dead_letters, 1)?;
+            self.log.create_topic(topic, 1)?;
             *producer = Some(self.log.producer()?);
         }
         match producer.as_mut() {

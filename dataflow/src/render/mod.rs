@@ -30,6 +30,7 @@ mod first;
 mod float_sum;
 mod group;
 mod join;
+mod ladder;
 mod min_max;
 mod pairs;
 mod reduce;

@@ -12,11 +12,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, AsArray, BooleanArray, new_null_array};
+use arrow::array::{Array, AsArray, BooleanArray};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
+use arrow::datatypes::Schema;
 use hashbrown::HashMap;
+use tidemill_log::failpoint;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::{Capability, Operator};
 use timely::dataflow::{Scope, StreamVec};
@@ -27,7 +27,7 @@ use super::context::WITHHELD_LETTERS_MAX;
 use super::site::{Site, Tap, restore};
 use crate::checkpoint::{Entry, Reader};
 use crate::plan::ir::{Output, View};
-use crate::row::{Encoded, Row, RowCodec, batch};
+use crate::row::{Encoded, Row, RowCodec};
 use crate::sink::Writes;
 use crate::{Epoch, Error, Kind, Result};
 
@@ -216,7 +216,8 @@ fn write<'scope>(
     let context = Rc::clone(context);
     let name = view.name.clone();
     let scope = keyed.scope();
-    let pact = Exchange::new(|(key, _, _, _): &Change| key.shard());
+    let peers = scope.peers();
+    let pact = Exchange::new(move |(key, _, _, _): &Change| key.owner(peers));
     keyed.unary_frontier(pact, "Serve", move |_, info| {
         let wake = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
         let done: Written = Arc::default();
@@ -261,9 +262,11 @@ fn write<'scope>(
                 {
                     writing.insert(epoch, cap);
                     let (done, wake) = (Arc::clone(&done), Arc::clone(&wake));
+                    failpoint::hit(failpoint::SINK_BEFORE_WRITE);
                     context.sink.write(
                         writes,
                         Box::new(move |result| {
+                            failpoint::hit(failpoint::SINK_AFTER_WRITE);
                             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                             done.push((epoch, result));
                             drop(done);
@@ -334,7 +337,7 @@ impl Counted {
         }
         let rows: i64 = chunk.diffs.iter().sum();
         let one = Row::default();
-        self.tap.add(chunk.epoch, &one, &one, rows as isize);
+        self.tap.add(chunk.epoch, &one, &one, &(rows as isize));
         true
     }
 }
@@ -370,7 +373,7 @@ impl Net {
         let rows: i64 = changes.iter().map(|change| change.3).sum();
         if let Some(tap) = &mut self.tap {
             for (key, row, epoch, diff) in &changes {
-                tap.add(*epoch, key, row, *diff as isize);
+                tap.add(*epoch, key, row, &(*diff as isize));
             }
         }
         let writes = self.writes(epoch, changes)?;
@@ -459,36 +462,13 @@ impl Net {
             upserts: self
                 .codec
                 .decode(upserts.iter().filter_map(|o| o.new.as_ref()))?,
-            replaced: self.replaced(&upserts)?,
+            replaced: self
+                .codec
+                .decode_or_null(upserts.iter().map(|o| o.old.as_ref()))?,
             deletes: self
                 .codec
                 .decode(deletes.iter().filter_map(|o| o.old.as_ref()))?,
         }))
-    }
-
-    /// The rows that upserts replace, all null where there was none.
-    fn replaced(&self, upserts: &[&Operation]) -> Result<RecordBatch> {
-        let known = self
-            .codec
-            .decode(upserts.iter().filter_map(|o| o.old.as_ref()))?;
-        let schema: &SchemaRef = self.codec.schema();
-        let mut next = 0;
-        let places: Vec<(usize, usize)> = upserts
-            .iter()
-            .map(|operation| match operation.old {
-                Some(_) => {
-                    next += 1;
-                    (0, next - 1)
-                }
-                None => (1, 0),
-            })
-            .collect();
-        let columns = known.columns().iter().map(|column| {
-            let null = new_null_array(column.data_type(), 1);
-            arrow::compute::interleave(&[column.as_ref(), null.as_ref()], &places)
-        });
-        let columns = columns.collect::<std::result::Result<Vec<_>, _>>();
-        batch(schema, columns.map_err(crate::row::bug)?, upserts.len())
     }
 }
 
@@ -503,6 +483,7 @@ fn alone(rows: &BTreeMap<Row, i64>) -> Option<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::row::batch;
     use arrow::array::{Int64Array, StringArray};
     use arrow::datatypes::{DataType, Field};
 

@@ -178,7 +178,7 @@ impl<C: Change> Tap<C> {
     }
 
     /// Takes a change. What the checkpoint that the site was restored from holds is no change.
-    pub(crate) fn add(&mut self, epoch: Epoch, key: &Row, value: &Row, change: C) {
+    pub(crate) fn add(&mut self, epoch: Epoch, key: &Row, value: &Row, change: &C) {
         let (site, context) = (&self.site, &self.context);
         let restored = || site.restored(context).map_or(0, |(epoch, _)| epoch);
         let sealed = *self.sealed.get_or_insert_with(restored);
@@ -186,9 +186,12 @@ impl<C: Change> Tap<C> {
         if sealed > 0 && epoch <= sealed {
             return;
         }
-        match self.asked() {
+        let added = match self.asked() {
             Some(asked) if epoch > asked => self.later.add(key, value, change),
             _ => self.now.add(key, value, change),
+        };
+        if let Err(error) = added {
+            self.context.fail(error);
         }
     }
 
@@ -203,7 +206,7 @@ impl<C: Change> Tap<C> {
             epoch,
             site: Arc::clone(&self.site.name),
             sum: C::SUM,
-            blocks: Box::new(move || changes.into_shards()),
+            blocks: changes.into_blocks(),
             of: self.context.sites.borrow().len() * self.context.threads,
         });
     }
@@ -232,7 +235,7 @@ pub(crate) fn tap<'scope, B, V>(
                     while let Some(value) = cursor.get_val(&batch) {
                         let value = value_of(value);
                         cursor.map_times(&batch, |epoch, change| {
-                            tap.add(*epoch, key, &value, B::Cursor::owned_diff(change));
+                            tap.add(*epoch, key, &value, &B::Cursor::owned_diff(change));
                         });
                         cursor.step_val(&batch);
                     }

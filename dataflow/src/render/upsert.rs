@@ -49,9 +49,9 @@ pub(crate) enum Keyed {
 }
 
 impl Keyed {
-    fn route(&self) -> u64 {
+    fn route(&self, peers: usize) -> u64 {
         match self {
-            Keyed::Row { key, .. } => key.shard(),
+            Keyed::Row { key, .. } => key.owner(peers),
             Keyed::Truncated { worker, .. } => *worker,
         }
     }
@@ -166,7 +166,8 @@ pub(crate) fn upsert<'scope>(
     let mut tap = Tap::new(context, site);
     let codec = RowCodec::new(Arc::clone(schema))?;
     let context = Rc::clone(context);
-    let pact = Exchange::new(|(_, keyed): &(Epoch, Keyed)| keyed.route());
+    let peers = input.scope().peers();
+    let pact = Exchange::new(move |(_, keyed): &(Epoch, Keyed)| keyed.route(peers));
     Ok(input.unary_frontier(pact, "Upsert", move |_, _| {
         let mut current = Current::default();
         let mut stashes: BTreeMap<Epoch, (Capability<Epoch>, Stash)> = BTreeMap::new();
@@ -185,7 +186,7 @@ pub(crate) fn upsert<'scope>(
                 let (epoch, (cap, stash)) = entry.remove_entry();
                 let none = Row::default();
                 let changes = current.apply(stash, |key, new| {
-                    tap.add(epoch, key, &none, new.clone());
+                    tap.add(epoch, key, &none, new);
                 });
                 if changes.is_empty() {
                     continue;

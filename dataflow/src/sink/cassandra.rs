@@ -6,7 +6,7 @@
 //! service that is not there yet is awaited for `TIDEMILL_SINK_WAIT_SECONDS` (default 300).
 //!
 //! Invariants: (1) a statement's timestamp is `epoch × 1000` µs and never the clock's, in tables
-//! and in the frontier table alike; (2) at most [`MAX_IN_FLIGHT`] statements are in flight in the
+//! and in the frontier table alike (a repair's is between two epochs); (2) at most [`MAX_IN_FLIGHT`] statements are in flight in the
 //! process; (3) one key has at most one operation an epoch (the contract), which matters: at equal
 //! timestamps a delete would win over an insert.
 //!
@@ -25,17 +25,21 @@ use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::statement::prepared::PreparedStatement;
+use tidemill_log::failpoint;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::backlog::Backlog;
+use super::scan::{Scanned, stored_form};
 use super::{Done, Frontier, Sink, Table, Writes, convert, unprepared};
+use crate::time::binder::now_ms;
 use crate::{Epoch, Error, Kind, Result};
 
 mod address;
 mod cell;
 mod retry;
+mod scan;
 mod table;
 
 use address::Address;
@@ -146,7 +150,10 @@ impl Sink for Cassandra {
         let connected = Arc::clone(&self.connected);
         if let Some(runtime) = &self.runtime {
             runtime.spawn(async move {
-                let result = write(connected, table, writes).await;
+                let result = match timestamp(writes.epoch) {
+                    Ok(at) => write(connected, table, writes, at).await,
+                    Err(error) => Err(error),
+                };
                 pending.finish(result);
             });
         }
@@ -160,6 +167,7 @@ impl Sink for Cassandra {
         self.block_on(async {
             for table in &tables {
                 self.connected.advance(job, table, epoch).await?;
+                failpoint::hit(failpoint::SINK_IN_ADVANCE);
             }
             Ok(())
         })
@@ -167,6 +175,32 @@ impl Sink for Cassandra {
 
     fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch> {
         self.block_on(self.connected.read(table, limit))
+    }
+
+    fn scan(
+        &self,
+        table: &Table,
+        keys: Option<&RecordBatch>,
+        each: &mut dyn FnMut(Scanned) -> Result<()>,
+    ) -> Result<()> {
+        match keys {
+            None => self.block_on(self.connected.scan(table, each)),
+            Some(keys) => self.block_on(scan::find(&self.connected, table, keys, each)),
+        }
+    }
+
+    fn stored(&self, table: &Table, rows: &RecordBatch) -> Result<RecordBatch> {
+        stored_form(table, rows, |kind| Ok(table::cql_type(kind)?.1))
+    }
+
+    fn repair(&self, writes: Writes, over_newer: bool) -> Result<()> {
+        let table = self.table(writes.table)?;
+        // Between this epoch and the next that may be bound.
+        let mut at = timestamp(writes.epoch)? + 999;
+        if over_newer {
+            at = at.max(timestamp(now_ms())? - 1);
+        }
+        self.block_on(write(Arc::clone(&self.connected), table, writes, at))
     }
 }
 
@@ -224,13 +258,18 @@ struct Work {
 }
 
 impl Work {
-    fn new(connected: Arc<Connected>, table: Arc<Prepared>, writes: &Writes) -> Result<Self> {
+    /// `at` is the timestamp of its statements.
+    fn new(
+        connected: Arc<Connected>,
+        table: Arc<Prepared>,
+        writes: &Writes,
+        at: i64,
+    ) -> Result<Self> {
         let definition = &table.table;
         writes.check(definition)?;
-        let timestamp = timestamp(writes.epoch)?;
         let stamped = |statement: &PreparedStatement| {
             let mut statement = statement.clone();
-            statement.set_timestamp(Some(timestamp));
+            statement.set_timestamp(Some(at));
             statement
         };
         let all: Vec<usize> = (0..definition.schema.fields().len()).collect();
@@ -279,12 +318,18 @@ impl Work {
                 };
                 self.connected.execute(name, &self.delete, &values).await?;
             }
+            failpoint::hit(failpoint::SINK_BETWEEN_ROWS);
         }
     }
 }
 
-async fn write(connected: Arc<Connected>, table: Arc<Prepared>, writes: Writes) -> Result<()> {
-    let work = Arc::new(Work::new(connected, table, &writes)?);
+async fn write(
+    connected: Arc<Connected>,
+    table: Arc<Prepared>,
+    writes: Writes,
+    at: i64,
+) -> Result<()> {
+    let work = Arc::new(Work::new(connected, table, &writes, at)?);
     drop(writes);
     let mut lanes = JoinSet::new();
     for _ in 0..work.rows.min(MAX_LANES) {

@@ -20,7 +20,10 @@ use crate::{Epoch, Result};
 
 mod backlog;
 mod cassandra;
+mod scan;
 mod sqlite;
+
+pub use scan::{Odd, Scanned};
 
 /// A view's table as the sink must hold it.
 #[derive(Debug, Clone)]
@@ -97,6 +100,26 @@ pub trait Sink: Send + Sync {
 
     /// Up to `limit` rows of a table, in the sink's own order: for the terminal and for checks.
     fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch>;
+
+    /// Hands over a table's rows, some at a time: all, or those whose keys `keys` has (rows of the
+    /// table of which only the key matters) as far as they are there. Whatever others wrote into
+    /// the table is told, not refused, unless it is in a key.
+    fn scan(
+        &self,
+        table: &Table,
+        keys: Option<&RecordBatch>,
+        each: &mut dyn FnMut(Scanned) -> Result<()>,
+    ) -> Result<()>;
+
+    /// Rows as `scan` would give them once they were written.
+    fn stored(&self, table: &Table, rows: &RecordBatch) -> Result<RecordBatch>;
+
+    /// Writes rows that somebody else changed as they should be at the end of `writes.epoch`, the
+    /// last that is bound, and returns when that is durable; the frontier does not matter. Loses to
+    /// every later epoch. To what others wrote later than that epoch it loses as well, unless
+    /// `over_newer`, which is for a job that has bound nothing since: then it loses only to what is
+    /// written later than now.
+    fn repair(&self, writes: Writes, over_newer: bool) -> Result<()>;
 }
 
 /// Opens the sink that `url` names. For Cassandra this connects, and waits for a service that is
@@ -229,7 +252,7 @@ fn check_existing(
 }
 
 impl Table {
-    fn key_names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn key_names(&self) -> impl Iterator<Item = &str> {
         self.primary_key
             .iter()
             .map(|&i| self.schema.field(i).name().as_str())

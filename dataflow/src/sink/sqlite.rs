@@ -22,9 +22,11 @@ use rusqlite::types::{Type, Value};
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, TransactionBehavior, params, params_from_iter,
 };
+use tidemill_log::failpoint;
 use tidemill_log::sqlite::connect;
 
 use super::backlog::{Backlog, Pending};
+use super::scan::{Scanned, stored_form};
 use super::{
     Done, FoundColumn, Frontier, Sink, Table, Writes, batch_of, check_existing, convert, mismatch,
     quoted, unprepared,
@@ -32,6 +34,7 @@ use super::{
 use crate::{Epoch, Error, Kind, Result};
 
 mod cell;
+mod scan;
 
 use cell::{Cells, array_of};
 
@@ -76,6 +79,8 @@ struct Prepared {
     upsert: String,
     delete: String,
     bury: String,
+    /// Gives a row an earlier version.
+    backdate: String,
 }
 
 impl Sqlite {
@@ -183,6 +188,23 @@ impl Sink for Sqlite {
         batch_of(table, count, values, |kind, values| {
             Ok(array_of(&sqlite_type(kind)?.1, values))
         })
+    }
+
+    fn scan(
+        &self,
+        table: &Table,
+        keys: Option<&RecordBatch>,
+        each: &mut dyn FnMut(Scanned) -> Result<()>,
+    ) -> Result<()> {
+        scan::scan(&connect(&self.file)?, table, keys, each)
+    }
+
+    fn stored(&self, table: &Table, rows: &RecordBatch) -> Result<RecordBatch> {
+        stored_form(table, rows, |kind| Ok(sqlite_type(kind)?.1))
+    }
+
+    fn repair(&self, writes: Writes, over_newer: bool) -> Result<()> {
+        self.run(move |writer| writer.repair(&writes, over_newer))
     }
 }
 
@@ -300,6 +322,7 @@ impl Writer {
             table.validate()?;
             ensure_table(&transaction, &table)?;
             frontiers.push(frontier(&transaction, &job, &table)?);
+            failpoint::hit(failpoint::SINK_BEFORE_FRONTIER_ROW);
             transaction
                 .execute(
                     "INSERT INTO tidemill_frontiers(job, view, fingerprint) VALUES (?1, ?2, ?3)
@@ -321,6 +344,7 @@ impl Writer {
         transaction.execute_batch(OWN_TABLES).map_err(context)?;
         let drop = format!("DROP TABLE IF EXISTS {}", quoted(view));
         transaction.execute_batch(&drop).map_err(context)?;
+        failpoint::hit(failpoint::SINK_BETWEEN_DROPS);
         for delete in [
             "DELETE FROM _tidemill_tombstones WHERE view = ?2 AND ?1 <> ''",
             "DELETE FROM tidemill_frontiers WHERE job = ?1 AND view = ?2",
@@ -330,11 +354,25 @@ impl Writer {
         transaction.commit().map_err(context)
     }
 
+    fn repair(&mut self, writes: &Writes, over_newer: bool) -> Result<()> {
+        let prepared = self.tables.get(writes.table);
+        let prepared = prepared.ok_or_else(|| unprepared(writes.table))?;
+        let context = |e| failed(&format!("repairing table `{}`", prepared.table.name), e);
+        let transaction = self.connection.transaction().map_err(context)?;
+        let repaired = prepared.repair(&transaction, writes, over_newer);
+        repaired.map_err(|failure| match failure {
+            Failure::Sqlite(error) => context(error),
+            Failure::Refused(error) => error,
+        })?;
+        transaction.commit().map_err(context)
+    }
+
     fn advance(&mut self, job: &str, tables: &[usize], epoch: Epoch) -> Result<()> {
         let context = |e| failed("moving the frontier", e);
         let epoch = version(epoch)?;
         let transaction = self.connection.transaction().map_err(context)?;
         for &index in tables {
+            failpoint::hit(failpoint::SINK_IN_ADVANCE);
             let prepared = self.tables.get(index).ok_or_else(|| unprepared(index))?;
             let name = &prepared.table.name;
             let moved = transaction
@@ -432,11 +470,16 @@ impl Prepared {
              VALUES ({view}, {key_alone}, ?{epoch})
              ON CONFLICT DO UPDATE SET epoch = max(epoch, excluded.epoch)"
         );
+        let backdate = format!(
+            "UPDATE {name} SET {VERSION} = ?{epoch} WHERE {}{VERSION} > ?{epoch}",
+            same.concat()
+        );
         Self {
             table,
             upsert,
             delete,
             bury,
+            backdate,
         }
     }
 
@@ -454,35 +497,73 @@ impl Prepared {
         if complete.is_some_and(|complete| writes.epoch <= complete) {
             return Ok(());
         }
-        let all: Vec<usize> = (0..self.table.schema.fields().len()).collect();
-        let upserts = self.cells(&writes.upserts, &all)?;
-        let mut upsert = connection.prepare_cached(&self.upsert)?;
-        for row in 0..writes.upserts.num_rows() {
-            let cells = upserts.iter().map(|c| c.at(row));
-            upsert.execute(params_from_iter(cells.chain([epoch.into()])))?;
-        }
-        let keys = self.cells(&writes.deletes, &self.table.primary_key)?;
+        self.upsert(connection, &writes.upserts, epoch)?;
+        let keys = cells(&self.table, &writes.deletes, &self.table.primary_key)?;
         let mut delete = connection.prepare_cached(&self.delete)?;
         let mut bury = connection.prepare_cached(&self.bury)?;
         for row in 0..writes.deletes.num_rows() {
             let key = || keys.iter().map(|c| c.at(row)).chain([epoch.into()]);
             delete.execute(params_from_iter(key()))?;
             bury.execute(params_from_iter(key()))?;
+            failpoint::hit(failpoint::SINK_BETWEEN_ROWS);
         }
         Ok(())
     }
 
-    /// The given columns as SQLite stores them.
-    fn cells(&self, rows: &RecordBatch, columns: &[usize]) -> Result<Vec<Cells>> {
-        let mut cells = Vec::with_capacity(columns.len());
-        for &i in columns {
-            let field = self.table.schema.field(i);
-            let (_, stored) = sqlite_type(field.data_type())?;
-            let array = convert(&self.table.name, field.name(), rows.column(i), &stored)?;
-            cells.push(Cells::new(&array)?);
+    fn upsert(
+        &self,
+        connection: &Connection,
+        rows: &RecordBatch,
+        epoch: i64,
+    ) -> std::result::Result<(), Failure> {
+        let all: Vec<usize> = (0..self.table.schema.fields().len()).collect();
+        let upserts = cells(&self.table, rows, &all)?;
+        let mut upsert = connection.prepare_cached(&self.upsert)?;
+        for row in 0..rows.num_rows() {
+            let cells = upserts.iter().map(|c| c.at(row));
+            upsert.execute(params_from_iter(cells.chain([epoch.into()])))?;
+            failpoint::hit(failpoint::SINK_BETWEEN_ROWS);
         }
-        Ok(cells)
+        Ok(())
     }
+
+    /// See [`Sink::repair`]. Columns that the view does not have stay as they are.
+    fn repair(
+        &self,
+        connection: &Connection,
+        writes: &Writes,
+        over_newer: bool,
+    ) -> std::result::Result<(), Failure> {
+        writes.check(&self.table)?;
+        let epoch = version(writes.epoch)?;
+        let each = |sql: &str, rows: &RecordBatch, at: i64| {
+            let keys = cells(&self.table, rows, &self.table.primary_key)?;
+            let mut statement = connection.prepare_cached(sql)?;
+            for row in 0..rows.num_rows() {
+                let key = keys.iter().map(|c| c.at(row));
+                statement.execute(params_from_iter(key.chain([at.into()])))?;
+            }
+            Ok::<_, Failure>(())
+        };
+        if over_newer {
+            each(&self.backdate, &writes.upserts, epoch)?;
+            each(&self.backdate, &writes.deletes, epoch)?;
+        }
+        each(&self.delete, &writes.deletes, epoch)?;
+        self.upsert(connection, &writes.upserts, epoch)
+    }
+}
+
+/// The given columns as SQLite stores them.
+fn cells(table: &Table, rows: &RecordBatch, columns: &[usize]) -> Result<Vec<Cells>> {
+    let mut cells = Vec::with_capacity(columns.len());
+    for &i in columns {
+        let field = table.schema.field(i);
+        let (_, stored) = sqlite_type(field.data_type())?;
+        let array = convert(&table.name, field.name(), rows.column(i), &stored)?;
+        cells.push(Cells::new(&array)?);
+    }
+    Ok(cells)
 }
 
 /// Creates a table that is missing, checks one that exists.

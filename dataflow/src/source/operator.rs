@@ -21,6 +21,7 @@ use super::gather::Gather;
 use super::{Cut, Partitions};
 use crate::journal::Binding;
 use crate::render::Context;
+use crate::time::alarm::Alarm;
 use crate::time::{Command, Control, Report, Start};
 use crate::{Epoch, Result};
 
@@ -55,7 +56,7 @@ where
 {
     let (control, context) = (Rc::clone(control), Rc::clone(context));
     source::<_, Builder<O>, _, _>(scope, "Source", move |cap, info| {
-        let again = scope.activator_for(Rc::clone(&info.address));
+        let mut again = Alarm::new(scope.activator_for(Rc::clone(&info.address)));
         control
             .borrow_mut()
             .listen(scope.activator_for(Rc::clone(&info.address)));
@@ -113,9 +114,9 @@ where
                 return;
             };
             if running.step(&place, cap, output, &control, &context, &item) {
-                again.activate();
+                again.now();
             } else {
-                again.activate_after(IDLE_LOOK);
+                again.within(IDLE_LOOK);
             }
         }
     })

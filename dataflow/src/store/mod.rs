@@ -18,6 +18,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tidemill_log::failpoint::{self, Point};
+
 use crate::{Error, Kind, Result};
 
 /// Immutable objects by name (`/` separates folders). Everything a job keeps outside its sink.
@@ -63,6 +65,24 @@ pub trait Store: Send + Sync {
     /// When the store is away or refuses.
     fn delete(&self, name: &str) -> Result<()>;
 
+    /// The objects of these names, in their order; none where there is none. On S3 several are
+    /// asked for at a time.
+    ///
+    /// # Errors
+    /// When the store is away or refuses.
+    fn get_all(&self, names: &[String]) -> Result<Vec<Option<Vec<u8>>>> {
+        names.iter().map(|name| self.get(name)).collect()
+    }
+
+    /// Deletes objects, in their order or, on S3, several at a time; no error when some are gone.
+    /// A crash test ends the process at `between`, behind any of them.
+    ///
+    /// # Errors
+    /// When the store is away or refuses; then some may be deleted.
+    fn delete_all(&self, names: &[String], between: Point) -> Result<()> {
+        delete_each(self, names, between)
+    }
+
     /// Where `name` lies, when the store is a directory of this machine.
     fn path(&self, name: &str) -> Option<PathBuf> {
         let _other_stores_have_no_files = name;
@@ -99,6 +119,14 @@ pub fn open(url: &str) -> Result<Arc<dyn Store>> {
             ),
         )),
     }
+}
+
+fn delete_each(store: &(impl Store + ?Sized), names: &[String], between: Point) -> Result<()> {
+    for name in names {
+        store.delete(name)?;
+        failpoint::hit(between);
+    }
+    Ok(())
 }
 
 /// What every engine says of a full disk.

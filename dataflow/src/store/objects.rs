@@ -6,9 +6,11 @@
 //! Calls block the calling thread, which may belong to an async runtime. S3's connections are
 //! driven by one thread of a runtime of its own; a directory needs none.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_executor::{block_on, block_on_stream};
@@ -18,7 +20,9 @@ use object_store::path::Path;
 use object_store::{
     Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig,
 };
+use tidemill_log::failpoint::{self, Point};
 use tokio::runtime::{EnterGuard, Runtime};
+use tokio::task::JoinSet;
 
 use super::Store;
 use crate::{Error, Kind, Result};
@@ -27,6 +31,8 @@ use crate::{Error, Kind, Result};
 const S3_RETRIES_MAX: usize = 3;
 /// How long that may take.
 const S3_RETRY_MAX: Duration = Duration::from_secs(20);
+/// Requests to S3 for one caller that are under way at a time.
+const S3_REQUESTS_MAX: usize = 32;
 /// A staged file is left alone for this long: its writer may still be at it.
 const STAGED_AGE_MIN: Duration = Duration::from_secs(3600);
 
@@ -34,7 +40,7 @@ const STAGED_AGE_MIN: Duration = Duration::from_secs(3600);
 pub(super) struct Objects {
     /// What the user named, for errors.
     place: String,
-    store: Box<dyn ObjectStore>,
+    store: Arc<dyn ObjectStore>,
     root: Path,
     /// The directory, if it is one.
     directory: Option<PathBuf>,
@@ -51,7 +57,7 @@ impl Objects {
         }
         Ok(Self {
             place,
-            store: Box::new(LocalFileSystem::new().with_fsync(true)),
+            store: Arc::new(LocalFileSystem::new().with_fsync(true)),
             root,
             directory: Some(directory),
             runtime: None,
@@ -91,7 +97,7 @@ impl Objects {
             .map_err(|error| unusable(&place, error))?;
         Ok(Self {
             place,
-            store: Box::new(store),
+            store: Arc::new(store),
             root,
             directory: None,
             runtime: Some(runtime),
@@ -154,6 +160,51 @@ impl Objects {
             }
             Err(error) => Err(self.failed(name, error)),
         }
+    }
+
+    /// Asks for each of these objects, for some at a time; `answered` hears of each answer.
+    fn ask_all<T, F>(
+        &self,
+        runtime: &Runtime,
+        names: &[String],
+        ask: impl Fn(Arc<dyn ObjectStore>, Path) -> F,
+        answered: impl Fn(),
+    ) -> Result<Vec<Option<T>>>
+    where
+        T: Send + 'static,
+        F: Future<Output = object_store::Result<T>> + Send + 'static,
+    {
+        let mut answers: Vec<Option<T>> = names.iter().map(|_| None).collect();
+        let mut waiting = names.iter().zip(&mut answers);
+        let mut asked = JoinSet::new();
+        let mut places = HashMap::new();
+        block_on(async {
+            loop {
+                while asked.len() < S3_REQUESTS_MAX
+                    && let Some((name, place)) = waiting.next()
+                {
+                    let request = ask(Arc::clone(&self.store), self.object(name)?);
+                    let task = asked.spawn_on(request, runtime.handle());
+                    places.insert(task.id(), (name, place));
+                }
+                let Some(joined) = asked.join_next_with_id().await else {
+                    return Ok(());
+                };
+                let (task, answer) = joined.map_err(|error| {
+                    Error::with_source(Kind::Bug, "a request to S3 was given up", error)
+                })?;
+                let Some((name, place)) = places.remove(&task) else {
+                    continue; // every task is there
+                };
+                match answer {
+                    Ok(answer) => *place = Some(answer),
+                    Err(error) if is_missing(&error) => {}
+                    Err(error) => return Err(self.failed(name, error)),
+                }
+                answered();
+            }
+        })?;
+        Ok(answers)
     }
 
     /// Makes the names in an object's folder durable: what is there may be of a writer that died,
@@ -243,6 +294,26 @@ impl Store for Objects {
             Err(error) if is_missing(&error) => Ok(()),
             Err(error) => Err(self.failed(name, error)),
         }
+    }
+
+    fn get_all(&self, names: &[String]) -> Result<Vec<Option<Vec<u8>>>> {
+        let Some(runtime) = &self.runtime else {
+            return names.iter().map(|name| self.get(name)).collect();
+        };
+        let ask = |store: Arc<dyn ObjectStore>, path: Path| async move {
+            store.get(&path).await?.bytes().await.map(Vec::from)
+        };
+        self.ask_all(runtime, names, ask, || {})
+    }
+
+    fn delete_all(&self, names: &[String], between: Point) -> Result<()> {
+        let Some(runtime) = &self.runtime else {
+            return super::delete_each(self, names, between);
+        };
+        let ask =
+            |store: Arc<dyn ObjectStore>, path: Path| async move { store.delete(&path).await };
+        let answered = || failpoint::hit(between);
+        self.ask_all(runtime, names, ask, answered).map(drop)
     }
 
     fn path(&self, name: &str) -> Option<PathBuf> {

@@ -65,6 +65,30 @@ fn what_is_put_is_got_by_any_process() {
 }
 
 #[test]
+fn many_are_got_in_order_and_deleted_whether_they_are_there_or_not() {
+    on_each(|engine| {
+        let store = engine.open();
+        // More than are asked for at a time.
+        let names: Vec<String> = (0..100)
+            .map(|n| engine.name(&format!("many/{n}")))
+            .collect();
+        for name in names.iter().step_by(2) {
+            store.put(name, name.clone().into_bytes()).unwrap();
+        }
+        let bytes = |name: &String| name.clone().into_bytes();
+        let there = names.iter().enumerate();
+        let there: Vec<_> = there
+            .map(|(n, name)| (n % 2 == 0).then(|| bytes(name)))
+            .collect();
+        assert_eq!(store.get_all(&names).unwrap(), there, "{}", engine.url);
+        let point = failpoint::JOURNAL_BETWEEN_DELETES;
+        store.delete_all(&names[..99], point).unwrap();
+        store.delete_all(&[], point).unwrap();
+        assert_eq!(store.list(&engine.name("many")).unwrap(), []);
+    });
+}
+
+#[test]
 fn a_range_is_exact_or_an_error_that_names_the_object() {
     on_each(|engine| {
         let store = engine.open();

@@ -1,7 +1,11 @@
 //! The binder: closes epochs, on worker 0.
 //!
 //! It is self-clocked like a group commit: as soon as the last epoch is durable in the journal and
-//! something new was read, the next one is closed. Under load epochs grow; an idle job has none.
+//! something new was read, the next one is closed. Under load epochs grow; an idle job has none,
+//! but one for the checkpoint of what was bound last.
+//!
+//! Without a journal it binds nothing: it lets the epochs of earlier runs be replayed, and then ends
+//! the run.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -58,7 +62,8 @@ pub(crate) struct Binder {
     /// The last epoch that is durable in the sink.
     durable: Epoch,
     checkpoints: Checkpoints,
-    journal: Journaling,
+    /// None when earlier epochs are replayed and no more.
+    journal: Option<Journaling>,
     stopping: bool,
     /// Since when the run is being ended.
     closing: Option<Instant>,
@@ -69,7 +74,7 @@ pub(crate) struct Binder {
 impl Binder {
     pub(crate) fn new(
         start: Start,
-        journal: Arc<Journal>,
+        journal: Option<Arc<Journal>>,
         checkpoints: Checkpoints,
         limits: Limits,
         stats: Arc<Stats>,
@@ -109,7 +114,9 @@ impl Binder {
             bytes: 0,
             added: Vec::new(),
             writing: None,
-            journal: Journaling::start(journal, failure)?,
+            journal: journal
+                .map(|journal| Journaling::start(journal, failure))
+                .transpose()?,
             stopping: false,
             closing: None,
             stopped: false,
@@ -120,7 +127,9 @@ impl Binder {
     /// How to wake the operator that drives the binder.
     pub(crate) fn wake_with(&mut self, wake: Activator, from_thread: SyncActivator) {
         self.wake = Some(wake);
-        self.journal.wake_with(from_thread);
+        if let Some(journal) = &self.journal {
+            journal.wake_with(from_thread);
+        }
     }
 
     /// Takes a worker's report.
@@ -151,7 +160,7 @@ impl Binder {
         let mut commands = Vec::new();
         commands.extend(self.start.take().map(Command::Start));
         commands.extend(self.added.drain(..).map(Command::Added));
-        if self.journal.written()
+        if self.journal.as_ref().is_some_and(Journaling::written)
             && let Some(written) = self.writing.take()
         {
             self.stats.bound.store(written.epoch, Ordering::Relaxed);
@@ -169,6 +178,9 @@ impl Binder {
             self.in_flight.push_back(written);
         }
         self.checkpoints.step(self.durable);
+        let epoch = self.checkpoints.epoch();
+        self.stats.checkpointed.store(epoch, Ordering::Relaxed);
+        self.stopping |= self.journal.is_none() && self.in_flight.is_empty();
         if self.stopping {
             commands.extend(self.close());
         } else if self.may_bind() {
@@ -184,7 +196,7 @@ impl Binder {
             return None;
         }
         let closing = *self.closing.get_or_insert_with(Instant::now);
-        if closing.elapsed() < CLOSING_MAX {
+        if self.journal.is_some() && closing.elapsed() < CLOSING_MAX {
             if self.checkpoints.is_going() {
                 return None;
             }
@@ -198,12 +210,18 @@ impl Binder {
     }
 
     fn may_bind(&self) -> bool {
-        self.writing.is_none()
-            && self.read != self.bound
+        self.journal.is_some()
+            && self.writing.is_none()
+            && (self.read != self.bound || self.owes_checkpoint())
             && self.in_flight.len() < self.limits.epochs_in_flight_max
             && self.in_flight.iter().map(|it| it.bytes).sum::<usize>()
                 < self.limits.bytes_in_flight_max
-            && self.due_in().is_none()
+            && self.epoch_in().is_none()
+    }
+
+    /// Whether a checkpoint is due of what was bound since the last one.
+    fn owes_checkpoint(&self) -> bool {
+        self.checkpoints.is_due() && self.last > self.checkpoints.epoch()
     }
 
     /// Whether the epoch that was just bound is this run's last.
@@ -211,11 +229,19 @@ impl Binder {
         self.closing.is_some() && !self.checkpoints.is_going()
     }
 
-    /// How long until the next epoch may be closed; none when it may be now.
+    /// How long until something is to be done that nothing else wakes the binder for.
     pub(crate) fn due_in(&self) -> Option<Duration> {
         if self.stopping && !self.stopped {
             return Some(CLOSING_LOOK);
         }
+        let checkpoint = self.checkpoints.due_in(self.last);
+        let due = self.epoch_in().into_iter().chain(checkpoint);
+        // What may be done now was done, or waits for something that wakes the binder.
+        due.filter(|wait| !wait.is_zero()).min()
+    }
+
+    /// How long until the next epoch may be closed; none when it may be now.
+    fn epoch_in(&self) -> Option<Duration> {
         let since = self.last_at?.elapsed();
         self.limits
             .epoch_interval_min
@@ -224,12 +250,13 @@ impl Binder {
     }
 
     fn bind(&mut self) {
+        let Some(journal) = &self.journal else { return };
         let epoch = now_ms().max(self.last + 1);
         let ends = moved(&self.bound, &self.read);
         let spans = std::mem::take(&mut self.spans);
         self.last = epoch;
         self.last_at = Some(Instant::now());
-        self.journal.write(Binding {
+        journal.write(Binding {
             epoch,
             ends: ends.clone(),
         });

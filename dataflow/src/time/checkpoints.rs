@@ -2,13 +2,16 @@
 //!
 //! One at a time: an epoch that is about to be released is marked; when all processes have written
 //! what changed through it and the sink has it, the writer is asked to commit. The next one is due
-//! an interval after that, if anything was bound since.
+//! an interval after that, if anything was bound since; an idle job gets an empty epoch for it.
 
 use std::time::{Duration, Instant};
 
 use crate::Epoch;
 use crate::checkpoint::writer::{Commit, Writer, Written};
 use crate::journal::Offsets;
+
+/// Time between two looks whether a checkpoint is complete, while nothing else happens.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The checkpoints of a run.
 pub(crate) struct Checkpoints {
@@ -46,6 +49,15 @@ impl Checkpoints {
     /// Whether the epoch that is about to be released is to be marked.
     pub(crate) fn is_due(&self) -> bool {
         self.going.is_none() && self.last.elapsed() >= self.interval
+    }
+
+    /// How long until something is to be looked at, when the job is idle after `last`: the end of
+    /// the one that is under way, or the next one, if anything was bound since the last.
+    pub(crate) fn due_in(&self, last: Epoch) -> Option<Duration> {
+        if self.going.is_some() {
+            return Some(LOOK);
+        }
+        (last > self.epoch).then(|| self.interval.saturating_sub(self.last.elapsed()))
     }
 
     /// Whether one is under way.

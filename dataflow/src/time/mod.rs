@@ -29,9 +29,11 @@ use crate::checkpoint::Manifest;
 use crate::checkpoint::writer::{Writer, Written};
 use crate::journal::{Binding, Offsets};
 
+pub(crate) mod alarm;
 pub(crate) mod binder;
 pub(crate) mod checkpoints;
 
+use alarm::Alarm;
 use binder::Binder;
 
 /// How far one worker has read one topic.
@@ -204,7 +206,7 @@ fn reports<'scope>(
 ) -> StreamVec<'scope, u64, Report> {
     let (control, stop) = (Rc::clone(control), Arc::clone(stop));
     source::<_, CapacityContainerBuilder<Vec<Report>>, _, _>(scope, "Report", move |cap, info| {
-        let again = scope.activator_for(Rc::clone(&info.address));
+        let mut again = Alarm::new(scope.activator_for(Rc::clone(&info.address)));
         control.borrow_mut().report = Some(scope.activator_for(info.address));
         let mut cap = Some(cap);
         let mut asked = false;
@@ -233,7 +235,7 @@ fn reports<'scope>(
             if control.stopped {
                 cap = None;
             } else {
-                again.activate_after(STOP_CHECK);
+                again.within(STOP_CHECK);
             }
         }
     })
@@ -247,7 +249,7 @@ fn bind<'scope>(
 ) -> StreamVec<'scope, u64, (u64, Command)> {
     let peers = scope.peers() as u64;
     reports.unary_frontier(Exchange::new(|_: &Report| 0), "Bind", move |cap, info| {
-        let again = scope.activator_for(Rc::clone(&info.address));
+        let mut again = Alarm::new(scope.activator_for(Rc::clone(&info.address)));
         if let Some(binder) = &binder {
             let wake = scope.worker().sync_activator_for(info.address.to_vec());
             binder
@@ -273,7 +275,7 @@ fn bind<'scope>(
             if last {
                 cap = None;
             } else if let Some(wait) = binder.due_in() {
-                again.activate_after(wait);
+                again.within(wait);
             }
         }
     })

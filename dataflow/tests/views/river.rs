@@ -157,6 +157,20 @@ impl River {
         }
     }
 
+    /// Waits until a checkpoint has everything that was bound, although nothing new comes.
+    pub(crate) fn rest(&self) {
+        let stats = self.stats();
+        let deadline = Instant::now() + PATIENCE;
+        let bound = || stats.bound.load(Ordering::Relaxed);
+        while stats.checkpointed.load(Ordering::Relaxed) < bound() {
+            assert!(
+                Instant::now() < deadline,
+                "no checkpoint after {PATIENCE:?}"
+            );
+            std::thread::sleep(LOOK);
+        }
+    }
+
     fn settled(&self) -> bool {
         let ends = self.stats().durable_ends.lock().unwrap().clone();
         self.sources.iter().all(|topic| {

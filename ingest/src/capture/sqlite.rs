@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde_json::{Map, Value as Json};
 use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::failpoint;
 use tidemill_log::log::{Described, TopicId};
 use tidemill_log::schema::{Column, ColumnType, TableSchema};
 
@@ -122,7 +123,9 @@ impl SqliteCapture {
                 params![self.name, self.acknowledged.cast_signed()],
             )
             .map_err(failed)?;
+        failpoint::hit(failpoint::CAPTURE_BEFORE_TRIGGERS);
         transaction.commit().map_err(failed)?;
+        failpoint::hit(failpoint::CAPTURE_AFTER_TRIGGERS);
         self.tables = tables;
         self.schema_version = version(&self.connection).map_err(failed)?;
         Ok(())
@@ -178,7 +181,9 @@ impl SqliteCapture {
                 [],
             )
             .map_err(failed)?;
+        failpoint::hit(failpoint::CAPTURE_BEFORE_CONFIRM);
         transaction.commit().map_err(failed)?;
+        failpoint::hit(failpoint::CAPTURE_AFTER_CONFIRM);
         self.forgotten = self.acknowledged;
         self.forgotten_at = Instant::now();
         Ok(())

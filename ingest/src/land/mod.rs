@@ -18,6 +18,7 @@ mod sqlite;
 use std::collections::HashMap;
 
 use serde_json::value::RawValue;
+use tidemill_log::failpoint;
 use tidemill_log::schema::ColumnType;
 
 use crate::config::{Land, LandColumn, Seed};
@@ -79,6 +80,7 @@ pub trait Landing: Send {
                 Attempt::Landed(landed) => return Ok(landed),
                 Attempt::Refused(refused) => {
                     aside(&refused)?;
+                    failpoint::hit(failpoint::LAND_AFTER_LETTERS);
                     known = refused.len();
                 }
             }

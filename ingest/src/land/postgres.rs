@@ -2,6 +2,7 @@
 
 use postgres::{Client, Transaction};
 use serde_json::value::RawValue;
+use tidemill_log::failpoint;
 use tidemill_log::schema::ColumnType;
 
 use super::{
@@ -163,7 +164,9 @@ impl Landing for PostgresLanding {
         }
         landed.refused = fitted.refused.len() as u64;
         finish(&mut transaction, claim, landed.rows(), !landed.trimmed)?;
+        failpoint::hit(failpoint::LAND_BEFORE_COMMIT);
         transaction.commit().map_err(failed)?;
+        failpoint::hit(failpoint::LAND_AFTER_COMMIT);
         Ok(Attempt::Landed(landed))
     }
 

@@ -5,6 +5,7 @@ use rusqlite::types::{Null, ToSqlOutput};
 use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tidemill_log::failpoint;
 use tidemill_log::schema::ColumnType;
 
 use super::{
@@ -209,9 +210,11 @@ impl Landing for SqliteLanding {
             return Ok(Attempt::Refused(fitted.refused));
         }
         finish(&transaction, claim, landed.rows(), !landed.trimmed)?;
+        failpoint::hit(failpoint::LAND_BEFORE_COMMIT);
         transaction
             .commit()
             .map_err(|error| sqlite_failed(&doing, error))?;
+        failpoint::hit(failpoint::LAND_AFTER_COMMIT);
         Ok(Attempt::Landed(landed))
     }
 

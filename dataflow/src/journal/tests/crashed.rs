@@ -10,18 +10,6 @@ const CHILD: &str = "TIDEMILL_TEST_JOURNAL_CHILD";
 const NOTES: &str = "TIDEMILL_TEST_JOURNAL_NOTES";
 const THIS: &str = "journal::tests::crashed::each_point_is_crashed_at_and_recovered_from";
 
-const POINTS: [&str; 9] = [
-    BEFORE_OPEN,
-    AFTER_OPEN,
-    BEFORE_BIND,
-    AFTER_BIND,
-    BEFORE_CHECKPOINT,
-    AFTER_CHECKPOINT,
-    BEFORE_TRUNCATE,
-    AFTER_TRUNCATE,
-    BETWEEN_DELETES,
-];
-
 /// The process: passes every point several times.
 fn child(url: &str) {
     let mut notes = std::fs::OpenOptions::new();
@@ -52,7 +40,8 @@ fn each_point_is_crashed_at_and_recovered_from() {
         return child(&url);
     }
     for engine in ["file", "sqlite"] {
-        for point in POINTS {
+        let names = failpoint::ALL.iter().map(|point| point.name());
+        for point in names.filter(|name| name.starts_with("journal.")) {
             for count in [1, 3] {
                 crash(engine, point, count);
             }

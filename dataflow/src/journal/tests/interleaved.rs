@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use proptest::prelude::*;
+use tidemill_log::failpoint::Point;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::*;
 
@@ -81,6 +83,12 @@ impl Store for Stepped {
     }
     fn delete(&self, name: &str) -> Result<()> {
         self.step(|store| store.delete(name))
+    }
+    fn delete_all(&self, names: &[String], _between: Point) -> Result<()> {
+        // In any order, as several requests at a time are.
+        let mut names: Vec<&String> = names.iter().collect();
+        names.sort_by_key(|name| (xxh3_64(name.as_bytes()), *name));
+        names.into_iter().try_for_each(|name| self.delete(name))
     }
 }
 

@@ -248,7 +248,7 @@ fn decimals(
 }
 
 /// A two's complement number of at most 16 bytes.
-fn widened(bytes: &[u8]) -> Option<i128> {
+pub(super) fn widened(bytes: &[u8]) -> Option<i128> {
     let negative = bytes.first()? & 0x80 != 0;
     let mut wide = [if negative { 0xff } else { 0 }; 16];
     let start = wide.len().checked_sub(bytes.len())?;

@@ -11,6 +11,7 @@ use scylla::serialize::row::SerializeRow;
 use scylla::statement::Statement;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::Row;
+use tidemill_log::failpoint;
 
 use super::super::{
     FoundColumn, Frontier, Table, batch_of, check_existing, frontier_of, mismatch, quoted,
@@ -67,6 +68,7 @@ impl Connected {
             self.ensure_table(table).await?;
             let found = self.frontier(&frontiers_table, job, table).await?;
             if found.is_none() {
+                failpoint::hit(failpoint::SINK_BEFORE_FRONTIER_ROW);
                 let print = fingerprint(table);
                 let values = (job, table.name.as_str(), print.as_str());
                 self.execute("tidemill_frontiers", &begin, &values).await?;
@@ -117,7 +119,7 @@ impl Connected {
         })
     }
 
-    fn name_of(&self, table: &Table) -> String {
+    pub(super) fn name_of(&self, table: &Table) -> String {
         format!("{}.{}", quoted(&self.keyspace), quoted(&table.name))
     }
 
@@ -278,6 +280,7 @@ impl Connected {
         let keyspace = quoted(&self.keyspace);
         self.query(&format!("DROP TABLE IF EXISTS {keyspace}.{}", quoted(view)))
             .await?;
+        failpoint::hit(failpoint::SINK_BETWEEN_DROPS);
         let Some(frontier) = self.frontiers(job).await?.remove(view) else {
             return Ok(());
         };
@@ -291,7 +294,7 @@ impl Connected {
         Ok(())
     }
 
-    async fn prepared(&self, cql: &str) -> Result<PreparedStatement> {
+    pub(super) async fn prepared(&self, cql: &str) -> Result<PreparedStatement> {
         let mut statement = self.session.prepare(cql).await.map_err(|e| {
             let kind = if transient_prepare(&e) {
                 Kind::Retry
@@ -311,7 +314,7 @@ impl Connected {
         Ok(())
     }
 
-    async fn page(
+    pub(super) async fn page(
         &self,
         cql: &str,
         values: impl SerializeRow,
@@ -346,7 +349,10 @@ fn fingerprint(table: &Table) -> String {
     format!("{:016x}", table.fingerprint)
 }
 
-fn unreadable(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+pub(super) fn unreadable(
+    what: &str,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> Error {
     Error::with_source(Kind::Data, format!("reading `{what}`: {error}"), error)
 }
 

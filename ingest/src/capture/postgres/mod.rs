@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::failpoint;
 use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
@@ -106,6 +107,7 @@ impl PostgresCapture {
             .collect::<Result<Vec<_>>>()?;
         let generation = progress::begin_generation(&mut control, &slot)?;
         progress::publish(&mut control, &slot, &tables)?;
+        failpoint::hit(failpoint::CAPTURE_AFTER_PUBLICATION);
         let resume = match resnapshot {
             true => Resume::Snapshot,
             false => progress::resume(&mut control, &slot, names)?,
@@ -118,7 +120,9 @@ impl PostgresCapture {
             ),
             Resume::Snapshot => {
                 progress::restart(&mut control, &slot, names)?;
+                failpoint::hit(failpoint::CAPTURE_BEFORE_SLOT);
                 let new = stream::create_slot(&config, &slot)?;
+                failpoint::hit(failpoint::CAPTURE_AFTER_SLOT);
                 let snapshot = Snapshot::begin(connect(&config)?, &new, &tables)?;
                 let from = new.consistent;
                 (Phase::Snapshot(Box::new(snapshot), from), from, None)
@@ -237,6 +241,7 @@ impl PostgresCapture {
             self.moved = true;
         }
         if self.confirmed.is_none() && self.moved {
+            failpoint::hit(failpoint::CAPTURE_BEFORE_SNAPSHOT_DONE);
             // The snapshot is durable: from here on a restart goes on with the stream.
             self.write_confirmed()?;
         }
@@ -374,6 +379,7 @@ impl PostgresCapture {
     }
 
     fn write_confirmed(&mut self) -> Result<()> {
+        failpoint::hit(failpoint::CAPTURE_BEFORE_CONFIRM);
         match progress::confirm(&mut self.control, &self.slot, self.durable) {
             Ok(()) => {}
             Err(error) if error.kind() == Kind::Retry && self.confirmed.is_some() => {
@@ -383,11 +389,13 @@ impl PostgresCapture {
             }
             Err(error) => return Err(error),
         }
+        failpoint::hit(failpoint::CAPTURE_AFTER_CONFIRM);
         self.confirmed = Some(self.durable);
         self.confirmed_at = Instant::now();
         self.moved = false;
         if let Phase::Stream(stream) = &self.phase {
             stream.confirm(self.durable);
+            failpoint::hit(failpoint::CAPTURE_AFTER_SLOT_TOLD);
         }
         Ok(())
     }

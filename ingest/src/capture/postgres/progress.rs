@@ -8,6 +8,7 @@
 //! 3. `snapshot_done` is written only when the whole snapshot is durable downstream.
 
 use postgres::Client;
+use tidemill_log::failpoint;
 use tidemill_log::log::{Described, TopicId};
 
 use super::catalog::Table;
@@ -213,6 +214,7 @@ pub(super) fn restart(client: &mut Client, slot: &str, tables: &[String]) -> Res
             &[&slot, &tables],
         )
         .map_err(|error| sql_error("writing table `_tidemill_capture`".to_owned(), error))?;
+    failpoint::hit(failpoint::CAPTURE_BEFORE_DROP);
     client
         .execute(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots

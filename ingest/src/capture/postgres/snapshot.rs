@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use postgres::{Client, SimpleQueryMessage};
 use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::failpoint;
 use tidemill_log::schema::TableSchema;
 
 use super::catalog::{Table, quote};
@@ -114,6 +115,7 @@ impl Snapshot {
                 .map_err(failed)?;
             self.open = true;
         }
+        failpoint::hit(failpoint::CAPTURE_IN_SNAPSHOT);
         let fetched = self
             .client
             .simple_query(&format!("FETCH {BATCH} FROM _tidemill"));

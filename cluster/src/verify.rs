@@ -1,0 +1,277 @@
+//! `verify`: what the views' tables hold beside what they should hold, and its repair.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use arrow::array::{ArrayRef, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use serde_json::{Map, Value, json};
+use tidemill_dataflow::job::Workers;
+use tidemill_dataflow::verify::{Difference, Differences, Options, Verified, What, verify};
+
+use crate::cli::{StateArgs, VerifyArgs};
+use crate::connections::Connections;
+use crate::exit::{self, Different};
+use crate::pipeline::Folder;
+use crate::table::{self, grouped};
+use crate::{check, dataflow, logging, output};
+
+/// Compares, repairs if asked to, and prints what differed.
+pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
+    let folder = Folder::open(&args.pipeline)?.named(&args.name);
+    let connections = Connections::resolve(&args.connections, folder.path())?;
+    logging::start(&args.log, "info", &folder.name, 0)?;
+    exit::exit_on_panic();
+    let ingest = folder.ingest_if_any()?;
+    let Some(job) = check::compile(&folder, &connections, ingest.as_ref())? else {
+        return Err(anyhow!("{} has no views.sql", folder.path().display()));
+    };
+    // An embedded file that nobody made yet is not made by looking.
+    for url in [&connections.sink, &connections.state, &connections.log] {
+        let file = url.strip_prefix("sqlite://");
+        if let Some(file) = file.filter(|file| !Path::new(file).exists()) {
+            return Err(anyhow!(
+                "there is no {file}: run the pipeline first, or give the connections that it runs \
+                 with"
+            ));
+        }
+    }
+    let (workers, state) = (usize::from(args.workers), StateArgs::default());
+    let workers = Workers::Threads(workers);
+    let config = dataflow::config(&folder.name, job, &connections, workers, &state);
+    let options = Options {
+        from_log: args.from_log,
+        repair: args.repair,
+        limit: args.limit,
+    };
+    let verified = verify(&config, &args.views, &options)?;
+    for view in &verified {
+        let lines = if args.json {
+            objects(view)
+        } else {
+            lines(view, output::width())?
+        };
+        lines.iter().for_each(|line| output::line(line));
+    }
+    let left: Vec<String> = verified
+        .iter()
+        .filter(|view| view.remaining().count() > 0)
+        .map(|view| format!("{} in {}", counted(view.remaining().count()), view.view))
+        .collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(Different(left.join(", ")).into())
+}
+
+fn counted(count: u64) -> String {
+    format!(
+        "{} difference{}",
+        grouped(count),
+        if count == 1 { "" } else { "s" }
+    )
+}
+
+fn lines(view: &Verified, width: usize) -> Result<Vec<String>, ArrowError> {
+    let (name, epoch) = (&view.view, view.epoch);
+    let rows = format!(
+        "{} row{}",
+        grouped(view.rows),
+        if view.rows == 1 { "" } else { "s" }
+    );
+    if view.found.count() == 0 {
+        return Ok(vec![format!("{name}: {rows} equal at epoch {epoch}")]);
+    }
+    let Differences {
+        missing,
+        extra,
+        different,
+        ..
+    } = &view.found;
+    let mut lines = vec![format!(
+        "{name}: {} from its {rows} at epoch {epoch}: {} missing, {} extra, {} different",
+        counted(view.found.count()),
+        grouped(*missing),
+        grouped(*extra),
+        grouped(*different)
+    )];
+    lines.extend(shown(view, &view.found, width)?);
+    if let Some(left) = &view.left {
+        let repaired = view.found.count().saturating_sub(left.count());
+        lines.push(format!("{name}: {} repaired", counted(repaired)));
+        if left.count() > 0 {
+            lines.push(format!(
+                "{name}: {} left: somebody wrote there with a timestamp in the future (see \
+                 WRITETIME), which wins over the repair, or goes on writing",
+                counted(left.count())
+            ));
+            lines.extend(shown(view, left, width)?);
+        }
+    }
+    Ok(lines)
+}
+
+/// Differences as a table: a line for each row that is missing or extra, and for each value that
+/// differs.
+fn shown(
+    view: &Verified,
+    differences: &Differences,
+    width: usize,
+) -> Result<Vec<String>, ArrowError> {
+    let keys = view.key.len();
+    let mut columns: Vec<Vec<Option<String>>> = vec![Vec::new(); keys + 4];
+    for Difference { key, what } in &differences.first {
+        let mut add = |what: &str, rest: [Option<String>; 3]| {
+            let key = key.iter().cloned().map(Some);
+            let cells = [Some(what.to_owned())].into_iter().chain(key).chain(rest);
+            for (column, cell) in columns.iter_mut().zip(cells) {
+                column.push(cell);
+            }
+        };
+        match what {
+            What::Missing => add("missing", [None, None, None]),
+            What::Extra => add("extra", [None, None, None]),
+            What::Different(cells) => {
+                let text = |value: &Option<String>| Some(value.as_deref().unwrap_or("null").into());
+                for cell in cells {
+                    let (is, should) = (text(&cell.is), text(&cell.should_be));
+                    add("different", [Some(cell.column.clone()), is, should]);
+                }
+            }
+        }
+    }
+    let key = view.key.iter().map(String::as_str);
+    let names = ["difference"].into_iter().chain(key);
+    let names = names.chain(["column", "is", "should be"]);
+    let fields = names.map(|name| Field::new(name, DataType::Utf8, true));
+    let schema = Schema::new(fields.collect::<Vec<_>>());
+    let columns = columns
+        .into_iter()
+        .map(|cells| Arc::new(StringArray::from(cells)) as ArrayRef);
+    let batch = RecordBatch::try_new(Arc::new(schema), columns.collect())?;
+    let mut lines = table::fitted(&batch, batch.num_rows(), width)?.lines;
+    let (described, all) = (differences.first.len() as u64, differences.count());
+    if described < all {
+        let (described, all) = (grouped(described), grouped(all));
+        lines.push(format!(
+            "({described} of {all} differences; --limit shows more)"
+        ));
+    }
+    Ok(lines)
+}
+
+/// One object for each difference, then one that sums up.
+fn objects(view: &Verified) -> Vec<String> {
+    let name = &view.view;
+    let first = view.found.first.iter().map(|Difference { key, what }| {
+        let key = view
+            .key
+            .iter()
+            .cloned()
+            .zip(key.iter().cloned().map(Value::from));
+        let key: Map<String, Value> = key.collect();
+        match what {
+            What::Missing => json!({"view": name, "difference": "missing", "key": key}),
+            What::Extra => json!({"view": name, "difference": "extra", "key": key}),
+            What::Different(cells) => {
+                let cells = cells.iter().map(|cell| {
+                    let both = json!({"is": cell.is, "should_be": cell.should_be});
+                    (cell.column.clone(), both)
+                });
+                let columns: Map<String, Value> = cells.collect();
+                json!({"view": name, "difference": "different", "key": key, "columns": columns})
+            }
+        }
+    });
+    let sum = json!({
+        "view": name,
+        "epoch": view.epoch,
+        "rows": view.rows,
+        "missing": view.found.missing,
+        "extra": view.found.extra,
+        "different": view.found.different,
+        "left": view.remaining().count(),
+    });
+    first
+        .chain([sum])
+        .map(|object| object.to_string())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_dataflow::verify::Cell;
+
+    use super::*;
+
+    fn view(found: Differences, left: Option<Differences>) -> Verified {
+        Verified {
+            view: "totals".to_owned(),
+            key: vec!["country".to_owned()],
+            epoch: 1_700_000_000_123,
+            rows: 1_200,
+            found,
+            left,
+        }
+    }
+
+    fn differences() -> Differences {
+        let one = |key: &str, what| Difference {
+            key: vec![key.to_owned()],
+            what,
+        };
+        let cell = Cell {
+            column: "users".to_owned(),
+            is: None,
+            should_be: Some("7".to_owned()),
+        };
+        Differences {
+            missing: 1,
+            extra: 0,
+            different: 3,
+            first: vec![
+                one("Chad", What::Missing),
+                one("Peru", What::Different(vec![cell])),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_difference_is_a_line_of_a_table() {
+        let equal = lines(&view(Differences::default(), None), 80).unwrap();
+        assert_eq!(equal, ["totals: 1,200 rows equal at epoch 1700000000123"]);
+        let left = Some(Differences::default());
+        assert_eq!(
+            lines(&view(differences(), left), 80).unwrap(),
+            [
+                "totals: 4 differences from its 1,200 rows at epoch 1700000000123: 1 missing, 0 \
+                 extra, 3 different",
+                " difference | country | column |  is  | should be",
+                "------------+---------+--------+------+-----------",
+                " missing    | Chad    |        |      |",
+                " different  | Peru    | users  | null | 7",
+                "(2 of 4 differences; --limit shows more)",
+                "totals: 4 differences repaired",
+            ]
+        );
+        let vain = lines(&view(differences(), Some(differences())), 80).unwrap();
+        assert!(vain[6].contains("0 differences repaired"), "{vain:?}");
+        assert!(vain[7].contains("4 differences left"), "{vain:?}");
+    }
+
+    #[test]
+    fn a_difference_is_an_object_of_a_line() {
+        let objects = objects(&view(differences(), None));
+        assert_eq!(
+            objects[1],
+            r#"{"columns":{"users":{"is":null,"should_be":"7"}},"difference":"different","key":{"country":"Peru"},"view":"totals"}"#
+        );
+        assert!(
+            objects[2].contains(r#""left":4,"missing":1,"rows":1200"#),
+            "{objects:?}"
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! Crashes at every failpoint, and restarts with other workers, processes and stores: the real
+//! binary, whose views must hold what the database's SQL says, row by row.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod points;
+mod restarts;
+mod river;

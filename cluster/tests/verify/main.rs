@@ -1,0 +1,12 @@
+//! `tidemill verify`: tables that somebody damaged, beside a job that is stopped, killed or running.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod damage;
+mod people;
+mod refused;
+mod running;
+mod stopped;

@@ -1,0 +1,131 @@
+//! Reading a table as it is, whatever others wrote into it, and rows in the form in which a table
+//! holds them: what it takes to compare a table with its view.
+//!
+//! In flow the engines' own values, out flow [`Scanned`] batches in the view's types. Invariant: a
+//! value that the view could not have written is never taken for one that it could.
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, Field};
+use arrow::record_batch::RecordBatch;
+
+use super::{Table, convert};
+use crate::row::{batch, nullable};
+use crate::{Error, Kind, Result};
+
+/// Rows that are read from a table at a time.
+pub(super) const PAGE_ROWS: usize = 5_000;
+
+/// Some rows of a table.
+#[derive(Debug)]
+pub struct Scanned {
+    /// The rows; null where a value is odd.
+    pub rows: RecordBatch,
+    /// Values that the view's columns cannot hold.
+    pub odd: Vec<Odd>,
+}
+
+/// A value that the view's column cannot hold: only others can have written it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Odd {
+    /// Its row in the batch.
+    pub row: usize,
+    /// Its column.
+    pub column: usize,
+    /// The value, for people.
+    pub text: String,
+}
+
+/// What an engine knows about its values.
+pub(super) struct Engine<V> {
+    /// The type in which a column is stored.
+    pub(super) stored: fn(&DataType) -> Result<DataType>,
+    /// Values as an array of that type, or what about them is wrong.
+    pub(super) array_of: fn(&DataType, Vec<V>) -> std::result::Result<ArrayRef, String>,
+    pub(super) null: fn() -> V,
+    /// For people.
+    pub(super) text: fn(&V) -> String,
+}
+
+impl<V: Clone> Engine<V> {
+    /// `count` rows that were read from `table`, given column by column.
+    pub(super) fn scanned(
+        &self,
+        table: &Table,
+        count: usize,
+        columns: Vec<Vec<V>>,
+    ) -> Result<Scanned> {
+        let (mut arrays, mut odd) = (Vec::with_capacity(columns.len()), Vec::new());
+        for (column, (field, values)) in table.schema.fields().iter().zip(columns).enumerate() {
+            let stored = (self.stored)(field.data_type())?;
+            let array = match self.array(table, field, &stored, values.clone()) {
+                Ok(array) => array,
+                Err(_) => {
+                    let values = values.into_iter().enumerate().map(|(row, value)| {
+                        if self
+                            .array(table, field, &stored, vec![value.clone()])
+                            .is_ok()
+                        {
+                            return value;
+                        }
+                        let text = (self.text)(&value);
+                        odd.push(Odd { row, column, text });
+                        (self.null)()
+                    });
+                    let values = values.collect();
+                    self.array(table, field, &stored, values)?
+                }
+            };
+            arrays.push(array);
+        }
+        if let Some(odd) = odd
+            .iter()
+            .find(|odd| table.primary_key.contains(&odd.column))
+        {
+            let what = format!(
+                "table `{}`: key column `{}` holds {}, which no row of the view can have; delete \
+                 that row by hand",
+                table.name,
+                table.schema.field(odd.column).name(),
+                odd.text
+            );
+            return Err(Error::new(Kind::Data, what));
+        }
+        let rows = batch(&nullable(&table.schema), arrays, count)?;
+        Ok(Scanned { rows, odd })
+    }
+
+    fn array(
+        &self,
+        table: &Table,
+        field: &Field,
+        stored: &DataType,
+        values: Vec<V>,
+    ) -> Result<ArrayRef> {
+        let array = (self.array_of)(stored, values).map_err(|problem| {
+            let what = format!(
+                "table `{}`, column `{}` {problem}",
+                table.name,
+                field.name()
+            );
+            Error::new(Kind::Data, what)
+        })?;
+        convert(&table.name, field.name(), &array, field.data_type())
+    }
+}
+
+/// Rows as they are read back once they were written: where a column is stored in a type that holds
+/// less, as milliseconds of a timestamp, the rest is gone.
+pub(super) fn stored_form(
+    table: &Table,
+    rows: &RecordBatch,
+    stored: fn(&DataType) -> Result<DataType>,
+) -> Result<RecordBatch> {
+    let columns = table.schema.fields().iter().zip(rows.columns());
+    let columns = columns.map(|(field, column)| {
+        let (name, kind) = (field.name(), field.data_type());
+        let kept = convert(&table.name, name, column, &stored(kind)?)?;
+        convert(&table.name, name, &kept, kind)
+    });
+    let columns = columns.collect::<Result<_>>()?;
+    batch(&nullable(&table.schema), columns, rows.num_rows())
+}

@@ -1,0 +1,230 @@
+//! What a view's table may hold.
+//!
+//! In flow the writes of an evaluation, out flow [`Rows`]: each key's row at the sink's frontier,
+//! and what it becomes in the epochs after it, which may be on their way to the table or there.
+//! Invariant: nothing reaches the real sink; it is only asked what it can hold.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::Schema;
+use arrow::record_batch::RecordBatch;
+use hashbrown::HashMap;
+
+use crate::row::{Row, RowCodec};
+use crate::sink::{Done, Frontier, Scanned, Sink, Table, Writes};
+use crate::{Epoch, Error, Kind, Result};
+
+/// A table, with its keys and rows as bytes that are equal when they are.
+pub(super) struct Keyed {
+    pub(super) table: Table,
+    keys: RowCodec,
+    rows: RowCodec,
+}
+
+impl Keyed {
+    pub(super) fn new(table: Table) -> Result<Self> {
+        let key = table.primary_key.iter();
+        let key: Vec<_> = key.map(|i| table.schema.field(*i).clone()).collect();
+        Ok(Self {
+            keys: RowCodec::new(Arc::new(Schema::new(key)))?,
+            rows: RowCodec::new(Arc::clone(&table.schema))?,
+            table,
+        })
+    }
+
+    /// Each row's key, and the row.
+    pub(super) fn encode(&self, rows: &RecordBatch) -> Result<Vec<(Row, Row)>> {
+        let (columns, count) = (rows.columns(), rows.num_rows());
+        let key = self.table.primary_key.iter();
+        let key: Vec<_> = key.map(|i| Arc::clone(rows.column(*i))).collect();
+        let keys = self.keys.encode(&key, count)?;
+        let rows = self.rows.encode(columns, count)?;
+        Ok((0..count).map(|i| (keys.row(i), rows.row(i))).collect())
+    }
+
+    /// Rows back as a batch.
+    pub(super) fn decode<'a>(&self, rows: impl Iterator<Item = &'a Row>) -> Result<RecordBatch> {
+        self.rows.decode(rows)
+    }
+
+    /// The same, with nulls in all columns for a row that is not there.
+    pub(super) fn decode_or_null<'a>(
+        &self,
+        rows: impl Iterator<Item = Option<&'a Row>> + Clone,
+    ) -> Result<RecordBatch> {
+        self.rows.decode_or_null(rows)
+    }
+}
+
+/// Which keys of a table are looked at, each with a row that has it; none for all.
+pub(super) type Only = Option<BTreeMap<Row, Row>>;
+
+/// What a table may hold, by key.
+#[derive(Default)]
+pub(super) struct Rows {
+    /// At the end of the epoch that all of the table has reached.
+    settled: HashMap<Row, Row>,
+    /// What keys became in later epochs, in order; none for a row that went.
+    later: HashMap<Row, Vec<Option<Row>>>,
+}
+
+impl Rows {
+    /// How many rows there are when all epochs are complete.
+    pub(super) fn count(&self) -> u64 {
+        let settled = self
+            .settled
+            .keys()
+            .filter(|key| !self.later.contains_key(*key));
+        let later = self
+            .later
+            .values()
+            .filter(|rows| rows.last().is_some_and(Option::is_some));
+        (settled.count() + later.count()) as u64
+    }
+
+    /// Every key that there is or was.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Row> {
+        let later = self
+            .later
+            .keys()
+            .filter(|key| !self.settled.contains_key(*key));
+        self.settled.keys().chain(later)
+    }
+
+    /// Whether the table may hold this for a key.
+    pub(super) fn allow(&self, key: &Row, found: Option<&Row>) -> bool {
+        let mut later = self.later.get(key).into_iter().flatten();
+        self.settled.get(key) == found || later.any(|row| row.as_ref() == found)
+    }
+
+    /// A key's row when all epochs are complete.
+    pub(super) fn last(&self, key: &Row) -> Option<&Row> {
+        match self.later.get(key).and_then(|rows| rows.last()) {
+            Some(last) => last.as_ref(),
+            None => self.settled.get(key),
+        }
+    }
+
+    fn take(&mut self, key: Row, row: Option<Row>, settled: bool) {
+        match (settled, row) {
+            (true, Some(row)) => drop(self.settled.insert(key, row)),
+            (true, None) => drop(self.settled.remove(&key)),
+            (false, row) => self.later.entry(key).or_default().push(row),
+        }
+    }
+}
+
+/// A sink that keeps to itself what is written, for an evaluation.
+pub(super) struct Expected {
+    real: Arc<dyn Sink>,
+    tables: Vec<Collecting>,
+}
+
+struct Collecting {
+    keyed: Arc<Keyed>,
+    /// The epoch that all of the table has reached.
+    through: Epoch,
+    only: Only,
+    rows: Mutex<Rows>,
+}
+
+impl Expected {
+    /// Of each table also the epoch that all of it has reached, and which keys to keep.
+    pub(super) fn new(
+        real: Arc<dyn Sink>,
+        tables: impl Iterator<Item = (Arc<Keyed>, Epoch, Only)>,
+    ) -> Self {
+        let tables = tables.map(|(keyed, through, only)| Collecting {
+            keyed,
+            through,
+            only,
+            rows: Mutex::default(),
+        });
+        Self {
+            real,
+            tables: tables.collect(),
+        }
+    }
+
+    /// What was collected, table by table.
+    pub(super) fn take(&self) -> Vec<Rows> {
+        let rows = self.tables.iter().map(|table| {
+            let mut rows = table.rows.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *rows)
+        });
+        rows.collect()
+    }
+
+    fn collect(&self, writes: &Writes) -> Result<()> {
+        let table = self.tables.get(writes.table);
+        let table = table.ok_or_else(|| Error::new(Kind::Bug, "a write to an unknown table"))?;
+        let keyed = &table.keyed;
+        let stored = |rows| keyed.encode(&self.real.stored(&keyed.table, rows)?);
+        let (upserts, deletes) = (stored(&writes.upserts)?, stored(&writes.deletes)?);
+        let upserts = upserts.into_iter().map(|(key, row)| (key, Some(row)));
+        let deletes = deletes.into_iter().map(|(key, _)| (key, None));
+        let is_asked = |key: &Row| {
+            table
+                .only
+                .as_ref()
+                .is_none_or(|only| only.contains_key(key))
+        };
+        let mut rows = table.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, row) in upserts.chain(deletes).filter(|(key, _)| is_asked(key)) {
+            rows.take(key, row, writes.epoch <= table.through);
+        }
+        Ok(())
+    }
+}
+
+impl Sink for Expected {
+    fn prepare(&self, _job: &str, tables: &[Table]) -> Result<Vec<Option<Frontier>>> {
+        Ok(vec![None; tables.len()])
+    }
+
+    fn frontiers(&self, job: &str) -> Result<BTreeMap<String, Frontier>> {
+        self.real.frontiers(job)
+    }
+
+    fn drop_view(&self, _job: &str, _view: &str) -> Result<()> {
+        Err(refused())
+    }
+
+    fn write(&self, writes: Writes, done: Done) {
+        done(self.collect(&writes));
+    }
+
+    fn advance(&self, _job: &str, _tables: &[usize], _epoch: Epoch) -> Result<()> {
+        Ok(())
+    }
+
+    fn holds_empty_keys(&self) -> bool {
+        self.real.holds_empty_keys()
+    }
+
+    fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch> {
+        self.real.read(table, limit)
+    }
+
+    fn scan(
+        &self,
+        table: &Table,
+        keys: Option<&RecordBatch>,
+        each: &mut dyn FnMut(Scanned) -> Result<()>,
+    ) -> Result<()> {
+        self.real.scan(table, keys, each)
+    }
+
+    fn stored(&self, table: &Table, rows: &RecordBatch) -> Result<RecordBatch> {
+        self.real.stored(table, rows)
+    }
+
+    fn repair(&self, _writes: Writes, _over_newer: bool) -> Result<()> {
+        Err(refused())
+    }
+}
+
+fn refused() -> Error {
+    Error::new(Kind::Bug, "an evaluation changes no table")
+}
