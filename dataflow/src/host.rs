@@ -560,6 +560,7 @@ fn source_stream<'scope>(
         index,
         topic: source.topic.clone(),
         rows_waiting_max: shared.config.limits.rows_waiting_max,
+        bytes_waiting_max: shared.config.limits.bytes_waiting_max,
     };
     let (me, peers) = (scope.index(), scope.peers());
     let decoder = crate::decode::open(source, shared.registry.clone())?;

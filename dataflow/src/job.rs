@@ -58,8 +58,12 @@ pub struct Limits {
     pub epoch_interval_min: Duration,
     /// Epochs released and not yet durable in the sink.
     pub epochs_in_flight_max: usize,
-    /// Decoded rows that one worker holds back waiting for their epoch.
+    /// Bytes of the records of those epochs, less those of the last one.
+    pub bytes_in_flight_max: usize,
+    /// Decoded rows of a source that one worker holds back waiting for their epoch.
     pub rows_waiting_max: usize,
+    /// Bytes of the records that those rows came in.
+    pub bytes_waiting_max: usize,
     /// Time between a checkpoint and the next, while there is anything new.
     pub checkpoint_interval: Duration,
     /// How often topics are looked at for partitions that were added, and for being others.
@@ -71,7 +75,9 @@ impl Default for Limits {
         Self {
             epoch_interval_min: Duration::from_millis(5),
             epochs_in_flight_max: 64,
+            bytes_in_flight_max: 64 << 20,
             rows_waiting_max: 200_000,
+            bytes_waiting_max: 32 << 20,
             checkpoint_interval: Duration::from_secs(10),
             topics_look_every: Duration::from_secs(5),
         }

@@ -276,11 +276,13 @@ impl Fleet {
 
     /// Kills somebody or makes somebody stand still.
     fn strike(&mut self) {
-        let Some(place) = self
-            .deck
-            .iter()
-            .rposition(|victim| self.may_strike(*victim))
-        else {
+        let next = |fleet: &Self| fleet.deck.iter().rposition(|one| fleet.may_strike(*one));
+        if next(self).is_none() {
+            // Whoever is left is being started: others are struck meanwhile.
+            let rest = std::mem::take(&mut self.deck);
+            self.deck = [rest, deck(&mut self.random)].concat();
+        }
+        let Some(place) = next(self) else {
             return;
         };
         if self.random.random_bool(0.3) {

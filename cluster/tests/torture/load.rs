@@ -218,7 +218,8 @@ impl Changing {
         match random.random_range(0..100) {
             0..15 => format!("DELETE FROM offers WHERE id = {id}"),
             15..20 => format!(
-                "INSERT INTO offers VALUES {row} ON CONFLICT DO NOTHING; DELETE FROM offers WHERE id = {id}"
+                "INSERT INTO offers VALUES {row} ON CONFLICT DO NOTHING;
+                 DELETE FROM offers WHERE id = {id}"
             ),
             20..30 => format!(
                 "UPDATE offers SET id = {id} WHERE id = (SELECT id FROM offers LIMIT 1)

@@ -50,7 +50,8 @@ partitions = PARTITIONS
 
 /// A seed makes no exact decimals, so the table is there before it.
 const OFFERS_TABLE: &str = "CREATE TABLE offers (id int PRIMARY KEY, country text NOT NULL,
-    age_from int NOT NULL, amount numeric(10, 2) NOT NULL DEFAULT 0, weight double precision, note text)";
+    age_from int NOT NULL, amount numeric(10, 2) NOT NULL DEFAULT 0, weight double precision,
+    note text)";
 
 const OFFERS: &str = "id,country,age_from,weight,note\n";
 
@@ -162,7 +163,8 @@ pub(crate) fn write(place: &Place) {
     let mut sql = String::new();
     for table in ["users", "offers"] {
         sql += &format!(
-            "CREATE TABLE {table} WITH (topic = '{table}', format = 'avro', envelope = 'debezium');\n"
+            "CREATE TABLE {table}
+               WITH (topic = '{table}', format = 'avro', envelope = 'debezium');\n"
         );
     }
     for (name, key, select, _) in VIEWS {

@@ -142,7 +142,7 @@ impl Sink for Cassandra {
     }
 
     fn write(&self, writes: Writes, done: Done) {
-        let pending = self.backlog.admit(writes.rows(), done);
+        let pending = self.backlog.admit(&writes, done);
         let table = match self.table(writes.table) {
             Ok(table) => table,
             Err(error) => return pending.finish(Err(error)),

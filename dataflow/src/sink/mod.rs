@@ -302,6 +302,14 @@ impl Writes {
         self.upserts.num_rows() + self.deletes.num_rows()
     }
 
+    fn bytes(&self) -> usize {
+        let batches = [&self.upserts, &self.replaced, &self.deletes];
+        batches
+            .iter()
+            .map(|batch| batch.get_array_memory_size())
+            .sum()
+    }
+
     /// Refuses batches that are not the table's.
     fn check(&self, table: &Table) -> Result<()> {
         let columns = table.schema.fields().len();

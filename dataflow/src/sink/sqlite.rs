@@ -150,7 +150,7 @@ impl Sink for Sqlite {
     }
 
     fn write(&self, writes: Writes, done: Done) {
-        let pending = self.backlog.admit(writes.rows(), done);
+        let pending = self.backlog.admit(&writes, done);
         // When the thread is gone the command comes back and its drop calls `done` with an error.
         let _ = self.commands.send(Command::Write(writes, pending));
     }

@@ -16,6 +16,7 @@ pub(crate) struct Gathered<T> {
     pub(crate) items: Vec<T>,
     pub(crate) refusals: Vec<Refusal>,
     pub(crate) records: usize,
+    pub(crate) bytes: usize,
     pub(crate) span_ms: Option<(i64, i64)>,
 }
 
@@ -34,12 +35,15 @@ pub(crate) trait Gather {
 struct Tally {
     refusals: Vec<Refusal>,
     records: usize,
+    /// Of their keys and values.
+    bytes: usize,
     span_ms: Option<(i64, i64)>,
 }
 
 impl Tally {
     fn count(&mut self, record: &RecordRef<'_>) {
         self.records += 1;
+        self.bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
         let at = record.timestamp_ms;
         self.span_ms = Some(match self.span_ms {
             None => (at, at),
@@ -62,12 +66,14 @@ impl Tally {
         let Tally {
             refusals,
             records,
+            bytes,
             span_ms,
         } = std::mem::take(self);
         Gathered {
             items,
             refusals,
             records,
+            bytes,
             span_ms,
         }
     }

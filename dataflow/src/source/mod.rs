@@ -25,6 +25,10 @@ use gather::Gather;
 
 /// Most records read in one go: bounds a batch, and how long a worker does not step.
 pub(crate) const RECORDS_PER_POLL_MAX: usize = 32_768;
+/// Bytes of records after which no more are read in one go.
+const BYTES_PER_POLL_MAX: usize = 8 << 20;
+/// Records between two looks at those bytes.
+const RECORDS_PER_LOOK: usize = 1_024;
 
 /// Decoded records that belong to one epoch as a whole.
 pub(crate) struct Cut<T> {
@@ -36,6 +40,8 @@ pub(crate) struct Cut<T> {
     pub(crate) refusals: Vec<Refusal>,
     /// Records in all.
     pub(crate) records: usize,
+    /// Bytes of their keys and values.
+    pub(crate) bytes: usize,
     /// Timestamps of the oldest and newest record.
     pub(crate) span_ms: Option<(i64, i64)>,
 }
@@ -111,9 +117,12 @@ impl<G: Gather> Partitions<G> {
         Ok(())
     }
 
-    /// Records waiting for their epoch.
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting.iter().map(|cut| cut.records).sum()
+    /// Records waiting for their epoch, and their bytes.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let cuts = self.waiting.iter();
+        cuts.fold((0, 0), |(records, bytes), cut| {
+            (records + cut.records, bytes + cut.bytes)
+        })
     }
 
     /// Asks for a call when records arrive.
@@ -136,18 +145,26 @@ impl<G: Gather> Partitions<G> {
         for reader in &mut self.readers {
             let gather = &mut self.gather;
             let mut current: Option<(u32, i64)> = None;
-            reader.poll(RECORDS_PER_POLL_MAX, Duration::ZERO, &mut |record| {
-                match &mut current {
-                    Some((partition, end)) if *partition == record.partition => {
-                        *end = record.offset + 1;
+            let (mut records, mut bytes) = (0, 0);
+            while records < RECORDS_PER_POLL_MAX && bytes < BYTES_PER_POLL_MAX {
+                let read = reader.poll(RECORDS_PER_LOOK, Duration::ZERO, &mut |record| {
+                    match &mut current {
+                        Some((partition, end)) if *partition == record.partition => {
+                            *end = record.offset + 1;
+                        }
+                        _ => {
+                            last.extend(current);
+                            current = Some((record.partition, record.offset + 1));
+                        }
                     }
-                    _ => {
-                        last.extend(current);
-                        current = Some((record.partition, record.offset + 1));
-                    }
+                    bytes += record.value.map_or(0, <[u8]>::len);
+                    gather.push(record);
+                })?;
+                records += read;
+                if read < RECORDS_PER_LOOK {
+                    break;
                 }
-                gather.push(record);
-            })?;
+            }
             last.extend(current);
         }
         if last.is_empty() {
@@ -238,6 +255,7 @@ impl<G: Gather> Partitions<G> {
             items: gathered.items,
             refusals,
             records: gathered.records,
+            bytes: gathered.bytes,
             span_ms: gathered.span_ms,
         })
     }

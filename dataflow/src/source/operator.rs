@@ -37,6 +37,7 @@ pub(crate) struct Place {
     pub(crate) index: usize,
     pub(crate) topic: String,
     pub(crate) rows_waiting_max: usize,
+    pub(crate) bytes_waiting_max: usize,
 }
 
 /// Renders a source. `open` makes the reader of this worker's partitions once the start is known;
@@ -160,7 +161,8 @@ impl<G: Gather> Running<G> {
         if !self.replay.is_empty() {
             return self.replay_step(cap, output, context, item);
         }
-        if self.partitions.waiting() >= place.rows_waiting_max {
+        let (records, bytes) = self.partitions.waiting();
+        if records >= place.rows_waiting_max || bytes >= place.bytes_waiting_max {
             return false;
         }
         let cut = match self.partitions.read() {
@@ -176,6 +178,7 @@ impl<G: Gather> Running<G> {
             topic: place.topic.clone(),
             ends: cut.ends.clone(),
             span_ms: cut.span_ms,
+            bytes: cut.bytes,
             ..Report::default()
         });
         true

@@ -33,6 +33,8 @@ struct InFlight {
     epoch: Epoch,
     ends: Offsets,
     spans: Vec<(i64, i64)>,
+    /// Bytes of its records; 0 for what an earlier run bound.
+    bytes: usize,
 }
 
 /// Binds offsets to epochs.
@@ -50,6 +52,8 @@ pub(crate) struct Binder {
     last: Epoch,
     last_at: Option<Instant>,
     spans: Vec<(i64, i64)>,
+    /// Bytes of what was read and not bound.
+    bytes: usize,
     /// Partitions that were added and that the workers do not know yet.
     added: Vec<Added>,
     /// The binding that is being made durable.
@@ -89,6 +93,7 @@ impl Binder {
             epoch,
             ends: ends.clone(),
             spans: Vec::new(),
+            bytes: 0,
         });
         let in_flight = in_flight.collect();
         let restored = start.checkpoint.as_ref().map(|checkpoint| checkpoint.epoch);
@@ -106,6 +111,7 @@ impl Binder {
             stats,
             last_at: None,
             spans: Vec::new(),
+            bytes: 0,
             added: Vec::new(),
             writing: None,
             journal: journal
@@ -130,6 +136,7 @@ impl Binder {
     pub(crate) fn read(&mut self, report: Report) {
         self.stopping |= report.stop;
         self.spans.extend(report.span_ms);
+        self.bytes += report.bytes;
         for written in report.written {
             self.checkpoints.take(written);
         }
@@ -207,6 +214,8 @@ impl Binder {
             && self.writing.is_none()
             && (self.read != self.bound || self.owes_checkpoint())
             && self.in_flight.len() < self.limits.epochs_in_flight_max
+            && self.in_flight.iter().map(|it| it.bytes).sum::<usize>()
+                < self.limits.bytes_in_flight_max
             && self.epoch_in().is_none()
     }
 
@@ -251,7 +260,12 @@ impl Binder {
             epoch,
             ends: ends.clone(),
         });
-        self.writing = Some(InFlight { epoch, ends, spans });
+        self.writing = Some(InFlight {
+            epoch,
+            ends,
+            spans,
+            bytes: std::mem::take(&mut self.bytes),
+        });
     }
 
     /// The greatest bound epoch that `complete` is true for.

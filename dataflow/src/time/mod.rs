@@ -43,6 +43,8 @@ pub(crate) struct Report {
     pub(crate) ends: BTreeMap<u32, i64>,
     /// Timestamps of the oldest and newest record since the last report.
     pub(crate) span_ms: Option<(i64, i64)>,
+    /// Bytes of the records read since the last report.
+    pub(crate) bytes: usize,
     /// What this worker's process wrote for a checkpoint.
     pub(crate) written: Vec<Written>,
     /// This worker's process wants the job to stop.

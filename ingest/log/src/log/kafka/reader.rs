@@ -127,7 +127,7 @@ pub(super) fn assigned(
         // A partition that was left out of a waiting fetch waits this long for the next one.
         .set("fetch.wait.max.ms", "50")
         .set("fetch.queue.backoff.ms", "2")
-        .set("queued.max.messages.kbytes", "65536")
+        .set("queued.max.messages.kbytes", "32768")
         .set("topic.metadata.propagation.max.ms", "10000")
         .create_with_context(Quiet)
         .map_err(|error| unusable(brokers, error))?;
