@@ -13,7 +13,7 @@ use crate::harness::Place;
 /// A connection to the tables.
 pub(crate) enum Tables {
     Sqlite(Connection),
-    Cassandra(Runtime, Session),
+    Cassandra(Runtime, Box<Session>),
 }
 
 impl Tables {
@@ -34,7 +34,7 @@ impl Tables {
             session.use_keyspace(keyspace, true).await.unwrap();
             session
         });
-        Self::Cassandra(runtime, session)
+        Self::Cassandra(runtime, Box::new(session))
     }
 
     pub(crate) fn is_cassandra(&self) -> bool {

@@ -6,8 +6,11 @@ use crate::damage::Tables;
 use crate::harness::{Place, until};
 use crate::people::{PATIENCE, VIEWS, arrived, equal, journal, settle, write};
 
+/// Versions of rows, by view and key.
+type Versions = BTreeMap<&'static str, BTreeMap<String, String>>;
+
 /// Versions of all views' rows, each view's of one of its columns.
-fn versions(tables: &Tables) -> BTreeMap<&'static str, BTreeMap<String, String>> {
+fn versions(tables: &Tables) -> Versions {
     let columns = ["age", "people", "age", "continent", "page"];
     let views = VIEWS.into_iter().zip(columns);
     views
@@ -61,87 +64,96 @@ fn damage_is_named_and_mended_and_nothing_else_is_touched() {
 
         let right = versions(&tables);
         damage(&tables);
-        let said = place.start("verify", &[]).ends(4, PATIENCE);
-        let counted = [
-            (
-                "everyone",
-                "4 differences",
-                "1 missing, 1 extra, 2 different",
-            ),
-            (
-                "by_country",
-                "1 difference",
-                "0 missing, 0 extra, 1 different",
-            ),
-            ("oldest", "1 difference", "1 missing, 0 extra, 0 different"),
-            ("placed", "1 difference", "0 missing, 1 extra, 0 different"),
-            ("visits", "1 difference", "0 missing, 0 extra, 1 different"),
-        ];
-        for (view, all, each) in counted {
-            let line = said
-                .lines()
-                .find(|line| line.starts_with(&format!("{view}: {all} ")));
+        told(&place);
+        mended(&place, &tables, &right);
+        assert_eq!(journal(&place), before, "verifying changed the journal");
+        goes_on(&place, &tables);
+    }
+}
+
+/// What [`damage`] did is told, and nothing else.
+fn told(place: &Place) {
+    let said = place.start("verify", &[]).ends(4, PATIENCE);
+    let counted = [
+        (
+            "everyone",
+            "4 differences",
+            "1 missing, 1 extra, 2 different",
+        ),
+        (
+            "by_country",
+            "1 difference",
+            "0 missing, 0 extra, 1 different",
+        ),
+        ("oldest", "1 difference", "1 missing, 0 extra, 0 different"),
+        ("placed", "1 difference", "0 missing, 1 extra, 0 different"),
+        ("visits", "1 difference", "0 missing, 0 extra, 1 different"),
+    ];
+    for (view, all, each) in counted {
+        let line = said
+            .lines()
+            .find(|line| line.starts_with(&format!("{view}: {all} ")));
+        assert!(
+            line.is_some_and(|line| line.ends_with(each)),
+            "{view}: {each}?\n{said}"
+        );
+    }
+    let differ = |begin: &[&str]| cells(&said, begin);
+    assert_eq!(differ(&["missing", "Iceland-003"]), ["", "", ""]);
+    assert_eq!(differ(&["different", "Iceland-004"]), ["age", "1", "24"]);
+    assert_eq!(
+        differ(&["different", "Iceland-005", "score", "null"]).len(),
+        1
+    );
+    assert_eq!(differ(&["different", "Iceland", "people"]), ["7", "30"]);
+    assert_eq!(differ(&["missing", "Iceland", "2"]), ["", "", ""]);
+    assert_eq!(differ(&["different", "Iceland-006", "page"]), ["null", "/"]);
+    let objects = place
+        .start("verify", &["visits", "--json"])
+        .ends(4, PATIENCE);
+    assert!(
+        objects.contains(
+            &[
+                r#"{"columns":{"page":{"is":null,"should_be":"/"}},"#,
+                r#""difference":"different","key":{"id":"Iceland-006"},"view":"visits"}"#
+            ]
+            .concat()
+        ),
+        "{objects}"
+    );
+    let from_log = place
+        .start("verify", &["--from-log", "--limit", "1"])
+        .ends(4, PATIENCE);
+    assert!(
+        from_log.contains("(1 of 4 differences; --limit shows more)"),
+        "{from_log}"
+    );
+}
+
+/// The damaged rows are repaired, and no others are touched: those have the versions of `right`.
+fn mended(place: &Place, tables: &Tables, right: &Versions) {
+    // One view is repaired, then all.
+    place
+        .start("verify", &["visits", "--repair"])
+        .ends(0, PATIENCE);
+    place.start("verify", &["everyone"]).ends(4, PATIENCE);
+    let said = place.start("verify", &["--repair"]).ends(0, PATIENCE);
+    assert!(said.contains("everyone: 4 differences repaired"), "{said}");
+    for more in [&[][..], &["--from-log"]] {
+        let said = place.start("verify", more).ends(0, PATIENCE);
+        assert!(equal(&said).values().all(|equal| *equal), "{said}");
+    }
+    let mended = ["Iceland-003", "Iceland-004", "Iceland-005", "Iceland-006"];
+    let now = versions(tables);
+    for (view, right) in right {
+        for (key, version) in right {
+            let is_mended = mended.contains(&key.as_str()) || key == "Iceland";
+            let now = now[view].get(key);
             assert!(
-                line.is_some_and(|line| line.ends_with(each)),
-                "{view}: {each}?\n{said}"
+                is_mended || now == Some(version),
+                "{view} {key}: {now:?} {version}"
             );
         }
-        let differ = |begin: &[&str]| cells(&said, begin);
-        assert_eq!(differ(&["missing", "Iceland-003"]), ["", "", ""]);
-        assert_eq!(differ(&["different", "Iceland-004"]), ["age", "1", "24"]);
-        assert_eq!(
-            differ(&["different", "Iceland-005", "score", "null"]).len(),
-            1
-        );
-        assert_eq!(differ(&["different", "Iceland", "people"]), ["7", "30"]);
-        assert_eq!(differ(&["missing", "Iceland", "2"]), ["", "", ""]);
-        assert_eq!(differ(&["different", "Iceland-006", "page"]), ["null", "/"]);
-        let objects = place
-            .start("verify", &["visits", "--json"])
-            .ends(4, PATIENCE);
-        assert!(
-            objects.contains(
-                &[
-                    r#"{"columns":{"page":{"is":null,"should_be":"/"}},"#,
-                    r#""difference":"different","key":{"id":"Iceland-006"},"view":"visits"}"#
-                ]
-                .concat()
-            ),
-            "{objects}"
-        );
-        let from_log = place
-            .start("verify", &["--from-log", "--limit", "1"])
-            .ends(4, PATIENCE);
-        assert!(
-            from_log.contains("(1 of 4 differences; --limit shows more)"),
-            "{from_log}"
-        );
-
-        // One view is repaired, then all.
-        place
-            .start("verify", &["visits", "--repair"])
-            .ends(0, PATIENCE);
-        place.start("verify", &["everyone"]).ends(4, PATIENCE);
-        let said = place.start("verify", &["--repair"]).ends(0, PATIENCE);
-        assert!(said.contains("everyone: 4 differences repaired"), "{said}");
-        for more in [&[][..], &["--from-log"]] {
-            let said = place.start("verify", more).ends(0, PATIENCE);
-            assert!(equal(&said).values().all(|equal| *equal), "{said}");
-        }
-        assert_eq!(journal(&place), before, "verifying changed the journal");
-        let mended = ["Iceland-003", "Iceland-004", "Iceland-005", "Iceland-006"];
-        let now = versions(&tables);
-        for (view, right) in right {
-            for (key, version) in right {
-                let is_mended = mended.contains(&key.as_str()) || key == "Iceland";
-                let now = now[view].get(&key);
-                assert!(
-                    is_mended || now == Some(&version),
-                    "{view} {key}: {now:?} {version}"
-                );
-            }
-        }
-        goes_on(&place, &tables);
     }
 }
 

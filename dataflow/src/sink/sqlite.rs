@@ -618,10 +618,12 @@ fn ensure_table(connection: &Connection, table: &Table) -> Result<()> {
 
 fn frontiers(connection: &Connection, job: &str) -> Result<BTreeMap<String, Frontier>> {
     let context = |e| failed("reading the frontiers", e);
-    if !connection
-        .table_exists(None, "tidemill_frontiers")
-        .map_err(context)?
-    {
+    // Asked of the file: what the connection knows may be older than the table.
+    let there = "SELECT count(*) FROM sqlite_schema WHERE name = 'tidemill_frontiers'";
+    let there: i64 = connection
+        .query_row(there, [], |row| row.get(0))
+        .map_err(context)?;
+    if there == 0 {
         return Ok(BTreeMap::new());
     }
     let select = "SELECT view, epoch, fingerprint FROM tidemill_frontiers WHERE job = ?1";
