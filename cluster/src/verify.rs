@@ -267,7 +267,11 @@ mod tests {
         let objects = objects(&view(differences(), None));
         assert_eq!(
             objects[1],
-            r#"{"columns":{"users":{"is":null,"should_be":"7"}},"difference":"different","key":{"country":"Peru"},"view":"totals"}"#
+            [
+                r#"{"columns":{"users":{"is":null,"should_be":"7"}},"#,
+                r#""difference":"different","key":{"country":"Peru"},"view":"totals"}"#
+            ]
+            .concat()
         );
         assert!(
             objects[2].contains(r#""left":4,"missing":1,"rows":1200"#),

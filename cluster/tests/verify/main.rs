@@ -1,4 +1,5 @@
-//! `tidemill verify`: tables that somebody damaged, beside a job that is stopped, killed or running.
+//! `tidemill verify`: tables that somebody damaged, beside a job that is stopped, was killed or
+//! runs.
 
 #![allow(clippy::unwrap_used)]
 

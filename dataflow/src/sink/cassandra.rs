@@ -6,9 +6,9 @@
 //! service that is not there yet is awaited for `TIDEMILL_SINK_WAIT_SECONDS` (default 300).
 //!
 //! Invariants: (1) a statement's timestamp is `epoch × 1000` µs and never the clock's, in tables
-//! and in the frontier table alike (a repair's is between two epochs); (2) at most [`MAX_IN_FLIGHT`] statements are in flight in the
-//! process; (3) one key has at most one operation an epoch (the contract), which matters: at equal
-//! timestamps a delete would win over an insert.
+//! and in the frontier table alike (a repair's is between two epochs, or the present); (2) at most
+//! [`MAX_IN_FLIGHT`] statements are in flight in the process; (3) one key has at most one operation
+//! an epoch (the contract), which matters: at equal timestamps a delete would win over an insert.
 //!
 //! A row is written by INSERT, so it also has a row marker and exists with key columns alone.
 //! Timestamps have milliseconds here: finer parts are cut off, and refused in a key, where cutting

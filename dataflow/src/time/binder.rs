@@ -4,8 +4,8 @@
 //! something new was read, the next one is closed. Under load epochs grow; an idle job has none,
 //! but one for the checkpoint of what was bound last.
 //!
-//! Without a journal it binds nothing: it lets the epochs of earlier runs be replayed, and then ends
-//! the run.
+//! Without a journal it binds nothing: it lets the epochs of earlier runs be replayed, and then
+//! ends the run.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;

@@ -15,8 +15,8 @@
 //! 2. This asks for a beginning at or below the frontier. When all checkpoints are newer, since
 //!    reading the tables took long, the round only tells which keys may differ, and another one
 //!    looks at those alone, which is quick.
-//! 3. A repair writes the row of the last bound epoch and loses to every later epoch. It is followed
-//!    by another round: what that finds is what is left.
+//! 3. A repair writes the row of the last bound epoch and loses to every later epoch. It is
+//!    followed by another round: what that finds is what is left.
 
 use std::sync::Arc;
 
