@@ -25,7 +25,7 @@ const PEER_NOTICED: Duration = Duration::from_secs(60);
 /// How often starting a service may fail: what is left of the killed one may still be ending.
 const STARTS_MAX: usize = 20;
 /// How soon everything must run again, and then all views be right.
-const SETTLED: Duration = Duration::from_secs(240);
+const SETTLED: Duration = Duration::from_secs(900);
 const TICK: Duration = Duration::from_millis(10);
 
 /// Whom a strike is for.

@@ -25,8 +25,9 @@ const RECORDS_MAX: u64 = 2_500_000;
 const BATCH: u64 = 2_000;
 /// Bytes of a record, nearly all of them in one column.
 const FILLER: usize = 1_000;
-/// What a process may have: see "What the dataflow keeps in memory" in docs/limits.md.
-const MEMORY_MAX: u64 = 900 << 20;
+/// What a process may have: by docs/limits.md, two workers with two sources hold 512 MiB of records
+/// at most, which take up to twice as much.
+const MEMORY_MAX: u64 = 2 * (512 << 20);
 /// What is written at least while it is away, most of which has to stay in the log.
 const WRITTEN: u64 = 2 * MEMORY_MAX;
 
