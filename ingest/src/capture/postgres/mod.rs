@@ -169,6 +169,11 @@ impl PostgresCapture {
             let what = format!("the snapshot of slot `{}` was not finished", self.slot);
             return Err(Error::new(Kind::Fence, what));
         }
+        // The new stream tells the server at once where it goes on, and by then that is written.
+        progress::confirm(control, &self.slot, self.durable)?;
+        self.confirmed = Some(self.durable);
+        self.confirmed_at = Instant::now();
+        self.moved = false;
         let stream = Stream::open(&self.config, &self.slot, self.durable)?;
         tracing::info!(slot = %self.slot, "capture is connected again");
         self.phase = Phase::Stream(stream);
