@@ -15,7 +15,7 @@ use tidemill_log::log::TopicId;
 use crate::checkpoint::Manifest;
 use crate::journal::{Binding, Offsets};
 use crate::sink::Table;
-use crate::time::Held;
+use crate::time::{Held, Start};
 use crate::{Epoch, Error, Kind, Result};
 
 /// Under which name the journal keeps where a topic's partitions began when they were first read.
@@ -35,10 +35,37 @@ pub(crate) fn begins(topic: &str, partitions: &[Held]) -> Offsets {
     Offsets::from([(begins_of(topic), begins.collect())])
 }
 
+/// What the workers are told: the state of `checkpoint` and the epochs after it. `served` says
+/// through which epoch each table is complete.
+///
+/// # Errors
+/// See [`check`].
+pub(crate) fn start(
+    checkpoint: Option<Manifest>,
+    mut bindings: Vec<Binding>,
+    partitions: BTreeMap<String, Vec<Held>>,
+    ids: &BTreeMap<String, TopicId>,
+    served: Vec<Option<Epoch>>,
+) -> Result<Start> {
+    let replayed = bindings.last().map(|binding| binding.epoch);
+    if let Some(checkpoint) = &checkpoint {
+        bindings.retain(|binding| binding.epoch > checkpoint.epoch);
+    }
+    let begins = check(checkpoint.as_ref(), &bindings, &partitions, ids)?;
+    Ok(Start {
+        partitions,
+        checkpoint,
+        bindings,
+        replayed,
+        begins,
+        served,
+    })
+}
+
 /// Checks what topics hold against what earlier runs read of them, and of that what is in a
 /// checkpoint. Which topics they are, and where partitions begin, of those that no earlier run has
 /// read.
-pub(crate) fn check(
+fn check(
     checkpoint: Option<&Manifest>,
     bindings: &[Binding],
     partitions: &BTreeMap<String, Vec<Held>>,

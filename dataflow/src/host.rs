@@ -283,11 +283,6 @@ impl Shared {
             restored: checkpoint.clone(),
         });
         *self.journal.lock().unwrap_or_else(PoisonError::into_inner) = Some(journal);
-        let mut bindings = standing.bindings;
-        let replayed = bindings.last().map(|binding| binding.epoch);
-        if let Some(checkpoint) = &checkpoint {
-            bindings.retain(|binding| binding.epoch > checkpoint.epoch);
-        }
         let (mut partitions, mut ids) = (BTreeMap::new(), BTreeMap::new());
         for source in &self.config.plan.sources {
             let Some(held) = self.held(&source.topic)? else {
@@ -300,21 +295,15 @@ impl Shared {
             };
             ids.extend(described.map(|described| (source.topic.clone(), described.id)));
         }
+        let replayed = standing.bindings.last().map(|binding| binding.epoch);
         held::check_filled(replayed, &self.tables, &served)?;
-        let begins = held::check(checkpoint.as_ref(), &bindings, &partitions, &ids)?;
-        let watched = watch::Watched::new(&partitions, ids);
+        let start = held::start(checkpoint, standing.bindings, partitions, &ids, served)?;
+        let watched = watch::Watched::new(&start.partitions, ids);
         let every = self.config.limits.topics_look_every;
         let (log, stop) = (Arc::clone(&self.log), Arc::clone(&self.stop));
         let added = watched.start(log, every, stop, &self.failure)?;
         *self.added.lock().unwrap_or_else(PoisonError::into_inner) = Some(added);
-        Ok(Some(Start {
-            partitions,
-            checkpoint,
-            bindings,
-            replayed,
-            begins,
-            served,
-        }))
+        Ok(Some(start))
     }
 
     /// What a worker does with a command before its sources hear it.

@@ -6,6 +6,23 @@ use crate::damage::Tables;
 use crate::harness::{Place, until};
 use crate::people::{PATIENCE, VIEWS, arrived, equal, journal, settle, write};
 
+/// The tables of a job that so many people settled in, and that is stopped.
+fn filled(place: &Place, workers: &str, people: &[(&str, i64)]) -> Tables {
+    write(place);
+    let mut job = place.start("dataflow", &["-w", workers]);
+    for (country, count) in people {
+        settle(place, country, *count);
+    }
+    until("the tables are there", PATIENCE, || {
+        job.runs();
+        place.are_there(&VIEWS).then_some(())
+    });
+    let tables = Tables::of(place);
+    arrived(place, &tables, "mark-1");
+    job.stop("TERM");
+    tables
+}
+
 /// Versions of rows, by view and key.
 type Versions = BTreeMap<&'static str, BTreeMap<String, String>>;
 
@@ -46,17 +63,7 @@ fn cells(said: &str, begin: &[&str]) -> Vec<String> {
 #[test]
 fn damage_is_named_and_mended_and_nothing_else_is_touched() {
     for place in Place::all("damaged") {
-        write(&place);
-        let mut job = place.start("dataflow", &["-w", "2"]);
-        settle(&place, "Iceland", 30);
-        settle(&place, "Malta", 20);
-        until("the tables are there", PATIENCE, || {
-            job.runs();
-            place.are_there(&VIEWS).then_some(())
-        });
-        let tables = Tables::of(&place);
-        arrived(&place, &tables, "mark-1");
-        job.stop("TERM");
+        let tables = filled(&place, "2", &[("Iceland", 30), ("Malta", 20)]);
         let before = journal(&place);
         let said = place.start("verify", &[]).ends(0, PATIENCE);
         assert!(equal(&said).values().all(|equal| *equal), "{said}");
@@ -177,16 +184,7 @@ fn goes_on(place: &Place, tables: &Tables) {
 #[test]
 fn a_write_of_the_future_is_not_said_to_be_repaired() {
     for place in Place::all("future") {
-        write(&place);
-        let mut job = place.start("dataflow", &["-w", "1"]);
-        settle(&place, "Iceland", 5);
-        until("the tables are there", PATIENCE, || {
-            job.runs();
-            place.are_there(&VIEWS).then_some(())
-        });
-        let tables = Tables::of(&place);
-        arrived(&place, &tables, "mark-1");
-        job.stop("TERM");
+        let tables = filled(&place, "1", &[("Iceland", 5)]);
         if tables.is_cassandra() {
             // The year 2100.
             tables.run(

@@ -124,9 +124,8 @@ impl<C: Change> Changes<C> {
         };
         waiting.block.push(key, value, change)?;
         if waiting.block.bytes.len() >= 2 * waiting.left.max(WAITING_BYTES / 2) {
-            let mut sums = Sums::<C>::default();
-            sums.add(&waiting.block.bytes).map_err(bug)?;
-            waiting.block = sums.into_block(false)?;
+            let all = std::iter::once(waiting.block.bytes.as_slice());
+            waiting.block = added_up::<C>(all, false)?;
             waiting.left = waiting.block.bytes.len();
         }
         Ok(())

@@ -177,7 +177,6 @@ fn convert(table: &str, column: &str, array: &ArrayRef, to: &DataType) -> Result
     })
 }
 
-/// What to do about a table that is not as the view needs it.
 /// `count` rows read back from `table`, given column by column; `array_of` makes an array of the
 /// type that the engine stores, or says what about the values is wrong.
 fn batch_of<V>(
@@ -202,6 +201,7 @@ fn batch_of<V>(
     })
 }
 
+/// What to do about a table that is not as the view needs it.
 fn mismatch(table: &str, problem: &str) -> crate::Error {
     crate::Error::new(
         crate::Kind::Data,

@@ -18,13 +18,14 @@
 //! 3. A repair writes the row of the last bound epoch and loses to every later epoch. It is
 //!    followed by another round: what that finds is what is left.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidemill_log::log::Log;
 
 use crate::checkpoint::{self, Manifest};
 use crate::job::Config;
-use crate::journal::{Journal, Offsets, Standing};
+use crate::journal::{Journal, Standing};
 use crate::sink::{Sink, Table};
 use crate::store::Store;
 use crate::time::{Held, Start};
@@ -309,38 +310,18 @@ impl Look {
 
     /// What the workers are told: the epochs that are bound, and nothing after them.
     fn start(&self, standing: &Standing, checkpoint: Option<Manifest>) -> Result<Start> {
-        let mut bindings = standing.bindings.clone();
-        let replayed = bindings.last().map(|binding| binding.epoch);
-        if let Some(checkpoint) = &checkpoint {
-            bindings.retain(|binding| binding.epoch > checkpoint.epoch);
-        }
-        let mut start = Start {
-            partitions: Default::default(),
-            checkpoint,
-            bindings,
-            replayed,
-            begins: Offsets::new(),
-            // Every epoch counts, also those that the tables have.
-            served: vec![None; self.tables.len()],
-        };
-        let mut ids = std::collections::BTreeMap::new();
+        let (mut partitions, mut ids) = (BTreeMap::new(), BTreeMap::new());
         for source in &self.config.plan.sources {
             let topic = &source.topic;
             let ranges = self.log.ranges(topic)?.into_iter();
-            start
-                .partitions
-                .insert(topic.clone(), ranges.map(Held::from).collect());
-            if let Some(described) = self.log.describe(topic)? {
-                ids.insert(topic.clone(), described.id);
-            }
+            partitions.insert(topic.clone(), ranges.map(Held::from).collect());
+            let described = self.log.describe(topic)?;
+            ids.extend(described.map(|described| (topic.clone(), described.id)));
         }
-        held::check(
-            start.checkpoint.as_ref(),
-            &start.bindings,
-            &start.partitions,
-            &ids,
-        )?;
-        Ok(start)
+        // Every epoch counts, also those that the tables have.
+        let served = vec![None; self.tables.len()];
+        let bindings = standing.bindings.clone();
+        held::start(checkpoint, bindings, partitions, &ids, served)
     }
 
     /// Writes what differs until nothing does, or what does cannot be helped. What is left.

@@ -170,10 +170,7 @@ impl PostgresCapture {
             return Err(Error::new(Kind::Fence, what));
         }
         // The new stream tells the server at once where it goes on, and by then that is written.
-        progress::confirm(control, &self.slot, self.durable)?;
-        self.confirmed = Some(self.durable);
-        self.confirmed_at = Instant::now();
-        self.moved = false;
+        self.write_down()?;
         let stream = Stream::open(&self.config, &self.slot, self.durable)?;
         tracing::info!(slot = %self.slot, "capture is connected again");
         self.phase = Phase::Stream(stream);
@@ -383,9 +380,18 @@ impl PostgresCapture {
         self.write_confirmed()
     }
 
+    /// Writes progress down. Only then may the server hear of it.
+    fn write_down(&mut self) -> Result<()> {
+        progress::confirm(&mut self.control, &self.slot, self.durable)?;
+        self.confirmed = Some(self.durable);
+        self.confirmed_at = Instant::now();
+        self.moved = false;
+        Ok(())
+    }
+
     fn write_confirmed(&mut self) -> Result<()> {
         failpoint::hit(failpoint::CAPTURE_BEFORE_CONFIRM);
-        match progress::confirm(&mut self.control, &self.slot, self.durable) {
+        match self.write_down() {
             Ok(()) => {}
             Err(error) if error.kind() == Kind::Retry && self.confirmed.is_some() => {
                 tracing::warn!(%error, "PostgreSQL is away; trying again");
@@ -395,9 +401,6 @@ impl PostgresCapture {
             Err(error) => return Err(error),
         }
         failpoint::hit(failpoint::CAPTURE_AFTER_CONFIRM);
-        self.confirmed = Some(self.durable);
-        self.confirmed_at = Instant::now();
-        self.moved = false;
         if let Phase::Stream(stream) = &self.phase {
             stream.confirm(self.durable);
             failpoint::hit(failpoint::CAPTURE_AFTER_SLOT_TOLD);
