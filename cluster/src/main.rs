@@ -17,6 +17,8 @@ mod logging;
 mod output;
 mod pipeline;
 mod preview;
+#[allow(dead_code)] // until master and worker are there
+mod protocol;
 mod redact;
 mod run;
 mod services;
