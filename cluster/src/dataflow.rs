@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use tidemill_dataflow::Kind;
+use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::{self, Config, Limits, Stats, Workers};
 use tidemill_dataflow::plan::ir::Job;
 use tidemill_log::dead_letter::topic_of;
@@ -25,6 +26,8 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
     let workers = args.hosts.workers()?;
+    let refused = args.codec.permitted(&workers, false);
+    refused.map_err(|error| exit::Usage(error.to_string()))?;
     logging::start(&args.log, "info", &folder.name, args.hosts.process)?;
     exit::exit_on_panic();
     hosts::check_own_port(&workers)?;
@@ -39,7 +42,10 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
     };
     tracing::info!(views = plan.views.len(), ?workers, "starting");
     let stats = Arc::new(Stats::default());
-    let config = config(&folder.name, plan, &connections, workers, &args.state);
+    let config = Config {
+        codec: args.codec,
+        ..config(&folder.name, plan, &connections, workers, &args.state)
+    };
     job::run(config, Arc::clone(&stats), stop)?;
     let (records, dead_letters) = (&stats.records, &stats.dead_letters);
     let (records, dead_letters) = (records.load(Relaxed), dead_letters.load(Relaxed));
@@ -98,6 +104,7 @@ pub(crate) fn config(
         sink: connections.sink.clone(),
         dead_letters: topic_of(name),
         workers,
+        codec: Engine::default(),
         limits: Limits {
             checkpoint_interval: state.checkpoint_every,
             ..Limits::default()

@@ -399,6 +399,7 @@ impl Shared {
             checkpoint: Cell::new(None),
             writer: self.writer.clone(),
             threads: self.config.workers.threads(),
+            codec: self.config.codec,
         })
     }
 

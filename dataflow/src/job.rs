@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::exchange::Engine;
 use crate::journal::Offsets;
 use crate::plan::ir::Job;
 
@@ -103,6 +104,8 @@ pub struct Config {
     pub dead_letters: String,
     /// How many workers, and where.
     pub workers: Workers,
+    /// How rows cross to other processes; see [`Engine::permitted`].
+    pub codec: Engine,
     /// Limits.
     pub limits: Limits,
 }
