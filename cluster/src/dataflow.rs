@@ -26,8 +26,9 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
     let workers = args.hosts.workers()?;
-    let refused = args.codec.permitted(&workers, false);
-    refused.map_err(|error| exit::Usage(error.to_string()))?;
+    let trusted = matches!(workers, Workers::Threads(_));
+    let permitted = args.codec.permitted(trusted);
+    permitted.map_err(|error| exit::Usage(error.to_string()))?;
     logging::start(&args.log, "info", &folder.name, args.hosts.process)?;
     exit::exit_on_panic();
     hosts::check_own_port(&workers)?;

@@ -16,7 +16,7 @@ use std::mem::{align_of, size_of};
 
 use abomonation::Abomonation;
 
-use super::{Codec, malformed};
+use super::{Codec, Malformed};
 use crate::Result;
 use crate::render::upsert::Keyed;
 use crate::row::Row;
@@ -55,14 +55,14 @@ impl<D: Abomonation + Clone> Codec<D> for Abomonated {
             // that proved who it is; every value begins where it is aligned. It borrows `copy` and
             // is never dropped; a copy of it leaves.
             let Some((value, rest)) = (unsafe { abomonation::decode::<D>(left) }) else {
-                return Err(malformed("fewer values than their header tells"));
+                return Err(Malformed("fewer values than their header tells").into());
             };
             values.push(value.clone());
             left = rest;
         }
         match left.is_empty() {
             true => Ok(values),
-            false => Err(malformed("more in them than their values")),
+            false => Err(Malformed("more in them than their values").into()),
         }
     }
 }
@@ -74,7 +74,7 @@ impl Abomonation for Row {
         to.write_all(&[0; 8][..self.extent() - bytes.len()])
     }
 
-    unsafe fn exhume<'a, 'b>(&'a mut self, bytes: &'b mut [u8]) -> Option<&'b mut [u8]> {
+    unsafe fn exhume<'b>(&mut self, bytes: &'b mut [u8]) -> Option<&'b mut [u8]> {
         let length = self.bytes().len();
         let (mine, rest) = bytes.split_at_mut_checked(length.checked_next_multiple_of(8)?)?;
         let mine: *mut [u8] = mine.get_mut(..length)?;
@@ -101,7 +101,7 @@ impl Abomonation for Keyed {
         }
     }
 
-    unsafe fn exhume<'a, 'b>(&'a mut self, bytes: &'b mut [u8]) -> Option<&'b mut [u8]> {
+    unsafe fn exhume<'b>(&mut self, bytes: &'b mut [u8]) -> Option<&'b mut [u8]> {
         match self {
             // SAFETY: as the caller promised for the whole.
             Keyed::Row { key, row, .. } => unsafe {

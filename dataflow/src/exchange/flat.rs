@@ -7,7 +7,7 @@
 //! Invariants: a value is read from the bytes that it was laid into and no others; whatever is read,
 //! nothing panics, and what is allocated is a few times the length of what is read.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use smallvec::{Array, SmallVec};
 
@@ -21,6 +21,9 @@ pub trait Sink {
     fn put(&mut self, bytes: &[u8]);
 }
 
+/// What reading comes to.
+pub type Read<T> = std::result::Result<T, Malformed>;
+
 /// A value that is laid flat into bytes and read from them.
 pub trait Flat: Sized {
     /// The fewest bytes that a value takes: so many more values there cannot be in what is left.
@@ -31,7 +34,7 @@ pub trait Flat: Sized {
     ///
     /// # Errors
     /// When the bytes are not such a value's.
-    fn read(from: &mut Reader<'_>) -> Result<Self>;
+    fn read(from: &mut Reader<'_>) -> Read<Self>;
 }
 
 /// Bytes that are read from their beginning on.
@@ -43,32 +46,45 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
-    fn take(&mut self, count: usize) -> Result<&'a [u8]> {
+    fn take(&mut self, count: usize) -> Read<&'a [u8]> {
         let Some((taken, left)) = self.0.split_at_checked(count) else {
-            return Err(malformed("a value that goes on behind their end"));
+            return Err(Malformed("a value that goes on behind their end"));
         };
         self.0 = left;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+    fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
         let Some((taken, left)) = self.0.split_first_chunk() else {
-            return Err(malformed("a number that goes on behind their end"));
+            return Err(Malformed("a number that goes on behind their end"));
         };
         self.0 = left;
         Ok(*taken)
     }
 
     /// One byte.
-    pub(crate) fn byte(&mut self) -> Result<u8> {
+    pub(crate) fn byte(&mut self) -> Read<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
     /// A number that tends to be small.
     #[inline]
-    pub(crate) fn small(&mut self) -> Result<u64> {
-        let mut value = 0;
-        for shift in (0..u64::BITS).step_by(7) {
+    pub(crate) fn small(&mut self) -> Read<u64> {
+        let first = self.byte()?;
+        if first < 0x80 {
+            return Ok(u64::from(first));
+        }
+        let second = self.byte()?;
+        if second < 0x80 {
+            return Ok(u64::from(second) << 7 | u64::from(first & 0x7f));
+        }
+        self.larger(first, second)
+    }
+
+    #[inline(never)]
+    fn larger(&mut self, first: u8, second: u8) -> Read<u64> {
+        let mut value = u64::from(second & 0x7f) << 7 | u64::from(first & 0x7f);
+        for shift in (14..u64::BITS).step_by(7) {
             let byte = self.byte()?;
             let bits = u64::from(byte & 0x7f);
             if shift == 63 && bits > 1 {
@@ -79,24 +95,29 @@ impl<'a> Reader<'a> {
                 return Ok(value);
             }
         }
-        Err(malformed("a number of more than 64 bits"))
+        Err(Malformed("a number of more than 64 bits"))
     }
 
     /// How many values follow, each of at least so many bytes.
-    fn count(&mut self, least: usize) -> Result<usize> {
+    fn count(&mut self, least: usize) -> Read<usize> {
         let count = usize::try_from(self.small()?).unwrap_or(usize::MAX);
         if count > self.0.len() / least.max(1) {
-            return Err(malformed("more values than fit into them"));
+            return Err(Malformed("more values than fit into them"));
         }
         Ok(count)
     }
 }
 
-/// What is wrong with bytes that arrived.
-#[cold]
-pub(crate) fn malformed(what: &str) -> Error {
-    let what = format!("rows of another process came as bytes with {what}");
-    Error::new(Kind::Bug, what)
+/// What is wrong with bytes that arrived. Light, as every value that is read may be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed(pub(crate) &'static str);
+
+impl From<Malformed> for Error {
+    #[cold]
+    fn from(Malformed(what): Malformed) -> Self {
+        let what = format!("rows of another process came as bytes with {what}");
+        Error::new(Kind::Bug, what)
+    }
 }
 
 /// Lays a number that tends to be small.
@@ -104,6 +125,9 @@ pub(crate) fn malformed(what: &str) -> Error {
 pub(crate) fn lay_small(value: u64, to: &mut impl Sink) {
     if value < 0x80 {
         return to.put(&[value as u8]);
+    }
+    if value < 0x80 << 7 {
+        return to.put(&[value as u8 | 0x80, (value >> 7) as u8]);
     }
     let (mut bytes, mut left, mut length) = ([0; 10], value, 0);
     for byte in &mut bytes {
@@ -128,7 +152,7 @@ impl Flat for Row {
     }
 
     #[inline]
-    fn read(from: &mut Reader<'_>) -> Result<Self> {
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
         let length = from.count(1)?;
         Ok(Row::new(from.take(length)?))
     }
@@ -144,7 +168,7 @@ impl Flat for u64 {
     }
 
     #[inline]
-    fn read(from: &mut Reader<'_>) -> Result<Self> {
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
         from.array().map(u64::from_le_bytes)
     }
 }
@@ -156,7 +180,7 @@ impl Flat for i128 {
         to.put(&self.to_le_bytes());
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self> {
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
         from.array().map(i128::from_le_bytes)
     }
 }
@@ -170,7 +194,7 @@ impl Flat for i64 {
     }
 
     #[inline]
-    fn read(from: &mut Reader<'_>) -> Result<Self> {
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
         let folded = from.small()?;
         Ok((folded >> 1) as i64 ^ -((folded & 1) as i64))
     }
@@ -185,8 +209,8 @@ impl Flat for isize {
     }
 
     #[inline]
-    fn read(from: &mut Reader<'_>) -> Result<Self> {
-        isize::try_from(i64::read(from)?).map_err(|_| malformed("a difference that is too large"))
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        isize::try_from(i64::read(from)?).map_err(|_| Malformed("a difference that is too large"))
     }
 }
 
@@ -197,8 +221,8 @@ impl Flat for i32 {
         i64::from(*self).lay(to);
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self> {
-        i32::try_from(i64::read(from)?).map_err(|_| malformed("a number of more than 32 bits"))
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        i32::try_from(i64::read(from)?).map_err(|_| Malformed("a number of more than 32 bits"))
     }
 }
 
@@ -209,8 +233,8 @@ impl Flat for u32 {
         lay_small(u64::from(*self), to);
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self> {
-        u32::try_from(from.small()?).map_err(|_| malformed("a number of more than 32 bits"))
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        u32::try_from(from.small()?).map_err(|_| Malformed("a number of more than 32 bits"))
     }
 }
 
@@ -219,7 +243,7 @@ impl Flat for () {
 
     fn lay(&self, _to: &mut impl Sink) {}
 
-    fn read(_from: &mut Reader<'_>) -> Result<Self> {
+    fn read(_from: &mut Reader<'_>) -> Read<Self> {
         Ok(())
     }
 }
@@ -234,11 +258,11 @@ impl<T: Flat> Flat for Option<T> {
         }
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self> {
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
         match from.byte()? {
             0 => Ok(None),
             1 => T::read(from).map(Some),
-            _ => Err(malformed("a value that is neither there nor not")),
+            _ => Err(Malformed("a value that is neither there nor not")),
         }
     }
 }
@@ -250,7 +274,7 @@ impl<T: Flat> Flat for Box<T> {
         self.as_ref().lay(to);
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self> {
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
         T::read(from).map(Box::new)
     }
 }
@@ -263,7 +287,7 @@ impl<A: Array<Item: Flat>> Flat for SmallVec<A> {
         self.iter().for_each(|value| value.lay(to));
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self> {
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
         let count = from.count(A::Item::LEAST)?;
         (0..count).map(|_| A::Item::read(from)).collect()
     }
@@ -282,7 +306,7 @@ macro_rules! tuples {
             }
 
             #[inline]
-            fn read(from: &mut Reader<'_>) -> Result<Self> {
+            fn read(from: &mut Reader<'_>) -> Read<Self> {
                 Ok(($($name::read(from)?,)+))
             }
         }
@@ -301,20 +325,22 @@ impl Sink for Length {
     }
 }
 
+/// Bytes that are put together before they are written.
+const TOGETHER: usize = 4096;
+
 /// Writes, and counts what it wrote.
-struct Writing<'a, W> {
-    to: &'a mut W,
-    written: io::Result<usize>,
+struct Writing<W: Write> {
+    to: BufWriter<W>,
+    written: usize,
+    failed: Option<io::Error>,
 }
 
-impl<W: Write> Sink for Writing<'_, W> {
+impl<W: Write> Sink for Writing<W> {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
-        if let Ok(written) = &mut self.written {
-            match self.to.write_all(bytes) {
-                Ok(()) => *written += bytes.len(),
-                Err(error) => self.written = Err(error),
-            }
+        self.written += bytes.len();
+        if let Err(error) = self.to.write_all(bytes) {
+            self.failed = Some(error);
         }
     }
 }
@@ -333,14 +359,19 @@ impl<D: Flat> Codec<D> for Checked {
     }
 
     fn write<W: Write>(values: &[D], to: &mut W) -> io::Result<usize> {
-        let mut writing = Writing { to, written: Ok(0) };
+        let mut writing = Writing {
+            to: BufWriter::with_capacity(TOGETHER, to),
+            written: 0,
+            failed: None,
+        };
         values.iter().for_each(|value| value.lay(&mut writing));
-        writing.written
+        writing.to.flush()?;
+        writing.failed.map_or(Ok(writing.written), Err)
     }
 
     fn read(bytes: &[u8], count: usize) -> Result<Vec<D>> {
         if count > bytes.len() / D::LEAST.max(1) {
-            return Err(malformed("more values than fit into them"));
+            return Err(Malformed("more values than fit into them").into());
         }
         let mut from = Reader::new(bytes);
         let mut values = Vec::with_capacity(count);
@@ -348,7 +379,7 @@ impl<D: Flat> Codec<D> for Checked {
             values.push(D::read(&mut from)?);
         }
         if from.0.len() >= 8 || from.0.iter().any(|byte| *byte != 0) {
-            return Err(malformed("more in them than their values"));
+            return Err(Malformed("more in them than their values").into());
         }
         Ok(values)
     }

@@ -28,11 +28,9 @@ use std::str::FromStr;
 pub use crate::row::Row;
 #[cfg(feature = "abomonation")]
 pub use abomonated::Abomonated;
-pub(crate) use flat::malformed;
-pub use flat::{Checked, Flat, Reader, Sink};
+pub use flat::{Checked, Flat, Malformed, Read, Reader, Sink};
 pub use pact::Crossing;
 
-use crate::job::Workers;
 use crate::render::Totals;
 use crate::render::upsert::Keyed;
 use crate::{Epoch, Error, Kind, Result};
@@ -113,11 +111,12 @@ impl Engine {
     }
 
     /// Refuses abomonation where it is not built in, or where anybody could pose as a process of
-    /// the job: `authenticated` says that processes prove to each other that they know a secret.
+    /// the job: `trusted` says that there is one process alone, or that all prove to each other
+    /// that they know a secret.
     ///
     /// # Errors
     /// When it is refused, with what would make it work.
-    pub fn permitted(self, workers: &Workers, authenticated: bool) -> Result<()> {
+    pub fn permitted(self, trusted: bool) -> Result<()> {
         if self == Engine::Checked {
             return Ok(());
         }
@@ -126,7 +125,7 @@ impl Engine {
                         --release --features abomonation`, or leave --codec out";
             return Err(Error::new(Kind::Data, what));
         }
-        if workers.processes() > 1 && !authenticated {
+        if !trusted {
             let what = "codec `abomonation` believes what arrives, and the job's processes have no \
                         secret to know each other by: give them one, or leave --codec out";
             return Err(Error::new(Kind::Data, what));

@@ -9,7 +9,7 @@ use timely::Accountable;
 use timely::bytes::arc::Bytes;
 use timely::dataflow::channels::ContainerBytes;
 
-use super::{Checked, Codec, Crosses, Engine, malformed};
+use super::{Checked, Codec, Crosses, Engine, Malformed};
 use crate::{Error, Kind, Result};
 
 /// Bytes before the values.
@@ -30,7 +30,7 @@ fn opened(bytes: &[u8]) -> Result<(u64, usize, &[u8])> {
         let count = usize::try_from(u64::from_le_bytes(*count)).ok()?;
         Some((u64::from_le_bytes(*tag), count, values))
     });
-    header.ok_or_else(|| malformed("no header"))
+    header.ok_or_else(|| Malformed("no header").into())
 }
 
 impl<D: Crosses> Rows<D> {

@@ -234,24 +234,15 @@ fn another_codecs_rows_are_an_error() {
 
 #[test]
 fn abomonation_is_refused_without_a_secret() {
-    let cluster = Workers::Cluster {
-        threads: 1,
-        process: 0,
-        addresses: vec!["a:1".into(), "b:1".into()],
-    };
     let abomonation: Engine = "abomonation".parse().unwrap();
     "bincode".parse::<Engine>().unwrap_err();
-    Engine::Checked.permitted(&cluster, false).unwrap();
-    let refused = abomonation
-        .permitted(&cluster, false)
-        .unwrap_err()
-        .to_string();
+    Engine::Checked.permitted(false).unwrap();
+    let refused = abomonation.permitted(false).unwrap_err().to_string();
     if cfg!(feature = "abomonation") {
         assert!(refused.contains("have no secret"), "{refused}");
-        abomonation.permitted(&cluster, true).unwrap();
-        abomonation.permitted(&Workers::Threads(2), false).unwrap();
+        abomonation.permitted(true).unwrap();
     } else {
         assert!(refused.contains("--features abomonation"), "{refused}");
-        abomonation.permitted(&cluster, true).unwrap_err();
+        abomonation.permitted(true).unwrap_err();
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::float_sum::{FloatAdder, FloatSum};
-use crate::exchange::{Flat, Reader, Sink, malformed};
+use crate::exchange::{Flat, Malformed, Read, Reader, Sink};
 use crate::plan::ir::AggregateFunction;
 use crate::{Error, Kind, Result};
 
@@ -106,7 +106,7 @@ impl Flat for Totals {
         self.cells.lay(to);
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self> {
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
         Ok(Self {
             rows: Flat::read(from)?,
             cells: Flat::read(from)?,
@@ -132,14 +132,14 @@ impl Flat for Cell {
         }
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self> {
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
         Ok(Self {
             count: Flat::read(from)?,
             sum: match from.byte()? {
                 0 => Sum::None,
                 1 => Sum::Int(i128::read(from)?.into()),
                 2 => Sum::Float(Flat::read(from)?),
-                _ => return Err(malformed("a sum of no kind")),
+                _ => return Err(Malformed("a sum of no kind")),
             },
         })
     }

@@ -9,8 +9,7 @@
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::Result;
-use crate::exchange::{Flat, Reader, Sink};
+use crate::exchange::{Flat, Read, Reader, Sink};
 
 /// Bits of a digit's place.
 const DIGIT_BITS: i32 = 32;
@@ -36,7 +35,7 @@ impl Flat for FloatSum {
         self.special.iter().for_each(|times| times.lay(to));
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self> {
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
         let digits = Flat::read(from)?;
         let special = [i64::read(from)?, i64::read(from)?, i64::read(from)?];
         Ok(Self { digits, special })

@@ -18,7 +18,7 @@ use super::Context;
 use super::chunk::{Chunk, ChunkStream};
 use super::site::{Site, Tap, restore};
 use crate::checkpoint::{Entry, Latest};
-use crate::exchange::{Flat, Reader, Sink, malformed};
+use crate::exchange::{Flat, Malformed, Read, Reader, Sink};
 use crate::row::{Row, RowCodec};
 use crate::{Epoch, Result};
 
@@ -86,7 +86,7 @@ impl Flat for Keyed {
         }
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self> {
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
         Ok(match from.byte()? {
             0 => Keyed::Row {
                 key: Flat::read(from)?,
@@ -99,7 +99,7 @@ impl Flat for Keyed {
                 offset: Flat::read(from)?,
                 worker: Flat::read(from)?,
             },
-            _ => return Err(malformed("a record that says nothing known")),
+            _ => return Err(Malformed("a record that says nothing known")),
         })
     }
 }
