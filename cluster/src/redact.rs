@@ -19,7 +19,9 @@ const ANYWHERE_LENGTH_MIN: usize = 6;
 const NAMES: [&str; 4] = ["cassandra", "password", "postgres", "tidemill"];
 
 /// What the name of a setting contains whose value is a secret.
-const SECRET_SETTINGS: [&str; 4] = ["password", "secret", "jaas", "key.pem"];
+const SECRET_SETTINGS: [&str; 7] = [
+    "password", "secret", "jaas", "key.pem", "token", "api_key", "apikey",
+];
 
 const MASK: &str = "***";
 
@@ -62,8 +64,9 @@ pub(crate) fn holds_password(connection: &str) -> bool {
 /// Whether the value of a setting of this name is a secret.
 pub(crate) fn is_secret_setting(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    // `…password_file` and `…key.location` name files.
-    SECRET_SETTINGS.iter().any(|part| name.contains(part)) && !name.ends_with("_file")
+    // `password_file` names a file, `sasl.oauthbearer.token.endpoint.url` a place.
+    let place = name.ends_with("_file") || name.ends_with("url");
+    !place && SECRET_SETTINGS.iter().any(|part| name.contains(part))
 }
 
 /// The text with all remembered passwords masked.

@@ -126,14 +126,18 @@ impl<'a> Service<'a> {
             }
         }
         let mut url = url;
-        let user = self.setting_or("user", |file| &file.user);
-        let password = self.password()?;
-        if let (Some(user), None) = (user, user_of(&url)) {
-            let password = password.map_or_else(String::new, |password| {
-                format!(":{}", address::encoded(&password))
-            });
-            let user = address::encoded(&user);
-            url = url.replacen("://", &format!("://{user}{password}@"), 1);
+        let password = self.password()?.map(|password| address::encoded(&password));
+        match (user_of(&url), self.setting_or("user", |file| &file.user)) {
+            (None, Some(user)) => {
+                let password = password.map_or_else(String::new, |it| format!(":{it}"));
+                let user = address::encoded(&user);
+                url = url.replacen("://", &format!("://{user}{password}@"), 1);
+            }
+            (Some(user), _) if !user.contains(':') => {
+                let with = password.map_or(user.to_owned(), |it| format!("{user}:{it}"));
+                url = url.replacen(&format!("{user}@"), &format!("{with}@"), 1);
+            }
+            _ => {}
         }
         if let Some(ca) = self.setting_or("ca", |file| &file.ca) {
             url = unless_said(url, "ca", &ca);
