@@ -123,6 +123,7 @@ impl Job {
             dead_letters: "dead_letters".to_owned(),
             workers: Workers::Threads(workers),
             codec: Engine::default(),
+            generation: None,
             limits: Limits {
                 checkpoint_interval: checkpoints,
                 ..Limits::default()
@@ -138,7 +139,7 @@ impl Job {
             folder: folder.to_owned(),
             stats,
             stop,
-            thread: std::thread::spawn(move || run(config, counts, stopped)),
+            thread: std::thread::spawn(move || run(config, None, counts, stopped)),
         }
     }
 

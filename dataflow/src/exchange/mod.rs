@@ -9,7 +9,7 @@
 //!   few times their own length.
 //! - [`abomonation`](https://docs.rs/abomonation), with the cargo feature of that name: values'
 //!   memory as it is. Only for processes of one build that have proved who they are, as what
-//!   arrives is believed. Numbers: docs/decisions/0016-exchange-codec.md.
+//!   arrives is believed. Numbers: docs/decisions/0018-exchange-codec.md.
 //!
 //! What is small or rare (what workers tell worker 0 and are told) crosses as timely does it alone.
 
@@ -127,7 +127,8 @@ impl Engine {
         }
         if !trusted {
             let what = "codec `abomonation` believes what arrives, and the job's processes have no \
-                        secret to know each other by: give them one, or leave --codec out";
+                        secret to know each other by: give all of them the same \
+                        TIDEMILL_MESH_SECRET, or leave --codec out";
             return Err(Error::new(Kind::Data, what));
         }
         Ok(())
