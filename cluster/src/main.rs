@@ -14,6 +14,7 @@ mod frame;
 mod hosts;
 mod ingest;
 mod logging;
+mod master;
 mod output;
 mod pipeline;
 mod preview;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => check::explain(&args),
         Command::Plan(args) => preview::plan(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Master(args) => master::run(&args),
         Command::DeadLetters(command) => dead_letters::run(&command),
     };
     match ended {
