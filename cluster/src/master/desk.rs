@@ -16,8 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use tidemill_dataflow::journal::Journal;
-use tidemill_dataflow::{Kind, store};
+use tidemill_dataflow::{Kind, journal, store};
 use tokio::sync::{oneshot, watch};
 
 use super::book::{Book, Written};
@@ -310,8 +309,7 @@ impl Master {
 /// Lets a job's journal have its next generation.
 fn mint(spec: &JobSpec) -> Result<Minted, Unminted> {
     let url = spec.connections.get("state").map_or("", String::as_str);
-    let minted = store::open(url).and_then(|store| Journal::open(store, &spec.name));
-    let minted = minted.map(|(_, standing)| standing.generation);
+    let minted = store::open(url).and_then(|store| journal::mint(store, &spec.name));
     let generation = minted.map_err(|error| Unminted {
         may_mend: matches!(error.kind(), Kind::Retry | Kind::Fence),
         what: format!("{:#}", anyhow::Error::new(error)),

@@ -76,7 +76,7 @@ pub(crate) struct MasterArgs {
 pub(crate) fn run(args: &MasterArgs) -> anyhow::Result<()> {
     let url = state_url(&args.state)?;
     let given = token::given()?;
-    redact::remember([url.as_str()], given.clone());
+    given.iter().for_each(|token| redact::remember_alone(token));
     let token = given.as_deref().map(Token::new).transpose()?;
     let address = address(&args.listen)?;
     if token.is_none() && !address.ip().is_loopback() {
@@ -101,7 +101,7 @@ pub(crate) fn run(args: &MasterArgs) -> anyhow::Result<()> {
     let durable = book.take_over(&address.to_string())?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let (generation, jobs) = (durable.by.generation, durable.jobs.len());
-    tracing::info!(generation, jobs, state = %redact::url(&url), "takes over");
+    tracing::info!(generation, jobs, state = %url, "takes over");
     let master = desk::Master::new(durable, book)?;
     let router = server::router(master.desk(), token, &url, &address.to_string());
     let ready = {

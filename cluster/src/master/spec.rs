@@ -34,11 +34,10 @@ pub(super) fn check(spec: &mut JobSpec, state: &str) -> Result<(), String> {
         return Err(format!("files: `{VIEWS}` is missing"));
     }
     for (name, value) in spec.connections.iter().chain(&spec.flags) {
-        if redact::url(value) != *value {
-            let variable = name.to_ascii_uppercase();
+        if redact::holds_password(value) || redact::is_secret_setting(name) {
             return Err(format!(
                 "{name}: a password in it; leave it out of the job and give it to the workers, in \
-                 TIDEMILL_{variable} or a file of theirs"
+                 their environment or a file of theirs"
             ));
         }
     }
@@ -104,7 +103,7 @@ mod tests {
                             .insert("postgres".into(), "postgres://u:p@h/d".into()),
                     )
                 },
-                "TIDEMILL_POSTGRES",
+                "postgres: a password",
             ),
             (
                 |it| drop(it.connections.insert("state".into(), "file://here".into())),

@@ -234,12 +234,17 @@ impl Place {
     }
 
     fn start_words(&self, words: &[&str], more: &[&str], failpoint: Option<&str>) -> Process {
+        Process::start_armed(self.command(words, more), self.folder(), failpoint)
+    }
+
+    /// `tidemill COMMAND` on the pipeline, to be started.
+    pub(crate) fn command(&self, words: &[&str], more: &[&str]) -> Command {
         let mut args = [words, &[self.name.as_str()]].concat();
         args.extend(self.flags.iter().map(String::as_str));
         args.extend(more);
         let mut binary = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         binary.args(args).current_dir(self.folder());
-        Process::start_armed(binary, self.folder(), failpoint)
+        binary
     }
 
     /// Appends records to the log.
