@@ -12,6 +12,7 @@ use tidemill_log::dead_letter::Stage;
 use crate::connections::ConnectionArgs;
 use crate::exit;
 use crate::hosts::HostArgs;
+use crate::master::MasterArgs;
 use crate::mesh::MeshArgs;
 
 /// A slot's name has 63 letters, and ours begin with `tidemill_`.
@@ -82,6 +83,14 @@ Examples:
   tidemill explain examples/users
   tidemill explain examples/users users_by_country";
 
+const MASTER_EXAMPLES: &str = "\
+Examples:
+  tidemill master
+  TIDEMILL_TOKEN_FILE=token tidemill master --listen 0.0.0.0:7070 --state s3://bucket/tidemill
+
+Started again it goes on with the jobs that it had, which run on meanwhile. Of two on one store the
+one that was started last goes on, and the other ends.";
+
 const DEAD_LETTERS_EXAMPLES: &str = "\
 Examples:
   tidemill dead-letters list examples/users
@@ -128,6 +137,9 @@ pub(crate) enum Command {
     /// Compare the views' tables with what the views should hold, and repair them
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyArgs),
+    /// Keep the jobs of a cluster and decide which worker runs what
+    #[command(after_help = MASTER_EXAMPLES)]
+    Master(MasterArgs),
     /// What could not be used: list it, show it, put it back
     #[command(subcommand, after_help = DEAD_LETTERS_EXAMPLES)]
     DeadLetters(DeadLettersCommand),
@@ -188,7 +200,7 @@ pub(crate) struct NameArgs {
     pub(crate) name: Option<String>,
 }
 
-fn name(given: &str) -> Result<String, String> {
+pub(crate) fn name(given: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if given.is_empty() || given.len() > NAME_LEN_MAX || !given.chars().all(fits) {
         let right = "lower-case letters, digits and `_`, as a replication slot's name takes them";

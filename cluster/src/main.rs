@@ -15,6 +15,7 @@ mod frame;
 mod hosts;
 mod ingest;
 mod logging;
+mod master;
 mod mesh;
 mod orders;
 mod output;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => check::explain(&args),
         Command::Plan(args) => preview::plan(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Master(args) => master::run(&args),
         Command::DeadLetters(command) => dead_letters::run(&command),
     };
     match ended {
