@@ -268,7 +268,7 @@ where
     let mut input = InputHandle::new();
     let (rows, total) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0u64)));
     let (counted, added) = (Rc::clone(&rows), Rc::clone(&total));
-    let (probe, _) = worker.dataflow(|scope| {
+    let probe = worker.dataflow(|scope| {
         let taken = input.to_stream(scope).unary(pact, "Take", move |_, _| {
             move |input, output| {
                 let _: &mut timely::dataflow::operators::generic::OutputBuilderSession<
@@ -284,7 +284,7 @@ where
                 });
             }
         });
-        taken.probe()
+        taken.probe().0
     });
     // The other process is there when it has sent its first progress; before, nothing counts.
     input.advance_to(1);
