@@ -95,6 +95,8 @@ pub(crate) struct Connections {
     pub(crate) state: String,
     /// The embedded file, whether or not a stage uses it.
     pub(crate) data: PathBuf,
+    /// Those that somebody named, as they were given, by the names of their flags.
+    pub(crate) named: Vec<(&'static str, String)>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -168,6 +170,17 @@ impl Connections {
             all.iter().flatten().map(|said| said.value.as_str()),
             std::env::var(CASSANDRA_PASSWORD).ok(),
         );
+        let names = [
+            "postgres",
+            "kafka",
+            "registry",
+            "cassandra",
+            "data",
+            "state",
+        ];
+        let named = names.into_iter().zip(&all);
+        let named = named.filter_map(|(name, said)| Some((name, said.as_ref()?.value.clone())));
+        let named = named.collect();
         let [postgres, kafka, registry, cassandra, data, state] = all;
         let data = data.map_or_else(|| DATA.to_owned(), |said| said.value);
         let data = data.strip_prefix("sqlite://").unwrap_or(&data).to_owned();
@@ -189,6 +202,7 @@ impl Connections {
             state: engine(state, urls::state, &state_default)?,
             sink,
             data: data.into(),
+            named,
         })
     }
 

@@ -14,6 +14,7 @@ use tidemill_log::registry;
 
 use crate::cli::{DataflowArgs, StateArgs};
 use crate::connections::Connections;
+use crate::logging::Origin;
 use crate::pipeline::{Folder, Views};
 use crate::{exit, hosts, logging};
 
@@ -25,7 +26,13 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
     let workers = args.hosts.workers()?;
-    logging::start(&args.log, "info", &folder.name, args.hosts.process)?;
+    let origin = Origin {
+        job: Some(&folder.name),
+        part: "dataflow",
+        process: args.hosts.process,
+        generation: None,
+    };
+    logging::start(&args.log, "info", &origin)?;
     exit::exit_on_panic();
     hosts::check_own_port(&workers)?;
     let stop = exit::stop_on_signal()?;

@@ -14,6 +14,7 @@ use tidemill_ingest::stats::Stats;
 use crate::cli::{FetchArgs, IngestArgs};
 use crate::connections::Connections;
 use crate::exit::Usage;
+use crate::logging::Origin;
 use crate::pipeline::Folder;
 use crate::{exit, logging, redact};
 
@@ -32,7 +33,13 @@ const WAIT: Duration = Duration::from_millis(100);
 pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
-    logging::start(&args.log, "info", &folder.name, 0)?;
+    let origin = Origin {
+        job: Some(&folder.name),
+        part: "ingest",
+        process: 0,
+        generation: None,
+    };
+    logging::start(&args.log, "info", &origin)?;
     exit::exit_on_panic();
     let stop = exit::stop_on_signal()?;
     let mut pipeline = folder.ingest()?;

@@ -5,6 +5,7 @@
 
 mod check;
 mod cli;
+mod client;
 mod connections;
 mod dataflow;
 mod dead_letters;
@@ -14,12 +15,14 @@ mod frame;
 mod hosts;
 mod ingest;
 mod logging;
+mod logs;
 mod output;
 mod pipeline;
 mod preview;
 #[allow(dead_code)] // until master and worker are there
 mod protocol;
 mod redact;
+mod rotate;
 mod run;
 mod services;
 mod table;
@@ -27,6 +30,7 @@ mod urls;
 mod verify;
 mod views;
 mod watch;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -48,6 +52,14 @@ fn main() -> ExitCode {
         Command::Plan(args) => preview::plan(&args),
         Command::Verify(args) => verify::run(&args),
         Command::DeadLetters(command) => dead_letters::run(&command),
+        Command::Worker(args) => worker::run(&args),
+        Command::Submit(args) => client::submit(&args),
+        Command::Status(args) => client::status(&args),
+        Command::Rescale(args) => client::rescale(&args),
+        Command::Stop(args) => client::stop(&args),
+        Command::Restart(args) => client::restart(&args),
+        Command::Remove(args) => client::remove(&args),
+        Command::Logs(args) => client::logs(&args),
     };
     match ended {
         Ok(()) => ExitCode::from(exit::OK),
