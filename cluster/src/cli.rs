@@ -13,6 +13,7 @@ use crate::connections::ConnectionArgs;
 use crate::exit;
 use crate::hosts::HostArgs;
 use crate::logging::LogArgs;
+use crate::mesh::MeshArgs;
 use crate::worker::WorkerArgs;
 
 /// A slot's name has 63 letters, and ours begin with `tidemill_`.
@@ -207,6 +208,9 @@ pub(crate) struct IngestArgs {
     /// Stop fetching when N records have landed; capturing goes on
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) until: Option<u64>,
+    /// Take orders on stdin and tell on stdout, as the child of a worker
+    #[arg(long, hide = true)]
+    pub(crate) orders: bool,
     #[command(flatten)]
     pub(crate) name: NameArgs,
     #[command(flatten)]
@@ -282,6 +286,12 @@ pub(crate) struct DataflowArgs {
     pub(crate) pipeline: PathBuf,
     #[command(flatten)]
     pub(crate) hosts: HostArgs,
+    #[command(flatten)]
+    pub(crate) mesh: MeshArgs,
+    /// Take orders on stdin and tell on stdout, as the child of a worker; these say how many
+    /// workers there are, and where
+    #[arg(long, hide = true, conflicts_with_all = ["processes", "hostfile", "hosts"])]
+    pub(crate) orders: bool,
     #[command(flatten)]
     pub(crate) name: NameArgs,
     #[command(flatten)]

@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::exit::Usage;
+use crate::protocol::ProcessKey;
 use crate::rotate::Rotating;
 use crate::{output, redact};
 
@@ -93,7 +94,17 @@ pub(crate) struct Origin<'a> {
     pub(crate) generation: Option<u64>,
 }
 
-impl Origin<'_> {
+impl<'a> Origin<'a> {
+    /// A child of a worker.
+    pub(crate) fn of(key: &'a ProcessKey) -> Self {
+        Self {
+            job: Some(&key.job),
+            part: key.part.name(),
+            process: key.index,
+            generation: Some(key.generation),
+        }
+    }
+
     /// What its files' names begin with.
     pub(crate) fn stem(&self) -> String {
         match self.job {

@@ -3,6 +3,7 @@
 //! Nothing is computed here. A command reads its flags ([`cli`]), resolves where the engines are
 //! ([`connections`]), reads the pipeline ([`pipeline`]) and hands both to the libraries.
 
+mod beat;
 mod check;
 mod cli;
 mod client;
@@ -16,6 +17,8 @@ mod hosts;
 mod ingest;
 mod logging;
 mod logs;
+mod mesh;
+mod orders;
 mod output;
 mod pipeline;
 mod preview;

@@ -228,7 +228,7 @@ impl River {
             let _ = planned.send(plan.clone());
             let workers = Workers::Threads(workers);
             let config = dataflow::config(&name, plan, &connections, workers, &state);
-            Ok(job::run(config, stats, stop)?)
+            Ok(job::run(config, None, stats, stop)?)
         })
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
-use super::master::{Failure, Master, MasterArgs};
+use super::master::{Master, MasterArgs};
 use crate::logs::{Line, Page, Query, level};
 use crate::output;
 
@@ -65,7 +65,7 @@ pub(super) fn show(args: &LogsArgs, master: &Master) -> anyhow::Result<()> {
     loop {
         let page: Page = match master.get("/v1/logs", &query.pairs()) {
             Ok(page) => page,
-            Err(failure @ Failure::Away(_)) if args.follow && query.after.is_some() => {
+            Err(failure) if args.follow && query.after.is_some() && failure.passes() => {
                 tell_missing(
                     &mut missing,
                     [("master".to_owned(), failure.to_string())].into(),

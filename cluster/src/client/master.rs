@@ -52,15 +52,23 @@ pub(crate) struct MasterArgs {
 pub(crate) enum Failure {
     /// Nobody answers there.
     Away(String),
+    /// Somebody answers that it cannot be done now.
+    Busy(String),
     /// The master says no, and why.
     Refused(String),
+}
+
+impl Failure {
+    /// Whether the same question may be answered later.
+    pub(crate) fn passes(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Away(why) => f.write_str(why),
-            Self::Refused(why) => f.write_str(why),
+            Self::Away(why) | Self::Busy(why) | Self::Refused(why) => f.write_str(why),
         }
     }
 }
@@ -203,7 +211,12 @@ impl Master {
         let mut text = Vec::new();
         // A refusal without a reason that can be read is one without a reason.
         let _ = answer.take(REFUSAL_BYTES_MAX).read_to_end(&mut text);
-        Err(Failure::Refused(self.refusal(status, &text)))
+        let why = self.refusal(status, &text);
+        let later = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        Err(match later {
+            true => Failure::Busy(why),
+            false => Failure::Refused(why),
+        })
     }
 
     fn refusal(&self, status: StatusCode, body: &[u8]) -> String {

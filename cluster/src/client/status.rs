@@ -9,9 +9,9 @@ use anyhow::anyhow;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::master::{Failure, Master, MasterArgs};
+use super::master::{Master, MasterArgs};
 use crate::output;
-use crate::protocol::{Failure as Ended, JobStatus, Part, Phase, Status};
+use crate::protocol::{Failure as Ended, JobStatus, Phase, Status};
 use crate::table::grouped;
 
 /// Time between two looks of `--watch`.
@@ -41,7 +41,7 @@ pub(super) fn show(args: &StatusArgs, master: &Master) -> anyhow::Result<()> {
         let lines = match master.get::<Status>("/v1/status", &[]) {
             Ok(status) => lines(args, master, status)?,
             // Whoever watches wants to see it come back.
-            Err(failure @ Failure::Away(_)) if args.watch => vec![failure.to_string()],
+            Err(failure) if args.watch && failure.passes() => vec![failure.to_string()],
             Err(failure) => return Err(failure.into()),
         };
         if args.watch && output::is_terminal() {
@@ -219,10 +219,7 @@ fn whole(job: &JobStatus, now: u64) -> Vec<String> {
     let head = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
     let mut rows = vec![head(&["process", "worker", "phase", "http"])];
     rows.extend(job.processes.iter().map(|process| {
-        let part = match process.part {
-            Part::Ingest => "ingest",
-            Part::Dataflow => "dataflow",
-        };
+        let part = process.part.name();
         vec![
             format!("{part}.{}", process.index),
             process.worker.clone(),
@@ -329,7 +326,7 @@ fn aligned(rows: &[Vec<String>]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{IngestStatus, MasterStatus, ProcessStatus, WorkerStatus};
+    use crate::protocol::{IngestStatus, MasterStatus, Part, ProcessStatus, WorkerStatus};
 
     fn job() -> JobStatus {
         JobStatus {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 
 use super::job;
-use super::master::{Failure, Master};
+use super::master::Master;
 use super::status::ago;
 use crate::output;
 use crate::protocol::JobStatus;
@@ -111,7 +111,7 @@ pub(super) fn until(master: &Master, name: &str, goal: &Goal) -> anyhow::Result<
                 }
             }
             Ok(None) => return Err(anyhow!("the master does not know a job `{name}`")),
-            Err(failure @ Failure::Refused(_)) => return Err(failure.into()),
+            Err(failure) if !failure.passes() => return Err(failure.into()),
             Err(failure) if away >= AWAY_MAX => return Err(failure.into()),
             Err(failure) => {
                 away += 1;

@@ -91,6 +91,8 @@ impl Child {
             let code = i32::from(exit::code_of(&error));
             let tail = error.chain().map(ToString::to_string).collect();
             child.kill();
+            // It is dead: this takes no time, and leaves no zombie.
+            let _ended = child.process.as_mut().map(std::process::Child::wait);
             child.end(Some(code), None, tail);
         }
         child
@@ -302,7 +304,7 @@ impl Drop for Child {
 fn arguments(order: &Order, place: &Path, setting: &Setting) -> Vec<String> {
     let spec = &order.spec;
     let mut words = vec![
-        files::part(order.key.part).to_owned(),
+        order.key.part.name().to_owned(),
         place.display().to_string(),
         "--orders".to_owned(),
         format!("--name={}", spec.name),

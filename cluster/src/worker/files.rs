@@ -11,25 +11,16 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, bail};
 
 use crate::exit::Usage;
-use crate::protocol::{JobSpec, Part, ProcessKey};
+use crate::protocol::{JobSpec, ProcessKey};
 
 /// Files of one pipeline.
 pub(crate) const FILES_MAX: usize = 1000;
 /// Bytes of one pipeline's files.
-pub(crate) const FILES_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(crate) const FILES_BYTES_MAX: usize = 3 * 1024 * 1024;
 
 /// What a process is called, in the names of its folder and its log.
 pub(crate) fn stem(key: &ProcessKey) -> String {
-    let part = part(key.part);
-    format!("{}.{part}.{}", key.job, key.index)
-}
-
-/// As the commands and the logs have it.
-pub(crate) fn part(part: Part) -> &'static str {
-    match part {
-        Part::Ingest => "ingest",
-        Part::Dataflow => "dataflow",
-    }
+    format!("{}.{}.{}", key.job, key.part.name(), key.index)
 }
 
 /// Checks the name and the files of a job; also done where it is submitted.
@@ -94,6 +85,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::protocol::Part;
 
     fn spec(file: &str) -> JobSpec {
         JobSpec {

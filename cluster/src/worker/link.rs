@@ -123,7 +123,8 @@ impl Link {
                 tracing::warn!("{failure}; going on, and trying again");
                 said = true;
             }
-            if let (Failure::Refused(_), false) = (&failure, ever)
+            if !failure.passes()
+                && !ever
                 && events.send(Event::Refused(failure.to_string())).is_err()
             {
                 return;
