@@ -161,6 +161,13 @@ impl Api {
             *tick = Tick::Every(every);
         }
         if let Some(given) = &args.api {
+            redact::remember(given);
+            if redact::holds_password(given) {
+                let why = "everybody on this machine sees a password in a flag; give the URL in \
+                           ingest.toml, as [fetch] url";
+                let given = redact::url(given);
+                return Err(Usage(format!("--api: `{given}`: {why}")).into());
+            }
             if !given.starts_with("http://") && !given.starts_with("https://") {
                 let given = redact::url(given);
                 return Err(Usage(format!("--api: `{given}`: expected an URL as {real}")).into());

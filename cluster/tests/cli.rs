@@ -318,13 +318,13 @@ fn passwords_are_never_printed() {
     let call = Call::new();
     let url = format!("postgres://me:hunter%32-secret@{}/db", nobody());
     call.write("p/views.sql", JSON_VIEWS);
-    let said = call.run(&["check", "p", "--postgres", &url]);
+    let env = [("TIDEMILL_POSTGRES", url.as_str())];
+    let said = call.run_with(&["check", "p"], &env);
     said.expect(1, &["postgres://me:***@127.0.0.1"]);
-    let bad = "mysql://me:hunter%32-secret@a/db";
-    let refused = call.run(&["check", "p", "--postgres", bad]);
+    let bad = [("TIDEMILL_POSTGRES", "mysql://me:hunter%32-secret@a/db")];
+    let refused = call.run_with(&["check", "p"], &bad);
     refused.expect(2, &["mysql://me:***@a/db"]);
     // Neither the argument parser nor help shows what the environment holds.
-    let env = [("TIDEMILL_POSTGRES", url.as_str())];
     let usage = call.run_with(&["check", "p", "--nonsense"], &env);
     let help = call.run_with(&["check", "--help"], &env);
     call.write(

@@ -98,18 +98,18 @@ pub(super) fn spec(args: &SubmitArgs) -> anyhow::Result<JobSpec> {
 fn connections_of(connections: &Connections) -> anyhow::Result<BTreeMap<String, String>> {
     let mut given = BTreeMap::new();
     for (name, value) in &connections.named {
-        if redact::url(value) != *value {
+        if redact::holds_password(value) {
+            let variable = format!("TIDEMILL_{}", name.to_ascii_uppercase());
             let why = format!(
-                "--{name}: a job holds no password; leave this connection out here ({}= tidemill \
-                 submit …) and set {0} where the workers run",
-                format_args!("TIDEMILL_{}", name.to_ascii_uppercase())
+                "--{name}: a job holds no password; leave the password out here, and set \
+                 {variable}_PASSWORD or {variable}_PASSWORD_FILE where the workers run"
             );
             return Err(Usage(why).into());
         }
-        given.insert((*name).to_owned(), value.clone());
+        given.insert((*name).to_owned(), absolute_url(value)?);
     }
-    if let Some(state) = given.get_mut("state") {
-        *state = absolute_url(&connections.state)?;
+    if given.contains_key("state") {
+        given.insert("state".to_owned(), absolute_url(&connections.state)?);
     }
     let data = absolute(&connections.data)?;
     given.insert("data".to_owned(), data);
@@ -175,29 +175,30 @@ mod tests {
 
     #[test]
     fn connections_mean_the_same_everywhere_and_hold_no_password() {
-        let resolve = |postgres: &str, state: Option<&str>| {
+        let resolve = |kafka: &str, state: Option<&str>| {
             let args = ConnectionArgs {
-                postgres: Some(postgres.to_owned()),
+                kafka: Some(kafka.to_owned()),
                 state: state.map(str::to_owned),
                 ..ConnectionArgs::default()
             };
             Connections::resolve(&args, example().path()).unwrap()
         };
-        let given = connections_of(&resolve("postgres://u@h/db", Some("file://here"))).unwrap();
+        let given = connections_of(&resolve("a:9092", Some("file://here"))).unwrap();
         let here = std::env::current_dir().unwrap();
         let here = |file: &str| here.join(file).display().to_string();
-        assert_eq!(given["postgres"], "postgres://u@h/db");
+        assert_eq!(given["kafka"], "a:9092");
         assert_eq!(given["state"], format!("file://{}", here("here")));
         assert_eq!(given["data"], here("tidemill.sqlite"));
         assert_eq!(given.len(), 3);
-        let bucket = connections_of(&resolve("h/db", Some("s3://bucket/a"))).unwrap();
-        assert_eq!(bucket["state"], "s3://bucket/a");
-        let refused = connections_of(&resolve("postgres://u:hunter2x@h/db", None));
+        let other = connections_of(&resolve("sqlite://log", Some("s3://bucket/a"))).unwrap();
+        assert_eq!(other["state"], "s3://bucket/a");
+        assert_eq!(other["kafka"], format!("sqlite://{}", here("log")));
+        let mut with_password = resolve("a:9092", None);
+        let url = "postgres://u:hunter2x@h/db".to_owned();
+        with_password.named.push(("postgres", url));
+        let refused = connections_of(&with_password);
         let said = refused.unwrap_err().to_string();
-        assert!(
-            said.contains("set TIDEMILL_POSTGRES where the workers run"),
-            "{said}"
-        );
+        assert!(said.contains("set TIDEMILL_POSTGRES_PASSWORD"), "{said}");
         assert!(!said.contains("hunter2x"), "{said}");
     }
 }
