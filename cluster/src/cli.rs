@@ -13,6 +13,7 @@ use crate::connections::ConnectionArgs;
 use crate::exit;
 use crate::hosts::HostArgs;
 use crate::logging::LogArgs;
+use crate::master::MasterArgs;
 use crate::mesh::MeshArgs;
 use crate::worker::WorkerArgs;
 
@@ -84,6 +85,14 @@ Examples:
   tidemill explain examples/users
   tidemill explain examples/users users_by_country";
 
+const MASTER_EXAMPLES: &str = "\
+Examples:
+  tidemill master
+  TIDEMILL_TOKEN_FILE=token tidemill master --listen 0.0.0.0:7070 --state s3://bucket/tidemill
+
+Started again it goes on with the jobs that it had, which run on meanwhile. Of two on one store the
+one that was started last goes on, and the other ends.";
+
 const DEAD_LETTERS_EXAMPLES: &str = "\
 Examples:
   tidemill dead-letters list examples/users
@@ -151,6 +160,9 @@ pub(crate) enum Command {
     /// Compare the views' tables with what the views should hold, and repair them
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyArgs),
+    /// Keep the jobs of a cluster and decide which worker runs what
+    #[command(after_help = MASTER_EXAMPLES)]
+    Master(MasterArgs),
     /// What could not be used: list it, show it, put it back
     #[command(subcommand, after_help = DEAD_LETTERS_EXAMPLES)]
     DeadLetters(DeadLettersCommand),

@@ -17,6 +17,7 @@ mod hosts;
 mod ingest;
 mod logging;
 mod logs;
+mod master;
 mod mesh;
 mod orders;
 mod output;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => check::explain(&args),
         Command::Plan(args) => preview::plan(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Master(args) => master::run(&args),
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Worker(args) => worker::run(&args),
         Command::Submit(args) => client::submit(&args),

@@ -379,8 +379,9 @@ fn logs_are_written_to_files_too_without_passwords_and_in_bounds() {
     let mut call = Call::new();
     call.write("p/views.sql", &JSON_VIEWS.replace("ms bigint", "ms bigit"));
     let url = format!("postgres://me:hunter%32-secret@{}/db", nobody());
-    let args = ["dataflow", "p", "--postgres", &url, "--log-dir", "logs"];
-    let said = call.run(&args);
+    let env = [("TIDEMILL_POSTGRES", url.as_str())];
+    let args = ["dataflow", "p", "--log-dir", "logs"];
+    let said = call.run_with(&args, &env);
     let file = call.folder.path().join("logs/p.dataflow.0.000001.log");
     let log = std::fs::read_to_string(&file).unwrap();
     assert!(log.contains("postgres://me:***@127.0.0.1"), "{log}");
@@ -389,7 +390,7 @@ fn logs_are_written_to_files_too_without_passwords_and_in_bounds() {
     assert!(!log.contains("hunter"), "{log}");
     let bounded = [&args[..], &["--log-size", "4096", "--log-keep", "2"]].concat();
     let kept = |call: &mut Call| {
-        call.run(&bounded);
+        call.run_with(&bounded, &env);
         let files = std::fs::read_dir(call.folder.path().join("logs")).unwrap();
         let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
         names.sort_unstable();

@@ -16,6 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::exit::Usage;
+use crate::master::token;
+use crate::redact;
 
 /// How long connecting to the master may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
@@ -25,10 +27,6 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of a refusal that are shown.
 const REFUSAL_BYTES_MAX: u64 = 2000;
-
-/// Where the token is.
-const TOKEN: &str = "TIDEMILL_TOKEN";
-const TOKEN_FILE: &str = "TIDEMILL_TOKEN_FILE";
 
 /// Which master, and how to speak to it.
 #[derive(Debug, Clone, Args)]
@@ -95,7 +93,9 @@ impl Master {
             matches!(url.scheme(), "http" | "https") && url.has_host() && url.password().is_none()
         });
         let url = url.ok_or_else(|| Usage(format!("--master: `{}`: {right}", args.master)))?;
-        Self::with_url(url, args.ca.as_deref(), token()?)
+        let token = token::given()?;
+        token.iter().for_each(|token| redact::remember_alone(token));
+        Self::with_url(url, args.ca.as_deref(), token)
     }
 
     /// Nobody yet: a way to the others of a cluster, without TLS.
@@ -230,7 +230,8 @@ impl Master {
                 .as_ref()
                 .map_or("none was given", |_| "not that one");
             return format!(
-                "the master at {} wants its token in {TOKEN} or {TOKEN_FILE}: {given}",
+                "the master at {} wants its token in TIDEMILL_TOKEN or \
+                 TIDEMILL_TOKEN_FILE: {given}",
                 self.url()
             );
         }
@@ -256,21 +257,4 @@ fn certificates(file: &Path) -> anyhow::Result<Vec<Certificate>> {
     let read = Certificate::from_pem_bundle(&pem).ok();
     let read = read.filter(|all| !all.is_empty());
     read.ok_or_else(|| Usage(format!("--ca: {place} holds no PEM certificate")).into())
-}
-
-/// The token of the environment, itself or in a file.
-fn token() -> anyhow::Result<Option<String>> {
-    let given = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
-    let token = match (given(TOKEN), given(TOKEN_FILE)) {
-        (Some(token), _) => token,
-        (None, Some(file)) => std::fs::read_to_string(&file)
-            .with_context(|| format!("{TOKEN_FILE}: cannot read {file}"))?,
-        (None, None) => return Ok(None),
-    };
-    let token = token.trim().to_owned();
-    if token.is_empty() || !token.chars().all(|c| c.is_ascii_graphic()) {
-        let why = format!("{TOKEN}, {TOKEN_FILE}: expected a token of letters, digits and signs");
-        return Err(Usage(why).into());
-    }
-    Ok(Some(token))
 }

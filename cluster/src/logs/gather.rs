@@ -14,13 +14,11 @@ const MASTER: &str = "master";
 
 /// Whom to ask, beside the roster: this process's own folder, if it logs to one.
 #[derive(Debug, Clone)]
-#[allow(dead_code)] // until the master serves them
 pub(crate) struct Peers {
     way: Master,
     own: Option<PathBuf>,
 }
 
-#[allow(dead_code)] // until the master serves them
 impl Peers {
     pub(crate) fn new(token: Option<String>, own: Option<PathBuf>) -> anyhow::Result<Self> {
         let way = Master::plain(token)?;

@@ -35,6 +35,7 @@ use reconcile::Action;
 use crate::client::master::{Master, MasterArgs};
 use crate::exit::{self, Usage};
 use crate::logging::{self, LogArgs, Origin};
+use crate::master::token::Token;
 use crate::protocol::{FromChild, Order, Orders, ProcessKey, Report, ToChild};
 
 /// Things that were said and not looked at yet; who says more waits.
@@ -139,7 +140,7 @@ pub(crate) fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     files::remove(&pipelines);
     tracing::info!(slots = args.slots, host, http, "worker {name} starts");
     let (events, heard) = mpsc::sync_channel(EVENTS_MAX);
-    let token = master.token().map(str::to_owned);
+    let token = master.token().map(Token::new).transpose()?;
     let id = format!("{:016x}", rand::random::<u64>());
     let link = Link::start(master, id.clone(), &events)?;
     serve::start(

@@ -16,6 +16,7 @@ use axum::routing::get;
 
 use super::link::Link;
 use crate::logs;
+use crate::master::token::Token;
 
 /// Opens the port.
 pub(super) fn listen(at: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
@@ -32,7 +33,7 @@ pub(super) fn start(
     listener: TcpListener,
     link: Arc<Link>,
     (name, folder): (String, PathBuf),
-    token: Option<String>,
+    token: Option<Token>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
