@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use jiff::SignedDuration;
+use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::Limits;
 use tidemill_log::dead_letter::Stage;
 
@@ -306,6 +307,10 @@ pub(crate) struct DataflowArgs {
     pub(crate) orders: bool,
     #[command(flatten)]
     pub(crate) name: NameArgs,
+    /// How rows cross to other processes: checked, or abomonation where that is built in and the
+    /// processes share a secret. The same for all of them
+    #[arg(long, value_name = "CODEC", default_value_t)]
+    pub(crate) codec: Engine,
     #[command(flatten)]
     pub(crate) state: StateArgs,
     #[command(flatten)]

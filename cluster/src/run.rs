@@ -117,7 +117,7 @@ fn farewell(connections: &Connections, plan: &Job) -> String {
     let Some(view) = views::typical(plan) else {
         return text;
     };
-    let sink = redact::url(&connections.sink);
+    let sink = redact::place(&connections.sink);
     if let Some(file) = sink.strip_prefix("sqlite://") {
         text += &format!("\nlook at a view:  sqlite3 -box {file} 'SELECT * FROM {view}'");
         if is_embedded(connections) {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::Result;
+use crate::exchange::Engine;
 use crate::journal::Offsets;
 use crate::plan::ir::Job;
 
@@ -66,6 +68,9 @@ pub enum Sockets {
     Unix(Vec<Option<UnixStream>>),
 }
 
+/// Waits for the other processes of a job; none when the job was stopped meanwhile.
+pub type Connect<'a> = Box<dyn FnOnce() -> Result<Option<Sockets>> + 'a>;
+
 /// Limits of a job; every queue has one (invariant 7).
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -118,6 +123,8 @@ pub struct Config {
     pub dead_letters: String,
     /// How many workers, and where.
     pub workers: Workers,
+    /// How rows cross to other processes; see [`Engine::permitted`].
+    pub codec: Engine,
     /// The generation that was minted for this run ([`crate::journal::mint`]); without one the
     /// job takes the next itself.
     pub generation: Option<u64>,
