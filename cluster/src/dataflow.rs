@@ -20,6 +20,7 @@ use crate::beat::{Doing, Pulse};
 use crate::cli::{DataflowArgs, StateArgs};
 use crate::connections::Connections;
 use crate::exit::PeerLost;
+use crate::logging::Origin;
 use crate::mesh::{CONNECTED_MAX, Identity, Mesh};
 use crate::pipeline::{Folder, Views};
 use crate::protocol::{FromChild, Part, ProcessKey};
@@ -36,7 +37,13 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
     let hosts = args.hosts.resolve()?;
-    logging::start(&args.log, "info", &folder.name, args.hosts.process)?;
+    let origin = Origin {
+        job: Some(&folder.name),
+        part: "dataflow",
+        process: args.hosts.process,
+        generation: None,
+    };
+    logging::start(&args.log, "info", &origin)?;
     exit::exit_on_panic();
     let listener = hosts.listen()?;
     let stop = exit::stop_on_signal()?;
@@ -81,13 +88,13 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
     orders::beat(Pulse::of_dataflow(&stats), &doing)?;
     let folder = Folder::open(&args.pipeline)?;
     let connections = Connections::resolve(&args.connections, folder.path())?;
+    logging::start(&args.log, "info", &Origin::of(&begin.key))?;
     let ProcessKey {
         job,
         generation,
         index,
         ..
     } = begin.key;
-    logging::start(&args.log, "info", &job, index)?;
     exit::exit_on_panic();
     exit::on_peer_lost(orders::tell_lost);
     let (threads, processes) = (begin.threads, begin.processes);

@@ -21,7 +21,7 @@ mod spoken;
 mod state;
 mod status;
 mod times;
-mod token;
+pub(crate) mod token;
 
 #[cfg(test)]
 mod simulation;
@@ -37,8 +37,9 @@ use tokio::runtime::{Builder, Runtime};
 use self::book::Book;
 use self::listen::Ready;
 use self::token::Token;
-use crate::cli::LogArgs;
 use crate::exit::{self, Usage};
+use crate::logging::{LogArgs, Origin};
+use crate::logs::Peers;
 use crate::{logging, output, redact, urls};
 
 /// Where the state is kept when nobody says.
@@ -90,7 +91,11 @@ pub(crate) fn run(args: &MasterArgs) -> anyhow::Result<()> {
     }
     let tls = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
     let tls = tls.map(|(cert, key)| listen::tls(cert, key)).transpose()?;
-    logging::start(&args.log, "info", "-", 0)?;
+    let origin = Origin {
+        part: "master",
+        ..Origin::default()
+    };
+    logging::start(&args.log, "info", &origin)?;
     exit::exit_on_panic();
     let stop = exit::stop_on_signal()?;
     let runtime = runtime()?;
@@ -103,7 +108,9 @@ pub(crate) fn run(args: &MasterArgs) -> anyhow::Result<()> {
     let (generation, jobs) = (durable.by.generation, durable.jobs.len());
     tracing::info!(generation, jobs, state = %url, "takes over");
     let master = desk::Master::new(durable, book)?;
-    let router = server::router(master.desk(), token, &url, &address.to_string());
+    let peers = Peers::new(given, args.log.log_dir.clone())?;
+    let at = address.to_string();
+    let router = server::router(master.desk(), token, peers, &url, &at);
     let ready = {
         let _entered = runtime.enter();
         Ready::start(listener, tls)?

@@ -27,6 +27,7 @@ use super::desk::{Busy, Desk};
 use super::spec;
 use super::state::Event;
 use super::token::Token;
+use crate::logs::Peers;
 use crate::protocol::{JobSpec, Part, Report, Status, WorkerId};
 
 /// Bytes of a job as it is submitted.
@@ -52,6 +53,8 @@ pub(crate) struct App {
     /// Where this master answers.
     at: Arc<str>,
     polls: Arc<AtomicU64>,
+    /// Whom to ask for logs.
+    peers: Arc<Peers>,
 }
 
 /// An error as JSON.
@@ -83,13 +86,20 @@ impl From<Refusal> for Failed {
 type Answer = Result<Response, Failed>;
 
 /// All routes. Other parts of the master's HTTP are merged here.
-pub(crate) fn router(desk: Desk, token: Option<Token>, state: &str, at: &str) -> Router {
+pub(crate) fn router(
+    desk: Desk,
+    token: Option<Token>,
+    peers: Peers,
+    state: &str,
+    at: &str,
+) -> Router {
     let app = App {
         desk,
         token: token.map(Arc::new),
         state: state.into(),
         at: at.into(),
         polls: Arc::default(),
+        peers: Arc::new(peers),
     };
     let guarded = Router::new()
         .route("/v1/workers/{id}/report", post(report))
@@ -99,6 +109,7 @@ pub(crate) fn router(desk: Desk, token: Option<Token>, state: &str, at: &str) ->
         .route("/v1/jobs/{name}/restart", post(restart))
         .route("/v1/jobs/{name}/rescale", post(rescale))
         .route("/v1/jobs/{name}/remove", post(remove))
+        .route("/v1/logs", get(logs))
         .layer(middleware::from_fn_with_state(app.clone(), check));
     let open = Router::new()
         .route("/v1/jobs", get(jobs))
@@ -277,6 +288,20 @@ async fn command(app: &App, command: Command) -> Answer {
 
 async fn status(State(app): State<App>) -> Answer {
     Ok(Json(app.desk.status().await?).into_response())
+}
+
+/// The logs of all workers, and the master's own.
+async fn logs(
+    State(app): State<App>,
+    query: Result<Query<crate::logs::Query>, QueryRejection>,
+) -> Answer {
+    let query = query.map_err(bad_query)?.0;
+    let workers = app.desk.status().await?.workers.into_iter();
+    let workers: Vec<_> = workers.map(|it| (it.name, it.http)).collect();
+    let page = tokio::task::spawn_blocking(move || app.peers.page(&workers, &query)).await;
+    let page =
+        page.map_err(|error| Failed(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(Json(page).into_response())
 }
 
 async fn jobs(State(app): State<App>) -> Answer {
