@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tidemill_dataflow::Kind;
+use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::{self, Config, Connect, Limits, Stats, Workers};
 use tidemill_dataflow::plan::ir::Job;
 use tidemill_log::dead_letter::topic_of;
@@ -19,6 +20,7 @@ use crate::beat::{Doing, Pulse};
 use crate::cli::{DataflowArgs, StateArgs};
 use crate::connections::Connections;
 use crate::exit::PeerLost;
+use crate::logging::Origin;
 use crate::mesh::{CONNECTED_MAX, Identity, Mesh};
 use crate::pipeline::{Folder, Views};
 use crate::protocol::{FromChild, Part, ProcessKey};
@@ -35,7 +37,13 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
     let hosts = args.hosts.resolve()?;
-    logging::start(&args.log, "info", &folder.name, args.hosts.process)?;
+    let origin = Origin {
+        job: Some(&folder.name),
+        part: "dataflow",
+        process: args.hosts.process,
+        generation: None,
+    };
+    logging::start(&args.log, "info", &origin)?;
     exit::exit_on_panic();
     let listener = hosts.listen()?;
     let stop = exit::stop_on_signal()?;
@@ -47,6 +55,7 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
         workers: hosts.workers.clone(),
         generation: None,
         state: args.state.clone(),
+        codec: args.codec,
         mesh: None,
         doing: Doing::default(),
         stats: Arc::default(),
@@ -54,6 +63,7 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
     };
     if let Some(listener) = listener {
         let credentials = args.mesh.credentials(None)?;
+        permit(args.codec, credentials.authenticated)?;
         if !credentials.authenticated && !hosts.are_loopback() {
             tracing::warn!(
                 "whoever reaches these addresses can pass for a process of this job: give all of \
@@ -63,6 +73,8 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
         let mesh = Mesh::listen(listener, one.identity(), credentials)?;
         mesh.connect(&hosts.addresses);
         one.mesh = Some(mesh);
+    } else {
+        permit(args.codec, true)?;
     }
     one.say_connections();
     one.work()
@@ -76,13 +88,13 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
     orders::beat(Pulse::of_dataflow(&stats), &doing)?;
     let folder = Folder::open(&args.pipeline)?;
     let connections = Connections::resolve(&args.connections, folder.path())?;
+    logging::start(&args.log, "info", &Origin::of(&begin.key))?;
     let ProcessKey {
         job,
         generation,
         index,
         ..
     } = begin.key;
-    logging::start(&args.log, "info", &job, index)?;
     exit::exit_on_panic();
     exit::on_peer_lost(orders::tell_lost);
     let (threads, processes) = (begin.threads, begin.processes);
@@ -101,6 +113,7 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
         workers,
         generation: Some(generation),
         state: args.state.clone(),
+        codec: args.codec,
         mesh: None,
         doing,
         stats,
@@ -112,6 +125,7 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
         let listener =
             listener.with_context(|| format!("the mesh cannot listen on {}", begin.host))?;
         let credentials = args.mesh.credentials(Some(&begin.secret))?;
+        permit(args.codec, credentials.authenticated)?;
         let mesh = Mesh::listen(listener, one.identity(), credentials)?;
         let address = at(&begin.host, mesh.port());
         orders::tell(FromChild::Listening { address });
@@ -135,6 +149,12 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
     one.work()
 }
 
+/// Refuses a codec that trusts the other processes where these may be anybody.
+fn permit(codec: Engine, authenticated: bool) -> anyhow::Result<()> {
+    let permitted = codec.permitted(authenticated);
+    permitted.map_err(|error| exit::Usage(error.to_string()).into())
+}
+
 /// An address as others connect to it.
 fn at(host: &str, port: u16) -> String {
     if host.contains(':') {
@@ -152,6 +172,7 @@ struct Process {
     workers: Workers,
     generation: Option<u64>,
     state: StateArgs,
+    codec: Engine,
     /// None of a process that is alone.
     mesh: Option<Mesh>,
     doing: Doing,
@@ -164,7 +185,11 @@ impl Process {
         Identity {
             job: self.name.clone(),
             generation: self.generation.unwrap_or_default(),
-            program: mesh::program(&[env!("CARGO_PKG_VERSION"), self.views.sql()]),
+            program: mesh::program(&[
+                env!("CARGO_PKG_VERSION"),
+                self.views.sql(),
+                self.codec.name(),
+            ]),
             process: self.workers.process(),
             processes: self.workers.processes(),
             threads: self.workers.threads(),
@@ -197,6 +222,7 @@ impl Process {
         let stats = Arc::clone(&self.stats);
         let config = Config {
             generation: self.generation,
+            codec: self.codec,
             ..config(
                 &self.name,
                 plan,
@@ -272,6 +298,7 @@ pub(crate) fn config(
         sink: connections.sink.clone(),
         dead_letters: topic_of(name),
         workers,
+        codec: Engine::default(),
         generation: None,
         limits: Limits {
             checkpoint_interval: state.checkpoint_every,

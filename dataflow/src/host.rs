@@ -448,6 +448,7 @@ impl Shared {
             checkpoint: Cell::new(None),
             writer: self.writer.clone(),
             threads: self.config.workers.threads(),
+            codec: self.config.codec,
         })
     }
 

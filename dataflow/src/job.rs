@@ -10,6 +10,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::Result;
+use crate::exchange::Engine;
 use crate::journal::Offsets;
 use crate::plan::ir::Job;
 
@@ -122,6 +123,8 @@ pub struct Config {
     pub dead_letters: String,
     /// How many workers, and where.
     pub workers: Workers,
+    /// How rows cross to other processes; see [`Engine::permitted`].
+    pub codec: Engine,
     /// The generation that was minted for this run ([`crate::journal::mint`]); without one the
     /// job takes the next itself.
     pub generation: Option<u64>,
