@@ -11,11 +11,14 @@ use tidemill_ingest::randomuser::{self, Server};
 use tidemill_ingest::run::{self, Options};
 use tidemill_ingest::stats::Stats;
 
-use crate::cli::{FetchArgs, IngestArgs};
+use crate::beat::{Doing, Pulse};
+use crate::cli::{FetchArgs, IngestArgs, NameArgs};
 use crate::connections::Connections;
 use crate::exit::Usage;
+use crate::logging::Origin;
 use crate::pipeline::Folder;
-use crate::{exit, logging, redact};
+use crate::protocol::{FromChild, Part};
+use crate::{exit, logging, orders, redact};
 
 /// The API that the built-in server speaks.
 const BUILT_IN_FOR: &str = "randomuser.me";
@@ -30,11 +33,27 @@ const WAIT: Duration = Duration::from_millis(100);
 
 /// Runs the ingest of a pipeline until it is stopped.
 pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
-    let folder = Folder::open(&args.pipeline)?.named(&args.name);
-    let connections = Connections::resolve(&args.connections, folder.path())?;
-    logging::start(&args.log, "info", &folder.name, 0)?;
-    exit::exit_on_panic();
     let stop = exit::stop_on_signal()?;
+    let stats = Arc::new(Stats::default());
+    let (name, generation) = match args.orders {
+        true => {
+            let (begin, _orders) = orders::begin(Part::Ingest, &stop)?;
+            orders::beat(Pulse::Ingest(Arc::clone(&stats)), &Doing::default())?;
+            let name = Some(begin.key.job);
+            (NameArgs { name }, Some(begin.key.generation))
+        }
+        false => (args.name.clone(), None),
+    };
+    let folder = Folder::open(&args.pipeline)?.named(&name);
+    let connections = Connections::resolve(&args.connections, folder.path())?;
+    let origin = Origin {
+        job: Some(&folder.name),
+        part: "ingest",
+        process: 0,
+        generation,
+    };
+    logging::start(&args.log, "info", &origin)?;
+    exit::exit_on_panic();
     let mut pipeline = folder.ingest()?;
     for (stage, url) in connections.described().iter().take(3) {
         tracing::info!(stage, url, "connection");
@@ -49,7 +68,7 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
         &api,
         args.until,
     );
-    let stats = Arc::new(Stats::default());
+    orders::tell(FromChild::Live);
     let ended = Arc::new(AtomicBool::new(false));
     let progress = {
         let (stats, ended) = (Arc::clone(&stats), Arc::clone(&ended));

@@ -19,7 +19,7 @@ use crate::plan::ir::{Envelope, Job, Rel, RelOp};
 use crate::row::nullable;
 use crate::{Epoch, Error, Kind, Result};
 
-mod accumulate;
+pub(crate) mod accumulate;
 mod argument;
 mod arrange;
 pub(crate) mod chunk;
@@ -27,7 +27,7 @@ mod compute;
 pub(crate) mod context;
 mod distinct;
 mod first;
-mod float_sum;
+pub(crate) mod float_sum;
 mod group;
 mod join;
 mod ladder;
