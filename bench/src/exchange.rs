@@ -10,7 +10,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -31,6 +31,9 @@ const KEY: usize = 12;
 const BATCH: u64 = 10_000;
 /// Times in flight.
 const AHEAD: u64 = 4;
+
+/// Longest that a worker sleeps while it waits for the other: what it waits for wakes it.
+const PARK: Option<Duration> = Some(Duration::from_millis(10));
 
 /// A value by its key, as it goes into joins and first rows.
 type Value = ((Bytes, Bytes), u64, isize);
@@ -268,7 +271,7 @@ where
     let mut input = InputHandle::new();
     let (rows, total) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0u64)));
     let (counted, added) = (Rc::clone(&rows), Rc::clone(&total));
-    let (probe, _) = worker.dataflow(|scope| {
+    let probe = worker.dataflow(|scope| {
         let taken = input.to_stream(scope).unary(pact, "Take", move |_, _| {
             move |input, output| {
                 let _: &mut timely::dataflow::operators::generic::OutputBuilderSession<
@@ -284,12 +287,13 @@ where
                 });
             }
         });
-        taken.probe()
+        let (probe, _) = taken.probe();
+        probe
     });
     // The other process is there when it has sent its first progress; before, nothing counts.
     input.advance_to(1);
     while probe.less_than(&1) {
-        worker.step();
+        worker.step_or_park(PARK);
     }
     let began = Instant::now();
     let (mut key, mut text) = ([0; KEY], Vec::new());
@@ -298,7 +302,7 @@ where
         if number % BATCH == 0 {
             input.advance_to(epoch + 1);
             while probe.less_than(&(epoch + 1).saturating_sub(AHEAD)) {
-                worker.step();
+                worker.step_or_park(PARK);
             }
         }
         input.send((value(number, args.row_bytes, &mut key, &mut text), epoch, 1));
@@ -308,7 +312,7 @@ where
     }
     input.close();
     while !probe.done() {
-        worker.step();
+        worker.step_or_park(PARK);
     }
     Arrived {
         rows: rows.get(),
