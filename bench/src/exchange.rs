@@ -287,8 +287,7 @@ where
                 });
             }
         });
-        let (probe, _) = taken.probe();
-        probe
+        taken.probe().0
     });
     // The other process is there when it has sent its first progress; before, nothing counts.
     input.advance_to(1);

@@ -6,6 +6,7 @@ mod bind;
 mod child;
 mod clean_build;
 mod exchange;
+mod failover;
 mod freshness;
 mod load;
 mod processes;
@@ -76,6 +77,8 @@ enum Name {
     Exchange,
     /// The JSON job on two processes, beside one with as many workers
     Processes,
+    /// A cluster whose processes are killed and frozen: seen when, live again when; and idle
+    Failover,
     /// A clean release build; let nothing else run
     Build,
 }
@@ -122,6 +125,7 @@ fn measure(name: Name, cli: &Cli) -> anyhow::Result<Report> {
         Name::Recovery => recovery::run(&cli.recovery, services, tidemill, work),
         Name::Exchange => exchange::run(&cli.exchange, work),
         Name::Processes => processes::run(&cli.aggregate, services, tidemill, work),
+        Name::Failover => failover::run(services, tidemill, work),
         Name::Build => clean_build::run(work),
     }
 }

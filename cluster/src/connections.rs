@@ -101,6 +101,8 @@ pub(crate) struct Connections {
     pub(crate) state: String,
     /// The embedded file, whether or not a stage uses it.
     pub(crate) data: PathBuf,
+    /// Those that somebody named, as they were given, by the names of their flags.
+    pub(crate) named: Vec<(&'static str, String)>,
 }
 
 /// A value and where it was said, for messages.
@@ -116,7 +118,9 @@ impl Connections {
     /// line printed later shows one.
     pub(crate) fn resolve(args: &ConnectionArgs, folder: &Path) -> anyhow::Result<Self> {
         let found = file::read(folder)?;
-        let [postgres, kafka, registry, cassandra, data, state] = all(args, found.as_ref());
+        let all = all(args, found.as_ref());
+        let named = named(&all);
+        let [postgres, kafka, registry, cassandra, data, state] = all;
         let data = data.map_or_else(|| DATA.to_owned(), |said| said.value);
         let data = data.strip_prefix("sqlite://").unwrap_or(&data).to_owned();
         let embedded = format!("sqlite://{data}");
@@ -138,6 +142,7 @@ impl Connections {
             sink: of("cassandra").cassandra(engine(cassandra, urls::cassandra, &embedded)?)?,
             state: String::new(),
             data: data.into(),
+            named,
         };
         for url in [&connections.database, &connections.log] {
             redact::remember(url);
@@ -217,6 +222,22 @@ fn all(args: &ConnectionArgs, found: Option<&Found>) -> [Option<Said>; 6] {
             .or_else(|| say("journal", &std::env::var("TIDEMILL_JOURNAL").ok(), None))
             .or_else(|| say("state", &None, in_file(|file| &file.state))),
     ]
+}
+
+/// Those that somebody named.
+fn named(all: &[Option<Said>; 6]) -> Vec<(&'static str, String)> {
+    let names = [
+        "postgres",
+        "kafka",
+        "registry",
+        "cassandra",
+        "data",
+        "state",
+    ];
+    let named = names.into_iter().zip(all);
+    named
+        .filter_map(|(name, said)| Some((name, said.as_ref()?.value.clone())))
+        .collect()
 }
 
 fn said(

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tidemill_dataflow::Kind;
 use tidemill_dataflow::exchange::Engine;
-use tidemill_dataflow::job::{self, Config, Limits, Sockets, Stats, Workers};
+use tidemill_dataflow::job::{self, Config, Connect, Limits, Stats, Workers};
 use tidemill_dataflow::plan::ir::Job;
 use tidemill_log::dead_letter::topic_of;
 use tidemill_log::registry;
@@ -20,6 +20,7 @@ use crate::beat::{Doing, Pulse};
 use crate::cli::{DataflowArgs, StateArgs};
 use crate::connections::Connections;
 use crate::exit::PeerLost;
+use crate::logging::Origin;
 use crate::mesh::{CONNECTED_MAX, Identity, Mesh};
 use crate::pipeline::{Folder, Views};
 use crate::protocol::{FromChild, Part, ProcessKey};
@@ -36,7 +37,13 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
     let hosts = args.hosts.resolve()?;
-    logging::start(&args.log, "info", &folder.name, args.hosts.process)?;
+    let origin = Origin {
+        job: Some(&folder.name),
+        part: "dataflow",
+        process: args.hosts.process,
+        generation: None,
+    };
+    logging::start(&args.log, "info", &origin)?;
     exit::exit_on_panic();
     let listener = hosts.listen()?;
     let stop = exit::stop_on_signal()?;
@@ -63,20 +70,14 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
                  them the same TIDEMILL_MESH_SECRET, or certificates"
             );
         }
-        let mut mesh = Mesh::listen(listener, one.identity(), credentials)?;
-        mesh.connect(&hosts.addresses, None);
+        let mesh = Mesh::listen(listener, one.identity(), credentials)?;
+        mesh.connect(&hosts.addresses);
         one.mesh = Some(mesh);
     } else {
         permit(args.codec, true)?;
     }
     one.say_connections();
-    let Some(plan) = one.plan()? else {
-        return Ok(());
-    };
-    let Some(sockets) = one.connected()? else {
-        return Ok(());
-    };
-    one.work(plan, sockets)
+    one.work()
 }
 
 /// Runs one process of a job as the child of a worker, which says how many there are, and where.
@@ -87,13 +88,13 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
     orders::beat(Pulse::of_dataflow(&stats), &doing)?;
     let folder = Folder::open(&args.pipeline)?;
     let connections = Connections::resolve(&args.connections, folder.path())?;
+    logging::start(&args.log, "info", &Origin::of(&begin.key))?;
     let ProcessKey {
         job,
         generation,
         index,
         ..
     } = begin.key;
-    logging::start(&args.log, "info", &job, index)?;
     exit::exit_on_panic();
     exit::on_peer_lost(orders::tell_lost);
     let (threads, processes) = (begin.threads, begin.processes);
@@ -125,25 +126,27 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
             listener.with_context(|| format!("the mesh cannot listen on {}", begin.host))?;
         let credentials = args.mesh.credentials(Some(&begin.secret))?;
         permit(args.codec, credentials.authenticated)?;
-        let mut mesh = Mesh::listen(listener, one.identity(), credentials)?;
+        let mesh = Mesh::listen(listener, one.identity(), credentials)?;
         let address = at(&begin.host, mesh.port());
         orders::tell(FromChild::Listening { address });
         one.doing.set(Some("waiting for all processes of the job"));
         let Some(addresses) = orders.peers(&one.stop)? else {
             return Ok(());
         };
-        mesh.connect(&addresses, Some(CONNECTED_MAX));
-        one.mesh = Some(mesh);
+        mesh.connect(&addresses);
+        match mesh.formed(CONNECTED_MAX, &one.stop) {
+            Ok(true) => one.mesh = Some(mesh),
+            Ok(false) => return Ok(()),
+            Err(lost) => {
+                let indices = lost.indices.clone();
+                orders::tell_at_last(FromChild::Unreachable { indices });
+                return Err(PeerLost(lost.to_string()).into());
+            }
+        }
     }
-    let Some(sockets) = one.connected()? else {
-        return Ok(());
-    };
     one.doing.set(None);
     orders::tell(FromChild::Live);
-    let Some(plan) = one.plan()? else {
-        return Ok(());
-    };
-    one.work(plan, sockets)
+    one.work()
 }
 
 /// Refuses a codec that trusts the other processes where these may be anybody.
@@ -210,23 +213,11 @@ impl Process {
         Ok(plan)
     }
 
-    /// The connections with all other processes, if there are others; none when stopped before.
-    fn connected(&self) -> anyhow::Result<Option<Option<Sockets>>> {
-        let Some(mesh) = &self.mesh else {
-            return Ok(Some(None));
+    /// Runs this process's workers, as soon as there is a plan and the others are there.
+    fn work(self) -> anyhow::Result<()> {
+        let Some(plan) = self.plan()? else {
+            return Ok(());
         };
-        match mesh.formed(&self.stop) {
-            Ok(sockets) => Ok(sockets.map(Some)),
-            Err(lost) => {
-                let indices = lost.indices.clone();
-                orders::tell_at_last(FromChild::Unreachable { indices });
-                Err(PeerLost(lost.to_string()).into())
-            }
-        }
-    }
-
-    /// Runs this process's workers.
-    fn work(self, plan: Job, sockets: Option<Sockets>) -> anyhow::Result<()> {
         tracing::info!(views = plan.views.len(), workers = ?self.workers, "starting");
         let stats = Arc::clone(&self.stats);
         let config = Config {
@@ -240,7 +231,12 @@ impl Process {
                 &self.state,
             )
         };
-        job::run(config, sockets, Arc::clone(&stats), self.stop)?;
+        let stop = Arc::clone(&self.stop);
+        let connect = self.mesh.as_ref().map(|mesh| -> Connect<'_> {
+            let stop = &self.stop;
+            Box::new(|| Ok(mesh.take(stop)))
+        });
+        job::run(config, connect, Arc::clone(&stats), stop)?;
         if let Some(mesh) = &self.mesh {
             mesh.drained();
         }

@@ -15,6 +15,7 @@ use crate::beat::{Doing, Pulse};
 use crate::cli::{FetchArgs, IngestArgs, NameArgs};
 use crate::connections::Connections;
 use crate::exit::Usage;
+use crate::logging::Origin;
 use crate::pipeline::Folder;
 use crate::protocol::{FromChild, Part};
 use crate::{exit, logging, orders, redact};
@@ -34,18 +35,24 @@ const WAIT: Duration = Duration::from_millis(100);
 pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     let stop = exit::stop_on_signal()?;
     let stats = Arc::new(Stats::default());
-    let name = match args.orders {
+    let (name, generation) = match args.orders {
         true => {
             let (begin, _orders) = orders::begin(Part::Ingest, &stop)?;
             orders::beat(Pulse::Ingest(Arc::clone(&stats)), &Doing::default())?;
             let name = Some(begin.key.job);
-            NameArgs { name }
+            (NameArgs { name }, Some(begin.key.generation))
         }
-        false => args.name.clone(),
+        false => (args.name.clone(), None),
     };
     let folder = Folder::open(&args.pipeline)?.named(&name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
-    logging::start(&args.log, "info", &folder.name, 0)?;
+    let origin = Origin {
+        job: Some(&folder.name),
+        part: "ingest",
+        process: 0,
+        generation,
+    };
+    logging::start(&args.log, "info", &origin)?;
     exit::exit_on_panic();
     let mut pipeline = folder.ingest()?;
     for (stage, url) in connections.described().iter().take(3) {

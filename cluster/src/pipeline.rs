@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use tidemill_dataflow::plan::ir::Job;
-use tidemill_ingest::config::{FILE as INGEST, Land, Pipeline as Ingest};
+pub(crate) use tidemill_ingest::config::FILE as INGEST;
+use tidemill_ingest::config::{Land, Pipeline as Ingest};
 use tidemill_ingest::land;
 use tidemill_log::registry::{Registered, Registry};
 use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
@@ -16,7 +17,8 @@ use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_sc
 use crate::cli::NameArgs;
 use crate::redact;
 
-const VIEWS: &str = "views.sql";
+/// The file with the views.
+pub(crate) const VIEWS: &str = "views.sql";
 
 /// A pipeline's folder.
 #[derive(Debug, Clone)]

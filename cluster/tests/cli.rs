@@ -372,10 +372,11 @@ fn log_lines_name_job_and_process_and_can_be_json() {
     let hosts = format!("{},{}", nobody(), nobody());
     let args = ["dataflow", "my-job", "-p", "1", "--hosts", &hosts];
     let text = call.run(&args);
+    let first = text.err.split_once("Z  INFO job=my_job process=1 ");
+    let (time, _) = first.unwrap_or_else(|| panic!("{}", text.err));
     assert!(
-        text.err.starts_with("job=my_job process=1 "),
-        "{}",
-        text.err
+        format!("{time}Z").parse::<jiff::Timestamp>().is_ok(),
+        "{time}"
     );
     let json = call.run(&[&args[..], &["--log-format", "json"]].concat());
     let line: serde_json::Value = serde_json::from_str(json.err.lines().next().unwrap()).unwrap();
@@ -383,6 +384,37 @@ fn log_lines_name_job_and_process_and_can_be_json() {
     assert_eq!(line["process"], 1);
     call.run(&["dataflow", "my-job", "--log", "info=="])
         .expect(2, &["log level `info==`"]);
+}
+
+#[test]
+fn logs_are_written_to_files_too_without_passwords_and_in_bounds() {
+    let mut call = Call::new();
+    call.write("p/views.sql", &JSON_VIEWS.replace("ms bigint", "ms bigit"));
+    let url = format!("postgres://me:hunter%32-secret@{}/db", nobody());
+    let env = [("TIDEMILL_POSTGRES", url.as_str())];
+    let args = ["dataflow", "p", "--log-dir", "logs"];
+    let said = call.run_with(&args, &env);
+    let file = call.folder.path().join("logs/p.dataflow.0.000001.log");
+    let log = std::fs::read_to_string(&file).unwrap();
+    assert!(log.contains("postgres://me:***@127.0.0.1"), "{log}");
+    assert!(log.contains(" INFO job=p process=0 "), "{log}");
+    assert!(said.err.starts_with(&log), "{log}\n{}", said.err);
+    assert!(!log.contains("hunter"), "{log}");
+    let bounded = [&args[..], &["--log-size", "4096", "--log-keep", "2"]].concat();
+    let kept = |call: &mut Call| {
+        call.run_with(&bounded, &env);
+        let files = std::fs::read_dir(call.folder.path().join("logs")).unwrap();
+        let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+        names.sort_unstable();
+        names
+    };
+    // Each start writes some lines; the third file takes the first one's place.
+    let third = (0..100)
+        .map(|_| kept(&mut call))
+        .find(|names| names[0] == "p.dataflow.0.000002.log");
+    assert_eq!(third.unwrap().len(), 2);
+    call.run(&["dataflow", "p", "--log-size", "64 elephants"])
+        .expect(2, &["no size such as 64MiB"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::Result;
 use crate::exchange::Engine;
 use crate::journal::Offsets;
 use crate::plan::ir::Job;
@@ -66,6 +67,9 @@ pub enum Sockets {
     /// Somebody of this process at the other ends, who carries what goes through them.
     Unix(Vec<Option<UnixStream>>),
 }
+
+/// Waits for the other processes of a job; none when the job was stopped meanwhile.
+pub type Connect<'a> = Box<dyn FnOnce() -> Result<Option<Sockets>> + 'a>;
 
 /// Limits of a job; every queue has one (invariant 7).
 #[derive(Debug, Clone)]
