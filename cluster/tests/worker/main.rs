@@ -5,6 +5,7 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+mod launch;
 mod master;
 
 use std::process::Command;
