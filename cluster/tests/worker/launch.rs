@@ -154,8 +154,7 @@ fn a_cluster_is_launched_watched_rescaled_stopped_and_goes_on() {
     );
     seen(place.view(&users).len() + 100);
     cluster.script(&["--stop"]);
-    let alive = |pid: &u32| Path::new(&format!("/proc/{pid}/cmdline")).exists();
-    assert!(!pids.iter().any(alive), "{pids:?}");
+    assert!(!pids.iter().any(|pid| crate::is_alive(*pid)), "{pids:?}");
     let before = place.view(&users).len();
     cluster.launch();
     seen(before + 100);
