@@ -258,6 +258,18 @@ fn a_folder_with_ingest_alone_is_checked() {
 }
 
 #[test]
+fn a_codec_that_believes_what_arrives_is_refused_where_anybody_may_send() {
+    let call = Call::new();
+    call.write("p/views.sql", JSON_VIEWS);
+    let hosts = format!("{},{}", nobody(), nobody());
+    let dataflow = ["dataflow", "p", "--hosts", &hosts, "--codec"];
+    let said = call.run(&[&dataflow[..], &["abomonation"]].concat());
+    said.expect(2, &["codec `abomonation`", "or leave --codec out"]);
+    let said = call.run(&[&dataflow[..], &["bincode"]].concat());
+    said.expect(2, &["`bincode` is no codec: checked or abomonation is"]);
+}
+
+#[test]
 fn an_unknown_connection_scheme_is_refused_with_what_is_right() {
     let call = Call::new();
     call.write("p/views.sql", JSON_VIEWS);

@@ -46,9 +46,11 @@ impl Spoken {
             let known = told.and_then(|(_, _, failure)| failure.as_ref());
             if let Some(failure) = failure.filter(|it| told.is_some() && Some(*it) != known) {
                 let (process, what) = (&failure.process, &failure.what);
-                let tail = failure.tail.join("\n");
                 let generation = failure.generation;
-                tracing::warn!(job, ?part, generation, "{process} {what}\n{tail}");
+                tracing::warn!(job, ?part, generation, "{process} {what}");
+                for line in &failure.tail {
+                    tracing::warn!(job, ?part, generation, "it said: {line}");
+                }
             }
             let generation = record.generation;
             let is_new = told.is_none_or(|told| (told.0, told.1) != (word, generation));

@@ -23,7 +23,7 @@ const LOOK: u64 = 1000;
 /// Documents that the store keeps.
 const KEPT: usize = 5;
 /// Steps of one seed: more say that something goes round in circles.
-const STEPS_MAX: usize = 400_000;
+const STEPS_LIMIT: usize = 400_000;
 
 /// A master's process.
 pub(super) struct Process {
@@ -138,7 +138,7 @@ impl World {
         deadline: u64,
         is_done: impl Fn(&Self) -> bool,
     ) -> Result<(), String> {
-        for step in 0..STEPS_MAX {
+        for step in 0..STEPS_LIMIT {
             let Some(Reverse((at, _))) = self.queue.peek() else {
                 return Err("nothing happens any more".to_owned());
             };
@@ -156,7 +156,7 @@ impl World {
                 self.check().map_err(|why| format!("at {at} ms: {why}"))?;
             }
         }
-        Err(format!("{STEPS_MAX} steps: {}", self.described()))
+        Err(format!("{STEPS_LIMIT} steps: {}", self.described()))
     }
 
     fn happen(&mut self, next: Next) -> Result<(), String> {
