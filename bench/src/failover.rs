@@ -140,6 +140,8 @@ impl Times {
 impl<'a> Cluster<'a> {
     fn start(tidemill: &'a Path, work: &'a Path) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir_in(work)?;
+        // The client below wants one, though it speaks plain HTTP. The first in this process wins.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         let listen = listener.local_addr()?.to_string();
         drop(listener);

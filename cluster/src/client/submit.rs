@@ -15,13 +15,13 @@ use clap::Args;
 
 use super::WaitArgs;
 use super::master::MasterArgs;
-use crate::cli::{CheckArgs, NameArgs, every};
+use crate::cli::{NameArgs, every};
 use crate::connections::{ConnectionArgs, Connections};
 use crate::exit::Usage;
 use crate::pipeline::{Folder, INGEST, VIEWS};
 use crate::protocol::JobSpec;
 use crate::worker::files;
-use crate::{check, redact};
+use crate::{check, output, redact};
 
 #[derive(Debug, Args)]
 pub(crate) struct SubmitArgs {
@@ -61,10 +61,7 @@ pub(super) fn spec(args: &SubmitArgs) -> anyhow::Result<JobSpec> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
     let given = connections_of(&connections)?;
-    check::check(&CheckArgs {
-        pipeline: args.pipeline.clone(),
-        connections: args.connections.clone(),
-    })?;
+    validate(&folder, &connections)?;
     let files = files_of(&folder)?;
     if !files.contains_key(VIEWS) {
         let place = folder.path().display();
@@ -92,6 +89,19 @@ pub(super) fn spec(args: &SubmitArgs) -> anyhow::Result<JobSpec> {
     };
     files::check(&spec)?;
     Ok(spec)
+}
+
+/// Refuses a pipeline that cannot run. What only is not there yet, or is out of this machine's
+/// reach, the workers wait for.
+fn validate(folder: &Folder, connections: &Connections) -> anyhow::Result<()> {
+    let ingest = folder.ingest_if_any()?;
+    match check::compile(folder, connections, ingest.as_ref()) {
+        Err(error) if check::is_retry(&error) => {
+            output::line(&format!("not yet: {error}; the job waits for it"));
+            Ok(())
+        }
+        compiled => compiled.map(drop),
+    }
 }
 
 /// Those that were named, in a form that means the same in any folder.

@@ -308,7 +308,7 @@ partitions = 3
     }
 
     /// Checks the topics, and leaves nothing behind.
-    pub(crate) fn end(mut self) {
+    pub(crate) fn end(&mut self) {
         self.place.is_published_once(&self.users);
         self.place.is_published_once(&self.regions);
         if self.is_postgres() {
