@@ -14,7 +14,9 @@ use tidemill_log::registry;
 
 use crate::cli::{DataflowArgs, StateArgs};
 use crate::connections::Connections;
+use crate::observe::{self, Process};
 use crate::pipeline::{Folder, Views};
+use crate::protocol::Part;
 use crate::{exit, hosts, logging};
 
 /// Time between two questions for a schema that is not there yet.
@@ -33,12 +35,23 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
     for (stage, url) in connections.described() {
         tracing::info!(stage, url, "connection");
     }
-    let awaited = |what: &str| tracing::info!("waiting: {what}");
+    let stats = Arc::new(Stats::default());
+    observe::process(&args.http, || Process {
+        job: folder.name.clone(),
+        part: Some(Part::Dataflow),
+        generation: None,
+        index: args.hosts.process,
+        dataflow: Some(Arc::clone(&stats)),
+        ingest: None,
+    })?;
+    let awaited = |what: &str| {
+        tracing::info!("waiting: {what}");
+        stats.say(format!("waiting: {what}"));
+    };
     let Some(plan) = plan_when_ready(&views, &connections, &stop, &awaited)? else {
         return Ok(());
     };
     tracing::info!(views = plan.views.len(), ?workers, "starting");
-    let stats = Arc::new(Stats::default());
     let config = config(&folder.name, plan, &connections, workers, &args.state);
     job::run(config, Arc::clone(&stats), stop)?;
     let (records, dead_letters) = (&stats.records, &stats.dead_letters);

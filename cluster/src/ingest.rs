@@ -14,7 +14,9 @@ use tidemill_ingest::stats::Stats;
 use crate::cli::{FetchArgs, IngestArgs};
 use crate::connections::Connections;
 use crate::exit::Usage;
+use crate::observe::{self, Process};
 use crate::pipeline::Folder;
+use crate::protocol::Part;
 use crate::{exit, logging, redact};
 
 /// The API that the built-in server speaks.
@@ -50,6 +52,14 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
         args.until,
     );
     let stats = Arc::new(Stats::default());
+    observe::process(&args.http, || Process {
+        job: folder.name.clone(),
+        part: Some(Part::Ingest),
+        generation: None,
+        index: 0,
+        dataflow: None,
+        ingest: Some(Arc::clone(&stats)),
+    })?;
     let ended = Arc::new(AtomicBool::new(false));
     let progress = {
         let (stats, ended) = (Arc::clone(&stats), Arc::clone(&ended));

@@ -14,6 +14,7 @@ mod frame;
 mod hosts;
 mod ingest;
 mod logging;
+mod observe;
 mod output;
 mod pipeline;
 mod preview;

@@ -14,6 +14,7 @@ use crate::cli::RunArgs;
 use crate::connections::Connections;
 use crate::display::{Display, TICK};
 use crate::ingest::{self, Api};
+use crate::observe::{self, Process};
 use crate::pipeline::{Folder, Views};
 use crate::table::grouped;
 use crate::views::Served;
@@ -71,6 +72,17 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         job_stats: Arc::default(),
         awaited: Arc::default(),
     };
+    let at = observe::process(&args.http, || Process {
+        job: river.name.clone(),
+        part: None,
+        generation: None,
+        index: 0,
+        dataflow: Some(Arc::clone(&river.job_stats)),
+        ingest: Some(Arc::clone(&river.ingest_stats)),
+    })?;
+    if let Some(at) = at {
+        output::line(&format!("metrics: http://{at}/metrics"));
+    }
     let options = ingest::options(
         &river.name,
         pipeline,
@@ -205,9 +217,10 @@ impl River {
         let (workers, state) = (usize::from(args.workers), args.state.clone());
         let (name, connections) = (self.name.clone(), self.connections.clone());
         let (stop, stats) = (Arc::clone(&self.stop), Arc::clone(&self.job_stats));
-        let awaited = Arc::clone(&self.awaited);
+        let (awaited, shown) = (Arc::clone(&self.awaited), Arc::clone(&self.job_stats));
         let set = move |what: Option<&str>| {
             let text = what.map(|what| format!("waiting: {what}"));
+            shown.say(text.clone().unwrap_or_else(|| "starting".to_owned()));
             *awaited.lock().unwrap_or_else(PoisonError::into_inner) = text;
         };
         stage("dataflow", move || {

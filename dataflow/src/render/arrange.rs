@@ -29,6 +29,7 @@ use super::chunk::ChunkStream;
 use super::compute::{Stage, column};
 use super::ladder::{KeyBatcher, ValBatcher};
 use super::site::{Site, restore, tap};
+use super::weigh;
 use crate::checkpoint::Change;
 use crate::plan::ir::{OrderBy, Scalar};
 use crate::row::{Row, RowCodec};
@@ -64,6 +65,7 @@ pub(crate) fn arrange_keys<'scope, C: Change + ExchangeData + Semigroup>(
     type Spine<C> = KeySpine<Row, Epoch, C>;
     let arranged =
         arrange_core::<_, _, Batcher<C>, Spine<C>>(updates, pact, name, Batcher::<C>::new);
+    context.meter.trace(&arranged.trace, weigh::keys);
     tap(arranged.stream.clone(), context, site, |()| Row::default());
     arranged
 }
@@ -85,6 +87,7 @@ pub(crate) fn arrange_values<'scope>(
     let peers = updates.scope().peers();
     let pact = Exchange::new(move |((key, _), _, _): &Update| key.owner(peers));
     let arranged = arrange_core::<_, _, Batcher, Spine>(updates, pact, name, Batcher::new);
+    context.meter.trace(&arranged.trace, weigh::values);
     tap(arranged.stream.clone(), context, site, Row::clone);
     arranged
 }
