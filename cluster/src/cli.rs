@@ -11,6 +11,7 @@ use tidemill_log::dead_letter::Stage;
 use crate::connections::ConnectionArgs;
 use crate::exit;
 use crate::hosts::HostArgs;
+use crate::mesh::MeshArgs;
 
 /// A slot's name has 63 letters, and ours begin with `tidemill_`.
 const NAME_LEN_MAX: usize = 54;
@@ -166,6 +167,9 @@ pub(crate) struct IngestArgs {
     /// Stop fetching when N records have landed; capturing goes on
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) until: Option<u64>,
+    /// Take orders on stdin and tell on stdout, as the child of a worker
+    #[arg(long, hide = true)]
+    pub(crate) orders: bool,
     #[command(flatten)]
     pub(crate) name: NameArgs,
     #[command(flatten)]
@@ -252,6 +256,12 @@ pub(crate) struct DataflowArgs {
     pub(crate) pipeline: PathBuf,
     #[command(flatten)]
     pub(crate) hosts: HostArgs,
+    #[command(flatten)]
+    pub(crate) mesh: MeshArgs,
+    /// Take orders on stdin and tell on stdout, as the child of a worker; these say how many
+    /// workers there are, and where
+    #[arg(long, hide = true, conflicts_with_all = ["processes", "hostfile", "hosts"])]
+    pub(crate) orders: bool,
     #[command(flatten)]
     pub(crate) name: NameArgs,
     #[command(flatten)]

@@ -6,8 +6,8 @@
 //! 2. The first Ctrl-C (or SIGTERM) asks for a clean stop, the second one ends the process at once.
 
 use std::panic::PanicHookInfo;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -65,10 +65,24 @@ impl std::fmt::Display for Different {
 
 impl std::error::Error for Different {}
 
+/// Marks that another process of the job is not there, or whoever started this one.
+#[derive(Debug)]
+pub(crate) struct PeerLost(pub(crate) String);
+
+impl std::fmt::Display for PeerLost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for PeerLost {}
+
 /// The exit code of an error that ended the command.
 pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
     if error.chain().any(|cause| cause.is::<Usage>()) {
         USAGE
+    } else if error.is::<PeerLost>() {
+        PEER_LOST
     } else if error.is::<Different>() {
         DIFFERENT
     } else {
@@ -86,13 +100,37 @@ pub(crate) fn exit_on_panic() {
         let thread = thread.name().unwrap_or("unnamed");
         let code = panic_code(message);
         if code == PEER_LOST {
+            let cut = cut_off(thread, message);
             tracing::error!(thread, %place, "another process of this job is gone: {message}");
+            if let Some(tell) = ON_PEER_LOST.get() {
+                tell(cut);
+            }
         } else {
             let trace = std::backtrace::Backtrace::capture();
             tracing::error!(thread, %place, "panic: {message}\n{trace}");
         }
         signal_hook::low_level::exit(i32::from(code));
     }));
+}
+
+/// What is done before the process ends because another one is gone.
+static ON_PEER_LOST: OnceLock<fn(Option<usize>)> = OnceLock::new();
+
+/// Sets what is done, once for the process: it is given the index of a process that the network
+/// does not reach any more.
+pub(crate) fn on_peer_lost(tell: fn(Option<usize>)) {
+    // A second one would be of a second command.
+    let _ = ON_PEER_LOST.set(tell);
+}
+
+/// The process that the network was cut off from, where timely's panic tells that: the thread's
+/// name ends with its index. One that died says so by closing its connections.
+fn cut_off(thread: &str, message: &str) -> Option<usize> {
+    let threads = ["timely:recv-", "timely:send-"];
+    let mut indices = threads.iter().filter_map(|name| thread.strip_prefix(name));
+    let cut = ["os error 110)", "os error 113)", "os error 101)"];
+    let is_cut = cut.iter().any(|number| message.ends_with(number));
+    indices.next()?.parse().ok().filter(|_| is_cut)
 }
 
 fn message_of<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
@@ -136,9 +174,21 @@ mod tests {
     }
 
     #[test]
+    fn a_network_that_was_cut_is_told_from_a_process_that_died() {
+        let timed_out = std::io::Error::from_raw_os_error(110);
+        let message = format!("timely communication error: reading data: {timed_out}");
+        assert_eq!(cut_off("timely:recv-12", &message), Some(12));
+        assert_eq!(cut_off("timely:work-12", &message), None);
+        let closed = "timely communication error: reading data: socket closed";
+        assert_eq!(cut_off("timely:recv-12", closed), None);
+    }
+
+    #[test]
     fn usage_is_found_below_context() {
         let error = anyhow::Error::new(Usage("no".into())).context("above");
         assert_eq!(code_of(&error), USAGE);
         assert_eq!(code_of(&anyhow::anyhow!("else")), ERROR);
+        let lost = anyhow::Error::new(PeerLost("process 1 is not there".into()));
+        assert_eq!(code_of(&lost), PEER_LOST);
     }
 }

@@ -11,13 +11,13 @@ use tidemill_ingest::randomuser::{self, Server};
 use tidemill_ingest::run::{self, Options};
 use tidemill_ingest::stats::Stats;
 
-use crate::cli::{FetchArgs, IngestArgs};
+use crate::cli::{FetchArgs, IngestArgs, NameArgs};
 use crate::connections::Connections;
 use crate::exit::Usage;
-use crate::observe::{self, Process};
+use crate::observe::{self, Shown};
 use crate::pipeline::Folder;
-use crate::protocol::Part;
-use crate::{exit, logging, redact};
+use crate::protocol::{FromChild, Part, ProcessKey};
+use crate::{exit, logging, orders, redact};
 
 /// The API that the built-in server speaks.
 const BUILT_IN_FOR: &str = "randomuser.me";
@@ -32,11 +32,28 @@ const WAIT: Duration = Duration::from_millis(100);
 
 /// Runs the ingest of a pipeline until it is stopped.
 pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
-    let folder = Folder::open(&args.pipeline)?.named(&args.name);
+    let stop = exit::stop_on_signal()?;
+    let stats = Arc::new(Stats::default());
+    let name = match args.orders {
+        true => {
+            let (begin, _orders) = orders::begin(Part::Ingest, &stop)?;
+            let name = Some(begin.key.job.clone());
+            orders::beat(&begin.host, shown(begin.key, &stats))?;
+            NameArgs { name }
+        }
+        false => args.name.clone(),
+    };
+    let folder = Folder::open(&args.pipeline)?.named(&name);
+    let alone = ProcessKey {
+        job: folder.name.clone(),
+        part: Part::Ingest,
+        generation: 0,
+        index: 0,
+    };
+    observe::process(&args.http, || shown(alone, &stats))?;
     let connections = Connections::resolve(&args.connections, folder.path())?;
     logging::start(&args.log, "info", &folder.name, 0)?;
     exit::exit_on_panic();
-    let stop = exit::stop_on_signal()?;
     let mut pipeline = folder.ingest()?;
     for (stage, url) in connections.described().iter().take(3) {
         tracing::info!(stage, url, "connection");
@@ -51,15 +68,7 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
         &api,
         args.until,
     );
-    let stats = Arc::new(Stats::default());
-    observe::process(&args.http, || Process {
-        job: folder.name.clone(),
-        part: Some(Part::Ingest),
-        generation: None,
-        index: 0,
-        dataflow: None,
-        ingest: Some(Arc::clone(&stats)),
-    })?;
+    orders::tell(FromChild::Live);
     let ended = Arc::new(AtomicBool::new(false));
     let progress = {
         let (stats, ended) = (Arc::clone(&stats), Arc::clone(&ended));
@@ -71,6 +80,14 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     let _ = progress.join();
     outcome?;
     Ok(())
+}
+
+/// What is shown of the process.
+fn shown(key: ProcessKey, stats: &Arc<Stats>) -> Shown {
+    Shown {
+        ingest: Some(Arc::clone(stats)),
+        ..Shown::of(key)
+    }
 }
 
 fn log_progress(stats: &Stats, ended: &AtomicBool) {

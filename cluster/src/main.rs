@@ -3,6 +3,7 @@
 //! Nothing is computed here. A command reads its flags ([`cli`]), resolves where the engines are
 //! ([`connections`]), reads the pipeline ([`pipeline`]) and hands both to the libraries.
 
+mod beat;
 mod check;
 mod cli;
 mod connections;
@@ -14,7 +15,9 @@ mod frame;
 mod hosts;
 mod ingest;
 mod logging;
+mod mesh;
 mod observe;
+mod orders;
 mod output;
 mod pipeline;
 mod preview;

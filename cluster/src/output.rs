@@ -47,6 +47,14 @@ pub(crate) fn line(text: &str) {
     print(&mut io::stdout(), &format!("{text}\n"));
 }
 
+/// One line for the program at the other end of stdout, as it is: whoever calls says what it means
+/// when nobody reads it.
+pub(crate) fn told(line: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(format!("{line}\n").as_bytes())?;
+    stdout.flush()
+}
+
 /// Text for stderr: log lines and errors, with their own line ends.
 pub(crate) fn log(text: &str) {
     print(&mut io::stderr(), text);

@@ -117,6 +117,11 @@ pub(crate) struct Views {
 }
 
 impl Views {
+    /// Its text.
+    pub(crate) fn sql(&self) -> &str {
+        &self.sql
+    }
+
     /// The job's plan; an error of kind `Retry` while the registry lacks a table's schema.
     pub(crate) fn compile(
         &self,

@@ -14,12 +14,11 @@ use crate::cli::RunArgs;
 use crate::connections::Connections;
 use crate::display::{Display, TICK};
 use crate::ingest::{self, Api};
-use crate::observe::{self, Process};
 use crate::pipeline::{Folder, Views};
 use crate::table::grouped;
 use crate::views::Served;
 use crate::watch::{Seen, Until, Watch, Watched};
-use crate::{dataflow, exit, logging, output, redact, views};
+use crate::{dataflow, exit, logging, observe, output, redact, views};
 
 /// Records behind the log from which the display speaks of catching up.
 const CATCHING_UP_MIN: u64 = 1_000;
@@ -72,7 +71,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         job_stats: Arc::default(),
         awaited: Arc::default(),
     };
-    let at = observe::process(&args.http, || Process {
+    let at = observe::process(&args.http, || observe::Shown {
         job: river.name.clone(),
         part: None,
         generation: None,
@@ -234,7 +233,7 @@ impl River {
             let _ = planned.send(plan.clone());
             let workers = Workers::Threads(workers);
             let config = dataflow::config(&name, plan, &connections, workers, &state);
-            Ok(job::run(config, stats, stop)?)
+            Ok(job::run(config, None, stats, stop)?)
         })
     }
 

@@ -1,5 +1,7 @@
 //! A job: one plan, run by the workers of one or more processes ([`crate::host`] runs it).
 
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::plan::ir::Job;
@@ -9,40 +11,53 @@ use crate::plan::ir::Job;
 pub enum Workers {
     /// This many worker threads in this process alone.
     Threads(usize),
-    /// This process is one of several, all started with the same list.
+    /// This process is one of several, which [`Sockets`] connect.
     Cluster {
         /// Worker threads in each process.
         threads: usize,
-        /// This process's index into `addresses`.
+        /// Which of them this process is, from 0.
         process: usize,
-        /// `host:port` of every process.
-        addresses: Vec<String>,
+        /// How many there are.
+        processes: usize,
     },
 }
 
 impl Workers {
     /// Worker threads of this process.
-    pub(crate) fn threads(&self) -> usize {
+    #[must_use]
+    pub fn threads(&self) -> usize {
         match self {
             Workers::Threads(threads) | Workers::Cluster { threads, .. } => *threads,
         }
     }
 
     /// Processes of the job.
-    pub(crate) fn processes(&self) -> usize {
+    #[must_use]
+    pub fn processes(&self) -> usize {
         match self {
             Workers::Threads(_) => 1,
-            Workers::Cluster { addresses, .. } => addresses.len(),
+            Workers::Cluster { processes, .. } => *processes,
         }
     }
 
     /// This process's index among them.
-    pub(crate) fn process(&self) -> usize {
+    #[must_use]
+    pub fn process(&self) -> usize {
         match self {
             Workers::Threads(_) => 0,
             Workers::Cluster { process, .. } => *process,
         }
     }
+}
+
+/// One connection with each other process of a job, by its index; none at the own one. Nobody else
+/// reads or writes them, and whoever is at the other end is the process of that index.
+#[derive(Debug)]
+pub enum Sockets {
+    /// The processes themselves at the other ends.
+    Tcp(Vec<Option<TcpStream>>),
+    /// Somebody of this process at the other ends, who carries what goes through them.
+    Unix(Vec<Option<UnixStream>>),
 }
 
 /// Limits of a job; every queue has one (invariant 7).
@@ -97,6 +112,9 @@ pub struct Config {
     pub dead_letters: String,
     /// How many workers, and where.
     pub workers: Workers,
+    /// The generation that was minted for this run ([`crate::journal::mint`]); without one the
+    /// job takes the next itself.
+    pub generation: Option<u64>,
     /// Limits.
     pub limits: Limits,
 }

@@ -121,6 +121,7 @@ impl Job {
             sink: river,
             dead_letters: "dead_letters".to_owned(),
             workers: Workers::Threads(workers),
+            generation: None,
             limits: Limits {
                 checkpoint_interval: checkpoints,
                 ..Limits::default()
@@ -136,7 +137,7 @@ impl Job {
             folder: folder.to_owned(),
             stats,
             stop,
-            thread: std::thread::spawn(move || run(config, counts, stopped)),
+            thread: std::thread::spawn(move || run(config, None, counts, stopped)),
         }
     }
 

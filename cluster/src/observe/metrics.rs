@@ -104,6 +104,16 @@ impl Family {
         family
     }
 
+    /// The name of its samples.
+    #[cfg(test)]
+    pub(super) fn shown(&self) -> String {
+        let end = match self.kind {
+            Kind::Counter => "_total",
+            Kind::Gauge | Kind::Histogram => "",
+        };
+        format!("{}{end}", self.name)
+    }
+
     fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let kind = match self.kind {
             Kind::Counter => MetricType::Counter,

@@ -6,6 +6,7 @@
 //! have none. Whoever connects can only waste his own time: connections are counted and silent
 //! ones are closed.
 
+use std::fmt::Debug;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +25,20 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::cli::HttpArgs;
-use crate::protocol::{Part, Report, Status};
+use crate::protocol::{Part, ProcessKey, Report, Status};
 use crate::redact;
 
+#[cfg(test)]
+mod browser;
 mod cluster;
+#[cfg(test)]
+#[path = "../../tests/observe/exposition.rs"]
+mod exposition;
 mod metrics;
 mod page;
 mod process;
+#[cfg(test)]
+mod tests;
 
 use metrics::Labels;
 
@@ -43,12 +51,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a process of a job is called and what it counts.
 #[derive(Debug, Clone)]
-pub(crate) struct Process {
+pub(crate) struct Shown {
     /// The job's name.
     pub(crate) job: String,
     /// Which half of the pipeline; none for `run`, which is both.
     pub(crate) part: Option<Part>,
-    /// Its generation, where a master gave it one.
+    /// Its generation, where a master gave it one; else the journal's is shown.
     pub(crate) generation: Option<u64>,
     /// Its index among the part's processes.
     pub(crate) index: usize,
@@ -58,9 +66,21 @@ pub(crate) struct Process {
     pub(crate) ingest: Option<Arc<stats::Stats>>,
 }
 
-impl Process {
+impl Shown {
+    /// A process without counters. One without a master has generation 0.
+    pub(crate) fn of(key: ProcessKey) -> Self {
+        Self {
+            job: key.job,
+            part: Some(key.part),
+            generation: Some(key.generation).filter(|generation| *generation > 0),
+            index: key.index,
+            dataflow: None,
+            ingest: None,
+        }
+    }
+
     /// Why it does not do its work yet; none when it does.
-    fn unready(&self) -> Option<String> {
+    pub(crate) fn unready(&self) -> Option<String> {
         let dataflow = self.dataflow.as_ref().and_then(|stats| stats.unready());
         dataflow.or_else(|| self.ingest.as_ref().and_then(|stats| stats.unready()))
     }
@@ -85,44 +105,9 @@ impl Process {
 }
 
 /// What a process of a job shows.
-pub(crate) fn process_router(process: Process) -> Router {
+pub(crate) fn process_router(process: Shown) -> Router {
     let shown = process.clone();
-    with_health(move || process.unready()).route(
-        "/metrics",
-        get(async move || scraped(shown.labels(), process::families(&shown))),
-    )
-}
-
-/// What a worker shows. `report` is what it would tell the master now, and `unready` why nobody
-/// hears it.
-#[allow(dead_code)] // until workers are there
-pub(crate) fn worker_router(
-    report: impl Fn() -> Report + Clone + Send + Sync + 'static,
-    unready: impl Fn() -> Option<String> + Clone + Send + Sync + 'static,
-) -> Router {
-    with_health(unready).route(
-        "/metrics",
-        get(async move || {
-            let report = report();
-            let labels = vec![("worker", report.name.clone())];
-            scraped(labels, cluster::worker(&report))
-        }),
-    )
-}
-
-/// What the master shows: the page, and numbers of the cluster and each job.
-#[allow(dead_code)] // until the master is there
-pub(crate) fn master_router(status: impl Fn() -> Status + Clone + Send + Sync + 'static) -> Router {
-    with_health(|| None)
-        .route(
-            "/metrics",
-            get(async move || scraped(Vec::new(), cluster::master(&status()))),
-        )
-        .merge(page::router())
-}
-
-fn with_health(unready: impl Fn() -> Option<String> + Clone + Send + Sync + 'static) -> Router {
-    let ready = async move || match unready() {
+    let ready = async move || match process.unready() {
         None => (StatusCode::OK, "ready\n".to_owned()),
         Some(why) => {
             let why = redact::text(&why);
@@ -132,6 +117,30 @@ fn with_health(unready: impl Fn() -> Option<String> + Clone + Send + Sync + 'sta
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route(
+            "/metrics",
+            get(async move || scraped(shown.labels(), process::families(&shown))),
+        )
+}
+
+/// The numbers of a worker; `report` is what it would tell the master now.
+#[allow(dead_code)] // until workers are there
+pub(crate) fn worker_router(report: impl Fn() -> Report + Clone + Send + Sync + 'static) -> Router {
+    Router::new().route(
+        "/metrics",
+        get(async move || {
+            let report = report();
+            let labels = vec![("worker", report.name.clone())];
+            scraped(labels, cluster::worker(&report))
+        }),
+    )
+}
+
+/// The master's status page, and numbers of the cluster and each job.
+#[allow(dead_code)] // until the master is there
+pub(crate) fn master_router(status: impl Fn() -> Status + Clone + Send + Sync + 'static) -> Router {
+    let metrics = get(async move || scraped(Vec::new(), cluster::master(&status())));
+    page::router().route("/metrics", metrics)
 }
 
 fn scraped(labels: Labels, families: Vec<metrics::Family>) -> Response {
@@ -147,17 +156,19 @@ fn scraped(labels: Labels, families: Vec<metrics::Family>) -> Response {
 /// Serves what a process of a job shows, if its flags ask for it. Returns where.
 pub(crate) fn process(
     args: &HttpArgs,
-    process: impl FnOnce() -> Process,
+    process: impl FnOnce() -> Shown,
 ) -> anyhow::Result<Option<SocketAddr>> {
     let serve = |address: &String| serve(address, process_router(process()));
     args.http.as_ref().map(serve).transpose()
 }
 
-/// Serves at an address, `HOST:PORT`, port 0 for any free one, as long as the process lives.
-/// Returns where.
-pub(crate) fn serve(address: &str, router: Router) -> anyhow::Result<SocketAddr> {
-    let cannot = || format!("cannot serve HTTP at `{address}`");
-    let listener = listen(address).with_context(cannot)?;
+/// Serves at an address, port 0 for any free one, as long as the process lives. Returns where.
+pub(crate) fn serve(
+    address: impl ToSocketAddrs + Debug,
+    router: Router,
+) -> anyhow::Result<SocketAddr> {
+    let cannot = || format!("cannot serve HTTP at {address:?}; it takes HOST:PORT");
+    let listener = listen(&address).with_context(cannot)?;
     let at = listener.local_addr().with_context(cannot)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -171,14 +182,15 @@ pub(crate) fn serve(address: &str, router: Router) -> anyhow::Result<SocketAddr>
     Ok(at)
 }
 
-fn listen(address: &str) -> std::io::Result<std::net::TcpListener> {
+fn listen(address: &impl ToSocketAddrs) -> std::io::Result<std::net::TcpListener> {
     let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
     let listener = std::net::TcpListener::bind(&*addresses)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-async fn answer(listener: std::net::TcpListener, router: Router) {
+/// Answers on a listener that does not block, for ever.
+pub(crate) async fn answer(listener: std::net::TcpListener, router: Router) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot serve HTTP"),

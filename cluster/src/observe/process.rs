@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tidemill_dataflow::job;
 use tidemill_ingest::stats;
 
-use super::Process;
+use super::Shown;
 use super::metrics::{Family, Histogram, seconds};
 
 /// Bounds of the freshness histogram, in milliseconds.
@@ -15,7 +15,7 @@ const FRESHNESS_BOUNDS_MS: [u64; 14] = [
 ];
 
 /// What a process counts.
-pub(super) fn families(process: &Process) -> Vec<Family> {
+pub(super) fn families(process: &Shown) -> Vec<Family> {
     let mut all = vec![
         Family::gauge("tidemill_ready", "1 when the process does its work, else 0")
             .is(u64::from(process.unready().is_none())),

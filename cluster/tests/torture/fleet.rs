@@ -206,7 +206,7 @@ impl Fleet {
     }
 
     /// Looks after everybody for a moment.
-    fn tend(&mut self) {
+    pub(crate) fn tend(&mut self) {
         for index in 0..SERVICES.len() {
             self.tend_service(index);
         }

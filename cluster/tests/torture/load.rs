@@ -1,7 +1,7 @@
 //! What changes: two tables of PostgreSQL, by random transactions, and the API's pages.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -84,12 +84,20 @@ impl Load {
         self.server.url()
     }
 
-    /// Stops the changes.
-    pub(crate) fn stop(&self) -> Still<'_> {
+    /// Stops the changes. Meanwhile goes on with `tend`: the change under way may wait for a
+    /// service that stands still until somebody wakes it.
+    pub(crate) fn stop(&self, mut tend: impl FnMut()) -> Still<'_> {
         self.closed.store(true, Ordering::Relaxed);
+        let turn = loop {
+            match self.turn.try_lock() {
+                Ok(turn) => break turn,
+                Err(TryLockError::WouldBlock) => tend(),
+                Err(TryLockError::Poisoned(poisoned)) => panic!("{poisoned}"),
+            }
+        };
         Still {
             closed: &self.closed,
-            _turn: self.turn.lock().unwrap(),
+            _turn: turn,
         }
     }
 }

@@ -63,7 +63,7 @@ fn torture() {
         let round = ROUND.min(kills - killed);
         fleet.torture(round);
         killed += round;
-        let still = load.stop();
+        let still = load.stop(|| fleet.tend());
         let rows = fleet.settle();
         drop(still);
         fleet.say(&format!("after {killed} kills all views are right: {rows}"));

@@ -81,7 +81,8 @@ function fill(body, rows, numeric) {
   });
 }
 
-function table(heads, numeric) {
+// A table with a title; neither is shown while it is empty.
+function table(name, heads, numeric) {
   const node = make("table");
   const head = node.createTHead().insertRow();
   heads.forEach((text, column) => {
@@ -91,7 +92,12 @@ function table(heads, numeric) {
   const wrap = make("div", "wide");
   wrap.append(node);
   const body = node.tBodies[0];
-  return { wrap, fill: (rows) => fill(body, rows, numeric) };
+  const title = make("h4", "", name);
+  const show = (rows) => {
+    fill(body, rows, numeric);
+    title.hidden = wrap.hidden = rows.length === 0;
+  };
+  return { nodes: [title, wrap], fill: show };
 }
 
 function curve(name, format) {
@@ -146,7 +152,7 @@ class Job {
     const list = make("dl");
     this.facts = {};
     FACTS.forEach((name, index) => {
-      const fact = make("div");
+      const fact = make("div", `fact-${name.replaceAll(" ", "-")}`);
       const value = make("dd", index < MAIN_FACTS ? "main" : "");
       fact.append(make("dt", "", name), value);
       list.append(fact);
@@ -156,18 +162,13 @@ class Job {
     this.freshness = curve("freshness (p99)", duration);
     const curves = make("div", "sparks");
     curves.append(this.behind.box, this.freshness.box);
-    this.views = table(["view", "rows"], [1]);
-    this.operators = table(["operator", "of a core", "", "rows held", "bytes held"], [1, 3, 4]);
-    this.processes = table(["process", "worker", "phase", "http"], []);
-    this.card.append(title, this.why, list, curves);
-    for (const [name, part] of [
-      ["views", this.views], ["operators, by time spent", this.operators],
-      ["processes", this.processes],
-    ]) {
-      this.card.append(make("h4", "", name), part.wrap);
-    }
+    this.views = table("views", ["view", "rows"], [1]);
+    this.operators = table("operators, by time spent",
+      ["operator", "of a core", "", "rows held", "bytes held"], [1, 3, 4]);
+    this.processes = table("processes", ["process", "worker", "phase", "http"], []);
     this.failures = make("div");
-    this.card.append(this.failures);
+    this.card.append(title, this.why, list, curves, ...this.views.nodes, ...this.operators.nodes,
+      ...this.processes.nodes, this.failures);
     this.looks = [];
   }
 

@@ -8,8 +8,8 @@ use arrow::datatypes::DataType;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use crate::harness::database::Database;
-use crate::harness::{PATIENCE, Place, Process, View, until};
+use super::database::Database;
+use super::{PATIENCE, Place, Process, View, until};
 
 /// Rows that are inserted where there are to be some.
 const MANY: usize = 300;
