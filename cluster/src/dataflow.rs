@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tidemill_dataflow::Kind;
-use tidemill_dataflow::job::{self, Config, Limits, Sockets, Stats, Workers};
+use tidemill_dataflow::exchange::Engine;
+use tidemill_dataflow::job::{self, Config, Connect, Limits, Stats, Workers};
 use tidemill_dataflow::plan::ir::Job;
 use tidemill_log::dead_letter::topic_of;
 use tidemill_log::registry;
@@ -18,6 +19,7 @@ use tidemill_log::registry;
 use crate::cli::{DataflowArgs, StateArgs};
 use crate::connections::Connections;
 use crate::exit::PeerLost;
+use crate::logging::Origin;
 use crate::mesh::{CONNECTED_MAX, Identity, Mesh};
 use crate::observe::{self, Shown};
 use crate::pipeline::{Folder, Views};
@@ -35,7 +37,13 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
     let hosts = args.hosts.resolve()?;
-    logging::start(&args.log, "info", &folder.name, args.hosts.process)?;
+    let origin = Origin {
+        job: Some(&folder.name),
+        part: "dataflow",
+        process: args.hosts.process,
+        generation: None,
+    };
+    logging::start(&args.log, "info", &origin)?;
     exit::exit_on_panic();
     let listener = hosts.listen()?;
     let stop = exit::stop_on_signal()?;
@@ -47,6 +55,7 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
         workers: hosts.workers.clone(),
         generation: None,
         state: args.state.clone(),
+        codec: args.codec,
         mesh: None,
         stats: Arc::default(),
         stop,
@@ -60,24 +69,21 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
     observe::process(&args.http, || shown(alone, &one.stats))?;
     if let Some(listener) = listener {
         let credentials = args.mesh.credentials(None)?;
+        permit(args.codec, credentials.authenticated)?;
         if !credentials.authenticated && !hosts.are_loopback() {
             tracing::warn!(
                 "whoever reaches these addresses can pass for a process of this job: give all of \
                  them the same TIDEMILL_MESH_SECRET, or certificates"
             );
         }
-        let mut mesh = Mesh::listen(listener, one.identity(), credentials)?;
-        mesh.connect(&hosts.addresses, None);
+        let mesh = Mesh::listen(listener, one.identity(), credentials)?;
+        mesh.connect(&hosts.addresses);
         one.mesh = Some(mesh);
+    } else {
+        permit(args.codec, true)?;
     }
     one.say_connections();
-    let Some(plan) = one.plan()? else {
-        return Ok(());
-    };
-    let Some(sockets) = one.connected()? else {
-        return Ok(());
-    };
-    one.work(plan, sockets)
+    one.work()
 }
 
 /// Runs one process of a job as the child of a worker, which says how many there are, and where.
@@ -88,13 +94,13 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
     orders::beat(&begin.host, shown(begin.key.clone(), &stats))?;
     let folder = Folder::open(&args.pipeline)?;
     let connections = Connections::resolve(&args.connections, folder.path())?;
+    logging::start(&args.log, "info", &Origin::of(&begin.key))?;
     let ProcessKey {
         job,
         generation,
         index,
         ..
     } = begin.key;
-    logging::start(&args.log, "info", &job, index)?;
     exit::exit_on_panic();
     exit::on_peer_lost(orders::tell_lost);
     let (threads, processes) = (begin.threads, begin.processes);
@@ -113,6 +119,7 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
         workers,
         generation: Some(generation),
         state: args.state.clone(),
+        codec: args.codec,
         mesh: None,
         stats,
         stop,
@@ -123,23 +130,32 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
         let listener =
             listener.with_context(|| format!("the mesh cannot listen on {}", begin.host))?;
         let credentials = args.mesh.credentials(Some(&begin.secret))?;
-        let mut mesh = Mesh::listen(listener, one.identity(), credentials)?;
+        permit(args.codec, credentials.authenticated)?;
+        let mesh = Mesh::listen(listener, one.identity(), credentials)?;
         let address = at(&begin.host, mesh.port());
         orders::tell(FromChild::Listening { address });
         let Some(addresses) = orders.peers(&one.stop)? else {
             return Ok(());
         };
-        mesh.connect(&addresses, Some(CONNECTED_MAX));
-        one.mesh = Some(mesh);
+        mesh.connect(&addresses);
+        match mesh.formed(CONNECTED_MAX, &one.stop) {
+            Ok(true) => one.mesh = Some(mesh),
+            Ok(false) => return Ok(()),
+            Err(lost) => {
+                let indices = lost.indices.clone();
+                orders::tell_at_last(FromChild::Unreachable { indices });
+                return Err(PeerLost(lost.to_string()).into());
+            }
+        }
     }
-    let Some(sockets) = one.connected()? else {
-        return Ok(());
-    };
     orders::tell(FromChild::Live);
-    let Some(plan) = one.plan()? else {
-        return Ok(());
-    };
-    one.work(plan, sockets)
+    one.work()
+}
+
+/// Refuses a codec that trusts the other processes where these may be anybody.
+fn permit(codec: Engine, authenticated: bool) -> anyhow::Result<()> {
+    let permitted = codec.permitted(authenticated);
+    permitted.map_err(|error| exit::Usage(error.to_string()).into())
 }
 
 /// What is shown of the process.
@@ -167,6 +183,7 @@ struct Process {
     workers: Workers,
     generation: Option<u64>,
     state: StateArgs,
+    codec: Engine,
     /// None of a process that is alone.
     mesh: Option<Mesh>,
     stats: Arc<Stats>,
@@ -178,7 +195,11 @@ impl Process {
         Identity {
             job: self.name.clone(),
             generation: self.generation.unwrap_or_default(),
-            program: mesh::program(&[env!("CARGO_PKG_VERSION"), self.views.sql()]),
+            program: mesh::program(&[
+                env!("CARGO_PKG_VERSION"),
+                self.views.sql(),
+                self.codec.name(),
+            ]),
             process: self.workers.process(),
             processes: self.workers.processes(),
             threads: self.workers.threads(),
@@ -200,29 +221,17 @@ impl Process {
         plan_when_ready(&self.views, &self.connections, &self.stop, &awaited)
     }
 
-    /// The connections with all other processes, if there are others; none when stopped before.
-    fn connected(&self) -> anyhow::Result<Option<Option<Sockets>>> {
-        let Some(mesh) = &self.mesh else {
-            return Ok(Some(None));
+    /// Runs this process's workers, as soon as there is a plan and the others are there.
+    fn work(self) -> anyhow::Result<()> {
+        let Some(plan) = self.plan()? else {
+            return Ok(());
         };
-        self.stats.say("waiting for all processes of the job");
-        match mesh.formed(&self.stop) {
-            Ok(sockets) => Ok(sockets.map(Some)),
-            Err(lost) => {
-                let indices = lost.indices.clone();
-                orders::tell_at_last(FromChild::Unreachable { indices });
-                Err(PeerLost(lost.to_string()).into())
-            }
-        }
-    }
-
-    /// Runs this process's workers.
-    fn work(self, plan: Job, sockets: Option<Sockets>) -> anyhow::Result<()> {
         tracing::info!(views = plan.views.len(), workers = ?self.workers, "starting");
         self.stats.say("starting");
         let stats = Arc::clone(&self.stats);
         let config = Config {
             generation: self.generation,
+            codec: self.codec,
             ..config(
                 &self.name,
                 plan,
@@ -231,7 +240,12 @@ impl Process {
                 &self.state,
             )
         };
-        job::run(config, sockets, Arc::clone(&stats), self.stop)?;
+        let stop = Arc::clone(&self.stop);
+        let connect = self.mesh.as_ref().map(|mesh| -> Connect<'_> {
+            let stop = &self.stop;
+            Box::new(|| Ok(mesh.take(stop)))
+        });
+        job::run(config, connect, Arc::clone(&stats), stop)?;
         if let Some(mesh) = &self.mesh {
             mesh.drained();
         }
@@ -293,6 +307,7 @@ pub(crate) fn config(
         sink: connections.sink.clone(),
         dead_letters: topic_of(name),
         workers,
+        codec: Engine::default(),
         generation: None,
         limits: Limits {
             checkpoint_interval: state.checkpoint_every,

@@ -14,6 +14,7 @@ use tidemill_ingest::stats::Stats;
 use crate::cli::{FetchArgs, IngestArgs, NameArgs};
 use crate::connections::Connections;
 use crate::exit::Usage;
+use crate::logging::Origin;
 use crate::observe::{self, Shown};
 use crate::pipeline::Folder;
 use crate::protocol::{FromChild, Part, ProcessKey};
@@ -34,16 +35,25 @@ const WAIT: Duration = Duration::from_millis(100);
 pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     let stop = exit::stop_on_signal()?;
     let stats = Arc::new(Stats::default());
-    let name = match args.orders {
+    let (name, generation) = match args.orders {
         true => {
             let (begin, _orders) = orders::begin(Part::Ingest, &stop)?;
-            let name = Some(begin.key.job.clone());
+            let (name, generation) = (begin.key.job.clone(), begin.key.generation);
             orders::beat(&begin.host, shown(begin.key, &stats))?;
-            NameArgs { name }
+            (NameArgs { name: Some(name) }, Some(generation))
         }
-        false => args.name.clone(),
+        false => (args.name.clone(), None),
     };
     let folder = Folder::open(&args.pipeline)?.named(&name);
+    let connections = Connections::resolve(&args.connections, folder.path())?;
+    let origin = Origin {
+        job: Some(&folder.name),
+        part: "ingest",
+        process: 0,
+        generation,
+    };
+    logging::start(&args.log, "info", &origin)?;
+    exit::exit_on_panic();
     let alone = ProcessKey {
         job: folder.name.clone(),
         part: Part::Ingest,
@@ -51,9 +61,6 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
         index: 0,
     };
     observe::process(&args.http, || shown(alone, &stats))?;
-    let connections = Connections::resolve(&args.connections, folder.path())?;
-    logging::start(&args.log, "info", &folder.name, 0)?;
-    exit::exit_on_panic();
     let mut pipeline = folder.ingest()?;
     for (stage, url) in connections.described().iter().take(3) {
         tracing::info!(stage, url, "connection");
@@ -169,6 +176,13 @@ impl Api {
             *tick = Tick::Every(every);
         }
         if let Some(given) = &args.api {
+            redact::remember(given);
+            if redact::holds_password(given) {
+                let why = "everybody on this machine sees a password in a flag; give the URL in \
+                           ingest.toml, as [fetch] url";
+                let given = redact::url(given);
+                return Err(Usage(format!("--api: `{given}`: {why}")).into());
+            }
             if !given.starts_with("http://") && !given.starts_with("https://") {
                 let given = redact::url(given);
                 return Err(Usage(format!("--api: `{given}`: expected an URL as {real}")).into());

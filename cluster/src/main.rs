@@ -6,6 +6,7 @@
 mod beat;
 mod check;
 mod cli;
+mod client;
 mod connections;
 mod dataflow;
 mod dead_letters;
@@ -15,6 +16,8 @@ mod frame;
 mod hosts;
 mod ingest;
 mod logging;
+mod logs;
+mod master;
 mod mesh;
 mod observe;
 mod orders;
@@ -24,6 +27,7 @@ mod preview;
 #[allow(dead_code)] // until master and worker are there
 mod protocol;
 mod redact;
+mod rotate;
 mod run;
 mod services;
 mod table;
@@ -31,6 +35,7 @@ mod urls;
 mod verify;
 mod views;
 mod watch;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -51,7 +56,16 @@ fn main() -> ExitCode {
         Command::Explain(args) => check::explain(&args),
         Command::Plan(args) => preview::plan(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Master(args) => master::run(&args),
         Command::DeadLetters(command) => dead_letters::run(&command),
+        Command::Worker(args) => worker::run(&args),
+        Command::Submit(args) => client::submit(&args),
+        Command::Status(args) => client::status(&args),
+        Command::Rescale(args) => client::rescale(&args),
+        Command::Stop(args) => client::stop(&args),
+        Command::Restart(args) => client::restart(&args),
+        Command::Remove(args) => client::remove(&args),
+        Command::Logs(args) => client::logs(&args),
     };
     match ended {
         Ok(()) => ExitCode::from(exit::OK),

@@ -24,6 +24,16 @@ pub(crate) enum Part {
     Dataflow,
 }
 
+impl Part {
+    /// As the commands and the logs have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Dataflow => "dataflow",
+        }
+    }
+}
+
 /// One process of a job in one generation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct ProcessKey {

@@ -14,6 +14,7 @@ use crate::cli::RunArgs;
 use crate::connections::Connections;
 use crate::display::{Display, TICK};
 use crate::ingest::{self, Api};
+use crate::logging::Origin;
 use crate::pipeline::{Folder, Views};
 use crate::table::grouped;
 use crate::views::Served;
@@ -54,7 +55,13 @@ struct River {
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
-    logging::start(&args.log, "warn", &folder.name, 0)?;
+    let origin = Origin {
+        job: Some(&folder.name),
+        part: "run",
+        process: 0,
+        generation: None,
+    };
+    logging::start(&args.log, "warn", &origin)?;
     exit::exit_on_panic();
     let (mut pipeline, views) = (folder.ingest()?, folder.views()?);
     let api = Api::choose(&mut pipeline, &args.fetch)?;
@@ -121,7 +128,7 @@ fn farewell(connections: &Connections, plan: &Job) -> String {
     let Some(view) = views::typical(plan) else {
         return text;
     };
-    let sink = redact::url(&connections.sink);
+    let sink = redact::place(&connections.sink);
     if let Some(file) = sink.strip_prefix("sqlite://") {
         text += &format!("\nlook at a view:  sqlite3 -box {file} 'SELECT * FROM {view}'");
         if is_embedded(connections) {

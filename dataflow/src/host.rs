@@ -27,7 +27,7 @@ use crate::checkpoint::Manifest;
 use crate::checkpoint::writer::{Leading as Committing, Writer, Writing};
 use crate::failure::{Failure, patiently, patiently_unless};
 use crate::held;
-use crate::job::{Config, Sockets, Workers};
+use crate::job::{Config, Connect, Sockets, Workers};
 use crate::journal::{Claim, Journal, Standing};
 use crate::operators::Meter;
 use crate::plan::ir::{Envelope, Job, Source};
@@ -86,11 +86,11 @@ struct Shared {
 /// completed first. Blocks the calling thread. After an error the process must end: worker
 /// threads may still be there, standing still.
 ///
-/// `sockets` connect this process with the others of [`Workers::Cluster`], and are not there
-/// otherwise.
+/// `connect` is called when this process is ready to run, to connect it with the others of
+/// [`Workers::Cluster`]; it is not needed otherwise.
 pub fn run(
     config: Config,
-    sockets: Option<Sockets>,
+    connect: Option<Connect<'_>>,
     stats: Arc<Stats>,
     stop: Arc<AtomicBool>,
 ) -> Result<()> {
@@ -114,6 +114,13 @@ pub fn run(
             .store(!start.bindings.is_empty(), Ordering::Relaxed);
         *shared.start.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
     }
+    let sockets = match connect {
+        None => None,
+        Some(connect) => match connect()? {
+            None => return Ok(()),
+            connected => connected,
+        },
+    };
     execute(Arc::new(shared), sockets)
 }
 
@@ -457,6 +464,7 @@ impl Shared {
             writer: self.writer.clone(),
             threads: self.config.workers.threads(),
             meter,
+            codec: self.config.codec,
         })
     }
 

@@ -4,6 +4,8 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use crate::Result;
+use crate::exchange::Engine;
 use crate::plan::ir::Job;
 
 /// How many workers, and where.
@@ -60,6 +62,9 @@ pub enum Sockets {
     Unix(Vec<Option<UnixStream>>),
 }
 
+/// Waits for the other processes of a job; none when the job was stopped meanwhile.
+pub type Connect<'a> = Box<dyn FnOnce() -> Result<Option<Sockets>> + 'a>;
+
 /// Limits of a job; every queue has one (invariant 7).
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -112,6 +117,8 @@ pub struct Config {
     pub dead_letters: String,
     /// How many workers, and where.
     pub workers: Workers,
+    /// How rows cross to other processes; see [`Engine::permitted`].
+    pub codec: Engine,
     /// The generation that was minted for this run ([`crate::journal::mint`]); without one the
     /// job takes the next itself.
     pub generation: Option<u64>,

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tidemill_dataflow::Kind;
+use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::{Config, Limits, Stats, Workers, run};
 use tidemill_dataflow::journal::{Binding, Journal};
 use tidemill_dataflow::plan::compile;
@@ -159,6 +160,7 @@ fn job(place: &Path, disk: &Path) -> Config {
         sink: url("sink.db"),
         dead_letters: "dead_letters".to_owned(),
         workers: Workers::Threads(1),
+        codec: Engine::default(),
         generation: None,
         limits: Limits {
             checkpoint_interval: Duration::from_millis(20),

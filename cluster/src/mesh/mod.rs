@@ -30,7 +30,6 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,8 +57,8 @@ const CARRIERS_MAX: usize = 4;
 const LAST_WORDS_MAX: Duration = Duration::from_secs(3);
 /// Time between two words about who is waited for.
 const SAY_EVERY: Duration = Duration::from_secs(10);
-/// How soon a connection that ended, a deadline or a stop is seen.
-const LOOK: Duration = Duration::from_millis(50);
+/// How soon it is seen that all are there, or a stop.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What listener and connectors share.
 struct Shared {
@@ -116,7 +115,6 @@ pub(crate) struct Mesh {
     runtime: Option<Runtime>,
     shared: Arc<Shared>,
     address: SocketAddr,
-    formed: Option<Receiver<Result<Sockets, Unreachable>>>,
 }
 
 impl Mesh {
@@ -157,7 +155,6 @@ impl Mesh {
             runtime: Some(runtime),
             shared,
             address,
-            formed: None,
         })
     }
 
@@ -166,9 +163,8 @@ impl Mesh {
         self.address.port()
     }
 
-    /// Connects with all others in the background, now that it is known where each listens. Without
-    /// `patience` that takes as long as it takes.
-    pub(crate) fn connect(&mut self, addresses: &[String], patience: Option<Duration>) {
+    /// Connects with all others in the background, now that it is known where each listens.
+    pub(crate) fn connect(&self, addresses: &[String]) {
         let Some(runtime) = &self.runtime else { return };
         let lower = addresses.iter().take(self.shared.me.process);
         for (index, address) in lower.enumerate() {
@@ -178,32 +174,49 @@ impl Mesh {
                 Arc::clone(&self.shared),
             ));
         }
-        let (tell, formed) = sync_channel(1);
-        runtime.spawn(form(Arc::clone(&self.shared), patience, tell));
-        self.formed = Some(formed);
     }
 
-    /// The connections, when all processes are there; none when stopped before.
-    pub(crate) fn formed(&self, stop: &AtomicBool) -> Result<Option<Sockets>, Unreachable> {
-        let gone = || self.shared.unreachable(self.shared.roster.missing());
-        let formed = self.formed.as_ref().ok_or_else(gone)?;
+    /// Waits until all processes are there; false when stopped before.
+    pub(crate) fn formed(
+        &self,
+        patience: Duration,
+        stop: &AtomicBool,
+    ) -> Result<bool, Unreachable> {
+        let all = |roster: &Roster| roster.missing().is_empty().then_some(());
+        let deadline = Instant::now() + patience;
+        self.wait(Some(deadline), stop, all)
+            .map(|all| all.is_some())
+    }
+
+    /// The connections, when all processes are there; none when stopped before. One that ended
+    /// until now is made again, as when a process was started anew.
+    pub(crate) fn take(&self, stop: &AtomicBool) -> Option<Sockets> {
+        // Without a deadline nobody is given up.
+        self.wait(None, stop, Roster::take).unwrap_or_default()
+    }
+
+    fn wait<T>(
+        &self,
+        deadline: Option<Instant>,
+        stop: &AtomicBool,
+        ready: impl Fn(&Roster) -> Option<T>,
+    ) -> Result<Option<T>, Unreachable> {
+        let roster = &self.shared.roster;
         let mut said: Option<Instant> = None;
         while !stop.load(Relaxed) {
-            match formed.recv_timeout(LOOK) {
-                Ok(formed) => {
-                    if formed.is_ok() {
-                        tracing::info!("all processes of the job are connected");
-                    }
-                    return formed.map(Some);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+            if let Some(ready) = ready(roster) {
+                tracing::info!("all processes of the job are connected");
+                return Ok(Some(ready));
+            }
+            let missing = roster.missing();
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(self.shared.unreachable(missing));
             }
             if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
-                let missing = self.shared.roster.missing();
                 tracing::info!(?missing, "waiting for all processes of the job");
                 said = Some(Instant::now());
             }
+            std::thread::sleep(LOOK);
         }
         Ok(None)
     }
@@ -224,25 +237,4 @@ impl Drop for Mesh {
             runtime.shutdown_background();
         }
     }
-}
-
-/// Hands the connections over when all are there, or says who is missing when it took too long.
-async fn form(
-    shared: Arc<Shared>,
-    patience: Option<Duration>,
-    tell: SyncSender<Result<Sockets, Unreachable>>,
-) {
-    let deadline = patience.map(|patience| Instant::now() + patience);
-    let formed = loop {
-        if let Some(sockets) = shared.roster.take() {
-            break Ok(sockets);
-        }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            break Err(shared.unreachable(shared.roster.missing()));
-        }
-        // A connection that ended tells nobody.
-        let _looks = tokio::time::timeout(LOOK, shared.roster.changed()).await;
-    };
-    // Nobody waits when the process ends.
-    let _ends = tell.send(formed);
 }

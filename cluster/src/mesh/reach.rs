@@ -26,7 +26,7 @@ pub(super) async fn reach(to: usize, address: String, shared: Arc<Shared>) {
     let mut pause = PAUSE_MIN;
     let mut said: Option<(Instant, String)> = None;
     while !shared.roster.is_taken() {
-        if !shared.roster.is_free(to) {
+        if !shared.roster.missing().contains(&to) {
             sleep(LOOK).await;
             continue;
         }

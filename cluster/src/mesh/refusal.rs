@@ -80,7 +80,7 @@ impl Refusal {
             Self::Version(_) => "another version of the protocol",
             Self::Job(_) => "another job",
             Self::Generation { .. } => "another generation",
-            Self::Program => "another version of tidemill or other views",
+            Self::Program => "another version of tidemill, other views or another --codec",
             Self::Size { .. } => "another number of processes or threads",
             Self::Index { .. } => "an index that cannot be",
             Self::Secret => "the secret is not known",
@@ -111,7 +111,9 @@ impl std::fmt::Display for Refusal {
                     "it is of generation {its}, this process of generation {own}"
                 )
             }
-            Self::Program => f.write_str("it has another version of tidemill or other views"),
+            Self::Program => {
+                f.write_str("it has another version of tidemill, other views or another --codec")
+            }
             Self::Size { its, own } => write!(
                 f,
                 "it was started for {} processes with {} threads, this one for {} with {}",
@@ -137,7 +139,7 @@ fn refused(code: u8) -> &'static str {
         1 => "it speaks another version of the mesh's protocol",
         2 => "it is of another job",
         3 => "it is of another generation",
-        4 => "it has another version of tidemill or other views",
+        4 => "it has another version of tidemill, other views or another --codec",
         5 => "it was started for another number of processes or threads",
         6 => "it is another process than this one looks for, or takes this one for another",
         7 => "it has another mesh secret",

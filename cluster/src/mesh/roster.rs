@@ -6,7 +6,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidemill_dataflow::job::Sockets;
-use tokio::sync::Notify;
 
 use super::socket::Link;
 
@@ -26,7 +25,6 @@ enum Slot {
 #[derive(Debug)]
 pub(super) struct Roster {
     slots: Mutex<Vec<Slot>>,
-    changed: Notify,
 }
 
 impl Roster {
@@ -34,7 +32,6 @@ impl Roster {
         let slot = |index| if index == own { Slot::Own } else { Slot::Free };
         Self {
             slots: Mutex::new((0..processes).map(slot).collect()),
-            changed: Notify::new(),
         }
     }
 
@@ -58,11 +55,6 @@ impl Roster {
                 index,
             }
         })
-    }
-
-    /// Whether a process has to be connected (again).
-    pub(super) fn is_free(&self, index: usize) -> bool {
-        matches!(self.slots().get(index), Some(Slot::Free))
     }
 
     /// Whether nobody is waited for any more.
@@ -111,11 +103,6 @@ impl Roster {
             Sockets::Tcp(tcp)
         })
     }
-
-    /// Returns when something may have changed.
-    pub(super) async fn changed(&self) {
-        self.changed.notified().await;
-    }
 }
 
 /// A slot that is kept; free again when this is dropped.
@@ -141,7 +128,6 @@ impl Drop for Reservation {
         {
             *slot = Slot::Free;
         }
-        self.roster.changed.notify_one();
     }
 }
 
@@ -186,7 +172,7 @@ mod tests {
         roster.reserve(2).unwrap().fill(second);
         drop(gone);
         assert!(roster.take().is_none(), "one has ended");
-        assert!(roster.is_free(2));
+        assert_eq!(roster.missing(), [2]);
         let (second, _far) = link();
         roster.reserve(2).unwrap().fill(second);
         let Some(Sockets::Unix(sockets)) = roster.take() else {

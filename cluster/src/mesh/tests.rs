@@ -52,7 +52,21 @@ fn never() -> AtomicBool {
 }
 
 fn formed(mesh: &Mesh) -> Sockets {
-    mesh.formed(&never()).unwrap().unwrap()
+    mesh.take(&never()).unwrap()
+}
+
+/// Waits until it says this of whoever it cannot reach.
+fn says(mesh: &Mesh, why: &str) -> Unreachable {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let lost = mesh
+            .formed(Duration::from_millis(20), &never())
+            .unwrap_err();
+        if lost.to_string().contains(why) {
+            return lost;
+        }
+        assert!(Instant::now() < deadline, "{lost}");
+    }
 }
 
 /// Both directions of a connection.
@@ -122,68 +136,64 @@ fn lead_right(all: Vec<Sockets>) -> Vec<Vec<Option<Box<dyn Both>>>> {
 
 #[test]
 fn all_processes_are_connected_each_with_each() {
-    let mut all: Vec<_> = (0..4)
+    let all: Vec<_> = (0..4)
         .map(|process| listening(identity(process, 4), with_secret(SECRET)))
         .collect();
     let addresses: Vec<_> = all.iter().map(|(_, address)| address.clone()).collect();
-    for (mesh, _) in &mut all {
-        mesh.connect(&addresses, Some(SOON));
+    for (mesh, _) in &all {
+        mesh.connect(&addresses);
     }
     lead_right(all.iter().map(|(mesh, _)| formed(mesh)).collect());
 }
 
 #[test]
 fn a_wrong_secret_is_refused_and_the_right_one_still_joins() {
-    let (mut zero, address) = listening(identity(0, 2), with_secret(SECRET));
-    zero.connect(&[], Some(SOON));
+    let (zero, address) = listening(identity(0, 2), with_secret(SECRET));
+    zero.connect(&[]);
     let addresses = [address, String::new()];
-    let (mut wrong, _) = listening(identity(1, 2), with_secret("another secret 0"));
-    wrong.connect(&addresses, Some(Duration::from_millis(500)));
-    let lost = wrong.formed(&never()).unwrap_err();
-    assert_eq!(lost.indices, [0]);
-    assert!(lost.to_string().contains("another mesh secret"), "{lost}");
+    let (wrong, _) = listening(identity(1, 2), with_secret("another secret 0"));
+    wrong.connect(&addresses);
+    assert_eq!(says(&wrong, "another mesh secret").indices, [0]);
     let mut older = identity(1, 2);
     older.generation = 2;
-    let (mut older, _) = listening(older, with_secret(SECRET));
-    older.connect(&addresses, Some(Duration::from_millis(500)));
-    let lost = older.formed(&never()).unwrap_err();
-    assert!(lost.to_string().contains("another generation"), "{lost}");
-    let (mut one, _) = listening(identity(1, 2), with_secret(SECRET));
-    one.connect(&addresses, Some(SOON));
+    let (older, _) = listening(older, with_secret(SECRET));
+    older.connect(&addresses);
+    says(&older, "another generation");
+    let (one, _) = listening(identity(1, 2), with_secret(SECRET));
+    one.connect(&addresses);
     let all = lead_right(vec![formed(&zero), formed(&one)]);
     // And a second one of the same index is not let in any more.
-    let (mut twin, _) = listening(identity(1, 2), with_secret(SECRET));
-    twin.connect(&addresses, Some(Duration::from_millis(500)));
-    let lost = twin.formed(&never()).unwrap_err();
-    assert!(lost.to_string().contains("connected already"), "{lost}");
+    let (twin, _) = listening(identity(1, 2), with_secret(SECRET));
+    twin.connect(&addresses);
+    says(&twin, "connected already");
     drop(all);
 }
 
 #[test]
 fn one_that_leaves_before_all_are_there_makes_room_for_another() {
-    let (mut zero, address) = listening(identity(0, 3), with_secret(SECRET));
-    zero.connect(&[], Some(SOON));
+    let (zero, address) = listening(identity(0, 3), with_secret(SECRET));
+    zero.connect(&[]);
     let addresses = [address.clone(), String::new(), String::new()];
-    let (mut first, _) = listening(identity(1, 3), with_secret(SECRET));
-    first.connect(&addresses, Some(SOON));
+    let (first, _) = listening(identity(1, 3), with_secret(SECRET));
+    first.connect(&addresses);
     let deadline = Instant::now() + SOON;
     while zero.shared.roster.missing() != [2] {
         assert!(Instant::now() < deadline, "process 1 is connected");
         thread::sleep(LOOK);
     }
     drop(first);
-    let (mut one, one_address) = listening(identity(1, 3), with_secret(SECRET));
+    let (one, one_address) = listening(identity(1, 3), with_secret(SECRET));
     let addresses = [address, one_address, String::new()];
-    one.connect(&addresses, Some(SOON));
-    let (mut two, _) = listening(identity(2, 3), with_secret(SECRET));
-    two.connect(&addresses, Some(SOON));
+    one.connect(&addresses);
+    let (two, _) = listening(identity(2, 3), with_secret(SECRET));
+    two.connect(&addresses);
     lead_right(vec![formed(&zero), formed(&one), formed(&two)]);
 }
 
 #[test]
 fn strangers_in_crowds_keep_no_process_out() {
-    let (mut zero, address) = listening(identity(0, 2), with_secret(SECRET));
-    zero.connect(&[], Some(SOON));
+    let (zero, address) = listening(identity(0, 2), with_secret(SECRET));
+    zero.connect(&[]);
     // More than may be in their handshake, and none says a word.
     let silent: Vec<_> = (0..2 * listen::PENDING_MAX)
         .map(|_| TcpStream::connect(&address).unwrap())
@@ -205,8 +215,8 @@ fn strangers_in_crowds_keep_no_process_out() {
         })
     };
     let began = Instant::now();
-    let (mut one, _) = listening(identity(1, 2), with_secret(SECRET));
-    one.connect(&[address, String::new()], Some(SOON));
+    let (one, _) = listening(identity(1, 2), with_secret(SECRET));
+    one.connect(&[address, String::new()]);
     let all = vec![formed(&zero), formed(&one)];
     let took = began.elapsed();
     assert!(
@@ -225,20 +235,17 @@ fn who_is_missing_is_named_and_a_stop_ends_the_waiting() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().to_string()
     };
-    let (mut one, address) = listening(identity(1, 3), with_secret(SECRET));
+    let (one, address) = listening(identity(1, 3), with_secret(SECRET));
     let addresses = [nobody, address, String::new()];
-    one.connect(&addresses, Some(Duration::from_millis(300)));
-    let lost = one.formed(&never()).unwrap_err();
+    one.connect(&addresses);
+    let lost = says(&one, &format!("process 0 at {}", addresses[0]));
     assert_eq!(lost.indices, [0, 2]);
     let said = lost.to_string();
-    assert!(
-        said.contains(&format!("process 0 at {}", addresses[0])),
-        "{said}"
-    );
     assert!(said.contains("process 2 did not connect"), "{said}");
-    let (mut waits, _) = listening(identity(1, 2), with_secret(SECRET));
-    waits.connect(&addresses[..2], None);
-    assert!(waits.formed(&AtomicBool::new(true)).unwrap().is_none());
+    let (waits, _) = listening(identity(1, 2), with_secret(SECRET));
+    waits.connect(&addresses[..2]);
+    assert!(waits.take(&AtomicBool::new(true)).is_none());
+    assert!(!waits.formed(SOON, &AtomicBool::new(true)).unwrap());
 }
 
 /// An authority, and certificates that it signs.
@@ -279,12 +286,12 @@ impl Authority {
 fn over_tls_all_that_is_written_arrives_and_each_direction_ends_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let files = Authority::new().files(folder.path(), "127.0.0.1");
-    let mut both: Vec<_> = (0..2)
+    let both: Vec<_> = (0..2)
         .map(|process| listening(identity(process, 2), with_files(&files)))
         .collect();
     let addresses: Vec<_> = both.iter().map(|(_, address)| address.clone()).collect();
-    for (mesh, _) in &mut both {
-        mesh.connect(&addresses, Some(SOON));
+    for (mesh, _) in &both {
+        mesh.connect(&addresses);
     }
     let mut all = lead_right(both.iter().map(|(mesh, _)| formed(mesh)).collect());
     let mut one = all.pop().unwrap().swap_remove(0).unwrap();
@@ -320,36 +327,31 @@ fn over_tls_whoever_has_no_certificate_of_the_authority_is_refused() {
     let folders: [_; 3] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
     let authority = Authority::new();
     let good = authority.files(folders[0].path(), "127.0.0.1");
-    let (mut zero, address) = listening(identity(0, 2), with_files(&good));
-    zero.connect(&[], Some(SOON));
+    let (zero, address) = listening(identity(0, 2), with_files(&good));
+    zero.connect(&[]);
     let addresses = [address, String::new()];
-    let refused = |credentials| {
-        let (mut one, _) = listening(identity(1, 2), credentials);
-        one.connect(&addresses, Some(Duration::from_millis(500)));
-        let lost = one.formed(&never()).unwrap_err();
-        assert_eq!(lost.indices, [0]);
-        lost.to_string()
+    let refused = |credentials, why: &str| {
+        let (one, _) = listening(identity(1, 2), credentials);
+        one.connect(&addresses);
+        assert_eq!(says(&one, why).indices, [0]);
     };
-    refused(with_secret(SECRET));
+    refused(with_secret(SECRET), "process 0 at");
     let other = Authority::new().files(folders[1].path(), "127.0.0.1");
-    let said = refused(with_files(&other));
-    assert!(said.contains("TLS"), "{said}");
+    refused(with_files(&other), "TLS");
     // A certificate of the authority, but the other side's own is not believed.
     let mixed = TlsFiles {
         ca: other.ca,
         ..good.clone()
     };
-    let said = refused(with_files(&mixed));
-    assert!(said.contains("TLS"), "{said}");
+    refused(with_files(&mixed), "TLS");
     // One that is connected to by another name than its certificate says.
     let elsewhere = authority.files(folders[2].path(), "elsewhere");
-    let (mut named, address) = listening(identity(0, 2), with_files(&elsewhere));
-    named.connect(&[], Some(SOON));
-    let (mut one, _) = listening(identity(1, 2), with_files(&good));
-    one.connect(&[address, String::new()], Some(Duration::from_millis(500)));
-    let lost = one.formed(&never()).unwrap_err();
-    assert!(lost.to_string().contains("TLS"), "{lost}");
-    let (mut one, _) = listening(identity(1, 2), with_files(&good));
-    one.connect(&addresses, Some(SOON));
+    let (named, address) = listening(identity(0, 2), with_files(&elsewhere));
+    named.connect(&[]);
+    let (one, _) = listening(identity(1, 2), with_files(&good));
+    one.connect(&[address, String::new()]);
+    says(&one, "TLS");
+    let (one, _) = listening(identity(1, 2), with_files(&good));
+    one.connect(&addresses);
     lead_right(vec![formed(&zero), formed(&one)]);
 }

@@ -166,7 +166,8 @@ impl Master {
             status
         };
         let told = now.clone();
-        let router = master_router(now).route("/v1/status", get(async move || Json(told())));
+        let router = master_router(move || std::future::ready(Some(now())))
+            .route("/v1/status", get(async move || Json(told())));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()

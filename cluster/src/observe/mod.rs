@@ -123,23 +123,30 @@ pub(crate) fn process_router(process: Shown) -> Router {
         )
 }
 
-/// The numbers of a worker; `report` is what it would tell the master now.
-#[allow(dead_code)] // until workers are there
-pub(crate) fn worker_router(report: impl Fn() -> Report + Clone + Send + Sync + 'static) -> Router {
-    Router::new().route(
-        "/metrics",
-        get(async move || {
-            let report = report();
+/// The numbers of a worker; `report` is what it told the master last.
+pub(crate) fn worker_router(
+    report: impl Fn() -> Option<Report> + Clone + Send + Sync + 'static,
+) -> Router {
+    let metrics = get(async move || match report() {
+        Some(report) => {
             let labels = vec![("worker", report.name.clone())];
             scraped(labels, cluster::worker(&report))
-        }),
-    )
+        }
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    });
+    Router::new().route("/metrics", metrics)
 }
 
-/// The master's status page, and numbers of the cluster and each job.
-#[allow(dead_code)] // until the master is there
-pub(crate) fn master_router(status: impl Fn() -> Status + Clone + Send + Sync + 'static) -> Router {
-    let metrics = get(async move || scraped(Vec::new(), cluster::master(&status())));
+/// The master's status page, and numbers of the cluster and each job; none when the master is too
+/// busy to say.
+pub(crate) fn master_router<F>(status: impl Fn() -> F + Clone + Send + Sync + 'static) -> Router
+where
+    F: Future<Output = Option<Status>> + Send + 'static,
+{
+    let metrics = get(async move || match status().await {
+        Some(status) => scraped(Vec::new(), cluster::master(&status)),
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    });
     page::router().route("/metrics", metrics)
 }
 

@@ -131,7 +131,7 @@ fn freshness(stats: &job::Stats) -> Histogram {
     let mut buckets: Vec<(f64, u64)> = FRESHNESS_BOUNDS_MS.into_iter().map(bucket).collect();
     let bounded: u64 = buckets.iter().map(|(_, count)| count).sum();
     // The bounds are rounded as the values are, so that a value may be counted at two of them.
-    buckets.push((f64::MAX, all.len().saturating_sub(bounded)));
+    buckets.push((f64::INFINITY, all.len().saturating_sub(bounded)));
     let count = buckets.iter().map(|(_, count)| count).sum();
     Histogram {
         sum: all.mean() * all.len() as f64 / 1000.0,

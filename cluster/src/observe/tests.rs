@@ -145,7 +145,13 @@ fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
     assert_eq!(bucket("+Inf"), Some(6.0));
     assert!(get(at, "/readyz").starts_with("HTTP/1.1 503"));
 
-    let seen = scrape(serve("127.0.0.1:0", master_router(status)).unwrap());
+    let seen = scrape(
+        serve(
+            "127.0.0.1:0",
+            master_router(|| std::future::ready(Some(status()))),
+        )
+        .unwrap(),
+    );
     assert_eq!(
         seen.value("tidemill_jobs", &[("state", "running")]),
         Some(1.0)
@@ -159,14 +165,18 @@ fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
     assert_eq!(seen.value("tidemill_job_lag_records", &users), Some(5.0));
     assert_eq!(seen.value("tidemill_slots_used", &[]), Some(3.0));
 
-    let seen = scrape(serve("127.0.0.1:0", worker_router(report)).unwrap());
+    let seen = scrape(serve("127.0.0.1:0", worker_router(|| Some(report()))).unwrap());
     let live = [("worker", "node1"), ("phase", "live")];
     assert_eq!(seen.value("tidemill_worker_processes", &live), Some(1.0));
 }
 
 #[test]
 fn the_page_is_whole_and_lets_nothing_in() {
-    let at = serve("127.0.0.1:0", master_router(status)).unwrap();
+    let at = serve(
+        "127.0.0.1:0",
+        master_router(|| std::future::ready(Some(status()))),
+    )
+    .unwrap();
     for (path, kind) in [
         ("/", "text/html; charset=utf-8"),
         ("/status.css", "text/css; charset=utf-8"),

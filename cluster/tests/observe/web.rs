@@ -22,8 +22,8 @@ impl Web {
     pub(crate) fn of(process: &mut Process) -> Self {
         process.says("/metrics");
         let said = process.said();
-        let from = said.split_once("http://127.0.0.1:").unwrap().1;
-        let port = from.split_once("/metrics").unwrap().0;
+        let (before, _) = said.split_once("/metrics").unwrap();
+        let port = before.rsplit_once("http://127.0.0.1:").unwrap().1;
         Self(format!("127.0.0.1:{port}"))
     }
 

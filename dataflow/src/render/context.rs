@@ -2,6 +2,7 @@
 //! stop when an invariant does not hold.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -17,6 +18,7 @@ use timely::scheduling::Activator;
 use super::chunk::Chunk;
 use super::site::Site;
 use crate::checkpoint::writer::Writer;
+use crate::exchange::{Crossing, Engine};
 use crate::failure::{Failure, patiently};
 use crate::operators::Meter;
 use crate::sink::Sink;
@@ -55,6 +57,8 @@ pub(crate) struct Context {
     pub(crate) threads: usize,
     /// Watches this worker's operators.
     pub(crate) meter: Meter,
+    /// How rows cross to other processes.
+    pub(crate) codec: Engine,
 }
 
 /// A record that could not become a row.
@@ -76,6 +80,12 @@ impl Context {
         loop {
             std::thread::park();
         }
+    }
+
+    /// The pact by which an input crosses workers; `route` names each value's.
+    pub(crate) fn crossing<F>(context: &Rc<Self>, route: F) -> Crossing<F> {
+        let failing = Rc::clone(context);
+        Crossing::new(context.codec, move |error| failing.fail(error), route)
     }
 
     /// Keeps what worker 0 told and wakes those who waited for it.

@@ -20,7 +20,7 @@ use crate::plan::ir::{Envelope, Job, Rel, RelOp};
 use crate::row::nullable;
 use crate::{Epoch, Error, Kind, Result};
 
-mod accumulate;
+pub(crate) mod accumulate;
 mod argument;
 mod arrange;
 pub(crate) mod chunk;
@@ -28,7 +28,7 @@ mod compute;
 pub(crate) mod context;
 mod distinct;
 mod first;
-mod float_sum;
+pub(crate) mod float_sum;
 mod group;
 mod join;
 mod ladder;

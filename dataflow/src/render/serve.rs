@@ -17,7 +17,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::Schema;
 use hashbrown::HashMap;
 use tidemill_log::failpoint;
-use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::{Capability, Operator};
 use timely::dataflow::{Scope, StreamVec};
 
@@ -220,7 +220,7 @@ fn write<'scope>(
     let name = view.name.clone();
     let scope = keyed.scope();
     let peers = scope.peers();
-    let pact = Exchange::new(move |(key, _, _, _): &Change| key.owner(peers));
+    let pact = Context::crossing(&context, move |(key, _, _, _): &Change| key.owner(peers));
     keyed.unary_frontier(pact, "Serve", move |_, info| {
         let wake = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
         let done: Written = Arc::default();

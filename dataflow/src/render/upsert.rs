@@ -11,21 +11,20 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use hashbrown::HashMap;
-use serde::{Deserialize, Serialize};
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::{Capability, Operator};
 
 use super::Context;
 use super::chunk::{Chunk, ChunkStream};
 use super::site::{Site, Tap, restore};
 use crate::checkpoint::{Entry, Latest};
+use crate::exchange::{Flat, Malformed, Read, Reader, Sink};
 use crate::operators::Size;
 use crate::row::{Row, RowCodec};
 use crate::{Epoch, Result};
 
 /// What a record of a keyed source says.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Keyed {
     /// The row of a key is now this, or gone.
     Row {
@@ -55,6 +54,54 @@ impl Keyed {
             Keyed::Row { key, .. } => key.owner(peers),
             Keyed::Truncated { worker, .. } => *worker,
         }
+    }
+}
+
+impl Flat for Keyed {
+    const LEAST: usize = 4;
+
+    fn lay(&self, to: &mut impl Sink) {
+        match self {
+            Keyed::Row {
+                key,
+                partition,
+                offset,
+                row,
+            } => {
+                to.put(&[0]);
+                key.lay(to);
+                partition.lay(to);
+                offset.lay(to);
+                row.lay(to);
+            }
+            Keyed::Truncated {
+                partition,
+                offset,
+                worker,
+            } => {
+                to.put(&[1]);
+                partition.lay(to);
+                offset.lay(to);
+                worker.lay(to);
+            }
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        Ok(match from.byte()? {
+            0 => Keyed::Row {
+                key: Flat::read(from)?,
+                partition: Flat::read(from)?,
+                offset: Flat::read(from)?,
+                row: Flat::read(from)?,
+            },
+            1 => Keyed::Truncated {
+                partition: Flat::read(from)?,
+                offset: Flat::read(from)?,
+                worker: Flat::read(from)?,
+            },
+            _ => return Err(Malformed("a record that says nothing known")),
+        })
     }
 }
 
@@ -184,7 +231,8 @@ pub(crate) fn upsert<'scope>(
     let codec = RowCodec::new(Arc::clone(schema))?;
     let context = Rc::clone(context);
     let peers = input.scope().peers();
-    let pact = Exchange::new(move |(_, keyed): &(Epoch, Keyed)| keyed.route(peers));
+    let route = move |(_, keyed): &(Epoch, Keyed)| keyed.route(peers);
+    let pact = Context::crossing(&context, route);
     Ok(input.unary_frontier(pact, "Upsert", move |_, info| {
         let size = context.meter.state(info.global_id);
         let mut current = Current::default();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use arrow::datatypes::{Field, Schema};
 use tempfile::TempDir;
+use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::{Config, Limits, Stats, Workers, run};
 use tidemill_dataflow::plan::compile;
 use tidemill_dataflow::sink::Table;
@@ -56,6 +57,7 @@ fn config(directory: &Path, workers: usize) -> Config {
         sink: url(directory, "sink.db"),
         dead_letters: "dead_letters".to_owned(),
         workers: Workers::Threads(workers),
+        codec: Engine::default(),
         generation: None,
         limits: Limits {
             // Many checkpoints in a short life.
