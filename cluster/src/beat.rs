@@ -1,147 +1,136 @@
-//! What a process of a job says of itself twice a second: its statistics as a [`Beat`], one function
-//! a part.
+//! What a process of a job says of itself twice a second: its statistics as a [`Beat`].
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hdrhistogram::Histogram;
 use tidemill_dataflow::job;
 use tidemill_ingest::stats as ingest;
 
-use crate::protocol::Beat;
+use crate::observe::Shown;
+use crate::protocol::{Beat, OPERATORS_TOLD_MAX, OperatorBeat};
+use crate::redact;
 
-/// Beats over which freshness is told: ten seconds.
-const FRESHNESS_BEATS: usize = 20;
-
-/// What a process does or waits for, in words; nothing when it is simply running.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Doing(Arc<Mutex<Option<String>>>);
-
-impl Doing {
-    pub(crate) fn set(&self, what: Option<&str>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = what.map(str::to_owned);
-    }
-
-    fn get(&self) -> Option<String> {
-        let doing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        doing.clone()
-    }
-}
-
-/// Where a process's beats are taken from.
-pub(crate) enum Pulse {
-    Ingest(Arc<ingest::Stats>),
-    Dataflow {
-        stats: Arc<job::Stats>,
-        /// The histograms of the last beats, oldest first.
-        past: VecDeque<Histogram<u64>>,
-    },
-}
-
-impl Pulse {
-    pub(crate) fn of_dataflow(stats: &Arc<job::Stats>) -> Self {
-        Self::Dataflow {
-            stats: Arc::clone(stats),
-            past: VecDeque::new(),
-        }
-    }
-
-    /// What is to be said now.
-    pub(crate) fn beat(&mut self, doing: &Doing) -> Beat {
-        let mut beat = match self {
-            Self::Ingest(stats) => of_ingest(stats),
-            Self::Dataflow { stats, past } => of_dataflow(stats, past),
-        };
-        beat.doing = doing.get().or(beat.doing);
-        beat
-    }
-}
-
-fn of_ingest(stats: &ingest::Stats) -> Beat {
-    Beat {
-        records: stats.published.load(Relaxed),
-        dead_letters: stats.dead_letters.load(Relaxed),
-        ..Beat::default()
-    }
-}
-
-fn of_dataflow(stats: &job::Stats, past: &mut VecDeque<Histogram<u64>>) -> Beat {
+/// What is to be said now of a process that answers HTTP there.
+pub(crate) fn of(shown: &Shown, http: &str) -> Beat {
     let mut beat = Beat {
-        records: stats.records.load(Relaxed),
-        dead_letters: stats.dead_letters.load(Relaxed),
+        http: http.to_owned(),
+        doing: shown.unready().map(|why| redact::text(&why).into_owned()),
         ..Beat::default()
     };
-    epochs(&mut beat, stats);
-    views(&mut beat, stats);
-    freshness(&mut beat, stats, past);
+    if let Some(stats) = &shown.ingest {
+        ingest(&mut beat, stats);
+    }
+    if let Some(stats) = &shown.dataflow {
+        dataflow(&mut beat, stats);
+    }
     beat
 }
 
-fn epochs(beat: &mut Beat, stats: &job::Stats) {
+fn ingest(beat: &mut Beat, stats: &ingest::Stats) {
+    beat.records = stats.published.load(Relaxed);
+    beat.dead_letters = stats.dead_letters.load(Relaxed);
+}
+
+fn dataflow(beat: &mut Beat, stats: &job::Stats) {
+    beat.records = stats.records.load(Relaxed);
+    beat.bytes = stats.bytes.load(Relaxed);
+    beat.dead_letters = stats.dead_letters.load(Relaxed);
     beat.bound = stats.bound.load(Relaxed);
     beat.durable = stats.durable.load(Relaxed);
     beat.checkpointed = stats.checkpointed.load(Relaxed);
-    let replaying = stats.replaying.load(Relaxed);
-    beat.doing = replaying.then(|| "replaying the epochs of an earlier run".to_owned());
-}
-
-fn views(beat: &mut Beat, stats: &job::Stats) {
-    let views = stats.views.lock().unwrap_or_else(PoisonError::into_inner);
+    beat.behind = stats.behind();
+    let mut recent = lock(&stats.recent);
+    beat.freshness_p50_ms = recent.quantile(0.5);
+    beat.freshness_p99_ms = recent.quantile(0.99);
+    drop(recent);
+    let views = lock(&stats.views);
     let rows = views.iter().map(|(name, view)| (name.clone(), view.rows));
     beat.views = rows.collect();
+    drop(views);
+    beat.operators = operators(stats.operators.by_name());
 }
 
-/// What was recorded since the oldest beat that is remembered.
-fn freshness(beat: &mut Beat, stats: &job::Stats, past: &mut VecDeque<Histogram<u64>>) {
-    let now = stats.freshness_ms.lock();
-    let now = now.unwrap_or_else(PoisonError::into_inner).clone();
-    let mut recent = now.clone();
-    // Counts only rise, so that what was counted before can be taken away.
-    let fits = past
-        .front()
-        .is_none_or(|before| recent.subtract(before).is_ok());
-    if fits && !recent.is_empty() {
-        beat.freshness_p50_ms = Some(recent.value_at_quantile(0.5));
-        beat.freshness_p99_ms = Some(recent.value_at_quantile(0.99));
-    }
-    past.push_back(now);
-    if past.len() > FRESHNESS_BEATS {
-        past.pop_front();
-    }
+/// Those that took most time first.
+fn operators(all: BTreeMap<String, job::Operator>) -> Vec<OperatorBeat> {
+    let mut all: Vec<_> = all.into_iter().collect();
+    all.sort_by_key(|(_, operator)| std::cmp::Reverse(operator.busy));
+    all.truncate(OPERATORS_TOLD_MAX);
+    let told = |(name, operator): (String, job::Operator)| OperatorBeat {
+        name,
+        busy_us: u64::try_from(operator.busy.as_micros()).unwrap_or(u64::MAX),
+        rows: operator.held.map(|held| whole(held.rows)),
+        bytes: operator.held.map(|held| whole(held.bytes)),
+    };
+    all.into_iter().map(told).collect()
+}
+
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+    use std::time::Duration;
 
-    #[test]
-    fn freshness_is_that_of_the_last_beats() {
-        let stats = Arc::new(job::Stats::default());
-        let mut pulse = Pulse::of_dataflow(&stats);
-        let doing = Doing::default();
-        let mut told = || pulse.beat(&doing).freshness_p50_ms;
-        let record = |ms| stats.freshness_ms.lock().unwrap().record(ms).unwrap();
-        assert_eq!(told(), None);
-        record(100);
-        for _ in 0..FRESHNESS_BEATS {
-            assert_eq!(told(), Some(100));
-        }
-        assert_eq!(told(), None, "that was long ago");
-        record(7);
-        assert_eq!(told(), Some(7));
+    use super::*;
+    use crate::protocol::{Part, ProcessKey};
+
+    fn shown() -> Shown {
+        Shown::of(ProcessKey {
+            job: "users".into(),
+            part: Part::Dataflow,
+            generation: 3,
+            index: 0,
+        })
     }
 
     #[test]
-    fn what_it_waits_for_is_told_before_that_it_replays() {
+    fn a_dataflow_says_what_it_waits_for_and_how_far_it_is() {
         let stats = Arc::new(job::Stats::default());
-        stats.replaying.store(true, Relaxed);
         stats.durable.store(5, Relaxed);
-        let (mut pulse, doing) = (Pulse::of_dataflow(&stats), Doing::default());
-        let beat = pulse.beat(&doing);
-        assert_eq!(beat.durable, 5);
-        assert!(beat.doing.unwrap().starts_with("replaying"));
-        doing.set(Some("waiting"));
-        assert_eq!(pulse.beat(&doing).doing.as_deref(), Some("waiting"));
+        stats.bytes.store(70, Relaxed);
+        stats.say("waiting: no topic");
+        let shown = Shown {
+            dataflow: Some(Arc::clone(&stats)),
+            ..shown()
+        };
+        let beat = of(&shown, "a:1");
+        assert_eq!((beat.durable, beat.bytes), (5, 70));
+        assert_eq!(beat.http, "a:1");
+        assert_eq!(beat.doing.as_deref(), Some("waiting: no topic"));
+        assert_eq!(beat.freshness_p99_ms, None);
+        stats.live.store(true, Relaxed);
+        assert_eq!(of(&shown, "a:1").doing, None);
+    }
+
+    #[test]
+    fn an_ingest_counts_what_it_published() {
+        let stats = Arc::new(ingest::Stats::default());
+        stats.published.store(9, Relaxed);
+        let shown = Shown {
+            ingest: Some(stats),
+            ..shown()
+        };
+        let beat = of(&shown, "");
+        assert_eq!(beat.records, 9);
+        assert!(beat.doing.is_some(), "its capture is not open");
+    }
+
+    #[test]
+    fn the_busiest_operators_are_told() {
+        let operator = |ms| job::Operator {
+            busy: Duration::from_millis(ms),
+            held: None,
+        };
+        let all = (0..100).map(|n| (format!("o{n}"), operator(n))).collect();
+        let told = operators(all);
+        assert_eq!(told.len(), OPERATORS_TOLD_MAX);
+        assert_eq!((told[0].name.as_str(), told[0].busy_us), ("o99", 99_000));
     }
 }

@@ -209,6 +209,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) state: StateArgs,
     #[command(flatten)]
+    pub(crate) http: HttpArgs,
+    #[command(flatten)]
     pub(crate) connections: ConnectionArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
@@ -229,9 +231,20 @@ pub(crate) struct IngestArgs {
     #[command(flatten)]
     pub(crate) fetch: FetchArgs,
     #[command(flatten)]
+    pub(crate) http: HttpArgs,
+    #[command(flatten)]
     pub(crate) connections: ConnectionArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
+}
+
+/// Where a process shows what it does.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct HttpArgs {
+    /// Answer HTTP here: /healthz, /readyz and /metrics. Port 0 is any free one, which the log
+    /// names [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) http: Option<String>,
 }
 
 /// Under which name a pipeline runs.
@@ -313,6 +326,8 @@ pub(crate) struct DataflowArgs {
     pub(crate) codec: Engine,
     #[command(flatten)]
     pub(crate) state: StateArgs,
+    #[command(flatten)]
+    pub(crate) http: HttpArgs,
     #[command(flatten)]
     pub(crate) connections: ConnectionArgs,
     #[command(flatten)]

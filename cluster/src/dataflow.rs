@@ -16,12 +16,12 @@ use tidemill_dataflow::plan::ir::Job;
 use tidemill_log::dead_letter::topic_of;
 use tidemill_log::registry;
 
-use crate::beat::{Doing, Pulse};
 use crate::cli::{DataflowArgs, StateArgs};
 use crate::connections::Connections;
 use crate::exit::PeerLost;
 use crate::logging::Origin;
 use crate::mesh::{CONNECTED_MAX, Identity, Mesh};
+use crate::observe::{self, Shown};
 use crate::pipeline::{Folder, Views};
 use crate::protocol::{FromChild, Part, ProcessKey};
 use crate::{exit, logging, mesh, orders};
@@ -57,10 +57,16 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
         state: args.state.clone(),
         codec: args.codec,
         mesh: None,
-        doing: Doing::default(),
         stats: Arc::default(),
         stop,
     };
+    let alone = ProcessKey {
+        job: one.name.clone(),
+        part: Part::Dataflow,
+        generation: 0,
+        index: args.hosts.process,
+    };
+    observe::process(&args.http, || shown(alone, &one.stats))?;
     if let Some(listener) = listener {
         let credentials = args.mesh.credentials(None)?;
         permit(args.codec, credentials.authenticated)?;
@@ -84,8 +90,8 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
 fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
     let stop = exit::stop_on_signal()?;
     let (begin, orders) = orders::begin(Part::Dataflow, &stop)?;
-    let (stats, doing) = (Arc::default(), Doing::default());
-    orders::beat(Pulse::of_dataflow(&stats), &doing)?;
+    let stats = Arc::default();
+    orders::beat(&begin.host, shown(begin.key.clone(), &stats))?;
     let folder = Folder::open(&args.pipeline)?;
     let connections = Connections::resolve(&args.connections, folder.path())?;
     logging::start(&args.log, "info", &Origin::of(&begin.key))?;
@@ -115,7 +121,6 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
         state: args.state.clone(),
         codec: args.codec,
         mesh: None,
-        doing,
         stats,
         stop,
     };
@@ -129,7 +134,6 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
         let mesh = Mesh::listen(listener, one.identity(), credentials)?;
         let address = at(&begin.host, mesh.port());
         orders::tell(FromChild::Listening { address });
-        one.doing.set(Some("waiting for all processes of the job"));
         let Some(addresses) = orders.peers(&one.stop)? else {
             return Ok(());
         };
@@ -144,7 +148,6 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
             }
         }
     }
-    one.doing.set(None);
     orders::tell(FromChild::Live);
     one.work()
 }
@@ -153,6 +156,14 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
 fn permit(codec: Engine, authenticated: bool) -> anyhow::Result<()> {
     let permitted = codec.permitted(authenticated);
     permitted.map_err(|error| exit::Usage(error.to_string()).into())
+}
+
+/// What is shown of the process.
+fn shown(key: ProcessKey, stats: &Arc<Stats>) -> Shown {
+    Shown {
+        dataflow: Some(Arc::clone(stats)),
+        ..Shown::of(key)
+    }
 }
 
 /// An address as others connect to it.
@@ -175,7 +186,6 @@ struct Process {
     codec: Engine,
     /// None of a process that is alone.
     mesh: Option<Mesh>,
-    doing: Doing,
     stats: Arc<Stats>,
     stop: Arc<AtomicBool>,
 }
@@ -206,11 +216,9 @@ impl Process {
     fn plan(&self) -> anyhow::Result<Option<Job>> {
         let awaited = |what: &str| {
             tracing::info!("waiting: {what}");
-            self.doing.set(Some(&format!("waiting: {what}")));
+            self.stats.say(format!("waiting: {what}"));
         };
-        let plan = plan_when_ready(&self.views, &self.connections, &self.stop, &awaited)?;
-        self.doing.set(None);
-        Ok(plan)
+        plan_when_ready(&self.views, &self.connections, &self.stop, &awaited)
     }
 
     /// Runs this process's workers, as soon as there is a plan and the others are there.
@@ -219,6 +227,7 @@ impl Process {
             return Ok(());
         };
         tracing::info!(views = plan.views.len(), workers = ?self.workers, "starting");
+        self.stats.say("starting");
         let stats = Arc::clone(&self.stats);
         let config = Config {
             generation: self.generation,

@@ -11,13 +11,13 @@ use tidemill_ingest::randomuser::{self, Server};
 use tidemill_ingest::run::{self, Options};
 use tidemill_ingest::stats::Stats;
 
-use crate::beat::{Doing, Pulse};
 use crate::cli::{FetchArgs, IngestArgs, NameArgs};
 use crate::connections::Connections;
 use crate::exit::Usage;
 use crate::logging::Origin;
+use crate::observe::{self, Shown};
 use crate::pipeline::Folder;
-use crate::protocol::{FromChild, Part};
+use crate::protocol::{FromChild, Part, ProcessKey};
 use crate::{exit, logging, orders, redact};
 
 /// The API that the built-in server speaks.
@@ -38,9 +38,9 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     let (name, generation) = match args.orders {
         true => {
             let (begin, _orders) = orders::begin(Part::Ingest, &stop)?;
-            orders::beat(Pulse::Ingest(Arc::clone(&stats)), &Doing::default())?;
-            let name = Some(begin.key.job);
-            (NameArgs { name }, Some(begin.key.generation))
+            let (name, generation) = (begin.key.job.clone(), begin.key.generation);
+            orders::beat(&begin.host, shown(begin.key, &stats))?;
+            (NameArgs { name: Some(name) }, Some(generation))
         }
         false => (args.name.clone(), None),
     };
@@ -54,6 +54,13 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     };
     logging::start(&args.log, "info", &origin)?;
     exit::exit_on_panic();
+    let alone = ProcessKey {
+        job: folder.name.clone(),
+        part: Part::Ingest,
+        generation: 0,
+        index: 0,
+    };
+    observe::process(&args.http, || shown(alone, &stats))?;
     let mut pipeline = folder.ingest()?;
     for (stage, url) in connections.described().iter().take(3) {
         tracing::info!(stage, url, "connection");
@@ -80,6 +87,14 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     let _ = progress.join();
     outcome?;
     Ok(())
+}
+
+/// What is shown of the process.
+fn shown(key: ProcessKey, stats: &Arc<Stats>) -> Shown {
+    Shown {
+        ingest: Some(Arc::clone(stats)),
+        ..Shown::of(key)
+    }
 }
 
 fn log_progress(stats: &Stats, ended: &AtomicBool) {

@@ -19,6 +19,7 @@ mod logging;
 mod logs;
 mod master;
 mod mesh;
+mod observe;
 mod orders;
 mod output;
 mod pipeline;

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::beat::{Doing, Pulse};
+use crate::observe::{self, Shown};
 use crate::protocol::{FromChild, Part, ProcessKey, ToChild};
-use crate::{exit, output};
+use crate::{beat, exit, output};
 
 /// Time between two beats.
 const BEAT: Duration = Duration::from_millis(500);
@@ -168,11 +168,12 @@ pub(crate) fn tell_lost(index: Option<usize>) {
     });
 }
 
-/// Beats from now on.
-pub(crate) fn beat(mut pulse: Pulse, doing: &Doing) -> anyhow::Result<()> {
-    let doing = doing.clone();
+/// Beats from now on, and serves HTTP on any free port of the host.
+pub(crate) fn beat(host: &str, shown: Shown) -> anyhow::Result<()> {
+    let http = observe::serve((host, 0), observe::process_router(shown.clone()))?;
+    let http = http.to_string();
     let beats = move || loop {
-        let beat = FromChild::Beat(Box::new(pulse.beat(&doing)));
+        let beat = FromChild::Beat(Box::new(beat::of(&shown, &http)));
         if let Some(out) = OUT.get() {
             // The next one says all that this one would.
             let _ = out.try_send((beat, sync_channel(1).0));

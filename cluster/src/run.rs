@@ -19,7 +19,7 @@ use crate::pipeline::{Folder, Views};
 use crate::table::grouped;
 use crate::views::Served;
 use crate::watch::{Seen, Until, Watch, Watched};
-use crate::{dataflow, exit, logging, output, redact, views};
+use crate::{dataflow, exit, logging, observe, output, redact, views};
 
 /// Records behind the log from which the display speaks of catching up.
 const CATCHING_UP_MIN: u64 = 1_000;
@@ -78,6 +78,17 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         job_stats: Arc::default(),
         awaited: Arc::default(),
     };
+    let at = observe::process(&args.http, || observe::Shown {
+        job: river.name.clone(),
+        part: None,
+        generation: None,
+        index: 0,
+        dataflow: Some(Arc::clone(&river.job_stats)),
+        ingest: Some(Arc::clone(&river.ingest_stats)),
+    })?;
+    if let Some(at) = at {
+        output::line(&format!("metrics: http://{at}/metrics"));
+    }
     let options = ingest::options(
         &river.name,
         pipeline,
@@ -212,9 +223,10 @@ impl River {
         let (workers, state) = (usize::from(args.workers), args.state.clone());
         let (name, connections) = (self.name.clone(), self.connections.clone());
         let (stop, stats) = (Arc::clone(&self.stop), Arc::clone(&self.job_stats));
-        let awaited = Arc::clone(&self.awaited);
+        let (awaited, shown) = (Arc::clone(&self.awaited), Arc::clone(&self.job_stats));
         let set = move |what: Option<&str>| {
             let text = what.map(|what| format!("waiting: {what}"));
+            shown.say(text.clone().unwrap_or_else(|| "starting".to_owned()));
             *awaited.lock().unwrap_or_else(PoisonError::into_inner) = text;
         };
         stage("dataflow", move || {

@@ -27,8 +27,9 @@ use crate::checkpoint::Manifest;
 use crate::checkpoint::writer::{Leading as Committing, Writer, Writing};
 use crate::failure::{Failure, patiently, patiently_unless};
 use crate::held;
-use crate::job::{Config, Connect, Sockets, Stats, ViewStats, Workers};
+use crate::job::{Config, Connect, Sockets, Workers};
 use crate::journal::{Claim, Journal, Standing};
+use crate::operators::Meter;
 use crate::plan::ir::{Envelope, Job, Source};
 use crate::render::chunk::{Chunk, ChunkStream};
 use crate::render::site::Sites;
@@ -38,6 +39,7 @@ use crate::sink::{Sink, Table};
 use crate::source::gather::{KeyedRows, Rows};
 use crate::source::operator::{Place, operator};
 use crate::source::{Assigned, Partitions, watch};
+use crate::stats::{Stats, ViewStats};
 use crate::store::Store;
 use crate::time::binder::Binder;
 use crate::time::checkpoints::Checkpoints;
@@ -273,8 +275,14 @@ impl Shared {
     }
 
     /// Does what a service that is away may hold up; none when the job was stopped meanwhile.
-    fn awaited<T>(&self, what: &str, attempt: impl FnMut() -> Result<T>) -> Result<Option<T>> {
-        patiently_unless(&self.stop, what, attempt)
+    fn awaited<T>(&self, what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<Option<T>> {
+        patiently_unless(&self.stop, what, || {
+            let outcome = attempt();
+            if let Err(error) = &outcome {
+                self.stats.say(format!("cannot {what} yet: {error}"));
+            }
+            outcome
+        })
     }
 
     /// Opens the journal, as the claimed generation or the next, and finds the checkpoint to go on
@@ -290,6 +298,7 @@ impl Shared {
         let verified_ms = began.elapsed().as_millis();
         if let Some(at) = &checkpoint {
             let (epoch, bytes, entries) = (at.epoch, at.bytes(), at.entries());
+            self.stats.state_bytes.store(bytes, Ordering::Relaxed);
             tracing::info!(
                 epoch,
                 bytes,
@@ -324,9 +333,11 @@ impl Shared {
             return Ok(None);
         };
         let journal = Arc::new(journal);
+        let generation = standing.generation;
+        self.stats.generation.store(generation, Ordering::Relaxed);
         self.writer.lead(Committing {
             journal: Arc::clone(&journal),
-            generation: standing.generation,
+            generation,
             checkpoints: standing.checkpoints,
             restored: checkpoint.clone(),
         });
@@ -348,8 +359,9 @@ impl Shared {
         let start = held::start(checkpoint, standing.bindings, partitions, &ids, served)?;
         let watched = watch::Watched::new(&start.partitions, ids);
         let every = self.config.limits.topics_look_every;
-        let (log, stop) = (Arc::clone(&self.log), Arc::clone(&self.stop));
-        let added = watched.start(log, every, stop, &self.failure)?;
+        let log = Arc::clone(&self.log);
+        let told = (Arc::clone(&self.stats), Arc::clone(&self.stop));
+        let added = watched.start(log, every, told, &self.failure)?;
         *self.added.lock().unwrap_or_else(PoisonError::into_inner) = Some(added);
         Ok(Some(start))
     }
@@ -423,6 +435,8 @@ impl Shared {
                 Err(error) if error.kind() == Kind::Retry => {
                     if !said {
                         tracing::info!(topic, %error, "waiting for the topic");
+                        self.stats
+                            .say(format!("waiting for the topic `{topic}`: {error}"));
                         said = true;
                     }
                     std::thread::sleep(Duration::from_millis(200));
@@ -433,7 +447,7 @@ impl Shared {
         Ok(None)
     }
 
-    fn context(&self) -> Rc<Context> {
+    fn context(&self, meter: Meter) -> Rc<Context> {
         Rc::new(Context {
             sink: Arc::clone(&self.sink),
             stats: Arc::clone(&self.stats),
@@ -442,12 +456,14 @@ impl Shared {
             dead_letters: (!self.evaluates).then(|| self.config.dead_letters.clone()),
             producer: RefCell::new(None),
             start: RefCell::new(None),
+            told: Cell::new(None),
             waiting: RefCell::default(),
             store: Arc::clone(&self.store),
             sites: RefCell::default(),
             checkpoint: Cell::new(None),
             writer: self.writer.clone(),
             threads: self.config.workers.threads(),
+            meter,
             codec: self.config.codec,
         })
     }
@@ -516,7 +532,7 @@ pub(crate) fn tables(plan: &Job) -> Vec<Table> {
 
 /// One worker's run: builds both dataflows, steps until they end.
 fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), String> {
-    let context = shared.context();
+    let context = shared.context(Meter::listen(worker));
     let leading = match if worker.index() == 0 {
         shared.leading()
     } else {
@@ -527,6 +543,7 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), St
     };
     let commands = Control::new(shared.config.plan.sources.len());
     let index = worker.index();
+    let first = worker.peek_identifier();
     worker.dataflow_named("control", |scope| {
         let binder = leading.as_ref().map(|(binder, _)| Rc::clone(binder));
         let mut added = shared.added.lock().unwrap_or_else(PoisonError::into_inner);
@@ -539,22 +556,30 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), St
         let told = Told { added, writer };
         control(scope, &commands, binder, told, &shared.stop, on);
     });
+    let last = worker.peek_identifier();
+    context.meter.name(first..last, "Binding epochs".to_owned());
     worker.dataflow_named("views", |scope| {
         let plan = &shared.config.plan;
         let sources = plan.sources.iter().enumerate();
-        let sources =
-            sources.map(|(i, source)| source_stream(scope, i, source, shared, &commands, &context));
+        let sources = sources.map(|(i, source)| {
+            let stream = || source_stream(scope, i, source, shared, &commands, &context);
+            let name = format!("Source {}", source.name);
+            context.meter.named(scope, name, stream)
+        });
         let rendered = sources
             .collect::<Result<Vec<_>>>()
             .and_then(|sources| render::views(scope, sources, plan, &context));
         match rendered {
-            Ok(durable) => advance(durable, leading.clone()),
+            Ok(durable) => advance(durable, leading.clone(), Rc::clone(&context)),
             Err(error) => context.fail(error),
         }
     });
+    let rest = last..worker.peek_identifier();
+    context.meter.name(rest, "Following epochs".to_owned());
     let mut stop_by: Option<Instant> = None;
     while worker.has_dataflows() {
         worker.step_or_park(Some(PARK_MAX));
+        context.meter.tell(index, &shared.stats.operators);
         if shared.stop.load(Ordering::Relaxed) {
             let by = *stop_by.get_or_insert_with(|| Instant::now() + STOP_PATIENCE);
             if Instant::now() >= by {

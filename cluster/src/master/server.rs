@@ -28,6 +28,7 @@ use super::spec;
 use super::state::Event;
 use super::token::Token;
 use crate::logs::Peers;
+use crate::observe;
 use crate::protocol::{JobSpec, Part, Report, Status, WorkerId};
 
 /// Bytes of a job as it is submitted.
@@ -111,6 +112,11 @@ pub(crate) fn router(
         .route("/v1/jobs/{name}/remove", post(remove))
         .route("/v1/logs", get(logs))
         .layer(middleware::from_fn_with_state(app.clone(), check));
+    let desk = app.desk.clone();
+    let shown = observe::master_router(move || {
+        let desk = desk.clone();
+        async move { desk.status().await.ok() }
+    });
     let open = Router::new()
         .route("/v1/jobs", get(jobs))
         .route("/v1/jobs/{name}", get(job))
@@ -126,6 +132,7 @@ pub(crate) fn router(
             Failed(StatusCode::METHOD_NOT_ALLOWED, why)
         })
         .with_state(app)
+        .merge(shown)
 }
 
 /// Lets through who may.

@@ -29,6 +29,8 @@ pub(super) struct Link {
     master: Master,
     id: WorkerId,
     next: Mutex<Option<Report>>,
+    /// The newest report, sent or not.
+    told: Mutex<Option<Report>>,
     changed: Condvar,
     /// The master took the last report.
     answers: AtomicBool,
@@ -47,6 +49,7 @@ impl Link {
             master,
             id,
             next: Mutex::default(),
+            told: Mutex::default(),
             changed: Condvar::new(),
             answers: AtomicBool::new(false),
             version: AtomicU64::new(0),
@@ -67,8 +70,17 @@ impl Link {
         self.answers.load(Relaxed)
     }
 
+    /// The newest report.
+    pub(super) fn told(&self) -> Option<Report> {
+        let told = self.told.lock();
+        told.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Puts a report in place of the one that waits.
     pub(super) fn report(&self, report: Report) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        *told = Some(report.clone());
+        drop(told);
         *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
         self.changed.notify_one();
     }

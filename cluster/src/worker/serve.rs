@@ -17,6 +17,7 @@ use axum::routing::get;
 use super::link::Link;
 use crate::logs;
 use crate::master::token::Token;
+use crate::observe;
 
 /// Opens the port.
 pub(super) fn listen(at: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
@@ -43,17 +44,10 @@ pub(super) fn start(
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .with_state(link)
+        .with_state(Arc::clone(&link))
+        .merge(observe::worker_router(move || link.told()))
         .merge(logs::routes(name, folder, token));
-    let serve = move || {
-        let served = runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            axum::serve(listener, router).await
-        });
-        if let Err(error) = served {
-            tracing::error!("the HTTP server ended: {error}");
-        }
-    };
+    let serve = move || runtime.block_on(observe::answer(listener, router));
     thread::Builder::new()
         .name("http".to_owned())
         .spawn(serve)?;

@@ -29,6 +29,7 @@ use super::chunk::ChunkStream;
 use super::compute::{Stage, column};
 use super::ladder::{KeyBatcher, ValBatcher};
 use super::site::{Site, restore, tap};
+use super::weigh;
 use crate::checkpoint::Change;
 use crate::exchange::Crosses;
 use crate::plan::ir::{OrderBy, Scalar};
@@ -69,6 +70,7 @@ where
     type Spine<C> = KeySpine<Row, Epoch, C>;
     let arranged =
         arrange_core::<_, _, Batcher<C>, Spine<C>>(updates, pact, name, Batcher::<C>::new);
+    context.meter.trace(&arranged.trace, weigh::keys);
     tap(arranged.stream.clone(), context, site, |()| Row::default());
     arranged
 }
@@ -90,6 +92,7 @@ pub(crate) fn arrange_values<'scope>(
     let peers = updates.scope().peers();
     let pact = Context::crossing(context, move |((key, _), _, _): &Update| key.owner(peers));
     let arranged = arrange_core::<_, _, Batcher, Spine>(updates, pact, name, Batcher::new);
+    context.meter.trace(&arranged.trace, weigh::values);
     tap(arranged.stream.clone(), context, site, Row::clone);
     arranged
 }

@@ -19,6 +19,7 @@ use super::chunk::{Chunk, ChunkStream};
 use super::site::{Site, Tap, restore};
 use crate::checkpoint::{Entry, Latest};
 use crate::exchange::{Flat, Malformed, Read, Reader, Sink};
+use crate::operators::Size;
 use crate::row::{Row, RowCodec};
 use crate::{Epoch, Result};
 
@@ -138,9 +139,21 @@ impl Stash {
 
 /// The current rows, by key; each with the partition that it came from.
 #[derive(Default)]
-struct Current(HashMap<Row, (u32, Row)>);
+struct Current {
+    rows: HashMap<Row, (u32, Row)>,
+    /// Bytes of keys and rows.
+    bytes: usize,
+}
 
 impl Current {
+    fn size(&self) -> Size {
+        let each = size_of::<(Row, (u32, Row))>();
+        Size {
+            rows: self.rows.len() as u64,
+            bytes: (self.bytes + self.rows.capacity() * each) as u64,
+        }
+    }
+
     /// Applies an epoch's records and returns what changed, as retractions and additions.
     /// `changed` hears of each key that is not as it was.
     fn apply(
@@ -154,7 +167,7 @@ impl Current {
             stash.rows.retain(|_, (partition, offset, _)| {
                 truncated.get(partition).is_none_or(|at| *offset > *at)
             });
-            for (key, (partition, _)) in &self.0 {
+            for (key, (partition, _)) in &self.rows {
                 if truncated.contains_key(partition) && !stash.rows.contains_key(key) {
                     stash.rows.insert(key.clone(), (*partition, 0, None));
                 }
@@ -163,13 +176,17 @@ impl Current {
         let mut changes = Vec::new();
         for (key, (partition, _, row)) in stash.rows {
             let new = Latest(row.map(|row| (partition, row)));
-            if self.0.get(&key) == new.0.as_ref() {
+            if self.rows.get(&key) == new.0.as_ref() {
                 continue;
             }
             changed(&key, &new);
+            let bytes = |row: &Row| key.bytes().len() + row.bytes().len();
+            let added = new.0.as_ref().map_or(0, |(_, row)| bytes(row));
+            let removed = self.rows.get(&key).map_or(0, |(_, row)| bytes(row));
+            self.bytes = (self.bytes + added).saturating_sub(removed);
             let old = match new.0.clone() {
-                Some(held) => self.0.insert(key, held),
-                None => self.0.remove(&key),
+                Some(held) => self.rows.insert(key, held),
+                None => self.rows.remove(&key),
             };
             let rows = (old.map(|(_, row)| row), new.0.map(|(_, row)| row));
             if rows.0 != rows.1 {
@@ -216,7 +233,8 @@ pub(crate) fn upsert<'scope>(
     let peers = input.scope().peers();
     let route = move |(_, keyed): &(Epoch, Keyed)| keyed.route(peers);
     let pact = Context::crossing(&context, route);
-    Ok(input.unary_frontier(pact, "Upsert", move |_, _| {
+    Ok(input.unary_frontier(pact, "Upsert", move |_, info| {
+        let size = context.meter.state(info.global_id);
         let mut current = Current::default();
         let mut stashes: BTreeMap<Epoch, (Capability<Epoch>, Stash)> = BTreeMap::new();
         move |(input, frontier), output| {
@@ -236,6 +254,7 @@ pub(crate) fn upsert<'scope>(
                 let changes = current.apply(stash, |key, new| {
                     tap.add(epoch, key, &none, new);
                 });
+                size.set(current.size());
                 if changes.is_empty() {
                     continue;
                 }
@@ -316,6 +335,7 @@ mod tests {
         };
         let records = vec![row(1, 0, 4, Some(11)), truncated, row(2, 0, 6, Some(22))];
         assert_eq!(apply(&mut current, records), [(10, -1), (20, -1), (22, 1)]);
-        assert_eq!(current.0.len(), 2);
+        assert_eq!(current.rows.len(), 2);
+        assert_eq!(current.bytes, 4);
     }
 }
