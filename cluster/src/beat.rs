@@ -1,5 +1,5 @@
-//! What a process of a job says of itself twice a second: its statistics as a [`Beat`], one function
-//! a part.
+//! What a process of a job says of itself twice a second: its statistics as a [`Beat`], one
+//! function a part.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
