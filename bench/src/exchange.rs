@@ -10,7 +10,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -31,6 +31,9 @@ const KEY: usize = 12;
 const BATCH: u64 = 10_000;
 /// Times in flight.
 const AHEAD: u64 = 4;
+
+/// Longest that a worker sleeps while it waits for the other: what it waits for wakes it.
+const PARK: Option<Duration> = Some(Duration::from_millis(10));
 
 /// A value by its key, as it goes into joins and first rows.
 type Value = ((Bytes, Bytes), u64, isize);
@@ -289,7 +292,7 @@ where
     // The other process is there when it has sent its first progress; before, nothing counts.
     input.advance_to(1);
     while probe.less_than(&1) {
-        worker.step();
+        worker.step_or_park(PARK);
     }
     let began = Instant::now();
     let (mut key, mut text) = ([0; KEY], Vec::new());
@@ -298,7 +301,7 @@ where
         if number % BATCH == 0 {
             input.advance_to(epoch + 1);
             while probe.less_than(&(epoch + 1).saturating_sub(AHEAD)) {
-                worker.step();
+                worker.step_or_park(PARK);
             }
         }
         input.send((value(number, args.row_bytes, &mut key, &mut text), epoch, 1));
@@ -308,7 +311,7 @@ where
     }
     input.close();
     while !probe.done() {
-        worker.step();
+        worker.step_or_park(PARK);
     }
     Arrived {
         rows: rows.get(),
