@@ -78,7 +78,8 @@ impl MeshArgs {
 
 /// What a process shows to the others.
 pub(crate) struct Credentials {
-    /// Whether nobody can pass for a process of the job who was not given a secret or a certificate.
+    /// Whether nobody can pass for a process of the job who was given neither secret nor
+    /// certificate.
     pub(crate) authenticated: bool,
     pub(super) secret: Secret,
     pub(super) tls: Option<Tls>,

@@ -1,5 +1,5 @@
-//! The two sides of a meeting, over any stream: see [`super::hello`] for what is said. Whoever calls
-//! these bounds their time.
+//! The two sides of a meeting, over any stream: see [`super::hello`] for what is said. Whoever
+//! calls these bounds their time.
 
 use std::io::ErrorKind;
 
@@ -19,7 +19,8 @@ impl From<std::io::Error> for Refusal {
     }
 }
 
-/// Who connects: when this returns, the other side is process `to` of the same job, and is connected.
+/// Who connects: when this returns, the other side is process `to` of the same job, and has let
+/// this one in.
 pub(super) async fn connect<S>(
     stream: &mut S,
     me: &Identity,

@@ -4,8 +4,8 @@
 //! connected sockets for timely, or which processes could not be reached. The process with the
 //! higher index connects ([`reach`]), the one with the lower lets it in ([`listen`]); both prove
 //! that they know the secret, and that they are of the same job, generation, program and size
-//! ([`hello`]). The listener stays open as long as the process lives and refuses whoever else comes,
-//! which is logged and disturbs nothing.
+//! ([`hello`]). The listener stays open as long as the process lives and refuses whoever else
+//! comes, which is logged and disturbs nothing.
 //!
 //! Invariants:
 //! 1. A socket that timely gets was proved by both sides in this meeting; all of it that follows
