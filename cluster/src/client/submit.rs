@@ -12,11 +12,10 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use tidemill_dataflow::exchange::Engine;
 
 use super::WaitArgs;
 use super::master::MasterArgs;
-use tidemill_dataflow::exchange::Engine;
-
 use crate::cli::{CheckArgs, NameArgs, every};
 use crate::connections::{ConnectionArgs, Connections};
 use crate::exit::Usage;
