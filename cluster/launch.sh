@@ -100,7 +100,8 @@ start() {
     folder=$(printf %q "$dir")
     words=$(printf '%q ' "$@" --log-dir "$dir/logs" --log-files-only)
     # Two redirections: the master says on stdout where it answers, and both say why they ended.
-    pid=$(on "$host" "umask 077; mkdir -p $folder; cat > $folder/token; token=
+    pid=$(on "$host" "mkdir -p $folder; (umask 077; cat >$folder/token); token=
+        rm -f $folder/$name.out $folder/$name.err
         [ ! -s $folder/token ] || token=$folder/token
         TIDEMILL_TOKEN_FILE=\${token:-\${TIDEMILL_TOKEN_FILE:-}} setsid $(printf %q "$binary") \
         $words >$folder/$name.out 2>$folder/$name.err </dev/null & echo \$!" <"$dir/given")
@@ -256,6 +257,7 @@ launch() {
     wait_for "$processes workers register" 60 workers_are_there
     total=$((processes * workers))
     ask submit "$pipeline" --workers "$total" "${flags[@]}" | tee "$dir/submitted" || {
+        echo "the job does not run; ending what was started" >&2
         stop_processes
         exit 1
     }

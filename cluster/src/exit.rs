@@ -17,7 +17,8 @@ pub(crate) const OK: u8 = 0;
 pub(crate) const ERROR: u8 = 1;
 /// The command line or a connection is wrong (also clap's own code).
 pub(crate) const USAGE: u8 = 2;
-/// Another process of the same job died, so this one ended too. Look at that one.
+/// Another process of the same job died or is not there, or the worker that started this one, so
+/// this one ended too. Look at that one.
 pub(crate) const PEER_LOST: u8 = 3;
 /// `verify` found differences, and they are still there.
 pub(crate) const DIFFERENT: u8 = 4;
@@ -32,7 +33,7 @@ Exit codes:
   0    done, or stopped cleanly
   1    a file, a service or the data is wrong; the message says which
   2    the command line or a connection is wrong
-  3    another process of the same job died; look at that one's log first
+  3    another process of the same job died or is not there; look at that one's log first
   4    verify found differences, and they are still there
   101  a bug of tidemill; please report the log
   130  stopped at once by a second Ctrl-C";
@@ -100,10 +101,15 @@ pub(crate) fn exit_on_panic() {
         let thread = thread.name().unwrap_or("unnamed");
         let code = panic_code(message);
         if code == PEER_LOST {
-            let cut = cut_off(thread, message);
-            tracing::error!(thread, %place, "another process of this job is gone: {message}");
+            let lost = peer_of(thread);
+            tracing::error!(
+                thread,
+                %place,
+                lost,
+                "another process of this job is gone: {message}"
+            );
             if let Some(tell) = ON_PEER_LOST.get() {
-                tell(cut);
+                tell(lost.filter(|_| is_cut(message)));
             }
         } else {
             let trace = std::backtrace::Backtrace::capture();
@@ -123,14 +129,18 @@ pub(crate) fn on_peer_lost(tell: fn(Option<usize>)) {
     let _ = ON_PEER_LOST.set(tell);
 }
 
-/// The process that the network was cut off from, where timely's panic tells that: the thread's
-/// name ends with its index. One that died says so by closing its connections.
-fn cut_off(thread: &str, message: &str) -> Option<usize> {
+/// The process that a thread of timely's talks to: its name ends with the index.
+fn peer_of(thread: &str) -> Option<usize> {
     let threads = ["timely:recv-", "timely:send-"];
     let mut indices = threads.iter().filter_map(|name| thread.strip_prefix(name));
-    let cut = ["os error 110)", "os error 113)", "os error 101)"];
-    let is_cut = cut.iter().any(|number| message.ends_with(number));
-    indices.next()?.parse().ok().filter(|_| is_cut)
+    indices.next()?.parse().ok()
+}
+
+/// Whether the network did not reach the other process any more. One that died says so by closing
+/// its connections, and is reached as well as ever when it is started again.
+fn is_cut(message: &str) -> bool {
+    let errors = ["os error 110)", "os error 113)", "os error 101)"];
+    errors.iter().any(|error| message.ends_with(error))
 }
 
 fn message_of<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
@@ -175,12 +185,15 @@ mod tests {
 
     #[test]
     fn a_network_that_was_cut_is_told_from_a_process_that_died() {
+        assert_eq!(peer_of("timely:recv-12"), Some(12));
+        assert_eq!(peer_of("timely:work-12"), None);
         let timed_out = std::io::Error::from_raw_os_error(110);
-        let message = format!("timely communication error: reading data: {timed_out}");
-        assert_eq!(cut_off("timely:recv-12", &message), Some(12));
-        assert_eq!(cut_off("timely:work-12", &message), None);
-        let closed = "timely communication error: reading data: socket closed";
-        assert_eq!(cut_off("timely:recv-12", closed), None);
+        assert!(is_cut(&format!(
+            "timely communication error: reading data: {timed_out}"
+        )));
+        assert!(!is_cut(
+            "timely communication error: reading data: socket closed"
+        ));
     }
 
     #[test]

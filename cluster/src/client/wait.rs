@@ -19,6 +19,9 @@ const ASK: Duration = Duration::from_millis(250);
 /// How often a master that does not answer is asked again.
 const AWAY_MAX: u32 = 120;
 
+/// As often a job must look as if nothing happened until that is believed.
+const SETTLED: u32 = 8;
+
 /// What a job is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Goal {
@@ -38,6 +41,8 @@ enum Progress {
     /// It will not come to that by itself.
     Never(String),
     Waits(String),
+    /// It runs, in the generation that it had.
+    Unchanged(String),
 }
 
 impl Goal {
@@ -61,7 +66,10 @@ impl Goal {
     fn progress(self, job: &JobStatus) -> Progress {
         let runs = |above: u64| job.state == "running" && job.generation > above;
         let reached = match self {
-            Self::Stopped => job.state == "stopped",
+            Self::Stopped => {
+                let ingest = job.ingest.as_ref();
+                job.state == "stopped" && ingest.is_none_or(|it| it.state == "stopped")
+            }
             Self::Above(before) => runs(before),
             Self::Sized(workers, before) => job.workers_wanted == workers && runs(before),
             Self::Asked(workers) => job.workers_wanted == workers,
@@ -78,7 +86,9 @@ impl Goal {
         match job.state.as_str() {
             _ if reached => Progress::Done(said),
             "failed" => Progress::Never(said),
-            "stopped" => Progress::Never("it was stopped meanwhile".to_owned()),
+            "stopped" if self != Self::Stopped => Progress::Never("it is stopped".to_owned()),
+            // It was as it was asked for already.
+            "running" if self != Self::Stopped => Progress::Unchanged(said),
             _ => Progress::Waits(said),
         }
     }
@@ -88,26 +98,33 @@ impl Goal {
 pub(super) fn until(master: &Master, name: &str, goal: &Goal) -> anyhow::Result<()> {
     let mut away = 0;
     let mut shown = String::new();
-    // What is asked for shows in the status a moment later.
+    // What is asked for may show in the status a moment later.
     let mut settled = 0;
     loop {
         let said = match job(master, name) {
             Ok(Some(job)) => {
                 away = 0;
                 match goal.progress(&job) {
-                    Progress::Done(said) => {
+                    Progress::Unchanged(said) if settled < SETTLED => {
+                        settled += 1;
+                        said
+                    }
+                    Progress::Done(said) | Progress::Unchanged(said) => {
                         progress(&mut shown, name, &said);
                         output::keep_live();
                         return Ok(());
                     }
-                    Progress::Never(why) if settled > 3 => {
+                    Progress::Never(why) if settled >= SETTLED => {
                         return Err(failed(name, &why, &job));
                     }
                     Progress::Never(said) => {
                         settled += 1;
                         said
                     }
-                    Progress::Waits(said) => said,
+                    Progress::Waits(said) => {
+                        settled = 0;
+                        said
+                    }
                 }
             }
             Ok(None) => return Err(anyhow!("the master does not know a job `{name}`")),
@@ -179,6 +196,8 @@ mod tests {
         assert!(!is_done(goal, &at("starting", 4, 2, 2)));
         assert!(is_done(goal, &at("running", 4, 2, 2)));
         assert!(is_done(Goal::running(None), &at("running", 1, 2, 2)));
+        let same = goal.progress(&at("running", 3, 2, 2));
+        assert!(matches!(same, Progress::Unchanged(_)), "{same:?}");
         let failed = goal.progress(&at("failed", 4, 0, 2));
         assert_eq!(failed, Progress::Never("failed".to_owned()));
     }

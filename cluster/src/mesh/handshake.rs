@@ -51,7 +51,7 @@ where
 async fn answer<S: AsyncRead + Unpin>(stream: &mut S, rest: &mut [u8]) -> Result<(), Refusal> {
     match stream.read_u8().await? {
         GO_ON => {}
-        code => return Err(Refusal::ByPeer(code)),
+        code => return Err(Refusal::told(code)),
     }
     stream.read_exact(rest).await?;
     Ok(())
@@ -293,6 +293,16 @@ mod tests {
         assert_eq!(waiting.await, None);
         let forged = [&frame[..], &[0; PROOF]].concat();
         assert_eq!(stranger(&forged, false).await, Refusal::Secret);
+    }
+
+    #[tokio::test]
+    async fn another_server_is_told_from_a_refusal() {
+        let (mut near, mut far) = tokio::io::duplex(1 << 16);
+        far.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .await
+            .unwrap();
+        let met = connect(&mut near, &identity(1), 0, &Secret::new(SECRET)).await;
+        assert_eq!(met, Err(Refusal::Garbage));
     }
 
     #[tokio::test]

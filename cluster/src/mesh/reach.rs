@@ -58,9 +58,8 @@ async fn attempt(to: usize, address: &str, shared: &Arc<Shared>) -> Result<(), R
         .map_err(|_| none())?
         .map_err(|error| Refusal::Unreached(error.to_string()))?;
     bound(&stream)?;
-    let Some(reservation) = shared.roster.reserve(to) else {
-        return Ok(());
-    };
+    let reserved = shared.roster.reserve(to);
+    let reservation = reserved.ok_or(Refusal::Connected(to))?;
     let handshake = async {
         match &shared.tls {
             None => {

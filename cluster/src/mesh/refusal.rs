@@ -69,6 +69,14 @@ impl Refusal {
         }
     }
 
+    /// What a process is told by a code.
+    pub(super) fn told(code: u8) -> Self {
+        match refused(code) {
+            Some(_) => Self::ByPeer(code),
+            None => Self::Garbage,
+        }
+    }
+
     /// Its kind, in words that count many of them.
     fn kind(&self) -> &'static str {
         match self {
@@ -127,15 +135,18 @@ impl std::fmt::Display for Refusal {
             }
             Self::Secret => f.write_str("it does not know the mesh's secret"),
             Self::Connected(index) => write!(f, "process {index} is connected already"),
-            Self::ByPeer(code) => write!(f, "it refused this process: {}", refused(*code)),
+            Self::ByPeer(code) => {
+                let why = refused(*code).unwrap_or_default();
+                write!(f, "it refused this process: {why}")
+            }
             Self::Unreached(why) => f.write_str(why),
         }
     }
 }
 
 /// What a code means to who is refused.
-fn refused(code: u8) -> &'static str {
-    match code {
+fn refused(code: u8) -> Option<&'static str> {
+    Some(match code {
         1 => "it speaks another version of the mesh's protocol",
         2 => "it is of another job",
         3 => "it is of another generation",
@@ -144,8 +155,8 @@ fn refused(code: u8) -> &'static str {
         6 => "it is another process than this one looks for, or takes this one for another",
         7 => "it has another mesh secret",
         8 => "a process of this index is connected already",
-        _ => "its log says why",
-    }
+        _ => return None,
+    })
 }
 
 /// The log of refusals.

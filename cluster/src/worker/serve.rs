@@ -39,6 +39,7 @@ pub(super) fn start(
         .enable_all()
         .build()
         .context("the HTTP server cannot be started")?;
+    // What else this process tells over HTTP is merged here.
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))

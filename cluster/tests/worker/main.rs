@@ -5,11 +5,13 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+mod launch;
 mod master;
 
+use std::path::Path;
 use std::process::Command;
 
-use harness::{PATIENCE, Process, until};
+use harness::{PATIENCE, Process, send, until};
 use master::Master;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -67,6 +69,8 @@ fn order(generation: u64, file: &str) -> Value {
 }
 
 fn get(http: &str, path: &str, token: Option<&str>) -> (u16, String) {
+    // Another test of this process may have set it already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let request = reqwest::blocking::Client::builder()
         .no_proxy()
         .build()
@@ -143,6 +147,80 @@ fn a_child_that_ends_is_told_with_its_last_words() {
         report["processes"] == json!([])
     });
     assert_eq!(std::fs::read_dir(&pipelines).unwrap().count(), 0);
+}
+
+/// An order for the ingest of the example, on a file in the worker's folder.
+fn ingest(worker: &Worker, generation: u64) -> Value {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/users");
+    let mut order = order(generation, "views.sql");
+    for file in ["ingest.toml", "views.sql", "countries.csv"] {
+        let text = std::fs::read_to_string(example.join(file)).unwrap();
+        order["spec"]["files"][file] = text.into();
+    }
+    let data = worker.folder.path().join("river.sqlite");
+    order["spec"]["connections"]["data"] = data.display().to_string().into();
+    order["key"]["part"] = "ingest".into();
+    order
+}
+
+/// The process of the child that the worker started last.
+fn pid(worker: &Worker) -> u32 {
+    let said = worker.process.said();
+    let (_, rest) = said.rsplit_once("pid=").unwrap();
+    rest.split([' ', '\n']).next().unwrap().parse().unwrap()
+}
+
+/// Whether a process has not ended; one that nobody reaped yet has.
+fn is_alive(pid: u32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| !words.is_empty())
+}
+
+#[test]
+fn a_frozen_child_is_killed_and_none_outlives_its_worker() {
+    let master = Master::start(None);
+    let mut worker = Worker::start(&master.url(), None);
+    worker.reports(&master, "it registers", |_| true);
+    let live = |report: &Value| report["processes"][0]["phase"] == "live";
+    master.order(1, 1, json!([ingest(&worker, 1)]));
+    let report = worker.reports(&master, "it lives and beats", |report| {
+        live(report) && report["processes"][0]["beat"].is_object()
+    });
+    let frozen = pid(&worker);
+    assert!(send("STOP", frozen));
+    let report_of_end = worker.reports(&master, "it is killed", |report| exit(report).is_some());
+    let ended = exit(&report_of_end).unwrap();
+    assert_eq!(
+        (&ended["frozen"], &ended["signal"]),
+        (&json!(true), &json!(9))
+    );
+    assert!(!is_alive(frozen));
+    let logs = get(&http(&report), "/v1/logs?process=users.ingest.0", None).1;
+    assert!(logs.contains("job=users generation=1 process=0"), "{logs}");
+    // The next one is there when the worker is killed, and another when it is asked to leave.
+    master.order(1, 2, json!([ingest(&worker, 2)]));
+    worker.reports(&master, "the next lives", live);
+    let orphan = pid(&worker);
+    worker.process.kill();
+    until("the child ends with its worker", PATIENCE, || {
+        (!is_alive(orphan)).then_some(())
+    });
+    master.order(1, 3, json!([]));
+    let mut other = Worker::start(&master.url(), None);
+    let id = report["worker"].clone();
+    other.reports(&master, "another registers", |report| {
+        report["worker"] != id
+    });
+    master.order(1, 4, json!([ingest(&other, 3)]));
+    other.reports(&master, "it lives", live);
+    let drained = pid(&other);
+    other.process.signal("TERM");
+    other.process.ends(0, PATIENCE);
+    assert!(!is_alive(drained));
+    let last = master.reported().unwrap();
+    assert_eq!(
+        (&last["slots"], &exit(&last).unwrap()["code"]),
+        (&json!(0), &json!(0))
+    );
 }
 
 #[test]

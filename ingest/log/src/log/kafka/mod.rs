@@ -33,6 +33,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often it is looked whether the brokers refused us, before they answered for the first time.
 const REFUSED_EVERY: Duration = Duration::from_millis(250);
+/// How many of librdkafka's words are taken at a time.
+const WORDS_MAX: usize = 200;
 
 /// The log on one Kafka cluster.
 pub(super) struct KafkaLog {
@@ -77,11 +79,13 @@ impl KafkaLog {
             let slice = if reached { wait } else { REFUSED_EVERY };
             let error = match self.client.fetch_metadata(topic, slice) {
                 Ok(found) => {
+                    self.listen();
                     self.reached.store(true, Relaxed);
                     return Ok(found);
                 }
                 Err(error) => error,
             };
+            self.listen();
             let refusal = self.client.context().refusal();
             let mut kind = kind_of(&error);
             if !reached && refusal.is_some() {
@@ -94,6 +98,14 @@ impl KafkaLog {
             let about = topic.map_or_else(String::new, |topic| format!("topic `{topic}`: "));
             let what = format!("kafka {}: {about}{why}", self.settings);
             return Err(Error::with_source(kind, what, error));
+        }
+    }
+
+    /// Takes what librdkafka has to say, which it keeps until it is asked.
+    fn listen(&self) {
+        for _ in 0..WORDS_MAX {
+            // Errors reach the context on their way; there are no records.
+            let _seen = self.client.poll(Duration::ZERO);
         }
     }
 
