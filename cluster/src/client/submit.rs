@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use tidemill_dataflow::exchange::Engine;
 
 use super::WaitArgs;
 use super::master::MasterArgs;
@@ -46,6 +47,9 @@ pub(crate) struct SubmitArgs {
     /// Take a checkpoint this often, such as 10s or 1m
     #[arg(long, value_name = "TIME", value_parser = every)]
     pub(crate) checkpoint_every: Option<Duration>,
+    /// How rows cross to other processes: checked, or abomonation where that is built in
+    #[arg(long, value_name = "CODEC")]
+    pub(crate) codec: Option<Engine>,
     #[command(flatten)]
     pub(crate) name: NameArgs,
     #[command(flatten)]
@@ -75,6 +79,7 @@ pub(super) fn spec(args: &SubmitArgs) -> anyhow::Result<JobSpec> {
         ("api", args.api.clone()),
         ("every", args.every.map(milliseconds)),
         ("checkpoint-every", args.checkpoint_every.map(milliseconds)),
+        ("codec", args.codec.map(|codec| codec.name().to_owned())),
     ];
     let flags = flags.into_iter();
     let flags = flags.filter_map(|(name, value)| Some((name.to_owned(), value?)));

@@ -43,7 +43,7 @@ const HIDDEN: [&str; 3] = ["TIDEMILL_TOKEN", "TIDEMILL_TOKEN_FILE", "TIDEMILL_MA
 
 /// Flags of a job that each part takes.
 const INGEST_FLAGS: [&str; 2] = ["api", "every"];
-const DATAFLOW_FLAGS: [&str; 1] = ["checkpoint-every"];
+const DATAFLOW_FLAGS: [&str; 2] = ["checkpoint-every", "codec"];
 
 /// What all children of a worker have in common.
 #[derive(Debug)]

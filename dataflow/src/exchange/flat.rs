@@ -1,11 +1,11 @@
 //! The codec that believes nothing: values laid flat, one after the other.
 //!
-//! A row is its length and its bytes. Numbers that tend to be small take seven bits a byte, low bits
-//! first, the highest bit of a byte saying that another follows; signed ones are folded first, so
-//! that -1 is 1 and 1 is 2. An epoch takes its eight bytes.
+//! A row is its length and its bytes. Numbers that tend to be small take seven bits a byte, low
+//! bits first, the highest bit of a byte saying that another follows; signed ones are folded first,
+//! so that -1 is 1 and 1 is 2. An epoch takes its eight bytes.
 //!
-//! Invariants: a value is read from the bytes that it was laid into and no others; whatever is read,
-//! nothing panics, and what is allocated is a few times the length of what is read.
+//! Invariants: a value is read from the bytes that it was laid into and no others; whatever is
+//! read, nothing panics, and what is allocated is a few times the length of what is read.
 
 use std::io::{self, BufWriter, Write};
 
