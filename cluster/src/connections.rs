@@ -34,9 +34,7 @@ const OTHERS: [&str; 2] = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 
 /// The connections as flags and environment give them.
 #[derive(Debug, Clone, Default, Args)]
-#[command(
-    next_help_heading = "Connections (flag, else environment, else tidemill.toml)"
-)]
+#[command(next_help_heading = "Connections (flag, else environment, else tidemill.toml)")]
 pub(crate) struct ConnectionArgs {
     /// The database that users land in: postgres://user@host/db?sslmode=…, or as psql takes it
     #[arg(
