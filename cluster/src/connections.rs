@@ -2,9 +2,9 @@
 //!
 //! Flows in: flags, the environment, `tidemill.toml`, and the files that those name. Flows out: one
 //! URL a stage, credentials and TLS settings in it, in the form the engines take. For each
-//! connection on its own the flag wins over the environment, that over the file, and whatever nobody
-//! names is the embedded SQLite file. A password in a flag is refused: everybody on the machine sees
-//! a process's flags.
+//! connection on its own the flag wins over the environment, that over the file, and whatever
+//! nobody names is the embedded SQLite file. A password in a flag is refused: everybody on the
+//! machine sees a process's flags.
 
 use std::path::{Path, PathBuf};
 
@@ -34,9 +34,7 @@ const OTHERS: [&str; 2] = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 
 /// The connections as flags and environment give them.
 #[derive(Debug, Clone, Default, Args)]
-#[command(
-    next_help_heading = "Connections (flag, else environment, else tidemill.toml; no passwords in flags)"
-)]
+#[command(next_help_heading = "Connections (flag, else environment, else tidemill.toml)")]
 pub(crate) struct ConnectionArgs {
     /// The database that users land in: postgres://user@host/db?sslmode=…, or as psql takes it
     #[arg(

@@ -1,9 +1,9 @@
 //! A PostgreSQL server: where it is, and how its connections are encrypted and entered.
 //!
-//! Flows in: a libpq URL, with `sslmode`, `sslrootcert`, `sslcert` and `sslkey` meant as libpq means
-//! them. Flows out: connections, and the same settings for the replication stream. Two things differ
-//! from libpq: `prefer` never verifies, since it would go on unencrypted anyway, and a certificate's
-//! name is looked for among its alternative names alone.
+//! Flows in: a libpq URL, with `sslmode`, `sslrootcert`, `sslcert` and `sslkey` meant as libpq
+//! means them. Flows out: connections, and the same settings for the replication stream. Two things
+//! differ from libpq: `prefer` never verifies, since it would go on unencrypted anyway, and a
+//! certificate's name is looked for among its alternative names alone.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -171,7 +171,8 @@ mod tests {
     #[test]
     fn names_of_kafkas_settings_need_no_quotes() {
         let folder = tempfile::tempdir().unwrap();
-        let text = "[kafka]\nsecurity.protocol = 'SSL'\n'ssl.ca.location' = 'ca'\nsocket.nagle.disable = true\n";
+        let text = "[kafka]\nsecurity.protocol = 'SSL'\n'ssl.ca.location' = 'ca'\n\
+                    socket.nagle.disable = true\n";
         std::fs::write(folder.path().join(NAME), text).unwrap();
         let found = read(folder.path()).unwrap().unwrap();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());

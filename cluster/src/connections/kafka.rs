@@ -186,7 +186,8 @@ mod tests {
     #[test]
     fn a_file_for_kafkas_own_tools_is_understood() {
         let text = "# of the cluster\n\nsecurity.protocol=SASL_SSL\nsasl.mechanism: PLAIN\n\
-            sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \\\n  \
+            sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \
+            required \\\n  \
             username=\"me\" \\\n  password=\"a=\\\"b;c\";\n\
             ssl.endpoint.identification.algorithm=\n";
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());

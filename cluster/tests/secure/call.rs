@@ -54,7 +54,7 @@ impl Call {
         self.folder.path().join(name)
     }
 
-    /// Runs `tidemill check p …`, expects the exit code and these parts, and that no secret is said.
+    /// Runs `tidemill check p …`, expects the exit code and these parts, and no secret.
     #[track_caller]
     pub(crate) fn check(&self, more: &[&str], env: &[(&str, &str)], code: i32, parts: &[&str]) {
         let all = self.run(&[&["check", "p"], more].concat(), env, code);

@@ -1,5 +1,5 @@
-//! The real PostgreSQL, Kafka and Cassandra, which want passwords and speak TLS: who is let in, what
-//! is said to who is not, and the whole river over such connections.
+//! The real PostgreSQL, Kafka and Cassandra, which want passwords and speak TLS: who is let in,
+//! what is said to who is not, and the whole river over such connections.
 
 use std::path::Path;
 use std::time::Duration;
@@ -289,7 +289,7 @@ fn river(own: &Own, certificates: &Certificates, encrypted: &dyn Fn(&str) -> Opt
     }
 }
 
-/// With OpenSSL in librdkafka: TLS alone, TLS with a password, and what is said when either is wrong.
+/// With OpenSSL in librdkafka: TLS, TLS with a password, and what is said when either is wrong.
 #[cfg(feature = "kafka-tls")]
 #[test]
 fn kafka_over_tls() {

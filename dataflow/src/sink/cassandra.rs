@@ -1,5 +1,5 @@
-//! The Cassandra sink: `cassandra://[user@]host:port[,host:port]/keyspace[?setting=value&…]`, with the
-//! settings `password`, `ca`, `cert`, `key` and `verify`.
+//! The Cassandra sink: `cassandra://[user@]host:port[,host:port]/keyspace[?setting=value&…]`, with
+//! the settings `password`, `ca`, `cert`, `key` and `verify`.
 //!
 //! In flow [`Writes`], out flow prepared statements, each with the epoch as its timestamp, so that
 //! Cassandra itself keeps the newest of whatever arrives in whatever order. A service that is not

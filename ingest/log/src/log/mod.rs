@@ -151,8 +151,8 @@ pub trait Log: Send + Sync {
     fn tail(&self, topic: &str, count: u32) -> Result<Vec<OwnedRecord>>;
 }
 
-/// Opens the log that `url` names: `kafka://host:port[,host:port][?setting=value&…]`, the settings by
-/// librdkafka's names, or `sqlite://FILE`.
+/// Opens the log that `url` names: `kafka://host:port[,host:port][?setting=value&…]`, the settings
+/// by librdkafka's names, or `sqlite://FILE`.
 pub fn open(url: &str) -> Result<Arc<dyn Log>> {
     if let Some(brokers) = url.strip_prefix("kafka://") {
         Ok(Arc::new(kafka::KafkaLog::open(brokers)?))

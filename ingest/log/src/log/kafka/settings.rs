@@ -50,8 +50,8 @@ pub fn refused(name: &str, value: &str) -> Option<String> {
         return None;
     }
     Some(format!(
-        "`{name}` is Tidemill's own to set, or nothing that it uses; passed on are security.protocol, \
-         sasl.*, ssl.*, client.*, socket.* and the like (docs/security.md)"
+        "`{name}` is Tidemill's own to set, or nothing that it uses; passed on are \
+         security.protocol, sasl.*, ssl.*, client.*, socket.* and the like (docs/security.md)"
     ))
 }
 
