@@ -1,4 +1,4 @@
-//! A log file that starts anew when it is full: `STEM.NUMBER.log`, of which the newest few are kept.
+//! A log file that starts anew when it is full: `STEM.NUMBER.log`, of which a few are kept.
 //!
 //! Flows in: whole lines. Flows out: files that are only appended to and never renamed, so that a
 //! place in one stays what it is for whoever reads it meanwhile ([`crate::logs`]).

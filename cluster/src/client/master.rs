@@ -1,7 +1,7 @@
 //! The way to the master: its URL, the token and the certificate, and one question at a time.
 //!
-//! Flows in: flags and environment. Flows out: answers as JSON, or an error that says whether nobody
-//! is there or the master refuses. Used by the commands and by the worker.
+//! Flows in: flags and environment. Flows out: answers as JSON, or an error that says whether
+//! nobody is there or the master refuses. Used by the commands and by the worker.
 
 use std::fmt;
 use std::io::Read;

@@ -1,7 +1,7 @@
 //! `submit`: a pipeline's folder and its connections to a job for the master.
 //!
-//! Flows in: the folder, flags, environment and `tidemill.toml`. Flows out: the job's specification,
-//! checked as `check` does.
+//! Flows in: the folder, flags, environment and `tidemill.toml`. Flows out: the job's
+//! specification, checked as `check` does.
 //!
 //! Invariants: of the folder only those files are sent that the pipeline consists of, and no
 //! password is.

@@ -1,5 +1,5 @@
-//! The log lines of many processes as one list: read from a folder's files after a cursor, served in
-//! bounded pages, merged by time.
+//! The log lines of many processes as one list: read from a folder's files after a cursor, served
+//! in bounded pages, merged by time.
 //!
 //! Flows in: what [`crate::logging`] wrote, in text or JSON, and pages of other processes. Flows
 //! out: pages. A cursor says for each process how far it was read; who asks with the cursor of the

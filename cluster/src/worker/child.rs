@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! 1. An end is told after everything that the child said.
-//! 2. What is written to a child, each of three lines once, fits into the pipe: writing never waits.
+//! 2. What is written to a child, each of three lines once, fits into the pipe: no write waits.
 //! 3. The child is in a process group of its own, so Ctrl-C reaches the worker alone.
 
 use std::collections::VecDeque;
