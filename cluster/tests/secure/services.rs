@@ -88,85 +88,66 @@ async fn encrypted(session: &Session, name: &str) -> Option<bool> {
     (!of.is_empty()).then(|| of.into_iter().all(|encrypted| encrypted))
 }
 
+/// What `check` says when PostgreSQL let it in.
+const POSTGRES_IN: &str = "answering: PostgreSQL (";
+
 fn postgres_lets_in(own: &Own, certificates: &Certificates) {
-    const IN: &str = "answering: PostgreSQL (";
     const UNKNOWN: &str = "was not issued by an authority that is trusted here";
     let call = Call::new();
     let port = own.port("postgres", "public");
     let (ca, other) = (certificates.file("ca.pem"), certificates.file("other.pem"));
     let password = [("TIDEMILL_POSTGRES_PASSWORD", POSTGRES)];
-    let ask = |host: &str, query: &str, code: i32, part: &str| {
+    let name = "certificate not valid for name \"127.0.0.1\"";
+    for (host, mode, authority, code, part) in [
+        ("localhost", "", "", 0, POSTGRES_IN),
+        ("127.0.0.1", "require", "", 0, POSTGRES_IN),
+        ("localhost", "verify-full", &ca, 0, POSTGRES_IN),
+        ("127.0.0.1", "verify-ca", &ca, 0, POSTGRES_IN),
+        ("127.0.0.1", "verify-full", &ca, 1, name),
+        ("localhost", "verify-ca", &other, 1, UNKNOWN),
+        ("localhost", "require", &other, 1, UNKNOWN),
+        ("localhost", "disable", "", 1, "no encryption"),
+    ] {
+        let settings = [("sslmode", mode), ("sslrootcert", authority)];
+        let settings = settings.iter().filter(|(_, value)| !value.is_empty());
+        let settings: Vec<String> = settings
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let query = settings.join("&");
         let url = format!("postgres://secure@{host}:{port}/postgres?{query}");
         call.check(&["--postgres", &url], &password, code, &[part]);
-    };
-    ask("localhost", "", 0, IN);
-    ask("127.0.0.1", "sslmode=require", 0, IN);
-    ask(
-        "localhost",
-        &format!("sslmode=verify-full&sslrootcert={ca}"),
-        0,
-        IN,
+    }
+    let words = format!("host=localhost port={port} user=certified dbname=postgres");
+    let (cert, key) = ("certified.pem", "certified.key");
+    let (cert, key) = (certificates.file(cert), certificates.file(key));
+    let certified =
+        format!("{words} sslmode=verify-full sslrootcert={ca} sslcert={cert} sslkey={key}");
+    call.check(&["--postgres", &certified], &[], 0, &[POSTGRES_IN]);
+    call.check(&["--postgres", &words], &[], 1, &["client certificate"]);
+    postgres_takes_passwords(
+        &call,
+        &format!("postgres://secure@localhost:{port}/postgres"),
+        port,
     );
-    ask(
-        "127.0.0.1",
-        &format!("sslmode=verify-ca&sslrootcert={ca}"),
-        0,
-        IN,
-    );
-    let name = "certificate not valid for name \"127.0.0.1\"";
-    ask(
-        "127.0.0.1",
-        &format!("sslmode=verify-full&sslrootcert={ca}"),
-        1,
-        name,
-    );
-    ask(
-        "localhost",
-        &format!("sslmode=verify-ca&sslrootcert={other}"),
-        1,
-        UNKNOWN,
-    );
-    ask(
-        "localhost",
-        &format!("sslmode=require&sslrootcert={other}"),
-        1,
-        UNKNOWN,
-    );
-    ask("localhost", "sslmode=disable", 1, "no encryption");
+}
 
-    let url = format!("postgres://secure@localhost:{port}/postgres");
+fn postgres_takes_passwords(call: &Call, url: &str, port: u16) {
     let wrong = [("TIDEMILL_POSTGRES_PASSWORD", "hunter-wrong")];
     let parts = ["password authentication failed for user \"secure\""];
-    call.check(&["--postgres", &url], &wrong, 1, &parts);
+    call.check(&["--postgres", url], &wrong, 1, &parts);
     let file = call.write("password", &format!("{POSTGRES}\n"));
     for variable in [
         ("TIDEMILL_POSTGRES_PASSWORD_FILE", file.as_str()),
         ("PGPASSWORD", POSTGRES),
     ] {
-        call.check(&["--postgres", &url], &[variable], 0, &[IN]);
+        call.check(&["--postgres", url], &[variable], 0, &[POSTGRES_IN]);
     }
-    call.write(
-        ".pgpass",
-        &format!("*:1:*:*:no\nlocalhost:{port}:*:secure:{POSTGRES}\n"),
-    );
-    call.check(&["--postgres", &url], &[], 0, &[IN]);
+    let lines = format!("*:1:*:*:no\nlocalhost:{port}:*:secure:{POSTGRES}\n");
+    call.write(".pgpass", &lines);
+    call.check(&["--postgres", url], &[], 0, &[POSTGRES_IN]);
     call.open_for(".pgpass", 0o644);
-    call.check(
-        &["--postgres", &url],
-        &[],
-        1,
-        &[".pgpass is left out", "password missing"],
-    );
-
-    let (cert, key) = (
-        certificates.file("certified.pem"),
-        certificates.file("certified.key"),
-    );
-    let words = format!("host=localhost port={port} user=certified dbname=postgres");
-    let certified =
-        format!("{words} sslmode=verify-full sslrootcert={ca} sslcert={cert} sslkey={key}");
-    call.check(&["--postgres", &certified], &[], 0, &[IN]);
-    call.check(&["--postgres", &words], &[], 1, &["client certificate"]);
+    let parts = [".pgpass is left out", "password missing"];
+    call.check(&["--postgres", url], &[], 1, &parts);
 }
 
 fn cassandra_lets_in(own: &Own, certificates: &Certificates) {
