@@ -134,6 +134,7 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
         let mesh = Mesh::listen(listener, one.identity(), credentials)?;
         let address = at(&begin.host, mesh.port());
         orders::tell(FromChild::Listening { address });
+        one.stats.say("waiting for all processes of the job");
         let Some(addresses) = orders.peers(&one.stop)? else {
             return Ok(());
         };

@@ -1,7 +1,7 @@
 //! What people ask of the master: submit, stop, restart, rescale and remove a job.
 //!
-//! In: the command. Out: a changed durable state and a sentence for whoever asked, who hears it when
-//! the change is written down. What follows from the change is up to the states of the job's halves.
+//! In: the command. Out: a changed durable state and a sentence for whoever asked, who hears it
+//! when the change is written down. What follows from it is up to the states of the job's halves.
 
 use std::sync::Arc;
 

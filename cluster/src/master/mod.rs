@@ -1,8 +1,8 @@
 //! `tidemill master`: keeps the jobs, decides what each worker shall have, and tells how all is.
 //!
-//! A pure state machine ([`state`], with a file a state in [`part`]) is fed by [`desk`], served over
-//! HTTP by [`server`], and kept durable by [`book`]. What the processes of a cluster say to each
-//! other is in [`crate::protocol`], and why in `docs/decisions/0015`.
+//! A pure state machine ([`state`], with a file a state in [`part`]) is fed by [`desk`], served
+//! over HTTP by [`server`], and kept durable by [`book`]. What the processes of a cluster say to
+//! each other is in [`crate::protocol`], and why in `docs/decisions/0015`.
 
 mod apart;
 mod book;

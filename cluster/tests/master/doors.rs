@@ -1,5 +1,5 @@
-//! Who is let in: the token, TLS, connections that say nothing or garbage, and bodies that are wrong
-//! or too large.
+//! Who is let in: the token, TLS, connections that say nothing or garbage, and bodies that are
+//! wrong or too large.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

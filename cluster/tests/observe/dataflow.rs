@@ -172,7 +172,9 @@ fn why_it_is_not_ready_holds_no_password() {
     place.write("views.sql", sql);
     let nobody = crate::harness::free_port();
     let registry = format!("http://user:sesame@127.0.0.1:{nobody}");
-    let flags = ["--http", "127.0.0.1:0", "--registry", &registry];
+    let connections = format!("[connections]\nregistry = '{registry}'\n");
+    place.write("tidemill.toml", &connections);
+    let flags = ["--http", "127.0.0.1:0"];
     let mut job = place.start("dataflow", &flags);
     let web = Web::of(&mut job);
     crate::harness::until("it waits", crate::harness::PATIENCE, || {
