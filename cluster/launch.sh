@@ -10,7 +10,8 @@ Usage: cluster/launch.sh -n PROCESSES -w WORKERS [OPTION…] PIPELINE [FLAG OF t
        cluster/launch.sh --stop [--dir DIR]
 
 Starts a master and PROCESSES workers with WORKERS slots each, waits until they are there, and
-submits PIPELINE with PROCESSES * WORKERS workers. --stop drains the job, then ends them all.
+submits PIPELINE with PROCESSES * WORKERS workers. A master or worker that is killed is started
+again. --stop drains the job, then ends them all.
 
   -n PROCESSES   worker processes [2, with --hosts as many as there are hosts]
   -w WORKERS     worker threads in each [2]
@@ -93,18 +94,37 @@ runs() {
     on "$1" "ps -ww -o args= -p $2 2>/dev/null | grep -qF -- $words" </dev/null
 }
 
+# Runs `tidemill ARGUMENT…` and starts it again when a signal ended it; what it is told to end with
+# goes to it. The master comes back to the port that it had. (Sent to the host, run by its bash.)
+# shellcheck disable=SC2016 # It is the other shell that expands it.
+readonly KEEP='out=$1 err=$2; shift 2
+trap "kill -TERM \$child 2>/dev/null; stopping=1" TERM
+while :; do
+    "$@" >>"$out" 2>>"$err" </dev/null & child=$!
+    code=; while [ -z "$code" ]; do
+        wait "$child" && code=0 || code=$?
+        kill -0 "$child" 2>/dev/null && code=
+    done
+    [ "$code" -gt 128 ] && [ -z "${stopping:-}" ] || exit "$code"
+    echo "a signal ended it ($code); it is started again" >>"$err"
+    at=$(sed -n "s/^tidemill master answers at [a-z]*:\/\///p" "$out" | head -n 1)
+    [ -z "$at" ] || set -- "$1" "$2" --listen "$at" "${@:5}"
+    sleep 1
+done'
+
 # Starts `tidemill ARGUMENT…` on a host, and writes down what it is; stdin is the token.
 start() {
     local host=$1 name=$2 folder words pid
     shift 2
     folder=$(printf %q "$dir")
-    words=$(printf '%q ' "$@" --log-dir "$dir/logs" --log-files-only)
-    # Two redirections: the master says on stdout where it answers, and both say why they ended.
+    words=$(printf '%q ' "$binary" "$@" --log-dir "$dir/logs" --log-files-only)
+    # Two files: the master says on stdout where it answers, and both say why they ended.
     pid=$(on "$host" "mkdir -p $folder; (umask 077; cat >$folder/token); token=
         rm -f $folder/$name.out $folder/$name.err
         [ ! -s $folder/token ] || token=$folder/token
-        TIDEMILL_TOKEN_FILE=\${token:-\${TIDEMILL_TOKEN_FILE:-}} setsid $(printf %q "$binary") \
-        $words >$folder/$name.out 2>$folder/$name.err </dev/null & echo \$!" <"$dir/given")
+        TIDEMILL_TOKEN_FILE=\${token:-\${TIDEMILL_TOKEN_FILE:-}} setsid bash -c $(printf %q "$KEEP") \
+        keep $folder/$name.out $folder/$name.err $words >/dev/null 2>&1 </dev/null & echo \$!" \
+        <"$dir/given")
     echo "$host $pid $name" >>"$dir/processes"
 }
 
@@ -134,7 +154,7 @@ wait_for() {
 }
 
 master_answers() {
-    url=$(sed -n 's/^tidemill master answers at //p' "$dir/master.out")
+    url=$(sed -n 's/^tidemill master answers at //p' "$dir/master.out" 2>/dev/null)
     [ -n "$url" ]
 }
 

@@ -39,7 +39,7 @@ fn killed_workers_and_masters() {
     // A process of the job alone: its worker goes on and runs the next.
     let child = children(fleet.worker(1).id())
         .into_iter()
-        .find(|child| is_dataflow(*child))
+        .find(|child| runs(*child, b"dataflow"))
         .unwrap();
     assert!(send("KILL", child));
     generation = healed(&mut fleet, "a killed process", generation, 6, KILLED_SEEN);
@@ -48,7 +48,10 @@ fn killed_workers_and_masters() {
     fleet.kill_worker(2);
     generation = healed(&mut fleet, "a killed worker", generation, 4, KILLED_SEEN);
     for orphan in orphans {
-        assert!(!is_dataflow(orphan), "process {orphan} was left behind");
+        assert!(
+            !runs(orphan, b"dataflow"),
+            "process {orphan} was left behind"
+        );
     }
     // One that joins later is used at the next rescale.
     fleet.start_worker(2, 2);
@@ -80,11 +83,10 @@ fn killed_workers_and_masters() {
     fleet.end();
 }
 
-/// Whether a process is the dataflow of a job.
-fn is_dataflow(process: u32) -> bool {
+/// Whether a process runs this half of a job.
+fn runs(process: u32, part: &[u8]) -> bool {
     let line = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
-    line.split(|byte| *byte == 0)
-        .any(|word| word == b"dataflow")
+    line.split(|byte| *byte == 0).any(|word| word == part)
 }
 
 #[test]
@@ -92,7 +94,13 @@ fn frozen_for_a_minute() {
     let Some((mut fleet, generation)) = full("frozen") else {
         return;
     };
-    let worker = fleet.worker(1).id();
+    // A frozen ingest keeps the capture's lock, and the next one waits for it: not this one.
+    let without_ingest = (0..3).find(|machine| {
+        let children = children(fleet.worker(*machine).id());
+        !children.iter().any(|child| runs(*child, b"ingest"))
+    });
+    let frozen_machine = without_ingest.unwrap();
+    let worker = fleet.worker(frozen_machine).id();
     let mut frozen = children(worker);
     frozen.push(worker);
     let began = std::time::Instant::now();
@@ -116,11 +124,10 @@ fn frozen_for_a_minute() {
         "its coming back disturbed the job"
     );
     // A single process of the job that is frozen is killed by its own worker.
-    let child = children(fleet.worker(0).id())
-        .into_iter()
-        .chain(children(fleet.worker(2).id()))
-        .find(|child| is_dataflow(*child))
-        .unwrap();
+    let rest = (0..3).filter(|machine| *machine != frozen_machine);
+    let rest: Vec<u32> = rest.map(|machine| fleet.worker(machine).id()).collect();
+    let mut rest = rest.into_iter().flat_map(children);
+    let child = rest.find(|child| runs(*child, b"dataflow")).unwrap();
     assert!(send("STOP", child));
     let (seen, healing) = fleet.heals(generation, 6);
     eprintln!("a frozen process: seen after {seen:.1?}, live {healing:.1?} later");
