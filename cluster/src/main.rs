@@ -24,7 +24,6 @@ mod orders;
 mod output;
 mod pipeline;
 mod preview;
-#[allow(dead_code)] // until master and worker are there
 mod protocol;
 mod redact;
 mod rotate;
