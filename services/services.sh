@@ -12,6 +12,7 @@ HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 ALL="postgres kafka registry cassandra s3"
 STATE="$(realpath -m "${TIDEMILL_SERVICES:-$HERE/../target/services}")"
 CACHE="$(realpath -m "${TIDEMILL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemill}")"
+TLS="${TIDEMILL_SERVICES_TLS:-}"
 WAIT_SECONDS="${TIDEMILL_SERVICES_WAIT:-300}"
 
 say() { printf '%-9s  %s\n' "$1" "$2" >&2; }

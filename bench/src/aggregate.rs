@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 
 use crate::baseline::{Answer, Kind};
 use crate::child::{Running, Used};
+use crate::exchange;
 use crate::report::{Report, Row};
 use crate::services::Services;
 use crate::topic::{self, Format};
@@ -30,10 +31,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub(crate) struct AggregateArgs {
     /// Users in the topic
     #[arg(long, default_value_t = 2_000_000)]
-    records: u64,
+    pub(crate) records: u64,
     /// Times that each contestant runs
     #[arg(long, default_value_t = 3)]
-    rounds: usize,
+    pub(crate) rounds: usize,
     /// Worker threads of ours, one contestant for each number
     #[arg(long, value_delimiter = ',', default_value = "1,2")]
     workers: Vec<usize>,
@@ -49,8 +50,25 @@ enum SinkKind {
     Cassandra,
 }
 
+/// How a job of ours is laid out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) processes: usize,
+    /// In each process.
+    pub(crate) workers: usize,
+}
+
+impl Shape {
+    pub(crate) fn name(self) -> String {
+        match self.processes {
+            1 => format!("tidemill -w {}", self.workers),
+            processes => format!("tidemill -n {processes} -w {}", self.workers),
+        }
+    }
+}
+
 /// One benchmark, ready to run.
-struct Race<'a> {
+pub(crate) struct Race<'a> {
     args: &'a AggregateArgs,
     services: &'a Services,
     tidemill: &'a Path,
@@ -68,16 +86,7 @@ pub(crate) fn run(
     work: &Path,
     format: Format,
 ) -> anyhow::Result<Report> {
-    let topic = topic::filled(services, format, args.records)?;
-    let race = Race {
-        args,
-        services,
-        tidemill,
-        work,
-        format,
-        topic,
-        totals: users::totals(args.records),
-    };
+    let race = Race::prepare(args, services, tidemill, work, format)?;
     let mut report = Report::new(format.name());
     let (name, baseline) = match format {
         Format::Json => ("hand-written loop", Kind::Loop),
@@ -90,8 +99,12 @@ pub(crate) fn run(
             let used = race.baseline(baseline).context(name)?;
             progress(name, used);
             baselines.push(used);
-            let name = format!("tidemill -w {workers}");
-            let used = race.ours(*workers).with_context(|| name.clone())?;
+            let shape = Shape {
+                processes: 1,
+                workers: *workers,
+            };
+            let name = shape.name();
+            let used = race.ours(shape).with_context(|| name.clone())?;
             progress(&name, used);
             runs.push(used);
         }
@@ -106,12 +119,12 @@ pub(crate) fn run(
     Ok(report)
 }
 
-fn progress(name: &str, used: Used) {
+pub(crate) fn progress(name: &str, used: Used) {
     let Used { wall_s, cpu_s, .. } = used;
     eprintln!("{name:<20} wall {wall_s:.2} s, CPU {cpu_s:.2} s");
 }
 
-fn row(name: &str, records: u64, runs: &[Used]) -> Row {
+pub(crate) fn row(name: &str, records: u64, runs: &[Used]) -> Row {
     let each = |value: fn(&Used) -> f64| runs.iter().map(value).collect::<Vec<f64>>();
     let rates = runs.iter().map(|used| records as f64 / used.cpu_s);
     Row {
@@ -140,7 +153,26 @@ fn compare(report: &mut Report, format: Format, workers: usize, base: &Row, ours
     }
 }
 
-impl Race<'_> {
+impl<'a> Race<'a> {
+    /// Fills the topic unless it is there.
+    pub(crate) fn prepare(
+        args: &'a AggregateArgs,
+        services: &'a Services,
+        tidemill: &'a Path,
+        work: &'a Path,
+        format: Format,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            args,
+            services,
+            tidemill,
+            work,
+            format,
+            topic: topic::filled(services, format, args.records)?,
+            totals: users::totals(args.records),
+        })
+    }
+
     fn baseline(&self, kind: Kind) -> anyhow::Result<Used> {
         let name = kind.to_possible_value().context("a kind has a name")?;
         let mut command = Command::new(std::env::current_exe()?);
@@ -167,42 +199,55 @@ impl Race<'_> {
         Ok(used)
     }
 
-    /// From the process's start until its view is complete.
-    fn ours(&self, workers: usize) -> anyhow::Result<Used> {
+    /// From the processes' start until their view is complete.
+    pub(crate) fn ours(&self, shape: Shape) -> anyhow::Result<Used> {
         let folder = tempfile::tempdir_in(self.work)?;
         let at = |name: &str| folder.path().join(name);
         let pipeline = at("bench");
         std::fs::create_dir(&pipeline)?;
         std::fs::write(pipeline.join("views.sql"), self.views())?;
-        let mut command = Command::new(self.tidemill);
-        command.arg("dataflow").arg(&pipeline);
-        command.args(["-w", &workers.to_string(), "--log", "warn"]);
-        command.args(["--kafka", self.services.kafka()?]);
-        if self.format == Format::Avro {
-            command.args(["--registry", self.services.registry()?]);
-        }
-        command.arg("--data").arg(at("views.sqlite"));
-        command.arg("--journal").arg(at("journal"));
+        let keyspace = format!("bench_{}", std::process::id());
         let mut view = match self.args.sink {
             SinkKind::Sqlite => View::sqlite(&at("views.sqlite")),
-            SinkKind::Cassandra => {
-                let keyspace = format!("bench_{}", std::process::id());
+            SinkKind::Cassandra => View::cassandra(self.services, &keyspace)?,
+        };
+        let addresses = exchange::addresses(shape.processes)?;
+        let mut processes = Vec::new();
+        for index in 0..shape.processes {
+            let mut command = Command::new(self.tidemill);
+            command.arg("dataflow").arg(&pipeline);
+            command.args(["-w", &shape.workers.to_string(), "--log", "warn"]);
+            if shape.processes > 1 {
+                command.args(["-p", &index.to_string(), "--hosts", &addresses]);
+            }
+            command.args(["--kafka", self.services.kafka()?]);
+            if self.format == Format::Avro {
+                command.args(["--registry", self.services.registry()?]);
+            }
+            command.arg("--data").arg(at("views.sqlite"));
+            command.arg("--journal").arg(at("journal"));
+            if self.args.sink == SinkKind::Cassandra {
                 let url = format!("{}/{keyspace}", self.services.cassandra()?);
                 command.args(["--cassandra", &url]);
-                View::cassandra(self.services, &keyspace)?
             }
-        };
-        let mut running = Running::start(&mut command, &self.work.join("tidemill.log"))?;
+            let log = self.work.join(format!("tidemill-{index}.log"));
+            processes.push(Running::start(&mut command, &log)?);
+        }
         let by = Instant::now() + PATIENCE;
         loop {
             let rows = view.rows();
             let counted = view::counted(&rows);
             if counted >= self.args.records {
-                let used = running.used()?;
+                let used: Vec<Used> = processes
+                    .iter()
+                    .map(Running::used)
+                    .collect::<Result<_, _>>()?;
                 view::check(&rows, &self.totals)?;
-                return Ok(used);
+                return used.into_iter().reduce(Used::and).context("no process");
             }
-            running.check_alive()?;
+            for running in &mut processes {
+                running.check_alive()?;
+            }
             if Instant::now() > by {
                 let (records, patience) = (self.args.records, PATIENCE.as_secs());
                 bail!("{counted} of {records} users counted in {patience} s");

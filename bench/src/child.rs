@@ -26,6 +26,17 @@ pub(crate) struct Running {
     log: PathBuf,
 }
 
+impl Used {
+    /// Two processes that ran at the same time.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            wall_s: self.wall_s.max(other.wall_s),
+            cpu_s: self.cpu_s + other.cpu_s,
+            peak_mb: self.peak_mb + other.peak_mb,
+        }
+    }
+}
+
 impl Running {
     /// Starts `command` with its own words going to the file `log`, and without the environment
     /// that would tell it of other services than its flags do.

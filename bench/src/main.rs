@@ -5,8 +5,11 @@ mod baseline;
 mod bind;
 mod child;
 mod clean_build;
+mod exchange;
+mod failover;
 mod freshness;
 mod load;
+mod processes;
 mod recovery;
 mod report;
 mod round_trip;
@@ -51,6 +54,8 @@ struct Cli {
     freshness: freshness::FreshnessArgs,
     #[command(flatten)]
     recovery: recovery::RecoveryArgs,
+    #[command(flatten)]
+    exchange: exchange::ExchangeArgs,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -68,6 +73,12 @@ enum Name {
     Bind,
     /// A job with a large state, killed and started again, beside reading its topic anew
     Recovery,
+    /// Rows between two processes: timely's bincode and our codecs
+    Exchange,
+    /// The JSON job on two processes, beside one with as many workers
+    Processes,
+    /// A cluster whose processes are killed and frozen: seen when, live again when; and idle
+    Failover,
     /// A clean release build; let nothing else run
     Build,
 }
@@ -77,12 +88,17 @@ enum Command {
     /// One run of a baseline, in a process of its own
     #[command(hide = true)]
     Baseline(baseline::BaselineArgs),
+    /// One of the two processes that exchange rows
+    #[command(hide = true)]
+    ExchangePeer(exchange::PeerArgs),
 }
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    if let Some(Command::Baseline(args)) = &cli.command {
-        return baseline::run(args);
+    match cli.command {
+        Some(Command::Baseline(args)) => return baseline::run(&args),
+        Some(Command::ExchangePeer(args)) => return exchange::peer(args),
+        None => {}
     }
     let (defaults, named) = ([Name::Json, Name::Avro, Name::Freshness], &cli.names);
     let names = if named.is_empty() {
@@ -107,6 +123,9 @@ fn measure(name: Name, cli: &Cli) -> anyhow::Result<Report> {
         Name::Freshness => freshness::run(&cli.freshness, services, tidemill, work),
         Name::Bind => bind::run(work),
         Name::Recovery => recovery::run(&cli.recovery, services, tidemill, work),
+        Name::Exchange => exchange::run(&cli.exchange, work),
+        Name::Processes => processes::run(&cli.aggregate, services, tidemill, work),
+        Name::Failover => failover::run(services, tidemill, work),
         Name::Build => clean_build::run(work),
     }
 }

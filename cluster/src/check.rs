@@ -97,7 +97,8 @@ fn registry_at_hand(connections: &Connections) -> anyhow::Result<Option<Arc<dyn 
     }
 }
 
-fn is_retry(error: &anyhow::Error) -> bool {
+/// Whether an error says that something is away, or not there yet.
+pub(crate) fn is_retry(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<tidemill_dataflow::Error>()
         .is_some_and(|error| error.kind() == tidemill_dataflow::Kind::Retry)

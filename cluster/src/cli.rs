@@ -3,14 +3,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use jiff::SignedDuration;
+use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::Limits;
 use tidemill_log::dead_letter::Stage;
 
+use crate::client::{JobArgs, LogsArgs, RemoveArgs, RescaleArgs, StatusArgs, SubmitArgs};
 use crate::connections::ConnectionArgs;
 use crate::exit;
 use crate::hosts::HostArgs;
+use crate::logging::LogArgs;
+use crate::master::MasterArgs;
+use crate::mesh::MeshArgs;
+use crate::worker::WorkerArgs;
 
 /// A slot's name has 63 letters, and ours begin with `tidemill_`.
 const NAME_LEN_MAX: usize = 54;
@@ -80,6 +86,14 @@ Examples:
   tidemill explain examples/users
   tidemill explain examples/users users_by_country";
 
+const MASTER_EXAMPLES: &str = "\
+Examples:
+  tidemill master
+  TIDEMILL_TOKEN_FILE=token tidemill master --listen 0.0.0.0:7070 --state s3://bucket/tidemill
+
+Started again it goes on with the jobs that it had, which run on meanwhile. Of two on one store the
+one that was started last goes on, and the other ends.";
+
 const DEAD_LETTERS_EXAMPLES: &str = "\
 Examples:
   tidemill dead-letters list examples/users
@@ -88,6 +102,27 @@ Examples:
   tidemill dead-letters replay examples/users --all --stage land
 
 All take the connections that the pipeline runs with.";
+
+const WORKER_EXAMPLES: &str = "\
+Examples:
+  tidemill worker --master http://node0:7070 --slots 4
+  tidemill worker --master http://127.0.0.1:7070 --slots 2 --name left --dir /var/lib/tidemill
+
+One process a machine is enough. Ctrl-C lets its processes complete what they began and leaves.";
+
+const SUBMIT_EXAMPLES: &str = "\
+Examples:
+  tidemill submit examples/users --workers 4
+  tidemill submit examples/users --workers 4 --wait-for-slots --kafka a:9092 \\
+      --registry http://a:8081 --cassandra a --postgres postgres://me@a/db --state s3://bucket/t
+
+A job of that name that is there already is changed to this one. Passwords never are in a job: they
+are in the environment of the workers, or in their files.";
+
+const LOGS_EXAMPLES: &str = "\
+Examples:
+  tidemill logs -f
+  tidemill logs dataflow.0 --job users --level warn --since 10m";
 
 /// Live SQL views of an HTTP feed, a database or a Kafka topic, kept in Cassandra; every record
 /// counted once.
@@ -126,9 +161,31 @@ pub(crate) enum Command {
     /// Compare the views' tables with what the views should hold, and repair them
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyArgs),
+    /// Keep the jobs of a cluster and decide which worker runs what
+    #[command(after_help = MASTER_EXAMPLES)]
+    Master(MasterArgs),
     /// What could not be used: list it, show it, put it back
     #[command(subcommand, after_help = DEAD_LETTERS_EXAMPLES)]
     DeadLetters(DeadLettersCommand),
+    /// Offer slots to a master, and run the parts of jobs that it orders
+    #[command(after_help = WORKER_EXAMPLES)]
+    Worker(WorkerArgs),
+    /// Give a pipeline to the master, to keep it running on the workers
+    #[command(after_help = SUBMIT_EXAMPLES)]
+    Submit(SubmitArgs),
+    /// Show jobs and workers at a glance
+    Status(StatusArgs),
+    /// Run a job with another number of workers
+    Rescale(RescaleArgs),
+    /// Drain a job and keep it stopped: a restart replays nothing
+    Stop(JobArgs),
+    /// Drain a job and start it again, or start one that is stopped or failed
+    Restart(JobArgs),
+    /// Make the master forget a stopped job; its tables and its state stay as they are
+    Remove(RemoveArgs),
+    /// Show the logs of all processes, merged by time
+    #[command(after_help = LOGS_EXAMPLES)]
+    Logs(LogsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -152,6 +209,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) state: StateArgs,
     #[command(flatten)]
+    pub(crate) http: HttpArgs,
+    #[command(flatten)]
     pub(crate) connections: ConnectionArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
@@ -164,14 +223,28 @@ pub(crate) struct IngestArgs {
     /// Stop fetching when N records have landed; capturing goes on
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) until: Option<u64>,
+    /// Take orders on stdin and tell on stdout, as the child of a worker
+    #[arg(long, hide = true)]
+    pub(crate) orders: bool,
     #[command(flatten)]
     pub(crate) name: NameArgs,
     #[command(flatten)]
     pub(crate) fetch: FetchArgs,
     #[command(flatten)]
+    pub(crate) http: HttpArgs,
+    #[command(flatten)]
     pub(crate) connections: ConnectionArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
+}
+
+/// Where a process shows what it does.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct HttpArgs {
+    /// Answer HTTP here: /healthz, /readyz and /metrics. Port 0 is any free one, which the log
+    /// names [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) http: Option<String>,
 }
 
 /// Under which name a pipeline runs.
@@ -183,7 +256,7 @@ pub(crate) struct NameArgs {
     pub(crate) name: Option<String>,
 }
 
-fn name(given: &str) -> Result<String, String> {
+pub(crate) fn name(given: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if given.is_empty() || given.len() > NAME_LEN_MAX || !given.chars().all(fits) {
         let right = "lower-case letters, digits and `_`, as a replication slot's name takes them";
@@ -192,7 +265,7 @@ fn name(given: &str) -> Result<String, String> {
     Ok(given.to_owned())
 }
 
-fn every(text: &str) -> Result<Duration, String> {
+pub(crate) fn every(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no time such as 250ms, 2s or 1m");
     let span: SignedDuration = text.parse().map_err(|_| wrong())?;
     Duration::try_from(span)
@@ -240,9 +313,21 @@ pub(crate) struct DataflowArgs {
     #[command(flatten)]
     pub(crate) hosts: HostArgs,
     #[command(flatten)]
+    pub(crate) mesh: MeshArgs,
+    /// Take orders on stdin and tell on stdout, as the child of a worker; these say how many
+    /// workers there are, and where
+    #[arg(long, hide = true, conflicts_with_all = ["processes", "hostfile", "hosts"])]
+    pub(crate) orders: bool,
+    #[command(flatten)]
     pub(crate) name: NameArgs,
+    /// How rows cross to other processes: checked, or abomonation where that is built in and the
+    /// processes share a secret. The same for all of them
+    #[arg(long, value_name = "CODEC", default_value_t)]
+    pub(crate) codec: Engine,
     #[command(flatten)]
     pub(crate) state: StateArgs,
+    #[command(flatten)]
+    pub(crate) http: HttpArgs,
     #[command(flatten)]
     pub(crate) connections: ConnectionArgs,
     #[command(flatten)]
@@ -385,24 +470,4 @@ fn stage(given: &str) -> Result<Stage, String> {
         let names = Stage::ALL.map(Stage::name);
         format!("expected one of {}", names.join(", "))
     })
-}
-
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Log (on stderr)")]
-pub(crate) struct LogArgs {
-    /// error, warn, info, debug, trace, or directives as RUST_LOG takes them
-    #[arg(long, value_name = "LEVEL")]
-    pub(crate) log: Option<String>,
-    /// How lines look
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    pub(crate) log_format: LogFormat,
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }

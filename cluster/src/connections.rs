@@ -1,24 +1,25 @@
 //! Connections: where the stages' engines are. A pipeline names topics and tables, never engines.
 //!
-//! Flows in: flags, the environment, `tidemill.toml`. Flows out: one URL a stage, in the form the
-//! engines take. For each connection on its own the flag wins over the environment, that over the
-//! file, and whatever nobody names is the embedded SQLite file.
+//! Flows in: flags, the environment, `tidemill.toml`, and the files that those name. Flows out: one
+//! URL a stage, credentials and TLS settings in it, in the form the engines take. For each
+//! connection on its own the flag wins over the environment, that over the file, and whatever
+//! nobody names is the embedded SQLite file. A password in a flag is refused: everybody on the
+//! machine sees a process's flags.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::Args;
-use serde::Deserialize;
 use toml::Spanned;
 
 use crate::exit::Usage;
 use crate::{redact, urls};
 
-/// The file with connections, looked for in the current folder, then in the pipeline's.
-const FILE: &str = "tidemill.toml";
+mod credentials;
+mod file;
+mod kafka;
 
-/// Cassandra's password; the sink reads it itself.
-const CASSANDRA_PASSWORD: &str = "TIDEMILL_CASSANDRA_PASSWORD";
+use credentials::Service;
+use file::Found;
 
 /// The embedded file when nobody names one.
 const DATA: &str = "tidemill.sqlite";
@@ -28,11 +29,14 @@ const DATA: &str = "tidemill.sqlite";
 const STATE: &str = "./tidemill-state";
 const STATE_BEFORE: &str = "./tidemill-journal";
 
+/// Secrets that other libraries take from the environment themselves.
+const OTHERS: [&str; 2] = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+
 /// The connections as flags and environment give them.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connections (flag, else environment, else tidemill.toml)")]
 pub(crate) struct ConnectionArgs {
-    /// The database that users land in: postgres://user@host/db, or as psql takes it
+    /// The database that users land in: postgres://user@host/db?sslmode=…, or as psql takes it
     #[arg(
         long,
         value_name = "URL",
@@ -40,7 +44,7 @@ pub(crate) struct ConnectionArgs {
         hide_env_values = true
     )]
     pub(crate) postgres: Option<String>,
-    /// Kafka's brokers: host:port[,host:port]
+    /// Kafka's brokers: host:port[,host:port], or SASL_SSL://host:port
     #[arg(
         long,
         value_name = "BROKERS",
@@ -48,7 +52,7 @@ pub(crate) struct ConnectionArgs {
         hide_env_values = true
     )]
     pub(crate) kafka: Option<String>,
-    /// The schema registry: http://host:port[/path]
+    /// The schema registry: http(s)://host:port[/path]
     #[arg(
         long,
         value_name = "URL",
@@ -95,110 +99,78 @@ pub(crate) struct Connections {
     pub(crate) state: String,
     /// The embedded file, whether or not a stage uses it.
     pub(crate) data: PathBuf,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    connections: FileConnections,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileConnections {
-    postgres: Option<Spanned<String>>,
-    kafka: Option<Spanned<String>>,
-    registry: Option<Spanned<String>>,
-    cassandra: Option<Spanned<String>>,
-    data: Option<Spanned<String>>,
-    #[serde(alias = "journal")]
-    state: Option<Spanned<String>>,
+    /// Those that somebody named, as they were given, by the names of their flags.
+    pub(crate) named: Vec<(&'static str, String)>,
 }
 
 /// A value and where it was said, for messages.
 struct Said {
     value: String,
     place: String,
-}
-
-/// What the connections' file said, if there is one.
-struct Found {
-    path: PathBuf,
-    text: String,
-    connections: FileConnections,
+    /// The name of the flag, if it was one.
+    flag: Option<String>,
 }
 
 impl Connections {
     /// Resolves the connections for a pipeline's folder and remembers their passwords, so that no
     /// line printed later shows one.
     pub(crate) fn resolve(args: &ConnectionArgs, folder: &Path) -> anyhow::Result<Self> {
-        let found = read(folder)?;
-        let file = found.as_ref().map(|found| &found.connections);
-        let say = |name: &str, arg: &Option<String>, in_file: Option<&Spanned<String>>| {
-            said(name, arg, in_file, found.as_ref())
-        };
-        let all = [
-            say(
-                "postgres",
-                &args.postgres,
-                file.and_then(|file| file.postgres.as_ref()),
-            ),
-            say(
-                "kafka",
-                &args.kafka,
-                file.and_then(|file| file.kafka.as_ref()),
-            ),
-            say(
-                "registry",
-                &args.registry,
-                file.and_then(|file| file.registry.as_ref()),
-            ),
-            say(
-                "cassandra",
-                &args.cassandra,
-                file.and_then(|file| file.cassandra.as_ref()),
-            ),
-            say("data", &args.data, file.and_then(|file| file.data.as_ref())),
-            say("state", &args.state, None)
-                .or_else(|| say("journal", &std::env::var("TIDEMILL_JOURNAL").ok(), None))
-                .or_else(|| say("state", &None, file.and_then(|file| file.state.as_ref()))),
-        ];
-        redact::remember(
-            all.iter().flatten().map(|said| said.value.as_str()),
-            std::env::var(CASSANDRA_PASSWORD).ok(),
-        );
+        let found = file::read(folder)?;
+        let all = all(args, found.as_ref());
+        let named = named(&all);
         let [postgres, kafka, registry, cassandra, data, state] = all;
         let data = data.map_or_else(|| DATA.to_owned(), |said| said.value);
         let data = data.strip_prefix("sqlite://").unwrap_or(&data).to_owned();
         let embedded = format!("sqlite://{data}");
-        let sink = engine(cassandra, urls::cassandra, &embedded)?;
+        for name in OTHERS {
+            if let Ok(secret) = std::env::var(name) {
+                redact::remember_alone(&secret);
+            }
+        }
+        for said in [&postgres, &kafka, &registry, &cassandra, &state] {
+            said.iter().try_for_each(refuse_in_flag)?;
+        }
+        let of = |service| Service::new(service, found.as_ref());
+        let settings = kafka::settings(found.as_ref())?;
+        let kafka = kafka.or_else(|| kafka::brokers(&settings));
+        let connections = Self {
+            database: credentials::postgres(engine(postgres, urls::postgres, &embedded)?)?,
+            log: kafka::with(engine(kafka, urls::kafka, &embedded)?, settings),
+            registry: of("registry").registry(engine(registry, urls::registry, &embedded)?)?,
+            sink: of("cassandra").cassandra(engine(cassandra, urls::cassandra, &embedded)?)?,
+            state: String::new(),
+            data: data.into(),
+            named,
+        };
+        for url in [&connections.database, &connections.log] {
+            redact::remember(url);
+        }
+        for url in [&connections.registry, &connections.sink] {
+            redact::remember(url);
+        }
         // Bindings must be as durable as what was written under them, so they are in the embedded
         // file only when the views are there as well.
-        let state_default = if sink.starts_with("sqlite://") {
-            sink.clone()
+        let state_default = if connections.sink.starts_with("sqlite://") {
+            connections.sink.clone()
         } else if Path::new(STATE_BEFORE).is_dir() {
             format!("file://{STATE_BEFORE}")
         } else {
             format!("file://{STATE}")
         };
+        let state = engine(state, urls::state, &state_default)?;
         Ok(Self {
-            database: engine(postgres, urls::postgres, &embedded)?,
-            log: engine(kafka, urls::kafka, &embedded)?,
-            registry: engine(registry, urls::registry, &embedded)?,
-            state: engine(state, urls::state, &state_default)?,
-            sink,
-            data: data.into(),
+            state,
+            ..connections
         })
     }
 
     /// The stages by name, for summaries; passwords masked.
     pub(crate) fn described(&self) -> [(&'static str, String); 4] {
         [
-            ("database", redact::url(&self.database)),
-            ("log", redact::url(&self.log)),
-            ("registry", redact::url(&self.registry)),
-            ("views", redact::url(&self.sink)),
+            ("database", redact::place(&self.database)),
+            ("log", redact::place(&self.log)),
+            ("registry", redact::place(&self.registry)),
+            ("views", redact::place(&self.sink)),
         ]
     }
 }
@@ -221,6 +193,51 @@ fn engine(
     }
 }
 
+/// What was said of each connection; their passwords are remembered from here on.
+fn all(args: &ConnectionArgs, found: Option<&Found>) -> [Option<Said>; 6] {
+    let file = found.map(|found| &found.file.connections);
+    let say = |name: &str, arg: &Option<String>, in_file: Option<&Spanned<String>>| {
+        let said = said(name, arg, in_file, found);
+        if let Some(said) = &said {
+            redact::remember(&said.value);
+        }
+        said
+    };
+    let in_file = |of: fn(&file::Connections) -> &Option<Spanned<String>>| {
+        file.and_then(|file| of(file).as_ref())
+    };
+    [
+        say("postgres", &args.postgres, in_file(|file| &file.postgres)),
+        say("kafka", &args.kafka, in_file(|file| &file.kafka)),
+        say("registry", &args.registry, in_file(|file| &file.registry)),
+        say(
+            "cassandra",
+            &args.cassandra,
+            in_file(|file| &file.cassandra),
+        ),
+        say("data", &args.data, in_file(|file| &file.data)),
+        say("state", &args.state, None)
+            .or_else(|| say("journal", &std::env::var("TIDEMILL_JOURNAL").ok(), None))
+            .or_else(|| say("state", &None, in_file(|file| &file.state))),
+    ]
+}
+
+/// Those that somebody named.
+fn named(all: &[Option<Said>; 6]) -> Vec<(&'static str, String)> {
+    let names = [
+        "postgres",
+        "kafka",
+        "registry",
+        "cassandra",
+        "data",
+        "state",
+    ];
+    let named = names.into_iter().zip(all);
+    named
+        .filter_map(|(name, said)| Some((name, said.as_ref()?.value.clone())))
+        .collect()
+}
+
 fn said(
     name: &str,
     arg: &Option<String>,
@@ -231,62 +248,44 @@ fn said(
     if let Some(arg) = arg.as_ref().filter(|arg| !arg.trim().is_empty()) {
         // The argument parser has merged the environment into the flag; tell them apart again.
         let variable = format!("TIDEMILL_{}", name.to_ascii_uppercase());
-        let from_variable = std::env::var(&variable).is_ok_and(|value| &value == arg);
-        let place = if from_variable {
-            variable
-        } else {
-            format!("--{name}")
-        };
+        let flag = std::env::var(&variable).map_or(true, |value| &value != arg);
         return Some(Said {
             value: arg.trim().to_owned(),
-            place,
+            place: if flag { format!("--{name}") } else { variable },
+            flag: flag.then(|| name.to_owned()),
         });
     }
     let (value, found) = in_file.zip(found)?;
-    let (line, column) = place_of(&found.text, value.span().start);
-    let place = format!(
-        "{}:{line}:{column}: connections.{name}",
-        found.path.display()
-    );
     Some(Said {
         value: value.get_ref().trim().to_owned(),
-        place,
+        place: format!("{}: connections.{name}", found.place(value.span().start)),
+        flag: None,
     })
 }
 
-fn read(folder: &Path) -> anyhow::Result<Option<Found>> {
-    for path in [PathBuf::from(FILE), folder.join(FILE)] {
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
-        };
-        let file: File = toml::from_str(&text).map_err(|error| {
-            let (line, column) = place_of(&text, error.span().map_or(0, |span| span.start));
-            // The message alone: the error's own text quotes the line, password and all.
-            anyhow::anyhow!("{}:{line}:{column}: {}", path.display(), error.message())
-        })?;
-        return Ok(Some(Found {
-            path,
-            text,
-            connections: file.connections,
-        }));
-    }
-    Ok(None)
-}
-
-/// Line and column, from 1, of a byte offset.
-fn place_of(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let column = before
-        .rsplit('\n')
-        .next()
-        .map_or(0, |tail| tail.chars().count())
-        + 1;
-    (line, column)
+/// A password in a flag is in `ps`, in the shell's history and in service managers' logs.
+fn refuse_in_flag(said: &Said) -> anyhow::Result<()> {
+    let Some(name) = said
+        .flag
+        .as_ref()
+        .filter(|_| redact::holds_password(&said.value))
+    else {
+        return Ok(());
+    };
+    let variable = format!("TIDEMILL_{}", name.to_ascii_uppercase());
+    let right = match name.as_str() {
+        "state" => "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".to_owned(),
+        _ => format!(
+            "{variable}_PASSWORD, or in a file that {variable}_PASSWORD_FILE names, or the whole \
+             connection as {variable}"
+        ),
+    };
+    let why = "everybody on this machine sees a password in a flag; give it as";
+    Err(Usage(format!(
+        "--{name}: `{}`: {why} {right}",
+        redact::url(&said.value)
+    ))
+    .into())
 }
 
 #[cfg(test)]
@@ -320,7 +319,7 @@ mod tests {
     fn a_flag_wins_over_the_file_and_the_state_follows_the_sink() {
         let folder = tempfile::tempdir().unwrap();
         let toml = "[connections]\npostgres = 'a/db'\nkafka = 'b'\n";
-        std::fs::write(folder.path().join(FILE), toml).unwrap();
+        std::fs::write(folder.path().join(file::NAME), toml).unwrap();
         let given = args(Some("postgres://c/db"), Some("d"));
         let all = Connections::resolve(&given, folder.path()).unwrap();
         assert_eq!(all.database, "postgres://c/db");
@@ -333,7 +332,7 @@ mod tests {
     #[test]
     fn errors_name_file_line_and_column() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join(FILE);
+        let file = folder.path().join(file::NAME);
         std::fs::write(&file, "[connections]\nkafak = 'b'\n").unwrap();
         let error = Connections::resolve(&args(None, None), folder.path()).unwrap_err();
         let said = error.to_string();

@@ -1,50 +1,260 @@
 //! `dataflow`, and what `run` shares with it: a job planned as soon as its tables' schemas are
-//! known, and run.
+//! known, and run. As one process of several it is started with the list of all, or by a worker,
+//! and connects with the others ([`mesh`]) before it runs.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
+use anyhow::Context;
 use tidemill_dataflow::Kind;
-use tidemill_dataflow::job::{self, Config, Limits, Stats, Workers};
+use tidemill_dataflow::exchange::Engine;
+use tidemill_dataflow::job::{self, Config, Connect, Limits, Stats, Workers};
 use tidemill_dataflow::plan::ir::Job;
 use tidemill_log::dead_letter::topic_of;
 use tidemill_log::registry;
 
 use crate::cli::{DataflowArgs, StateArgs};
 use crate::connections::Connections;
+use crate::exit::PeerLost;
+use crate::logging::Origin;
+use crate::mesh::{CONNECTED_MAX, Identity, Mesh};
+use crate::observe::{self, Shown};
 use crate::pipeline::{Folder, Views};
-use crate::{exit, hosts, logging};
+use crate::protocol::{FromChild, Part, ProcessKey};
+use crate::{exit, logging, mesh, orders};
 
 /// Time between two questions for a schema that is not there yet.
 const AWAIT: Duration = Duration::from_millis(200);
 
 /// Runs the dataflow of a pipeline, alone or as one process of several.
 pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
+    if args.orders {
+        return run_ordered(args);
+    }
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
-    let workers = args.hosts.workers()?;
-    logging::start(&args.log, "info", &folder.name, args.hosts.process)?;
+    let hosts = args.hosts.resolve()?;
+    let origin = Origin {
+        job: Some(&folder.name),
+        part: "dataflow",
+        process: args.hosts.process,
+        generation: None,
+    };
+    logging::start(&args.log, "info", &origin)?;
     exit::exit_on_panic();
-    hosts::check_own_port(&workers)?;
+    let listener = hosts.listen()?;
     let stop = exit::stop_on_signal()?;
     let views = folder.views()?;
-    for (stage, url) in connections.described() {
-        tracing::info!(stage, url, "connection");
-    }
-    let awaited = |what: &str| tracing::info!("waiting: {what}");
-    let Some(plan) = plan_when_ready(&views, &connections, &stop, &awaited)? else {
-        return Ok(());
+    let mut one = Process {
+        name: folder.name,
+        views,
+        connections,
+        workers: hosts.workers.clone(),
+        generation: None,
+        state: args.state.clone(),
+        codec: args.codec,
+        mesh: None,
+        stats: Arc::default(),
+        stop,
     };
-    tracing::info!(views = plan.views.len(), ?workers, "starting");
-    let stats = Arc::new(Stats::default());
-    let config = config(&folder.name, plan, &connections, workers, &args.state);
-    job::run(config, Arc::clone(&stats), stop)?;
-    let (records, dead_letters) = (&stats.records, &stats.dead_letters);
-    let (records, dead_letters) = (records.load(Relaxed), dead_letters.load(Relaxed));
-    tracing::info!(records, dead_letters, "stopped");
-    Ok(())
+    let alone = ProcessKey {
+        job: one.name.clone(),
+        part: Part::Dataflow,
+        generation: 0,
+        index: args.hosts.process,
+    };
+    observe::process(&args.http, || shown(alone, &one.stats))?;
+    if let Some(listener) = listener {
+        let credentials = args.mesh.credentials(None)?;
+        permit(args.codec, credentials.authenticated)?;
+        if !credentials.authenticated && !hosts.are_loopback() {
+            tracing::warn!(
+                "whoever reaches these addresses can pass for a process of this job: give all of \
+                 them the same TIDEMILL_MESH_SECRET, or certificates"
+            );
+        }
+        let mesh = Mesh::listen(listener, one.identity(), credentials)?;
+        mesh.connect(&hosts.addresses);
+        one.mesh = Some(mesh);
+    } else {
+        permit(args.codec, true)?;
+    }
+    one.say_connections();
+    one.work()
+}
+
+/// Runs one process of a job as the child of a worker, which says how many there are, and where.
+fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
+    let stop = exit::stop_on_signal()?;
+    let (begin, orders) = orders::begin(Part::Dataflow, &stop)?;
+    let stats = Arc::default();
+    orders::beat(&begin.host, shown(begin.key.clone(), &stats))?;
+    let folder = Folder::open(&args.pipeline)?;
+    let connections = Connections::resolve(&args.connections, folder.path())?;
+    logging::start(&args.log, "info", &Origin::of(&begin.key))?;
+    let ProcessKey {
+        job,
+        generation,
+        index,
+        ..
+    } = begin.key;
+    exit::exit_on_panic();
+    exit::on_peer_lost(orders::tell_lost);
+    let (threads, processes) = (begin.threads, begin.processes);
+    let workers = match processes {
+        1 => Workers::Threads(threads),
+        _ => Workers::Cluster {
+            threads,
+            process: index,
+            processes,
+        },
+    };
+    let mut one = Process {
+        name: job,
+        views: folder.views()?,
+        connections,
+        workers,
+        generation: Some(generation),
+        state: args.state.clone(),
+        codec: args.codec,
+        mesh: None,
+        stats,
+        stop,
+    };
+    one.say_connections();
+    if processes > 1 {
+        let listener = TcpListener::bind((begin.host.as_str(), 0));
+        let listener =
+            listener.with_context(|| format!("the mesh cannot listen on {}", begin.host))?;
+        let credentials = args.mesh.credentials(Some(&begin.secret))?;
+        permit(args.codec, credentials.authenticated)?;
+        let mesh = Mesh::listen(listener, one.identity(), credentials)?;
+        let address = at(&begin.host, mesh.port());
+        orders::tell(FromChild::Listening { address });
+        one.stats.say("waiting for all processes of the job");
+        let Some(addresses) = orders.peers(&one.stop)? else {
+            return Ok(());
+        };
+        mesh.connect(&addresses);
+        match mesh.formed(CONNECTED_MAX, &one.stop) {
+            Ok(true) => one.mesh = Some(mesh),
+            Ok(false) => return Ok(()),
+            Err(lost) => {
+                let indices = lost.indices.clone();
+                orders::tell_at_last(FromChild::Unreachable { indices });
+                return Err(PeerLost(lost.to_string()).into());
+            }
+        }
+    }
+    orders::tell(FromChild::Live);
+    one.work()
+}
+
+/// Refuses a codec that trusts the other processes where these may be anybody.
+fn permit(codec: Engine, authenticated: bool) -> anyhow::Result<()> {
+    let permitted = codec.permitted(authenticated);
+    permitted.map_err(|error| exit::Usage(error.to_string()).into())
+}
+
+/// What is shown of the process.
+fn shown(key: ProcessKey, stats: &Arc<Stats>) -> Shown {
+    Shown {
+        dataflow: Some(Arc::clone(stats)),
+        ..Shown::of(key)
+    }
+}
+
+/// An address as others connect to it.
+fn at(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+/// One process of a job.
+struct Process {
+    name: String,
+    views: Views,
+    connections: Connections,
+    workers: Workers,
+    generation: Option<u64>,
+    state: StateArgs,
+    codec: Engine,
+    /// None of a process that is alone.
+    mesh: Option<Mesh>,
+    stats: Arc<Stats>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Process {
+    fn identity(&self) -> Identity {
+        Identity {
+            job: self.name.clone(),
+            generation: self.generation.unwrap_or_default(),
+            program: mesh::program(&[
+                env!("CARGO_PKG_VERSION"),
+                self.views.sql(),
+                self.codec.name(),
+            ]),
+            process: self.workers.process(),
+            processes: self.workers.processes(),
+            threads: self.workers.threads(),
+        }
+    }
+
+    fn say_connections(&self) {
+        for (stage, url) in self.connections.described() {
+            tracing::info!(stage, url, "connection");
+        }
+    }
+
+    /// The plan, when it can be made; none when stopped before.
+    fn plan(&self) -> anyhow::Result<Option<Job>> {
+        let awaited = |what: &str| {
+            tracing::info!("waiting: {what}");
+            self.stats.say(format!("waiting: {what}"));
+        };
+        plan_when_ready(&self.views, &self.connections, &self.stop, &awaited)
+    }
+
+    /// Runs this process's workers, as soon as there is a plan and the others are there.
+    fn work(self) -> anyhow::Result<()> {
+        let Some(plan) = self.plan()? else {
+            return Ok(());
+        };
+        tracing::info!(views = plan.views.len(), workers = ?self.workers, "starting");
+        self.stats.say("starting");
+        let stats = Arc::clone(&self.stats);
+        let config = Config {
+            generation: self.generation,
+            codec: self.codec,
+            ..config(
+                &self.name,
+                plan,
+                &self.connections,
+                self.workers,
+                &self.state,
+            )
+        };
+        let stop = Arc::clone(&self.stop);
+        let connect = self.mesh.as_ref().map(|mesh| -> Connect<'_> {
+            let stop = &self.stop;
+            Box::new(|| Ok(mesh.take(stop)))
+        });
+        job::run(config, connect, Arc::clone(&stats), stop)?;
+        if let Some(mesh) = &self.mesh {
+            mesh.drained();
+        }
+        let (records, dead_letters) = (&stats.records, &stats.dead_letters);
+        let (records, dead_letters) = (records.load(Relaxed), dead_letters.load(Relaxed));
+        tracing::info!(records, dead_letters, "stopped");
+        Ok(())
+    }
 }
 
 /// The plan, as soon as the registry knows all tables; none when stopped before. `awaited` is told
@@ -98,6 +308,8 @@ pub(crate) fn config(
         sink: connections.sink.clone(),
         dead_letters: topic_of(name),
         workers,
+        codec: Engine::default(),
+        generation: None,
         limits: Limits {
             checkpoint_interval: state.checkpoint_every,
             ..Limits::default()

@@ -6,8 +6,8 @@
 //! 2. The first Ctrl-C (or SIGTERM) asks for a clean stop, the second one ends the process at once.
 
 use std::panic::PanicHookInfo;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -17,7 +17,8 @@ pub(crate) const OK: u8 = 0;
 pub(crate) const ERROR: u8 = 1;
 /// The command line or a connection is wrong (also clap's own code).
 pub(crate) const USAGE: u8 = 2;
-/// Another process of the same job died, so this one ended too. Look at that one.
+/// Another process of the same job died or is not there, or the worker that started this one, so
+/// this one ended too. Look at that one.
 pub(crate) const PEER_LOST: u8 = 3;
 /// `verify` found differences, and they are still there.
 pub(crate) const DIFFERENT: u8 = 4;
@@ -32,7 +33,7 @@ Exit codes:
   0    done, or stopped cleanly
   1    a file, a service or the data is wrong; the message says which
   2    the command line or a connection is wrong
-  3    another process of the same job died; look at that one's log first
+  3    another process of the same job died or is not there; look at that one's log first
   4    verify found differences, and they are still there
   101  a bug of tidemill; please report the log
   130  stopped at once by a second Ctrl-C";
@@ -65,10 +66,24 @@ impl std::fmt::Display for Different {
 
 impl std::error::Error for Different {}
 
+/// Marks that another process of the job is not there, or whoever started this one.
+#[derive(Debug)]
+pub(crate) struct PeerLost(pub(crate) String);
+
+impl std::fmt::Display for PeerLost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for PeerLost {}
+
 /// The exit code of an error that ended the command.
 pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
     if error.chain().any(|cause| cause.is::<Usage>()) {
         USAGE
+    } else if error.is::<PeerLost>() {
+        PEER_LOST
     } else if error.is::<Different>() {
         DIFFERENT
     } else {
@@ -86,13 +101,46 @@ pub(crate) fn exit_on_panic() {
         let thread = thread.name().unwrap_or("unnamed");
         let code = panic_code(message);
         if code == PEER_LOST {
-            tracing::error!(thread, %place, "another process of this job is gone: {message}");
+            let lost = peer_of(thread);
+            tracing::error!(
+                thread,
+                %place,
+                lost,
+                "another process of this job is gone: {message}"
+            );
+            if let Some(tell) = ON_PEER_LOST.get() {
+                tell(lost.filter(|_| is_cut(message)));
+            }
         } else {
             let trace = std::backtrace::Backtrace::capture();
             tracing::error!(thread, %place, "panic: {message}\n{trace}");
         }
         signal_hook::low_level::exit(i32::from(code));
     }));
+}
+
+/// What is done before the process ends because another one is gone.
+static ON_PEER_LOST: OnceLock<fn(Option<usize>)> = OnceLock::new();
+
+/// Sets what is done, once for the process: it is given the index of a process that the network
+/// does not reach any more.
+pub(crate) fn on_peer_lost(tell: fn(Option<usize>)) {
+    // A second one would be of a second command.
+    let _ = ON_PEER_LOST.set(tell);
+}
+
+/// The process that a thread of timely's talks to: its name ends with the index.
+fn peer_of(thread: &str) -> Option<usize> {
+    let threads = ["timely:recv-", "timely:send-"];
+    let mut indices = threads.iter().filter_map(|name| thread.strip_prefix(name));
+    indices.next()?.parse().ok()
+}
+
+/// Whether the network did not reach the other process any more. One that died says so by closing
+/// its connections, and is reached as well as ever when it is started again.
+fn is_cut(message: &str) -> bool {
+    let errors = ["os error 110)", "os error 113)", "os error 101)"];
+    errors.iter().any(|error| message.ends_with(error))
 }
 
 fn message_of<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
@@ -136,9 +184,24 @@ mod tests {
     }
 
     #[test]
+    fn a_network_that_was_cut_is_told_from_a_process_that_died() {
+        assert_eq!(peer_of("timely:recv-12"), Some(12));
+        assert_eq!(peer_of("timely:work-12"), None);
+        let timed_out = std::io::Error::from_raw_os_error(110);
+        assert!(is_cut(&format!(
+            "timely communication error: reading data: {timed_out}"
+        )));
+        assert!(!is_cut(
+            "timely communication error: reading data: socket closed"
+        ));
+    }
+
+    #[test]
     fn usage_is_found_below_context() {
         let error = anyhow::Error::new(Usage("no".into())).context("above");
         assert_eq!(code_of(&error), USAGE);
         assert_eq!(code_of(&anyhow::anyhow!("else")), ERROR);
+        let lost = anyhow::Error::new(PeerLost("process 1 is not there".into()));
+        assert_eq!(code_of(&lost), PEER_LOST);
     }
 }

@@ -1,7 +1,7 @@
 //! The processes of one job: how many, which one this is, and where the others are, from timely's
 //! own flags.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -34,9 +34,17 @@ pub(crate) struct HostArgs {
     pub(crate) hosts: Vec<String>,
 }
 
+/// The processes that these flags ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hosts {
+    pub(crate) workers: Workers,
+    /// `host:port` of every process; none when there is one.
+    pub(crate) addresses: Vec<String>,
+}
+
 impl HostArgs {
-    /// The workers these flags ask for.
-    pub(crate) fn workers(&self) -> anyhow::Result<Workers> {
+    /// The processes these flags ask for.
+    pub(crate) fn resolve(&self) -> anyhow::Result<Hosts> {
         if self.workers == 0 {
             return Err(Usage("-w 0: at least one worker is needed".into()).into());
         }
@@ -60,7 +68,10 @@ impl HostArgs {
             return Err(Usage(why).into());
         }
         if processes == 1 {
-            return Ok(Workers::Threads(self.workers));
+            return Ok(Hosts {
+                workers: Workers::Threads(self.workers),
+                addresses: Vec::new(),
+            });
         }
         let mut addresses = listed.unwrap_or_else(|| {
             (0..processes)
@@ -81,11 +92,12 @@ impl HostArgs {
                 return Err(Usage(why).into());
             }
         }
-        Ok(Workers::Cluster {
+        let workers = Workers::Cluster {
             threads: self.workers,
             process: self.process,
-            addresses,
-        })
+            processes,
+        };
+        Ok(Hosts { workers, addresses })
     }
 }
 
@@ -101,24 +113,34 @@ fn read(file: &Path) -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-/// Refuses early, and by name, an address of ours that somebody else listens on: timely itself
-/// would only say so after the other processes are there.
-pub(crate) fn check_own_port(workers: &Workers) -> anyhow::Result<()> {
-    let Workers::Cluster {
-        process, addresses, ..
-    } = workers
-    else {
-        return Ok(());
-    };
-    let Some(address) = addresses.get(*process) else {
-        return Ok(());
-    };
-    TcpListener::bind(address).map(drop).with_context(|| {
-        format!(
-            "process {process} cannot listen on {address}: is another process with -p {process} \
-             running, or is the port taken? Name other ports with --hosts or -h HOSTFILE"
-        )
-    })
+impl Hosts {
+    /// Listens where the other processes look for this one, if there are others. An address that
+    /// somebody else listens on is refused by name.
+    pub(crate) fn listen(&self) -> anyhow::Result<Option<TcpListener>> {
+        let Workers::Cluster { process, .. } = self.workers else {
+            return Ok(None);
+        };
+        let Some(address) = self.addresses.get(process) else {
+            return Ok(None);
+        };
+        let listener = TcpListener::bind(address).with_context(|| {
+            format!(
+                "process {process} cannot listen on {address}: is another process with -p \
+                 {process} running, or is the port taken? Name other ports with --hosts or -h \
+                 HOSTFILE"
+            )
+        })?;
+        Ok(Some(listener))
+    }
+
+    /// Whether all processes listen on this machine alone, where nobody else can connect. A name
+    /// that is not known yet is another machine's.
+    pub(crate) fn are_loopback(&self) -> bool {
+        self.addresses.iter().all(|address| {
+            let mut found = address.to_socket_addrs().into_iter().flatten().peekable();
+            found.peek().is_some() && found.all(|address| address.ip().is_loopback())
+        })
+    }
 }
 
 #[cfg(test)]
@@ -135,28 +157,39 @@ mod tests {
         }
     }
 
-    fn cluster(process: usize, addresses: &[&str]) -> Workers {
-        let addresses = addresses
-            .iter()
-            .map(|&address| address.to_owned())
-            .collect();
-        Workers::Cluster {
+    fn cluster(process: usize, addresses: &[&str]) -> Hosts {
+        let workers = Workers::Cluster {
             threads: 2,
             process,
-            addresses,
+            processes: addresses.len(),
+        };
+        let addresses = addresses.iter().map(|&address| address.to_owned());
+        Hosts {
+            workers,
+            addresses: addresses.collect(),
         }
     }
 
     #[test]
+    fn loopback_is_told_from_elsewhere() {
+        let loopback = |addresses: &[&str]| cluster(0, addresses).are_loopback();
+        assert!(loopback(&["127.0.0.1:1", "[::1]:2", "localhost:3"]));
+        assert!(!loopback(&["127.0.0.1:1", "10.0.0.1:2"]));
+        assert!(!loopback(&["127.0.0.1:1", "no-such-host.invalid:2"]));
+    }
+
+    #[test]
     fn as_timely_reads_them() {
-        assert_eq!(args().workers().unwrap(), Workers::Threads(2));
+        let alone = args().resolve().unwrap();
+        assert_eq!(alone.workers, Workers::Threads(2));
+        assert!(alone.listen().unwrap().is_none());
         let two = HostArgs {
             processes: Some(2),
             process: 1,
             ..args()
         };
         let expected = cluster(1, &["localhost:2101", "localhost:2102"]);
-        assert_eq!(two.workers().unwrap(), expected);
+        assert_eq!(two.resolve().unwrap(), expected);
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("hosts");
         std::fs::write(&file, "a:1\n\n# not this\nb:2 # second\n").unwrap();
@@ -164,7 +197,7 @@ mod tests {
             hostfile: Some(file),
             ..args()
         };
-        assert_eq!(listed.workers().unwrap(), cluster(0, &["a:1", "b:2"]));
+        assert_eq!(listed.resolve().unwrap(), cluster(0, &["a:1", "b:2"]));
     }
 
     #[test]
@@ -209,7 +242,7 @@ mod tests {
                 "`a` is not host:port",
             ),
         ] {
-            let said = bad.workers().unwrap_err().to_string();
+            let said = bad.resolve().unwrap_err().to_string();
             assert!(said.contains(part), "{said}");
         }
     }

@@ -11,11 +11,14 @@ use tidemill_ingest::randomuser::{self, Server};
 use tidemill_ingest::run::{self, Options};
 use tidemill_ingest::stats::Stats;
 
-use crate::cli::{FetchArgs, IngestArgs};
+use crate::cli::{FetchArgs, IngestArgs, NameArgs};
 use crate::connections::Connections;
 use crate::exit::Usage;
+use crate::logging::Origin;
+use crate::observe::{self, Shown};
 use crate::pipeline::Folder;
-use crate::{exit, logging, redact};
+use crate::protocol::{FromChild, Part, ProcessKey};
+use crate::{exit, logging, orders, redact};
 
 /// The API that the built-in server speaks.
 const BUILT_IN_FOR: &str = "randomuser.me";
@@ -30,11 +33,34 @@ const WAIT: Duration = Duration::from_millis(100);
 
 /// Runs the ingest of a pipeline until it is stopped.
 pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
-    let folder = Folder::open(&args.pipeline)?.named(&args.name);
-    let connections = Connections::resolve(&args.connections, folder.path())?;
-    logging::start(&args.log, "info", &folder.name, 0)?;
-    exit::exit_on_panic();
     let stop = exit::stop_on_signal()?;
+    let stats = Arc::new(Stats::default());
+    let (name, generation) = match args.orders {
+        true => {
+            let (begin, _orders) = orders::begin(Part::Ingest, &stop)?;
+            let (name, generation) = (begin.key.job.clone(), begin.key.generation);
+            orders::beat(&begin.host, shown(begin.key, &stats))?;
+            (NameArgs { name: Some(name) }, Some(generation))
+        }
+        false => (args.name.clone(), None),
+    };
+    let folder = Folder::open(&args.pipeline)?.named(&name);
+    let connections = Connections::resolve(&args.connections, folder.path())?;
+    let origin = Origin {
+        job: Some(&folder.name),
+        part: "ingest",
+        process: 0,
+        generation,
+    };
+    logging::start(&args.log, "info", &origin)?;
+    exit::exit_on_panic();
+    let alone = ProcessKey {
+        job: folder.name.clone(),
+        part: Part::Ingest,
+        generation: 0,
+        index: 0,
+    };
+    observe::process(&args.http, || shown(alone, &stats))?;
     let mut pipeline = folder.ingest()?;
     for (stage, url) in connections.described().iter().take(3) {
         tracing::info!(stage, url, "connection");
@@ -49,7 +75,7 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
         &api,
         args.until,
     );
-    let stats = Arc::new(Stats::default());
+    orders::tell(FromChild::Live);
     let ended = Arc::new(AtomicBool::new(false));
     let progress = {
         let (stats, ended) = (Arc::clone(&stats), Arc::clone(&ended));
@@ -61,6 +87,14 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     let _ = progress.join();
     outcome?;
     Ok(())
+}
+
+/// What is shown of the process.
+fn shown(key: ProcessKey, stats: &Arc<Stats>) -> Shown {
+    Shown {
+        ingest: Some(Arc::clone(stats)),
+        ..Shown::of(key)
+    }
 }
 
 fn log_progress(stats: &Stats, ended: &AtomicBool) {
@@ -142,6 +176,13 @@ impl Api {
             *tick = Tick::Every(every);
         }
         if let Some(given) = &args.api {
+            redact::remember(given);
+            if redact::holds_password(given) {
+                let why = "everybody on this machine sees a password in a flag; give the URL in \
+                           ingest.toml, as [fetch] url";
+                let given = redact::url(given);
+                return Err(Usage(format!("--api: `{given}`: {why}")).into());
+            }
             if !given.starts_with("http://") && !given.starts_with("https://") {
                 let given = redact::url(given);
                 return Err(Usage(format!("--api: `{given}`: expected an URL as {real}")).into());

@@ -3,8 +3,10 @@
 //! Nothing is computed here. A command reads its flags ([`cli`]), resolves where the engines are
 //! ([`connections`]), reads the pipeline ([`pipeline`]) and hands both to the libraries.
 
+mod beat;
 mod check;
 mod cli;
+mod client;
 mod connections;
 mod dataflow;
 mod dead_letters;
@@ -14,10 +16,17 @@ mod frame;
 mod hosts;
 mod ingest;
 mod logging;
+mod logs;
+mod master;
+mod mesh;
+mod observe;
+mod orders;
 mod output;
 mod pipeline;
 mod preview;
+mod protocol;
 mod redact;
+mod rotate;
 mod run;
 mod services;
 mod table;
@@ -25,6 +34,7 @@ mod urls;
 mod verify;
 mod views;
 mod watch;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -45,7 +55,16 @@ fn main() -> ExitCode {
         Command::Explain(args) => check::explain(&args),
         Command::Plan(args) => preview::plan(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Master(args) => master::run(&args),
         Command::DeadLetters(command) => dead_letters::run(&command),
+        Command::Worker(args) => worker::run(&args),
+        Command::Submit(args) => client::submit(&args),
+        Command::Status(args) => client::status(&args),
+        Command::Rescale(args) => client::rescale(&args),
+        Command::Stop(args) => client::stop(&args),
+        Command::Restart(args) => client::restart(&args),
+        Command::Remove(args) => client::remove(&args),
+        Command::Logs(args) => client::logs(&args),
     };
     match ended {
         Ok(()) => ExitCode::from(exit::OK),

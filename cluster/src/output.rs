@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tidemill_log::{Error, Kind};
 
+use crate::client::master::Failure;
 use crate::redact;
 
 /// Columns where there is no terminal to ask.
@@ -45,6 +46,14 @@ fn print(to: &mut dyn Write, text: &str) {
 /// One line (or several) of result on stdout.
 pub(crate) fn line(text: &str) {
     print(&mut io::stdout(), &format!("{text}\n"));
+}
+
+/// One line for the program at the other end of stdout, as it is: whoever calls says what it means
+/// when nobody reads it.
+pub(crate) fn told(line: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(format!("{line}\n").as_bytes())?;
+    stdout.flush()
 }
 
 /// Text for stderr: log lines and errors, with their own line ends.
@@ -129,6 +138,14 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
     const FENCE: &str = "another process runs this pipeline with the same connections; \
         stop one of the two";
     const BUG: &str = "this is a bug of tidemill, please report it with the log (--log debug)";
+    const AWAY: &str = "start one with `tidemill master`, or say where it is with --master URL or \
+        TIDEMILL_MASTER";
+    if error
+        .chain()
+        .any(|cause| matches!(cause.downcast_ref(), Some(Failure::Away(_))))
+    {
+        return Some(AWAY);
+    }
     error
         .chain()
         .find_map(|cause| match cause.downcast_ref::<Error>()?.kind() {

@@ -8,14 +8,17 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use tidemill_dataflow::plan::ir::Job;
-use tidemill_ingest::config::{FILE as INGEST, Land, Pipeline as Ingest};
+pub(crate) use tidemill_ingest::config::FILE as INGEST;
+use tidemill_ingest::config::{Land, Pipeline as Ingest};
 use tidemill_ingest::land;
 use tidemill_log::registry::{Registered, Registry};
 use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
 
 use crate::cli::NameArgs;
+use crate::redact;
 
-const VIEWS: &str = "views.sql";
+/// The file with the views.
+pub(crate) const VIEWS: &str = "views.sql";
 
 /// A pipeline's folder.
 #[derive(Debug, Clone)]
@@ -72,6 +75,14 @@ impl Folder {
     pub(crate) fn ingest(&self) -> anyhow::Result<Ingest> {
         let ingest = Ingest::load(&self.path)?;
         ingest.seeds.iter().try_for_each(land::fits)?;
+        if let Some(feed) = &ingest.feed {
+            redact::remember(&feed.fetch.url);
+            for (name, value) in &feed.fetch.parameters {
+                if redact::is_secret_setting(name) {
+                    redact::remember_alone(&value.to_string());
+                }
+            }
+        }
         Ok(ingest)
     }
 
@@ -117,6 +128,11 @@ pub(crate) struct Views {
 }
 
 impl Views {
+    /// Its text.
+    pub(crate) fn sql(&self) -> &str {
+        &self.sql
+    }
+
     /// The job's plan; an error of kind `Retry` while the registry lacks a table's schema.
     pub(crate) fn compile(
         &self,

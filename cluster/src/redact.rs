@@ -1,10 +1,15 @@
 //! Passwords: found when connections are resolved, kept out of everything that is printed.
 //!
-//! Flows in: the connections' URLs. Flows out: nothing. [`text`] is applied to every line of
-//! output and log, so that a library that prints a URL cannot leak a password either.
+//! Flows in: the connections' URLs and secrets that stand alone. Flows out: nothing. [`text`] is
+//! applied to every line of output and log, so that a library that prints a URL cannot leak a
+//! password either.
 
 use std::borrow::Cow;
-use std::sync::OnceLock;
+use std::sync::{PoisonError, RwLock};
+
+use tidemill_log::address;
+
+use crate::urls;
 
 /// Secrets shorter than this, or that also occur outside of the password's place in their own URL
 /// (`postgres:postgres@`), are only replaced where they stand as a password.
@@ -13,49 +18,92 @@ const ANYWHERE_LENGTH_MIN: usize = 6;
 /// Usual passwords that are names as well, and so are only masked where they stand as a password.
 const NAMES: [&str; 4] = ["cassandra", "password", "postgres", "tidemill"];
 
+/// What the name of a setting contains whose value is a secret.
+const SECRET_SETTINGS: [&str; 7] = [
+    "password", "secret", "jaas", "key.pem", "token", "api_key", "apikey",
+];
+
 const MASK: &str = "***";
 
-static SECRETS: OnceLock<Vec<Secret>> = OnceLock::new();
+static SECRETS: RwLock<Vec<Secret>> = RwLock::new(Vec::new());
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Secret {
     text: String,
     anywhere: bool,
 }
 
-/// Remembers the passwords of these URLs, and one given by itself, once for the process.
-pub(crate) fn remember<'a>(urls: impl IntoIterator<Item = &'a str>, alone: Option<String>) {
-    let mut secrets: Vec<Secret> = urls.into_iter().flat_map(secrets_of).collect();
-    secrets.extend(alone.filter(|text| !text.is_empty()).map(|text| {
-        let anywhere = text.len() >= ANYWHERE_LENGTH_MIN && !NAMES.contains(&text.as_str());
-        Secret { text, anywhere }
-    }));
-    // A second call would mean that connections were resolved twice; the first set stays.
-    let _ = SECRETS.set(secrets);
+/// Remembers the passwords of a URL, so that no line printed later shows one.
+pub(crate) fn remember(url: &str) {
+    keep(secrets_of(url));
+}
+
+/// Remembers a secret that stands alone: a password, a token.
+pub(crate) fn remember_alone(secret: &str) {
+    let anywhere = secret.len() >= ANYWHERE_LENGTH_MIN && !NAMES.contains(&secret);
+    keep(forms(secret, anywhere));
+}
+
+fn keep(found: Vec<Secret>) {
+    let mut secrets = SECRETS.write().unwrap_or_else(PoisonError::into_inner);
+    for secret in found {
+        if !secrets.contains(&secret) {
+            secrets.push(secret);
+        }
+    }
+    // One that contains another is masked first, whole.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.text.len()));
+}
+
+/// Whether a connection, as the user gives it, holds a password: then it may be in a file or in
+/// the environment, but not in a flag or in a job.
+pub(crate) fn holds_password(connection: &str) -> bool {
+    !secrets_of(connection).is_empty()
+}
+
+/// Whether the value of a setting of this name is a secret.
+pub(crate) fn is_secret_setting(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    // `password_file` names a file, `sasl.oauthbearer.token.endpoint.url` a place.
+    let place = name.ends_with("_file") || name.ends_with("url");
+    !place && SECRET_SETTINGS.iter().any(|part| name.contains(part))
 }
 
 /// The text with all remembered passwords masked.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
-    mask(text, SECRETS.get().map_or(&[], Vec::as_slice))
+    mask(
+        text,
+        &SECRETS.read().unwrap_or_else(PoisonError::into_inner),
+    )
 }
 
-/// A URL with its password masked.
+/// A URL with its passwords masked.
 pub(crate) fn url(url: &str) -> String {
     mask(url, &secrets_of(url)).into_owned()
+}
+
+/// A URL for people: where it leads and as whom, without its settings.
+pub(crate) fn place(given: &str) -> String {
+    url(address::parse(given).0)
 }
 
 fn secrets_of(url: &str) -> Vec<Secret> {
     let mut found = Vec::new();
     let mut add = |raw: &str| {
-        for text in [raw.to_owned(), percent_decoded(raw)] {
-            if !text.is_empty() {
-                let rest = url.replacen(raw, "", 1);
-                let name = rest.contains(&text) || NAMES.contains(&text.as_str());
-                let anywhere = text.len() >= ANYWHERE_LENGTH_MIN && !name;
-                found.push(Secret { text, anywhere });
-            }
+        for text in [raw.to_owned(), address::decoded(raw)] {
+            let rest = url.replacen(raw, "", 1);
+            let name = rest.contains(&text) || NAMES.contains(&text.as_str());
+            let anywhere = text.len() >= ANYWHERE_LENGTH_MIN && !name;
+            found.extend(forms(&text, anywhere));
         }
     };
+    if !url.contains("://") && url.contains('=') {
+        for (name, value) in urls::words(url).unwrap_or_default() {
+            if is_secret_setting(&name) {
+                add(&value);
+            }
+        }
+    }
     let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = after_scheme.split(['/', '?']).next().unwrap_or_default();
     if let Some((user, _)) = authority.rsplit_once('@')
@@ -65,12 +113,26 @@ fn secrets_of(url: &str) -> Vec<Secret> {
     }
     for pair in url.split(['?', '&']).skip(1) {
         if let Some((name, value)) = pair.split_once('=')
-            && name.to_ascii_lowercase().contains("password")
+            && is_secret_setting(&address::decoded(name))
         {
             add(value);
         }
     }
     found
+}
+
+/// A secret as it stands, and as it stands within quotes in a log. Of one with several lines, as a
+/// private key, each line is one.
+fn forms(secret: &str, anywhere: bool) -> Vec<Secret> {
+    let mut texts: Vec<String> = secret.lines().map(str::to_owned).collect();
+    let quoted = format!("{secret:?}");
+    texts.push(secret.to_owned());
+    texts.push(quoted.trim_matches('"').to_owned());
+    texts.retain(|text| !text.is_empty());
+    texts.sort();
+    texts.dedup();
+    let texts = texts.into_iter();
+    texts.map(|text| Secret { text, anywhere }).collect()
 }
 
 fn mask<'a>(text: &'a str, secrets: &[Secret]) -> Cow<'a, str> {
@@ -98,26 +160,6 @@ fn mask_one(text: &str, secret: &Secret) -> String {
     }
     out.push_str(&text[from..]);
     out
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let hex = tail.get(..2).filter(|_| first == b'%');
-        let code = hex.and_then(|hex| std::str::from_utf8(hex).ok());
-        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -153,5 +195,49 @@ mod tests {
         let secrets = secrets_of("postgres://u:hunter%402x@h/db");
         assert_eq!(mask("said hunter@2x loudly", &secrets), "said *** loudly");
         assert_eq!(mask("said hunter%402x", &secrets), "said ***");
+    }
+
+    #[test]
+    fn what_holds_a_password() {
+        for holds in [
+            "postgres://u:p@h/d",
+            "u:p@h/d",
+            "postgres://h/d?user=u&password=p",
+            "host=h user=u password = 'a b'",
+            "kafka://h:1?sasl.username=u&sasl.password=p",
+            "https://k:s@h:8081",
+            "h:1?ssl.key.pem=x",
+        ] {
+            assert!(holds_password(holds), "{holds}");
+        }
+        for holds_none in [
+            "postgres://u@h/d?sslmode=verify-full&sslrootcert=ca.pem",
+            "host=h user=u dbname=d",
+            "a:9092,b:9092",
+            "kafka://h:1?sasl.username=u&ssl.key.location=key.pem",
+            "http://h:8081/apis",
+            "cassandra://ada@h:9042,i/keyspace",
+            "s3://bucket/prefix",
+            "sqlite://tidemill.sqlite",
+        ] {
+            assert!(!holds_password(holds_none), "{holds_none}");
+        }
+    }
+
+    #[test]
+    fn a_password_of_keywords_and_one_in_quotes_are_masked() {
+        assert_eq!(
+            url("host=h password='hunter 22' user=u"),
+            "host=h password='***' user=u"
+        );
+        let secrets = secrets_of(r"postgres://h/d?password=hun%22ter%5C22");
+        let json = serde_json::json!({ "url": r#"hun"ter\22"# }).to_string();
+        assert!(!mask(&json, &secrets).contains("ter"), "{json}");
+    }
+
+    #[test]
+    fn a_file_of_a_password_is_no_secret() {
+        assert!(!is_secret_setting("password_file"));
+        assert!(is_secret_setting("sasl.oauthbearer.client.secret"));
     }
 }

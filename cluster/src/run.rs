@@ -14,11 +14,12 @@ use crate::cli::RunArgs;
 use crate::connections::Connections;
 use crate::display::{Display, TICK};
 use crate::ingest::{self, Api};
+use crate::logging::Origin;
 use crate::pipeline::{Folder, Views};
 use crate::table::grouped;
 use crate::views::Served;
 use crate::watch::{Seen, Until, Watch, Watched};
-use crate::{dataflow, exit, logging, output, redact, views};
+use crate::{dataflow, exit, logging, observe, output, redact, views};
 
 /// Records behind the log from which the display speaks of catching up.
 const CATCHING_UP_MIN: u64 = 1_000;
@@ -54,7 +55,13 @@ struct River {
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
-    logging::start(&args.log, "warn", &folder.name, 0)?;
+    let origin = Origin {
+        job: Some(&folder.name),
+        part: "run",
+        process: 0,
+        generation: None,
+    };
+    logging::start(&args.log, "warn", &origin)?;
     exit::exit_on_panic();
     let (mut pipeline, views) = (folder.ingest()?, folder.views()?);
     let api = Api::choose(&mut pipeline, &args.fetch)?;
@@ -71,6 +78,17 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         job_stats: Arc::default(),
         awaited: Arc::default(),
     };
+    let at = observe::process(&args.http, || observe::Shown {
+        job: river.name.clone(),
+        part: None,
+        generation: None,
+        index: 0,
+        dataflow: Some(Arc::clone(&river.job_stats)),
+        ingest: Some(Arc::clone(&river.ingest_stats)),
+    })?;
+    if let Some(at) = at {
+        output::line(&format!("metrics: http://{at}/metrics"));
+    }
     let options = ingest::options(
         &river.name,
         pipeline,
@@ -110,7 +128,7 @@ fn farewell(connections: &Connections, plan: &Job) -> String {
     let Some(view) = views::typical(plan) else {
         return text;
     };
-    let sink = redact::url(&connections.sink);
+    let sink = redact::place(&connections.sink);
     if let Some(file) = sink.strip_prefix("sqlite://") {
         text += &format!("\nlook at a view:  sqlite3 -box {file} 'SELECT * FROM {view}'");
         if is_embedded(connections) {
@@ -205,9 +223,10 @@ impl River {
         let (workers, state) = (usize::from(args.workers), args.state.clone());
         let (name, connections) = (self.name.clone(), self.connections.clone());
         let (stop, stats) = (Arc::clone(&self.stop), Arc::clone(&self.job_stats));
-        let awaited = Arc::clone(&self.awaited);
+        let (awaited, shown) = (Arc::clone(&self.awaited), Arc::clone(&self.job_stats));
         let set = move |what: Option<&str>| {
             let text = what.map(|what| format!("waiting: {what}"));
+            shown.say(text.clone().unwrap_or_else(|| "starting".to_owned()));
             *awaited.lock().unwrap_or_else(PoisonError::into_inner) = text;
         };
         stage("dataflow", move || {
@@ -221,7 +240,7 @@ impl River {
             let _ = planned.send(plan.clone());
             let workers = Workers::Threads(workers);
             let config = dataflow::config(&name, plan, &connections, workers, &state);
-            Ok(job::run(config, stats, stop)?)
+            Ok(job::run(config, None, stats, stop)?)
         })
     }
 

@@ -1,6 +1,8 @@
 //! What users type for a connection, made into the URL that the engines take. The error texts say
 //! what would be right; the caller says where the value came from.
 
+use tidemill_log::address;
+
 /// Default ports, as the services have them.
 const KAFKA_PORT: u16 = 9092;
 const CASSANDRA_PORT: u16 = 9042;
@@ -21,22 +23,25 @@ pub(crate) fn postgres(given: &str) -> Parsed {
     }
 }
 
-/// `kafka://host:port,…`, `host:port,…`, `PLAINTEXT://host:port`.
+/// `kafka://host:port,…`, `host:port,…`, or `SASL_SSL://host:port,…` as listeners are written; then
+/// `?setting=value&…`.
 pub(crate) fn kafka(given: &str) -> Parsed {
     const EXAMPLE: &str = "host:9092[,host:9092]";
-    let (scheme, hosts) = given.split_once("://").unwrap_or(("kafka", given));
-    match scheme.to_ascii_lowercase().as_str() {
-        "kafka" | "plaintext" => {
-            let hosts = hosts.replace("PLAINTEXT://", "");
-            Ok(format!(
-                "kafka://{}",
-                host_list(hosts.trim_end_matches('/'), KAFKA_PORT, EXAMPLE)?
-            ))
+    let (place, query) = split_query(given);
+    let (scheme, hosts) = place.split_once("://").unwrap_or(("kafka", place));
+    let protocol = scheme.to_ascii_uppercase();
+    match protocol.as_str() {
+        "KAFKA" | "PLAINTEXT" | "SSL" | "SASL_SSL" | "SASL_PLAINTEXT" => {
+            // Each host may say it again.
+            let hosts = hosts.replace(&format!("{scheme}://"), "");
+            let hosts = host_list(hosts.trim_end_matches('/'), KAFKA_PORT, EXAMPLE)?;
+            let url = format!("kafka://{hosts}{query}");
+            Ok(match protocol.as_str() {
+                "KAFKA" | "PLAINTEXT" => url,
+                _ => address::with(&url, "security.protocol", &protocol),
+            })
         }
-        "ssl" | "sasl_ssl" | "sasl_plaintext" => {
-            Err("TLS and SASL to Kafka are not built in yet; use a PLAINTEXT listener".into())
-        }
-        "sqlite" => sqlite(hosts),
+        "SQLITE" => sqlite(hosts),
         _ => Err(unknown(scheme, EXAMPLE)),
     }
 }
@@ -51,33 +56,35 @@ pub(crate) fn registry(given: &str) -> Parsed {
     }
 }
 
-/// `cassandra://[user@]host[:port][,host][/keyspace]`, with or without the scheme.
+/// `cassandra://[user[:password]@]host[:port][,host][/keyspace][?setting=value&…]`, with or without
+/// the scheme.
 pub(crate) fn cassandra(given: &str) -> Parsed {
     const EXAMPLE: &str = "host:9042[,host:9042][/keyspace]";
-    let (scheme, rest) = given.split_once("://").unwrap_or(("cassandra", given));
+    let (place, query) = split_query(given);
+    let (scheme, rest) = place.split_once("://").unwrap_or(("cassandra", place));
     match scheme {
         "cassandra" => {}
         "sqlite" => return sqlite(rest),
         _ => return Err(unknown(scheme, EXAMPLE)),
     }
     let (authority, keyspace) = rest.split_once('/').unwrap_or((rest, ""));
-    if authority
-        .rsplit_once('@')
-        .is_some_and(|(user, _)| user.contains(':'))
-    {
-        return Err("give the password as TIDEMILL_CASSANDRA_PASSWORD, not in the URL".into());
-    }
-    let (user, hosts) = match authority.rsplit_once('@') {
-        Some((user, hosts)) => (format!("{user}@"), hosts),
-        None => (String::new(), authority),
+    let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (user, password) = match user.split_once(':') {
+        Some((user, password)) => (user, Some(password)),
+        None => (user, None),
     };
+    let sign = if user.is_empty() { "" } else { "@" };
     let hosts = host_list(hosts, CASSANDRA_PORT, EXAMPLE)?;
     let keyspace = if keyspace.is_empty() {
         KEYSPACE
     } else {
         keyspace
     };
-    Ok(format!("cassandra://{user}{hosts}/{keyspace}"))
+    let url = format!("cassandra://{user}{sign}{hosts}/{keyspace}{query}");
+    Ok(match password {
+        Some(password) => address::with(&url, "password", &address::decoded(password)),
+        None => url,
+    })
 }
 
 /// `file://DIRECTORY`, a directory, `s3://BUCKET[/PREFIX]`, or `sqlite://FILE`.
@@ -94,6 +101,11 @@ pub(crate) fn state(given: &str) -> Parsed {
         Some((scheme, _)) => Err(unknown(scheme, EXAMPLE)),
         None => Ok(format!("file://{given}")),
     }
+}
+
+/// What stands before the `?`, and the rest with it.
+fn split_query(given: &str) -> (&str, &str) {
+    given.split_at(given.find('?').unwrap_or(given.len()))
 }
 
 fn sqlite(file: &str) -> Parsed {
@@ -129,47 +141,66 @@ fn host_list(hosts: &str, port: u16, example: &str) -> Parsed {
 
 /// libpq's `host=… port=… user=… password=… dbname=…`.
 fn keywords(given: &str) -> Parsed {
-    let (mut host, mut port, mut user) = ("localhost", "5432", String::new());
-    let (mut password, mut database, mut rest) = (String::new(), String::new(), Vec::new());
-    for pair in given.split_whitespace() {
-        let Some((name, value)) = pair.split_once('=') else {
-            return Err("expected `host=… port=… user=… dbname=…` or a postgres:// URL".to_owned());
-        };
-        let value = value.trim_matches('\'');
-        match name {
-            "host" | "hostaddr" => host = value,
+    let (mut host, mut port, mut user) = ("localhost".to_owned(), "5432".to_owned(), None);
+    let (mut database, mut rest) = (String::new(), Vec::new());
+    for (name, value) in words(given)? {
+        match name.as_str() {
+            "host" | "hostaddr" => host = hosts_of(&value),
             "port" => port = value,
-            "user" => user = percent_encoded(value),
-            "password" => password = format!(":{}", percent_encoded(value)),
-            "dbname" => database = percent_encoded(value),
-            _ => rest.push(format!("{name}={}", percent_encoded(value))),
+            "user" => user = Some(value),
+            "dbname" => database = address::encoded(&value),
+            _ => rest.push((name, value)),
         }
     }
-    let user = if user.is_empty() {
-        user
-    } else {
-        format!("{user}{password}@")
-    };
-    let options = if rest.is_empty() {
-        String::new()
-    } else {
-        format!("?{}", rest.join("&"))
-    };
-    Ok(format!(
-        "postgres://{user}{host}:{port}/{database}{options}"
-    ))
+    let user = user.map_or_else(String::new, |user| format!("{}@", address::encoded(&user)));
+    let url = format!("postgres://{user}{host}:{port}/{database}");
+    let with = |url: String, (name, value): (String, String)| address::with(&url, &name, &value);
+    Ok(rest.into_iter().fold(url, with))
 }
 
-fn percent_encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
+/// Each host as it stands in a URL: a socket's folder has slashes, an IPv6 address colons.
+fn hosts_of(value: &str) -> String {
+    let hosts = value.split(',').map(|host| match host.contains(':') {
+        true => format!("[{host}]"),
+        false => address::encoded(host),
+    });
+    hosts.collect::<Vec<_>>().join(",")
+}
+
+/// libpq's words: `name = value` or `name='a value'` with `\` before what is meant literally.
+pub(crate) fn words(given: &str) -> Result<Vec<(String, String)>, String> {
+    let expected = || "expected `host=… port=… user=… dbname=…` or a postgres:// URL".to_owned();
+    let mut words = Vec::new();
+    let mut rest = given.trim_start();
+    while !rest.is_empty() {
+        let (name, value) = rest.split_once('=').ok_or_else(expected)?;
+        let name = name.trim_end();
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return Err(expected());
         }
+        let value = value.trim_start();
+        let quoted = value.starts_with('\'');
+        let (mut text, mut end) = (String::new(), None);
+        let mut signs = value.char_indices().skip(usize::from(quoted));
+        while let Some((at, sign)) = signs.next() {
+            match sign {
+                '\\' => text.extend(signs.next().map(|(_, sign)| sign)),
+                '\'' if quoted => end = Some(at + 1),
+                _ if !quoted && sign.is_whitespace() => end = Some(at),
+                _ => text.push(sign),
+            }
+            if end.is_some() {
+                break;
+            }
+        }
+        if quoted && end.is_none() {
+            return Err("a value's closing quote is missing".to_owned());
+        }
+        words.push((name.to_owned(), text));
+        rest = value.get(end.unwrap_or(value.len())..).unwrap_or_default();
+        rest = rest.trim_start();
     }
-    out
+    Ok(words)
 }
 
 #[cfg(test)]
@@ -182,7 +213,15 @@ mod tests {
         assert_eq!(postgres("h:5433/d").unwrap(), "postgres://h:5433/d");
         assert_eq!(
             postgres("host=h user=u password='p@1' dbname=d sslmode=disable").unwrap(),
-            "postgres://u:p%401@h:5432/d?sslmode=disable"
+            "postgres://u@h:5432/d?password=p%401&sslmode=disable"
+        );
+        assert_eq!(
+            postgres("host = /tmp,::1 dbname='a b' password='it\\'s \\\\ ' user=u").unwrap(),
+            "postgres://u@%2Ftmp,[::1]:5432/a%20b?password=it%27s%20%5C%20"
+        );
+        assert_eq!(
+            kafka("SASL_SSL://a:1,SASL_SSL://b?sasl.mechanism=PLAIN").unwrap(),
+            "kafka://a:1,b:9092?sasl.mechanism=PLAIN&security.protocol=SASL_SSL"
         );
         assert_eq!(kafka("a,b:1").unwrap(), "kafka://a:9092,b:1");
         assert_eq!(
@@ -196,6 +235,10 @@ mod tests {
             cassandra("cassandra://u@h,i:1/k").unwrap(),
             "cassandra://u@h:9042,i:1/k"
         );
+        assert_eq!(
+            cassandra("u:p%40@h?ca=x").unwrap(),
+            "cassandra://u@h:9042/tidemill?ca=x&password=p%40"
+        );
         assert_eq!(state("here").unwrap(), "file://here");
         assert_eq!(state("s3://b/p/").unwrap(), "s3://b/p");
         assert_eq!(kafka("sqlite://x").unwrap(), "sqlite://x");
@@ -206,11 +249,10 @@ mod tests {
         for (refused, part) in [
             (postgres("mysql://h/d"), "unknown scheme `mysql://`"),
             (kafka("http://h"), "unknown scheme `http://`"),
-            (kafka("SASL_SSL://h:1"), "not built in"),
             (kafka("h:port"), "`port` is not a port"),
             (kafka("a:1,,b:2"), "a host is missing"),
             (registry("kafka://h"), "http://host:8081"),
-            (cassandra("u:p@h"), "TIDEMILL_CASSANDRA_PASSWORD"),
+            (postgres("host=h password='p"), "closing quote is missing"),
             (state("gs://b"), "unknown scheme `gs://`"),
             (state("s3://"), "a place is missing"),
             (state("s3://key:secret@b"), "AWS_SECRET_ACCESS_KEY"),

@@ -15,6 +15,7 @@ use tidemill_dataflow::verify::{Difference, Differences, Options, Verified, What
 use crate::cli::{StateArgs, VerifyArgs};
 use crate::connections::Connections;
 use crate::exit::{self, Different};
+use crate::logging::Origin;
 use crate::pipeline::Folder;
 use crate::table::{self, grouped};
 use crate::{check, dataflow, logging, output};
@@ -23,7 +24,13 @@ use crate::{check, dataflow, logging, output};
 pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
-    logging::start(&args.log, "info", &folder.name, 0)?;
+    let origin = Origin {
+        job: Some(&folder.name),
+        part: "verify",
+        process: 0,
+        generation: None,
+    };
+    logging::start(&args.log, "info", &origin)?;
     exit::exit_on_panic();
     let ingest = folder.ingest_if_any()?;
     let Some(job) = check::compile(&folder, &connections, ingest.as_ref())? else {

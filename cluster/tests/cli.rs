@@ -258,6 +258,18 @@ fn a_folder_with_ingest_alone_is_checked() {
 }
 
 #[test]
+fn a_codec_that_believes_what_arrives_is_refused_where_anybody_may_send() {
+    let call = Call::new();
+    call.write("p/views.sql", JSON_VIEWS);
+    let hosts = format!("{},{}", nobody(), nobody());
+    let dataflow = ["dataflow", "p", "--hosts", &hosts, "--codec"];
+    let said = call.run(&[&dataflow[..], &["abomonation"]].concat());
+    said.expect(2, &["codec `abomonation`", "or leave --codec out"]);
+    let said = call.run(&[&dataflow[..], &["bincode"]].concat());
+    said.expect(2, &["`bincode` is no codec: checked or abomonation is"]);
+}
+
+#[test]
 fn an_unknown_connection_scheme_is_refused_with_what_is_right() {
     let call = Call::new();
     call.write("p/views.sql", JSON_VIEWS);
@@ -318,13 +330,13 @@ fn passwords_are_never_printed() {
     let call = Call::new();
     let url = format!("postgres://me:hunter%32-secret@{}/db", nobody());
     call.write("p/views.sql", JSON_VIEWS);
-    let said = call.run(&["check", "p", "--postgres", &url]);
+    let env = [("TIDEMILL_POSTGRES", url.as_str())];
+    let said = call.run_with(&["check", "p"], &env);
     said.expect(1, &["postgres://me:***@127.0.0.1"]);
-    let bad = "mysql://me:hunter%32-secret@a/db";
-    let refused = call.run(&["check", "p", "--postgres", bad]);
+    let bad = [("TIDEMILL_POSTGRES", "mysql://me:hunter%32-secret@a/db")];
+    let refused = call.run_with(&["check", "p"], &bad);
     refused.expect(2, &["mysql://me:***@a/db"]);
     // Neither the argument parser nor help shows what the environment holds.
-    let env = [("TIDEMILL_POSTGRES", url.as_str())];
     let usage = call.run_with(&["check", "p", "--nonsense"], &env);
     let help = call.run_with(&["check", "--help"], &env);
     call.write(
@@ -360,10 +372,11 @@ fn log_lines_name_job_and_process_and_can_be_json() {
     let hosts = format!("{},{}", nobody(), nobody());
     let args = ["dataflow", "my-job", "-p", "1", "--hosts", &hosts];
     let text = call.run(&args);
+    let first = text.err.split_once("Z  INFO job=my_job process=1 ");
+    let (time, _) = first.unwrap_or_else(|| panic!("{}", text.err));
     assert!(
-        text.err.starts_with("job=my_job process=1 "),
-        "{}",
-        text.err
+        format!("{time}Z").parse::<jiff::Timestamp>().is_ok(),
+        "{time}"
     );
     let json = call.run(&[&args[..], &["--log-format", "json"]].concat());
     let line: serde_json::Value = serde_json::from_str(json.err.lines().next().unwrap()).unwrap();
@@ -371,6 +384,37 @@ fn log_lines_name_job_and_process_and_can_be_json() {
     assert_eq!(line["process"], 1);
     call.run(&["dataflow", "my-job", "--log", "info=="])
         .expect(2, &["log level `info==`"]);
+}
+
+#[test]
+fn logs_are_written_to_files_too_without_passwords_and_in_bounds() {
+    let mut call = Call::new();
+    call.write("p/views.sql", &JSON_VIEWS.replace("ms bigint", "ms bigit"));
+    let url = format!("postgres://me:hunter%32-secret@{}/db", nobody());
+    let env = [("TIDEMILL_POSTGRES", url.as_str())];
+    let args = ["dataflow", "p", "--log-dir", "logs"];
+    let said = call.run_with(&args, &env);
+    let file = call.folder.path().join("logs/p.dataflow.0.000001.log");
+    let log = std::fs::read_to_string(&file).unwrap();
+    assert!(log.contains("postgres://me:***@127.0.0.1"), "{log}");
+    assert!(log.contains(" INFO job=p process=0 "), "{log}");
+    assert!(said.err.starts_with(&log), "{log}\n{}", said.err);
+    assert!(!log.contains("hunter"), "{log}");
+    let bounded = [&args[..], &["--log-size", "4096", "--log-keep", "2"]].concat();
+    let kept = |call: &mut Call| {
+        call.run_with(&bounded, &env);
+        let files = std::fs::read_dir(call.folder.path().join("logs")).unwrap();
+        let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+        names.sort_unstable();
+        names
+    };
+    // Each start writes some lines; the third file takes the first one's place.
+    let third = (0..100)
+        .map(|_| kept(&mut call))
+        .find(|names| names[0] == "p.dataflow.0.000002.log");
+    assert_eq!(third.unwrap().len(), 2);
+    call.run(&["dataflow", "p", "--log-size", "64 elephants"])
+        .expect(2, &["no size such as 64MiB"]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use timely::progress::Antichain;
 use timely::scheduling::SyncActivator;
 
 use crate::failure::{Failure, patiently};
+use crate::render::Context;
 use crate::sink::Sink;
 use crate::time::alarm::Alarm;
 use crate::time::binder::Binder;
@@ -123,7 +124,11 @@ impl Frontiers {
 }
 
 /// Follows the durable frontier of all workers' sinks.
-pub(crate) fn advance(durable: StreamVec<'_, Epoch, ()>, worker0: Option<Leading>) {
+pub(crate) fn advance(
+    durable: StreamVec<'_, Epoch, ()>,
+    worker0: Option<Leading>,
+    context: Rc<Context>,
+) {
     let scope = durable.scope();
     let pact = Exchange::new(|(): &()| 0);
     let stream = durable.unary_frontier(pact, "Advance", move |_, info| {
@@ -140,6 +145,7 @@ pub(crate) fn advance(durable: StreamVec<'_, Epoch, ()>, worker0: Option<Leading
                 timely::container::CapacityContainerBuilder<Vec<()>>,
             > = output;
             input.for_each(|_, nothing| nothing.clear());
+            context.is_complete(|epoch| !frontier.less_equal(&epoch));
             let Some((binder, advance)) = &worker0 else {
                 return;
             };

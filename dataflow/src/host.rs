@@ -5,6 +5,7 @@
 //! and [`run`] returns while its threads still hold their capabilities. The caller must then end
 //! the process.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -15,16 +16,20 @@ use std::time::{Duration, Instant};
 
 use tidemill_log::log::Log;
 use tidemill_log::registry::Registry;
-use timely::CommunicationConfig;
+use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
+use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
+use timely::communication::{Hooks, WorkerGuards};
 use timely::worker::Worker;
+use timely::{CommunicationConfig, WorkerConfig};
 
 use crate::advance::{Advance, Frontiers, Leading, advance};
 use crate::checkpoint::Manifest;
 use crate::checkpoint::writer::{Leading as Committing, Writer, Writing};
 use crate::failure::{Failure, patiently, patiently_unless};
 use crate::held;
-use crate::job::{Config, Stats, ViewStats, Workers};
-use crate::journal::{Journal, Standing};
+use crate::job::{Config, Connect, Sockets, Workers};
+use crate::journal::{Claim, Journal, Standing};
+use crate::operators::Meter;
 use crate::plan::ir::{Envelope, Job, Source};
 use crate::render::chunk::{Chunk, ChunkStream};
 use crate::render::site::Sites;
@@ -34,6 +39,7 @@ use crate::sink::{Sink, Table};
 use crate::source::gather::{KeyedRows, Rows};
 use crate::source::operator::{Place, operator};
 use crate::source::{Assigned, Partitions, watch};
+use crate::stats::{Stats, ViewStats};
 use crate::store::Store;
 use crate::time::binder::Binder;
 use crate::time::checkpoints::Checkpoints;
@@ -70,8 +76,8 @@ struct Shared {
     start: Mutex<Option<Start>>,
     /// Partitions that are added while the job runs; there in worker 0's process only.
     added: Mutex<Option<Receiver<Added>>>,
-    /// Set when this process's workers run: all processes are connected.
-    working: AtomicBool,
+    /// Set when worker 0 has told this process the start; in its own process from the beginning.
+    started: AtomicBool,
     /// Set when this process has prepared the sink.
     prepared: OnceLock<()>,
 }
@@ -79,7 +85,15 @@ struct Shared {
 /// Runs the job until `stop` is set or something ends it. On `stop` the epochs in flight are
 /// completed first. Blocks the calling thread. After an error the process must end: worker
 /// threads may still be there, standing still.
-pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<()> {
+///
+/// `connect` is called when this process is ready to run, to connect it with the others of
+/// [`Workers::Cluster`]; it is not needed otherwise.
+pub fn run(
+    config: Config,
+    connect: Option<Connect<'_>>,
+    stats: Arc<Stats>,
+    stop: Arc<AtomicBool>,
+) -> Result<()> {
     let mut views = stats.views.lock().unwrap_or_else(PoisonError::into_inner);
     let names = config
         .plan
@@ -90,11 +104,7 @@ pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<(
     drop(views);
     let sink = crate::sink::open(&config.sink)?;
     let shared = Shared::open(config, stats, stop, sink)?;
-    let leads = match &shared.config.workers {
-        Workers::Threads(_) => true,
-        Workers::Cluster { process, .. } => *process == 0,
-    };
-    if leads {
+    if shared.config.workers.process() == 0 {
         let Some(start) = shared.prepare_start()? else {
             return Ok(());
         };
@@ -104,7 +114,14 @@ pub fn run(config: Config, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<(
             .store(!start.bindings.is_empty(), Ordering::Relaxed);
         *shared.start.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
     }
-    execute(Arc::new(shared))
+    let sockets = match connect {
+        None => None,
+        Some(connect) => match connect()? {
+            None => return Ok(()),
+            connected => connected,
+        },
+    };
+    execute(Arc::new(shared), sockets)
 }
 
 /// Replays the epochs of `start` into `sink` and ends. No journal is opened, so no epoch can be
@@ -114,22 +131,69 @@ pub(crate) fn evaluate(config: Config, start: Start, sink: Arc<dyn Sink>) -> Res
     let mut shared = Shared::open(config, Arc::default(), Arc::default(), sink)?;
     shared.evaluates = true;
     *shared.start.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
-    execute(Arc::new(shared))
+    execute(Arc::new(shared), None)
+}
+
+/// Starts the workers of this process.
+fn start(
+    shared: &Arc<Shared>,
+    sockets: Option<Sockets>,
+) -> std::result::Result<WorkerGuards<std::result::Result<(), String>>, String> {
+    let (builders, others) = allocators(&shared.config.workers, sockets)?;
+    let shared = Arc::clone(shared);
+    let work = move |worker: &mut Worker| work(worker, &shared);
+    timely::execute::execute_from(builders, others, WorkerConfig::default(), work)
+}
+
+/// What the workers of this process reach all others by, and the threads that do that for them.
+fn allocators(
+    workers: &Workers,
+    sockets: Option<Sockets>,
+) -> std::result::Result<(Vec<AllocatorBuilder>, Box<dyn Any + Send>), String> {
+    let threads = workers.threads();
+    let (process, processes) = (workers.process(), workers.processes());
+    if processes == 1 {
+        let alone = match threads {
+            1 => CommunicationConfig::Thread,
+            threads => CommunicationConfig::Process(threads),
+        };
+        return alone.try_build();
+    }
+    let hooks = Hooks::default();
+    let within =
+        ProcessBuilder::new_typed_vector(threads, hooks.refill.clone(), hooks.spill.clone());
+    let (builders, threads) = match sockets {
+        Some(Sockets::Tcp(sockets)) if are_all(&sockets, process, processes) => {
+            initialize_networking_from_sockets(within, sockets, process, threads, hooks)
+        }
+        Some(Sockets::Unix(sockets)) if are_all(&sockets, process, processes) => {
+            initialize_networking_from_sockets(within, sockets, process, threads, hooks)
+        }
+        other => {
+            return Err(format!(
+                "{other:?} do not connect process {process} of {processes}"
+            ));
+        }
+    }
+    .map_err(|error| format!("the connections with the other processes: {error}"))?;
+    let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
+    Ok((builders, Box::new(threads)))
+}
+
+/// Whether there is one for each other process.
+fn are_all<S>(sockets: &[Option<S>], process: usize, processes: usize) -> bool {
+    let mut each = sockets.iter().enumerate();
+    sockets.len() == processes && each.all(|(index, one)| one.is_some() == (index != process))
 }
 
 /// Runs the workers of this process to their end.
-fn execute(shared: Arc<Shared>) -> Result<()> {
-    let timely = shared.timely();
-    if let Workers::Cluster { addresses, .. } = &shared.config.workers {
-        tracing::info!(?addresses, "waiting for all processes of the job");
-    }
+fn execute(shared: Arc<Shared>, sockets: Option<Sockets>) -> Result<()> {
     let failure = shared.failure.clone();
     let ended = Arc::new(AtomicBool::new(false));
     let (working, over) = (Arc::clone(&shared), Arc::clone(&ended));
     failure.spawn("timely", move || {
         let failure = working.failure.clone();
-        let guards = timely::execute(timely, move |worker| work(worker, &working));
-        let results = guards.map(|guards| guards.join());
+        let results = start(&working, sockets).map(WorkerGuards::join);
         let problem = match results {
             Ok(results) => results.into_iter().find_map(std::result::Result::err),
             Err(error) => Some(error),
@@ -156,8 +220,8 @@ fn execute(shared: Arc<Shared>) -> Result<()> {
                         next start goes on with them";
             return Err(Error::new(Kind::Retry, what));
         }
-        // Nothing was read yet: whoever waits for the other processes may just go.
-        if shared.stop.load(Ordering::Relaxed) && !shared.working.load(Ordering::Acquire) {
+        // Nothing was read yet: whoever waits for worker 0 may just go.
+        if shared.stop.load(Ordering::Relaxed) && !shared.started.load(Ordering::Acquire) {
             return Ok(());
         }
         let over = ended.load(Ordering::Acquire);
@@ -204,47 +268,37 @@ impl Shared {
             failure,
             start: Mutex::new(None),
             added: Mutex::new(None),
-            working: AtomicBool::new(false),
+            started: AtomicBool::new(config.workers.process() == 0),
             prepared: OnceLock::new(),
             config,
         })
     }
 
-    fn timely(&self) -> timely::Config {
-        let communication = match self.config.workers.clone() {
-            Workers::Threads(1) => CommunicationConfig::Thread,
-            Workers::Threads(threads) => CommunicationConfig::Process(threads),
-            Workers::Cluster {
-                threads,
-                process,
-                addresses,
-            } => CommunicationConfig::Cluster {
-                threads,
-                process,
-                addresses,
-                report: false,
-                zerocopy: false,
-            },
-        };
-        timely::Config {
-            communication,
-            worker: timely::WorkerConfig::default(),
-        }
-    }
-
     /// Does what a service that is away may hold up; none when the job was stopped meanwhile.
-    fn awaited<T>(&self, what: &str, attempt: impl FnMut() -> Result<T>) -> Result<Option<T>> {
-        patiently_unless(&self.stop, what, attempt)
+    fn awaited<T>(&self, what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<Option<T>> {
+        patiently_unless(&self.stop, what, || {
+            let outcome = attempt();
+            if let Err(error) = &outcome {
+                self.stats.say(format!("cannot {what} yet: {error}"));
+            }
+            outcome
+        })
     }
 
-    /// Opens the journal as the next generation, and finds the checkpoint to go on from.
-    fn take_over(&self) -> Result<(Journal, Standing, Option<Manifest>)> {
-        let (journal, standing) = Journal::open(Arc::clone(&self.store), &self.config.name)?;
+    /// Opens the journal, as the claimed generation or the next, and finds the checkpoint to go on
+    /// from.
+    fn take_over(&self, claim: Option<&Claim>) -> Result<(Journal, Standing, Option<Manifest>)> {
+        let store = Arc::clone(&self.store);
+        let (journal, standing) = match claim {
+            Some(claim) => Journal::open_minted(store, &self.config.name, claim)?,
+            None => Journal::open(store, &self.config.name)?,
+        };
         let began = Instant::now();
         let checkpoint = crate::checkpoint::newest(&*self.store, &standing.checkpoints)?;
         let verified_ms = began.elapsed().as_millis();
         if let Some(at) = &checkpoint {
             let (epoch, bytes, entries) = (at.epoch, at.bytes(), at.entries());
+            self.stats.state_bytes.store(bytes, Ordering::Relaxed);
             tracing::info!(
                 epoch,
                 bytes,
@@ -271,14 +325,19 @@ impl Shared {
             .into_iter()
             .map(|frontier| frontier.and_then(|frontier| frontier.epoch))
             .collect();
-        let opened = self.awaited("read the journal and the checkpoint", || self.take_over())?;
+        let claim = self.config.generation.map(Claim::of);
+        let opened = self.awaited("read the journal and the checkpoint", || {
+            self.take_over(claim.as_ref())
+        })?;
         let Some((journal, standing, checkpoint)) = opened else {
             return Ok(None);
         };
         let journal = Arc::new(journal);
+        let generation = standing.generation;
+        self.stats.generation.store(generation, Ordering::Relaxed);
         self.writer.lead(Committing {
             journal: Arc::clone(&journal),
-            generation: standing.generation,
+            generation,
             checkpoints: standing.checkpoints,
             restored: checkpoint.clone(),
         });
@@ -300,8 +359,9 @@ impl Shared {
         let start = held::start(checkpoint, standing.bindings, partitions, &ids, served)?;
         let watched = watch::Watched::new(&start.partitions, ids);
         let every = self.config.limits.topics_look_every;
-        let (log, stop) = (Arc::clone(&self.log), Arc::clone(&self.stop));
-        let added = watched.start(log, every, stop, &self.failure)?;
+        let log = Arc::clone(&self.log);
+        let told = (Arc::clone(&self.stats), Arc::clone(&self.stop));
+        let added = watched.start(log, every, told, &self.failure)?;
         *self.added.lock().unwrap_or_else(PoisonError::into_inner) = Some(added);
         Ok(Some(start))
     }
@@ -310,6 +370,7 @@ impl Shared {
     fn hear(&self, command: &Command, context: &Context, first_here: bool) {
         match command {
             Command::Start(start) => {
+                self.started.store(true, Ordering::Release);
                 if let Err(error) = self.on_start(start, context) {
                     context.fail(error);
                 }
@@ -374,6 +435,8 @@ impl Shared {
                 Err(error) if error.kind() == Kind::Retry => {
                     if !said {
                         tracing::info!(topic, %error, "waiting for the topic");
+                        self.stats
+                            .say(format!("waiting for the topic `{topic}`: {error}"));
                         said = true;
                     }
                     std::thread::sleep(Duration::from_millis(200));
@@ -384,7 +447,7 @@ impl Shared {
         Ok(None)
     }
 
-    fn context(&self) -> Rc<Context> {
+    fn context(&self, meter: Meter) -> Rc<Context> {
         Rc::new(Context {
             sink: Arc::clone(&self.sink),
             stats: Arc::clone(&self.stats),
@@ -393,12 +456,15 @@ impl Shared {
             dead_letters: (!self.evaluates).then(|| self.config.dead_letters.clone()),
             producer: RefCell::new(None),
             start: RefCell::new(None),
+            told: Cell::new(None),
             waiting: RefCell::default(),
             store: Arc::clone(&self.store),
             sites: RefCell::default(),
             checkpoint: Cell::new(None),
             writer: self.writer.clone(),
             threads: self.config.workers.threads(),
+            meter,
+            codec: self.config.codec,
         })
     }
 
@@ -466,8 +532,7 @@ pub(crate) fn tables(plan: &Job) -> Vec<Table> {
 
 /// One worker's run: builds both dataflows, steps until they end.
 fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), String> {
-    shared.working.store(true, Ordering::Release);
-    let context = shared.context();
+    let context = shared.context(Meter::listen(worker));
     let leading = match if worker.index() == 0 {
         shared.leading()
     } else {
@@ -478,6 +543,7 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), St
     };
     let commands = Control::new(shared.config.plan.sources.len());
     let index = worker.index();
+    let first = worker.peek_identifier();
     worker.dataflow_named("control", |scope| {
         let binder = leading.as_ref().map(|(binder, _)| Rc::clone(binder));
         let mut added = shared.added.lock().unwrap_or_else(PoisonError::into_inner);
@@ -490,22 +556,30 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), St
         let told = Told { added, writer };
         control(scope, &commands, binder, told, &shared.stop, on);
     });
+    let last = worker.peek_identifier();
+    context.meter.name(first..last, "Binding epochs".to_owned());
     worker.dataflow_named("views", |scope| {
         let plan = &shared.config.plan;
         let sources = plan.sources.iter().enumerate();
-        let sources =
-            sources.map(|(i, source)| source_stream(scope, i, source, shared, &commands, &context));
+        let sources = sources.map(|(i, source)| {
+            let stream = || source_stream(scope, i, source, shared, &commands, &context);
+            let name = format!("Source {}", source.name);
+            context.meter.named(scope, name, stream)
+        });
         let rendered = sources
             .collect::<Result<Vec<_>>>()
             .and_then(|sources| render::views(scope, sources, plan, &context));
         match rendered {
-            Ok(durable) => advance(durable, leading.clone()),
+            Ok(durable) => advance(durable, leading.clone(), Rc::clone(&context)),
             Err(error) => context.fail(error),
         }
     });
+    let rest = last..worker.peek_identifier();
+    context.meter.name(rest, "Following epochs".to_owned());
     let mut stop_by: Option<Instant> = None;
     while worker.has_dataflows() {
         worker.step_or_park(Some(PARK_MAX));
+        context.meter.tell(index, &shared.stats.operators);
         if shared.stop.load(Ordering::Relaxed) {
             let by = *stop_by.get_or_insert_with(|| Instant::now() + STOP_PATIENCE);
             if Instant::now() >= by {

@@ -3,23 +3,26 @@
 //! What flows through here: records of a log's topics are decoded ([`decode`]) into Arrow batches,
 //! bound to epochs ([`journal`]), taken through the plan's operators ([`plan`], [`render`]) and
 //! written epoch by epoch to the sink ([`sink`]). Inside, a module uses only those above it in
-//! this list: failure, plan, decode, store, journal, checkpoint, sink, source, render,
-//! job.
+//! this list: failure, plan, decode, store, journal, checkpoint, sink, source, exchange,
+//! render, job.
 
 mod advance;
 mod checkpoint;
 pub mod decode;
+pub mod exchange;
 mod failure;
 mod held;
 mod host;
 pub mod job;
 pub mod journal;
+mod operators;
 pub mod plan;
 pub mod preview;
 mod render;
 mod row;
 pub mod sink;
 mod source;
+mod stats;
 pub mod store;
 mod time;
 pub mod verify;

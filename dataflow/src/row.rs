@@ -19,10 +19,12 @@ use crate::{Error, Kind, Result};
 
 /// A row of some columns in Arrow's row format.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub(crate) struct Row(Box<[u8]>);
+pub struct Row(pub(crate) Box<[u8]>);
 
 impl Row {
-    pub(crate) fn new(bytes: &[u8]) -> Self {
+    /// A row of these bytes.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
         Self(bytes.into())
     }
 
@@ -37,7 +39,8 @@ impl Row {
 
     /// The worker of so many that owns the row: each has one range of hashes, as a checkpoint's
     /// shards are ranges of them, so that a worker restores its own rows.
-    pub(crate) fn owner(&self, peers: usize) -> u64 {
+    #[must_use]
+    pub fn owner(&self, peers: usize) -> u64 {
         ((u128::from(self.shard()) * peers as u128) >> 64) as u64
     }
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tidemill_dataflow::Kind;
+use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::{Config, Limits, Stats, Workers, run};
 use tidemill_dataflow::journal::{Binding, Journal};
 use tidemill_dataflow::plan::compile;
@@ -159,6 +160,8 @@ fn job(place: &Path, disk: &Path) -> Config {
         sink: url("sink.db"),
         dead_letters: "dead_letters".to_owned(),
         workers: Workers::Threads(1),
+        codec: Engine::default(),
+        generation: None,
         limits: Limits {
             checkpoint_interval: Duration::from_millis(20),
             ..Limits::default()
@@ -179,7 +182,7 @@ fn a_job_waits_for_space_says_so_once_and_loses_nothing() {
     log.create_topic("clicks", 1).unwrap();
     let (stats, stop) = (Arc::new(Stats::default()), Arc::new(AtomicBool::new(false)));
     let (counts, stopped) = (Arc::clone(&stats), Arc::clone(&stop));
-    let job = std::thread::spawn(move || run(config, counts, stopped));
+    let job = std::thread::spawn(move || run(config, None, counts, stopped));
     let durable = || {
         let ends = stats.durable_ends.lock().unwrap();
         ends.get("clicks").and_then(|ends| ends.get(&0)).copied()

@@ -17,6 +17,7 @@ use arrow::datatypes::{Field, Schema};
 use arrow::util::display::array_value_to_string;
 use serde_json::json;
 use tempfile::TempDir;
+use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::{Config, Limits, Stats, Workers, run};
 use tidemill_dataflow::plan::compile;
 use tidemill_dataflow::sink::{self, Table};
@@ -121,6 +122,8 @@ impl Job {
             sink: river,
             dead_letters: "dead_letters".to_owned(),
             workers: Workers::Threads(workers),
+            codec: Engine::default(),
+            generation: None,
             limits: Limits {
                 checkpoint_interval: checkpoints,
                 ..Limits::default()
@@ -136,7 +139,7 @@ impl Job {
             folder: folder.to_owned(),
             stats,
             stop,
-            thread: std::thread::spawn(move || run(config, counts, stopped)),
+            thread: std::thread::spawn(move || run(config, None, counts, stopped)),
         }
     }
 

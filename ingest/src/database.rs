@@ -1,14 +1,11 @@
 //! The database that pages land in: which engine its URL names, how it is opened, and which of its
 //! errors pass.
 
-use std::time::Duration;
-
 use postgres::error::SqlState;
 
+use crate::server::Server;
 use crate::{Error, Kind, Result};
 
-/// How long connecting to PostgreSQL may take.
-const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// Guards the creation of tables: `CREATE TABLE IF NOT EXISTS` alone fails when two run at once.
 const CREATE_LOCK: i64 = 0x7469_6465_6d69_6c6c;
 
@@ -42,14 +39,9 @@ impl Database {
 
 /// Connects to PostgreSQL.
 pub(crate) fn postgres(url: &str) -> Result<postgres::Client> {
-    let mut config: postgres::Config = url.parse().map_err(|error| {
-        let right = "`postgres://user@host:port/database`";
-        Error::with_source(Kind::Data, format!("database URL must be {right}"), error)
-    })?;
-    config.connect_timeout(CONNECT_WAIT);
-    config.application_name("tidemill ingest");
-    let connected = config.connect(postgres::NoTls);
-    connected.map_err(|error| postgres_failed("cannot connect", error))
+    let mut server = Server::parse(url)?;
+    server.session("tidemill ingest", None);
+    server.connect()
 }
 
 /// Takes the lock under which tables are created; held until the transaction ends.
@@ -75,7 +67,7 @@ pub(crate) fn postgres_failed(doing: &str, error: postgres::Error) -> Error {
 
 /// Connection trouble (08), rollbacks (40), too little of something (53), an operator stepping in
 /// (57), a lock that was not free.
-fn passes(code: &SqlState) -> bool {
+pub(crate) fn passes(code: &SqlState) -> bool {
     let class = code.code().get(..2).unwrap_or_default();
     matches!(class, "08" | "40" | "53" | "57") || *code == SqlState::LOCK_NOT_AVAILABLE
 }

@@ -4,7 +4,7 @@
 //! What flows through here: pages of an HTTP API ([`fetch`]), asked for when the ledger says so
 //! ([`schedule`]), land as rows ([`land`]); [`capture`] reads every committed row change back out
 //! of the database and [`publish`] appends it to the log as a Debezium-style Avro envelope.
-//! Inside, a module uses only those above it in this list: config, database, schedule,
+//! Inside, a module uses only those above it in this list: config, server, database, schedule,
 //! fetch, land, letters, capture, publish, run; [`randomuser`], the built-in API, uses none of
 //! them.
 
@@ -18,6 +18,7 @@ pub mod publish;
 pub mod randomuser;
 pub mod run;
 pub mod schedule;
+pub mod server;
 pub mod stats;
 
 pub use tidemill_log::{Error, Kind, Result};

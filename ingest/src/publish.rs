@@ -68,6 +68,7 @@ pub fn stream(options: StreamOptions, stats: Arc<Stats>, stop: Arc<AtomicBool>) 
         match run(&mut options, &stats, &stop, &mut pause) {
             Err(error) if error.kind() == Kind::Retry => {
                 tracing::warn!(%error, "publishing waits");
+                stats.waits(&error);
                 sleep(&mut pause, &stop);
             }
             other => return other,
@@ -99,6 +100,7 @@ fn run(
     while !stop.load(Ordering::Relaxed) {
         let batch = capture.next(WAIT)?;
         *pause = PAUSE.0;
+        stats.flows();
         if looked.elapsed() >= TOPICS_LOOK {
             looked = Instant::now();
             publisher.look()?;
@@ -116,6 +118,7 @@ fn run(
             match publisher.publish(&batch) {
                 Err(error) if error.kind() == Kind::Retry => {
                     tracing::warn!(%error, "publishing waits");
+                    stats.waits(&error);
                     sleep(pause, stop);
                     if stop.load(Ordering::Relaxed) {
                         return Ok(());

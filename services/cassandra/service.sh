@@ -14,6 +14,23 @@ cassandra_sync() {
     esac
 }
 
+# With TLS it takes both, plain and encrypted, and wants a password; at first there is the user
+# cassandra with that password.
+cassandra_tls() {
+    [ -n "$TLS" ] || return 0
+    cat "$TLS/server.key" "$TLS/server.pem" >"$STATE/cassandra/server.pem"
+    cat <<-YAML
+	authenticator: PasswordAuthenticator
+	authorizer: CassandraAuthorizer
+	client_encryption_options:
+	  enabled: true
+	  optional: true
+	  keystore: $STATE/cassandra/server.pem
+	  ssl_context_factory:
+	    class_name: org.apache.cassandra.security.PEMBasedSslContextFactory
+	YAML
+}
+
 cassandra_prepare() {
     local sync
     need_java cassandra
@@ -22,6 +39,7 @@ cassandra_prepare() {
     sed -e "s|@PORT@|$(port_of cassandra)|g" -e "s|@STORAGE@|$(port_of cassandra storage)|g" \
         -e "s|@DATA@|$STATE/cassandra/data|g" -e "s|@SYNC@|$sync|" "$HERE/cassandra/cassandra.yaml" \
         >"$STATE/cassandra/cassandra.yaml"
+    cassandra_tls >>"$STATE/cassandra/cassandra.yaml"
 }
 
 cassandra_launch() {
@@ -32,7 +50,7 @@ cassandra_launch() {
         "-Dcassandra.storagedir=$STATE/cassandra/data" \
         "-Dlogback.configurationFile=$HERE/logback.xml" \
         -Dcassandra-foreground=yes -Dcassandra.ring_delay_ms=1 \
-        -Dcassandra.skip_wait_for_gossip_to_settle=0 \
+        -Dcassandra.skip_wait_for_gossip_to_settle=0 -Dcassandra.superuser_setup_delay_ms=0 \
         -cp "$JARS/*" org.apache.cassandra.service.CassandraDaemon \
         >>"$STATE/cassandra/log" 2>&1 </dev/null 9>&- &
     launched cassandra $!

@@ -1,7 +1,28 @@
 # shellcheck shell=bash
 # Kafka in KRaft mode: one process that is broker and controller, everything replicated once.
 
-kafka_ports() { echo controller; }
+kafka_ports() { echo controller; if [ -n "$TLS" ]; then echo sasl tls sasltls; fi; }
+
+# With TLS three more listeners: SASL/PLAIN without TLS, TLS, and both. They know the user `secure`,
+# whose password is in the folder's file `password`.
+kafka_tls() {
+    [ -n "$TLS" ] || return 0
+    local password listener
+    password="$(cat "$TLS/password")"
+    cat "$TLS/server.key" "$TLS/server.pem" >"$STATE/kafka/server.pem"
+    cat <<-PROPERTIES
+	listeners=PLAINTEXT://127.0.0.1:$(port_of kafka),CONTROLLER://127.0.0.1:$(port_of kafka controller),SASL://127.0.0.1:$(port_of kafka sasl),TLS://127.0.0.1:$(port_of kafka tls),SASLTLS://127.0.0.1:$(port_of kafka sasltls)
+	advertised.listeners=PLAINTEXT://127.0.0.1:$(port_of kafka),SASL://127.0.0.1:$(port_of kafka sasl),TLS://localhost:$(port_of kafka tls),SASLTLS://localhost:$(port_of kafka sasltls)
+	listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL,SASLTLS:SASL_SSL
+	inter.broker.listener.name=PLAINTEXT
+	ssl.keystore.type=PEM
+	ssl.keystore.location=$STATE/kafka/server.pem
+	PROPERTIES
+    for listener in sasl sasltls; do
+        echo "listener.name.$listener.sasl.enabled.mechanisms=PLAIN"
+        echo "listener.name.$listener.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_secure=\"$password\";"
+    done
+}
 
 kafka_prepare() {
     need_java kafka
@@ -9,6 +30,7 @@ kafka_prepare() {
     sed -e "s|@PORT@|$(port_of kafka)|g" -e "s|@CONTROLLER@|$(port_of kafka controller)|g" \
         -e "s|@DATA@|$STATE/kafka/data|g" "$HERE/kafka/server.properties" \
         >"$STATE/kafka/server.properties"
+    kafka_tls >>"$STATE/kafka/server.properties" # what is said last counts
     [ -f "$STATE/kafka/data/meta.properties" ] && return
     "$JAVA" -XX:TieredStopAtLevel=1 -XX:+UseSerialGC \
         -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$JARS/*" kafka.tools.StorageTool format \

@@ -21,6 +21,21 @@ postgres_data() {
 
 as_postgres() { if [ "$(id -u)" = 0 ]; then (cd / && runuser -u postgres -- "$@"); else "$@"; fi; }
 
+# With TLS every user but postgres needs TLS and a password, and the user `certified` a certificate.
+postgres_tls() {
+    local data="$1" name
+    [ -n "$TLS" ] || return 0
+    for name in server.pem server.key ca.pem; do
+        install -m 600 "$TLS/$name" "$data/$name"
+        if [ "$(id -u)" = 0 ]; then chown postgres "$data/$name"; fi
+    done
+    cat >"$data/pg_hba.conf" <<-HBA
+	host    all,replication postgres  127.0.0.1/32 trust
+	hostssl all,replication certified 127.0.0.1/32 cert
+	hostssl all,replication all       127.0.0.1/32 scram-sha-256
+	HBA
+}
+
 postgres_prepare() {
     local data bin
     if ! postgres_bin >/dev/null; then
@@ -32,18 +47,25 @@ postgres_prepare() {
     fi
     bin="$(postgres_bin)" || fail postgres "its server is not in /usr/lib/postgresql nor on the PATH"
     data="$(postgres_data)"
-    [ -f "$data/PG_VERSION" ] && return
+    if [ -f "$data/PG_VERSION" ]; then
+        postgres_tls "$data"
+        return
+    fi
     rm -rf "$data"
     mkdir -p "$data"
     if [ "$(id -u)" = 0 ]; then chown postgres "$data"; fi
     as_postgres "$bin/initdb" -D "$data" -U postgres --auth=trust -E UTF8 --locale=C.UTF-8 \
         --no-sync >"$STATE/postgres/log" 2>&1 ||
         fail postgres "initdb failed: $(tail -n 3 "$STATE/postgres/log")"
+    postgres_tls "$data"
 }
 
 postgres_launch() {
-    local run=() data
+    local run=() tls=() data
     data="$(postgres_data)"
+    if [ -n "$TLS" ]; then
+        tls=(-c ssl=on -c ssl_cert_file=server.pem -c ssl_key_file=server.key -c ssl_ca_file=ca.pem)
+    fi
     if [ "$(id -u)" = 0 ]; then
         run=(setpriv --reuid=postgres --regid=postgres --init-groups)
     fi
@@ -52,6 +74,7 @@ postgres_launch() {
         -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
         -c wal_level=logical -c max_replication_slots=64 -c max_wal_senders=64 \
         -c max_connections=300 -c shared_buffers=128MB -c wal_sender_timeout=60s \
+        "${tls[@]}" \
         >>"$STATE/postgres/log" 2>&1 </dev/null 9>&- &
     launched postgres $!
 }

@@ -8,4 +8,3 @@ mod harness;
 
 mod points;
 mod restarts;
-mod river;

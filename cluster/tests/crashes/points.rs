@@ -12,8 +12,8 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use tidemill_log::failpoint::{self, Point};
 
+use crate::harness::river::River;
 use crate::harness::{PATIENCE, Place, Process, seed};
-use crate::river::River;
 
 /// Points that only one kind of database has.
 const OF_SQLITE: [Point; 2] = [

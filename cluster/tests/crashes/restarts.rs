@@ -6,8 +6,8 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use crate::harness::river::River;
 use crate::harness::{PATIENCE, Place, Process, free_port, seed, until};
-use crate::river::River;
 
 /// Records that may come while a run stops: less than there are before the first stop.
 const SLACK: u64 = 100;

@@ -25,6 +25,7 @@ use tidemill_log::log::{self, OwnedRecord, Record};
 
 pub(crate) mod database;
 pub(crate) mod own;
+pub(crate) mod river;
 
 /// How long something may take that needs no more than being done.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -224,13 +225,26 @@ impl Place {
         self.start_words(&[command, verb], more, None)
     }
 
+    /// The arguments of `tidemill COMMAND` on the pipeline.
+    pub(crate) fn arguments(&self, command: &str, more: &[&str]) -> Vec<String> {
+        let args = [command, self.name.as_str()].map(str::to_owned).into_iter();
+        let args = args.chain(self.flags.iter().cloned());
+        args.chain(more.iter().map(|word| (*word).to_owned()))
+            .collect()
+    }
+
     fn start_words(&self, words: &[&str], more: &[&str], failpoint: Option<&str>) -> Process {
+        Process::start_armed(self.command(words, more), self.folder(), failpoint)
+    }
+
+    /// `tidemill COMMAND` on the pipeline, to be started.
+    pub(crate) fn command(&self, words: &[&str], more: &[&str]) -> Command {
         let mut args = [words, &[self.name.as_str()]].concat();
         args.extend(self.flags.iter().map(String::as_str));
         args.extend(more);
         let mut binary = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         binary.args(args).current_dir(self.folder());
-        Process::start_armed(binary, self.folder(), failpoint)
+        binary
     }
 
     /// Appends records to the log.
@@ -377,6 +391,10 @@ impl Process {
         command.stdout(out.try_clone().unwrap()).stderr(out);
         let child = command.spawn().unwrap();
         Self { child, said }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Bytes of memory that it has now.

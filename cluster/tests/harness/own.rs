@@ -9,12 +9,19 @@ use tempfile::TempDir;
 /// Services that nobody else uses.
 pub(crate) struct Own {
     state: TempDir,
+    /// The folder with certificates, of services that speak TLS.
+    tls: Option<PathBuf>,
 }
 
 impl Own {
     /// Starts these services on free ports. None, said plainly, where the tests have no services
     /// at all.
     pub(crate) fn start(test: &str, names: &[&str]) -> Option<Self> {
+        Self::start_with(test, names, None)
+    }
+
+    /// The same, with TLS and passwords where `tls` is a folder with certificates.
+    pub(crate) fn start_with(test: &str, names: &[&str], tls: Option<&Path>) -> Option<Self> {
         if std::env::var("TIDEMILL_TEST_KAFKA").is_err() {
             // Past the harness, which hides what a passing test prints.
             let line = format!("left out: {test} needs TIDEMILL_TEST_KAFKA (run ./test)\n");
@@ -22,7 +29,8 @@ impl Own {
             return None;
         }
         let state = tempfile::tempdir().unwrap();
-        let own = Self { state };
+        let tls = tls.map(Path::to_owned);
+        let own = Self { state, tls };
         own.services("up", &[&["--any-port"], names].concat());
         Some(own)
     }
@@ -45,6 +53,11 @@ impl Own {
         run.env("TIDEMILL_SERVICES", self.state.path());
         // What this Cassandra acknowledged is there when it was killed.
         run.env("TIDEMILL_CASSANDRA_SYNC", "batch");
+        let tls = self
+            .tls
+            .iter()
+            .map(|folder| ("TIDEMILL_SERVICES_TLS", folder));
+        run.envs(tls);
         run
     }
 
@@ -74,6 +87,16 @@ impl Own {
     /// Where the services keep what they have and what they said.
     pub(crate) fn folder(&self) -> PathBuf {
         self.state.path().to_owned()
+    }
+
+    /// The port of a service's further listener.
+    pub(crate) fn port(&self, name: &str, which: &str) -> u16 {
+        let file = self.state.path().join(name).join("ports").join(which);
+        std::fs::read_to_string(file)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap()
     }
 
     /// The URL of a service.

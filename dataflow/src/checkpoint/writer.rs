@@ -71,6 +71,8 @@ pub(crate) struct Writer {
 struct Shared {
     written: Mutex<Vec<Written>>,
     committed: AtomicU64,
+    /// Bytes that the last one wrote, and of all that it needs.
+    sizes: Mutex<(u64, u64)>,
 }
 
 impl Shared {
@@ -179,6 +181,15 @@ impl Writer {
     pub(crate) fn committed(&self) -> Epoch {
         self.shared.committed.load(Ordering::Acquire)
     }
+
+    /// Bytes that were written for that one, and bytes of all that it needs.
+    pub(crate) fn sizes(&self) -> (u64, u64) {
+        *self
+            .shared
+            .sizes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Writing {
@@ -205,7 +216,8 @@ impl Writing {
                     let Some((leading, live)) = &mut leads else {
                         continue; // only worker 0's process is asked
                     };
-                    self.commit(commit, leading, live)?;
+                    let sizes = self.commit(commit, leading, live)?;
+                    *shared.sizes.lock().unwrap_or_else(PoisonError::into_inner) = sizes;
                     shared.committed.store(epoch, Ordering::Release);
                     self.merge(leading, live)?;
                 }
@@ -249,7 +261,8 @@ impl Writing {
         })
     }
 
-    fn commit(&self, commit: Commit, leading: &Leading, live: &mut Live) -> Result<()> {
+    /// Commits a checkpoint. Bytes that were written for it, and of all that it needs.
+    fn commit(&self, commit: Commit, leading: &Leading, live: &mut Live) -> Result<(u64, u64)> {
         let began = Instant::now();
         let written: u64 = commit
             .written
@@ -291,6 +304,7 @@ impl Writing {
             ms = began.elapsed().as_millis(),
             "checkpoint"
         );
+        let sizes = (written, manifest.bytes());
         let gone = live.commit(entry.manifest, manifest);
         patiently("delete an old checkpoint", || {
             let point = failpoint::CHECKPOINT_BETWEEN_DELETES;
@@ -303,7 +317,7 @@ impl Writing {
                 leading.journal.truncate(oldest.epoch)
             })?;
         }
-        Ok(())
+        Ok(sizes)
     }
 
     /// Merges what is due. What comes out is named by the next manifest.

@@ -20,7 +20,19 @@ const VERSION: u32 = 1;
 pub(super) struct Entry {
     /// Of the processes that wrote it.
     pub(super) generation: u64,
+    /// Which process of that generation, by a number that it chose; [`NOBODY`] has none. Of two
+    /// that were told to write as the same generation one does.
+    #[serde(default, skip_serializing_if = "is_nobody")]
+    pub(super) writer: u64,
     pub(super) record: Record,
+}
+
+/// Who minted a generation that nobody writes as yet, and who wrote before writers had numbers.
+pub(super) const NOBODY: u64 = 0;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_nobody(writer: &u64) -> bool {
+    *writer == NOBODY
 }
 
 /// What an entry says.
@@ -110,6 +122,7 @@ impl Entry {
             serde_json::from_slice(bytes).map_err(|error| damaged(name, error))?;
         Ok(Self {
             generation: 0,
+            writer: NOBODY,
             record: if old.collapsed {
                 Record::Truncated {
                     bindings: vec![old.binding],
@@ -141,6 +154,7 @@ mod tests {
     fn entry() -> Entry {
         Entry {
             generation: 3,
+            writer: 7,
             record: Record::Bound(Binding {
                 epoch: 10,
                 ends: [("a".to_owned(), [(0, 5)].into())].into(),
@@ -192,7 +206,7 @@ mod tests {
         assert!(read.is_base());
         let old = br#"{"collapsed":false,"binding":{"epoch":10,"ends":{"a":{"0":5}}}}"#;
         let read = Entry::decode("x", old).unwrap();
-        assert_eq!(read.record, entry().record);
+        assert_eq!((read.record, read.writer), (entry().record, NOBODY));
         let error = Entry::decode("job/journal/7", &old[..20]).unwrap_err();
         assert!(error.to_string().contains("job/journal/7"), "{error}");
     }

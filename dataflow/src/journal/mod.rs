@@ -25,7 +25,12 @@
 //!    appends an object that stands for all it read. So a binding that was reported durable is
 //!    always read, and one that was refused is not read once another was bound.
 //! 6. An append whose outcome is not known (`Retry`) may be tried again: a writer knows its own
-//!    entries, and takes them as written.
+//!    entries, by their generation and its own number, and takes them as written.
+//! 7. A generation may be minted for another process to write as: that fences all older ones, and
+//!    nobody writes. Whoever then opens the journal as that generation appends its number as in 1,
+//!    and goes on only when the last entry is the minter's (or its own, of an attempt before). So
+//!    of several processes that were told the same generation one writes, and none when a newer
+//!    one was minted meanwhile.
 
 mod entry;
 mod standing;
@@ -34,6 +39,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,7 +48,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tidemill_log::failpoint;
 
-use self::entry::{Entry, Opened, Record};
+use self::entry::{Entry, NOBODY, Opened, Record};
 pub use self::standing::Standing;
 use self::standing::{First, Loaded, load, name, numbers, tail_name, take_tail};
 use self::tail::TailFile;
@@ -80,6 +86,32 @@ pub struct Checkpointed {
     pub manifest: String,
 }
 
+/// A minted generation as one process wants to write as it.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    generation: u64,
+    writer: u64,
+}
+
+impl Claim {
+    /// This process's. The same claim is to be used for every attempt to open the journal.
+    #[must_use]
+    pub fn of(generation: u64) -> Self {
+        let writer = new_writer();
+        Self { generation, writer }
+    }
+}
+
+/// Takes the journal of a job over as the next generation, for other processes to write as it
+/// ([`Journal::open_minted`]): whoever wrote before is fenced when this returns, and nobody writes
+/// yet. Returns that generation.
+///
+/// # Errors
+/// As [`Journal::open`].
+pub fn mint(store: Arc<dyn Store>, job: &str) -> Result<u64> {
+    Journal::take_over(store, job, NOBODY).map(|(_, standing)| standing.generation)
+}
+
 /// The journal of one job, open for writing by this process alone.
 pub struct Journal {
     store: Arc<dyn Store>,
@@ -92,6 +124,8 @@ pub struct Journal {
 struct Tail {
     /// The last object; 0 when there is none.
     number: u64,
+    /// Who wrote it.
+    writer: u64,
     /// The object that reading begins with; none when there is none.
     first: Option<First>,
     /// The newest object that stands for all before it.
@@ -113,44 +147,86 @@ impl Journal {
     /// When the store is away or refuses, the journal is damaged, or other processes keep taking
     /// it over (`Fence`).
     pub fn open(store: Arc<dyn Store>, job: &str) -> Result<(Self, Standing)> {
+        Self::take_over(store, job, new_writer())
+    }
+
+    /// The same as a generation that was minted before, if no newer one was and no other process
+    /// opened it.
+    ///
+    /// # Errors
+    /// `Fence` when the generation is not this process's to write as, otherwise as
+    /// [`Journal::open`].
+    pub fn open_minted(
+        store: Arc<dyn Store>,
+        job: &str,
+        claim: &Claim,
+    ) -> Result<(Self, Standing)> {
+        let journal = Self::new(store, folder(job)?);
+        let mut tail = Tail::from(load(&*journal.store, &journal.folder)?);
+        let Claim { generation, writer } = *claim;
+        let newest = tail.standing.generation;
+        if newest != generation || ![NOBODY, writer].contains(&tail.writer) {
+            return Err(superseded(&journal.folder, generation, newest));
+        }
+        journal.enter(&mut tail, generation, writer)?;
+        journal.opened(job, tail)
+    }
+
+    fn new(store: Arc<dyn Store>, folder: String) -> Self {
+        let tail = Mutex::default();
+        Self {
+            store,
+            folder,
+            tail,
+        }
+    }
+
+    /// Takes the journal over as the next generation.
+    fn take_over(store: Arc<dyn Store>, job: &str, writer: u64) -> Result<(Self, Standing)> {
         let folder = folder(job)?;
         for attempt in 1..=TAKEOVERS_MAX {
             let mut tail = Tail::from(load(&*store, &folder)?);
-            let opened = Entry {
-                generation: tail.standing.generation + 1,
-                record: Record::Opened(Opened::here()),
-            };
-            let journal = Self {
-                store: Arc::clone(&store),
-                folder: folder.clone(),
-                tail: Mutex::new(Tail::default()),
-            };
-            failpoint::hit(failpoint::JOURNAL_BEFORE_OPEN);
-            let taken_over = journal.append(&mut tail, &opened).and_then(|()| {
-                failpoint::hit(failpoint::JOURNAL_AFTER_OPEN);
-                journal.check_put_new(&tail)?;
-                journal.settle_tail(&mut tail)
-            });
-            match taken_over {
+            let journal = Self::new(Arc::clone(&store), folder.clone());
+            let generation = tail.standing.generation + 1;
+            match journal.enter(&mut tail, generation, writer) {
                 Err(error) if error.kind() == Kind::Fence => {
                     // Whoever is at it takes a few writes; all come to their turn.
                     let wait = RandomState::new().hash_one(attempt) % (1 + attempt * 20);
                     std::thread::sleep(Duration::from_millis(wait));
                     continue;
                 }
-                taken_over => taken_over?,
+                entered => entered?,
             }
-            journal.store.sweep(job)?;
-            let (standing, base) = (tail.standing.clone(), tail.base);
-            *journal.lock() = tail;
-            journal.delete_below(base)?;
-            return Ok((journal, standing));
+            return journal.opened(job, tail);
         }
         let what = format!(
             "journal `{folder}`: other processes took it over {TAKEOVERS_MAX} times meanwhile; run \
              a job once at a time"
         );
         Err(Error::new(Kind::Fence, what))
+    }
+
+    /// Appends that a writer opened the journal, at the end that `tail` knows.
+    fn enter(&self, tail: &mut Tail, generation: u64, writer: u64) -> Result<()> {
+        let opened = Entry {
+            generation,
+            writer,
+            record: Record::Opened(Opened::here()),
+        };
+        failpoint::hit(failpoint::JOURNAL_BEFORE_OPEN);
+        self.append(tail, &opened)?;
+        failpoint::hit(failpoint::JOURNAL_AFTER_OPEN);
+        self.check_put_new(tail)?;
+        self.settle_tail(tail)
+    }
+
+    /// The journal with the end that its writer left, tidied up.
+    fn opened(self, job: &str, tail: Tail) -> Result<(Self, Standing)> {
+        self.store.sweep(job)?;
+        let (standing, base) = (tail.standing.clone(), tail.base);
+        *self.lock() = tail;
+        self.delete_below(base)?;
+        Ok((self, standing))
     }
 
     /// Reads the journal without taking it over: nothing is written.
@@ -266,8 +342,8 @@ impl Journal {
     }
 
     fn append_own(&self, tail: &mut Tail, record: Record) -> Result<()> {
-        let generation = tail.standing.generation;
-        self.append(tail, &Entry { generation, record })
+        let entry = tail.entry(record);
+        self.append(tail, &entry)
     }
 
     /// After a takeover: an object that stands for what was found behind the last object of the
@@ -300,8 +376,7 @@ impl Journal {
     /// Appends an entry durably to the tail of the last object (invariant 5).
     fn append_behind(&self, tail: &mut Tail, record: Record) -> Result<()> {
         self.make_sure(tail)?;
-        let generation = tail.standing.generation;
-        let entry = Entry { generation, record };
+        let entry = tail.entry(record);
         let name = tail_name(&self.folder, tail.number);
         let path = self.store.path(&name).unwrap_or_default();
         let mut file = match tail.file.take() {
@@ -357,7 +432,8 @@ impl Journal {
             };
             let there = Entry::decode(&name, &found)?;
             let is_it = found == appending;
-            if !is_it && there.generation != tail.standing.generation {
+            let by = (there.generation, there.writer);
+            if !is_it && by != (tail.standing.generation, tail.writer) {
                 return Err(overtaken(&name, tail.standing.generation, &there));
             }
             is_there |= is_it;
@@ -396,10 +472,7 @@ impl Journal {
     /// from what is there: nobody may take it for that when it was deleted meanwhile.
     fn check_put_new(&self, tail: &Tail) -> Result<()> {
         let name = name(&self.folder, tail.number);
-        let another = Entry {
-            generation: tail.standing.generation,
-            record: Record::Opened(Opened::here()),
-        };
+        let another = tail.entry(Record::Opened(Opened::here()));
         if !self.store.put_new(&name, another.encode()?)? {
             return Ok(());
         }
@@ -424,6 +497,7 @@ impl From<Loaded> for Tail {
     fn from(loaded: Loaded) -> Self {
         Self {
             number: loaded.number,
+            writer: loaded.writer,
             first: loaded.first,
             base: loaded.base,
             untidy: loaded.untidy,
@@ -435,9 +509,19 @@ impl From<Loaded> for Tail {
 }
 
 impl Tail {
+    /// The next entry of the writer that wrote last.
+    fn entry(&self, record: Record) -> Entry {
+        Entry {
+            generation: self.standing.generation,
+            writer: self.writer,
+            record,
+        }
+    }
+
     /// Moves the end to an object that is durable.
     fn take(&mut self, name: &str, entry: Entry, bytes: &[u8]) -> Result<()> {
         self.number += 1;
+        self.writer = entry.writer;
         if entry.is_base() {
             (self.base, self.untidy) = (self.number, true);
         }
@@ -462,6 +546,11 @@ impl Opened {
             random: RandomState::new().hash_one(()),
         }
     }
+}
+
+/// A number that no other writer has.
+fn new_writer() -> u64 {
+    RandomState::new().hash_one(()).max(NOBODY + 1)
 }
 
 fn folder(job: &str) -> Result<String> {
@@ -499,6 +588,32 @@ fn gone(name: &str) -> Error {
          truncated the journal, or someone removed it; this process must stop"
     );
     Error::new(Kind::Fence, what)
+}
+
+fn superseded(folder: &str, generation: u64, newest: u64) -> Error {
+    let (kind, why) = match newest.cmp(&generation) {
+        Ordering::Greater => (
+            Kind::Fence,
+            format!(
+                "generation {newest} took this job over, and this process, of generation \
+                 {generation}, must stop"
+            ),
+        ),
+        Ordering::Equal => (
+            Kind::Fence,
+            format!(
+                "another process opened generation {generation} before, and this one must stop"
+            ),
+        ),
+        Ordering::Less => (
+            Kind::Data,
+            format!(
+                "generation {generation} was not minted there, the newest is {newest}: is the \
+                 state of all processes of the job at the same place?"
+            ),
+        ),
+    };
+    Error::new(kind, format!("journal `{folder}`: {why}"))
 }
 
 fn overtaken(name: &str, generation: u64, by: &Entry) -> Error {

@@ -1,7 +1,7 @@
 //! What a journal amounts to: the state that its entries make when they are read in order, and
 //! reading them from a store.
 
-use super::entry::{Entry, Record, damaged};
+use super::entry::{Entry, NOBODY, Record, damaged};
 use super::tail;
 use super::{Binding, Checkpointed, Offsets};
 use crate::store::Store;
@@ -113,6 +113,8 @@ pub(super) struct Loaded {
     pub(super) standing: Standing,
     /// The newest object's number; 0 when there is none.
     pub(super) number: u64,
+    /// Who wrote it.
+    pub(super) writer: u64,
     /// The lowest object that was read.
     pub(super) first: Option<First>,
     /// The number of the newest object that stands for all before it; 0 when there is none.
@@ -230,6 +232,7 @@ fn read(store: &dyn Store, folder: &str, numbers: &[u64]) -> Result<Result<Loade
             }
         }
     }
+    loaded.writer = entries.first().map_or(NOBODY, |(_, newest)| newest.writer);
     match entries.last() {
         Some((first, _)) if *first != 1 && loaded.base == 0 => return gap(first - 1),
         Some((first, _)) => loaded.untidy = numbers.first() < Some(first),

@@ -3,6 +3,7 @@
 
 mod crashed;
 mod interleaved;
+mod minted;
 
 use std::path::{Path, PathBuf};
 

@@ -68,51 +68,61 @@ impl Explained<'_> {
                 self.node(f, input, depth + 2)
             }
             RelOp::Reduce {
-                input,
-                keys,
-                aggregates,
+                input, aggregates, ..
             } => {
-                let keys: Vec<&str> = keys.iter().map(|key| key.text.as_str()).collect();
-                match keys.is_empty() {
-                    true => writeln!(f, "Reduce to one row")?,
-                    false => writeln!(f, "Reduce by {}", keys.join(", "))?,
-                }
+                writeln!(f, "{}", Title(&rel.op))?;
                 let aggregates: Vec<String> = aggregates.iter().map(Aggregate::to_string).collect();
                 writeln!(f, "{indent}     aggregates: {}", aggregates.join(", "))?;
                 self.node(f, input, depth + 2)
             }
-            RelOp::Distinct { input } => {
-                writeln!(f, "Distinct")?;
+            RelOp::Distinct { input } | RelOp::TopK { input, .. } => {
+                writeln!(f, "{}", Title(&rel.op))?;
                 self.node(f, input, depth + 2)
             }
             RelOp::Union { inputs } => {
-                writeln!(f, "Union of {}", inputs.len())?;
+                writeln!(f, "{}", Title(&rel.op))?;
                 inputs
                     .iter()
                     .try_for_each(|input| self.node(f, input, depth + 2))
             }
+            RelOp::Join { left, right, .. } => {
+                writeln!(f, "{}", Title(&rel.op))?;
+                self.node(f, left, depth + 2)?;
+                self.node(f, right, depth + 2)
+            }
+        }
+    }
+}
+
+/// What a node is called, here and where its operators are watched.
+pub(crate) struct Title<'a>(pub(crate) &'a RelOp);
+
+impl Display for Title<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            RelOp::Source { .. } => f.write_str("Source"),
+            RelOp::View { .. } => f.write_str("View"),
+            RelOp::Compute { .. } => f.write_str("Compute"),
+            RelOp::Reduce { keys, .. } if keys.is_empty() => f.write_str("Reduce to one row"),
+            RelOp::Reduce { keys, .. } => {
+                let keys: Vec<&str> = keys.iter().map(|key| key.text.as_str()).collect();
+                write!(f, "Reduce by {}", keys.join(", "))
+            }
+            RelOp::Distinct { .. } => f.write_str("Distinct"),
+            RelOp::Union { inputs } => write!(f, "Union of {}", inputs.len()),
             RelOp::Join {
-                left,
-                right,
-                keys,
-                nulls_equal,
+                keys, nulls_equal, ..
             } => {
-                let is = if *nulls_equal {
-                    "IS NOT DISTINCT FROM"
-                } else {
-                    "="
+                let is = match nulls_equal {
+                    true => "IS NOT DISTINCT FROM",
+                    false => "=",
                 };
                 let pair =
                     |(left, right): &(Scalar, Scalar)| format!("{} {is} {}", left.text, right.text);
                 let keys: Vec<String> = keys.iter().map(pair).collect();
-                writeln!(f, "Join on {}", keys.join(" AND "))?;
-                self.node(f, left, depth + 2)?;
-                self.node(f, right, depth + 2)
+                write!(f, "Join on {}", keys.join(" AND "))
             }
-            RelOp::TopK { input, .. } => {
-                writeln!(f, "{}", Top(&rel.op))?;
-                self.node(f, input, depth + 2)
-            }
+            RelOp::TopK { .. } => write!(f, "{}", Top(self.0)),
         }
     }
 }

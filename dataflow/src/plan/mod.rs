@@ -21,7 +21,7 @@ use tidemill_log::registry::Registry;
 use crate::{Error, Kind, Result};
 
 mod catalog;
-mod explain;
+pub(crate) mod explain;
 mod fingerprint;
 pub mod ir;
 mod join;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::float_sum::{FloatAdder, FloatSum};
+use crate::exchange::{Flat, Malformed, Read, Reader, Sink};
 use crate::plan::ir::AggregateFunction;
 use crate::{Error, Kind, Result};
 
@@ -94,6 +95,53 @@ impl Sum {
             // One aggregate makes one kind of sum.
             (mine, theirs) => debug_assert!(false, "cannot add {theirs:?} to {mine:?}"),
         }
+    }
+}
+
+impl Flat for Totals {
+    const LEAST: usize = 2;
+
+    fn lay(&self, to: &mut impl Sink) {
+        self.rows.lay(to);
+        self.cells.lay(to);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        Ok(Self {
+            rows: Flat::read(from)?,
+            cells: Flat::read(from)?,
+        })
+    }
+}
+
+impl Flat for Cell {
+    const LEAST: usize = 2;
+
+    fn lay(&self, to: &mut impl Sink) {
+        self.count.lay(to);
+        match &self.sum {
+            Sum::None => to.put(&[0]),
+            Sum::Int(sum) => {
+                to.put(&[1]);
+                i128::from(*sum).lay(to);
+            }
+            Sum::Float(sum) => {
+                to.put(&[2]);
+                sum.lay(to);
+            }
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        Ok(Self {
+            count: Flat::read(from)?,
+            sum: match from.byte()? {
+                0 => Sum::None,
+                1 => Sum::Int(i128::read(from)?.into()),
+                2 => Sum::Float(Flat::read(from)?),
+                _ => return Err(Malformed("a sum of no kind")),
+            },
+        })
     }
 }
 
@@ -362,5 +410,23 @@ impl Cell {
 
     fn truth(&self, test: impl Fn(i128, i128) -> bool) -> Option<bool> {
         self.int().map(|trues| test(trues, i128::from(self.count)))
+    }
+}
+
+#[cfg(test)]
+impl Cell {
+    pub(crate) fn counted(count: i64) -> Self {
+        let sum = Sum::None;
+        Self { count, sum }
+    }
+
+    pub(crate) fn added(count: i64, sum: i128) -> Self {
+        let sum = Sum::Int(sum.into());
+        Self { count, sum }
+    }
+
+    pub(crate) fn added_floats(count: i64, sum: FloatSum) -> Self {
+        let sum = Sum::Float(Box::new(sum));
+        Self { count, sum }
     }
 }

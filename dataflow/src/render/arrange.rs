@@ -20,7 +20,7 @@ use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::trace::TraceReader;
 use differential_dataflow::trace::implementations::{KeySpine, ValSpine};
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
 use super::Context;
@@ -29,7 +29,9 @@ use super::chunk::ChunkStream;
 use super::compute::{Stage, column};
 use super::ladder::{KeyBatcher, ValBatcher};
 use super::site::{Site, restore, tap};
+use super::weigh;
 use crate::checkpoint::Change;
+use crate::exchange::Crosses;
 use crate::plan::ir::{OrderBy, Scalar};
 use crate::row::{Row, RowCodec};
 use crate::{Epoch, Result};
@@ -53,17 +55,22 @@ pub(crate) fn arrange_keys<'scope, C: Change + ExchangeData + Semigroup>(
     name: &str,
     context: &Rc<Context>,
     site: Option<&Site>,
-) -> Arranged<'scope, Keys<C>> {
+) -> Arranged<'scope, Keys<C>>
+where
+    ((Row, ()), Epoch, C): Crosses,
+{
     let of = |update: &((Row, ()), Epoch, C)| update.1;
     let updates = restore(updates, context, site, of, |epoch, entry| {
         ((entry.key, ()), epoch, entry.change)
     });
     let peers = updates.scope().peers();
-    let pact = Exchange::new(move |((key, ()), _, _): &((Row, ()), Epoch, C)| key.owner(peers));
+    let route = move |((key, ()), _, _): &((Row, ()), Epoch, C)| key.owner(peers);
+    let pact = Context::crossing(context, route);
     type Batcher<C> = KeyBatcher<Row, Epoch, C>;
     type Spine<C> = KeySpine<Row, Epoch, C>;
     let arranged =
         arrange_core::<_, _, Batcher<C>, Spine<C>>(updates, pact, name, Batcher::<C>::new);
+    context.meter.trace(&arranged.trace, weigh::keys);
     tap(arranged.stream.clone(), context, site, |()| Row::default());
     arranged
 }
@@ -83,8 +90,9 @@ pub(crate) fn arrange_values<'scope>(
         ((entry.key, entry.value), epoch, entry.change)
     });
     let peers = updates.scope().peers();
-    let pact = Exchange::new(move |((key, _), _, _): &Update| key.owner(peers));
+    let pact = Context::crossing(context, move |((key, _), _, _): &Update| key.owner(peers));
     let arranged = arrange_core::<_, _, Batcher, Spine>(updates, pact, name, Batcher::new);
+    context.meter.trace(&arranged.trace, weigh::values);
     tap(arranged.stream.clone(), context, site, Row::clone);
     arranged
 }

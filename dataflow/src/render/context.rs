@@ -2,8 +2,10 @@
 //! stop when an invariant does not hold.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use arrow::array::Array;
 use arrow::record_batch::RecordBatch;
@@ -16,9 +18,11 @@ use timely::scheduling::Activator;
 use super::chunk::Chunk;
 use super::site::Site;
 use crate::checkpoint::writer::Writer;
+use crate::exchange::{Crossing, Engine};
 use crate::failure::{Failure, patiently};
-use crate::job::Stats;
+use crate::operators::Meter;
 use crate::sink::Sink;
+use crate::stats::Stats;
 use crate::store::Store;
 use crate::time::Start;
 use crate::{Epoch, Error, Result};
@@ -37,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) producer: RefCell<Option<Box<dyn Producer>>>,
     /// What worker 0 told at the start; none before it did.
     pub(crate) start: RefCell<Option<Arc<Start>>>,
+    /// When it did.
+    pub(crate) told: Cell<Option<Instant>>,
     /// Whom to wake when it is told.
     pub(crate) waiting: RefCell<Vec<Activator>>,
     /// Where state is kept.
@@ -49,6 +55,10 @@ pub(crate) struct Context {
     pub(crate) writer: Writer,
     /// Workers in this process.
     pub(crate) threads: usize,
+    /// Watches this worker's operators.
+    pub(crate) meter: Meter,
+    /// How rows cross to other processes.
+    pub(crate) codec: Engine,
 }
 
 /// A record that could not become a row.
@@ -72,9 +82,18 @@ impl Context {
         }
     }
 
+    /// The pact by which an input crosses workers; `route` names each value's.
+    pub(crate) fn crossing<F>(context: &Rc<Self>, route: F) -> Crossing<F> {
+        let failing = Rc::clone(context);
+        Crossing::new(context.codec, move |error| failing.fail(error), route)
+    }
+
     /// Keeps what worker 0 told and wakes those who waited for it.
     pub(crate) fn tell_start(&self, start: &Start) {
         *self.start.borrow_mut() = Some(Arc::new(start.clone()));
+        self.told.set(Some(Instant::now()));
+        self.stats
+            .say("restoring state and replaying epochs of an earlier run");
         self.waiting.take().iter().for_each(Activator::activate);
     }
 
@@ -86,6 +105,18 @@ impl Context {
     /// Whether the start was told.
     pub(crate) fn started(&self) -> bool {
         self.start.borrow().is_some()
+    }
+
+    /// Notes that the job is live once every epoch of earlier runs is complete.
+    pub(crate) fn is_complete(&self, complete: impl Fn(Epoch) -> bool) {
+        let (start, told) = (self.start.borrow(), self.told.get());
+        let (Some(start), Some(told)) = (start.as_deref(), told) else {
+            return;
+        };
+        let restored = start.checkpoint.as_ref().map(|checkpoint| checkpoint.epoch);
+        if complete(start.replayed.max(restored).unwrap_or(0)) {
+            self.stats.went_live(told);
+        }
     }
 
     /// Whether a source has to be read from its beginning, since there is a site that the

@@ -9,6 +9,8 @@
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use crate::exchange::{Flat, Read, Reader, Sink};
+
 /// Bits of a digit's place.
 const DIGIT_BITS: i32 = 32;
 /// Weight of the lowest digit: the smallest subnormal is 2^-1074.
@@ -23,6 +25,21 @@ pub(crate) struct FloatSum {
     digits: SmallVec<[(i32, i128); 3]>,
     /// How many NaN, +∞ and -∞ were added: they have no fixed-point form.
     special: [i64; 3],
+}
+
+impl Flat for FloatSum {
+    const LEAST: usize = 4;
+
+    fn lay(&self, to: &mut impl Sink) {
+        self.digits.lay(to);
+        self.special.iter().for_each(|times| times.lay(to));
+    }
+
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        let digits = Flat::read(from)?;
+        let special = [i64::read(from)?, i64::read(from)?, i64::read(from)?];
+        Ok(Self { digits, special })
+    }
 }
 
 impl FloatSum {

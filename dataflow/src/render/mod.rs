@@ -15,11 +15,12 @@ use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::generic::operator::source;
 use timely::dataflow::{Scope, StreamVec};
 
+use crate::plan::explain::Title;
 use crate::plan::ir::{Envelope, Job, Rel, RelOp};
 use crate::row::nullable;
 use crate::{Epoch, Error, Kind, Result};
 
-mod accumulate;
+pub(crate) mod accumulate;
 mod argument;
 mod arrange;
 pub(crate) mod chunk;
@@ -27,7 +28,7 @@ mod compute;
 pub(crate) mod context;
 mod distinct;
 mod first;
-mod float_sum;
+pub(crate) mod float_sum;
 mod group;
 mod join;
 mod ladder;
@@ -39,6 +40,7 @@ pub(crate) mod site;
 mod top_k;
 mod totals;
 pub(crate) mod upsert;
+mod weigh;
 
 pub(crate) use accumulate::Totals;
 use chunk::ChunkStream;
@@ -70,11 +72,15 @@ pub(crate) fn views<'scope>(
             origins: &origins,
             sites: &sites,
             context,
+            view: &view.name,
         }
         .rel(&view.rel)?;
         if view.output.is_some() {
             let site = (!origin.is_state).then(|| sites.site(Some(table)));
-            durable = durable.concat(serve::serve(stream.clone(), context, view, table, site)?);
+            let name = format!("{}: Write", view.name);
+            let serve = || serve::serve(stream.clone(), context, view, table, site);
+            let served = context.meter.named(scope, name, serve)?;
+            durable = durable.concat(served);
             table += 1;
         }
         rendered.push(stream);
@@ -148,6 +154,8 @@ struct Renderer<'a, 'scope> {
     origins: &'a [Origin],
     sites: &'a Sites,
     context: &'a Rc<Context>,
+    /// The view's name.
+    view: &'a str,
 }
 
 impl<'scope> Renderer<'_, 'scope> {
@@ -181,7 +189,14 @@ impl<'scope> Renderer<'_, 'scope> {
         streams.get(index).cloned().ok_or_else(missing)
     }
 
+    /// Renders a node, named as `explain` names it.
     fn rel(&self, rel: &Rel) -> Result<ChunkStream<'scope>> {
+        let name = format!("{}: {}", self.view, Title(&rel.op));
+        let render = || self.operator(rel);
+        self.context.meter.named(self.scope, name, render)
+    }
+
+    fn operator(&self, rel: &Rel) -> Result<ChunkStream<'scope>> {
         match &rel.op {
             RelOp::Source { source } => Self::named(self.sources, *source, "source"),
             RelOp::View { view } => Self::named(self.views, *view, "view"),

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use differential_dataflow::VecCollection;
+use differential_dataflow::trace::implementations::{ValBuilder, ValSpine};
 use timely::dataflow::Scope;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
@@ -24,7 +25,7 @@ use super::chunk::{Chunk, ChunkStream, by_epoch};
 use super::compute::column;
 use super::distinct::distinct;
 use super::site::{Site, Sites};
-use super::{min_max, totals};
+use super::{min_max, totals, weigh};
 use crate::plan::ir::{Aggregate, AggregateFunction, Scalar};
 use crate::row::{Order, Row, RowCodec, batch, nullable};
 use crate::{Epoch, Result};
@@ -112,7 +113,7 @@ pub(crate) fn reduce<'scope>(
     let order: Vec<usize> = parts.into_iter().flat_map(|part| part.fills).collect();
     let together = match rows.len() {
         1 => rows.remove(0).map(|(key, part)| (key, vec![part])),
-        count => collate(rows, count),
+        count => collate(rows, count, context),
     };
     output(&grouping, together, codecs, order, schema)
 }
@@ -222,6 +223,7 @@ fn distinct_pairs<'scope>(
 fn collate<'scope>(
     parts: Vec<PartRows<'scope>>,
     count: usize,
+    context: &Context,
 ) -> VecCollection<'scope, Epoch, (Row, Vec<Row>), isize> {
     let numbered = parts.into_iter().enumerate().map(|(number, part)| {
         // An aggregate list has far fewer than 2³² parts.
@@ -229,12 +231,26 @@ fn collate<'scope>(
     });
     let all = numbered.reduce(|all, part| all.concat(part));
     let all = all.unwrap_or_else(|| unreachable!("a reduce has at least one part"));
-    all.reduce_named("Collate", move |_key, parts, out| {
-        // While an epoch is still being put together a part may be missing; at its end none is.
-        if parts.len() == count {
-            out.push((parts.iter().map(|((_, row), _)| row.clone()).collect(), 1));
-        }
-    })
+    let arranged = all.arrange_by_key_named("ArrangeCollate");
+    context.meter.trace(&arranged.trace, weigh::values);
+    type Builder = ValBuilder<Row, Vec<Row>, Epoch, isize>;
+    type Spine = ValSpine<Row, Vec<Row>, Epoch, isize>;
+    let collated = arranged.reduce_abelian::<_, Builder, Spine, _, _>(
+        "Collate",
+        move |_key, parts: &[(&(u32, Row), isize)], out| {
+            // While an epoch is still being put together a part may be missing; at its end none is.
+            if parts.len() == count {
+                out.push((parts.iter().map(|((_, row), _)| row.clone()).collect(), 1));
+            }
+        },
+        |built, key, updates| {
+            built.clear();
+            let updates = updates.drain(..);
+            built.extend(updates.map(|(parts, epoch, diff)| ((key.clone(), parts), epoch, diff)));
+        },
+    );
+    context.meter.trace(&collated.trace, weigh::values);
+    collated.as_collection(|key, parts| (key.clone(), parts.clone()))
 }
 
 /// Groups back to chunks. `order[i]` is the aggregate that the i-th column of the parts fills.

@@ -10,14 +10,14 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arrow::array::{Array, AsArray, BooleanArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::Schema;
 use hashbrown::HashMap;
 use tidemill_log::failpoint;
-use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::{Capability, Operator};
 use timely::dataflow::{Scope, StreamVec};
 
@@ -26,9 +26,11 @@ use super::chunk::{Chunk, ChunkStream};
 use super::context::WITHHELD_LETTERS_MAX;
 use super::site::{Site, Tap, restore};
 use crate::checkpoint::{Entry, Reader};
+use crate::operators::Size;
 use crate::plan::ir::{Output, View};
 use crate::row::{Encoded, Row, RowCodec};
 use crate::sink::Writes;
+use crate::stats::lock;
 use crate::{Epoch, Error, Kind, Result};
 
 /// A primary key, a whole row, its epoch and its difference.
@@ -112,6 +114,7 @@ pub(crate) fn serve<'scope>(
     let state = if unique { None } else { Some(HashMap::new()) };
     let net = Net {
         state,
+        size: Size::default(),
         codec: RowCodec::new(Arc::clone(schema))?,
         conflicts: 0,
         shared: Vec::new(),
@@ -217,12 +220,16 @@ fn write<'scope>(
     let name = view.name.clone();
     let scope = keyed.scope();
     let peers = scope.peers();
-    let pact = Exchange::new(move |(key, _, _, _): &Change| key.owner(peers));
+    let pact = Context::crossing(&context, move |(key, _, _, _): &Change| key.owner(peers));
     keyed.unary_frontier(pact, "Serve", move |_, info| {
         let wake = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
         let done: Written = Arc::default();
         let mut stashes: BTreeMap<Epoch, (Capability<Epoch>, Vec<Change>)> = BTreeMap::new();
         let mut writing: BTreeMap<Epoch, Capability<Epoch>> = BTreeMap::new();
+        let size = net
+            .state
+            .is_some()
+            .then(|| context.meter.state(info.global_id));
         move |(input, frontier), output| {
             // The stream carries no data; only its capabilities matter.
             let _: &mut timely::dataflow::operators::generic::OutputBuilderSession<
@@ -230,11 +237,7 @@ fn write<'scope>(
                 Epoch,
                 timely::container::CapacityContainerBuilder<Vec<()>>,
             > = output;
-            for (epoch, result) in done
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .drain(..)
-            {
+            for (epoch, result) in lock(&done).drain(..) {
                 match result {
                     Ok(()) => drop(writing.remove(&epoch)),
                     Err(error) => context.fail(error),
@@ -257,6 +260,9 @@ fn write<'scope>(
                     Ok(writes) => writes,
                     Err(error) => context.fail(error),
                 };
+                if let Some(size) = &size {
+                    size.set(net.size);
+                }
                 if let Some(writes) = writes
                     && !context.is_served(net.table, epoch)
                 {
@@ -267,9 +273,7 @@ fn write<'scope>(
                         writes,
                         Box::new(move |result| {
                             failpoint::hit(failpoint::SINK_AFTER_WRITE);
-                            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-                            done.push((epoch, result));
-                            drop(done);
+                            lock(&done).push((epoch, result));
                             // The worker may be gone at shutdown; then nobody waits.
                             let _gone = wake.activate();
                         }),
@@ -346,6 +350,8 @@ impl Counted {
 struct Net {
     /// Rows by primary key, where the plan does not prove that keys are unique.
     state: Option<HashMap<Row, BTreeMap<Row, i64>>>,
+    /// What that takes.
+    size: Size,
     codec: RowCodec,
     /// Keys that several rows share since this epoch, and a row of some of them.
     conflicts: u64,
@@ -418,11 +424,14 @@ impl Net {
         };
         let rows = state.entry(key.clone()).or_default();
         let old = alone(rows);
+        let before = size_of_rows(&key, rows);
         for (row, sum) in changed {
             *rows.entry(row).or_insert(0) += sum;
         }
         rows.retain(|_, sum| *sum != 0);
-        let new = alone(rows);
+        let (new, now) = (alone(rows), size_of_rows(&key, rows));
+        self.size.rows = (self.size.rows + now.rows).saturating_sub(before.rows);
+        self.size.bytes = (self.size.bytes + now.bytes).saturating_sub(before.bytes);
         if new.is_none() && !rows.is_empty() {
             self.conflicts += 1;
             if self.shared.len() < WITHHELD_LETTERS_MAX {
@@ -472,6 +481,17 @@ impl Net {
     }
 }
 
+/// What a key takes with its rows.
+fn size_of_rows(key: &Row, rows: &BTreeMap<Row, i64>) -> Size {
+    let entry = size_of::<(Row, BTreeMap<Row, i64>)>() + key.bytes().len();
+    let row = |row: &Row| size_of::<(Row, i64)>() + row.bytes().len();
+    let all: usize = rows.keys().map(row).sum();
+    Size {
+        rows: rows.len() as u64,
+        bytes: if rows.is_empty() { 0 } else { entry + all } as u64,
+    }
+}
+
 /// The row of a key that has exactly one.
 fn alone(rows: &BTreeMap<Row, i64>) -> Option<Row> {
     match rows.first_key_value() {
@@ -495,6 +515,7 @@ mod tests {
         let state = if unique { None } else { Some(HashMap::new()) };
         Net {
             state,
+            size: Size::default(),
             codec: RowCodec::new(schema).unwrap(),
             conflicts: 0,
             shared: Vec::new(),

@@ -11,20 +11,20 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use hashbrown::HashMap;
-use serde::{Deserialize, Serialize};
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::{Capability, Operator};
 
 use super::Context;
 use super::chunk::{Chunk, ChunkStream};
 use super::site::{Site, Tap, restore};
 use crate::checkpoint::{Entry, Latest};
+use crate::exchange::{Flat, Malformed, Read, Reader, Sink};
+use crate::operators::Size;
 use crate::row::{Row, RowCodec};
 use crate::{Epoch, Result};
 
 /// What a record of a keyed source says.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Keyed {
     /// The row of a key is now this, or gone.
     Row {
@@ -54,6 +54,54 @@ impl Keyed {
             Keyed::Row { key, .. } => key.owner(peers),
             Keyed::Truncated { worker, .. } => *worker,
         }
+    }
+}
+
+impl Flat for Keyed {
+    const LEAST: usize = 4;
+
+    fn lay(&self, to: &mut impl Sink) {
+        match self {
+            Keyed::Row {
+                key,
+                partition,
+                offset,
+                row,
+            } => {
+                to.put(&[0]);
+                key.lay(to);
+                partition.lay(to);
+                offset.lay(to);
+                row.lay(to);
+            }
+            Keyed::Truncated {
+                partition,
+                offset,
+                worker,
+            } => {
+                to.put(&[1]);
+                partition.lay(to);
+                offset.lay(to);
+                worker.lay(to);
+            }
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        Ok(match from.byte()? {
+            0 => Keyed::Row {
+                key: Flat::read(from)?,
+                partition: Flat::read(from)?,
+                offset: Flat::read(from)?,
+                row: Flat::read(from)?,
+            },
+            1 => Keyed::Truncated {
+                partition: Flat::read(from)?,
+                offset: Flat::read(from)?,
+                worker: Flat::read(from)?,
+            },
+            _ => return Err(Malformed("a record that says nothing known")),
+        })
     }
 }
 
@@ -91,9 +139,21 @@ impl Stash {
 
 /// The current rows, by key; each with the partition that it came from.
 #[derive(Default)]
-struct Current(HashMap<Row, (u32, Row)>);
+struct Current {
+    rows: HashMap<Row, (u32, Row)>,
+    /// Bytes of keys and rows.
+    bytes: usize,
+}
 
 impl Current {
+    fn size(&self) -> Size {
+        let each = size_of::<(Row, (u32, Row))>();
+        Size {
+            rows: self.rows.len() as u64,
+            bytes: (self.bytes + self.rows.capacity() * each) as u64,
+        }
+    }
+
     /// Applies an epoch's records and returns what changed, as retractions and additions.
     /// `changed` hears of each key that is not as it was.
     fn apply(
@@ -107,7 +167,7 @@ impl Current {
             stash.rows.retain(|_, (partition, offset, _)| {
                 truncated.get(partition).is_none_or(|at| *offset > *at)
             });
-            for (key, (partition, _)) in &self.0 {
+            for (key, (partition, _)) in &self.rows {
                 if truncated.contains_key(partition) && !stash.rows.contains_key(key) {
                     stash.rows.insert(key.clone(), (*partition, 0, None));
                 }
@@ -116,13 +176,17 @@ impl Current {
         let mut changes = Vec::new();
         for (key, (partition, _, row)) in stash.rows {
             let new = Latest(row.map(|row| (partition, row)));
-            if self.0.get(&key) == new.0.as_ref() {
+            if self.rows.get(&key) == new.0.as_ref() {
                 continue;
             }
             changed(&key, &new);
+            let bytes = |row: &Row| key.bytes().len() + row.bytes().len();
+            let added = new.0.as_ref().map_or(0, |(_, row)| bytes(row));
+            let removed = self.rows.get(&key).map_or(0, |(_, row)| bytes(row));
+            self.bytes = (self.bytes + added).saturating_sub(removed);
             let old = match new.0.clone() {
-                Some(held) => self.0.insert(key, held),
-                None => self.0.remove(&key),
+                Some(held) => self.rows.insert(key, held),
+                None => self.rows.remove(&key),
             };
             let rows = (old.map(|(_, row)| row), new.0.map(|(_, row)| row));
             if rows.0 != rows.1 {
@@ -167,8 +231,10 @@ pub(crate) fn upsert<'scope>(
     let codec = RowCodec::new(Arc::clone(schema))?;
     let context = Rc::clone(context);
     let peers = input.scope().peers();
-    let pact = Exchange::new(move |(_, keyed): &(Epoch, Keyed)| keyed.route(peers));
-    Ok(input.unary_frontier(pact, "Upsert", move |_, _| {
+    let route = move |(_, keyed): &(Epoch, Keyed)| keyed.route(peers);
+    let pact = Context::crossing(&context, route);
+    Ok(input.unary_frontier(pact, "Upsert", move |_, info| {
+        let size = context.meter.state(info.global_id);
         let mut current = Current::default();
         let mut stashes: BTreeMap<Epoch, (Capability<Epoch>, Stash)> = BTreeMap::new();
         move |(input, frontier), output| {
@@ -188,6 +254,7 @@ pub(crate) fn upsert<'scope>(
                 let changes = current.apply(stash, |key, new| {
                     tap.add(epoch, key, &none, new);
                 });
+                size.set(current.size());
                 if changes.is_empty() {
                     continue;
                 }
@@ -268,6 +335,7 @@ mod tests {
         };
         let records = vec![row(1, 0, 4, Some(11)), truncated, row(2, 0, 6, Some(22))];
         assert_eq!(apply(&mut current, records), [(10, -1), (20, -1), (22, 1)]);
-        assert_eq!(current.0.len(), 2);
+        assert_eq!(current.rows.len(), 2);
+        assert_eq!(current.bytes, 4);
     }
 }

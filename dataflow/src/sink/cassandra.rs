@@ -1,9 +1,9 @@
-//! The Cassandra sink: `cassandra://[user@]host:port[,host:port]/keyspace`.
+//! The Cassandra sink: `cassandra://[user@]host:port[,host:port]/keyspace[?setting=value&…]`, with
+//! the settings `password`, `ca`, `cert`, `key` and `verify`.
 //!
 //! In flow [`Writes`], out flow prepared statements, each with the epoch as its timestamp, so that
-//! Cassandra itself keeps the newest of whatever arrives in whatever order. The password comes
-//! from `TIDEMILL_CASSANDRA_PASSWORD`, the user from the URL or `TIDEMILL_CASSANDRA_USER`. A
-//! service that is not there yet is awaited for `TIDEMILL_SINK_WAIT_SECONDS` (default 300).
+//! Cassandra itself keeps the newest of whatever arrives in whatever order. A service that is not
+//! there yet is awaited for `TIDEMILL_SINK_WAIT_SECONDS` (default 300); one that refuses us is not.
 //!
 //! Invariants: (1) a statement's timestamp is `epoch × 1000` µs and never the clock's, in tables
 //! and in the frontier table alike (a repair's is between two epochs, or the present); (2) at most
@@ -42,7 +42,7 @@ mod retry;
 mod scan;
 mod table;
 
-use address::Address;
+use address::{Address, refusal};
 use cell::{Cells, Delete, Upsert};
 use retry::Health;
 use table::Prepared;
@@ -204,11 +204,38 @@ impl Sink for Cassandra {
     }
 }
 
+/// Asks a cluster, within `wait`, which version it is.
+pub(super) fn ask(rest: &str, wait: Duration) -> Result<String> {
+    let address = Address {
+        wait,
+        ..Address::parse(rest)?
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::with_source(Kind::Retry, "starting a thread", e))?;
+    runtime.block_on(async {
+        let session = connect(&address).await?;
+        let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
+            let what = format!("Cassandra at {} cannot be asked", address.nodes.join(","));
+            Error::with_source(Kind::Retry, what, e)
+        };
+        let asked = session.query_unpaged("SELECT release_version FROM system.local", ());
+        let rows = asked.await.map_err(|e| failed(e.into()))?;
+        let rows = rows.into_rows_result().map_err(|e| failed(e.into()))?;
+        let (version,) = rows
+            .single_row::<(String,)>()
+            .map_err(|e| failed(e.into()))?;
+        Ok(version)
+    })
+}
+
 /// Connects, waiting for a service that is not there yet.
 async fn connect(address: &Address) -> Result<Session> {
     let profile = ExecutionProfile::builder()
         .request_timeout(Some(ATTEMPT))
         .build();
+    let tls = address.tls()?;
     let give_up = Instant::now() + address.wait;
     let mut back_off = Duration::from_millis(250);
     let mut warned = false;
@@ -219,6 +246,7 @@ async fn connect(address: &Address) -> Result<Session> {
             .pool_size(PoolSize::PerShard(std::num::NonZeroUsize::MIN))
             .fetch_full_schema_metadata(false)
             .keyspaces_to_fetch([address.keyspace.clone()])
+            .tls_context(tls.clone())
             .connection_timeout(Duration::from_secs(5));
         if let Some((user, password)) = &address.credentials {
             builder = builder.user(user, password);
@@ -228,6 +256,10 @@ async fn connect(address: &Address) -> Result<Session> {
             Err(error) => error,
         };
         let nodes = address.nodes.join(",");
+        if let Some(why) = refusal(&error) {
+            let what = format!("Cassandra at {nodes}: {why}");
+            return Err(Error::with_source(Kind::Data, what, error));
+        }
         if Instant::now() + back_off >= give_up {
             let waited = address.wait.as_secs();
             let what = format!("Cassandra at {nodes} did not answer within {waited} s: {error}");
@@ -393,6 +425,7 @@ mod tests {
             nodes: vec![format!("127.0.0.1:{port}")],
             keyspace: "views".into(),
             credentials: None,
+            tls: None,
             wait: Duration::from_millis(800),
         };
         let begun = Instant::now();

@@ -201,6 +201,11 @@ fn batch_of<V>(
     })
 }
 
+/// Asks Cassandra, within `wait`, which version it is.
+pub fn ask_cassandra(url: &str, wait: std::time::Duration) -> Result<String> {
+    cassandra::ask(url.strip_prefix("cassandra://").unwrap_or(url), wait)
+}
+
 /// What to do about a table that is not as the view needs it.
 fn mismatch(table: &str, problem: &str) -> crate::Error {
     crate::Error::new(

@@ -8,7 +8,6 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use timely::container::{CapacityContainerBuilder, PushInto};
@@ -170,10 +169,7 @@ impl<G: Gather> Running<G> {
             Ok(None) => return false,
             Err(error) => context.fail(error),
         };
-        context
-            .stats
-            .records
-            .fetch_add(cut.records as u64, Ordering::Relaxed);
+        context.stats.read(cut.records, cut.bytes);
         control.borrow_mut().report(Report {
             topic: place.topic.clone(),
             ends: cut.ends.clone(),
@@ -199,10 +195,7 @@ impl<G: Gather> Running<G> {
             Err(error) => context.fail(error),
         };
         if let Some(cut) = cut {
-            context
-                .stats
-                .records
-                .fetch_add(cut.records as u64, Ordering::Relaxed);
+            context.stats.read(cut.records, cut.bytes);
             send(vec![cut], binding.epoch, cap, output, context, item);
             self.replay.pop_front();
         }

@@ -16,6 +16,7 @@ use tidemill_log::log::{Log, TopicId};
 
 use crate::failure::Failure;
 use crate::held;
+use crate::stats::{Stats, lock};
 use crate::time::{Added, Held};
 use crate::{Error, Kind, Result};
 
@@ -23,6 +24,10 @@ use crate::{Error, Kind, Result};
 const GONE_PATIENCE: Duration = Duration::from_secs(15);
 /// How soon a stop is seen.
 const STOP_LOOK: Duration = Duration::from_millis(50);
+/// How often what the topics hold is looked at, which tells how far behind the views are.
+const LAG_LOOK: Duration = Duration::from_secs(1);
+/// Such a look takes at most one part of so many of the thread's time.
+const LAG_SHARE: u32 = 20;
 /// Topics whose added partitions wait to be told.
 const ADDED_MAX: usize = 16;
 
@@ -61,12 +66,13 @@ impl Watched {
         mut self,
         log: Arc<dyn Log>,
         every: Duration,
-        stop: Arc<AtomicBool>,
+        (stats, stop): (Arc<Stats>, Arc<AtomicBool>),
         failure: &Failure,
     ) -> Result<Receiver<Added>> {
         let (to, added) = sync_channel(ADDED_MAX);
         failure.spawn("topics", move || {
             let mut looked = Instant::now();
+            let mut weighed = looked;
             while !stop.load(Ordering::Relaxed) {
                 std::thread::sleep(STOP_LOOK.min(every));
                 if looked.elapsed() >= every {
@@ -75,10 +81,26 @@ impl Watched {
                     }
                     looked = Instant::now();
                 }
+                if Instant::now() >= weighed {
+                    let began = Instant::now();
+                    self.weigh(log.as_ref(), &stats);
+                    weighed = Instant::now() + LAG_LOOK.max(began.elapsed() * LAG_SHARE);
+                }
             }
             Ok(())
         })?;
         Ok(added)
+    }
+
+    /// Tells what the topics hold. A topic that cannot be asked keeps what was told last: its
+    /// readers say what is wrong.
+    fn weigh(&self, log: &dyn Log, stats: &Stats) {
+        for name in self.topics.keys() {
+            match log.ranges(name) {
+                Ok(ranges) => drop(lock(&stats.held).insert(name.clone(), ranges)),
+                Err(error) => tracing::debug!(topic = %name, %error, "cannot see its ends"),
+            }
+        }
     }
 
     /// One look at every topic; false when nobody wants to know any more.

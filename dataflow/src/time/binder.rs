@@ -8,9 +8,9 @@
 //! ends the run.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use timely::scheduling::{Activator, SyncActivator};
@@ -19,8 +19,9 @@ use super::checkpoints::Checkpoints;
 use super::{Added, Command, Report, Start};
 use crate::failure::{Failure, patiently};
 use crate::held;
-use crate::job::{Limits, Stats};
+use crate::job::Limits;
 use crate::journal::{Binding, Journal, Offsets};
+use crate::stats::{Stats, lock};
 use crate::{Epoch, Result};
 
 /// Longest that a stop waits for its checkpoint.
@@ -177,7 +178,9 @@ impl Binder {
             });
             self.in_flight.push_back(written);
         }
-        self.checkpoints.step(self.durable);
+        if let Some(taken) = self.checkpoints.step(self.durable) {
+            self.stats.took(&taken);
+        }
         let epoch = self.checkpoints.epoch();
         self.stats.checkpointed.store(epoch, Ordering::Relaxed);
         self.stopping |= self.journal.is_none() && self.in_flight.is_empty();
@@ -280,16 +283,9 @@ impl Binder {
     /// Every epoch at or below this one is durable in the sink.
     pub(crate) fn durable(&mut self, epoch: Epoch) {
         let now = now_ms() as i64;
-        let mut ends = self
-            .stats
-            .durable_ends
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut freshness = self
-            .stats
-            .freshness_ms
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut ends = lock(&self.stats.durable_ends);
+        let mut freshness = lock(&self.stats.freshness_ms);
+        let mut recent = lock(&self.stats.recent);
         while let Some(done) = self.in_flight.pop_front_if(|e| e.epoch <= epoch) {
             merge(&mut ends, &done.ends);
             for (oldest, newest) in done.spans {
@@ -297,11 +293,12 @@ impl Binder {
                 for at in [oldest, newest].into_iter().filter(|at| *at >= self.began) {
                     let age = u64::try_from(now - at).unwrap_or(0).max(1);
                     freshness.saturating_record(age);
+                    recent.record(age);
                 }
             }
         }
         drop(ends);
-        drop(freshness);
+        drop((freshness, recent));
         self.durable = epoch;
         self.stats.durable.store(epoch, Ordering::Relaxed);
         let replaying = self

@@ -26,8 +26,19 @@ pub(crate) struct Checkpoints {
     going: Option<Going>,
 }
 
+/// A checkpoint that is complete.
+pub(crate) struct Taken {
+    /// From its mark to its entry in the journal.
+    pub(crate) took: Duration,
+    /// Bytes that were written for it.
+    pub(crate) written: u64,
+    /// Bytes of all that it needs.
+    pub(crate) kept: u64,
+}
+
 struct Going {
     epoch: Epoch,
+    began: Instant,
     ends: Offsets,
     written: Vec<Written>,
     asked: bool,
@@ -74,6 +85,7 @@ impl Checkpoints {
     pub(crate) fn begin(&mut self, epoch: Epoch, ends: Offsets) {
         self.going = Some(Going {
             epoch,
+            began: Instant::now(),
             ends,
             written: Vec::new(),
             asked: false,
@@ -89,9 +101,9 @@ impl Checkpoints {
         }
     }
 
-    /// Moves on; every epoch through `durable` is in the sink.
-    pub(crate) fn step(&mut self, durable: Epoch) {
-        let Some(going) = &mut self.going else { return };
+    /// Moves on; every epoch through `durable` is in the sink. The checkpoint that is complete.
+    pub(crate) fn step(&mut self, durable: Epoch) -> Option<Taken> {
+        let going = self.going.as_mut()?;
         let complete = going.written.len() == self.processes && durable >= going.epoch;
         if complete && !going.asked {
             going.asked = true;
@@ -101,10 +113,18 @@ impl Checkpoints {
                 written: std::mem::take(&mut going.written),
             });
         }
-        if going.asked && self.writer.committed() >= going.epoch {
-            self.epoch = going.epoch;
-            self.going = None;
-            self.last = Instant::now();
+        if !going.asked || self.writer.committed() < going.epoch {
+            return None;
         }
+        let (written, kept) = self.writer.sizes();
+        let taken = Taken {
+            took: going.began.elapsed(),
+            written,
+            kept,
+        };
+        self.epoch = going.epoch;
+        self.going = None;
+        self.last = Instant::now();
+        Some(taken)
     }
 }

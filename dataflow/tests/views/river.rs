@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use arrow::datatypes::{Field, Schema};
 use tempfile::TempDir;
+use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::{Config, Limits, Stats, Workers, run};
 use tidemill_dataflow::plan::compile;
 use tidemill_dataflow::sink::Table;
@@ -56,6 +57,8 @@ fn config(directory: &Path, workers: usize) -> Config {
         sink: url(directory, "sink.db"),
         dead_letters: "dead_letters".to_owned(),
         workers: Workers::Threads(workers),
+        codec: Engine::default(),
+        generation: None,
         limits: Limits {
             // Many checkpoints in a short life.
             checkpoint_interval: Duration::from_millis(20),
@@ -114,7 +117,7 @@ impl River {
         self.running = Some(Running {
             stats,
             stop,
-            thread: std::thread::spawn(move || run(config, counts, stopped)),
+            thread: std::thread::spawn(move || run(config, None, counts, stopped)),
         });
     }
 
@@ -267,7 +270,7 @@ impl River {
         let workers = std::env::var(CHILD_WORKERS).unwrap().parse().unwrap();
         let config = config(Path::new(&directory), workers);
         let never = Arc::new(AtomicBool::new(false));
-        run(config, Arc::new(Stats::default()), never).unwrap();
+        run(config, None, Arc::new(Stats::default()), never).unwrap();
     }
 }
 

@@ -6,6 +6,7 @@
 //! Ingest writes it; dataflow reads it back. Both engines of every trait, the networked one and
 //! the embedded SQLite one, are chosen by URL and pass one conformance suite.
 
+pub mod address;
 pub mod dead_letter;
 pub mod envelope;
 pub mod error;
@@ -15,5 +16,6 @@ pub mod log;
 pub mod registry;
 pub mod schema;
 pub mod sqlite;
+pub mod tls;
 
 pub use error::{Error, Kind, Result};

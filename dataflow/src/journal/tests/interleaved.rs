@@ -3,6 +3,7 @@
 //!
 //! Each writer is a process of its own, whose store waits before every operation until the schedule
 //! lets it go on. So whoever is not chosen for a while is a process that was stopped and wakes up.
+//! Generations are taken, or minted by one and opened by any other, or by several.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +29,8 @@ enum Permit {
 #[derive(Debug, Clone)]
 enum Action {
     Open,
+    Mint,
+    OpenMinted(Claim),
     Bind(Binding),
     Checkpoint(Checkpointed),
     Truncate(Epoch),
@@ -95,12 +98,19 @@ impl Store for Stepped {
 /// A writer's process.
 fn write(store: &Arc<Stepped>, actions: &Receiver<Action>) {
     let mut journal: Option<Journal> = None;
+    let shared = || -> Arc<dyn Store> { Arc::<Stepped>::clone(store) };
     while let Ok(action) = actions.recv() {
         store.dead.store(false, Ordering::Relaxed);
         let outcome = match (action, &journal) {
-            (Action::Open, _) => {
-                let store: Arc<dyn Store> = Arc::<Stepped>::clone(store);
-                Journal::open(store, "job").map(|(opened, standing)| {
+            (Action::Open, _) => Journal::open(shared(), "job").map(|(opened, standing)| {
+                journal = Some(opened);
+                Some(standing)
+            }),
+            (Action::Mint, _) => {
+                Journal::take_over(shared(), "job", NOBODY).map(|(_, standing)| Some(standing))
+            }
+            (Action::OpenMinted(claim), _) => {
+                Journal::open_minted(shared(), "job", &claim).map(|(opened, standing)| {
                     journal = Some(opened);
                     Some(standing)
                 })
@@ -129,6 +139,8 @@ struct Writer {
     last_checkpoint: Epoch,
     /// A binding whose outcome it does not know, which it must give again.
     pending: Option<Binding>,
+    /// Generations that it wants to open and does not know whether it did.
+    claims: BTreeMap<u64, Claim>,
 }
 
 /// What must hold.
@@ -143,6 +155,9 @@ struct Model {
     truncated: Epoch,
     /// What each generation found.
     opened: BTreeMap<u64, BTreeSet<u32>>,
+    /// Those that were minted, and those of them that somebody writes as.
+    minted: Vec<u64>,
+    claimed: BTreeSet<u64>,
 }
 
 fn partitions(binding: &Binding) -> BTreeSet<u32> {
@@ -206,7 +221,7 @@ impl Model {
     fn action(&mut self, writer: &mut Writer, choice: u8) -> Action {
         let Some(_) = writer.generation.filter(|_| choice >= 8) else {
             (writer.generation, writer.pending) = (None, None);
-            return Action::Open;
+            return self.opening(writer, usize::from(choice));
         };
         match choice {
             8..=160 => {
@@ -232,6 +247,21 @@ impl Model {
         }
     }
 
+    /// One of the ways to become the writer, or to make another one.
+    fn opening(&self, writer: &mut Writer, choice: usize) -> Action {
+        match choice % 4 {
+            0 | 1 if !self.minted.is_empty() => {
+                // Mostly the newest.
+                let back = (choice / 4 % 4).saturating_sub(1) % self.minted.len();
+                let generation = self.minted[self.minted.len() - 1 - back];
+                let claim = writer.claims.entry(generation);
+                Action::OpenMinted(*claim.or_insert_with(|| Claim::of(generation)))
+            }
+            0..=2 => Action::Mint,
+            _ => Action::Open,
+        }
+    }
+
     /// Judges how an action ended.
     fn done(&mut self, writer: &mut Writer, outcome: Result<Option<Standing>>) {
         let (action, overtaken) = writer.doing.take().unwrap();
@@ -244,6 +274,7 @@ impl Model {
                 );
                 if error.kind() == Kind::Fence || error.to_string() == "dies" {
                     writer.generation = None;
+                    writer.claims.clear();
                 }
                 return;
             }
@@ -262,6 +293,27 @@ impl Model {
                     "two are generation {}",
                     standing.generation
                 );
+            }
+            Action::Mint => {
+                let standing = found.unwrap();
+                let all = self.check(&standing);
+                let before = self.opened.insert(standing.generation, all);
+                assert!(before.is_none(), "{} is minted twice", standing.generation);
+                self.minted.push(standing.generation);
+            }
+            Action::OpenMinted(claim) => {
+                let standing = found.unwrap();
+                assert_eq!(standing.generation, claim.generation);
+                let all = self.check(&standing);
+                assert_eq!(self.opened[&claim.generation], all);
+                assert!(
+                    self.claimed.insert(claim.generation),
+                    "two opened {claim:?}"
+                );
+                writer.claims.clear();
+                writer.generation = Some(standing.generation);
+                writer.last_epoch = standing.last_epoch();
+                writer.last_checkpoint = standing.checkpoints.last().map_or(0, |it| it.epoch);
             }
             Action::Bind(binding) => {
                 writer.pending = None;
@@ -299,7 +351,11 @@ impl Model {
                 .opened
                 .last_key_value()
                 .map(|(generation, _)| *generation);
-            let overtaken = writer.generation.is_some() && writer.generation < newest;
+            let as_whom = match &action {
+                Action::OpenMinted(claim) => Some(claim.generation),
+                _ => writer.generation,
+            };
+            let overtaken = as_whom.is_some() && as_whom < newest;
             writer.doing = Some((action.clone(), overtaken));
             writer.actions.send(action).unwrap();
         }
@@ -336,6 +392,7 @@ fn run(schedule: &[(usize, u8)]) {
                     last_epoch: 0,
                     last_checkpoint: 0,
                     pending: None,
+                    claims: BTreeMap::new(),
                 }
             })
             .collect();

@@ -1,6 +1,15 @@
-//! Where a Cassandra cluster is and how to enter it, from the sink's URL and the environment.
+//! Where a Cassandra cluster is and how to enter it, from the sink's URL.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use scylla::client::session::TlsContext;
+use scylla::errors::{
+    ConnectionError, ConnectionPoolError, ConnectionSetupRequestErrorKind, DbError, MetadataError,
+    NewSessionError,
+};
+use tidemill_log::address;
+use tidemill_log::tls::{self, Identity, Trust};
 
 use crate::{Error, Kind, Result};
 
@@ -15,12 +24,25 @@ pub(super) struct Address {
     pub(super) keyspace: String,
     /// User and password.
     pub(super) credentials: Option<(String, String)>,
+    /// None without TLS.
+    pub(super) tls: Option<(Trust, Option<Identity>)>,
     /// How long to wait for a service that is not there yet.
     pub(super) wait: Duration,
 }
 
+/// The settings in a URL's query.
+#[derive(Default)]
+struct Settings {
+    password: Option<String>,
+    ca: Option<String>,
+    cert: Option<String>,
+    key: Option<String>,
+    verify: Option<String>,
+}
+
 impl Address {
-    /// Reads `[user@]host:port[,host:port]/keyspace` and the environment.
+    /// Reads `[user@]host:port[,host:port]/keyspace[?password=…&ca=FILE&…]`, and the environment
+    /// for how long to wait.
     pub(super) fn parse(rest: &str) -> Result<Self> {
         let wait = match std::env::var("TIDEMILL_SINK_WAIT_SECONDS") {
             Ok(text) => Duration::from_secs(text.parse().map_err(|e| {
@@ -29,37 +51,33 @@ impl Address {
             })?),
             Err(_) => DEFAULT_WAIT,
         };
-        let user = std::env::var("TIDEMILL_CASSANDRA_USER").ok();
-        let password = std::env::var("TIDEMILL_CASSANDRA_PASSWORD").ok();
-        Self::with(rest, user, password, wait)
+        Self::with(rest, wait)
     }
 
-    fn with(
-        rest: &str,
-        user: Option<String>,
-        password: Option<String>,
-        wait: Duration,
-    ) -> Result<Self> {
+    fn with(rest: &str, wait: Duration) -> Result<Self> {
+        let (place, given) = address::parse(rest);
         let bad = |why: &str| {
+            // Without the settings, which hold the password.
+            let place = place.rsplit('@').next().unwrap_or_default();
             let what = format!(
-                "sink `cassandra://{rest}`: {why}; expected \
+                "sink `cassandra://{place}`: {why}; expected \
                  `cassandra://[user@]host:port[,host:port]/keyspace`"
             );
             Error::new(Kind::Data, what)
         };
-        let (hosts, keyspace) = rest.split_once('/').ok_or_else(|| bad("no keyspace"))?;
+        let (hosts, keyspace) = place.split_once('/').ok_or_else(|| bad("no keyspace"))?;
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if keyspace.is_empty() || keyspace.len() > 48 || !keyspace.chars().all(word) {
             return Err(bad("a keyspace is 1 to 48 letters, digits and underscores"));
         }
-        let (url_user, hosts) = match hosts.rsplit_once('@') {
+        let (user, hosts) = match hosts.rsplit_once('@') {
             Some((user, _)) if user.contains(':') => {
-                return Err(bad("the password goes into TIDEMILL_CASSANDRA_PASSWORD"));
+                return Err(bad("the password is a setting, `?password=`"));
             }
-            Some((user, hosts)) => (Some(user.to_owned()), hosts),
+            Some((user, hosts)) => (Some(address::decoded(user)), hosts),
             None => (None, hosts),
         };
-        let mut nodes = Vec::new();
+        let (mut nodes, mut names) = (Vec::new(), Vec::new());
         for host in hosts.split(',') {
             let (name, port) = match host.rsplit_once(':') {
                 Some((name, port)) => (name, port.parse().map_err(|_| bad("a bad port"))?),
@@ -69,13 +87,102 @@ impl Address {
                 return Err(bad("an empty host name"));
             }
             nodes.push(format!("{name}:{port}"));
+            names.push(name.trim_matches(['[', ']']).to_owned());
+        }
+        let mut settings = Settings::default();
+        for (name, value) in given {
+            let value = Some(value);
+            match name.as_str() {
+                "password" => settings.password = value,
+                "ca" => settings.ca = value,
+                "cert" => settings.cert = value,
+                "key" => settings.key = value,
+                "verify" => settings.verify = value,
+                _ => return Err(bad(&format!("unknown setting `{name}`"))),
+            }
         }
         Ok(Self {
             nodes,
             keyspace: keyspace.to_owned(),
-            credentials: url_user.or(user).map(|u| (u, password.unwrap_or_default())),
+            tls: settings.tls(names).map_err(|why| bad(&why))?,
+            credentials: user.map(|user| (user, settings.password.unwrap_or_default())),
             wait,
         })
+    }
+
+    /// TLS as the driver takes it. The files are read now, so that a new session has new ones.
+    pub(super) fn tls(&self) -> Result<Option<TlsContext>> {
+        let Some((trust, identity)) = &self.tls else {
+            return Ok(None);
+        };
+        let config = tls::client(trust, identity.as_ref())?;
+        Ok(Some(TlsContext::from(Arc::new(config))))
+    }
+}
+
+impl Settings {
+    /// The driver asks for a node's certificate by the node's address, which few certificates name:
+    /// one for a name that the user gave is as good.
+    fn tls(
+        &self,
+        names: Vec<String>,
+    ) -> std::result::Result<Option<(Trust, Option<Identity>)>, String> {
+        let identity = match (&self.cert, &self.key) {
+            (Some(certificate), Some(key)) => Some(Identity {
+                certificate: certificate.into(),
+                key: key.into(),
+            }),
+            (None, None) => None,
+            _ => return Err("TLS settings `cert` and `key` go together".to_owned()),
+        };
+        let Some(ca) = &self.ca else {
+            let alone = identity.is_some() || self.verify.is_some();
+            let right = "TLS needs the setting `ca`: the file of the authority that issued the \
+                         nodes' certificates, or `system`";
+            return if alone {
+                Err(right.to_owned())
+            } else {
+                Ok(None)
+            };
+        };
+        let file = match ca.as_str() {
+            "system" => tls::system_authorities()
+                .ok_or("no file of the system's authorities is found; set SSL_CERT_FILE")?,
+            file => file.into(),
+        };
+        let trust = match self.verify.as_deref() {
+            None | Some("full") => Trust::Host(file, names),
+            Some("ca") => Trust::Authority(file),
+            Some(other) => return Err(format!("`verify` is `{other}`, expected `full` or `ca`")),
+        };
+        Ok(Some((trust, identity)))
+    }
+}
+
+/// Why Cassandra does not let us in, or we do not trust it, if that is what went wrong: waiting
+/// would not help.
+pub(super) fn refusal(error: &NewSessionError) -> Option<String> {
+    let NewSessionError::MetadataError(MetadataError::ConnectionPoolError(
+        ConnectionPoolError::Broken {
+            last_connection_error,
+        },
+    )) = error
+    else {
+        return None;
+    };
+    match last_connection_error {
+        ConnectionError::IoError(error) => tls::refusal(error.as_ref()),
+        ConnectionError::ConnectionSetupRequestError(error) => match error.get_error() {
+            ConnectionSetupRequestErrorKind::DbError(DbError::AuthenticationError, why) => {
+                Some(format!("user and password are refused: {why}"))
+            }
+            ConnectionSetupRequestErrorKind::MissingAuthentication => Some(
+                "it wants a user: give TIDEMILL_CASSANDRA_USER and TIDEMILL_CASSANDRA_PASSWORD"
+                    .to_owned(),
+            ),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -84,16 +191,33 @@ mod tests {
     use super::*;
 
     fn parse(rest: &str) -> Result<Address> {
-        Address::with(rest, None, Some("secret".into()), DEFAULT_WAIT)
+        Address::with(rest, DEFAULT_WAIT)
     }
 
     #[test]
     fn reads_hosts_user_and_keyspace() {
-        let address = parse("ada@a:1,b/views").unwrap();
+        let address = parse("ada@a:1,b/views?password=se%26cret").unwrap();
         assert_eq!(address.nodes, ["a:1", "b:9042"]);
         assert_eq!(address.keyspace, "views");
-        assert_eq!(address.credentials, Some(("ada".into(), "secret".into())));
+        assert_eq!(address.credentials, Some(("ada".into(), "se&cret".into())));
+        assert_eq!(address.tls, None);
         assert_eq!(parse("a/views").unwrap().credentials, None);
+    }
+
+    #[test]
+    fn tls_trusts_the_names_that_were_given() {
+        let names = vec!["a".to_owned(), "b".to_owned()];
+        let tls = parse("a:1,b/k?ca=ca.pem&cert=c.pem&key=k.pem").unwrap().tls;
+        let identity = Identity {
+            certificate: "c.pem".into(),
+            key: "k.pem".into(),
+        };
+        assert_eq!(
+            tls,
+            Some((Trust::Host("ca.pem".into(), names), Some(identity)))
+        );
+        let tls = parse("a/k?ca=ca.pem&verify=ca").unwrap().tls;
+        assert_eq!(tls, Some((Trust::Authority("ca.pem".into()), None)));
     }
 
     #[test]
@@ -102,6 +226,16 @@ mod tests {
             let error = parse(rest).unwrap_err();
             assert_eq!(error.kind(), Kind::Data, "{rest}");
             assert!(error.to_string().contains("expected"), "{error}");
+        }
+        for (query, part) in [
+            ("cert=c", "go together"),
+            ("verify=ca", "needs the setting `ca`"),
+            ("ca=c&verify=none", "expected `full` or `ca`"),
+            ("tls=1", "unknown setting `tls`"),
+        ] {
+            let rest = format!("ada@a/k?password=hunter22&{query}");
+            let said = parse(&rest).unwrap_err().to_string();
+            assert!(said.contains(part) && !said.contains("hunter22"), "{said}");
         }
     }
 }

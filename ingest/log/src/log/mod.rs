@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::{Error, Kind, Result};
 
+pub use kafka::refused as kafka_setting_refused;
 pub use partition::{RECORD_BYTES_MAX, partition_of};
 
 /// A record to append.
@@ -150,12 +151,11 @@ pub trait Log: Send + Sync {
     fn tail(&self, topic: &str, count: u32) -> Result<Vec<OwnedRecord>>;
 }
 
-/// Opens the log that `url` names: `kafka://host:port[,host:port]` or `sqlite://FILE`.
+/// Opens the log that `url` names: `kafka://host:port[,host:port][?setting=value&…]`, the settings
+/// by librdkafka's names, or `sqlite://FILE`.
 pub fn open(url: &str) -> Result<Arc<dyn Log>> {
     if let Some(brokers) = url.strip_prefix("kafka://") {
-        Ok(Arc::new(kafka::KafkaLog::open(
-            brokers.trim_end_matches('/'),
-        )?))
+        Ok(Arc::new(kafka::KafkaLog::open(brokers)?))
     } else if let Some(file) = url.strip_prefix("sqlite://") {
         Ok(Arc::new(sqlite::SqliteLog::open(file)?))
     } else {
@@ -163,4 +163,10 @@ pub fn open(url: &str) -> Result<Arc<dyn Log>> {
             format!("`{url}` is no log: give kafka://HOST:PORT[,HOST:PORT] or sqlite://FILE");
         Err(Error::new(Kind::Data, what))
     }
+}
+
+/// Asks Kafka's brokers, within `wait`, how many they are and how many topics they have.
+pub fn ask_kafka(url: &str, wait: Duration) -> Result<(usize, usize)> {
+    let rest = url.strip_prefix("kafka://").unwrap_or(url);
+    kafka::KafkaLog::open(rest)?.ask(wait)
 }

@@ -16,7 +16,8 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{Registered, Registry};
-use crate::{Error, Kind, Result};
+use crate::tls::{self, Trust};
+use crate::{Error, Kind, Result, address};
 
 /// How long one answer may take.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -50,7 +51,8 @@ impl From<Version> for Registered {
 
 impl ConfluentRegistry {
     pub(super) fn open(url: &str) -> Result<Self> {
-        let base: Url = url.parse().map_err(|error| {
+        let (place, settings) = address::parse(url);
+        let base: Url = place.parse().map_err(|error| {
             let what = "the registry's URL is not one: give http(s)://HOST:PORT[/PATH]";
             Error::with_source(Kind::Data, what, format!("{error}"))
         })?;
@@ -60,12 +62,17 @@ impl ConfluentRegistry {
             base.port()
                 .map_or_else(String::new, |port| format!(":{port}")),
         );
-        // An error says that one is installed already, which serves as well.
-        rustls::crypto::ring::default_provider()
-            .install_default()
-            .ok();
-        let client = Client::builder()
-            .timeout(ANSWER_WAIT)
+        tls::install_provider();
+        let mut builder = Client::builder().timeout(ANSWER_WAIT);
+        for (name, value) in settings {
+            if name != "ca" {
+                let what = format!("{shown}: unknown setting `{name}`, expected `ca`");
+                return Err(Error::new(Kind::Data, what));
+            }
+            let trust = Trust::Host(value.into(), Vec::new());
+            builder = builder.tls_backend_preconfigured(tls::client(&trust, None)?);
+        }
+        let client = builder
             .build()
             .map_err(|error| Error::with_source(Kind::Data, "cannot make an HTTP client", error))?;
         Ok(Self {
@@ -88,8 +95,12 @@ impl ConfluentRegistry {
     /// Sends a request; none when the registry answers that there is no such thing.
     fn send<T: DeserializeOwned>(&self, about: &str, request: RequestBuilder) -> Result<Option<T>> {
         let away = |error: reqwest::Error| {
-            let what = format!("{}: {about}: no answer", self.shown);
-            Error::with_source(Kind::Retry, what, error.without_url())
+            let (kind, why) = match tls::refusal(&error) {
+                Some(refusal) => (Kind::Data, refusal),
+                None => (Kind::Retry, "no answer".to_owned()),
+            };
+            let what = format!("{}: {about}: {why}", self.shown);
+            Error::with_source(kind, what, error.without_url())
         };
         let request = request.header("Accept", "application/vnd.schemaregistry.v1+json, */*");
         let answer = request.send().map_err(away)?;

@@ -36,7 +36,8 @@ pub trait Registry: Send + Sync {
     }
 }
 
-/// Opens the registry that `url` names: `http(s)://host:port[/path]` or `sqlite://FILE`.
+/// Opens the registry that `url` names: `http(s)://[user:password@]host:port[/path][?ca=FILE]`, the
+/// file with the authorities to trust in place of the system's, or `sqlite://FILE`.
 pub fn open(url: &str) -> Result<Arc<dyn Registry>> {
     if url.starts_with("http://") || url.starts_with("https://") {
         Ok(Arc::new(confluent::ConfluentRegistry::open(url)?))

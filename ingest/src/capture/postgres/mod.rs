@@ -22,13 +22,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postgres::{Client, NoTls};
+use postgres::Client;
 use tidemill_log::event::{Change, Op, Position, Value};
 use tidemill_log::failpoint;
 use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
 use super::{BATCH, Capture, Captured, Refused, push, value};
+use crate::server::{CONNECT_WAIT, Server};
 use crate::{Error, Kind, Result};
 use catalog::Table;
 use pgoutput::{Cell, Message, Old, Tuple};
@@ -36,8 +37,6 @@ use progress::Resume;
 use snapshot::Snapshot;
 use stream::{Event, Stream};
 
-/// How long a connection attempt may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often progress is written down at most.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
 /// How much WAL of other tables may pass before the slot is moved over it.
@@ -47,7 +46,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// A capture of some tables of a PostgreSQL database.
 pub(super) struct PostgresCapture {
-    config: postgres::Config,
+    server: Server,
     slot: String,
     control: Client,
     generation: i64,
@@ -89,16 +88,10 @@ struct Transaction {
 
 impl PostgresCapture {
     pub(super) fn open(url: &str, names: &[String], name: &str, resnapshot: bool) -> Result<Self> {
-        let mut config: postgres::Config = url.parse().map_err(|error: postgres::Error| {
-            let what = format!("the PostgreSQL URL is not valid: {error}");
-            Error::with_source(Kind::Data, what, error)
-        })?;
-        config
-            .connect_timeout(CONNECT_TIMEOUT)
-            .application_name("tidemill")
-            .options(stream::SESSION);
+        let mut server = Server::parse(url)?;
+        server.session("tidemill", Some(stream::SESSION));
         let slot = slot_name(name)?;
-        let mut control = connect(&config)?;
+        let mut control = server.connect()?;
         progress::check_server(&mut control)?;
         progress::lock(&mut control, &slot)?;
         let tables = names
@@ -114,22 +107,22 @@ impl PostgresCapture {
         };
         let (phase, from, confirmed) = match resume {
             Resume::Stream(lsn) => (
-                Phase::Stream(Stream::open(&config, &slot, lsn)?),
+                Phase::Stream(Stream::open(&server, &slot, lsn)?),
                 lsn,
                 Some(lsn),
             ),
             Resume::Snapshot => {
                 progress::restart(&mut control, &slot, names)?;
                 failpoint::hit(failpoint::CAPTURE_BEFORE_SLOT);
-                let new = stream::create_slot(&config, &slot)?;
+                let new = stream::create_slot(&server, &slot)?;
                 failpoint::hit(failpoint::CAPTURE_AFTER_SLOT);
-                let snapshot = Snapshot::begin(connect(&config)?, &new, &tables)?;
+                let snapshot = Snapshot::begin(server.connect()?, &new, &tables)?;
                 let from = new.consistent;
                 (Phase::Snapshot(Box::new(snapshot), from), from, None)
             }
         };
         Ok(Self {
-            config,
+            server,
             slot,
             control,
             generation,
@@ -151,8 +144,8 @@ impl PostgresCapture {
     fn reconnect(&mut self) -> Result<()> {
         // Often only the replication connection is gone, as when the slot was invalidated. This
         // one holds the lock as long as it lives: a new one would wait for it for ever.
-        if self.control.is_valid(CONNECT_TIMEOUT).is_err() {
-            let mut control = connect(&self.config)?;
+        if self.control.is_valid(CONNECT_WAIT).is_err() {
+            let mut control = self.server.connect()?;
             progress::lock(&mut control, &self.slot)
                 .map_err(|error| Error::new(Kind::Fence, error.to_string()))?;
             self.control = control;
@@ -171,7 +164,7 @@ impl PostgresCapture {
         }
         // The new stream tells the server at once where it goes on, and by then that is written.
         self.write_down()?;
-        let stream = Stream::open(&self.config, &self.slot, self.durable)?;
+        let stream = Stream::open(&self.server, &self.slot, self.durable)?;
         tracing::info!(slot = %self.slot, "capture is connected again");
         self.phase = Phase::Stream(stream);
         self.pending.clear();
@@ -436,7 +429,7 @@ impl Capture for PostgresCapture {
                 let (batch, consistent) = (snapshot.next()?, *consistent);
                 if batch.is_empty() {
                     self.pending.push_back((snapshot.last(), consistent));
-                    let stream = Stream::open(&self.config, &self.slot, consistent)?;
+                    let stream = Stream::open(&self.server, &self.slot, consistent)?;
                     self.phase = Phase::Stream(stream);
                     self.settle()?;
                 }
@@ -452,7 +445,7 @@ impl Capture for PostgresCapture {
 
     /// The session that took the lock still has it as long as the server knows the session.
     fn check(&mut self) -> Result<()> {
-        self.control.is_valid(CONNECT_TIMEOUT).map_err(|error| {
+        self.control.is_valid(CONNECT_WAIT).map_err(|error| {
             let what = format!(
                 "the lock of slot `{}` may be another process's now",
                 self.slot
@@ -577,12 +570,6 @@ fn slot_name(name: &str) -> Result<String> {
         return Err(Error::new(Kind::Data, what));
     }
     Ok(slot)
-}
-
-fn connect(config: &postgres::Config) -> Result<Client> {
-    config
-        .connect(NoTls)
-        .map_err(|error| sql_error("connecting to PostgreSQL".to_owned(), error))
 }
 
 /// What the server refuses is for a person to mend; everything else may pass.

@@ -13,6 +13,7 @@ use postgres::config::Host;
 use tokio::runtime::Runtime;
 
 use super::pgoutput::{self, Message};
+use crate::server::Server;
 use crate::{Error, Kind, Result};
 
 /// Messages that the transport reads ahead.
@@ -35,6 +36,14 @@ pub(super) enum Event {
     Message(Message),
 }
 
+/// What is said of TLS that another attempt does not mend.
+const REFUSED: [&str; 4] = [
+    "config error",
+    "invalid peer certificate",
+    "does not support TLS",
+    "received fatal alert",
+];
+
 /// An open replication connection.
 pub(super) struct Stream {
     // Dropped before the runtime that it lives on.
@@ -44,8 +53,8 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Streams `slot` from `from`.
-    pub(super) fn open(config: &postgres::Config, slot: &str, from: u64) -> Result<Self> {
-        let settings = settings(config, slot)?
+    pub(super) fn open(server: &Server, slot: &str, from: u64) -> Result<Self> {
+        let settings = settings(server, slot)?
             .with_start_lsn(Lsn(from))
             .with_ack_lsn(Lsn(from));
         let runtime = runtime()?;
@@ -131,8 +140,8 @@ pub(super) struct NewSlot {
 }
 
 /// Creates `slot` and exports the snapshot that it begins at.
-pub(super) fn create_slot(config: &postgres::Config, slot: &str) -> Result<NewSlot> {
-    let settings = settings(config, slot)?;
+pub(super) fn create_slot(server: &Server, slot: &str) -> Result<NewSlot> {
+    let settings = settings(server, slot)?;
     let runtime = runtime()?;
     let created = runtime.block_on(async {
         let mut session = ReplicationClient::connect_gated(settings).await?;
@@ -177,18 +186,21 @@ fn runtime() -> Result<Runtime> {
 }
 
 /// The transport's settings from a libpq URL.
-fn settings(config: &postgres::Config, slot: &str) -> Result<ReplicationConfig> {
+fn settings(server: &Server, slot: &str) -> Result<ReplicationConfig> {
+    let config = server.config();
     let host = match config.get_hosts().first() {
         Some(Host::Tcp(host)) => host.clone(),
         Some(Host::Unix(folder)) => folder.to_string_lossy().into_owned(),
         None => return Err(Error::new(Kind::Data, "the PostgreSQL URL names no host")),
     };
     let user = config.get_user().unwrap_or("postgres");
+    let tls = server.replication(&host);
     let password = String::from_utf8_lossy(config.get_password().unwrap_or_default());
     let database = config.get_dbname().unwrap_or(user);
     Ok(
         ReplicationConfig::new(host, user, password, database, slot, slot)
-            .with_port(config.get_ports().first().copied().unwrap_or(5432))
+            .with_port(server.port())
+            .with_tls(tls)
             .with_options(SESSION)
             .with_status_interval(STATUS_INTERVAL)
             .with_buffer_size(READ_AHEAD),
@@ -207,6 +219,8 @@ fn wire_error(what: String, error: PgWireError) -> Error {
     let kind = match &error {
         PgWireError::Server(_) if !passing.iter().any(|p| text.contains(p)) => Kind::Data,
         PgWireError::Auth(_) | PgWireError::MessageTooLarge { .. } => Kind::Data,
+        // Of TLS only a broken connection passes.
+        PgWireError::Tls(why) if REFUSED.iter().any(|part| why.contains(part)) => Kind::Data,
         _ => Kind::Retry,
     };
     Error::with_source(kind, format!("{what}: {text}"), error)

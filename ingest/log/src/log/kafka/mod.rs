@@ -7,62 +7,123 @@ mod batch;
 mod describe;
 mod producer;
 mod reader;
+mod settings;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{ClientConfig, ClientContext, Message};
+use rdkafka::metadata::Metadata;
+use rdkafka::{ClientContext, Message};
 
 use super::{Described, Log, OwnedRecord, PartitionRange, Producer, Reader};
 use crate::{Error, Kind, Result};
+use settings::Settings;
+
+pub use settings::refused;
 
 /// How long one question to the brokers may take.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// How often the brokers are asked whether a new topic has all its leaders.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often it is looked whether the brokers refused us, before they answered for the first time.
+const REFUSED_EVERY: Duration = Duration::from_millis(250);
+/// How many of librdkafka's words are taken at a time.
+const WORDS_MAX: usize = 200;
 
 /// The log on one Kafka cluster.
 pub(super) struct KafkaLog {
-    brokers: String,
+    settings: Settings,
     /// For questions about topics; it is assigned nothing.
     client: BaseConsumer<Quiet>,
+    /// The brokers answered, so that a refusal may pass: one of them starts, a password changes.
+    reached: AtomicBool,
 }
 
 impl KafkaLog {
-    pub(super) fn open(brokers: &str) -> Result<Self> {
-        if brokers.is_empty() {
-            let what = "`kafka://` names no broker: give kafka://HOST:PORT[,HOST:PORT]";
-            return Err(Error::new(Kind::Data, what));
-        }
-        let client = common(brokers)
+    pub(super) fn open(rest: &str) -> Result<Self> {
+        let settings = Settings::parse(rest)?;
+        let client = settings
+            .client()
             .set("group.id", "tidemill")
-            .create_with_context(Quiet)
-            .map_err(|error| unusable(brokers, error))?;
+            .create_with_context(Quiet::default())
+            .map_err(|error| unusable(&settings, error))?;
         Ok(Self {
-            brokers: brokers.to_owned(),
+            settings,
             client,
+            reached: AtomicBool::new(false),
         })
     }
 
+    /// How many brokers and topics there are.
+    pub(super) fn ask(&self, wait: Duration) -> Result<(usize, usize)> {
+        let found = self.metadata(None, wait)?;
+        Ok((found.brokers().len(), found.topics().len()))
+    }
+
     fn error(&self, topic: &str, doing: &str, error: KafkaError) -> Error {
-        let what = format!("kafka {}: topic `{topic}`: {doing}", self.brokers);
+        let what = format!("kafka {}: topic `{topic}`: {doing}", self.settings);
         Error::with_source(kind_of(&error), what, error)
+    }
+
+    /// What the brokers say of a topic or of all. Who was never let in hears at once why.
+    fn metadata(&self, topic: Option<&str>, wait: Duration) -> Result<Metadata> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let reached = self.reached.load(Relaxed);
+            let slice = if reached { wait } else { REFUSED_EVERY };
+            let error = match self.client.fetch_metadata(topic, slice) {
+                Ok(found) => {
+                    self.listen();
+                    self.reached.store(true, Relaxed);
+                    return Ok(found);
+                }
+                Err(error) => error,
+            };
+            self.listen();
+            let refusal = self.client.context().refusal();
+            let mut kind = kind_of(&error);
+            if !reached && refusal.is_some() {
+                kind = Kind::Data;
+            } else if !reached && kind == Kind::Retry && Instant::now() < deadline {
+                std::thread::sleep(LOOK_EVERY);
+                continue;
+            }
+            let why = refusal.unwrap_or_else(|| "cannot ask about it".to_owned());
+            let about = topic.map_or_else(String::new, |topic| format!("topic `{topic}`: "));
+            let what = format!("kafka {}: {about}{why}", self.settings);
+            return Err(Error::with_source(kind, what, error));
+        }
+    }
+
+    /// Takes what librdkafka has to say, which it keeps until it is asked.
+    fn listen(&self) {
+        for _ in 0..WORDS_MAX {
+            // Errors reach the context on their way; there are no records.
+            let _seen = self.client.poll(Duration::ZERO);
+        }
+    }
+
+    /// Asks until the brokers have answered once.
+    fn reach(&self, topic: &str) -> Result<()> {
+        match self.reached.load(Relaxed) {
+            true => Ok(()),
+            false => self.metadata(Some(topic), ANSWER_WAIT).map(drop),
+        }
     }
 
     /// The topic's partition numbers; an error of kind `Retry` unless all have a leader.
     fn partitions(&self, topic: &str) -> Result<Vec<i32>> {
-        let metadata = self
-            .client
-            .fetch_metadata(Some(topic), ANSWER_WAIT)
-            .map_err(|error| self.error(topic, "cannot ask about it", error))?;
+        let metadata = self.metadata(Some(topic), ANSWER_WAIT)?;
         let not_ready = |why: &str| {
             let what = format!(
                 "kafka {}: topic `{topic}` is not there yet: {why}",
-                self.brokers
+                self.settings
             );
             Error::new(Kind::Retry, what)
         };
@@ -106,7 +167,7 @@ impl KafkaLog {
         high: i64,
         count: u32,
     ) -> Result<VecDeque<OwnedRecord>> {
-        let consumer = reader::assigned(&self.brokers, topic, &[(partition, from)], true)?;
+        let consumer = reader::assigned(&self.settings, topic, &[(partition, from)], true)?;
         let deadline = Instant::now() + ANSWER_WAIT;
         let mut records = VecDeque::new();
         loop {
@@ -127,7 +188,7 @@ impl KafkaLog {
                 _ if Instant::now() > deadline => {
                     let what = format!(
                         "kafka {}: topic `{topic}`: partition {partition} did not answer in {} s",
-                        self.brokers,
+                        self.settings,
                         ANSWER_WAIT.as_secs()
                     );
                     return Err(Error::new(Kind::Retry, what));
@@ -147,9 +208,12 @@ impl Log for KafkaLog {
                 let what = format!("topic `{topic}`: {partitions} partitions, it needs at least 1");
                 Error::new(Kind::Data, what)
             })?;
-        let admin: AdminClient<Quiet> = common(&self.brokers)
-            .create_with_context(Quiet)
-            .map_err(|error| unusable(&self.brokers, error))?;
+        self.reach(topic)?;
+        let admin: AdminClient<Quiet> = self
+            .settings
+            .client()
+            .create_with_context(Quiet::default())
+            .map_err(|error| unusable(&self.settings, error))?;
         // -1 is the brokers' own default.
         // Views are made anew from all of a topic after a crash, so nothing may expire.
         let new =
@@ -193,17 +257,18 @@ impl Log for KafkaLog {
     }
 
     fn describe(&self, topic: &str) -> Result<Option<Described>> {
+        self.reach(topic)?;
         describe::describe(&self.client, topic, ANSWER_WAIT)
             .map_err(|error| self.error(topic, "cannot ask about it", error))
     }
 
     fn producer(&self) -> Result<Box<dyn Producer>> {
-        Ok(Box::new(producer::KafkaProducer::open(&self.brokers)?))
+        Ok(Box::new(producer::KafkaProducer::open(&self.settings)?))
     }
 
     fn reader(&self, topic: &str, from: &[(u32, i64)]) -> Result<Box<dyn Reader>> {
         Ok(Box::new(reader::KafkaReader::open(
-            &self.brokers,
+            &self.settings,
             topic,
             from,
         )?))
@@ -220,18 +285,8 @@ impl Log for KafkaLog {
     }
 }
 
-/// What every client is configured with.
-fn common(brokers: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", brokers)
-        .set("client.id", "tidemill")
-        .set("reconnect.backoff.max.ms", "1000");
-    config
-}
-
-fn unusable(brokers: &str, error: KafkaError) -> Error {
-    let what = format!("kafka {brokers}: cannot make a client, give HOST:PORT[,HOST:PORT]");
+fn unusable(settings: &Settings, error: KafkaError) -> Error {
+    let what = format!("kafka {settings}: cannot make a client: {error}");
     Error::with_source(Kind::Data, what, error)
 }
 
@@ -258,11 +313,41 @@ fn kind_of(error: &KafkaError) -> Kind {
     }
 }
 
-/// Passes librdkafka's own words on at levels that suit us: what matters comes back as errors.
-struct Quiet;
+/// Passes librdkafka's own words on at levels that suit us: what matters comes back as errors, but
+/// why a broker does not let us in is said here alone.
+#[derive(Default)]
+struct Quiet {
+    refusal: Mutex<Option<String>>,
+}
+
+impl Quiet {
+    /// Why a broker did not let us in, last.
+    fn refusal(&self) -> Option<String> {
+        let refusal = self.refusal.lock();
+        refusal.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, said: &str) {
+        // `[thread]: broker: SASL authentication error: … (after 5ms in state AUTH_REQ)`
+        let at = REFUSALS.iter().find_map(|part| said.find(part));
+        if let Some(why) = at.and_then(|at| said.get(at..)) {
+            let why = why.split(" (after ").next().unwrap_or(why);
+            let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+            *refusal = Some(why.to_owned());
+        }
+    }
+}
+
+/// How librdkafka begins to say that a broker does not let us in, or we do not trust it.
+const REFUSALS: [&str; 3] = [
+    "SASL authentication error",
+    "SSL handshake failed",
+    "SASL handshake failed",
+];
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.note(message);
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(facility, message, "librdkafka");
@@ -272,6 +357,7 @@ impl ClientContext for Quiet {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.note(reason);
         tracing::debug!(%error, reason, "librdkafka");
     }
 }

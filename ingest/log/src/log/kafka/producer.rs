@@ -14,7 +14,7 @@ use rdkafka::producer::{
     BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
 };
 
-use super::{Quiet, common, unusable};
+use super::{Quiet, Settings, unusable};
 use crate::log::partition::{check_sizes, too_large};
 use crate::log::{Producer, Record};
 use crate::{Error, Kind, Result};
@@ -29,8 +29,9 @@ pub(super) struct KafkaProducer {
 }
 
 impl KafkaProducer {
-    pub(super) fn open(brokers: &str) -> Result<Self> {
-        let producer = common(brokers)
+    pub(super) fn open(settings: &Settings) -> Result<Self> {
+        let producer = settings
+            .client()
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("linger.ms", "1")
@@ -42,9 +43,9 @@ impl KafkaProducer {
             .set("queue.buffering.max.kbytes", "65536")
             .set("message.timeout.ms", "30000")
             .create_with_context(Deliveries::default())
-            .map_err(|error| unusable(brokers, error))?;
+            .map_err(|error| unusable(settings, error))?;
         Ok(Self {
-            brokers: brokers.to_owned(),
+            brokers: settings.to_string(),
             producer,
         })
     }
@@ -113,6 +114,7 @@ impl Producer for KafkaProducer {
 /// Collects delivery reports, which come on the producer's own thread.
 #[derive(Default)]
 struct Deliveries {
+    quiet: Quiet,
     state: Mutex<State>,
     reported: Condvar,
 }
@@ -160,11 +162,11 @@ impl Deliveries {
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        Quiet.log(level, facility, message);
+        self.quiet.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        Quiet.error(error, reason);
+        self.quiet.error(error, reason);
     }
 }
 

@@ -13,7 +13,7 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::batch::Batches;
-use super::{Quiet, common, kind_of, unusable};
+use super::{Quiet, Settings, kind_of, unusable};
 use crate::log::{Reader, RecordRef};
 use crate::{Error, Kind, Result};
 
@@ -29,10 +29,10 @@ pub(super) struct KafkaReader {
 }
 
 impl KafkaReader {
-    pub(super) fn open(brokers: &str, topic: &str, from: &[(u32, i64)]) -> Result<Self> {
-        let consumer = assigned(brokers, topic, from, false)?;
+    pub(super) fn open(settings: &Settings, topic: &str, from: &[(u32, i64)]) -> Result<Self> {
+        let consumer = assigned(settings, topic, from, false)?;
         Ok(Self {
-            brokers: brokers.to_owned(),
+            brokers: settings.to_string(),
             topic: topic.to_owned(),
             batches: Batches::of(&consumer),
             consumer,
@@ -110,12 +110,13 @@ impl Reader for KafkaReader {
 /// A consumer that reads the given partitions from the given offsets; with `ends` it also reports
 /// the end of each partition.
 pub(super) fn assigned(
-    brokers: &str,
+    settings: &Settings,
     topic: &str,
     from: &[(u32, i64)],
     ends: bool,
 ) -> Result<BaseConsumer<Quiet>> {
-    let consumer: BaseConsumer<Quiet> = common(brokers)
+    let consumer: BaseConsumer<Quiet> = settings
+        .client()
         // librdkafka wants a group's name to assign partitions; the group is never joined.
         .set("group.id", "tidemill")
         .set("enable.auto.commit", "false")
@@ -129,8 +130,8 @@ pub(super) fn assigned(
         .set("fetch.queue.backoff.ms", "2")
         .set("queued.max.messages.kbytes", "32768")
         .set("topic.metadata.propagation.max.ms", "10000")
-        .create_with_context(Quiet)
-        .map_err(|error| unusable(brokers, error))?;
+        .create_with_context(Quiet::default())
+        .map_err(|error| unusable(settings, error))?;
     let mut partitions = TopicPartitionList::with_capacity(from.len());
     for &(partition, offset) in from {
         let number = i32::try_from(partition).unwrap_or(i32::MAX);
@@ -140,10 +141,10 @@ pub(super) fn assigned(
         }
         partitions
             .add_partition_offset(topic, number, Offset::Offset(offset))
-            .map_err(|error| unusable(brokers, error))?;
+            .map_err(|error| unusable(settings, error))?;
     }
     consumer.assign(&partitions).map_err(|error| {
-        let what = format!("kafka {brokers}: topic `{topic}`: cannot assign its partitions");
+        let what = format!("kafka {settings}: topic `{topic}`: cannot assign its partitions");
         Error::with_source(Kind::Data, what, error)
     })?;
     Ok(consumer)

@@ -8,8 +8,8 @@ use arrow::datatypes::DataType;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use crate::harness::database::Database;
-use crate::harness::{PATIENCE, Place, Process, View, until};
+use super::database::Database;
+use super::{PATIENCE, Place, Process, View, until};
 
 /// Rows that are inserted where there are to be some.
 const MANY: usize = 300;
@@ -308,7 +308,7 @@ partitions = 3
     }
 
     /// Checks the topics, and leaves nothing behind.
-    pub(crate) fn end(mut self) {
+    pub(crate) fn end(&mut self) {
         self.place.is_published_once(&self.users);
         self.place.is_published_once(&self.regions);
         if self.is_postgres() {

@@ -1,0 +1,49 @@
+//! Benchmark `processes`: the JSON job on two processes with a worker each, beside one process with
+//! two workers.
+
+use std::path::Path;
+
+use crate::aggregate::{AggregateArgs, Race, Shape, progress, row};
+use crate::report::Report;
+use crate::services::Services;
+use crate::topic::Format;
+
+/// Contestants: the second is held against the first.
+const SHAPES: [Shape; 2] = [
+    Shape {
+        processes: 1,
+        workers: 2,
+    },
+    Shape {
+        processes: 2,
+        workers: 1,
+    },
+];
+
+/// Runs the benchmark.
+pub(crate) fn run(
+    args: &AggregateArgs,
+    services: &Services,
+    tidemill: &Path,
+    work: &Path,
+) -> anyhow::Result<Report> {
+    let race = Race::prepare(args, services, tidemill, work, Format::Json)?;
+    let mut report = Report::new("processes");
+    let mut runs = vec![Vec::new(); SHAPES.len()];
+    for _ in 0..args.rounds {
+        for (shape, runs) in SHAPES.iter().zip(&mut runs) {
+            let used = race.ours(*shape)?;
+            progress(&shape.name(), used);
+            runs.push(used);
+        }
+    }
+    let rows = SHAPES.iter().zip(&runs);
+    let rows: Vec<_> = rows
+        .map(|(shape, runs)| row(&shape.name(), args.records, runs))
+        .collect();
+    let ratio = |column: &str| rows[0].median(column) / rows[1].median(column);
+    let what = "2 processes: speed in wall time, × 1 process with 2 workers";
+    report.at_least(what, ratio("wall s"), 0.85);
+    rows.into_iter().for_each(|row| report.row(row));
+    Ok(report)
+}

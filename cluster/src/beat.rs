@@ -1,0 +1,136 @@
+//! What a process of a job says of itself twice a second: its statistics as a [`Beat`].
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tidemill_dataflow::job;
+use tidemill_ingest::stats as ingest;
+
+use crate::observe::Shown;
+use crate::protocol::{Beat, OPERATORS_TOLD_MAX, OperatorBeat};
+use crate::redact;
+
+/// What is to be said now of a process that answers HTTP there.
+pub(crate) fn of(shown: &Shown, http: &str) -> Beat {
+    let mut beat = Beat {
+        http: http.to_owned(),
+        doing: shown.unready().map(|why| redact::text(&why).into_owned()),
+        ..Beat::default()
+    };
+    if let Some(stats) = &shown.ingest {
+        ingest(&mut beat, stats);
+    }
+    if let Some(stats) = &shown.dataflow {
+        dataflow(&mut beat, stats);
+    }
+    beat
+}
+
+fn ingest(beat: &mut Beat, stats: &ingest::Stats) {
+    beat.records = stats.published.load(Relaxed);
+    beat.dead_letters = stats.dead_letters.load(Relaxed);
+}
+
+fn dataflow(beat: &mut Beat, stats: &job::Stats) {
+    beat.records = stats.records.load(Relaxed);
+    beat.bytes = stats.bytes.load(Relaxed);
+    beat.dead_letters = stats.dead_letters.load(Relaxed);
+    beat.bound = stats.bound.load(Relaxed);
+    beat.durable = stats.durable.load(Relaxed);
+    beat.checkpointed = stats.checkpointed.load(Relaxed);
+    beat.behind = stats.behind();
+    let mut recent = lock(&stats.recent);
+    beat.freshness_p50_ms = recent.quantile(0.5);
+    beat.freshness_p99_ms = recent.quantile(0.99);
+    drop(recent);
+    let views = lock(&stats.views);
+    let rows = views.iter().map(|(name, view)| (name.clone(), view.rows));
+    beat.views = rows.collect();
+    drop(views);
+    beat.operators = operators(stats.operators.by_name());
+}
+
+/// Those that took most time first.
+fn operators(all: BTreeMap<String, job::Operator>) -> Vec<OperatorBeat> {
+    let mut all: Vec<_> = all.into_iter().collect();
+    all.sort_by_key(|(_, operator)| std::cmp::Reverse(operator.busy));
+    all.truncate(OPERATORS_TOLD_MAX);
+    let told = |(name, operator): (String, job::Operator)| OperatorBeat {
+        name,
+        busy_us: u64::try_from(operator.busy.as_micros()).unwrap_or(u64::MAX),
+        rows: operator.held.map(|held| whole(held.rows)),
+        bytes: operator.held.map(|held| whole(held.bytes)),
+    };
+    all.into_iter().map(told).collect()
+}
+
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::protocol::{Part, ProcessKey};
+
+    fn shown() -> Shown {
+        Shown::of(ProcessKey {
+            job: "users".into(),
+            part: Part::Dataflow,
+            generation: 3,
+            index: 0,
+        })
+    }
+
+    #[test]
+    fn a_dataflow_says_what_it_waits_for_and_how_far_it_is() {
+        let stats = Arc::new(job::Stats::default());
+        stats.durable.store(5, Relaxed);
+        stats.bytes.store(70, Relaxed);
+        stats.say("waiting: no topic");
+        let shown = Shown {
+            dataflow: Some(Arc::clone(&stats)),
+            ..shown()
+        };
+        let beat = of(&shown, "a:1");
+        assert_eq!((beat.durable, beat.bytes), (5, 70));
+        assert_eq!(beat.http, "a:1");
+        assert_eq!(beat.doing.as_deref(), Some("waiting: no topic"));
+        assert_eq!(beat.freshness_p99_ms, None);
+        stats.live.store(true, Relaxed);
+        assert_eq!(of(&shown, "a:1").doing, None);
+    }
+
+    #[test]
+    fn an_ingest_counts_what_it_published() {
+        let stats = Arc::new(ingest::Stats::default());
+        stats.published.store(9, Relaxed);
+        let shown = Shown {
+            ingest: Some(stats),
+            ..shown()
+        };
+        let beat = of(&shown, "");
+        assert_eq!(beat.records, 9);
+        assert!(beat.doing.is_some(), "its capture is not open");
+    }
+
+    #[test]
+    fn the_busiest_operators_are_told() {
+        let operator = |ms| job::Operator {
+            busy: Duration::from_millis(ms),
+            held: None,
+        };
+        let all = (0..100).map(|n| (format!("o{n}"), operator(n))).collect();
+        let told = operators(all);
+        assert_eq!(told.len(), OPERATORS_TOLD_MAX);
+        assert_eq!((told[0].name.as_str(), told[0].busy_us), ("o99", 99_000));
+    }
+}

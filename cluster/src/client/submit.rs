@@ -1,0 +1,219 @@
+//! `submit`: a pipeline's folder and its connections to a job for the master.
+//!
+//! Flows in: the folder, flags, environment and `tidemill.toml`. Flows out: the job's
+//! specification, checked as `check` does.
+//!
+//! Invariants: of the folder only those files are sent that the pipeline consists of, and no
+//! password is.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use tidemill_dataflow::exchange::Engine;
+
+use super::WaitArgs;
+use super::master::MasterArgs;
+use crate::cli::{NameArgs, every};
+use crate::connections::{ConnectionArgs, Connections};
+use crate::exit::Usage;
+use crate::pipeline::{Folder, INGEST, VIEWS};
+use crate::protocol::JobSpec;
+use crate::worker::files;
+use crate::{check, output, redact};
+
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    /// The pipeline's folder, with ingest.toml and views.sql
+    pub(crate) pipeline: std::path::PathBuf,
+    /// Worker threads over all processes
+    #[arg(short, long, value_name = "N", default_value_t = 2,
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) workers: u16,
+    /// With too few slots wait for more, rather than run with fewer workers
+    #[arg(long)]
+    pub(crate) wait_for_slots: bool,
+    /// Run the dataflow alone: something else fills the topics
+    #[arg(long)]
+    pub(crate) no_ingest: bool,
+    /// The API to fetch from [default: the pipeline's; for randomuser.me the built-in server]
+    #[arg(long, value_name = "URL")]
+    pub(crate) api: Option<String>,
+    /// Fetch a page this often, such as 250ms or 2s [default: the pipeline's schedule]
+    #[arg(long, value_name = "TIME", value_parser = every)]
+    pub(crate) every: Option<Duration>,
+    /// Take a checkpoint this often, such as 10s or 1m
+    #[arg(long, value_name = "TIME", value_parser = every)]
+    pub(crate) checkpoint_every: Option<Duration>,
+    /// How rows cross to other processes: checked, or abomonation where that is built in
+    #[arg(long, value_name = "CODEC")]
+    pub(crate) codec: Option<Engine>,
+    #[command(flatten)]
+    pub(crate) name: NameArgs,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+    #[command(flatten)]
+    pub(crate) master: MasterArgs,
+    #[command(flatten)]
+    pub(crate) connections: ConnectionArgs,
+}
+
+/// The job that the flags describe.
+pub(super) fn spec(args: &SubmitArgs) -> anyhow::Result<JobSpec> {
+    let folder = Folder::open(&args.pipeline)?.named(&args.name);
+    let connections = Connections::resolve(&args.connections, folder.path())?;
+    let given = connections_of(&connections)?;
+    validate(&folder, &connections)?;
+    let files = files_of(&folder)?;
+    if !files.contains_key(VIEWS) {
+        let place = folder.path().display();
+        return Err(anyhow!(
+            "{place} has no {VIEWS}: there is nothing to keep up to date; `tidemill ingest` runs \
+             an ingest alone"
+        ));
+    }
+    let milliseconds = |every: Duration| format!("{}ms", every.as_millis());
+    let flags = [
+        ("api", args.api.clone()),
+        ("every", args.every.map(milliseconds)),
+        ("checkpoint-every", args.checkpoint_every.map(milliseconds)),
+        ("codec", args.codec.map(|codec| codec.name().to_owned())),
+    ];
+    let flags = flags.into_iter();
+    let flags = flags.filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    let spec = JobSpec {
+        ingest: !args.no_ingest && files.contains_key(INGEST),
+        name: folder.name,
+        files,
+        connections: given,
+        workers: usize::from(args.workers),
+        wait_for_slots: args.wait_for_slots,
+        flags: flags.collect(),
+    };
+    files::check(&spec)?;
+    Ok(spec)
+}
+
+/// Refuses a pipeline that cannot run. What only is not there yet, or is out of this machine's
+/// reach, the workers wait for.
+fn validate(folder: &Folder, connections: &Connections) -> anyhow::Result<()> {
+    let ingest = folder.ingest_if_any()?;
+    match check::compile(folder, connections, ingest.as_ref()) {
+        Err(error) if check::is_retry(&error) => {
+            output::line(&format!("not yet: {error}; the job waits for it"));
+            Ok(())
+        }
+        compiled => compiled.map(drop),
+    }
+}
+
+/// Those that were named, in a form that means the same in any folder.
+fn connections_of(connections: &Connections) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut given = BTreeMap::new();
+    for (name, value) in &connections.named {
+        if redact::holds_password(value) {
+            let variable = format!("TIDEMILL_{}", name.to_ascii_uppercase());
+            let why = format!(
+                "--{name}: a job holds no password; leave the password out here, and set \
+                 {variable}_PASSWORD or {variable}_PASSWORD_FILE where the workers run"
+            );
+            return Err(Usage(why).into());
+        }
+        given.insert((*name).to_owned(), absolute_url(value)?);
+    }
+    if given.contains_key("state") {
+        given.insert("state".to_owned(), absolute_url(&connections.state)?);
+    }
+    let data = absolute(&connections.data)?;
+    given.insert("data".to_owned(), data);
+    Ok(given)
+}
+
+fn absolute_url(url: &str) -> anyhow::Result<String> {
+    for scheme in ["file://", "sqlite://"] {
+        if let Some(path) = url.strip_prefix(scheme) {
+            return Ok(format!("{scheme}{}", absolute(Path::new(path))?));
+        }
+    }
+    Ok(url.to_owned())
+}
+
+fn absolute(path: &Path) -> anyhow::Result<String> {
+    let place = || format!("{}: this is no path from here", path.display());
+    let whole = std::path::absolute(path).with_context(place)?;
+    whole
+        .to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| anyhow!("{}: expected letters of Unicode", path.display()))
+}
+
+/// The pipeline's own files, as text.
+fn files_of(folder: &Folder) -> anyhow::Result<BTreeMap<String, String>> {
+    let ingest = folder.ingest_if_any()?;
+    let seeds = ingest.iter().flat_map(|ingest| &ingest.seeds);
+    let mut names: Vec<String> = seeds.map(|seed| seed.file.display().to_string()).collect();
+    names.extend([INGEST, VIEWS].map(str::to_owned));
+    let mut files = BTreeMap::new();
+    for name in names {
+        let file = folder.path().join(&name);
+        match std::fs::read_to_string(&file) {
+            Ok(text) => {
+                files.insert(name, text);
+            }
+            // One of the two may be missing; a seed was read before.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", file.display()));
+            }
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Folder {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/users");
+        Folder::open(&path).unwrap()
+    }
+
+    #[test]
+    fn only_the_pipelines_own_files_are_sent() {
+        let files = files_of(&example()).unwrap();
+        let names: Vec<&str> = files.keys().map(String::as_str).collect();
+        assert_eq!(names, ["countries.csv", "ingest.toml", "views.sql"]);
+    }
+
+    #[test]
+    fn connections_mean_the_same_everywhere_and_hold_no_password() {
+        let resolve = |kafka: &str, state: Option<&str>| {
+            let args = ConnectionArgs {
+                kafka: Some(kafka.to_owned()),
+                state: state.map(str::to_owned),
+                ..ConnectionArgs::default()
+            };
+            Connections::resolve(&args, example().path()).unwrap()
+        };
+        let given = connections_of(&resolve("a:9092", Some("file://here"))).unwrap();
+        let here = std::env::current_dir().unwrap();
+        let here = |file: &str| here.join(file).display().to_string();
+        assert_eq!(given["kafka"], "a:9092");
+        assert_eq!(given["state"], format!("file://{}", here("here")));
+        assert_eq!(given["data"], here("tidemill.sqlite"));
+        assert_eq!(given.len(), 3);
+        let other = connections_of(&resolve("sqlite://log", Some("s3://bucket/a"))).unwrap();
+        assert_eq!(other["state"], "s3://bucket/a");
+        assert_eq!(other["kafka"], format!("sqlite://{}", here("log")));
+        let mut with_password = resolve("a:9092", None);
+        let url = "postgres://u:hunter2x@h/db".to_owned();
+        with_password.named.push(("postgres", url));
+        let refused = connections_of(&with_password);
+        let said = refused.unwrap_err().to_string();
+        assert!(said.contains("set TIDEMILL_POSTGRES_PASSWORD"), "{said}");
+        assert!(!said.contains("hunter2x"), "{said}");
+    }
+}

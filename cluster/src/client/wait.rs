@@ -1,0 +1,222 @@
+//! Waiting until a job is as it was asked for, with a line of progress.
+//!
+//! Flows in: the job as the master sees it. Flows out: whether it is so, or why it never will be.
+//! A master that is away meanwhile is asked on: the job does not need it.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::anyhow;
+
+use super::job;
+use super::master::Master;
+use super::status::ago;
+use crate::output;
+use crate::protocol::JobStatus;
+
+/// Time between two questions.
+const ASK: Duration = Duration::from_millis(250);
+/// How often a master that does not answer is asked again.
+const AWAY_MAX: u32 = 120;
+
+/// As often a job must look as if nothing happened until that is believed.
+const SETTLED: u32 = 8;
+
+/// What a job is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goal {
+    Stopped,
+    /// It runs in a generation above this one.
+    Above(u64),
+    /// It runs with as many workers, in a generation above this one.
+    Sized(usize, u64),
+    /// It is there and asked to run with as many workers.
+    Asked(usize),
+}
+
+/// How far it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Progress {
+    Done(String),
+    /// It will not come to that by itself.
+    Never(String),
+    Waits(String),
+    /// It runs, in the generation that it had.
+    Unchanged(String),
+}
+
+impl Goal {
+    /// It runs, if it ran before in a new generation.
+    pub(super) fn running(before: Option<&JobStatus>) -> Self {
+        Self::Above(before.map_or(0, |before| before.generation))
+    }
+
+    /// It runs with as many workers.
+    pub(super) fn sized(before: Option<&JobStatus>, workers: usize) -> Self {
+        match before {
+            // A job that is stopped starts with them later.
+            Some(job) if job.state == "stopped" => Self::Asked(workers),
+            Some(job) if job.workers == workers && job.workers_wanted == workers => {
+                Self::Asked(workers)
+            }
+            _ => Self::Sized(workers, before.map_or(0, |before| before.generation)),
+        }
+    }
+
+    fn progress(self, job: &JobStatus) -> Progress {
+        let runs = |above: u64| job.state == "running" && job.generation > above;
+        let reached = match self {
+            Self::Stopped => {
+                let ingest = job.ingest.as_ref();
+                job.state == "stopped" && ingest.is_none_or(|it| it.state == "stopped")
+            }
+            Self::Above(before) => runs(before),
+            Self::Sized(workers, before) => job.workers_wanted == workers && runs(before),
+            Self::Asked(workers) => job.workers_wanted == workers,
+        };
+        let why = job.why.as_ref().map(|why| format!(": {why}"));
+        let why = why.unwrap_or_default();
+        let said = match job.state.as_str() {
+            "running" => format!(
+                "running with {} of {} workers, generation {}{why}",
+                job.workers, job.workers_wanted, job.generation
+            ),
+            state => format!("{state}{why}"),
+        };
+        match job.state.as_str() {
+            _ if reached => Progress::Done(said),
+            "failed" => Progress::Never(said),
+            "stopped" if self != Self::Stopped => Progress::Never("it is stopped".to_owned()),
+            // It was as it was asked for already.
+            "running" if self != Self::Stopped => Progress::Unchanged(said),
+            _ => Progress::Waits(said),
+        }
+    }
+}
+
+/// Waits for it; Ctrl-C ends the waiting alone.
+pub(super) fn until(master: &Master, name: &str, goal: &Goal) -> anyhow::Result<()> {
+    let mut away = 0;
+    let mut shown = String::new();
+    // What is asked for may show in the status a moment later.
+    let mut settled = 0;
+    loop {
+        let said = match job(master, name) {
+            Ok(Some(job)) => {
+                away = 0;
+                match goal.progress(&job) {
+                    Progress::Unchanged(said) if settled < SETTLED => {
+                        settled += 1;
+                        said
+                    }
+                    Progress::Done(said) | Progress::Unchanged(said) => {
+                        progress(&mut shown, name, &said);
+                        output::keep_live();
+                        return Ok(());
+                    }
+                    Progress::Never(why) if settled >= SETTLED => {
+                        return Err(failed(name, &why, &job));
+                    }
+                    Progress::Never(said) => {
+                        settled += 1;
+                        said
+                    }
+                    Progress::Waits(said) => {
+                        settled = 0;
+                        said
+                    }
+                }
+            }
+            Ok(None) => return Err(anyhow!("the master does not know a job `{name}`")),
+            Err(failure) if !failure.passes() => return Err(failure.into()),
+            Err(failure) if away >= AWAY_MAX => return Err(failure.into()),
+            Err(failure) => {
+                away += 1;
+                failure.to_string()
+            }
+        };
+        progress(&mut shown, name, &said);
+        thread::sleep(ASK);
+    }
+}
+
+/// On a terminal one line in place, else one whenever it changes.
+fn progress(shown: &mut String, name: &str, said: &str) {
+    if shown == said {
+        return;
+    }
+    said.clone_into(shown);
+    let line = format!("{name}: {said}");
+    match output::is_terminal() {
+        true => output::live(&[line]),
+        false => output::line(&line),
+    }
+}
+
+fn failed(name: &str, why: &str, job: &JobStatus) -> anyhow::Error {
+    let Some(failure) = job.failures.first() else {
+        return anyhow!("{name}: {why}");
+    };
+    let tail: Vec<String> = failure
+        .tail
+        .iter()
+        .map(|line| format!("\n  {line}"))
+        .collect();
+    let (process, what) = (&failure.process, &failure.what);
+    anyhow!(
+        "{name}: {why}\n  first {process} {what}, {}; its last lines:{}",
+        ago(failure.at_ms, None),
+        tail.concat()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(state: &str, generation: u64, workers: usize, wanted: usize) -> JobStatus {
+        JobStatus {
+            name: "users".to_owned(),
+            state: state.to_owned(),
+            generation,
+            workers,
+            workers_wanted: wanted,
+            ..JobStatus::default()
+        }
+    }
+
+    fn is_done(goal: Goal, job: &JobStatus) -> bool {
+        matches!(goal.progress(job), Progress::Done(_))
+    }
+
+    #[test]
+    fn a_new_generation_is_awaited() {
+        let goal = Goal::running(Some(&at("running", 3, 2, 2)));
+        assert!(!is_done(goal, &at("running", 3, 2, 2)));
+        assert!(!is_done(goal, &at("starting", 4, 2, 2)));
+        assert!(is_done(goal, &at("running", 4, 2, 2)));
+        assert!(is_done(Goal::running(None), &at("running", 1, 2, 2)));
+        let same = goal.progress(&at("running", 3, 2, 2));
+        assert!(matches!(same, Progress::Unchanged(_)), "{same:?}");
+        let failed = goal.progress(&at("failed", 4, 0, 2));
+        assert_eq!(failed, Progress::Never("failed".to_owned()));
+    }
+
+    #[test]
+    fn a_size_is_awaited_unless_it_is_so_or_the_job_is_stopped() {
+        let goal = Goal::sized(Some(&at("running", 3, 2, 2)), 6);
+        assert!(!is_done(goal, &at("running", 3, 2, 6)));
+        // With too few slots it runs with what there is, and says so.
+        assert!(is_done(goal, &at("running", 4, 4, 6)));
+        let same = Goal::sized(Some(&at("running", 3, 2, 2)), 2);
+        assert!(is_done(same, &at("running", 3, 2, 2)));
+        let stopped = Goal::sized(Some(&at("stopped", 3, 0, 2)), 6);
+        assert!(is_done(stopped, &at("stopped", 3, 0, 6)));
+    }
+
+    #[test]
+    fn a_stop_is_awaited() {
+        assert!(!is_done(Goal::Stopped, &at("draining", 3, 2, 2)));
+        assert!(is_done(Goal::Stopped, &at("stopped", 3, 0, 2)));
+    }
+}

@@ -1,0 +1,82 @@
+//! The logs of a whole cluster: the same question to every worker at the same time, and the answers
+//! as one page.
+//!
+//! Flows in: the roster and a query. Flows out: a page, which says whose answer is missing.
+
+use std::path::PathBuf;
+use std::thread;
+
+use super::{Page, Query, merge, read};
+use crate::client::master::Master;
+
+/// The master's own logs are told under this name.
+const MASTER: &str = "master";
+
+/// Whom to ask, beside the roster: this process's own folder, if it logs to one.
+#[derive(Debug, Clone)]
+pub(crate) struct Peers {
+    way: Master,
+    own: Option<PathBuf>,
+}
+
+impl Peers {
+    pub(crate) fn new(token: Option<String>, own: Option<PathBuf>) -> anyhow::Result<Self> {
+        let way = Master::plain(token)?;
+        Ok(Self { way, own })
+    }
+
+    /// One page of the workers with these names and addresses. Waits for all of them.
+    pub(crate) fn page(&self, workers: &[(String, String)], query: &Query) -> Page {
+        let mut pages = Vec::with_capacity(workers.len() + 1);
+        if let Some(own) = &self.own {
+            pages.push(read(own, MASTER, query).unwrap_or_else(|error| missing(MASTER, &error)));
+        }
+        pages.extend(thread::scope(|scope| {
+            let asked: Vec<_> = workers
+                .iter()
+                .map(|(name, http)| {
+                    let ask = || match self.way.other(http) {
+                        Ok(worker) => worker
+                            .get("/v1/logs", &query.pairs())
+                            .unwrap_or_else(|failure| missing(name, &failure)),
+                        Err(error) => missing(name, &error),
+                    };
+                    scope.spawn(ask)
+                })
+                .collect();
+            // A panic has ended the process already.
+            let answers = asked.into_iter().filter_map(|asked| asked.join().ok());
+            answers.collect::<Vec<_>>()
+        }));
+        merge(query, pages)
+    }
+}
+
+fn missing(worker: &str, why: &dyn std::fmt::Display) -> Page {
+    Page {
+        missing: [(worker.to_owned(), why.to_string())].into(),
+        ..Page::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_does_not_answer_is_named_and_the_others_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = "2026-11-22T21:14:01Z  INFO x: said\n";
+        std::fs::write(folder.path().join("master.000001.log"), line).unwrap();
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = nobody.local_addr().unwrap().to_string();
+        drop(nobody);
+        let peers = Peers::new(None, Some(folder.path().to_owned())).unwrap();
+        let workers = [("w1".to_owned(), at)];
+        let page = peers.page(&workers, &Query::default());
+        assert_eq!(page.lines.len(), 1);
+        assert_eq!(page.lines[0].worker, "master");
+        assert!(page.missing["w1"].contains("does not answer"), "{page:?}");
+        assert_eq!(page.cursor.len(), 1);
+    }
+}

@@ -1,0 +1,158 @@
+//! `tidemill master`: keeps the jobs, decides what each worker shall have, and tells how all is.
+//!
+//! A pure state machine ([`state`], with a file a state in [`part`]) is fed by [`desk`], served
+//! over HTTP by [`server`], and kept durable by [`book`]. What the processes of a cluster say to
+//! each other is in [`crate::protocol`], and why in `docs/decisions/0015`.
+
+mod apart;
+mod book;
+mod commands;
+mod culprit;
+mod desk;
+mod durable;
+mod listen;
+mod orders;
+mod part;
+mod placement;
+mod roster;
+mod server;
+mod spec;
+mod spoken;
+mod state;
+mod status;
+mod times;
+pub(crate) mod token;
+
+#[cfg(test)]
+mod simulation;
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use tidemill_dataflow::store;
+use tokio::runtime::{Builder, Runtime};
+
+use self::book::Book;
+use self::listen::Ready;
+use self::token::Token;
+use crate::exit::{self, Usage};
+use crate::logging::{LogArgs, Origin};
+use crate::logs::Peers;
+use crate::{logging, output, redact, urls};
+
+/// Where the state is kept when nobody says.
+const STATE: &str = "./tidemill-state";
+/// Threads that serve HTTP.
+const THREADS: usize = 2;
+
+/// Flags of `tidemill master`.
+#[derive(Debug, Args)]
+pub(crate) struct MasterArgs {
+    /// Where to answer; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7070")]
+    listen: String,
+    /// Where the jobs are remembered, and the journals and checkpoints of jobs that name no place
+    /// of their own: file://DIRECTORY or s3://BUCKET/PREFIX
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TIDEMILL_STATE",
+        hide_env_values = true,
+        default_value = STATE
+    )]
+    state: String,
+    /// Answer by TLS alone, with this certificate (PEM, with its chain)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Runs the master until it is stopped, or another one takes over.
+pub(crate) fn run(args: &MasterArgs) -> anyhow::Result<()> {
+    let url = state_url(&args.state)?;
+    let given = token::given()?;
+    given.iter().for_each(|token| redact::remember_alone(token));
+    let token = given.as_deref().map(Token::new).transpose()?;
+    let address = address(&args.listen)?;
+    if token.is_none() && !address.ip().is_loopback() {
+        let why = format!(
+            "--listen {}: without a token the master listens on this machine alone; set \
+             TIDEMILL_TOKEN or TIDEMILL_TOKEN_FILE, here and for workers and clients, or listen on \
+             127.0.0.1",
+            args.listen
+        );
+        return Err(Usage(why).into());
+    }
+    let tls = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
+    let tls = tls.map(|(cert, key)| listen::tls(cert, key)).transpose()?;
+    let origin = Origin {
+        part: "master",
+        ..Origin::default()
+    };
+    logging::start(&args.log, "info", &origin)?;
+    exit::exit_on_panic();
+    let stop = exit::stop_on_signal()?;
+    let runtime = runtime()?;
+    let listener = runtime.block_on(tokio::net::TcpListener::bind(address));
+    let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
+    let address = listener.local_addr()?;
+    let book = Book::new(store::open(&url)?);
+    let durable = book.take_over(&address.to_string())?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let (generation, jobs) = (durable.by.generation, durable.jobs.len());
+    tracing::info!(generation, jobs, state = %url, "takes over");
+    let master = desk::Master::new(durable, book)?;
+    let peers = Peers::new(given, args.log.log_dir.clone())?;
+    let at = address.to_string();
+    let router = server::router(master.desk(), token, peers, &url, &at);
+    let ready = {
+        let _entered = runtime.enter();
+        Ready::start(listener, tls)?
+    };
+    runtime.spawn(async move {
+        if let Err(error) = axum::serve(ready, router).await {
+            tracing::error!(%error, "http ended");
+        }
+    });
+    output::line(&format!("tidemill master answers at {scheme}://{address}"));
+    let ended = master.run(&stop);
+    runtime.shutdown_background();
+    ended
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    builder
+        .worker_threads(THREADS)
+        .thread_name("http")
+        .enable_all();
+    builder.build().context("no thread can be started")
+}
+
+/// The store's URL, with the whole path: workers run elsewhere.
+fn state_url(given: &str) -> anyhow::Result<String> {
+    let url = urls::state(given).map_err(|why| Usage(format!("--state `{given}`: {why}")))?;
+    for scheme in ["file://", "sqlite://"] {
+        if let Some(path) = url.strip_prefix(scheme) {
+            let path = std::path::absolute(path);
+            let path = path.with_context(|| format!("--state `{given}`: no such path"))?;
+            return Ok(format!("{scheme}{}", path.display()));
+        }
+    }
+    Ok(url)
+}
+
+fn address(given: &str) -> anyhow::Result<SocketAddr> {
+    let right = "expected host:port, as in 127.0.0.1:7070";
+    let found = given
+        .to_socket_addrs()
+        .map_err(|error| Usage(format!("--listen `{given}`: {right} ({error})")))?;
+    let first = found.into_iter().next();
+    first.ok_or_else(|| Usage(format!("--listen `{given}`: {right}")).into())
+}

@@ -1,0 +1,30 @@
+//! All processes complete their epochs, take a checkpoint and end.
+
+use super::super::times::DRAINING_MAX;
+use super::ending::Why;
+use super::{Ended, Half, Here, Stage};
+
+/// Waiting until all ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Draining {
+    pub(super) since: u64,
+}
+
+impl Draining {
+    pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
+        let processes = here.record.run.as_ref()?.workers.len();
+        let ended = &half.ended;
+        let failed = ended.values().any(|ended| !ended.is_clean());
+        if failed || ended.len() == processes {
+            let clean = ended.values().all(Ended::is_clean);
+            return here.end(if clean { Why::Asked } else { Why::Undrained });
+        }
+        if here.now < self.since + DRAINING_MAX {
+            return None;
+        }
+        let index = (0..processes).find(|index| !ended.contains_key(index))?;
+        let seconds = DRAINING_MAX / 1000;
+        let what = format!("had not drained after {seconds} s and was killed");
+        here.end(Why::Late(index, what))
+    }
+}

@@ -1,0 +1,19 @@
+//! All processes are live.
+
+use super::ending::Why;
+use super::{Draining, Half, Here, Stage};
+
+/// Nothing to wait for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Running;
+
+impl Running {
+    pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
+        if half.is_broken(here.now) {
+            return here.end(Why::Broken);
+        }
+        let since = here.now;
+        here.must_go()
+            .then_some(Stage::Draining(Draining { since }))
+    }
+}

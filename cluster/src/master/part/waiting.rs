@@ -1,0 +1,77 @@
+//! It shall run, and there are not the slots for it yet. The ingest, which takes none and has no
+//! journal, starts from here; the dataflow mints its next generation.
+
+use super::super::durable::Run;
+use super::super::placement::{self, Placement};
+use super::super::times::JOINING;
+use super::{Here, Minting, Stage, Starting};
+use crate::protocol::Part;
+
+/// Waiting for workers or their slots.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Waiting {
+    /// What for.
+    pub(crate) why: Option<String>,
+}
+
+impl Waiting {
+    pub(super) fn next(self, here: &mut Here<'_>) -> Option<Stage> {
+        if !here.wanted {
+            return Some(here.rest());
+        }
+        let placed = match here.now < here.started + JOINING {
+            true => Err("the master has just started and waits for its workers".to_owned()),
+            false => here.place(),
+        };
+        match (placed, here.part) {
+            (Err(why), _) => {
+                let waiting = Self { why: Some(why) };
+                (waiting != self).then_some(Stage::Waiting(waiting))
+            }
+            (Ok(placement), Part::Ingest) => {
+                *here.ingests += 1;
+                let generation = *here.ingests;
+                Some(here.start(generation, placement, String::new()))
+            }
+            (Ok(_), Part::Dataflow) => Some(Minting::begin(here)),
+        }
+    }
+}
+
+impl Here<'_> {
+    /// Where a generation could be placed now.
+    pub(super) fn place(&self) -> Result<Placement, String> {
+        match self.part {
+            Part::Dataflow => {
+                let apart = |a: &str, b: &str| self.apart.is(a, b, self.now);
+                let (wanted, waits) = (self.spec.workers, self.spec.wait_for_slots);
+                placement::place(&self.free, wanted, waits, &apart)
+            }
+            Part::Ingest => {
+                // Where most is free.
+                let most = self.free.iter().max_by_key(|free| free.slots);
+                let most = most.ok_or("no worker is there; start one with `tidemill worker`")?;
+                Ok(Placement {
+                    threads: 1,
+                    workers: vec![(most.worker.clone(), most.name.clone())],
+                })
+            }
+        }
+    }
+
+    /// A generation that is ordered as soon as this is written down.
+    pub(super) fn start(&mut self, generation: u64, placed: Placement, secret: String) -> Stage {
+        self.record.generation = generation;
+        self.record.minting = false;
+        self.record.run = Some(Run {
+            generation,
+            revision: self.record.revision,
+            ending: false,
+            workers: placed.workers,
+            threads: placed.threads,
+            secret,
+            spec: None,
+        });
+        Stage::Starting(Starting { since: self.now })
+    }
+}

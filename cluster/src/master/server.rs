@@ -1,0 +1,364 @@
+//! The master's HTTP: what workers, clients and Prometheus ask.
+//!
+//! In: requests. Out: JSON; an error is `{"error": "…"}` with a fitting status. Nothing is decided
+//! here: handlers ask the [`Desk`].
+//!
+//! 1. Whatever changes state, and whatever workers say and hear, needs the token if there is one.
+//! 2. A page of another site cannot make a browser change state.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::commands::{Command, Refusal};
+use super::desk::{Busy, Desk};
+use super::spec;
+use super::state::Event;
+use super::token::Token;
+use crate::logs::Peers;
+use crate::observe;
+use crate::protocol::{JobSpec, Part, Report, Status, WorkerId};
+
+/// Bytes of a job as it is submitted.
+const JOB_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of a worker's report.
+const REPORT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How long a request's body may take.
+const BODY_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a worker's question for newer orders waits.
+const ORDERS_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Characters of a worker's id and name.
+const WORKER_CHARS_MAX: usize = 200;
+/// Slots of one worker.
+const SLOTS_MAX: usize = 4096;
+
+/// What handlers have.
+#[derive(Clone)]
+pub(crate) struct App {
+    desk: Desk,
+    token: Option<Arc<Token>>,
+    /// Journal and checkpoints of jobs that do not name a store.
+    state: Arc<str>,
+    /// Where this master answers.
+    at: Arc<str>,
+    polls: Arc<AtomicU64>,
+    /// Whom to ask for logs.
+    peers: Arc<Peers>,
+}
+
+/// An error as JSON.
+struct Failed(StatusCode, String);
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({"error": self.1}))).into_response()
+    }
+}
+
+impl From<Busy> for Failed {
+    fn from(_: Busy) -> Self {
+        let why = "the master has too much to do, or ends; try again";
+        Self(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
+    }
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Bad(why) => Self(StatusCode::BAD_REQUEST, why),
+            Refusal::NoSuchJob(why) => Self(StatusCode::NOT_FOUND, why),
+            Refusal::Conflict(why) => Self(StatusCode::CONFLICT, why),
+        }
+    }
+}
+
+type Answer = Result<Response, Failed>;
+
+/// All routes. Other parts of the master's HTTP are merged here.
+pub(crate) fn router(
+    desk: Desk,
+    token: Option<Token>,
+    peers: Peers,
+    state: &str,
+    at: &str,
+) -> Router {
+    let app = App {
+        desk,
+        token: token.map(Arc::new),
+        state: state.into(),
+        at: at.into(),
+        polls: Arc::default(),
+        peers: Arc::new(peers),
+    };
+    let guarded = Router::new()
+        .route("/v1/workers/{id}/report", post(report))
+        .route("/v1/workers/{id}/orders", get(orders))
+        .route("/v1/jobs", post(submit))
+        .route("/v1/jobs/{name}/stop", post(stop))
+        .route("/v1/jobs/{name}/restart", post(restart))
+        .route("/v1/jobs/{name}/rescale", post(rescale))
+        .route("/v1/jobs/{name}/remove", post(remove))
+        .route("/v1/logs", get(logs))
+        .layer(middleware::from_fn_with_state(app.clone(), check));
+    let desk = app.desk.clone();
+    let shown = observe::master_router(move || {
+        let desk = desk.clone();
+        async move { desk.status().await.ok() }
+    });
+    let open = Router::new()
+        .route("/v1/jobs", get(jobs))
+        .route("/v1/jobs/{name}", get(job))
+        .route("/v1/status", get(status))
+        .route("/v1/targets", get(targets))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready));
+    guarded
+        .merge(open)
+        .fallback(async || Failed(StatusCode::NOT_FOUND, "no such page".to_owned()))
+        .method_not_allowed_fallback(async || {
+            let why = "this page does not take that method".to_owned();
+            Failed(StatusCode::METHOD_NOT_ALLOWED, why)
+        })
+        .with_state(app)
+        .merge(shown)
+}
+
+/// Lets through who may.
+async fn check(State(app): State<App>, request: Request, next: Next) -> Answer {
+    let headers = request.headers();
+    if is_of_another_site(headers) {
+        let why = "a page of another site may not do this".to_owned();
+        return Err(Failed(StatusCode::FORBIDDEN, why));
+    }
+    if let Some(token) = &app.token {
+        let shown = headers.get(header::AUTHORIZATION);
+        let shown = shown.and_then(|shown| shown.to_str().ok());
+        let shown = shown.and_then(|shown| shown.strip_prefix("Bearer "));
+        let why = match shown {
+            Some(shown) if token.is(shown) => return Ok(next.run(request).await),
+            Some(_) => "the token is not this master's",
+            None => {
+                "this needs the master's token: `Authorization: Bearer TOKEN` (TIDEMILL_TOKEN or \
+                 TIDEMILL_TOKEN_FILE)"
+            }
+        };
+        return Err(Failed(StatusCode::UNAUTHORIZED, why.to_owned()));
+    }
+    Ok(next.run(request).await)
+}
+
+/// A browser says in `Origin` whose page it is that asks.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return false;
+    };
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let origin = origin.to_str().ok().and_then(|it| it.split_once("://"));
+    origin.map(|(_, authority)| authority) != host || host.is_none()
+}
+
+async fn body<T: DeserializeOwned>(body: Body, most: usize, what: &str) -> Result<T, Failed> {
+    let read = tokio::time::timeout(BODY_TIME_MAX, to_bytes(body, most)).await;
+    let read = read.map_err(|_| {
+        let why = format!("{what} did not come within {} s", BODY_TIME_MAX.as_secs());
+        Failed(StatusCode::REQUEST_TIMEOUT, why)
+    })?;
+    let bytes = read.map_err(|error| {
+        let why = format!("{what} has more than {most} bytes, or broke off: {error}");
+        Failed(StatusCode::PAYLOAD_TOO_LARGE, why)
+    })?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Failed(StatusCode::BAD_REQUEST, format!("{what}: {error}")))
+}
+
+async fn report(State(app): State<App>, Path(id): Path<WorkerId>, given: Body) -> Answer {
+    let report: Report = body(given, REPORT_BYTES_MAX, "a worker's report").await?;
+    let fits = |text: &str| !text.is_empty() && text.chars().count() <= WORKER_CHARS_MAX;
+    let why = if report.worker != id {
+        format!("the report is of worker `{}`, not of `{id}`", report.worker)
+    } else if !fits(&id) || !fits(&report.name) {
+        format!("a worker's id and name have 1 to {WORKER_CHARS_MAX} characters")
+    } else if report.slots > SLOTS_MAX {
+        format!("slots: {}, expected at most {SLOTS_MAX}", report.slots)
+    } else {
+        let orders = app.desk.report(report).await?;
+        let full = || {
+            let why = "the master has as many workers as it takes".to_owned();
+            Failed(StatusCode::TOO_MANY_REQUESTS, why)
+        };
+        return Ok(Json(orders.ok_or_else(full)?.as_ref()).into_response());
+    };
+    Err(Failed(StatusCode::BAD_REQUEST, why))
+}
+
+#[derive(Debug, Deserialize)]
+struct After {
+    #[serde(default)]
+    after: u64,
+}
+
+/// Says that a worker's wait ended without an answer, when it is dropped: its connection ended.
+struct Wait {
+    desk: Desk,
+    cut: Option<Event>,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if let Some(cut) = self.cut.take() {
+            self.desk.tell(cut);
+        }
+    }
+}
+
+async fn orders(
+    State(app): State<App>,
+    Path(worker): Path<WorkerId>,
+    query: Result<Query<After>, QueryRejection>,
+) -> Answer {
+    let after = query.map_err(bad_query)?.after;
+    let Some(mut orders) = app.desk.orders(&worker) else {
+        let why = format!("worker `{worker}` has not reported to this master yet");
+        return Err(Failed(StatusCode::NOT_FOUND, why));
+    };
+    let poll = app.polls.fetch_add(1, Ordering::Relaxed) + 1;
+    app.desk.tell(Event::Waits {
+        worker: worker.clone(),
+        poll,
+    });
+    let mut wait = Wait {
+        desk: app.desk.clone(),
+        cut: Some(Event::Cut { worker, poll }),
+    };
+    let newer = orders.wait_for(|orders| orders.version > after);
+    // After that time the worker hears what there is.
+    let _waited = tokio::time::timeout(ORDERS_WAIT_MAX, newer).await.is_ok();
+    wait.cut = None;
+    let orders = Arc::clone(&orders.borrow());
+    Ok(Json(orders.as_ref()).into_response())
+}
+
+fn bad_query(error: QueryRejection) -> Failed {
+    Failed(StatusCode::BAD_REQUEST, error.body_text())
+}
+
+async fn submit(State(app): State<App>, given: Body) -> Answer {
+    let mut spec: JobSpec = body(given, JOB_BYTES_MAX, "a job").await?;
+    spec::check(&mut spec, &app.state).map_err(Refusal::Bad)?;
+    command(&app, Command::Submit(Arc::new(spec))).await
+}
+
+async fn stop(State(app): State<App>, Path(name): Path<String>) -> Answer {
+    command(&app, Command::Stop(name)).await
+}
+
+async fn restart(State(app): State<App>, Path(name): Path<String>) -> Answer {
+    command(&app, Command::Restart(name)).await
+}
+
+async fn remove(State(app): State<App>, Path(name): Path<String>) -> Answer {
+    command(&app, Command::Remove(name)).await
+}
+
+#[derive(Debug, Deserialize)]
+struct Size {
+    workers: usize,
+}
+
+async fn rescale(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    query: Result<Query<Size>, QueryRejection>,
+) -> Answer {
+    let workers = query.map_err(bad_query)?.workers;
+    command(&app, Command::Rescale(name, workers)).await
+}
+
+async fn command(app: &App, command: Command) -> Answer {
+    let said = app.desk.command(command).await??;
+    Ok(Json(json!({"message": said})).into_response())
+}
+
+async fn status(State(app): State<App>) -> Answer {
+    Ok(Json(app.desk.status().await?).into_response())
+}
+
+/// The logs of all workers, and the master's own.
+async fn logs(
+    State(app): State<App>,
+    query: Result<Query<crate::logs::Query>, QueryRejection>,
+) -> Answer {
+    let query = query.map_err(bad_query)?.0;
+    let workers = app.desk.status().await?.workers.into_iter();
+    let workers: Vec<_> = workers.map(|it| (it.name, it.http)).collect();
+    let page = tokio::task::spawn_blocking(move || app.peers.page(&workers, &query)).await;
+    let page =
+        page.map_err(|error| Failed(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(Json(page).into_response())
+}
+
+async fn jobs(State(app): State<App>) -> Answer {
+    Ok(Json(app.desk.status().await?.jobs).into_response())
+}
+
+async fn job(State(app): State<App>, Path(name): Path<String>) -> Answer {
+    let jobs = app.desk.status().await?.jobs;
+    let found = jobs.into_iter().find(|job| job.name == name);
+    let found = found.ok_or_else(|| Failed(StatusCode::NOT_FOUND, format!("no job `{name}`")))?;
+    Ok(Json(found).into_response())
+}
+
+async fn ready(State(app): State<App>) -> Answer {
+    if app.desk.is_ready() {
+        return Ok("ok\n".into_response());
+    }
+    let why = "the store of the master's state is away".to_owned();
+    Err(Failed(StatusCode::SERVICE_UNAVAILABLE, why))
+}
+
+/// Where all pages with metrics are, as Prometheus' `http_sd_configs` takes them.
+async fn targets(State(app): State<App>) -> Answer {
+    Ok(Json(targets_of(&app.desk.status().await?, &app.at)).into_response())
+}
+
+fn targets_of(status: &Status, at: &str) -> serde_json::Value {
+    let host = |http: &str| match http.split_once("://") {
+        Some((_, rest)) => rest.trim_end_matches('/').to_owned(),
+        None => http.to_owned(),
+    };
+    let mut all = vec![json!({"targets": [at], "labels": {"part": "master"}})];
+    for worker in status.workers.iter().filter(|it| !it.http.is_empty()) {
+        let labels = json!({"part": "worker", "worker": worker.name});
+        all.push(json!({"targets": [host(&worker.http)], "labels": labels}));
+    }
+    for job in &status.jobs {
+        for process in job.processes.iter().filter(|it| !it.http.is_empty()) {
+            let part = match process.part {
+                Part::Dataflow => "dataflow",
+                Part::Ingest => "ingest",
+            };
+            let labels = json!({
+                "part": part,
+                "job": job.name,
+                "process": process.index.to_string(),
+                "worker": process.worker,
+            });
+            all.push(json!({"targets": [host(&process.http)], "labels": labels}));
+        }
+    }
+    all.into()
+}

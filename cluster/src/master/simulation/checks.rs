@@ -1,0 +1,158 @@
+//! What must hold after every step.
+//!
+//! 1. What is ordered was minted for that job, and a document that names it is written.
+//! 2. A process belongs to one worker, is started at most once, and is not ordered again after its
+//!    orders were taken back.
+//! 3. No worker is ordered, and none runs, more threads than it has slots.
+//! 4. Un-fenced processes of a job's dataflow are of one generation, and alike.
+//! 5. With messages that arrive, no two generations of a half run at the same time.
+//! 6. What was answered to a client is known to every later master.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::world::World;
+use crate::master::durable::Durable;
+use crate::protocol::{Orders, Part, ProcessKey};
+
+/// What was seen so far.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// Generations that journals minted, by job.
+    pub(super) minted: BTreeSet<(String, u64)>,
+    /// The greatest generation of each half that is written down.
+    written: BTreeMap<(String, Part), u64>,
+    /// Where each process was ordered to.
+    placed: BTreeMap<ProcessKey, String>,
+    /// By worker: the newest orders, and what was taken back since.
+    newest: BTreeMap<String, (u64, u64)>,
+    ordered: BTreeMap<String, BTreeSet<ProcessKey>>,
+    taken_back: BTreeSet<ProcessKey>,
+    pub(super) started: BTreeSet<ProcessKey>,
+    /// Jobs that a client was told are there.
+    pub(super) promised: BTreeMap<String, bool>,
+}
+
+impl Seen {
+    /// A document is durable.
+    pub(super) fn document(&mut self, durable: &Durable) {
+        for (job, part, record) in durable.records() {
+            let generation = record.run.as_ref().map_or(0, |run| run.generation);
+            let most = self.written.entry((job.to_owned(), part)).or_default();
+            *most = generation.max(*most);
+        }
+    }
+
+    /// A master gives a worker these orders.
+    pub(super) fn orders(
+        &mut self,
+        worker: &str,
+        slots: usize,
+        orders: &Arc<Orders>,
+    ) -> Result<(), String> {
+        let number = (orders.master, orders.version);
+        let newest = self.newest.entry(worker.to_owned()).or_default();
+        if number <= *newest {
+            return Ok(());
+        }
+        *newest = number;
+        let mut threads = 0;
+        let mut keys = BTreeSet::new();
+        for order in &orders.processes {
+            let key = &order.key;
+            let of = (key.job.clone(), key.part);
+            if self
+                .written
+                .get(&of)
+                .is_none_or(|most| *most < key.generation)
+            {
+                return Err(format!("{key:?} is ordered, and no document names it"));
+            }
+            if key.part == Part::Dataflow {
+                threads += order.threads;
+                if !self.minted.contains(&(key.job.clone(), key.generation)) {
+                    return Err(format!("{key:?} is ordered and was not minted"));
+                }
+            }
+            if self.taken_back.contains(key) {
+                return Err(format!("{key:?} is ordered again"));
+            }
+            let place = self.placed.entry(key.clone());
+            let place = place.or_insert_with(|| worker.to_owned());
+            if place != worker {
+                return Err(format!("{key:?} is ordered to {place} and to {worker}"));
+            }
+            keys.insert(key.clone());
+        }
+        if threads > slots {
+            return Err(format!(
+                "{worker} has {slots} slots and is ordered {threads} threads"
+            ));
+        }
+        let before = self.ordered.insert(worker.to_owned(), keys.clone());
+        let before = before.unwrap_or_default();
+        self.taken_back.extend(before.difference(&keys).cloned());
+        Ok(())
+    }
+
+    /// A worker starts a process.
+    pub(super) fn start(&mut self, key: &ProcessKey) -> Result<(), String> {
+        match self.started.insert(key.clone()) {
+            true => Ok(()),
+            false => Err(format!("{key:?} is started twice")),
+        }
+    }
+}
+
+impl World {
+    /// What holds between events.
+    pub(super) fn check(&self) -> Result<(), String> {
+        type Alike = (u64, usize, usize, String);
+        let mut free_to_write: BTreeMap<&str, BTreeSet<Alike>> = BTreeMap::new();
+        let mut running: BTreeMap<(&str, Part), BTreeSet<u64>> = BTreeMap::new();
+        for worker in &self.workers {
+            let mut threads = 0;
+            for (key, child) in worker.children.iter().filter(|(_, child)| child.runs()) {
+                let part = (key.job.as_str(), key.part);
+                running.entry(part).or_default().insert(key.generation);
+                if key.part == Part::Ingest {
+                    continue;
+                }
+                let order = &child.order;
+                threads += order.threads;
+                let fence = self.journals.get(&key.job).copied().unwrap_or(0);
+                if child.is_live() && key.generation >= fence {
+                    let of = (key.generation, order.threads, order.processes);
+                    let alike = (of.0, of.1, of.2, order.secret.clone());
+                    free_to_write.entry(&key.job).or_default().insert(alike);
+                }
+            }
+            if threads > worker.slots {
+                let (id, slots) = (&worker.id, worker.slots);
+                return Err(format!("{id} has {slots} slots and runs {threads} threads"));
+            }
+        }
+        if let Some((job, all)) = free_to_write.iter().find(|(_, all)| all.len() > 1) {
+            return Err(format!(
+                "{job}: more than one generation may write: {all:?}"
+            ));
+        }
+        let two = running.iter().find(|(_, all)| all.len() > 1);
+        if let Some((half, all)) = two.filter(|_| self.is_calm) {
+            return Err(format!("{half:?} runs in several generations: {all:?}"));
+        }
+        Ok(())
+    }
+
+    /// A master has taken over with this.
+    pub(super) fn check_promises(&self, durable: &Durable) -> Result<(), String> {
+        for (job, there) in &self.seen.promised {
+            if durable.jobs.contains_key(job) != *there {
+                return Err(format!(
+                    "a client was told of {job}: {there}; a new master forgot"
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,394 @@
+//! The simulated cluster: what is there, and what happens next.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::checks::Seen;
+use super::children::{Step, Worker};
+use super::faults::Fault;
+use crate::master::commands::{Command, Refusal};
+use crate::master::durable::{Author, Durable};
+use crate::master::part::Stage;
+use crate::master::state::{Event, Minted, State, Unminted};
+use crate::protocol::{Orders, Part, ProcessKey};
+
+/// How often a master sees the time.
+const TICK: u64 = 100;
+/// How often it looks for another one.
+const LOOK: u64 = 1000;
+/// Documents that the store keeps.
+const KEPT: usize = 5;
+/// Steps of one seed: more say that something goes round in circles.
+const STEPS_LIMIT: usize = 400_000;
+
+/// A master's process.
+pub(super) struct Process {
+    pub(super) state: State,
+    pub(super) alive: bool,
+    /// It does nothing before.
+    pub(super) frozen_until: u64,
+    /// Versions of orders that were sent.
+    pub(super) sent: BTreeMap<String, u64>,
+}
+
+/// What happens at a time.
+#[derive(Clone)]
+pub(super) enum Next {
+    Tick(usize),
+    Look(usize),
+    /// Reaches a master.
+    ToMaster(usize, Event),
+    ToWorker(String, Arc<Orders>),
+    Report(String),
+    /// The store is asked to take a document.
+    Put(usize, u64, Box<Durable>),
+    /// A journal is asked for a generation.
+    Mint(usize, String, u64),
+    Child(String, ProcessKey, Step),
+    /// Somebody thinks of a command.
+    Client,
+    Fault,
+    Heal(Fault),
+}
+
+/// Everything.
+pub(super) struct World {
+    pub(super) now: u64,
+    pub(super) rng: StdRng,
+    queue: BinaryHeap<Reverse<(u64, u64)>>,
+    events: BTreeMap<u64, Next>,
+    last: u64,
+    pub(super) masters: Vec<Process>,
+    pub(super) workers: Vec<Worker>,
+    pub(super) workers_made: usize,
+    pub(super) documents: BTreeMap<u64, Durable>,
+    pub(super) journals: BTreeMap<String, u64>,
+    pub(super) seen: Seen,
+    /// Everything goes wrong.
+    pub(super) faulty: bool,
+    /// Messages arrive, soon and in order, and nobody freezes; children and masters fail.
+    pub(super) is_calm: bool,
+    pub(super) store_away_until: u64,
+    pub(super) journals_away_until: u64,
+    /// Commands under way: by master and request, the job and whether it is there afterwards.
+    pub(super) asked: BTreeMap<(usize, u64), (String, Option<bool>)>,
+    pub(super) requests: u64,
+    /// The last command that makes or removes a job.
+    last_asked: BTreeMap<String, u64>,
+    /// What each job shall be in the end: whether it runs, and its size.
+    pub(super) wanted: BTreeMap<String, bool>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let is_calm = rng.random_bool(0.25);
+        let mut world = Self {
+            now: 1000,
+            rng,
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            last: 0,
+            masters: Vec::new(),
+            workers: Vec::new(),
+            workers_made: 0,
+            documents: BTreeMap::new(),
+            journals: BTreeMap::new(),
+            seen: Seen::default(),
+            faulty: true,
+            is_calm,
+            store_away_until: 0,
+            journals_away_until: 0,
+            asked: BTreeMap::new(),
+            requests: 0,
+            last_asked: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+        };
+        world.start_master().expect("the first master");
+        for _ in 0..world.rng.random_range(1..=4) {
+            world.start_worker();
+        }
+        world.after(500, Next::Client);
+        world.after(1500, Next::Fault);
+        world
+    }
+
+    /// Lets something happen later.
+    pub(super) fn after(&mut self, wait: u64, next: Next) {
+        self.last += 1;
+        self.queue.push(Reverse((self.now + wait, self.last)));
+        self.events.insert(self.last, next);
+    }
+
+    /// From one of these milliseconds on.
+    pub(super) fn between(&mut self, least: u64, most: u64) -> u64 {
+        self.rng.random_range(least..=most)
+    }
+
+    pub(super) fn chance(&mut self, probability: f64) -> bool {
+        self.rng.random_bool(probability)
+    }
+
+    pub(super) fn run_until(
+        &mut self,
+        deadline: u64,
+        is_done: impl Fn(&Self) -> bool,
+    ) -> Result<(), String> {
+        for step in 0..STEPS_LIMIT {
+            let Some(Reverse((at, _))) = self.queue.peek() else {
+                return Err("nothing happens any more".to_owned());
+            };
+            if *at > deadline || (step % 64 == 0 && is_done(self)) {
+                return Ok(());
+            }
+            let Some(Reverse((at, number))) = self.queue.pop() else {
+                continue;
+            };
+            self.now = at.max(self.now);
+            if let Some(next) = self.events.remove(&number) {
+                let at = self.now;
+                self.happen(next)
+                    .map_err(|why| format!("at {at} ms: {why}"))?;
+                self.check().map_err(|why| format!("at {at} ms: {why}"))?;
+            }
+        }
+        Err(format!("{STEPS_LIMIT} steps: {}", self.described()))
+    }
+
+    fn happen(&mut self, next: Next) -> Result<(), String> {
+        match next {
+            Next::Tick(master) => {
+                if self.masters[master].alive {
+                    self.after(TICK, Next::Tick(master));
+                    self.tell_master(master, Event::Tick)?;
+                }
+            }
+            Next::Look(master) => self.look(master),
+            Next::ToMaster(master, event) => {
+                let reporter = match &event {
+                    Event::Report(report) => Some(report.worker.clone()),
+                    _ => None,
+                };
+                self.tell_master(master, event)?;
+                if let Some(worker) = reporter {
+                    self.answer_report(master, &worker);
+                }
+            }
+            Next::ToWorker(worker, orders) => self.follow(&worker, &orders)?,
+            Next::Report(worker) => self.report(&worker),
+            Next::Put(master, number, document) => self.put(master, number, &document),
+            Next::Mint(master, job, attempt) => self.mint(master, job, attempt),
+            Next::Child(worker, key, step) => self.step_child(&worker, &key, step),
+            Next::Client => self.think(),
+            Next::Fault => self.fault()?,
+            Next::Heal(fault) => self.heal(fault)?,
+        }
+        Ok(())
+    }
+
+    /// Starts another master; the ones that run are not told.
+    pub(super) fn start_master(&mut self) -> Result<(), String> {
+        let (number, mut durable) = match self.documents.last_key_value() {
+            Some((number, durable)) => (*number, durable.clone()),
+            None => (0, Durable::default()),
+        };
+        self.check_promises(&durable)?;
+        let master = self.masters.len();
+        durable.by = Author {
+            generation: number + 1,
+            random: master as u64,
+            ..Author::default()
+        };
+        self.documents.insert(number + 1, durable.clone());
+        self.masters.push(Process {
+            state: State::new(durable, self.now),
+            alive: true,
+            frozen_until: 0,
+            sent: BTreeMap::new(),
+        });
+        self.after(TICK, Next::Tick(master));
+        self.after(LOOK, Next::Look(master));
+        Ok(())
+    }
+
+    fn look(&mut self, master: usize) {
+        let newest = self
+            .documents
+            .last_key_value()
+            .map_or(0, |(number, _)| *number);
+        let process = &mut self.masters[master];
+        if process.alive && self.now >= process.frozen_until {
+            process.alive &= newest <= process.state.number();
+        }
+        if self.masters[master].alive {
+            self.after(LOOK, Next::Look(master));
+        }
+    }
+
+    /// As `book` does it.
+    fn put(&mut self, master: usize, number: u64, document: &Durable) {
+        if self.now < self.store_away_until {
+            if self.masters[master].alive {
+                let again = Next::Put(master, number, Box::new(document.clone()));
+                self.after(300, again);
+            }
+            return;
+        }
+        let there = self
+            .documents
+            .entry(number)
+            .or_insert_with(|| document.clone());
+        let is_it = *there == *document;
+        let newest = self
+            .documents
+            .last_key_value()
+            .map_or(0, |(number, _)| *number);
+        if !is_it || newest > number {
+            self.masters[master].alive = false;
+            return;
+        }
+        self.seen.document(document);
+        while self.documents.len() > KEPT {
+            self.documents.pop_first();
+        }
+        let wait = self.between(0, 30);
+        self.after(wait, Next::ToMaster(master, Event::Wrote(number)));
+    }
+
+    fn mint(&mut self, master: usize, job: String, attempt: u64) {
+        let away = self.now < self.journals_away_until;
+        let minted = match away {
+            true => Err(Unminted {
+                what: "the journal is away".to_owned(),
+                may_mend: true,
+            }),
+            false => {
+                let journal = self.journals.entry(job.clone()).or_default();
+                *journal += 1;
+                let generation = *journal;
+                self.seen.minted.insert((job.clone(), generation));
+                self.fence(&job, generation);
+                let secret = format!("{generation:x}");
+                Ok(Minted { generation, secret })
+            }
+        };
+        let wait = self.between(0, 50);
+        let event = Event::Minted {
+            job,
+            attempt,
+            minted,
+        };
+        self.after(wait, Next::ToMaster(master, event));
+    }
+
+    /// The newest master that runs.
+    pub(super) fn master(&self) -> Option<usize> {
+        self.masters.iter().rposition(|master| master.alive)
+    }
+
+    /// A client hears what became of a command.
+    pub(super) fn answered(
+        &mut self,
+        master: usize,
+        request: u64,
+        answer: &Result<String, Refusal>,
+    ) {
+        let Some((job, there)) = self.asked.remove(&(master, request)) else {
+            return;
+        };
+        if answer.is_ok()
+            && let Some(there) = there
+            && self.last_asked.get(&job) == Some(&request)
+        {
+            self.seen.promised.insert(job, there);
+        }
+    }
+
+    /// Asks the newest master for something.
+    pub(super) fn command(&mut self, command: Command) -> Result<(), String> {
+        let Some(master) = self.master() else {
+            return Ok(());
+        };
+        self.requests += 1;
+        let request = self.requests;
+        let of = match &command {
+            Command::Submit(spec) => (spec.name.clone(), Some(true)),
+            Command::Remove(name) => (name.clone(), Some(false)),
+            Command::Stop(name) | Command::Restart(name) | Command::Rescale(name, _) => {
+                (name.clone(), None)
+            }
+        };
+        if of.1.is_some() {
+            // Until it is answered nobody knows.
+            self.seen.promised.remove(&of.0);
+            self.last_asked.insert(of.0.clone(), request);
+        }
+        self.asked.insert((master, request), of);
+        self.tell_master(master, Event::Command { request, command })
+    }
+
+    /// Whether everything is what it should be in the end.
+    pub(super) fn is_as_it_should_be(&self) -> bool {
+        let Some(master) = self.master() else {
+            return false;
+        };
+        let state = &self.masters[master].state;
+        self.wanted.iter().all(|(name, runs)| {
+            let Some(job) = state.durable.jobs.get(name) else {
+                return false;
+            };
+            [Part::Dataflow, Part::Ingest].iter().all(|part| {
+                let half = state.halves.get(&(name.clone(), *part));
+                let stage = half.map(|half| &half.stage);
+                if !runs || (*part == Part::Ingest && !job.spec.ingest) {
+                    return stage == Some(&Stage::Stopped) && self.live(name, *part) == (0, 0);
+                }
+                let size = match part {
+                    Part::Dataflow => job.spec.workers,
+                    Part::Ingest => 1,
+                };
+                let generation = job.record(*part).generation;
+                matches!(stage, Some(Stage::Running(_)))
+                    && self.live(name, *part) == (generation, size)
+            })
+        })
+    }
+
+    /// The generation and the threads of the processes of a half that are there; the generation is
+    /// none of theirs when they differ, or when one is not live.
+    fn live(&self, job: &str, part: Part) -> (u64, usize) {
+        let mut all = (0, 0);
+        for worker in &self.workers {
+            for (key, child) in &worker.children {
+                if key.job == job && key.part == part && child.runs() {
+                    let is_one = child.is_live() && [0, key.generation].contains(&all.0);
+                    all.0 = if is_one { key.generation } else { u64::MAX };
+                    all.1 += child.order.threads;
+                }
+            }
+        }
+        all
+    }
+
+    pub(super) fn described(&self) -> String {
+        let Some(master) = self.master() else {
+            return "no master".to_owned();
+        };
+        let state = &self.masters[master].state;
+        let halves = state.halves.iter().map(|((job, part), half)| {
+            let live = self.live(job, *part);
+            format!("{job} {part:?} {:?} live {live:?}", half.stage)
+        });
+        let halves: Vec<String> = halves.collect();
+        format!(
+            "at {} ms: wanted {:?}; {}",
+            self.now,
+            self.wanted,
+            halves.join("; ")
+        )
+    }
+}

@@ -1,0 +1,273 @@
+//! Everything at a glance ([`Status`]), as a function of the state.
+
+use std::collections::BTreeMap;
+
+use super::durable::{Job, Record, Run};
+use super::part::{Half, Stage};
+use super::roster::Found;
+use super::state::State;
+use crate::protocol::{
+    Beat, IngestStatus, JobStatus, MasterStatus, OPERATORS_TOLD_MAX, OperatorBeat, Part, Phase,
+    ProcessKey, ProcessStatus, Status, WorkerStatus,
+};
+
+/// What people see of the state now.
+pub(crate) fn of(state: &State) -> Status {
+    let jobs = state.durable.jobs.iter();
+    Status {
+        master: MasterStatus {
+            generation: state.author().generation,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_ms: state.started,
+            now_ms: state.now,
+        },
+        workers: state.roster.present().map(|it| worker(state, it)).collect(),
+        jobs: jobs.map(|(name, it)| job(state, name, it)).collect(),
+    }
+}
+
+fn worker(state: &State, worker: &super::roster::Worker) -> WorkerStatus {
+    let report = &worker.report;
+    let runs = state.durable.records();
+    let used =
+        runs.filter_map(|(_, part, it)| Some(it.run.as_ref()?.slots_of(part, &report.worker)));
+    WorkerStatus {
+        id: report.worker.clone(),
+        name: report.name.clone(),
+        http: report.http.clone(),
+        slots: report.slots,
+        slots_used: used.sum(),
+        silent_ms: state.now.saturating_sub(worker.heard),
+        version: report.version.clone(),
+    }
+}
+
+/// The processes of a half, and what each said of itself last.
+fn processes<'a>(
+    state: &'a State,
+    name: &str,
+    part: Part,
+    run: &'a Run,
+) -> Vec<(ProcessStatus, Option<&'a Beat>)> {
+    let all = run.workers.iter().enumerate();
+    all.filter_map(|(index, (worker, worker_name))| {
+        let key = ProcessKey {
+            job: name.to_owned(),
+            part,
+            generation: run.generation,
+            index,
+        };
+        let Found::Reported(found) = state.roster.find(worker, &key, state.now) else {
+            return None;
+        };
+        let beat = found.beat.as_ref();
+        let process = ProcessStatus {
+            part,
+            index,
+            worker: worker_name.clone(),
+            phase: found.phase.clone(),
+            http: beat.map(|beat| beat.http.clone()).unwrap_or_default(),
+        };
+        Some((process, beat))
+    })
+    .collect()
+}
+
+/// Records that the processes of a half told.
+pub(super) fn records_of(state: &State, name: &str, part: Part) -> u64 {
+    let run = state
+        .durable
+        .jobs
+        .get(name)
+        .and_then(|job| job.record(part).run.as_ref());
+    let told = run
+        .map(|run| processes(state, name, part, run))
+        .unwrap_or_default();
+    told.iter()
+        .filter_map(|(_, beat)| beat.as_ref())
+        .map(|beat| beat.records)
+        .sum()
+}
+
+fn job(state: &State, name: &str, job: &Job) -> JobStatus {
+    let record = &job.dataflow;
+    let half = state.halves.get(&(name.to_owned(), Part::Dataflow));
+    let run = record.run.as_ref();
+    let of_dataflow = run.map(|run| processes(state, name, Part::Dataflow, run));
+    let of_dataflow = of_dataflow.unwrap_or_default();
+    let of_ingest = job.ingest.run.as_ref();
+    let of_ingest = of_ingest.map(|run| processes(state, name, Part::Ingest, run));
+    let of_ingest = of_ingest.unwrap_or_default();
+    let beats: Vec<&Beat> = of_dataflow.iter().filter_map(|(_, beat)| *beat).collect();
+    let sum = |of: fn(&Beat) -> u64| beats.iter().map(|beat| of(beat)).sum::<u64>();
+    let most = |of: fn(&Beat) -> u64| beats.iter().map(|beat| of(beat)).max().unwrap_or(0);
+    let (epoch, bound) = (most(|beat| beat.durable), most(|beat| beat.bound));
+    let behind = beats.iter().flat_map(|beat| beat.behind.values());
+    let behind: u64 = behind.flat_map(BTreeMap::values).sum();
+    let is_behind = epoch > 0 && (bound > epoch || behind > 0);
+    let (state_of, why) = described(state, name, Part::Dataflow, job, &of_dataflow);
+    let published = of_ingest
+        .iter()
+        .filter_map(|(_, beat)| beat.map(|beat| beat.records))
+        .sum();
+    let mut failures = record.failures.clone();
+    failures.extend(job.ingest.failures.iter().map(|it| {
+        let mut failure = it.clone();
+        failure.process = format!("ingest{}", it.process.trim_start_matches("process 0"));
+        failure
+    }));
+    failures.sort_by_key(|failure| std::cmp::Reverse(failure.at_ms));
+    failures.truncate(super::part::FAILURES_KEPT_MAX);
+    JobStatus {
+        name: name.to_owned(),
+        state: state_of,
+        why,
+        generation: record.generation,
+        restarts: record.restarts,
+        workers_wanted: job.spec.workers,
+        workers: run.map_or(0, |run| run.threads * run.workers.len()),
+        epoch,
+        lag_ms: if is_behind {
+            state.now.saturating_sub(epoch)
+        } else {
+            0
+        },
+        behind,
+        freshness_p50_ms: beats.iter().find_map(|beat| beat.freshness_p50_ms),
+        freshness_p99_ms: beats.iter().find_map(|beat| beat.freshness_p99_ms),
+        records: sum(|beat| beat.records),
+        records_per_second: half.map_or(0.0, Half::rate),
+        dead_letters: sum(|beat| beat.dead_letters),
+        checkpointed: most(|beat| beat.checkpointed),
+        ingest: job
+            .spec
+            .ingest
+            .then(|| ingest(state, name, job, &of_ingest, published)),
+        views: views(&beats),
+        operators: operators(&beats),
+        processes: of_dataflow
+            .into_iter()
+            .chain(of_ingest)
+            .map(|(it, _)| it)
+            .collect(),
+        failures,
+    }
+}
+
+fn ingest(
+    state: &State,
+    name: &str,
+    job: &Job,
+    processes: &[(ProcessStatus, Option<&Beat>)],
+    published: u64,
+) -> IngestStatus {
+    let half = state.halves.get(&(name.to_owned(), Part::Ingest));
+    let (described, why) = described(state, name, Part::Ingest, job, processes);
+    IngestStatus {
+        state: described,
+        why,
+        restarts: job.ingest.restarts,
+        published,
+        published_per_second: half.map_or(0.0, Half::rate),
+    }
+}
+
+fn views(beats: &[&Beat]) -> BTreeMap<String, i64> {
+    let mut views = BTreeMap::new();
+    for (view, rows) in beats.iter().flat_map(|beat| &beat.views) {
+        *views.entry(view.clone()).or_default() += rows;
+    }
+    views
+}
+
+/// Operators of all processes, those that took most time first.
+fn operators(beats: &[&Beat]) -> Vec<OperatorBeat> {
+    let mut all: BTreeMap<&str, OperatorBeat> = BTreeMap::new();
+    let add = |sum: &mut Option<i64>, more: Option<i64>| {
+        *sum = sum.map_or(more, |sum| Some(sum + more.unwrap_or(0)));
+    };
+    for told in beats.iter().flat_map(|beat| &beat.operators) {
+        let sum = all.entry(&told.name).or_default();
+        sum.name.clone_from(&told.name);
+        sum.busy_us += told.busy_us;
+        add(&mut sum.rows, told.rows);
+        add(&mut sum.bytes, told.bytes);
+    }
+    let mut all: Vec<OperatorBeat> = all.into_values().collect();
+    all.sort_by_key(|operator| std::cmp::Reverse(operator.busy_us));
+    all.truncate(OPERATORS_TOLD_MAX);
+    all
+}
+
+/// The state of a half in a word, and why it is so.
+fn described(
+    state: &State,
+    name: &str,
+    part: Part,
+    job: &Job,
+    processes: &[(ProcessStatus, Option<&Beat>)],
+) -> (String, Option<String>) {
+    let record = job.record(part);
+    let Some(half) = state.halves.get(&(name.to_owned(), part)) else {
+        return ("stopped".to_owned(), None);
+    };
+    let begins = if record.in_a_row == 0 {
+        "starting"
+    } else {
+        "restarting"
+    };
+    let last = record.failures.first().filter(|_| record.in_a_row > 0);
+    let after = last.map(|last| format!("{} {}", last.process, last.what));
+    let (word, why) = match &half.stage {
+        Stage::Stopped => ("stopped", None),
+        Stage::Failed => ("failed", record.failed.clone()),
+        Stage::Waiting(it) => ("waiting", it.why.clone()),
+        Stage::Minting(_) => (begins, Some("its journal begins a generation".to_owned())),
+        Stage::Starting(_) => (begins, doing(processes).or(after)),
+        Stage::Connecting(_) => (begins, Some("its processes connect".to_owned())),
+        Stage::Running(_) => ("running", doing(processes).or(smaller(state, job, part))),
+        Stage::Draining(_) => ("draining", doing(processes)),
+        Stage::Ending(_) if !job.wants(part) => ("draining", None),
+        Stage::Ending(_) => ("restarting", left(state, name, part, record)),
+        Stage::BackingOff(it) => ("restarting", it.why.clone().or(after)),
+    };
+    (word.to_owned(), why)
+}
+
+/// What its processes say that they wait for.
+fn doing(processes: &[(ProcessStatus, Option<&Beat>)]) -> Option<String> {
+    let mut beats = processes.iter().filter_map(|(_, beat)| *beat);
+    beats.find_map(|beat| beat.doing.clone())
+}
+
+/// That it runs with fewer workers than it should.
+fn smaller(state: &State, job: &Job, part: Part) -> Option<String> {
+    let run = job.record(part).run.as_ref()?;
+    let (has, wants) = (run.threads * run.workers.len(), job.spec.workers);
+    if part == Part::Ingest || has >= wants {
+        return None;
+    }
+    let slots = |it: &super::roster::Worker| {
+        let runs = state.durable.records();
+        let worker = &it.report.worker;
+        let used = runs.filter_map(|(_, part, it)| Some(it.run.as_ref()?.slots_of(part, worker)));
+        it.report.slots.saturating_sub(used.sum())
+    };
+    let free: usize = state.roster.present().map(slots).sum();
+    let name = &job.spec.name;
+    let more = match free {
+        0 => "no slot is free".to_owned(),
+        _ => format!("`tidemill rescale {name} --workers {wants}` would use {free} free slots"),
+    };
+    Some(format!("{has} of {wants} workers: {more}"))
+}
+
+/// Whom the end of a generation waits for.
+fn left(state: &State, name: &str, part: Part, record: &Record) -> Option<String> {
+    let run = record.run.as_ref()?;
+    let left = processes(state, name, part, run);
+    let left = left
+        .iter()
+        .find(|(it, _)| !matches!(it.phase, Phase::Exited(_)));
+    left.map(|(it, _)| format!("{} is to end", run.process(it.index)))
+}

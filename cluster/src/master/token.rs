@@ -1,0 +1,63 @@
+//! The token of the control plane: read once from the environment or a file, then compared.
+//!
+//! Invariant: how long a comparison takes says nothing about the token.
+
+use anyhow::Context;
+use ring::hmac;
+use ring::rand::SystemRandom;
+
+use crate::exit::Usage;
+
+const TOKEN: &str = "TIDEMILL_TOKEN";
+const TOKEN_FILE: &str = "TIDEMILL_TOKEN_FILE";
+
+/// What somebody must show who changes state. Only a keyed hash of it is kept.
+pub(crate) struct Token {
+    key: hmac::Key,
+    tag: hmac::Tag,
+}
+
+impl Token {
+    pub(crate) fn new(token: &str) -> anyhow::Result<Self> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
+        let key = key.map_err(|_| anyhow::anyhow!("the system has no random numbers"))?;
+        let tag = hmac::sign(&key, token.as_bytes());
+        Ok(Self { key, tag })
+    }
+
+    /// Whether this is it.
+    pub(crate) fn is(&self, shown: &str) -> bool {
+        hmac::verify(&self.key, shown.as_bytes(), self.tag.as_ref()).is_ok()
+    }
+}
+
+/// The token that the environment gives, itself or by the name of a file.
+pub(crate) fn given() -> anyhow::Result<Option<String>> {
+    let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let token = match (variable(TOKEN), variable(TOKEN_FILE)) {
+        (Some(token), _) => token,
+        (None, Some(file)) => std::fs::read_to_string(&file)
+            .with_context(|| format!("{TOKEN_FILE}: cannot read {file}"))?,
+        (None, None) => return Ok(None),
+    };
+    let token = token.trim().to_owned();
+    if token.is_empty() || !token.chars().all(|c| c.is_ascii_graphic()) {
+        let right = "expected letters, digits and signs, without spaces";
+        return Err(Usage(format!("{TOKEN}, {TOKEN_FILE}: {right}")).into());
+    }
+    Ok(Some(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_token_is_it() {
+        let token = Token::new("s3cret").unwrap();
+        assert!(token.is("s3cret"));
+        for wrong in ["", "s3cre", "s3crets", "S3cret"] {
+            assert!(!token.is(wrong), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! What two processes say when they meet: bytes on the wire, and the proofs that both know the
+//! secret.
+//!
+//! The one that connects says [`MAGIC`], the protocol's version (u16), a length (u16, both
+//! big-endian) and a [`Hello`] as JSON. The other answers one byte: [`GO_ON`] and a nonce, or the
+//! code of a refusal. Then the first proves that it knows the secret, and only then the other does,
+//! after another [`GO_ON`]: who knows nothing is told nothing that a weak secret could be guessed
+//! by. Each proof is the HMAC-SHA256 of its role, the whole hello (with the first nonce) and the
+//! second nonce, so it fits no other meeting.
+
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+
+use super::refusal::Refusal;
+
+/// What every connection begins with.
+pub(super) const MAGIC: &[u8; 8] = b"tidemesh";
+/// The version of what follows.
+pub(super) const VERSION: u16 = 1;
+/// Bytes before a hello's JSON.
+pub(super) const LEAD: usize = MAGIC.len() + 4;
+/// Bytes of a hello's JSON.
+pub(super) const HELLO_BYTES_MAX: usize = 1024;
+/// The answer that is no refusal.
+pub(super) const GO_ON: u8 = 0;
+/// Bytes of a proof.
+pub(super) const PROOF: usize = 32;
+
+/// Bytes that no other meeting has.
+pub(super) type Nonce = [u8; 32];
+
+/// Who a process is to the others of its job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) job: String,
+    /// 0 where nobody counts them.
+    pub(crate) generation: u64,
+    /// What all processes must have in common beside: see [`program`].
+    pub(crate) program: String,
+    pub(crate) process: usize,
+    pub(crate) processes: usize,
+    /// Worker threads of each process.
+    pub(crate) threads: usize,
+}
+
+/// A short text that differs when any of these does: what the processes of a job must have in
+/// common to understand each other's rows.
+pub(crate) fn program(parts: &[&str]) -> String {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    let digest = context.finish();
+    let hex = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
+    hex.take(16).collect()
+}
+
+/// The first word of whoever connects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Hello {
+    job: String,
+    generation: u64,
+    program: String,
+    pub(super) from: usize,
+    to: usize,
+    processes: usize,
+    threads: usize,
+    nonce: Nonce,
+}
+
+impl Hello {
+    pub(super) fn new(me: &Identity, to: usize, nonce: Nonce) -> Self {
+        Self {
+            job: me.job.clone(),
+            generation: me.generation,
+            program: me.program.clone(),
+            from: me.process,
+            to,
+            processes: me.processes,
+            threads: me.threads,
+            nonce,
+        }
+    }
+
+    /// As it is sent.
+    pub(super) fn frame(&self) -> std::io::Result<Vec<u8>> {
+        let json = serde_json::to_vec(self)?;
+        let length = u16::try_from(json.len()).map_err(std::io::Error::other)?;
+        let mut frame = MAGIC.to_vec();
+        frame.extend(VERSION.to_be_bytes());
+        frame.extend(length.to_be_bytes());
+        frame.extend(json);
+        Ok(frame)
+    }
+
+    /// Why a process does not want to be connected with whoever says this, if it does not.
+    pub(super) fn refused_by(&self, me: &Identity) -> Result<(), Refusal> {
+        let (its, own) = ((self.processes, self.threads), (me.processes, me.threads));
+        if self.job != me.job {
+            // Whatever a stranger says is shown with care.
+            let job: String = self.job.chars().take(64).collect();
+            Err(Refusal::Job(job))
+        } else if self.generation != me.generation {
+            let (its, own) = (self.generation, me.generation);
+            Err(Refusal::Generation { its, own })
+        } else if self.program != me.program {
+            Err(Refusal::Program)
+        } else if its != own {
+            Err(Refusal::Size { its, own })
+        } else if self.to != me.process || self.from <= me.process || self.from >= me.processes {
+            let (from, to) = (self.from, self.to);
+            Err(Refusal::Index { from, to })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// How many bytes of JSON follow a frame's first bytes.
+pub(super) fn length(lead: [u8; LEAD]) -> Result<usize, Refusal> {
+    let (magic, rest) = lead.split_at(MAGIC.len());
+    let &[v1, v2, l1, l2] = rest else {
+        return Err(Refusal::Garbage);
+    };
+    let (version, length) = (u16::from_be_bytes([v1, v2]), u16::from_be_bytes([l1, l2]));
+    let length = usize::from(length);
+    if magic != MAGIC {
+        return Err(Refusal::Garbage);
+    }
+    if version != VERSION {
+        return Err(Refusal::Version(version));
+    }
+    if length > HELLO_BYTES_MAX {
+        return Err(Refusal::Garbage);
+    }
+    Ok(length)
+}
+
+/// A nonce, from the system.
+pub(super) fn nonce() -> std::io::Result<Nonce> {
+    let mut nonce = Nonce::default();
+    let filled = SystemRandom::new().fill(&mut nonce);
+    filled.map_err(|_| std::io::Error::other("the system has no random numbers"))?;
+    Ok(nonce)
+}
+
+/// What the processes of a job know each other by.
+#[derive(Debug, Clone)]
+pub(crate) struct Secret(hmac::Key);
+
+impl Secret {
+    /// None at all is a secret that everybody knows.
+    pub(crate) fn new(text: &str) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes()))
+    }
+}
+
+/// Which of the two proves that it knows the secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Connects,
+    Accepts,
+}
+
+/// What both sides of a meeting saw.
+#[derive(Debug)]
+pub(super) struct Meeting {
+    hello: Vec<u8>,
+    nonce: Nonce,
+}
+
+impl Meeting {
+    pub(super) fn new(hello: Vec<u8>, nonce: Nonce) -> Self {
+        Self { hello, nonce }
+    }
+
+    fn text(&self, role: Role) -> Vec<u8> {
+        let role: &[u8] = match role {
+            Role::Connects => b"tidemesh 1 connects",
+            Role::Accepts => b"tidemesh 1 accepts ",
+        };
+        // The role and the nonce have a length that is known, so nothing can be cut otherwise.
+        [role, &self.hello, &self.nonce].concat()
+    }
+
+    /// The proof of one side.
+    pub(super) fn proof(&self, role: Role, secret: &Secret) -> [u8; PROOF] {
+        let tag = hmac::sign(&secret.0, &self.text(role));
+        let mut proof = [0; PROOF];
+        proof.copy_from_slice(tag.as_ref());
+        proof
+    }
+
+    /// Whether the other side knows the secret.
+    pub(super) fn proves(&self, role: Role, proof: &[u8], secret: &Secret) -> bool {
+        hmac::verify(&secret.0, &self.text(role), proof).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_fits_its_role_secret_hello_and_nonce_alone() {
+        let (secret, other) = (Secret::new("one secret"), Secret::new("another secret"));
+        let meeting = Meeting::new(b"hello".to_vec(), [1; 32]);
+        let proof = meeting.proof(Role::Connects, &secret);
+        assert!(meeting.proves(Role::Connects, &proof, &secret));
+        assert!(!meeting.proves(Role::Accepts, &proof, &secret));
+        assert!(!meeting.proves(Role::Connects, &proof, &other));
+        assert!(!meeting.proves(Role::Connects, &proof[..31], &secret));
+        for other in [
+            Meeting::new(b"hellO".to_vec(), [1; 32]),
+            Meeting::new(b"hello".to_vec(), [2; 32]),
+        ] {
+            assert!(!other.proves(Role::Connects, &proof, &secret));
+        }
+    }
+
+    #[test]
+    fn programs_differ_when_a_part_does() {
+        let one = program(&["1.0", "SELECT"]);
+        assert_eq!(one, program(&["1.0", "SELECT"]));
+        assert_ne!(one, program(&["1.0S", "ELECT"]));
+        assert_eq!(one.len(), 32);
+    }
+
+    #[test]
+    fn the_longest_hello_fits() {
+        let identity = Identity {
+            job: "j".repeat(64),
+            generation: u64::MAX,
+            program: program(&[]),
+            process: usize::MAX,
+            processes: usize::MAX,
+            threads: usize::MAX,
+        };
+        let frame = Hello::new(&identity, usize::MAX, [255; 32])
+            .frame()
+            .unwrap();
+        assert!(frame.len() <= LEAD + HELLO_BYTES_MAX, "{}", frame.len());
+        let lead = frame[..LEAD].try_into().unwrap();
+        assert_eq!(length(lead).unwrap(), frame.len() - LEAD);
+    }
+}

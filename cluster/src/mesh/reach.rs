@@ -1,0 +1,79 @@
+//! The connector: reaches the processes with lower indices, again and again until they are there.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::handshake::connect;
+use super::refusal::Refusal;
+use super::socket::{Link, bound};
+use super::{HANDSHAKE_MAX, Shared};
+
+/// How long one attempt to connect may take, before there is anybody to talk to.
+const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// Pauses between two attempts begin here and double.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How soon a connection that ended is seen.
+const LOOK: Duration = Duration::from_millis(200);
+/// Time before the same trouble is logged again.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// Keeps this process connected with process `to`, until all are.
+pub(super) async fn reach(to: usize, address: String, shared: Arc<Shared>) {
+    let mut pause = PAUSE_MIN;
+    let mut said: Option<(Instant, String)> = None;
+    while !shared.roster.is_taken() {
+        if !shared.roster.missing().contains(&to) {
+            sleep(LOOK).await;
+            continue;
+        }
+        let why = match attempt(to, &address, &shared).await {
+            Ok(()) => {
+                tracing::info!(process = to, address, "connected with a process of the job");
+                (pause, said) = (PAUSE_MIN, None);
+                continue;
+            }
+            Err(why) => why.to_string(),
+        };
+        let fresh = said
+            .as_ref()
+            .is_none_or(|(at, before)| *before != why || at.elapsed() >= SAY_EVERY);
+        if fresh {
+            tracing::info!(process = to, address, "cannot reach a process yet: {why}");
+            said = Some((Instant::now(), why.clone()));
+        }
+        shared.trouble(to, &format!("at {address}: {why}"));
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+async fn attempt(to: usize, address: &str, shared: &Arc<Shared>) -> Result<(), Refusal> {
+    let none = || Refusal::Unreached(format!("no answer in {CONNECT_MAX:?}"));
+    let connecting = timeout(CONNECT_MAX, TcpStream::connect(address)).await;
+    let mut stream = connecting
+        .map_err(|_| none())?
+        .map_err(|error| Refusal::Unreached(error.to_string()))?;
+    bound(&stream)?;
+    let reserved = shared.roster.reserve(to);
+    let reservation = reserved.ok_or(Refusal::Connected(to))?;
+    let handshake = async {
+        match &shared.tls {
+            None => {
+                connect(&mut stream, &shared.me, to, &shared.secret).await?;
+                Ok(Link::Tcp(stream.into_std()?))
+            }
+            Some(tls) => {
+                let mut stream = tls.connect(address, stream).await?;
+                connect(&mut stream, &shared.me, to, &shared.secret).await?;
+                tls.carried(stream, to)
+            }
+        }
+    };
+    let link = timeout(HANDSHAKE_MAX, handshake).await;
+    reservation.fill(link.unwrap_or(Err(Refusal::Silent))?);
+    Ok(())
+}

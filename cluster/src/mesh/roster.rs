@@ -1,0 +1,186 @@
+//! Which processes of the job this one is connected with.
+//!
+//! Invariants: each index has at most one connection; one that ended before all were there makes
+//! room for another; once all are there and handed over, none is taken any more.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidemill_dataflow::job::Sockets;
+
+use super::socket::Link;
+
+#[derive(Debug)]
+enum Slot {
+    /// This process.
+    Own,
+    Free,
+    /// Somebody who proved to be this process is about to be connected.
+    Reserved,
+    Connected(Link),
+    /// Handed over.
+    Taken,
+}
+
+/// A slot for each process.
+#[derive(Debug)]
+pub(super) struct Roster {
+    slots: Mutex<Vec<Slot>>,
+}
+
+impl Roster {
+    pub(super) fn new(own: usize, processes: usize) -> Self {
+        let slot = |index| if index == own { Slot::Own } else { Slot::Free };
+        Self {
+            slots: Mutex::new((0..processes).map(slot).collect()),
+        }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a slot for a connection, if there is none of that process.
+    pub(super) fn reserve(self: &Arc<Self>, index: usize) -> Option<Reservation> {
+        let mut slots = self.slots();
+        let slot = slots.get_mut(index)?;
+        let free = match slot {
+            Slot::Free => true,
+            Slot::Connected(link) => !link.is_up(),
+            Slot::Own | Slot::Reserved | Slot::Taken => false,
+        };
+        free.then(|| {
+            *slot = Slot::Reserved;
+            Reservation {
+                roster: Arc::clone(self),
+                index,
+            }
+        })
+    }
+
+    /// Whether nobody is waited for any more.
+    pub(super) fn is_taken(&self) -> bool {
+        self.slots().iter().any(|slot| matches!(slot, Slot::Taken))
+    }
+
+    /// The processes that are not there.
+    pub(super) fn missing(&self) -> Vec<usize> {
+        let mut slots = self.slots();
+        for slot in slots.iter_mut() {
+            if matches!(slot, Slot::Connected(link) if !link.is_up()) {
+                *slot = Slot::Free;
+            }
+        }
+        let missing = |slot: &Slot| matches!(slot, Slot::Free | Slot::Reserved);
+        let each = slots.iter().enumerate();
+        each.filter(|(_, slot)| missing(slot))
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// All connections, once they are there.
+    pub(super) fn take(&self) -> Option<Sockets> {
+        if !self.missing().is_empty() {
+            return None;
+        }
+        let mut slots = self.slots();
+        let (mut tcp, mut unix) = (Vec::new(), Vec::new());
+        for slot in slots.iter_mut() {
+            let link = match std::mem::replace(slot, Slot::Taken) {
+                Slot::Connected(link) => Some(link),
+                Slot::Own | Slot::Free | Slot::Reserved | Slot::Taken => None,
+            };
+            let (to_tcp, to_unix) = match link {
+                Some(Link::Tcp(stream)) => (Some(stream), None),
+                Some(Link::Unix(stream)) => (None, Some(stream)),
+                None => (None, None),
+            };
+            tcp.push(to_tcp);
+            unix.push(to_unix);
+        }
+        Some(if unix.iter().any(Option::is_some) {
+            Sockets::Unix(unix)
+        } else {
+            Sockets::Tcp(tcp)
+        })
+    }
+}
+
+/// A slot that is kept; free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    roster: Arc<Roster>,
+    index: usize,
+}
+
+impl Reservation {
+    /// The process is connected.
+    pub(super) fn fill(self, link: Link) {
+        if let Some(slot) = self.roster.slots().get_mut(self.index) {
+            *slot = Slot::Connected(link);
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(slot) = self.roster.slots().get_mut(self.index)
+            && matches!(slot, Slot::Reserved)
+        {
+            *slot = Slot::Free;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn link() -> (Link, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        (Link::Unix(near), far)
+    }
+
+    #[test]
+    fn an_index_is_connected_once_until_its_connection_ends() {
+        let roster = Arc::new(Roster::new(1, 3));
+        assert_eq!(roster.missing(), [0, 2]);
+        assert!(roster.reserve(1).is_none(), "this process itself");
+        assert!(roster.reserve(3).is_none());
+        let reserved = roster.reserve(0).unwrap();
+        assert!(roster.reserve(0).is_none());
+        drop(reserved);
+        let (near, far) = link();
+        roster.reserve(0).unwrap().fill(near);
+        assert!(roster.reserve(0).is_none());
+        assert_eq!(roster.missing(), [2]);
+        drop(far);
+        let (near, _far) = link();
+        roster.reserve(0).unwrap().fill(near);
+        assert_eq!(roster.missing(), [2]);
+    }
+
+    #[test]
+    fn all_are_handed_over_at_once_and_no_others_taken_then() {
+        let roster = Arc::new(Roster::new(0, 3));
+        let (first, _far) = link();
+        roster.reserve(1).unwrap().fill(first);
+        assert!(roster.take().is_none());
+        let (second, gone) = link();
+        roster.reserve(2).unwrap().fill(second);
+        drop(gone);
+        assert!(roster.take().is_none(), "one has ended");
+        assert_eq!(roster.missing(), [2]);
+        let (second, _far) = link();
+        roster.reserve(2).unwrap().fill(second);
+        let Some(Sockets::Unix(sockets)) = roster.take() else {
+            panic!("all are there");
+        };
+        let there: Vec<_> = sockets.iter().map(Option::is_some).collect();
+        assert_eq!(there, [false, true, true]);
+        assert!(roster.is_taken());
+        assert!(roster.reserve(1).is_none());
+    }
+}

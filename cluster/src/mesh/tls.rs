@@ -1,0 +1,142 @@
+//! The mesh over TLS: both sides show a certificate that the job's authority signed, and whoever is
+//! connected to shows one for the name that it was connected by.
+//!
+//! Timely reads and writes a socket from two threads, which a TLS stream cannot be used by; so it
+//! gets one end of a pair of local sockets, and what goes through the other is carried here, at
+//! most [`CARRY_BYTES`] at a time in each direction. The end of one direction is carried as TLS's
+//! own end of data; a connection that ends without it ends the local one too.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+use super::credentials::TlsFiles;
+use super::refusal::Refusal;
+use super::socket::Link;
+
+/// Bytes that are on their way in each direction of a connection, between the sockets' own buffers.
+const CARRY_BYTES: usize = 64 * 1024;
+
+/// Both sides' settings.
+pub(super) struct Tls {
+    acceptor: TlsAcceptor,
+    connector: TlsConnector,
+    /// One more for each connection that is carried.
+    carrying: Arc<()>,
+}
+
+impl Tls {
+    /// Reads certificate, key and authority.
+    pub(super) fn open(files: &TlsFiles) -> anyhow::Result<Self> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(&files.ca)? {
+            let added = roots.add(certificate);
+            added.with_context(|| format!("--mesh-ca: {}", files.ca.display()))?;
+        }
+        let own = certificates(&files.cert)?;
+        let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| {
+            anyhow::anyhow!(
+                "--mesh-key: {} holds no private key: {error}",
+                files.key.display()
+            )
+        })?;
+        let fits = || {
+            let (cert, key) = (files.cert.display(), files.key.display());
+            format!("--mesh-cert and --mesh-key: {cert} and {key} are no pair that can be used")
+        };
+        let roots = Arc::new(roots);
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
+        let verifier = verifier.build().context("--mesh-ca")?;
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(own.clone(), key.clone_key())
+            .with_context(fits)?;
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(own, key)
+            .with_context(fits)?;
+        Ok(Self {
+            acceptor: TlsAcceptor::from(Arc::new(server)),
+            connector: TlsConnector::from(Arc::new(client)),
+            carrying: Arc::new(()),
+        })
+    }
+
+    pub(super) async fn accept(
+        &self,
+        stream: TcpStream,
+    ) -> Result<server::TlsStream<TcpStream>, Refusal> {
+        self.acceptor.accept(stream).await.map_err(refusal)
+    }
+
+    pub(super) async fn connect(
+        &self,
+        address: &str,
+        stream: TcpStream,
+    ) -> Result<client::TlsStream<TcpStream>, Refusal> {
+        let name = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let name = name
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        let name = ServerName::try_from(name).map_err(|error| Refusal::Tls(error.to_string()))?;
+        self.connector.connect(name, stream).await.map_err(refusal)
+    }
+
+    /// A local connection whose bytes are carried over this one, with process `index`.
+    pub(super) fn carried<S>(&self, mut stream: S, index: usize) -> Result<Link, Refusal>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (ours, mut theirs) = UnixStream::pair()?;
+        let carrying = Arc::clone(&self.carrying);
+        tokio::spawn(async move {
+            let (sent, received) = (CARRY_BYTES, CARRY_BYTES);
+            let carried =
+                copy_bidirectional_with_sizes(&mut theirs, &mut stream, sent, received).await;
+            if let Err(error) = carried {
+                tracing::warn!(process = index, %error, "the connection with a process broke");
+            }
+            drop(carrying);
+        });
+        Ok(Link::Unix(ours.into_std()?))
+    }
+
+    /// Whether nothing is on its way any more.
+    pub(super) fn is_done(&self) -> bool {
+        Arc::strong_count(&self.carrying) == 1
+    }
+}
+
+fn refusal(error: std::io::Error) -> Refusal {
+    match Refusal::from(error) {
+        Refusal::Unreached(why) => Refusal::Tls(why),
+        other => other,
+    }
+}
+
+fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_reader_iter(BufReader::new(file)).collect();
+    let read = read.map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+    anyhow::ensure!(
+        !read.is_empty(),
+        "{} holds no certificate in PEM",
+        path.display()
+    );
+    Ok(read)
+}

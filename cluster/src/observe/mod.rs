@@ -1,0 +1,228 @@
+//! What a process shows over HTTP: `/healthz` (it answers), `/readyz` (whether it does its work,
+//! and else why not), `/metrics`, and on the master the status page.
+//!
+//! Counters flow in, read at the time of a request; nothing can be changed here, and nothing shown
+//! is secret. The routers are for whoever has a server already; [`serve`] is one for those that
+//! have none. Whoever connects can only waste his own time: connections are counted and silent
+//! ones are closed.
+
+use std::fmt::Debug;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tidemill_dataflow::job;
+use tidemill_ingest::stats;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::cli::HttpArgs;
+use crate::protocol::{Part, ProcessKey, Report, Status};
+use crate::redact;
+
+#[cfg(test)]
+mod browser;
+mod cluster;
+#[cfg(test)]
+#[path = "../../tests/observe/exposition.rs"]
+mod exposition;
+mod metrics;
+mod page;
+mod process;
+#[cfg(test)]
+mod tests;
+
+use metrics::Labels;
+
+/// Connections at a time; more wait to be accepted.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a connection may take to say what it wants, at first and each time again.
+const REQUEST_WAIT: Duration = Duration::from_secs(10);
+/// How long after an accept that failed, as without file descriptors left, the next is tried.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a process of a job is called and what it counts.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    /// The job's name.
+    pub(crate) job: String,
+    /// Which half of the pipeline; none for `run`, which is both.
+    pub(crate) part: Option<Part>,
+    /// Its generation, where a master gave it one; else the journal's is shown.
+    pub(crate) generation: Option<u64>,
+    /// Its index among the part's processes.
+    pub(crate) index: usize,
+    /// Counters of the dataflow, if it runs here.
+    pub(crate) dataflow: Option<Arc<job::Stats>>,
+    /// Counters of the ingest, if it runs here.
+    pub(crate) ingest: Option<Arc<stats::Stats>>,
+}
+
+impl Shown {
+    /// A process without counters. One without a master has generation 0.
+    pub(crate) fn of(key: ProcessKey) -> Self {
+        Self {
+            job: key.job,
+            part: Some(key.part),
+            generation: Some(key.generation).filter(|generation| *generation > 0),
+            index: key.index,
+            dataflow: None,
+            ingest: None,
+        }
+    }
+
+    /// Why it does not do its work yet; none when it does.
+    pub(crate) fn unready(&self) -> Option<String> {
+        let dataflow = self.dataflow.as_ref().and_then(|stats| stats.unready());
+        dataflow.or_else(|| self.ingest.as_ref().and_then(|stats| stats.unready()))
+    }
+
+    fn labels(&self) -> Labels {
+        use std::sync::atomic::Ordering::Relaxed;
+        let journaled = self.dataflow.as_ref();
+        let journaled = || journaled.map(|stats| stats.generation.load(Relaxed));
+        let generation = self.generation.or_else(journaled).unwrap_or(0);
+        let part = match self.part {
+            Some(Part::Ingest) => "ingest",
+            Some(Part::Dataflow) => "dataflow",
+            None => "both",
+        };
+        vec![
+            ("job", self.job.clone()),
+            ("generation", generation.to_string()),
+            ("process", self.index.to_string()),
+            ("part", part.to_owned()),
+        ]
+    }
+}
+
+/// What a process of a job shows.
+pub(crate) fn process_router(process: Shown) -> Router {
+    let shown = process.clone();
+    let ready = async move || match process.unready() {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => {
+            let why = redact::text(&why);
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+        }
+    };
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route(
+            "/metrics",
+            get(async move || scraped(shown.labels(), process::families(&shown))),
+        )
+}
+
+/// The numbers of a worker; `report` is what it told the master last.
+pub(crate) fn worker_router(
+    report: impl Fn() -> Option<Report> + Clone + Send + Sync + 'static,
+) -> Router {
+    let metrics = get(async move || match report() {
+        Some(report) => {
+            let labels = vec![("worker", report.name.clone())];
+            scraped(labels, cluster::worker(&report))
+        }
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    });
+    Router::new().route("/metrics", metrics)
+}
+
+/// The master's status page, and numbers of the cluster and each job; none when the master is too
+/// busy to say.
+pub(crate) fn master_router<F>(status: impl Fn() -> F + Clone + Send + Sync + 'static) -> Router
+where
+    F: Future<Output = Option<Status>> + Send + 'static,
+{
+    let metrics = get(async move || match status().await {
+        Some(status) => scraped(Vec::new(), cluster::master(&status)),
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    });
+    page::router().route("/metrics", metrics)
+}
+
+fn scraped(labels: Labels, families: Vec<metrics::Family>) -> Response {
+    match metrics::text(labels, families) {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "cannot write the metrics");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// Serves what a process of a job shows, if its flags ask for it. Returns where.
+pub(crate) fn process(
+    args: &HttpArgs,
+    process: impl FnOnce() -> Shown,
+) -> anyhow::Result<Option<SocketAddr>> {
+    let serve = |address: &String| serve(address, process_router(process()));
+    args.http.as_ref().map(serve).transpose()
+}
+
+/// Serves at an address, port 0 for any free one, as long as the process lives. Returns where.
+pub(crate) fn serve(
+    address: impl ToSocketAddrs + Debug,
+    router: Router,
+) -> anyhow::Result<SocketAddr> {
+    let cannot = || format!("cannot serve HTTP at {address:?}; it takes HOST:PORT");
+    let listener = listen(&address).with_context(cannot)?;
+    let at = listener.local_addr().with_context(cannot)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .with_context(cannot)?;
+    std::thread::Builder::new()
+        .name("tidemill-http".to_owned())
+        .spawn(move || runtime.block_on(answer(listener, router)))
+        .with_context(cannot)?;
+    tracing::info!("http: http://{at}/metrics");
+    Ok(at)
+}
+
+fn listen(address: &impl ToSocketAddrs) -> std::io::Result<std::net::TcpListener> {
+    let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
+    let listener = std::net::TcpListener::bind(&*addresses)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Answers on a listener that does not block, for ever.
+pub(crate) async fn answer(listener: std::net::TcpListener, router: Router) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "cannot serve HTTP"),
+    };
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "a connection was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(REQUEST_WAIT)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "a connection ended");
+            }
+            drop(place);
+        });
+    }
+}

@@ -1,0 +1,47 @@
+//! The master's status page: three files that are compiled in, and need nothing from elsewhere.
+//! The page reads `/v1/status` once a second.
+
+use axum::Router;
+use axum::http::HeaderName;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::routing::get;
+
+/// Only the page's own files may act: what a job's name or a failure's text says is text.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+                      connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+                      frame-ancestors 'none'";
+
+type Headers = [(HeaderName, &'static str); 5];
+
+fn headers(kind: &'static str) -> Headers {
+    [
+        (CONTENT_TYPE, kind),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CACHE_CONTROL, "no-cache"),
+    ]
+}
+
+/// The page and its files.
+pub(super) fn router() -> Router {
+    let file = |kind: &'static str, text: &'static str| get(async move || (headers(kind), text));
+    Router::new()
+        .route(
+            "/",
+            file("text/html; charset=utf-8", include_str!("page/status.html")),
+        )
+        .route(
+            "/status.css",
+            file("text/css; charset=utf-8", include_str!("page/status.css")),
+        )
+        .route(
+            "/status.js",
+            file(
+                "text/javascript; charset=utf-8",
+                include_str!("page/status.js"),
+            ),
+        )
+}

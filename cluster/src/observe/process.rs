@@ -1,0 +1,251 @@
+//! The metrics of one process of a job, from the counters of its stages.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tidemill_dataflow::job;
+use tidemill_ingest::stats;
+
+use super::Shown;
+use super::metrics::{Family, Histogram, seconds};
+
+/// Bounds of the freshness histogram, in milliseconds.
+const FRESHNESS_BOUNDS_MS: [u64; 14] = [
+    5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000,
+];
+
+/// What a process counts.
+pub(super) fn families(process: &Shown) -> Vec<Family> {
+    let mut all = vec![
+        Family::gauge("tidemill_ready", "1 when the process does its work, else 0")
+            .is(u64::from(process.unready().is_none())),
+    ];
+    if let Some(stats) = &process.ingest {
+        all.extend(ingest(stats));
+    }
+    if let Some(stats) = &process.dataflow {
+        all.extend(flow(stats));
+        all.extend(epochs(stats));
+        all.extend(views(stats));
+        all.extend(operators(stats));
+    }
+    all
+}
+
+fn ingest(stats: &stats::Stats) -> Vec<Family> {
+    let counter = |name, help, of: &AtomicU64| Family::counter(name, help).is(of.load(Relaxed));
+    vec![
+        counter(
+            "tidemill_ingest_pages",
+            "Pages received from the API",
+            &stats.pages,
+        ),
+        counter(
+            "tidemill_ingest_retries",
+            "Requests to the API that failed and were retried",
+            &stats.retries,
+        ),
+        counter(
+            "tidemill_ingest_fetched",
+            "Records received from the API",
+            &stats.fetched,
+        ),
+        counter(
+            "tidemill_ingest_landed",
+            "Records landed in the table: inserted, updated or found unchanged",
+            &stats.landed,
+        ),
+        counter(
+            "tidemill_ingest_captured",
+            "Row changes captured from the tables",
+            &stats.captured,
+        ),
+        counter(
+            "tidemill_ingest_published",
+            "Captured changes that are durable in the log",
+            &stats.published,
+        ),
+        counter(
+            "tidemill_ingest_unpublishable",
+            "Captured changes that are durable in the log as dead letters",
+            &stats.unpublishable,
+        ),
+        counter(
+            "tidemill_ingest_dead_letters",
+            "Records of all stages of the ingest that were put aside as dead letters",
+            &stats.dead_letters,
+        ),
+    ]
+}
+
+fn flow(stats: &job::Stats) -> Vec<Family> {
+    let behind = stats.behind();
+    let behind = behind.iter().flat_map(|(topic, partitions)| {
+        partitions.iter().map(move |(partition, behind)| {
+            let partition = ("partition", partition.to_string());
+            (vec![("topic", topic.clone()), partition], *behind)
+        })
+    });
+    let recent = [("0.5", 0.5), ("0.99", 0.99)].into_iter();
+    let recent = recent.filter_map(|(name, share)| {
+        let ms = lock(&stats.recent).quantile(share)?;
+        Some((vec![("quantile", name.to_owned())], seconds(ms)))
+    });
+    vec![
+        Family::counter("tidemill_records", "Records read from the log")
+            .is(stats.records.load(Relaxed)),
+        Family::counter(
+            "tidemill_records_bytes",
+            "Bytes of the keys and values of the records read from the log",
+        )
+        .is(stats.bytes.load(Relaxed)),
+        Family::counter("tidemill_dead_letters", "Records put aside as dead letters")
+            .is(stats.dead_letters.load(Relaxed)),
+        Family::gauge(
+            "tidemill_lag_records",
+            "Records in the log that are not in every view yet; process 0 knows",
+        )
+        .each(behind),
+        Family::histogram(
+            "tidemill_freshness_seconds",
+            "From a change's commit to its being readable in every view; process 0 knows",
+            freshness(stats),
+        ),
+        Family::gauge(
+            "tidemill_recent_freshness_seconds",
+            "The same, quantiles of the last 10 to 20 seconds",
+        )
+        .each_about(recent),
+    ]
+}
+
+/// The freshness of the whole run, in seconds.
+fn freshness(stats: &job::Stats) -> Histogram {
+    let all = lock(&stats.freshness_ms);
+    let mut below = 0;
+    let bucket = |bound: u64| {
+        let count = all.count_between(below, bound);
+        below = bound + 1;
+        (seconds(bound), count)
+    };
+    let mut buckets: Vec<(f64, u64)> = FRESHNESS_BOUNDS_MS.into_iter().map(bucket).collect();
+    let bounded: u64 = buckets.iter().map(|(_, count)| count).sum();
+    // The bounds are rounded as the values are, so that a value may be counted at two of them.
+    buckets.push((f64::INFINITY, all.len().saturating_sub(bounded)));
+    let count = buckets.iter().map(|(_, count)| count).sum();
+    Histogram {
+        sum: all.mean() * all.len() as f64 / 1000.0,
+        count,
+        buckets,
+    }
+}
+
+fn epochs(stats: &job::Stats) -> Vec<Family> {
+    let gauge = |name, help, of: &AtomicU64| Family::gauge(name, help).is(of.load(Relaxed));
+    let at = |name, help, of: &AtomicU64| {
+        let epoch = Some(of.load(Relaxed)).filter(|epoch| *epoch > 0);
+        let sample = epoch.map(|epoch| (Vec::new(), seconds(epoch)));
+        Family::gauge(name, help).each_about(sample.into_iter())
+    };
+    let took = |name, help, of: &AtomicU64| {
+        let ms = Some(of.load(Relaxed)).filter(|ms| *ms > 0);
+        let sample = ms.map(|ms| (Vec::new(), seconds(ms)));
+        Family::gauge(name, help).each_about(sample.into_iter())
+    };
+    vec![
+        at(
+            "tidemill_epoch_bound_timestamp_seconds",
+            "The last epoch that is bound, which is the time it was closed at; process 0 knows",
+            &stats.bound,
+        ),
+        at(
+            "tidemill_epoch_durable_timestamp_seconds",
+            "The last epoch that every view shows; process 0 knows",
+            &stats.durable,
+        ),
+        at(
+            "tidemill_epoch_checkpointed_timestamp_seconds",
+            "The epoch of the last checkpoint; process 0 knows",
+            &stats.checkpointed,
+        ),
+        Family::counter("tidemill_checkpoints", "Checkpoints that this run took")
+            .is(stats.checkpoints.load(Relaxed)),
+        took(
+            "tidemill_checkpoint_duration_seconds",
+            "How long the last checkpoint took",
+            &stats.checkpoint_ms,
+        ),
+        gauge(
+            "tidemill_checkpoint_written_bytes",
+            "Bytes that the last checkpoint wrote",
+            &stats.checkpoint_bytes,
+        ),
+        gauge(
+            "tidemill_checkpoint_state_bytes",
+            "Bytes of all that the last checkpoint needs",
+            &stats.state_bytes,
+        ),
+        took(
+            "tidemill_recovery_duration_seconds",
+            "From the start of the process until the job was live",
+            &stats.recovery_ms,
+        ),
+        took(
+            "tidemill_restore_duration_seconds",
+            "From when the workers were told where to begin until the job was live",
+            &stats.restore_ms,
+        ),
+    ]
+}
+
+fn views(stats: &job::Stats) -> Vec<Family> {
+    let views = lock(&stats.views).clone();
+    let label = |name: &String| vec![("view", name.clone())];
+    let rows = views.iter().map(|(name, view)| {
+        // A process may hold fewer rows than others took away from it; only the sum says much.
+        (label(name), view.rows as f64)
+    });
+    let withheld = views
+        .iter()
+        .map(|(name, view)| (label(name), view.conflicts));
+    vec![
+        Family::gauge("tidemill_view_rows", "Rows of a view in this process").each_about(rows),
+        Family::counter(
+            "tidemill_view_withheld",
+            "How often rows of a view were withheld from its table",
+        )
+        .each(withheld),
+    ]
+}
+
+fn operators(stats: &job::Stats) -> Vec<Family> {
+    let operators = stats.operators.by_name();
+    let label = |name: &String| vec![("operator", name.clone())];
+    let busy = operators.iter();
+    let busy = busy.map(|(name, operator)| (label(name), operator.busy.as_secs_f64()));
+    let held = || {
+        let held = operators.iter();
+        held.filter_map(|(name, operator)| Some((label(name), operator.held?)))
+    };
+    vec![
+        Family::counter(
+            "tidemill_operator_busy_seconds",
+            "Time spent in an operator, over the workers of this process",
+        )
+        .each_about(busy),
+        Family::gauge(
+            "tidemill_operator_state_rows",
+            "Rows that an operator holds in this process",
+        )
+        .each(held().map(|(label, held)| (label, held.rows))),
+        Family::gauge(
+            "tidemill_operator_state_bytes",
+            "Bytes that those rows take, about",
+        )
+        .each(held().map(|(label, held)| (label, held.bytes))),
+    ]
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

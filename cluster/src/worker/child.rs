@@ -1,0 +1,390 @@
+//! One child: a process of a job, started with its pipeline and its connections, spoken to in lines
+//! on its stdin and stdout, and reaped.
+//!
+//! Flows in: an order. Flows out: what the child says, as events, and how it ended.
+//!
+//! Invariants:
+//! 1. An end is told after everything that the child said.
+//! 2. What is written to a child, each of three lines once, fits into the pipe: no write waits.
+//! 3. The child is in a process group of its own, so Ctrl-C reaches the worker alone.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use clap::ValueEnum;
+
+use super::Event;
+use super::files;
+use super::reconcile::Known;
+use crate::exit;
+use crate::logging::LogArgs;
+use crate::logs;
+use crate::protocol::{
+    Beat, Exit, FromChild, Order, Part, Phase, ProcessKey, ProcessReport, ToChild,
+};
+
+/// Lines of a child's log that are reported when it ended.
+const TAIL_LINES: usize = 20;
+/// Bytes of one line that a child says.
+const SAID_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// How long the last words of a child that ended may take.
+const WORDS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a child does not need to know.
+const HIDDEN: [&str; 3] = ["TIDEMILL_TOKEN", "TIDEMILL_TOKEN_FILE", "TIDEMILL_MASTER"];
+
+/// Flags of a job that each part takes.
+const INGEST_FLAGS: [&str; 2] = ["api", "every"];
+const DATAFLOW_FLAGS: [&str; 2] = ["checkpoint-every", "codec"];
+
+/// What all children of a worker have in common.
+#[derive(Debug)]
+pub(super) struct Setting {
+    /// Where pipelines are written.
+    pub(super) pipelines: PathBuf,
+    /// Where children log.
+    pub(super) logs: PathBuf,
+    /// Where they listen.
+    pub(super) host: String,
+    pub(super) log: LogArgs,
+}
+
+/// A child, from its start until nobody wants to hear of it.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) known: Known,
+    phase: Phase,
+    beat: Option<Beat>,
+    key: ProcessKey,
+    place: Option<PathBuf>,
+    process: Option<std::process::Child>,
+    stdin: Option<ChildStdin>,
+    /// The last lines of its stderr.
+    words: Arc<Mutex<VecDeque<String>>>,
+    stderr: Option<JoinHandle<()>>,
+    /// Its stdout ended.
+    closed: bool,
+    status: Option<(ExitStatus, Instant)>,
+    frozen: bool,
+    unreachable: Vec<usize>,
+}
+
+impl Child {
+    /// Starts what is ordered. One that cannot be started has ended at once.
+    pub(super) fn start(
+        order: &Order,
+        setting: &Setting,
+        events: &SyncSender<Event>,
+        now: Instant,
+    ) -> Self {
+        let mut child = Self::new(order.key.clone(), now);
+        if let Err(error) = child.spawn(order, setting, events) {
+            tracing::error!("{} cannot be started: {error:#}", files::stem(&order.key));
+            let code = i32::from(exit::code_of(&error));
+            let tail = error.chain().map(ToString::to_string).collect();
+            child.kill();
+            // It is dead: this takes no time, and leaves no zombie.
+            let _ended = child.process.as_mut().map(std::process::Child::wait);
+            child.end(Some(code), None, tail);
+        }
+        child
+    }
+
+    fn new(key: ProcessKey, now: Instant) -> Self {
+        Self {
+            known: Known {
+                ended: false,
+                killed: false,
+                told_peers: false,
+                told_drain: false,
+                heard: now,
+            },
+            phase: Phase::Started,
+            beat: None,
+            key,
+            place: None,
+            process: None,
+            stdin: None,
+            words: Arc::default(),
+            stderr: None,
+            closed: false,
+            status: None,
+            frozen: false,
+            unreachable: Vec::new(),
+        }
+    }
+
+    fn spawn(
+        &mut self,
+        order: &Order,
+        setting: &Setting,
+        events: &SyncSender<Event>,
+    ) -> anyhow::Result<()> {
+        let place = files::write(&setting.pipelines, &order.key, &order.spec)?;
+        let binary = std::env::current_exe().context("the binary of this process is not known")?;
+        let mut command = Command::new(&binary);
+        command.args(arguments(order, &place, setting));
+        self.place = Some(place);
+        for name in HIDDEN {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(Stdio::piped()).process_group(0);
+        let spawned = command.spawn();
+        let process = self
+            .process
+            .insert(spawned.with_context(|| format!("cannot start {}", binary.display()))?);
+        self.stdin = process.stdin.take();
+        let (out, err) = (process.stdout.take(), process.stderr.take());
+        let (key, events) = (order.key.clone(), events.clone());
+        let name = format!("out-{}", files::stem(&key));
+        thread::Builder::new()
+            .name(name)
+            .spawn(move || hear(out, &key, &events))?;
+        let (stem, kept) = (files::stem(&order.key), Arc::clone(&self.words));
+        self.stderr = Some(
+            thread::Builder::new()
+                .name(format!("err-{stem}"))
+                .spawn(move || keep(err, &stem, &kept))?,
+        );
+        tracing::info!(
+            pid = self.process.as_ref().map(std::process::Child::id),
+            threads = order.threads,
+            "{} of generation {} started",
+            files::stem(&order.key),
+            order.key.generation
+        );
+        self.tell(&ToChild::Begin {
+            key: order.key.clone(),
+            threads: order.threads,
+            processes: order.processes,
+            secret: order.secret.clone(),
+            host: setting.host.clone(),
+        });
+        Ok(())
+    }
+
+    /// Tells the child something. One that does not hear it has ended, which is seen elsewhere.
+    pub(super) fn tell(&mut self, what: &ToChild) {
+        match what {
+            ToChild::Peers { .. } => self.known.told_peers = true,
+            ToChild::Drain => self.known.told_drain = true,
+            ToChild::Begin { .. } => {}
+        }
+        let Ok(mut line) = serde_json::to_string(what) else {
+            return;
+        };
+        line.push('\n');
+        if let Some(stdin) = &mut self.stdin
+            && let Err(error) = stdin.write_all(line.as_bytes())
+        {
+            tracing::debug!("{}: {error}", files::stem(&self.key));
+        }
+    }
+
+    /// Takes in what the child said; whether that is worth a report of its own.
+    pub(super) fn hear(&mut self, said: Option<FromChild>, now: Instant) -> bool {
+        self.known.heard = now;
+        match said {
+            None => self.closed = true,
+            Some(FromChild::Beat(beat)) => self.beat = Some(*beat),
+            Some(FromChild::Unreachable { indices }) => self.unreachable = indices,
+            Some(FromChild::Listening { address }) if self.phase == Phase::Started => {
+                self.phase = Phase::Listening { address };
+                return true;
+            }
+            Some(FromChild::Live) if !matches!(self.phase, Phase::Exited(_)) => {
+                self.phase = Phase::Live;
+                return true;
+            }
+            Some(FromChild::Listening { .. } | FromChild::Live) => {}
+        }
+        false
+    }
+
+    /// Ends it at once, also when it is stopped.
+    pub(super) fn kill(&mut self) {
+        self.known.killed = true;
+        if let Some(process) = &mut self.process
+            && let Err(error) = process.kill()
+        {
+            tracing::warn!("{} cannot be killed: {error}", files::stem(&self.key));
+        }
+    }
+
+    /// Ends one that said nothing for too long.
+    pub(super) fn kill_frozen(&mut self) {
+        self.frozen = true;
+        self.kill();
+    }
+
+    /// Whether it has just ended.
+    pub(super) fn reap(&mut self, logs: &Path, now: Instant) -> bool {
+        if self.known.ended {
+            return false;
+        }
+        if self.status.is_none() {
+            let waited = self.process.as_mut().map(std::process::Child::try_wait);
+            match waited {
+                Some(Ok(Some(status))) => self.status = Some((status, now)),
+                Some(Err(error)) => tracing::warn!("{}: {error}", files::stem(&self.key)),
+                Some(Ok(None)) | None => {}
+            }
+        }
+        let Some((status, since)) = self.status else {
+            return false;
+        };
+        let said_all = self.closed && self.stderr.as_ref().is_none_or(JoinHandle::is_finished);
+        if !said_all && now.saturating_duration_since(since) < WORDS_PATIENCE {
+            return false;
+        }
+        let mut tail = logs::tail(
+            logs,
+            &files::stem(&self.key),
+            self.key.generation,
+            TAIL_LINES,
+        );
+        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.extend(words.iter().cloned());
+        drop(words);
+        let surplus = tail.len().saturating_sub(TAIL_LINES);
+        tail.drain(..surplus);
+        self.end(status.code(), status.signal(), tail);
+        true
+    }
+
+    /// Whether it is about to end: its last words are there, or it was killed.
+    pub(super) fn is_ending(&self) -> bool {
+        !self.known.ended && (self.closed || self.known.killed || self.status.is_some())
+    }
+
+    fn end(&mut self, code: Option<i32>, signal: Option<i32>, tail: Vec<String>) {
+        self.known.ended = true;
+        self.stdin = None;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let (name, frozen) = (files::stem(&self.key), self.frozen);
+        tracing::info!(code, signal, frozen, "{name} ended");
+        self.phase = Phase::Exited(Exit {
+            code,
+            signal,
+            frozen: self.frozen,
+            unreachable: std::mem::take(&mut self.unreachable),
+            at_ms: since.map_or(0, |since| since.as_millis() as u64),
+            tail,
+        });
+    }
+
+    /// What the master is told of it.
+    pub(super) fn report(&self) -> ProcessReport {
+        ProcessReport {
+            key: self.key.clone(),
+            phase: self.phase.clone(),
+            beat: self.beat.clone(),
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if let Some(place) = &self.place {
+            files::remove(place);
+        }
+    }
+}
+
+/// The command line of a child. Each flag and its value are one word, so that no value is a flag.
+fn arguments(order: &Order, place: &Path, setting: &Setting) -> Vec<String> {
+    let spec = &order.spec;
+    let mut words = vec![
+        order.key.part.name().to_owned(),
+        place.display().to_string(),
+        "--orders".to_owned(),
+        format!("--name={}", spec.name),
+        format!("--log-dir={}", setting.logs.display()),
+        "--log-files-only".to_owned(),
+        format!("--log-size={}", setting.log.log_size),
+        format!("--log-keep={}", setting.log.log_keep),
+    ];
+    if let Some(format) = setting.log.log_format.to_possible_value() {
+        words.push(format!("--log-format={}", format.get_name()));
+    }
+    words.extend(setting.log.log.iter().map(|level| format!("--log={level}")));
+    let taken: &[&str] = match order.key.part {
+        Part::Ingest => &INGEST_FLAGS,
+        Part::Dataflow => &DATAFLOW_FLAGS,
+    };
+    let flags = spec.flags.iter();
+    let flags = flags.filter(|(name, _)| taken.contains(&name.as_str()));
+    for (name, value) in spec.connections.iter().chain(flags) {
+        words.push(format!("--{name}={value}"));
+    }
+    words
+}
+
+/// Hands on what a child says until it says nothing more.
+fn hear(out: Option<impl Read>, key: &ProcessKey, events: &SyncSender<Event>) {
+    let send = |said| {
+        // Nobody hears it only when the worker ends.
+        let (key, said) = (key.clone(), said);
+        events.send(Event::Said(key, said)).is_ok()
+    };
+    let read = lines(out, |line| match serde_json::from_str(line) {
+        Ok(said) => send(Some(said)),
+        Err(error) => {
+            tracing::warn!("{} said `{line}`: {error}", files::stem(key));
+            true
+        }
+    });
+    if let Err(error) = read {
+        tracing::warn!("{}: {error}", files::stem(key));
+    }
+    send(None);
+}
+
+/// Keeps the last lines of a child's stderr, and says them in the worker's own log.
+fn keep(err: Option<impl Read>, stem: &str, kept: &Mutex<VecDeque<String>>) {
+    let read = lines(err, |line| {
+        tracing::warn!("{stem}: {line}");
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == TAIL_LINES {
+            kept.pop_front();
+        }
+        kept.push_back(line.to_owned());
+        true
+    });
+    if let Err(error) = read {
+        tracing::warn!("{stem}: {error}");
+    }
+}
+
+/// Each line that is read, until one is not wanted; longer ones come in parts.
+fn lines(from: Option<impl Read>, mut each: impl FnMut(&str) -> bool) -> io::Result<()> {
+    let Some(from) = from else {
+        return Ok(());
+    };
+    let mut from = BufReader::new(from);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if from
+            .by_ref()
+            .take(SAID_BYTES_MAX)
+            .read_until(b'\n', &mut line)?
+            == 0
+        {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&line);
+        if !each(text.trim_end()) {
+            return Ok(());
+        }
+    }
+}

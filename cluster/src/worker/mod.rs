@@ -1,0 +1,413 @@
+//! `worker`: offers slots to a master and runs the processes that it orders, each as a child.
+//!
+//! Flows in: orders, what the children say, signals. Flows out: reports, lines to the children, and
+//! an end to each child that nobody wants. [`reconcile`] decides what is to be done, [`child`] does
+//! it to one process, [`link`] speaks with the master, [`serve`] answers over HTTP.
+//!
+//! Invariants:
+//! 1. One thread has all state and never waits for the master, a child or a disk that is away.
+//! 2. A master that is away disturbs no child.
+//! 3. No child outlives this process: its stdin ends, and then it does.
+//! 4. Every queue is bounded: [`EVENTS_MAX`].
+
+mod child;
+pub(crate) mod files;
+mod link;
+mod reconcile;
+mod serve;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+
+use child::{Child, Setting};
+use link::Link;
+use reconcile::Action;
+
+use crate::client::master::{Master, MasterArgs};
+use crate::exit::{self, Usage};
+use crate::logging::{self, LogArgs, Origin};
+use crate::master::token::Token;
+use crate::protocol::{FromChild, Order, Orders, ProcessKey, Report, ToChild};
+
+/// Things that were said and not looked at yet; who says more waits.
+const EVENTS_MAX: usize = 1024;
+/// From one report to the next when nothing changes.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Time between two looks at the children.
+const LOOK: Duration = Duration::from_millis(100);
+/// The same while one is about to end.
+const ENDING_LOOK: Duration = Duration::from_millis(5);
+/// A look that comes so late says that this process itself was held.
+const HELD: Duration = Duration::from_secs(2);
+/// How long the children may take to end when the worker is asked to.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(45);
+/// Letters of a worker's name.
+const WORKER_NAME_LEN_MAX: usize = 64;
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    #[command(flatten)]
+    pub(crate) master: MasterArgs,
+    /// Worker threads that it offers
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) slots: u16,
+    /// What people call it [default: HOST-PID]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub(crate) name: Option<String>,
+    /// The address that other workers reach this machine by [default: the one that the way to the
+    /// master begins at]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) host: Option<String>,
+    /// Where it answers over HTTP [default: a free port of --host]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) http: Option<String>,
+    /// The folder for pipelines and logs
+    #[arg(long, value_name = "DIR", default_value = "tidemill-worker")]
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+fn name(given: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let good = given.chars().all(fits) && given.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !good || given.len() > WORKER_NAME_LEN_MAX {
+        let right = "letters, digits, `-`, `_` and `.`, the first a letter or a digit";
+        return Err(format!("expected 1 to {WORKER_NAME_LEN_MAX} {right}"));
+    }
+    Ok(given.to_owned())
+}
+
+/// What the worker's thread hears.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A child said something, or ended its stdout.
+    Said(ProcessKey, Option<FromChild>),
+    Orders(Orders),
+    /// The master does not take this worker, and never did.
+    Refused(String),
+}
+
+/// Offers slots until it is stopped.
+pub(crate) fn run(args: &WorkerArgs) -> anyhow::Result<()> {
+    let master = Master::new(&args.master)?;
+    let pid = std::process::id();
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => format!("{}-{pid}", machine()),
+    };
+    let folder = args.dir.join(&name);
+    let logs = match &args.log.log_dir {
+        Some(logs) => logs.join(&name),
+        None => folder.join("logs"),
+    };
+    let _lock = alone(&folder, &name)?;
+    let mut log = args.log.clone();
+    log.log_dir = Some(logs.clone());
+    let origin = Origin {
+        part: "worker",
+        ..Origin::default()
+    };
+    logging::start(&log, "info", &origin)?;
+    exit::exit_on_panic();
+    let stop = exit::stop_on_signal()?;
+    let host = match &args.host {
+        Some(host) => host.clone(),
+        None => near(&master)?,
+    };
+    let at = args
+        .http
+        .clone()
+        .unwrap_or_else(|| match host.contains(':') {
+            true => format!("[{host}]:0"),
+            false => format!("{host}:0"),
+        });
+    let (listener, bound) = serve::listen(&at)?;
+    let http = match bound.ip().is_unspecified() {
+        true => format!("{host}:{}", bound.port()),
+        false => bound.to_string(),
+    };
+    let pipelines = folder.join("pipelines");
+    files::remove(&pipelines);
+    tracing::info!(slots = args.slots, host, http, "worker {name} starts");
+    let (events, heard) = mpsc::sync_channel(EVENTS_MAX);
+    let token = master.token().map(Token::new).transpose()?;
+    let id = format!("{:016x}", rand::random::<u64>());
+    let link = Link::start(master, id.clone(), &events)?;
+    serve::start(
+        listener,
+        Arc::clone(&link),
+        (name.clone(), logs.clone()),
+        token,
+    )?;
+    let worker = Worker {
+        id,
+        name,
+        http,
+        slots: usize::from(args.slots),
+        setting: Setting {
+            pipelines,
+            logs,
+            host,
+            log,
+        },
+        children: BTreeMap::new(),
+        orders: None,
+        sequence: 0,
+        events,
+        link,
+    };
+    worker.run(&heard, &stop)
+}
+
+/// The name of this machine.
+fn machine() -> String {
+    let known = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let known = known.split('.').next().unwrap_or_default().trim();
+    match name(known) {
+        Ok(name) => name,
+        Err(_) => "worker".to_owned(),
+    }
+}
+
+/// Holds the worker's folder as long as this lives: a second one of the name would write over it.
+fn alone(folder: &std::path::Path, name: &str) -> anyhow::Result<File> {
+    let opened = || -> std::io::Result<File> {
+        fs::create_dir_all(folder)?;
+        let mut open = File::options();
+        open.create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join("lock"))
+    };
+    let file = opened().with_context(|| format!("--dir: cannot write to {}", folder.display()))?;
+    file.try_lock().map_err(|_| {
+        anyhow!(
+            "another worker named {name} runs in {}; give this one a --name or a --dir of its own",
+            folder.display()
+        )
+    })?;
+    Ok(file)
+}
+
+/// The address of this machine that the way to the master begins at. Nothing is sent.
+fn near(master: &Master) -> anyhow::Result<String> {
+    let (host, port) = master
+        .host_and_port()
+        .ok_or_else(|| Usage("--master: expected http://host:port".to_owned()))?;
+    let way = || -> std::io::Result<String> {
+        let any = if host.contains(':') {
+            "[::]:0"
+        } else {
+            "0.0.0.0:0"
+        };
+        let socket = UdpSocket::bind(any)?;
+        socket.connect((host, port))?;
+        Ok(socket.local_addr()?.ip().to_string())
+    };
+    way().with_context(|| {
+        format!("there is no way to the master at {host}:{port}; see --master, or give --host")
+    })
+}
+
+/// All state of a worker.
+struct Worker {
+    id: String,
+    name: String,
+    http: String,
+    /// 0 once it leaves.
+    slots: usize,
+    setting: Setting,
+    children: BTreeMap<ProcessKey, Child>,
+    orders: Option<Orders>,
+    sequence: u64,
+    events: SyncSender<Event>,
+    link: Arc<Link>,
+}
+
+impl Worker {
+    fn run(mut self, heard: &Receiver<Event>, stop: &AtomicBool) -> anyhow::Result<()> {
+        let mut looked = Instant::now();
+        let mut reported: Option<Instant> = None;
+        let mut leaving: Option<Instant> = None;
+        loop {
+            let ending = self.children.values().any(Child::is_ending);
+            let mut changed = self.hear(heard, if ending { ENDING_LOOK } else { LOOK })?;
+            let now = Instant::now();
+            if now.saturating_duration_since(looked) >= HELD {
+                tracing::warn!("this process was held; its children may have been heard late");
+                self.children
+                    .values_mut()
+                    .for_each(|child| child.known.heard = now);
+            }
+            looked = now;
+            for child in self.children.values_mut() {
+                changed |= child.reap(&self.setting.logs, now);
+            }
+            if leaving.is_none() && stop.load(Relaxed) {
+                tracing::info!(children = self.children.len(), "leaving");
+                leaving = Some(now);
+                self.slots = 0;
+                self.children
+                    .values_mut()
+                    .for_each(|child| child.tell(&ToChild::Drain));
+                changed = true;
+            }
+            changed |= self.act(now, leaving.is_some());
+            if let Some(since) = leaving {
+                let out_of_time = now.saturating_duration_since(since) >= LEAVE_PATIENCE;
+                if out_of_time || self.children.values().all(|child| child.known.ended) {
+                    return self.leave(heard, out_of_time);
+                }
+            }
+            let due = reported.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_EVERY);
+            if changed || due {
+                let report = self.report();
+                self.link.report(report);
+                reported = Some(now);
+            }
+        }
+    }
+
+    /// Takes in what was said, for so long when nothing is; whether something changed.
+    fn hear(&mut self, heard: &Receiver<Event>, patience: Duration) -> anyhow::Result<bool> {
+        let mut changed = false;
+        let mut next = heard.recv_timeout(patience).ok();
+        // No more than there is room for, so that the children are looked at meanwhile.
+        for _ in 0..EVENTS_MAX {
+            let Some(event) = next else {
+                break;
+            };
+            match event {
+                Event::Said(key, said) => {
+                    if let Some(child) = self.children.get_mut(&key) {
+                        changed |= child.hear(said, Instant::now());
+                    }
+                }
+                Event::Orders(orders) => {
+                    if reconcile::newer(&orders, self.orders.as_ref()) {
+                        self.link.follows(orders.version);
+                        self.orders = Some(orders);
+                    }
+                }
+                Event::Refused(why) => return Err(anyhow!("{why}")),
+            }
+            next = heard.try_recv().ok();
+        }
+        Ok(changed)
+    }
+
+    /// Does what the orders ask for; whether something changed.
+    fn act(&mut self, now: Instant, leaving: bool) -> bool {
+        let Some(orders) = &self.orders else {
+            return false;
+        };
+        let known = self.children.iter();
+        let known = known
+            .map(|(key, child)| (key.clone(), child.known))
+            .collect();
+        let mut changed = false;
+        for action in reconcile::actions(&known, orders, now) {
+            changed |= match action {
+                Action::Start(order) if !leaving => self.start(&order, now),
+                Action::Start(_) => false,
+                Action::Forget(key) => self.children.remove(&key).is_some(),
+                Action::Tell(key, addresses) => {
+                    self.with(&key, |child| child.tell(&ToChild::Peers { addresses }))
+                }
+                Action::Drain(key) => self.with(&key, |child| child.tell(&ToChild::Drain)),
+                Action::Kill(key) => self.with(&key, |child| {
+                    tracing::info!("{} is not wanted any more", files::stem(&key));
+                    child.kill();
+                }),
+                Action::KillFrozen(key) => self.with(&key, |child| {
+                    tracing::warn!("{} says nothing: killed", files::stem(&key));
+                    child.kill_frozen();
+                }),
+            };
+        }
+        changed
+    }
+
+    fn start(&mut self, order: &Order, now: Instant) -> bool {
+        let child = Child::start(order, &self.setting, &self.events, now);
+        self.children.insert(order.key.clone(), child);
+        true
+    }
+
+    /// Does something to a child; nothing that is worth a report changes by it.
+    fn with(&mut self, key: &ProcessKey, what: impl FnOnce(&mut Child)) -> bool {
+        if let Some(child) = self.children.get_mut(key) {
+            what(child);
+        }
+        false
+    }
+
+    fn report(&mut self) -> Report {
+        self.sequence += 1;
+        Report {
+            worker: self.id.clone(),
+            sequence: self.sequence,
+            name: self.name.clone(),
+            http: self.http.clone(),
+            slots: self.slots,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            processes: self.children.values().map(Child::report).collect(),
+        }
+    }
+
+    /// Ends what is left, waits for it, and tells the master.
+    fn leave(mut self, heard: &Receiver<Event>, out_of_time: bool) -> anyhow::Result<()> {
+        if out_of_time {
+            tracing::warn!("children did not end in {LEAVE_PATIENCE:?}: killed");
+            let mut alive: Vec<_> = self.children.values_mut().collect();
+            alive.retain(|child| !child.known.ended);
+            alive.into_iter().for_each(Child::kill);
+            while self.children.values().any(|child| !child.known.ended) {
+                self.hear(heard, ENDING_LOOK)?;
+                let now = Instant::now();
+                for child in self.children.values_mut() {
+                    child.reap(&self.setting.logs, now);
+                }
+            }
+        }
+        let report = self.report();
+        self.link.leave(&report);
+        tracing::info!("left");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_workers_are_names_of_folders() {
+        for good in ["node1", "a.b-c_d", "9"] {
+            assert_eq!(name(good).as_deref(), Ok(good));
+        }
+        for bad in ["", ".", "..", "-a", "a/b", "a b", &"x".repeat(65)] {
+            assert!(name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_folder_belongs_to_one_worker() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = alone(folder.path(), "w").unwrap();
+        let second = alone(folder.path(), "w").unwrap_err().to_string();
+        assert!(second.contains("another worker named w"), "{second}");
+        drop(first);
+        assert!(alone(folder.path(), "w").is_ok());
+    }
+}

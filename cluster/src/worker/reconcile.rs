@@ -1,0 +1,237 @@
+//! What a worker has and what it shall have, to what it does about it. Pure: no process, no clock
+//! and no network in here.
+//!
+//! Flows in: the children as they are, the newest orders, the time. Flows out: actions.
+//!
+//! Invariants:
+//! 1. A key is started once: its generation is in it, so one that ended stays ended.
+//! 2. Of a job's part no process starts while one of another generation is still alive here.
+//! 3. Orders that are older than others that were heard change nothing.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::protocol::{Order, Orders, ProcessKey};
+
+/// A child that says nothing for so long is frozen.
+pub(crate) const FROZEN_AFTER: Duration = Duration::from_secs(8);
+
+/// A child as far as it matters here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known {
+    /// It was reaped.
+    pub(crate) ended: bool,
+    /// It was sent SIGKILL.
+    pub(crate) killed: bool,
+    pub(crate) told_peers: bool,
+    pub(crate) told_drain: bool,
+    /// When it said something last, or was started.
+    pub(crate) heard: Instant,
+}
+
+/// Something to be done about one child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    Start(Box<Order>),
+    Tell(ProcessKey, Vec<String>),
+    Drain(ProcessKey),
+    /// It is not wanted any more.
+    Kill(ProcessKey),
+    /// It said nothing for too long.
+    KillFrozen(ProcessKey),
+    /// It ended, and nobody wants to hear of it.
+    Forget(ProcessKey),
+}
+
+/// Whether orders are to be followed, given those that were followed last.
+pub(crate) fn newer(orders: &Orders, last: Option<&Orders>) -> bool {
+    let age = |orders: &Orders| (orders.master, orders.version);
+    last.is_none_or(|last| age(orders) > age(last))
+}
+
+/// What is to be done now.
+pub(crate) fn actions(
+    children: &BTreeMap<ProcessKey, Known>,
+    orders: &Orders,
+    now: Instant,
+) -> Vec<Action> {
+    let mut actions = Vec::new();
+    let ordered = |key: &ProcessKey| orders.processes.iter().any(|order| order.key == *key);
+    for (key, child) in children {
+        let silent = now.saturating_duration_since(child.heard);
+        match (child.ended, ordered(key)) {
+            (true, false) => actions.push(Action::Forget(key.clone())),
+            (true, true) => {}
+            (false, _) if child.killed => {}
+            (false, false) => actions.push(Action::Kill(key.clone())),
+            (false, true) if silent >= FROZEN_AFTER => {
+                actions.push(Action::KillFrozen(key.clone()));
+            }
+            (false, true) => {}
+        }
+    }
+    for order in &orders.processes {
+        match children.get(&order.key) {
+            Some(child) if !child.ended && !child.killed => {
+                if let Some(peers) = order.peers.as_ref().filter(|_| !child.told_peers) {
+                    actions.push(Action::Tell(order.key.clone(), peers.clone()));
+                }
+                if order.drain && !child.told_drain {
+                    actions.push(Action::Drain(order.key.clone()));
+                }
+            }
+            Some(_) => {}
+            None => {
+                let another = |(key, child): (&ProcessKey, &Known)| {
+                    let same = (&key.job, key.part) == (&order.key.job, order.key.part);
+                    same && key.generation != order.key.generation && !child.ended
+                };
+                if !children.iter().any(another) {
+                    actions.push(Action::Start(Box::new(order.clone())));
+                }
+            }
+        }
+    }
+    actions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{JobSpec, Part};
+
+    fn key(generation: u64, index: usize) -> ProcessKey {
+        ProcessKey {
+            job: "users".to_owned(),
+            part: Part::Dataflow,
+            generation,
+            index,
+        }
+    }
+
+    fn order(key: ProcessKey) -> Order {
+        let spec = JobSpec {
+            name: key.job.clone(),
+            files: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            workers: 2,
+            wait_for_slots: false,
+            ingest: false,
+            flags: BTreeMap::new(),
+        };
+        Order {
+            key,
+            spec,
+            threads: 1,
+            processes: 2,
+            secret: "0f".to_owned(),
+            peers: None,
+            drain: false,
+        }
+    }
+
+    fn orders(processes: Vec<Order>) -> Orders {
+        Orders {
+            master: 1,
+            version: 1,
+            processes,
+        }
+    }
+
+    fn alive(now: Instant) -> Known {
+        Known {
+            ended: false,
+            killed: false,
+            told_peers: false,
+            told_drain: false,
+            heard: now,
+        }
+    }
+
+    #[test]
+    fn what_is_ordered_is_started_once_and_told_once() {
+        let now = Instant::now();
+        let mut children = BTreeMap::new();
+        let mut ordered = order(key(3, 0));
+        let start = actions(&children, &orders(vec![ordered.clone()]), now);
+        assert_eq!(start, [Action::Start(Box::new(ordered.clone()))]);
+        children.insert(key(3, 0), alive(now));
+        assert_eq!(actions(&children, &orders(vec![ordered.clone()]), now), []);
+        let peers = vec!["a:1".to_owned(), "b:1".to_owned()];
+        (ordered.peers, ordered.drain) = (Some(peers.clone()), true);
+        let told = actions(&children, &orders(vec![ordered.clone()]), now);
+        let expected = [Action::Tell(key(3, 0), peers), Action::Drain(key(3, 0))];
+        assert_eq!(told, expected);
+        let told = Known {
+            told_peers: true,
+            told_drain: true,
+            ..alive(now)
+        };
+        children.insert(key(3, 0), told);
+        assert_eq!(actions(&children, &orders(vec![ordered]), now), []);
+    }
+
+    #[test]
+    fn what_is_not_ordered_is_killed_and_then_forgotten() {
+        let now = Instant::now();
+        let next = order(key(4, 1));
+        let ordered = orders(vec![next.clone()]);
+        let mut children = BTreeMap::from([(key(3, 0), alive(now))]);
+        // The next generation waits until the one before is gone.
+        assert_eq!(actions(&children, &ordered, now), [Action::Kill(key(3, 0))]);
+        children.get_mut(&key(3, 0)).unwrap().killed = true;
+        assert_eq!(actions(&children, &ordered, now), []);
+        children.get_mut(&key(3, 0)).unwrap().ended = true;
+        let expected = [Action::Forget(key(3, 0)), Action::Start(Box::new(next))];
+        assert_eq!(actions(&children, &ordered, now), expected);
+    }
+
+    #[test]
+    fn two_processes_of_one_generation_and_other_jobs_live_side_by_side() {
+        let now = Instant::now();
+        let mut other = key(9, 0);
+        other.job = "orders".to_owned();
+        let children = BTreeMap::from([(key(3, 0), alive(now)), (other.clone(), alive(now))]);
+        let second = order(key(3, 1));
+        let ordered = orders(vec![order(key(3, 0)), second.clone(), order(other)]);
+        let start = Action::Start(Box::new(second));
+        assert_eq!(actions(&children, &ordered, now), [start]);
+    }
+
+    #[test]
+    fn one_that_ended_is_told_and_not_started_again() {
+        let now = Instant::now();
+        let ended = Known {
+            ended: true,
+            ..alive(now)
+        };
+        let children = BTreeMap::from([(key(3, 0), ended)]);
+        assert_eq!(actions(&children, &orders(vec![order(key(3, 0))]), now), []);
+    }
+
+    #[test]
+    fn one_that_is_silent_for_long_is_killed() {
+        let now = Instant::now();
+        let children = BTreeMap::from([(key(3, 0), alive(now))]);
+        let ordered = orders(vec![order(key(3, 0))]);
+        let almost = now + FROZEN_AFTER - Duration::from_millis(1);
+        assert_eq!(actions(&children, &ordered, almost), []);
+        let frozen = [Action::KillFrozen(key(3, 0))];
+        assert_eq!(actions(&children, &ordered, now + FROZEN_AFTER), frozen);
+    }
+
+    #[test]
+    fn older_orders_are_dropped() {
+        let at = |master, version| Orders {
+            master,
+            version,
+            processes: Vec::new(),
+        };
+        assert!(newer(&at(1, 1), None));
+        assert!(newer(&at(1, 2), Some(&at(1, 1))));
+        assert!(newer(&at(2, 1), Some(&at(1, 7))));
+        for old in [at(1, 1), at(0, 9), at(1, 0)] {
+            assert!(!newer(&old, Some(&at(1, 1))), "{old:?}");
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! The codec that believes nothing: values laid flat, one after the other.
+//!
+//! A row is its length and its bytes. Numbers that tend to be small take seven bits a byte, low
+//! bits first, the highest bit of a byte saying that another follows; signed ones are folded first,
+//! so that -1 is 1 and 1 is 2. An epoch takes its eight bytes.
+//!
+//! Invariants: a value is read from the bytes that it was laid into and no others; whatever is
+//! read, nothing panics, and what is allocated is a few times the length of what is read.
+
+use std::io::{self, BufWriter, Write};
+
+use smallvec::{Array, SmallVec};
+
+use super::Codec;
+use crate::row::Row;
+use crate::{Error, Kind, Result};
+
+/// Where values are laid.
+pub trait Sink {
+    /// Takes the next bytes.
+    fn put(&mut self, bytes: &[u8]);
+}
+
+/// What reading comes to.
+pub type Read<T> = std::result::Result<T, Malformed>;
+
+/// A value that is laid flat into bytes and read from them.
+pub trait Flat: Sized {
+    /// The fewest bytes that a value takes: so many more values there cannot be in what is left.
+    const LEAST: usize;
+    /// Lays the value down.
+    fn lay(&self, to: &mut impl Sink);
+    /// Reads one.
+    ///
+    /// # Errors
+    /// When the bytes are not such a value's.
+    fn read(from: &mut Reader<'_>) -> Read<Self>;
+}
+
+/// Bytes that are read from their beginning on.
+#[derive(Debug)]
+pub struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    fn take(&mut self, count: usize) -> Read<&'a [u8]> {
+        let Some((taken, left)) = self.0.split_at_checked(count) else {
+            return Err(Malformed("a value that goes on behind their end"));
+        };
+        self.0 = left;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
+        let Some((taken, left)) = self.0.split_first_chunk() else {
+            return Err(Malformed("a number that goes on behind their end"));
+        };
+        self.0 = left;
+        Ok(*taken)
+    }
+
+    /// One byte.
+    pub(crate) fn byte(&mut self) -> Read<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    /// A number that tends to be small.
+    #[inline]
+    pub(crate) fn small(&mut self) -> Read<u64> {
+        let first = self.byte()?;
+        if first < 0x80 {
+            return Ok(u64::from(first));
+        }
+        let second = self.byte()?;
+        if second < 0x80 {
+            return Ok(u64::from(second) << 7 | u64::from(first & 0x7f));
+        }
+        self.larger(first, second)
+    }
+
+    #[inline(never)]
+    fn larger(&mut self, first: u8, second: u8) -> Read<u64> {
+        let mut value = u64::from(second & 0x7f) << 7 | u64::from(first & 0x7f);
+        for shift in (14..u64::BITS).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                break;
+            }
+            value |= bits << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(Malformed("a number of more than 64 bits"))
+    }
+
+    /// How many values follow, each of at least so many bytes.
+    fn count(&mut self, least: usize) -> Read<usize> {
+        let count = usize::try_from(self.small()?).unwrap_or(usize::MAX);
+        if count > self.0.len() / least.max(1) {
+            return Err(Malformed("more values than fit into them"));
+        }
+        Ok(count)
+    }
+}
+
+/// What is wrong with bytes that arrived. Light, as every value that is read may be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed(pub(crate) &'static str);
+
+impl From<Malformed> for Error {
+    #[cold]
+    fn from(Malformed(what): Malformed) -> Self {
+        let what = format!("rows of another process came as bytes with {what}");
+        Error::new(Kind::Bug, what)
+    }
+}
+
+/// Lays a number that tends to be small.
+#[inline]
+pub(crate) fn lay_small(value: u64, to: &mut impl Sink) {
+    if value < 0x80 {
+        return to.put(&[value as u8]);
+    }
+    if value < 0x80 << 7 {
+        return to.put(&[value as u8 | 0x80, (value >> 7) as u8]);
+    }
+    let (mut bytes, mut left, mut length) = ([0; 10], value, 0);
+    for byte in &mut bytes {
+        *byte = (left & 0x7f) as u8;
+        left >>= 7;
+        length += 1;
+        if left == 0 {
+            break;
+        }
+        *byte |= 0x80;
+    }
+    to.put(&bytes[..length]);
+}
+
+impl Flat for Row {
+    const LEAST: usize = 1;
+
+    #[inline]
+    fn lay(&self, to: &mut impl Sink) {
+        lay_small(self.bytes().len() as u64, to);
+        to.put(self.bytes());
+    }
+
+    #[inline]
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        let length = from.count(1)?;
+        Ok(Row::new(from.take(length)?))
+    }
+}
+
+/// Eight bytes: epochs are large.
+impl Flat for u64 {
+    const LEAST: usize = 8;
+
+    #[inline]
+    fn lay(&self, to: &mut impl Sink) {
+        to.put(&self.to_le_bytes());
+    }
+
+    #[inline]
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        from.array().map(u64::from_le_bytes)
+    }
+}
+
+impl Flat for i128 {
+    const LEAST: usize = 16;
+
+    fn lay(&self, to: &mut impl Sink) {
+        to.put(&self.to_le_bytes());
+    }
+
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        from.array().map(i128::from_le_bytes)
+    }
+}
+
+impl Flat for i64 {
+    const LEAST: usize = 1;
+
+    #[inline]
+    fn lay(&self, to: &mut impl Sink) {
+        lay_small(((self << 1) ^ (self >> 63)) as u64, to);
+    }
+
+    #[inline]
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        let folded = from.small()?;
+        Ok((folded >> 1) as i64 ^ -((folded & 1) as i64))
+    }
+}
+
+impl Flat for isize {
+    const LEAST: usize = 1;
+
+    #[inline]
+    fn lay(&self, to: &mut impl Sink) {
+        (*self as i64).lay(to);
+    }
+
+    #[inline]
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        isize::try_from(i64::read(from)?).map_err(|_| Malformed("a difference that is too large"))
+    }
+}
+
+impl Flat for i32 {
+    const LEAST: usize = 1;
+
+    fn lay(&self, to: &mut impl Sink) {
+        i64::from(*self).lay(to);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        i32::try_from(i64::read(from)?).map_err(|_| Malformed("a number of more than 32 bits"))
+    }
+}
+
+impl Flat for u32 {
+    const LEAST: usize = 1;
+
+    fn lay(&self, to: &mut impl Sink) {
+        lay_small(u64::from(*self), to);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        u32::try_from(from.small()?).map_err(|_| Malformed("a number of more than 32 bits"))
+    }
+}
+
+impl Flat for () {
+    const LEAST: usize = 0;
+
+    fn lay(&self, _to: &mut impl Sink) {}
+
+    fn read(_from: &mut Reader<'_>) -> Read<Self> {
+        Ok(())
+    }
+}
+
+impl<T: Flat> Flat for Option<T> {
+    const LEAST: usize = 1;
+
+    fn lay(&self, to: &mut impl Sink) {
+        to.put(&[u8::from(self.is_some())]);
+        if let Some(value) = self {
+            value.lay(to);
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        match from.byte()? {
+            0 => Ok(None),
+            1 => T::read(from).map(Some),
+            _ => Err(Malformed("a value that is neither there nor not")),
+        }
+    }
+}
+
+impl<T: Flat> Flat for Box<T> {
+    const LEAST: usize = T::LEAST;
+
+    fn lay(&self, to: &mut impl Sink) {
+        self.as_ref().lay(to);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        T::read(from).map(Box::new)
+    }
+}
+
+impl<A: Array<Item: Flat>> Flat for SmallVec<A> {
+    const LEAST: usize = 1;
+
+    fn lay(&self, to: &mut impl Sink) {
+        lay_small(self.len() as u64, to);
+        self.iter().for_each(|value| value.lay(to));
+    }
+
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        let count = from.count(A::Item::LEAST)?;
+        (0..count).map(|_| A::Item::read(from)).collect()
+    }
+}
+
+macro_rules! tuples {
+    ($(($($name:ident)+))+) => {$(
+        impl<$($name: Flat),+> Flat for ($($name,)+) {
+            const LEAST: usize = 0 $(+ $name::LEAST)+;
+
+            #[inline]
+            #[allow(non_snake_case)]
+            fn lay(&self, to: &mut impl Sink) {
+                let ($($name,)+) = self;
+                $($name.lay(to);)+
+            }
+
+            #[inline]
+            fn read(from: &mut Reader<'_>) -> Read<Self> {
+                Ok(($($name::read(from)?,)+))
+            }
+        }
+    )+};
+}
+
+tuples! { (A B) (A B C) (A B C D) }
+
+/// Only counts.
+struct Length(usize);
+
+impl Sink for Length {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len();
+    }
+}
+
+/// Bytes that are put together before they are written.
+const TOGETHER: usize = 4096;
+
+/// Writes, and counts what it wrote.
+struct Writing<W: Write> {
+    to: BufWriter<W>,
+    written: usize,
+    failed: Option<io::Error>,
+}
+
+impl<W: Write> Sink for Writing<W> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        self.written += bytes.len();
+        if let Err(error) = self.to.write_all(bytes) {
+            self.failed = Some(error);
+        }
+    }
+}
+
+/// The codec that believes nothing.
+#[derive(Debug)]
+pub struct Checked;
+
+impl<D: Flat> Codec<D> for Checked {
+    const TAG: u64 = u64::from_le_bytes(*b"tmflat.1");
+
+    fn length(values: &[D]) -> usize {
+        let mut length = Length(0);
+        values.iter().for_each(|value| value.lay(&mut length));
+        length.0
+    }
+
+    fn write<W: Write>(values: &[D], to: &mut W) -> io::Result<usize> {
+        let mut writing = Writing {
+            to: BufWriter::with_capacity(TOGETHER, to),
+            written: 0,
+            failed: None,
+        };
+        values.iter().for_each(|value| value.lay(&mut writing));
+        writing.to.flush()?;
+        writing.failed.map_or(Ok(writing.written), Err)
+    }
+
+    fn read(bytes: &[u8], count: usize) -> Result<Vec<D>> {
+        if count > bytes.len() / D::LEAST.max(1) {
+            return Err(Malformed("more values than fit into them").into());
+        }
+        let mut from = Reader::new(bytes);
+        let mut values = Vec::with_capacity(count);
+        for _ in 0..count {
+            values.push(D::read(&mut from)?);
+        }
+        if from.0.len() >= 8 || from.0.iter().any(|byte| *byte != 0) {
+            return Err(Malformed("more in them than their values").into());
+        }
+        Ok(values)
+    }
+}

@@ -1,0 +1,293 @@
+//! What a job did so far in one process, for the terminal, the metrics and the status page.
+//!
+//! The workers and the threads beside them write, whoever shows it reads, at any time. Counters
+//! are atomic; what is behind a lock is written a few times a second at most, or once an epoch.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use tidemill_log::log::PartitionRange;
+
+use crate::journal::Offsets;
+use crate::operators::Operators;
+use crate::time::checkpoints::Taken;
+
+/// A quantile of the recent freshness looks back this long at least, and twice as long at most.
+const RECENT: Duration = Duration::from_secs(10);
+
+/// What a view holds now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ViewStats {
+    /// Rows.
+    pub rows: i64,
+    /// How often rows were withheld: another row had the same primary key, or theirs held null.
+    pub conflicts: u64,
+}
+
+/// What the job did so far in this process.
+#[derive(Debug)]
+pub struct Stats {
+    /// When this was made, which is when the process began for all that anybody sees.
+    pub began: Instant,
+    /// The job's generation in the journal, 0 before it is known (worker 0's process).
+    pub generation: AtomicU64,
+    /// What is done or waited for before the job is live, in words.
+    pub doing: Mutex<Option<String>>,
+    /// Records read from the log.
+    pub records: AtomicU64,
+    /// Bytes of their keys and values.
+    pub bytes: AtomicU64,
+    /// Records put aside as dead letters.
+    pub dead_letters: AtomicU64,
+    /// The last epoch bound in the journal (worker 0's process).
+    pub bound: AtomicU64,
+    /// The last epoch durable in every view of the sink (worker 0's process).
+    pub durable: AtomicU64,
+    /// The offsets that epoch ends at (worker 0's process).
+    pub durable_ends: Mutex<Offsets>,
+    /// What the topics held a moment ago (worker 0's process).
+    pub held: Mutex<BTreeMap<String, Vec<PartitionRange>>>,
+    /// By view name, this process's workers together.
+    pub views: Mutex<BTreeMap<String, ViewStats>>,
+    /// Milliseconds from a record's timestamp (the source's commit) to its epoch being durable in
+    /// every view (worker 0's process; one sample for each batch's oldest and newest record).
+    pub freshness_ms: Mutex<Histogram<u64>>,
+    /// The same, of the last seconds alone.
+    pub recent: Mutex<Recent>,
+    /// The epoch of the checkpoint that this run began with, 0 without one (worker 0's process).
+    pub restored: AtomicU64,
+    /// The epoch of the last checkpoint, 0 without one (worker 0's process).
+    pub checkpointed: AtomicU64,
+    /// Checkpoints that this run took (worker 0's process).
+    pub checkpoints: AtomicU64,
+    /// How long the last of them took from its mark to its entry in the journal, in milliseconds.
+    pub checkpoint_ms: AtomicU64,
+    /// Bytes that were written for it.
+    pub checkpoint_bytes: AtomicU64,
+    /// Bytes of all that it needs, which earlier ones wrote in part.
+    pub state_bytes: AtomicU64,
+    /// True while epochs of an earlier run are replayed.
+    pub replaying: AtomicBool,
+    /// True from when all processes are connected, state is restored and every epoch of earlier
+    /// runs has passed all operators.
+    pub live: AtomicBool,
+    /// Milliseconds from [`Stats::began`] until then, 0 before.
+    pub recovery_ms: AtomicU64,
+    /// Milliseconds from when the workers were told where to begin until then, 0 before.
+    pub restore_ms: AtomicU64,
+    /// What the operators did and hold.
+    pub operators: Operators,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            generation: AtomicU64::new(0),
+            doing: Mutex::default(),
+            records: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            dead_letters: AtomicU64::new(0),
+            bound: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+            durable_ends: Mutex::default(),
+            held: Mutex::default(),
+            views: Mutex::default(),
+            freshness_ms: Mutex::new(histogram()),
+            recent: Mutex::default(),
+            restored: AtomicU64::new(0),
+            checkpointed: AtomicU64::new(0),
+            checkpoints: AtomicU64::new(0),
+            checkpoint_ms: AtomicU64::new(0),
+            checkpoint_bytes: AtomicU64::new(0),
+            state_bytes: AtomicU64::new(0),
+            replaying: AtomicBool::new(false),
+            live: AtomicBool::new(false),
+            recovery_ms: AtomicU64::new(0),
+            restore_ms: AtomicU64::new(0),
+            operators: Operators::default(),
+        }
+    }
+}
+
+impl Stats {
+    /// Records in the log that are not in every view yet, by topic and partition. Counts offsets:
+    /// where a topic has gaps (compaction, transactions) it is an upper bound. Empty where the log
+    /// was not looked at yet, and in other processes than worker 0's.
+    pub fn behind(&self) -> BTreeMap<String, BTreeMap<u32, u64>> {
+        let held = lock(&self.held);
+        let durable = lock(&self.durable_ends);
+        let of = |(topic, held): (&String, &Vec<PartitionRange>)| {
+            let ends = durable.get(topic);
+            let behind = |held: &PartitionRange| {
+                let end = ends.and_then(|ends| ends.get(&held.partition)).copied();
+                let from = end.unwrap_or(held.low).max(held.low);
+                let behind = held.high.saturating_sub(from);
+                (held.partition, u64::try_from(behind).unwrap_or(0))
+            };
+            (topic.clone(), held.iter().map(behind).collect())
+        };
+        held.iter().map(of).collect()
+    }
+
+    /// Why the job is not ready; none when it is live and its views are as new as they were before
+    /// this run began.
+    pub fn unready(&self) -> Option<String> {
+        if !self.live.load(Ordering::Relaxed) {
+            let doing = lock(&self.doing).clone();
+            return Some(doing.unwrap_or_else(|| "starting".to_owned()));
+        }
+        let replaying = self.replaying.load(Ordering::Relaxed);
+        replaying.then(|| "replaying epochs of an earlier run".to_owned())
+    }
+
+    /// Says what is done or waited for now.
+    pub fn say(&self, doing: impl Into<String>) {
+        *lock(&self.doing) = Some(doing.into());
+    }
+
+    /// Records were read.
+    pub(crate) fn read(&self, records: usize, bytes: usize) {
+        self.records.fetch_add(records as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A checkpoint was taken.
+    pub(crate) fn took(&self, taken: &Taken) {
+        let ms = u64::try_from(taken.took.as_millis()).unwrap_or(u64::MAX);
+        self.checkpoint_ms.store(ms, Ordering::Relaxed);
+        self.checkpoint_bytes
+            .store(taken.written, Ordering::Relaxed);
+        self.state_bytes.store(taken.kept, Ordering::Relaxed);
+        self.checkpoints.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The job is live; `told` is when the workers were told where to begin. Only the first call
+    /// counts.
+    pub(crate) fn went_live(&self, told: Instant) {
+        if self.live.load(Ordering::Relaxed) {
+            return;
+        }
+        let ms = |since: Instant| {
+            let ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+            ms.max(1) // 0 says that it is not known yet
+        };
+        self.recovery_ms.store(ms(self.began), Ordering::Relaxed);
+        self.restore_ms.store(ms(told), Ordering::Relaxed);
+        *lock(&self.doing) = None;
+        self.live.store(true, Ordering::Release);
+    }
+}
+
+/// Milliseconds of the last seconds.
+#[derive(Debug)]
+pub struct Recent {
+    now: Histogram<u64>,
+    before: Histogram<u64>,
+    since: Instant,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self {
+            now: histogram(),
+            before: histogram(),
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Recent {
+    pub(crate) fn record(&mut self, ms: u64) {
+        self.turn(self.since.elapsed());
+        self.now.saturating_record(ms);
+    }
+
+    /// The value that so many (0 to 1) of the last ones are at or below; none without any.
+    pub fn quantile(&mut self, share: f64) -> Option<u64> {
+        self.turn(self.since.elapsed());
+        let mut all = self.before.clone();
+        // Both have the same bounds, so that it cannot fail.
+        let _infallible = all.add(&self.now);
+        (!all.is_empty()).then(|| all.value_at_quantile(share))
+    }
+
+    /// Forgets what is too long ago; `age` is that of the current half.
+    fn turn(&mut self, age: Duration) {
+        if age < RECENT {
+            return;
+        }
+        std::mem::swap(&mut self.now, &mut self.before);
+        self.now.reset();
+        if age >= RECENT * 2 {
+            self.before.reset();
+        }
+        self.since = Instant::now();
+    }
+}
+
+/// From 1 ms to 1 hour with two significant digits.
+fn histogram() -> Histogram<u64> {
+    // Cannot fail for these constants.
+    Histogram::new_with_bounds(1, 3_600_000, 2).unwrap_or_else(|_| unreachable!("constant bounds"))
+}
+
+/// What a lock guards; whoever panicked with it has ended the process, or left whole values.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_counts_what_the_views_lack() {
+        let stats = Stats::default();
+        assert!(stats.behind().is_empty());
+        let held = [(0, 10, 15), (1, 0, 7), (2, 5, 5)];
+        let held = held.map(|(partition, low, high)| PartitionRange {
+            partition,
+            low,
+            high,
+        });
+        lock(&stats.held).insert("t".to_owned(), held.to_vec());
+        // Partition 0 was truncated beyond what is durable, 1 is durable in part.
+        let durable = BTreeMap::from([(0, 3), (1, 4)]);
+        lock(&stats.durable_ends).insert("t".to_owned(), durable);
+        let behind = BTreeMap::from([(0, 5), (1, 3), (2, 0)]);
+        assert_eq!(stats.behind(), BTreeMap::from([("t".to_owned(), behind)]));
+    }
+
+    #[test]
+    fn recent_values_are_forgotten() {
+        let mut recent = Recent::default();
+        assert_eq!(recent.quantile(0.5), None);
+        recent.record(100);
+        recent.turn(RECENT);
+        recent.record(5);
+        assert_eq!(recent.quantile(0.5), Some(5));
+        assert_eq!(recent.quantile(0.99), Some(100));
+        recent.turn(RECENT);
+        assert_eq!(recent.quantile(0.99), Some(5));
+        recent.turn(RECENT * 2);
+        assert_eq!(recent.quantile(0.99), None);
+    }
+
+    #[test]
+    fn a_job_is_ready_when_it_is_live_and_replays_nothing() {
+        let stats = Stats::default();
+        assert_eq!(stats.unready().as_deref(), Some("starting"));
+        stats.say("waiting: no topic");
+        assert_eq!(stats.unready().as_deref(), Some("waiting: no topic"));
+        stats.replaying.store(true, Ordering::Relaxed);
+        stats.went_live(Instant::now());
+        assert!(stats.unready().unwrap().starts_with("replaying"));
+        stats.replaying.store(false, Ordering::Relaxed);
+        assert_eq!(stats.unready(), None);
+        assert!(stats.recovery_ms.load(Ordering::Relaxed) > 0);
+    }
+}

@@ -1,0 +1,243 @@
+//! Where a Kafka cluster is and how its clients are configured: `host:port,…?name=value&…`, the
+//! settings by librdkafka's names.
+//!
+//! Invariants: what Tidemill relies on (order, acknowledgements, offsets, limits in bytes) cannot
+//! be set from outside, so only names of [`PASSED_ON`] are taken; and a setting is never left
+//! unused silently, as credentials would be on a connection that does not ask for any.
+
+use rdkafka::ClientConfig;
+
+use crate::{Error, Kind, Result, address};
+
+/// Beginnings of the names that are passed on: who we are, how the wire is made safe and how the
+/// network is dealt with.
+const PASSED_ON: [&str; 17] = [
+    "api.version.",
+    "broker.address.",
+    "client.",
+    "compression.",
+    "connections.max.idle.ms",
+    "debug",
+    "enable.sasl.oauthbearer.",
+    "enable.ssl.certificate.verification",
+    "https.ca.",
+    "metadata.",
+    "reconnect.backoff.",
+    "request.timeout.ms",
+    "retry.backoff.",
+    "sasl.",
+    "security.protocol",
+    "socket.",
+    "ssl.",
+];
+
+/// Values of settings that Tidemill makes itself: said again, they do no harm.
+const OURS: [(&str, &[&str]); 5] = [
+    ("acks", &["all", "-1"]),
+    ("request.required.acks", &["all", "-1"]),
+    ("enable.idempotence", &["true"]),
+    ("enable.auto.commit", &["false"]),
+    ("isolation.level", &["read_committed"]),
+];
+
+/// Why a setting is not taken, if it is not.
+pub fn refused(name: &str, value: &str) -> Option<String> {
+    if PASSED_ON.iter().any(|start| name.starts_with(start)) {
+        return None;
+    }
+    let mut ours = OURS.iter().filter(|(ours, _)| *ours == name);
+    if ours.any(|(_, values)| values.contains(&value)) {
+        return None;
+    }
+    Some(format!(
+        "`{name}` is Tidemill's own to set, or nothing that it uses; passed on are \
+         security.protocol, sasl.*, ssl.*, client.*, socket.* and the like (docs/security.md)"
+    ))
+}
+
+/// Where a cluster is, and what its clients are given.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) brokers: String,
+    given: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// Reads the URL behind its scheme.
+    pub(super) fn parse(rest: &str) -> Result<Self> {
+        let (brokers, given) = address::parse(rest);
+        let brokers = brokers.trim_end_matches('/').to_owned();
+        let data = |what: String| Error::new(Kind::Data, what);
+        if brokers.is_empty() {
+            let what = "`kafka://` names no broker: give kafka://HOST:PORT[,HOST:PORT]";
+            return Err(data(what.to_owned()));
+        }
+        for (name, value) in &given {
+            if let Some(why) = refused(name, value) {
+                return Err(data(format!("kafka {brokers}: {why}")));
+            }
+        }
+        let ours = |name: &str| OURS.iter().any(|(ours, _)| *ours == name);
+        let given = given.into_iter().filter(|(name, _)| !ours(name)).collect();
+        let settings = Self { brokers, given };
+        match settings.incomplete(cfg!(feature = "kafka-tls")) {
+            Some(why) => Err(data(format!("kafka {}: {why}", settings.brokers))),
+            None => Ok(settings),
+        }
+    }
+
+    /// A setting by its names; the last one counts, as librdkafka has it.
+    fn get(&self, names: &[&str]) -> Option<&str> {
+        let mut given = self.given.iter().rev();
+        let found = given.find(|(name, _)| names.contains(&name.as_str()));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// What is missing or cannot be, in this build.
+    fn incomplete(&self, with_tls: bool) -> Option<String> {
+        let needs = |what: &str| {
+            format!(
+                "{what} is not in this build: build with `--features kafka-tls`, which needs \
+                 OpenSSL's headers (docs/security.md)"
+            )
+        };
+        let protocol = self.get(&["security.protocol"]).unwrap_or("plaintext");
+        let protocol = protocol.to_ascii_lowercase();
+        let (sasl, tls) = match protocol.as_str() {
+            "plaintext" => (false, false),
+            "ssl" => (false, true),
+            "sasl_plaintext" => (true, false),
+            "sasl_ssl" => (true, true),
+            _ => {
+                let right = "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL";
+                return Some(format!(
+                    "security.protocol is `{protocol}`, expected {right}"
+                ));
+            }
+        };
+        if tls && !with_tls {
+            return Some(needs(&format!(
+                "security.protocol={}",
+                protocol.to_uppercase()
+            )));
+        }
+        let mechanism = self.get(&["sasl.mechanism", "sasl.mechanisms"]);
+        let user = self.get(&["sasl.username"]);
+        if !sasl {
+            let unused = user.is_some() || mechanism.is_some();
+            let right = "a SASL user or mechanism is given, which needs \
+                         security.protocol=SASL_SSL or SASL_PLAINTEXT";
+            return unused.then(|| right.to_owned());
+        }
+        let Some(mechanism) = mechanism.map(str::to_ascii_uppercase) else {
+            return Some("sasl.mechanism is missing: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512".into());
+        };
+        let named = mechanism == "PLAIN" || mechanism.starts_with("SCRAM-");
+        if !named && mechanism != "OAUTHBEARER" {
+            let right = "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER";
+            return Some(format!("sasl.mechanism is `{mechanism}`, expected {right}"));
+        }
+        if mechanism != "PLAIN" && !with_tls {
+            return Some(needs(&format!("sasl.mechanism={mechanism}")));
+        }
+        if named && (user.is_none() || self.get(&["sasl.password"]).is_none()) {
+            let right = "TIDEMILL_KAFKA_USERNAME and TIDEMILL_KAFKA_PASSWORD, or sasl.username and \
+                         sasl.password";
+            return Some(format!("sasl.mechanism={mechanism} needs {right}"));
+        }
+        None
+    }
+
+    /// What every client is configured with.
+    pub(super) fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("client.id", "tidemill")
+            .set("reconnect.backoff.max.ms", "1000");
+        for (name, value) in &self.given {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", &self.brokers);
+        config
+    }
+}
+
+/// Without the settings, which hold secrets.
+impl std::fmt::Display for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.brokers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn why(query: &str, with_tls: bool) -> Option<String> {
+        let (_, given) = address::parse(query);
+        let brokers = "a:1".to_owned();
+        Settings { brokers, given }.incomplete(with_tls)
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        const PLAIN: &str = "?security.protocol=SASL_PLAINTEXT&sasl.mechanism=PLAIN";
+        let user = format!("{PLAIN}&sasl.username=u&sasl.password=p");
+        assert_eq!(why("?", false), None);
+        assert_eq!(why(&user, false), None);
+        assert_eq!(why("?security.protocol=ssl", true), None);
+        for (query, part) in [
+            ("?security.protocol=tls", "expected PLAINTEXT, SSL"),
+            (
+                "?security.protocol=SSL",
+                "security.protocol=SSL is not in this build",
+            ),
+            ("?sasl.username=u", "needs security.protocol=SASL_SSL"),
+            (
+                "?security.protocol=SASL_PLAINTEXT",
+                "sasl.mechanism is missing",
+            ),
+            (PLAIN, "TIDEMILL_KAFKA_PASSWORD"),
+            (
+                "?security.protocol=SASL_PLAINTEXT&sasl.mechanism=SCRAM-SHA-512",
+                "`--features kafka-tls`",
+            ),
+            (
+                "?security.protocol=SASL_PLAINTEXT&sasl.mechanism=GSSAPI",
+                "sasl.mechanism is `GSSAPI`",
+            ),
+        ] {
+            let said = why(query, false).unwrap_or_default();
+            assert!(said.contains(part), "{query}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_the_guarantees_rest_on_cannot_be_set() {
+        for name in [
+            "acks",
+            "auto.offset.reset",
+            "bootstrap.servers",
+            "enable.auto.commit",
+            "enable.idempotence",
+            "fetch.wait.max.ms",
+            "group.id",
+            "isolation.level",
+            "message.timeout.ms",
+            "partitioner",
+            "queue.buffering.max.kbytes",
+            "queued.max.messages.kbytes",
+            "transactional.id",
+        ] {
+            let said = refused(name, "1").unwrap_or_default();
+            assert!(said.contains(name), "{name}: {said}");
+        }
+        // What is ours already may be said: a file for other clients does.
+        assert_eq!(refused("acks", "all"), None);
+        assert_eq!(refused("ssl.ca.location", "ca.pem"), None);
+        let settings = Settings::parse("a:1?acks=all&client.id=me").unwrap();
+        assert_eq!(settings.client().get("acks"), None);
+        assert_eq!(settings.client().get("client.id"), Some("me"));
+        assert_eq!(settings.client().get("bootstrap.servers"), Some("a:1"));
+    }
+}

@@ -1,0 +1,356 @@
+//! A PostgreSQL server: where it is, and how its connections are encrypted and entered.
+//!
+//! Flows in: a libpq URL, with `sslmode`, `sslrootcert`, `sslcert` and `sslkey` meant as libpq
+//! means them. Flows out: connections, and the same settings for the replication stream. Two things
+//! differ from libpq: `prefer` never verifies, since it would go on unencrypted anyway, and a
+//! certificate's name is looked for among its alternative names alone.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pgwire_replication::config as replication;
+use postgres::config::{Host, SslMode};
+use postgres::{Client, Config, NoTls};
+use tidemill_log::address;
+use tidemill_log::tls::{self, Identity, Trust};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::{Error, Kind, Result};
+
+/// How long a connection attempt may take.
+pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(10);
+
+/// How a server is reached.
+#[derive(Debug, Clone)]
+pub struct Server {
+    config: Config,
+    /// None with `sslmode=disable` and on a Unix socket.
+    tls: Option<Tls>,
+}
+
+#[derive(Debug, Clone)]
+struct Tls {
+    trust: Trust,
+    identity: Option<Identity>,
+}
+
+/// The settings that the driver does not know.
+#[derive(Debug, Default)]
+struct Ssl {
+    mode: Option<String>,
+    root: Option<String>,
+    certificate: Option<String>,
+    key: Option<String>,
+}
+
+impl Server {
+    /// Reads a `postgres://` URL. Its files are looked at when a connection is made.
+    pub fn parse(url: &str) -> Result<Self> {
+        let (place, settings) = address::parse(url);
+        let (mut ssl, mut rest) = (Ssl::default(), place.to_owned());
+        for (name, value) in settings {
+            match name.as_str() {
+                "sslmode" => ssl.mode = Some(value),
+                "sslrootcert" => ssl.root = Some(value),
+                "sslcert" => ssl.certificate = Some(value),
+                "sslkey" => ssl.key = Some(value),
+                _ => rest = address::with(&rest, &name, &value),
+            }
+        }
+        let mut config: Config = rest.parse().map_err(|error: postgres::Error| {
+            let why = std::error::Error::source(&error)
+                .map_or_else(String::new, |why| format!(": {why}"));
+            let right = "`postgres://user@host:port/database`";
+            let what = format!("PostgreSQL's URL must be {right}{why}");
+            Error::with_source(Kind::Data, what, error)
+        })?;
+        config.connect_timeout(CONNECT_WAIT);
+        let local = config
+            .get_hosts()
+            .iter()
+            .all(|it| matches!(it, Host::Unix(_)));
+        let home = std::env::home_dir().map(|home| home.join(".postgresql"));
+        let (mode, tls) = ssl.resolve(home.as_deref())?;
+        let tls = tls.filter(|_| !local || config.get_hosts().is_empty());
+        config.ssl_mode(if tls.is_some() {
+            mode
+        } else {
+            SslMode::Disable
+        });
+        Ok(Self { config, tls })
+    }
+
+    /// The driver's own settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Sets what the server calls the connections, and how values are written in them.
+    pub fn session(&mut self, name: &str, options: Option<&str>) {
+        self.config.application_name(name);
+        if let Some(options) = options {
+            self.config.options(options);
+        }
+    }
+
+    /// Sets how long a connection attempt may take.
+    pub fn patience(&mut self, wait: Duration) {
+        self.config.connect_timeout(wait);
+    }
+
+    /// `host:port`, for messages.
+    pub fn place(&self) -> String {
+        let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(host)) => host.clone(),
+            Some(Host::Unix(folder)) => folder.display().to_string(),
+            None => "no host".to_owned(),
+        };
+        format!("{host}:{}", self.port())
+    }
+
+    /// The first port.
+    pub fn port(&self) -> u16 {
+        self.config.get_ports().first().copied().unwrap_or(5432)
+    }
+
+    /// Connects.
+    pub fn connect(&self) -> Result<Client> {
+        let connected = match &self.tls {
+            None => self.config.connect(NoTls),
+            Some(Tls { trust, identity }) => {
+                let config = tls::client(trust, identity.as_ref())?;
+                self.config.connect(MakeRustlsConnect::new(config))
+            }
+        };
+        connected.map_err(|error| self.failed(error))
+    }
+
+    /// An absent server may come; one that refuses us, or that we refuse, is for a person.
+    fn failed(&self, error: postgres::Error) -> Error {
+        let (mut kind, mut why) = (Kind::Retry, error.to_string());
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        if let Some(answer) = error.as_db_error() {
+            why = answer.message().to_owned();
+            if !crate::database::passes(answer.code()) {
+                kind = Kind::Data;
+            }
+        } else if let Some(refusal) = tls::refusal(&error) {
+            (kind, why) = (Kind::Data, refusal);
+        } else if let Some(source) = source {
+            if source.contains("does not support TLS") {
+                kind = Kind::Data;
+                why = "the server speaks no TLS, which the sslmode asks for".to_owned();
+            } else if !why.contains(&source) {
+                why = format!("{why}: {source}");
+            }
+        }
+        let what = format!("cannot connect to PostgreSQL at {}: {why}", self.place());
+        Error::with_source(kind, what, error)
+    }
+
+    /// TLS of the replication stream, whose host is `host`.
+    pub(crate) fn replication(&self, host: &str) -> replication::TlsConfig {
+        let Some(Tls { trust, identity }) = &self.tls else {
+            return replication::TlsConfig::disabled();
+        };
+        let mut config = match trust {
+            Trust::Anyone => replication::TlsConfig::require(),
+            Trust::Authority(file) => replication::TlsConfig::verify_ca(Some(file.clone())),
+            // Named also where it is an IP address, which is refused otherwise.
+            Trust::Host(file, _) => {
+                replication::TlsConfig::verify_full(Some(file.clone())).with_sni_hostname(host)
+            }
+        };
+        if self.config.get_ssl_mode() == SslMode::Prefer {
+            config.mode = replication::SslMode::Prefer;
+        }
+        match identity {
+            Some(Identity { certificate, key }) => config.with_client_cert(certificate, key),
+            None => config,
+        }
+    }
+}
+
+impl Ssl {
+    /// What is to be done; `home` is where libpq looks for files that were not named.
+    fn resolve(self, home: Option<&Path>) -> Result<(SslMode, Option<Tls>)> {
+        let data = |what: String| Error::new(Kind::Data, what);
+        let usual = |name: &str| {
+            home.map(|home| home.join(name))
+                .filter(|file| file.exists())
+        };
+        let system = self.root.as_deref() == Some("system");
+        let default = if system { "verify-full" } else { "prefer" };
+        let given = self.mode.as_deref().unwrap_or(default);
+        if system && given != "verify-full" {
+            let right = "sslrootcert=system needs sslmode=verify-full";
+            return Err(data(format!("{right}, not `{given}`")));
+        }
+        let root = match &self.root {
+            Some(_) if system => Some(tls::system_authorities().ok_or_else(|| {
+                data(
+                    "sslrootcert=system: no file of authorities is found; set SSL_CERT_FILE".into(),
+                )
+            })?),
+            Some(file) => Some(PathBuf::from(file)),
+            None => usual("root.crt"),
+        };
+        let needed = || {
+            let right = "sslrootcert=FILE, the authority that issued the server's certificate, or \
+                         sslrootcert=system";
+            data(format!("sslmode={given} needs {right}"))
+        };
+        let (mode, trust) = match given {
+            "disable" => return Ok((SslMode::Disable, None)),
+            "prefer" => (SslMode::Prefer, Trust::Anyone),
+            // As libpq has it, which keeps what people wrote before there were the other two.
+            "require" => (
+                SslMode::Require,
+                root.map_or(Trust::Anyone, Trust::Authority),
+            ),
+            "verify-ca" => (SslMode::Require, Trust::Authority(root.ok_or_else(needed)?)),
+            "verify-full" => {
+                let trust = Trust::Host(root.ok_or_else(needed)?, Vec::new());
+                (SslMode::Require, trust)
+            }
+            _ => {
+                let right = "disable, prefer, require, verify-ca or verify-full";
+                return Err(data(format!("sslmode is `{given}`, expected {right}")));
+            }
+        };
+        let certificate = self.certificate.map(PathBuf::from);
+        let identity = match certificate.or_else(|| usual("postgresql.crt")) {
+            None => None,
+            Some(certificate) => {
+                let key = self.key.map(PathBuf::from);
+                let key = key.or_else(|| usual("postgresql.key")).ok_or_else(|| {
+                    data(format!(
+                        "{}: its key is missing, give sslkey=FILE",
+                        certificate.display()
+                    ))
+                })?;
+                check_private(&key)?;
+                Some(Identity { certificate, key })
+            }
+        };
+        Ok((mode, Some(Tls { trust, identity })))
+    }
+}
+
+/// As libpq: a key is its owner's alone, or root's and readable by its group.
+fn check_private(key: &Path) -> Result<()> {
+    let found = std::fs::metadata(key).map_err(|error| {
+        Error::with_source(
+            Kind::Data,
+            format!("sslkey {}: {error}", key.display()),
+            error,
+        )
+    })?;
+    let open = if found.uid() == 0 { 0o027 } else { 0o077 };
+    if found.mode() & open != 0 {
+        let what = format!("sslkey {}: others may read it, make it 0600", key.display());
+        return Err(Error::new(Kind::Data, what));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trust(query: &str) -> Result<(SslMode, Option<Trust>)> {
+        let (_, settings) = address::parse(query);
+        let mut ssl = Ssl::default();
+        for (name, value) in settings {
+            match name.as_str() {
+                "sslmode" => ssl.mode = Some(value),
+                _ => ssl.root = Some(value),
+            }
+        }
+        let (mode, tls) = ssl.resolve(None)?;
+        Ok((mode, tls.map(|tls| tls.trust)))
+    }
+
+    #[test]
+    fn the_modes_are_libpqs() {
+        let ca = || PathBuf::from("ca.pem");
+        let require = SslMode::Require;
+        for (query, mode, wanted) in [
+            ("?", SslMode::Prefer, Some(Trust::Anyone)),
+            ("?sslmode=disable&r=ca.pem", SslMode::Disable, None),
+            (
+                "?sslmode=prefer&r=ca.pem",
+                SslMode::Prefer,
+                Some(Trust::Anyone),
+            ),
+            ("?sslmode=require", require, Some(Trust::Anyone)),
+            (
+                "?sslmode=require&r=ca.pem",
+                require,
+                Some(Trust::Authority(ca())),
+            ),
+            (
+                "?sslmode=verify-ca&r=ca.pem",
+                require,
+                Some(Trust::Authority(ca())),
+            ),
+            (
+                "?sslmode=verify-full&r=ca.pem",
+                require,
+                Some(Trust::Host(ca(), vec![])),
+            ),
+        ] {
+            assert_eq!(trust(query).unwrap(), (mode, wanted), "{query}");
+        }
+        for (query, part) in [
+            ("?sslmode=allow", "expected disable, prefer"),
+            (
+                "?sslmode=verify-full",
+                "sslmode=verify-full needs sslrootcert=FILE",
+            ),
+            (
+                "?sslmode=require&r=system",
+                "sslrootcert=system needs sslmode=verify-full",
+            ),
+        ] {
+            let said = trust(query).unwrap_err().to_string();
+            assert!(said.contains(part), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_of_tls_is_the_drivers() {
+        let server = Server::parse("postgres://u@h:1/d?sslmode=disable&options=-cx%3D1").unwrap();
+        assert_eq!(server.place(), "h:1");
+        assert_eq!(server.config().get_options(), Some("-cx=1"));
+        assert_eq!(server.replication("h"), replication::TlsConfig::disabled());
+        let said = Server::parse("postgres://u:hunter22@h/d?sslcrl=x")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            said.contains("sslcrl") && !said.contains("hunter22"),
+            "{said}"
+        );
+        // As with libpq, there is no TLS on a Unix socket, whatever is asked for.
+        let url = "postgres://u@%2Ftmp/d?sslmode=verify-full&sslrootcert=ca.pem";
+        assert!(Server::parse(url).unwrap().tls.is_none());
+    }
+
+    #[test]
+    fn the_replication_stream_is_as_safe_as_the_connections() {
+        let tls = |mode: &str| {
+            let url = format!("postgres://u@10.0.0.1/d?sslmode={mode}&sslrootcert=ca.pem");
+            Server::parse(&url).unwrap().replication("10.0.0.1")
+        };
+        for (mode, wanted) in [
+            ("prefer", replication::SslMode::Prefer),
+            ("require", replication::SslMode::VerifyCa),
+            ("verify-ca", replication::SslMode::VerifyCa),
+            ("verify-full", replication::SslMode::VerifyFull),
+        ] {
+            assert_eq!(tls(mode).mode, wanted);
+        }
+        assert_eq!(tls("verify-full").sni_hostname.as_deref(), Some("10.0.0.1"));
+    }
+}
