@@ -69,6 +69,23 @@ pub(crate) fn send(signal: &str, process: u32) -> bool {
     sent.unwrap().success()
 }
 
+/// How users come to a pipeline, in its ingest.toml: twenty every 50 ms, made from a seed.
+pub(crate) fn feed(seed: &str) -> String {
+    format!(
+        r#"
+[schedule]
+every = "50ms"
+[fetch]
+url = "https://randomuser.me/api/1.4/"
+records = "results"
+page_size = 20
+page_size_parameter = "results"
+page_parameter = "page"
+parameters = {{ seed = "{seed}" }}
+"#
+    )
+}
+
 /// Seeds a test and says so.
 pub(crate) fn seed(test: &str) -> u64 {
     let given = std::env::var("TIDEMILL_TEST_SEED").ok();

@@ -9,7 +9,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::database::Database;
-use super::{PATIENCE, Place, Process, View, until};
+use super::{PATIENCE, Place, Process, View, feed, until};
 
 /// Rows that are inserted where there are to be some.
 const MANY: usize = 300;
@@ -69,20 +69,11 @@ impl River {
 
     /// Postcodes are numbers in some countries only: there is always something that does not land.
     fn write(&self) {
-        let (users, regions) = (&self.users, &self.regions);
+        let (users, regions, feed) = (&self.users, &self.regions, feed("crashes"));
         self.place.write(
             "ingest.toml",
             &format!(
-                r#"
-[schedule]
-every = "50ms"
-[fetch]
-url = "https://randomuser.me/api/1.4/"
-records = "results"
-page_size = 20
-page_size_parameter = "results"
-page_parameter = "page"
-parameters = {{ seed = "crashes" }}
+                r#"{feed}
 [land]
 table = "{users}"
 key = "id"

@@ -7,22 +7,14 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::harness::database::Database;
-use crate::harness::{PATIENCE, Place, Process, View, seed, until};
+use crate::harness::{PATIENCE, Place, Process, View, feed, seed, until};
 
 const KILLS: usize = 6;
 
 fn ingest(table: &str) -> String {
+    let feed = feed("kills");
     format!(
-        r#"
-[schedule]
-every = "50ms"
-[fetch]
-url = "https://randomuser.me/api/1.4/"
-records = "results"
-page_size = 20
-page_size_parameter = "results"
-page_parameter = "page"
-parameters = {{ seed = "kills" }}
+        r#"{feed}
 [land]
 table = "{table}"
 key = "id"

@@ -7,7 +7,7 @@ use tidemill_dataflow::{journal, store};
 
 use crate::Clicks;
 use crate::child::{Begin, Child};
-use crate::harness::{PATIENCE, Place};
+use crate::harness::{PATIENCE, Place, feed};
 
 /// How soon a process follows what it cannot live without.
 const SOON: Duration = Duration::from_secs(10);
@@ -125,19 +125,11 @@ fn a_child_that_is_alone_tells_no_address_and_ends_with_its_worker() {
 #[test]
 fn an_ingest_takes_orders_too() {
     let place = Place::embedded("ingesting");
-    let table = &place.name;
+    let (table, feed) = (&place.name, feed("ordered"));
     place.write(
         "ingest.toml",
         &format!(
-            r#"
-[schedule]
-every = "50ms"
-[fetch]
-url = "https://randomuser.me/api/1.4/"
-records = "results"
-page_size = 20
-page_size_parameter = "results"
-page_parameter = "page"
+            r#"{feed}
 [land]
 table = "{table}"
 key = "id"

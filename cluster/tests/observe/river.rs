@@ -1,19 +1,9 @@
 //! `tidemill run --http` and `tidemill ingest --http`: the counters of all stages.
 
-use crate::harness::Place;
+use crate::harness::{Place, feed};
 use crate::web::Web;
 
-const INGEST: &str = r#"
-[schedule]
-every = "50ms"
-[fetch]
-url = "https://randomuser.me/api/1.4/"
-records = "results"
-page_size = 20
-page_size_parameter = "results"
-page_parameter = "page"
-parameters = { seed = "observed" }
-[land]
+const LAND: &str = r#"[land]
 table = "people"
 key = "id"
 columns = [
@@ -32,7 +22,7 @@ const USERS: f64 = 60.0;
 #[test]
 fn a_run_counts_each_stage_from_the_api_to_the_views() {
     let place = Place::embedded("counted");
-    place.write("ingest.toml", INGEST);
+    place.write("ingest.toml", &(feed("observed") + LAND));
     place.write("views.sql", VIEWS);
     let mut run = place.start("run", &["--http", "127.0.0.1:0"]);
     let web = Web::of(&mut run);
