@@ -127,6 +127,9 @@ fn published(encoder: &mut Encoder, at: (u64, u64), op: Op, snapshot: bool) -> V
     encoder.encode(&change).unwrap().value.unwrap()
 }
 
+/// A record, what it does unless it is refused, and the newest position after it.
+type Step<'a> = (&'a [u8], Option<Effect>, Option<(u64, u64)>);
+
 #[test]
 fn a_change_that_its_ingest_published_before_is_a_copy_and_no_other_record_is() {
     let folder = tempfile::tempdir().unwrap();
@@ -166,7 +169,7 @@ fn a_change_that_its_ingest_published_before_is_a_copy_and_no_other_record_is() 
     );
     // Of another database: its positions are lower.
     let (begun, read) = (of((1, 0), Op::Truncate, true), of((1, 1), Op::Read, true));
-    let story: [(&[u8], Option<Effect>, Option<(u64, u64)>); 18] = [
+    let story: [Step<'_>; 18] = [
         (&cut, None, None),
         (&created, Some(Effect::Row), Some((5, 1))),
         (&cut, None, Some((5, 1))),

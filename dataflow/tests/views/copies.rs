@@ -30,7 +30,6 @@ CREATE MATERIALIZED VIEW sums WITH (primary_key = 'grp') AS
 
 /// A table, and its topic as an ingest publishes it.
 struct Table {
-    schema: Arc<TableSchema>,
     encoder: Encoder,
     producer: Box<dyn Producer>,
     rows: BTreeMap<i64, i64>,
@@ -59,7 +58,7 @@ impl Table {
             producer: log.producer().unwrap(),
             rows: BTreeMap::new(),
             next: Change {
-                table: Arc::clone(&schema),
+                table: schema,
                 op: Op::Create,
                 before: None,
                 after: None,
@@ -72,7 +71,6 @@ impl Table {
                 snapshot: false,
             },
             history: vec![Vec::new(); PARTITIONS as usize],
-            schema,
         }
     }
 
@@ -171,7 +169,7 @@ impl Table {
             // The first that a run reads may be copies, and the last.
             all += self.copies(rng, &mut batch);
             if wave > 0 && step == 2 {
-                self.snapshot(rng, wave % 2 == 0, &mut batch);
+                self.snapshot(rng, wave.is_multiple_of(2), &mut batch);
             }
             for _ in 0..*[0, 1, 5, 30].get(rng.random_range(0..4)).unwrap() {
                 self.change(rng, &mut batch);
