@@ -190,6 +190,24 @@ impl KeyedRows {
         Some(Row::new(if framed { &key[WIRE_PREFIX..] } else { key }))
     }
 
+    /// Decodes a record that may be a copy of an earlier one.
+    fn change(
+        &mut self,
+        record: &RecordRef<'_>,
+        value: &[u8],
+    ) -> std::result::Result<Effect, Refused> {
+        let Some(newest) = self.newest.of(record.partition) else {
+            return self.decoder.push(value);
+        };
+        let before = *newest;
+        let effect = self.decoder.push_behind(value, newest);
+        if record.key.is_none() && effect != Ok(Effect::Truncated) {
+            // Without its key it is refused, and takes no place.
+            *newest = before;
+        }
+        effect
+    }
+
     fn truncated(&mut self, record: &RecordRef<'_>) {
         let (partition, offset) = (record.partition, record.offset);
         let copies = 0..self.workers;
@@ -210,10 +228,7 @@ impl Gather for KeyedRows {
         let effect = match record.value {
             // A tombstone: in a compacted topic it follows the deletion of its key.
             None => Ok(Effect::Gone),
-            Some(value) if self.envelope == Envelope::Debezium => match self.newest.of(partition) {
-                Some(newest) => self.decoder.push_behind(value, newest),
-                None => self.decoder.push(value),
-            },
+            Some(value) if self.envelope == Envelope::Debezium => self.change(&record, value),
             Some(value) => self.decoder.push(value),
         };
         let key = self.key(&record);
