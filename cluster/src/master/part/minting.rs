@@ -12,7 +12,6 @@ const BEHIND_MAX: u64 = 1000;
 /// Waiting for the journal.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Minting {
-    attempt: u64,
     /// Of the record then: with another one it may be another journal.
     revision: u64,
     /// Generations that were minted and had been before: it is another journal.
@@ -27,24 +26,18 @@ impl Minting {
     }
 
     fn ask(here: &mut Here<'_>, behind: u64) -> Stage {
-        *here.attempts += 1;
-        let attempt = *here.attempts;
+        let revision = here.record.revision;
         here.record.minting = true;
         here.actions.push(Action::Mint {
             job: here.job.to_owned(),
             spec: Arc::clone(here.spec),
-            attempt,
         });
-        Stage::Minting(Self {
-            attempt,
-            revision: here.record.revision,
-            behind,
-        })
+        Stage::Minting(Self { revision, behind })
     }
 
     pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
         // Also when it is not wanted any more: what is minted later would fence the next one.
-        let (_, minted) = half.minted.take_if(|(it, _)| *it == self.attempt)?;
+        let minted = half.minted.take()?;
         if !here.wanted || here.record.revision != self.revision {
             here.record.minting = false;
             return Some(here.rest());

@@ -53,9 +53,9 @@ impl World {
                     let wait = self.between(0, 30);
                     self.after(wait, Next::Put(master, number, Box::new(document)));
                 }
-                Action::Mint { spec, attempt, .. } => {
+                Action::Mint { spec, .. } => {
                     let wait = self.between(0, MINT_WAY);
-                    self.after(wait, Next::Mint(master, spec, attempt));
+                    self.after(wait, Next::Mint(master, spec));
                 }
                 Action::Reply { request, answer } => self.answered(master, request, answer)?,
             }

@@ -48,7 +48,7 @@ pub(super) enum Next {
     /// The store is asked to take a document.
     Put(usize, u64, Box<Durable>),
     /// A journal is asked for a generation.
-    Mint(usize, Arc<JobSpec>, u64),
+    Mint(usize, Arc<JobSpec>),
     Child(String, ProcessKey, Step),
     /// Somebody thinks of a command.
     Client,
@@ -208,7 +208,7 @@ impl World {
             Next::ToWorker(worker, orders) => self.follow(&worker, &orders)?,
             Next::Report(worker) => self.report(&worker),
             Next::Put(master, number, document) => self.put(master, number, &document)?,
-            Next::Mint(master, spec, attempt) => self.mint(master, &spec, attempt)?,
+            Next::Mint(master, spec) => self.mint(master, &spec)?,
             Next::Child(worker, key, step) => self.step_child(&worker, &key, step)?,
             Next::Client => self.think()?,
             Next::Tend => self.tend()?,
@@ -292,7 +292,7 @@ impl World {
         Ok(())
     }
 
-    fn mint(&mut self, master: usize, spec: &JobSpec, attempt: u64) -> Result<(), String> {
+    fn mint(&mut self, master: usize, spec: &JobSpec) -> Result<(), String> {
         let job = spec.name.clone();
         let away = self.now < self.journals_away_until;
         let minted = match away {
@@ -313,11 +313,7 @@ impl World {
             }
         };
         let wait = self.between(0, 50);
-        let event = Event::Minted {
-            job,
-            attempt,
-            minted,
-        };
+        let event = Event::Minted { job, minted };
         self.after(wait, Next::ToMaster(master, event));
         Ok(())
     }
