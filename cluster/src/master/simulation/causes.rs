@@ -99,8 +99,44 @@ impl World {
         }
     }
 
+    /// That a generation ends is written down before it is over. One that was not asked to end is
+    /// told to have failed, and counted.
+    fn check_told(&self, number: u64, document: &Durable) -> Result<(), String> {
+        let Some((_, before)) = self.documents.range(..number).next_back() else {
+            return Ok(());
+        };
+        for (name, part, was) in before.records() {
+            let Some(job) = document.jobs.get(name) else {
+                continue;
+            };
+            let Some(run) = &was.run else { continue };
+            let is = job.record(part);
+            let is_over = is
+                .run
+                .as_ref()
+                .is_none_or(|it| it.generation != run.generation);
+            if is_over && !run.ending {
+                let generation = run.generation;
+                return Err(format!(
+                    "{name} {part:?} {generation} is over, and never was to end"
+                ));
+            }
+            let asked = run.revision != is.revision || !job.wants(part);
+            let told = is.failures.first().map(|it| it.generation);
+            let is_told = told == Some(run.generation) && is.restarts == was.restarts + 1;
+            if is_over && !asked && !is_told {
+                let generation = run.generation;
+                return Err(format!(
+                    "that generation {generation} of {name} failed is not told"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// What a document says that ends, or failed, has a cause.
-    pub(super) fn check_causes(&mut self, document: &Durable) -> Result<(), String> {
+    pub(super) fn check_causes(&mut self, number: u64, document: &Durable) -> Result<(), String> {
+        self.check_told(number, document)?;
         for (name, job) in &document.jobs {
             for part in [Part::Dataflow, Part::Ingest] {
                 let record = job.record(part);

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::causes::MINT_WAY;
+use super::children::Child;
 use super::world::{Next, Process, Weather, World};
 use crate::master::part::Stage;
 use crate::master::state::{Action, Event};
-use crate::protocol::{Part, Report};
+use crate::protocol::{Part, ProcessKey, Report};
 
 impl World {
     /// How long a message takes, each time that it arrives: never, once or twice.
@@ -40,11 +41,27 @@ impl World {
         }
         let ran = running(process);
         let actions = process.state.next(event, self.now);
+        let begun = running(process).into_iter().filter(|it| !ran.contains(it));
+        let begun: Vec<_> = begun.collect();
         for (job, part) in ran {
             // Nothing of it had ended: it was asked to go.
             let half = process.state.halves.get(&(job.clone(), part));
             if half.is_some_and(|it| matches!(it.stage, Stage::Ending(_)) && it.ended.is_empty()) {
                 return Err(format!("{job} {part:?} is ended and was not drained"));
+            }
+        }
+        for (job, part) in begun {
+            let run = self.masters[master].state.durable.jobs[&job].record(part);
+            let generation = run.generation;
+            let mut all = self.workers.iter().flat_map(|it| &it.children);
+            let is_late = |(key, child): (&ProcessKey, &Child)| {
+                let is_of_it = key.job == job && key.part == part && key.generation == generation;
+                is_of_it && child.runs() && !child.is_live()
+            };
+            if all.any(is_late) {
+                return Err(format!(
+                    "{job} {part:?} is said to run, and not all are live"
+                ));
             }
         }
         for action in actions {

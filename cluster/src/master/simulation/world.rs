@@ -282,7 +282,7 @@ impl World {
             self.masters[master].alive = false;
             return Ok(());
         }
-        self.check_causes(document)?;
+        self.check_causes(number, document)?;
         self.seen.document(document);
         while self.documents.len() > KEPT {
             self.documents.pop_first();
