@@ -84,5 +84,6 @@ fn binding(epoch: u64) -> Binding {
     Binding {
         epoch: 1_700_000_000_000 + epoch,
         ends: Offsets::from([("users".to_owned(), ends.collect())]),
+        ..Binding::default()
     }
 }

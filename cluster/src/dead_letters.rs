@@ -14,7 +14,8 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tidemill_ingest::{land, schedule};
 use tidemill_log::dead_letter::{self, DeadLetter, Entry, Kept, Source, Stage};
-use tidemill_log::log::{Log, Record};
+use tidemill_log::envelope::Decoder;
+use tidemill_log::log::{Log, OwnedRecord, Record};
 
 use crate::cli::{DeadLettersCommand, LetterArgs, ListArgs, ReplayArgs, ShowArgs};
 use crate::connections::Connections;
@@ -341,13 +342,41 @@ impl Letters {
             topic: topic.clone(),
             partition: Some(*partition),
             key: letter.key.clone(),
-            value: letter.value.clone(),
+            value: self.value_to_put_back(letter, topic, *partition, *offset)?,
             timestamp_ms: Timestamp::now().as_millisecond(),
         };
         self.log.producer()?.append(&[record])?;
         Ok(Outcome::Done(format!(
             "put back into topic {topic}, partition {partition}"
         )))
+    }
+
+    /// A record's value; one that a capture published says in it that it was put back, since behind
+    /// newer changes it would be dropped.
+    fn value_to_put_back(
+        &self,
+        letter: &DeadLetter,
+        topic: &str,
+        partition: u32,
+        offset: i64,
+    ) -> anyhow::Result<Option<Vec<u8>>> {
+        let in_wire_format = letter
+            .value
+            .as_ref()
+            .filter(|value| value.first() == Some(&0));
+        let Some(value) = in_wire_format else {
+            return Ok(letter.value.clone());
+        };
+        let record = OwnedRecord {
+            partition,
+            offset,
+            timestamp_ms: letter.at_ms,
+            key: letter.key.clone(),
+            value: Some(value.clone()),
+        };
+        let registry = tidemill_log::registry::open(&self.connections.registry)?;
+        let put_back = Decoder::new(topic, registry).put_back(&record)?;
+        Ok(put_back.or(record.value))
     }
 
     /// The offset of the last record of a key behind `offset`.

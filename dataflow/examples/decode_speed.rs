@@ -119,7 +119,60 @@ fn speed(records: &[Vec<u8>], mut each: impl FnMut(&[u8]), mut done: impl FnMut(
     (ROUNDS * records.len()) as f64 / (cpu() - start) / 1e6
 }
 
-fn decoder(format: Format, registry: Option<Arc<dyn Registry>>) -> Box<dyn Decoder> {
+/// The Avro records as captured changes, with their schema. Those of another connector are as long
+/// and have no place.
+fn changes(rows: &[Vec<u8>], row: &str, connector: &str) -> (Vec<Vec<u8>>, String) {
+    let mut schema = format!(
+        r#"{{"type":"record","name":"E","fields":[
+        {{"name":"before","type":["null",{row}]}},{{"name":"after","type":["null","U"]}},
+        {{"name":"source","type":{{"type":"record","name":"S","fields":["#
+    );
+    let mut text = Vec::new();
+    let fields = [
+        "version",
+        "connector",
+        "name",
+        "snapshot",
+        "db",
+        "table",
+        "sequence",
+    ];
+    for (index, name) in fields.into_iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        schema += &format!(r#"{comma}{{"name":"{name}","type":"string"}}"#);
+        let value = if name == "connector" {
+            connector
+        } else {
+            "false"
+        };
+        if name != "sequence" {
+            text.push(value.len() as u8 * 2);
+            text.extend(value.bytes());
+        }
+    }
+    schema += r#"]}},{"name":"op","type":"string"}]}"#;
+    let change = |(index, row): (usize, &Vec<u8>)| {
+        let sequence = format!("[\"{}\",\"0\"]", 45_449_976 + index);
+        let length = [sequence.len() as u8 * 2];
+        let body = [
+            &row[..5],
+            &[0, 2],
+            &row[5..],
+            &text,
+            &length,
+            sequence.as_bytes(),
+            b"\x02c",
+        ];
+        body.concat()
+    };
+    (rows.iter().enumerate().map(change).collect(), schema)
+}
+
+fn decoder(
+    format: Format,
+    envelope: Envelope,
+    registry: Option<Arc<dyn Registry>>,
+) -> Box<dyn Decoder> {
     let fields = vec![
         Field::new("country", DataType::Utf8, true),
         Field::new("age", DataType::Int32, true),
@@ -128,7 +181,7 @@ fn decoder(format: Format, registry: Option<Arc<dyn Registry>>) -> Box<dyn Decod
         name: "users".into(),
         topic: "users".into(),
         format,
-        envelope: Envelope::Append,
+        envelope,
         schema: Arc::new(Schema::new(fields)),
         key: vec![],
     };
@@ -137,16 +190,21 @@ fn decoder(format: Format, registry: Option<Arc<dyn Registry>>) -> Box<dyn Decod
 
 fn measure(records: &[Vec<u8>], decoder: Box<dyn Decoder>) -> f64 {
     let decoder = std::cell::RefCell::new(decoder);
+    let newest = std::cell::Cell::new(None);
     speed(
         records,
         |record| {
+            let mut place = newest.get();
             decoder
                 .borrow_mut()
-                .push(record)
+                .push_behind(record, &mut place)
                 .expect("the record is right");
+            newest.set(place);
         },
         || {
             black_box(decoder.borrow_mut().finish().expect("a batch"));
+            // The same records come again, and none is to be a copy.
+            newest.set(None);
         },
     )
 }
@@ -201,7 +259,7 @@ fn main() {
     };
     let typed = speed(&json, typed, || ());
     let borrowed = speed(&json, borrowed, || ());
-    let ours = measure(&json, decoder(Format::Json, None));
+    let ours = measure(&json, decoder(Format::Json, Envelope::Append, None));
     println!("JSON: typed {typed:.2}, typed borrowed {borrowed:.2}, ours {ours:.2} M/CPU-s");
     println!(
         "JSON: ours to typed {:.2}, to borrowed {:.2}",
@@ -219,10 +277,24 @@ fn main() {
     let format = Format::Avro {
         schema: schema.clone(),
     };
-    let ours = measure(&avro, decoder(format, Some(Arc::new(One(schema.clone())))));
+    let registry = Arc::new(One(schema.clone()));
+    let ours = measure(&avro, decoder(format, Envelope::Append, Some(registry)));
     let theirs = arrow_avro(&avro, &schema);
     println!(
         "Avro: ours {ours:.2}, arrow-avro {theirs:.2} M/CPU-s, ratio {:.2}",
         ours / theirs
     );
+    let speeds = ["tidemill", "postgres"].map(|connector| {
+        let (changes, schema) = changes(&avro, &schema, connector);
+        let format = Format::Avro {
+            schema: schema.clone(),
+        };
+        let registry = Arc::new(One(schema));
+        measure(
+            &changes,
+            decoder(format, Envelope::Debezium, Some(registry)),
+        )
+    });
+    let [with, without] = speeds;
+    println!("Changes in Avro: with places {with:.2}, without {without:.2} M/CPU-s");
 }

@@ -207,7 +207,11 @@ mod tests {
         let begins = check(None, &[], &held(5, 9), &ids(-3)).unwrap();
         let mut ends = begins.clone();
         ends.insert("t".to_owned(), BTreeMap::from([(0, 9)]));
-        let bound = [Binding { epoch: 1, ends }];
+        let bound = [Binding {
+            epoch: 1,
+            ends,
+            ..Binding::default()
+        }];
         let same = check(None, &bound, &held(5, 12), &ids(-3)).unwrap();
         assert_eq!(same, Offsets::new());
         let grown_past = check(None, &bound, &held(5, 99), &ids(1)).unwrap_err();

@@ -25,6 +25,7 @@ use timely::{CommunicationConfig, WorkerConfig};
 use crate::advance::{Advance, Frontiers, Leading, advance};
 use crate::checkpoint::Manifest;
 use crate::checkpoint::writer::{Leading as Committing, Writer, Writing};
+use crate::decode::Place;
 use crate::failure::{Failure, patiently, patiently_unless};
 use crate::held;
 use crate::job::{Config, Connect, Sockets, Workers};
@@ -37,7 +38,7 @@ use crate::render::{self, Context, upsert};
 use crate::row::{RowCodec, nullable};
 use crate::sink::{Sink, Table};
 use crate::source::gather::{KeyedRows, Rows};
-use crate::source::operator::{Place, operator};
+use crate::source::operator::{Reading, operator};
 use crate::source::{Assigned, Partitions, watch};
 use crate::stats::{Stats, ViewStats};
 use crate::store::Store;
@@ -599,17 +600,18 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), St
     Ok(())
 }
 
-/// A topic's partitions with where to read on: after the checkpoint, or from the beginning when the
-/// source `hydrates`.
-fn held_from(start: &Start, topic: &str, hydrates: bool) -> Vec<Held> {
+/// A topic's partitions with where to read on, after the checkpoint or from the beginning when the
+/// source `hydrates`, and the newest changes before.
+fn held_from(start: &Start, topic: &str, hydrates: bool) -> (Vec<Held>, BTreeMap<u32, Place>) {
     let restored = start.checkpoint.as_ref().filter(|_| !hydrates);
     let ends = restored.and_then(|checkpoint| checkpoint.ends.get(topic));
+    let places = restored.and_then(|checkpoint| checkpoint.places.get(topic));
     let mut held = start.partitions.get(topic).cloned().unwrap_or_default();
     for held in &mut held {
         let end = ends.and_then(|ends| ends.get(&held.partition));
         held.low = end.copied().unwrap_or(held.low);
     }
-    held
+    (held, places.cloned().unwrap_or_default())
 }
 
 /// Renders a source's rows.
@@ -621,7 +623,7 @@ fn source_stream<'scope>(
     commands: &Rc<RefCell<Control>>,
     context: &Rc<Context>,
 ) -> Result<ChunkStream<'scope>> {
-    let place = Place {
+    let reading = Reading {
         index,
         topic: source.topic.clone(),
         rows_waiting_max: shared.config.limits.rows_waiting_max,
@@ -642,12 +644,12 @@ fn source_stream<'scope>(
     };
     if source.envelope == Envelope::Append {
         let open = move |start: &Start| {
-            let held = held(start, &assigned.topic);
-            Partitions::open(assigned, &held, Rows::new(decoder))
+            let (held, places) = held(start, &assigned.topic);
+            Partitions::open(assigned, &held, places, Rows::new(decoder))
         };
         return Ok(operator(
             scope,
-            place,
+            reading,
             commands,
             context,
             open,
@@ -657,10 +659,10 @@ fn source_stream<'scope>(
     let codec = RowCodec::new(Arc::clone(&source.schema))?;
     let gather = KeyedRows::new(decoder, codec, source.envelope, &source.format, peers);
     let open = move |start: &Start| {
-        let held = held(start, &assigned.topic);
-        Partitions::open(assigned, &held, gather)
+        let (held, places) = held(start, &assigned.topic);
+        Partitions::open(assigned, &held, places, gather)
     };
-    let keyed = operator(scope, place, commands, context, open, |epoch, keyed| {
+    let keyed = operator(scope, reading, commands, context, open, |epoch, keyed| {
         (epoch, keyed)
     });
     let sites = Sites::new(

@@ -40,6 +40,8 @@ pub struct Stats {
     pub records: AtomicU64,
     /// Bytes of their keys and values.
     pub bytes: AtomicU64,
+    /// Of the records, those that were dropped: copies of changes that came before.
+    pub copies: AtomicU64,
     /// Records put aside as dead letters.
     pub dead_letters: AtomicU64,
     /// The last epoch bound in the journal (worker 0's process).
@@ -90,6 +92,7 @@ impl Default for Stats {
             doing: Mutex::default(),
             records: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            copies: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
             bound: AtomicU64::new(0),
             durable: AtomicU64::new(0),
@@ -149,10 +152,11 @@ impl Stats {
         *lock(&self.doing) = Some(doing.into());
     }
 
-    /// Records were read.
-    pub(crate) fn read(&self, records: usize, bytes: usize) {
+    /// Records were read, and of them so many dropped as copies.
+    pub(crate) fn read(&self, records: usize, bytes: usize, copies: usize) {
         self.records.fetch_add(records as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.copies.fetch_add(copies as u64, Ordering::Relaxed);
     }
 
     /// A checkpoint was taken.

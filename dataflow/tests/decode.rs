@@ -6,6 +6,9 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "decode/envelope.rs"]
+mod envelope;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -713,87 +716,4 @@ fn avro_waits_for_a_registry_that_is_away() {
     assert_eq!(decoder.push(&[0, 0, 0, 0, 1, 8]), Ok(Effect::Row));
     assert_eq!(registry.asked.load(Ordering::Relaxed), 4);
     assert_eq!(ints(&batch(&mut decoder), 0), [Some(4)]);
-}
-
-#[test]
-fn avro_envelopes_and_their_semantic_types() {
-    let row = r#"{"type":"record","name":"Value","fields":[
-        {"name":"id","type":{"type":"string","logicalType":"uuid"}},
-        {"name":"day","type":{"type":"int","connect.name":"io.debezium.time.Date"}},
-        {"name":"ms","type":{"type":"long","connect.name":"io.debezium.time.Timestamp"}},
-        {"name":"us","type":["null",{"type":"long",
-         "connect.name":"io.debezium.time.MicroTimestamp"}]},
-        {"name":"zoned","type":{"type":"string","connect.name":"io.debezium.time.ZonedTimestamp"}},
-        {"name":"cts","type":{"type":"long",
-         "connect.name":"org.apache.kafka.connect.data.Timestamp",
-            "logicalType":"timestamp-millis"}},
-        {"name":"price","type":{"type":"bytes","scale":2,"precision":6,
-            "connect.name":"org.apache.kafka.connect.data.Decimal","logicalType":"decimal"}}]}"#;
-    let schema = format!(
-        r#"{{"type":"record","name":"Envelope","namespace":"s","fields":[
-        {{"name":"before","type":["null",{row}],"default":null}},
-        {{"name":"after","type":["null","Value"],"default":null}},
-        {{"name":"op","type":"string"}}]}}"#
-    );
-    let columns = [
-        ("id", DataType::Utf8),
-        ("day", DataType::Date32),
-        ("ms", micros()),
-        ("us", micros()),
-        ("zoned", micros()),
-        ("cts", micros()),
-        ("price", DataType::Decimal128(8, 3)),
-    ];
-    let registry = Memory::with(&[(1, &schema)]);
-    let mut decoder = avro(&schema, Envelope::Debezium, &columns, &registry);
-    let mut row = vec![4, b'i', b'd', 4, 6, 2, 8, 40];
-    row.extend(b"1970-01-01T00:00:01Z");
-    row.extend([10, 4, 0xff, 0x85]);
-    let record = |before: bool, after: bool, op: u8| {
-        let mut record = vec![0, 0, 0, 0, 1];
-        for present in [before, after] {
-            record.push(if present { 2 } else { 0 });
-            record.extend(row.iter().filter(|_| present));
-        }
-        record.extend([2, op]);
-        record
-    };
-    assert_eq!(decoder.push(&record(true, true, b'u')), Ok(Effect::Row));
-    assert_eq!(decoder.push(&record(false, true, b'c')), Ok(Effect::Row));
-    assert_eq!(decoder.push(&record(true, false, b'd')), Ok(Effect::Gone));
-    assert_eq!(
-        decoder.push(&record(false, false, b't')),
-        Ok(Effect::Truncated)
-    );
-    assert!(
-        decoder
-            .push(&record(true, false, b'c'))
-            .unwrap_err()
-            .0
-            .contains("`after`")
-    );
-    assert!(
-        decoder
-            .push(&record(true, true, b'x'))
-            .unwrap_err()
-            .0
-            .contains("`op`")
-    );
-    let batch = batch(&mut decoder);
-    assert_eq!(batch.num_rows(), 2);
-    let time = |column: usize| {
-        batch
-            .column(column)
-            .as_primitive::<TimestampMicrosecondType>()
-    };
-    assert_eq!(texts(&batch, 0)[0].as_deref(), Some("id"));
-    assert_eq!(batch.column(1).as_primitive::<Date32Type>().value(0), 2);
-    assert_eq!(
-        [2, 3, 4, 5].map(|c| time(c).value(0)),
-        [3_000, 4, 1_000_000, 5_000]
-    );
-    assert_eq!(
-        batch.column(6).as_primitive::<Decimal128Type>().value(0),
-        -1_230
-    );
 }

@@ -70,6 +70,7 @@ fn binding(epoch: u64) -> Binding {
     Binding {
         epoch,
         ends: [("t".to_owned(), [(0, epoch.cast_signed())].into())].into(),
+        ..Binding::default()
     }
 }
 

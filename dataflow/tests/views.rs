@@ -11,6 +11,8 @@
 
 #[path = "views/bundle.rs"]
 mod bundle;
+#[path = "views/copies.rs"]
+mod copies;
 #[path = "views/edges.rs"]
 mod edges;
 #[path = "views/feed.rs"]

@@ -99,6 +99,11 @@ fn flow(stats: &job::Stats) -> Vec<Family> {
             "Bytes of the keys and values of the records read from the log",
         )
         .is(stats.bytes.load(Relaxed)),
+        Family::counter(
+            "tidemill_copies",
+            "Records dropped as copies of changes that came before",
+        )
+        .is(stats.copies.load(Relaxed)),
         Family::counter("tidemill_dead_letters", "Records put aside as dead letters")
             .is(stats.dead_letters.load(Relaxed)),
         Family::gauge(

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::journal::{Checkpointed, Offsets};
+use crate::journal::{Binding, Checkpointed, Offsets, Places};
 use crate::store::Store;
 use crate::{Epoch, Error, Kind, Result};
 
@@ -73,16 +73,21 @@ pub(crate) struct Manifest {
     pub(crate) epoch: Epoch,
     /// Where each partition ends at that epoch.
     pub(crate) ends: Offsets,
+    /// The newest change of each partition there; a version before kept none.
+    #[serde(default)]
+    pub(crate) places: Places,
     /// State by site. A site without any state has no runs.
     pub(crate) sites: BTreeMap<String, State>,
 }
 
 impl Manifest {
-    pub(crate) fn new(epoch: Epoch, ends: Offsets, sites: BTreeMap<String, State>) -> Self {
+    /// The state at the end of `at`, which says how far each partition was read by then.
+    pub(crate) fn new(at: Binding, sites: BTreeMap<String, State>) -> Self {
         Self {
             format: FORMAT,
-            epoch,
-            ends,
+            epoch: at.epoch,
+            ends: at.ends,
+            places: at.places,
             sites,
         }
     }

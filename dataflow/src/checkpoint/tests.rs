@@ -117,7 +117,11 @@ fn checkpoint(store: &Arc<dyn Store>, epoch: Epoch) -> Checkpointed {
         runs: vec![run],
     };
     let sites = BTreeMap::from([("site".to_owned(), state)]);
-    let manifest = Manifest::new(epoch, Offsets::new(), sites);
+    let at = Binding {
+        epoch,
+        ..Binding::default()
+    };
+    let manifest = Manifest::new(at, sites);
     let name = format!("job/checkpoint/{epoch}/manifest");
     store.put(&name, manifest.encode().unwrap()).unwrap();
     Checkpointed {

@@ -22,7 +22,7 @@ use super::change::{Block, SHARDS, Sum, add_up};
 use super::merge::{self, Parts};
 use super::{Manifest, Run, State, folder};
 use crate::failure::{Failure, patiently};
-use crate::journal::{Checkpointed, Journal, Offsets};
+use crate::journal::{Binding, Checkpointed, Journal};
 use crate::store::Store;
 use crate::{Epoch, Result};
 
@@ -46,8 +46,8 @@ pub(crate) struct Written {
 
 /// An epoch's checkpoint, complete but for its manifest.
 pub(crate) struct Commit {
-    pub(crate) epoch: Epoch,
-    pub(crate) ends: Offsets,
+    /// The epoch, and how far each partition was read at its end.
+    pub(crate) at: Binding,
     pub(crate) written: Vec<Written>,
 }
 
@@ -212,7 +212,7 @@ impl Writing {
                     }
                 }
                 Task::Commit(commit) => {
-                    let epoch = commit.epoch;
+                    let epoch = commit.at.epoch;
                     let Some((leading, live)) = &mut leads else {
                         continue; // only worker 0's process is asked
                     };
@@ -283,8 +283,9 @@ impl Writing {
                 state.runs.push(run);
             }
         }
-        let manifest = Manifest::new(commit.epoch, commit.ends, sites);
-        let name = self.object(commit.epoch, "manifest");
+        let manifest = Manifest::new(commit.at, sites);
+        let epoch = manifest.epoch;
+        let name = self.object(epoch, "manifest");
         let bytes = manifest.encode()?;
         failpoint::hit(failpoint::CHECKPOINT_BEFORE_MANIFEST);
         patiently("write a checkpoint", || {
@@ -292,7 +293,7 @@ impl Writing {
         })?;
         failpoint::hit(failpoint::CHECKPOINT_AFTER_MANIFEST);
         let entry = Checkpointed {
-            epoch: commit.epoch,
+            epoch,
             manifest: name,
         };
         patiently("write the journal", || leading.journal.checkpoint(&entry))?;

@@ -6,11 +6,13 @@
 mod avro;
 mod columns;
 mod json;
+mod place;
 mod scan;
 mod text;
 
 use arrow::record_batch::RecordBatch;
 
+pub use self::place::Place;
 use crate::Result;
 use crate::plan::ir::{Format, Source};
 
@@ -27,6 +29,8 @@ pub enum Effect {
     Gone,
     /// The record says that all rows of its partition's keys are gone (`op` = `t`).
     Truncated,
+    /// The record is one more copy of a change that was taken before; nothing was added.
+    Copy,
 }
 
 /// Decodes values of one topic into the columns of one [`Source`]. Belongs to one thread.
@@ -34,6 +38,16 @@ pub trait Decoder: Send {
     /// Decodes one value, appending at most one row to the batch being built. A null value is
     /// handled by the caller and never comes here.
     fn push(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused>;
+    /// The same for a record of a partition whose newest change so far is `newest`, which is moved.
+    /// Only records that say where they come from have a place: see [`Place`].
+    fn push_behind(
+        &mut self,
+        value: &[u8],
+        newest: &mut Option<Place>,
+    ) -> std::result::Result<Effect, Refused> {
+        let _no_place = newest;
+        self.push(value)
+    }
     /// Rows pushed since the last [`Decoder::finish`].
     fn rows(&self) -> usize;
     /// The batch of all rows pushed since the last call; its schema is the source's schema.

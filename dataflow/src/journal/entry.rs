@@ -158,6 +158,7 @@ mod tests {
             record: Record::Bound(Binding {
                 epoch: 10,
                 ends: [("a".to_owned(), [(0, 5)].into())].into(),
+                ..Binding::default()
             }),
         }
     }

@@ -52,6 +52,7 @@ use self::entry::{Entry, NOBODY, Opened, Record};
 pub use self::standing::Standing;
 use self::standing::{First, Loaded, load, name, numbers, tail_name, take_tail};
 use self::tail::TailFile;
+use crate::decode::Place;
 use crate::store::Store;
 use crate::{Epoch, Error, Kind, Result};
 
@@ -67,14 +68,38 @@ const OBJECTS_MAX: u64 = 100;
 /// End offsets (one past the last record) by topic and partition.
 pub type Offsets = BTreeMap<String, BTreeMap<u32, i64>>;
 
+/// The newest change that was taken, by topic and partition.
+pub type Places = BTreeMap<String, BTreeMap<u32, Place>>;
+
 /// One epoch: every record below `ends` that no earlier epoch holds belongs to it. Partitions that
 /// did not move since the epoch before are left out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// The epoch, in milliseconds; strictly increasing.
     pub epoch: Epoch,
     /// Where each moved partition ends.
     pub ends: Offsets,
+    /// The newest change of each of them at its end. None of one whose records have no places, or
+    /// were taken whatever their places were, as versions did that kept none.
+    #[serde(default)]
+    pub places: Places,
+}
+
+impl Binding {
+    /// Moves the places before this epoch to those at its end.
+    pub(crate) fn move_places(&self, places: &mut Places) {
+        for (topic, ends) in &self.ends {
+            let known = places.entry(topic.clone()).or_default();
+            let bound = self.places.get(topic);
+            for partition in ends.keys() {
+                match bound.and_then(|bound| bound.get(partition)) {
+                    Some(place) => drop(known.insert(*partition, *place)),
+                    None => drop(known.remove(partition)),
+                }
+            }
+        }
+        places.retain(|_, known| !known.is_empty());
+    }
 }
 
 /// A complete checkpoint.

@@ -3,7 +3,7 @@
 
 use super::entry::{Entry, NOBODY, Record, damaged};
 use super::tail;
-use super::{Binding, Checkpointed, Offsets};
+use super::{Binding, Checkpointed};
 use crate::store::Store;
 use crate::{Epoch, Error, Kind, Result};
 
@@ -94,12 +94,10 @@ impl Standing {
 
 /// One binding for many, in epoch order: each partition's last end, at the last epoch.
 fn merge(bindings: impl IntoIterator<Item = Binding>) -> Binding {
-    let mut merged = Binding {
-        epoch: 0,
-        ends: Offsets::new(),
-    };
+    let mut merged = Binding::default();
     for binding in bindings {
         merged.epoch = binding.epoch;
+        binding.move_places(&mut merged.places);
         for (topic, ends) in binding.ends {
             merged.ends.entry(topic).or_default().extend(ends);
         }

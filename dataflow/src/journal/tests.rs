@@ -21,6 +21,7 @@ pub(super) fn binding(epoch: u64, ends: &[(&str, u32, i64)]) -> Binding {
     Binding {
         epoch,
         ends: offsets,
+        ..Binding::default()
     }
 }
 

@@ -3,6 +3,7 @@
 
 use tidemill_log::log::{OwnedRecord, RecordRef};
 
+use super::newest::Newest;
 use crate::Result;
 use crate::decode::{Decoder, Effect, Refused};
 use crate::plan::ir::{Envelope, Format};
@@ -17,6 +18,8 @@ pub(crate) struct Gathered<T> {
     pub(crate) refusals: Vec<Refusal>,
     pub(crate) records: usize,
     pub(crate) bytes: usize,
+    /// Records that were dropped as copies of earlier ones.
+    pub(crate) copies: usize,
     pub(crate) span_ms: Option<(i64, i64)>,
 }
 
@@ -28,6 +31,10 @@ pub(crate) trait Gather {
     fn push(&mut self, record: RecordRef<'_>);
     /// Everything since the last call.
     fn finish(&mut self) -> Result<Gathered<Self::Item>>;
+    /// The newest change of each partition; none where records have no places.
+    fn newest(&mut self) -> Option<&mut Newest> {
+        None
+    }
 }
 
 /// Counts and refusals that every gatherer keeps.
@@ -37,6 +44,7 @@ struct Tally {
     records: usize,
     /// Of their keys and values.
     bytes: usize,
+    copies: usize,
     span_ms: Option<(i64, i64)>,
 }
 
@@ -67,6 +75,7 @@ impl Tally {
             refusals,
             records,
             bytes,
+            copies,
             span_ms,
         } = std::mem::take(self);
         Gathered {
@@ -74,6 +83,7 @@ impl Tally {
             refusals,
             records,
             bytes,
+            copies,
             span_ms,
         }
     }
@@ -140,6 +150,7 @@ pub(crate) struct KeyedRows {
     pending: Vec<Option<Origin>>,
     /// Deletions and truncations.
     gone: Vec<Keyed>,
+    newest: Newest,
 }
 
 /// Which record a row came from.
@@ -169,6 +180,7 @@ impl KeyedRows {
             tally: Tally::default(),
             pending: Vec::new(),
             gone: Vec::new(),
+            newest: Newest::default(),
         }
     }
 
@@ -198,11 +210,16 @@ impl Gather for KeyedRows {
         let effect = match record.value {
             // A tombstone: in a compacted topic it follows the deletion of its key.
             None => Ok(Effect::Gone),
+            Some(value) if self.envelope == Envelope::Debezium => match self.newest.of(partition) {
+                Some(newest) => self.decoder.push_behind(value, newest),
+                None => self.decoder.push(value),
+            },
             Some(value) => self.decoder.push(value),
         };
         let key = self.key(&record);
         match (effect, key) {
             (Err(Refused(reason)), _) => self.tally.refuse(&record, reason),
+            (Ok(Effect::Copy), _) => self.tally.copies += 1,
             (Ok(Effect::Truncated), _) if self.envelope == Envelope::Debezium => {
                 self.truncated(&record);
             }
@@ -244,6 +261,10 @@ impl Gather for KeyedRows {
             }));
         }
         Ok(self.tally.take(items))
+    }
+
+    fn newest(&mut self) -> Option<&mut Newest> {
+        (self.envelope == Envelope::Debezium).then_some(&mut self.newest)
     }
 }
 

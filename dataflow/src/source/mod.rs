@@ -4,7 +4,9 @@
 //! A worker reads ahead of the binder. What it has decoded it keeps as [`Cut`]s, and reports how
 //! far each partition got; when an epoch comes back from the binder, the cuts at or below its ends
 //! are released. While epochs of an earlier run are replayed the order is turned round: the ends
-//! are known first, and cuts are made exactly at them, so that a replay is identical.
+//! are known first, and cuts are made exactly at them, so that a replay is identical. With the ends
+//! go the places of the newest changes there ([`newest`]): a record of the own ingest that comes
+//! behind a newer one is a copy, and is dropped.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -13,11 +15,13 @@ use std::time::Duration;
 use tidemill_log::log::{Log, OwnedRecord, Reader};
 
 use crate::Result;
+use crate::decode::Place;
 use crate::journal::Binding;
 use crate::render::context::Refusal;
 use crate::time::Held;
 
 pub(crate) mod gather;
+mod newest;
 pub(crate) mod operator;
 pub(crate) mod watch;
 
@@ -34,6 +38,8 @@ const RECORDS_PER_LOOK: usize = 1_024;
 pub(crate) struct Cut<T> {
     /// One past the last record, of every partition that has a record in it.
     pub(crate) ends: BTreeMap<u32, i64>,
+    /// The newest change of each of these partitions there, where their records have places.
+    pub(crate) places: BTreeMap<u32, Place>,
     /// What the records became.
     pub(crate) items: Vec<T>,
     /// Records that could not be decoded.
@@ -42,6 +48,8 @@ pub(crate) struct Cut<T> {
     pub(crate) records: usize,
     /// Bytes of their keys and values.
     pub(crate) bytes: usize,
+    /// Of the records, those that were dropped as copies of earlier ones.
+    pub(crate) copies: usize,
     /// Timestamps of the oldest and newest record.
     pub(crate) span_ms: Option<(i64, i64)>,
 }
@@ -86,8 +94,17 @@ pub(crate) struct Partitions<G: Gather> {
 }
 
 impl<G: Gather> Partitions<G> {
-    /// This worker's share of the partitions that are there.
-    pub(crate) fn open(assigned: Assigned, held: &[Held], gather: G) -> Result<Self> {
+    /// This worker's share of the partitions that are there; `places` are the newest changes before
+    /// where each begins.
+    pub(crate) fn open(
+        assigned: Assigned,
+        held: &[Held],
+        places: BTreeMap<u32, Place>,
+        mut gather: G,
+    ) -> Result<Self> {
+        if let Some(newest) = gather.newest() {
+            newest.begin(places);
+        }
         let mut partitions = Self {
             assigned,
             readers: Vec::new(),
@@ -115,6 +132,10 @@ impl<G: Gather> Partitions<G> {
         self.readers.push(reader);
         self.positions.extend(from);
         Ok(())
+    }
+
+    pub(crate) fn topic(&self) -> &str {
+        &self.assigned.topic
     }
 
     /// Records waiting for their epoch, and their bytes.
@@ -187,6 +208,9 @@ impl<G: Gather> Partitions<G> {
             .filter(|(partition, _)| self.positions.contains_key(partition))
             .map(|(partition, end)| (*partition, *end))
             .collect();
+        if let Some(newest) = self.gather.newest() {
+            newest.replay(binding, &self.assigned.topic, &ends);
+        }
         self.take_ahead(&ends);
         let mut readers = std::mem::take(&mut self.readers);
         for reader in &mut readers {
@@ -213,6 +237,9 @@ impl<G: Gather> Partitions<G> {
             // Offsets may have gaps (compaction, transactions): what is below the end is done.
             self.positions
                 .extend(ends.iter().map(|(partition, end)| (*partition, *end)));
+            if let Some(newest) = self.gather.newest() {
+                newest.replayed(binding, &self.assigned.topic, &ends);
+            }
             return self.cut(ends).map(Some);
         }
         Ok(None)
@@ -246,16 +273,20 @@ impl<G: Gather> Partitions<G> {
 
     fn cut(&mut self, ends: BTreeMap<u32, i64>) -> Result<Cut<G::Item>> {
         let gathered = self.gather.finish()?;
+        let newest = self.gather.newest();
+        let places = newest.map_or_else(BTreeMap::new, |newest| newest.at(ends.keys()));
         let mut refusals = gathered.refusals;
         refusals
             .iter_mut()
             .for_each(|refusal| refusal.topic.clone_from(&self.assigned.topic));
         Ok(Cut {
             ends,
+            places,
             items: gathered.items,
             refusals,
             records: gathered.records,
             bytes: gathered.bytes,
+            copies: gathered.copies,
             span_ms: gathered.span_ms,
         })
     }

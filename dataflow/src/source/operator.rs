@@ -30,8 +30,8 @@ const IDLE_LOOK: Duration = Duration::from_millis(20);
 
 type Builder<O> = CapacityContainerBuilder<Vec<O>>;
 
-/// A source's place among the job's.
-pub(crate) struct Place {
+/// A source's place among the job's, and how far it reads ahead.
+pub(crate) struct Reading {
     /// Index in the plan.
     pub(crate) index: usize,
     pub(crate) topic: String,
@@ -43,7 +43,7 @@ pub(crate) struct Place {
 /// `item` says what to send for an item of an epoch.
 pub(crate) fn operator<'scope, G, O>(
     scope: Scope<'scope, Epoch>,
-    place: Place,
+    reading: Reading,
     control: &Rc<RefCell<Control>>,
     context: &Rc<Context>,
     open: impl FnOnce(&Start) -> Result<Partitions<G>> + 'static,
@@ -64,7 +64,7 @@ where
         let mut running: Option<Running<G>> = None;
         let mut cap = Some(cap);
         move |output| {
-            while let Some(command) = control.borrow_mut().next(place.index) {
+            while let Some(command) = control.borrow_mut().next(reading.index) {
                 match &*command {
                     Command::Start(start) => {
                         let opened = open.take().map(|open| open(start)).transpose();
@@ -80,13 +80,13 @@ where
                         if let Some(partitions) = &mut partitions {
                             partitions.on_arrival(Arc::new(woken));
                         }
-                        let (first, replay) = replay(start, context.hydrates(place.index));
+                        let (first, replay) = replay(start, context.hydrates(reading.index));
                         if let Some(cap) = &mut cap {
                             cap.downgrade(&first);
                         }
                         running = partitions.map(|partitions| Running { partitions, replay });
                     }
-                    Command::Added(added) if added.topic == place.topic => {
+                    Command::Added(added) if added.topic == reading.topic => {
                         let running = running.as_mut();
                         let added = running.map(|it| it.partitions.add(&added.partitions));
                         if let Some(Err(error)) = added {
@@ -112,7 +112,7 @@ where
             let (Some(running), Some(cap)) = (&mut running, &mut cap) else {
                 return;
             };
-            if running.step(&place, cap, output, &control, &context, &item) {
+            if running.step(&reading, cap, output, &control, &context, &item) {
                 again.now();
             } else {
                 again.within(IDLE_LOOK);
@@ -136,6 +136,7 @@ fn replay(start: &Start, hydrates: bool) -> (Epoch, VecDeque<Binding>) {
     replay.push_front(Binding {
         epoch: checkpoint.epoch,
         ends: checkpoint.ends.clone(),
+        places: checkpoint.places.clone(),
     });
     (checkpoint.epoch, replay)
 }
@@ -150,7 +151,7 @@ impl<G: Gather> Running<G> {
     /// Reads once. True when there may be more at once.
     fn step<O: Clone + 'static>(
         &mut self,
-        place: &Place,
+        reading: &Reading,
         cap: &mut Capability<Epoch>,
         output: &mut OutputBuilderSession<'_, Epoch, Builder<O>>,
         control: &RefCell<Control>,
@@ -161,7 +162,7 @@ impl<G: Gather> Running<G> {
             return self.replay_step(cap, output, context, item);
         }
         let (records, bytes) = self.partitions.waiting();
-        if records >= place.rows_waiting_max || bytes >= place.bytes_waiting_max {
+        if records >= reading.rows_waiting_max || bytes >= reading.bytes_waiting_max {
             return false;
         }
         let cut = match self.partitions.read() {
@@ -169,10 +170,11 @@ impl<G: Gather> Running<G> {
             Ok(None) => return false,
             Err(error) => context.fail(error),
         };
-        context.stats.read(cut.records, cut.bytes);
+        count(&reading.topic, cut, context);
         control.borrow_mut().report(Report {
-            topic: place.topic.clone(),
+            topic: reading.topic.clone(),
             ends: cut.ends.clone(),
+            places: cut.places.clone(),
             span_ms: cut.span_ms,
             bytes: cut.bytes,
             ..Report::default()
@@ -195,7 +197,7 @@ impl<G: Gather> Running<G> {
             Err(error) => context.fail(error),
         };
         if let Some(cut) = cut {
-            context.stats.read(cut.records, cut.bytes);
+            count(self.partitions.topic(), &cut, context);
             send(vec![cut], binding.epoch, cap, output, context, item);
             self.replay.pop_front();
         }
@@ -213,6 +215,19 @@ impl<G: Gather> Running<G> {
         while !self.replay.is_empty() {
             self.replay_step(cap, output, context, item);
         }
+    }
+}
+
+/// Counts what was read.
+fn count<T>(topic: &str, cut: &Cut<T>, context: &Context) {
+    let (records, copies) = (cut.records, cut.copies);
+    context.stats.read(records, cut.bytes, copies);
+    if copies > 0 {
+        tracing::info!(
+            topic,
+            copies,
+            "changes that came before came again; they are dropped"
+        );
     }
 }
 

@@ -7,7 +7,7 @@
 //! Without a journal it binds nothing: it lets the epochs of earlier runs be replayed, and then
 //! ends the run.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -20,7 +20,7 @@ use super::{Added, Command, Report, Start};
 use crate::failure::{Failure, patiently};
 use crate::held;
 use crate::job::Limits;
-use crate::journal::{Binding, Journal, Offsets};
+use crate::journal::{Binding, Journal, Offsets, Places};
 use crate::stats::{Stats, lock};
 use crate::{Epoch, Result};
 
@@ -31,8 +31,7 @@ const CLOSING_LOOK: Duration = Duration::from_millis(5);
 
 /// A bound epoch that is not yet durable in the sink.
 struct InFlight {
-    epoch: Epoch,
-    ends: Offsets,
+    binding: Binding,
     spans: Vec<(i64, i64)>,
     /// Bytes of its records; 0 for what an earlier run bound.
     bytes: usize,
@@ -48,8 +47,10 @@ pub(crate) struct Binder {
     stats: Arc<Stats>,
     /// How far all workers have read.
     read: Offsets,
-    /// How far the last epoch goes.
-    bound: Offsets,
+    /// The newest change of each partition there.
+    places: Places,
+    /// How far the last epoch goes, and the newest changes there.
+    bound: Binding,
     last: Epoch,
     last_at: Option<Instant>,
     spans: Vec<(i64, i64)>,
@@ -81,22 +82,23 @@ impl Binder {
         stats: Arc<Stats>,
         failure: &Failure,
     ) -> Result<Self> {
-        let mut bound = Offsets::new();
-        let restored = start.checkpoint.iter().map(|at| (at.epoch, &at.ends));
-        let replayed = start.bindings.iter().map(|at| (at.epoch, &at.ends));
-        let known: Vec<_> = restored.chain(replayed).collect();
-        for (_, ends) in &known {
-            merge(&mut bound, ends);
-        }
-        let mut read = bound.clone();
-        merge(&mut read, &start.begins);
-        let in_flight = known.into_iter().map(|(epoch, ends)| InFlight {
-            epoch,
-            ends: ends.clone(),
-            spans: Vec::new(),
-            bytes: 0,
+        let restored = start.checkpoint.iter().map(|at| Binding {
+            epoch: at.epoch,
+            ends: at.ends.clone(),
+            places: at.places.clone(),
         });
-        let in_flight = in_flight.collect();
+        let known = restored.chain(start.bindings.iter().cloned());
+        let (mut bound, mut in_flight) = (Binding::default(), VecDeque::new());
+        for binding in known {
+            extend(&mut bound, &binding);
+            in_flight.push_back(InFlight {
+                binding,
+                spans: Vec::new(),
+                bytes: 0,
+            });
+        }
+        let mut read = bound.ends.clone();
+        merge(&mut read, &start.begins);
         let restored = start.checkpoint.as_ref().map(|checkpoint| checkpoint.epoch);
         Ok(Self {
             last: start.replayed.max(restored).unwrap_or(0),
@@ -106,6 +108,7 @@ impl Binder {
             durable: 0,
             checkpoints,
             read,
+            places: bound.places.clone(),
             bound,
             start: Some(start),
             limits,
@@ -148,6 +151,11 @@ impl Binder {
             merge(&mut self.read, &held::begins(&topic, &partitions));
             self.added.push(Added { topic, partitions });
         }
+        if !report.places.is_empty() {
+            // A partition has one reader, whose reports come in order.
+            let places = self.places.entry(report.topic.clone()).or_default();
+            places.extend(report.places);
+        }
         if !report.ends.is_empty() {
             merge(
                 &mut self.read,
@@ -164,13 +172,12 @@ impl Binder {
         if self.journal.as_ref().is_some_and(Journaling::written)
             && let Some(written) = self.writing.take()
         {
-            self.stats.bound.store(written.epoch, Ordering::Relaxed);
-            merge(&mut self.bound, &written.ends);
-            let (epoch, ends) = (written.epoch, written.ends.clone());
-            let binding = Binding { epoch, ends };
+            let binding = written.binding.clone();
+            self.stats.bound.store(binding.epoch, Ordering::Relaxed);
+            extend(&mut self.bound, &binding);
             let checkpoint = self.checkpoints.is_due() || self.is_last();
             if checkpoint {
-                self.checkpoints.begin(epoch, self.bound.clone());
+                self.checkpoints.begin(self.bound.clone());
             }
             commands.push(Command::Bind {
                 binding,
@@ -215,7 +222,7 @@ impl Binder {
     fn may_bind(&self) -> bool {
         self.journal.is_some()
             && self.writing.is_none()
-            && (self.read != self.bound || self.owes_checkpoint())
+            && (self.read != self.bound.ends || self.owes_checkpoint())
             && self.in_flight.len() < self.limits.epochs_in_flight_max
             && self.in_flight.iter().map(|it| it.bytes).sum::<usize>()
                 < self.limits.bytes_in_flight_max
@@ -255,17 +262,18 @@ impl Binder {
     fn bind(&mut self) {
         let Some(journal) = &self.journal else { return };
         let epoch = now_ms().max(self.last + 1);
-        let ends = moved(&self.bound, &self.read);
+        let ends = moved(&self.bound.ends, &self.read);
+        let binding = Binding {
+            epoch,
+            places: of(&self.places, &ends),
+            ends,
+        };
         let spans = std::mem::take(&mut self.spans);
         self.last = epoch;
         self.last_at = Some(Instant::now());
-        journal.write(Binding {
-            epoch,
-            ends: ends.clone(),
-        });
+        journal.write(binding.clone());
         self.writing = Some(InFlight {
-            epoch,
-            ends,
+            binding,
             spans,
             bytes: std::mem::take(&mut self.bytes),
         });
@@ -275,7 +283,7 @@ impl Binder {
     pub(crate) fn last_complete(&self, complete: impl Fn(Epoch) -> bool) -> Option<Epoch> {
         self.in_flight
             .iter()
-            .map(|e| e.epoch)
+            .map(|e| e.binding.epoch)
             .take_while(|epoch| complete(*epoch))
             .last()
     }
@@ -286,8 +294,8 @@ impl Binder {
         let mut ends = lock(&self.stats.durable_ends);
         let mut freshness = lock(&self.stats.freshness_ms);
         let mut recent = lock(&self.stats.recent);
-        while let Some(done) = self.in_flight.pop_front_if(|e| e.epoch <= epoch) {
-            merge(&mut ends, &done.ends);
+        while let Some(done) = self.in_flight.pop_front_if(|e| e.binding.epoch <= epoch) {
+            merge(&mut ends, &done.binding.ends);
             for (oldest, newest) in done.spans {
                 // What was committed before this run began waited for it, not in it.
                 for at in [oldest, newest].into_iter().filter(|at| *at >= self.began) {
@@ -304,7 +312,7 @@ impl Binder {
         let replaying = self
             .in_flight
             .iter()
-            .any(|e| Some(e.epoch) <= self.replayed);
+            .any(|e| Some(e.binding.epoch) <= self.replayed);
         self.stats.replaying.store(replaying, Ordering::Relaxed);
         if let Some(wake) = &self.wake {
             wake.activate();
@@ -329,6 +337,29 @@ fn merge(offsets: &mut Offsets, with: &Offsets) {
             *at = (*at).max(*end);
         }
     }
+}
+
+/// Goes on with the next epoch: everything through it.
+fn extend(bound: &mut Binding, with: &Binding) {
+    bound.epoch = with.epoch;
+    merge(&mut bound.ends, &with.ends);
+    with.move_places(&mut bound.places);
+}
+
+/// The places of the partitions of `ends`.
+fn of(places: &Places, ends: &Offsets) -> Places {
+    let mut of = Places::new();
+    for (topic, ends) in ends {
+        let known = places.get(topic).into_iter().flatten();
+        let known = known.filter(|(partition, _)| ends.contains_key(partition));
+        let known: BTreeMap<_, _> = known
+            .map(|(partition, place)| (*partition, *place))
+            .collect();
+        if !known.is_empty() {
+            of.insert(topic.clone(), known);
+        }
+    }
+    of
 }
 
 /// The partitions of `to` that are beyond `from`.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::Epoch;
 use crate::checkpoint::writer::{Commit, Writer, Written};
-use crate::journal::Offsets;
+use crate::journal::Binding;
 
 /// Time between two looks whether a checkpoint is complete, while nothing else happens.
 const LOOK: Duration = Duration::from_millis(50);
@@ -39,7 +39,7 @@ pub(crate) struct Taken {
 struct Going {
     epoch: Epoch,
     began: Instant,
-    ends: Offsets,
+    at: Binding,
     written: Vec<Written>,
     asked: bool,
 }
@@ -81,12 +81,12 @@ impl Checkpoints {
         self.epoch
     }
 
-    /// The epoch was marked; `ends` is how far it goes.
-    pub(crate) fn begin(&mut self, epoch: Epoch, ends: Offsets) {
+    /// An epoch was marked; `at` says how far each partition was read at its end.
+    pub(crate) fn begin(&mut self, at: Binding) {
         self.going = Some(Going {
-            epoch,
+            epoch: at.epoch,
             began: Instant::now(),
-            ends,
+            at,
             written: Vec::new(),
             asked: false,
         });
@@ -108,8 +108,7 @@ impl Checkpoints {
         if complete && !going.asked {
             going.asked = true;
             self.writer.commit(Commit {
-                epoch: going.epoch,
-                ends: going.ends.clone(),
+                at: going.at.clone(),
                 written: std::mem::take(&mut going.written),
             });
         }

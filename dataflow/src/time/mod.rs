@@ -6,7 +6,7 @@
 //! worker, so all release the same epochs in the same order, and a stop comes after the last one.
 //!
 //! Invariants: epochs strictly increase; no row of an epoch is released before its binding is
-//! durable; a binding holds whole cuts of every worker.
+//! durable; a binding holds whole cuts of every worker, and the places at their ends.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -27,6 +27,7 @@ use timely::scheduling::Activator;
 use crate::Epoch;
 use crate::checkpoint::Manifest;
 use crate::checkpoint::writer::{Writer, Written};
+use crate::decode::Place;
 use crate::journal::{Binding, Offsets};
 
 pub(crate) mod alarm;
@@ -41,6 +42,8 @@ use binder::Binder;
 pub(crate) struct Report {
     pub(crate) topic: String,
     pub(crate) ends: BTreeMap<u32, i64>,
+    /// The newest change of each of these partitions there, where their records have places.
+    pub(crate) places: BTreeMap<u32, Place>,
     /// Timestamps of the oldest and newest record since the last report.
     pub(crate) span_ms: Option<(i64, i64)>,
     /// Bytes of the records read since the last report.

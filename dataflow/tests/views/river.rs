@@ -16,6 +16,7 @@ use tidemill_dataflow::job::{Config, Limits, Stats, Workers, run};
 use tidemill_dataflow::plan::compile;
 use tidemill_dataflow::sink::Table;
 use tidemill_log::log::Log;
+use tidemill_log::registry::Registry;
 
 use crate::held::{self, Value};
 use crate::oracle::{Answer, key};
@@ -46,13 +47,17 @@ fn url(directory: &Path, file: &str) -> String {
     format!("sqlite://{}", directory.join(file).display())
 }
 
+fn registry(directory: &Path) -> Arc<dyn Registry> {
+    tidemill_log::registry::open(&url(directory, "registry.db")).unwrap()
+}
+
 fn config(directory: &Path, workers: usize) -> Config {
     let sql = std::fs::read_to_string(directory.join("views.sql")).unwrap();
     Config {
         name: "views".to_owned(),
-        plan: compile(&sql, "views.sql", None).unwrap(),
+        plan: compile(&sql, "views.sql", Some(&*registry(directory))).unwrap(),
         log: url(directory, "log.db"),
-        registry: None,
+        registry: Some(url(directory, "registry.db")),
         state: url(directory, "journal.db"),
         sink: url(directory, "sink.db"),
         dead_letters: "dead_letters".to_owned(),
@@ -69,9 +74,23 @@ fn config(directory: &Path, workers: usize) -> Config {
 
 impl River {
     pub(crate) fn new(sql: &str, workers: usize) -> Self {
+        Self::prepared(sql, workers, |_| ())
+    }
+
+    /// The same over topics whose schemas are registered before.
+    pub(crate) fn prepared(sql: &str, workers: usize, prepare: impl FnOnce(&Self)) -> Self {
         let directory = TempDir::new().unwrap();
         std::fs::write(directory.path().join("views.sql"), sql).unwrap();
-        let plan = config(directory.path(), workers).plan;
+        let mut river = Self {
+            log: tidemill_log::log::open(&url(directory.path(), "log.db")).unwrap(),
+            tables: BTreeMap::new(),
+            sources: Vec::new(),
+            directory,
+            workers,
+            running: None,
+        };
+        prepare(&river);
+        let plan = config(river.directory.path(), workers).plan;
         let tables = plan.views.iter().filter_map(|view| {
             let output = view.output.as_ref()?;
             let fields = view.rel.schema.fields().iter();
@@ -87,14 +106,13 @@ impl River {
             };
             Some((view.name.clone(), table))
         });
-        Self {
-            tables: tables.collect(),
-            log: tidemill_log::log::open(&url(directory.path(), "log.db")).unwrap(),
-            sources: plan.sources.iter().map(|s| s.topic.clone()).collect(),
-            directory,
-            workers,
-            running: None,
-        }
+        river.tables = tables.collect();
+        river.sources = plan.sources.iter().map(|s| s.topic.clone()).collect();
+        river
+    }
+
+    pub(crate) fn registry(&self) -> Arc<dyn Registry> {
+        registry(self.directory.path())
     }
 
     pub(crate) fn log(&self) -> Arc<dyn Log> {

@@ -7,6 +7,9 @@
 //! Invariants: the same change gives the same bytes, whenever it is encoded; the key holds the
 //! primary key alone, so all changes of a row are in one partition, in order. An update that
 //! changes the primary key must come as a delete and a create, which is what Debezium does.
+//! Within a partition positions grow; what does not is a copy that a writer left which stood still
+//! or was told of a failure, and readers drop it. A snapshot begins with a truncate, from which on
+//! positions may begin lower.
 
 mod decode;
 mod encode;
@@ -14,5 +17,62 @@ mod encode;
 pub use decode::{Decoder, Place};
 pub use encode::Encoder;
 
+use crate::event::Position;
+
 /// `source.connector` of the records that are ours.
-const CONNECTOR: &str = "tidemill";
+pub const CONNECTOR: &str = "tidemill";
+/// The same of those that people put back behind newer ones: their positions say nothing.
+const REPLAYED: &str = "tidemill-replay";
+
+/// `source.sequence` of a position.
+fn sequence_of(position: Position) -> String {
+    format!("[\"{}\",\"{}\"]", position.commit, position.index)
+}
+
+/// The position in a `source.sequence` of ours. Each record of a topic is asked, so nothing is
+/// allocated.
+#[must_use]
+pub fn position_of(sequence: &[u8]) -> Option<Position> {
+    let (commit, rest) = number(sequence.strip_prefix(b"[\"")?)?;
+    let (index, rest) = number(rest.strip_prefix(b"\",\"")?)?;
+    (rest == b"\"]").then_some(Position { commit, index })
+}
+
+/// The number that a text begins with, and the rest.
+fn number(text: &[u8]) -> Option<(u64, &[u8])> {
+    let mut rest = text;
+    let mut number = 0_u64;
+    while let Some((digit @ b'0'..=b'9', after)) = rest.split_first() {
+        number = number
+            .checked_mul(10)?
+            .checked_add(u64::from(digit - b'0'))?;
+        rest = after;
+    }
+    (rest.len() < text.len()).then_some((number, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_read_from_what_was_written_and_from_nothing_else() {
+        for (commit, index) in [(0, 0), (45_449_976, 79), (u64::MAX, u64::MAX)] {
+            let position = Position { commit, index };
+            let sequence = sequence_of(position);
+            assert_eq!(position_of(sequence.as_bytes()), Some(position));
+            for end in 0..sequence.len() {
+                assert_eq!(position_of(&sequence.as_bytes()[..end]), None);
+            }
+        }
+        for other in [
+            "[\"1\",\"2\"] ",
+            "[null,\"2\"]",
+            "[\"\",\"2\"]",
+            "[\"-1\",\"2\"]",
+            "[\"18446744073709551616\",\"2\"]",
+        ] {
+            assert_eq!(position_of(other.as_bytes()), None, "{other}");
+        }
+    }
+}

@@ -32,7 +32,7 @@ use tidemill_log::registry::Registry;
 use self::program::Program;
 use self::schema::Schema;
 use super::columns::{Cells, Columns};
-use super::{Decoder, Effect, Refused, text};
+use super::{Decoder, Effect, Place, Refused, text};
 use crate::plan::ir::{Envelope, Source};
 use crate::{Error, Kind, Result};
 
@@ -104,6 +104,14 @@ impl Avro {
 
 impl Decoder for Avro {
     fn push(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
+        self.push_behind(value, &mut None)
+    }
+
+    fn push_behind(
+        &mut self,
+        value: &[u8],
+        newest: &mut Option<Place>,
+    ) -> std::result::Result<Effect, Refused> {
         let (id, body) = unframe(value)?;
         let program = self.writers.program(id)?;
         let mut cells = Cells::new();
@@ -111,10 +119,16 @@ impl Decoder for Avro {
             .run(body, &mut cells)
             .map_err(|why| Refused(format!("not a record of schema {id}: {}", why.0)))?;
         if self.debezium {
+            let mut next = *newest;
+            if let Some(said) = change.said() {
+                next = said.after(next);
+                if next.is_none() {
+                    return Ok(Effect::Copy);
+                }
+            }
             match change.op {
-                Some("c" | "u" | "r") if change.row => {}
-                Some("d") => return Ok(Effect::Gone),
-                Some("t") => return Ok(Effect::Truncated),
+                Some("c" | "u" | "r") if change.row => self.columns.append(&cells)?,
+                Some("d" | "t") => {}
                 Some("c" | "u" | "r") => {
                     return Err(Refused(
                         "field `after`: found null, expected the row's record".into(),
@@ -127,6 +141,13 @@ impl Decoder for Avro {
                     )));
                 }
             }
+            // Only a record that is not refused moves it.
+            *newest = next;
+            return Ok(match change.op {
+                Some("d") => Effect::Gone,
+                Some("t") => Effect::Truncated,
+                _ => Effect::Row,
+            });
         }
         self.columns.append(&cells)?;
         Ok(Effect::Row)

@@ -11,8 +11,10 @@ use std::borrow::Cow;
 use arrow::array::timezone::Tz;
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use serde_json::Value;
+use tidemill_log::envelope::{CONNECTOR, position_of};
 
 use super::super::columns::{Cell, Cells};
+use super::super::place::Said;
 use super::super::text;
 use super::input::{Checked, Input};
 use super::schema::{Field, Meaning, Node, Schema};
@@ -27,6 +29,31 @@ pub(super) struct Change<'a> {
     pub(super) op: Option<&'a str>,
     /// Whether there is a row.
     pub(super) row: bool,
+    source: Origin<'a>,
+}
+
+/// What the envelope's `source` says; empty where it says nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Origin<'a> {
+    connector: &'a [u8],
+    sequence: &'a [u8],
+    snapshot: &'a [u8],
+    at_us: Option<i64>,
+}
+
+impl Change<'_> {
+    /// Where in the source a record of the own ingest comes from.
+    pub(super) fn said(&self) -> Option<Said> {
+        let source = &self.source;
+        if source.connector != CONNECTOR.as_bytes() {
+            return None;
+        }
+        let begins = self.op == Some("t") && source.snapshot == b"true";
+        Some(Said {
+            position: position_of(source.sequence)?,
+            begins_us: source.at_us.filter(|_| begins),
+        })
+    }
 }
 
 /// A writer's schema, ready to decode its records.
@@ -57,6 +84,19 @@ enum Step {
     Row(Vec<RowBranch>),
     /// The row in an envelope that holds it without a union.
     BareRow(Vec<Step>),
+    /// The envelope's `source`.
+    Source(Vec<Step>),
+    /// A field of it, and its node.
+    Said(About, usize),
+}
+
+/// The fields of `source` that say where a record comes from.
+#[derive(Debug, Clone, Copy)]
+enum About {
+    Connector,
+    Sequence,
+    Snapshot,
+    AtUs,
 }
 
 #[derive(Debug)]
@@ -140,6 +180,7 @@ impl Program {
         let mut change = Change {
             op: None,
             row: false,
+            source: Origin::default(),
         };
         self.steps(&self.steps, &mut input, cells, &mut change)?;
         match input.rest.len() {
@@ -179,6 +220,8 @@ impl Program {
                     change.row = true;
                     self.steps(steps, input, cells, change)?;
                 }
+                Step::Source(steps) => self.steps(steps, input, cells, change)?,
+                Step::Said(about, node) => self.said(*about, *node, input, &mut change.source)?,
                 Step::Row(branches) => match input.branch(branches)? {
                     RowBranch::Null => change.row = false,
                     RowBranch::Record(steps) => {
@@ -188,6 +231,32 @@ impl Program {
                 },
             }
         }
+        Ok(())
+    }
+
+    /// Reads a field of `source`; one of another type says nothing.
+    fn said<'a>(
+        &self,
+        about: About,
+        node: usize,
+        input: &mut Input<'a>,
+        source: &mut Origin<'a>,
+    ) -> Checked<()> {
+        let node = match self.writer.node(node) {
+            Node::Union(branches) => *input.branch(branches)?,
+            _ => node,
+        };
+        let text = match (self.writer.node(node), about) {
+            (Node::String, About::Connector) => &mut source.connector,
+            (Node::String, About::Sequence) => &mut source.sequence,
+            (Node::String, About::Snapshot) => &mut source.snapshot,
+            (Node::Long(_), About::AtUs) => {
+                source.at_us = Some(input.long()?);
+                return Ok(());
+            }
+            _ => return self.skip(node, input, 0),
+        };
+        *text = input.prefixed()?;
         Ok(())
     }
 
@@ -331,9 +400,31 @@ fn envelope(
             }
             _ => Err("its `after` is no record".to_owned()),
         },
+        "source" => Ok(match writer.node(field.node) {
+            Node::Record(fields) => Step::Source(source_steps(writer, fields)),
+            _ => Step::Skip(field.node),
+        }),
         _ => Ok(Step::Skip(field.node)),
     });
     steps.collect()
+}
+
+fn source_steps(writer: &Schema, fields: &[Field]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for field in fields {
+        let about = match field.name.as_str() {
+            "connector" => About::Connector,
+            "sequence" => About::Sequence,
+            "snapshot" => About::Snapshot,
+            "ts_us" => About::AtUs,
+            _ => {
+                skip(&mut steps, writer, field.node);
+                continue;
+            }
+        };
+        steps.push(Step::Said(about, field.node));
+    }
+    steps
 }
 
 /// A planned field's default as the column's cell.

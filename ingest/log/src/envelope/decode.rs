@@ -9,8 +9,9 @@ use std::sync::Arc;
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value as Avro;
+use apache_avro::writer::datum::GenericDatumWriter;
 
-use super::CONNECTOR;
+use super::{CONNECTOR, REPLAYED, position_of};
 use crate::event::{Change, Op, Position, Value};
 use crate::log::OwnedRecord;
 use crate::registry::Registry;
@@ -31,7 +32,8 @@ pub struct Decoder {
 pub struct Place {
     /// The change's position.
     pub position: Position,
-    /// Whether it begins the table anew: positions before it may be of another source.
+    /// Whether it begins the table anew, which a snapshot does: positions before it may be of
+    /// another source.
     pub begins: bool,
 }
 
@@ -93,13 +95,39 @@ impl Decoder {
     pub fn place_of(&mut self, record: &OwnedRecord) -> Result<Option<Place>> {
         match self.envelope(record) {
             Ok((_, envelope)) => {
-                let position = field(&envelope, "source").and_then(position);
-                let begins = text(&envelope, "op") == Some(Op::Truncate.letter());
+                let source = field(&envelope, "source");
+                let begins = text(&envelope, "op") == Some(Op::Truncate.letter())
+                    && source.and_then(|source| text(source, "snapshot")) == Some("true");
+                let position = source.and_then(position);
                 Ok(position.map(|position| Place { position, begins }))
             }
             Err(error) if error.kind() == Kind::Data => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The value of a record of ours as it is put back into its partition: readers drop what
+    /// stands behind newer changes, but not what says that it was put there on purpose. None for
+    /// a record that is not ours. An error is the registry's, and passes.
+    pub fn put_back(&mut self, record: &OwnedRecord) -> Result<Option<Vec<u8>>> {
+        if self.position_of(record)?.is_none() {
+            return Ok(None);
+        }
+        let (id, mut envelope) = self.envelope(record)?;
+        let connector =
+            field_mut(&mut envelope, "source").and_then(|source| field_mut(source, "connector"));
+        if let Some(connector) = connector {
+            *connector = Avro::String(REPLAYED.to_owned());
+        }
+        let (_, schema) = self.schema(id)?;
+        let written = GenericDatumWriter::builder(schema)
+            .build()
+            .and_then(|writer| writer.write_value_to_vec(envelope));
+        let datum = written.map_err(|error| {
+            let what = format!("topic `{}`: a value cannot be written again", self.topic);
+            Error::with_source(Kind::Bug, what, error)
+        })?;
+        Ok(Some([&[0][..], &id.to_be_bytes(), &datum].concat()))
     }
 
     /// The value's schema id and datum.
@@ -194,6 +222,16 @@ fn field<'a>(record: &'a Avro, name: &str) -> Option<&'a Avro> {
     }
 }
 
+fn field_mut<'a>(record: &'a mut Avro, name: &str) -> Option<&'a mut Avro> {
+    match record {
+        Avro::Record(fields) => fields
+            .iter_mut()
+            .find(|(it, _)| it == name)
+            .map(|(_, it)| it),
+        _ => None,
+    }
+}
+
 /// The value inside a union.
 fn plain(value: &Avro) -> &Avro {
     match value {
@@ -220,11 +258,7 @@ fn position(source: &Avro) -> Option<Position> {
     if text(source, "connector") != Some(CONNECTOR) {
         return None;
     }
-    let (commit, index): (String, String) = serde_json::from_str(text(source, "sequence")?).ok()?;
-    Some(Position {
-        commit: commit.parse().ok()?,
-        index: index.parse().ok()?,
-    })
+    position_of(text(source, "sequence")?.as_bytes())
 }
 
 /// A column's value; none when no column has such a type.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use apache_avro::Uuid;
 
-use super::CONNECTOR;
+use super::{CONNECTOR, sequence_of};
 use crate::event::{Change, Op, Value};
 use crate::log::Record;
 use crate::registry::Registry;
@@ -117,8 +117,7 @@ impl Encoder {
         put_some(out);
         put_long(out, change.position.commit.cast_signed());
         put_some(out);
-        let place = change.position;
-        put_text(out, &format!("[\"{}\",\"{}\"]", place.commit, place.index));
+        put_text(out, &sequence_of(change.position));
         put_text(out, change.op.letter());
         put_some(out);
         put_long(out, commit_ms);
