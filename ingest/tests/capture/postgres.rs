@@ -65,7 +65,10 @@ impl Database {
         loop {
             match capture::open(&self.url, &tables, &self.name, resnapshot) {
                 // The connections of a dropped capture end a moment later.
-                Err(error) if error.kind() == Kind::Retry && Instant::now() < deadline => {
+                Err(error)
+                    if matches!(error.kind(), Kind::Retry | Kind::Fence)
+                        && Instant::now() < deadline =>
+                {
                     std::thread::yield_now();
                 }
                 other => return other,

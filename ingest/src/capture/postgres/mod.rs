@@ -149,7 +149,7 @@ impl PostgresCapture {
         let mut server = Server::parse(url)?;
         server.session("tidemill", stream::SESSION);
         let slot = slot_name(name)?;
-        let lease = Lease::take(&server, &slot).map_err(over)?;
+        let lease = Lease::take(&server, &slot)?;
         let beginning = Beginning::find(&server, &lease, &slot, names, resnapshot);
         let Beginning {
             tables,
@@ -221,7 +221,11 @@ impl PostgresCapture {
                 self.phase = away((pause * 2).min(BACKOFF_MAX));
                 Ok(())
             }
-            other => other.map_err(over),
+            // Someone else went on with this slot: a new capture has to find out where.
+            Err(error) if error.kind() == Kind::Fence => {
+                Err(Error::new(Kind::Retry, error.to_string()))
+            }
+            other => other,
         }
     }
 
@@ -501,15 +505,6 @@ fn away(pause: Duration) -> Phase {
     Phase::Away {
         pause,
         again: Instant::now() + pause,
-    }
-}
-
-/// The error of a capture that another one has gone on with, or may: a new one has to find out
-/// where.
-fn over(error: Error) -> Error {
-    match error.kind() {
-        Kind::Fence => Error::new(Kind::Retry, error.to_string()),
-        _ => error,
     }
 }
 
