@@ -32,29 +32,31 @@ partitions = 2
     table
 }
 
-/// Waits until somebody's landing in the table is like that.
-#[track_caller]
-fn landing(client: &mut postgres::Client, table: &str, like: &str) {
-    let sql = format!(
-        "SELECT 1 FROM pg_stat_activity JOIN pg_locks USING (pid)
-         WHERE application_name = 'tidemill ingest' AND relation = '{table}'::regclass AND {like}
-         LIMIT 1"
-    );
-    until(like, PATIENCE, || client.query_opt(&sql, &[]).unwrap());
-}
-
-/// Stops a process between two statements of a page's transaction, which has rows locked.
+/// Stops a process in a page's transaction, when the page's rows are written. They are locked.
 fn freeze_in_the_midst(place: &Place, table: &str, process: &Process) {
     let connect = || postgres::Client::connect(&place.database, postgres::NoTls).unwrap();
     let (mut holding, mut watching) = (connect(), connect());
-    let mut holding = holding.transaction().unwrap();
-    let lock = format!("LOCK TABLE {table} IN SHARE MODE");
-    holding.batch_execute(&lock).unwrap();
-    landing(&mut watching, table, "NOT granted");
+    let key = format!("hashtext('{table}')");
+    let waits = format!(
+        "CREATE FUNCTION {table}_waits() RETURNS trigger LANGUAGE plpgsql AS
+           $$BEGIN PERFORM pg_advisory_xact_lock_shared({key}); RETURN NULL; END$$;
+         CREATE TRIGGER waits AFTER INSERT ON {table} EXECUTE FUNCTION {table}_waits();
+         SELECT pg_advisory_lock({key})"
+    );
+    holding.batch_execute(&waits).unwrap();
+    let mut landing = |like: &str| {
+        let sql = format!(
+            "SELECT 1 FROM pg_stat_activity JOIN pg_locks USING (pid)
+             WHERE application_name = 'tidemill ingest' AND locktype = 'advisory'
+             AND objid = {key}::oid AND objsubid = 1 AND {like}"
+        );
+        until(like, PATIENCE, || watching.query_opt(&sql, &[]).unwrap());
+    };
+    landing("NOT granted");
     process.signal("STOP");
-    holding.commit().unwrap();
-    let stands = "granted AND mode = 'RowExclusiveLock' AND state = 'idle in transaction'";
-    landing(&mut watching, table, stands);
+    let go_on = format!("SELECT pg_advisory_unlock({key})");
+    holding.batch_execute(&go_on).unwrap();
+    landing("granted AND state = 'idle in transaction'");
 }
 
 #[test]
@@ -97,4 +99,5 @@ fn a_page_of_one_that_stands_still_is_landed_by_another() {
     place.is_published_once(&table);
     assert_eq!(place.records(&table).len(), USERS);
     database.clean(&place.name, &[&table]);
+    assert!(database.execute(&format!("DROP FUNCTION {table}_waits")));
 }
