@@ -95,8 +95,8 @@ pub trait Ledger: Send {
     fn history(&mut self, limit: u32) -> Result<Vec<Run>>;
 }
 
-/// Opens the ledger of pipeline `name` in `database`; a claim lasts for `lease`, and as long again each time
-/// it is [renewed](Ledger::renew).
+/// Opens the ledger of pipeline `name` in `database`; a claim lasts for `lease`, and as long again
+/// each time it is [renewed](Ledger::renew).
 pub fn open(
     database: &str,
     name: &str,

@@ -103,6 +103,7 @@ impl Lease {
     pub(super) fn evict(&self) -> Result<()> {
         let slot = &self.slot;
         let deadline = Instant::now() + EVICT_WAIT;
+        let mut told = None;
         loop {
             let evicted = self.session().query_opt(
                 "SELECT active_pid, pg_terminate_backend(active_pid) FROM pg_replication_slots
@@ -121,7 +122,9 @@ impl Lease {
                 let what = format!("slot `{slot}` is still read by the server's process {pid}");
                 return Err(Error::new(Kind::Retry, what));
             }
-            tracing::warn!(slot, pid, "ending a session that still reads the slot");
+            if told.replace(pid) != Some(pid) {
+                tracing::warn!(slot, pid, "ending the session that still reads the slot");
+            }
             std::thread::sleep(Duration::from_millis(100));
         }
     }

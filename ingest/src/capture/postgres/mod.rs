@@ -1,8 +1,9 @@
 //! Capture from PostgreSQL: a snapshot, then logical replication.
 //!
 //! A URL and tables flow in, [`Captured`] flows out. [`lease`] says who may capture, [`progress`]
-//! how a capture goes on, [`snapshot`] reads what is there, [`stream`] is the replication connection, [`pgoutput`] decodes
-//! it, [`catalog`] knows the tables. Here they become one sequence of positions.
+//! how a capture goes on, [`snapshot`] reads what is there, [`stream`] is the replication
+//! connection, [`pgoutput`] decodes it, [`catalog`] knows the tables. Here they become one sequence
+//! of positions.
 //!
 //! Invariants:
 //! 1. A change's position is its transaction's commit LSN and its number among the transaction's
