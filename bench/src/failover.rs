@@ -3,7 +3,8 @@
 //! cluster costs.
 //!
 //! A master, and two workers with one slot each, run a job with small state. Times are taken from
-//! the signal to what the master's status says, asked every few milliseconds.
+//! the signal to what the master's status says, asked every few milliseconds; a job is live when
+//! its state is restored and all that earlier runs bound has passed through it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -47,7 +48,7 @@ pub(crate) fn run(services: &Services, tidemill: &Path, work: &Path) -> anyhow::
     let topic = fill(services)?;
     let mut cluster = Cluster::start(tidemill, work)?;
     cluster.submit(services, &topic)?;
-    let mut generation = cluster.live(0)?;
+    cluster.live(0)?;
     eprintln!("watching an idle cluster for {} s", IDLE.as_secs());
     let idle = cluster.idle()?;
     report.row(row("idle cluster", &[("% of a core", vec![idle * 100.0])]));
@@ -59,22 +60,24 @@ pub(crate) fn run(services: &Services, tidemill: &Path, work: &Path) -> anyhow::
     for (what, signal, seen_max) in kinds {
         let (mut seen, mut live) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
+            let generation = cluster.afresh()?;
             let child = cluster.child()?;
             let times = cluster.fails(generation, || signal_to(signal, child))?;
-            (generation, seen, live) = times.added(seen, live);
+            seen.push(times.seen_s);
+            live.push(times.live_s);
         }
         told(&mut report, what, seen, live, seen_max);
     }
     let (mut seen, mut live) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
+        let generation = cluster.afresh()?;
         let mut killed = cluster.workers[1].take().context("a worker")?;
         let times = cluster.fails(generation, || Ok(killed.child.kill()?))?;
-        (generation, seen, live) = times.added(seen, live);
+        seen.push(times.seen_s);
+        live.push(times.live_s);
         killed.child.wait()?;
         cluster.start_worker(1)?;
         cluster.has_workers(2)?;
-        let times = cluster.rescaled(generation)?;
-        generation = times.generation;
     }
     told(&mut report, "worker killed", seen, live, 2.0);
     Ok(report)
@@ -124,17 +127,8 @@ fn signal_to(signal: &str, process: u32) -> anyhow::Result<()> {
 
 /// When what was done was seen, and when the next generation was live.
 struct Times {
-    generation: u64,
     seen_s: f64,
     live_s: f64,
-}
-
-impl Times {
-    fn added(self, mut seen: Vec<f64>, mut live: Vec<f64>) -> (u64, Vec<f64>, Vec<f64>) {
-        seen.push(self.seen_s);
-        live.push(self.live_s);
-        (self.generation, seen, live)
-    }
 }
 
 impl<'a> Cluster<'a> {
@@ -272,19 +266,19 @@ impl<'a> Cluster<'a> {
             Ok((state != "running" || generation > before).then_some(()))
         })?;
         let seen = Instant::now();
-        let generation = self.live(before)?;
+        self.live(before)?;
         Ok(Times {
-            generation,
             seen_s: (seen - began).as_secs_f64(),
             live_s: seen.elapsed().as_secs_f64(),
         })
     }
 
-    /// Runs the job on both workers again.
-    fn rescaled(&self, before: u64) -> anyhow::Result<Times> {
-        self.fails(before, || {
-            self.client_command(&["rescale", "bench", "--workers", "2"])
-        })
+    /// A new generation on both workers, begun by hand: failures are counted from here on, so that
+    /// no pause between two of them is in what is measured.
+    fn afresh(&self) -> anyhow::Result<u64> {
+        let (_, before) = self.job()?;
+        self.client_command(&["restart", "bench"])?;
+        self.live(before)
     }
 
     /// A process of the job.

@@ -244,7 +244,10 @@ impl Process {
         let stop = Arc::clone(&self.stop);
         let connect = self.mesh.as_ref().map(|mesh| -> Connect<'_> {
             let stop = &self.stop;
-            Box::new(|| Ok(mesh.take(stop)))
+            Box::new(|| {
+                self.stats.say("waiting for the job's other processes");
+                Ok(mesh.take(stop))
+            })
         });
         job::run(config, connect, Arc::clone(&stats), stop)?;
         if let Some(mesh) = &self.mesh {

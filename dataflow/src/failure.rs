@@ -1,24 +1,37 @@
 //! The first error that ended the job, shared by the workers and the threads beside them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::{Error, Kind, Result};
 
 /// The first error that ended the job, if any did.
 #[derive(Clone, Default)]
-pub(crate) struct Failure(Arc<Mutex<Option<Error>>>);
+pub(crate) struct Failure(Arc<First>);
+
+#[derive(Default)]
+struct First {
+    error: Mutex<Option<Error>>,
+    /// There is an error, or a thread beside the workers ended.
+    news: Condvar,
+}
 
 impl Failure {
     /// Keeps the error if it is the first.
     pub(crate) fn set(&self, error: Error) {
         self.first().get_or_insert(error);
+        self.0.news.notify_all();
     }
 
-    /// The error, for whoever ends the job.
-    pub(crate) fn take(&self) -> Option<Error> {
-        self.first().take()
+    /// The error, for whoever ends the job; waits for news, at most so long, when there is none.
+    pub(crate) fn wait(&self, most: Duration) -> Option<Error> {
+        let mut first = self.first();
+        if first.is_none() {
+            let waited = self.0.news.wait_timeout(first, most);
+            first = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        first.take()
     }
 
     /// Starts a thread beside the workers, whose error ends the job.
@@ -35,6 +48,7 @@ impl Failure {
             if let Err(error) = run() {
                 failure.set(error);
             }
+            failure.0.news.notify_all();
         };
         std::thread::Builder::new()
             .name(name.to_owned())
@@ -46,7 +60,7 @@ impl Failure {
     }
 
     fn first(&self) -> MutexGuard<'_, Option<Error>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.error.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -50,6 +50,8 @@ use crate::{Epoch, Error, Kind, Result};
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// How long it waits when a worker does not even come to see that: the sink takes nothing more.
 const BLOCKED_PATIENCE: Duration = Duration::from_secs(70);
+/// How soon the thread that started the workers sees a stop.
+const STOP_LOOK: Duration = Duration::from_millis(50);
 /// Longest a worker sleeps when nothing wakes it.
 const PARK_MAX: Duration = Duration::from_millis(100);
 /// Time between two words about an evaluation.
@@ -225,13 +227,13 @@ fn execute(shared: Arc<Shared>, sockets: Option<Sockets>) -> Result<()> {
             return Ok(());
         }
         let over = ended.load(Ordering::Acquire);
-        if let Some(error) = failure.take() {
+        let wait = if over { Duration::ZERO } else { STOP_LOOK };
+        if let Some(error) = failure.wait(wait) {
             return Err(error);
         }
         if over {
             return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -361,8 +361,8 @@ impl Pipeline {
             let start = error.span().map_or(0, |span| span.start);
             let before = text.as_bytes().get(..start).unwrap_or_default();
             let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-            let what = format!("{file}:{line}: {}", error.message());
-            Error::with_source(Kind::Data, what, error)
+            // The parser's own error quotes the line, which may hold a secret of the feed.
+            Error::new(Kind::Data, format!("{file}:{line}: {}", error.message()))
         })
     }
 

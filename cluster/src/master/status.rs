@@ -225,7 +225,14 @@ fn described(
         Stage::Minting(_) => (begins, Some("its journal begins a generation".to_owned())),
         Stage::Starting(_) => (begins, doing(processes).or(after)),
         Stage::Connecting(_) => (begins, Some("its processes connect".to_owned())),
-        Stage::Running(_) => ("running", doing(processes).or(smaller(state, job, part))),
+        Stage::Running(_) => {
+            let doing = doing(processes);
+            // They are connected, but state is being restored: no view is as new as it was.
+            let live = part == Part::Ingest || doing.is_none();
+            let why: Vec<String> = doing.into_iter().chain(smaller(state, job, part)).collect();
+            let why = (!why.is_empty()).then(|| why.join("; "));
+            (if live { "running" } else { begins }, why)
+        }
         Stage::Draining(_) => ("draining", doing(processes)),
         Stage::Ending(_) if !job.wants(part) => ("draining", None),
         Stage::Ending(_) => ("restarting", left(state, name, part, record)),

@@ -1,13 +1,15 @@
-//! `cluster/launch.sh` as a person uses it: two workers with two slots each, users flow, the logs
-//! of all are shown, a rescale, a stop that drains, and a second start that goes on from the
-//! checkpoint which the stop took.
+//! `cluster/launch.sh` as a person uses it: two workers with two slots each, here or over ssh,
+//! users flow, the logs of all are shown, a rescale, a stop that drains, and a second start that
+//! goes on from the checkpoint which the stop took.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use arrow::datatypes::DataType;
 
-use crate::harness::{PATIENCE, Place, View, send, until};
+use crate::harness::database::Database;
+use crate::harness::{PATIENCE, Place, Process, View, free_port, send, until};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -16,6 +18,70 @@ fn root() -> PathBuf {
 /// A cluster in a place's folder; stopped when dropped.
 struct Cluster<'a> {
     place: &'a Place,
+    /// Where workers are started from here; none for this machine.
+    ssh: Option<Ssh>,
+}
+
+/// A machine that is reached over ssh under two names: this one, by an sshd of its own.
+struct Ssh {
+    folder: PathBuf,
+    _sshd: Process,
+}
+
+impl Ssh {
+    /// None without an sshd.
+    fn start(place: &Place) -> Option<Self> {
+        let Ok(binary) = std::env::var("TIDEMILL_TEST_SSHD") else {
+            let line = "left out: a launch over ssh needs TIDEMILL_TEST_SSHD (run ./test)\n";
+            let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+            return None;
+        };
+        let folder = place.folder().join("ssh");
+        std::fs::create_dir(&folder).unwrap();
+        let (at, port) = (folder.display(), free_port());
+        for key in ["mine", "the_hosts"] {
+            let made = Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .arg(folder.join(key))
+                .status();
+            assert!(made.unwrap().success());
+        }
+        let write = |file: &str, text: String| std::fs::write(folder.join(file), text).unwrap();
+        let conf = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {at}/the_hosts\nUsePAM no\n\
+             AuthorizedKeysFile {at}/mine.pub\nStrictModes no\nPidFile none\n"
+        );
+        write("sshd.conf", conf);
+        let conf = format!(
+            "Host left right\n  HostName 127.0.0.1\n  Port {port}\n  IdentityFile {at}/mine\n  \
+             StrictHostKeyChecking accept-new\n  UserKnownHostsFile {at}/known\n  LogLevel ERROR\n"
+        );
+        write("conf", conf);
+        write("hosts", "left\nright # the second\n".to_owned());
+        // ssh takes a user's settings from where the system says the user is at home.
+        write(
+            "ssh",
+            format!("#!/bin/sh\nexec /usr/bin/ssh -F {at}/conf \"$@\"\n"),
+        );
+        let runs = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(folder.join("ssh"), runs).unwrap();
+        let mut sshd = Command::new(binary);
+        sshd.args(["-D", "-e", "-f"]).arg(folder.join("sshd.conf"));
+        let sshd = Process::start_in(sshd, &folder);
+        until("sshd listens", PATIENCE, || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+        });
+        Some(Self {
+            folder,
+            _sshd: sshd,
+        })
+    }
+
+    /// The search path on which its ssh comes first.
+    fn path(&self) -> String {
+        let rest = std::env::var("PATH").unwrap();
+        format!("{}:{rest}", self.folder.display())
+    }
 }
 
 impl Cluster<'_> {
@@ -24,6 +90,9 @@ impl Cluster<'_> {
             if name.starts_with("TIDEMILL_") || name == "RUST_LOG" {
                 command.env_remove(name);
             }
+        }
+        if let Some(ssh) = &self.ssh {
+            command.env("PATH", ssh.path());
         }
         command.args(args).current_dir(self.place.folder());
         command.output().unwrap()
@@ -41,27 +110,37 @@ impl Cluster<'_> {
         let url = std::fs::read_to_string(self.place.folder().join("tidemill-cluster/url"));
         let url = url.unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        let token = self.place.folder().join("tidemill-cluster/token");
+        if token.metadata().is_ok_and(|token| token.len() > 0) {
+            command.env("TIDEMILL_TOKEN_FILE", token);
+        }
         command.env("TIDEMILL_MASTER", url.trim());
         command.args([args[0], "--master", url.trim()]);
         said(&self.run(command, &args[1..]))
     }
 
     fn launch(&self) -> String {
-        let data = self
-            .place
-            .folder()
-            .join("river.sqlite")
-            .display()
-            .to_string();
+        let hosts = self.ssh.iter().flat_map(|ssh| {
+            let hosts = ssh.folder.join("hosts").display().to_string();
+            [
+                "--hosts".into(),
+                hosts,
+                "--listen".into(),
+                "127.0.0.1".into(),
+            ]
+        });
+        let hosts: Vec<String> = hosts.collect();
+        let state = self.place.folder().join("state");
+        let state = format!("file://{}", state.display());
+        let mut flags = vec!["--every", "100ms"];
+        if self.ssh.is_some() {
+            flags.extend(["--state", &state]);
+        }
+        let pipeline = self.place.arguments("submit", &flags);
         let binary = env!("CARGO_BIN_EXE_tidemill");
         let mut args = vec!["-n", "2", "-w", "2", "--port", "0", "--binary", binary];
-        args.extend([
-            self.place.name.as_str(),
-            "--data",
-            &data,
-            "--every",
-            "100ms",
-        ]);
+        args.extend(hosts.iter().map(String::as_str));
+        args.extend(pipeline.iter().skip(1).map(String::as_str));
         self.script(&args)
     }
 
@@ -100,6 +179,9 @@ impl Drop for Cluster<'_> {
                 .output();
             eprintln!("{}", String::from_utf8_lossy(&tail.unwrap().stdout));
         }
+        // It also ends what was started again, which a kill of those that it knows would not.
+        let script = Command::new(root().join("cluster/launch.sh"));
+        let _stopped = self.run(script, &["--stop"]);
         for pid in self.processes() {
             send("KILL", pid);
         }
@@ -114,23 +196,46 @@ fn said(output: &Output) -> String {
     out
 }
 
-#[test]
-fn a_cluster_is_launched_watched_rescaled_stopped_and_goes_on() {
-    let place = Place::embedded("launched");
+/// The example, on tables and topics of its own.
+fn example(place: &Place) -> [String; 2] {
+    let tables = ["users", "countries"].map(|table| format!("{}_{table}", place.name));
     for file in ["ingest.toml", "views.sql", "countries.csv"] {
         let text = std::fs::read_to_string(root().join("examples/users").join(file));
-        place.write(file, &text.unwrap());
+        let mut text = text.unwrap();
+        for (table, own) in ["users", "countries"].iter().zip(&tables) {
+            text = text.replace(
+                &format!("table = \"{table}\""),
+                &format!("table = \"{own}\""),
+            );
+            text = text.replace(&format!("topic = '{table}'"), &format!("topic = '{own}'"));
+        }
+        place.write(file, &text);
     }
+    tables
+}
+
+/// Waits until there are so many users.
+fn flow(place: &Place, least: usize) {
     let users = View::new("created_users", &[("id", DataType::Utf8)]);
-    let seen = |more: usize| {
-        until("users flow", PATIENCE, || {
-            (place.view(&users).len() >= more).then_some(())
-        });
-    };
-    let cluster = Cluster { place: &place };
+    until("users flow", PATIENCE, || {
+        (count(place, &users) >= least).then_some(())
+    });
+}
+
+fn count(place: &Place, view: &View) -> usize {
+    // The table is made when the job begins.
+    match place.are_there(&["created_users"]) {
+        true => place.view(view).len(),
+        false => 0,
+    }
+}
+
+fn is_launched_watched_rescaled_stopped_and_goes_on(cluster: &Cluster<'_>) {
+    let place = cluster.place;
+    let users = View::new("created_users", &[("id", DataType::Utf8)]);
     let printed = cluster.launch();
     assert!(printed.contains("2 workers with 2 slots each"), "{printed}");
-    seen(200);
+    flow(place, 200);
     let pids = cluster.processes();
     assert_eq!(pids.len(), 3);
     let status = cluster.script(&["--status"]);
@@ -152,13 +257,13 @@ fn a_cluster_is_launched_watched_rescaled_stopped_and_goes_on() {
         rescaled.contains("running with 2 of 2 workers"),
         "{rescaled}"
     );
-    seen(place.view(&users).len() + 100);
+    flow(place, count(place, &users) + 100);
     let stopped = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
     cluster.script(&["--stop"]);
     assert!(!pids.iter().any(|pid| crate::is_alive(*pid)), "{pids:?}");
-    let before = place.view(&users).len();
+    let before = count(place, &users);
     cluster.launch();
-    seen(before + 100);
+    flow(place, before + 100);
     cluster.script(&["--stop"]);
     // What was bound before the stop is in the checkpoint that the stop took.
     let went_on_from = cluster.went_on_from();
@@ -166,4 +271,35 @@ fn a_cluster_is_launched_watched_rescaled_stopped_and_goes_on() {
         went_on_from >= stopped,
         "{went_on_from}, stopped at {stopped}"
     );
+}
+
+#[test]
+fn a_cluster_is_launched_watched_rescaled_stopped_and_goes_on() {
+    let place = Place::embedded("launched");
+    example(&place);
+    let (place, ssh) = (&place, None);
+    is_launched_watched_rescaled_stopped_and_goes_on(&Cluster { place, ssh });
+}
+
+#[test]
+fn a_cluster_is_launched_on_the_services() {
+    let Some(place) = Place::services("launched") else {
+        return;
+    };
+    let tables = example(&place);
+    let (at, ssh) = (&place, None);
+    is_launched_watched_rescaled_stopped_and_goes_on(&Cluster { place: at, ssh });
+    let tables = tables.each_ref().map(String::as_str);
+    Database::open(&place.database).clean(&place.name, &tables);
+}
+
+#[test]
+fn a_cluster_is_launched_over_ssh() {
+    let place = Place::embedded("remote");
+    example(&place);
+    let Some(ssh) = Ssh::start(&place) else {
+        return;
+    };
+    let (place, ssh) = (&place, Some(ssh));
+    is_launched_watched_rescaled_stopped_and_goes_on(&Cluster { place, ssh });
 }
