@@ -246,7 +246,9 @@ impl Process {
             let stop = &self.stop;
             Box::new(|| {
                 self.stats.say("waiting for the job's other processes");
-                Ok(mesh.take(stop))
+                let sockets = mesh.take(stop);
+                self.stats.say("starting");
+                Ok(sockets)
             })
         });
         job::run(config, connect, Arc::clone(&stats), stop)?;

@@ -1,11 +1,18 @@
-//! The database that pages land in: which engine its URL names, how it is opened, and which of its
-//! errors pass.
+//! The database that pages land in: which engine its URL names, how it is opened, which of its
+//! errors pass, and how long a process that stands still keeps what it holds.
+
+use std::time::Duration;
 
 use postgres::error::SqlState;
 
 use crate::server::Server;
 use crate::{Error, Kind, Result};
 
+/// How long a process that says nothing keeps what it holds in a database: the right to capture, a
+/// page, an open transaction.
+pub(crate) const LEASE: Duration = Duration::from_secs(8);
+/// How often a process says that it is there.
+pub(crate) const RENEW: Duration = Duration::from_secs(2);
 /// Guards the creation of tables: `CREATE TABLE IF NOT EXISTS` alone fails when two run at once.
 const CREATE_LOCK: i64 = 0x7469_6465_6d69_6c6c;
 
@@ -37,10 +44,13 @@ impl Database {
     }
 }
 
-/// Connects to PostgreSQL.
+/// Connects to PostgreSQL. A transaction in which nothing is said for [`LEASE`] is rolled back:
+/// others wait for its locks, and whoever waits for something else must have none open.
 pub(crate) fn postgres(url: &str) -> Result<postgres::Client> {
     let mut server = Server::parse(url)?;
-    server.session("tidemill ingest", None);
+    let limit = LEASE.as_millis();
+    let options = format!("-c idle_in_transaction_session_timeout={limit}");
+    server.session("tidemill ingest", &options);
     server.connect()
 }
 
@@ -66,10 +76,12 @@ pub(crate) fn postgres_failed(doing: &str, error: postgres::Error) -> Error {
 }
 
 /// Connection trouble (08), rollbacks (40), too little of something (53), an operator stepping in
-/// (57), a lock that was not free.
+/// (57), a lock that was not free, a transaction that stood still.
 pub(crate) fn passes(code: &SqlState) -> bool {
     let class = code.code().get(..2).unwrap_or_default();
-    matches!(class, "08" | "40" | "53" | "57") || *code == SqlState::LOCK_NOT_AVAILABLE
+    matches!(class, "08" | "40" | "53" | "57")
+        || *code == SqlState::LOCK_NOT_AVAILABLE
+        || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
 }
 
 /// An error of SQLite: a lock held by someone else passes, all else does not.

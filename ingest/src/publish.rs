@@ -34,6 +34,8 @@ use topic::Topic;
 const WAIT: Duration = Duration::from_millis(100);
 /// The first and the longest pause after something was away.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often a process looks whether the one that captures is gone.
+const STANDBY: Duration = Duration::from_secs(1);
 /// How often the topics are looked at while changes are published.
 const TOPICS_LOOK: Duration = Duration::from_secs(5);
 /// How much of a row a dead letter keeps.
@@ -60,14 +62,23 @@ pub struct StreamOptions {
     pub resnapshot: bool,
 }
 
-/// Captures and publishes until `stop`. What is away is waited for; an error is for a person.
+/// Captures and publishes until `stop`. What is away is waited for, and so is another process that
+/// captures; an error is for a person.
 pub fn stream(options: StreamOptions, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<()> {
     let mut options = options;
-    let mut pause = PAUSE.0;
+    let (mut pause, mut said) = (PAUSE.0, String::new());
     while !stop.load(Ordering::Relaxed) {
         match run(&mut options, &stats, &stop, &mut pause) {
-            Err(error) if error.kind() == Kind::Retry => {
-                tracing::warn!(%error, "publishing waits");
+            Err(error) if matches!(error.kind(), Kind::Retry | Kind::Fence) => {
+                let flowed = pause == PAUSE.0;
+                let text = error.to_string();
+                if flowed || text != said {
+                    tracing::warn!(%error, "publishing waits");
+                    said = text;
+                }
+                if error.kind() == Kind::Fence {
+                    pause = STANDBY;
+                }
                 stats.waits(&error);
                 sleep(&mut pause, &stop);
             }

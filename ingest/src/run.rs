@@ -2,16 +2,19 @@
 //!
 //! Fetching keeps one request at a time: the ledger says which page, the client asks for it, the
 //! landing writes it, and what fails goes back to the ledger with a wait. Invariants: trouble that
-//! passes (API, database or network away) never ends a run; wrong configuration does, at once.
+//! passes (API, database or network away) never ends a run; wrong configuration does, at once. A
+//! page's claim is renewed for as long as something is done about the page.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use tidemill_log::dead_letter::{DeadLetter, Source, Stage};
 use tidemill_log::failpoint;
 
 use crate::config::{Feed, Pipeline, check_url};
+use crate::database::{LEASE, RENEW};
 use crate::fetch::{Backoff, Client, Failure, Page, pause};
 use crate::land::Landing;
 use crate::letters::Letters;
@@ -20,8 +23,6 @@ use crate::schedule::{Claim, Ledger, Next};
 use crate::stats::Stats;
 use crate::{Error, Kind, Result, land, schedule};
 
-/// What a claim's lease allows for landing, on top of the request's timeout.
-const LANDING_ALLOWANCE: Duration = Duration::from_secs(60);
 /// How many pages the API may refuse in a row before the run ends with its error.
 const REFUSED_IN_A_ROW_MAX: u32 = 3;
 /// How long fetching sleeps at most without looking at the ledger.
@@ -114,9 +115,8 @@ pub fn fetch(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<()> 
         asked.url.clone_from(api);
     }
     let client = Client::new(&asked)?;
-    let lease = asked.timeout.saturating_add(LANDING_ALLOWANCE);
     while_away(stop, |away| {
-        let mut fetching = Fetching::open(options, feed, &client, lease, stats, stop)?;
+        let mut fetching = Fetching::open(options, feed, &client, stats, stop)?;
         *away = 0;
         fetching.until_done()
     })
@@ -140,6 +140,28 @@ fn while_away(stop: &AtomicBool, mut work: impl FnMut(&mut u32) -> Result<()>) -
     Ok(())
 }
 
+/// Does `work` on a claim's page and renews the claim meanwhile.
+fn renewed<T>(ledger: &mut dyn Ledger, claim: &Claim, work: impl FnOnce() -> T) -> Result<T> {
+    let (working, done) = mpsc::channel::<()>();
+    let renew = move || {
+        while done.recv_timeout(RENEW) == Err(RecvTimeoutError::Timeout) {
+            // A claim that is lost meanwhile does not land.
+            if let Err(error) = ledger.renew(claim) {
+                tracing::debug!(%error, page = claim.page, "claim not renewed");
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("tidemill-claim".into())
+            .spawn_scoped(scope, renew)
+            .map_err(|error| Error::with_source(Kind::Retry, "no thread for a claim", error))?;
+        let worked = work();
+        drop(working);
+        Ok(worked)
+    })
+}
+
 /// One connection's worth of fetching.
 struct Fetching<'a> {
     client: &'a Client,
@@ -158,7 +180,6 @@ impl<'a> Fetching<'a> {
         options: &'a Options,
         feed: &Feed,
         client: &'a Client,
-        lease: Duration,
         stats: &'a Stats,
         stop: &'a AtomicBool,
     ) -> Result<Self> {
@@ -169,7 +190,7 @@ impl<'a> Fetching<'a> {
         } = feed;
         Ok(Self {
             client,
-            ledger: schedule::open(&options.database, &options.name, when, lease)?,
+            ledger: schedule::open(&options.database, &options.name, when, LEASE)?,
             landing: land::open(&options.database, land)?,
             letters: Letters::new(&options.log, &options.name, stop),
             backoff: Backoff {
@@ -195,7 +216,9 @@ impl<'a> Fetching<'a> {
                 Next::Idle(wait) => pause(wait.min(IDLE_MAX), self.stop),
                 Next::Fetch(claim) => {
                     failpoint::hit(failpoint::LAND_AFTER_CLAIM);
-                    match self.client.page(claim.page) {
+                    let client = self.client;
+                    let fetch = || client.page(claim.page);
+                    match renewed(self.ledger.as_mut(), &claim, fetch)? {
                         Ok(page) => self.land(&claim, &page)?,
                         Err(failure) => self.failed(&claim, failure)?,
                     }
@@ -209,9 +232,10 @@ impl<'a> Fetching<'a> {
         self.refused_in_a_row = 0;
         Stats::add(&self.stats.pages, 1);
         Stats::add(&self.stats.fetched, page.records.len() as u64);
-        let letters = &mut self.letters;
+        let (letters, landing, until) = (&mut self.letters, &mut self.landing, self.until);
         let mut aside = |refused: &[land::Refused]| letters.write(&unfit(page, refused));
-        match self.landing.land(claim, page, self.until, &mut aside) {
+        let land = || landing.land(claim, page, until, &mut aside);
+        match renewed(self.ledger.as_mut(), claim, land)? {
             Ok(landed) => {
                 Stats::add(&self.stats.landed, landed.rows());
                 Stats::add(&self.stats.dead_letters, landed.refused);
@@ -246,7 +270,7 @@ impl<'a> Fetching<'a> {
             return Ok(());
         }
         tracing::error!(page = claim.page, error = text, "page failed for good");
-        self.letters.write(&[DeadLetter {
+        let letter = DeadLetter {
             stage: Stage::Fetch,
             at_ms: jiff::Timestamp::now().as_millisecond(),
             source: Source::Page {
@@ -256,7 +280,9 @@ impl<'a> Fetching<'a> {
             reason: text.clone(),
             key: None,
             value: failure.body,
-        }])?;
+        };
+        let letters = &mut self.letters;
+        renewed(self.ledger.as_mut(), claim, || letters.write(&[letter]))??;
         Stats::add(&self.stats.dead_letters, 1);
         self.ledger.fail(claim, &text)?;
         self.refused_in_a_row += 1;

@@ -86,12 +86,12 @@ impl Server {
         &self.config
     }
 
-    /// Sets what the server calls the connections, and how values are written in them.
-    pub fn session(&mut self, name: &str, options: Option<&str>) {
+    /// Sets what the server calls the connections, and their settings on top of the URL's.
+    pub fn session(&mut self, name: &str, options: &str) {
         self.config.application_name(name);
-        if let Some(options) = options {
-            self.config.options(options);
-        }
+        let given = self.config.get_options().unwrap_or_default();
+        let all = format!("{given} {options}");
+        self.config.options(all.trim_start());
     }
 
     /// Sets how long a connection attempt may take.
@@ -321,9 +321,12 @@ mod tests {
 
     #[test]
     fn what_is_not_of_tls_is_the_drivers() {
-        let server = Server::parse("postgres://u@h:1/d?sslmode=disable&options=-cx%3D1").unwrap();
+        let mut server =
+            Server::parse("postgres://u@h:1/d?sslmode=disable&options=-cx%3D1").unwrap();
         assert_eq!(server.place(), "h:1");
         assert_eq!(server.config().get_options(), Some("-cx=1"));
+        server.session("name", "-cy=2");
+        assert_eq!(server.config().get_options(), Some("-cx=1 -cy=2"));
         assert_eq!(server.replication("h"), replication::TlsConfig::disabled());
         let said = Server::parse("postgres://u:hunter22@h/d?sslcrl=x")
             .unwrap_err()

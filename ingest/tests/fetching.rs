@@ -511,6 +511,27 @@ fn a_crash_between_fetch_and_land_loses_nothing_and_the_lost_claim_does_not_land
 }
 
 #[test]
+fn a_claim_that_is_renewed_is_kept() {
+    on_each("renewed", |place| {
+        let server = serve(Source::Made, |_| None);
+        let options = place.options(&server, 2, "renewed");
+        let claim = claimed(&mut *ledger(&options, Duration::from_millis(1)));
+        let mut second = ledger(&options, LEASE);
+        second.renew(&claim).unwrap();
+        let other = claimed(&mut *second);
+        assert_eq!((other.page, other.attempts), (claim.page + 1, 1));
+        // One that was lost is not renewed: its new holder's lease ends when it says.
+        let mut short = ledger(&options, Duration::from_millis(1));
+        short.renew(&claim).unwrap();
+        let taken = claimed(&mut *short);
+        assert_eq!((taken.page, taken.attempts), (claim.page, 2));
+        second.renew(&claim).unwrap();
+        let again = claimed(&mut *second);
+        assert_eq!((again.page, again.attempts), (claim.page, 3));
+    });
+}
+
+#[test]
 fn until_trims_the_last_page_and_a_later_run_goes_on_there() {
     on_each("until", |place| {
         let server = serve(Source::Made, |_| None);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
-use super::master::{Master, MasterArgs};
+use super::master::{Master, WhichMaster};
 use crate::logs::{Line, Page, Query, level};
 use crate::output;
 
@@ -36,7 +36,7 @@ pub(crate) struct LogsArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) master: MasterArgs,
+    pub(crate) master: WhichMaster,
 }
 
 fn known_level(given: &str) -> Result<String, String> {

@@ -31,7 +31,7 @@ const REFUSAL_BYTES_MAX: u64 = 2000;
 /// Which master, and how to speak to it.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Master (the token is in TIDEMILL_TOKEN or TIDEMILL_TOKEN_FILE)")]
-pub(crate) struct MasterArgs {
+pub(crate) struct WhichMaster {
     /// Where the master answers
     #[arg(
         long,
@@ -83,7 +83,7 @@ pub(crate) struct Master {
 
 impl Master {
     /// Checks the URL, the token and the certificate; nothing is asked yet.
-    pub(crate) fn new(args: &MasterArgs) -> anyhow::Result<Self> {
+    pub(crate) fn new(args: &WhichMaster) -> anyhow::Result<Self> {
         let right = "expected http://host:port or https://host:port";
         let given = match args.master.contains("://") {
             true => args.master.clone(),

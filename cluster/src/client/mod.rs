@@ -18,7 +18,7 @@ pub(crate) use submit::SubmitArgs;
 
 use crate::output;
 use crate::protocol::{JobStatus, Status};
-use master::{Failure, Master, MasterArgs};
+use master::{Failure, Master, WhichMaster};
 use wait::{Goal, until};
 
 /// Which job, for the commands that need no more.
@@ -29,7 +29,7 @@ pub(crate) struct JobArgs {
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
     #[command(flatten)]
-    pub(crate) master: MasterArgs,
+    pub(crate) master: WhichMaster,
 }
 
 /// Which job, and how many workers.
@@ -43,7 +43,7 @@ pub(crate) struct RescaleArgs {
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
     #[command(flatten)]
-    pub(crate) master: MasterArgs,
+    pub(crate) master: WhichMaster,
 }
 
 /// Which job is to be forgotten.
@@ -52,7 +52,7 @@ pub(crate) struct RemoveArgs {
     /// The job's name
     pub(crate) job: String,
     #[command(flatten)]
-    pub(crate) master: MasterArgs,
+    pub(crate) master: WhichMaster,
 }
 
 /// Whether to wait.

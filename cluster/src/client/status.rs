@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::master::{Master, MasterArgs};
+use super::master::{Master, WhichMaster};
 use crate::output;
 use crate::protocol::{Failure as Ended, JobStatus, Phase, Status};
 use crate::table::grouped;
@@ -32,7 +32,7 @@ pub(crate) struct StatusArgs {
     #[arg(long)]
     pub(crate) watch: bool,
     #[command(flatten)]
-    pub(crate) master: MasterArgs,
+    pub(crate) master: WhichMaster,
 }
 
 /// Shows it once, or until Ctrl-C.

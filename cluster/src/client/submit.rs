@@ -15,7 +15,7 @@ use clap::Args;
 use tidemill_dataflow::exchange::Engine;
 
 use super::WaitArgs;
-use super::master::MasterArgs;
+use super::master::WhichMaster;
 use crate::cli::{NameArgs, every};
 use crate::connections::{ConnectionArgs, Connections};
 use crate::exit::Usage;
@@ -55,7 +55,7 @@ pub(crate) struct SubmitArgs {
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
     #[command(flatten)]
-    pub(crate) master: MasterArgs,
+    pub(crate) master: WhichMaster,
     #[command(flatten)]
     pub(crate) connections: ConnectionArgs,
 }

@@ -136,9 +136,13 @@ pub(super) fn is_peer_lost(exit: &Exit) -> bool {
 }
 
 impl Ended {
-    /// Whether it did all that it was to do.
-    pub(crate) fn is_clean(&self) -> bool {
-        matches!(self, Self::Exited { exit, .. } if exit.code == Some(i32::from(exit::OK)))
+    /// Whether this is how a process that was to drain ends: it did all that it was to do, or it
+    /// saw one that was told sooner end before it was told itself.
+    pub(crate) fn is_drained(&self) -> bool {
+        let Self::Exited { exit, .. } = self else {
+            return false;
+        };
+        exit.code == Some(i32::from(exit::OK)) || is_peer_lost(exit)
     }
 
     /// When it came in; reports of one moment are in the order of the workers' clocks.

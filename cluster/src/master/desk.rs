@@ -253,7 +253,7 @@ impl Master {
                     let sent = self.documents.send((number, document));
                     sent.map_err(|_| anyhow::anyhow!("the thread that writes has ended"))?;
                 }
-                Action::Mint { job, spec, attempt } => self.mint(job, spec, attempt)?,
+                Action::Mint { job, spec } => self.mint(job, spec)?,
                 Action::Reply { request, answer } => {
                     if let Some(waits) = self.answers.remove(&request) {
                         let _unheard = waits.send(answer);
@@ -287,15 +287,11 @@ impl Master {
         }
     }
 
-    fn mint(&self, job: String, spec: Arc<JobSpec>, attempt: u64) -> anyhow::Result<()> {
+    fn mint(&self, job: String, spec: Arc<JobSpec>) -> anyhow::Result<()> {
         let desk = self.desk.clone();
         let mint = move || {
             let minted = mint(&spec);
-            let event = Event::Minted {
-                job,
-                attempt,
-                minted,
-            };
+            let event = Event::Minted { job, minted };
             let now = desk.clock.now();
             // Nobody hears it when the master has ended.
             let _unheard = desk.messages.send((now, Message::Event(event)));

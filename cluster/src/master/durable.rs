@@ -103,6 +103,13 @@ impl Job {
     pub(crate) fn wants(&self, part: Part) -> bool {
         self.runs && (part == Part::Dataflow || self.spec.ingest)
     }
+
+    /// Whether what runs of this half is to make room: for another generation, or for none.
+    pub(crate) fn must_go(&self, part: Part) -> bool {
+        let record = self.record(part);
+        let run = record.run.as_ref();
+        !self.wants(part) || run.is_none_or(|run| run.revision != record.revision)
+    }
 }
 
 impl Run {

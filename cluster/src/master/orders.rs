@@ -21,11 +21,11 @@ pub(super) fn of(state: &State, worker: &str) -> Vec<Order> {
 }
 
 fn order(state: &State, job: &str, part: Part, run: &Run, index: usize) -> Option<Order> {
-    let spec = run.spec.as_ref().or_else(|| {
-        let job = state.written.jobs.get(job)?;
-        Some(&job.spec)
-    })?;
+    let written = state.written.jobs.get(job)?;
+    let spec = run.spec.as_ref().unwrap_or(&written.spec);
     let half = state.halves.get(&(job.to_owned(), part));
+    // Only when it is written down that it shall go: a drain cannot be taken back.
+    let drain = half.is_some_and(|half| half.drains) && written.must_go(part);
     Some(Order {
         key: ProcessKey {
             job: job.to_owned(),
@@ -38,6 +38,6 @@ fn order(state: &State, job: &str, part: Part, run: &Run, index: usize) -> Optio
         processes: run.workers.len(),
         secret: run.secret.clone(),
         peers: half.and_then(|half| half.peers.clone()),
-        drain: half.is_some_and(|half| half.drains),
+        drain,
     })
 }

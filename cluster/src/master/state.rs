@@ -39,7 +39,6 @@ pub(crate) enum Event {
     },
     Minted {
         job: String,
-        attempt: u64,
         minted: Result<Minted, Unminted>,
     },
     /// The document of this number is durable.
@@ -71,11 +70,7 @@ pub(crate) enum Action {
     /// Write the next document; another one of this number means that another master took over.
     Write { number: u64, document: Durable },
     /// Let the job's journal have its next generation.
-    Mint {
-        job: String,
-        spec: Arc<JobSpec>,
-        attempt: u64,
-    },
+    Mint { job: String, spec: Arc<JobSpec> },
     /// Answer a command.
     Reply {
         request: u64,
@@ -103,7 +98,6 @@ pub(crate) struct State {
     pub(crate) orders: BTreeMap<WorkerId, Arc<Orders>>,
     version: u64,
     apart: Apart,
-    attempts: u64,
 }
 
 impl State {
@@ -128,7 +122,6 @@ impl State {
             roster: Roster::new(now),
             orders: BTreeMap::new(),
             apart: Apart::default(),
-            attempts: 0,
         }
     }
 
@@ -158,13 +151,9 @@ impl State {
             Event::Report(report) => is_new = self.hear(report),
             Event::Waits { worker, poll } => self.roster.waits(&worker, poll),
             Event::Cut { worker, poll } => self.roster.cut(&worker, poll, self.now),
-            Event::Minted {
-                job,
-                attempt,
-                minted,
-            } => {
+            Event::Minted { job, minted } => {
                 if let Some(half) = self.halves.get_mut(&(job, Part::Dataflow)) {
-                    half.minted = Some((attempt, minted));
+                    half.minted = Some(minted);
                 }
             }
             Event::Wrote(number) => {
@@ -261,7 +250,6 @@ impl State {
             wanted,
             record,
             ingests: &mut self.durable.ingests,
-            attempts: &mut self.attempts,
             roster: &self.roster,
             free,
             apart: &mut self.apart,

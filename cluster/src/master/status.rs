@@ -222,6 +222,7 @@ fn described(
         Stage::Stopped => ("stopped", None),
         Stage::Failed => ("failed", record.failed.clone()),
         Stage::Waiting(it) => ("waiting", it.why.clone()),
+        Stage::Minting(_) if !job.wants(part) => ("draining", None),
         Stage::Minting(_) => (begins, Some("its journal begins a generation".to_owned())),
         Stage::Starting(_) => (begins, doing(processes).or(after)),
         Stage::Connecting(_) => (begins, Some("its processes connect".to_owned())),

@@ -32,7 +32,7 @@ use child::{Child, Setting};
 use link::Link;
 use reconcile::Action;
 
-use crate::client::master::{Master, MasterArgs};
+use crate::client::master::{Master, WhichMaster};
 use crate::exit::{self, Usage};
 use crate::logging::{self, LogArgs, Origin};
 use crate::master::token::Token;
@@ -56,7 +56,7 @@ const WORKER_NAME_LEN_MAX: usize = 64;
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArgs {
     #[command(flatten)]
-    pub(crate) master: MasterArgs,
+    pub(crate) master: WhichMaster,
     /// Worker threads that it offers
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) slots: u16,

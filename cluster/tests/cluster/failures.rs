@@ -94,12 +94,12 @@ fn frozen_for_a_minute() {
     let Some((mut fleet, generation)) = full("frozen") else {
         return;
     };
-    // A frozen ingest keeps the capture's lock, and the next one waits for it: not this one.
-    let without_ingest = (0..3).find(|machine| {
+    // The machine that the ingest runs on: the next one takes its slot over.
+    let with_ingest = (0..3).find(|machine| {
         let children = children(fleet.worker(*machine).id());
-        !children.iter().any(|child| runs(*child, b"ingest"))
+        children.iter().any(|child| runs(*child, b"ingest"))
     });
-    let frozen_machine = without_ingest.unwrap();
+    let frozen_machine = with_ingest.unwrap();
     let worker = fleet.worker(frozen_machine).id();
     let mut frozen = children(worker);
     frozen.push(worker);
@@ -108,6 +108,9 @@ fn frozen_for_a_minute() {
         assert!(send("STOP", *process));
     }
     let generation = healed(&mut fleet, "a frozen machine", generation, 4, FROZEN_SEEN);
+    let flowed = began.elapsed();
+    eprintln!("a frozen machine: changes flow again {flowed:.1?} after it froze");
+    assert!(flowed <= FROZEN_SEEN + HEALED, "changes waited {flowed:?}");
     while began.elapsed() < Duration::from_secs(60) {
         fleet.river.change();
         std::thread::sleep(Duration::from_millis(100));

@@ -6,6 +6,7 @@
 mod harness;
 
 mod changed;
+mod frozen;
 mod peers;
 mod river;
 mod zombie;

@@ -2,7 +2,7 @@
 //! that anybody sees.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::DataType;
 use rand::rngs::StdRng;
@@ -336,24 +336,75 @@ fn ingest(place: &Place) -> Process {
     place.start("ingest", &[])
 }
 
+/// Makes more changes than the way to a process that stands still holds: the server's end of it
+/// is stuck in writing.
+fn fill_the_way(changes: &mut Changes, slot: &str) {
+    until("the server is stuck in writing", SOON, || {
+        let sql = format!(
+            "INSERT INTO {} SELECT 1000 + n, n, repeat('x', 100000) FROM generate_series({}, {}) n",
+            changes.table,
+            changes.next,
+            changes.next + 39
+        );
+        changes.client.batch_execute(&sql).unwrap();
+        changes.next += 40;
+        let sql = "SELECT 1 FROM pg_stat_activity JOIN pg_replication_slots ON pid = active_pid
+                   WHERE slot_name = $1 AND wait_event = 'WalSenderWriteData'";
+        changes.client.query_opt(sql, &[&slot]).unwrap()
+    });
+}
+
 #[test]
-fn an_ingest_that_stands_still_keeps_its_slot_and_goes_on() {
+fn an_ingest_that_stands_still_loses_its_slot_to_the_next() {
     let Some(place) = Place::services("held") else {
         return;
     };
+    let slot = format!("tidemill_{}", place.name);
     let mut changes = captured(&place);
-    let old = ingest(&place);
+    let filler = format!("ALTER TABLE {} ADD filler text", changes.table);
+    changes.client.batch_execute(&filler).unwrap();
+    let mut old = ingest(&place);
     streams(&place, &mut changes);
-    changes.make(200);
-    old.signal("STOP");
     let mut new = ingest(&place);
     new.says("another process captures with slot");
-    changes.make(200);
-    old.signal("CONT");
-    changes.make(200);
-    changes.expect_published(&place, Copies::None);
-    // The other one takes over when this one is gone.
-    old.kill();
+    for _ in 0..2 {
+        changes.make(200);
+        changes.expect_published(&place, Copies::None);
+        old.signal("STOP");
+        let stopped = Instant::now();
+        changes.make(200);
+        fill_the_way(&mut changes, &slot);
+        changes.make(200);
+        let after = changes.next;
+        until("the next one takes over", SOON, || {
+            let log = tidemill_log::log::open(&place.log).unwrap();
+            let high: i64 = log
+                .ranges(&changes.table)
+                .ok()?
+                .iter()
+                .map(|it| it.high)
+                .sum();
+            (high >= after).then_some(())
+        });
+        eprintln!(
+            "taken over and caught up {:.1?} after the freeze",
+            stopped.elapsed()
+        );
+        changes.expect_published(&place, Copies::None);
+        let said = old.said().len();
+        old.signal("CONT");
+        changes.make(200);
+        // It waits, as the other one did.
+        until("the old one waits", PATIENCE, || {
+            old.runs();
+            let waits = old.said()[said..].contains("another process captures with slot");
+            waits.then_some(())
+        });
+        changes.make(200);
+        changes.expect_published(&place, Copies::None);
+        std::mem::swap(&mut old, &mut new);
+    }
+    old.stop("TERM");
     changes.make(200);
     changes.expect_published(&place, Copies::None);
     new.stop("TERM");

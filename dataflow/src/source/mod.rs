@@ -84,6 +84,8 @@ pub(crate) struct Partitions<G: Gather> {
     /// One of the partitions that were there at the start, and one each time some were added.
     readers: Vec<Box<dyn Reader>>,
     wake: Option<Wake>,
+    /// No reader misses an arrival.
+    woken: bool,
     gather: G,
     /// The next offset of each owned partition: everything below it is in a cut or released.
     positions: BTreeMap<u32, i64>,
@@ -109,6 +111,7 @@ impl<G: Gather> Partitions<G> {
             assigned,
             readers: Vec::new(),
             wake: None,
+            woken: true,
             gather,
             positions: BTreeMap::new(),
             ahead: BTreeMap::new(),
@@ -127,7 +130,7 @@ impl<G: Gather> Partitions<G> {
         }
         let mut reader = self.assigned.log.reader(&self.assigned.topic, &from)?;
         if let Some(wake) = &self.wake {
-            reader.on_arrival(Arc::clone(wake));
+            self.woken &= reader.on_arrival(Arc::clone(wake));
         }
         self.readers.push(reader);
         self.positions.extend(from);
@@ -149,9 +152,14 @@ impl<G: Gather> Partitions<G> {
     /// Asks for a call when records arrive.
     pub(crate) fn on_arrival(&mut self, wake: Wake) {
         for reader in &mut self.readers {
-            reader.on_arrival(Arc::clone(&wake));
+            self.woken &= reader.on_arrival(Arc::clone(&wake));
         }
         self.wake = Some(wake);
+    }
+
+    /// Whether a call comes for every record that arrives.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken
     }
 
     /// Reads what is there, up to a limit, into one more waiting cut. None when nothing was.

@@ -24,9 +24,11 @@ use crate::time::alarm::Alarm;
 use crate::time::{Command, Control, Report, Start};
 use crate::{Epoch, Result};
 
-/// How often a source that heard nothing looks itself: an arrival callback may be missing (another
-/// process writes the embedded log).
-const IDLE_LOOK: Duration = Duration::from_millis(20);
+/// How often a source that heard nothing looks itself where an arrival may go by without a call:
+/// another process writes the embedded log.
+const UNCALLED_LOOK: Duration = Duration::from_millis(20);
+/// How often it looks where a call comes, so that nothing rests on the call alone.
+const CALLED_LOOK: Duration = Duration::from_millis(250);
 
 type Builder<O> = CapacityContainerBuilder<Vec<O>>;
 
@@ -114,8 +116,10 @@ where
             };
             if running.step(&reading, cap, output, &control, &context, &item) {
                 again.now();
+            } else if running.partitions.is_woken() {
+                again.within(CALLED_LOOK);
             } else {
-                again.within(IDLE_LOOK);
+                again.within(UNCALLED_LOOK);
             }
         }
     })

@@ -23,7 +23,7 @@ use crate::{Error, Kind, Result};
 /// How long a topic may not be there before it counts as deleted: brokers that begin know it late.
 const GONE_PATIENCE: Duration = Duration::from_secs(15);
 /// How soon a stop is seen.
-const STOP_LOOK: Duration = Duration::from_millis(50);
+const STOP_LOOK: Duration = Duration::from_millis(100);
 /// How often what the topics hold is looked at, which tells how far behind the views are.
 const LAG_LOOK: Duration = Duration::from_secs(1);
 /// Such a look takes at most one part of so many of the thread's time.

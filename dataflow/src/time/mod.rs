@@ -199,7 +199,7 @@ pub(crate) fn control<'scope>(
 }
 
 /// How often a worker looks whether its process was told to stop.
-const STOP_CHECK: std::time::Duration = std::time::Duration::from_millis(50);
+const STOP_CHECK: std::time::Duration = std::time::Duration::from_millis(100);
 
 fn reports<'scope>(
     scope: Scope<'scope, u64>,

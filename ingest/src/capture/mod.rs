@@ -90,7 +90,8 @@ pub trait Capture: Send {
 
 /// Opens the capture of `tables` in the database that `database_url` names (`postgres://…` or
 /// `sqlite://FILE`), under `name`, which keeps its progress in that database. With `resnapshot` the
-/// progress is dropped and the tables are read again from the beginning.
+/// progress is dropped and the tables are read again from the beginning. An error of kind `Fence`
+/// means that another process captures under this name now.
 pub fn open(
     database_url: &str,
     tables: &[String],

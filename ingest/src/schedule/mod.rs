@@ -11,8 +11,9 @@
 //!
 //! Engines: [`postgres`](self::postgres) and [`sqlite`](self::sqlite).
 //!
-//! 1. A page is claimed by one process at a time. A claim is a lease: one whose holder died is
-//!    taken over when it ends, with a higher number of attempts.
+//! 1. A page is claimed by one process at a time. A claim is a lease, which its holder renews while
+//!    it works on the page: one whose holder died or stands still is taken over when it ends, with
+//!    a higher number of attempts.
 //! 2. What a lost claim fetched does not land: landing checks claimant and attempts in its own
 //!    transaction ([`Claim`]).
 //! 3. No page is skipped: the next page is the highest one plus one, and is made only when its
@@ -82,6 +83,8 @@ pub struct Run {
 pub trait Ledger: Send {
     /// Claims the next page that is due, if any.
     fn next(&mut self) -> Result<Next>;
+    /// Makes a claim last for the lease from now on. A claim that was lost changes nothing.
+    fn renew(&mut self, claim: &Claim) -> Result<()>;
     /// Gives a claim back, to be taken again after `wait`. A claim that was lost changes nothing.
     fn retry(&mut self, claim: &Claim, wait: Duration, error: &str) -> Result<()>;
     /// Ends a claim for good. A claim that was lost changes nothing.
@@ -92,7 +95,8 @@ pub trait Ledger: Send {
     fn history(&mut self, limit: u32) -> Result<Vec<Run>>;
 }
 
-/// Opens the ledger of pipeline `name` in `database`; a claim lasts for `lease`.
+/// Opens the ledger of pipeline `name` in `database`; a claim lasts for `lease`, and as long again
+/// each time it is [renewed](Ledger::renew).
 pub fn open(
     database: &str,
     name: &str,

@@ -138,6 +138,20 @@ impl Ledger for PostgresLedger {
         }
     }
 
+    fn renew(&mut self, claim: &Claim) -> Result<()> {
+        let set = "UPDATE _tidemill_runs
+            SET claimed_until = clock_timestamp() + $5::bigint * interval '1 millisecond'";
+        let (page, attempts) = (claim.page as i64, claim.attempts as i32);
+        let (pipeline, by, lease) = (&claim.pipeline, &claim.claimed_by, &self.terms.lease_ms);
+        self.client
+            .execute(
+                &format!("{set} WHERE {MINE}"),
+                &[pipeline, &page, by, &attempts, lease],
+            )
+            .map_err(failed)?;
+        Ok(())
+    }
+
     fn retry(&mut self, claim: &Claim, wait: Duration, error: &str) -> Result<()> {
         self.end(claim, "retry", millis(wait), error)
     }

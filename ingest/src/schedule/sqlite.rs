@@ -143,6 +143,24 @@ impl Ledger for SqliteLedger {
         Ok(next)
     }
 
+    fn renew(&mut self, claim: &Claim) -> Result<()> {
+        let set = "UPDATE _tidemill_runs SET claimed_until = ?5";
+        let until = now_ms().saturating_add(self.terms.lease_ms);
+        let Claim {
+            pipeline,
+            page,
+            claimed_by,
+            attempts,
+        } = claim;
+        self.connection
+            .execute(
+                &format!("{set} WHERE {MINE}"),
+                params![pipeline, *page as i64, claimed_by, attempts, until],
+            )
+            .map_err(failed)?;
+        Ok(())
+    }
+
     fn retry(&mut self, claim: &Claim, wait: Duration, error: &str) -> Result<()> {
         self.end(claim, "retry", millis(wait), error)
     }

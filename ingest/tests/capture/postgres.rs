@@ -9,7 +9,7 @@ use tidemill_ingest::capture::{self, Capture, Captured};
 use tidemill_log::event::{Op, Position, Value};
 use tidemill_log::schema::ColumnType;
 
-use crate::{STORY, changes, read, seen, the_same_story};
+use crate::{STORY, changes, read, row, seen, the_same_story};
 
 /// A database of its own, dropped with its slot at the end.
 pub(crate) struct Database {
@@ -65,7 +65,10 @@ impl Database {
         loop {
             match capture::open(&self.url, &tables, &self.name, resnapshot) {
                 // The connections of a dropped capture end a moment later.
-                Err(error) if error.kind() == Kind::Retry && Instant::now() < deadline => {
+                Err(error)
+                    if matches!(error.kind(), Kind::Retry | Kind::Fence)
+                        && Instant::now() < deadline =>
+                {
                     std::thread::yield_now();
                 }
                 other => return other,
@@ -409,4 +412,54 @@ fn a_lost_connection_is_made_again() {
     let mut capture = database.open(&["t"]).unwrap();
     let again = changes(capture.as_mut(), 1);
     assert_eq!(again[0].after.as_ref().unwrap()[0], Value::Int(2));
+}
+
+#[test]
+fn who_lost_the_lock_is_taken_over_and_hands_on_nothing() {
+    let Some(mut database) = Database::new("who_lost_the_lock_is_taken_over_and_hands_on_nothing")
+    else {
+        return;
+    };
+    database.run(TABLE);
+    let mut first = database.open(&["t"]).unwrap();
+    let snapshot = read(first.as_mut(), 1);
+    first.acknowledge(last(&snapshot)).unwrap();
+    database.run("INSERT INTO t VALUES (0, 'old')");
+    let old = read(first.as_mut(), 1);
+    first.acknowledge(last(&old)).unwrap();
+    let tables = ["t".to_owned()];
+    let waits = capture::open(&database.url, &tables, &database.name, false);
+    let waits = waits.err().expect("the first one is there");
+    assert_eq!(waits.kind(), Kind::Fence, "{waits}");
+    first.check().unwrap();
+    // As when the server misses it. The first one's stream is still there.
+    database.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks
+         WHERE locktype = 'advisory' AND classid = hashtext('tidemill')::oid
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    );
+    let mut second = database.open(&["t"]).unwrap();
+    database.run("INSERT INTO t VALUES (1, 'new')");
+    assert_eq!(first.check().unwrap_err().kind(), Kind::Retry);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let ended = loop {
+        assert!(Instant::now() < deadline, "the first one goes on");
+        match first.next(Duration::from_millis(50)) {
+            Ok(read) => assert!(read.is_empty(), "{read:?}"),
+            Err(ended) => break ended,
+        }
+    };
+    assert_eq!(ended.kind(), Kind::Retry, "{ended}");
+    second.check().unwrap();
+    // It may not have been written down yet that the first change is acknowledged.
+    let mut all = Vec::new();
+    while all.last() != Some(&row(1, "new")) {
+        assert!(Instant::now() < deadline, "the second one read {all:?}");
+        let read = second.next(Duration::from_millis(50)).unwrap();
+        all.extend(read.into_iter().map(|captured| match captured {
+            Captured::Change(change) => change.after,
+            Captured::Refused(refused) => panic!("{refused:?}"),
+        }));
+    }
+    assert!(all.len() <= 2, "{all:?}");
 }

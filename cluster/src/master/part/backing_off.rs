@@ -16,7 +16,6 @@ impl BackingOff {
     pub(super) fn next(self, here: &mut Here<'_>) -> Option<Stage> {
         let over = here.now >= self.until || here.record.revision != self.revision;
         if over || !here.wanted {
-            here.record.minting &= here.wanted;
             return Some(here.rest());
         }
         None

@@ -14,10 +14,11 @@ impl Draining {
     pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
         let processes = here.record.run.as_ref()?.workers.len();
         let ended = &half.ended;
-        let failed = ended.values().any(|ended| !ended.is_clean());
-        if failed || ended.len() == processes {
-            let clean = ended.values().all(Ended::is_clean);
-            return here.end(if clean { Why::Asked } else { Why::Undrained });
+        if !ended.values().all(Ended::is_drained) {
+            return here.end(Why::Undrained);
+        }
+        if ended.len() == processes {
+            return here.end(Why::Asked);
         }
         if here.now < self.since + DRAINING_MAX {
             return None;

@@ -71,7 +71,12 @@ impl Ending {
             _ => None,
         };
         let run = here.record.run.clone()?;
-        let found = culprit::find(&run, &half.ended, cause.as_ref(), here.now);
+        let mut ended = half.ended.clone();
+        if half.drains {
+            // These are none of the failures.
+            ended.retain(|_, ended| !ended.is_drained());
+        }
+        let found = culprit::find(&run, &ended, cause.as_ref(), here.now);
         // Asked for before this master started: then nobody failed.
         let asked = here.must_go();
         let lived = half

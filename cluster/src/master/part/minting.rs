@@ -12,41 +12,42 @@ const BEHIND_MAX: u64 = 1000;
 /// Waiting for the journal.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Minting {
-    attempt: u64,
+    /// Of the record then: with another one it may be another journal.
+    revision: u64,
     /// Generations that were minted and had been before: it is another journal.
     behind: u64,
 }
 
 impl Minting {
-    /// Asks for a generation. That one is asked for is written down first, so that a master that
-    /// was replaced finds out before it disturbs what the other one runs.
+    /// Asks for a generation. That one is asked for is written down first, each time, so that a
+    /// master that was replaced finds out before it disturbs what the other one runs.
     pub(super) fn begin(here: &mut Here<'_>) -> Stage {
         Self::ask(here, 0)
     }
 
     fn ask(here: &mut Here<'_>, behind: u64) -> Stage {
-        *here.attempts += 1;
-        let attempt = *here.attempts;
+        let revision = here.record.revision;
         here.record.minting = true;
         here.actions.push(Action::Mint {
             job: here.job.to_owned(),
             spec: Arc::clone(here.spec),
-            attempt,
         });
-        Stage::Minting(Self { attempt, behind })
+        Stage::Minting(Self { revision, behind })
     }
 
     pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
-        if !here.wanted {
+        // Also when it is not wanted any more: what is minted later would fence the next one.
+        let minted = half.minted.take()?;
+        if !here.wanted || here.record.revision != self.revision {
             here.record.minting = false;
             return Some(here.rest());
         }
-        let (_, minted) = half.minted.take_if(|(it, _)| *it == self.attempt)?;
         let minted = match minted {
             Ok(minted) => minted,
             Err(why) if why.may_mend => {
                 let until = here.now + MINT_AGAIN;
                 let why = Some(why.what);
+                here.record.minting = false;
                 let revision = here.record.revision;
                 return Some(Stage::BackingOff(BackingOff {
                     until,

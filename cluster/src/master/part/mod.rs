@@ -18,6 +18,8 @@ mod minting;
 mod running;
 mod starting;
 mod stopped;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -67,8 +69,8 @@ pub(crate) struct Half {
     pub(crate) ended: BTreeMap<usize, Ended>,
     /// Since when all of its processes are live.
     pub(crate) live_since: Option<u64>,
-    /// What came of an attempt to mint.
-    pub(crate) minted: Option<(u64, Result<Minted, Unminted>)>,
+    /// What came of minting.
+    pub(crate) minted: Option<Result<Minted, Unminted>>,
     /// Where its processes listen, by index, once all do.
     pub(crate) peers: Option<Vec<String>>,
     /// Its processes are to drain.
@@ -90,8 +92,6 @@ pub(crate) struct Here<'a> {
     pub(crate) record: &'a mut Record,
     /// Of all jobs.
     pub(crate) ingests: &'a mut u64,
-    /// Attempts to mint, of all jobs.
-    pub(crate) attempts: &'a mut u64,
     pub(crate) roster: &'a Roster,
     /// What other halves leave free.
     pub(crate) free: Vec<Free>,

@@ -17,13 +17,13 @@ impl Starting {
     pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
         let phases = here.phases();
         let ran = |phase: &Option<&Phase>| matches!(phase, Some(Phase::Live | Phase::Exited(_)));
-        let clean = half.ended.values().all(Ended::is_clean);
-        if here.must_go() && clean && phases.iter().all(ran) {
-            // The master before this one may have told them already.
+        // The master before this one may have told them already.
+        let drains = here.must_go() && half.ended.values().all(Ended::is_drained);
+        if drains && phases.iter().all(ran) {
             let since = here.now;
             return Some(Stage::Draining(Draining { since }));
         }
-        if half.is_broken(here.now) {
+        if half.is_broken(here.now) && !drains {
             return here.end(Why::Broken);
         }
         if here.are_live() {

@@ -2,6 +2,8 @@
 
 use super::{Here, Stage};
 
-pub(super) fn next(here: &Here<'_>) -> Option<Stage> {
+pub(super) fn next(here: &mut Here<'_>) -> Option<Stage> {
+    // A master that was replaced may have been about to.
+    here.record.minting = false;
     Some(here.rest()).filter(|next| *next != Stage::Stopped)
 }

@@ -5,32 +5,35 @@
 //!    orders were taken back.
 //! 3. No worker is ordered, and none runs, more threads than it has slots.
 //! 4. Un-fenced processes of a job's dataflow are of one generation, and alike.
-//! 5. With messages that arrive, no two generations of a half run at the same time.
-//! 6. What was answered to a client is known to every later master.
+//! 5. Where every worker can be heard, no two generations of a half run at the same time.
+//! 6. An order stays as it is, but for peers, which are where the others listen, and a drain.
+//! 7. A job that waits for its slots is never smaller.
+//!
+//! What `causes` and `clients` look at holds as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::world::World;
+use super::children::{address, journal};
+use super::world::{Weather, World};
 use crate::master::durable::Durable;
-use crate::protocol::{Orders, Part, ProcessKey};
+use crate::protocol::{Order, Orders, Part, ProcessKey};
 
 /// What was seen so far.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// Generations that journals minted, by job.
+    /// Generations that journals minted.
     pub(super) minted: BTreeSet<(String, u64)>,
     /// The greatest generation of each half that is written down.
     written: BTreeMap<(String, Part), u64>,
     /// Where each process was ordered to.
-    placed: BTreeMap<ProcessKey, String>,
+    placed: BTreeMap<ProcessKey, (String, Order)>,
     /// By worker: the newest orders, and what was taken back since.
     newest: BTreeMap<String, (u64, u64)>,
     ordered: BTreeMap<String, BTreeSet<ProcessKey>>,
     taken_back: BTreeSet<ProcessKey>,
-    pub(super) started: BTreeSet<ProcessKey>,
-    /// Jobs that a client was told are there.
-    pub(super) promised: BTreeMap<String, bool>,
+    /// When each process was.
+    pub(super) started: BTreeMap<ProcessKey, u64>,
 }
 
 impl Seen {
@@ -41,6 +44,12 @@ impl Seen {
             let most = self.written.entry((job.to_owned(), part)).or_default();
             *most = generation.max(*most);
         }
+    }
+
+    /// Whether one of a half that is not older was in a document.
+    pub(super) fn was_written(&self, job: &str, part: Part, generation: u64) -> bool {
+        let most = self.written.get(&(job.to_owned(), part));
+        most.is_some_and(|most| *most >= generation)
     }
 
     /// A master gives a worker these orders.
@@ -54,6 +63,9 @@ impl Seen {
         let newest = self.newest.entry(worker.to_owned()).or_default();
         if number <= *newest {
             return Ok(());
+        }
+        if newest.0 < number.0 && number.1 <= newest.1 {
+            return Err(format!("{worker}: version {} after {newest:?}", number.1));
         }
         *newest = number;
         let mut threads = 0;
@@ -70,18 +82,17 @@ impl Seen {
             }
             if key.part == Part::Dataflow {
                 threads += order.threads;
-                if !self.minted.contains(&(key.job.clone(), key.generation)) {
+                if !self
+                    .minted
+                    .contains(&(journal(&order.spec), key.generation))
+                {
                     return Err(format!("{key:?} is ordered and was not minted"));
                 }
             }
             if self.taken_back.contains(key) {
                 return Err(format!("{key:?} is ordered again"));
             }
-            let place = self.placed.entry(key.clone());
-            let place = place.or_insert_with(|| worker.to_owned());
-            if place != worker {
-                return Err(format!("{key:?} is ordered to {place} and to {worker}"));
-            }
+            self.check_order(worker, order)?;
             keys.insert(key.clone());
         }
         if threads > slots {
@@ -95,11 +106,51 @@ impl Seen {
         Ok(())
     }
 
+    fn check_order(&mut self, worker: &str, order: &Order) -> Result<(), String> {
+        let key = &order.key;
+        let bare = Order {
+            peers: None,
+            drain: false,
+            ..order.clone()
+        };
+        let before = self.placed.entry(key.clone());
+        let before = before.or_insert_with(|| (worker.to_owned(), bare.clone()));
+        if *before != (worker.to_owned(), bare) {
+            return Err(format!(
+                "{before:?} was ordered, and then {order:?} to {worker}"
+            ));
+        }
+        let (size, wanted) = (order.threads * order.processes, order.spec.workers);
+        let exact = order.spec.wait_for_slots;
+        if key.part == Part::Dataflow && (size > wanted || exact && size != wanted) {
+            return Err(format!("{key:?}: {size} workers, and {wanted} are wanted"));
+        }
+        let peers = order.peers.iter().flatten().enumerate();
+        for (index, peer) in peers {
+            let key = ProcessKey {
+                index,
+                ..key.clone()
+            };
+            let there = self
+                .placed
+                .get(&key)
+                .map(|(worker, _)| address(worker, &key));
+            if there.as_ref() != Some(peer) {
+                return Err(format!("{key:?} listens at {there:?}, and {peer} is told"));
+            }
+        }
+        let peers = order.peers.as_ref().map_or(order.processes, Vec::len);
+        if peers != order.processes {
+            return Err(format!("{key:?} has {} and {peers} peers", order.processes));
+        }
+        Ok(())
+    }
+
     /// A worker starts a process.
-    pub(super) fn start(&mut self, key: &ProcessKey) -> Result<(), String> {
-        match self.started.insert(key.clone()) {
-            true => Ok(()),
-            false => Err(format!("{key:?} is started twice")),
+    pub(super) fn start(&mut self, key: &ProcessKey, now: u64) -> Result<(), String> {
+        match self.started.insert(key.clone(), now) {
+            None => Ok(()),
+            Some(_) => Err(format!("{key:?} is started twice")),
         }
     }
 }
@@ -108,7 +159,7 @@ impl World {
     /// What holds between events.
     pub(super) fn check(&self) -> Result<(), String> {
         type Alike = (u64, usize, usize, String);
-        let mut free_to_write: BTreeMap<&str, BTreeSet<Alike>> = BTreeMap::new();
+        let mut free_to_write: BTreeMap<String, BTreeSet<Alike>> = BTreeMap::new();
         let mut running: BTreeMap<(&str, Part), BTreeSet<u64>> = BTreeMap::new();
         for worker in &self.workers {
             let mut threads = 0;
@@ -120,11 +171,12 @@ impl World {
                 }
                 let order = &child.order;
                 threads += order.threads;
-                let fence = self.journals.get(&key.job).copied().unwrap_or(0);
+                let journal = journal(&order.spec);
+                let fence = self.journals.get(&journal).copied().unwrap_or(0);
                 if child.is_live() && key.generation >= fence {
                     let of = (key.generation, order.threads, order.processes);
                     let alike = (of.0, of.1, of.2, order.secret.clone());
-                    free_to_write.entry(&key.job).or_default().insert(alike);
+                    free_to_write.entry(journal).or_default().insert(alike);
                 }
             }
             if threads > worker.slots {
@@ -138,20 +190,8 @@ impl World {
             ));
         }
         let two = running.iter().find(|(_, all)| all.len() > 1);
-        if let Some((half, all)) = two.filter(|_| self.is_calm) {
+        if let Some((half, all)) = two.filter(|_| self.weather != Weather::Storm) {
             return Err(format!("{half:?} runs in several generations: {all:?}"));
-        }
-        Ok(())
-    }
-
-    /// A master has taken over with this.
-    pub(super) fn check_promises(&self, durable: &Durable) -> Result<(), String> {
-        for (job, there) in &self.seen.promised {
-            if durable.jobs.contains_key(job) != *there {
-                return Err(format!(
-                    "a client was told of {job}: {there}; a new master forgot"
-                ));
-            }
         }
         Ok(())
     }

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::world::{Next, World};
-use crate::protocol::{Exit, Order, Orders, Part, Phase, ProcessKey, ProcessReport, Report};
+use crate::protocol::{
+    Exit, JobSpec, Order, Orders, Part, Phase, ProcessKey, ProcessReport, Report,
+};
 
 /// A worker's process.
 pub(super) struct Worker {
@@ -19,6 +21,8 @@ pub(super) struct Worker {
     pub(super) frozen_until: u64,
     /// Its connection with masters is cut until then.
     pub(super) cut_until: u64,
+    /// Its newest wait for orders.
+    pub(super) poll: u64,
     orders: Option<Arc<Orders>>,
     sequence: u64,
 }
@@ -42,6 +46,25 @@ pub(super) enum Step {
     /// Connects with the others; `since` then.
     Connect(u64),
     End(Box<Exit>),
+}
+
+/// What becomes of every process once it is live.
+#[derive(Clone, Copy)]
+pub(super) struct Doom {
+    pub(super) lives: u64,
+    pub(super) code: i32,
+    /// Whether it says something else each time.
+    pub(super) varies: bool,
+}
+
+/// Where the journal of a job's dataflow is.
+pub(super) fn journal(spec: &JobSpec) -> String {
+    format!("{}/{}", spec.connections["state"], spec.name)
+}
+
+/// Where a process listens.
+pub(super) fn address(worker: &str, key: &ProcessKey) -> String {
+    format!("{worker}/{}/{}", key.generation, key.index)
 }
 
 impl Child {
@@ -76,6 +99,7 @@ impl World {
             children: BTreeMap::new(),
             frozen_until: 0,
             cut_until: 0,
+            poll: 0,
             orders: None,
             sequence: 0,
         });
@@ -95,7 +119,7 @@ impl World {
         }
     }
 
-    fn report_now(&mut self, id: &str) {
+    pub(super) fn report_now(&mut self, id: &str) {
         let now = self.now;
         let Some(worker) = self.worker(id) else {
             return;
@@ -146,6 +170,7 @@ impl World {
 
     /// Makes the children those of the orders.
     fn reconcile(&mut self, id: &str) -> Result<(), String> {
+        let now = self.now;
         let Some(worker) = self.worker(id) else {
             return Ok(());
         };
@@ -183,26 +208,29 @@ impl World {
                 }
             }
         }
-        let room = !worker
-            .children
-            .values()
-            .any(|child| child.killed && child.runs());
         let mut started = Vec::new();
-        for order in orders.processes.iter().filter(|_| room) {
-            if !worker.children.contains_key(&order.key) {
+        for order in &orders.processes {
+            let another = |(key, child): (&ProcessKey, &Child)| {
+                let same = (&key.job, key.part) == (&order.key.job, order.key.part);
+                same && key.generation != order.key.generation && child.runs()
+            };
+            let waits = worker.children.iter().any(another);
+            if !waits && !worker.children.contains_key(&order.key) {
                 worker.children.insert(order.key.clone(), Child::new(order));
                 started.push(order.key.clone());
                 changed = true;
             }
         }
         for key in started {
-            self.seen.start(&key)?;
+            self.seen.start(&key, now)?;
             next.push((key, Step::Ready));
         }
         for (key, step) in next {
             let (least, most) = match &step {
                 Step::Ready => (20, 2000),
                 Step::Connect(_) => (10, 200),
+                // What hangs in the kernel does not end at once.
+                Step::End(exit) if exit.code.is_none() && self.chance(0.3) => (100, 15_000),
                 Step::End(exit) if exit.code.is_none() => (1, 100),
                 Step::End(_) => (50, 3000),
             };
@@ -215,25 +243,30 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn step_child(&mut self, id: &str, key: &ProcessKey, step: Step) {
+    pub(super) fn step_child(
+        &mut self,
+        id: &str,
+        key: &ProcessKey,
+        step: Step,
+    ) -> Result<(), String> {
         let now = self.now;
-        let fence = self.journals.get(&key.job).copied().unwrap_or(0);
-        let fenced = key.part == Part::Dataflow && fence != key.generation;
         let others = self.others(key);
-        let Some(worker) = self.worker(id) else {
-            return;
+        let worker = self.workers.iter_mut().find(|it| it.id == id);
+        let child = worker.and_then(|it| it.children.get_mut(key));
+        let Some(child) = child.filter(|it| it.runs()) else {
+            return Ok(());
         };
-        let Some(child) = worker.children.get_mut(key).filter(|it| it.runs()) else {
-            return;
-        };
+        let fence = self.journals.get(&journal(&child.order.spec));
+        let fence = fence.copied().unwrap_or(0);
+        let fenced = key.part == Part::Dataflow && fence != key.generation;
         let ends = matches!(&step, Step::End(exit) if exit.code.is_none());
         if child.frozen && !ends {
-            return;
+            return Ok(());
         }
         let mut again = None;
         match step {
             Step::Ready if child.order.processes > 1 => {
-                let address = key.index.to_string();
+                let address = address(id, key);
                 child.phase = Phase::Listening { address };
                 if child.knows_peers {
                     again = Some(Step::Connect(now));
@@ -244,12 +277,14 @@ impl World {
                 again = Some(Step::End(Box::new(exit(Some(1), vec![], &said, now))));
             }
             Step::Ready => child.phase = Phase::Live,
-            Step::Connect(_) if child.phase == Phase::Started || child.is_live() => return,
+            Step::Connect(_) if child.phase == Phase::Started || child.is_live() => {
+                return Ok(());
+            }
             Step::Connect(since) => {
                 let since = if since == 0 { now } else { since };
                 match others.iter().position(|ready| !ready) {
                     None => child.phase = Phase::Live,
-                    Some(at) if now > since + 10_000 => {
+                    Some(at) if now > since + 30_000 => {
                         let peer = if at < key.index { at } else { at + 1 };
                         let lost = exit(Some(3), vec![peer], "lost", now);
                         again = Some(Step::End(Box::new(lost)));
@@ -266,9 +301,23 @@ impl World {
         if let Some(step) = again {
             self.after(100, Next::Child(id.to_owned(), key.clone(), step));
         }
+        if let Some(doom) = self.doom {
+            self.fulfil(doom, id, key);
+        }
         self.report_now(id);
-        if let Err(why) = self.reconcile(id) {
-            panic!("{why}");
+        self.reconcile(id)
+    }
+
+    fn fulfil(&mut self, doom: Doom, id: &str, key: &ProcessKey) {
+        let child = self.worker(id).and_then(|it| it.children.get(key));
+        if child.is_some_and(Child::is_live) {
+            let said = match doom.varies {
+                true => format!("failure of {}", key.generation),
+                false => "failure".to_owned(),
+            };
+            self.harm(key);
+            let end = Step::End(Box::new(exit(Some(doom.code), vec![], &said, 0)));
+            self.after(doom.lives, Next::Child(id.to_owned(), key.clone(), end));
         }
     }
 
@@ -310,12 +359,12 @@ impl World {
     }
 
     /// A newer generation was minted: older ones find out.
-    pub(super) fn fence(&mut self, job: &str, generation: u64) {
+    pub(super) fn fence(&mut self, of: &str, generation: u64) {
         let mut fenced = Vec::new();
         for worker in &self.workers {
             for (key, child) in &worker.children {
                 let old = key.part == Part::Dataflow && key.generation < generation;
-                if key.job == job && old && child.is_live() {
+                if old && journal(&child.order.spec) == of && child.is_live() {
                     fenced.push((worker.id.clone(), key.clone()));
                 }
             }

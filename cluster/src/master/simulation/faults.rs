@@ -1,8 +1,8 @@
 //! What goes wrong in the simulation, and how it ends.
 
+use super::causes::SILENCE_OVERLOOKED;
 use super::children::{Step, exit};
-use super::world::{Next, World};
-use crate::master::commands::Command;
+use super::world::{Next, Weather, World};
 use crate::master::state::Event;
 use crate::protocol::ProcessKey;
 
@@ -15,6 +15,8 @@ pub(super) enum Fault {
     MasterAway,
     /// A child that says nothing is killed by its worker.
     ChildFrozen(String, ProcessKey),
+    /// A worker's connection is there again.
+    Connected(String),
 }
 
 impl World {
@@ -24,7 +26,10 @@ impl World {
         }
         let wait = self.between(200, 8000);
         self.after(wait, Next::Fault);
-        let which = self.between(0, 99);
+        let which = self.between(0, 109);
+        if self.weather == Weather::Masters && which < 50 {
+            return self.master_fails(which);
+        }
         match which {
             0..30 => self.child_fails(),
             30..40 => self.child_freezes(),
@@ -41,9 +46,10 @@ impl World {
             75..80 if self.workers.len() < 6 => self.start_worker(),
             // Another master beside the one that runs: it does not know of that one's end.
             80..86 => self.start_master()?,
-            86..90 if !self.is_calm => self.master_freezes(),
-            90..95 if !self.is_calm => self.worker_freezes(),
-            95..100 if !self.is_calm => self.worker_is_cut(),
+            86..90 if self.weather != Weather::Calm => self.master_freezes(),
+            90..95 if self.weather != Weather::Calm => self.worker_freezes(),
+            95..100 if self.weather == Weather::Storm => self.worker_is_cut(),
+            100.. => self.connection_blinks(),
             _ => {}
         }
         Ok(())
@@ -54,6 +60,7 @@ impl World {
             Fault::WorkerAway => self.start_worker(),
             Fault::MasterAway if self.master().is_none() => self.start_master()?,
             Fault::MasterAway => {}
+            Fault::Connected(id) => self.connected(&id),
             Fault::ChildFrozen(worker, key) => {
                 let mut end = exit(None, vec![], "frozen", 0);
                 end.frozen = true;
@@ -83,6 +90,7 @@ impl World {
         let code = codes[self.between(0, 6) as usize];
         // Often the same.
         let said = format!("failure {}", self.between(0, 1));
+        self.harm(&key);
         let exit = exit(code, vec![], &said, 0);
         self.after(0, Next::Child(worker, key, Step::End(Box::new(exit))));
     }
@@ -93,6 +101,7 @@ impl World {
         };
         if let Some(child) = self.worker(&id).and_then(|it| it.children.get_mut(&key)) {
             child.frozen = true;
+            self.harm(&key);
             self.after(8000, Next::Heal(Fault::ChildFrozen(id, key)));
         }
     }
@@ -106,7 +115,8 @@ impl World {
     fn worker_dies(&mut self) {
         let Some(at) = self.any_worker() else { return };
         let worker = self.workers.remove(at);
-        self.connection_ends(&worker.id);
+        self.harm_worker(&worker.id, u64::MAX);
+        self.connection_ends(&worker.id, worker.poll);
         for (key, child) in worker.children.iter().filter(|(_, child)| child.runs()) {
             if child.is_live() {
                 self.peers_lose(key);
@@ -116,13 +126,23 @@ impl World {
         self.after(wait, Next::Heal(Fault::WorkerAway));
     }
 
-    fn connection_ends(&mut self, worker: &str) {
+    fn connection_ends(&mut self, worker: &str, poll: u64) {
         let seen = self.chance(0.8);
         if let Some(master) = self.master().filter(|_| seen) {
-            let (worker, poll) = (worker.to_owned(), 0);
+            let worker = worker.to_owned();
             let wait = self.between(0, 50);
             self.after(wait, Next::ToMaster(master, Event::Cut { worker, poll }));
         }
+    }
+
+    /// Nothing else does.
+    fn master_fails(&mut self, which: u64) -> Result<(), String> {
+        match which {
+            0..30 => self.master_dies(),
+            30..40 => self.master_freezes(),
+            _ => self.start_master()?,
+        }
+        Ok(())
     }
 
     fn master_dies(&mut self) {
@@ -141,9 +161,17 @@ impl World {
     }
 
     fn worker_freezes(&mut self) {
-        let (wait, now) = (self.between(500, 20_000), self.now);
+        let most = match self.weather {
+            Weather::Masters => SILENCE_OVERLOOKED,
+            _ => 20_000,
+        };
+        let (wait, now) = (self.between(500, most), self.now);
         if let Some(at) = self.any_worker() {
             self.workers[at].frozen_until = now + wait;
+            if wait > SILENCE_OVERLOOKED {
+                let id = self.workers[at].id.clone();
+                self.harm_worker(&id, now + wait);
+            }
         }
     }
 
@@ -151,9 +179,41 @@ impl World {
         let (wait, now) = (self.between(500, 20_000), self.now);
         if let Some(at) = self.any_worker() {
             self.workers[at].cut_until = now + wait;
-            let id = self.workers[at].id.clone();
-            self.connection_ends(&id);
+            let (id, poll) = (self.workers[at].id.clone(), self.workers[at].poll);
+            self.harm_worker(&id, now + wait);
+            self.connection_ends(&id, poll);
         }
+    }
+
+    /// It ends and is there again, before the worker is taken to be gone.
+    fn connection_blinks(&mut self) {
+        let (away, seen) = (self.between(10, 700), self.between(0, 900));
+        let (Some(at), Some(master)) = (self.any_worker(), self.master()) else {
+            return;
+        };
+        let worker = &mut self.workers[at];
+        if !self.masters[master].state.orders.contains_key(&worker.id) {
+            return;
+        }
+        worker.cut_until = worker.cut_until.max(self.now + away);
+        let (worker, poll) = (worker.id.clone(), worker.poll);
+        let id = worker.clone();
+        self.after(seen, Next::ToMaster(master, Event::Cut { worker, poll }));
+        self.after(away, Next::Heal(Fault::Connected(id)));
+    }
+
+    fn connected(&mut self, id: &str) {
+        let Some(worker) = self.worker(id) else {
+            return;
+        };
+        worker.poll += 1;
+        let poll = worker.poll;
+        if let Some(master) = self.master() {
+            let worker = id.to_owned();
+            let wait = self.between(0, 20);
+            self.after(wait, Next::ToMaster(master, Event::Waits { worker, poll }));
+        }
+        self.report_now(id);
     }
 
     /// From here on nothing fails any more; what failed heals.
@@ -166,36 +226,13 @@ impl World {
         for master in &mut self.masters {
             master.frozen_until = 0;
         }
-        // Enough for all jobs, in any division.
-        for _ in 0..3 {
-            self.start_worker();
-            if let Some(worker) = self.workers.last_mut() {
-                worker.slots = 18;
-            }
-        }
     }
 
-    /// Waits until one master knows all workers, and tells it what each job shall be.
-    pub(super) fn settle(&mut self) -> Result<(), String> {
-        let soon = self.now + 15_000;
+    /// The master dies soon, and another one starts soon after.
+    pub(super) fn one_more_master(&mut self) -> Result<(), String> {
+        let soon = self.now + self.between(1, 3000);
         self.run_until(soon, |_| false)?;
-        if self.master().is_none() {
-            self.start_master()?;
-        }
-        let soon = self.now + 5_000;
-        self.run_until(soon, |_| false)?;
-        for name in ["one", "two", "three"] {
-            let workers = self.between(1, 6) as usize;
-            let spec = self.spec(name, workers);
-            self.command(Command::Submit(spec))?;
-            // Also one that gave up, or runs with fewer workers.
-            self.command(Command::Restart(name.to_owned()))?;
-            let runs = self.chance(0.7);
-            if !runs {
-                self.command(Command::Stop(name.to_owned()))?;
-            }
-            self.wanted.insert(name.to_owned(), runs);
-        }
+        self.master_dies();
         Ok(())
     }
 }

@@ -4,12 +4,17 @@
 //! between a write and what follows from it, and started anew, also beside one that still runs.
 //!
 //! In: a seed. Out: nothing, or what does not hold, and the seed. `checks` has what must always
-//! hold; at the end, when faults have ceased, each job must be what it should be.
+//! hold, `causes` why a generation may end, `clients` what answers promise. At the end, when faults
+//! have ceased, each job must become what it should be, with just the slots that it needs; and then
+//! follow the next commands soon, also when the master dies meanwhile.
 //!
 //! `TIDEMILL_TEST_SEEDS=FIRST..END` runs others than the usual ones.
 
+mod causes;
 mod checks;
 mod children;
+mod clients;
+mod crash_loop;
 mod faults;
 mod network;
 mod world;
@@ -20,9 +25,13 @@ use self::world::World;
 
 /// How long everything goes wrong, in simulated milliseconds.
 const FAULTS: u64 = 60_000;
-/// How long the cluster may take to be as it should be again. A drain may take 90 s, then its
-/// processes are killed and another generation starts.
-const HEALED: u64 = 240_000;
+/// How long the cluster may take to be as it should be again. Processes that were killed may hang
+/// for long, and jobs may be placed with fewer workers until they ended.
+const HEALED: u64 = 120_000;
+/// How long it may take to follow commands when nothing goes wrong but a master.
+const FOLLOWED: u64 = 50_000;
+/// How long a job that is stopped takes to be removed.
+const REMOVED: u64 = 5_000;
 
 /// Runs one seed to its end.
 fn run(seed: u64) -> Result<(), String> {
@@ -30,12 +39,28 @@ fn run(seed: u64) -> Result<(), String> {
     world.run_until(FAULTS, |_| false)?;
     world.faults_cease();
     world.settle()?;
-    let deadline = world.now + HEALED;
+    await_order(&mut world, HEALED)?;
+    world.change_their_minds()?;
+    if world.chance(0.5) {
+        world.one_more_master()?;
+    }
+    await_order(&mut world, FOLLOWED)?;
+    let stopped = world.tidy_up()?;
+    let deadline = world.now + REMOVED;
+    world.run_until(deadline, |world| world.clients.removed == stopped)?;
+    match world.clients.removed == stopped {
+        true => Ok(()),
+        false => Err("a job that is stopped is not removed".to_owned()),
+    }
+}
+
+fn await_order(world: &mut World, most: u64) -> Result<(), String> {
+    let deadline = world.now + most;
     world.run_until(deadline, World::is_as_it_should_be)?;
     match world.is_as_it_should_be() {
-        true => Ok(()),
+        true => world.check_answers(),
         false => Err(format!(
-            "not healed after {HEALED} ms: {}",
+            "not as it should be after {most} ms: {}",
             world.described()
         )),
     }

@@ -2,22 +2,21 @@
 
 use std::sync::Arc;
 
-use super::world::{Next, World};
-use crate::master::commands::Command;
+use super::causes::MINT_WAY;
+use super::children::Child;
+use super::world::{Next, Process, Weather, World};
+use crate::master::part::Stage;
 use crate::master::state::{Action, Event};
-use crate::protocol::{JobSpec, Report};
-
-/// Names of jobs.
-const JOBS: [&str; 3] = ["one", "two", "three"];
+use crate::protocol::{Part, ProcessKey, Report};
 
 impl World {
     /// How long a message takes, each time that it arrives: never, once or twice.
     fn ways(&mut self) -> Vec<u64> {
         let soon = self.between(0, 20);
-        if !self.faulty || self.is_calm {
+        if !self.faulty || self.weather == Weather::Calm {
             return vec![soon];
         }
-        let late = self.between(20, 4000);
+        let late = self.between(20, 3000);
         match self.between(0, 99) {
             0..10 => vec![],
             10..20 => vec![late],
@@ -40,18 +39,42 @@ impl World {
             }
             return Ok(());
         }
+        let ran = running(process);
         let actions = process.state.next(event, self.now);
+        let begun = running(process).into_iter().filter(|it| !ran.contains(it));
+        let begun: Vec<_> = begun.collect();
+        for (job, part) in ran {
+            // Nothing of it had ended: it was asked to go.
+            let half = process.state.halves.get(&(job.clone(), part));
+            if half.is_some_and(|it| matches!(it.stage, Stage::Ending(_)) && it.ended.is_empty()) {
+                return Err(format!("{job} {part:?} is ended and was not drained"));
+            }
+        }
+        for (job, part) in begun {
+            let run = self.masters[master].state.durable.jobs[&job].record(part);
+            let generation = run.generation;
+            let mut all = self.workers.iter().flat_map(|it| &it.children);
+            let is_late = |(key, child): (&ProcessKey, &Child)| {
+                let is_of_it = key.job == job && key.part == part && key.generation == generation;
+                is_of_it && child.runs() && !child.is_live()
+            };
+            if all.any(is_late) {
+                return Err(format!(
+                    "{job} {part:?} is said to run, and not all are live"
+                ));
+            }
+        }
         for action in actions {
             match action {
                 Action::Write { number, document } => {
                     let wait = self.between(0, 30);
                     self.after(wait, Next::Put(master, number, Box::new(document)));
                 }
-                Action::Mint { job, attempt, .. } => {
-                    let wait = self.between(0, 100);
-                    self.after(wait, Next::Mint(master, job, attempt));
+                Action::Mint { spec, .. } => {
+                    let wait = self.between(0, MINT_WAY);
+                    self.after(wait, Next::Mint(master, spec));
                 }
-                Action::Reply { request, answer } => self.answered(master, request, &answer),
+                Action::Reply { request, answer } => self.answered(master, request, answer)?,
             }
         }
         self.push_orders(master)
@@ -98,7 +121,7 @@ impl World {
     }
 
     /// A worker says what it has to the master that it knows: the newest, or while two run at the
-    /// same time any of them.
+    /// same time sometimes another.
     pub(super) fn send_report(&mut self, report: &Report) {
         let alive: Vec<usize> = (0..self.masters.len())
             .filter(|master| self.masters[*master].alive)
@@ -106,47 +129,18 @@ impl World {
         let Some(last) = alive.len().checked_sub(1) else {
             return;
         };
-        let any = self.between(0, last as u64) as usize;
+        let back = usize::from(last > 0 && self.chance(0.1));
+        let master = alive[last - back];
         for way in self.ways() {
             let event = Event::Report(report.clone());
-            self.after(way, Next::ToMaster(alive[any], event));
+            self.after(way, Next::ToMaster(master, event));
         }
     }
+}
 
-    /// A client asks for something, or nothing.
-    pub(super) fn think(&mut self) {
-        if !self.faulty {
-            return;
-        }
-        let wait = self.between(500, 15_000);
-        self.after(wait, Next::Client);
-        let Some(master) = self.master() else { return };
-        let name = JOBS[self.between(0, 2) as usize];
-        let workers = self.between(1, 6) as usize;
-        let command = match self.between(0, 9) {
-            0..5 => Command::Submit(self.spec(name, workers)),
-            5 => Command::Stop(name.to_owned()),
-            6 => Command::Restart(name.to_owned()),
-            7 | 8 => Command::Rescale(name.to_owned(), workers),
-            _ => Command::Remove(name.to_owned()),
-        };
-        // It may be killed before it answers.
-        let frozen = self.now < self.masters[master].frozen_until;
-        if !frozen && let Err(why) = self.command(command) {
-            panic!("{why}");
-        }
-    }
-
-    pub(super) fn spec(&mut self, name: &str, workers: usize) -> Arc<JobSpec> {
-        let version = self.between(0, 1).to_string();
-        Arc::new(JobSpec {
-            name: name.to_owned(),
-            files: [("views.sql".to_owned(), version)].into(),
-            connections: [].into(),
-            workers,
-            wait_for_slots: self.chance(0.3),
-            ingest: self.chance(0.5),
-            flags: [].into(),
-        })
-    }
+/// What runs, as far as a master knows.
+fn running(process: &Process) -> Vec<(String, Part)> {
+    let halves = process.state.halves.iter();
+    let running = halves.filter(|(_, half)| matches!(half.stage, Stage::Running(_)));
+    running.map(|(of, _)| of.clone()).collect()
 }

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::causes::Causes;
 use super::checks::Seen;
-use super::children::{Step, Worker};
+use super::children::{Doom, Step, Worker, journal};
+use super::clients::Clients;
 use super::faults::Fault;
-use crate::master::commands::{Command, Refusal};
 use crate::master::durable::{Author, Durable};
 use crate::master::part::Stage;
 use crate::master::state::{Event, Minted, State, Unminted};
-use crate::protocol::{Orders, Part, ProcessKey};
+use crate::protocol::{JobSpec, Orders, Part, ProcessKey};
 
 /// How often a master sees the time.
 const TICK: u64 = 100;
@@ -47,12 +48,25 @@ pub(super) enum Next {
     /// The store is asked to take a document.
     Put(usize, u64, Box<Durable>),
     /// A journal is asked for a generation.
-    Mint(usize, String, u64),
+    Mint(usize, Arc<JobSpec>),
     Child(String, ProcessKey, Step),
     /// Somebody thinks of a command.
     Client,
     Fault,
     Heal(Fault),
+    /// A person looks after the cluster.
+    Tend,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Weather {
+    /// Messages arrive, soon and in order, and nobody freezes; children, workers and masters fail.
+    Calm,
+    /// Masters fail and freeze, and messages get lost, but no process of a job and no worker does.
+    Masters,
+    /// Everything.
+    Storm,
 }
 
 /// Everything.
@@ -70,24 +84,45 @@ pub(super) struct World {
     pub(super) seen: Seen,
     /// Everything goes wrong.
     pub(super) faulty: bool,
-    /// Messages arrive, soon and in order, and nobody freezes; children and masters fail.
-    pub(super) is_calm: bool,
+    pub(super) weather: Weather,
     pub(super) store_away_until: u64,
     pub(super) journals_away_until: u64,
-    /// Commands under way: by master and request, the job and whether it is there afterwards.
-    pub(super) asked: BTreeMap<(usize, u64), (String, Option<bool>)>,
-    pub(super) requests: u64,
-    /// The last command that makes or removes a job.
-    last_asked: BTreeMap<String, u64>,
-    /// What each job shall be in the end: whether it runs, and its size.
-    pub(super) wanted: BTreeMap<String, bool>,
+    pub(super) clients: Clients,
+    pub(super) causes: Causes,
+    /// What becomes of processes.
+    pub(super) doom: Option<Doom>,
 }
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let is_calm = rng.random_bool(0.25);
-        let mut world = Self {
+        let weather = match rng.random_range(0..10) {
+            0..3 => Weather::Calm,
+            3..6 => Weather::Masters,
+            _ => Weather::Storm,
+        };
+        let mut world = Self::without_anybody(rng, weather);
+        world.start_master().expect("the first master");
+        for _ in 0..world.rng.random_range(1..=4) {
+            world.start_worker();
+        }
+        world.after(500, Next::Client);
+        world.after(1500, Next::Fault);
+        world
+    }
+
+    /// One master and one worker with that many slots, and nothing goes wrong.
+    pub(super) fn quiet(slots: usize, doom: Doom) -> Self {
+        let mut world = Self::without_anybody(StdRng::seed_from_u64(0), Weather::Calm);
+        (world.faulty, world.doom) = (false, Some(doom));
+        world.start_master().expect("the master");
+        world.start_worker();
+        world.workers[0].slots = slots;
+        world
+    }
+
+    fn without_anybody(rng: StdRng, weather: Weather) -> Self {
+        Self {
             now: 1000,
             rng,
             queue: BinaryHeap::new(),
@@ -100,21 +135,13 @@ impl World {
             journals: BTreeMap::new(),
             seen: Seen::default(),
             faulty: true,
-            is_calm,
+            weather,
             store_away_until: 0,
             journals_away_until: 0,
-            asked: BTreeMap::new(),
-            requests: 0,
-            last_asked: BTreeMap::new(),
-            wanted: BTreeMap::new(),
-        };
-        world.start_master().expect("the first master");
-        for _ in 0..world.rng.random_range(1..=4) {
-            world.start_worker();
+            clients: Clients::default(),
+            causes: Causes::default(),
+            doom: None,
         }
-        world.after(500, Next::Client);
-        world.after(1500, Next::Fault);
-        world
     }
 
     /// Lets something happen later.
@@ -180,10 +207,11 @@ impl World {
             }
             Next::ToWorker(worker, orders) => self.follow(&worker, &orders)?,
             Next::Report(worker) => self.report(&worker),
-            Next::Put(master, number, document) => self.put(master, number, &document),
-            Next::Mint(master, job, attempt) => self.mint(master, job, attempt),
-            Next::Child(worker, key, step) => self.step_child(&worker, &key, step),
-            Next::Client => self.think(),
+            Next::Put(master, number, document) => self.put(master, number, &document)?,
+            Next::Mint(master, spec) => self.mint(master, &spec)?,
+            Next::Child(worker, key, step) => self.step_child(&worker, &key, step)?,
+            Next::Client => self.think()?,
+            Next::Tend => self.tend()?,
             Next::Fault => self.fault()?,
             Next::Heal(fault) => self.heal(fault)?,
         }
@@ -196,7 +224,10 @@ impl World {
             Some((number, durable)) => (*number, durable.clone()),
             None => (0, Durable::default()),
         };
-        self.check_promises(&durable)?;
+        self.check_answers()?;
+        for worker in &mut self.workers {
+            worker.poll = 0;
+        }
         let master = self.masters.len();
         durable.by = Author {
             generation: number + 1,
@@ -230,13 +261,13 @@ impl World {
     }
 
     /// As `book` does it.
-    fn put(&mut self, master: usize, number: u64, document: &Durable) {
+    fn put(&mut self, master: usize, number: u64, document: &Durable) -> Result<(), String> {
         if self.now < self.store_away_until {
             if self.masters[master].alive {
                 let again = Next::Put(master, number, Box::new(document.clone()));
                 self.after(300, again);
             }
-            return;
+            return Ok(());
         }
         let there = self
             .documents
@@ -249,17 +280,20 @@ impl World {
             .map_or(0, |(number, _)| *number);
         if !is_it || newest > number {
             self.masters[master].alive = false;
-            return;
+            return Ok(());
         }
+        self.check_causes(number, document)?;
         self.seen.document(document);
         while self.documents.len() > KEPT {
             self.documents.pop_first();
         }
         let wait = self.between(0, 30);
         self.after(wait, Next::ToMaster(master, Event::Wrote(number)));
+        Ok(())
     }
 
-    fn mint(&mut self, master: usize, job: String, attempt: u64) {
+    fn mint(&mut self, master: usize, spec: &JobSpec) -> Result<(), String> {
+        let job = spec.name.clone();
         let away = self.now < self.journals_away_until;
         let minted = match away {
             true => Err(Unminted {
@@ -267,68 +301,26 @@ impl World {
                 may_mend: true,
             }),
             false => {
-                let journal = self.journals.entry(job.clone()).or_default();
-                *journal += 1;
-                let generation = *journal;
-                self.seen.minted.insert((job.clone(), generation));
-                self.fence(&job, generation);
+                let journal = journal(spec);
+                let last = self.journals.entry(journal.clone()).or_default();
+                *last += 1;
+                let generation = *last;
+                self.check_mint(master, &job, generation)?;
+                self.fence(&journal, generation);
+                self.seen.minted.insert((journal, generation));
                 let secret = format!("{generation:x}");
                 Ok(Minted { generation, secret })
             }
         };
         let wait = self.between(0, 50);
-        let event = Event::Minted {
-            job,
-            attempt,
-            minted,
-        };
+        let event = Event::Minted { job, minted };
         self.after(wait, Next::ToMaster(master, event));
+        Ok(())
     }
 
     /// The newest master that runs.
     pub(super) fn master(&self) -> Option<usize> {
         self.masters.iter().rposition(|master| master.alive)
-    }
-
-    /// A client hears what became of a command.
-    pub(super) fn answered(
-        &mut self,
-        master: usize,
-        request: u64,
-        answer: &Result<String, Refusal>,
-    ) {
-        let Some((job, there)) = self.asked.remove(&(master, request)) else {
-            return;
-        };
-        if answer.is_ok()
-            && let Some(there) = there
-            && self.last_asked.get(&job) == Some(&request)
-        {
-            self.seen.promised.insert(job, there);
-        }
-    }
-
-    /// Asks the newest master for something.
-    pub(super) fn command(&mut self, command: Command) -> Result<(), String> {
-        let Some(master) = self.master() else {
-            return Ok(());
-        };
-        self.requests += 1;
-        let request = self.requests;
-        let of = match &command {
-            Command::Submit(spec) => (spec.name.clone(), Some(true)),
-            Command::Remove(name) => (name.clone(), Some(false)),
-            Command::Stop(name) | Command::Restart(name) | Command::Rescale(name, _) => {
-                (name.clone(), None)
-            }
-        };
-        if of.1.is_some() {
-            // Until it is answered nobody knows.
-            self.seen.promised.remove(&of.0);
-            self.last_asked.insert(of.0.clone(), request);
-        }
-        self.asked.insert((master, request), of);
-        self.tell_master(master, Event::Command { request, command })
     }
 
     /// Whether everything is what it should be in the end.
@@ -337,14 +329,11 @@ impl World {
             return false;
         };
         let state = &self.masters[master].state;
-        self.wanted.iter().all(|(name, runs)| {
-            let Some(job) = state.durable.jobs.get(name) else {
-                return false;
-            };
+        state.durable.jobs.iter().all(|(name, job)| {
             [Part::Dataflow, Part::Ingest].iter().all(|part| {
                 let half = state.halves.get(&(name.clone(), *part));
                 let stage = half.map(|half| &half.stage);
-                if !runs || (*part == Part::Ingest && !job.spec.ingest) {
+                if !job.wants(*part) {
                     return stage == Some(&Stage::Stopped) && self.live(name, *part) == (0, 0);
                 }
                 let size = match part {
@@ -384,11 +373,6 @@ impl World {
             format!("{job} {part:?} {:?} live {live:?}", half.stage)
         });
         let halves: Vec<String> = halves.collect();
-        format!(
-            "at {} ms: wanted {:?}; {}",
-            self.now,
-            self.wanted,
-            halves.join("; ")
-        )
+        format!("at {} ms: {}", self.now, halves.join("; "))
     }
 }

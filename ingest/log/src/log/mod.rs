@@ -129,9 +129,9 @@ pub trait Reader: Send {
     ) -> Result<usize>;
 
     /// Registers a callback that is called, from any thread, when records arrive at a reader that
-    /// had none. Spurious calls are allowed, and so are engines that never call (then the caller
-    /// polls by time).
-    fn on_arrival(&mut self, wake: Arc<dyn Fn() + Send + Sync>);
+    /// had none. Spurious calls are allowed. False when an arrival may go by without a call, as
+    /// where another process writes: then the caller polls by time.
+    fn on_arrival(&mut self, wake: Arc<dyn Fn() + Send + Sync>) -> bool;
 }
 
 /// A log.

@@ -294,8 +294,10 @@ impl Reader for SqliteReader {
         }
     }
 
-    fn on_arrival(&mut self, wake: Arc<dyn Fn() + Send + Sync>) {
+    /// The bells ring in this process alone.
+    fn on_arrival(&mut self, wake: Arc<dyn Fn() + Send + Sync>) -> bool {
         *locked(&self.bell.wake) = Some(wake);
+        false
     }
 }
 

@@ -1,18 +1,20 @@
 //! Capture from PostgreSQL: a snapshot, then logical replication.
 //!
-//! A URL and tables flow in, [`Captured`] flows out. [`progress`] decides how a capture goes on,
-//! [`snapshot`] reads what is there, [`stream`] is the replication connection, [`pgoutput`] decodes
-//! it, [`catalog`] knows the tables. Here they become one sequence of positions.
+//! A URL and tables flow in, [`Captured`] flows out. [`lease`] says who may capture, [`progress`]
+//! how a capture goes on, [`snapshot`] reads what is there, [`stream`] is the replication
+//! connection, [`pgoutput`] decodes it, [`catalog`] knows the tables. Here they become one sequence
+//! of positions.
 //!
 //! Invariants:
 //! 1. A change's position is its transaction's commit LSN and its number among the transaction's
 //!    captured changes, so it is the same each time the transaction is sent.
-//! 2. What was read is handed on only by the process that holds the capture's lock, whose session
-//!    is asked for before each batch: one that stood still meanwhile holds it no more.
+//! 2. What was read is handed on only by the process that holds the lease, which is asked for
+//!    before each batch: one that stood still meanwhile holds it no more.
 //! 3. The slot is told only of transactions that are acknowledged to their last change. While
 //!    nothing is unacknowledged, keepalives move it too, so that idle tables hold no WAL.
 
 mod catalog;
+mod lease;
 mod pgoutput;
 mod progress;
 mod snapshot;
@@ -22,16 +24,18 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postgres::Client;
+use postgres::error::SqlState;
 use tidemill_log::event::{Change, Op, Position, Value};
 use tidemill_log::failpoint;
 use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
 use super::{BATCH, Capture, Captured, Refused, push, value};
-use crate::server::{CONNECT_WAIT, Server};
+use crate::database::passes;
+use crate::server::Server;
 use crate::{Error, Kind, Result};
 use catalog::Table;
+use lease::Lease;
 use pgoutput::{Cell, Message, Old, Tuple};
 use progress::Resume;
 use snapshot::Snapshot;
@@ -48,7 +52,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 pub(super) struct PostgresCapture {
     server: Server,
     slot: String,
-    control: Client,
+    lease: Lease,
     generation: i64,
     begins_anew: bool,
     tables: HashMap<u32, Table>,
@@ -86,35 +90,45 @@ struct Transaction {
     next: Position,
 }
 
-impl PostgresCapture {
-    pub(super) fn open(url: &str, names: &[String], name: &str, resnapshot: bool) -> Result<Self> {
-        let mut server = Server::parse(url)?;
-        server.session("tidemill", Some(stream::SESSION));
-        let slot = slot_name(name)?;
-        let mut control = server.connect()?;
-        progress::check_server(&mut control)?;
-        progress::lock(&mut control, &slot)?;
+/// Where a capture begins.
+struct Beginning {
+    tables: Vec<Table>,
+    generation: i64,
+    phase: Phase,
+    from: u64,
+    confirmed: Option<u64>,
+}
+
+impl Beginning {
+    fn find(
+        server: &Server,
+        lease: &Lease,
+        slot: &str,
+        names: &[String],
+        resnapshot: bool,
+    ) -> Result<Self> {
         let tables = names
             .iter()
-            .map(|name| catalog::load(&mut control, name))
+            .map(|name| catalog::load(&mut lease.session(), name))
             .collect::<Result<Vec<_>>>()?;
-        let generation = progress::begin_generation(&mut control, &slot)?;
-        progress::publish(&mut control, &slot, &tables)?;
+        let generation = progress::begin_generation(&mut lease.session(), slot)?;
+        progress::publish(&mut lease.session(), slot, &tables)?;
         failpoint::hit(failpoint::CAPTURE_AFTER_PUBLICATION);
         let resume = match resnapshot {
             true => Resume::Snapshot,
-            false => progress::resume(&mut control, &slot, names)?,
+            false => progress::resume(&mut lease.session(), slot, names)?,
         };
+        lease.evict()?;
         let (phase, from, confirmed) = match resume {
             Resume::Stream(lsn) => (
-                Phase::Stream(Stream::open(&server, &slot, lsn)?),
+                Phase::Stream(Stream::open(server, slot, lsn)?),
                 lsn,
                 Some(lsn),
             ),
             Resume::Snapshot => {
-                progress::restart(&mut control, &slot, names)?;
+                progress::restart(&mut lease.session(), slot, names)?;
                 failpoint::hit(failpoint::CAPTURE_BEFORE_SLOT);
-                let new = stream::create_slot(&server, &slot)?;
+                let new = stream::create_slot(server, slot)?;
                 failpoint::hit(failpoint::CAPTURE_AFTER_SLOT);
                 let snapshot = Snapshot::begin(server.connect()?, &new, &tables)?;
                 let from = new.consistent;
@@ -122,9 +136,33 @@ impl PostgresCapture {
             }
         };
         Ok(Self {
+            tables,
+            generation,
+            phase,
+            from,
+            confirmed,
+        })
+    }
+}
+
+impl PostgresCapture {
+    pub(super) fn open(url: &str, names: &[String], name: &str, resnapshot: bool) -> Result<Self> {
+        let mut server = Server::parse(url)?;
+        server.session("tidemill", stream::SESSION);
+        let slot = slot_name(name)?;
+        let lease = Lease::take(&server, &slot)?;
+        let beginning = Beginning::find(&server, &lease, &slot, names, resnapshot);
+        let Beginning {
+            tables,
+            generation,
+            phase,
+            from,
+            confirmed,
+        } = lease.judge(beginning)?;
+        Ok(Self {
             server,
             slot,
-            control,
+            lease,
             generation,
             begins_anew: confirmed.is_none(),
             tables: tables.into_iter().map(|table| (table.oid, table)).collect(),
@@ -142,28 +180,26 @@ impl PostgresCapture {
 
     /// One attempt to reach the server again, when it is time for one.
     fn reconnect(&mut self) -> Result<()> {
-        // Often only the replication connection is gone, as when the slot was invalidated. This
-        // one holds the lock as long as it lives: a new one would wait for it for ever.
-        if self.control.is_valid(CONNECT_WAIT).is_err() {
-            let mut control = self.server.connect()?;
-            progress::lock(&mut control, &self.slot)
-                .map_err(|error| Error::new(Kind::Fence, error.to_string()))?;
-            self.control = control;
+        // Often only the replication connection is gone, as when the slot was invalidated.
+        if self.lease.is_lost() || self.lease.check().is_err() {
+            self.lease = Lease::take(&self.server, &self.slot)?;
         }
-        let control = &mut self.control;
-        if progress::generation(control, &self.slot)? != self.generation {
+        let generation = progress::generation(&mut self.lease.session(), &self.slot)?;
+        if generation != self.generation {
             let what = format!(
                 "another process captured with slot `{}` meanwhile",
                 self.slot
             );
             return Err(Error::new(Kind::Fence, what));
         }
-        if progress::resume(control, &self.slot, &[])? == Resume::Snapshot {
+        let resume = progress::resume(&mut self.lease.session(), &self.slot, &[])?;
+        if resume == Resume::Snapshot {
             let what = format!("the snapshot of slot `{}` was not finished", self.slot);
             return Err(Error::new(Kind::Fence, what));
         }
         // The new stream tells the server at once where it goes on, and by then that is written.
         self.write_down()?;
+        self.lease.evict()?;
         let stream = Stream::open(&self.server, &self.slot, self.durable)?;
         tracing::info!(slot = %self.slot, "capture is connected again");
         self.phase = Phase::Stream(stream);
@@ -191,6 +227,35 @@ impl PostgresCapture {
                 Err(Error::new(Kind::Retry, error.to_string()))
             }
             other => other,
+        }
+    }
+
+    /// See [`Capture::next`].
+    fn read(&mut self, wait: Duration) -> Result<Vec<Captured>> {
+        if self.lease.is_lost() && matches!(self.phase, Phase::Stream(_)) {
+            self.phase = away(Duration::from_millis(50));
+        }
+        match &mut self.phase {
+            Phase::Away { pause, again } => {
+                let (pause, again) = (*pause, *again);
+                self.wait_away(wait, pause, again)?;
+                Ok(Vec::new())
+            }
+            Phase::Snapshot(snapshot, consistent) => {
+                let (batch, consistent) = (snapshot.next()?, *consistent);
+                if batch.is_empty() {
+                    self.pending.push_back((snapshot.last(), consistent));
+                    let stream = Stream::open(&self.server, &self.slot, consistent)?;
+                    self.phase = Phase::Stream(stream);
+                    self.settle()?;
+                }
+                Ok(batch)
+            }
+            Phase::Stream(_) => {
+                let batch = self.read_stream(wait)?;
+                self.settle()?;
+                Ok(batch)
+            }
         }
     }
 
@@ -280,7 +345,10 @@ impl PostgresCapture {
             }
             Message::Relation(relation) => {
                 if let Some(known) = self.tables.get(&relation.oid) {
-                    let table = catalog::of_relation(&mut self.control, &relation, &known.schema)?;
+                    let table = {
+                        let mut session = self.lease.session();
+                        catalog::of_relation(&mut session, &relation, &known.schema)?
+                    };
                     self.tables.insert(table.oid, table);
                 }
             }
@@ -375,7 +443,7 @@ impl PostgresCapture {
 
     /// Writes progress down. Only then may the server hear of it.
     fn write_down(&mut self) -> Result<()> {
-        progress::confirm(&mut self.control, &self.slot, self.durable)?;
+        progress::confirm(&mut self.lease.session(), &self.slot, self.durable)?;
         self.confirmed = Some(self.durable);
         self.confirmed_at = Instant::now();
         self.moved = false;
@@ -415,43 +483,17 @@ impl Capture for PostgresCapture {
     }
 
     fn note(&mut self, topic: &str, now: Described) -> Result<Described> {
-        progress::note(&mut self.control, &self.slot, topic, now, self.begins_anew)
+        let session = &mut self.lease.session();
+        progress::note(session, &self.slot, topic, now, self.begins_anew)
     }
 
     fn next(&mut self, wait: Duration) -> Result<Vec<Captured>> {
-        match &mut self.phase {
-            Phase::Away { pause, again } => {
-                let (pause, again) = (*pause, *again);
-                self.wait_away(wait, pause, again)?;
-                Ok(Vec::new())
-            }
-            Phase::Snapshot(snapshot, consistent) => {
-                let (batch, consistent) = (snapshot.next()?, *consistent);
-                if batch.is_empty() {
-                    self.pending.push_back((snapshot.last(), consistent));
-                    let stream = Stream::open(&self.server, &self.slot, consistent)?;
-                    self.phase = Phase::Stream(stream);
-                    self.settle()?;
-                }
-                Ok(batch)
-            }
-            Phase::Stream(_) => {
-                let batch = self.read_stream(wait)?;
-                self.settle()?;
-                Ok(batch)
-            }
-        }
+        let read = self.read(wait);
+        self.lease.judge(read)
     }
 
-    /// The session that took the lock still has it as long as the server knows the session.
     fn check(&mut self) -> Result<()> {
-        self.control.is_valid(CONNECT_WAIT).map_err(|error| {
-            let what = format!(
-                "the lock of slot `{}` may be another process's now",
-                self.slot
-            );
-            Error::with_source(Kind::Retry, what, error)
-        })
+        self.lease.check()
     }
 
     fn acknowledge(&mut self, through: Position) -> Result<()> {
@@ -576,11 +618,8 @@ fn slot_name(name: &str) -> Result<String> {
 fn sql_error(what: String, error: postgres::Error) -> Error {
     let (kind, why) = match error.as_db_error() {
         Some(answer) => {
-            let code = answer.code().code();
-            // Connections, resources, locks and shutdowns; `55006` is a slot still in use.
-            let passing = ["08", "40", "53", "57", "55006"]
-                .iter()
-                .any(|p| code.starts_with(p));
+            // A slot still in use passes as well.
+            let passing = passes(answer.code()) || *answer.code() == SqlState::OBJECT_IN_USE;
             let hint = answer
                 .hint()
                 .map_or_else(String::new, |hint| format!(" ({hint})"));

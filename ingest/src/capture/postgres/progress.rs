@@ -1,8 +1,9 @@
-//! A capture's durable progress in PostgreSQL: the lock, the publication, the slot, and the row of
+//! A capture's durable progress in PostgreSQL: the publication, the slot, and the row of
 //! `_tidemill_capture` that says what the slot is good for.
 //!
 //! Invariants:
-//! 1. Only the process that holds the advisory lock of a capture reads its slot.
+//! 1. All of it is written on the session that holds the capture's lock ([`super::lease`]), so
+//!    only by the process that reads the slot.
 //! 2. `confirmed` is written before the slot is told: a slot that is further than `confirmed` was
 //!    made anew or moved by someone else, and changes are missing from it.
 //! 3. `snapshot_done` is written only when the whole snapshot is durable downstream.
@@ -73,22 +74,6 @@ pub(super) fn check_server(client: &mut Client) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// Takes the lock of a capture, held as long as this connection lives.
-pub(super) fn lock(client: &mut Client, slot: &str) -> Result<()> {
-    let locked: bool = client
-        .query_one(
-            "SELECT pg_try_advisory_lock(hashtext('tidemill'), hashtext($1))",
-            &[&slot],
-        )
-        .map_err(|error| sql_error(format!("locking slot `{slot}`"), error))?
-        .get(0);
-    if locked {
-        return Ok(());
-    }
-    let what = format!("another process captures with slot `{slot}`; waiting for it to end");
-    Err(Error::new(Kind::Retry, what))
 }
 
 /// Begins a new generation of this capture and returns its number.
@@ -225,8 +210,7 @@ pub(super) fn restart(client: &mut Client, slot: &str, tables: &[String]) -> Res
     Ok(())
 }
 
-/// Notes which topic a table's changes go to, see [`crate::capture::Capture::note`]. Only the
-/// holder of the capture's lock comes here.
+/// Notes which topic a table's changes go to, see [`crate::capture::Capture::note`].
 pub(super) fn note(
     client: &mut Client,
     slot: &str,

@@ -102,8 +102,9 @@ impl Reader for KafkaReader {
         Ok(count)
     }
 
-    fn on_arrival(&mut self, wake: Arc<dyn Fn() + Send + Sync>) {
+    fn on_arrival(&mut self, wake: Arc<dyn Fn() + Send + Sync>) -> bool {
         self.consumer.set_nonempty_callback(move || wake());
+        true
     }
 }
 

@@ -1,0 +1,289 @@
+//! What clients ask of the master in the simulation, and what they know from its answers.
+//!
+//! In: commands, at any time while things go wrong, then those of a person who looks after the
+//! cluster by what its status says. Out: what does not fit an answer that was given. A command that
+//! is not answered may have been done or not, so nobody knows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::world::{Next, World};
+use crate::master::commands::{Command, Refusal};
+use crate::master::durable::Durable;
+use crate::master::status;
+use crate::protocol::JobSpec;
+
+/// Names of jobs.
+const JOBS: [&str; 3] = ["one", "two", MOVING];
+/// It moves to another journal now and then, and is not removed meanwhile: a job with that name
+/// and another journal would have the same generations again.
+const MOVING: &str = "three";
+/// How often the person looks.
+const TEND: u64 = 5000;
+
+/// All that clients know.
+#[derive(Default)]
+pub(super) struct Clients {
+    /// Commands under way, by master and request.
+    asked: BTreeMap<(usize, u64), Command>,
+    requests: u64,
+    /// The last command about each job.
+    last_asked: BTreeMap<String, u64>,
+    known: BTreeMap<String, Known>,
+    /// What is stopped is being removed now, and how much was.
+    tidies: bool,
+    pub(super) removed: usize,
+}
+
+/// What is known of a job.
+#[derive(Debug, Default)]
+struct Known {
+    there: Option<bool>,
+    runs: Option<bool>,
+    workers: Option<usize>,
+    spec: Option<Arc<JobSpec>>,
+}
+
+impl Known {
+    /// What `command` changes nobody knows until it is answered.
+    fn ask(&mut self, command: &Command) {
+        match command {
+            Command::Submit(_) => *self = Self::default(),
+            Command::Stop(_) | Command::Restart(_) => self.runs = None,
+            Command::Rescale(..) => self.workers = None,
+            Command::Remove(_) => self.there = None,
+        }
+    }
+
+    fn hear(&mut self, command: Command) {
+        self.there = Some(true);
+        match command {
+            Command::Submit(spec) => {
+                self.runs = Some(true);
+                self.workers = Some(spec.workers);
+                self.spec = Some(spec);
+            }
+            Command::Stop(_) => self.runs = Some(false),
+            Command::Restart(_) => self.runs = Some(true),
+            Command::Rescale(_, workers) => self.workers = Some(workers),
+            Command::Remove(_) => {
+                *self = Self {
+                    there: Some(false),
+                    ..Self::default()
+                }
+            }
+        }
+    }
+
+    fn fits(&self, durable: &Durable, name: &str) -> bool {
+        let Some(job) = durable.jobs.get(name) else {
+            return self.there != Some(true);
+        };
+        let same = |spec: &Arc<JobSpec>| {
+            let workers = job.spec.workers;
+            let spec = JobSpec::clone(spec);
+            JobSpec { workers, ..spec } == *job.spec
+        };
+        self.there != Some(false)
+            && self.runs.is_none_or(|runs| runs == job.runs)
+            && self.workers.is_none_or(|it| it == job.spec.workers)
+            && self.spec.as_ref().is_none_or(same)
+    }
+}
+
+fn job_of(command: &Command) -> &str {
+    match command {
+        Command::Submit(spec) => &spec.name,
+        Command::Stop(name)
+        | Command::Restart(name)
+        | Command::Rescale(name, _)
+        | Command::Remove(name) => name,
+    }
+}
+
+impl World {
+    /// A client asks for something.
+    pub(super) fn think(&mut self) -> Result<(), String> {
+        if !self.faulty {
+            return Ok(());
+        }
+        let wait = self.between(500, 15_000);
+        self.after(wait, Next::Client);
+        let name = JOBS[self.between(0, 2) as usize];
+        let workers = self.between(1, 6) as usize;
+        let command = match self.between(0, 9) {
+            0..5 => Command::Submit(self.spec(name, workers)),
+            5 => Command::Stop(name.to_owned()),
+            6 => Command::Restart(name.to_owned()),
+            7 | 8 => Command::Rescale(name.to_owned(), workers),
+            _ if name == MOVING => return Ok(()),
+            _ => Command::Remove(name.to_owned()),
+        };
+        self.command(command)
+    }
+
+    pub(super) fn spec(&mut self, name: &str, workers: usize) -> Arc<JobSpec> {
+        let version = self.between(0, 1).to_string();
+        let state = u8::from(name == MOVING && self.chance(0.3));
+        Arc::new(JobSpec {
+            name: name.to_owned(),
+            files: [("views.sql".to_owned(), version)].into(),
+            connections: [("state".to_owned(), format!("s3://{state}"))].into(),
+            workers,
+            wait_for_slots: self.chance(0.3),
+            ingest: self.chance(0.5),
+            flags: [].into(),
+        })
+    }
+
+    /// Asks the newest master for something, if it hears.
+    pub(super) fn command(&mut self, command: Command) -> Result<(), String> {
+        let Some(master) = self.master() else {
+            return Ok(());
+        };
+        if self.now < self.masters[master].frozen_until {
+            return Ok(());
+        }
+        let clients = &mut self.clients;
+        clients.requests += 1;
+        let request = clients.requests;
+        let job = job_of(&command).to_owned();
+        clients.known.entry(job.clone()).or_default().ask(&command);
+        clients.last_asked.insert(job, request);
+        clients.asked.insert((master, request), command.clone());
+        self.tell_master(
+            master,
+            crate::master::state::Event::Command { request, command },
+        )
+    }
+
+    /// A client hears what became of a command: the next master, if there was one now, knows it.
+    pub(super) fn answered(
+        &mut self,
+        master: usize,
+        request: u64,
+        answer: Result<String, Refusal>,
+    ) -> Result<(), String> {
+        let clients = &mut self.clients;
+        let Some(command) = clients.asked.remove(&(master, request)) else {
+            return Ok(());
+        };
+        let job = job_of(&command).to_owned();
+        if clients.last_asked.get(&job) != Some(&request) {
+            return Ok(());
+        }
+        let tidies = clients.tidies && matches!(command, Command::Remove(_));
+        match answer {
+            Err(why) if tidies => {
+                return Err(format!("{job} is stopped and cannot be removed: {why:?}"));
+            }
+            Err(_) => return Ok(()),
+            Ok(_) => clients.known.entry(job).or_default().hear(command),
+        }
+        clients.removed += usize::from(tidies);
+        self.check_answers()
+    }
+
+    /// What was answered is what a master that takes over now finds.
+    pub(super) fn check_answers(&self) -> Result<(), String> {
+        let Some(durable) = self.documents.values().next_back() else {
+            return Ok(());
+        };
+        let known = &self.clients.known;
+        match known.iter().find(|(name, it)| !it.fits(durable, name)) {
+            None => Ok(()),
+            Some((name, known)) => {
+                let found = durable.jobs.get(name);
+                let found = found.map(|it| (it.runs, &it.spec));
+                Err(format!(
+                    "clients were answered {known:?} of {name}, and durable is {found:?}"
+                ))
+            }
+        }
+    }
+
+    /// The faults are over: a person submits what is missing, and sees to it that there are just
+    /// the slots that are needed. What goes its way is left alone.
+    pub(super) fn settle(&mut self) -> Result<(), String> {
+        // Those that were overtaken see it.
+        let soon = self.now + 1100;
+        self.run_until(soon, |_| false)?;
+        if self.master().is_none() {
+            self.start_master()?;
+        }
+        for name in JOBS {
+            let master = self.master().unwrap_or(0);
+            let is_there = self.masters[master].state.durable.jobs.contains_key(name);
+            if !is_there && self.chance(0.6) {
+                let workers = self.between(1, 6) as usize;
+                let spec = self.spec(name, workers);
+                self.command(Command::Submit(spec))?;
+            }
+        }
+        let master = self.master().unwrap_or(0);
+        let jobs = self.masters[master].state.durable.jobs.values();
+        let needed: usize = jobs.map(|job| job.spec.workers).sum();
+        let slots: usize = self.workers.iter().map(|it| it.slots).sum();
+        let mut missing = needed.saturating_sub(slots);
+        while missing > 0 || self.workers.is_empty() {
+            self.start_worker();
+            if let Some(worker) = self.workers.last_mut() {
+                worker.slots = worker.slots.min(2);
+                missing = missing.saturating_sub(worker.slots);
+            }
+        }
+        self.after(TEND, Next::Tend);
+        Ok(())
+    }
+
+    /// The person looks: what was given up, or runs with fewer workers than it should, is started
+    /// again.
+    pub(super) fn tend(&mut self) -> Result<(), String> {
+        self.after(TEND, Next::Tend);
+        let Some(master) = self.master() else {
+            return Ok(());
+        };
+        for job in status::of(&self.masters[master].state).jobs {
+            let ingest = job.ingest.is_some_and(|ingest| ingest.state == "failed");
+            if job.state == "failed" || ingest {
+                self.command(Command::Restart(job.name))?;
+            } else if job.state == "running" && job.workers < job.workers_wanted {
+                self.command(Command::Rescale(job.name, job.workers_wanted))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All is well: some of the jobs are to be something else now.
+    pub(super) fn change_their_minds(&mut self) -> Result<(), String> {
+        for name in JOBS {
+            let master = self.master().unwrap_or(0);
+            let Some(job) = self.masters[master].state.durable.jobs.get(name) else {
+                continue;
+            };
+            let most = job.spec.workers as u64;
+            let name = name.to_owned();
+            let command = match self.between(0, 4) {
+                0 => Command::Stop(name),
+                1 => Command::Restart(name),
+                2 => Command::Rescale(name, self.between(1, most) as usize),
+                _ => continue,
+            };
+            self.command(command)?;
+        }
+        Ok(())
+    }
+
+    /// Jobs that are stopped are removed; how many.
+    pub(super) fn tidy_up(&mut self) -> Result<usize, String> {
+        let master = self.master().unwrap_or(0);
+        let jobs = self.masters[master].state.durable.jobs.iter();
+        let stopped = jobs.filter(|(_, job)| !job.runs);
+        let stopped: Vec<String> = stopped.map(|(name, _)| name.clone()).collect();
+        self.clients.tidies = true;
+        for name in &stopped {
+            self.command(Command::Remove(name.clone()))?;
+        }
+        Ok(stopped.len())
+    }
+}

@@ -1,0 +1,149 @@
+//! The right to capture with a slot: an advisory lock, held by the session that progress is kept
+//! on.
+//!
+//! A server and a slot's name flow in; the session flows out, to whoever holds the lock.
+//!
+//! Invariants:
+//! 1. At most one process holds the lease of a slot: the server gives its lock to one session.
+//! 2. A process that stands still, or whose machine is gone, loses it within [`LEASE`]: the server
+//!    ends a session that says nothing for so long. A thread here speaks every [`RENEW`], so one
+//!    that moves keeps the lease, whatever its other threads wait for. No clocks are compared.
+//! 3. What is written on the session is written by the holder of the lock: one that lost it has no
+//!    session any more. Each write is one statement, so none waits for a process that stands still.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use postgres::Client;
+
+use super::{progress, sql_error};
+use crate::database::{LEASE, RENEW};
+use crate::server::{CONNECT_WAIT, Server};
+use crate::{Error, Kind, Result};
+
+/// How long the end of a session that still reads the slot is waited for.
+const EVICT_WAIT: Duration = Duration::from_secs(5);
+
+/// A held lease; given back when it is dropped.
+pub(super) struct Lease {
+    slot: String,
+    session: Arc<Mutex<Client>>,
+    renewing: JoinHandle<()>,
+}
+
+impl Lease {
+    /// Takes the lease of a slot; an error of kind `Fence` when another process has it.
+    pub(super) fn take(server: &Server, slot: &str) -> Result<Self> {
+        let mut client = server.connect()?;
+        progress::check_server(&mut client)?;
+        let failed = |error| sql_error(format!("locking slot `{slot}`"), error);
+        // Before the lock, so that no session holds it without an end.
+        client
+            .batch_execute(&format!("SET idle_session_timeout = {}", LEASE.as_millis()))
+            .map_err(failed)?;
+        let locked: bool = client
+            .query_one(
+                "SELECT pg_try_advisory_lock(hashtext('tidemill'), hashtext($1))",
+                &[&slot],
+            )
+            .map_err(failed)?
+            .get(0);
+        if !locked {
+            let what =
+                format!("another process captures with slot `{slot}`; waiting for it to end");
+            return Err(Error::new(Kind::Fence, what));
+        }
+        let session = Arc::new(Mutex::new(client));
+        let renewed = Arc::downgrade(&session);
+        let renewing = std::thread::Builder::new()
+            .name("tidemill-lease".into())
+            .spawn(move || renew(&renewed))
+            .map_err(|error| Error::with_source(Kind::Retry, "no thread for the lease", error))?;
+        Ok(Self {
+            slot: slot.to_owned(),
+            session,
+            renewing,
+        })
+    }
+
+    /// The session that holds the lock. Nobody renews the lease while this is borrowed, so only for
+    /// as long as the server is asked something.
+    pub(super) fn session(&self) -> MutexGuard<'_, Client> {
+        lock(&self.session)
+    }
+
+    /// Asks the server whether the session that took the lock is still there, and so has it.
+    pub(super) fn check(&self) -> Result<()> {
+        self.session().is_valid(CONNECT_WAIT).map_err(|error| {
+            let what = format!("slot `{}` may be another process's now", self.slot);
+            Error::with_source(Kind::Retry, what, error)
+        })
+    }
+
+    /// Whether it is known already that the session is gone, or that nobody renews it.
+    pub(super) fn is_lost(&self) -> bool {
+        self.renewing.is_finished()
+    }
+
+    /// A refusal is for a person, unless it is told to a process that lost the lease: another one
+    /// works on the slot meanwhile.
+    pub(super) fn judge<T>(&self, result: Result<T>) -> Result<T> {
+        match result {
+            Err(error) if error.kind() == Kind::Data => Err(match self.check() {
+                Ok(()) => error,
+                Err(lost) => lost,
+            }),
+            other => other,
+        }
+    }
+
+    /// Ends the session that still reads the slot: it is of a process that lost the lease, or one
+    /// of ours whose end the server did not see yet.
+    pub(super) fn evict(&self) -> Result<()> {
+        let slot = &self.slot;
+        let deadline = Instant::now() + EVICT_WAIT;
+        let mut told = None;
+        loop {
+            let evicted = self.session().query_opt(
+                "SELECT active_pid, pg_terminate_backend(active_pid) FROM pg_replication_slots
+                 WHERE slot_name = $1 AND active_pid IS NOT NULL",
+                &[slot],
+            );
+            let evicted = evicted.map_err(|error| {
+                // Another role's session cannot be ended, only waited for.
+                let error = sql_error(format!("slot `{slot}` is still read"), error);
+                Error::with_source(Kind::Retry, error.to_string(), error)
+            })?;
+            let Some(pid) = evicted.map(|row| row.get::<_, i32>(0)) else {
+                return Ok(());
+            };
+            if Instant::now() >= deadline {
+                let what = format!("slot `{slot}` is still read by the server's process {pid}");
+                return Err(Error::new(Kind::Retry, what));
+            }
+            if told.replace(pid) != Some(pid) {
+                tracing::warn!(slot, pid, "ending the session that still reads the slot");
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+fn lock(session: &Mutex<Client>) -> MutexGuard<'_, Client> {
+    session.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Speaks on the session until the lease is given back or lost.
+fn renew(session: &Weak<Mutex<Client>>) {
+    loop {
+        std::thread::sleep(RENEW);
+        let Some(session) = session.upgrade() else {
+            return;
+        };
+        if let Err(error) = lock(&session).is_valid(CONNECT_WAIT) {
+            tracing::warn!(%error, "the lease of the slot is lost");
+            return;
+        }
+    }
+}
