@@ -23,7 +23,7 @@ const HELD_AGAINST: u64 = 12_000;
 #[derive(Default)]
 pub(super) struct Causes {
     harmed: BTreeSet<(String, Part, u64)>,
-    /// Generations of a job's dataflow below this one were fenced by a master that is none any more.
+    /// Generations of a job's dataflow below this were fenced by a master that is none any more.
     fenced: BTreeMap<String, u64>,
     /// What is placed on these workers until then is harmed.
     workers: BTreeMap<String, u64>,
