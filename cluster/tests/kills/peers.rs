@@ -65,8 +65,13 @@ impl Events {
 
 fn two(place: &Place) -> [Process; 2] {
     let hosts = format!("127.0.0.1:{},127.0.0.1:{}", free_port(), free_port());
+    let codec = match cfg!(feature = "abomonation") {
+        true => "abomonation",
+        false => "checked",
+    };
     ["0", "1"].map(|process| {
-        let flags = ["-w", "2", "-n", "2", "-p", process, "--hosts", &hosts];
+        let at = ["-p", process, "--hosts", &hosts];
+        let flags = [&["-w", "2", "-n", "2", "--codec", codec], &at[..]].concat();
         place.start("dataflow", &flags)
     })
 }
