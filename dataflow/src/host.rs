@@ -52,7 +52,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// How long it waits when a worker does not even come to see that: the sink takes nothing more.
 const BLOCKED_PATIENCE: Duration = Duration::from_secs(70);
 /// How soon the thread that started the workers sees a stop.
-const STOP_LOOK: Duration = Duration::from_millis(50);
+const STOP_LOOK: Duration = Duration::from_millis(100);
 /// Longest a worker sleeps when nothing wakes it.
 const PARK_MAX: Duration = Duration::from_millis(100);
 /// Time between two words about an evaluation.

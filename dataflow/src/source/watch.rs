@@ -25,7 +25,7 @@ const GONE_PATIENCE: Duration = Duration::from_secs(15);
 /// How soon a stop is seen.
 const STOP_LOOK: Duration = Duration::from_millis(100);
 /// How often what the topics hold is looked at, which tells how far behind the views are.
-const LAG_LOOK: Duration = Duration::from_secs(1);
+const LAG_LOOK: Duration = Duration::from_secs(2);
 /// Such a look takes at most one part of so many of the thread's time.
 const LAG_SHARE: u32 = 20;
 /// Topics whose added partitions wait to be told.
