@@ -72,7 +72,9 @@ fn two(place: &Place) -> [Process; 2] {
     ["0", "1"].map(|process| {
         let at = ["-p", process, "--hosts", &hosts];
         let flags = [&["-w", "2", "-n", "2", "--codec", codec], &at[..]].concat();
-        place.start("dataflow", &flags)
+        let mut command = place.command(&["dataflow"], &flags);
+        command.env("TIDEMILL_MESH_SECRET", "of-these-two-alone-0123456789");
+        Process::start(command, place.folder())
     })
 }
 
