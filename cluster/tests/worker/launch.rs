@@ -216,23 +216,22 @@ fn example(place: &Place) -> [String; 2] {
 
 /// Waits until there are so many users.
 fn flow(place: &Place, least: usize) {
-    let users = View::new("created_users", &[("id", DataType::Utf8)]);
     until("users flow", PATIENCE, || {
-        (count(place, &users) >= least).then_some(())
+        (users(place) >= least).then_some(())
     });
 }
 
-fn count(place: &Place, view: &View) -> usize {
+fn users(place: &Place) -> usize {
+    let users = View::new("created_users", &[("id", DataType::Utf8)]);
     // The table is made when the job begins.
     match place.are_there(&["created_users"]) {
-        true => place.view(view).len(),
+        true => place.view(&users).len(),
         false => 0,
     }
 }
 
 fn is_launched_watched_rescaled_stopped_and_goes_on(cluster: &Cluster<'_>) {
     let place = cluster.place;
-    let users = View::new("created_users", &[("id", DataType::Utf8)]);
     let printed = cluster.launch();
     assert!(printed.contains("2 workers with 2 slots each"), "{printed}");
     flow(place, 200);
@@ -257,11 +256,11 @@ fn is_launched_watched_rescaled_stopped_and_goes_on(cluster: &Cluster<'_>) {
         rescaled.contains("running with 2 of 2 workers"),
         "{rescaled}"
     );
-    flow(place, count(place, &users) + 100);
+    flow(place, users(place) + 100);
     let stopped = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
     cluster.script(&["--stop"]);
     assert!(!pids.iter().any(|pid| crate::is_alive(*pid)), "{pids:?}");
-    let before = count(place, &users);
+    let before = users(place);
     cluster.launch();
     flow(place, before + 100);
     cluster.script(&["--stop"]);

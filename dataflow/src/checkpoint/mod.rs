@@ -92,6 +92,16 @@ impl Manifest {
         }
     }
 
+    /// The epoch, and how far each partition was read at its end: an epoch like those that were
+    /// bound after it.
+    pub(crate) fn at(&self) -> Binding {
+        Binding {
+            epoch: self.epoch,
+            ends: self.ends.clone(),
+            places: self.places.clone(),
+        }
+    }
+
     fn parts(&self) -> impl Iterator<Item = (Sum, &Part)> {
         let runs = self.sites.values();
         let runs = runs.flat_map(|state| state.runs.iter().map(|run| (state.sum, run)));

@@ -137,11 +137,7 @@ fn replay(start: &Start, hydrates: bool) -> (Epoch, VecDeque<Binding>) {
     if !hydrates {
         return (checkpoint.epoch + 1, replay);
     }
-    replay.push_front(Binding {
-        epoch: checkpoint.epoch,
-        ends: checkpoint.ends.clone(),
-        places: checkpoint.places.clone(),
-    });
+    replay.push_front(checkpoint.at());
     (checkpoint.epoch, replay)
 }
 

@@ -17,6 +17,7 @@ use timely::scheduling::{Activator, SyncActivator};
 
 use super::checkpoints::Checkpoints;
 use super::{Added, Command, Report, Start};
+use crate::checkpoint::Manifest;
 use crate::failure::{Failure, patiently};
 use crate::held;
 use crate::job::Limits;
@@ -82,11 +83,7 @@ impl Binder {
         stats: Arc<Stats>,
         failure: &Failure,
     ) -> Result<Self> {
-        let restored = start.checkpoint.iter().map(|at| Binding {
-            epoch: at.epoch,
-            ends: at.ends.clone(),
-            places: at.places.clone(),
-        });
+        let restored = start.checkpoint.iter().map(Manifest::at);
         let known = restored.chain(start.bindings.iter().cloned());
         let (mut bound, mut in_flight) = (Binding::default(), VecDeque::new());
         for binding in known {

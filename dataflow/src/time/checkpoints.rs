@@ -37,7 +37,6 @@ pub(crate) struct Taken {
 }
 
 struct Going {
-    epoch: Epoch,
     began: Instant,
     at: Binding,
     written: Vec<Written>,
@@ -84,7 +83,6 @@ impl Checkpoints {
     /// An epoch was marked; `at` says how far each partition was read at its end.
     pub(crate) fn begin(&mut self, at: Binding) {
         self.going = Some(Going {
-            epoch: at.epoch,
             began: Instant::now(),
             at,
             written: Vec::new(),
@@ -95,7 +93,7 @@ impl Checkpoints {
     /// What a process wrote.
     pub(crate) fn take(&mut self, written: Written) {
         if let Some(going) = &mut self.going
-            && going.epoch == written.epoch
+            && going.at.epoch == written.epoch
         {
             going.written.push(written);
         }
@@ -104,7 +102,7 @@ impl Checkpoints {
     /// Moves on; every epoch through `durable` is in the sink. The checkpoint that is complete.
     pub(crate) fn step(&mut self, durable: Epoch) -> Option<Taken> {
         let going = self.going.as_mut()?;
-        let complete = going.written.len() == self.processes && durable >= going.epoch;
+        let complete = going.written.len() == self.processes && durable >= going.at.epoch;
         if complete && !going.asked {
             going.asked = true;
             self.writer.commit(Commit {
@@ -112,7 +110,7 @@ impl Checkpoints {
                 written: std::mem::take(&mut going.written),
             });
         }
-        if !going.asked || self.writer.committed() < going.epoch {
+        if !going.asked || self.writer.committed() < going.at.epoch {
             return None;
         }
         let (written, kept) = self.writer.sizes();
@@ -121,7 +119,7 @@ impl Checkpoints {
             written,
             kept,
         };
-        self.epoch = going.epoch;
+        self.epoch = going.at.epoch;
         self.going = None;
         self.last = Instant::now();
         Some(taken)
