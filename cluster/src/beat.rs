@@ -15,7 +15,8 @@ use crate::redact;
 pub(crate) fn of(shown: &Shown, http: &str) -> Beat {
     let mut beat = Beat {
         http: http.to_owned(),
-        doing: shown.unready().map(|why| redact::text(&why).into_owned()),
+        doing: shown.doing().map(|why| redact::text(&why).into_owned()),
+        dependencies: shown.dependencies(),
         ..Beat::default()
     };
     if let Some(stats) = &shown.ingest {
@@ -29,6 +30,9 @@ pub(crate) fn of(shown: &Shown, http: &str) -> Beat {
 
 fn ingest(beat: &mut Beat, stats: &ingest::Stats) {
     beat.records = stats.published.load(Relaxed);
+    let unpublished = stats.unpublished();
+    beat.waits_since_ms = unpublished.since_ms;
+    beat.lag_known = unpublished.wal_bytes.is_some();
     beat.dead_letters = stats.dead_letters.load(Relaxed);
 }
 
@@ -40,10 +44,10 @@ fn dataflow(beat: &mut Beat, stats: &job::Stats) {
     beat.durable = stats.durable.load(Relaxed);
     beat.checkpointed = stats.checkpointed.load(Relaxed);
     beat.behind = stats.behind();
-    let mut recent = lock(&stats.recent);
-    beat.freshness_p50_ms = recent.quantile(0.5);
-    beat.freshness_p99_ms = recent.quantile(0.99);
-    drop(recent);
+    let lag = stats.lag();
+    (beat.waits_since_ms, beat.lag_known) = (lag.since_ms, lag.known);
+    beat.freshness_p50_ms = stats.freshness(0.5);
+    beat.freshness_p99_ms = stats.freshness(0.99);
     let views = lock(&stats.views);
     let rows = views.iter().map(|(name, view)| (name.clone(), view.rows));
     beat.views = rows.collect();

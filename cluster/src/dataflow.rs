@@ -24,7 +24,7 @@ use crate::mesh::{CONNECTED_MAX, Identity, Mesh};
 use crate::observe::{self, Shown};
 use crate::pipeline::{Folder, Views};
 use crate::protocol::{FromChild, Part, ProcessKey};
-use crate::{exit, logging, mesh, orders};
+use crate::{exit, logging, mesh, orders, probe};
 
 /// Time between two questions for a schema that is not there yet.
 const AWAIT: Duration = Duration::from_millis(200);
@@ -224,6 +224,7 @@ impl Process {
 
     /// Runs this process's workers, as soon as there is a plan and the others are there.
     fn work(self) -> anyhow::Result<()> {
+        probe::dataflow(&self.connections, &self.name, &self.stats.health);
         let Some(plan) = self.plan()? else {
             return Ok(());
         };

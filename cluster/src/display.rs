@@ -9,7 +9,7 @@ use tidemill_dataflow::job;
 use tidemill_ingest::stats;
 
 use crate::frame::{Frame, Gauge};
-use crate::output;
+use crate::{output, redact};
 
 /// Time between two calls of [`Display::tick`].
 pub(crate) const TICK: Duration = Duration::from_millis(250);
@@ -75,7 +75,10 @@ impl Display {
         let frame = self
             .gauge
             .frame(self.started.elapsed(), now_ms, ingest, job);
+        let downs = ingest.health.downs().into_iter();
+        let downs = downs.map(|it| redact::text(&it.told(now_ms)).into_owned());
         Frame {
+            downs: downs.collect(),
             job: self.job.clone(),
             phase,
             top,

@@ -36,6 +36,10 @@ pub(crate) struct Frame {
     /// The last durable epoch, in milliseconds; 0 before the first.
     pub(crate) epoch: u64,
     pub(crate) lag_ms: u64,
+    /// Whether the log says what it holds; before the first look too.
+    pub(crate) lag_known: bool,
+    /// Services that are waited for, in words.
+    pub(crate) downs: Vec<String>,
     pub(crate) views: BTreeMap<String, job::ViewStats>,
     /// p50 and p99, when there was a sample.
     pub(crate) freshness_ms: Option<(u64, u64)>,
@@ -85,12 +89,25 @@ impl Gauge {
         );
         let freshness_ms = (!histogram.is_empty()).then_some(quantiles);
         drop(histogram);
+        let (lag, unpublished) = (job.lag(), ingest.unpublished());
+        let waits = lag.since_ms.into_iter().chain(unpublished.since_ms);
+        let waits = waits.map(|since| now_ms.saturating_sub(since)).max();
+        // An idle job has old epochs and no lag: only what waits counts.
+        let epochs = now_ms.saturating_sub(durable.max(self.caught_up_ms));
+        // What waits is at least as old as it has waited.
+        let freshness_ms = match (freshness_ms, waits) {
+            (None, waits) => waits.map(|waits| (waits, waits)),
+            (Some((p50, p99)), waits) => {
+                let waits = waits.unwrap_or(0);
+                Some((p50.max(waits), p99.max(waits)))
+            }
+        };
         Frame {
             elapsed,
             stages: self.rates(elapsed, totals),
             epoch: durable,
-            // An idle job has old epochs and no lag: only what waits counts.
-            lag_ms: now_ms.saturating_sub(durable.max(self.caught_up_ms)),
+            lag_ms: epochs.max(waits.unwrap_or(0)),
+            lag_known: lag.known || lag.since_ms.is_none(),
             views: job
                 .views
                 .lock()
@@ -143,11 +160,12 @@ impl Frame {
             format!(
                 "  {}   lag {}   freshness {}",
                 self.epoch_text(),
-                millis(self.lag_ms),
+                self.lag_text(),
                 self.freshness_text()
             ),
-            String::new(),
         ];
+        lines.extend(self.downs.iter().map(|down| format!("  {down}")));
+        lines.push(String::new());
         let widths = self.views.keys().map(|name| name.chars().count());
         let width = widths.chain(["dead letters".len()]).max().unwrap_or(0);
         for (name, view) in &self.views {
@@ -179,7 +197,7 @@ impl Frame {
             parts.push(format!("{name} {}{rate}", grouped(stage.total)));
         }
         parts.push(self.epoch_text());
-        parts.push(format!("lag {}", millis(self.lag_ms)));
+        parts.push(format!("lag {}", self.lag_text()));
         let rows: i64 = self.views.values().map(|view| view.rows).sum();
         parts.push(format!(
             "rows {}",
@@ -190,6 +208,7 @@ impl Frame {
         }
         parts.push(format!("freshness {}", self.freshness_text()));
         parts.push(format!("dead letters {}", grouped(self.dead_letters)));
+        parts.extend(self.downs.iter().cloned());
         parts.join("  ")
     }
 
@@ -198,6 +217,13 @@ impl Frame {
         match at.and_then(|epoch| Timestamp::from_millisecond(epoch).ok()) {
             None => "epoch -".to_owned(),
             Some(at) => format!("epoch {}", at.strftime("%T%.3fZ")),
+        }
+    }
+
+    fn lag_text(&self) -> String {
+        match self.lag_known {
+            true => millis(self.lag_ms),
+            false => format!("unknown for {}", millis(self.lag_ms)),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::logging::Origin;
 use crate::observe::{self, Shown};
 use crate::pipeline::Folder;
 use crate::protocol::{FromChild, Part, ProcessKey};
-use crate::{exit, logging, orders, redact};
+use crate::{exit, logging, orders, probe, redact};
 
 /// The API that the built-in server speaks.
 const BUILT_IN_FOR: &str = "randomuser.me";
@@ -75,6 +75,8 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
         &api,
         args.until,
     );
+    let asked = api_of(&options);
+    probe::ingest(&connections, &folder.name, asked.as_deref(), &stats);
     orders::tell(FromChild::Live);
     let ended = Arc::new(AtomicBool::new(false));
     let progress = {
@@ -143,6 +145,17 @@ pub(crate) fn options(
         until,
         resnapshot: args.resnapshot,
     }
+}
+
+/// The URL that is fetched from; none of a pipeline that fetches nothing.
+pub(crate) fn api_of(options: &Options) -> Option<String> {
+    let feed = options.pipeline.feed.as_ref()?;
+    Some(
+        options
+            .api
+            .clone()
+            .unwrap_or_else(|| feed.fetch.url.clone()),
+    )
 }
 
 /// The API that is fetched from; the built-in server runs as long as this lives.

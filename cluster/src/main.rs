@@ -24,6 +24,7 @@ mod orders;
 mod output;
 mod pipeline;
 mod preview;
+mod probe;
 mod protocol;
 mod redact;
 mod rotate;

@@ -202,6 +202,13 @@ pub(crate) struct Beat {
     pub(crate) checkpointed: u64,
     /// Records in the log that are not in every view yet, by topic and partition (process 0).
     pub(crate) behind: BTreeMap<String, BTreeMap<u32, u64>>,
+    /// Since when the oldest change waits that is known of and is not in every view, or, of an
+    /// ingest, not in the log; or since when nobody can tell. None when nothing waits.
+    pub(crate) waits_since_ms: Option<u64>,
+    /// Whether it could be asked what waits: of the log, or of an ingest the database.
+    pub(crate) lag_known: bool,
+    /// The services that the process uses.
+    pub(crate) dependencies: Vec<DependencyStatus>,
     /// Commit to readable over the last seconds (process 0).
     pub(crate) freshness_p50_ms: Option<u64>,
     pub(crate) freshness_p99_ms: Option<u64>,
@@ -226,6 +233,38 @@ pub(crate) struct OperatorBeat {
     pub(crate) rows: Option<i64>,
     /// Bytes of its arrangements, about.
     pub(crate) bytes: Option<i64>,
+}
+
+/// A service that a process uses, or all processes of a job together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct DependencyStatus {
+    /// What it is used for: `api`, `database`, `slot`, `log`, `registry`, `state` or `views`.
+    pub(crate) dependency: String,
+    /// What it is: `Kafka`, `PostgreSQL`, …
+    pub(crate) engine: String,
+    /// Where it is.
+    pub(crate) at: String,
+    /// `up`, `down`, or `unknown` while nobody has heard of it.
+    pub(crate) state: String,
+    /// Since when.
+    pub(crate) since_ms: u64,
+    /// The last error, also when it is up again.
+    pub(crate) error: Option<String>,
+}
+
+impl DependencyStatus {
+    pub(crate) fn is_down(&self) -> bool {
+        self.state == "down"
+    }
+
+    /// For people: what is waited for, since when, and why.
+    pub(crate) fn told(&self, now_ms: u64) -> String {
+        let seconds = now_ms.saturating_sub(self.since_ms) / 1000;
+        let (engine, dependency, state) = (&self.engine, &self.dependency, &self.state);
+        let why = self.error.as_deref().unwrap_or("no answer");
+        format!("{engine} ({dependency}) is {state} since {seconds} s: {why}")
+    }
 }
 
 /// Everything at a glance: `GET /v1/status`, `tidemill status --json`, and the status page.
@@ -266,7 +305,9 @@ pub(crate) struct WorkerStatus {
 #[serde(default)]
 pub(crate) struct JobStatus {
     pub(crate) name: String,
-    /// `running`, `starting`, `waiting`, `draining`, `restarting`, `stopped` or `failed`.
+    /// `running`, `degraded`, `starting`, `waiting`, `draining`, `restarting`, `stopped` or
+    /// `failed`. It runs when its views are live and everything that feeds them is up; it is
+    /// degraded when they are live and something is not.
     pub(crate) state: String,
     /// Why it is in that state, or what is not as it was asked for.
     pub(crate) why: Option<String>,
@@ -278,10 +319,13 @@ pub(crate) struct JobStatus {
     pub(crate) workers: usize,
     /// The last epoch that every view shows, 0 before the first.
     pub(crate) epoch: u64,
-    /// How long ago that is while something is on its way, else 0.
-    pub(crate) lag_ms: u64,
-    /// Records in the log that are not in every view yet.
-    pub(crate) behind: u64,
+    /// How long the oldest change that is known of has waited, captured or not, or how long nobody
+    /// could tell; 0 when nothing waits, none when nothing runs that would know.
+    pub(crate) lag_ms: Option<u64>,
+    /// Records in the log that are not in every view yet; none when nobody knows.
+    pub(crate) behind: Option<u64>,
+    /// The services that its processes use.
+    pub(crate) dependencies: Vec<DependencyStatus>,
     pub(crate) freshness_p50_ms: Option<u64>,
     pub(crate) freshness_p99_ms: Option<u64>,
     pub(crate) records: u64,

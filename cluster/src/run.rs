@@ -9,6 +9,7 @@ use tidemill_dataflow::job::{self, Workers};
 use tidemill_dataflow::plan::ir::Job;
 use tidemill_ingest::config::Pipeline;
 use tidemill_ingest::stats;
+use tidemill_log::health::Health;
 
 use crate::cli::RunArgs;
 use crate::connections::Connections;
@@ -19,7 +20,7 @@ use crate::pipeline::{Folder, Views};
 use crate::table::grouped;
 use crate::views::Served;
 use crate::watch::{Seen, Until, Watch, Watched};
-use crate::{dataflow, exit, logging, observe, output, redact, views};
+use crate::{dataflow, exit, logging, observe, output, probe, redact, views};
 
 /// Records behind the log from which the display speaks of catching up.
 const CATCHING_UP_MIN: u64 = 1_000;
@@ -66,6 +67,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let (mut pipeline, views) = (folder.ingest()?, folder.views()?);
     let api = Api::choose(&mut pipeline, &args.fetch)?;
     introduce(&folder.name, &connections, &api);
+    // Both halves use the same services.
+    let health = Health::default();
     let river = River {
         until: match args.until {
             Some(records) => Some(until(records, &pipeline, &connections)?),
@@ -74,8 +77,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         name: folder.name,
         connections,
         stop: exit::stop_on_signal()?,
-        ingest_stats: Arc::default(),
-        job_stats: Arc::default(),
+        ingest_stats: Arc::new(stats::Stats::with(health.clone())),
+        job_stats: Arc::new(job::Stats::with(health)),
         awaited: Arc::default(),
     };
     let at = observe::process(&args.http, || observe::Shown {
@@ -98,6 +101,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         args.until,
     );
     let (stats, stop) = (Arc::clone(&river.ingest_stats), Arc::clone(&river.stop));
+    river.probe(ingest::api_of(&options).as_deref());
     let (planned, plan) = mpsc::channel();
     let stages = [
         stage("ingest", move || {
@@ -212,6 +216,12 @@ fn join(stages: [Stage; 2]) -> anyhow::Result<()> {
 }
 
 impl River {
+    /// Watches the services of both halves.
+    fn probe(&self, api: Option<&str>) {
+        probe::ingest(&self.connections, &self.name, api, &self.ingest_stats);
+        probe::dataflow(&self.connections, &self.name, &self.job_stats.health);
+    }
+
     /// The stage that plans the job as soon as its schemas are there, hands the plan over, and
     /// runs it.
     fn dataflow(

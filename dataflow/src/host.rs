@@ -14,6 +14,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use tidemill_log::health::engines;
 use tidemill_log::log::Log;
 use tidemill_log::registry::Registry;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
@@ -42,6 +43,7 @@ use crate::source::operator::{Reading, operator};
 use crate::source::{Assigned, Partitions, watch};
 use crate::stats::{Stats, ViewStats};
 use crate::store::Store;
+use crate::store::reporting::Reporting;
 use crate::time::binder::Binder;
 use crate::time::checkpoints::Checkpoints;
 use crate::time::{Added, Command, Control, Held, Start, Told, control};
@@ -105,7 +107,7 @@ pub fn run(
         .map(|view| (view.name.clone(), ViewStats::default()));
     views.extend(names);
     drop(views);
-    let sink = crate::sink::open(&config.sink)?;
+    let sink = crate::sink::open_reporting(&config.sink, &stats.health)?;
     let shared = Shared::open(config, stats, stop, sink)?;
     if shared.config.workers.process() == 0 {
         let Some(start) = shared.prepare_start()? else {
@@ -251,14 +253,16 @@ impl Shared {
             .map(tidemill_log::registry::open)
             .transpose()?;
         let failure = Failure::default();
-        let store = crate::store::open(&config.state)?;
+        let health = stats.health.clone();
+        let registry = registry.map(|registry| engines::registry(registry, &health));
+        let store = Reporting::of(crate::store::open(&config.state)?, &health);
         let writing = Writing {
             job: config.name.clone(),
             process: config.workers.process(),
             store: Arc::clone(&store),
         };
         Ok(Self {
-            log: tidemill_log::log::open(&config.log)?,
+            log: engines::log(tidemill_log::log::open(&config.log)?, &health),
             registry,
             sink,
             evaluates: false,

@@ -9,7 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use tidemill_log::health::{Health, Role, now_ms};
 use tidemill_log::log::PartitionRange;
+use tidemill_log::waits::Waits;
 
 use crate::journal::Offsets;
 use crate::operators::Operators;
@@ -17,6 +19,19 @@ use crate::time::checkpoints::Taken;
 
 /// A quantile of the recent freshness looks back this long at least, and twice as long at most.
 const RECENT: Duration = Duration::from_secs(10);
+
+/// What topics hold, by name.
+pub(crate) type Held = BTreeMap<String, Vec<PartitionRange>>;
+
+/// What is in the log and not in every view.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// Since when the oldest of it waits, in milliseconds since 1970, or since when nobody knows
+    /// what the log holds; none when nothing waits.
+    pub since_ms: Option<u64>,
+    /// Whether the log could be asked what it holds.
+    pub known: bool,
+}
 
 /// What a view holds now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,11 +66,18 @@ pub struct Stats {
     /// The offsets that epoch ends at (worker 0's process).
     pub durable_ends: Mutex<Offsets>,
     /// What the topics held a moment ago (worker 0's process).
-    pub held: Mutex<BTreeMap<String, Vec<PartitionRange>>>,
+    pub held: Mutex<Held>,
+    /// Looks at what the topics hold (worker 0's process).
+    pub looks: Mutex<Waits<Held>>,
+    /// When the oldest change that was read and is not in every view was committed, in
+    /// milliseconds since 1970; 0 when there is none (worker 0's process).
+    pub waiting_since: AtomicU64,
+    /// The services that the job uses.
+    pub health: Health,
     /// By view name, this process's workers together.
     pub views: Mutex<BTreeMap<String, ViewStats>>,
     /// Milliseconds from a record's timestamp (the source's commit) to its epoch being durable in
-    /// every view (worker 0's process; one sample for each batch's oldest and newest record).
+    /// every view (worker 0's process; each record counts).
     pub freshness_ms: Mutex<Histogram<u64>>,
     /// The same, of the last seconds alone.
     pub recent: Mutex<Recent>,
@@ -98,6 +120,9 @@ impl Default for Stats {
             durable: AtomicU64::new(0),
             durable_ends: Mutex::default(),
             held: Mutex::default(),
+            looks: Mutex::default(),
+            waiting_since: AtomicU64::new(0),
+            health: Health::default(),
             views: Mutex::default(),
             freshness_ms: Mutex::new(histogram()),
             recent: Mutex::default(),
@@ -117,6 +142,14 @@ impl Default for Stats {
 }
 
 impl Stats {
+    /// Statistics that report to `health`.
+    pub fn with(health: Health) -> Self {
+        Self {
+            health,
+            ..Self::default()
+        }
+    }
+
     /// Records in the log that are not in every view yet, by topic and partition. Counts offsets:
     /// where a topic has gaps (compaction, transactions) it is an upper bound. Empty where the log
     /// was not looked at yet, and in other processes than worker 0's.
@@ -134,6 +167,34 @@ impl Stats {
             (topic.clone(), held.iter().map(behind).collect())
         };
         held.iter().map(of).collect()
+    }
+
+    /// How far the views are behind the log. Only worker 0's process knows.
+    pub fn lag(&self) -> Lag {
+        let durable = lock(&self.durable_ends).clone();
+        let mut looks = lock(&self.looks);
+        let oldest = looks.oldest(|held| are_durable(held, &durable));
+        let mut unknown = looks.unknown_since();
+        if unknown.is_none() && looks.are_there() {
+            let mut downs = self.health.downs().into_iter();
+            unknown = downs.find(|it| it.role == Role::Log).map(|it| it.since_ms);
+        }
+        let read = Some(self.waiting_since.load(Ordering::Relaxed)).filter(|at| *at > 0);
+        Lag {
+            since_ms: oldest.into_iter().chain(unknown).chain(read).min(),
+            known: unknown.is_none() && looks.are_there(),
+        }
+    }
+
+    /// The freshness that `share` of the last changes have (0 to 1), in milliseconds: of those that
+    /// are in the views, and at least the age of what waits to be. None without either.
+    pub fn freshness(&self, share: f64) -> Option<u64> {
+        let through = lock(&self.recent).quantile(share);
+        let waiting = self
+            .lag()
+            .since_ms
+            .map(|since| now_ms().saturating_sub(since));
+        through.max(waiting)
     }
 
     /// Why the job is not ready; none when it is live and its views are as new as they were before
@@ -186,6 +247,18 @@ impl Stats {
     }
 }
 
+/// Whether the views have all that the topics hold.
+fn are_durable(held: &Held, durable: &Offsets) -> bool {
+    held.iter().all(|(topic, held)| {
+        let ends = durable.get(topic);
+        let has = |held: &PartitionRange| {
+            let end = ends.and_then(|ends| ends.get(&held.partition)).copied();
+            end.unwrap_or(held.low).max(held.low) >= held.high
+        };
+        held.iter().all(has)
+    })
+}
+
 /// Milliseconds of the last seconds.
 #[derive(Debug)]
 pub struct Recent {
@@ -205,9 +278,9 @@ impl Default for Recent {
 }
 
 impl Recent {
-    pub(crate) fn record(&mut self, ms: u64) {
+    pub(crate) fn record(&mut self, ms: u64, records: u64) {
         self.turn(self.since.elapsed());
-        self.now.saturating_record(ms);
+        self.now.saturating_record_n(ms, records);
     }
 
     /// The value that so many (0 to 1) of the last ones are at or below; none without any.
@@ -267,12 +340,42 @@ mod tests {
     }
 
     #[test]
+    fn freshness_grows_with_what_waits() {
+        let stats = Stats::default();
+        assert_eq!((stats.freshness(0.5), stats.lag().since_ms), (None, None));
+        assert!(!stats.lag().known, "nobody looked yet");
+        lock(&stats.recent).record(20, 5);
+        assert_eq!(stats.freshness(0.99), Some(20));
+        let held = [PartitionRange {
+            partition: 0,
+            low: 0,
+            high: 3,
+        }];
+        let held = Held::from([("t".to_owned(), held.to_vec())]);
+        let since = now_ms() - 60_000;
+        lock(&stats.looks).seen(since, held);
+        assert_eq!(stats.lag().since_ms, Some(since));
+        assert!(stats.freshness(0.5) >= Some(60_000));
+        lock(&stats.durable_ends).insert("t".to_owned(), BTreeMap::from([(0, 3)]));
+        assert_eq!(
+            (stats.freshness(0.99), stats.lag().since_ms),
+            (Some(20), None)
+        );
+        stats.waiting_since.store(since, Ordering::Relaxed);
+        assert!(stats.freshness(0.5) >= Some(60_000));
+        stats.waiting_since.store(0, Ordering::Relaxed);
+        lock(&stats.looks).unseen();
+        let lag = stats.lag();
+        assert_eq!((lag.since_ms, lag.known), (Some(since), false));
+    }
+
+    #[test]
     fn recent_values_are_forgotten() {
         let mut recent = Recent::default();
         assert_eq!(recent.quantile(0.5), None);
-        recent.record(100);
+        recent.record(100, 1);
         recent.turn(RECENT);
-        recent.record(5);
+        recent.record(5, 1);
         assert_eq!(recent.quantile(0.5), Some(5));
         assert_eq!(recent.quantile(0.99), Some(100));
         recent.turn(RECENT);

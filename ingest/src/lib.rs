@@ -5,7 +5,7 @@
 //! ([`schedule`]), land as rows ([`land`]); [`capture`] reads every committed row change back out
 //! of the database and [`publish`] appends it to the log as a Debezium-style Avro envelope.
 //! Inside, a module uses only those above it in this list: config, server, database, schedule,
-//! fetch, land, letters, capture, publish, run; [`randomuser`], the built-in API, uses none of
+//! fetch, land, letters, capture, publish, probe, run; [`randomuser`], the built-in API, uses none of
 //! them.
 
 pub mod capture;
@@ -14,6 +14,7 @@ mod database;
 pub mod fetch;
 pub mod land;
 mod letters;
+pub mod probe;
 pub mod publish;
 pub mod randomuser;
 pub mod run;

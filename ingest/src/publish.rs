@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use tidemill_log::dead_letter::{DeadLetter, Source, Stage, topic_of};
 use tidemill_log::event::{Change, Op, Value};
 use tidemill_log::failpoint;
+use tidemill_log::health::{Role, engines};
 use tidemill_log::log::{Log, Producer, RECORD_BYTES_MAX, Record};
 use tidemill_log::registry::Registry;
 
@@ -38,6 +39,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const STANDBY: Duration = Duration::from_secs(1);
 /// How often the topics are looked at while changes are published.
 const TOPICS_LOOK: Duration = Duration::from_secs(5);
+/// Who reports on the database.
+const CAPTURE: &str = "capture";
 /// How much of a row a dead letter keeps.
 const ROW_TEXT_MAX: usize = 4 * 1024 * 1024;
 
@@ -95,21 +98,33 @@ fn run(
     stop: &AtomicBool,
     pause: &mut Duration,
 ) -> Result<()> {
-    let log = tidemill_log::log::open(&options.log)?;
+    let health = &stats.health;
+    let log = engines::log(tidemill_log::log::open(&options.log)?, health);
     let registry = tidemill_log::registry::open(&options.registry)?;
-    let mut capture = capture::open(
+    let registry = engines::registry(registry, health);
+    let opened = capture::open(
         &options.database,
         &options.tables,
         &options.name,
         options.resnapshot,
-    )?;
+    );
+    health.note(Role::Database, CAPTURE, &opened);
+    let mut capture = opened?;
     let mut publisher = Publisher::open(log, registry, options, capture.begins_anew())?;
     publisher.prepare(capture.as_mut())?;
     let mut looked = Instant::now();
     // From here on the database itself remembers that a snapshot is not finished.
     options.resnapshot = false;
     while !stop.load(Ordering::Relaxed) {
-        let batch = capture.next(WAIT)?;
+        let batch = capture.next(WAIT);
+        health.note(Role::Database, CAPTURE, &batch);
+        let batch = batch?;
+        stats.passed(capture.passed());
+        if let Some(why) = capture.away() {
+            health.down(Role::Database, CAPTURE, &why);
+            stats.waits(&why);
+            continue;
+        }
         *pause = PAUSE.0;
         stats.flows();
         if looked.elapsed() >= TOPICS_LOOK {
@@ -140,6 +155,7 @@ fn run(
         };
         failpoint::hit(failpoint::PUBLISH_AFTER_APPEND);
         capture.acknowledge(last)?;
+        stats.passed(capture.passed());
         failpoint::hit(failpoint::PUBLISH_AFTER_ACKNOWLEDGE);
         Stats::add(&stats.dead_letters, done.dead_letters);
         Stats::add(&stats.unpublishable, done.dead_letters);

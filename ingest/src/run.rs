@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tidemill_log::dead_letter::{DeadLetter, Source, Stage};
 use tidemill_log::failpoint;
+use tidemill_log::health::Role;
 
 use crate::config::{Feed, Pipeline, check_url};
 use crate::database::{LEASE, RENEW};
@@ -25,6 +26,12 @@ use crate::{Error, Kind, Result, land, schedule};
 
 /// How many pages the API may refuse in a row before the run ends with its error.
 const REFUSED_IN_A_ROW_MAX: u32 = 3;
+/// Who reports on the API.
+const FETCH: &str = "fetch";
+/// How long the API may take to answer before it counts as down.
+const API_WAIT: Duration = Duration::from_secs(10);
+/// Who reports on the database.
+const LAND: &str = "land";
 /// How long fetching sleeps at most without looking at the ledger.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 /// Waits while the database is away.
@@ -75,12 +82,12 @@ pub fn run(options: Options, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result
 fn publish(options: &Options, stats: &Arc<Stats>, stop: &Arc<AtomicBool>) -> Result<()> {
     // Opening the landing makes its table: only a table that is there can be captured.
     if let Some(feed) = &options.pipeline.feed {
-        while_away(stop, |_| {
+        while_away(stop, stats, |_| {
             land::open(&options.database, &feed.land).map(drop)
         })?;
     }
     for seed in &options.pipeline.seeds {
-        while_away(stop, |_| land::seed(&options.database, seed))?;
+        while_away(stop, stats, |_| land::seed(&options.database, seed))?;
     }
     let streaming = StreamOptions {
         database: options.database.clone(),
@@ -115,18 +122,25 @@ pub fn fetch(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<()> 
         asked.url.clone_from(api);
     }
     let client = Client::new(&asked)?;
-    while_away(stop, |away| {
+    while_away(stop, stats, |away| {
         let mut fetching = Fetching::open(options, feed, &client, stats, stop)?;
+        stats.health.up(Role::Database, LAND);
         *away = 0;
         fetching.until_done()
     })
 }
 
 /// Does `work` again while the database is away. `work` sets its argument to 0 when it got through.
-fn while_away(stop: &AtomicBool, mut work: impl FnMut(&mut u32) -> Result<()>) -> Result<()> {
+fn while_away(
+    stop: &AtomicBool,
+    stats: &Stats,
+    mut work: impl FnMut(&mut u32) -> Result<()>,
+) -> Result<()> {
     let mut away = 0u32;
     while !stop.load(Ordering::Relaxed) {
-        match work(&mut away) {
+        let outcome = work(&mut away);
+        stats.health.note(Role::Database, LAND, &outcome);
+        match outcome {
             Err(error) if error.kind() == Kind::Retry => {
                 away = away.saturating_add(1);
                 let wait = DATABASE_BACKOFF.wait(away);
@@ -217,6 +231,7 @@ impl<'a> Fetching<'a> {
                 Next::Fetch(claim) => {
                     failpoint::hit(failpoint::LAND_AFTER_CLAIM);
                     let client = self.client;
+                    self.stats.health.asks(Role::Api, FETCH, API_WAIT);
                     let fetch = || client.page(claim.page);
                     match renewed(self.ledger.as_mut(), &claim, fetch)? {
                         Ok(page) => self.land(&claim, &page)?,
@@ -230,6 +245,7 @@ impl<'a> Fetching<'a> {
 
     fn land(&mut self, claim: &Claim, page: &Page) -> Result<()> {
         self.refused_in_a_row = 0;
+        self.stats.health.up(Role::Api, FETCH);
         Stats::add(&self.stats.pages, 1);
         Stats::add(&self.stats.fetched, page.records.len() as u64);
         let (letters, landing, until) = (&mut self.letters, &mut self.landing, self.until);
@@ -256,6 +272,7 @@ impl<'a> Fetching<'a> {
     fn failed(&mut self, claim: &Claim, failure: Failure) -> Result<()> {
         let error = failure.error;
         let text = error.to_string();
+        self.stats.health.down(Role::Api, FETCH, &text);
         if error.kind() == Kind::Retry {
             Stats::add(&self.stats.retries, 1);
             let asked_for = failure.retry_after;

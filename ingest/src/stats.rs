@@ -3,6 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tidemill_log::health::Health;
+use tidemill_log::waits::Waits;
+
 /// Counters since the process started, only ever increased, and what publishing waits for. Shared
 /// by all stages.
 #[derive(Debug, Default)]
@@ -23,8 +26,26 @@ pub struct Stats {
     pub unpublishable: AtomicU64,
     /// Records put aside as dead letters.
     pub dead_letters: AtomicU64,
+    /// The services that the ingest uses.
+    pub health: Health,
+    /// The end of the database's WAL when it was looked at last, 0 before; not of SQLite.
+    pub wal: AtomicU64,
+    /// Everything before this LSN is captured and published, 0 before it is known.
+    passed: AtomicU64,
+    /// Looks at the end of the WAL.
+    wal_looks: Mutex<Waits<u64>>,
     capturing: AtomicBool,
     waiting: Mutex<Option<String>>,
+}
+
+/// What was committed and is not published yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unpublished {
+    /// Since when the oldest of it waits, in milliseconds since 1970, or since when nobody knows;
+    /// none when nothing waits.
+    pub since_ms: Option<u64>,
+    /// Bytes of WAL that were not captured and published yet; none when nobody knows.
+    pub wal_bytes: Option<u64>,
 }
 
 impl Stats {
@@ -42,6 +63,64 @@ impl Stats {
         })
     }
 
+    /// Statistics that report to `health`.
+    pub fn with(health: Health) -> Self {
+        Self {
+            health,
+            ..Self::default()
+        }
+    }
+
+    /// The end of the WAL is asked for.
+    pub(crate) fn looks_at_wal(&self) {
+        locked(&self.wal_looks).looks(tidemill_log::health::now_ms());
+    }
+
+    /// The WAL ended here at `at_ms`, or nobody could tell.
+    pub(crate) fn wal_ends(&self, at_ms: u64, end: Option<u64>) {
+        let mut looks = locked(&self.wal_looks);
+        match end {
+            Some(end) => {
+                self.wal.store(end, Ordering::Relaxed);
+                looks.seen(at_ms, end);
+            }
+            None => looks.unseen(),
+        }
+    }
+
+    /// Everything before this LSN is captured and published.
+    pub(crate) fn passed(&self, lsn: Option<u64>) {
+        if let Some(lsn) = lsn {
+            self.passed.fetch_max(lsn, Ordering::Relaxed);
+        }
+    }
+
+    /// What was committed and is not published yet.
+    pub fn unpublished(&self) -> Unpublished {
+        let mut looks = locked(&self.wal_looks);
+        let (passed, wal) = (
+            self.passed.load(Ordering::Relaxed),
+            self.wal.load(Ordering::Relaxed),
+        );
+        let oldest = looks.oldest(|end| reached(passed, *end));
+        let unknown = looks.unknown_since();
+        let waiting = match (reached(passed, wal), passed) {
+            (true, _) => Some(0),
+            // It has not begun yet.
+            (false, 0) => None,
+            (false, _) => Some(wal.saturating_sub(passed)),
+        };
+        Unpublished {
+            since_ms: oldest.into_iter().chain(unknown).min(),
+            wal_bytes: waiting.filter(|_| unknown.is_none()),
+        }
+    }
+
+    /// Whether the capture has been open once.
+    pub(crate) fn is_capturing(&self) -> bool {
+        self.capturing.load(Ordering::Relaxed)
+    }
+
     /// Publishing goes on.
     pub(crate) fn flows(&self) {
         if !self.capturing.swap(true, Ordering::Relaxed) || self.waiting().is_some() {
@@ -55,6 +134,62 @@ impl Stats {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Option<String>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.waiting)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Bytes of a page of WAL, and of the longest header of one.
+const WAL_PAGE: u64 = 8192;
+const WAL_PAGE_HEADER: u64 = 40;
+
+/// Whether everything before `end` passed. An end right behind a page's header is that page's
+/// beginning: no record is between them.
+fn reached(passed: u64, end: u64) -> bool {
+    let in_page = end % WAL_PAGE;
+    let end = if in_page <= WAL_PAGE_HEADER {
+        end - in_page
+    } else {
+        end
+    };
+    passed >= end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_published_waits_and_what_nobody_knows_grows() {
+        let stats = Stats::default();
+        let none = Unpublished {
+            since_ms: None,
+            wal_bytes: Some(0),
+        };
+        assert_eq!(stats.unpublished(), none);
+        stats.passed(Some(900));
+        stats.wal_ends(10, Some(900));
+        assert_eq!(stats.unpublished(), none);
+        stats.wal_ends(20, Some(1000));
+        let waits = Unpublished {
+            since_ms: Some(20),
+            wal_bytes: Some(100),
+        };
+        assert_eq!(stats.unpublished(), waits);
+        stats.wal_ends(30, None);
+        assert_eq!(stats.unpublished().wal_bytes, None);
+        stats.passed(Some(1000));
+        assert_eq!(stats.unpublished().since_ms, Some(20), "nobody knows since");
+        stats.wal_ends(40, Some(1000));
+        assert_eq!(stats.unpublished(), none);
+    }
+
+    #[test]
+    fn a_pages_header_is_no_change() {
+        assert!(reached(8192, 8192 + 24) && !reached(8192, 8192 + 41));
+        assert!(reached(8192 * 3, 8192 * 3) && !reached(8191, 8192 + 24));
     }
 }

@@ -143,8 +143,9 @@ fn row(job: &JobStatus) -> Vec<String> {
         job.generation.to_string(),
         workers,
         epoch(job.epoch),
-        format!("{} ms", grouped(job.lag_ms)),
-        grouped(job.behind),
+        job.lag_ms
+            .map_or("unknown".to_owned(), |late| format!("{} ms", grouped(late))),
+        job.behind.map_or("unknown".to_owned(), grouped),
         freshness(job),
         format!("{} ({:.0}/s)", grouped(job.records), job.records_per_second),
         grouped(job.dead_letters),
@@ -225,6 +226,25 @@ fn whole(job: &JobStatus, now: u64) -> Vec<String> {
             process.worker.clone(),
             phase(&process.phase),
             process.http.clone(),
+        ]
+    }));
+    section(rows);
+    let mut rows = vec![head(&[
+        "dependency",
+        "service",
+        "state",
+        "since",
+        "at",
+        "last error",
+    ])];
+    rows.extend(job.dependencies.iter().map(|it| {
+        vec![
+            it.dependency.clone(),
+            it.engine.clone(),
+            it.state.clone(),
+            ago(it.since_ms, Some(now)),
+            it.at.clone(),
+            it.error.clone().unwrap_or_default(),
         ]
     }));
     section(rows);
@@ -326,7 +346,9 @@ fn aligned(rows: &[Vec<String>]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{IngestStatus, MasterStatus, Part, ProcessStatus, WorkerStatus};
+    use crate::protocol::{
+        DependencyStatus, IngestStatus, MasterStatus, Part, ProcessStatus, WorkerStatus,
+    };
 
     fn job() -> JobStatus {
         JobStatus {
@@ -338,6 +360,15 @@ mod tests {
             workers_wanted: 4,
             workers: 3,
             epoch: 1_795_382_045_123,
+            lag_ms: Some(0),
+            dependencies: vec![DependencyStatus {
+                dependency: "log".to_owned(),
+                engine: "Kafka".to_owned(),
+                at: "kafka://a:9092".to_owned(),
+                state: "down".to_owned(),
+                since_ms: 1_000,
+                error: Some("no answer for 4 s".to_owned()),
+            }],
             freshness_p50_ms: Some(22),
             freshness_p99_ms: Some(1054),
             records: 12_345,
@@ -411,6 +442,8 @@ mod tests {
             "dataflow.0  node1",
             "users_by_country  21",
             "last checkpoint     -",
+            "behind              unknown",
+            "log         Kafka    down   1 s ago  kafka://a:9092  no answer for 4 s",
         ] {
             assert!(text.contains(part), "`{part}` is missing in\n{text}");
         }

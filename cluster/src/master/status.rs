@@ -7,8 +7,8 @@ use super::part::{Half, Stage};
 use super::roster::Found;
 use super::state::State;
 use crate::protocol::{
-    Beat, IngestStatus, JobStatus, MasterStatus, OPERATORS_TOLD_MAX, OperatorBeat, Part, Phase,
-    ProcessKey, ProcessStatus, Status, WorkerStatus,
+    Beat, DependencyStatus, IngestStatus, JobStatus, MasterStatus, OPERATORS_TOLD_MAX,
+    OperatorBeat, Part, Phase, ProcessKey, ProcessStatus, Status, WorkerStatus,
 };
 
 /// What people see of the state now.
@@ -43,12 +43,7 @@ fn worker(state: &State, worker: &super::roster::Worker) -> WorkerStatus {
 }
 
 /// The processes of a half, and what each said of itself last.
-fn processes<'a>(
-    state: &'a State,
-    name: &str,
-    part: Part,
-    run: &'a Run,
-) -> Vec<(ProcessStatus, Option<&'a Beat>)> {
+fn processes<'a>(state: &'a State, name: &str, part: Part, run: &'a Run) -> Vec<Told<'a>> {
     let all = run.workers.iter().enumerate();
     all.filter_map(|(index, (worker, worker_name))| {
         let key = ProcessKey {
@@ -101,10 +96,13 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
     let beats: Vec<&Beat> = of_dataflow.iter().filter_map(|(_, beat)| *beat).collect();
     let sum = |of: fn(&Beat) -> u64| beats.iter().map(|beat| of(beat)).sum::<u64>();
     let most = |of: fn(&Beat) -> u64| beats.iter().map(|beat| of(beat)).max().unwrap_or(0);
-    let (epoch, bound) = (most(|beat| beat.durable), most(|beat| beat.bound));
     let behind = beats.iter().flat_map(|beat| beat.behind.values());
     let behind: u64 = behind.flat_map(BTreeMap::values).sum();
-    let is_behind = epoch > 0 && (bound > epoch || behind > 0);
+    let (late, known) = lag(state.now, &of_dataflow, &of_ingest);
+    let fresh = |of: fn(&Beat) -> Option<u64>| {
+        let told = beats.iter().find_map(|beat| of(beat));
+        told.max(late.filter(|late| *late > 0))
+    };
     let (state_of, why) = described(state, name, Part::Dataflow, job, &of_dataflow);
     let published = of_ingest
         .iter()
@@ -118,6 +116,11 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
     }));
     failures.sort_by_key(|failure| std::cmp::Reverse(failure.at_ms));
     failures.truncate(super::part::FAILURES_KEPT_MAX);
+    let ingest = job
+        .spec
+        .ingest
+        .then(|| ingest(state, name, job, &of_ingest, published));
+    let (state_of, why) = together((state_of, why), ingest.as_ref());
     JobStatus {
         name: name.to_owned(),
         state: state_of,
@@ -126,23 +129,17 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
         restarts: record.restarts,
         workers_wanted: job.spec.workers,
         workers: run.map_or(0, |run| run.threads * run.workers.len()),
-        epoch,
-        lag_ms: if is_behind {
-            state.now.saturating_sub(epoch)
-        } else {
-            0
-        },
-        behind,
-        freshness_p50_ms: beats.iter().find_map(|beat| beat.freshness_p50_ms),
-        freshness_p99_ms: beats.iter().find_map(|beat| beat.freshness_p99_ms),
+        epoch: most(|beat| beat.durable),
+        lag_ms: late,
+        behind: known.then_some(behind),
+        dependencies: dependencies(of_dataflow.iter().chain(&of_ingest)),
+        freshness_p50_ms: fresh(|beat| beat.freshness_p50_ms),
+        freshness_p99_ms: fresh(|beat| beat.freshness_p99_ms),
         records: sum(|beat| beat.records),
         records_per_second: half.map_or(0.0, Half::rate),
         dead_letters: sum(|beat| beat.dead_letters),
         checkpointed: most(|beat| beat.checkpointed),
-        ingest: job
-            .spec
-            .ingest
-            .then(|| ingest(state, name, job, &of_ingest, published)),
+        ingest,
         views: views(&beats),
         operators: operators(&beats),
         processes: of_dataflow
@@ -154,11 +151,76 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
     }
 }
 
+/// A process, and what it said of itself last.
+type Told<'a> = (ProcessStatus, Option<&'a Beat>);
+
+/// How long the oldest change waits that is not in every view, or that nobody can tell; none when
+/// nothing runs that would know. And whether the log says what it holds.
+fn lag(now: u64, dataflow: &[Told<'_>], ingest: &[Told<'_>]) -> (Option<u64>, bool) {
+    let first = dataflow.iter().find(|(it, _)| it.index == 0);
+    let Some(first) = first.and_then(|(_, beat)| *beat) else {
+        return (None, false);
+    };
+    let ingests = ingest.iter().filter_map(|(_, beat)| *beat);
+    let since = ingests
+        .chain([first])
+        .filter_map(|beat| beat.waits_since_ms);
+    let late = since.map(|since| now.saturating_sub(since)).max();
+    // A process that has just begun has not looked yet.
+    let late = late.or_else(|| first.lag_known.then_some(0));
+    (late, first.lag_known)
+}
+
+/// The services of all processes: one that is down for one of them is down.
+fn dependencies<'a>(told: impl Iterator<Item = &'a Told<'a>>) -> Vec<DependencyStatus> {
+    let mut all: Vec<DependencyStatus> = Vec::new();
+    let worst = |it: &DependencyStatus| {
+        ["up", "unknown", "down"]
+            .iter()
+            .position(|s| *s == it.state)
+    };
+    for found in told
+        .filter_map(|(_, beat)| *beat)
+        .flat_map(|beat| &beat.dependencies)
+    {
+        let same = |it: &&mut DependencyStatus| it.dependency == found.dependency;
+        match all.iter_mut().find(same) {
+            None => all.push(found.clone()),
+            Some(known) if worst(found) > worst(known) => known.clone_from(found),
+            Some(_) => {}
+        }
+    }
+    all.sort_by_key(|it| ORDER.iter().position(|name| *name == it.dependency));
+    all
+}
+
+/// Dependencies in the direction of the flow.
+const ORDER: [&str; 7] = [
+    "api", "database", "slot", "log", "registry", "state", "views",
+];
+
+/// The state of a job, of those of its halves: its views may be live and get nothing new.
+fn together(
+    (state, why): (String, Option<String>),
+    ingest: Option<&IngestStatus>,
+) -> (String, Option<String>) {
+    let feeds = ingest.is_none_or(|ingest| ingest.state == "running");
+    if feeds || !["running", "degraded"].contains(&state.as_str()) {
+        return (state, why);
+    }
+    let ingest = ingest.map(|ingest| {
+        let why = ingest.why.as_ref().map(|why| format!(": {why}"));
+        format!("ingest {}{}", ingest.state, why.unwrap_or_default())
+    });
+    let why: Vec<String> = why.into_iter().chain(ingest).collect();
+    ("degraded".to_owned(), Some(why.join("; ")))
+}
+
 fn ingest(
     state: &State,
     name: &str,
     job: &Job,
-    processes: &[(ProcessStatus, Option<&Beat>)],
+    processes: &[Told<'_>],
     published: u64,
 ) -> IngestStatus {
     let half = state.halves.get(&(name.to_owned(), Part::Ingest));
@@ -205,7 +267,7 @@ fn described(
     name: &str,
     part: Part,
     job: &Job,
-    processes: &[(ProcessStatus, Option<&Beat>)],
+    processes: &[Told<'_>],
 ) -> (String, Option<String>) {
     let record = job.record(part);
     let Some(half) = state.halves.get(&(name.to_owned(), part)) else {
@@ -228,11 +290,17 @@ fn described(
         Stage::Connecting(_) => (begins, Some("its processes connect".to_owned())),
         Stage::Running(_) => {
             let doing = doing(processes);
-            // They are connected, but state is being restored: no view is as new as it was.
-            let live = part == Part::Ingest || doing.is_none();
-            let why: Vec<String> = doing.into_iter().chain(smaller(state, job, part)).collect();
-            let why = (!why.is_empty()).then(|| why.join("; "));
-            (if live { "running" } else { begins }, why)
+            let downs = downs(state.now, processes);
+            let word = match (&doing, part) {
+                // They are connected, but state is being restored: no view is as new as it was.
+                (Some(_), Part::Dataflow) => begins,
+                (Some(_), Part::Ingest) => "waiting",
+                (None, _) if downs.is_empty() => "running",
+                (None, _) => "degraded",
+            };
+            let why = doing.into_iter().chain(downs);
+            let why: Vec<String> = why.chain(smaller(state, job, part)).collect();
+            (word, (!why.is_empty()).then(|| why.join("; ")))
         }
         Stage::Draining(_) => ("draining", doing(processes)),
         Stage::Ending(_) if !job.wants(part) => ("draining", None),
@@ -243,9 +311,16 @@ fn described(
 }
 
 /// What its processes say that they wait for.
-fn doing(processes: &[(ProcessStatus, Option<&Beat>)]) -> Option<String> {
+fn doing(processes: &[Told<'_>]) -> Option<String> {
     let mut beats = processes.iter().filter_map(|(_, beat)| *beat);
     beats.find_map(|beat| beat.doing.clone())
+}
+
+/// The services that its processes wait for.
+fn downs(now: u64, processes: &[Told<'_>]) -> Vec<String> {
+    let all = dependencies(processes.iter());
+    let downs = all.iter().filter(|it| it.is_down());
+    downs.map(|it| it.told(now)).collect()
 }
 
 /// That it runs with fewer workers than it should.

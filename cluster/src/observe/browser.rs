@@ -236,7 +236,7 @@ fn status() -> Status {
         workers_wanted: 6,
         workers: 4,
         epoch: 1_800_000_000_000,
-        behind: 1234,
+        behind: Some(1234),
         freshness_p50_ms: Some(42),
         freshness_p99_ms: Some(7300),
         records: 9_876_543,
@@ -327,7 +327,7 @@ fn the_page_shows_the_cluster_live_and_says_when_the_master_is_away() {
     assert!((10.0..=100.0).contains(&share), "{share} % of a core");
     master.change(|status| {
         status.jobs[0].state = "failed".into();
-        status.jobs[0].behind = 777;
+        status.jobs[0].behind = Some(777);
         status.jobs[0].views.insert("added".into(), 31);
         status.workers.clear();
     });

@@ -5,8 +5,9 @@ use crate::protocol::{JobStatus, Phase, Report, Status};
 use super::metrics::{Family, Labels, seconds};
 
 /// The states of [`JobStatus::state`].
-const STATES: [&str; 7] = [
+const STATES: [&str; 8] = [
     "running",
+    "degraded",
     "starting",
     "waiting",
     "draining",
@@ -20,7 +21,35 @@ pub(super) fn master(status: &Status) -> Vec<Family> {
     let mut all = cluster(status);
     all.extend(jobs(status));
     all.extend(flow(status));
+    all.extend(dependencies(status));
     all
+}
+
+/// Whether the services of each job are up, and since when that is so.
+fn dependencies(status: &Status) -> Vec<Family> {
+    let all = || {
+        status.jobs.iter().flat_map(|job| {
+            job.dependencies.iter().map(|it| {
+                let engine = ("engine", it.engine.clone());
+                let dependency = ("dependency", it.dependency.clone());
+                (vec![("job", job.name.clone()), dependency, engine], it)
+            })
+        })
+    };
+    let up = all().map(|(labels, it)| (labels, u64::from(it.state == "up")));
+    let since = all().map(|(labels, it)| (labels, seconds(it.since_ms)));
+    vec![
+        Family::gauge(
+            "tidemill_job_dependency_up",
+            "1 while a service that the job uses is up, 0 while it is down or unknown",
+        )
+        .each(up),
+        Family::gauge(
+            "tidemill_job_dependency_since_timestamp_seconds",
+            "Since when it is so",
+        )
+        .each_about(since),
+    ]
 }
 
 fn cluster(status: &Status) -> Vec<Family> {
@@ -66,9 +95,15 @@ fn each<T>(status: &Status, of: impl Fn(&JobStatus) -> Option<T>) -> Vec<(Labels
 
 fn jobs(status: &Status) -> Vec<Family> {
     let whole = |of: fn(&JobStatus) -> u64| each(status, |job| Some(of(job))).into_iter();
-    let up = |job: &JobStatus| u64::from(job.state == "running");
+    let up = |job: &JobStatus| u64::from(["running", "degraded"].contains(&job.state.as_str()));
+    let degraded = |job: &JobStatus| u64::from(job.state == "degraded");
     vec![
         Family::gauge("tidemill_job_running", "1 while the job runs, else 0").each(whole(up)),
+        Family::gauge(
+            "tidemill_job_degraded",
+            "1 while the job runs and something that feeds its views does not, else 0",
+        )
+        .each(whole(degraded)),
         Family::gauge("tidemill_job_generation", "The job's generation")
             .each(whole(|job| job.generation)),
         Family::counter(
@@ -103,14 +138,14 @@ fn flow(status: &Status) -> Vec<Family> {
     vec![
         Family::gauge(
             "tidemill_job_lag_records",
-            "Records in the log that are not in every view yet",
+            "Records in the log that are not in every view yet; absent when nobody knows",
         )
-        .each(whole(|job| job.behind)),
+        .each(each(status, |job| job.behind).into_iter()),
         Family::gauge(
             "tidemill_job_lag_seconds",
-            "How old the epoch that every view shows is, while something is on its way",
+            "How long the oldest change that is not in every view has waited, or nobody could tell",
         )
-        .each_about(each(status, |job| Some(seconds(job.lag_ms))).into_iter()),
+        .each_about(each(status, |job| Some(seconds(job.lag_ms?))).into_iter()),
         Family::gauge(
             "tidemill_job_freshness_seconds",
             "From a change's commit to its being readable in every view, over the last seconds",

@@ -12,20 +12,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
 use tidemill_dataflow::job;
 use tidemill_ingest::stats;
+use tidemill_log::health::{Health, now_ms};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::cli::HttpArgs;
-use crate::protocol::{Part, ProcessKey, Report, Status};
+use crate::protocol::{DependencyStatus, Part, ProcessKey, Report, Status};
 use crate::redact;
 
 #[cfg(test)]
@@ -79,10 +81,44 @@ impl Shown {
         }
     }
 
-    /// Why it does not do its work yet; none when it does.
+    /// Why it does not do its work: what it does or waits for before, or which services are down;
+    /// none when it does.
     pub(crate) fn unready(&self) -> Option<String> {
+        let now = now_ms();
+        let downs = self.dependencies().into_iter();
+        let downs = downs.filter(DependencyStatus::is_down);
+        let why: Vec<String> = downs.map(|it| it.told(now)).collect();
+        let why = self.doing().into_iter().chain(why).collect::<Vec<_>>();
+        (!why.is_empty()).then(|| why.join("; "))
+    }
+
+    /// What it does or waits for instead of its work, in words.
+    pub(crate) fn doing(&self) -> Option<String> {
         let dataflow = self.dataflow.as_ref().and_then(|stats| stats.unready());
         dataflow.or_else(|| self.ingest.as_ref().and_then(|stats| stats.unready()))
+    }
+
+    /// The services that it uses, without secrets.
+    pub(crate) fn dependencies(&self) -> Vec<DependencyStatus> {
+        let ingest = self.ingest.as_ref().map(|stats| &stats.health);
+        let dataflow = self.dataflow.as_ref().map(|stats| &stats.health);
+        let mut all: Vec<DependencyStatus> = Vec::new();
+        for found in ingest.into_iter().chain(dataflow).flat_map(Health::list) {
+            let dependency = found.role.name();
+            // In `run` both halves have the same.
+            if all.iter().any(|it| it.dependency == dependency) {
+                continue;
+            }
+            all.push(DependencyStatus {
+                dependency: dependency.to_owned(),
+                engine: found.engine,
+                at: found.place,
+                state: found.condition.name().to_owned(),
+                since_ms: found.since_ms,
+                error: found.error.map(|error| redact::text(&error).into_owned()),
+            });
+        }
+        all
     }
 
     fn labels(&self) -> Labels {
@@ -107,13 +143,7 @@ impl Shown {
 /// What a process of a job shows.
 pub(crate) fn process_router(process: Shown) -> Router {
     let shown = process.clone();
-    let ready = async move || match process.unready() {
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(why) => {
-            let why = redact::text(&why);
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
-        }
-    };
+    let ready = async move || readiness(&process);
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
@@ -121,6 +151,28 @@ pub(crate) fn process_router(process: Shown) -> Router {
             "/metrics",
             get(async move || scraped(shown.labels(), process::families(&shown))),
         )
+}
+
+/// Whether a process does its work, why not, and its services one by one.
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    why: Option<String>,
+    dependencies: Vec<DependencyStatus>,
+}
+
+fn readiness(process: &Shown) -> (StatusCode, Json<Readiness>) {
+    let why = process.unready();
+    let status = match why {
+        None => StatusCode::OK,
+        Some(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let body = Readiness {
+        ready: why.is_none(),
+        why: why.map(|why| redact::text(&why).into_owned()),
+        dependencies: process.dependencies(),
+    };
+    (status, Json(body))
 }
 
 /// The numbers of a worker; `report` is what it told the master last.

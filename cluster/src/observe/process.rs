@@ -1,13 +1,16 @@
 //! The metrics of one process of a job, from the counters of its stages.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tidemill_dataflow::job;
 use tidemill_ingest::stats;
+use tidemill_log::health::now_ms;
 
 use super::Shown;
 use super::metrics::{Family, Histogram, seconds};
+use crate::protocol::DependencyStatus;
 
 /// Bounds of the freshness histogram, in milliseconds.
 const FRESHNESS_BOUNDS_MS: [u64; 14] = [
@@ -20,8 +23,10 @@ pub(super) fn families(process: &Shown) -> Vec<Family> {
         Family::gauge("tidemill_ready", "1 when the process does its work, else 0")
             .is(u64::from(process.unready().is_none())),
     ];
+    all.extend(dependencies(&process.dependencies()));
     if let Some(stats) = &process.ingest {
         all.extend(ingest(stats));
+        all.extend(unpublished(stats));
     }
     if let Some(stats) = &process.dataflow {
         all.extend(flow(stats));
@@ -30,6 +35,51 @@ pub(super) fn families(process: &Shown) -> Vec<Family> {
         all.extend(operators(stats));
     }
     all
+}
+
+/// Whether each service is up, and since when that is so.
+fn dependencies(all: &[DependencyStatus]) -> Vec<Family> {
+    let labels = |it: &DependencyStatus| {
+        let engine = ("engine", it.engine.clone());
+        vec![("dependency", it.dependency.clone()), engine]
+    };
+    let up = all
+        .iter()
+        .map(|it| (labels(it), u64::from(it.state == "up")));
+    let since = all.iter().map(|it| (labels(it), seconds(it.since_ms)));
+    vec![
+        Family::gauge(
+            "tidemill_dependency_up",
+            "1 while a service that the process uses is up, 0 while it is down or unknown",
+        )
+        .each(up),
+        Family::gauge(
+            "tidemill_dependency_since_timestamp_seconds",
+            "Since when it is so",
+        )
+        .each_about(since),
+    ]
+}
+
+/// What was committed and is not in the log.
+fn unpublished(stats: &stats::Stats) -> Vec<Family> {
+    let waiting = stats.unpublished();
+    let late = waiting
+        .since_ms
+        .map_or(0, |since| now_ms().saturating_sub(since));
+    let bytes = waiting.wal_bytes.map(|bytes| (Vec::new(), bytes));
+    vec![
+        Family::gauge(
+            "tidemill_ingest_lag_seconds",
+            "How long the oldest change that is not in the log has waited, or nobody could tell",
+        )
+        .about(seconds(late)),
+        Family::gauge(
+            "tidemill_ingest_lag_bytes",
+            "WAL that was not captured and published yet; absent when nobody knows",
+        )
+        .each(bytes.into_iter()),
+    ]
 }
 
 fn ingest(stats: &stats::Stats) -> Vec<Family> {
@@ -79,16 +129,25 @@ fn ingest(stats: &stats::Stats) -> Vec<Family> {
 }
 
 fn flow(stats: &job::Stats) -> Vec<Family> {
-    let behind = stats.behind();
+    let lag = stats.lag();
+    let behind = match lag.known {
+        true => stats.behind(),
+        false => BTreeMap::new(),
+    };
     let behind = behind.iter().flat_map(|(topic, partitions)| {
         partitions.iter().map(move |(partition, behind)| {
             let partition = ("partition", partition.to_string());
             (vec![("topic", topic.clone()), partition], *behind)
         })
     });
+    let late = lag
+        .since_ms
+        .map_or(0, |since| now_ms().saturating_sub(since));
+    let of_process_0 = lag.known || lag.since_ms.is_some();
+    let late = of_process_0.then(|| (Vec::new(), seconds(late)));
     let recent = [("0.5", 0.5), ("0.99", 0.99)].into_iter();
     let recent = recent.filter_map(|(name, share)| {
-        let ms = lock(&stats.recent).quantile(share)?;
+        let ms = stats.freshness(share)?;
         Some((vec![("quantile", name.to_owned())], seconds(ms)))
     });
     vec![
@@ -111,6 +170,16 @@ fn flow(stats: &job::Stats) -> Vec<Family> {
             "Records in the log that are not in every view yet; process 0 knows",
         )
         .each(behind),
+        Family::gauge(
+            "tidemill_lag_seconds",
+            "How long the oldest change that is not in every view has waited, or nobody could tell",
+        )
+        .each_about(late.into_iter()),
+        Family::gauge(
+            "tidemill_lag_known",
+            "1 while the log says what it holds, 0 while nobody knows; process 0 knows",
+        )
+        .is(u64::from(lag.known)),
         Family::histogram(
             "tidemill_freshness_seconds",
             "From a change's commit to its being readable in every view; process 0 knows",
@@ -118,7 +187,7 @@ fn flow(stats: &job::Stats) -> Vec<Family> {
         ),
         Family::gauge(
             "tidemill_recent_freshness_seconds",
-            "The same, quantiles of the last 10 to 20 seconds",
+            "The same, quantiles of the last 10 to 20 seconds, and at least the age of what waits",
         )
         .each_about(recent),
     ]

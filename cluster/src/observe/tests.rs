@@ -12,7 +12,8 @@ use tidemill_dataflow::job;
 use super::exposition::{self, Scrape};
 use super::*;
 use crate::protocol::{
-    IngestStatus, JobStatus, MasterStatus, OperatorBeat, ProcessKey, ProcessReport, WorkerStatus,
+    DependencyStatus, IngestStatus, JobStatus, MasterStatus, OperatorBeat, ProcessKey,
+    ProcessReport, WorkerStatus,
 };
 
 const DOCUMENTED: &str = include_str!("../../../docs/metrics.md");
@@ -54,6 +55,11 @@ fn process() -> Shown {
     };
     let held = [("a\"b\\c\nd".to_owned(), vec![range])];
     stats.held.lock().unwrap().extend(held);
+    let now = tidemill_log::health::now_ms();
+    let looked = stats.held.lock().unwrap().clone();
+    stats.looks.lock().unwrap().seen(now - 5_000, looked);
+    let role = tidemill_log::health::Role::Log;
+    stats.health.declare(role, "Kafka", "a:9092");
     let view = job::ViewStats {
         rows: -3,
         conflicts: 2,
@@ -77,7 +83,15 @@ fn status() -> Status {
         name: "users".into(),
         state: "running".into(),
         epoch: 1_000,
-        behind: 5,
+        behind: Some(5),
+        lag_ms: Some(7_000),
+        dependencies: vec![DependencyStatus {
+            dependency: "log".into(),
+            engine: "Kafka".into(),
+            state: "up".into(),
+            since_ms: 1_000,
+            ..DependencyStatus::default()
+        }],
         restarts: 4,
         freshness_p50_ms: Some(20),
         freshness_p99_ms: Some(90),

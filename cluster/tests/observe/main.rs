@@ -1,5 +1,5 @@
-//! What a running process shows over HTTP, on the embedded engines: readiness, metrics that add up
-//! to what was put in, and that nobody who connects can disturb it.
+//! What a running process shows over HTTP: readiness, metrics that add up to what was put in, which
+//! of its services are down, and that nobody who connects can disturb it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,5 +9,6 @@ mod harness;
 mod dataflow;
 mod exposition;
 mod garbage;
+mod outages;
 mod river;
 mod web;

@@ -3,7 +3,7 @@
 use crate::harness::{Place, feed};
 use crate::web::Web;
 
-const LAND: &str = r#"[land]
+pub(crate) const LAND: &str = r#"[land]
 table = "people"
 key = "id"
 columns = [
@@ -12,7 +12,7 @@ columns = [
 ]
 "#;
 
-const VIEWS: &str = "
+pub(crate) const VIEWS: &str = "
 CREATE TABLE people WITH (topic = 'people', format = 'avro', envelope = 'debezium');
 CREATE MATERIALIZED VIEW countries WITH (primary_key = 'country') AS
   SELECT country, count(*) AS people FROM people GROUP BY country;";

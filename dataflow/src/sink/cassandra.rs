@@ -26,6 +26,7 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::statement::prepared::PreparedStatement;
 use tidemill_log::failpoint;
+use tidemill_log::health::{Health as Reports, Role};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -38,6 +39,7 @@ use crate::{Epoch, Error, Kind, Result};
 
 mod address;
 mod cell;
+pub(super) mod probe;
 mod retry;
 mod scan;
 mod table;
@@ -47,6 +49,8 @@ use cell::{Cells, Delete, Upsert};
 use retry::Health;
 use table::Prepared;
 
+/// Who reports on the cluster.
+const WRITE: &str = "write";
 /// Statements in flight in one process.
 const MAX_IN_FLIGHT: usize = 512;
 /// Statements in flight of one write.
@@ -74,7 +78,7 @@ struct Connected {
 
 impl Cassandra {
     /// Connects; `rest` is the URL without its scheme.
-    pub(super) fn open(rest: &str) -> Result<Self> {
+    pub(super) fn open(rest: &str, reports: &Reports) -> Result<Self> {
         let address = Address::parse(rest)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -82,13 +86,13 @@ impl Cassandra {
             .enable_all()
             .build()
             .map_err(|e| Error::with_source(Kind::Retry, "starting the sink's threads", e))?;
-        let session = runtime.block_on(connect(&address))?;
+        let session = runtime.block_on(connect(&address, reports))?;
         Ok(Self {
             runtime: Some(runtime),
             connected: Arc::new(Connected {
                 session,
                 keyspace: address.keyspace,
-                health: Health::default(),
+                health: Health::new(reports.clone()),
             }),
             backlog: Arc::default(),
             tables: RwLock::default(),
@@ -164,13 +168,15 @@ impl Sink for Cassandra {
             .iter()
             .map(|&t| self.table(t))
             .collect::<Result<_>>()?;
-        self.block_on(async {
+        let moved = self.block_on(async {
             for table in &tables {
                 self.connected.advance(job, table, epoch).await?;
                 failpoint::hit(failpoint::SINK_IN_ADVANCE);
             }
             Ok(())
-        })
+        });
+        self.connected.health.note("advance", &moved);
+        moved
     }
 
     fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch> {
@@ -215,7 +221,7 @@ pub(super) fn ask(rest: &str, wait: Duration) -> Result<String> {
         .build()
         .map_err(|e| Error::with_source(Kind::Retry, "starting a thread", e))?;
     runtime.block_on(async {
-        let session = connect(&address).await?;
+        let session = connect(&address, &Reports::default()).await?;
         let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
             let what = format!("Cassandra at {} cannot be asked", address.nodes.join(","));
             Error::with_source(Kind::Retry, what, e)
@@ -231,7 +237,7 @@ pub(super) fn ask(rest: &str, wait: Duration) -> Result<String> {
 }
 
 /// Connects, waiting for a service that is not there yet.
-async fn connect(address: &Address) -> Result<Session> {
+async fn connect(address: &Address, reports: &Reports) -> Result<Session> {
     let profile = ExecutionProfile::builder()
         .request_timeout(Some(ATTEMPT))
         .build();
@@ -252,7 +258,10 @@ async fn connect(address: &Address) -> Result<Session> {
             builder = builder.user(user, password);
         }
         let error = match builder.build().await {
-            Ok(session) => return Ok(session),
+            Ok(session) => {
+                reports.up(Role::Views, WRITE);
+                return Ok(session);
+            }
             Err(error) => error,
         };
         let nodes = address.nodes.join(",");
@@ -265,6 +274,7 @@ async fn connect(address: &Address) -> Result<Session> {
             let what = format!("Cassandra at {nodes} did not answer within {waited} s: {error}");
             return Err(Error::with_source(Kind::Retry, what, error));
         }
+        reports.down(Role::Views, WRITE, &error);
         if !warned {
             tracing::warn!("waiting for Cassandra at {nodes}: {error}");
             warned = true;
@@ -431,7 +441,7 @@ mod tests {
         let begun = Instant::now();
         let error = Runtime::new()
             .unwrap()
-            .block_on(connect(&address))
+            .block_on(connect(&address, &Reports::default()))
             .unwrap_err();
         assert_eq!(error.kind(), Kind::Retry, "{error}");
         assert!(error.to_string().contains(&address.nodes[0]), "{error}");

@@ -15,6 +15,7 @@ use arrow::array::{Array, ArrayRef, RecordBatchOptions, make_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use tidemill_log::health::Health;
 
 use crate::{Epoch, Result};
 
@@ -23,6 +24,7 @@ mod cassandra;
 mod scan;
 mod sqlite;
 
+pub use cassandra::probe::Probe;
 pub use scan::{Odd, Scanned};
 
 /// A view's table as the sink must hold it.
@@ -125,8 +127,13 @@ pub trait Sink: Send + Sync {
 /// Opens the sink that `url` names. For Cassandra this connects, and waits for a service that is
 /// not there yet (see `cassandra`).
 pub fn open(url: &str) -> Result<Arc<dyn Sink>> {
+    open_reporting(url, &Health::default())
+}
+
+/// The same, of a sink that reports what its statements meet.
+pub(crate) fn open_reporting(url: &str, health: &Health) -> Result<Arc<dyn Sink>> {
     if let Some(rest) = url.strip_prefix("cassandra://") {
-        return Ok(Arc::new(cassandra::Cassandra::open(rest)?));
+        return Ok(Arc::new(cassandra::Cassandra::open(rest, health)?));
     }
     if let Some(file) = url.strip_prefix("sqlite://") {
         return Ok(Arc::new(sqlite::Sqlite::open(file)?));

@@ -10,6 +10,7 @@ use crate::plan::ir::{Envelope, Format};
 use crate::render::context::Refusal;
 use crate::render::upsert::Keyed;
 use crate::row::{Row, RowCodec, batch, comparable};
+use crate::time::commits::Commits;
 use arrow::record_batch::RecordBatch;
 
 /// What records became since the last [`Gather::finish`].
@@ -20,7 +21,7 @@ pub(crate) struct Gathered<T> {
     pub(crate) bytes: usize,
     /// Records that were dropped as copies of earlier ones.
     pub(crate) copies: usize,
-    pub(crate) span_ms: Option<(i64, i64)>,
+    pub(crate) commits: Commits,
 }
 
 /// Collects records into items.
@@ -45,18 +46,14 @@ struct Tally {
     /// Of their keys and values.
     bytes: usize,
     copies: usize,
-    span_ms: Option<(i64, i64)>,
+    commits: Commits,
 }
 
 impl Tally {
     fn count(&mut self, record: &RecordRef<'_>) {
         self.records += 1;
         self.bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
-        let at = record.timestamp_ms;
-        self.span_ms = Some(match self.span_ms {
-            None => (at, at),
-            Some((oldest, newest)) => (oldest.min(at), newest.max(at)),
-        });
+        self.commits.add(record.timestamp_ms);
     }
 
     fn refuse(&mut self, record: &RecordRef<'_>, reason: String) {
@@ -76,7 +73,7 @@ impl Tally {
             records,
             bytes,
             copies,
-            span_ms,
+            mut commits,
         } = std::mem::take(self);
         Gathered {
             items,
@@ -84,7 +81,7 @@ impl Tally {
             records,
             bytes,
             copies,
-            span_ms,
+            commits: commits.take(),
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::decode::Place;
 use crate::journal::Binding;
 use crate::render::context::Refusal;
 use crate::time::Held;
+use crate::time::commits::Commits;
 
 pub(crate) mod gather;
 mod newest;
@@ -50,8 +51,8 @@ pub(crate) struct Cut<T> {
     pub(crate) bytes: usize,
     /// Of the records, those that were dropped as copies of earlier ones.
     pub(crate) copies: usize,
-    /// Timestamps of the oldest and newest record.
-    pub(crate) span_ms: Option<(i64, i64)>,
+    /// When its records were committed.
+    pub(crate) commits: Commits,
 }
 
 /// Which partitions of a topic a worker owns, and how it reads them.
@@ -295,7 +296,7 @@ impl<G: Gather> Partitions<G> {
             records: gathered.records,
             bytes: gathered.bytes,
             copies: gathered.copies,
-            span_ms: gathered.span_ms,
+            commits: gathered.commits,
         })
     }
 

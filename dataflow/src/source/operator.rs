@@ -175,7 +175,7 @@ impl<G: Gather> Running<G> {
             topic: reading.topic.clone(),
             ends: cut.ends.clone(),
             places: cut.places.clone(),
-            span_ms: cut.span_ms,
+            commits: cut.commits.clone(),
             bytes: cut.bytes,
             ..Report::default()
         });

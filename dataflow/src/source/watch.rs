@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use tidemill_log::health::now_ms;
 use tidemill_log::log::{Log, TopicId};
 
 use crate::failure::Failure;
 use crate::held;
-use crate::stats::{Stats, lock};
+use crate::stats::{Held as Ends, Stats, lock};
 use crate::time::{Added, Held};
 use crate::{Error, Kind, Result};
 
@@ -28,6 +29,8 @@ const STOP_LOOK: Duration = Duration::from_millis(100);
 const LAG_LOOK: Duration = Duration::from_secs(2);
 /// Such a look takes at most one part of so many of the thread's time.
 const LAG_SHARE: u32 = 20;
+/// But the pause between two looks is not longer.
+const LAG_LOOK_MAX: Duration = Duration::from_secs(10);
 /// Topics whose added partitions wait to be told.
 const ADDED_MAX: usize = 16;
 
@@ -84,7 +87,9 @@ impl Watched {
                 if Instant::now() >= weighed {
                     let began = Instant::now();
                     self.weigh(log.as_ref(), &stats);
-                    weighed = Instant::now() + LAG_LOOK.max(began.elapsed() * LAG_SHARE);
+                    // A look that took long may have waited for a log that was away.
+                    let pause = (began.elapsed() * LAG_SHARE).min(LAG_LOOK_MAX);
+                    weighed = Instant::now() + LAG_LOOK.max(pause);
                 }
             }
             Ok(())
@@ -92,15 +97,22 @@ impl Watched {
         Ok(added)
     }
 
-    /// Tells what the topics hold. A topic that cannot be asked keeps what was told last: its
-    /// readers say what is wrong.
+    /// Tells what the topics hold, or that nobody knows.
     fn weigh(&self, log: &dyn Log, stats: &Stats) {
+        let began = now_ms();
+        lock(&stats.looks).looks(began);
+        let mut all = Ends::new();
         for name in self.topics.keys() {
             match log.ranges(name) {
-                Ok(ranges) => drop(lock(&stats.held).insert(name.clone(), ranges)),
-                Err(error) => tracing::debug!(topic = %name, %error, "cannot see its ends"),
+                Ok(ranges) => drop(all.insert(name.clone(), ranges)),
+                Err(error) => {
+                    tracing::debug!(topic = %name, %error, "cannot see its ends");
+                    return lock(&stats.looks).unseen();
+                }
             }
         }
+        lock(&stats.held).clone_from(&all);
+        lock(&stats.looks).seen(began, all);
     }
 
     /// One look at every topic; false when nobody wants to know any more.

@@ -9,6 +9,7 @@
 //! 3. Reads and listings see every write that returned before they began.
 
 mod objects;
+pub(crate) mod reporting;
 mod sqlite;
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use timely::scheduling::{Activator, SyncActivator};
 
 use super::checkpoints::Checkpoints;
+use super::commits::Commits;
 use super::{Added, Command, Report, Start};
 use crate::checkpoint::Manifest;
 use crate::failure::{Failure, patiently};
@@ -33,7 +34,7 @@ const CLOSING_LOOK: Duration = Duration::from_millis(5);
 /// A bound epoch that is not yet durable in the sink.
 struct InFlight {
     binding: Binding,
-    spans: Vec<(i64, i64)>,
+    commits: Commits,
     /// Bytes of its records; 0 for what an earlier run bound.
     bytes: usize,
 }
@@ -54,7 +55,8 @@ pub(crate) struct Binder {
     bound: Binding,
     last: Epoch,
     last_at: Option<Instant>,
-    spans: Vec<(i64, i64)>,
+    /// When what was read and not bound was committed.
+    commits: Commits,
     /// Bytes of what was read and not bound.
     bytes: usize,
     /// Partitions that were added and that the workers do not know yet.
@@ -90,7 +92,7 @@ impl Binder {
             extend(&mut bound, &binding);
             in_flight.push_back(InFlight {
                 binding,
-                spans: Vec::new(),
+                commits: Commits::default(),
                 bytes: 0,
             });
         }
@@ -111,7 +113,7 @@ impl Binder {
             limits,
             stats,
             last_at: None,
-            spans: Vec::new(),
+            commits: Commits::default(),
             bytes: 0,
             added: Vec::new(),
             writing: None,
@@ -136,7 +138,7 @@ impl Binder {
     /// Takes a worker's report.
     pub(crate) fn read(&mut self, report: Report) {
         self.stopping |= report.stop;
-        self.spans.extend(report.span_ms);
+        self.commits.merge(&report.commits);
         self.bytes += report.bytes;
         for written in report.written {
             self.checkpoints.take(written);
@@ -188,6 +190,7 @@ impl Binder {
         let epoch = self.checkpoints.epoch();
         self.stats.checkpointed.store(epoch, Ordering::Relaxed);
         self.stopping |= self.journal.is_none() && self.in_flight.is_empty();
+        self.tell_waiting();
         if self.stopping {
             commands.extend(self.close());
         } else if self.may_bind() {
@@ -247,6 +250,15 @@ impl Binder {
         due.filter(|wait| !wait.is_zero()).min()
     }
 
+    /// Tells since when the oldest change that was read is on its way to the views.
+    fn tell_waiting(&self) {
+        let in_flight = self.in_flight.iter().chain(&self.writing);
+        let batches = in_flight.map(|it| &it.commits).chain([&self.commits]);
+        let oldest = batches.filter_map(|it| it.oldest_from(self.began)).min();
+        let oldest = oldest.and_then(|at| u64::try_from(at).ok()).unwrap_or(0);
+        self.stats.waiting_since.store(oldest, Ordering::Relaxed);
+    }
+
     /// How long until the next epoch may be closed; none when it may be now.
     fn epoch_in(&self) -> Option<Duration> {
         let since = self.last_at?.elapsed();
@@ -265,13 +277,13 @@ impl Binder {
             places: of(&self.places, &ends),
             ends,
         };
-        let spans = std::mem::take(&mut self.spans);
+        let commits = self.commits.take();
         self.last = epoch;
         self.last_at = Some(Instant::now());
         journal.write(binding.clone());
         self.writing = Some(InFlight {
             binding,
-            spans,
+            commits,
             bytes: std::mem::take(&mut self.bytes),
         });
     }
@@ -293,13 +305,12 @@ impl Binder {
         let mut recent = lock(&self.stats.recent);
         while let Some(done) = self.in_flight.pop_front_if(|e| e.binding.epoch <= epoch) {
             merge(&mut ends, &done.binding.ends);
-            for (oldest, newest) in done.spans {
-                // What was committed before this run began waited for it, not in it.
-                for at in [oldest, newest].into_iter().filter(|at| *at >= self.began) {
-                    let age = u64::try_from(now - at).unwrap_or(0).max(1);
-                    freshness.saturating_record(age);
-                    recent.record(age);
-                }
+            // What was committed before this run began waited for it, not in it.
+            let here = done.commits.iter().filter(|(at, _)| *at >= self.began);
+            for (at, records) in here {
+                let age = u64::try_from(now - at).unwrap_or(0).max(1);
+                freshness.saturating_record_n(age, records);
+                recent.record(age, records);
             }
         }
         drop(ends);
@@ -311,6 +322,7 @@ impl Binder {
             .iter()
             .any(|e| Some(e.binding.epoch) <= self.replayed);
         self.stats.replaying.store(replaying, Ordering::Relaxed);
+        self.tell_waiting();
         if let Some(wake) = &self.wake {
             wake.activate();
         }

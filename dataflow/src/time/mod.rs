@@ -33,9 +33,11 @@ use crate::journal::{Binding, Offsets};
 pub(crate) mod alarm;
 pub(crate) mod binder;
 pub(crate) mod checkpoints;
+pub(crate) mod commits;
 
 use alarm::Alarm;
 use binder::Binder;
+use commits::Commits;
 
 /// How far one worker has read one topic.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -44,8 +46,8 @@ pub(crate) struct Report {
     pub(crate) ends: BTreeMap<u32, i64>,
     /// The newest change of each of these partitions there, where their records have places.
     pub(crate) places: BTreeMap<u32, Place>,
-    /// Timestamps of the oldest and newest record since the last report.
-    pub(crate) span_ms: Option<(i64, i64)>,
+    /// When the records since the last report were committed.
+    pub(crate) commits: Commits,
     /// Bytes of the records read since the last report.
     pub(crate) bytes: usize,
     /// What this worker's process wrote for a checkpoint.

@@ -12,10 +12,12 @@ pub mod envelope;
 pub mod error;
 pub mod event;
 pub mod failpoint;
+pub mod health;
 pub mod log;
 pub mod registry;
 pub mod schema;
 pub mod sqlite;
 pub mod tls;
+pub mod waits;
 
 pub use error::{Error, Kind, Result};

@@ -84,6 +84,17 @@ pub trait Capture: Send {
     /// when nobody can tell: this capture is over, and what it read is read again by the next.
     fn check(&mut self) -> Result<()>;
 
+    /// Why the database is away; none while it is not.
+    fn away(&self) -> Option<String> {
+        None
+    }
+
+    /// The LSN before which everything was captured and acknowledged; none of an engine that has
+    /// no such number.
+    fn passed(&self) -> Option<u64> {
+        None
+    }
+
     /// Everything up to this position is durable downstream: the source may forget it.
     fn acknowledge(&mut self, through: Position) -> Result<()>;
 }
@@ -117,6 +128,11 @@ pub fn open(
         Kind::Data,
         "the database's URL must begin with postgres:// or sqlite://".to_owned(),
     ))
+}
+
+/// The name of the replication slot, and the publication, of the capture called `name`.
+pub(crate) fn slot_of(name: &str) -> Result<String> {
+    postgres::slot_name(name)
 }
 
 /// The values of the key's columns.

@@ -247,7 +247,9 @@ impl World {
             let ingest = job.ingest.is_some_and(|ingest| ingest.state == "failed");
             if job.state == "failed" || ingest {
                 self.command(Command::Restart(job.name))?;
-            } else if job.state == "running" && job.workers < job.workers_wanted {
+            } else if ["running", "degraded"].contains(&job.state.as_str())
+                && job.workers < job.workers_wanted
+            {
                 self.command(Command::Rescale(job.name, job.workers_wanted))?;
             }
         }

@@ -163,11 +163,14 @@ class Job {
     const curves = make("div", "sparks");
     curves.append(this.behind.box, this.freshness.box);
     this.views = table("views", ["view", "rows"], [1]);
+    this.dependencies = table("services",
+      ["used as", "service", "state", "for", "at", "last error"], []);
     this.operators = table("operators, by time spent",
       ["operator", "of a core", "", "rows held", "bytes held"], [1, 3, 4]);
     this.processes = table("processes", ["process", "worker", "phase", "http"], []);
     this.failures = make("div");
-    this.card.append(title, this.why, list, curves, ...this.views.nodes, ...this.operators.nodes,
+    this.card.append(title, this.why, list, curves, ...this.dependencies.nodes,
+      ...this.views.nodes, ...this.operators.nodes,
       ...this.processes.nodes, this.failures);
     this.looks = [];
   }
@@ -175,13 +178,17 @@ class Job {
   show(job, now) {
     say(this.name, job.name);
     say(this.state, job.state);
-    const known = ["running", "failed", "stopped"].includes(job.state);
+    const known = ["running", "degraded", "failed", "stopped"].includes(job.state);
     this.state.className = `state ${known ? job.state : ""}`;
     say(this.why, job.why || "");
     this.why.hidden = !job.why;
     this.showFacts(job, now);
     this.behind.add(job.behind);
     this.freshness.add(job.freshness_p99_ms);
+    this.dependencies.fill(job.dependencies.map((it) => [
+      it.dependency, it.engine, it.state, duration(Math.max(0, now - it.since_ms)), it.at,
+      it.error || "",
+    ]));
     this.views.fill(Object.entries(job.views).map(([name, rows]) => [name, count(rows)]));
     this.showOperators(job.operators, now);
     this.processes.fill(job.processes.map((it) => [
@@ -199,7 +206,7 @@ class Job {
     const ingest = job.ingest;
     const facts = {
       "freshness": none ? "nothing new" : quantiles,
-      "behind": `${count(job.behind)} records${late}`,
+      "behind": job.behind === null ? `unknown${late}` : `${count(job.behind)} records${late}`,
       "records a second": tenth.format(job.records_per_second),
       "workers": `${job.workers}${of}`,
       "epoch": job.epoch ? `${clock(job.epoch)}, ${ago(now - job.epoch)}` : "none yet",
@@ -293,7 +300,10 @@ function show(status) {
   showJobs(status);
   showWorkers(status);
   const failed = status.jobs.filter((job) => job.state === "failed").length;
-  document.title = failed ? `(${failed} failed) Tidemill` : "Tidemill";
+  const degraded = status.jobs.filter((job) => job.state === "degraded").length;
+  const wrong = [[failed, "failed"], [degraded, "degraded"]].filter(([jobs]) => jobs > 0);
+  const told = wrong.map(([jobs, what]) => `${jobs} ${what}`).join(", ");
+  document.title = told ? `(${told}) Tidemill` : "Tidemill";
 }
 
 let heard = null; // when the master said something last

@@ -11,17 +11,32 @@ use scylla::errors::{DbError, ExecutionError, PrepareError, RequestAttemptError}
 use scylla::response::query_result::QueryResult;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
+use tidemill_log::health::{Health as Reports, Role};
 
-use super::Connected;
+use super::{Connected, WRITE};
 use crate::{Error, Kind, Result};
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(20);
 const MAX_BACK_OFF: Duration = Duration::from_secs(5);
 
 /// How many statements wait to be tried again.
-#[derive(Default)]
 pub(super) struct Health {
     waiting: AtomicUsize,
+    reports: Reports,
+}
+
+impl Health {
+    pub(super) fn new(reports: Reports) -> Self {
+        Self {
+            waiting: AtomicUsize::new(0),
+            reports,
+        }
+    }
+
+    /// Reports the outcome of what is not tried again here.
+    pub(super) fn note<T>(&self, reporter: &'static str, outcome: &Result<T>) {
+        self.reports.note(Role::Views, reporter, outcome);
+    }
 }
 
 /// A statement that failed and is not through yet; however its task ends, it stops being counted.
@@ -30,6 +45,7 @@ struct Waiting<'a>(&'a Health);
 impl<'a> Waiting<'a> {
     fn new(health: &'a Health, what: &str, error: &ExecutionError) -> Self {
         if health.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
+            health.reports.down(Role::Views, WRITE, error);
             tracing::warn!("writing to Cassandra table `{what}`, trying again: {error}");
         }
         Self(health)
@@ -39,6 +55,7 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.0.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.reports.up(Role::Views, WRITE);
             tracing::info!("no write to Cassandra is waiting any more");
         }
     }

@@ -147,6 +147,12 @@ pub trait Log: Send + Sync {
     fn producer(&self) -> Result<Box<dyn Producer>>;
     /// A new reader of the given partitions, each from the given offset.
     fn reader(&self, topic: &str, from: &[(u32, i64)]) -> Result<Box<dyn Reader>>;
+    /// Asks whether the log answers, within `wait`, by a question about `topic`, which need not be
+    /// there.
+    fn probe(&self, topic: &str, wait: Duration) -> Result<()> {
+        let _an_embedded_log_is_there = (topic, wait);
+        Ok(())
+    }
     /// Up to `count` last records of each partition, in offset order.
     fn tail(&self, topic: &str, count: u32) -> Result<Vec<OwnedRecord>>;
 }

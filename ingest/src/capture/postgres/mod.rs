@@ -80,6 +80,8 @@ enum Phase {
     Away {
         pause: Duration,
         again: Instant,
+        /// What happened.
+        why: String,
     },
 }
 
@@ -219,7 +221,7 @@ impl PostgresCapture {
         match self.reconnect() {
             Err(error) if error.kind() == Kind::Retry => {
                 tracing::debug!(%error, "PostgreSQL is still away");
-                self.phase = away((pause * 2).min(BACKOFF_MAX));
+                self.phase = away((pause * 2).min(BACKOFF_MAX), &error);
                 Ok(())
             }
             // Someone else went on with this slot: a new capture has to find out where.
@@ -233,10 +235,10 @@ impl PostgresCapture {
     /// See [`Capture::next`].
     fn read(&mut self, wait: Duration) -> Result<Vec<Captured>> {
         if self.lease.is_lost() && matches!(self.phase, Phase::Stream(_)) {
-            self.phase = away(Duration::from_millis(50));
+            self.phase = away(Duration::from_millis(50), &"the session is lost");
         }
         match &mut self.phase {
-            Phase::Away { pause, again } => {
+            Phase::Away { pause, again, .. } => {
                 let (pause, again) = (*pause, *again);
                 self.wait_away(wait, pause, again)?;
                 Ok(Vec::new())
@@ -283,7 +285,7 @@ impl PostgresCapture {
                 Err(error) if error.kind() == Kind::Bug => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "PostgreSQL is away; trying again");
-                    self.phase = away(Duration::from_millis(50));
+                    self.phase = away(Duration::from_millis(50), &error);
                     break;
                 }
             }
@@ -456,7 +458,7 @@ impl PostgresCapture {
             Ok(()) => {}
             Err(error) if error.kind() == Kind::Retry && self.confirmed.is_some() => {
                 tracing::warn!(%error, "PostgreSQL is away; trying again");
-                self.phase = away(Duration::from_millis(50));
+                self.phase = away(Duration::from_millis(50), &error);
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -496,16 +498,28 @@ impl Capture for PostgresCapture {
         self.lease.check()
     }
 
+    fn away(&self) -> Option<String> {
+        match &self.phase {
+            Phase::Away { why, .. } => Some(why.clone()),
+            _ => None,
+        }
+    }
+
+    fn passed(&self) -> Option<u64> {
+        Some(self.durable)
+    }
+
     fn acknowledge(&mut self, through: Position) -> Result<()> {
         self.acknowledged = self.acknowledged.max(through);
         self.settle()
     }
 }
 
-fn away(pause: Duration) -> Phase {
+fn away(pause: Duration, why: &dyn std::fmt::Display) -> Phase {
     Phase::Away {
         pause,
         again: Instant::now() + pause,
+        why: format!("PostgreSQL is away: {why}"),
     }
 }
 
@@ -600,7 +614,7 @@ fn row_of<'a>(
 }
 
 /// The name of a capture's slot and publication.
-fn slot_name(name: &str) -> Result<String> {
+pub(super) fn slot_name(name: &str) -> Result<String> {
     let letters = name.chars().map(|c| match c.to_ascii_lowercase() {
         c @ ('a'..='z' | '0'..='9' | '_') => c,
         _ => '_',

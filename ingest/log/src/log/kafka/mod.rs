@@ -274,6 +274,10 @@ impl Log for KafkaLog {
         )?))
     }
 
+    fn probe(&self, topic: &str, wait: Duration) -> Result<()> {
+        self.metadata(Some(topic), wait).map(drop)
+    }
+
     fn tail(&self, topic: &str, count: u32) -> Result<Vec<OwnedRecord>> {
         let mut records = Vec::new();
         for range in self.ranges(topic)? {

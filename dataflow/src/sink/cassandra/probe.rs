@@ -1,0 +1,92 @@
+//! Probe of a Cassandra cluster: one session that is kept, one small question at a time.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use scylla::client::PoolSize;
+use scylla::client::execution_profile::ExecutionProfile;
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use tokio::runtime::Runtime;
+
+use super::address::{Address, refusal};
+use crate::{Error, Kind, Result};
+
+const QUESTION: &str = "SELECT key FROM system.local";
+
+/// Asks one cluster whether it answers.
+pub struct Probe {
+    address: Address,
+    runtime: Runtime,
+    session: Option<Session>,
+    wait: Duration,
+}
+
+impl Probe {
+    /// A probe of the cluster that `url` names, which waits so long for an answer.
+    ///
+    /// # Errors
+    /// `Data` when the URL is none of a cluster.
+    pub fn new(url: &str, wait: Duration) -> Result<Self> {
+        let rest = url.strip_prefix("cassandra://").unwrap_or(url);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("probe-cassandra")
+            .enable_all()
+            .build()
+            .map_err(|error| Error::with_source(Kind::Retry, "no thread for a probe", error))?;
+        Ok(Self {
+            address: Address::parse(rest)?,
+            runtime,
+            session: None,
+            wait,
+        })
+    }
+
+    /// Asks once.
+    ///
+    /// # Errors
+    /// `Retry` when there is no answer in time, `Data` when the cluster refuses us.
+    pub fn ask(&mut self) -> Result<()> {
+        let session = match &self.session {
+            Some(session) => session,
+            None => {
+                let session = self.runtime.block_on(connect(&self.address, self.wait))?;
+                self.session.insert(session)
+            }
+        };
+        let asked = self.runtime.block_on(session.query_unpaged(QUESTION, ()));
+        asked.map(drop).map_err(|error| {
+            let nodes = self.address.nodes.join(",");
+            let what = format!("Cassandra at {nodes}: {error}");
+            Error::with_source(Kind::Retry, what, error)
+        })
+    }
+}
+
+async fn connect(address: &Address, wait: Duration) -> Result<Session> {
+    let profile = ExecutionProfile::builder().request_timeout(Some(wait));
+    let mut builder = SessionBuilder::new()
+        .known_nodes(&address.nodes)
+        .default_execution_profile_handle(profile.build().into_handle())
+        .pool_size(PoolSize::PerHost(NonZeroUsize::MIN))
+        .fetch_schema_metadata(false)
+        .tls_context(address.tls()?)
+        .connection_timeout(wait);
+    if let Some((user, password)) = &address.credentials {
+        builder = builder.user(user, password);
+    }
+    builder.build().await.map_err(|error| {
+        let nodes = address.nodes.join(",");
+        match refusal(&error) {
+            Some(why) => {
+                let what = format!("Cassandra at {nodes}: {why}");
+                Error::with_source(Kind::Data, what, error)
+            }
+            None => {
+                let what = format!("Cassandra at {nodes}: {error}");
+                Error::with_source(Kind::Retry, what, error)
+            }
+        }
+    })
+}
