@@ -276,6 +276,7 @@ fn main() {
     );
     let format = Format::Avro {
         schema: schema.clone(),
+        newest: 1,
     };
     let registry = Arc::new(One(schema.clone()));
     let ours = measure(&avro, decoder(format, Envelope::Append, Some(registry)));
@@ -288,6 +289,7 @@ fn main() {
         let (changes, schema) = changes(&avro, &schema, connector);
         let format = Format::Avro {
             schema: schema.clone(),
+            newest: 1,
         };
         let registry = Arc::new(One(schema));
         measure(

@@ -8,6 +8,8 @@
 
 #[path = "decode/envelope.rs"]
 mod envelope;
+#[path = "decode/names.rs"]
+mod names;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -98,6 +100,7 @@ fn avro(
 ) -> Box<dyn Decoder> {
     let format = Format::Avro {
         schema: planned.into(),
+        newest: 1,
     };
     let registry: Arc<dyn Registry> = Arc::<Memory>::clone(registry);
     open(&source(format, envelope, columns), Some(registry)).unwrap()

@@ -9,6 +9,7 @@ mod json;
 mod place;
 mod scan;
 mod text;
+mod wire;
 
 use arrow::record_batch::RecordBatch;
 
@@ -29,6 +30,8 @@ pub enum Effect {
     Gone,
     /// The record says that all rows of its partition's keys are gone (`op` = `t`).
     Truncated,
+    /// The record is about no row: a message, a heartbeat, the begin or end of a transaction.
+    Nothing,
     /// The record is one more copy of a change that was taken before; nothing was added.
     Copy,
 }
@@ -62,6 +65,8 @@ pub fn open(
 ) -> Result<Box<dyn Decoder>> {
     Ok(match &source.format {
         Format::Json => Box::new(json::Json::new(source)?),
-        Format::Avro { schema } => Box::new(avro::Avro::new(source, schema, registry)?),
+        Format::Avro { schema, newest } => {
+            Box::new(avro::Avro::new(source, (schema, *newest), registry)?)
+        }
     })
 }

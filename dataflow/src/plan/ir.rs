@@ -40,6 +40,9 @@ pub enum Format {
     Avro {
         /// Avro schema JSON of the value.
         schema: String,
+        /// The newest version of the value's subject then. A later one that lacks a column in use
+        /// ends the job.
+        newest: u32,
     },
 }
 

@@ -12,6 +12,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 use datafusion_sql::sqlparser::tokenizer::Location;
 use tidemill_log::registry::Registry;
+use tidemill_log::schema::Unusable;
 
 use super::catalog::{Catalog, Table};
 use super::ir::{Envelope, Format};
@@ -66,6 +67,7 @@ pub(super) fn create(
     read_once(&topic, catalog, script, at)?;
     let declared = declared(create, script)?;
 
+    let mut unusable = Vec::new();
     let (format, schema, registered_key) = match encoding {
         Encoding::Json if declared.columns.is_empty() => {
             let what = format!(
@@ -83,8 +85,12 @@ pub(super) fn create(
             let registered = registered::fetch(&name, &topic, envelope, registry)
                 .map_err(|error| script.error_of(error.kind(), at, error.to_string()))?;
             let schema = declared_of(&declared, &registered, script)?;
-            let Registered { avro, key, .. } = registered;
-            (Format::Avro { schema: avro }, schema, key)
+            unusable = registered.unusable;
+            let format = Format::Avro {
+                schema: registered.avro,
+                newest: registered.newest,
+            };
+            (format, schema, registered.key)
         }
     };
     let key = match declared.key.is_empty() {
@@ -98,6 +104,7 @@ pub(super) fn create(
         envelope,
         schema,
         key,
+        unusable,
     })
 }
 
@@ -246,6 +253,10 @@ fn declared_of(
         let at = ident.span.start;
         let (name, subject) = (field.name(), &registered.subject);
         let Some((_, found)) = registered.schema.column_with_name(name) else {
+            let unusable = registered.unusable.iter().find(|field| field.name == *name);
+            if let Some(field) = unusable {
+                return Err(script.error(at, unusable_column(field, &registered.subject)));
+            }
             let known = registered.schema.fields().iter().map(|field| field.name());
             let hint = did_you_mean(name, known);
             let what = format!("column `{name}` is not in the schema of `{subject}`{hint}");
@@ -260,6 +271,12 @@ fn declared_of(
         fields.push(found.clone());
     }
     Ok(Arc::new(Schema::new(fields)))
+}
+
+/// What is said of a field that cannot be a column; `place` is the table or the subject.
+pub(super) fn unusable_column(field: &Unusable, place: &str) -> String {
+    let Unusable { name, kind } = field;
+    format!("column `{name}` of `{place}` is {kind}, which a view cannot read")
 }
 
 fn key_columns(key: &[Ident], schema: &SchemaRef, script: Script<'_>) -> Result<Vec<String>> {
