@@ -5,7 +5,9 @@
 
 mod avro;
 mod columns;
+mod connect;
 mod json;
+mod json_value;
 mod place;
 mod scan;
 mod text;
@@ -64,7 +66,7 @@ pub fn open(
     registry: Option<std::sync::Arc<dyn tidemill_log::registry::Registry>>,
 ) -> Result<Box<dyn Decoder>> {
     Ok(match &source.format {
-        Format::Json => Box::new(json::Json::new(source)?),
+        Format::Json(spelling) => Box::new(json::Json::new(source, *spelling)?),
         Format::Avro { schema, newest } => {
             Box::new(avro::Avro::new(source, (schema, *newest), registry)?)
         }

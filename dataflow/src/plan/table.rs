@@ -15,7 +15,7 @@ use tidemill_log::registry::Registry;
 use tidemill_log::schema::Unusable;
 
 use super::catalog::{Catalog, Table};
-use super::ir::{Envelope, Format};
+use super::ir::{Binary, Digits, Envelope, Epoch, Format, Missing, Spelling};
 use super::options::Options;
 use super::registered::{self, Registered};
 use super::script::{Script, did_you_mean, normal, single};
@@ -35,6 +35,27 @@ const ENVELOPES: [(&str, Envelope); 3] = [
     ("debezium", Envelope::Debezium),
 ];
 
+const TIMESTAMPS: [(&str, Epoch); 5] = [
+    ("seconds", Epoch::Seconds),
+    ("millis", Epoch::Millis),
+    ("micros", Epoch::Micros),
+    ("nanos", Epoch::Nanos),
+    ("iso", Epoch::Iso),
+];
+const DECIMALS: [(&str, Digits); 3] = [
+    ("string", Digits::Text),
+    ("double", Digits::Text),
+    ("base64", Digits::Base64),
+];
+const BINARY: [(&str, Binary); 3] = [
+    ("base64", Binary::Base64),
+    ("hex", Binary::Hex),
+    ("text", Binary::Text),
+];
+const MISSING: [(&str, Missing); 2] = [("null", Missing::Null), ("refuse", Missing::Refuse)];
+/// The options that say how JSON records write values.
+const SPELLING: [&str; 4] = ["timestamps", "decimals", "binary", "missing"];
+
 /// What the statement itself says.
 struct Declared {
     columns: Vec<(Ident, Field)>,
@@ -51,10 +72,11 @@ pub(super) fn create(
 ) -> Result<Table> {
     let name = new_name(single(&create.name), catalog, script, at)?;
     refuse_extras(create, script, at)?;
-    let known = ["topic", "format", "envelope"];
+    let known = [&["topic", "format", "envelope"][..], &SPELLING].concat();
     let options = Options::read(&create.table_options, &known, script, at)?;
     let encoding = options.choice("format", &FORMATS, script)?;
     let encoding = encoding.unwrap_or(Encoding::Avro);
+    let spelling = spelling(&options, encoding, script)?;
     let envelope = options.choice("envelope", &ENVELOPES, script)?;
     let envelope = envelope.unwrap_or(match encoding {
         Encoding::Avro => Envelope::Debezium,
@@ -79,7 +101,7 @@ pub(super) fn create(
         Encoding::Json => {
             let fields = declared.columns.iter().map(|(_, field)| field.clone());
             let schema = Schema::new(fields.collect::<Vec<_>>());
-            (Format::Json, Arc::new(schema), Vec::new())
+            (Format::Json(spelling), Arc::new(schema), Vec::new())
         }
         Encoding::Avro => {
             let registered = registered::fetch(&name, &topic, envelope, registry)
@@ -105,6 +127,23 @@ pub(super) fn create(
         schema,
         key,
         unusable,
+    })
+}
+
+/// How the records write values, which only JSON leaves open.
+fn spelling(options: &Options, encoding: Encoding, script: Script<'_>) -> Result<Spelling> {
+    let given = SPELLING
+        .iter()
+        .find_map(|name| Some((name, options.get(name)?.1)));
+    if let (Encoding::Avro, Some((name, at))) = (encoding, given) {
+        let what = format!("option `{name}` is for format = 'json': Avro's schemas say it");
+        return Err(script.error(at, what));
+    }
+    Ok(Spelling {
+        timestamps: options.choice("timestamps", &TIMESTAMPS, script)?,
+        decimals: options.choice("decimals", &DECIMALS, script)?,
+        binary: options.choice("binary", &BINARY, script)?,
+        missing: options.choice("missing", &MISSING, script)?,
     })
 }
 
