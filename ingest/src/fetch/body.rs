@@ -55,7 +55,10 @@ pub(super) fn records(
     let whole: &RawValue = serde_json::from_str(&text)
         .map_err(|error| format!("the answer is not whole JSON ({error})"))?;
     let found = Text::new(whole).at(list);
-    let found = found.map_err(|why| format!("the answer has no `{list}`: {why}"))?;
+    let found = found.map_err(|why| {
+        let instead = instead(whole);
+        format!("the answer has no `{list}`: {why}; {instead}")
+    })?;
     let Some(found) = found else {
         return Err(format!("the answer has no `{list}`; {}", instead(whole)));
     };
@@ -215,7 +218,7 @@ mod tests {
             assert!(why.contains(part), "{why}");
         };
         says(b"", &plain, "results", "not whole JSON");
-        says(b"[1]", &plain, "results", "no `results` in a list");
+        says(b"[1]", &plain, "results", "leave `records` out of [fetch]");
         says(b"{\"results\":{}}", &plain, "results", "is not a list");
         says(b"{\"results\":[1", &plain, "results", "not whole JSON");
         says(

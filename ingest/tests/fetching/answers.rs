@@ -45,7 +45,7 @@ impl Raw {
                 std::thread::spawn(move || {
                     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
                     let first = lines.next()?.ok()?;
-                    while lines.next()?.ok()? != "" {}
+                    while !lines.next()?.ok()?.is_empty() {}
                     let (_, page) = first.split_once("page=")?;
                     let page: u64 = page.split([' ', '&']).next()?.parse().ok()?;
                     let number = {
