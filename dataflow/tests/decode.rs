@@ -10,6 +10,8 @@
 mod debezium_json;
 #[path = "decode/envelope.rs"]
 mod envelope;
+#[path = "decode/formats.rs"]
+mod formats;
 #[path = "decode/names.rs"]
 mod names;
 
