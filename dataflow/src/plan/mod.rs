@@ -21,23 +21,28 @@ use tidemill_log::registry::Registry;
 use crate::{Error, Kind, Result};
 
 mod catalog;
+mod dialect;
 pub(crate) mod explain;
 mod fingerprint;
 pub mod ir;
 mod join;
+mod lexer;
 mod logical;
 mod lower;
 mod options;
 mod output;
 mod part;
+mod push;
 mod refuse;
 mod registered;
 mod row_number;
 mod script;
+mod shape;
 mod table;
 mod text;
 mod top_k;
 mod types;
+mod wildcard;
 
 pub use explain::explain;
 pub(crate) use fingerprint::state_of;
