@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use tidemill_log::registry::Registry;
-use tidemill_log::schema::{Column, columns_of_record, table_of};
+use tidemill_log::schema::{Column, SourceType, columns_of_record, table_of};
 
 use super::ir::Envelope;
 use super::types;
@@ -17,6 +17,8 @@ pub(super) struct Registered {
     /// The value's Avro schema as registered.
     pub(super) avro: String,
     pub(super) schema: SchemaRef,
+    /// For each column, the source's type where it travels as text.
+    pub(super) source_types: Vec<Option<SourceType>>,
     /// Names of the record key's columns; empty when keys have no schema.
     pub(super) key: Vec<String>,
 }
@@ -74,7 +76,9 @@ pub(super) fn fetch(
         Field::new(&column.name, kind, column.nullable)
     };
     let fields: Vec<Field> = columns.iter().map(field).collect();
+    let source_types = columns.iter().map(|column| column.kind.source_type());
     Ok(Registered {
+        source_types: source_types.collect(),
         subject,
         avro,
         schema: Arc::new(Schema::new(fields)),

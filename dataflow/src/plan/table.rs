@@ -66,7 +66,7 @@ pub(super) fn create(
     read_once(&topic, catalog, script, at)?;
     let declared = declared(create, script)?;
 
-    let (format, schema, registered_key) = match encoding {
+    let (format, schema, source_types, registered_key) = match encoding {
         Encoding::Json if declared.columns.is_empty() => {
             let what = format!(
                 "table `{name}` is JSON and declares no columns: write \
@@ -77,14 +77,20 @@ pub(super) fn create(
         Encoding::Json => {
             let fields = declared.columns.iter().map(|(_, field)| field.clone());
             let schema = Schema::new(fields.collect::<Vec<_>>());
-            (Format::Json, Arc::new(schema), Vec::new())
+            let untyped = vec![None; schema.fields().len()];
+            (Format::Json, Arc::new(schema), untyped, Vec::new())
         }
         Encoding::Avro => {
             let registered = registered::fetch(&name, &topic, envelope, registry)
                 .map_err(|error| script.error_of(error.kind(), at, error.to_string()))?;
             let schema = declared_of(&declared, &registered, script)?;
+            let of = |field: &Arc<Field>| {
+                let index = registered.schema.index_of(field.name()).ok()?;
+                registered.source_types.get(index).copied().flatten()
+            };
+            let source_types = schema.fields().iter().map(of).collect();
             let Registered { avro, key, .. } = registered;
-            (Format::Avro { schema: avro }, schema, key)
+            (Format::Avro { schema: avro }, schema, source_types, key)
         }
     };
     let key = match declared.key.is_empty() {
@@ -97,6 +103,7 @@ pub(super) fn create(
         format,
         envelope,
         schema,
+        source_types,
         key,
     })
 }

@@ -133,7 +133,7 @@ fn of_type(value: &Value, kind: ColumnType) -> Result<Value, &'static str> {
             .map(Value::from)
             .ok_or("a number of 32 bits"),
         ColumnType::Double => number(value).map(Value::from).ok_or("a number"),
-        ColumnType::Text => match value {
+        ColumnType::Text | ColumnType::Source(_) => match value {
             Value::String(text) if !text.contains('\0') => Ok(value.clone()),
             Value::Number(number) => Ok(Value::String(number.to_string())),
             Value::Bool(bool) => Ok(Value::String(bool.to_string())),

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use serde_json::Value as Json;
 
-use super::avro::{COLUMN, JSON, MICRO_TIMESTAMP, SOURCE_SCHEMA, SOURCE_TABLE};
-use super::{Column, ColumnType, TableSchema};
+use super::avro::{COLUMN, JSON, MICRO_TIMESTAMP, SOURCE_SCHEMA, SOURCE_TABLE, SOURCE_TYPE};
+use super::{Column, ColumnType, SourceType, TableSchema};
 use crate::{Error, Kind, Result};
 
 /// Kafka Connect's own dates and timestamps, where a converter leaves the logical type out.
@@ -214,7 +214,10 @@ fn single_type(kind: &Json) -> Option<ColumnType> {
         ("double", ..) => ColumnType::Double,
         ("string", "uuid", _) | ("string", "", "io.debezium.data.Uuid") => ColumnType::Uuid,
         ("string", "", JSON) => ColumnType::Json,
-        ("string", ..) => ColumnType::Text,
+        ("string", ..) => match text(kind, SOURCE_TYPE) {
+            Some(name) => ColumnType::Source(SourceType::named(name)),
+            None => ColumnType::Text,
+        },
         ("bytes", "decimal", _) => ColumnType::Decimal {
             precision: whole(kind, "precision")?.try_into().ok()?,
             scale: whole(kind, "scale").unwrap_or(0).try_into().ok()?,
