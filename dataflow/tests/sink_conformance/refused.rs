@@ -82,9 +82,12 @@ fn what_is_wrong_with_the_table_is_no_refusal() {
     }
 }
 
+/// Key columns, how many of them are the partition key, and rows as the lengths of their texts.
+type Case = (&'static [&'static str], usize, &'static [&'static [usize]]);
+
 #[test]
 fn what_is_told_to_be_unfit_is_what_the_service_refuses() {
-    let cases: [(&[&str], usize, &[&[usize]]); 4] = [
+    let cases: [Case; 4] = [
         (&["k"], 1, &[&[65_535, 1], &[65_536, 1], &[0, 1]]),
         (
             &["k", "l"],
