@@ -26,7 +26,7 @@ fn a_refused_row_is_told_and_nothing_older_is_left_of_it() {
         let table = texts(&["k"], 1);
         sink.prepare("job", std::slice::from_ref(&table)).unwrap();
         let (small, reason) = match engine.cassandra() {
-            true => (9 << 20, "exceeds"),
+            true => (9 << 20, "oversized mutation"),
             false => {
                 let file = engine.url.trim_start_matches("sqlite://");
                 let rule = "CREATE TRIGGER rule BEFORE INSERT ON texts WHEN length(new.v) = 13
