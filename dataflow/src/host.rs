@@ -130,8 +130,13 @@ pub fn run(
 /// Replays the epochs of `start` into `sink` and ends. No journal is opened, so no epoch can be
 /// bound, no checkpoint be written and no other process be fenced; no dead letter is written. After
 /// an error worker threads may still be there, standing still.
-pub(crate) fn evaluate(config: Config, start: Start, sink: Arc<dyn Sink>) -> Result<()> {
-    let mut shared = Shared::open(config, Arc::default(), Arc::default(), sink)?;
+pub(crate) fn evaluate(
+    config: Config,
+    start: Start,
+    stats: Arc<Stats>,
+    sink: Arc<dyn Sink>,
+) -> Result<()> {
+    let mut shared = Shared::open(config, stats, Arc::default(), sink)?;
     shared.evaluates = true;
     *shared.start.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
     execute(Arc::new(shared), None)
@@ -381,13 +386,16 @@ impl Shared {
             Command::Bind {
                 binding,
                 checkpoint: true,
+                settled,
             } => {
+                context.settled.set(*settled);
                 context.checkpoint.set(Some(binding.epoch));
                 if context.sites.borrow().is_empty() && first_here {
                     context.writer.nothing(binding.epoch);
                 }
             }
-            Command::Bind { .. } | Command::Added(_) | Command::Stop => {}
+            Command::Bind { settled, .. } => context.settled.set(*settled),
+            Command::Added(_) | Command::Stop => {}
         }
     }
 
@@ -464,6 +472,7 @@ impl Shared {
             store: Arc::clone(&self.store),
             sites: RefCell::default(),
             checkpoint: Cell::new(None),
+            settled: Cell::new(0),
             writer: self.writer.clone(),
             threads: self.config.workers.threads(),
             meter,
@@ -670,5 +679,6 @@ fn source_stream<'scope>(
         crate::plan::state_of(source),
         BTreeSet::from([index]),
     );
-    upsert::upsert(keyed, context, &source.schema, sites.site(None))
+    let site = sites.site(None);
+    upsert::upsert(keyed, context, &source.schema, site, &source.name)
 }

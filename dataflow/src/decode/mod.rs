@@ -13,6 +13,7 @@ mod text;
 use arrow::record_batch::RecordBatch;
 
 pub use self::place::Place;
+pub(crate) use self::place::Rank;
 use crate::Result;
 use crate::plan::ir::{Format, Source};
 
@@ -27,6 +28,8 @@ pub enum Effect {
     Row,
     /// The record says that the row of its key is gone; nothing was added.
     Gone,
+    /// The record says that its key has a row which could not be published; nothing was added.
+    Withheld,
     /// The record says that all rows of its partition's keys are gone (`op` = `t`).
     Truncated,
     /// The record is one more copy of a change that was taken before; nothing was added.

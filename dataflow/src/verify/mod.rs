@@ -27,6 +27,7 @@ use crate::checkpoint::{self, Manifest};
 use crate::job::Config;
 use crate::journal::{Journal, Standing};
 use crate::sink::{Sink, Table};
+use crate::stats::Stats;
 use crate::store::Store;
 use crate::time::{Held, Start};
 use crate::{Epoch, Error, Kind, Result, held, host};
@@ -66,6 +67,9 @@ pub struct Verified {
     pub epoch: Epoch,
     /// Rows that it should hold.
     pub rows: u64,
+    /// Keys of all tables that the named views read whose newest change could not be published or
+    /// decoded: their rows are in no view.
+    pub keys_in_error: u64,
     /// How the table differed.
     pub found: Differences,
     /// How it differs after the repair; none when none was asked for.
@@ -107,6 +111,7 @@ pub fn verify(config: &Config, views: &[String], options: &Options) -> Result<Ve
             key: keyed.table.key_names().map(str::to_owned).collect(),
             epoch: epochs.get(index).copied().unwrap_or_default(),
             rows: found.counts.get(index).copied().unwrap_or_default(),
+            keys_in_error: found.keys_in_error,
             found: described(found.differing.get(index))?,
             left: left.map(described).transpose()?,
         })
@@ -130,6 +135,8 @@ struct Round {
     through: Epoch,
     /// Whether what differs does so for certain.
     certain: bool,
+    /// Keys of the sources whose newest change could not be used.
+    keys_in_error: u64,
     /// Rows of each view.
     counts: Vec<u64>,
     differing: Vec<Differing>,
@@ -257,7 +264,9 @@ impl Look {
         let tables =
             tables.map(|((keyed, reached), only)| (Arc::clone(keyed), reached.max(begun), only));
         let expected = Arc::new(Expected::new(Arc::clone(&self.sink), tables));
-        let evaluated = host::evaluate(self.config.clone(), start, Arc::clone(&expected) as _);
+        let stats = Arc::<Stats>::default();
+        let sink = Arc::clone(&expected) as _;
+        let evaluated = host::evaluate(self.config.clone(), start, Arc::clone(&stats), sink);
         match evaluated {
             Err(_) if restored && self.moved_on(&standing)? => return Ok(None),
             evaluated => evaluated?,
@@ -267,6 +276,7 @@ impl Look {
         Ok(Some(Round {
             through: through.unwrap_or_default(),
             certain: begun <= least,
+            keys_in_error: stats.keys_in_error(),
             counts: expected.iter().map(expected::Rows::count).collect(),
             differing: differing.map(|(found, rows)| found.compare(rows)).collect(),
         }))
