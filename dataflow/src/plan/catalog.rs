@@ -19,6 +19,7 @@ use datafusion_functions::unicode::planner::UnicodeFunctionPlanner;
 use datafusion_functions_aggregate::planner::AggregateFunctionPlanner;
 use datafusion_functions_aggregate::{average, bool_and_or, count, min_max, sum};
 use datafusion_sql::sqlparser::ast::DataType as SqlType;
+use tidemill_log::schema::Unusable;
 
 use super::ir::{AggregateFunction, Envelope, Format};
 use super::row_number::{self, RowNumber};
@@ -35,6 +36,8 @@ pub(super) struct Table {
     pub(super) schema: SchemaRef,
     /// Names of the record key's columns.
     pub(super) key: Vec<String>,
+    /// Fields of its records that cannot be columns.
+    pub(super) unusable: Vec<Unusable>,
 }
 
 /// What a scan in a logical plan reads.

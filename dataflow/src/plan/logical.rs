@@ -22,11 +22,13 @@ use datafusion_optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 use datafusion_sql::planner::{ParserOptions, SqlToRel};
 use datafusion_sql::sqlparser::ast::{CreateView, Query, Statement};
 use datafusion_sql::sqlparser::tokenizer::Location;
+use tidemill_log::schema::Unusable;
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Table};
 use super::push::filters_down;
 use super::script::{Script, did_you_mean, lower_first, normal, written};
 use super::shape::shaped;
+use super::table::unusable_column;
 use super::types;
 use super::wildcard;
 use crate::{Error, Result};
@@ -40,7 +42,10 @@ pub(super) fn plan(
 ) -> Result<LogicalPlan> {
     let explain = |error: DataFusionError| located(&error, script, at);
     let query = wildcard::expanded(&view.query, catalog, script, at)?;
-    let plan = analyzed(query, catalog).map_err(explain)?;
+    let plan = analyzed(query, catalog).map_err(|error| {
+        let what = unusable(&error, catalog);
+        located_as(&error, what, script, at)
+    })?;
     let names = column_names(view, &plan, script, at)?;
     let plan = conformed(plan, &names, script, at)?;
     optimized(plan, catalog).map_err(explain)
@@ -209,8 +214,42 @@ fn conformed(
         .map_err(explain)
 }
 
+/// Of a column that is not known: that its table has it, as what no column can hold.
+fn unusable(error: &DataFusionError, catalog: &Catalog) -> Option<String> {
+    let root = match error {
+        DataFusionError::Collection(errors) => errors.first().unwrap_or(error),
+        other => other,
+    };
+    let DataFusionError::SchemaError(error, _) = root.find_root() else {
+        return None;
+    };
+    let SchemaError::FieldNotFound { field, .. } = error.as_ref() else {
+        return None;
+    };
+    let named = |table: &&Table| {
+        let relation = field.relation.as_ref();
+        relation.is_some_and(|relation| relation.table() == table.name)
+    };
+    let is_it = |it: &&Unusable| it.name == field.name;
+    let having = catalog.tables.iter();
+    let mut having = having.filter(|table| table.unusable.iter().any(|it| is_it(&it)));
+    let table = having.clone().find(named).or_else(|| having.next())?;
+    let field = table.unusable.iter().find(is_it)?;
+    Some(unusable_column(field, &table.name))
+}
+
 /// The planner's error in our words, where it knows the place there.
 pub(super) fn located(error: &DataFusionError, script: Script<'_>, at: Location) -> Error {
+    located_as(error, None, script, at)
+}
+
+/// The same, with other words where there are some.
+fn located_as(
+    error: &DataFusionError,
+    instead: Option<String>,
+    script: Script<'_>,
+    at: Location,
+) -> Error {
     let root = match error {
         DataFusionError::Collection(errors) => errors.first().unwrap_or(error),
         other => other,
@@ -224,7 +263,7 @@ pub(super) fn located(error: &DataFusionError, script: Script<'_>, at: Location)
         line: span.start.line,
         column: span.start.column,
     });
-    script.error(at, what)
+    script.error(at, instead.unwrap_or(what))
 }
 
 /// The message without what repeats it at length.

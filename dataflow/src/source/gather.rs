@@ -259,6 +259,7 @@ impl Gather for KeyedRows {
             Some(value) => self.decoder.push(value),
         };
         match effect {
+            Ok(Effect::Nothing) => return,
             Ok(Effect::Copy) => return self.tally.copies += 1,
             Ok(Effect::Truncated) if self.envelope == Envelope::Debezium => {
                 return self.truncated(&record);

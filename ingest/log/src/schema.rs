@@ -1,13 +1,15 @@
 //! A table's columns, and their Avro form.
 //!
 //! [`value_schema`] and [`key_schema`] say under which Avro schemas a table's changes are written;
-//! [`table_of`] and [`columns_of_record`] read columns back from schemas, ours and others'.
+//! [`table_of`] and [`columns_of_record`] read columns back from schemas, ours and others';
+//! [`arena`] is how a schema is held by whoever reads records written with it.
 
+pub mod arena;
 mod avro;
 mod read;
 
 pub use avro::{key_schema, value_schema};
-pub use read::{columns_of_record, table_of};
+pub use read::{Fields, Unusable, columns_of_envelope, columns_of_record, key_of, table_of};
 
 use serde::{Deserialize, Serialize};
 

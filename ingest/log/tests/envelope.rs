@@ -507,8 +507,20 @@ fn plain_records_have_columns_and_other_schemas_have_none() {
         {"name":"age","type":["int","null"]},
         {"name":"score","type":["null","int","string"]},
         {"name":"home","type":{"type":"record","name":"Home","fields":[]}}]}"#;
-    let columns = columns_of_record(flat).unwrap();
-    let columns: Vec<_> = columns
+    let fields = columns_of_record(flat).unwrap();
+    let unusable = fields.unusable.iter();
+    let unusable: Vec<_> = unusable
+        .map(|it| (it.name.as_str(), it.kind.as_str()))
+        .collect();
+    assert_eq!(
+        unusable,
+        [
+            ("score", "a union of null, int, string"),
+            ("home", "a record (Home)")
+        ]
+    );
+    let columns: Vec<_> = fields
+        .columns
         .iter()
         .map(|it| (it.name.as_str(), it.kind, it.nullable))
         .collect();
