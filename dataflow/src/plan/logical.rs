@@ -25,6 +25,7 @@ use datafusion_sql::sqlparser::ast::{CreateView, Query, Statement};
 use datafusion_sql::sqlparser::tokenizer::Location;
 
 use super::catalog::Catalog;
+use super::functions;
 use super::script::{Script, did_you_mean, lower_first, normal, written};
 use super::types;
 use crate::{Error, Result};
@@ -46,9 +47,11 @@ pub(super) fn plan(
 fn analyzed(query: &Query, catalog: &Catalog) -> std::result::Result<LogicalPlan, DataFusionError> {
     let options = ParserOptions::new()
         .with_map_string_types_to_utf8view(false)
+        .with_parse_float_as_decimal(true)
         .with_collect_spans(true);
     let planner = SqlToRel::new_with_options(catalog, options);
     let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(query.clone())))?;
+    let plan = functions::typed(plan)?;
     unions_fit(&plan)?;
     Analyzer::new().execute_and_check(plan, catalog.options(), |_, _| {})
 }

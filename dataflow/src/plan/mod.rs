@@ -23,6 +23,7 @@ use crate::{Error, Kind, Result};
 mod catalog;
 pub(crate) mod explain;
 mod fingerprint;
+pub mod functions;
 pub mod ir;
 mod join;
 mod logical;

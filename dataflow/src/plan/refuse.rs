@@ -13,6 +13,7 @@ use datafusion_sql::sqlparser::ast::{
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 
 use super::catalog::{AGGREGATES, Catalog, aggregate, immutable};
+use super::functions::Names;
 use super::row_number;
 use super::script::{Script, did_you_mean, normal, single};
 use crate::Result;
@@ -220,8 +221,18 @@ impl Check<'_> {
             (false, false) if aggregate(&name).is_some() => return ControlFlow::Continue(()),
             (false, false) => {}
         }
+        if Names::find(&name).is_some() {
+            return ControlFlow::Continue(());
+        }
         match self.catalog.scalar(&name) {
-            Some(scalar) if immutable(scalar) => ControlFlow::Continue(()),
+            Some(scalar) if immutable(scalar) => {
+                let hint = did_you_mean(&name, Catalog::functions());
+                let what = format!(
+                    "function `{name}` is not supported in views: docs/sql.md lists those that \
+                     are{hint}"
+                );
+                ControlFlow::Break((span, what))
+            }
             Some(_) => ControlFlow::Break((
                 span,
                 format!(
@@ -242,7 +253,7 @@ impl Check<'_> {
             let ours = AGGREGATES.join(", ");
             return format!("aggregate `{name}` is not supported in views yet; there are {ours}");
         }
-        let hint = did_you_mean(name, self.catalog.functions());
+        let hint = did_you_mean(name, Catalog::functions());
         format!("unknown function `{name}`{hint}")
     }
 }
