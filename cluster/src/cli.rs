@@ -370,6 +370,14 @@ pub(crate) struct VerifyArgs {
     /// the checkpoint too
     #[arg(long)]
     pub(crate) from_log: bool,
+    /// Ask PostgreSQL the views' own SQL over the captured tables and compare the answers, which
+    /// proves everything between PostgreSQL and the views; nothing is repaired
+    #[arg(long, conflicts_with_all = ["from_log", "repair"])]
+    pub(crate) from_source: bool,
+    /// With --from-source: how long a row must have been different, and unchanged, to count
+    #[arg(long, value_name = "TIME", value_parser = every, default_value = "5s",
+          requires = "from_source")]
+    pub(crate) settle: Duration,
     /// How many differences of each view are shown
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(crate) limit: usize,

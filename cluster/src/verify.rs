@@ -10,7 +10,9 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use serde_json::{Map, Value, json};
 use tidemill_dataflow::job::Workers;
+use tidemill_dataflow::plan::ir::Job;
 use tidemill_dataflow::verify::{Difference, Differences, Options, Verified, What, verify};
+use tidemill_ingest::config::Pipeline as Ingest;
 
 use crate::cli::{StateArgs, VerifyArgs};
 use crate::connections::Connections;
@@ -19,6 +21,11 @@ use crate::logging::Origin;
 use crate::pipeline::Folder;
 use crate::table::{self, grouped};
 use crate::{check, dataflow, logging, output};
+
+mod answer;
+mod source;
+
+use source::Compared;
 
 /// Compares, repairs if asked to, and prints what differed.
 pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
@@ -45,6 +52,9 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
                  with"
             ));
         }
+    }
+    if args.from_source {
+        return from_source(args, &job, ingest.as_ref(), &connections);
     }
     let (workers, state) = (usize::from(args.workers), StateArgs::default());
     let workers = Workers::Threads(workers);
@@ -74,6 +84,37 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
     Err(Different(left.join(", ")).into())
 }
 
+/// Compares with PostgreSQL's own answers, and prints what differed.
+fn from_source(
+    args: &VerifyArgs,
+    job: &Job,
+    ingest: Option<&Ingest>,
+    connections: &Connections,
+) -> anyhow::Result<()> {
+    let settle = args.settle;
+    let compared = source::compare(job, ingest, connections, &args.views, settle, args.limit)?;
+    let mut wrong = Vec::new();
+    for view in &compared {
+        let lines = if args.json {
+            view.objects()
+        } else {
+            view.lines(output::width())?
+        };
+        lines.iter().for_each(|line| output::line(line));
+        let count = view.found.count();
+        if count > 0 {
+            wrong.push(format!("{} in {}", counted(count), view.view));
+        } else if view.changing > 0 {
+            let rows = grouped(view.changing);
+            wrong.push(format!("{rows} rows of {} were not compared", view.view));
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Different(wrong.join(", ")).into())
+}
+
 fn counted(count: u64) -> String {
     format!(
         "{} difference{}",
@@ -92,20 +133,12 @@ fn lines(view: &Verified, width: usize) -> Result<Vec<String>, ArrowError> {
     if view.found.count() == 0 {
         return Ok(vec![format!("{name}: {rows} equal at epoch {epoch}")]);
     }
-    let Differences {
-        missing,
-        extra,
-        different,
-        ..
-    } = &view.found;
     let mut lines = vec![format!(
-        "{name}: {} from its {rows} at epoch {epoch}: {} missing, {} extra, {} different",
+        "{name}: {} from its {rows} at epoch {epoch}: {}",
         counted(view.found.count()),
-        grouped(*missing),
-        grouped(*extra),
-        grouped(*different)
+        by_kind(&view.found)
     )];
-    lines.extend(shown(view, &view.found, width)?);
+    lines.extend(shown(&view.key, &view.found, width)?);
     if let Some(left) = &view.left {
         let repaired = view.found.count().saturating_sub(left.count());
         lines.push(format!("{name}: {} repaired", counted(repaired)));
@@ -115,20 +148,27 @@ fn lines(view: &Verified, width: usize) -> Result<Vec<String>, ArrowError> {
                  WRITETIME), which wins over the repair, or goes on writing",
                 counted(left.count())
             ));
-            lines.extend(shown(view, left, width)?);
+            lines.extend(shown(&view.key, left, width)?);
         }
     }
     Ok(lines)
 }
 
+/// How many rows differ in which way.
+fn by_kind(found: &Differences) -> String {
+    let (missing, extra) = (grouped(found.missing), grouped(found.extra));
+    let different = grouped(found.different);
+    format!("{missing} missing, {extra} extra, {different} different")
+}
+
 /// Differences as a table: a line for each row that is missing or extra, and for each value that
 /// differs.
 fn shown(
-    view: &Verified,
+    key: &[String],
     differences: &Differences,
     width: usize,
 ) -> Result<Vec<String>, ArrowError> {
-    let keys = view.key.len();
+    let keys = key.len();
     let mut columns: Vec<Vec<Option<String>>> = vec![Vec::new(); keys + 4];
     for Difference { key, what } in &differences.first {
         let mut add = |what: &str, rest: [Option<String>; 3]| {
@@ -150,7 +190,7 @@ fn shown(
             }
         }
     }
-    let key = view.key.iter().map(String::as_str);
+    let key = key.iter().map(String::as_str);
     let names = ["difference"].into_iter().chain(key);
     let names = names.chain(["column", "is", "should be"]);
     let fields = names.map(|name| Field::new(name, DataType::Utf8, true));
@@ -173,26 +213,6 @@ fn shown(
 /// One object for each difference, then one that sums up.
 fn objects(view: &Verified) -> Vec<String> {
     let name = &view.view;
-    let first = view.found.first.iter().map(|Difference { key, what }| {
-        let key = view
-            .key
-            .iter()
-            .cloned()
-            .zip(key.iter().cloned().map(Value::from));
-        let key: Map<String, Value> = key.collect();
-        match what {
-            What::Missing => json!({"view": name, "difference": "missing", "key": key}),
-            What::Extra => json!({"view": name, "difference": "extra", "key": key}),
-            What::Different(cells) => {
-                let cells = cells.iter().map(|cell| {
-                    let both = json!({"is": cell.is, "should_be": cell.should_be});
-                    (cell.column.clone(), both)
-                });
-                let columns: Map<String, Value> = cells.collect();
-                json!({"view": name, "difference": "different", "key": key, "columns": columns})
-            }
-        }
-    });
     let sum = json!({
         "view": name,
         "epoch": view.epoch,
@@ -202,10 +222,77 @@ fn objects(view: &Verified) -> Vec<String> {
         "different": view.found.different,
         "left": view.remaining().count(),
     });
-    first
-        .chain([sum])
-        .map(|object| object.to_string())
-        .collect()
+    let mut objects = described(name, &view.key, &view.found);
+    objects.push(sum.to_string());
+    objects
+}
+
+/// One object for each difference that is described.
+fn described(view: &str, names: &[String], found: &Differences) -> Vec<String> {
+    let first = found.first.iter().map(|Difference { key, what }| {
+        let values = key.iter().cloned().map(Value::from);
+        let key = names.iter().cloned().zip(values);
+        let key: Map<String, Value> = key.collect();
+        match what {
+            What::Missing => json!({"view": view, "difference": "missing", "key": key}),
+            What::Extra => json!({"view": view, "difference": "extra", "key": key}),
+            What::Different(cells) => {
+                let cells = cells.iter().map(|cell| {
+                    let both = json!({"is": cell.is, "should_be": cell.should_be});
+                    (cell.column.clone(), both)
+                });
+                let columns: Map<String, Value> = cells.collect();
+                json!({"view": view, "difference": "different", "key": key, "columns": columns})
+            }
+        }
+    });
+    first.map(|object| object.to_string()).collect()
+}
+
+impl Compared {
+    fn lines(&self, width: usize) -> Result<Vec<String>, ArrowError> {
+        let name = &self.view;
+        let rows = format!(
+            "{} row{}",
+            grouped(self.rows),
+            if self.rows == 1 { "" } else { "s" }
+        );
+        let mut lines = Vec::new();
+        match (self.found.count(), self.changing) {
+            (0, 0) => lines.push(format!("{name}: {rows} equal to PostgreSQL's answer")),
+            (0, _) => {}
+            (differences, _) => {
+                lines.push(format!(
+                    "{name}: {} from PostgreSQL's answer of {rows}: {}",
+                    counted(differences),
+                    by_kind(&self.found)
+                ));
+                lines.extend(shown(&self.key, &self.found, width)?);
+            }
+        }
+        if self.changing > 0 {
+            lines.push(format!(
+                "{name}: {} of {rows} went on changing and could not be compared: verify again \
+                 when fewer changes arrive, or with a shorter --settle",
+                grouped(self.changing)
+            ));
+        }
+        Ok(lines)
+    }
+
+    fn objects(&self) -> Vec<String> {
+        let mut objects = described(&self.view, &self.key, &self.found);
+        let sum = json!({
+            "view": self.view,
+            "rows": self.rows,
+            "missing": self.found.missing,
+            "extra": self.found.extra,
+            "different": self.found.different,
+            "changing": self.changing,
+        });
+        objects.push(sum.to_string());
+        objects
+    }
 }
 
 #[cfg(test)]

@@ -105,7 +105,8 @@ pub(crate) fn typical(job: &Job) -> Option<&str> {
     Some(&view.name)
 }
 
-fn table_of(view: &View, output: &Output) -> Table {
+/// The table that serves a view.
+pub(crate) fn table_of(view: &View, output: &Output) -> Table {
     Table {
         name: view.name.clone(),
         schema: Arc::clone(&view.rel.schema),

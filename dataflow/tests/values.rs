@@ -10,10 +10,14 @@
 
 #[path = "values/calls.rs"]
 mod calls;
+#[path = "values/cases.rs"]
+mod cases;
 #[path = "values/edges.rs"]
 mod edges;
 #[path = "values/judge.rs"]
 mod judge;
+#[path = "values/listed.rs"]
+mod listed;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -72,7 +76,12 @@ fn every_entry_gives_postgresqls_answer() {
     }
     eprintln!("{compared} values compared");
     assert!(compared > 10_000, "only {compared}");
-    assert!(wrong.is_empty(), "seed {seed}: {}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "seed {seed}: {}:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -102,5 +111,10 @@ fn nested_expressions_give_postgresqls_answer() {
     }
     eprintln!("{compared} values compared, {refused} of {NESTED} expressions refused");
     assert!(refused < NESTED / 2, "{refused} refused");
-    assert!(wrong.is_empty(), "seed {seed}: {}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "seed {seed}: {}:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }

@@ -21,8 +21,12 @@ mod feed;
 mod held;
 #[path = "views/oracle.rs"]
 mod oracle;
+#[path = "views/queries.rs"]
+mod queries;
 #[path = "views/river.rs"]
 mod river;
+#[path = "views/shapes.rs"]
+mod shapes;
 
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -10,4 +10,5 @@ mod damage;
 mod people;
 mod refused;
 mod running;
+mod source;
 mod stopped;

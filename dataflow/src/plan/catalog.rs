@@ -14,10 +14,10 @@ use datafusion_expr::{
     AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, Volatility, WindowUDF,
 };
 use datafusion_functions_aggregate::planner::AggregateFunctionPlanner;
-use datafusion_functions_aggregate::{average, bool_and_or, count, min_max, sum};
+use datafusion_functions_aggregate::{bool_and_or, count, min_max, sum};
 use datafusion_sql::sqlparser::ast::DataType as SqlType;
 
-use super::functions::Names;
+use super::functions::{self, Names};
 use super::ir::{AggregateFunction, Envelope, Format};
 use super::row_number::{self, RowNumber};
 use super::types;
@@ -97,10 +97,7 @@ impl Catalog {
             tables: Vec::new(),
             views: Vec::new(),
             scalars,
-            planners: vec![
-                Arc::new(AggregateFunctionPlanner),
-                Arc::new(Names),
-            ],
+            planners: vec![Arc::new(AggregateFunctionPlanner), Arc::new(Names)],
             options: ConfigOptions::default(),
         }
     }
@@ -185,7 +182,7 @@ impl ContextProvider for Catalog {
         Some(match aggregate(name)? {
             AggregateFunction::Count => count::count_udaf(),
             AggregateFunction::Sum => sum::sum_udaf(),
-            AggregateFunction::Avg => average::avg_udaf(),
+            AggregateFunction::Avg => functions::average(),
             AggregateFunction::Min => min_max::min_udaf(),
             AggregateFunction::Max => min_max::max_udaf(),
             AggregateFunction::BoolAnd => bool_and_or::bool_and_udaf(),

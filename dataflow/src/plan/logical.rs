@@ -17,7 +17,6 @@ use datafusion_optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion_optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion_optimizer::optimize_projections::OptimizeProjections;
 use datafusion_optimizer::optimize_unions::OptimizeUnions;
-use datafusion_optimizer::push_down_filter::PushDownFilter;
 use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion_optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 use datafusion_sql::planner::{ParserOptions, SqlToRel};
@@ -26,8 +25,11 @@ use datafusion_sql::sqlparser::tokenizer::Location;
 
 use super::catalog::Catalog;
 use super::functions;
+use super::push::filters_down;
 use super::script::{Script, did_you_mean, lower_first, normal, written};
+use super::shape::shaped;
 use super::types;
+use super::wildcard;
 use crate::{Error, Result};
 
 /// Plans the query of one view. `at` is the statement's place.
@@ -38,21 +40,23 @@ pub(super) fn plan(
     at: Location,
 ) -> Result<LogicalPlan> {
     let explain = |error: DataFusionError| located(&error, script, at);
-    let plan = analyzed(&view.query, catalog).map_err(explain)?;
+    let query = wildcard::expanded(&view.query, catalog, script, at)?;
+    let plan = analyzed(query, catalog).map_err(explain)?;
     let names = column_names(view, &plan, script, at)?;
     let plan = conformed(plan, &names, script, at)?;
     optimized(plan, catalog).map_err(explain)
 }
 
-fn analyzed(query: &Query, catalog: &Catalog) -> std::result::Result<LogicalPlan, DataFusionError> {
+fn analyzed(query: Query, catalog: &Catalog) -> std::result::Result<LogicalPlan, DataFusionError> {
     let options = ParserOptions::new()
         .with_map_string_types_to_utf8view(false)
         .with_parse_float_as_decimal(true)
         .with_collect_spans(true);
     let planner = SqlToRel::new_with_options(catalog, options);
-    let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(query.clone())))?;
+    let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(query)))?;
     let plan = functions::typed(plan)?;
     unions_fit(&plan)?;
+    let plan = shaped(plan)?;
     Analyzer::new().execute_and_check(plan, catalog.options(), |_, _| {})
 }
 
@@ -82,48 +86,48 @@ fn unions_fit(plan: &LogicalPlan) -> std::result::Result<(), DataFusionError> {
     visited.map(|_| ())
 }
 
+/// Each step once and in this order: a rule sees what the steps before it leave, and nothing else.
 fn optimized(
     plan: LogicalPlan,
     catalog: &Catalog,
 ) -> std::result::Result<LogicalPlan, DataFusionError> {
-    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
-        Arc::new(OptimizeUnions::new()),
-        Arc::new(SimplifyExpressions::new()),
-        Arc::new(ExtractEquijoinPredicate::new()),
-        Arc::new(OptimizeProjections::new()),
-    ];
-    if !filters_one_row(&plan)? {
-        rules.insert(3, Arc::new(PushDownFilter::new()));
-    }
-    let rules = Optimizer::with_rules(rules);
-    let options = catalog.options().clone();
+    let options = Arc::new(catalog.options().clone());
     // A context of its own for every view: the names it generates do not depend on other views.
-    let context = OptimizerContext::new_with_config_options(Arc::new(options))
-        .without_query_execution_start_time();
-    let plan = if plan.exists(|node| Ok(is_cross_join(node)))? {
-        // Alone and first: it knows no joins in which null equals null, and finds none yet.
-        let keyed: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(EliminateCrossJoin::new());
-        Optimizer::with_rules(vec![keyed]).optimize(plan, &context, |_, _| {})?
-    } else {
-        plan
+    let context = OptimizerContext::new_with_config_options(options)
+        .without_query_execution_start_time()
+        .with_max_passes(1);
+    let apply = |plan: LogicalPlan, rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>| {
+        Optimizer::with_rules(rules).optimize(plan, &context, |_, _| {})
     };
-    rules.optimize(plan, &context, |_, _| {})
+    let mut plan = apply(
+        plan,
+        vec![
+            Arc::new(OptimizeUnions::new()),
+            Arc::new(SimplifyExpressions::new()),
+        ],
+    )?;
+    if plan.exists(|node| Ok(is_cross_join(node)))? {
+        // It knows no joins in which null equals null, and finds none yet.
+        plan = apply(plan, vec![Arc::new(EliminateCrossJoin::new())])?;
+    }
+    let plan = filters_down(plan)?;
+    apply(
+        plan,
+        vec![
+            Arc::new(SimplifyExpressions::new()),
+            // Once, when all conditions of a join are there: it would put an equality that comes
+            // later beside keys for which null equals null.
+            Arc::new(ExtractEquijoinPredicate::new()),
+            Arc::new(OptimizeProjections::new()),
+            // What projections that became one say together.
+            Arc::new(SimplifyExpressions::new()),
+        ],
+    )
 }
 
 /// A join whose condition, if there is one, stands in a filter above it.
 fn is_cross_join(node: &LogicalPlan) -> bool {
     matches!(node, LogicalPlan::Join(join) if join.on.is_empty() && join.filter.is_none())
-}
-
-/// Whether a filter stands above an aggregate without GROUP BY. [`PushDownFilter`] would take a
-/// constant one, as in `HAVING false`, below the aggregate, which then still has its one row.
-fn filters_one_row(plan: &LogicalPlan) -> std::result::Result<bool, DataFusionError> {
-    plan.exists(|node| match node {
-        LogicalPlan::Filter(filter) => filter.input.exists(|below| {
-            Ok(matches!(below, LogicalPlan::Aggregate(all) if all.group_expr.is_empty()))
-        }),
-        _ => Ok(false),
-    })
 }
 
 /// The names of the view's columns: declared after the view's name, or those of the query.

@@ -27,6 +27,7 @@ use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::catalog::{self, Relation, Scanned};
 use super::ir::{Aggregate, AggregateFunction, Rel, RelOp, Scalar, Source, View};
+use super::push::position;
 use super::text::text;
 
 /// What scans resolve to.
@@ -81,7 +82,6 @@ impl Inputs<'_> {
                 let scope = Arc::clone(&pending.scope);
                 Ok(Pending::of(distinct(pending.finish()?), scope))
             }
-            LogicalPlan::Distinct(Distinct::On(distinct)) => self.distinct_on(distinct),
             LogicalPlan::Union(union) => self.union(union),
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Limit(limit) => self.limit(limit),
@@ -250,7 +250,7 @@ impl Pending {
     pub(super) fn bind(&self, expr: &Expr) -> Result<Expr> {
         let bound = expr.clone().transform_down(|expr| match expr {
             Expr::Column(column) => {
-                let index = self.scope.index_of_column(&column)?;
+                let index = self.index(&column)?;
                 match self.outputs.get(index) {
                     Some(output) => Ok(Transformed::new(
                         output.clone(),
@@ -272,7 +272,7 @@ impl Pending {
         for expr in exprs {
             expr.apply(|expr| {
                 if let Expr::Column(column) = expr {
-                    let index = self.scope.index_of_column(column)?;
+                    let index = self.index(column)?;
                     again |= self.computed(index) && !seen.insert(index);
                 }
                 Ok(TreeNodeRecursion::Continue)
@@ -286,11 +286,19 @@ impl Pending {
     fn plain(self, predicate: &Expr) -> Result<Self> {
         let columns = predicate.column_refs();
         for column in columns {
-            if self.computed(self.scope.index_of_column(column)?) {
+            if self.computed(self.index(column)?) {
                 return self.materialised();
             }
         }
         Ok(self)
+    }
+
+    /// Which output a column of the plan above is.
+    fn index(&self, column: &Column) -> Result<usize> {
+        match position(&self.scope, column) {
+            Some(index) => Ok(index),
+            None => self.scope.index_of_column(column),
+        }
     }
 
     fn computed(&self, output: usize) -> bool {

@@ -7,8 +7,9 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    Distinct, Expr, Function, FunctionArguments, GroupByExpr, Ident, JoinOperator, Query, Select,
-    SetExpr, SetOperator, Spanned, TableFactor, TableWithJoins, Value, Visit, Visitor,
+    Distinct, Expr, Function, FunctionArguments, GroupByExpr, Ident, Interval, JoinOperator,
+    OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, SetOperator, Spanned,
+    TableFactor, TableWithJoins, UnaryOperator, Value, Visit, Visitor, visit_expressions,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 
@@ -87,6 +88,9 @@ impl Visitor for Check<'_> {
                         the clustering columns of its primary_key alone";
             return ControlFlow::Break((order.span(), what.to_owned()));
         }
+        if let (Some(order), SetExpr::Select(select)) = (&query.order_by, query.body.as_ref()) {
+            order_by_columns(order, select)?;
+        }
         self.set(&query.body)
     }
 
@@ -142,12 +146,35 @@ impl Visitor for Check<'_> {
             Expr::Array(_) | Expr::Map(_) | Expr::Dictionary(_) | Expr::Struct { .. } => {
                 unsupported(span, "an array, map or struct literal is")
             }
+            Expr::UnaryOp {
+                op: UnaryOperator::Minus,
+                expr,
+            } if matches!(expr.as_ref(), Expr::Interval(_)) => {
+                // The planner would take the minus for the first of the units alone.
+                unsupported(span, "a minus before INTERVAL (write INTERVAL '-1 day') is")
+            }
+            Expr::Interval(interval) if interval.leading_field.is_some() && !whole(interval) => {
+                let what = "a unit behind INTERVAL '…' (write it in the quotes, as in \
+                            INTERVAL '1.5 days') is";
+                unsupported(span, what)
+            }
             Expr::CompoundFieldAccess { .. } => unsupported(span, "a subscript is"),
             Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
                 unsupported(value.span, &format!("a parameter ({value}) is"))
             }
             _ => ControlFlow::Continue(()),
         }
+    }
+}
+
+/// Whether an interval literal counts a unit with a whole number.
+fn whole(interval: &Interval) -> bool {
+    match interval.value.as_ref() {
+        Expr::Value(value) => value.value.clone().into_string().is_some_and(|text| {
+            let digits = text.strip_prefix('-').unwrap_or(&text);
+            !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+        }),
+        _ => false,
     }
 }
 
@@ -258,8 +285,54 @@ impl Check<'_> {
     }
 }
 
+/// In an expression of ORDER BY a name means a column of FROM, and the planner takes it for an
+/// output of that name where there is one.
+fn order_by_columns(order: &OrderBy, select: &Select) -> Refusal {
+    let OrderByKind::Expressions(exprs) = &order.kind else {
+        return unsupported(order.span(), "ORDER BY ALL is");
+    };
+    let hides = |name: &str| {
+        select.projection.iter().any(|item| match item {
+            SelectItem::ExprWithAlias { expr, alias } => {
+                let itself = matches!(expr, Expr::Identifier(own) if normal(own) == name);
+                normal(alias) == name && !itself
+            }
+            _ => false,
+        })
+    };
+    let bare = |by: &&OrderByExpr| matches!(by.expr, Expr::Identifier(_));
+    exprs.iter().filter(|by| !bare(by)).try_for_each(|by| {
+        visit_expressions(&by.expr, |expr| match expr {
+            Expr::Identifier(name) if hides(&normal(name)) => {
+                let name = normal(name);
+                let what = format!(
+                    "`{name}` in an expression of ORDER BY would mean a column of FROM, not the \
+                     `{name}` of SELECT: give that another name"
+                );
+                ControlFlow::Break((expr.span(), what))
+            }
+            _ => ControlFlow::Continue(()),
+        })
+    })
+}
+
 fn select_clauses(select: &Select) -> Refusal {
     let place = select.span();
+    if let Some(Distinct::On(exprs)) = &select.distinct {
+        let literal = exprs.iter().find(|expr| matches!(expr, Expr::Value(_)));
+        if let Some(position) = literal {
+            return unsupported(position.span(), "a position in DISTINCT ON is");
+        }
+    }
+    if let (Some(having), GroupByExpr::Expressions(keys, _)) = (&select.having, &select.group_by)
+        && keys.is_empty()
+        && !aggregates(select)
+    {
+        return unsupported(
+            having.span(),
+            "HAVING without GROUP BY and without an aggregate is",
+        );
+    }
     if select.from.is_empty() {
         return unsupported(place, "SELECT without FROM is");
     }
@@ -286,6 +359,21 @@ fn select_clauses(select: &Select) -> Refusal {
         (select.prewhere.is_some(), place, "PREWHERE is"),
         (sorted, place, "SORT BY, CLUSTER BY and DISTRIBUTE BY are"),
     ])
+}
+
+/// Whether an aggregate stands in SELECT or HAVING.
+fn aggregates(select: &Select) -> bool {
+    let called = |expr: &Expr| match expr {
+        Expr::Function(function) => single(&function.name)
+            .is_some_and(|name| aggregate(&normal(name)).is_some() && function.over.is_none()),
+        _ => false,
+    };
+    let found = |expr: &Expr| match called(expr) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    visit_expressions(&select.projection, found).is_break()
+        || visit_expressions(&select.having, found).is_break()
 }
 
 /// Joins of one table with others: inner ones, however they are written.

@@ -5,10 +5,11 @@
 
 use datafusion_common::utils::datafusion_strsim::levenshtein;
 use datafusion_sql::sqlparser::ast::{Ident, ObjectName, Statement as Ast};
-use datafusion_sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
-use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
+use super::dialect::Grammar;
+use super::lexer;
 use crate::{Error, Kind, Result};
 
 /// One statement of the file.
@@ -42,9 +43,7 @@ impl Script<'_> {
 
     /// Parses the whole file.
     pub(super) fn statements(self, sql: &str) -> Result<Vec<Statement>> {
-        let dialect = PostgreSqlDialect {};
-        let tokens = Tokenizer::new(&dialect, sql)
-            .tokenize_with_location()
+        let tokens = lexer::tokens(sql)
             .map_err(|error| self.error(error.location, lower_first(&error.message)))?;
         tokens
             .split(|token| token.token == Token::SemiColon)
@@ -55,7 +54,7 @@ impl Script<'_> {
                 Some((tokens, first.span.start, last.span.end))
             })
             .map(|(tokens, start, end)| {
-                let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens.to_vec());
+                let mut parser = Parser::new(&Grammar).with_tokens_with_locations(tokens.to_vec());
                 let ast = parser
                     .parse_statement()
                     .and_then(|ast| match parser.peek_token() {
@@ -104,11 +103,11 @@ fn offset(sql: &str, at: Location) -> usize {
             .map_or(rest.len(), |(index, _)| index)
 }
 
-/// Lower case unless quoted, as PostgreSQL folds names.
+/// ASCII letters in lower case unless quoted, as PostgreSQL folds names.
 pub(super) fn normal(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
-        None => ident.value.to_lowercase(),
+        None => ident.value.to_ascii_lowercase(),
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::{DFSchemaRef, Result, ScalarValue, internal_err, not_impl_err, plan_err};
 use datafusion_expr::expr::{Sort as SortExpr, WindowFunctionDefinition};
-use datafusion_expr::logical_plan::{DistinctOn, FetchType, Limit, SkipType, Window};
+use datafusion_expr::logical_plan::{FetchType, Limit, SkipType, Window};
 use datafusion_expr::{Expr, LogicalPlan, Operator};
 
 use super::ir::{OrderBy, Rel, RelOp, Scalar};
@@ -56,22 +56,6 @@ impl Inputs<'_> {
         };
         let partition = &[];
         top_k(self.lower(input)?, &Looked { partition, order }, kept, None)
-    }
-
-    pub(super) fn distinct_on(&self, distinct: &DistinctOn) -> Result<Pending> {
-        let all = distinct.sort_expr.as_deref().unwrap_or_default().iter();
-        let order = all.filter(|by| !distinct.on_expr.contains(&by.expr));
-        let order: Vec<SortExpr> = order.cloned().collect();
-        let looked = Looked {
-            partition: &distinct.on_expr,
-            order: &order,
-        };
-        let kept = Kept {
-            offset: 0,
-            limit: Some(1),
-        };
-        let rows = top_k(self.lower(&distinct.input)?, &looked, kept, None)?;
-        rows.projected(&distinct.select_expr, &distinct.schema)
     }
 
     pub(super) fn window(&self, window: &Window) -> Result<Pending> {

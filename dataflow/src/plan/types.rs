@@ -82,16 +82,26 @@ pub(super) fn of_cast(sql: &SqlType) -> Result<Field, String> {
                  PostgreSQL does"
             ));
         }
-        ("timestamp" | "timestamptz" | "timestamp with time zone" | "timestamp without time zone"
-            | "float" | "time" | "interval", true) => {
+        (
+            "timestamp"
+            | "timestamptz"
+            | "timestamp with time zone"
+            | "timestamp without time zone"
+            | "float"
+            | "time"
+            | "interval",
+            true,
+        ) => {
             return Err(format!("a cast to {text} is not supported in views"));
         }
         _ => None,
     };
-    let kind = of_sql(sql).or_else(|| asked.as_deref().and_then(|asked| match asked {
-        "numeric" => Some(DataType::Decimal128(38, 0)),
-        _ => None,
-    }));
+    let kind = of_sql(sql).or_else(|| {
+        asked.as_deref().and_then(|asked| match asked {
+            "numeric" => Some(DataType::Decimal128(38, 0)),
+            _ => None,
+        })
+    });
     let kind = kind.ok_or_else(|| format!("a cast to {text} is not supported in views"))?;
     let metadata = asked.map(|asked| (ASKED.to_owned(), asked));
     Ok(Field::new("", kind, true).with_metadata(metadata.into_iter().collect()))
@@ -149,6 +159,7 @@ pub(super) fn name(kind: &DataType) -> String {
         DataType::Timestamp(TimeUnit::Microsecond, None) => "timestamp".into(),
         DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => "timestamptz".into(),
         DataType::Decimal128(precision, scale) => format!("numeric({precision},{scale})"),
+        DataType::Interval(_) => "interval".into(),
         other => other.to_string().to_lowercase(),
     }
 }

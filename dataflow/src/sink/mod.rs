@@ -257,7 +257,8 @@ fn check_existing(
 }
 
 impl Table {
-    pub(crate) fn key_names(&self) -> impl Iterator<Item = &str> {
+    /// The names of the primary key's columns, partition key first.
+    pub fn key_names(&self) -> impl Iterator<Item = &str> {
         self.primary_key
             .iter()
             .map(|&i| self.schema.field(i).name().as_str())

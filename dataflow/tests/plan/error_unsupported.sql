@@ -115,3 +115,18 @@ CREATE VIEW v AS SELECT INTERVAL '1 day' AS r FROM t;
 CREATE VIEW v AS SELECT CAST('10:00' AS time) AS r FROM t;
 --- cast to an unknown type
 CREATE VIEW v AS SELECT CAST(a AS money) AS r FROM t;
+--- HAVING of one group without an aggregate
+CREATE VIEW v AS SELECT 1 AS one FROM t HAVING true;
+--- a position in DISTINCT ON
+CREATE VIEW v AS SELECT DISTINCT ON (1) a, b FROM t;
+--- a name that means two things
+CREATE VIEW v AS SELECT -a AS a FROM t ORDER BY a + 1 LIMIT 1;
+--- USING over two types
+CREATE VIEW v AS SELECT * FROM t x JOIN (SELECT n AS a FROM t) AS y USING (a);
+--- a star over USING and a column without a name
+CREATE VIEW v AS SELECT * FROM t x JOIN (SELECT a, count(*) FROM t GROUP BY a) AS y USING (a);
+--- an operator that is none
+CREATE VIEW v AS SELECT a FROM t WHERE a @-1 = 2;
+--- an operator and a comment
+CREATE VIEW v AS SELECT a FROM t WHERE a>--1
+0;

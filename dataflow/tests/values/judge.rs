@@ -35,7 +35,10 @@ pub(crate) struct Judge {
 pub(crate) enum Outcome {
     /// It is refused before anything runs.
     Refused(String),
-    Compared { rows: usize, differences: Vec<Difference> },
+    Compared {
+        rows: usize,
+        differences: Vec<Difference>,
+    },
 }
 
 /// A row on which the two differ. An error is an [`Err`].
@@ -54,7 +57,11 @@ impl Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\n    ours   {:?}\n    theirs {:?}\n    over {}", self.ours, self.theirs, self.row)
+        write!(
+            f,
+            "\n    ours   {:?}\n    theirs {:?}\n    over {}",
+            self.ours, self.theirs, self.row
+        )
     }
 }
 
@@ -90,7 +97,9 @@ impl Judge {
         };
         let mut client = Client::connect(&url, NoTls).unwrap();
         // The database's collation is C.UTF-8: text sorts by its bytes, as in views.
-        let columns = COLUMNS.iter().map(|(name, _, declared)| format!("{name} {declared}"));
+        let columns = COLUMNS
+            .iter()
+            .map(|(name, _, declared)| format!("{name} {declared}"));
         let columns: Vec<String> = columns.collect();
         let begin = format!(
             "SET TimeZone = 'UTC'; SET DateStyle = ISO; SET extra_float_digits = 1;
@@ -114,6 +123,13 @@ impl Judge {
     pub(crate) fn compare(&mut self, call: &Call) -> Outcome {
         let ours = match self.ours(call) {
             Ok(ours) => ours,
+            // What can never have an answer is refused at once.
+            Err(_) if self.theirs(call).iter().all(Result::is_err) => {
+                return Outcome::Compared {
+                    rows: 0,
+                    differences: Vec::new(),
+                };
+            }
             Err(why) => return Outcome::Refused(why),
         };
         let theirs = self.theirs(call);
@@ -129,7 +145,15 @@ impl Judge {
             ours,
             theirs,
         });
-        Outcome::Compared { rows: ROWS, differences: differences.collect() }
+        Outcome::Compared {
+            rows: ROWS,
+            differences: differences.collect(),
+        }
+    }
+
+    /// Whether planning refuses the call.
+    pub(crate) fn refuses(&self, call: &Call) -> bool {
+        self.ours(call).is_err()
     }
 
     /// The row's values that the call names.
@@ -144,7 +168,9 @@ impl Judge {
     }
 
     fn ours(&self, call: &Call) -> Result<Vec<Result<Option<String>, String>>, String> {
-        let declared = COLUMNS.iter().map(|(name, _, kind)| format!("{name} {kind}"));
+        let declared = COLUMNS
+            .iter()
+            .map(|(name, _, kind)| format!("{name} {kind}"));
         let declared: Vec<String> = declared.collect();
         let expression = match call.gives {
             Kind::Interval => format!("CAST({} AS text)", call.sql),
@@ -161,7 +187,10 @@ impl Judge {
         };
         let schema = Arc::clone(&job.sources[0].schema);
         let columns = schema.fields().iter().map(|field| {
-            let index = COLUMNS.iter().position(|(name, ..)| name == field.name()).unwrap();
+            let index = COLUMNS
+                .iter()
+                .position(|(name, ..)| name == field.name())
+                .unwrap();
             Arc::clone(&self.columns[index])
         });
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap();
@@ -179,7 +208,9 @@ impl Judge {
 
     fn theirs(&mut self, call: &Call) -> Vec<Result<Option<String>, String>> {
         let asked = asked(&call.sql, call.gives).replace('\'', "''");
-        let rows = self.client.simple_query(&format!("SELECT v, failed FROM pg_temp.attempt('{asked}')"));
+        let rows = self
+            .client
+            .simple_query(&format!("SELECT v, failed FROM pg_temp.attempt('{asked}')"));
         let rows = rows.unwrap_or_else(|error| panic!("{call}: {error:?}"));
         let rows = rows.into_iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(match row.get(1) {
@@ -197,7 +228,10 @@ fn insert(row: usize, rng: &mut StdRng) -> String {
         let edges = of(*kind);
         match rng.random_range(0..12) {
             0 => "NULL".to_owned(),
-            _ => format!("'{}'", edges[rng.random_range(0..edges.len())].replace('\'', "''")),
+            _ => format!(
+                "'{}'",
+                edges[rng.random_range(0..edges.len())].replace('\'', "''")
+            ),
         }
     });
     let values: Vec<String> = values.collect();
@@ -216,7 +250,10 @@ fn asked(sql: &str, kind: Kind) -> String {
 }
 
 fn all(client: &mut Client, name: &str, kind: Kind) -> Vec<Option<String>> {
-    let sql = format!("SELECT ({})::text FROM edges ORDER BY id", asked(name, kind));
+    let sql = format!(
+        "SELECT ({})::text FROM edges ORDER BY id",
+        asked(name, kind)
+    );
     let rows = client.query(&sql, &[]).unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
@@ -227,7 +264,11 @@ fn column(texts: &[Option<String>], kind: Kind, declared: &str) -> ArrayRef {
         text.map(|text| text.parse().ok().unwrap())
     }
     match kind {
-        Kind::Bool => Arc::new(texts.map(|t| t.map(|t| t == "true")).collect::<BooleanArray>()),
+        Kind::Bool => Arc::new(
+            texts
+                .map(|t| t.map(|t| t == "true"))
+                .collect::<BooleanArray>(),
+        ),
         Kind::Int => Arc::new(texts.map(read::<i32>).collect::<Int32Array>()),
         Kind::Long => Arc::new(texts.map(read::<i64>).collect::<Int64Array>()),
         Kind::Real => Arc::new(texts.map(read::<f32>).collect::<Float32Array>()),
@@ -239,7 +280,9 @@ fn column(texts: &[Option<String>], kind: Kind, declared: &str) -> ArrayRef {
         }
         Kind::Date => Arc::new(texts.map(read::<i32>).collect::<Date32Array>()),
         Kind::Timestamp | Kind::Timestamptz => {
-            let column = texts.map(read::<i64>).collect::<TimestampMicrosecondArray>();
+            let column = texts
+                .map(read::<i64>)
+                .collect::<TimestampMicrosecondArray>();
             match kind {
                 Kind::Timestamp => Arc::new(column),
                 _ => Arc::new(column.with_timezone("UTC")),
@@ -258,7 +301,9 @@ fn column(texts: &[Option<String>], kind: Kind, declared: &str) -> ArrayRef {
 
 fn unhex(text: &str) -> Vec<u8> {
     let pairs = text.as_bytes().chunks(2);
-    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    pairs
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
 }
 
 /// Our value as plain text: numbers as digits, dates as days, moments as microseconds.
@@ -279,9 +324,10 @@ fn shown(column: &ArrayRef, row: usize) -> Option<String> {
             format!("\\x{hex}")
         }
         DataType::Date32 => column.as_primitive::<Date32Type>().value(row).to_string(),
-        DataType::Timestamp(..) => {
-            column.as_primitive::<TimestampMicrosecondType>().value(row).to_string()
-        }
+        DataType::Timestamp(..) => column
+            .as_primitive::<TimestampMicrosecondType>()
+            .value(row)
+            .to_string(),
         DataType::Decimal128(..) => column.as_primitive::<Decimal128Type>().value_as_string(row),
         other => panic!("a column of {other} is not compared"),
     })

@@ -1,6 +1,6 @@
 //! PostgreSQL, asked the same questions over the same rows, in a schema of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use postgres::{Client, NoTls};
 use tidemill_dataflow::sink::Table;
@@ -68,15 +68,47 @@ impl Oracle {
     /// Gives the tables the rows that the feed has come to, decoded from the same JSON.
     pub(crate) fn fill(&mut self, feed: &Feed) {
         for (index, table) in TABLES.iter().enumerate() {
-            let rows = feed.rows(index).to_string();
-            let fill = format!(
-                "INSERT INTO {table} SELECT * FROM
-                 json_populate_recordset(NULL::{table}, $1::text::json)"
-            );
-            let clear = format!("DELETE FROM {table}");
-            self.client.batch_execute(&clear).unwrap();
-            self.client.execute(&fill, &[&rows]).unwrap();
+            self.refill(table, &feed.rows(index));
         }
+    }
+
+    /// Makes tables of these columns.
+    pub(crate) fn tables(&mut self, tables: &[(&str, &str)]) {
+        for (name, columns) in tables {
+            let columns = columns.replace(" text", " text COLLATE \"C\"");
+            let create = format!("CREATE TABLE {name} ({columns})");
+            self.client.batch_execute(&create).unwrap();
+        }
+    }
+
+    /// Makes views of these queries.
+    pub(crate) fn views(&mut self, views: &[(&str, &str)]) {
+        for (name, query) in views {
+            let create = format!("CREATE VIEW {name} AS {query}");
+            self.client.batch_execute(&create).unwrap();
+        }
+    }
+
+    /// Gives a table these rows, and no others.
+    pub(crate) fn refill(&mut self, table: &str, rows: &serde_json::Value) {
+        let fill = format!(
+            "INSERT INTO {table} SELECT * FROM
+             json_populate_recordset(NULL::{table}, $1::text::json)"
+        );
+        let clear = format!("DELETE FROM {table}");
+        self.client.batch_execute(&clear).unwrap();
+        self.client.execute(&fill, &[&rows.to_string()]).unwrap();
+    }
+
+    /// The rows of a query whose columns are all text.
+    pub(crate) fn texts(&mut self, query: &str) -> Result<BTreeSet<Vec<String>>, String> {
+        let found = self.client.query(query, &[]);
+        let found = found.map_err(|error| match error.as_db_error() {
+            Some(error) => error.message().to_owned(),
+            None => error.to_string(),
+        })?;
+        let text = |row: &postgres::Row| (0..row.len()).map(|column| row.get(column)).collect();
+        Ok(found.iter().map(text).collect())
     }
 
     /// The answer for a view whose table in the sink is `table`; internal views have none.

@@ -24,7 +24,11 @@ fn sum(a: f64, b: f64, result: f64) -> Result<f64, String> {
 }
 
 fn product(a: f64, b: f64, result: f64) -> Result<f64, String> {
-    checked(result, a.is_infinite() || b.is_infinite(), a == 0.0 || b == 0.0)
+    checked(
+        result,
+        a.is_infinite() || b.is_infinite(),
+        a == 0.0 || b == 0.0,
+    )
 }
 
 fn quotient(a: f64, b: f64, result: f64) -> Result<f64, String> {
@@ -45,22 +49,62 @@ fn doubles() -> Vec<Entry> {
     const D: Kind = Kind::Double;
     const R: Kind = Kind::Real;
     let mut entries = vec![
-        rows("+", TWO, D, body!([Double(a), Double(b)] => sum(*a, *b, a + b).map(Double))),
-        rows("-", TWO, D, body!([Double(a), Double(b)] => sum(*a, *b, a - b).map(Double))),
-        rows("*", TWO, D, body!([Double(a), Double(b)] => product(*a, *b, a * b).map(Double))),
-        rows("/", TWO, D, body!([Double(a), Double(b)] => quotient(*a, *b, a / b).map(Double))),
-        rows("+", REALS, R, body!([Real(a), Real(b)] => {
-            real(a + b, |c| sum(f64::from(*a), f64::from(*b), c))
-        })),
-        rows("-", REALS, R, body!([Real(a), Real(b)] => {
-            real(a - b, |c| sum(f64::from(*a), f64::from(*b), c))
-        })),
-        rows("*", REALS, R, body!([Real(a), Real(b)] => {
-            real(a * b, |c| product(f64::from(*a), f64::from(*b), c))
-        })),
-        rows("/", REALS, R, body!([Real(a), Real(b)] => {
-            real(a / b, |c| quotient(f64::from(*a), f64::from(*b), c))
-        })),
+        rows(
+            "+",
+            TWO,
+            D,
+            body!([Double(a), Double(b)] => sum(*a, *b, a + b).map(Double)),
+        ),
+        rows(
+            "-",
+            TWO,
+            D,
+            body!([Double(a), Double(b)] => sum(*a, *b, a - b).map(Double)),
+        ),
+        rows(
+            "*",
+            TWO,
+            D,
+            body!([Double(a), Double(b)] => product(*a, *b, a * b).map(Double)),
+        ),
+        rows(
+            "/",
+            TWO,
+            D,
+            body!([Double(a), Double(b)] => quotient(*a, *b, a / b).map(Double)),
+        ),
+        rows(
+            "+",
+            REALS,
+            R,
+            body!([Real(a), Real(b)] => {
+                real(a + b, |c| sum(f64::from(*a), f64::from(*b), c))
+            }),
+        ),
+        rows(
+            "-",
+            REALS,
+            R,
+            body!([Real(a), Real(b)] => {
+                real(a - b, |c| sum(f64::from(*a), f64::from(*b), c))
+            }),
+        ),
+        rows(
+            "*",
+            REALS,
+            R,
+            body!([Real(a), Real(b)] => {
+                real(a * b, |c| product(f64::from(*a), f64::from(*b), c))
+            }),
+        ),
+        rows(
+            "/",
+            REALS,
+            R,
+            body!([Real(a), Real(b)] => {
+                real(a / b, |c| quotient(f64::from(*a), f64::from(*b), c))
+            }),
+        ),
         rows("-", &[R], R, body!([Real(a)] => Ok(Real(-a)))),
         rows("-", &[D], D, body!([Double(a)] => Ok(Double(-a)))),
         rows("abs", &[R], R, body!([Real(a)] => Ok(Real(a.abs())))),
@@ -102,14 +146,24 @@ fn bigint_out() -> String {
 fn remainder(name: &'static str) -> [Entry; 2] {
     use Datum::{Int, Long};
     [
-        rows(name, &[Kind::Int, Kind::Int], Kind::Int, body!([Int(a), Int(b)] => match b {
-            0 => Err(BY_ZERO.to_owned()),
-            _ => Ok(Int(a.wrapping_rem(*b))),
-        })),
-        rows(name, &[Kind::Long, Kind::Long], Kind::Long, body!([Long(a), Long(b)] => match b {
-            0 => Err(BY_ZERO.to_owned()),
-            _ => Ok(Long(a.wrapping_rem(*b))),
-        })),
+        rows(
+            name,
+            &[Kind::Int, Kind::Int],
+            Kind::Int,
+            body!([Int(a), Int(b)] => match b {
+                0 => Err(BY_ZERO.to_owned()),
+                _ => Ok(Int(a.wrapping_rem(*b))),
+            }),
+        ),
+        rows(
+            name,
+            &[Kind::Long, Kind::Long],
+            Kind::Long,
+            body!([Long(a), Long(b)] => match b {
+                0 => Err(BY_ZERO.to_owned()),
+                _ => Ok(Long(a.wrapping_rem(*b))),
+            }),
+        ),
     ]
 }
 
@@ -126,7 +180,12 @@ fn integers() -> Vec<Entry> {
     let kernels: [(_, Kernel); 4] = [("+", add), ("-", sub), ("*", mul), ("/", div)];
     for (name, kernel) in kernels {
         entries.push(Entry::new(name, INTS, Gives::Kind(I), Body::Kernel(kernel)));
-        entries.push(Entry::new(name, LONGS, Gives::Kind(L), Body::Kernel(kernel)));
+        entries.push(Entry::new(
+            name,
+            LONGS,
+            Gives::Kind(L),
+            Body::Kernel(kernel),
+        ));
     }
     entries.extend([
         rows("&", INTS, I, body!([Int(a), Int(b)] => Ok(Int(a & b)))),
@@ -140,40 +199,104 @@ fn integers() -> Vec<Entry> {
     entries.extend(remainder("mod"));
     entries.extend([
         // The processor takes the count modulo the width, in PostgreSQL as here.
-        rows("<<", INTS, I, body!([Int(a), Int(b)] => Ok(Int(a.wrapping_shl(b.cast_unsigned()))))),
-        rows(">>", INTS, I, body!([Int(a), Int(b)] => Ok(Int(a.wrapping_shr(b.cast_unsigned()))))),
-        rows("<<", SHIFT, L, body!([Long(a), Int(b)] => {
-            Ok(Long(a.wrapping_shl(b.cast_unsigned())))
-        })),
-        rows(">>", SHIFT, L, body!([Long(a), Int(b)] => {
-            Ok(Long(a.wrapping_shr(b.cast_unsigned())))
-        })),
-        rows("-", &[I], I, body!([Int(a)] => a.checked_neg().map(Int).ok_or_else(integer_out))),
-        rows("-", &[L], L, body!([Long(a)] => a.checked_neg().map(Long).ok_or_else(bigint_out))),
-        rows("abs", &[I], I, body!([Int(a)] => a.checked_abs().map(Int).ok_or_else(integer_out))),
-        rows("abs", &[L], L, body!([Long(a)] => a.checked_abs().map(Long).ok_or_else(bigint_out))),
-        rows("gcd", INTS, I, body!([Int(a), Int(b)] => {
-            narrow(gcd(i128::from(*a), i128::from(*b)))
-        })),
-        rows("gcd", LONGS, L, body!([Long(a), Long(b)] => {
-            long(gcd(i128::from(*a), i128::from(*b)))
-        })),
-        rows("lcm", INTS, I, body!([Int(a), Int(b)] => {
-            narrow(lcm(i128::from(*a), i128::from(*b)))
-        })),
-        rows("lcm", LONGS, L, body!([Long(a), Long(b)] => {
-            long(lcm(i128::from(*a), i128::from(*b)))
-        })),
+        rows(
+            "<<",
+            INTS,
+            I,
+            body!([Int(a), Int(b)] => Ok(Int(a.wrapping_shl(b.cast_unsigned())))),
+        ),
+        rows(
+            ">>",
+            INTS,
+            I,
+            body!([Int(a), Int(b)] => Ok(Int(a.wrapping_shr(b.cast_unsigned())))),
+        ),
+        rows(
+            "<<",
+            SHIFT,
+            L,
+            body!([Long(a), Int(b)] => {
+                Ok(Long(a.wrapping_shl(b.cast_unsigned())))
+            }),
+        ),
+        rows(
+            ">>",
+            SHIFT,
+            L,
+            body!([Long(a), Int(b)] => {
+                Ok(Long(a.wrapping_shr(b.cast_unsigned())))
+            }),
+        ),
+        rows(
+            "-",
+            &[I],
+            I,
+            body!([Int(a)] => a.checked_neg().map(Int).ok_or_else(integer_out)),
+        ),
+        rows(
+            "-",
+            &[L],
+            L,
+            body!([Long(a)] => a.checked_neg().map(Long).ok_or_else(bigint_out)),
+        ),
+        rows(
+            "abs",
+            &[I],
+            I,
+            body!([Int(a)] => a.checked_abs().map(Int).ok_or_else(integer_out)),
+        ),
+        rows(
+            "abs",
+            &[L],
+            L,
+            body!([Long(a)] => a.checked_abs().map(Long).ok_or_else(bigint_out)),
+        ),
+        rows(
+            "gcd",
+            INTS,
+            I,
+            body!([Int(a), Int(b)] => {
+                narrow(gcd(i128::from(*a), i128::from(*b)))
+            }),
+        ),
+        rows(
+            "gcd",
+            LONGS,
+            L,
+            body!([Long(a), Long(b)] => {
+                long(gcd(i128::from(*a), i128::from(*b)))
+            }),
+        ),
+        rows(
+            "lcm",
+            INTS,
+            I,
+            body!([Int(a), Int(b)] => {
+                narrow(lcm(i128::from(*a), i128::from(*b)))
+            }),
+        ),
+        rows(
+            "lcm",
+            LONGS,
+            L,
+            body!([Long(a), Long(b)] => {
+                long(lcm(i128::from(*a), i128::from(*b)))
+            }),
+        ),
     ]);
     entries
 }
 
 pub(super) fn narrow(value: i128) -> Answer {
-    i32::try_from(value).map(Datum::Int).map_err(|_| integer_out())
+    i32::try_from(value)
+        .map(Datum::Int)
+        .map_err(|_| integer_out())
 }
 
 pub(super) fn long(value: i128) -> Answer {
-    i64::try_from(value).map(Datum::Long).map_err(|_| bigint_out())
+    i64::try_from(value)
+        .map(Datum::Long)
+        .map_err(|_| bigint_out())
 }
 
 fn gcd(a: i128, b: i128) -> i128 {

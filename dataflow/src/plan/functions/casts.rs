@@ -39,17 +39,30 @@ fn rounded(value: f64, least: f64, most: f64, kind: &str) -> Result<i128, String
 }
 
 fn to_int(value: f64) -> Answer {
-    narrow(rounded(value, -2_147_483_648.0, 2_147_483_648.0, "integer")?)
+    narrow(rounded(
+        value,
+        -2_147_483_648.0,
+        2_147_483_648.0,
+        "integer",
+    )?)
 }
 
 fn to_long(value: f64) -> Answer {
-    long(rounded(value, -9_223_372_036_854_775_808.0, 9_223_372_036_854_775_808.0, "bigint")?)
+    long(rounded(
+        value,
+        -9_223_372_036_854_775_808.0,
+        9_223_372_036_854_775_808.0,
+        "bigint",
+    )?)
 }
 
 /// Numbers of floating point as decimals of so many significant digits: `%.15g` and `%.6g`.
 fn decimal(value: f64, digits: usize) -> Result<Num, String> {
     if !value.is_finite() {
-        return Err(format!("cannot keep {} in a numeric", format::double(value)));
+        return Err(format!(
+            "cannot keep {} in a numeric",
+            format::double(value)
+        ));
     }
     parse::numeric(&format!("{value:.*e}", digits - 1))
 }
@@ -78,22 +91,87 @@ fn integers() -> Vec<Entry> {
     const I: Kind = Kind::Int;
     const L: Kind = Kind::Long;
     vec![
-        rows(CAST, &[Kind::Bool], I, body!([Bool(value)] => Ok(Int(i32::from(*value))))),
-        rows(CAST, &[I], Kind::Bool, body!([Int(value)] => Ok(Bool(*value != 0)))),
-        rows(CAST, &[I], L, body!([Int(value)] => Ok(Long(i64::from(*value))))),
-        rows(CAST, &[L], I, body!([Long(value)] => narrow(i128::from(*value)))),
-        rows(CAST, &[Kind::Real], I, body!([Real(value)] => to_int(f64::from(*value)))),
-        rows(CAST, &[Kind::Real], L, body!([Real(value)] => to_long(f64::from(*value)))),
-        rows(CAST, &[Kind::Double], I, body!([Double(value)] => to_int(*value))),
-        rows(CAST, &[Kind::Double], L, body!([Double(value)] => to_long(*value))),
-        rows(CAST, &[Kind::Numeric], I, body!([Numeric(value)] => narrow(value.integer()?))),
-        rows(CAST, &[Kind::Numeric], L, body!([Numeric(value)] => long(value.integer()?))),
-        rows(CAST, &[Kind::Text], I, body!([Text(value)] => narrow(parse::integer(value, "integer")?))),
-        rows(CAST, &[Kind::Text], L, body!([Text(value)] => long(parse::integer(value, "bigint")?))),
-        rows(SMALLINT, &[I], I, body!([Int(value)] => match i16::try_from(*value) {
-            Ok(_) => Ok(Int(*value)),
-            Err(_) => Err(out("smallint")),
-        })),
+        rows(
+            CAST,
+            &[Kind::Bool],
+            I,
+            body!([Bool(value)] => Ok(Int(i32::from(*value)))),
+        ),
+        rows(
+            CAST,
+            &[I],
+            Kind::Bool,
+            body!([Int(value)] => Ok(Bool(*value != 0))),
+        ),
+        rows(
+            CAST,
+            &[I],
+            L,
+            body!([Int(value)] => Ok(Long(i64::from(*value)))),
+        ),
+        rows(
+            CAST,
+            &[L],
+            I,
+            body!([Long(value)] => narrow(i128::from(*value))),
+        ),
+        rows(
+            CAST,
+            &[Kind::Real],
+            I,
+            body!([Real(value)] => to_int(f64::from(*value))),
+        ),
+        rows(
+            CAST,
+            &[Kind::Real],
+            L,
+            body!([Real(value)] => to_long(f64::from(*value))),
+        ),
+        rows(
+            CAST,
+            &[Kind::Double],
+            I,
+            body!([Double(value)] => to_int(*value)),
+        ),
+        rows(
+            CAST,
+            &[Kind::Double],
+            L,
+            body!([Double(value)] => to_long(*value)),
+        ),
+        rows(
+            CAST,
+            &[Kind::Numeric],
+            I,
+            body!([Numeric(value)] => narrow(value.integer()?)),
+        ),
+        rows(
+            CAST,
+            &[Kind::Numeric],
+            L,
+            body!([Numeric(value)] => long(value.integer()?)),
+        ),
+        rows(
+            CAST,
+            &[Kind::Text],
+            I,
+            body!([Text(value)] => narrow(parse::integer(value, "integer")?)),
+        ),
+        rows(
+            CAST,
+            &[Kind::Text],
+            L,
+            body!([Text(value)] => long(parse::integer(value, "bigint")?)),
+        ),
+        rows(
+            SMALLINT,
+            &[I],
+            I,
+            body!([Int(value)] => match i16::try_from(*value) {
+                Ok(_) => Ok(Int(*value)),
+                Err(_) => Err(out("smallint")),
+            }),
+        ),
     ]
 }
 
@@ -103,22 +181,77 @@ fn numbers() -> Vec<Entry> {
     const R: Kind = Kind::Real;
     const N: Kind = Kind::Numeric;
     let mut entries = vec![
-        rows(CAST, &[Kind::Int], D, body!([Int(value)] => Ok(Double(f64::from(*value))))),
-        rows(CAST, &[Kind::Long], D, body!([Long(value)] => Ok(Double(*value as f64)))),
-        rows(CAST, &[R], D, body!([Real(value)] => Ok(Double(f64::from(*value))))),
-        rows(CAST, &[N], D, body!([Numeric(value)] => Ok(Double(value.double())))),
-        rows(CAST, &[Kind::Text], D, body!([Text(value)] => parse::double(value).map(Double))),
-        rows(CAST, &[Kind::Int], R, body!([Int(value)] => Ok(Real(*value as f32)))),
-        rows(CAST, &[Kind::Long], R, body!([Long(value)] => Ok(Real(*value as f32)))),
+        rows(
+            CAST,
+            &[Kind::Int],
+            D,
+            body!([Int(value)] => Ok(Double(f64::from(*value)))),
+        ),
+        rows(
+            CAST,
+            &[Kind::Long],
+            D,
+            body!([Long(value)] => Ok(Double(*value as f64))),
+        ),
+        rows(
+            CAST,
+            &[R],
+            D,
+            body!([Real(value)] => Ok(Double(f64::from(*value)))),
+        ),
+        rows(
+            CAST,
+            &[N],
+            D,
+            body!([Numeric(value)] => Ok(Double(value.double()))),
+        ),
+        rows(
+            CAST,
+            &[Kind::Text],
+            D,
+            body!([Text(value)] => parse::double(value).map(Double)),
+        ),
+        rows(
+            CAST,
+            &[Kind::Int],
+            R,
+            body!([Int(value)] => Ok(Real(*value as f32))),
+        ),
+        rows(
+            CAST,
+            &[Kind::Long],
+            R,
+            body!([Long(value)] => Ok(Real(*value as f32))),
+        ),
         rows(CAST, &[D], R, body!([Double(value)] => real(*value))),
-        rows(CAST, &[N], R, body!([Numeric(value)] => Ok(Real(value.real())))),
-        rows(CAST, &[Kind::Text], R, body!([Text(value)] => parse::real(value).map(Real))),
-        scaled(CAST, &[Kind::Int], |_, _| Ok((10, 0)), body!([Int(value)] => {
-            Ok(Numeric(Num::new(i128::from(*value), 0)))
-        })),
-        scaled(CAST, &[Kind::Long], |_, _| Ok((19, 0)), body!([Long(value)] => {
-            Ok(Numeric(Num::new(i128::from(*value), 0)))
-        })),
+        rows(
+            CAST,
+            &[N],
+            R,
+            body!([Numeric(value)] => Ok(Real(value.real()))),
+        ),
+        rows(
+            CAST,
+            &[Kind::Text],
+            R,
+            body!([Text(value)] => parse::real(value).map(Real)),
+        ),
+        scaled(
+            CAST,
+            &[Kind::Int],
+            |_, _| Ok((10, 0)),
+            body!([Int(value)] => {
+                Ok(Numeric(Num::new(i128::from(*value), 0)))
+            }),
+        ),
+        scaled(
+            CAST,
+            &[Kind::Long],
+            |_, _| Ok((19, 0)),
+            body!([Long(value)] => {
+                Ok(Numeric(Num::new(i128::from(*value), 0)))
+            }),
+        ),
     ];
     const ARGUMENTS: [&[Kind]; 5] = [
         &[Kind::Int, Kind::Int, Kind::Int],
@@ -141,9 +274,11 @@ fn numbers() -> Vec<Entry> {
 /// Precision and scale as the constants behind the value say.
 fn modified(_: &[DataType], constants: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
     match constants {
-        [_, Some(ScalarValue::Int32(Some(precision))), Some(ScalarValue::Int32(Some(scale)))] => {
-            sized(*precision, *scale)
-        }
+        [
+            _,
+            Some(ScalarValue::Int32(Some(precision))),
+            Some(ScalarValue::Int32(Some(scale))),
+        ] => sized(*precision, *scale),
         _ => Err("precision and scale are constants".to_owned()),
     }
 }
@@ -179,9 +314,27 @@ fn times() -> Vec<Entry> {
         rows(CAST, &[Z], DAY, day),
         rows(CAST, &[T], Z, same),
         rows(CAST, &[Z], T, same),
-        rows(CAST, &[Kind::Text], DAY, body!([Text(value)] => parse::date(value))).narrower(),
-        rows(CAST, &[Kind::Text], T, body!([Text(value)] => parse::timestamp(value))).narrower(),
-        rows(CAST, &[Kind::Text], Z, body!([Text(value)] => parse::timestamptz(value))).narrower(),
+        rows(
+            CAST,
+            &[Kind::Text],
+            DAY,
+            body!([Text(value)] => parse::date(value)),
+        )
+        .narrower(),
+        rows(
+            CAST,
+            &[Kind::Text],
+            T,
+            body!([Text(value)] => parse::timestamp(value)),
+        )
+        .narrower(),
+        rows(
+            CAST,
+            &[Kind::Text],
+            Z,
+            body!([Text(value)] => parse::timestamptz(value)),
+        )
+        .narrower(),
     ]
 }
 
@@ -189,17 +342,42 @@ fn texts() -> Vec<Entry> {
     use Datum::{Bool, Bytes, Int, Text};
     const X: Kind = Kind::Text;
     let mut entries = vec![
-        rows(CAST, &[Kind::Bool], X, body!([Bool(value)] => Ok(Datum::text(value.to_string())))),
+        rows(
+            CAST,
+            &[Kind::Bool],
+            X,
+            body!([Bool(value)] => Ok(Datum::text(value.to_string()))),
+        ),
         rows(OUTPUT, &[Kind::Bool], X, output),
-        rows(CAST, &[X], Kind::Bool, body!([Text(value)] => parse::boolean(value))),
-        rows(CAST, &[X], Kind::Bytes, body!([Text(value)] => {
-            parse::bytes(value).map(|bytes| Bytes(Cow::Owned(bytes)))
-        })),
-        rows(UUID, &[X], X, body!([Text(value)] => parse::uuid(value).map(Datum::text))),
-        rows(VARCHAR, &[X, Kind::Int], X, body!([Text(value), Int(most)] => {
-            let most = usize::try_from(*most).unwrap_or(0);
-            Ok(Datum::text(value.chars().take(most).collect::<String>()))
-        })),
+        rows(
+            CAST,
+            &[X],
+            Kind::Bool,
+            body!([Text(value)] => parse::boolean(value)),
+        ),
+        rows(
+            CAST,
+            &[X],
+            Kind::Bytes,
+            body!([Text(value)] => {
+                parse::bytes(value).map(|bytes| Bytes(Cow::Owned(bytes)))
+            }),
+        ),
+        rows(
+            UUID,
+            &[X],
+            X,
+            body!([Text(value)] => parse::uuid(value).map(Datum::text)),
+        ),
+        rows(
+            VARCHAR,
+            &[X, Kind::Int],
+            X,
+            body!([Text(value), Int(most)] => {
+                let most = usize::try_from(*most).unwrap_or(0);
+                Ok(Datum::text(value.chars().take(most).collect::<String>()))
+            }),
+        ),
     ];
     const WITH_TEXT: [&[Kind]; 9] = [
         &[Kind::Int],
@@ -215,9 +393,14 @@ fn texts() -> Vec<Entry> {
     for takes in WITH_TEXT {
         entries.push(rows(CAST, takes, X, output));
     }
-    entries.push(rows(CAST, &[Kind::Timestamptz], X, body!([value] => {
-        Ok(Datum::text(format::text(value, true)))
-    })));
+    entries.push(rows(
+        CAST,
+        &[Kind::Timestamptz],
+        X,
+        body!([value] => {
+            Ok(Datum::text(format::text(value, true)))
+        }),
+    ));
     entries
 }
 

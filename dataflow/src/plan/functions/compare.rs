@@ -59,7 +59,8 @@ fn order(one: &Datum<'_>, other: &Datum<'_>) -> Ordering {
 }
 
 fn floats(a: f64, b: f64) -> Ordering {
-    a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+    a.partial_cmp(&b)
+        .unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }
 
 /// Microseconds of an interval whose months have 30 days.
@@ -82,26 +83,48 @@ fn extreme(arguments: &[Datum<'_>], wanted: Ordering) -> Answer {
 pub(super) fn entries() -> Vec<Entry> {
     use Datum::{Double, Int, Real};
     let mut entries = vec![
-        rows(NORMAL, &[Kind::Real], Kind::Real, body!([Real(value)] => {
-            Ok(Real(if value.is_nan() { f32::NAN } else { value + 0.0 }))
-        })),
-        rows(NORMAL, &[Kind::Double], Kind::Double, body!([Double(value)] => {
-            Ok(Double(if value.is_nan() { f64::NAN } else { value + 0.0 }))
-        })),
+        rows(
+            NORMAL,
+            &[Kind::Real],
+            Kind::Real,
+            body!([Real(value)] => {
+                Ok(Real(if value.is_nan() { f32::NAN } else { value + 0.0 }))
+            }),
+        ),
+        rows(
+            NORMAL,
+            &[Kind::Double],
+            Kind::Double,
+            body!([Double(value)] => {
+                Ok(Double(if value.is_nan() { f64::NAN } else { value + 0.0 }))
+            }),
+        ),
     ];
     for takes in PAIRS {
         for (name, operator) in OPERATORS {
             if name.starts_with("IS") && takes == [Kind::Interval, Kind::Interval] {
                 continue;
             }
-            entries.push(Entry::new(name, takes, Gives::Kind(Kind::Bool), Body::Operator(operator)));
+            entries.push(Entry::new(
+                name,
+                takes,
+                Gives::Kind(Kind::Bool),
+                Body::Operator(operator),
+            ));
         }
     }
     for takes in [PAIRS[3], PAIRS[11]] {
-        entries.push(rows(ORDER, takes, Kind::Int, body!([a, b] => Ok(Int(order(a, b) as i32)))));
+        entries.push(rows(
+            ORDER,
+            takes,
+            Kind::Int,
+            body!([a, b] => Ok(Int(order(a, b) as i32))),
+        ));
     }
     for takes in PAIRS {
-        let Some((kind, _)) = takes.split_first() else { continue };
+        let Some((kind, _)) = takes.split_first() else {
+            continue;
+        };
         for (name, wanted) in [("greatest", Ordering::Greater), ("least", Ordering::Less)] {
             let body: fn(&[Datum<'_>]) -> Answer = match wanted {
                 Ordering::Greater => |arguments| extreme(arguments, Ordering::Greater),

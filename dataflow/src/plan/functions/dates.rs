@@ -31,7 +31,9 @@ fn moved(micros: i64, span: Span) -> Answer {
         let moment = moment(micros);
         micros = calendar::stamp(moment.days + i64::from(span.days), moment.time)?;
     }
-    let micros = micros.checked_add(span.micros).ok_or("timestamp out of range")?;
+    let micros = micros
+        .checked_add(span.micros)
+        .ok_or("timestamp out of range")?;
     calendar::stamp(0, micros).map(Datum::Stamp)
 }
 
@@ -83,18 +85,37 @@ fn truncated(unit: &str, micros: i64) -> Answer {
         "minute" | "minutes" | "m" | "min" | "mins" => to(60 * MICROS_PER_SECOND),
         "hour" | "hours" | "h" | "hr" | "hrs" => to(HOUR),
         "day" | "days" | "d" => calendar::stamp(now.days, 0),
-        "week" | "weeks" | "w" => {
-            calendar::stamp(now.days - (calendar::weekday(now.days) + 6).rem_euclid(7), 0)
-        }
+        "week" | "weeks" | "w" => calendar::stamp(
+            now.days - (calendar::weekday(now.days) + 6).rem_euclid(7),
+            0,
+        ),
         "month" | "months" | "mon" | "mons" => start(year, now.date.month),
         "quarter" | "qtr" => start(year, (now.date.month - 1) / 3 * 3 + 1),
         "year" | "years" | "y" | "yr" | "yrs" => start(year, 1),
         "decade" | "decades" | "dec" | "decs" => start(year.div_euclid(10) * 10, 1),
         "century" | "centuries" | "c" | "cent" => start(period(100), 1),
         "millennium" | "millennia" | "mil" | "mils" => start(period(1000), 1),
-        _ => Err(format!("unit \"{unit}\" not recognized or not supported for date_trunc")),
+        _ => Err(format!(
+            "unit \"{unit}\" not recognized or not supported for date_trunc"
+        )),
     };
     truncated.map(Datum::Stamp)
+}
+
+/// `timestamp_bin`: the start of the stride, counted from `origin`, that a moment is in.
+fn binned(stride: Span, at: i64, origin: i64) -> Answer {
+    if stride.months != 0 {
+        let what = "timestamps cannot be binned into intervals containing months or years";
+        return Err(what.to_owned());
+    }
+    let days = i64::from(stride.days).checked_mul(MICROS_PER_DAY);
+    let stride = days.and_then(|days| days.checked_add(stride.micros));
+    let stride = stride
+        .filter(|stride| *stride > 0)
+        .ok_or("stride must be greater than zero")?;
+    let apart = at.checked_sub(origin).ok_or("interval out of range")?;
+    let micros = origin.checked_add(apart - apart.rem_euclid(stride));
+    calendar::stamp(0, micros.ok_or("timestamp out of range")?).map(Datum::Stamp)
 }
 
 fn made(year: i32, month: i32, of_month: i32) -> Answer {
@@ -106,8 +127,7 @@ fn made(year: i32, month: i32, of_month: i32) -> Answer {
         _ => i64::from(year) + 1,
     };
     let (month, of_month) = (i64::from(month), i64::from(of_month));
-    let fits = (1..=12).contains(&month)
-        && (1..=days_in(astronomical, month)).contains(&of_month);
+    let fits = (1..=12).contains(&month) && (1..=days_in(astronomical, month)).contains(&of_month);
     match fits {
         true => day(days_of(astronomical, month, of_month)),
         false => Err(out()),
@@ -117,32 +137,122 @@ fn made(year: i32, month: i32, of_month: i32) -> Answer {
 fn differences() -> Vec<Entry> {
     use Datum::{Date, Int, Span as Interval, Stamp};
     vec![
-        rows("+", &[D, Kind::Int], D, body!([Date(a), Int(b)] => day(i64::from(*a) + i64::from(*b)))),
-        rows("+", &[Kind::Int, D], D, body!([Int(b), Date(a)] => day(i64::from(*a) + i64::from(*b)))),
-        rows("-", &[D, Kind::Int], D, body!([Date(a), Int(b)] => day(i64::from(*a) - i64::from(*b)))),
-        rows("-", &[D, D], Kind::Int, body!([Date(a), Date(b)] => {
-            a.checked_sub(*b).map(Int).ok_or_else(|| "integer out of range".to_owned())
-        })),
-        rows("+", &[D, S], T, body!([Date(a), Interval(b)] => {
-            moved(calendar::stamp(i64::from(*a), 0)?, *b)
-        })),
-        rows("+", &[S, D], T, body!([Interval(b), Date(a)] => {
-            moved(calendar::stamp(i64::from(*a), 0)?, *b)
-        })),
-        rows("-", &[D, S], T, body!([Date(a), Interval(b)] => {
-            moved(calendar::stamp(i64::from(*a), 0)?, negated(*b)?)
-        })),
-        rows("+", &[T, S], T, body!([Stamp(a), Interval(b)] => moved(*a, *b))),
-        rows("+", &[S, T], T, body!([Interval(b), Stamp(a)] => moved(*a, *b))),
-        rows("-", &[T, S], T, body!([Stamp(a), Interval(b)] => moved(*a, negated(*b)?))),
-        rows("+", &[Z, S], Z, body!([Stamp(a), Interval(b)] => moved(*a, *b))),
-        rows("+", &[S, Z], Z, body!([Interval(b), Stamp(a)] => moved(*a, *b))),
-        rows("-", &[Z, S], Z, body!([Stamp(a), Interval(b)] => moved(*a, negated(*b)?))),
-        rows("-", &[T, T], S, body!([Stamp(a), Stamp(b)] => apart(*a, *b))),
-        rows("-", &[Z, Z], S, body!([Stamp(a), Stamp(b)] => apart(*a, *b))),
-        rows("+", &[S, S], S, body!([Interval(a), Interval(b)] => added(*a, *b))),
-        rows("-", &[S, S], S, body!([Interval(a), Interval(b)] => added(*a, negated(*b)?))),
-        rows("-", &[S], S, body!([Interval(a)] => negated(*a).map(Interval))),
+        rows(
+            "+",
+            &[D, Kind::Int],
+            D,
+            body!([Date(a), Int(b)] => day(i64::from(*a) + i64::from(*b))),
+        ),
+        rows(
+            "+",
+            &[Kind::Int, D],
+            D,
+            body!([Int(b), Date(a)] => day(i64::from(*a) + i64::from(*b))),
+        ),
+        rows(
+            "-",
+            &[D, Kind::Int],
+            D,
+            body!([Date(a), Int(b)] => day(i64::from(*a) - i64::from(*b))),
+        ),
+        rows(
+            "-",
+            &[D, D],
+            Kind::Int,
+            body!([Date(a), Date(b)] => {
+                a.checked_sub(*b).map(Int).ok_or_else(|| "integer out of range".to_owned())
+            }),
+        ),
+        rows(
+            "+",
+            &[D, S],
+            T,
+            body!([Date(a), Interval(b)] => {
+                moved(calendar::stamp(i64::from(*a), 0)?, *b)
+            }),
+        ),
+        rows(
+            "+",
+            &[S, D],
+            T,
+            body!([Interval(b), Date(a)] => {
+                moved(calendar::stamp(i64::from(*a), 0)?, *b)
+            }),
+        ),
+        rows(
+            "-",
+            &[D, S],
+            T,
+            body!([Date(a), Interval(b)] => {
+                moved(calendar::stamp(i64::from(*a), 0)?, negated(*b)?)
+            }),
+        ),
+        rows(
+            "+",
+            &[T, S],
+            T,
+            body!([Stamp(a), Interval(b)] => moved(*a, *b)),
+        ),
+        rows(
+            "+",
+            &[S, T],
+            T,
+            body!([Interval(b), Stamp(a)] => moved(*a, *b)),
+        ),
+        rows(
+            "-",
+            &[T, S],
+            T,
+            body!([Stamp(a), Interval(b)] => moved(*a, negated(*b)?)),
+        ),
+        rows(
+            "+",
+            &[Z, S],
+            Z,
+            body!([Stamp(a), Interval(b)] => moved(*a, *b)),
+        ),
+        rows(
+            "+",
+            &[S, Z],
+            Z,
+            body!([Interval(b), Stamp(a)] => moved(*a, *b)),
+        ),
+        rows(
+            "-",
+            &[Z, S],
+            Z,
+            body!([Stamp(a), Interval(b)] => moved(*a, negated(*b)?)),
+        ),
+        rows(
+            "-",
+            &[T, T],
+            S,
+            body!([Stamp(a), Stamp(b)] => apart(*a, *b)),
+        ),
+        rows(
+            "-",
+            &[Z, Z],
+            S,
+            body!([Stamp(a), Stamp(b)] => apart(*a, *b)),
+        ),
+        rows(
+            "+",
+            &[S, S],
+            S,
+            body!([Interval(a), Interval(b)] => added(*a, *b)),
+        ),
+        rows(
+            "-",
+            &[S, S],
+            S,
+            body!([Interval(a), Interval(b)] => added(*a, negated(*b)?)),
+        ),
+        rows(
+            "-",
+            &[S],
+            S,
+            body!([Interval(a)] => negated(*a).map(Interval)),
+        ),
     ]
 }
 
@@ -150,24 +260,75 @@ fn differences() -> Vec<Entry> {
 pub(super) const AT_TIME_ZONE: &str = "AT TIME ZONE";
 
 fn others() -> Vec<Entry> {
-    use Datum::{Int, Stamp, Text};
+    use Datum::{Int, Span as Interval, Stamp, Text};
     const I: Kind = Kind::Int;
     let interval = "date_trunc of an interval is not supported in views yet";
     let in_zone = "date_trunc in a time zone is not supported in views yet: write \
                    date_trunc(unit, moment AT TIME ZONE 'zone')";
     vec![
-        rows("date_trunc", &[X, T], T, body!([Text(unit), Stamp(at)] => truncated(unit, *at))),
-        rows("date_trunc", &[X, Z], Z, body!([Text(unit), Stamp(at)] => truncated(unit, *at))),
-        Entry::new("date_trunc", &[X, S], Gives::Kind(S), Body::Refused(interval)),
-        Entry::new("date_trunc", &[X, Z, X], Gives::Kind(Z), Body::Refused(in_zone)),
-        rows("make_date", &[I, I, I], D, body!([Int(y), Int(m), Int(d)] => made(*y, *m, *d))),
-        rows(AT_TIME_ZONE, &[T, X], Z, body!([Stamp(at), Text(zone)] => {
-            zones::universal(*at, zone).map(Stamp)
-        }))
+        rows(
+            "date_trunc",
+            &[X, T],
+            T,
+            body!([Text(unit), Stamp(at)] => truncated(unit, *at)),
+        ),
+        rows(
+            "date_trunc",
+            &[X, Z],
+            Z,
+            body!([Text(unit), Stamp(at)] => truncated(unit, *at)),
+        ),
+        Entry::new(
+            "date_trunc",
+            &[X, S],
+            Gives::Kind(S),
+            Body::Refused(interval),
+        ),
+        Entry::new(
+            "date_trunc",
+            &[X, Z, X],
+            Gives::Kind(Z),
+            Body::Refused(in_zone),
+        ),
+        rows(
+            "date_bin",
+            &[S, T, T],
+            T,
+            body!([Interval(stride), Stamp(at), Stamp(origin)] => {
+                binned(*stride, *at, *origin)
+            }),
+        ),
+        rows(
+            "date_bin",
+            &[S, Z, Z],
+            Z,
+            body!([Interval(stride), Stamp(at), Stamp(origin)] => {
+                binned(*stride, *at, *origin)
+            }),
+        ),
+        rows(
+            "make_date",
+            &[I, I, I],
+            D,
+            body!([Int(y), Int(m), Int(d)] => made(*y, *m, *d)),
+        ),
+        rows(
+            AT_TIME_ZONE,
+            &[T, X],
+            Z,
+            body!([Stamp(at), Text(zone)] => {
+                zones::universal(*at, zone).map(Stamp)
+            }),
+        )
         .narrower(),
-        rows(AT_TIME_ZONE, &[Z, X], T, body!([Stamp(at), Text(zone)] => {
-            zones::local(*at, zone).map(Stamp)
-        }))
+        rows(
+            AT_TIME_ZONE,
+            &[Z, X],
+            T,
+            body!([Stamp(at), Text(zone)] => {
+                zones::local(*at, zone).map(Stamp)
+            }),
+        )
         .narrower(),
     ]
 }

@@ -84,11 +84,9 @@ pub(super) fn read(column: &ArrayRef, row: usize) -> Datum<'_> {
         DataType::Utf8 => Datum::Text(Cow::Borrowed(column.as_string::<i32>().value(row))),
         DataType::Binary => Datum::Bytes(Cow::Borrowed(column.as_binary::<i32>().value(row))),
         DataType::Date32 => Datum::Date(column.as_primitive::<Date32Type>().value(row)),
-        DataType::Timestamp(..) => Datum::Stamp(
-            column
-                .as_primitive::<TimestampMicrosecondType>()
-                .value(row),
-        ),
+        DataType::Timestamp(..) => {
+            Datum::Stamp(column.as_primitive::<TimestampMicrosecondType>().value(row))
+        }
         DataType::Interval(_) => {
             let span = column.as_primitive::<IntervalMonthDayNanoType>().value(row);
             Datum::Span(Span {
@@ -162,7 +160,10 @@ impl Column {
             (Builder::Date(to), Datum::Date(value)) => to.append_value(value),
             (Builder::Stamp(to), Datum::Stamp(value)) => to.append_value(value),
             (Builder::Span(to), Datum::Span(value)) => {
-                let nanos = value.micros.checked_mul(1000).ok_or("interval out of range")?;
+                let nanos = value
+                    .micros
+                    .checked_mul(1000)
+                    .ok_or("interval out of range")?;
                 to.append_value(IntervalMonthDayNano::new(value.months, value.days, nanos));
             }
             (builder, Datum::Null) => builder.null(),

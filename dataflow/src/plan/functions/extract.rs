@@ -119,7 +119,8 @@ fn of_stamp(name: &str, micros: i64, zone: bool) -> Result<Num, String> {
         return Ok(Num::new(0, 0));
     }
     let day = of_day(unit, now.days).map(|value| Num::new(i128::from(value), 0));
-    day.or_else(|| of_time(unit, now.time)).ok_or_else(|| unsupported(unit, "timestamp"))
+    day.or_else(|| of_time(unit, now.time))
+        .ok_or_else(|| unsupported(unit, "timestamp"))
 }
 
 fn of_date(name: &str, days: i64) -> Result<Num, String> {
@@ -154,10 +155,7 @@ fn of_interval(name: &str, span: Span) -> Result<Num, String> {
 }
 
 /// How many decimals the unit, a constant, has.
-fn decimals(
-    kinds: &[DataType],
-    constants: &[Option<&ScalarValue>],
-) -> Result<(u8, i8), String> {
+fn decimals(kinds: &[DataType], constants: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
     let name = match constants.first() {
         Some(Some(ScalarValue::Utf8(Some(name)))) => name,
         _ => return Err("what extract takes out must be named".to_owned()),
@@ -183,23 +181,63 @@ pub(super) fn entries() -> Vec<Entry> {
     const Z: &[Kind] = &[Kind::Text, Kind::Timestamptz];
     const S: &[Kind] = &[Kind::Text, Kind::Interval];
     vec![
-        scaled("extract", DATE, decimals, body!([Text(u), Date(days)] => {
-            of_date(u, i64::from(*days)).map(Numeric)
-        })),
-        scaled("extract", T, decimals, body!([Text(u), Stamp(at)] => {
-            of_stamp(u, *at, false).map(Numeric)
-        })),
-        scaled("extract", Z, decimals, body!([Text(u), Stamp(at)] => {
-            of_stamp(u, *at, true).map(Numeric)
-        })),
-        scaled("extract", S, decimals, body!([Text(u), Interval(span)] => {
-            of_interval(u, *span).map(Numeric)
-        })),
-        rows("date_part", DATE, D, body!([Text(u), Date(days)] => {
-            double(of_stamp(u, calendar::stamp(i64::from(*days), 0)?, false))
-        })),
-        rows("date_part", T, D, body!([Text(u), Stamp(at)] => double(of_stamp(u, *at, false)))),
-        rows("date_part", Z, D, body!([Text(u), Stamp(at)] => double(of_stamp(u, *at, true)))),
-        rows("date_part", S, D, body!([Text(u), Interval(span)] => double(of_interval(u, *span)))),
+        scaled(
+            "extract",
+            DATE,
+            decimals,
+            body!([Text(u), Date(days)] => {
+                of_date(u, i64::from(*days)).map(Numeric)
+            }),
+        ),
+        scaled(
+            "extract",
+            T,
+            decimals,
+            body!([Text(u), Stamp(at)] => {
+                of_stamp(u, *at, false).map(Numeric)
+            }),
+        ),
+        scaled(
+            "extract",
+            Z,
+            decimals,
+            body!([Text(u), Stamp(at)] => {
+                of_stamp(u, *at, true).map(Numeric)
+            }),
+        ),
+        scaled(
+            "extract",
+            S,
+            decimals,
+            body!([Text(u), Interval(span)] => {
+                of_interval(u, *span).map(Numeric)
+            }),
+        ),
+        rows(
+            "date_part",
+            DATE,
+            D,
+            body!([Text(u), Date(days)] => {
+                double(of_stamp(u, calendar::stamp(i64::from(*days), 0)?, false))
+            }),
+        ),
+        rows(
+            "date_part",
+            T,
+            D,
+            body!([Text(u), Stamp(at)] => double(of_stamp(u, *at, false))),
+        ),
+        rows(
+            "date_part",
+            Z,
+            D,
+            body!([Text(u), Stamp(at)] => double(of_stamp(u, *at, true))),
+        ),
+        rows(
+            "date_part",
+            S,
+            D,
+            body!([Text(u), Interval(span)] => double(of_interval(u, *span))),
+        ),
     ]
 }

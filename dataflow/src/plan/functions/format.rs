@@ -9,13 +9,23 @@ use super::datum::{Datum, Span};
 /// The shortest digits that read back as the number, as `float8out` writes them: with an exponent
 /// below 1e-4 and from 1e15 on.
 pub(super) fn double(value: f64) -> String {
-    shortest(value.is_sign_negative(), &format!("{:e}", value.abs()), value.into_special(), 15)
+    shortest(
+        value.is_sign_negative(),
+        &format!("{:e}", value.abs()),
+        value.into_special(),
+        15,
+    )
 }
 
 /// The same for `float4out`: with an exponent from 1e6 on.
 pub(super) fn real(value: f32) -> String {
     let special = f64::from(value).into_special();
-    shortest(value.is_sign_negative(), &format!("{:e}", value.abs()), special, 6)
+    shortest(
+        value.is_sign_negative(),
+        &format!("{:e}", value.abs()),
+        special,
+        6,
+    )
 }
 
 trait Special {
@@ -59,7 +69,11 @@ fn shortest(negative: bool, scientific: &str, special: Option<&str>, digits: i32
 
 /// A year that may be before Christ, and what follows the whole date then.
 fn era(year: i64) -> (i64, &'static str) {
-    if year > 0 { (year, "") } else { (1 - year, " BC") }
+    if year > 0 {
+        (year, "")
+    } else {
+        (1 - year, " BC")
+    }
 }
 
 pub(super) fn date(days: i64) -> String {
@@ -85,7 +99,10 @@ pub(super) fn timestamp(micros: i64, zone: &str) -> String {
     let moment = moment(micros);
     let (year, era) = era(moment.date.year);
     let (month, day) = (moment.date.month, moment.date.day);
-    format!("{year:04}-{month:02}-{day:02} {}{zone}{era}", time(moment.time))
+    format!(
+        "{year:04}-{month:02}-{day:02} {}{zone}{era}",
+        time(moment.time)
+    )
 }
 
 pub(super) fn bytes(bytes: &[u8]) -> String {

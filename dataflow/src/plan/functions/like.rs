@@ -78,7 +78,19 @@ pub(super) fn entries() -> Vec<Entry> {
     use Datum::Text;
     const THREE: &[Kind] = &[Kind::Text, Kind::Text, Kind::Text];
     vec![
-        rows(LIKE, THREE, Kind::Bool, body!([Text(t), Text(p), Text(e)] => like(t, p, e))).narrower(),
-        rows(ILIKE, THREE, Kind::Bool, body!([Text(t), Text(p), Text(e)] => ilike(t, p, e))).narrower(),
+        rows(
+            LIKE,
+            THREE,
+            Kind::Bool,
+            body!([Text(t), Text(p), Text(e)] => like(t, p, e)),
+        )
+        .narrower(),
+        rows(
+            ILIKE,
+            THREE,
+            Kind::Bool,
+            body!([Text(t), Text(p), Text(e)] => ilike(t, p, e)),
+        )
+        .narrower(),
     ]
 }

@@ -19,6 +19,7 @@ use datafusion_common::ScalarValue;
 use datafusion_expr::Operator;
 
 mod arithmetic;
+mod average;
 mod calendar;
 mod casts;
 mod compare;
@@ -40,10 +41,12 @@ mod to_char;
 mod to_date;
 mod zones;
 
+pub(super) use average::average;
+pub(crate) use average::averaged;
 pub(super) use names::Names;
 pub(super) use native::operator_text;
-pub(super) use rewrite::typed;
 pub use resolve::{Supported, supported};
+pub(super) use rewrite::typed;
 
 use datum::Datum;
 

@@ -15,8 +15,8 @@ use datafusion_expr::{
 };
 use datafusion_sql::sqlparser::ast::BinaryOperator;
 
-use super::resolve::{Argument, common, resolved};
 use super::TABLE;
+use super::resolve::{Argument, common, resolved};
 
 /// Functions that are no entries: they have a syntax or an order of evaluation of their own.
 pub(super) const SPECIAL: [&str; 4] = ["coalesce", "nullif", "concat", "concat_ws"];
@@ -25,9 +25,20 @@ pub(super) const ROW: &str = "row";
 
 static NAMES: LazyLock<BTreeSet<&'static str>> = LazyLock::new(|| {
     let named = |name: &&str| name.starts_with(|c: char| c.is_ascii_lowercase());
-    let hidden = ["comparable", "compare", "output", "smallint", "uuid", "varchar", "numeric"];
+    let hidden = [
+        "comparable",
+        "compare",
+        "output",
+        "smallint",
+        "uuid",
+        "varchar",
+        "numeric",
+    ];
     let entries = TABLE.iter().map(|entry| entry.name).filter(named);
-    entries.filter(|name| !hidden.contains(name)).chain(SPECIAL).collect()
+    entries
+        .filter(|name| !hidden.contains(name))
+        .chain(SPECIAL)
+        .collect()
 });
 
 /// A stand-in for whatever has that name.
@@ -53,7 +64,9 @@ pub(super) fn named(name: &str, args: Vec<Expr>) -> Expr {
 /// The name that a stand-in stands for.
 pub(super) fn name_of(function: &ScalarUDF) -> Option<&str> {
     let inner: &dyn Any = function.inner().as_ref();
-    inner.downcast_ref::<Named>().map(|named| named.name.as_str())
+    inner
+        .downcast_ref::<Named>()
+        .map(|named| named.name.as_str())
 }
 
 impl ScalarUDFImpl for Named {
@@ -92,7 +105,9 @@ impl ScalarUDFImpl for Named {
             "nullif" => arguments.first().and_then(Argument::known).cloned(),
             "concat" | "concat_ws" => Some(DataType::Utf8),
             ROW => None,
-            name => resolved(name, &arguments, &constants).ok().map(|found| found.result),
+            name => resolved(name, &arguments, &constants)
+                .ok()
+                .map(|found| found.result),
         };
         let kind = kind.unwrap_or(DataType::Null);
         Ok(Arc::new(Field::new(&self.name, kind, true)))
@@ -170,11 +185,7 @@ impl ExprPlanner for Names {
         Ok(PlannerResult::Planned(named("overlay", args)))
     }
 
-    fn plan_struct_literal(
-        &self,
-        args: Vec<Expr>,
-        _: bool,
-    ) -> Result<PlannerResult<Vec<Expr>>> {
+    fn plan_struct_literal(&self, args: Vec<Expr>, _: bool) -> Result<PlannerResult<Vec<Expr>>> {
         Ok(PlannerResult::Planned(named(ROW, args)))
     }
 }

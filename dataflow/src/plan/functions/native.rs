@@ -9,8 +9,8 @@ use arrow::datatypes::DataType;
 use datafusion_common::{DataFusionError, Result, internal_err};
 use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    TypeSignature, Volatility,
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
+    Volatility,
 };
 
 use super::datum::{Column, Datum, read};
@@ -57,7 +57,10 @@ pub(super) fn call(entry: &'static Entry, result: DataType, args: Vec<Expr>) -> 
             Volatility::Immutable,
         ),
     };
-    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::from(native)), args))
+    Expr::ScalarFunction(ScalarFunction::new_udf(
+        Arc::new(ScalarUDF::from(native)),
+        args,
+    ))
 }
 
 fn evaluate(
@@ -95,15 +98,16 @@ impl ScalarUDFImpl for Native {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let constant = args
+            .args
+            .iter()
+            .all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { args.number_rows };
         let columns = args.args.into_iter().map(|arg| arg.into_array(rows));
         let columns = columns.collect::<Result<Vec<_>>>()?;
         let column = match (self.entry.body, columns.as_slice()) {
-            (Body::Rows(body), columns) => {
-                evaluate(self.entry, body, &self.result, columns, rows)
-                    .map_err(DataFusionError::Execution)?
-            }
+            (Body::Rows(body), columns) => evaluate(self.entry, body, &self.result, columns, rows)
+                .map_err(DataFusionError::Execution)?,
             (Body::Kernel(kernel), [one, other]) => kernel(one, other)?,
             _ => return internal_err!("`{}` is not evaluated here", self.entry.name),
         };

@@ -86,27 +86,73 @@ fn rounding() -> Vec<Entry> {
     use Datum::Double;
     const D: Kind = Kind::Double;
     vec![
-        rows("round", ONE, D, body!([Double(x)] => double(x.round_ties_even()))),
+        rows(
+            "round",
+            ONE,
+            D,
+            body!([Double(x)] => double(x.round_ties_even())),
+        ),
         rows("ceil", ONE, D, body!([Double(x)] => double(x.ceil()))),
         rows("ceiling", ONE, D, body!([Double(x)] => double(x.ceil()))),
         rows("floor", ONE, D, body!([Double(x)] => double(x.floor()))),
         rows("trunc", ONE, D, body!([Double(x)] => double(x.trunc()))),
         rows("sign", ONE, D, body!([Double(x)] => double(sign(*x)))),
-        rows("sqrt", ONE, D, body!([Double(x)] => match *x < 0.0 {
-            true => Err("cannot take square root of a negative number".to_owned()),
-            false => double(x.sqrt()),
-        })),
+        rows(
+            "sqrt",
+            ONE,
+            D,
+            body!([Double(x)] => match *x < 0.0 {
+                true => Err("cannot take square root of a negative number".to_owned()),
+                false => double(x.sqrt()),
+            }),
+        ),
         rows("exp", ONE, D, body!([Double(x)] => exp(*x))),
         rows("ln", ONE, D, body!([Double(x)] => logarithm(*x, f64::ln))),
-        rows("log", ONE, D, body!([Double(x)] => logarithm(*x, f64::log10))),
-        rows("log10", ONE, D, body!([Double(x)] => logarithm(*x, f64::log10))),
-        rows("power", TWO, D, body!([Double(x), Double(y)] => power(*x, *y))),
-        rows("pow", TWO, D, body!([Double(x), Double(y)] => power(*x, *y))),
+        rows(
+            "log",
+            ONE,
+            D,
+            body!([Double(x)] => logarithm(*x, f64::log10)),
+        ),
+        rows(
+            "log10",
+            ONE,
+            D,
+            body!([Double(x)] => logarithm(*x, f64::log10)),
+        ),
+        rows(
+            "power",
+            TWO,
+            D,
+            body!([Double(x), Double(y)] => power(*x, *y)),
+        ),
+        rows(
+            "pow",
+            TWO,
+            D,
+            body!([Double(x), Double(y)] => power(*x, *y)),
+        ),
         rows("pi", &[], D, body!([] => double(std::f64::consts::PI))),
-        rows("degrees", ONE, D, body!([Double(x)] => {
-            finite(*x, x / (std::f64::consts::PI / 180.0))
-        })),
-        rows("radians", ONE, D, body!([Double(x)] => double(x * (std::f64::consts::PI / 180.0)))),
+        rows(
+            "degrees",
+            ONE,
+            D,
+            body!([Double(x)] => {
+                finite(*x, x / (std::f64::consts::PI / 180.0))
+            }),
+        ),
+        rows(
+            "radians",
+            ONE,
+            D,
+            body!([Double(x)] => {
+                let radians = x * (std::f64::consts::PI / 180.0);
+                match radians == 0.0 && *x != 0.0 {
+                    true => Err(UNDERFLOW.to_owned()),
+                    false => double(radians),
+                }
+            }),
+        ),
     ]
 }
 
@@ -114,14 +160,49 @@ fn trigonometry() -> Vec<Entry> {
     use Datum::Double;
     const D: Kind = Kind::Double;
     vec![
-        rows("sin", ONE, D, body!([Double(x)] => within(*x, x.is_finite(), x.sin()))),
-        rows("cos", ONE, D, body!([Double(x)] => within(*x, x.is_finite(), x.cos()))),
-        rows("tan", ONE, D, body!([Double(x)] => within(*x, x.is_finite(), x.tan()))),
-        rows("cot", ONE, D, body!([Double(x)] => within(*x, x.is_finite(), 1.0 / x.tan()))),
-        rows("asin", ONE, D, body!([Double(x)] => within(*x, x.abs() <= 1.0, x.asin()))),
-        rows("acos", ONE, D, body!([Double(x)] => within(*x, x.abs() <= 1.0, x.acos()))),
+        rows(
+            "sin",
+            ONE,
+            D,
+            body!([Double(x)] => within(*x, x.is_finite(), x.sin())),
+        ),
+        rows(
+            "cos",
+            ONE,
+            D,
+            body!([Double(x)] => within(*x, x.is_finite(), x.cos())),
+        ),
+        rows(
+            "tan",
+            ONE,
+            D,
+            body!([Double(x)] => within(*x, x.is_finite(), x.tan())),
+        ),
+        rows(
+            "cot",
+            ONE,
+            D,
+            body!([Double(x)] => within(*x, x.is_finite(), 1.0 / x.tan())),
+        ),
+        rows(
+            "asin",
+            ONE,
+            D,
+            body!([Double(x)] => within(*x, x.abs() <= 1.0, x.asin())),
+        ),
+        rows(
+            "acos",
+            ONE,
+            D,
+            body!([Double(x)] => within(*x, x.abs() <= 1.0, x.acos())),
+        ),
         rows("atan", ONE, D, body!([Double(x)] => double(x.atan()))),
-        rows("atan2", TWO, D, body!([Double(y), Double(x)] => double(y.atan2(*x)))),
+        rows(
+            "atan2",
+            TWO,
+            D,
+            body!([Double(y), Double(x)] => double(y.atan2(*x))),
+        ),
         rows("sinh", ONE, D, body!([Double(x)] => double(x.sinh()))),
         rows("cosh", ONE, D, body!([Double(x)] => double(x.cosh()))),
         rows("tanh", ONE, D, body!([Double(x)] => double(x.tanh()))),

@@ -28,7 +28,9 @@ pub(super) fn power_of_ten(exponent: i32) -> Option<i128> {
 
 fn wide_power(exponent: i32) -> i256 {
     let exponent = u32::try_from(exponent).unwrap_or(0);
-    i256::from_i128(10).checked_pow(exponent).unwrap_or(i256::MAX)
+    i256::from_i128(10)
+        .checked_pow(exponent)
+        .unwrap_or(i256::MAX)
 }
 
 /// Division of integers that rounds half away from zero.
@@ -37,7 +39,11 @@ fn divided(value: i256, by: i256) -> Option<i256> {
     let rest = value.checked_rem(by)?;
     let twice = rest.checked_abs()?.checked_mul(i256::from_i128(2))?;
     if twice >= by.checked_abs()? {
-        let away = if value.is_negative() == by.is_negative() { 1 } else { -1 };
+        let away = if value.is_negative() == by.is_negative() {
+            1
+        } else {
+            -1
+        };
         return quotient.checked_add(i256::from_i128(away));
     }
     Some(quotient)
@@ -215,7 +221,12 @@ fn first_digit(num: Num) -> (i32, i128) {
     // Scaled so that the group of four starts at the point.
     let shift = num.scale + weight * 4;
     let first = match shift {
-        0.. => digits / 10u128.checked_pow(shift.unsigned_abs()).unwrap_or(u128::MAX),
+        0.. => {
+            digits
+                / 10u128
+                    .checked_pow(shift.unsigned_abs())
+                    .unwrap_or(u128::MAX)
+        }
         _ => digits * 10u128.pow(shift.unsigned_abs().min(4)),
     };
     (weight, first.cast_signed())
@@ -228,7 +239,10 @@ fn quotient_scale(above: Num, below: Num) -> i32 {
     if first1 <= first2 {
         weight -= 1;
     }
-    (16 - weight * 4).max(above.scale).max(below.scale).clamp(0, 1000)
+    (16 - weight * 4)
+        .max(above.scale)
+        .max(below.scale)
+        .clamp(0, 1000)
 }
 
 /// Precision and scale of each numeric argument.
@@ -254,18 +268,27 @@ pub(super) fn sized(precision: i32, scale: i32) -> Result<(u8, i8), String> {
 fn sum_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
     let parts = parts(kinds);
     let scale = parts.iter().map(|(_, scale)| *scale).max().unwrap_or(0);
-    let whole = parts.iter().map(|(precision, scale)| precision - scale).max();
+    let whole = parts
+        .iter()
+        .map(|(precision, scale)| precision - scale)
+        .max();
     sized(whole.unwrap_or(0) + scale + 1, scale)
 }
 
 fn product_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
     let parts = parts(kinds);
-    let (precision, scale) = parts.iter().fold((0, 0), |all, part| (all.0 + part.0, all.1 + part.1));
+    let (precision, scale) = parts
+        .iter()
+        .fold((0, 0), |all, part| (all.0 + part.0, all.1 + part.1));
     sized(precision, scale)
 }
 
 fn quotient(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
-    let scale = parts(kinds).iter().map(|(_, scale)| *scale).max().unwrap_or(0);
+    let scale = parts(kinds)
+        .iter()
+        .map(|(_, scale)| *scale)
+        .max()
+        .unwrap_or(0);
     sized(i32::from(DIGITS), scale.max(i32::from(QUOTIENT_SCALE)))
 }
 
@@ -303,34 +326,99 @@ pub(super) fn entries() -> Vec<Entry> {
     const ONE: &[Kind] = &[Kind::Numeric];
     const DIGITS: &[Kind] = &[Kind::Numeric, Kind::Int];
     let mut entries = vec![
-        scaled("+", TWO, sum_scale, body!([Numeric(a), Numeric(b)] => a.add(*b).map(Numeric))),
+        scaled(
+            "+",
+            TWO,
+            sum_scale,
+            body!([Numeric(a), Numeric(b)] => a.add(*b).map(Numeric)),
+        ),
         scaled(
             "-",
             TWO,
             sum_scale,
             body!([Numeric(a), Numeric(b)] => a.add(b.negated()).map(Numeric)),
         ),
-        scaled("*", TWO, product_scale, body!([Numeric(a), Numeric(b)] => a.multiply(*b).map(Numeric))),
-        scaled("/", TWO, quotient, body!([Numeric(a), Numeric(b)] => a.divide(*b).map(Numeric)))
-            .narrower(),
-        scaled("%", TWO, sum_scale, body!([Numeric(a), Numeric(b)] => a.remainder(*b).map(Numeric))),
-        scaled("mod", TWO, sum_scale, body!([Numeric(a), Numeric(b)] => a.remainder(*b).map(Numeric))),
-        scaled("-", ONE, same_scale, body!([Numeric(a)] => Ok(Numeric(a.negated())))),
-        scaled("abs", ONE, same_scale, body!([Numeric(a)] => {
-            Ok(Numeric(Num::new(a.digits.abs(), a.scale)))
-        })),
-        scaled("sign", ONE, |_, _| Ok((1, 0)), body!([Numeric(a)] => {
-            Ok(Numeric(Num::new(a.digits.signum(), 0)))
-        })),
-        scaled("floor", ONE, whole_scale, body!([Numeric(a)] => a.integral(false).map(Numeric))),
-        scaled("round", ONE, whole_scale, body!([Numeric(a)] => a.rounded(0).map(Numeric))),
-        scaled("trunc", ONE, whole_scale, body!([Numeric(a)] => a.truncated(0).map(Numeric))),
-        scaled("round", DIGITS, constant_scale, body!([Numeric(a), Int(n)] => {
-            a.rounded((*n).clamp(-2000, 2000)).map(Numeric)
-        })),
-        scaled("trunc", DIGITS, constant_scale, body!([Numeric(a), Int(n)] => {
-            a.truncated((*n).clamp(-2000, 2000)).map(Numeric)
-        })),
+        scaled(
+            "*",
+            TWO,
+            product_scale,
+            body!([Numeric(a), Numeric(b)] => a.multiply(*b).map(Numeric)),
+        ),
+        scaled(
+            "/",
+            TWO,
+            quotient,
+            body!([Numeric(a), Numeric(b)] => a.divide(*b).map(Numeric)),
+        )
+        .narrower(),
+        scaled(
+            "%",
+            TWO,
+            sum_scale,
+            body!([Numeric(a), Numeric(b)] => a.remainder(*b).map(Numeric)),
+        ),
+        scaled(
+            "mod",
+            TWO,
+            sum_scale,
+            body!([Numeric(a), Numeric(b)] => a.remainder(*b).map(Numeric)),
+        ),
+        scaled(
+            "-",
+            ONE,
+            same_scale,
+            body!([Numeric(a)] => Ok(Numeric(a.negated()))),
+        ),
+        scaled(
+            "abs",
+            ONE,
+            same_scale,
+            body!([Numeric(a)] => {
+                Ok(Numeric(Num::new(a.digits.abs(), a.scale)))
+            }),
+        ),
+        scaled(
+            "sign",
+            ONE,
+            |_, _| Ok((1, 0)),
+            body!([Numeric(a)] => {
+                Ok(Numeric(Num::new(a.digits.signum(), 0)))
+            }),
+        ),
+        scaled(
+            "floor",
+            ONE,
+            whole_scale,
+            body!([Numeric(a)] => a.integral(false).map(Numeric)),
+        ),
+        scaled(
+            "round",
+            ONE,
+            whole_scale,
+            body!([Numeric(a)] => a.rounded(0).map(Numeric)),
+        ),
+        scaled(
+            "trunc",
+            ONE,
+            whole_scale,
+            body!([Numeric(a)] => a.truncated(0).map(Numeric)),
+        ),
+        scaled(
+            "round",
+            DIGITS,
+            constant_scale,
+            body!([Numeric(a), Int(n)] => {
+                a.rounded((*n).clamp(-2000, 2000)).map(Numeric)
+            }),
+        ),
+        scaled(
+            "trunc",
+            DIGITS,
+            constant_scale,
+            body!([Numeric(a), Int(n)] => {
+                a.truncated((*n).clamp(-2000, 2000)).map(Numeric)
+            }),
+        ),
     ];
     for name in ["ceil", "ceiling"] {
         entries.push(scaled(

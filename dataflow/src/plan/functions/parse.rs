@@ -1,10 +1,10 @@
 //! Text as values, as PostgreSQL's input functions read it. Numbers and booleans are read exactly
 //! as there; of dates and timestamps the ISO forms are read, and other forms fail the row.
 
+use super::Answer;
 use super::calendar::{self, MICROS_PER_DAY, MICROS_PER_SECOND, days_in};
 use super::datum::Datum;
 use super::numeric::Num;
-use super::Answer;
 
 /// What C calls space.
 fn space(c: char) -> bool {
@@ -65,8 +65,15 @@ pub(super) fn double(text: &str) -> Result<f64, String> {
     if !decimal(trimmed) {
         return Err(invalid("double precision", text));
     }
-    let value: f64 = trimmed.parse().map_err(|_| invalid("double precision", text))?;
-    ranged(value.is_infinite(), value == 0.0, trimmed, "double precision")?;
+    let value: f64 = trimmed
+        .parse()
+        .map_err(|_| invalid("double precision", text))?;
+    ranged(
+        value.is_infinite(),
+        value == 0.0,
+        trimmed,
+        "double precision",
+    )?;
     Ok(value)
 }
 
@@ -116,7 +123,11 @@ pub(super) fn numeric(text: &str) -> Result<Num, String> {
     let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = format!("{whole}{part}");
     let digits = digits.trim_start_matches('0');
-    let digits: i128 = if digits.is_empty() { 0 } else { digits.parse().map_err(|_| out())? };
+    let digits: i128 = if digits.is_empty() {
+        0
+    } else {
+        digits.parse().map_err(|_| out())?
+    };
     let digits = if negative { -digits } else { digits };
     let scale = i32::try_from(part.len()).map_err(|_| out())? - exponent;
     if digits == 0 {
@@ -124,14 +135,20 @@ pub(super) fn numeric(text: &str) -> Result<Num, String> {
     }
     match scale {
         0.. => Ok(Num::new(digits, scale)),
-        _ => Num::new(digits, 0)
-            .multiply(Num::new(super::numeric::power_of_ten(-scale).ok_or_else(out)?, 0)),
+        _ => Num::new(digits, 0).multiply(Num::new(
+            super::numeric::power_of_ten(-scale).ok_or_else(out)?,
+            0,
+        )),
     }
 }
 
 /// A number of at least and at most so many digits at the start of `text`, and what follows.
 fn number(text: &str, least: usize, most: usize) -> Option<(i64, &str)> {
-    let digits = text.bytes().take(most).take_while(u8::is_ascii_digit).count();
+    let digits = text
+        .bytes()
+        .take(most)
+        .take_while(u8::is_ascii_digit)
+        .count();
     let (number, rest) = text.split_at_checked(digits)?;
     (digits >= least).then(|| Some((number.parse().ok()?, rest)))?
 }
@@ -187,7 +204,11 @@ fn offset(text: &str) -> Option<i64> {
     };
     let (hours, rest) = number(text, 2, 2)?;
     let rest = rest.strip_prefix(':').unwrap_or(rest);
-    let (minutes, rest) = if rest.is_empty() { (0, "") } else { number(rest, 2, 2)? };
+    let (minutes, rest) = if rest.is_empty() {
+        (0, "")
+    } else {
+        number(rest, 2, 2)?
+    };
     let fits = rest.is_empty() && hours <= 15 && minutes < 60;
     fits.then_some(sign * (hours * 3600 + minutes * 60) * MICROS_PER_SECOND)
 }
@@ -245,7 +266,9 @@ pub(super) fn hex(text: &str) -> Result<Vec<u8>, String> {
         if high.is_none() && matches!(c, ' ' | '\n' | '\t' | '\r') {
             continue;
         }
-        let digit = c.to_digit(16).ok_or_else(|| format!("invalid hexadecimal digit: \"{c}\""))?;
+        let digit = c
+            .to_digit(16)
+            .ok_or_else(|| format!("invalid hexadecimal digit: \"{c}\""))?;
         match high.take() {
             None => high = Some(digit),
             Some(high) => bytes.push((high * 16 + digit) as u8),
@@ -266,7 +289,15 @@ fn escaped(text: &str) -> Result<Vec<u8>, String> {
                 bytes.push(b'\\');
                 after
             }
-            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+            (
+                b'\\',
+                [
+                    a @ b'0'..=b'3',
+                    b @ b'0'..=b'7',
+                    c @ b'0'..=b'7',
+                    after @ ..,
+                ],
+            ) => {
                 bytes.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
                 after
             }

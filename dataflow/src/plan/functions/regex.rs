@@ -21,7 +21,8 @@ use super::{Answer, Entry, Kind, body, rows};
 /// Patterns that a thread keeps compiled.
 const PATTERNS_KEPT: usize = 64;
 
-const SPACES: &str = r"\t-\r \x{1680}\x{2000}-\x{2006}\x{2008}-\x{200a}\x{2028}\x{2029}\x{205f}\x{3000}";
+const SPACES: &str =
+    r"\t-\r \x{1680}\x{2000}-\x{2006}\x{2008}-\x{200a}\x{2028}\x{2029}\x{205f}\x{3000}";
 const WORD: &str = r"\p{Alphabetic}\p{N}_";
 const ALPHA: &str = r"\p{Alphabetic}\p{N}";
 
@@ -81,10 +82,17 @@ impl Compiled {
         let Some(found) = self.regex.find_at(text, from) else {
             return Ok(None);
         };
-        let input = Input::new(text).range(found.start()..).anchored(Anchored::Yes);
-        let end = self.longest.try_search_fwd(&mut self.cache.borrow_mut(), &input);
+        let input = Input::new(text)
+            .range(found.start()..)
+            .anchored(Anchored::Yes);
+        let end = self
+            .longest
+            .try_search_fwd(&mut self.cache.borrow_mut(), &input);
         let end = end.map_err(|error| error.to_string())?;
-        Ok(Some((found.start(), end.map_or(found.end(), |end| end.offset()))))
+        Ok(Some((
+            found.start(),
+            end.map_or(found.end(), |end| end.offset()),
+        )))
     }
 }
 
@@ -190,7 +198,9 @@ impl<'a> Reader<'a> {
             (Some((class, true)), _) => self.one(&format!("[^{class}]")),
             (None, Some(control)) => self.literal(control),
             (None, None) if c.is_ascii_alphanumeric() => {
-                return Err(format!("the escape `\\{c}` is not supported in regular expressions"));
+                return Err(format!(
+                    "the escape `\\{c}` is not supported in regular expressions"
+                ));
             }
             (None, None) => self.literal(c),
         }
@@ -272,7 +282,9 @@ impl<'a> Reader<'a> {
             return Err("a range of brackets is not supported".to_owned());
         }
         let to = self.point(end, &mut String::new())?;
-        let to = to.filter(|to| *to >= from).ok_or("invalid character range")?;
+        let to = to
+            .filter(|to| *to >= from)
+            .ok_or("invalid character range")?;
         if self.fold && !to.is_ascii() {
             return Err("a range beyond ASCII that ignores case is not supported".to_owned());
         }
@@ -326,8 +338,8 @@ impl<'a> Reader<'a> {
             ":digit:]" => "0-9",
             ":xdigit:]" => "0-9A-Fa-f",
             ":alpha:]" => r"\p{Alphabetic}",
-            ":upper:]" if !fold => r"\p{Uppercase}",
-            ":lower:]" if !fold => r"\p{Lowercase}",
+            ":upper:]" if !fold => r"\p{Uppercase}\p{Lt}",
+            ":lower:]" if !fold => r"\p{Lowercase}\p{Lt}",
             ":alnum:]" => ALPHA,
             ":space:]" => SPACES,
             _ => return Err(format!("the class [[{name}] is not supported")),
@@ -373,7 +385,11 @@ fn flags(flags: &str) -> Result<(bool, bool), String> {
             'c' => fold = false,
             'g' => all = true,
             's' | 't' => {}
-            other => return Err(format!("the flag \"{other}\" of regular expressions is not known")),
+            other => {
+                return Err(format!(
+                    "the flag \"{other}\" of regular expressions is not known"
+                ));
+            }
         }
     }
     Ok((fold, all))
@@ -382,7 +398,11 @@ fn flags(flags: &str) -> Result<(bool, bool), String> {
 /// `replace_text_regexp`.
 fn replace(text: &str, pattern: &str, with: &str, (fold, all): (bool, bool)) -> Answer {
     let compiled = compiled(pattern, fold)?;
-    let Shape { lazy, alternation, repeated_group } = compiled.shape;
+    let Shape {
+        lazy,
+        alternation,
+        repeated_group,
+    } = compiled.shape;
     if lazy {
         return Err("a pattern that is not greedy is not supported where its extent counts".into());
     }
@@ -394,14 +414,24 @@ fn replace(text: &str, pattern: &str, with: &str, (fold, all): (bool, bool)) -> 
     let mut result = String::new();
     let (mut from, mut copied) = (0, 0);
     while from <= text.len() {
-        let Some((start, end)) = compiled.find(text, from)? else { break };
+        let Some((start, end)) = compiled.find(text, from)? else {
+            break;
+        };
         result.push_str(text.get(copied..start).unwrap_or_default());
         let parts = compiled.regex.captures_at(text, from);
-        let extent = parts.as_ref().and_then(|parts| parts.get(0)).map(|whole| whole.end());
+        let extent = parts
+            .as_ref()
+            .and_then(|parts| parts.get(0))
+            .map(|whole| whole.end());
         if groups && extent != Some(end) {
             return Err("the groups of this match are not those of PostgreSQL".to_owned());
         }
-        replacement(with, text.get(start..end).unwrap_or_default(), parts.as_ref(), &mut result);
+        replacement(
+            with,
+            text.get(start..end).unwrap_or_default(),
+            parts.as_ref(),
+            &mut result,
+        );
         (from, copied) = (end, end);
         if start == end {
             let next = text.get(end..).and_then(|rest| rest.chars().next());
@@ -422,7 +452,9 @@ fn replacement(with: &str, whole: &str, parts: Option<&regex::Captures<'_>>, to:
         match (c, chars.peek().copied()) {
             ('\\', Some(digit @ '1'..='9')) => {
                 chars.next();
-                let index = digit.to_digit(10).and_then(|digit| usize::try_from(digit).ok());
+                let index = digit
+                    .to_digit(10)
+                    .and_then(|digit| usize::try_from(digit).ok());
                 let part = parts.zip(index).and_then(|(parts, index)| parts.get(index));
                 to.push_str(part.map_or("", |part| part.as_str()));
             }
@@ -485,30 +517,75 @@ pub(super) fn entries() -> Vec<Entry> {
     const T: Kind = Kind::Text;
     const B: Kind = Kind::Bool;
     let entries = vec![
-        rows("~", &[T, T], B, body!([Text(t), Text(p)] => matches(t, p, false).map(Bool))),
-        rows("~*", &[T, T], B, body!([Text(t), Text(p)] => matches(t, p, true).map(Bool))),
-        rows("!~", &[T, T], B, body!([Text(t), Text(p)] => {
-            matches(t, p, false).map(|found| Bool(!found))
-        })),
-        rows("!~*", &[T, T], B, body!([Text(t), Text(p)] => {
-            matches(t, p, true).map(|found| Bool(!found))
-        })),
-        rows("regexp_like", &[T, T], B, body!([Text(t), Text(p)] => matches(t, p, false).map(Bool))),
-        rows("regexp_like", &[T, T, T], B, body!([Text(t), Text(p), Text(f)] => {
-            match flags(f)? {
-                (_, true) => Err("regexp_like() does not support the \"global\" option".to_owned()),
-                (fold, false) => matches(t, p, fold).map(Bool),
-            }
-        })),
-        rows("regexp_replace", &[T, T, T], T, body!([Text(t), Text(p), Text(with)] => {
-            replace(t, p, with, (false, false))
-        })),
-        rows("regexp_replace", &[T, T, T, T], T, body!([Text(t), Text(p), Text(with), Text(f)] => {
-            replace(t, p, with, flags(f)?)
-        })),
-        rows(SIMILAR, &[T, T, T], B, body!([Text(t), Text(p), Text(e)] => {
-            matches(t, &similar(p, e)?, false).map(Bool)
-        })),
+        rows(
+            "~",
+            &[T, T],
+            B,
+            body!([Text(t), Text(p)] => matches(t, p, false).map(Bool)),
+        ),
+        rows(
+            "~*",
+            &[T, T],
+            B,
+            body!([Text(t), Text(p)] => matches(t, p, true).map(Bool)),
+        ),
+        rows(
+            "!~",
+            &[T, T],
+            B,
+            body!([Text(t), Text(p)] => {
+                matches(t, p, false).map(|found| Bool(!found))
+            }),
+        ),
+        rows(
+            "!~*",
+            &[T, T],
+            B,
+            body!([Text(t), Text(p)] => {
+                matches(t, p, true).map(|found| Bool(!found))
+            }),
+        ),
+        rows(
+            "regexp_like",
+            &[T, T],
+            B,
+            body!([Text(t), Text(p)] => matches(t, p, false).map(Bool)),
+        ),
+        rows(
+            "regexp_like",
+            &[T, T, T],
+            B,
+            body!([Text(t), Text(p), Text(f)] => {
+                match flags(f)? {
+                    (_, true) => Err("regexp_like() does not support the \"global\" option".to_owned()),
+                    (fold, false) => matches(t, p, fold).map(Bool),
+                }
+            }),
+        ),
+        rows(
+            "regexp_replace",
+            &[T, T, T],
+            T,
+            body!([Text(t), Text(p), Text(with)] => {
+                replace(t, p, with, (false, false))
+            }),
+        ),
+        rows(
+            "regexp_replace",
+            &[T, T, T, T],
+            T,
+            body!([Text(t), Text(p), Text(with), Text(f)] => {
+                replace(t, p, with, flags(f)?)
+            }),
+        ),
+        rows(
+            SIMILAR,
+            &[T, T, T],
+            B,
+            body!([Text(t), Text(p), Text(e)] => {
+                matches(t, &similar(p, e)?, false).map(Bool)
+            }),
+        ),
     ];
     entries.into_iter().map(Entry::narrower).collect()
 }

@@ -114,7 +114,10 @@ fn best(mut candidates: Vec<Candidate>, kinds: &[Option<Kind>]) -> Vec<Candidate
         let texts = |entry: &Candidate| take(entry).map(category) == Some(Category::Text);
         if candidates.iter().any(texts) {
             candidates.retain(texts);
-        } else if candidates.iter().any(|entry| take(entry).is_some_and(preferred)) {
+        } else if candidates
+            .iter()
+            .any(|entry| take(entry).is_some_and(preferred))
+        {
             candidates.retain(|entry| take(entry).is_some_and(preferred));
         }
     }
@@ -139,7 +142,10 @@ fn kinds_of(name: &str, arguments: &[Argument]) -> Result<Vec<Option<Kind>>, Str
         Argument::Unknown => Ok(None),
         Argument::Known(kind) => match Kind::of(kind) {
             Some(kind) => Ok(Some(kind)),
-            None => Err(format!("{name} of {} is not supported in views", types::name(kind))),
+            None => Err(format!(
+                "{name} of {} is not supported in views",
+                types::name(kind)
+            )),
         },
     };
     arguments.iter().map(kind).collect()
@@ -155,9 +161,11 @@ pub(super) fn resolved(
     let all: Vec<Candidate> = TABLE.iter().filter(|entry| entry.name == name).collect();
     let fits = |entry: &Candidate| {
         entry.takes.len() == kinds.len()
-            && entry.takes.iter().zip(&kinds).all(|(take, kind)| {
-                kind.is_none_or(|kind| implicit(kind, *take))
-            })
+            && entry
+                .takes
+                .iter()
+                .zip(&kinds)
+                .all(|(take, kind)| kind.is_none_or(|kind| implicit(kind, *take)))
     };
     // An operator with one literal in quotes: it is of the other's type where that exists.
     let assumed = match kinds.as_slice() {
@@ -166,7 +174,9 @@ pub(super) fn resolved(
     };
     let operator = !name.starts_with(|c: char| c.is_ascii_lowercase());
     let same = assumed.filter(|_| operator).and_then(|pair| {
-        all.iter().copied().find(|entry| entry.takes == pair.as_slice())
+        all.iter()
+            .copied()
+            .find(|entry| entry.takes == pair.as_slice())
     });
     let exact = all.iter().copied().find(|entry| {
         let takes = entry.takes.iter().map(|kind| Some(*kind));
@@ -179,13 +189,23 @@ pub(super) fn resolved(
     match found.as_slice() {
         [entry] => {
             if let Body::Refused(why) = entry.body {
-                return Err(format!("{} is not supported in views: {why}", signature(name, arguments)));
+                return Err(format!(
+                    "{} is not supported in views: {why}",
+                    signature(name, arguments)
+                ));
             }
             let result = result(entry, arguments, constants)?;
-            Ok(Resolved { entry, takes: entry.takes.to_vec(), result })
+            Ok(Resolved {
+                entry,
+                takes: entry.takes.to_vec(),
+                result,
+            })
         }
         [] => Err(unknown(name, arguments, &all)),
-        _ => Err(format!("{} may mean several functions: cast an argument", signature(name, arguments))),
+        _ => Err(format!(
+            "{} may mean several functions: cast an argument",
+            signature(name, arguments)
+        )),
     }
 }
 
@@ -196,15 +216,24 @@ pub(super) fn result(
     constants: &[Option<ScalarValue>],
 ) -> Result<DataType, String> {
     match entry.gives {
-        Gives::Kind(kind) => kind.arrow().ok_or_else(|| "a numeric needs a scale".to_owned()),
+        Gives::Kind(kind) => kind
+            .arrow()
+            .ok_or_else(|| "a numeric needs a scale".to_owned()),
         Gives::Numeric(scale) => {
-            let takes = entry.takes.iter().chain(entry.takes.last().into_iter().cycle());
-            let kinds = arguments.iter().zip(takes).zip(constants.iter().map(Some).chain(std::iter::repeat(None)));
+            let takes = entry
+                .takes
+                .iter()
+                .chain(entry.takes.last().into_iter().cycle());
+            let kinds = arguments
+                .iter()
+                .zip(takes)
+                .zip(constants.iter().map(Some).chain(std::iter::repeat(None)));
             let kinds = kinds.map(|((argument, take), constant)| {
                 cast_type(argument, *take, constant.and_then(Option::as_ref))
             });
             let kinds: Vec<DataType> = kinds.collect::<Result<_, _>>()?;
-            let constants: Vec<Option<&ScalarValue>> = constants.iter().map(Option::as_ref).collect();
+            let constants: Vec<Option<&ScalarValue>> =
+                constants.iter().map(Option::as_ref).collect();
             let (precision, scale) = scale(&kinds, &constants)?;
             Ok(DataType::Decimal128(precision, scale))
         }
@@ -237,7 +266,10 @@ pub(super) fn cast_type(
             )?;
             Ok(DataType::Decimal128(precision, scale))
         }
-        Some(other) => Err(format!("{} cannot become a numeric of its own", types::name(other))),
+        Some(other) => Err(format!(
+            "{} cannot become a numeric of its own",
+            types::name(other)
+        )),
     }
 }
 
@@ -257,12 +289,17 @@ fn signature(name: &str, arguments: &[Argument]) -> String {
 }
 
 fn unknown(name: &str, arguments: &[Argument], all: &[Candidate]) -> String {
-    let known = all.iter().filter(|entry| !matches!(entry.body, Body::Refused(_)));
+    let known = all
+        .iter()
+        .filter(|entry| !matches!(entry.body, Body::Refused(_)));
     let known: Vec<String> = known.take(8).map(|entry| shown(entry)).collect();
     let signature = signature(name, arguments);
     match known.is_empty() {
         true => format!("{signature} is not supported in views"),
-        false => format!("{signature} is not supported in views: there is {}", known.join(", ")),
+        false => format!(
+            "{signature} is not supported in views: there is {}",
+            known.join(", ")
+        ),
     }
 }
 
@@ -294,7 +331,11 @@ fn pair(one: &DataType, other: &DataType) -> Result<DataType, String> {
         return Ok(one.clone());
     }
     let unlike = || {
-        format!("{} and {} do not go together: cast one", types::name(one), types::name(other))
+        format!(
+            "{} and {} do not go together: cast one",
+            types::name(one),
+            types::name(other)
+        )
     };
     let (Some(a), Some(b)) = (Kind::of(one), Kind::of(other)) else {
         return Err(unlike());

@@ -30,7 +30,9 @@ pub(in crate::plan) fn typed(plan: LogicalPlan) -> Result<LogicalPlan> {
         if let LogicalPlan::Join(join) = node {
             return Ok(Transformed::yes(joined(join)?));
         }
-        let scope = Scope { schema: merge_schema(&node.inputs()) };
+        let scope = Scope {
+            schema: merge_schema(&node.inputs()),
+        };
         let names = NamePreserver::new(&node);
         let rewritten = node.map_expressions(|expr| {
             let name = names.save(&expr);
@@ -42,21 +44,15 @@ pub(in crate::plan) fn typed(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(typed.data)
 }
 
-/// A join's pairs of keys, from USING, are compared as `=` compares them.
+/// A join's pairs of keys, from USING, are columns of one type each: others are refused later.
 fn joined(mut join: datafusion_expr::logical_plan::Join) -> Result<LogicalPlan> {
-    let whole = Scope { schema: merge_schema(&[&join.left, &join.right]) };
-    let mut keys = Vec::new();
-    for (one, other) in join.on {
-        let (one, other) = (whole.expression(one)?, whole.expression(other)?);
-        match whole.compared(one, Operator::Eq, other)? {
-            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
-                keys.push((*left, *right));
-            }
-            _ => return plan_err!("a join by columns of these types is not supported"),
-        }
-    }
-    join.on = keys;
-    join.filter = join.filter.map(|filter| whole.expression(filter)).transpose()?;
+    let whole = Scope {
+        schema: merge_schema(&[&join.left, &join.right]),
+    };
+    join.filter = join
+        .filter
+        .map(|filter| whole.expression(filter))
+        .transpose()?;
     LogicalPlan::Join(join).recompute_schema()
 }
 
@@ -83,14 +79,18 @@ struct Scope {
 
 impl Scope {
     fn expression(&self, expr: Expr) -> Result<Expr> {
-        Ok(expr.transform_up(|expr| Ok(Transformed::yes(self.one(expr)?)))?.data)
+        Ok(expr
+            .transform_up(|expr| Ok(Transformed::yes(self.one(expr)?)))?
+            .data)
     }
 
     /// An expression whose parts have their types.
     fn one(&self, expr: Expr) -> Result<Expr> {
         match expr {
             Expr::Literal(value, metadata) => match narrowed(value) {
-                ScalarValue::Decimal256(..) => refused("a number of more than 38 digits".to_owned()),
+                ScalarValue::Decimal256(..) => {
+                    refused("a number of more than 38 digits".to_owned())
+                }
                 value => Ok(Expr::Literal(value, metadata)),
             },
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => self.binary(*left, op, *right),
@@ -98,20 +98,24 @@ impl Scope {
             Expr::Not(value) => Ok(not(self.boolean(*value, "NOT")?)),
             Expr::IsTrue(value) => Ok(Expr::IsTrue(Box::new(self.boolean(*value, "IS TRUE")?))),
             Expr::IsFalse(value) => Ok(Expr::IsFalse(Box::new(self.boolean(*value, "IS FALSE")?))),
-            Expr::IsUnknown(value) => {
-                Ok(Expr::IsUnknown(Box::new(self.boolean(*value, "IS UNKNOWN")?)))
-            }
-            Expr::IsNotTrue(value) => {
-                Ok(Expr::IsNotTrue(Box::new(self.boolean(*value, "IS NOT TRUE")?)))
-            }
-            Expr::IsNotFalse(value) => {
-                Ok(Expr::IsNotFalse(Box::new(self.boolean(*value, "IS NOT FALSE")?)))
-            }
-            Expr::IsNotUnknown(value) => {
-                Ok(Expr::IsNotUnknown(Box::new(self.boolean(*value, "IS NOT UNKNOWN")?)))
-            }
+            Expr::IsUnknown(value) => Ok(Expr::IsUnknown(Box::new(
+                self.boolean(*value, "IS UNKNOWN")?,
+            ))),
+            Expr::IsNotTrue(value) => Ok(Expr::IsNotTrue(Box::new(
+                self.boolean(*value, "IS NOT TRUE")?,
+            ))),
+            Expr::IsNotFalse(value) => Ok(Expr::IsNotFalse(Box::new(
+                self.boolean(*value, "IS NOT FALSE")?,
+            ))),
+            Expr::IsNotUnknown(value) => Ok(Expr::IsNotUnknown(Box::new(
+                self.boolean(*value, "IS NOT UNKNOWN")?,
+            ))),
             Expr::Like(like) => {
-                let name = if like.case_insensitive { like::ILIKE } else { like::LIKE };
+                let name = if like.case_insensitive {
+                    like::ILIKE
+                } else {
+                    like::LIKE
+                };
                 self.pattern(name, like)
             }
             Expr::SimilarTo(like) => self.pattern(regex::SIMILAR, like),
@@ -119,7 +123,9 @@ impl Scope {
             Expr::InList(list) => self.in_list(list),
             Expr::Case(case) => self.case(case),
             Expr::Cast(cast) => self.cast(cast),
-            Expr::TryCast(_) => refused("TRY_CAST is not supported: PostgreSQL has none".to_owned()),
+            Expr::TryCast(_) => {
+                refused("TRY_CAST is not supported: PostgreSQL has none".to_owned())
+            }
             Expr::ScalarFunction(call) => self.function(call),
             Expr::AggregateFunction(call) => self.aggregate(call),
             other => Ok(other),
@@ -156,16 +162,21 @@ impl Scope {
             Ok(found) => found,
             Err(why) => return refused(why),
         };
-        let cast = args.into_iter().zip(found.takes).map(|(arg, kind)| self.implicitly(arg, kind));
+        let cast = args
+            .into_iter()
+            .zip(found.takes)
+            .map(|(arg, kind)| self.implicitly(arg, kind));
         self.entry(found.entry, found.result, cast.collect::<Result<_>>()?)
     }
 
     /// A call of an entry, whose arguments have its types.
     fn entry(&self, entry: &'static Entry, result: DataType, args: Vec<Expr>) -> Result<Expr> {
         match (entry.body, <[Expr; 2]>::try_from(args)) {
-            (Body::Operator(operator), Ok([one, other])) => {
-                Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(one), operator, Box::new(other))))
-            }
+            (Body::Operator(operator), Ok([one, other])) => Ok(Expr::BinaryExpr(BinaryExpr::new(
+                Box::new(one),
+                operator,
+                Box::new(other),
+            ))),
             (_, Ok(args)) => Ok(native::call(entry, result, args.into())),
             (_, Err(args)) => Ok(native::call(entry, result, args)),
         }
@@ -224,20 +235,21 @@ impl Scope {
             Some(entry) => self.checked(native::call(entry, to.clone(), vec![expr])),
             None => {
                 let (from, to) = (types::name(&from), types::name(to));
-                refused(format!("a cast of {from} to {to} is not supported in views"))
+                refused(format!(
+                    "a cast of {from} to {to} is not supported in views"
+                ))
             }
         }
     }
 
     /// A cast of a constant is evaluated at once, so that what is wrong with it is said at once.
     fn checked(&self, expr: Expr) -> Result<Expr> {
-        let Expr::ScalarFunction(ScalarFunction { func, args }) = &expr else {
+        let Expr::ScalarFunction(ScalarFunction { args, .. }) = &expr else {
             return Ok(expr);
         };
-        if !matches!(args.as_slice(), [Expr::Literal(ScalarValue::Utf8(Some(_)), _)]) {
+        if !args.iter().all(|arg| matches!(arg, Expr::Literal(..))) {
             return Ok(expr);
         }
-        let _ = func;
         let value = evaluated(&expr)?;
         Ok(Expr::Literal(value, None))
     }
@@ -246,17 +258,16 @@ impl Scope {
         match self.argument(&expr)? {
             Argument::Known(DataType::Boolean) => Ok(expr),
             Argument::Unknown => self.coerced(expr, &DataType::Boolean),
-            Argument::Known(other) => {
-                refused(format!("{what} takes a boolean, not {}", types::name(&other)))
-            }
+            Argument::Known(other) => refused(format!(
+                "{what} takes a boolean, not {}",
+                types::name(&other)
+            )),
         }
     }
 
     fn binary(&self, left: Expr, op: Operator, right: Expr) -> Result<Expr> {
         match op {
-            Operator::And => {
-                Ok(self.boolean(left, "AND")?.and(self.boolean(right, "AND")?))
-            }
+            Operator::And => Ok(self.boolean(left, "AND")?.and(self.boolean(right, "AND")?)),
             Operator::Or => Ok(self.boolean(left, "OR")?.or(self.boolean(right, "OR")?)),
             op if compare::OPERATORS.iter().any(|(_, known)| *known == op) => {
                 self.compared(left, op, right)
@@ -274,26 +285,46 @@ impl Scope {
         let target = match common(&arguments) {
             Ok(target) => exact(target.unwrap_or(DataType::Utf8), &arguments),
             Err(_) => {
-                let kinds = arguments.iter().filter_map(Argument::known).map(types::name);
+                let kinds = arguments
+                    .iter()
+                    .filter_map(Argument::known)
+                    .map(types::name);
                 let kinds: Vec<String> = kinds.collect();
-                return refused(format!("{} is not supported: cast one", kinds.join(&format!(" {op} "))));
+                return refused(format!(
+                    "{} is not supported: cast one",
+                    kinds.join(&format!(" {op} "))
+                ));
             }
         };
-        let (left, right) = (self.comparable(left, &target)?, self.comparable(right, &target)?);
+        let (left, right) = (
+            self.comparable(left, &target)?,
+            self.comparable(right, &target)?,
+        );
         if matches!(target, DataType::Interval(_)) || wide(&target) {
             if matches!(op, Operator::IsDistinctFrom | Operator::IsNotDistinctFrom) {
                 return refused(format!("{op} of {} is not supported", types::name(&target)));
             }
             let order = self.internal(compare::ORDER, vec![left, right])?;
-            return Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(order), op, Box::new(lit(0i32)))));
+            return Ok(Expr::BinaryExpr(BinaryExpr::new(
+                Box::new(order),
+                op,
+                Box::new(lit(0i32)),
+            )));
         }
-        Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
+        Ok(Expr::BinaryExpr(BinaryExpr::new(
+            Box::new(left),
+            op,
+            Box::new(right),
+        )))
     }
 
     /// An operand of a comparison over values of one type.
     fn comparable(&self, expr: Expr, target: &DataType) -> Result<Expr> {
         if Kind::of(target).is_none() {
-            return refused(format!("comparing {} is not supported in views", types::name(target)));
+            return refused(format!(
+                "comparing {} is not supported in views",
+                types::name(target)
+            ));
         }
         let argument = self.argument(&expr)?;
         if wide(target) && matches!(argument.known(), Some(DataType::Decimal128(..))) {
@@ -325,7 +356,9 @@ impl Scope {
         let pairs: Vec<(Expr, Expr)> = left.into_iter().zip(right).collect();
         let each = |op: Operator| {
             let pairs = pairs.iter().cloned();
-            pairs.map(|(one, other)| self.compared(one, op, other)).collect::<Result<Vec<_>>>()
+            pairs
+                .map(|(one, other)| self.compared(one, op, other))
+                .collect::<Result<Vec<_>>>()
         };
         let strict = match op {
             Operator::Eq => return Ok(all(each(Operator::Eq)?)),
@@ -349,14 +382,21 @@ impl Scope {
     }
 
     fn pattern(&self, name: &str, like: Like) -> Result<Expr> {
-        let escape = like.escape_char.map_or_else(|| "\\".to_owned(), String::from);
+        let escape = like
+            .escape_char
+            .map_or_else(|| "\\".to_owned(), String::from);
         let args = vec![*like.expr, *like.pattern, lit(escape)];
         let matched = self.call(name, args)?;
         Ok(if like.negated { not(matched) } else { matched })
     }
 
     fn between(&self, between: Between) -> Result<Expr> {
-        let Between { expr, negated, low, high } = between;
+        let Between {
+            expr,
+            negated,
+            low,
+            high,
+        } = between;
         let least = self.compared((*expr).clone(), Operator::GtEq, *low)?;
         let most = self.compared(*expr, Operator::LtEq, *high)?;
         let inside = least.and(most);
@@ -364,17 +404,46 @@ impl Scope {
     }
 
     fn in_list(&self, list: InList) -> Result<Expr> {
-        let InList { expr, list, negated } = list;
-        let found = list.into_iter().map(|item| self.compared((*expr).clone(), Operator::Eq, item));
-        let found = found.collect::<Result<Vec<_>>>()?.into_iter().reduce(Expr::or);
+        let InList {
+            expr,
+            list,
+            negated,
+        } = list;
+        let all: Vec<Expr> = std::iter::once(&*expr).chain(&list).cloned().collect();
+        let target = common(&self.arguments(&all)?)
+            .ok()
+            .flatten()
+            .unwrap_or(DataType::Utf8);
+        let plain = row(&expr).is_none()
+            && !matches!(target, DataType::Decimal128(..) | DataType::Interval(_));
+        if plain && self.kind(&expr)? == target {
+            let list = list.into_iter().map(|item| self.comparable(item, &target));
+            let list = list.collect::<Result<_>>()?;
+            let expr = Box::new(self.comparable(*expr, &target)?);
+            return Ok(Expr::InList(InList {
+                expr,
+                list,
+                negated,
+            }));
+        }
+        let found = list
+            .into_iter()
+            .map(|item| self.compared((*expr).clone(), Operator::Eq, item));
+        let found = found
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .reduce(Expr::or);
         let found = found.unwrap_or(lit(false));
         Ok(if negated { not(found) } else { found })
     }
 
     fn case(&self, case: Case) -> Result<Expr> {
         let subject = case.expr;
-        let (whens, mut values): (Vec<_>, Vec<_>) =
-            case.when_then_expr.into_iter().map(|(when, then)| (*when, *then)).unzip();
+        let (whens, mut values): (Vec<_>, Vec<_>) = case
+            .when_then_expr
+            .into_iter()
+            .map(|(when, then)| (*when, *then))
+            .unzip();
         let whens = whens.into_iter().map(|when| match &subject {
             Some(subject) => self.compared((**subject).clone(), Operator::Eq, when),
             None => self.boolean(when, "WHEN"),
@@ -383,9 +452,15 @@ impl Scope {
         let otherwise = case.else_expr.is_some();
         values.extend(case.else_expr.map(|value| *value));
         let mut values = self.alike(values, "CASE")?;
-        let otherwise = if otherwise { values.pop().map(Box::new) } else { None };
+        let otherwise = if otherwise {
+            values.pop().map(Box::new)
+        } else {
+            None
+        };
         let pairs = whens.into_iter().zip(values);
-        let pairs = pairs.map(|(when, then)| (Box::new(when), Box::new(then))).collect();
+        let pairs = pairs
+            .map(|(when, then)| (Box::new(when), Box::new(then)))
+            .collect();
         Ok(Expr::Case(Case::new(None, pairs, otherwise)))
     }
 
@@ -395,7 +470,10 @@ impl Scope {
             Ok(target) => target.unwrap_or(DataType::Utf8),
             Err(why) => return refused(format!("the values of {what}: {why}")),
         };
-        values.into_iter().map(|value| self.coerced(value, &target)).collect()
+        values
+            .into_iter()
+            .map(|value| self.coerced(value, &target))
+            .collect()
     }
 
     fn function(&self, call: ScalarFunction) -> Result<Expr> {
@@ -408,9 +486,9 @@ impl Scope {
                 let Some(last) = values.pop() else {
                     return refused("coalesce takes arguments".to_owned());
                 };
-                let pairs = values.into_iter().map(|value| {
-                    (Box::new(value.clone().is_not_null()), Box::new(value))
-                });
+                let pairs = values
+                    .into_iter()
+                    .map(|value| (Box::new(value.clone().is_not_null()), Box::new(value)));
                 let pairs: Vec<_> = pairs.collect();
                 if pairs.is_empty() {
                     return Ok(last);
@@ -438,7 +516,11 @@ impl Scope {
         let null = Expr::Literal(ScalarValue::try_from(&self.kind(&value)?)?, None);
         let equal = self.compared(value.clone(), Operator::Eq, other)?;
         let pair = (Box::new(equal), Box::new(null));
-        Ok(Expr::Case(Case::new(None, vec![pair], Some(Box::new(value)))))
+        Ok(Expr::Case(Case::new(
+            None,
+            vec![pair],
+            Some(Box::new(value)),
+        )))
     }
 
     fn concat(&self, name: &str, args: Vec<Expr>) -> Result<Expr> {
@@ -476,16 +558,24 @@ impl Scope {
     /// `||` takes text and anything that has a text.
     fn joined_text(&self, args: Vec<Expr>) -> Result<Expr> {
         let arguments = self.arguments(&args)?;
-        let text = |argument: &Argument| argument.known().is_none_or(|kind| *kind == DataType::Utf8);
-        let any = arguments.iter().any(|argument| argument.known() == Some(&DataType::Utf8));
+        let text =
+            |argument: &Argument| argument.known().is_none_or(|kind| *kind == DataType::Utf8);
+        let any = arguments
+            .iter()
+            .any(|argument| argument.known() == Some(&DataType::Utf8));
         if !any && !arguments.iter().all(text) {
             let quoted = arguments.iter().any(|argument| argument.known().is_none());
-            let bytes = arguments.iter().any(|argument| argument.known() == Some(&DataType::Binary));
+            let bytes = arguments
+                .iter()
+                .any(|argument| argument.known() == Some(&DataType::Binary));
             if !quoted || bytes {
                 return self.call("||", args);
             }
         }
-        let args = args.into_iter().map(|arg| self.text(arg)).collect::<Result<_>>()?;
+        let args = args
+            .into_iter()
+            .map(|arg| self.text(arg))
+            .collect::<Result<_>>()?;
         let Some(entry) = TABLE.iter().find(|entry| entry.name == "||") else {
             return refused("|| is not supported".to_owned());
         };
@@ -498,12 +588,15 @@ impl Scope {
             return refused(format!("{name} takes arguments"));
         };
         let kind = self.kind(first)?;
-        let entry = TABLE.iter().find(|entry| {
-            entry.name == name && entry.takes.first().copied() == Kind::of(&kind)
-        });
+        let entry = TABLE
+            .iter()
+            .find(|entry| entry.name == name && entry.takes.first().copied() == Kind::of(&kind));
         match entry {
             Some(entry) => Ok(native::call(entry, kind, args)),
-            None => refused(format!("{name} of {} is not supported in views", types::name(&kind))),
+            None => refused(format!(
+                "{name} of {} is not supported in views",
+                types::name(&kind)
+            )),
         }
     }
 
@@ -515,7 +608,9 @@ impl Scope {
             return self.call(dates::AT_TIME_ZONE, vec![*expr, lit(zone.to_string())]);
         }
         let asked = field.metadata().get(types::ASKED).map(String::as_str);
-        if asked == Some("numeric") && !matches!(from, DataType::Utf8 | DataType::Float32 | DataType::Float64) {
+        if asked == Some("numeric")
+            && !matches!(from, DataType::Utf8 | DataType::Float32 | DataType::Float64)
+        {
             return self.implicitly(*expr, Kind::Numeric);
         }
         if asked == Some("numeric") {
@@ -536,7 +631,10 @@ impl Scope {
                 // A literal's own text, which is no longer unknown.
                 Expr::Literal(ScalarValue::Utf8(value), _) if *to == DataType::Utf8 => {
                     let value = ScalarValue::Utf8(value);
-                    Expr::Cast(Cast::new(Box::new(Expr::Literal(value, None)), DataType::Utf8))
+                    Expr::Cast(Cast::new(
+                        Box::new(Expr::Literal(value, None)),
+                        DataType::Utf8,
+                    ))
                 }
                 expr => self.cast_to(expr, to)?,
             },
@@ -574,18 +672,25 @@ impl Scope {
             let takes = match name.as_str() {
                 "count" => true,
                 "sum" | "avg" => kind.is_some_and(|kind| implicit(kind, Kind::Double)),
-                "min" | "max" => kind.is_some_and(|kind| {
-                    !matches!(kind, Kind::Bool | Kind::Bytes | Kind::Interval)
-                }),
+                "min" | "max" => kind
+                    .is_some_and(|kind| !matches!(kind, Kind::Bool | Kind::Bytes | Kind::Interval)),
                 _ => kind == Some(Kind::Bool),
             };
             if !takes {
-                let is = argument.known().map_or_else(|| "unknown".to_owned(), types::name);
+                let is = argument
+                    .known()
+                    .map_or_else(|| "unknown".to_owned(), types::name);
                 return refused(format!("{name}({is}) is not supported: cast the argument"));
             }
-            if name == "sum" && kind == Some(Kind::Long) {
+            // The sum of bigints is a numeric; averages are numerics or doubles.
+            let to = match (name.as_str(), kind) {
+                ("sum", Some(Kind::Long)) => Some(Kind::Numeric),
+                ("avg", Some(Kind::Int | Kind::Long | Kind::Real)) => Some(Kind::Double),
+                _ => None,
+            };
+            if let Some(to) = to {
                 let value = std::mem::replace(arg, lit(false));
-                *arg = self.implicitly(value, Kind::Numeric)?;
+                *arg = self.implicitly(value, to)?;
             }
         }
         Ok(Expr::AggregateFunction(call))
@@ -608,7 +713,9 @@ fn exact(target: DataType, arguments: &[Argument]) -> DataType {
     let DataType::Decimal128(_, scale) = target else {
         return target;
     };
-    let known = arguments.iter().filter(|argument| argument.known().is_some());
+    let known = arguments
+        .iter()
+        .filter(|argument| argument.known().is_some());
     let kinds = known.map(|argument| cast_type(argument, Kind::Numeric, None));
     let whole = kinds.map(|kind| match kind {
         Ok(DataType::Decimal128(precision, scale)) => i32::from(precision) - i32::from(scale),
@@ -632,7 +739,10 @@ fn row(expr: &Expr) -> Option<&[Expr]> {
 }
 
 fn all(conditions: Vec<Expr>) -> Expr {
-    conditions.into_iter().reduce(Expr::and).unwrap_or(lit(true))
+    conditions
+        .into_iter()
+        .reduce(Expr::and)
+        .unwrap_or(lit(true))
 }
 
 /// The value of a constant expression.

@@ -55,15 +55,25 @@ fn initcap(value: &str) -> String {
 
 fn trimmed<'a>(value: &'a str, what: &str, start: bool, end: bool) -> &'a str {
     let among = |c: char| what.contains(c);
-    let value = if start { value.trim_start_matches(among) } else { value };
-    if end { value.trim_end_matches(among) } else { value }
+    let value = if start {
+        value.trim_start_matches(among)
+    } else {
+        value
+    };
+    if end {
+        value.trim_end_matches(among)
+    } else {
+        value
+    }
 }
 
 /// `text_substring`: positions count from 1, and may be before the start.
 fn substring(value: &str, from: i32, length: Option<i32>) -> Answer {
     let from = i64::from(from);
     let end = match length {
-        Some(length) if length < 0 => return Err("negative substring length not allowed".to_owned()),
+        Some(length) if length < 0 => {
+            return Err("negative substring length not allowed".to_owned());
+        }
         Some(length) => from + i64::from(length),
         None => i64::MAX,
     };
@@ -91,7 +101,12 @@ fn right(value: &str, count: i32) -> Answer {
         Err(_) => kept(value, count),
     };
     let length = value.chars().count();
-    text(value.chars().skip(length.saturating_sub(take)).collect::<String>())
+    text(
+        value
+            .chars()
+            .skip(length.saturating_sub(take))
+            .collect::<String>(),
+    )
 }
 
 /// How many characters stay when `-count` are left out.
@@ -115,7 +130,11 @@ fn padded(value: &str, length: i32, with: &str, before: bool) -> Answer {
     }
     sized(wanted.saturating_mul(4))?;
     let padding: String = with.chars().cycle().take(wanted - length).collect();
-    text(if before { padding + value } else { value.to_owned() + &padding })
+    text(if before {
+        padding + value
+    } else {
+        value.to_owned() + &padding
+    })
 }
 
 fn repeated(value: &str, times: i32) -> Answer {
@@ -144,7 +163,10 @@ fn split_part(value: &str, by: &str, field: i32) -> Answer {
         // From the end, but parts are found from the start, as separators may overlap.
         false => {
             let parts: Vec<&str> = value.split(by).collect();
-            parts.len().checked_sub(nth + 1).and_then(|at| parts.get(at).copied())
+            parts
+                .len()
+                .checked_sub(nth + 1)
+                .and_then(|at| parts.get(at).copied())
         }
     };
     text(part.unwrap_or_default())
@@ -152,8 +174,12 @@ fn split_part(value: &str, by: &str, field: i32) -> Answer {
 
 fn position(value: &str, what: &str) -> Answer {
     let found = value.find(what);
-    let before = found.and_then(|at| value.get(..at)).map(|before| before.chars().count());
-    Ok(Datum::Int(before.map_or(0, |before| i32::try_from(before + 1).unwrap_or(0))))
+    let before = found
+        .and_then(|at| value.get(..at))
+        .map(|before| before.chars().count());
+    Ok(Datum::Int(before.map_or(0, |before| {
+        i32::try_from(before + 1).unwrap_or(0)
+    })))
 }
 
 fn overlay(value: &str, with: &str, from: i32, length: i32) -> Answer {
@@ -161,7 +187,10 @@ fn overlay(value: &str, with: &str, from: i32, length: i32) -> Answer {
         return Err("negative substring length not allowed".to_owned());
     }
     let after = from.checked_add(length).ok_or("integer out of range")?;
-    let mut result: String = value.chars().take(usize::try_from(from - 1).unwrap_or(0)).collect();
+    let mut result: String = value
+        .chars()
+        .take(usize::try_from(from - 1).unwrap_or(0))
+        .collect();
     result.push_str(with);
     let skip = usize::try_from(after.max(1) - 1).unwrap_or(0);
     result.extend(value.chars().skip(skip));
@@ -184,13 +213,17 @@ fn chr(code: i32) -> Answer {
         Ok(0) => Err("null character not permitted".to_owned()),
         Ok(code) => match char::from_u32(code) {
             Some(c) => text(c.to_string()),
-            None => Err(format!("requested character not valid for encoding: {code}")),
+            None => Err(format!(
+                "requested character not valid for encoding: {code}"
+            )),
         },
     }
 }
 
 fn count(count: usize) -> Answer {
-    i32::try_from(count).map(Datum::Int).map_err(|_| "integer out of range".to_owned())
+    i32::try_from(count)
+        .map(Datum::Int)
+        .map_err(|_| "integer out of range".to_owned())
 }
 
 /// Joins what is not null.
@@ -205,19 +238,59 @@ fn joined(values: &[Datum<'_>], by: &str) -> Answer {
 fn lengths() -> Vec<Entry> {
     use Datum::{Bytes, Int, Text};
     let mut entries = vec![
-        rows("length", &[Kind::Bytes], I, body!([Bytes(b)] => count(b.len()))),
+        rows(
+            "length",
+            &[Kind::Bytes],
+            I,
+            body!([Bytes(b)] => count(b.len())),
+        ),
         rows("octet_length", &[T], I, body!([Text(t)] => count(t.len()))),
-        rows("octet_length", &[Kind::Bytes], I, body!([Bytes(b)] => count(b.len()))),
-        rows("bit_length", &[T], I, body!([Text(t)] => count(t.len() * 8))),
-        rows("bit_length", &[Kind::Bytes], I, body!([Bytes(b)] => count(b.len() * 8))),
-        rows("ascii", &[T], I, body!([Text(t)] => {
-            Ok(Int(t.chars().next().map_or(0, |c| u32::from(c).cast_signed())))
-        })),
-        rows("strpos", &[T, T], I, body!([Text(t), Text(what)] => position(t, what))),
-        rows("position", &[T, T], I, body!([Text(t), Text(what)] => position(t, what))),
+        rows(
+            "octet_length",
+            &[Kind::Bytes],
+            I,
+            body!([Bytes(b)] => count(b.len())),
+        ),
+        rows(
+            "bit_length",
+            &[T],
+            I,
+            body!([Text(t)] => count(t.len() * 8)),
+        ),
+        rows(
+            "bit_length",
+            &[Kind::Bytes],
+            I,
+            body!([Bytes(b)] => count(b.len() * 8)),
+        ),
+        rows(
+            "ascii",
+            &[T],
+            I,
+            body!([Text(t)] => {
+                Ok(Int(t.chars().next().map_or(0, |c| u32::from(c).cast_signed())))
+            }),
+        ),
+        rows(
+            "strpos",
+            &[T, T],
+            I,
+            body!([Text(t), Text(what)] => position(t, what)),
+        ),
+        rows(
+            "position",
+            &[T, T],
+            I,
+            body!([Text(t), Text(what)] => position(t, what)),
+        ),
     ];
     for name in ["length", "char_length", "character_length"] {
-        entries.push(rows(name, &[T], I, body!([Text(t)] => count(t.chars().count()))));
+        entries.push(rows(
+            name,
+            &[T],
+            I,
+            body!([Text(t)] => count(t.chars().count())),
+        ));
     }
     entries
 }
@@ -225,20 +298,75 @@ fn lengths() -> Vec<Entry> {
 fn changes() -> Vec<Entry> {
     use Datum::{Int, Long, Text};
     vec![
-        rows("upper", &[T], T, body!([Text(t)] => text(t.chars().map(upper).collect::<String>()))),
-        rows("lower", &[T], T, body!([Text(t)] => text(t.chars().map(lower).collect::<String>()))),
+        rows(
+            "upper",
+            &[T],
+            T,
+            body!([Text(t)] => text(t.chars().map(upper).collect::<String>())),
+        ),
+        rows(
+            "lower",
+            &[T],
+            T,
+            body!([Text(t)] => text(t.chars().map(lower).collect::<String>())),
+        ),
         rows("initcap", &[T], T, body!([Text(t)] => text(initcap(t)))),
-        rows("reverse", &[T], T, body!([Text(t)] => text(t.chars().rev().collect::<String>()))),
-        rows("repeat", &[T, I], T, body!([Text(t), Int(n)] => repeated(t, *n))),
-        rows("replace", &[T, T, T], T, body!([Text(t), Text(a), Text(b)] => replaced(t, a, b))),
-        rows("translate", &[T, T, T], T, body!([Text(t), Text(a), Text(b)] => translate(t, a, b))),
-        rows("lpad", &[T, I], T, body!([Text(t), Int(n)] => padded(t, *n, " ", true))),
-        rows("rpad", &[T, I], T, body!([Text(t), Int(n)] => padded(t, *n, " ", false))),
-        rows("lpad", &[T, I, T], T, body!([Text(t), Int(n), Text(by)] => padded(t, *n, by, true))),
-        rows("rpad", &[T, I, T], T, body!([Text(t), Int(n), Text(by)] => padded(t, *n, by, false))),
+        rows(
+            "reverse",
+            &[T],
+            T,
+            body!([Text(t)] => text(t.chars().rev().collect::<String>())),
+        ),
+        rows(
+            "repeat",
+            &[T, I],
+            T,
+            body!([Text(t), Int(n)] => repeated(t, *n)),
+        ),
+        rows(
+            "replace",
+            &[T, T, T],
+            T,
+            body!([Text(t), Text(a), Text(b)] => replaced(t, a, b)),
+        ),
+        rows(
+            "translate",
+            &[T, T, T],
+            T,
+            body!([Text(t), Text(a), Text(b)] => translate(t, a, b)),
+        ),
+        rows(
+            "lpad",
+            &[T, I],
+            T,
+            body!([Text(t), Int(n)] => padded(t, *n, " ", true)),
+        ),
+        rows(
+            "rpad",
+            &[T, I],
+            T,
+            body!([Text(t), Int(n)] => padded(t, *n, " ", false)),
+        ),
+        rows(
+            "lpad",
+            &[T, I, T],
+            T,
+            body!([Text(t), Int(n), Text(by)] => padded(t, *n, by, true)),
+        ),
+        rows(
+            "rpad",
+            &[T, I, T],
+            T,
+            body!([Text(t), Int(n), Text(by)] => padded(t, *n, by, false)),
+        ),
         rows("chr", &[I], T, body!([Int(code)] => chr(*code))),
         rows("to_hex", &[I], T, body!([Int(n)] => text(format!("{n:x}")))),
-        rows("to_hex", &[Kind::Long], T, body!([Long(n)] => text(format!("{n:x}")))),
+        rows(
+            "to_hex",
+            &[Kind::Long],
+            T,
+            body!([Long(n)] => text(format!("{n:x}"))),
+        ),
     ]
 }
 
@@ -249,32 +377,104 @@ fn parts() -> Vec<Entry> {
     let mut entries = vec![
         rows("left", FROM, T, body!([Text(t), Int(n)] => left(t, *n))),
         rows("right", FROM, T, body!([Text(t), Int(n)] => right(t, *n))),
-        rows("split_part", &[T, T, I], T, body!([Text(t), Text(by), Int(n)] => {
-            split_part(t, by, *n)
-        })),
-        rows("overlay", &[T, T, I], T, body!([Text(t), Text(with), Int(from)] => {
-            overlay(t, with, *from, i32::try_from(with.chars().count()).unwrap_or(i32::MAX))
-        })),
-        rows("overlay", &[T, T, I, I], T, body!([Text(t), Text(with), Int(from), Int(n)] => {
-            overlay(t, with, *from, *n)
-        })),
-        rows("starts_with", &[T, T], Kind::Bool, body!([Text(t), Text(what)] => {
-            Ok(Bool(t.starts_with(what.as_ref())))
-        })),
+        rows(
+            "split_part",
+            &[T, T, I],
+            T,
+            body!([Text(t), Text(by), Int(n)] => {
+                split_part(t, by, *n)
+            }),
+        ),
+        rows(
+            "overlay",
+            &[T, T, I],
+            T,
+            body!([Text(t), Text(with), Int(from)] => {
+                overlay(t, with, *from, i32::try_from(with.chars().count()).unwrap_or(i32::MAX))
+            }),
+        ),
+        rows(
+            "overlay",
+            &[T, T, I, I],
+            T,
+            body!([Text(t), Text(with), Int(from), Int(n)] => {
+                overlay(t, with, *from, *n)
+            }),
+        ),
+        rows(
+            "starts_with",
+            &[T, T],
+            Kind::Bool,
+            body!([Text(t), Text(what)] => {
+                Ok(Bool(t.starts_with(what.as_ref())))
+            }),
+        ),
     ];
     for name in ["substr", "substring"] {
-        entries.push(rows(name, FROM, T, body!([Text(t), Int(from)] => substring(t, *from, None))));
-        entries.push(rows(name, PART, T, body!([Text(t), Int(from), Int(length)] => {
-            substring(t, *from, Some(*length))
-        })));
+        entries.push(rows(
+            name,
+            FROM,
+            T,
+            body!([Text(t), Int(from)] => substring(t, *from, None)),
+        ));
+        entries.push(rows(
+            name,
+            PART,
+            T,
+            body!([Text(t), Int(from), Int(length)] => {
+                substring(t, *from, Some(*length))
+            }),
+        ));
     }
     entries.extend([
-        rows("btrim", &[T], T, body!([Text(t)] => text(trimmed(t, " ", true, true)))),
-        rows("ltrim", &[T], T, body!([Text(t)] => text(trimmed(t, " ", true, false)))),
-        rows("rtrim", &[T], T, body!([Text(t)] => text(trimmed(t, " ", false, true)))),
-        rows("btrim", &[T, T], T, body!([Text(t), Text(by)] => text(trimmed(t, by, true, true)))),
-        rows("ltrim", &[T, T], T, body!([Text(t), Text(by)] => text(trimmed(t, by, true, false)))),
-        rows("rtrim", &[T, T], T, body!([Text(t), Text(by)] => text(trimmed(t, by, false, true)))),
+        rows(
+            "trim",
+            &[T],
+            T,
+            body!([Text(t)] => text(trimmed(t, " ", true, true))),
+        ),
+        rows(
+            "trim",
+            &[T, T],
+            T,
+            body!([Text(t), Text(by)] => text(trimmed(t, by, true, true))),
+        ),
+        rows(
+            "btrim",
+            &[T],
+            T,
+            body!([Text(t)] => text(trimmed(t, " ", true, true))),
+        ),
+        rows(
+            "ltrim",
+            &[T],
+            T,
+            body!([Text(t)] => text(trimmed(t, " ", true, false))),
+        ),
+        rows(
+            "rtrim",
+            &[T],
+            T,
+            body!([Text(t)] => text(trimmed(t, " ", false, true))),
+        ),
+        rows(
+            "btrim",
+            &[T, T],
+            T,
+            body!([Text(t), Text(by)] => text(trimmed(t, by, true, true))),
+        ),
+        rows(
+            "ltrim",
+            &[T, T],
+            T,
+            body!([Text(t), Text(by)] => text(trimmed(t, by, true, false))),
+        ),
+        rows(
+            "rtrim",
+            &[T, T],
+            T,
+            body!([Text(t), Text(by)] => text(trimmed(t, by, false, true))),
+        ),
     ]);
     entries
 }
@@ -284,29 +484,51 @@ fn joins() -> Vec<Entry> {
     use Datum::{Bytes, Text};
     const B: Kind = Kind::Bytes;
     vec![
-        rows("||", &[T, T], T, body!([Text(a), Text(b)] => text(format!("{a}{b}")))),
-        rows("||", &[B, B], B, body!([Bytes(a), Bytes(b)] => {
-            Ok(Bytes(Cow::Owned([a.as_ref(), b.as_ref()].concat())))
-        })),
+        rows(
+            "||",
+            &[T, T],
+            T,
+            body!([Text(a), Text(b)] => text(format!("{a}{b}"))),
+        ),
+        rows(
+            "||",
+            &[B, B],
+            B,
+            body!([Bytes(a), Bytes(b)] => {
+                Ok(Bytes(Cow::Owned([a.as_ref(), b.as_ref()].concat())))
+            }),
+        ),
         rows("concat", &[T], T, |values| joined(values, "")).with_more(),
-        rows("concat_ws", &[T, T], T, |values| match values.split_first() {
-            Some((Text(by), values)) => joined(values, by),
-            _ => Ok(Datum::Null),
+        rows("concat_ws", &[T, T], T, |values| {
+            match values.split_first() {
+                Some((Text(by), values)) => joined(values, by),
+                _ => Ok(Datum::Null),
+            }
         })
         .with_more(),
-        rows("encode", &[B, T], T, body!([Bytes(bytes), Text(form)] => {
-            match form.to_ascii_lowercase().as_str() {
-                "hex" => text(format::hex(bytes)),
-                _ => Err(format!("encoding \"{form}\" is not known here: there is hex")),
-            }
-        }))
+        rows(
+            "encode",
+            &[B, T],
+            T,
+            body!([Bytes(bytes), Text(form)] => {
+                match form.to_ascii_lowercase().as_str() {
+                    "hex" => text(format::hex(bytes)),
+                    _ => Err(format!("encoding \"{form}\" is not known here: there is hex")),
+                }
+            }),
+        )
         .narrower(),
-        rows("decode", &[T, T], B, body!([Text(t), Text(form)] => {
-            match form.to_ascii_lowercase().as_str() {
-                "hex" => parse::hex(t).map(|bytes| Bytes(Cow::Owned(bytes))),
-                _ => Err(format!("encoding \"{form}\" is not known here: there is hex")),
-            }
-        }))
+        rows(
+            "decode",
+            &[T, T],
+            B,
+            body!([Text(t), Text(form)] => {
+                match form.to_ascii_lowercase().as_str() {
+                    "hex" => parse::hex(t).map(|bytes| Bytes(Cow::Owned(bytes))),
+                    _ => Err(format!("encoding \"{form}\" is not known here: there is hex")),
+                }
+            }),
+        )
         .narrower(),
     ]
 }

@@ -5,11 +5,27 @@ use super::datum::Datum;
 use super::{Answer, Body, Entry, Gives, Kind, body, rows};
 
 pub(super) const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September",
-    "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 const DAYS: [&str; 7] = [
-    "Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday",
+    "Sunday",
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
 ];
 const ROMAN: [&str; 12] = [
     "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII",
@@ -38,15 +54,21 @@ pub(super) enum Piece<'a> {
 /// patterns in three cases; the others are in capitals or not.
 fn pattern(rest: &str) -> Option<(&'static str, &str)> {
     let all = PATTERNS.iter().copied().chain(["Y"]);
-    all.filter_map(|name| Some((name, rest.get(..name.len())?))).find(|(name, written)| {
-        let mixed = matches!(*name, "DAY" | "DY" | "MONTH" | "MON");
-        let capital = written.chars().next().is_some_and(|c| c.is_ascii_uppercase());
-        let small = written.to_ascii_lowercase();
-        *written == *name
-            || (*written == small && name.to_ascii_lowercase() == small)
-            || (mixed && capital && written.eq_ignore_ascii_case(name)
-                && written.get(1..) == small.get(1..))
-    })
+    all.filter_map(|name| Some((name, rest.get(..name.len())?)))
+        .find(|(name, written)| {
+            let mixed = matches!(*name, "DAY" | "DY" | "MONTH" | "MON");
+            let capital = written
+                .chars()
+                .next()
+                .is_some_and(|c| c.is_ascii_uppercase());
+            let small = written.to_ascii_lowercase();
+            *written == *name
+                || (*written == small && name.to_ascii_lowercase() == small)
+                || (mixed
+                    && capital
+                    && written.eq_ignore_ascii_case(name)
+                    && written.get(1..) == small.get(1..))
+        })
 }
 
 /// Cuts a template.
@@ -61,7 +83,11 @@ pub(super) fn pieces(template: &str) -> Vec<Piece<'_>> {
         }
         if let Some((name, written)) = pattern(rest) {
             rest = rest.get(name.len()..).unwrap_or_default();
-            pieces.push(Piece::Pattern { name, written, bare });
+            pieces.push(Piece::Pattern {
+                name,
+                written,
+                bare,
+            });
             bare = false;
             continue;
         }
@@ -108,7 +134,12 @@ fn ordinal(number: i64, small: bool) -> &'static str {
 
 /// A name in the case of its pattern.
 fn cased(name: &str, written: &str) -> String {
-    let upper = |at: usize| written.chars().nth(at).is_some_and(|c| c.is_ascii_uppercase());
+    let upper = |at: usize| {
+        written
+            .chars()
+            .nth(at)
+            .is_some_and(|c| c.is_ascii_uppercase())
+    };
     match (upper(0), upper(1)) {
         (true, true) => name.to_uppercase(),
         (true, false) => name.to_owned(),
@@ -121,7 +152,11 @@ fn number(name: &str, now: &Moment) -> Option<(i64, usize)> {
     let date = now.date;
     let second = now.time / MICROS_PER_SECOND;
     let micros = now.time % MICROS_PER_SECOND;
-    let year = if date.year > 0 { date.year } else { 1 - date.year };
+    let year = if date.year > 0 {
+        date.year
+    } else {
+        1 - date.year
+    };
     let (iso, week) = calendar::iso_week(now.days);
     let iso = if iso > 0 { iso } else { 1 - iso };
     let of_year = now.days - days_of(date.year, 1, 1) + 1;
@@ -174,8 +209,17 @@ fn word(name: &str, written: &str, now: &Moment, zone: bool) -> Option<(String, 
     let pick = |index: i64| usize::try_from(index).unwrap_or(0);
     let month = pick(now.date.month - 1);
     let month_name = MONTHS.get(month).copied().unwrap_or_default();
-    let day_name = DAYS.get(pick(calendar::weekday(now.days))).copied().unwrap_or_default();
-    let either = |text: &str| if small { text.to_lowercase() } else { text.to_owned() };
+    let day_name = DAYS
+        .get(pick(calendar::weekday(now.days)))
+        .copied()
+        .unwrap_or_default();
+    let either = |text: &str| {
+        if small {
+            text.to_lowercase()
+        } else {
+            text.to_owned()
+        }
+    };
     Some(match name {
         "MONTH" => (cased(month_name, written), 9),
         "MON" => (cased(month_name.get(..3).unwrap_or_default(), written), 0),
@@ -205,14 +249,26 @@ fn written(template: &str, micros: i64, zone: bool) -> Answer {
         match piece {
             Piece::Literal(c) => text.push(*c),
             Piece::Pattern { name: "Y,YYY", .. } => {
-                let year = if now.date.year > 0 { now.date.year } else { 1 - now.date.year };
+                let year = if now.date.year > 0 {
+                    now.date.year
+                } else {
+                    1 - now.date.year
+                };
                 text.push_str(&format!("{},{:03}", year / 1000, year % 1000));
                 suffix = Some(year);
             }
-            Piece::Pattern { name, written, bare } => {
+            Piece::Pattern {
+                name,
+                written,
+                bare,
+            } => {
                 if let Some((value, width)) = number(name, &now) {
                     // Fractions of a second keep their zeros: they are not in front of a number.
-                    let width = if *bare && !name.starts_with("FF") { 0 } else { width };
+                    let width = if *bare && !name.starts_with("FF") {
+                        0
+                    } else {
+                        width
+                    };
                     text.push_str(&format!("{value:0width$}"));
                     suffix = Some(value);
                 } else if let Some((word, width)) = word(name, written, &now, zone) {
@@ -243,12 +299,22 @@ pub(super) fn entries() -> Vec<Entry> {
     let interval = "to_char of an interval is not supported in views yet";
     let refused = |takes, why| Entry::new("to_char", takes, Gives::Kind(X), Body::Refused(why));
     vec![
-        rows("to_char", &[Kind::Timestamp, X], X, body!([Stamp(at), Text(template)] => {
-            written(template, *at, false)
-        })),
-        rows("to_char", &[Kind::Timestamptz, X], X, body!([Stamp(at), Text(template)] => {
-            written(template, *at, true)
-        })),
+        rows(
+            "to_char",
+            &[Kind::Timestamp, X],
+            X,
+            body!([Stamp(at), Text(template)] => {
+                written(template, *at, false)
+            }),
+        ),
+        rows(
+            "to_char",
+            &[Kind::Timestamptz, X],
+            X,
+            body!([Stamp(at), Text(template)] => {
+                written(template, *at, true)
+            }),
+        ),
         refused(&[Kind::Int, X], number),
         refused(&[Kind::Long, X], number),
         refused(&[Kind::Numeric, X], number),

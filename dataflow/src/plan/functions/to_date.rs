@@ -26,7 +26,11 @@ struct Fields {
 
 /// Exactly `width` digits, or at most that many where nothing else could follow.
 fn digits(text: &str, width: usize, exact: bool) -> Option<(i64, &str)> {
-    let found = text.bytes().take(width).take_while(u8::is_ascii_digit).count();
+    let found = text
+        .bytes()
+        .take(width)
+        .take_while(u8::is_ascii_digit)
+        .count();
     let (number, rest) = text.split_at_checked(found)?;
     let fits = found > 0 && (!exact || found == width);
     let more = rest.starts_with(|c: char| c.is_ascii_digit());
@@ -113,7 +117,8 @@ impl Fields {
     /// Days since 1970 and microseconds of the day.
     fn moment(&self) -> Option<(i64, i64)> {
         let (year, month, day) = (self.year?, self.month.unwrap_or(1), self.day.unwrap_or(1));
-        let date = year > 0 && (1..=12).contains(&month) && (1..=days_in(year, month)).contains(&day);
+        let date =
+            year > 0 && (1..=12).contains(&month) && (1..=days_in(year, month)).contains(&day);
         let hour = match (self.twelve, self.afternoon) {
             (false, None) => self.hour,
             (true, after) if (1..=12).contains(&self.hour) => match after {
@@ -126,7 +131,10 @@ impl Fields {
         let time = hour < 24 && self.minute < 60 && self.second < 60;
         let seconds = hour * 3600 + self.minute * 60 + self.second;
         (date && time).then(|| {
-            (days_of(year, month, day), seconds * MICROS_PER_SECOND + self.micros)
+            (
+                days_of(year, month, day),
+                seconds * MICROS_PER_SECOND + self.micros,
+            )
         })
     }
 }
@@ -144,7 +152,9 @@ fn read(text: &str, template: &str) -> Result<(i64, i64), String> {
     for (index, piece) in pieces.iter().enumerate() {
         rest = match piece {
             Piece::Literal(c) if !c.is_alphanumeric() => rest.strip_prefix(*c).ok_or_else(wrong)?,
-            Piece::Pattern { name, bare: false, .. } => {
+            Piece::Pattern {
+                name, bare: false, ..
+            } => {
                 let next = pieces.get(index + 1);
                 let last = next.is_none_or(|next| matches!(next, Piece::Literal(_)));
                 fields.take(name, rest, last).ok_or_else(wrong)?
@@ -155,7 +165,9 @@ fn read(text: &str, template: &str) -> Result<(i64, i64), String> {
     if !rest.is_empty() {
         return Err(wrong());
     }
-    fields.moment().ok_or_else(|| format!("date/time field value out of range: \"{text}\""))
+    fields
+        .moment()
+        .ok_or_else(|| format!("date/time field value out of range: \"{text}\""))
 }
 
 /// `float8_timestamptz`: seconds since 1970.
@@ -179,15 +191,30 @@ pub(super) fn entries() -> Vec<Entry> {
     const T: &[Kind] = &[Kind::Text, Kind::Text];
     const Z: Kind = Kind::Timestamptz;
     vec![
-        rows("to_date", T, Kind::Date, body!([Text(text), Text(template)] => {
-            calendar::date(read(text, template)?.0).map(Datum::Date)
-        }))
+        rows(
+            "to_date",
+            T,
+            Kind::Date,
+            body!([Text(text), Text(template)] => {
+                calendar::date(read(text, template)?.0).map(Datum::Date)
+            }),
+        )
         .narrower(),
-        rows("to_timestamp", T, Z, body!([Text(text), Text(template)] => {
-            let (days, time) = read(text, template)?;
-            calendar::stamp(days, time).map(Stamp)
-        }))
+        rows(
+            "to_timestamp",
+            T,
+            Z,
+            body!([Text(text), Text(template)] => {
+                let (days, time) = read(text, template)?;
+                calendar::stamp(days, time).map(Stamp)
+            }),
+        )
         .narrower(),
-        rows("to_timestamp", &[Kind::Double], Z, body!([Double(s)] => of_seconds(*s))),
+        rows(
+            "to_timestamp",
+            &[Kind::Double],
+            Z,
+            body!([Double(s)] => of_seconds(*s)),
+        ),
     ]
 }

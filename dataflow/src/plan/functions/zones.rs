@@ -25,7 +25,11 @@ fn known(micros: i64, zone: Tz) -> Result<NaiveDateTime, String> {
     let time = DateTime::from_timestamp_micros(micros).map(|time| time.naive_utc());
     let fits = YEARS.contains(&year) || zone == Tz::UTC;
     time.filter(|_| fits).ok_or_else(|| {
-        format!("the rules of time zone {zone} are known from {} to {}", YEARS.start(), YEARS.end())
+        format!(
+            "the rules of time zone {zone} are known from {} to {}",
+            YEARS.start(),
+            YEARS.end()
+        )
     })
 }
 
@@ -50,7 +54,9 @@ pub(super) fn universal(micros: i64, name: &str) -> Result<i64, String> {
         MappedLocalTime::None => {
             let before = time.checked_sub_signed(TimeDelta::hours(30));
             let before = before.ok_or("timestamp out of range")?;
-            zone.offset_from_utc_datetime(&before).fix().local_minus_utc()
+            zone.offset_from_utc_datetime(&before)
+                .fix()
+                .local_minus_utc()
         }
     };
     Ok(micros - offset(seconds))

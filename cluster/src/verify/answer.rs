@@ -1,0 +1,262 @@
+//! A view's SQL as PostgreSQL is asked it, and both sides' values as text that can be compared.
+//!
+//! In: the job's views and the tables that fill its topics. Out: one query a view whose columns are
+//! all text, and the same texts of the rows that a sink's table holds. Nothing here plans, decodes
+//! or evaluates: PostgreSQL parses and answers the view's own text.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, anyhow, bail};
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit,
+    TimestampMicrosecondType,
+};
+use arrow::record_batch::RecordBatch;
+use tidemill_dataflow::plan::ir::View;
+
+/// A row's values as text; none is null.
+pub(super) type Texts = Vec<Option<String>>;
+
+/// A name as PostgreSQL takes it.
+pub(super) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The query of a `CREATE … VIEW … AS query`: what follows the first `AS` that stands outside of
+/// parentheses, quotes and comments.
+pub(super) fn query_of(statement: &str) -> Option<&str> {
+    let (mut depth, mut rest) = (0_usize, statement);
+    while let Some(first) = rest.chars().next() {
+        let word = rest.len()
+            - rest
+                .trim_start_matches(|c: char| c.is_alphanumeric() || c == '_')
+                .len();
+        let token = match first {
+            '\'' | '"' => 2 + rest.get(1..)?.find(first)?,
+            _ if rest.starts_with("--") => rest.find('\n')?,
+            _ if rest.starts_with("/*") => rest.find("*/")? + 2,
+            _ if word > 0 => word,
+            _ => first.len_utf8(),
+        };
+        let (token, after) = rest.split_at_checked(token)?;
+        match token {
+            "(" => depth += 1,
+            ")" => depth = depth.saturating_sub(1),
+            _ if depth == 0 && token.eq_ignore_ascii_case("as") => return Some(after),
+            _ => {}
+        }
+        rest = after;
+    }
+    None
+}
+
+/// Writes the queries of a job's views.
+pub(super) struct Queries {
+    /// Common table expressions: each table of the job as the captured table that fills it, then
+    /// each view.
+    tables: Vec<(String, String)>,
+}
+
+impl Queries {
+    /// `tables` names each table of the job and the captured table behind it, quoted.
+    pub(super) fn new(tables: Vec<(String, String)>, views: &[View]) -> anyhow::Result<Self> {
+        let mut named: Vec<(String, String)> = tables
+            .into_iter()
+            .map(|(name, table)| (quote(&name), format!("SELECT * FROM {table}")))
+            .collect();
+        for view in views {
+            let query = query_of(&view.sql)
+                .ok_or_else(|| anyhow!("view `{}`: its statement has no AS", view.name))?;
+            let columns = view.rel.schema.fields().iter();
+            let columns: Vec<String> = columns.map(|field| quote(field.name())).collect();
+            let head = format!("{} ({})", quote(&view.name), columns.join(", "));
+            // A line comment at the end must not take the parenthesis with it.
+            named.push((head, format!("{query}\n")));
+        }
+        Ok(Self { tables: named })
+    }
+
+    /// The query of one view: its columns in order, each as text.
+    pub(super) fn of(&self, view: &View) -> anyhow::Result<String> {
+        let mut sql = String::from("WITH ");
+        for (index, (head, query)) in self.tables.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ",\n" };
+            write!(sql, "{comma}{head} AS ({query})")?;
+        }
+        let columns = view.rel.schema.fields().iter();
+        let columns: Vec<String> = columns
+            .map(|field| as_text(&quote(field.name()), field.data_type()))
+            .collect::<anyhow::Result<_>>()
+            .with_context(|| format!("view `{}`", view.name))?;
+        write!(
+            sql,
+            "\nSELECT {} FROM {}",
+            columns.join(", "),
+            quote(&view.name)
+        )?;
+        Ok(sql)
+    }
+}
+
+/// PostgreSQL's expression for a column as text: numbers as digits, times as microseconds since
+/// 1970, bytes in hexadecimal.
+fn as_text(column: &str, kind: &DataType) -> anyhow::Result<String> {
+    let finite = |number: &str| {
+        format!("CASE WHEN isfinite({column}) THEN ({number})::text ELSE {column}::text END")
+    };
+    Ok(match kind {
+        DataType::Boolean | DataType::Int32 | DataType::Int64 | DataType::Utf8 => {
+            format!("{column}::text")
+        }
+        DataType::Float32 => format!("{column}::float4::text"),
+        DataType::Float64 => format!("{column}::float8::text"),
+        DataType::Binary => format!("encode({column}, 'hex')"),
+        DataType::Date32 => finite(&format!("{column}::date - DATE '1970-01-01'")),
+        DataType::Timestamp(_, _) => {
+            finite(&format!("(extract(epoch FROM {column}) * 1000000)::bigint"))
+        }
+        DataType::Decimal128(_, scale) => format!("round({column}::numeric, {scale})::text"),
+        other => bail!("its type {other} cannot be compared with PostgreSQL's answer"),
+    })
+}
+
+/// The rows of a batch in the form of [`Queries::of`].
+pub(super) fn texts(batch: &RecordBatch) -> anyhow::Result<Vec<Texts>> {
+    let mut rows = vec![Texts::with_capacity(batch.num_columns()); batch.num_rows()];
+    for column in batch.columns() {
+        for (index, row) in rows.iter_mut().enumerate() {
+            row.push(text(column.as_ref(), index)?);
+        }
+    }
+    Ok(rows)
+}
+
+fn text(column: &dyn Array, row: usize) -> anyhow::Result<Option<String>> {
+    if column.is_null(row) {
+        return Ok(None);
+    }
+    Ok(Some(match column.data_type() {
+        DataType::Boolean => column.as_boolean().value(row).to_string(),
+        DataType::Int32 => column.as_primitive::<Int32Type>().value(row).to_string(),
+        DataType::Int64 => column.as_primitive::<Int64Type>().value(row).to_string(),
+        DataType::Float32 => column.as_primitive::<Float32Type>().value(row).to_string(),
+        DataType::Float64 => column.as_primitive::<Float64Type>().value(row).to_string(),
+        DataType::Utf8 => column.as_string::<i32>().value(row).to_owned(),
+        DataType::Binary => {
+            let bytes = column.as_binary::<i32>().value(row).iter();
+            bytes.fold(String::new(), |mut hex, byte| {
+                // Writing to a string never fails.
+                let _written = write!(hex, "{byte:02x}");
+                hex
+            })
+        }
+        DataType::Date32 => column.as_primitive::<Date32Type>().value(row).to_string(),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => column
+            .as_primitive::<TimestampMicrosecondType>()
+            .value(row)
+            .to_string(),
+        DataType::Decimal128(_, _) => column.as_primitive::<Decimal128Type>().value_as_string(row),
+        other => bail!("a value of type {other} cannot be compared with PostgreSQL's answer"),
+    }))
+}
+
+/// What counts as the same value of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sameness {
+    /// The same text.
+    Exact,
+    /// Floating-point numbers: a sum depends on the order of its terms in PostgreSQL, so the last
+    /// digits may differ.
+    Float,
+    /// Microseconds of which the table keeps the milliseconds.
+    Milliseconds,
+}
+
+/// Relative difference of two floating-point numbers that count as the same.
+const FLOAT_TOLERANCE: f64 = 1e-9;
+
+impl Sameness {
+    /// How a column of this type is compared; `keeps_micros` tells whether the table does.
+    pub(super) fn of(kind: &DataType, keeps_micros: bool) -> Self {
+        match kind {
+            DataType::Float32 | DataType::Float64 => Self::Float,
+            DataType::Timestamp(_, _) if !keeps_micros => Self::Milliseconds,
+            _ => Self::Exact,
+        }
+    }
+
+    /// Whether the table's value is PostgreSQL's.
+    pub(super) fn holds(self, is: Option<&str>, should: Option<&str>) -> bool {
+        let (Some(is), Some(should)) = (is, should) else {
+            return is == should;
+        };
+        match self {
+            Self::Exact => is == should,
+            Self::Milliseconds => match (is.parse::<i64>(), should.parse::<i64>()) {
+                (Ok(is), Ok(should)) => is.div_euclid(1000) == should.div_euclid(1000),
+                _ => is == should,
+            },
+            Self::Float => match (is.parse::<f64>(), should.parse::<f64>()) {
+                (Ok(is), Ok(should)) if is.is_finite() && should.is_finite() => {
+                    (is - should).abs() <= FLOAT_TOLERANCE * is.abs().max(should.abs())
+                }
+                (Ok(is), Ok(should)) => is == should || (is.is_nan() && should.is_nan()),
+                _ => is == should,
+            },
+        }
+    }
+
+    /// A value as far as it identifies a row.
+    pub(super) fn key(self, value: &str) -> String {
+        match (self, value.parse::<i64>()) {
+            (Self::Milliseconds, Ok(micros)) => (micros.div_euclid(1000) * 1000).to_string(),
+            _ => value.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_query_follows_the_first_as_outside_of_everything() {
+        for (statement, query) in [
+            ("CREATE VIEW v AS SELECT 1 AS one", " SELECT 1 AS one"),
+            (
+                "create materialized view \"as\" with (primary_key = 'a) as') As SELECT a FROM t",
+                " SELECT a FROM t",
+            ),
+            (
+                "CREATE VIEW /* as */ v -- as\n (a, b) AS(SELECT 1, 2)",
+                "(SELECT 1, 2)",
+            ),
+        ] {
+            assert_eq!(query_of(statement), Some(query), "{statement}");
+        }
+        for statement in [
+            "CREATE VIEW v",
+            "CREATE VIEW 'v AS",
+            "CREATE VIEW basic(as)",
+        ] {
+            assert_eq!(query_of(statement), None, "{statement}");
+        }
+    }
+
+    #[test]
+    fn values_are_the_same_as_far_as_both_sides_keep_them() {
+        let same = |sameness: Sameness, is, should| sameness.holds(Some(is), Some(should));
+        assert!(same(Sameness::Exact, "1.20", "1.20"));
+        assert!(!same(Sameness::Exact, "1.2", "1.20"));
+        assert!(same(Sameness::Float, "0.30000000000000004", "0.3"));
+        assert!(!same(Sameness::Float, "0.3000001", "0.3"));
+        assert!(same(Sameness::Float, "NaN", "NaN"));
+        assert!(same(Sameness::Float, "inf", "Infinity"));
+        assert!(!same(Sameness::Float, "inf", "-Infinity"));
+        assert!(same(Sameness::Milliseconds, "-1000", "-1"));
+        assert!(!same(Sameness::Milliseconds, "0", "-1"));
+        assert!(!Sameness::Exact.holds(None, Some("")));
+        assert!(Sameness::Float.holds(None, None));
+    }
+}

@@ -1,0 +1,91 @@
+-- Queries that came out unlike PostgreSQL's answer here, or in reports about other engines.
+SELECT * FROM (SELECT DISTINCT ON (a) a, b FROM d2 ORDER BY a, b DESC) AS s WHERE b <> 2;
+WITH s AS (SELECT DISTINCT ON (a) a, b FROM d2 ORDER BY a, b DESC) SELECT a FROM s WHERE b < 2;
+SELECT a, b FROM (SELECT a, b, row_number() OVER (PARTITION BY a ORDER BY b DESC) AS n FROM d2) AS s
+WHERE n <= 1 AND b <> 2;
+SELECT a, b FROM (SELECT a, b FROM d2 ORDER BY a, b DESC LIMIT 1) AS s WHERE b <> 2;
+SELECT s.b, m1.a FROM (SELECT a, b FROM d2 ORDER BY a, b DESC LIMIT 1) AS s
+JOIN m1 ON s.a = m1.b WHERE s.b <> 2;
+SELECT a, sum(b) AS t FROM d2 GROUP BY a, a;
+SELECT b, c FROM m2 GROUP BY b, b, c;
+SELECT 5 AS five FROM d2 GROUP BY a, a, b;
+SELECT s.b, u.c FROM (SELECT DISTINCT ON (a) a, b FROM d2 ORDER BY a, b DESC) AS s
+JOIN m2 AS u ON s.a = u.b AND s.b < 2;
+SELECT a FROM d2 WHERE b>-1;
+SELECT x FROM n1 WHERE x<-1;
+SELECT x FROM n1 WHERE x=-3 AND y>=-1 AND y<>-1 AND y*-1<+2;
+SELECT * FROM m1 JOIN m2 USING (b);
+SELECT * FROM m1 NATURAL JOIN m2;
+SELECT m2.*, m1.a FROM m1 NATURAL JOIN m2;
+SELECT m1.* FROM m1 JOIN m2 USING (b);
+SELECT *, m1.a + c AS e FROM m1 JOIN m2 USING (b) WHERE b > 0;
+SELECT * FROM m2 JOIN m1 USING (b) JOIN (SELECT a, c FROM m1, m2 WHERE m1.b = m2.b) AS s USING (c, a);
+-- Columns that are joined below have nothing to say above.
+SELECT * FROM (SELECT m1.a FROM m1 JOIN m2 USING (b)) AS s JOIN m2 ON s.a + 1 = m2.b;
+-- More outputs than the input has columns.
+SELECT DISTINCT ON (a) a, b, a + 1 AS c, b + 1 AS d, a * b AS e FROM d2 ORDER BY a, b;
+-- LIMIT takes groups in their order.
+SELECT DISTINCT ON (x) x, y FROM n1 ORDER BY x DESC NULLS LAST, y LIMIT 1;
+SELECT DISTINCT ON (x) y FROM n1 ORDER BY x, y LIMIT 1 OFFSET 1;
+-- may be refused: the same twice.
+SELECT DISTINCT ON (x, x) x, s FROM n1 ORDER BY x, s;
+-- Keys for which null equals null, beside keys for which it does not.
+SELECT n1.s, n2.x FROM n1 JOIN n2 ON n1.x IS NOT DISTINCT FROM n2.x WHERE n1.y = n2.y;
+SELECT n1.s, n2.x FROM n1 JOIN n2 ON n1.x IS NOT DISTINCT FROM n2.x AND n1.y = n2.y;
+SELECT n1.s, n2.x FROM n1, n2 WHERE n1.x = n2.x AND n1.y IS NOT DISTINCT FROM n2.y;
+-- What binds how.
+SELECT a FROM m1 WHERE a IS DISTINCT FROM b AND a IS NOT DISTINCT FROM b OR a = 1 AND b = 2;
+SELECT a = 1 IS DISTINCT FROM (b = 1) AND b = 7 AS p, NOT a = 1 IS DISTINCT FROM false OR true AS q FROM m1;
+SELECT count(*) AS n FROM n1 HAVING false;
+SELECT count(*) AS n FROM n1 HAVING NULL;
+SELECT n FROM (SELECT count(*) AS n FROM n1) AS s WHERE 1 = 2;
+SELECT max(x) AS n FROM n1 WHERE false HAVING count(*) = 0;
+SELECT n FROM (SELECT s, count(*) AS n FROM n1 GROUP BY s) AS t WHERE false;
+SELECT count(*) AS n FROM (SELECT x FROM n1 ORDER BY x LIMIT 0) AS s;
+SELECT x, y, count(*) AS n FROM n1 GROUP BY 1, x, n1.x, 2, y;
+SELECT x AS y, y AS x FROM n1 WHERE x < 0;
+SELECT y AS x, count(*) AS n FROM n1 GROUP BY y, n1.y;
+SELECT DISTINCT x, y, s FROM n1;
+SELECT x, s FROM n1 UNION SELECT x, s FROM n2;
+SELECT x FROM n1 UNION ALL (SELECT x FROM n2 UNION SELECT x FROM n1);
+(SELECT x FROM n1 UNION ALL SELECT x FROM n2) UNION SELECT y FROM n1;
+WITH n1 AS (SELECT x FROM n2) SELECT * FROM n1;
+WITH c AS (SELECT x, count(*) AS n FROM n1 GROUP BY x) SELECT p.n, q.n AS m FROM c p JOIN c q ON p.x = q.x;
+-- may be refused: an expression inside another of the same name.
+WITH c AS (SELECT x FROM n1), d AS (WITH c AS (SELECT y AS x FROM n1) SELECT x FROM c)
+SELECT c.x FROM c JOIN d ON c.x = d.x + 1;
+SELECT "X" FROM (SELECT x AS "X", y AS "x" FROM n1) AS s WHERE "x" = 0;
+SELECT s."a.b" AS k FROM (SELECT x AS "a.b" FROM n1) AS s WHERE s."a.b" < 0;
+SELECT X, N1.Y FROM N1 WHERE N1.x IS NOT NULL;
+SELECT x FROM n1 ORDER BY y NULLS FIRST, x LIMIT 1;
+SELECT x AS k FROM n1 ORDER BY k DESC NULLS LAST, 1 LIMIT 2;
+-- may be refused: a name in an ORDER BY expression means the column below, not the output.
+SELECT -x AS x, y FROM n1 ORDER BY x + 0, y LIMIT 1;
+-- may be refused: HAVING and no aggregate are one group.
+SELECT 1 AS one FROM n1 HAVING true;
+-- may be refused: a position in DISTINCT ON.
+SELECT DISTINCT ON (1) x, y FROM n1;
+-- may be refused: a name of the SELECT list in DISTINCT ON.
+SELECT DISTINCT ON (k) -x AS k, y FROM n1 ORDER BY k, y;
+SELECT y, max(x) AS m FROM n1 GROUP BY y ORDER BY max(x) DESC NULLS LAST, y LIMIT 1;
+SELECT s FROM n1 GROUP BY s HAVING count(*) > 1;
+SELECT a.x FROM n1 a, n2 b, m1 c WHERE a.x = b.x AND b.x = c.a;
+SELECT a.x, c.y FROM n1 a, m1 b, n2 c WHERE a.x = c.x AND b.a = c.x;
+SELECT a.x FROM n1 a JOIN n2 b ON a.x = b.x AND (b.y IS NULL OR b.y > 3);
+SELECT a.x FROM n1 a, n2 b WHERE (a.x = b.x AND a.y IS NULL) OR (a.x = b.x AND b.s = 'p');
+SELECT n1.x FROM n1 JOIN n2 ON n1.x = n2.x OR n1.x IS NULL WHERE n1.x = n2.x;
+SELECT 2 - -1 AS a, - - 3 AS b, 7 - 2 - 1 AS c, 2 + 3 * 4 % 5 AS d, -7 / 2 AS e, -7 % 3 AS f FROM m1;
+SELECT NOT a = b AS p, NOT a IS NULL AS q, a = b IS NULL AS r, NOT a < 1 AND false AS t FROM m1;
+SELECT a BETWEEN 1 AND 2 AND b > 5 AS p, a = 1 OR b = 2 AND false AS q, a IN (1, 2) = true AS r FROM m1;
+SELECT x FROM n1 WHERE x NOT IN (1, NULL);
+SELECT x FROM n1 WHERE NOT (x > 0 AND y > 0);
+SELECT x FROM n1 WHERE (x = 1) IS NOT TRUE;
+SELECT x = x AS same, x <> x AS other, s LIKE '%' AS any_text, s = s OR false AS p FROM n1;
+SELECT coalesce(x, 0) AS k, count(*) AS n, count(x) AS m FROM n1 GROUP BY coalesce(x, 0) HAVING coalesce(x, 0) < 1;
+SELECT k FROM (SELECT s AS k, count(*) AS n FROM n1 GROUP BY s) AS t WHERE k IS NULL;
+SELECT t.x FROM (SELECT x FROM n1 UNION ALL SELECT y FROM n2) AS t WHERE t.x > 0;
+SELECT t.x, t.k FROM (SELECT x, 1 AS k FROM n1 UNION ALL SELECT y, 2 FROM n2) AS t WHERE k = 2;
+SELECT DISTINCT t.k FROM (SELECT x, 1 AS k FROM n1 UNION ALL SELECT y, 2 FROM n2) AS t;
+SELECT x FROM (SELECT x, y FROM n1 ORDER BY y, x LIMIT 3 OFFSET 1) AS s WHERE x < 0;
+SELECT x FROM (SELECT DISTINCT x, s FROM n1) AS d;
+SELECT a FROM (SELECT a, b FROM m1) AS s (a, c);
