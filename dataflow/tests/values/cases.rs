@@ -180,6 +180,7 @@ fn what_has_no_answer_is_refused() {
         "CASE WHEN o1 THEN i1 ELSE s1 END",
         "i1 IN (s1)",
         "ends_with(s1, 'a')",
+        "n1 / n2 / 3",
         "d1 - INTERVAL '1.5' DAY",
         "d1 + - INTERVAL '1 day'",
     ];

@@ -89,7 +89,7 @@ fn a_group_whose_sum_is_out_of_range_is_left_out_and_comes_back() {
         "CREATE VIEW v WITH (primary_key = 'k') AS SELECT 1 AS k, sum(x) AS s, max(x) AS m FROM t;";
     let mut edge = Edge::new("x numeric(38, 0)", view, 2);
     let most = "9".repeat(38);
-    let row = |digits: &str| Some(serde_json::from_str(&format!("{{\"x\": {digits}}}")).unwrap());
+    let row = |digits: &str| Some(json!({ "x": digits }));
     edge.put(&[(1, row(&most)), (2, row(&most))]);
     assert!(edge.rows().is_empty());
     assert!(edge.river.reasons()[0].contains("out of range"));

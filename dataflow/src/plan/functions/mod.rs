@@ -33,6 +33,7 @@ mod native;
 mod numbers;
 mod numeric;
 mod parse;
+mod pass;
 mod regex;
 mod resolve;
 mod rewrite;
@@ -45,8 +46,8 @@ pub(super) use average::average;
 pub(crate) use average::averaged;
 pub(super) use names::Names;
 pub(super) use native::operator_text;
+pub(super) use pass::typed;
 pub use resolve::{Supported, supported};
-pub(super) use rewrite::typed;
 
 use datum::Datum;
 

@@ -284,6 +284,16 @@ fn product_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, 
 }
 
 fn quotient(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
+    if parts(kinds)
+        .iter()
+        .any(|(precision, scale)| *precision == 38 && *scale > 0)
+    {
+        return Err(
+            "how many digits PostgreSQL gives a quotient of this numeric depends on its value: \
+             round it first, as in round(x, 6)"
+                .to_owned(),
+        );
+    }
     let scale = parts(kinds)
         .iter()
         .map(|(_, scale)| *scale)

@@ -1,4 +1,4 @@
-//! The pass that gives every expression of a plan PostgreSQL's types and the table's entries.
+//! Gives every expression of a plan PostgreSQL's types and the table's entries.
 //!
 //! In flows the planner's first plan, with stand-ins for functions and operators and types by the
 //! library's rules. Out flows the same plan over entries and casts of the table alone. It runs
@@ -12,49 +12,12 @@ use datafusion_common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion_expr::expr::{
     AggregateFunction, Between, BinaryExpr, Case, Cast, InList, Like, ScalarFunction,
 };
-use datafusion_expr::expr_rewriter::NamePreserver;
-use datafusion_expr::utils::merge_schema;
-use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, Operator, lit, not};
+use datafusion_expr::{Expr, ExprSchemable, Operator, lit, not};
 
 use super::names::{ROW, name_of};
 use super::resolve::{Argument, cast_type, common, implicit, resolved};
 use super::{Body, Entry, Kind, TABLE, casts, compare, dates, like, native, regex};
 use crate::plan::types;
-
-/// Gives a whole plan its types.
-pub(in crate::plan) fn typed(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let typed = plan.transform_up(|node| {
-        if matches!(node, LogicalPlan::Limit(_) | LogicalPlan::TableScan(_)) {
-            return Ok(Transformed::no(node));
-        }
-        if let LogicalPlan::Join(join) = node {
-            return Ok(Transformed::yes(joined(join)?));
-        }
-        let scope = Scope {
-            schema: merge_schema(&node.inputs()),
-        };
-        let names = NamePreserver::new(&node);
-        let rewritten = node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let expr = scope.expression(expr)?;
-            Ok(Transformed::yes(name.restore(expr)))
-        })?;
-        rewritten.map_data(LogicalPlan::recompute_schema)
-    })?;
-    Ok(typed.data)
-}
-
-/// A join's pairs of keys, from USING, are columns of one type each: others are refused later.
-fn joined(mut join: datafusion_expr::logical_plan::Join) -> Result<LogicalPlan> {
-    let whole = Scope {
-        schema: merge_schema(&[&join.left, &join.right]),
-    };
-    join.filter = join
-        .filter
-        .map(|filter| whole.expression(filter))
-        .transpose()?;
-    LogicalPlan::Join(join).recompute_schema()
-}
 
 /// A literal as PostgreSQL types it: a whole number that fits is an int.
 pub(super) fn narrowed(value: ScalarValue) -> ScalarValue {
@@ -73,12 +36,13 @@ fn refused<T>(why: String) -> Result<T> {
     plan_err!("{why}")
 }
 
-struct Scope {
-    schema: DFSchema,
+/// The columns that expressions are over.
+pub(super) struct Scope {
+    pub(super) schema: DFSchema,
 }
 
 impl Scope {
-    fn expression(&self, expr: Expr) -> Result<Expr> {
+    pub(super) fn expression(&self, expr: Expr) -> Result<Expr> {
         Ok(expr
             .transform_up(|expr| Ok(Transformed::yes(self.one(expr)?)))?
             .data)
@@ -202,7 +166,7 @@ impl Scope {
     }
 
     /// Casts to a type that the argument was found to go with.
-    fn coerced(&self, expr: Expr, to: &DataType) -> Result<Expr> {
+    pub(super) fn coerced(&self, expr: Expr, to: &DataType) -> Result<Expr> {
         let from = self.kind(&expr)?;
         let null = matches!(&expr, Expr::Literal(value, _) if value.is_null());
         if null || from == DataType::Null {
