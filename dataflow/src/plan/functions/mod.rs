@@ -44,7 +44,7 @@ mod zones;
 
 pub(super) use average::average;
 pub(crate) use average::averaged;
-pub(super) use names::Names;
+pub(super) use names::{Names, named};
 pub(super) use native::operator_text;
 pub(super) use pass::typed;
 pub use resolve::{Supported, supported};

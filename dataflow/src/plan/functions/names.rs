@@ -57,7 +57,7 @@ fn stand_in(name: &str) -> Arc<ScalarUDF> {
 }
 
 /// A call of a stand-in.
-pub(super) fn named(name: &str, args: Vec<Expr>) -> Expr {
+pub(in crate::plan) fn named(name: &str, args: Vec<Expr>) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(stand_in(name), args))
 }
 
