@@ -42,6 +42,7 @@ fn real(result: f32, check: impl Fn(f64) -> Result<f64, String>) -> Answer {
     check(f64::from(result)).map(|_| Datum::Real(result))
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn doubles() -> Vec<Entry> {
     use Datum::{Double, Real};
     const TWO: &[Kind] = &[Kind::Double, Kind::Double];
@@ -167,6 +168,7 @@ fn remainder(name: &'static str) -> [Entry; 2] {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn integers() -> Vec<Entry> {
     use Datum::{Int, Long};
     const INTS: &[Kind] = &[Kind::Int, Kind::Int];

@@ -40,7 +40,7 @@ impl AggregateUDFImpl for Average {
         Ok(match kinds {
             [DataType::Decimal128(precision, scale)] => {
                 let room = DIGITS.cast_signed() - (precision.cast_signed() - scale);
-                let scale = room.min(SCALE).max(SCALE_LEAST).max(*scale);
+                let scale = room.clamp(SCALE_LEAST, SCALE).max(*scale);
                 DataType::Decimal128(DIGITS, scale)
             }
             _ => DataType::Float64,

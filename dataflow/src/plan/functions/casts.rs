@@ -86,6 +86,7 @@ fn real(value: f64) -> Answer {
     Ok(Datum::Real(narrow))
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn integers() -> Vec<Entry> {
     use Datum::{Bool, Double, Int, Long, Numeric, Real, Text};
     const I: Kind = Kind::Int;
@@ -175,6 +176,7 @@ fn integers() -> Vec<Entry> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn numbers() -> Vec<Entry> {
     use Datum::{Double, Int, Long, Numeric, Real, Text};
     const D: Kind = Kind::Double;

@@ -134,6 +134,7 @@ fn made(year: i32, month: i32, of_month: i32) -> Answer {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn differences() -> Vec<Entry> {
     use Datum::{Date, Int, Span as Interval, Stamp};
     vec![
@@ -259,6 +260,7 @@ fn differences() -> Vec<Entry> {
 /// The operator `AT TIME ZONE`.
 pub(super) const AT_TIME_ZONE: &str = "AT TIME ZONE";
 
+#[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn others() -> Vec<Entry> {
     use Datum::{Int, Span as Interval, Stamp, Text};
     const I: Kind = Kind::Int;

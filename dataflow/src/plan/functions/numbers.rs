@@ -82,6 +82,7 @@ fn sign(x: f64) -> f64 {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn rounding() -> Vec<Entry> {
     use Datum::Double;
     const D: Kind = Kind::Double;

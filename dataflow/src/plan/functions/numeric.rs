@@ -330,6 +330,7 @@ fn constant_scale(
     sized(precision - scale + 1 + shown, shown)
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 pub(super) fn entries() -> Vec<Entry> {
     use Datum::{Int, Numeric};
     const TWO: &[Kind] = &[Kind::Numeric, Kind::Numeric];
