@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    Distinct, Expr, Function, FunctionArguments, GroupByExpr, Ident, JoinOperator, OrderBy,
-    OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, SetOperator, Spanned,
+    BinaryOperator, Distinct, Expr, Function, FunctionArguments, GroupByExpr, Ident, JoinOperator,
+    OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, SetOperator, Spanned,
     TableFactor, TableWithJoins, Value, Visit, Visitor, visit_expressions,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
@@ -145,6 +145,10 @@ impl Visitor for Check<'_> {
             Expr::Array(_) | Expr::Map(_) | Expr::Dictionary(_) | Expr::Struct { .. } => {
                 unsupported(span, "an array, map or struct literal is")
             }
+            Expr::BinaryOp {
+                op: BinaryOperator::Custom(name),
+                ..
+            } => ControlFlow::Break((span, format!("unknown operator `{name}`"))),
             Expr::CompoundFieldAccess { .. } => unsupported(span, "a subscript is"),
             Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
                 unsupported(value.span, &format!("a parameter ({value}) is"))
