@@ -430,7 +430,8 @@ fn documented_limits_are_the_codes() {
         _ => format!("{} ms", time.as_millis()),
     };
     let of_pipeline = |name: &str| match name {
-        "page_size" => Some(fetch.page_size.to_string()),
+        "page_size" => Some(tidemill_ingest::config::PAGE_SIZE.to_string()),
+        "tries" => Some(fetch.tries.to_string()),
         "timeout" => Some(seconds(fetch.timeout)),
         "backoff" => Some(seconds(fetch.backoff)),
         "backoff_max" => Some(seconds(fetch.backoff_max)),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use tidemill_dataflow::decode::{Decoder, open};
-use tidemill_dataflow::plan::ir::{Envelope, Format, Source};
+use tidemill_dataflow::plan::ir::{Envelope, Format, Source, Spelling};
 use tidemill_log::registry::{Registered, Registry};
 
 const RECORDS: usize = 200_000;
@@ -259,7 +259,10 @@ fn main() {
     };
     let typed = speed(&json, typed, || ());
     let borrowed = speed(&json, borrowed, || ());
-    let ours = measure(&json, decoder(Format::Json, Envelope::Append, None));
+    let ours = measure(
+        &json,
+        decoder(Format::Json(Spelling::default()), Envelope::Append, None),
+    );
     println!("JSON: typed {typed:.2}, typed borrowed {borrowed:.2}, ours {ours:.2} M/CPU-s");
     println!(
         "JSON: ours to typed {:.2}, to borrowed {:.2}",
@@ -276,6 +279,7 @@ fn main() {
     );
     let format = Format::Avro {
         schema: schema.clone(),
+        newest: 1,
     };
     let registry = Arc::new(One(schema.clone()));
     let ours = measure(&avro, decoder(format, Envelope::Append, Some(registry)));
@@ -288,6 +292,7 @@ fn main() {
         let (changes, schema) = changes(&avro, &schema, connector);
         let format = Format::Avro {
             schema: schema.clone(),
+            newest: 1,
         };
         let registry = Arc::new(One(schema));
         measure(

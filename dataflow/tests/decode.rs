@@ -6,8 +6,14 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "decode/debezium_json.rs"]
+mod debezium_json;
 #[path = "decode/envelope.rs"]
 mod envelope;
+#[path = "decode/formats.rs"]
+mod formats;
+#[path = "decode/names.rs"]
+mod names;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +28,7 @@ use arrow::datatypes::{
 use arrow::record_batch::RecordBatch;
 use proptest::prelude::*;
 use tidemill_dataflow::decode::{Decoder, Effect, open};
-use tidemill_dataflow::plan::ir::{Envelope, Format, Source};
+use tidemill_dataflow::plan::ir::{Envelope, Format, Source, Spelling};
 use tidemill_log::registry::{Registered, Registry};
 
 /// A registry in memory that can be away for a number of questions.
@@ -87,7 +93,11 @@ fn source(format: Format, envelope: Envelope, columns: &[(&str, DataType)]) -> S
 }
 
 fn json(columns: &[(&str, DataType)]) -> Box<dyn Decoder> {
-    open(&source(Format::Json, Envelope::Append, columns), None).unwrap()
+    open(
+        &source(Format::Json(Spelling::default()), Envelope::Append, columns),
+        None,
+    )
+    .unwrap()
 }
 
 fn avro(
@@ -98,6 +108,7 @@ fn avro(
 ) -> Box<dyn Decoder> {
     let format = Format::Avro {
         schema: planned.into(),
+        newest: 1,
     };
     let registry: Arc<dyn Registry> = Arc::<Memory>::clone(registry);
     open(&source(format, envelope, columns), Some(registry)).unwrap()
@@ -158,7 +169,8 @@ fn json_takes_only_what_fits_and_says_why_not() {
         (DataType::Date32, "\"2023-02-29\"", Some("YYYY-MM-DD")),
         (micros(), "\"2024-01-01T00:00:00Z\"", None),
         (micros(), "1700000000000", None),
-        (micros(), "9223372036854775807", Some("ISO 8601")),
+        (micros(), "9223372036854775807", Some("unit is not said")),
+        (micros(), "1700000000", Some("unit is not said")),
         (DataType::Decimal128(5, 2), "\"123.45\"", None),
         (DataType::Decimal128(5, 2), "0.1", None),
         (
@@ -258,7 +270,7 @@ fn a_source_without_columns_counts_rows_and_one_without_nulls_refuses_them() {
         decoder.push(b"{\"x\":1}").unwrap();
     }
     assert_eq!(batch(&mut decoder).num_rows(), 3);
-    let mut strict = source(Format::Json, Envelope::Append, &[]);
+    let mut strict = source(Format::Json(Spelling::default()), Envelope::Append, &[]);
     strict.schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
     let mut decoder = open(&strict, None).unwrap();
     decoder.push(b"{\"id\":1}").unwrap();
@@ -275,7 +287,15 @@ fn a_source_without_columns_counts_rows_and_one_without_nulls_refuses_them() {
 #[test]
 fn json_envelopes_say_what_happened() {
     let columns = [("id", DataType::Int64)];
-    let mut decoder = open(&source(Format::Json, Envelope::Debezium, &columns), None).unwrap();
+    let mut decoder = open(
+        &source(
+            Format::Json(Spelling::default()),
+            Envelope::Debezium,
+            &columns,
+        ),
+        None,
+    )
+    .unwrap();
     let cases: &[(&str, Result<Effect, &str>)] = &[
         (
             r#"{"before":{"id":9},"after":{"id":1},"op":"c"}"#,

@@ -15,12 +15,15 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use tidemill_log::schema::ColumnType;
 
+use crate::json::Path as JsonPath;
 use crate::{Error, Kind, Result};
 
 mod seed;
 
 pub use seed::Seed;
 
+/// Records asked for at a time where the pipeline names the parameter and not the number.
+pub const PAGE_SIZE: u64 = 100;
 /// The file's name in a pipeline's folder.
 pub const FILE: &str = "ingest.toml";
 
@@ -112,6 +115,21 @@ pub struct Schedule {
     pub first_page: u64,
     /// The last page of a range (backfill), or none to go on.
     pub last_page: Option<u64>,
+    /// What happens when the list, or the range, is at its end.
+    pub at_end: AtEnd,
+}
+
+/// `at_end`: what happens at the end of the list. Without `last_page` the end is a page without
+/// records, or one that repeats the page before it; with `last_page` it is that page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AtEnd {
+    /// Ask each tick again for the pages at the end, and go on when the list grows.
+    Follow,
+    /// Ask for nothing any more.
+    Stop,
+    /// Begin again at the first page.
+    Restart,
 }
 
 /// When the next page is due.
@@ -151,6 +169,7 @@ struct ScheduleText {
     #[serde(default = "one")]
     first_page: u64,
     last_page: Option<u64>,
+    at_end: Option<AtEnd>,
 }
 
 impl TryFrom<ScheduleText> for Schedule {
@@ -168,10 +187,20 @@ impl TryFrom<ScheduleText> for Schedule {
         if text.last_page.is_some_and(|last| last < text.first_page) {
             return Err("`last_page` must not be below `first_page`".into());
         }
+        let at_end = match (text.at_end, text.last_page) {
+            (Some(AtEnd::Follow), Some(_)) => {
+                let right = "leave `last_page` out, or give `at_end = \"stop\"` or \"restart\"";
+                return Err(format!("`at_end = \"follow\"` has no last page: {right}"));
+            }
+            (Some(at_end), _) => at_end,
+            (None, Some(_)) => AtEnd::Stop,
+            (None, None) => AtEnd::Follow,
+        };
         Ok(Schedule {
             tick,
             first_page: text.first_page,
             last_page: text.last_page,
+            at_end,
         })
     }
 }
@@ -183,11 +212,12 @@ pub struct Fetch {
     /// The API's URL without its query.
     #[serde(deserialize_with = "http_url")]
     pub url: String,
-    /// The field of the answer that holds the list of records.
-    pub records: String,
-    /// Records a page.
-    #[serde(default = "hundred", deserialize_with = "positive")]
-    pub page_size: u64,
+    /// Where the answer holds the list of records; empty when the answer is the list.
+    #[serde(default)]
+    pub records: JsonPath,
+    /// Records of a full page; none when the pipeline does not say.
+    #[serde(default, deserialize_with = "positive")]
+    pub page_size: Option<u64>,
     /// The query parameter that takes the page size.
     pub page_size_parameter: Option<String>,
     /// The query parameter that takes the page number.
@@ -204,6 +234,20 @@ pub struct Fetch {
     /// The longest wait at all, `Retry-After` excepted.
     #[serde(default = "minute", deserialize_with = "duration")]
     pub backoff_max: Duration,
+    /// How often a page is asked for whose answer cannot be read, before it fails for good.
+    #[serde(default = "five", deserialize_with = "tries")]
+    pub tries: u32,
+    /// HTTP statuses by which the API says that a page lies beyond the end of its list.
+    #[serde(default, deserialize_with = "statuses")]
+    pub end_status: Vec<u16>,
+}
+
+impl Fetch {
+    /// Records that a page has when nothing can be added to it; none when that is not known.
+    pub fn full_page(&self) -> Option<u64> {
+        let sent = self.page_size_parameter.as_ref().map(|_| PAGE_SIZE);
+        self.page_size.or(sent)
+    }
 }
 
 /// A query parameter's value.
@@ -251,8 +295,8 @@ pub struct Land {
 pub struct LandColumn {
     /// The column.
     pub name: String,
-    /// Where the value is in the record: field names with dots between.
-    pub path: String,
+    /// Where the value is in the record.
+    pub path: JsonPath,
     /// Its type.
     #[serde(rename = "type")]
     pub kind: ColumnType,
@@ -284,10 +328,9 @@ impl TryFrom<LandText> for Land {
             }
         }
         for column in &text.columns {
-            if column.path.split('.').any(str::is_empty) {
-                let (name, path) = (&column.name, &column.path);
+            if column.path.is_top() {
                 let right = "field names with dots between, such as `login.uuid`";
-                return Err(format!("path `{path}` of column `{name}` must be {right}"));
+                return Err(format!("path of column `{}` must be {right}", column.name));
             }
             if matches!(column.kind, ColumnType::Bytes | ColumnType::Decimal { .. }) {
                 let right = "use `text`: a JSON document has no such values";
@@ -389,8 +432,8 @@ fn one() -> u64 {
     1
 }
 
-fn hundred() -> u64 {
-    100
+fn five() -> u32 {
+    5
 }
 
 fn fifth_second() -> Duration {
@@ -457,11 +500,29 @@ pub(crate) fn check_url(text: &str) -> std::result::Result<(), String> {
     }
 }
 
-fn positive<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<u64, D::Error> {
+fn positive<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<u64>, D::Error> {
     let number = u64::deserialize(from)?;
     match number {
-        1..=1_000_000 => Ok(number),
+        1..=1_000_000 => Ok(Some(number)),
         _ => Err(D::Error::custom("must be between 1 and 1000000")),
+    }
+}
+
+fn tries<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<u32, D::Error> {
+    let number = u32::deserialize(from)?;
+    match number {
+        1..=1_000 => Ok(number),
+        _ => Err(D::Error::custom("must be between 1 and 1000")),
+    }
+}
+
+fn statuses<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<u16>, D::Error> {
+    let statuses = Vec::<u16>::deserialize(from)?;
+    match statuses.iter().find(|status| !(400..500).contains(*status)) {
+        None => Ok(statuses),
+        Some(status) => Err(D::Error::custom(format!(
+            "`{status}` is not a status from 400 to 499, such as 404"
+        ))),
     }
 }
 

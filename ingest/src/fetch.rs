@@ -6,7 +6,6 @@
 //! wait. Invariants: no answer, however broken, panics; a body larger than [`BODY_BYTES_MAX`] or
 //! slower than the timeout is given up.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,11 +13,15 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use reqwest::StatusCode;
 use reqwest::blocking::Response;
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use serde_json::value::RawValue;
 
-use crate::config::Fetch;
+use crate::config::{Fetch, PAGE_SIZE};
 use crate::{Error, Kind, Result};
+
+mod body;
+
+use body::About;
 
 /// The largest body that is read.
 pub const BODY_BYTES_MAX: usize = 32 << 20;
@@ -37,6 +40,8 @@ pub struct Page {
     pub url: String,
     /// Its records, the bytes unchanged.
     pub records: Vec<Box<RawValue>>,
+    /// Whether nothing can be added to it, as it has all the records that a page has.
+    pub full: bool,
 }
 
 /// Why there is no page.
@@ -44,6 +49,8 @@ pub struct Page {
 pub struct Failure {
     /// What happened: `Retry` when asking again may help.
     pub error: Error,
+    /// An answer came and could not be read: asking again helps a few times at most.
+    pub unreadable: bool,
     /// How long the API wants to be left alone.
     pub retry_after: Option<Duration>,
     /// What the API answered, if it did.
@@ -54,6 +61,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self {
             error,
+            unreadable: false,
             retry_after: None,
             body: None,
         }
@@ -124,27 +132,47 @@ impl Client {
         let response = self.http.get(&url).send().map_err(|error| {
             // reqwest repeats the URL in its text; the cause below it says what happened.
             let why = innermost(&error);
-            Error::with_source(Kind::Retry, format!("{url}: no answer: {why}"), error)
+            let unreadable = error.is_redirect();
+            Failure {
+                unreadable,
+                ..Error::with_source(Kind::Retry, format!("{url}: no answer: {why}"), error).into()
+            }
         })?;
         let status = response.status();
-        let retry_after = response.headers().get(RETRY_AFTER);
-        let retry_after = retry_after
-            .and_then(|value| value.to_str().ok())
-            .and_then(|text| retry_after_of(text, Timestamp::now()));
-        let kind_of_body = response.headers().get(CONTENT_TYPE);
-        let content = kind_of_body.and_then(|value| value.to_str().ok());
-        let content = content.unwrap_or("no content type").to_owned();
+        let header = |name: HeaderName| {
+            let value = response.headers().get(name)?;
+            value.to_str().ok().map(str::to_owned)
+        };
+        let retry_after = header(RETRY_AFTER);
+        let retry_after = retry_after.and_then(|text| retry_after_of(&text, Timestamp::now()));
+        let about = About {
+            kind: header(CONTENT_TYPE),
+            packed: header(CONTENT_ENCODING),
+        };
         let body = read_body(response, &url, deadline)?;
-        if !status.is_success() {
-            return Err(refused(&url, status, retry_after, &content, &body));
+        let beyond =
+            status == StatusCode::NO_CONTENT || self.fetch.end_status.contains(&status.as_u16());
+        let content = about.kind.as_deref().unwrap_or("no content type");
+        if !status.is_success() && !beyond {
+            return Err(refused(&url, status, retry_after, content, &body));
         }
-        let records = records_of(&body, &self.fetch.records).map_err(|why| {
-            let what = format!("{url}: {why}; {}", shown(&content, &body));
-            Error::new(Kind::Retry, what)
+        let records = match beyond {
+            true => Ok(Vec::new()),
+            false => body::records(&body, &about, &self.fetch.records),
+        };
+        let records = records.map_err(|why| {
+            let what = format!("{url}: {why}; {}", shown(content, &body));
+            Failure {
+                error: Error::new(Kind::Retry, what),
+                unreadable: true,
+                retry_after: None,
+                body: Some(body),
+            }
         })?;
         Ok(Page {
             number,
             url,
+            full: self.fetch.full_page() == Some(records.len() as u64),
             records,
         })
     }
@@ -158,7 +186,8 @@ impl Client {
         {
             let mut query = url.query_pairs_mut();
             if let Some(name) = &self.fetch.page_size_parameter {
-                query.append_pair(name, &self.fetch.page_size.to_string());
+                let size = self.fetch.page_size.unwrap_or(PAGE_SIZE);
+                query.append_pair(name, &size.to_string());
             }
             for (name, value) in &self.fetch.parameters {
                 query.append_pair(name, &value.to_string());
@@ -215,6 +244,7 @@ fn refused(
     let what = format!("{url}: HTTP {status}; {}", shown(content, body));
     Failure {
         error: Error::new(kind, what),
+        unreadable: false,
         retry_after: retry_after.filter(|_| again),
         body: Some(body.to_vec()),
     }
@@ -231,15 +261,6 @@ fn retry_after_of(text: &str, now: Timestamp) -> Option<Duration> {
         }
     };
     Some(wait.min(RETRY_AFTER_MAX))
-}
-
-fn records_of(body: &[u8], field: &str) -> std::result::Result<Vec<Box<RawValue>>, String> {
-    let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(body)
-        .map_err(|error| format!("the answer is not a whole JSON object ({error})"))?;
-    let records = fields
-        .get(field)
-        .ok_or_else(|| format!("the answer has no `{field}`"))?;
-    serde_json::from_str(records.get()).map_err(|_| format!("`{field}` is not a list"))
 }
 
 /// What came, for an error: the content type and the first characters.
@@ -284,25 +305,6 @@ mod tests {
         assert_eq!(backoff.limit(u32::MAX), Duration::from_secs(60));
         for _ in 0..100 {
             assert!(backoff.wait(2) <= Duration::from_millis(400));
-        }
-    }
-
-    #[test]
-    fn any_body_gives_records_or_an_error() {
-        assert_eq!(
-            records_of(br#"{"results":[1,{"a":2}]}"#, "results")
-                .unwrap()
-                .len(),
-            2
-        );
-        for body in [
-            &b""[..],
-            b"[]",
-            b"\xff\xfe",
-            b"{\"results\":{}}",
-            b"{\"results\":[1",
-        ] {
-            assert!(records_of(body, "results").is_err());
         }
     }
 }

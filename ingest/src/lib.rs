@@ -4,7 +4,7 @@
 //! What flows through here: pages of an HTTP API ([`fetch`]), asked for when the ledger says so
 //! ([`schedule`]), land as rows ([`land`]); [`capture`] reads every committed row change back out
 //! of the database and [`publish`] appends it to the log as a Debezium-style Avro envelope.
-//! Inside, a module uses only those above it in this list: config, server, database, schedule,
+//! Inside, a module uses only those above it in this list: json, config, server, database, schedule,
 //! fetch, land, letters, capture, publish, run; [`randomuser`], the built-in API, uses none of
 //! them.
 
@@ -12,6 +12,7 @@ pub mod capture;
 pub mod config;
 mod database;
 pub mod fetch;
+pub mod json;
 pub mod land;
 mod letters;
 pub mod publish;

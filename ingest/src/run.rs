@@ -3,8 +3,11 @@
 //! Fetching keeps one request at a time: the ledger says which page, the client asks for it, the
 //! landing writes it, and what fails goes back to the ledger with a wait. Invariants: trouble that
 //! passes (API, database or network away) never ends a run; wrong configuration does, at once. A
-//! page's claim is renewed for as long as something is done about the page.
+//! page's claim is renewed for as long as something is done about the page. An answer that came
+//! and cannot be read is asked for again [`Fetch::tries`](crate::config::Fetch::tries) times; then
+//! its page fails for good, unless no page can be read: that is trouble of the API, which passes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -25,6 +28,8 @@ use crate::{Error, Kind, Result, land, schedule};
 
 /// How many pages the API may refuse in a row before the run ends with its error.
 const REFUSED_IN_A_ROW_MAX: u32 = 3;
+/// The most bytes of an answer that a dead letter keeps.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// How long fetching sleeps at most without looking at the ledger.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 /// Waits while the database is away.
@@ -32,6 +37,9 @@ const DATABASE_BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(200),
     max: Duration::from_secs(10),
 };
+
+/// The way on after a page failed for good.
+const ASK_AGAIN: &str = "`tidemill dead-letters replay` asks for it again";
 
 /// What to run, and on what.
 #[derive(Debug, Clone)]
@@ -170,7 +178,14 @@ struct Fetching<'a> {
     letters: Letters<'a>,
     backoff: Backoff,
     until: Option<u64>,
+    tries: u32,
+    /// Whether the pipeline asks for a range of pages.
+    is_range: bool,
     refused_in_a_row: u32,
+    /// Pages that this run could read, and of each page that it could not: their number when it
+    /// failed first.
+    readable: u64,
+    unreadable: BTreeMap<u64, u64>,
     stats: &'a Stats,
     stop: &'a AtomicBool,
 }
@@ -198,7 +213,11 @@ impl<'a> Fetching<'a> {
                 max: fetch.backoff_max,
             },
             until: options.until,
+            tries: fetch.tries,
+            is_range: when.last_page.is_some(),
             refused_in_a_row: 0,
+            readable: 0,
+            unreadable: BTreeMap::new(),
             stats,
             stop,
         })
@@ -212,7 +231,7 @@ impl<'a> Fetching<'a> {
                 return Ok(());
             }
             match self.ledger.next()? {
-                Next::Finished => return Ok(()),
+                Next::Finished => return self.finished(),
                 Next::Idle(wait) => pause(wait.min(IDLE_MAX), self.stop),
                 Next::Fetch(claim) => {
                     failpoint::hit(failpoint::LAND_AFTER_CLAIM);
@@ -228,8 +247,25 @@ impl<'a> Fetching<'a> {
         Ok(())
     }
 
+    /// Says what came of all pages.
+    fn finished(&mut self) -> Result<()> {
+        let tally = self.ledger.tally()?;
+        let last = tally.last;
+        tracing::info!(
+            last,
+            "fetching is done: the list or the range is at its end"
+        );
+        if tally.failed > 0 {
+            let pages = tally.failed;
+            tracing::error!(pages, "pages that failed for good are missing; {ASK_AGAIN}");
+        }
+        Ok(())
+    }
+
     fn land(&mut self, claim: &Claim, page: &Page) -> Result<()> {
         self.refused_in_a_row = 0;
+        self.readable += 1;
+        self.unreadable.remove(&claim.page);
         Stats::add(&self.stats.pages, 1);
         Stats::add(&self.stats.fetched, page.records.len() as u64);
         let (letters, landing, until) = (&mut self.letters, &mut self.landing, self.until);
@@ -254,12 +290,16 @@ impl<'a> Fetching<'a> {
     }
 
     fn failed(&mut self, claim: &Claim, failure: Failure) -> Result<()> {
-        let error = failure.error;
-        let text = error.to_string();
-        if error.kind() == Kind::Retry {
+        let text = failure.error.to_string();
+        let tries = claim.failures.saturating_add(1);
+        let passes = match failure.unreadable {
+            true => self.may_be_read_later(claim, tries)?,
+            false => failure.error.kind() == Kind::Retry,
+        };
+        if passes {
             Stats::add(&self.stats.retries, 1);
             let asked_for = failure.retry_after;
-            let wait = asked_for.unwrap_or_else(|| self.backoff.wait(claim.attempts));
+            let wait = asked_for.unwrap_or_else(|| self.backoff.wait(tries));
             let (page, wait_ms) = (claim.page, wait.as_millis());
             tracing::warn!(page, wait_ms, error = text, "page failed, trying again");
             self.ledger.retry(claim, wait, &text)?;
@@ -269,7 +309,52 @@ impl<'a> Fetching<'a> {
             }
             return Ok(());
         }
-        tracing::error!(page = claim.page, error = text, "page failed for good");
+        tracing::error!(
+            page = claim.page,
+            tries,
+            error = text,
+            "page failed for good; {ASK_AGAIN}"
+        );
+        self.put_aside(claim, &text, failure.body)?;
+        self.refused_in_a_row += 1;
+        if self.refused_in_a_row >= REFUSED_IN_A_ROW_MAX {
+            let kind = Kind::Data;
+            return Err(Error::with_source(kind, text, failure.error));
+        }
+        Ok(())
+    }
+
+    /// Whether a page whose answer could not be read is asked for again.
+    fn may_be_read_later(&mut self, claim: &Claim, tries: u32) -> Result<bool> {
+        let readable = self.readable;
+        let before = *self.unreadable.entry(claim.page).or_insert(readable);
+        if tries < self.tries {
+            return Ok(true);
+        }
+        // When other pages can be read it is this one; when none can, and it was otherwise
+        // before, it is the API. A range may have no other pages.
+        let is_api = before == readable && !self.is_range && self.ledger.tally()?.landed;
+        if is_api {
+            tracing::error!(
+                page = claim.page,
+                "no page of the API can be read since this one could not"
+            );
+        } else {
+            self.unreadable.remove(&claim.page);
+        }
+        Ok(is_api)
+    }
+
+    /// Ends a claim for good, with a dead letter.
+    fn put_aside(&mut self, claim: &Claim, why: &str, body: Option<Vec<u8>>) -> Result<()> {
+        let (mut reason, mut value) = (why.to_owned(), body);
+        if let Some(body) = value.as_mut().filter(|body| body.len() > ANSWER_BYTES_MAX) {
+            reason = format!(
+                "{why} (the first {ANSWER_BYTES_MAX} of {} bytes)",
+                body.len()
+            );
+            body.truncate(ANSWER_BYTES_MAX);
+        }
         let letter = DeadLetter {
             stage: Stage::Fetch,
             at_ms: jiff::Timestamp::now().as_millisecond(),
@@ -277,19 +362,15 @@ impl<'a> Fetching<'a> {
                 url: self.client.url(claim.page)?,
                 page: claim.page,
             },
-            reason: text.clone(),
+            reason,
             key: None,
-            value: failure.body,
+            value,
         };
         let letters = &mut self.letters;
         renewed(self.ledger.as_mut(), claim, || letters.write(&[letter]))??;
         Stats::add(&self.stats.dead_letters, 1);
-        self.ledger.fail(claim, &text)?;
-        self.refused_in_a_row += 1;
-        if self.refused_in_a_row >= REFUSED_IN_A_ROW_MAX {
-            return Err(error);
-        }
-        Ok(())
+        Stats::add(&self.stats.failed_pages, 1);
+        self.ledger.fail(claim, why)
     }
 }
 

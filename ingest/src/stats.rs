@@ -13,6 +13,8 @@ pub struct Stats {
     pub pages: AtomicU64,
     /// Requests that failed and were retried.
     pub retries: AtomicU64,
+    /// Pages that failed for good.
+    pub failed_pages: AtomicU64,
     /// Records landed (inserted, updated, or found unchanged).
     pub landed: AtomicU64,
     /// Row changes captured. A truncate, as at the beginning of a snapshot, is none.

@@ -23,6 +23,9 @@ use tidemill_ingest::schedule::{self, Claim, Ledger, Next};
 use tidemill_ingest::stats::Stats;
 use tidemill_log::dead_letter::{self, DeadLetter, Entry, Stage};
 
+#[path = "fetching/answers.rs"]
+mod answers;
+
 const LEASE: Duration = Duration::from_secs(30);
 
 /// A database of one test.
@@ -232,7 +235,11 @@ fn recorded_pages_land_field_by_field_and_change_nothing_again() {
             for user in page["results"].as_array().unwrap() {
                 let row = by_id[user["login"]["uuid"].as_str().unwrap()];
                 for (column, value) in columns.iter().zip(row.iter()) {
-                    same(at_path(user, &column.path), value.as_deref(), &column.name);
+                    same(
+                        at_path(user, column.path.as_str()),
+                        value.as_deref(),
+                        &column.name,
+                    );
                 }
                 let document: Value = serde_json::from_str(row[34].as_ref().unwrap()).unwrap();
                 assert_eq!(document, *user);
@@ -294,7 +301,7 @@ fn every_broken_answer_is_asked_for_again_and_all_pages_land() {
         ("503", Fault::Status(503)),
         ("HTTP 429", Fault::TooManyRequests(None)),
         ("text/html came: `<!DOCTYPE", Fault::Html),
-        ("not a whole JSON object", Fault::Truncated),
+        ("not whole JSON", Fault::Truncated),
         ("no `results`", Fault::NoResults),
         ("is not a list", Fault::Body("{\"results\":7}".into())),
         ("no answer", Fault::Hang),
@@ -454,7 +461,7 @@ fn two_processes_fetch_every_page_exactly_once() {
             None
         });
         let mut options = place.options(&server, 60, "two");
-        options.pipeline.feed.as_mut().unwrap().fetch.page_size = 10;
+        options.pipeline.feed.as_mut().unwrap().fetch.page_size = Some(10);
         let landed: Vec<u64> = std::thread::scope(|scope| {
             let one = scope.spawn(|| count(&fetched(&options).landed));
             let two = scope.spawn(|| count(&fetched(&options).landed));

@@ -46,6 +46,11 @@ fn ingest(stats: &stats::Stats) -> Vec<Family> {
             &stats.retries,
         ),
         counter(
+            "tidemill_ingest_failed_pages",
+            "Pages of the API that failed for good",
+            &stats.failed_pages,
+        ),
+        counter(
             "tidemill_ingest_fetched",
             "Records received from the API",
             &stats.fetched,

@@ -36,7 +36,7 @@ pub(super) enum Cell<'a> {
     /// Text.
     Text(Cow<'a, str>),
     /// Bytes.
-    Bytes(&'a [u8]),
+    Bytes(Cow<'a, [u8]>),
 }
 
 /// A row's cells: most sources use a few columns, which then need no allocation.

@@ -1,32 +1,36 @@
 //! JSON: one pass over a record's text that looks only at the columns in use.
 //!
-//! In: one JSON object a record (or Debezium's envelope, with or without `schema`/`payload`
-//! around it). Out: rows of the source's columns.
+//! In: one JSON object a record, or Debezium's envelope, with or without Connect's `schema` and
+//! `payload` around it. Out: rows of the source's columns.
 //!
 //! 1. Fields that no column uses are passed over without being built; used ones are kept as slices
 //!    of the record until the whole record has been read. So the last of duplicate keys wins, and
 //!    a record that turns out broken at its end leaves no row.
 
-use std::borrow::Cow;
-
-use arrow::array::timezone::Tz;
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use serde::de::IgnoredAny;
 use smallvec::SmallVec;
 
 use super::columns::{Cell, Cells, Columns};
+use super::connect::Schemas;
+use super::json_value::{Misfit, Rules};
 use super::scan::{Scan, Written};
 use super::{Decoder, Effect, Refused, text};
-use crate::plan::ir::{Envelope, Source};
+use crate::plan::ir::{Envelope, Missing, Source, Spelling};
 use crate::{Error, Kind, Result};
 
 /// The decoder of one source's JSON records.
 pub(super) struct Json {
     fields: Vec<Field>,
     columns: Columns,
-    debezium: bool,
-    utc: Tz,
+    envelope: Envelope,
+    /// Whether a field that is not there refuses its record.
+    complete: bool,
+    /// Whether the columns leave the names of Connect's wrapper free.
+    may_wrap: bool,
+    rules: Rules,
+    schemas: Schemas,
 }
 
 struct Field {
@@ -37,35 +41,110 @@ struct Field {
 /// The raw text of each column's value, where the record has one.
 type Raws<'a> = SmallVec<[Option<&'a [u8]>; 8]>;
 
+/// A record's object: its values, and what is said of it beside them.
+#[derive(Default)]
+struct Object<'a> {
+    raws: Raws<'a>,
+    /// How many fields it has.
+    count: usize,
+    schema: Option<&'a [u8]>,
+    payload: Option<&'a [u8]>,
+    deleted: Option<&'a [u8]>,
+    /// Whether it has the fields of a Debezium envelope.
+    op: bool,
+    image: bool,
+}
+
 impl Json {
-    pub(super) fn new(source: &Source) -> Result<Self> {
+    pub(super) fn new(source: &Source, spelling: Spelling) -> Result<Self> {
         let fields = source.schema.fields().iter();
+        let debezium = source.envelope == Envelope::Debezium;
+        let missing = spelling.missing.unwrap_or(match debezium {
+            true => Missing::Refuse,
+            false => Missing::Null,
+        });
+        let fields: Vec<Field> = fields
+            .map(|field| Field {
+                name: field.name().as_str().into(),
+                kind: field.data_type().clone(),
+            })
+            .collect();
+        let free = |field: &Field| !matches!(&*field.name, "schema" | "payload");
         Ok(Self {
-            fields: fields
-                .map(|field| Field {
-                    name: field.name().as_str().into(),
-                    kind: field.data_type().clone(),
-                })
-                .collect(),
+            may_wrap: fields.iter().all(free),
+            fields,
             columns: Columns::new(&source.name, &source.schema)?,
-            debezium: source.envelope == Envelope::Debezium,
-            utc: text::utc().ok_or_else(|| Error::new(Kind::Bug, "UTC is no time zone"))?,
+            envelope: source.envelope,
+            complete: missing == Missing::Refuse,
+            rules: Rules {
+                spelling,
+                debezium,
+                utc: text::utc().ok_or_else(|| Error::new(Kind::Bug, "UTC is no time zone"))?,
+            },
+            schemas: Schemas::default(),
         })
     }
 
-    fn append(&mut self, raws: &Raws<'_>) -> std::result::Result<Effect, Refused> {
+    /// Appends a row; `schema` is the text of Connect's schema where the record has one.
+    fn append(
+        &mut self,
+        raws: &Raws<'_>,
+        schema: Option<&[u8]>,
+    ) -> std::result::Result<Effect, Refused> {
+        let names = self.fields.iter().map(|field| &*field.name);
+        let written = schema.and_then(|text| {
+            let after = self.envelope == Envelope::Debezium;
+            self.schemas.columns(text, after, names)
+        });
         let mut cells = Cells::new();
-        for (field, raw) in self.fields.iter().zip(raws) {
+        for (index, (field, raw)) in self.fields.iter().zip(raws).enumerate() {
             let raw = raw.map(std::str::from_utf8).transpose();
             let raw = raw.map_err(|_| refused(field, "bytes that are not UTF-8"))?;
+            let written = written.and_then(|columns| columns.get(index).copied().flatten());
             cells.push(match raw {
+                None if self.complete => return Err(absent(field)),
                 None | Some("null") => Cell::Null,
-                Some(raw) => cell(raw, &field.kind, &self.utc)
-                    .ok_or_else(|| refused(field, &text::excerpt(raw)))?,
+                Some(raw) => {
+                    let cell = self.rules.cell(raw, written, &field.kind);
+                    cell.map_err(|misfit| misfitted(field, raw, &misfit))?
+                }
             });
         }
         self.columns.append(&cells)?;
         Ok(Effect::Row)
+    }
+
+    /// A record that is a row.
+    fn row(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
+        let object = whole(&self.fields, value)?;
+        let Some(payload) = object
+            .payload
+            .filter(|_| self.may_wrap && object.is_wrapper())
+        else {
+            return self.take(&object, None);
+        };
+        let inner = whole(&self.fields, payload)?;
+        self.take(&inner, object.schema)
+    }
+
+    fn take(
+        &mut self,
+        object: &Object<'_>,
+        schema: Option<&[u8]>,
+    ) -> std::result::Result<Effect, Refused> {
+        let deleted = matches!(object.deleted, Some(b"true" | b"\"true\""));
+        if deleted && self.envelope == Envelope::Upsert {
+            return Ok(Effect::Gone);
+        }
+        let nothing = object.raws.iter().all(Option::is_none);
+        if nothing && !object.raws.is_empty() && object.op && object.image {
+            return Err(Refused(
+                "found a Debezium envelope, none of whose fields is a column: give the table the \
+                 option envelope = 'debezium'"
+                    .into(),
+            ));
+        }
+        self.append(&object.raws, schema)
     }
 
     fn change(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
@@ -77,11 +156,14 @@ impl Json {
         }
         match change.op {
             Some(b"\"c\"" | b"\"u\"" | b"\"r\"") => match change.after {
-                Some(raws) => self.append(&raws),
+                Some(raws) => self.append(&raws, change.schema),
                 None => Err(Refused(
                     "field `after`: found nothing, expected the row's object".into(),
                 )),
             },
+            Some(b"\"m\"") => Ok(Effect::Nothing),
+            // The begin or end of a transaction.
+            None if change.transaction => Ok(Effect::Nothing),
             Some(b"\"d\"") => Ok(Effect::Gone),
             Some(b"\"t\"") => Ok(Effect::Truncated),
             other => Err(Refused(format!(
@@ -97,14 +179,9 @@ impl Json {
 
 impl Decoder for Json {
     fn push(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
-        if self.debezium {
-            return self.change(value);
-        }
-        let mut scan = Scan::new(value);
-        let raws = row(&self.fields, &mut scan).filter(|_| scan.is_done());
-        match raws.ok_or_else(|| broken(value))? {
-            Some(raws) => self.append(&raws),
-            None => Err(Refused("found null, expected a JSON object".into())),
+        match self.envelope {
+            Envelope::Debezium => self.change(value),
+            Envelope::Append | Envelope::Upsert => self.row(value),
         }
     }
 
@@ -133,76 +210,72 @@ fn broken(value: &[u8]) -> Refused {
     Refused(format!("not a JSON object as expected: {why}"))
 }
 
-/// A value's cell, none when the column does not take it. `raw` is valid JSON and not null.
-fn cell<'de>(raw: &'de str, kind: &DataType, utc: &Tz) -> Option<Cell<'de>> {
-    Some(match kind {
-        DataType::Boolean => match raw {
-            "true" => Cell::Bool(true),
-            "false" => Cell::Bool(false),
-            _ => return None,
-        },
-        DataType::Int32 => Cell::Int(integer(raw).filter(|v| i32::try_from(*v).is_ok())?),
-        DataType::Int64 => Cell::Int(integer(raw)?),
-        // Parsed at the column's own width: rounding twice could differ in the last bit.
-        DataType::Float32 => Cell::Float(f64::from(
-            raw.parse::<f32>().ok().filter(|v| v.is_finite())?,
-        )),
-        DataType::Float64 => Cell::Float(raw.parse::<f64>().ok().filter(|v| v.is_finite())?),
-        DataType::Utf8 => match raw.as_bytes().first() {
-            Some(b'"') => Cell::Text(string(raw)?),
-            Some(b'{' | b'[') | None => return None,
-            // APIs mix "12" and 12 in one field: a number keeps its spelling.
-            Some(_) => Cell::Text(Cow::Borrowed(raw)),
-        },
-        DataType::Binary => Cell::Text(string(raw)?),
-        DataType::Date32 => Cell::Int(i64::from(text::date(&string(raw)?)?)),
-        DataType::Timestamp(_, _) => Cell::Int(match raw.as_bytes().first() {
-            Some(b'"') => text::timestamp(&string(raw)?, utc)?,
-            _ => integer(raw)?.checked_mul(1000)?,
-        }),
-        DataType::Decimal128(precision, scale) => Cell::Decimal(match raw.as_bytes().first() {
-            Some(b'"') => text::decimal(&string(raw)?, *precision, *scale)?,
-            _ => text::decimal(raw, *precision, *scale)?,
-        }),
-        _ => return None,
-    })
-}
-
-/// A whole number: `30`, and `30.0` and `3e1`, which some writers make of it.
-fn integer(raw: &str) -> Option<i64> {
-    match raw.parse() {
-        Ok(value) => Some(value),
-        Err(_) => i64::try_from(text::decimal(raw, 38, 0)?).ok(),
+fn misfitted(field: &Field, raw: &str, misfit: &Misfit) -> Refused {
+    let (name, found) = (&field.name, text::excerpt(raw));
+    match misfit {
+        Misfit::Kind => refused(field, &found),
+        Misfit::Why(why) => Refused(format!("field `{name}`: found {found}: {why}")),
     }
 }
 
-/// A JSON string's text, borrowed when it holds no escapes.
-fn string(raw: &str) -> Option<Cow<'_, str>> {
-    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.as_bytes().contains(&b'\\') {
-        return serde_json::from_str::<String>(raw).ok().map(Cow::Owned);
-    }
-    Some(Cow::Borrowed(inner))
+/// Debezium writes all columns of a row.
+fn absent(field: &Field) -> Refused {
+    let name = &field.name;
+    Refused(format!(
+        "field `{name}`: the record has no such field: the column was renamed or dropped, or is not \
+         there yet. Change views.sql, or give the table the option missing = 'null' to read it as \
+         NULL"
+    ))
 }
 
-/// Reads a row's object; the inner none when there is null in its place.
-fn row<'a>(fields: &[Field], scan: &mut Scan<'a>) -> Option<Option<Raws<'a>>> {
+impl Object<'_> {
+    /// Whether it is Connect's wrapper and nothing else.
+    fn is_wrapper(&self) -> bool {
+        let is_schema = |text: &[u8]| text.starts_with(b"{") || text == b"null";
+        self.count == 2 && self.schema.is_some_and(is_schema)
+    }
+}
+
+/// Reads a text that is one object.
+fn whole<'a>(fields: &[Field], text: &'a [u8]) -> std::result::Result<Object<'a>, Refused> {
+    let mut scan = Scan::new(text);
+    let object = object(fields, &mut scan).filter(|_| scan.is_done());
+    match object.ok_or_else(|| broken(text))? {
+        Some(object) => Ok(object),
+        None => Err(Refused("found null, expected a JSON object".into())),
+    }
+}
+
+/// Reads an object; the inner none when there is null in its place.
+fn object<'a>(fields: &[Field], scan: &mut Scan<'a>) -> Option<Option<Object<'a>>> {
     if scan.null() {
         return Some(None);
     }
-    let mut raws: Raws<'a> = smallvec::smallvec![None; fields.len()];
+    let mut object = Object {
+        raws: smallvec::smallvec![None; fields.len()],
+        ..Object::default()
+    };
     let mut expected = 0;
     scan.object(|scan, name| {
         let raw = scan.value()?;
+        object.count += 1;
         if let Some(column) = column(fields, expected, name) {
-            if let Some(place) = raws.get_mut(column) {
+            if let Some(place) = object.raws.get_mut(column) {
                 *place = Some(raw);
             }
             expected = column + 1;
         }
+        match name.bytes {
+            b"schema" => object.schema = Some(raw),
+            b"payload" => object.payload = Some(raw),
+            b"__deleted" => object.deleted = Some(raw),
+            b"op" => object.op = true,
+            b"before" | b"after" => object.image = true,
+            _ => {}
+        }
         Some(())
     })?;
-    Some(Some(raws))
+    Some(Some(object))
 }
 
 /// A field's column. Records mostly have their fields in the columns' order: `expected` is looked
@@ -230,6 +303,9 @@ fn unescaped(name: Written<'_>) -> Option<String> {
 struct Change<'a> {
     after: Option<Raws<'a>>,
     op: Option<&'a [u8]>,
+    schema: Option<&'a [u8]>,
+    /// Whether it tells of a transaction's begin or end.
+    transaction: bool,
 }
 
 /// Reads a Debezium envelope; `wrapped` when it may also be inside `payload`.
@@ -240,8 +316,12 @@ fn envelope<'a>(
     wrapped: bool,
 ) -> Option<()> {
     scan.object(|scan, name| match name.bytes {
-        b"after" => row(fields, scan).map(|after| change.after = after),
+        b"after" => object(fields, scan).map(|after| change.after = after.map(|row| row.raws)),
         b"op" => scan.value().map(|op| change.op = Some(op)),
+        b"status" => scan.value().map(|status| {
+            change.transaction = matches!(status, b"\"BEGIN\"" | b"\"END\"");
+        }),
+        b"schema" if wrapped => scan.value().map(|schema| change.schema = Some(schema)),
         b"payload" if wrapped => envelope(fields, scan, change, false),
         _ => scan.value().map(drop),
     })

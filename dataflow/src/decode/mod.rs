@@ -5,10 +5,13 @@
 
 mod avro;
 mod columns;
+mod connect;
 mod json;
+mod json_value;
 mod place;
 mod scan;
 mod text;
+mod wire;
 
 use arrow::record_batch::RecordBatch;
 
@@ -29,6 +32,8 @@ pub enum Effect {
     Gone,
     /// The record says that all rows of its partition's keys are gone (`op` = `t`).
     Truncated,
+    /// The record is about no row: a message, a heartbeat, the begin or end of a transaction.
+    Nothing,
     /// The record is one more copy of a change that was taken before; nothing was added.
     Copy,
 }
@@ -61,7 +66,9 @@ pub fn open(
     registry: Option<std::sync::Arc<dyn tidemill_log::registry::Registry>>,
 ) -> Result<Box<dyn Decoder>> {
     Ok(match &source.format {
-        Format::Json => Box::new(json::Json::new(source)?),
-        Format::Avro { schema } => Box::new(avro::Avro::new(source, schema, registry)?),
+        Format::Json(spelling) => Box::new(json::Json::new(source, *spelling)?),
+        Format::Avro { schema, newest } => {
+            Box::new(avro::Avro::new(source, (schema, *newest), registry)?)
+        }
     })
 }

@@ -14,7 +14,7 @@ pub(super) fn expected(kind: &DataType) -> String {
         DataType::Utf8 => "a string".into(),
         DataType::Binary => "a string of bytes".into(),
         DataType::Date32 => "a date as \"YYYY-MM-DD\"".into(),
-        DataType::Timestamp(_, _) => "an ISO 8601 timestamp or whole milliseconds".into(),
+        DataType::Timestamp(_, _) => "a timestamp".into(),
         DataType::Decimal128(precision, scale) => {
             format!("a decimal of at most {precision} digits, {scale} of them behind the point")
         }
@@ -43,7 +43,10 @@ pub(super) fn date(text: &str) -> Option<i32> {
 
 /// Microseconds since 1970-01-01 of an ISO 8601 timestamp; without an offset it is taken as UTC.
 pub(super) fn timestamp(text: &str, utc: &Tz) -> Option<i64> {
-    Some(string_to_datetime(utc, text).ok()?.timestamp_micros())
+    let at = string_to_datetime(utc, text).ok()?;
+    // More digits than six are rounded, as PostgreSQL does.
+    let (whole, rest) = (at.timestamp_micros(), at.timestamp_subsec_nanos() % 1000);
+    whole.checked_add(i64::from(rest > 500 || (rest == 500 && whole % 2 != 0)))
 }
 
 /// UTC, for [`timestamp`]: parsed once, not once a record.

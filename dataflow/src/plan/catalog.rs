@@ -19,9 +19,11 @@ use datafusion_functions::unicode::planner::UnicodeFunctionPlanner;
 use datafusion_functions_aggregate::planner::AggregateFunctionPlanner;
 use datafusion_functions_aggregate::{average, bool_and_or, count, min_max, sum};
 use datafusion_sql::sqlparser::ast::DataType as SqlType;
+use tidemill_log::schema::Unusable;
 
 use super::ir::{AggregateFunction, Envelope, Format};
 use super::row_number::{self, RowNumber};
+use super::source_types::SourceTypes;
 use super::types;
 
 /// A table as `CREATE TABLE` and the registry describe it.
@@ -33,8 +35,12 @@ pub(super) struct Table {
     pub(super) envelope: Envelope,
     /// All columns.
     pub(super) schema: SchemaRef,
+    /// For each column, the source's type where it travels as text.
+    pub(super) source_types: SourceTypes,
     /// Names of the record key's columns.
     pub(super) key: Vec<String>,
+    /// Fields of its records that cannot be columns.
+    pub(super) unusable: Vec<Unusable>,
 }
 
 /// What a scan in a logical plan reads.
@@ -64,6 +70,8 @@ pub(super) struct Catalog {
     pub(super) tables: Vec<Table>,
     /// The views so far: name and columns.
     pub(super) views: Vec<(String, SchemaRef)>,
+    /// For each view, its columns' types in the source where they travel as text.
+    pub(super) view_types: Vec<SourceTypes>,
     scalars: BTreeMap<String, Arc<ScalarUDF>>,
     planners: Vec<Arc<dyn ExprPlanner>>,
     options: ConfigOptions,
@@ -98,6 +106,7 @@ impl Catalog {
         Self {
             tables: Vec::new(),
             views: Vec::new(),
+            view_types: Vec::new(),
             scalars,
             planners: vec![
                 Arc::new(AggregateFunctionPlanner),

@@ -210,7 +210,7 @@ impl Display for Read<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let source = self.0;
         let format = match source.format {
-            Format::Json => "json",
+            Format::Json(_) => "json",
             Format::Avro { .. } => "avro",
         };
         let envelope = match source.envelope {

@@ -7,11 +7,11 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_physical_expr::utils::collect_columns;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::ir::{Format, Output, Rel, RelOp, Scalar, Source, View};
+use super::ir::{Envelope, Format, Output, Rel, RelOp, Scalar, Source, Spelling, View};
 
 /// The fingerprint of a view about to be made.
 pub(super) fn fingerprint(
@@ -158,8 +158,9 @@ fn described(op: &RelOp) -> String {
 
 fn source_text(text: &mut String, source: &Source, used: &BTreeSet<usize>) {
     let format = match source.format {
-        Format::Json => "json",
-        Format::Avro { .. } => "avro",
+        Format::Json(spelling) if spelling != Spelling::default() => format!("json {spelling:?}"),
+        Format::Json(_) => "json".to_owned(),
+        Format::Avro { .. } => "avro".to_owned(),
     };
     let Source {
         topic,
@@ -178,6 +179,26 @@ fn source_text(text: &mut String, source: &Source, used: &BTreeSet<usize>) {
                 text,
                 format_args!("[{:?} {}]", field.name(), field.data_type()),
             );
+            if was_misread(source, field) {
+                text.push('2');
+            }
+        }
+    }
+}
+
+/// Whether earlier releases read the column wrong, so that state of theirs is not kept: names that
+/// Avro does not allow were null, Debezium's JSON had its times and bytes misread.
+fn was_misread(source: &Source, field: &Field) -> bool {
+    let legal = |c: char| c == '_' || c.is_ascii_alphanumeric();
+    match source.format {
+        Format::Avro { .. } => {
+            let name = field.name();
+            !name.chars().all(legal) || name.starts_with(|c: char| c.is_ascii_digit())
+        }
+        Format::Json(_) => {
+            let kind = field.data_type();
+            let misread = matches!(kind, DataType::Timestamp(..) | DataType::Binary);
+            misread && source.envelope == Envelope::Debezium
         }
     }
 }

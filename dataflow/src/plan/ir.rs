@@ -34,13 +34,73 @@ pub enum Envelope {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
     /// One JSON object a record.
-    Json,
+    Json(Spelling),
     /// Confluent wire format. Holds the schema the table's columns were planned with (for
     /// [`Envelope::Debezium`] the whole envelope's schema).
     Avro {
         /// Avro schema JSON of the value.
         schema: String,
+        /// The newest version of the value's subject then. A later one that lacks a column in use
+        /// ends the job.
+        newest: u32,
     },
+}
+
+/// How JSON records write what JSON has no type for, as far as the table says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spelling {
+    /// Timestamps that are numbers.
+    pub timestamps: Option<Epoch>,
+    /// Decimals that are strings.
+    pub decimals: Option<Digits>,
+    /// Bytes.
+    pub binary: Option<Binary>,
+    /// Columns that a record has no field for.
+    pub missing: Option<Missing>,
+}
+
+/// What a number that stands for a timestamp counts since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Epoch {
+    /// Seconds.
+    Seconds,
+    /// Milliseconds.
+    Millis,
+    /// Microseconds.
+    Micros,
+    /// Nanoseconds.
+    Nanos,
+    /// Nothing: timestamps are text.
+    Iso,
+}
+
+/// How a decimal is written in a string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Digits {
+    /// As digits.
+    Text,
+    /// As the base64 of an unscaled two's complement at the column's scale.
+    Base64,
+}
+
+/// How bytes are written in a string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binary {
+    /// As base64, also the URL-safe one.
+    Base64,
+    /// As hexadecimal digits.
+    Hex,
+    /// As the text that they are in UTF-8.
+    Text,
+}
+
+/// What a column is that a record has no field for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// NULL.
+    Null,
+    /// A reason to refuse the record.
+    Refuse,
 }
 
 /// A table fed by a topic.

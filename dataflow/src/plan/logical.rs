@@ -21,12 +21,15 @@ use datafusion_optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 use datafusion_sql::planner::{ParserOptions, SqlToRel};
 use datafusion_sql::sqlparser::ast::{CreateView, Query, Statement};
 use datafusion_sql::sqlparser::tokenizer::Location;
+use tidemill_log::schema::Unusable;
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Table};
 use super::push::filters_down;
 use super::script::{Script, did_you_mean, lower_first, normal, written};
 use super::shape::shaped;
 use super::simplify::simplified;
+use super::source_types::{self, SourceTypes};
+use super::table::unusable_column;
 use super::types;
 use super::wildcard;
 use crate::{Error, Result};
@@ -37,24 +40,35 @@ pub(super) fn plan(
     catalog: &Catalog,
     script: Script<'_>,
     at: Location,
-) -> Result<LogicalPlan> {
+) -> Result<(LogicalPlan, SourceTypes)> {
     let explain = |error: DataFusionError| located(&error, script, at);
     let query = wildcard::expanded(&view.query, catalog, script, at)?;
-    let plan = analyzed(query, catalog).map_err(explain)?;
+    let (plan, source_types) = analyzed(&query, catalog).map_err(|error| {
+        let what = unusable(&error, catalog);
+        located_as(&error, what, script, at)
+    })?;
     let names = column_names(view, &plan, script, at)?;
     let plan = conformed(plan, &names, script, at)?;
-    optimized(plan, catalog).map_err(explain)
+    Ok((optimized(plan, catalog).map_err(explain)?, source_types))
 }
 
-fn analyzed(query: Query, catalog: &Catalog) -> std::result::Result<LogicalPlan, DataFusionError> {
+fn analyzed(
+    query: &Query,
+    catalog: &Catalog,
+) -> std::result::Result<(LogicalPlan, SourceTypes), DataFusionError> {
     let options = ParserOptions::new()
         .with_map_string_types_to_utf8view(false)
         .with_collect_spans(true);
     let planner = SqlToRel::new_with_options(catalog, options);
-    let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(query)))?;
+    let plan = planner
+        .sql_statement_to_plan(Statement::Query(Box::new(query.clone())))
+        .map_err(|error| source_types::named(error, query, catalog))?;
+    // Before coercion: a cast that nobody wrote would hide what is compared.
+    let (plan, source_types) = source_types::checked(plan, catalog)?;
     unions_fit(&plan)?;
     let plan = shaped(plan)?;
-    Analyzer::new().execute_and_check(plan, catalog.options(), |_, _| {})
+    let plan = Analyzer::new().execute_and_check(plan, catalog.options(), |_, _| {})?;
+    Ok((plan, source_types))
 }
 
 /// Refuses unions of columns of unlike kinds, which type coercion would turn into text.
@@ -202,8 +216,42 @@ fn conformed(
         .map_err(explain)
 }
 
+/// Of a column that is not known: that its table has it, as what no column can hold.
+fn unusable(error: &DataFusionError, catalog: &Catalog) -> Option<String> {
+    let root = match error {
+        DataFusionError::Collection(errors) => errors.first().unwrap_or(error),
+        other => other,
+    };
+    let DataFusionError::SchemaError(error, _) = root.find_root() else {
+        return None;
+    };
+    let SchemaError::FieldNotFound { field, .. } = error.as_ref() else {
+        return None;
+    };
+    let named = |table: &&Table| {
+        let relation = field.relation.as_ref();
+        relation.is_some_and(|relation| relation.table() == table.name)
+    };
+    let is_it = |it: &&Unusable| it.name == field.name;
+    let having = catalog.tables.iter();
+    let mut having = having.filter(|table| table.unusable.iter().any(|it| is_it(&it)));
+    let table = having.clone().find(named).or_else(|| having.next())?;
+    let field = table.unusable.iter().find(is_it)?;
+    Some(unusable_column(field, &table.name))
+}
+
 /// The planner's error in our words, where it knows the place there.
 pub(super) fn located(error: &DataFusionError, script: Script<'_>, at: Location) -> Error {
+    located_as(error, None, script, at)
+}
+
+/// The same, with other words where there are some.
+fn located_as(
+    error: &DataFusionError,
+    instead: Option<String>,
+    script: Script<'_>,
+    at: Location,
+) -> Error {
     let root = match error {
         DataFusionError::Collection(errors) => errors.first().unwrap_or(error),
         other => other,
@@ -220,11 +268,11 @@ pub(super) fn located(error: &DataFusionError, script: Script<'_>, at: Location)
         line: span.start.line,
         column: span.start.column,
     });
-    script.error(at, what)
+    script.error(at, instead.unwrap_or(what))
 }
 
 /// The message without what repeats it at length.
-fn first_line(text: &str) -> String {
+pub(super) fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let line = line.trim_start_matches("Internal error: ");
     let details = [

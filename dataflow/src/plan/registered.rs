@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use tidemill_log::registry::Registry;
-use tidemill_log::schema::{Column, columns_of_record, table_of};
+use tidemill_log::schema::{
+    Column, Fields, SourceType, Unusable, columns_of_envelope, columns_of_record, key_of,
+};
 
 use super::ir::Envelope;
 use super::types;
@@ -16,9 +18,15 @@ pub(super) struct Registered {
     pub(super) subject: String,
     /// The value's Avro schema as registered.
     pub(super) avro: String,
+    /// The newest version of the subject.
+    pub(super) newest: u32,
     pub(super) schema: SchemaRef,
+    /// For each column, the source's type where it travels as text.
+    pub(super) source_types: Vec<Option<SourceType>>,
     /// Names of the record key's columns; empty when keys have no schema.
     pub(super) key: Vec<String>,
+    /// Fields that cannot be columns.
+    pub(super) unusable: Vec<Unusable>,
 }
 
 /// Asks the registry. A subject that is not there yet is of kind `Retry`: its first record
@@ -46,58 +54,63 @@ pub(super) fn fetch(
         Error::new(Kind::Retry, what)
     };
     let avro = registry.latest(&subject)?;
-    let avro = avro.ok_or_else(|| missing(&subject))?.schema;
+    let registered = avro.ok_or_else(|| missing(&subject))?;
+    let (avro, newest) = (registered.schema, registered.version);
     let key = registry.latest(&key_subject)?;
     let whole = |error: tidemill_log::Error| {
         let what = format!("table `{table}`, subject `{subject}`: {error}");
         Error::with_source(Kind::Data, what, error)
     };
-    let (key, columns): (Vec<String>, _) = match envelope {
+    let (fields, key) = match envelope {
         Envelope::Debezium => {
             let key = key.ok_or_else(|| missing(&key_subject))?;
-            let described = table_of(&avro, &key.schema).map_err(whole)?;
-            let key = described.key.iter();
-            let key = key.filter_map(|index| Some(described.columns.get(*index)?.name.clone()));
-            (key.collect(), described.columns)
+            let fields = columns_of_envelope(&avro).map_err(whole)?;
+            let key = key_of(&key.schema).map_err(whole)?;
+            (fields, key)
         }
         Envelope::Append | Envelope::Upsert => {
-            let columns = columns_of_record(&avro).map_err(whole)?;
-            let key = match envelope {
-                Envelope::Upsert => key_of_record(key, &columns),
+            let fields = columns_of_record(&avro).map_err(whole)?;
+            let key = match (envelope, key) {
+                (Envelope::Upsert, Some(key)) => key_of(&key.schema).unwrap_or_default(),
                 _ => Vec::new(),
             };
-            (key, columns)
+            (fields, key)
         }
     };
+    let Fields { columns, unusable } = fields;
+    let key = key_columns(key, &columns, &unusable, envelope).map_err(whole)?;
     let field = |column: &Column| {
         let kind = types::of_column(column.kind);
         Field::new(&column.name, kind, column.nullable)
     };
     let fields: Vec<Field> = columns.iter().map(field).collect();
+    let source_types = columns.iter().map(|column| column.kind.source_type());
     Ok(Registered {
+        source_types: source_types.collect(),
         subject,
         avro,
         schema: Arc::new(Schema::new(fields)),
         key,
+        newest,
+        unusable,
     })
 }
 
-/// The key record's fields, when all of them are columns of the value too. A key that is no
-/// record (a plain string, say) names no columns.
-fn key_of_record(
-    key: Option<tidemill_log::registry::Registered>,
+/// The key's columns, when all of them are columns of the row. Without one of them, which no
+/// column can hold, the others are not unique together: then no key is known.
+fn key_columns(
+    key: Vec<String>,
     columns: &[Column],
-) -> Vec<String> {
-    let fields = key.and_then(|key| columns_of_record(&key.schema).ok());
-    let names: Vec<String> = fields
-        .into_iter()
-        .flatten()
-        .map(|column| column.name)
-        .collect();
-    let known = |name: &String| columns.iter().any(|column| column.name == *name);
-    if names.iter().all(known) {
-        names
-    } else {
-        Vec::new()
+    unusable: &[Unusable],
+    envelope: Envelope,
+) -> tidemill_log::Result<Vec<String>> {
+    let is_column = |name: &&String| columns.iter().any(|column| column.name == **name);
+    let Some(other) = key.iter().find(|name| !is_column(name)) else {
+        return Ok(key);
+    };
+    if envelope == Envelope::Debezium && unusable.iter().all(|field| field.name != *other) {
+        let what = format!("avro schema: key column `{other}` is not a column of `after`");
+        return Err(tidemill_log::Error::new(Kind::Data, what));
     }
+    Ok(Vec::new())
 }

@@ -199,6 +199,11 @@ fn narrowed(wide: &Cast, value: &ScalarValue, schema: &DFSchema) -> Result<Optio
     let widens = match (&narrow, to) {
         (DataType::Timestamp(from, _), DataType::Timestamp(to, _)) => from <= to,
         (DataType::Date32, DataType::Timestamp(..)) => true,
+        (from, to) if from == to => true,
+        (DataType::Decimal128(digits, scale), DataType::Decimal128(to_digits, to_scale)) => {
+            let whole = |digits: u8, scale: i8| i16::from(digits) - i16::from(scale);
+            scale <= to_scale && whole(*digits, *scale) <= whole(*to_digits, *to_scale)
+        }
         (from, to) => {
             from.is_signed_integer() && to.is_signed_integer() && from.size() <= to.size()
         }

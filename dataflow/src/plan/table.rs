@@ -12,9 +12,10 @@ use datafusion_sql::sqlparser::ast::{
 };
 use datafusion_sql::sqlparser::tokenizer::Location;
 use tidemill_log::registry::Registry;
+use tidemill_log::schema::Unusable;
 
 use super::catalog::{Catalog, Table};
-use super::ir::{Envelope, Format};
+use super::ir::{Binary, Digits, Envelope, Epoch, Format, Missing, Spelling};
 use super::options::Options;
 use super::registered::{self, Registered};
 use super::script::{Script, did_you_mean, normal, single};
@@ -34,6 +35,27 @@ const ENVELOPES: [(&str, Envelope); 3] = [
     ("debezium", Envelope::Debezium),
 ];
 
+const TIMESTAMPS: [(&str, Epoch); 5] = [
+    ("seconds", Epoch::Seconds),
+    ("millis", Epoch::Millis),
+    ("micros", Epoch::Micros),
+    ("nanos", Epoch::Nanos),
+    ("iso", Epoch::Iso),
+];
+const DECIMALS: [(&str, Digits); 3] = [
+    ("string", Digits::Text),
+    ("double", Digits::Text),
+    ("base64", Digits::Base64),
+];
+const BINARY: [(&str, Binary); 3] = [
+    ("base64", Binary::Base64),
+    ("hex", Binary::Hex),
+    ("text", Binary::Text),
+];
+const MISSING: [(&str, Missing); 2] = [("null", Missing::Null), ("refuse", Missing::Refuse)];
+/// The options that say how JSON records write values.
+const SPELLING: [&str; 4] = ["timestamps", "decimals", "binary", "missing"];
+
 /// What the statement itself says.
 struct Declared {
     columns: Vec<(Ident, Field)>,
@@ -50,10 +72,11 @@ pub(super) fn create(
 ) -> Result<Table> {
     let name = new_name(single(&create.name), catalog, script, at)?;
     refuse_extras(create, script, at)?;
-    let known = ["topic", "format", "envelope"];
+    let known = [&["topic", "format", "envelope"][..], &SPELLING].concat();
     let options = Options::read(&create.table_options, &known, script, at)?;
     let encoding = options.choice("format", &FORMATS, script)?;
     let encoding = encoding.unwrap_or(Encoding::Avro);
+    let spelling = spelling(&options, encoding, script)?;
     let envelope = options.choice("envelope", &ENVELOPES, script)?;
     let envelope = envelope.unwrap_or(match encoding {
         Encoding::Avro => Envelope::Debezium,
@@ -66,7 +89,8 @@ pub(super) fn create(
     read_once(&topic, catalog, script, at)?;
     let declared = declared(create, script)?;
 
-    let (format, schema, registered_key) = match encoding {
+    let mut unusable = Vec::new();
+    let (format, schema, source_types, registered_key) = match encoding {
         Encoding::Json if declared.columns.is_empty() => {
             let what = format!(
                 "table `{name}` is JSON and declares no columns: write \
@@ -77,14 +101,29 @@ pub(super) fn create(
         Encoding::Json => {
             let fields = declared.columns.iter().map(|(_, field)| field.clone());
             let schema = Schema::new(fields.collect::<Vec<_>>());
-            (Format::Json, Arc::new(schema), Vec::new())
+            let untyped = vec![None; schema.fields().len()];
+            (
+                Format::Json(spelling),
+                Arc::new(schema),
+                untyped,
+                Vec::new(),
+            )
         }
         Encoding::Avro => {
             let registered = registered::fetch(&name, &topic, envelope, registry)
                 .map_err(|error| script.error_of(error.kind(), at, error.to_string()))?;
             let schema = declared_of(&declared, &registered, script)?;
-            let Registered { avro, key, .. } = registered;
-            (Format::Avro { schema: avro }, schema, key)
+            let of = |field: &Arc<Field>| {
+                let index = registered.schema.index_of(field.name()).ok()?;
+                registered.source_types.get(index).copied().flatten()
+            };
+            let source_types = schema.fields().iter().map(of).collect();
+            unusable = registered.unusable;
+            let format = Format::Avro {
+                schema: registered.avro,
+                newest: registered.newest,
+            };
+            (format, schema, source_types, registered.key)
         }
     };
     let key = match declared.key.is_empty() {
@@ -97,7 +136,26 @@ pub(super) fn create(
         format,
         envelope,
         schema,
+        source_types,
         key,
+        unusable,
+    })
+}
+
+/// How the records write values, which only JSON leaves open.
+fn spelling(options: &Options, encoding: Encoding, script: Script<'_>) -> Result<Spelling> {
+    let given = SPELLING
+        .iter()
+        .find_map(|name| Some((name, options.get(name)?.1)));
+    if let (Encoding::Avro, Some((name, at))) = (encoding, given) {
+        let what = format!("option `{name}` is for format = 'json': Avro's schemas say it");
+        return Err(script.error(at, what));
+    }
+    Ok(Spelling {
+        timestamps: options.choice("timestamps", &TIMESTAMPS, script)?,
+        decimals: options.choice("decimals", &DECIMALS, script)?,
+        binary: options.choice("binary", &BINARY, script)?,
+        missing: options.choice("missing", &MISSING, script)?,
     })
 }
 
@@ -246,6 +304,10 @@ fn declared_of(
         let at = ident.span.start;
         let (name, subject) = (field.name(), &registered.subject);
         let Some((_, found)) = registered.schema.column_with_name(name) else {
+            let unusable = registered.unusable.iter().find(|field| field.name == *name);
+            if let Some(field) = unusable {
+                return Err(script.error(at, unusable_column(field, &registered.subject)));
+            }
             let known = registered.schema.fields().iter().map(|field| field.name());
             let hint = did_you_mean(name, known);
             let what = format!("column `{name}` is not in the schema of `{subject}`{hint}");
@@ -260,6 +322,12 @@ fn declared_of(
         fields.push(found.clone());
     }
     Ok(Arc::new(Schema::new(fields)))
+}
+
+/// What is said of a field that cannot be a column; `place` is the table or the subject.
+pub(super) fn unusable_column(field: &Unusable, place: &str) -> String {
+    let Unusable { name, kind } = field;
+    format!("column `{name}` of `{place}` is {kind}, which a view cannot read")
 }
 
 fn key_columns(key: &[Ident], schema: &SchemaRef, script: Script<'_>) -> Result<Vec<String>> {

@@ -17,7 +17,9 @@ pub(super) fn of_column(kind: ColumnType) -> DataType {
         ColumnType::Long => DataType::Int64,
         ColumnType::Float => DataType::Float32,
         ColumnType::Double => DataType::Float64,
-        ColumnType::Text | ColumnType::Uuid | ColumnType::Json => DataType::Utf8,
+        ColumnType::Text | ColumnType::Source(_) | ColumnType::Uuid | ColumnType::Json => {
+            DataType::Utf8
+        }
         ColumnType::Bytes => DataType::Binary,
         ColumnType::Date => DataType::Date32,
         ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),

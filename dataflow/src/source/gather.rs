@@ -234,6 +234,7 @@ impl Gather for KeyedRows {
         let key = self.key(&record);
         match (effect, key) {
             (Err(Refused(reason)), _) => self.tally.refuse(&record, reason),
+            (Ok(Effect::Nothing), _) => {}
             (Ok(Effect::Copy), _) => self.tally.copies += 1,
             (Ok(Effect::Truncated), _) if self.envelope == Envelope::Debezium => {
                 self.truncated(&record);

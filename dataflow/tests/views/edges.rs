@@ -11,24 +11,32 @@ use crate::river::River;
 use crate::seed;
 
 /// A table of one key and a view over it, on some workers.
-struct Edge {
-    river: River,
+pub(crate) struct Edge {
+    pub(crate) river: River,
 }
 
 impl Edge {
     fn new(columns: &str, view: &str, workers: usize) -> Self {
+        Self::serving(columns, view, workers, None)
+    }
+
+    /// The same with the view's table in another sink.
+    pub(crate) fn serving(columns: &str, view: &str, workers: usize, sink: Option<&str>) -> Self {
         let table = format!(
             "CREATE TABLE t (id int PRIMARY KEY, {columns}) WITH (format = 'json', envelope =
                 'upsert');"
         );
         let mut river = River::new(&format!("{table}{view}"), workers);
+        if let Some(sink) = sink {
+            river.serve_in(sink);
+        }
         river.log().create_topic("t", 2).unwrap();
         river.start();
         Self { river }
     }
 
     /// Sets or deletes rows and waits until the views show it.
-    fn put(&mut self, rows: &[(i64, Option<Json>)]) {
+    pub(crate) fn put(&mut self, rows: &[(i64, Option<Json>)]) {
         let records: Vec<Record> = rows
             .iter()
             .map(|(id, row)| Record {
@@ -48,7 +56,7 @@ impl Edge {
     }
 
     /// The view's rows, in the order of their keys.
-    fn rows(&self) -> Vec<Vec<Value>> {
+    pub(crate) fn rows(&self) -> Vec<Vec<Value>> {
         self.river.rows("v").into_values().collect()
     }
 }
@@ -61,7 +69,7 @@ impl Drop for Edge {
     }
 }
 
-fn number(value: impl std::fmt::Display) -> Value {
+pub(crate) fn number(value: impl std::fmt::Display) -> Value {
     Value::Exact(value.to_string())
 }
 

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use tidemill_log::schema::ColumnType;
 
 use super::{Land, LandColumn, LandText};
+use crate::json::Path as JsonPath;
 use crate::{Error, Kind, Result};
 
 /// One `[[seed]]`: a table and the file whose rows it begins with.
@@ -50,7 +51,7 @@ impl TryFrom<SeedText> for Seed {
             return Err(format!("column name `{}` must hold no dot", column.name));
         }
         let columns = text.columns.into_iter().map(|column| LandColumn {
-            path: column.name.clone(),
+            path: JsonPath::of_field(&column.name),
             name: column.name,
             kind: column.kind,
             nullable: column.nullable,

@@ -20,11 +20,13 @@ use std::collections::HashMap;
 use serde_json::value::RawValue;
 use tidemill_log::failpoint;
 use tidemill_log::schema::ColumnType;
+use uuid::Uuid;
 
 use crate::config::{Land, LandColumn, Seed};
 use crate::database::{Database, quoted};
 use crate::fetch::Page;
-use crate::schedule::Claim;
+use crate::json::Path;
+use crate::schedule::{Claim, Ended};
 use crate::{Error, Kind, Result};
 use record::Row;
 
@@ -180,11 +182,32 @@ fn fit<'a>(land: &Land, records: &'a [Box<RawValue>]) -> Fitted<'a> {
     fitted
 }
 
+/// What tells a page from others by its records' keys; none when no record has one.
+fn mark(fitted: &Fitted<'_>) -> Option<String> {
+    if fitted.rows.is_empty() {
+        return None;
+    }
+    let keys = fitted.rows.iter().map(|row| &row.key);
+    let keys: Vec<String> = keys.map(|key| format!("{}:{key}", key.len())).collect();
+    Some(Uuid::new_v5(&Uuid::NAMESPACE_OID, keys.concat().as_bytes()).to_string())
+}
+
+/// What the ledger keeps of a page that landed.
+fn ended(page: &Page, landed: Landed, mark: Option<String>) -> Ended {
+    Ended {
+        landed: landed.rows(),
+        records: page.records.len() as u64,
+        full: page.full,
+        mark,
+        whole: !landed.trimmed,
+    }
+}
+
 /// All columns in order, the document last.
 fn columns(land: &Land) -> Vec<LandColumn> {
     let document = land.document.iter().map(|name| LandColumn {
         name: name.clone(),
-        path: String::new(),
+        path: Path::default(),
         kind: ColumnType::Json,
         nullable: false,
     });

@@ -6,7 +6,8 @@ use tidemill_log::failpoint;
 use tidemill_log::schema::ColumnType;
 
 use super::{
-    Attempt, Fitted, Found, Landed, Landing, Refused, Row, columns, declared, fit, listed, mismatch,
+    Attempt, Fitted, Found, Landed, Landing, Refused, Row, columns, declared, ended, fit, listed,
+    mark, mismatch,
 };
 use crate::config::{Land, LandColumn};
 use crate::database::{self, postgres_failed, quoted};
@@ -29,7 +30,7 @@ fn type_of(column: &LandColumn) -> String {
         ColumnType::Long => "bigint",
         ColumnType::Float => "real",
         ColumnType::Double => "double precision",
-        ColumnType::Text => "text",
+        ColumnType::Text | ColumnType::Source(_) => "text",
         ColumnType::Uuid => "uuid",
         ColumnType::Json => "jsonb",
         ColumnType::Bytes => "bytea",
@@ -144,6 +145,7 @@ impl Landing for PostgresLanding {
             upsert,
         } = self;
         let mut fitted = fit(land, &page.records);
+        let mark = mark(&fitted);
         let mut landed = Landed {
             unchanged: fitted.replaced,
             ..Landed::default()
@@ -163,7 +165,7 @@ impl Landing for PostgresLanding {
             return Ok(Attempt::Refused(fitted.refused));
         }
         landed.refused = fitted.refused.len() as u64;
-        finish(&mut transaction, claim, landed.rows(), !landed.trimmed)?;
+        finish(&mut transaction, claim, &ended(page, landed, mark))?;
         failpoint::hit(failpoint::LAND_BEFORE_COMMIT);
         transaction.commit().map_err(failed)?;
         failpoint::hit(failpoint::LAND_AFTER_COMMIT);

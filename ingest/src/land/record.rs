@@ -2,27 +2,57 @@
 //! the form that both engines read.
 //!
 //! In: the record's bytes. Out: a value a column, dates and instants in ISO 8601, instants in UTC;
-//! or the reason why the record does not fit, naming column and path.
+//! or the reason why the record does not fit, naming column and path. Invariant: a number keeps
+//! its value: a text column has its digits as they came, and a column of numbers has the number
+//! itself (a floating-point one the nearest that it can hold), or the record does not fit.
 
 use std::fmt::Write;
 
 use jiff::{Timestamp, civil};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use tidemill_log::schema::ColumnType;
 use uuid::Uuid;
 
 use crate::config::{Land, LandColumn};
+use crate::json::{Text, named, unstorable};
 
 /// A record that fits.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
     /// The key as text.
     pub(super) key: String,
-    /// A value a column, in the columns' order; null for NULL.
-    pub(super) values: Vec<Value>,
+    /// A value a column, in the columns' order.
+    pub(super) values: Vec<Cell>,
     /// The record as it came, which is also the document.
     pub(super) raw: &'a str,
+}
+
+/// The value of a column.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Cell {
+    /// NULL.
+    Null,
+    Bool(bool),
+    Whole(i64),
+    Float(f64),
+    /// Text, and everything that both engines read from it.
+    Text(String),
+    /// A JSON text as it came.
+    Json(String),
+}
+
+impl Cell {
+    /// The value as a JSON text; none for NULL.
+    fn json(&self) -> Option<String> {
+        Some(match self {
+            Cell::Null => return None,
+            Cell::Bool(bool) => bool.to_string(),
+            Cell::Whole(number) => number.to_string(),
+            Cell::Float(number) => serde_json::Value::from(*number).to_string(),
+            Cell::Text(text) => serde_json::Value::from(text.as_str()).to_string(),
+            Cell::Json(text) => text.clone(),
+        })
+    }
 }
 
 impl Row<'_> {
@@ -31,7 +61,7 @@ impl Row<'_> {
     pub(super) fn json(&self, document: bool) -> String {
         let mut json = String::with_capacity(2 * self.raw.len());
         for (at, value) in self.values.iter().enumerate() {
-            if !value.is_null() {
+            if let Some(value) = value.json() {
                 // Writing to a string cannot fail.
                 let _ = write!(json, ",\"c{at}\":{value}");
             }
@@ -45,37 +75,38 @@ impl Row<'_> {
 
 /// Fits a record to the columns, or says why not.
 pub(super) fn fit<'a>(land: &Land, raw: &'a RawValue) -> Result<Row<'a>, String> {
-    let record: Value = serde_json::from_str(raw.get())
-        .map_err(|error| format!("the record cannot be read: {error}"))?;
-    if !record.is_object() {
-        return Err(format!("the record is {}, not an object", named(&record)));
+    if !raw.get().starts_with('{') {
+        return Err(format!("the record is {}, not an object", named(raw)));
     }
-    if land.document.is_some() && has_zero(&record) {
-        return Err("the record holds the character U+0000, which no database text can".into());
+    if land.document.is_some()
+        && let Some(what) = unstorable(raw.get())
+    {
+        return Err(format!("the record holds {what}"));
     }
+    let mut record = Text::new(raw);
     let mut key = None;
     let mut values = Vec::with_capacity(land.columns.len());
     for column in &land.columns {
-        let value = at_path(&record, &column.path);
-        if value.is_null() {
+        let LandColumn { name, path, .. } = column;
+        let found = record.at(path);
+        let found = found.map_err(|why| format!("`{path}` for column `{name}`: {why}"))?;
+        let Some(found) = found.filter(|value| value.get() != "null") else {
             if column.nullable {
-                values.push(Value::Null);
+                values.push(Cell::Null);
                 continue;
             }
-            let LandColumn { name, path, .. } = column;
             return Err(format!(
                 "no `{path}` for column `{name}`, which is not nullable"
             ));
-        }
-        let value = of_type(value, column.kind).map_err(|right| {
-            let LandColumn { name, path, .. } = column;
-            let is = named(value);
+        };
+        let value = of_type(found, column.kind).map_err(|right| {
+            let is = named(found);
             format!("`{path}` is {is}, but column `{name}` takes {right}")
         })?;
         if column.name == land.key {
             key = Some(match &value {
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
+                Cell::Text(text) => text.clone(),
+                other => other.json().unwrap_or_default(),
             });
         }
         values.push(value);
@@ -88,100 +119,142 @@ pub(super) fn fit<'a>(land: &Land, raw: &'a RawValue) -> Result<Row<'a>, String>
     })
 }
 
-fn at_path<'v>(record: &'v Value, path: &str) -> &'v Value {
-    static NULL: Value = Value::Null;
-    let step = |value: &'v Value, field: &str| value.get(field).unwrap_or(&NULL);
-    path.split('.').fold(record, step)
-}
-
-fn has_zero(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(list) => list.iter().any(has_zero),
-        Value::Object(fields) => fields
-            .iter()
-            .any(|(name, value)| name.contains('\0') || has_zero(value)),
-        _ => false,
-    }
-}
-
-/// What a value is, for people, without showing all of a large one.
-fn named(value: &Value) -> String {
-    match value {
-        Value::Null => "null".into(),
-        Value::Array(_) => "a list".into(),
-        Value::Object(_) => "an object".into(),
-        Value::String(text) => format!("`{}`", text.chars().take(40).collect::<String>()),
-        other => format!("`{other}`"),
-    }
-}
-
 /// The value in the column's form, or what the column takes.
-fn of_type(value: &Value, kind: ColumnType) -> Result<Value, &'static str> {
-    let text = value.as_str();
+fn of_type(value: &RawValue, kind: ColumnType) -> Result<Cell, &'static str> {
+    let raw = value.get();
+    let is_number = raw.starts_with(|sign: char| sign == '-' || sign.is_ascii_digit());
+    let text: Option<String> = match raw.starts_with('"') {
+        true => serde_json::from_str(raw).ok(),
+        false => None,
+    };
+    // A number is also taken when it is written as text, as randomuser.me writes coordinates.
+    let number = is_number.then_some(raw).or(text.as_deref());
     match kind {
-        ColumnType::Bool => value.as_bool().map(Value::Bool).ok_or("true or false"),
-        ColumnType::Int => integer(value)
+        ColumnType::Bool => match raw {
+            "true" => Ok(Cell::Bool(true)),
+            "false" => Ok(Cell::Bool(false)),
+            _ => Err("true or false"),
+        },
+        ColumnType::Int => number
+            .and_then(whole)
             .filter(|number| i32::try_from(*number).is_ok())
-            .map(Value::from)
+            .map(Cell::Whole)
             .ok_or("a whole number of 32 bits"),
-        ColumnType::Long => integer(value)
-            .map(Value::from)
+        ColumnType::Long => number
+            .and_then(whole)
+            .map(Cell::Whole)
             .ok_or("a whole number of 64 bits"),
-        ColumnType::Float => number(value)
-            .filter(|number| (*number as f32).is_finite())
-            .map(Value::from)
+        ColumnType::Float => number
+            .and_then(|text| nearest(text, text.parse::<f32>().ok()?.into()))
+            .map(Cell::Float)
             .ok_or("a number of 32 bits"),
-        ColumnType::Double => number(value).map(Value::from).ok_or("a number"),
-        ColumnType::Text => match value {
-            Value::String(text) if !text.contains('\0') => Ok(value.clone()),
-            Value::Number(number) => Ok(Value::String(number.to_string())),
-            Value::Bool(bool) => Ok(Value::String(bool.to_string())),
-            _ => Err("text without U+0000"),
+        ColumnType::Double => number
+            .and_then(|text| nearest(text, text.parse().ok()?))
+            .map(Cell::Float)
+            .ok_or("a number of 64 bits"),
+        ColumnType::Text | ColumnType::Source(_) => match text {
+            Some(text) if !text.contains('\0') => Ok(Cell::Text(text)),
+            None if is_number || matches!(raw, "true" | "false") => Ok(Cell::Text(raw.to_owned())),
+            _ => Err(
+                "text without U+0000 or halves of surrogate pairs, a number or true or \
+                      false; a list or an object needs type `json`",
+            ),
         },
-        ColumnType::Uuid => text
-            .and_then(|text| Uuid::parse_str(text).ok())
-            .map(|uuid| Value::String(uuid.hyphenated().to_string()))
-            .ok_or("a UUID"),
-        ColumnType::Json => match has_zero(value) {
-            false => Ok(value.clone()),
-            true => Err("JSON without U+0000"),
+        ColumnType::Json => match unstorable(raw) {
+            None => Ok(Cell::Json(raw.to_owned())),
+            Some(_) => Err("JSON without U+0000 and halves of surrogate pairs"),
         },
+        kind => of_text(text.as_deref().unwrap_or_default(), kind).map(Cell::Text),
+    }
+}
+
+/// The types that JSON has as text alone.
+fn of_text(text: &str, kind: ColumnType) -> Result<String, &'static str> {
+    match kind {
+        ColumnType::Uuid => Uuid::parse_str(text)
+            .map(|uuid| uuid.hyphenated().to_string())
+            .map_err(|_| "a UUID"),
         ColumnType::Date => text
-            .and_then(|text| text.parse::<civil::Date>().ok())
+            .parse::<civil::Date>()
+            .ok()
             .filter(|date| date.year() >= 1)
-            .map(|date| Value::String(date.to_string()))
+            .map(|date| date.to_string())
             .ok_or("a date such as `2026-11-22`"),
         ColumnType::Timestamp => text
-            .and_then(|text| text.parse::<civil::DateTime>().ok())
-            .filter(|at| at.year() >= 1)
+            .parse::<civil::DateTime>()
+            .ok()
+            .filter(|at| at.year() >= 1 && !has_leap_second(text))
             .and_then(|at| at.round(jiff::Unit::Microsecond).ok())
-            .map(|at| Value::String(at.to_string()))
+            .map(|at| at.to_string())
             .ok_or("a time such as `2026-11-22T11:34:13.5`"),
         ColumnType::Timestamptz => text
-            .and_then(|text| text.parse::<Timestamp>().ok())
+            .parse::<Timestamp>()
+            .ok()
+            .filter(|_| !has_leap_second(text))
             .and_then(|at| at.round(jiff::Unit::Microsecond).ok())
             .map(|at| at.to_string())
             .filter(|text| !text.starts_with('-'))
-            .map(Value::String)
             .ok_or("an instant such as `2026-11-22T11:34:13.5Z`"),
-        ColumnType::Bytes | ColumnType::Decimal { .. } => Err("what JSON does not have"),
+        _ => Err("what JSON does not have"),
     }
 }
 
-/// A whole number, also when it is written as text.
-fn integer(value: &Value) -> Option<i64> {
-    value.as_i64().or_else(|| value.as_str()?.parse().ok())
+/// Whether a time has a 61st second, which becomes another one wherever it is read.
+fn has_leap_second(text: &str) -> bool {
+    text.contains(":60")
 }
 
-/// A finite number, also when it is written as text, as randomuser.me writes coordinates.
-fn number(value: &Value) -> Option<f64> {
-    let number = value.as_f64().or_else(|| value.as_str()?.parse().ok());
-    number.filter(|number| number.is_finite())
+/// A whole number, also when it is written as `1.0` or `1e3`; none when it is not whole or too
+/// large.
+fn whole(text: &str) -> Option<i64> {
+    if let Ok(number) = text.parse() {
+        return Some(number);
+    }
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (text, 0),
+    };
+    let (before, behind) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let (sign, before) = match before.strip_prefix('-') {
+        Some(before) => ("-", before),
+        None => ("", before),
+    };
+    let mut digits = format!("{before}{behind}");
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    if digits.bytes().all(|digit| digit == b'0') {
+        return Some(0);
+    }
+    // Where the point stands among the digits.
+    let point = i64::try_from(before.len()).ok()? + i64::from(exponent);
+    let missing = point - i64::try_from(digits.len()).ok()?;
+    if missing > 20 || point <= 0 {
+        return None;
+    }
+    match usize::try_from(missing) {
+        Ok(missing) => digits.push_str(&"0".repeat(missing)),
+        Err(_) => {
+            let fraction = digits.split_off(usize::try_from(point).ok()?);
+            if fraction.bytes().any(|digit| digit != b'0') {
+                return None;
+            }
+        }
+    }
+    format!("{sign}{digits}").parse().ok()
+}
+
+/// The number that a text was read as, unless it was so large or so small that nothing is left.
+fn nearest(text: &str, number: f64) -> Option<f64> {
+    let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
+    let is_zero = !mantissa.contains(|digit: char| ('1'..='9').contains(&digit));
+    (number.is_finite() && (number != 0.0 || is_zero)).then_some(number)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn land() -> Land {
@@ -244,6 +317,149 @@ mod tests {
         let late = refused(&|user| user["dob"]["date"] = "yesterday".into());
         assert!(late.contains("an instant such as"), "{late}");
         assert!(refused(&|user| *user = 7.into()).contains("not an object"));
+    }
+
+    fn taken(kind: &str, value: &str) -> Result<Cell, String> {
+        let text = format!(
+            "[schedule]\nevery='1s'\n[fetch]\nurl='http://x/'\npage_parameter='p'\n[land]\n\
+             table='t'\nkey='k'\ncolumns=[{{name='k',path='k',type='text'}},\
+             {{name='v',path='v',type='{kind}',nullable=true}}]"
+        );
+        let pipeline = crate::config::Pipeline::parse(&text, "ingest.toml").unwrap();
+        let record = format!("{{\"k\":1e2,\"v\":{value}}}");
+        let record = RawValue::from_string(record).unwrap();
+        let mut row = fit(&pipeline.feed.unwrap().land, &record)?;
+        assert_eq!(row.key, "1e2");
+        Ok(row.values.remove(1))
+    }
+
+    #[test]
+    fn numbers_keep_their_value_or_do_not_fit() {
+        for digits in [
+            "19.90",
+            "123456789012345678901",
+            "1E400",
+            "-0",
+            "-0.0",
+            "1e3",
+        ] {
+            assert_eq!(taken("text", digits).unwrap(), Cell::Text(digits.into()));
+            assert_eq!(taken("json", digits).unwrap(), Cell::Json(digits.into()));
+        }
+        let whole = [
+            ("9223372036854775807", i64::MAX),
+            ("-9223372036854775808", i64::MIN),
+            ("1e3", 1000),
+            ("1.50e1", 15),
+            ("2.0", 2),
+            ("100e-2", 1),
+            ("-0", 0),
+            ("0e999999", 0),
+            ("\"7\"", 7),
+        ];
+        for (text, number) in whole {
+            assert_eq!(taken("long", text).unwrap(), Cell::Whole(number), "{text}");
+        }
+        for text in [
+            "1.5",
+            "9223372036854775808",
+            "1e19",
+            "1e-1",
+            "1E400",
+            "1e99999999999",
+            "\"\"",
+            "\"1_0\"",
+            "true",
+            "[1]",
+        ] {
+            assert!(taken("long", text).is_err(), "{text}");
+        }
+        assert!(taken("int", "2147483648").unwrap_err().contains("32 bits"));
+        assert_eq!(taken("double", "0.1").unwrap(), Cell::Float(0.1));
+        assert_eq!(
+            taken("double", "9007199254740993").unwrap(),
+            Cell::Float(9007199254740992.0)
+        );
+        assert_eq!(
+            taken("float", "0.1").unwrap(),
+            Cell::Float(f64::from(0.1f32))
+        );
+        assert_eq!(taken("double", "0e-400").unwrap(), Cell::Float(0.0));
+        for text in ["1E400", "-1E400", "1E-400", "\"NaN\"", "\"inf\"", "\"\""] {
+            assert!(taken("double", text).is_err(), "{text}");
+            assert!(taken("float", text).is_err(), "{text}");
+        }
+        assert!(taken("float", "1e39").is_err());
+    }
+
+    #[test]
+    fn what_a_text_or_a_time_column_takes() {
+        let text = |text: &str| Cell::Text(text.to_owned());
+        assert_eq!(taken("text", "true").unwrap(), text("true"));
+        assert_eq!(taken("text", "\"\"").unwrap(), text(""));
+        assert_eq!(taken("text", "null").unwrap(), Cell::Null);
+        for wrong in ["[1]", "{}", "\"a\\u0000\"", "\"\\ud83d\""] {
+            assert!(
+                taken("text", wrong).unwrap_err().contains("type `json`"),
+                "{wrong}"
+            );
+        }
+        let day = "\"2026-11-22\"";
+        assert_eq!(taken("date", day).unwrap(), text("2026-11-22"));
+        assert_eq!(
+            taken("timestamp", day).unwrap(),
+            text("2026-11-22T00:00:00")
+        );
+        let at = "\"2026-11-22T11:34:13.5+02:00\"";
+        assert_eq!(
+            taken("timestamptz", at).unwrap(),
+            text("2026-11-22T09:34:13.5Z")
+        );
+        for (kind, wrong) in [
+            ("timestamptz", day),
+            ("timestamptz", "\"2026-11-22T11:34:13\""),
+            ("timestamptz", "1764000000"),
+            ("timestamp", "1764000000"),
+            ("timestamp", "\"2026-11-22T23:59:60\""),
+            ("timestamptz", "\"2026-11-22T23:59:60Z\""),
+            ("date", "\"2026-02-30\""),
+            ("date", "20260230"),
+            ("uuid", "1"),
+            ("bool", "1"),
+            ("bool", "\"true\""),
+        ] {
+            assert!(
+                taken(kind, wrong).unwrap_err().contains("takes"),
+                "{kind} {wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_through_a_scalar_does_not_fit() {
+        let text = "[schedule]\nevery='1s'\n[fetch]\nurl='http://x/'\npage_parameter='p'\n[land]\n\
+             table='t'\nkey='k'\ncolumns=[{name='k',path='a.\"b.c\".0',type='int'},\
+             {name='v',path='v.w',type='int',nullable=true}]";
+        let land = crate::config::Pipeline::parse(text, "ingest.toml").unwrap();
+        let land = land.feed.unwrap().land;
+        let fits = |record: &str| {
+            let record = RawValue::from_string(record.to_owned()).unwrap();
+            fit(&land, &record).map(|row| row.values)
+        };
+        let whole = r#"{"a":{"b.c":[7]},"v":{"w":8}}"#;
+        assert_eq!(fits(whole).unwrap(), [Cell::Whole(7), Cell::Whole(8)]);
+        let missing = r#"{"a":{"b.c":[7]},"v":null}"#;
+        assert_eq!(fits(missing).unwrap(), [Cell::Whole(7), Cell::Null]);
+        let scalar = fits(r#"{"a":{"b.c":[7]},"v":5}"#).unwrap_err();
+        assert!(
+            scalar.contains("`v.w` for column `v`: no `w` in `5`"),
+            "{scalar}"
+        );
+        let keyless = fits(r#"{"a":{"b.c":[]}}"#).unwrap_err();
+        assert!(
+            keyless.contains("for column `k`, which is not nullable"),
+            "{keyless}"
+        );
     }
 
     proptest::proptest! {

@@ -3,13 +3,14 @@
 
 use rusqlite::types::{Null, ToSqlOutput};
 use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use tidemill_log::failpoint;
 use tidemill_log::schema::ColumnType;
 
+use super::record::Cell;
 use super::{
-    Attempt, Fitted, Found, Landed, Landing, Refused, Row, columns, declared, fit, listed, mismatch,
+    Attempt, Fitted, Found, Landed, Landing, Refused, Row, columns, declared, ended, fit, listed,
+    mark, mismatch,
 };
 use crate::config::{Land, LandColumn};
 use crate::database::{quoted, sqlite_failed};
@@ -33,7 +34,7 @@ fn type_of(column: &LandColumn) -> String {
         ColumnType::Long => "BIGINT",
         ColumnType::Float => "FLOAT",
         ColumnType::Double => "DOUBLE",
-        ColumnType::Text => "TEXT",
+        ColumnType::Text | ColumnType::Source(_) => "TEXT",
         ColumnType::Uuid => "UUID",
         ColumnType::Json => "JSON",
         ColumnType::Bytes => "BLOB",
@@ -81,8 +82,8 @@ fn create(land: &Land) -> String {
 fn fill(connection: &Connection, land: &Land, rows: &[Row<'_>]) -> rusqlite::Result<()> {
     let mut upsert = connection.prepare(&upsert(land))?;
     for row in rows {
-        for (at, (column, value)) in land.columns.iter().zip(&row.values).enumerate() {
-            upsert.raw_bind_parameter(at + 1, cell(column.kind, value))?;
+        for (at, value) in row.values.iter().enumerate() {
+            upsert.raw_bind_parameter(at + 1, cell(value))?;
         }
         upsert.raw_execute()?;
     }
@@ -200,6 +201,7 @@ impl Landing for SqliteLanding {
         let doing = format!("landing {}", page.url);
         let (parts, transaction) = self.begin(&doing)?;
         let mut fitted = fit(parts.land, &page.records);
+        let mark = mark(&fitted);
         let left = match until {
             Some(until) => until.saturating_sub(count(&transaction, parts.land)?),
             None => u64::MAX,
@@ -209,7 +211,8 @@ impl Landing for SqliteLanding {
         if fitted.refused.len() > known {
             return Ok(Attempt::Refused(fitted.refused));
         }
-        finish(&transaction, claim, landed.rows(), !landed.trimmed)?;
+        let ended = ended(page, landed, mark);
+        finish(&transaction, claim, &ended)?;
         failpoint::hit(failpoint::LAND_BEFORE_COMMIT);
         transaction
             .commit()
@@ -254,7 +257,7 @@ impl Statements<'_> {
     /// Upserts one row; a new one only when there is room. True when it was new.
     fn write(&mut self, row: &Row<'_>, room: bool, landed: &mut Landed) -> rusqlite::Result<bool> {
         for (at, (column, value)) in self.land.columns.iter().zip(&row.values).enumerate() {
-            let cell = cell(column.kind, value);
+            let cell = cell(value);
             if column.name == self.land.key {
                 self.exists.raw_bind_parameter(at + 1, &cell)?;
             }
@@ -280,16 +283,13 @@ impl Statements<'_> {
 }
 
 /// A value as SQLite keeps it.
-fn cell(kind: ColumnType, value: &Value) -> ToSqlOutput<'_> {
+fn cell(value: &Cell) -> ToSqlOutput<'_> {
     match value {
-        Value::Null => ToSqlOutput::from(Null),
-        Value::String(text) if kind != ColumnType::Json => text.as_str().into(),
-        Value::Bool(bool) if kind != ColumnType::Json => (*bool).into(),
-        Value::Number(number) if kind != ColumnType::Json => match number.as_i64() {
-            Some(whole) => whole.into(),
-            None => number.as_f64().map_or(Null.into(), Into::into),
-        },
-        json => json.to_string().into(),
+        Cell::Null => ToSqlOutput::from(Null),
+        Cell::Bool(bool) => (*bool).into(),
+        Cell::Whole(number) => (*number).into(),
+        Cell::Float(number) => (*number).into(),
+        Cell::Text(text) | Cell::Json(text) => text.as_str().into(),
     }
 }
 

@@ -4,9 +4,10 @@
 //!
 //! ```text
 //! (made when due) ─► claimed ─► done        landed, in the transaction that moved the row
-//!                     │  ▲ └──► failed      the API refuses this page for good
-//!                     ▼  │
-//!                    retry                  due again at `claimed_until`
+//!                     │  ▲ ├──► failed      the API refuses this page for good
+//!                     │  │ └──► short       landed, and records may be added to it: due again
+//!                     ▼  │        │         at the next tick, as `at_end` says
+//!                    retry ◄──────┘         due again at `claimed_until`
 //! ```
 //!
 //! Engines: [`postgres`](self::postgres) and [`sqlite`](self::sqlite).
@@ -19,6 +20,10 @@
 //! 3. No page is skipped: the next page is the highest one plus one, and is made only when its
 //!    tick has come. Ticks that were missed for longer than [`CATCH_UP_MAX`] become one.
 //! 4. At most [`RETRYING_MAX`] pages wait for another attempt; then no next page is made.
+//! 5. A page is done only when nothing can be added to it any more: it is full, or it was asked
+//!    for when a later page was known to have records. So a list that grows while it is read, or
+//!    after that, loses nothing. The end of a list is a page without records of its own: an empty
+//!    one, or one with the keys of the page before it. Behind it no page is made.
 
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
@@ -27,7 +32,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::config::Schedule;
+use crate::config::{AtEnd, Schedule};
 use crate::database::Database;
 use crate::{Error, Kind, Result};
 
@@ -49,6 +54,53 @@ pub struct Claim {
     pub claimed_by: String,
     /// Which attempt it is, from 1. Tells a claim from a later one of the same holder.
     pub attempts: u32,
+    /// Attempts that failed since the page landed last.
+    pub failures: u32,
+    /// Whether a later page was known to have records when this claim was made.
+    pub followed: bool,
+    /// When the page is due again if records may be added to it, in milliseconds since 1970.
+    pub again_ms: i64,
+}
+
+/// What a claim's page came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// Records that are rows now.
+    pub(crate) landed: u64,
+    /// Records of the page, refused ones included.
+    pub(crate) records: u64,
+    /// Whether the page has all the records that a page has.
+    pub(crate) full: bool,
+    /// What tells the page from others by its records' keys.
+    pub(crate) mark: Option<String>,
+    /// Whether all of the page was wanted.
+    pub(crate) whole: bool,
+}
+
+impl Ended {
+    /// The page's new state and how many records of its own it has; `before` is the mark of the
+    /// page before it.
+    fn state(&self, claim: &Claim, before: Option<&str>) -> (&'static str, u64) {
+        let repeats = self.mark.is_some() && self.mark.as_deref() == before;
+        let own = if repeats { 0 } else { self.records };
+        let state = match self {
+            Ended { whole: false, .. } => "retry",
+            _ if claim.followed || (self.full && !repeats) => "done",
+            _ => "short",
+        };
+        (state, own)
+    }
+}
+
+/// All pages of a ledger together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Whether any page ever landed.
+    pub landed: bool,
+    /// Pages that failed for good.
+    pub failed: u64,
+    /// The highest page that had records of its own.
+    pub last: Option<u64>,
 }
 
 /// What there is to do.
@@ -69,7 +121,7 @@ pub struct Run {
     pub page: u64,
     /// When it was due.
     pub due_at: Timestamp,
-    /// `claimed`, `retry`, `done` or `failed`.
+    /// `claimed`, `retry`, `short`, `done` or `failed`.
     pub state: String,
     /// Attempts so far.
     pub attempts: u32,
@@ -91,6 +143,8 @@ pub trait Ledger: Send {
     fn fail(&mut self, claim: &Claim, error: &str) -> Result<()>;
     /// Makes a page that failed for good due again at once; false when it is not one.
     fn again(&mut self, page: u64) -> Result<bool>;
+    /// All pages together.
+    fn tally(&mut self) -> Result<Tally>;
     /// Up to `limit` newest runs, newest first.
     fn history(&mut self, limit: u32) -> Result<Vec<Run>>;
 }
@@ -130,6 +184,8 @@ struct Standing {
     now_ms: i64,
     /// The highest page and when it was due.
     last: Option<(u64, i64)>,
+    /// Whether that page landed and has no records of its own.
+    is_beyond: bool,
     /// Pages waiting for another attempt.
     retrying: i64,
     /// When the first claim or wait ends.
@@ -139,9 +195,24 @@ struct Standing {
 /// What to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Plan {
-    Make { page: u64, due_ms: i64 },
+    Make {
+        page: u64,
+        due_ms: i64,
+        /// Whether a new round begins, and what the ledger holds of the last one goes.
+        anew: bool,
+    },
     Idle(Duration),
     Finished,
+}
+
+impl Plan {
+    /// What there is to do when no page is made.
+    fn rest(self) -> Next {
+        match self {
+            Plan::Idle(wait) => Next::Idle(wait),
+            Plan::Finished | Plan::Make { .. } => Next::Finished,
+        }
+    }
 }
 
 impl Terms {
@@ -161,23 +232,63 @@ impl Terms {
                 (self.schedule.first_page.max(page + 1), due_ms)
             }
         };
-        let ended = self.schedule.last_page.is_some_and(|last| page > last);
+        let ended = match self.schedule.last_page {
+            Some(last) => page > last,
+            None => standing.is_beyond,
+        };
+        let anew = ended && self.schedule.at_end == AtEnd::Restart;
+        let page = if anew { self.schedule.first_page } else { page };
         let wakes = standing.wakes_ms;
         Ok(match (ended, wakes) {
-            (true, None) => Plan::Finished,
             (true, Some(wakes)) => Plan::Idle(until(wakes)),
+            (true, None) if !anew => Plan::Finished,
             (false, Some(wakes)) if standing.retrying >= RETRYING_MAX => Plan::Idle(until(wakes)),
-            (false, _) if due_ms <= now => Plan::Make { page, due_ms },
-            (false, wakes) => Plan::Idle(until(wakes.unwrap_or(i64::MAX).min(due_ms))),
+            _ if due_ms <= now => Plan::Make { page, due_ms, anew },
+            (_, wakes) => Plan::Idle(until(wakes.unwrap_or(i64::MAX).min(due_ms))),
         })
     }
 
-    fn claim(&self, page: i64, attempts: i32) -> Claim {
-        Claim {
+    /// Whether pages at the end of the list are asked for again.
+    fn follows(&self) -> bool {
+        self.schedule.at_end == AtEnd::Follow
+    }
+
+    fn claim(&self, claimed: &Claimed) -> Result<Claim> {
+        let now = Timestamp::from_millisecond(claimed.now_ms).map_err(|error| {
+            let what = format!("{} ms is no time", claimed.now_ms);
+            Error::with_source(Kind::Data, what, error)
+        })?;
+        Ok(Claim {
             pipeline: self.pipeline.clone(),
-            page: page as u64,
+            page: claimed.page as u64,
             claimed_by: self.claimant.clone(),
-            attempts: attempts as u32,
+            attempts: claimed.attempts as u32,
+            failures: claimed.failures as u32,
+            followed: claimed.followed,
+            again_ms: self.schedule.tick.after(now)?.as_millisecond(),
+        })
+    }
+}
+
+/// A row that was claimed.
+#[derive(Debug, Clone, Copy)]
+struct Claimed {
+    page: i64,
+    attempts: i32,
+    failures: i32,
+    followed: bool,
+    now_ms: i64,
+}
+
+impl Claimed {
+    /// Of a page that was made just now.
+    fn first(page: i64, now_ms: i64) -> Self {
+        Self {
+            page,
+            attempts: 1,
+            failures: 0,
+            followed: false,
+            now_ms,
         }
     }
 }
@@ -214,6 +325,7 @@ mod tests {
                 tick: Tick::Every(Duration::from_secs(1)),
                 first_page: 1,
                 last_page,
+                at_end: last_page.map_or(AtEnd::Follow, |_| AtEnd::Stop),
             },
             lease_ms: 1000,
         }
@@ -225,7 +337,11 @@ mod tests {
             now_ms: 1_000_000,
             ..Standing::default()
         };
-        let make = |page, due_ms| Plan::Make { page, due_ms };
+        let make = |page, due_ms| Plan::Make {
+            page,
+            due_ms,
+            anew: false,
+        };
         let terms = terms(Some(8));
         assert_eq!(terms.plan(&standing).unwrap(), make(1, 1_000_000));
         standing.last = Some((7, 999_500));
@@ -255,5 +371,80 @@ mod tests {
         );
         standing.wakes_ms = None;
         assert_eq!(terms.plan(&standing).unwrap(), Plan::Finished);
+    }
+
+    #[test]
+    fn behind_the_end_of_a_list_no_page_is_made() {
+        let beyond = Standing {
+            now_ms: 1_000_000,
+            last: Some((4, 990_000)),
+            is_beyond: true,
+            wakes_ms: Some(1_000_700),
+            ..Standing::default()
+        };
+        let ended = Standing {
+            wakes_ms: None,
+            ..beyond
+        };
+        let wait = Plan::Idle(Duration::from_millis(700));
+        let mut terms = terms(None);
+        assert_eq!(terms.plan(&beyond).unwrap(), wait);
+        terms.schedule.at_end = AtEnd::Stop;
+        assert_eq!(terms.plan(&ended).unwrap(), Plan::Finished);
+        terms.schedule.at_end = AtEnd::Restart;
+        assert_eq!(terms.plan(&beyond).unwrap(), wait, "a page is under way");
+        let again = Plan::Make {
+            page: 1,
+            due_ms: 991_000,
+            anew: true,
+        };
+        assert_eq!(terms.plan(&ended).unwrap(), again);
+        // A range is asked for whole, however empty one of its pages is.
+        terms.schedule.last_page = Some(5);
+        let plan = terms.plan(&ended).unwrap();
+        assert!(
+            matches!(
+                plan,
+                Plan::Make {
+                    page: 5,
+                    anew: false,
+                    ..
+                }
+            ),
+            "{plan:?}"
+        );
+        terms.schedule.last_page = Some(4);
+        assert_eq!(terms.plan(&ended).unwrap(), again);
+    }
+
+    #[test]
+    fn a_page_is_done_when_nothing_can_be_added() {
+        let claim = |followed| Claim {
+            pipeline: "p".into(),
+            page: 2,
+            claimed_by: "me".into(),
+            attempts: 1,
+            failures: 0,
+            followed,
+            again_ms: 0,
+        };
+        let page = |records, full, mark: &str| Ended {
+            landed: records,
+            records,
+            full,
+            mark: Some(mark.to_owned()).filter(|mark| !mark.is_empty()),
+            whole: true,
+        };
+        let state = |ended: Ended, followed| ended.state(&claim(followed), Some("before"));
+        assert_eq!(state(page(10, true, "a"), false), ("done", 10));
+        assert_eq!(state(page(5, false, "a"), false), ("short", 5));
+        assert_eq!(state(page(5, false, "a"), true), ("done", 5));
+        assert_eq!(state(page(0, false, ""), false), ("short", 0));
+        assert_eq!(state(page(10, true, "before"), false), ("short", 0));
+        let trimmed = Ended {
+            whole: false,
+            ..page(10, true, "a")
+        };
+        assert_eq!(state(trimmed, true), ("retry", 10));
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use postgres::{Client, Transaction};
 
-use super::{Claim, Ledger, Next, Plan, Run, Standing, Terms, kept, lost, millis};
+use super::{
+    Claim, Claimed, Ended, Ledger, Next, Plan, Run, Standing, Tally, Terms, kept, lost, millis,
+};
 use crate::database::{self, postgres_failed};
 use crate::{Error, Result};
 
@@ -21,28 +23,65 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_runs (
     finished_at timestamptz,
     records bigint,
     error text,
+    own bigint,
+    mark text,
+    failures integer NOT NULL DEFAULT 0,
     PRIMARY KEY (pipeline, page));
-CREATE INDEX IF NOT EXISTS _tidemill_runs_open ON _tidemill_runs (pipeline, claimed_until)
-    WHERE state IN ('claimed', 'retry');";
+CREATE INDEX IF NOT EXISTS _tidemill_runs_due ON _tidemill_runs (pipeline, claimed_until)
+    WHERE state IN ('claimed', 'retry', 'short');";
 
-const CLAIM: &str = "UPDATE _tidemill_runs
-    SET state = 'claimed', claimed_by = $2, attempts = attempts + 1,
-        claimed_until = clock_timestamp() + $3::bigint * interval '1 millisecond'
+/// Whether the table is one of an earlier version, which knew no end of a list.
+const IS_OLD: &str = "SELECT to_regclass('_tidemill_runs') IS NOT NULL AND NOT EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = to_regclass('_tidemill_runs')
+        AND attname = 'own' AND NOT attisdropped)";
+
+/// Such a version went on behind the end of a list, and took a page for done that was not full:
+/// the former pages go, and the latter ones are asked for again.
+const UPGRADE: &str = "ALTER TABLE _tidemill_runs ADD COLUMN own bigint, ADD COLUMN mark text,
+    ADD COLUMN failures integer NOT NULL DEFAULT 0;
+DROP INDEX IF EXISTS _tidemill_runs_open;
+UPDATE _tidemill_runs SET own = records WHERE state = 'done';
+DELETE FROM _tidemill_runs AS run USING (
+    SELECT pipeline, coalesce(max(page) FILTER (WHERE own > 0), min(page)) AS last
+    FROM _tidemill_runs GROUP BY pipeline) AS list
+    WHERE run.pipeline = list.pipeline AND page > last AND state = 'done' AND own = 0;
+UPDATE _tidemill_runs AS run SET state = 'short', claimed_until = clock_timestamp()
+    FROM (SELECT pipeline, max(own) AS most FROM _tidemill_runs GROUP BY pipeline) AS list
+    WHERE run.pipeline = list.pipeline AND state = 'done' AND own < most;";
+
+/// Whether a later page than the row's has records of its own.
+const FOLLOWED: &str = "EXISTS (SELECT FROM _tidemill_runs AS later
+    WHERE later.pipeline = run.pipeline AND later.page > run.page AND later.own > 0)";
+
+/// Which rows become due: `$1` is the pipeline, `$2` whether the end of a list is followed. Behind
+/// an empty page none is asked for.
+const OPEN: &str = "pipeline = $1 AND state IN ('claimed', 'retry', 'short')
+    AND (state <> 'short' OR FOLLOWED OR $2 AND NOT EXISTS (SELECT FROM _tidemill_runs AS earlier
+        WHERE earlier.pipeline = $1 AND earlier.state IN ('claimed', 'retry', 'short')
+        AND earlier.state = 'short' AND earlier.page < run.page AND earlier.own = 0))";
+
+const CLAIM: &str = "UPDATE _tidemill_runs AS run
+    SET state = 'claimed', claimed_by = $3, attempts = attempts + 1,
+        due_at = CASE WHEN own = 0 THEN clock_timestamp() ELSE due_at END,
+        claimed_until = clock_timestamp() + $4::bigint * interval '1 millisecond'
     WHERE pipeline = $1 AND page = (
-        SELECT page FROM _tidemill_runs
-        WHERE pipeline = $1 AND state IN ('claimed', 'retry')
-            AND claimed_until <= clock_timestamp()
-        ORDER BY page LIMIT 1 FOR UPDATE SKIP LOCKED)
-    RETURNING page, attempts";
+        SELECT page FROM _tidemill_runs AS run
+        WHERE OPEN AND claimed_until <= clock_timestamp() AND (state <> 'short') <> $5
+        ORDER BY claimed_until, page LIMIT 1 FOR UPDATE SKIP LOCKED)
+    RETURNING page, attempts, failures, FOLLOWED,
+        (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 const STANDING: &str = "SELECT
     (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
     last.page, (extract(epoch FROM last.due_at) * 1000)::bigint,
-    open.retrying, (extract(epoch FROM open.wakes) * 1000)::bigint
+    open.retrying, (extract(epoch FROM open.wakes) * 1000)::bigint, last.own = 0
     FROM (SELECT count(*) FILTER (WHERE state = 'retry') AS retrying, min(claimed_until) AS wakes
-        FROM _tidemill_runs WHERE pipeline = $1 AND state IN ('claimed', 'retry')) AS open
-    LEFT JOIN (SELECT page, due_at FROM _tidemill_runs
+        FROM _tidemill_runs AS run WHERE OPEN) AS open
+    LEFT JOIN (SELECT page, due_at, own FROM _tidemill_runs
         WHERE pipeline = $1 ORDER BY page DESC LIMIT 1) AS last ON true";
+
+const FORGET: &str = "DELETE FROM _tidemill_runs
+    WHERE pipeline = $1 AND state IN ('done', 'short', 'failed')";
 
 const MAKE: &str = "INSERT INTO _tidemill_runs
     (pipeline, page, due_at, state, claimed_by, claimed_until, attempts)
@@ -63,11 +102,22 @@ fn failed(error: postgres::Error) -> Error {
     postgres_failed("ledger `_tidemill_runs`", error)
 }
 
+/// A statement with the conditions that it names.
+fn sql(statement: &str) -> String {
+    statement
+        .replace("OPEN", OPEN)
+        .replace("FOLLOWED", FOLLOWED)
+}
+
 impl PostgresLedger {
     pub(super) fn open(url: &str, terms: Terms) -> Result<Self> {
         let mut client = database::postgres(url)?;
         let mut transaction = client.transaction().map_err(failed)?;
         database::lock_creation(&mut transaction)?;
+        let is_old: bool = transaction.query_one(IS_OLD, &[]).map_err(failed)?.get(0);
+        if is_old {
+            transaction.batch_execute(UPGRADE).map_err(failed)?;
+        }
         transaction.batch_execute(CREATE).map_err(failed)?;
         transaction.commit().map_err(failed)?;
         Ok(Self { client, terms })
@@ -76,20 +126,49 @@ impl PostgresLedger {
     fn standing(&mut self) -> Result<Standing> {
         let row = self
             .client
-            .query_one(STANDING, &[&self.terms.pipeline])
+            .query_one(
+                &sql(STANDING),
+                &[&self.terms.pipeline, &self.terms.follows()],
+            )
             .map_err(failed)?;
         let page: Option<i64> = row.get(1);
         let due: Option<i64> = row.get(2);
         Ok(Standing {
             now_ms: row.get(0),
             last: page.zip(due).map(|(page, due)| (page as u64, due)),
+            is_beyond: row.get::<_, Option<bool>>(5).unwrap_or(false),
             retrying: row.get(3),
             wakes_ms: row.get(4),
         })
     }
 
+    /// Claims a page that is due: one that waits to be looked at again, or any other.
+    fn claim(&mut self, again: bool) -> Result<Option<Claim>> {
+        let Terms {
+            pipeline,
+            claimant,
+            lease_ms,
+            ..
+        } = &self.terms;
+        let claimed = self.client.query_opt(
+            &sql(CLAIM),
+            &[pipeline, &self.terms.follows(), claimant, lease_ms, &again],
+        );
+        let claim = |row: postgres::Row| {
+            self.terms.claim(&Claimed {
+                page: row.get(0),
+                attempts: row.get(1),
+                failures: row.get(2),
+                followed: row.get(3),
+                now_ms: row.get(4),
+            })
+        };
+        claimed.map_err(failed)?.map(claim).transpose()
+    }
+
     fn end(&mut self, claim: &Claim, state: &str, wait_ms: i64, error: &str) -> Result<()> {
         let set = "UPDATE _tidemill_runs SET state = $5, error = $6,
+            failures = failures + 1,
             finished_at = CASE WHEN $5 = 'failed' THEN clock_timestamp() END,
             claimed_until = clock_timestamp() + $7::bigint * interval '1 millisecond'";
         let (page, attempts) = (claim.page as i64, claim.attempts as i32);
@@ -113,24 +192,29 @@ impl Ledger for PostgresLedger {
             ..
         } = self.terms.clone();
         loop {
-            let claimed = self
-                .client
-                .query_opt(CLAIM, &[&pipeline, &claimant, &lease_ms]);
-            if let Some(row) = claimed.map_err(failed)? {
-                return Ok(Next::Fetch(self.terms.claim(row.get(0), row.get(1))));
+            if let Some(claim) = self.claim(false)? {
+                return Ok(Next::Fetch(claim));
             }
             let standing = self.standing()?;
             match self.terms.plan(&standing)? {
-                Plan::Idle(wait) => return Ok(Next::Idle(wait)),
-                Plan::Finished => return Ok(Next::Finished),
-                Plan::Make { page, due_ms } => {
+                // The next page comes before those that are only looked at again.
+                plan @ (Plan::Idle(_) | Plan::Finished) => {
+                    let claim = self.claim(true)?;
+                    return Ok(claim.map_or_else(|| plan.rest(), Next::Fetch));
+                }
+                Plan::Make { page, due_ms, anew } => {
                     let page = page as i64;
-                    let made = self
-                        .client
+                    let mut transaction = self.client.transaction().map_err(failed)?;
+                    if anew {
+                        transaction.execute(FORGET, &[&pipeline]).map_err(failed)?;
+                    }
+                    let made = transaction
                         .execute(MAKE, &[&pipeline, &page, &due_ms, &claimant, &lease_ms])
                         .map_err(failed)?;
+                    transaction.commit().map_err(failed)?;
                     if made == 1 {
-                        return Ok(Next::Fetch(self.terms.claim(page, 1)));
+                        let claimed = Claimed::first(page, standing.now_ms);
+                        return Ok(Next::Fetch(self.terms.claim(&claimed)?));
                     }
                     // Another process made it first: look for the page after it.
                 }
@@ -162,12 +246,25 @@ impl Ledger for PostgresLedger {
 
     fn again(&mut self, page: u64) -> Result<bool> {
         let update = "UPDATE _tidemill_runs SET state = 'retry', finished_at = NULL,
-            claimed_until = clock_timestamp()
+            failures = 0, claimed_until = clock_timestamp()
             WHERE pipeline = $1 AND page = $2 AND state = 'failed'";
         let due = self
             .client
             .execute(update, &[&self.terms.pipeline, &(page as i64)]);
         Ok(due.map_err(failed)? == 1)
+    }
+
+    fn tally(&mut self) -> Result<Tally> {
+        let select = "SELECT coalesce(bool_or(own IS NOT NULL), false),
+            count(*) FILTER (WHERE state = 'failed'), max(page) FILTER (WHERE own > 0)
+            FROM _tidemill_runs WHERE pipeline = $1";
+        let row = self.client.query_one(select, &[&self.terms.pipeline]);
+        let row = row.map_err(failed)?;
+        Ok(Tally {
+            landed: row.get(0),
+            failed: row.get::<_, i64>(1) as u64,
+            last: row.get::<_, Option<i64>>(2).map(|page| page as u64),
+        })
     }
 
     fn history(&mut self, limit: u32) -> Result<Vec<Run>> {
@@ -190,32 +287,41 @@ impl Ledger for PostgresLedger {
     }
 }
 
-/// Ends a claim inside the transaction that lands its page: `done`, or due again at once when only
-/// part of the page was wanted. An error of kind `Fence` when the claim was lost.
+/// Ends a claim inside the transaction that lands its page: done, or due again when records may be
+/// added to the page, or at once when only part of the page was wanted. An error of kind `Fence`
+/// when the claim was lost.
 pub(crate) fn finish(
     transaction: &mut Transaction<'_>,
     claim: &Claim,
-    records: u64,
-    whole: bool,
+    ended: &Ended,
 ) -> Result<()> {
-    let set = "UPDATE _tidemill_runs SET state = $5, records = $6, error = NULL,
-        finished_at = CASE WHEN $5 = 'done' THEN clock_timestamp() END,
-        claimed_until = clock_timestamp()";
+    let before = "SELECT mark FROM _tidemill_runs WHERE pipeline = $1 AND page = $2::bigint - 1";
+    let set = "UPDATE _tidemill_runs SET state = $5, records = $6, error = NULL, failures = 0,
+        own = $7, mark = $8,
+        finished_at = CASE WHEN $5 <> 'retry' THEN clock_timestamp() END,
+        claimed_until = CASE WHEN $5 = 'short' THEN to_timestamp($9::bigint / 1000.0)
+            ELSE clock_timestamp() END";
     let (page, attempts) = (claim.page as i64, claim.attempts as i32);
-    let state = if whole { "done" } else { "retry" };
-    let records = records as i64;
-    let ended = transaction
+    let pipeline = &claim.pipeline;
+    let before = transaction.query_opt(before, &[pipeline, &page]);
+    let before: Option<String> = before.map_err(failed)?.and_then(|row| row.get(0));
+    let (state, own) = ended.state(claim, before.as_deref());
+    let (records, own) = (ended.landed as i64, own as i64);
+    let done = transaction
         .execute(
             &format!("{set} WHERE {MINE}"),
             &[
-                &claim.pipeline,
+                pipeline,
                 &page,
                 &claim.claimed_by,
                 &attempts,
                 &state,
                 &records,
+                &own,
+                &ended.mark,
+                &claim.again_ms,
             ],
         )
         .map_err(failed)?;
-    if ended == 1 { Ok(()) } else { Err(lost(claim)) }
+    if done == 1 { Ok(()) } else { Err(lost(claim)) }
 }

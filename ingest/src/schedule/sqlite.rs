@@ -6,7 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{Claim, Ledger, Next, Plan, Run, Standing, Terms, kept, lost, millis};
+use super::{
+    Claim, Claimed, Ended, Ledger, Next, Plan, Run, Standing, Tally, Terms, kept, lost, millis,
+};
 use crate::database::sqlite_failed;
 use crate::{Error, Result};
 
@@ -21,17 +23,50 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_runs (
     finished_at INTEGER,
     records INTEGER,
     error TEXT,
+    own INTEGER,
+    mark TEXT,
+    failures INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (pipeline, page)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS _tidemill_runs_open ON _tidemill_runs (pipeline, claimed_until)
-    WHERE state IN ('claimed', 'retry');";
+CREATE INDEX IF NOT EXISTS _tidemill_runs_due ON _tidemill_runs (pipeline, claimed_until)
+    WHERE state IN ('claimed', 'retry', 'short');";
+
+/// Whether the table is one of an earlier version, which knew no end of a list.
+const IS_OLD: &str = "SELECT count(*) > 0 AND max(name = 'own') = 0
+    FROM pragma_table_info('_tidemill_runs')";
+
+/// Such a version went on behind the end of a list, and took a page for done that was not full:
+/// the former pages go, and the latter ones are asked for again.
+const UPGRADE: &str = "ALTER TABLE _tidemill_runs ADD COLUMN own INTEGER;
+ALTER TABLE _tidemill_runs ADD COLUMN mark TEXT;
+ALTER TABLE _tidemill_runs ADD COLUMN failures INTEGER NOT NULL DEFAULT 0;
+DROP INDEX IF EXISTS _tidemill_runs_open;
+UPDATE _tidemill_runs SET own = records WHERE state = 'done';
+DELETE FROM _tidemill_runs AS run WHERE state = 'done' AND own = 0 AND page > (
+    SELECT coalesce(max(page) FILTER (WHERE own > 0), min(page)) FROM _tidemill_runs
+    WHERE pipeline = run.pipeline);
+UPDATE _tidemill_runs AS run SET state = 'short', claimed_until = 0
+    FROM (SELECT pipeline, max(own) AS most FROM _tidemill_runs GROUP BY pipeline) AS list
+    WHERE run.pipeline = list.pipeline AND state = 'done' AND own < most;";
+
+/// Whether a later page than the row's has records of its own.
+const FOLLOWED: &str = "EXISTS (SELECT 1 FROM _tidemill_runs AS later
+    WHERE later.pipeline = run.pipeline AND later.page > run.page AND later.own > 0)";
+
+/// Which rows become due: `?1` is the pipeline, `?2` whether the end of a list is followed. Behind
+/// an empty page none is asked for.
+const OPEN: &str = "pipeline = ?1 AND state IN ('claimed', 'retry', 'short')
+    AND (state <> 'short' OR FOLLOWED OR ?2 AND NOT EXISTS (SELECT 1 FROM _tidemill_runs AS earlier
+        WHERE earlier.pipeline = ?1 AND earlier.state IN ('claimed', 'retry', 'short')
+        AND earlier.state = 'short' AND earlier.page < run.page AND earlier.own = 0))";
+
+const DUE: &str = "SELECT page, attempts + 1, failures, FOLLOWED FROM _tidemill_runs AS run
+    WHERE OPEN AND claimed_until <= ?3 AND (state <> 'short') <> ?4
+    ORDER BY claimed_until, page LIMIT 1";
 
 const CLAIM: &str = "UPDATE _tidemill_runs
-    SET state = 'claimed', claimed_by = ?2, attempts = attempts + 1, claimed_until = ?4 + ?3
-    WHERE pipeline = ?1 AND page = (
-        SELECT page FROM _tidemill_runs
-        WHERE pipeline = ?1 AND state IN ('claimed', 'retry') AND claimed_until <= ?4
-        ORDER BY page LIMIT 1)
-    RETURNING page, attempts";
+    SET state = 'claimed', claimed_by = ?3, attempts = attempts + 1, claimed_until = ?4 + ?5,
+        due_at = CASE WHEN own = 0 THEN ?4 ELSE due_at END
+    WHERE pipeline = ?1 AND page = ?2";
 
 const MINE: &str = "pipeline = ?1 AND page = ?2 AND state = 'claimed'
     AND claimed_by = ?3 AND attempts = ?4";
@@ -46,20 +81,35 @@ fn failed(error: rusqlite::Error) -> Error {
     sqlite_failed("ledger `_tidemill_runs`", error)
 }
 
+/// A statement with the conditions that it names.
+fn sql(statement: &str) -> String {
+    statement
+        .replace("OPEN", OPEN)
+        .replace("FOLLOWED", FOLLOWED)
+}
+
 fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()
 }
 
 impl SqliteLedger {
     pub(super) fn open(file: &str, terms: Terms) -> Result<Self> {
-        let connection = tidemill_log::sqlite::connect(file)?;
-        connection.execute_batch(CREATE).map_err(failed)?;
+        let mut connection = tidemill_log::sqlite::connect(file)?;
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        let is_old = transaction.query_row(IS_OLD, [], |row| row.get::<_, Option<bool>>(0));
+        if is_old.map_err(failed)? == Some(true) {
+            transaction.execute_batch(UPGRADE).map_err(failed)?;
+        }
+        transaction.execute_batch(CREATE).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
         Ok(Self { connection, terms })
     }
 
     fn end(&mut self, claim: &Claim, state: &str, wait_ms: i64, error: &str) -> Result<()> {
         let set = "UPDATE _tidemill_runs SET state = ?5, error = ?6, claimed_until = ?7,
-            finished_at = CASE WHEN ?5 = 'failed' THEN ?8 END";
+            failures = failures + 1, finished_at = CASE WHEN ?5 = 'failed' THEN ?8 END";
         let now = now_ms();
         self.connection
             .execute(
@@ -80,62 +130,106 @@ impl SqliteLedger {
     }
 }
 
-fn standing(transaction: &Transaction<'_>, pipeline: &str, now_ms: i64) -> Result<Standing> {
-    let select = "SELECT page, due_at FROM _tidemill_runs
+fn standing(transaction: &Transaction<'_>, terms: &Terms, now_ms: i64) -> Result<Standing> {
+    let select = "SELECT page, due_at, own = 0 FROM _tidemill_runs
         WHERE pipeline = ?1 ORDER BY page DESC LIMIT 1";
     let last = transaction
-        .query_row(select, [pipeline], |row| {
-            Ok((row.get::<_, i64>(0)? as u64, row.get(1)?))
+        .query_row(select, [&terms.pipeline], |row| {
+            let last = (row.get::<_, i64>(0)? as u64, row.get(1)?);
+            Ok((last, row.get::<_, Option<bool>>(2)?.unwrap_or(false)))
         })
         .optional()
         .map_err(failed)?;
     let select = "SELECT count(*) FILTER (WHERE state = 'retry'), min(claimed_until)
-        FROM _tidemill_runs WHERE pipeline = ?1 AND state IN ('claimed', 'retry')";
+        FROM _tidemill_runs AS run WHERE OPEN";
     let (retrying, wakes_ms) = transaction
-        .query_row(select, [pipeline], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row(
+            &sql(select),
+            params![terms.pipeline, terms.follows()],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
         .map_err(failed)?;
     Ok(Standing {
         now_ms,
-        last,
+        last: last.map(|(last, _)| last),
+        is_beyond: last.is_some_and(|(_, beyond)| beyond),
         retrying,
         wakes_ms,
     })
 }
 
-impl Ledger for SqliteLedger {
-    fn next(&mut self) -> Result<Next> {
+/// Claims a page that is due: one that waits to be looked at again, or any other.
+fn claim(
+    transaction: &Transaction<'_>,
+    terms: &Terms,
+    now_ms: i64,
+    again: bool,
+) -> Result<Option<Claim>> {
+    let due = transaction
+        .query_row(
+            &sql(DUE),
+            params![terms.pipeline, terms.follows(), now_ms, again],
+            |row| {
+                Ok(Claimed {
+                    page: row.get(0)?,
+                    attempts: row.get(1)?,
+                    failures: row.get(2)?,
+                    followed: row.get(3)?,
+                    now_ms,
+                })
+            },
+        )
+        .optional()
+        .map_err(failed)?;
+    if let Some(claimed) = &due {
         let Terms {
             pipeline,
             claimant,
             lease_ms,
             ..
-        } = &self.terms;
+        } = terms;
+        transaction
+            .execute(
+                CLAIM,
+                params![pipeline, claimed.page, claimant, now_ms, lease_ms],
+            )
+            .map_err(failed)?;
+    }
+    due.map(|claimed| terms.claim(&claimed)).transpose()
+}
+
+impl Ledger for SqliteLedger {
+    fn next(&mut self) -> Result<Next> {
+        let terms = &self.terms;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
         let now = now_ms();
-        let claimed: Option<(i64, i32)> = transaction
-            .query_row(CLAIM, params![pipeline, claimant, lease_ms, now], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-            .optional()
-            .map_err(failed)?;
-        let next = match claimed {
-            Some((page, attempts)) => Next::Fetch(self.terms.claim(page, attempts)),
-            None => match self.terms.plan(&standing(&transaction, pipeline, now)?)? {
-                Plan::Idle(wait) => Next::Idle(wait),
-                Plan::Finished => Next::Finished,
-                Plan::Make { page, due_ms } => {
+        let next = match claim(&transaction, terms, now, false)? {
+            Some(claim) => Next::Fetch(claim),
+            None => match terms.plan(&standing(&transaction, terms, now)?)? {
+                // The next page comes before those that are only looked at again.
+                plan @ (Plan::Idle(_) | Plan::Finished) => {
+                    let claim = claim(&transaction, terms, now, true)?;
+                    claim.map_or_else(|| plan.rest(), Next::Fetch)
+                }
+                Plan::Make { page, due_ms, anew } => {
+                    let forget = "DELETE FROM _tidemill_runs
+                        WHERE pipeline = ?1 AND state IN ('done', 'short', 'failed')";
+                    if anew {
+                        let forgotten = transaction.execute(forget, [&terms.pipeline]);
+                        forgotten.map_err(failed)?;
+                    }
                     let make = "INSERT INTO _tidemill_runs
                         (pipeline, page, due_at, state, claimed_by, claimed_until, attempts)
                         VALUES (?1, ?2, ?3, 'claimed', ?4, ?5, 1)";
                     let page = page as i64;
-                    let until = now + lease_ms;
+                    let (claimant, until) = (&terms.claimant, now + terms.lease_ms);
                     transaction
-                        .execute(make, params![pipeline, page, due_ms, claimant, until])
+                        .execute(make, params![terms.pipeline, page, due_ms, claimant, until])
                         .map_err(failed)?;
-                    Next::Fetch(self.terms.claim(page, 1))
+                    Next::Fetch(terms.claim(&Claimed::first(page, now))?)
                 }
             },
         };
@@ -151,6 +245,7 @@ impl Ledger for SqliteLedger {
             page,
             claimed_by,
             attempts,
+            ..
         } = claim;
         self.connection
             .execute(
@@ -171,11 +266,27 @@ impl Ledger for SqliteLedger {
 
     fn again(&mut self, page: u64) -> Result<bool> {
         let update = "UPDATE _tidemill_runs SET state = 'retry', finished_at = NULL,
-            claimed_until = ?3 WHERE pipeline = ?1 AND page = ?2 AND state = 'failed'";
+            failures = 0, claimed_until = ?3 WHERE pipeline = ?1 AND page = ?2 AND state = 'failed'";
         let due = self
             .connection
             .execute(update, params![self.terms.pipeline, page as i64, now_ms()]);
         Ok(due.map_err(failed)? == 1)
+    }
+
+    fn tally(&mut self) -> Result<Tally> {
+        let select = "SELECT coalesce(max(own IS NOT NULL), false),
+            count(*) FILTER (WHERE state = 'failed'), max(page) FILTER (WHERE own > 0)
+            FROM _tidemill_runs WHERE pipeline = ?1";
+        let tally = self
+            .connection
+            .query_row(select, [&self.terms.pipeline], |row| {
+                Ok(Tally {
+                    landed: row.get(0)?,
+                    failed: row.get::<_, i64>(1)? as u64,
+                    last: row.get::<_, Option<i64>>(2)?.map(|page| page as u64),
+                })
+            });
+        tally.map_err(failed)
     }
 
     fn history(&mut self, limit: u32) -> Result<Vec<Run>> {
@@ -196,30 +307,37 @@ impl Ledger for SqliteLedger {
     }
 }
 
-/// Ends a claim inside the transaction that lands its page: `done`, or due again at once when only
-/// part of the page was wanted. An error of kind `Fence` when the claim was lost.
-pub(crate) fn finish(
-    transaction: &Transaction<'_>,
-    claim: &Claim,
-    records: u64,
-    whole: bool,
-) -> Result<()> {
-    let set = "UPDATE _tidemill_runs SET state = ?5, records = ?6, error = NULL,
-        finished_at = CASE WHEN ?5 = 'done' THEN ?7 END, claimed_until = ?7";
-    let state = if whole { "done" } else { "retry" };
-    let ended = transaction
+/// Ends a claim inside the transaction that lands its page: done, or due again when records may be
+/// added to the page, or at once when only part of the page was wanted. An error of kind `Fence`
+/// when the claim was lost.
+pub(crate) fn finish(transaction: &Transaction<'_>, claim: &Claim, ended: &Ended) -> Result<()> {
+    let before = "SELECT mark FROM _tidemill_runs WHERE pipeline = ?1 AND page = ?2 - 1";
+    let set = "UPDATE _tidemill_runs SET state = ?5, records = ?6, error = NULL, failures = 0,
+        own = ?8, mark = ?9, finished_at = CASE WHEN ?5 <> 'retry' THEN ?7 END,
+        claimed_until = CASE WHEN ?5 = 'short' THEN ?10 ELSE ?7 END";
+    let page = claim.page as i64;
+    let before: Option<String> = transaction
+        .query_row(before, params![claim.pipeline, page], |row| row.get(0))
+        .optional()
+        .map_err(failed)?
+        .flatten();
+    let (state, own) = ended.state(claim, before.as_deref());
+    let done = transaction
         .execute(
             &format!("{set} WHERE {MINE}"),
             params![
                 claim.pipeline,
-                claim.page as i64,
+                page,
                 claim.claimed_by,
                 claim.attempts,
                 state,
-                records as i64,
-                now_ms()
+                ended.landed as i64,
+                now_ms(),
+                own as i64,
+                ended.mark,
+                claim.again_ms
             ],
         )
         .map_err(failed)?;
-    if ended == 1 { Ok(()) } else { Err(lost(claim)) }
+    if done == 1 { Ok(()) } else { Err(lost(claim)) }
 }

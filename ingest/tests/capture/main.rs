@@ -6,6 +6,7 @@
 mod postgres;
 mod published;
 mod sqlite;
+mod types;
 
 use std::time::{Duration, Instant};
 

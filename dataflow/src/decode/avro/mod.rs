@@ -12,12 +12,14 @@
 //! 2. A registry that is away refuses nothing: `push` waits and asks again, with back-off up to
 //!    [`RETRY_MAX`], until it answers. An id that the registry does not have is refused, and asked
 //!    for again only after [`MISS_KEPT`].
-//! 3. A registry that lost its schemas is an error of the job, told from a record that names an id
+//! 3. A column that a writer has no field for holds the default of the field that it was planned
+//!    from, and without one the record is refused: these are Avro's rules. Where the writer's schema
+//!    is newer than the plan the column is gone, and the job ends: its values would be made up.
+//! 4. A registry that lost its schemas is an error of the job, told from a record that names an id
 //!    which never was: otherwise all that was written with them would leave the views unnoticed.
 
 mod input;
 mod program;
-mod schema;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,9 +30,9 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use foldhash::fast::RandomState;
 use tidemill_log::registry::Registry;
+use tidemill_log::schema::arena::Schema;
 
-use self::program::Program;
-use self::schema::Schema;
+use self::program::{Absent, Program};
 use super::columns::{Cells, Columns};
 use super::{Decoder, Effect, Place, Refused, text};
 use crate::plan::ir::{Envelope, Source};
@@ -56,21 +58,25 @@ struct Writers {
     registry: Arc<dyn Registry>,
     planned: Schema,
     columns: SchemaRef,
-    debezium: bool,
+    /// The newest version of the topic's subject when the job was planned.
+    newest: u32,
+    table: String,
+    envelope: Envelope,
     utc: Tz,
     /// Compiled, or why that cannot be. Schemas of an id never change.
     known: HashMap<u32, std::result::Result<Program, String>, RandomState>,
     missing: HashMap<u32, (Instant, String)>,
     topic: String,
-    /// Set when the registry lost schemas that records were written with.
-    lost: Option<Error>,
+    /// Why the job cannot go on: the registry lost schemas that records were written with, or a
+    /// column is gone.
+    fatal: Option<Error>,
 }
 
 impl Avro {
-    /// `schema` is the one that the source was planned with.
+    /// `schema` is the one that the source was planned with, `newest` the newest version then.
     pub(super) fn new(
         source: &Source,
-        schema: &str,
+        (schema, newest): (&str, u32),
         registry: Option<Arc<dyn Registry>>,
     ) -> Result<Self> {
         let name = &source.name;
@@ -91,12 +97,14 @@ impl Avro {
                 registry,
                 planned,
                 columns: Arc::clone(&source.schema),
-                debezium,
+                newest,
+                table: source.name.clone(),
+                envelope: source.envelope,
                 utc: text::utc().ok_or_else(|| Error::new(Kind::Bug, "UTC is no time zone"))?,
                 known: HashMap::default(),
                 missing: HashMap::new(),
                 topic: source.topic.clone(),
-                lost: None,
+                fatal: None,
             },
         })
     }
@@ -114,6 +122,9 @@ impl Decoder for Avro {
     ) -> std::result::Result<Effect, Refused> {
         let (id, body) = unframe(value)?;
         let program = self.writers.program(id)?;
+        if program.is_silent() {
+            return Ok(Effect::Nothing);
+        }
         let mut cells = Cells::new();
         let change = program
             .run(body, &mut cells)
@@ -128,6 +139,7 @@ impl Decoder for Avro {
             }
             match change.op {
                 Some("c" | "u" | "r") if change.row => self.columns.append(&cells)?,
+                Some("m") => return Ok(Effect::Nothing),
                 Some("d" | "t") => {}
                 Some("c" | "u" | "r") => {
                     return Err(Refused(
@@ -149,6 +161,9 @@ impl Decoder for Avro {
                 _ => Effect::Row,
             });
         }
+        if change.deleted {
+            return Ok(Effect::Gone);
+        }
         self.columns.append(&cells)?;
         Ok(Effect::Row)
     }
@@ -158,8 +173,8 @@ impl Decoder for Avro {
     }
 
     fn finish(&mut self) -> Result<RecordBatch> {
-        if let Some(lost) = self.writers.lost.take() {
-            return Err(lost);
+        if let Some(fatal) = self.writers.fatal.take() {
+            return Err(fatal);
         }
         self.columns.finish()
     }
@@ -199,20 +214,20 @@ impl Writers {
         }
         let why = match self.ask(id, |registry| registry.by_id(id)) {
             Ok(Some(text)) => {
-                let program = self.compile(&text);
+                let program = self.compile(id, &text);
                 self.known.insert(id, program);
                 self.missing.remove(&id);
                 return Ok(());
             }
             Ok(None) => {
-                if self.lost.is_none() && self.was_lost(id) {
+                if self.fatal.is_none() && self.was_lost(id) {
                     let what = format!(
                         "topic `{}` holds records of schema {id}, which the registry does not have \
                          any more: it lost its schemas, or this one was deleted. Restore it and \
                          start again; nothing behind these records is in the views",
                         self.topic
                     );
-                    self.lost = Some(Error::new(Kind::Data, what));
+                    self.fatal = Some(Error::new(Kind::Data, what));
                 }
                 format!("the registry has no schema {id}")
             }
@@ -225,14 +240,49 @@ impl Writers {
         Err(Refused(why))
     }
 
-    fn compile(&self, schema: &str) -> std::result::Result<Program, String> {
-        Program::compile(
+    fn compile(&mut self, id: u32, schema: &str) -> std::result::Result<Program, String> {
+        let program = Program::compile(
             schema,
             &self.planned,
             &self.columns,
-            self.debezium,
+            self.envelope,
             self.utc,
-        )
+        )?;
+        let Some(gone) = program.absent().first() else {
+            return Ok(program);
+        };
+        let column = &gone.column;
+        if self.is_newer(id) {
+            let (table, topic) = (&self.table, &self.topic);
+            let what = format!(
+                "table `{table}`: column `{column}` is gone: schema {id}, the newest of subject \
+                 `{topic}-value`, has no such field, and a view reads it. It was dropped or renamed \
+                 while this job ran. Change views.sql and start again, or bring the column back; \
+                 nothing behind the change is in the views"
+            );
+            self.fatal = Some(Error::new(Kind::Data, what.clone()));
+            return Err(what);
+        }
+        match program.absent().iter().find(|absent| !absent.has_default) {
+            None => Ok(program),
+            Some(Absent { column, .. }) => Err(format!(
+                "it has no field `{column}`, and the schema that the table was planned with gives \
+                 the field no default"
+            )),
+        }
+    }
+
+    /// Whether a schema came after those that the job was planned with. One that the topic's
+    /// subject does not list tells it by its id: ids only grow.
+    fn is_newer(&self, id: u32) -> bool {
+        let subject = format!("{}-value", self.topic);
+        let Ok(versions) = self.ask(id, |registry| registry.versions(&subject)) else {
+            return false;
+        };
+        match versions.iter().find(|version| version.id == id) {
+            Some(found) => found.version > self.newest,
+            None => versions.iter().all(|version| version.id < id),
+        }
     }
 
     /// Whether the registry once had this schema, as far as can be told: it knows nothing of the
@@ -293,6 +343,7 @@ mod tests {
             topic: "t".to_owned(),
             format: Format::Avro {
                 schema: newer.clone(),
+                newest: 2,
             },
             envelope: Envelope::Append,
             schema: Arc::new(Columns::new(vec![Field::new("b", DataType::Int32, true)])),
@@ -300,7 +351,7 @@ mod tests {
         };
         let record = |id: u32| [&[0][..], &id.to_be_bytes(), &[2, 2]].concat();
         let decode = |id: u32| {
-            let mut decoder = Avro::new(&source, &newer, Some(Arc::clone(&registry))).unwrap();
+            let mut decoder = Avro::new(&source, (&newer, 2), Some(Arc::clone(&registry))).unwrap();
             let refused = decoder.push(&record(id)).is_err();
             (refused, decoder.finish().map(|rows| rows.num_rows()))
         };

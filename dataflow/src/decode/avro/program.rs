@@ -9,18 +9,29 @@
 use std::borrow::Cow;
 
 use arrow::array::timezone::Tz;
-use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, SchemaRef};
 use serde_json::Value;
 use tidemill_log::envelope::{CONNECTOR, position_of};
+use tidemill_log::schema::arena::{Field, Meaning, Node, Record, Schema};
 
 use super::super::columns::{Cell, Cells};
 use super::super::place::Said;
 use super::super::text;
+use super::super::wire::{WHY_UNAVAILABLE, Wire};
 use super::input::{Checked, Input};
-use super::schema::{Field, Meaning, Node, Schema};
+use crate::plan::ir::Envelope;
 
 /// Types nested deeper than this in one record refuse it.
 const DEPTH_MAX: usize = 128;
+/// The field of a flattened Debezium record that says whether its row is gone.
+const DELETED: &str = "__deleted";
+/// Ends of the names of what Debezium writes beside changes of rows.
+const NO_ROWS: [&str; 4] = [
+    "TransactionMetadataValue",
+    "SchemaChangeValue",
+    "MessageValue",
+    "Heartbeat",
+];
 
 /// What a body's envelope says, with the row in the cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +40,8 @@ pub(super) struct Change<'a> {
     pub(super) op: Option<&'a str>,
     /// Whether there is a row.
     pub(super) row: bool,
+    /// Whether a flattened record says that its row is gone.
+    pub(super) deleted: bool,
     source: Origin<'a>,
 }
 
@@ -64,7 +77,20 @@ pub(super) struct Program {
     /// How many columns there are, and what stands in those that the writer does not have.
     columns: usize,
     defaults: Vec<(usize, Cell<'static>)>,
+    absent: Vec<Absent>,
+    /// Whether the own ingest wrote the records, whose texts are never placeholders.
+    own: bool,
+    silent: bool,
     utc: Tz,
+}
+
+/// A column that the writer has no field for.
+#[derive(Debug)]
+pub(super) struct Absent {
+    /// Its name.
+    pub(super) column: String,
+    /// Whether the planned field has a default, which then stands in its place.
+    pub(super) has_default: bool,
 }
 
 /// One field of the outermost record, or of the row.
@@ -78,6 +104,8 @@ enum Step {
     Skip(usize),
     /// A column's value.
     Read(Read),
+    /// Whether a flattened record's row is gone, and the step that the field takes otherwise.
+    Deleted(usize, Box<Step>),
     /// The envelope's `op`.
     Op,
     /// The envelope's row: the union's branches, or one record.
@@ -112,6 +140,16 @@ struct Read {
     name: String,
     kind: DataType,
     node: usize,
+    /// What the planned field means, for writers that say nothing of it.
+    planned: Meaning,
+}
+
+/// What the steps of a row are made for.
+struct Target<'s> {
+    planned: &'s Schema,
+    row: Option<&'s Record>,
+    columns: &'s SchemaRef,
+    envelope: Envelope,
 }
 
 impl Program {
@@ -121,50 +159,81 @@ impl Program {
         writer: &str,
         planned: &Schema,
         columns: &SchemaRef,
-        debezium: bool,
+        envelope: Envelope,
         utc: Tz,
     ) -> Result<Self, String> {
         let writer = Schema::parse(writer)?;
-        let Node::Record(fields) = writer.node(writer.root) else {
+        let Node::Record(outer) = writer.node(writer.root) else {
             return Err("it is no record".into());
         };
-        let planned_row = match debezium {
-            true => planned.record(planned.root).and_then(|f| after(planned, f)),
-            false => planned.record(planned.root),
+        let debezium = envelope == Envelope::Debezium;
+        let target = Target {
+            planned,
+            row: match debezium {
+                true => planned.after(),
+                false => planned.record(planned.root),
+            },
+            columns,
+            envelope,
         };
-        let planned_row = planned_row.unwrap_or_default();
-        let (steps, row) = if debezium {
-            (
-                envelope(&writer, fields, planned_row, columns)?,
-                after(&writer, fields),
-            )
+        let mut program = Self {
+            steps: Vec::new(),
+            columns: columns.fields().len(),
+            defaults: Vec::new(),
+            absent: Vec::new(),
+            own: false,
+            silent: false,
+            utc,
+            writer: Schema::default(),
+        };
+        if debezium && NO_ROWS.iter().any(|name| outer.name.ends_with(name)) {
+            program.silent = true;
+            return Ok(program);
+        }
+        let row = if debezium {
+            program.steps = envelope_steps(&writer, outer, &target)?;
+            writer.after().ok_or("its `after` is no record")?
         } else {
-            (
-                row_steps(&writer, fields, planned_row, columns),
-                Some(fields.as_slice()),
-            )
+            program.steps = row_steps(&writer, outer, &target);
+            outer
         };
-        let row = row.ok_or("its `after` is no record")?;
-        let mut defaults = Vec::new();
-        for (index, column) in columns.fields().iter().enumerate() {
-            let field = planned_row.iter().find(|f| f.name == *column.name());
-            let written = row.iter().any(|f| answers(&f.name, column.name(), field));
-            if let Some(field) = field.filter(|_| !written)
-                && let Some(json) = &field.default
-            {
-                let cell = default(planned, field.node, json, column.data_type(), &utc);
+        program.own = row.table.is_some();
+        program.absences(row, &target)?;
+        program.writer = writer;
+        Ok(program)
+    }
+
+    /// Finds the columns that the writer's row does not have, and what stands in for them.
+    fn absences(&mut self, row: &Record, target: &Target<'_>) -> Result<(), String> {
+        for (index, column) in target.columns.fields().iter().enumerate() {
+            let field = target.planned_field(column.name());
+            if row.field_of(column.name(), field).is_some() {
+                continue;
+            }
+            let default = field.and_then(|field| Some((field, field.default.as_ref()?)));
+            self.absent.push(Absent {
+                column: column.name().clone(),
+                has_default: default.is_some(),
+            });
+            if let Some((field, json)) = default {
+                let kind = column.data_type();
+                let cell = default_cell(target.planned, field.node, json, kind, &self.utc);
                 let cell =
                     cell.ok_or_else(|| format!("field `{}` has the default {json}", field.name))?;
-                defaults.push((index, cell));
+                self.defaults.push((index, cell));
             }
         }
-        Ok(Self {
-            steps,
-            columns: columns.fields().len(),
-            defaults,
-            writer,
-            utc,
-        })
+        Ok(())
+    }
+
+    /// Whether the records say nothing of any row.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent
+    }
+
+    /// The columns that the writer has no field for.
+    pub(super) fn absent(&self) -> &[Absent] {
+        &self.absent
     }
 
     /// Decodes one body. `cells` is cleared and filled with one cell a column.
@@ -180,6 +249,7 @@ impl Program {
         let mut change = Change {
             op: None,
             row: false,
+            deleted: false,
             source: Origin::default(),
         };
         self.steps(&self.steps, &mut input, cells, &mut change)?;
@@ -215,6 +285,11 @@ impl Program {
                         *place = cell;
                     }
                 }
+                Step::Deleted(node, otherwise) => {
+                    let mut ahead = Input { rest: input.rest };
+                    change.deleted = self.deleted(*node, &mut ahead)?;
+                    self.steps(std::slice::from_ref(otherwise), input, cells, change)?;
+                }
                 Step::Op => change.op = Some(input.text()?),
                 Step::BareRow(steps) => {
                     change.row = true;
@@ -247,9 +322,9 @@ impl Program {
             _ => node,
         };
         let text = match (self.writer.node(node), about) {
-            (Node::String, About::Connector) => &mut source.connector,
-            (Node::String, About::Sequence) => &mut source.sequence,
-            (Node::String, About::Snapshot) => &mut source.snapshot,
+            (Node::String(_), About::Connector) => &mut source.connector,
+            (Node::String(_), About::Sequence) => &mut source.sequence,
+            (Node::String(_), About::Snapshot) => &mut source.snapshot,
             (Node::Long(_), About::AtUs) => {
                 source.at_us = Some(input.long()?);
                 return Ok(());
@@ -260,22 +335,39 @@ impl Program {
         Ok(())
     }
 
+    /// Whether a field says that the row is gone: true, or the text of it.
+    fn deleted(&self, node: usize, input: &mut Input<'_>) -> Checked<bool> {
+        let node = match self.writer.node(node) {
+            Node::Union(branches) => *input.branch(branches)?,
+            _ => node,
+        };
+        Ok(match self.writer.node(node) {
+            Node::Boolean => input.boolean()?,
+            Node::String(_) => input.text()? == "true",
+            _ => false,
+        })
+    }
+
     fn read<'a>(&'a self, read: &Read, node: usize, input: &mut Input<'a>) -> Checked<Cell<'a>> {
         let node = match self.writer.node(node) {
             Node::Union(branches) => self.writer.node(*input.branch(branches)?),
             other => other,
         };
+        let known = |meaning: &Meaning| match meaning {
+            Meaning::Plain => read.planned,
+            said => *said,
+        };
         let wire = match node {
             Node::Null => return Ok(Cell::Null),
             Node::Boolean => Wire::Bool(input.boolean()?),
-            Node::Int(meaning) => Wire::Int(input.int()?, *meaning),
-            Node::Long(meaning) => Wire::Int(input.long()?, *meaning),
+            Node::Int(meaning) => Wire::Int(input.int()?, known(meaning)),
+            Node::Long(meaning) => Wire::Int(input.long()?, known(meaning)),
             Node::Float => Wire::Float(f64::from(f32::from_le_bytes(input.array()?)), true),
             Node::Double => Wire::Float(f64::from_le_bytes(input.array()?), false),
-            Node::Bytes(meaning) => Wire::Bytes(input.prefixed()?, *meaning),
-            Node::Fixed(size, meaning) => Wire::Bytes(input.take(*size)?, *meaning),
-            Node::String => Wire::Text(input.text()?),
-            Node::Enum(symbols) => Wire::Text(input.branch(symbols)?),
+            Node::Bytes(meaning) => Wire::Bytes(input.prefixed()?.into(), known(meaning)),
+            Node::Fixed(size, meaning) => Wire::Bytes(input.take(*size)?.into(), known(meaning)),
+            Node::String(_) => Wire::Text(input.text()?.into()),
+            Node::Enum(symbols) => Wire::Text(input.branch(symbols)?.as_str().into()),
             Node::Array(_) | Node::Map(_) | Node::Record(_) | Node::Union(_) => {
                 let (name, expected) = (&read.name, text::expected(&read.kind));
                 return Err(
@@ -283,6 +375,9 @@ impl Program {
                 );
             }
         };
+        if !self.own && wire.is_unavailable() {
+            return Err(format!("field `{}`: {WHY_UNAVAILABLE}", read.name).into());
+        }
         wire.cell(&read.kind, &self.utc).ok_or_else(|| {
             let (name, expected) = (&read.name, text::expected(&read.kind));
             format!(
@@ -303,13 +398,14 @@ impl Program {
             Node::Int(_) | Node::Long(_) | Node::Enum(_) => input.long().map(drop),
             Node::Float => input.take(4).map(drop),
             Node::Double => input.take(8).map(drop),
-            Node::Bytes(_) | Node::String => input.prefixed().map(drop),
+            Node::Bytes(_) | Node::String(_) => input.prefixed().map(drop),
             Node::Fixed(size, _) => input.take(*size).map(drop),
             Node::Union(branches) => {
                 let branch = *input.branch(branches)?;
                 self.skip(branch, input, depth + 1)
             }
-            Node::Record(fields) => fields
+            Node::Record(record) => record
+                .fields
                 .iter()
                 .try_for_each(|field| self.skip(field.node, input, depth + 1)),
             Node::Array(items) => input.blocks(|input| self.skip(*items, input, depth + 1)),
@@ -321,36 +417,66 @@ impl Program {
     }
 }
 
-/// Whether the writer's field `name` is the column's: by its name, or by an alias of the planned
-/// field.
-fn answers(name: &str, column: &str, planned: Option<&Field>) -> bool {
-    name == column || planned.is_some_and(|field| field.aliases.iter().any(|alias| alias == name))
+impl<'s> Target<'s> {
+    /// The planned field of a column.
+    fn planned_field(&self, column: &str) -> Option<&'s Field> {
+        let row = self.row?;
+        let place = row.field_of(column, None)?;
+        row.fields.get(place)
+    }
+
+    /// What the planned field of a column means.
+    fn planned_meaning(&self, column: &str) -> Meaning {
+        let Some(field) = self.planned_field(column) else {
+            return Meaning::Plain;
+        };
+        let of = |node: usize| match self.planned.node(node) {
+            Node::Int(meaning)
+            | Node::Long(meaning)
+            | Node::Bytes(meaning)
+            | Node::Fixed(_, meaning) => *meaning,
+            _ => Meaning::Plain,
+        };
+        match self.planned.node(field.node) {
+            Node::Union(branches) => {
+                let meanings = branches.iter().map(|branch| of(*branch));
+                let mut known = meanings.filter(|meaning| *meaning != Meaning::Plain);
+                known.next().unwrap_or(Meaning::Plain)
+            }
+            _ => of(field.node),
+        }
+    }
 }
 
-fn row_steps(
-    writer: &Schema,
-    fields: &[Field],
-    planned: &[Field],
-    columns: &SchemaRef,
-) -> Vec<Step> {
-    let column_of = |name: &str| {
-        columns.fields().iter().position(|column| {
-            let field = planned.iter().find(|f| f.name == *column.name());
-            // An alias counts only where the writer has no field of the name itself.
-            let exact = fields.iter().any(|f| f.name == *column.name());
-            answers(name, column.name(), field.filter(|_| !exact))
-        })
-    };
+fn row_steps(writer: &Schema, row: &Record, target: &Target<'_>) -> Vec<Step> {
+    let mut columns: Vec<Option<usize>> = vec![None; row.fields.len()];
+    for (index, column) in target.columns.fields().iter().enumerate() {
+        let field = row.field_of(column.name(), target.planned_field(column.name()));
+        if let Some(place) = field.and_then(|field| columns.get_mut(field)) {
+            *place = Some(index);
+        }
+    }
     let mut steps = Vec::new();
-    for field in fields {
-        match column_of(&field.name) {
-            Some(column) => steps.push(Step::Read(Read {
-                column,
-                name: field.name.clone(),
-                kind: columns.field(column).data_type().clone(),
-                node: field.node,
-            })),
+    for (field, column) in row.fields.iter().zip(columns) {
+        match column {
+            Some(column) => {
+                let of = target.columns.field(column);
+                steps.push(Step::Read(Read {
+                    column,
+                    name: of.name().clone(),
+                    kind: of.data_type().clone(),
+                    node: field.node,
+                    planned: target.planned_meaning(of.name()),
+                }));
+            }
+            None if field.name == DELETED => steps.push(Step::Skip(field.node)),
             None => skip(&mut steps, writer, field.node),
+        }
+        if field.name == DELETED
+            && target.envelope == Envelope::Upsert
+            && let Some(step) = steps.pop()
+        {
+            steps.push(Step::Deleted(field.node, Box::new(step)));
         }
     }
     steps
@@ -359,41 +485,34 @@ fn row_steps(
 /// Adds what passes over a node's value: runs of like ones are one step.
 fn skip(steps: &mut Vec<Step>, writer: &Schema, node: usize) {
     match (writer.node(node), steps.last_mut()) {
-        (Node::Bytes(_) | Node::String, Some(Step::SkipPrefixed(count)))
+        (Node::Bytes(_) | Node::String(_), Some(Step::SkipPrefixed(count)))
         | (Node::Int(_) | Node::Long(_) | Node::Enum(_), Some(Step::SkipNumbers(count))) => {
             *count += 1;
         }
-        (Node::Bytes(_) | Node::String, _) => steps.push(Step::SkipPrefixed(1)),
+        (Node::Bytes(_) | Node::String(_), _) => steps.push(Step::SkipPrefixed(1)),
         (Node::Int(_) | Node::Long(_) | Node::Enum(_), _) => steps.push(Step::SkipNumbers(1)),
         _ => steps.push(Step::Skip(node)),
     }
 }
 
-fn after<'s>(schema: &'s Schema, fields: &[Field]) -> Option<&'s [Field]> {
-    let after = fields.iter().find(|field| field.name == "after")?;
-    schema.record(after.node)
-}
-
-fn envelope(
+fn envelope_steps(
     writer: &Schema,
-    fields: &[Field],
-    planned: &[Field],
-    columns: &SchemaRef,
+    envelope: &Record,
+    target: &Target<'_>,
 ) -> Result<Vec<Step>, String> {
-    let op = fields.iter().find(|field| field.name == "op");
-    if !op.is_some_and(|op| matches!(writer.node(op.node), Node::String)) {
+    let op = envelope.fields.iter().find(|field| field.name == "op");
+    if !op.is_some_and(|op| matches!(writer.node(op.node), Node::String(_))) {
         return Err("it is no Debezium envelope: it has no string `op`".into());
     }
-    let steps = fields.iter().map(|field| match field.name.as_str() {
+    let fields = envelope.fields.iter();
+    let steps = fields.map(|field| match field.name.as_str() {
         "op" => Ok(Step::Op),
         "after" => match writer.node(field.node) {
-            Node::Record(row) => Ok(Step::BareRow(row_steps(writer, row, planned, columns))),
+            Node::Record(row) => Ok(Step::BareRow(row_steps(writer, row, target))),
             Node::Union(branches) => {
                 let branches = branches.iter().map(|branch| match writer.node(*branch) {
                     Node::Null => Ok(RowBranch::Null),
-                    Node::Record(row) => {
-                        Ok(RowBranch::Record(row_steps(writer, row, planned, columns)))
-                    }
+                    Node::Record(row) => Ok(RowBranch::Record(row_steps(writer, row, target))),
                     _ => Err("its `after` is neither a record nor null".to_owned()),
                 });
                 Ok(Step::Row(branches.collect::<Result<_, _>>()?))
@@ -401,7 +520,7 @@ fn envelope(
             _ => Err("its `after` is no record".to_owned()),
         },
         "source" => Ok(match writer.node(field.node) {
-            Node::Record(fields) => Step::Source(source_steps(writer, fields)),
+            Node::Record(source) => Step::Source(source_steps(writer, &source.fields)),
             _ => Step::Skip(field.node),
         }),
         _ => Ok(Step::Skip(field.node)),
@@ -428,7 +547,7 @@ fn source_steps(writer: &Schema, fields: &[Field]) -> Vec<Step> {
 }
 
 /// A planned field's default as the column's cell.
-fn default(
+fn default_cell(
     planned: &Schema,
     node: usize,
     json: &Value,
@@ -442,133 +561,27 @@ fn default(
             let cells = branches.iter();
             return cells
                 .copied()
-                .find_map(|b| default(planned, b, json, kind, utc));
+                .find_map(|b| default_cell(planned, b, json, kind, utc));
         }
         other => other,
     };
-    let bytes: Vec<u8>;
     let wire = match (node, json) {
         (Node::Null, Value::Null) => return Some(Cell::Null),
         (Node::Boolean, Value::Bool(value)) => Wire::Bool(*value),
         (Node::Int(meaning) | Node::Long(meaning), json) => Wire::Int(json.as_i64()?, *meaning),
         (Node::Float, json) => Wire::Float(f64::from(json.as_f64()? as f32), true),
         (Node::Double, json) => Wire::Float(json.as_f64()?, false),
-        (Node::String | Node::Enum(_), Value::String(text)) => Wire::Text(text),
+        (Node::String(_) | Node::Enum(_), Value::String(text)) => {
+            Wire::Text(Cow::Owned(text.clone()))
+        }
         (Node::Bytes(meaning) | Node::Fixed(_, meaning), Value::String(text)) => {
             // Code points 0 to 255 stand for bytes.
             let points = text
                 .chars()
                 .map(|point| u8::try_from(u32::from(point)).ok());
-            bytes = points.collect::<Option<_>>()?;
-            if *kind == DataType::Binary {
-                return text
-                    .is_ascii()
-                    .then(|| Cell::Text(Cow::Owned(text.clone())));
-            }
-            Wire::Bytes(&bytes, *meaning)
+            Wire::Bytes(Cow::Owned(points.collect::<Option<_>>()?), *meaning)
         }
         _ => return None,
     };
-    Some(match wire.cell(kind, utc)? {
-        Cell::Text(text) => Cell::Text(Cow::Owned(text.into_owned())),
-        Cell::Bytes(_) => return None,
-        Cell::Null => Cell::Null,
-        Cell::Bool(value) => Cell::Bool(value),
-        Cell::Int(value) => Cell::Int(value),
-        Cell::Float(value) => Cell::Float(value),
-        Cell::Decimal(value) => Cell::Decimal(value),
-    })
-}
-
-/// A value as it was written.
-enum Wire<'a> {
-    Bool(bool),
-    Int(i64, Meaning),
-    /// The flag says that it was written with 32 bits.
-    Float(f64, bool),
-    Bytes(&'a [u8], Meaning),
-    Text(&'a str),
-}
-
-impl<'a> Wire<'a> {
-    /// The cell of a column of this type, none when the column does not take the value.
-    fn cell(&self, kind: &DataType, utc: &Tz) -> Option<Cell<'a>> {
-        Some(match (self, kind) {
-            (Self::Bool(value), DataType::Boolean) => Cell::Bool(*value),
-            (Self::Int(value, meaning), kind) => return whole(*value, *meaning, kind),
-            (Self::Float(value, _), DataType::Float64)
-            | (Self::Float(value, true), DataType::Float32) => Cell::Float(*value),
-            (Self::Text(value), DataType::Utf8) => Cell::Text(Cow::Borrowed(value)),
-            (Self::Text(value), DataType::Binary) => Cell::Bytes(value.as_bytes()),
-            (Self::Text(value), DataType::Date32) => Cell::Int(i64::from(text::date(value)?)),
-            (Self::Text(value), DataType::Timestamp(_, _)) => {
-                Cell::Int(text::timestamp(value, utc)?)
-            }
-            (Self::Text(value), DataType::Decimal128(precision, scale)) => {
-                Cell::Decimal(text::decimal(value, *precision, *scale)?)
-            }
-            (Self::Bytes(value, Meaning::Decimal { scale }), DataType::Decimal128(p, to)) => {
-                let value = text::rescale(twos_complement(value)?, *scale, i64::from(*to))?;
-                Cell::Decimal(text::in_precision(value, *p)?)
-            }
-            (Self::Bytes(value, _), DataType::Binary) => Cell::Bytes(value),
-            (Self::Bytes(value, Meaning::Plain), DataType::Utf8) => {
-                Cell::Text(Cow::Borrowed(std::str::from_utf8(value).ok()?))
-            }
-            _ => return None,
-        })
-    }
-
-    fn excerpt(&self) -> String {
-        match self {
-            Self::Bool(value) => value.to_string(),
-            Self::Int(value, _) => value.to_string(),
-            Self::Float(value, _) => value.to_string(),
-            Self::Bytes(value, _) => format!("{} bytes", value.len()),
-            Self::Text(value) => format!("{:?}", text::excerpt(value)),
-        }
-    }
-}
-
-/// An `int`'s or `long`'s cell.
-fn whole(value: i64, meaning: Meaning, kind: &DataType) -> Option<Cell<'static>> {
-    const DAY: i64 = 86_400_000_000;
-    Some(match kind {
-        DataType::Int64 => Cell::Int(value),
-        DataType::Int32 => Cell::Int(i64::from(i32::try_from(value).ok()?)),
-        DataType::Float64 => Cell::Float(value as f64),
-        DataType::Float32 => Cell::Float(f64::from(value as f32)),
-        DataType::Date32 => match meaning {
-            Meaning::Days | Meaning::Plain => Cell::Int(i64::from(i32::try_from(value).ok()?)),
-            _ => return None,
-        },
-        DataType::Timestamp(TimeUnit::Microsecond, _) => Cell::Int(match meaning {
-            Meaning::Micros | Meaning::Plain => value,
-            Meaning::Millis => value.checked_mul(1000)?,
-            Meaning::Nanos => value.div_euclid(1000),
-            Meaning::Days => value.checked_mul(DAY)?,
-            Meaning::Decimal { .. } => return None,
-        }),
-        DataType::Decimal128(precision, scale) => {
-            let value = text::rescale(i128::from(value), 0, i64::from(*scale))?;
-            Cell::Decimal(text::in_precision(value, *precision)?)
-        }
-        _ => return None,
-    })
-}
-
-/// A big-endian number of any length that fits; bytes that only repeat the sign are passed over.
-fn twos_complement(bytes: &[u8]) -> Option<i128> {
-    let negative = bytes.first().is_some_and(|first| first & 0x80 != 0);
-    let sign = if negative { 0xff } else { 0 };
-    let (spare, used) = bytes.split_at(bytes.len().saturating_sub(16));
-    let used_negative = used.first().is_some_and(|first| first & 0x80 != 0);
-    if spare.iter().any(|byte| *byte != sign) || used_negative != negative {
-        return None;
-    }
-    let start = if negative { -1 } else { 0 };
-    Some(
-        used.iter()
-            .fold(start, |value: i128, byte| (value << 8) | i128::from(*byte)),
-    )
+    wire.cell(kind, utc)
 }

@@ -1,229 +1,189 @@
 //! Columns from Avro schemas: of our envelopes, of Debezium's own, and of plain records.
 //!
-//! Fields of types that no column can have (arrays, maps, nested records, times of day, unions of
-//! several types) are left out, so that a view over the others works; a view that names one of
-//! them is told that there is no such column.
+//! A field of a type that no column can have (an array, a map, a nested record, a union of several
+//! types) is told apart with its type: it hinders nothing until a view reads it.
 
-use std::collections::HashMap;
-
-use serde_json::Value as Json;
-
-use super::avro::{COLUMN, JSON, MICRO_TIMESTAMP, SOURCE_SCHEMA, SOURCE_TABLE};
+use super::arena::{Meaning, Node, Record, Schema};
 use super::{Column, ColumnType, TableSchema};
 use crate::{Error, Kind, Result};
 
-/// Kafka Connect's own dates and timestamps, where a converter leaves the logical type out.
-const CONNECT_DATE: &str = "org.apache.kafka.connect.data.Date";
-const CONNECT_TIMESTAMP: &str = "org.apache.kafka.connect.data.Timestamp";
+/// Most digits of a decimal column. Connect writes 64 where it knows none; what has more digits
+/// than the column is refused row by row.
+const DIGITS_MAX: u8 = 38;
+
+/// A field that cannot be a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    /// Its column's name.
+    pub name: String,
+    /// Its type, for people: "an array".
+    pub kind: String,
+}
+
+/// What a record's fields are as columns.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// Those that can be columns, in order.
+    pub columns: Vec<Column>,
+    /// The others.
+    pub unusable: Vec<Unusable>,
+}
 
 /// The table whose changes are written under a Debezium envelope's value and key schema. Columns
 /// are those of `after`; the key is in the order of the key schema.
 pub fn table_of(value_schema_json: &str, key_schema_json: &str) -> Result<TableSchema> {
     let envelope = parse(value_schema_json)?;
-    let mut names = HashMap::new();
-    named_records(&envelope, "", &mut names);
-    let after = fields(&envelope)
-        .find(|field| text(field, "name") == Some("after"))
-        .and_then(|field| row_record(field.get("type")?, namespace_of(&envelope, ""), &names))
-        .ok_or_else(|| {
-            wrong("not a Debezium envelope: it has no field `after` of type null or record")
-        })?;
-    let columns = columns_of(after);
-    let key_schema = parse(key_schema_json)?;
-    let key = columns_of(&key_schema)
+    let after = row_of(&envelope)?;
+    let columns = fields_of(&envelope, after).columns;
+    let key = key_of(key_schema_json)?
         .iter()
-        .map(|part| {
+        .map(|name| {
             columns
                 .iter()
-                .position(|column| column.name == part.name)
-                .ok_or_else(|| {
-                    wrong(&format!(
-                        "key column `{}` is not a column of `after`",
-                        part.name
-                    ))
-                })
+                .position(|column| column.name == *name)
+                .ok_or_else(|| wrong(&format!("key column `{name}` is not a column of `after`")))
         })
         .collect::<Result<Vec<usize>>>()?;
-    if key.is_empty() {
-        return Err(wrong(
-            "the key schema names no column: the key must be a record",
-        ));
-    }
-    let fallback = || {
-        namespace_of(&envelope, "")
-            .rsplit('.')
-            .next()
-            .unwrap_or_default()
+    let (namespace, name) = match &after.table {
+        Some((namespace, name)) => (namespace.clone(), name.clone()),
+        None => (String::new(), topic_part(&envelope)),
     };
     Ok(TableSchema {
-        namespace: text(after, SOURCE_SCHEMA).unwrap_or_default().to_owned(),
-        name: text(after, SOURCE_TABLE)
-            .unwrap_or_else(fallback)
-            .to_owned(),
+        namespace,
+        name,
         columns,
         key,
     })
 }
 
+/// The columns of the rows in a Debezium envelope.
+pub fn columns_of_envelope(schema_json: &str) -> Result<Fields> {
+    let envelope = parse(schema_json)?;
+    Ok(fields_of(&envelope, row_of(&envelope)?))
+}
+
 /// The columns of a plain record, one that is no envelope.
-pub fn columns_of_record(schema_json: &str) -> Result<Vec<Column>> {
+pub fn columns_of_record(schema_json: &str) -> Result<Fields> {
     let schema = parse(schema_json)?;
-    match text(&schema, "type") {
-        Some("record") => Ok(columns_of(&schema)),
+    match schema.node(schema.root) {
+        Node::Record(record) => Ok(fields_of(&schema, record)),
         _ => Err(wrong("the schema is not a record, so it has no columns")),
     }
+}
+
+/// The names of the columns that a key's schema is made of. An error when it is no record.
+pub fn key_of(key_schema_json: &str) -> Result<Vec<String>> {
+    let schema = parse(key_schema_json)?;
+    let fields = match schema.node(schema.root) {
+        Node::Record(record) => record.fields.as_slice(),
+        _ => &[],
+    };
+    if fields.is_empty() {
+        return Err(wrong(
+            "the key schema names no column: the key must be a record",
+        ));
+    }
+    let names = fields.iter().map(|field| field.column().to_owned());
+    Ok(names.collect())
 }
 
 fn wrong(what: &str) -> Error {
     Error::new(Kind::Data, format!("avro schema: {what}"))
 }
 
-fn parse(schema: &str) -> Result<Json> {
-    serde_json::from_str(schema)
-        .map_err(|error| Error::with_source(Kind::Data, "avro schema: not JSON", error))
+fn parse(schema: &str) -> Result<Schema> {
+    Schema::parse(schema).map_err(|error| wrong(&error))
 }
 
-fn text<'a>(schema: &'a Json, attribute: &str) -> Option<&'a str> {
-    schema.get(attribute)?.as_str()
-}
-
-fn fields(record: &Json) -> impl Iterator<Item = &Json> {
-    record
-        .get("fields")
-        .and_then(Json::as_array)
-        .into_iter()
-        .flatten()
-}
-
-/// The namespace that names inside `schema` belong to.
-fn namespace_of<'a>(schema: &'a Json, outer: &'a str) -> &'a str {
-    match text(schema, "name").and_then(|name| name.rsplit_once('.')) {
-        Some((namespace, _)) => namespace,
-        None => text(schema, "namespace").unwrap_or(outer),
-    }
-}
-
-fn full_name(name: &str, namespace: &str) -> String {
-    if name.contains('.') || namespace.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{namespace}.{name}")
-    }
-}
-
-/// Collects every record of the document by its full name.
-fn named_records<'a>(schema: &'a Json, outer: &'a str, into: &mut HashMap<String, &'a Json>) {
-    if let Some(branches) = schema.as_array() {
-        for branch in branches {
-            named_records(branch, outer, into);
-        }
-        return;
-    }
-    if text(schema, "type") == Some("record") {
-        let namespace = namespace_of(schema, outer);
-        if let Some(name) = text(schema, "name") {
-            into.insert(full_name(name, namespace), schema);
-        }
-        for inner in fields(schema).filter_map(|field| field.get("type")) {
-            named_records(inner, namespace, into);
-        }
-    }
-    for inner in ["type", "items", "values"]
-        .iter()
-        .filter_map(|it| schema.get(it))
-    {
-        if !inner.is_string() {
-            named_records(inner, outer, into);
-        }
-    }
-}
-
-/// The record in a type that is null or a record, spelt out or by name.
-fn row_record<'a>(
-    kind: &'a Json,
-    namespace: &str,
-    names: &HashMap<String, &'a Json>,
-) -> Option<&'a Json> {
-    let mut branches = match kind {
-        Json::Array(branches) => branches.iter(),
-        single => std::slice::from_ref(single).iter(),
-    };
-    branches.find_map(|branch| match branch {
-        Json::String(name) => names.get(&full_name(name, namespace)).copied(),
-        record => (text(record, "type") == Some("record")).then_some(record),
+fn row_of(envelope: &Schema) -> Result<&Record> {
+    envelope.after().ok_or_else(|| {
+        wrong("not a Debezium envelope: it has no field `after` of type null or record")
     })
 }
 
-fn columns_of(record: &Json) -> Vec<Column> {
-    fields(record)
-        .filter_map(|field| {
-            let name = text(field, COLUMN).or_else(|| text(field, "name"))?;
-            let (kind, nullable) = column_type(field.get("type")?)?;
-            Some(Column {
-                name: name.to_owned(),
+/// The last part of the envelope's namespace, which Debezium names the table by.
+fn topic_part(envelope: &Schema) -> String {
+    let name = envelope.record(envelope.root).map(|it| it.name.as_str());
+    let namespace = name.and_then(|name| Some(name.rsplit_once('.')?.0));
+    let namespace = namespace.unwrap_or_default();
+    let last = namespace.rsplit('.').next();
+    last.unwrap_or_default().to_owned()
+}
+
+fn fields_of(schema: &Schema, record: &Record) -> Fields {
+    let mut fields = Fields::default();
+    for field in &record.fields {
+        let name = field.column().to_owned();
+        match column_type(schema, field.node) {
+            Ok((kind, nullable)) => fields.columns.push(Column {
+                name,
                 kind,
                 nullable,
-            })
-        })
-        .collect()
+            }),
+            Err(kind) => fields.unusable.push(Unusable { name, kind }),
+        }
+    }
+    fields
 }
 
-/// The column type of an Avro type and whether it may be null; none when no column can be that.
-fn column_type(kind: &Json) -> Option<(ColumnType, bool)> {
-    let Some(branches) = kind.as_array() else {
-        return Some((single_type(kind)?, false));
+/// The column type of an Avro type and whether it may be null, or what it is when no column can be
+/// that.
+fn column_type(schema: &Schema, node: usize) -> std::result::Result<(ColumnType, bool), String> {
+    let unusable = || schema.describe(node);
+    let Node::Union(branches) = schema.node(node) else {
+        return Ok((single_type(schema.node(node)).ok_or_else(unusable)?, false));
     };
-    let is_null = |it: &&Json| it.as_str() == Some("null");
-    let mut values = branches.iter().filter(|it| !is_null(it));
+    let is_null = |branch: &&usize| matches!(schema.node(**branch), Node::Null);
+    let mut values = branches.iter().filter(|branch| !is_null(branch));
     match (values.next(), values.next()) {
-        (Some(value), None) => Some((single_type(value)?, branches.iter().any(|it| is_null(&it)))),
-        _ => None,
+        (Some(value), None) => {
+            let kind = single_type(schema.node(*value)).ok_or_else(|| schema.describe(*value))?;
+            Ok((kind, branches.iter().any(|it| is_null(&it))))
+        }
+        _ => Err(unusable()),
     }
 }
 
-fn single_type(kind: &Json) -> Option<ColumnType> {
-    let base = match kind {
-        Json::String(name) => name,
-        Json::Object(of) => match of.get("type")? {
-            Json::String(name) => name,
-            nested => return single_type(nested),
+/// The column type of a type that is no union; none when no column can be that.
+fn single_type(node: &Node) -> Option<ColumnType> {
+    Some(match node {
+        Node::Boolean => ColumnType::Bool,
+        Node::Float => ColumnType::Float,
+        Node::Double => ColumnType::Double,
+        Node::Enum(_) => ColumnType::Text,
+        Node::Int(meaning)
+        | Node::Long(meaning)
+        | Node::String(meaning)
+        | Node::Bytes(meaning)
+        | Node::Fixed(_, meaning) => match (meaning, node) {
+            (Meaning::Days, _) => ColumnType::Date,
+            (Meaning::Timestamp { zoned: false, .. }, _) => ColumnType::Timestamp,
+            (Meaning::Timestamp { .. } | Meaning::ZonedTimestamp, _) => ColumnType::Timestamptz,
+            (Meaning::Time(_) | Meaning::Bits(_), _) => ColumnType::Text,
+            (Meaning::Decimal { precision, scale }, _) => decimal(*precision, *scale)?,
+            (Meaning::Uuid, _) => ColumnType::Uuid,
+            (Meaning::Json, _) => ColumnType::Json,
+            (Meaning::Source(kind), _) => ColumnType::Source(*kind),
+            (Meaning::Duration, _) => return None,
+            (Meaning::Plain, Node::Int(_)) => ColumnType::Int,
+            (Meaning::Plain, Node::Long(_)) => ColumnType::Long,
+            (Meaning::Plain, Node::String(_)) => ColumnType::Text,
+            (Meaning::Plain, _) => ColumnType::Bytes,
         },
-        _ => return None,
-    };
-    let logical = text(kind, "logicalType").unwrap_or_default();
-    let connect = text(kind, "connect.name").unwrap_or_default();
-    Some(match (base.as_str(), logical, connect) {
-        ("boolean", ..) => ColumnType::Bool,
-        ("int", "date", _) | ("int", "", "io.debezium.time.Date" | CONNECT_DATE) => {
-            ColumnType::Date
+        Node::Null | Node::Array(_) | Node::Map(_) | Node::Record(_) | Node::Union(_) => {
+            return None;
         }
-        ("int" | "long", "time-millis" | "time-micros", _) => return None,
-        ("int", ..) => ColumnType::Int,
-        (
-            "long",
-            "timestamp-micros" | "",
-            MICRO_TIMESTAMP | "io.debezium.time.Timestamp" | "io.debezium.time.NanoTimestamp",
-        )
-        | ("long", "local-timestamp-millis" | "local-timestamp-micros", _) => ColumnType::Timestamp,
-        ("long", "", CONNECT_TIMESTAMP) | ("string", "", "io.debezium.time.ZonedTimestamp") => {
-            ColumnType::Timestamptz
-        }
-        ("long", "timestamp-millis" | "timestamp-micros", _) => ColumnType::Timestamptz,
-        ("long", ..) => ColumnType::Long,
-        ("float", ..) => ColumnType::Float,
-        ("double", ..) => ColumnType::Double,
-        ("string", "uuid", _) | ("string", "", "io.debezium.data.Uuid") => ColumnType::Uuid,
-        ("string", "", JSON) => ColumnType::Json,
-        ("string", ..) => ColumnType::Text,
-        ("bytes", "decimal", _) => ColumnType::Decimal {
-            precision: whole(kind, "precision")?.try_into().ok()?,
-            scale: whole(kind, "scale").unwrap_or(0).try_into().ok()?,
-        },
-        ("bytes", ..) => ColumnType::Bytes,
-        _ => return None,
     })
 }
 
-fn whole(kind: &Json, attribute: &str) -> Option<i64> {
-    kind.get(attribute)?.as_i64()
+fn decimal(precision: Option<u32>, scale: i64) -> Option<ColumnType> {
+    let digits = u32::from(DIGITS_MAX);
+    let precision = precision.unwrap_or(digits).clamp(1, digits);
+    let precision = u8::try_from(precision).ok()?;
+    let scale = i8::try_from(scale).ok()?;
+    let fits = (0..=i64::from(DIGITS_MAX)).contains(&i64::from(scale));
+    fits.then_some(ColumnType::Decimal {
+        precision: precision.max(scale.unsigned_abs()),
+        scale,
+    })
 }

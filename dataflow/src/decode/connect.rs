@@ -1,0 +1,91 @@
+//! The schema that Kafka Connect's JSON converter writes into a record, beside its `payload`.
+//!
+//! In: the schema's JSON, with each record again. Out: what each column's field is. The text is
+//! compared with that of the record before, and read only when it differs.
+
+use serde_json::Value;
+use tidemill_log::schema::arena::{Meaning, connect_meaning};
+
+/// A field's type, as far as it says more than JSON does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    /// A whole number.
+    Int(Meaning),
+    /// Bytes, in base64.
+    Bytes(Meaning),
+    /// A decimal with its scale beside it.
+    VariableScaleDecimal,
+    /// Text.
+    Text,
+    /// What JSON says by itself.
+    Json,
+}
+
+/// The schema of the last record that had one.
+#[derive(Default)]
+pub(super) struct Schemas {
+    text: Vec<u8>,
+    columns: Vec<Option<Written>>,
+}
+
+impl Schemas {
+    /// What the schema says of the columns; none for a column that it has no field for. Nothing
+    /// when it is no schema of a row. `after` when the row is in a field of that name.
+    pub(super) fn columns<'n>(
+        &mut self,
+        text: &[u8],
+        after: bool,
+        names: impl Iterator<Item = &'n str>,
+    ) -> Option<&[Option<Written>]> {
+        if self.text != text || self.text.is_empty() {
+            self.text = text.to_vec();
+            self.columns = read(text, after, names).unwrap_or_default();
+        }
+        (!self.columns.is_empty()).then_some(&self.columns)
+    }
+}
+
+fn read<'n>(
+    text: &[u8],
+    after: bool,
+    names: impl Iterator<Item = &'n str>,
+) -> Option<Vec<Option<Written>>> {
+    let schema: Value = serde_json::from_slice(text).ok()?;
+    let row = match after {
+        true => field(&schema, "after")?,
+        false => &schema,
+    };
+    row.get("fields")?.as_array()?;
+    Some(names.map(|name| Some(written(field(row, name)?))).collect())
+}
+
+fn field<'v>(schema: &'v Value, name: &str) -> Option<&'v Value> {
+    let fields = schema.get("fields")?.as_array()?;
+    fields.iter().find(|field| text(field, "field") == name)
+}
+
+fn text<'v>(schema: &'v Value, attribute: &str) -> &'v str {
+    schema
+        .get(attribute)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+fn written(field: &Value) -> Written {
+    let name = text(field, "name");
+    let meaning = |base: &str| {
+        let parameters = field.get("parameters");
+        let parameter = |name: &str| parameters?.get(name)?.as_str();
+        connect_meaning(base, name, parameter).unwrap_or(Meaning::Plain)
+    };
+    match text(field, "type") {
+        "int8" | "int16" | "int32" => Written::Int(meaning("int")),
+        "int64" => Written::Int(meaning("long")),
+        "bytes" => Written::Bytes(meaning("bytes")),
+        "string" => Written::Text,
+        "struct" if name == "io.debezium.data.VariableScaleDecimal" => {
+            Written::VariableScaleDecimal
+        }
+        _ => Written::Json,
+    }
+}

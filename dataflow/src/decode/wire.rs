@@ -1,0 +1,221 @@
+//! A value as it was written, with what its schema says that it means, on the way to a column.
+//!
+//! In: Avro's values, and those of JSON records that carry Kafka Connect's schema. Out: the cell
+//! of the column, which is exact, or none.
+
+use std::borrow::Cow;
+
+use arrow::array::timezone::Tz;
+use arrow::datatypes::{DataType, TimeUnit};
+use tidemill_log::schema::arena::{Meaning, Unit};
+
+use super::columns::Cell;
+use super::text;
+
+/// What Debezium writes in place of a large value that a change left as it was.
+pub(super) const UNAVAILABLE: &str = "__debezium_unavailable_value";
+/// Why a field that holds it is refused.
+pub(super) const WHY_UNAVAILABLE: &str = "found Debezium's placeholder for a large value that the change left as it was: give the table \
+     REPLICA IDENTITY FULL, or Debezium its ReselectColumnsPostProcessor";
+/// Microseconds that Debezium writes for PostgreSQL's `infinity` and `-infinity`.
+const INFINITIES: [i64; 2] = [9_223_372_036_825_200_000, -9_223_372_036_832_400_000];
+/// Microseconds of a day.
+const DAY: i64 = 86_400_000_000;
+
+/// A value as it was written.
+pub(super) enum Wire<'a> {
+    Bool(bool),
+    Int(i64, Meaning),
+    /// The flag says that it was written with 32 bits.
+    Float(f64, bool),
+    Bytes(Cow<'a, [u8]>, Meaning),
+    Text(Cow<'a, str>),
+}
+
+impl<'a> Wire<'a> {
+    /// The cell of a column of this type, none when the column does not take the value.
+    pub(super) fn cell(&self, kind: &DataType, utc: &Tz) -> Option<Cell<'a>> {
+        Some(match (self, kind) {
+            (Self::Bool(value), DataType::Boolean) => Cell::Bool(*value),
+            (Self::Int(value, meaning), kind) => return whole(*value, *meaning, kind),
+            (Self::Float(value, _), DataType::Float64)
+            | (Self::Float(value, true), DataType::Float32) => Cell::Float(*value),
+            (Self::Text(value), DataType::Utf8) => Cell::Text(value.clone()),
+            (Self::Text(value), DataType::Binary) => Cell::Bytes(match value {
+                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                Cow::Owned(text) => Cow::Owned(text.as_bytes().to_vec()),
+            }),
+            (Self::Text(value), DataType::Date32) => Cell::Int(i64::from(text::date(value)?)),
+            (Self::Text(value), DataType::Timestamp(_, _)) => {
+                Cell::Int(text::timestamp(value, utc)?)
+            }
+            (Self::Text(value), DataType::Decimal128(precision, scale)) => {
+                Cell::Decimal(text::decimal(value, *precision, *scale)?)
+            }
+            (Self::Bytes(value, Meaning::Decimal { scale, .. }), DataType::Decimal128(p, to)) => {
+                let value = text::rescale(twos_complement(value)?, *scale, i64::from(*to))?;
+                Cell::Decimal(text::in_precision(value, *p)?)
+            }
+            (Self::Bytes(value, _), DataType::Binary) => Cell::Bytes(value.clone()),
+            (Self::Bytes(value, Meaning::Bits(count)), DataType::Utf8) => {
+                Cell::Text(Cow::Owned(bits(value, *count)))
+            }
+            (Self::Bytes(value, Meaning::Bits(1)), DataType::Boolean) => {
+                Cell::Bool(bits(value, 1) == "1")
+            }
+            (Self::Bytes(value, Meaning::Uuid), DataType::Utf8) => {
+                Cell::Text(Cow::Owned(uuid(value)?))
+            }
+            (Self::Bytes(value, Meaning::Plain), DataType::Utf8) => Cell::Text(match value {
+                Cow::Borrowed(bytes) => Cow::Borrowed(std::str::from_utf8(bytes).ok()?),
+                Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes.clone()).ok()?),
+            }),
+            _ => return None,
+        })
+    }
+
+    /// Whether it is Debezium's placeholder.
+    pub(super) fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Text(text) => *text == UNAVAILABLE,
+            Self::Bytes(bytes, _) => **bytes == *UNAVAILABLE.as_bytes(),
+            _ => false,
+        }
+    }
+
+    /// The value for a refusal.
+    pub(super) fn excerpt(&self) -> String {
+        match self {
+            Self::Bool(value) => value.to_string(),
+            Self::Int(value, _) => value.to_string(),
+            Self::Float(value, _) => value.to_string(),
+            Self::Bytes(value, _) => format!("{} bytes", value.len()),
+            Self::Text(value) => format!("{:?}", text::excerpt(value)),
+        }
+    }
+}
+
+/// An `int`'s or `long`'s cell.
+fn whole(value: i64, meaning: Meaning, kind: &DataType) -> Option<Cell<'static>> {
+    Some(match kind {
+        DataType::Int64 => Cell::Int(value),
+        DataType::Int32 => Cell::Int(i64::from(i32::try_from(value).ok()?)),
+        DataType::Float64 => Cell::Float(value as f64),
+        DataType::Float32 => Cell::Float(f64::from(value as f32)),
+        DataType::Date32 => match meaning {
+            Meaning::Days => Cell::Int(i64::from(i32::try_from(value).ok()?)),
+            _ => return None,
+        },
+        DataType::Timestamp(TimeUnit::Microsecond, _) => Cell::Int(match meaning {
+            Meaning::Timestamp { unit, .. } => micros(value, unit)?,
+            Meaning::Days => value.checked_mul(DAY)?,
+            _ => return None,
+        }),
+        DataType::Utf8 => match meaning {
+            Meaning::Time(unit) => Cell::Text(Cow::Owned(time(unit.in_micros(value)?)?)),
+            _ => return None,
+        },
+        DataType::Decimal128(precision, scale) => {
+            let value = text::rescale(i128::from(value), 0, i64::from(*scale))?;
+            Cell::Decimal(text::in_precision(value, *precision)?)
+        }
+        _ => return None,
+    })
+}
+
+/// A timestamp in microseconds; none for what stands for an infinity.
+pub(super) fn micros(value: i64, unit: Unit) -> Option<i64> {
+    let value = unit.in_micros(value)?;
+    (!INFINITIES.contains(&value)).then_some(value)
+}
+
+/// A time of day as PostgreSQL writes it: `07:08:09.5`.
+fn time(micros: i64) -> Option<String> {
+    if !(0..=DAY).contains(&micros) {
+        return None;
+    }
+    let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let whole = format!("{hours:02}:{minutes:02}:{:02}", seconds % 60);
+    Some(match fraction {
+        0 => whole,
+        _ => format!("{whole}.{fraction:06}")
+            .trim_end_matches('0')
+            .to_owned(),
+    })
+}
+
+/// `count` bits, the highest first; the first byte holds the lowest.
+fn bits(bytes: &[u8], count: u32) -> String {
+    // Bytes beyond the highest bit may be left out when they are zero.
+    let bit = |index: u32| {
+        let byte = usize::try_from(index / 8).ok().and_then(|at| bytes.get(at));
+        byte.is_some_and(|byte| byte >> (index % 8) & 1 == 1)
+    };
+    (0..count)
+        .rev()
+        .map(|index| if bit(index) { '1' } else { '0' })
+        .collect()
+}
+
+/// 16 bytes as a UUID is written.
+fn uuid(bytes: &[u8]) -> Option<String> {
+    let bytes: &[u8; 16] = bytes.try_into().ok()?;
+    let mut text = String::with_capacity(36);
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(u32::from(digit), 16)?);
+        }
+    }
+    Some(text)
+}
+
+/// A big-endian number of any length that fits; bytes that only repeat the sign are passed over.
+pub(super) fn twos_complement(bytes: &[u8]) -> Option<i128> {
+    let negative = bytes.first().is_some_and(|first| first & 0x80 != 0);
+    let sign = if negative { 0xff } else { 0 };
+    let (spare, used) = bytes.split_at(bytes.len().saturating_sub(16));
+    let used_negative = used.first().is_some_and(|first| first & 0x80 != 0);
+    if spare.iter().any(|byte| *byte != sign) || used_negative != negative {
+        return None;
+    }
+    let start = if negative { -1 } else { 0 };
+    Some(
+        used.iter()
+            .fold(start, |value: i128, byte| (value << 8) | i128::from(*byte)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_written_as_postgresql_writes_them() {
+        assert_eq!(time(0).as_deref(), Some("00:00:00"));
+        assert_eq!(time(25_689_500_000).as_deref(), Some("07:08:09.5"));
+        assert_eq!(time(DAY).as_deref(), Some("24:00:00"));
+        assert_eq!(time(DAY + 1), None);
+        assert_eq!(bits(&[5], 4), "0101");
+        assert_eq!(bits(&[1, 2], 10), "1000000001");
+        assert_eq!(bits(&[], 2), "00");
+        let bytes: Vec<u8> = (0..16).collect();
+        let text = uuid(&bytes);
+        assert_eq!(
+            text.as_deref(),
+            Some("00010203-0405-0607-0809-0a0b0c0d0e0f")
+        );
+    }
+
+    #[test]
+    fn nanoseconds_round_and_infinities_are_no_timestamps() {
+        let nanos = [0, 499, 500, 501, 1500, -500, -1500].map(|it| micros(it, Unit::Nanos));
+        assert_eq!(nanos.map(Option::unwrap), [0, 0, 0, 1, 2, 0, -2]);
+        assert_eq!(micros(9_223_372_036_825_200, Unit::Millis), None);
+        assert_eq!(micros(-9_223_372_036_832_400_000, Unit::Micros), None);
+        assert_eq!(micros(i64::MAX, Unit::Millis), None);
+    }
+}
