@@ -184,8 +184,14 @@ impl Decoder for Avro {
 fn unframe(value: &[u8]) -> std::result::Result<(u32, &[u8]), Refused> {
     match value.split_first_chunk() {
         Some(([0, a, b, c, d], body)) => Ok((u32::from_be_bytes([*a, *b, *c, *d]), body)),
+        Some(([1, ..], _)) => Err(Refused(
+            "found the first byte 1, a schema's GUID in place of its id, expected 0 (the Confluent \
+             wire format): let the producer write ids"
+                .into(),
+        )),
         Some(([magic, ..], _)) => Err(Refused(format!(
-            "found the first byte {magic}, expected 0 (the Confluent wire format)"
+            "found the first byte {magic}, expected 0 (the Confluent wire format). A producer that \
+             puts the schema's id in a header writes no such byte: let it put the id before the value"
         ))),
         None => Err(Refused(format!(
             "found {} bytes, expected at least 5 (the Confluent wire format)",
