@@ -24,6 +24,7 @@ use datafusion_sql::sqlparser::tokenizer::Location;
 use tidemill_log::schema::Unusable;
 
 use super::catalog::{Catalog, Table};
+use super::functions;
 use super::push::filters_down;
 use super::script::{Script, did_you_mean, lower_first, normal, written};
 use super::shape::shaped;
@@ -58,6 +59,7 @@ fn analyzed(
 ) -> std::result::Result<(LogicalPlan, SourceTypes), DataFusionError> {
     let options = ParserOptions::new()
         .with_map_string_types_to_utf8view(false)
+        .with_parse_float_as_decimal(true)
         .with_collect_spans(true);
     let planner = SqlToRel::new_with_options(catalog, options);
     let plan = planner
@@ -65,6 +67,7 @@ fn analyzed(
         .map_err(|error| source_types::named(error, query, catalog))?;
     // Before coercion: a cast that nobody wrote would hide what is compared.
     let (plan, source_types) = source_types::checked(plan, catalog)?;
+    let plan = functions::typed(plan)?;
     unions_fit(&plan)?;
     let plan = shaped(plan)?;
     let plan = Analyzer::new().execute_and_check(plan, catalog.options(), |_, _| {})?;

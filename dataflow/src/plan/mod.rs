@@ -26,6 +26,7 @@ mod catalog;
 mod dialect;
 pub(crate) mod explain;
 mod fingerprint;
+pub mod functions;
 pub mod ir;
 mod join;
 mod lexer;
