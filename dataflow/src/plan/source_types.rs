@@ -21,11 +21,11 @@ use datafusion_expr::expr::{
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::logical_plan::{Aggregate, DistinctOn, Join, Projection, TableScan, Union};
 use datafusion_expr::{BinaryExpr, Distinct, Expr, LogicalPlan, Operator, lit};
-use datafusion_functions::string::expr_fn::rtrim;
 use datafusion_sql::sqlparser::ast::Query;
 use tidemill_log::schema::{Comparison, SourceType};
 
 use super::catalog::{Catalog, Relation, Scanned};
+use super::functions;
 use super::logical::first_line;
 use super::script::written;
 use super::types;
@@ -238,18 +238,12 @@ impl Scope {
     }
 
     fn binary(&self, binary: BinaryExpr) -> Result<Typed> {
-        use Operator::{
-            Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq, RegexIMatch,
-            RegexMatch, RegexNotIMatch, RegexNotMatch,
-        };
+        use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
         let BinaryExpr { left, op, right } = binary;
         let (left, right) = match op {
             Eq | NotEq | IsDistinctFrom | IsNotDistinctFrom | Lt | LtEq | Gt | GtEq => {
                 let order = matches!(op, Lt | LtEq | Gt | GtEq);
                 compared(self.expr(*left)?, self.expr(*right)?, order)?
-            }
-            RegexMatch | RegexIMatch | RegexNotMatch | RegexNotIMatch => {
-                (self.matched(*left)?, self.plain(*right, "a pattern")?)
             }
             _ => {
                 let what = format!("used with `{op}`");
@@ -335,6 +329,13 @@ impl Scope {
             }
             name if WRITERS.contains(&name) => {
                 let args = args.into_iter().map(|arg| Ok(self.expr(arg)?.0));
+                (args.collect::<Result<_>>()?, None)
+            }
+            "~" | "~*" | "!~" | "!~*" => {
+                let mut args = args.into_iter();
+                let text = args.next().map(|arg| self.matched(arg));
+                let pattern = args.next().map(|arg| self.plain(arg, "a pattern"));
+                let args = text.into_iter().chain(pattern);
                 (args.collect::<Result<_>>()?, None)
             }
             name => {
@@ -441,7 +442,7 @@ fn bare(side: Typed) -> Expr {
 }
 
 fn unpadded(expr: Expr) -> Expr {
-    rtrim(vec![expr, lit(" ")])
+    functions::named("rtrim", vec![expr, lit(" ")])
 }
 
 /// Whether the texts answer what is asked of them.

@@ -113,6 +113,7 @@ impl Watched {
         }
         lock(&stats.held).clone_from(&all);
         lock(&stats.looks).seen(began, all);
+        stats.looks_complete.fetch_add(1, Ordering::Release);
     }
 
     /// One look at every topic; false when nobody wants to know any more.

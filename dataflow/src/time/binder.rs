@@ -17,6 +17,7 @@ use timely::scheduling::{Activator, SyncActivator};
 
 use super::checkpoints::Checkpoints;
 use super::commits::Commits;
+use super::lap::Laps;
 use super::{Added, Command, Report, Start};
 use crate::checkpoint::Manifest;
 use crate::failure::{Failure, patiently};
@@ -67,6 +68,7 @@ pub(crate) struct Binder {
     /// The last epoch that is durable in the sink.
     durable: Epoch,
     checkpoints: Checkpoints,
+    laps: Laps,
     /// None when earlier epochs are replayed and no more.
     journal: Option<Journaling>,
     stopping: bool,
@@ -106,6 +108,7 @@ impl Binder {
             in_flight,
             durable: 0,
             checkpoints,
+            laps: Laps::default(),
             read,
             places: bound.places.clone(),
             bound,
@@ -181,6 +184,7 @@ impl Binder {
             commands.push(Command::Bind {
                 binding,
                 checkpoint,
+                settled: self.laps.step(&self.bound, &self.stats),
             });
             self.in_flight.push_back(written);
         }

@@ -34,6 +34,7 @@ pub(crate) mod alarm;
 pub(crate) mod binder;
 pub(crate) mod checkpoints;
 pub(crate) mod commits;
+pub(crate) mod lap;
 
 use alarm::Alarm;
 use binder::Binder;
@@ -116,6 +117,8 @@ pub(crate) enum Command {
         binding: Binding,
         /// A checkpoint is taken at its end.
         checkpoint: bool,
+        /// See [`lap`].
+        settled: Epoch,
     },
     /// Once, last: release nothing more.
     Stop,

@@ -74,7 +74,7 @@ pub(crate) fn number(value: impl std::fmt::Display) -> Value {
 }
 
 #[test]
-fn a_sum_out_of_range_is_null_and_comes_back() {
+fn a_sum_of_bigints_is_a_numeric() {
     let view =
         "CREATE VIEW v WITH (primary_key = 'k') AS SELECT 1 AS k, sum(x) AS s, count(x) AS c,
         max(x) AS m FROM t;";
@@ -82,15 +82,27 @@ fn a_sum_out_of_range_is_null_and_comes_back() {
     let most = Some(json!({"x": i64::MAX}));
     edge.put(&[(1, most.clone()), (2, most)]);
     let found = edge.rows();
-    assert_eq!(
-        found,
-        [[number(1), Value::Null, number(2), number(i64::MAX)]]
-    );
-    assert!(edge.river.reasons()[0].contains("out of range"));
+    let sum = number(i128::from(i64::MAX) * 2);
+    assert_eq!(found, [[number(1), sum, number(2), number(i64::MAX)]]);
     edge.put(&[(2, Some(json!({"x": -7})))]);
     let found = edge.rows();
     let sum = number(i64::MAX - 7);
     assert_eq!(found, [[number(1), sum, number(2), number(i64::MAX)]]);
+    assert!(edge.river.reasons().is_empty());
+}
+
+#[test]
+fn a_group_whose_sum_is_out_of_range_is_left_out_and_comes_back() {
+    let view =
+        "CREATE VIEW v WITH (primary_key = 'k') AS SELECT 1 AS k, sum(x) AS s, max(x) AS m FROM t;";
+    let mut edge = Edge::new("x numeric(38, 0)", view, 2);
+    let most = "9".repeat(38);
+    let row = |digits: &str| Some(json!({ "x": digits }));
+    edge.put(&[(1, row(&most)), (2, row(&most))]);
+    assert!(edge.rows().is_empty());
+    assert!(edge.river.reasons()[0].contains("out of range"));
+    edge.put(&[(2, row("0"))]);
+    assert_eq!(edge.rows(), [[number(1), number(&most), number(&most)]]);
 }
 
 #[test]

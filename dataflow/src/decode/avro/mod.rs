@@ -13,7 +13,7 @@
 //!    [`RETRY_MAX`], until it answers. An id that the registry does not have is refused, and asked
 //!    for again only after [`MISS_KEPT`].
 //! 3. A column that a writer has no field for holds the default of the field that it was planned
-//!    from, and without one the record is refused: these are Avro's rules. Where the writer's schema
+//!    from, and without one the record is refused, as Avro says. Where the writer's schema
 //!    is newer than the plan the column is gone, and the job ends: its values would be made up.
 //! 4. A registry that lost its schemas is an error of the job, told from a record that names an id
 //!    which never was: otherwise all that was written with them would leave the views unnoticed.
@@ -156,6 +156,7 @@ impl Decoder for Avro {
             // Only a record that is not refused moves it.
             *newest = next;
             return Ok(match change.op {
+                Some("d") if change.is_withheld() => Effect::Withheld,
                 Some("d") => Effect::Gone,
                 Some("t") => Effect::Truncated,
                 _ => Effect::Row,
@@ -191,7 +192,7 @@ fn unframe(value: &[u8]) -> std::result::Result<(u32, &[u8]), Refused> {
         )),
         Some(([magic, ..], _)) => Err(Refused(format!(
             "found the first byte {magic}, expected 0 (the Confluent wire format). A producer that \
-             puts the schema's id in a header writes no such byte: let it put the id before the value"
+             puts the schema's id in a header writes no such byte: let it put the id first"
         ))),
         None => Err(Refused(format!(
             "found {} bytes, expected at least 5 (the Confluent wire format)",
@@ -262,9 +263,9 @@ impl Writers {
             let (table, topic) = (&self.table, &self.topic);
             let what = format!(
                 "table `{table}`: column `{column}` is gone: schema {id}, the newest of subject \
-                 `{topic}-value`, has no such field, and a view reads it. It was dropped or renamed \
-                 while this job ran. Change views.sql and start again, or bring the column back; \
-                 nothing behind the change is in the views"
+                 `{topic}-value`, has no such field, and a view reads it. It was dropped or \
+                 renamed while this job ran. Change views.sql and start again, or bring the \
+                 column back; nothing behind the change is in the views"
             );
             self.fatal = Some(Error::new(Kind::Data, what.clone()));
             return Err(what);

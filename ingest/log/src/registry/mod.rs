@@ -27,7 +27,8 @@ pub trait Registry: Send + Sync {
     /// Registers `schema` under `subject` (or finds it there) and returns it. An incompatible
     /// schema is an error of kind `Data` naming the subject and the registry's reason.
     fn register(&self, subject: &str, schema: &str) -> Result<Registered>;
-    /// The text of the schema with this id, with all types that it refers to, or none when the registry has no such id.
+    /// The text of the schema with this id, with all types that it refers to, or none when the
+    /// registry has no such id.
     fn by_id(&self, id: u32) -> Result<Option<String>>;
     /// All versions of a subject, oldest first; empty when the subject is not there.
     fn versions(&self, subject: &str) -> Result<Vec<Registered>>;

@@ -14,6 +14,7 @@
 //!    nothing is unacknowledged, keepalives move it too, so that idle tables hold no WAL.
 
 mod catalog;
+mod image;
 mod lease;
 mod pgoutput;
 mod progress;
@@ -388,45 +389,23 @@ impl PostgresCapture {
         else {
             return Ok(());
         };
-        let schema = &table.schema;
-        let position = transaction.next;
-        let old = old
-            .as_ref()
-            .map(|(Old::Key(tuple) | Old::Full(tuple))| tuple);
-        let values = |tuple: &Tuple, old| {
-            let cells = tuple.iter().enumerate();
-            row_of(
-                schema,
-                cells.map(|(i, cell)| text_of(schema, i, cell, old)),
-                position,
-            )
+        let image = image::Image {
+            schema: &table.schema,
+            op,
+            old: old.as_ref(),
+            new: new.as_ref(),
         };
-        let rows = (|| {
-            let before = old.map(|tuple| values(tuple, None)).transpose()?;
-            let after = new.as_ref().map(|tuple| values(tuple, old)).transpose()?;
-            Ok((before, after))
-        })();
-        let used = match rows {
-            Ok((before, after)) => push(
-                out,
-                Change {
-                    table: Arc::clone(schema),
-                    op,
-                    before,
-                    after,
-                    position,
-                    transaction: u64::from(transaction.xid),
-                    committed_us: transaction.committed_us,
-                    snapshot: false,
-                },
-            ),
-            Err(RowError::Refused(refused)) => {
-                out.push(Captured::Refused(refused));
-                1
-            }
-            Err(RowError::Fatal(error)) => return Err(error),
+        let change = Change {
+            table: Arc::clone(&table.schema),
+            op,
+            before: None,
+            after: None,
+            position: transaction.next,
+            transaction: u64::from(transaction.xid),
+            committed_us: transaction.committed_us,
+            snapshot: false,
         };
-        transaction.next.index += used;
+        transaction.next.index += image.push(change, out)?;
         Ok(())
     }
 
@@ -527,7 +506,7 @@ fn away(pause: Duration, why: &dyn std::fmt::Display) -> Phase {
 /// Why a row has no values.
 enum RowError {
     /// It goes to the dead letters.
-    Refused(Refused),
+    Refused(Box<Refused>),
     /// Going on without it would be wrong.
     Fatal(Error),
 }
@@ -604,14 +583,29 @@ fn row_of<'a>(
                 .map(|&index| texts.get(index).copied().flatten());
             let key: Vec<_> = key.map(|text| text.unwrap_or("NULL")).collect();
             let row = columns().map(|(c, text)| format!("{}={}", c.name, text.unwrap_or("NULL")));
-            RowError::Refused(Refused {
+            RowError::Refused(Box::new(Refused {
                 table: schema.name.clone(),
                 key: key.join(", "),
                 position,
                 reason,
                 row: row.collect::<Vec<_>>().join(", "),
-            })
+                withheld: Vec::new(),
+            }))
         })
+}
+
+/// The values of a row's key, the rest null; none when not all of them can be represented.
+fn key_of_row<'a>(
+    schema: &TableSchema,
+    cells: impl Iterator<Item = std::result::Result<Option<&'a str>, RowError>>,
+) -> Option<Vec<Value>> {
+    let cells = schema.columns.iter().zip(cells).enumerate();
+    let values = cells.map(|(index, (column, cell))| match cell {
+        _ if !schema.in_key(index) => Some(Value::Null),
+        Ok(Some(text)) => value::parse(column.kind, text).ok(),
+        _ => None,
+    });
+    values.collect()
 }
 
 /// The name of a capture's slot and publication.
