@@ -6,6 +6,7 @@
 mod postgres;
 mod published;
 mod sqlite;
+mod tables;
 
 use std::time::{Duration, Instant};
 
