@@ -252,6 +252,7 @@ mod tests {
         let view = job::ViewStats {
             rows: 1500,
             conflicts: 0,
+            unfit: 0,
         };
         job.views.lock().unwrap().insert("by_country".into(), view);
         gauge.frame(Duration::from_secs(10), 1_795_347_245_130, &stats, &job)

@@ -131,7 +131,17 @@ fn lines(view: &Verified, width: usize) -> Result<Vec<String>, ArrowError> {
         if view.rows == 1 { "" } else { "s" }
     );
     if view.found.count() == 0 {
-        return Ok(vec![format!("{name}: {rows} equal at epoch {epoch}")]);
+        let refused = match view.unfit {
+            0 => String::new(),
+            1 => "; 1 more is refused by the table, see the dead letters".to_owned(),
+            more => format!(
+                "; {} more are refused by the table, see the dead letters",
+                grouped(more)
+            ),
+        };
+        return Ok(vec![format!(
+            "{name}: {rows} equal at epoch {epoch}{refused}"
+        )]);
     }
     let mut lines = vec![format!(
         "{name}: {} from its {rows} at epoch {epoch}: {}",
@@ -220,6 +230,7 @@ fn objects(view: &Verified) -> Vec<String> {
         "missing": view.found.missing,
         "extra": view.found.extra,
         "different": view.found.different,
+        "refused": view.unfit,
         "left": view.remaining().count(),
     });
     let mut objects = described(name, &view.key, &view.found);
@@ -307,6 +318,7 @@ mod tests {
             key: vec!["country".to_owned()],
             epoch: 1_700_000_000_123,
             rows: 1_200,
+            unfit: 0,
             found,
             left,
         }
@@ -368,7 +380,7 @@ mod tests {
             .concat()
         );
         assert!(
-            objects[2].contains(r#""left":4,"missing":1,"rows":1200"#),
+            objects[2].contains(r#""left":4,"missing":1,"refused":0,"rows":1200"#),
             "{objects:?}"
         );
     }

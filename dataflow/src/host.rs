@@ -35,12 +35,12 @@ use crate::plan::ir::{Envelope, Job, Source};
 use crate::render::chunk::{Chunk, ChunkStream};
 use crate::render::site::Sites;
 use crate::render::{self, Context, upsert};
-use crate::row::{RowCodec, nullable};
+use crate::row::RowCodec;
 use crate::sink::{Sink, Table};
 use crate::source::gather::{KeyedRows, Rows};
 use crate::source::operator::{Reading, operator};
 use crate::source::{Assigned, Partitions, watch};
-use crate::stats::{Stats, ViewStats};
+use crate::stats::{Stats, ViewStats, lock};
 use crate::store::Store;
 use crate::time::binder::Binder;
 use crate::time::checkpoints::Checkpoints;
@@ -97,14 +97,7 @@ pub fn run(
     stats: Arc<Stats>,
     stop: Arc<AtomicBool>,
 ) -> Result<()> {
-    let mut views = stats.views.lock().unwrap_or_else(PoisonError::into_inner);
-    let names = config
-        .plan
-        .views
-        .iter()
-        .map(|view| (view.name.clone(), ViewStats::default()));
-    views.extend(names);
-    drop(views);
+    name_views(&stats, &config);
     let sink = crate::sink::open(&config.sink)?;
     let shared = Shared::open(config, stats, stop, sink)?;
     if shared.config.workers.process() == 0 {
@@ -128,13 +121,23 @@ pub fn run(
 }
 
 /// Replays the epochs of `start` into `sink` and ends. No journal is opened, so no epoch can be
-/// bound, no checkpoint be written and no other process be fenced; no dead letter is written. After
-/// an error worker threads may still be there, standing still.
-pub(crate) fn evaluate(config: Config, start: Start, sink: Arc<dyn Sink>) -> Result<()> {
-    let mut shared = Shared::open(config, Arc::default(), Arc::default(), sink)?;
+/// bound, no checkpoint be written and no other process be fenced; no dead letter is written. What
+/// was counted. After an error worker threads may still be there, standing still.
+pub(crate) fn evaluate(config: Config, start: Start, sink: Arc<dyn Sink>) -> Result<Arc<Stats>> {
+    let stats = Arc::<Stats>::default();
+    name_views(&stats, &config);
+    let mut shared = Shared::open(config, Arc::clone(&stats), Arc::default(), sink)?;
     shared.evaluates = true;
     *shared.start.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
-    execute(Arc::new(shared), None)
+    execute(Arc::new(shared), None)?;
+    Ok(stats)
+}
+
+/// Begins to count for each view.
+fn name_views(stats: &Stats, config: &Config) {
+    let views = config.plan.views.iter();
+    let names = views.map(|view| (view.name.clone(), ViewStats::default()));
+    lock(&stats.views).extend(names);
 }
 
 /// Starts the workers of this process.
@@ -523,13 +526,7 @@ pub(crate) fn tables(plan: &Job) -> Vec<Table> {
         .iter()
         .filter_map(|view| view.output.as_ref().map(|out| (view, out)));
     served
-        .map(|(view, output)| Table {
-            name: view.name.clone(),
-            schema: nullable(&view.rel.schema),
-            primary_key: output.primary_key.clone(),
-            partition_columns: output.partition_columns,
-            fingerprint: view.fingerprint,
-        })
+        .map(|(view, output)| Table::of(view, output))
         .collect()
 }
 

@@ -23,8 +23,11 @@ const RECENT: Duration = Duration::from_secs(10);
 pub struct ViewStats {
     /// Rows.
     pub rows: i64,
-    /// How often rows were withheld: another row had the same primary key, or theirs held null.
+    /// How often rows were withheld: another row had the same primary key, theirs held null, or the
+    /// table refused them.
     pub conflicts: u64,
+    /// Of the rows, those that the table can never hold for what they hold.
+    pub unfit: i64,
 }
 
 /// What the job did so far in this process.

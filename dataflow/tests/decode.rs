@@ -14,6 +14,8 @@ mod envelope;
 mod formats;
 #[path = "decode/names.rs"]
 mod names;
+#[path = "decode/others.rs"]
+mod others;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

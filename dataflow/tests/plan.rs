@@ -19,7 +19,7 @@ use tidemill_dataflow::plan::ir::{Job, RelOp, View};
 use tidemill_dataflow::plan::{compile, explain};
 use tidemill_dataflow::{Kind, Result};
 use tidemill_log::registry::{Registered, Registry};
-use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
+use tidemill_log::schema::{Column, ColumnType, SourceType, TableSchema, key_schema, value_schema};
 
 /// A registry of the schemas that the files use.
 struct Schemas(BTreeMap<String, String>);
@@ -103,6 +103,47 @@ fn everything() -> TableSchema {
     }
 }
 
+/// A table of types that travel as PostgreSQL's text, as capture registers it.
+fn typed() -> TableSchema {
+    let columns = [
+        ("id", "uuid"),
+        ("at", "time"),
+        ("mood", "enum"),
+        ("other_mood", "enum"),
+        ("ip", "inet"),
+        ("code", "char(n)"),
+        ("long_code", "char(n)"),
+        ("price", "numeric"),
+        ("cost", "numeric"),
+        ("took", "interval"),
+        ("tags", "array"),
+        ("email", "citext"),
+        ("shape", "geometry"),
+    ];
+    let column = |(name, kind): (&str, &str)| Column {
+        name: name.to_owned(),
+        kind: ColumnType::Source(SourceType::named(kind)),
+        nullable: true,
+    };
+    let mut columns = columns.map(column).to_vec();
+    let plain = [
+        ("note", ColumnType::Text),
+        ("n", ColumnType::Int),
+        ("doc", ColumnType::Json),
+    ];
+    columns.extend(plain.map(|(name, kind)| Column {
+        name: name.to_owned(),
+        kind,
+        nullable: true,
+    }));
+    TableSchema {
+        namespace: "public".into(),
+        name: "typed".into(),
+        columns,
+        key: vec![0],
+    }
+}
+
 fn registry() -> Schemas {
     let text = "id gender title first_name last_name street_name city state country postcode \
                 latitude longitude timezone_offset timezone_description email username password \
@@ -145,6 +186,7 @@ fn registry() -> Schemas {
         ("tag", "\"int\""),
     ];
     let everything = everything();
+    let typed = typed();
     let subjects = [
         ("users-value", envelope(&record("Value", &users))),
         ("users-key", key("\"string\"")),
@@ -155,6 +197,8 @@ fn registry() -> Schemas {
         ("keyless-value", envelope(&record("Value", &foreign))),
         ("everything-value", value_schema(&everything, "everything")),
         ("everything-key", key_schema(&everything, "everything")),
+        ("typed-value", value_schema(&typed, "typed")),
+        ("typed-key", key_schema(&typed, "typed")),
         ("clicks-value", clicks),
         ("clicks-key", key("\"long\"")),
         ("odd-value", record("Odd", odd)),
@@ -449,7 +493,7 @@ fn overflow_and_division_by_zero_fail_the_row_and_not_the_plan() {
     }
     for expression in ["1 / i", "l % i", "1 / 0"] {
         let error = evaluate(expression).unwrap_err();
-        assert!(error.contains("ivide by zero"), "{expression}: {error}");
+        assert!(error.contains("by zero"), "{expression}: {error}");
     }
     assert_eq!(
         evaluate("CASE WHEN i = 0 THEN 7 ELSE 1 / i END").unwrap(),

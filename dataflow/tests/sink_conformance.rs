@@ -20,8 +20,11 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use proptest::prelude::*;
 use tempfile::TempDir;
-use tidemill_dataflow::sink::{self, Frontier, Sink, Table, Writes};
+use tidemill_dataflow::sink::{self, Frontier, Refused, Sink, Table, Writes};
 use tidemill_dataflow::{Epoch, Kind, Result};
+
+#[path = "sink_conformance/refused.rs"]
+mod refused;
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -134,14 +137,14 @@ fn writes(epoch: Epoch, upserts: &[(Row, Option<Row>)], deletes: &[Row]) -> Writ
     }
 }
 
-fn start(sink: &dyn Sink, writes: Writes) -> Receiver<Result<()>> {
+fn start(sink: &dyn Sink, writes: Writes) -> Receiver<Result<Vec<Refused>>> {
     let (sender, receiver) = channel();
     sink.write(writes, Box::new(move |result| sender.send(result).unwrap()));
     receiver
 }
 
 /// Writes, waits, and checks that the answer came once.
-fn write(sink: &dyn Sink, writes: Writes) -> Result<()> {
+fn write(sink: &dyn Sink, writes: Writes) -> Result<Vec<Refused>> {
     let receiver = start(sink, writes);
     let result = receiver
         .recv_timeout(PATIENCE)
@@ -575,6 +578,8 @@ fn what_cannot_be_written_is_refused_and_the_rest_goes_on() {
             Arc::new(UInt64Array::from(vec![u64::MAX])),
         ];
         let rows = RecordBatch::try_new(Arc::clone(&large.schema), columns).unwrap();
+        let unfit = sink.unfit(&large, &rows).unwrap();
+        assert!(unfit[0].reason.contains("column `u`"), "{unfit:?}");
         let error = write(sink, insert(&large, 4, rows)).unwrap_err();
         assert_eq!(error.kind(), Kind::Data);
         assert!(error.to_string().contains("`u`"), "{error}");

@@ -23,6 +23,8 @@ mod held;
 mod oracle;
 #[path = "views/queries.rs"]
 mod queries;
+#[path = "views/refused.rs"]
+mod refused;
 #[path = "views/river.rs"]
 mod river;
 #[path = "views/shapes.rs"]

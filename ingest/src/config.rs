@@ -344,7 +344,7 @@ impl TryFrom<LandText> for Land {
                 return Err(format!("path of column `{}` must be {right}", column.name));
             }
             if matches!(column.kind, ColumnType::Bytes | ColumnType::Decimal { .. }) {
-                let right = "use `text`: a JSON document has no such values";
+                let right = "use `text`, which keeps all digits, and cast it in the view";
                 return Err(format!("type of column `{}`: {right}", column.name));
             }
         }

@@ -154,7 +154,17 @@ impl Client {
             status == StatusCode::NO_CONTENT || self.fetch.end_status.contains(&status.as_u16());
         let content = about.kind.as_deref().unwrap_or("no content type");
         if !status.is_success() && !beyond {
-            return Err(refused(&url, status, retry_after, content, &body));
+            let mut refused = refused(&url, status, retry_after, content, &body);
+            if number > 1 && [StatusCode::NOT_FOUND, StatusCode::GONE].contains(&status) {
+                let code = status.as_u16();
+                let what = format!(
+                    "{}; if the API says so of pages behind its last one, give `end_status = \
+                     [{code}]` in [fetch]",
+                    refused.error
+                );
+                refused.error = Error::new(Kind::Data, what);
+            }
+            return Err(refused);
         }
         let records = match beyond {
             true => Ok(Vec::new()),

@@ -4,9 +4,9 @@
 //! What flows through here: pages of an HTTP API ([`fetch`]), asked for when the ledger says so
 //! ([`schedule`]), land as rows ([`land`]); [`capture`] reads every committed row change back out
 //! of the database and [`publish`] appends it to the log as a Debezium-style Avro envelope.
-//! Inside, a module uses only those above it in this list: json, config, server, database, schedule,
-//! fetch, land, letters, capture, publish, run; [`randomuser`], the built-in API, uses none of
-//! them.
+//! Inside, a module uses only those above it in this list: json, config, server, database,
+//! schedule, fetch, land, letters, capture, publish, run; [`randomuser`], the built-in API, uses
+//! none of them.
 
 pub mod capture;
 pub mod config;

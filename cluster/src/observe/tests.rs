@@ -57,6 +57,7 @@ fn process() -> Shown {
     let view = job::ViewStats {
         rows: -3,
         conflicts: 2,
+        unfit: 0,
     };
     stats.views.lock().unwrap().insert("v".into(), view);
     for ms in [1, 4, 5, 6, 700, 3_000_000] {

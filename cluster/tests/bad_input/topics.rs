@@ -236,7 +236,7 @@ fn counts(name: &str, columns: [&'static str; 3]) -> View {
     let columns = [
         (key, DataType::Utf8),
         (count, DataType::Int64),
-        (sum, DataType::Int64),
+        (sum, DataType::Decimal128(29, 0)),
     ];
     View::new(name, &columns)
 }

@@ -54,7 +54,7 @@ impl Events {
         let columns = [
             ("kind", DataType::Int64),
             ("events", DataType::Int64),
-            ("amount", DataType::Int64),
+            ("amount", DataType::Decimal128(29, 0)),
         ];
         let rows = self.sums.iter();
         let rows =

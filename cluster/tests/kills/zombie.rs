@@ -91,7 +91,7 @@ impl Items {
         let columns = [
             ("odd", DataType::Int64),
             ("rows", DataType::Int64),
-            ("n", DataType::Int64),
+            ("n", DataType::Decimal128(29, 0)),
         ];
         let rows = sums.iter();
         let rows =

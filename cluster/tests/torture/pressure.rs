@@ -129,9 +129,11 @@ fn expect(place: &Place, job: &mut Process, count: u64) -> Duration {
         .map(|(part, sum)| vec![part.to_string(), sum.0.to_string(), sum.1.to_string()])
         .collect();
     let number = |name| (name, DataType::Int64);
+    // The sum of bigints is a numeric.
+    let sum = ("n", DataType::Decimal128(29, 0));
     let views = [
         (
-            View::new("counted", &["part", "events", "n"].map(number)),
+            View::new("counted", &[number("part"), number("events"), sum]),
             counted,
         ),
         (View::new("newest", &["id", "n"].map(number)), newest),

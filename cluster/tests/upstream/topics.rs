@@ -69,7 +69,7 @@ fn expect(place: &Place, count: usize) {
     let columns = [
         ("page", DataType::Utf8),
         ("clicks", DataType::Int64),
-        ("ms", DataType::Int64),
+        ("ms", DataType::Decimal128(29, 0)),
     ];
     let page = |page: usize| {
         let all: Vec<usize> = (0..count).filter(|n| n % 3 == page).collect();

@@ -222,9 +222,9 @@ fn misfitted(field: &Field, raw: &str, misfit: &Misfit) -> Refused {
 fn absent(field: &Field) -> Refused {
     let name = &field.name;
     Refused(format!(
-        "field `{name}`: the record has no such field: the column was renamed or dropped, or is not \
-         there yet. Change views.sql, or give the table the option missing = 'null' to read it as \
-         NULL"
+        "field `{name}`: the record has no such field: the column was renamed or dropped, or is \
+         not there yet. Change views.sql, or give the table the option missing = 'null' to read \
+         it as NULL"
     ))
 }
 

@@ -72,6 +72,8 @@ impl Rules {
                 let value = integer(raw).ok_or(Misfit::Kind)?;
                 Wire::Int(value, meaning).cell(kind, &self.utc)
             }
+            // The schema says that it is a number and nothing more.
+            (Some(Written::Int(_)), DataType::Date32) => None,
             // A decimal is a number where the converter is told so.
             (Some(Written::Bytes(meaning)), _) if quoted => {
                 let bytes = string(raw).and_then(|text| decoded(&text));

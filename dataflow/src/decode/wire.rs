@@ -15,8 +15,9 @@ use super::text;
 /// What Debezium writes in place of a large value that a change left as it was.
 pub(super) const UNAVAILABLE: &str = "__debezium_unavailable_value";
 /// Why a field that holds it is refused.
-pub(super) const WHY_UNAVAILABLE: &str = "found Debezium's placeholder for a large value that the change left as it was: give the table \
-     REPLICA IDENTITY FULL, or Debezium its ReselectColumnsPostProcessor";
+pub(super) const WHY_UNAVAILABLE: &str = "found Debezium's placeholder for a large value that the \
+     change left as it was: give the table REPLICA IDENTITY FULL, or Debezium its \
+     ReselectColumnsPostProcessor";
 /// Microseconds that Debezium writes for PostgreSQL's `infinity` and `-infinity`.
 const INFINITIES: [i64; 2] = [9_223_372_036_825_200_000, -9_223_372_036_832_400_000];
 /// Microseconds of a day.

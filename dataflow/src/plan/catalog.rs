@@ -1,28 +1,27 @@
 //! What SQL may name: the file's tables and views, and the functions.
 //!
-//! Functions are DataFusion's immutable scalar functions and exactly the aggregates the renderer
+//! Functions are those of the table in [`super::functions`] and exactly the aggregates the renderer
 //! knows. Anything else is refused by name, see [`super::refuse`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::{Result, TableReference, plan_err};
 use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
 use datafusion_expr::{
     AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, Volatility, WindowUDF,
 };
-use datafusion_functions::core::planner::CoreFunctionPlanner;
-use datafusion_functions::datetime::planner::DatetimeFunctionPlanner;
-use datafusion_functions::unicode::planner::UnicodeFunctionPlanner;
 use datafusion_functions_aggregate::planner::AggregateFunctionPlanner;
-use datafusion_functions_aggregate::{average, bool_and_or, count, min_max, sum};
+use datafusion_functions_aggregate::{bool_and_or, count, min_max, sum};
 use datafusion_sql::sqlparser::ast::DataType as SqlType;
 use tidemill_log::schema::Unusable;
 
+use super::functions::{self, Names};
 use super::ir::{AggregateFunction, Envelope, Format};
 use super::row_number::{self, RowNumber};
+use super::source_types::SourceTypes;
 use super::types;
 
 /// A table as `CREATE TABLE` and the registry describe it.
@@ -34,6 +33,8 @@ pub(super) struct Table {
     pub(super) envelope: Envelope,
     /// All columns.
     pub(super) schema: SchemaRef,
+    /// For each column, the source's type where it travels as text.
+    pub(super) source_types: SourceTypes,
     /// Names of the record key's columns.
     pub(super) key: Vec<String>,
     /// Fields of its records that cannot be columns.
@@ -67,6 +68,8 @@ pub(super) struct Catalog {
     pub(super) tables: Vec<Table>,
     /// The views so far: name and columns.
     pub(super) views: Vec<(String, SchemaRef)>,
+    /// For each view, its columns' types in the source where they travel as text.
+    pub(super) view_types: Vec<SourceTypes>,
     scalars: BTreeMap<String, Arc<ScalarUDF>>,
     planners: Vec<Arc<dyn ExprPlanner>>,
     options: ConfigOptions,
@@ -101,13 +104,9 @@ impl Catalog {
         Self {
             tables: Vec::new(),
             views: Vec::new(),
+            view_types: Vec::new(),
             scalars,
-            planners: vec![
-                Arc::new(AggregateFunctionPlanner),
-                Arc::new(CoreFunctionPlanner::default()),
-                Arc::new(DatetimeFunctionPlanner),
-                Arc::new(UnicodeFunctionPlanner),
-            ],
+            planners: vec![Arc::new(AggregateFunctionPlanner), Arc::new(Names)],
             options: ConfigOptions::default(),
         }
     }
@@ -131,15 +130,14 @@ impl Catalog {
         tables.chain(self.views.iter().map(|(name, _)| name.as_str()))
     }
 
-    /// Any default scalar function of that name, also those that views may not use.
+    /// Any default scalar function of the library of that name, also those that views may not use.
     pub(super) fn scalar(&self, name: &str) -> Option<&Arc<ScalarUDF>> {
         self.scalars.get(name)
     }
 
     /// Names of all functions that views may use.
-    pub(super) fn functions(&self) -> impl Iterator<Item = &str> {
-        let scalars = self.scalars.iter().filter(|(_, udf)| immutable(udf));
-        scalars.map(|(name, _)| name.as_str()).chain(AGGREGATES)
+    pub(super) fn functions() -> impl Iterator<Item = &'static str> {
+        Names::all().chain(AGGREGATES)
     }
 }
 
@@ -155,14 +153,10 @@ struct Types;
 
 impl TypePlanner for Types {
     fn plan_type_field(&self, sql_type: &SqlType) -> Result<Option<FieldRef>> {
-        let ours = matches!(
-            sql_type,
-            SqlType::Timestamp(..) | SqlType::Uuid | SqlType::JSON | SqlType::JSONB
-        );
-        Ok(ours
-            .then(|| types::of_sql(sql_type))
-            .flatten()
-            .map(|kind| Arc::new(Field::new("", kind, true))))
+        match types::of_cast(sql_type) {
+            Ok(field) => Ok(Some(Arc::new(field))),
+            Err(why) => plan_err!("{why}"),
+        }
     }
 }
 
@@ -186,8 +180,7 @@ impl ContextProvider for Catalog {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        let function = self.scalars.get(name)?;
-        immutable(function).then(|| Arc::clone(function))
+        Names::find(name)
     }
 
     fn get_higher_order_meta(&self, _: &str) -> Option<Arc<HigherOrderUDF>> {
@@ -198,7 +191,7 @@ impl ContextProvider for Catalog {
         Some(match aggregate(name)? {
             AggregateFunction::Count => count::count_udaf(),
             AggregateFunction::Sum => sum::sum_udaf(),
-            AggregateFunction::Avg => average::avg_udaf(),
+            AggregateFunction::Avg => functions::average(),
             AggregateFunction::Min => min_max::min_udaf(),
             AggregateFunction::Max => min_max::max_udaf(),
             AggregateFunction::BoolAnd => bool_and_or::bool_and_udaf(),
@@ -219,8 +212,7 @@ impl ContextProvider for Catalog {
     }
 
     fn udf_names(&self) -> Vec<String> {
-        let scalars = self.scalars.iter().filter(|(_, udf)| immutable(udf));
-        scalars.map(|(name, _)| name.clone()).collect()
+        Names::all().map(str::to_owned).collect()
     }
 
     fn higher_order_function_names(&self) -> Vec<String> {

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use arrow::datatypes::{DataType, Field, Schema};
+use datafusion_physical_expr::expressions::{Column, Literal};
 use datafusion_physical_expr::utils::collect_columns;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -62,7 +63,7 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
     let mut scalars = |text: &mut String, label: &str, scalars: &[Scalar]| {
         text.push_str(label);
         for scalar in scalars {
-            push(text, format_args!("[{}]", scalar.text));
+            push(text, format_args!("[{}]", meaning(scalar)));
             below.extend(
                 collect_columns(&scalar.expr)
                     .iter()
@@ -136,7 +137,7 @@ fn described(op: &RelOp) -> String {
             keys, nulls_equal, ..
         } => {
             let keys = keys.iter();
-            let keys = keys.map(|(left, right)| format!("[{} = {}]", left.text, right.text));
+            let keys = keys.map(|(one, other)| format!("[{} = {}]", meaning(one), meaning(other)));
             format!("join {nulls_equal}{}", keys.collect::<String>())
         }
         RelOp::TopK {
@@ -147,13 +148,21 @@ fn described(op: &RelOp) -> String {
             ranked,
             ..
         } => {
-            let partition = partition.iter().map(|key| format!("[{}]", key.text));
+            let partition = partition.iter().map(|key| format!("[{}]", meaning(key)));
             let order = order.iter().map(|by| format!("[{by}]"));
             let (partition, order) = (partition.collect::<String>(), order.collect::<String>());
             format!("top {limit:?} {offset} {ranked}{partition}by{order}")
         }
         _ => String::new(),
     }
+}
+
+/// An expression's text, and which rules it is evaluated by: what was computed by others is not
+/// kept. 2 are PostgreSQL's, of [`super::functions`].
+fn meaning(scalar: &Scalar) -> String {
+    let plain = scalar.expr.is::<Column>() || scalar.expr.is::<Literal>();
+    let rules = if plain { "" } else { "2 " };
+    format!("{rules}{}", scalar.text)
 }
 
 fn source_text(text: &mut String, source: &Source, used: &BTreeSet<usize>) {

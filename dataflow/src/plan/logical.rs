@@ -25,9 +25,11 @@ use datafusion_sql::sqlparser::tokenizer::Location;
 use tidemill_log::schema::Unusable;
 
 use super::catalog::{Catalog, Table};
+use super::functions;
 use super::push::filters_down;
 use super::script::{Script, did_you_mean, lower_first, normal, written};
 use super::shape::shaped;
+use super::source_types::{self, SourceTypes};
 use super::table::unusable_column;
 use super::types;
 use super::wildcard;
@@ -39,27 +41,37 @@ pub(super) fn plan(
     catalog: &Catalog,
     script: Script<'_>,
     at: Location,
-) -> Result<LogicalPlan> {
+) -> Result<(LogicalPlan, SourceTypes)> {
     let explain = |error: DataFusionError| located(&error, script, at);
     let query = wildcard::expanded(&view.query, catalog, script, at)?;
-    let plan = analyzed(query, catalog).map_err(|error| {
+    let (plan, source_types) = analyzed(&query, catalog).map_err(|error| {
         let what = unusable(&error, catalog);
         located_as(&error, what, script, at)
     })?;
     let names = column_names(view, &plan, script, at)?;
     let plan = conformed(plan, &names, script, at)?;
-    optimized(plan, catalog).map_err(explain)
+    Ok((optimized(plan, catalog).map_err(explain)?, source_types))
 }
 
-fn analyzed(query: Query, catalog: &Catalog) -> std::result::Result<LogicalPlan, DataFusionError> {
+fn analyzed(
+    query: &Query,
+    catalog: &Catalog,
+) -> std::result::Result<(LogicalPlan, SourceTypes), DataFusionError> {
     let options = ParserOptions::new()
         .with_map_string_types_to_utf8view(false)
+        .with_parse_float_as_decimal(true)
         .with_collect_spans(true);
     let planner = SqlToRel::new_with_options(catalog, options);
-    let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(query)))?;
+    let plan = planner
+        .sql_statement_to_plan(Statement::Query(Box::new(query.clone())))
+        .map_err(|error| source_types::named(error, query, catalog))?;
+    // Before coercion: a cast that nobody wrote would hide what is compared.
+    let (plan, source_types) = source_types::checked(plan, catalog)?;
+    let plan = functions::typed(plan)?;
     unions_fit(&plan)?;
     let plan = shaped(plan)?;
-    Analyzer::new().execute_and_check(plan, catalog.options(), |_, _| {})
+    let plan = Analyzer::new().execute_and_check(plan, catalog.options(), |_, _| {})?;
+    Ok((plan, source_types))
 }
 
 /// Refuses unions of columns of unlike kinds, which type coercion would turn into text.
@@ -267,7 +279,7 @@ fn located_as(
 }
 
 /// The message without what repeats it at length.
-fn first_line(text: &str) -> String {
+pub(super) fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let line = line.trim_start_matches("Internal error: ");
     let details = [

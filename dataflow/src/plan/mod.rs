@@ -24,6 +24,7 @@ mod catalog;
 mod dialect;
 pub(crate) mod explain;
 mod fingerprint;
+pub mod functions;
 pub mod ir;
 mod join;
 mod lexer;
@@ -38,6 +39,7 @@ mod registered;
 mod row_number;
 mod script;
 mod shape;
+mod source_types;
 mod table;
 mod text;
 mod top_k;
@@ -50,6 +52,7 @@ pub(crate) use fingerprint::state_of;
 use catalog::{Catalog, Relation, Scanned};
 use options::Options;
 use script::{Script, Statement, single};
+use source_types::SourceTypes;
 
 /// The stack of the planning thread, in bytes.
 const PLANNING_STACK: usize = 64 << 20;
@@ -91,9 +94,10 @@ fn planned(sql: &str, file: &str, registry: Option<&dyn Registry>) -> Result<ir:
                 catalog.tables.push(table);
             }
             Ast::CreateView(create) => {
-                let view = view(create, sql, &catalog, script, at)?;
+                let (view, source_types) = view(create, sql, &catalog, script, at)?;
                 let schema = Arc::new(view.plan.schema().as_arrow().clone());
                 catalog.views.push((view.name.clone(), schema));
+                catalog.view_types.push(source_types);
                 planned.push(view);
             }
             other => {
@@ -126,7 +130,7 @@ fn view(
     catalog: &Catalog,
     script: Script<'_>,
     at: Location,
-) -> Result<Planned> {
+) -> Result<(Planned, SourceTypes)> {
     let name = table::new_name(single(&create.name), catalog, script, at)?;
     let extra = [
         (create.or_replace, "OR REPLACE"),
@@ -139,15 +143,16 @@ fn view(
     }
     let options = Options::read(&create.options, &["primary_key"], script, at)?;
     refuse::check(&create.query, catalog, script, at)?;
-    let plan = logical::plan(create, catalog, script, at)?;
+    let (plan, source_types) = logical::plan(create, catalog, script, at)?;
     let primary_key = options.get("primary_key");
-    Ok(Planned {
+    let planned = Planned {
         primary_key: primary_key.map(|(text, at)| (text.to_owned(), at)),
         name,
         sql,
         at,
         plan,
-    })
+    };
+    Ok((planned, source_types))
 }
 
 fn lowered(

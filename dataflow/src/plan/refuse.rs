@@ -7,13 +7,14 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    Distinct, Expr, Function, FunctionArguments, GroupByExpr, Ident, JoinOperator, OrderBy,
-    OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, SetOperator, Spanned,
-    TableFactor, TableWithJoins, Value, Visit, Visitor, visit_expressions,
+    Distinct, Expr, Function, FunctionArguments, GroupByExpr, Ident, Interval, JoinOperator,
+    OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, SetOperator, Spanned,
+    TableFactor, TableWithJoins, UnaryOperator, Value, Visit, Visitor, visit_expressions,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 
 use super::catalog::{AGGREGATES, Catalog, aggregate, immutable};
+use super::functions::Names;
 use super::row_number;
 use super::script::{Script, did_you_mean, normal, single};
 use crate::Result;
@@ -145,12 +146,35 @@ impl Visitor for Check<'_> {
             Expr::Array(_) | Expr::Map(_) | Expr::Dictionary(_) | Expr::Struct { .. } => {
                 unsupported(span, "an array, map or struct literal is")
             }
+            Expr::UnaryOp {
+                op: UnaryOperator::Minus,
+                expr,
+            } if matches!(expr.as_ref(), Expr::Interval(_)) => {
+                // The planner would take the minus for the first of the units alone.
+                unsupported(span, "a minus before INTERVAL (write INTERVAL '-1 day') is")
+            }
+            Expr::Interval(interval) if interval.leading_field.is_some() && !whole(interval) => {
+                let what = "a unit behind INTERVAL '…' (write it in the quotes, as in \
+                            INTERVAL '1.5 days') is";
+                unsupported(span, what)
+            }
             Expr::CompoundFieldAccess { .. } => unsupported(span, "a subscript is"),
             Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
                 unsupported(value.span, &format!("a parameter ({value}) is"))
             }
             _ => ControlFlow::Continue(()),
         }
+    }
+}
+
+/// Whether an interval literal counts a unit with a whole number.
+fn whole(interval: &Interval) -> bool {
+    match interval.value.as_ref() {
+        Expr::Value(value) => value.value.clone().into_string().is_some_and(|text| {
+            let digits = text.strip_prefix('-').unwrap_or(&text);
+            !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+        }),
+        _ => false,
     }
 }
 
@@ -224,8 +248,18 @@ impl Check<'_> {
             (false, false) if aggregate(&name).is_some() => return ControlFlow::Continue(()),
             (false, false) => {}
         }
+        if Names::find(&name).is_some() {
+            return ControlFlow::Continue(());
+        }
         match self.catalog.scalar(&name) {
-            Some(scalar) if immutable(scalar) => ControlFlow::Continue(()),
+            Some(scalar) if immutable(scalar) => {
+                let hint = did_you_mean(&name, Catalog::functions());
+                let what = format!(
+                    "function `{name}` is not supported in views: docs/sql.md lists those that \
+                     are{hint}"
+                );
+                ControlFlow::Break((span, what))
+            }
             Some(_) => ControlFlow::Break((
                 span,
                 format!(
@@ -246,7 +280,7 @@ impl Check<'_> {
             let ours = AGGREGATES.join(", ");
             return format!("aggregate `{name}` is not supported in views yet; there are {ours}");
         }
-        let hint = did_you_mean(name, self.catalog.functions());
+        let hint = did_you_mean(name, Catalog::functions());
         format!("unknown function `{name}`{hint}")
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use tidemill_log::registry::Registry;
 use tidemill_log::schema::{
-    Column, Fields, Unusable, columns_of_envelope, columns_of_record, key_of,
+    Column, Fields, SourceType, Unusable, columns_of_envelope, columns_of_record, key_of,
 };
 
 use super::ir::Envelope;
@@ -21,6 +21,8 @@ pub(super) struct Registered {
     /// The newest version of the subject.
     pub(super) newest: u32,
     pub(super) schema: SchemaRef,
+    /// For each column, the source's type where it travels as text.
+    pub(super) source_types: Vec<Option<SourceType>>,
     /// Names of the record key's columns; empty when keys have no schema.
     pub(super) key: Vec<String>,
     /// Fields that cannot be columns.
@@ -82,7 +84,9 @@ pub(super) fn fetch(
         Field::new(&column.name, kind, column.nullable)
     };
     let fields: Vec<Field> = columns.iter().map(field).collect();
+    let source_types = columns.iter().map(|column| column.kind.source_type());
     Ok(Registered {
+        source_types: source_types.collect(),
         subject,
         avro,
         schema: Arc::new(Schema::new(fields)),

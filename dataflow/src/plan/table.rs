@@ -90,7 +90,7 @@ pub(super) fn create(
     let declared = declared(create, script)?;
 
     let mut unusable = Vec::new();
-    let (format, schema, registered_key) = match encoding {
+    let (format, schema, source_types, registered_key) = match encoding {
         Encoding::Json if declared.columns.is_empty() => {
             let what = format!(
                 "table `{name}` is JSON and declares no columns: write \
@@ -101,18 +101,29 @@ pub(super) fn create(
         Encoding::Json => {
             let fields = declared.columns.iter().map(|(_, field)| field.clone());
             let schema = Schema::new(fields.collect::<Vec<_>>());
-            (Format::Json(spelling), Arc::new(schema), Vec::new())
+            let untyped = vec![None; schema.fields().len()];
+            (
+                Format::Json(spelling),
+                Arc::new(schema),
+                untyped,
+                Vec::new(),
+            )
         }
         Encoding::Avro => {
             let registered = registered::fetch(&name, &topic, envelope, registry)
                 .map_err(|error| script.error_of(error.kind(), at, error.to_string()))?;
             let schema = declared_of(&declared, &registered, script)?;
+            let of = |field: &Arc<Field>| {
+                let index = registered.schema.index_of(field.name()).ok()?;
+                registered.source_types.get(index).copied().flatten()
+            };
+            let source_types = schema.fields().iter().map(of).collect();
             unusable = registered.unusable;
             let format = Format::Avro {
                 schema: registered.avro,
                 newest: registered.newest,
             };
-            (format, schema, registered.key)
+            (format, schema, source_types, registered.key)
         }
     };
     let key = match declared.key.is_empty() {
@@ -125,6 +136,7 @@ pub(super) fn create(
         format,
         envelope,
         schema,
+        source_types,
         key,
         unusable,
     })

@@ -7,6 +7,7 @@ use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Column, ScalarValue};
 use datafusion_expr::Expr;
 
+use super::functions::operator_text;
 use super::ir::{Aggregate, AggregateFunction, OrderBy};
 use super::types;
 
@@ -17,6 +18,7 @@ pub(super) fn text(expr: &Expr) -> String {
             Expr::Literal(value, _) => literal(value),
             Expr::Cast(cast) => Some(cast_text("CAST", &cast.expr, cast.field.data_type())),
             Expr::TryCast(cast) => Some(cast_text("TRY_CAST", &cast.expr, cast.field.data_type())),
+            Expr::ScalarFunction(call) => operator_text(call),
             Expr::InList(list) => {
                 let not = if list.negated { "NOT " } else { "" };
                 let items: Vec<String> = list.list.iter().map(Expr::to_string).collect();

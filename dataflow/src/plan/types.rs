@@ -1,6 +1,6 @@
 //! Which Arrow type stands for which SQL type, source column type and view column.
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion_sql::sqlparser::ast::DataType as SqlType;
 use tidemill_log::schema::ColumnType;
 
@@ -17,7 +17,9 @@ pub(super) fn of_column(kind: ColumnType) -> DataType {
         ColumnType::Long => DataType::Int64,
         ColumnType::Float => DataType::Float32,
         ColumnType::Double => DataType::Float64,
-        ColumnType::Text | ColumnType::Uuid | ColumnType::Json => DataType::Utf8,
+        ColumnType::Text | ColumnType::Source(_) | ColumnType::Uuid | ColumnType::Json => {
+            DataType::Utf8
+        }
         ColumnType::Bytes => DataType::Binary,
         ColumnType::Date => DataType::Date32,
         ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
@@ -58,6 +60,53 @@ pub(super) fn of_sql(sql: &SqlType) -> Option<DataType> {
         }
         _ => return None,
     })
+}
+
+/// What a cast asks beside the type that the value is kept in, as a field's metadata: `smallint`,
+/// `uuid`, `numeric` without a scale, `varchar 5`.
+pub(super) const ASKED: &str = "asked";
+
+/// The type that a cast names, or why there is no such cast.
+pub(super) fn of_cast(sql: &SqlType) -> Result<Field, String> {
+    let text = sql.to_string().to_lowercase();
+    let base = text.split('(').next().unwrap_or_default().trim_end();
+    let asked = match (base, text.contains('(')) {
+        ("smallint" | "int2", _) => Some("smallint".to_owned()),
+        ("uuid", _) => Some("uuid".to_owned()),
+        ("numeric" | "decimal", false) => Some("numeric".to_owned()),
+        ("varchar" | "character varying", true) => {
+            let most = text.split(['(', ')']).nth(1).unwrap_or_default();
+            Some(format!("varchar {most}"))
+        }
+        ("json" | "jsonb", _) => {
+            return Err(format!(
+                "a cast to {text} is not supported in views: its text would not be normalised as \
+                 PostgreSQL does"
+            ));
+        }
+        (
+            "timestamp"
+            | "timestamptz"
+            | "timestamp with time zone"
+            | "timestamp without time zone"
+            | "float"
+            | "time"
+            | "interval",
+            true,
+        ) => {
+            return Err(format!("a cast to {text} is not supported in views"));
+        }
+        _ => None,
+    };
+    let kind = of_sql(sql).or_else(|| {
+        asked.as_deref().and_then(|asked| match asked {
+            "numeric" => Some(DataType::Decimal128(38, 0)),
+            _ => None,
+        })
+    });
+    let kind = kind.ok_or_else(|| format!("a cast to {text} is not supported in views"))?;
+    let metadata = asked.map(|asked| (ASKED.to_owned(), asked));
+    Ok(Field::new("", kind, true).with_metadata(metadata.into_iter().collect()))
 }
 
 /// The type that a view's column of this type is kept in, or none when a view cannot hold it.
@@ -112,6 +161,7 @@ pub(super) fn name(kind: &DataType) -> String {
         DataType::Timestamp(TimeUnit::Microsecond, None) => "timestamp".into(),
         DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => "timestamptz".into(),
         DataType::Decimal128(precision, scale) => format!("numeric({precision},{scale})"),
+        DataType::Interval(_) => "interval".into(),
         other => other.to_string().to_lowercase(),
     }
 }

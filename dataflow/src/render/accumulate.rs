@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use super::float_sum::{FloatAdder, FloatSum};
 use crate::exchange::{Flat, Malformed, Read, Reader, Sink};
+use crate::plan::functions::averaged;
 use crate::plan::ir::AggregateFunction;
 use crate::{Error, Kind, Result};
 
@@ -300,8 +301,8 @@ impl Accumulator {
     }
 
     /// The aggregate's value for each group. `rows_less` is what to take off the group's row count
-    /// (a seed row that keeps the one group of an aggregate without keys alive). A value that does
-    /// not fit the output type is null and its group's index is in the second result.
+    /// (a seed row that keeps the one group of an aggregate without keys alive). Where a value does
+    /// not fit the output type its group's index is in the second result.
     pub(crate) fn finish<'a>(
         &self,
         totals: impl Iterator<Item = &'a Totals>,
@@ -336,19 +337,19 @@ impl Accumulator {
                 fit(cells, &mut overflow, |c| c.int(), u64::try_from).collect::<UInt64Array>(),
             ),
             (F::Sum | F::Avg, DataType::Decimal128(precision, scale)) => {
-                let shift = match (self.function, &self.argument) {
-                    (F::Avg, Some(DataType::Decimal128(_, from))) => {
-                        10i128.pow(u32::try_from(scale - from).unwrap_or(0))
-                    }
-                    _ => 1,
+                let from = match (self.function, &self.argument) {
+                    (F::Avg, Some(DataType::Decimal128(_, from))) => Some(*from),
+                    _ => None,
                 };
-                let average = self.function == F::Avg;
                 let limit = 10i128.pow(u32::from(*precision));
-                let value = |c: &Cell| c.int().map(|sum| (sum, if average { c.count } else { 1 }));
+                let value = |c: &Cell| c.int().map(|sum| (sum, c.count));
                 let scaled = |(sum, count): (i128, i64)| {
-                    let v = sum.checked_mul(shift).map(|v| divide(v, i128::from(count)));
-                    v.filter(|v| v.unsigned_abs() < limit.unsigned_abs())
-                        .ok_or(())
+                    let value = match from {
+                        Some(from) => averaged(sum, from, count, (*precision, *scale)),
+                        None => Some(sum),
+                    };
+                    let fits = value.filter(|v| v.unsigned_abs() < limit.unsigned_abs());
+                    fits.ok_or(())
                 };
                 let values = fit(cells, &mut overflow, value, scaled).collect::<Decimal128Array>();
                 Arc::new(
@@ -363,17 +364,6 @@ impl Accumulator {
             }
         };
         Ok((array, overflow))
-    }
-}
-
-/// Integer division that rounds half away from zero, as PostgreSQL's numeric does.
-fn divide(value: i128, by: i128) -> i128 {
-    let quotient = value / by;
-    let rest = (value % by).unsigned_abs();
-    if rest >= by.unsigned_abs() - rest {
-        quotient + value.signum() * by.signum()
-    } else {
-        quotient
     }
 }
 

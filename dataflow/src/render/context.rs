@@ -21,8 +21,8 @@ use crate::checkpoint::writer::Writer;
 use crate::exchange::{Crossing, Engine};
 use crate::failure::{Failure, patiently};
 use crate::operators::Meter;
-use crate::sink::Sink;
-use crate::stats::Stats;
+use crate::sink::{Refused, Sink};
+use crate::stats::{Stats, lock};
 use crate::store::Store;
 use crate::time::Start;
 use crate::{Epoch, Error, Result};
@@ -168,6 +168,28 @@ impl Context {
         if let Some(view) = views.get_mut(view) {
             view.rows += rows;
             view.conflicts += conflicts;
+        }
+    }
+
+    /// Counts a view's rows that its table can never hold.
+    pub(crate) fn count_unfit(&self, view: &str, rows: i64) {
+        if let Some(view) = lock(&self.stats.views).get_mut(view) {
+            view.unfit += rows;
+        }
+    }
+
+    /// Puts aside and counts what a view's table refused in an epoch.
+    pub(crate) fn refused(&self, view: &str, epoch: Epoch, refused: &[Refused]) {
+        let Some(first) = refused.first() else {
+            return;
+        };
+        let (rows, reason) = (refused.len(), &first.reason);
+        tracing::warn!(view, rows, reason, "the view's table refused rows");
+        self.count_view(view, 0, rows as u64);
+        let more = rows.saturating_sub(WITHHELD_LETTERS_MAX);
+        for (index, one) in refused.iter().take(WITHHELD_LETTERS_MAX).enumerate() {
+            let count = if index == 0 { 1 + more } else { 1 };
+            self.withhold(view, epoch, &one.row, count, &one.reason);
         }
     }
 

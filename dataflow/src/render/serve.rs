@@ -6,14 +6,15 @@
 //!
 //! Invariants: at most one operation per primary key and epoch; epochs at or below the sink's
 //! frontier are not written again; two rows with one primary key are withheld and counted, and so
-//! are rows whose key holds null: no sink could find them again.
+//! are rows whose key holds null, which no sink could find again, and rows that the table cannot
+//! hold for what they hold: both are as if they were not there, so an earlier row of their key is
+//! deleted, and a later one is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use arrow::array::{Array, AsArray, BooleanArray};
-use arrow::buffer::NullBuffer;
+use arrow::array::{Array, BooleanArray};
 use arrow::datatypes::Schema;
 use hashbrown::HashMap;
 use tidemill_log::failpoint;
@@ -29,7 +30,7 @@ use crate::checkpoint::{Entry, Reader};
 use crate::operators::Size;
 use crate::plan::ir::{Output, View};
 use crate::row::{Encoded, Row, RowCodec};
-use crate::sink::Writes;
+use crate::sink::{Refused, Sink, Table, Writes};
 use crate::stats::lock;
 use crate::{Epoch, Error, Kind, Result};
 
@@ -37,12 +38,12 @@ use crate::{Epoch, Error, Kind, Result};
 type Change = (Row, Row, Epoch, i64);
 
 /// Why a row is withheld that cannot be found again.
-const NO_KEY: &str = "its primary key holds null, or is empty where the table cannot hold that";
+const NO_KEY: &str = "its primary key holds null";
 /// Why a row is withheld whose key is not its own.
 const CONFLICT: &str = "several rows have this primary key; all of them are withheld";
 
 /// Epochs that the sink has written, or failed to.
-type Written = Arc<Mutex<Vec<(Epoch, Result<()>)>>>;
+type Written = Arc<Mutex<Vec<(Epoch, Result<Vec<Refused>>)>>>;
 
 /// Renders the sink of a view that has one. `table` is its index among the sink's tables. The
 /// stream carries nothing: its frontier is what is durable. `site` is there when the rows do not
@@ -71,7 +72,7 @@ pub(crate) fn serve<'scope>(
     let unique = output.unique;
     let (counted, kept) = if unique { (site, None) } else { (None, site) };
     let mut keying = Keying {
-        view: view.name.clone(),
+        definition: Table::of(view, &output),
         table,
         keys: RowCodec::new(Arc::new(Schema::new(key_fields)))?,
         rows: RowCodec::new(Arc::clone(schema))?,
@@ -82,7 +83,7 @@ pub(crate) fn serve<'scope>(
         failing.wake_at_start(scope.activator_for(info.address));
         move |(input, frontier), sending| {
             if let Some(counted) = &mut keying.counted {
-                counted.restore(&keying.view, &failing);
+                counted.restore(&keying.definition.name, &failing);
             }
             input.for_each(|cap, chunks| {
                 let mut session = sending.session(&cap);
@@ -126,7 +127,7 @@ pub(crate) fn serve<'scope>(
 
 /// Turns a view's chunks into keys and rows.
 struct Keying {
-    view: String,
+    definition: Table,
     table: usize,
     output: Output,
     keys: RowCodec,
@@ -145,9 +146,9 @@ impl Keying {
         if counted.is_some_and(|counted| !counted.add(&chunk)) {
             return Ok(None);
         }
-        let chunk = with_keys(chunk, &self.output, &self.view, context)?;
+        let chunk = holdable(chunk, &self.definition, context)?;
         if self.output.unique && context.is_served(self.table, chunk.epoch) {
-            context.count_view(&self.view, chunk.diffs.iter().sum(), 0);
+            context.count_view(&self.definition.name, chunk.diffs.iter().sum(), 0);
             return Ok(None);
         }
         let (columns, count) = (chunk.batch.columns(), chunk.diffs.len());
@@ -159,54 +160,44 @@ impl Keying {
     }
 }
 
-/// The rows of a chunk whose key a sink can hold; the others are counted as withheld.
-fn with_keys(chunk: Chunk, output: &Output, view: &str, context: &Context) -> Result<Chunk> {
-    let Some(held) = holdable(&chunk, output, context.sink.holds_empty_keys()) else {
+/// The rows of a chunk that the view's table can hold; the others are counted and put aside.
+fn holdable(chunk: Chunk, table: &Table, context: &Context) -> Result<Chunk> {
+    let unfit = unfit(&chunk, table, &*context.sink)?;
+    if unfit.is_empty() {
         return Ok(chunk);
-    };
-    let diffs = chunk.diffs.iter().zip(held.values());
-    let withheld = diffs.filter(|(_, held)| !held).map(|(diff, _)| *diff);
-    let (rows, more) = withheld.fold((0, 0), |(rows, more), diff| {
-        (rows + diff, more + u64::try_from(diff).unwrap_or(0))
-    });
-    context.count_view(view, rows, more);
-    if more > 0 {
-        let refused = held.values().iter().zip(chunk.diffs.iter());
-        let refused: BooleanArray = refused
-            .map(|(held, diff)| Some(!held && *diff > 0))
-            .collect();
-        let rows = chunk.filter(&refused)?.batch;
-        context.withhold(view, chunk.epoch, &rows, rows.num_rows(), NO_KEY);
     }
-    tracing::debug!(
-        view,
-        more,
-        "rows withheld: their primary key holds null or is empty"
-    );
+    let diff = |row: usize| chunk.diffs.get(row).copied().unwrap_or(0);
+    let rows: i64 = unfit.keys().map(|row| diff(*row)).sum();
+    let new = || unfit.iter().filter(|(row, _)| diff(**row) > 0);
+    let more: i64 = new().map(|(row, _)| diff(*row)).sum();
+    context.count_view(&table.name, rows, u64::try_from(more).unwrap_or(0));
+    context.count_unfit(&table.name, rows);
+    let reasons: BTreeSet<&str> = new().map(|(_, reason)| reason.as_str()).collect();
+    let count = chunk.diffs.len();
+    for why in reasons {
+        let is_it = |row| diff(row) > 0 && unfit.get(&row).is_some_and(|reason| reason == why);
+        let these: BooleanArray = (0..count).map(|row| Some(is_it(row))).collect();
+        let rows = chunk.filter(&these)?.batch;
+        context.withhold(&table.name, chunk.epoch, &rows, rows.num_rows(), why);
+    }
+    let held: BooleanArray = (0..count)
+        .map(|row| Some(!unfit.contains_key(&row)))
+        .collect();
     chunk.filter(&held)
 }
 
-/// Which rows have a key without nulls and, where the sink asks for it, without an empty partition
-/// key. None when all have.
-fn holdable(chunk: &Chunk, output: &Output, empty: bool) -> Option<BooleanArray> {
-    let columns = chunk.batch.columns();
-    let keys = output.primary_key.iter().map(|column| &columns[*column]);
-    let mut missing = keys.fold(None, |all: Option<NullBuffer>, column| {
-        NullBuffer::union(all.as_ref(), column.nulls())
-    });
-    if !empty
-        && output.partition_columns == 1
-        && let Some(text) = columns[output.primary_key[0]].as_string_opt::<i32>()
-        && text.iter().any(|value| value == Some(""))
-    {
-        let filled = text
-            .iter()
-            .map(|value| value != Some(""))
-            .collect::<Vec<_>>();
-        missing = NullBuffer::union(missing.as_ref(), Some(&NullBuffer::from(filled)));
+/// Which rows no table can hold, and why.
+fn unfit(chunk: &Chunk, table: &Table, sink: &dyn Sink) -> Result<BTreeMap<usize, String>> {
+    let unfit = sink.unfit(table, &chunk.batch)?.into_iter();
+    let mut unfit: BTreeMap<_, _> = unfit.map(|unfit| (unfit.row, unfit.reason)).collect();
+    let key = table.primary_key.iter();
+    for column in key.filter_map(|column| chunk.batch.columns().get(*column)) {
+        if column.null_count() > 0 {
+            let null = (0..column.len()).filter(|row| column.is_null(*row));
+            unfit.extend(null.map(|row| (row, NO_KEY.to_owned())));
+        }
     }
-    let held = missing.filter(|nulls| nulls.null_count() > 0)?;
-    Some(BooleanArray::new(held.into_inner(), None))
+    Ok(unfit)
 }
 
 /// Stashes, nets and writes.
@@ -237,11 +228,12 @@ fn write<'scope>(
                 Epoch,
                 timely::container::CapacityContainerBuilder<Vec<()>>,
             > = output;
-            for (epoch, result) in lock(&done).drain(..) {
-                match result {
-                    Ok(()) => drop(writing.remove(&epoch)),
-                    Err(error) => context.fail(error),
-                }
+            let written = std::mem::take(&mut *lock(&done));
+            for (epoch, result) in written {
+                // The letters of what was refused are durable before the epoch is complete.
+                let refused = result.unwrap_or_else(|error| context.fail(error));
+                context.refused(&name, epoch, &refused);
+                drop(writing.remove(&epoch));
             }
             input.for_each(|cap, changes| {
                 for change in changes.drain(..) {
@@ -504,7 +496,7 @@ fn alone(rows: &BTreeMap<Row, i64>) -> Option<Row> {
 mod tests {
     use super::*;
     use crate::row::batch;
-    use arrow::array::{Int64Array, StringArray};
+    use arrow::array::{Int64Array, StringArray, UInt64Array};
     use arrow::datatypes::{DataType, Field};
 
     fn net(unique: bool) -> Net {
@@ -544,19 +536,28 @@ mod tests {
     }
 
     #[test]
-    fn rows_whose_key_cannot_be_held_are_told_apart() {
+    fn rows_that_cannot_be_held_are_told_apart() {
         let key = StringArray::from(vec![Some("a"), Some(""), None]);
-        let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true)]));
-        let batch = batch(&schema, vec![Arc::new(key)], 3).unwrap();
+        let number = UInt64Array::from(vec![1, u64::MAX, 2]);
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("k", DataType::Utf8, true),
+            Field::new("u", DataType::UInt64, true),
+        ]));
+        let batch = batch(&schema, vec![Arc::new(key), Arc::new(number)], 3).unwrap();
         let chunk = Chunk::insertions(1, batch);
-        let output = Output {
+        let table = Table {
+            name: "t".to_owned(),
+            schema,
             primary_key: vec![0],
             partition_columns: 1,
-            unique: true,
+            fingerprint: 0,
         };
-        let held = |empty| holdable(&chunk, &output, empty).unwrap();
-        assert_eq!(held(true), BooleanArray::from(vec![true, true, false]));
-        assert_eq!(held(false), BooleanArray::from(vec![true, false, false]));
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("sink.db").display());
+        let unfit = unfit(&chunk, &table, &*crate::sink::open(&url).unwrap()).unwrap();
+        assert_eq!(unfit.keys().collect::<Vec<_>>(), [&1, &2]);
+        assert!(unfit[&1].contains("column `u`"), "{unfit:?}");
+        assert_eq!(unfit[&2], NO_KEY);
     }
 
     #[test]

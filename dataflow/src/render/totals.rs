@@ -76,9 +76,9 @@ pub(crate) fn totals<'scope>(
                 match finish(&accumulators, &codec, updates, &context) {
                     Ok(rows) => {
                         let keyed = updates.drain(..).zip(rows);
-                        session.give_iterator(
-                            keyed.map(|(((key, _), time, diff), row)| ((key, row), time, diff)),
-                        );
+                        session.give_iterator(keyed.filter_map(|(((key, _), time, diff), row)| {
+                            Some(((key, row?), time, diff))
+                        }));
                     }
                     Err(error) => context.fail(error),
                 }
@@ -113,27 +113,31 @@ fn combine(
     Ok(groups.keys.into_iter().zip(totals))
 }
 
-/// The output row of each update's totals.
+/// The output row of each update's totals, none where one of them is out of range: such a group
+/// is in no view, as a row that fails is not, until it fits again.
 fn finish(
     accumulators: &[Accumulator],
     codec: &RowCodec,
     updates: &[((Row, Totals), Epoch, isize)],
     context: &Context,
-) -> Result<Vec<Row>> {
+) -> Result<Vec<Option<Row>>> {
     let mut columns = Vec::new();
+    let mut left_out = vec![false; updates.len()];
     for (cell, accumulator) in accumulators.iter().enumerate() {
         let totals = updates.iter().map(|((_, totals), _, _)| totals);
         let (column, overflow) = accumulator.finish(totals, cell)?;
         for index in overflow {
             let ((key, _), epoch, diff) = &updates[index];
+            left_out[index] = true;
             if *diff > 0 {
                 let name = codec.schema().field(cell).name();
-                let what = format!("`{name}` is out of range; the group shows null");
+                let what = format!("`{name}` is out of range; the group is left out");
                 context.refuse(*epoch, key.bytes(), &Error::new(Kind::Data, what));
             }
         }
         columns.push(column);
     }
     let rows = codec.encode(&columns, updates.len())?;
-    Ok((0..rows.len()).map(|index| rows.row(index)).collect())
+    let row = |index: usize| (!left_out[index]).then(|| rows.row(index));
+    Ok((0..rows.len()).map(row).collect())
 }

@@ -8,7 +8,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use super::{Done, Writes};
+use super::{Done, Refused, Writes};
 use crate::{Error, Kind, Result};
 
 /// Rows accepted by one sink and not yet durable.
@@ -59,11 +59,11 @@ pub(super) struct Pending {
 
 impl Pending {
     /// Calls it.
-    pub(super) fn finish(mut self, result: Result<()>) {
+    pub(super) fn finish(mut self, result: Result<Vec<Refused>>) {
         self.call(result);
     }
 
-    fn call(&mut self, result: Result<()>) {
+    fn call(&mut self, result: Result<Vec<Refused>>) {
         if let Some(done) = self.done.take() {
             let mut queued = self
                 .backlog

@@ -10,13 +10,17 @@
 //! [`MAX_IN_FLIGHT`] statements are in flight in the process; (3) one key has at most one operation
 //! an epoch (the contract), which matters: at equal timestamps a delete would win over an insert.
 //!
+//! A row that Cassandra refuses for its values ([`unfit`] tells most before they are written) is
+//! deleted by its key, at the same timestamp, and told; its write goes on. What is about the table,
+//! the rights or the cluster ends a write or is waited for.
+//!
 //! A row is written by INSERT, so it also has a row marker and exists with key columns alone.
 //! Timestamps have milliseconds here: finer parts are cut off, and refused in a key, where cutting
 //! could make two rows one. Unsigned 64-bit integers are bigint: larger values are refused.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use arrow::record_batch::RecordBatch;
@@ -24,6 +28,7 @@ use scylla::client::PoolSize;
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
+use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
 use tidemill_log::failpoint;
 use tokio::runtime::Runtime;
@@ -32,7 +37,7 @@ use tokio::task::JoinSet;
 
 use super::backlog::Backlog;
 use super::scan::{Scanned, stored_form};
-use super::{Done, Frontier, Sink, Table, Writes, convert, unprepared};
+use super::{Done, Frontier, Refused, Sink, Table, Unfit, Writes, convert, unprepared};
 use crate::time::binder::now_ms;
 use crate::{Epoch, Error, Kind, Result};
 
@@ -41,11 +46,13 @@ mod cell;
 mod retry;
 mod scan;
 mod table;
+mod unfit;
 
 use address::{Address, refusal};
 use cell::{Cells, Delete, Upsert};
-use retry::Health;
+use retry::{Health, failed, of_values};
 use table::Prepared;
+use unfit::Limits;
 
 /// Statements in flight in one process.
 const MAX_IN_FLIGHT: usize = 512;
@@ -70,6 +77,7 @@ struct Connected {
     session: Session,
     keyspace: String,
     health: Health,
+    limits: Limits,
 }
 
 impl Cassandra {
@@ -82,11 +90,16 @@ impl Cassandra {
             .enable_all()
             .build()
             .map_err(|e| Error::with_source(Kind::Retry, "starting the sink's threads", e))?;
-        let session = runtime.block_on(connect(&address))?;
+        let (session, limits) = runtime.block_on(async {
+            let session = connect(&address).await?;
+            let limits = Limits::ask(&session).await;
+            Ok::<_, Error>((session, limits))
+        })?;
         Ok(Self {
             runtime: Some(runtime),
             connected: Arc::new(Connected {
                 session,
+                limits,
                 keyspace: address.keyspace,
                 health: Health::default(),
             }),
@@ -122,9 +135,8 @@ impl Drop for Cassandra {
 }
 
 impl Sink for Cassandra {
-    /// Cassandra refuses an empty partition key of one column ("Key may not be empty").
-    fn holds_empty_keys(&self) -> bool {
-        false
+    fn unfit(&self, table: &Table, rows: &RecordBatch) -> Result<Vec<Unfit>> {
+        Ok(self.connected.limits.unfit(table, rows))
     }
 
     fn prepare(&self, job: &str, tables: &[Table]) -> Result<Vec<Option<Frontier>>> {
@@ -193,7 +205,7 @@ impl Sink for Cassandra {
         stored_form(table, rows, |kind| Ok(table::cql_type(kind)?.1))
     }
 
-    fn repair(&self, writes: Writes, over_newer: bool) -> Result<()> {
+    fn repair(&self, writes: Writes, over_newer: bool) -> Result<Vec<Refused>> {
         let table = self.table(writes.table)?;
         // Between this epoch and the next that may be bound.
         let mut at = timestamp(writes.epoch)? + 999;
@@ -281,10 +293,12 @@ struct Work {
     insert: PreparedStatement,
     delete: PreparedStatement,
     upserts: Vec<Cells>,
+    /// The same rows, for those that are refused.
+    rows_to_upsert: RecordBatch,
     /// The columns each upsert replaces; none for a key column.
     replaced: Vec<Option<arrow::array::ArrayRef>>,
     deletes: Vec<Cells>,
-    upsert_rows: usize,
+    refused: Mutex<Vec<Refused>>,
     rows: usize,
     next: AtomicUsize,
 }
@@ -317,7 +331,8 @@ impl Work {
             upserts: cells(definition, &writes.upserts, &all)?,
             replaced,
             deletes: cells(definition, &writes.deletes, key)?,
-            upsert_rows: writes.upserts.num_rows(),
+            rows_to_upsert: writes.upserts.clone(),
+            refused: Mutex::default(),
             rows: writes.rows(),
             next: AtomicUsize::new(0),
             table,
@@ -326,7 +341,7 @@ impl Work {
 
     /// Writes rows until none is left.
     async fn lane(self: Arc<Self>) -> Result<()> {
-        let name = &self.table.table.name;
+        let upserts = self.rows_to_upsert.num_rows();
         loop {
             let row = self.next.fetch_add(1, Ordering::Relaxed);
             if row >= self.rows {
@@ -336,22 +351,62 @@ impl Work {
                 .acquire()
                 .await
                 .map_err(|e| Error::with_source(Kind::Bug, "the statement limit is closed", e))?;
-            if row < self.upsert_rows {
-                let values = Upsert {
-                    cells: &self.upserts,
-                    replaced: &self.replaced,
-                    row,
-                };
-                self.connected.execute(name, &self.insert, &values).await?;
-            } else {
-                let values = Delete {
-                    cells: &self.deletes,
-                    row: row - self.upsert_rows,
-                };
-                self.connected.execute(name, &self.delete, &values).await?;
+            match row.checked_sub(upserts) {
+                None => self.upsert(row).await?,
+                Some(row) => drop(self.delete(&self.deletes, row).await?),
             }
             failpoint::hit(failpoint::SINK_BETWEEN_ROWS);
         }
+    }
+
+    /// Writes a row; when Cassandra refuses its values, deletes what is there of its key.
+    async fn upsert(&self, row: usize) -> Result<()> {
+        let values = Upsert {
+            cells: &self.upserts,
+            replaced: &self.replaced,
+            row,
+        };
+        let Some(reason) = self.refusal(&self.insert, &values).await? else {
+            return Ok(());
+        };
+        let definition = &self.table.table;
+        let keys = cells(definition, &self.rows_to_upsert, &definition.primary_key)?;
+        // A key that is refused itself has no row.
+        self.delete(&keys, row).await?;
+        let refused = Refused::new(&self.rows_to_upsert, row, reason);
+        let mut all = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(refused);
+        Ok(())
+    }
+
+    async fn delete(&self, cells: &[Cells], row: usize) -> Result<Option<String>> {
+        let values = Delete { cells, row };
+        self.refusal(&self.delete, &values).await
+    }
+
+    /// Executes a statement; why Cassandra refuses its values, if it does. An error when it is the
+    /// statement that is refused, as when the table is gone.
+    async fn refusal(
+        &self,
+        statement: &PreparedStatement,
+        values: &(impl SerializeRow + Sync),
+    ) -> Result<Option<String>> {
+        let name = &self.table.table.name;
+        let executed = self.connected.attempt(name, statement, values).await;
+        let Err(error) = executed else {
+            return Ok(None);
+        };
+        let refused = of_values(&error);
+        if refused.is_some() {
+            // Also when the node that refused the row knew another table than there is now.
+            let still = self.connected.prepared(statement.get_statement()).await;
+            still.map_err(|again| {
+                let what = format!("writing to table `{name}`: {error}; {again}");
+                Error::with_source(again.kind(), what, again)
+            })?;
+            return Ok(refused);
+        }
+        Err(failed(&format!("writing to table `{name}`"), error))
     }
 }
 
@@ -360,7 +415,7 @@ async fn write(
     table: Arc<Prepared>,
     writes: Writes,
     at: i64,
-) -> Result<()> {
+) -> Result<Vec<Refused>> {
     let work = Arc::new(Work::new(connected, table, &writes, at)?);
     drop(writes);
     let mut lanes = JoinSet::new();
@@ -371,7 +426,8 @@ async fn write(
         // The first error ends the write; the other lanes end with the set.
         lane.map_err(|e| Error::with_source(Kind::Bug, "a writing task ended", e))??;
     }
-    Ok(())
+    let mut refused = work.refused.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(std::mem::take(&mut *refused))
 }
 
 /// The given columns in the forms that CQL takes.

@@ -11,11 +11,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatchOptions, make_array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatchOptions, make_array};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, SchemaRef, UInt64Type};
 use arrow::record_batch::RecordBatch;
 
+use crate::plan::ir::{Output, View};
+use crate::row::nullable;
 use crate::{Epoch, Result};
 
 mod backlog;
@@ -59,8 +61,28 @@ pub struct Writes {
 }
 
 /// Called once, from any thread, when the writes are durable, or with the error that ended the
-/// retries.
-pub type Done = Box<dyn FnOnce(Result<()>) + Send>;
+/// retries. Durable are all rows but those that the table refused for what they hold: of them no
+/// earlier version is left.
+pub type Done = Box<dyn FnOnce(Result<Vec<Refused>>) + Send>;
+
+/// A row that its table refused.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// The row alone.
+    pub row: RecordBatch,
+    /// Why, in the service's words.
+    pub reason: String,
+}
+
+impl Refused {
+    /// Row `row` of a batch.
+    fn new(rows: &RecordBatch, row: usize, reason: String) -> Self {
+        Self {
+            row: rows.slice(row, 1),
+            reason,
+        }
+    }
+}
 
 /// A view's last complete epoch as the sink holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,10 +115,10 @@ pub trait Sink: Send + Sync {
     /// all workers' writes at or below `epoch` are durable. Blocking.
     fn advance(&self, job: &str, tables: &[usize], epoch: Epoch) -> Result<()>;
 
-    /// Whether a partition key of one text column may be the empty text.
-    fn holds_empty_keys(&self) -> bool {
-        true
-    }
+    /// The rows, in order, that no table of this sink can hold for what they hold, and why: the
+    /// same rows always, so that they can be left out of what is written. Rows whose key holds null
+    /// are left to the caller.
+    fn unfit(&self, table: &Table, rows: &RecordBatch) -> Result<Vec<Unfit>>;
 
     /// Up to `limit` rows of a table, in the sink's own order: for the terminal and for checks.
     fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch>;
@@ -118,8 +140,17 @@ pub trait Sink: Send + Sync {
     /// last that is bound, and returns when that is durable; the frontier does not matter. Loses to
     /// every later epoch. To what others wrote later than that epoch it loses as well, unless
     /// `over_newer`, which is for a job that has bound nothing since: then it loses only to what is
-    /// written later than now.
-    fn repair(&self, writes: Writes, over_newer: bool) -> Result<()>;
+    /// written later than now. The rows that the table refused.
+    fn repair(&self, writes: Writes, over_newer: bool) -> Result<Vec<Refused>>;
+}
+
+/// A row that no table of a sink can hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfit {
+    /// Its number in the batch.
+    pub row: usize,
+    /// Why. The same for all rows that are refused for it.
+    pub reason: String,
 }
 
 /// Opens the sink that `url` names. For Cassandra this connects, and waits for a service that is
@@ -256,7 +287,34 @@ fn check_existing(
     Ok(())
 }
 
+/// Whole numbers that are stored with a sign and do not fit.
+fn beyond_bigint(table: &Table, rows: &RecordBatch, unfit: &mut Vec<Unfit>) {
+    for (field, column) in table.schema.fields().iter().zip(rows.columns()) {
+        let Some(numbers) = column.as_primitive_opt::<UInt64Type>() else {
+            continue;
+        };
+        let large = numbers.iter().enumerate();
+        let large = large.filter(|(_, number)| number.is_some_and(|it| i64::try_from(it).is_err()));
+        let name = field.name();
+        unfit.extend(large.map(|(row, _)| Unfit {
+            row,
+            reason: format!("column `{name}` holds a number beyond 9223372036854775807"),
+        }));
+    }
+}
+
 impl Table {
+    /// The table of a view that is served.
+    pub(crate) fn of(view: &View, output: &Output) -> Self {
+        Self {
+            name: view.name.clone(),
+            schema: nullable(&view.rel.schema),
+            primary_key: output.primary_key.clone(),
+            partition_columns: output.partition_columns,
+            fingerprint: view.fingerprint,
+        }
+    }
+
     /// The names of the primary key's columns, partition key first.
     pub fn key_names(&self) -> impl Iterator<Item = &str> {
         self.primary_key

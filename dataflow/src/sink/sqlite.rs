@@ -8,7 +8,8 @@
 //! transaction and answers after the commit; (2) a write never goes over a newer one: an upsert
 //! compares `_epoch`, a delete leaves a tombstone with its epoch; (3) tombstones at or below the
 //! frontier are dropped when it moves, and writes at or below it are not applied again, so that
-//! nothing deleted comes back.
+//! nothing deleted comes back; (4) a row that the file refuses for what it holds is deleted by its
+//! key and told, and the rest of its write goes on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,8 +29,8 @@ use tidemill_log::sqlite::connect;
 use super::backlog::{Backlog, Pending};
 use super::scan::{Scanned, stored_form};
 use super::{
-    Done, FoundColumn, Frontier, Sink, Table, Writes, batch_of, check_existing, convert, mismatch,
-    quoted, unprepared,
+    Done, FoundColumn, Frontier, Refused, Sink, Table, Unfit, Writes, batch_of, beyond_bigint,
+    check_existing, convert, mismatch, quoted, unprepared,
 };
 use crate::{Epoch, Error, Kind, Result};
 
@@ -160,6 +161,14 @@ impl Sink for Sqlite {
         self.run(move |writer| writer.advance(&job, &tables, epoch))
     }
 
+    fn unfit(&self, table: &Table, rows: &RecordBatch) -> Result<Vec<Unfit>> {
+        let mut unfit = Vec::new();
+        beyond_bigint(table, rows, &mut unfit);
+        unfit.sort_by_key(|unfit| unfit.row);
+        unfit.dedup_by_key(|unfit| unfit.row);
+        Ok(unfit)
+    }
+
     fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch> {
         let connection = connect(&self.file)?;
         let context = |e| failed(&format!("reading table `{}`", table.name), e);
@@ -203,7 +212,7 @@ impl Sink for Sqlite {
         stored_form(table, rows, |kind| Ok(sqlite_type(kind)?.1))
     }
 
-    fn repair(&self, writes: Writes, over_newer: bool) -> Result<()> {
+    fn repair(&self, writes: Writes, over_newer: bool) -> Result<Vec<Refused>> {
         self.run(move |writer| writer.repair(&writes, over_newer))
     }
 }
@@ -242,7 +251,7 @@ impl Writer {
     }
 
     /// Commits a group, again and again while the file is busy, full or unreachable.
-    fn commit(&mut self, group: &[Writes]) -> Vec<Result<()>> {
+    fn commit(&mut self, group: &[Writes]) -> Vec<Result<Vec<Refused>>> {
         let mut back_off = Duration::from_millis(10);
         let mut failing = false;
         loop {
@@ -278,7 +287,7 @@ impl Writer {
     }
 
     /// One transaction; each write under its own savepoint, so that a bad one spares the others.
-    fn try_commit(&mut self, group: &[Writes]) -> rusqlite::Result<Vec<Result<()>>> {
+    fn try_commit(&mut self, group: &[Writes]) -> rusqlite::Result<Vec<Result<Vec<Refused>>>> {
         let Self {
             connection,
             job,
@@ -293,9 +302,9 @@ impl Writer {
             };
             let savepoint = transaction.savepoint()?;
             match prepared.apply(&savepoint, job, writes) {
-                Ok(()) => {
+                Ok(refused) => {
                     savepoint.commit()?;
-                    results.push(Ok(()));
+                    results.push(Ok(refused));
                 }
                 Err(Failure::Sqlite(e)) if transient(&e) => return Err(e),
                 // The savepoint is rolled back by its drop.
@@ -354,17 +363,18 @@ impl Writer {
         transaction.commit().map_err(context)
     }
 
-    fn repair(&mut self, writes: &Writes, over_newer: bool) -> Result<()> {
+    fn repair(&mut self, writes: &Writes, over_newer: bool) -> Result<Vec<Refused>> {
         let prepared = self.tables.get(writes.table);
         let prepared = prepared.ok_or_else(|| unprepared(writes.table))?;
         let context = |e| failed(&format!("repairing table `{}`", prepared.table.name), e);
         let transaction = self.connection.transaction().map_err(context)?;
         let repaired = prepared.repair(&transaction, writes, over_newer);
-        repaired.map_err(|failure| match failure {
+        let refused = repaired.map_err(|failure| match failure {
             Failure::Sqlite(error) => context(error),
             Failure::Refused(error) => error,
         })?;
-        transaction.commit().map_err(context)
+        transaction.commit().map_err(context)?;
+        Ok(refused)
     }
 
     fn advance(&mut self, job: &str, tables: &[usize], epoch: Epoch) -> Result<()> {
@@ -434,10 +444,14 @@ impl Prepared {
             .map(|c| format!("{c} = excluded.{c}, "))
             .collect();
         let view = format!("'{}'", table.name.replace('\'', "''"));
-        // The key as one text: `quote` writes every value as a literal.
+        // The key as one text.
         let key_of = |parameter: &dyn Fn(usize) -> usize| {
             let parts: Vec<_> = (0..keys.len())
-                .map(|i| format!("quote(?{})", parameter(i)))
+                .map(|i| {
+                    // `quote` ends a text at U+0000.
+                    let at = parameter(i);
+                    format!("iif(typeof(?{at}) = 'text', hex(?{at}), quote(?{at}))")
+                })
                 .collect();
             parts.join(" || ',' || ")
         };
@@ -488,43 +502,66 @@ impl Prepared {
         connection: &Connection,
         job: &str,
         writes: &Writes,
-    ) -> std::result::Result<(), Failure> {
+    ) -> std::result::Result<Vec<Refused>, Failure> {
         writes.check(&self.table)?;
         let epoch = version(writes.epoch)?;
         let complete = frontier(connection, job, &self.table)?
             .filter(|f| f.fingerprint == self.table.fingerprint)
             .and_then(|f| f.epoch);
         if complete.is_some_and(|complete| writes.epoch <= complete) {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        self.upsert(connection, &writes.upserts, epoch)?;
-        let keys = cells(&self.table, &writes.deletes, &self.table.primary_key)?;
+        let refused = self.upsert(connection, &writes.upserts, epoch)?;
+        self.remove(connection, &writes.deletes, epoch, epoch)?;
+        Ok(refused)
+    }
+
+    /// Deletes the rows of these keys that are not newer than `epoch`, and leaves tombstones
+    /// against what epochs up to `buried` write.
+    fn remove(
+        &self,
+        connection: &Connection,
+        rows: &RecordBatch,
+        epoch: i64,
+        buried: i64,
+    ) -> std::result::Result<(), Failure> {
+        let keys = cells(&self.table, rows, &self.table.primary_key)?;
         let mut delete = connection.prepare_cached(&self.delete)?;
         let mut bury = connection.prepare_cached(&self.bury)?;
-        for row in 0..writes.deletes.num_rows() {
-            let key = || keys.iter().map(|c| c.at(row)).chain([epoch.into()]);
-            delete.execute(params_from_iter(key()))?;
-            bury.execute(params_from_iter(key()))?;
+        for row in 0..rows.num_rows() {
+            let key = |at: i64| keys.iter().map(|c| c.at(row)).chain([at.into()]);
+            delete.execute(params_from_iter(key(epoch)))?;
+            bury.execute(params_from_iter(key(buried)))?;
             failpoint::hit(failpoint::SINK_BETWEEN_ROWS);
         }
         Ok(())
     }
 
+    /// Writes rows; of those that the file refuses nothing is left.
     fn upsert(
         &self,
         connection: &Connection,
         rows: &RecordBatch,
         epoch: i64,
-    ) -> std::result::Result<(), Failure> {
+    ) -> std::result::Result<Vec<Refused>, Failure> {
         let all: Vec<usize> = (0..self.table.schema.fields().len()).collect();
         let upserts = cells(&self.table, rows, &all)?;
         let mut upsert = connection.prepare_cached(&self.upsert)?;
+        let mut refused = Vec::new();
         for row in 0..rows.num_rows() {
             let cells = upserts.iter().map(|c| c.at(row));
-            upsert.execute(params_from_iter(cells.chain([epoch.into()])))?;
+            match upsert.execute(params_from_iter(cells.chain([epoch.into()]))) {
+                Ok(_) => {}
+                Err(error) if refuses_a_row(&error) => {
+                    // Written once more, in a replay, the row is refused and told once more.
+                    self.remove(connection, &rows.slice(row, 1), epoch, epoch - 1)?;
+                    refused.push(Refused::new(rows, row, error.to_string()));
+                }
+                Err(error) => return Err(error.into()),
+            }
             failpoint::hit(failpoint::SINK_BETWEEN_ROWS);
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// See [`Sink::repair`]. Columns that the view does not have stay as they are.
@@ -533,7 +570,7 @@ impl Prepared {
         connection: &Connection,
         writes: &Writes,
         over_newer: bool,
-    ) -> std::result::Result<(), Failure> {
+    ) -> std::result::Result<Vec<Refused>, Failure> {
         writes.check(&self.table)?;
         let epoch = version(writes.epoch)?;
         let each = |sql: &str, rows: &RecordBatch, at: i64| {
@@ -683,6 +720,16 @@ fn failed(what: &str, error: rusqlite::Error) -> Error {
         Kind::Data
     };
     Error::with_source(kind, format!("{what}: {error}"), error)
+}
+
+/// Whether an error is about the values of one row: too much of them, or against a rule that the
+/// table's owner added.
+fn refuses_a_row(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(
+        code,
+        Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
+    )
 }
 
 fn transient(error: &rusqlite::Error) -> bool {

@@ -12,7 +12,7 @@ use arrow::record_batch::RecordBatch;
 use hashbrown::HashMap;
 
 use crate::row::{Row, RowCodec};
-use crate::sink::{Done, Frontier, Scanned, Sink, Table, Writes};
+use crate::sink::{Done, Frontier, Refused, Scanned, Sink, Table, Unfit, Writes};
 use crate::{Epoch, Error, Kind, Result};
 
 /// A table, with its keys and rows as bytes that are equal when they are.
@@ -192,15 +192,15 @@ impl Sink for Expected {
     }
 
     fn write(&self, writes: Writes, done: Done) {
-        done(self.collect(&writes));
+        done(self.collect(&writes).map(|()| Vec::new()));
     }
 
     fn advance(&self, _job: &str, _tables: &[usize], _epoch: Epoch) -> Result<()> {
         Ok(())
     }
 
-    fn holds_empty_keys(&self) -> bool {
-        self.real.holds_empty_keys()
+    fn unfit(&self, table: &Table, rows: &RecordBatch) -> Result<Vec<Unfit>> {
+        self.real.unfit(table, rows)
     }
 
     fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch> {
@@ -220,7 +220,7 @@ impl Sink for Expected {
         self.real.stored(table, rows)
     }
 
-    fn repair(&self, _writes: Writes, _over_newer: bool) -> Result<()> {
+    fn repair(&self, _writes: Writes, _over_newer: bool) -> Result<Vec<Refused>> {
         Err(refused())
     }
 }

@@ -27,6 +27,7 @@ use crate::checkpoint::{self, Manifest};
 use crate::job::Config;
 use crate::journal::{Journal, Standing};
 use crate::sink::{Sink, Table};
+use crate::stats::{Stats, lock};
 use crate::store::Store;
 use crate::time::{Held, Start};
 use crate::{Epoch, Error, Kind, Result, held, host};
@@ -66,6 +67,9 @@ pub struct Verified {
     pub epoch: Epoch,
     /// Rows that it should hold.
     pub rows: u64,
+    /// Rows of the view that no table can hold for what they hold; they are dead letters, and no
+    /// difference.
+    pub unfit: u64,
     /// How the table differed.
     pub found: Differences,
     /// How it differs after the repair; none when none was asked for.
@@ -107,6 +111,7 @@ pub fn verify(config: &Config, views: &[String], options: &Options) -> Result<Ve
             key: keyed.table.key_names().map(str::to_owned).collect(),
             epoch: epochs.get(index).copied().unwrap_or_default(),
             rows: found.counts.get(index).copied().unwrap_or_default(),
+            unfit: found.unfit.get(index).copied().unwrap_or_default(),
             found: described(found.differing.get(index))?,
             left: left.map(described).transpose()?,
         })
@@ -132,6 +137,8 @@ struct Round {
     certain: bool,
     /// Rows of each view.
     counts: Vec<u64>,
+    /// Of each view those that no table can hold.
+    unfit: Vec<u64>,
     differing: Vec<Differing>,
 }
 
@@ -258,18 +265,29 @@ impl Look {
             tables.map(|((keyed, reached), only)| (Arc::clone(keyed), reached.max(begun), only));
         let expected = Arc::new(Expected::new(Arc::clone(&self.sink), tables));
         let evaluated = host::evaluate(self.config.clone(), start, Arc::clone(&expected) as _);
-        match evaluated {
+        let stats = match evaluated {
             Err(_) if restored && self.moved_on(&standing)? => return Ok(None),
             evaluated => evaluated?,
-        }
+        };
         let expected = expected.take();
         let differing = found.iter().zip(&expected);
         Ok(Some(Round {
             through: through.unwrap_or_default(),
             certain: begun <= least,
             counts: expected.iter().map(expected::Rows::count).collect(),
+            unfit: self.unfit(&stats),
             differing: differing.map(|(found, rows)| found.compare(rows)).collect(),
         }))
+    }
+
+    /// Rows of each view that no table can hold, as an evaluation counted them.
+    fn unfit(&self, stats: &Stats) -> Vec<u64> {
+        let views = lock(&stats.views);
+        let unfit = self.tables.iter().map(|keyed| {
+            let view = views.get(&keyed.table.name);
+            view.map_or(0, |view| u64::try_from(view.unfit).unwrap_or(0))
+        });
+        unfit.collect()
     }
 
     fn found(&self, keyed: &Keyed, only: &Only) -> Result<Found> {
@@ -336,7 +354,11 @@ impl Look {
             {
                 if !differing.is_empty() {
                     let writes = repairs(keyed, index, wrong.through, differing)?;
-                    self.sink.repair(writes, over_newer)?;
+                    let view = &keyed.table.name;
+                    for refused in self.sink.repair(writes, over_newer)? {
+                        let reason = refused.reason;
+                        tracing::warn!(view, reason, "a row is refused by the view's table");
+                    }
                 }
             }
             let next = self.settle(wrong.only())?;

@@ -121,6 +121,12 @@ fn the_schema_in_a_record_says_what_its_values_are() {
             micros(),
             Ok("1969-12-31T23:59:59.999999"),
         ),
+        (
+            r#""type":"int32""#.into(),
+            DAYS.to_string(),
+            DataType::Date32,
+            Err("expected a date"),
+        ),
         // What stands for PostgreSQL's infinity.
         (
             typed("int64", &time("MicroTimestamp")),

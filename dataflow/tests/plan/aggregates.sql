@@ -12,6 +12,6 @@ SELECT
     avg(i) AS avg_int, avg(l) AS avg_bigint, avg(d) AS avg_double, avg(n) AS avg_numeric,
     avg(DISTINCT i) AS avg_distinct, mean(i) AS mean,
     min(i) AS min_int, max(k) AS max_text, min(f) AS min_real, max(n) AS max_numeric,
-    min(t) AS first, max(DISTINCT t) AS last, min(b) AS min_bool,
+    min(t) AS first, max(DISTINCT t) AS last, bool_and(b) AS min_bool,
     bool_and(b) AS all_true, bool_or(b) AS any_true, bool_or(i > 3) AS any_more
 FROM numbers GROUP BY k;

@@ -16,5 +16,5 @@ SELECT
     TIMESTAMP '2024-02-29 12:00:00' AS a_literal,
     DATE '2024-02-29' AS a_day,
     CAST(latitude AS double precision) AS latitude,
-    TRY_CAST(postcode AS int) AS a_try
+    CAST(postcode AS int) AS a_number
 FROM users;

@@ -11,8 +11,8 @@ SELECT
     date_bin(INTERVAL '15 minutes', registered, TIMESTAMP '2000-01-01') AS quarter,
     registered + INTERVAL '1 day' AS next_day,
     CAST(registered AS date) - INTERVAL '1 month' AS month_before,
-    to_char(registered, '%Y-%m') AS text,
+    to_char(registered, 'YYYY-MM') AS text,
     to_timestamp(age) AS instant,
-    to_date('2024-02-29') AS leap,
+    to_date('2024-02-29', 'YYYY-MM-DD') AS leap,
     dob < TIMESTAMPTZ '1990-01-01 00:00:00Z' AS older
 FROM users WHERE registered >= TIMESTAMP '2015-01-01' AND dob < DATE '2005-01-01';

@@ -15,6 +15,7 @@ use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::{Config, Limits, Stats, Workers, run};
 use tidemill_dataflow::plan::compile;
 use tidemill_dataflow::sink::Table;
+use tidemill_dataflow::verify::{Options, Verified, verify};
 use tidemill_log::log::Log;
 use tidemill_log::registry::Registry;
 
@@ -47,6 +48,12 @@ fn url(directory: &Path, file: &str) -> String {
     format!("sqlite://{}", directory.join(file).display())
 }
 
+/// Where the views' tables are: in a file beside the others, unless another place is written down.
+fn sink(directory: &Path) -> String {
+    let other = std::fs::read_to_string(directory.join("sink.url"));
+    other.unwrap_or_else(|_| url(directory, "sink.db"))
+}
+
 fn registry(directory: &Path) -> Arc<dyn Registry> {
     tidemill_log::registry::open(&url(directory, "registry.db")).unwrap()
 }
@@ -59,7 +66,7 @@ fn config(directory: &Path, workers: usize) -> Config {
         log: url(directory, "log.db"),
         registry: Some(url(directory, "registry.db")),
         state: url(directory, "journal.db"),
-        sink: url(directory, "sink.db"),
+        sink: sink(directory),
         dead_letters: "dead_letters".to_owned(),
         workers: Workers::Threads(workers),
         codec: Engine::default(),
@@ -109,6 +116,16 @@ impl River {
         river.tables = tables.collect();
         river.sources = plan.sources.iter().map(|s| s.topic.clone()).collect();
         river
+    }
+
+    /// Keeps the views' tables in another sink.
+    pub(crate) fn serve_in(&self, url: &str) {
+        std::fs::write(self.directory.path().join("sink.url"), url).unwrap();
+    }
+
+    /// What a verification finds.
+    pub(crate) fn verify(&self) -> Vec<Verified> {
+        verify(&config(self.directory.path(), 1), &[], &Options::default()).unwrap()
     }
 
     pub(crate) fn registry(&self) -> Arc<dyn Registry> {
@@ -210,7 +227,7 @@ impl River {
     /// The rows of a view by primary key.
     pub(crate) fn rows(&self, view: &str) -> BTreeMap<String, Vec<Value>> {
         let table = &self.tables[view];
-        let sink = tidemill_dataflow::sink::open(&url(self.directory.path(), "sink.db")).unwrap();
+        let sink = tidemill_dataflow::sink::open(&sink(self.directory.path())).unwrap();
         let batch = sink.read(table, usize::MAX).unwrap();
         let rows = held::rows(&batch);
         rows.into_iter()

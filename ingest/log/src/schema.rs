@@ -7,14 +7,16 @@
 pub mod arena;
 mod avro;
 mod read;
+mod source_type;
 
 pub use avro::{key_schema, value_schema};
 pub use read::{Fields, Unusable, columns_of_envelope, columns_of_record, key_of, table_of};
+pub use source_type::{Comparison, SourceType};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 /// A column type that can travel from a source table to a view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ColumnType {
     /// Avro `boolean`.
@@ -29,6 +31,9 @@ pub enum ColumnType {
     Double,
     /// Avro `string`.
     Text,
+    /// Any other type of the source; Avro `string` with the attribute `source.type`.
+    #[serde(skip)]
+    Source(SourceType),
     /// Avro `string` with logical type `uuid`.
     Uuid,
     /// A JSON document; Avro `string` with `connect.name` `io.debezium.data.Json`.
@@ -50,8 +55,20 @@ pub enum ColumnType {
     },
 }
 
+impl ColumnType {
+    /// The source's type, where the column travels as the text that the source writes of it.
+    pub fn source_type(self) -> Option<SourceType> {
+        match self {
+            ColumnType::Source(kind) => Some(kind),
+            ColumnType::Uuid => Some(SourceType::named("uuid")),
+            ColumnType::Json => Some(SourceType::named("json")),
+            _ => None,
+        }
+    }
+}
+
 /// One column.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     /// Its name as the database has it.
     pub name: String,
@@ -62,7 +79,7 @@ pub struct Column {
 }
 
 /// A table as its capture sees it at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableSchema {
     /// The database schema (`public`; `main` in SQLite).
     pub namespace: String,

@@ -13,7 +13,8 @@ use tidemill_log::event::{Change, Op, Position, Value};
 use tidemill_log::log::{OwnedRecord, Record};
 use tidemill_log::registry::{Registry, open};
 use tidemill_log::schema::{
-    Column, ColumnType, TableSchema, columns_of_record, key_schema, table_of, value_schema,
+    Column, ColumnType, SourceType, TableSchema, columns_of_record, key_schema, table_of,
+    value_schema,
 };
 use tidemill_log::{Kind, Result};
 
@@ -58,6 +59,11 @@ const KINDS: [ColumnType; 14] = [
     },
 ];
 
+fn kinds() -> Vec<ColumnType> {
+    let interval = ColumnType::Source(SourceType::named("interval"));
+    [&KINDS[..], &[interval]].concat()
+}
+
 /// The names that a database allows and Avro does not are among them.
 const NAMES: [&str; 8] = [
     "id",
@@ -77,7 +83,9 @@ fn value(kind: ColumnType) -> BoxedStrategy<Value> {
         ColumnType::Long => any::<i64>().prop_map(Value::Int).boxed(),
         ColumnType::Float => any::<f32>().prop_map(|it| Value::Float(it.into())).boxed(),
         ColumnType::Double => any::<f64>().prop_map(Value::Float).boxed(),
-        ColumnType::Text | ColumnType::Json => any::<String>().prop_map(Value::Text).boxed(),
+        ColumnType::Text | ColumnType::Json | ColumnType::Source(_) => {
+            any::<String>().prop_map(Value::Text).boxed()
+        }
         ColumnType::Uuid => any::<u128>()
             .prop_map(|it| Value::Text(apache_avro::Uuid::from_u128(it).to_string()))
             .boxed(),
@@ -111,7 +119,7 @@ fn row(table: &TableSchema) -> BoxedStrategy<Vec<Value>> {
 
 prop_compose! {
     fn tables()(
-        kinds in proptest::collection::vec(proptest::sample::select(&KINDS[..]), 1..=NAMES.len()),
+        kinds in proptest::collection::vec(proptest::sample::select(kinds()), 1..=NAMES.len()),
         key in proptest::sample::subsequence((0..NAMES.len()).collect::<Vec<_>>(), 1..=3),
         turned in any::<bool>(),
     ) -> TableSchema {

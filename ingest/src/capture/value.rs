@@ -28,7 +28,9 @@ pub(super) fn parse(kind: ColumnType, text: &str) -> Result<Value, String> {
             Ok(number) => Ok(Value::Float(number)),
             Err(_) => Err(wrong("a number")),
         },
-        ColumnType::Text | ColumnType::Json => Ok(Value::Text(text.to_owned())),
+        ColumnType::Text | ColumnType::Json | ColumnType::Source(_) => {
+            Ok(Value::Text(text.to_owned()))
+        }
         ColumnType::Uuid => match uuid::Uuid::try_parse(text) {
             Ok(uuid) => Ok(Value::Text(uuid.to_string())),
             Err(_) => Err(wrong("a UUID")),

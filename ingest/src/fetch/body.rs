@@ -118,20 +118,27 @@ fn inflated(from: impl Read) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The text of a body: in the charset that its byte order mark or its header names, else in UTF-8.
+/// The text of a body: in the charset that its byte order mark names; else in UTF-8, which is what
+/// JSON is in, whatever a server adds to every answer; and where it is not UTF-8, in the charset
+/// that its header names.
 fn text(bytes: &[u8], charset: Option<&str>) -> Result<String, String> {
-    let (encoding, mark) = match (Encoding::for_bom(bytes), charset) {
-        (Some(marked), _) => marked,
-        (None, None) => (UTF_8, 0),
-        (None, Some(charset)) => match Encoding::for_label(charset.as_bytes()) {
-            Some(encoding) => (encoding, 0),
-            None => return Err(format!("its charset `{charset}` is not known")),
-        },
+    let named = charset.and_then(|charset| Encoding::for_label(charset.as_bytes()));
+    // Such a charset has bytes that are UTF-8 too, and mean something else.
+    let is_sure = named.is_some_and(|encoding| !encoding.is_ascii_compatible());
+    let (encoding, mark) = match Encoding::for_bom(bytes) {
+        Some(marked) => marked,
+        None if is_sure || std::str::from_utf8(bytes).is_err() => (named.unwrap_or(UTF_8), 0),
+        None => (UTF_8, 0),
     };
     let bytes = bytes.get(mark..).unwrap_or_default();
     match encoding.decode_without_bom_handling_and_without_replacement(bytes) {
         Some(text) => Ok(text.into_owned()),
-        None => Err(format!("the answer is not valid {}", encoding.name())),
+        None => Err(match charset {
+            Some(charset) if named.is_none() => {
+                format!("the answer is not valid UTF-8, and its charset `{charset}` is not known")
+            }
+            _ => format!("the answer is not valid {}", encoding.name()),
+        }),
     }
 }
 
@@ -177,7 +184,7 @@ mod tests {
             .flat_map(u16::to_le_bytes)
             .collect();
         let latin1: Vec<u8> = J.chars().map(|sign| sign as u32 as u8).collect();
-        let cases: [(Vec<u8>, About); 11] = [
+        let cases: [(Vec<u8>, About); 14] = [
             (J.into(), about("", "")),
             (J.into(), about("application/json", "identity")),
             (J.into(), about("text/plain; charset=\"UTF-8\"", "")),
@@ -188,7 +195,11 @@ mod tests {
             (zlib, about("", "deflate")),
             (raw, about("", "Deflate")),
             (latin1, about("application/json;Charset=ISO-8859-1", "")),
-            (utf16, about("application/json", "")),
+            (utf16.clone(), about("application/json", "")),
+            (utf16[2..].to_vec(), about("a/b; charset=utf-16le", "")),
+            // What a server says of every answer of its own accord.
+            (J.into(), about("application/json; charset=iso-8859-1", "")),
+            (J.into(), about("application/json; charset=null", "")),
         ];
         for (bytes, about) in &cases {
             let found = read(bytes, about, "results");
@@ -230,7 +241,7 @@ mod tests {
         says(b"{\"a\":[]}", &plain, "", "it has `a`: `records`");
         says(b"\"\xff\"", &plain, "", "not valid UTF-8");
         says(
-            b"[]",
+            b"[\"\xff\"]",
             &about("a/b; charset=klingon", ""),
             "",
             "`klingon` is not known",

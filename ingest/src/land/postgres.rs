@@ -30,7 +30,7 @@ fn type_of(column: &LandColumn) -> String {
         ColumnType::Long => "bigint",
         ColumnType::Float => "real",
         ColumnType::Double => "double precision",
-        ColumnType::Text => "text",
+        ColumnType::Text | ColumnType::Source(_) => "text",
         ColumnType::Uuid => "uuid",
         ColumnType::Json => "jsonb",
         ColumnType::Bytes => "bytea",

@@ -152,7 +152,7 @@ fn of_type(value: &RawValue, kind: ColumnType) -> Result<Cell, &'static str> {
             .and_then(|text| nearest(text, text.parse().ok()?))
             .map(Cell::Float)
             .ok_or("a number of 64 bits"),
-        ColumnType::Text => match text {
+        ColumnType::Text | ColumnType::Source(_) => match text {
             Some(text) if !text.contains('\0') => Ok(Cell::Text(text)),
             None if is_number || matches!(raw, "true" | "false") => Ok(Cell::Text(raw.to_owned())),
             _ => Err(

@@ -34,7 +34,7 @@ fn type_of(column: &LandColumn) -> String {
         ColumnType::Long => "BIGINT",
         ColumnType::Float => "FLOAT",
         ColumnType::Double => "DOUBLE",
-        ColumnType::Text => "TEXT",
+        ColumnType::Text | ColumnType::Source(_) => "TEXT",
         ColumnType::Uuid => "UUID",
         ColumnType::Json => "JSON",
         ColumnType::Bytes => "BLOB",

@@ -266,7 +266,8 @@ impl Ledger for SqliteLedger {
 
     fn again(&mut self, page: u64) -> Result<bool> {
         let update = "UPDATE _tidemill_runs SET state = 'retry', finished_at = NULL,
-            failures = 0, claimed_until = ?3 WHERE pipeline = ?1 AND page = ?2 AND state = 'failed'";
+            failures = 0, claimed_until = ?3
+            WHERE pipeline = ?1 AND page = ?2 AND state = 'failed'";
         let due = self
             .connection
             .execute(update, params![self.terms.pipeline, page as i64, now_ms()]);

@@ -77,7 +77,7 @@ impl Database {
     }
 
     /// Opens what must be refused, and returns why.
-    fn refused(&self, tables: &[&str]) -> String {
+    pub(crate) fn refused(&self, tables: &[&str]) -> String {
         let error = self.open(tables).err().expect("it must be refused");
         assert_eq!(error.kind(), Kind::Data, "{error}");
         error.to_string()

@@ -13,7 +13,7 @@
 //!    [`RETRY_MAX`], until it answers. An id that the registry does not have is refused, and asked
 //!    for again only after [`MISS_KEPT`].
 //! 3. A column that a writer has no field for holds the default of the field that it was planned
-//!    from, and without one the record is refused: these are Avro's rules. Where the writer's schema
+//!    from, and without one the record is refused, as Avro says. Where the writer's schema
 //!    is newer than the plan the column is gone, and the job ends: its values would be made up.
 //! 4. A registry that lost its schemas is an error of the job, told from a record that names an id
 //!    which never was: otherwise all that was written with them would leave the views unnoticed.
@@ -184,8 +184,14 @@ impl Decoder for Avro {
 fn unframe(value: &[u8]) -> std::result::Result<(u32, &[u8]), Refused> {
     match value.split_first_chunk() {
         Some(([0, a, b, c, d], body)) => Ok((u32::from_be_bytes([*a, *b, *c, *d]), body)),
+        Some(([1, ..], _)) => Err(Refused(
+            "found the first byte 1, a schema's GUID in place of its id, expected 0 (the Confluent \
+             wire format): let the producer write ids"
+                .into(),
+        )),
         Some(([magic, ..], _)) => Err(Refused(format!(
-            "found the first byte {magic}, expected 0 (the Confluent wire format)"
+            "found the first byte {magic}, expected 0 (the Confluent wire format). A producer that \
+             puts the schema's id in a header writes no such byte: let it put the id first"
         ))),
         None => Err(Refused(format!(
             "found {} bytes, expected at least 5 (the Confluent wire format)",
@@ -256,9 +262,9 @@ impl Writers {
             let (table, topic) = (&self.table, &self.topic);
             let what = format!(
                 "table `{table}`: column `{column}` is gone: schema {id}, the newest of subject \
-                 `{topic}-value`, has no such field, and a view reads it. It was dropped or renamed \
-                 while this job ran. Change views.sql and start again, or bring the column back; \
-                 nothing behind the change is in the views"
+                 `{topic}-value`, has no such field, and a view reads it. It was dropped or \
+                 renamed while this job ran. Change views.sql and start again, or bring the \
+                 column back; nothing behind the change is in the views"
             );
             self.fatal = Some(Error::new(Kind::Data, what.clone()));
             return Err(what);

@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use scylla::errors::{DbError, ExecutionError, PrepareError, RequestAttemptError};
+use scylla::errors::{BadQuery, DbError, ExecutionError, PrepareError, RequestAttemptError};
 use scylla::response::query_result::QueryResult;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
@@ -52,6 +52,17 @@ impl Connected {
         statement: &PreparedStatement,
         values: &(impl SerializeRow + Sync),
     ) -> Result<QueryResult> {
+        let executed = self.attempt(table, statement, values).await;
+        executed.map_err(|error| failed(&format!("writing to table `{table}`"), error))
+    }
+
+    /// The same, with the error that does not pass as it came.
+    pub(super) async fn attempt(
+        &self,
+        table: &str,
+        statement: &PreparedStatement,
+        values: &(impl SerializeRow + Sync),
+    ) -> std::result::Result<QueryResult, ExecutionError> {
         let mut back_off = FIRST_BACK_OFF;
         let mut waiting = None;
         loop {
@@ -64,9 +75,23 @@ impl Connected {
                     tokio::time::sleep(back_off / 2 + jitter(back_off / 2)).await;
                     back_off = (back_off * 2).min(MAX_BACK_OFF);
                 }
-                Err(error) => return Err(failed(&format!("writing to table `{table}`"), error)),
+                Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// Why a row is refused, when an error may be about the values of a statement: it may be about the
+/// statement as well, which preparing it again tells.
+pub(super) fn of_values(error: &ExecutionError) -> Option<String> {
+    match error {
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Invalid, why)) => {
+            Some(why.clone())
+        }
+        ExecutionError::BadQuery(
+            bad @ (BadQuery::ValuesTooLongForKey(..) | BadQuery::SerializationError(_)),
+        ) => Some(bad.to_string()),
+        _ => None,
     }
 }
 
@@ -147,6 +172,14 @@ mod tests {
         ] {
             let error = failed("writing", of(wrong));
             assert_eq!(error.kind(), Kind::Data, "{error}");
+        }
+        assert_eq!(of_values(&of(DbError::Invalid)).unwrap(), "x");
+        for other in [
+            DbError::Unauthorized,
+            DbError::SyntaxError,
+            DbError::Overloaded,
+        ] {
+            assert_eq!(of_values(&of(other)), None);
         }
     }
 

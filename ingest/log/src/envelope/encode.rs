@@ -238,7 +238,9 @@ fn put_value(out: &mut Vec<u8>, column: &Column, value: &Value) -> std::result::
             out.extend_from_slice(&(*it as f32).to_le_bytes());
         }
         (ColumnType::Double, Value::Float(it)) => out.extend_from_slice(&it.to_le_bytes()),
-        (ColumnType::Text | ColumnType::Json, Value::Text(it)) => put_text(out, it),
+        (ColumnType::Text | ColumnType::Json | ColumnType::Source(_), Value::Text(it)) => {
+            put_text(out, it);
+        }
         (ColumnType::Uuid, Value::Text(it)) => match Uuid::parse_str(it) {
             Ok(it) => put_text(
                 out,

@@ -4,7 +4,7 @@
 //! What an id stands for never changes, so it is asked once. Whether a new version is compatible
 //! is decided by the registry's own configuration. Calls block: not for use inside an async task.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,8 +13,9 @@ use reqwest::Url;
 use reqwest::blocking::{Client, RequestBuilder};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::references::Types;
 use super::{Registered, Registry};
 use crate::tls::{self, Trust};
 use crate::{Error, Kind, Result, address};
@@ -31,22 +32,35 @@ pub(super) struct ConfluentRegistry {
     by_id: Mutex<HashMap<u32, String>>,
 }
 
+/// References followed from one schema, and how deep: more are refused.
+const REFERENCES_MAX: usize = 256;
+const REFERENCE_DEPTH_MAX: usize = 32;
+
 /// A version as the registry answers it.
 #[derive(Deserialize)]
 struct Version {
     id: u32,
     version: u32,
-    schema: String,
+    #[serde(flatten)]
+    content: Content,
 }
 
-impl From<Version> for Registered {
-    fn from(it: Version) -> Self {
-        Self {
-            id: it.id,
-            version: it.version,
-            schema: it.schema,
-        }
-    }
+/// A schema's text as the registry answers it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Content {
+    schema: String,
+    /// AVRO when it is left out.
+    schema_type: Option<String>,
+    references: Option<Vec<Reference>>,
+}
+
+/// A type of another subject.
+#[derive(Deserialize)]
+struct Reference {
+    name: String,
+    subject: String,
+    version: u32,
 }
 
 impl ConfluentRegistry {
@@ -126,6 +140,89 @@ impl ConfluentRegistry {
         })
     }
 
+    /// The text of a schema, with the types of other subjects in it. `what` names it in errors.
+    fn whole(&self, what: &str, content: Content) -> Result<String> {
+        self.is_avro(what, &content)?;
+        let references = content.references.unwrap_or_default();
+        if references.is_empty() {
+            return Ok(content.schema);
+        }
+        let mut types = Types::default();
+        let mut found = HashSet::new();
+        self.follow(what, &references, (&mut types, &mut found), 0)?;
+        Ok(types
+            .inlined(&self.json(what, &content.schema)?)
+            .to_string())
+    }
+
+    fn is_avro(&self, what: &str, content: &Content) -> Result<()> {
+        match content.schema_type.as_deref() {
+            None | Some("AVRO") => Ok(()),
+            Some(other) => {
+                let what = format!("{}: {what} is {other}; Tidemill reads AVRO", self.shown);
+                Err(Error::new(Kind::Data, what))
+            }
+        }
+    }
+
+    fn json(&self, what: &str, schema: &str) -> Result<Value> {
+        serde_json::from_str(schema).map_err(|error| {
+            let what = format!("{}: {what}: its schema is not JSON", self.shown);
+            Error::with_source(Kind::Data, what, error)
+        })
+    }
+
+    /// Collects the types that references lead to.
+    fn follow(
+        &self,
+        what: &str,
+        references: &[Reference],
+        (types, found): (&mut Types, &mut HashSet<(String, u32)>),
+        depth: usize,
+    ) -> Result<()> {
+        for reference in references {
+            let Reference {
+                name,
+                subject,
+                version,
+            } = reference;
+            if !found.insert((subject.clone(), *version)) {
+                continue;
+            }
+            let refused = |why: &str| {
+                let what = format!(
+                    "{}: {what} refers to type `{name}` in version {version} of subject \
+                     `{subject}`, {why}",
+                    self.shown
+                );
+                Error::new(Kind::Data, what)
+            };
+            if depth >= REFERENCE_DEPTH_MAX || found.len() > REFERENCES_MAX {
+                return Err(refused("which is one reference too many"));
+            }
+            let url = self.url(&["subjects", subject, "versions", &version.to_string()]);
+            let about = format!("subject `{subject}`");
+            let referred = self.send::<Version>(&about, self.client.get(url))?;
+            let content = referred
+                .ok_or_else(|| refused("which is not there"))?
+                .content;
+            self.is_avro(&about, &content)?;
+            let below = content.references.as_deref().unwrap_or_default();
+            self.follow(&about, below, (&mut *types, &mut *found), depth + 1)?;
+            types.add(name, self.json(&about, &content.schema)?);
+        }
+        Ok(())
+    }
+
+    fn registered(&self, subject: &str, version: Version) -> Result<Registered> {
+        let schema = self.whole(&format!("subject `{subject}`"), version.content)?;
+        Ok(Registered {
+            id: version.id,
+            version: version.version,
+            schema,
+        })
+    }
+
     fn remember(&self, registered: &Registered) {
         self.known()
             .entry(registered.id)
@@ -178,21 +275,19 @@ impl Registry for ConfluentRegistry {
     }
 
     fn by_id(&self, id: u32) -> Result<Option<String>> {
-        #[derive(Deserialize)]
-        struct Text {
-            schema: String,
-        }
         if let Some(schema) = self.known().get(&id) {
             return Ok(Some(schema.clone()));
         }
         let get = self
             .client
             .get(self.url(&["schemas", "ids", &id.to_string()]));
-        let text: Option<Text> = self.send(&format!("schema {id}"), get)?;
-        if let Some(text) = &text {
-            self.known().insert(id, text.schema.clone());
-        }
-        Ok(text.map(|text| text.schema))
+        let about = format!("schema {id}");
+        let Some(content) = self.send::<Content>(&about, get)? else {
+            return Ok(None);
+        };
+        let schema = self.whole(&about, content)?;
+        self.known().insert(id, schema.clone());
+        Ok(Some(schema))
     }
 
     fn versions(&self, subject: &str) -> Result<Vec<Registered>> {
@@ -206,7 +301,7 @@ impl Registry for ConfluentRegistry {
             let url = self.url(&["subjects", subject, "versions", &number.to_string()]);
             // One that was deleted meanwhile is left out.
             if let Some(version) = self.send::<Version>(&about, self.client.get(url))? {
-                versions.push(version.into());
+                versions.push(self.registered(subject, version)?);
             }
         }
         Ok(versions)
@@ -215,6 +310,8 @@ impl Registry for ConfluentRegistry {
     fn latest(&self, subject: &str) -> Result<Option<Registered>> {
         let url = self.url(&["subjects", subject, "versions", "latest"]);
         let latest = self.send::<Version>(&format!("subject `{subject}`"), self.client.get(url))?;
-        Ok(latest.map(Registered::from))
+        latest
+            .map(|latest| self.registered(subject, latest))
+            .transpose()
     }
 }

@@ -4,6 +4,7 @@
 //! SQLite (the embedded file). Both pass `tests/registry_conformance.rs`.
 
 mod confluent;
+mod references;
 mod sqlite;
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ pub struct Registered {
     pub id: u32,
     /// Version within its subject, from 1.
     pub version: u32,
-    /// The Avro schema's JSON text.
+    /// The Avro schema's JSON text; types of other subjects that it refers to are defined in it.
     pub schema: String,
 }
 
@@ -26,7 +27,8 @@ pub trait Registry: Send + Sync {
     /// Registers `schema` under `subject` (or finds it there) and returns it. An incompatible
     /// schema is an error of kind `Data` naming the subject and the registry's reason.
     fn register(&self, subject: &str, schema: &str) -> Result<Registered>;
-    /// The text of the schema with this id, or none when the registry has no such id.
+    /// The text of the schema with this id, with all types that it refers to, or none when the
+    /// registry has no such id.
     fn by_id(&self, id: u32) -> Result<Option<String>>;
     /// All versions of a subject, oldest first; empty when the subject is not there.
     fn versions(&self, subject: &str) -> Result<Vec<Registered>>;

@@ -11,7 +11,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::avro::{COLUMN, JSON, MICRO_TIMESTAMP, SOURCE_SCHEMA, SOURCE_TABLE};
+use super::SourceType;
+use super::avro::{COLUMN, JSON, MICRO_TIMESTAMP, SOURCE_SCHEMA, SOURCE_TABLE, SOURCE_TYPE};
 
 /// A parsed schema.
 #[derive(Debug, Default)]
@@ -78,6 +79,8 @@ pub enum Meaning {
     Uuid,
     /// A JSON document as text.
     Json,
+    /// The text that the source writes of a type of its own.
+    Source(SourceType),
     /// So many bits, the first byte holding the lowest.
     Bits(u32),
     /// Avro's months, days and milliseconds.
@@ -242,6 +245,7 @@ fn described(base: &str, meaning: Meaning) -> String {
         },
         Meaning::Uuid => "uuid".to_owned(),
         Meaning::Json => "JSON".to_owned(),
+        Meaning::Source(kind) => kind.name().to_owned(),
         Meaning::Bits(count) => format!("bit({count})"),
         Meaning::Duration => "duration (months, days and milliseconds)".to_owned(),
     }
@@ -446,6 +450,10 @@ fn meaning(base: &str, object: &Map<String, Value>) -> Meaning {
         ("long", "local-timestamp-micros") => timestamp(Unit::Micros, false),
         ("long", "local-timestamp-nanos") => timestamp(Unit::Nanos, false),
         ("string" | "fixed", "uuid") => Meaning::Uuid,
+        ("string", _) => match text(object, SOURCE_TYPE) {
+            Some(name) => Meaning::Source(SourceType::named(name)),
+            None => Meaning::Plain,
+        },
         ("fixed", "duration") => Meaning::Duration,
         ("bytes" | "fixed", "decimal") => {
             let precision = object.get("precision").and_then(Value::as_u64);

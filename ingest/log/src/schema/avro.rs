@@ -14,6 +14,8 @@ use super::{Column, ColumnType, TableSchema};
 pub(super) const COLUMN: &str = "column";
 /// The attributes of record `Value` that name the source table.
 pub(super) const SOURCE_SCHEMA: &str = "source.schema";
+/// The attribute of a string that names the source's type.
+pub(super) const SOURCE_TYPE: &str = "source.type";
 /// See [`SOURCE_SCHEMA`].
 pub(super) const SOURCE_TABLE: &str = "source.table";
 /// Marks a string as a JSON document.
@@ -47,14 +49,18 @@ pub fn value_schema(table: &TableSchema, topic: &str) -> String {
     .to_string()
 }
 
-/// The schema of the records' keys: the primary key's columns in key order.
+/// The schema of the records' keys: the primary key's columns in key order. A source's type is not
+/// named here: the values' schema does so, and a key's schema stays what it is as long as it can.
 pub fn key_schema(table: &TableSchema, topic: &str) -> String {
     let names = field_names(&table.columns);
-    let fields: Vec<Json> = table
-        .key
-        .iter()
-        .filter_map(|&index| Some(field(table.columns.get(index)?, names.get(index)?, false)))
-        .collect();
+    let key = |&index: &usize| {
+        let mut column = table.columns.get(index)?.clone();
+        if let ColumnType::Source(_) = column.kind {
+            column.kind = ColumnType::Text;
+        }
+        Some(field(&column, names.get(index)?, false))
+    };
+    let fields: Vec<Json> = table.key.iter().filter_map(key).collect();
     json!({
         "type": "record", "name": "Key", "namespace": namespace(topic), "fields": fields,
     })
@@ -105,6 +111,7 @@ fn column_type(kind: ColumnType) -> Json {
         ColumnType::Float => json!("float"),
         ColumnType::Double => json!("double"),
         ColumnType::Text => json!("string"),
+        ColumnType::Source(kind) => json!({"type": "string", SOURCE_TYPE: kind.name()}),
         ColumnType::Uuid => json!({"type": "string", "logicalType": "uuid"}),
         ColumnType::Json => json!({"type": "string", "connect.name": JSON}),
         ColumnType::Bytes => json!("bytes"),

@@ -163,6 +163,7 @@ fn single_type(node: &Node) -> Option<ColumnType> {
             (Meaning::Decimal { precision, scale }, _) => decimal(*precision, *scale)?,
             (Meaning::Uuid, _) => ColumnType::Uuid,
             (Meaning::Json, _) => ColumnType::Json,
+            (Meaning::Source(kind), _) => ColumnType::Source(*kind),
             (Meaning::Duration, _) => return None,
             (Meaning::Plain, Node::Int(_)) => ColumnType::Int,
             (Meaning::Plain, Node::Long(_)) => ColumnType::Long,

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use postgres::Client;
-use tidemill_log::schema::{Column, ColumnType, TableSchema};
+use tidemill_log::schema::{Column, TableSchema};
 
 use super::pgoutput::Relation;
-use super::sql_error;
+use super::{sql_error, types};
 use crate::{Error, Kind, Result};
 
 /// A captured table.
@@ -42,41 +42,9 @@ struct Attribute {
     name: String,
     nullable: bool,
     type_oid: u32,
-    base_oid: u32,
-    base_modifier: i32,
-}
-
-/// The type that a column of a PostgreSQL type travels as.
-fn kind_of(type_oid: u32, modifier: i32) -> ColumnType {
-    match type_oid {
-        16 => ColumnType::Bool,
-        21 | 23 => ColumnType::Int,
-        20 | 26 => ColumnType::Long,
-        700 => ColumnType::Float,
-        701 => ColumnType::Double,
-        1700 => numeric(modifier),
-        2950 => ColumnType::Uuid,
-        114 | 3802 => ColumnType::Json,
-        17 => ColumnType::Bytes,
-        1082 => ColumnType::Date,
-        1114 => ColumnType::Timestamp,
-        1184 => ColumnType::Timestamptz,
-        _ => ColumnType::Text,
-    }
-}
-
-/// `numeric(p, s)` is a decimal; one without limits, or beyond 38 digits, is exact only as text.
-fn numeric(modifier: i32) -> ColumnType {
-    let packed = modifier.saturating_sub(4);
-    let (precision, scale) = (packed >> 16, packed & 0x7ff);
-    match (u8::try_from(precision), i8::try_from(scale)) {
-        (Ok(precision @ 1..=38), Ok(scale))
-            if modifier >= 4 && i32::from(scale) <= packed >> 16 =>
-        {
-            ColumnType::Decimal { precision, scale }
-        }
-        _ => ColumnType::Text,
-    }
+    modifier: i32,
+    /// Whether its collation holds no two different texts equal.
+    deterministic: bool,
 }
 
 /// Reads the table called `table` or `schema.table`, as the catalog has it now.
@@ -106,10 +74,16 @@ pub(super) fn load(client: &mut Client, name: &str) -> Result<Table> {
             ),
         ));
     }
-    let columns: Vec<Column> = attributes(client, oid, name)?
-        .into_iter()
-        .map(|attribute| Column {
-            kind: kind_of(attribute.base_oid, attribute.base_modifier),
+    let attributes = attributes(client, oid, name)?;
+    let wanted: Vec<_> = attributes
+        .iter()
+        .map(|a| (a.type_oid, a.modifier))
+        .collect();
+    let kinds = types::resolve(client, &wanted, name)?;
+    let columns = attributes.into_iter().zip(kinds);
+    let columns: Vec<Column> = columns
+        .map(|(attribute, kind)| Column {
+            kind: types::collated(kind, attribute.deterministic),
             nullable: attribute.nullable,
             name: attribute.name,
         })
@@ -131,22 +105,20 @@ pub(super) fn of_relation(
     known: &TableSchema,
 ) -> Result<Table> {
     let attributes = attributes(client, relation.oid, &relation.name)?;
-    let columns = relation
-        .columns
-        .iter()
-        .map(|column| {
+    let sent = relation.columns.iter();
+    let wanted: Vec<_> = sent.map(|c| (c.type_oid, c.modifier)).collect();
+    let kinds = types::resolve(client, &wanted, &relation.name)?;
+    let columns = relation.columns.iter().zip(kinds);
+    let columns = columns
+        .map(|(column, kind)| {
+            // None when the column was dropped or altered since.
             let now = attributes
                 .iter()
                 .find(|a| a.name == column.name && a.type_oid == column.type_oid);
-            let (kind, nullable) = match now {
-                Some(now) => (kind_of(now.base_oid, now.base_modifier), now.nullable),
-                // The column was dropped or altered since: what it was is only known here.
-                None => (kind_of(column.type_oid, column.modifier), true),
-            };
             Column {
                 name: column.name.clone(),
-                kind,
-                nullable,
+                kind: types::collated(kind, now.is_none_or(|now| now.deterministic)),
+                nullable: now.is_none_or(|now| now.nullable),
             }
         })
         .collect();
@@ -184,6 +156,19 @@ fn with_key(
                 "has a primary key on a column that is not replicated",
             )
         })?;
+    let unstable = key.iter().filter_map(|&index| columns.get(index)).find_map(|column| {
+        let kind = column.kind.source_type().filter(|kind| !kind.identifies())?;
+        Some(format!(
+            "has the key column `{}` of type {}, which does not identify a row: {}; make another \
+             column the primary key",
+            column.name,
+            kind.name(),
+            kind.why()
+        ))
+    });
+    if let Some(why) = unstable {
+        return Err(refused(&name, &why));
+    }
     Ok(Arc::new(TableSchema {
         namespace,
         name,
@@ -196,14 +181,13 @@ fn refused(table: &str, why: &str) -> Error {
     Error::new(Kind::Data, format!("table `{table}` {why}"))
 }
 
-/// The replicated columns: generated ones are not in the stream. A domain counts as what it is of.
+/// The replicated columns: generated ones are not in the stream.
 fn attributes(client: &mut Client, oid: u32, table: &str) -> Result<Vec<Attribute>> {
     let rows = client
         .query(
-            "SELECT a.attname::text, NOT a.attnotnull, a.atttypid,
-                    CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE a.atttypid END,
-                    CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END
-             FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+            "SELECT a.attname::text, NOT a.attnotnull, a.atttypid, a.atttypmod,
+                    coalesce(c.collisdeterministic, true)
+             FROM pg_attribute a LEFT JOIN pg_collation c ON c.oid = a.attcollation
              WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
                AND a.attgenerated = ''
              ORDER BY a.attnum",
@@ -214,8 +198,8 @@ fn attributes(client: &mut Client, oid: u32, table: &str) -> Result<Vec<Attribut
         name: row.get(0),
         nullable: row.get(1),
         type_oid: row.get(2),
-        base_oid: row.get(3),
-        base_modifier: row.get(4),
+        modifier: row.get(3),
+        deterministic: row.get(4),
     };
     Ok(rows.iter().map(attribute).collect())
 }
@@ -232,20 +216,4 @@ fn key_names(client: &mut Client, oid: u32, table: &str) -> Result<Vec<String>> 
         )
         .map_err(|error| sql_error(format!("reading the key of table `{table}`"), error))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_numeric_is_a_decimal_only_where_it_is_exact() {
-        let modifier = |precision: i32, scale: i32| (precision << 16 | (scale & 0x7ff)) + 4;
-        let decimal = |precision, scale| ColumnType::Decimal { precision, scale };
-        assert_eq!(numeric(modifier(10, 2)), decimal(10, 2));
-        assert_eq!(numeric(modifier(38, 38)), decimal(38, 38));
-        for text in [-1, modifier(39, 2), modifier(3, 5), modifier(5, -2)] {
-            assert_eq!(numeric(text), ColumnType::Text, "{text}");
-        }
-    }
 }

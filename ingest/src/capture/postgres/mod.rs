@@ -21,6 +21,7 @@ mod pgoutput;
 mod progress;
 mod snapshot;
 mod stream;
+mod types;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

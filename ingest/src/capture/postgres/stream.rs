@@ -22,7 +22,8 @@ const READ_AHEAD: usize = 4_096;
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// How values are written, so that they do not depend on the server's settings.
 pub(super) const SESSION: &str = "-c datestyle=ISO -c timezone=UTC -c bytea_output=hex \
-                                  -c extra_float_digits=1 -c client_encoding=UTF8";
+                                  -c extra_float_digits=1 -c client_encoding=UTF8 \
+                                  -c intervalstyle=postgres";
 
 /// What the server says of a slot that is gone.
 const GONE: [&str; 3] = ["does not exist", "can no longer get changes", "invalidated"];

@@ -1,0 +1,243 @@
+//! `extract`, which gives numerics, and `date_part`, which gives doubles (PostgreSQL's
+//! `timestamp_part_common`, `extract_date`, `interval_part_common`).
+
+use arrow::datatypes::DataType;
+use datafusion_common::ScalarValue;
+
+use super::calendar::{self, MICROS_PER_DAY, MICROS_PER_SECOND, days_of, moment};
+use super::datum::{Datum, Span};
+use super::numeric::Num;
+use super::{Answer, Entry, Kind, body, rows, scaled};
+
+/// What is taken out of a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Microseconds,
+    Milliseconds,
+    Second,
+    Minute,
+    Hour,
+    Day,
+    Week,
+    Month,
+    Quarter,
+    Year,
+    Decade,
+    Century,
+    Millennium,
+    IsoYear,
+    Dow,
+    IsoDow,
+    Doy,
+    Epoch,
+    Timezone,
+}
+
+fn unit(name: &str) -> Result<Unit, String> {
+    Ok(match name.to_ascii_lowercase().as_str() {
+        "microsecond" | "microseconds" | "us" | "usec" | "usecs" => Unit::Microseconds,
+        "millisecond" | "milliseconds" | "ms" | "msec" | "msecs" => Unit::Milliseconds,
+        "second" | "seconds" | "s" | "sec" | "secs" => Unit::Second,
+        "minute" | "minutes" | "m" | "min" | "mins" => Unit::Minute,
+        "hour" | "hours" | "h" | "hr" | "hrs" => Unit::Hour,
+        "day" | "days" | "d" => Unit::Day,
+        "week" | "weeks" | "w" => Unit::Week,
+        "month" | "months" | "mon" | "mons" => Unit::Month,
+        "quarter" | "qtr" => Unit::Quarter,
+        "year" | "years" | "y" | "yr" | "yrs" => Unit::Year,
+        "decade" | "decades" | "dec" | "decs" => Unit::Decade,
+        "century" | "centuries" | "c" | "cent" => Unit::Century,
+        "millennium" | "millennia" | "mil" | "mils" => Unit::Millennium,
+        "isoyear" => Unit::IsoYear,
+        "dow" => Unit::Dow,
+        "isodow" => Unit::IsoDow,
+        "doy" => Unit::Doy,
+        "epoch" => Unit::Epoch,
+        "timezone" => Unit::Timezone,
+        other => return Err(format!("unit \"{other}\" is not known or not supported")),
+    })
+}
+
+/// A year as people count it: there is none called 0.
+fn counted(year: i64) -> i64 {
+    if year > 0 { year } else { year - 1 }
+}
+
+fn period(year: i64, length: i64) -> i64 {
+    match year > 0 {
+        true => (year + length - 1) / length,
+        false => -((length - 1 - (year - 1)) / length),
+    }
+}
+
+/// What a day has; none for what only a time has.
+fn of_day(unit: Unit, days: i64) -> Option<i64> {
+    let date = calendar::date_of(days);
+    let (iso_year, week) = calendar::iso_week(days);
+    Some(match unit {
+        Unit::Day => date.day,
+        Unit::Week => week,
+        Unit::Month => date.month,
+        Unit::Quarter => (date.month - 1) / 3 + 1,
+        Unit::Year => counted(date.year),
+        Unit::Decade => date.year.div_euclid(10),
+        Unit::Century => period(date.year, 100),
+        Unit::Millennium => period(date.year, 1000),
+        Unit::IsoYear => counted(iso_year),
+        Unit::Dow => calendar::weekday(days),
+        Unit::IsoDow => (calendar::weekday(days) + 6) % 7 + 1,
+        Unit::Doy => days - days_of(date.year, 1, 1) + 1,
+        _ => return None,
+    })
+}
+
+/// What a time in microseconds has.
+fn of_time(unit: Unit, micros: i64) -> Option<Num> {
+    let minute = micros % (60 * MICROS_PER_SECOND);
+    let whole = |value: i64| Num::new(i128::from(value), 0);
+    Some(match unit {
+        Unit::Microseconds => whole(minute),
+        Unit::Milliseconds => Num::new(i128::from(minute), 3),
+        Unit::Second => Num::new(i128::from(minute), 6),
+        Unit::Minute => whole(micros / (60 * MICROS_PER_SECOND) % 60),
+        Unit::Hour => whole(micros / (3600 * MICROS_PER_SECOND)),
+        _ => return None,
+    })
+}
+
+fn unsupported(unit: Unit, kind: &str) -> String {
+    format!("unit {unit:?} is not supported for type {kind}").to_lowercase()
+}
+
+fn of_stamp(name: &str, micros: i64, zone: bool) -> Result<Num, String> {
+    let unit = unit(name)?;
+    let now = moment(micros);
+    if unit == Unit::Epoch {
+        return Ok(Num::new(i128::from(micros), 6));
+    }
+    if unit == Unit::Timezone && zone {
+        return Ok(Num::new(0, 0));
+    }
+    let day = of_day(unit, now.days).map(|value| Num::new(i128::from(value), 0));
+    day.or_else(|| of_time(unit, now.time))
+        .ok_or_else(|| unsupported(unit, "timestamp"))
+}
+
+fn of_date(name: &str, days: i64) -> Result<Num, String> {
+    let unit = unit(name)?;
+    if unit == Unit::Epoch {
+        return Ok(Num::new(i128::from(days) * 86_400, 0));
+    }
+    let value = of_day(unit, days).ok_or_else(|| unsupported(unit, "date"))?;
+    Ok(Num::new(i128::from(value), 0))
+}
+
+fn of_interval(name: &str, span: Span) -> Result<Num, String> {
+    let unit = unit(name)?;
+    let (years, months) = (i64::from(span.months / 12), i64::from(span.months % 12));
+    let whole = match unit {
+        Unit::Day => i64::from(span.days),
+        Unit::Month => months,
+        Unit::Quarter => months / 3 + 1,
+        Unit::Year => years,
+        Unit::Decade => years / 10,
+        Unit::Century => years / 100,
+        Unit::Millennium => years / 1000,
+        Unit::Epoch => {
+            // A year has 365.25 days here, a month 30.
+            let quarters = years * 1461 + months * 120 + i64::from(span.days) * 4;
+            let micros = i128::from(quarters) * i128::from(MICROS_PER_DAY / 4);
+            return Ok(Num::new(micros + i128::from(span.micros), 6));
+        }
+        _ => return of_time(unit, span.micros).ok_or_else(|| unsupported(unit, "interval")),
+    };
+    Ok(Num::new(i128::from(whole), 0))
+}
+
+/// How many decimals the unit, a constant, has.
+fn decimals(kinds: &[DataType], constants: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
+    let name = match constants.first() {
+        Some(Some(ScalarValue::Utf8(Some(name)))) => name,
+        _ => return Err("what extract takes out must be named".to_owned()),
+    };
+    let date = matches!(kinds.get(1), Some(DataType::Date32));
+    Ok(match unit(name)? {
+        Unit::Epoch if !date => (20, 6),
+        Unit::Second => (8, 6),
+        Unit::Milliseconds => (8, 3),
+        _ => (20, 0),
+    })
+}
+
+fn double(value: Result<Num, String>) -> Answer {
+    value.map(|value| Datum::Double(value.double()))
+}
+
+pub(super) fn entries() -> Vec<Entry> {
+    use Datum::{Date, Numeric, Span as Interval, Stamp, Text};
+    const D: Kind = Kind::Double;
+    const DATE: &[Kind] = &[Kind::Text, Kind::Date];
+    const T: &[Kind] = &[Kind::Text, Kind::Timestamp];
+    const Z: &[Kind] = &[Kind::Text, Kind::Timestamptz];
+    const S: &[Kind] = &[Kind::Text, Kind::Interval];
+    vec![
+        scaled(
+            "extract",
+            DATE,
+            decimals,
+            body!([Text(u), Date(days)] => {
+                of_date(u, i64::from(*days)).map(Numeric)
+            }),
+        ),
+        scaled(
+            "extract",
+            T,
+            decimals,
+            body!([Text(u), Stamp(at)] => {
+                of_stamp(u, *at, false).map(Numeric)
+            }),
+        ),
+        scaled(
+            "extract",
+            Z,
+            decimals,
+            body!([Text(u), Stamp(at)] => {
+                of_stamp(u, *at, true).map(Numeric)
+            }),
+        ),
+        scaled(
+            "extract",
+            S,
+            decimals,
+            body!([Text(u), Interval(span)] => {
+                of_interval(u, *span).map(Numeric)
+            }),
+        ),
+        rows(
+            "date_part",
+            DATE,
+            D,
+            body!([Text(u), Date(days)] => {
+                double(of_stamp(u, calendar::stamp(i64::from(*days), 0)?, false))
+            }),
+        ),
+        rows(
+            "date_part",
+            T,
+            D,
+            body!([Text(u), Stamp(at)] => double(of_stamp(u, *at, false))),
+        ),
+        rows(
+            "date_part",
+            Z,
+            D,
+            body!([Text(u), Stamp(at)] => double(of_stamp(u, *at, true))),
+        ),
+        rows(
+            "date_part",
+            S,
+            D,
+            body!([Text(u), Interval(span)] => double(of_interval(u, *span))),
+        ),
+    ]
+}

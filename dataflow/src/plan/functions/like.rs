@@ -1,0 +1,96 @@
+//! LIKE and ILIKE (PostgreSQL's `like_match.c`).
+
+use super::datum::Datum;
+use super::text::lower;
+use super::{Answer, Entry, Kind, body, rows};
+
+pub(super) const LIKE: &str = "LIKE";
+pub(super) const ILIKE: &str = "ILIKE";
+
+/// One step of a pattern.
+#[derive(Clone, Copy, PartialEq)]
+enum Step {
+    Exactly(char),
+    Any,
+    Many,
+}
+
+/// The steps of a pattern, or none when its escape stands at the end.
+fn steps(pattern: &str, escape: Option<char>) -> Option<Vec<Step>> {
+    let mut steps = Vec::new();
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        steps.push(match c {
+            c if Some(c) == escape => Step::Exactly(chars.next()?),
+            '%' => Step::Many,
+            '_' => Step::Any,
+            c => Step::Exactly(c),
+        });
+    }
+    Some(steps)
+}
+
+fn like(text: &str, pattern: &str, escape: &str) -> Answer {
+    let mut escapes = escape.chars();
+    let escape = escapes.next();
+    if escapes.next().is_some() {
+        return Err("invalid escape string: it must be empty or one character".to_owned());
+    }
+    let Some(steps) = steps(pattern, escape) else {
+        return Err("LIKE pattern must not end with escape character".to_owned());
+    };
+    let text: Vec<char> = text.chars().collect();
+    let (mut at, mut step) = (0, 0);
+    // Where to go on after the last `%`, when what follows it does not match here.
+    let mut back: Option<(usize, usize)> = None;
+    loop {
+        let fits = match (steps.get(step), text.get(at)) {
+            (Some(Step::Many), _) => {
+                step += 1;
+                back = Some((at, step));
+                continue;
+            }
+            (Some(Step::Exactly(c)), Some(found)) => c == found,
+            (Some(Step::Any), Some(_)) => true,
+            (None, None) => return Ok(Datum::Bool(true)),
+            _ => false,
+        };
+        if fits {
+            (at, step) = (at + 1, step + 1);
+            continue;
+        }
+        match back {
+            Some((start, after)) if start < text.len() => {
+                back = Some((start + 1, after));
+                (at, step) = (start + 1, after);
+            }
+            _ => return Ok(Datum::Bool(false)),
+        }
+    }
+}
+
+fn ilike(text: &str, pattern: &str, escape: &str) -> Answer {
+    let small = |text: &str| text.chars().map(lower).collect::<String>();
+    like(&small(text), &small(pattern), escape)
+}
+
+pub(super) fn entries() -> Vec<Entry> {
+    use Datum::Text;
+    const THREE: &[Kind] = &[Kind::Text, Kind::Text, Kind::Text];
+    vec![
+        rows(
+            LIKE,
+            THREE,
+            Kind::Bool,
+            body!([Text(t), Text(p), Text(e)] => like(t, p, e)),
+        )
+        .narrower(),
+        rows(
+            ILIKE,
+            THREE,
+            Kind::Bool,
+            body!([Text(t), Text(p), Text(e)] => ilike(t, p, e)),
+        )
+        .narrower(),
+    ]
+}

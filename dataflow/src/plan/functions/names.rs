@@ -1,0 +1,191 @@
+//! What SQL may name before the types are known: stand-ins that the planner's first pass puts
+//! where [`super::rewrite`] puts an entry.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion_common::{DFSchema, Result, ScalarValue};
+use datafusion_expr::expr::ScalarFunction;
+use datafusion_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    TypeSignature, Volatility,
+};
+use datafusion_sql::sqlparser::ast::BinaryOperator;
+
+use super::TABLE;
+use super::resolve::{Argument, common, resolved};
+
+/// Functions that are no entries: they have a syntax or an order of evaluation of their own.
+pub(super) const SPECIAL: [&str; 4] = ["coalesce", "nullif", "concat", "concat_ws"];
+/// A row of values, as in `(a, b) = (1, 2)`.
+pub(super) const ROW: &str = "row";
+
+static NAMES: LazyLock<BTreeSet<&'static str>> = LazyLock::new(|| {
+    let named = |name: &&str| name.starts_with(|c: char| c.is_ascii_lowercase());
+    let hidden = [
+        "comparable",
+        "compare",
+        "output",
+        "smallint",
+        "uuid",
+        "varchar",
+        "numeric",
+    ];
+    let entries = TABLE.iter().map(|entry| entry.name).filter(named);
+    entries
+        .filter(|name| !hidden.contains(name))
+        .chain(SPECIAL)
+        .collect()
+});
+
+/// A stand-in for whatever has that name.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Named {
+    pub(super) name: String,
+    signature: Signature,
+}
+
+fn stand_in(name: &str) -> Arc<ScalarUDF> {
+    let any = TypeSignature::OneOf(vec![TypeSignature::Nullary, TypeSignature::VariadicAny]);
+    Arc::new(ScalarUDF::from(Named {
+        name: name.to_owned(),
+        signature: Signature::new(any, Volatility::Immutable),
+    }))
+}
+
+/// A call of a stand-in.
+pub(in crate::plan) fn named(name: &str, args: Vec<Expr>) -> Expr {
+    Expr::ScalarFunction(ScalarFunction::new_udf(stand_in(name), args))
+}
+
+/// The name that a stand-in stands for.
+pub(super) fn name_of(function: &ScalarUDF) -> Option<&str> {
+    let inner: &dyn Any = function.inner().as_ref();
+    inner
+        .downcast_ref::<Named>()
+        .map(|named| named.name.as_str())
+}
+
+impl ScalarUDFImpl for Named {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Null)
+    }
+
+    /// The type as far as it is known by now: what is not is found out in the second pass, which
+    /// also says what is wrong.
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        let arguments = args.arg_fields.iter().zip(args.scalar_arguments);
+        let arguments: Vec<Argument> = arguments
+            .map(|(field, constant)| match constant {
+                Some(ScalarValue::Int64(Some(value))) if i32::try_from(*value).is_ok() => {
+                    Argument::Known(DataType::Int32)
+                }
+                Some(ScalarValue::Utf8(_)) => Argument::Unknown,
+                _ => Argument::of(field.data_type()),
+            })
+            .collect();
+        let constants: Vec<Option<ScalarValue>> = args
+            .scalar_arguments
+            .iter()
+            .map(|constant| constant.cloned().map(super::rewrite::narrowed))
+            .collect();
+        let kind = match self.name.as_str() {
+            "coalesce" => common(&arguments).ok().flatten(),
+            "nullif" => arguments.first().and_then(Argument::known).cloned(),
+            "concat" | "concat_ws" => Some(DataType::Utf8),
+            ROW => None,
+            name => resolved(name, &arguments, &constants)
+                .ok()
+                .map(|found| found.result),
+        };
+        let kind = kind.unwrap_or(DataType::Null);
+        Ok(Arc::new(Field::new(&self.name, kind, true)))
+    }
+
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        datafusion_common::internal_err!("`{}` has no types yet", self.name)
+    }
+}
+
+/// The functions that views may name.
+#[derive(Debug)]
+pub(in crate::plan) struct Names;
+
+impl Names {
+    /// The function of that name, in the first pass.
+    pub(in crate::plan) fn find(name: &str) -> Option<Arc<ScalarUDF>> {
+        NAMES.contains(name).then(|| stand_in(name))
+    }
+
+    /// All of them.
+    pub(in crate::plan) fn all() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().copied()
+    }
+}
+
+/// The table's name of an operator, or none when the planner's own node is kept.
+pub(in crate::plan) fn operator(operator: &BinaryOperator) -> Option<&'static str> {
+    Some(match operator {
+        BinaryOperator::Plus => "+",
+        BinaryOperator::Minus => "-",
+        BinaryOperator::Multiply => "*",
+        BinaryOperator::Divide => "/",
+        BinaryOperator::Modulo => "%",
+        BinaryOperator::StringConcat => "||",
+        BinaryOperator::BitwiseAnd => "&",
+        BinaryOperator::BitwiseOr => "|",
+        BinaryOperator::PGBitwiseXor => "#",
+        BinaryOperator::PGBitwiseShiftLeft => "<<",
+        BinaryOperator::PGBitwiseShiftRight => ">>",
+        BinaryOperator::PGExp => "power",
+        BinaryOperator::PGRegexMatch => "~",
+        BinaryOperator::PGRegexIMatch => "~*",
+        BinaryOperator::PGRegexNotMatch => "!~",
+        BinaryOperator::PGRegexNotIMatch => "!~*",
+        _ => return None,
+    })
+}
+
+impl ExprPlanner for Names {
+    fn plan_binary_op(
+        &self,
+        expr: RawBinaryExpr,
+        _: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
+        Ok(match operator(&expr.op) {
+            Some(name) => PlannerResult::Planned(named(name, vec![expr.left, expr.right])),
+            None => PlannerResult::Original(expr),
+        })
+    }
+
+    fn plan_position(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(named("strpos", args)))
+    }
+
+    fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(named("extract", args)))
+    }
+
+    fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(named("substring", args)))
+    }
+
+    fn plan_overlay(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(named("overlay", args)))
+    }
+
+    fn plan_struct_literal(&self, args: Vec<Expr>, _: bool) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(named(ROW, args)))
+    }
+}

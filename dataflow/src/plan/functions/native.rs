@@ -1,0 +1,151 @@
+//! Entries as functions of the planner: what evaluates our own code over Arrow's columns.
+
+use std::any::Any;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::DataType;
+use datafusion_common::{DataFusionError, Result, internal_err};
+use datafusion_expr::expr::ScalarFunction;
+use datafusion_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
+    Volatility,
+};
+
+use super::datum::{Column, Datum, read};
+use super::{Answer, Body, Entry, casts, compare, dates, like, regex};
+use crate::plan::types;
+
+/// A call of one entry, with the type that it gives here.
+#[derive(Debug)]
+pub(super) struct Native {
+    entry: &'static Entry,
+    result: DataType,
+    signature: Signature,
+}
+
+impl PartialEq for Native {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.entry, other.entry) && self.result == other.result
+    }
+}
+
+impl Eq for Native {}
+
+impl Hash for Native {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.entry.name.hash(state);
+        self.entry.takes.hash(state);
+        self.result.hash(state);
+    }
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{:?}", self.name, self.takes)
+    }
+}
+
+/// A call of an entry over arguments of its types.
+pub(super) fn call(entry: &'static Entry, result: DataType, args: Vec<Expr>) -> Expr {
+    let native = Native {
+        entry,
+        result,
+        signature: Signature::new(
+            TypeSignature::OneOf(vec![TypeSignature::Nullary, TypeSignature::VariadicAny]),
+            Volatility::Immutable,
+        ),
+    };
+    Expr::ScalarFunction(ScalarFunction::new_udf(
+        Arc::new(ScalarUDF::from(native)),
+        args,
+    ))
+}
+
+fn evaluate(
+    entry: &Entry,
+    body: fn(&[Datum<'_>]) -> Answer,
+    result: &DataType,
+    columns: &[ArrayRef],
+    rows: usize,
+) -> std::result::Result<ArrayRef, String> {
+    let mut column = Column::new(result).ok_or("a result of this type cannot be kept")?;
+    let mut arguments = Vec::with_capacity(columns.len());
+    for row in 0..rows {
+        arguments.clear();
+        arguments.extend(columns.iter().map(|column| read(column, row)));
+        let value = match entry.strict && arguments.contains(&Datum::Null) {
+            true => Datum::Null,
+            false => body(&arguments)?,
+        };
+        column.push(value)?;
+    }
+    Ok(column.finish())
+}
+
+impl ScalarUDFImpl for Native {
+    fn name(&self) -> &str {
+        self.entry.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.result.clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let constant = args
+            .args
+            .iter()
+            .all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let rows = if constant { 1 } else { args.number_rows };
+        let columns = args.args.into_iter().map(|arg| arg.into_array(rows));
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let column = match (self.entry.body, columns.as_slice()) {
+            (Body::Rows(body), columns) => evaluate(self.entry, body, &self.result, columns, rows)
+                .map_err(DataFusionError::Execution)?,
+            (Body::Kernel(kernel), [one, other]) => kernel(one, other)?,
+            _ => return internal_err!("`{}` is not evaluated here", self.entry.name),
+        };
+        match constant {
+            true => Ok(ColumnarValue::Scalar(
+                datafusion_common::ScalarValue::try_from_array(&column, 0)?,
+            )),
+            false => Ok(ColumnarValue::Array(column)),
+        }
+    }
+}
+
+/// SQL-like text of a call of an entry that SQL does not write as a function; its arguments are
+/// text already.
+pub(in crate::plan) fn operator_text(call: &ScalarFunction) -> Option<String> {
+    let inner: &dyn Any = call.func.inner().as_ref();
+    let native = inner.downcast_ref::<Native>()?;
+    let args: Vec<String> = call.args.iter().map(Expr::to_string).collect();
+    let to = types::name(&native.result);
+    Some(match (native.entry.name, args.as_slice()) {
+        (casts::CAST | casts::OUTPUT | casts::UUID | casts::SMALLINT, [value]) => {
+            format!("CAST({value} AS {to})")
+        }
+        (casts::NUMERIC, [value, ..]) => format!("CAST({value} AS {to})"),
+        (casts::VARCHAR, [value, most]) => format!("CAST({value} AS varchar({most}))"),
+        (compare::NORMAL, [value]) => value.clone(),
+        (name @ (like::LIKE | like::ILIKE | regex::SIMILAR), [value, pattern, escape]) => {
+            let escape = match escape.as_str() {
+                "'\\'" => String::new(),
+                other => format!(" ESCAPE {other}"),
+            };
+            format!("{value} {name} {pattern}{escape}")
+        }
+        (dates::AT_TIME_ZONE, [value, zone]) => format!("{value} AT TIME ZONE {zone}"),
+        (name, [one, other]) if !name.starts_with(char::is_alphabetic) => {
+            format!("({one} {name} {other})")
+        }
+        ("-", [value]) => format!("(- {value})"),
+        _ => return None,
+    })
+}

@@ -1,0 +1,94 @@
+//! The pass over a whole plan: each node's expressions are typed ([`super::rewrite`]), and its
+//! columns follow.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field};
+use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::{Column, Result};
+use datafusion_expr::expr_rewriter::NamePreserver;
+use datafusion_expr::logical_plan::{Join, Union};
+use datafusion_expr::utils::merge_schema;
+use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+
+use super::resolve::{Argument, common};
+use super::rewrite::Scope;
+
+/// Gives a whole plan its types.
+pub(in crate::plan) fn typed(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let typed = plan.transform_up(|node| {
+        if matches!(node, LogicalPlan::Limit(_) | LogicalPlan::TableScan(_)) {
+            return Ok(Transformed::no(node));
+        }
+        match node {
+            LogicalPlan::Join(join) => return Ok(Transformed::yes(joined(join)?)),
+            LogicalPlan::Union(union) => return Ok(Transformed::yes(united(union)?)),
+            _ => {}
+        }
+        let scope = Scope {
+            schema: merge_schema(&node.inputs()),
+        };
+        let names = NamePreserver::new(&node);
+        let rewritten = node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let expr = scope.expression(expr)?;
+            Ok(Transformed::yes(name.restore(expr)))
+        })?;
+        rewritten.map_data(LogicalPlan::recompute_schema)
+    })?;
+    Ok(typed.data)
+}
+
+/// A join's pairs of keys, from USING, are columns of one type each: others are refused later.
+fn joined(mut join: Join) -> Result<LogicalPlan> {
+    let whole = Scope {
+        schema: merge_schema(&[&join.left, &join.right]),
+    };
+    join.filter = join
+        .filter
+        .map(|filter| whole.expression(filter))
+        .transpose()?;
+    LogicalPlan::Join(join).recompute_schema()
+}
+
+/// A union's columns get the types that all queries go with; those that go with none are refused
+/// later, by the column's name.
+fn united(union: Union) -> Result<LogicalPlan> {
+    let mut targets = Vec::new();
+    for index in 0..union.schema.fields().len() {
+        let fields = union
+            .inputs
+            .iter()
+            .filter_map(|input| input.schema().fields().get(index));
+        let arguments: Vec<Argument> = fields
+            .map(|field| Argument::of(field.data_type()))
+            .collect();
+        targets.push(common(&arguments).ok().flatten());
+    }
+    let mut inputs = Vec::new();
+    for input in union.inputs {
+        let schema = input.schema().as_ref().clone();
+        let fits = |(field, target): (&Arc<Field>, &Option<DataType>)| {
+            target
+                .as_ref()
+                .is_none_or(|target| target == field.data_type())
+        };
+        if schema.fields().iter().zip(&targets).all(fits) {
+            inputs.push(input);
+            continue;
+        }
+        let scope = Scope { schema };
+        let mut outputs = Vec::new();
+        for ((qualifier, field), target) in scope.schema.iter().zip(&targets) {
+            let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+            let value = match target {
+                Some(target) => scope.coerced(column, target)?,
+                None => column,
+            };
+            outputs.push(value.alias_qualified(qualifier.cloned(), field.name()));
+        }
+        let projection = LogicalPlanBuilder::from(input.as_ref().clone()).project(outputs)?;
+        inputs.push(Arc::new(projection.build()?));
+    }
+    Ok(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?))
+}

@@ -1,0 +1,402 @@
+//! Which entry a name with some arguments means, as PostgreSQL's `func_select_candidate` and
+//! `select_common_type` decide it.
+
+use arrow::datatypes::DataType;
+use datafusion_common::ScalarValue;
+
+use super::numeric::sized;
+use super::{Body, Entry, Gives, Kind, TABLE};
+use crate::plan::types;
+
+/// An argument's type.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Argument {
+    /// A quoted literal or NULL, which becomes what is needed.
+    Unknown,
+    Known(DataType),
+}
+
+impl Argument {
+    pub(super) fn of(kind: &DataType) -> Self {
+        match kind {
+            DataType::Null => Self::Unknown,
+            kind => Self::Known(kind.clone()),
+        }
+    }
+
+    pub(super) fn known(&self) -> Option<&DataType> {
+        match self {
+            Self::Unknown => None,
+            Self::Known(kind) => Some(kind),
+        }
+    }
+}
+
+/// An entry that fits, and what its arguments are cast to first.
+pub(super) struct Resolved {
+    pub(super) entry: &'static Entry,
+    pub(super) takes: Vec<Kind>,
+    pub(super) result: DataType,
+}
+
+/// Types of one category are cast to each other; one of them is preferred.
+#[derive(PartialEq, Clone, Copy)]
+enum Category {
+    Bool,
+    Number,
+    Text,
+    Bytes,
+    Moment,
+    Interval,
+}
+
+fn category(kind: Kind) -> Category {
+    match kind {
+        Kind::Bool => Category::Bool,
+        Kind::Int | Kind::Long | Kind::Numeric | Kind::Real | Kind::Double => Category::Number,
+        Kind::Text => Category::Text,
+        Kind::Bytes => Category::Bytes,
+        Kind::Date | Kind::Timestamp | Kind::Timestamptz => Category::Moment,
+        Kind::Interval => Category::Interval,
+    }
+}
+
+fn preferred(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Bool | Kind::Double | Kind::Text | Kind::Timestamptz | Kind::Interval
+    )
+}
+
+/// Whether PostgreSQL casts without being asked.
+pub(super) fn implicit(from: Kind, to: Kind) -> bool {
+    use Kind::{Date, Double, Int, Long, Numeric, Real, Timestamp, Timestamptz};
+    from == to
+        || matches!(
+            (from, to),
+            (Int, Long | Numeric | Real | Double)
+                | (Long, Numeric | Real | Double)
+                | (Numeric, Real | Double)
+                | (Real, Double)
+                | (Date, Timestamp | Timestamptz)
+                | (Timestamp, Timestamptz)
+        )
+}
+
+type Candidate = &'static Entry;
+
+/// The best of the entries of a name for arguments of these kinds, none for unknown ones.
+fn best(mut candidates: Vec<Candidate>, kinds: &[Option<Kind>]) -> Vec<Candidate> {
+    let exact = |entry: &Candidate| {
+        let pairs = entry.takes.iter().zip(kinds);
+        pairs.filter(|(take, kind)| Some(**take) == **kind).count()
+    };
+    if candidates.len() > 1 {
+        let most = candidates.iter().map(exact).max();
+        candidates.retain(|entry| Some(exact(entry)) == most);
+    }
+    let liked = |entry: &Candidate| {
+        let pairs = entry.takes.iter().zip(kinds);
+        let liked = |(take, kind): &(&Kind, &Option<Kind>)| {
+            kind.is_some_and(|kind| kind == **take || preferred(**take))
+        };
+        pairs.filter(liked).count()
+    };
+    if candidates.len() > 1 {
+        let most = candidates.iter().map(liked).max();
+        candidates.retain(|entry| Some(liked(entry)) == most);
+    }
+    for (place, _) in kinds.iter().enumerate().filter(|(_, kind)| kind.is_none()) {
+        if candidates.len() < 2 {
+            break;
+        }
+        let take = |entry: &Candidate| entry.takes.get(place).copied();
+        let texts = |entry: &Candidate| take(entry).map(category) == Some(Category::Text);
+        if candidates.iter().any(texts) {
+            candidates.retain(texts);
+        } else if candidates
+            .iter()
+            .any(|entry| take(entry).is_some_and(preferred))
+        {
+            candidates.retain(|entry| take(entry).is_some_and(preferred));
+        }
+    }
+    if candidates.len() > 1
+        && let Some(one) = kinds.iter().flatten().next()
+        && kinds.iter().flatten().all(|kind| kind == one)
+    {
+        let same: Vec<Candidate> = candidates
+            .iter()
+            .copied()
+            .filter(|entry| entry.takes.iter().all(|take| take == one))
+            .collect();
+        if !same.is_empty() {
+            candidates = same;
+        }
+    }
+    candidates
+}
+
+fn kinds_of(name: &str, arguments: &[Argument]) -> Result<Vec<Option<Kind>>, String> {
+    let kind = |argument: &Argument| match argument {
+        Argument::Unknown => Ok(None),
+        Argument::Known(kind) => match Kind::of(kind) {
+            Some(kind) => Ok(Some(kind)),
+            None => Err(format!(
+                "{name} of {} is not supported in views",
+                types::name(kind)
+            )),
+        },
+    };
+    arguments.iter().map(kind).collect()
+}
+
+/// The entry that `name` means with these arguments, and its result's type.
+pub(super) fn resolved(
+    name: &str,
+    arguments: &[Argument],
+    constants: &[Option<ScalarValue>],
+) -> Result<Resolved, String> {
+    let kinds = kinds_of(name, arguments)?;
+    let all: Vec<Candidate> = TABLE.iter().filter(|entry| entry.name == name).collect();
+    let fits = |entry: &Candidate| {
+        entry.takes.len() == kinds.len()
+            && entry
+                .takes
+                .iter()
+                .zip(&kinds)
+                .all(|(take, kind)| kind.is_none_or(|kind| implicit(kind, *take)))
+    };
+    // An operator with one literal in quotes: it is of the other's type where that exists.
+    let assumed = match kinds.as_slice() {
+        [Some(one), None] | [None, Some(one)] => Some([*one, *one]),
+        _ => None,
+    };
+    let operator = !name.starts_with(|c: char| c.is_ascii_lowercase());
+    let same = assumed.filter(|_| operator).and_then(|pair| {
+        all.iter()
+            .copied()
+            .find(|entry| entry.takes == pair.as_slice())
+    });
+    let exact = all.iter().copied().find(|entry| {
+        let takes = entry.takes.iter().map(|kind| Some(*kind));
+        takes.eq(kinds.iter().copied())
+    });
+    let found = match exact.or(same) {
+        Some(entry) => vec![entry],
+        None => best(all.iter().copied().filter(fits).collect(), &kinds),
+    };
+    match found.as_slice() {
+        [entry] => {
+            if let Body::Refused(why) = entry.body {
+                return Err(format!(
+                    "{} is not supported in views: {why}",
+                    signature(name, arguments)
+                ));
+            }
+            let result = result(entry, arguments, constants)?;
+            Ok(Resolved {
+                entry,
+                takes: entry.takes.to_vec(),
+                result,
+            })
+        }
+        [] => Err(unknown(name, arguments, &all)),
+        _ => Err(format!(
+            "{} may mean several functions: cast an argument",
+            signature(name, arguments)
+        )),
+    }
+}
+
+/// The type that an entry gives: numerics by the types that their arguments are cast to.
+pub(super) fn result(
+    entry: &Entry,
+    arguments: &[Argument],
+    constants: &[Option<ScalarValue>],
+) -> Result<DataType, String> {
+    match entry.gives {
+        Gives::Kind(kind) => kind
+            .arrow()
+            .ok_or_else(|| "a numeric needs a scale".to_owned()),
+        Gives::Numeric(scale) => {
+            let takes = entry
+                .takes
+                .iter()
+                .chain(entry.takes.last().into_iter().cycle());
+            let kinds = arguments
+                .iter()
+                .zip(takes)
+                .zip(constants.iter().map(Some).chain(std::iter::repeat(None)));
+            let kinds = kinds.map(|((argument, take), constant)| {
+                cast_type(argument, *take, constant.and_then(Option::as_ref))
+            });
+            let kinds: Vec<DataType> = kinds.collect::<Result<_, _>>()?;
+            let constants: Vec<Option<&ScalarValue>> =
+                constants.iter().map(Option::as_ref).collect();
+            let (precision, scale) = scale(&kinds, &constants)?;
+            Ok(DataType::Decimal128(precision, scale))
+        }
+    }
+}
+
+/// The type that an argument has once it is cast to a kind.
+pub(super) fn cast_type(
+    argument: &Argument,
+    to: Kind,
+    constant: Option<&ScalarValue>,
+) -> Result<DataType, String> {
+    if let Some(kind) = to.arrow() {
+        return Ok(kind);
+    }
+    match argument.known() {
+        Some(kind @ DataType::Decimal128(..)) => Ok(kind.clone()),
+        Some(DataType::Int32) => Ok(DataType::Decimal128(10, 0)),
+        Some(DataType::Int64) => Ok(DataType::Decimal128(19, 0)),
+        None => {
+            // A literal in quotes has the scale that it is written with.
+            let text = match constant {
+                Some(ScalarValue::Utf8(Some(text))) => text.as_str(),
+                _ => "0",
+            };
+            let number = super::parse::numeric(text)?;
+            let (precision, scale) = sized(
+                i32::try_from(number.digits.unsigned_abs().to_string().len()).unwrap_or(38),
+                number.scale,
+            )?;
+            Ok(DataType::Decimal128(precision, scale))
+        }
+        Some(other) => Err(format!(
+            "{} cannot become a numeric of its own",
+            types::name(other)
+        )),
+    }
+}
+
+fn signature(name: &str, arguments: &[Argument]) -> String {
+    let kinds = arguments.iter().map(|argument| match argument {
+        Argument::Unknown => "unknown".to_owned(),
+        Argument::Known(kind) => types::name(kind),
+    });
+    let kinds: Vec<String> = kinds.collect();
+    match kinds.as_slice() {
+        [one, other] if !name.starts_with(|c: char| c.is_ascii_lowercase()) => {
+            format!("{one} {name} {other}")
+        }
+        [one] if !name.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{name} {one}"),
+        _ => format!("{name}({})", kinds.join(", ")),
+    }
+}
+
+fn unknown(name: &str, arguments: &[Argument], all: &[Candidate]) -> String {
+    let known = all
+        .iter()
+        .filter(|entry| !matches!(entry.body, Body::Refused(_)));
+    let known: Vec<String> = known.take(8).map(|entry| shown(entry)).collect();
+    let signature = signature(name, arguments);
+    match known.is_empty() {
+        true => format!("{signature} is not supported in views"),
+        false => format!(
+            "{signature} is not supported in views: there is {}",
+            known.join(", ")
+        ),
+    }
+}
+
+/// An entry as SQL writes it.
+pub(super) fn shown(entry: &Entry) -> String {
+    let arguments: Vec<Argument> = entry
+        .takes
+        .iter()
+        .map(|kind| Argument::Known(kind.arrow().unwrap_or(DataType::Decimal128(38, 0))))
+        .collect();
+    signature(entry.name, &arguments).replace("numeric(38,0)", "numeric")
+}
+
+/// The type that CASE, COALESCE, IN, UNION and their like give their values; none when all are
+/// literals in quotes.
+pub(super) fn common(arguments: &[Argument]) -> Result<Option<DataType>, String> {
+    let mut found: Option<DataType> = None;
+    for kind in arguments.iter().filter_map(Argument::known) {
+        found = Some(match found {
+            None => kind.clone(),
+            Some(before) => pair(&before, kind)?,
+        });
+    }
+    Ok(found)
+}
+
+fn pair(one: &DataType, other: &DataType) -> Result<DataType, String> {
+    if one == other {
+        return Ok(one.clone());
+    }
+    let unlike = || {
+        format!(
+            "{} and {} do not go together: cast one",
+            types::name(one),
+            types::name(other)
+        )
+    };
+    let (Some(a), Some(b)) = (Kind::of(one), Kind::of(other)) else {
+        return Err(unlike());
+    };
+    let kind = match (implicit(a, b), implicit(b, a)) {
+        (true, true) => Kind::Numeric,
+        (true, false) => b,
+        (false, true) => a,
+        (false, false) => return Err(unlike()),
+    };
+    if kind != Kind::Numeric {
+        return kind.arrow().ok_or_else(unlike);
+    }
+    let one = cast_type(&Argument::of(one), kind, None)?;
+    let other = cast_type(&Argument::of(other), kind, None)?;
+    let (DataType::Decimal128(p, s), DataType::Decimal128(q, t)) = (&one, &other) else {
+        return Err(unlike());
+    };
+    if s == t {
+        let precision = i32::from(*p.max(q));
+        return sized(precision, i32::from(*s)).map(|(p, s)| DataType::Decimal128(p, s));
+    }
+    // Values keep their own scale in PostgreSQL: such a numeric has no text here, which the
+    // greatest precision says.
+    let scale = i32::from(*s.max(t));
+    sized(38, scale).map(|(p, s)| DataType::Decimal128(p, s))
+}
+
+/// What the table lists, for the documentation and for the tests that go through it.
+#[derive(Debug, Clone)]
+pub struct Supported {
+    /// As SQL names it.
+    pub name: &'static str,
+    /// The types of its arguments.
+    pub takes: &'static [Kind],
+    /// Whether more arguments like the last may follow.
+    pub more: bool,
+    /// The type of its result; numeric of a scale that follows from the arguments.
+    pub gives: Kind,
+    /// Why it is refused, when it is.
+    pub refused: Option<&'static str>,
+    /// Whether rows may fail that PostgreSQL evaluates.
+    pub narrower: bool,
+}
+
+/// The whole table.
+#[must_use]
+pub fn supported() -> Vec<Supported> {
+    let each = |entry: &Entry| Supported {
+        name: entry.name,
+        takes: entry.takes,
+        more: entry.more,
+        gives: match entry.gives {
+            Gives::Kind(kind) => kind,
+            Gives::Numeric(_) => Kind::Numeric,
+        },
+        refused: match entry.body {
+            Body::Refused(why) => Some(why),
+            _ => None,
+        },
+        narrower: entry.narrower,
+    };
+    TABLE.iter().map(each).collect()
+}
