@@ -36,6 +36,7 @@ fn dataflow(beat: &mut Beat, stats: &job::Stats) {
     beat.records = stats.records.load(Relaxed);
     beat.bytes = stats.bytes.load(Relaxed);
     beat.dead_letters = stats.dead_letters.load(Relaxed);
+    beat.keys_in_error = stats.keys_in_error();
     beat.bound = stats.bound.load(Relaxed);
     beat.durable = stats.durable.load(Relaxed);
     beat.checkpointed = stats.checkpointed.load(Relaxed);

@@ -194,6 +194,8 @@ pub(crate) struct Beat {
     /// Bytes of those records.
     pub(crate) bytes: u64,
     pub(crate) dead_letters: u64,
+    /// Keys whose newest change could not be published or decoded: their rows are in no view.
+    pub(crate) keys_in_error: u64,
     /// The last epoch that is bound, 0 before the first (process 0).
     pub(crate) bound: u64,
     /// The last epoch that every view shows, 0 before the first (process 0).
@@ -287,6 +289,9 @@ pub(crate) struct JobStatus {
     pub(crate) records: u64,
     pub(crate) records_per_second: f64,
     pub(crate) dead_letters: u64,
+    /// Keys whose newest change could not be published or decoded: their rows are in no view.
+    #[serde(default)]
+    pub(crate) keys_in_error: u64,
     pub(crate) checkpointed: u64,
     pub(crate) ingest: Option<IngestStatus>,
     /// Rows of each view.

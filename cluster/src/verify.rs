@@ -73,6 +73,15 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
         };
         lines.iter().for_each(|line| output::line(line));
     }
+    let in_error = verified.first().map_or(0, |view| view.keys_in_error);
+    if in_error > 0 {
+        let keys = grouped(in_error);
+        tracing::warn!(
+            keys,
+            "keys are in error: their newest change could not be used, and their rows are in no \
+             view until it can; see `tidemill dead-letters list`"
+        );
+    }
     let left: Vec<String> = verified
         .iter()
         .filter(|view| view.remaining().count() > 0)
@@ -316,6 +325,7 @@ mod tests {
         Verified {
             view: "totals".to_owned(),
             key: vec!["country".to_owned()],
+            keys_in_error: 0,
             epoch: 1_700_000_000_123,
             rows: 1_200,
             unfit: 0,

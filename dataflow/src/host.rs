@@ -384,13 +384,16 @@ impl Shared {
             Command::Bind {
                 binding,
                 checkpoint: true,
+                settled,
             } => {
+                context.settled.set(*settled);
                 context.checkpoint.set(Some(binding.epoch));
                 if context.sites.borrow().is_empty() && first_here {
                     context.writer.nothing(binding.epoch);
                 }
             }
-            Command::Bind { .. } | Command::Added(_) | Command::Stop => {}
+            Command::Bind { settled, .. } => context.settled.set(*settled),
+            Command::Added(_) | Command::Stop => {}
         }
     }
 
@@ -467,6 +470,7 @@ impl Shared {
             store: Arc::clone(&self.store),
             sites: RefCell::default(),
             checkpoint: Cell::new(None),
+            settled: Cell::new(0),
             writer: self.writer.clone(),
             threads: self.config.workers.threads(),
             meter,
@@ -667,5 +671,6 @@ fn source_stream<'scope>(
         crate::plan::state_of(source),
         BTreeSet::from([index]),
     );
-    upsert::upsert(keyed, context, &source.schema, sites.site(None))
+    let site = sites.site(None);
+    upsert::upsert(keyed, context, &source.schema, site, &source.name)
 }

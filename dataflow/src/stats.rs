@@ -55,6 +55,11 @@ pub struct Stats {
     pub durable_ends: Mutex<Offsets>,
     /// What the topics held a moment ago (worker 0's process).
     pub held: Mutex<BTreeMap<String, Vec<PartitionRange>>>,
+    /// How often all topics were asked what they hold (worker 0's process).
+    pub looks: AtomicU64,
+    /// Keys of each source whose newest change could not be published or decoded, so that their row
+    /// is in no view; this process's workers together.
+    pub keys_in_error: Mutex<BTreeMap<String, i64>>,
     /// By view name, this process's workers together.
     pub views: Mutex<BTreeMap<String, ViewStats>>,
     /// Milliseconds from a record's timestamp (the source's commit) to its epoch being durable in
@@ -101,6 +106,8 @@ impl Default for Stats {
             durable: AtomicU64::new(0),
             durable_ends: Mutex::default(),
             held: Mutex::default(),
+            looks: AtomicU64::new(0),
+            keys_in_error: Mutex::default(),
             views: Mutex::default(),
             freshness_ms: Mutex::new(histogram()),
             recent: Mutex::default(),
@@ -160,6 +167,20 @@ impl Stats {
         self.records.fetch_add(records as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.copies.fetch_add(copies as u64, Ordering::Relaxed);
+    }
+
+    /// So many more keys of a source, or fewer, are in error.
+    pub(crate) fn refuses(&self, source: &str, more: i64) {
+        if more != 0 {
+            let mut keys = lock(&self.keys_in_error);
+            *keys.entry(source.to_owned()).or_default() += more;
+        }
+    }
+
+    /// Keys of all sources whose newest change could not be published or decoded.
+    pub fn keys_in_error(&self) -> u64 {
+        let keys = lock(&self.keys_in_error).values().sum::<i64>();
+        u64::try_from(keys).unwrap_or(0)
     }
 
     /// A checkpoint was taken.

@@ -8,8 +8,10 @@
 //! 2. A change is written once: positions grow within a partition, so what is at or before the
 //!    last position of the partition that it would go to is there already and is skipped. The
 //!    tails are read again at each start and after each failed append.
-//! 3. A change that cannot be encoded, or is too large, goes to the pipeline's dead letters and is
-//!    counted; it stops nothing.
+//! 3. A change whose row cannot be represented, encoded, or is too large, goes to the pipeline's
+//!    dead letters and is counted; it stops nothing. In its place its key is withheld
+//!    ([`Op::Withheld`]), so that no view keeps the row of before. Of an old row only the key
+//!    matters: the rest is left out where it does not fit.
 //! 4. A topic that was deleted or made anew is an error: what it held is gone ([`topic`]).
 
 mod topic;
@@ -275,7 +277,12 @@ impl Publisher {
         let mut done = Published::default();
         for captured in batch {
             let refused = match captured {
-                Captured::Refused(refused) => Some((Stage::Capture, refused.clone())),
+                Captured::Refused(refused) => {
+                    for change in &refused.withheld {
+                        self.records(change, &mut records)?;
+                    }
+                    Some((Stage::Capture, refused.clone()))
+                }
                 Captured::Change(change) => self
                     .records(change, &mut records)?
                     .map(|reason| (Stage::Publish, refusal(change, reason))),
@@ -305,9 +312,23 @@ impl Publisher {
         let mut done = Published::default();
         match batch {
             [Captured::Change(change)] => {
+                if let Some(smaller) = change.without_old_row() {
+                    return self.publish(&[Captured::Change(smaller)]);
+                }
+                if change.op == Op::Withheld {
+                    return Ok(done); // its letter is written
+                }
                 let letter = dead_letter(Stage::Publish, &refusal(change, reason.to_owned()));
                 self.producer.append(&letter.records(&self.dead_letters))?;
+                if let Some(withheld) = change.withheld() {
+                    self.publish(&[Captured::Change(withheld)])?;
+                }
                 done.dead_letters = 1;
+            }
+            [Captured::Refused(refused)] if !refused.withheld.is_empty() => {
+                let mut alone = refused.clone();
+                alone.withheld.clear();
+                return self.publish(&[Captured::Refused(alone)]);
             }
             [_] => {
                 return Err(Error::new(
@@ -326,9 +347,30 @@ impl Publisher {
         Ok(done)
     }
 
-    /// Appends the records of a change that the log does not hold yet; returns why there are none,
-    /// if the change cannot be published.
+    /// Appends the records of a change that the log does not hold yet. Where its row cannot be
+    /// published its key is withheld, and the reason returned.
     fn records(&mut self, change: &Change, records: &mut Vec<Record>) -> Result<Option<String>> {
+        let Err(reason) = self.fitting(change, records)? else {
+            return Ok(None);
+        };
+        if let Some(smaller) = change.without_old_row()
+            && self.fitting(&smaller, records)?.is_ok()
+        {
+            return Ok(None);
+        }
+        if let Some(withheld) = change.withheld() {
+            // Not even its key fits: then no row of it was ever published.
+            let _unfit = self.fitting(&withheld, records)?;
+        }
+        Ok(Some(reason))
+    }
+
+    /// The same for a change as it is; the inner error says why it cannot be published.
+    fn fitting(
+        &mut self,
+        change: &Change,
+        records: &mut Vec<Record>,
+    ) -> Result<std::result::Result<(), String>> {
         let topic = self.topic(&change.table.name)?;
         let record = match topic.encode(change) {
             Ok(record) => record,
@@ -342,22 +384,22 @@ impl Publisher {
                     ..change.clone()
                 };
                 topic.encode(&rowless)?;
-                return Ok(Some(error.to_string()));
+                return Ok(Err(error.to_string()));
             }
             Err(error) => return Err(error),
         };
         let size =
             record.key.as_ref().map_or(0, Vec::len) + record.value.as_ref().map_or(0, Vec::len);
         if size > RECORD_BYTES_MAX {
-            return Ok(Some(format!(
+            return Ok(Err(format!(
                 "the record has {size} bytes, more than the log takes ({RECORD_BYTES_MAX})"
             )));
         }
-        records.extend(topic.places(change, &record).map(|partition| Record {
+        records.extend(topic.places(change).map(|partition| Record {
             partition: Some(partition),
             ..record.clone()
         }));
-        Ok(None)
+        Ok(Ok(()))
     }
 }
 
@@ -379,6 +421,7 @@ fn refusal(change: &Change, reason: String) -> Refused {
         position: change.position,
         reason,
         row: cells.join(", "),
+        withheld: Vec::new(),
     }
 }
 

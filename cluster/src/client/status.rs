@@ -157,6 +157,13 @@ fn remarks(job: &JobStatus, now: u64) -> Vec<String> {
     let name = &job.name;
     let mut lines: Vec<String> = Vec::new();
     lines.extend(job.why.as_ref().map(|why| format!("{name}: {why}")));
+    if job.keys_in_error > 0 {
+        lines.push(format!(
+            "{name}: {} keys are in error: their newest change could not be used, and their rows \
+             are in no view until it can; see `tidemill dead-letters list`",
+            grouped(job.keys_in_error)
+        ));
+    }
     if let Some(ingest) = &job.ingest {
         let why = ingest.why.as_ref().map(|why| format!(": {why}"));
         lines.push(format!(

@@ -138,6 +138,7 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
         records: sum(|beat| beat.records),
         records_per_second: half.map_or(0.0, Half::rate),
         dead_letters: sum(|beat| beat.dead_letters),
+        keys_in_error: sum(|beat| beat.keys_in_error),
         checkpointed: most(|beat| beat.checkpointed),
         ingest: job
             .spec

@@ -132,6 +132,11 @@ fn flow(status: &Status) -> Vec<Family> {
         )
         .each(whole(|job| job.dead_letters)),
         Family::gauge(
+            "tidemill_job_keys_in_error",
+            "Keys of the job whose newest change could not be published or decoded",
+        )
+        .each(whole(|job| job.keys_in_error)),
+        Family::gauge(
             "tidemill_job_published",
             "Changes that the running ingest of the job published",
         )

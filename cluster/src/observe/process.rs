@@ -112,6 +112,11 @@ fn flow(stats: &job::Stats) -> Vec<Family> {
         Family::counter("tidemill_dead_letters", "Records put aside as dead letters")
             .is(stats.dead_letters.load(Relaxed)),
         Family::gauge(
+            "tidemill_keys_in_error",
+            "Keys whose newest change could not be published or decoded",
+        )
+        .is(stats.keys_in_error()),
+        Family::gauge(
             "tidemill_lag_records",
             "Records in the log that are not in every view yet; process 0 knows",
         )

@@ -14,6 +14,7 @@ use hashbrown::hash_map::Entry as Slot;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::decode::Rank;
 use crate::render::Totals;
 use crate::row::Row;
 use crate::{Error, Kind, Result};
@@ -64,9 +65,20 @@ impl Change for Totals {
     }
 }
 
-/// The row of a key and the partition that it came from, or that there is none.
+/// What a key holds, and the partition that says so. The order is that of the numbers which the
+/// variants are written as: earlier versions wrote the first two.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Latest(pub(crate) Option<(u32, Row)>);
+pub(crate) enum Latest {
+    /// There is none.
+    Nothing,
+    /// A row of a record that says nothing of its place.
+    Row(u32, Row),
+    /// A row, or that it was deleted: what came before that may still be read from another
+    /// partition.
+    Ranked(u32, Rank, Option<Row>),
+    /// It has a row that could not be published, or decoded.
+    Refused(u32, Rank),
+}
 
 impl Change for Latest {
     const SUM: Sum = Sum::Latest;
@@ -74,7 +86,7 @@ impl Change for Latest {
         *self = later;
     }
     fn is_nothing(&self, whole: bool) -> bool {
-        whole && self.0.is_none()
+        whole && *self == Latest::Nothing
     }
 }
 

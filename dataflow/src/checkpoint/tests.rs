@@ -58,7 +58,7 @@ fn read<C: Change>(store: &Arc<dyn Store>, state: &State, peers: usize) -> BTree
 }
 
 fn latest(value: Option<u8>) -> Latest {
-    Latest(value.map(|value| (7, row(&[value]))))
+    value.map_or(Latest::Nothing, |value| Latest::Row(7, row(&[value])))
 }
 
 fn any_run() -> impl Strategy<Value = Vec<(u16, isize)>> {
@@ -100,7 +100,7 @@ proptest! {
             }
         }
         sums.retain(|_, sum| *sum != 0);
-        last.retain(|_, latest| latest.0.is_some());
+        last.retain(|_, latest| *latest != Latest::Nothing);
         prop_assert_eq!(read::<isize>(&store, &state, peers), sums);
         prop_assert_eq!(read::<Latest>(&store, &rows, peers), last);
     }

@@ -16,6 +16,7 @@ mod wire;
 use arrow::record_batch::RecordBatch;
 
 pub use self::place::Place;
+pub(crate) use self::place::Rank;
 use crate::Result;
 use crate::plan::ir::{Format, Source};
 
@@ -30,6 +31,8 @@ pub enum Effect {
     Row,
     /// The record says that the row of its key is gone; nothing was added.
     Gone,
+    /// The record says that its key has a row which could not be published; nothing was added.
+    Withheld,
     /// The record says that all rows of its partition's keys are gone (`op` = `t`).
     Truncated,
     /// The record is about no row: a message, a heartbeat, the begin or end of a transaction.

@@ -11,6 +11,8 @@
 use serde::{Deserialize, Serialize};
 use tidemill_log::event::Position;
 
+use crate::exchange::{Flat, Read, Reader, Sink};
+
 /// The newest change of a partition that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Kept", into = "Kept")]
@@ -20,6 +22,62 @@ pub struct Place {
     /// When the snapshot was taken that the table was last begun anew with, in microseconds since
     /// 1970, where one was seen.
     pub begun_us: Option<i64>,
+}
+
+/// The order of one key's changes that stand in different partitions, as a key comes to do when its
+/// schema or the rule of its partition changed. Within a partition the log's order holds.
+///
+/// Positions of different databases do not compare, and a snapshot may be of another one. So a
+/// change stands in an era: that of the snapshot its partition was last begun anew with. Where none
+/// was seen, the partition may be younger than the snapshots of others: then the record's time
+/// tells whether it was before them. Packed, since each row that is kept has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rank {
+    /// Twice the microseconds since 1970, of the snapshot and then one more, or of the record.
+    era: i64,
+    commit: u64,
+    index: u32,
+}
+
+impl Rank {
+    /// Of a record that says nothing of its place.
+    pub(crate) const NONE: Self = Self {
+        era: i64::MIN,
+        commit: 0,
+        index: 0,
+    };
+
+    /// Of a record of this time behind which `place` is its partition's newest.
+    pub(crate) fn new(place: Place, timestamp_ms: i64) -> Self {
+        let twice = |us: i64| us.saturating_mul(2);
+        Self {
+            era: match place.begun_us {
+                Some(us) => twice(us).saturating_add(1),
+                None => twice(timestamp_ms.saturating_mul(1000)),
+            },
+            commit: place.position.commit,
+            index: u32::try_from(place.position.index).unwrap_or(u32::MAX),
+        }
+    }
+
+    pub(crate) fn is_known(self) -> bool {
+        self != Self::NONE
+    }
+
+    /// Whether it is of an earlier change than `other`; false where that is not known.
+    pub(crate) fn is_before(self, other: Self) -> bool {
+        if !self.is_known() || !other.is_known() {
+            return false;
+        }
+        let begun = |rank: Self| rank.era.rem_euclid(2) == 1;
+        match (begun(self), begun(other)) {
+            (true, true) if self.era != other.era => return self.era < other.era,
+            (false, true) if self.era < other.era => return true,
+            (true, false) if other.era < self.era => return false,
+            _ => {}
+        }
+        (self.commit, self.index) < (other.commit, other.index)
+    }
 }
 
 /// Short, since each binding holds one for each partition.
@@ -45,18 +103,44 @@ pub(super) struct Said {
     pub(super) position: Position,
     /// When the snapshot was taken that the record begins; none for all others.
     pub(super) begins_us: Option<i64>,
+    /// Whether it is of another publisher, which may write a change twice and the order of whose
+    /// positions is not sure: nothing of it is a copy.
+    pub(super) is_foreign: bool,
 }
 
 impl Said {
     /// The place after this record; none when it is a copy. A snapshot may be of another database,
     /// whose positions are lower, and counts unless it is no newer than the last one either.
     pub(super) fn after(self, newest: Option<Place>) -> Option<Place> {
+        if self.is_foreign {
+            let position = newest.map_or(self.position, |it| it.position.max(self.position));
+            let begun_us = newest.and_then(|it| it.begun_us);
+            return Some(Place { position, begun_us });
+        }
         let begun_us = newest.and_then(|newest| newest.begun_us);
         let is_new = newest.is_none_or(|newest| self.position > newest.position);
         let begins = self.begins_us.is_some_and(|_| self.begins_us > begun_us);
         (is_new || begins).then_some(Place {
             position: self.position,
             begun_us: self.begins_us.max(begun_us),
+        })
+    }
+}
+
+impl Flat for Rank {
+    const LEAST: usize = i64::LEAST + u64::LEAST + u32::LEAST;
+
+    fn lay(&self, to: &mut impl Sink) {
+        self.era.lay(to);
+        self.commit.lay(to);
+        self.index.lay(to);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        Ok(Self {
+            era: Flat::read(from)?,
+            commit: Flat::read(from)?,
+            index: Flat::read(from)?,
         })
     }
 }
@@ -70,6 +154,7 @@ mod tests {
         Said {
             position,
             begins_us: None,
+            is_foreign: false,
         }
     }
 
@@ -120,6 +205,40 @@ mod tests {
         ];
         let (said, expected): (Vec<_>, Vec<_>) = records.into_iter().unzip();
         assert_eq!(taken(&said), expected);
+    }
+
+    fn rank(begun_us: Option<i64>, commit: u64, timestamp_ms: i64) -> Rank {
+        let position = Position { commit, index: 0 };
+        Rank::new(Place { position, begun_us }, timestamp_ms)
+    }
+
+    #[test]
+    fn positions_decide_between_partitions_within_an_era_and_snapshots_between_eras() {
+        let old = rank(None, 900, 1_000);
+        let begun = rank(Some(2_000_000), 12, 2_100);
+        let younger = rank(None, 20, 2_200);
+        assert!(rank(None, 5, 1).is_before(rank(None, 6, 0)));
+        assert!(
+            old.is_before(begun) && !begun.is_before(old),
+            "another database"
+        );
+        assert!(begun.is_before(younger) && !younger.is_before(begun));
+        assert!(begun.is_before(rank(Some(3_000_000), 1, 3_000)));
+        assert!(!begun.is_before(begun));
+        for other in [old, begun, younger] {
+            assert!(!Rank::NONE.is_before(other) && !other.is_before(Rank::NONE));
+        }
+    }
+
+    #[test]
+    fn another_publishers_records_are_no_copies() {
+        let said = |commit| Said {
+            is_foreign: true,
+            ..change(commit, 0)
+        };
+        let first = said(9).after(None);
+        let again = said(7).after(first);
+        assert_eq!(again.map(|place| place.position.commit), Some(9));
     }
 
     #[test]

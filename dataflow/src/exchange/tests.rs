@@ -9,7 +9,10 @@ use timely::bytes::arc::BytesMut;
 use timely::dataflow::channels::ContainerBytes;
 
 use super::rows::Rows;
+use tidemill_log::event::Position;
+
 use super::*;
+use crate::decode::{Place, Rank};
 use crate::render::accumulate::Cell;
 use crate::render::float_sum::FloatSum;
 
@@ -79,13 +82,21 @@ fn keyed() -> impl Strategy<Value = (Epoch, Keyed)> {
         row(),
         any::<u32>(),
         any::<i64>(),
-        proptest::option::of(row()),
+        (any::<u64>(), any::<u32>(), any::<i64>()),
+        (proptest::option::of(row()), any::<bool>()),
     )
-        .prop_map(|(key, partition, offset, row)| Keyed::Row {
-            key,
-            partition,
-            offset,
-            row,
+        .prop_map(|(key, partition, offset, place, (row, refused))| {
+            let (commit, index, at_ms) = (place.0, u64::from(place.1), place.2);
+            let position = Position { commit, index };
+            let begun_us = refused.then_some(at_ms);
+            Keyed::Row {
+                key,
+                partition,
+                offset,
+                rank: Rank::new(Place { position, begun_us }, at_ms),
+                row,
+                refused,
+            }
         });
     let truncated =
         (any::<u32>(), any::<i64>(), any::<u64>()).prop_map(|(partition, offset, worker)| {

@@ -51,6 +51,8 @@ pub(crate) struct Context {
     pub(crate) sites: RefCell<Vec<Site>>,
     /// The last epoch that a checkpoint was asked for at.
     pub(crate) checkpoint: Cell<Option<Epoch>>,
+    /// No record of a change that is older than what was read at or before this epoch comes.
+    pub(crate) settled: Cell<Epoch>,
     /// Makes checkpoints durable.
     pub(crate) writer: Writer,
     /// Workers in this process.

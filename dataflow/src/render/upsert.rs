@@ -1,16 +1,22 @@
 //! Keyed sources: the current row of every key, so that a record replaces or deletes the row of
 //! its key, and duplicates and replays upstream are harmless.
 //!
+//! A key's records may lie in several partitions, as its schema or the rule of its partition
+//! changed: within a partition the log's order holds, between partitions that of the source
+//! ([`Rank`]). So a deletion is remembered until all that the topic held when it was read was read,
+//! or a row that is older would rise again ([`crate::time::lap`]). A key whose newest record could
+//! not be published or decoded holds no row and is counted, until a later record of it is right.
+//!
 //! Frontier contract: updates are stashed by epoch under a retained capability; when the input
 //! frontier passes an epoch its net effect is applied to the state and sent at that epoch, in
 //! epoch order. Within an epoch the record with the greatest offset of a key's partition wins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::{Capability, Operator};
 
@@ -18,6 +24,7 @@ use super::Context;
 use super::chunk::{Chunk, ChunkStream};
 use super::site::{Site, Tap, restore};
 use crate::checkpoint::{Entry, Latest};
+use crate::decode::Rank;
 use crate::exchange::{Flat, Malformed, Read, Reader, Sink};
 use crate::operators::Size;
 use crate::row::{Row, RowCodec};
@@ -34,8 +41,12 @@ pub(crate) enum Keyed {
         partition: u32,
         /// Where the record was read.
         offset: i64,
+        /// Where it stands among the records of other partitions.
+        rank: Rank,
         /// The row.
         row: Option<Row>,
+        /// Whether there is a row that could not be published or decoded.
+        refused: bool,
     },
     /// All rows of the keys of a partition are gone; sent to every worker.
     Truncated {
@@ -66,13 +77,17 @@ impl Flat for Keyed {
                 key,
                 partition,
                 offset,
+                rank,
                 row,
+                refused,
             } => {
                 to.put(&[0]);
                 key.lay(to);
                 partition.lay(to);
                 offset.lay(to);
+                rank.lay(to);
                 row.lay(to);
+                to.put(&[u8::from(*refused)]);
             }
             Keyed::Truncated {
                 partition,
@@ -93,7 +108,9 @@ impl Flat for Keyed {
                 key: Flat::read(from)?,
                 partition: Flat::read(from)?,
                 offset: Flat::read(from)?,
+                rank: Flat::read(from)?,
                 row: Flat::read(from)?,
+                refused: from.byte()? != 0,
             },
             1 => Keyed::Truncated {
                 partition: Flat::read(from)?,
@@ -105,10 +122,47 @@ impl Flat for Keyed {
     }
 }
 
+/// What a record said of its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Said {
+    row: Option<Row>,
+    rank: Rank,
+    partition: u32,
+    refused: bool,
+}
+
+impl Said {
+    /// What is kept of it.
+    fn latest(&self) -> Latest {
+        match &self.row {
+            _ if self.refused => Latest::Refused(self.partition, self.rank),
+            None if !self.rank.is_known() => Latest::Nothing,
+            Some(row) if !self.rank.is_known() => Latest::Row(self.partition, row.clone()),
+            row => Latest::Ranked(self.partition, self.rank, row.clone()),
+        }
+    }
+
+    /// The record that says what was kept.
+    fn restored(latest: Latest) -> Self {
+        let (partition, rank, row, refused) = match latest {
+            Latest::Nothing => (0, Rank::NONE, None, false),
+            Latest::Row(partition, row) => (partition, Rank::NONE, Some(row), false),
+            Latest::Ranked(partition, rank, row) => (partition, rank, row, false),
+            Latest::Refused(partition, rank) => (partition, rank, None, true),
+        };
+        Self {
+            row,
+            rank,
+            partition,
+            refused,
+        }
+    }
+}
+
 /// One epoch's records so far.
 #[derive(Default)]
 struct Stash {
-    rows: HashMap<Row, (u32, i64, Option<Row>)>,
+    rows: HashMap<Row, (i64, Said)>,
     truncated: BTreeMap<u32, i64>,
 }
 
@@ -119,14 +173,33 @@ impl Stash {
                 key,
                 partition,
                 offset,
+                rank,
                 row,
-            } => match self.rows.get_mut(&key) {
-                Some(known) if (known.0, known.1) > (partition, offset) => {}
-                Some(known) => *known = (partition, offset, row),
-                None => {
-                    self.rows.insert(key, (partition, offset, row));
+                refused,
+            } => {
+                let said = Said {
+                    row,
+                    rank,
+                    partition,
+                    refused,
+                };
+                match self.rows.get_mut(&key) {
+                    Some((at, known)) => {
+                        let other = known.partition != partition;
+                        let older = match other {
+                            true if rank.is_before(known.rank) => true,
+                            true if known.rank.is_before(rank) => false,
+                            _ => (known.partition, *at) > (partition, offset),
+                        };
+                        if !older {
+                            (*at, *known) = (offset, said);
+                        }
+                    }
+                    None => {
+                        self.rows.insert(key, (offset, said));
+                    }
                 }
-            },
+            }
             Keyed::Truncated {
                 partition, offset, ..
             } => {
@@ -137,19 +210,31 @@ impl Stash {
     }
 }
 
+/// What a key holds: a row, or none while its deletion must be remembered, or an error.
+#[derive(Debug)]
+struct Held {
+    row: Option<Row>,
+    rank: Rank,
+    partition: u32,
+}
+
 /// The current rows, by key; each with the partition that it came from.
 #[derive(Default)]
 struct Current {
-    rows: HashMap<Row, (u32, Row)>,
+    rows: HashMap<Row, Held>,
+    /// Of them those whose newest record could not be published or decoded.
+    refused: HashSet<Row>,
+    /// Deletions that are remembered, with the epoch that each was read in.
+    deleted: VecDeque<(Epoch, Row, Rank)>,
     /// Bytes of keys and rows.
     bytes: usize,
 }
 
 impl Current {
     fn size(&self) -> Size {
-        let each = size_of::<(Row, (u32, Row))>();
+        let each = size_of::<(Row, Held)>();
         Size {
-            rows: self.rows.len() as u64,
+            rows: (self.rows.len() - self.refused.len()) as u64,
             bytes: (self.bytes + self.rows.capacity() * each) as u64,
         }
     }
@@ -158,44 +243,127 @@ impl Current {
     /// `changed` hears of each key that is not as it was.
     fn apply(
         &mut self,
+        epoch: Epoch,
         mut stash: Stash,
         mut changed: impl FnMut(&Row, &Latest),
     ) -> Vec<(Row, i64)> {
-        let truncated = std::mem::take(&mut stash.truncated);
-        if !truncated.is_empty() {
-            // A truncate deletes every key of its partition that no later record sets again.
-            stash.rows.retain(|_, (partition, offset, _)| {
-                truncated.get(partition).is_none_or(|at| *offset > *at)
-            });
-            for (key, (partition, _)) in &self.rows {
-                if truncated.contains_key(partition) && !stash.rows.contains_key(key) {
-                    stash.rows.insert(key.clone(), (*partition, 0, None));
+        let mut changes = Vec::new();
+        self.truncate(&mut stash, |key, row| {
+            changed(key, &Latest::Nothing);
+            changes.extend(row.map(|row| (row, -1)));
+        });
+        for (key, (_, said)) in stash.rows {
+            let known = self.rows.get(&key);
+            if let Some(known) = known {
+                let other = known.partition != said.partition;
+                let is_same = known.row == said.row
+                    && known.rank == said.rank
+                    && !other
+                    && self.refused.contains(&key) == said.refused;
+                if is_same || (other && said.rank.is_before(known.rank)) {
+                    continue;
                 }
             }
-        }
-        let mut changes = Vec::new();
-        for (key, (partition, _, row)) in stash.rows {
-            let new = Latest(row.map(|row| (partition, row)));
-            if self.rows.get(&key) == new.0.as_ref() {
+            let latest = said.latest();
+            if known.is_none() && latest == Latest::Nothing {
                 continue;
             }
-            changed(&key, &new);
-            let bytes = |row: &Row| key.bytes().len() + row.bytes().len();
-            let added = new.0.as_ref().map_or(0, |(_, row)| bytes(row));
-            let removed = self.rows.get(&key).map_or(0, |(_, row)| bytes(row));
-            self.bytes = (self.bytes + added).saturating_sub(removed);
-            let old = match new.0.clone() {
-                Some(held) => self.rows.insert(key, held),
-                None => self.rows.remove(&key),
-            };
-            let rows = (old.map(|(_, row)| row), new.0.map(|(_, row)| row));
-            if rows.0 != rows.1 {
-                changes.extend(rows.0.map(|row| (row, -1)));
-                changes.extend(rows.1.map(|row| (row, 1)));
+            changed(&key, &latest);
+            let old = self.set(epoch, key, said.clone(), &latest);
+            if old != said.row {
+                changes.extend(old.map(|row| (row, -1)));
+                changes.extend(said.row.map(|row| (row, 1)));
             }
         }
         changes
     }
+
+    /// A truncate deletes every key of its partition that no later record sets again.
+    fn truncate(&mut self, stash: &mut Stash, mut gone: impl FnMut(&Row, Option<Row>)) {
+        let truncated = std::mem::take(&mut stash.truncated);
+        if truncated.is_empty() {
+            return;
+        }
+        stash.rows.retain(|_, (offset, said)| {
+            let at = truncated.get(&said.partition);
+            at.is_none_or(|at| *offset > *at)
+        });
+        let of = |_: &Row, held: &mut Held| truncated.contains_key(&held.partition);
+        let all: Vec<(Row, Held)> = self.rows.extract_if(of).collect();
+        for (key, held) in all {
+            self.bytes -= weight(&key, held.row.as_ref());
+            self.refused.remove(&key);
+            gone(&key, held.row);
+        }
+    }
+
+    /// Sets what a key holds, and returns the row that it held.
+    fn set(&mut self, epoch: Epoch, key: Row, said: Said, latest: &Latest) -> Option<Row> {
+        if said.refused {
+            self.refused.insert(key.clone());
+        } else {
+            self.refused.remove(&key);
+        }
+        let old = self.rows.remove(&key);
+        let removed = old.as_ref().map_or(0, |old| weight(&key, old.row.as_ref()));
+        self.bytes -= removed;
+        if *latest != Latest::Nothing {
+            if matches!(latest, Latest::Ranked(_, _, None)) {
+                self.deleted.push_back((epoch, key.clone(), said.rank));
+            }
+            self.bytes += weight(&key, said.row.as_ref());
+            let Said {
+                row,
+                rank,
+                partition,
+                ..
+            } = said;
+            let held = Held {
+                row,
+                rank,
+                partition,
+            };
+            self.rows.insert(key, held);
+        }
+        old.and_then(|old| old.row)
+    }
+
+    /// Forgets deletions that were read at or before an epoch: nothing older than they comes.
+    fn forget(&mut self, settled: Epoch, mut changed: impl FnMut(&Row, &Latest)) {
+        while let Some((_, key, rank)) = self.deleted.pop_front_if(|it| it.0 <= settled) {
+            let is_it = |held: &Held| held.row.is_none() && held.rank == rank;
+            if self.rows.get(&key).is_some_and(is_it) && !self.refused.contains(&key) {
+                self.rows.remove(&key);
+                self.bytes -= weight(&key, None);
+                changed(&key, &Latest::Nothing);
+            }
+        }
+    }
+}
+
+/// Bytes of a key and its row.
+fn weight(key: &Row, row: Option<&Row>) -> usize {
+    key.bytes().len() + row.map_or(0, |row| row.bytes().len())
+}
+
+/// The record that sets what a checkpoint kept of a key.
+fn restored(epoch: Epoch, entry: Entry<Latest>) -> (Epoch, Keyed) {
+    let Said {
+        row,
+        rank,
+        partition,
+        refused,
+    } = Said::restored(entry.change);
+    let keyed = Keyed::Row {
+        key: entry.key,
+        partition,
+        // Nothing else has this epoch.
+        offset: -1,
+        rank,
+        row,
+        refused,
+    };
+    (epoch, keyed)
 }
 
 /// Renders the current rows of a keyed source.
@@ -204,29 +372,11 @@ pub(crate) fn upsert<'scope>(
     context: &Rc<Context>,
     schema: &SchemaRef,
     site: Site,
+    name: &str,
 ) -> Result<ChunkStream<'scope>> {
+    let name = name.to_owned();
     let of = |update: &(Epoch, Keyed)| update.0;
-    let input = restore(
-        input,
-        context,
-        Some(&site),
-        of,
-        |epoch, entry: Entry<Latest>| {
-            let (partition, row) = entry.change.0.map_or((0, None), |(p, row)| (p, Some(row)));
-            let key = entry.key;
-            // Nothing else has this epoch.
-            let offset = -1;
-            (
-                epoch,
-                Keyed::Row {
-                    key,
-                    partition,
-                    offset,
-                    row,
-                },
-            )
-        },
-    );
+    let input = restore(input, context, Some(&site), of, restored);
     let mut tap = Tap::new(context, site);
     let codec = RowCodec::new(Arc::clone(schema))?;
     let context = Rc::clone(context);
@@ -251,10 +401,13 @@ pub(crate) fn upsert<'scope>(
             {
                 let (epoch, (cap, stash)) = entry.remove_entry();
                 let none = Row::default();
-                let changes = current.apply(stash, |key, new| {
-                    tap.add(epoch, key, &none, new);
-                });
+                let before = current.refused.len();
+                let mut keep = |key: &Row, new: &Latest| tap.add(epoch, key, &none, new);
+                let changes = current.apply(epoch, stash, &mut keep);
+                current.forget(context.settled.get().min(epoch), keep);
                 size.set(current.size());
+                let after = current.refused.len();
+                context.stats.refuses(&name, after as i64 - before as i64);
                 if changes.is_empty() {
                     continue;
                 }
@@ -271,28 +424,145 @@ pub(crate) fn upsert<'scope>(
 
 #[cfg(test)]
 mod tests {
+    use tidemill_log::event::Position;
+
     use super::*;
+    use crate::decode::Place;
 
     fn row(key: u8, partition: u32, offset: i64, value: Option<u8>) -> Keyed {
+        ranked(key, partition, offset, Rank::NONE, value)
+    }
+
+    fn ranked(key: u8, partition: u32, offset: i64, rank: Rank, value: Option<u8>) -> Keyed {
         let row = value.map(|v| Row::new(&[v]));
         Keyed::Row {
             key: Row::new(&[key]),
             partition,
             offset,
+            rank,
             row,
+            refused: false,
         }
+    }
+
+    /// A change of this position.
+    fn at(key: u8, partition: u32, commit: u64, value: Option<u8>) -> Keyed {
+        let position = Position { commit, index: 0 };
+        let begun_us = None;
+        let rank = Rank::new(Place { position, begun_us }, 1);
+        ranked(key, partition, commit as i64, rank, value)
     }
 
     fn apply(current: &mut Current, records: Vec<Keyed>) -> Vec<(u8, i64)> {
         let mut stash = Stash::default();
         records.into_iter().for_each(|record| stash.add(record));
         let mut changes: Vec<_> = current
-            .apply(stash, |_, _| {})
+            .apply(1, stash, |_, _| {})
             .into_iter()
             .map(|(row, diff)| (row.bytes()[0], diff))
             .collect();
         changes.sort_unstable();
         changes
+    }
+
+    #[test]
+    fn of_two_partitions_the_newest_change_wins_whenever_it_is_read() {
+        let current = &mut Current::default();
+        let both = vec![at(1, 3, 5, Some(50)), at(1, 0, 9, Some(90))];
+        assert_eq!(apply(current, both), [(90, 1)]);
+        assert_eq!(apply(current, vec![at(1, 3, 7, Some(70))]), []);
+        assert_eq!(
+            apply(current, vec![at(1, 3, 10, Some(100))]),
+            [(90, -1), (100, 1)]
+        );
+    }
+
+    #[test]
+    fn a_deletion_is_remembered_until_nothing_older_can_come() {
+        let current = &mut Current::default();
+        assert_eq!(apply(current, vec![at(1, 0, 9, None)]), []);
+        assert_eq!(
+            apply(current, vec![at(1, 3, 7, Some(70))]),
+            [],
+            "it is older"
+        );
+        current.forget(0, |_, _| panic!("too early"));
+        let mut forgotten = Vec::new();
+        current.forget(1, |key, latest| {
+            forgotten.push((key.clone(), latest.clone()))
+        });
+        assert_eq!(forgotten, [(Row::new(&[1]), Latest::Nothing)]);
+        assert!(current.rows.is_empty() && current.bytes == 0 && current.deleted.is_empty());
+        let deleted = vec![at(2, 0, 10, None)];
+        apply(current, deleted);
+        assert_eq!(apply(current, vec![at(2, 1, 11, Some(110))]), [(110, 1)]);
+        current.forget(1, |_, _| panic!("there is a row again"));
+        assert_eq!(current.rows.len(), 1);
+    }
+
+    #[test]
+    fn a_refused_record_takes_the_row_away_until_a_right_one_comes() {
+        let current = &mut Current::default();
+        apply(current, vec![row(1, 0, 1, Some(10))]);
+        let refused = |offset| match row(1, 0, offset, None) {
+            Keyed::Row {
+                key,
+                partition,
+                rank,
+                ..
+            } => Keyed::Row {
+                key,
+                partition,
+                offset,
+                rank,
+                row: None,
+                refused: true,
+            },
+            other => other,
+        };
+        assert_eq!(apply(current, vec![refused(2)]), [(10, -1)]);
+        assert_eq!((current.refused.len(), current.size().rows), (1, 0));
+        assert_eq!(apply(current, vec![row(1, 0, 3, Some(30))]), [(30, 1)]);
+        assert_eq!((current.refused.len(), current.size().rows), (0, 1));
+        apply(current, vec![refused(4)]);
+        apply(current, vec![row(1, 0, 5, None)]);
+        assert!(current.refused.is_empty() && current.rows.is_empty());
+        assert_eq!(current.bytes, 0);
+    }
+
+    #[test]
+    fn what_is_kept_comes_back_as_it_was_and_reads_what_earlier_versions_wrote() {
+        let said = |keyed: Keyed| match keyed {
+            Keyed::Row {
+                rank,
+                row,
+                partition,
+                ..
+            } => Said {
+                row,
+                rank,
+                partition,
+                refused: false,
+            },
+            Keyed::Truncated { .. } => panic!("no row"),
+        };
+        for keyed in [
+            at(1, 3, 5, Some(50)),
+            at(1, 3, 5, None),
+            row(1, 3, 5, Some(50)),
+        ] {
+            let said = said(keyed);
+            let bytes = postcard::to_allocvec(&said.latest()).unwrap();
+            assert_eq!(Said::restored(postcard::from_bytes(&bytes).unwrap()), said);
+        }
+        let earlier = postcard::to_allocvec(&Some((7_u32, Row::new(&[9])))).unwrap();
+        let latest: Latest = postcard::from_bytes(&earlier).unwrap();
+        assert_eq!(latest, Latest::Row(7, Row::new(&[9])));
+        let earlier = postcard::to_allocvec(&None::<(u32, Row)>).unwrap();
+        assert_eq!(
+            postcard::from_bytes::<Latest>(&earlier).unwrap(),
+            Latest::Nothing
+        );
     }
 
     #[test]

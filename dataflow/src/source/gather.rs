@@ -5,7 +5,7 @@ use tidemill_log::log::{OwnedRecord, RecordRef};
 
 use super::newest::Newest;
 use crate::Result;
-use crate::decode::{Decoder, Effect, Refused};
+use crate::decode::{Decoder, Effect, Rank, Refused};
 use crate::plan::ir::{Envelope, Format};
 use crate::render::context::Refusal;
 use crate::render::upsert::Keyed;
@@ -158,6 +158,20 @@ struct Origin {
     key: Row,
     partition: u32,
     offset: i64,
+    rank: Rank,
+}
+
+impl Origin {
+    fn says(self, row: Option<Row>, refused: bool) -> Keyed {
+        Keyed::Row {
+            key: self.key,
+            partition: self.partition,
+            offset: self.offset,
+            rank: self.rank,
+            row,
+            refused,
+        }
+    }
 }
 
 /// Bytes before an Avro key: a zero and the schema's id.
@@ -208,6 +222,20 @@ impl KeyedRows {
         effect
     }
 
+    /// Where the record stands among those of other partitions: one that says nothing of its place
+    /// stands where the newest before it in its partition does.
+    fn origin(&mut self, record: &RecordRef<'_>) -> Option<Origin> {
+        let key = self.key(record)?;
+        let places = (self.envelope == Envelope::Debezium).then_some(&mut self.newest);
+        let newest = places.and_then(|newest| *newest.of(record.partition)?);
+        Some(Origin {
+            key,
+            partition: record.partition,
+            offset: record.offset,
+            rank: newest.map_or(Rank::NONE, |place| Rank::new(place, record.timestamp_ms)),
+        })
+    }
+
     fn truncated(&mut self, record: &RecordRef<'_>) {
         let (partition, offset) = (record.partition, record.offset);
         let copies = 0..self.workers;
@@ -224,34 +252,30 @@ impl Gather for KeyedRows {
 
     fn push(&mut self, record: RecordRef<'_>) {
         self.tally.count(&record);
-        let (partition, offset) = (record.partition, record.offset);
         let effect = match record.value {
             // A tombstone: in a compacted topic it follows the deletion of its key.
             None => Ok(Effect::Gone),
             Some(value) if self.envelope == Envelope::Debezium => self.change(&record, value),
             Some(value) => self.decoder.push(value),
         };
-        let key = self.key(&record);
-        match (effect, key) {
-            (Err(Refused(reason)), _) => self.tally.refuse(&record, reason),
-            (Ok(Effect::Nothing), _) => {}
-            (Ok(Effect::Copy), _) => self.tally.copies += 1,
-            (Ok(Effect::Truncated), _) if self.envelope == Envelope::Debezium => {
-                self.truncated(&record);
+        match effect {
+            Ok(Effect::Nothing) => return,
+            Ok(Effect::Copy) => return self.tally.copies += 1,
+            Ok(Effect::Truncated) if self.envelope == Envelope::Debezium => {
+                return self.truncated(&record);
             }
-            (Ok(Effect::Row), Some(key)) => self.pending.push(Some(Origin {
-                key,
-                partition,
-                offset,
-            })),
-            (Ok(_), Some(key)) => {
-                self.gone.push(Keyed::Row {
-                    key,
-                    partition,
-                    offset,
-                    row: None,
-                });
+            _ => {}
+        }
+        let origin = self.origin(&record);
+        match (effect, origin) {
+            (Err(Refused(reason)), origin) => {
+                self.tally.refuse(&record, reason);
+                // What the key held before is not its row any more.
+                self.gone.extend(origin.map(|it| it.says(None, true)));
             }
+            (Ok(Effect::Row), Some(origin)) => self.pending.push(Some(origin)),
+            (Ok(Effect::Withheld), Some(origin)) => self.gone.push(origin.says(None, true)),
+            (Ok(_), Some(origin)) => self.gone.push(origin.says(None, false)),
             (Ok(effect), None) => {
                 if effect == Effect::Row {
                     self.pending.push(None);
@@ -269,12 +293,7 @@ impl Gather for KeyedRows {
         let rows = self.codec.encode(batch.columns(), batch.num_rows())?;
         let mut items = std::mem::take(&mut self.gone);
         for (index, origin) in self.pending.drain(..).enumerate() {
-            items.extend(origin.map(|origin| Keyed::Row {
-                key: origin.key,
-                partition: origin.partition,
-                offset: origin.offset,
-                row: Some(rows.row(index)),
-            }));
+            items.extend(origin.map(|origin| origin.says(Some(rows.row(index)), false)));
         }
         Ok(self.tally.take(items))
     }

@@ -95,11 +95,18 @@ impl Watched {
     /// Tells what the topics hold. A topic that cannot be asked keeps what was told last: its
     /// readers say what is wrong.
     fn weigh(&self, log: &dyn Log, stats: &Stats) {
+        let mut all = true;
         for name in self.topics.keys() {
             match log.ranges(name) {
                 Ok(ranges) => drop(lock(&stats.held).insert(name.clone(), ranges)),
-                Err(error) => tracing::debug!(topic = %name, %error, "cannot see its ends"),
+                Err(error) => {
+                    all = false;
+                    tracing::debug!(topic = %name, %error, "cannot see its ends");
+                }
             }
+        }
+        if all {
+            stats.looks.fetch_add(1, Ordering::Release);
         }
     }
 

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use timely::scheduling::{Activator, SyncActivator};
 
 use super::checkpoints::Checkpoints;
+use super::lap::Laps;
 use super::{Added, Command, Report, Start};
 use crate::checkpoint::Manifest;
 use crate::failure::{Failure, patiently};
@@ -65,6 +66,7 @@ pub(crate) struct Binder {
     /// The last epoch that is durable in the sink.
     durable: Epoch,
     checkpoints: Checkpoints,
+    laps: Laps,
     /// None when earlier epochs are replayed and no more.
     journal: Option<Journaling>,
     stopping: bool,
@@ -104,6 +106,7 @@ impl Binder {
             in_flight,
             durable: 0,
             checkpoints,
+            laps: Laps::default(),
             read,
             places: bound.places.clone(),
             bound,
@@ -179,6 +182,7 @@ impl Binder {
             commands.push(Command::Bind {
                 binding,
                 checkpoint,
+                settled: self.laps.step(&self.bound, &self.stats),
             });
             self.in_flight.push_back(written);
         }

@@ -33,6 +33,7 @@ use crate::journal::{Binding, Offsets};
 pub(crate) mod alarm;
 pub(crate) mod binder;
 pub(crate) mod checkpoints;
+pub(crate) mod lap;
 
 use alarm::Alarm;
 use binder::Binder;
@@ -114,6 +115,8 @@ pub(crate) enum Command {
         binding: Binding,
         /// A checkpoint is taken at its end.
         checkpoint: bool,
+        /// See [`lap`].
+        settled: Epoch,
     },
     /// Once, last: release nothing more.
     Stop,

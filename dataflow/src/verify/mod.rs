@@ -67,6 +67,9 @@ pub struct Verified {
     pub epoch: Epoch,
     /// Rows that it should hold.
     pub rows: u64,
+    /// Keys of all tables that the named views read whose newest change could not be published or
+    /// decoded: their rows are in no view.
+    pub keys_in_error: u64,
     /// Rows of the view that no table can hold for what they hold; they are dead letters, and no
     /// difference.
     pub unfit: u64,
@@ -111,6 +114,7 @@ pub fn verify(config: &Config, views: &[String], options: &Options) -> Result<Ve
             key: keyed.table.key_names().map(str::to_owned).collect(),
             epoch: epochs.get(index).copied().unwrap_or_default(),
             rows: found.counts.get(index).copied().unwrap_or_default(),
+            keys_in_error: found.keys_in_error,
             unfit: found.unfit.get(index).copied().unwrap_or_default(),
             found: described(found.differing.get(index))?,
             left: left.map(described).transpose()?,
@@ -135,6 +139,8 @@ struct Round {
     through: Epoch,
     /// Whether what differs does so for certain.
     certain: bool,
+    /// Keys of the sources whose newest change could not be used.
+    keys_in_error: u64,
     /// Rows of each view.
     counts: Vec<u64>,
     /// Of each view those that no table can hold.
@@ -274,6 +280,7 @@ impl Look {
         Ok(Some(Round {
             through: through.unwrap_or_default(),
             certain: begun <= least,
+            keys_in_error: stats.keys_in_error(),
             counts: expected.iter().map(expected::Rows::count).collect(),
             unfit: self.unfit(&stats),
             differing: differing.map(|(found, rows)| found.compare(rows)).collect(),

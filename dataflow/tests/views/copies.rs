@@ -36,10 +36,12 @@ struct Table {
     next: Change,
     /// What was published of this database, partition by partition.
     history: Vec<Vec<Record>>,
+    /// Whether a key's changes lie in any partition, as after other schemas and rules.
+    moves: bool,
 }
 
 impl Table {
-    fn new(river: &River) -> Self {
+    fn new(river: &River, moves: bool) -> Self {
         let column = |name: &str| Column {
             name: name.to_owned(),
             kind: ColumnType::Long,
@@ -71,6 +73,7 @@ impl Table {
                 snapshot: false,
             },
             history: vec![Vec::new(); PARTITIONS as usize],
+            moves,
         }
     }
 
@@ -85,7 +88,12 @@ impl Table {
             ..self.next.clone()
         };
         let record = self.encoder.encode(&change).unwrap();
-        let chosen = record.key.as_ref().map(|key| partition_of(key, PARTITIONS));
+        let Position { commit, index } = change.position;
+        let any = (commit * 7 + index) as u32 % PARTITIONS;
+        let chosen = record.key.as_ref().map(|key| match self.moves {
+            true => any,
+            false => partition_of(key, PARTITIONS),
+        });
         for partition in (0..PARTITIONS).filter(|it| chosen.is_none_or(|chosen| chosen == *it)) {
             let record = Record {
                 partition: Some(partition),
@@ -210,13 +218,13 @@ impl Table {
     }
 }
 
-fn waves(name: &str, life: Life) {
+fn waves(name: &str, life: Life, moves: bool) {
     let seed = seed();
     eprintln!("{name}: TIDEMILL_TEST_SEED={seed}");
     let rng = &mut StdRng::seed_from_u64(seed);
     let mut table = None;
     let mut river = River::prepared(VIEWS, 2, |river| {
-        let mut first = Table::new(river);
+        let mut first = Table::new(river, moves);
         // Its schema is registered with the first change.
         let mut batch = Vec::new();
         first.set(1, 1, Op::Create, &mut batch);
@@ -258,15 +266,25 @@ fn waves(name: &str, life: Life) {
 
 #[test]
 fn copies_behind_newer_changes_count_once_and_the_job_is_restarted() {
-    waves("copies_restarted", Life::Restarted);
+    waves("copies_restarted", Life::Restarted, false);
 }
 
 #[test]
 fn copies_behind_newer_changes_count_once_with_other_workers() {
-    waves("copies_rescaled", Life::Rescaled);
+    waves("copies_rescaled", Life::Rescaled, false);
 }
 
 #[test]
 fn copies_behind_newer_changes_count_once_and_the_job_is_killed() {
-    waves("copies_killed", Life::Killed);
+    waves("copies_killed", Life::Killed, false);
+}
+
+#[test]
+fn keys_in_every_partition_are_as_their_newest_change_says_and_the_job_is_restarted() {
+    waves("moved_restarted", Life::Rescaled, true);
+}
+
+#[test]
+fn keys_in_every_partition_are_as_their_newest_change_says_and_the_job_is_killed() {
+    waves("moved_killed", Life::Killed, true);
 }

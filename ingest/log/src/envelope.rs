@@ -5,7 +5,8 @@
 //! that wants to know how far a topic reaches. (The dataflow decodes in columns, elsewhere.)
 //!
 //! Invariants: the same change gives the same bytes, whenever it is encoded; the key holds the
-//! primary key alone, so all changes of a row are in one partition, in order. An update that
+//! primary key alone, whose values say the partition ([`partition_of_change`]), so all changes of a
+//! row are in one partition, in order. An update that
 //! changes the primary key must come as a delete and a create, which is what Debezium does.
 //! Within a partition positions grow; what does not is a copy that a writer left which stood still
 //! or was told of a failure, and readers drop it. A snapshot begins with a truncate, from which on
@@ -13,20 +14,38 @@
 
 mod decode;
 mod encode;
+mod route;
 
 pub use decode::{Decoder, Place};
 pub use encode::Encoder;
+pub use route::partition_of_change;
 
-use crate::event::Position;
+use crate::event::{Op, Position};
 
 /// `source.connector` of the records that are ours.
 pub const CONNECTOR: &str = "tidemill";
 /// The same of those that people put back behind newer ones: their positions say nothing.
 const REPLAYED: &str = "tidemill-replay";
 
+/// What follows the position in `source.sequence` of a delete that stands for a row which could not
+/// be published.
+const WITHHELD: &str = "withheld";
+
 /// `source.sequence` of a position.
-fn sequence_of(position: Position) -> String {
-    format!("[\"{}\",\"{}\"]", position.commit, position.index)
+fn sequence_of(position: Position, op: Op) -> String {
+    let Position { commit, index } = position;
+    match op {
+        Op::Withheld => format!("[\"{commit}\",\"{index}\",\"{WITHHELD}\"]"),
+        _ => format!("[\"{commit}\",\"{index}\"]"),
+    }
+}
+
+/// Whether a `source.sequence` of ours is that of a delete which stands for a row that could not be
+/// published.
+#[must_use]
+pub fn is_withheld(sequence: &[u8]) -> bool {
+    let last = sequence.strip_suffix(b"\"]");
+    last.is_some_and(|last| last.ends_with(WITHHELD.as_bytes()))
 }
 
 /// The position in a `source.sequence` of ours. Each record of a topic is asked, so nothing is
@@ -35,7 +54,11 @@ fn sequence_of(position: Position) -> String {
 pub fn position_of(sequence: &[u8]) -> Option<Position> {
     let (commit, rest) = number(sequence.strip_prefix(b"[\"")?)?;
     let (index, rest) = number(rest.strip_prefix(b"\",\"")?)?;
-    (rest == b"\"]").then_some(Position { commit, index })
+    let withheld = || {
+        let last = rest.strip_prefix(b"\",\"")?.strip_suffix(b"\"]")?;
+        (last == WITHHELD.as_bytes()).then_some(())
+    };
+    (rest == b"\"]" || withheld().is_some()).then_some(Position { commit, index })
 }
 
 /// The number that a text begins with, and the rest.
@@ -59,10 +82,13 @@ mod tests {
     fn a_position_is_read_from_what_was_written_and_from_nothing_else() {
         for (commit, index) in [(0, 0), (45_449_976, 79), (u64::MAX, u64::MAX)] {
             let position = Position { commit, index };
-            let sequence = sequence_of(position);
-            assert_eq!(position_of(sequence.as_bytes()), Some(position));
-            for end in 0..sequence.len() {
-                assert_eq!(position_of(&sequence.as_bytes()[..end]), None);
+            for op in [Op::Delete, Op::Withheld] {
+                let sequence = sequence_of(position, op);
+                assert_eq!(position_of(sequence.as_bytes()), Some(position));
+                assert_eq!(is_withheld(sequence.as_bytes()), op == Op::Withheld);
+                for end in 0..sequence.len() {
+                    assert_eq!(position_of(&sequence.as_bytes()[..end]), None);
+                }
             }
         }
         for other in [

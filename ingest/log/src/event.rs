@@ -34,6 +34,9 @@ pub enum Op {
     Update,
     /// `d`: deleted.
     Delete,
+    /// `d` with a mark: the row of this key is one that cannot be published. It is a dead letter,
+    /// and what was published of the key before is not its row any more.
+    Withheld,
     /// `t`: the whole table was truncated; no key, no row.
     Truncate,
 }
@@ -45,7 +48,7 @@ impl Op {
             Op::Read => "r",
             Op::Create => "c",
             Op::Update => "u",
-            Op::Delete => "d",
+            Op::Delete | Op::Withheld => "d",
             Op::Truncate => "t",
         }
     }
@@ -89,4 +92,37 @@ pub struct Change {
     pub committed_us: i64,
     /// True while the initial snapshot is read.
     pub snapshot: bool,
+}
+
+impl Change {
+    /// The row with nothing but the columns of its key; the others are null.
+    pub fn key_alone(table: &crate::schema::TableSchema, row: &[Value]) -> Vec<Value> {
+        let alone = row.iter().enumerate().map(|(index, value)| {
+            let kept = table.in_key(index).then(|| value.clone());
+            kept.unwrap_or(Value::Null)
+        });
+        alone.collect()
+    }
+
+    /// The same change with nothing but the key of its old row; none when that is all it has.
+    #[must_use]
+    pub fn without_old_row(&self) -> Option<Self> {
+        let before = Self::key_alone(&self.table, self.before.as_ref()?);
+        (self.before.as_ref() != Some(&before)).then(|| Self {
+            before: Some(before),
+            ..self.clone()
+        })
+    }
+
+    /// What takes the place of a change whose row cannot be published: none without a key.
+    #[must_use]
+    pub fn withheld(&self) -> Option<Self> {
+        let row = self.after.as_ref().or(self.before.as_ref())?;
+        (self.op != Op::Withheld).then(|| Self {
+            op: Op::Withheld,
+            before: Some(Self::key_alone(&self.table, row)),
+            after: None,
+            ..self.clone()
+        })
+    }
 }

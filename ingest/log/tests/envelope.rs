@@ -158,6 +158,7 @@ fn changes() -> impl Strategy<Value = Change> {
             Op::Create,
             Op::Update,
             Op::Delete,
+            Op::Withheld,
             Op::Truncate,
         ]);
         (Just(Arc::new(table)), op, rows, place).prop_map(|(table, op, rows, place)| {
@@ -168,6 +169,7 @@ fn changes() -> impl Strategy<Value = Change> {
                 Op::Update => (knows.then_some(before), Some(after)),
                 Op::Delete => (Some(before), None),
                 Op::Truncate => (None, None),
+                Op::Withheld => (Some(before), None),
             };
             let position = Position { commit, index };
             Change {

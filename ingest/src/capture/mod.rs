@@ -10,7 +10,8 @@
 //!    publisher can tell what it already wrote.
 //! 3. A snapshot begins with a truncate of each table, so rows deleted while nobody captured do
 //!    not survive downstream.
-//! 4. A row that cannot be understood is handed out as [`Captured::Refused`] and stops nothing.
+//! 4. A row that cannot be understood is handed out as [`Captured::Refused`] and stops nothing. Of
+//!    the row before a change only the key must be understood.
 
 mod postgres;
 mod sqlite;
@@ -42,13 +43,16 @@ impl Captured {
     pub fn position(&self) -> Position {
         match self {
             Captured::Change(change) => change.position,
-            Captured::Refused(refused) => refused.position,
+            Captured::Refused(refused) => {
+                let last = refused.withheld.last();
+                last.map_or(refused.position, |change| change.position)
+            }
         }
     }
 }
 
 /// A row change whose values cannot be represented, as text for the dead letters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Refused {
     /// The table's name.
     pub table: String,
@@ -60,6 +64,34 @@ pub struct Refused {
     pub reason: String,
     /// The whole row as text.
     pub row: String,
+    /// What takes the rows away that were published of its keys before; see [`withhold`].
+    pub withheld: Vec<Change>,
+}
+
+/// What is published in place of `change`, whose new row cannot be represented: `new` holds the
+/// values of its key, or nothing when not even they can be. The row of the old key, when that is
+/// another one, is deleted.
+fn withhold(change: &Change, new: Option<Vec<Value>>) -> Vec<Change> {
+    let is_same =
+        |old: &[Value], new: &[Value]| key_of(&change.table, old).eq(key_of(&change.table, new));
+    let old = change.before.as_ref().filter(|old| match &new {
+        Some(new) => !is_same(old, new),
+        None => true,
+    });
+    let old = old.map(|old| (Op::Delete, old.clone()));
+    let changes = old.into_iter().chain(new.map(|new| (Op::Withheld, new)));
+    let changes = changes.enumerate().map(|(number, (op, row))| {
+        let mut position = change.position;
+        position.index += number as u64;
+        Change {
+            op,
+            before: Some(Change::key_alone(&change.table, &row)),
+            after: None,
+            position,
+            ..change.clone()
+        }
+    });
+    changes.collect()
 }
 
 /// Reads the committed changes of some tables.

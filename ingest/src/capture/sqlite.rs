@@ -20,7 +20,7 @@ use tidemill_log::failpoint;
 use tidemill_log::log::{Described, TopicId};
 use tidemill_log::schema::{Column, ColumnType, TableSchema};
 
-use super::{BATCH, Capture, Captured, Refused, push, standing, value};
+use super::{BATCH, Capture, Captured, Refused, push, standing, value, withhold};
 use crate::{Error, Kind, Result};
 
 /// The pause between two looks at the file.
@@ -150,10 +150,11 @@ impl SqliteCapture {
             self.read = raw.id;
             if let Some(table) = self.tables.iter().find(|table| table.name == raw.table) {
                 match raw.change(table) {
-                    Ok(change) => {
+                    Ok(Some(change)) => {
                         push(&mut out, change);
                     }
-                    Err(refused) => out.push(Captured::Refused(refused)),
+                    Ok(None) => {}
+                    Err(refused) => out.push(Captured::Refused(*refused)),
                 }
             }
         }
@@ -280,39 +281,66 @@ impl RawChange {
         })
     }
 
-    fn change(&self, table: &Arc<TableSchema>) -> std::result::Result<Change, Refused> {
+    /// The change; none when it deletes a row that was never published, as its key cannot be
+    /// represented. Of the row before a change only the key matters.
+    fn change(
+        &self,
+        table: &Arc<TableSchema>,
+    ) -> std::result::Result<Option<Change>, Box<Refused>> {
         let position = Position {
             commit: self.id,
             index: 0,
         };
         let refused = |reason: String| {
             let row = self.after.as_ref().or(self.before.as_ref());
-            Refused {
+            Box::new(Refused {
                 table: self.table.clone(),
                 key: row.map_or_else(String::new, |row| key_text(table, row)),
                 position,
                 reason,
                 row: row.cloned().unwrap_or_default(),
-            }
+                withheld: Vec::new(),
+            })
         };
         let op = Op::of_letter(&self.op).ok_or_else(|| refused(format!("op `{}`", self.op)))?;
-        let row = |json: &Option<String>| {
-            json.as_ref()
-                .map(|json| row_of(table, json))
-                .transpose()
-                .map_err(refused)
-        };
-        Ok(Change {
+        let before = self.before.as_ref().and_then(|json| {
+            let whole = row_of(table, json).ok();
+            whole.or_else(|| key_of_row(table, json))
+        });
+        if op == Op::Delete && before.is_none() {
+            return Ok(None);
+        }
+        let mut change = Change {
             table: Arc::clone(table),
             op,
-            before: row(&self.before)?,
-            after: row(&self.after)?,
+            before,
+            after: None,
             position,
             transaction: self.id,
             committed_us: self.committed_us,
             snapshot: op == Op::Read || op == Op::Truncate,
-        })
+        };
+        if let Some(json) = &self.after {
+            let after = row_of(table, json).map_err(|reason| {
+                let mut refused = refused(reason);
+                refused.withheld = withhold(&change, key_of_row(table, json));
+                refused
+            })?;
+            change.after = Some(after);
+        }
+        Ok(Some(change))
     }
+}
+
+/// The values of a row's key, the rest null; none when not all of them can be represented.
+fn key_of_row(table: &TableSchema, json: &str) -> Option<Vec<Value>> {
+    let row: Map<String, Json> = serde_json::from_str(json).ok()?;
+    let columns = table.columns.iter().enumerate();
+    let values = columns.map(|(index, column)| match table.in_key(index) {
+        true => value_of(column.kind, row.get(&column.name)?).ok(),
+        false => Some(Value::Null),
+    });
+    values.collect()
 }
 
 fn row_of(table: &TableSchema, json: &str) -> std::result::Result<Vec<Value>, String> {

@@ -1,8 +1,10 @@
 //! A table's topic: which one it is, where its partitions end, and which of them a change goes to.
 //!
 //! Invariants:
-//! 1. A key stays in its partition as long as the topic lives: partitions that are added later are
-//!    left alone, since a row whose changes are in two partitions has no order.
+//! 1. A key stays in its partition as long as the topic lives: its values alone say which, and
+//!    partitions that are added later are left alone. Earlier versions also hashed the id of the
+//!    key's schema; whoever reads orders changes of two partitions by their positions. A change
+//!    that was published by that rule just before may come once more by this one, and is harmless.
 //! 2. What the topic holds is read from its tail; records that others put there (replayed dead
 //!    letters among them) are passed over.
 //! 3. A topic that was deleted, or made anew, is an error: what it held would be missing silently.
@@ -10,9 +12,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidemill_log::envelope::{Decoder, Encoder};
+use tidemill_log::envelope::{Decoder, Encoder, partition_of_change};
 use tidemill_log::event::{Change, Position};
-use tidemill_log::log::{Described, Log, OwnedRecord, Record, partition_of};
+use tidemill_log::log::{Described, Log, OwnedRecord, Record};
 use tidemill_log::registry::Registry;
 
 use crate::{Error, Kind, Result};
@@ -209,15 +211,19 @@ impl Topic {
     }
 
     /// The partitions that the change goes to and is not in yet.
-    pub(super) fn places(&mut self, change: &Change, record: &Record) -> impl Iterator<Item = u32> {
+    pub(super) fn places(&mut self, change: &Change) -> impl Iterator<Item = u32> {
         let count = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
-        let chosen = record.key.as_ref().map(|key| partition_of(key, count));
+        let chosen = partition_of_change(change, count);
+        let fresh = |end: &End| end.fresh && end.last.is_none();
+        // What begins the table anew also says so where nothing was written yet, unless that is
+        // everywhere: whoever reads knows by it what is older in other partitions.
+        let anew = change.snapshot && !self.ends.iter().all(fresh);
         let places = (0..count).zip(&mut self.ends);
         places.filter_map(move |(partition, end)| {
             // A truncate goes everywhere, except where nothing was ever written.
             let goes = match chosen {
                 Some(chosen) => chosen == partition,
-                None => !(end.fresh && end.last.is_none()),
+                None => anew || !fresh(end),
             };
             (goes && end.takes(change)).then_some(partition)
         })

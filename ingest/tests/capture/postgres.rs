@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use postgres::{Client, NoTls};
 use tidemill_ingest::Kind;
 use tidemill_ingest::capture::{self, Capture, Captured};
-use tidemill_log::event::{Op, Position, Value};
+use tidemill_log::event::{Change, Op, Position, Value};
 use tidemill_log::schema::ColumnType;
 
 use crate::{STORY, changes, read, row, seen, the_same_story};
@@ -462,4 +462,64 @@ fn who_lost_the_lock_is_taken_over_and_hands_on_nothing() {
         }));
     }
     assert!(all.len() <= 2, "{all:?}");
+}
+
+#[test]
+fn of_an_old_row_only_the_key_matters_and_a_new_one_that_is_refused_takes_the_old_one_away() {
+    let test = "of_an_old_row_only_the_key_matters";
+    let Some(mut database) = Database::new(test) else {
+        return;
+    };
+    database.run(
+        "CREATE TABLE t (id timestamptz PRIMARY KEY, until timestamptz);
+         ALTER TABLE t REPLICA IDENTITY FULL;
+         INSERT INTO t VALUES ('1970-01-01Z', 'infinity')",
+    );
+    let mut capture = database.open(&["t"]).unwrap();
+    let snapshot = read(capture.as_mut(), 2);
+    let key = |second: i64| vec![Value::Timestamp(second * 1_000_000), Value::Null];
+    let withheld = |captured: &Captured| match captured {
+        Captured::Refused(refused) => {
+            let one = |change: &Change| (change.op, change.before.clone().unwrap());
+            refused.withheld.iter().map(one).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(withheld(&snapshot[1]), [(Op::Withheld, key(0))]);
+    capture.acknowledge(snapshot[1].position()).unwrap();
+    database.run(
+        "UPDATE t SET until = '1970-01-01Z';
+         UPDATE t SET until = 'infinity', id = '1970-01-01 00:00:01Z';
+         UPDATE t SET id = 'infinity', until = NULL;
+         UPDATE t SET id = '1970-01-01 00:00:02Z';
+         UPDATE t SET id = 'infinity';
+         DELETE FROM t;
+         INSERT INTO t VALUES ('1970-01-01 00:00:03Z', 'infinity');
+         DELETE FROM t",
+    );
+    let read = read(capture.as_mut(), 7);
+    let seen = |captured: &Captured| match captured {
+        Captured::Change(change) => (change.op, change.before.clone(), change.after.clone()),
+        other => panic!("{other:?}"),
+    };
+    let (at, null) = (Value::Timestamp, Value::Null);
+    let corrected = vec![at(0), at(0)];
+    assert_eq!(seen(&read[0]), (Op::Update, Some(key(0)), Some(corrected)));
+    let moved = [(Op::Delete, key(0)), (Op::Withheld, key(1))];
+    assert_eq!(withheld(&read[1]), moved);
+    assert_eq!(
+        withheld(&read[2]),
+        [(Op::Delete, key(1))],
+        "its new key is none"
+    );
+    let back = vec![at(2_000_000), null];
+    assert_eq!(
+        seen(&read[3]),
+        (Op::Update, None, Some(back)),
+        "its old key was none"
+    );
+    assert_eq!(withheld(&read[4]), [(Op::Delete, key(2))]);
+    // The deletion of what was never published says nothing.
+    assert_eq!(withheld(&read[5]), [(Op::Withheld, key(3))]);
+    assert_eq!(seen(&read[6]), (Op::Delete, Some(key(3)), None));
 }

@@ -9,8 +9,8 @@ use tidemill_ingest::capture::{self, Capture, Captured};
 use tidemill_ingest::publish::{Publisher, StreamOptions, stream};
 use tidemill_ingest::stats::Stats;
 use tidemill_log::dead_letter::{self, DeadLetter, Entry, Source, Stage};
-use tidemill_log::envelope::Decoder;
-use tidemill_log::event::{Change, Op};
+use tidemill_log::envelope::{Decoder, Encoder};
+use tidemill_log::event::{Change, Op, Value};
 use tidemill_log::log::{Log, OwnedRecord, Record};
 
 use crate::postgres::Database;
@@ -306,4 +306,77 @@ fn from_commit_to_kafka_in_milliseconds() {
         "commit to Kafka's reader: p50 {} ms, p99 {} ms; a bare append: p50 {} ms, p99 {} ms",
         arrived[1_500], arrived[2_970], bare[100], bare[198]
     );
+}
+
+#[test]
+fn rows_of_600_kb_are_updated_and_deleted_and_one_that_grows_too_large_is_withheld() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("source.db");
+    let source = tidemill_log::sqlite::connect(file.to_str().unwrap()).unwrap();
+    let run = |sql: &str| source.execute_batch(sql).unwrap();
+    run("CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT);
+         INSERT INTO t VALUES (1, printf('%.600000c', 'a'))");
+    let options = options(&folder, &format!("sqlite://{}", file.display()), "large");
+    let open = || capture::open(&options.database, &options.tables, "large", false).unwrap();
+    pass(open().as_mut(), &options, 2, 2);
+    run("UPDATE t SET name = printf('%.600000c', 'b');
+         UPDATE t SET name = 'small';
+         UPDATE t SET name = printf('%.1100000c', 'c');
+         UPDATE t SET name = 'small again';
+         DELETE FROM t");
+    pass(open().as_mut(), &options, 5, 5);
+    let published = published(&options);
+    let seen = published.iter().map(|change| {
+        let of = |row: &Option<Vec<Value>>| row.as_ref().map(|row| row[1] != Value::Null);
+        (change.op, of(&change.before), of(&change.after))
+    });
+    let expected = [
+        (Op::Read, None, Some(true)),
+        // Both do not fit into one record: of the old row its key is left.
+        (Op::Update, Some(false), Some(true)),
+        (Op::Update, Some(true), Some(true)),
+        (Op::Withheld, Some(false), None),
+        (Op::Update, Some(false), Some(true)),
+        (Op::Delete, Some(true), None),
+    ];
+    assert_eq!(seen.collect::<Vec<_>>(), expected);
+}
+
+/// A topic that an earlier version wrote: the partition was the hash of the record's key. What it
+/// published just before comes once more by the new rule, at the same position.
+#[test]
+fn a_change_that_comes_again_by_the_new_rule_has_the_position_that_it_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(&folder, "sqlite://nowhere/db", "rules");
+    let file = folder.path().join("source.db");
+    let source = tidemill_log::sqlite::connect(file.to_str().unwrap()).unwrap();
+    source
+        .execute_batch(
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT);
+             INSERT INTO t SELECT value, 'x' FROM json_each('[1,2,3,4,5,6,7,8]')",
+        )
+        .unwrap();
+    let database = format!("sqlite://{}", file.display());
+    let mut capture = capture::open(&database, &options.tables, "rules", false).unwrap();
+    let captured = crate::read(capture.as_mut(), 9);
+    let topic = format!("{}t", options.topic_prefix);
+    let log = tidemill_log::log::open(&options.log).unwrap();
+    log.create_topic(&topic, options.partitions).unwrap();
+    let registry = tidemill_log::registry::open(&options.registry).unwrap();
+    let mut encoder = Encoder::new(&topic, registry);
+    let rows = captured.iter().filter_map(|captured| match captured {
+        Captured::Change(change) if change.op == Op::Read => encoder.encode(change).ok(),
+        _ => None,
+    });
+    // Without a partition the log hashes the record's key.
+    let rows: Vec<Record> = rows.collect();
+    log.producer().unwrap().append(&rows).unwrap();
+    publisher(&options, false).publish(&captured).unwrap();
+    let mut published = published(&options);
+    published.retain(|change| change.op == Op::Read);
+    assert!(published.len() > 8, "some keys have another partition");
+    for change in &published {
+        let same = published.iter().filter(|it| it.after == change.after);
+        assert!(same.into_iter().all(|it| it.position == change.position));
+    }
 }

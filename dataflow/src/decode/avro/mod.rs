@@ -156,6 +156,7 @@ impl Decoder for Avro {
             // Only a record that is not refused moves it.
             *newest = next;
             return Ok(match change.op {
+                Some("d") if change.is_withheld() => Effect::Withheld,
                 Some("d") => Effect::Gone,
                 Some("t") => Effect::Truncated,
                 _ => Effect::Row,

@@ -11,7 +11,8 @@ use std::borrow::Cow;
 use arrow::array::timezone::Tz;
 use arrow::datatypes::{DataType, SchemaRef};
 use serde_json::Value;
-use tidemill_log::envelope::{CONNECTOR, position_of};
+use tidemill_log::envelope::{CONNECTOR, is_withheld, position_of};
+use tidemill_log::event::Position;
 use tidemill_log::schema::arena::{Field, Meaning, Node, Record, Schema};
 
 use super::super::columns::{Cell, Cells};
@@ -52,12 +53,31 @@ struct Origin<'a> {
     sequence: &'a [u8],
     snapshot: &'a [u8],
     at_us: Option<i64>,
+    lsn: Option<i64>,
 }
 
+/// `source.connector` of Debezium's connector for PostgreSQL.
+const DEBEZIUM_POSTGRES: &[u8] = b"postgresql";
+
 impl Change<'_> {
-    /// Where in the source a record of the own ingest comes from.
+    /// Whether it stands for a row that could not be published.
+    pub(super) fn is_withheld(&self) -> bool {
+        let source = &self.source;
+        source.connector == CONNECTOR.as_bytes() && is_withheld(source.sequence)
+    }
+
+    /// Where in the source a record comes from, of the own ingest or of Debezium's connector for
+    /// PostgreSQL: there the LSN of the change itself grows with each change of a row.
     pub(super) fn said(&self) -> Option<Said> {
         let source = &self.source;
+        if source.connector == DEBEZIUM_POSTGRES {
+            let (commit, index) = (source.lsn?.cast_unsigned(), 0);
+            return Some(Said {
+                position: Position { commit, index },
+                begins_us: None,
+                is_foreign: true,
+            });
+        }
         if source.connector != CONNECTOR.as_bytes() {
             return None;
         }
@@ -65,6 +85,7 @@ impl Change<'_> {
         Some(Said {
             position: position_of(source.sequence)?,
             begins_us: source.at_us.filter(|_| begins),
+            is_foreign: false,
         })
     }
 }
@@ -125,6 +146,7 @@ enum About {
     Sequence,
     Snapshot,
     AtUs,
+    Lsn,
 }
 
 #[derive(Debug)]
@@ -327,6 +349,10 @@ impl Program {
             (Node::String(_), About::Snapshot) => &mut source.snapshot,
             (Node::Long(_), About::AtUs) => {
                 source.at_us = Some(input.long()?);
+                return Ok(());
+            }
+            (Node::Long(_), About::Lsn) => {
+                source.lsn = Some(input.long()?);
                 return Ok(());
             }
             _ => return self.skip(node, input, 0),
@@ -536,6 +562,7 @@ fn source_steps(writer: &Schema, fields: &[Field]) -> Vec<Step> {
             "sequence" => About::Sequence,
             "snapshot" => About::Snapshot,
             "ts_us" => About::AtUs,
+            "lsn" => About::Lsn,
             _ => {
                 skip(&mut steps, writer, field.node);
                 continue;

@@ -11,7 +11,7 @@ use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value as Avro;
 use apache_avro::writer::datum::GenericDatumWriter;
 
-use super::{CONNECTOR, REPLAYED, position_of};
+use super::{CONNECTOR, REPLAYED, is_withheld, position_of};
 use crate::event::{Change, Op, Position, Value};
 use crate::log::OwnedRecord;
 use crate::registry::Registry;
@@ -71,10 +71,13 @@ impl Decoder {
                 .map(Some),
             _ => Ok(None),
         };
+        let sequence = text(source, "sequence").unwrap_or_default();
+        let op = match text(&envelope, "op").and_then(Op::of_letter) {
+            Some(Op::Delete) if is_withheld(sequence.as_bytes()) => Op::Withheld,
+            op => op.ok_or_else(|| wrong("no `op`"))?,
+        };
         Ok(Change {
-            op: text(&envelope, "op")
-                .and_then(Op::of_letter)
-                .ok_or_else(|| wrong("no `op`"))?,
+            op,
             before: row("before")?,
             after: row("after")?,
             position: position(source).ok_or_else(|| wrong("no `source.sequence`"))?,

@@ -117,7 +117,7 @@ impl Encoder {
         put_some(out);
         put_long(out, change.position.commit.cast_signed());
         put_some(out);
-        put_text(out, &sequence_of(change.position));
+        put_text(out, &sequence_of(change.position, change.op));
         put_text(out, change.op.letter());
         put_some(out);
         put_long(out, commit_ms);

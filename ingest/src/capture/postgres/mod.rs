@@ -16,6 +16,7 @@
 mod beginning;
 mod catalog;
 mod identity;
+mod image;
 mod lease;
 mod pgoutput;
 mod progress;
@@ -424,51 +425,30 @@ impl PostgresCapture {
         else {
             return Ok(());
         };
-        let position = transaction.next;
-        if position.commit < known.noted.from {
+        if transaction.next.commit < known.noted.from {
             // It is in the snapshot. It counts, so that the others have the places that they had.
             transaction.next.index += 1;
             return Ok(());
         }
         known.follow(&mut self.lease.session())?;
-        let schema = &known.table.schema;
-        let old = old
-            .as_ref()
-            .map(|(Old::Key(tuple) | Old::Full(tuple))| tuple);
-        let values = |tuple: &Tuple, old| {
-            let cells = tuple.iter().enumerate();
-            row_of(
-                schema,
-                cells.map(|(i, cell)| text_of(schema, i, cell, old)),
-                position,
-            )
+        let table = &known.table;
+        let image = image::Image {
+            schema: &table.schema,
+            op,
+            old: old.as_ref(),
+            new: new.as_ref(),
         };
-        let rows = (|| {
-            let before = old.map(|tuple| values(tuple, None)).transpose()?;
-            let after = new.as_ref().map(|tuple| values(tuple, old)).transpose()?;
-            Ok((before, after))
-        })();
-        let used = match rows {
-            Ok((before, after)) => push(
-                out,
-                Change {
-                    table: Arc::clone(schema),
-                    op,
-                    before,
-                    after,
-                    position,
-                    transaction: u64::from(transaction.xid),
-                    committed_us: transaction.committed_us,
-                    snapshot: false,
-                },
-            ),
-            Err(RowError::Refused(refused)) => {
-                out.push(Captured::Refused(refused));
-                1
-            }
-            Err(RowError::Fatal(error)) => return Err(error),
+        let change = Change {
+            table: Arc::clone(&table.schema),
+            op,
+            before: None,
+            after: None,
+            position: transaction.next,
+            transaction: u64::from(transaction.xid),
+            committed_us: transaction.committed_us,
+            snapshot: false,
         };
-        transaction.next.index += used;
+        transaction.next.index += image.push(change, out)?;
         Ok(())
     }
 
@@ -562,7 +542,7 @@ fn away(pause: Duration) -> Phase {
 /// Why a row has no values.
 enum RowError {
     /// It goes to the dead letters.
-    Refused(Refused),
+    Refused(Box<Refused>),
     /// Going on without it would be wrong.
     Fatal(Error),
 }
@@ -639,14 +619,29 @@ fn row_of<'a>(
                 .map(|&index| texts.get(index).copied().flatten());
             let key: Vec<_> = key.map(|text| text.unwrap_or("NULL")).collect();
             let row = columns().map(|(c, text)| format!("{}={}", c.name, text.unwrap_or("NULL")));
-            RowError::Refused(Refused {
+            RowError::Refused(Box::new(Refused {
                 table: schema.name.clone(),
                 key: key.join(", "),
                 position,
                 reason,
                 row: row.collect::<Vec<_>>().join(", "),
-            })
+                withheld: Vec::new(),
+            }))
         })
+}
+
+/// The values of a row's key, the rest null; none when not all of them can be represented.
+fn key_of_row<'a>(
+    schema: &TableSchema,
+    cells: impl Iterator<Item = std::result::Result<Option<&'a str>, RowError>>,
+) -> Option<Vec<Value>> {
+    let cells = schema.columns.iter().zip(cells).enumerate();
+    let values = cells.map(|(index, (column, cell))| match cell {
+        _ if !schema.in_key(index) => Some(Value::Null),
+        Ok(Some(text)) => value::parse(column.kind, text).ok(),
+        _ => None,
+    });
+    values.collect()
 }
 
 /// The name of a capture's slot and publication.

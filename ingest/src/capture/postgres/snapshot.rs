@@ -13,9 +13,9 @@ use tidemill_log::schema::TableSchema;
 
 use super::catalog::{Table, quote};
 use super::stream::NewSlot;
-use super::{RowError, row_of, sql_error};
+use super::{RowError, key_of_row, row_of, sql_error};
 use crate::Result;
-use crate::capture::{BATCH, Captured};
+use crate::capture::{BATCH, Captured, withhold};
 
 /// A snapshot being read.
 pub(super) struct Snapshot {
@@ -140,9 +140,11 @@ impl Snapshot {
                     let change = self.change(&table.schema, Op::Read, Some(values));
                     out.push(Captured::Change(change));
                 }
-                Err(RowError::Refused(refused)) => {
-                    self.position.index += 1;
-                    out.push(Captured::Refused(refused));
+                Err(RowError::Refused(mut refused)) => {
+                    let cells = (0..row.len()).map(|index| Ok::<_, RowError>(row.get(index)));
+                    let change = self.change(&table.schema, Op::Withheld, None);
+                    refused.withheld = withhold(&change, key_of_row(&table.schema, cells));
+                    out.push(Captured::Refused(*refused));
                 }
                 Err(RowError::Fatal(error)) => return Err(error),
             }
