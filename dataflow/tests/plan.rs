@@ -8,6 +8,9 @@
     reason = "functions outside #[test] count as code for clippy"
 )]
 
+#[path = "plan/mutated.rs"]
+mod mutated;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

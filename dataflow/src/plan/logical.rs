@@ -17,7 +17,6 @@ use datafusion_optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion_optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion_optimizer::optimize_projections::OptimizeProjections;
 use datafusion_optimizer::optimize_unions::OptimizeUnions;
-use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion_optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 use datafusion_sql::planner::{ParserOptions, SqlToRel};
 use datafusion_sql::sqlparser::ast::{CreateView, Query, Statement};
@@ -29,6 +28,7 @@ use super::functions;
 use super::push::filters_down;
 use super::script::{Script, did_you_mean, lower_first, normal, written};
 use super::shape::shaped;
+use super::simplify::simplified;
 use super::source_types::{self, SourceTypes};
 use super::table::unusable_column;
 use super::types;
@@ -113,30 +113,23 @@ fn optimized(
     let apply = |plan: LogicalPlan, rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>| {
         Optimizer::with_rules(rules).optimize(plan, &context, |_, _| {})
     };
-    let mut plan = apply(
-        plan,
-        vec![
-            Arc::new(OptimizeUnions::new()),
-            Arc::new(SimplifyExpressions::new()),
-        ],
-    )?;
+    let mut plan = simplified(apply(plan, vec![Arc::new(OptimizeUnions::new())])?)?;
     if plan.exists(|node| Ok(is_cross_join(node)))? {
         // It knows no joins in which null equals null, and finds none yet.
         plan = apply(plan, vec![Arc::new(EliminateCrossJoin::new())])?;
     }
-    let plan = filters_down(plan)?;
-    apply(
+    let plan = simplified(filters_down(plan)?)?;
+    let plan = apply(
         plan,
         vec![
-            Arc::new(SimplifyExpressions::new()),
             // Once, when all conditions of a join are there: it would put an equality that comes
             // later beside keys for which null equals null.
             Arc::new(ExtractEquijoinPredicate::new()),
             Arc::new(OptimizeProjections::new()),
-            // What projections that became one say together.
-            Arc::new(SimplifyExpressions::new()),
         ],
-    )
+    )?;
+    // What projections that became one say together.
+    simplified(plan)
 }
 
 /// A join whose condition, if there is one, stands in a filter above it.
@@ -159,7 +152,7 @@ fn column_names(
                 let what = format!(
                     "column {} of the view has no name: write `{} AS name`",
                     index + 1,
-                    field.name()
+                    plain(field.name())
                 );
                 return Err(script.error(at, what));
             }
@@ -269,7 +262,10 @@ fn located_as(
     let diagnosed = root.diagnostic().and_then(|diagnostic| diagnostic.span);
     let (span, what) = match root.find_root() {
         DataFusionError::SchemaError(error, _) => schema_error(error),
-        other => (None, lower_first(&first_line(&other.message()))),
+        other => (
+            None,
+            lower_first(&readable(plain(&first_line(&other.message())))),
+        ),
     };
     let at = span.or(diagnosed).map_or(at, |span| Location {
         line: span.start.line,
@@ -291,6 +287,55 @@ pub(super) fn first_line(text: &str) -> String {
     line.get(..ends.min().unwrap_or(line.len()))
         .unwrap_or(line)
         .to_owned()
+}
+
+/// A message without what only the program's authors can read.
+fn readable(text: String) -> String {
+    match text.contains(" { ") {
+        true => {
+            "this cannot be planned: this is a bug of tidemill, please report the SQL".to_owned()
+        }
+        false => text,
+    }
+}
+
+/// The message with values as SQL writes them, in place of the planner's `Int64(1)`.
+fn plain(text: &str) -> String {
+    let kinds = [
+        "Int64(",
+        "Int32(",
+        "UInt64(",
+        "Float64(",
+        "Utf8(",
+        "Boolean(",
+        "Custom(",
+        "Decimal128(",
+    ];
+    let mut plain = String::new();
+    let mut rest = text;
+    loop {
+        let starts = kinds
+            .iter()
+            .filter_map(|kind| Some((rest.find(kind)?, kind.len())));
+        let Some((at, len)) = starts.min() else {
+            return plain + rest;
+        };
+        let (before, after) = (rest.get(..at), rest.get(at + len..));
+        let (Some(before), Some(after)) = (before, after) else {
+            return plain + rest;
+        };
+        let Some((value, after)) = after.split_once(')') else {
+            return plain + rest;
+        };
+        let value = value
+            .trim_start_matches("Some(")
+            .split(',')
+            .next()
+            .unwrap_or(value);
+        plain += before;
+        plain += &value.replace('"', "'");
+        rest = after;
+    }
 }
 
 fn schema_error(error: &SchemaError) -> (Option<datafusion_common::Span>, String) {

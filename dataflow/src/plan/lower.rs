@@ -359,14 +359,8 @@ impl Pending {
     }
 
     pub(super) fn scalar(&self, expr: &Expr) -> Result<Scalar> {
-        let expr_of = create_physical_expr(
-            expr,
-            &self.df()?,
-            &ExecutionProps::new(),
-            &PhysicalPlanningContext::default(),
-        )?;
         Ok(Scalar {
-            expr: checked(expr_of)?,
+            expr: physical(expr, &self.df()?)?,
             text: text(expr),
         })
     }
@@ -403,6 +397,16 @@ impl Pending {
             distinct: params.distinct && !idempotent,
         })
     }
+}
+
+/// What evaluates an expression over columns of `schema`.
+pub(super) fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+    checked(create_physical_expr(
+        expr,
+        schema,
+        &ExecutionProps::new(),
+        &PhysicalPlanningContext::default(),
+    )?)
 }
 
 /// The expression with arithmetic that fails when it overflows, where the library's wraps around.

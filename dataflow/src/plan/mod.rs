@@ -9,6 +9,7 @@
 //! uses.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
@@ -20,6 +21,7 @@ use tidemill_log::registry::Registry;
 
 use crate::{Error, Kind, Result};
 
+mod bounds;
 mod catalog;
 mod dialect;
 pub(crate) mod explain;
@@ -39,6 +41,7 @@ mod registered;
 mod row_number;
 mod script;
 mod shape;
+mod simplify;
 mod source_types;
 mod table;
 mod text;
@@ -55,7 +58,7 @@ use script::{Script, Statement, single};
 use source_types::SourceTypes;
 
 /// The stack of the planning thread, in bytes.
-const PLANNING_STACK: usize = 64 << 20;
+const PLANNING_STACK: usize = 256 << 20;
 
 /// A view whose query is planned and not lowered yet.
 struct Planned {
@@ -94,7 +97,8 @@ fn planned(sql: &str, file: &str, registry: Option<&dyn Registry>) -> Result<ir:
                 catalog.tables.push(table);
             }
             Ast::CreateView(create) => {
-                let (view, source_types) = view(create, sql, &catalog, script, at)?;
+                let (view, source_types) =
+                    guarded(script, at, || view(create, sql, &catalog, script, at))?;
                 let schema = Arc::new(view.plan.schema().as_arrow().clone());
                 catalog.views.push((view.name.clone(), schema));
                 catalog.view_types.push(source_types);
@@ -118,10 +122,27 @@ fn planned(sql: &str, file: &str, registry: Option<&dyn Registry>) -> Result<ir:
     let (sources, source_of) = sources(&catalog, &planned);
     let mut views = Vec::new();
     for view in planned {
-        let view = lowered(view, &sources, &source_of, &views, script)?;
+        let at = view.at;
+        let view = guarded(script, at, || {
+            lowered(view, &sources, &source_of, &views, script)
+        })?;
         views.push(view);
     }
     Ok(ir::Job { sources, views })
+}
+
+/// Runs a step of planning. A panic in it is a bug of ours or of a library: an error that says
+/// which view has to be written otherwise.
+fn guarded<T>(script: Script<'_>, at: Location, step: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
+        let what = panic.downcast_ref::<String>().map(String::as_str);
+        let what = what.or_else(|| panic.downcast_ref::<&str>().copied());
+        let what = format!(
+            "this view cannot be planned ({}): this is a bug of tidemill, please report the SQL",
+            what.unwrap_or("a panic")
+        );
+        Err(script.error_of(Kind::Bug, at, what))
+    })
 }
 
 fn view(

@@ -7,9 +7,10 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    Distinct, Expr, Function, FunctionArguments, GroupByExpr, Ident, Interval, JoinOperator,
-    OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, SetOperator, Spanned,
-    TableFactor, TableWithJoins, UnaryOperator, Value, Visit, Visitor, visit_expressions,
+    BinaryOperator, Distinct, Expr, Function, FunctionArguments, GroupByExpr, Ident, Interval,
+    JoinOperator, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr,
+    SetOperator, Spanned, TableFactor, TableWithJoins, UnaryOperator, Value, Visit, Visitor,
+    visit_expressions,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 
@@ -146,6 +147,10 @@ impl Visitor for Check<'_> {
             Expr::Array(_) | Expr::Map(_) | Expr::Dictionary(_) | Expr::Struct { .. } => {
                 unsupported(span, "an array, map or struct literal is")
             }
+            Expr::BinaryOp {
+                op: BinaryOperator::Custom(name),
+                ..
+            } => ControlFlow::Break((span, format!("unknown operator `{name}`"))),
             Expr::UnaryOp {
                 op: UnaryOperator::Minus,
                 expr,

@@ -8,6 +8,7 @@ use datafusion_sql::sqlparser::ast::{Ident, ObjectName, Statement as Ast};
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
+use super::bounds::exceeded;
 use super::dialect::Grammar;
 use super::lexer;
 use crate::{Error, Kind, Result};
@@ -54,6 +55,9 @@ impl Script<'_> {
                 Some((tokens, first.span.start, last.span.end))
             })
             .map(|(tokens, start, end)| {
+                if let Some((at, what)) = exceeded(tokens) {
+                    return Err(self.error(at, what));
+                }
                 let mut parser = Parser::new(&Grammar).with_tokens_with_locations(tokens.to_vec());
                 let ast = parser
                     .parse_statement()

@@ -89,3 +89,14 @@ SELECT DISTINCT t.k FROM (SELECT x, 1 AS k FROM n1 UNION ALL SELECT y, 2 FROM n2
 SELECT x FROM (SELECT x, y FROM n1 ORDER BY y, x LIMIT 3 OFFSET 1) AS s WHERE x < 0;
 SELECT x FROM (SELECT DISTINCT x, s FROM n1) AS d;
 SELECT a FROM (SELECT a, b FROM m1) AS s (a, c);
+-- NOT IN of a list with NULL is never true, whatever IN stands beside it.
+SELECT x FROM n1 WHERE x IN (1, -3, 5, 6) AND x NOT IN (7, 8, NULL);
+SELECT s FROM n1 WHERE s IN ('p', 'q', 'r', 's') AND s NOT IN ('u', 'v', 'w', NULL);
+SELECT x FROM n1 WHERE NOT (x IN (7, NULL) OR y > 100);
+SELECT x = NULL AS p, x + NULL AS q, NULL AND x > 0 AS r, NULL OR x IS NULL AS t, NOT (NULL::boolean) AS u FROM n1;
+SELECT CASE WHEN NULL THEN 1 WHEN x > 0 THEN 2 WHEN true THEN 3 ELSE 4 END AS k FROM n1;
+SELECT CASE WHEN false THEN 1 END AS k, coalesce(NULL, x, 4) AS m, coalesce('c', s) AS o FROM n1;
+SELECT x NOT BETWEEN -3 AND 0 AS p, NOT x BETWEEN y AND 5 AS q, x BETWEEN NULL AND 0 AS r FROM n1;
+SELECT NOT (x < 0 AND y = 0) AS p, NOT (x IS NULL OR s = 'q') AS q, NOT (x IS DISTINCT FROM 1) AS r FROM n1;
+SELECT sum(x + 1) AS a, sum(x * 2 + 1) AS b, sum(x) + 1 AS c, count(x + NULL) AS d FROM n1;
+SELECT 3000000000 > x AS p, x < 3000000000 AS q, -1 <= x AS r, x = 1.0 AS t FROM n1;
