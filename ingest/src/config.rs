@@ -96,12 +96,23 @@ impl TryFrom<PipelineText> for Pipeline {
                 ));
             }
         };
-        Ok(Pipeline {
+        let pipeline = Pipeline {
             feed,
             seeds: text.seed,
             capture: text.capture,
             publish: text.publish,
-        })
+        };
+        let mut topics = BTreeMap::new();
+        for table in pipeline.tables() {
+            let topic = table.rsplit('.').next().unwrap_or_default().to_owned();
+            if let Some(other) = topics.insert(topic, table.clone()) {
+                return Err(format!(
+                    "tables `{other}` and `{table}` would both be published to one topic; capture \
+                     one of them by a pipeline of its own, with a `topic_prefix` in [publish]"
+                ));
+            }
+        }
+        Ok(pipeline)
     }
 }
 

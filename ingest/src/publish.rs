@@ -199,6 +199,8 @@ pub struct Publisher {
     database: String,
     dead_letters: String,
     begins_anew: bool,
+    /// The tables of which only each alone begins anew.
+    tables_anew: std::collections::HashSet<String>,
     /// An append failed: what the topics hold must be read again.
     stale: bool,
 }
@@ -227,6 +229,7 @@ impl Publisher {
             database: database.to_owned(),
             dead_letters,
             begins_anew,
+            tables_anew: std::collections::HashSet::new(),
             stale: false,
         })
     }
@@ -235,6 +238,9 @@ impl Publisher {
     /// capture noted of them when it first published.
     fn prepare(&mut self, capture: &mut dyn Capture) -> Result<()> {
         for table in capture.tables() {
+            if capture.table_begins_anew(&table.name) {
+                self.tables_anew.insert(table.name.clone());
+            }
             let topic = self.topic(&table.name)?;
             failpoint::hit(failpoint::PUBLISH_BEFORE_NOTE);
             let noted = capture.note(topic.name(), topic.described())?;
@@ -262,7 +268,7 @@ impl Publisher {
                 self.log.as_ref(),
                 &self.registry,
                 &self.database,
-                self.begins_anew,
+                self.begins_anew || self.tables_anew.contains(table),
             )?;
             self.topics.insert(table.to_owned(), topic);
         }

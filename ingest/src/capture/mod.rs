@@ -102,6 +102,11 @@ pub trait Capture: Send {
     /// Whether opening it began a new snapshot: whatever the topics hold already is older.
     fn begins_anew(&self) -> bool;
 
+    /// Whether it reads this table anew, alone or with all others.
+    fn table_begins_anew(&self, _table: &str) -> bool {
+        self.begins_anew()
+    }
+
     /// Notes durably which topic a table's changes go to, and returns the first note: the one that
     /// is there already, unless this capture begins anew and the topic is another one since.
     fn note(&mut self, topic: &str, now: Described) -> Result<Described>;

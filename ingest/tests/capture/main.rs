@@ -6,6 +6,7 @@
 mod postgres;
 mod published;
 mod sqlite;
+mod tables;
 mod types;
 
 use std::time::{Duration, Instant};

@@ -1,9 +1,9 @@
 //! Capture from PostgreSQL: a snapshot, then logical replication.
 //!
 //! A URL and tables flow in, [`Captured`] flows out. [`lease`] says who may capture, [`progress`]
-//! how a capture goes on, [`snapshot`] reads what is there, [`stream`] is the replication
-//! connection, [`pgoutput`] decodes it, [`catalog`] knows the tables. Here they become one sequence
-//! of positions.
+//! how a capture goes on, [`beginning`] where it begins, [`snapshot`] reads what is there, [`stream`] is the replication
+//! connection, [`pgoutput`] decodes it, [`catalog`] knows the tables, [`identity`] whether they are
+//! still the captured ones. Here they become one sequence of positions.
 //!
 //! Invariants:
 //! 1. A change's position is its transaction's commit LSN and its number among the transaction's
@@ -13,7 +13,9 @@
 //! 3. The slot is told only of transactions that are acknowledged to their last change. While
 //!    nothing is unacknowledged, keepalives move it too, so that idle tables hold no WAL.
 
+mod beginning;
 mod catalog;
+mod identity;
 mod image;
 mod lease;
 mod pgoutput;
@@ -36,7 +38,8 @@ use super::{BATCH, Capture, Captured, Refused, push, value};
 use crate::database::passes;
 use crate::server::Server;
 use crate::{Error, Kind, Result};
-use catalog::Table;
+use beginning::{Beginning, Followed};
+use identity::Shape;
 use lease::Lease;
 use pgoutput::{Cell, Message, Old, Tuple};
 use progress::Resume;
@@ -47,6 +50,10 @@ use stream::{Event, Stream};
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
 /// How much WAL of other tables may pass before the slot is moved over it.
 const IDLE_WAL: u64 = 64 * 1024;
+/// How often the catalog is asked whether the tables are still the captured ones.
+const TABLES_LOOK: Duration = Duration::from_secs(2);
+/// How long a table may be gone or not fit to be captured, as between two statements of a change.
+const TABLES_PATIENCE: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts to reach the server.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -57,7 +64,10 @@ pub(super) struct PostgresCapture {
     lease: Lease,
     generation: i64,
     begins_anew: bool,
-    tables: HashMap<u32, Table>,
+    tables: HashMap<u32, Followed>,
+    looked_at: Instant,
+    /// Since when a table is gone or unfit.
+    unfit_since: Option<Instant>,
     phase: Phase,
     transaction: Option<Transaction>,
     /// The last positions of what was handed out and not acknowledged, with the LSN behind each.
@@ -76,8 +86,8 @@ pub(super) struct PostgresCapture {
 }
 
 enum Phase {
-    /// The snapshot, and where the slot begins.
-    Snapshot(Box<Snapshot>, u64),
+    /// The snapshot, where its slot begins, and where the stream goes on behind it.
+    Snapshot(Box<Snapshot>, u64, u64),
     Stream(Stream),
     Away {
         pause: Duration,
@@ -92,61 +102,6 @@ struct Transaction {
     xid: u32,
     committed_us: i64,
     next: Position,
-}
-
-/// Where a capture begins.
-struct Beginning {
-    tables: Vec<Table>,
-    generation: i64,
-    phase: Phase,
-    from: u64,
-    confirmed: Option<u64>,
-}
-
-impl Beginning {
-    fn find(
-        server: &Server,
-        lease: &Lease,
-        slot: &str,
-        names: &[String],
-        resnapshot: bool,
-    ) -> Result<Self> {
-        let tables = names
-            .iter()
-            .map(|name| catalog::load(&mut lease.session(), name))
-            .collect::<Result<Vec<_>>>()?;
-        let generation = progress::begin_generation(&mut lease.session(), slot)?;
-        progress::publish(&mut lease.session(), slot, &tables)?;
-        failpoint::hit(failpoint::CAPTURE_AFTER_PUBLICATION);
-        let resume = match resnapshot {
-            true => Resume::Snapshot,
-            false => progress::resume(&mut lease.session(), slot, names)?,
-        };
-        lease.evict()?;
-        let (phase, from, confirmed) = match resume {
-            Resume::Stream(lsn) => (
-                Phase::Stream(Stream::open(server, slot, lsn)?),
-                lsn,
-                Some(lsn),
-            ),
-            Resume::Snapshot => {
-                progress::restart(&mut lease.session(), slot, names)?;
-                failpoint::hit(failpoint::CAPTURE_BEFORE_SLOT);
-                let new = stream::create_slot(server, slot)?;
-                failpoint::hit(failpoint::CAPTURE_AFTER_SLOT);
-                let snapshot = Snapshot::begin(server.connect()?, &new, &tables)?;
-                let from = new.consistent;
-                (Phase::Snapshot(Box::new(snapshot), from), from, None)
-            }
-        };
-        Ok(Self {
-            tables,
-            generation,
-            phase,
-            from,
-            confirmed,
-        })
-    }
 }
 
 impl PostgresCapture {
@@ -169,7 +124,9 @@ impl PostgresCapture {
             lease,
             generation,
             begins_anew: confirmed.is_none(),
-            tables: tables.into_iter().map(|table| (table.oid, table)).collect(),
+            tables: tables.into_iter().map(|it| (it.table.oid, it)).collect(),
+            looked_at: Instant::now(),
+            unfit_since: None,
             phase,
             transaction: None,
             pending: VecDeque::new(),
@@ -196,7 +153,7 @@ impl PostgresCapture {
             );
             return Err(Error::new(Kind::Fence, what));
         }
-        let resume = progress::resume(&mut self.lease.session(), &self.slot, &[])?;
+        let resume = progress::resume(&mut self.lease.session(), &self.slot)?;
         if resume == Resume::Snapshot {
             let what = format!("the snapshot of slot `{}` was not finished", self.slot);
             return Err(Error::new(Kind::Fence, what));
@@ -245,22 +202,102 @@ impl PostgresCapture {
                 self.wait_away(wait, pause, again)?;
                 Ok(Vec::new())
             }
-            Phase::Snapshot(snapshot, consistent) => {
-                let (batch, consistent) = (snapshot.next()?, *consistent);
+            Phase::Snapshot(snapshot, consistent, next) => {
+                let batch = snapshot.next()?;
                 if batch.is_empty() {
-                    self.pending.push_back((snapshot.last(), consistent));
-                    let stream = Stream::open(&self.server, &self.slot, consistent)?;
-                    self.phase = Phase::Stream(stream);
-                    self.settle()?;
+                    let (last, consistent, next) = (snapshot.last(), *consistent, *next);
+                    self.end_snapshot(last, consistent, next, wait)?;
                 }
                 Ok(batch)
             }
             Phase::Stream(_) => {
+                self.look()?;
                 let batch = self.read_stream(wait)?;
                 self.settle()?;
                 Ok(batch)
             }
         }
+    }
+
+    /// Goes on with the stream behind a snapshot.
+    fn end_snapshot(
+        &mut self,
+        last: Position,
+        consistent: u64,
+        next: u64,
+        wait: Duration,
+    ) -> Result<()> {
+        if self.confirmed.is_none() {
+            self.pending.push_back((last, consistent));
+        } else if self.acknowledged < last {
+            // Only some tables were read, and the stream goes on further back.
+            std::thread::sleep(wait);
+            return Ok(());
+        } else {
+            self.note_tables()?;
+            self.acknowledged = Position::default();
+        }
+        let stream = Stream::open(&self.server, &self.slot, next)?;
+        self.phase = Phase::Stream(stream);
+        self.settle()
+    }
+
+    /// Notes the tables whose snapshot is durable.
+    fn note_tables(&mut self) -> Result<()> {
+        for table in self.tables.values_mut().filter(|table| table.begins) {
+            let mut session = self.lease.session();
+            identity::note(&mut session, &self.slot, &table.name, &table.noted)?;
+            table.begins = false;
+        }
+        let names: Vec<String> = self.tables.values().map(|it| it.name.clone()).collect();
+        identity::keep(&mut self.lease.session(), &self.slot, &names)
+    }
+
+    /// Looks now and then whether the tables are still the captured ones. An error of kind `Retry`
+    /// when one has to be read anew: the next capture does.
+    fn look(&mut self) -> Result<()> {
+        if self.looked_at.elapsed() < TABLES_LOOK || self.confirmed.is_none() {
+            return Ok(());
+        }
+        self.looked_at = Instant::now();
+        let looked = self.compare();
+        match looked {
+            Err(error) if error.kind() == Kind::Data => {
+                let since = *self.unfit_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= TABLES_PATIENCE {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "a table cannot be captured now");
+                Ok(())
+            }
+            // The server is away, which the stream says too.
+            Err(error) if error.kind() == Kind::Retry => Ok(()),
+            Err(error) => Err(error),
+            Ok(Some(what)) => Err(Error::new(Kind::Retry, what)),
+            Ok(None) => {
+                self.unfit_since = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// Which table has to be read anew, and why.
+    fn compare(&mut self) -> Result<Option<String>> {
+        let session = &mut self.lease.session();
+        let published = identity::published(session, &self.slot)?
+            .ok_or_else(|| identity::unpublished(&self.slot))?;
+        for it in self.tables.values_mut() {
+            let table = catalog::load(session, &it.name)?;
+            let now = Shape::read(session, &table)?;
+            if let Some(why) = identity::outdated(session, &it.noted, &now, &published) {
+                return Ok(Some(format!("table `{}` is read anew: {why}", it.name)));
+            }
+            if it.noted.shape != now {
+                it.noted.shape = now;
+                identity::note(session, &self.slot, &it.name, &it.noted)?;
+            }
+        }
+        Ok(None)
     }
 
     /// Reads the stream: waits for the first change, then takes what has arrived.
@@ -306,6 +343,7 @@ impl PostgresCapture {
         }
         if self.confirmed.is_none() && self.moved {
             failpoint::hit(failpoint::CAPTURE_BEFORE_SNAPSHOT_DONE);
+            self.note_tables()?;
             // The snapshot is durable: from here on a restart goes on with the stream.
             self.write_confirmed()?;
         }
@@ -348,12 +386,12 @@ impl PostgresCapture {
                 self.idle();
             }
             Message::Relation(relation) => {
-                if let Some(known) = self.tables.get(&relation.oid) {
-                    let table = {
-                        let mut session = self.lease.session();
-                        catalog::of_relation(&mut session, &relation, &known.schema)?
-                    };
-                    self.tables.insert(table.oid, table);
+                let commit = self.transaction.as_ref().map_or(0, |it| it.next.commit);
+                if let Some(known) = self.tables.get_mut(&relation.oid) {
+                    known.earlier = Some(relation);
+                    if commit >= known.noted.from {
+                        known.follow(&mut self.lease.session())?;
+                    }
                 }
             }
             Message::Insert { relation, new } => {
@@ -384,11 +422,18 @@ impl PostgresCapture {
         old: Option<Old>,
         new: Option<Tuple>,
     ) -> Result<()> {
-        let (Some(table), Some(transaction)) =
-            (self.tables.get(&relation), self.transaction.as_mut())
+        let (Some(known), Some(transaction)) =
+            (self.tables.get_mut(&relation), self.transaction.as_mut())
         else {
             return Ok(());
         };
+        if transaction.next.commit < known.noted.from {
+            // It is in the snapshot. It counts, so that the others have the places that they had.
+            transaction.next.index += 1;
+            return Ok(());
+        }
+        known.follow(&mut self.lease.session())?;
+        let table = &known.table;
         let image = image::Image {
             schema: &table.schema,
             op,
@@ -456,8 +501,13 @@ impl Capture for PostgresCapture {
     fn tables(&self) -> Vec<Arc<TableSchema>> {
         self.tables
             .values()
-            .map(|table| Arc::clone(&table.schema))
+            .map(|it| Arc::clone(&it.table.schema))
             .collect()
+    }
+
+    fn table_begins_anew(&self, table: &str) -> bool {
+        let mut tables = self.tables.values();
+        self.begins_anew || tables.any(|it| it.begins && it.table.schema.name == table)
     }
 
     fn begins_anew(&self) -> bool {

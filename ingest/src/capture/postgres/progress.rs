@@ -24,7 +24,6 @@ pub(super) const ADVICE: &str = "; run `tidemill ingest --resnapshot` to read th
 #[derive(Debug)]
 pub(super) struct Progress {
     snapshot_done: bool,
-    tables: Vec<String>,
     confirmed: u64,
 }
 
@@ -120,7 +119,11 @@ pub(super) fn publish(client: &mut Client, slot: &str, tables: &[Table]) -> Resu
         .query_opt("SELECT 1 FROM pg_publication WHERE pubname = $1", &[&slot])
         .map_err(failed)?;
     let statement = if there.is_some() {
-        format!("ALTER PUBLICATION {slot} SET TABLE {list}")
+        format!(
+            "ALTER PUBLICATION {slot} SET TABLE {list};
+             ALTER PUBLICATION {slot} SET (publish = 'insert, update, delete, truncate',
+                                           publish_via_partition_root = true)"
+        )
     } else {
         format!(
             "CREATE PUBLICATION {slot} FOR TABLE {list} WITH (publish_via_partition_root = true)"
@@ -132,15 +135,14 @@ pub(super) fn publish(client: &mut Client, slot: &str, tables: &[Table]) -> Resu
 fn read(client: &mut Client, slot: &str) -> Result<Option<Progress>> {
     let row = client
         .query_opt(
-            "SELECT snapshot_done, tables, (confirmed - '0/0')::bigint
+            "SELECT snapshot_done, (confirmed - '0/0')::bigint
              FROM _tidemill_capture WHERE name = $1",
             &[&slot],
         )
         .map_err(|error| sql_error("reading table `_tidemill_capture`".to_owned(), error))?;
     Ok(row.map(|row| Progress {
         snapshot_done: row.get(0),
-        tables: row.get(1),
-        confirmed: row.get::<_, i64>(2).cast_unsigned(),
+        confirmed: row.get::<_, i64>(1).cast_unsigned(),
     }))
 }
 
@@ -159,18 +161,12 @@ fn slot_state(client: &mut Client, slot: &str) -> Result<Option<SlotState>> {
     }))
 }
 
-/// Decides how a capture of these tables goes on. Changes that are gone are an error, never
-/// silently left out.
-pub(super) fn resume(client: &mut Client, slot: &str, tables: &[String]) -> Result<Resume> {
+/// Decides how a capture goes on. Changes that are gone are an error, never silently left out.
+pub(super) fn resume(client: &mut Client, slot: &str) -> Result<Resume> {
     let Some(row) = read(client, slot)?.filter(|row| row.snapshot_done) else {
         return Ok(Resume::Snapshot);
     };
     let refused = |what: String| Err(Error::new(Kind::Data, what + ADVICE));
-    if let Some(new) = tables.iter().find(|table| !row.tables.contains(table)) {
-        return refused(format!(
-            "table `{new}` was not in the snapshot of slot `{slot}`"
-        ));
-    }
     match slot_state(client, slot)? {
         None => refused(format!(
             "replication slot `{slot}` is gone, and with it the changes since {}",

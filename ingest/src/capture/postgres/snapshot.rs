@@ -39,6 +39,17 @@ impl Snapshot {
                 slot.snapshot
             ))
             .map_err(|error| sql_error("taking over the slot's snapshot".to_owned(), error))?;
+        // Old snapshots see nothing of a table that is rewritten: from here on none is.
+        for table in tables {
+            client
+                .batch_execute(&format!(
+                    "LOCK TABLE {} IN ACCESS SHARE MODE",
+                    table.quoted()
+                ))
+                .map_err(|error| {
+                    sql_error(format!("locking table `{}`", table.schema.name), error)
+                })?;
+        }
         Ok(Self {
             client,
             tables: tables.to_vec(),

@@ -140,13 +140,16 @@ pub(super) struct NewSlot {
     _runtime: Runtime,
 }
 
-/// Creates `slot` and exports the snapshot that it begins at.
-pub(super) fn create_slot(server: &Server, slot: &str) -> Result<NewSlot> {
+/// Creates `slot` and exports the snapshot that it begins at. A temporary one ends with what is
+/// returned.
+pub(super) fn create_slot(server: &Server, slot: &str, temporary: bool) -> Result<NewSlot> {
     let settings = settings(server, slot)?;
     let runtime = runtime()?;
     let created = runtime.block_on(async {
         let mut session = ReplicationClient::connect_gated(settings).await?;
-        let command = format!("CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput EXPORT_SNAPSHOT");
+        let lasting = if temporary { " TEMPORARY" } else { "" };
+        let command =
+            format!("CREATE_REPLICATION_SLOT {slot}{lasting} LOGICAL pgoutput EXPORT_SNAPSHOT");
         let rows = session.simple_query(&command).await?;
         Ok((session, rows))
     });

@@ -1,0 +1,220 @@
+//! What people do to captured tables: dropped, swapped, left out, partitions moved. What was
+//! captured ends equal to PostgreSQL's own answer each time.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tidemill_ingest::Kind;
+use tidemill_ingest::capture::{Capture, Captured};
+use tidemill_log::event::{Op, Value};
+
+use crate::postgres::Database;
+
+/// A capture and what its changes come to.
+struct Followed {
+    tables: Vec<&'static str>,
+    capture: Option<Box<dyn Capture>>,
+    rows: BTreeMap<(String, i64), Value>,
+}
+
+impl Followed {
+    fn new(tables: &[&'static str]) -> Self {
+        Self {
+            tables: tables.to_vec(),
+            capture: None,
+            rows: BTreeMap::new(),
+        }
+    }
+
+    /// Applies one batch and returns whether nothing came; a capture that is over is opened again.
+    fn step(&mut self, database: &Database) -> bool {
+        let (tables, rows) = (&self.tables, &mut self.rows);
+        let capture = self
+            .capture
+            .get_or_insert_with(|| database.open(tables).unwrap());
+        let batch = match capture.next(Duration::from_millis(50)) {
+            Ok(batch) => batch,
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::Retry, "{error}");
+                self.capture = None;
+                return false;
+            }
+        };
+        for captured in &batch {
+            let Captured::Change(change) = captured else {
+                panic!("{captured:?}");
+            };
+            let key = |row: &Option<Vec<Value>>| match row.as_ref().map(|row| &row[0]) {
+                Some(Value::Int(id)) => (change.table.name.clone(), *id),
+                other => panic!("{other:?}"),
+            };
+            match change.op {
+                Op::Truncate => rows.retain(|(table, _), _| *table != change.table.name),
+                Op::Delete => drop(rows.remove(&key(&change.before))),
+                _ => {
+                    let value = change.after.as_ref().unwrap().last().unwrap().clone();
+                    rows.insert(key(&change.after), value);
+                }
+            }
+        }
+        if let Some(last) = batch.last() {
+            capture.acknowledge(last.position()).unwrap();
+        }
+        batch.is_empty()
+    }
+
+    /// Waits until what was captured is what PostgreSQL answers: the first and the last column.
+    fn equals(&mut self, database: &mut Database, what: &str) {
+        let deadline = Instant::now() + Duration::from_secs(90);
+        loop {
+            // A snapshot's transaction ends with the empty batch, and what follows locks tables.
+            let at_rest = self.step(database);
+            let mut there = BTreeMap::new();
+            for table in &self.tables {
+                let sql = format!("SELECT id::bigint, n::bigint FROM {table}");
+                for row in database.client.query(&sql, &[]).unwrap() {
+                    let key = ((*table).to_owned(), row.get(0));
+                    there.insert(key, Value::Int(row.get(1)));
+                }
+            }
+            if at_rest && self.rows == there {
+                return;
+            }
+            let rows = &self.rows;
+            assert!(Instant::now() < deadline, "{what}: {rows:?} for {there:?}");
+        }
+    }
+}
+
+const TABLES: &str = "CREATE TABLE a (id int PRIMARY KEY, n int);
+                      CREATE TABLE b (id int PRIMARY KEY, n int);
+                      INSERT INTO a SELECT g, g FROM generate_series(1, 2500) g;
+                      INSERT INTO b VALUES (1, 1), (2, 2)";
+
+#[test]
+fn a_table_that_was_left_out_is_read_anew() {
+    let Some(mut database) = Database::new("a_table_that_was_left_out_is_read_anew") else {
+        return;
+    };
+    database.run(TABLES);
+    let mut followed = Followed::new(&["a", "b"]);
+    followed.equals(&mut database, "both");
+    followed.capture = None;
+    followed.tables = vec!["a"];
+    let left = std::mem::take(&mut followed.rows);
+    let (a, b): (BTreeMap<_, _>, _) = left.into_iter().partition(|((table, _), _)| table == "a");
+    followed.rows = a;
+    database.run("INSERT INTO a VALUES (3000, 3)");
+    followed.equals(&mut database, "one");
+    database.run("INSERT INTO b VALUES (3, 3); UPDATE b SET n = 20 WHERE id = 2");
+    database.run("DELETE FROM b WHERE id = 1; INSERT INTO a VALUES (3001, 4)");
+    followed.equals(&mut database, "one, changed");
+    followed.capture = None;
+    database.run("DELETE FROM b WHERE id = 2; INSERT INTO a VALUES (3002, 5)");
+    followed.tables = vec!["a", "b"];
+    followed.rows.extend(b);
+    // A process that ends within the snapshot notes nothing.
+    drop(database.open(&["a", "b"]).unwrap());
+    database.run("INSERT INTO b VALUES (4, 4); INSERT INTO a VALUES (3003, 6)");
+    followed.equals(&mut database, "both again");
+    database.run("UPDATE b SET n = 5; UPDATE a SET n = 6");
+    followed.equals(&mut database, "both go on");
+}
+
+#[test]
+fn another_table_under_the_name_is_read_anew() {
+    let Some(mut database) = Database::new("another_table_under_the_name_is_read_anew") else {
+        return;
+    };
+    database.run(TABLES);
+    let mut followed = Followed::new(&["a", "b"]);
+    let changes = [
+        "DROP TABLE b; CREATE TABLE b (id int PRIMARY KEY, n int); INSERT INTO b VALUES (7, 7)",
+        "BEGIN; ALTER TABLE a RENAME TO old; ALTER TABLE b RENAME TO a;
+         ALTER TABLE old RENAME TO b; INSERT INTO a VALUES (9, 9); COMMIT",
+        "ALTER TABLE a DROP CONSTRAINT b_pkey; INSERT INTO a VALUES (9, 10);
+         DELETE FROM a WHERE n = 9; ALTER TABLE a ADD PRIMARY KEY (id)",
+        "ALTER TABLE b DROP n; ALTER TABLE b ADD n int NOT NULL DEFAULT 5",
+        "ALTER TABLE a ALTER n TYPE bigint USING n + 100",
+        "TRUNCATE a, b; INSERT INTO b VALUES (5, 5)",
+        "ALTER TABLE b RENAME n TO m; ALTER TABLE b RENAME m TO n",
+    ];
+    followed.equals(&mut database, "at first");
+    for (number, change) in changes.into_iter().enumerate() {
+        if number % 2 == 1 {
+            followed.capture = None;
+        }
+        if number == 2 {
+            database.run("ALTER TABLE a REPLICA IDENTITY FULL");
+        }
+        database.run(change);
+        followed.equals(&mut database, change);
+    }
+    let publication = format!("tidemill_{}", database.name);
+    database.run(&format!("ALTER PUBLICATION {publication} DROP TABLE a"));
+    database.run("INSERT INTO a VALUES (50, 50)");
+    followed.equals(&mut database, "taken out of the publication");
+}
+
+#[test]
+fn partitions_come_and_go() {
+    let Some(mut database) = Database::new("partitions_come_and_go") else {
+        return;
+    };
+    database.run(
+        "CREATE TABLE a (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
+         CREATE TABLE a0 PARTITION OF a FOR VALUES FROM (0) TO (10);
+         CREATE TABLE a1 PARTITION OF a FOR VALUES FROM (10) TO (20);
+         CREATE TABLE b (id int PRIMARY KEY, n int);
+         INSERT INTO a SELECT g, g FROM generate_series(0, 19) g",
+    );
+    let mut followed = Followed::new(&["a", "b"]);
+    let changes = [
+        "TRUNCATE a0",
+        "ALTER TABLE a DETACH PARTITION a1",
+        "INSERT INTO a1 VALUES (15, 16) ON CONFLICT (id) DO UPDATE SET n = 17;
+         ALTER TABLE a ATTACH PARTITION a1 FOR VALUES FROM (10) TO (20)",
+        "INSERT INTO a VALUES (1, 1); DROP TABLE a1",
+        "CREATE TABLE a2 PARTITION OF a FOR VALUES FROM (20) TO (30);
+         INSERT INTO a VALUES (22, 22); UPDATE a SET id = 23 WHERE id = 1",
+        "TRUNCATE a; INSERT INTO a VALUES (3, 3)",
+    ];
+    followed.equals(&mut database, "at first");
+    for stopped in [false, true] {
+        for change in changes {
+            if stopped {
+                followed.capture = None;
+            }
+            database.run(&format!(
+                "{change}; INSERT INTO b SELECT count(*), 1 FROM b"
+            ));
+            followed.equals(&mut database, change);
+        }
+        database.run(
+            "DROP TABLE a2; CREATE TABLE a1 PARTITION OF a FOR VALUES FROM (10) TO (20);
+             INSERT INTO a SELECT g, g FROM generate_series(10, 19) g",
+        );
+    }
+}
+
+#[test]
+fn two_tables_of_one_topic_are_refused() {
+    let Some(mut database) = Database::new("two_tables_of_one_topic_are_refused") else {
+        return;
+    };
+    database.run(
+        "CREATE SCHEMA north; CREATE SCHEMA south;
+         CREATE TABLE north.orders (id int PRIMARY KEY);
+         CREATE TABLE south.orders (id int PRIMARY KEY)",
+    );
+    let tables = ["north.orders".to_owned(), "south.orders".to_owned()];
+    let opened = tidemill_ingest::capture::open(&database.url, &tables, &database.name, false);
+    let error = opened.err().unwrap();
+    assert_eq!(error.kind(), Kind::Data);
+    assert!(
+        error
+            .to_string()
+            .contains("both be published to topic `orders`"),
+        "{error}"
+    );
+}
