@@ -182,6 +182,8 @@ struct Fetching<'a> {
     /// Whether the pipeline asks for a range of pages.
     is_range: bool,
     refused_in_a_row: u32,
+    /// The highest page that was refused; only one behind it shows that the API goes on.
+    refused_page: u64,
     /// Pages that this run could read, and of each page that it could not: their number when it
     /// failed first.
     readable: u64,
@@ -216,6 +218,7 @@ impl<'a> Fetching<'a> {
             tries: fetch.tries,
             is_range: when.last_page.is_some(),
             refused_in_a_row: 0,
+            refused_page: 0,
             readable: 0,
             unreadable: BTreeMap::new(),
             stats,
@@ -263,7 +266,9 @@ impl<'a> Fetching<'a> {
     }
 
     fn land(&mut self, claim: &Claim, page: &Page) -> Result<()> {
-        self.refused_in_a_row = 0;
+        if claim.page > self.refused_page {
+            self.refused_in_a_row = 0;
+        }
         self.readable += 1;
         self.unreadable.remove(&claim.page);
         Stats::add(&self.stats.pages, 1);
@@ -317,6 +322,7 @@ impl<'a> Fetching<'a> {
         );
         self.put_aside(claim, &text, failure.body)?;
         self.refused_in_a_row += 1;
+        self.refused_page = self.refused_page.max(claim.page);
         if self.refused_in_a_row >= REFUSED_IN_A_ROW_MAX {
             let kind = Kind::Data;
             return Err(Error::with_source(kind, text, failure.error));

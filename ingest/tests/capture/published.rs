@@ -175,7 +175,8 @@ fn what_cannot_be_published_is_put_aside() {
     }
     stop.store(true, Ordering::Relaxed);
     running.join().unwrap().unwrap();
-    assert_eq!(published(&options).len(), 2);
+    let ops = |op| published(&options).iter().filter(|it| it.op == op).count();
+    assert_eq!((ops(Op::Read), ops(Op::Withheld)), (2, 2));
     let letters = letters(&options);
     let [captured, published] = letters.as_slice() else {
         panic!("{letters:?}");
@@ -324,7 +325,8 @@ fn rows_of_600_kb_are_updated_and_deleted_and_one_that_grows_too_large_is_withhe
          UPDATE t SET name = printf('%.1100000c', 'c');
          UPDATE t SET name = 'small again';
          DELETE FROM t");
-    pass(open().as_mut(), &options, 5, 5);
+    // What was acknowledged a moment ago is not written down yet: all of it comes again.
+    pass(open().as_mut(), &options, 7, 7);
     let published = published(&options);
     let seen = published.iter().map(|change| {
         let of = |row: &Option<Vec<Value>>| row.as_ref().map(|row| row[1] != Value::Null);
