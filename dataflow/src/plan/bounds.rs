@@ -7,7 +7,7 @@ use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 /// Operators that work on each other's results in one expression.
-const OPERATORS_IN_A_ROW_MAX: usize = 300;
+const OPERATORS_IN_A_ROW_MAX: usize = 100;
 
 /// Queries that UNION combines, or relations that a FROM joins, in one statement.
 const RELATIONS_MAX: usize = 200;

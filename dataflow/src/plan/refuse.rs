@@ -147,6 +147,7 @@ impl Visitor for Check<'_> {
             Expr::Array(_) | Expr::Map(_) | Expr::Dictionary(_) | Expr::Struct { .. } => {
                 unsupported(span, "an array, map or struct literal is")
             }
+            Expr::Collate { .. } => unsupported(span, "COLLATE (text sorts by its bytes) is"),
             Expr::BinaryOp {
                 op: BinaryOperator::Custom(name),
                 ..
