@@ -293,7 +293,8 @@ fn log_changes(health: &Health) {
             let why = redact::text(it.error.as_deref().unwrap_or_default());
             match it.condition {
                 Condition::Down if !was_down => {
-                    tracing::warn!(%role, place, %why, "{engine} is down: this process waits for it");
+                    let what = "is down: this process waits for it";
+                    tracing::warn!(%role, place, %why, "{engine} {what}");
                 }
                 Condition::Up if was_down => {
                     let since = before.map_or(0, |it| it.since_ms);

@@ -194,7 +194,8 @@ fn a_comparison_that_cannot_be_made_is_refused() {
     place.write(
         "views.sql",
         "CREATE TABLE things (id int) WITH (format = 'json');
-         CREATE VIEW v WITH (primary_key = 'id') AS SELECT id, count(*) AS n FROM things GROUP BY id",
+         CREATE VIEW v WITH (primary_key = 'id') AS SELECT id, count(*) AS n
+           FROM things GROUP BY id",
     );
     rusqlite::Connection::open(place.folder().join("river.sqlite")).unwrap();
     let said = place.start("verify", &["--from-source"]).ends(1, PATIENCE);

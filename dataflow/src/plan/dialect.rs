@@ -4,8 +4,8 @@
 //! - `a IS DISTINCT FROM b AND c` is `(a IS DISTINCT FROM b) AND c`.
 //! - `-a ^ b` is `(-a) ^ b`.
 //!
-//! Arguments are not named by expressions, as in `json_object('a': 1)`: to look for that, the parser
-//! reads each argument twice, and calls in calls 45 deep for ever.
+//! Arguments are not named by expressions, as in `json_object('a': 1)`: to look for that, the
+//! parser reads each argument twice, and calls in calls 45 deep for ever.
 
 use std::any::TypeId;
 

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | projection, alias, filter, DISTINCT, union | everything |
 //! | inner join | what reads one side alone; the rest joins the join's own condition |
-//! | aggregate | what reads nothing but group keys; nothing without GROUP BY, which gives a row anyway |
+//! | aggregate | what reads group keys alone; nothing without GROUP BY, which gives a row anyway |
 //! | window | what reads nothing but the keys of every PARTITION BY |
 //! | LIMIT, and all others | nothing |
 //!

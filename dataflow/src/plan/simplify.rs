@@ -4,7 +4,8 @@
 //!
 //! - An operation on constants is evaluated by what would evaluate it for every row. Where that
 //!   fails it stays, and fails the rows that come to it; a constant that its type does not take is
-//!   an error of the view. What is computed from NULL is NULL, but for AND, OR and IS DISTINCT FROM.
+//!   an error of the view. What is computed from NULL is NULL, but for AND, OR and IS DISTINCT
+//!   FROM.
 //! - `BETWEEN` is the comparisons that define it; `NOT` goes down to comparisons.
 //! - TRUE and FALSE go out of AND, OR and CASE.
 //! - `CAST(i AS bigint) > 3` compares `i` itself, when the constant is one of its type. So do dates

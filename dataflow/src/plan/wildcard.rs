@@ -270,7 +270,8 @@ impl Expansion<'_> {
     }
 }
 
-/// A joined column by its bare name in WHERE is the left side's: the planner takes it for ambiguous.
+/// A joined column by its bare name in WHERE is the left side's: the planner takes it for
+/// ambiguous.
 fn qualify(select: &mut Select, columns: &[Named], tables: &[Named]) {
     let Some(condition) = &mut select.selection else {
         return;

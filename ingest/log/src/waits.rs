@@ -1,8 +1,8 @@
 //! Lag: since when the oldest change that is known to be there waits.
 //!
 //! In flow looks at the end of what is to be processed (end offsets, an LSN), each with its time.
-//! Out flows the time of the oldest look whose end was not reached yet. A look that fails is no look
-//! at zero: what can be said then is only that nobody knows of anything since the last one.
+//! Out flows the time of the oldest look whose end was not reached yet. A look that fails is not
+//! one at zero: what can be said then is only that nobody knows of anything since the last one.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -189,7 +189,8 @@ fn keys_whose_text_the_server_may_change_are_refused() {
         return;
     };
     database.run(
-        "CREATE TABLE a (k money PRIMARY KEY); CREATE TABLE b (n int, k regclass, PRIMARY KEY (n, k))",
+        "CREATE TABLE a (k money PRIMARY KEY);
+         CREATE TABLE b (n int, k regclass, PRIMARY KEY (n, k))",
     );
     for table in ["a", "b"] {
         let error = database.refused(&[table]);

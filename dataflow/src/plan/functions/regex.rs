@@ -558,7 +558,10 @@ pub(super) fn entries() -> Vec<Entry> {
             B,
             body!([Text(t), Text(p), Text(f)] => {
                 match flags(f)? {
-                    (_, true) => Err("regexp_like() does not support the \"global\" option".to_owned()),
+                    (_, true) => {
+                        let what = "regexp_like() does not support the \"global\" option";
+                        Err(what.to_owned())
+                    }
                     (fold, false) => matches(t, p, fold).map(Bool),
                 }
             }),

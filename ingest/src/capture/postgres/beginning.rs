@@ -1,8 +1,8 @@
 //! Where a capture begins: with the stream, with a snapshot of all tables, or with one of those
 //! tables that must be read anew before the stream goes on.
 //!
-//! Names and the noted progress flow in; the tables and the first phase flow out. A snapshot of some
-//! tables is that of a temporary slot. The stream goes on from where it was, and what it sends of
+//! Names and the noted progress flow in; the tables and the first phase flow out. A snapshot of
+//! some tables is that of a temporary slot. The stream goes on from where it was, and what it sends of
 //! these tables up to the temporary slot's beginning is passed over:
 //!
 //! ```text

@@ -8,7 +8,8 @@
 //!
 //! Invariants:
 //! 1. A table is noted only when its snapshot is durable downstream.
-//! 2. What has to be read anew is forgotten before its publication is set, so a crash reads it anew.
+//! 2. What has to be read anew is forgotten before its publication is set, so a crash reads it
+//!    anew.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Capture from PostgreSQL: a snapshot, then logical replication.
 //!
 //! A URL and tables flow in, [`Captured`] flows out. [`lease`] says who may capture, [`progress`]
-//! how a capture goes on, [`beginning`] where it begins, [`snapshot`] reads what is there, [`stream`] is the replication
-//! connection, [`pgoutput`] decodes it, [`catalog`] knows the tables, [`identity`] whether they are
+//! how a capture goes on, [`beginning`] where it begins, [`snapshot`] reads what is there,
+//! [`stream`] is the replication connection, [`pgoutput`] decodes it, [`catalog`] knows the tables, [`identity`] whether they are
 //! still the captured ones. Here they become one sequence of positions.
 //!
 //! Invariants:
