@@ -24,8 +24,9 @@ const WORDS: &str = "SELECT FROM WHERE GROUP BY HAVING ORDER LIMIT OFFSET DISTIN
     CAST :: int text numeric(5,2) timestamp interval date OVER ( ) PARTITION ROWS RANGE PRECEDING \
     FILTER ( ) , ; . * + - / % ^ || | & # ~ !~ ~* <> <= >= < > = -> ->> @> ? [ ] { } : := $1 ' '' \
     \" \"\" 0 1 -1 2147483648 9223372036854775808 1e400 .5 1. 'a' 'NaN' E'\\n' U&'x' $$ \
-    row_number() count(*) sum avg min max coalesce nullif extract(year FROM a) date_trunc VALUES LATERAL FETCH \
-    FIRST ROW ONLY ARRAY[1] ROW(1,2) ROLLUP CUBE GROUPING SETS NULLS FIRST LAST ASC DESC COLLATE \
+    row_number() count(*) sum avg min max coalesce nullif extract(year FROM a) date_trunc \
+    VALUES LATERAL FETCH FIRST ROW ONLY ARRAY[1] ROW(1,2) \
+    ROLLUP CUBE GROUPING SETS NULLS FIRST LAST ASC DESC COLLATE \
     ESCAPE AT TIME ZONE CREATE VIEW TABLE a b t x y id -- /* */";
 
 /// Words, numbers, strings, single signs and what stands between them.

@@ -1,4 +1,4 @@
--- Queries that came out unlike PostgreSQL's answer here, or in reports about other engines.
+-- Queries that came out unlike PostgreSQL's answer, or are of the same kind.
 SELECT * FROM (SELECT DISTINCT ON (a) a, b FROM d2 ORDER BY a, b DESC) AS s WHERE b <> 2;
 WITH s AS (SELECT DISTINCT ON (a) a, b FROM d2 ORDER BY a, b DESC) SELECT a FROM s WHERE b < 2;
 SELECT a, b FROM (SELECT a, b, row_number() OVER (PARTITION BY a ORDER BY b DESC) AS n FROM d2) AS s

@@ -2,8 +2,8 @@
 //! tables that must be read anew before the stream goes on.
 //!
 //! Names and the noted progress flow in; the tables and the first phase flow out. A snapshot of
-//! some tables is that of a temporary slot. The stream goes on from where it was, and what it sends of
-//! these tables up to the temporary slot's beginning is passed over:
+//! some tables is that of a temporary slot. The stream goes on from where it was, and what it sends
+//! of these tables up to the temporary slot's beginning is passed over:
 //!
 //! ```text
 //! main slot       S ─── a ── b ── a ── b ─── a ── b ──►     a is read anew, b goes on

@@ -2,8 +2,9 @@
 //!
 //! A URL and tables flow in, [`Captured`] flows out. [`lease`] says who may capture, [`progress`]
 //! how a capture goes on, [`beginning`] where it begins, [`snapshot`] reads what is there,
-//! [`stream`] is the replication connection, [`pgoutput`] decodes it, [`catalog`] knows the tables, [`identity`] whether they are
-//! still the captured ones. Here they become one sequence of positions.
+//! [`stream`] is the replication connection, [`pgoutput`] decodes it, [`catalog`] knows the
+//! tables, [`identity`] whether they are still the captured ones. Here they become one sequence of
+//! positions.
 //!
 //! Invariants:
 //! 1. A change's position is its transaction's commit LSN and its number among the transaction's
