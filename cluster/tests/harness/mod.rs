@@ -480,10 +480,18 @@ impl Process {
     /// Waits for its end and checks the exit code.
     #[track_caller]
     pub(crate) fn ends(&mut self, code: i32, patience: Duration) -> String {
+        let ended = self.end(patience);
+        assert_eq!(ended.code(), Some(code), "{ended}:\n{}", self.said());
+        self.said()
+    }
+
+    /// Waits for its end, however it ends.
+    #[track_caller]
+    pub(crate) fn end(&mut self, patience: Duration) -> ExitStatus {
         let deadline = Instant::now() + patience;
-        let ended: ExitStatus = loop {
+        loop {
             if let Some(ended) = self.child.try_wait().unwrap() {
-                break ended;
+                return ended;
             }
             assert!(
                 Instant::now() < deadline,
@@ -491,9 +499,7 @@ impl Process {
                 self.said()
             );
             std::thread::sleep(Duration::from_millis(10));
-        };
-        assert_eq!(ended.code(), Some(code), "{ended}:\n{}", self.said());
-        self.said()
+        }
     }
 
     /// Asks it to stop and waits until it did, cleanly. A process hears signals before it says its

@@ -8,6 +8,7 @@ mod harness;
 
 mod damage;
 mod people;
+mod random;
 mod refused;
 mod running;
 mod source;
