@@ -331,7 +331,9 @@ fn rows_of_600_kb_are_updated_and_deleted_and_one_that_grows_too_large_is_withhe
          DELETE FROM t");
     // What was acknowledged a moment ago is not written down yet: all of it comes again.
     pass(open().as_mut(), &options, 7, 7);
-    let published = published(&options);
+    let mut published = published(&options);
+    // The snapshot that comes again begins the partitions anew that are still empty.
+    published.retain(|change| change.op != Op::Truncate);
     let seen = published.iter().map(|change| {
         let of = |row: &Option<Vec<Value>>| row.as_ref().map(|row| row[1] != Value::Null);
         (change.op, of(&change.before), of(&change.after))
