@@ -175,12 +175,9 @@ fn begin(
     new: &stream::NewSlot,
     tables: &mut [Followed],
 ) -> Result<Snapshot> {
-    let begins: Vec<Table> = tables
-        .iter()
-        .filter(|it| it.begins)
-        .map(|it| it.table.clone())
-        .collect();
-    let snapshot = Snapshot::begin(server.connect()?, new, &begins)?;
+    let begins = tables.iter().filter(|it| it.begins);
+    let begins = begins.map(|it| (it.table.clone(), it.noted.shape.clone()));
+    let snapshot = Snapshot::begin(server.connect()?, new, begins.collect())?;
     for it in tables.iter_mut().filter(|it| it.begins) {
         it.noted.from = new.consistent;
         let mut session = lease.session();

@@ -107,6 +107,11 @@ impl Shape {
         })
     }
 
+    /// Whether the rows are where they were.
+    pub(super) fn is_stored_as(&self, other: &Self) -> bool {
+        (self.oid, &self.stored) == (other.oid, &other.stored)
+    }
+
     /// Why rows of the table are missing or wrong downstream, if `self` was captured and the table
     /// is `now` another one.
     pub(super) fn outdated(&self, client: &mut Client, now: &Self) -> Option<String> {
