@@ -156,7 +156,7 @@ impl Expected {
         if let Some(ingest) = ingest {
             for land in ingest.lands() {
                 let table = landed_schema(land);
-                let topic = format!("{}{}", ingest.publish.topic_prefix, land.table);
+                let topic = ingest.publish.naming().topic(&table);
                 expected.insert(format!("{topic}-value"), value_schema(&table, &topic));
                 expected.insert(format!("{topic}-key"), key_schema(&table, &topic));
             }

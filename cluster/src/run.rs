@@ -182,7 +182,7 @@ fn until(records: u64, pipeline: &Pipeline, connections: &Connections) -> anyhow
         return Err(exit::Usage(why.to_owned()).into());
     };
     let land = feed.land.clone();
-    let topic = format!("{}{}", pipeline.publish.topic_prefix, land.table);
+    let topic = pipeline.publish.naming().topic_of("public", &land.table);
     Ok(Until {
         records,
         database: connections.database.clone(),

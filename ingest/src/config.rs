@@ -13,7 +13,7 @@ use croner::Cron;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
-use tidemill_log::schema::ColumnType;
+use tidemill_log::schema::{ColumnType, TableSchema};
 
 use crate::json::Path as JsonPath;
 use crate::{Error, Kind, Result};
@@ -102,13 +102,14 @@ impl TryFrom<PipelineText> for Pipeline {
             capture: text.capture,
             publish: text.publish,
         };
-        let mut topics = BTreeMap::new();
+        let (naming, mut topics) = (pipeline.publish.naming(), BTreeMap::new());
         for table in pipeline.tables() {
-            let topic = table.rsplit('.').next().unwrap_or_default().to_owned();
-            if let Some(other) = topics.insert(topic, table.clone()) {
+            let (schema, name) = table.split_once('.').unwrap_or(("public", &table));
+            let topic = naming.topic_of(schema, name);
+            if let Some(other) = topics.insert(topic.clone(), table.clone()) {
                 return Err(format!(
-                    "tables `{other}` and `{table}` would both be published to one topic; capture \
-                     one of them by a pipeline of its own, with a `topic_prefix` in [publish]"
+                    "tables `{other}` and `{table}` would both be published to topic `{topic}`; \
+                     {SCHEMA_IN_TOPICS}"
                 ));
             }
         }
@@ -383,6 +384,9 @@ pub struct Publish {
     pub partitions: u32,
     /// What a topic's name begins with; the table's name follows.
     pub topic_prefix: String,
+    /// Whether the table's schema and a dot stand before the table's name, as in Debezium's
+    /// `prefix.schema.table`.
+    pub topic_schema: bool,
 }
 
 impl Default for Publish {
@@ -390,6 +394,46 @@ impl Default for Publish {
         Self {
             partitions: 4,
             topic_prefix: String::new(),
+            topic_schema: false,
+        }
+    }
+}
+
+impl Publish {
+    /// How a table's topic is named.
+    pub fn naming(&self) -> TopicNaming {
+        TopicNaming {
+            prefix: self.topic_prefix.clone(),
+            with_schema: self.topic_schema,
+        }
+    }
+}
+
+/// What to do where two tables would share a topic.
+pub(crate) const SCHEMA_IN_TOPICS: &str = "set `topic_schema = true` in [publish], which puts the \
+                                           schema into the names of topics";
+
+/// How a table's topic is named.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TopicNaming {
+    /// What every topic's name begins with.
+    pub prefix: String,
+    /// Whether the table's schema and a dot follow.
+    pub with_schema: bool,
+}
+
+impl TopicNaming {
+    /// The topic of a captured table.
+    pub fn topic(&self, table: &TableSchema) -> String {
+        self.topic_of(&table.namespace, &table.name)
+    }
+
+    /// The topic of a table by its schema and name.
+    pub fn topic_of(&self, schema: &str, table: &str) -> String {
+        let prefix = &self.prefix;
+        match self.with_schema {
+            true => format!("{prefix}{schema}.{table}"),
+            false => format!("{prefix}{table}"),
         }
     }
 }

@@ -16,7 +16,7 @@
 
 mod topic;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -27,8 +27,10 @@ use tidemill_log::failpoint;
 use tidemill_log::health::{Role, engines};
 use tidemill_log::log::{Log, Producer, RECORD_BYTES_MAX, Record};
 use tidemill_log::registry::Registry;
+use tidemill_log::schema::TableSchema;
 
 use crate::capture::{self, Capture, Captured, Refused};
+use crate::config::{SCHEMA_IN_TOPICS, TopicNaming};
 use crate::stats::Stats;
 use crate::{Error, Kind, Result};
 use topic::Topic;
@@ -59,8 +61,8 @@ pub struct StreamOptions {
     pub log: String,
     /// The registry: `http(s)://…` or `sqlite://FILE`.
     pub registry: String,
-    /// Put before a table's name to make its topic's.
-    pub topic_prefix: String,
+    /// How a table's topic is named.
+    pub naming: TopicNaming,
     /// Partitions of topics that are created.
     pub partitions: u32,
     /// Forget the capture's progress and read the tables again from the beginning.
@@ -193,14 +195,15 @@ pub struct Publisher {
     log: Arc<dyn Log>,
     registry: Arc<dyn Registry>,
     producer: Box<dyn Producer>,
+    /// By their names.
     topics: HashMap<String, Topic>,
-    prefix: String,
+    naming: TopicNaming,
     partitions: u32,
     database: String,
     dead_letters: String,
     begins_anew: bool,
     /// The tables of which only each alone begins anew.
-    tables_anew: std::collections::HashSet<String>,
+    topics_anew: HashSet<String>,
     /// An append failed: what the topics hold must be read again.
     stale: bool,
 }
@@ -224,12 +227,12 @@ impl Publisher {
             log,
             registry,
             topics: HashMap::new(),
-            prefix: options.topic_prefix.clone(),
+            naming: options.naming.clone(),
             partitions: options.partitions.max(1),
             database: database.to_owned(),
             dead_letters,
             begins_anew,
-            tables_anew: std::collections::HashSet::new(),
+            topics_anew: HashSet::new(),
             stale: false,
         })
     }
@@ -237,11 +240,13 @@ impl Publisher {
     /// Makes and looks at the topics of all captured tables, and compares them with what the
     /// capture noted of them when it first published.
     fn prepare(&mut self, capture: &mut dyn Capture) -> Result<()> {
-        for table in capture.tables() {
-            if capture.table_begins_anew(&table.name) {
-                self.tables_anew.insert(table.name.clone());
+        let tables = capture.tables();
+        self.one_topic_each(&tables)?;
+        for table in tables {
+            if capture.table_begins_anew(&table) {
+                self.topics_anew.insert(self.naming.topic(&table));
             }
-            let topic = self.topic(&table.name)?;
+            let topic = self.topic(&table)?;
             failpoint::hit(failpoint::PUBLISH_BEFORE_NOTE);
             let noted = capture.note(topic.name(), topic.described())?;
             failpoint::hit(failpoint::PUBLISH_AFTER_NOTE);
@@ -258,23 +263,41 @@ impl Publisher {
             .try_for_each(|topic| topic.look(log.as_ref()))
     }
 
+    /// Refuses two tables whose rows would overwrite one another.
+    fn one_topic_each(&self, tables: &[Arc<TableSchema>]) -> Result<()> {
+        let mut taken: HashMap<String, &TableSchema> = HashMap::new();
+        for table in tables {
+            let topic = self.naming.topic(table);
+            if let Some(other) = taken.get(&topic) {
+                let what = format!(
+                    "tables `{}.{}` and `{}.{}` would both be published to topic `{topic}`; \
+                     {SCHEMA_IN_TOPICS}",
+                    other.namespace, other.name, table.namespace, table.name
+                );
+                return Err(Error::new(Kind::Data, what));
+            }
+            taken.insert(topic, table);
+        }
+        Ok(())
+    }
+
     /// The topic of a table.
-    fn topic(&mut self, table: &str) -> Result<&mut Topic> {
-        if !self.topics.contains_key(table) {
-            let name = format!("{}{table}", self.prefix);
+    fn topic(&mut self, table: &TableSchema) -> Result<&mut Topic> {
+        let name = self.naming.topic(table);
+        if !self.topics.contains_key(&name) {
             self.log.create_topic(&name, self.partitions)?;
             let topic = Topic::open(
-                name,
+                name.clone(),
                 self.log.as_ref(),
                 &self.registry,
                 &self.database,
-                self.begins_anew || self.tables_anew.contains(table),
+                self.begins_anew || self.topics_anew.contains(&name),
             )?;
-            self.topics.insert(table.to_owned(), topic);
+            self.topics.insert(name.clone(), topic);
         }
         self.topics
-            .get_mut(table)
-            .ok_or_else(|| Error::new(Kind::Bug, format!("no topic for table `{table}`")))
+            .get_mut(&name)
+            .ok_or_else(|| Error::new(Kind::Bug, format!("no topic `{name}`")))
     }
 
     /// Makes the batch durable. After an error of kind `Retry` the same batch must be given again;
@@ -387,7 +410,7 @@ impl Publisher {
         change: &Change,
         records: &mut Vec<Record>,
     ) -> Result<std::result::Result<(), String>> {
-        let topic = self.topic(&change.table.name)?;
+        let topic = self.topic(&change.table)?;
         let record = match topic.encode(change) {
             Ok(record) => record,
             Err(error) if error.kind() == Kind::Data => {

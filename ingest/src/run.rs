@@ -103,7 +103,7 @@ fn publish(options: &Options, stats: &Arc<Stats>, stop: &Arc<AtomicBool>) -> Res
         name: options.name.clone(),
         log: options.log.clone(),
         registry: options.registry.clone(),
-        topic_prefix: options.pipeline.publish.topic_prefix.clone(),
+        naming: options.pipeline.publish.naming(),
         partitions: options.pipeline.publish.partitions,
         resnapshot: options.resnapshot,
     };

@@ -116,14 +116,14 @@ pub(super) fn compare(
 
 /// The job's tables, each with the captured table that fills its topic, as SQL names it.
 fn source_tables(job: &Job, ingest: &Ingest) -> anyhow::Result<Vec<(String, String)>> {
+    let naming = ingest.publish.naming();
     let captured: BTreeMap<String, String> = ingest
         .tables()
         .into_iter()
         .map(|table| {
-            let bare = table.rsplit('.').next().unwrap_or(&table);
-            let topic = format!("{}{bare}", ingest.publish.topic_prefix);
+            let (schema, name) = table.split_once('.').unwrap_or(("public", &table));
             let quoted: Vec<String> = table.split('.').map(quote).collect();
-            (topic, quoted.join("."))
+            (naming.topic_of(schema, name), quoted.join("."))
         })
         .collect();
     let sources = job.sources.iter().map(|source| {

@@ -254,7 +254,8 @@ fn expect(place: &Place) {
     place.expect(&kinds, &rows(&[&["sale", "2", "42"], &["gift", "1", "-5"]]));
     let pages = counts("pages", ["page", "clicks", "ms"]);
     place.expect(&pages, &rows(&[&["/", "2", "11"], &["/b", "1", "1"]]));
-    place.expect(&each(), &rows(&[&["a", "5"], &["c", "3"]]));
+    // The newest record of `a` cannot be read: its older row is not current any more.
+    place.expect(&each(), &rows(&[&["c", "3"]]));
 }
 
 /// The letters of each bad record are there, once, with its bytes and why.

@@ -103,7 +103,7 @@ pub trait Capture: Send {
     fn begins_anew(&self) -> bool;
 
     /// Whether it reads this table anew, alone or with all others.
-    fn table_begins_anew(&self, _table: &str) -> bool {
+    fn table_begins_anew(&self, _table: &TableSchema) -> bool {
         self.begins_anew()
     }
 

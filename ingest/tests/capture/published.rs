@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tidemill_ingest::capture::{self, Capture, Captured};
+use tidemill_ingest::config::TopicNaming;
 use tidemill_ingest::publish::{Publisher, StreamOptions, stream};
 use tidemill_ingest::stats::Stats;
 use tidemill_log::dead_letter::{self, DeadLetter, Entry, Source, Stage};
@@ -16,7 +17,7 @@ use tidemill_log::log::{Log, OwnedRecord, Record};
 use crate::postgres::Database;
 
 /// Options that keep log and registry in one file.
-fn options(folder: &tempfile::TempDir, database: &str, name: &str) -> StreamOptions {
+pub(crate) fn options(folder: &tempfile::TempDir, database: &str, name: &str) -> StreamOptions {
     let file = format!("sqlite://{}", folder.path().join("log.db").display());
     StreamOptions {
         database: database.to_owned(),
@@ -24,7 +25,10 @@ fn options(folder: &tempfile::TempDir, database: &str, name: &str) -> StreamOpti
         name: name.to_owned(),
         log: file.clone(),
         registry: file,
-        topic_prefix: format!("{name}."),
+        naming: TopicNaming {
+            prefix: format!("{name}."),
+            with_schema: false,
+        },
         partitions: 3,
         resnapshot: false,
     }
@@ -38,7 +42,7 @@ fn records(options: &StreamOptions, topic: &str) -> Vec<OwnedRecord> {
 }
 
 fn published(options: &StreamOptions) -> Vec<Change> {
-    let topic = format!("{}t", options.topic_prefix);
+    let topic = format!("{}t", options.naming.prefix);
     let registry = tidemill_log::registry::open(&options.registry).unwrap();
     let mut decoder = Decoder::new(&topic, registry);
     let records = records(options, &topic);
@@ -137,7 +141,7 @@ fn a_column_added_while_it_runs_is_version_2() {
     database.run("ALTER TABLE t ADD extra int; INSERT INTO t VALUES (2, 'new', 7)");
     pass(capture.as_mut(), &options, 3, 3);
     let registry = tidemill_log::registry::open(&options.registry).unwrap();
-    let subject = format!("{}t-value", options.topic_prefix);
+    let subject = format!("{}t-value", options.naming.prefix);
     assert_eq!(registry.latest(&subject).unwrap().unwrap().version, 2);
     assert_eq!(
         published(&options).len(),
@@ -255,7 +259,7 @@ fn from_commit_to_kafka_in_milliseconds() {
         let (options, stats, stop) = (options.clone(), Arc::clone(&stats), Arc::clone(&stop));
         move || stream(options, stats, stop)
     });
-    let topic = format!("{}t", options.topic_prefix);
+    let topic = format!("{}t", options.naming.prefix);
     let log = tidemill_log::log::open(&options.log).unwrap();
     // The topic is made when the capture is open.
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -327,7 +331,9 @@ fn rows_of_600_kb_are_updated_and_deleted_and_one_that_grows_too_large_is_withhe
          DELETE FROM t");
     // What was acknowledged a moment ago is not written down yet: all of it comes again.
     pass(open().as_mut(), &options, 7, 7);
-    let published = published(&options);
+    let mut published = published(&options);
+    // The snapshot that comes again begins the partitions anew that are still empty.
+    published.retain(|change| change.op != Op::Truncate);
     let seen = published.iter().map(|change| {
         let of = |row: &Option<Vec<Value>>| row.as_ref().map(|row| row[1] != Value::Null);
         (change.op, of(&change.before), of(&change.after))
@@ -361,7 +367,7 @@ fn a_change_that_comes_again_by_the_new_rule_has_the_position_that_it_had() {
     let database = format!("sqlite://{}", file.display());
     let mut capture = capture::open(&database, &options.tables, "rules", false).unwrap();
     let captured = crate::read(capture.as_mut(), 9);
-    let topic = format!("{}t", options.topic_prefix);
+    let topic = format!("{}t", options.naming.prefix);
     let log = tidemill_log::log::open(&options.log).unwrap();
     log.create_topic(&topic, options.partitions).unwrap();
     let registry = tidemill_log::registry::open(&options.registry).unwrap();

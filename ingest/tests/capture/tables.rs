@@ -2,13 +2,18 @@
 //! captured ends equal to PostgreSQL's own answer each time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tidemill_ingest::Kind;
 use tidemill_ingest::capture::{Capture, Captured};
+use tidemill_ingest::publish::stream;
+use tidemill_ingest::stats::Stats;
 use tidemill_log::event::{Op, Value};
 
 use crate::postgres::Database;
+use crate::published::options;
 
 /// A capture and what its changes come to.
 struct Followed {
@@ -171,6 +176,8 @@ fn partitions_come_and_go() {
     let mut followed = Followed::new(&["a", "b"]);
     let changes = [
         "TRUNCATE a0",
+        "ALTER TABLE a DETACH PARTITION a0; INSERT INTO a0 VALUES (9, 90);
+         ALTER TABLE a ATTACH PARTITION a0 FOR VALUES FROM (0) TO (10)",
         "ALTER TABLE a DETACH PARTITION a1",
         "INSERT INTO a1 VALUES (15, 16) ON CONFLICT (id) DO UPDATE SET n = 17;
          ALTER TABLE a ATTACH PARTITION a1 FOR VALUES FROM (10) TO (20)",
@@ -198,23 +205,45 @@ fn partitions_come_and_go() {
 }
 
 #[test]
-fn two_tables_of_one_topic_are_refused() {
-    let Some(mut database) = Database::new("two_tables_of_one_topic_are_refused") else {
+fn two_tables_of_one_topic_are_refused_and_schemas_tell_them_apart() {
+    let test = "two_tables_of_one_topic_are_refused_and_schemas_tell_them_apart";
+    let Some(mut database) = Database::new(test) else {
         return;
     };
     database.run(
         "CREATE SCHEMA north; CREATE SCHEMA south;
          CREATE TABLE north.orders (id int PRIMARY KEY);
-         CREATE TABLE south.orders (id int PRIMARY KEY)",
+         CREATE TABLE south.orders (id int PRIMARY KEY);
+         INSERT INTO north.orders VALUES (1); INSERT INTO south.orders VALUES (1)",
     );
-    let tables = ["north.orders".to_owned(), "south.orders".to_owned()];
-    let opened = tidemill_ingest::capture::open(&database.url, &tables, &database.name, false);
-    let error = opened.err().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(&folder, &database.url, &database.name);
+    options.tables = vec!["north.orders".to_owned(), "south.orders".to_owned()];
+    let (stats, stop) = (Arc::new(Stats::default()), Arc::new(AtomicBool::new(false)));
+    let error = stream(options.clone(), Arc::clone(&stats), Arc::clone(&stop)).unwrap_err();
     assert_eq!(error.kind(), Kind::Data);
+    let said = error.to_string();
+    let topic = format!("both be published to topic `{}.orders`", database.name);
     assert!(
-        error
-            .to_string()
-            .contains("both be published to topic `orders`"),
-        "{error}"
+        said.contains(&topic) && said.contains("topic_schema = true"),
+        "{said}"
     );
+
+    options.naming.with_schema = true;
+    let (running, stopping) = (options.clone(), Arc::clone(&stop));
+    let thread = std::thread::spawn(move || stream(running, stats, stopping));
+    let log = tidemill_log::log::open(&options.log).unwrap();
+    for schema in ["north", "south"] {
+        let topic = format!("{}.{schema}.orders", database.name);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while log.tail(&topic, 10).map_or(0, |records| records.len()) < 1 {
+            assert!(
+                Instant::now() < deadline && !thread.is_finished(),
+                "{topic}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    thread.join().unwrap().unwrap();
 }

@@ -117,24 +117,12 @@ impl Beginning {
     }
 }
 
-/// The tables of these names, each another one.
+/// The tables of these names.
 fn load(client: &mut Client, names: &[String]) -> Result<Vec<(String, Table)>> {
-    let mut tables: Vec<(String, Table)> = Vec::new();
-    for name in names {
-        let table = catalog::load(client, name)?;
-        let same = |(_, other): &&(String, Table)| other.schema.name == table.schema.name;
-        if let Some((other, _)) = tables.iter().find(same) {
-            let what = format!(
-                "tables `{other}` and `{name}` would both be published to topic `{}`, where their \
-                 rows would overwrite each other; capture one of them by a pipeline of its own, \
-                 with another `topic_prefix` in [publish]",
-                table.schema.name
-            );
-            return Err(Error::new(Kind::Data, what));
-        }
-        tables.push((name.clone(), table));
-    }
-    Ok(tables)
+    let tables = names.iter();
+    tables
+        .map(|name| Ok((name.clone(), catalog::load(client, name)?)))
+        .collect()
 }
 
 /// Compares the tables with what was captured of them, and forgets those that must be read anew.
@@ -187,12 +175,9 @@ fn begin(
     new: &stream::NewSlot,
     tables: &mut [Followed],
 ) -> Result<Snapshot> {
-    let begins: Vec<Table> = tables
-        .iter()
-        .filter(|it| it.begins)
-        .map(|it| it.table.clone())
-        .collect();
-    let snapshot = Snapshot::begin(server.connect()?, new, &begins)?;
+    let begins = tables.iter().filter(|it| it.begins);
+    let begins = begins.map(|it| (it.table.clone(), it.noted.shape.clone()));
+    let snapshot = Snapshot::begin(server.connect()?, new, begins.collect())?;
     for it in tables.iter_mut().filter(|it| it.begins) {
         it.noted.from = new.consistent;
         let mut session = lease.session();

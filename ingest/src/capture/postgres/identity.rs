@@ -30,6 +30,8 @@ pub(super) struct Shape {
     columns: BTreeMap<i16, Column>,
     /// The tables that hold the rows, itself or its partitions, each with its file.
     stored: BTreeMap<u32, u32>,
+    /// The transaction that made each partition one.
+    attached: BTreeMap<u32, i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +78,14 @@ impl Shape {
                 &[&table.oid],
             )
             .map_err(failed)?;
+        let attached = client
+            .query(
+                "SELECT i.inhrelid, i.xmin::text::bigint FROM pg_inherits i
+                 WHERE i.inhrelid IN (
+                     SELECT relid::oid FROM pg_partition_tree($1::oid::regclass))",
+                &[&table.oid],
+            )
+            .map_err(failed)?;
         let column = |row: &postgres::Row| {
             let column = Column {
                 name: row.get(1),
@@ -90,7 +100,16 @@ impl Shape {
             key: key.map_or((0, Vec::new()), |row| (row.get(0), row.get(1))),
             columns: columns.iter().map(column).collect(),
             stored: stored.iter().map(|row| (row.get(0), row.get(1))).collect(),
+            attached: attached
+                .iter()
+                .map(|row| (row.get(0), row.get(1)))
+                .collect(),
         })
+    }
+
+    /// Whether the rows are where they were.
+    pub(super) fn is_stored_as(&self, other: &Self) -> bool {
+        (self.oid, &self.stored) == (other.oid, &other.stored)
     }
 
     /// Why rows of the table are missing or wrong downstream, if `self` was captured and the table
@@ -128,6 +147,10 @@ impl Shape {
                 }
                 Some(_) => {}
             }
+        }
+        let mut known = self.attached.iter();
+        if known.any(|(part, was)| now.attached.get(part).is_some_and(|is| is != was)) {
+            return Some("a partition was detached and attached again".to_owned());
         }
         let mut new = now.stored.keys().filter(|it| !self.stored.contains_key(it));
         new.any(|&part| !is_empty(client, part))

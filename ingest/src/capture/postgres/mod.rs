@@ -506,9 +506,9 @@ impl Capture for PostgresCapture {
             .collect()
     }
 
-    fn table_begins_anew(&self, table: &str) -> bool {
+    fn table_begins_anew(&self, table: &TableSchema) -> bool {
         let mut tables = self.tables.values();
-        self.begins_anew || tables.any(|it| it.begins && it.table.schema.name == table)
+        self.begins_anew || tables.any(|it| it.begins && *it.table.schema == *table)
     }
 
     fn begins_anew(&self) -> bool {

@@ -6,21 +6,24 @@
 
 use std::sync::Arc;
 
+use postgres::error::SqlState;
 use postgres::{Client, SimpleQueryMessage};
 use tidemill_log::event::{Change, Op, Position, Value};
 use tidemill_log::failpoint;
 use tidemill_log::schema::TableSchema;
 
 use super::catalog::{Table, quote};
+use super::identity::Shape;
 use super::stream::NewSlot;
 use super::{RowError, key_of_row, row_of, sql_error};
-use crate::Result;
 use crate::capture::{BATCH, Captured, withhold};
+use crate::{Error, Kind, Result};
 
 /// A snapshot being read.
 pub(super) struct Snapshot {
     client: Client,
-    tables: Vec<Table>,
+    /// Each with its shape when the snapshot was taken.
+    tables: Vec<(Table, Shape)>,
     /// The table that is being read, and whether its cursor is open.
     current: usize,
     open: bool,
@@ -31,7 +34,11 @@ pub(super) struct Snapshot {
 
 impl Snapshot {
     /// Takes the new slot's snapshot over into `client`, which must be a session of its own.
-    pub(super) fn begin(mut client: Client, slot: &NewSlot, tables: &[Table]) -> Result<Self> {
+    pub(super) fn begin(
+        mut client: Client,
+        slot: &NewSlot,
+        tables: Vec<(Table, Shape)>,
+    ) -> Result<Self> {
         client
             .batch_execute(&format!(
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
@@ -39,20 +46,9 @@ impl Snapshot {
                 slot.snapshot
             ))
             .map_err(|error| sql_error("taking over the slot's snapshot".to_owned(), error))?;
-        // Old snapshots see nothing of a table that is rewritten: from here on none is.
-        for table in tables {
-            client
-                .batch_execute(&format!(
-                    "LOCK TABLE {} IN ACCESS SHARE MODE",
-                    table.quoted()
-                ))
-                .map_err(|error| {
-                    sql_error(format!("locking table `{}`", table.schema.name), error)
-                })?;
-        }
         Ok(Self {
             client,
-            tables: tables.to_vec(),
+            tables,
             current: 0,
             open: false,
             begun: false,
@@ -77,16 +73,19 @@ impl Snapshot {
         let mut out = Vec::new();
         if !self.begun {
             self.begun = true;
-            for table in self.tables.clone() {
+            for (table, _) in self.tables.clone() {
                 let change = self.change(&table.schema, Op::Truncate, None);
                 out.push(Captured::Change(change));
             }
             return Ok(out);
         }
         while out.is_empty() {
-            let Some(table) = self.tables.get(self.current).cloned() else {
+            let Some((table, shape)) = self.tables.get(self.current).cloned() else {
                 break;
             };
+            if !self.open {
+                self.open(&table, &shape)?;
+            }
             self.read(&table, &mut out)?;
         }
         Ok(out)
@@ -107,25 +106,38 @@ impl Snapshot {
         }
     }
 
+    /// Opens the cursor over a table, which keeps the table's rows where they are from then on. A
+    /// snapshot does not see the rows of a table that was rewritten since it was taken.
+    fn open(&mut self, table: &Table, taken: &Shape) -> Result<()> {
+        let columns = table.schema.columns.iter();
+        let columns: Vec<_> = columns.map(|column| quote(&column.name)).collect();
+        let declared = self.client.batch_execute(&format!(
+            "DECLARE _tidemill NO SCROLL CURSOR FOR SELECT {} FROM {}",
+            columns.join(", "),
+            table.quoted()
+        ));
+        let name = &table.schema.name;
+        let altered = || {
+            let what = format!("table `{name}` was altered before its snapshot was read");
+            Error::new(Kind::Retry, what)
+        };
+        if let Err(error) = declared {
+            let gone = [SqlState::UNDEFINED_COLUMN, SqlState::UNDEFINED_TABLE];
+            return Err(match error.code() {
+                Some(code) if gone.contains(code) => altered(),
+                _ => sql_error(format!("reading table `{name}`"), error),
+            });
+        }
+        if !Shape::read(&mut self.client, table)?.is_stored_as(taken) {
+            return Err(altered());
+        }
+        self.open = true;
+        Ok(())
+    }
+
     /// Fetches up to a batch of the table's rows and goes on to the next table behind the last.
     fn read(&mut self, table: &Table, out: &mut Vec<Captured>) -> Result<()> {
         let failed = |error| sql_error(format!("reading table `{}`", table.schema.name), error);
-        if !self.open {
-            let columns: Vec<_> = table
-                .schema
-                .columns
-                .iter()
-                .map(|c| quote(&c.name))
-                .collect();
-            self.client
-                .batch_execute(&format!(
-                    "DECLARE _tidemill NO SCROLL CURSOR FOR SELECT {} FROM {}",
-                    columns.join(", "),
-                    table.quoted()
-                ))
-                .map_err(failed)?;
-            self.open = true;
-        }
         failpoint::hit(failpoint::CAPTURE_IN_SNAPSHOT);
         let fetched = self
             .client
