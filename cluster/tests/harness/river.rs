@@ -116,6 +116,16 @@ partitions = 3
             (View::new(&format!("{name}_{users}"), columns), key, sql)
         };
         let (text, int, long) = (DataType::Utf8, DataType::Int32, DataType::Int64);
+        // SQLite has one type of integers, of 64 bits, whose sum is a numeric in PostgreSQL.
+        let sum = match self.is_postgres() {
+            true => long.clone(),
+            false => DataType::Decimal128(29, 0),
+        };
+        let n = if self.altered {
+            sum.clone()
+        } else {
+            long.clone()
+        };
         let altered = if self.altered { "sum(age)" } else { "count(*)" };
         vec![
             view(
@@ -135,7 +145,7 @@ partitions = 3
                 &[
                     ("country", text.clone()),
                     ("people", long.clone()),
-                    ("ages", long.clone()),
+                    ("ages", sum),
                     ("youngest", int.clone()),
                     ("oldest", int.clone()),
                 ],
@@ -176,7 +186,7 @@ partitions = 3
             view(
                 "altered",
                 "country",
-                &[("country", text), ("n", long)],
+                &[("country", text), ("n", n)],
                 format!("SELECT country, {altered} AS n FROM {users} GROUP BY country"),
             ),
         ]

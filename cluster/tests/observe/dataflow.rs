@@ -49,7 +49,8 @@ fn records(place: &Place, from: u64) -> Vec<Record> {
         let row = json!({"id": format!("p{number:06}"), "country": country, "age": number});
         record(number, row.to_string())
     });
-    let broken = (0..BROKEN).map(|number| record(from + number, "{broken".to_owned()));
+    // Of keys of their own: a key whose newest record is broken has no row.
+    let broken = (0..BROKEN).map(|number| record(from + PEOPLE + number, "{broken".to_owned()));
     people.chain(broken).collect()
 }
 
@@ -120,6 +121,7 @@ fn a_dataflow_says_when_it_is_ready_and_counts_what_was_put_in() {
     });
     let value = |name: &str| scrape.value(name, &[]);
     assert_eq!(value("tidemill_ready"), Some(1.0));
+    assert_eq!(value("tidemill_keys_in_error"), Some(BROKEN as f64));
     assert_eq!(
         value("tidemill_records_bytes_total"),
         Some(bytes(&put) as f64)

@@ -8,7 +8,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use crate::harness::database::Database;
-use crate::harness::{Place, Process, seed};
+use crate::harness::{Place, Process, seed, until};
 use crate::people::PATIENCE;
 
 /// Tables of one round.
@@ -284,6 +284,13 @@ impl Round {
 
     /// At rest every view is what PostgreSQL answers.
     fn is_right(&mut self, run: &mut Process) {
+        let views = (0..self.tables.len()).map(|number| format!("all{number}"));
+        let views: Vec<String> = views.collect();
+        let views: Vec<&str> = views.iter().map(String::as_str).collect();
+        until("the views are there", PATIENCE, || {
+            run.runs();
+            self.place.are_there(&views).then_some(())
+        });
         let settle = ["--from-source", "--settle", "10s"];
         let mut verify = self.place.start("verify", &settle);
         let ended = verify.end(PATIENCE);
