@@ -109,6 +109,14 @@ partitions = 3
         );
     }
 
+    /// What the altered view computes, and its type.
+    fn altered_column(&self) -> (&'static str, DataType) {
+        match self.altered {
+            true => ("sum(age)", sum_of_int(&self.place)),
+            false => ("count(*)", DataType::Int64),
+        }
+    }
+
     /// Each view with its key, and with its SQL, which the database understands too.
     fn views(&self) -> Vec<(View, &'static str, String)> {
         let (users, regions) = (&self.users, &self.regions);
@@ -116,17 +124,7 @@ partitions = 3
             (View::new(&format!("{name}_{users}"), columns), key, sql)
         };
         let (text, int, long) = (DataType::Utf8, DataType::Int32, DataType::Int64);
-        // SQLite has one type of integers, of 64 bits, whose sum is a numeric in PostgreSQL.
-        let sum = match self.is_postgres() {
-            true => long.clone(),
-            false => DataType::Decimal128(29, 0),
-        };
-        let n = if self.altered {
-            sum.clone()
-        } else {
-            long.clone()
-        };
-        let altered = if self.altered { "sum(age)" } else { "count(*)" };
+        let (altered, n) = self.altered_column();
         vec![
             view(
                 "people",
@@ -145,7 +143,7 @@ partitions = 3
                 &[
                     ("country", text.clone()),
                     ("people", long.clone()),
-                    ("ages", sum),
+                    ("ages", sum_of_int(&self.place)),
                     ("youngest", int.clone()),
                     ("oldest", int.clone()),
                 ],
@@ -316,5 +314,14 @@ partitions = 3
             let tables = [self.users.as_str(), self.regions.as_str()];
             self.database.clean(&self.place.name, &tables);
         }
+    }
+}
+
+/// The type of a sum of `int`s. SQLite has one type of integers, of 64 bits, whose sum is a numeric
+/// in PostgreSQL.
+pub(crate) fn sum_of_int(place: &Place) -> DataType {
+    match place.database.starts_with("sqlite:") {
+        true => DataType::Decimal128(29, 0),
+        false => DataType::Int64,
     }
 }

@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::harness::database::Database;
+use crate::harness::river::sum_of_int;
 use crate::harness::{PATIENCE, Place, Process, View, feed, seed, until};
 
 const KILLS: usize = 6;
@@ -44,11 +45,6 @@ fn views(table: &str) -> String {
 
 /// The two views, with the SQL that says what they hold.
 fn expected(place: &Place, table: &str) -> [(View, String); 2] {
-    // SQLite has one type of integers, of 64 bits, whose sum is a numeric in PostgreSQL.
-    let sum = match place.database.starts_with("sqlite:") {
-        true => DataType::Decimal128(29, 0),
-        false => DataType::Int64,
-    };
     let people = View::new(
         &format!("people_{table}"),
         &[
@@ -63,7 +59,7 @@ fn expected(place: &Place, table: &str) -> [(View, String); 2] {
         &[
             ("country", DataType::Utf8),
             ("users", DataType::Int64),
-            ("ages", sum),
+            ("ages", sum_of_int(place)),
             ("youngest", DataType::Int32),
             ("oldest", DataType::Int32),
         ],
