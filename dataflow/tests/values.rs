@@ -19,8 +19,6 @@ mod judge;
 #[path = "values/listed.rs"]
 mod listed;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tidemill_dataflow::plan::functions::{Kind, supported};
@@ -29,18 +27,14 @@ use judge::{Judge, Outcome};
 
 /// Calls of each entry.
 const CALLS: usize = 4;
+/// Of a run that none is given to: the same for all, so that a change of ours is what fails.
+const SEED: u64 = 20_261_128;
 /// Nested expressions.
 const NESTED: usize = 400;
 
 fn seed() -> u64 {
     let given = std::env::var("TIDEMILL_TEST_SEED").ok();
-    given.map_or_else(
-        || {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            u64::from(now.unwrap().subsec_nanos()) ^ u64::from(std::process::id()) << 32
-        },
-        |seed| seed.parse().unwrap(),
-    )
+    given.map_or(SEED, |seed| seed.parse().unwrap())
 }
 
 #[test]

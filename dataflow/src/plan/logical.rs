@@ -345,6 +345,9 @@ fn schema_error(error: &SchemaError) -> (Option<datafusion_common::Span>, String
             valid_fields,
         } => {
             let known: BTreeSet<&str> = valid_fields.iter().map(|field| field.name()).collect();
+            // A column without a name goes by the library's text of its expression.
+            let named = |name: &&str| !name.contains(['(', '"']);
+            let known: BTreeSet<&str> = known.into_iter().filter(named).collect();
             let hint = did_you_mean(&field.name, &known);
             let hint = match hint.as_str() {
                 "" if known.is_empty() => String::new(),

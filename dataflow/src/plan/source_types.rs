@@ -36,6 +36,9 @@ pub(super) type SourceTypes = Vec<Option<SourceType>>;
 /// An expression and what its value is the source's text of.
 type Typed = (Expr, Option<SourceType>);
 
+/// The type whose cast to text is not what its output function writes.
+const MASKED: &str = "inet";
+
 /// Functions that write their arguments as PostgreSQL does, whatever these are.
 const WRITERS: [&str; 2] = ["concat", "concat_ws"];
 
@@ -513,6 +516,14 @@ fn cast(inner: Typed, to: &DataType) -> Result<Expr> {
     let number = kind.comparison() == Comparison::Number;
     match to {
         DataType::Utf8 if kind.is_padded() => Ok(unpadded(expr)),
+        DataType::Utf8 if kind.name() == MASKED => {
+            let name = name_of(&expr);
+            let text = format!(
+                "column `{name}` is of PostgreSQL's type {MASKED}, whose cast to text writes a \
+                 mask that the column's own text lacks: pass the column on without a cast"
+            );
+            Err(placed(&expr, text))
+        }
         DataType::Utf8 => Ok(expr),
         _ if kind.is_padded() => Ok(unpadded(expr)),
         DataType::Decimal128(..) | DataType::Float64 | DataType::Float32 if number => Ok(expr),
@@ -536,6 +547,7 @@ fn refused(expr: &Expr, kind: Option<SourceType>, what: &str) -> DataFusionError
                 "it can be passed on, counted and tested for NULL; CAST({name} AS text) is text"
             )
         }
+        _ if kind.name() == MASKED => "it can be passed on, grouped and joined".to_owned(),
         _ => format!("CAST({name} AS text) is text"),
     };
     let text = format!(

@@ -70,6 +70,8 @@ SELECT mood FROM typed UNION ALL SELECT note FROM typed
 SELECT coalesce(mood, note) AS m FROM typed
 --- inet_literal
 SELECT id FROM typed WHERE ip = '10.0.0.1/32'
+--- inet_text
+SELECT CAST(ip AS text) AS t FROM typed
 --- uuid_literal
 SELECT note FROM typed WHERE id = 'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'
 --- time_literal
