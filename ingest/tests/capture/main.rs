@@ -5,6 +5,7 @@
 
 mod postgres;
 mod published;
+mod refused;
 mod sqlite;
 mod tables;
 mod types;

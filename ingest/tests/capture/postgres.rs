@@ -22,6 +22,11 @@ pub(crate) struct Database {
 impl Database {
     /// None, said plainly, when no server was given.
     pub(crate) fn new(test: &str) -> Option<Self> {
+        Self::with(test, "")
+    }
+
+    /// A database made with options of `CREATE DATABASE`.
+    pub(crate) fn with(test: &str, options: &str) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let Ok(server) = std::env::var("TIDEMILL_TEST_POSTGRES") else {
             // Past the harness, which hides what a passing test prints.
@@ -34,7 +39,7 @@ impl Database {
         let name = format!("capture_{}_{number}", std::process::id());
         let mut admin = Client::connect(&server, NoTls).unwrap();
         admin
-            .batch_execute(&format!("CREATE DATABASE {name}"))
+            .batch_execute(&format!("CREATE DATABASE {name} {options}"))
             .unwrap();
         let (base, _) = server.rsplit_once('/').unwrap();
         let url = format!("{base}/{name}");

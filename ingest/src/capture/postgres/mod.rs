@@ -322,12 +322,12 @@ impl PostgresCapture {
                     self.idle();
                 }
                 Ok(Some(Event::Message(message))) => self.apply(message, &mut out)?,
-                Err(error) if error.kind() == Kind::Bug => return Err(error),
-                Err(error) => {
+                Err(error) if error.kind() == Kind::Retry => {
                     tracing::warn!(%error, "PostgreSQL is away; trying again");
                     self.phase = away(Duration::from_millis(50), &error);
                     break;
                 }
+                Err(error) => return Err(error),
             }
         }
         Ok(out)

@@ -20,10 +20,14 @@ use crate::{Error, Kind, Result};
 const READ_AHEAD: usize = 4_096;
 /// How soon the server hears of progress.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// How values are written, so that they do not depend on the server's settings.
+/// How values are written, so that they do not depend on the settings of the server, the database or
+/// the role. A table's policies hide no row: a role that they bind is refused instead. No timeout
+/// ends a snapshot that waits for what is downstream.
 pub(super) const SESSION: &str = "-c datestyle=ISO -c timezone=UTC -c bytea_output=hex \
                                   -c extra_float_digits=1 -c client_encoding=UTF8 \
-                                  -c intervalstyle=postgres";
+                                  -c intervalstyle=postgres -c row_security=off \
+                                  -c statement_timeout=0 -c lock_timeout=0 \
+                                  -c idle_in_transaction_session_timeout=0";
 
 /// What the server says of a slot that is gone.
 const GONE: [&str; 3] = ["does not exist", "can no longer get changes", "invalidated"];
@@ -36,6 +40,9 @@ pub(super) enum Event {
     /// A message.
     Message(Message),
 }
+
+/// SQLSTATEs of a text that is none in UTF-8. It stays in the log, so another attempt meets it too.
+const NO_TEXT: [&str; 2] = ["SQLSTATE 22021", "SQLSTATE 22P05"];
 
 /// What is said of TLS that another attempt does not mend.
 const REFUSED: [&str; 4] = [
@@ -95,7 +102,7 @@ impl Stream {
                 let what = "the server ended the replication stream";
                 return Err(Error::new(Kind::Retry, what));
             }
-            Ok(Err(error)) => return Err(wire_error("reading the stream".to_owned(), error)),
+            Ok(Err(error)) => return Err(stream_error(error)),
         };
         Ok(Some(match event {
             ReplicationEvent::KeepAlive { wal_end, .. } => Event::Through(wal_end.as_u64()),
@@ -209,6 +216,20 @@ fn settings(server: &Server, slot: &str) -> Result<ReplicationConfig> {
             .with_status_interval(STATUS_INTERVAL)
             .with_buffer_size(READ_AHEAD),
     )
+}
+
+/// Why the stream broke off: [`Kind::Data`] if it would break off at the same place again.
+fn stream_error(error: PgWireError) -> Error {
+    let text = error.to_string();
+    if !NO_TEXT.iter().any(|code| text.contains(code)) {
+        let what = format!("reading the stream: {text}");
+        return Error::with_source(Kind::Retry, what, error);
+    }
+    let what = format!(
+        "reading the stream: {text}: correct the rows with such a text, then run `tidemill ingest \
+         --resnapshot`"
+    );
+    Error::with_source(Kind::Data, what, error)
 }
 
 /// What the server answers is for a person to mend unless it says that it is only not ready.
