@@ -90,5 +90,8 @@ fn a_text_that_is_no_utf_8_ends_the_capture() {
     };
     assert_eq!(error.kind(), Kind::Data, "{error}");
     let why = error.to_string();
-    assert!(why.contains("UTF8") && why.contains("--resnapshot"), "{why}");
+    assert!(
+        why.contains("UTF8") && why.contains("--resnapshot"),
+        "{why}"
+    );
 }
