@@ -17,6 +17,7 @@ pub(crate) fn of(shown: &Shown, http: &str) -> Beat {
         http: http.to_owned(),
         doing: shown.doing().map(|why| redact::text(&why).into_owned()),
         dependencies: shown.dependencies(),
+        noticed: shown.noticed(),
         ..Beat::default()
     };
     if let Some(stats) = &shown.ingest {

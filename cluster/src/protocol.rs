@@ -211,6 +211,8 @@ pub(crate) struct Beat {
     pub(crate) lag_known: bool,
     /// The services that the process uses.
     pub(crate) dependencies: Vec<DependencyStatus>,
+    /// What an ingest noticed of captured tables last, newest last.
+    pub(crate) noticed: Vec<NoticedStatus>,
     /// Commit to readable over the last seconds (process 0).
     pub(crate) freshness_p50_ms: Option<u64>,
     pub(crate) freshness_p99_ms: Option<u64>,
@@ -219,6 +221,15 @@ pub(crate) struct Beat {
     /// Operators of this process's workers, those that took most time first, at most
     /// [`OPERATORS_TOLD_MAX`].
     pub(crate) operators: Vec<OperatorBeat>,
+}
+
+/// A change of a captured table that was noticed in the catalog, as no stream tells of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct NoticedStatus {
+    pub(crate) at_ms: u64,
+    /// Which table, what was noticed, and what is done about it.
+    pub(crate) what: String,
 }
 
 /// How many operators a beat tells of.
@@ -355,6 +366,8 @@ pub(crate) struct IngestStatus {
     pub(crate) restarts: u64,
     pub(crate) published: u64,
     pub(crate) published_per_second: f64,
+    /// What it noticed of captured tables last, newest last.
+    pub(crate) noticed: Vec<NoticedStatus>,
 }
 
 /// A process of a job.

@@ -114,6 +114,7 @@ fn run(
     );
     health.note(Role::Database, CAPTURE, &opened);
     let mut capture = opened?;
+    stats.notices(capture.noticed());
     let mut publisher = Publisher::open(log, registry, options, capture.begins_anew())?;
     publisher.prepare(capture.as_mut())?;
     let mut looked = Instant::now();
@@ -122,6 +123,7 @@ fn run(
     while !stop.load(Ordering::Relaxed) {
         let batch = capture.next(WAIT);
         health.note(Role::Database, CAPTURE, &batch);
+        stats.notices(capture.noticed());
         let batch = batch?;
         stats.passed(capture.passed());
         if let Some(why) = capture.away() {
@@ -248,7 +250,7 @@ impl Publisher {
             }
             let topic = self.topic(&table)?;
             failpoint::hit(failpoint::PUBLISH_BEFORE_NOTE);
-            let noted = capture.note(topic.name(), topic.described())?;
+            let noted = capture.note(&table, topic.name(), topic.described())?;
             failpoint::hit(failpoint::PUBLISH_AFTER_NOTE);
             topic.follow(noted)?;
         }

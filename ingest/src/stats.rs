@@ -1,5 +1,6 @@
 //! What ingest did so far, for the terminal and the metrics.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -36,8 +37,23 @@ pub struct Stats {
     passed: AtomicU64,
     /// Looks at the end of the WAL.
     wal_looks: Mutex<Waits<u64>>,
+    /// Changes of captured tables that were noticed in the catalog, as no stream tells of them.
+    pub noticed: AtomicU64,
+    last_noticed: Mutex<VecDeque<Noticed>>,
     capturing: AtomicBool,
     waiting: Mutex<Option<String>>,
+}
+
+/// How many noticed changes are kept.
+const NOTICED_KEPT_MAX: usize = 20;
+
+/// A change of a captured table that was noticed in the catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noticed {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Which table, what was noticed, and what is done about it.
+    pub what: String,
 }
 
 /// What was committed and is not published yet.
@@ -121,6 +137,27 @@ impl Stats {
     /// Whether the capture has been open once.
     pub(crate) fn is_capturing(&self) -> bool {
         self.capturing.load(Ordering::Relaxed)
+    }
+
+    /// What was noticed; the same once more is nothing new.
+    pub(crate) fn notices(&self, noticed: Vec<String>) {
+        let mut all = locked(&self.last_noticed);
+        for what in noticed {
+            if all.back().is_some_and(|last| last.what == what) {
+                continue;
+            }
+            Self::add(&self.noticed, 1);
+            if all.len() == NOTICED_KEPT_MAX {
+                all.pop_front();
+            }
+            let at_ms = tidemill_log::health::now_ms();
+            all.push_back(Noticed { at_ms, what });
+        }
+    }
+
+    /// What was noticed last, newest last.
+    pub fn last_noticed(&self) -> Vec<Noticed> {
+        locked(&self.last_noticed).iter().cloned().collect()
     }
 
     /// Publishing goes on.

@@ -20,6 +20,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const OPERATORS_MAX: usize = 10;
 /// Lines of a failed process's log that are shown.
 const TAIL_LINES_MAX: usize = 10;
+/// Noticed changes of captured tables that are shown.
+const NOTICED_SHOWN_MAX: usize = 5;
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
@@ -175,6 +177,11 @@ fn remarks(job: &JobStatus, now: u64) -> Vec<String> {
             ingest.restarts,
             why.unwrap_or_default()
         ));
+        let newest = ingest.noticed.iter().rev().take(NOTICED_SHOWN_MAX);
+        lines.extend(newest.map(|it| {
+            let (at, what) = (ago(it.at_ms, Some(now)), &it.what);
+            format!("{name}: noticed {at}: {what}")
+        }));
     }
     if let Some(failure) = job.failures.first() {
         lines.extend(failure_lines(name, failure, now));
@@ -354,7 +361,8 @@ fn aligned(rows: &[Vec<String>]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::protocol::{
-        DependencyStatus, IngestStatus, MasterStatus, Part, ProcessStatus, WorkerStatus,
+        DependencyStatus, IngestStatus, MasterStatus, NoticedStatus, Part, ProcessStatus,
+        WorkerStatus,
     };
 
     fn job() -> JobStatus {
@@ -383,6 +391,10 @@ mod tests {
             ingest: Some(IngestStatus {
                 state: "running".to_owned(),
                 published: 1221,
+                noticed: vec![NoticedStatus {
+                    at_ms: 1_000,
+                    what: "table `t` is read anew: a partition was detached or dropped".to_owned(),
+                }],
                 ..IngestStatus::default()
             }),
             views: [("users_by_country".to_owned(), 21)].into(),
@@ -451,6 +463,7 @@ mod tests {
             "last checkpoint     -",
             "behind              unknown",
             "log         Kafka    down   1 s ago  kafka://a:9092  no answer for 4 s",
+            "noticed 1 s ago: table `t` is read anew: a partition was detached or dropped",
         ] {
             assert!(text.contains(part), "`{part}` is missing in\n{text}");
         }

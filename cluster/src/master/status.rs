@@ -232,6 +232,11 @@ fn ingest(
         restarts: job.ingest.restarts,
         published,
         published_per_second: half.map_or(0.0, Half::rate),
+        noticed: processes
+            .iter()
+            .filter_map(|(_, beat)| beat.as_ref())
+            .flat_map(|beat| beat.noticed.iter().cloned())
+            .collect(),
     }
 }
 

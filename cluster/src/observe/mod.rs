@@ -27,7 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::cli::HttpArgs;
-use crate::protocol::{DependencyStatus, Part, ProcessKey, Report, Status};
+use crate::protocol::{DependencyStatus, NoticedStatus, Part, ProcessKey, Report, Status};
 use crate::redact;
 
 #[cfg(test)]
@@ -121,6 +121,16 @@ impl Shown {
         all
     }
 
+    /// What the ingest noticed of captured tables last, newest last.
+    pub(crate) fn noticed(&self) -> Vec<NoticedStatus> {
+        let all = self.ingest.iter().flat_map(|stats| stats.last_noticed());
+        let told = all.map(|it| NoticedStatus {
+            at_ms: it.at_ms,
+            what: redact::text(&it.what).into_owned(),
+        });
+        told.collect()
+    }
+
     fn labels(&self) -> Labels {
         use std::sync::atomic::Ordering::Relaxed;
         let journaled = self.dataflow.as_ref();
@@ -159,6 +169,7 @@ struct Readiness {
     ready: bool,
     why: Option<String>,
     dependencies: Vec<DependencyStatus>,
+    noticed: Vec<NoticedStatus>,
 }
 
 fn readiness(process: &Shown) -> (StatusCode, Json<Readiness>) {
@@ -171,6 +182,7 @@ fn readiness(process: &Shown) -> (StatusCode, Json<Readiness>) {
         ready: why.is_none(),
         why: why.map(|why| redact::text(&why).into_owned()),
         dependencies: process.dependencies(),
+        noticed: process.noticed(),
     };
     (status, Json(body))
 }

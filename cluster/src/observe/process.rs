@@ -126,6 +126,11 @@ fn ingest(stats: &stats::Stats) -> Vec<Family> {
             &stats.unpublishable,
         ),
         counter(
+            "tidemill_ingest_noticed",
+            "Changes of captured tables that were noticed in the catalog; no stream tells of them",
+            &stats.noticed,
+        ),
+        counter(
             "tidemill_ingest_dead_letters",
             "Records of all stages of the ingest that were put aside as dead letters",
             &stats.dead_letters,

@@ -28,6 +28,8 @@ use crate::{Error, Kind, Result};
 
 /// The most changes that one [`Capture::next`] hands out.
 pub(crate) const BATCH: usize = 1_000;
+/// How long a table may be gone or not fit to be captured, as between two statements of a change.
+const TABLES_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a capture hands out.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,8 +110,9 @@ pub trait Capture: Send {
     }
 
     /// Notes durably which topic a table's changes go to, and returns the first note: the one that
-    /// is there already, unless this capture begins anew and the topic is another one since.
-    fn note(&mut self, topic: &str, now: Described) -> Result<Described>;
+    /// is there already, unless this capture begins anew and the topic is another one since. An
+    /// error of kind `Data` when the table goes on, and went to another topic before.
+    fn note(&mut self, table: &TableSchema, topic: &str, now: Described) -> Result<Described>;
 
     /// Blocks up to `wait` and returns the next changes in order: one read, about 1,000 at most.
     /// While the server is away it returns nothing and reconnects. An error of kind `Retry` means
@@ -120,6 +123,12 @@ pub trait Capture: Send {
     /// whoever stood still may have been taken over. An error of kind `Retry` when it is not, or
     /// when nobody can tell: this capture is over, and what it read is read again by the next.
     fn check(&mut self) -> Result<()>;
+
+    /// What was noticed of the tables since it was last asked, in the catalog and not in the
+    /// stream: which table is read anew, or cannot be captured now, and why.
+    fn noticed(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Why the database is away; none while it is not.
     fn away(&self) -> Option<String> {
@@ -203,6 +212,16 @@ fn push(out: &mut Vec<Captured>, change: Change) -> u64 {
     }
     out.push(Captured::Change(change));
     1
+}
+
+/// Why a table that is not read anew cannot go on with a topic that was never noted.
+fn another_topic(table: &str, topic: &str) -> Error {
+    let what = format!(
+        "topic `{topic}` would begin without the rows of table `{table}`, which were published to \
+         another topic; set `topic_prefix` and `topic_schema` in [publish] back, or run `tidemill \
+         ingest --resnapshot`"
+    );
+    Error::new(Kind::Data, what)
 }
 
 /// The note that stands, of the one that is there and the one that may take its place.

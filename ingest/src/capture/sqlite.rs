@@ -5,28 +5,38 @@
 //!
 //! Invariants:
 //! 1. A table's triggers and the rows that were there before them (`r`) come to be in one
-//!    transaction, so no row is missed; the same when its columns changed.
+//!    transaction, so no row is missed; the same when its columns changed, when another table has
+//!    its name, and when the capture did not follow it for a while.
 //! 2. Ids only grow and are never used again, from the time the file was first captured on: a
 //!    change's position is its id.
 //! 3. Acknowledged changes are deleted, no others.
 
+mod tables;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde_json::{Map, Value as Json};
 use tidemill_log::event::{Change, Op, Position, Value};
 use tidemill_log::failpoint;
 use tidemill_log::log::{Described, TopicId};
-use tidemill_log::schema::{Column, ColumnType, TableSchema};
+use tidemill_log::schema::{ColumnType, TableSchema};
 
-use super::{BATCH, Capture, Captured, Refused, push, standing, value, withhold};
+use super::{
+    BATCH, Capture, Captured, Refused, TABLES_PATIENCE, another_topic, push, standing, value,
+    withhold,
+};
 use crate::{Error, Kind, Result};
+use tables::{follow, followed, make_triggers, newest_snapshot, tables_of};
 
 /// The pause between two looks at the file.
 const POLL: Duration = Duration::from_millis(2);
 /// How often consumed changes are deleted at most.
 const FORGET_INTERVAL: Duration = Duration::from_millis(500);
+/// The pause between two looks at tables that are gone or unfit.
+const UNFIT_POLL: Duration = Duration::from_millis(200);
 /// `datetime('now')` in microseconds since 1970 (SQLite knows milliseconds).
 const NOW_US: &str = "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000";
 
@@ -36,7 +46,15 @@ pub(super) struct SqliteCapture {
     name: String,
     names: Vec<String>,
     tables: Vec<Arc<TableSchema>>,
+    /// Where the newest snapshot of a table begins that is not acknowledged: what is before it in
+    /// the file is of a table that looked otherwise, and passed over.
+    begins: BTreeMap<String, u64>,
+    /// The tables that opening it began anew.
+    begun: BTreeSet<String>,
     schema_version: i64,
+    /// Since when a table is gone or unfit, and when that was looked at last.
+    unfit: Option<(Instant, Instant)>,
+    noticed: Vec<String>,
     begins_anew: bool,
     /// The last id handed out, and the last one acknowledged.
     read: u64,
@@ -58,7 +76,10 @@ impl SqliteCapture {
                  CREATE TABLE IF NOT EXISTS _tidemill_capture_topics (
                      name TEXT NOT NULL, topic TEXT NOT NULL, id_high INTEGER NOT NULL,
                      id_low INTEGER NOT NULL, partitions INTEGER NOT NULL,
-                     PRIMARY KEY (name, topic));",
+                     PRIMARY KEY (name, topic));
+                 CREATE TABLE IF NOT EXISTS _tidemill_capture_tables (
+                     name TEXT NOT NULL, table_name TEXT NOT NULL,
+                     PRIMARY KEY (name, table_name));",
             )
             .map_err(|error| sql_error("making the capture's tables", error))?;
         // Ids begin at the time, so that they are behind those of any file that fed the same
@@ -87,35 +108,50 @@ impl SqliteCapture {
             name: name.to_owned(),
             names: names.to_vec(),
             tables: Vec::new(),
+            begins: BTreeMap::new(),
+            begun: BTreeSet::new(),
             schema_version: -1,
+            unfit: None,
+            noticed: Vec::new(),
             begins_anew: resnapshot || acknowledged.is_none(),
             read,
             acknowledged: read,
             forgotten: read,
             forgotten_at: Instant::now(),
         };
-        capture.look_at_tables(capture.begins_anew)?;
+        capture.begun = capture.look_at_tables(capture.begins_anew)?;
         Ok(capture)
     }
 
     /// Reads the tables' columns again when the file's schema changed, and makes triggers that fit.
-    fn look_at_tables(&mut self, snapshot: bool) -> Result<()> {
+    /// Returns the tables that begin anew by it.
+    fn look_at_tables(&mut self, snapshot: bool) -> Result<BTreeSet<String>> {
         let failed = |error| sql_error("reading the file's schema", error);
         let version = |connection: &Connection| {
             connection.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0))
         };
+        let mut begun = BTreeSet::new();
         if !snapshot && version(&self.connection).map_err(failed)? == self.schema_version {
-            return Ok(());
+            return Ok(begun);
         }
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
-        let mut tables = Vec::new();
-        for name in &self.names {
-            let table = table_of(&transaction, name)?;
-            make_triggers(&transaction, &table, snapshot)?;
-            tables.push(Arc::new(table));
+        let tables = tables_of(&transaction, &self.names)?;
+        let known = followed(&transaction, &self.name)?;
+        let (mut schemas, mut begins) = (Vec::new(), BTreeMap::new());
+        for table in tables {
+            let is_known = known
+                .as_ref()
+                .is_none_or(|known| known.contains(&table.name));
+            if make_triggers(&transaction, &table, snapshot || !is_known)? {
+                begun.insert(table.name.clone());
+            }
+            if let Some(id) = newest_snapshot(&transaction, &table.name)? {
+                begins.insert(table.name.clone(), id);
+            }
+            schemas.push(Arc::new(table));
         }
         transaction
             .execute(
@@ -123,11 +159,46 @@ impl SqliteCapture {
                 params![self.name, self.acknowledged.cast_signed()],
             )
             .map_err(failed)?;
+        follow(&transaction, &self.name, &self.names)?;
         failpoint::hit(failpoint::CAPTURE_BEFORE_TRIGGERS);
         transaction.commit().map_err(failed)?;
         failpoint::hit(failpoint::CAPTURE_AFTER_TRIGGERS);
-        self.tables = tables;
+        for table in begun.iter().filter(|_| !snapshot) {
+            let what =
+                format!("table `{table}` is read anew: it was altered, made anew or left out");
+            tracing::warn!("{what}");
+            self.noticed.push(what);
+        }
+        (self.tables, self.begins) = (schemas, begins);
         self.schema_version = version(&self.connection).map_err(failed)?;
+        Ok(begun)
+    }
+
+    /// The same now and then, with patience for a table that is gone or unfit, as between two
+    /// statements of a change.
+    fn look(&mut self) -> Result<()> {
+        if let Some((_, looked)) = self.unfit
+            && looked.elapsed() < UNFIT_POLL
+        {
+            return Ok(());
+        }
+        match self.look_at_tables(false) {
+            Ok(_) => self.unfit = None,
+            Err(error) if error.kind() == Kind::Data => {
+                let now = Instant::now();
+                let since = self.unfit.map_or(now, |(since, _)| since);
+                if since.elapsed() >= TABLES_PATIENCE {
+                    return Err(error);
+                }
+                if self.unfit.is_none() {
+                    tracing::warn!(%error, "a table cannot be captured now");
+                    self.noticed
+                        .push(format!("cannot be captured now: {error}"));
+                }
+                self.unfit = Some((since, now));
+            }
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
@@ -148,7 +219,11 @@ impl SqliteCapture {
         while let Some(row) = rows.next().map_err(failed)? {
             let raw = RawChange::of(row).map_err(failed)?;
             self.read = raw.id;
-            if let Some(table) = self.tables.iter().find(|table| table.name == raw.table) {
+            let begins = self.begins.get(&raw.table);
+            let is_older = begins.is_some_and(|begins| raw.id < *begins);
+            let mut tables = self.tables.iter();
+            let table = tables.find(|table| table.name == raw.table);
+            if let Some(table) = table.filter(|_| !is_older) {
                 match raw.change(table) {
                     Ok(Some(change)) => {
                         push(&mut out, change);
@@ -200,8 +275,17 @@ impl Capture for SqliteCapture {
         self.begins_anew
     }
 
-    fn note(&mut self, topic: &str, now: Described) -> Result<Described> {
+    fn noticed(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.noticed)
+    }
+
+    fn table_begins_anew(&self, table: &TableSchema) -> bool {
+        self.begins_anew || self.begun.contains(&table.name)
+    }
+
+    fn note(&mut self, table: &TableSchema, topic: &str, now: Described) -> Result<Described> {
         let failed = |error| sql_error("noting a topic", error);
+        let goes_on = !self.table_begins_anew(table);
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -220,6 +304,16 @@ impl Capture for SqliteCapture {
             )
             .optional()
             .map_err(failed)?;
+        let goes_elsewhere = transaction
+            .query_row(
+                "SELECT count(*) > 0 FROM _tidemill_capture_topics WHERE name = ?",
+                [&self.name],
+                |row| row.get(0),
+            )
+            .map_err(failed)?;
+        if goes_on && noted.is_none() && goes_elsewhere {
+            return Err(another_topic(&table.name, topic));
+        }
         let stands = standing(noted, now, self.begins_anew);
         let TopicId([high, low]) = stands.id;
         transaction
@@ -235,7 +329,7 @@ impl Capture for SqliteCapture {
     fn next(&mut self, wait: Duration) -> Result<Vec<Captured>> {
         let deadline = Instant::now() + wait;
         loop {
-            self.look_at_tables(false)?;
+            self.look()?;
             let batch = self.read_batch()?;
             let left = deadline.saturating_duration_since(Instant::now());
             if !batch.is_empty() || left.is_zero() {
@@ -380,138 +474,6 @@ fn key_text(table: &TableSchema, json: &str) -> String {
         None => "NULL".to_owned(),
     });
     values.collect::<Vec<_>>().join(", ")
-}
-
-/// The type of a declared column type, by SQLite's own rule of looking for parts of names.
-fn kind_of(declared: &str) -> ColumnType {
-    let declared = declared.to_ascii_uppercase();
-    let has = |part: &str| declared.contains(part);
-    match declared.as_str() {
-        "BOOLEAN" | "BOOL" => ColumnType::Bool,
-        "DATE" => ColumnType::Date,
-        "TIMESTAMPTZ" | "TIMESTAMP WITH TIME ZONE" => ColumnType::Timestamptz,
-        "TIMESTAMP" | "DATETIME" => ColumnType::Timestamp,
-        "UUID" => ColumnType::Uuid,
-        "JSON" | "JSONB" => ColumnType::Json,
-        _ if has("INT") => ColumnType::Long,
-        _ if has("REAL") || has("FLOA") || has("DOUB") => ColumnType::Double,
-        _ if has("BLOB") || has("BYTEA") => ColumnType::Bytes,
-        _ => ColumnType::Text,
-    }
-}
-
-fn table_of(transaction: &Transaction<'_>, name: &str) -> Result<TableSchema> {
-    let failed = |error| sql_error("reading a table's columns", error);
-    let mut statement = transaction
-        .prepare("SELECT name, type, \"notnull\", pk FROM pragma_table_info(?) ORDER BY cid")
-        .map_err(failed)?;
-    let rows = statement.query_map([name], |row| {
-        let declared: String = row.get(1)?;
-        let (not_null, key): (bool, i64) = (row.get(2)?, row.get(3)?);
-        let column = Column {
-            name: row.get(0)?,
-            kind: kind_of(&declared),
-            nullable: !not_null && key == 0,
-        };
-        Ok((column, key))
-    });
-    let columns: Vec<(Column, i64)> = rows.and_then(Iterator::collect).map_err(failed)?;
-    let refused = |why: &str| Err(Error::new(Kind::Data, format!("table `{name}` {why}")));
-    if columns.is_empty() {
-        return refused("does not exist in this file; create it first");
-    }
-    let mut key: Vec<(i64, usize)> = columns
-        .iter()
-        .enumerate()
-        .filter_map(|(index, &(_, place))| (place > 0).then_some((place, index)))
-        .collect();
-    key.sort_unstable();
-    if key.is_empty() {
-        return refused("has no primary key; add one to capture it");
-    }
-    Ok(TableSchema {
-        namespace: "main".to_owned(),
-        name: name.to_owned(),
-        columns: columns.into_iter().map(|(column, _)| column).collect(),
-        key: key.into_iter().map(|(_, index)| index).collect(),
-    })
-}
-
-/// SQL for a row (`NEW`, `OLD` or the table itself) as JSON.
-fn row_json(table: &TableSchema, row: &str) -> String {
-    let cells = table.columns.iter().map(|column| {
-        let cell = format!("{row}.{}", quote(&column.name));
-        let blob = match column.kind {
-            ColumnType::Bytes => format!("hex({cell})"),
-            _ => format!("json_array(hex({cell}))"),
-        };
-        let other = match column.kind {
-            ColumnType::Bytes => format!("hex({cell})"),
-            _ => cell.clone(),
-        };
-        format!(
-            "{}, CASE typeof({cell}) WHEN 'null' THEN NULL WHEN 'blob' THEN {blob} \
-             WHEN 'real' THEN printf('%!.17g', {cell}) ELSE {other} END",
-            text(&column.name)
-        )
-    });
-    format!("json_object({})", cells.collect::<Vec<_>>().join(", "))
-}
-
-/// Makes the table's triggers unless they are there as they should be; with new ones, or when
-/// asked to, the rows of the table are captured as they are.
-fn make_triggers(
-    transaction: &Transaction<'_>,
-    table: &TableSchema,
-    mut snapshot: bool,
-) -> Result<()> {
-    let failed = |error| sql_error("making the capture's triggers", error);
-    let (name, literal) = (quote(&table.name), text(&table.name));
-    let (old, new) = (row_json(table, "OLD"), row_json(table, "NEW"));
-    let insert = "INSERT INTO _tidemill_changes (table_name, op, before, after, committed_us)";
-    for (event, op, before, after) in [
-        ("INSERT", "c", "NULL", new.as_str()),
-        ("UPDATE", "u", &old, &new),
-        ("DELETE", "d", &old, "NULL"),
-    ] {
-        let trigger = format!("_tidemill_{}_{op}", table.name);
-        let wanted = format!(
-            "CREATE TRIGGER {} AFTER {event} ON {name} BEGIN {insert} VALUES ({literal}, '{op}', \
-             {before}, {after}, {NOW_US}); END",
-            quote(&trigger)
-        );
-        let there: Option<String> = transaction
-            .query_row(
-                "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?",
-                [&trigger],
-                |row| row.get(0),
-            )
-            .optional()
-            .map_err(failed)?;
-        if there.as_ref() != Some(&wanted) {
-            let drop = format!("DROP TRIGGER IF EXISTS {}; {wanted}", quote(&trigger));
-            transaction.execute_batch(&drop).map_err(failed)?;
-            snapshot = true;
-        }
-    }
-    if snapshot {
-        let row = row_json(table, &name);
-        transaction
-            .execute_batch(&format!(
-                "{insert} VALUES ({literal}, 't', NULL, NULL, {NOW_US});
-                 {insert} SELECT {literal}, 'r', NULL, {row}, {NOW_US} FROM {name}"
-            ))
-            .map_err(failed)?;
-    }
-    Ok(())
-}
-
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-fn text(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 fn sql_error(what: &str, error: rusqlite::Error) -> Error {

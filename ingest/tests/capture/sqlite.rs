@@ -1,5 +1,6 @@
 //! Capture from a SQLite file.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -8,6 +9,9 @@ use tidemill_ingest::capture::{self, Capture, Captured};
 use tidemill_log::event::{Op, Value};
 
 use crate::{STORY, changes, read, seen, the_same_story};
+
+/// Of each table and key the last column.
+type Rows = BTreeMap<(String, i64), Value>;
 
 struct File {
     _folder: tempfile::TempDir,
@@ -34,7 +38,59 @@ impl File {
     }
 
     fn open(&self, table: &str) -> tidemill_ingest::Result<Box<dyn Capture>> {
-        capture::open(&self.url, &[table.to_owned()], "test", false)
+        self.open_all(&[table])
+    }
+
+    fn open_all(&self, tables: &[&str]) -> tidemill_ingest::Result<Box<dyn Capture>> {
+        let tables: Vec<_> = tables.iter().map(|&table| table.to_owned()).collect();
+        capture::open(&self.url, &tables, "test", false)
+    }
+
+    /// Follows `capture` until what its changes come to is what SQLite answers.
+    fn equals(&self, capture: &mut dyn Capture, rows: &mut Rows, tables: &[&str], what: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let batch = capture.next(Duration::from_millis(20)).unwrap();
+            for captured in &batch {
+                let Captured::Change(change) = captured else {
+                    panic!("{what}: {captured:?}");
+                };
+                let table = change.table.name.clone();
+                let key = |row: &Option<Vec<Value>>| match row.as_ref().map(|row| &row[0]) {
+                    Some(Value::Int(id)) => (table.clone(), *id),
+                    other => panic!("{what}: {other:?}"),
+                };
+                match change.op {
+                    Op::Truncate => rows.retain(|(of, _), _| *of != table),
+                    Op::Delete => drop(rows.remove(&key(&change.before))),
+                    _ => {
+                        let last = change.after.as_ref().unwrap().last().unwrap().clone();
+                        rows.insert(key(&change.after), last);
+                    }
+                }
+            }
+            if let Some(last) = batch.last() {
+                capture.acknowledge(last.position()).unwrap();
+            }
+            let mut there = Rows::new();
+            for table in tables {
+                let mut query = self
+                    .connection
+                    .prepare(&format!("SELECT * FROM {table}"))
+                    .unwrap();
+                let last = query.column_count() - 1;
+                let mut found = query.query([]).unwrap();
+                while let Some(row) = found.next().unwrap() {
+                    let name: Option<String> = row.get(last).unwrap();
+                    let name = name.map_or(Value::Null, Value::Text);
+                    there.insert(((*table).to_owned(), row.get(0).unwrap()), name);
+                }
+            }
+            if batch.is_empty() && *rows == there {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{what}: {rows:?} for {there:?}");
+        }
     }
 
     fn waiting(&self) -> i64 {
@@ -159,6 +215,92 @@ fn a_column_added_while_it_runs() {
             break;
         }
     }
+}
+
+#[test]
+fn a_table_that_is_another_one_or_was_left_out_is_read_anew() {
+    let changes = [
+        "DROP TABLE t; CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT);
+         INSERT INTO t VALUES (9, 'z')",
+        "UPDATE t SET name = 'old'; DROP TABLE t;
+         CREATE TABLE t (id INTEGER PRIMARY KEY, hue TEXT NOT NULL);
+         INSERT INTO t VALUES (9, 'z')",
+        "ALTER TABLE t RENAME TO x; ALTER TABLE u RENAME TO t; ALTER TABLE x RENAME TO u;
+         INSERT INTO t VALUES (7, 'swapped'); DELETE FROM u WHERE id = 1",
+        "ALTER TABLE t RENAME TO x; INSERT INTO x VALUES (8, 'away'); ALTER TABLE x RENAME TO t",
+        "ALTER TABLE t RENAME COLUMN id TO key; UPDATE t SET key = key + 10",
+        "ALTER TABLE t ADD COLUMN more TEXT DEFAULT 'd'; DELETE FROM t WHERE id = 2",
+    ];
+    let both = ["t", "u"];
+    for stopped in [false, true] {
+        for change in changes {
+            let file = File::new(
+                "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT);
+                 CREATE TABLE u (id INTEGER PRIMARY KEY, name TEXT);
+                 INSERT INTO t VALUES (1, 'a'), (2, 'b'); INSERT INTO u VALUES (1, 'c'), (3, 'd')",
+            );
+            let mut rows = Rows::new();
+            let mut capture = Some(file.open_all(&both).unwrap());
+            file.equals(capture.as_mut().unwrap().as_mut(), &mut rows, &both, change);
+            if stopped {
+                capture = None;
+            }
+            file.run(change);
+            let mut capture = capture.unwrap_or_else(|| file.open_all(&both).unwrap());
+            file.equals(capture.as_mut(), &mut rows, &both, change);
+            // One is left out, changes, and is put back.
+            drop(capture);
+            let mut capture = file.open("u").unwrap();
+            file.run("DELETE FROM t; INSERT INTO u VALUES (71, 'in')");
+            let left = rows
+                .clone()
+                .into_iter()
+                .filter(|((table, _), _)| table == "t");
+            let left: Rows = left.collect();
+            rows.retain(|(table, _), _| table == "u");
+            file.equals(capture.as_mut(), &mut rows, &["u"], change);
+            drop(capture);
+            rows.extend(left);
+            let mut capture = file.open_all(&both).unwrap();
+            assert_eq!(capture.noticed().len(), 1, "only `t` is read anew");
+            file.equals(capture.as_mut(), &mut rows, &both, change);
+        }
+    }
+}
+
+#[test]
+fn a_table_that_is_gone_may_come_back_and_else_ends_the_capture() {
+    let file = File::new(TABLE);
+    let mut capture = file.open("t").unwrap();
+    file.run("INSERT INTO t VALUES (1, 'a'); ALTER TABLE t RENAME TO away");
+    let mut rows = Rows::new();
+    while capture.noticed().is_empty() {
+        capture.next(Duration::from_millis(20)).unwrap();
+    }
+    file.run("ALTER TABLE away RENAME TO t; INSERT INTO t VALUES (2, 'b')");
+    rows.insert(("t".to_owned(), 1), Value::Text("a".to_owned()));
+    file.equals(capture.as_mut(), &mut rows, &["t"], "back");
+    file.run("DROP TABLE t");
+    let gone = Instant::now();
+    let error = loop {
+        match capture.next(Duration::from_millis(100)) {
+            Ok(_) => assert!(gone.elapsed() < Duration::from_secs(20)),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), Kind::Data);
+    assert!(
+        error.to_string().contains("table `t` does not exist"),
+        "{error}"
+    );
+    let error = file.open_all(&["t", "T"]).err().unwrap().to_string();
+    assert!(
+        error.contains("`t` does not exist") && error.contains("`T`"),
+        "{error}"
+    );
+    file.run(TABLE);
+    let error = file.open_all(&["t", "T"]).err().unwrap().to_string();
+    assert!(error.contains("name it once"), "{error}");
 }
 
 #[test]

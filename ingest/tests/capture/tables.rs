@@ -10,7 +10,7 @@ use tidemill_ingest::Kind;
 use tidemill_ingest::capture::{Capture, Captured};
 use tidemill_ingest::publish::stream;
 use tidemill_ingest::stats::Stats;
-use tidemill_log::event::{Op, Value};
+use tidemill_log::event::{Change, Op, Position, Value};
 
 use crate::postgres::Database;
 use crate::published::options;
@@ -79,7 +79,8 @@ impl Followed {
                 let sql = format!("SELECT id::bigint, n::bigint FROM {table}");
                 for row in database.client.query(&sql, &[]).unwrap() {
                     let key = ((*table).to_owned(), row.get(0));
-                    there.insert(key, Value::Int(row.get(1)));
+                    let n: Option<i64> = row.get(1);
+                    there.insert(key, n.map_or(Value::Null, Value::Int));
                 }
             }
             if at_rest && self.rows == there {
@@ -162,6 +163,121 @@ fn another_table_under_the_name_is_read_anew() {
 }
 
 #[test]
+fn what_the_stream_does_not_tell_of_old_rows_is_read_anew() {
+    let test = "what_the_stream_does_not_tell_of_old_rows_is_read_anew";
+    let Some(mut database) = Database::new(test) else {
+        return;
+    };
+    database.run(
+        "CREATE TABLE a (id int PRIMARY KEY, k int NOT NULL UNIQUE, n int);
+         INSERT INTO a SELECT g, g, g FROM generate_series(1, 1500) g;
+         CREATE TABLE b (id int PRIMARY KEY) PARTITION BY RANGE (id);
+         CREATE TABLE b0 PARTITION OF b FOR VALUES FROM (0) TO (100);
+         INSERT INTO b SELECT generate_series(1, 9); ALTER TABLE b ADD n int;
+         CREATE TABLE c (id int PRIMARY KEY, n int GENERATED ALWAYS AS (id * 2) STORED, z int);
+         INSERT INTO c (id) VALUES (1), (2)",
+    );
+    let set = format!("ALTER PUBLICATION tidemill_{}", database.name);
+    let changes = [
+        "ALTER TABLE a ALTER n TYPE int USING n + 7".to_owned(),
+        "ALTER TABLE a DROP n; ALTER TABLE a ADD n int; UPDATE a SET n = 1 WHERE id = 1".to_owned(),
+        "ALTER TABLE b DROP n; ALTER TABLE b ADD n int NOT NULL DEFAULT 4".to_owned(),
+        "ALTER TABLE a REPLICA IDENTITY USING INDEX a_k_key;
+         UPDATE a SET id = id + 5000 WHERE id < 9; DELETE FROM a WHERE id < 20;
+         ALTER TABLE a REPLICA IDENTITY DEFAULT"
+            .to_owned(),
+        format!("{set} DROP TABLE a; DELETE FROM a WHERE id < 30; {set} ADD TABLE a"),
+        format!("{set} SET (publish = 'insert'); DELETE FROM a WHERE id < 40"),
+        "ALTER TABLE c ALTER n DROP EXPRESSION; ALTER TABLE c DROP z".to_owned(),
+    ];
+    let mut followed = Followed::new(&["a", "b"]);
+    followed.equals(&mut database, "at first");
+    for stopped in [false, true] {
+        for change in &changes {
+            if change.contains("TABLE c ") {
+                continue;
+            }
+            if stopped {
+                followed.capture = None;
+            }
+            database.run(change);
+            followed.equals(&mut database, change);
+        }
+    }
+    followed.capture = None;
+    followed.tables.push("c");
+    // No query of PostgreSQL's answers what is not captured of a generated column.
+    while !followed.step(&database) {}
+    database.run(&changes[6]);
+    followed.equals(&mut database, &changes[6]);
+}
+
+#[test]
+fn a_change_has_its_place_in_the_transaction_whatever_is_captured_then() {
+    let test = "a_change_has_its_place_in_the_transaction_whatever_is_captured_then";
+    let Some(mut database) = Database::new(test) else {
+        return;
+    };
+    database.run(TABLES);
+    let mut capture = database.open(&["a", "b"]).unwrap();
+    crate::read(capture.as_mut(), 2 + 2502);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // Only what is noted is read anew alone.
+    let noted = "SELECT FROM pg_tables WHERE tablename = '_tidemill_capture_tables'";
+    while database.client.query(noted, &[]).unwrap().is_empty()
+        || database
+            .client
+            .query("SELECT FROM _tidemill_capture_tables", &[])
+            .unwrap()
+            .len()
+            < 2
+    {
+        assert!(Instant::now() < deadline);
+        let position = Position {
+            commit: u64::MAX >> 2,
+            index: 0,
+        };
+        let batch = capture.next(Duration::from_millis(20)).unwrap();
+        assert!(batch.is_empty());
+        capture.acknowledge(position).unwrap();
+    }
+    drop(capture);
+    database.run(
+        "BEGIN; UPDATE a SET id = id + 5000 WHERE id < 4; INSERT INTO b VALUES (10, 1);
+         DELETE FROM a WHERE id = 5001; UPDATE b SET id = 11 WHERE id = 10; DELETE FROM b;
+         INSERT INTO b VALUES (11, 3); UPDATE b SET n = 4; COMMIT",
+    );
+    let first = of_b(&database, &["a", "b"]);
+    // The same once more, as after a kill, while `a` is read anew.
+    database.run("ALTER TABLE a ALTER n TYPE bigint USING n + 1");
+    assert_eq!(of_b(&database, &["a", "b"]), first);
+    // And once more without `a`.
+    assert_eq!(of_b(&database, &["b"]), first);
+}
+
+/// The 8 changes of `b`, of which none is acknowledged.
+fn of_b(database: &Database, tables: &[&str]) -> Vec<Change> {
+    let mut capture = database.open(tables).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut out = Vec::new();
+    while out.len() < 8 {
+        assert!(Instant::now() < deadline, "{out:?}");
+        let batch = capture.next(Duration::from_millis(50)).unwrap();
+        for captured in batch {
+            match captured {
+                Captured::Change(change) if change.snapshot => {
+                    capture.acknowledge(change.position).unwrap();
+                }
+                Captured::Change(change) if change.table.name == "b" => out.push(change),
+                Captured::Change(_) => {}
+                Captured::Refused(refused) => panic!("{refused:?}"),
+            }
+        }
+    }
+    out
+}
+
+#[test]
 fn partitions_come_and_go() {
     let Some(mut database) = Database::new("partitions_come_and_go") else {
         return;
@@ -228,6 +344,8 @@ fn two_tables_of_one_topic_are_refused_and_schemas_tell_them_apart() {
         said.contains(&topic) && said.contains("topic_schema = true"),
         "{said}"
     );
+    let once = database.refused(&["north.orders", "north.orders"]);
+    assert!(once.contains("one table; name it once"), "{once}");
 
     options.naming.with_schema = true;
     let (running, stopping) = (options.clone(), Arc::clone(&stop));

@@ -11,15 +11,18 @@
 //! handed out      snapshot of a, then from S: b, b, then from P on: a, b
 //! ```
 
+use std::collections::HashMap;
+
 use postgres::Client;
 use tidemill_log::failpoint;
 
 use super::Phase;
 use super::catalog::{self, Table};
-use super::identity::{self, Noted, Shape};
+use super::identity::{self, Noted, Published};
 use super::lease::Lease;
 use super::pgoutput::Relation;
 use super::progress::{self, Resume};
+use super::shape::Shape;
 use super::snapshot::Snapshot;
 use super::stream::{self, Stream};
 use crate::server::Server;
@@ -33,11 +36,19 @@ pub(super) struct Followed {
     pub(super) noted: Noted,
     /// It is read anew, and not noted yet.
     pub(super) begins: bool,
+    /// Why it is read anew, if it was captured before or others were.
+    pub(super) why: Option<String>,
     /// What the stream said of its columns within transactions that the snapshot holds already.
     pub(super) earlier: Option<Relation>,
 }
 
 impl Followed {
+    /// That it is read anew, and why.
+    pub(super) fn noticed(&self) -> Option<String> {
+        let why = self.why.as_ref()?;
+        Some(format!("table `{}` is read anew: {why}", self.name))
+    }
+
     /// Takes over what the stream said of the columns. The table keeps the name that it is captured
     /// by: another one for the same rows is a matter of [`identity`].
     pub(super) fn follow(&mut self, client: &mut Client) -> Result<()> {
@@ -76,7 +87,8 @@ impl Beginning {
         let generation = progress::begin_generation(&mut lease.session(), slot)?;
         let mut tables = follow(&mut lease.session(), slot, tables, resnapshot)?;
         let list: Vec<Table> = tables.iter().map(|it| it.table.clone()).collect();
-        progress::publish(&mut lease.session(), slot, &list)?;
+        let published = progress::publish(&mut lease.session(), slot, &list)?;
+        note_sent(&mut lease.session(), slot, &mut tables, &published)?;
         failpoint::hit(failpoint::CAPTURE_AFTER_PUBLICATION);
         let resume = match resnapshot {
             true => Resume::Snapshot,
@@ -117,12 +129,39 @@ impl Beginning {
     }
 }
 
-/// The tables of these names.
+/// The tables of these names. An error names all that cannot be captured.
 fn load(client: &mut Client, names: &[String]) -> Result<Vec<(String, Table)>> {
-    let tables = names.iter();
-    tables
-        .map(|name| Ok((name.clone(), catalog::load(client, name)?)))
-        .collect()
+    let names = names.iter().cloned();
+    let loaded = names.map(|name| (name.clone(), catalog::load(client, &name)));
+    let tables = catalog::all_fit(loaded.collect())?;
+    let mut known: HashMap<u32, &str> = HashMap::new();
+    for (name, table) in &tables {
+        if let Some(other) = known.insert(table.oid, name) {
+            let what = format!("tables `{other}` and `{name}` are one table; name it once");
+            return Err(Error::new(Kind::Data, what));
+        }
+    }
+    catalog::no_roots_with_parts(client, &tables)?;
+    Ok(tables)
+}
+
+/// Notes how the publication sends the tables from now on.
+fn note_sent(
+    client: &mut Client,
+    slot: &str,
+    tables: &mut [Followed],
+    published: &Published,
+) -> Result<()> {
+    for it in tables {
+        let sent = published.tables.get(&it.table.oid).copied();
+        if it.noted.shape.sent != sent {
+            it.noted.shape.sent = sent;
+            if !it.begins {
+                identity::note(client, slot, &it.name, &it.noted)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Compares the tables with what was captured of them, and forgets those that must be read anew.
@@ -133,28 +172,38 @@ fn follow(
     resnapshot: bool,
 ) -> Result<Vec<Followed>> {
     let mut noted = identity::noted(client, slot, &tables)?;
-    let published = identity::published(client, slot)?;
-    if published.is_none() && !noted.is_empty() && !resnapshot {
-        return Err(identity::unpublished(slot));
-    }
-    let published = published.unwrap_or_default();
     let any = !noted.is_empty();
+    let published = match any && !resnapshot {
+        true => identity::same_publication(client, slot, noted.values())?,
+        false => identity::published(client, slot)?.unwrap_or_default(),
+    };
     let mut followed = Vec::new();
     for (name, table) in tables {
-        let shape = Shape::read(client, &table)?;
+        let table = match noted.get(&name).filter(|_| !resnapshot) {
+            Some(was) => identity::in_place(was, &name, table)?,
+            None => table,
+        };
+        let mut shape = Shape::read(client, &table)?;
         let why = match noted.get(&name) {
             None => Some("it was not captured before".to_owned()),
             Some(was) => identity::outdated(client, was, &shape, &published),
         };
-        if let Some(why) = why.as_ref().filter(|_| any) {
+        let noticed = why.clone().filter(|_| any && !resnapshot);
+        if let Some(why) = &noticed {
             tracing::warn!(table = name, why, "the table is read anew");
         }
-        let from = noted.remove(&name).map_or(0, |was| was.from);
+        let was = noted.remove(&name);
+        if let Some(was) = was.as_ref().filter(|_| why.is_none()) {
+            shape.follows(&was.shape);
+            shape.sent = was.shape.sent;
+        }
+        let from = was.map_or(0, |was| was.from);
         let new = Followed {
             begins: why.is_some(),
             name,
             table,
             noted: Noted { shape, from },
+            why: noticed,
             earlier: None,
         };
         followed.push(new);
@@ -180,8 +229,9 @@ fn begin(
     let snapshot = Snapshot::begin(server.connect()?, new, begins.collect())?;
     for it in tables.iter_mut().filter(|it| it.begins) {
         it.noted.from = new.consistent;
-        let mut session = lease.session();
-        if Shape::read(&mut session, &it.table)? != it.noted.shape {
+        let mut now = Shape::read(&mut lease.session(), &it.table)?;
+        now.sent = it.noted.shape.sent;
+        if now != it.noted.shape {
             let what = format!("table `{}` changed while its snapshot began", it.name);
             return Err(Error::new(Kind::Retry, what));
         }

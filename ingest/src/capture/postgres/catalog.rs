@@ -82,7 +82,7 @@ pub(super) fn load(client: &mut Client, name: &str) -> Result<Table> {
         );
         return Err(refused(name, &why));
     }
-    if identity == "n" || identity == "i" {
+    if identity == "n" || identity == "i" && !index_has_key(client, oid, name)? {
         return Err(refused(
             name,
             &format!(
@@ -92,6 +92,7 @@ pub(super) fn load(client: &mut Client, name: &str) -> Result<Table> {
             ),
         ));
     }
+    parts_are_sent(client, oid, name)?;
     let attributes = attributes(client, oid, name)?;
     let wanted: Vec<_> = attributes
         .iter()
@@ -113,6 +114,87 @@ pub(super) fn load(client: &mut Client, name: &str) -> Result<Table> {
         &key_names(client, oid, name)?,
     )?;
     Ok(Table { oid, schema })
+}
+
+/// The tables that can be captured; an error says of all others why not.
+pub(super) fn all_fit<T>(loaded: Vec<(T, Result<Table>)>) -> Result<Vec<(T, Table)>> {
+    let (mut fit, mut unfit) = (Vec::new(), Vec::new());
+    for (of, table) in loaded {
+        match table {
+            Ok(table) => fit.push((of, table)),
+            Err(error) if error.kind() == Kind::Data => unfit.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match unfit.len() {
+        0 => Ok(fit),
+        1 => Err(unfit.remove(0)),
+        _ => {
+            let all: Vec<String> = unfit.iter().map(Error::to_string).collect();
+            Err(Error::new(Kind::Data, all.join("; ")))
+        }
+    }
+}
+
+/// Refuses a partition beside its root: what is sent of it is sent under the root's name alone.
+pub(super) fn no_roots_with_parts(client: &mut Client, tables: &[(String, Table)]) -> Result<()> {
+    let oids: Vec<u32> = tables.iter().map(|(_, table)| table.oid).collect();
+    let found = client
+        .query_opt(
+            "SELECT t.oid, a.relid::oid FROM unnest($1::oid[]) t (oid)
+             CROSS JOIN LATERAL pg_partition_ancestors(t.oid::regclass) a
+             WHERE a.relid::oid <> t.oid AND a.relid::oid = ANY ($1) LIMIT 1",
+            &[&oids],
+        )
+        .map_err(|error| sql_error("reading the partitions".to_owned(), error))?;
+    let Some(row) = found else {
+        return Ok(());
+    };
+    let named = |oid: u32| {
+        let known = tables.iter().find(|(_, table)| table.oid == oid);
+        known.map_or("?", |(name, _)| name.as_str())
+    };
+    let why = format!(
+        "is a partition of table `{}`, which is captured too and holds its rows; name only one",
+        named(row.get(1))
+    );
+    Err(refused(named(row.get(0)), &why))
+}
+
+/// Refuses a table with a partition of which PostgreSQL sends no changes.
+fn parts_are_sent(client: &mut Client, oid: u32, name: &str) -> Result<()> {
+    let row = client
+        .query_one(
+            "SELECT min(part.oid::regclass::text)
+             FROM pg_partition_tree($1::oid::regclass) p JOIN pg_class part ON part.oid = p.relid
+             WHERE part.relkind = 'f' OR part.relpersistence <> 'p'",
+            &[&oid],
+        )
+        .map_err(|error| sql_error(format!("reading table `{name}`"), error))?;
+    match row.get::<_, Option<String>>(0) {
+        Some(part) => Err(refused(
+            name,
+            &format!(
+                "has the partition `{part}`, which is unlogged or a foreign table: PostgreSQL does \
+                 not send its changes; make it an ordinary table"
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether the index of the replica identity tells all columns of the primary key.
+fn index_has_key(client: &mut Client, oid: u32, name: &str) -> Result<bool> {
+    let row = client
+        .query_one(
+            "SELECT EXISTS (
+                SELECT FROM pg_index told JOIN pg_index key ON key.indrelid = told.indrelid
+                WHERE told.indrelid = $1 AND told.indisreplident AND key.indisprimary
+                  AND key.indkey::int2[] <@ told.indkey::int2[])",
+            &[&oid],
+        )
+        .map_err(|error| sql_error(format!("reading the key of table `{name}`"), error))?;
+    Ok(row.get(0))
 }
 
 /// The table as the stream now sends it: the relation's columns, and from the catalog what the
@@ -140,18 +222,43 @@ pub(super) fn of_relation(
             }
         })
         .collect();
-    let mut key = key_names(client, relation.oid, &relation.name)?;
-    if key.is_empty() {
-        let names = known
-            .key
-            .iter()
-            .filter_map(|&index| known.columns.get(index));
-        key = names.map(|column| column.name.clone()).collect();
-    }
+    let key = key_of_relation(client, relation, known)?;
     let (namespace, name) = (relation.namespace.clone(), relation.name.clone());
     Ok(Table {
         oid: relation.oid,
         schema: with_key(namespace, name, columns, &key)?,
+    })
+}
+
+/// The key of rows as the stream sends them, which the catalog may know as another one by now.
+fn key_of_relation(
+    client: &mut Client,
+    relation: &Relation,
+    known: &TableSchema,
+) -> Result<Vec<String>> {
+    let now = key_names(client, relation.oid, &relation.name)?;
+    let columns = || relation.columns.iter();
+    let is_sent = |key: &[String]| {
+        key.iter()
+            .all(|it| columns().any(|column| column.name == *it))
+    };
+    let told = columns().filter(|column| column.in_identity && relation.identity == b'd');
+    let told: Vec<String> = told.map(|column| column.name.clone()).collect();
+    let is_told = |key: &[String]| {
+        let is_same = key.len() == told.len() && key.iter().all(|it| told.contains(it));
+        told.is_empty() || is_same
+    };
+    if !now.is_empty() && is_sent(&now) && is_told(&now) {
+        return Ok(now);
+    }
+    let known = known
+        .key
+        .iter()
+        .filter_map(|&index| known.columns.get(index));
+    let known: Vec<String> = known.map(|column| column.name.clone()).collect();
+    Ok(match told.is_empty() || is_told(&known) {
+        true => known,
+        false => told,
     })
 }
 

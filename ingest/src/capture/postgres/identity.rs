@@ -3,8 +3,9 @@
 //! The catalog flows in; for each table whether the stream can go on, or why the table must be read
 //! anew. A name may be given to another table, and PostgreSQL's stream says nothing of a table that
 //! was not published for a while, of partitions that are attached, detached, dropped or truncated,
-//! or of rows that an ALTER TABLE changed. So the [`Shape`] of each table is kept in
-//! `_tidemill_capture_tables`, and compared at each start and every few seconds.
+//! or of rows that an ALTER TABLE changed. So the [`Shape`] of each table, which tells of its place
+//! in the publication too, is kept in `_tidemill_capture_tables`, and compared at each start and
+//! every few seconds.
 //!
 //! Invariants:
 //! 1. A table is noted only when its snapshot is durable downstream.
@@ -14,34 +15,12 @@
 use std::collections::BTreeMap;
 
 use postgres::Client;
-use serde::{Deserialize, Serialize};
 
-use super::catalog::{Table, quote};
+use super::catalog::Table;
 use super::progress::ADVICE;
+use super::shape::{Sent, Shape};
 use super::{lsn_text, sql_error};
 use crate::{Error, Kind, Result};
-
-/// What of a table must stay as it is for its stream to be complete.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Shape {
-    oid: u32,
-    /// The primary key's constraint and its columns' numbers.
-    key: (u32, Vec<i16>),
-    columns: BTreeMap<i16, Column>,
-    /// The tables that hold the rows, itself or its partitions, each with its file.
-    stored: BTreeMap<u32, u32>,
-    /// The transaction that made each partition one.
-    attached: BTreeMap<u32, i64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Column {
-    name: String,
-    kind: u32,
-    modifier: i32,
-    /// Rows that were there before the column have a value in it.
-    filled: bool,
-}
 
 /// A table as it was last captured.
 #[derive(Debug, Clone)]
@@ -49,128 +28,6 @@ pub(super) struct Noted {
     pub(super) shape: Shape,
     /// Changes of transactions before this LSN are in its snapshot.
     pub(super) from: u64,
-}
-
-impl Shape {
-    /// Reads the shape of a table, as the catalog has it now.
-    pub(super) fn read(client: &mut Client, table: &Table) -> Result<Self> {
-        let failed = |error| sql_error(format!("reading table `{}`", table.schema.name), error);
-        let key = client
-            .query_opt(
-                "SELECT oid, conkey FROM pg_constraint WHERE conrelid = $1 AND contype = 'p'",
-                &[&table.oid],
-            )
-            .map_err(failed)?;
-        let columns = client
-            .query(
-                "SELECT attnum, attname::text, atttypid, atttypmod, atthasmissing
-                 FROM pg_attribute
-                 WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attgenerated = ''",
-                &[&table.oid],
-            )
-            .map_err(failed)?;
-        let stored = client
-            .query(
-                "SELECT oid, coalesce(pg_relation_filenode(oid), 0)
-                 FROM pg_class
-                 WHERE relkind <> 'p' AND (oid = $1 OR oid IN (
-                     SELECT relid::oid FROM pg_partition_tree($1::oid::regclass)))",
-                &[&table.oid],
-            )
-            .map_err(failed)?;
-        let attached = client
-            .query(
-                "SELECT i.inhrelid, i.xmin::text::bigint FROM pg_inherits i
-                 WHERE i.inhrelid IN (
-                     SELECT relid::oid FROM pg_partition_tree($1::oid::regclass))",
-                &[&table.oid],
-            )
-            .map_err(failed)?;
-        let column = |row: &postgres::Row| {
-            let column = Column {
-                name: row.get(1),
-                kind: row.get(2),
-                modifier: row.get(3),
-                filled: row.get(4),
-            };
-            (row.get(0), column)
-        };
-        Ok(Self {
-            oid: table.oid,
-            key: key.map_or((0, Vec::new()), |row| (row.get(0), row.get(1))),
-            columns: columns.iter().map(column).collect(),
-            stored: stored.iter().map(|row| (row.get(0), row.get(1))).collect(),
-            attached: attached
-                .iter()
-                .map(|row| (row.get(0), row.get(1)))
-                .collect(),
-        })
-    }
-
-    /// Whether the rows are where they were.
-    pub(super) fn is_stored_as(&self, other: &Self) -> bool {
-        (self.oid, &self.stored) == (other.oid, &other.stored)
-    }
-
-    /// Why rows of the table are missing or wrong downstream, if `self` was captured and the table
-    /// is `now` another one.
-    pub(super) fn outdated(&self, client: &mut Client, now: &Self) -> Option<String> {
-        if self.oid != now.oid {
-            return Some("the name stands for another table now".to_owned());
-        }
-        if self.key != now.key {
-            return Some("its primary key was changed".to_owned());
-        }
-        let rewritten = self.stored != now.stored;
-        for (number, column) in &now.columns {
-            let what = match self.columns.get(number) {
-                None if column.filled || rewritten => "was added with a value for its rows",
-                Some(was) if was.name != column.name => "was renamed",
-                Some(was)
-                    if rewritten && (was.kind, was.modifier) != (column.kind, column.modifier) =>
-                {
-                    "has another type"
-                }
-                _ => continue,
-            };
-            return Some(format!("its column `{}` {what}", column.name));
-        }
-        if now.stored.contains_key(&now.oid) {
-            // The stream tells of its own TRUNCATE.
-            return None;
-        }
-        for (part, file) in &self.stored {
-            match now.stored.get(part) {
-                None => return Some("a partition was detached or dropped".to_owned()),
-                Some(now) if now != file => {
-                    return Some("a partition was truncated or rewritten".to_owned());
-                }
-                Some(_) => {}
-            }
-        }
-        let mut known = self.attached.iter();
-        if known.any(|(part, was)| now.attached.get(part).is_some_and(|is| is != was)) {
-            return Some("a partition was detached and attached again".to_owned());
-        }
-        let mut new = now.stored.keys().filter(|it| !self.stored.contains_key(it));
-        new.any(|&part| !is_empty(client, part))
-            .then(|| "a partition with rows was attached".to_owned())
-    }
-}
-
-/// Whether a partition has no rows. One that nobody may look into counts as filled.
-fn is_empty(client: &mut Client, oid: u32) -> bool {
-    let name = client.query_opt(
-        "SELECT n.nspname::text, c.relname::text
-         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
-        &[&oid],
-    );
-    let Ok(Some(name)) = name else {
-        return false;
-    };
-    let (schema, name): (String, String) = (name.get(0), name.get(1));
-    let sql = format!("SELECT 1 FROM {}.{} LIMIT 1", quote(&schema), quote(&name));
-    client.query(&sql, &[]).is_ok_and(|rows| rows.is_empty())
 }
 
 /// What was captured so far under these names; empty when no snapshot was finished.
@@ -231,12 +88,26 @@ fn adopted(
     Ok(adopted)
 }
 
-/// The OIDs of the tables that the publication sends wholly; none when there is no publication.
-pub(super) fn published(client: &mut Client, slot: &str) -> Result<Option<Vec<u32>>> {
+/// The publication as it is now.
+#[derive(Debug, Default)]
+pub(super) struct Published {
+    /// The tables that it sends wholly, by their OIDs.
+    pub(super) tables: BTreeMap<u32, Sent>,
+    /// Its OID.
+    pub(super) oid: u32,
+    /// It sends all kinds of changes, of partitions under the name of their root.
+    pub(super) is_whole: bool,
+    /// It is one of all tables, which cannot be set to some.
+    pub(super) of_all: bool,
+}
+
+/// Reads the publication; none when there is none.
+pub(super) fn published(client: &mut Client, slot: &str) -> Result<Option<Published>> {
     let failed = |error| sql_error(format!("reading publication `{slot}`"), error);
     let there = client
         .query_opt(
-            "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot
+            "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot,
+                    oid, xmin::text::bigint, puballtables
              FROM pg_publication WHERE pubname = $1",
             &[&slot],
         )
@@ -244,19 +115,63 @@ pub(super) fn published(client: &mut Client, slot: &str) -> Result<Option<Vec<u3
     let Some(there) = there else {
         return Ok(None);
     };
-    if !there.get::<_, bool>(0) {
-        return Ok(Some(Vec::new()));
+    let mut published = Published {
+        tables: BTreeMap::new(),
+        oid: there.get(1),
+        is_whole: there.get(0),
+        of_all: there.get(3),
+    };
+    if !published.is_whole {
+        return Ok(Some(published));
     }
     // Row filters and column lists are there from PostgreSQL 15 on.
     let rows = client
         .query(
-            "SELECT r.prrelid FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
-             WHERE p.pubname = $1 AND to_jsonb(r) ->> 'prqual' IS NULL
+            "SELECT r.prrelid, r.oid FROM pg_publication_rel r
+             WHERE r.prpubid = $1 AND to_jsonb(r) ->> 'prqual' IS NULL
                AND to_jsonb(r) ->> 'prattrs' IS NULL",
-            &[&slot],
+            &[&published.oid],
         )
         .map_err(failed)?;
-    Ok(Some(rows.iter().map(|row| row.get(0)).collect()))
+    let sent = rows.iter().map(|row| {
+        let sent = Sent {
+            publication: published.oid,
+            options: there.get(2),
+            membership: row.get(1),
+        };
+        (row.get(0), sent)
+    });
+    published.tables = sent.collect();
+    Ok(Some(published))
+}
+
+/// The publication of a capture that has one. One that was made anew did not send what was
+/// committed before, and the slot cannot be read past it.
+pub(super) fn same_publication<'a>(
+    client: &mut Client,
+    slot: &str,
+    noted: impl IntoIterator<Item = &'a Noted>,
+) -> Result<Published> {
+    let published = published(client, slot)?.ok_or_else(|| unpublished(slot, "is gone"))?;
+    let mut sent = noted.into_iter().filter_map(|it| it.shape.sent);
+    match sent.any(|sent| sent.publication != published.oid) {
+        true => Err(unpublished(slot, "was dropped and made anew")),
+        false => Ok(published),
+    }
+}
+
+/// Refuses a table that was moved to another schema, which may be part of its topic's name.
+pub(super) fn in_place(noted: &Noted, name: &str, now: Table) -> Result<Table> {
+    let Some(was) = noted.shape.moved(&now) else {
+        return Ok(now);
+    };
+    let is = &now.schema.namespace;
+    let what = format!(
+        "table `{name}` was moved from schema `{was}` to `{is}`; move it back, or name it \
+         `{is}.{}` in `tables`, which reads it anew",
+        now.schema.name
+    );
+    Err(Error::new(Kind::Data, what))
 }
 
 /// Why a table that was captured must be read anew, if it must.
@@ -264,18 +179,22 @@ pub(super) fn outdated(
     client: &mut Client,
     noted: &Noted,
     now: &Shape,
-    published: &[u32],
+    published: &Published,
 ) -> Option<String> {
     let why = noted.shape.outdated(client, now);
-    why.or_else(|| {
-        let left_out = !published.contains(&now.oid);
-        left_out.then(|| "the publication did not send all of its changes".to_owned())
-    })
+    why.or_else(
+        || match (noted.shape.sent, published.tables.get(&now.oid)) {
+            (_, None) => Some("the publication did not send all of its changes".to_owned()),
+            (Some(was), Some(is)) if was != *is => Some(
+                "the publication was altered, and may not have sent all of its changes".to_owned(),
+            ),
+            _ => None,
+        },
+    )
 }
 
-/// An error about a publication that somebody dropped.
-pub(super) fn unpublished(slot: &str) -> Error {
-    let what = format!("publication `{slot}` is gone, and with it changes of its tables{ADVICE}");
+fn unpublished(slot: &str, how: &str) -> Error {
+    let what = format!("publication `{slot}` {how}, and changes of its tables are missing{ADVICE}");
     Error::new(Kind::Data, what)
 }
 

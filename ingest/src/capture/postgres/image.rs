@@ -44,8 +44,8 @@ impl Image<'_> {
         )
     }
 
-    /// Fills the rows of `change` in and appends it. How many positions it takes.
-    pub(super) fn push(&self, mut change: Change, out: &mut Vec<Captured>) -> Result<u64> {
+    /// Fills the rows of `change` in and appends it. False when there is nothing to append.
+    pub(super) fn push(&self, mut change: Change, out: &mut Vec<Captured>) -> Result<bool> {
         let old = self.old();
         if let Some(tuple) = old {
             change.before = match self.values(tuple, None, &change) {
@@ -56,21 +56,22 @@ impl Image<'_> {
         }
         if self.op == Op::Delete && change.before.is_none() {
             // A row with such a key was never published.
-            return Ok(0);
+            return Ok(false);
         }
         let Some(tuple) = self.new else {
-            return Ok(push(out, change));
+            push(out, change);
+            return Ok(true);
         };
         match self.values(tuple, old, &change) {
             Ok(values) => {
                 change.after = Some(values);
-                Ok(push(out, change))
+                push(out, change);
+                Ok(true)
             }
             Err(RowError::Refused(mut refused)) => {
                 refused.withheld = withhold(&change, self.key(tuple, old));
-                let used = refused.withheld.len().max(1) as u64;
                 out.push(Captured::Refused(*refused));
-                Ok(used)
+                Ok(true)
             }
             Err(RowError::Fatal(error)) => Err(error),
         }

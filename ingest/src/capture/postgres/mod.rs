@@ -3,12 +3,13 @@
 //! A URL and tables flow in, [`Captured`] flows out. [`lease`] says who may capture, [`progress`]
 //! how a capture goes on, [`beginning`] where it begins, [`snapshot`] reads what is there,
 //! [`stream`] is the replication connection, [`pgoutput`] decodes it, [`catalog`] knows the
-//! tables, [`identity`] whether they are still the captured ones. Here they become one sequence of
-//! positions.
+//! tables, [`identity`] whether they are still the captured ones, by their [`shape`]. Here they
+//! become one sequence of positions.
 //!
 //! Invariants:
-//! 1. A change's position is its transaction's commit LSN and its number among the transaction's
-//!    captured changes, so it is the same each time the transaction is sent.
+//! 1. A change's position is its transaction's commit LSN and its number among the changes that the
+//!    server sends of the transaction, whether they are captured, refused or passed over. So it is
+//!    the same each time the transaction is sent, also when other tables are captured by then.
 //! 2. What was read is handed on only by the process that holds the lease, which is asked for
 //!    before each batch: one that stood still meanwhile holds it no more.
 //! 3. The slot is told only of transactions that are acknowledged to their last change. While
@@ -21,6 +22,7 @@ mod image;
 mod lease;
 mod pgoutput;
 mod progress;
+mod shape;
 mod snapshot;
 mod stream;
 mod types;
@@ -35,15 +37,15 @@ use tidemill_log::failpoint;
 use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
-use super::{BATCH, Capture, Captured, Refused, push, value};
+use super::{BATCH, Capture, Captured, Refused, TABLES_PATIENCE, another_topic, push, value};
 use crate::database::passes;
 use crate::server::Server;
 use crate::{Error, Kind, Result};
 use beginning::{Beginning, Followed};
-use identity::Shape;
 use lease::Lease;
-use pgoutput::{Cell, Message, Old, Tuple};
+use pgoutput::{Cell, Message, Old, Relation, Tuple};
 use progress::Resume;
+use shape::Shape;
 use snapshot::Snapshot;
 use stream::{Event, Stream};
 
@@ -53,8 +55,6 @@ const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
 const IDLE_WAL: u64 = 64 * 1024;
 /// How often the catalog is asked whether the tables are still the captured ones.
 const TABLES_LOOK: Duration = Duration::from_secs(2);
-/// How long a table may be gone or not fit to be captured, as between two statements of a change.
-const TABLES_PATIENCE: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts to reach the server.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -69,6 +69,7 @@ pub(super) struct PostgresCapture {
     looked_at: Instant,
     /// Since when a table is gone or unfit.
     unfit_since: Option<Instant>,
+    noticed: Vec<String>,
     phase: Phase,
     transaction: Option<Transaction>,
     /// The last positions of what was handed out and not acknowledged, with the LSN behind each.
@@ -102,8 +103,14 @@ enum Phase {
 struct Transaction {
     xid: u32,
     committed_us: i64,
+    /// The position of the next change that is sent.
     next: Position,
+    /// That of the last change that was handed out.
+    last: Option<Position>,
 }
+
+/// Positions that a change takes: an update that moves a row to another key becomes two changes.
+const PLACES: u64 = 2;
 
 impl PostgresCapture {
     pub(super) fn open(url: &str, names: &[String], name: &str, resnapshot: bool) -> Result<Self> {
@@ -125,6 +132,7 @@ impl PostgresCapture {
             lease,
             generation,
             begins_anew: confirmed.is_none(),
+            noticed: tables.iter().filter_map(Followed::noticed).collect(),
             tables: tables.into_iter().map(|it| (it.table.oid, it)).collect(),
             looked_at: Instant::now(),
             unfit_since: None,
@@ -159,6 +167,8 @@ impl PostgresCapture {
             let what = format!("the snapshot of slot `{}` was not finished", self.slot);
             return Err(Error::new(Kind::Fence, what));
         }
+        let noted = self.tables.values().map(|it| &it.noted);
+        identity::same_publication(&mut self.lease.session(), &self.slot, noted)?;
         // The new stream tells the server at once where it goes on, and by then that is written.
         self.write_down()?;
         self.lease.evict()?;
@@ -269,6 +279,8 @@ impl PostgresCapture {
                     return Err(error);
                 }
                 tracing::warn!(%error, "a table cannot be captured now");
+                self.noticed
+                    .push(format!("cannot be captured now: {error}"));
                 Ok(())
             }
             // The server is away, which the stream says too.
@@ -282,23 +294,33 @@ impl PostgresCapture {
         }
     }
 
-    /// Which table has to be read anew, and why.
+    /// Which tables have to be read anew, and why.
     fn compare(&mut self) -> Result<Option<String>> {
         let session = &mut self.lease.session();
-        let published = identity::published(session, &self.slot)?
-            .ok_or_else(|| identity::unpublished(&self.slot))?;
-        for it in self.tables.values_mut() {
-            let table = catalog::load(session, &it.name)?;
-            let now = Shape::read(session, &table)?;
+        let noted = self.tables.values().map(|it| &it.noted);
+        let published = identity::same_publication(session, &self.slot, noted)?;
+        let tables = self.tables.values_mut();
+        let loaded = tables.map(|it| {
+            let table = catalog::load(session, &it.name);
+            let table = table.and_then(|now| identity::in_place(&it.noted, &it.name, now));
+            (it, table)
+        });
+        let loaded = loaded.collect();
+        let mut outdated = Vec::new();
+        for (it, table) in catalog::all_fit(loaded)? {
+            let mut now = Shape::read(session, &table)?;
             if let Some(why) = identity::outdated(session, &it.noted, &now, &published) {
-                return Ok(Some(format!("table `{}` is read anew: {why}", it.name)));
+                outdated.push(format!("table `{}` is read anew: {why}", it.name));
+                continue;
             }
+            now.follows(&it.noted.shape);
+            now.sent = published.tables.get(&table.oid).copied();
             if it.noted.shape != now {
                 it.noted.shape = now;
                 identity::note(session, &self.slot, &it.name, &it.noted)?;
             }
         }
-        Ok(None)
+        Ok((!outdated.is_empty()).then(|| outdated.join("; ")))
     }
 
     /// Reads the stream: waits for the first change, then takes what has arrived.
@@ -374,27 +396,18 @@ impl PostgresCapture {
                     xid,
                     committed_us,
                     next,
+                    last: None,
                 });
             }
             Message::Commit { end_lsn } => {
                 self.received = self.received.max(end_lsn);
-                if let Some(Transaction { next, .. }) = self.transaction.take()
-                    && let Some(index) = next.index.checked_sub(1)
-                {
-                    self.pending
-                        .push_back((Position { index, ..next }, end_lsn));
+                let ended = self.transaction.take();
+                if let Some(last) = ended.and_then(|transaction| transaction.last) {
+                    self.pending.push_back((last, end_lsn));
                 }
                 self.idle();
             }
-            Message::Relation(relation) => {
-                let commit = self.transaction.as_ref().map_or(0, |it| it.next.commit);
-                if let Some(known) = self.tables.get_mut(&relation.oid) {
-                    known.earlier = Some(relation);
-                    if commit >= known.noted.from {
-                        known.follow(&mut self.lease.session())?;
-                    }
-                }
-            }
+            Message::Relation(relation) => self.relation(relation)?,
             Message::Insert { relation, new } => {
                 self.row(out, relation, Op::Create, None, Some(new))?;
             }
@@ -414,6 +427,33 @@ impl PostgresCapture {
         Ok(())
     }
 
+    /// How the rows of a table look from here on.
+    fn relation(&mut self, relation: Relation) -> Result<()> {
+        let commit = self.transaction.as_ref().map_or(0, |it| it.next.commit);
+        let Some(known) = self.tables.get_mut(&relation.oid) else {
+            return Ok(());
+        };
+        if commit < known.noted.from {
+            known.earlier = Some(relation);
+            return Ok(());
+        }
+        if relation.hides_key(&known.table.schema) {
+            // Its changes would not say which rows they are of.
+            let name = known.name.clone();
+            let others = self.tables.values().map(|it| &it.name);
+            let others: Vec<String> = others.filter(|it| **it != name).cloned().collect();
+            identity::keep(&mut self.lease.session(), &self.slot, &others)?;
+            let what = format!(
+                "table `{name}` is read anew: its REPLICA IDENTITY USING INDEX does not tell the \
+                 primary key"
+            );
+            self.noticed.push(what.clone());
+            return Err(Error::new(Kind::Retry, what));
+        }
+        known.earlier = Some(relation);
+        known.follow(&mut self.lease.session())
+    }
+
     /// Appends the change of one row.
     fn row(
         &mut self,
@@ -423,14 +463,16 @@ impl PostgresCapture {
         old: Option<Old>,
         new: Option<Tuple>,
     ) -> Result<()> {
-        let (Some(known), Some(transaction)) =
-            (self.tables.get_mut(&relation), self.transaction.as_mut())
-        else {
+        let Some(transaction) = self.transaction.as_mut() else {
             return Ok(());
         };
-        if transaction.next.commit < known.noted.from {
-            // It is in the snapshot. It counts, so that the others have the places that they had.
-            transaction.next.index += 1;
+        let position = transaction.next;
+        transaction.next.index += PLACES;
+        let Some(known) = self.tables.get_mut(&relation) else {
+            return Ok(());
+        };
+        if position.commit < known.noted.from {
+            // It is in the snapshot.
             return Ok(());
         }
         known.follow(&mut self.lease.session())?;
@@ -446,12 +488,14 @@ impl PostgresCapture {
             op,
             before: None,
             after: None,
-            position: transaction.next,
+            position,
             transaction: u64::from(transaction.xid),
             committed_us: transaction.committed_us,
             snapshot: false,
         };
-        transaction.next.index += image.push(change, out)?;
+        if image.push(change, out)? {
+            transaction.last = out.last().map(Captured::position);
+        }
         Ok(())
     }
 
@@ -515,8 +559,12 @@ impl Capture for PostgresCapture {
         self.begins_anew
     }
 
-    fn note(&mut self, topic: &str, now: Described) -> Result<Described> {
+    fn note(&mut self, table: &TableSchema, topic: &str, now: Described) -> Result<Described> {
+        let goes_on = !self.table_begins_anew(table);
         let session = &mut self.lease.session();
+        if goes_on && progress::goes_elsewhere(session, &self.slot, topic)? {
+            return Err(another_topic(&table.name, topic));
+        }
         progress::note(session, &self.slot, topic, now, self.begins_anew)
     }
 
@@ -527,6 +575,10 @@ impl Capture for PostgresCapture {
 
     fn check(&mut self) -> Result<()> {
         self.lease.check()
+    }
+
+    fn noticed(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.noticed)
     }
 
     fn away(&self) -> Option<String> {

@@ -4,6 +4,7 @@
 //! panic; cells share the message's buffer.
 
 use bytes::Bytes;
+use tidemill_log::schema::TableSchema;
 
 /// Microseconds between PostgreSQL's epoch, 2000-01-01, and 1970-01-01.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
@@ -74,6 +75,8 @@ pub(super) struct Relation {
     pub(super) namespace: String,
     /// Its name.
     pub(super) name: String,
+    /// Its replica identity: `d`efault, `f`ull, `i`ndex or `n`othing.
+    pub(super) identity: u8,
     /// Its columns in the order of tuples.
     pub(super) columns: Vec<RelationColumn>,
 }
@@ -83,6 +86,8 @@ pub(super) struct Relation {
 pub(super) struct RelationColumn {
     /// Its name.
     pub(super) name: String,
+    /// Whether the row before a change tells it.
+    pub(super) in_identity: bool,
     /// Its type's OID.
     pub(super) type_oid: u32,
     /// Its type modifier, or -1.
@@ -104,6 +109,21 @@ pub(super) enum DecodeError {
     /// Bytes are left behind the message's end.
     #[error("pgoutput message has {0} bytes too many")]
     Long(usize),
+}
+
+impl Relation {
+    /// Whether the row before a change is told by an index that lacks columns of the table's key.
+    pub(super) fn hides_key(&self, table: &TableSchema) -> bool {
+        let told = |name: &str| {
+            let mut columns = self.columns.iter();
+            columns.any(|column| column.in_identity && column.name == name)
+        };
+        let mut key = table
+            .key
+            .iter()
+            .filter_map(|&index| table.columns.get(index));
+        self.identity == b'i' && key.any(|column| !told(&column.name))
+    }
 }
 
 type Result<T> = std::result::Result<T, DecodeError>;
@@ -212,12 +232,13 @@ impl Rest {
         let oid = self.u32("relation")?;
         let namespace = self.name("schema name")?;
         let name = self.name("table name")?;
-        self.u8("replica identity")?;
+        let identity = self.u8("replica identity")?;
         let count = self.u16("column count")?;
         let columns = (0..count)
             .map(|_| {
-                self.u8("column flags")?;
+                let flags = self.u8("column flags")?;
                 Ok(RelationColumn {
+                    in_identity: flags & 1 == 1,
                     name: self.name("column name")?,
                     type_oid: self.u32("column type")?,
                     modifier: self.array("type modifier").map(i32::from_be_bytes)?,
@@ -228,6 +249,7 @@ impl Rest {
             oid,
             namespace,
             name,
+            identity,
             columns,
         })
     }
@@ -319,8 +341,10 @@ mod tests {
                 oid: 5,
                 namespace: "public".to_owned(),
                 name: "users".to_owned(),
+                identity: b'd',
                 columns: vec![RelationColumn {
                     name: "id".to_owned(),
+                    in_identity: true,
                     type_oid: 23,
                     modifier: -1
                 }],

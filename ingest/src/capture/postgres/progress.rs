@@ -13,6 +13,7 @@ use tidemill_log::failpoint;
 use tidemill_log::log::{Described, TopicId};
 
 use super::catalog::Table;
+use super::identity::{self, Published};
 use super::{lsn_text, sql_error};
 use crate::capture::standing;
 use crate::{Error, Kind, Result};
@@ -110,26 +111,30 @@ pub(super) fn generation(client: &mut Client, slot: &str) -> Result<i64> {
     Ok(row.map_or(0, |row| row.get(0)))
 }
 
-/// Creates the publication or sets its tables.
-pub(super) fn publish(client: &mut Client, slot: &str, tables: &[Table]) -> Result<()> {
+/// Creates the publication or sets its tables. What is right stays as it is, so that its identity
+/// says whether somebody else altered it.
+pub(super) fn publish(client: &mut Client, slot: &str, tables: &[Table]) -> Result<Published> {
     let failed = |error| sql_error(format!("making publication `{slot}`"), error);
     let list: Vec<String> = tables.iter().map(Table::quoted).collect();
     let list = list.join(", ");
-    let there = client
-        .query_opt("SELECT 1 FROM pg_publication WHERE pubname = $1", &[&slot])
-        .map_err(failed)?;
-    let statement = if there.is_some() {
-        format!(
-            "ALTER PUBLICATION {slot} SET TABLE {list};
-             ALTER PUBLICATION {slot} SET (publish = 'insert, update, delete, truncate',
-                                           publish_via_partition_root = true)"
-        )
-    } else {
-        format!(
-            "CREATE PUBLICATION {slot} FOR TABLE {list} WITH (publish_via_partition_root = true)"
-        )
+    const WHOLE: &str = "publish = 'insert, update, delete, truncate',
+                         publish_via_partition_root = true";
+    let statement = match identity::published(client, slot)? {
+        None => format!("CREATE PUBLICATION {slot} FOR TABLE {list} WITH ({WHOLE})"),
+        Some(there) if there.of_all => {
+            let what = format!(
+                "publication `{slot}` is one FOR ALL TABLES, not of the captured tables; run DROP \
+                 PUBLICATION {slot}, then `tidemill ingest --resnapshot`, which makes it anew"
+            );
+            return Err(Error::new(Kind::Data, what));
+        }
+        Some(there) if there.is_whole => format!("ALTER PUBLICATION {slot} SET TABLE {list}"),
+        Some(_) => format!(
+            "ALTER PUBLICATION {slot} SET TABLE {list}; ALTER PUBLICATION {slot} SET ({WHOLE})"
+        ),
     };
-    client.batch_execute(&statement).map_err(failed)
+    client.batch_execute(&statement).map_err(failed)?;
+    Ok(identity::published(client, slot)?.unwrap_or_default())
 }
 
 fn read(client: &mut Client, slot: &str) -> Result<Option<Progress>> {
@@ -204,6 +209,18 @@ pub(super) fn restart(client: &mut Client, slot: &str, tables: &[String]) -> Res
         )
         .map_err(|error| sql_error(format!("dropping slot `{slot}`"), error))?;
     Ok(())
+}
+
+/// Whether the capture's changes went to topics, and this one is none of them.
+pub(super) fn goes_elsewhere(client: &mut Client, slot: &str, topic: &str) -> Result<bool> {
+    let row = client
+        .query_one(
+            "SELECT coalesce(bool_and(topic <> $2), false)
+             FROM _tidemill_capture_topics WHERE name = $1",
+            &[&slot, &topic],
+        )
+        .map_err(|error| sql_error("reading the noted topics".to_owned(), error))?;
+    Ok(row.get(0))
 }
 
 /// Notes which topic a table's changes go to, see [`crate::capture::Capture::note`].

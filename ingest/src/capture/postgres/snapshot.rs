@@ -13,7 +13,7 @@ use tidemill_log::failpoint;
 use tidemill_log::schema::TableSchema;
 
 use super::catalog::{Table, quote};
-use super::identity::Shape;
+use super::shape::Shape;
 use super::stream::NewSlot;
 use super::{RowError, key_of_row, row_of, sql_error};
 use crate::capture::{BATCH, Captured, withhold};

@@ -1,0 +1,215 @@
+//! The captured tables of a SQLite file, their triggers, and which tables a capture follows.
+//!
+//! Names flow in, [`TableSchema`]s flow out, and triggers into the file. All of it is one
+//! transaction of the caller.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{OptionalExtension, Transaction};
+use tidemill_log::schema::{Column, ColumnType, TableSchema};
+
+use super::{NOW_US, sql_error};
+use crate::{Error, Kind, Result};
+
+/// The type of a declared column type, by SQLite's own rule of looking for parts of names.
+fn kind_of(declared: &str) -> ColumnType {
+    let declared = declared.to_ascii_uppercase();
+    let has = |part: &str| declared.contains(part);
+    match declared.as_str() {
+        "BOOLEAN" | "BOOL" => ColumnType::Bool,
+        "DATE" => ColumnType::Date,
+        "TIMESTAMPTZ" | "TIMESTAMP WITH TIME ZONE" => ColumnType::Timestamptz,
+        "TIMESTAMP" | "DATETIME" => ColumnType::Timestamp,
+        "UUID" => ColumnType::Uuid,
+        "JSON" | "JSONB" => ColumnType::Json,
+        _ if has("INT") => ColumnType::Long,
+        _ if has("REAL") || has("FLOA") || has("DOUB") => ColumnType::Double,
+        _ if has("BLOB") || has("BYTEA") => ColumnType::Bytes,
+        _ => ColumnType::Text,
+    }
+}
+
+/// The tables of these names; an error names all that cannot be captured.
+pub(super) fn tables_of(
+    transaction: &Transaction<'_>,
+    names: &[String],
+) -> Result<Vec<TableSchema>> {
+    let (mut tables, mut unfit) = (Vec::<TableSchema>::new(), Vec::new());
+    for name in names {
+        // SQLite takes both for one name.
+        let mut others = tables.iter().map(|table| &table.name);
+        if let Some(other) = others.find(|other| other.eq_ignore_ascii_case(name)) {
+            let what = format!("tables `{other}` and `{name}` are one table; name it once");
+            return Err(Error::new(Kind::Data, what));
+        }
+        match table_of(transaction, name) {
+            Ok(table) => tables.push(table),
+            Err(error) if error.kind() == Kind::Data => unfit.push(error.to_string()),
+            Err(error) => return Err(error),
+        }
+    }
+    match unfit.is_empty() {
+        true => Ok(tables),
+        false => Err(Error::new(Kind::Data, unfit.join("; "))),
+    }
+}
+
+/// The tables that this capture followed until now; none of one that began before that was noted.
+pub(super) fn followed(
+    transaction: &Transaction<'_>,
+    name: &str,
+) -> Result<Option<BTreeSet<String>>> {
+    let failed = |error| sql_error("reading the captured tables", error);
+    let mut statement = transaction
+        .prepare("SELECT table_name FROM _tidemill_capture_tables WHERE name = ?")
+        .map_err(failed)?;
+    let tables = statement.query_map([name], |row| row.get(0));
+    let tables: BTreeSet<String> = tables.and_then(Iterator::collect).map_err(failed)?;
+    Ok((!tables.is_empty()).then_some(tables))
+}
+
+/// Notes that the capture follows these tables and no others.
+pub(super) fn follow(transaction: &Transaction<'_>, name: &str, tables: &[String]) -> Result<()> {
+    let failed = |error| sql_error("writing the captured tables", error);
+    transaction
+        .execute(
+            "DELETE FROM _tidemill_capture_tables WHERE name = ?",
+            [name],
+        )
+        .map_err(failed)?;
+    for table in tables {
+        transaction
+            .execute(
+                "INSERT INTO _tidemill_capture_tables VALUES (?, ?)",
+                [name, table],
+            )
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The id of the truncate that begins a table's newest snapshot, while the file holds it.
+pub(super) fn newest_snapshot(transaction: &Transaction<'_>, table: &str) -> Result<Option<u64>> {
+    let id: Option<i64> = transaction
+        .query_row(
+            "SELECT max(id) FROM _tidemill_changes WHERE table_name = ? AND op = 't'",
+            [table],
+            |row| row.get(0),
+        )
+        .map_err(|error| sql_error("reading captured changes", error))?;
+    Ok(id.map(i64::cast_unsigned))
+}
+
+fn table_of(transaction: &Transaction<'_>, name: &str) -> Result<TableSchema> {
+    let failed = |error| sql_error("reading a table's columns", error);
+    let mut statement = transaction
+        .prepare("SELECT name, type, \"notnull\", pk FROM pragma_table_info(?) ORDER BY cid")
+        .map_err(failed)?;
+    let rows = statement.query_map([name], |row| {
+        let declared: String = row.get(1)?;
+        let (not_null, key): (bool, i64) = (row.get(2)?, row.get(3)?);
+        let column = Column {
+            name: row.get(0)?,
+            kind: kind_of(&declared),
+            nullable: !not_null && key == 0,
+        };
+        Ok((column, key))
+    });
+    let columns: Vec<(Column, i64)> = rows.and_then(Iterator::collect).map_err(failed)?;
+    let refused = |why: &str| Err(Error::new(Kind::Data, format!("table `{name}` {why}")));
+    if columns.is_empty() {
+        return refused("does not exist in this file; create it first");
+    }
+    let mut key: Vec<(i64, usize)> = columns
+        .iter()
+        .enumerate()
+        .filter_map(|(index, &(_, place))| (place > 0).then_some((place, index)))
+        .collect();
+    key.sort_unstable();
+    if key.is_empty() {
+        return refused("has no primary key; add one to capture it");
+    }
+    Ok(TableSchema {
+        namespace: "main".to_owned(),
+        name: name.to_owned(),
+        columns: columns.into_iter().map(|(column, _)| column).collect(),
+        key: key.into_iter().map(|(_, index)| index).collect(),
+    })
+}
+
+/// SQL for a row (`NEW`, `OLD` or the table itself) as JSON.
+fn row_json(table: &TableSchema, row: &str) -> String {
+    let cells = table.columns.iter().map(|column| {
+        let cell = format!("{row}.{}", quote(&column.name));
+        let blob = match column.kind {
+            ColumnType::Bytes => format!("hex({cell})"),
+            _ => format!("json_array(hex({cell}))"),
+        };
+        let other = match column.kind {
+            ColumnType::Bytes => format!("hex({cell})"),
+            _ => cell.clone(),
+        };
+        format!(
+            "{}, CASE typeof({cell}) WHEN 'null' THEN NULL WHEN 'blob' THEN {blob} \
+             WHEN 'real' THEN printf('%!.17g', {cell}) ELSE {other} END",
+            text(&column.name)
+        )
+    });
+    format!("json_object({})", cells.collect::<Vec<_>>().join(", "))
+}
+
+/// Makes the table's triggers unless they are there as they should be; with new ones, or when
+/// asked to, the rows of the table are captured as they are. Returns whether they are.
+pub(super) fn make_triggers(
+    transaction: &Transaction<'_>,
+    table: &TableSchema,
+    mut snapshot: bool,
+) -> Result<bool> {
+    let failed = |error| sql_error("making the capture's triggers", error);
+    let (name, literal) = (quote(&table.name), text(&table.name));
+    let (old, new) = (row_json(table, "OLD"), row_json(table, "NEW"));
+    let insert = "INSERT INTO _tidemill_changes (table_name, op, before, after, committed_us)";
+    for (event, op, before, after) in [
+        ("INSERT", "c", "NULL", new.as_str()),
+        ("UPDATE", "u", &old, &new),
+        ("DELETE", "d", &old, "NULL"),
+    ] {
+        let trigger = format!("_tidemill_{}_{op}", table.name);
+        let wanted = format!(
+            "CREATE TRIGGER {} AFTER {event} ON {name} BEGIN {insert} VALUES ({literal}, '{op}', \
+             {before}, {after}, {NOW_US}); END",
+            quote(&trigger)
+        );
+        let there: Option<String> = transaction
+            .query_row(
+                "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?",
+                [&trigger],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(failed)?;
+        if there.as_ref() != Some(&wanted) {
+            let drop = format!("DROP TRIGGER IF EXISTS {}; {wanted}", quote(&trigger));
+            transaction.execute_batch(&drop).map_err(failed)?;
+            snapshot = true;
+        }
+    }
+    if snapshot {
+        let row = row_json(table, &name);
+        transaction
+            .execute_batch(&format!(
+                "{insert} VALUES ({literal}, 't', NULL, NULL, {NOW_US});
+                 {insert} SELECT {literal}, 'r', NULL, {row}, {NOW_US} FROM {name}"
+            ))
+            .map_err(failed)?;
+    }
+    Ok(snapshot)
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn text(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
