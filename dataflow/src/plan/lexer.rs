@@ -1,5 +1,8 @@
 //! SQL text to tokens, as PostgreSQL cuts them.
 //!
+//! A number with an exponent is written out, since a decimal of a negative scale is not one that
+//! casts and arithmetic know: `1e3` is the numeric `1000.`.
+//!
 //! The tokenizer takes every run of operator characters for one operator. PostgreSQL ends an
 //! operator before a trailing `+` or `-`, unless the operator has a character that no operator of
 //! standard SQL has: `a<-1` is `a < -1`, and `a@-1` is the operator `@-`.
@@ -12,6 +15,8 @@ use super::dialect::Grammar;
 
 /// With one of these an operator may end in a sign.
 const NOT_STANDARD: [char; 9] = ['~', '!', '@', '#', '%', '^', '&', '|', '?'];
+/// Digits of a numeric.
+const MAX_DIGITS: u64 = 38;
 
 /// The tokens of a file.
 pub(super) fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, TokenizerError> {
@@ -20,10 +25,54 @@ pub(super) fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, TokenizerError> {
     for token in glued {
         match &token.token {
             Token::CustomBinaryOperator(operator) => cut(operator, token.span.start, &mut tokens)?,
+            Token::Number(number, long) => {
+                let written = written_out(number, token.span.start)?;
+                let number = written.unwrap_or_else(|| number.clone());
+                tokens.push(TokenWithSpan {
+                    token: Token::Number(number, *long),
+                    span: token.span,
+                });
+            }
+            Token::HexStringLiteral(digits) => {
+                let message = format!(
+                    "bits in hexadecimal (`X'{digits}'` or `0x{digits}`) are not supported: write \
+                     a decimal number, or '\\x{digits}'::bytea"
+                );
+                let location = token.span.start;
+                return Err(TokenizerError { message, location });
+            }
             _ => tokens.push(token),
         }
     }
     Ok(tokens)
+}
+
+/// A number with an exponent in its digits; none when it has no exponent.
+fn written_out(number: &str, at: Location) -> Result<Option<String>, TokenizerError> {
+    let Some((mantissa, exponent)) = number.split_once(['e', 'E']) else {
+        return Ok(None);
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let exponent: i64 = exponent.parse().unwrap_or(i64::MAX);
+    let before = i64::try_from(whole.len()).unwrap_or(i64::MAX);
+    let point = before.saturating_add(exponent);
+    if point.unsigned_abs() > MAX_DIGITS || digits.len() as u64 > MAX_DIGITS {
+        return Err(TokenizerError {
+            message: format!(
+                "`{number}` does not fit the {MAX_DIGITS} digits of a numeric: write \
+                 '{number}'::double precision"
+            ),
+            location: at,
+        });
+    }
+    let point = usize::try_from(point.max(0)).unwrap_or_default();
+    let zeros = "0".repeat(point.saturating_sub(digits.len()));
+    let leading = "0".repeat(usize::try_from((-before - exponent).max(0)).unwrap_or_default());
+    let digits = format!("{leading}{digits}{zeros}");
+    let (whole, fraction) = digits.split_at(point);
+    let whole = if whole.is_empty() { "0" } else { whole };
+    Ok(Some(format!("{whole}.{fraction}")))
 }
 
 /// The tokens of one run of operator characters that starts at `at`.

@@ -20,3 +20,8 @@ INSERT INTO t VALUES (1);
 SELECT a FROM t;
 --- drop
 DROP TABLE t;
+--- digits beyond a numeric
+CREATE VIEW v AS
+SELECT a, 1e308 FROM t;
+--- hexadecimal digits
+CREATE VIEW v AS SELECT a, 0x1F FROM t;

@@ -313,6 +313,13 @@ fn literal(kind: Kind, rng: &mut StdRng) -> String {
     let value = pick(edges::of(kind), rng);
     match kind {
         Kind::Int if value != "-2147483648" => value.to_owned(),
+        Kind::Numeric if value.bytes().all(|b| b.is_ascii_digit() || b == b'.') => {
+            let exponents = ["", "e0", "E1", "e-1", "e+3"];
+            let bare = format!("{value}{}", exponents.choose(rng).unwrap());
+            // Without a point or an exponent it would be an int.
+            let typed = bare.contains(['.', 'e', 'E']);
+            if typed { bare } else { format!("{bare}.0") }
+        }
         Kind::Interval => format!("INTERVAL '{value}'"),
         kind => format!("CAST({} AS {})", quoted(value), declared(kind)),
     }
