@@ -84,7 +84,8 @@ pub(crate) fn compile(
     let Some(views) = folder.views_if_any()? else {
         return Ok(None);
     };
-    let expected = Expected::new(registry_at_hand(connections)?, ingest);
+    let registry = registry_at_hand(connections)?;
+    let expected = Expected::new(registry, ingest, &connections.database);
     Ok(Some(views.compile(Some(&expected))?))
 }
 

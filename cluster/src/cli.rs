@@ -48,7 +48,9 @@ Examples:
   tidemill ingest examples/users --postgres postgres://postgres@127.0.0.1/postgres \\
       --kafka 127.0.0.1:9092 --registry http://127.0.0.1:8081/apis/ccompat/v7
 
-Several may run at once on one database: no page is fetched twice.";
+  tidemill ingest examples/users --standby …
+      a second one, which shares the fetching (no page is fetched twice) and takes the capture
+      over when the first one ends";
 
 const DATAFLOW_EXAMPLES: &str = "\
 Examples, two processes of one job:
@@ -80,6 +82,25 @@ Examples:
 What a view should hold is computed from the newest checkpoint and the topics, in memory: the views'
 rows must fit there. The job may go on meanwhile, or be stopped. Exit code 0 says that the tables
 are equal (with --repair: now), 4 that they differ.";
+
+const RESET_EXAMPLES: &str = "\
+Examples:
+  tidemill reset examples/users
+  tidemill reset examples/users users_by_country --yes
+
+Without views: the tables of all views, the journal and the checkpoints. With views: their tables
+alone. Tables of the source, topics and dead letters stay. Takes the connections that the pipeline
+runs with. Refused while the pipeline runs (exit code 5).";
+
+const DROP_EXAMPLES: &str = "\
+Examples:
+  tidemill drop examples/users
+  tidemill drop examples/users --yes --tables
+
+What would be removed is listed first. Tables that others fill, topics that another pipeline
+publishes to, and tables that another pipeline fills are never removed. A removal that was
+interrupted is finished by the same command. Takes the connections that the pipeline runs with.
+Refused while the pipeline runs (exit code 5).";
 
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
@@ -158,6 +179,12 @@ pub(crate) enum Command {
     /// Show what a start would keep, make anew and delete, after views.sql was changed
     #[command(after_help = PLAN_EXAMPLES)]
     Plan(PlanArgs),
+    /// Throw away what the views are computed from: the next start fills them anew
+    #[command(after_help = RESET_EXAMPLES)]
+    Reset(ResetArgs),
+    /// Remove what a pipeline left in its services: slot, topics, tables of views, state
+    #[command(after_help = DROP_EXAMPLES)]
+    Drop(DropArgs),
     /// Compare the views' tables with what the views should hold, and repair them
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyArgs),
@@ -202,6 +229,10 @@ pub(crate) struct RunArgs {
     /// One plain line a second instead of the live display (also when piped)
     #[arg(long)]
     pub(crate) no_live: bool,
+    /// Start although another process runs this pipeline: that one ends. Without it this one is
+    /// refused
+    #[arg(long)]
+    pub(crate) take_over: bool,
     #[command(flatten)]
     pub(crate) name: NameArgs,
     #[command(flatten)]
@@ -223,6 +254,11 @@ pub(crate) struct IngestArgs {
     /// Stop fetching when N records have landed; capturing goes on
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) until: Option<u64>,
+    /// Start although another process captures for this pipeline: the two share the fetching, and
+    /// this one captures as soon as the other one ends or stands still. Without it this one is
+    /// refused
+    #[arg(long, visible_alias = "standby")]
+    pub(crate) take_over: bool,
     /// Take orders on stdin and tell on stdout, as the child of a worker
     #[arg(long, hide = true)]
     pub(crate) orders: bool,
@@ -314,6 +350,10 @@ pub(crate) struct DataflowArgs {
     pub(crate) hosts: HostArgs,
     #[command(flatten)]
     pub(crate) mesh: MeshArgs,
+    /// Start although another process runs this dataflow: that one ends. Without it this one is
+    /// refused. Only process 0 looks
+    #[arg(long)]
+    pub(crate) take_over: bool,
     /// Take orders on stdin and tell on stdout, as the child of a worker; these say how many
     /// workers there are, and where
     #[arg(long, hide = true, conflicts_with_all = ["processes", "hostfile", "hosts"])]
@@ -349,6 +389,45 @@ pub(crate) struct CheckArgs {
 pub(crate) struct PlanArgs {
     /// The pipeline's folder
     pub(crate) pipeline: PathBuf,
+    #[command(flatten)]
+    pub(crate) name: NameArgs,
+    #[command(flatten)]
+    pub(crate) connections: ConnectionArgs,
+}
+
+/// Whether to ask before something is removed.
+#[derive(Debug, Args)]
+pub(crate) struct Sure {
+    /// Do not ask; without a terminal nothing is removed unless this is said
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResetArgs {
+    /// The pipeline's folder
+    pub(crate) pipeline: PathBuf,
+    /// Views [default: all, and the journal and the checkpoints]
+    #[arg(value_name = "VIEW")]
+    pub(crate) views: Vec<String>,
+    #[command(flatten)]
+    pub(crate) sure: Sure,
+    #[command(flatten)]
+    pub(crate) name: NameArgs,
+    #[command(flatten)]
+    pub(crate) connections: ConnectionArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DropArgs {
+    /// The pipeline's folder
+    pub(crate) pipeline: PathBuf,
+    /// Also drop the tables that the pipeline's own ingest made: [land] and [[seed]]. Their rows
+    /// may be the only copy
+    #[arg(long)]
+    pub(crate) tables: bool,
+    #[command(flatten)]
+    pub(crate) sure: Sure,
     #[command(flatten)]
     pub(crate) name: NameArgs,
     #[command(flatten)]

@@ -19,6 +19,7 @@ use tidemill_log::registry;
 use crate::cli::{DataflowArgs, StateArgs};
 use crate::connections::Connections;
 use crate::exit::PeerLost;
+use crate::lease::{self, Lease};
 use crate::logging::Origin;
 use crate::mesh::{CONNECTED_MAX, Identity, Mesh};
 use crate::observe::{self, Shown};
@@ -59,7 +60,17 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
         mesh: None,
         stats: Arc::default(),
         stop,
+        lease: None,
     };
+    if args.hosts.process == 0 {
+        let place = lease::Place::dataflow(&one.name, &one.connections.state)?;
+        if !args.take_over {
+            place.free(
+                "stop that one first, or start this one with --take-over: then that one ends",
+            )?;
+        }
+        one.lease = Some(place.take()?);
+    }
     let alone = ProcessKey {
         job: one.name.clone(),
         part: Part::Dataflow,
@@ -123,7 +134,12 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
         mesh: None,
         stats,
         stop,
+        lease: None,
     };
+    if index == 0 {
+        // Those before it were fenced by its generation.
+        one.lease = Some(lease::Place::dataflow(&one.name, &one.connections.state)?.take()?);
+    }
     one.say_connections();
     if processes > 1 {
         let listener = TcpListener::bind((begin.host.as_str(), 0));
@@ -189,6 +205,8 @@ struct Process {
     mesh: Option<Mesh>,
     stats: Arc<Stats>,
     stop: Arc<AtomicBool>,
+    /// Process 0's, for the whole job.
+    lease: Option<Lease>,
 }
 
 impl Process {
@@ -223,7 +241,9 @@ impl Process {
     }
 
     /// Runs this process's workers, as soon as there is a plan and the others are there.
-    fn work(self) -> anyhow::Result<()> {
+    fn work(mut self) -> anyhow::Result<()> {
+        // Given back when this returns.
+        let _lease = self.lease.take();
         probe::dataflow(&self.connections, &self.name, &self.stats.health);
         let Some(plan) = self.plan()? else {
             return Ok(());

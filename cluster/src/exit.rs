@@ -22,6 +22,8 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const PEER_LOST: u8 = 3;
 /// `verify` found differences, and they are still there.
 pub(crate) const DIFFERENT: u8 = 4;
+/// Another process runs the pipeline; nothing was started or removed.
+pub(crate) const HELD: u8 = 5;
 /// An invariant of ours does not hold: a panic.
 pub(crate) const BUG: u8 = 101;
 /// Stopped by a second signal.
@@ -35,6 +37,7 @@ Exit codes:
   2    the command line or a connection is wrong
   3    another process of the same job died or is not there; look at that one's log first
   4    verify found differences, and they are still there
+  5    another process runs this pipeline: nothing was started or removed
   101  a bug of tidemill; please report the log
   130  stopped at once by a second Ctrl-C";
 
@@ -78,6 +81,37 @@ impl std::fmt::Display for PeerLost {
 
 impl std::error::Error for PeerLost {}
 
+/// Marks that another process runs the pipeline.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) pipeline: String,
+    /// `dataflow` or `ingest`.
+    pub(crate) half: &'static str,
+    /// `process 12 on host a`.
+    pub(crate) who: String,
+    pub(crate) since: String,
+    /// What to do.
+    pub(crate) instead: String,
+}
+
+impl std::fmt::Display for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            pipeline,
+            half,
+            who,
+            since,
+            ..
+        } = self;
+        write!(
+            f,
+            "the {half} of pipeline `{pipeline}` runs already: {who}, since {since}"
+        )
+    }
+}
+
+impl std::error::Error for Held {}
+
 /// The exit code of an error that ended the command.
 pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
     if error.chain().any(|cause| cause.is::<Usage>()) {
@@ -86,6 +120,8 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
         PEER_LOST
     } else if error.is::<Different>() {
         DIFFERENT
+    } else if error.is::<Held>() {
+        HELD
     } else {
         ERROR
     }

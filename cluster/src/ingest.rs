@@ -18,7 +18,7 @@ use crate::logging::Origin;
 use crate::observe::{self, Shown};
 use crate::pipeline::Folder;
 use crate::protocol::{FromChild, Part, ProcessKey};
-use crate::{exit, logging, orders, probe, redact};
+use crate::{exit, lease, logging, orders, probe, redact};
 
 /// The API that the built-in server speaks.
 const BUILT_IN_FOR: &str = "randomuser.me";
@@ -67,6 +67,21 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     }
     let api = Api::choose(&mut pipeline, &args.fetch)?;
     tracing::info!("{}", api.said);
+    // A master's own take over from one another by their generations.
+    let place = lease::Place::ingest(&folder.name, &connections.database)?;
+    if !args.orders {
+        let instead = match connections.database.starts_with("sqlite://") {
+            // What two captures of one file publish is not kept apart.
+            true => Some("stop that one first: one SQLite file takes one ingest at a time"),
+            false if args.take_over => None,
+            false => Some(
+                "stop that one first, or start this one with --standby: then the two share the \
+                 fetching, and this one captures when that one ends",
+            ),
+        };
+        instead.map_or(Ok(()), |instead| place.free(instead))?;
+    }
+    let _lease = place.take()?;
     let options = options(
         &folder.name,
         pipeline,

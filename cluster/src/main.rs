@@ -15,6 +15,7 @@ mod exit;
 mod frame;
 mod hosts;
 mod ingest;
+mod lease;
 mod logging;
 mod logs;
 mod master;
@@ -27,6 +28,7 @@ mod preview;
 mod probe;
 mod protocol;
 mod redact;
+mod removal;
 mod rotate;
 mod run;
 mod services;
@@ -55,6 +57,8 @@ fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Explain(args) => check::explain(&args),
         Command::Plan(args) => preview::plan(&args),
+        Command::Reset(args) => removal::reset(&args),
+        Command::Drop(args) => removal::drop(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Master(args) => master::run(&args),
         Command::DeadLetters(command) => dead_letters::run(&command),

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use tidemill_log::{Error, Kind};
 
 use crate::client::master::Failure;
+use crate::exit::Held;
 use crate::redact;
 
 /// Columns where there is no terminal to ask.
@@ -132,7 +133,7 @@ fn is_line_number(text: &str) -> bool {
         .all(|sign| sign == ' ' || sign.is_ascii_digit())
 }
 
-fn advice(error: &anyhow::Error) -> Option<&'static str> {
+fn advice(error: &anyhow::Error) -> Option<&str> {
     const RETRY: &str = "see that the service is up and reachable, then start again; \
         it goes on where it stopped";
     const FENCE: &str = "another process runs this pipeline with the same connections; \
@@ -140,6 +141,9 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
     const BUG: &str = "this is a bug of tidemill, please report it with the log (--log debug)";
     const AWAY: &str = "start one with `tidemill master`, or say where it is with --master URL or \
         TIDEMILL_MASTER";
+    if let Some(held) = error.downcast_ref::<Held>() {
+        return Some(&held.instead);
+    }
     if error
         .chain()
         .any(|cause| matches!(cause.downcast_ref(), Some(Failure::Away(_))))

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, bail};
 use tidemill_dataflow::plan::ir::Job;
+use tidemill_ingest::capture;
 pub(crate) use tidemill_ingest::config::FILE as INGEST;
-use tidemill_ingest::config::{Land, Pipeline as Ingest};
+use tidemill_ingest::config::{Land, Pipeline as Ingest, TopicNaming};
 use tidemill_ingest::land;
 use tidemill_log::registry::{Registered, Registry};
 use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
@@ -147,21 +148,70 @@ impl Views {
 pub(crate) struct Expected {
     inner: Option<Arc<dyn Registry>>,
     expected: BTreeMap<String, String>,
+    captured: Captured,
+}
+
+/// The captured tables, of which the database's catalog is asked when the registry has no schema.
+struct Captured {
+    database: String,
+    tables: Vec<String>,
+    naming: TopicNaming,
+    /// Schemas by subject, once they were asked for.
+    schemas: OnceLock<BTreeMap<String, String>>,
+}
+
+impl Captured {
+    /// What the capture of these tables is going to register; nothing when the embedded file is
+    /// not there.
+    fn schemas(&self) -> tidemill_log::Result<&BTreeMap<String, String>> {
+        if let Some(known) = self.schemas.get() {
+            return Ok(known);
+        }
+        let file = self.database.strip_prefix("sqlite://");
+        let absent = file.is_some_and(|file| !Path::new(file).exists());
+        let mut schemas = BTreeMap::new();
+        if !absent && !self.tables.is_empty() {
+            for table in capture::tables(&self.database, &self.tables)? {
+                add(&mut schemas, &table, &self.naming);
+            }
+        }
+        Ok(self.schemas.get_or_init(|| schemas))
+    }
+}
+
+/// Adds the schemas of a table's subjects.
+fn add(schemas: &mut BTreeMap<String, String>, table: &TableSchema, naming: &TopicNaming) {
+    let topic = naming.topic(table);
+    schemas.insert(format!("{topic}-value"), value_schema(table, &topic));
+    schemas.insert(format!("{topic}-key"), key_schema(table, &topic));
 }
 
 impl Expected {
-    /// What `ingest` will register for the tables it makes.
-    pub(crate) fn new(inner: Option<Arc<dyn Registry>>, ingest: Option<&Ingest>) -> Self {
+    /// What `ingest` will register for the tables that it makes, and for those that it captures
+    /// from `database`.
+    pub(crate) fn new(
+        inner: Option<Arc<dyn Registry>>,
+        ingest: Option<&Ingest>,
+        database: &str,
+    ) -> Self {
+        let naming = ingest
+            .map(|ingest| ingest.publish.naming())
+            .unwrap_or_default();
         let mut expected = BTreeMap::new();
-        if let Some(ingest) = ingest {
-            for land in ingest.lands() {
-                let table = landed_schema(land);
-                let topic = ingest.publish.naming().topic(&table);
-                expected.insert(format!("{topic}-value"), value_schema(&table, &topic));
-                expected.insert(format!("{topic}-key"), key_schema(&table, &topic));
-            }
+        for land in ingest.into_iter().flat_map(Ingest::lands) {
+            add(&mut expected, &landed_schema(land), &naming);
         }
-        Self { inner, expected }
+        let tables = ingest.map(|ingest| ingest.capture.tables.clone());
+        Self {
+            inner,
+            expected,
+            captured: Captured {
+                database: database.to_owned(),
+                tables: tables.unwrap_or_default(),
+                naming,
+                schemas: OnceLock::new(),
+            },
+        }
     }
 }
 
@@ -182,14 +232,25 @@ impl Registry for Expected {
             .inner
             .as_ref()
             .map_or(Ok(Vec::new()), |inner| inner.versions(subject));
-        match (held, self.expected.get(subject)) {
-            (Ok(held), Some(schema)) if held.is_empty() => Ok(vec![Registered {
-                id: 0,
-                version: 1,
-                schema: schema.clone(),
-            }]),
-            (held, _) => held,
+        let held = held?;
+        if !held.is_empty() {
+            return Ok(held);
         }
+        let expected = match self.expected.get(subject) {
+            None => self.captured.schemas()?.get(subject),
+            known => known,
+        };
+        let expected = expected.map(|schema| Registered {
+            id: 0,
+            version: 1,
+            schema: schema.clone(),
+        });
+        Ok(expected.into_iter().collect())
+    }
+
+    fn delete(&self, subject: &str) -> tidemill_log::Result<bool> {
+        let what = format!("subject `{subject}`: nothing is deleted while checking");
+        Err(tidemill_log::Error::new(tidemill_log::Kind::Bug, what))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::cli::RunArgs;
 use crate::connections::Connections;
 use crate::display::{Display, TICK};
 use crate::ingest::{self, Api};
+use crate::lease::{self, Lease};
 use crate::logging::Origin;
 use crate::pipeline::{Folder, Views};
 use crate::table::grouped;
@@ -66,6 +67,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     exit::exit_on_panic();
     let (mut pipeline, views) = (folder.ingest()?, folder.views()?);
     let api = Api::choose(&mut pipeline, &args.fetch)?;
+    let _leases = leases(&folder.name, &connections, args.take_over)?;
     introduce(&folder.name, &connections, &api);
     // Both halves use the same services.
     let health = Health::default();
@@ -124,6 +126,21 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         output::line(&farewell(&river.connections, plan));
     }
     Ok(())
+}
+
+/// Takes the leases of both halves; refused while another process has one, unless it is to be
+/// taken over.
+fn leases(name: &str, connections: &Connections, take_over: bool) -> anyhow::Result<[Lease; 2]> {
+    let places = [
+        lease::Place::dataflow(name, &connections.state)?,
+        lease::Place::ingest(name, &connections.database)?,
+    ];
+    if !take_over {
+        let instead = "stop that one first, or start this one with --take-over: then that one ends";
+        places.iter().try_for_each(|place| place.free(instead))?;
+    }
+    let [dataflow, ingest] = places;
+    Ok([dataflow.take()?, ingest.take()?])
 }
 
 /// How to go on, and where the views can be looked at.

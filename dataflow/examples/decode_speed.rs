@@ -43,6 +43,10 @@ impl Registry for One {
             schema,
         })
     }
+    fn delete(&self, _subject: &str) -> tidemill_log::Result<bool> {
+        Ok(false)
+    }
+
     fn by_id(&self, _: u32) -> tidemill_log::Result<Option<String>> {
         Ok(Some(self.0.clone()))
     }

@@ -148,8 +148,7 @@ pub(crate) fn check_whole(
 
 /// What to do about a topic that is not what it was.
 const ADVICE: &str = "the views cannot go on from it. To fill them from what the topic holds now, \
-                      remove the job's journal, the views' tables and their rows in \
-                      `tidemill_frontiers`";
+                      run `tidemill reset PIPELINE`";
 
 /// The error of a topic that is another one than this job has read.
 pub(crate) fn made_anew(topic: &str) -> Error {
@@ -178,8 +177,8 @@ pub(crate) fn check_filled(
         if let Some(through) = through.filter(|through| *through > last) {
             let what = format!(
                 "table `{0}` is filled through epoch {through}, but the journal ends at {last}: it \
-                 is not the journal that this table was filled with. Give that one, or remove \
-                 table `{0}` and its row in `tidemill_frontiers`",
+                 is not the journal that this table was filled with. Give that one with --state, \
+                 or have the table filled anew: `tidemill reset PIPELINE {0}`",
                 table.name
             );
             return Err(Error::new(Kind::Data, what));

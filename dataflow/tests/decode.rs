@@ -57,6 +57,10 @@ impl Registry for Memory {
         unreachable!("it is read only")
     }
 
+    fn delete(&self, _subject: &str) -> tidemill_log::Result<bool> {
+        Ok(false)
+    }
+
     fn by_id(&self, id: u32) -> tidemill_log::Result<Option<String>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let away = self.away.load(Ordering::Relaxed);

@@ -33,6 +33,10 @@ impl Registry for Schemas {
         Err(tidemill_log::Error::new(tidemill_log::Kind::Bug, what))
     }
 
+    fn delete(&self, _subject: &str) -> tidemill_log::Result<bool> {
+        Ok(false)
+    }
+
     fn by_id(&self, _: u32) -> tidemill_log::Result<Option<String>> {
         Ok(None)
     }

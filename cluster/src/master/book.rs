@@ -45,7 +45,8 @@ impl Book {
             let (number, mut durable) = self.newest()?.unwrap_or_default();
             let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
             durable.by = Author {
-                generation: number + 1,
+                generation: durable.by.generation + 1,
+                number: number + 1,
                 host: host.trim().to_owned(),
                 process: std::process::id(),
                 listen: listen.to_owned(),
@@ -178,14 +179,15 @@ mod tests {
         assert_eq!(book.write(2, &changed).unwrap(), Written::Done);
         assert_eq!(book.write(2, &changed).unwrap(), Written::Done, "again");
         let second = book.take_over("b:2").unwrap();
-        assert_eq!((second.by.generation, second.ingests), (3, 7));
+        assert_eq!((second.by.generation, second.by.number), (2, 3));
+        assert_eq!(second.ingests, 7);
         let overtaken = Written::Overtaken(second.by.clone());
         assert_eq!(book.write(3, &changed).unwrap(), overtaken);
         assert_eq!(book.overtaken(2).unwrap(), Some(second.by.clone()));
         assert_eq!(book.overtaken(3).unwrap(), None);
         let said = second.by.to_string();
         assert!(
-            said.contains("master generation 3") && said.contains("b:2"),
+            said.contains("master generation 2") && said.contains("b:2"),
             "{said}"
         );
     }

@@ -23,8 +23,11 @@ pub(crate) struct Durable {
 /// A master, from its start to its end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Author {
-    /// Its generation: the number of the first document that it wrote.
+    /// Its generation: one above that of the master before.
     pub(crate) generation: u64,
+    /// The number of the first document that it wrote. (Earlier versions counted generations so.)
+    #[serde(default)]
+    pub(crate) number: u64,
     pub(crate) host: String,
     pub(crate) process: u32,
     /// Where it listens.

@@ -111,7 +111,7 @@ impl State {
             started: now,
             now,
             halves: halves.collect(),
-            number: durable.by.generation,
+            number: durable.by.number,
             // Above those of every master before.
             version: durable.by.generation << 32,
             written: durable.clone(),

@@ -76,7 +76,7 @@ fn a_page_of_one_that_stands_still_is_landed_by_another() {
         there.then(|| database.rows(&some))?.pop_first()
     });
     freeze_in_the_midst(&place, &table, &old);
-    let mut new = place.start("ingest", &["--api", &url]);
+    let mut new = place.start("ingest", &["--api", &url, "--standby"]);
     let runs = format!("FROM _tidemill_runs WHERE pipeline = '{}'", place.name);
     let done = format!("SELECT count(*) {runs} AND state = 'done' HAVING count(*) = {PAGES}");
     until("all pages landed", SOON, || {

@@ -9,4 +9,5 @@ mod changed;
 mod frozen;
 mod peers;
 mod river;
+mod second;
 mod zombie;

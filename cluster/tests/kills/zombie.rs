@@ -140,7 +140,7 @@ fn a_dataflow_that_wakes_up_after_another_took_over_changes_nothing() {
                 items.change(&place, 100, &mut random);
             }
             stand_still(&old, &place, &mut random);
-            let mut new = place.start("dataflow", &flags);
+            let mut new = place.start("dataflow", &[&flags[..], &["--take-over"]].concat());
             items.change(&place, 500, &mut random);
             items.expect(&place);
             let mut last = BTreeMap::new();
@@ -346,7 +346,7 @@ fn end_sessions(changes: &mut Changes, slot: &str) {
 }
 
 fn ingest(place: &Place) -> Process {
-    place.start("ingest", &[])
+    place.start("ingest", &["--standby"])
 }
 
 /// Makes more changes than the way to a process that stands still holds: the server's end of it
@@ -491,7 +491,7 @@ fn what_an_ingest_publishes_that_wakes_up_after_another_took_over_counts_once() 
         timestamp_ms: record.timestamp_ms,
     });
     place.append(&copies.collect::<Vec<_>>());
-    dataflow = place.start("dataflow", &["-w", "3"]);
+    dataflow = place.start("dataflow", &["-w", "3", "--take-over"]);
     changes.make(10);
     changes.expect_served(&place, &mut last);
     dataflow.says("changes that came before came again");

@@ -7,7 +7,9 @@
 mod harness;
 
 mod away;
+mod first;
 mod letters;
+mod removal;
 mod slot;
 mod snapshot;
 mod topics;

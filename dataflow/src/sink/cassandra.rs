@@ -18,7 +18,7 @@
 //! Timestamps have milliseconds here: finer parts are cut off, and refused in a key, where cutting
 //! could make two rows one. Unsigned 64-bit integers are bigint: larger values are refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -151,6 +151,10 @@ impl Sink for Cassandra {
 
     fn frontiers(&self, job: &str) -> Result<BTreeMap<String, Frontier>> {
         self.block_on(self.connected.frontiers(job))
+    }
+
+    fn filled_by(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {
+        self.block_on(self.connected.filled_by())
     }
 
     fn drop_view(&self, job: &str, view: &str) -> Result<()> {

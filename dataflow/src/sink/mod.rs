@@ -8,7 +8,7 @@
 //! operation per primary key and epoch. The frontier row moves only after every write at or below
 //! it is durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatchOptions, make_array};
@@ -105,6 +105,12 @@ pub trait Sink: Send + Sync {
 
     /// The frontiers of all views that `job` ever filled, by name. Changes nothing.
     fn frontiers(&self, job: &str) -> Result<BTreeMap<String, Frontier>>;
+
+    /// Each view that any job filled, with the names of the jobs that did. Changes nothing.
+    ///
+    /// # Errors
+    /// When the service is away or refuses.
+    fn filled_by(&self) -> Result<BTreeMap<String, BTreeSet<String>>>;
 
     /// Drops the table of a view and then its frontier: the next `prepare` makes both anew.
     fn drop_view(&self, job: &str, view: &str) -> Result<()>;

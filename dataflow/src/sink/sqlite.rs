@@ -11,7 +11,7 @@
 //! nothing deleted comes back; (4) a row that the file refuses for what it holds is deleted by its
 //! key and told, and the rest of its write goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -143,6 +143,10 @@ impl Sink for Sqlite {
     fn frontiers(&self, job: &str) -> Result<BTreeMap<String, Frontier>> {
         let job = job.to_owned();
         self.run(move |writer| frontiers(&writer.connection, &job))
+    }
+
+    fn filled_by(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {
+        self.run(|writer| filled_by(&writer.connection))
     }
 
     fn drop_view(&self, job: &str, view: &str) -> Result<()> {
@@ -672,6 +676,25 @@ fn frontiers(connection: &Connection, job: &str) -> Result<BTreeMap<String, Fron
         Ok((view, super::frontier_of(epoch, &print)?))
     })
     .collect()
+}
+
+fn filled_by(connection: &Connection) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let context = |e| failed("reading the frontiers", e);
+    let mut filled = BTreeMap::<String, BTreeSet<String>>::new();
+    if !connection
+        .table_exists(None, "tidemill_frontiers")
+        .map_err(context)?
+    {
+        return Ok(filled);
+    }
+    let select = "SELECT view, job FROM tidemill_frontiers";
+    let mut statement = connection.prepare(select).map_err(context)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+    for row in rows.map_err(context)? {
+        let (view, job): (String, String) = row.map_err(context)?;
+        filled.entry(view).or_default().insert(job);
+    }
+    Ok(filled)
 }
 
 fn frontier(connection: &Connection, job: &str, table: &Table) -> Result<Option<Frontier>> {

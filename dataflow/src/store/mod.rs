@@ -122,6 +122,30 @@ pub fn open(url: &str) -> Result<Arc<dyn Store>> {
     }
 }
 
+/// Deletes all objects below `folder/`, and where the store is a directory the folder itself, with
+/// files that no listing shows.
+///
+/// # Errors
+/// When the store is away or refuses; then some may be deleted, and the same call goes on.
+pub fn remove(store: &dyn Store, folder: &str) -> Result<()> {
+    let names: Vec<String> = store
+        .list(folder)?
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    store.delete_all(&names, failpoint::JOURNAL_BETWEEN_DELETES)?;
+    let Some(path) = store.path(folder) else {
+        return Ok(());
+    };
+    match std::fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            let what = format!("folder {} cannot be removed", path.display());
+            Err(Error::with_source(Kind::Retry, what, error))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn delete_each(store: &(impl Store + ?Sized), names: &[String], between: Point) -> Result<()> {
     for name in names {
         store.delete(name)?;

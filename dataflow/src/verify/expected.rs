@@ -4,7 +4,7 @@
 //! and what it becomes in the epochs after it, which may be on their way to the table or there.
 //! Invariant: nothing reaches the real sink; it is only asked what it can hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::Schema;
@@ -185,6 +185,10 @@ impl Sink for Expected {
 
     fn frontiers(&self, job: &str) -> Result<BTreeMap<String, Frontier>> {
         self.real.frontiers(job)
+    }
+
+    fn filled_by(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {
+        self.real.filled_by()
     }
 
     fn drop_view(&self, _job: &str, _view: &str) -> Result<()> {

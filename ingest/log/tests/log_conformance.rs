@@ -172,6 +172,27 @@ fn a_topic_created_twice_is_left_as_it_is() {
 }
 
 #[test]
+fn a_topic_that_is_deleted_is_gone_and_may_be_made_anew() {
+    on_each(|log, topic| {
+        assert!(!log.delete_topic(topic).unwrap());
+        log.create_topic(topic, 3).unwrap();
+        let mut producer = log.producer().unwrap();
+        producer.append(&[at(topic, 1, "goes")]).unwrap();
+        drop(producer);
+        let first = log.describe(topic).unwrap().unwrap();
+        assert!(log.delete_topic(topic).unwrap());
+        assert_eq!(log.describe(topic).unwrap(), None);
+        assert!(!log.delete_topic(topic).unwrap());
+        log.create_topic(topic, 2).unwrap();
+        let second = log.describe(topic).unwrap().unwrap();
+        assert_eq!(second.partitions, 2);
+        assert!(!first.id.is_known() || first.id != second.id);
+        let ranges = log.ranges(topic).unwrap();
+        assert!(ranges.iter().all(|range| range.high == 0), "{ranges:?}");
+    });
+}
+
+#[test]
 fn a_reader_begins_at_its_offsets_and_reads_only_its_partitions() {
     on_each(|log, topic| {
         log.create_topic(topic, 3).unwrap();

@@ -116,6 +116,27 @@ fn what_is_not_there_is_none() {
 }
 
 #[test]
+fn under_a_deleted_subject_any_schema_may_be_registered() {
+    on_each(|registry, topic| {
+        let subject = format!("{topic}-value");
+        assert!(!registry.delete(&subject).unwrap());
+        let text = table(vec![column("id", ColumnType::Text, false)]);
+        let number = table(vec![column("id", ColumnType::Int, false)]);
+        let [text, number] = [text, number].map(|table| value_schema(&table, topic));
+        registry.register(&subject, &text).unwrap();
+        assert!(
+            registry.register(&subject, &number).is_err(),
+            "it is compatible"
+        );
+        assert!(registry.delete(&subject).unwrap());
+        assert_eq!(registry.versions(&subject).unwrap(), []);
+        assert!(!registry.delete(&subject).unwrap());
+        registry.register(&subject, &number).unwrap();
+        assert_eq!(registry.versions(&subject).unwrap().len(), 1);
+    });
+}
+
+#[test]
 fn columns_may_come_and_go_and_change_their_not_null() {
     on_each(|registry, topic| {
         let subject = format!("{topic}-value");

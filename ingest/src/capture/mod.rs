@@ -14,6 +14,7 @@
 //!    the row before a change only the key must be understood.
 
 mod postgres;
+pub mod remains;
 mod sqlite;
 mod value;
 
@@ -24,6 +25,8 @@ use tidemill_log::event::{Change, Op, Position, Value};
 use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
+use crate::database::Database;
+use crate::server::Server;
 use crate::{Error, Kind, Result};
 
 /// The most changes that one [`Capture::next`] hands out.
@@ -174,6 +177,39 @@ pub fn open(
         Kind::Data,
         "the database's URL must begin with postgres:// or sqlite://".to_owned(),
     ))
+}
+
+/// The process that captures from a PostgreSQL server now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// `process 12 on host a`, or the server's number of its session.
+    pub who: String,
+    /// Since when its session is there, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// Changes at least every two seconds as long as the process lives.
+    pub sign: String,
+}
+
+/// Who captures from the PostgreSQL server at `url` under `name`; none when nobody does. A dead
+/// process is named until the server ends its session, which takes 8 seconds.
+///
+/// # Errors
+/// When the server is away or refuses.
+pub fn holder(url: &str, name: &str) -> Result<Option<Holder>> {
+    postgres::holder(&Server::parse(url)?, &slot_of(name)?)
+}
+
+/// The tables of these names as a capture would see them, in their order, as the database's own
+/// catalog has them now. Nothing is written; an embedded file must be there.
+///
+/// # Errors
+/// `Retry` when the database is away, `Data` when it refuses, or when a table is not there or
+/// cannot be captured.
+pub fn tables(database_url: &str, names: &[String]) -> Result<Vec<TableSchema>> {
+    match Database::of(database_url)? {
+        Database::Postgres(url) => postgres::tables(&Server::parse(&url)?, names),
+        Database::Sqlite(file) => sqlite::tables(&file, names),
+    }
 }
 
 /// The name of the replication slot, and the publication, of the capture called `name`.

@@ -476,6 +476,14 @@ fn key_text(table: &TableSchema, json: &str) -> String {
     values.collect::<Vec<_>>().join(", ")
 }
 
+/// The tables of these names, as the file has them now.
+pub(super) fn tables(file: &str, names: &[String]) -> Result<Vec<TableSchema>> {
+    let mut connection = tidemill_log::sqlite::connect(file)?;
+    let failed = |error| sql_error("reading the file's schema", error);
+    let transaction = connection.transaction().map_err(failed)?;
+    tables_of(&transaction, names)
+}
+
 fn sql_error(what: &str, error: rusqlite::Error) -> Error {
     let passing = matches!(
         error.sqlite_error_code(),

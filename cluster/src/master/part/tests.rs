@@ -23,7 +23,7 @@ const WORKERS: [&str; 2] = ["a", "b"];
 impl Cluster {
     fn take_over(durable: Durable, generation: u64, now: u64) -> Self {
         let mut durable = durable;
-        durable.by.generation = generation;
+        (durable.by.generation, durable.by.number) = (generation, generation);
         Self {
             state: State::new(durable, now),
             now,

@@ -230,7 +230,8 @@ impl World {
         }
         let master = self.masters.len();
         durable.by = Author {
-            generation: number + 1,
+            generation: durable.by.generation + 1,
+            number: number + 1,
             random: master as u64,
             ..Author::default()
         };

@@ -1,6 +1,6 @@
 //! Keyspace, tables, frontier rows: what the sink asks of Cassandra apart from writing rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, TimeUnit};
@@ -249,12 +249,7 @@ impl Connected {
 
     /// See [`super::super::Sink::frontiers`].
     pub(super) async fn frontiers(&self, job: &str) -> Result<BTreeMap<String, Frontier>> {
-        let there = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND \
-                     table_name = 'tidemill_frontiers'";
-        let (found, _) = self
-            .page(there, (self.keyspace.as_str(),), PagingState::start())
-            .await?;
-        if found.rows_num() == 0 {
+        if !self.has_frontiers().await? {
             return Ok(BTreeMap::new());
         }
         let table = format!("{}.tidemill_frontiers", quoted(&self.keyspace));
@@ -273,6 +268,39 @@ impl Connected {
                 PagingStateResponse::NoMorePages => return Ok(frontiers),
             }
         }
+    }
+
+    /// See [`super::super::Sink::filled_by`].
+    pub(super) async fn filled_by(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {
+        let mut filled = BTreeMap::<String, BTreeSet<String>>::new();
+        if !self.has_frontiers().await? {
+            return Ok(filled);
+        }
+        let table = format!("{}.tidemill_frontiers", quoted(&self.keyspace));
+        let cql = format!("SELECT \"view\", job FROM {table}");
+        let mut from = PagingState::start();
+        loop {
+            let (page, next) = self.page(&cql, (), from).await?;
+            let rows = page.rows::<(String, String)>();
+            for row in rows.map_err(|e| unreadable("tidemill_frontiers", e))? {
+                let (view, job) = row.map_err(|e| unreadable("tidemill_frontiers", e))?;
+                filled.entry(view).or_default().insert(job);
+            }
+            match next {
+                PagingStateResponse::HasMorePages { state } => from = state,
+                PagingStateResponse::NoMorePages => return Ok(filled),
+            }
+        }
+    }
+
+    /// Whether the frontier table is there.
+    async fn has_frontiers(&self) -> Result<bool> {
+        let there = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND \
+                     table_name = 'tidemill_frontiers'";
+        let (found, _) = self
+            .page(there, (self.keyspace.as_str(),), PagingState::start())
+            .await?;
+        Ok(found.rows_num() > 0)
     }
 
     /// See [`super::super::Sink::drop_view`].

@@ -46,6 +46,10 @@ impl Log for Reporting<dyn Log> {
         self.inner.create_topic(topic, partitions)
     }
 
+    fn delete_topic(&self, topic: &str) -> Result<bool> {
+        self.inner.delete_topic(topic)
+    }
+
     fn ranges(&self, topic: &str) -> Result<Vec<PartitionRange>> {
         self.inner.ranges(topic)
     }
@@ -84,6 +88,10 @@ impl Reporting<dyn Registry> {
 impl Registry for Reporting<dyn Registry> {
     fn register(&self, subject: &str, schema: &str) -> Result<Registered> {
         self.noted(self.inner.register(subject, schema))
+    }
+
+    fn delete(&self, subject: &str) -> Result<bool> {
+        self.noted(self.inner.delete(subject))
     }
 
     fn by_id(&self, id: u32) -> Result<Option<String>> {

@@ -88,7 +88,7 @@ pub struct PartitionRange {
 }
 
 /// What tells a topic from another one that was made anew under the same name. All zero where the
-/// engine does not tell (brokers before 2.8; the embedded log, whose topics are never removed).
+/// engine does not tell (brokers before 2.8; the embedded log).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TopicId(pub [i64; 2]);
 
@@ -138,6 +138,13 @@ pub trait Reader: Send {
 pub trait Log: Send + Sync {
     /// Creates the topic if it is not there; an existing one is left as it is.
     fn create_topic(&self, topic: &str, partitions: u32) -> Result<()>;
+    /// Deletes a topic with all that it holds; false when there is no such topic. It is gone when
+    /// this returns.
+    ///
+    /// # Errors
+    /// `Retry` when the log is away or the topic is still there after a while, `Data` when it
+    /// refuses.
+    fn delete_topic(&self, topic: &str) -> Result<bool>;
     /// The partitions of a topic with the offsets they hold, by partition number; an error of
     /// kind `Retry` when the topic is not there (yet).
     fn ranges(&self, topic: &str) -> Result<Vec<PartitionRange>>;

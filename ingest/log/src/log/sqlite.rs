@@ -2,9 +2,9 @@
 //!
 //! Flows in: batches of records, one transaction each. Flows out: the same records by offset.
 //! Invariants: offsets of a partition have no holes and start at 0 (they are given inside the
-//! appending transaction); nothing is ever removed, so the lowest offset stays 0; a committed
-//! append rings every reader of the file in this process, and one in another process is seen
-//! within [`LOOK_EVERY`].
+//! appending transaction); a topic is removed whole or not at all, so the lowest offset stays 0; a
+//! committed append rings every reader of the file in this process, and one in another process is
+//! seen within [`LOOK_EVERY`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -87,6 +87,18 @@ impl Log for SqliteLog {
             )
             .map_err(|error| self.failed(topic, error))?;
         Ok(())
+    }
+
+    fn delete_topic(&self, topic: &str) -> Result<bool> {
+        let delete = |connection: &mut Connection| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute("DELETE FROM _tidemill_log WHERE topic = ?1", [topic])?;
+            let topics =
+                transaction.execute("DELETE FROM _tidemill_topics WHERE topic = ?1", [topic])?;
+            transaction.commit().map(|()| topics > 0)
+        };
+        delete(&mut locked(&self.connection)).map_err(|error| self.failed(topic, error))
     }
 
     fn ranges(&self, topic: &str) -> Result<Vec<PartitionRange>> {

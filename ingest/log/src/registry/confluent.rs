@@ -274,6 +274,19 @@ impl Registry for ConfluentRegistry {
         Ok(registered)
     }
 
+    fn delete(&self, subject: &str) -> Result<bool> {
+        let about = format!("subject `{subject}`");
+        let url = self.url(&["subjects", subject]);
+        let delete = |url: Url| self.send::<Value>(&about, self.client.delete(url));
+        let softly = delete(url.clone())?;
+        // A subject that was deleted softly, now or long ago, keeps its schemas until this.
+        // Registries without a second step (Apicurio) answer as if there were none.
+        let mut for_good = url;
+        for_good.set_query(Some("permanent=true"));
+        let for_good = delete(for_good)?;
+        Ok(softly.is_some() || for_good.is_some())
+    }
+
     fn by_id(&self, id: u32) -> Result<Option<String>> {
         if let Some(schema) = self.known().get(&id) {
             return Ok(Some(schema.clone()));

@@ -27,6 +27,12 @@ pub trait Registry: Send + Sync {
     /// Registers `schema` under `subject` (or finds it there) and returns it. An incompatible
     /// schema is an error of kind `Data` naming the subject and the registry's reason.
     fn register(&self, subject: &str, schema: &str) -> Result<Registered>;
+    /// Deletes a subject with all its versions for good, so that any schema may be registered under
+    /// it again; false when it is not there.
+    ///
+    /// # Errors
+    /// `Retry` when the registry is away, `Data` when it refuses.
+    fn delete(&self, subject: &str) -> Result<bool>;
     /// The text of the schema with this id, with all types that it refers to, or none when the
     /// registry has no such id.
     fn by_id(&self, id: u32) -> Result<Option<String>>;

@@ -84,6 +84,13 @@ impl Registry for SqliteRegistry {
         })?
     }
 
+    fn delete(&self, subject: &str) -> Result<bool> {
+        self.with("cannot delete a subject", |connection| {
+            let delete = "DELETE FROM _tidemill_schemas WHERE subject = ?1";
+            Ok(connection.execute(delete, [subject])? > 0)
+        })
+    }
+
     fn by_id(&self, id: u32) -> Result<Option<String>> {
         self.with("cannot read a schema", |connection| {
             connection

@@ -130,7 +130,7 @@ impl Beginning {
 }
 
 /// The tables of these names. An error names all that cannot be captured.
-fn load(client: &mut Client, names: &[String]) -> Result<Vec<(String, Table)>> {
+pub(super) fn load(client: &mut Client, names: &[String]) -> Result<Vec<(String, Table)>> {
     let names = names.iter().cloned();
     let loaded = names.map(|name| (name.clone(), catalog::load(client, &name)));
     let tables = catalog::all_fit(loaded.collect())?;

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 
-use super::{progress, sql_error};
+use super::{catalog, progress, sql_error};
+use crate::capture::Holder;
 use crate::database::{LEASE, RENEW};
 use crate::server::{CONNECT_WAIT, Server};
 use crate::{Error, Kind, Result};
@@ -26,7 +27,7 @@ use crate::{Error, Kind, Result};
 const EVICT_WAIT: Duration = Duration::from_secs(5);
 
 /// A held lease; given back when it is dropped.
-pub(super) struct Lease {
+pub(in crate::capture) struct Lease {
     slot: String,
     session: Arc<Mutex<Client>>,
     renewing: JoinHandle<()>,
@@ -37,10 +38,24 @@ impl Lease {
     pub(super) fn take(server: &Server, slot: &str) -> Result<Self> {
         let mut client = server.connect()?;
         progress::check_server(&mut client)?;
+        Self::lock(client, slot)
+    }
+
+    /// The same for whoever does not capture, from any server.
+    pub(in crate::capture) fn hold(server: &Server, slot: &str) -> Result<Self> {
+        Self::lock(server.connect()?, slot)
+    }
+
+    fn lock(mut client: Client, slot: &str) -> Result<Self> {
         let failed = |error| sql_error(format!("locking slot `{slot}`"), error);
         // Before the lock, so that no session holds it without an end.
         client
-            .batch_execute(&format!("SET idle_session_timeout = {}", LEASE.as_millis()))
+            .batch_execute(&format!(
+                "SET idle_session_timeout = {};
+                 SET application_name = {}",
+                LEASE.as_millis(),
+                catalog::quote(&own_name())
+            ))
             .map_err(failed)?;
         let locked: bool = client
             .query_one(
@@ -69,7 +84,7 @@ impl Lease {
 
     /// The session that holds the lock. Nobody renews the lease while this is borrowed, so only for
     /// as long as the server is asked something.
-    pub(super) fn session(&self) -> MutexGuard<'_, Client> {
+    pub(in crate::capture) fn session(&self) -> MutexGuard<'_, Client> {
         lock(&self.session)
     }
 
@@ -100,7 +115,7 @@ impl Lease {
 
     /// Ends the session that still reads the slot: it is of a process that lost the lease, or one
     /// of ours whose end the server did not see yet.
-    pub(super) fn evict(&self) -> Result<()> {
+    pub(in crate::capture) fn evict(&self) -> Result<()> {
         let slot = &self.slot;
         let deadline = Instant::now() + EVICT_WAIT;
         let mut told = None;
@@ -128,6 +143,51 @@ impl Lease {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// What begins the name of a session that holds a lease.
+const NAMED: &str = "tidemill capture, ";
+/// Bytes of a session's name that PostgreSQL keeps.
+const NAME_BYTES_MAX: usize = 63;
+
+/// The name of this process's session.
+fn own_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let mut name = format!("{NAMED}process {} on {}", std::process::id(), host.trim());
+    name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
+    name
+}
+
+/// Who holds the lease of a slot.
+pub(in crate::capture) fn holder(server: &Server, slot: &str) -> Result<Option<Holder>> {
+    let failed = |error| sql_error(format!("asking who captures with slot `{slot}`"), error);
+    // Of other roles' sessions the server may tell nothing but their numbers.
+    let row = server
+        .connect()?
+        .query_opt(
+            "SELECT it.pid, it.application_name, coalesce(it.client_addr::text, 'this machine'),
+                    (extract(epoch FROM it.backend_start) * 1000)::bigint,
+                    coalesce(it.state_change::text, '')
+             FROM pg_locks AS lock JOIN pg_stat_activity AS it USING (pid)
+             WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 2
+               AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+               AND lock.classid::bigint = hashtext('tidemill')::bigint & 4294967295
+               AND lock.objid::bigint = hashtext($1)::bigint & 4294967295",
+            &[&slot],
+        )
+        .map_err(failed)?;
+    Ok(row.map(|row| {
+        let (pid, address): (i32, String) = (row.get(0), row.get(2));
+        let name: Option<String> = row.get(1);
+        let name = name.and_then(|name| name.strip_prefix(NAMED).map(str::to_owned));
+        Holder {
+            who: name.unwrap_or_else(|| {
+                format!("a process that PostgreSQL serves as its process {pid}, from {address}")
+            }),
+            since_ms: row.get::<_, Option<i64>>(3).unwrap_or(0).unsigned_abs(),
+            sign: format!("{pid} {}", row.get::<_, String>(4)),
+        }
+    }))
 }
 
 fn lock(session: &Mutex<Client>) -> MutexGuard<'_, Client> {

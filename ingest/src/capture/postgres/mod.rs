@@ -42,7 +42,7 @@ use crate::database::passes;
 use crate::server::Server;
 use crate::{Error, Kind, Result};
 use beginning::{Beginning, Followed};
-use lease::Lease;
+pub(super) use lease::{Lease, holder};
 use pgoutput::{Cell, Message, Old, Relation, Tuple};
 use progress::Resume;
 use shape::Shape;
@@ -709,6 +709,14 @@ fn key_of_row<'a>(
         _ => None,
     });
     values.collect()
+}
+
+/// The tables of these names, as the catalog has them now.
+pub(super) fn tables(server: &Server, names: &[String]) -> Result<Vec<TableSchema>> {
+    let mut client = server.connect()?;
+    let tables = beginning::load(&mut client, names)?;
+    let schemas = tables.into_iter().map(|(_, table)| table.schema);
+    Ok(schemas.map(|schema| TableSchema::clone(&schema)).collect())
 }
 
 /// The name of a capture's slot and publication.

@@ -241,6 +241,42 @@ impl Log for KafkaLog {
         }
     }
 
+    fn delete_topic(&self, topic: &str) -> Result<bool> {
+        self.reach(topic)?;
+        let doing = "cannot delete it";
+        let admin: AdminClient<Quiet> = self
+            .settings
+            .client()
+            .create_with_context(Quiet::default())
+            .map_err(|error| unusable(&self.settings, error))?;
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_WAIT));
+        let results = futures_executor::block_on(admin.delete_topics(&[topic], &options))
+            .map_err(|error| self.error(topic, doing, error))?;
+        for result in results {
+            match result {
+                Ok(_) => {}
+                Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => return Ok(false),
+                Err((_, code)) => {
+                    return Err(self.error(topic, doing, KafkaError::AdminOp(code)));
+                }
+            }
+        }
+        // All brokers know it a moment later.
+        let deadline = Instant::now() + ANSWER_WAIT;
+        while self.describe(topic)?.is_some() {
+            if Instant::now() > deadline {
+                let what = format!(
+                    "kafka {}: topic `{topic}` is still there {} s after it was deleted",
+                    self.settings,
+                    ANSWER_WAIT.as_secs()
+                );
+                return Err(Error::new(Kind::Retry, what));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(true)
+    }
+
     fn ranges(&self, topic: &str) -> Result<Vec<PartitionRange>> {
         let range = |id: i32| {
             let (low, high) = self

@@ -1,0 +1,440 @@
+//! `drop` and `reset`: takes away what a pipeline left in its services, and nothing of any other.
+//!
+//! Flows in: the pipeline's folder and its connections. Flows out: a list of what would be removed,
+//! a question, and then the removals, each of which may be interrupted and done again.
+//!
+//! Invariants:
+//! 1. All services are asked before anything is removed: one that is away is an error that changes
+//!    nothing.
+//! 2. Nothing is removed while a process runs the pipeline.
+//! 3. What feeds goes before what is fed, and what knows of a thing goes after it: the slot before
+//!    the topics, the topics before the notes of them, a view's table before its frontier, all
+//!    tables before the state. So a removal that stopped anywhere is finished by a second one.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow, bail};
+use tidemill_dataflow::sink::{self, Sink};
+use tidemill_dataflow::store::{self, Store};
+use tidemill_ingest::capture::remains::{self, Item, Noted, Remains};
+use tidemill_log::dead_letter;
+use tidemill_log::log::{self, Log};
+use tidemill_log::registry::{self, Registry};
+
+use crate::cli::{DropArgs, ResetArgs, Sure};
+use crate::connections::Connections;
+use crate::exit::Usage;
+use crate::lease;
+use crate::pipeline::Folder;
+use crate::table::grouped;
+use crate::{output, redact, services};
+
+/// Something to be removed.
+struct Step<'a> {
+    /// Where it is.
+    place: &'static str,
+    what: String,
+    remove: Box<dyn FnMut() -> anyhow::Result<()> + 'a>,
+}
+
+/// What is to be done, and what is not.
+#[derive(Default)]
+struct Plan<'a> {
+    steps: Vec<Step<'a>>,
+    /// What is left alone, and why.
+    kept: Vec<(&'static str, String, String)>,
+    absent: Vec<(&'static str, String)>,
+}
+
+/// Removes everything that a pipeline left.
+pub(crate) fn drop(args: &DropArgs) -> anyhow::Result<()> {
+    let folder = Folder::open(&args.pipeline)?.named(&args.name);
+    let connections = Connections::resolve(&args.connections, folder.path())?;
+    let ingest = folder.ingest_if_any()?;
+    reached(&connections)?;
+    free(&folder.name, &connections, true)?;
+    let parts = Parts::open(&connections)?;
+    let mut database = match is_absent(&connections.database) || ingest.is_none() {
+        true => None,
+        false => Some(remains::open(
+            &connections.database,
+            &folder.name,
+            ingest.as_ref(),
+            args.tables,
+        )?),
+    };
+    let found = database.as_mut().map(|database| database.find());
+    let found = found.transpose()?.unwrap_or_default();
+    let place = match connections.database.starts_with("sqlite://") {
+        true => "SQLite",
+        false => "PostgreSQL",
+    };
+    let database = database.map(std::cell::RefCell::new);
+    let mut plan = Plan::default();
+    plan.items(place, &found.feeding, database.as_ref());
+    plan.topics(&parts, &folder.name, &found.topics)?;
+    plan.views(&parts, &folder.name, None)?;
+    plan.state(&parts, &folder.name)?;
+    plan.items(place, &found.keeping, database.as_ref());
+    plan.kept
+        .extend(found.kept.into_iter().map(|(what, why)| (place, what, why)));
+    plan.absent
+        .extend(found.absent.into_iter().map(|what| (place, what)));
+    let question = format!("Remove all that pipeline `{}` left", folder.name);
+    plan.carry_out(&question, &args.sure, || {
+        free(&folder.name, &connections, true)
+    })
+}
+
+/// Removes what the views are computed from, so that the next start fills them anew.
+pub(crate) fn reset(args: &ResetArgs) -> anyhow::Result<()> {
+    let folder = Folder::open(&args.pipeline)?.named(&args.name);
+    let connections = Connections::resolve(&args.connections, folder.path())?;
+    reached(&connections)?;
+    free(&folder.name, &connections, false)?;
+    let parts = Parts::open(&connections)?;
+    let mut plan = Plan::default();
+    let views = Some(args.views.as_slice()).filter(|views| !views.is_empty());
+    plan.views(&parts, &folder.name, views)?;
+    let what = match views {
+        Some(views) => views.join(", "),
+        None => {
+            plan.state(&parts, &folder.name)?;
+            "all views".to_owned()
+        }
+    };
+    let question = format!(
+        "Throw away {what} of pipeline `{}`, to be filled anew by the next start",
+        folder.name
+    );
+    plan.carry_out(&question, &args.sure, || {
+        free(&folder.name, &connections, false)
+    })
+}
+
+/// Refuses while a service that was named is away: what is there cannot be told then.
+fn reached(connections: &Connections) -> anyhow::Result<()> {
+    let away = services::ask(connections).into_iter();
+    let away: Vec<_> = away
+        .filter_map(|(name, answer)| Some((name, answer.err()?)))
+        .collect();
+    let names: Vec<&str> = away.iter().map(|(name, _)| *name).collect();
+    let names = names.join(", ");
+    for (_, error) in away {
+        output::error(&error);
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "nothing was removed, since nobody can tell what is there: {names} cannot be asked. Run \
+         the same command again when it can"
+    )
+}
+
+/// Refuses while a process runs the pipeline.
+fn free(name: &str, connections: &Connections, ingest: bool) -> anyhow::Result<()> {
+    let instead = "stop it first (Ctrl-C, or `tidemill stop` and `tidemill remove` for a job of a \
+                   cluster)";
+    let mut places = Vec::new();
+    if !is_absent(&connections.state) {
+        places.push(lease::Place::dataflow(name, &connections.state)?);
+    }
+    if ingest && !is_absent(&connections.database) {
+        places.push(lease::Place::ingest(name, &connections.database)?);
+    }
+    places.iter().try_for_each(|place| place.free(instead))
+}
+
+/// Whether this is an embedded file that nobody made: looking for something makes none.
+fn is_absent(url: &str) -> bool {
+    url.strip_prefix("sqlite://")
+        .is_some_and(|file| !Path::new(file).exists())
+}
+
+/// The services that are there.
+struct Parts {
+    log: Option<Arc<dyn Log>>,
+    registry: Option<Arc<dyn Registry>>,
+    sink: Option<Arc<dyn Sink>>,
+    store: Option<Arc<dyn Store>>,
+    /// Where the state is, for people.
+    state: String,
+}
+
+impl Parts {
+    fn open(connections: &Connections) -> anyhow::Result<Self> {
+        fn there<T>(
+            url: &str,
+            open: fn(&str) -> tidemill_log::Result<T>,
+        ) -> anyhow::Result<Option<T>> {
+            match is_absent(url) {
+                true => Ok(None),
+                false => Ok(Some(open(url)?)),
+            }
+        }
+        Ok(Self {
+            log: there(&connections.log, log::open)?,
+            registry: there(&connections.registry, registry::open)?,
+            sink: there(&connections.sink, sink::open)?,
+            store: there(&connections.state, store::open)?,
+            state: redact::place(&connections.state),
+        })
+    }
+}
+
+impl<'a> Plan<'a> {
+    fn step(
+        &mut self,
+        place: &'static str,
+        what: String,
+        remove: impl FnMut() -> anyhow::Result<()> + 'a,
+    ) {
+        let remove = Box::new(remove);
+        self.steps.push(Step {
+            place,
+            what,
+            remove,
+        });
+    }
+
+    fn keep(&mut self, place: &'static str, what: String, why: &str) {
+        self.kept.push((place, what, why.to_owned()));
+    }
+
+    /// What the ingest keeps in its database.
+    fn items(
+        &mut self,
+        place: &'static str,
+        items: &[Item],
+        database: Option<&'a std::cell::RefCell<Box<dyn Remains>>>,
+    ) {
+        let Some(database) = database else { return };
+        for item in items {
+            let (what, item) = (item.to_string(), item.clone());
+            self.step(place, what, move || {
+                Ok(database.borrow_mut().remove(&item)?)
+            });
+        }
+    }
+
+    /// The topics that the capture made, with their subjects, and that of the dead letters.
+    fn topics(&mut self, parts: &'a Parts, name: &str, noted: &[Noted]) -> anyhow::Result<()> {
+        let place = "log";
+        for Noted {
+            topic,
+            id,
+            shared_with,
+        } in noted
+        {
+            let what = format!("topic `{topic}`");
+            if let Some(other) = shared_with {
+                self.keep(place, what, &format!("`{other}` publishes to it as well"));
+                continue;
+            }
+            let described = parts
+                .log
+                .as_ref()
+                .map(|log| log.describe(topic))
+                .transpose()?;
+            match described.flatten() {
+                Some(now) if id.is_known() && now.id.is_known() && now.id != *id => {
+                    let why = "it was made anew since this pipeline published to it";
+                    self.keep(place, what, why);
+                    continue;
+                }
+                Some(_) => self.topic(parts, topic)?,
+                None => self.absent.push((place, what)),
+            }
+            self.subjects(parts, topic)?;
+        }
+        let letters = dead_letter::topic_of(name);
+        let there = parts
+            .log
+            .as_ref()
+            .map(|log| log.describe(&letters))
+            .transpose()?;
+        match there.flatten() {
+            Some(_) => self.topic(parts, &letters)?,
+            None => self.absent.push((place, format!("topic `{letters}`"))),
+        }
+        Ok(())
+    }
+
+    fn topic(&mut self, parts: &'a Parts, topic: &str) -> anyhow::Result<()> {
+        let Some(log) = &parts.log else { return Ok(()) };
+        let records = log.ranges(topic)?.into_iter();
+        let records: i64 = records.map(|range| range.high - range.low).sum();
+        let records = grouped(records.unsigned_abs());
+        let what = format!("topic `{topic}` with {records} records");
+        let topic = topic.to_owned();
+        self.step("log", what, move || {
+            log.delete_topic(&topic)?;
+            Ok(())
+        });
+        Ok(())
+    }
+
+    fn subjects(&mut self, parts: &'a Parts, topic: &str) -> anyhow::Result<()> {
+        let Some(registry) = &parts.registry else {
+            return Ok(());
+        };
+        for subject in ["key", "value"].map(|part| format!("{topic}-{part}")) {
+            let what = format!("subject `{subject}`");
+            if registry.versions(&subject)?.is_empty() {
+                self.absent.push(("registry", what));
+                continue;
+            }
+            self.step("registry", what, move || {
+                registry.delete(&subject)?;
+                Ok(())
+            });
+        }
+        Ok(())
+    }
+
+    /// The tables of views that the pipeline filled: all, or these.
+    fn views(
+        &mut self,
+        parts: &'a Parts,
+        name: &str,
+        only: Option<&[String]>,
+    ) -> anyhow::Result<()> {
+        let Some(sink) = &parts.sink else {
+            let what = "tables of views".to_owned();
+            self.absent.push(("views", what));
+            return Ok(());
+        };
+        let mut filled = sink.filled_by()?;
+        filled.retain(|_, jobs| jobs.contains(name));
+        for view in only.unwrap_or_default() {
+            if !filled.contains_key(view) {
+                let known: Vec<&str> = filled.keys().map(String::as_str).collect();
+                bail!(
+                    "pipeline `{name}` has filled no view `{view}`; it has filled: {}",
+                    if known.is_empty() {
+                        "none".to_owned()
+                    } else {
+                        known.join(", ")
+                    }
+                );
+            }
+        }
+        if filled.is_empty() {
+            self.absent.push(("views", "tables of views".to_owned()));
+        }
+        for (view, jobs) in filled {
+            if only.is_some_and(|only| !only.contains(&view)) {
+                continue;
+            }
+            let what = format!("table `{view}`");
+            if let Some(other) = jobs.iter().find(|job| *job != name) {
+                self.keep(
+                    "views",
+                    what,
+                    &format!("pipeline `{other}` fills it as well"),
+                );
+                continue;
+            }
+            let name = name.to_owned();
+            self.step("views", what, move || Ok(sink.drop_view(&name, &view)?));
+        }
+        Ok(())
+    }
+
+    /// The journal and the checkpoints.
+    fn state(&mut self, parts: &'a Parts, name: &str) -> anyhow::Result<()> {
+        let objects = match &parts.store {
+            Some(store) => store.list(name)?,
+            None => Vec::new(),
+        };
+        let what = format!("{name}/ in {}", parts.state);
+        let (Some(store), false) = (&parts.store, objects.is_empty()) else {
+            self.absent.push(("state", what));
+            return Ok(());
+        };
+        let bytes: u64 = objects.iter().map(|(_, bytes)| bytes).sum();
+        let what = format!(
+            "{what}: {} objects, {} bytes",
+            objects.len(),
+            grouped(bytes)
+        );
+        let name = name.to_owned();
+        self.step("state", what, move || Ok(store::remove(&**store, &name)?));
+        Ok(())
+    }
+
+    /// Shows the plan, asks, looks again that nobody runs, and does it.
+    fn carry_out(
+        mut self,
+        question: &str,
+        sure: &Sure,
+        free: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.show();
+        if self.steps.is_empty() {
+            output::line("nothing to remove");
+            return Ok(());
+        }
+        if !sure.yes {
+            if !asked(question)? {
+                bail!("nothing was removed");
+            }
+            free()?;
+        }
+        for at in 0..self.steps.len() {
+            let Some(step) = self.steps.get_mut(at) else {
+                break;
+            };
+            if let Err(error) = (step.remove)() {
+                let rest = self.steps.iter().skip(at);
+                let rest: Vec<String> = rest
+                    .map(|step| format!("\n  {:<10}  {}", step.place, step.what))
+                    .collect();
+                let remains = "run the same command again to remove what remains:";
+                return Err(error).context(format!("stopped; {remains}{}", rest.concat()));
+            }
+            output::line(&format!("removed  {:<10}  {}", step.place, step.what));
+        }
+        Ok(())
+    }
+
+    fn show(&self) {
+        let line = |place: &str, what: &str| output::line(&format!("  {place:<10}  {what}"));
+        if !self.steps.is_empty() {
+            output::line("to be removed");
+            self.steps
+                .iter()
+                .for_each(|step| line(step.place, &step.what));
+        }
+        if !self.kept.is_empty() {
+            output::line("kept");
+            for (place, what, why) in &self.kept {
+                line(place, &format!("{what}: {why}"));
+            }
+        }
+        if !self.absent.is_empty() {
+            output::line("not there");
+            self.absent
+                .iter()
+                .for_each(|(place, what)| line(place, what));
+        }
+    }
+}
+
+/// Asks a person.
+fn asked(question: &str) -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        let why = "nobody can be asked here: say --yes to remove what is listed above";
+        return Err(Usage(why.to_owned()).into());
+    }
+    output::log(&format!("{question}? [y/N] "));
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| anyhow!("no answer: {error}"))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

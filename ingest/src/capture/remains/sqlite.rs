@@ -1,0 +1,200 @@
+//! What an ingest keeps in an SQLite file: triggers, rows of bookkeeping tables, and the tables
+//! that it made.
+//!
+//! The triggers of a table feed every capture of the file that follows it, and go with the last of
+//! these. Changes that no capture takes are deleted as the others pass them.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, params};
+use tidemill_log::log::TopicId;
+
+use super::{Found, Item, Made, Noted, Remains};
+use crate::Result;
+use crate::database::{quoted, sqlite_failed};
+
+/// The bookkeeping tables, with the column that names the pipeline. The notes of topics come last.
+const TABLES: [(&str, &str); 4] = [
+    ("_tidemill_runs", "pipeline"),
+    (FOLLOWED, "name"),
+    (CAPTURES, "name"),
+    (NOTES, "name"),
+];
+const CAPTURES: &str = "_tidemill_capture";
+const NOTES: &str = "_tidemill_capture_topics";
+const FOLLOWED: &str = "_tidemill_capture_tables";
+const CHANGES: &str = "_tidemill_changes";
+
+/// The triggers that feed captures, with their tables.
+const TRIGGERS: &str = "SELECT name, lower(tbl_name) FROM sqlite_schema WHERE type = 'trigger'
+    AND name GLOB '_tidemill_*' AND sql LIKE '%INSERT INTO _tidemill_changes%'";
+
+pub(super) struct Sqlite {
+    connection: Connection,
+    name: String,
+    made: Made,
+}
+
+impl Sqlite {
+    pub(super) fn open(file: &str, name: &str, made: Made) -> Result<Self> {
+        Ok(Self {
+            connection: tidemill_log::sqlite::connect(file)?,
+            name: name.to_owned(),
+            made,
+        })
+    }
+
+    fn is_there(&self, table: &str) -> rusqlite::Result<bool> {
+        self.connection.table_exists(None, table)
+    }
+
+    fn rows(&self, table: &str, column: &str) -> rusqlite::Result<u64> {
+        if !self.is_there(table)? {
+            return Ok(0);
+        }
+        let count = format!("SELECT count(*) FROM {table} WHERE {column} = ?1");
+        let rows = self
+            .connection
+            .query_row(&count, [&self.name], |row| row.get::<_, i64>(0));
+        rows.map(i64::unsigned_abs)
+    }
+
+    fn topics(&self) -> rusqlite::Result<Vec<Noted>> {
+        if !self.is_there(NOTES)? {
+            return Ok(Vec::new());
+        }
+        let noted = format!(
+            "SELECT topic, id_high, id_low,
+                    (SELECT min(other.name) FROM {NOTES} AS other
+                     WHERE other.topic = mine.topic AND other.name <> mine.name)
+             FROM {NOTES} AS mine WHERE name = ?1 ORDER BY topic"
+        );
+        let mut noted = self.connection.prepare(&noted)?;
+        let noted = noted.query_map([&self.name], |row| {
+            Ok(Noted {
+                topic: row.get(0)?,
+                id: TopicId([row.get(1)?, row.get(2)?]),
+                shared_with: row.get(3)?,
+            })
+        })?;
+        noted.collect()
+    }
+
+    /// The tables that other captures of the file follow, each with one of these; none when there
+    /// is one of which nobody noted them.
+    fn followed(&self) -> rusqlite::Result<Option<BTreeMap<String, String>>> {
+        if !self.is_there(CAPTURES)? {
+            return Ok(Some(BTreeMap::new()));
+        }
+        let of_others = |sql: String| -> rusqlite::Result<Vec<(String, String)>> {
+            let mut rows = self.connection.prepare(&sql)?;
+            let rows = rows.query_map([&self.name], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        };
+        let captures = of_others(format!(
+            "SELECT name, name FROM {CAPTURES} WHERE name <> ?1"
+        ))?;
+        let followed = match self.is_there(FOLLOWED)? {
+            false => Vec::new(),
+            true => of_others(format!(
+                "SELECT lower(table_name), name FROM {FOLLOWED} WHERE name <> ?1"
+            ))?,
+        };
+        let noted = |name: &String| followed.iter().any(|(_, other)| other == name);
+        let all = captures.iter().all(|(name, _)| noted(name));
+        Ok(all.then(|| followed.into_iter().collect()))
+    }
+
+    /// The triggers that feed this capture alone, and how many feed others as well.
+    fn triggers(&self) -> rusqlite::Result<(Vec<String>, usize)> {
+        let mut triggers = self.connection.prepare(TRIGGERS)?;
+        let triggers = triggers.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let triggers: Vec<(String, String)> = triggers.collect::<rusqlite::Result<_>>()?;
+        let (followed, all) = (self.followed()?, triggers.len());
+        let mine = triggers
+            .into_iter()
+            .filter(|(_, table)| followed.as_ref().is_some_and(|it| !it.contains_key(table)));
+        let mine: Vec<String> = mine.map(|(name, _)| name).collect();
+        let shared = all - mine.len();
+        Ok((mine, shared))
+    }
+
+    fn look(&self) -> rusqlite::Result<Found> {
+        let mut found = Found::default();
+        let (triggers, shared) = self.triggers()?;
+        if shared > 0 {
+            let why = "they feed another capture of the file as well".to_owned();
+            found
+                .kept
+                .push((format!("{shared} triggers of captured tables"), why));
+        }
+        match triggers.len() {
+            0 => found.absent.push("triggers of captured tables".to_owned()),
+            count => found.feeding.push(Item::Triggers(count)),
+        }
+        found.topics = self.topics()?;
+        for table in &self.made.tables {
+            match self.is_there(table)? {
+                true => self.made.sort(table, self.follower(table)?, &mut found),
+                false => found.absent.push(format!("table `{table}`")),
+            }
+        }
+        for (table, column) in TABLES {
+            match self.rows(table, column)? {
+                0 => found.absent.push(format!("rows in `{table}`")),
+                rows => found.keeping.push(Item::Rows { table, rows }),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Another capture that follows this table.
+    fn follower(&self, table: &str) -> rusqlite::Result<Option<String>> {
+        Ok(match self.followed()? {
+            Some(followed) => followed.get(&table.to_lowercase()).cloned(),
+            None => Some("another capture of the file".to_owned()),
+        })
+    }
+
+    /// The triggers that feed nobody else, and what they wrote, if there is no other capture.
+    fn remove_triggers(&mut self) -> rusqlite::Result<()> {
+        let (triggers, _) = self.triggers()?;
+        let alone = self.followed()?.is_some_and(|followed| followed.is_empty());
+        let transaction = self.connection.transaction()?;
+        for trigger in triggers {
+            transaction.execute_batch(&format!("DROP TRIGGER IF EXISTS {}", quoted(&trigger)))?;
+        }
+        if alone && transaction.table_exists(None, CHANGES)? {
+            transaction.execute_batch(&format!("DELETE FROM {CHANGES}"))?;
+        }
+        transaction.commit()
+    }
+}
+
+impl Remains for Sqlite {
+    fn find(&mut self) -> Result<Found> {
+        self.look()
+            .map_err(|error| sqlite_failed("looking what is there", error))
+    }
+
+    fn remove(&mut self, item: &Item) -> Result<()> {
+        let removed = match item {
+            Item::Triggers(_) => self.remove_triggers(),
+            Item::Table(table) => {
+                let drop = format!("DROP TABLE IF EXISTS {}", quoted(table));
+                self.connection.execute_batch(&drop)
+            }
+            Item::Rows { table, .. } => {
+                let known = TABLES.iter().find(|(name, _)| name == table);
+                known.map_or(Ok(()), |(table, column)| {
+                    let delete = format!("DELETE FROM {table} WHERE {column} = ?1");
+                    self.connection
+                        .execute(&delete, params![self.name])
+                        .map(drop)
+                })
+            }
+            Item::Slot(_) | Item::Publication(_) => Ok(()),
+        };
+        removed.map_err(|error| sqlite_failed(&format!("removing {item}"), error))
+    }
+}
