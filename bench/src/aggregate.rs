@@ -267,7 +267,7 @@ impl<'a> Race<'a> {
             "CREATE TABLE users {columns}WITH (topic = '{topic}', format = '{format}', \
              envelope = 'append');\n\
              CREATE MATERIALIZED VIEW users_by_country WITH (primary_key = 'country') AS\n  \
-             SELECT country, count(*) AS users, avg(age) AS average_age\n  \
+             SELECT country, count(*) AS users, avg(age)::double precision AS average_age\n  \
              FROM users GROUP BY country;\n"
         )
     }

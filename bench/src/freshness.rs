@@ -233,7 +233,7 @@ impl Place {
              CREATE MATERIALIZED VIEW users_now WITH (primary_key = 'id') AS\n  \
              SELECT id, country, age, seq FROM users;\n\
              CREATE MATERIALIZED VIEW users_by_country WITH (primary_key = 'country') AS\n  \
-             SELECT country, count(*) AS users, avg(age) AS average_age\n  \
+             SELECT country, count(*) AS users, avg(age)::double precision AS average_age\n  \
              FROM users GROUP BY country;\n"
         );
         std::fs::write(pipeline.join("views.sql"), views)?;

@@ -23,7 +23,7 @@ FROM users;
 
 -- How many users live in each country, and how old they are.
 CREATE MATERIALIZED VIEW users_by_country WITH (primary_key = 'country') AS
-SELECT country, count(*) AS users, avg(age) AS average_age
+SELECT country, count(*) AS users, avg(age)::double precision AS average_age
 FROM users
 GROUP BY country;
 

@@ -14,7 +14,7 @@ use datafusion_expr::{
     AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, Volatility, WindowUDF,
 };
 use datafusion_functions_aggregate::planner::AggregateFunctionPlanner;
-use datafusion_functions_aggregate::{bool_and_or, count, min_max, sum};
+use datafusion_functions_aggregate::{bool_and_or, count, min_max};
 use datafusion_sql::sqlparser::ast::DataType as SqlType;
 use tidemill_log::schema::Unusable;
 
@@ -80,7 +80,7 @@ pub(super) fn aggregate(name: &str) -> Option<AggregateFunction> {
     Some(match name {
         "count" => AggregateFunction::Count,
         "sum" => AggregateFunction::Sum,
-        "avg" | "mean" => AggregateFunction::Avg,
+        "avg" => AggregateFunction::Avg,
         "min" => AggregateFunction::Min,
         "max" => AggregateFunction::Max,
         "bool_and" => AggregateFunction::BoolAnd,
@@ -190,7 +190,7 @@ impl ContextProvider for Catalog {
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
         Some(match aggregate(name)? {
             AggregateFunction::Count => count::count_udaf(),
-            AggregateFunction::Sum => sum::sum_udaf(),
+            AggregateFunction::Sum => functions::sum(),
             AggregateFunction::Avg => functions::average(),
             AggregateFunction::Min => min_max::min_udaf(),
             AggregateFunction::Max => min_max::max_udaf(),

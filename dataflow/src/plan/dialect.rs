@@ -9,7 +9,7 @@
 
 use std::any::TypeId;
 
-use datafusion_sql::sqlparser::ast::{Expr, UnaryOperator};
+use datafusion_sql::sqlparser::ast::{Expr, UnaryOperator, Value, ValueWithSpan};
 use datafusion_sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
@@ -47,9 +47,18 @@ impl Dialect for Grammar {
         };
         parser.next_token();
         let operand = parser.parse_subexpr(SIGN);
-        Some(operand.map(|expr| Expr::UnaryOp {
-            op,
-            expr: Box::new(expr),
+        Some(operand.map(|expr| match (op, expr) {
+            (
+                UnaryOperator::Plus,
+                number @ Expr::Value(ValueWithSpan {
+                    value: Value::Number(..),
+                    ..
+                }),
+            ) => number,
+            (op, expr) => Expr::UnaryOp {
+                op,
+                expr: Box::new(expr),
+            },
         }))
     }
 

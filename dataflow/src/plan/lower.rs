@@ -441,7 +441,7 @@ fn summable(function: AggregateFunction, result: &DataType) -> Result<()> {
     let adds = matches!(function, AggregateFunction::Sum | AggregateFunction::Avg);
     let known = matches!(
         result,
-        DataType::Int64 | DataType::UInt64 | DataType::Float64 | DataType::Decimal128(..)
+        DataType::Int64 | DataType::Float32 | DataType::Float64 | DataType::Decimal128(..)
     );
     if adds && !known {
         return not_impl_err!("sum and avg of {result} are not supported in views yet");

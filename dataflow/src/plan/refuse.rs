@@ -159,6 +159,13 @@ impl Visitor for Check<'_> {
                 // The planner would take the minus for the first of the units alone.
                 unsupported(span, "a minus before INTERVAL (write INTERVAL '-1 day') is")
             }
+            Expr::UnaryOp {
+                op: UnaryOperator::Plus,
+                ..
+            } => unsupported(
+                span,
+                "a plus sign before anything but a number (leave it out) is",
+            ),
             Expr::Interval(interval) if interval.leading_field.is_some() && !whole(interval) => {
                 let what = "a unit behind INTERVAL '…' (write it in the quotes, as in \
                             INTERVAL '1.5 days') is";

@@ -2,21 +2,22 @@
 //!
 //! A group's [`Totals`] form a commutative group under addition, so a retraction is the addition
 //! of the negation and a hot group costs nothing: differential dataflow only ever adds them up.
-//! Integers and decimals are added modulo 2¹²⁸, which is exact for every sum that fits; floats are
-//! added exactly ([`FloatSum`]).
+//! All sums are exact: those of integers and decimals ([`super::int_sum`]) and those of floats
+//! ([`FloatSum`]).
 
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, UInt64Array,
+    Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, Int64Array,
 };
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, UInt64Type};
+use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, i256};
 use differential_dataflow::difference::{IsZero, Semigroup};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::float_sum::{FloatAdder, FloatSum};
+use super::int_sum::{Int, IntAdder, Wide};
 use crate::exchange::{Flat, Malformed, Read, Reader, Sink};
 use crate::plan::functions::averaged;
 use crate::plan::ir::AggregateFunction;
@@ -50,30 +51,8 @@ enum Sum {
     Int(Int),
     /// Floats.
     Float(Box<FloatSum>),
-}
-
-/// An `i128` that is aligned as a word is. Cells are moved and compared all day, and are a third
-/// smaller this way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(from = "i128", into = "i128")]
-struct Int {
-    high: i64,
-    low: u64,
-}
-
-impl From<i128> for Int {
-    fn from(value: i128) -> Self {
-        Self {
-            high: (value >> 64) as i64,
-            low: value as u64,
-        }
-    }
-}
-
-impl From<Int> for i128 {
-    fn from(int: Int) -> Self {
-        (Self::from(int.high) << 64) | Self::from(int.low)
-    }
+    /// Integers and unscaled decimals beyond an `i128`.
+    Wide(Box<Wide>),
 }
 
 impl Sum {
@@ -82,6 +61,16 @@ impl Sum {
             Sum::None => true,
             Sum::Int(sum) => i128::from(*sum) == 0,
             Sum::Float(sum) => sum.is_zero(),
+            Sum::Wide(_) => false,
+        }
+    }
+
+    /// The sum of integers as one number.
+    fn int(&self) -> Option<i256> {
+        match self {
+            Sum::Int(sum) => Some(i256::from_i128((*sum).into())),
+            Sum::Wide(sum) => Some((**sum).into()),
+            Sum::None | Sum::Float(_) => None,
         }
     }
 
@@ -89,12 +78,26 @@ impl Sum {
         match (&mut *self, other) {
             (_, Sum::None) => {}
             (Sum::None, other) => *self = other.clone(),
-            (Sum::Int(mine), Sum::Int(theirs)) => {
-                *mine = i128::from(*mine).wrapping_add((*theirs).into()).into();
-            }
             (Sum::Float(mine), Sum::Float(theirs)) => mine.merge(theirs),
-            // One aggregate makes one kind of sum.
-            (mine, theirs) => debug_assert!(false, "cannot add {theirs:?} to {mine:?}"),
+            (Sum::Int(mine), Sum::Int(theirs))
+                if let Some(sum) = i128::from(*mine).checked_add((*theirs).into()) =>
+            {
+                *mine = sum.into();
+            }
+            (mine, theirs) => match (mine.int(), theirs.int()) {
+                (Some(one), Some(two)) => *mine = one.wrapping_add(two).into(),
+                // One aggregate makes one kind of sum.
+                _ => debug_assert!(false, "cannot add {theirs:?} to {mine:?}"),
+            },
+        }
+    }
+}
+
+impl From<i256> for Sum {
+    fn from(sum: i256) -> Self {
+        match sum.to_i128() {
+            Some(sum) => Sum::Int(sum.into()),
+            None => Sum::Wide(Box::new(sum.into())),
         }
     }
 }
@@ -130,6 +133,10 @@ impl Flat for Cell {
                 to.put(&[2]);
                 sum.lay(to);
             }
+            Sum::Wide(sum) => {
+                to.put(&[3]);
+                sum.lay(to);
+            }
         }
     }
 
@@ -140,6 +147,7 @@ impl Flat for Cell {
                 0 => Sum::None,
                 1 => Sum::Int(i128::read(from)?.into()),
                 2 => Sum::Float(Flat::read(from)?),
+                3 => Sum::Wide(Flat::read(from)?),
                 _ => return Err(Malformed("a sum of no kind")),
             },
         })
@@ -172,7 +180,6 @@ enum Input {
     /// `count(x)`.
     NotNull(ArrayRef),
     Int(Int64Array),
-    Unsigned(UInt64Array),
     Decimal(Decimal128Array),
     Float(Float64Array),
     Bool(BooleanArray),
@@ -209,10 +216,6 @@ impl Rows<'_> {
     }
 }
 
-fn add_int<V: Into<i128>>(sum: &mut i128, value: V, times: i64) {
-    *sum = sum.wrapping_add(value.into().wrapping_mul(i128::from(times)));
-}
-
 /// One aggregate of the accumulating kind.
 #[derive(Debug, Clone)]
 pub(crate) struct Accumulator {
@@ -247,7 +250,6 @@ impl Accumulator {
             (_, DataType::Decimal128(..)) => {
                 Input::Decimal(column.as_primitive::<Decimal128Type>().clone())
             }
-            (_, DataType::UInt64) => Input::Unsigned(column.as_primitive::<UInt64Type>().clone()),
             (_, kind) if kind.is_integer() => {
                 Input::Int(to(&DataType::Int64)?.as_primitive::<Int64Type>().clone())
             }
@@ -274,17 +276,16 @@ impl Accumulator {
         cell: usize,
     ) -> Result<()> {
         let groups = totals.len();
-        let int = |sum: i128| Sum::Int(sum.into());
+        let int = |sum: IntAdder| Sum::from(sum.finish());
         let sums = match self.input(column)? {
             Input::Rows => totals.iter().map(|t| (t.rows, Sum::None)).collect(),
             Input::NotNull(a) => {
                 let valid = (0..a.len()).map(|row| a.is_valid(row).then_some(()));
                 rows.add_up(valid, groups, |(), (), _| (), |()| Sum::None)
             }
-            Input::Int(a) => rows.add_up(a.iter(), groups, add_int, int),
-            Input::Unsigned(a) => rows.add_up(a.iter(), groups, add_int, int),
-            Input::Decimal(a) => rows.add_up(a.iter(), groups, add_int, int),
-            Input::Bool(a) => rows.add_up(a.iter(), groups, add_int, int),
+            Input::Int(a) => rows.add_up(a.iter(), groups, IntAdder::add, int),
+            Input::Decimal(a) => rows.add_up(a.iter(), groups, IntAdder::add, int),
+            Input::Bool(a) => rows.add_up(a.iter(), groups, IntAdder::add, int),
             Input::Float(a) => {
                 let float = |sum: FloatAdder| Sum::Float(Box::new(sum.finish()));
                 rows.add_up(a.iter(), groups, FloatAdder::add, float)
@@ -312,6 +313,8 @@ impl Accumulator {
         let empty = Cell::default();
         let cells = totals.map(|t| t.cells.get(cell).unwrap_or(&empty));
         let mut overflow = Vec::new();
+        let float = |c: &Cell| c.float().map(|sum| (sum, c.count));
+        let divided = |(sum, count): (Option<f64>, i64)| sum.map(|sum| sum / count as f64);
         let array: ArrayRef = match (self.function, &self.output) {
             (F::Count, _) => Arc::new(cells.map(|c| Some(c.count)).collect::<Int64Array>()),
             (F::BoolAnd, _) => Arc::new(
@@ -321,37 +324,31 @@ impl Accumulator {
             ),
             (F::BoolOr, _) => Arc::new(
                 cells
-                    .map(|c| c.truth(|t, _| t > 0))
+                    .map(|c| c.truth(|t, _| t > i256::ZERO))
                     .collect::<BooleanArray>(),
             ),
             (F::Sum, DataType::Float64) => {
-                Arc::new(cells.map(|c| c.float(1)).collect::<Float64Array>())
+                let sums = fit(cells, &mut overflow, Cell::float, |sum| sum);
+                Arc::new(sums.collect::<Float64Array>())
+            }
+            (F::Sum, DataType::Float32) => {
+                let sums = fit(cells, &mut overflow, Cell::float, |sum| sum.and_then(real));
+                Arc::new(sums.collect::<Float32Array>())
             }
             (F::Avg, DataType::Float64) => {
-                Arc::new(cells.map(|c| c.float(c.count)).collect::<Float64Array>())
+                let averages = fit(cells, &mut overflow, float, divided);
+                Arc::new(averages.collect::<Float64Array>())
             }
-            (F::Sum, DataType::Int64) => Arc::new(
-                fit(cells, &mut overflow, |c| c.int(), i64::try_from).collect::<Int64Array>(),
-            ),
-            (F::Sum, DataType::UInt64) => Arc::new(
-                fit(cells, &mut overflow, |c| c.int(), u64::try_from).collect::<UInt64Array>(),
-            ),
+            (F::Sum, DataType::Int64) => {
+                let narrow = |sum: i256| i64::try_from(sum.to_i128()?).ok();
+                let sums = fit(cells, &mut overflow, Cell::int, narrow);
+                Arc::new(sums.collect::<Int64Array>())
+            }
             (F::Sum | F::Avg, DataType::Decimal128(precision, scale)) => {
-                let from = match (self.function, &self.argument) {
-                    (F::Avg, Some(DataType::Decimal128(_, from))) => Some(*from),
-                    _ => None,
-                };
-                let limit = 10i128.pow(u32::from(*precision));
+                let to = (*precision, *scale);
                 let value = |c: &Cell| c.int().map(|sum| (sum, c.count));
-                let scaled = |(sum, count): (i128, i64)| {
-                    let value = match from {
-                        Some(from) => averaged(sum, from, count, (*precision, *scale)),
-                        None => Some(sum),
-                    };
-                    let fits = value.filter(|v| v.unsigned_abs() < limit.unsigned_abs());
-                    fits.ok_or(())
-                };
-                let values = fit(cells, &mut overflow, value, scaled).collect::<Decimal128Array>();
+                let narrow = |(sum, count)| self.decimal(sum, count, to);
+                let values = fit(cells, &mut overflow, value, narrow).collect::<Decimal128Array>();
                 Arc::new(
                     values
                         .with_precision_and_scale(*precision, *scale)
@@ -365,41 +362,63 @@ impl Accumulator {
         };
         Ok((array, overflow))
     }
+
+    /// The digits of a sum or average of that precision and scale, none where they do not fit.
+    fn decimal(&self, sum: i256, count: i64, to: (u8, i8)) -> Option<i128> {
+        let sum = sum.to_i128()?;
+        let digits = match (self.function, &self.argument) {
+            (AggregateFunction::Avg, Some(DataType::Decimal128(_, from))) => {
+                averaged(sum, *from, count, to)?
+            }
+            _ => sum,
+        };
+        let limit = 10i128.pow(u32::from(to.0));
+        (digits.unsigned_abs() < limit.unsigned_abs()).then_some(digits)
+    }
+}
+
+/// A sum of reals, unless it is beyond what a real holds.
+fn real(sum: f64) -> Option<f32> {
+    let real = sum as f32;
+    (real.is_finite() || !sum.is_finite()).then_some(real)
 }
 
 /// Values narrowed to the output type; the index of each that does not fit goes to `overflow`.
-fn fit<'a, W, V, E>(
+fn fit<'a, W, V>(
     cells: impl Iterator<Item = &'a Cell>,
     overflow: &mut Vec<usize>,
     value: impl Fn(&Cell) -> Option<W>,
-    narrow: impl Fn(W) -> std::result::Result<V, E>,
+    narrow: impl Fn(W) -> Option<V>,
 ) -> impl Iterator<Item = Option<V>> {
     cells.enumerate().map(move |(index, cell)| {
-        let narrowed = value(cell).map(&narrow)?;
-        narrowed.map_err(|_| overflow.push(index)).ok()
+        let narrowed = narrow(value(cell)?);
+        if narrowed.is_none() {
+            overflow.push(index);
+        }
+        narrowed
     })
 }
 
 impl Cell {
-    fn int(&self) -> Option<i128> {
-        match (&self.sum, self.count) {
-            (_, 0) => None,
-            (Sum::Int(sum), _) => Some((*sum).into()),
-            _ => Some(0),
+    fn int(&self) -> Option<i256> {
+        match self.count {
+            0 => None,
+            _ => Some(self.sum.int().unwrap_or(i256::ZERO)),
         }
     }
 
-    fn float(&self, divisor: i64) -> Option<f64> {
+    /// The sum of floats, the inner none where it is beyond them.
+    fn float(&self) -> Option<Option<f64>> {
         match (&self.sum, self.count) {
             (_, 0) => None,
-            (Sum::Float(sum), _) => Some(sum.value() / divisor as f64),
-            (Sum::Int(sum), _) => Some(i128::from(*sum) as f64 / divisor as f64),
-            (Sum::None, _) => Some(0.0),
+            (Sum::Float(sum), _) => Some(sum.ranged()),
+            _ => Some(Some(0.0)),
         }
     }
 
-    fn truth(&self, test: impl Fn(i128, i128) -> bool) -> Option<bool> {
-        self.int().map(|trues| test(trues, i128::from(self.count)))
+    fn truth(&self, test: impl Fn(i256, i256) -> bool) -> Option<bool> {
+        let count = i256::from_i128(i128::from(self.count));
+        self.int().map(|trues| test(trues, count))
     }
 }
 

@@ -105,6 +105,12 @@ impl FloatSum {
         self.rounded()
     }
 
+    /// The sum, none where finite values add up to more than a float holds: PostgreSQL fails then.
+    pub(crate) fn ranged(&self) -> Option<f64> {
+        let value = self.value();
+        (value.is_finite() || self.special != [0; 3]).then_some(value)
+    }
+
     /// The value of a sum that is not negative: the leading bits as one integer with a sticky bit
     /// for the rest, converted once (ties to even), then scaled by a power of two.
     fn rounded(&self) -> f64 {

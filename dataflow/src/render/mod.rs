@@ -30,6 +30,7 @@ mod distinct;
 mod first;
 pub(crate) mod float_sum;
 mod group;
+mod int_sum;
 mod join;
 mod ladder;
 mod min_max;

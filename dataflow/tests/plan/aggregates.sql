@@ -10,7 +10,7 @@ SELECT
     sum(i) AS sum_int, sum(l) AS sum_bigint, sum(f) AS sum_real, sum(d) AS sum_double,
     sum(n) AS sum_numeric, sum(DISTINCT i) AS sum_distinct,
     avg(i) AS avg_int, avg(l) AS avg_bigint, avg(d) AS avg_double, avg(n) AS avg_numeric,
-    avg(DISTINCT i) AS avg_distinct, mean(i) AS mean,
+    avg(DISTINCT i) AS avg_distinct,
     min(i) AS min_int, max(k) AS max_text, min(f) AS min_real, max(n) AS max_numeric,
     min(t) AS first, max(DISTINCT t) AS last, bool_and(b) AS min_bool,
     bool_and(b) AS all_true, bool_or(b) AS any_true, bool_or(i > 3) AS any_more

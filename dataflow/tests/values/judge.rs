@@ -17,7 +17,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use tidemill_dataflow::plan::compile;
 use tidemill_dataflow::plan::functions::Kind;
-use tidemill_dataflow::plan::ir::RelOp;
+use tidemill_dataflow::plan::ir::{Job, RelOp};
 
 use crate::calls::Call;
 use crate::edges::{COLUMNS, of};
@@ -156,6 +156,37 @@ impl Judge {
         self.ours(call).is_err()
     }
 
+    /// The type that PostgreSQL gives the expression, or why it refuses to.
+    pub(crate) fn their_type(&mut self, sql: &str) -> Result<String, String> {
+        let prepared = self
+            .client
+            .prepare(&format!("SELECT {sql} AS x FROM edges"));
+        match prepared {
+            Ok(prepared) => Ok(prepared.columns()[0].type_().name().to_owned()),
+            Err(error) => Err(error.as_db_error().unwrap().message().to_owned()),
+        }
+    }
+
+    /// The type that planning gives the call, or why it refuses to.
+    pub(crate) fn our_type(&self, call: &Call) -> Result<Kind, String> {
+        let job = Self::planned(call)?;
+        let field = job.views[0].rel.schema.field(0).clone();
+        Ok(match field.data_type() {
+            DataType::Boolean => Kind::Bool,
+            DataType::Int32 => Kind::Int,
+            DataType::Int64 => Kind::Long,
+            DataType::Decimal128(..) => Kind::Numeric,
+            DataType::Float32 => Kind::Real,
+            DataType::Float64 => Kind::Double,
+            DataType::Utf8 => Kind::Text,
+            DataType::Binary => Kind::Bytes,
+            DataType::Date32 => Kind::Date,
+            DataType::Timestamp(_, None) => Kind::Timestamp,
+            DataType::Timestamp(..) => Kind::Timestamptz,
+            other => panic!("{call} is {other}"),
+        })
+    }
+
     /// The row's values that the call names.
     fn row(&self, row: usize, call: &Call) -> String {
         let named = COLUMNS.iter().zip(&self.columns);
@@ -167,7 +198,8 @@ impl Judge {
         shown.collect::<Vec<_>>().join(", ")
     }
 
-    fn ours(&self, call: &Call) -> Result<Vec<Result<Option<String>, String>>, String> {
+    /// A view whose first column is the call.
+    fn planned(call: &Call) -> Result<Job, String> {
         let declared = COLUMNS
             .iter()
             .map(|(name, _, kind)| format!("{name} {kind}"));
@@ -181,7 +213,11 @@ impl Judge {
              x, i1 AS keep FROM t",
             declared.join(", ")
         );
-        let job = compile(&sql, "values", None).map_err(|error| error.to_string())?;
+        compile(&sql, "values", None).map_err(|error| error.to_string())
+    }
+
+    fn ours(&self, call: &Call) -> Result<Vec<Result<Option<String>, String>>, String> {
+        let job = Self::planned(call)?;
         let RelOp::Compute { outputs, .. } = &job.views[0].rel.op else {
             panic!("{call} is no Compute");
         };

@@ -105,6 +105,56 @@ fn a_group_whose_sum_is_out_of_range_is_left_out_and_comes_back() {
     assert_eq!(edge.rows(), [[number(1), number(&most), number(&most)]]);
 }
 
+/// Four of these add up to more than 2¹²⁸, and modulo that to a number of 38 digits.
+#[test]
+fn sums_of_the_greatest_numerics_do_not_wrap_around() {
+    let view = "CREATE VIEW v WITH (primary_key = 'k') AS SELECT k, sum(x) AS s, count(*) AS c
+        FROM t GROUP BY k;";
+    let mut edge = Edge::new("k int, x numeric(38, 0)", view, 2);
+    let most = "9".repeat(38);
+    let row = |digits: &str| Some(json!({ "k": 1, "x": digits }));
+    for id in 1..5 {
+        edge.put(&[(id, row(&most))]);
+    }
+    assert!(edge.rows().is_empty(), "{:?}", edge.rows());
+    let reasons = edge.river.reasons();
+    assert!(reasons.iter().all(|reason| reason.contains("out of range")));
+    let least = format!("-{most}");
+    edge.put(&[(5, row(&least)), (6, row(&least)), (7, row(&least))]);
+    assert_eq!(edge.rows(), [[number(1), number(&most), number(7)]]);
+    edge.put(&[(1, None), (2, None)]);
+    let sum = format!("-{most}");
+    assert_eq!(edge.rows(), [[number(1), number(sum), number(5)]]);
+    let all = (3..8).map(|id| (id, None));
+    edge.put(&all.collect::<Vec<_>>());
+    assert!(edge.rows().is_empty());
+}
+
+/// PostgreSQL fails with "value out of range: overflow".
+#[test]
+fn sums_of_finite_floats_are_not_infinite() {
+    let view = "CREATE VIEW v WITH (primary_key = 'k') AS SELECT 1 AS k, sum(x) AS s, avg(x) AS a,
+        sum(y) AS r, count(*) AS c FROM t;";
+    let mut edge = Edge::new("x double precision, y real", view, 2);
+    let row = |x: f64, y: f64| Some(json!({ "x": x, "y": y }));
+    edge.put(&[(1, row(1e308, 1.5)), (2, row(1e308, 1.5))]);
+    assert!(edge.rows().is_empty());
+    assert!(edge.river.reasons()[0].contains("out of range"));
+    edge.put(&[(1, row(-1e308, 3e38)), (2, row(1e308, 3e38))]);
+    assert!(edge.rows().is_empty());
+    edge.put(&[(1, row(1e308, -3e38)), (2, row(0.5e308, 1e38))]);
+    let float = Value::Float;
+    let real = |value: f32| float(f64::from(value));
+    let expected = [
+        number(1),
+        float(1.5e308),
+        float(0.75e308),
+        real(-3e38_f32 + 1e38_f32),
+        number(2),
+    ];
+    assert_eq!(edge.rows(), [expected]);
+}
+
 #[test]
 fn arithmetic_out_of_range_is_a_dead_letter() {
     let view =

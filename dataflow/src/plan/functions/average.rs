@@ -11,11 +11,11 @@ use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Vo
 use super::numeric::{DIGITS, Num};
 
 /// Digits after the point of an average, unless its argument has more or takes their place.
-const SCALE: i8 = 24;
+const SCALE: i8 = 28;
 /// As many are always there: averages below 1 have 20 and more.
 const SCALE_LEAST: i8 = 20;
 
-/// The average of numerics; that of other numbers is a double, which the planner casts them to.
+/// The average of integers and numerics; that of floating point numbers is a double.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Average {
     signature: Signature,
@@ -43,6 +43,8 @@ impl AggregateUDFImpl for Average {
                 let scale = room.clamp(SCALE_LEAST, SCALE).max(*scale);
                 DataType::Decimal128(DIGITS, scale)
             }
+            // Until arguments have their types: integers are averaged as numerics.
+            [DataType::Int32 | DataType::Int64] => DataType::Decimal128(DIGITS, SCALE),
             _ => DataType::Float64,
         })
     }

@@ -180,7 +180,7 @@ pub(super) fn entries() -> Vec<Entry> {
     const T: &[Kind] = &[Kind::Text, Kind::Timestamp];
     const Z: &[Kind] = &[Kind::Text, Kind::Timestamptz];
     const S: &[Kind] = &[Kind::Text, Kind::Interval];
-    vec![
+    let entries = vec![
         scaled(
             "extract",
             DATE,
@@ -239,5 +239,6 @@ pub(super) fn entries() -> Vec<Entry> {
             D,
             body!([Text(u), Interval(span)] => double(of_interval(u, *span))),
         ),
-    ]
+    ];
+    entries.into_iter().map(Entry::tried).collect()
 }

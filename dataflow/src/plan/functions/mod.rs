@@ -37,6 +37,7 @@ mod pass;
 mod regex;
 mod resolve;
 mod rewrite;
+mod sum;
 mod text;
 mod to_char;
 mod to_date;
@@ -48,6 +49,7 @@ pub(super) use names::{Names, named};
 pub(super) use native::operator_text;
 pub(super) use pass::typed;
 pub use resolve::{Supported, supported};
+pub(super) use sum::sum;
 
 use datum::Datum;
 
@@ -200,6 +202,9 @@ pub(super) struct Entry {
     body: Body,
     /// Whether a row may be refused that PostgreSQL evaluates: what it takes is narrower.
     narrower: bool,
+    /// Whether literals among the arguments are tried when a view is planned: they are patterns,
+    /// units or names, which are wrong for every row if they are wrong for one.
+    tried: bool,
 }
 
 impl Entry {
@@ -212,11 +217,17 @@ impl Entry {
             strict: true,
             body,
             narrower: false,
+            tried: false,
         }
     }
 
     const fn narrower(mut self) -> Self {
         self.narrower = true;
+        self
+    }
+
+    const fn tried(mut self) -> Self {
+        self.tried = true;
         self
     }
 

@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
-use datafusion_common::{DataFusionError, Result, internal_err};
+use datafusion_common::{DataFusionError, Result, ScalarValue, internal_err};
 use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
     Volatility,
 };
 
-use super::datum::{Column, Datum, read};
-use super::{Answer, Body, Entry, casts, compare, dates, like, regex};
+use super::datum::{Column, Datum, Span, read};
+use super::numeric::Num;
+use super::{Answer, Body, Entry, Kind, casts, compare, dates, like, regex};
 use crate::plan::types;
 
 /// A call of one entry, with the type that it gives here.
@@ -61,6 +62,43 @@ pub(super) fn call(entry: &'static Entry, result: DataType, args: Vec<Expr>) -> 
         Arc::new(ScalarUDF::from(native)),
         args,
     ))
+}
+
+/// Evaluates an entry once with the literals among its arguments, and with nothing else that could
+/// fail, where the entry asks for it.
+pub(super) fn tried(entry: &Entry, args: &[Expr]) -> std::result::Result<(), String> {
+    let Body::Rows(body) = entry.body else {
+        return Ok(());
+    };
+    let literal = |arg: &Expr| match arg {
+        Expr::Literal(ScalarValue::Utf8(Some(text)), _) => Some(Datum::text(text.as_str())),
+        _ => None,
+    };
+    let literals: Vec<Option<Datum<'_>>> = args.iter().map(literal).collect();
+    if !entry.tried || literals.iter().all(Option::is_none) {
+        return Ok(());
+    }
+    let filled = literals.into_iter().zip(entry.takes);
+    let filled = filled.map(|(literal, kind)| literal.unwrap_or_else(|| harmless(*kind)));
+    let filled: Vec<Datum<'_>> = filled.collect();
+    body(&filled).map(|_| ())
+}
+
+/// A value with which no entry that is tried fails.
+fn harmless(kind: Kind) -> Datum<'static> {
+    match kind {
+        Kind::Bool => Datum::Bool(false),
+        Kind::Int => Datum::Int(0),
+        Kind::Long => Datum::Long(0),
+        Kind::Numeric => Datum::Numeric(Num::new(0, 0)),
+        Kind::Real => Datum::Real(0.0),
+        Kind::Double => Datum::Double(0.0),
+        Kind::Text => Datum::text(""),
+        Kind::Bytes => Datum::Bytes(Vec::new().into()),
+        Kind::Date => Datum::Date(0),
+        Kind::Timestamp | Kind::Timestamptz => Datum::Stamp(0),
+        Kind::Interval => Datum::Span(Span::default()),
+    }
 }
 
 fn evaluate(
@@ -112,9 +150,9 @@ impl ScalarUDFImpl for Native {
             _ => return internal_err!("`{}` is not evaluated here", self.entry.name),
         };
         match constant {
-            true => Ok(ColumnarValue::Scalar(
-                datafusion_common::ScalarValue::try_from_array(&column, 0)?,
-            )),
+            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(
+                &column, 0,
+            )?)),
             false => Ok(ColumnarValue::Array(column)),
         }
     }

@@ -591,5 +591,6 @@ pub(super) fn entries() -> Vec<Entry> {
             }),
         ),
     ];
-    entries.into_iter().map(Entry::narrower).collect()
+    let entries = entries.into_iter().map(Entry::narrower);
+    entries.map(Entry::tried).collect()
 }

@@ -182,6 +182,12 @@ pub(super) fn resolved(
         let takes = entry.takes.iter().map(|kind| Some(*kind));
         takes.eq(kinds.iter().copied())
     });
+    if exact.is_none() && ambiguous(name, &kinds) {
+        return Err(format!(
+            "{} may mean several things: cast it",
+            signature(name, arguments)
+        ));
+    }
     let found = match exact.or(same) {
         Some(entry) => vec![entry],
         None => best(all.iter().copied().filter(fits).collect(), &kinds),
@@ -206,6 +212,17 @@ pub(super) fn resolved(
             "{} may mean several functions: cast an argument",
             signature(name, arguments)
         )),
+    }
+}
+
+/// Whether PostgreSQL finds several operators where the table has one: its types of money, of the
+/// time of day and of shapes, which views have not, have theirs.
+fn ambiguous(name: &str, kinds: &[Option<Kind>]) -> bool {
+    match (name, kinds) {
+        ("+", [Some(Kind::Date), None] | [None, Some(Kind::Date)]) => true,
+        ("*" | "/" | "+" | "-" | "%", [None, None]) => true,
+        ("trunc", [None]) => true,
+        _ => false,
     }
 }
 

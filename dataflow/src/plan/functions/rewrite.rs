@@ -130,7 +130,11 @@ impl Scope {
             .into_iter()
             .zip(found.takes)
             .map(|(arg, kind)| self.implicitly(arg, kind));
-        self.entry(found.entry, found.result, cast.collect::<Result<_>>()?)
+        let args = cast.collect::<Result<Vec<_>>>()?;
+        if let Err(why) = native::tried(found.entry, &args) {
+            return refused(format!("{name}: {why}"));
+        }
+        self.entry(found.entry, found.result, args)
     }
 
     /// A call of an entry, whose arguments have its types.
@@ -215,7 +219,8 @@ impl Scope {
             return Ok(expr);
         }
         let value = evaluated(&expr)?;
-        Ok(Expr::Literal(value, None))
+        // A text that a cast gave is of no unknown type.
+        Ok(text_known(Expr::Literal(value, None)))
     }
 
     fn boolean(&self, expr: Expr, what: &str) -> Result<Expr> {
@@ -246,8 +251,8 @@ impl Scope {
             return self.rows(one.to_vec(), op, other.to_vec());
         }
         let arguments = self.arguments(&[left.clone(), right.clone()])?;
-        let target = match common(&arguments) {
-            Ok(target) => exact(target.unwrap_or(DataType::Utf8), &arguments),
+        let target = match compared_as(&arguments) {
+            Ok(target) => exact(target, &arguments),
             Err(_) => {
                 let kinds = arguments
                     .iter()
@@ -373,17 +378,11 @@ impl Scope {
             list,
             negated,
         } = list;
-        let all: Vec<Expr> = std::iter::once(&*expr).chain(&list).cloned().collect();
-        let target = common(&self.arguments(&all)?)
-            .ok()
-            .flatten()
-            .unwrap_or(DataType::Utf8);
-        let plain = row(&expr).is_none()
-            && !matches!(target, DataType::Decimal128(..) | DataType::Interval(_));
-        if plain && self.kind(&expr)? == target {
+        let (expr, list) = self.alike_constants(*expr, list)?;
+        if let Some(target) = self.plain_list(&expr, &list)? {
             let list = list.into_iter().map(|item| self.comparable(item, &target));
             let list = list.collect::<Result<_>>()?;
-            let expr = Box::new(self.comparable(*expr, &target)?);
+            let expr = Box::new(self.comparable(expr, &target)?);
             return Ok(Expr::InList(InList {
                 expr,
                 list,
@@ -392,7 +391,7 @@ impl Scope {
         }
         let found = list
             .into_iter()
-            .map(|item| self.compared((*expr).clone(), Operator::Eq, item));
+            .map(|item| self.compared(expr.clone(), Operator::Eq, item));
         let found = found
             .collect::<Result<Vec<_>>>()?
             .into_iter()
@@ -401,15 +400,72 @@ impl Scope {
         Ok(if negated { not(found) } else { found })
     }
 
+    /// PostgreSQL makes an array of the constants of a list, if there are more than one: they get
+    /// one type together with what is looked for. `real IN (0.1, 0.2)` compares reals, and
+    /// `real IN (0.1)` compares as `real = 0.1` does.
+    fn alike_constants(&self, expr: Expr, list: Vec<Expr>) -> Result<(Expr, Vec<Expr>)> {
+        let constant = |item: &Expr| item.column_refs().is_empty();
+        let constants = list.iter().filter(|item| constant(item));
+        let all: Vec<Expr> = std::iter::once(&expr).chain(constants).cloned().collect();
+        if all.len() < 3 || all.iter().any(|item| row(item).is_some()) {
+            return Ok((expr, list));
+        }
+        let Ok(Some(target)) = common(&self.arguments(&all)?) else {
+            return Ok((expr, list));
+        };
+        let typed = |value: Expr| match &target {
+            // Numerics keep their own scales.
+            DataType::Decimal128(..) => {
+                let mut values = self.quoted_numerics(vec![value])?;
+                Ok(values.pop().unwrap_or(lit(ScalarValue::Null)))
+            }
+            target => self.coerced(value, target).map(text_known),
+        };
+        let each = list.into_iter().map(|item| match constant(&item) {
+            true => typed(item),
+            false => Ok(item),
+        });
+        let list = each.collect::<Result<_>>()?;
+        match self.argument(&expr)? {
+            Argument::Unknown => Ok((typed(expr)?, list)),
+            Argument::Known(_) => Ok((expr, list)),
+        }
+    }
+
+    /// The type that all comparisons of a list are of, when the library's own node compares so.
+    fn plain_list(&self, expr: &Expr, list: &[Expr]) -> Result<Option<DataType>> {
+        if row(expr).is_some() {
+            return Ok(None);
+        }
+        let subject = self.argument(expr)?;
+        let mut found = None;
+        for item in list {
+            let pair = [subject.clone(), self.argument(item)?];
+            let Ok(target) = compared_as(&pair) else {
+                return Ok(None);
+            };
+            if found.as_ref().is_some_and(|found| *found != target) {
+                return Ok(None);
+            }
+            found = Some(target);
+        }
+        let apart =
+            |kind: &DataType| matches!(kind, DataType::Decimal128(..) | DataType::Interval(_));
+        Ok(found.filter(|kind| !apart(kind)))
+    }
+
     fn case(&self, case: Case) -> Result<Expr> {
-        let subject = case.expr;
+        let subject = case.expr.map(|subject| match *subject {
+            Expr::Literal(ScalarValue::Null, _) => text_known(lit(ScalarValue::Utf8(None))),
+            subject => text_known(subject),
+        });
         let (whens, mut values): (Vec<_>, Vec<_>) = case
             .when_then_expr
             .into_iter()
             .map(|(when, then)| (*when, *then))
             .unzip();
         let whens = whens.into_iter().map(|when| match &subject {
-            Some(subject) => self.compared((**subject).clone(), Operator::Eq, when),
+            Some(subject) => self.compared(subject.clone(), Operator::Eq, when),
             None => self.boolean(when, "WHEN"),
         });
         let whens = whens.collect::<Result<Vec<_>>>()?;
@@ -429,15 +485,35 @@ impl Scope {
     }
 
     /// Values of one type.
-    fn alike(&self, values: Vec<Expr>, what: &str) -> Result<Vec<Expr>> {
-        let target = match common(&self.arguments(&values)?) {
+    fn alike(&self, mut values: Vec<Expr>, what: &str) -> Result<Vec<Expr>> {
+        let wrong = |why: String| refused(format!("the values of {what}: {why}"));
+        let mut target = match common(&self.arguments(&values)?) {
             Ok(target) => target.unwrap_or(DataType::Utf8),
-            Err(why) => return refused(format!("the values of {what}: {why}")),
+            Err(why) => return wrong(why),
         };
+        if matches!(target, DataType::Decimal128(..)) {
+            values = self.quoted_numerics(values)?;
+            target = match common(&self.arguments(&values)?) {
+                Ok(target) => target.unwrap_or(DataType::Utf8),
+                Err(why) => return wrong(why),
+            };
+        }
         values
             .into_iter()
             .map(|value| self.coerced(value, &target))
             .collect()
+    }
+
+    /// Literals in quotes beside numerics, each of the scale that it is written with.
+    fn quoted_numerics(&self, values: Vec<Expr>) -> Result<Vec<Expr>> {
+        let each = values.into_iter().map(|value| {
+            let quoted = matches!(&value, Expr::Literal(ScalarValue::Utf8(Some(_)), _));
+            match quoted {
+                true => self.implicitly(value, Kind::Numeric),
+                false => Ok(value),
+            }
+        });
+        each.collect()
     }
 
     fn function(&self, call: ScalarFunction) -> Result<Expr> {
@@ -473,10 +549,7 @@ impl Scope {
         let Ok([value, other]) = <[Expr; 2]>::try_from(args) else {
             return refused("nullif takes two arguments".to_owned());
         };
-        let value = match self.argument(&value)? {
-            Argument::Unknown => self.coerced(value, &DataType::Utf8)?,
-            Argument::Known(_) => value,
-        };
+        let value = self.returned(value, &other)?;
         let null = Expr::Literal(ScalarValue::try_from(&self.kind(&value)?)?, None);
         let equal = self.compared(value.clone(), Operator::Eq, other)?;
         let pair = (Box::new(equal), Box::new(null));
@@ -487,7 +560,40 @@ impl Scope {
         )))
     }
 
+    /// What nullif returns: its first argument as the equality takes it, which there is for two
+    /// types of integers, of floating point numbers and of moments.
+    fn returned(&self, value: Expr, other: &Expr) -> Result<Expr> {
+        let arguments = [self.argument(&value)?, self.argument(other)?];
+        let Ok(target) = compared_as(&arguments) else {
+            return Ok(value);
+        };
+        let kind = arguments
+            .first()
+            .and_then(Argument::known)
+            .and_then(Kind::of);
+        match (kind, Kind::of(&target)) {
+            (Some(Kind::Int | Kind::Long), Some(Kind::Numeric)) => {
+                self.implicitly(value, Kind::Numeric)
+            }
+            (Some(Kind::Int | Kind::Long | Kind::Numeric), Some(Kind::Double)) => {
+                self.implicitly(value, Kind::Double)
+            }
+            (None, Some(Kind::Numeric)) => self.implicitly(value, Kind::Numeric),
+            (None, _) => self.coerced(value, &target).map(text_known),
+            _ => Ok(value),
+        }
+    }
+
     fn concat(&self, name: &str, args: Vec<Expr>) -> Result<Expr> {
+        if let ("concat_ws", Some(between)) = (name, args.first())
+            && let Argument::Known(kind) = self.argument(between)?
+            && kind != DataType::Utf8
+        {
+            return refused(format!(
+                "concat_ws takes a text to write between the others, not {}",
+                types::name(&kind)
+            ));
+        }
         let args = args.into_iter().map(|arg| self.output(arg));
         let args = args.collect::<Result<Vec<_>>>()?;
         let entry = TABLE.iter().find(|entry| entry.name == name);
@@ -646,10 +752,12 @@ impl Scope {
                     .map_or_else(|| "unknown".to_owned(), types::name);
                 return refused(format!("{name}({is}) is not supported: cast the argument"));
             }
-            // The sum of bigints is a numeric; averages are numerics or doubles.
+            // What is added up: integers and numerics as numerics, reals as doubles.
             let to = match (name.as_str(), kind) {
-                ("sum", Some(Kind::Long)) => Some(Kind::Numeric),
-                ("avg", Some(Kind::Int | Kind::Long | Kind::Real)) => Some(Kind::Double),
+                ("sum", Some(Kind::Long)) | ("avg", Some(Kind::Int | Kind::Long)) => {
+                    Some(Kind::Numeric)
+                }
+                ("avg", Some(Kind::Real)) => Some(Kind::Double),
                 _ => None,
             };
             if let Some(to) = to {
@@ -658,6 +766,19 @@ impl Scope {
             }
         }
         Ok(Expr::AggregateFunction(call))
+    }
+}
+
+/// The type that two operands are compared in; text where both are literals in quotes.
+///
+/// PostgreSQL compares a real with another number that is no real as double precision: of the
+/// operators that take both it has none for reals alone.
+fn compared_as(arguments: &[Argument]) -> std::result::Result<DataType, String> {
+    let target = common(arguments)?.unwrap_or(DataType::Utf8);
+    let other = |argument: &Argument| argument.known().is_some_and(|kind| *kind != target);
+    match target {
+        DataType::Float32 if arguments.iter().any(other) => Ok(DataType::Float64),
+        target => Ok(target),
     }
 }
 

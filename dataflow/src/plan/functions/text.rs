@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::datum::Datum;
-use super::{Answer, Entry, Kind, body, format, parse, rows};
+use super::{Answer, Body, Entry, Gives, Kind, body, format, parse, rows};
 
 /// What a text may grow to, in bytes: as PostgreSQL's `MaxAllocSize` says, a value of 1 GiB is
 /// never made; a view cannot hold what is near it.
@@ -412,6 +412,17 @@ fn parts() -> Vec<Entry> {
             }),
         ),
     ];
+    let pattern = "PostgreSQL takes the text for a regular expression: cast it to int, or use \
+                   regexp_replace";
+    for takes in [&[T, T] as &[Kind], &[T, T, T]] {
+        let gives = Gives::Kind(T);
+        entries.push(Entry::new(
+            "substring",
+            takes,
+            gives,
+            Body::Refused(pattern),
+        ));
+    }
     for name in ["substr", "substring"] {
         entries.push(rows(
             name,
@@ -519,6 +530,7 @@ fn joins() -> Vec<Entry> {
                 }
             }),
         )
+        .tried()
         .narrower(),
         rows(
             "decode",
@@ -531,6 +543,7 @@ fn joins() -> Vec<Entry> {
                 }
             }),
         )
+        .tried()
         .narrower(),
     ]
 }

@@ -239,6 +239,9 @@ fn word(name: &str, written: &str, now: &Moment, zone: bool) -> Option<(String, 
 }
 
 fn written(template: &str, micros: i64, zone: bool) -> Answer {
+    if template.is_empty() {
+        return Ok(Datum::Null);
+    }
     let now = moment(micros);
     let mut text = String::new();
     let pieces = pieces(template);
@@ -306,7 +309,8 @@ pub(super) fn entries() -> Vec<Entry> {
             body!([Stamp(at), Text(template)] => {
                 written(template, *at, false)
             }),
-        ),
+        )
+        .tried(),
         rows(
             "to_char",
             &[Kind::Timestamptz, X],
@@ -314,7 +318,8 @@ pub(super) fn entries() -> Vec<Entry> {
             body!([Stamp(at), Text(template)] => {
                 written(template, *at, true)
             }),
-        ),
+        )
+        .tried(),
         refused(&[Kind::Int, X], number),
         refused(&[Kind::Long, X], number),
         refused(&[Kind::Numeric, X], number),
