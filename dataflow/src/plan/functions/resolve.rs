@@ -218,12 +218,12 @@ pub(super) fn resolved(
 /// Whether PostgreSQL finds several operators where the table has one: its types of money, of the
 /// time of day and of shapes, which views have not, have theirs.
 fn ambiguous(name: &str, kinds: &[Option<Kind>]) -> bool {
-    match (name, kinds) {
-        ("+", [Some(Kind::Date), None] | [None, Some(Kind::Date)]) => true,
-        ("*" | "/" | "+" | "-" | "%", [None, None]) => true,
-        ("trunc", [None]) => true,
-        _ => false,
-    }
+    matches!(
+        (name, kinds),
+        ("+", [Some(Kind::Date), None] | [None, Some(Kind::Date)])
+            | ("*" | "/" | "+" | "-" | "%", [None, None])
+            | ("trunc", [None])
+    )
 }
 
 /// The type that an entry gives: numerics by the types that their arguments are cast to.
