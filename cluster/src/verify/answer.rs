@@ -55,35 +55,59 @@ pub(super) fn query_of(statement: &str) -> Option<&str> {
 pub(super) struct Queries {
     /// Common table expressions: each table of the job as the captured table that fills it, then
     /// each view.
-    tables: Vec<(String, String)>,
+    tables: Vec<Named>,
+}
+
+/// A common table expression.
+struct Named {
+    name: String,
+    /// The name, with its columns where they are named.
+    head: String,
+    query: String,
+}
+
+impl Named {
+    /// Whether a query may read it: its name is somewhere in the text.
+    fn is_in(&self, query: &str) -> bool {
+        let name = self.name.replace('"', "\"\"").to_lowercase();
+        query.to_lowercase().contains(&name)
+    }
 }
 
 impl Queries {
     /// `tables` names each table of the job and the captured table behind it, quoted.
     pub(super) fn new(tables: Vec<(String, String)>, views: &[View]) -> anyhow::Result<Self> {
-        let mut named: Vec<(String, String)> = tables
+        let mut named: Vec<Named> = tables
             .into_iter()
-            .map(|(name, table)| (quote(&name), format!("SELECT * FROM {table}")))
+            .map(|(name, table)| Named {
+                head: quote(&name),
+                query: format!("SELECT * FROM {table}"),
+                name,
+            })
             .collect();
         for view in views {
             let query = query_of(&view.sql)
                 .ok_or_else(|| anyhow!("view `{}`: its statement has no AS", view.name))?;
             let columns = view.rel.schema.fields().iter();
             let columns: Vec<String> = columns.map(|field| quote(field.name())).collect();
-            let head = format!("{} ({})", quote(&view.name), columns.join(", "));
-            // A line comment at the end must not take the parenthesis with it.
-            named.push((head, format!("{query}\n")));
+            named.push(Named {
+                name: view.name.clone(),
+                head: format!("{} ({})", quote(&view.name), columns.join(", ")),
+                // A line comment at the end must not take the parenthesis with it.
+                query: format!("{query}\n"),
+            });
         }
         Ok(Self { tables: named })
     }
 
     /// The query of one view: its columns in order, each as text.
     pub(super) fn of(&self, view: &View) -> anyhow::Result<String> {
-        let mut sql = String::from("WITH ");
-        for (index, (head, query)) in self.tables.iter().enumerate() {
-            let comma = if index == 0 { "" } else { ",\n" };
-            write!(sql, "{comma}{head} AS ({query})")?;
-        }
+        let expressions: Vec<String> = self
+            .read_by(view)
+            .iter()
+            .map(|it| format!("{} AS ({})", it.head, it.query))
+            .collect();
+        let mut sql = format!("WITH {}", expressions.join(",\n"));
         let columns = view.rel.schema.fields().iter();
         let columns: Vec<String> = columns
             .map(|field| as_text(&quote(field.name()), field.data_type()))
@@ -96,6 +120,19 @@ impl Queries {
             quote(&view.name)
         )?;
         Ok(sql)
+    }
+
+    /// What the view reads, and itself, in the order of the job. A job may have hundreds of views,
+    /// and PostgreSQL parses all that a query defines.
+    fn read_by(&self, view: &View) -> Vec<&Named> {
+        let mut read: Vec<&Named> = Vec::new();
+        for named in self.tables.iter().rev() {
+            if named.name == view.name || read.iter().any(|it| named.is_in(&it.query)) {
+                read.push(named);
+            }
+        }
+        read.reverse();
+        read
     }
 }
 

@@ -12,9 +12,9 @@ use crate::harness::{Place, Process, seed, until};
 use crate::people::PATIENCE;
 
 /// Tables of one round.
-const TABLES: usize = 40;
+const TABLES: usize = 100;
 /// Statements of one round.
-const STATEMENTS: usize = 2_000;
+const STATEMENTS: usize = 4_000;
 /// Rounds; each has other tables. Set for a longer run.
 const ROUNDS: &str = "TIDEMILL_TEST_ROUNDS";
 
@@ -291,7 +291,8 @@ impl Round {
             run.runs();
             self.place.are_there(&views).then_some(())
         });
-        let settle = ["--from-source", "--settle", "10s"];
+        // As long as a busy machine takes to read many altered tables anew; what is right ends at once.
+        let settle = ["--from-source", "--settle", "60s"];
         let mut verify = self.place.start("verify", &settle);
         let ended = verify.end(PATIENCE);
         run.runs();
