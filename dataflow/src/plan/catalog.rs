@@ -124,6 +124,15 @@ impl Catalog {
         }
     }
 
+    /// Whether any table or view has a column of that name.
+    pub(super) fn has_column(&self, name: &str) -> bool {
+        let tables = self.tables.iter().map(|table| &table.schema);
+        let views = self.views.iter().map(|(_, schema)| schema);
+        tables
+            .chain(views)
+            .any(|schema| schema.field_with_name(name).is_ok())
+    }
+
     /// Names of all tables and views.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         let tables = self.tables.iter().map(|table| table.name.as_str());

@@ -41,6 +41,12 @@ pub(super) fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, TokenizerError> {
                 let location = token.span.start;
                 return Err(TokenizerError { message, location });
             }
+            Token::DoubleEq => {
+                return Err(TokenizerError {
+                    message: "`==` is no operator: write `=`".to_owned(),
+                    location: token.span.start,
+                });
+            }
             _ => tokens.push(token),
         }
     }

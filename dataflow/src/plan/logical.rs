@@ -24,7 +24,6 @@ use datafusion_sql::sqlparser::tokenizer::Location;
 use tidemill_log::schema::Unusable;
 
 use super::catalog::{Catalog, Table};
-use super::functions;
 use super::push::filters_down;
 use super::script::{Script, did_you_mean, lower_first, normal, written};
 use super::shape::shaped;
@@ -33,6 +32,7 @@ use super::source_types::{self, SourceTypes};
 use super::table::unusable_column;
 use super::types;
 use super::wildcard;
+use super::{functions, keys};
 use crate::{Error, Result};
 
 /// Plans the query of one view. `at` is the statement's place.
@@ -68,6 +68,7 @@ fn analyzed(
     // Before coercion: a cast that nobody wrote would hide what is compared.
     let (plan, source_types) = source_types::checked(plan, catalog)?;
     let plan = functions::typed(plan)?;
+    keys::checked(&plan)?;
     unions_fit(&plan)?;
     let plan = shaped(plan)?;
     let plan = Analyzer::new().execute_and_check(plan, catalog.options(), |_, _| {})?;

@@ -29,6 +29,7 @@ mod fingerprint;
 pub mod functions;
 pub mod ir;
 mod join;
+mod keys;
 mod lexer;
 mod logical;
 mod lower;

@@ -101,7 +101,8 @@ impl Visitor for Check<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> Refusal {
-        select_clauses(select)
+        select_clauses(select)?;
+        self.having_columns(select)
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Refusal {
@@ -166,6 +167,9 @@ impl Visitor for Check<'_> {
                 span,
                 "a plus sign before anything but a number (leave it out) is",
             ),
+            Expr::Interval(interval) if !quoted(interval) => {
+                unsupported(span, "INTERVAL without a literal in quotes behind it is")
+            }
             Expr::Interval(interval) if interval.leading_field.is_some() && !whole(interval) => {
                 let what = "a unit behind INTERVAL '…' (write it in the quotes, as in \
                             INTERVAL '1.5 days') is";
@@ -178,6 +182,11 @@ impl Visitor for Check<'_> {
             _ => ControlFlow::Continue(()),
         }
     }
+}
+
+fn quoted(interval: &Interval) -> bool {
+    let literal = |value: &Value| matches!(value, Value::SingleQuotedString(_));
+    matches!(interval.value.as_ref(), Expr::Value(value) if literal(&value.value))
 }
 
 /// Whether an interval literal counts a unit with a whole number.
@@ -248,6 +257,17 @@ impl Check<'_> {
         {
             return unsupported(span, "ORDER BY (or another clause) inside a function is");
         }
+        if let FunctionArguments::List(list) = &function.args {
+            let counts = aggregate(&name).is_some();
+            let plain = function.filter.is_none() && list.duplicate_treatment.is_none();
+            if counts && list.args.is_empty() {
+                return ControlFlow::Break((span, format!("{name} takes an argument: {name}(*)?")));
+            }
+            if !counts && !plain && name != row_number::NAME {
+                let what = format!("`{name}` is no aggregate: it takes no DISTINCT and no FILTER");
+                return ControlFlow::Break((span, what));
+            }
+        }
         match (name == row_number::NAME, function.over.is_some()) {
             (true, true) => return ControlFlow::Continue(()),
             (true, false) => {
@@ -284,6 +304,29 @@ impl Check<'_> {
         }
     }
 
+    /// In HAVING a name means a column of FROM, and the planner takes it for an output of that name
+    /// where FROM has none.
+    fn having_columns(&self, select: &Select) -> Refusal {
+        let Some(having) = &select.having else {
+            return ControlFlow::Continue(());
+        };
+        let from = select.from.iter().map(ToString::to_string);
+        let from = from.collect::<Vec<_>>().join(" ");
+        let word = |c: char| !(c.is_alphanumeric() || c == '_');
+        let below =
+            |name: &str| self.catalog.has_column(name) || from.split(word).any(|word| word == name);
+        visit_expressions(having, |expr| match expr {
+            Expr::Identifier(name) if hides(select, &normal(name)) && !below(&normal(name)) => {
+                let name = normal(name);
+                let what = format!(
+                    "`{name}` of SELECT cannot be used in HAVING: write what it stands for"
+                );
+                ControlFlow::Break((expr.span(), what))
+            }
+            _ => ControlFlow::Continue(()),
+        })
+    }
+
     fn unknown_function(&self, name: &str) -> String {
         let known = datafusion_functions_aggregate::all_default_aggregate_functions();
         if known
@@ -304,19 +347,12 @@ fn order_by_columns(order: &OrderBy, select: &Select) -> Refusal {
     let OrderByKind::Expressions(exprs) = &order.kind else {
         return unsupported(order.span(), "ORDER BY ALL is");
     };
-    let hides = |name: &str| {
-        select.projection.iter().any(|item| match item {
-            SelectItem::ExprWithAlias { expr, alias } => {
-                let itself = matches!(expr, Expr::Identifier(own) if normal(own) == name);
-                normal(alias) == name && !itself
-            }
-            _ => false,
-        })
-    };
+    let each = exprs.iter().map(|by| &by.expr);
+    positions(each, "ORDER BY")?;
     let bare = |by: &&OrderByExpr| matches!(by.expr, Expr::Identifier(_));
     exprs.iter().filter(|by| !bare(by)).try_for_each(|by| {
         visit_expressions(&by.expr, |expr| match expr {
-            Expr::Identifier(name) if hides(&normal(name)) => {
+            Expr::Identifier(name) if hides(select, &normal(name)) => {
                 let name = normal(name);
                 let what = format!(
                     "`{name}` in an expression of ORDER BY would mean a column of FROM, not the \
@@ -327,6 +363,36 @@ fn order_by_columns(order: &OrderBy, select: &Select) -> Refusal {
             _ => ControlFlow::Continue(()),
         })
     })
+}
+
+/// Whether SELECT names an expression so that is no column of that name.
+fn hides(select: &Select, name: &str) -> bool {
+    select.projection.iter().any(|item| match item {
+        SelectItem::ExprWithAlias { expr, alias } => {
+            let itself = matches!(expr, Expr::Identifier(own) if normal(own) == name);
+            normal(alias) == name && !itself
+        }
+        _ => false,
+    })
+}
+
+/// A literal among keys is a position in SELECT, and nothing else.
+fn positions<'a>(mut keys: impl Iterator<Item = &'a Expr>, what: &str) -> Refusal {
+    let place = |value: &Value| match value {
+        Value::Number(digits, _) => digits.bytes().all(|byte| byte.is_ascii_digit()),
+        _ => false,
+    };
+    let wrong = keys.find_map(|key| match key {
+        Expr::Value(value) if !place(&value.value) => Some(value.span),
+        _ => None,
+    });
+    match wrong {
+        Some(span) => unsupported(
+            span,
+            &format!("a constant that is no position in {what} is"),
+        ),
+        None => ControlFlow::Continue(()),
+    }
 }
 
 fn select_clauses(select: &Select) -> Refusal {
@@ -350,6 +416,9 @@ fn select_clauses(select: &Select) -> Refusal {
         return unsupported(place, "SELECT without FROM is");
     }
     select.from.iter().try_for_each(joins)?;
+    if let GroupByExpr::Expressions(keys, _) = &select.group_by {
+        positions(keys.iter(), "GROUP BY")?;
+    }
     let (all, modifiers) = match &select.group_by {
         GroupByExpr::All(modifiers) => (true, modifiers),
         GroupByExpr::Expressions(_, modifiers) => (false, modifiers),

@@ -89,7 +89,10 @@ impl Script<'_> {
             .split_once(", Column: ")
             .and_then(|(line, column)| Some((line.parse().ok()?, column.parse().ok()?)))
             .map_or(end, |(line, column)| Location { line, column });
-        let what = what.replace("found: EOF", "found the end of the statement");
+        let what = match what.contains("Word {") {
+            true => "there is no such operator".to_owned(),
+            false => what.replace("found: EOF", "found the end of the statement"),
+        };
         self.error(at, format!("this does not parse: {}", lower_first(&what)))
     }
 }

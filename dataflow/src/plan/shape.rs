@@ -106,7 +106,7 @@ fn of_one_kind(
 ) -> Result<()> {
     for (one, other) in on {
         let kinds = (one.get_type(left)?, other.get_type(right)?);
-        if kinds.0 != kinds.1 && !(kinds.0.is_integer() && kinds.1.is_integer()) {
+        if kinds.0 != kinds.1 {
             let name = match one {
                 Expr::Column(column) => column.name.clone(),
                 other => other.to_string(),

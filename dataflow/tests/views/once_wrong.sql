@@ -100,3 +100,105 @@ SELECT x NOT BETWEEN -3 AND 0 AS p, NOT x BETWEEN y AND 5 AS q, x BETWEEN NULL A
 SELECT NOT (x < 0 AND y = 0) AS p, NOT (x IS NULL OR s = 'q') AS q, NOT (x IS DISTINCT FROM 1) AS r FROM n1;
 SELECT sum(x + 1) AS a, sum(x * 2 + 1) AS b, sum(x) + 1 AS c, count(x + NULL) AS d FROM n1;
 SELECT 3000000000 > x AS p, x < 3000000000 AS q, -1 <= x AS r, x = 1.0 AS t FROM n1;
+
+-- group_by_column_not_alias
+SELECT -x AS x, count(*) AS n FROM n1 GROUP BY x HAVING x > 0;
+
+-- group_by_column_not_alias_2
+SELECT x % 2 AS x, count(*) AS n FROM n1 GROUP BY x;
+
+-- swapped_names
+SELECT y AS x, x AS y, count(*) AS n FROM n1 GROUP BY x, y;
+
+-- order_by_output
+SELECT -b AS b FROM d2 ORDER BY b LIMIT 1;
+
+-- order_by_output_distinct
+SELECT DISTINCT -b AS b FROM d2 ORDER BY b LIMIT 1;
+
+-- limit_all (may be refused)
+SELECT b FROM d2 ORDER BY b LIMIT ALL;
+
+-- limit_null (may be refused)
+SELECT b FROM d2 ORDER BY b LIMIT NULL;
+
+-- limit_fraction (may be refused)
+SELECT b FROM d2 ORDER BY b LIMIT 1.5;
+
+-- limit_quoted (may be refused)
+SELECT b FROM d2 ORDER BY b LIMIT '1';
+
+-- limit_computed (may be refused)
+SELECT b FROM d2 ORDER BY b LIMIT 3 - 2;
+
+-- distinct_intervals (may be refused)
+SELECT count(*) AS n FROM (SELECT DISTINCT CASE WHEN x = 1 THEN INTERVAL '1 month' ELSE INTERVAL '30 days' END AS i FROM n1) AS q;
+
+-- grouped_intervals (may be refused)
+SELECT count(*) AS n FROM n1 GROUP BY CASE WHEN x = 1 THEN INTERVAL '1 month' ELSE INTERVAL '30 days' END;
+
+-- counted_intervals (may be refused)
+SELECT count(DISTINCT CASE WHEN x = 1 THEN INTERVAL '1 month' ELSE INTERVAL '30 days' END) AS n FROM n1;
+
+-- ordered_intervals (may be refused)
+SELECT x FROM n1 WHERE x IS NOT NULL ORDER BY CASE WHEN x = 1 THEN INTERVAL '1 month' ELSE INTERVAL '40 days' END DESC, x LIMIT 1;
+
+-- first_of_each_interval (may be refused)
+SELECT DISTINCT ON (CASE WHEN x = 1 THEN INTERVAL '1 month' ELSE INTERVAL '30 days' END) x FROM n1 ORDER BY CASE WHEN x = 1 THEN INTERVAL '1 month' ELSE INTERVAL '30 days' END, x;
+
+-- numbered_in_intervals (may be refused)
+SELECT x FROM (SELECT x, row_number() OVER (PARTITION BY CASE WHEN x = 1 THEN INTERVAL '1 month' ELSE INTERVAL '30 days' END ORDER BY x) AS n FROM n1) AS q WHERE n = 1;
+
+-- united_intervals (may be refused)
+SELECT count(*) AS n FROM (SELECT INTERVAL '1 month' AS i FROM n1 UNION SELECT INTERVAL '30 days' FROM n1) AS q;
+
+-- joined_by_using_two_types (may be refused)
+SELECT k + 2147483647 > 0 AS n FROM (SELECT x AS k FROM n1) AS p JOIN (SELECT x::bigint AS k FROM n2) AS q USING (k);
+
+-- whole_rows_counted (may be refused)
+SELECT count(n1.*) AS n FROM n1;
+
+-- row_is_null (may be refused)
+SELECT x FROM n1 WHERE (x, s) IS NULL;
+
+-- row_is_not_null (may be refused)
+SELECT x FROM n1 WHERE (x, s) IS NOT NULL;
+
+-- quoted_condition (may be refused)
+SELECT x FROM n1 WHERE 'true';
+
+-- union_of_quoted (may be refused)
+SELECT x FROM n1 UNION ALL SELECT '7' FROM n1;
+
+-- real_union_numeric (may be refused)
+SELECT (v * 3)::int AS w FROM (SELECT x::real AS v FROM n1 UNION ALL SELECT 0.1 FROM n1) AS q;
+
+-- max_of_quoted (may be refused)
+SELECT max('7') AS n FROM n1;
+
+-- constants_without_rows
+SELECT count(*) AS n, sum(x) AS s, min(x) AS i, count(DISTINCT x) AS d, bool_and(x > 0) AS b FROM n1 WHERE false;
+
+-- having_over_nothing
+SELECT count(*) AS n FROM n1 WHERE x > 100 HAVING count(*) = 0;
+
+-- null_group
+SELECT x, count(x) AS c, count(*) AS n, sum(x) AS s FROM n1 GROUP BY x;
+
+-- distinct_nulls
+SELECT count(DISTINCT y) AS n, sum(DISTINCT y) AS s, max(y) AS m, bool_or(y IS NULL) AS b FROM n1;
+
+-- average_of_ints
+SELECT round(avg(x), 20) * 1000000000 > 0 AS n FROM n1 GROUP BY s;
+
+-- nullif_of_two_types
+SELECT (nullif(x, 2.5) / 2 * 10)::int AS n FROM n1;
+
+-- list_of_reals
+SELECT x FROM n1 WHERE (x::real / 10) IN (0.1, 0.2);
+
+-- list_of_one_real
+SELECT x FROM n1 WHERE (x::real / 10) IN (0.1);
+
+-- empty_set_beside_a_key (may be refused)
+SELECT x FROM n1 GROUP BY x, ();

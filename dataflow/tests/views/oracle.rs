@@ -100,6 +100,12 @@ impl Oracle {
         self.client.execute(&fill, &[&rows.to_string()]).unwrap();
     }
 
+    /// Whether PostgreSQL evaluates a query, or why it does not.
+    pub(crate) fn evaluates(&mut self, query: &str) -> Result<(), String> {
+        let planned = self.client.batch_execute(query);
+        planned.map_err(|error| error.as_db_error().unwrap().message().to_owned())
+    }
+
     /// The rows of a query whose columns are all text.
     pub(crate) fn texts(&mut self, query: &str) -> Result<BTreeSet<Vec<String>>, String> {
         let found = self.client.query(query, &[]);

@@ -63,7 +63,9 @@ fn united(union: Union) -> Result<LogicalPlan> {
         let arguments: Vec<Argument> = fields
             .map(|field| Argument::of(field.data_type()))
             .collect();
-        targets.push(common(&arguments).ok().flatten());
+        // Nulls alone are text.
+        let target = common(&arguments).map(|kind| kind.unwrap_or(DataType::Utf8));
+        targets.push(target.ok());
     }
     let mut inputs = Vec::new();
     for input in union.inputs {

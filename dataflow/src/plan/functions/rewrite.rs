@@ -74,6 +74,10 @@ impl Scope {
             Expr::IsNotUnknown(value) => Ok(Expr::IsNotUnknown(Box::new(
                 self.boolean(*value, "IS NOT UNKNOWN")?,
             ))),
+            Expr::IsNull(value) if row(&value).is_some() => Ok(each_of(&value, Expr::is_null)),
+            Expr::IsNotNull(value) if row(&value).is_some() => {
+                Ok(each_of(&value, Expr::is_not_null))
+            }
             Expr::Like(like) => {
                 let name = if like.case_insensitive {
                     like::ILIKE
@@ -103,6 +107,8 @@ impl Scope {
     fn argument(&self, expr: &Expr) -> Result<Argument> {
         Ok(match expr {
             Expr::Literal(ScalarValue::Utf8(_), _) => Argument::Unknown,
+            // What was NULL in a query below is text in those above.
+            Expr::Column(_) if self.kind(expr)?.is_null() => Argument::Known(DataType::Utf8),
             expr => Argument::of(&self.kind(expr)?),
         })
     }
@@ -250,6 +256,9 @@ impl Scope {
         if let (Some(one), Some(other)) = (row(&left), row(&right)) {
             return self.rows(one.to_vec(), op, other.to_vec());
         }
+        if row(&left).is_some() || row(&right).is_some() {
+            return refused("a row is compared with a row alone".to_owned());
+        }
         let arguments = self.arguments(&[left.clone(), right.clone()])?;
         let target = match compared_as(&arguments) {
             Ok(target) => exact(target, &arguments),
@@ -311,7 +320,7 @@ impl Scope {
         };
         match (target, &expr) {
             (DataType::Float32 | DataType::Float64, _) => {
-                self.internal(compare::NORMAL, vec![expr])
+                self.checked(self.internal(compare::NORMAL, vec![expr])?)
             }
             _ => Ok(expr),
         }
@@ -432,9 +441,12 @@ impl Scope {
         }
     }
 
-    /// The type that all comparisons of a list are of, when the library's own node compares so.
+    /// The type that all comparisons of a list of literals are of, when the library's own node
+    /// compares so. Of other items it takes those for constants that it can evaluate over no rows,
+    /// and a CASE gives null there.
     fn plain_list(&self, expr: &Expr, list: &[Expr]) -> Result<Option<DataType>> {
-        if row(expr).is_some() {
+        let literals = list.iter().all(is_literal);
+        if row(expr).is_some() || !literals {
             return Ok(None);
         }
         let subject = self.argument(expr)?;
@@ -782,6 +794,15 @@ fn compared_as(arguments: &[Argument]) -> std::result::Result<DataType, String> 
     }
 }
 
+/// A literal, also one of those that are text from here on.
+fn is_literal(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(..) => true,
+        Expr::Cast(cast) => matches!(*cast.expr, Expr::Literal(..)),
+        _ => false,
+    }
+}
+
 /// A literal in quotes that is text from here on.
 fn text_known(expr: Expr) -> Expr {
     match expr {
@@ -821,6 +842,12 @@ fn row(expr: &Expr) -> Option<&[Expr]> {
         Expr::ScalarFunction(call) if name_of(&call.func) == Some(ROW) => Some(&call.args),
         _ => None,
     }
+}
+
+/// A row is null when all of its values are, and not null when none of them is.
+fn each_of(value: &Expr, test: fn(Expr) -> Expr) -> Expr {
+    let values = row(value).unwrap_or_default().iter().cloned();
+    all(values.map(test).collect())
 }
 
 fn all(conditions: Vec<Expr>) -> Expr {

@@ -72,7 +72,10 @@ fn pattern(rest: &str) -> Option<(&'static str, &str)> {
 }
 
 /// Cuts a template.
-pub(super) fn pieces(template: &str) -> Vec<Piece<'_>> {
+///
+/// # Errors
+/// It has what PostgreSQL gives a meaning to and we do not know.
+pub(super) fn pieces(template: &str) -> Result<Vec<Piece<'_>>, String> {
     let mut pieces = Vec::new();
     let mut rest = template;
     let mut bare = false;
@@ -80,6 +83,9 @@ pub(super) fn pieces(template: &str) -> Vec<Piece<'_>> {
         if let Some(after) = rest.strip_prefix("FM").or_else(|| rest.strip_prefix("fm")) {
             (bare, rest) = (true, after);
             continue;
+        }
+        if rest.starts_with("TM") || rest.starts_with("tm") {
+            return Err("TM in a template is not supported: names are English".to_owned());
         }
         if let Some((name, written)) = pattern(rest) {
             rest = rest.get(name.len()..).unwrap_or_default();
@@ -89,6 +95,9 @@ pub(super) fn pieces(template: &str) -> Vec<Piece<'_>> {
                 bare,
             });
             bare = false;
+            if rest.starts_with("SP") {
+                return Err("SP in a template is not supported".to_owned());
+            }
             continue;
         }
         let mut chars = rest.chars();
@@ -111,7 +120,7 @@ pub(super) fn pieces(template: &str) -> Vec<Piece<'_>> {
         bare = false;
         rest = chars.as_str();
     }
-    pieces
+    Ok(pieces)
 }
 
 fn ordinal(number: i64, small: bool) -> &'static str {
@@ -244,7 +253,7 @@ fn written(template: &str, micros: i64, zone: bool) -> Answer {
     }
     let now = moment(micros);
     let mut text = String::new();
-    let pieces = pieces(template);
+    let pieces = pieces(template)?;
     let mut pieces = pieces.iter().peekable();
     let mut suffix: Option<i64>;
     while let Some(piece) = pieces.next() {

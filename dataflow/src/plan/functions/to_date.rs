@@ -146,7 +146,7 @@ fn read(text: &str, template: &str) -> Result<(i64, i64), String> {
              YYYY, MM, Mon, Month, DD, HH24, HH12, MI, SS, MS, US, AM"
         )
     };
-    let pieces = pieces(template);
+    let pieces = pieces(template)?;
     let mut fields = Fields::default();
     let mut rest = text;
     for (index, piece) in pieces.iter().enumerate() {
