@@ -77,13 +77,41 @@ impl Tidemill {
         }
     }
 
-    /// Asks it to stop, as Ctrl-C does, and expects a clean end.
-    pub(crate) fn stop(mut self) {
+    /// Everything it logged.
+    pub(crate) fn logged(&self) -> String {
+        std::fs::read_to_string(&self.err).unwrap()
+    }
+
+    /// Fails with its words if it has ended.
+    #[track_caller]
+    pub(crate) fn runs(&mut self) {
+        let ended = self.child.try_wait().unwrap();
+        assert!(ended.is_none(), "it ended: {ended:?}; {}", self.said());
+    }
+
+    /// Kills it as a crash does; returns what it logged.
+    pub(crate) fn kill(mut self) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.logged()
+    }
+
+    /// Expects it to end by itself with an error; returns what it logged.
+    #[track_caller]
+    pub(crate) fn refused(mut self) -> String {
+        let status = self.exit();
+        assert!(!status.success() && status.code().is_some(), "{status}");
+        self.logged()
+    }
+
+    /// Asks it to stop, as Ctrl-C does, and expects a clean end. Returns what it logged.
+    pub(crate) fn stop(mut self) -> String {
         let pid = self.child.id().to_string();
         let killed = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
         assert!(killed.success());
         let status = self.exit();
         assert!(status.success(), "{status}");
+        self.logged()
     }
 
     /// Expects it to end by itself, and returns what it printed.

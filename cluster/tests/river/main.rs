@@ -11,6 +11,7 @@ mod child;
 mod column;
 mod confluent;
 mod engines;
+mod matrix;
 mod place;
 mod rows;
 mod users;

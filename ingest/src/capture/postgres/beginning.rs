@@ -11,7 +11,7 @@
 //! handed out      snapshot of a, then from S: b, b, then from P on: a, b
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use postgres::Client;
 use tidemill_log::failpoint;
@@ -83,9 +83,13 @@ impl Beginning {
         names: &[String],
         resnapshot: bool,
     ) -> Result<Self> {
-        let tables = load(&mut lease.session(), names)?;
+        let mut noted = identity::noted(&mut lease.session(), slot)?;
+        if resnapshot {
+            noted.clear();
+        }
+        let tables = load(&mut lease.session(), names, &noted)?;
         let generation = progress::begin_generation(&mut lease.session(), slot)?;
-        let mut tables = follow(&mut lease.session(), slot, tables, resnapshot)?;
+        let mut tables = follow(&mut lease.session(), slot, tables, noted, resnapshot)?;
         let list: Vec<Table> = tables.iter().map(|it| it.table.clone()).collect();
         let published = progress::publish(&mut lease.session(), slot, &list)?;
         note_sent(&mut lease.session(), slot, &mut tables, &published)?;
@@ -130,9 +134,19 @@ impl Beginning {
 }
 
 /// The tables of these names. An error names all that cannot be captured.
-pub(super) fn load(client: &mut Client, names: &[String]) -> Result<Vec<(String, Table)>> {
-    let names = names.iter().cloned();
-    let loaded = names.map(|name| (name.clone(), catalog::load(client, &name)));
+pub(super) fn load(
+    client: &mut Client,
+    names: &[String],
+    noted: &BTreeMap<String, Noted>,
+) -> Result<Vec<(String, Table)>> {
+    let loaded = names.iter().map(|name| {
+        let table = catalog::load(client, name);
+        let table = table.and_then(|now| match noted.get(name) {
+            Some(noted) => identity::in_place(noted, name, now),
+            None => Ok(now),
+        });
+        (name.clone(), table)
+    });
     let tables = catalog::all_fit(loaded.collect())?;
     let mut known: HashMap<u32, &str> = HashMap::new();
     for (name, table) in &tables {
@@ -169,26 +183,25 @@ fn follow(
     client: &mut Client,
     slot: &str,
     tables: Vec<(String, Table)>,
+    mut noted: BTreeMap<String, Noted>,
     resnapshot: bool,
 ) -> Result<Vec<Followed>> {
-    let mut noted = identity::noted(client, slot, &tables)?;
+    if noted.is_empty() && !resnapshot {
+        noted = identity::adopted(client, slot, &tables)?;
+    }
     let any = !noted.is_empty();
-    let published = match any && !resnapshot {
+    let published = match any {
         true => identity::same_publication(client, slot, noted.values())?,
         false => identity::published(client, slot)?.unwrap_or_default(),
     };
     let mut followed = Vec::new();
     for (name, table) in tables {
-        let table = match noted.get(&name).filter(|_| !resnapshot) {
-            Some(was) => identity::in_place(was, &name, table)?,
-            None => table,
-        };
         let mut shape = Shape::read(client, &table)?;
         let why = match noted.get(&name) {
             None => Some("it was not captured before".to_owned()),
             Some(was) => identity::outdated(client, was, &shape, &published),
         };
-        let noticed = why.clone().filter(|_| any && !resnapshot);
+        let noticed = why.clone().filter(|_| any);
         if let Some(why) = &noticed {
             tracing::warn!(table = name, why, "the table is read anew");
         }

@@ -30,12 +30,8 @@ pub(super) struct Noted {
     pub(super) from: u64,
 }
 
-/// What was captured so far under these names; empty when no snapshot was finished.
-pub(super) fn noted(
-    client: &mut Client,
-    slot: &str,
-    tables: &[(String, Table)],
-) -> Result<BTreeMap<String, Noted>> {
+/// What was captured so far, by the tables' names; empty when no snapshot was finished.
+pub(super) fn noted(client: &mut Client, slot: &str) -> Result<BTreeMap<String, Noted>> {
     let failed = |error| sql_error("reading table `_tidemill_capture_tables`".to_owned(), error);
     client
         .batch_execute(
@@ -51,9 +47,6 @@ pub(super) fn noted(
             &[&slot],
         )
         .map_err(failed)?;
-    if rows.is_empty() {
-        return adopted(client, slot, tables);
-    }
     rows.iter()
         .map(|row| {
             let shape = serde_json::from_str(row.get(1)).map_err(|error| {
@@ -68,7 +61,7 @@ pub(super) fn noted(
 
 /// The tables of a capture that began before shapes were kept: as they are now, if they are still
 /// the published ones.
-fn adopted(
+pub(super) fn adopted(
     client: &mut Client,
     slot: &str,
     tables: &[(String, Table)],

@@ -27,7 +27,7 @@ mod snapshot;
 mod stream;
 mod types;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -714,7 +714,7 @@ fn key_of_row<'a>(
 /// The tables of these names, as the catalog has them now.
 pub(super) fn tables(server: &Server, names: &[String]) -> Result<Vec<TableSchema>> {
     let mut client = server.connect()?;
-    let tables = beginning::load(&mut client, names)?;
+    let tables = beginning::load(&mut client, names, &BTreeMap::new())?;
     let schemas = tables.into_iter().map(|(_, table)| table.schema);
     Ok(schemas.map(|schema| TableSchema::clone(&schema)).collect())
 }

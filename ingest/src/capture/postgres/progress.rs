@@ -9,6 +9,7 @@
 //! 3. `snapshot_done` is written only when the whole snapshot is durable downstream.
 
 use postgres::Client;
+use postgres::error::SqlState;
 use tidemill_log::failpoint;
 use tidemill_log::log::{Described, TopicId};
 
@@ -133,7 +134,15 @@ pub(super) fn publish(client: &mut Client, slot: &str, tables: &[Table]) -> Resu
             "ALTER PUBLICATION {slot} SET TABLE {list}; ALTER PUBLICATION {slot} SET ({WHOLE})"
         ),
     };
-    client.batch_execute(&statement).map_err(failed)?;
+    client.batch_execute(&statement).map_err(|error| {
+        // The next attempt says which table is gone, if it does not come back.
+        let is_gone = error.code() == Some(&SqlState::UNDEFINED_TABLE);
+        let error = failed(error);
+        match is_gone {
+            true => Error::with_source(Kind::Retry, error.to_string(), error),
+            false => error,
+        }
+    })?;
     Ok(identity::published(client, slot)?.unwrap_or_default())
 }
 

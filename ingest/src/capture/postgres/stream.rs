@@ -20,9 +20,9 @@ use crate::{Error, Kind, Result};
 const READ_AHEAD: usize = 4_096;
 /// How soon the server hears of progress.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// How values are written, so that they do not depend on the settings of the server, the database or
-/// the role. A table's policies hide no row: a role that they bind is refused instead. No timeout
-/// ends a snapshot that waits for what is downstream.
+/// How values are written, so that they do not depend on the settings of the server, the database
+/// or the role. A table's policies hide no row: a role that they bind is refused instead. No
+/// timeout ends a snapshot that waits for what is downstream.
 pub(super) const SESSION: &str = "-c datestyle=ISO -c timezone=UTC -c bytea_output=hex \
                                   -c extra_float_digits=1 -c client_encoding=UTF8 \
                                   -c intervalstyle=postgres -c row_security=off \
@@ -152,7 +152,7 @@ pub(super) struct NewSlot {
 pub(super) fn create_slot(server: &Server, slot: &str, temporary: bool) -> Result<NewSlot> {
     let settings = settings(server, slot)?;
     let runtime = runtime()?;
-    let created = runtime.block_on(async {
+    let created: std::result::Result<_, PgWireError> = runtime.block_on(async {
         let mut session = ReplicationClient::connect_gated(settings).await?;
         let lasting = if temporary { " TEMPORARY" } else { "" };
         let command =
@@ -160,8 +160,14 @@ pub(super) fn create_slot(server: &Server, slot: &str, temporary: bool) -> Resul
         let rows = session.simple_query(&command).await?;
         Ok((session, rows))
     });
-    let (session, rows) = created
-        .map_err(|error| wire_error(format!("creating replication slot `{slot}`"), error))?;
+    let (session, rows) = created.map_err(|error: PgWireError| {
+        let is_full = error.to_string().contains("SQLSTATE 53400");
+        let way = match is_full {
+            true => " (drop slots that nobody reads, or raise max_replication_slots)",
+            false => "",
+        };
+        wire_error(format!("creating replication slot `{slot}`{way}"), error)
+    })?;
     let cell = |index: usize| {
         let cell = rows.first().and_then(|row| row.get(index)?.as_deref());
         cell.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
@@ -242,6 +248,8 @@ fn wire_error(what: String, error: PgWireError) -> Error {
         "shutting down",
         "starting up",
         "terminating connection",
+        // Of slots or connections there are none left.
+        "SQLSTATE 53",
     ];
     let kind = match &error {
         PgWireError::Server(_) if !passing.iter().any(|p| text.contains(p)) => Kind::Data,
