@@ -77,6 +77,8 @@ choose_ports() { # choose_ports NAME ANY: decides once per start, before anythin
     fi
     echo "$wanted" >"$STATE/$name/ports/public"
     for which in $("${name}_ports"); do
+        last="$(cat "$STATE/$name/ports/$which" 2>/dev/null)" || true
+        if [ "$any" = keep ] && [ -n "$last" ] && ! listening "$last"; then continue; fi
         free_port >"$STATE/$name/ports/$which"
     done
 }

@@ -50,10 +50,7 @@ fn dataflow(beat: &mut Beat, stats: &job::Stats) {
     (beat.waits_since_ms, beat.lag_known) = (lag.since_ms, lag.known);
     beat.freshness_p50_ms = stats.freshness(0.5);
     beat.freshness_p99_ms = stats.freshness(0.99);
-    let views = lock(&stats.views);
-    let rows = views.iter().map(|(name, view)| (name.clone(), view.rows));
-    beat.views = rows.collect();
-    drop(views);
+    beat.rows = lock(&stats.row_counts).points();
     beat.operators = operators(stats.operators.by_name());
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Frame {
     /// The last durable epoch, in milliseconds; 0 before the first.
     pub(crate) epoch: u64,
     pub(crate) lag_ms: u64,
-    /// Whether the log says what it holds; before the first look too.
+    /// Whether the log says what it holds; not before the first look.
     pub(crate) lag_known: bool,
     /// Services that are waited for, in words.
     pub(crate) downs: Vec<String>,
@@ -107,7 +107,7 @@ impl Gauge {
             stages: self.rates(elapsed, totals),
             epoch: durable,
             lag_ms: epochs.max(waits.unwrap_or(0)),
-            lag_known: lag.known || lag.since_ms.is_none(),
+            lag_known: lag.known,
             views: job
                 .views
                 .lock()
@@ -223,6 +223,7 @@ impl Frame {
     fn lag_text(&self) -> String {
         match self.lag_known {
             true => millis(self.lag_ms),
+            false if self.lag_ms == 0 => "unknown".to_owned(),
             false => format!("unknown for {}", millis(self.lag_ms)),
         }
     }
@@ -274,6 +275,7 @@ mod tests {
         stats::Stats::add(&stats.fetched, 1500);
         job.bound.store(1_795_347_245_124, Relaxed);
         job.durable.store(1_795_347_245_123, Relaxed);
+        job.looks.lock().unwrap().seen(5_000, BTreeMap::new());
         job.freshness_ms.lock().unwrap().record(12).unwrap();
         let view = job::ViewStats {
             rows: 1500,
@@ -337,6 +339,7 @@ mod tests {
         let mut gauge = Gauge::default();
         let frame = gauge.frame(Duration::ZERO, 9_000_000, &stats, &job);
         assert_eq!(frame.lag_ms, 0);
+        assert_eq!(frame.lag_text(), "unknown", "nobody has looked yet");
         job.bound.store(9_000_100, Relaxed);
         let frame = gauge.frame(Duration::ZERO, 9_000_150, &stats, &job);
         assert_eq!(frame.lag_ms, 150);

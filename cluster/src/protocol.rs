@@ -216,8 +216,9 @@ pub(crate) struct Beat {
     /// Commit to readable over the last seconds (process 0).
     pub(crate) freshness_p50_ms: Option<u64>,
     pub(crate) freshness_p99_ms: Option<u64>,
-    /// Rows of each view in this process's workers.
-    pub(crate) views: BTreeMap<String, i64>,
+    /// Rows of each view in this process's workers, at the last moments: each moment is the epoch
+    /// that all that was counted is before.
+    pub(crate) rows: BTreeMap<u64, BTreeMap<String, i64>>,
     /// Operators of this process's workers, those that took most time first, at most
     /// [`OPERATORS_TOLD_MAX`].
     pub(crate) operators: Vec<OperatorBeat>,
@@ -349,7 +350,7 @@ pub(crate) struct JobStatus {
     pub(crate) keys_in_error: u64,
     pub(crate) checkpointed: u64,
     pub(crate) ingest: Option<IngestStatus>,
-    /// Rows of each view.
+    /// Rows of each view, all of one epoch; empty while the processes have none in common.
     pub(crate) views: BTreeMap<String, i64>,
     pub(crate) operators: Vec<OperatorBeat>,
     pub(crate) processes: Vec<ProcessStatus>,

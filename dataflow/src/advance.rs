@@ -145,7 +145,7 @@ pub(crate) fn advance(
                 timely::container::CapacityContainerBuilder<Vec<()>>,
             > = output;
             input.for_each(|_, nothing| nothing.clear());
-            context.is_complete(|epoch| !frontier.less_equal(&epoch));
+            context.is_complete(frontier.frontier().first().copied());
             let Some((binder, advance)) = &worker0 else {
                 return;
             };

@@ -71,29 +71,39 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How soon a stop is seen while something is waited for.
 const STOP_LOOK: Duration = Duration::from_millis(100);
 
-/// Does what a service that is away, or a disk that is full, may hold up: again and again, while
-/// its errors are of kind `Retry`. What it waits for is said when it begins to wait and when the
-/// reason changes, and that it goes on when it does. `what` completes "cannot … yet".
+/// Does what a service that is away or refuses us now, or a disk that is full, may hold up: again
+/// and again, while its errors [may pass](Error::may_pass). What it waits for is said when it
+/// begins to wait and when the reason changes, and that it goes on when it does. `what` completes
+/// "cannot … yet".
 pub(crate) fn patiently<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     loop {
         // Nothing stops it, so that something always comes.
-        if let Some(done) = patiently_unless(&AtomicBool::new(false), what, &mut attempt)? {
+        let passes = Error::may_pass;
+        if let Some(done) = waited(&AtomicBool::new(false), (what, passes), &mut attempt)? {
             return Ok(done);
         }
     }
 }
 
-/// The same, until `stop` is set; then none.
+/// The same at a start, until `stop` is set; then none. A refusal ends it.
 pub(crate) fn patiently_unless<T>(
     stop: &AtomicBool,
     what: &str,
+    attempt: impl FnMut() -> Result<T>,
+) -> Result<Option<T>> {
+    waited(stop, (what, |error| error.kind() == Kind::Retry), attempt)
+}
+
+fn waited<T>(
+    stop: &AtomicBool,
+    (what, passes): (&str, fn(&Error) -> bool),
     mut attempt: impl FnMut() -> Result<T>,
 ) -> Result<Option<T>> {
     let mut pause = PAUSE_MIN;
     let mut said = String::new();
     while !stop.load(Ordering::Relaxed) {
         match attempt() {
-            Err(error) if error.kind() == Kind::Retry => {
+            Err(error) if passes(&error) => {
                 let why = error.to_string();
                 if said != why {
                     tracing::warn!(%error, "cannot {what} yet");

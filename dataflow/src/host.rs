@@ -140,6 +140,8 @@ fn name_views(stats: &Stats, config: &Config) {
     let views = config.plan.views.iter();
     let names = views.map(|view| (view.name.clone(), ViewStats::default()));
     lock(&stats.views).extend(names);
+    let names = config.plan.views.iter().map(|view| view.name.as_str());
+    lock(&stats.row_counts).begin(names);
 }
 
 /// Starts the workers of this process.
@@ -479,6 +481,7 @@ impl Shared {
             threads: self.config.workers.threads(),
             meter,
             codec: self.config.codec,
+            rendering: RefCell::new(Arc::from("")),
         })
     }
 

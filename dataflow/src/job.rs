@@ -128,4 +128,5 @@ pub struct Config {
 
 pub use crate::host::run;
 pub use crate::operators::{Operator, Operators, Size};
+pub use crate::row_counts::{RowCounts, Rows};
 pub use crate::stats::{Recent, Stats, ViewStats};

@@ -20,6 +20,7 @@ pub mod plan;
 pub mod preview;
 mod render;
 mod row;
+mod row_counts;
 pub mod sink;
 mod source;
 mod stats;

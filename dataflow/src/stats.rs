@@ -15,6 +15,7 @@ use tidemill_log::waits::Waits;
 
 use crate::journal::Offsets;
 use crate::operators::Operators;
+use crate::row_counts::{RowCounts, Rows};
 use crate::time::checkpoints::Taken;
 
 /// A quantile of the recent freshness looks back this long at least, and twice as long at most.
@@ -36,7 +37,7 @@ pub struct Lag {
 /// What a view holds now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ViewStats {
-    /// Rows.
+    /// Rows, of all epochs that are complete in every view.
     pub rows: i64,
     /// How often rows were withheld: another row had the same primary key, theirs held null, or the
     /// table refused them.
@@ -84,6 +85,8 @@ pub struct Stats {
     pub keys_in_error: Mutex<BTreeMap<String, i64>>,
     /// By view name, this process's workers together.
     pub views: Mutex<BTreeMap<String, ViewStats>>,
+    /// Rows of the views, of one epoch; this process's workers together.
+    pub row_counts: Mutex<RowCounts>,
     /// Milliseconds from a record's timestamp (the source's commit) to its epoch being durable in
     /// every view (worker 0's process; each record counts).
     pub freshness_ms: Mutex<Histogram<u64>>,
@@ -134,6 +137,7 @@ impl Default for Stats {
             looks_complete: AtomicU64::new(0),
             keys_in_error: Mutex::default(),
             views: Mutex::default(),
+            row_counts: Mutex::default(),
             freshness_ms: Mutex::new(histogram()),
             recent: Mutex::default(),
             restored: AtomicU64::new(0),
@@ -242,6 +246,16 @@ impl Stats {
     pub fn keys_in_error(&self) -> u64 {
         let keys = lock(&self.keys_in_error).values().sum::<i64>();
         u64::try_from(keys).unwrap_or(0)
+    }
+
+    /// All views have so many rows.
+    pub(crate) fn counted(&self, rows: &Rows) {
+        let mut views = lock(&self.views);
+        for (view, rows) in rows {
+            if let Some(view) = views.get_mut(view) {
+                view.rows = *rows;
+            }
+        }
     }
 
     /// A checkpoint was taken.

@@ -72,7 +72,8 @@ pub(crate) fn postgres_failed(doing: &str, error: postgres::Error) -> Error {
         Some(database) => database.message().to_owned(),
         None => error.to_string(),
     };
-    Error::with_source(kind, format!("PostgreSQL: {doing}: {why}"), error)
+    let refused = error.code().is_some_and(refuses);
+    Error::with_source(kind, format!("PostgreSQL: {doing}: {why}"), error).refused_if(refused)
 }
 
 /// Connection trouble (08), rollbacks (40), too little of something (53), an operator stepping in
@@ -82,6 +83,11 @@ pub(crate) fn passes(code: &SqlState) -> bool {
     matches!(class, "08" | "40" | "53" | "57")
         || *code == SqlState::LOCK_NOT_AVAILABLE
         || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
+}
+
+/// Whether the server does not let us in (28), or not do what was asked for.
+pub(crate) fn refuses(code: &SqlState) -> bool {
+    code.code().starts_with("28") || *code == SqlState::INSUFFICIENT_PRIVILEGE
 }
 
 /// An error of SQLite: a lock held by someone else passes, all else does not.

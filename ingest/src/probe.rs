@@ -5,7 +5,7 @@
 //! WAL, which is what lag before the log is told from. One connection is kept, and made anew when
 //! it is lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postgres::Client;
 use tidemill_log::health::{ANSWER_WAIT, PROBE, Role, now_ms};
@@ -19,10 +19,16 @@ use crate::{Error, Kind, Result};
 /// How long a connection attempt may take, and what was sent may stay unacknowledged.
 const CONNECTION_WAIT: Duration = Duration::from_secs(5);
 
-/// The server's WAL and the slot. What a server replays has no end of its own.
+/// How long the server's process that feeds the capture may take note of nothing: the capture says
+/// each second how far it is.
+const REPLY_WAIT: Duration = Duration::from_secs(8);
+
+/// The server's WAL, the slot, and when the process that feeds it heard of the capture last. What a
+/// server replays has no end of its own.
 const LOOK: &str = "
     SELECT (at.lsn - '0/0'::pg_lsn)::bigint, slot.slot_name IS NOT NULL,
-           coalesce(slot.active, false), coalesce(slot.wal_status, '')
+           coalesce(slot.active, false), coalesce(slot.wal_status, ''),
+           (SELECT reply_time::text FROM pg_stat_replication WHERE pid = slot.active_pid)
     FROM (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
                       ELSE pg_current_wal_flush_lsn() END AS lsn) AS at
          LEFT JOIN pg_replication_slots AS slot ON slot.slot_name = $1";
@@ -32,6 +38,8 @@ pub struct Probe {
     server: Server,
     slot: String,
     client: Option<Client>,
+    /// What the server's process that feeds the capture noted last, and since when that is so.
+    noted: Option<(String, Instant)>,
 }
 
 /// What one look found.
@@ -40,6 +48,7 @@ struct Look {
     there: bool,
     active: bool,
     wal_status: String,
+    reply: Option<String>,
 }
 
 impl Probe {
@@ -55,6 +64,7 @@ impl Probe {
             server,
             slot: slot_of(name)?,
             client: None,
+            noted: None,
         })
     }
 
@@ -76,6 +86,7 @@ impl Probe {
             }
             Err(error) => {
                 self.client = None;
+                self.noted = None;
                 stats.health.down(Role::Database, PROBE, &error);
                 stats.health.forget(Role::Slot, PROBE);
                 stats.wal_ends(began_ms, None);
@@ -84,7 +95,8 @@ impl Probe {
     }
 
     /// The slot: one that is not there before the capture has begun is not missing.
-    fn judge(&self, look: &Look, stats: &Stats) {
+    fn judge(&mut self, look: &Look, stats: &Stats) {
+        let silent = self.silent(look, stats);
         let slot = &self.slot;
         let why = match look {
             Look { there: false, .. } if stats.is_capturing() => {
@@ -97,9 +109,27 @@ impl Probe {
             Look { active: false, .. } if stats.is_capturing() => {
                 format!("nobody reads replication slot `{slot}`")
             }
+            _ if silent >= REPLY_WAIT => format!(
+                "the server's process that feeds replication slot `{slot}` has noted nothing for \
+                 {} s",
+                silent.as_secs()
+            ),
             _ => return stats.health.up(Role::Slot, PROBE),
         };
         stats.health.down(Role::Slot, PROBE, &why);
+    }
+
+    /// For how long the server's process has noted nothing of the capture, which publishes.
+    fn silent(&mut self, look: &Look, stats: &Stats) -> Duration {
+        let reply = look.reply.as_ref().filter(|_| stats.unready().is_none());
+        let Some(reply) = reply else {
+            self.noted = None;
+            return Duration::ZERO;
+        };
+        let same = self.noted.as_ref().filter(|(noted, _)| noted == reply);
+        let since = same.map_or_else(Instant::now, |(_, since)| *since);
+        self.noted = Some((reply.clone(), since));
+        since.elapsed()
     }
 
     fn ask(&mut self) -> Result<Look> {
@@ -117,6 +147,7 @@ impl Probe {
             there: row.try_get(1).map_err(cell)?,
             active: row.try_get(2).map_err(cell)?,
             wal_status: row.try_get(3).map_err(cell)?,
+            reply: row.try_get(4).map_err(cell)?,
         })
     }
 }

@@ -76,7 +76,7 @@ pub fn stream(options: StreamOptions, stats: Arc<Stats>, stop: Arc<AtomicBool>) 
     let (mut pause, mut said) = (PAUSE.0, String::new());
     while !stop.load(Ordering::Relaxed) {
         match run(&mut options, &stats, &stop, &mut pause) {
-            Err(error) if matches!(error.kind(), Kind::Retry | Kind::Fence) => {
+            Err(error) if is_waited_for(&error, &stats) => {
                 let flowed = pause == PAUSE.0;
                 let text = error.to_string();
                 if flowed || text != said {
@@ -93,6 +93,12 @@ pub fn stream(options: StreamOptions, stats: Arc<Stats>, stop: Arc<AtomicBool>) 
         }
     }
     Ok(())
+}
+
+/// Whether the error passes: also a refusal of who has captured before.
+fn is_waited_for(error: &Error, stats: &Stats) -> bool {
+    let passes = matches!(error.kind(), Kind::Retry | Kind::Fence);
+    passes || error.is_refused() && stats.is_capturing()
 }
 
 /// One capture, from opening it to its end.
@@ -122,11 +128,16 @@ fn run(
     options.resnapshot = false;
     while !stop.load(Ordering::Relaxed) {
         let batch = capture.next(WAIT);
-        health.note(Role::Database, CAPTURE, &batch);
+        // While the server is away that is no error: reported as up in between, it would be down
+        // since just now.
+        let away = capture.away().filter(|_| batch.is_ok());
+        if away.is_none() {
+            health.note(Role::Database, CAPTURE, &batch);
+        }
         stats.notices(capture.noticed());
         let batch = batch?;
         stats.passed(capture.passed());
-        if let Some(why) = capture.away() {
+        if let Some(why) = away {
             health.down(Role::Database, CAPTURE, &why);
             stats.waits(&why);
             continue;
@@ -148,7 +159,7 @@ fn run(
         let done = loop {
             capture.check()?;
             match publisher.publish(&batch) {
-                Err(error) if error.kind() == Kind::Retry => {
+                Err(error) if error.may_pass() => {
                     tracing::warn!(%error, "publishing waits");
                     stats.waits(&error);
                     sleep(pause, stop);

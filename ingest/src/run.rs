@@ -6,6 +6,7 @@
 //! page's claim is renewed for as long as something is done about the page. An answer that came
 //! and cannot be read is asked for again [`Fetch::tries`](crate::config::Fetch::tries) times; then
 //! its page fails for good, unless no page can be read: that is trouble of the API, which passes.
+//! So is a refusal of every page, where the API has given some before.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +28,8 @@ use crate::schedule::{Claim, Ledger, Next};
 use crate::stats::Stats;
 use crate::{Error, Kind, Result, land, schedule};
 
-/// How many pages the API may refuse in a row before the run ends with its error.
+/// How many pages the API may refuse in a row before it is the API that refuses, and no page: then
+/// the run ends, or waits where the API has given pages before.
 const REFUSED_IN_A_ROW_MAX: u32 = 3;
 /// Who reports on the API.
 const FETCH: &str = "fetch";
@@ -149,7 +151,9 @@ fn while_away(
         let outcome = work(&mut away);
         stats.health.note(Role::Database, LAND, &outcome);
         match outcome {
-            Err(error) if error.kind() == Kind::Retry => {
+            Err(error)
+                if error.kind() == Kind::Retry || error.is_refused() && stats.is_capturing() =>
+            {
                 away = away.saturating_add(1);
                 let wait = DATABASE_BACKOFF.wait(away);
                 let (error, wait_ms) = (error.to_string(), wait.as_millis());
@@ -316,7 +320,7 @@ impl<'a> Fetching<'a> {
         let tries = claim.failures.saturating_add(1);
         let passes = match failure.unreadable {
             true => self.may_be_read_later(claim, tries)?,
-            false => failure.error.kind() == Kind::Retry,
+            false => failure.error.kind() == Kind::Retry || self.refuses_all()?,
         };
         if passes {
             Stats::add(&self.stats.retries, 1);
@@ -345,6 +349,12 @@ impl<'a> Fetching<'a> {
             return Err(Error::with_source(kind, text, failure.error));
         }
         Ok(())
+    }
+
+    /// Whether the API, which has given pages before, refuses all of them now.
+    fn refuses_all(&mut self) -> Result<bool> {
+        let in_a_row = self.refused_in_a_row + 1;
+        Ok(in_a_row >= REFUSED_IN_A_ROW_MAX && !self.is_range && self.ledger.tally()?.landed)
     }
 
     /// Whether a page whose answer could not be read is asked for again.

@@ -146,7 +146,8 @@ impl Server {
             }
         }
         let what = format!("cannot connect to PostgreSQL at {}: {why}", self.place());
-        Error::with_source(kind, what, error)
+        let refused = error.code().is_some_and(crate::database::refuses);
+        Error::with_source(kind, what, error).refused_if(refused)
     }
 
     /// TLS of the replication stream, whose host is `host`.

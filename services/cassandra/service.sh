@@ -40,6 +40,9 @@ cassandra_prepare() {
         -e "s|@DATA@|$STATE/cassandra/data|g" -e "s|@SYNC@|$sync|" "$HERE/cassandra/cassandra.yaml" \
         >"$STATE/cassandra/cassandra.yaml"
     cassandra_tls >>"$STATE/cassandra/cassandra.yaml"
+    if [ -f "${TIDEMILL_CASSANDRA_SETTINGS:-}" ]; then
+        cat "$TIDEMILL_CASSANDRA_SETTINGS" >>"$STATE/cassandra/cassandra.yaml"
+    fi
 }
 
 cassandra_launch() {

@@ -94,6 +94,7 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
     let of_ingest = of_ingest.map(|run| processes(state, name, Part::Ingest, run));
     let of_ingest = of_ingest.unwrap_or_default();
     let beats: Vec<&Beat> = of_dataflow.iter().filter_map(|(_, beat)| *beat).collect();
+    let whole = run.is_some_and(|run| beats.len() == run.workers.len());
     let sum = |of: fn(&Beat) -> u64| beats.iter().map(|beat| of(beat)).sum::<u64>();
     let most = |of: fn(&Beat) -> u64| beats.iter().map(|beat| of(beat)).max().unwrap_or(0);
     let behind = beats.iter().flat_map(|beat| beat.behind.values());
@@ -141,7 +142,7 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
         keys_in_error: sum(|beat| beat.keys_in_error),
         checkpointed: most(|beat| beat.checkpointed),
         ingest,
-        views: views(&beats),
+        views: whole.then(|| views(&beats)).unwrap_or_default(),
         operators: operators(&beats),
         processes: of_dataflow
             .into_iter()
@@ -240,9 +241,15 @@ fn ingest(
     }
 }
 
+/// Rows of the views at the newest moment that all processes told of.
 fn views(beats: &[&Beat]) -> BTreeMap<String, i64> {
     let mut views = BTreeMap::new();
-    for (view, rows) in beats.iter().flat_map(|beat| &beat.views) {
+    let moments = beats.iter().flat_map(|beat| beat.rows.keys());
+    let everybody = |at: &&u64| beats.iter().all(|beat| beat.rows.contains_key(*at));
+    let Some(at) = moments.filter(everybody).max() else {
+        return views;
+    };
+    for (view, rows) in beats.iter().filter_map(|beat| beat.rows.get(at)).flatten() {
         *views.entry(view.clone()).or_default() += rows;
     }
     views
@@ -359,4 +366,27 @@ fn left(state: &State, name: &str, part: Part, record: &Record) -> Option<String
         .iter()
         .find(|(it, _)| !matches!(it.phase, Phase::Exited(_)));
     left.map(|(it, _)| format!("{} is to end", run.process(it.index)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_counts_are_of_one_epoch() {
+        let beat = |points: &[(u64, i64)]| Beat {
+            rows: points
+                .iter()
+                .map(|(at, rows)| (*at, [("v".to_owned(), *rows)].into()))
+                .collect(),
+            ..Beat::default()
+        };
+        let (first, second) = (
+            beat(&[(2_000, 5), (3_000, 6), (3_400, 9)]),
+            beat(&[(1_000, 1), (2_000, 2), (2_700, 3)]),
+        );
+        assert_eq!(views(&[&first, &second]), [("v".to_owned(), 7)].into());
+        assert_eq!(views(&[&first]), [("v".to_owned(), 9)].into());
+        assert_eq!(views(&[&first, &beat(&[(1_000, 1)])]), BTreeMap::new());
+    }
 }

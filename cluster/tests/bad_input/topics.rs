@@ -343,9 +343,10 @@ fn evaluated(place: &Place) {
     });
     let row: serde_json::Value = serde_json::from_slice(&letter.value.unwrap()).unwrap();
     assert_eq!(row["price"], "77001");
-    assert!(
-        letter.reason.to_lowercase().contains("zero"),
-        "{}",
-        letter.reason
-    );
+    let reason = letter.reason.to_lowercase();
+    assert!(reason.contains("zero") && reason.contains('/'), "{reason}");
+    let Source::Row { view, .. } = letter.source else {
+        panic!("{:?}", letter.source);
+    };
+    assert_eq!(view.as_deref(), Some("each"));
 }

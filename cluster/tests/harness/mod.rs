@@ -221,10 +221,15 @@ impl Place {
 
     /// Keeps journal and checkpoints elsewhere.
     pub(crate) fn keep_state_at(&mut self, url: &str) {
-        if let Some(at) = self.flags.iter().position(|flag| flag == "--journal") {
+        self.reach("--journal", url);
+    }
+
+    /// Gives the pipeline another URL of a service than the test has.
+    pub(crate) fn reach(&mut self, flag: &str, url: &str) {
+        if let Some(at) = self.flags.iter().position(|given| given == flag) {
             self.flags.drain(at..at + 2);
         }
-        self.flags.extend(["--journal".to_owned(), url.to_owned()]);
+        self.flags.extend([flag.to_owned(), url.to_owned()]);
     }
 
     /// Starts `tidemill COMMAND` on the pipeline, to end at a failpoint.

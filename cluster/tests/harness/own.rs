@@ -53,12 +53,22 @@ impl Own {
         run.env("TIDEMILL_SERVICES", self.state.path());
         // What this Cassandra acknowledged is there when it was killed.
         run.env("TIDEMILL_CASSANDRA_SYNC", "batch");
+        run.env("TIDEMILL_CASSANDRA_SETTINGS", self.settings());
         let tls = self
             .tls
             .iter()
             .map(|folder| ("TIDEMILL_SERVICES_TLS", folder));
         run.envs(tls);
         run
+    }
+
+    /// Gives Cassandra these settings too, from its next start on.
+    pub(crate) fn set_cassandra(&self, yaml: &str) {
+        std::fs::write(self.settings(), yaml).unwrap();
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.state.path().join("cassandra.settings")
     }
 
     /// Stops a service; its data stays.

@@ -196,6 +196,11 @@ partitions = 3
         self.write();
     }
 
+    /// Connects to the database anew, which was away.
+    pub(crate) fn reconnect(&mut self) {
+        self.database = Database::open(&self.place.database);
+    }
+
     /// Waits until ingest has made the table, and inserts rows.
     pub(crate) fn fill(&mut self) {
         let look = format!("SELECT 1 FROM {} LIMIT 1", self.users);
@@ -256,6 +261,20 @@ partitions = 3
         until("a row is inserted", PATIENCE, || {
             self.database.execute(&insert).then_some(())
         });
+    }
+
+    /// Inserts a row with a first name of so many bytes.
+    pub(crate) fn insert_long(&mut self, bytes: usize) {
+        let users = &self.users;
+        let insert =
+            format!("INSERT INTO {users} VALUES ('long', repeat('x', {bytes}), 'Norway', 20, 60)");
+        assert!(self.database.execute(&insert));
+    }
+
+    /// Deletes it again.
+    pub(crate) fn delete_long(&mut self) {
+        let delete = format!("DELETE FROM {} WHERE id = 'long'", self.users);
+        assert!(self.database.execute(&delete));
     }
 
     /// Waits until every view holds what the database answers, while these processes run.

@@ -39,8 +39,9 @@ pub(crate) struct Columns {
 }
 
 impl Arguments {
-    /// Binds keys and aggregates to an input's schema.
+    /// Binds keys and aggregates of a view to an input's schema.
     pub(crate) fn new(
+        view: Arc<str>,
         input: &SchemaRef,
         keys: &[Scalar],
         aggregates: &[Aggregate],
@@ -69,6 +70,7 @@ impl Arguments {
         let schema = numbered(&outputs, input)?;
         Ok(Self {
             stage: Stage {
+                view,
                 filters: Vec::new(),
                 outputs,
                 schema,

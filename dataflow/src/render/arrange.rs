@@ -176,6 +176,7 @@ impl Layout {
         let (keys, values) = self.codecs()?;
         let fields = self.keys.fields().iter().chain(self.values.fields());
         let stage = Stage {
+            view: context.view(),
             filters: Vec::new(),
             outputs: self.outputs.clone(),
             schema: Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>())),

@@ -30,6 +30,7 @@ pub(crate) fn compute<'scope>(
 ) -> ChunkStream<'scope> {
     let context = Rc::clone(context);
     let stage = Stage {
+        view: context.view(),
         filters,
         outputs,
         schema,
@@ -48,8 +49,9 @@ pub(crate) fn compute<'scope>(
     })
 }
 
-/// Expressions bound to one input schema.
+/// Expressions of a view, bound to one input schema.
 pub(crate) struct Stage {
+    pub(crate) view: Arc<str>,
     pub(crate) filters: Vec<Scalar>,
     pub(crate) outputs: Vec<Scalar>,
     pub(crate) schema: SchemaRef,
@@ -60,7 +62,9 @@ impl Stage {
     pub(crate) fn each(&self, chunk: &Chunk, context: &Context, computed: &mut Vec<Chunk>) {
         match self.apply(chunk) {
             Ok(chunk) => computed.push(chunk),
-            Err(error) if chunk.diffs.len() <= 1 => context.refuse_row(chunk, &error),
+            Err(error) if chunk.diffs.len() <= 1 => {
+                context.refuse_row(&self.view, chunk, &error);
+            }
             Err(_) => {
                 let half = chunk.diffs.len() / 2;
                 self.each(&chunk.slice(0, half), context, computed);

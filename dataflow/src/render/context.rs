@@ -3,8 +3,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use arrow::array::Array;
@@ -61,6 +61,8 @@ pub(crate) struct Context {
     pub(crate) meter: Meter,
     /// How rows cross to other processes.
     pub(crate) codec: Engine,
+    /// The view whose operators are being rendered, which their dead letters name.
+    pub(crate) rendering: RefCell<Arc<str>>,
 }
 
 /// A record that could not become a row.
@@ -90,6 +92,11 @@ impl Context {
         Crossing::new(context.codec, move |error| failing.fail(error), route)
     }
 
+    /// The name of the view that is being rendered.
+    pub(crate) fn view(&self) -> Arc<str> {
+        Arc::clone(&self.rendering.borrow())
+    }
+
     /// Keeps what worker 0 told and wakes those who waited for it.
     pub(crate) fn tell_start(&self, start: &Start) {
         *self.start.borrow_mut() = Some(Arc::new(start.clone()));
@@ -109,8 +116,13 @@ impl Context {
         self.start.borrow().is_some()
     }
 
-    /// Notes that the job is live once every epoch of earlier runs is complete.
-    pub(crate) fn is_complete(&self, complete: impl Fn(Epoch) -> bool) {
+    /// Every epoch before `frontier` is complete in all views, and all epochs where there is none.
+    /// Notes that the job is live once those of earlier runs are.
+    pub(crate) fn is_complete(&self, frontier: Option<Epoch>) {
+        if let Some(rows) = lock(&self.stats.row_counts).settle(frontier.unwrap_or(Epoch::MAX)) {
+            self.stats.counted(&rows);
+        }
+        let complete = |epoch: Epoch| frontier.is_none_or(|frontier| epoch < frontier);
         let (start, told) = (self.start.borrow(), self.told.get());
         let (Some(start), Some(told)) = (start.as_deref(), told) else {
             return;
@@ -160,16 +172,15 @@ impl Context {
         through.is_some_and(|through| epoch <= through)
     }
 
-    /// Counts a view's rows.
-    pub(crate) fn count_view(&self, view: &str, rows: i64, conflicts: u64) {
-        let mut views = self
-            .stats
-            .views
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(view) = views.get_mut(view) {
-            view.rows += rows;
-            view.conflicts += conflicts;
+    /// Counts rows that a view has more since an epoch, or fewer.
+    pub(crate) fn count_rows(&self, view: &str, epoch: Epoch, rows: i64) {
+        lock(&self.stats.row_counts).add(view, epoch, rows);
+    }
+
+    /// Counts rows of a view that were withheld from its table.
+    pub(crate) fn count_withheld(&self, view: &str, rows: u64) {
+        if let Some(view) = lock(&self.stats.views).get_mut(view) {
+            view.conflicts += rows;
         }
     }
 
@@ -187,7 +198,7 @@ impl Context {
         };
         let (rows, reason) = (refused.len(), &first.reason);
         tracing::warn!(view, rows, reason, "the view's table refused rows");
-        self.count_view(view, 0, rows as u64);
+        self.count_withheld(view, rows as u64);
         let more = rows.saturating_sub(WITHHELD_LETTERS_MAX);
         for (index, one) in refused.iter().take(WITHHELD_LETTERS_MAX).enumerate() {
             let count = if index == 0 { 1 + more } else { 1 };
@@ -195,13 +206,13 @@ impl Context {
         }
     }
 
-    /// Puts aside a row that could not be evaluated. `chunk` has one row.
-    pub(crate) fn refuse_row(&self, chunk: &Chunk, error: &Error) {
+    /// Puts aside a row that could not be evaluated for a view. `chunk` has one row.
+    pub(crate) fn refuse_row(&self, view: &str, chunk: &Chunk, error: &Error) {
         if chunk.diffs.first().is_none_or(|diff| *diff <= 0) {
             return;
         }
         let row = row_text(&chunk.batch, 0);
-        let letter = letter(Stage::Evaluate, chunk.epoch, None, &error.to_string());
+        let letter = letter(Stage::Evaluate, chunk.epoch, view, &error.to_string());
         self.dead_letters(
             chunk.epoch,
             vec![DeadLetter {
@@ -211,9 +222,9 @@ impl Context {
         );
     }
 
-    /// Puts aside a group or key, given by its encoded bytes.
-    pub(crate) fn refuse(&self, epoch: Epoch, key: &[u8], error: &Error) {
-        let letter = letter(Stage::Evaluate, epoch, None, &error.to_string());
+    /// Puts aside a group of a view, given by the encoded bytes of its key.
+    pub(crate) fn refuse(&self, view: &str, epoch: Epoch, key: &[u8], error: &Error) {
+        let letter = letter(Stage::Evaluate, epoch, view, &error.to_string());
         self.dead_letters(
             epoch,
             vec![DeadLetter {
@@ -260,7 +271,7 @@ impl Context {
         };
         let letters = kept.map(|row| DeadLetter {
             value: Some(row_text(rows, row).into_bytes()),
-            ..letter(Stage::Serve, epoch, Some(view), &reason)
+            ..letter(Stage::Serve, epoch, view, &reason)
         });
         self.write(&letters.collect::<Vec<_>>());
     }
@@ -305,12 +316,12 @@ impl Context {
 }
 
 /// A letter about a row on its way to a view.
-fn letter(stage: Stage, epoch: Epoch, view: Option<&str>, reason: &str) -> DeadLetter {
+fn letter(stage: Stage, epoch: Epoch, view: &str, reason: &str) -> DeadLetter {
     DeadLetter {
         stage,
         at_ms: epoch as i64,
         source: Source::Row {
-            view: view.map(str::to_owned),
+            view: Some(view.to_owned()),
             epoch,
         },
         reason: reason.to_owned(),

@@ -62,6 +62,7 @@ pub(crate) fn views<'scope>(
     let mut durable = timely::dataflow::operators::generic::operator::empty(scope);
     let mut table = 0;
     for view in &plan.views {
+        *context.rendering.borrow_mut() = view.name.as_str().into();
         let origin = Origin::of(&view.rel, plan, &origins);
         let named = format!("{}/{:016x}", view.name, view.fingerprint);
         let sites = Sites::new(context, named, origin.sources.clone());

@@ -95,7 +95,7 @@ pub(crate) fn reduce<'scope>(
             .iter()
             .map(|i| schema.field(keys.len() + i).clone());
         let outputs: SchemaRef = Arc::new(Schema::new(outputs.collect::<Vec<Field>>()));
-        let arguments = Arguments::new(&input_schema, &keys, &with)?;
+        let arguments = Arguments::new(context.view(), &input_schema, &keys, &with)?;
         codecs.push(RowCodec::new(Arc::clone(&outputs))?);
         let (grouping, input, site) = (&grouping, input.clone(), sites.map(|s| s.site(None)));
         let site = site.as_ref();
@@ -215,7 +215,7 @@ fn distinct_pairs<'scope>(
             ..aggregate.clone()
         })
         .collect();
-    let over = Arguments::new(&schema, &columns, &rewritten)?;
+    let over = Arguments::new(grouping.context.view(), &schema, &columns, &rewritten)?;
     Ok((pairs, over))
 }
 

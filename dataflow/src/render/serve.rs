@@ -148,7 +148,8 @@ impl Keying {
         }
         let chunk = holdable(chunk, &self.definition, context)?;
         if self.output.unique && context.is_served(self.table, chunk.epoch) {
-            context.count_view(&self.definition.name, chunk.diffs.iter().sum(), 0);
+            let rows = chunk.diffs.iter().sum();
+            context.count_rows(&self.definition.name, chunk.epoch, rows);
             return Ok(None);
         }
         let (columns, count) = (chunk.batch.columns(), chunk.diffs.len());
@@ -170,7 +171,8 @@ fn holdable(chunk: Chunk, table: &Table, context: &Context) -> Result<Chunk> {
     let rows: i64 = unfit.keys().map(|row| diff(*row)).sum();
     let new = || unfit.iter().filter(|(row, _)| diff(**row) > 0);
     let more: i64 = new().map(|(row, _)| diff(*row)).sum();
-    context.count_view(&table.name, rows, u64::try_from(more).unwrap_or(0));
+    context.count_rows(&table.name, chunk.epoch, rows);
+    context.count_withheld(&table.name, u64::try_from(more).unwrap_or(0));
     context.count_unfit(&table.name, rows);
     let reasons: BTreeSet<&str> = new().map(|(_, reason)| reason.as_str()).collect();
     let count = chunk.diffs.len();
@@ -309,7 +311,7 @@ impl Counted {
         }
         let state = self.site.restored(context);
         self.restored = Some(state.as_ref().map(|(epoch, _)| *epoch));
-        let Some((_, state)) = state else { return };
+        let Some((epoch, state)) = state else { return };
         let (index, peers) = self.worker;
         let count = || -> Result<()> {
             let mut reader = Reader::share(Arc::clone(&context.store), &state, index, peers)?;
@@ -317,7 +319,7 @@ impl Counted {
                 let rows = entries
                     .iter()
                     .map(|entry: &Entry<isize>| entry.change as i64);
-                context.count_view(view, rows.sum(), 0);
+                context.count_rows(view, epoch, rows.sum());
             }
             Ok(())
         };
@@ -375,7 +377,8 @@ impl Net {
             }
         }
         let writes = self.writes(epoch, changes)?;
-        context.count_view(view, rows, self.conflicts);
+        context.count_rows(view, epoch, rows);
+        context.count_withheld(view, self.conflicts);
         self.tell_conflicts(context, view, epoch)?;
         Ok(writes)
     }

@@ -69,11 +69,12 @@ pub(crate) fn totals<'scope>(
     let groups = arranged.count_total_core::<isize>();
     let codec = RowCodec::new(outputs)?;
     let context = Rc::clone(&grouping.context);
+    let view = context.view();
     let rows = groups.inner.unary(Pipeline, "FinishTotals", move |_, _| {
         move |input, output| {
             input.for_each(|cap, updates| {
                 let mut session = output.session(&cap);
-                match finish(&accumulators, &codec, updates, &context) {
+                match finish(&accumulators, &codec, updates, (&view, &context)) {
                     Ok(rows) => {
                         let keyed = updates.drain(..).zip(rows);
                         session.give_iterator(keyed.filter_map(|(((key, _), time, diff), row)| {
@@ -119,7 +120,7 @@ fn finish(
     accumulators: &[Accumulator],
     codec: &RowCodec,
     updates: &[((Row, Totals), Epoch, isize)],
-    context: &Context,
+    (view, context): (&str, &Context),
 ) -> Result<Vec<Option<Row>>> {
     let mut columns = Vec::new();
     let mut left_out = vec![false; updates.len()];
@@ -132,7 +133,7 @@ fn finish(
             if *diff > 0 {
                 let name = codec.schema().field(cell).name();
                 let what = format!("`{name}` is out of range; the group is left out");
-                context.refuse(*epoch, key.bytes(), &Error::new(Kind::Data, what));
+                context.refuse(view, *epoch, key.bytes(), &Error::new(Kind::Data, what));
             }
         }
         columns.push(column);

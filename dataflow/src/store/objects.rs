@@ -143,7 +143,11 @@ impl Objects {
             _ => Kind::Retry,
         };
         let what = format!("object `{name}` at {}: {error}", self.place);
-        Error::with_source(kind, what, error)
+        let refused = matches!(
+            error,
+            StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. }
+        );
+        Error::with_source(kind, what, error).refused_if(refused)
     }
 
     fn put_as(&self, name: &str, bytes: Vec<u8>, mode: PutMode) -> Result<bool> {

@@ -18,6 +18,7 @@ pub enum Kind {
 #[error("{what}")]
 pub struct Error {
     kind: Kind,
+    refused: bool,
     what: String,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -31,6 +32,7 @@ impl Error {
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
         Self {
             kind,
+            refused: false,
             what: what.into(),
             source: None,
         }
@@ -44,13 +46,32 @@ impl Error {
     ) -> Self {
         Self {
             kind,
+            refused: false,
             what: what.into(),
             source: Some(source.into()),
         }
     }
 
+    /// The same, as the answer of a service that does not let us in, or not do what was asked for.
+    #[must_use]
+    pub fn refused_if(self, refused: bool) -> Self {
+        Self { refused, ..self }
+    }
+
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether a service does not let us in, or not do what was asked for: somebody changed a
+    /// password or a right. It is an error of kind `Data` for whoever has never used the service,
+    /// and one to wait for who has.
+    pub fn is_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// Whether the service may be waited for by one who has used it before.
+    pub fn may_pass(&self) -> bool {
+        self.kind == Kind::Retry || self.refused
     }
 }

@@ -17,7 +17,7 @@ use std::fmt::{self, Display};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::{Kind, Result};
+use crate::Result;
 
 pub mod engines;
 
@@ -151,12 +151,12 @@ impl Health {
         self.report(role, reporter, Err(why.to_string()));
     }
 
-    /// Reports the outcome of a call: an error that passes says that the service is away; another
-    /// one is of the call, and the service gave it.
+    /// Reports the outcome of a call: an error that passes, or a refusal, says that the service
+    /// cannot be used; another one is of the call, and the service gave it.
     pub fn note<T>(&self, role: Role, reporter: &'static str, outcome: &Result<T>) {
         match outcome {
             Ok(_) => self.up(role, reporter),
-            Err(error) if error.kind() == Kind::Retry => self.down(role, reporter, error),
+            Err(error) if error.may_pass() => self.down(role, reporter, error),
             Err(_) => {}
         }
     }
@@ -296,7 +296,7 @@ pub fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Error;
+    use crate::{Error, Kind};
 
     fn of(health: &Health) -> (Condition, Option<String>) {
         let all = health.list();
@@ -321,6 +321,12 @@ mod tests {
         let wrong: Result<()> = Err(Error::new(Kind::Data, "too large"));
         health.note(Role::Log, "append", &wrong);
         assert_eq!(of(&health).0, Condition::Down);
+        health.note(Role::Log, "append", &Ok(()));
+        let rights = Error::new(Kind::Data, "no right").refused_if(true);
+        health.note::<()>(Role::Log, "append", &Err(rights));
+        assert!(health.is_down(Role::Log));
+        let refused: Result<()> = Err(Error::new(Kind::Retry, "no leader"));
+        health.note(Role::Log, "append", &refused);
         health.note(Role::Log, "append", &Ok(()));
         assert_eq!(of(&health), (Condition::Up, Some("no leader".to_owned())));
     }

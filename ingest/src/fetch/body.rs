@@ -89,11 +89,14 @@ fn unpacked(bytes: &[u8], packed: Option<&str>) -> Result<Option<Vec<u8>>, Strin
         let bytes = whole.as_deref().unwrap_or(bytes);
         let deflated = match name.to_ascii_lowercase().as_str() {
             "" | "identity" | "gzip" | "x-gzip" => continue,
+            "zstd" => zstd::stream::read::Decoder::with_buffer(bytes)
+                .map_err(|error| format!("the packed answer is damaged: {error}"))
+                .and_then(inflated),
             "deflate" => inflated(flate2::bufread::ZlibDecoder::new(bytes))
                 .or_else(|_| inflated(flate2::bufread::DeflateDecoder::new(bytes))),
             other => Err(format!(
                 "its Content-Encoding `{other}`, which was not asked for, is not one that can be \
-                 read: gzip, deflate or none"
+                 read: gzip, deflate, zstd or none"
             )),
         };
         whole = Some(deflated?);
@@ -184,7 +187,9 @@ mod tests {
             .flat_map(u16::to_le_bytes)
             .collect();
         let latin1: Vec<u8> = J.chars().map(|sign| sign as u32 as u8).collect();
-        let cases: [(Vec<u8>, About); 14] = [
+        let zstd = zstd::stream::encode_all(J.as_bytes(), 1).unwrap();
+        let cases: [(Vec<u8>, About); 15] = [
+            (zstd, about("application/json", "zstd")),
             (J.into(), about("", "")),
             (J.into(), about("application/json", "identity")),
             (J.into(), about("text/plain; charset=\"UTF-8\"", "")),
@@ -247,6 +252,7 @@ mod tests {
             "`klingon` is not known",
         );
         says(b"[]", &about("", "br"), "", "`br`, which was not asked for");
+        says(b"[]", &about("", "zstd"), "", "damaged");
         let cut = gzip(J.as_bytes());
         says(&cut[..cut.len() - 9], &plain, "results", "damaged");
         let bomb = gzip(&vec![b' '; BODY_BYTES_MAX + 1]);

@@ -311,7 +311,7 @@ impl Writers {
         let mut wait = RETRY_MIN;
         loop {
             match question(self.registry.as_ref()) {
-                Err(error) if error.kind() == Kind::Retry => {
+                Err(error) if error.may_pass() => {
                     tracing::warn!(
                         schema = id,
                         error = &error as &dyn std::error::Error,

@@ -62,7 +62,8 @@ impl Drop for Waiting<'_> {
 }
 
 impl Connected {
-    /// Executes a statement, again and again while the error is one that passes.
+    /// Executes a statement, again and again while the error is one that passes: also a right that
+    /// was taken away since the statement was prepared.
     pub(super) async fn execute(
         &self,
         table: &str,
@@ -87,7 +88,7 @@ impl Connected {
             let attempt = Box::pin(self.session.execute_unpaged(statement, values));
             match attempt.await {
                 Ok(result) => return Ok(result),
-                Err(error) if transient(&error) => {
+                Err(error) if transient(&error) || is_refusal(&error) => {
                     waiting.get_or_insert_with(|| Waiting::new(&self.health, table, &error));
                     tokio::time::sleep(back_off / 2 + jitter(back_off / 2)).await;
                     back_off = (back_off * 2).min(MAX_BACK_OFF);
@@ -103,7 +104,7 @@ impl Connected {
 pub(super) fn of_values(error: &ExecutionError) -> Option<String> {
     match error {
         ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Invalid, why)) => {
-            Some(why.clone())
+            guardrail(why).is_none_or(is_of_values).then(|| why.clone())
         }
         ExecutionError::BadQuery(
             bad @ (BadQuery::ValuesTooLongForKey(..) | BadQuery::SerializationError(_)),
@@ -125,7 +126,33 @@ pub(super) fn failed(what: &str, error: ExecutionError) -> Error {
     } else {
         Kind::Data
     };
-    Error::with_source(kind, format!("{what}: {error}"), error)
+    let refused = is_refusal(&error);
+    Error::with_source(kind, format!("{what}: {error}"), error).refused_if(refused)
+}
+
+/// Whether the cluster does not let us do what was asked for, which somebody may change: a right,
+/// or a guardrail that is about no row, as one of consistency levels or of full disks.
+fn is_refusal(error: &ExecutionError) -> bool {
+    let ExecutionError::LastAttemptError(RequestAttemptError::DbError(error, why)) = error else {
+        return false;
+    };
+    match error {
+        DbError::Unauthorized => true,
+        DbError::Invalid => guardrail(why).is_some_and(|name| !is_of_values(name)),
+        _ => false,
+    }
+}
+
+/// The guardrail that an answer says was violated.
+fn guardrail(why: &str) -> Option<&str> {
+    let (name, _) = why.strip_prefix("Guardrail ")?.split_once(" violated")?;
+    Some(name)
+}
+
+/// Whether a guardrail is about the values of one row.
+fn is_of_values(guardrail: &str) -> bool {
+    let of_values = ["value_size", "collection", "vector_dimensions", "term_size"];
+    of_values.iter().any(|part| guardrail.contains(part))
 }
 
 /// Whether the same statement may succeed later.
@@ -182,15 +209,22 @@ mod tests {
         assert!(transient(&of(DbError::Overloaded)));
         assert!(transient(&of(DbError::IsBootstrapping)));
         assert!(transient(&ExecutionError::RequestTimeout(ATTEMPT)));
-        for wrong in [
-            DbError::Invalid,
-            DbError::SyntaxError,
-            DbError::Unauthorized,
-        ] {
+        assert!(is_refusal(&of(DbError::Unauthorized)) && !is_refusal(&of(DbError::Invalid)));
+        for wrong in [DbError::Invalid, DbError::SyntaxError] {
             let error = failed("writing", of(wrong));
             assert_eq!(error.kind(), Kind::Data, "{error}");
         }
         assert_eq!(of_values(&of(DbError::Invalid)).unwrap(), "x");
+        let guarded = |name: &str| {
+            let why = format!("Guardrail {name} violated: no");
+            ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Invalid, why))
+        };
+        let (size, level) = (
+            guarded("column_value_size"),
+            guarded("write_consistency_levels"),
+        );
+        assert!(of_values(&size).is_some() && !is_refusal(&size));
+        assert!(of_values(&level).is_none() && is_refusal(&level));
         for other in [
             DbError::Unauthorized,
             DbError::SyntaxError,

@@ -131,7 +131,8 @@ impl ConfluentRegistry {
                 );
             let kind = if passes { Kind::Retry } else { Kind::Data };
             let what = format!("{}: {about}: {status}: {}", self.shown, reason(&text));
-            return Err(Error::new(kind, what));
+            let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status);
+            return Err(Error::new(kind, what).refused_if(refused));
         }
         serde_json::from_str(&text).map(Some).map_err(|error| {
             let start: String = text.chars().take(80).collect();

@@ -18,7 +18,8 @@ use crate::{Error, Kind, Result};
 
 /// Messages that the transport reads ahead.
 const READ_AHEAD: usize = 4_096;
-/// How soon the server hears of progress.
+/// How soon the server hears of progress, and how often when there is none: a process of it that
+/// stands still is known by that it takes note of nothing.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// How values are written, so that they do not depend on the settings of the server, the database
 /// or the role. A table's policies hide no row: a role that they bind is refused instead. No
@@ -220,6 +221,7 @@ fn settings(server: &Server, slot: &str) -> Result<ReplicationConfig> {
             .with_tls(tls)
             .with_options(SESSION)
             .with_status_interval(STATUS_INTERVAL)
+            .with_wakeup_interval(STATUS_INTERVAL)
             .with_buffer_size(READ_AHEAD),
     )
 }
@@ -258,5 +260,9 @@ fn wire_error(what: String, error: PgWireError) -> Error {
         PgWireError::Tls(why) if REFUSED.iter().any(|part| why.contains(part)) => Kind::Data,
         _ => Kind::Retry,
     };
-    Error::with_source(kind, format!("{what}: {text}"), error)
+    let refused = matches!(error, PgWireError::Auth(_))
+        || ["authentication failed", "permission denied"]
+            .iter()
+            .any(|it| text.contains(it));
+    Error::with_source(kind, format!("{what}: {text}"), error).refused_if(refused)
 }

@@ -94,10 +94,10 @@ impl KafkaLog {
                 std::thread::sleep(LOOK_EVERY);
                 continue;
             }
-            let why = refusal.unwrap_or_else(|| "cannot ask about it".to_owned());
+            let why = refusal.unwrap_or_else(|| format!("cannot ask about it: {error}"));
             let about = topic.map_or_else(String::new, |topic| format!("topic `{topic}`: "));
             let what = format!("kafka {}: {about}{why}", self.settings);
-            return Err(Error::with_source(kind, what, error));
+            return Err(Error::with_source(kind, what, error).refused_if(kind == Kind::Data));
         }
     }
 
