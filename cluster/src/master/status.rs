@@ -142,7 +142,10 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
         keys_in_error: sum(|beat| beat.keys_in_error),
         checkpointed: most(|beat| beat.checkpointed),
         ingest,
-        views: whole.then(|| views(&beats)).unwrap_or_default(),
+        views: match whole {
+            true => views(&beats),
+            false => BTreeMap::new(),
+        },
         operators: operators(&beats),
         processes: of_dataflow
             .into_iter()
