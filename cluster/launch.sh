@@ -253,6 +253,11 @@ launch() {
         esac
     done
     state=${state:-${TIDEMILL_STATE:-}}
+    # The job's state is where `tidemill run` keeps it here, so that either goes on where the other
+    # stopped. A job of an earlier version has its state beside the master's.
+    if [ -z "$hosts_file" ] && ! ls "$dir/state" 2>/dev/null | grep -qvx cluster; then
+        flags+=(--state-of-run)
+    fi
     [ -z "$hosts_file" ] || [ -n "$state" ] || fail "hosts need a place that all of them reach" \
         "give --state s3://BUCKET/PREFIX, or file://DIRECTORY of a shared disk" 2
     : >"$dir/processes"

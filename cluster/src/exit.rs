@@ -24,6 +24,8 @@ pub(crate) const PEER_LOST: u8 = 3;
 pub(crate) const DIFFERENT: u8 = 4;
 /// Another process runs the pipeline; nothing was started or removed.
 pub(crate) const HELD: u8 = 5;
+/// A job is not as it was asked for: it is degraded, or was not there in time. It goes on.
+pub(crate) const NOT_YET: u8 = 6;
 /// An invariant of ours does not hold: a panic.
 pub(crate) const BUG: u8 = 101;
 /// Stopped by a second signal.
@@ -38,6 +40,7 @@ Exit codes:
   3    another process of the same job died or is not there; look at that one's log first
   4    verify found differences, and they are still there
   5    another process runs this pipeline: nothing was started or removed
+  6    the job is degraded, or not as asked for within --timeout; it goes on
   101  a bug of tidemill; please report the log
   130  stopped at once by a second Ctrl-C";
 
@@ -112,6 +115,18 @@ impl std::fmt::Display for Held {
 
 impl std::error::Error for Held {}
 
+/// Marks that a job is not as it was asked for, and goes on.
+#[derive(Debug)]
+pub(crate) struct NotYet(pub(crate) String);
+
+impl std::fmt::Display for NotYet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotYet {}
+
 /// The exit code of an error that ended the command.
 pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
     if error.chain().any(|cause| cause.is::<Usage>()) {
@@ -122,6 +137,8 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
         DIFFERENT
     } else if error.is::<Held>() {
         HELD
+    } else if error.is::<NotYet>() {
+        NOT_YET
     } else {
         ERROR
     }

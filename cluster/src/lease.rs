@@ -41,6 +41,8 @@ const LEASE: Duration = Duration::from_secs(8);
 const RENEW: Duration = Duration::from_secs(2);
 /// Time between two looks at another process's heartbeat.
 const LOOK: Duration = Duration::from_millis(250);
+/// A process that has ended may be seen for so long.
+const ENDS_MAX: Duration = Duration::from_secs(1);
 /// PostgreSQL ends a silent session after [`LEASE`]; this much later it has.
 const SERVER_GRACE: Duration = Duration::from_secs(2);
 
@@ -165,7 +167,8 @@ impl Place {
                 first = Some((now, Instant::now()));
                 continue;
             };
-            if seen.sign != now.sign {
+            // A session that is just ending may still move.
+            if seen.sign != now.sign && at.elapsed() >= ENDS_MAX {
                 return Err(held(&now).into());
             }
             match &self.keeper {

@@ -168,17 +168,22 @@ pub(crate) fn tell_lost(index: Option<usize>) {
     });
 }
 
-/// Beats from now on, and serves HTTP on any free port of the host.
+/// Beats from now on, and serves HTTP on any free port of the host. The first beat is told when
+/// this returns: nobody takes a process that is live for one that waits for nothing.
 pub(crate) fn beat(host: &str, shown: Shown) -> anyhow::Result<()> {
     let http = observe::serve((host, 0), observe::process_router(shown.clone()))?;
     let http = http.to_string();
-    let beats = move || loop {
+    let once = move || {
         let beat = FromChild::Beat(Box::new(beat::of(&shown, &http)));
         if let Some(out) = OUT.get() {
             // The next one says all that this one would.
             let _ = out.try_send((beat, sync_channel(1).0));
         }
+    };
+    once();
+    let beats = move || loop {
         thread::sleep(BEAT);
+        once();
     };
     thread::Builder::new().name("beat".into()).spawn(beats)?;
     Ok(())

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use tidemill_dataflow::job::{self, Workers};
 use tidemill_dataflow::plan::ir::Job;
@@ -26,6 +27,11 @@ use crate::{dataflow, exit, logging, observe, output, probe, redact, views};
 /// Records behind the log from which the display speaks of catching up.
 const CATCHING_UP_MIN: u64 = 1_000;
 
+/// How long the views wait for the ingest to end, when they are to end as well.
+const INGEST_ENDS_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked whether it has.
+const JOIN_LOOK: Duration = Duration::from_millis(20);
+
 /// A stage's thread.
 struct Stage {
     name: &'static str,
@@ -47,6 +53,8 @@ struct River {
     connections: Connections,
     until: Option<Until>,
     stop: Arc<AtomicBool>,
+    /// Set later, when nothing more is published: the views take all that was.
+    stop_views: Arc<AtomicBool>,
     ingest_stats: Arc<stats::Stats>,
     job_stats: Arc<job::Stats>,
     /// What the dataflow waits for before it can start.
@@ -79,6 +87,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         name: folder.name,
         connections,
         stop: exit::stop_on_signal()?,
+        stop_views: Arc::default(),
         ingest_stats: Arc::new(stats::Stats::with(health.clone())),
         job_stats: Arc::new(job::Stats::with(health)),
         awaited: Arc::default(),
@@ -114,7 +123,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let shown = river.show(args.no_live, &stages, &plan);
     // Whatever ended the show ends the stages.
     river.stop.store(true, Relaxed);
-    let joined = join(stages);
+    let joined = join(stages, &river.stop_views);
     let mut shown = shown?;
     // Only now, when what was still flowing has arrived.
     shown.display.finish();
@@ -218,8 +227,14 @@ fn stage(
     Ok(Stage { name, thread })
 }
 
-/// Waits for the stages; the first error is the command's, others are printed.
-fn join(stages: [Stage; 2]) -> anyhow::Result<()> {
+/// Waits for the stages, for the ingest first, so that the views take all that it published; the
+/// first error is the command's, others are printed.
+fn join(stages: [Stage; 2], stop_views: &AtomicBool) -> anyhow::Result<()> {
+    let by = Instant::now() + INGEST_ENDS_MAX;
+    while !stages.iter().any(|stage| stage.thread.is_finished()) && Instant::now() < by {
+        thread::sleep(JOIN_LOOK);
+    }
+    stop_views.store(true, Relaxed);
     let mut errors = Vec::new();
     for Stage { name, thread } in stages {
         // A panic has ended the process already, through the hook.
@@ -249,7 +264,7 @@ impl River {
     ) -> anyhow::Result<Stage> {
         let (workers, state) = (usize::from(args.workers), args.state.clone());
         let (name, connections) = (self.name.clone(), self.connections.clone());
-        let (stop, stats) = (Arc::clone(&self.stop), Arc::clone(&self.job_stats));
+        let (stop, stats) = (Arc::clone(&self.stop_views), Arc::clone(&self.job_stats));
         let (awaited, shown) = (Arc::clone(&self.awaited), Arc::clone(&self.job_stats));
         let set = move |what: Option<&str>| {
             let text = what.map(|what| format!("waiting: {what}"));

@@ -30,6 +30,19 @@ pub(crate) fn ask(connections: &Connections) -> Vec<(&'static str, anyhow::Resul
         .collect()
 }
 
+/// Whether the views' tables and the state can be looked into from here, without making a file.
+pub(crate) fn are_sink_and_state_there(connections: &Connections) -> bool {
+    let there = |url: &str, ask: fn(&str) -> anyhow::Result<String>| {
+        let file = url.strip_prefix("sqlite://");
+        match file {
+            Some(file) => std::path::Path::new(file).exists(),
+            None if url.starts_with("file://") => true,
+            None => ask(url).is_ok(),
+        }
+    };
+    there(&connections.sink, cassandra) && there(&connections.state, s3)
+}
+
 fn postgres(url: &str) -> anyhow::Result<String> {
     let mut server = Server::parse(url)?;
     server.patience(WAIT);

@@ -45,6 +45,7 @@ use crate::stats::{Stats, ViewStats, lock};
 use crate::store::Store;
 use crate::store::reporting::Reporting;
 use crate::time::binder::Binder;
+use crate::time::catch_up::CatchUp;
 use crate::time::checkpoints::Checkpoints;
 use crate::time::{Added, Command, Control, Held, Start, Told, control};
 use crate::{Epoch, Error, Kind, Result};
@@ -509,10 +510,12 @@ impl Shared {
             .map_or(0, |checkpoint| checkpoint.epoch);
         self.stats.restored.store(restored, Ordering::Relaxed);
         let checkpoints = Checkpoints::new(interval, processes, self.writer.clone(), restored);
+        let topics = start.partitions.keys().cloned().collect();
         let binder = Binder::new(
             start,
             journal,
             checkpoints,
+            CatchUp::new(Arc::clone(&self.log), topics),
             limits,
             Arc::clone(&self.stats),
             &self.failure,

@@ -90,6 +90,28 @@ pub fn preview(config: &Config) -> Result<Preview> {
     })
 }
 
+/// Checks that the tables of the job's views were filled with the journal that is in its store.
+///
+/// # Errors
+/// `Data` when they were filled with another one; when a service is away, or what is there is
+/// damaged.
+pub fn check_journal(config: &Config) -> Result<()> {
+    // In this order: a job that runs moves the frontiers to what the journal holds already.
+    let filled = crate::sink::open(&config.sink)?.frontiers(&config.name)?;
+    let store = crate::store::open(&config.state)?;
+    let standing = Journal::read(&*store, &config.name)?;
+    let tables = crate::host::tables(&config.plan);
+    let through = |table: &crate::sink::Table| {
+        let frontier = filled.get(&table.name);
+        // One that was altered is filled anew.
+        let frontier = frontier.filter(|it| it.fingerprint == table.fingerprint);
+        frontier.and_then(|frontier| frontier.epoch)
+    };
+    let served: Vec<Option<Epoch>> = tables.iter().map(through).collect();
+    let last = standing.bindings.last().map(|binding| binding.epoch);
+    crate::held::check_filled(last, &tables, &served)
+}
+
 /// The sources that have state, or feed a view, that the checkpoint does not know.
 fn read_again(
     plan: &Job,

@@ -10,12 +10,15 @@ mod status;
 mod submit;
 mod wait;
 
+use std::time::Duration;
+
 use clap::Args;
 
 pub(crate) use logs::LogsArgs;
 pub(crate) use status::StatusArgs;
 pub(crate) use submit::SubmitArgs;
 
+use crate::cli::every;
 use crate::output;
 use crate::protocol::{JobStatus, Status};
 use master::{Failure, Master, WhichMaster};
@@ -61,6 +64,10 @@ pub(crate) struct WaitArgs {
     /// Do not wait until it is so
     #[arg(long)]
     pub(crate) no_wait: bool,
+    /// Wait no longer than this, such as 30s or 10m: then the exit code is 6, and the job goes on
+    #[arg(long, value_name = "TIME", value_parser = every, default_value = "5m",
+          conflicts_with = "no_wait")]
+    pub(crate) timeout: Duration,
 }
 
 /// What a master answers to a command.
@@ -149,5 +156,5 @@ fn reach(master: &Master, name: &str, goal: Goal, args: &WaitArgs) -> anyhow::Re
     if args.no_wait {
         return Ok(());
     }
-    until(master, name, &goal)
+    until(master, name, &goal, args.timeout)
 }

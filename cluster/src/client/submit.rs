@@ -13,16 +13,18 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use clap::Args;
 use tidemill_dataflow::exchange::Engine;
+use tidemill_dataflow::job::Workers;
+use tidemill_dataflow::{Kind, preview};
 
 use super::WaitArgs;
 use super::master::WhichMaster;
-use crate::cli::{NameArgs, every};
+use crate::cli::{NameArgs, StateArgs, every};
 use crate::connections::{ConnectionArgs, Connections};
 use crate::exit::Usage;
 use crate::pipeline::{Folder, INGEST, VIEWS};
 use crate::protocol::JobSpec;
 use crate::worker::files;
-use crate::{check, output, redact};
+use crate::{check, dataflow, output, redact, services};
 
 #[derive(Debug, Args)]
 pub(crate) struct SubmitArgs {
@@ -50,6 +52,9 @@ pub(crate) struct SubmitArgs {
     /// How rows cross to other processes: checked, or abomonation where that is built in
     #[arg(long, value_name = "CODEC")]
     pub(crate) codec: Option<Engine>,
+    /// Keep the state where `tidemill run` keeps it in this folder, unless another place is named
+    #[arg(long, hide = true)]
+    pub(crate) state_of_run: bool,
     #[command(flatten)]
     pub(crate) name: NameArgs,
     #[command(flatten)]
@@ -64,8 +69,8 @@ pub(crate) struct SubmitArgs {
 pub(super) fn spec(args: &SubmitArgs) -> anyhow::Result<JobSpec> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
-    let given = connections_of(&connections)?;
-    validate(&folder, &connections)?;
+    let given = connections_of(&connections, args.state_of_run)?;
+    validate(&folder, &connections, given.contains_key("state"))?;
     let files = files_of(&folder)?;
     if !files.contains_key(VIEWS) {
         let place = folder.path().display();
@@ -98,19 +103,35 @@ pub(super) fn spec(args: &SubmitArgs) -> anyhow::Result<JobSpec> {
 
 /// Refuses a pipeline that cannot run. What only is not there yet, or is out of this machine's
 /// reach, the workers wait for.
-fn validate(folder: &Folder, connections: &Connections) -> anyhow::Result<()> {
+fn validate(folder: &Folder, connections: &Connections, knows_state: bool) -> anyhow::Result<()> {
     let ingest = folder.ingest_if_any()?;
-    match check::compile(folder, connections, ingest.as_ref()) {
+    let job = match check::compile(folder, connections, ingest.as_ref()) {
         Err(error) if check::is_retry(&error) => {
             output::line(&format!("not yet: {error}; the job waits for it"));
-            Ok(())
+            return Ok(());
         }
-        compiled => compiled.map(drop),
+        compiled => compiled?,
+    };
+    match job {
+        // The master's own store is not known here.
+        Some(job) if knows_state && services::are_sink_and_state_there(connections) => {
+            let (workers, state) = (Workers::Threads(1), StateArgs::default());
+            let config = dataflow::config(&folder.name, job, connections, workers, &state);
+            let checked = preview::check_journal(&config);
+            match checked {
+                Err(error) if error.kind() == Kind::Retry => Ok(()),
+                checked => Ok(checked?),
+            }
+        }
+        _ => Ok(()),
     }
 }
 
 /// Those that were named, in a form that means the same in any folder.
-fn connections_of(connections: &Connections) -> anyhow::Result<BTreeMap<String, String>> {
+fn connections_of(
+    connections: &Connections,
+    state_of_run: bool,
+) -> anyhow::Result<BTreeMap<String, String>> {
     let mut given = BTreeMap::new();
     for (name, value) in &connections.named {
         if redact::holds_password(value) {
@@ -123,7 +144,7 @@ fn connections_of(connections: &Connections) -> anyhow::Result<BTreeMap<String, 
         }
         given.insert((*name).to_owned(), absolute_url(value)?);
     }
-    if given.contains_key("state") {
+    if given.contains_key("state") || state_of_run {
         given.insert("state".to_owned(), absolute_url(&connections.state)?);
     }
     let data = absolute(&connections.data)?;
@@ -198,20 +219,23 @@ mod tests {
             };
             Connections::resolve(&args, example().path()).unwrap()
         };
-        let given = connections_of(&resolve("a:9092", Some("file://here"))).unwrap();
+        let given = connections_of(&resolve("a:9092", Some("file://here")), false).unwrap();
         let here = std::env::current_dir().unwrap();
         let here = |file: &str| here.join(file).display().to_string();
         assert_eq!(given["kafka"], "a:9092");
         assert_eq!(given["state"], format!("file://{}", here("here")));
         assert_eq!(given["data"], here("tidemill.sqlite"));
         assert_eq!(given.len(), 3);
-        let other = connections_of(&resolve("sqlite://log", Some("s3://bucket/a"))).unwrap();
+        let other = connections_of(&resolve("sqlite://log", Some("s3://bucket/a")), true).unwrap();
         assert_eq!(other["state"], "s3://bucket/a");
         assert_eq!(other["kafka"], format!("sqlite://{}", here("log")));
+        let as_run = connections_of(&resolve("a:9092", None), true).unwrap();
+        let file = format!("sqlite://{}", here("tidemill.sqlite"));
+        assert_eq!(as_run["state"], file, "where the views are");
         let mut with_password = resolve("a:9092", None);
         let url = "postgres://u:hunter2x@h/db".to_owned();
         with_password.named.push(("postgres", url));
-        let refused = connections_of(&with_password);
+        let refused = connections_of(&with_password, false);
         let said = refused.unwrap_err().to_string();
         assert!(said.contains("set TIDEMILL_POSTGRES_PASSWORD"), "{said}");
         assert!(!said.contains("hunter2x"), "{said}");

@@ -4,13 +4,14 @@
 //! A master that is away meanwhile is asked on: the job does not need it.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
 use super::job;
 use super::master::Master;
 use super::status::ago;
+use crate::exit::NotYet;
 use crate::output;
 use crate::protocol::JobStatus;
 
@@ -19,6 +20,8 @@ const ASK: Duration = Duration::from_millis(250);
 /// How often a master that does not answer is asked again.
 const AWAY_MAX: u32 = 120;
 
+/// So many times in a row a job must be degraded until that is told: services come one by one.
+const DEGRADED: u32 = 20;
 /// As often a job must look as if nothing happened until that is believed.
 const SETTLED: u32 = 8;
 
@@ -43,6 +46,8 @@ enum Progress {
     Waits(String),
     /// It runs, in the generation that it had.
     Unchanged(String),
+    /// Its views are live, and something that feeds them is not.
+    Degraded(String),
 }
 
 impl Goal {
@@ -64,6 +69,7 @@ impl Goal {
     }
 
     fn progress(self, job: &JobStatus) -> Progress {
+        let live = |above: u64| job.generation > above && job.state == "degraded";
         let runs = |above: u64| job.state == "running" && job.generation > above;
         let reached = match self {
             Self::Stopped => {
@@ -83,8 +89,13 @@ impl Goal {
             ),
             state => format!("{state}{why}"),
         };
+        let degraded = match self {
+            Self::Above(before) | Self::Sized(_, before) => live(before),
+            Self::Stopped | Self::Asked(_) => false,
+        };
         match job.state.as_str() {
             _ if reached => Progress::Done(said),
+            _ if degraded => Progress::Degraded(said),
             "failed" => Progress::Never(said),
             "stopped" if self != Self::Stopped => Progress::Never("it is stopped".to_owned()),
             // It was as it was asked for already.
@@ -95,8 +106,18 @@ impl Goal {
 }
 
 /// Waits for it; Ctrl-C ends the waiting alone.
-pub(super) fn until(master: &Master, name: &str, goal: &Goal) -> anyhow::Result<()> {
-    let mut away = 0;
+///
+/// # Errors
+/// [`NotYet`] when it is not so within `timeout`, or stays degraded; when it will never be so; when
+/// the master is away for long.
+pub(super) fn until(
+    master: &Master,
+    name: &str,
+    goal: &Goal,
+    timeout: Duration,
+) -> anyhow::Result<()> {
+    let (mut away, mut degraded) = (0, 0);
+    let began = Instant::now();
     let mut shown = String::new();
     // What is asked for may show in the status a moment later.
     let mut settled = 0;
@@ -104,7 +125,16 @@ pub(super) fn until(master: &Master, name: &str, goal: &Goal) -> anyhow::Result<
         let said = match job(master, name) {
             Ok(Some(job)) => {
                 away = 0;
-                match goal.progress(&job) {
+                let progressed = goal.progress(&job);
+                degraded = match progressed {
+                    Progress::Degraded(_) => degraded + 1,
+                    _ => 0,
+                };
+                match progressed {
+                    Progress::Degraded(said) if degraded >= DEGRADED => {
+                        return Err(NotYet(format!("job `{name}` is {said}; it goes on")).into());
+                    }
+                    Progress::Degraded(said) => said,
                     Progress::Unchanged(said) if settled < SETTLED => {
                         settled += 1;
                         said
@@ -136,6 +166,13 @@ pub(super) fn until(master: &Master, name: &str, goal: &Goal) -> anyhow::Result<
             }
         };
         progress(&mut shown, name, &said);
+        if began.elapsed() >= timeout {
+            let after = timeout.as_secs_f32();
+            return Err(NotYet(format!(
+                "job `{name}` is {said} after {after} s; it goes on: see `tidemill status {name}`"
+            ))
+            .into());
+        }
         thread::sleep(ASK);
     }
 }

@@ -102,9 +102,15 @@ impl Job {
         }
     }
 
-    /// Whether this half shall run.
+    /// Whether this half shall run. In a job that is to stop the views go on until the ingest has
+    /// ended, so that they take all that it published.
     pub(crate) fn wants(&self, part: Part) -> bool {
-        self.runs && (part == Part::Dataflow || self.spec.ingest)
+        match (self.runs, part) {
+            (true, Part::Dataflow) => true,
+            (true, Part::Ingest) => self.spec.ingest,
+            (false, Part::Dataflow) => self.dataflow.run.is_some() && self.ingest.run.is_some(),
+            (false, Part::Ingest) => false,
+        }
     }
 
     /// Whether what runs of this half is to make room: for another generation, or for none.

@@ -304,6 +304,9 @@ fn described(
         Stage::Minting(_) => (begins, Some("its journal begins a generation".to_owned())),
         Stage::Starting(_) => (begins, doing(processes).or(after)),
         Stage::Connecting(_) => (begins, Some("its processes connect".to_owned())),
+        Stage::Running(_) if !job.runs => {
+            ("draining", Some("until its ingest has ended".to_owned()))
+        }
         Stage::Running(_) => {
             let doing = doing(processes);
             let downs = downs(state.now, processes);

@@ -6,6 +6,7 @@
 mod harness;
 
 mod changed;
+mod drained;
 mod frozen;
 mod peers;
 mod river;

@@ -261,6 +261,10 @@ fn is_launched_watched_rescaled_stopped_and_goes_on(cluster: &Cluster<'_>) {
     cluster.script(&["--stop"]);
     assert!(!pids.iter().any(|pid| crate::is_alive(*pid)), "{pids:?}");
     let before = users(place);
+    let published = place
+        .records_up_to(&format!("{}_users", place.name), 1_000_000)
+        .len();
+    assert_eq!(before, published, "users in the view, users in the topic");
     cluster.launch();
     flow(place, before + 100);
     cluster.script(&["--stop"]);
@@ -290,6 +294,108 @@ fn a_cluster_is_launched_on_the_services() {
     is_launched_watched_rescaled_stopped_and_goes_on(&Cluster { place: at, ssh });
     let tables = tables.each_ref().map(String::as_str);
     Database::open(&place.database).clean(&place.name, &tables);
+}
+
+/// The arguments of a command on a pipeline, with no place named for its state.
+fn stateless(place: &Place, command: &str, more: &[&str]) -> Vec<String> {
+    let mut args = place.arguments(command, more);
+    if let Some(at) = args.iter().position(|arg| arg == "--journal") {
+        args.drain(at..at + 2);
+    }
+    args
+}
+
+/// A job whose tables another journal filled is refused, and one that is not there in time is told.
+fn what_cannot_run_is_told(place: &Place) {
+    let submit = |more: &[&str]| {
+        let url = std::fs::read_to_string(place.folder().join("tidemill-cluster/url")).unwrap();
+        let mut binary = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        binary
+            .args(stateless(place, "submit", more))
+            .args(["--master", url.trim()]);
+        binary.current_dir(place.folder());
+        Process::start(binary, place.folder())
+    };
+    let elsewhere = format!("file://{}/elsewhere", place.folder().display());
+    let said = submit(&["--state", &elsewhere]).ends(1, PATIENCE);
+    assert!(
+        said.contains("it is not the journal that this table was filled with"),
+        "{said}"
+    );
+    flow(place, users(place) + 100);
+    let more = [
+        "--state-of-run",
+        "--wait-for-slots",
+        "--workers",
+        "50",
+        "--timeout",
+        "1s",
+    ];
+    let said = submit(&more).ends(6, PATIENCE);
+    assert!(said.contains("after 1 s; it goes on"), "{said}");
+}
+
+/// `tidemill run` and the script, each with the state that the other left, where nobody says where
+/// state is.
+fn run_and_the_script_go_on_from_one_another(place: &Place) {
+    let tables = example(place);
+    let cluster = Cluster { place, ssh: None };
+    let nowhere = |command: &str, more: &[&str]| stateless(place, command, more);
+    let run = || {
+        let mut binary = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        binary.args(nowhere("run", &["--every", "50ms", "--log", "info"]));
+        binary.current_dir(place.folder());
+        Process::start(binary, place.folder())
+    };
+    let launch = || {
+        let binary = env!("CARGO_BIN_EXE_tidemill");
+        let submit = nowhere("submit", &["--every", "50ms"]);
+        let mut args = vec!["-n", "2", "-w", "1", "--port", "0", "--binary", binary];
+        args.extend(submit.iter().skip(1).map(String::as_str));
+        cluster.script(&args);
+    };
+    let mut first = run();
+    flow(place, 200);
+    first.stop("TERM");
+    let before = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    launch();
+    flow(place, users(place) + 200);
+    let went_on_from = cluster.went_on_from();
+    assert!(
+        went_on_from > 0 && went_on_from <= before,
+        "the script used the run's state"
+    );
+    what_cannot_run_is_told(place);
+    cluster.script(&["--stop"]);
+    let mut last = run();
+    last.says("going on from a checkpoint");
+    flow(place, users(place) + 200);
+    last.stop("TERM");
+    let topic = &tables[0];
+    place.is_published_once(topic);
+    let published = place.records_up_to(topic, 1_000_000).len();
+    assert_eq!(
+        users(place),
+        published,
+        "users in the view, users in the topic"
+    );
+    let mut binary = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+    binary
+        .args(nowhere("verify", &["--from-log"]))
+        .current_dir(place.folder());
+    Process::start(binary, place.folder()).ends(0, PATIENCE);
+}
+
+#[test]
+fn what_run_began_the_script_goes_on_with_and_back() {
+    for place in Place::all("either") {
+        run_and_the_script_go_on_from_one_another(&place);
+        if !place.database.starts_with("sqlite:") {
+            let tables = ["users", "countries"].map(|table| format!("{}_{table}", place.name));
+            let tables = tables.each_ref().map(String::as_str);
+            Database::open(&place.database).clean(&place.name, &tables);
+        }
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use timely::scheduling::{Activator, SyncActivator};
 
+use super::catch_up::CatchUp;
 use super::checkpoints::Checkpoints;
 use super::commits::Commits;
 use super::lap::Laps;
@@ -68,6 +69,7 @@ pub(crate) struct Binder {
     /// The last epoch that is durable in the sink.
     durable: Epoch,
     checkpoints: Checkpoints,
+    catch_up: CatchUp,
     laps: Laps,
     /// None when earlier epochs are replayed and no more.
     journal: Option<Journaling>,
@@ -83,6 +85,7 @@ impl Binder {
         start: Start,
         journal: Option<Arc<Journal>>,
         checkpoints: Checkpoints,
+        catch_up: CatchUp,
         limits: Limits,
         stats: Arc<Stats>,
         failure: &Failure,
@@ -108,6 +111,7 @@ impl Binder {
             in_flight,
             durable: 0,
             checkpoints,
+            catch_up,
             laps: Laps::default(),
             read,
             places: bound.places.clone(),
@@ -203,10 +207,20 @@ impl Binder {
         commands
     }
 
-    /// Ends the run with a checkpoint, so that the next one replays nothing, and then says stop. A
+    /// Ends the run when all is bound that the topics held when that was asked for, and with a
+    /// checkpoint, so that the next one replays nothing, and then says stop. A
     /// checkpoint that takes too long (the sink may be away) is left.
     fn close(&mut self) -> Option<Command> {
         if self.writing.is_some() || self.stopped {
+            return None;
+        }
+        if self.closing.is_none()
+            && self.journal.is_some()
+            && !self.catch_up.is_over(&self.bound.ends)
+        {
+            if self.may_bind() {
+                self.bind();
+            }
             return None;
         }
         let closing = *self.closing.get_or_insert_with(Instant::now);

@@ -32,6 +32,7 @@ use crate::journal::{Binding, Offsets};
 
 pub(crate) mod alarm;
 pub(crate) mod binder;
+pub(crate) mod catch_up;
 pub(crate) mod checkpoints;
 pub(crate) mod commits;
 pub(crate) mod lap;
