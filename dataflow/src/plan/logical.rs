@@ -30,9 +30,9 @@ use super::shape::shaped;
 use super::simplify::simplified;
 use super::source_types::{self, SourceTypes};
 use super::table::unusable_column;
-use super::types;
 use super::wildcard;
 use super::{functions, keys};
+use super::{types, uncoerced};
 use crate::{Error, Result};
 
 /// Plans the query of one view. `at` is the statement's place.
@@ -71,7 +71,9 @@ fn analyzed(
     keys::checked(&plan)?;
     unions_fit(&plan)?;
     let plan = shaped(plan)?;
-    let plan = Analyzer::new().execute_and_check(plan, catalog.options(), |_, _| {})?;
+    let plan = uncoerced::analyzed(plan, |plan| {
+        Analyzer::new().execute_and_check(plan, catalog.options(), |_, _| {})
+    })?;
     Ok((plan, source_types))
 }
 

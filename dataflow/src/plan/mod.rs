@@ -48,6 +48,7 @@ mod table;
 mod text;
 mod top_k;
 mod types;
+mod uncoerced;
 mod wildcard;
 
 pub use explain::explain;
