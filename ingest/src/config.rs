@@ -106,6 +106,18 @@ impl TryFrom<PipelineText> for Pipeline {
         for table in pipeline.tables() {
             let (schema, name) = table.split_once('.').unwrap_or(("public", &table));
             let topic = naming.topic_of(schema, name);
+            if name.contains('.') {
+                return Err(format!(
+                    "table `{table}`: a table is named `table` or `schema.table`, and one with a \
+                     dot in its name cannot be captured; rename it"
+                ));
+            }
+            if !is_topic(&topic) {
+                return Err(format!(
+                    "table `{table}` would be published to topic `{topic}`: Kafka takes A-Z, a-z, \
+                     0-9, `.`, `_` and `-`, at most {TOPIC_BYTES_MAX}; rename the table"
+                ));
+            }
             if let Some(other) = topics.insert(topic.clone(), table.clone()) {
                 return Err(format!(
                     "tables `{other}` and `{table}` would both be published to topic `{topic}`; \
@@ -407,6 +419,15 @@ impl Publish {
             with_schema: self.topic_schema,
         }
     }
+}
+
+/// Bytes of a topic's name in Kafka.
+const TOPIC_BYTES_MAX: usize = 249;
+
+/// Whether Kafka can have a topic of this name.
+fn is_topic(name: &str) -> bool {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    name.len() <= TOPIC_BYTES_MAX && name.chars().all(is_legal) && name != "." && name != ".."
 }
 
 /// What to do where two tables would share a topic.

@@ -23,6 +23,16 @@ pub(crate) struct Tidemill {
 impl Tidemill {
     /// Starts it in `folder`, without the caller's connections; what it says goes to files there.
     pub(crate) fn start(folder: &Path, said: &str, args: &[String]) -> Self {
+        Self::start_armed(folder, said, args, None)
+    }
+
+    /// The same, to end at a failpoint.
+    pub(crate) fn start_armed(
+        folder: &Path,
+        said: &str,
+        args: &[String],
+        failpoint: Option<&str>,
+    ) -> Self {
         let (out, err) = (
             folder.join(format!("{said}.out")),
             folder.join(format!("{said}.err")),
@@ -33,6 +43,7 @@ impl Tidemill {
                 command.env_remove(name);
             }
         }
+        command.envs(failpoint.map(|point| ("TIDEMILL_FAILPOINT", point)));
         let child = command
             .args(args)
             .current_dir(folder)
@@ -93,6 +104,14 @@ impl Tidemill {
     pub(crate) fn kill(mut self) -> String {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        self.logged()
+    }
+
+    /// Expects it to end as if it was killed; returns what it logged.
+    #[track_caller]
+    pub(crate) fn crashed(mut self) -> String {
+        let status = self.exit();
+        assert!(!status.success(), "{status}");
         self.logged()
     }
 

@@ -12,6 +12,7 @@ mod column;
 mod confluent;
 mod engines;
 mod matrix;
+mod names;
 mod place;
 mod rows;
 mod users;

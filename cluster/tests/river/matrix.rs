@@ -5,6 +5,7 @@
 mod cells;
 mod ends;
 mod load;
+mod order;
 mod pipeline;
 
 use std::collections::BTreeSet;

@@ -150,6 +150,18 @@ impl Place {
         pipeline: &str,
         more: &[&str],
     ) -> Tidemill {
+        self.start_armed(name, command, pipeline, more, None)
+    }
+
+    /// The same, to end at a failpoint.
+    pub(crate) fn start_armed(
+        &self,
+        name: &str,
+        command: &str,
+        pipeline: &str,
+        more: &[&str],
+        failpoint: Option<&str>,
+    ) -> Tidemill {
         let journal = self.folder.path().join("journal");
         let journal = format!("file://{}", journal.display());
         let connections = [
@@ -166,7 +178,7 @@ impl Place {
         }
         args.extend(more.iter().map(|&arg| arg.to_owned()));
         let said = format!("{name}-{}", rand::random::<u32>());
-        Tidemill::start(self.folder.path(), &said, &args)
+        Tidemill::start_armed(self.folder.path(), &said, &args, failpoint)
     }
 
     /// Drops the slots of its database, which processes that are gone may hold a moment longer.

@@ -91,7 +91,7 @@ pub(crate) const DOCUMENTED: &[(&str, &str)] = &[
     (COLUMN, "the job ends"),
 ];
 
-fn view(tables: &[&str]) -> String {
+pub(super) fn view(tables: &[&str]) -> String {
     let sources = tables.iter().map(|table| {
         format!("CREATE TABLE {table} WITH (topic = '{{topic:{table}}}', format = 'avro');\n")
     });
@@ -105,7 +105,7 @@ fn view(tables: &[&str]) -> String {
     )
 }
 
-fn pipeline(tables: &[&str]) -> Option<Pipeline> {
+pub(super) fn pipeline(tables: &[&str]) -> Option<Pipeline> {
     let place = Place::open("the matrix of schema changes")?;
     let mut sql = place.sql();
     sql.batch_execute("CREATE SCHEMA other").unwrap();

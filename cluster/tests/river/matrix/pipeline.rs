@@ -8,7 +8,7 @@ use tidemill_log::dead_letter::{self, Entry};
 
 use crate::child::{PATIENCE, Tidemill};
 use crate::place::Place;
-use crate::rows::{View, unlike};
+use crate::rows::{View, answer, difference, unlike};
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(100);
@@ -67,6 +67,15 @@ impl Pipeline {
     pub(crate) fn start_with(&mut self, part: &str, more: &[&str]) {
         let started = self.place.start(part, "matrix", more);
         *self.part(part) = Some(started);
+    }
+
+    /// Starts an ingest that ends at a failpoint, and waits until it did.
+    pub(crate) fn ingest_crashes(&mut self, failpoint: &str) {
+        let name = self.place.name.clone();
+        let place = &self.place;
+        let armed = place.start_armed(&name, "ingest", "matrix", &[], Some(failpoint));
+        let said = armed.crashed();
+        self.hear("ingest", &said);
     }
 
     fn part(&mut self, part: &str) -> &mut Option<Tidemill> {
@@ -154,6 +163,23 @@ impl Pipeline {
             assert!(Instant::now() < deadline, "{}", found.join("\n"));
             std::thread::sleep(LOOK);
         }
+    }
+
+    /// Waits until the first view's rows of one `place` are what PostgreSQL answers to `query`.
+    #[track_caller]
+    pub(crate) fn settle_part(&mut self, place: &str, query: &str) {
+        let mut sql = self.place.sql();
+        let (view, keyspace) = (&self.views[0].name, &self.place.views);
+        let dataflow = self.dataflow.as_mut().unwrap();
+        dataflow.until("a part of the view as PostgreSQL answers", || {
+            let (columns, mut found) = keyspace.read(view).unwrap();
+            let at = columns.iter().position(|it| it.name == "place").unwrap();
+            found.retain(|row| row[at].as_deref() == Some(place));
+            let (expected, rounded) = answer(&mut sql, query, &columns);
+            difference(&found, &expected, &rounded)
+                .is_none()
+                .then_some(())
+        });
     }
 
     /// The tables that were read anew, of all that ingests said.
