@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use arrow::array::timezone::Tz;
 use arrow::datatypes::{DataType, TimeUnit};
+use tidemill_log::schema::SourceType;
 use tidemill_log::schema::arena::{Meaning, Unit};
 
 use super::columns::Cell;
@@ -31,6 +32,8 @@ pub(super) enum Wire<'a> {
     Float(f64, bool),
     Bytes(Cow<'a, [u8]>, Meaning),
     Text(Cow<'a, str>),
+    /// The text of a UUID, in any of the forms that PostgreSQL takes.
+    Uuid(Cow<'a, str>),
 }
 
 impl<'a> Wire<'a> {
@@ -42,6 +45,9 @@ impl<'a> Wire<'a> {
             (Self::Float(value, _), DataType::Float64)
             | (Self::Float(value, true), DataType::Float32) => Cell::Float(*value),
             (Self::Text(value), DataType::Utf8) => Cell::Text(value.clone()),
+            (Self::Uuid(value), DataType::Utf8) => {
+                Cell::Text(uuid_text(value).unwrap_or_else(|| value.clone()))
+            }
             (Self::Text(value), DataType::Binary) => Cell::Bytes(match value {
                 Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
                 Cow::Owned(text) => Cow::Owned(text.as_bytes().to_vec()),
@@ -78,7 +84,7 @@ impl<'a> Wire<'a> {
     /// Whether it is Debezium's placeholder.
     pub(super) fn is_unavailable(&self) -> bool {
         match self {
-            Self::Text(text) => *text == UNAVAILABLE,
+            Self::Text(text) | Self::Uuid(text) => *text == UNAVAILABLE,
             Self::Bytes(bytes, _) => **bytes == *UNAVAILABLE.as_bytes(),
             _ => false,
         }
@@ -91,7 +97,7 @@ impl<'a> Wire<'a> {
             Self::Int(value, _) => value.to_string(),
             Self::Float(value, _) => value.to_string(),
             Self::Bytes(value, _) => format!("{} bytes", value.len()),
-            Self::Text(value) => format!("{:?}", text::excerpt(value)),
+            Self::Text(value) | Self::Uuid(value) => format!("{:?}", text::excerpt(value)),
         }
     }
 }
@@ -159,6 +165,22 @@ fn bits(bytes: &[u8], count: u32) -> String {
         .collect()
 }
 
+/// A UUID's text as PostgreSQL writes it, so that equal ones have equal texts.
+fn uuid_text<'a>(text: &Cow<'a, str>) -> Option<Cow<'a, str>> {
+    if SourceType::named("uuid").writes(text) {
+        return Some(text.clone());
+    }
+    let inner = text.strip_prefix('{').and_then(|it| it.strip_suffix('}'));
+    let digits: String = inner.unwrap_or(text).split('-').collect();
+    let pairs = digits.as_bytes().chunks(2).map(|pair| {
+        let is_number = pair.iter().all(u8::is_ascii_hexdigit);
+        let pair = std::str::from_utf8(pair).ok().filter(|_| is_number)?;
+        u8::from_str_radix(pair, 16).ok()
+    });
+    let bytes: Vec<u8> = pairs.collect::<Option<_>>()?;
+    uuid(&bytes).map(Cow::Owned)
+}
+
 /// 16 bytes as a UUID is written.
 fn uuid(bytes: &[u8]) -> Option<String> {
     let bytes: &[u8; 16] = bytes.try_into().ok()?;
@@ -209,6 +231,27 @@ mod tests {
             text.as_deref(),
             Some("00010203-0405-0607-0809-0a0b0c0d0e0f")
         );
+    }
+
+    #[test]
+    fn uuids_are_one_text() {
+        let one = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
+        for text in [
+            one,
+            "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11",
+            "{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11}",
+            "a0eebc999c0b4ef8bb6d6bb9bd380a11",
+        ] {
+            assert_eq!(uuid_text(&text.into()).as_deref(), Some(one), "{text}");
+        }
+        for text in [
+            "",
+            "a0eebc99",
+            "nobody",
+            "+0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+        ] {
+            assert_eq!(uuid_text(&text.into()), None, "{text}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ use tidemill_log::schema::Unusable;
 
 use super::catalog::{Catalog, Table};
 use super::push::filters_down;
+use super::row_number;
 use super::script::{Script, did_you_mean, lower_first, normal, written};
 use super::shape::shaped;
 use super::simplify::simplified;
@@ -70,7 +71,7 @@ fn analyzed(
     let plan = functions::typed(plan)?;
     keys::checked(&plan)?;
     unions_fit(&plan)?;
-    let plan = shaped(plan)?;
+    let plan = row_number::unframed(shaped(plan)?)?;
     let plan = uncoerced::analyzed(plan, |plan| {
         Analyzer::new().execute_and_check(plan, catalog.options(), |_, _| {})
     })?;

@@ -4,9 +4,13 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Result, internal_err};
+use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
-use datafusion_expr::{PartitionEvaluator, Signature, Volatility, WindowUDFImpl};
+use datafusion_expr::{
+    Expr, LogicalPlan, PartitionEvaluator, Signature, Volatility, WindowFrame, WindowUDFImpl,
+};
 
 /// The function's name in SQL.
 pub(super) const NAME: &str = "row_number";
@@ -45,4 +49,28 @@ impl WindowUDFImpl for RowNumber {
     fn field(&self, field: WindowUDFFieldArgs<'_>) -> Result<FieldRef> {
         Ok(Arc::new(Field::new(field.name(), DataType::Int64, false)))
     }
+}
+
+/// The plan with frames of rows: a row's number has no frame, and the planner's own one of a range
+/// takes no bytes in ORDER BY.
+pub(super) fn unframed(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let unframed = |expr: Expr| match expr {
+        Expr::WindowFunction(mut call) => {
+            call.params.window_frame = WindowFrame::new(None);
+            Ok(Transformed::yes(Expr::WindowFunction(call)))
+        }
+        other => Ok(Transformed::no(other)),
+    };
+    let plan = plan.transform_up(|node| {
+        if !matches!(node, LogicalPlan::Window(_)) {
+            return Ok(Transformed::no(node));
+        }
+        let names = NamePreserver::new(&node);
+        node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let expr = expr.transform(unframed)?;
+            Ok(expr.update_data(|expr| name.restore(expr)))
+        })
+    });
+    Ok(plan?.data)
 }

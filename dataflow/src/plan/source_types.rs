@@ -76,11 +76,11 @@ fn node(plan: LogicalPlan, catalog: &Catalog) -> Result<(LogicalPlan, SourceType
     let scope = Scope { schema, types };
     scope.node(&plan)?;
     let sorts = matches!(plan, LogicalPlan::Sort(_));
-    let plan = plan.map_expressions(|expr| {
+    let plan = scope.first_of_each(plan)?.map_expressions(|expr| {
         let name = names.save(&expr);
-        let expr = match scope.expr(expr)? {
-            (expr, Some(kind)) if sorts && kind.is_padded() => unpadded(expr),
-            (expr, _) => expr,
+        let expr = match sorts {
+            true => scope.order(expr)?,
+            false => scope.expr(expr)?.0,
         };
         Ok(Transformed::yes(name.restore(expr)))
     });
@@ -385,10 +385,32 @@ impl Scope {
         Ok((Expr::AggregateFunction(call), returned))
     }
 
-    fn window(&self, call: WindowFunction) -> Result<Typed> {
+    fn window(&self, mut call: WindowFunction) -> Result<Typed> {
         self.all(&call.params.partition_by, false, "compared by PARTITION BY")?;
         self.sorted(&call.params.order_by)?;
+        for by in &mut call.params.order_by {
+            by.expr = self.order(by.expr.clone())?;
+        }
         Ok((Expr::WindowFunction(Box::new(call)), None))
+    }
+
+    /// An expression of ORDER BY: blanks at the end of a padded text do not count.
+    fn order(&self, expr: Expr) -> Result<Expr> {
+        Ok(match self.expr(expr)? {
+            (expr, Some(kind)) if kind.is_padded() => unpadded(expr),
+            (expr, _) => expr,
+        })
+    }
+
+    /// A DISTINCT ON with the order that chooses its rows written out.
+    fn first_of_each(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let LogicalPlan::Distinct(Distinct::On(mut distinct)) = plan else {
+            return Ok(plan);
+        };
+        for by in distinct.sort_expr.iter_mut().flatten() {
+            by.expr = self.order(by.expr.clone())?;
+        }
+        Ok(LogicalPlan::Distinct(Distinct::On(distinct)))
     }
 }
 

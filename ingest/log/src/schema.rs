@@ -67,6 +67,30 @@ impl ColumnType {
     }
 }
 
+/// The type's name in SQL.
+impl std::fmt::Display for ColumnType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ColumnType::Bool => "boolean",
+            ColumnType::Int => "int",
+            ColumnType::Long => "bigint",
+            ColumnType::Float => "real",
+            ColumnType::Double => "double precision",
+            ColumnType::Text => "text",
+            ColumnType::Source(kind) => kind.name(),
+            ColumnType::Uuid => "uuid",
+            ColumnType::Json => "json",
+            ColumnType::Bytes => "bytea",
+            ColumnType::Date => "date",
+            ColumnType::Timestamp => "timestamp",
+            ColumnType::Timestamptz => "timestamptz",
+            ColumnType::Decimal { precision, scale } => {
+                return write!(f, "numeric({precision},{scale})");
+            }
+        })
+    }
+}
+
 /// One column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {

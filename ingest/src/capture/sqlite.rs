@@ -11,6 +11,7 @@
 //!    change's position is its id.
 //! 3. Acknowledged changes are deleted, no others.
 
+mod cell;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,13 +23,13 @@ use serde_json::{Map, Value as Json};
 use tidemill_log::event::{Change, Op, Position, Value};
 use tidemill_log::failpoint;
 use tidemill_log::log::{Described, TopicId};
-use tidemill_log::schema::{ColumnType, TableSchema};
+use tidemill_log::schema::TableSchema;
 
 use super::{
-    BATCH, Capture, Captured, Refused, TABLES_PATIENCE, another_topic, push, standing, value,
-    withhold,
+    BATCH, Capture, Captured, Refused, TABLES_PATIENCE, another_topic, push, standing, withhold,
 };
 use crate::{Error, Kind, Result};
+use cell::value_of;
 use tables::{follow, followed, make_triggers, newest_snapshot, tables_of};
 
 /// The pause between two looks at the file.
@@ -358,8 +359,9 @@ struct RawChange {
     id: u64,
     table: String,
     op: String,
-    before: Option<String>,
-    after: Option<String>,
+    /// JSON, unless a text in the row is no UTF-8.
+    before: Option<Vec<u8>>,
+    after: Option<Vec<u8>>,
     committed_us: i64,
 }
 
@@ -369,8 +371,8 @@ impl RawChange {
             id: row.get::<_, i64>(0)?.cast_unsigned(),
             table: row.get(1)?,
             op: row.get(2)?,
-            before: row.get(3)?,
-            after: row.get(4)?,
+            before: row.get_ref(3)?.as_bytes_or_null()?.map(<[u8]>::to_vec),
+            after: row.get_ref(4)?.as_bytes_or_null()?.map(<[u8]>::to_vec),
             committed_us: row.get(5)?,
         })
     }
@@ -392,7 +394,7 @@ impl RawChange {
                 key: row.map_or_else(String::new, |row| key_text(table, row)),
                 position,
                 reason,
-                row: row.cloned().unwrap_or_default(),
+                row: row.map_or_else(String::new, |row| String::from_utf8_lossy(row).into_owned()),
                 withheld: Vec::new(),
             })
         };
@@ -427,8 +429,8 @@ impl RawChange {
 }
 
 /// The values of a row's key, the rest null; none when not all of them can be represented.
-fn key_of_row(table: &TableSchema, json: &str) -> Option<Vec<Value>> {
-    let row: Map<String, Json> = serde_json::from_str(json).ok()?;
+fn key_of_row(table: &TableSchema, json: &[u8]) -> Option<Vec<Value>> {
+    let row: Map<String, Json> = serde_json::from_slice(json).ok()?;
     let columns = table.columns.iter().enumerate();
     let values = columns.map(|(index, column)| match table.in_key(index) {
         true => value_of(column.kind, row.get(&column.name)?).ok(),
@@ -437,8 +439,8 @@ fn key_of_row(table: &TableSchema, json: &str) -> Option<Vec<Value>> {
     values.collect()
 }
 
-fn row_of(table: &TableSchema, json: &str) -> std::result::Result<Vec<Value>, String> {
-    let row: Map<String, Json> = serde_json::from_str(json).map_err(|error| error.to_string())?;
+fn row_of(table: &TableSchema, json: &[u8]) -> std::result::Result<Vec<Value>, String> {
+    let row: Map<String, Json> = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     let values = table.columns.iter().map(|column| {
         let value = row.get(&column.name).unwrap_or(&Json::Null);
         value_of(column.kind, value).map_err(|why| format!("column `{}`: {why}", column.name))
@@ -446,24 +448,8 @@ fn row_of(table: &TableSchema, json: &str) -> std::result::Result<Vec<Value>, St
     values.collect()
 }
 
-/// A cell as the triggers write it: numbers and text as they are, reals as text with all their
-/// digits, BLOBs as text in hexadecimal (in an array where the column is not one of BLOBs).
-fn value_of(kind: ColumnType, cell: &Json) -> std::result::Result<Value, String> {
-    match cell {
-        Json::Null => Ok(Value::Null),
-        Json::Number(number) if matches!(kind, ColumnType::Text | ColumnType::Json) => {
-            Ok(Value::Text(number.to_string()))
-        }
-        Json::Number(number) => value::parse(kind, &number.to_string()),
-        Json::String(text) => value::parse(kind, text),
-        Json::Bool(_) | Json::Array(_) | Json::Object(_) => {
-            Err(format!("a BLOB stands where {kind:?} was declared"))
-        }
-    }
-}
-
-fn key_text(table: &TableSchema, json: &str) -> String {
-    let row: Map<String, Json> = serde_json::from_str(json).unwrap_or_default();
+fn key_text(table: &TableSchema, json: &[u8]) -> String {
+    let row: Map<String, Json> = serde_json::from_slice(json).unwrap_or_default();
     let names = table
         .key
         .iter()

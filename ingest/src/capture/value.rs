@@ -24,7 +24,12 @@ pub(super) fn parse(kind: ColumnType, text: &str) -> Result<Value, String> {
             Ok(number) => Ok(Value::Int(number)),
             Err(_) => Err(wrong("a 64 bit integer")),
         },
-        ColumnType::Float | ColumnType::Double => match text.parse() {
+        // By way of 64 bits some texts would become the neighbour of the 32 bit number they name.
+        ColumnType::Float => match text.parse::<f32>() {
+            Ok(number) => Ok(Value::Float(f64::from(number))),
+            Err(_) => Err(wrong("a number")),
+        },
+        ColumnType::Double => match text.parse() {
             Ok(number) => Ok(Value::Float(number)),
             Err(_) => Err(wrong("a number")),
         },
@@ -39,16 +44,16 @@ pub(super) fn parse(kind: ColumnType, text: &str) -> Result<Value, String> {
             .map(Value::Bytes)
             .ok_or_else(|| wrong("bytes in hexadecimal")),
         ColumnType::Date => match text.parse::<civil::Date>() {
-            Ok(date) => Ok(Value::Date(days(date))),
-            Err(_) => Err(wrong("a finite date of the years 1 to 9999")),
+            Ok(date) if is_date(text) => Ok(Value::Date(days(date))),
+            _ => Err(wrong("a finite date of the years 1 to 9999")),
         },
         ColumnType::Timestamp => match text.parse::<civil::DateTime>() {
-            Ok(at) => Ok(Value::Timestamp(micros(at))),
-            Err(_) => Err(wrong("a finite timestamp of the years 1 to 9999")),
+            Ok(at) if is_timestamp(text) => Ok(Value::Timestamp(micros(at))),
+            _ => Err(wrong("a finite timestamp of the years 1 to 9999")),
         },
         ColumnType::Timestamptz => match text.parse::<jiff::Timestamp>() {
-            Ok(at) => Ok(Value::Timestamp(at.as_microsecond())),
-            Err(_) => Err(wrong(
+            Ok(at) if is_instant(text) => Ok(Value::Timestamp(at.as_microsecond())),
+            _ => Err(wrong(
                 "a finite instant (with its offset) of the years 1 to 9999",
             )),
         },
@@ -56,6 +61,49 @@ pub(super) fn parse(kind: ColumnType, text: &str) -> Result<Value, String> {
             .map(Value::Decimal)
             .ok_or_else(|| wrong(&format!("a finite decimal({precision}, {scale})"))),
     }
+}
+
+/// Whether a text is `YYYY-MM-DD`. jiff takes more forms, and leaves out what a date has no room
+/// for; so do the next ones.
+fn is_date(text: &str) -> bool {
+    let digit = |(at, byte): (usize, u8)| match at {
+        4 | 7 => byte == b'-',
+        _ => byte.is_ascii_digit(),
+    };
+    text.len() == 10 && text.bytes().enumerate().all(digit) && !text.starts_with("0000")
+}
+
+/// Whether a text is a date alone or a date and a time of day.
+fn is_timestamp(text: &str) -> bool {
+    match text.split_at_checked(10) {
+        Some((date, "")) => is_date(date),
+        Some((date, time)) => is_date(date) && time.strip_prefix(['T', ' ']).is_some_and(is_time),
+        None => false,
+    }
+}
+
+/// Whether a text is a date, a time of day and an offset.
+fn is_instant(text: &str) -> bool {
+    // The date has the sign of an offset in it.
+    let offset = text.char_indices().skip(11);
+    let mut offset = offset.filter(|(_, c)| matches!(c, 'Z' | '+' | '-'));
+    let parts = offset.next().and_then(|(at, _)| text.split_at_checked(at));
+    parts.is_some_and(|(moment, offset)| {
+        let plain = |c: char| c.is_ascii_digit() || matches!(c, 'Z' | '+' | '-' | ':');
+        moment.len() > 10 && is_timestamp(moment) && offset.chars().all(plain)
+    })
+}
+
+/// Whether a text is `HH:MM` or `HH:MM:SS`, with one to six digits behind a point.
+fn is_time(text: &str) -> bool {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let parts: Vec<&str> = whole.split(':').collect();
+    let pair = |part: &&str| part.len() == 2 && digits(part) && *part < "60";
+    (2..=3).contains(&parts.len())
+        && parts.iter().all(pair)
+        && (1..=6).contains(&fraction.len())
+        && digits(fraction)
 }
 
 /// The first characters of a text, for messages.
@@ -136,6 +184,11 @@ mod tests {
                 "-Infinity",
                 Value::Float(f64::NEG_INFINITY),
             ),
+            (
+                ColumnType::Float,
+                "7.038531e-26",
+                Value::Float(f64::from(7.038_531e-26_f32)),
+            ),
             (ColumnType::Bytes, "\\x00ff", Value::Bytes(vec![0, 255])),
             (ColumnType::Date, "1969-12-31", Value::Date(-1)),
             (ColumnType::Date, "2000-03-01", Value::Date(11_017)),
@@ -153,6 +206,11 @@ mod tests {
                 ColumnType::Timestamptz,
                 "1970-01-01 01:00:00+01",
                 Value::Timestamp(0),
+            ),
+            (
+                ColumnType::Timestamp,
+                "1970-01-02",
+                Value::Timestamp(86_400_000_000),
             ),
             (
                 ColumnType::Timestamptz,
@@ -176,6 +234,17 @@ mod tests {
         for (kind, text) in [
             (ColumnType::Date, "infinity"),
             (ColumnType::Date, "0044-03-15 BC"),
+            (ColumnType::Date, "20240101"),
+            (ColumnType::Date, "2024-01-01T10:00:00"),
+            (ColumnType::Date, "0000-01-01"),
+            (ColumnType::Timestamp, "2024-01-01T10:00:00+02:00"),
+            (ColumnType::Timestamp, "2024-01-01T10:00:60"),
+            (ColumnType::Timestamp, "2024-01-01T10:00:00.1234567"),
+            (ColumnType::Timestamptz, "2024-01-01T10:00:00.1234567Z"),
+            (
+                ColumnType::Timestamptz,
+                "2024-01-01T10:00:00+02:00[Europe/Berlin]",
+            ),
             (ColumnType::Timestamp, "-infinity"),
             (ColumnType::Timestamptz, "infinity"),
             (ColumnType::Timestamptz, "2024-01-01 00:00:00"),

@@ -216,7 +216,7 @@ fn all_types_and_what_cannot_be_represented() {
         Value::Bool(true),
         Value::Int(-2),
         Value::Int(3),
-        Value::Float(0.1),
+        Value::Float(f64::from(0.1_f32)),
         Value::Float(0.1),
         Value::Decimal(1250),
         text("0.00000000000000000001"),

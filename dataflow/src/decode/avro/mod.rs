@@ -15,9 +15,11 @@
 //! 3. A column that a writer has no field for holds the default of the field that it was planned
 //!    from, and without one the record is refused, as Avro says. Where the writer's schema
 //!    is newer than the plan the column is gone, and the job ends: its values would be made up.
+//!    It ends too where a newer schema gives a column another type, see [`altered`].
 //! 4. A registry that lost its schemas is an error of the job, told from a record that names an id
 //!    which never was: otherwise all that was written with them would leave the views unnoticed.
 
+mod altered;
 mod input;
 mod program;
 
@@ -32,6 +34,7 @@ use foldhash::fast::RandomState;
 use tidemill_log::registry::Registry;
 use tidemill_log::schema::arena::Schema;
 
+use self::altered::{Altered, Types};
 use self::program::{Absent, Program};
 use super::columns::{Cells, Columns};
 use super::{Decoder, Effect, Place, Refused, text};
@@ -58,6 +61,7 @@ struct Writers {
     registry: Arc<dyn Registry>,
     planned: Schema,
     columns: SchemaRef,
+    types: Types,
     /// The newest version of the topic's subject when the job was planned.
     newest: u32,
     table: String,
@@ -97,6 +101,7 @@ impl Avro {
                 registry,
                 planned,
                 columns: Arc::clone(&source.schema),
+                types: Types::of(schema, source.envelope),
                 newest,
                 table: source.name.clone(),
                 envelope: source.envelope,
@@ -248,6 +253,13 @@ impl Writers {
     }
 
     fn compile(&mut self, id: u32, schema: &str) -> std::result::Result<Program, String> {
+        if let Some(altered) = self.types.altered(schema, &self.columns)
+            && self.is_newer(id)
+        {
+            let what = self.altered(id, &altered);
+            self.fatal = Some(Error::new(Kind::Data, what.clone()));
+            return Err(what);
+        }
         let program = Program::compile(
             schema,
             &self.planned,
@@ -277,6 +289,21 @@ impl Writers {
                  the field no default"
             )),
         }
+    }
+
+    /// Why a job that was planned for a column's old type ends.
+    fn altered(&self, id: u32, altered: &Altered) -> String {
+        let Altered { column, was, is } = altered;
+        let (table, topic) = (&self.table, &self.topic);
+        let is = is.map_or_else(
+            || "a type that no column can have".to_owned(),
+            |is| is.to_string(),
+        );
+        format!(
+            "table `{table}`: column `{column}` was {was} and is {is} now, by schema {id} of \
+             subject `{topic}-value`: its type was changed while this job ran. Start again, and \
+             the views are planned for the new type; nothing behind the change is in them"
+        )
     }
 
     /// Whether a schema came after those that the job was planned with. One that the topic's

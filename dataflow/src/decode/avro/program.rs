@@ -392,6 +392,7 @@ impl Program {
             Node::Double => Wire::Float(f64::from_le_bytes(input.array()?), false),
             Node::Bytes(meaning) => Wire::Bytes(input.prefixed()?.into(), known(meaning)),
             Node::Fixed(size, meaning) => Wire::Bytes(input.take(*size)?.into(), known(meaning)),
+            Node::String(Meaning::Uuid) if !self.own => Wire::Uuid(input.text()?.into()),
             Node::String(_) => Wire::Text(input.text()?.into()),
             Node::Enum(symbols) => Wire::Text(input.branch(symbols)?.as_str().into()),
             Node::Array(_) | Node::Map(_) | Node::Record(_) | Node::Union(_) => {

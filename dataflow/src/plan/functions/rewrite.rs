@@ -278,7 +278,8 @@ impl Scope {
             self.comparable(left, &target)?,
             self.comparable(right, &target)?,
         );
-        if matches!(target, DataType::Interval(_)) || wide(&target) {
+        let same = arguments.iter().all(|it| it.known() == Some(&target));
+        if matches!(target, DataType::Interval(_)) || (wide(&target) && !same) {
             if matches!(op, Operator::IsDistinctFrom | Operator::IsNotDistinctFrom) {
                 return refused(format!("{op} of {} is not supported", types::name(&target)));
             }

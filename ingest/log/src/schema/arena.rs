@@ -495,7 +495,24 @@ pub fn connect_meaning<'a>(
         ("string", _, Some("ZonedTimestamp"), _) => Meaning::ZonedTimestamp,
         ("string", _, _, "io.debezium.data.Uuid") => Meaning::Uuid,
         ("string", _, _, JSON) => Meaning::Json,
+        ("string", ..) => Meaning::Source(SourceType::named(debezium_text(name)?)),
         ("bytes", _, _, "io.debezium.data.Bits") => Meaning::Bits(number("length")?),
+        _ => return None,
+    })
+}
+
+/// The source's type whose text Debezium writes under this name. A type without an entry of its
+/// own is one that only the source can compare.
+fn debezium_text(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "io.debezium.data.Enum" | "io.debezium.data.EnumSet" => "enum",
+        "io.debezium.data.Xml" => "xml",
+        "io.debezium.data.TsVector" => "tsvector",
+        "io.debezium.time.Interval" => "interval",
+        "io.debezium.time.ZonedTime" => "timetz",
+        "io.debezium.data.Ltree" | "io.debezium.time.IsoTime" | "io.debezium.time.IsoTimestamp" => {
+            ""
+        }
         _ => return None,
     })
 }

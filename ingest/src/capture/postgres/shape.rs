@@ -51,7 +51,14 @@ struct Column {
     /// The transaction that altered it last.
     #[serde(default)]
     altered: Option<i64>,
+    /// Whether its collation holds no two different texts equal.
+    #[serde(default)]
+    deterministic: Option<bool>,
 }
+
+/// `varchar`, whose values are those of `text`.
+const VARCHAR: u32 = 1043;
+const TEXT: u32 = 25;
 
 /// A table's place in the publication, which changes with whatever is done to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,8 +78,10 @@ const COLUMNS: &str = "
            a.atthasmissing OR EXISTS (
                SELECT FROM pg_partition_tree($1::oid::regclass) p
                JOIN pg_attribute part ON part.attrelid = p.relid
-               WHERE part.attname = a.attname AND part.atthasmissing)
-    FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped";
+               WHERE part.attname = a.attname AND part.atthasmissing),
+           coalesce(c.collisdeterministic, true)
+    FROM pg_attribute a LEFT JOIN pg_collation c ON c.oid = a.attcollation
+    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped";
 
 /// What the texts of its values are made of, in domains, arrays, ranges and composites too.
 const TYPES: &str = "
@@ -131,6 +140,7 @@ impl Shape {
                 generated: row.get(4),
                 altered: row.get(5),
                 filled: row.get(6),
+                deterministic: Some(row.get(7)),
             };
             (row.get(0), column)
         };
@@ -198,6 +208,7 @@ impl Shape {
                 Some(was) if was.generated => "is no longer generated",
                 Some(was) if was.name != column.name => "was renamed",
                 Some(was) if rewritten && was.is_altered(column) => "was altered with its values",
+                Some(was) if was.compares_otherwise(column) => "has another type",
                 Some(_) => continue,
             };
             return Some(format!("its column `{}` {what}", column.name));
@@ -233,6 +244,17 @@ impl Shape {
 }
 
 impl Column {
+    /// Whether its values are written or compared in another way, also where none was rewritten.
+    fn compares_otherwise(&self, now: &Self) -> bool {
+        let kind = |column: &Self| match column.kind {
+            VARCHAR => TEXT,
+            kind => kind,
+        };
+        let collations = (self.deterministic, now.deterministic);
+        let is_collated = matches!(collations, (Some(was), Some(is)) if was != is);
+        is_collated || kind(self) != kind(now)
+    }
+
     /// Whether an ALTER came between, which may have computed its values anew.
     fn is_altered(&self, now: &Self) -> bool {
         let is_known = self.altered.is_some();

@@ -6,28 +6,11 @@
 use std::collections::BTreeSet;
 
 use rusqlite::{OptionalExtension, Transaction};
-use tidemill_log::schema::{Column, ColumnType, TableSchema};
+use tidemill_log::schema::{Column, TableSchema};
 
+use super::cell::{cell_json, kind_of};
 use super::{NOW_US, sql_error};
 use crate::{Error, Kind, Result};
-
-/// The type of a declared column type, by SQLite's own rule of looking for parts of names.
-fn kind_of(declared: &str) -> ColumnType {
-    let declared = declared.to_ascii_uppercase();
-    let has = |part: &str| declared.contains(part);
-    match declared.as_str() {
-        "BOOLEAN" | "BOOL" => ColumnType::Bool,
-        "DATE" => ColumnType::Date,
-        "TIMESTAMPTZ" | "TIMESTAMP WITH TIME ZONE" => ColumnType::Timestamptz,
-        "TIMESTAMP" | "DATETIME" => ColumnType::Timestamp,
-        "UUID" => ColumnType::Uuid,
-        "JSON" | "JSONB" => ColumnType::Json,
-        _ if has("INT") => ColumnType::Long,
-        _ if has("REAL") || has("FLOA") || has("DOUB") => ColumnType::Double,
-        _ if has("BLOB") || has("BYTEA") => ColumnType::Bytes,
-        _ => ColumnType::Text,
-    }
-}
 
 /// The tables of these names; an error names all that cannot be captured.
 pub(super) fn tables_of(
@@ -140,20 +123,8 @@ fn table_of(transaction: &Transaction<'_>, name: &str) -> Result<TableSchema> {
 /// SQL for a row (`NEW`, `OLD` or the table itself) as JSON.
 fn row_json(table: &TableSchema, row: &str) -> String {
     let cells = table.columns.iter().map(|column| {
-        let cell = format!("{row}.{}", quote(&column.name));
-        let blob = match column.kind {
-            ColumnType::Bytes => format!("hex({cell})"),
-            _ => format!("json_array(hex({cell}))"),
-        };
-        let other = match column.kind {
-            ColumnType::Bytes => format!("hex({cell})"),
-            _ => cell.clone(),
-        };
-        format!(
-            "{}, CASE typeof({cell}) WHEN 'null' THEN NULL WHEN 'blob' THEN {blob} \
-             WHEN 'real' THEN printf('%!.17g', {cell}) ELSE {other} END",
-            text(&column.name)
-        )
+        let cell = cell_json(column.kind, &format!("{row}.{}", quote(&column.name)));
+        format!("{}, {cell}", text(&column.name))
     });
     format!("json_object({})", cells.collect::<Vec<_>>().join(", "))
 }

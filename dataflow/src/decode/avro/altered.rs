@@ -1,0 +1,140 @@
+//! Whether a newer schema of a topic gives a column a type that the job was not planned for.
+//!
+//! In: the schema that a source was planned with, and a newer writer's. Out: the first column whose
+//! values would be read under the rules of its old type.
+//!
+//! A source table's own types are what the views were checked for, so each change of one counts.
+//! A schema of others may change as Avro allows: what a column does not take is refused by its
+//! record.
+
+use arrow::datatypes::SchemaRef;
+use tidemill_log::schema::arena::Schema;
+use tidemill_log::schema::{ColumnType, Fields, columns_of_envelope, columns_of_record};
+
+use crate::plan::ir::Envelope;
+
+/// A column with another type.
+pub(super) struct Altered {
+    pub(super) column: String,
+    pub(super) was: ColumnType,
+    /// None when no column can have the new type.
+    pub(super) is: Option<ColumnType>,
+}
+
+/// The types that a source's columns were planned with.
+pub(super) struct Types {
+    planned: Fields,
+    envelope: Envelope,
+}
+
+impl Types {
+    /// Those of a schema; none of one that is no schema of rows, which planning refuses.
+    pub(super) fn of(schema: &str, envelope: Envelope) -> Self {
+        Self {
+            planned: fields(schema, envelope),
+            envelope,
+        }
+    }
+
+    /// The first of the columns `used` that the newer schema gives another type.
+    pub(super) fn altered(&self, newer: &str, used: &SchemaRef) -> Option<Altered> {
+        let own = Schema::parse(newer).is_ok_and(|schema| {
+            let row = schema.after();
+            row.is_some_and(|row| row.table.is_some())
+        });
+        let newer = fields(newer, self.envelope);
+        let of = |fields: &Fields, name: &str| {
+            let mut columns = fields.columns.iter();
+            columns.find(|it| it.name == name).map(|it| it.kind)
+        };
+        used.fields().iter().find_map(|column| {
+            let name = column.name();
+            let was = of(&self.planned, name)?;
+            let is = of(&newer, name);
+            let unusable = newer.unusable.iter().any(|it| it.name == *name);
+            let same = match is {
+                Some(is) => is == was || (!own && is_taken(was, is)),
+                // A column that is gone is told apart.
+                None => !unusable,
+            };
+            (!same).then(|| Altered {
+                column: name.clone(),
+                was,
+                is,
+            })
+        })
+    }
+}
+
+fn fields(schema: &str, envelope: Envelope) -> Fields {
+    let fields = match envelope {
+        Envelope::Debezium => columns_of_envelope(schema),
+        Envelope::Append | Envelope::Upsert => columns_of_record(schema),
+    };
+    fields.unwrap_or_default()
+}
+
+/// Whether a column of the first type takes values of the second, each exactly or not at all.
+fn is_taken(planned: ColumnType, written: ColumnType) -> bool {
+    use ColumnType::{Bytes, Decimal, Double, Float, Int, Long, Text};
+    matches!(
+        (planned, written),
+        (Int, Long)
+            | (Long, Int)
+            | (Float, Int | Long)
+            | (Double, Int | Long | Float)
+            | (Text, Bytes)
+            | (Bytes, Text)
+            | (Decimal { .. }, Decimal { .. } | Int | Long)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::{DataType, Field};
+    use std::sync::Arc;
+
+    fn altered(was: &str, is: &str) -> Option<String> {
+        let schema = |kind: &str| {
+            format!(
+                r#"{{"type": "record", "name": "T", "fields": [
+                    {{"name": "c", "type": {kind}}}, {{"name": "d", "type": "int"}}]}}"#
+            )
+        };
+        let used = arrow::datatypes::Schema::new(vec![Field::new("c", DataType::Utf8, true)]);
+        let types = Types::of(&schema(was), Envelope::Append);
+        let altered = types.altered(&schema(is), &Arc::new(used))?;
+        let is = altered.is.map(|is| is.to_string());
+        Some(format!("{} {}", altered.was, is.unwrap_or_default()))
+    }
+
+    #[test]
+    fn a_type_that_compares_otherwise_is_another_one() {
+        let (text, citext) = (
+            "\"string\"",
+            r#"{"type": "string", "source.type": "citext"}"#,
+        );
+        assert_eq!(altered(text, text), None);
+        assert_eq!(altered(text, citext).as_deref(), Some("text citext"));
+        assert_eq!(altered(citext, text).as_deref(), Some("citext text"));
+        assert_eq!(altered("\"int\"", "\"long\""), None);
+        assert_eq!(altered("\"double\"", "\"int\""), None);
+        assert_eq!(
+            altered("\"int\"", "\"double\"").as_deref(),
+            Some("int double precision")
+        );
+        let local = r#"{"type": "long", "logicalType": "local-timestamp-micros"}"#;
+        let zoned = r#"{"type": "long", "logicalType": "timestamp-micros"}"#;
+        assert_eq!(
+            altered(local, zoned).as_deref(),
+            Some("timestamp timestamptz")
+        );
+        assert_eq!(
+            altered("\"long\"", zoned).as_deref(),
+            Some("bigint timestamptz")
+        );
+        let list = r#"{"type": "array", "items": "int"}"#;
+        assert_eq!(altered("\"long\"", list).as_deref(), Some("bigint "));
+    }
+}
