@@ -96,7 +96,6 @@ const WITH_A_REWRITE: [Case; 7] = [
                 USING CASE c WHEN 1 THEN 'one'::mood ELSE 'two' END",
         groups: true,
         outcome: PlannedAnew,
-        ..OPEN
     },
     Case {
         kind: "numeric(12,2)",

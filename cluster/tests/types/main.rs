@@ -13,3 +13,4 @@ mod planned;
 mod same;
 mod sink;
 mod source;
+mod sqlite;

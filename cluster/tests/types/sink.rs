@@ -55,8 +55,9 @@ impl Sink {
         };
         let (_, fraction) = text.split_once('.').unwrap_or_default();
         let is_fine = fraction.trim_end_matches("+00").len() > 3;
-        !matches!(text, "" | "\\x")
-            && !(matches!(*kind, Type::TIMESTAMP | Type::TIMESTAMPTZ) && is_fine)
+        let is_moment = matches!(*kind, Type::TIMESTAMP | Type::TIMESTAMPTZ);
+        let is_empty = matches!(text, "" | "\\x");
+        !is_empty && !(is_moment && is_fine)
     }
 
     /// The rows of a view; none while it is not there.

@@ -428,11 +428,24 @@ impl RawChange {
     }
 }
 
+/// A row as its triggers wrote it. A text that is no UTF-8 has U+FFFD in place of what is none.
+fn parsed(json: &[u8]) -> std::result::Result<Map<String, Json>, String> {
+    serde_json::from_str(&String::from_utf8_lossy(json)).map_err(|error| error.to_string())
+}
+
+/// Whether a cell is a text that is no UTF-8, in a row with such texts.
+fn is_broken(cell: Option<&Json>) -> bool {
+    cell.and_then(Json::as_str)
+        .is_some_and(|text| text.contains(char::REPLACEMENT_CHARACTER))
+}
+
 /// The values of a row's key, the rest null; none when not all of them can be represented.
 fn key_of_row(table: &TableSchema, json: &[u8]) -> Option<Vec<Value>> {
-    let row: Map<String, Json> = serde_json::from_slice(json).ok()?;
+    let row = parsed(json).ok()?;
+    let has_broken = std::str::from_utf8(json).is_err();
     let columns = table.columns.iter().enumerate();
     let values = columns.map(|(index, column)| match table.in_key(index) {
+        true if has_broken && is_broken(row.get(&column.name)) => None,
         true => value_of(column.kind, row.get(&column.name)?).ok(),
         false => Some(Value::Null),
     });
@@ -440,16 +453,23 @@ fn key_of_row(table: &TableSchema, json: &[u8]) -> Option<Vec<Value>> {
 }
 
 fn row_of(table: &TableSchema, json: &[u8]) -> std::result::Result<Vec<Value>, String> {
-    let row: Map<String, Json> = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    let row = parsed(json)?;
+    let has_broken = std::str::from_utf8(json).is_err();
     let values = table.columns.iter().map(|column| {
         let value = row.get(&column.name).unwrap_or(&Json::Null);
+        if has_broken && is_broken(Some(value)) {
+            return Err(format!(
+                "column `{}`: a text that is not UTF-8",
+                column.name
+            ));
+        }
         value_of(column.kind, value).map_err(|why| format!("column `{}`: {why}", column.name))
     });
     values.collect()
 }
 
 fn key_text(table: &TableSchema, json: &[u8]) -> String {
-    let row: Map<String, Json> = serde_json::from_slice(json).unwrap_or_default();
+    let row = parsed(json).unwrap_or_default();
     let names = table
         .key
         .iter()
