@@ -129,8 +129,68 @@ CASES = [
 ]
 
 
+def connect(base, name, **parameters):
+    """A type as Connect's Avro converter writes it."""
+    kind = {"type": base, "connect.name": name}
+    return {**kind, "connect.parameters": parameters} if parameters else kind
+
+
+def debezium(base, name, **parameters):
+    return connect(base, f"io.debezium.{name}", **parameters)
+
+
+def kafka(base, name, **parameters):
+    return connect(base, f"org.apache.kafka.connect.data.{name}", **parameters)
+
+
+def of_day(count, unit):
+    """A time of day from what Debezium counts since midnight, `unit` of which are a second."""
+    whole, fraction = divmod(half_even(count) if unit == 10**9 else count * 10**6 // unit, 10**6)
+    return {"text": clock((datetime.datetime.min + datetime.timedelta(0, whole, fraction)).time())}
+
+
 def half_even(nanos):
     return int(D(nanos).scaleb(-3).quantize(D(1), rounding=decimal.ROUND_HALF_EVEN))
+
+
+def plain_text(value):
+    return {"text": value}
+
+
+def plain_int(value):
+    return {"int": value}
+
+
+# The semantic types of Debezium and Connect, as their documentation gives them.
+NAMED = [
+    (debezium("int", "time.Date"), [0, -1, 19849], plain_int),
+    (debezium("int", "time.Time"), [0, 25689500, 86399999], lambda v: of_day(v, 10**3)),
+    (debezium("long", "time.MicroTime"), [1, 86399999999], lambda v: of_day(v, 10**6)),
+    (debezium("long", "time.NanoTime"), [25689500000000], lambda v: of_day(v, 10**9)),
+    (debezium("long", "time.Timestamp"), [0, -1, 1714979289123], lambda v: {"int": v * 1000}),
+    (debezium("long", "time.MicroTimestamp"), [0, -1, 1714979289123456], plain_int),
+    (debezium("long", "time.NanoTimestamp"), [1714979289123456789], lambda v: {"int": half_even(v)}),
+    (debezium("string", "time.ZonedTimestamp"), ["2024-05-06T07:08:09.123456Z"],
+     lambda v: {"int": micros(datetime.datetime.fromisoformat(v))}),
+    (debezium("string", "time.ZonedTime"), ["07:08:09.5Z", "07:08:09Z"], plain_text),
+    (debezium("string", "time.Interval"), ["P1M", "P30D"], plain_text),
+    (debezium("int", "time.Year"), [2024], plain_int),
+    (debezium("long", "time.MicroDuration"), [-1, 2629800000000], plain_int),
+    (debezium("string", "data.Json"), ['{"a": 1.0}'], plain_text),
+    (debezium("string", "data.Xml"), ["<a/>"], plain_text),
+    (debezium("string", "data.Ltree"), ["a.b"], plain_text),
+    (debezium("string", "data.Enum", allowed="sad,glad"), ["sad", "glad"], plain_text),
+    (debezium("string", "data.EnumSet", allowed="a,b"), ["a,b", ""], plain_text),
+    (debezium("string", "data.Uuid"), ["A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"],
+     lambda v: {"text": str(uuid.UUID(v))}),
+    (debezium("bytes", "data.Bits", length="10"), [b"\1\2", b"\xff\3", b"\0\0"],
+     lambda v: {"text": f"{int.from_bytes(v, 'little'):010b}"}),
+    (kafka("int", "Date"), [19849], plain_int),
+    (kafka("int", "Time"), [25689500], lambda v: of_day(v, 10**3)),
+    (kafka("long", "Timestamp"), [-1, 1714979289123], lambda v: {"int": v * 1000}),
+    (kafka("bytes", "Decimal", scale="2"), [b"\4\xe2", b"\xff", b"\0"],
+     lambda v: {"unscaled": str(int.from_bytes(v, "big", signed=True))}),
+]
 
 
 def line(name, kind, value, tell):
@@ -163,9 +223,9 @@ def line(name, kind, value, tell):
     }))
 
 
-
 def main():
-    for name, kind, values, tell in CASES:
+    named = [(kind["connect.name"], kind, values, tell) for kind, values, tell in NAMED]
+    for name, kind, values, tell in CASES + named:
         for value in values:
             line(name, kind, value, tell)
         for value in [*values[:1], None]:

@@ -4,6 +4,7 @@
 
 mod altered;
 mod cells;
+mod formats;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod kinds;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::cells::{OPERATIONS, Operation};
 use crate::kinds::KINDS;
@@ -17,6 +18,9 @@ fn page() -> PathBuf {
 /// Compares a list of the page with what was seen, or writes it there.
 #[track_caller]
 pub(crate) fn is_listed(name: &str, list: &str) {
+    // Tests of several lists write one file.
+    static FILE: Mutex<()> = Mutex::new(());
+    let _one = FILE.lock().unwrap_or_else(PoisonError::into_inner);
     let page = page();
     let text = std::fs::read_to_string(&page).unwrap();
     let (begin, end) = (

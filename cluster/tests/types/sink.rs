@@ -57,7 +57,7 @@ impl Sink {
         let is_fine = fraction.trim_end_matches("+00").len() > 3;
         let is_moment = matches!(*kind, Type::TIMESTAMP | Type::TIMESTAMPTZ);
         let is_empty = matches!(text, "" | "\\x");
-        !is_empty && !(is_moment && is_fine)
+        !(is_empty || is_moment && is_fine)
     }
 
     /// The rows of a view; none while it is not there.
