@@ -1,33 +1,75 @@
 //! Asks each service that was named whether it is there, with its own protocol and within seconds.
 
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use tidemill_ingest::server::Server;
 
 use crate::connections::Connections;
 use crate::redact;
 
+mod reach;
+
 const WAIT: Duration = Duration::from_secs(5);
+/// The longest that one service may take for its whole answer.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// Asks one service.
+type Ask = fn(&str) -> anyhow::Result<String>;
 
 /// Name of each named service and what it answered; embedded engines are not asked.
 pub(crate) fn ask(connections: &Connections) -> Vec<(&'static str, anyhow::Result<String>)> {
-    type Ask = fn(&str) -> anyhow::Result<String>;
-    let all: [(&'static str, &str, Ask); 5] = [
-        ("PostgreSQL", &connections.database, postgres),
-        ("Kafka", &connections.log, kafka),
-        ("the registry", &connections.registry, registry),
-        ("Cassandra", &connections.sink, cassandra),
-        ("S3", &connections.state, s3),
+    let all: [(&'static str, &str, u16, Ask); 5] = [
+        ("PostgreSQL", &connections.database, 5432, postgres),
+        ("Kafka", &connections.log, 9092, kafka),
+        ("the registry", &connections.registry, 80, registry),
+        ("Cassandra", &connections.sink, 9042, cassandra),
+        ("S3", &connections.state, 0, s3),
     ];
-    all.into_iter()
-        .filter(|(_, url, _)| !url.starts_with("sqlite://") && !url.starts_with("file://"))
-        .map(|(name, url, ask)| {
-            let answer = ask(url)
-                .with_context(|| format!("{name} does not answer at {}", redact::place(url)));
+    let asked = all
+        .into_iter()
+        .filter(|(_, url, ..)| !url.starts_with("sqlite://") && !url.starts_with("file://"));
+    asked
+        .map(|(name, url, port, ask)| {
+            let place = redact::place(url);
+            let answer = within(name, url, port, ask)
+                .map_err(|(how, error)| error.context(format!("{name} {how} at {place}")));
             (name, answer)
         })
         .collect()
+}
+
+/// The answer within [`ANSWER_MAX`], or how the service failed in a few words, and why.
+fn within(
+    name: &'static str,
+    url: &str,
+    port: u16,
+    ask: Ask,
+) -> Result<String, (&'static str, anyhow::Error)> {
+    // S3 is where the environment says.
+    if port != 0 {
+        reach::reach(url, port).map_err(|error| ("does not answer", error))?;
+    }
+    let (tell, told) = sync_channel(1);
+    let asked = url.to_owned();
+    let asking = std::thread::Builder::new().spawn(move || {
+        // Whoever asked may have given up.
+        let _ = tell.send(ask(&asked));
+    });
+    asking.map_err(|error| ("was not asked", error.into()))?;
+    match told.recv_timeout(ANSWER_MAX) {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err((reach::how(&error), error)),
+        Err(_) => {
+            let seconds = ANSWER_MAX.as_secs();
+            let why = format!(
+                "timed out: it is connected, and nothing came within {seconds} s; it is frozen, \
+                 or it is not {name}"
+            );
+            Err(("does not answer", anyhow::Error::msg(why)))
+        }
+    }
 }
 
 /// Whether the views' tables and the state can be looked into from here, without making a file.
@@ -62,9 +104,8 @@ fn kafka(url: &str) -> anyhow::Result<String> {
 }
 
 fn registry(url: &str) -> anyhow::Result<String> {
-    // Any subject does: a registry that is there says that it has none.
-    tidemill_log::registry::open(url)?.versions("tidemill-check-value")?;
-    Ok("Confluent API".to_owned())
+    let subjects = tidemill_log::registry::ask(url)?;
+    Ok(format!("Confluent API, {subjects} subjects"))
 }
 
 fn s3(url: &str) -> anyhow::Result<String> {

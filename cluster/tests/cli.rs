@@ -445,3 +445,70 @@ fn a_name_is_fit_for_a_slot() {
         }
     }
 }
+
+/// A server that answers every HTTP request so, or says nothing at all.
+fn answering(answer: Option<&'static str>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            if let Some(answer) = answer {
+                let mut asked = [0; 4096];
+                let _read = std::io::Read::read(&mut stream, &mut asked);
+                let _sent = std::io::Write::write_all(&mut stream, answer.as_bytes());
+            } else {
+                open.push(stream);
+            }
+        }
+    });
+    place
+}
+
+#[test]
+fn check_tells_apart_why_a_service_cannot_be_used() {
+    let call = Call::new();
+    call.write("p/views.sql", JSON_VIEWS);
+    let check = |flag: &str, url: &str| call.run(&["check", "p", flag, url]);
+    let silent = answering(None);
+    let urls = |place: &str| {
+        [
+            ("--registry", format!("http://{place}")),
+            ("--postgres", format!("postgres://u@{place}/db")),
+            ("--kafka", place.to_owned()),
+            ("--cassandra", place.to_owned()),
+        ]
+    };
+    for (flag, url) in urls(&nobody()) {
+        check(flag, &url).expect(1, &["does not answer at", "connection refused"]);
+    }
+    for (flag, url) in urls("no-such-host.invalid:1") {
+        check(flag, &url).expect(1, &["does not answer at", "no such host"]);
+    }
+    // Connected, and frozen.
+    for (flag, url) in urls(&silent) {
+        let began = std::time::Instant::now();
+        let said = check(flag, &url);
+        said.expect(1, &[]);
+        let waited = began.elapsed();
+        assert!(waited.as_secs() < 20, "{flag}: {waited:?}\n{}", said.all());
+        assert!(!said.all().contains("refused"), "{flag}: {}", said.all());
+    }
+    let not_found = "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}";
+    let not_found = format!("http://{}/wrong", answering(Some(not_found)));
+    check("--registry", &not_found).expect(
+        1,
+        &["is not there (404)", "404 Not Found for `/wrong/subjects`"],
+    );
+    let locked = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\n{}";
+    let locked = format!("http://{}", answering(Some(locked)));
+    let said = check("--registry", &locked);
+    said.expect(1, &["authentication failed", "401 Unauthorized"]);
+    let other = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n<ht>";
+    let other = answering(Some(other));
+    let said = check("--registry", &format!("http://{other}"));
+    said.expect(1, &["answers with an error", "not a registry's answer"]);
+    let said = check("--registry", &format!("https://{other}"));
+    said.expect(1, &["TLS failed"]);
+}

@@ -97,6 +97,21 @@ impl ConfluentRegistry {
         })
     }
 
+    /// How many subjects there are.
+    pub(super) fn subjects(&self) -> Result<usize> {
+        let url = self.url(&["subjects"]);
+        let shown = url.path().to_owned();
+        let subjects: Option<Vec<String>> = self.send("its subjects", self.client.get(url))?;
+        let subjects = subjects.ok_or_else(|| {
+            let what = format!(
+                "{}: 404 Not Found for `{shown}`: no schema registry is at this path",
+                self.shown
+            );
+            Error::new(Kind::Data, what)
+        })?;
+        Ok(subjects.len())
+    }
+
     /// The URL below the base with these path segments, each escaped.
     fn url(&self, segments: &[&str]) -> Url {
         let mut url = self.base.clone();

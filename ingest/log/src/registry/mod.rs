@@ -44,6 +44,15 @@ pub trait Registry: Send + Sync {
     }
 }
 
+/// Asks the registry at `url` (`http(s)://…`) how many subjects it has.
+///
+/// # Errors
+/// `Data` when what answers there is no registry (a 404 says that none is at this path), or refuses
+/// us; `Retry` when it is away.
+pub fn ask(url: &str) -> Result<usize> {
+    confluent::ConfluentRegistry::open(url)?.subjects()
+}
+
 /// Opens the registry that `url` names: `http(s)://[user:password@]host:port[/path][?ca=FILE]`, the
 /// file with the authorities to trust in place of the system's, or `sqlite://FILE`.
 pub fn open(url: &str) -> Result<Arc<dyn Registry>> {

@@ -1,0 +1,96 @@
+//! Why a service cannot be used, told apart: no such host, connection refused, no connection in
+//! time, TLS, authentication, or another answer.
+
+use std::io::ErrorKind;
+use std::net::{TcpStream, ToSocketAddrs};
+
+use anyhow::anyhow;
+
+use super::WAIT;
+
+/// Words by which the engines say that they do not let us in.
+const AUTHENTICATION: [&str; 9] = [
+    "authentication",
+    "Authentication",
+    "401 Unauthorized",
+    "403 Forbidden",
+    "password",
+    "wants a user",
+    "no pg_hba.conf entry",
+    "role \"",
+    "AUTHORIZATION_FAILED",
+];
+/// And that they, or we, do not like the other side's TLS.
+const TLS: [&str; 6] = [
+    "TLS",
+    "certificate",
+    "SSL",
+    "handshake",
+    "InvalidContentType",
+    "BadDer",
+];
+
+/// How a service that is connected failed, in a few words.
+pub(super) fn how(error: &anyhow::Error) -> &'static str {
+    let said = format!("{error:#}");
+    let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    match () {
+        () if said.contains("404 Not Found") => "is not there (404)",
+        () if says(&TLS) => "cannot be used (TLS failed)",
+        () if says(&AUTHENTICATION) => "cannot be used (authentication failed)",
+        () => "answers with an error",
+    }
+}
+
+/// Connects with the first host of a URL that takes a connection.
+///
+/// # Errors
+/// When none does: whether its name is not known, it refuses, or nothing comes back.
+pub(super) fn reach(url: &str, port: u16) -> anyhow::Result<()> {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let rest = rest.split(['/', '?']).next().unwrap_or_default();
+    let hosts = rest.rsplit('@').next().unwrap_or_default();
+    let port = if scheme == "https" { 443 } else { port };
+    let mut last = anyhow!("no host is named");
+    for host in hosts.split(',').filter(|host| !host.is_empty()) {
+        match connect(host, port) {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    // A Unix socket has no host; the driver says more.
+    if hosts.is_empty() { Ok(()) } else { Err(last) }
+}
+
+fn connect(host: &str, port: u16) -> anyhow::Result<()> {
+    let has_port = host
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let place = match has_port && (!host.contains("::") || host.contains(']')) {
+        true => host.to_owned(),
+        false => format!("{host}:{port}"),
+    };
+    let addresses = place
+        .to_socket_addrs()
+        .map_err(|error| anyhow!("no such host: {place}: {error}"))?;
+    let mut last = anyhow!("no such host: {place} has no address");
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, WAIT) {
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                let seconds = WAIT.as_secs();
+                last = match error.kind() {
+                    ErrorKind::ConnectionRefused => {
+                        anyhow!("connection refused: nothing listens at {address}")
+                    }
+                    ErrorKind::TimedOut => anyhow!(
+                        "timed out: no connection with {address} within {seconds} s; the host is \
+                         away, or a firewall is between"
+                    ),
+                    _ => anyhow!("no connection with {address}: {error}"),
+                };
+            }
+        }
+    }
+    Err(last)
+}
