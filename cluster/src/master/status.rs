@@ -176,7 +176,8 @@ fn lag(now: u64, dataflow: &[Told<'_>], ingest: &[Told<'_>]) -> (Option<u64>, bo
     (late, first.lag_known)
 }
 
-/// The services of all processes: one that is down for one of them is down.
+/// The services of all processes: one that is down for one of them is down, since it was for the
+/// first, and is up since it was for the last.
 fn dependencies<'a>(told: impl Iterator<Item = &'a Told<'a>>) -> Vec<DependencyStatus> {
     let mut all: Vec<DependencyStatus> = Vec::new();
     let worst = |it: &DependencyStatus| {
@@ -192,7 +193,9 @@ fn dependencies<'a>(told: impl Iterator<Item = &'a Told<'a>>) -> Vec<DependencyS
         match all.iter_mut().find(same) {
             None => all.push(found.clone()),
             Some(known) if worst(found) > worst(known) => known.clone_from(found),
-            Some(_) => {}
+            Some(known) if worst(found) < worst(known) => {}
+            Some(known) if known.is_down() => known.since_ms = known.since_ms.min(found.since_ms),
+            Some(known) => known.since_ms = known.since_ms.max(found.since_ms),
         }
     }
     all.sort_by_key(|it| ORDER.iter().position(|name| *name == it.dependency));

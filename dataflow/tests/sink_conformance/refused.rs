@@ -172,3 +172,47 @@ fn keys_that_differ_behind_a_zero_character_are_two() {
         expect(&engine, &[other]);
     }
 }
+
+#[test]
+fn the_least_and_greatest_of_each_type_come_back() {
+    for engine in engines("the_least_and_greatest_of_each_type_come_back") {
+        let sink = &*engine.sink;
+        let kind = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let fields = vec![
+            column("k", DataType::Utf8),
+            column("whole", DataType::Decimal128(38, 0)),
+            column("part", DataType::Decimal128(38, 38)),
+            column("at", kind),
+            column("day", DataType::Date32),
+        ];
+        let extremes = table("extremes", fields, vec![0], 1);
+        sink.prepare("job", std::slice::from_ref(&extremes))
+            .unwrap();
+        let most = 10_i128.pow(38) - 1;
+        // Of times the years 1 to 9999, which the embedded file reads back from text.
+        let cases = [
+            (most, 253_402_300_799_000_000, 2_932_896),
+            (-most, -62_135_596_800_000_000, -719_162),
+            (0, 0, 0),
+        ];
+        for (epoch, (number, at, day)) in (10..).zip(cases) {
+            let decimal = |scale| -> ArrayRef {
+                let numbers = Decimal128Array::from(vec![number]);
+                Arc::new(numbers.with_precision_and_scale(38, scale).unwrap())
+            };
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(StringArray::from(vec!["k"])),
+                decimal(0),
+                decimal(38),
+                Arc::new(TimestampMicrosecondArray::from(vec![at])),
+                Arc::new(Date32Array::from(vec![day])),
+            ];
+            let rows = RecordBatch::try_new(Arc::clone(&extremes.schema), columns).unwrap();
+            let refused = write(sink, insert(&extremes, epoch, rows.clone())).unwrap();
+            assert_eq!(refused.len(), 0, "{}: {refused:?}", engine.name);
+            let stored = sink.stored(&extremes, &rows).unwrap();
+            let read = sink.read(&extremes, 10).unwrap();
+            assert_eq!(read.columns(), stored.columns(), "{}", engine.name);
+        }
+    }
+}

@@ -184,7 +184,7 @@ struct Standing {
     now_ms: i64,
     /// The highest page and when it was due.
     last: Option<(u64, i64)>,
-    /// Whether that page landed and has no records of its own.
+    /// Whether that page landed and has no records of its own. One that failed since is no end.
     is_beyond: bool,
     /// Pages waiting for another attempt.
     retrying: i64,

@@ -74,10 +74,11 @@ const CLAIM: &str = "UPDATE _tidemill_runs AS run
 const STANDING: &str = "SELECT
     (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
     last.page, (extract(epoch FROM last.due_at) * 1000)::bigint,
-    open.retrying, (extract(epoch FROM open.wakes) * 1000)::bigint, last.own = 0
+    open.retrying, (extract(epoch FROM open.wakes) * 1000)::bigint,
+    last.own = 0 AND last.state <> 'failed'
     FROM (SELECT count(*) FILTER (WHERE state = 'retry') AS retrying, min(claimed_until) AS wakes
         FROM _tidemill_runs AS run WHERE OPEN) AS open
-    LEFT JOIN (SELECT page, due_at, own FROM _tidemill_runs
+    LEFT JOIN (SELECT page, due_at, own, state FROM _tidemill_runs
         WHERE pipeline = $1 ORDER BY page DESC LIMIT 1) AS last ON true";
 
 const FORGET: &str = "DELETE FROM _tidemill_runs

@@ -131,7 +131,7 @@ impl SqliteLedger {
 }
 
 fn standing(transaction: &Transaction<'_>, terms: &Terms, now_ms: i64) -> Result<Standing> {
-    let select = "SELECT page, due_at, own = 0 FROM _tidemill_runs
+    let select = "SELECT page, due_at, own = 0 AND state <> 'failed' FROM _tidemill_runs
         WHERE pipeline = ?1 ORDER BY page DESC LIMIT 1";
     let last = transaction
         .query_row(select, [&terms.pipeline], |row| {

@@ -258,6 +258,30 @@ fn a_list_ends_or_begins_again_as_the_schedule_says() {
 }
 
 #[test]
+fn a_list_is_followed_behind_a_page_that_was_refused_at_its_end() {
+    on_each("refused_end", |place| {
+        let asked = AtomicU64::new(0);
+        let server = Raw::serve(move |page, _| match page {
+            4 => match asked.fetch_add(1, Ordering::Relaxed) {
+                0 => json("{\"items\":[]}"),
+                _ => Answer {
+                    status: "404 Not Found",
+                    ..json("no such page")
+                },
+            },
+            page => json(page_of(page, 10, 50)),
+        });
+        let options = server.options(place, "refused_end", "", SIZED);
+        fetching(&options, |_| {
+            until("the rows of the page behind it", || {
+                server.asked().contains(&5) && place.number("count(*)", "items") == 40
+            });
+        });
+        assert_eq!(ledger(&options, LEASE).tally().unwrap().failed, 1);
+    });
+}
+
+#[test]
 fn a_growing_list_is_followed_by_two_processes() {
     on_each("grows_two", |place| {
         let count = Arc::new(AtomicU64::new(3));
