@@ -32,6 +32,10 @@ const INGEST_ENDS_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked whether it has.
 const JOIN_LOOK: Duration = Duration::from_millis(20);
 
+/// How long planning waits for the ingest to open its capture, and how often it looks.
+const OPENING: Duration = Duration::from_secs(10);
+const OPENING_LOOK: Duration = Duration::from_millis(20);
+
 /// A stage's thread.
 struct Stage {
     name: &'static str,
@@ -271,8 +275,18 @@ impl River {
             shown.say(text.clone().unwrap_or_else(|| "starting".to_owned()));
             *awaited.lock().unwrap_or_else(PoisonError::into_inner) = text;
         };
+        let ingest = Arc::clone(&self.ingest_stats);
+        let opening = match args.fetch.resnapshot {
+            true => Duration::MAX,
+            false => OPENING,
+        };
         stage("dataflow", move || {
             let waiting = |what: &str| set(Some(what));
+            // A table that is read anew may have another schema then.
+            let since = Instant::now();
+            while ingest.is_opening() && since.elapsed() < opening && !stop.load(Relaxed) {
+                thread::sleep(OPENING_LOOK);
+            }
             let plan = dataflow::plan_when_ready(&views, &connections, &stop, &waiting)?;
             set(None);
             let Some(plan) = plan else {

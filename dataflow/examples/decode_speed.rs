@@ -284,6 +284,7 @@ fn main() {
     let format = Format::Avro {
         schema: schema.clone(),
         newest: 1,
+        key: None,
     };
     let registry = Arc::new(One(schema.clone()));
     let ours = measure(&avro, decoder(format, Envelope::Append, Some(registry)));
@@ -297,6 +298,7 @@ fn main() {
         let format = Format::Avro {
             schema: schema.clone(),
             newest: 1,
+            key: None,
         };
         let registry = Arc::new(One(schema));
         measure(

@@ -36,8 +36,9 @@ use crate::plan::ir::{Envelope, Job, Source};
 use crate::render::chunk::{Chunk, ChunkStream};
 use crate::render::site::Sites;
 use crate::render::{self, Context, upsert};
+use crate::retyped::Retyped;
 use crate::row::RowCodec;
-use crate::sink::{Sink, Table};
+use crate::sink::{Frontier, Sink, Table};
 use crate::source::gather::{KeyedRows, Rows};
 use crate::source::operator::{Reading, operator};
 use crate::source::{Assigned, Partitions, watch};
@@ -334,17 +335,22 @@ impl Shared {
         };
         // The first call of this process cannot lose to another: it is before the workers start.
         self.prepared.get_or_init(|| ());
-        let served: Vec<Option<Epoch>> = frontiers
-            .into_iter()
-            .map(|frontier| frontier.and_then(|frontier| frontier.epoch))
-            .collect();
+        let mut served = epochs(frontiers);
         let claim = self.config.generation.map(Claim::of);
         let opened = self.awaited("read the journal and the checkpoint", || {
             self.take_over(claim.as_ref())
         })?;
-        let Some((journal, standing, checkpoint)) = opened else {
+        let Some((journal, standing, mut checkpoint)) = opened else {
             return Ok(None);
         };
+        let sources = &self.config.plan.sources;
+        let retyped = Retyped::find(checkpoint.as_ref(), &standing.bindings, sources);
+        if !retyped.sources.is_empty() {
+            let Some(frontiers) = self.renew(&retyped, checkpoint.as_mut())? else {
+                return Ok(None);
+            };
+            served = epochs(frontiers);
+        }
         let journal = Arc::new(journal);
         let generation = standing.generation;
         self.stats.generation.store(generation, Ordering::Relaxed);
@@ -369,7 +375,8 @@ impl Shared {
         }
         let replayed = standing.bindings.last().map(|binding| binding.epoch);
         held::check_filled(replayed, &self.tables, &served)?;
-        let start = held::start(checkpoint, standing.bindings, partitions, &ids, served)?;
+        let mut start = held::start(checkpoint, standing.bindings, partitions, &ids, served)?;
+        start.begins.extend(retyped.notes);
         let watched = watch::Watched::new(&start.partitions, ids);
         let every = self.config.limits.topics_look_every;
         let log = Arc::clone(&self.log);
@@ -440,6 +447,33 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Makes all views anew that read a source of whose columns one has another type.
+    fn renew(
+        &self,
+        retyped: &Retyped,
+        checkpoint: Option<&mut Manifest>,
+    ) -> Result<Option<Vec<Option<Frontier>>>> {
+        let (job, plan) = (&self.config.name, &self.config.plan);
+        let reads = render::sources(plan);
+        if let Some(checkpoint) = checkpoint {
+            retyped.forget(checkpoint, plan, &reads);
+        }
+        self.awaited("make views anew", || {
+            let known = self.sink.frontiers(job)?;
+            for (view, reads) in plan.views.iter().zip(&reads) {
+                if retyped.concerns(reads) && known.contains_key(&view.name) {
+                    tracing::warn!(
+                        view = view.name,
+                        "a column of a table that the view reads has another type: the view's \
+                         table is made and filled anew"
+                    );
+                    self.sink.drop_view(job, &view.name)?;
+                }
+            }
+            self.sink.prepare(job, &self.tables)
+        })
     }
 
     /// A topic's partitions; waits for a topic that is not there yet. None when stopped meanwhile.
@@ -531,6 +565,13 @@ impl Shared {
             Rc::new(RefCell::new(advance)),
         )))
     }
+}
+
+/// Through which epoch each table is complete.
+fn epochs(frontiers: Vec<Option<Frontier>>) -> Vec<Option<Epoch>> {
+    let frontiers = frontiers.into_iter();
+    let epochs = frontiers.map(|frontier| frontier.and_then(|frontier| frontier.epoch));
+    epochs.collect()
 }
 
 /// The tables of the views that are served, in view order.

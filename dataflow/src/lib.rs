@@ -19,6 +19,7 @@ mod operators;
 pub mod plan;
 pub mod preview;
 mod render;
+mod retyped;
 mod row;
 mod row_counts;
 pub mod sink;

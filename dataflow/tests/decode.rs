@@ -115,6 +115,7 @@ fn avro(
     let format = Format::Avro {
         schema: planned.into(),
         newest: 1,
+        key: None,
     };
     let registry: Arc<dyn Registry> = Arc::<Memory>::clone(registry);
     open(&source(format, envelope, columns), Some(registry)).unwrap()

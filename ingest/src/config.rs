@@ -399,6 +399,20 @@ pub struct Publish {
     /// Whether the table's schema and a dot stand before the table's name, as in Debezium's
     /// `prefix.schema.table`.
     pub topic_schema: bool,
+    /// Whether the registry may refuse a table's new schema.
+    pub compatibility: Compatibility,
+}
+
+/// `compatibility`: what becomes of a table's new schema that cannot read what was published before
+/// it, as when a column's type or the primary key changed. The table is read anew either way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compatibility {
+    /// The registry decides, by the compatibility that is set for the subject there.
+    #[default]
+    Registry,
+    /// It is registered: the subject's compatibility is NONE meanwhile.
+    None,
 }
 
 impl Default for Publish {
@@ -407,6 +421,7 @@ impl Default for Publish {
             partitions: 4,
             topic_prefix: String::new(),
             topic_schema: false,
+            compatibility: Compatibility::default(),
         }
     }
 }

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tidemill_log::dead_letter::{DeadLetter, Source, Stage, topic_of};
+use tidemill_log::envelope::Followed;
 use tidemill_log::event::{Change, Op, Value};
 use tidemill_log::failpoint;
 use tidemill_log::health::{Role, engines};
@@ -30,7 +31,7 @@ use tidemill_log::registry::Registry;
 use tidemill_log::schema::TableSchema;
 
 use crate::capture::{self, Capture, Captured, Refused};
-use crate::config::{SCHEMA_IN_TOPICS, TopicNaming};
+use crate::config::{Compatibility, SCHEMA_IN_TOPICS, TopicNaming};
 use crate::stats::Stats;
 use crate::{Error, Kind, Result};
 use topic::Topic;
@@ -65,17 +66,20 @@ pub struct StreamOptions {
     pub naming: TopicNaming,
     /// Partitions of topics that are created.
     pub partitions: u32,
-    /// Forget the capture's progress and read the tables again from the beginning.
+    /// Whether the registry may refuse a table's new schema.
+    pub compatibility: Compatibility,
+    /// Forget the capture's progress and read the tables again from the beginning. Then the
+    /// registry refuses no schema: nobody needs what the topics held before.
     pub resnapshot: bool,
 }
 
 /// Captures and publishes until `stop`. What is away is waited for, and so is another process that
 /// captures; an error is for a person.
 pub fn stream(options: StreamOptions, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<()> {
-    let mut options = options;
+    let mut resnapshot = options.resnapshot;
     let (mut pause, mut said) = (PAUSE.0, String::new());
     while !stop.load(Ordering::Relaxed) {
-        match run(&mut options, &stats, &stop, &mut pause) {
+        match run(&options, &mut resnapshot, &stats, &stop, &mut pause) {
             Err(error) if is_waited_for(&error, &stats) => {
                 let flowed = pause == PAUSE.0;
                 let text = error.to_string();
@@ -101,9 +105,22 @@ fn is_waited_for(error: &Error, stats: &Stats) -> bool {
     passes || error.is_refused() && stats.is_capturing()
 }
 
+/// Opens the capture, and reports on the database.
+fn opened(options: &StreamOptions, resnapshot: bool, stats: &Stats) -> Result<Box<dyn Capture>> {
+    let opened = capture::open(
+        &options.database,
+        &options.tables,
+        &options.name,
+        resnapshot,
+    );
+    stats.health.note(Role::Database, CAPTURE, &opened);
+    opened
+}
+
 /// One capture, from opening it to its end.
 fn run(
-    options: &mut StreamOptions,
+    options: &StreamOptions,
+    resnapshot: &mut bool,
     stats: &Stats,
     stop: &AtomicBool,
     pause: &mut Duration,
@@ -112,20 +129,13 @@ fn run(
     let log = engines::log(tidemill_log::log::open(&options.log)?, health);
     let registry = tidemill_log::registry::open(&options.registry)?;
     let registry = engines::registry(registry, health);
-    let opened = capture::open(
-        &options.database,
-        &options.tables,
-        &options.name,
-        options.resnapshot,
-    );
-    health.note(Role::Database, CAPTURE, &opened);
-    let mut capture = opened?;
+    let mut capture = opened(options, *resnapshot, stats)?;
     stats.notices(capture.noticed());
     let mut publisher = Publisher::open(log, registry, options, capture.begins_anew())?;
     publisher.prepare(capture.as_mut())?;
     let mut looked = Instant::now();
     // From here on the database itself remembers that a snapshot is not finished.
-    options.resnapshot = false;
+    *resnapshot = false;
     while !stop.load(Ordering::Relaxed) {
         let batch = capture.next(WAIT);
         // While the server is away that is no error: reported as up in between, it would be down
@@ -159,6 +169,12 @@ fn run(
         let done = loop {
             capture.check()?;
             match publisher.publish(&batch) {
+                Err(error) if publisher.outdated.is_some() => {
+                    if let Some(table) = publisher.outdated.take() {
+                        capture.read_anew(&table)?;
+                    }
+                    return Err(error);
+                }
                 Err(error) if error.may_pass() => {
                     tracing::warn!(%error, "publishing waits");
                     stats.waits(&error);
@@ -217,6 +233,10 @@ pub struct Publisher {
     begins_anew: bool,
     /// The tables of which only each alone begins anew.
     topics_anew: HashSet<String>,
+    /// Whether what begins a table anew may have a schema that the registry refuses.
+    replaces: bool,
+    /// A table whose changes cannot go on behind those that its topic holds.
+    outdated: Option<Arc<TableSchema>>,
     /// An append failed: what the topics hold must be read again.
     stale: bool,
 }
@@ -246,6 +266,9 @@ impl Publisher {
             dead_letters,
             begins_anew,
             topics_anew: HashSet::new(),
+            replaces: options.compatibility == Compatibility::None
+                || options.resnapshot && begins_anew,
+            outdated: None,
             stale: false,
         })
     }
@@ -256,14 +279,19 @@ impl Publisher {
         let tables = capture.tables();
         self.one_topic_each(&tables)?;
         for table in tables {
-            if capture.table_begins_anew(&table) {
+            let begins = capture.table_begins_anew(&table);
+            if begins {
                 self.topics_anew.insert(self.naming.topic(&table));
             }
+            let replaces = self.replaces;
             let topic = self.topic(&table)?;
             failpoint::hit(failpoint::PUBLISH_BEFORE_NOTE);
             let noted = capture.note(&table, topic.name(), topic.described())?;
             failpoint::hit(failpoint::PUBLISH_AFTER_NOTE);
             topic.follow(noted)?;
+            if begins {
+                topic.begin(&table, replaces)?;
+            }
         }
         Ok(())
     }
@@ -423,21 +451,22 @@ impl Publisher {
         change: &Change,
         records: &mut Vec<Record>,
     ) -> Result<std::result::Result<(), String>> {
+        let replaces = self.replaces;
         let topic = self.topic(&change.table)?;
+        // A refusal of the table's schema is no refusal of this row: every change to come would be
+        // put aside.
+        if let Followed::Unreadable(why) = topic.prepare(change, replaces)? {
+            let what = format!(
+                "table `{}` is read anew: what was published of it cannot be read with its new \
+                 schema ({why})",
+                change.table.name
+            );
+            self.outdated = Some(Arc::clone(&change.table));
+            return Err(Error::new(Kind::Retry, what));
+        }
         let record = match topic.encode(change) {
             Ok(record) => record,
-            Err(error) if error.kind() == Kind::Data => {
-                // When not even a change without a row goes through, it is the table's schema that
-                // is refused, not this row: every change to come would be put aside.
-                let rowless = Change {
-                    op: Op::Truncate,
-                    before: None,
-                    after: None,
-                    ..change.clone()
-                };
-                topic.encode(&rowless)?;
-                return Ok(Err(error.to_string()));
-            }
+            Err(error) if error.kind() == Kind::Data => return Ok(Err(error.to_string())),
             Err(error) => return Err(error),
         };
         let size =
@@ -447,7 +476,8 @@ impl Publisher {
                 "the record has {size} bytes, more than the log takes ({RECORD_BYTES_MAX})"
             )));
         }
-        records.extend(topic.places(change).map(|partition| Record {
+        let places = topic.take(change).into_iter();
+        records.extend(places.map(|partition| Record {
             partition: Some(partition),
             ..record.clone()
         }));

@@ -107,6 +107,7 @@ fn publish(options: &Options, stats: &Arc<Stats>, stop: &Arc<AtomicBool>) -> Res
         registry: options.registry.clone(),
         naming: options.pipeline.publish.naming(),
         partitions: options.pipeline.publish.partitions,
+        compatibility: options.pipeline.publish.compatibility,
         resnapshot: options.resnapshot,
     };
     crate::publish::stream(streaming, Arc::clone(stats), Arc::clone(stop))

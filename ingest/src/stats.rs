@@ -81,6 +81,11 @@ impl Stats {
         })
     }
 
+    /// Whether the capture is being opened: tables that it reads anew may get new schemas yet.
+    pub fn is_opening(&self) -> bool {
+        self.waiting().is_none() && !self.capturing.load(Ordering::Relaxed)
+    }
+
     /// Statistics that report to `health`.
     pub fn with(health: Health) -> Self {
         Self {

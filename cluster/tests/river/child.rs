@@ -88,6 +88,11 @@ impl Tidemill {
         }
     }
 
+    /// Whether it ended by itself.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Everything it logged.
     pub(crate) fn logged(&self) -> String {
         std::fs::read_to_string(&self.err).unwrap()

@@ -15,4 +15,5 @@ mod matrix;
 mod names;
 mod place;
 mod rows;
+mod schema;
 mod users;

@@ -187,18 +187,27 @@ fn decimal(unscaled: i128, scale: usize) -> String {
 /// What PostgreSQL answers to `sql`, in the columns and types that Cassandra has, and of each
 /// column whether it is an average that PostgreSQL rounded to a decimal.
 pub(crate) fn answer(client: &mut Client, sql: &str, columns: &[Column]) -> (Rows, Vec<bool>) {
+    answered(client, sql, columns).unwrap()
+}
+
+/// The same, or why the columns are not those that PostgreSQL answers with.
+fn answered(
+    client: &mut Client,
+    sql: &str,
+    columns: &[Column],
+) -> Result<(Rows, Vec<bool>), String> {
     let prepared = client.prepare(sql).unwrap();
     assert_eq!(prepared.columns().len(), columns.len(), "columns of {sql}");
     let rounded = |column: &Column| {
         let found = prepared.columns().iter().find(|c| c.name() == column.name);
-        let found = found.unwrap_or_else(|| panic!("no column {} in {sql}", column.name));
-        column.kind == NativeType::Double && *found.type_() == Type::NUMERIC
+        let found = found.ok_or_else(|| format!("no column {} in {sql}", column.name))?;
+        Ok(column.kind == NativeType::Double && *found.type_() == Type::NUMERIC)
     };
-    let rounded = columns.iter().map(rounded).collect();
+    let rounded = columns.iter().map(rounded).collect::<Result<_, String>>()?;
     let asked: Vec<String> = columns.iter().map(asked).collect();
     let wrapped = format!("SELECT {} FROM ({sql}) AS answer", asked.join(", "));
     let mut rows: Rows = Vec::new();
-    for row in client.query(&wrapped, &[]).unwrap() {
+    for row in client.query(&wrapped, &[]).map_err(|e| e.to_string())? {
         let value = |(at, column): (usize, &Column)| {
             let text: Option<String> = row.get(at);
             text.map(|text| match column.kind {
@@ -211,7 +220,7 @@ pub(crate) fn answer(client: &mut Client, sql: &str, columns: &[Column]) -> (Row
         rows.push(columns.iter().enumerate().map(value).collect());
     }
     rows.sort();
-    (rows, rounded)
+    Ok((rows, rounded))
 }
 
 fn asked(column: &Column) -> String {
@@ -257,8 +266,11 @@ pub(crate) fn unlike(keyspace: &Keyspace, client: &mut Client, view: &View) -> O
     match keyspace.read(name) {
         Err(error) => Some(format!("{name}: {error}")),
         Ok((columns, found)) => {
-            let (expected, rounded) = answer(client, &view.sql, &columns);
-            difference(&found, &expected, &rounded).map(|what| format!("{name}: {what}"))
+            let differs = match answered(client, &view.sql, &columns) {
+                Ok((expected, rounded)) => difference(&found, &expected, &rounded),
+                Err(other) => Some(other),
+            };
+            differs.map(|what| format!("{name}: {what}"))
         }
     }
 }

@@ -56,6 +56,10 @@ pub trait Decoder: Send {
         let _no_place = newest;
         self.push(value)
     }
+    /// Notices the key of a record that is pushed next, where keys have schemas.
+    fn key(&mut self, key: &[u8]) {
+        let _no_schema = key;
+    }
     /// Rows pushed since the last [`Decoder::finish`].
     fn rows(&self) -> usize;
     /// The batch of all rows pushed since the last call; its schema is the source's schema.
@@ -70,8 +74,13 @@ pub fn open(
 ) -> Result<Box<dyn Decoder>> {
     Ok(match &source.format {
         Format::Json(spelling) => Box::new(json::Json::new(source, *spelling)?),
-        Format::Avro { schema, newest } => {
-            Box::new(avro::Avro::new(source, (schema, *newest), registry)?)
+        Format::Avro {
+            schema,
+            newest,
+            key,
+        } => {
+            let planned = (schema.as_str(), *newest);
+            Box::new(avro::Avro::new(source, planned, key.as_ref(), registry)?)
         }
     })
 }

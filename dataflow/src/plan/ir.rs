@@ -43,7 +43,18 @@ pub enum Format {
         /// The newest version of the value's subject then. A later one that lacks a column in use
         /// ends the job.
         newest: u32,
+        /// The schema of the records' keys then, where they have one.
+        key: Option<KeySchema>,
     },
+}
+
+/// The schema of a topic's keys as it was when a table was planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySchema {
+    /// Its Avro schema JSON.
+    pub schema: String,
+    /// Its version in its subject.
+    pub version: u32,
 }
 
 /// How JSON records write what JSON has no type for, as far as the table says.
@@ -136,6 +147,13 @@ pub struct View {
     /// A hash of the plan and the output, stable across restarts and releases: equal means that
     /// the view's state and sink table can be kept.
     pub fingerprint: u64,
+}
+
+impl View {
+    /// What the names of its state's sites in a checkpoint begin with.
+    pub(crate) fn site(&self) -> String {
+        format!("{}/{:016x}", self.name, self.fingerprint)
+    }
 }
 
 /// A view's table in the sink.

@@ -8,7 +8,7 @@ use tidemill_log::schema::{
     Column, Fields, SourceType, Unusable, columns_of_envelope, columns_of_record, key_of,
 };
 
-use super::ir::Envelope;
+use super::ir::{Envelope, KeySchema};
 use super::types;
 use crate::{Error, Kind, Result};
 
@@ -23,6 +23,8 @@ pub(super) struct Registered {
     pub(super) schema: SchemaRef,
     /// For each column, the source's type where it travels as text.
     pub(super) source_types: Vec<Option<SourceType>>,
+    /// The key's schema, where it has one.
+    pub(super) key_schema: Option<KeySchema>,
     /// Names of the record key's columns; empty when keys have no schema.
     pub(super) key: Vec<String>,
     /// Fields that cannot be columns.
@@ -57,6 +59,10 @@ pub(super) fn fetch(
     let registered = avro.ok_or_else(|| missing(&subject))?;
     let (avro, newest) = (registered.schema, registered.version);
     let key = registry.latest(&key_subject)?;
+    let key_schema = key.as_ref().map(|key| KeySchema {
+        schema: key.schema.clone(),
+        version: key.version,
+    });
     let whole = |error: tidemill_log::Error| {
         let what = format!("table `{table}`, subject `{subject}`: {error}");
         Error::with_source(Kind::Data, what, error)
@@ -92,6 +98,7 @@ pub(super) fn fetch(
         schema: Arc::new(Schema::new(fields)),
         key,
         newest,
+        key_schema,
         unusable,
     })
 }

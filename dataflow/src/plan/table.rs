@@ -122,6 +122,7 @@ pub(super) fn create(
             let format = Format::Avro {
                 schema: registered.avro,
                 newest: registered.newest,
+                key: registered.key_schema,
             };
             (format, schema, source_types, registered.key)
         }

@@ -64,8 +64,7 @@ pub(crate) fn views<'scope>(
     for view in &plan.views {
         *context.rendering.borrow_mut() = view.name.as_str().into();
         let origin = Origin::of(&view.rel, plan, &origins);
-        let named = format!("{}/{:016x}", view.name, view.fingerprint);
-        let sites = Sites::new(context, named, origin.sources.clone());
+        let sites = Sites::new(context, view.site(), origin.sources.clone());
         let stream = Renderer {
             scope,
             plan,
@@ -93,6 +92,16 @@ pub(crate) fn views<'scope>(
         durable = durable.concat(frontier_of(stream));
     }
     Ok(durable)
+}
+
+/// The sources that each view reads, itself or through other views.
+pub(crate) fn sources(plan: &Job) -> Vec<BTreeSet<usize>> {
+    let mut origins: Vec<Origin> = Vec::new();
+    for view in &plan.views {
+        let origin = Origin::of(&view.rel, plan, &origins);
+        origins.push(origin);
+    }
+    origins.into_iter().map(|origin| origin.sources).collect()
 }
 
 /// What a relation's rows are made of.

@@ -249,6 +249,9 @@ impl Gather for KeyedRows {
 
     fn push(&mut self, record: RecordRef<'_>) {
         self.tally.count(&record);
+        if let Some(key) = record.key {
+            self.decoder.key(key);
+        }
         let effect = match record.value {
             // A tombstone: in a compacted topic it follows the deletion of its key.
             None => Ok(Effect::Gone),

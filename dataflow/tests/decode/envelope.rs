@@ -140,7 +140,11 @@ fn a_change_that_its_ingest_published_before_is_a_copy_and_no_other_record_is() 
     let created = of((5, 1), Op::Create, false);
     let schema = registry.latest("users-value").unwrap().unwrap().schema;
     let columns = [("id", DataType::Int64)];
-    let format = Format::Avro { schema, newest: 1 };
+    let format = Format::Avro {
+        schema,
+        newest: 1,
+        key: None,
+    };
     let source = crate::source(format, Envelope::Debezium, &columns);
     let mut decoder = open(&source, Some(Arc::clone(&registry))).unwrap();
     let mut newest = None;

@@ -59,6 +59,7 @@ fn source(registry: &Arc<dyn Registry>, columns: &[&str]) -> tidemill_dataflow::
     let format = Format::Avro {
         schema: newest.schema,
         newest: newest.version,
+        key: None,
     };
     let mut source = crate::source(format, Envelope::Debezium, &columns);
     source.topic = "people".into();

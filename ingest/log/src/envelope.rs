@@ -15,10 +15,12 @@
 mod decode;
 mod encode;
 mod route;
+mod subject;
 
 pub use decode::{Decoder, Place};
-pub use encode::Encoder;
+pub use encode::{Encoder, Followed};
 pub use route::partition_of_change;
+pub use subject::Evolution;
 
 use crate::event::{Op, Position};
 

@@ -255,3 +255,26 @@ fn a_url_of_no_engine_is_refused_by_name() {
         assert_eq!(open(url).err().unwrap().kind(), Kind::Data);
     }
 }
+
+#[test]
+fn a_schema_that_cannot_read_those_before_it_is_taken_where_it_replaces_them() {
+    on_each(|registry, topic| {
+        let subject = format!("{topic}-value");
+        let first = registry
+            .register(&subject, &value_schema(&users(), topic))
+            .unwrap();
+        let mut changed = users();
+        changed.columns[2].kind = ColumnType::Bytes;
+        let text = value_schema(&changed, topic);
+        let second = registry.replace(&subject, &text).unwrap();
+        assert_eq!((second.version, &second.schema), (2, &text));
+        assert_eq!(registry.replace(&subject, &text).unwrap(), second);
+        assert_eq!(registry.latest(&subject).unwrap(), Some(second));
+        // For others the subject is as strict as it was.
+        let back = value_schema(&users(), topic).replace("\"age\"", "\"years\"");
+        let back = back.replace("[\"null\",\"int\"]", "\"int\"");
+        let back = back.replace("\"default\":null,\"name\":\"years\"", "\"name\":\"years\"");
+        assert!(registry.register(&subject, &back).is_err(), "{back}");
+        assert_eq!(registry.by_id(first.id).unwrap(), Some(first.schema));
+    });
+}

@@ -112,6 +112,17 @@ pub trait Capture: Send {
         self.begins_anew()
     }
 
+    /// Has the next capture read this table anew: what was published of it does not fit its changes
+    /// to come.
+    fn read_anew(&mut self, table: &TableSchema) -> Result<()> {
+        let what = format!(
+            "table `{}` must be read anew, since what was published of it cannot be read with its \
+             new schema: run `tidemill ingest --resnapshot`",
+            table.name
+        );
+        Err(Error::new(Kind::Data, what))
+    }
+
     /// Notes durably which topic a table's changes go to, and returns the first note: the one that
     /// is there already, unless this capture begins anew and the topic is another one since. An
     /// error of kind `Data` when the table goes on, and went to another topic before.

@@ -12,10 +12,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidemill_log::envelope::{Decoder, Encoder, partition_of_change};
-use tidemill_log::event::{Change, Position};
+use tidemill_log::envelope::{Decoder, Encoder, Evolution, Followed, partition_of_change};
+use tidemill_log::event::{Change, Op, Position};
 use tidemill_log::log::{Described, Log, OwnedRecord, Record};
 use tidemill_log::registry::Registry;
+use tidemill_log::schema::TableSchema;
 
 use crate::{Error, Kind, Result};
 
@@ -46,13 +47,13 @@ struct End {
 }
 
 impl End {
-    /// Whether the change is not there yet; then it will be.
-    fn takes(&mut self, change: &Change) -> bool {
-        let takes = self.last < Some(change.position);
-        if takes {
-            self.last = Some(change.position);
-        }
-        takes
+    /// Whether the change is not there yet.
+    fn wants(&self, change: &Change) -> bool {
+        self.last < Some(change.position)
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.fresh && self.last.is_none()
     }
 }
 
@@ -205,27 +206,63 @@ impl Topic {
         Ok(ends)
     }
 
+    /// Registers the schemas of a table that begins anew. They need not read what was there before,
+    /// if `replaces` says so or the registry takes them.
+    pub(super) fn begin(&mut self, table: &Arc<TableSchema>, replaces: bool) -> Result<()> {
+        let evolution = match replaces {
+            true => Evolution::Replacing,
+            false => Evolution::Anew,
+        };
+        match self.encoder.follow(table, evolution)? {
+            Followed::Registered => Ok(()),
+            Followed::Unreadable(why) => Err(Error::new(Kind::Bug, why)),
+        }
+    }
+
+    /// Registers the schemas of a change.
+    pub(super) fn prepare(&mut self, change: &Change, replaces: bool) -> Result<Followed> {
+        if change.op == Op::Truncate && change.snapshot {
+            self.begin(&change.table, replaces)?;
+            return Ok(Followed::Registered);
+        }
+        let evolution = match self.places(change).next() {
+            Some(_) => Evolution::Next,
+            None => Evolution::Written,
+        };
+        self.encoder.follow(&change.table, evolution)
+    }
+
     /// The change as a record, without a partition.
     pub(super) fn encode(&mut self, change: &Change) -> Result<Record> {
         self.encoder.encode(change)
     }
 
+    /// Takes the change, and returns the partitions that it goes to and was not in yet.
+    pub(super) fn take(&mut self, change: &Change) -> Vec<u32> {
+        let places: Vec<u32> = self.places(change).collect();
+        for partition in &places {
+            if let Some(end) = self.ends.get_mut(*partition as usize) {
+                end.last = Some(change.position);
+            }
+        }
+        places
+    }
+
     /// The partitions that the change goes to and is not in yet.
-    pub(super) fn places(&mut self, change: &Change) -> impl Iterator<Item = u32> {
+    fn places(&self, change: &Change) -> impl Iterator<Item = u32> {
         let count = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
         let chosen = partition_of_change(change, count);
-        let fresh = |end: &End| end.fresh && end.last.is_none();
         // What begins the table anew also says so where nothing was written yet, unless that is
         // everywhere: whoever reads knows by it what is older in other partitions.
-        let anew = change.snapshot && !self.ends.iter().all(fresh);
-        let places = (0..count).zip(&mut self.ends);
+        let anew = change.snapshot && !self.ends.iter().all(End::is_fresh);
+        let places = (0..count).zip(&self.ends);
         places.filter_map(move |(partition, end)| {
             // A truncate goes everywhere, except where nothing was ever written.
             let goes = match chosen {
                 Some(chosen) => chosen == partition,
-                None => anew || !fresh(end),
+                None => anew || !end.is_fresh(),
             };
-            (goes && end.takes(change)).then_some(partition)
+            (goes && end.wants(change)).then_some(partition)
         })
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tidemill_ingest::capture::{self, Capture, Captured};
-use tidemill_ingest::config::TopicNaming;
+use tidemill_ingest::config::{Compatibility, TopicNaming};
 use tidemill_ingest::publish::{Publisher, StreamOptions, stream};
 use tidemill_ingest::stats::Stats;
 use tidemill_log::dead_letter::{self, DeadLetter, Entry, Source, Stage};
@@ -30,6 +30,7 @@ pub(crate) fn options(folder: &tempfile::TempDir, database: &str, name: &str) ->
             with_schema: false,
         },
         partitions: 3,
+        compatibility: Compatibility::default(),
         resnapshot: false,
     }
 }
@@ -386,5 +387,108 @@ fn a_change_that_comes_again_by_the_new_rule_has_the_position_that_it_had() {
     for change in &published {
         let same = published.iter().filter(|it| it.after == change.after);
         assert!(same.into_iter().all(|it| it.position == change.position));
+    }
+}
+
+/// Streams until the snapshot is done and the topic of `t` holds a row of this id, or to an error.
+fn streamed(database: &Database, options: &StreamOptions, id: i64) -> Option<String> {
+    let (stats, stop) = (Arc::new(Stats::default()), Arc::new(AtomicBool::new(false)));
+    let before = published(options).len();
+    let running = std::thread::spawn({
+        let (options, stats, stop) = (options.clone(), Arc::clone(&stats), Arc::clone(&stop));
+        move || stream(options, stats, stop)
+    });
+    let mut client = postgres::Client::connect(&database.url, postgres::NoTls).unwrap();
+    let mut is_done = || {
+        let done = client.query_one("SELECT bool_and(snapshot_done) FROM _tidemill_capture", &[]);
+        done.is_ok_and(|row| row.get::<_, Option<bool>>(0) == Some(true))
+    };
+    let is_it = |change: &Change| {
+        let row = change.after.as_ref();
+        row.is_some_and(|row| row.first() == Some(&Value::Int(id)))
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !running.is_finished() && !(published(options)[before..].iter().any(is_it) && is_done()) {
+        assert!(Instant::now() < deadline, "{stats:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    stop.store(true, Ordering::Relaxed);
+    running.join().unwrap().err().map(|error| error.to_string())
+}
+
+/// The embedded registry is as strict as Confluent's default.
+#[test]
+fn a_type_that_the_registry_refuses_has_two_ways_on() {
+    let test = "a_type_that_the_registry_refuses_has_two_ways_on";
+    let Some(mut database) = Database::new(test) else {
+        return;
+    };
+    database.run(
+        "CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE u (id int PRIMARY KEY);
+         INSERT INTO t VALUES (1, 1); INSERT INTO u VALUES (1)",
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(&folder, &database.url, &database.name);
+    options.tables.push("u".to_owned());
+    let registry = tidemill_log::registry::open(&options.registry).unwrap();
+    let subject = format!("{}t-value", options.naming.prefix);
+    let version = || registry.latest(&subject).unwrap().unwrap().version;
+    let begun = |options: &StreamOptions, table: &str| {
+        let records = records(options, &format!("{}{table}", options.naming.prefix));
+        let begins = records.iter().filter(|record| record.key.is_none());
+        begins.count()
+    };
+    assert_eq!(streamed(&database, &options, 1), None);
+
+    database.run("ALTER TABLE t ALTER n TYPE text USING n::text; INSERT INTO t VALUES (2, 'two')");
+    for _start in 0..2 {
+        let said = streamed(&database, &options, 2).unwrap();
+        let ways = [
+            "`compatibility = \"none\"`",
+            "`tidemill ingest --resnapshot`",
+        ];
+        assert!(said.contains(&subject), "{said}");
+        assert!(ways.iter().all(|way| said.contains(way)), "{said}");
+    }
+    assert_eq!((version(), begun(&options, "u")), (1, 0));
+    // One way reads all tables anew, and holds for that time.
+    options.resnapshot = true;
+    assert_eq!(streamed(&database, &options, 2), None);
+    let everywhere = options.partitions as usize;
+    assert_eq!((version(), begun(&options, "u")), (2, everywhere));
+    options.resnapshot = false;
+    database.run("ALTER TABLE t ALTER n TYPE int USING length(n); INSERT INTO t VALUES (3, 3)");
+    assert!(streamed(&database, &options, 3).is_some());
+    // The other one only the table that changed. Its schema is the first again, and the newest.
+    options.compatibility = Compatibility::None;
+    assert_eq!(streamed(&database, &options, 3), None);
+    assert_eq!((version(), begun(&options, "u")), (3, everywhere));
+}
+
+#[test]
+fn a_column_that_comes_back_comes_with_the_rows_of_then_read_anew() {
+    let test = "a_column_that_comes_back_comes_with_the_rows_of_then_read_anew";
+    let Some(mut database) = Database::new(test) else {
+        return;
+    };
+    database.run("CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1)");
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(&folder, &database.url, &database.name);
+    assert_eq!(streamed(&database, &options, 1), None);
+    // The capture sees the two one after the other.
+    database.run("ALTER TABLE t DROP n; INSERT INTO t VALUES (2)");
+    assert_eq!(streamed(&database, &options, 2), None);
+    database.run("ALTER TABLE t ADD n int; INSERT INTO t VALUES (3, 3)");
+    assert_eq!(streamed(&database, &options, 3), None);
+    let all = published(&options);
+    let begins = all.iter().rposition(|change| change.op == Op::Truncate);
+    let rows = all[begins.unwrap()..].iter();
+    let rows = rows.filter_map(|change| Some((change.op, change.after.clone()?)));
+    let rows: Vec<(Op, Vec<Value>)> = rows.collect();
+    for (id, n) in [(1, Value::Null), (2, Value::Null), (3, Value::Int(3))] {
+        assert!(
+            rows.contains(&(Op::Read, vec![Value::Int(id), n])),
+            "{rows:?}"
+        );
     }
 }

@@ -9,78 +9,51 @@
 //! are looked up when a record first carries their id (that decoder must know all at the start).
 //!
 //! 1. A record is decoded whole before its row is appended: a corrupt one is refused alone.
-//! 2. A registry that is away refuses nothing: `push` waits and asks again, with back-off up to
-//!    [`RETRY_MAX`], until it answers. An id that the registry does not have is refused, and asked
-//!    for again only after [`MISS_KEPT`].
+//! 2. A registry that is away refuses nothing: `push` waits and asks again until it answers. An id
+//!    that the registry does not have is refused, and asked for again only after a while.
 //! 3. A column that a writer has no field for holds the default of the field that it was planned
 //!    from, and without one the record is refused, as Avro says. Where the writer's schema
 //!    is newer than the plan the column is gone, and the job ends: its values would be made up.
 //!    It ends too where a newer schema gives a column another type, see [`altered`].
 //! 4. A registry that lost its schemas is an error of the job, told from a record that names an id
 //!    which never was: otherwise all that was written with them would leave the views unnoticed.
+//! 5. Before the own ingest changes a column's type it begins the table anew in all partitions. A
+//!    record of before that the plan's type does not take is no dead letter: its row is withheld
+//!    until the table's beginning, which comes behind it.
 
 mod altered;
 mod input;
+mod keys;
 mod program;
+mod writers;
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use arrow::array::timezone::Tz;
-use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use foldhash::fast::RandomState;
 use tidemill_log::registry::Registry;
-use tidemill_log::schema::arena::Schema;
 
-use self::altered::{Altered, Types};
-use self::program::{Absent, Program};
+use self::keys::Keys;
+use self::writers::Writers;
 use super::columns::{Cells, Columns};
 use super::{Decoder, Effect, Place, Refused, text};
-use crate::plan::ir::{Envelope, Source};
+use crate::plan::ir::{Envelope, KeySchema, Source};
 use crate::{Error, Kind, Result};
-
-/// How long an id that the registry does not have is refused without asking again.
-const MISS_KEPT: Duration = Duration::from_secs(5);
-/// Missing ids remembered; garbage can carry any of 2^32.
-const MISSES_MAX: usize = 1024;
-/// The first and the longest wait between two questions to a registry that is away.
-const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// The decoder of one source's Avro records.
 pub(super) struct Avro {
     columns: Columns,
     debezium: bool,
     writers: Writers,
-}
-
-/// The writers' schemas seen so far.
-struct Writers {
-    registry: Arc<dyn Registry>,
-    planned: Schema,
-    columns: SchemaRef,
-    types: Types,
-    /// The newest version of the topic's subject when the job was planned.
-    newest: u32,
-    table: String,
-    envelope: Envelope,
-    utc: Tz,
-    /// Compiled, or why that cannot be. Schemas of an id never change.
-    known: HashMap<u32, std::result::Result<Program, String>, RandomState>,
-    missing: HashMap<u32, (Instant, String)>,
-    topic: String,
-    /// Why the job cannot go on: the registry lost schemas that records were written with, or a
-    /// column is gone.
-    fatal: Option<Error>,
+    keys: Option<Keys>,
 }
 
 impl Avro {
-    /// `schema` is the one that the source was planned with, `newest` the newest version then.
+    /// `schema` is the one that the source was planned with, `newest` the newest version then, and
+    /// `key` the schema of its keys.
     pub(super) fn new(
         source: &Source,
         (schema, newest): (&str, u32),
+        key: Option<&KeySchema>,
         registry: Option<Arc<dyn Registry>>,
     ) -> Result<Self> {
         let name = &source.name;
@@ -90,27 +63,13 @@ impl Avro {
                 format!("`{name}` is Avro, which needs a schema registry: give its URL"),
             )
         })?;
-        let planned = Schema::parse(schema).map_err(|error| {
-            Error::new(Kind::Data, format!("`{name}`: its Avro schema: {error}"))
-        })?;
-        let debezium = source.envelope == Envelope::Debezium;
+        let writers = Writers::new(source, (schema, newest), registry)?;
+        let key = key.filter(|_| source.envelope != Envelope::Append);
         Ok(Self {
             columns: Columns::new(name, &source.schema)?,
-            debezium,
-            writers: Writers {
-                registry,
-                planned,
-                columns: Arc::clone(&source.schema),
-                types: Types::of(schema, source.envelope),
-                newest,
-                table: source.name.clone(),
-                envelope: source.envelope,
-                utc: text::utc().ok_or_else(|| Error::new(Kind::Bug, "UTC is no time zone"))?,
-                known: HashMap::default(),
-                missing: HashMap::new(),
-                topic: source.topic.clone(),
-                fatal: None,
-            },
+            debezium: source.envelope == Envelope::Debezium,
+            keys: key.and_then(|key| Keys::new(source, key, writers.is_own())),
+            writers,
         })
     }
 }
@@ -143,7 +102,17 @@ impl Decoder for Avro {
                 }
             }
             match change.op {
-                Some("c" | "u" | "r") if change.row => self.columns.append(&cells)?,
+                Some("c" | "u" | "r") if change.row => {
+                    let lost = change.lost
+                        || match self.columns.append(&cells) {
+                            Err(_) if program.is_outdated() => true,
+                            appended => appended.map(|()| false)?,
+                        };
+                    if lost {
+                        *newest = next;
+                        return Ok(Effect::Withheld);
+                    }
+                }
                 Some("m") => return Ok(Effect::Nothing),
                 Some("d" | "t") => {}
                 Some("c" | "u" | "r") => {
@@ -174,12 +143,18 @@ impl Decoder for Avro {
         Ok(Effect::Row)
     }
 
+    fn key(&mut self, key: &[u8]) {
+        if let Some(keys) = &mut self.keys {
+            keys.follow(key, &mut self.writers);
+        }
+    }
+
     fn rows(&self) -> usize {
         self.columns.rows()
     }
 
     fn finish(&mut self) -> Result<RecordBatch> {
-        if let Some(fatal) = self.writers.fatal.take() {
+        if let Some(fatal) = self.writers.ends.take() {
             return Err(fatal);
         }
         self.columns.finish()
@@ -203,154 +178,6 @@ fn unframe(value: &[u8]) -> std::result::Result<(u32, &[u8]), Refused> {
             "found {} bytes, expected at least 5 (the Confluent wire format)",
             value.len()
         ))),
-    }
-}
-
-impl Writers {
-    fn program(&mut self, id: u32) -> std::result::Result<&Program, Refused> {
-        if !self.known.contains_key(&id) {
-            self.resolve(id)?;
-        }
-        match self.known.get(&id) {
-            Some(Ok(program)) => Ok(program),
-            Some(Err(why)) => Err(Refused(format!("schema {id} cannot be read: {why}"))),
-            None => Err(Refused(format!("schema {id} is not there"))),
-        }
-    }
-
-    fn resolve(&mut self, id: u32) -> std::result::Result<(), Refused> {
-        if let Some((since, why)) = self.missing.get(&id)
-            && since.elapsed() < MISS_KEPT
-        {
-            return Err(Refused(why.clone()));
-        }
-        let why = match self.ask(id, |registry| registry.by_id(id)) {
-            Ok(Some(text)) => {
-                let program = self.compile(id, &text);
-                self.known.insert(id, program);
-                self.missing.remove(&id);
-                return Ok(());
-            }
-            Ok(None) => {
-                if self.fatal.is_none() && self.was_lost(id) {
-                    let what = format!(
-                        "topic `{}` holds records of schema {id}, which the registry does not have \
-                         any more: it lost its schemas, or this one was deleted. Restore it and \
-                         start again; nothing behind these records is in the views",
-                        self.topic
-                    );
-                    self.fatal = Some(Error::new(Kind::Data, what));
-                }
-                format!("the registry has no schema {id}")
-            }
-            Err(error) => format!("the registry does not give schema {id}: {error}"),
-        };
-        if self.missing.len() >= MISSES_MAX {
-            self.missing.clear();
-        }
-        self.missing.insert(id, (Instant::now(), why.clone()));
-        Err(Refused(why))
-    }
-
-    fn compile(&mut self, id: u32, schema: &str) -> std::result::Result<Program, String> {
-        if let Some(altered) = self.types.altered(schema, &self.columns)
-            && self.is_newer(id)
-        {
-            let what = self.altered(id, &altered);
-            self.fatal = Some(Error::new(Kind::Data, what.clone()));
-            return Err(what);
-        }
-        let program = Program::compile(
-            schema,
-            &self.planned,
-            &self.columns,
-            self.envelope,
-            self.utc,
-        )?;
-        let Some(gone) = program.absent().first() else {
-            return Ok(program);
-        };
-        let column = &gone.column;
-        if self.is_newer(id) {
-            let (table, topic) = (&self.table, &self.topic);
-            let what = format!(
-                "table `{table}`: column `{column}` is gone: schema {id}, the newest of subject \
-                 `{topic}-value`, has no such field, and a view reads it. It was dropped or \
-                 renamed while this job ran. Change views.sql and start again, or bring the \
-                 column back; nothing behind the change is in the views"
-            );
-            self.fatal = Some(Error::new(Kind::Data, what.clone()));
-            return Err(what);
-        }
-        match program.absent().iter().find(|absent| !absent.has_default) {
-            None => Ok(program),
-            Some(Absent { column, .. }) => Err(format!(
-                "it has no field `{column}`, and the schema that the table was planned with gives \
-                 the field no default"
-            )),
-        }
-    }
-
-    /// Why a job that was planned for a column's old type ends.
-    fn altered(&self, id: u32, altered: &Altered) -> String {
-        let Altered { column, was, is } = altered;
-        let (table, topic) = (&self.table, &self.topic);
-        let is = is.map_or_else(
-            || "a type that no column can have".to_owned(),
-            |is| is.to_string(),
-        );
-        format!(
-            "table `{table}`: column `{column}` was {was} and is {is} now, by schema {id} of \
-             subject `{topic}-value`: its type was changed while this job ran. Start again, and \
-             the views are planned for the new type; nothing behind the change is in them"
-        )
-    }
-
-    /// Whether a schema came after those that the job was planned with. One that the topic's
-    /// subject does not list tells it by its id: ids only grow.
-    fn is_newer(&self, id: u32) -> bool {
-        let subject = format!("{}-value", self.topic);
-        let Ok(versions) = self.ask(id, |registry| registry.versions(&subject)) else {
-            return false;
-        };
-        match versions.iter().find(|version| version.id == id) {
-            Some(found) => found.version > self.newest,
-            None => versions.iter().all(|version| version.id < id),
-        }
-    }
-
-    /// Whether the registry once had this schema, as far as can be told: it knows nothing of the
-    /// topic any more, or it gave the topic a higher id since (ids begin at 1 and only grow).
-    fn was_lost(&self, id: u32) -> bool {
-        let subject = format!("{}-value", self.topic);
-        let versions = self.ask(id, |registry| registry.versions(&subject));
-        versions.is_ok_and(|versions| {
-            versions.is_empty() || (id > 0 && versions.iter().any(|version| version.id > id))
-        })
-    }
-
-    /// Asks until the registry answers: its absence says nothing about the record.
-    fn ask<T>(
-        &self,
-        id: u32,
-        question: impl Fn(&dyn Registry) -> tidemill_log::Result<T>,
-    ) -> tidemill_log::Result<T> {
-        let mut wait = RETRY_MIN;
-        loop {
-            match question(self.registry.as_ref()) {
-                Err(error) if error.may_pass() => {
-                    tracing::warn!(
-                        schema = id,
-                        error = &error as &dyn std::error::Error,
-                        wait_ms = wait.as_millis() as u64,
-                        "the registry is away: decoding waits for it"
-                    );
-                    std::thread::sleep(wait);
-                    wait = (wait * 2).min(RETRY_MAX);
-                }
-                answer => return answer,
-            }
-        }
     }
 }
 
@@ -378,6 +205,7 @@ mod tests {
             format: Format::Avro {
                 schema: newer.clone(),
                 newest: 2,
+                key: None,
             },
             envelope: Envelope::Append,
             schema: Arc::new(Columns::new(vec![Field::new("b", DataType::Int32, true)])),
@@ -385,7 +213,8 @@ mod tests {
         };
         let record = |id: u32| [&[0][..], &id.to_be_bytes(), &[2, 2]].concat();
         let decode = |id: u32| {
-            let mut decoder = Avro::new(&source, (&newer, 2), Some(Arc::clone(&registry))).unwrap();
+            let mut decoder =
+                Avro::new(&source, (&newer, 2), None, Some(Arc::clone(&registry))).unwrap();
             let refused = decoder.push(&record(id)).is_err();
             (refused, decoder.finish().map(|rows| rows.num_rows()))
         };

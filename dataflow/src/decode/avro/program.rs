@@ -43,6 +43,8 @@ pub(super) struct Change<'a> {
     pub(super) row: bool,
     /// Whether a flattened record says that its row is gone.
     pub(super) deleted: bool,
+    /// Whether an outdated record's row has a value that its column does not take.
+    pub(super) lost: bool,
     source: Origin<'a>,
 }
 
@@ -99,6 +101,10 @@ pub(super) struct Program {
     columns: usize,
     defaults: Vec<(usize, Cell<'static>)>,
     absent: Vec<Absent>,
+    /// Columns that the writer has another type for.
+    altered: Vec<usize>,
+    /// Whether the table began anew since, with other types.
+    outdated: bool,
     /// Whether the own ingest wrote the records, whose texts are never placeholders.
     own: bool,
     silent: bool,
@@ -203,6 +209,8 @@ impl Program {
             columns: columns.fields().len(),
             defaults: Vec::new(),
             absent: Vec::new(),
+            altered: Vec::new(),
+            outdated: false,
             own: false,
             silent: false,
             utc,
@@ -221,6 +229,7 @@ impl Program {
         };
         program.own = row.table.is_some();
         program.absences(row, &target)?;
+        program.alterations(&writer, row, &target);
         program.writer = writer;
         Ok(program)
     }
@@ -248,6 +257,51 @@ impl Program {
         Ok(())
     }
 
+    /// Finds the columns that the writer has another type for than the planned schema.
+    fn alterations(&mut self, writer: &Schema, row: &Record, target: &Target<'_>) {
+        for (index, column) in target.columns.fields().iter().enumerate() {
+            let Some(planned) = target.planned_field(column.name()) else {
+                continue;
+            };
+            let field = row.field_of(column.name(), Some(planned));
+            let Some(field) = field.and_then(|at| row.fields.get(at)) else {
+                continue;
+            };
+            let (was, is) = (
+                writer.describe(field.node),
+                target.planned.describe(planned.node),
+            );
+            if was == is {
+                continue;
+            }
+            self.altered.push(index);
+        }
+    }
+
+    /// The columns that the writer has another type for.
+    pub(super) fn altered(&self) -> &[usize] {
+        &self.altered
+    }
+
+    /// Whether the own ingest wrote the records.
+    pub(super) fn is_own(&self) -> bool {
+        self.own
+    }
+
+    /// The table began anew behind the records: a row that its columns do not take is lost.
+    pub(super) fn outdate(&mut self) {
+        self.outdated = true;
+    }
+
+    pub(super) fn is_outdated(&self) -> bool {
+        self.outdated
+    }
+
+    /// Whether a value that its column does not take is none of the table as it is now.
+    fn loses(&self, read: &Read) -> bool {
+        self.outdated && self.altered.contains(&read.column)
+    }
+
     /// Whether the records say nothing of any row.
     pub(super) fn is_silent(&self) -> bool {
         self.silent
@@ -272,6 +326,7 @@ impl Program {
             op: None,
             row: false,
             deleted: false,
+            lost: false,
             source: Origin::default(),
         };
         self.steps(&self.steps, &mut input, cells, &mut change)?;
@@ -302,9 +357,12 @@ impl Program {
                 }
                 Step::Skip(node) => self.skip(*node, input, 0)?,
                 Step::Read(read) => {
-                    let cell = self.read(read, read.node, input)?;
-                    if let Some(place) = cells.get_mut(read.column) {
-                        *place = cell;
+                    let wire = self.wire(read, input)?;
+                    match (self.cell(read, &wire), cells.get_mut(read.column)) {
+                        (Ok(cell), Some(place)) => *place = cell,
+                        (Err(_), _) if self.loses(read) => change.lost = true,
+                        (Err(why), _) => return Err(why),
+                        (Ok(_), None) => {}
                     }
                 }
                 Step::Deleted(node, otherwise) => {
@@ -374,8 +432,9 @@ impl Program {
         })
     }
 
-    fn read<'a>(&'a self, read: &Read, node: usize, input: &mut Input<'a>) -> Checked<Cell<'a>> {
-        let node = match self.writer.node(node) {
+    /// The value of a column's field as it was written; none for null.
+    fn wire<'a>(&'a self, read: &Read, input: &mut Input<'a>) -> Checked<Option<Wire<'a>>> {
+        let node = match self.writer.node(read.node) {
             Node::Union(branches) => self.writer.node(*input.branch(branches)?),
             other => other,
         };
@@ -383,8 +442,8 @@ impl Program {
             Meaning::Plain => read.planned,
             said => *said,
         };
-        let wire = match node {
-            Node::Null => return Ok(Cell::Null),
+        Ok(Some(match node {
+            Node::Null => return Ok(None),
             Node::Boolean => Wire::Bool(input.boolean()?),
             Node::Int(meaning) => Wire::Int(input.int()?, known(meaning)),
             Node::Long(meaning) => Wire::Int(input.long()?, known(meaning)),
@@ -401,6 +460,13 @@ impl Program {
                     format!("field `{name}`: found a nested value, expected {expected}").into(),
                 );
             }
+        }))
+    }
+
+    /// The cell of a column's value.
+    fn cell<'a>(&self, read: &Read, wire: &Option<Wire<'a>>) -> Checked<Cell<'a>> {
+        let Some(wire) = wire else {
+            return Ok(Cell::Null);
         };
         if !self.own && wire.is_unavailable() {
             return Err(format!("field `{}`: {WHY_UNAVAILABLE}", read.name).into());

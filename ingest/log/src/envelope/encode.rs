@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use apache_avro::Uuid;
 
+use super::subject::{self, Evolution};
 use super::{CONNECTOR, sequence_of};
 use crate::event::{Change, Op, Value};
 use crate::log::Record;
@@ -20,6 +21,16 @@ pub struct Encoder {
     current: Option<Registered>,
 }
 
+/// Whether a change's schemas are registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Followed {
+    /// The change can be encoded.
+    Registered,
+    /// Not: what the topic holds could not be read with one of them, for this reason. The table
+    /// must begin anew first.
+    Unreadable(String),
+}
+
 /// The table's schema as it was registered last.
 struct Registered {
     table: Arc<TableSchema>,
@@ -27,6 +38,8 @@ struct Registered {
     value_id: u32,
     /// Whether each column is part of the key, and so never null.
     in_key: Vec<bool>,
+    /// Whether they are the newest versions of their subjects.
+    newest: bool,
 }
 
 impl Encoder {
@@ -51,7 +64,12 @@ impl Encoder {
     /// up to the caller to give it to every partition. The table's schemas are registered when
     /// they are new or changed; a refusal is an error of kind `Data`.
     pub fn encode(&mut self, change: &Change) -> Result<Record> {
-        self.follow(&change.table)?;
+        let known = self.current.as_ref();
+        if !known.is_some_and(|current| current.table == change.table)
+            && let Followed::Unreadable(why) = self.follow(&change.table, Evolution::Next)?
+        {
+            return Err(wrong(&change.table, &why));
+        }
         let Some(current) = &self.current else {
             return Err(Error::new(Kind::Bug, "envelope: no schema was registered"));
         };
@@ -64,35 +82,46 @@ impl Encoder {
         })
     }
 
-    /// Registers the table's schemas unless they are the current ones.
-    fn follow(&mut self, table: &Arc<TableSchema>) -> Result<()> {
-        if let Some(current) = &mut self.current {
-            if Arc::ptr_eq(&current.table, table) {
-                return Ok(());
-            }
-            if current.table == *table {
-                current.table = Arc::clone(table);
-                return Ok(());
-            }
+    /// Registers a table's schemas, unless they are the current ones, as `evolution` allows it.
+    ///
+    /// # Errors
+    /// Of kind `Data` when the registry refuses one of them, or the table has no key.
+    pub fn follow(&mut self, table: &Arc<TableSchema>, evolution: Evolution) -> Result<Followed> {
+        let newest = evolution != Evolution::Written;
+        if let Some(current) = &mut self.current
+            && (Arc::ptr_eq(&current.table, table) || current.table == *table)
+            && (current.newest || !newest)
+        {
+            current.table = Arc::clone(table);
+            return Ok(Followed::Registered);
         }
         if table.key.is_empty() || table.key.iter().any(|&index| index >= table.columns.len()) {
             let what = format!("table `{}.{}`: no primary key", table.namespace, table.name);
             return Err(Error::new(Kind::Data, what));
         }
-        let register = |part: &str, schema: &str| {
-            self.registry
-                .register(&format!("{}-{part}", self.topic), schema)
-                .map(|it| it.id)
-        };
+        let mut ids = [0; 2];
+        let schemas = [
+            ("key", key_schema(table, &self.topic)),
+            ("value", value_schema(table, &self.topic)),
+        ];
+        for ((part, schema), id) in schemas.iter().zip(&mut ids) {
+            let subject = format!("{}-{part}", self.topic);
+            match subject::register(&*self.registry, &subject, schema, evolution)? {
+                Ok(registered) => *id = registered,
+                Err(why) => return Ok(Followed::Unreadable(format!("subject `{subject}`: {why}"))),
+            }
+        }
+        let [key_id, value_id] = ids;
         self.current = Some(Registered {
             table: Arc::clone(table),
-            key_id: register("key", &key_schema(table, &self.topic))?,
-            value_id: register("value", &value_schema(table, &self.topic))?,
+            key_id,
+            value_id,
             in_key: (0..table.columns.len())
                 .map(|index| table.in_key(index))
                 .collect(),
+            newest,
         });
-        Ok(())
+        Ok(Followed::Registered)
     }
 
     fn value(&self, current: &Registered, change: &Change) -> Result<Vec<u8>> {

@@ -94,6 +94,10 @@ impl Registry for Reporting<dyn Registry> {
         self.noted(self.inner.delete(subject))
     }
 
+    fn replace(&self, subject: &str, schema: &str) -> Result<Registered> {
+        self.noted(self.inner.replace(subject, schema))
+    }
+
     fn by_id(&self, id: u32) -> Result<Option<String>> {
         self.noted(self.inner.by_id(id))
     }

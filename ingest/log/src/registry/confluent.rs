@@ -25,10 +25,10 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// A client of one registry.
 pub(super) struct ConfluentRegistry {
-    base: Url,
+    pub(super) base: Url,
     /// The URL without its password, for errors.
     shown: String,
-    client: Client,
+    pub(super) client: Client,
     by_id: Mutex<HashMap<u32, String>>,
 }
 
@@ -113,7 +113,7 @@ impl ConfluentRegistry {
     }
 
     /// The URL below the base with these path segments, each escaped.
-    fn url(&self, segments: &[&str]) -> Url {
+    pub(super) fn url(&self, segments: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(segments);
@@ -122,7 +122,27 @@ impl ConfluentRegistry {
     }
 
     /// Sends a request; none when the registry answers that there is no such thing.
-    fn send<T: DeserializeOwned>(&self, about: &str, request: RequestBuilder) -> Result<Option<T>> {
+    pub(super) fn send<T: DeserializeOwned>(
+        &self,
+        about: &str,
+        request: RequestBuilder,
+    ) -> Result<Option<T>> {
+        let Some(text) = self.send_plain(about, request)? else {
+            return Ok(None);
+        };
+        serde_json::from_str(&text).map(Some).map_err(|error| {
+            let start: String = text.chars().take(80).collect();
+            let what = format!("{}: {about}: not a registry's answer: {start}", self.shown);
+            Error::with_source(Kind::Data, what, error)
+        })
+    }
+
+    /// The same for an answer that may be empty.
+    pub(super) fn send_plain(
+        &self,
+        about: &str,
+        request: RequestBuilder,
+    ) -> Result<Option<String>> {
         let away = |error: reqwest::Error| {
             let (kind, why) = match tls::refusal(&error) {
                 Some(refusal) => (Kind::Data, refusal),
@@ -138,22 +158,18 @@ impl ConfluentRegistry {
             return Ok(None);
         }
         let text = answer.text().map_err(away)?;
-        if !status.is_success() {
-            let passes = status.is_server_error()
-                || matches!(
-                    status,
-                    StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
-                );
-            let kind = if passes { Kind::Retry } else { Kind::Data };
-            let what = format!("{}: {about}: {status}: {}", self.shown, reason(&text));
-            let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status);
-            return Err(Error::new(kind, what).refused_if(refused));
+        if status.is_success() {
+            return Ok(Some(text));
         }
-        serde_json::from_str(&text).map(Some).map_err(|error| {
-            let start: String = text.chars().take(80).collect();
-            let what = format!("{}: {about}: not a registry's answer: {start}", self.shown);
-            Error::with_source(Kind::Data, what, error)
-        })
+        let passes = status.is_server_error()
+            || matches!(
+                status,
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
+            );
+        let kind = if passes { Kind::Retry } else { Kind::Data };
+        let what = format!("{}: {about}: {status}: {}", self.shown, reason(&text));
+        let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status);
+        Err(Error::new(kind, what).refused_if(refused))
     }
 
     /// The text of a schema, with the types of other subjects in it. `what` names it in errors.
@@ -301,6 +317,10 @@ impl Registry for ConfluentRegistry {
         for_good.set_query(Some("permanent=true"));
         let for_good = delete(for_good)?;
         Ok(softly.is_some() || for_good.is_some())
+    }
+
+    fn replace(&self, subject: &str, schema: &str) -> Result<Registered> {
+        self.at_none(subject, || self.register(subject, schema))
     }
 
     fn by_id(&self, id: u32) -> Result<Option<String>> {

@@ -3,7 +3,9 @@
 //! Engines: Confluent (`http://`, `https://`: Confluent, Apicurio, Karapace, Redpanda) and
 //! SQLite (the embedded file). Both pass `tests/registry_conformance.rs`.
 
+pub(crate) mod compatibility;
 mod confluent;
+mod level;
 mod references;
 mod sqlite;
 
@@ -33,6 +35,12 @@ pub trait Registry: Send + Sync {
     /// # Errors
     /// `Retry` when the registry is away, `Data` when it refuses.
     fn delete(&self, subject: &str) -> Result<bool>;
+    /// Registers `schema` under `subject` (or finds it there) although it may not read what the
+    /// versions before it wrote. The subject's own compatibility is NONE meanwhile, in a registry
+    /// that has one.
+    fn replace(&self, subject: &str, schema: &str) -> Result<Registered> {
+        self.register(subject, schema)
+    }
     /// The text of the schema with this id, with all types that it refers to, or none when the
     /// registry has no such id.
     fn by_id(&self, id: u32) -> Result<Option<String>>;

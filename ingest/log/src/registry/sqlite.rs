@@ -7,10 +7,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use apache_avro::Schema;
-use apache_avro::schema_compatibility::{Compatibility, SchemaCompatibility};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
-use super::{Registered, Registry};
+use super::{Registered, Registry, compatibility};
 use crate::sqlite::{connect, failed};
 use crate::{Error, Kind, Result};
 
@@ -53,9 +52,18 @@ impl SqliteRegistry {
     }
 }
 
-impl Registry for SqliteRegistry {
-    fn register(&self, subject: &str, schema: &str) -> Result<Registered> {
-        let parsed = parse(subject, schema)?;
+impl SqliteRegistry {
+    /// Adds a schema that is not there yet, once `admits` has nothing against it.
+    fn add(
+        &self,
+        subject: &str,
+        schema: &str,
+        admits: impl Fn(&Registered) -> Result<()>,
+    ) -> Result<Registered> {
+        Schema::parse_str(schema).map_err(|error| {
+            let what = format!("subject `{subject}`: not an Avro schema");
+            Error::with_source(Kind::Data, what, error)
+        })?;
         self.with("cannot register a schema", |connection| {
             // Immediate: nobody else registers between the check and the insert.
             let transaction =
@@ -65,7 +73,7 @@ impl Registry for SqliteRegistry {
                 return Ok(Ok(same.clone()));
             }
             let newest = known.last();
-            if let Some(Err(refused)) = newest.map(|newest| check(subject, newest, &parsed)) {
+            if let Some(Err(refused)) = newest.map(admits) {
                 return Ok(Err(refused));
             }
             let version = newest.map_or(1, |newest| newest.version + 1);
@@ -82,6 +90,16 @@ impl Registry for SqliteRegistry {
                 schema: schema.to_owned(),
             }))
         })?
+    }
+}
+
+impl Registry for SqliteRegistry {
+    fn register(&self, subject: &str, schema: &str) -> Result<Registered> {
+        self.add(subject, schema, |newest| check(subject, newest, schema))
+    }
+
+    fn replace(&self, subject: &str, schema: &str) -> Result<Registered> {
+        self.add(subject, schema, |_| Ok(()))
     }
 
     fn delete(&self, subject: &str) -> Result<bool> {
@@ -122,32 +140,12 @@ fn all_versions(connection: &Connection, subject: &str) -> rusqlite::Result<Vec<
 }
 
 /// Whether a reader with the new schema can read everything that the newest one wrote.
-fn check(subject: &str, newest: &Registered, schema: &Schema) -> Result<()> {
-    let written = parse(subject, &newest.schema)?;
-    let refused = |reason: String| {
+fn check(subject: &str, newest: &Registered, schema: &str) -> Result<()> {
+    compatibility::can_read(&newest.schema, schema)?.map_err(|reason| {
         let what = format!(
             "subject `{subject}`: the new schema cannot read what version {} wrote: {reason}",
             newest.version
         );
         Error::new(Kind::Data, what)
-    };
-    match SchemaCompatibility::can_read(&written, schema) {
-        Ok(Compatibility::Full) => Ok(()),
-        // Readable only while no value uses a branch of a union that is gone, as Confluent sees it
-        // too: every value that may have been written has to be readable.
-        Ok(Compatibility::Partial) => Err(refused(
-            "a field's type was changed, or it may no longer be null".to_owned(),
-        )),
-        Err(error) => Err(refused(error.to_string())),
-    }
-}
-
-fn parse(subject: &str, schema: &str) -> Result<Schema> {
-    Schema::parse_str(schema).map_err(|error| {
-        Error::with_source(
-            Kind::Data,
-            format!("subject `{subject}`: not an Avro schema"),
-            error,
-        )
     })
 }

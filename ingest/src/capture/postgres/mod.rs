@@ -559,6 +559,16 @@ impl Capture for PostgresCapture {
         self.begins_anew
     }
 
+    fn read_anew(&mut self, table: &TableSchema) -> Result<()> {
+        let is_it = |it: &&Followed| {
+            let known = &it.table.schema;
+            (&known.namespace, &known.name) == (&table.namespace, &table.name)
+        };
+        let kept = self.tables.values().filter(|it| !is_it(it));
+        let kept: Vec<String> = kept.map(|it| it.name.clone()).collect();
+        identity::keep(&mut self.lease.session(), &self.slot, &kept)
+    }
+
     fn note(&mut self, table: &TableSchema, topic: &str, now: Described) -> Result<Described> {
         let goes_on = !self.table_begins_anew(table);
         let session = &mut self.lease.session();

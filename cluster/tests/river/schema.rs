@@ -1,0 +1,213 @@
+//! Columns and keys that change in PostgreSQL, while the river runs and while it is stopped, with
+//! updates and deletes of old rows behind each change: in the end every view is what PostgreSQL
+//! answers, also the one that does not read what changed.
+
+use postgres::Client;
+use tidemill_log::dead_letter;
+
+use crate::child::{PATIENCE, Tidemill};
+use crate::place::Place;
+use crate::rows::{View, settle, unlike};
+
+const TABLE: &str = "\
+CREATE TABLE things (
+    id int PRIMARY KEY, n int, code int NOT NULL UNIQUE, name text NOT NULL);
+INSERT INTO things SELECT g, g % 7, g, 'name ' || g % 5 FROM generate_series(1, 200) g";
+
+/// `names` reads neither `id` nor `n`.
+const VIEWS: &str = "\
+CREATE TABLE things WITH (topic = '{topic:things}', format = 'avro', envelope = 'debezium');
+CREATE MATERIALIZED VIEW things_now WITH (primary_key = 'id') AS
+SELECT id, n, code, name FROM things;
+CREATE MATERIALIZED VIEW names WITH (primary_key = 'name') AS
+SELECT name, count(*) AS things FROM things GROUP BY name;
+";
+
+/// What became of one column or of the key, and a row that only its new type holds.
+const CHANGES: [(&str, &str); 8] = [
+    (
+        "ALTER TABLE things ALTER n TYPE bigint",
+        "INSERT INTO things VALUES (901, 3000000000, 901, 'large')",
+    ),
+    (
+        "ALTER TABLE things ALTER n TYPE text USING n::text",
+        "INSERT INTO things VALUES (902, 'two', 902, 'text')",
+    ),
+    (
+        "ALTER TABLE things ALTER n TYPE numeric(12, 2) USING 1",
+        "INSERT INTO things VALUES (903, 2.25, 903, 'numeric')",
+    ),
+    (
+        "ALTER TABLE things ALTER id TYPE bigint",
+        "INSERT INTO things VALUES (4000000000, 1, 904, 'large')",
+    ),
+    (
+        "ALTER TABLE things ALTER id TYPE numeric(20, 0)",
+        "INSERT INTO things VALUES (5000000000, 1, 905, 'large')",
+    ),
+    (
+        "ALTER TABLE things ALTER id TYPE text USING id::text",
+        "INSERT INTO things VALUES ('six', 1, 906, 'text')",
+    ),
+    (
+        "ALTER TABLE things DROP CONSTRAINT things_pkey, ADD PRIMARY KEY (code)",
+        "INSERT INTO things VALUES ('seven', 1, 907, 'key')",
+    ),
+    (
+        "ALTER TABLE things DROP n, ADD n numeric(12, 2)",
+        "INSERT INTO things (id, n, code, name) VALUES ('eight', 1, 908, 'again')",
+    ),
+];
+
+fn pipeline(place: &Place, views: &str) -> Vec<View> {
+    let ingest = format!(
+        "[capture]\ntables = [\"things\"]\n[publish]\ntopic_prefix = \"{}.\"\n\
+         compatibility = \"none\"\n",
+        place.name
+    );
+    place.pipeline("things", &ingest, views)
+}
+
+/// Updates, deletes and inserts among the rows, others each time.
+fn rows(sql: &mut Client, step: usize) {
+    let from = 1_000 * (step + 1);
+    sql.batch_execute(&format!(
+        "UPDATE things SET name = 'step {step}' WHERE code % 17 = {step};
+         DELETE FROM things WHERE code % 19 = {step};
+         INSERT INTO things (id, n, code, name)
+             SELECT g, 1, g, 'new ' || g % 3 FROM generate_series({from}, {from} + 9) g"
+    ))
+    .unwrap();
+}
+
+/// Whether every view is what PostgreSQL answers; false while one has other columns.
+fn alike(place: &Place, sql: &mut Client, views: &[View]) -> bool {
+    let mut views = views.iter();
+    views.all(|view| unlike(&place.views, sql, view).is_none())
+}
+
+/// Records that were put aside.
+fn letters(place: &Place) -> i64 {
+    let topic = dead_letter::topic_of(&place.name);
+    let ranges = place.log().ranges(&topic).unwrap();
+    ranges.iter().map(|range| range.high).sum()
+}
+
+/// Waits until the views follow, or the river ends or puts a record aside; then starts it again as
+/// often as a change needs it.
+fn follow(place: &Place, mut running: Tidemill, sql: &mut Client, views: &[View]) -> Tidemill {
+    for _start in 0..3 {
+        let before = letters(place);
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while !running.is_over() && letters(place) == before {
+            if alike(place, sql, views) {
+                return running;
+            }
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the views stand still"
+            );
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        if !running.is_over() {
+            running.stop();
+        }
+        running = place.start("run", "things", &["--no-live"]);
+    }
+    settle(&mut running, &place.views, sql, views);
+    running
+}
+
+fn changes(test: &str, stopped: bool) {
+    let Some(place) = Place::open(test) else {
+        return;
+    };
+    let mut sql = place.sql();
+    sql.batch_execute(TABLE).unwrap();
+    let views = pipeline(&place, VIEWS);
+    let mut running = place.start("run", "things", &["--no-live"]);
+    settle(&mut running, &place.views, &mut sql, &views);
+    for (step, (change, row)) in CHANGES.into_iter().enumerate() {
+        eprintln!("{change}");
+        let before = letters(&place);
+        let alter = |sql: &mut Client| {
+            sql.batch_execute(&format!("{change}; {row}")).unwrap();
+            rows(sql, 2 * step);
+        };
+        running = if stopped {
+            running.stop();
+            alter(&mut sql);
+            place.start("run", "things", &["--no-live"])
+        } else {
+            alter(&mut sql);
+            running
+        };
+        running = follow(&place, running, &mut sql, &views);
+        // What an older type wrote is no dead letter; what the running plan's does not hold is.
+        let put_aside = letters(&place) - before;
+        let grows = change.ends_with("bigint") && !stopped;
+        assert!(grows || put_aside == 0, "{change}: {put_aside} put aside");
+        // The views go on.
+        rows(&mut sql, 2 * step + 1);
+        settle(&mut running, &place.views, &mut sql, &views);
+    }
+    running.stop();
+}
+
+#[test]
+fn types_and_keys_that_change_while_it_runs() {
+    changes("types_and_keys_that_change_while_it_runs", false);
+}
+
+#[test]
+fn types_and_keys_that_change_while_it_is_stopped() {
+    changes("types_and_keys_that_change_while_it_is_stopped", true);
+}
+
+const RENAMED: &str = "\
+CREATE TABLE things WITH (topic = '{topic:things}', format = 'avro', envelope = 'debezium');
+CREATE MATERIALIZED VIEW things_now WITH (primary_key = 'id') AS
+SELECT id, m, code, name FROM things;
+";
+
+#[test]
+fn a_column_renamed_there_and_back_is_never_null() {
+    let Some(place) = Place::open("a_column_renamed_there_and_back_is_never_null") else {
+        return;
+    };
+    let mut sql = place.sql();
+    sql.batch_execute(TABLE).unwrap();
+    let views = pipeline(&place, VIEWS);
+    let start = || place.start("run", "things", &["--no-live"]);
+    let mut running = start();
+    settle(&mut running, &place.views, &mut sql, &views);
+    let there = "ALTER TABLE things RENAME n TO m; UPDATE things SET m = -1 WHERE code % 5 = 1";
+    let back = "ALTER TABLE things RENAME m TO n; UPDATE things SET n = -2 WHERE code % 5 = 2";
+
+    // While it is stopped: it starts again as if nothing had been.
+    running.stop();
+    sql.batch_execute(there).unwrap();
+    let said = start().refused();
+    assert!(said.contains("unknown column `n`"), "{said}");
+    sql.batch_execute(back).unwrap();
+    let mut running = start();
+    settle(&mut running, &place.views, &mut sql, &views);
+
+    // While it runs, at once and with records of the other name between.
+    sql.batch_execute(there).unwrap();
+    sql.batch_execute(back).unwrap();
+    let running = follow(&place, running, &mut sql, &views);
+
+    // Planned under the other name, it sees the first schema again.
+    running.stop();
+    sql.batch_execute(there).unwrap();
+    let renamed = pipeline(&place, RENAMED);
+    let running = follow(&place, start(), &mut sql, &renamed);
+    sql.batch_execute(back).unwrap();
+    let said = running.refused();
+    assert!(said.contains("column `m` is gone"), "{said}");
+    pipeline(&place, VIEWS);
+    let mut running = follow(&place, start(), &mut sql, &views);
+    settle(&mut running, &place.views, &mut sql, &views);
+    running.stop();
+}
