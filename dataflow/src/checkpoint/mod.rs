@@ -41,8 +41,11 @@ use part::{Part, damaged};
 pub(crate) use read::Reader;
 
 /// The format of manifests and of the parts that they name; changes with their layout and with how
-/// rows or changes are encoded.
-const FORMAT: u32 = 1;
+/// rows or changes are encoded. Since 2 rows have their positions in the source; what 1 wrote is
+/// read as rows without, also from parts that a newer manifest names.
+const FORMAT: u32 = 2;
+/// The oldest format that is read.
+const FORMAT_MIN: u32 = 1;
 /// Parts that are verified at a time; each is in memory meanwhile.
 const VERIFIED_MAX: usize = 4;
 
@@ -146,13 +149,13 @@ impl Manifest {
             Err(error) => return Ok(Err(unreadable(error))),
         };
         match manifest.get("format").and_then(serde_json::Value::as_u64) {
-            Some(format) if format == u64::from(FORMAT) => {
+            Some(format) if (u64::from(FORMAT_MIN)..=u64::from(FORMAT)).contains(&format) => {
                 Ok(serde_json::from_value(manifest).map_err(unreadable))
             }
             format => {
                 let what = format!(
-                    "checkpoint `{name}` has format {}, this version of tidemill reads {FORMAT}: \
-                     start it with the version that wrote it, or remove the checkpoints to read \
+                    "checkpoint `{name}` has format {}, this version of tidemill reads {FORMAT_MIN} to \
+                     {FORMAT}: start it with the version that wrote it, or remove the checkpoints to read \
                      the topics from their beginning",
                     format.unwrap_or_default()
                 );

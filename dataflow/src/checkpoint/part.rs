@@ -8,8 +8,8 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::FORMAT;
 use super::change::{Block, SHARDS, Sum};
+use super::{FORMAT, FORMAT_MIN};
 use crate::store::Store;
 use crate::{Error, Kind, Result};
 
@@ -102,8 +102,8 @@ impl OpenPart {
         }
         let format = field(4..8).and_then(|b| b.try_into().ok());
         let format = format.map_or(0, u32::from_le_bytes);
-        if format != FORMAT {
-            let what = format!("its format is {format}, its manifest's is {FORMAT}");
+        if !(FORMAT_MIN..=FORMAT).contains(&format) {
+            let what = format!("its format is {format}, not {FORMAT_MIN} to {FORMAT}");
             return Err(damaged(name, &what));
         }
         let length = field(8..12).and_then(|b| b.try_into().ok());
