@@ -412,7 +412,10 @@ fn streamed(database: &Database, options: &StreamOptions, id: i64) -> Option<Str
         done.is_ok_and(|row| row.get::<_, Option<bool>>(0) == Some(true))
     };
     let deadline = Instant::now() + Duration::from_secs(40);
-    while !running.is_finished() && (count() == before || !is_done()) {
+    loop {
+        if running.is_finished() || (count() > before && is_done()) {
+            break;
+        }
         let late = Instant::now() > deadline;
         assert!(!late, "no row {id}: {:#?}", published(options));
         std::thread::sleep(Duration::from_millis(20));
