@@ -90,6 +90,8 @@ impl Connected {
                 Ok(result) => return Ok(result),
                 Err(error) if transient(&error) || is_refusal(&error) => {
                     waiting.get_or_insert_with(|| Waiting::new(&self.health, table, &error));
+                    // What it waits for may be another thing by now.
+                    self.health.reports.down(Role::Views, WRITE, &error);
                     tokio::time::sleep(back_off / 2 + jitter(back_off / 2)).await;
                     back_off = (back_off * 2).min(MAX_BACK_OFF);
                 }
