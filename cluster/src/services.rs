@@ -40,6 +40,17 @@ pub(crate) fn ask(connections: &Connections) -> Vec<(&'static str, anyhow::Resul
         .collect()
 }
 
+/// Whether an error says that something is away, rather than wrong.
+fn is_away(error: &anyhow::Error) -> bool {
+    let found = error.downcast_ref::<tidemill_log::Error>();
+    found.is_some_and(|error| error.kind() == tidemill_log::Kind::Retry)
+}
+
+/// Why no connection is made; S3 is where the environment says.
+fn unreached(url: &str, port: u16) -> Option<anyhow::Error> {
+    (port != 0).then(|| reach::reach(url, port).err()).flatten()
+}
+
 /// The answer within [`ANSWER_MAX`], or how the service failed in a few words, and why.
 fn within(
     name: &'static str,
@@ -47,10 +58,6 @@ fn within(
     port: u16,
     ask: Ask,
 ) -> Result<String, (&'static str, anyhow::Error)> {
-    // S3 is where the environment says.
-    if port != 0 {
-        reach::reach(url, port).map_err(|error| ("does not answer", error))?;
-    }
     let (tell, told) = sync_channel(1);
     let asked = url.to_owned();
     let asking = std::thread::Builder::new().spawn(move || {
@@ -60,8 +67,15 @@ fn within(
     asking.map_err(|error| ("was not asked", error.into()))?;
     match told.recv_timeout(ANSWER_MAX) {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err((reach::how(&error), error)),
+        Ok(Err(error)) => Err(match unreached(url, port) {
+            // A connection that cannot even be tried so, as without its certificate, says more.
+            Some(away) if is_away(&error) => ("does not answer", away),
+            _ => (reach::how(&error), error),
+        }),
         Err(_) => {
+            if let Some(away) = unreached(url, port) {
+                return Err(("does not answer", away));
+            }
             let seconds = ANSWER_MAX.as_secs();
             let why = format!(
                 "timed out: it is connected, and nothing came within {seconds} s; it is frozen, \

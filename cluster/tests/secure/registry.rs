@@ -36,7 +36,10 @@ fn serve(certificates: &Certificates) -> u16 {
             let mut lines = (&mut stream).lines().map_while(Result::ok);
             let head: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
             let known = head.iter().any(|line| line.eq_ignore_ascii_case(BASIC));
-            let answer = if known {
+            let lists = head.iter().any(|line| line.contains("/subjects HTTP"));
+            let answer = if known && lists {
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n[]"
+            } else if known {
                 "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
             } else {
                 "HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
