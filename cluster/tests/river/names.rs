@@ -1,6 +1,6 @@
-//! Names that few choose: of tables, schemas, columns and keys, with capitals, spaces, quotes, dots,
-//! letters of many alphabets, 63 bytes, and words of SQL and of Debezium's envelope. Each is right
-//! from PostgreSQL to Cassandra, or refused by name before anything runs.
+//! Names that few choose: of tables, schemas, columns and keys, with capitals, spaces, quotes,
+//! dots, letters of many alphabets, 63 bytes, and words of SQL and of Debezium's envelope. Each is
+//! right from PostgreSQL to Cassandra, or refused by name before anything runs.
 
 use tempfile::TempDir;
 

@@ -291,7 +291,8 @@ impl Round {
             run.runs();
             self.place.are_there(&views).then_some(())
         });
-        // As long as a busy machine takes to read many altered tables anew; what is right ends at once.
+        // As long as a busy machine takes to read many altered tables anew; what is right ends
+        // at once.
         let settle = ["--from-source", "--settle", "60s"];
         let mut verify = self.place.start("verify", &settle);
         let ended = verify.end(PATIENCE);

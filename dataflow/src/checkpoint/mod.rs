@@ -154,9 +154,9 @@ impl Manifest {
             }
             format => {
                 let what = format!(
-                    "checkpoint `{name}` has format {}, this version of tidemill reads {FORMAT_MIN} to \
-                     {FORMAT}: start it with the version that wrote it, or remove the checkpoints to read \
-                     the topics from their beginning",
+                    "checkpoint `{name}` has format {}, this version of tidemill reads \
+                     {FORMAT_MIN} to {FORMAT}: start it with the version that wrote it, or remove \
+                     the checkpoints to read the topics from their beginning",
                     format.unwrap_or_default()
                 );
                 Err(Error::new(Kind::Data, what))

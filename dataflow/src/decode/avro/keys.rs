@@ -116,9 +116,10 @@ impl Keys {
         }
         let (is, was) = (shape.columns.join(", "), self.planned.columns.join(", "));
         Some(format!(
-            "table `{table}`: its key is ({is}) since schema {id} of subject `{topic}-key`, and the \
-             views were planned with ({was}). Start again: the views that read the table are \
-             planned with the new key and filled anew; nothing behind the change is in them now"
+            "table `{table}`: its key is ({is}) since schema {id} of subject `{topic}-key`, and \
+             the views were planned with ({was}). Start again: the views that read the table \
+             are planned with the new key and filled anew; nothing behind the change is in them \
+             now"
         ))
     }
 }

@@ -1,5 +1,5 @@
-//! The writers' schemas of a topic: fetched at the first record that carries their id, compiled, and
-//! compared with the schema that the job was planned with.
+//! The writers' schemas of a topic: fetched at the first record that carries their id, compiled,
+//! and compared with the schema that the job was planned with.
 
 use std::collections::HashMap;
 use std::sync::Arc;

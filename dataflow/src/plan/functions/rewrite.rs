@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion_expr::expr::{
-    AggregateFunction, Between, BinaryExpr, Case, Cast, InList, Like, ScalarFunction,
+    AggregateFunction, Between, BinaryExpr, Case, Cast, Like, ScalarFunction,
 };
 use datafusion_expr::{Expr, ExprSchemable, Operator, lit, not};
 
@@ -18,6 +18,8 @@ use super::names::{ROW, name_of};
 use super::resolve::{Argument, cast_type, common, implicit, resolved};
 use super::{Body, Entry, Kind, TABLE, casts, compare, dates, like, native, regex};
 use crate::plan::types;
+
+mod lists;
 
 /// A literal as PostgreSQL types it: a whole number that fits is an int.
 pub(super) fn narrowed(value: ScalarValue) -> ScalarValue {
@@ -382,91 +384,6 @@ impl Scope {
         Ok(if negated { not(inside) } else { inside })
     }
 
-    fn in_list(&self, list: InList) -> Result<Expr> {
-        let InList {
-            expr,
-            list,
-            negated,
-        } = list;
-        let (expr, list) = self.alike_constants(*expr, list)?;
-        if let Some(target) = self.plain_list(&expr, &list)? {
-            let list = list.into_iter().map(|item| self.comparable(item, &target));
-            let list = list.collect::<Result<_>>()?;
-            let expr = Box::new(self.comparable(expr, &target)?);
-            return Ok(Expr::InList(InList {
-                expr,
-                list,
-                negated,
-            }));
-        }
-        let found = list
-            .into_iter()
-            .map(|item| self.compared(expr.clone(), Operator::Eq, item));
-        let found = found
-            .collect::<Result<Vec<_>>>()?
-            .into_iter()
-            .reduce(Expr::or);
-        let found = found.unwrap_or(lit(false));
-        Ok(if negated { not(found) } else { found })
-    }
-
-    /// PostgreSQL makes an array of the constants of a list, if there are more than one: they get
-    /// one type together with what is looked for. `real IN (0.1, 0.2)` compares reals, and
-    /// `real IN (0.1)` compares as `real = 0.1` does.
-    fn alike_constants(&self, expr: Expr, list: Vec<Expr>) -> Result<(Expr, Vec<Expr>)> {
-        let constant = |item: &Expr| item.column_refs().is_empty();
-        let constants = list.iter().filter(|item| constant(item));
-        let all: Vec<Expr> = std::iter::once(&expr).chain(constants).cloned().collect();
-        if all.len() < 3 || all.iter().any(|item| row(item).is_some()) {
-            return Ok((expr, list));
-        }
-        let Ok(Some(target)) = common(&self.arguments(&all)?) else {
-            return Ok((expr, list));
-        };
-        let typed = |value: Expr| match &target {
-            // Numerics keep their own scales.
-            DataType::Decimal128(..) => {
-                let mut values = self.quoted_numerics(vec![value])?;
-                Ok(values.pop().unwrap_or(lit(ScalarValue::Null)))
-            }
-            target => self.coerced(value, target).map(text_known),
-        };
-        let each = list.into_iter().map(|item| match constant(&item) {
-            true => typed(item),
-            false => Ok(item),
-        });
-        let list = each.collect::<Result<_>>()?;
-        match self.argument(&expr)? {
-            Argument::Unknown => Ok((typed(expr)?, list)),
-            Argument::Known(_) => Ok((expr, list)),
-        }
-    }
-
-    /// The type that all comparisons of a list of literals are of, when the library's own node
-    /// compares so. Of other items it takes those for constants that it can evaluate over no rows,
-    /// and a CASE gives null there.
-    fn plain_list(&self, expr: &Expr, list: &[Expr]) -> Result<Option<DataType>> {
-        let literals = list.iter().all(is_literal);
-        if row(expr).is_some() || !literals {
-            return Ok(None);
-        }
-        let subject = self.argument(expr)?;
-        let mut found = None;
-        for item in list {
-            let pair = [subject.clone(), self.argument(item)?];
-            let Ok(target) = compared_as(&pair) else {
-                return Ok(None);
-            };
-            if found.as_ref().is_some_and(|found| *found != target) {
-                return Ok(None);
-            }
-            found = Some(target);
-        }
-        let apart =
-            |kind: &DataType| matches!(kind, DataType::Decimal128(..) | DataType::Interval(_));
-        Ok(found.filter(|kind| !apart(kind)))
-    }
-
     fn case(&self, case: Case) -> Result<Expr> {
         let subject = case.expr.map(|subject| match *subject {
             Expr::Literal(ScalarValue::Null, _) => text_known(lit(ScalarValue::Utf8(None))),
@@ -792,15 +709,6 @@ fn compared_as(arguments: &[Argument]) -> std::result::Result<DataType, String> 
     match target {
         DataType::Float32 if arguments.iter().any(other) => Ok(DataType::Float64),
         target => Ok(target),
-    }
-}
-
-/// A literal, also one of those that are text from here on.
-fn is_literal(expr: &Expr) -> bool {
-    match expr {
-        Expr::Literal(..) => true,
-        Expr::Cast(cast) => matches!(*cast.expr, Expr::Literal(..)),
-        _ => false,
     }
 }
 

@@ -5,9 +5,9 @@
 //!    registry for it plans right. A registry answers a schema that it knows with the old version:
 //!    where a table is again what it was, its schema gets the attribute `revision`, and with it a
 //!    version of its own.
-//! 2. A schema that cannot read what the newest one wrote, or has a column again that the newest one
-//!    lacks and an earlier one had, is registered only with a change that begins the table anew in
-//!    all partitions: behind it nobody needs the records before it.
+//! 2. A schema that cannot read what the newest one wrote, or has a column again that the newest
+//!    one lacks and an earlier one had, is registered only with a change that begins the table
+//!    anew in all partitions: behind it nobody needs the records before it.
 
 use std::collections::HashSet;
 

@@ -1,7 +1,7 @@
 //! A subject's compatibility level, and setting it aside for one schema.
 //!
-//! Apicurio takes a subject's level NONE for none of its own, and goes on with the global one: there
-//! its own API sets the rule.
+//! Apicurio takes a subject's level NONE for none of its own, and goes on with the global one:
+//! there its own API sets the rule.
 
 use reqwest::Url;
 use serde::Deserialize;

@@ -1,0 +1,108 @@
+//! `IN` and `NOT IN` over a list of values.
+//!
+//! In flows what is looked for and the items of the list. Out flows the library's own node, where
+//! all items are literals of one type, and otherwise a comparison for each item.
+
+use arrow::datatypes::DataType;
+use datafusion_common::{Result, ScalarValue};
+use datafusion_expr::expr::InList;
+use datafusion_expr::{Expr, Operator, lit, not};
+
+use super::super::resolve::{Argument, common};
+use super::{Scope, compared_as, row, text_known};
+
+impl Scope {
+    pub(super) fn in_list(&self, list: InList) -> Result<Expr> {
+        let InList {
+            expr,
+            list,
+            negated,
+        } = list;
+        let (expr, list) = self.alike_constants(*expr, list)?;
+        if let Some(target) = self.plain_list(&expr, &list)? {
+            let list = list.into_iter().map(|item| self.comparable(item, &target));
+            let list = list.collect::<Result<_>>()?;
+            let expr = Box::new(self.comparable(expr, &target)?);
+            return Ok(Expr::InList(InList {
+                expr,
+                list,
+                negated,
+            }));
+        }
+        let found = list
+            .into_iter()
+            .map(|item| self.compared(expr.clone(), Operator::Eq, item));
+        let found = found
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .reduce(Expr::or);
+        let found = found.unwrap_or(lit(false));
+        Ok(if negated { not(found) } else { found })
+    }
+
+    /// PostgreSQL makes an array of the constants of a list, if there are more than one: they get
+    /// one type together with what is looked for. `real IN (0.1, 0.2)` compares reals, and
+    /// `real IN (0.1)` compares as `real = 0.1` does.
+    fn alike_constants(&self, expr: Expr, list: Vec<Expr>) -> Result<(Expr, Vec<Expr>)> {
+        let constant = |item: &Expr| item.column_refs().is_empty();
+        let constants = list.iter().filter(|item| constant(item));
+        let all: Vec<Expr> = std::iter::once(&expr).chain(constants).cloned().collect();
+        if all.len() < 3 || all.iter().any(|item| row(item).is_some()) {
+            return Ok((expr, list));
+        }
+        let Ok(Some(target)) = common(&self.arguments(&all)?) else {
+            return Ok((expr, list));
+        };
+        let typed = |value: Expr| match &target {
+            // Numerics keep their own scales.
+            DataType::Decimal128(..) => {
+                let mut values = self.quoted_numerics(vec![value])?;
+                Ok(values.pop().unwrap_or(lit(ScalarValue::Null)))
+            }
+            target => self.coerced(value, target).map(text_known),
+        };
+        let each = list.into_iter().map(|item| match constant(&item) {
+            true => typed(item),
+            false => Ok(item),
+        });
+        let list = each.collect::<Result<_>>()?;
+        match self.argument(&expr)? {
+            Argument::Unknown => Ok((typed(expr)?, list)),
+            Argument::Known(_) => Ok((expr, list)),
+        }
+    }
+
+    /// The type that all comparisons of a list of literals are of, when the library's own node
+    /// compares so. Of other items it takes those for constants that it can evaluate over no rows,
+    /// and a CASE gives null there.
+    fn plain_list(&self, expr: &Expr, list: &[Expr]) -> Result<Option<DataType>> {
+        let literals = list.iter().all(is_literal);
+        if row(expr).is_some() || !literals {
+            return Ok(None);
+        }
+        let subject = self.argument(expr)?;
+        let mut found = None;
+        for item in list {
+            let pair = [subject.clone(), self.argument(item)?];
+            let Ok(target) = compared_as(&pair) else {
+                return Ok(None);
+            };
+            if found.as_ref().is_some_and(|found| *found != target) {
+                return Ok(None);
+            }
+            found = Some(target);
+        }
+        let apart =
+            |kind: &DataType| matches!(kind, DataType::Decimal128(..) | DataType::Interval(_));
+        Ok(found.filter(|kind| !apart(kind)))
+    }
+}
+
+/// A literal, also one of those that are text from here on.
+fn is_literal(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(..) => true,
+        Expr::Cast(cast) => matches!(*cast.expr, Expr::Literal(..)),
+        _ => false,
+    }
+}
