@@ -12,6 +12,7 @@
 //! 3. Acknowledged changes are deleted, no others.
 
 mod cell;
+mod displaced;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,7 +81,8 @@ impl SqliteCapture {
                      PRIMARY KEY (name, topic));
                  CREATE TABLE IF NOT EXISTS _tidemill_capture_tables (
                      name TEXT NOT NULL, table_name TEXT NOT NULL,
-                     PRIMARY KEY (name, table_name));",
+                     PRIMARY KEY (name, table_name));
+                 CREATE TABLE IF NOT EXISTS _tidemill_displaced (row TEXT NOT NULL);",
             )
             .map_err(|error| sql_error("making the capture's tables", error))?;
         // Ids begin at the time, so that they are behind those of any file that fed the same

@@ -315,3 +315,44 @@ fn tables_that_cannot_be_captured_are_named() {
         );
     }
 }
+
+#[test]
+fn rows_that_replace_removes_by_a_unique_column_are_deleted() {
+    let file = File::new(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, email TEXT COLLATE NOCASE, seat INT, room INT,
+                         state TEXT, v TEXT, UNIQUE (email), UNIQUE (seat, room));
+         CREATE UNIQUE INDEX open_only ON t (v) WHERE state = 'open';
+         INSERT INTO t VALUES (1, 'a', 1, 1, 'open', 1), (2, 'b', 2, 1, 'closed', 1),
+                              (3, NULL, NULL, 1, 'open', 3)",
+    );
+    let mut capture = file.open("t").unwrap();
+    let mut rows = Rows::new();
+    let tables = ["t"];
+    for statement in [
+        "SELECT 1",
+        // Displaces the row 1 by its e-mail, in another case.
+        "INSERT OR REPLACE INTO t VALUES (4, 'A', 9, 9, 'open', 4)",
+        // Nothing: NULL is not unique, and the row 2 is not within the partial index.
+        "INSERT OR REPLACE INTO t VALUES (5, NULL, NULL, 1, 'open', 1)",
+        "INSERT OR IGNORE INTO t VALUES (6, 'b', 7, 7, 'open', 7)",
+        "INSERT INTO t VALUES (7, 'g', 7, 7, 'open', 7)",
+        // Two rows at once, by two constraints.
+        "REPLACE INTO t VALUES (8, 'b', 7, 7, 'closed', 8)",
+        "UPDATE OR REPLACE t SET seat = 9, room = 9 WHERE id = 8",
+        "INSERT INTO t VALUES (9, 'B', 1, 1, 'open', 9) ON CONFLICT (email) DO UPDATE SET v = 77",
+        "REPLACE INTO t VALUES (8, 'b', 9, 9, 'closed', 5), (10, 'b', 2, 2, 'closed', 6)",
+        "UPDATE t SET v = v + 1",
+    ] {
+        file.run(statement);
+        file.equals(capture.as_mut(), &mut rows, &tables, statement);
+    }
+    file.run(
+        "CREATE TABLE u (id INTEGER PRIMARY KEY, e TEXT); CREATE UNIQUE INDEX l ON u (lower(e))",
+    );
+    let why = file
+        .open("u")
+        .err()
+        .expect("it must be refused")
+        .to_string();
+    assert!(why.contains("`l` over an expression"), "{why}");
+}

@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, Transaction};
 use tidemill_log::schema::{Column, TableSchema};
 
 use super::cell::{cell_json, kind_of};
-use super::{NOW_US, sql_error};
+use super::{NOW_US, displaced, sql_error};
 use crate::{Error, Kind, Result};
 
 /// The tables of these names; an error names all that cannot be captured.
@@ -121,7 +121,7 @@ fn table_of(transaction: &Transaction<'_>, name: &str) -> Result<TableSchema> {
 }
 
 /// SQL for a row (`NEW`, `OLD` or the table itself) as JSON.
-fn row_json(table: &TableSchema, row: &str) -> String {
+pub(super) fn row_json(table: &TableSchema, row: &str) -> String {
     let cells = table.columns.iter().map(|column| {
         let cell = cell_json(column.kind, &format!("{row}.{}", quote(&column.name)));
         format!("{}, {cell}", text(&column.name))
@@ -136,34 +136,35 @@ pub(super) fn make_triggers(
     table: &TableSchema,
     mut snapshot: bool,
 ) -> Result<bool> {
-    let failed = |error| sql_error("making the capture's triggers", error);
     let (name, literal) = (quote(&table.name), text(&table.name));
     let (old, new) = (row_json(table, "OLD"), row_json(table, "NEW"));
     let insert = "INSERT INTO _tidemill_changes (table_name, op, before, after, committed_us)";
+    let taken = displaced::taken(transaction, table)?;
+    let first = taken
+        .as_ref()
+        .map_or_else(String::new, |taken| displaced::captured(table, taken));
     for (event, op, before, after) in [
         ("INSERT", "c", "NULL", new.as_str()),
         ("UPDATE", "u", &old, &new),
         ("DELETE", "d", &old, "NULL"),
     ] {
-        let trigger = format!("_tidemill_{}_{op}", table.name);
-        let wanted = format!(
-            "CREATE TRIGGER {} AFTER {event} ON {name} BEGIN {insert} VALUES ({literal}, '{op}', \
-             {before}, {after}, {NOW_US}); END",
-            quote(&trigger)
-        );
-        let there: Option<String> = transaction
-            .query_row(
-                "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?",
-                [&trigger],
-                |row| row.get(0),
-            )
-            .optional()
-            .map_err(failed)?;
-        if there.as_ref() != Some(&wanted) {
-            let drop = format!("DROP TRIGGER IF EXISTS {}; {wanted}", quote(&trigger));
-            transaction.execute_batch(&drop).map_err(failed)?;
-            snapshot = true;
-        }
+        let first = if op == "d" { "" } else { first.as_str() };
+        let body =
+            format!("{first}{insert} VALUES ({literal}, '{op}', {before}, {after}, {NOW_US})");
+        snapshot |= set_trigger(
+            transaction,
+            table,
+            op,
+            &format!("AFTER {event}"),
+            Some(&body),
+        )?;
+    }
+    for (event, op, is_update) in [("INSERT", "bc", false), ("UPDATE", "bu", true)] {
+        let body = taken
+            .as_ref()
+            .map(|taken| displaced::noted(table, taken, is_update));
+        let when = format!("BEFORE {event}");
+        snapshot |= set_trigger(transaction, table, op, &when, body.as_deref())?;
     }
     if snapshot {
         let row = row_json(table, &name);
@@ -172,15 +173,46 @@ pub(super) fn make_triggers(
                 "{insert} VALUES ({literal}, 't', NULL, NULL, {NOW_US});
                  {insert} SELECT {literal}, 'r', NULL, {row}, {NOW_US} FROM {name}"
             ))
-            .map_err(failed)?;
+            .map_err(|error| sql_error("capturing a table's rows", error))?;
     }
     Ok(snapshot)
 }
 
-fn quote(name: &str) -> String {
+/// Makes a trigger as it should be, or removes it when there is no body. Returns whether it was
+/// otherwise.
+fn set_trigger(
+    transaction: &Transaction<'_>,
+    table: &TableSchema,
+    op: &str,
+    when: &str,
+    body: Option<&str>,
+) -> Result<bool> {
+    let failed = |error| sql_error("making the capture's triggers", error);
+    let trigger = format!("_tidemill_{}_{op}", table.name);
+    let (quoted, name) = (quote(&trigger), quote(&table.name));
+    let wanted =
+        body.map(|body| format!("CREATE TRIGGER {quoted} {when} ON {name} BEGIN {body}; END"));
+    let there: Option<String> = transaction
+        .query_row(
+            "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?",
+            [&trigger],
+            |row| row.get(0),
+        )
+        .optional()
+        .map_err(failed)?;
+    if there == wanted {
+        return Ok(false);
+    }
+    let make = wanted.unwrap_or_default();
+    let anew = format!("DROP TRIGGER IF EXISTS {quoted}; {make}");
+    transaction.execute_batch(&anew).map_err(failed)?;
+    Ok(true)
+}
+
+pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn text(text: &str) -> String {
+pub(super) fn text(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
