@@ -181,29 +181,38 @@ fn a_column_renamed_there_and_back_is_never_null() {
     let start = || place.start("run", "things", &["--no-live"]);
     let mut running = start();
     settle(&mut running, &place.views, &mut sql, &views);
-    let there = "ALTER TABLE things RENAME n TO m; UPDATE things SET m = -1 WHERE code % 5 = 1";
-    let back = "ALTER TABLE things RENAME m TO n; UPDATE things SET n = -2 WHERE code % 5 = 2";
+    // Each time other values, so that no state before is the one that is waited for.
+    let there = |value: i32| {
+        format!(
+            "ALTER TABLE things RENAME n TO m; UPDATE things SET m = {value} WHERE code % 5 = 1"
+        )
+    };
+    let back = |value: i32| {
+        format!(
+            "ALTER TABLE things RENAME m TO n; UPDATE things SET n = {value} WHERE code % 5 = 2"
+        )
+    };
 
     // While it is stopped: it starts again as if nothing had been.
     running.stop();
-    sql.batch_execute(there).unwrap();
+    sql.batch_execute(&there(-1)).unwrap();
     let said = start().refused();
     assert!(said.contains("unknown column `n`"), "{said}");
-    sql.batch_execute(back).unwrap();
+    sql.batch_execute(&back(-2)).unwrap();
     let mut running = start();
     settle(&mut running, &place.views, &mut sql, &views);
 
     // While it runs, at once and with records of the other name between.
-    sql.batch_execute(there).unwrap();
-    sql.batch_execute(back).unwrap();
+    sql.batch_execute(&there(-3)).unwrap();
+    sql.batch_execute(&back(-4)).unwrap();
     let running = follow(&place, running, &mut sql, &views);
 
     // Planned under the other name, it sees the first schema again.
     running.stop();
-    sql.batch_execute(there).unwrap();
+    sql.batch_execute(&there(-5)).unwrap();
     let renamed = pipeline(&place, RENAMED);
     let running = follow(&place, start(), &mut sql, &renamed);
-    sql.batch_execute(back).unwrap();
+    sql.batch_execute(&back(-6)).unwrap();
     let said = running.refused();
     assert!(said.contains("column `m` is gone"), "{said}");
     pipeline(&place, VIEWS);

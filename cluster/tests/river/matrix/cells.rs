@@ -104,8 +104,10 @@ const fn later(cell: Cell, column: &'static str) -> Cell {
 const ROWS: &str = "`INSERT`, `UPDATE`, `DELETE`; `TRUNCATE` of a table without partitions";
 const ADDED: &str = "`ADD COLUMN` without a default, or of a generated column; `DROP COLUMN`";
 const FILLED: &str = "`ADD COLUMN` with a default, a serial or an identity column";
-const VALUES: &str = "`ALTER COLUMN TYPE` that rewrites the table";
-const TYPES: &str = "`ALTER COLUMN TYPE` that does not rewrite it; `SET` and `DROP NOT NULL`";
+const VALUES: &str = "`ALTER COLUMN TYPE` that rewrites the table, or to a type or collation that \
+                      compares otherwise (`text` to `citext`)";
+const TYPES: &str = "`ALTER COLUMN TYPE` to one that compares the same and rewrites nothing \
+    (`varchar(9)` to `text`, `numeric(9,2)` to `numeric(12,2)`); `SET` and `DROP NOT NULL`";
 const NAMED: &str = "`DROP TABLE` and `CREATE TABLE` of the same name, a swap by `RENAME`";
 const KEY: &str = "primary key changed, or dropped and added again";
 const PART: &str = "`DETACH`, `DROP` or `TRUNCATE` of a partition or of all; `VACUUM FULL` \
