@@ -20,7 +20,7 @@ use tidemill_dataflow::sink::{self, Sink};
 use tidemill_dataflow::store::{self, Store};
 use tidemill_ingest::capture::remains::{self, Item, Noted, Remains};
 use tidemill_log::dead_letter;
-use tidemill_log::log::{self, Log};
+use tidemill_log::log::{self, Described, Log};
 use tidemill_log::registry::{self, Registry};
 
 use crate::cli::{DropArgs, ResetArgs, Sure};
@@ -183,6 +183,14 @@ impl Parts {
             state: redact::place(&connections.state),
         })
     }
+
+    /// The topic as it is now; none when it is not there.
+    fn described(&self, topic: &str) -> anyhow::Result<Option<Described>> {
+        let Some(log) = &self.log else {
+            return Ok(None);
+        };
+        Ok(log.describe(topic)?)
+    }
 }
 
 impl<'a> Plan<'a> {
@@ -234,12 +242,7 @@ impl<'a> Plan<'a> {
                 self.keep(place, what, &format!("`{other}` publishes to it as well"));
                 continue;
             }
-            let described = parts
-                .log
-                .as_ref()
-                .map(|log| log.describe(topic))
-                .transpose()?;
-            match described.flatten() {
+            match parts.described(topic)? {
                 Some(now) if id.is_known() && now.id.is_known() && now.id != *id => {
                     let why = "it was made anew since this pipeline published to it";
                     self.keep(place, what, why);
@@ -251,12 +254,7 @@ impl<'a> Plan<'a> {
             self.subjects(parts, topic)?;
         }
         let letters = dead_letter::topic_of(name);
-        let there = parts
-            .log
-            .as_ref()
-            .map(|log| log.describe(&letters))
-            .transpose()?;
-        match there.flatten() {
+        match parts.described(&letters)? {
             Some(_) => self.topic(parts, &letters)?,
             None => self.absent.push((place, format!("topic `{letters}`"))),
         }

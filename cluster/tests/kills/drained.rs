@@ -9,25 +9,16 @@ use rand::{Rng, SeedableRng};
 
 use crate::harness::database::Database;
 use crate::harness::{PATIENCE, Place, Process, View, feed, seed, until};
+use crate::lands_users;
 
 const STOPS: usize = 4;
 
 /// A pipeline that fetches users as fast as it can into a table called as it is.
 fn pipeline(place: &Place) -> (String, View) {
-    let table = place.name.clone();
     let feed = feed("drained").replace("50ms", "1ms").replace("20", "100");
-    let columns = "[{ name = \"id\", path = \"login.uuid\", type = \"text\" },
-                    { name = \"age\", path = \"dob.age\", type = \"int\" }]";
-    let land = format!("[land]\ntable = \"{table}\"\nkey = \"id\"\ncolumns = {columns}\n");
-    place.write("ingest.toml", &format!("{feed}{land}"));
-    place.write(
-        "views.sql",
-        &format!(
-            "CREATE TABLE {table} WITH (topic = '{table}', format = 'avro', envelope = 'debezium');
-             CREATE MATERIALIZED VIEW all_{table} WITH (primary_key = 'id') AS
-               SELECT id, age FROM {table};"
-        ),
-    );
+    let table = lands_users(place, &feed, |table| {
+        format!("all_{table} WITH (primary_key = 'id') AS SELECT id, age FROM {table}")
+    });
     let view = View::new(&format!("all_{table}"), &[("id", DataType::Utf8)]);
     (table, view)
 }

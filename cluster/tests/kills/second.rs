@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::database::Database;
 use crate::harness::{PATIENCE, Place, feed, until};
+use crate::lands_users;
 
 /// How long the lease of a dead process may last, with what it takes to start another one.
 const FREE: Duration = Duration::from_secs(20);
@@ -14,21 +15,12 @@ const HELD: i32 = 5;
 
 /// A pipeline that fetches users into a table called as it is.
 fn pipeline(place: &Place) -> String {
-    let table = place.name.clone();
-    let feed = feed("second");
-    let columns = "[{ name = \"id\", path = \"login.uuid\", type = \"text\" },
-                    { name = \"age\", path = \"dob.age\", type = \"int\" }]";
-    let land = format!("[land]\ntable = \"{table}\"\nkey = \"id\"\ncolumns = {columns}\n");
-    place.write("ingest.toml", &format!("{feed}{land}"));
-    place.write(
-        "views.sql",
-        &format!(
-            "CREATE TABLE {table} WITH (topic = '{table}', format = 'avro', envelope = 'debezium');
-             CREATE MATERIALIZED VIEW ages WITH (primary_key = 'age') AS
-               SELECT age, count(*) AS users FROM {table} GROUP BY age;"
-        ),
-    );
-    table
+    lands_users(place, &feed("second"), |table| {
+        format!(
+            "ages WITH (primary_key = 'age') AS
+               SELECT age, count(*) AS users FROM {table} GROUP BY age"
+        )
+    })
 }
 
 fn published_more(place: &Place, table: &str) {

@@ -78,7 +78,7 @@ impl Left {
     }
 
     fn view(&self, which: usize) -> View {
-        let column = [("age", DataType::Int32), ("n", self.doubled())];
+        let column = [("age", DataType::Int32), ("n", self.id())];
         let key = [("id", DataType::Utf8), ("id", self.id())];
         View::new(
             &self.views[which],
@@ -92,10 +92,6 @@ impl Left {
             true => DataType::Int64,
             false => DataType::Int32,
         }
-    }
-
-    fn doubled(&self) -> DataType {
-        self.id()
     }
 
     /// Runs until the views hold what the database says, and stops.

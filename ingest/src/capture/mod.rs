@@ -73,6 +73,26 @@ pub struct Refused {
     pub withheld: Vec<Change>,
 }
 
+/// What can be captured; an error says of all else why not.
+fn all_fit<T>(loaded: impl Iterator<Item = Result<T>>) -> Result<Vec<T>> {
+    let (mut fit, mut unfit) = (Vec::new(), Vec::new());
+    for table in loaded {
+        match table {
+            Ok(table) => fit.push(table),
+            Err(error) if error.kind() == Kind::Data => unfit.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match unfit.len() {
+        0 => Ok(fit),
+        1 => Err(unfit.remove(0)),
+        _ => {
+            let all: Vec<String> = unfit.iter().map(Error::to_string).collect();
+            Err(Error::new(Kind::Data, all.join("; ")))
+        }
+    }
+}
+
 /// What is published in place of `change`, whose new row cannot be represented: `new` holds the
 /// values of its key, or nothing when not even they can be. The row of the old key, when that is
 /// another one, is deleted.

@@ -18,8 +18,8 @@ use arrow::error::ArrowError;
 use datafusion_common::ScalarValue;
 use datafusion_expr::Operator;
 
+mod aggregate;
 mod arithmetic;
-mod average;
 mod calendar;
 mod casts;
 mod compare;
@@ -37,19 +37,17 @@ mod pass;
 mod regex;
 mod resolve;
 mod rewrite;
-mod sum;
 mod text;
 mod to_char;
 mod to_date;
 mod zones;
 
-pub(super) use average::average;
-pub(crate) use average::averaged;
+pub(crate) use aggregate::averaged;
+pub(super) use aggregate::{average, sum};
 pub(super) use names::{Names, named};
 pub(super) use native::operator_text;
 pub(super) use pass::typed;
 pub use resolve::{Supported, supported};
-pub(super) use sum::sum;
 
 use datum::Datum;
 

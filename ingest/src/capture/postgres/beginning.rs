@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use postgres::Client;
 use tidemill_log::failpoint;
 
+use super::super::all_fit;
 use super::Phase;
 use super::catalog::{self, Table};
 use super::identity::{self, Noted, Published};
@@ -145,9 +146,9 @@ pub(super) fn load(
             Some(noted) => identity::in_place(noted, name, now),
             None => Ok(now),
         });
-        (name.clone(), table)
+        Ok((name.clone(), table?))
     });
-    let tables = catalog::all_fit(loaded.collect())?;
+    let tables = all_fit(loaded)?;
     let mut known: HashMap<u32, &str> = HashMap::new();
     for (name, table) in &tables {
         if let Some(other) = known.insert(table.oid, name) {

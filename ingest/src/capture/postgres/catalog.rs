@@ -116,26 +116,6 @@ pub(super) fn load(client: &mut Client, name: &str) -> Result<Table> {
     Ok(Table { oid, schema })
 }
 
-/// The tables that can be captured; an error says of all others why not.
-pub(super) fn all_fit<T>(loaded: Vec<(T, Result<Table>)>) -> Result<Vec<(T, Table)>> {
-    let (mut fit, mut unfit) = (Vec::new(), Vec::new());
-    for (of, table) in loaded {
-        match table {
-            Ok(table) => fit.push((of, table)),
-            Err(error) if error.kind() == Kind::Data => unfit.push(error),
-            Err(error) => return Err(error),
-        }
-    }
-    match unfit.len() {
-        0 => Ok(fit),
-        1 => Err(unfit.remove(0)),
-        _ => {
-            let all: Vec<String> = unfit.iter().map(Error::to_string).collect();
-            Err(Error::new(Kind::Data, all.join("; ")))
-        }
-    }
-}
-
 /// Refuses a partition beside its root: what is sent of it is sent under the root's name alone.
 pub(super) fn no_roots_with_parts(client: &mut Client, tables: &[(String, Table)]) -> Result<()> {
     let oids: Vec<u32> = tables.iter().map(|(_, table)| table.oid).collect();

@@ -37,7 +37,9 @@ use tidemill_log::failpoint;
 use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
-use super::{BATCH, Capture, Captured, Refused, TABLES_PATIENCE, another_topic, push, value};
+use super::{
+    BATCH, Capture, Captured, Refused, TABLES_PATIENCE, all_fit, another_topic, push, value,
+};
 use crate::database::passes;
 use crate::server::Server;
 use crate::{Error, Kind, Result};
@@ -303,11 +305,10 @@ impl PostgresCapture {
         let loaded = tables.map(|it| {
             let table = catalog::load(session, &it.name);
             let table = table.and_then(|now| identity::in_place(&it.noted, &it.name, now));
-            (it, table)
+            Ok((it, table?))
         });
-        let loaded = loaded.collect();
         let mut outdated = Vec::new();
-        for (it, table) in catalog::all_fit(loaded)? {
+        for (it, table) in all_fit(loaded)? {
             let mut now = Shape::read(session, &table)?;
             if let Some(why) = identity::outdated(session, &it.noted, &now, &published) {
                 outdated.push(format!("table `{}` is read anew: {why}", it.name));

@@ -19,6 +19,14 @@ use crate::Result;
 use crate::config::Pipeline;
 use crate::database::Database;
 
+/// Where a capture notes the topics that it made.
+const NOTES: &str = "_tidemill_capture_topics";
+/// Those of one capture, each with another capture that publishes to it as well.
+const TOPICS: &str = "SELECT topic, id_high, id_low,
+        (SELECT min(other.name) FROM _tidemill_capture_topics AS other
+         WHERE other.topic = mine.topic AND other.name <> mine.name)
+    FROM _tidemill_capture_topics AS mine WHERE name = $1 ORDER BY topic";
+
 /// Something that an ingest keeps in its database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {

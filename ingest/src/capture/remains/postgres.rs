@@ -6,7 +6,7 @@
 use postgres::Client;
 use tidemill_log::log::TopicId;
 
-use super::{Found, Item, Made, Noted, Remains};
+use super::{Found, Item, Made, NOTES, Noted, Remains, TOPICS};
 use crate::Result;
 use crate::capture::postgres::{Lease, slot_name};
 use crate::database::{postgres_failed, quoted};
@@ -20,7 +20,6 @@ const TABLES: [(&str, &str, bool); 4] = [
     ("_tidemill_capture", "name", true),
     (NOTES, "name", true),
 ];
-const NOTES: &str = "_tidemill_capture_topics";
 
 pub(super) struct Postgres {
     server: Server,
@@ -71,13 +70,7 @@ impl Postgres {
         if !self.is_there(NOTES)? {
             return Ok(Vec::new());
         }
-        let noted = format!(
-            "SELECT topic, id_high, id_low,
-                    (SELECT min(other.name) FROM {NOTES} AS other
-                     WHERE other.topic = mine.topic AND other.name <> mine.name)
-             FROM {NOTES} AS mine WHERE name = $1 ORDER BY topic"
-        );
-        let rows = self.client.query(&noted, &[&self.slot]);
+        let rows = self.client.query(TOPICS, &[&self.slot]);
         let rows = rows.map_err(|error| failed(NOTES, error))?;
         let noted = rows.iter().map(|row| Noted {
             topic: row.get(0),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, params};
 use tidemill_log::log::TopicId;
 
-use super::{Found, Item, Made, Noted, Remains};
+use super::{Found, Item, Made, NOTES, Noted, Remains, TOPICS};
 use crate::Result;
 use crate::database::{quoted, sqlite_failed};
 
@@ -21,7 +21,6 @@ const TABLES: [(&str, &str); 4] = [
     (NOTES, "name"),
 ];
 const CAPTURES: &str = "_tidemill_capture";
-const NOTES: &str = "_tidemill_capture_topics";
 const FOLLOWED: &str = "_tidemill_capture_tables";
 const CHANGES: &str = "_tidemill_changes";
 
@@ -64,13 +63,7 @@ impl Sqlite {
         if !self.is_there(NOTES)? {
             return Ok(Vec::new());
         }
-        let noted = format!(
-            "SELECT topic, id_high, id_low,
-                    (SELECT min(other.name) FROM {NOTES} AS other
-                     WHERE other.topic = mine.topic AND other.name <> mine.name)
-             FROM {NOTES} AS mine WHERE name = ?1 ORDER BY topic"
-        );
-        let mut noted = self.connection.prepare(&noted)?;
+        let mut noted = self.connection.prepare(TOPICS)?;
         let noted = noted.query_map([&self.name], |row| {
             Ok(Noted {
                 topic: row.get(0)?,

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use rusqlite::{OptionalExtension, Transaction};
 use tidemill_log::schema::{Column, TableSchema};
 
+use super::super::all_fit;
 use super::cell::{cell_json, kind_of};
 use super::{NOW_US, displaced, sql_error};
 use crate::{Error, Kind, Result};
@@ -17,24 +18,16 @@ pub(super) fn tables_of(
     transaction: &Transaction<'_>,
     names: &[String],
 ) -> Result<Vec<TableSchema>> {
-    let (mut tables, mut unfit) = (Vec::<TableSchema>::new(), Vec::new());
-    for name in names {
+    let tables = all_fit(names.iter().map(|name| table_of(transaction, name)))?;
+    for (index, name) in names.iter().enumerate() {
         // SQLite takes both for one name.
-        let mut others = tables.iter().map(|table| &table.name);
+        let mut others = names.iter().take(index);
         if let Some(other) = others.find(|other| other.eq_ignore_ascii_case(name)) {
             let what = format!("tables `{other}` and `{name}` are one table; name it once");
             return Err(Error::new(Kind::Data, what));
         }
-        match table_of(transaction, name) {
-            Ok(table) => tables.push(table),
-            Err(error) if error.kind() == Kind::Data => unfit.push(error.to_string()),
-            Err(error) => return Err(error),
-        }
     }
-    match unfit.is_empty() {
-        true => Ok(tables),
-        false => Err(Error::new(Kind::Data, unfit.join("; "))),
-    }
+    Ok(tables)
 }
 
 /// The tables that this capture followed until now; none of one that began before that was noted.
