@@ -82,7 +82,8 @@ impl SqliteCapture {
                  CREATE TABLE IF NOT EXISTS _tidemill_capture_tables (
                      name TEXT NOT NULL, table_name TEXT NOT NULL,
                      PRIMARY KEY (name, table_name));
-                 CREATE TABLE IF NOT EXISTS _tidemill_displaced (row TEXT NOT NULL);",
+                 CREATE TABLE IF NOT EXISTS _tidemill_displaced (
+                     table_name TEXT NOT NULL, row TEXT NOT NULL);",
             )
             .map_err(|error| sql_error("making the capture's tables", error))?;
         // Ids begin at the time, so that they are behind those of any file that fed the same

@@ -346,6 +346,23 @@ fn rows_that_replace_removes_by_a_unique_column_are_deleted() {
         file.run(statement);
         file.equals(capture.as_mut(), &mut rows, &tables, statement);
     }
+    // A trigger of the user's own displaces a row of another table between the two of the capture.
+    let file = File::new(
+        "CREATE TABLE a (id INTEGER PRIMARY KEY, v TEXT UNIQUE);
+         CREATE TABLE b (id INTEGER PRIMARY KEY, v TEXT UNIQUE);
+         INSERT INTO a VALUES (1, 'x'); INSERT INTO b VALUES (1, 'x')",
+    );
+    let mut capture = file.open_all(&["a", "b"]).unwrap();
+    // Made after the capture's, and so the first of SQLite's to fire.
+    file.run(
+        "CREATE TRIGGER before_a BEFORE INSERT ON a
+         BEGIN INSERT OR REPLACE INTO b VALUES (NEW.id, NEW.v); END;
+         CREATE TRIGGER after_a AFTER INSERT ON a
+         BEGIN INSERT OR REPLACE INTO b VALUES (NEW.id + 10, NEW.v); END;
+         INSERT OR REPLACE INTO a VALUES (2, 'x')",
+    );
+    let (mut rows, tables) = (Rows::new(), ["a", "b"]);
+    file.equals(capture.as_mut(), &mut rows, &tables, "triggers of the user");
     file.run(
         "CREATE TABLE u (id INTEGER PRIMARY KEY, e TEXT); CREATE UNIQUE INDEX l ON u (lower(e))",
     );

@@ -2,7 +2,8 @@
 //!
 //! SQLite fires no DELETE trigger for them (unless `recursive_triggers` is on). So a trigger before
 //! the change notes the rows that may go, and the one after the change captures the deletion of
-//! those that went. `INSERT OR IGNORE` fires the first alone, and the next change forgets its note.
+//! those that went. `INSERT OR IGNORE` fires the first alone, and the next change of the table
+//! forgets its note. Triggers of the user may change other tables between the two.
 
 use rusqlite::Transaction;
 use tidemill_log::schema::TableSchema;
@@ -60,7 +61,7 @@ pub(super) fn taken(transaction: &Transaction<'_>, table: &TableSchema) -> Resul
 
 /// The body of the trigger before a change: notes the rows that `NEW` may displace.
 pub(super) fn noted(table: &TableSchema, taken: &str, is_update: bool) -> String {
-    let name = quote(&table.name);
+    let (name, literal) = (quote(&table.name), text(&table.name));
     let row = row_json(table, &name);
     let itself = table.key.iter().filter_map(|&index| {
         let column = quote(&table.columns.get(index)?.name);
@@ -71,8 +72,8 @@ pub(super) fn noted(table: &TableSchema, taken: &str, is_update: bool) -> String
         false => String::new(),
     };
     format!(
-        "DELETE FROM _tidemill_displaced; INSERT INTO _tidemill_displaced \
-         SELECT {row} FROM {name} WHERE ({taken}){other}"
+        "DELETE FROM _tidemill_displaced WHERE table_name = {literal}; \
+         INSERT INTO _tidemill_displaced SELECT {literal}, {row} FROM {name} WHERE ({taken}){other}"
     )
 }
 
@@ -83,6 +84,7 @@ pub(super) fn captured(table: &TableSchema, taken: &str) -> String {
     format!(
         "INSERT INTO _tidemill_changes (table_name, op, before, after, committed_us) \
          SELECT {literal}, 'd', gone.row, NULL, {NOW_US} FROM _tidemill_displaced AS gone \
-         WHERE NOT EXISTS (SELECT 1 FROM {name} WHERE ({taken}) AND {row} = gone.row); "
+         WHERE gone.table_name = {literal} \
+         AND NOT EXISTS (SELECT 1 FROM {name} WHERE ({taken}) AND {row} = gone.row); "
     )
 }
