@@ -1,4 +1,4 @@
-//! `sum` and `avg` with PostgreSQL's types, which are not the library's: the sum of reals is a real,
+//! `sum` and `avg` with the types that PostgreSQL has, not the library: the sum of reals is a real,
 //! that of bigints a numeric, and an average of numerics is divided as `numeric_avg` does.
 
 use std::sync::Arc;
