@@ -78,6 +78,16 @@ points! {
     PUBLISH_BEFORE_NOTE = "publish.topic.before-note";
     /// It is noted.
     PUBLISH_AFTER_NOTE = "publish.topic.after-note";
+    /// A subject's compatibility is noted, to be set to NONE.
+    REGISTRY_BEFORE_LEVEL = "registry.level.before";
+    /// It is NONE.
+    REGISTRY_AT_NONE = "registry.level.none";
+    /// In Apicurio the rule of the subject says NONE.
+    REGISTRY_WITHOUT_RULE = "registry.level.without-rule";
+    /// The new schema is registered, and the compatibility not restored.
+    REGISTRY_BEFORE_RESTORE = "registry.level.before-restore";
+    /// It is restored, and the note of it still there.
+    REGISTRY_AFTER_RESTORE = "registry.level.after-restore";
     /// A batch is encoded, its schemas are registered, nothing of it is in the log.
     PUBLISH_BEFORE_APPEND = "publish.batch.before-append";
     /// All of it is durable in the log, and the capture does not know.

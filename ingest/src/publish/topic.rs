@@ -70,6 +70,10 @@ impl Topic {
             let what = format!("topic `{name}` is not there yet, although it was just created");
             Error::new(Kind::Retry, what)
         })?;
+        // A process may have ended while it replaced a schema.
+        for part in ["key", "value"] {
+            registry.settle(&format!("{name}-{part}"))?;
+        }
         let encoder = Encoder::new(&name, Arc::clone(registry)).of_database(database);
         let mut topic = Self {
             name,

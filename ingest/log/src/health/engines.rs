@@ -98,6 +98,10 @@ impl Registry for Reporting<dyn Registry> {
         self.noted(self.inner.replace(subject, schema))
     }
 
+    fn settle(&self, subject: &str) -> Result<()> {
+        self.noted(self.inner.settle(subject))
+    }
+
     fn by_id(&self, id: u32) -> Result<Option<String>> {
         self.noted(self.inner.by_id(id))
     }

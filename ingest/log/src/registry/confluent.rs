@@ -246,6 +246,20 @@ impl ConfluentRegistry {
         Ok(())
     }
 
+    /// Deletes a subject and nothing beside it.
+    pub(super) fn delete_one(&self, subject: &str) -> Result<bool> {
+        let about = format!("subject `{subject}`");
+        let url = self.url(&["subjects", subject]);
+        let delete = |url: Url| self.send::<Value>(&about, self.client.delete(url));
+        let softly = delete(url.clone())?;
+        // A subject that was deleted softly, now or long ago, keeps its schemas until this.
+        // Registries without a second step (Apicurio) answer as if there were none.
+        let mut for_good = url;
+        for_good.set_query(Some("permanent=true"));
+        let for_good = delete(for_good)?;
+        Ok(softly.is_some() || for_good.is_some())
+    }
+
     fn registered(&self, subject: &str, version: Version) -> Result<Registered> {
         let schema = self.whole(&format!("subject `{subject}`"), version.content)?;
         Ok(Registered {
@@ -307,20 +321,16 @@ impl Registry for ConfluentRegistry {
     }
 
     fn delete(&self, subject: &str) -> Result<bool> {
-        let about = format!("subject `{subject}`");
-        let url = self.url(&["subjects", subject]);
-        let delete = |url: Url| self.send::<Value>(&about, self.client.delete(url));
-        let softly = delete(url.clone())?;
-        // A subject that was deleted softly, now or long ago, keeps its schemas until this.
-        // Registries without a second step (Apicurio) answer as if there were none.
-        let mut for_good = url;
-        for_good.set_query(Some("permanent=true"));
-        let for_good = delete(for_good)?;
-        Ok(softly.is_some() || for_good.is_some())
+        self.restored(subject)?;
+        self.delete_one(subject)
     }
 
     fn replace(&self, subject: &str, schema: &str) -> Result<Registered> {
         self.at_none(subject, || self.register(subject, schema))
+    }
+
+    fn settle(&self, subject: &str) -> Result<()> {
+        self.restored(subject)
     }
 
     fn by_id(&self, id: u32) -> Result<Option<String>> {

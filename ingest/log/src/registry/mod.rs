@@ -41,6 +41,14 @@ pub trait Registry: Send + Sync {
     fn replace(&self, subject: &str, schema: &str) -> Result<Registered> {
         self.register(subject, schema)
     }
+    /// Restores the subject's own compatibility where a process ended while it
+    /// [replaced](Self::replace) a schema.
+    ///
+    /// # Errors
+    /// `Retry` when the registry is away, `Data` when it refuses.
+    fn settle(&self, _subject: &str) -> Result<()> {
+        Ok(())
+    }
     /// The text of the schema with this id, with all types that it refers to, or none when the
     /// registry has no such id.
     fn by_id(&self, id: u32) -> Result<Option<String>>;
