@@ -33,7 +33,7 @@ fn ingest(beat: &mut Beat, stats: &ingest::Stats) {
     beat.records = stats.published.load(Relaxed);
     let unpublished = stats.unpublished();
     beat.waits_since_ms = unpublished.since_ms;
-    beat.lag_known = unpublished.wal_bytes.is_some();
+    beat.lag_known = unpublished.is_known();
     beat.dead_letters = stats.dead_letters.load(Relaxed);
 }
 

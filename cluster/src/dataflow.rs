@@ -310,7 +310,7 @@ pub(crate) fn plan_when_ready(
                     said = what;
                 }
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(views.explained(error, &connections.database).into()),
         }
         thread::sleep(AWAIT);
     }

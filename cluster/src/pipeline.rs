@@ -97,9 +97,12 @@ impl Folder {
         let file = self.path.join(VIEWS);
         let sql = std::fs::read_to_string(&file)
             .with_context(|| format!("{}: cannot be read", file.display()))?;
+        // What is wrong with the other file is said by whoever reads it for itself.
+        let ingest = self.ingest_if_any().ok().flatten();
         Ok(Views {
             file: file.display().to_string(),
             sql,
+            captured: ingest.map(|it| it.capture.tables).unwrap_or_default(),
         })
     }
 }
@@ -126,6 +129,8 @@ fn name_of(path: &Path) -> String {
 pub(crate) struct Views {
     file: String,
     sql: String,
+    /// The tables that the pipeline captures.
+    captured: Vec<String>,
 }
 
 impl Views {
@@ -140,6 +145,35 @@ impl Views {
         registry: Option<&dyn Registry>,
     ) -> tidemill_dataflow::Result<Job> {
         tidemill_dataflow::plan::compile(&self.sql, &self.file, registry)
+    }
+
+    /// The error, which names an unknown column that is a generated one of a captured table.
+    pub(crate) fn explained(
+        &self,
+        error: tidemill_dataflow::Error,
+        database: &str,
+    ) -> tidemill_dataflow::Error {
+        let said = error.to_string();
+        let Some((place, rest)) = said.split_once("unknown column `") else {
+            return error;
+        };
+        let named = rest.split('`').next().unwrap_or_default();
+        let named = named.rsplit('.').next().unwrap_or_default();
+        let Ok(generated) = capture::generated(database, &self.captured) else {
+            return error;
+        };
+        let Some(it) = generated.into_iter().find(|it| it.column == named) else {
+            return error;
+        };
+        let what = format!(
+            "{place}column `{}` of table `{}` is generated, and generated columns are not captured; \
+             write its expression into the view in its place{}",
+            it.column,
+            it.table,
+            it.expression
+                .map_or_else(String::new, |expression| format!(": {expression}"))
+        );
+        tidemill_dataflow::Error::new(error.kind(), what)
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use tidemill_ingest::probe::FileProbe;
 use tidemill_ingest::stats;
 use tidemill_log::health::{ANSWER_WAIT, Condition, Dependency, Health, PROBE, Role, now_ms};
 use tidemill_log::{Kind, Result, dead_letter, log, registry};
@@ -120,6 +121,9 @@ impl Probes {
 
     fn database(&mut self, url: &str, name: &str, stats: &Arc<stats::Stats>) {
         if !self.declare(Role::Database, url) {
+            if let Some(file) = url.strip_prefix("sqlite://") {
+                changes(file, name, stats);
+            }
             return;
         }
         let Ok(mut probe) = tidemill_ingest::probe::Probe::new(url, name) else {
@@ -233,6 +237,17 @@ impl Probes {
             spawn("health", move || log_changes(&health));
         }
     }
+}
+
+/// Looks again and again what waits in a captured file.
+fn changes(file: &str, name: &str, stats: &Arc<stats::Stats>) {
+    let (mut probe, stats) = (FileProbe::new(file, name), Arc::clone(stats));
+    spawn("probe-changes", move || {
+        loop {
+            probe.look(&stats);
+            thread::sleep(PROBE_EVERY);
+        }
+    });
 }
 
 /// What a service is, by its URL.

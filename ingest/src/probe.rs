@@ -16,6 +16,10 @@ use crate::server::Server;
 use crate::stats::Stats;
 use crate::{Error, Kind, Result};
 
+mod sqlite;
+
+pub use sqlite::FileProbe;
+
 /// How long a connection attempt may take, and what was sent may stay unacknowledged.
 const CONNECTION_WAIT: Duration = Duration::from_secs(5);
 

@@ -33,10 +33,13 @@ pub struct Stats {
     pub health: Health,
     /// The end of the database's WAL when it was looked at last, 0 before; not of SQLite.
     pub wal: AtomicU64,
-    /// Everything before this LSN is captured and published, 0 before it is known.
+    /// Everything before this LSN, or up to this change of a SQLite file, is captured and
+    /// published; 0 before it is known.
     passed: AtomicU64,
     /// Looks at the end of the WAL.
     wal_looks: Mutex<Waits<u64>>,
+    /// What was found in a SQLite file last.
+    unread: Mutex<Option<Unread>>,
     /// Changes of captured tables that were noticed in the catalog, as no stream tells of them.
     pub noticed: AtomicU64,
     last_noticed: Mutex<VecDeque<Noticed>>,
@@ -62,8 +65,29 @@ pub struct Unpublished {
     /// Since when the oldest of it waits, in milliseconds since 1970, or since when nobody knows;
     /// none when nothing waits.
     pub since_ms: Option<u64>,
-    /// Bytes of WAL that were not captured and published yet; none when nobody knows.
+    /// Bytes of WAL that were not captured and published yet; none when nobody knows, and of a
+    /// SQLite file.
     pub wal_bytes: Option<u64>,
+    /// Changes of a SQLite file that were not; none when nobody knows, and of PostgreSQL.
+    pub changes: Option<u64>,
+}
+
+impl Unpublished {
+    /// Whether somebody knows what waits.
+    pub fn is_known(&self) -> bool {
+        self.wal_bytes.is_some() || self.changes.is_some()
+    }
+}
+
+/// Changes of the captured tables that a SQLite file holds and that were not published yet.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unread {
+    /// How many.
+    pub(crate) changes: u64,
+    /// The id of the last one.
+    pub(crate) last: u64,
+    /// When the oldest was committed, in milliseconds since 1970.
+    pub(crate) oldest_ms: Option<u64>,
 }
 
 impl Stats {
@@ -111,6 +135,23 @@ impl Stats {
         }
     }
 
+    /// What a SQLite file held at `at_ms`, or nobody could tell.
+    pub(crate) fn finds_unread(&self, at_ms: u64, found: Option<Unread>) {
+        let mut looks = locked(&self.wal_looks);
+        match found {
+            Some(found) => {
+                looks.seen(at_ms, 0);
+                *locked(&self.unread) = Some(found);
+            }
+            None => looks.unseen(),
+        }
+    }
+
+    /// How far capture and publishing are.
+    pub(crate) fn passed_so_far(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
+    }
+
     /// Everything before this LSN is captured and published.
     pub(crate) fn passed(&self, lsn: Option<u64>) {
         if let Some(lsn) = lsn {
@@ -133,9 +174,17 @@ impl Stats {
             (false, 0) => None,
             (false, _) => Some(wal.saturating_sub(passed)),
         };
+        let unread = *locked(&self.unread);
+        let left = unread.map(|it| match passed >= it.last {
+            true => Unread::default(),
+            false => it,
+        });
+        let in_file = left.and_then(|it| it.oldest_ms);
+        let known = unknown.is_none();
         Unpublished {
-            since_ms: oldest.into_iter().chain(unknown).min(),
-            wal_bytes: waiting.filter(|_| unknown.is_none()),
+            since_ms: oldest.into_iter().chain(unknown).chain(in_file).min(),
+            wal_bytes: waiting.filter(|_| known && unread.is_none()),
+            changes: left.map(|it| it.changes).filter(|_| known),
         }
     }
 
@@ -212,6 +261,7 @@ mod tests {
         let none = Unpublished {
             since_ms: None,
             wal_bytes: Some(0),
+            changes: None,
         };
         assert_eq!(stats.unpublished(), none);
         stats.passed(Some(900));
@@ -221,6 +271,7 @@ mod tests {
         let waits = Unpublished {
             since_ms: Some(20),
             wal_bytes: Some(100),
+            changes: None,
         };
         assert_eq!(stats.unpublished(), waits);
         stats.wal_ends(30, None);
@@ -229,6 +280,30 @@ mod tests {
         assert_eq!(stats.unpublished().since_ms, Some(20), "nobody knows since");
         stats.wal_ends(40, Some(1000));
         assert_eq!(stats.unpublished(), none);
+    }
+
+    #[test]
+    fn changes_in_a_file_wait_since_the_oldest_was_committed() {
+        let stats = Stats::default();
+        let found = Unread {
+            changes: 3,
+            last: 9,
+            oldest_ms: Some(5),
+        };
+        stats.finds_unread(100, Some(found));
+        stats.passed(Some(8));
+        let mut waits = Unpublished {
+            since_ms: Some(5),
+            wal_bytes: None,
+            changes: Some(3),
+        };
+        assert_eq!(stats.unpublished(), waits);
+        stats.passed(Some(9));
+        (waits.since_ms, waits.changes) = (None, Some(0));
+        assert_eq!(stats.unpublished(), waits);
+        stats.finds_unread(200, None);
+        assert_eq!(stats.unpublished().since_ms, Some(100), "nobody knows since");
+        assert!(!stats.unpublished().is_known());
     }
 
     #[test]

@@ -68,6 +68,7 @@ fn unpublished(stats: &stats::Stats) -> Vec<Family> {
         .since_ms
         .map_or(0, |since| now_ms().saturating_sub(since));
     let bytes = waiting.wal_bytes.map(|bytes| (Vec::new(), bytes));
+    let changes = waiting.changes.map(|changes| (Vec::new(), changes));
     vec![
         Family::gauge(
             "tidemill_ingest_lag_seconds",
@@ -79,6 +80,11 @@ fn unpublished(stats: &stats::Stats) -> Vec<Family> {
             "WAL that was not captured and published yet; absent when nobody knows",
         )
         .each(bytes.into_iter()),
+        Family::gauge(
+            "tidemill_ingest_lag_changes",
+            "Changes of a SQLite file that were not published yet; absent when nobody knows",
+        )
+        .each(changes.into_iter()),
     ]
 }
 

@@ -169,8 +169,8 @@ pub trait Capture: Send {
         None
     }
 
-    /// The LSN before which everything was captured and acknowledged; none of an engine that has
-    /// no such number.
+    /// Up to where everything was captured and acknowledged: an LSN, or the id of a change in a
+    /// SQLite file; none of an engine that has no such number.
     fn passed(&self) -> Option<u64> {
         None
     }
@@ -240,6 +240,31 @@ pub fn tables(database_url: &str, names: &[String]) -> Result<Vec<TableSchema>> 
     match Database::of(database_url)? {
         Database::Postgres(url) => postgres::tables(&Server::parse(&url)?, names),
         Database::Sqlite(file) => sqlite::tables(&file, names),
+    }
+}
+
+/// A generated column, which no capture gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generated {
+    /// Its table.
+    pub table: String,
+    /// Its name.
+    pub column: String,
+    /// What it is made of, where the database says so.
+    pub expression: Option<String>,
+}
+
+/// The generated columns of these tables.
+///
+/// # Errors
+/// When the database is away or refuses.
+pub fn generated(database_url: &str, names: &[String]) -> Result<Vec<Generated>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    match Database::of(database_url)? {
+        Database::Postgres(url) => postgres::generated(&Server::parse(&url)?, names),
+        Database::Sqlite(file) => sqlite::generated(&file, names),
     }
 }
 

@@ -13,7 +13,9 @@
 
 mod cell;
 mod displaced;
+mod key;
 mod tables;
+mod user_triggers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,11 +29,12 @@ use tidemill_log::log::{Described, TopicId};
 use tidemill_log::schema::TableSchema;
 
 use super::{
-    BATCH, Capture, Captured, Refused, TABLES_PATIENCE, another_topic, push, standing, withhold,
+    BATCH, Capture, Captured, Generated, Refused, TABLES_PATIENCE, all_fit, another_topic, push, standing,
+    withhold,
 };
 use crate::{Error, Kind, Result};
 use cell::value_of;
-use tables::{follow, followed, make_triggers, newest_snapshot, tables_of};
+use tables::{are_told, follow, followed, make_triggers, newest_snapshot, tables_of};
 
 /// The pause between two looks at the file.
 const POLL: Duration = Duration::from_millis(2);
@@ -39,6 +42,8 @@ const POLL: Duration = Duration::from_millis(2);
 const FORGET_INTERVAL: Duration = Duration::from_millis(500);
 /// The pause between two looks at tables that are gone or unfit.
 const UNFIT_POLL: Duration = Duration::from_millis(200);
+/// The most columns of a primary key: so many can be noted.
+const KEY_COLUMNS_MAX: usize = 16;
 /// `datetime('now')` in microseconds since 1970 (SQLite knows milliseconds).
 const NOW_US: &str = "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000";
 
@@ -58,8 +63,9 @@ pub(super) struct SqliteCapture {
     unfit: Option<(Instant, Instant)>,
     noticed: Vec<String>,
     begins_anew: bool,
-    /// The last id handed out, and the last one acknowledged.
+    /// The last id read, the last one handed out, and the last one acknowledged.
     read: u64,
+    handed: u64,
     acknowledged: u64,
     forgotten: u64,
     forgotten_at: Instant,
@@ -82,8 +88,11 @@ impl SqliteCapture {
                  CREATE TABLE IF NOT EXISTS _tidemill_capture_tables (
                      name TEXT NOT NULL, table_name TEXT NOT NULL,
                      PRIMARY KEY (name, table_name));
-                 CREATE TABLE IF NOT EXISTS _tidemill_displaced (
-                     table_name TEXT NOT NULL, row TEXT NOT NULL);",
+                 CREATE TABLE IF NOT EXISTS _tidemill_replaced (
+                     table_name TEXT NOT NULL, taken TEXT NOT NULL, row TEXT NOT NULL,
+                     k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, k12, k13, k14, k15);
+                 CREATE INDEX IF NOT EXISTS _tidemill_replaced_by_taken
+                     ON _tidemill_replaced (table_name, taken);",
             )
             .map_err(|error| sql_error("making the capture's tables", error))?;
         // Ids begin at the time, so that they are behind those of any file that fed the same
@@ -119,6 +128,7 @@ impl SqliteCapture {
             noticed: Vec::new(),
             begins_anew: resnapshot || acknowledged.is_none(),
             read,
+            handed: read,
             acknowledged: read,
             forgotten: read,
             forgotten_at: Instant::now(),
@@ -143,6 +153,10 @@ impl SqliteCapture {
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
         let tables = tables_of(&transaction, &self.names)?;
+        if let Err(refused) = all_fit(tables.iter().map(|it| are_told(&transaction, it))) {
+            transaction.commit().map_err(failed)?;
+            return Err(refused);
+        }
         let known = followed(&transaction, &self.name)?;
         let (mut schemas, mut begins) = (Vec::new(), BTreeMap::new());
         for table in tables {
@@ -237,6 +251,9 @@ impl SqliteCapture {
                 }
             }
         }
+        self.handed = out
+            .last()
+            .map_or(self.handed, |last| last.position().commit);
         Ok(out)
     }
 
@@ -260,6 +277,10 @@ impl SqliteCapture {
                  WHERE id <= (SELECT min(acknowledged) FROM _tidemill_capture)",
                 [],
             )
+            .map_err(failed)?;
+        // Nobody writes now, so these notes are of changes that came to nothing.
+        transaction
+            .execute("DELETE FROM _tidemill_replaced", [])
             .map_err(failed)?;
         failpoint::hit(failpoint::CAPTURE_BEFORE_CONFIRM);
         transaction.commit().map_err(failed)?;
@@ -346,6 +367,14 @@ impl Capture for SqliteCapture {
     /// One file has one run: what two of them would publish is not kept apart.
     fn check(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    /// What was read and is nothing to publish needs no acknowledgement.
+    fn passed(&self) -> Option<u64> {
+        match self.acknowledged >= self.handed {
+            true => Some(self.read),
+            false => Some(self.acknowledged),
+        }
     }
 
     fn acknowledge(&mut self, through: Position) -> Result<()> {
@@ -491,6 +520,26 @@ pub(super) fn tables(file: &str, names: &[String]) -> Result<Vec<TableSchema>> {
     let failed = |error| sql_error("reading the file's schema", error);
     let transaction = connection.transaction().map_err(failed)?;
     tables_of(&transaction, names)
+}
+
+/// Their generated columns, whose expressions SQLite does not tell apart.
+pub(super) fn generated(file: &str, names: &[String]) -> Result<Vec<Generated>> {
+    let connection = tidemill_log::sqlite::connect(file)?;
+    let failed = |error| sql_error("reading the file's schema", error);
+    let mut statement = connection
+        .prepare("SELECT name FROM pragma_table_xinfo(?) WHERE hidden IN (2, 3)")
+        .map_err(failed)?;
+    let mut found = Vec::new();
+    for table in names {
+        let columns = statement.query_map([table], |row| row.get(0));
+        let columns: Vec<String> = columns.and_then(Iterator::collect).map_err(failed)?;
+        found.extend(columns.into_iter().map(|column| Generated {
+            table: table.clone(),
+            column,
+            expression: None,
+        }));
+    }
+    Ok(found)
 }
 
 fn sql_error(what: &str, error: rusqlite::Error) -> Error {

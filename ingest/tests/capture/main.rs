@@ -8,6 +8,7 @@ mod published;
 mod refused;
 mod sqlite;
 mod tables;
+mod triggers;
 mod types;
 
 use std::time::{Duration, Instant};

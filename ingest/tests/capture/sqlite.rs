@@ -11,16 +11,16 @@ use tidemill_log::event::{Op, Value};
 use crate::{STORY, changes, read, seen, the_same_story};
 
 /// Of each table and key the last column.
-type Rows = BTreeMap<(String, i64), Value>;
+pub(crate) type Rows = BTreeMap<(String, i64), Value>;
 
-struct File {
+pub(crate) struct File {
     _folder: tempfile::TempDir,
     url: String,
     connection: Connection,
 }
 
 impl File {
-    fn new(sql: &str) -> Self {
+    pub(crate) fn new(sql: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("river.db");
         let path = path.to_str().unwrap();
@@ -33,24 +33,33 @@ impl File {
         }
     }
 
-    fn run(&self, sql: &str) {
+    pub(crate) fn run(&self, sql: &str) {
         self.connection.execute_batch(sql).unwrap();
     }
 
-    fn open(&self, table: &str) -> tidemill_ingest::Result<Box<dyn Capture>> {
+    /// Runs what a constraint may refuse, or the depth of triggers that fire themselves.
+    pub(crate) fn tries(&self, sql: &str) {
+        if let Err(error) = self.connection.execute_batch(sql) {
+            let said = error.to_string();
+            let may = ["constraint failed", "nested too deep"];
+            assert!(may.iter().any(|it| said.contains(it)), "{said}");
+        }
+    }
+
+    pub(crate) fn open(&self, table: &str) -> tidemill_ingest::Result<Box<dyn Capture>> {
         self.open_all(&[table])
     }
 
-    fn open_all(&self, tables: &[&str]) -> tidemill_ingest::Result<Box<dyn Capture>> {
+    pub(crate) fn open_all(&self, tables: &[&str]) -> tidemill_ingest::Result<Box<dyn Capture>> {
         let tables: Vec<_> = tables.iter().map(|&table| table.to_owned()).collect();
         capture::open(&self.url, &tables, "test", false)
     }
 
     /// Follows `capture` until what its changes come to is what SQLite answers.
-    fn equals(&self, capture: &mut dyn Capture, rows: &mut Rows, tables: &[&str], what: &str) {
+    pub(crate) fn equals(&self, capture: &mut dyn Capture, rows: &mut Rows, tables: &[&str], what: &str) {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            let batch = capture.next(Duration::from_millis(20)).unwrap();
+            let batch = capture.next(Duration::from_millis(1)).unwrap();
             for captured in &batch {
                 let Captured::Change(change) = captured else {
                     panic!("{what}: {captured:?}");
@@ -64,6 +73,9 @@ impl File {
                     Op::Truncate => rows.retain(|(of, _), _| *of != table),
                     Op::Delete => drop(rows.remove(&key(&change.before))),
                     _ => {
+                        if change.before.is_some() {
+                            rows.remove(&key(&change.before));
+                        }
                         let last = change.after.as_ref().unwrap().last().unwrap().clone();
                         rows.insert(key(&change.after), last);
                     }
@@ -275,7 +287,7 @@ fn a_table_that_is_gone_may_come_back_and_else_ends_the_capture() {
     file.run("INSERT INTO t VALUES (1, 'a'); ALTER TABLE t RENAME TO away");
     let mut rows = Rows::new();
     while capture.noticed().is_empty() {
-        capture.next(Duration::from_millis(20)).unwrap();
+        capture.next(Duration::from_millis(1)).unwrap();
     }
     file.run("ALTER TABLE away RENAME TO t; INSERT INTO t VALUES (2, 'b')");
     rows.insert(("t".to_owned(), 1), Value::Text("a".to_owned()));
@@ -305,8 +317,14 @@ fn a_table_that_is_gone_may_come_back_and_else_ends_the_capture() {
 
 #[test]
 fn tables_that_cannot_be_captured_are_named() {
-    let file = File::new("CREATE TABLE keyless (id INTEGER)");
-    for (table, why) in [("keyless", "primary key"), ("nowhere", "does not exist")] {
+    let file = File::new(
+        "CREATE TABLE keyless (id INTEGER); CREATE TABLE untyped (k PRIMARY KEY, v TEXT)",
+    );
+    for (table, why) in [
+        ("keyless", "primary key"),
+        ("untyped", "column `k` without a type"),
+        ("nowhere", "does not exist"),
+    ] {
         let error = file.open(table).err().unwrap();
         assert_eq!(error.kind(), Kind::Data);
         assert!(

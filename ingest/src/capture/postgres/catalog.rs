@@ -8,6 +8,7 @@ use std::sync::Arc;
 use postgres::Client;
 use tidemill_log::schema::{Column, TableSchema};
 
+use super::super::Generated;
 use super::pgoutput::Relation;
 use super::{sql_error, types};
 use crate::{Error, Kind, Result};
@@ -307,6 +308,26 @@ fn attributes(client: &mut Client, oid: u32, table: &str) -> Result<Vec<Attribut
         deterministic: row.get(4),
     };
     Ok(rows.iter().map(attribute).collect())
+}
+
+/// The generated columns of the table called `table` or `schema.table`.
+pub(super) fn generated(client: &mut Client, table: &str) -> Result<Vec<Generated>> {
+    let quoted: Vec<String> = table.split('.').map(quote).collect();
+    let rows = client
+        .query(
+            "SELECT a.attname::text, pg_get_expr(d.adbin, d.adrelid)
+             FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+             WHERE a.attrelid = to_regclass($1) AND NOT a.attisdropped AND a.attgenerated <> ''
+             ORDER BY a.attnum",
+            &[&quoted.join(".")],
+        )
+        .map_err(|error| sql_error(format!("reading the columns of table `{table}`"), error))?;
+    let column = |row: &postgres::Row| Generated {
+        table: table.to_owned(),
+        column: row.get(0),
+        expression: row.get(1),
+    };
+    Ok(rows.iter().map(column).collect())
 }
 
 /// The names of the primary key's columns in key order; none when there is no key.

@@ -38,7 +38,8 @@ use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
 use super::{
-    BATCH, Capture, Captured, Refused, TABLES_PATIENCE, all_fit, another_topic, push, value,
+    BATCH, Capture, Captured, Generated, Refused, TABLES_PATIENCE, all_fit, another_topic, push,
+    value,
 };
 use crate::database::passes;
 use crate::server::Server;
@@ -728,6 +729,16 @@ pub(super) fn tables(server: &Server, names: &[String]) -> Result<Vec<TableSchem
     let tables = beginning::load(&mut client, names, &BTreeMap::new())?;
     let schemas = tables.into_iter().map(|(_, table)| table.schema);
     Ok(schemas.map(|schema| TableSchema::clone(&schema)).collect())
+}
+
+/// The generated columns of these tables.
+pub(super) fn generated(server: &Server, names: &[String]) -> Result<Vec<Generated>> {
+    let mut client = server.connect()?;
+    let mut found = Vec::new();
+    for name in names {
+        found.append(&mut catalog::generated(&mut client, name)?);
+    }
+    Ok(found)
 }
 
 /// The name of a capture's slot and publication.

@@ -27,7 +27,7 @@ const CHANGES: &str = "_tidemill_changes";
 /// The triggers that feed captures, with their tables.
 const TRIGGERS: &str = "SELECT name, lower(tbl_name) FROM sqlite_schema WHERE type = 'trigger'
     AND name GLOB '_tidemill_*' AND (sql LIKE '%INSERT INTO _tidemill_changes%'
-        OR sql LIKE '%INSERT INTO _tidemill_displaced%')";
+        OR sql LIKE '%INSERT INTO _tidemill_replaced%')";
 
 pub(super) struct Sqlite {
     connection: Connection,

@@ -6,11 +6,13 @@
 use std::collections::BTreeSet;
 
 use rusqlite::{OptionalExtension, Transaction};
-use tidemill_log::schema::{Column, TableSchema};
+use tidemill_log::schema::{Column, ColumnType, SourceType, TableSchema};
 
 use super::super::all_fit;
 use super::cell::{cell_json, kind_of};
-use super::{NOW_US, displaced, sql_error};
+use super::displaced::Unique;
+use super::key::Key;
+use super::{NOW_US, sql_error, user_triggers};
 use crate::{Error, Kind, Result};
 
 /// The tables of these names; an error names all that cannot be captured.
@@ -105,6 +107,16 @@ fn table_of(transaction: &Transaction<'_>, name: &str) -> Result<TableSchema> {
     if key.is_empty() {
         return refused("has no primary key; add one to capture it");
     }
+    let mut of_key = key.iter().filter_map(|&(_, index)| columns.get(index));
+    let untyped = ColumnType::Source(SourceType::named(""));
+    if let Some((column, _)) = of_key.find(|(column, _)| column.kind == untyped) {
+        let why = format!(
+            "has column `{}` without a type in its primary key, where 1 and '1' are two rows and \
+             would be one; declare a type",
+            column.name
+        );
+        return refused(&why);
+    }
     Ok(TableSchema {
         namespace: "main".to_owned(),
         name: name.to_owned(),
@@ -122,6 +134,29 @@ pub(super) fn row_json(table: &TableSchema, row: &str) -> String {
     format!("json_object({})", cells.collect::<Vec<_>>().join(", "))
 }
 
+/// Refuses a table of whose changes triggers do not tell all. What was captured of it until now may
+/// miss some, so the capture's triggers go: with the next ones the table is read anew.
+pub(super) fn are_told(transaction: &Transaction<'_>, table: &TableSchema) -> Result<()> {
+    let key = Key::of(transaction, table)?;
+    let told = Unique::of(transaction, table, &key)
+        .and_then(|unique| user_triggers::are_fit(transaction, table, unique.is_some()));
+    if told.is_err() {
+        for (op, when) in EVENTS {
+            set_trigger(transaction, table, op, when, None)?;
+        }
+    }
+    told
+}
+
+/// The capture's triggers of a table, and when they fire.
+const EVENTS: [(&str, &str); 5] = [
+    ("c", "AFTER INSERT"),
+    ("u", "AFTER UPDATE"),
+    ("d", "AFTER DELETE"),
+    ("bc", "BEFORE INSERT"),
+    ("bu", "BEFORE UPDATE"),
+];
+
 /// Makes the table's triggers unless they are there as they should be; with new ones, or when
 /// asked to, the rows of the table are captured as they are. Returns whether they are.
 pub(super) fn make_triggers(
@@ -129,46 +164,70 @@ pub(super) fn make_triggers(
     table: &TableSchema,
     mut snapshot: bool,
 ) -> Result<bool> {
-    let (name, literal) = (quote(&table.name), text(&table.name));
-    let (old, new) = (row_json(table, "OLD"), row_json(table, "NEW"));
-    let insert = "INSERT INTO _tidemill_changes (table_name, op, before, after, committed_us)";
-    let taken = displaced::taken(transaction, table)?;
-    let first = taken
-        .as_ref()
-        .map_or_else(String::new, |taken| displaced::captured(table, taken));
-    for (event, op, before, after) in [
-        ("INSERT", "c", "NULL", new.as_str()),
-        ("UPDATE", "u", &old, &new),
-        ("DELETE", "d", &old, "NULL"),
-    ] {
-        let first = if op == "d" { "" } else { first.as_str() };
-        let body =
-            format!("{first}{insert} VALUES ({literal}, '{op}', {before}, {after}, {NOW_US})");
-        snapshot |= set_trigger(
-            transaction,
-            table,
-            op,
-            &format!("AFTER {event}"),
-            Some(&body),
-        )?;
-    }
-    for (event, op, is_update) in [("INSERT", "bc", false), ("UPDATE", "bu", true)] {
-        let body = taken
-            .as_ref()
-            .map(|taken| displaced::noted(table, taken, is_update));
-        let when = format!("BEFORE {event}");
-        snapshot |= set_trigger(transaction, table, op, &when, body.as_deref())?;
+    let key = Key::of(transaction, table)?;
+    let unique = Unique::of(transaction, table, &key)?;
+    for (op, when) in EVENTS {
+        let body = match (op, &unique) {
+            ("bc" | "bu", unique) => unique.as_ref().map(|it| it.noted(table, &key)),
+            ("d", _) | (_, None) => Some(after(op, table, &key)),
+            (_, Some(unique)) => Some(unique.captured(table, &key) + &after(op, table, &key)),
+        };
+        snapshot |= set_trigger(transaction, table, op, when, body.as_deref())?;
     }
     if snapshot {
+        let (name, literal) = (quote(&table.name), text(&table.name));
         let row = row_json(table, &name);
         transaction
             .execute_batch(&format!(
-                "{insert} VALUES ({literal}, 't', NULL, NULL, {NOW_US});
-                 {insert} SELECT {literal}, 'r', NULL, {row}, {NOW_US} FROM {name}"
+                "{INSERT} VALUES ({literal}, 't', NULL, NULL, {NOW_US});
+                 {INSERT} SELECT {literal}, 'r', NULL, {row}, {NOW_US} FROM {name}"
             ))
             .map_err(|error| sql_error("capturing a table's rows", error))?;
     }
     Ok(snapshot)
+}
+
+const INSERT: &str =
+    "INSERT INTO _tidemill_changes (table_name, op, before, after, committed_us)";
+
+/// The body of the trigger after a change: captures what the table holds now under the keys of the
+/// change. That is not `NEW` when a trigger of the user's that fired before this one changed the
+/// row once more; of that change the capture heard already.
+fn after(op: &str, table: &TableSchema, key: &Key<'_>) -> String {
+    let (name, literal) = (quote(&table.name), text(&table.name));
+    let row = row_json(table, &name);
+    let (old, new) = (key.columns("OLD"), key.columns("NEW"));
+    let now = |before: &str| {
+        format!(
+            "{INSERT} SELECT {literal}, '{op}', {before}, {row}, {NOW_US} FROM {name} \
+             WHERE {} LIMIT 1",
+            key.at(&new)
+        )
+    };
+    let gone = |row: &str, columns: &[String], when: &str| {
+        let (row, there) = (row_json(table, row), key.is_there(columns));
+        format!("{INSERT} SELECT {literal}, 'd', {row}, NULL, {NOW_US} WHERE {when}NOT {there}")
+    };
+    match op {
+        "c" => format!("{}; {}", now("NULL"), gone("NEW", &new, "")),
+        "u" => {
+            let moved = format!("NOT ({}) AND ", key.same(&old, &new));
+            let before = format!(
+                "CASE WHEN ({}) OR NOT {} THEN {} END",
+                key.same(&old, &new),
+                key.is_there(&old),
+                row_json(table, "OLD")
+            );
+            let moved_away = format!("{moved}NOT {} AND ", key.is_there(&new));
+            let all = [
+                gone("OLD", &old, &moved_away),
+                now(&before),
+                gone("NEW", &new, ""),
+            ];
+            all.join("; ")
+        }
+        _ => gone("OLD", &old, ""),
+    }
 }
 
 /// Makes a trigger as it should be, or removes it when there is no body. Returns whether it was
