@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use tidemill_dataflow::plan::{self, ir::Job};
-use tidemill_ingest::config::Pipeline as Ingest;
+use tidemill_ingest::config::{Fetch, Pipeline as Ingest};
 use tidemill_log::registry::{self, Registry};
 
 use crate::cli::{CheckArgs, ExplainArgs};
 use crate::connections::Connections;
+use crate::ingest::has_built_in;
 use crate::output;
 use crate::pipeline::{Expected, Folder};
+use crate::redact;
 use crate::services;
 
 /// Validates both files and asks the services that were named; prints all that is wrong.
@@ -24,7 +26,14 @@ pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
         None
     });
     let ingest_is_wrong = !wrong.is_empty();
-    let answers = services::ask(&connections);
+    let mut answers = services::ask(&connections);
+    match (api(ingest.as_ref(), args), &args.api) {
+        (Some(fetch), _) => answers.push(services::ask_api(&fetch)),
+        (None, Some(_)) if !ingest_is_wrong => {
+            wrong.push(anyhow!("--api: this pipeline fetches nothing"));
+        }
+        (None, _) => {}
+    }
     let mut answering = Vec::new();
     for (name, answer) in answers {
         match answer {
@@ -50,6 +59,20 @@ pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
         output::line(&format!("answering: {}", answering.join(", ")));
     }
     Ok(())
+}
+
+/// The API that would be fetched from; none where that is the built-in server.
+fn api(ingest: Option<&Ingest>, args: &CheckArgs) -> Option<Fetch> {
+    let mut fetch = ingest?.feed.as_ref()?.fetch.clone();
+    match &args.api {
+        Some(given) => {
+            redact::remember(given);
+            fetch.url.clone_from(given);
+        }
+        None if has_built_in(&fetch.url) => return None,
+        None => {}
+    }
+    Some(fetch)
 }
 
 /// Prints the plan.
@@ -86,7 +109,10 @@ pub(crate) fn compile(
     };
     let registry = registry_at_hand(connections)?;
     let expected = Expected::new(registry, ingest, &connections.database);
-    Ok(Some(views.compile(Some(&expected))?))
+    let compiled = views.compile(Some(&expected));
+    Ok(Some(compiled.map_err(|error| {
+        views.explained(error, &connections.database)
+    })?))
 }
 
 /// The registry, unless it is an embedded file that nobody made yet: checking makes no file.

@@ -381,6 +381,9 @@ pub(crate) struct DataflowArgs {
 pub(crate) struct CheckArgs {
     /// The pipeline's folder
     pub(crate) pipeline: PathBuf,
+    /// The API to ask for its first page [default: the pipeline's; for randomuser.me none]
+    #[arg(long, value_name = "URL")]
+    pub(crate) api: Option<String>,
     #[command(flatten)]
     pub(crate) connections: ConnectionArgs,
 }

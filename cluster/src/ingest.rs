@@ -173,6 +173,12 @@ pub(crate) fn api_of(options: &Options) -> Option<String> {
     )
 }
 
+/// Whether the built-in server stands in for this API.
+pub(crate) fn has_built_in(url: &str) -> bool {
+    let host = url.split_once("://").map_or("", |(_, rest)| rest);
+    host.split(['/', ':', '?']).next() == Some(BUILT_IN_FOR)
+}
+
 /// The API that is fetched from; the built-in server runs as long as this lives.
 pub(crate) struct Api {
     /// In place of the pipeline's, if it is another one.
@@ -217,9 +223,7 @@ impl Api {
             }
             return Ok(Self::at(given, Some(given.clone()), tick));
         }
-        let host = real.split_once("://").map_or("", |(_, rest)| rest);
-        let host = host.split(['/', ':', '?']).next().unwrap_or_default();
-        if host != BUILT_IN_FOR {
+        if !has_built_in(&real) {
             return Ok(Self::at(&real, None, tick));
         }
         let real_pace = pace(tick);

@@ -1,9 +1,12 @@
-//! Asks each service that was named whether it is there, with its own protocol and within seconds.
+//! Asks each service that was named, and the API that is fetched from, whether it is there, with its
+//! own protocol and within seconds.
 
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use anyhow::bail;
+use tidemill_ingest::config::Fetch;
+use tidemill_ingest::fetch::Client;
 use tidemill_ingest::server::Server;
 
 use crate::connections::Connections;
@@ -32,12 +35,34 @@ pub(crate) fn ask(connections: &Connections) -> Vec<(&'static str, anyhow::Resul
         .filter(|(_, url, ..)| !url.starts_with("sqlite://") && !url.starts_with("file://"));
     asked
         .map(|(name, url, port, ask)| {
-            let place = redact::place(url);
-            let answer = within(name, url, port, ask)
-                .map_err(|(how, error)| error.context(format!("{name} {how} at {place}")));
-            (name, answer)
+            let asked = url.to_owned();
+            (name, answer(name, url, port, move || ask(&asked)))
         })
         .collect()
+}
+
+/// Asks the API for its first page, as fetching does.
+pub(crate) fn ask_api(fetch: &Fetch) -> (&'static str, anyhow::Result<String>) {
+    let (name, asked) = ("the API", fetch.clone());
+    let ask = move || {
+        let page = Client::new(&asked)?.page(1).map_err(|failure| failure.error)?;
+        let records = page.records.len();
+        let noun = if records == 1 { "record" } else { "records" };
+        Ok(format!("{records} {noun} on its first page"))
+    };
+    (name, answer(name, &fetch.url, 80, ask))
+}
+
+/// What the service answered, or why it cannot be used.
+fn answer(
+    name: &'static str,
+    url: &str,
+    port: u16,
+    ask: impl FnOnce() -> anyhow::Result<String> + Send + 'static,
+) -> anyhow::Result<String> {
+    let place = redact::place(url);
+    within(name, url, port, ask)
+        .map_err(|(how, error)| error.context(format!("{name} {how} at {place}")))
 }
 
 /// Whether an error says that something is away, rather than wrong.
@@ -56,13 +81,12 @@ fn within(
     name: &'static str,
     url: &str,
     port: u16,
-    ask: Ask,
+    ask: impl FnOnce() -> anyhow::Result<String> + Send + 'static,
 ) -> Result<String, (&'static str, anyhow::Error)> {
     let (tell, told) = sync_channel(1);
-    let asked = url.to_owned();
     let asking = std::thread::Builder::new().spawn(move || {
         // Whoever asked may have given up.
-        let _ = tell.send(ask(&asked));
+        let _ = tell.send(ask());
     });
     asking.map_err(|error| ("was not asked", error.into()))?;
     match told.recv_timeout(ANSWER_MAX) {

@@ -447,14 +447,15 @@ fn a_name_is_fit_for_a_slot() {
 }
 
 /// A server that answers every HTTP request so, or says nothing at all.
-fn answering(answer: Option<&'static str>) -> String {
+fn answering(answer: Option<&str>) -> String {
+    let answer = answer.map(str::to_owned);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
         let mut open = Vec::new();
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            if let Some(answer) = answer {
+            if let Some(answer) = &answer {
                 let mut asked = [0; 4096];
                 let _read = std::io::Read::read(&mut stream, &mut asked);
                 let _sent = std::io::Write::write_all(&mut stream, answer.as_bytes());
@@ -511,4 +512,42 @@ fn check_tells_apart_why_a_service_cannot_be_used() {
     said.expect(1, &["answers with an error", "not a registry's answer"]);
     let said = check("--registry", &format!("https://{other}"));
     said.expect(1, &["TLS failed"]);
+}
+
+#[test]
+fn check_asks_the_api_and_tells_apart_why_it_cannot_be_used() {
+    let call = Call::new();
+    let toml = std::fs::read_to_string(example().join("ingest.toml")).unwrap();
+    call.write("p/ingest.toml", &toml);
+    call.write("p/countries.csv", "name,continent,capital,population\n");
+    let check = |url: &str| call.run(&["check", "p", "--api", url]);
+    let refused = format!("http://{}/api", nobody());
+    check(&refused).expect(1, &["the API does not answer at", "connection refused"]);
+    let unknown = "http://no-such-host.invalid:1/api";
+    check(unknown).expect(1, &["the API does not answer at", "no such host"]);
+    let silent = format!("http://{}/api", answering(None));
+    check(&silent).expect(1, &["the API does not answer at", "timed out"]);
+    for (status, how) in [
+        ("404 Not Found", "is not there (404)"),
+        ("401 Unauthorized", "authentication failed"),
+        ("429 Too Many Requests", "answers with an error"),
+        ("500 Internal Server Error", "answers with an error"),
+    ] {
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\n{{}}");
+        let url = format!("http://{}/api", answering(Some(&answer)));
+        check(&url).expect(1, &["the API", how, status]);
+    }
+    let page = r#"HTTP/1.1 200 OK
+content-length: 26
+
+{"results": [{"id": "1"}]}"#;
+    let page = page.replace("\\r\\n", "\r\n");
+    let at = answering(Some(&page));
+    check(&format!("http://{at}/api")).expect(0, &["the API (1 record on its first page)"]);
+    check(&format!("https://{at}/api")).expect(1, &["the API", "TLS failed"]);
+    // The one of the file is asked as well, unless the built-in server stands in for it.
+    let toml = toml.replace("https://randomuser.me/api/1.4/", &refused);
+    call.write("p/ingest.toml", &toml);
+    call.run(&["check", "p"])
+        .expect(1, &["the API does not answer at", "connection refused"]);
 }

@@ -35,6 +35,7 @@ pub(super) fn how(error: &anyhow::Error) -> &'static str {
     let said = format!("{error:#}");
     let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
     match () {
+        () if said.contains("operation timed out") => "does not answer in time",
         () if said.contains("404 Not Found") => "is not there (404)",
         () if says(&TLS) => "cannot be used (TLS failed)",
         () if says(&AUTHENTICATION) => "cannot be used (authentication failed)",
