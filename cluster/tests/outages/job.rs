@@ -211,10 +211,22 @@ impl Job {
     }
 
     /// Stops all processes.
-    pub(crate) fn end(mut self) {
+    pub(crate) fn stops(&mut self) {
         for mut process in self.processes.drain(..).rev() {
             process.stop("TERM");
         }
+    }
+
+    /// Starts `tidemill run` again.
+    pub(crate) fn begins(&mut self) {
+        (self.processes, self.at) = run(&self.services);
+    }
+
+    /// Starts `tidemill run` again, which ends and says why.
+    pub(crate) fn is_refused(&self, why: &str) {
+        let mut refused = Process::start(run_command(&self.services), self.services.river.place.folder());
+        let said = refused.ends(1, PATIENCE);
+        assert!(said.contains(why), "{said}");
     }
 }
 
@@ -239,13 +251,18 @@ fn part_tells(web: &Web, role: &str) {
 
 const EVERY: [&str; 4] = ["--every", "1s", "--checkpoint-every", "2s"];
 
-fn run(services: &Services) -> (Vec<Process>, At) {
+fn run_command(services: &Services) -> Command {
     let api = services.api_url();
     let flags = ["--api", &api, "--http", "127.0.0.1:0"];
     let place = &services.river.place;
     let mut command = place.command(&["run"], &[&flags[..], &EVERY].concat());
     command.envs(services.environment());
-    let mut run = Process::start(command, place.folder());
+    command
+}
+
+fn run(services: &Services) -> (Vec<Process>, At) {
+    let folder = services.river.place.folder();
+    let mut run = Process::start(run_command(services), folder);
     let web = Web::of(&mut run);
     (vec![run], At::Run(web))
 }

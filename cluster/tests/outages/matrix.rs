@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use tidemill_log::dead_letter::{DeadLetter, Stage};
 use tidemill_log::health::now_ms;
 
-use crate::harness::{PATIENCE, until};
+use crate::harness::{PATIENCE, Process, until};
 use crate::job::{Job, Waits, Where};
-use crate::services::{GUARDED, How};
+use crate::services::{GUARDED, How, LOCKED};
 
 /// Set to `all` by `./test --outages`.
 const WHICH: &str = "TIDEMILL_TEST_OUTAGES";
@@ -44,7 +44,12 @@ const SERVICES: [Service; 6] = [
         parts: &["ingest"],
         seen: 15,
         flows_through: false,
-        refusals: &[(500, "HTTP 500"), (404, "HTTP 404"), (401, "HTTP 401")],
+        refusals: &[
+            (500, "HTTP 500"),
+            (404, "HTTP 404"),
+            (401, "HTTP 401"),
+            (429, "HTTP 429"),
+        ],
     },
     Service {
         name: "postgres",
@@ -87,6 +92,7 @@ const SERVICES: [Service; 6] = [
         refusals: &[
             (1, "no MODIFY permission"),
             (GUARDED, "write_consistency_levels"),
+            (LOCKED, "incorrect"),
         ],
     },
 ];
@@ -131,9 +137,12 @@ fn outages(test: &str, place: Where) {
     frozen_slot(&mut job);
     if all {
         guarded_values(&mut job);
+        if place == Where::Run {
+            guarded_tables(&mut job);
+        }
     }
     eprintln!("{test}: {:.0?} for all outages", began.elapsed());
-    job.end();
+    job.stops();
 }
 
 /// The part of the matrix that runs by default: what costs no start of a slow service.
@@ -274,6 +283,39 @@ fn guarded_values(job: &mut Job) {
             .then_some(())
     });
     job.services.river.delete_long();
+    job.is_right(what);
+    job.services.guards("");
+    job.is_well(what);
+}
+
+/// A guardrail that is about a table stops a job that would make one, by name, and no other.
+fn guarded_tables(job: &mut Job) {
+    for (setting, name) in [
+        ("tables_fail_threshold: 1\n", "tables"),
+        ("columns_per_table_fail_threshold: 1\n", "columns_per_table"),
+    ] {
+        let what = format!("the guardrail {name}");
+        job.services.guards(setting);
+        job.is_well(&what);
+        // A view that is defined otherwise gets another table.
+        job.services.river.alter();
+        job.stops();
+        job.is_refused(&format!("Guardrail {name} violated"));
+        job.services.guards("");
+        job.begins();
+        job.is_well(&what);
+        job.is_right(&what);
+    }
+    // What only reading in pages meets is no matter to a job, and a warning to nobody.
+    let what = "the guardrail page_size";
+    job.services
+        .guards("page_size_fail_threshold: 10\ntables_warn_threshold: 1\n");
+    job.is_well(what);
+    let place = &job.services.river.place;
+    let mut verify = place.command(&["verify"], &[]);
+    verify.envs(job.services.environment());
+    let said = Process::start(verify, place.folder()).ends(1, PATIENCE);
+    assert!(said.contains("Guardrail page_size violated"), "{said}");
     job.is_right(what);
     job.services.guards("");
     job.is_well(what);

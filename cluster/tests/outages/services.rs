@@ -44,6 +44,8 @@ const SILENT: u16 = 1;
 
 /// What Cassandra refuses by a guardrail and not for want of a right.
 pub(crate) const GUARDED: u16 = 2;
+/// What it refuses since the job's user has another password.
+pub(crate) const LOCKED: u16 = 3;
 
 /// Everything that a pipeline uses.
 pub(crate) struct Services {
@@ -59,6 +61,8 @@ pub(crate) struct Services {
     frozen: Vec<u32>,
     /// Whether Cassandra has a guardrail.
     guarded: bool,
+    /// Whether the job's user has another password there.
+    locked: bool,
     pub(crate) river: River,
 }
 
@@ -95,6 +99,7 @@ impl Services {
             cassandra,
             frozen: Vec::new(),
             guarded: false,
+            locked: false,
         })
     }
 
@@ -201,7 +206,16 @@ impl Services {
             "cassandra" if status == GUARDED => {
                 self.guards("write_consistency_levels_disallowed: [LOCAL_QUORUM]\n");
             }
+            "cassandra" if status == LOCKED => {
+                self.password_of_cassandra(password);
+                self.locked = true;
+                // Those who are logged in stay so.
+                self.guards("");
+            }
             "cassandra" => {
+                if std::mem::take(&mut self.locked) {
+                    self.password_of_cassandra(PASSWORD);
+                }
                 if self.guarded {
                     self.guards("");
                 }
@@ -218,6 +232,12 @@ impl Services {
         self.own.stop("cassandra");
         self.own.again("cassandra");
         self.cassandra = self.runtime.block_on(administrator(&self.own));
+    }
+
+    fn password_of_cassandra(&self, password: &str) {
+        let changed = format!("ALTER ROLE secure WITH PASSWORD = '{password}'");
+        let changed = self.cassandra.query_unpaged(changed, ());
+        self.runtime.block_on(changed).unwrap();
     }
 
     /// Gives the job the right to write, or takes it, also as the maker of its tables.
