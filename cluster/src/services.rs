@@ -45,7 +45,9 @@ pub(crate) fn ask(connections: &Connections) -> Vec<(&'static str, anyhow::Resul
 pub(crate) fn ask_api(fetch: &Fetch) -> (&'static str, anyhow::Result<String>) {
     let (name, asked) = ("the API", fetch.clone());
     let ask = move || {
-        let page = Client::new(&asked)?.page(1).map_err(|failure| failure.error)?;
+        let page = Client::new(&asked)?
+            .page(1)
+            .map_err(|failure| failure.error)?;
         let records = page.records.len();
         let noun = if records == 1 { "record" } else { "records" };
         Ok(format!("{records} {noun} on its first page"))

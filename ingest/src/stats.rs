@@ -302,7 +302,11 @@ mod tests {
         (waits.since_ms, waits.changes) = (None, Some(0));
         assert_eq!(stats.unpublished(), waits);
         stats.finds_unread(200, None);
-        assert_eq!(stats.unpublished().since_ms, Some(100), "nobody knows since");
+        assert_eq!(
+            stats.unpublished().since_ms,
+            Some(100),
+            "nobody knows since"
+        );
         assert!(!stats.unpublished().is_known());
     }
 

@@ -224,7 +224,10 @@ impl Job {
 
     /// Starts `tidemill run` again, which ends and says why.
     pub(crate) fn is_refused(&self, why: &str) {
-        let mut refused = Process::start(run_command(&self.services), self.services.river.place.folder());
+        let mut refused = Process::start(
+            run_command(&self.services),
+            self.services.river.place.folder(),
+        );
         let said = refused.ends(1, PATIENCE);
         assert!(said.contains(why), "{said}");
     }

@@ -68,7 +68,10 @@ fn check_explain_and_plan_need_no_run_before() {
 fn a_generated_column_in_a_view_is_refused_by_name_with_what_to_do() {
     for place in Place::all("generated") {
         let table = place.name.clone();
-        place.write("ingest.toml", &format!("[capture]\ntables = [\"{table}\"]\n"));
+        place.write(
+            "ingest.toml",
+            &format!("[capture]\ntables = [\"{table}\"]\n"),
+        );
         let mut database = Database::open(&place.database);
         let columns = "(id int PRIMARY KEY, total int GENERATED ALWAYS AS (id * 2) STORED)";
         assert!(database.execute(&format!("CREATE TABLE {table} {columns}")));
@@ -77,7 +80,10 @@ fn a_generated_column_in_a_view_is_refused_by_name_with_what_to_do() {
             let said = place.start(command, &[]).ends(1, PATIENCE);
             let what = format!("column `total` of table `{table}` is generated");
             assert!(said.contains(&what), "{said}");
-            assert!(said.contains("views.sql:") && said.contains("expression"), "{said}");
+            assert!(
+                said.contains("views.sql:") && said.contains("expression"),
+                "{said}"
+            );
             let is_sqlite = place.database.starts_with("sqlite:");
             assert!(is_sqlite || said.contains("(id * 2)"), "{said}");
         }

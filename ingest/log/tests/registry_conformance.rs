@@ -7,8 +7,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tidemill_log::failpoint::{self, Point};
 use tidemill_log::Kind;
+use tidemill_log::failpoint::{self, Point};
 use tidemill_log::registry::{Registry, open};
 use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
 

@@ -29,8 +29,8 @@ use tidemill_log::log::{Described, TopicId};
 use tidemill_log::schema::TableSchema;
 
 use super::{
-    BATCH, Capture, Captured, Generated, Refused, TABLES_PATIENCE, all_fit, another_topic, push, standing,
-    withhold,
+    BATCH, Capture, Captured, Generated, Refused, TABLES_PATIENCE, all_fit, another_topic, push,
+    standing, withhold,
 };
 use crate::{Error, Kind, Result};
 use cell::value_of;

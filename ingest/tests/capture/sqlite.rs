@@ -56,7 +56,13 @@ impl File {
     }
 
     /// Follows `capture` until what its changes come to is what SQLite answers.
-    pub(crate) fn equals(&self, capture: &mut dyn Capture, rows: &mut Rows, tables: &[&str], what: &str) {
+    pub(crate) fn equals(
+        &self,
+        capture: &mut dyn Capture,
+        rows: &mut Rows,
+        tables: &[&str],
+        what: &str,
+    ) {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let batch = capture.next(Duration::from_millis(1)).unwrap();

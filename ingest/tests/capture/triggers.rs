@@ -8,7 +8,8 @@ use tidemill_log::event::Change;
 
 use crate::sqlite::{File, Rows};
 
-const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, seat INT UNIQUE, email REAL UNIQUE, v TEXT);
+const TABLE: &str =
+    "CREATE TABLE t (id INTEGER PRIMARY KEY, seat INT UNIQUE, email REAL UNIQUE, v TEXT);
     CREATE TABLE log (id INTEGER PRIMARY KEY, n TEXT)";
 const ROWS: &str = "INSERT INTO t VALUES (1, 1, 1, 'a'), (2, 2, 2, 'b'), (3, 3, 3, 'c')";
 
@@ -96,7 +97,8 @@ impl Followed {
         self.file.run(ROWS);
         self.equals(&what);
         for (at, trigger) in triggers.iter().enumerate() {
-            self.file.run(&format!("CREATE TRIGGER user_{at} {trigger}"));
+            self.file
+                .run(&format!("CREATE TRIGGER user_{at} {trigger}"));
         }
         if last {
             for op in ["c", "u", "d", "bc", "bu"] {

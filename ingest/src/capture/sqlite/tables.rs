@@ -187,8 +187,7 @@ pub(super) fn make_triggers(
     Ok(snapshot)
 }
 
-const INSERT: &str =
-    "INSERT INTO _tidemill_changes (table_name, op, before, after, committed_us)";
+const INSERT: &str = "INSERT INTO _tidemill_changes (table_name, op, before, after, committed_us)";
 
 /// The body of the trigger after a change: captures what the table holds now under the keys of the
 /// change. That is not `NEW` when a trigger of the user's that fired before this one changed the

@@ -201,13 +201,11 @@ mod tests {
     #[test]
     fn a_triggers_text_says_when_it_fires_and_what_it_changes() {
         let of = |sql| Trigger::of("x".to_owned(), "T", sql);
-        let it = of(
-            "CREATE TRIGGER \"AFTER all\" BEFORE INSERT ON t BEGIN
+        let it = of("CREATE TRIGGER \"AFTER all\" BEFORE INSERT ON t BEGIN
              -- INSERT INTO comment VALUES (1);
              INSERT INTO a SELECT 'UPDATE text' FROM b; UPDATE OR IGNORE [C d] SET e = 1;
              INSERT INTO f VALUES (1) ON CONFLICT DO UPDATE SET g = 2; /* DELETE FROM h */
-             REPLACE INTO i VALUES (1); DELETE FROM `j`; SELECT raise ( ignore ); END",
-        );
+             REPLACE INTO i VALUES (1); DELETE FROM `j`; SELECT raise ( ignore ); END");
         let changes: Vec<&str> = it.changes.iter().map(String::as_str).collect();
         assert_eq!(changes, ["a", "c d", "f", "i", "j"]);
         assert!(!it.is_after && it.ignores && it.table == "t");
