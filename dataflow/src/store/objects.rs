@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_executor::{block_on, block_on_stream};
-use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -85,7 +85,9 @@ impl Objects {
         rustls::crypto::ring::default_provider()
             .install_default()
             .ok();
-        let store = AmazonS3Builder::from_env()
+        let builder = over_http(AmazonS3Builder::from_env());
+        let store = builder
+            .map_err(|why| unusable(&place, why))?
             .with_bucket_name(bucket)
             .with_conditional_put(S3ConditionalPut::ETagMatch)
             .with_retry(RetryConfig {
@@ -344,6 +346,36 @@ impl Drop for Objects {
     }
 }
 
+/// Lets an endpoint that begins with `http://` be spoken to without TLS: who names it means that.
+fn over_http(builder: AmazonS3Builder) -> std::result::Result<AmazonS3Builder, String> {
+    // The order in which the builder looks at them.
+    let names = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
+    let mut given = names.iter().map(|key| (key, builder.get_config_value(key)));
+    let Some((key, Some(endpoint))) = given.find(|(_, value)| value.is_some()) else {
+        return Ok(builder);
+    };
+    let name = match key {
+        AmazonS3ConfigKey::S3Endpoint => "AWS_ENDPOINT_URL_S3",
+        _ => "AWS_ENDPOINT_URL",
+    };
+    if endpoint.starts_with("https://") {
+        return Ok(builder);
+    }
+    if !endpoint.starts_with("http://") {
+        return Err(format!(
+            "{name} is `{endpoint}`, expected https://HOST[:PORT] or http://HOST[:PORT]"
+        ));
+    }
+    // Whoever said no to plain HTTP hears of it here, and not of a refused URL at each request.
+    match std::env::var("AWS_ALLOW_HTTP").map(|said| said.to_ascii_lowercase()) {
+        Ok(said) if ["false", "0", "no", "off", "f", "n"].contains(&said.as_str()) => Err(format!(
+            "{name} is `{endpoint}`, and AWS_ALLOW_HTTP={said} forbids plain HTTP; give an \
+             https:// endpoint, or unset AWS_ALLOW_HTTP"
+        )),
+        _ => Ok(builder.with_allow_http(true)),
+    }
+}
+
 /// Removes staged files (`NAME#NUMBER`, as `object_store` calls them) that are old.
 fn sweep(folder: &FilePath) -> std::io::Result<()> {
     let entries = match std::fs::read_dir(folder) {
@@ -397,4 +429,25 @@ fn io_kind(error: &StoreError) -> Option<std::io::ErrorKind> {
 fn unusable(place: &str, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     let why = why.into();
     Error::with_source(Kind::Data, format!("store `{place}`: {why}"), why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allows(key: AmazonS3ConfigKey, endpoint: &str) -> std::result::Result<String, String> {
+        let builder = over_http(AmazonS3Builder::new().with_config(key, endpoint))?;
+        let allow = AmazonS3ConfigKey::Client(object_store::ClientConfigKey::AllowHttp);
+        Ok(builder.get_config_value(&allow).unwrap())
+    }
+
+    #[test]
+    fn an_endpoint_says_whether_it_speaks_tls() {
+        use AmazonS3ConfigKey::{Endpoint, S3Endpoint};
+        assert_eq!(allows(Endpoint, "http://h:9000").unwrap(), "true");
+        assert_eq!(allows(S3Endpoint, "http://h:9000").unwrap(), "true");
+        assert_eq!(allows(Endpoint, "https://h").unwrap(), "false");
+        let said = allows(Endpoint, "h:9000").unwrap_err();
+        assert!(said.contains("AWS_ENDPOINT_URL is `h:9000`"), "{said}");
+    }
 }
