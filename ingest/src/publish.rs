@@ -291,9 +291,11 @@ impl Publisher {
             topic.follow(noted)?;
             if begins {
                 topic.begin(&table, replaces)?;
+            } else if let Some(last) = topic.last() {
+                capture.has(topic.name(), last)?;
             }
         }
-        Ok(())
+        capture.goes_on()
     }
 
     /// Whether the topics are still the same; an error of kind `Data` when one is not.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pgwire_replication::config as replication;
-use postgres::config::{Host, SslMode};
+use postgres::config::{Host, SslMode, TargetSessionAttrs};
 use postgres::{Client, Config, NoTls};
 use tidemill_log::address;
 use tidemill_log::tls::{self, Identity, Trust};
@@ -66,6 +66,12 @@ impl Server {
             Error::with_source(Kind::Data, what, error)
         })?;
         config.connect_timeout(CONNECT_WAIT);
+        // Of several servers the one that can be written is meant: the others are its standbys.
+        if config.get_hosts().len() > 1
+            && config.get_target_session_attrs() == TargetSessionAttrs::Any
+        {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         let local = config
             .get_hosts()
             .iter()
@@ -99,14 +105,84 @@ impl Server {
         self.config.connect_timeout(wait);
     }
 
-    /// `host:port`, for messages.
+    /// `host:port` of each server, for messages.
     pub fn place(&self) -> String {
-        let host = match self.config.get_hosts().first() {
-            Some(Host::Tcp(host)) => host.clone(),
-            Some(Host::Unix(folder)) => folder.display().to_string(),
-            None => "no host".to_owned(),
+        let hosts = self.config.get_hosts().iter().enumerate();
+        let all: Vec<String> = hosts
+            .map(|(index, host)| format!("{}:{}", host_text(host), self.port_of(index)))
+            .collect();
+        match all.is_empty() {
+            true => format!("no host:{}", self.port()),
+            false => all.join(","),
+        }
+    }
+
+    /// The first host: a name, an address, or a socket's folder.
+    pub fn host(&self) -> Option<String> {
+        self.config.get_hosts().first().map(host_text)
+    }
+
+    /// As libpq has it, one port is that of all hosts.
+    fn port_of(&self, index: usize) -> u16 {
+        let ports = self.config.get_ports();
+        let port = ports.get(index).or(ports.first());
+        port.copied().unwrap_or(5432)
+    }
+
+    /// Of several servers the one that the session's attributes ask for, alone: so that the
+    /// sessions and the replication stream of one capture are with one server.
+    pub(crate) fn primary(&self) -> Result<Self> {
+        let hosts = self.config.get_hosts();
+        if hosts.len() < 2 {
+            return Ok(self.clone());
+        }
+        let mut refused: Option<Error> = None;
+        for (index, host) in hosts.iter().enumerate() {
+            let alone = Self {
+                config: self.config_of(host, self.port_of(index)),
+                tls: self.tls.clone(),
+            };
+            match alone.connect() {
+                Ok(_) => return Ok(alone),
+                // What a person must mend is told before what passes.
+                Err(error) if error.kind() == Kind::Data => refused = Some(error),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        Err(refused.unwrap_or_else(|| Error::new(Kind::Bug, "PostgreSQL's URL names no host")))
+    }
+
+    /// The same settings for one host.
+    fn config_of(&self, host: &Host, port: u16) -> Config {
+        let all = &self.config;
+        let mut config = Config::new();
+        match host {
+            Host::Tcp(host) => config.host(host),
+            Host::Unix(folder) => config.host_path(folder),
         };
-        format!("{host}:{}", self.port())
+        config
+            .port(port)
+            .ssl_mode(all.get_ssl_mode())
+            .ssl_negotiation(all.get_ssl_negotiation())
+            .channel_binding(all.get_channel_binding())
+            .target_session_attrs(all.get_target_session_attrs())
+            .keepalives(all.get_keepalives())
+            .keepalives_idle(all.get_keepalives_idle());
+        all.get_user().map(|user| config.user(user));
+        all.get_password().map(|password| config.password(password));
+        all.get_dbname().map(|name| config.dbname(name));
+        all.get_options().map(|options| config.options(options));
+        all.get_application_name()
+            .map(|name| config.application_name(name));
+        all.get_connect_timeout()
+            .map(|wait| config.connect_timeout(*wait));
+        all.get_tcp_user_timeout()
+            .map(|wait| config.tcp_user_timeout(*wait));
+        all.get_keepalives_interval()
+            .map(|wait| config.keepalives_interval(wait));
+        all.get_keepalives_retries()
+            .map(|count| config.keepalives_retries(count));
+        config
     }
 
     /// The first port.
@@ -170,6 +246,13 @@ impl Server {
             Some(Identity { certificate, key }) => config.with_client_cert(certificate, key),
             None => config,
         }
+    }
+}
+
+fn host_text(host: &Host) -> String {
+    match host {
+        Host::Tcp(host) => host.clone(),
+        Host::Unix(folder) => folder.display().to_string(),
     }
 }
 
@@ -339,6 +422,21 @@ mod tests {
         // As with libpq, there is no TLS on a Unix socket, whatever is asked for.
         let url = "postgres://u@%2Ftmp/d?sslmode=verify-full&sslrootcert=ca.pem";
         assert!(Server::parse(url).unwrap().tls.is_none());
+    }
+
+    #[test]
+    fn of_several_servers_the_one_that_can_be_written_is_meant() {
+        let server = Server::parse("postgres://u@a:1,b:2/d?sslmode=disable").unwrap();
+        assert_eq!(server.place(), "a:1,b:2");
+        assert_eq!(server.host().as_deref(), Some("a"));
+        let attrs = server.config().get_target_session_attrs();
+        assert_eq!(attrs, TargetSessionAttrs::ReadWrite);
+        let one = server.config_of(&Host::Tcp("b".to_owned()), server.port_of(1));
+        assert_eq!(one.get_ports(), [2]);
+        assert_eq!((one.get_user(), one.get_dbname()), (Some("u"), Some("d")));
+        let server = Server::parse("postgres://u@a/d").unwrap();
+        let attrs = server.config().get_target_session_attrs();
+        assert_eq!(attrs, TargetSessionAttrs::Any);
     }
 
     #[test]

@@ -148,6 +148,17 @@ pub trait Capture: Send {
     /// error of kind `Data` when the table goes on, and went to another topic before.
     fn note(&mut self, table: &TableSchema, topic: &str, now: Described) -> Result<Described>;
 
+    /// An error of kind `Data` when the topic holds a change, its last, that the database does not
+    /// have any more: another server, which lacks it, took the place of the one that was captured.
+    fn has(&self, _topic: &str, _last: Position) -> Result<()> {
+        Ok(())
+    }
+
+    /// All topics were compared with the database: changes of it are published from here on.
+    fn goes_on(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Blocks up to `wait` and returns the next changes in order: one read, about 1,000 at most.
     /// While the server is away it returns nothing and reconnects. An error of kind `Retry` means
     /// that this capture is over and a new one must be opened, `Data` that a person must act.

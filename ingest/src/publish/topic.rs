@@ -95,6 +95,11 @@ impl Topic {
         &self.name
     }
 
+    /// The position of the newest change that it holds.
+    pub(super) fn last(&self) -> Option<Position> {
+        self.ends.iter().filter_map(|end| end.last).max()
+    }
+
     pub(super) fn described(&self) -> Described {
         self.described
     }

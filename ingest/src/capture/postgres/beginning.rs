@@ -25,7 +25,8 @@ use super::pgoutput::Relation;
 use super::progress::{self, Resume};
 use super::shape::Shape;
 use super::snapshot::Snapshot;
-use super::stream::{self, Stream};
+use super::stream::{self, Lasting, Stream};
+use super::timeline::Timeline;
 use crate::server::Server;
 use crate::{Error, Kind, Result};
 
@@ -74,6 +75,7 @@ pub(super) struct Beginning {
     pub(super) phase: Phase,
     pub(super) from: u64,
     pub(super) confirmed: Option<u64>,
+    pub(super) timeline: Timeline,
 }
 
 impl Beginning {
@@ -95,15 +97,20 @@ impl Beginning {
         let published = progress::publish(&mut lease.session(), slot, &list)?;
         note_sent(&mut lease.session(), slot, &mut tables, &published)?;
         failpoint::hit(failpoint::CAPTURE_AFTER_PUBLICATION);
+        let timeline = Timeline::find(server, &mut lease.session(), slot)?;
         let resume = match resnapshot {
             true => Resume::Snapshot,
-            false => progress::resume(&mut lease.session(), slot)?,
+            false => progress::resume(&mut lease.session(), slot, timeline)?,
         };
         lease.evict()?;
+        let lasting = progress::lasting(&mut lease.session())?;
+        if resume != Resume::Snapshot && lasting == Lasting::Failover {
+            progress::fail_over(server, &mut lease.session(), slot)?;
+        }
         let (phase, from, confirmed) = match resume {
             Resume::Stream(lsn) if tables.iter().any(|it| it.begins) => {
                 let reader = format!("{}_new", slot.get(..59).unwrap_or(slot));
-                let new = stream::create_slot(server, &reader, true)?;
+                let new = stream::create_slot(server, &reader, Lasting::Temporary)?;
                 let snapshot = begin(server, lease, &new, &mut tables)?;
                 let phase = Phase::Snapshot(Box::new(snapshot), new.consistent, lsn);
                 (phase, lsn, Some(lsn))
@@ -117,7 +124,7 @@ impl Beginning {
                 progress::restart(&mut lease.session(), slot, names)?;
                 failpoint::hit(failpoint::CAPTURE_BEFORE_SLOT);
                 tables.iter_mut().for_each(|table| table.begins = true);
-                let new = stream::create_slot(server, slot, false)?;
+                let new = stream::create_slot(server, slot, lasting)?;
                 failpoint::hit(failpoint::CAPTURE_AFTER_SLOT);
                 let snapshot = begin(server, lease, &new, &mut tables)?;
                 let from = new.consistent;
@@ -130,6 +137,7 @@ impl Beginning {
             phase,
             from,
             confirmed,
+            timeline,
         })
     }
 }

@@ -25,6 +25,7 @@ mod progress;
 mod shape;
 mod snapshot;
 mod stream;
+mod timeline;
 mod types;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -51,6 +52,7 @@ use progress::Resume;
 use shape::Shape;
 use snapshot::Snapshot;
 use stream::{Event, Stream};
+use timeline::Timeline;
 
 /// How often progress is written down at most.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
@@ -63,7 +65,11 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// A capture of some tables of a PostgreSQL database.
 pub(super) struct PostgresCapture {
+    /// All servers that the URL names.
+    servers: Server,
+    /// The one that is captured.
     server: Server,
+    timeline: Timeline,
     slot: String,
     lease: Lease,
     generation: i64,
@@ -117,9 +123,10 @@ const PLACES: u64 = 2;
 
 impl PostgresCapture {
     pub(super) fn open(url: &str, names: &[String], name: &str, resnapshot: bool) -> Result<Self> {
-        let mut server = Server::parse(url)?;
-        server.session("tidemill", stream::SESSION);
+        let mut servers = Server::parse(url)?;
+        servers.session("tidemill", stream::SESSION);
         let slot = slot_name(name)?;
+        let server = servers.primary()?;
         let lease = Lease::take(&server, &slot)?;
         let beginning = Beginning::find(&server, &lease, &slot, names, resnapshot);
         let Beginning {
@@ -128,9 +135,12 @@ impl PostgresCapture {
             phase,
             from,
             confirmed,
+            timeline,
         } = lease.judge(beginning)?;
         Ok(Self {
+            servers,
             server,
+            timeline,
             slot,
             lease,
             generation,
@@ -155,7 +165,14 @@ impl PostgresCapture {
     fn reconnect(&mut self) -> Result<()> {
         // Often only the replication connection is gone, as when the slot was invalidated.
         if self.lease.is_lost() || self.lease.check().is_err() {
+            self.server = self.servers.primary()?;
             self.lease = Lease::take(&self.server, &self.slot)?;
+        }
+        let timeline = timeline::now(&mut self.lease.session())?;
+        if timeline != self.timeline.now {
+            // What was published has to be compared with where it began.
+            let what = format!("the server is on timeline {timeline}: a standby was promoted");
+            return Err(Error::new(Kind::Fence, what));
         }
         let generation = progress::generation(&mut self.lease.session(), &self.slot)?;
         if generation != self.generation {
@@ -165,7 +182,7 @@ impl PostgresCapture {
             );
             return Err(Error::new(Kind::Fence, what));
         }
-        let resume = progress::resume(&mut self.lease.session(), &self.slot)?;
+        let resume = progress::resume(&mut self.lease.session(), &self.slot, self.timeline)?;
         if resume == Resume::Snapshot {
             let what = format!("the snapshot of slot `{}` was not finished", self.slot);
             return Err(Error::new(Kind::Fence, what));
@@ -197,7 +214,8 @@ impl PostgresCapture {
                 self.phase = away((pause * 2).min(BACKOFF_MAX), &error);
                 Ok(())
             }
-            // Someone else went on with this slot: a new capture has to find out where.
+            // Someone else went on with this slot, or another server did: a new capture has to find
+            // out where.
             Err(error) if error.kind() == Kind::Fence => {
                 Err(Error::new(Kind::Retry, error.to_string()))
             }
@@ -578,6 +596,17 @@ impl Capture for PostgresCapture {
             return Err(another_topic(&table.name, topic));
         }
         progress::note(session, &self.slot, topic, now, self.begins_anew)
+    }
+
+    fn has(&self, topic: &str, last: Position) -> Result<()> {
+        match self.begins_anew {
+            true => Ok(()),
+            false => self.timeline.has(topic, last),
+        }
+    }
+
+    fn goes_on(&mut self) -> Result<()> {
+        self.timeline.note(&mut self.lease.session(), &self.slot)
     }
 
     fn next(&mut self, wait: Duration) -> Result<Vec<Captured>> {

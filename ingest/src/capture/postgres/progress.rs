@@ -15,8 +15,11 @@ use tidemill_log::log::{Described, TopicId};
 
 use super::catalog::Table;
 use super::identity::{self, Published};
+use super::stream::{self, Lasting};
+use super::timeline::Timeline;
 use super::{lsn_text, sql_error};
 use crate::capture::standing;
+use crate::server::Server;
 use crate::{Error, Kind, Result};
 
 /// What to do when changes are gone.
@@ -33,6 +36,8 @@ pub(super) struct Progress {
 struct SlotState {
     lost: bool,
     confirmed: u64,
+    /// A standby kept it after the primary's.
+    synced: bool,
 }
 
 /// Where a capture goes on.
@@ -85,7 +90,13 @@ pub(super) fn begin_generation(client: &mut Client, slot: &str) -> Result<i64> {
             "CREATE TABLE IF NOT EXISTS _tidemill_capture (
                  name text PRIMARY KEY, slot text NOT NULL, tables text[] NOT NULL,
                  snapshot_done bool NOT NULL, confirmed pg_lsn NOT NULL,
-                 generation bigint NOT NULL);
+                 generation bigint NOT NULL, timeline bigint);
+             DO $$ BEGIN
+               IF NOT EXISTS (SELECT 1 FROM pg_attribute WHERE attname = 'timeline'
+                              AND attrelid = to_regclass('_tidemill_capture')) THEN
+                 ALTER TABLE _tidemill_capture ADD COLUMN IF NOT EXISTS timeline bigint;
+               END IF;
+             END $$;
              CREATE TABLE IF NOT EXISTS _tidemill_capture_topics (
                  name text NOT NULL, topic text NOT NULL, id_high bigint NOT NULL,
                  id_low bigint NOT NULL, partitions bigint NOT NULL, PRIMARY KEY (name, topic))",
@@ -164,32 +175,77 @@ fn slot_state(client: &mut Client, slot: &str) -> Result<Option<SlotState>> {
     let row = client
         .query_opt(
             "SELECT coalesce(wal_status = 'lost', false),
-                    coalesce((confirmed_flush_lsn - '0/0')::bigint, 0)
-             FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()",
+                    coalesce((confirmed_flush_lsn - '0/0')::bigint, 0),
+                    coalesce((to_jsonb(s) ->> 'synced')::bool, false)
+             FROM pg_replication_slots AS s
+             WHERE slot_name = $1 AND database = current_database()",
             &[&slot],
         )
         .map_err(|error| sql_error(format!("looking for slot `{slot}`"), error))?;
     Ok(row.map(|row| SlotState {
         lost: row.get(0),
         confirmed: row.get::<_, i64>(1).cast_unsigned(),
+        synced: row.get(2),
     }))
 }
 
+/// How a slot lasts that is made on this server.
+pub(super) fn lasting(client: &mut Client) -> Result<Lasting> {
+    let row = client
+        .query_one("SELECT current_setting('server_version_num')::int", &[])
+        .map_err(|error| sql_error("reading the server's version".to_owned(), error))?;
+    Ok(match row.get::<_, i32>(0) {
+        170_000.. => Lasting::Failover,
+        _ => Lasting::Here,
+    })
+}
+
+/// Has standbys keep a slot of an earlier version, which is none for failovers yet.
+pub(super) fn fail_over(server: &Server, client: &mut Client, slot: &str) -> Result<()> {
+    let is_one = client
+        .query_opt(
+            "SELECT failover FROM pg_replication_slots WHERE slot_name = $1",
+            &[&slot],
+        )
+        .map_err(|error| sql_error(format!("looking at slot `{slot}`"), error))?;
+    match is_one.map(|row| row.get::<_, bool>(0)) {
+        Some(false) => {
+            tracing::info!(slot, "standbys that keep slots keep this one from now on");
+            stream::fail_over(server, slot)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Decides how a capture goes on. Changes that are gone are an error, never silently left out.
-pub(super) fn resume(client: &mut Client, slot: &str) -> Result<Resume> {
+pub(super) fn resume(client: &mut Client, slot: &str, timeline: Timeline) -> Result<Resume> {
     let Some(row) = read(client, slot)?.filter(|row| row.snapshot_done) else {
         return Ok(Resume::Snapshot);
     };
     let refused = |what: String| Err(Error::new(Kind::Data, what + ADVICE));
     match slot_state(client, slot)? {
-        None => refused(format!(
-            "replication slot `{slot}` is gone, and with it the changes since {}",
-            lsn_text(row.confirmed)
-        )),
+        None => {
+            let how = match timeline.left_at {
+                Some(_) => {
+                    " (a standby without it was promoted: from PostgreSQL 17 on standbys keep it \
+                     with sync_replication_slots, docs/operate.md)"
+                }
+                None => "",
+            };
+            refused(format!(
+                "replication slot `{slot}` is gone{how}, and with it the changes since {}",
+                lsn_text(row.confirmed)
+            ))
+        }
         Some(state) if state.lost => refused(format!(
             "replication slot `{slot}` is lost: the server removed WAL that it still needed \
              (see max_slot_wal_keep_size)"
         )),
+        // The primary moved the slot when that was durable, and its standby did not have the row's
+        // last version when it was promoted.
+        Some(state) if state.synced && timeline.left_at.is_some() => {
+            Ok(Resume::Stream(row.confirmed.max(state.confirmed)))
+        }
         Some(state) if state.confirmed > row.confirmed => refused(format!(
             "replication slot `{slot}` was made anew or moved: it begins at {}, but only what is \
              before {} was captured",
@@ -204,8 +260,10 @@ pub(super) fn resume(client: &mut Client, slot: &str) -> Result<Resume> {
 pub(super) fn restart(client: &mut Client, slot: &str, tables: &[String]) -> Result<()> {
     client
         .execute(
-            "INSERT INTO _tidemill_capture VALUES ($1, $1, $2, false, '0/0', 0)
-             ON CONFLICT (name) DO UPDATE SET tables = $2, snapshot_done = false",
+            "INSERT INTO _tidemill_capture (name, slot, tables, snapshot_done, confirmed, generation)
+             VALUES ($1, $1, $2, false, '0/0', 0)
+             ON CONFLICT (name) DO UPDATE
+             SET tables = $2, snapshot_done = false, timeline = NULL",
             &[&slot, &tables],
         )
         .map_err(|error| sql_error("writing table `_tidemill_capture`".to_owned(), error))?;

@@ -148,17 +148,77 @@ pub(super) struct NewSlot {
     _runtime: Runtime,
 }
 
-/// Creates `slot` and exports the snapshot that it begins at. A temporary one ends with what is
-/// returned.
-pub(super) fn create_slot(server: &Server, slot: &str, temporary: bool) -> Result<NewSlot> {
+/// How long a new slot lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lasting {
+    /// As long as what is returned.
+    Temporary,
+    /// Until it is dropped.
+    Here,
+    /// That, and also on standbys that keep the primary's slots.
+    Failover,
+}
+
+impl Lasting {
+    fn command(self, slot: &str) -> String {
+        let command = "CREATE_REPLICATION_SLOT";
+        match self {
+            Self::Temporary => {
+                format!("{command} {slot} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT")
+            }
+            Self::Here => format!("{command} {slot} LOGICAL pgoutput EXPORT_SNAPSHOT"),
+            Self::Failover => {
+                format!("{command} {slot} LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER true)")
+            }
+        }
+    }
+}
+
+/// Asks on a replication connection.
+fn asked(server: &Server, slot: &str, command: &str) -> Result<Vec<Vec<Option<String>>>> {
+    let settings = settings(server, slot)?;
+    let runtime = runtime()?;
+    let rows: std::result::Result<_, PgWireError> = runtime.block_on(async {
+        let mut session = ReplicationClient::connect_gated(settings).await?;
+        session.simple_query(command).await
+    });
+    let rows = rows.map_err(|error| wire_error(format!("`{command}`"), error))?;
+    let text = |cell: &Option<_>| cell.as_deref().map(text_of);
+    let rows = rows.iter().map(|row| row.iter().map(text).collect());
+    Ok(rows.collect())
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Where the timelines ended that this one came from.
+pub(super) fn timeline_history(server: &Server, slot: &str, timeline: u32) -> Result<String> {
+    let mut rows = asked(server, slot, &format!("TIMELINE_HISTORY {timeline}"))?;
+    let content = rows.pop().and_then(|row| row.into_iter().nth(1).flatten());
+    content.ok_or_else(|| {
+        let what = format!("the server has no history of timeline {timeline}");
+        Error::new(Kind::Data, what)
+    })
+}
+
+/// Has standbys keep a slot that nobody reads.
+pub(super) fn fail_over(server: &Server, slot: &str) -> Result<()> {
+    asked(
+        server,
+        slot,
+        &format!("ALTER_REPLICATION_SLOT {slot} (FAILOVER true)"),
+    )
+    .map(drop)
+}
+
+/// Creates `slot` and exports the snapshot that it begins at.
+pub(super) fn create_slot(server: &Server, slot: &str, lasting: Lasting) -> Result<NewSlot> {
     let settings = settings(server, slot)?;
     let runtime = runtime()?;
     let created: std::result::Result<_, PgWireError> = runtime.block_on(async {
         let mut session = ReplicationClient::connect_gated(settings).await?;
-        let lasting = if temporary { " TEMPORARY" } else { "" };
-        let command =
-            format!("CREATE_REPLICATION_SLOT {slot}{lasting} LOGICAL pgoutput EXPORT_SNAPSHOT");
-        let rows = session.simple_query(&command).await?;
+        let rows = session.simple_query(&lasting.command(slot)).await?;
         Ok((session, rows))
     });
     let (session, rows) = created.map_err(|error: PgWireError| {
