@@ -85,7 +85,7 @@ impl<'a> Service<'a> {
         }
     }
 
-    /// Cassandra's URL with its user, password and TLS files.
+    /// Cassandra's URL with its user, password, TLS files, replicas and level.
     pub(super) fn cassandra(&self, url: String) -> anyhow::Result<String> {
         if !url.starts_with("cassandra://") {
             return Ok(url);
@@ -104,6 +104,14 @@ impl<'a> Service<'a> {
             ("cert", self.setting_or("cert", |file| &file.cert)),
             ("key", self.setting_or("key", |file| &file.key)),
             ("verify", self.setting_or("verify", |file| &file.verify)),
+            (
+                "replication",
+                self.setting_or("replication", |file| &file.replication),
+            ),
+            (
+                "consistency",
+                self.setting_or("consistency", |file| &file.consistency),
+            ),
         ];
         for (name, value) in settings {
             if let Some(value) = value {
@@ -118,7 +126,7 @@ impl<'a> Service<'a> {
         if url.starts_with("sqlite://") {
             return Ok(url);
         }
-        for (name, of) in TLS_OF_CASSANDRA {
+        for (name, of) in OF_CASSANDRA {
             if self.file.is_some_and(|file| of(file).is_some()) {
                 return Err(
                     Usage(format!("tidemill.toml: registry.{name}: no such setting")).into(),
@@ -147,10 +155,12 @@ impl<'a> Service<'a> {
 }
 
 type Of = fn(&Settings) -> &Option<String>;
-const TLS_OF_CASSANDRA: [(&str, Of); 3] = [
+const OF_CASSANDRA: [(&str, Of); 5] = [
     ("cert", |file| &file.cert),
     ("key", |file| &file.key),
     ("verify", |file| &file.verify),
+    ("replication", |file| &file.replication),
+    ("consistency", |file| &file.consistency),
 ];
 
 /// Who enters, if the URL says so.
@@ -231,13 +241,12 @@ fn pgpass(url: &str) -> anyhow::Result<Option<String>> {
     let server = Server::parse(url)?;
     let config = server.config();
     let user = config.get_user().unwrap_or_default();
-    let place = server.place();
-    let host = place.rsplit_once(':').map_or("", |(host, _)| host);
+    let host = server.host().unwrap_or_default();
     // A socket is localhost's.
     let host = if host.starts_with('/') {
         "localhost"
     } else {
-        host
+        &host
     };
     let port = server.port().to_string();
     let wanted = [host, &port, config.get_dbname().unwrap_or(user), user];

@@ -46,7 +46,7 @@ pub(super) struct Connections {
     pub(super) state: Option<Spanned<String>>,
 }
 
-/// `[cassandra]` and `[registry]`: who enters, and TLS.
+/// `[cassandra]` and `[registry]`: who enters, TLS, and Cassandra's replicas and level.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Settings {
@@ -57,6 +57,18 @@ pub(super) struct Settings {
     pub(super) cert: Option<String>,
     pub(super) key: Option<String>,
     pub(super) verify: Option<String>,
+    /// `3`, also without quotes, or `dc1:3,dc2:2`.
+    #[serde(default, deserialize_with = "text_or_number")]
+    pub(super) replication: Option<String>,
+    pub(super) consistency: Option<String>,
+}
+
+fn text_or_number<'de, D: serde::Deserializer<'de>>(given: D) -> Result<Option<String>, D::Error> {
+    match toml::Value::deserialize(given)? {
+        toml::Value::String(text) => Ok(Some(text)),
+        toml::Value::Integer(number) => Ok(Some(number.to_string())),
+        _ => Err(serde::de::Error::custom("expected text or a number")),
+    }
 }
 
 /// The file, if there is one.

@@ -1,5 +1,5 @@
 //! The Cassandra sink: `cassandra://[user@]host:port[,host:port]/keyspace[?setting=value&…]`, with
-//! the settings `password`, `ca`, `cert`, `key` and `verify`.
+//! the settings `password`, `ca`, `cert`, `key`, `verify`, `replication` and `consistency`.
 //!
 //! In flow [`Writes`], out flow prepared statements, each with the epoch as its timestamp, so that
 //! Cassandra itself keeps the newest of whatever arrives in whatever order. A service that is not
@@ -29,6 +29,7 @@ use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::serialize::row::SerializeRow;
+use scylla::statement::Consistency;
 use scylla::statement::prepared::PreparedStatement;
 use tidemill_log::failpoint;
 use tidemill_log::health::{Health as Reports, Role};
@@ -45,6 +46,7 @@ use crate::{Epoch, Error, Kind, Result};
 mod address;
 mod cell;
 pub(super) mod probe;
+mod replication;
 mod retry;
 mod scan;
 mod table;
@@ -52,6 +54,7 @@ mod unfit;
 
 use address::{Address, refusal};
 use cell::{Cells, Delete, Upsert};
+use replication::Replication;
 use retry::{Health, failed, of_values};
 use table::Prepared;
 use unfit::Limits;
@@ -80,6 +83,10 @@ pub(super) struct Cassandra {
 struct Connected {
     session: Session,
     keyspace: String,
+    /// What the user wants the keyspace to have.
+    replication: Option<Replication>,
+    /// The level at which frontiers are written and everything is read.
+    quorum: Consistency,
     health: Health,
     limits: Limits,
 }
@@ -94,6 +101,13 @@ impl Cassandra {
             .enable_all()
             .build()
             .map_err(|e| Error::with_source(Kind::Retry, "starting the sink's threads", e))?;
+        if replication::is_weak(address.consistency) {
+            tracing::warn!(
+                "consistency {}: rows that fewer nodes than a quorum acknowledged are lost when \
+                 those nodes are",
+                address.consistency
+            );
+        }
         let (session, limits) = runtime.block_on(async {
             let session = connect(&address, reports).await?;
             let limits = Limits::ask(&session).await;
@@ -105,6 +119,8 @@ impl Cassandra {
                 session,
                 limits,
                 keyspace: address.keyspace,
+                replication: address.replication,
+                quorum: replication::of_quorum(address.consistency),
                 health: Health::new(reports.clone()),
             }),
             backlog: Arc::default(),
@@ -256,6 +272,7 @@ pub(super) fn ask(rest: &str, wait: Duration) -> Result<String> {
 async fn connect(address: &Address, reports: &Reports) -> Result<Session> {
     let profile = ExecutionProfile::builder()
         .request_timeout(Some(ATTEMPT))
+        .consistency(address.consistency)
         .build();
     let tls = address.tls()?;
     let give_up = Instant::now() + address.wait;
@@ -496,6 +513,8 @@ mod tests {
             keyspace: "views".into(),
             credentials: None,
             tls: None,
+            replication: None,
+            consistency: Consistency::LocalQuorum,
             wait: Duration::from_millis(800),
         };
         let begun = Instant::now();

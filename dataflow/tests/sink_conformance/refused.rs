@@ -216,3 +216,27 @@ fn the_least_and_greatest_of_each_type_come_back() {
         }
     }
 }
+
+#[test]
+fn a_keyspace_with_other_replicas_is_refused() {
+    for engine in engines("a_keyspace_with_other_replicas_is_refused") {
+        if !engine.cassandra() {
+            continue;
+        }
+        engine.sink.prepare("job", &[]).unwrap();
+        for (setting, fits) in [
+            ("replication=1", true),
+            ("consistency=ONE", true),
+            ("replication=2", false),
+            ("replication=datacenter1:1", false),
+        ] {
+            let other = sink::open(&format!("{}?{setting}", engine.url)).unwrap();
+            let prepared = other.prepare("job", &[]);
+            assert_eq!(prepared.is_ok(), fits, "{setting}: {prepared:?}");
+            if let Err(error) = prepared {
+                assert_eq!(error.kind(), Kind::Data, "{error}");
+                assert!(error.to_string().contains("ALTER KEYSPACE"), "{error}");
+            }
+        }
+    }
+}

@@ -8,9 +8,11 @@ use scylla::errors::{
     ConnectionError, ConnectionPoolError, ConnectionSetupRequestErrorKind, DbError, MetadataError,
     NewSessionError,
 };
+use scylla::statement::Consistency;
 use tidemill_log::address;
 use tidemill_log::tls::{self, Identity, Trust};
 
+use super::replication::{self, Replication};
 use crate::{Error, Kind, Result};
 
 const DEFAULT_PORT: u16 = 9042;
@@ -26,6 +28,10 @@ pub(super) struct Address {
     pub(super) credentials: Option<(String, String)>,
     /// None without TLS.
     pub(super) tls: Option<(Trust, Option<Identity>)>,
+    /// What the keyspace has, or is made with.
+    pub(super) replication: Option<Replication>,
+    /// How many replicas answer a statement.
+    pub(super) consistency: Consistency,
     /// How long to wait for a service that is not there yet.
     pub(super) wait: Duration,
 }
@@ -38,6 +44,8 @@ struct Settings {
     cert: Option<String>,
     key: Option<String>,
     verify: Option<String>,
+    replication: Option<String>,
+    consistency: Option<String>,
 }
 
 impl Address {
@@ -98,6 +106,8 @@ impl Address {
                 "cert" => settings.cert = value,
                 "key" => settings.key = value,
                 "verify" => settings.verify = value,
+                "replication" => settings.replication = value,
+                "consistency" => settings.consistency = value,
                 _ => return Err(bad(&format!("unknown setting `{name}`"))),
             }
         }
@@ -105,6 +115,8 @@ impl Address {
             nodes,
             keyspace: keyspace.to_owned(),
             tls: settings.tls(names).map_err(|why| bad(&why))?,
+            replication: settings.replication().map_err(|why| bad(&why))?,
+            consistency: settings.consistency().map_err(|why| bad(&why))?,
             credentials: user.map(|user| (user, settings.password.unwrap_or_default())),
             wait,
         })
@@ -121,6 +133,18 @@ impl Address {
 }
 
 impl Settings {
+    fn replication(&self) -> std::result::Result<Option<Replication>, String> {
+        self.replication
+            .as_deref()
+            .map(Replication::parse)
+            .transpose()
+    }
+
+    fn consistency(&self) -> std::result::Result<Consistency, String> {
+        let given = self.consistency.as_deref().map(replication::consistency);
+        given.unwrap_or(Ok(Consistency::LocalQuorum))
+    }
+
     /// The driver asks for a node's certificate by the node's address, which few certificates name:
     /// one for a name that the user gave is as good.
     fn tls(
@@ -221,6 +245,17 @@ mod tests {
     }
 
     #[test]
+    fn replicas_and_level_are_settings() {
+        let address = parse("a/k").unwrap();
+        assert_eq!(address.replication, None);
+        assert_eq!(address.consistency, Consistency::LocalQuorum);
+        let address = parse("a/k?replication=dc1%3A3&consistency=QUORUM").unwrap();
+        let wanted = Replication::parse("dc1:3").unwrap();
+        assert_eq!(address.replication, Some(wanted));
+        assert_eq!(address.consistency, Consistency::Quorum);
+    }
+
+    #[test]
     fn refuses_what_is_not_an_address() {
         for rest in ["a:1", "a:1/", "a:x/k", ":1/k", "u:p@a/k", "a/k-s", "a,/k"] {
             let error = parse(rest).unwrap_err();
@@ -232,6 +267,8 @@ mod tests {
             ("verify=ca", "needs the setting `ca`"),
             ("ca=c&verify=none", "expected `full` or `ca`"),
             ("tls=1", "unknown setting `tls`"),
+            ("replication=many", "`replication` is `many`"),
+            ("consistency=ANY", "expected LOCAL_QUORUM"),
         ] {
             let rest = format!("ada@a/k?password=hunter22&{query}");
             let said = parse(&rest).unwrap_err().to_string();

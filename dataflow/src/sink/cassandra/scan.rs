@@ -69,7 +69,7 @@ pub(super) async fn find(
         .map(|name| format!("{} = ?", quoted(name)))
         .collect();
     let cql = format!("{} WHERE {}", connected.select(table), same.join(" AND "));
-    let select = Arc::new(connected.prepared(&cql).await?);
+    let select = Arc::new(connected.of_quorum(&cql).await?);
     let cells = Arc::new(cells(table, keys, &table.primary_key)?);
     let (count, mut found, mut next) = (keys.num_rows(), Vec::new(), 0);
     let mut lookups = JoinSet::new();

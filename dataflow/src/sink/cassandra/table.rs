@@ -1,6 +1,6 @@
 //! Keyspace, tables, frontier rows: what the sink asks of Cassandra apart from writing rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, TimeUnit};
@@ -18,6 +18,7 @@ use super::super::{
     unsupported,
 };
 use super::cell::array_of;
+use super::replication::Replication;
 use super::retry::{failed, transient_prepare};
 use super::{Connected, timestamp};
 use crate::{Epoch, Error, Kind, Result};
@@ -51,13 +52,13 @@ impl Connected {
         ))
         .await?;
         let frontier = self
-            .prepared(&format!(
+            .of_quorum(&format!(
                 "INSERT INTO {frontiers_table} (job, \"view\", epoch, fingerprint) \
                  VALUES (?, ?, ?, ?)"
             ))
             .await?;
         let mut begin = self
-            .prepared(&format!(
+            .of_quorum(&format!(
                 "INSERT INTO {frontiers_table} (job, \"view\", fingerprint) VALUES (?, ?, ?)"
             ))
             .await?;
@@ -123,28 +124,64 @@ impl Connected {
         format!("{}.{}", quoted(&self.keyspace), quoted(&table.name))
     }
 
+    /// Makes the keyspace if it is missing; one that is there must be as the user said.
     async fn ensure_keyspace(&self) -> Result<()> {
         let known = self
             .page(
-                "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?",
+                "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?",
                 (self.keyspace.as_str(),),
                 PagingState::start(),
             )
             .await?
             .0;
-        if known.rows_num() > 0 {
-            return Ok(());
+        let known = known
+            .maybe_first_row::<(HashMap<String, String>,)>()
+            .map_err(|e| unreadable("system_schema.keyspaces", e))?;
+        if let Some((known,)) = known {
+            return self.check_replication(&known);
         }
+        let wanted = self.replication.clone().unwrap_or_else(|| {
+            let nodes = self.session.get_cluster_state().get_nodes_info().len();
+            if nodes > 1 {
+                tracing::warn!(
+                    "keyspace `{}` is made with one replica on a cluster of {nodes} nodes: rows \
+                     are away with their node; give the setting `replication` (docs/operate.md) \
+                     or make the keyspace first",
+                    self.keyspace
+                );
+            }
+            Replication::Simple(1)
+        });
         tracing::info!(
-            "creating keyspace `{}` with one replica (SimpleStrategy)",
-            self.keyspace
+            "creating keyspace `{}` with {}",
+            self.keyspace,
+            wanted.cql()
         );
         self.query(&format!(
-            "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = \
-             {{'class': 'SimpleStrategy', 'replication_factor': 1}}",
-            quoted(&self.keyspace)
+            "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = {}",
+            quoted(&self.keyspace),
+            wanted.cql()
         ))
         .await
+    }
+
+    fn check_replication(&self, known: &HashMap<String, String>) -> Result<()> {
+        let Some(wanted) = &self.replication else {
+            return Ok(());
+        };
+        let found = Replication::found(known);
+        if found.as_ref() == Some(wanted) {
+            return Ok(());
+        }
+        let has = found.map_or_else(|| format!("{known:?}"), |found| found.cql());
+        let (keyspace, wanted) = (&self.keyspace, wanted.cql());
+        let what = format!(
+            "keyspace `{keyspace}` has {has}, and the setting `replication` asks for {wanted}: \
+             run ALTER KEYSPACE {} WITH replication = {wanted}, then `nodetool repair --full \
+             {keyspace}` on each node, or correct the setting",
+            quoted(keyspace)
+        );
+        Err(Error::new(Kind::Data, what))
     }
 
     /// Creates a table that is missing, checks one that exists.
@@ -314,12 +351,19 @@ impl Connected {
         };
         let delete =
             format!("DELETE FROM {keyspace}.tidemill_frontiers WHERE job = ? AND \"view\" = ?");
-        let mut delete = self.prepared(&delete).await?;
+        let mut delete = self.of_quorum(&delete).await?;
         // As late as the row itself and no later: the next epochs must not lose to this.
         delete.set_timestamp(Some(timestamp(frontier.epoch.unwrap_or(0))?));
         self.execute("tidemill_frontiers", &delete, &(job, view))
             .await?;
         Ok(())
+    }
+
+    /// A statement about frontiers, or one that reads.
+    pub(super) async fn of_quorum(&self, cql: &str) -> Result<PreparedStatement> {
+        let mut statement = self.prepared(cql).await?;
+        statement.set_consistency(self.quorum);
+        Ok(statement)
     }
 
     pub(super) async fn prepared(&self, cql: &str) -> Result<PreparedStatement> {
@@ -348,7 +392,9 @@ impl Connected {
         values: impl SerializeRow,
         from: PagingState,
     ) -> Result<(QueryRowsResult, PagingStateResponse)> {
-        let statement = Statement::new(cql).with_page_size(PAGE);
+        let mut statement = Statement::new(cql).with_page_size(PAGE);
+        statement.set_consistency(self.quorum);
+        statement.set_is_idempotent(true);
         let page = Box::pin(self.session.query_single_page(statement, values, from));
         let (result, next) = page.await.map_err(|e| failed(&format!("`{cql}`"), e))?;
         Ok((

@@ -215,9 +215,13 @@ impl Log for KafkaLog {
             .create_with_context(Quiet::default())
             .map_err(|error| unusable(&self.settings, error))?;
         // -1 is the brokers' own default.
+        let replicas = TopicReplication::Fixed(self.settings.replication.unwrap_or(-1));
+        let least = self.settings.min_insync.map(|least| least.to_string());
         // Views are made anew from all of a topic after a crash, so nothing may expire.
-        let new =
-            NewTopic::new(topic, count, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
+        let mut new = NewTopic::new(topic, count, replicas).set("retention.ms", "-1");
+        if let Some(least) = &least {
+            new = new.set("min.insync.replicas", least);
+        }
         let options = AdminOptions::new().operation_timeout(Some(ANSWER_WAIT));
         let results = futures_executor::block_on(admin.create_topics([&new], &options))
             .map_err(|error| self.error(topic, "cannot create it", error))?;

@@ -40,8 +40,17 @@ const OURS: [(&str, &[&str]); 5] = [
     ("isolation.level", &["read_committed"]),
 ];
 
+/// Settings of topics that are made, by Kafka's names; what is not said is as the brokers have it.
+const REPLICATION: &str = "replication.factor";
+const MIN_INSYNC: &str = "min.insync.replicas";
+
 /// Why a setting is not taken, if it is not.
 pub fn refused(name: &str, value: &str) -> Option<String> {
+    if [REPLICATION, MIN_INSYNC].contains(&name) {
+        let right = "expected a number of brokers, 1 or more";
+        let wrong = || Some(format!("`{name}` is `{value}`, {right}"));
+        return count(value).map_or_else(wrong, |_| None);
+    }
     if PASSED_ON.iter().any(|start| name.starts_with(start)) {
         return None;
     }
@@ -55,10 +64,20 @@ pub fn refused(name: &str, value: &str) -> Option<String> {
     ))
 }
 
+/// A number of brokers.
+fn count(value: &str) -> Option<i32> {
+    let count = value.parse::<i16>().ok().filter(|count| *count > 0);
+    count.map(i32::from)
+}
+
 /// Where a cluster is, and what its clients are given.
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) brokers: String,
+    /// How many brokers keep a topic that is made; the brokers' own number if nobody said.
+    pub(super) replication: Option<i32>,
+    /// How many of them must have a record before it counts as written.
+    pub(super) min_insync: Option<i32>,
     given: Vec<(String, String)>,
 }
 
@@ -79,11 +98,24 @@ impl Settings {
         }
         let ours = |name: &str| OURS.iter().any(|(ours, _)| *ours == name);
         let given = given.into_iter().filter(|(name, _)| !ours(name)).collect();
-        let settings = Self { brokers, given };
+        let mut settings = Self {
+            brokers,
+            replication: None,
+            min_insync: None,
+            given,
+        };
+        settings.replication = settings.take(REPLICATION);
+        settings.min_insync = settings.take(MIN_INSYNC);
         match settings.incomplete(cfg!(feature = "kafka-tls")) {
             Some(why) => Err(data(format!("kafka {}: {why}", settings.brokers))),
             None => Ok(settings),
         }
+    }
+
+    /// Takes out a number of brokers; the last one counts.
+    fn take(&mut self, name: &str) -> Option<i32> {
+        let taken = self.given.extract_if(.., |(given, _)| given == name);
+        taken.last().and_then(|(_, value)| count(&value))
     }
 
     /// A setting by its names; the last one counts, as librdkafka has it.
@@ -101,6 +133,14 @@ impl Settings {
                  OpenSSL's headers (docs/security.md)"
             )
         };
+        if let (Some(all), Some(least)) = (self.replication, self.min_insync)
+            && least > all
+        {
+            return Some(format!(
+                "{MIN_INSYNC} is {least} and {REPLICATION} is {all}: no record could be written; \
+                 give a smaller {MIN_INSYNC}"
+            ));
+        }
         let protocol = self.get(&["security.protocol"]).unwrap_or("plaintext");
         let protocol = protocol.to_ascii_lowercase();
         let (sasl, tls) = match protocol.as_str() {
@@ -175,8 +215,13 @@ mod tests {
 
     fn why(query: &str, with_tls: bool) -> Option<String> {
         let (_, given) = address::parse(query);
-        let brokers = "a:1".to_owned();
-        Settings { brokers, given }.incomplete(with_tls)
+        let settings = Settings {
+            brokers: "a:1".to_owned(),
+            replication: None,
+            min_insync: None,
+            given,
+        };
+        settings.incomplete(with_tls)
     }
 
     #[test]
@@ -209,6 +254,27 @@ mod tests {
         ] {
             let said = why(query, false).unwrap_or_default();
             assert!(said.contains(part), "{query}: {said}");
+        }
+    }
+
+    #[test]
+    fn replicas_are_of_topics_and_not_of_clients() {
+        let settings = Settings::parse("a:1?replication.factor=3&min.insync.replicas=2").unwrap();
+        assert_eq!(
+            (settings.replication, settings.min_insync),
+            (Some(3), Some(2))
+        );
+        assert_eq!(settings.client().get("replication.factor"), None);
+        for (query, part) in [
+            ("replication.factor=0", "`replication.factor` is `0`"),
+            ("min.insync.replicas=x", "`min.insync.replicas` is `x`"),
+            (
+                "replication.factor=1&min.insync.replicas=2",
+                "no record could be written",
+            ),
+        ] {
+            let error = Settings::parse(&format!("a:1?{query}")).err().unwrap();
+            assert!(error.to_string().contains(part), "{error}");
         }
     }
 
