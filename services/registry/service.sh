@@ -5,8 +5,10 @@ registry_ports() { echo management; }
 
 registry_prepare() {
     need_java registry
-    need_jars registry 2.10:copy
-    [ -f "$JARS/app/apicurio-registry-app-3.0.9-runner.jar" ] && return
+    local version="$REGISTRY_VERSION"
+    case "$version" in 2.*) version="${version%.Final}.Final" ;; esac
+    need_jars registry 2.10:copy "$version"
+    [ -d "$JARS/app" ] && return
     (
         flock 9
         [ -d "$JARS/app" ] && exit 0
@@ -26,7 +28,7 @@ registry_launch() {
         -Dapicurio.storage.kind=sql -Dapicurio.storage.sql.kind=h2 \
         "-Dapicurio.datasource.url=jdbc:h2:file:$STATE/registry/data/registry;WRITE_DELAY=0" \
         -Dquarkus.log.level=WARN \
-        -jar "$JARS/app/apicurio-registry-app-3.0.9-runner.jar" \
+        -jar "$(ls "$JARS"/app/*-runner.jar)" \
         >>"$STATE/registry/log" 2>&1 </dev/null 9>&- &
     launched registry $!
 }

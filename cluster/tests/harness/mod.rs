@@ -216,7 +216,19 @@ impl Place {
     /// Puts the database elsewhere.
     pub(crate) fn use_postgres(&mut self, url: &str) {
         self.database = url.to_owned();
-        self.flags.extend(["--postgres".to_owned(), url.to_owned()]);
+        self.reach("--postgres", url);
+    }
+
+    /// Puts the log elsewhere.
+    pub(crate) fn use_kafka(&mut self, url: &str) {
+        self.log = url.to_owned();
+        self.reach("--kafka", url);
+    }
+
+    /// Puts the views elsewhere: a keyspace's URL.
+    pub(crate) fn use_cassandra(&mut self, url: &str) {
+        self.sink = url.to_owned();
+        self.reach("--cassandra", url);
     }
 
     /// Keeps journal and checkpoints elsewhere.

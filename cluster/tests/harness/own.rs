@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::{PATIENCE, send, until};
+
 /// Services that nobody else uses.
 pub(crate) struct Own {
     state: TempDir,
@@ -18,6 +20,11 @@ impl Own {
     /// at all.
     pub(crate) fn start(test: &str, names: &[&str]) -> Option<Self> {
         Self::start_with(test, names, None)
+    }
+
+    /// The same, with options of `services/up`.
+    pub(crate) fn start_as(test: &str, options: &[&str], names: &[&str]) -> Option<Self> {
+        Self::start_with(test, &[options, names].concat(), None)
     }
 
     /// The same, with TLS and passwords where `tls` is a folder with certificates.
@@ -92,6 +99,29 @@ impl Own {
     pub(crate) fn pid(&self, name: &str) -> u32 {
         let pid = std::fs::read_to_string(self.state.path().join(name).join("pid")).unwrap();
         pid.trim().parse().unwrap()
+    }
+
+    /// The processes of a service, the first one first, which begins the others.
+    pub(crate) fn processes(&self, name: &str) -> Vec<u32> {
+        let first = self.pid(name);
+        let tasks = std::fs::read_dir(format!("/proc/{first}/task")).unwrap();
+        let children =
+            tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")));
+        let children: String = children.map(Result::unwrap_or_default).collect();
+        let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+        std::iter::once(first).chain(children).collect()
+    }
+
+    /// Kills a service, with all of its processes.
+    pub(crate) fn kill(&self, name: &str) {
+        let all = self.processes(name);
+        for process in &all {
+            send("KILL", *process);
+        }
+        let gone = |pid: &u32| !std::fs::exists(format!("/proc/{pid}")).unwrap();
+        until("they are gone", PATIENCE, || {
+            all.iter().all(gone).then_some(())
+        });
     }
 
     /// Where the services keep what they have and what they said.

@@ -113,7 +113,6 @@ impl Services {
             ("TIDEMILL_CASSANDRA_USER", "secure"),
             ("TIDEMILL_CASSANDRA_PASSWORD", PASSWORD),
             ("AWS_ENDPOINT_URL", &endpoint),
-            ("AWS_ALLOW_HTTP", "true"),
             ("AWS_ACCESS_KEY_ID", "tidemill"),
             ("AWS_SECRET_ACCESS_KEY", "tidemill-secret"),
         ]
@@ -143,18 +142,9 @@ impl Services {
                 self.frozen.push(walsender);
             }
             (name, How::Stopped) => self.own.stop(name),
-            (name, How::Killed) => {
-                let all = self.processes(name);
-                for process in &all {
-                    send("KILL", *process);
-                }
-                let gone = |pid: &u32| !std::fs::exists(format!("/proc/{pid}")).unwrap();
-                until("they are gone", PATIENCE, || {
-                    all.iter().all(gone).then_some(())
-                });
-            }
+            (name, How::Killed) => self.own.kill(name),
             (name, How::Frozen) => {
-                let all = self.processes(name).into_iter();
+                let all = self.own.processes(name).into_iter();
                 self.frozen.extend(all.filter(|it| send("STOP", *it)));
             }
             (name, How::Refusing(status)) => self.refuses(name, status),
@@ -270,17 +260,6 @@ impl Services {
             let row = client.query_opt(active, &[]).unwrap()?;
             Some(row.get::<_, i32>(0).unsigned_abs())
         })
-    }
-
-    /// The processes of a service, the first one first, which begins the others.
-    fn processes(&self, name: &str) -> Vec<u32> {
-        let first = self.own.pid(name);
-        let tasks = std::fs::read_dir(format!("/proc/{first}/task")).unwrap();
-        let children =
-            tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")));
-        let children: String = children.map(Result::unwrap_or_default).collect();
-        let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
-        std::iter::once(first).chain(children).collect()
     }
 }
 
