@@ -28,6 +28,7 @@ use scylla::client::PoolSize;
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
+use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::Consistency;
 use scylla::statement::prepared::PreparedStatement;
@@ -67,6 +68,11 @@ const MAX_IN_FLIGHT: usize = 512;
 const MAX_LANES: usize = 256;
 /// How long one attempt of a statement may take.
 const ATTEMPT: Duration = Duration::from_secs(12);
+/// How long one node may take for it before another one is asked as well: one that stands still
+/// keeps its connections. Every statement may be executed twice.
+const ASK_ANOTHER: Duration = Duration::from_secs(2);
+/// How many others are asked.
+const OTHERS_MAX: usize = 1;
 
 static IN_FLIGHT: Semaphore = Semaphore::const_new(MAX_IN_FLIGHT);
 
@@ -273,6 +279,10 @@ async fn connect(address: &Address, reports: &Reports) -> Result<Session> {
     let profile = ExecutionProfile::builder()
         .request_timeout(Some(ATTEMPT))
         .consistency(address.consistency)
+        .speculative_execution_policy(Some(Arc::new(SimpleSpeculativeExecutionPolicy {
+            max_retry_count: OTHERS_MAX,
+            retry_interval: ASK_ANOTHER,
+        })))
         .build();
     let tls = address.tls()?;
     let give_up = Instant::now() + address.wait;

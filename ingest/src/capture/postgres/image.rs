@@ -8,9 +8,9 @@ use tidemill_log::event::{Change, Op, Value};
 use tidemill_log::schema::TableSchema;
 
 use super::pgoutput::{Old, Tuple};
-use super::{Captured, RowError, key_of_row, push, row_of, text_of};
+use super::values::{RowError, key_of_row, row_of, text_of};
 use crate::Result;
-use crate::capture::withhold;
+use crate::capture::{Captured, push, withhold};
 
 /// A change's tuples.
 pub(super) struct Image<'a> {

@@ -27,27 +27,25 @@ mod snapshot;
 mod stream;
 mod timeline;
 mod types;
+mod values;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postgres::error::SqlState;
-use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::event::{Change, Op, Position};
 use tidemill_log::failpoint;
 use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
-use super::{
-    BATCH, Capture, Captured, Generated, Refused, TABLES_PATIENCE, all_fit, another_topic, push,
-    value,
-};
+use super::{BATCH, Capture, Captured, Generated, TABLES_PATIENCE, all_fit, another_topic};
 use crate::database::passes;
 use crate::server::Server;
 use crate::{Error, Kind, Result};
 use beginning::{Beginning, Followed};
 pub(super) use lease::{Lease, holder};
-use pgoutput::{Cell, Message, Old, Relation, Tuple};
+use pgoutput::{Message, Old, Relation, Tuple};
 use progress::Resume;
 use shape::Shape;
 use snapshot::Snapshot;
@@ -645,111 +643,6 @@ fn away(pause: Duration, why: &dyn std::fmt::Display) -> Phase {
         again: Instant::now() + pause,
         why: format!("PostgreSQL is away: {why}"),
     }
-}
-
-/// Why a row has no values.
-enum RowError {
-    /// It goes to the dead letters.
-    Refused(Box<Refused>),
-    /// Going on without it would be wrong.
-    Fatal(Error),
-}
-
-/// The text of a cell; an unchanged TOASTed value is taken from the old row.
-fn text_of<'a>(
-    schema: &TableSchema,
-    index: usize,
-    cell: &'a Cell,
-    old: Option<&'a Tuple>,
-) -> std::result::Result<Option<&'a str>, RowError> {
-    let column = || {
-        schema
-            .columns
-            .get(index)
-            .map_or("?", |column| column.name.as_str())
-    };
-    let text = match (cell, old.and_then(|old| old.get(index))) {
-        (Cell::Null, _) => return Ok(None),
-        (Cell::Text(text), _) | (Cell::Unchanged, Some(Cell::Text(text))) => text,
-        (Cell::Unchanged, _) => {
-            let what = toast_unknown(schema, column());
-            return Err(RowError::Fatal(Error::new(Kind::Data, what)));
-        }
-    };
-    std::str::from_utf8(text).map(Some).map_err(|error| {
-        let what = format!("table `{}`, column `{}`: {error}", schema.name, column());
-        RowError::Fatal(Error::new(Kind::Data, what))
-    })
-}
-
-fn toast_unknown(schema: &TableSchema, column: &str) -> String {
-    let table = format!(
-        "{}.{}",
-        catalog::quote(&schema.namespace),
-        catalog::quote(&schema.name)
-    );
-    format!(
-        "table `{}`: an update left the large value of column `{column}` unchanged, and PostgreSQL \
-         did not send it; run ALTER TABLE {table} REPLICA IDENTITY FULL, then \
-         `tidemill ingest --resnapshot`",
-        schema.name
-    )
-}
-
-/// The values of a row from its columns' text.
-fn row_of<'a>(
-    schema: &TableSchema,
-    cells: impl Iterator<Item = std::result::Result<Option<&'a str>, RowError>>,
-    position: Position,
-) -> std::result::Result<Vec<Value>, RowError> {
-    let texts = cells.collect::<std::result::Result<Vec<_>, _>>()?;
-    if texts.len() != schema.columns.len() {
-        let what = format!(
-            "table `{}` has {} columns, but a row of {} came",
-            schema.name,
-            schema.columns.len(),
-            texts.len()
-        );
-        return Err(RowError::Fatal(Error::new(Kind::Bug, what)));
-    }
-    let columns = || schema.columns.iter().zip(&texts);
-    let values = columns().map(|(column, text)| match text {
-        None => Ok(Value::Null),
-        Some(text) => value::parse(column.kind, text)
-            .map_err(|reason| format!("column `{}`: {reason}", column.name)),
-    });
-    values
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|reason| {
-            let key = schema
-                .key
-                .iter()
-                .map(|&index| texts.get(index).copied().flatten());
-            let key: Vec<_> = key.map(|text| text.unwrap_or("NULL")).collect();
-            let row = columns().map(|(c, text)| format!("{}={}", c.name, text.unwrap_or("NULL")));
-            RowError::Refused(Box::new(Refused {
-                table: schema.name.clone(),
-                key: key.join(", "),
-                position,
-                reason,
-                row: row.collect::<Vec<_>>().join(", "),
-                withheld: Vec::new(),
-            }))
-        })
-}
-
-/// The values of a row's key, the rest null; none when not all of them can be represented.
-fn key_of_row<'a>(
-    schema: &TableSchema,
-    cells: impl Iterator<Item = std::result::Result<Option<&'a str>, RowError>>,
-) -> Option<Vec<Value>> {
-    let cells = schema.columns.iter().zip(cells).enumerate();
-    let values = cells.map(|(index, (column, cell))| match cell {
-        _ if !schema.in_key(index) => Some(Value::Null),
-        Ok(Some(text)) => value::parse(column.kind, text).ok(),
-        _ => None,
-    });
-    values.collect()
 }
 
 /// The tables of these names, as the catalog has them now.

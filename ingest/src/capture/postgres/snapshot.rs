@@ -14,8 +14,9 @@ use tidemill_log::schema::TableSchema;
 
 use super::catalog::{Table, quote};
 use super::shape::Shape;
+use super::sql_error;
 use super::stream::NewSlot;
-use super::{RowError, key_of_row, row_of, sql_error};
+use super::values::{RowError, key_of_row, row_of};
 use crate::capture::{BATCH, Captured, withhold};
 use crate::{Error, Kind, Result};
 
