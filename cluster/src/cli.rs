@@ -1,5 +1,6 @@
 //! The command line: every flag and its help, in one place.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::Limits;
 use tidemill_log::dead_letter::Stage;
 
-use crate::client::{JobArgs, LogsArgs, RemoveArgs, RescaleArgs, StatusArgs, SubmitArgs};
+use crate::client::{
+    JobArgs, LogsArgs, ReadableArgs, RemoveArgs, RescaleArgs, StatusArgs, SubmitArgs,
+};
 use crate::connections::ConnectionArgs;
 use crate::exit;
 use crate::hosts::HostArgs;
@@ -48,6 +51,10 @@ Examples:
   tidemill ingest examples/users --postgres postgres://postgres@127.0.0.1/postgres \\
       --kafka 127.0.0.1:9092 --registry http://127.0.0.1:8081/apis/ccompat/v7
 
+  tidemill ingest examples/users --once …
+      what is due is fetched and published, and the last line on stdout says it as JSON
+  tidemill ingest examples/users --once --pages 1..5 --refetch …
+      these pages, again
   tidemill ingest examples/users --standby …
       a second one, which shares the fetching (no page is fetched twice) and takes the capture
       over when the first one ends";
@@ -140,6 +147,18 @@ Examples:
 A job of that name that is there already is changed to this one. Passwords never are in a job: they
 are in the environment of the workers, or in their files.";
 
+const WAIT_EXAMPLES: &str = "\
+Examples:
+  tidemill wait users
+      everything that is committed now
+  tidemill wait users --lsn 0/16B3748
+      everything before that LSN, as the last line of `tidemill ingest --once` tells it
+  tidemill wait users --master http://127.0.0.1:9100
+      of a `tidemill run examples/users --http 127.0.0.1:9100`
+
+Also where nothing is committed meanwhile. Exit code 0: it is readable in every view. 6: not within
+--timeout. 8: the job is stopped or failed.";
+
 const LOGS_EXAMPLES: &str = "\
 Examples:
   tidemill logs -f
@@ -208,6 +227,9 @@ pub(crate) enum Command {
     Stop(JobArgs),
     /// Drain a job and start it again, or start one that is stopped or failed
     Restart(JobArgs),
+    /// Wait until what was committed in the database before is in every view of a job
+    #[command(after_help = WAIT_EXAMPLES)]
+    Wait(ReadableArgs),
     /// Make the master forget a stopped job; its tables and its state stay as they are
     Remove(RemoveArgs),
     /// Show the logs of all processes, merged by time
@@ -251,9 +273,22 @@ pub(crate) struct RunArgs {
 pub(crate) struct IngestArgs {
     /// The pipeline's folder, with ingest.toml
     pub(crate) pipeline: PathBuf,
-    /// Stop fetching when N records have landed; capturing goes on
+    /// Stop fetching when N records have landed; capturing goes on, unless --once is said
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) until: Option<u64>,
+    /// End when what is due now is fetched, landed and published, also beside another ingest, which
+    /// then captures. The last line on stdout is one JSON object: pages, records, and the LSN that
+    /// `tidemill wait` takes
+    #[arg(long, conflicts_with = "orders")]
+    pub(crate) once: bool,
+    /// With --once: fetch these pages, due or not, such as 3 or 1..5 (the last one included). Those
+    /// that are done are passed over
+    #[arg(long, value_name = "A..B", value_parser = pages, requires = "once",
+          conflicts_with = "until")]
+    pub(crate) pages: Option<RangeInclusive<u64>>,
+    /// With --pages: fetch also those that are done
+    #[arg(long, requires = "pages")]
+    pub(crate) refetch: bool,
     /// Start although another process captures for this pipeline: the two share the fetching, and
     /// this one captures as soon as the other one ends or stands still. Without it this one is
     /// refused
@@ -308,6 +343,20 @@ pub(crate) fn every(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|every| every.as_millis() > 0)
         .ok_or_else(wrong)
+}
+
+/// `3` or `1..5`, both ends included.
+fn pages(given: &str) -> Result<RangeInclusive<u64>, String> {
+    let (first, last) = given.split_once("..").unwrap_or((given, given));
+    let number = |text: &str| {
+        text.parse()
+            .ok()
+            .filter(|page| i64::try_from(*page).is_ok())
+    };
+    match (number(first), number(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(first..=last),
+        _ => Err("expected a page such as 3, or a range such as 1..5".to_owned()),
+    }
 }
 
 /// Flags of the two commands that keep views.

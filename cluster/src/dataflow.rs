@@ -25,6 +25,7 @@ use crate::mesh::{CONNECTED_MAX, Identity, Mesh};
 use crate::observe::{self, Shown};
 use crate::pipeline::{Folder, Views};
 use crate::protocol::{FromChild, Part, ProcessKey};
+use crate::readable::{Later, Readable};
 use crate::{exit, logging, mesh, orders, probe};
 
 /// Time between two questions for a schema that is not there yet.
@@ -50,7 +51,7 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
     let stop = exit::stop_on_signal()?;
     let views = folder.views()?;
     let mut one = Process {
-        name: folder.name,
+        name: folder.name.clone(),
         views,
         connections,
         workers: hosts.workers.clone(),
@@ -77,7 +78,11 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
         generation: 0,
         index: args.hosts.process,
     };
-    observe::process(&args.http, || shown(alone, &one.stats))?;
+    let later = Later::default();
+    observe::process(&args.http, || shown(alone, &one.stats, &later))?;
+    let readable = Readable::new(&one.name, &folder, &one.connections, &one.stats)?;
+    // Nobody else sets it.
+    let _ = later.set(readable);
     if let Some(listener) = listener {
         let credentials = args.mesh.credentials(None)?;
         permit(args.codec, credentials.authenticated)?;
@@ -101,11 +106,14 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
 fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
     let stop = exit::stop_on_signal()?;
     let (begin, orders) = orders::begin(Part::Dataflow, &stop)?;
-    let stats = Arc::default();
-    orders::beat(&begin.host, shown(begin.key.clone(), &stats))?;
+    let (stats, later) = (Arc::default(), Later::default());
+    orders::beat(&begin.host, shown(begin.key.clone(), &stats, &later))?;
     let folder = Folder::open(&args.pipeline)?;
     let connections = Connections::resolve(&args.connections, folder.path())?;
     logging::start(&args.log, "info", &Origin::of(&begin.key))?;
+    let readable = Readable::new(&begin.key.job, &folder, &connections, &stats)?;
+    // Nobody else sets it.
+    let _ = later.set(readable);
     let ProcessKey {
         job,
         generation,
@@ -176,9 +184,10 @@ fn permit(codec: Engine, authenticated: bool) -> anyhow::Result<()> {
 }
 
 /// What is shown of the process.
-fn shown(key: ProcessKey, stats: &Arc<Stats>) -> Shown {
+fn shown(key: ProcessKey, stats: &Arc<Stats>, readable: &Later) -> Shown {
     Shown {
         dataflow: Some(Arc::clone(stats)),
+        readable: Arc::clone(readable),
         ..Shown::of(key)
     }
 }

@@ -24,8 +24,13 @@ pub(crate) const PEER_LOST: u8 = 3;
 pub(crate) const DIFFERENT: u8 = 4;
 /// Another process runs the pipeline; nothing was started or removed.
 pub(crate) const HELD: u8 = 5;
-/// A job is not as it was asked for: it is degraded, or was not there in time. It goes on.
+/// A job is not as it was asked for: it is degraded, or was not there in time. It goes on. Or an
+/// `ingest --once` was stopped before it was done.
 pub(crate) const NOT_YET: u8 = 6;
+/// `ingest --once` is done, but for pages that failed for good.
+pub(crate) const INCOMPLETE: u8 = 7;
+/// The job whose views are waited for does not run any more.
+pub(crate) const ENDED: u8 = 8;
 /// An invariant of ours does not hold: a panic.
 pub(crate) const BUG: u8 = 101;
 /// Stopped by a second signal.
@@ -40,7 +45,10 @@ Exit codes:
   3    another process of the same job died or is not there; look at that one's log first
   4    verify found differences, and they are still there
   5    another process runs this pipeline: nothing was started or removed
-  6    the job is degraded, or not as asked for within --timeout; it goes on
+  6    the job is degraded, or not as asked for within --timeout; it goes on. wait: not readable
+       within --timeout. ingest --once: stopped before it was done; started again it goes on
+  7    ingest --once: pages failed for good; all others are landed and published
+  8    wait: the job is stopped or failed
   101  a bug of tidemill; please report the log
   130  stopped at once by a second Ctrl-C";
 
@@ -127,6 +135,35 @@ impl std::fmt::Display for NotYet {
 
 impl std::error::Error for NotYet {}
 
+/// Marks that pages are missing: how many.
+#[derive(Debug)]
+pub(crate) struct Incomplete(pub(crate) u64);
+
+impl std::fmt::Display for Incomplete {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let pages = if self.0 == 1 { "page" } else { "pages" };
+        write!(
+            f,
+            "{} {pages} failed for good; `tidemill dead-letters list --stage fetch` says why",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for Incomplete {}
+
+/// Marks that a job does not run any more.
+#[derive(Debug)]
+pub(crate) struct Ended(pub(crate) String);
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Ended {}
+
 /// The exit code of an error that ended the command.
 pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
     if error.chain().any(|cause| cause.is::<Usage>()) {
@@ -139,6 +176,10 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
         HELD
     } else if error.is::<NotYet>() {
         NOT_YET
+    } else if error.is::<Incomplete>() {
+        INCOMPLETE
+    } else if error.is::<Ended>() {
+        ENDED
     } else {
         ERROR
     }

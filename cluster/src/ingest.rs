@@ -2,23 +2,24 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use tidemill_ingest::config::{Pipeline, Tick};
 use tidemill_ingest::randomuser::{self, Server};
-use tidemill_ingest::run::{self, Options};
+use tidemill_ingest::run::{self, Once, Options};
 use tidemill_ingest::stats::Stats;
 
 use crate::cli::{FetchArgs, IngestArgs, NameArgs};
 use crate::connections::Connections;
-use crate::exit::Usage;
+use crate::exit::{Incomplete, NotYet, Usage};
 use crate::logging::Origin;
 use crate::observe::{self, Shown};
 use crate::pipeline::Folder;
 use crate::protocol::{FromChild, Part, ProcessKey};
-use crate::{exit, lease, logging, orders, probe, redact};
+use crate::{exit, lease, logging, orders, output, probe, redact};
 
 /// The API that the built-in server speaks.
 const BUILT_IN_FOR: &str = "randomuser.me";
@@ -69,17 +70,10 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     tracing::info!("{}", api.said);
     // A master's own take over from one another by their generations.
     let place = lease::Place::ingest(&folder.name, &connections.database)?;
-    if !args.orders {
-        let instead = match connections.database.starts_with("sqlite://") {
-            // What two captures of one file publish is not kept apart.
-            true => Some("stop that one first: one SQLite file takes one ingest at a time"),
-            false if args.take_over => None,
-            false => Some(
-                "stop that one first, or start this one with --standby: then the two share the \
-                 fetching, and this one captures when that one ends",
-            ),
-        };
-        instead.map_or(Ok(()), |instead| place.free(instead))?;
+    let is_file = connections.database.starts_with("sqlite://");
+    // One that ends captures only where nobody else does.
+    if !args.orders && (is_file || !args.once) {
+        free(&place, is_file, args.take_over)?;
     }
     let _lease = place.take()?;
     let options = options(
@@ -98,12 +92,83 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
         let (stats, ended) = (Arc::clone(&stats), Arc::clone(&ended));
         thread::Builder::new().spawn(move || log_progress(&stats, &ended))?
     };
-    let outcome = run::run(options, Arc::clone(&stats), stop);
+    let outcome = match args.once {
+        true => once(args, &options, &stats, &stop),
+        false => run::run(options, Arc::clone(&stats), stop).map_err(Into::into),
+    };
     ended.store(true, Relaxed);
     // It only reads counters and logs; a panic of it has ended the process already.
     let _ = progress.join();
-    outcome?;
-    Ok(())
+    outcome
+}
+
+/// Refuses to run beside another process, unless that was asked for.
+fn free(place: &lease::Place, is_file: bool, take_over: bool) -> anyhow::Result<()> {
+    let instead = match is_file {
+        // What two captures of one file publish is not kept apart.
+        true => Some("stop that one first: one SQLite file takes one ingest at a time"),
+        false if take_over => None,
+        false => Some(
+            "stop that one first, or start this one with --standby: then the two share the \
+             fetching, and this one captures when that one ends",
+        ),
+    };
+    instead.map_or(Ok(()), |instead| place.free(instead))
+}
+
+/// What an ingest that ends came to: the last line on stdout.
+#[derive(Serialize)]
+struct Told {
+    /// Pages that were fetched, and that failed for good.
+    pages: u64,
+    failed_pages: u64,
+    /// Records of those pages, those that are rows now, and of these those that were not so before.
+    fetched: u64,
+    landed: u64,
+    changed: u64,
+    /// Records that were put aside as dead letters by this process.
+    dead: u64,
+    /// Changes that this process published; 0 where another one captures.
+    published: u64,
+    /// Everything is before it: `tidemill wait --lsn` takes it.
+    lsn: String,
+}
+
+/// Fetches and publishes what is to be, and tells it.
+fn once(
+    args: &IngestArgs,
+    options: &Options,
+    stats: &Arc<Stats>,
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<()> {
+    let what = Once {
+        pages: args.pages.clone(),
+        refetch: args.refetch,
+    };
+    if what.pages.is_some() && options.pipeline.feed.is_none() {
+        let why = "--pages: this pipeline captures tables and fetches nothing";
+        return Err(Usage(why.to_owned()).into());
+    }
+    let Some(place) = run::once(options, &what, stats, stop)? else {
+        let why = "stopped before everything was landed and published; started again it goes on";
+        return Err(NotYet(why.to_owned()).into());
+    };
+    let count = |counter: &AtomicU64| counter.load(Relaxed);
+    let told = Told {
+        pages: count(&stats.pages),
+        failed_pages: count(&stats.failed_pages),
+        fetched: count(&stats.fetched),
+        landed: count(&stats.landed),
+        changed: count(&stats.changed),
+        dead: count(&stats.dead_letters).saturating_sub(count(&stats.failed_pages)),
+        published: count(&stats.published),
+        lsn: place.to_string(),
+    };
+    output::line(&serde_json::to_string(&told)?);
+    match told.failed_pages {
+        0 => Ok(()),
+        pages => Err(Incomplete(pages).into()),
+    }
 }
 
 /// What is shown of the process.

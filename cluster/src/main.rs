@@ -27,6 +27,7 @@ mod pipeline;
 mod preview;
 mod probe;
 mod protocol;
+mod readable;
 mod redact;
 mod removal;
 mod rotate;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         Command::Submit(args) => client::submit(&args),
         Command::Status(args) => client::status(&args),
         Command::Rescale(args) => client::rescale(&args),
+        Command::Wait(args) => client::wait_until_readable(&args),
         Command::Stop(args) => client::stop(&args),
         Command::Restart(args) => client::restart(&args),
         Command::Remove(args) => client::remove(&args),

@@ -171,7 +171,7 @@ pub(crate) fn tell_lost(index: Option<usize>) {
 /// Beats from now on, and serves HTTP on any free port of the host. The first beat is told when
 /// this returns: nobody takes a process that is live for one that waits for nothing.
 pub(crate) fn beat(host: &str, shown: Shown) -> anyhow::Result<()> {
-    let http = observe::serve((host, 0), observe::process_router(shown.clone()))?;
+    let http = observe::serve((host, 0), observe::own_router(shown.clone())?)?;
     let http = http.to_string();
     let once = move || {
         let beat = FromChild::Beat(Box::new(beat::of(&shown, &http)));

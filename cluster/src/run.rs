@@ -12,13 +12,14 @@ use tidemill_ingest::config::Pipeline;
 use tidemill_ingest::stats;
 use tidemill_log::health::Health;
 
-use crate::cli::RunArgs;
+use crate::cli::{HttpArgs, RunArgs};
 use crate::connections::Connections;
 use crate::display::{Display, TICK};
 use crate::ingest::{self, Api};
 use crate::lease::{self, Lease};
 use crate::logging::Origin;
 use crate::pipeline::{Folder, Views};
+use crate::readable::{Later, Readable};
 use crate::table::grouped;
 use crate::views::Served;
 use crate::watch::{Seen, Until, Watch, Watched};
@@ -83,6 +84,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     introduce(&folder.name, &connections, &api);
     // Both halves use the same services.
     let health = Health::default();
+    let job_stats = Arc::new(job::Stats::with(health.clone()));
+    let readable = Readable::new(&folder.name, &folder, &connections, &job_stats)?;
     let river = River {
         until: match args.until {
             Some(records) => Some(until(records, &pipeline, &connections)?),
@@ -92,21 +95,11 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         connections,
         stop: exit::stop_on_signal()?,
         stop_views: Arc::default(),
-        ingest_stats: Arc::new(stats::Stats::with(health.clone())),
-        job_stats: Arc::new(job::Stats::with(health)),
+        ingest_stats: Arc::new(stats::Stats::with(health)),
+        job_stats,
         awaited: Arc::default(),
     };
-    let at = observe::process(&args.http, || observe::Shown {
-        job: river.name.clone(),
-        part: None,
-        generation: None,
-        index: 0,
-        dataflow: Some(Arc::clone(&river.job_stats)),
-        ingest: Some(Arc::clone(&river.ingest_stats)),
-    })?;
-    if let Some(at) = at {
-        output::line(&format!("metrics: http://{at}/metrics"));
-    }
+    river.serve(&args.http, readable)?;
     let options = ingest::options(
         &river.name,
         pipeline,
@@ -252,6 +245,23 @@ fn join(stages: [Stage; 2], stop_views: &AtomicBool) -> anyhow::Result<()> {
 }
 
 impl River {
+    /// Answers HTTP, if the flags ask for it.
+    fn serve(&self, args: &HttpArgs, readable: Readable) -> anyhow::Result<()> {
+        let at = observe::process(args, || observe::Shown {
+            job: self.name.clone(),
+            part: None,
+            generation: None,
+            index: 0,
+            dataflow: Some(Arc::clone(&self.job_stats)),
+            ingest: Some(Arc::clone(&self.ingest_stats)),
+            readable: Later::new(readable.into()),
+        })?;
+        if let Some(at) = at {
+            output::line(&format!("metrics: http://{at}/metrics"));
+        }
+        Ok(())
+    }
+
     /// Watches the services of both halves.
     fn probe(&self, api: Option<&str>) {
         probe::ingest(&self.connections, &self.name, api, &self.ingest_stats);

@@ -7,6 +7,11 @@
 //! and cannot be read is asked for again [`Fetch::tries`](crate::config::Fetch::tries) times; then
 //! its page fails for good, unless no page can be read: that is trouble of the API, which passes.
 //! So is a refusal of every page, where the API has given some before.
+//!
+//! A run that [ends](once) when what is due is fetched and published gives up instead of waiting
+//! for an API.
+
+mod once;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +23,7 @@ use tidemill_log::dead_letter::{DeadLetter, Source, Stage};
 use tidemill_log::failpoint;
 use tidemill_log::health::Role;
 
-use crate::config::{Feed, Pipeline, check_url};
+use crate::config::{Feed, Pipeline, Tick, check_url};
 use crate::database::{LEASE, RENEW};
 use crate::fetch::{Backoff, Client, Failure, Page, pause};
 use crate::land::Landing;
@@ -27,6 +32,8 @@ use crate::publish::StreamOptions;
 use crate::schedule::{Claim, Ledger, Next};
 use crate::stats::Stats;
 use crate::{Error, Kind, Result, land, schedule};
+
+pub use once::{Once, once};
 
 /// How many pages the API may refuse in a row before it is the API that refuses, and no page: then
 /// the run ends, or waits where the API has given pages before.
@@ -37,6 +44,8 @@ const FETCH: &str = "fetch";
 const API_WAIT: Duration = Duration::from_secs(10);
 /// Who reports on the database.
 const LAND: &str = "land";
+/// The same, of whoever waits until all is published.
+const CAPTURED: &str = "captured";
 /// The most bytes of an answer that a dead letter keeps.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// How long fetching sleeps at most without looking at the ledger.
@@ -124,6 +133,16 @@ fn stopping(stop: &AtomicBool, result: Result<()>) -> Result<()> {
 /// Fetches as [`Options::pipeline`] says, until the range is done, [`Options::until`] is reached,
 /// or `stop` is set; at once done when the pipeline has nothing to fetch.
 pub fn fetch(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<()> {
+    fetching(options, stats, stop, |it| it.until_done())
+}
+
+/// Does `work` with what fetches, again while the database is away.
+fn fetching(
+    options: &Options,
+    stats: &Stats,
+    stop: &AtomicBool,
+    mut work: impl FnMut(&mut Fetching<'_>) -> Result<()>,
+) -> Result<()> {
     let Some(feed) = &options.pipeline.feed else {
         return Ok(());
     };
@@ -137,7 +156,7 @@ pub fn fetch(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<()> 
         let mut fetching = Fetching::open(options, feed, &client, stats, stop)?;
         stats.health.up(Role::Database, LAND);
         *away = 0;
-        fetching.until_done()
+        work(&mut fetching)
     })
 }
 
@@ -197,6 +216,7 @@ struct Fetching<'a> {
     letters: Letters<'a>,
     backoff: Backoff,
     until: Option<u64>,
+    tick: &'a Tick,
     tries: u32,
     /// Whether the pipeline asks for a range of pages.
     is_range: bool,
@@ -207,6 +227,9 @@ struct Fetching<'a> {
     /// failed first.
     readable: u64,
     unreadable: BTreeMap<u64, u64>,
+    /// How often each page failed that waits for another attempt, in a run that gives up; none in
+    /// one that waits.
+    tried: Option<BTreeMap<u64, u32>>,
     stats: &'a Stats,
     stop: &'a AtomicBool,
 }
@@ -214,7 +237,7 @@ struct Fetching<'a> {
 impl<'a> Fetching<'a> {
     fn open(
         options: &'a Options,
-        feed: &Feed,
+        feed: &'a Feed,
         client: &'a Client,
         stats: &'a Stats,
         stop: &'a AtomicBool,
@@ -234,12 +257,14 @@ impl<'a> Fetching<'a> {
                 max: fetch.backoff_max,
             },
             until: options.until,
+            tick: &when.tick,
             tries: fetch.tries,
             is_range: when.last_page.is_some(),
             refused_in_a_row: 0,
             refused_page: 0,
             readable: 0,
             unreadable: BTreeMap::new(),
+            tried: None,
             stats,
             stop,
         })
@@ -254,20 +279,26 @@ impl<'a> Fetching<'a> {
             }
             match self.ledger.next()? {
                 Next::Finished => return self.finished(),
-                Next::Idle(wait) => pause(wait.min(IDLE_MAX), self.stop),
+                Next::Idle(wait) | Next::AtEnd(wait) => pause(wait.min(IDLE_MAX), self.stop),
                 Next::Fetch(claim) => {
-                    failpoint::hit(failpoint::LAND_AFTER_CLAIM);
-                    let client = self.client;
-                    self.stats.health.asks(Role::Api, FETCH, API_WAIT);
-                    let fetch = || client.page(claim.page);
-                    match renewed(self.ledger.as_mut(), &claim, fetch)? {
-                        Ok(page) => self.land(&claim, &page)?,
-                        Err(failure) => self.failed(&claim, failure)?,
-                    }
+                    self.take(&claim)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Fetches a page and lands it. Says whether it is over with the page: it landed, or it failed
+    /// for good.
+    fn take(&mut self, claim: &Claim) -> Result<bool> {
+        failpoint::hit(failpoint::LAND_AFTER_CLAIM);
+        let client = self.client;
+        self.stats.health.asks(Role::Api, FETCH, API_WAIT);
+        let fetch = || client.page(claim.page);
+        match renewed(self.ledger.as_mut(), claim, fetch)? {
+            Ok(page) => self.land(claim, &page),
+            Err(failure) => self.failed(claim, failure),
+        }
     }
 
     /// Says what came of all pages.
@@ -285,7 +316,7 @@ impl<'a> Fetching<'a> {
         Ok(())
     }
 
-    fn land(&mut self, claim: &Claim, page: &Page) -> Result<()> {
+    fn land(&mut self, claim: &Claim, page: &Page) -> Result<bool> {
         if claim.page > self.refused_page {
             self.refused_in_a_row = 0;
         }
@@ -300,22 +331,23 @@ impl<'a> Fetching<'a> {
         match renewed(self.ledger.as_mut(), claim, land)? {
             Ok(landed) => {
                 Stats::add(&self.stats.landed, landed.rows());
+                Stats::add(&self.stats.changed, landed.inserted + landed.updated);
                 Stats::add(&self.stats.dead_letters, landed.refused);
                 if landed.refused > 0 {
                     let (records, url) = (landed.refused, &page.url);
                     tracing::warn!(records, url, "records put aside as dead letters");
                 }
-                Ok(())
+                Ok(true)
             }
             Err(error) if error.kind() == Kind::Fence => {
                 tracing::warn!(%error, "page not landed");
-                Ok(())
+                Ok(false)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn failed(&mut self, claim: &Claim, failure: Failure) -> Result<()> {
+    fn failed(&mut self, claim: &Claim, failure: Failure) -> Result<bool> {
         let text = failure.error.to_string();
         self.stats.health.down(Role::Api, FETCH, &text);
         let tries = claim.failures.saturating_add(1);
@@ -325,6 +357,7 @@ impl<'a> Fetching<'a> {
         };
         if passes {
             Stats::add(&self.stats.retries, 1);
+            self.give_up(claim, &failure.error)?;
             let asked_for = failure.retry_after;
             let wait = asked_for.unwrap_or_else(|| self.backoff.wait(tries));
             let (page, wait_ms) = (claim.page, wait.as_millis());
@@ -334,7 +367,7 @@ impl<'a> Fetching<'a> {
                 // The API wants to be left alone altogether, not only for this page.
                 pause(wait, self.stop);
             }
-            return Ok(());
+            return Ok(false);
         }
         tracing::error!(
             page = claim.page,
@@ -349,7 +382,7 @@ impl<'a> Fetching<'a> {
             let kind = Kind::Data;
             return Err(Error::with_source(kind, text, failure.error));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether the API, which has given pages before, refuses all of them now.

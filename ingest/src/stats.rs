@@ -21,6 +21,8 @@ pub struct Stats {
     pub failed_pages: AtomicU64,
     /// Records landed (inserted, updated, or found unchanged).
     pub landed: AtomicU64,
+    /// Of these, inserted or updated.
+    pub changed: AtomicU64,
     /// Row changes captured. A truncate, as at the beginning of a snapshot, is none.
     pub captured: AtomicU64,
     /// Of these, durable in the log.

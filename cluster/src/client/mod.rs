@@ -1,11 +1,12 @@
 //! The commands that ask a master for something: `submit`, `status`, `rescale`, `stop`, `restart`,
-//! `remove` and `logs`.
+//! `remove`, `wait` and `logs`.
 //!
 //! Flows in: flags. Flows out: requests to the master, what it says, and the wait until it is so.
 //! What is waited for is decided in [`wait`]; [`master`] is the way there, for the worker as well.
 
 mod logs;
 pub(crate) mod master;
+mod readable;
 mod status;
 mod submit;
 mod wait;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use clap::Args;
 
 pub(crate) use logs::LogsArgs;
+pub(crate) use readable::ReadableArgs;
 pub(crate) use status::StatusArgs;
 pub(crate) use submit::SubmitArgs;
 
@@ -131,6 +133,11 @@ pub(crate) fn remove(args: &RemoveArgs) -> anyhow::Result<()> {
     let master = Master::new(&args.master)?;
     say(master.command(&path(&args.job, "remove"), &[])?);
     Ok(())
+}
+
+/// Waits until what was committed is in every view of a job.
+pub(crate) fn wait_until_readable(args: &ReadableArgs) -> anyhow::Result<()> {
+    readable::wait(args, &Master::new(&args.master)?)
 }
 
 /// Shows the logs of all processes.

@@ -25,6 +25,14 @@ impl Peers {
         Ok(Self { way, own })
     }
 
+    /// The way to another process of the cluster, at `host:port`.
+    ///
+    /// # Errors
+    /// When that is no address.
+    pub(crate) fn at(&self, http: &str) -> anyhow::Result<Master> {
+        self.way.other(http)
+    }
+
     /// One page of the workers with these names and addresses. Waits for all of them.
     pub(crate) fn page(&self, workers: &[(String, String)], query: &Query) -> Page {
         let mut pages = Vec::with_capacity(workers.len() + 1);

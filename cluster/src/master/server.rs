@@ -26,10 +26,12 @@ use super::commands::{Command, Refusal};
 use super::desk::{Busy, Desk};
 use super::spec;
 use super::state::Event;
-use super::token::Token;
+use super::token::{self, Token};
+use crate::client::master::Failure;
 use crate::logs::Peers;
 use crate::observe;
 use crate::protocol::{JobSpec, Part, Report, Status, WorkerId};
+use crate::readable::{self, QUESTION_BYTES_MAX, Question};
 
 /// Bytes of a job as it is submitted.
 const JOB_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -110,6 +112,7 @@ pub(crate) fn router(
         .route("/v1/jobs/{name}/restart", post(restart))
         .route("/v1/jobs/{name}/rescale", post(rescale))
         .route("/v1/jobs/{name}/remove", post(remove))
+        .route(&readable::path("{name}"), post(readable))
         .route("/v1/logs", get(logs))
         .layer(middleware::from_fn_with_state(app.clone(), check));
     let desk = app.desk.clone();
@@ -143,10 +146,7 @@ async fn check(State(app): State<App>, request: Request, next: Next) -> Answer {
         return Err(Failed(StatusCode::FORBIDDEN, why));
     }
     if let Some(token) = &app.token {
-        let shown = headers.get(header::AUTHORIZATION);
-        let shown = shown.and_then(|shown| shown.to_str().ok());
-        let shown = shown.and_then(|shown| shown.strip_prefix("Bearer "));
-        let why = match shown {
+        let why = match token::shown(headers) {
             Some(shown) if token.is(shown) => return Ok(next.run(request).await),
             Some(_) => "the token is not this master's",
             None => {
@@ -291,6 +291,48 @@ async fn rescale(
 async fn command(app: &App, command: Command) -> Answer {
     let said = app.desk.command(command).await??;
     Ok(Json(json!({"message": said})).into_response())
+}
+
+/// Whether everything that was committed is in the job's views, which its first process knows.
+async fn readable(State(app): State<App>, Path(name): Path<String>, given: Body) -> Answer {
+    let question: Question = body(given, QUESTION_BYTES_MAX, "a question").await?;
+    let jobs = app.desk.status().await?.jobs;
+    let job = jobs.iter().find(|job| job.name == name);
+    let job = job.ok_or_else(|| Failed(StatusCode::NOT_FOUND, format!("no job `{name}`")))?;
+    let state = match &job.why {
+        Some(why) => format!("job `{name}` is {}: {why}", job.state),
+        None => format!("job `{name}` is {}", job.state),
+    };
+    if ["stopped", "failed"].contains(&job.state.as_str()) {
+        let answer = readable::Answer {
+            ended: Some(state),
+            ..readable::Answer::default()
+        };
+        return Ok(Json(answer).into_response());
+    }
+    let mut processes = job.processes.iter();
+    let first = processes.find(|it| it.part == Part::Dataflow && it.index == 0);
+    let Some(at) = first.map(|it| it.http.clone()).filter(|at| !at.is_empty()) else {
+        return Ok(Json(readable::Answer::waits(question, state)).into_response());
+    };
+    let asked = tokio::task::spawn_blocking(move || {
+        let way = app
+            .peers
+            .at(&at)
+            .map_err(|error| Failure::Away(error.to_string()))?;
+        match way.post::<readable::Answer>(&readable::path(&name), &question) {
+            // It has ended, or just begins.
+            Err(failure) if failure.passes() => {
+                Ok(readable::Answer::waits(question, failure.to_string()))
+            }
+            answered => answered,
+        }
+    });
+    let asked = asked
+        .await
+        .map_err(|error| Failed(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    let answer = asked.map_err(|failure| Failed(StatusCode::BAD_REQUEST, failure.to_string()))?;
+    Ok(Json(answer).into_response())
 }
 
 async fn status(State(app): State<App>) -> Answer {

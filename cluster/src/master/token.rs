@@ -3,6 +3,7 @@
 //! Invariant: how long a comparison takes says nothing about the token.
 
 use anyhow::Context;
+use axum::http::{HeaderMap, header};
 use ring::hmac;
 use ring::rand::SystemRandom;
 
@@ -29,6 +30,17 @@ impl Token {
     pub(crate) fn is(&self, shown: &str) -> bool {
         hmac::verify(&self.key, shown.as_bytes(), self.tag.as_ref()).is_ok()
     }
+
+    /// Whether a request shows it.
+    pub(crate) fn is_shown(&self, headers: &HeaderMap) -> bool {
+        shown(headers).is_some_and(|shown| self.is(shown))
+    }
+}
+
+/// The token that a request shows, if it shows one.
+pub(crate) fn shown(headers: &HeaderMap) -> Option<&str> {
+    let shown = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    shown.strip_prefix("Bearer ")
 }
 
 /// The token that the environment gives, itself or by the name of a file.

@@ -27,7 +27,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::cli::HttpArgs;
+use crate::master::token::{self, Token};
 use crate::protocol::{DependencyStatus, NoticedStatus, Part, ProcessKey, Report, Status};
+use crate::readable::{self, Later};
 use crate::redact;
 
 #[cfg(test)]
@@ -66,6 +68,8 @@ pub(crate) struct Shown {
     pub(crate) dataflow: Option<Arc<job::Stats>>,
     /// Counters of the ingest, if it runs here.
     pub(crate) ingest: Option<Arc<stats::Stats>>,
+    /// Whether what was committed is in the views, of the dataflow's first process.
+    pub(crate) readable: Later,
 }
 
 impl Shown {
@@ -78,6 +82,7 @@ impl Shown {
             index: key.index,
             dataflow: None,
             ingest: None,
+            readable: Later::default(),
         }
     }
 
@@ -150,9 +155,10 @@ impl Shown {
     }
 }
 
-/// What a process of a job shows.
-pub(crate) fn process_router(process: Shown) -> Router {
+/// What a process of a job shows, and to who has the token what it asks the database.
+pub(crate) fn process_router(process: Shown, token: Option<Token>) -> Router {
     let shown = process.clone();
+    let readable = readable::routes(Arc::clone(&process.readable), token);
     let ready = async move || readiness(&process);
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -161,6 +167,7 @@ pub(crate) fn process_router(process: Shown) -> Router {
             "/metrics",
             get(async move || scraped(shown.labels(), process::families(&shown))),
         )
+        .merge(readable)
 }
 
 /// Whether a process does its work, why not, and its services one by one.
@@ -224,12 +231,19 @@ fn scraped(labels: Labels, families: Vec<metrics::Family>) -> Response {
     }
 }
 
+/// What this process shows, with the token of its environment.
+pub(crate) fn own_router(process: Shown) -> anyhow::Result<Router> {
+    let token = token::given()?;
+    let token = token.map(|token| Token::new(&token)).transpose()?;
+    Ok(process_router(process, token))
+}
+
 /// Serves what a process of a job shows, if its flags ask for it. Returns where.
 pub(crate) fn process(
     args: &HttpArgs,
     process: impl FnOnce() -> Shown,
 ) -> anyhow::Result<Option<SocketAddr>> {
-    let serve = |address: &String| serve(address, process_router(process()));
+    let serve = |address: &String| serve(address, own_router(process())?);
     args.http.as_ref().map(serve).transpose()
 }
 

@@ -76,6 +76,7 @@ fn process() -> Shown {
         index: 2,
         dataflow: Some(Arc::new(stats)),
         ingest: Some(Arc::default()),
+        readable: Later::default(),
     }
 }
 
@@ -142,7 +143,7 @@ fn report() -> Report {
 
 #[test]
 fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
-    let at = serve("127.0.0.1:0", process_router(process())).unwrap();
+    let at = serve("127.0.0.1:0", process_router(process(), None)).unwrap();
     let seen = scrape(at);
     let topic = [("topic", "a\"b\\c\nd"), ("partition", "3")];
     assert_eq!(seen.value("tidemill_lag_records", &topic), Some(7.0));

@@ -127,11 +127,17 @@ impl Fleet {
     /// Runs a client's command to its end.
     #[track_caller]
     pub(crate) fn client(&self, arguments: &[&str]) -> String {
+        self.client_ends(arguments, 0)
+    }
+
+    /// The same, to an end with this exit code.
+    #[track_caller]
+    pub(crate) fn client_ends(&self, arguments: &[&str], code: i32) -> String {
         let url = self.url();
         let arguments = [arguments, &["--master", &url]].concat();
         let binary = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         let mut client = self.run(binary, &arguments);
-        client.ends(0, 2 * PATIENCE)
+        client.ends(code, 2 * PATIENCE)
     }
 
     /// Submits the river's pipeline.

@@ -48,7 +48,19 @@ fn too_few_slots() {
     let why = job["why"].as_str().unwrap_or_default().to_owned();
     assert!(why.contains('4') && why.contains('2'), "{why}");
     fleet.settle("a start with fewer workers");
+    for _ in 0..5 {
+        for _ in 0..5 {
+            fleet.river.change();
+        }
+        fleet.client(&["wait", &name]);
+        assert_eq!(fleet.river.differences(), [""; 0]);
+    }
+    fleet.client(&["wait", &name, "--timeout", "30s"]);
+    let said = fleet.client_ends(&["wait", "nobody"], 1);
+    assert!(said.contains("no job `nobody`"), "{said}");
     fleet.client(&["stop", &name]);
+    let said = fleet.client_ends(&["wait", &name], 8);
+    assert!(said.contains("is stopped"), "{said}");
     // By flag it waits instead.
     fleet.submit(4, &["--wait-for-slots", "--no-wait"]);
     until("it waits for slots", Duration::from_secs(60), || {

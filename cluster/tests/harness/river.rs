@@ -299,7 +299,8 @@ partitions = 3
         }
     }
 
-    fn differences(&mut self) -> Vec<String> {
+    /// What the views lack of what the database answers, or have beside it, now.
+    pub(crate) fn differences(&mut self) -> Vec<String> {
         let mut wrong = Vec::new();
         for (view, _, sql) in self.views() {
             let rows: BTreeSet<Vec<String>> = self.database.rows(&sql);

@@ -1,5 +1,6 @@
 //! What a running process shows over HTTP: readiness, metrics that add up to what was put in, which
-//! of its services are down, and that nobody who connects can disturb it.
+//! of its services are down, whether its views show what was committed, and that nobody who
+//! connects can disturb it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,5 +11,6 @@ mod dataflow;
 mod exposition;
 mod garbage;
 mod outages;
+mod readable;
 mod river;
 mod web;

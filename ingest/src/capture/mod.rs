@@ -13,6 +13,7 @@
 //! 4. A row that cannot be understood is handed out as [`Captured::Refused`] and stops nothing. Of
 //!    the row before a change only the key must be understood.
 
+pub mod mark;
 mod postgres;
 pub mod remains;
 mod sqlite;

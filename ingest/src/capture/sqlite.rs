@@ -257,6 +257,13 @@ impl SqliteCapture {
         Ok(out)
     }
 
+    fn forget_if_due(&mut self) -> Result<()> {
+        if self.acknowledged > self.forgotten && self.forgotten_at.elapsed() >= FORGET_INTERVAL {
+            self.forget()?;
+        }
+        Ok(())
+    }
+
     /// Writes the acknowledged position down and deletes what every capture of the file has
     /// consumed.
     fn forget(&mut self) -> Result<()> {
@@ -355,6 +362,8 @@ impl Capture for SqliteCapture {
         let deadline = Instant::now() + wait;
         loop {
             self.look()?;
+            // What is acknowledged is written down soon, also when nothing more comes.
+            self.forget_if_due()?;
             let batch = self.read_batch()?;
             let left = deadline.saturating_duration_since(Instant::now());
             if !batch.is_empty() || left.is_zero() {
@@ -379,10 +388,7 @@ impl Capture for SqliteCapture {
 
     fn acknowledge(&mut self, through: Position) -> Result<()> {
         self.acknowledged = self.acknowledged.max(through.commit);
-        if self.acknowledged > self.forgotten && self.forgotten_at.elapsed() >= FORGET_INTERVAL {
-            self.forget()?;
-        }
-        Ok(())
+        self.forget_if_due()
     }
 }
 

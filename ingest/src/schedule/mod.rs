@@ -17,8 +17,9 @@
 //!    a higher number of attempts.
 //! 2. What a lost claim fetched does not land: landing checks claimant and attempts in its own
 //!    transaction ([`Claim`]).
-//! 3. No page is skipped: the next page is the highest one plus one, and is made only when its
-//!    tick has come. Ticks that were missed for longer than [`CATCH_UP_MAX`] become one.
+//! 3. No page is skipped: the next page is the schedule's highest one plus one, and is made only
+//!    when its tick has come. One that was asked for by its number (`ranged`) before is the schedule's
+//!    from then on, as it is. Ticks that were missed for longer than [`CATCH_UP_MAX`] become one.
 //! 4. At most [`RETRYING_MAX`] pages wait for another attempt; then no next page is made.
 //! 5. A page is done only when nothing can be added to it any more: it is full, or it was asked
 //!    for when a later page was known to have records. So a list that grows while it is read, or
@@ -28,6 +29,7 @@
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -40,6 +42,8 @@ use crate::{Error, Kind, Result};
 pub const CATCH_UP_MAX: Duration = Duration::from_secs(60);
 /// How many pages may wait for another attempt before no next one is made.
 pub const RETRYING_MAX: i64 = 8;
+/// Beyond any time of a ledger, in milliseconds since 1970: the year 9000.
+const FOR_EVER_MS: i64 = 221_845_392_000_000;
 /// The longest error text that the ledger keeps.
 const ERROR_CHARS_MAX: usize = 500;
 
@@ -110,8 +114,33 @@ pub enum Next {
     Fetch(Claim),
     /// Nothing for this long.
     Idle(Duration),
+    /// Nothing for this long: the list is at its end, and may grow.
+    AtEnd(Duration),
     /// Nothing any more: every page of the range is done or failed.
     Finished,
+}
+
+/// What comes of asking for one page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// It is to be fetched.
+    Claimed(Claim),
+    /// It is done already.
+    Done,
+    /// Another process has it, or it failed a moment ago: ask again after this long.
+    Wait(Duration),
+}
+
+impl Asked {
+    /// Of a page that was not claimed: whether it is done, and in how many milliseconds its claim
+    /// or its wait ends. One that went away meanwhile may be made at once.
+    fn unless_claimed(found: Option<(bool, Option<i64>)>) -> Self {
+        match found {
+            Some((true, _)) => Self::Done,
+            Some((false, Some(ms))) => Self::Wait(Duration::from_millis(ms.max(1) as u64)),
+            _ => Self::Wait(Duration::from_millis(1)),
+        }
+    }
 }
 
 /// A row of the ledger.
@@ -135,6 +164,14 @@ pub struct Run {
 pub trait Ledger: Send {
     /// Claims the next page that is due, if any.
     fn next(&mut self) -> Result<Next>;
+    /// From now on nothing is due that is not due at this moment: pages that are made, unless
+    /// `ahead`, and those that are only looked at again.
+    fn due_by_now(&mut self, ahead: bool) -> Result<()>;
+    /// Claims this page, due or not; one that is done only with `again`. Where no run has made it
+    /// yet, the schedule passes over it when it comes there.
+    fn ask(&mut self, page: u64, again: bool) -> Result<Asked>;
+    /// Pages that somebody has or that wait for another attempt.
+    fn unfinished(&mut self) -> Result<BTreeSet<u64>>;
     /// Makes a claim last for the lease from now on. A claim that was lost changes nothing.
     fn renew(&mut self, claim: &Claim) -> Result<()>;
     /// Gives a claim back, to be taken again after `wait`. A claim that was lost changes nothing.
@@ -162,6 +199,7 @@ pub fn open(
         claimant: uuid::Uuid::new_v4().to_string(),
         schedule: schedule.clone(),
         lease_ms: millis(lease),
+        horizon: Horizon::default(),
     };
     Ok(match Database::of(database)? {
         Database::Postgres(url) => Box::new(postgres::PostgresLedger::open(&url, terms)?),
@@ -176,13 +214,41 @@ pub(crate) struct Terms {
     claimant: String,
     schedule: Schedule,
     lease_ms: i64,
+    horizon: Horizon,
+}
+
+/// What is due later is not due, by the ledger's clock.
+#[derive(Debug, Clone, Copy)]
+struct Horizon {
+    /// Of pages that are made.
+    made_ms: i64,
+    /// Of pages that are only looked at again.
+    again_ms: i64,
+}
+
+impl Default for Horizon {
+    fn default() -> Self {
+        Self {
+            made_ms: FOR_EVER_MS,
+            again_ms: FOR_EVER_MS,
+        }
+    }
+}
+
+impl Horizon {
+    fn at(now_ms: i64, ahead: bool) -> Self {
+        Self {
+            made_ms: if ahead { FOR_EVER_MS } else { now_ms },
+            again_ms: now_ms,
+        }
+    }
 }
 
 /// What the ledger holds when no page can be claimed.
 #[derive(Debug, Clone, Copy, Default)]
 struct Standing {
     now_ms: i64,
-    /// The highest page and when it was due.
+    /// The highest page of the schedule and when it was due.
     last: Option<(u64, i64)>,
     /// Whether that page landed and has no records of its own. One that failed since is no end.
     is_beyond: bool,
@@ -202,6 +268,7 @@ enum Plan {
         anew: bool,
     },
     Idle(Duration),
+    AtEnd(Duration),
     Finished,
 }
 
@@ -210,6 +277,7 @@ impl Plan {
     fn rest(self) -> Next {
         match self {
             Plan::Idle(wait) => Next::Idle(wait),
+            Plan::AtEnd(wait) => Next::AtEnd(wait),
             Plan::Finished | Plan::Make { .. } => Next::Finished,
         }
     }
@@ -218,9 +286,10 @@ impl Plan {
 impl Terms {
     fn plan(&self, standing: &Standing) -> Result<Plan> {
         let now = standing.now_ms;
+        let horizon = now.min(self.horizon.made_ms);
         let until = |at_ms: i64| Duration::from_millis(at_ms.saturating_sub(now).max(1) as u64);
         let (page, due_ms) = match standing.last {
-            None => (self.schedule.first_page, now),
+            None => (self.schedule.first_page, horizon),
             Some((page, due_ms)) => {
                 let last = Timestamp::from_millisecond(due_ms).map_err(|error| {
                     let what = format!("page {page} was due at {due_ms} ms, which is no time");
@@ -228,7 +297,7 @@ impl Terms {
                 })?;
                 let due_ms = self.schedule.tick.after(last)?.as_millisecond();
                 let long_ago = due_ms < now - millis(CATCH_UP_MAX);
-                let due_ms = if long_ago { now } else { due_ms };
+                let due_ms = if long_ago { horizon } else { due_ms };
                 (self.schedule.first_page.max(page + 1), due_ms)
             }
         };
@@ -240,10 +309,11 @@ impl Terms {
         let page = if anew { self.schedule.first_page } else { page };
         let wakes = standing.wakes_ms;
         Ok(match (ended, wakes) {
-            (true, Some(wakes)) => Plan::Idle(until(wakes)),
+            (true, Some(wakes)) if anew => Plan::Idle(until(wakes)),
+            (true, Some(wakes)) => Plan::AtEnd(until(wakes)),
             (true, None) if !anew => Plan::Finished,
             (false, Some(wakes)) if standing.retrying >= RETRYING_MAX => Plan::Idle(until(wakes)),
-            _ if due_ms <= now => Plan::Make { page, due_ms, anew },
+            _ if due_ms <= horizon => Plan::Make { page, due_ms, anew },
             (_, wakes) => Plan::Idle(until(wakes.unwrap_or(i64::MAX).min(due_ms))),
         })
     }
@@ -328,6 +398,7 @@ mod tests {
                 at_end: last_page.map_or(AtEnd::Follow, |_| AtEnd::Stop),
             },
             lease_ms: 1000,
+            horizon: Horizon::default(),
         }
     }
 
@@ -367,10 +438,38 @@ mod tests {
         standing.last = Some((8, 999_000));
         assert_eq!(
             terms.plan(&standing).unwrap(),
-            Plan::Idle(Duration::from_millis(200))
+            Plan::AtEnd(Duration::from_millis(200))
         );
         standing.wakes_ms = None;
         assert_eq!(terms.plan(&standing).unwrap(), Plan::Finished);
+    }
+
+    #[test]
+    fn what_is_due_later_than_the_horizon_is_not_made() {
+        let mut terms = terms(None);
+        terms.horizon = Horizon::at(1_000_000, false);
+        let mut standing = Standing {
+            now_ms: 1_000_010,
+            ..Standing::default()
+        };
+        let made = |plan| match plan {
+            Plan::Make { page, due_ms, .. } => Some((page, due_ms)),
+            _ => None,
+        };
+        let plan = |standing: &Standing| made(terms.plan(standing).unwrap());
+        assert_eq!(plan(&standing), Some((1, 1_000_000)));
+        standing.last = Some((1, 999_000));
+        standing.now_ms = 1_002_000;
+        assert_eq!(plan(&standing), Some((2, 1_000_000)));
+        standing.last = Some((2, 1_000_000));
+        assert_eq!(plan(&standing), None);
+        // Long ago it is one page, whenever the ledger is asked.
+        standing.last = Some((2, 100_000));
+        assert_eq!(plan(&standing), Some((3, 1_000_000)));
+        terms.horizon = Horizon::at(1_000_000, true);
+        standing.last = Some((2, 1_000_000));
+        let ahead = terms.plan(&standing).unwrap();
+        assert_eq!(made(ahead), Some((3, 1_001_000)));
     }
 
     #[test]
@@ -388,7 +487,8 @@ mod tests {
         };
         let wait = Plan::Idle(Duration::from_millis(700));
         let mut terms = terms(None);
-        assert_eq!(terms.plan(&beyond).unwrap(), wait);
+        let at_end = Plan::AtEnd(Duration::from_millis(700));
+        assert_eq!(terms.plan(&beyond).unwrap(), at_end);
         terms.schedule.at_end = AtEnd::Stop;
         assert_eq!(terms.plan(&ended).unwrap(), Plan::Finished);
         terms.schedule.at_end = AtEnd::Restart;

@@ -1,13 +1,15 @@
 //! The ledger in PostgreSQL. Time is the server's, so that claimants on several machines agree;
 //! `FOR UPDATE SKIP LOCKED` lets them claim side by side.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use postgres::{Client, Transaction};
 
 use super::{
-    Claim, Claimed, Ended, Ledger, Next, Plan, Run, Standing, Tally, Terms, kept, lost, millis,
+    Asked, Claim, Claimed, Ended, Horizon, Ledger, Next, Plan, Run, Standing, Tally, Terms, kept,
+    lost, millis,
 };
 use crate::database::{self, postgres_failed};
 use crate::{Error, Result};
@@ -26,6 +28,7 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_runs (
     own bigint,
     mark text,
     failures integer NOT NULL DEFAULT 0,
+    ranged boolean NOT NULL DEFAULT false,
     PRIMARY KEY (pipeline, page));
 CREATE INDEX IF NOT EXISTS _tidemill_runs_due ON _tidemill_runs (pipeline, claimed_until)
     WHERE state IN ('claimed', 'retry', 'short');";
@@ -34,6 +37,14 @@ CREATE INDEX IF NOT EXISTS _tidemill_runs_due ON _tidemill_runs (pipeline, claim
 const IS_OLD: &str = "SELECT to_regclass('_tidemill_runs') IS NOT NULL AND NOT EXISTS (
     SELECT FROM pg_attribute WHERE attrelid = to_regclass('_tidemill_runs')
         AND attname = 'own' AND NOT attisdropped)";
+
+/// Whether the table is one of a version that took no page by its number.
+const HAS_NO_RANGES: &str = "SELECT to_regclass('_tidemill_runs') IS NOT NULL AND NOT EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = to_regclass('_tidemill_runs')
+        AND attname = 'ranged' AND NOT attisdropped)";
+
+const ADD_RANGES: &str =
+    "ALTER TABLE _tidemill_runs ADD COLUMN ranged boolean NOT NULL DEFAULT false";
 
 /// Such a version went on behind the end of a list, and took a page for done that was not full:
 /// the former pages go, and the latter ones are asked for again.
@@ -67,6 +78,7 @@ const CLAIM: &str = "UPDATE _tidemill_runs AS run
     WHERE pipeline = $1 AND page = (
         SELECT page FROM _tidemill_runs AS run
         WHERE OPEN AND claimed_until <= clock_timestamp() AND (state <> 'short') <> $5
+            AND (state <> 'short' OR claimed_until <= to_timestamp($6::bigint / 1000.0))
         ORDER BY claimed_until, page LIMIT 1 FOR UPDATE SKIP LOCKED)
     RETURNING page, attempts, failures, FOLLOWED,
         (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
@@ -79,16 +91,37 @@ const STANDING: &str = "SELECT
     FROM (SELECT count(*) FILTER (WHERE state = 'retry') AS retrying, min(claimed_until) AS wakes
         FROM _tidemill_runs AS run WHERE OPEN) AS open
     LEFT JOIN (SELECT page, due_at, own, state FROM _tidemill_runs
-        WHERE pipeline = $1 ORDER BY page DESC LIMIT 1) AS last ON true";
+        WHERE pipeline = $1 AND NOT ranged ORDER BY page DESC LIMIT 1) AS last ON true";
 
 const FORGET: &str = "DELETE FROM _tidemill_runs
     WHERE pipeline = $1 AND state IN ('done', 'short', 'failed')";
 
 const MAKE: &str = "INSERT INTO _tidemill_runs
-    (pipeline, page, due_at, state, claimed_by, claimed_until, attempts)
+    (pipeline, page, due_at, state, claimed_by, claimed_until, attempts, ranged)
     VALUES ($1, $2, to_timestamp($3::bigint / 1000.0), 'claimed', $4,
-        clock_timestamp() + $5::bigint * interval '1 millisecond', 1)
+        clock_timestamp() + $5::bigint * interval '1 millisecond', 1, $6)
     ON CONFLICT (pipeline, page) DO NOTHING";
+
+/// A page that was asked for by its number becomes one of the schedule.
+const ADOPT: &str = "UPDATE _tidemill_runs
+    SET ranged = false, due_at = to_timestamp($3::bigint / 1000.0)
+    WHERE pipeline = $1 AND page = $2 AND ranged";
+
+/// Takes a page by its number: `$5` is whether it may be done.
+const ASK: &str = "UPDATE _tidemill_runs AS run
+    SET state = 'claimed', claimed_by = $3, attempts = attempts + 1,
+        failures = CASE WHEN state = 'failed' THEN 0 ELSE failures END,
+        claimed_until = clock_timestamp() + $4::bigint * interval '1 millisecond'
+    WHERE pipeline = $1 AND page = $2 AND (state IN ('short', 'failed') OR state = 'done' AND $5
+        OR state IN ('claimed', 'retry') AND claimed_until <= clock_timestamp())
+    RETURNING page, attempts, failures, FOLLOWED,
+        (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
+const WAITS: &str = "SELECT state = 'done',
+        (extract(epoch FROM claimed_until - clock_timestamp()) * 1000)::bigint
+    FROM _tidemill_runs WHERE pipeline = $1 AND page = $2";
+
+const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 const MINE: &str = "pipeline = $1 AND page = $2 AND state = 'claimed'
     AND claimed_by = $3 AND attempts = $4";
@@ -110,6 +143,16 @@ fn sql(statement: &str) -> String {
         .replace("FOLLOWED", FOLLOWED)
 }
 
+fn claimed_of(row: &postgres::Row) -> Claimed {
+    Claimed {
+        page: row.get(0),
+        attempts: row.get(1),
+        failures: row.get(2),
+        followed: row.get(3),
+        now_ms: row.get(4),
+    }
+}
+
 impl PostgresLedger {
     pub(super) fn open(url: &str, terms: Terms) -> Result<Self> {
         let mut client = database::postgres(url)?;
@@ -118,6 +161,10 @@ impl PostgresLedger {
         let is_old: bool = transaction.query_one(IS_OLD, &[]).map_err(failed)?.get(0);
         if is_old {
             transaction.batch_execute(UPGRADE).map_err(failed)?;
+        }
+        let has_no_ranges = transaction.query_one(HAS_NO_RANGES, &[]);
+        if has_no_ranges.map_err(failed)?.get(0) {
+            transaction.batch_execute(ADD_RANGES).map_err(failed)?;
         }
         transaction.batch_execute(CREATE).map_err(failed)?;
         transaction.commit().map_err(failed)?;
@@ -153,18 +200,47 @@ impl PostgresLedger {
         } = &self.terms;
         let claimed = self.client.query_opt(
             &sql(CLAIM),
-            &[pipeline, &self.terms.follows(), claimant, lease_ms, &again],
+            &[
+                pipeline,
+                &self.terms.follows(),
+                claimant,
+                lease_ms,
+                &again,
+                &self.terms.horizon.again_ms,
+            ],
         );
-        let claim = |row: postgres::Row| {
-            self.terms.claim(&Claimed {
-                page: row.get(0),
-                attempts: row.get(1),
-                failures: row.get(2),
-                followed: row.get(3),
-                now_ms: row.get(4),
-            })
-        };
+        let claim = |row| self.terms.claim(&claimed_of(&row));
         claimed.map_err(failed)?.map(claim).transpose()
+    }
+
+    fn now_ms(&mut self) -> Result<i64> {
+        let now = self.client.query_one(NOW, &[]);
+        Ok(now.map_err(failed)?.get(0))
+    }
+
+    /// Makes a page and claims it; false when it is there already.
+    fn make(&mut self, page: i64, due_ms: i64, (anew, ranged): (bool, bool)) -> Result<bool> {
+        let Terms {
+            pipeline,
+            claimant,
+            lease_ms,
+            ..
+        } = &self.terms;
+        let mut transaction = self.client.transaction().map_err(failed)?;
+        if anew {
+            transaction.execute(FORGET, &[pipeline]).map_err(failed)?;
+        }
+        let made = transaction.execute(
+            MAKE,
+            &[pipeline, &page, &due_ms, claimant, lease_ms, &ranged],
+        );
+        let made = made.map_err(failed)? == 1;
+        if !made && !ranged {
+            let adopted = transaction.execute(ADOPT, &[pipeline, &page, &due_ms]);
+            adopted.map_err(failed)?;
+        }
+        transaction.commit().map_err(failed)?;
+        Ok(made)
     }
 
     fn end(&mut self, claim: &Claim, state: &str, wait_ms: i64, error: &str) -> Result<()> {
@@ -186,41 +262,65 @@ impl PostgresLedger {
 
 impl Ledger for PostgresLedger {
     fn next(&mut self) -> Result<Next> {
-        let Terms {
-            pipeline,
-            claimant,
-            lease_ms,
-            ..
-        } = self.terms.clone();
         loop {
             if let Some(claim) = self.claim(false)? {
                 return Ok(Next::Fetch(claim));
             }
             let standing = self.standing()?;
             match self.terms.plan(&standing)? {
-                // The next page comes before those that are only looked at again.
-                plan @ (Plan::Idle(_) | Plan::Finished) => {
-                    let claim = self.claim(true)?;
-                    return Ok(claim.map_or_else(|| plan.rest(), Next::Fetch));
-                }
                 Plan::Make { page, due_ms, anew } => {
                     let page = page as i64;
-                    let mut transaction = self.client.transaction().map_err(failed)?;
-                    if anew {
-                        transaction.execute(FORGET, &[&pipeline]).map_err(failed)?;
-                    }
-                    let made = transaction
-                        .execute(MAKE, &[&pipeline, &page, &due_ms, &claimant, &lease_ms])
-                        .map_err(failed)?;
-                    transaction.commit().map_err(failed)?;
-                    if made == 1 {
+                    if self.make(page, due_ms, (anew, false))? {
                         let claimed = Claimed::first(page, standing.now_ms);
                         return Ok(Next::Fetch(self.terms.claim(&claimed)?));
                     }
                     // Another process made it first: look for the page after it.
                 }
+                // The next page comes before those that are only looked at again.
+                plan => {
+                    let claim = self.claim(true)?;
+                    return Ok(claim.map_or_else(|| plan.rest(), Next::Fetch));
+                }
             }
         }
+    }
+
+    fn due_by_now(&mut self, ahead: bool) -> Result<()> {
+        self.terms.horizon = Horizon::at(self.now_ms()?, ahead);
+        Ok(())
+    }
+
+    fn ask(&mut self, page: u64, again: bool) -> Result<Asked> {
+        let number = page as i64;
+        let now = self.now_ms()?;
+        if self.make(number, now, (false, true))? {
+            let claimed = Claimed::first(number, now);
+            return Ok(Asked::Claimed(self.terms.claim(&claimed)?));
+        }
+        let Terms {
+            pipeline,
+            claimant,
+            lease_ms,
+            ..
+        } = &self.terms;
+        let claimed = self
+            .client
+            .query_opt(&sql(ASK), &[pipeline, &number, claimant, lease_ms, &again]);
+        if let Some(row) = claimed.map_err(failed)? {
+            return Ok(Asked::Claimed(self.terms.claim(&claimed_of(&row))?));
+        }
+        let waits = self.client.query_opt(WAITS, &[pipeline, &number]);
+        let waits = waits.map_err(failed)?;
+        let waits = waits.map(|row| (row.get(0), row.get(1)));
+        Ok(Asked::unless_claimed(waits))
+    }
+
+    fn unfinished(&mut self) -> Result<BTreeSet<u64>> {
+        let select = "SELECT page FROM _tidemill_runs
+            WHERE pipeline = $1 AND state IN ('claimed', 'retry')";
+        let rows = self.client.query(select, &[&self.terms.pipeline]);
+        let page = |row: postgres::Row| row.get::<_, i64>(0) as u64;
+        Ok(rows.map_err(failed)?.into_iter().map(page).collect())
     }
 
     fn renew(&mut self, claim: &Claim) -> Result<()> {

@@ -1,13 +1,15 @@
 //! The ledger in the embedded SQLite file. Every claim is one immediate transaction; times are
 //! milliseconds of the machine's clock.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::{
-    Claim, Claimed, Ended, Ledger, Next, Plan, Run, Standing, Tally, Terms, kept, lost, millis,
+    Asked, Claim, Claimed, Ended, Horizon, Ledger, Next, Plan, Run, Standing, Tally, Terms, kept,
+    lost, millis,
 };
 use crate::database::sqlite_failed;
 use crate::{Error, Result};
@@ -26,6 +28,7 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_runs (
     own INTEGER,
     mark TEXT,
     failures INTEGER NOT NULL DEFAULT 0,
+    ranged INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (pipeline, page)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS _tidemill_runs_due ON _tidemill_runs (pipeline, claimed_until)
     WHERE state IN ('claimed', 'retry', 'short');";
@@ -33,6 +36,12 @@ CREATE INDEX IF NOT EXISTS _tidemill_runs_due ON _tidemill_runs (pipeline, claim
 /// Whether the table is one of an earlier version, which knew no end of a list.
 const IS_OLD: &str = "SELECT count(*) > 0 AND max(name = 'own') = 0
     FROM pragma_table_info('_tidemill_runs')";
+
+/// Whether the table is one of a version that took no page by its number.
+const HAS_NO_RANGES: &str = "SELECT count(*) > 0 AND max(name = 'ranged') = 0
+    FROM pragma_table_info('_tidemill_runs')";
+
+const ADD_RANGES: &str = "ALTER TABLE _tidemill_runs ADD COLUMN ranged INTEGER NOT NULL DEFAULT 0";
 
 /// Such a version went on behind the end of a list, and took a page for done that was not full:
 /// the former pages go, and the latter ones are asked for again.
@@ -61,11 +70,29 @@ const OPEN: &str = "pipeline = ?1 AND state IN ('claimed', 'retry', 'short')
 
 const DUE: &str = "SELECT page, attempts + 1, failures, FOLLOWED FROM _tidemill_runs AS run
     WHERE OPEN AND claimed_until <= ?3 AND (state <> 'short') <> ?4
+        AND (state <> 'short' OR claimed_until <= ?5)
     ORDER BY claimed_until, page LIMIT 1";
 
 const CLAIM: &str = "UPDATE _tidemill_runs
     SET state = 'claimed', claimed_by = ?3, attempts = attempts + 1, claimed_until = ?4 + ?5,
         due_at = CASE WHEN own = 0 THEN ?4 ELSE due_at END
+    WHERE pipeline = ?1 AND page = ?2";
+
+const FORGET: &str = "DELETE FROM _tidemill_runs
+    WHERE pipeline = ?1 AND state IN ('done', 'short', 'failed')";
+
+/// A page that was asked for by its number becomes one of the schedule.
+const ADOPT: &str = "UPDATE _tidemill_runs SET ranged = 0, due_at = ?3
+    WHERE pipeline = ?1 AND page = ?2 AND ranged";
+
+/// Whether a page may be claimed by its number: `?4` is whether it may be done.
+const ASK: &str = "SELECT page, attempts + 1,
+        CASE WHEN state = 'failed' THEN 0 ELSE failures END, FOLLOWED
+    FROM _tidemill_runs AS run WHERE pipeline = ?1 AND page = ?2
+        AND (state IN ('short', 'failed') OR state = 'done' AND ?4
+        OR state IN ('claimed', 'retry') AND claimed_until <= ?3)";
+
+const WAITS: &str = "SELECT state = 'done', claimed_until - ?3 FROM _tidemill_runs
     WHERE pipeline = ?1 AND page = ?2";
 
 const MINE: &str = "pipeline = ?1 AND page = ?2 AND state = 'claimed'
@@ -102,6 +129,11 @@ impl SqliteLedger {
         if is_old.map_err(failed)? == Some(true) {
             transaction.execute_batch(UPGRADE).map_err(failed)?;
         }
+        let has_no_ranges =
+            transaction.query_row(HAS_NO_RANGES, [], |row| row.get::<_, Option<bool>>(0));
+        if has_no_ranges.map_err(failed)? == Some(true) {
+            transaction.execute_batch(ADD_RANGES).map_err(failed)?;
+        }
         transaction.execute_batch(CREATE).map_err(failed)?;
         transaction.commit().map_err(failed)?;
         Ok(Self { connection, terms })
@@ -132,7 +164,7 @@ impl SqliteLedger {
 
 fn standing(transaction: &Transaction<'_>, terms: &Terms, now_ms: i64) -> Result<Standing> {
     let select = "SELECT page, due_at, own = 0 AND state <> 'failed' FROM _tidemill_runs
-        WHERE pipeline = ?1 ORDER BY page DESC LIMIT 1";
+        WHERE pipeline = ?1 AND NOT ranged ORDER BY page DESC LIMIT 1";
     let last = transaction
         .query_row(select, [&terms.pipeline], |row| {
             let last = (row.get::<_, i64>(0)? as u64, row.get(1)?);
@@ -168,34 +200,67 @@ fn claim(
     let due = transaction
         .query_row(
             &sql(DUE),
-            params![terms.pipeline, terms.follows(), now_ms, again],
-            |row| {
-                Ok(Claimed {
-                    page: row.get(0)?,
-                    attempts: row.get(1)?,
-                    failures: row.get(2)?,
-                    followed: row.get(3)?,
-                    now_ms,
-                })
-            },
+            params![
+                terms.pipeline,
+                terms.follows(),
+                now_ms,
+                again,
+                terms.horizon.again_ms
+            ],
+            |row| claimed_of(row, now_ms),
         )
         .optional()
         .map_err(failed)?;
-    if let Some(claimed) = &due {
-        let Terms {
-            pipeline,
-            claimant,
-            lease_ms,
-            ..
-        } = terms;
-        transaction
-            .execute(
-                CLAIM,
-                params![pipeline, claimed.page, claimant, now_ms, lease_ms],
-            )
-            .map_err(failed)?;
-    }
-    due.map(|claimed| terms.claim(&claimed)).transpose()
+    due.map(|claimed| take(transaction, terms, &claimed))
+        .transpose()
+}
+
+/// The columns of [`DUE`] and [`ASK`].
+fn claimed_of(row: &rusqlite::Row<'_>, now_ms: i64) -> rusqlite::Result<Claimed> {
+    Ok(Claimed {
+        page: row.get(0)?,
+        attempts: row.get(1)?,
+        failures: row.get(2)?,
+        followed: row.get(3)?,
+        now_ms,
+    })
+}
+
+/// Claims a page that may be claimed.
+fn take(transaction: &Transaction<'_>, terms: &Terms, claimed: &Claimed) -> Result<Claim> {
+    let Terms {
+        pipeline,
+        claimant,
+        lease_ms,
+        ..
+    } = terms;
+    transaction
+        .execute(
+            CLAIM,
+            params![pipeline, claimed.page, claimant, claimed.now_ms, lease_ms],
+        )
+        .map_err(failed)?;
+    terms.claim(claimed)
+}
+
+/// Makes a page, claims it, and says whether it was not there before.
+fn make(
+    transaction: &Transaction<'_>,
+    terms: &Terms,
+    (page, due_ms, now_ms): (i64, i64, i64),
+    ranged: bool,
+) -> Result<bool> {
+    let make = "INSERT OR IGNORE INTO _tidemill_runs
+        (pipeline, page, due_at, state, claimed_by, claimed_until, attempts, ranged)
+        VALUES (?1, ?2, ?3, 'claimed', ?4, ?5, 1, ?6)";
+    let (pipeline, claimant, until) = (&terms.pipeline, &terms.claimant, now_ms + terms.lease_ms);
+    let made = transaction
+        .execute(
+            make,
+            params![pipeline, page, due_ms, claimant, until, ranged],
+        )
+        .map_err(failed)?;
+    Ok(made == 1)
 }
 
 impl Ledger for SqliteLedger {
@@ -206,35 +271,75 @@ impl Ledger for SqliteLedger {
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
         let now = now_ms();
-        let next = match claim(&transaction, terms, now, false)? {
-            Some(claim) => Next::Fetch(claim),
-            None => match terms.plan(&standing(&transaction, terms, now)?)? {
-                // The next page comes before those that are only looked at again.
-                plan @ (Plan::Idle(_) | Plan::Finished) => {
-                    let claim = claim(&transaction, terms, now, true)?;
-                    claim.map_or_else(|| plan.rest(), Next::Fetch)
-                }
+        let next = loop {
+            if let Some(claim) = claim(&transaction, terms, now, false)? {
+                break Next::Fetch(claim);
+            }
+            match terms.plan(&standing(&transaction, terms, now)?)? {
                 Plan::Make { page, due_ms, anew } => {
-                    let forget = "DELETE FROM _tidemill_runs
-                        WHERE pipeline = ?1 AND state IN ('done', 'short', 'failed')";
+                    let page = page as i64;
                     if anew {
-                        let forgotten = transaction.execute(forget, [&terms.pipeline]);
+                        let forgotten = transaction.execute(FORGET, [&terms.pipeline]);
                         forgotten.map_err(failed)?;
                     }
-                    let make = "INSERT INTO _tidemill_runs
-                        (pipeline, page, due_at, state, claimed_by, claimed_until, attempts)
-                        VALUES (?1, ?2, ?3, 'claimed', ?4, ?5, 1)";
-                    let page = page as i64;
-                    let (claimant, until) = (&terms.claimant, now + terms.lease_ms);
-                    transaction
-                        .execute(make, params![terms.pipeline, page, due_ms, claimant, until])
-                        .map_err(failed)?;
-                    Next::Fetch(terms.claim(&Claimed::first(page, now))?)
+                    if make(&transaction, terms, (page, due_ms, now), false)? {
+                        break Next::Fetch(terms.claim(&Claimed::first(page, now))?);
+                    }
+                    // It was asked for by its number: look for the page after it.
+                    let adopted = transaction.execute(ADOPT, params![terms.pipeline, page, due_ms]);
+                    adopted.map_err(failed)?;
                 }
-            },
+                // The next page comes before those that are only looked at again.
+                plan => {
+                    let claim = claim(&transaction, terms, now, true)?;
+                    break claim.map_or_else(|| plan.rest(), Next::Fetch);
+                }
+            }
         };
         transaction.commit().map_err(failed)?;
         Ok(next)
+    }
+
+    fn due_by_now(&mut self, ahead: bool) -> Result<()> {
+        self.terms.horizon = Horizon::at(now_ms(), ahead);
+        Ok(())
+    }
+
+    fn ask(&mut self, page: u64, again: bool) -> Result<Asked> {
+        let terms = &self.terms;
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        let (now, number) = (now_ms(), page as i64);
+        let asked = if make(&transaction, terms, (number, now, now), true)? {
+            Asked::Claimed(terms.claim(&Claimed::first(number, now))?)
+        } else {
+            let known = params![terms.pipeline, number, now, again];
+            let due = transaction.query_row(&sql(ASK), known, |row| claimed_of(row, now));
+            match due.optional().map_err(failed)? {
+                Some(claimed) => Asked::Claimed(take(&transaction, terms, &claimed)?),
+                None => {
+                    let known = params![terms.pipeline, number, now];
+                    let waits = transaction
+                        .query_row(WAITS, known, |row| Ok((row.get(0)?, row.get(1)?)))
+                        .optional();
+                    Asked::unless_claimed(waits.map_err(failed)?)
+                }
+            }
+        };
+        transaction.commit().map_err(failed)?;
+        Ok(asked)
+    }
+
+    fn unfinished(&mut self) -> Result<BTreeSet<u64>> {
+        let select = "SELECT page FROM _tidemill_runs
+            WHERE pipeline = ?1 AND state IN ('claimed', 'retry')";
+        let mut statement = self.connection.prepare(select).map_err(failed)?;
+        let pages = statement.query_map([&self.terms.pipeline], |row| {
+            Ok(row.get::<_, i64>(0)? as u64)
+        });
+        pages.and_then(Iterator::collect).map_err(failed)
     }
 
     fn renew(&mut self, claim: &Claim) -> Result<()> {

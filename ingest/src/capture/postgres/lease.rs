@@ -16,9 +16,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use postgres::Client;
+use postgres::fallible_iterator::FallibleIterator;
 
 use super::{catalog, progress, sql_error};
 use crate::capture::Holder;
+use crate::capture::mark::Place;
 use crate::database::{LEASE, RENEW};
 use crate::server::{CONNECT_WAIT, Server};
 use crate::{Error, Kind, Result};
@@ -57,6 +59,10 @@ impl Lease {
                 catalog::quote(&own_name())
             ))
             .map_err(failed)?;
+        // What asks for progress to be written down names the slot.
+        client
+            .batch_execute(&format!("LISTEN {slot}"))
+            .map_err(failed)?;
         let locked: bool = client
             .query_one(
                 "SELECT pg_try_advisory_lock(hashtext('tidemill'), hashtext($1))",
@@ -86,6 +92,22 @@ impl Lease {
     /// as long as the server is asked something.
     pub(in crate::capture) fn session(&self) -> MutexGuard<'_, Client> {
         lock(&self.session)
+    }
+
+    /// Up to which LSN progress was asked for since this was called last, if it was.
+    pub(super) fn asked(&self) -> Option<u64> {
+        let mut session = self.session();
+        let mut notifications = session.notifications();
+        let mut all = notifications.iter();
+        let mut asked = None;
+        // A session that is lost is noticed elsewhere.
+        while let Ok(Some(notification)) = all.next() {
+            match notification.payload().parse() {
+                Ok(Place::Lsn(lsn)) => asked = asked.max(Some(lsn)),
+                _ => tracing::debug!(payload = notification.payload(), "not an LSN"),
+            }
+        }
+        asked
     }
 
     /// Asks the server whether the session that took the lock is still there, and so has it.

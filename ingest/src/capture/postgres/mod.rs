@@ -54,6 +54,8 @@ use timeline::Timeline;
 
 /// How often progress is written down at most.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked whether somebody waits for progress.
+const ASKED_LOOK: Duration = Duration::from_millis(50);
 /// How much WAL of other tables may pass before the slot is moved over it.
 const IDLE_WAL: u64 = 64 * 1024;
 /// How often the catalog is asked whether the tables are still the captured ones.
@@ -92,6 +94,9 @@ pub(super) struct PostgresCapture {
     confirmed_at: Instant,
     /// Changes were acknowledged since progress was last written down.
     moved: bool,
+    /// Somebody waits for everything before it to be written down as acknowledged.
+    asked: u64,
+    asked_at: Instant,
 }
 
 enum Phase {
@@ -156,6 +161,8 @@ impl PostgresCapture {
             confirmed,
             confirmed_at: Instant::now(),
             moved: false,
+            asked: 0,
+            asked_at: Instant::now(),
         })
     }
 
@@ -517,15 +524,19 @@ impl PostgresCapture {
         Ok(())
     }
 
-    /// Writes progress down and tells the server, now and then.
+    /// Writes progress down and tells the server, now and then, and when somebody waits for it.
     fn confirm(&mut self) -> Result<()> {
-        let since = self.confirmed.unwrap_or(0);
+        let Some(since) = self.confirmed else {
+            return Ok(());
+        };
+        if self.asked_at.elapsed() >= ASKED_LOOK {
+            self.asked_at = Instant::now();
+            self.asked = self.asked.max(self.lease.asked().unwrap_or(0));
+        }
+        let is_awaited = since < self.asked && self.asked <= self.durable;
         let due = self.moved || self.durable.saturating_sub(since) >= IDLE_WAL;
-        if self.confirmed.is_none()
-            || self.durable <= since
-            || !due
-            || self.confirmed_at.elapsed() < CONFIRM_INTERVAL
-        {
+        let due = due && self.confirmed_at.elapsed() >= CONFIRM_INTERVAL;
+        if self.durable <= since || !(due || is_awaited) {
             return Ok(());
         }
         self.write_confirmed()
