@@ -1,0 +1,3 @@
+"""Tidemill in Airflow."""
+
+__version__ = "0.1.0"
