@@ -297,6 +297,10 @@ fn guarded_tables(job: &mut Job) {
         let what = format!("the guardrail {name}");
         job.services.guards(setting);
         job.is_well(&what);
+        // Tables that are there are no matter.
+        job.stops();
+        job.begins();
+        job.is_well(&what);
         // A view that is defined otherwise gets another table.
         job.services.river.alter();
         job.stops();

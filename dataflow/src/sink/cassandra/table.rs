@@ -25,6 +25,8 @@ use crate::{Epoch, Error, Kind, Result};
 
 /// Rows fetched at a time.
 const PAGE: i32 = 5_000;
+/// The table that says how far each view is.
+const FRONTIERS: &str = "tidemill_frontiers";
 
 /// A table with its statements.
 pub(super) struct Prepared {
@@ -45,12 +47,10 @@ impl Connected {
             table.validate()?;
         }
         self.ensure_keyspace().await?;
-        let frontiers_table = format!("{}.tidemill_frontiers", quoted(&self.keyspace));
-        self.query(&format!(
-            "CREATE TABLE IF NOT EXISTS {frontiers_table} (job text, \"view\" text, epoch bigint, \
-             fingerprint text, PRIMARY KEY (job, \"view\"))"
-        ))
-        .await?;
+        let frontiers_table = format!("{}.{FRONTIERS}", quoted(&self.keyspace));
+        let columns = "job text, \"view\" text, epoch bigint, fingerprint text, \
+                       PRIMARY KEY (job, \"view\")";
+        self.create(FRONTIERS, columns).await?;
         let frontier = self
             .of_quorum(&format!(
                 "INSERT INTO {frontiers_table} (job, \"view\", epoch, fingerprint) \
@@ -72,7 +72,7 @@ impl Connected {
                 failpoint::hit(failpoint::SINK_BEFORE_FRONTIER_ROW);
                 let print = fingerprint(table);
                 let values = (job, table.name.as_str(), print.as_str());
-                self.execute("tidemill_frontiers", &begin, &values).await?;
+                self.execute(FRONTIERS, &begin, &values).await?;
             }
             frontiers.push(found);
             prepared.push(Arc::new(self.statements(table, frontier.clone()).await?));
@@ -88,8 +88,7 @@ impl Connected {
         let name = table.table.name.as_str();
         // In range, as its thousandfold was above.
         let values = (job, name, epoch as i64, print.as_str());
-        self.execute("tidemill_frontiers", &statement, &values)
-            .await?;
+        self.execute(FRONTIERS, &statement, &values).await?;
         Ok(())
     }
 
@@ -197,14 +196,13 @@ impl Connected {
         let keys: Vec<_> = table.key_names().map(quoted).collect();
         let (partition, clustering) = keys.split_at(table.partition_columns);
         let clustering: Vec<_> = clustering.iter().map(|c| format!(", {c}")).collect();
-        self.query(&format!(
-            "CREATE TABLE IF NOT EXISTS {} ({}, PRIMARY KEY (({}){}))",
-            self.name_of(table),
+        let columns = format!(
+            "{}, PRIMARY KEY (({}){})",
             columns.join(", "),
             partition.join(", "),
             clustering.concat()
-        ))
-        .await?;
+        );
+        self.create(&table.name, &columns).await?;
         let (found, _) = self
             .page(
                 "SELECT column_name, type, kind, position FROM system_schema.columns \
@@ -279,25 +277,25 @@ impl Connected {
             .await?;
         found
             .maybe_first_row::<(Option<i64>, String)>()
-            .map_err(|e| unreadable("tidemill_frontiers", e))?
+            .map_err(|e| unreadable(FRONTIERS, e))?
             .map(|(epoch, print)| frontier_of(epoch, &print))
             .transpose()
     }
 
     /// See [`super::super::Sink::frontiers`].
     pub(super) async fn frontiers(&self, job: &str) -> Result<BTreeMap<String, Frontier>> {
-        if !self.has_frontiers().await? {
+        if !self.has(FRONTIERS).await? {
             return Ok(BTreeMap::new());
         }
-        let table = format!("{}.tidemill_frontiers", quoted(&self.keyspace));
+        let table = format!("{}.{FRONTIERS}", quoted(&self.keyspace));
         let cql = format!("SELECT \"view\", epoch, fingerprint FROM {table} WHERE job = ?");
         let mut frontiers = BTreeMap::new();
         let mut from = PagingState::start();
         loop {
             let (page, next) = self.page(&cql, (job,), from).await?;
             let rows = page.rows::<(String, Option<i64>, String)>();
-            for row in rows.map_err(|e| unreadable("tidemill_frontiers", e))? {
-                let (view, epoch, print) = row.map_err(|e| unreadable("tidemill_frontiers", e))?;
+            for row in rows.map_err(|e| unreadable(FRONTIERS, e))? {
+                let (view, epoch, print) = row.map_err(|e| unreadable(FRONTIERS, e))?;
                 frontiers.insert(view, frontier_of(epoch, &print)?);
             }
             match next {
@@ -310,17 +308,17 @@ impl Connected {
     /// See [`super::super::Sink::filled_by`].
     pub(super) async fn filled_by(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {
         let mut filled = BTreeMap::<String, BTreeSet<String>>::new();
-        if !self.has_frontiers().await? {
+        if !self.has(FRONTIERS).await? {
             return Ok(filled);
         }
-        let table = format!("{}.tidemill_frontiers", quoted(&self.keyspace));
+        let table = format!("{}.{FRONTIERS}", quoted(&self.keyspace));
         let cql = format!("SELECT \"view\", job FROM {table}");
         let mut from = PagingState::start();
         loop {
             let (page, next) = self.page(&cql, (), from).await?;
             let rows = page.rows::<(String, String)>();
-            for row in rows.map_err(|e| unreadable("tidemill_frontiers", e))? {
-                let (view, job) = row.map_err(|e| unreadable("tidemill_frontiers", e))?;
+            for row in rows.map_err(|e| unreadable(FRONTIERS, e))? {
+                let (view, job) = row.map_err(|e| unreadable(FRONTIERS, e))?;
                 filled.entry(view).or_default().insert(job);
             }
             match next {
@@ -330,12 +328,23 @@ impl Connected {
         }
     }
 
-    /// Whether the frontier table is there.
-    async fn has_frontiers(&self) -> Result<bool> {
+    /// Creates a table that is not there. One that is there is not asked for again: a cluster that
+    /// may have no more tables refuses that as well.
+    async fn create(&self, table: &str, columns: &str) -> Result<()> {
+        if self.has(table).await? {
+            return Ok(());
+        }
+        let name = format!("{}.{}", quoted(&self.keyspace), quoted(table));
+        self.query(&format!("CREATE TABLE IF NOT EXISTS {name} ({columns})"))
+            .await
+    }
+
+    /// Whether the table is there.
+    async fn has(&self, table: &str) -> Result<bool> {
         let there = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND \
-                     table_name = 'tidemill_frontiers'";
+                     table_name = ?";
         let (found, _) = self
-            .page(there, (self.keyspace.as_str(),), PagingState::start())
+            .page(there, (self.keyspace.as_str(), table), PagingState::start())
             .await?;
         Ok(found.rows_num() > 0)
     }
@@ -354,8 +363,7 @@ impl Connected {
         let mut delete = self.of_quorum(&delete).await?;
         // As late as the row itself and no later: the next epochs must not lose to this.
         delete.set_timestamp(Some(timestamp(frontier.epoch.unwrap_or(0))?));
-        self.execute("tidemill_frontiers", &delete, &(job, view))
-            .await?;
+        self.execute(FRONTIERS, &delete, &(job, view)).await?;
         Ok(())
     }
 
