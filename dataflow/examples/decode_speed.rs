@@ -186,6 +186,7 @@ fn decoder(
         topic: "users".into(),
         format,
         envelope,
+        unavailable: None,
         schema: Arc::new(Schema::new(fields)),
         key: vec![],
     };

@@ -29,6 +29,45 @@ fn id_of(topic: &str) -> String {
     format!("{topic}@id")
 }
 
+/// Under which name the journal keeps which schema each id stood for that records were read with: a
+/// fingerprint by the id. The records' ids say nothing else of what they were written with.
+fn schemas_of(topic: &str) -> String {
+    format!("{topic}@schemas")
+}
+
+/// The schemas of a topic's records, in the journal's form.
+pub(crate) fn noted(topic: &str, schemas: BTreeMap<u32, i64>) -> Offsets {
+    Offsets::from([(schemas_of(topic), schemas)])
+}
+
+/// The schemas that earlier runs read a topic's records with.
+pub(crate) fn schemas(start: &Start, topic: &str) -> BTreeMap<u32, i64> {
+    let name = schemas_of(topic);
+    let kept = start.checkpoint.iter().map(|kept| &kept.ends);
+    let all = kept.chain(start.bindings.iter().map(|binding| &binding.ends));
+    let of = all.filter_map(|ends| ends.get(&name)).flatten();
+    of.map(|(id, schema)| (*id, *schema)).collect()
+}
+
+/// The schemas of a topic's records, of the journal's form.
+pub(crate) fn schemas_in<'a>(
+    ends: &'a Offsets,
+    topic: &str,
+) -> impl Iterator<Item = (&'a u32, &'a i64)> {
+    ends.get(&schemas_of(topic)).into_iter().flatten()
+}
+
+/// Whether an id stands for another schema in `new` than in `known`.
+pub(crate) fn differ(known: &Offsets, new: &Offsets) -> bool {
+    let mut all = new
+        .iter()
+        .flat_map(|(name, of)| of.iter().map(move |it| (name, it)));
+    all.any(|(name, (id, new))| {
+        let known = known.get(name).and_then(|known| known.get(id));
+        known.is_some_and(|known| known != new)
+    })
+}
+
 /// Where partitions begin, in the journal's form.
 pub(crate) fn begins(topic: &str, partitions: &[Held]) -> Offsets {
     let begins = partitions.iter().map(|held| (held.partition, held.low));
@@ -154,6 +193,16 @@ const ADVICE: &str = "the views cannot go on from it. To fill them from what the
 pub(crate) fn made_anew(topic: &str) -> Error {
     let what =
         format!("topic `{topic}` was deleted and made anew since this job read it: {ADVICE}");
+    Error::new(Kind::Data, what)
+}
+
+/// The error of a topic an id of whose schemas came to stand for another one while a job ran, or
+/// whose keys two workers found written in two ways.
+pub(crate) fn registry_made_anew(topic: &str) -> Error {
+    let what = format!(
+        "topic `{topic}`: an id of a schema stands for two, since the registry was made anew while \
+         this job read it, or its keys are written in two ways; {ADVICE}"
+    );
     Error::new(Kind::Data, what)
 }
 

@@ -32,7 +32,7 @@ use crate::held;
 use crate::job::{Config, Connect, Sockets, Workers};
 use crate::journal::{Claim, Journal, Standing};
 use crate::operators::Meter;
-use crate::plan::ir::{Envelope, Job, Source};
+use crate::plan::ir::{Envelope, Format, Job, Source};
 use crate::render::chunk::{Chunk, ChunkStream};
 use crate::render::site::Sites;
 use crate::render::{self, Context, upsert};
@@ -41,7 +41,7 @@ use crate::row::RowCodec;
 use crate::sink::{Frontier, Sink, Table};
 use crate::source::gather::{KeyedRows, Rows};
 use crate::source::operator::{Reading, operator};
-use crate::source::{Assigned, Partitions, watch};
+use crate::source::{Assigned, Partitions, renamed, watch};
 use crate::stats::{Stats, ViewStats, lock};
 use crate::store::Store;
 use crate::store::reporting::Reporting;
@@ -377,6 +377,7 @@ impl Shared {
         held::check_filled(replayed, &self.tables, &served)?;
         let mut start = held::start(checkpoint, standing.bindings, partitions, &ids, served)?;
         start.begins.extend(retyped.notes);
+        self.watch_registry(&start)?;
         let watched = watch::Watched::new(&start.partitions, ids);
         let every = self.config.limits.topics_look_every;
         let log = Arc::clone(&self.log);
@@ -384,6 +385,24 @@ impl Shared {
         let added = watched.start(log, every, told, &self.failure)?;
         *self.added.lock().unwrap_or_else(PoisonError::into_inner) = Some(added);
         Ok(Some(start))
+    }
+
+    /// Watches the ids of Avro topics' schemas.
+    fn watch_registry(&self, start: &Start) -> Result<()> {
+        let Some(registry) = &self.registry else {
+            return Ok(());
+        };
+        let sources = &self.config.plan.sources;
+        let is_avro = |source: &&Source| matches!(source.format, Format::Avro { .. });
+        let avro = sources.iter().filter(is_avro);
+        let topics: BTreeSet<String> = avro.map(|source| source.topic.clone()).collect();
+        for topic in &topics {
+            let known = held::schemas(start, topic).into_iter();
+            let known = known.map(|(id, schema)| ((topic.clone(), id), schema));
+            lock(&self.stats.schemas).extend(known);
+        }
+        let told = (Arc::clone(&self.stats), Arc::clone(&self.stop));
+        renamed::start(Arc::clone(registry), topics, told, &self.failure)
     }
 
     /// What a worker does with a command before its sources hear it.
@@ -682,7 +701,7 @@ fn source_stream<'scope>(
         bytes_waiting_max: shared.config.limits.bytes_waiting_max,
     };
     let (me, peers) = (scope.index(), scope.peers());
-    let decoder = crate::decode::open(source, shared.registry.clone())?;
+    let mut decoder = crate::decode::open(source, shared.registry.clone())?;
     let assigned = Assigned {
         log: Arc::clone(&shared.log),
         topic: source.topic.clone(),
@@ -697,6 +716,7 @@ fn source_stream<'scope>(
     if source.envelope == Envelope::Append {
         let open = move |start: &Start| {
             let (held, places) = held(start, &assigned.topic);
+            decoder.remember(held::schemas(start, &assigned.topic));
             Partitions::open(assigned, &held, places, Rows::new(decoder))
         };
         return Ok(operator(
@@ -709,9 +729,10 @@ fn source_stream<'scope>(
         ));
     }
     let codec = RowCodec::new(Arc::clone(&source.schema))?;
-    let gather = KeyedRows::new(decoder, codec, source.envelope, &source.format, peers);
+    let mut gather = KeyedRows::new(decoder, codec, source.envelope, &source.format, peers);
     let open = move |start: &Start| {
         let (held, places) = held(start, &assigned.topic);
+        gather.remember(held::schemas(start, &assigned.topic));
         Partitions::open(assigned, &held, places, gather)
     };
     let keyed = operator(scope, reading, commands, context, open, |epoch, keyed| {

@@ -105,6 +105,7 @@ mod tests {
             topic: "t".to_owned(),
             format: Format::Json(Spelling::default()),
             envelope: Envelope::Upsert,
+            unavailable: None,
             schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
             key: Vec::new(),
         }

@@ -69,6 +69,9 @@ pub struct Stats {
     pub durable: AtomicU64,
     /// The offsets that epoch ends at (worker 0's process).
     pub durable_ends: Mutex<Offsets>,
+    /// What tells the schemas that records were read with from others, by topic and id (worker 0's
+    /// process).
+    pub schemas: Mutex<BTreeMap<(String, u32), i64>>,
     /// What the topics held a moment ago (worker 0's process).
     pub held: Mutex<Held>,
     /// Looks at what the topics hold (worker 0's process).
@@ -130,6 +133,7 @@ impl Default for Stats {
             bound: AtomicU64::new(0),
             durable: AtomicU64::new(0),
             durable_ends: Mutex::default(),
+            schemas: Mutex::default(),
             held: Mutex::default(),
             looks: Mutex::default(),
             waiting_since: AtomicU64::new(0),

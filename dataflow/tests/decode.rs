@@ -93,6 +93,7 @@ fn source(format: Format, envelope: Envelope, columns: &[(&str, DataType)]) -> S
         topic: "users".into(),
         format,
         envelope,
+        unavailable: None,
         schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
         key: vec![],
     }

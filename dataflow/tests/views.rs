@@ -19,6 +19,8 @@ mod edges;
 mod feed;
 #[path = "views/held.rs"]
 mod held;
+#[path = "views/keys.rs"]
+mod keys;
 #[path = "views/oracle.rs"]
 mod oracle;
 #[path = "views/queries.rs"]

@@ -157,6 +157,7 @@ fn run(
         if looked.elapsed() >= TOPICS_LOOK {
             looked = Instant::now();
             publisher.look()?;
+            publisher.look_at_schemas()?;
         }
         let Some(last) = batch.last().map(Captured::position) else {
             continue;
@@ -239,6 +240,8 @@ pub struct Publisher {
     outdated: Option<Arc<TableSchema>>,
     /// An append failed: what the topics hold must be read again.
     stale: bool,
+    /// Which of the topics the registry is asked about next.
+    named: usize,
 }
 
 impl Publisher {
@@ -270,6 +273,7 @@ impl Publisher {
                 || options.resnapshot && begins_anew,
             outdated: None,
             stale: false,
+            named: 0,
         })
     }
 
@@ -304,6 +308,17 @@ impl Publisher {
         self.topics
             .values_mut()
             .try_for_each(|topic| topic.look(log.as_ref()))
+    }
+
+    /// Whether the registry still names what is written; an error of kind `Data` when it does not.
+    /// One topic is asked about each time: a registry that was made anew lost all of them.
+    fn look_at_schemas(&mut self) -> Result<()> {
+        let count = self.topics.len().max(1);
+        let topic = self.topics.values_mut().nth(self.named % count);
+        if topic.map_or(Ok(true), Topic::is_named)? {
+            self.named = (self.named + 1) % count;
+        }
+        Ok(())
     }
 
     /// Refuses two tables whose rows would overwrite one another.

@@ -220,3 +220,46 @@ fn a_column_renamed_there_and_back_is_never_null() {
     settle(&mut running, &place.views, &mut sql, &views);
     running.stop();
 }
+
+const NAMED: &str = "\
+CREATE TABLE things WITH (topic = '{topic:things}', format = 'avro', envelope = 'debezium');
+CREATE MATERIALIZED VIEW names WITH (primary_key = 'name') AS
+SELECT name, count(*) AS things, sum(code) AS codes FROM things GROUP BY name;
+";
+
+#[test]
+fn a_key_column_that_is_renamed_leaves_its_rows_where_they_are() {
+    let Some(place) = Place::open("a_key_column_that_is_renamed") else {
+        return;
+    };
+    let mut sql = place.sql();
+    sql.batch_execute(TABLE).unwrap();
+    let views = pipeline(&place, NAMED);
+    let start = || place.start("run", "things", &["--no-live"]);
+    let mut running = start();
+    settle(&mut running, &place.views, &mut sql, &views);
+    // Behind each name rows of before are changed and deleted.
+    let renamed = |from: &str, to: &str, step: usize| {
+        format!(
+            "ALTER TABLE things RENAME {from} TO {to};
+             UPDATE things SET code = code + 1000 WHERE {to} % 7 = {step};
+             DELETE FROM things WHERE {to} % 11 = {step};
+             INSERT INTO things VALUES (1000 + {step}, 1, -{step}, 'step {step}')"
+        )
+    };
+    sql.batch_execute(&renamed("id", "no", 1)).unwrap();
+    let running = follow(&place, running, &mut sql, &views);
+    running.stop();
+    sql.batch_execute(&renamed("no", "number", 2)).unwrap();
+    let mut running = follow(&place, start(), &mut sql, &views);
+    sql.batch_execute("UPDATE things SET code = code + 5000 WHERE number % 13 = 3")
+        .unwrap();
+    settle(&mut running, &place.views, &mut sql, &views);
+    // Filled anew from all partitions.
+    running.stop();
+    let more = NAMED.replace("sum(code) AS codes", "max(code) AS codes");
+    let views = pipeline(&place, &more);
+    let mut running = follow(&place, start(), &mut sql, &views);
+    settle(&mut running, &place.views, &mut sql, &views);
+    running.stop();
+}

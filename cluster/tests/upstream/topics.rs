@@ -256,8 +256,32 @@ fn a_registry_that_lost_the_topics_schemas_is_an_error_that_names_both() {
             row.get(0)
         })
         .unwrap();
-    sql.execute_batch("DELETE FROM _tidemill_schemas").unwrap();
+    let names = |said: &str| {
+        assert!(said.contains(&format!("`{table}`")), "{said}");
+        assert!(said.contains(&format!("schema {last}")), "{said}");
+    };
+    // Made anew, it gives the id to another schema.
+    let renamed = |from: &str, to: &str| {
+        let update = "UPDATE _tidemill_schemas SET schema = replace(schema, ?1, ?2)";
+        sql.execute(update, [from, to]).unwrap();
+    };
+    renamed("\"n\"", "\"m\"");
     let said = place.start("ingest", &[]).ends(1, PATIENCE);
-    assert!(said.contains(&format!("`{table}`")), "{said}");
-    assert!(said.contains(&format!("schema {last}")), "{said}");
+    names(&said);
+    assert!(said.contains("another one in the registry"), "{said}");
+    renamed("\"m\"", "\"n\"");
+    // It loses its schemas while the ingest runs, and while it is stopped.
+    let mut ingest = place.start("ingest", &[]);
+    sql.execute_batch(&format!("INSERT INTO {table} VALUES (3, 3)"))
+        .unwrap();
+    let log = tidemill_log::log::open(&place.log).unwrap();
+    until("the third row", PATIENCE, || {
+        let rows = log.tail(&place.name, 9).ok()?;
+        let rows = rows.iter().filter(|record| record.key.is_some());
+        (rows.count() == 3).then_some(())
+    });
+    sql.execute_batch("DELETE FROM _tidemill_schemas").unwrap();
+    let said = ingest.ends(1, PATIENCE);
+    assert!(said.contains("does not have any more"), "{said}");
+    names(&place.start("ingest", &[]).ends(1, PATIENCE));
 }

@@ -7,6 +7,8 @@
 //!    of the record until the whole record has been read. So the last of duplicate keys wins, and
 //!    a record that turns out broken at its end leaves no row.
 
+use std::collections::BTreeMap;
+
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use serde::de::IgnoredAny;
@@ -14,9 +16,11 @@ use smallvec::SmallVec;
 
 use super::columns::{Cell, Cells, Columns};
 use super::connect::Schemas;
+use super::json_key::KeyForm;
 use super::json_value::{Misfit, Rules};
+use super::place::Said;
 use super::scan::{Scan, Written};
-use super::{Decoder, Effect, Refused, text};
+use super::{Decoder, Effect, Place, Refused, text};
 use crate::plan::ir::{Envelope, Missing, Source, Spelling};
 use crate::{Error, Kind, Result};
 
@@ -31,6 +35,12 @@ pub(super) struct Json {
     may_wrap: bool,
     rules: Rules,
     schemas: Schemas,
+    /// How keys are written, where they say which row it is.
+    keys: Option<KeyForm>,
+    /// The key of the record that is pushed next; empty when it has none.
+    key: Vec<u8>,
+    /// Why the job cannot go on: keys are written otherwise.
+    ends: Option<Error>,
 }
 
 struct Field {
@@ -79,9 +89,13 @@ impl Json {
             rules: Rules {
                 spelling,
                 debezium,
+                unavailable: source.unavailable.clone(),
                 utc: text::utc().ok_or_else(|| Error::new(Kind::Bug, "UTC is no time zone"))?,
             },
             schemas: Schemas::default(),
+            keys: (source.envelope != Envelope::Append).then(|| KeyForm::new(source)),
+            key: Vec::new(),
+            ends: None,
         })
     }
 
@@ -112,6 +126,16 @@ impl Json {
         }
         self.columns.append(&cells)?;
         Ok(Effect::Row)
+    }
+
+    /// Notices how the key of a record is written that is about a row: others have keys of their
+    /// own.
+    fn follow_key(&mut self) {
+        if let Some(form) = &mut self.keys
+            && let Some(changed) = form.follow(&self.key)
+        {
+            self.ends = Some(changed);
+        }
     }
 
     /// A record that is a row.
@@ -147,16 +171,29 @@ impl Json {
         self.append(&object.raws, schema)
     }
 
-    fn change(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
+    fn change(
+        &mut self,
+        value: &[u8],
+        newest: &mut Option<Place>,
+    ) -> std::result::Result<Effect, Refused> {
         let mut change = Change::default();
         let mut scan = Scan::new(value);
         let read = envelope(&self.fields, &mut scan, &mut change, true);
         if read.is_none() || !scan.is_done() {
             return Err(broken(value));
         }
+        let effect = self.effect(&change)?;
+        // Only a record that is not refused moves it.
+        if let Some(said) = change.source.said() {
+            *newest = said.after(*newest);
+        }
+        Ok(effect)
+    }
+
+    fn effect(&mut self, change: &Change<'_>) -> std::result::Result<Effect, Refused> {
         match change.op {
-            Some(b"\"c\"" | b"\"u\"" | b"\"r\"") => match change.after {
-                Some(raws) => self.append(&raws, change.schema),
+            Some(b"\"c\"" | b"\"u\"" | b"\"r\"") => match &change.after {
+                Some(raws) => self.append(raws, change.schema),
                 None => Err(Refused(
                     "field `after`: found nothing, expected the row's object".into(),
                 )),
@@ -179,10 +216,38 @@ impl Json {
 
 impl Decoder for Json {
     fn push(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
-        match self.envelope {
-            Envelope::Debezium => self.change(value),
+        self.push_behind(value, &mut None)
+    }
+
+    fn push_behind(
+        &mut self,
+        value: &[u8],
+        newest: &mut Option<Place>,
+    ) -> std::result::Result<Effect, Refused> {
+        let effect = match self.envelope {
+            Envelope::Debezium => self.change(value, newest),
             Envelope::Append | Envelope::Upsert => self.row(value),
+        };
+        if matches!(effect, Ok(Effect::Row | Effect::Gone)) {
+            self.follow_key();
         }
+        self.key.clear();
+        effect
+    }
+
+    fn key(&mut self, key: &[u8]) {
+        self.key.clear();
+        self.key.extend_from_slice(key);
+    }
+
+    fn remember(&mut self, schemas: BTreeMap<u32, i64>) {
+        if let Some(form) = &mut self.keys {
+            form.remember(schemas);
+        }
+    }
+
+    fn noted(&mut self) -> BTreeMap<u32, i64> {
+        self.keys.as_mut().map(KeyForm::noted).unwrap_or_default()
     }
 
     fn rows(&self) -> usize {
@@ -190,6 +255,9 @@ impl Decoder for Json {
     }
 
     fn finish(&mut self) -> Result<RecordBatch> {
+        if let Some(fatal) = self.ends.take() {
+            return Err(fatal);
+        }
         self.columns.finish()
     }
 }
@@ -304,8 +372,26 @@ struct Change<'a> {
     after: Option<Raws<'a>>,
     op: Option<&'a [u8]>,
     schema: Option<&'a [u8]>,
+    source: Origin<'a>,
     /// Whether it tells of a transaction's begin or end.
     transaction: bool,
+}
+
+/// What the envelope's `source` says of where the record comes from.
+#[derive(Default)]
+struct Origin<'a> {
+    connector: &'a [u8],
+    lsn: &'a [u8],
+}
+
+impl Origin<'_> {
+    fn said(&self) -> Option<Said> {
+        let lsn = std::str::from_utf8(self.lsn).ok()?.parse().ok()?;
+        Said::of_lsn(
+            self.connector.strip_prefix(b"\"")?.strip_suffix(b"\"")?,
+            lsn,
+        )
+    }
 }
 
 /// Reads a Debezium envelope; `wrapped` when it may also be inside `payload`.
@@ -321,8 +407,26 @@ fn envelope<'a>(
         b"status" => scan.value().map(|status| {
             change.transaction = matches!(status, b"\"BEGIN\"" | b"\"END\"");
         }),
+        b"source" => source(scan, &mut change.source),
         b"schema" if wrapped => scan.value().map(|schema| change.schema = Some(schema)),
         b"payload" if wrapped => envelope(fields, scan, change, false),
         _ => scan.value().map(drop),
+    })
+}
+
+/// Reads what of an envelope's `source` tells a record's place; it may be null or another value.
+fn source<'a>(scan: &mut Scan<'a>, origin: &mut Origin<'a>) -> Option<()> {
+    let text = scan.value()?;
+    if !text.starts_with(b"{") {
+        return Some(());
+    }
+    Scan::new(text).object(|scan, name| {
+        let value = scan.value()?;
+        match name.bytes {
+            b"connector" => origin.connector = value,
+            b"lsn" => origin.lsn = value,
+            _ => {}
+        }
+        Some(())
     })
 }

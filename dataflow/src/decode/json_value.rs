@@ -4,6 +4,7 @@
 //! column's cell, or why there is none. What can be read in more than one way is not guessed.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use arrow::array::timezone::Tz;
 use arrow::datatypes::DataType;
@@ -15,7 +16,7 @@ use tidemill_log::schema::arena::{Meaning, Unit};
 use super::columns::Cell;
 use super::connect::Written;
 use super::text;
-use super::wire::{UNAVAILABLE, WHY_UNAVAILABLE, Wire, micros, twos_complement};
+use super::wire::{UNAVAILABLE, WHY_UNAVAILABLE, Wire, is_placeholder, micros, twos_complement};
 use crate::plan::ir::{Binary, Digits, Epoch, Spelling};
 
 /// Both alphabets, with padding or without.
@@ -42,6 +43,8 @@ pub(super) struct Rules {
     pub(super) spelling: Spelling,
     /// Whether Debezium wrote them.
     pub(super) debezium: bool,
+    /// See [`crate::plan::ir::Source::unavailable`].
+    pub(super) unavailable: Option<Arc<[u8]>>,
     pub(super) utc: Tz,
 }
 
@@ -63,7 +66,7 @@ impl Rules {
         written: Option<Written>,
         kind: &DataType,
     ) -> Read<'a> {
-        if raw.len() == UNAVAILABLE.len() + 2 && raw.get(1..raw.len() - 1) == Some(UNAVAILABLE) {
+        if self.is_unavailable(raw) {
             return Err(Misfit::Why(WHY_UNAVAILABLE));
         }
         let quoted = raw.starts_with('"');
@@ -78,7 +81,7 @@ impl Rules {
             (Some(Written::Bytes(meaning)), _) if quoted => {
                 let bytes = string(raw).and_then(|text| decoded(&text));
                 let wire = Wire::Bytes(Cow::Owned(bytes.ok_or(Misfit::Kind)?), meaning);
-                if wire.is_unavailable() {
+                if wire.is_unavailable(self.told()) {
                     return Err(Misfit::Why(WHY_UNAVAILABLE));
                 }
                 wire.cell(kind, &self.utc)
@@ -95,6 +98,19 @@ impl Rules {
             _ => return self.plain(raw, kind),
         };
         cell.ok_or(Misfit::Kind)
+    }
+
+    fn told(&self) -> Option<&[u8]> {
+        self.unavailable.as_deref()
+    }
+
+    /// Whether a value is the text that stands for one that Debezium does not have.
+    fn is_unavailable(&self, raw: &str) -> bool {
+        if raw.len() == UNAVAILABLE.len() + 2 && raw.get(1..raw.len() - 1) == Some(UNAVAILABLE) {
+            return true;
+        }
+        let told = self.told().filter(|_| raw.starts_with('"'));
+        told.is_some_and(|told| string(raw).is_some_and(|text| text.as_bytes() == told))
     }
 
     /// A value that nothing is said of.
@@ -213,7 +229,7 @@ impl Rules {
             Binary::Hex => hex(&text),
         };
         match bytes {
-            Some(bytes) if bytes == UNAVAILABLE.as_bytes() => Err(Misfit::Why(WHY_UNAVAILABLE)),
+            Some(bytes) if is_placeholder(&bytes, self.told()) => Err(Misfit::Why(WHY_UNAVAILABLE)),
             Some(bytes) => Ok(Cell::Bytes(Cow::Owned(bytes))),
             None => Err(Misfit::Kind),
         }

@@ -7,14 +7,18 @@ mod avro;
 mod columns;
 mod connect;
 mod json;
+mod json_key;
 mod json_value;
 mod place;
 mod scan;
 mod text;
 mod wire;
 
+use std::collections::BTreeMap;
+
 use arrow::record_batch::RecordBatch;
 
+pub(crate) use self::json_key::bare as bare_key;
 pub use self::place::Place;
 pub(crate) use self::place::Rank;
 use crate::Result;
@@ -59,6 +63,14 @@ pub trait Decoder: Send {
     /// Notices the key of a record that is pushed next, where keys have schemas.
     fn key(&mut self, key: &[u8]) {
         let _no_schema = key;
+    }
+    /// Takes the fingerprints of the schemas that earlier runs read records with, by their ids.
+    fn remember(&mut self, schemas: BTreeMap<u32, i64>) {
+        let _no_schemas = schemas;
+    }
+    /// Those of the records that were pushed, as far as no run knew them and since the last call.
+    fn noted(&mut self) -> BTreeMap<u32, i64> {
+        BTreeMap::new()
     }
     /// Rows pushed since the last [`Decoder::finish`].
     fn rows(&self) -> usize;

@@ -108,7 +108,22 @@ pub(super) struct Said {
     pub(super) is_foreign: bool,
 }
 
+/// `source.connector` of Debezium's connector for PostgreSQL.
+const DEBEZIUM_POSTGRES: &[u8] = b"postgresql";
+
 impl Said {
+    /// What a record of Debezium's connector for PostgreSQL says: there the LSN of the change
+    /// itself grows with each change of a row. None of other connectors, whose positions are those
+    /// of one server among several.
+    pub(super) fn of_lsn(connector: &[u8], lsn: i64) -> Option<Self> {
+        let (commit, index) = (lsn.cast_unsigned(), 0);
+        (connector == DEBEZIUM_POSTGRES).then_some(Self {
+            position: Position { commit, index },
+            begins_us: None,
+            is_foreign: true,
+        })
+    }
+
     /// The place after this record; none when it is a copy. A snapshot may be of another database,
     /// whose positions are lower, and counts unless it is no newer than the last one either.
     pub(super) fn after(self, newest: Option<Place>) -> Option<Place> {

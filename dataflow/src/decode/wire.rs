@@ -81,11 +81,11 @@ impl<'a> Wire<'a> {
         })
     }
 
-    /// Whether it is Debezium's placeholder.
-    pub(super) fn is_unavailable(&self) -> bool {
+    /// Whether it is Debezium's placeholder, the default or the one that it was told to write.
+    pub(super) fn is_unavailable(&self, told: Option<&[u8]>) -> bool {
         match self {
-            Self::Text(text) | Self::Uuid(text) => *text == UNAVAILABLE,
-            Self::Bytes(bytes, _) => **bytes == *UNAVAILABLE.as_bytes(),
+            Self::Text(text) | Self::Uuid(text) => is_placeholder(text.as_bytes(), told),
+            Self::Bytes(bytes, _) => is_placeholder(bytes, told),
             _ => false,
         }
     }
@@ -100,6 +100,11 @@ impl<'a> Wire<'a> {
             Self::Text(value) | Self::Uuid(value) => format!("{:?}", text::excerpt(value)),
         }
     }
+}
+
+/// Whether bytes are Debezium's placeholder, the default or the one that it was told to write.
+pub(super) fn is_placeholder(bytes: &[u8], told: Option<&[u8]>) -> bool {
+    bytes == UNAVAILABLE.as_bytes() || told == Some(bytes)
 }
 
 /// An `int`'s or `long`'s cell.

@@ -31,6 +31,7 @@ pub(super) struct Table {
     pub(super) topic: String,
     pub(super) format: Format,
     pub(super) envelope: Envelope,
+    pub(super) unavailable: Option<Arc<[u8]>>,
     /// All columns.
     pub(super) schema: SchemaRef,
     /// For each column, the source's type where it travels as text.

@@ -182,6 +182,9 @@ fn source_text(text: &mut String, source: &Source, used: &BTreeSet<usize>) {
         text,
         format_args!("topic {topic:?} {format} {envelope:?} {key:?}"),
     );
+    if let Some(placeholder) = &source.unavailable {
+        push(text, format_args!(" unavailable {placeholder:?}"));
+    }
     for index in used {
         if let Some(field) = schema.fields().get(*index) {
             push(

@@ -125,6 +125,9 @@ pub struct Source {
     pub format: Format,
     /// How records become rows.
     pub envelope: Envelope,
+    /// What Debezium was told to write in place of a large value that a change left as it was,
+    /// beside its default.
+    pub unavailable: Option<Arc<[u8]>>,
     /// Columns that any view uses, in table order: what decoders produce and nothing more.
     /// Field names are the table's column names. May be empty (`count(*)` alone).
     pub schema: SchemaRef,

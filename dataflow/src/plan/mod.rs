@@ -238,6 +238,7 @@ fn sources(catalog: &Catalog, views: &[Planned]) -> (Vec<ir::Source>, Vec<Option
             topic: table.topic.clone(),
             format: table.format.clone(),
             envelope: table.envelope,
+            unavailable: table.unavailable.clone(),
             schema: Arc::new(Schema::new(fields)),
             key: table.key.clone(),
         });

@@ -56,6 +56,11 @@ const MISSING: [(&str, Missing); 2] = [("null", Missing::Null), ("refuse", Missi
 /// The options that say how JSON records write values.
 const SPELLING: [&str; 4] = ["timestamps", "decimals", "binary", "missing"];
 
+/// The option that says what Debezium writes in place of a large value that it does not have.
+const UNAVAILABLE: &str = "unavailable";
+/// What the placeholder's bytes in hexadecimal digits follow, as in Debezium's own option.
+const HEX: &str = "hex:";
+
 /// What the statement itself says.
 struct Declared {
     columns: Vec<(Ident, Field)>,
@@ -72,7 +77,7 @@ pub(super) fn create(
 ) -> Result<Table> {
     let name = new_name(single(&create.name), catalog, script, at)?;
     refuse_extras(create, script, at)?;
-    let known = [&["topic", "format", "envelope"][..], &SPELLING].concat();
+    let known = [&["topic", "format", "envelope", UNAVAILABLE][..], &SPELLING].concat();
     let options = Options::read(&create.table_options, &known, script, at)?;
     let encoding = options.choice("format", &FORMATS, script)?;
     let encoding = encoding.unwrap_or(Encoding::Avro);
@@ -82,9 +87,7 @@ pub(super) fn create(
         Encoding::Avro => Envelope::Debezium,
         Encoding::Json => Envelope::Append,
     });
-    let topic = options
-        .get("topic")
-        .map_or(name.as_str(), |(topic, _)| topic);
+    let topic = options.get("topic").map_or(name.as_str(), |it| it.0);
     let topic = topic.to_owned();
     read_once(&topic, catalog, script, at)?;
     let declared = declared(create, script)?;
@@ -136,6 +139,7 @@ pub(super) fn create(
         topic,
         format,
         envelope,
+        unavailable: unavailable(&options, envelope, script)?,
         schema,
         source_types,
         key,
@@ -158,6 +162,40 @@ fn spelling(options: &Options, encoding: Encoding, script: Script<'_>) -> Result
         binary: options.choice("binary", &BINARY, script)?,
         missing: options.choice("missing", &MISSING, script)?,
     })
+}
+
+/// The placeholder of Debezium's `unavailable.value.placeholder`.
+fn unavailable(
+    options: &Options,
+    envelope: Envelope,
+    script: Script<'_>,
+) -> Result<Option<Arc<[u8]>>> {
+    let Some((text, at)) = options.get(UNAVAILABLE) else {
+        return Ok(None);
+    };
+    let bytes = match text.strip_prefix(HEX) {
+        Some(digits) => hex(digits),
+        None => Some(text.as_bytes().to_vec()),
+    };
+    let why = match bytes {
+        _ if envelope == Envelope::Append => "is for envelope = 'debezium' or 'upsert'",
+        None => "has no bytes in hexadecimal digits behind `hex:`",
+        Some(bytes) if bytes.is_empty() => "is empty",
+        Some(bytes) => return Ok(Some(bytes.into())),
+    };
+    let what = format!(
+        "option `{UNAVAILABLE}` {why}: it is what Debezium's unavailable.value.placeholder says"
+    );
+    Err(script.error(at, what))
+}
+
+fn hex(digits: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let pairs = digits.as_bytes().chunks(2).map(|pair| match pair {
+        [high, low] => u8::try_from(digit(*high)? << 4 | digit(*low)?).ok(),
+        _ => None,
+    });
+    pairs.collect()
 }
 
 /// Refuses a second table over a topic. Offsets are bound to epochs by topic: of two readers one

@@ -4,7 +4,9 @@
 //! A key's records may lie in several partitions, as its schema or the rule of its partition
 //! changed: within a partition the log's order holds, between partitions that of the source
 //! ([`Rank`]). So a deletion is remembered until all that the topic held when it was read was read,
-//! or a row that is older would rise again ([`crate::time::lap`]). A key whose newest record could
+//! or a row that is older would rise again ([`crate::time::lap`]). Where two records of a key say
+//! nothing of their order and lie in two partitions, neither is known to be the newer one: the job
+//! ends. A key whose newest record could
 //! not be published or decoded holds no row and is counted, until a later record of it is right.
 //!
 //! Frontier contract: updates are stashed by epoch under a retained capability; when the input
@@ -24,11 +26,14 @@ use super::Context;
 use super::chunk::{Chunk, ChunkStream};
 use super::site::{Site, Tap, restore};
 use crate::checkpoint::{Entry, Latest};
-use crate::decode::Rank;
+use crate::decode::{Rank, bare_key};
 use crate::exchange::{Flat, Malformed, Read, Reader, Sink};
 use crate::operators::Size;
 use crate::row::{Row, RowCodec};
-use crate::{Epoch, Result};
+use crate::{Epoch, Error, Kind, Result};
+
+/// Stands for the offset of what a checkpoint kept.
+const RESTORED: i64 = -1;
 
 /// What a record of a keyed source says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +65,16 @@ pub(crate) enum Keyed {
 }
 
 impl Keyed {
+    /// Whether it was restored with a key that is not taken so any more.
+    fn is_outdated(&self) -> bool {
+        match self {
+            Keyed::Row { key, offset, .. } => {
+                *offset == RESTORED && bare_key(key.bytes()).len() != key.bytes().len()
+            }
+            Keyed::Truncated { .. } => false,
+        }
+    }
+
     fn route(&self, peers: usize) -> u64 {
         match self {
             Keyed::Row { key, .. } => key.owner(peers),
@@ -132,11 +147,17 @@ struct Said {
 }
 
 impl Said {
+    /// Whether nothing tells which of the two is newer, and that matters.
+    fn is_unordered(&self, partition: u32, rank: Rank, row: Option<&Row>, refused: bool) -> bool {
+        let known = self.rank.is_known() || rank.is_known();
+        let alike = self.row.as_ref() == row && self.refused == refused;
+        self.partition != partition && !known && !alike
+    }
+
     /// What is kept of it.
     fn latest(&self) -> Latest {
         match &self.row {
             _ if self.refused => Latest::Refused(self.partition, self.rank),
-            None if !self.rank.is_known() => Latest::Nothing,
             Some(row) if !self.rank.is_known() => Latest::Row(self.partition, row.clone()),
             row => Latest::Ranked(self.partition, self.rank, row.clone()),
         }
@@ -164,6 +185,29 @@ impl Said {
 struct Stash {
     rows: HashMap<Row, (i64, Said)>,
     truncated: BTreeMap<u32, i64>,
+    unordered: Vec<Unordered>,
+}
+
+/// A key with records in two partitions that say nothing of their order: where they are.
+struct Unordered {
+    key: Row,
+    at: [(u32, i64); 2],
+}
+
+impl Unordered {
+    /// The error of a job that cannot tell which of them is newer.
+    fn error(&self, table: &str) -> Error {
+        let [(one, _), (other, _)] = self.at;
+        let key = String::from_utf8_lossy(self.key.bytes());
+        let what = format!(
+            "table `{table}`: partitions {one} and {other} of its topic hold records of one key \
+             ({:?}), and nothing in them says which is newer: the key was written otherwise \
+             meanwhile (by another schema, or `schemas.enable`), or partitions were added to the \
+             topic. Have its writer fill a new topic",
+            key.chars().take(80).collect::<String>()
+        );
+        Error::new(Kind::Data, what)
+    }
 }
 
 impl Stash {
@@ -191,6 +235,11 @@ impl Stash {
                             true if known.rank.is_before(rank) => false,
                             _ => (known.partition, *at) > (partition, offset),
                         };
+                        let (row, refused) = (known.row.as_ref(), known.refused);
+                        if said.is_unordered(known.partition, known.rank, row, refused) {
+                            let at = [(known.partition, *at), (partition, offset)];
+                            self.unordered.push(Unordered { key, at });
+                        }
                         if !older {
                             (*at, *known) = (offset, said);
                         }
@@ -228,6 +277,8 @@ struct Current {
     deleted: VecDeque<(Epoch, Row, Rank)>,
     /// Bytes of keys and rows.
     bytes: usize,
+    /// A key whose newest record is not known.
+    unordered: Option<Unordered>,
 }
 
 impl Current {
@@ -252,10 +303,17 @@ impl Current {
             changed(key, &Latest::Nothing);
             changes.extend(row.map(|row| (row, -1)));
         });
-        for (key, (_, said)) in stash.rows {
+        self.unordered = stash.unordered.pop();
+        for (key, (offset, said)) in stash.rows {
             let known = self.rows.get(&key);
             if let Some(known) = known {
                 let other = known.partition != said.partition;
+                let (row, refused) = (known.row.as_ref(), self.refused.contains(&key));
+                if said.is_unordered(known.partition, known.rank, row, refused) {
+                    let at = [(known.partition, 0), (said.partition, offset)];
+                    let key = key.clone();
+                    self.unordered = Some(Unordered { key, at });
+                }
                 let is_same = known.row == said.row
                     && known.rank == said.rank
                     && !other
@@ -265,9 +323,6 @@ impl Current {
                 }
             }
             let latest = said.latest();
-            if known.is_none() && latest == Latest::Nothing {
-                continue;
-            }
             changed(&key, &latest);
             let old = self.set(epoch, key, said.clone(), &latest);
             if old != said.row {
@@ -284,10 +339,12 @@ impl Current {
         if truncated.is_empty() {
             return;
         }
-        stash.rows.retain(|_, (offset, said)| {
-            let at = truncated.get(&said.partition);
+        let is_left = |(partition, offset): &(u32, i64)| {
+            let at = truncated.get(partition);
             at.is_none_or(|at| *offset > *at)
-        });
+        };
+        stash.rows.retain(|_, it| is_left(&(it.1.partition, it.0)));
+        stash.unordered.retain(|it| it.at.iter().all(is_left));
         let of = |_: &Row, held: &mut Held| truncated.contains_key(&held.partition);
         let all: Vec<(Row, Held)> = self.rows.extract_if(of).collect();
         for (key, held) in all {
@@ -358,12 +415,20 @@ fn restored(epoch: Epoch, entry: Entry<Latest>) -> (Epoch, Keyed) {
         key: entry.key,
         partition,
         // Nothing else has this epoch.
-        offset: -1,
+        offset: RESTORED,
         rank,
         row,
         refused,
     };
     (epoch, keyed)
+}
+
+fn outdated(table: &str) -> Error {
+    let what = format!(
+        "table `{table}`: the checkpoint holds keys with Connect's schema in them, as an earlier \
+         version took them. Run `tidemill reset PIPELINE` to read the topics from their beginning"
+    );
+    Error::new(Kind::Data, what)
 }
 
 /// Renders the current rows of a keyed source.
@@ -390,6 +455,9 @@ pub(crate) fn upsert<'scope>(
         move |(input, frontier), output| {
             input.for_each(|cap, updates| {
                 for (epoch, keyed) in updates.drain(..) {
+                    if keyed.is_outdated() {
+                        context.fail(outdated(&name));
+                    }
                     let stash = stashes
                         .entry(epoch)
                         .or_insert_with(|| (cap.delayed(&epoch, 0), Stash::default()));
@@ -404,6 +472,9 @@ pub(crate) fn upsert<'scope>(
                 let before = current.refused.len();
                 let mut keep = |key: &Row, new: &Latest| tap.add(epoch, key, &none, new);
                 let changes = current.apply(epoch, stash, &mut keep);
+                if let Some(unordered) = current.unordered.take() {
+                    context.fail(unordered.error(&name));
+                }
                 current.forget(context.settled.get().min(epoch), keep);
                 size.set(current.size());
                 let after = current.refused.len();
@@ -501,6 +572,47 @@ mod tests {
     }
 
     #[test]
+    fn records_of_two_partitions_without_an_order_are_told() {
+        let told = |epochs: Vec<Vec<Keyed>>| {
+            let current = &mut Current::default();
+            let mut told = false;
+            for records in epochs {
+                apply(current, records);
+                told |= current.unordered.take().is_some();
+            }
+            told
+        };
+        let (one, other) = (row(1, 0, 1, Some(10)), row(1, 3, 1, Some(30)));
+        assert!(told(vec![vec![one.clone(), other.clone()]]));
+        assert!(told(vec![vec![one.clone()], vec![other.clone()]]));
+        let gone = row(1, 3, 2, None);
+        assert!(
+            told(vec![vec![gone.clone()], vec![one.clone()]]),
+            "the deletion may be newer"
+        );
+        for fine in [
+            vec![one.clone(), row(1, 3, 1, Some(10))],
+            vec![one.clone(), at(1, 3, 5, Some(50))],
+            vec![one.clone(), row(2, 3, 1, Some(30))],
+            vec![one.clone(), row(1, 0, 2, None)],
+        ] {
+            assert!(!told(vec![fine.clone()]));
+            assert!(!told(fine.into_iter().map(|it| vec![it]).collect()));
+        }
+        let truncated = Keyed::Truncated {
+            partition: 0,
+            offset: 5,
+            worker: 0,
+        };
+        assert!(!told(vec![vec![one.clone(), truncated.clone(), other]]));
+        let current = &mut Current::default();
+        apply(current, vec![gone]);
+        current.forget(1, |_, _| {});
+        apply(current, vec![one]);
+        assert!(current.unordered.is_none(), "nothing older can come");
+    }
+
+    #[test]
     fn a_refused_record_takes_the_row_away_until_a_right_one_comes() {
         let current = &mut Current::default();
         apply(current, vec![row(1, 0, 1, Some(10))]);
@@ -526,6 +638,7 @@ mod tests {
         assert_eq!((current.refused.len(), current.size().rows), (0, 1));
         apply(current, vec![refused(4)]);
         apply(current, vec![row(1, 0, 5, None)]);
+        current.forget(1, |_, _| {});
         assert!(current.refused.is_empty() && current.rows.is_empty());
         assert_eq!(current.bytes, 0);
     }

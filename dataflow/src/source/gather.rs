@@ -1,11 +1,13 @@
 //! Gathering: records become the items that a source sends, chunks of rows for append envelopes
 //! and keyed rows for the others.
 
+use std::collections::BTreeMap;
+
 use tidemill_log::log::{OwnedRecord, RecordRef};
 
 use super::newest::Newest;
 use crate::Result;
-use crate::decode::{Decoder, Effect, Rank, Refused};
+use crate::decode::{Decoder, Effect, Rank, Refused, bare_key};
 use crate::plan::ir::{Envelope, Format};
 use crate::render::context::Refusal;
 use crate::render::upsert::Keyed;
@@ -32,6 +34,8 @@ pub(crate) trait Gather {
     fn push(&mut self, record: RecordRef<'_>);
     /// Everything since the last call.
     fn finish(&mut self) -> Result<Gathered<Self::Item>>;
+    /// The schemas of the records, see [`Decoder::noted`].
+    fn noted(&mut self) -> BTreeMap<u32, i64>;
     /// The newest change of each partition; none where records have no places.
     fn newest(&mut self) -> Option<&mut Newest> {
         None
@@ -120,6 +124,10 @@ impl Gather for Rows {
         }
     }
 
+    fn noted(&mut self) -> BTreeMap<u32, i64> {
+        self.decoder.noted()
+    }
+
     fn finish(&mut self) -> Result<Gathered<RecordBatch>> {
         let rows = self.decoder.finish()?;
         let items = match rows.num_rows() {
@@ -195,10 +203,20 @@ impl KeyedRows {
         }
     }
 
+    /// See [`Decoder::remember`].
+    pub(crate) fn remember(&mut self, schemas: BTreeMap<u32, i64>) {
+        self.decoder.remember(schemas);
+    }
+
     fn key(&self, record: &RecordRef<'_>) -> Option<Row> {
         let key = record.key?;
-        let framed = self.framed_keys && key.len() > WIRE_PREFIX && key[0] == 0;
-        Some(Row::new(if framed { &key[WIRE_PREFIX..] } else { key }))
+        Some(Row::new(match key.strip_prefix(&[0]) {
+            Some(rest) if self.framed_keys && key.len() > WIRE_PREFIX => {
+                rest.get(WIRE_PREFIX - 1..).unwrap_or(rest)
+            }
+            _ if self.framed_keys => key,
+            _ => bare_key(key),
+        }))
     }
 
     /// Decodes a record that may be a copy of an earlier one.
@@ -286,6 +304,10 @@ impl Gather for KeyedRows {
                 );
             }
         }
+    }
+
+    fn noted(&mut self) -> BTreeMap<u32, i64> {
+        self.decoder.noted()
     }
 
     fn finish(&mut self) -> Result<Gathered<Keyed>> {

@@ -24,6 +24,7 @@ use crate::time::commits::Commits;
 pub(crate) mod gather;
 mod newest;
 pub(crate) mod operator;
+pub(crate) mod renamed;
 pub(crate) mod watch;
 
 use gather::Gather;
@@ -156,6 +157,11 @@ impl<G: Gather> Partitions<G> {
             self.woken &= reader.on_arrival(Arc::clone(&wake));
         }
         self.wake = Some(wake);
+    }
+
+    /// The schemas that no run read records with so far, by their ids.
+    pub(crate) fn noted(&mut self) -> BTreeMap<u32, i64> {
+        self.gather.noted()
     }
 
     /// Whether a call comes for every record that arrives.

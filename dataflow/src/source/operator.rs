@@ -171,14 +171,16 @@ impl<G: Gather> Running<G> {
             Err(error) => context.fail(error),
         };
         count(&reading.topic, cut, context);
-        control.borrow_mut().report(Report {
+        let mut report = Report {
             topic: reading.topic.clone(),
             ends: cut.ends.clone(),
             places: cut.places.clone(),
             commits: cut.commits.clone(),
             bytes: cut.bytes,
             ..Report::default()
-        });
+        };
+        report.schemas = self.partitions.noted();
+        control.borrow_mut().report(report);
         true
     }
 

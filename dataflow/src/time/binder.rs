@@ -78,6 +78,7 @@ pub(crate) struct Binder {
     closing: Option<Instant>,
     stopped: bool,
     wake: Option<Activator>,
+    failure: Failure,
 }
 
 impl Binder {
@@ -131,6 +132,7 @@ impl Binder {
             closing: None,
             stopped: false,
             wake: None,
+            failure: failure.clone(),
         })
     }
 
@@ -161,6 +163,15 @@ impl Binder {
             // A partition has one reader, whose reports come in order.
             let places = self.places.entry(report.topic.clone()).or_default();
             places.extend(report.places);
+        }
+        if !report.schemas.is_empty() {
+            let noted = held::noted(&report.topic, report.schemas);
+            if held::differ(&self.read, &noted) {
+                self.failure.set(held::registry_made_anew(&report.topic));
+                return;
+            }
+            merge(&mut self.read, &noted);
+            self.tell_schemas(&report.topic);
         }
         if !report.ends.is_empty() {
             merge(
@@ -266,6 +277,13 @@ impl Binder {
         let due = self.epoch_in().into_iter().chain(checkpoint);
         // What may be done now was done, or waits for something that wakes the binder.
         due.filter(|wait| !wait.is_zero()).min()
+    }
+
+    /// Tells which schemas a topic's records were read with.
+    fn tell_schemas(&self, topic: &str) {
+        let schemas = held::schemas_in(&self.read, topic);
+        let schemas = schemas.map(|(id, schema)| ((topic.to_owned(), *id), *schema));
+        lock(&self.stats.schemas).extend(schemas);
     }
 
     /// Tells since when the oldest change that was read is on its way to the views.

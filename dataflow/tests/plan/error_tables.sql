@@ -10,6 +10,12 @@ CREATE TABLE u (a int) WITH (format = 'json', envelope = 'debesium');
 CREATE TABLE u (a int) WITH (format = json);
 --- option twice
 CREATE TABLE u (a int) WITH (format = 'json', topic = 'a', topic = 'b');
+--- placeholder of an append-only table
+CREATE TABLE u (a int) WITH (format = 'json', unavailable = 'none');
+--- placeholder that is no hexadecimal
+CREATE TABLE u (a int) WITH (format = 'json', envelope = 'upsert', unavailable = 'hex:6g');
+--- placeholder of nothing
+CREATE TABLE u (a int) WITH (format = 'json', envelope = 'upsert', unavailable = '');
 --- json without columns
 CREATE TABLE u WITH (format = 'json');
 --- type

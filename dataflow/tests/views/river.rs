@@ -195,6 +195,25 @@ impl River {
         }
     }
 
+    /// Waits until the job ends by itself, and says why.
+    pub(crate) fn ended(&mut self) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let running = self.running.take().expect("the job runs");
+        while !running.thread.is_finished() {
+            assert!(Instant::now() < deadline, "it goes on after {PATIENCE:?}");
+            std::thread::sleep(LOOK);
+        }
+        running.thread.join().unwrap().unwrap_err().to_string()
+    }
+
+    /// Has the registry answer an id with another schema, as one that was made anew does.
+    pub(crate) fn rename(&self, id: u32, schema: &str) {
+        let file = self.directory.path().join("registry.db");
+        let registry = rusqlite::Connection::open(file).unwrap();
+        let update = "UPDATE _tidemill_schemas SET schema = ?2 WHERE id = ?1";
+        assert_eq!(registry.execute(update, (id, schema)).unwrap(), 1);
+    }
+
     /// Waits until a checkpoint has everything that was bound, although nothing new comes.
     pub(crate) fn rest(&self) {
         let stats = self.stats();

@@ -23,11 +23,53 @@ pub use route::partition_of_change;
 pub use subject::Evolution;
 
 use crate::event::{Op, Position};
+use crate::schema::fingerprint;
 
 /// `source.connector` of the records that are ours.
 pub const CONNECTOR: &str = "tidemill";
 /// The same of those that people put back behind newer ones: their positions say nothing.
 const REPLAYED: &str = "tidemill-replay";
+
+/// What stands behind a version and before the fingerprint of the schema, as semantic versions have
+/// it for what a build says of itself.
+const BUILD: u8 = b'+';
+/// The hexadecimal digits of a fingerprint.
+const DIGITS: usize = 16;
+
+/// `source.version` of records that are written with a schema.
+fn version_of(schema: &str) -> String {
+    let fingerprint = fingerprint(schema);
+    format!("{}+{fingerprint:016x}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The fingerprint of the schema that a record was written with, in its `source.version`; none in
+/// those of earlier versions. Each record of a topic is asked, so nothing is allocated.
+#[must_use]
+pub fn fingerprint_of(version: &[u8]) -> Option<u64> {
+    let (rest, digits) = version.split_last_chunk::<DIGITS>()?;
+    if rest.last() != Some(&BUILD) {
+        return None;
+    }
+    digits.iter().try_fold(0, |number: u64, digit| {
+        let digit = char::from(*digit).to_digit(16)?;
+        Some(number << 4 | u64::from(digit))
+    })
+}
+
+/// The same, found in a datum of ours whatever its schema is: by the two fields behind it. The row
+/// is before them, so the last ones are the record's own.
+#[must_use]
+pub fn fingerprint_in(datum: &[u8]) -> Option<u64> {
+    let text = |text: &str| [&[text.len() as u8 * 2], text.as_bytes()].concat();
+    let name = text(CONNECTOR);
+    let behind = [CONNECTOR, REPLAYED].map(|connector| [text(connector), name.clone()].concat());
+    let ends = (0..datum.len()).rev();
+    let mut found = ends.filter(|end| {
+        let rest = datum.get(*end..).unwrap_or_default();
+        behind.iter().any(|behind| rest.starts_with(behind))
+    });
+    fingerprint_of(datum.get(..found.next()?)?)
+}
 
 /// What follows the position in `source.sequence` of a delete that stands for a row which could not
 /// be published.
@@ -79,6 +121,31 @@ fn number(text: &[u8]) -> Option<(u64, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_names_the_schema_and_those_of_before_name_none() {
+        let schema = "\"int\"";
+        let version = version_of(schema);
+        let is = Some(fingerprint(schema));
+        assert_eq!(fingerprint_of(version.as_bytes()), is);
+        for other in ["0.1.0", "", "0.1.0+0123456789abcdeg", "0123456789abcdef"] {
+            assert_eq!(fingerprint_of(other.as_bytes()), None, "{other}");
+        }
+        let field = |text: &str| format!("{}{text}", char::from(text.len() as u8 * 2));
+        let source = |version: &str, connector: &str| {
+            let fields = [version, connector, CONNECTOR].map(field);
+            format!("a row{}and more", fields.concat()).into_bytes()
+        };
+        for connector in [CONNECTOR, REPLAYED] {
+            let datum = source(&version, connector);
+            assert_eq!(fingerprint_in(&datum), is);
+            // A row may hold what looks like it.
+            let other = [source(&version_of("other"), connector), datum].concat();
+            assert_eq!(fingerprint_in(&other), is);
+        }
+        assert_eq!(fingerprint_in(&source("0.1.0", CONNECTOR)), None);
+        assert_eq!(fingerprint_in(&source(&version, "postgresql")), None);
+    }
 
     #[test]
     fn a_position_is_read_from_what_was_written_and_from_nothing_else() {

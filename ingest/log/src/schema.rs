@@ -2,14 +2,17 @@
 //!
 //! [`value_schema`] and [`key_schema`] say under which Avro schemas a table's changes are written;
 //! [`table_of`] and [`columns_of_record`] read columns back from schemas, ours and others';
+//! [`fingerprint()`] tells one from another;
 //! [`arena`] is how a schema is held by whoever reads records written with it.
 
 pub mod arena;
 mod avro;
+mod fingerprint;
 mod read;
 mod source_type;
 
 pub use avro::{key_schema, value_schema};
+pub use fingerprint::fingerprint;
 pub use read::{Fields, Unusable, columns_of_envelope, columns_of_record, key_of, table_of};
 pub use source_type::{Comparison, SourceType};
 

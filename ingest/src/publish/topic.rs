@@ -35,6 +35,8 @@ pub(super) struct Topic {
     /// whose positions mean nothing here.
     old: Vec<Option<Position>>,
     gone_since: Option<Instant>,
+    /// Since when the registry does not have the schemas that are written.
+    unnamed_since: Option<Instant>,
 }
 
 /// The end of a partition.
@@ -82,6 +84,7 @@ impl Topic {
             ends: Vec::new(),
             old: Vec::new(),
             gone_since: None,
+            unnamed_since: None,
         };
         topic.ends = topic.found(log, registry, begins_anew)?;
         if begins_anew {
@@ -135,6 +138,30 @@ impl Topic {
             self.name
         );
         Error::new(Kind::Data, what)
+    }
+
+    /// Whether the registry still names the schema of what is written; an error when it does not
+    /// for a while, since one that begins may know it late. One that is away is asked again.
+    pub(super) fn is_named(&mut self) -> Result<bool> {
+        let is_named = self.encoder.is_registered().unwrap_or_else(|error| {
+            tracing::debug!(%error, topic = %self.name, "cannot ask for its schema");
+            true
+        });
+        if is_named {
+            self.unnamed_since = None;
+            return Ok(true);
+        }
+        let since = *self.unnamed_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < GONE_PATIENCE {
+            return Ok(false);
+        }
+        let what = format!(
+            "topic `{}` is written with a schema that the registry does not have any more, or has \
+             under another id: it was made anew. Restore it, or delete the topic and run `tidemill \
+             ingest --resnapshot`",
+            self.name
+        );
+        Err(Error::new(Kind::Data, what))
     }
 
     /// Whether it is still the same topic.
@@ -200,6 +227,15 @@ impl Topic {
             if !all.any(|(end, held)| unknown(end, held)) {
                 break;
             }
+        }
+        if let Some(id) = decoder.misnamed().filter(|_| !begins_anew) {
+            let what = format!(
+                "topic `{}` was written with schema {id}, which is another one in the registry: \
+                 the registry was made anew. Restore it, or delete the topic and run `tidemill \
+                 ingest --resnapshot`",
+                self.name
+            );
+            return Err(Error::new(Kind::Data, what));
         }
         let unknown = ends.iter().all(|end| end.last.is_none());
         if let Some(id) = decoder.missing().filter(|_| unknown && !begins_anew) {

@@ -88,7 +88,7 @@ impl Keys {
         }
         // One that the registry does not have is not known to be another one; it is asked for again
         // when it comes behind another.
-        let Ok(Some(schema)) = writers.ask(id, |registry| registry.by_id(id)) else {
+        let Ok(Some(schema)) = writers.schema(id) else {
             return;
         };
         let Some(shape) = Shape::of(&schema) else {

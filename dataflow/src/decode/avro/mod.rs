@@ -15,24 +15,30 @@
 //!    from, and without one the record is refused, as Avro says. Where the writer's schema
 //!    is newer than the plan the column is gone, and the job ends: its values would be made up.
 //!    It ends too where a newer schema gives a column another type, see [`altered`].
-//! 4. A registry that lost its schemas is an error of the job, told from a record that names an id
+//! 4. Ids of a registry that was made anew may stand for other schemas: the job ends when one does,
+//!    told from what earlier runs read ([`known`]), and from what the own ingest's records say of
+//!    the schema that they were written with.
+//! 5. A registry that lost its schemas is an error of the job, told from a record that names an id
 //!    which never was: otherwise all that was written with them would leave the views unnoticed.
-//! 5. Before the own ingest changes a column's type it begins the table anew in all partitions. A
+//! 6. Before the own ingest changes a column's type it begins the table anew in all partitions. A
 //!    record of before that the plan's type does not take is no dead letter: its row is withheld
 //!    until the table's beginning, which comes behind it.
 
 mod altered;
 mod input;
 mod keys;
+mod known;
 mod program;
 mod writers;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use tidemill_log::registry::Registry;
 
 use self::keys::Keys;
+use self::program::{Change, Program};
 use self::writers::Writers;
 use super::columns::{Cells, Columns};
 use super::{Decoder, Effect, Place, Refused, text};
@@ -43,6 +49,8 @@ use crate::{Error, Kind, Result};
 pub(super) struct Avro {
     columns: Columns,
     debezium: bool,
+    /// Whether the own ingest writes the topic.
+    own: bool,
     writers: Writers,
     keys: Option<Keys>,
 }
@@ -68,9 +76,38 @@ impl Avro {
         Ok(Self {
             columns: Columns::new(name, &source.schema)?,
             debezium: source.envelope == Envelope::Debezium,
+            own: writers.is_own(),
             keys: key.and_then(|key| Keys::new(source, key, writers.is_own())),
             writers,
         })
+    }
+
+    /// Reads the body of a record.
+    fn read(
+        &mut self,
+        id: u32,
+        body: &[u8],
+        newest: &mut Option<Place>,
+    ) -> std::result::Result<Effect, Refused> {
+        let program = self.writers.program(id)?;
+        if program.is_silent() {
+            return Ok(Effect::Nothing);
+        }
+        let mut cells = Cells::new();
+        let change = program
+            .run(body, &mut cells)
+            .map_err(|why| Refused(format!("not a record of schema {id}: {}", why.0)))?;
+        if self.debezium {
+            program
+                .agrees(&change, body, self.own)
+                .map_err(|why| Refused(format!("not a record of schema {id}: {why}")))?;
+            return effect(&mut self.columns, program, &change, &cells, newest);
+        }
+        if change.deleted {
+            return Ok(Effect::Gone);
+        }
+        self.columns.append(&cells)?;
+        Ok(Effect::Row)
     }
 }
 
@@ -85,68 +122,26 @@ impl Decoder for Avro {
         newest: &mut Option<Place>,
     ) -> std::result::Result<Effect, Refused> {
         let (id, body) = unframe(value)?;
-        let program = self.writers.program(id)?;
-        if program.is_silent() {
-            return Ok(Effect::Nothing);
+        let pushed = self.read(id, body, newest);
+        if self.debezium && matches!(pushed, Err(_) | Ok(Effect::Nothing)) {
+            // It may be one of the own ingest, read with another schema than it was written with.
+            self.writers.misnames(id, body);
         }
-        let mut cells = Cells::new();
-        let change = program
-            .run(body, &mut cells)
-            .map_err(|why| Refused(format!("not a record of schema {id}: {}", why.0)))?;
-        if self.debezium {
-            let mut next = *newest;
-            if let Some(said) = change.said() {
-                next = said.after(next);
-                if next.is_none() {
-                    return Ok(Effect::Copy);
-                }
-            }
-            match change.op {
-                Some("c" | "u" | "r") if change.row => {
-                    let lost = change.lost
-                        || match self.columns.append(&cells) {
-                            Err(_) if program.is_outdated() => true,
-                            appended => appended.map(|()| false)?,
-                        };
-                    if lost {
-                        *newest = next;
-                        return Ok(Effect::Withheld);
-                    }
-                }
-                Some("m") => return Ok(Effect::Nothing),
-                Some("d" | "t") => {}
-                Some("c" | "u" | "r") => {
-                    return Err(Refused(
-                        "field `after`: found null, expected the row's record".into(),
-                    ));
-                }
-                other => {
-                    return Err(Refused(format!(
-                        "field `op`: found {:?}, expected \"c\", \"u\", \"r\", \"d\" or \"t\"",
-                        text::excerpt(other.unwrap_or_default())
-                    )));
-                }
-            }
-            // Only a record that is not refused moves it.
-            *newest = next;
-            return Ok(match change.op {
-                Some("d") if change.is_withheld() => Effect::Withheld,
-                Some("d") => Effect::Gone,
-                Some("t") => Effect::Truncated,
-                _ => Effect::Row,
-            });
-        }
-        if change.deleted {
-            return Ok(Effect::Gone);
-        }
-        self.columns.append(&cells)?;
-        Ok(Effect::Row)
+        pushed
     }
 
     fn key(&mut self, key: &[u8]) {
         if let Some(keys) = &mut self.keys {
             keys.follow(key, &mut self.writers);
         }
+    }
+
+    fn remember(&mut self, schemas: BTreeMap<u32, i64>) {
+        self.writers.known.remember(schemas);
+    }
+
+    fn noted(&mut self) -> BTreeMap<u32, i64> {
+        self.writers.known.noted()
     }
 
     fn rows(&self) -> usize {
@@ -159,6 +154,57 @@ impl Decoder for Avro {
         }
         self.columns.finish()
     }
+}
+
+/// What the envelope of a record did to its table.
+fn effect(
+    columns: &mut Columns,
+    program: &Program,
+    change: &Change<'_>,
+    cells: &Cells<'_>,
+    newest: &mut Option<Place>,
+) -> std::result::Result<Effect, Refused> {
+    let mut next = *newest;
+    if let Some(said) = change.said() {
+        next = said.after(next);
+        if next.is_none() {
+            return Ok(Effect::Copy);
+        }
+    }
+    match change.op {
+        Some("c" | "u" | "r") if change.row => {
+            let lost = change.lost
+                || match columns.append(cells) {
+                    Err(_) if program.is_outdated() => true,
+                    appended => appended.map(|()| false)?,
+                };
+            if lost {
+                *newest = next;
+                return Ok(Effect::Withheld);
+            }
+        }
+        Some("m") => return Ok(Effect::Nothing),
+        Some("d" | "t") => {}
+        Some("c" | "u" | "r") => {
+            return Err(Refused(
+                "field `after`: found null, expected the row's record".into(),
+            ));
+        }
+        other => {
+            return Err(Refused(format!(
+                "field `op`: found {:?}, expected \"c\", \"u\", \"r\", \"d\" or \"t\"",
+                text::excerpt(other.unwrap_or_default())
+            )));
+        }
+    }
+    // Only a record that is not refused moves it.
+    *newest = next;
+    Ok(match change.op {
+        Some("d") if change.is_withheld() => Effect::Withheld,
+        Some("d") => Effect::Gone,
+        Some("t") => Effect::Truncated,
+        _ => Effect::Row,
+    })
 }
 
 /// The schema's id and the body.
@@ -208,6 +254,7 @@ mod tests {
                 key: None,
             },
             envelope: Envelope::Append,
+            unavailable: None,
             schema: Arc::new(Columns::new(vec![Field::new("b", DataType::Int32, true)])),
             key: Vec::new(),
         };

@@ -7,13 +7,14 @@
 //!    bytes are not counted one by one.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use arrow::array::timezone::Tz;
 use arrow::datatypes::{DataType, SchemaRef};
 use serde_json::Value;
-use tidemill_log::envelope::{CONNECTOR, is_withheld, position_of};
-use tidemill_log::event::Position;
+use tidemill_log::envelope::{CONNECTOR, fingerprint_in, fingerprint_of, is_withheld, position_of};
 use tidemill_log::schema::arena::{Field, Meaning, Node, Record, Schema};
+use tidemill_log::schema::fingerprint;
 
 use super::super::columns::{Cell, Cells};
 use super::super::place::Said;
@@ -26,6 +27,9 @@ use crate::plan::ir::Envelope;
 const DEPTH_MAX: usize = 128;
 /// The field of a flattened Debezium record that says whether its row is gone.
 const DELETED: &str = "__deleted";
+/// Why a record that was read is refused all the same.
+const ANOTHER: &str = "it was written with another one. Was the registry made anew, so that the id \
+     stands for another schema?";
 /// Ends of the names of what Debezium writes beside changes of rows.
 const NO_ROWS: [&str; 4] = [
     "TransactionMetadataValue",
@@ -56,10 +60,8 @@ struct Origin<'a> {
     snapshot: &'a [u8],
     at_us: Option<i64>,
     lsn: Option<i64>,
+    version: &'a [u8],
 }
-
-/// `source.connector` of Debezium's connector for PostgreSQL.
-const DEBEZIUM_POSTGRES: &[u8] = b"postgresql";
 
 impl Change<'_> {
     /// Whether it stands for a row that could not be published.
@@ -69,16 +71,13 @@ impl Change<'_> {
     }
 
     /// Where in the source a record comes from, of the own ingest or of Debezium's connector for
-    /// PostgreSQL: there the LSN of the change itself grows with each change of a row.
+    /// PostgreSQL.
     pub(super) fn said(&self) -> Option<Said> {
         let source = &self.source;
-        if source.connector == DEBEZIUM_POSTGRES {
-            let (commit, index) = (source.lsn?.cast_unsigned(), 0);
-            return Some(Said {
-                position: Position { commit, index },
-                begins_us: None,
-                is_foreign: true,
-            });
+        let lsn = source.lsn;
+        let foreign = lsn.and_then(|lsn| Said::of_lsn(source.connector, lsn));
+        if foreign.is_some() {
+            return foreign;
         }
         if source.connector != CONNECTOR.as_bytes() {
             return None;
@@ -107,6 +106,10 @@ pub(super) struct Program {
     outdated: bool,
     /// Whether the own ingest wrote the records, whose texts are never placeholders.
     own: bool,
+    /// Of the writer's schema.
+    fingerprint: u64,
+    /// See [`crate::plan::ir::Source::unavailable`].
+    unavailable: Option<Arc<[u8]>>,
     silent: bool,
     utc: Tz,
 }
@@ -148,6 +151,7 @@ enum Step {
 /// The fields of `source` that say where a record comes from.
 #[derive(Debug, Clone, Copy)]
 enum About {
+    Version,
     Connector,
     Sequence,
     Snapshot,
@@ -190,7 +194,8 @@ impl Program {
         envelope: Envelope,
         utc: Tz,
     ) -> Result<Self, String> {
-        let writer = Schema::parse(writer)?;
+        let text = writer;
+        let writer = Schema::parse(text)?;
         let Node::Record(outer) = writer.node(writer.root) else {
             return Err("it is no record".into());
         };
@@ -212,6 +217,8 @@ impl Program {
             altered: Vec::new(),
             outdated: false,
             own: false,
+            fingerprint: fingerprint(text),
+            unavailable: None,
             silent: false,
             utc,
             writer: Schema::default(),
@@ -278,6 +285,11 @@ impl Program {
         }
     }
 
+    /// What stands for a value that the writer does not have, beside Debezium's default.
+    pub(super) fn unavailable(&mut self, told: Option<Arc<[u8]>>) {
+        self.unavailable = told;
+    }
+
     /// The columns that the writer has another type for.
     pub(super) fn altered(&self) -> &[usize] {
         &self.altered
@@ -286,6 +298,27 @@ impl Program {
     /// Whether the own ingest wrote the records.
     pub(super) fn is_own(&self) -> bool {
         self.own
+    }
+
+    /// Whether a record was written with the schema that it is read with, as far as it tells; `own`
+    /// says whether the own ingest writes the topic.
+    pub(super) fn agrees(
+        &self,
+        change: &Change<'_>,
+        body: &[u8],
+        own: bool,
+    ) -> Result<(), &'static str> {
+        let source = &change.source;
+        if !self.own {
+            let of_another = own && fingerprint_in(body).is_some_and(|it| it != self.fingerprint);
+            return if of_another { Err(ANOTHER) } else { Ok(()) };
+        }
+        match fingerprint_of(source.version) {
+            Some(written) if written != self.fingerprint => Err(ANOTHER),
+            // As earlier versions wrote it.
+            None if !source.connector.starts_with(CONNECTOR.as_bytes()) => Err(ANOTHER),
+            _ => Ok(()),
+        }
     }
 
     /// The table began anew behind the records: a row that its columns do not take is lost.
@@ -402,6 +435,7 @@ impl Program {
             _ => node,
         };
         let text = match (self.writer.node(node), about) {
+            (Node::String(_), About::Version) => &mut source.version,
             (Node::String(_), About::Connector) => &mut source.connector,
             (Node::String(_), About::Sequence) => &mut source.sequence,
             (Node::String(_), About::Snapshot) => &mut source.snapshot,
@@ -468,7 +502,7 @@ impl Program {
         let Some(wire) = wire else {
             return Ok(Cell::Null);
         };
-        if !self.own && wire.is_unavailable() {
+        if !self.own && wire.is_unavailable(self.unavailable.as_deref()) {
             return Err(format!("field `{}`: {WHY_UNAVAILABLE}", read.name).into());
         }
         wire.cell(&read.kind, &self.utc).ok_or_else(|| {
@@ -625,6 +659,7 @@ fn source_steps(writer: &Schema, fields: &[Field]) -> Vec<Step> {
     let mut steps = Vec::new();
     for field in fields {
         let about = match field.name.as_str() {
+            "version" => About::Version,
             "connector" => About::Connector,
             "sequence" => About::Sequence,
             "snapshot" => About::Snapshot,

@@ -13,6 +13,7 @@ use tidemill_log::schema::arena::Schema;
 
 use super::super::{Refused, text};
 use super::altered::{Altered, Types};
+use super::known::Known;
 use super::program::{Absent, Program};
 use crate::plan::ir::{Envelope, Source};
 use crate::{Error, Kind, Result};
@@ -35,11 +36,14 @@ pub(super) struct Writers {
     newest: u32,
     table: String,
     envelope: Envelope,
+    unavailable: Option<Arc<[u8]>>,
     utc: Tz,
     /// Compiled, or why that cannot be. Schemas of an id never change.
-    known: HashMap<u32, std::result::Result<Program, String>, RandomState>,
+    compiled: HashMap<u32, std::result::Result<Program, String>, RandomState>,
     missing: HashMap<u32, (Instant, String)>,
     topic: String,
+    /// What the ids stand for.
+    pub(super) known: Known,
     /// Why the job cannot go on: the registry lost schemas that records were written with, or a
     /// column, its type or the key is another one.
     pub(super) ends: Option<Error>,
@@ -63,19 +67,21 @@ impl Writers {
             newest,
             table: source.name.clone(),
             envelope: source.envelope,
+            unavailable: source.unavailable.clone(),
             utc: text::utc().ok_or_else(|| Error::new(Kind::Bug, "UTC is no time zone"))?,
-            known: HashMap::default(),
+            compiled: HashMap::default(),
             missing: HashMap::new(),
             topic: source.topic.clone(),
+            known: Known::new(&source.topic),
             ends: None,
         })
     }
 
     pub(super) fn program(&mut self, id: u32) -> std::result::Result<&Program, Refused> {
-        if !self.known.contains_key(&id) {
+        if !self.compiled.contains_key(&id) {
             self.resolve(id)?;
         }
-        match self.known.get(&id) {
+        match self.compiled.get(&id) {
             Some(Ok(program)) => Ok(program),
             Some(Err(why)) => Err(Refused(format!("schema {id} cannot be read: {why}"))),
             None => Err(Refused(format!("schema {id} is not there"))),
@@ -88,10 +94,10 @@ impl Writers {
         {
             return Err(Refused(why.clone()));
         }
-        let why = match self.ask(id, |registry| registry.by_id(id)) {
+        let why = match self.schema(id) {
             Ok(Some(text)) => {
                 let program = self.compile(id, &text);
-                self.known.insert(id, program);
+                self.compiled.insert(id, program);
                 self.missing.remove(&id);
                 return Ok(());
             }
@@ -116,7 +122,33 @@ impl Writers {
         Err(Refused(why))
     }
 
+    /// What the registry says that an id stands for; the job ends when that is another schema than
+    /// before.
+    pub(super) fn schema(&mut self, id: u32) -> tidemill_log::Result<Option<String>> {
+        let schema = self.ask(id, |registry| registry.by_id(id))?;
+        if let Some(schema) = &schema
+            && let Some(another) = self.known.notice(id, schema)
+        {
+            self.ends.get_or_insert(another);
+        }
+        Ok(schema)
+    }
+
+    /// Ends the job when the own ingest wrote a record with another schema than the one that its id
+    /// stands for.
+    pub(super) fn misnames(&mut self, id: u32, body: &[u8]) {
+        if let Some(another) = self.known.misnames(id, body) {
+            self.ends = Some(another);
+        }
+    }
+
     fn compile(&mut self, id: u32, schema: &str) -> std::result::Result<Program, String> {
+        if self.is_of_another(schema) {
+            let another = self.known.another(id);
+            let what = another.to_string();
+            self.ends = Some(another);
+            return Err(what);
+        }
         if let Some(altered) = self.types.altered(schema, &self.columns)
             && self.is_newer(id)
         {
@@ -131,6 +163,7 @@ impl Writers {
             self.envelope,
             self.utc,
         )?;
+        program.unavailable(self.unavailable.clone());
         if program.absent().is_empty() && program.altered().is_empty() {
             return Ok(program);
         }
@@ -159,6 +192,16 @@ impl Writers {
                  the field no default"
             )),
         }
+    }
+
+    /// Whether a schema is one of the own ingest's, of another topic than this one.
+    fn is_of_another(&self, schema: &str) -> bool {
+        let Ok(writer) = Schema::parse(schema) else {
+            return false;
+        };
+        let own = self.is_own() && writer.after().is_some_and(|row| row.table.is_some());
+        let name = |schema: &Schema| Some(schema.record(schema.root)?.name.clone());
+        own && name(&writer) != name(&self.planned)
     }
 
     /// Why the job cannot go on with what a newer schema writes, if it cannot.

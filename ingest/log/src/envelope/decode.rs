@@ -11,11 +11,11 @@ use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value as Avro;
 use apache_avro::writer::datum::GenericDatumWriter;
 
-use super::{CONNECTOR, REPLAYED, is_withheld, position_of};
+use super::{CONNECTOR, REPLAYED, fingerprint_in, is_withheld, position_of};
 use crate::event::{Change, Op, Position, Value};
 use crate::log::OwnedRecord;
 use crate::registry::Registry;
-use crate::schema::{TableSchema, table_of};
+use crate::schema::{TableSchema, fingerprint, table_of};
 use crate::{Error, Kind, Result};
 
 /// Decodes the records of one topic.
@@ -25,6 +25,7 @@ pub struct Decoder {
     schemas: HashMap<u32, (String, Schema)>,
     tables: HashMap<(u32, u32), Arc<TableSchema>>,
     missing: Option<u32>,
+    misnamed: Option<u32>,
 }
 
 /// Where in the source a record of ours comes from.
@@ -47,12 +48,18 @@ impl Decoder {
             schemas,
             tables,
             missing: None,
+            misnamed: None,
         }
     }
 
     /// The last schema id that a record named and that the registry did not have.
     pub fn missing(&self) -> Option<u32> {
         self.missing
+    }
+
+    /// The last schema id that a record of ours named and that stands for another schema now.
+    pub fn misnamed(&self) -> Option<u32> {
+        self.misnamed
     }
 
     /// The change that a record holds.
@@ -143,7 +150,12 @@ impl Decoder {
             )
         })?;
         let topic = self.topic.clone();
-        let (_, schema) = self.schema(id)?;
+        let (text, schema) = self.schema(id)?;
+        if fingerprint_in(datum).is_some_and(|was| was != fingerprint(text)) {
+            self.misnamed = Some(id);
+            let what = format!("schema {id} is not the one that it was written with");
+            return Err(wrong(&topic, &what));
+        }
         let reader = GenericDatumReader::builder(schema).build();
         let envelope = reader
             .and_then(|reader| reader.read_value(&mut datum))

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use apache_avro::Uuid;
 
 use super::subject::{self, Evolution};
-use super::{CONNECTOR, sequence_of};
+use super::{CONNECTOR, fingerprint_of, sequence_of, version_of};
 use crate::event::{Change, Op, Value};
 use crate::log::Record;
 use crate::registry::Registry;
-use crate::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
+use crate::schema::{Column, ColumnType, TableSchema, fingerprint, key_schema, value_schema};
 use crate::{Error, Kind, Result};
 
 /// Encodes the changes of one table for one topic.
@@ -36,6 +36,8 @@ struct Registered {
     table: Arc<TableSchema>,
     key_id: u32,
     value_id: u32,
+    /// `source.version`, which names the value's schema.
+    version: String,
     /// Whether each column is part of the key, and so never null.
     in_key: Vec<bool>,
     /// Whether they are the newest versions of their subjects.
@@ -82,6 +84,20 @@ impl Encoder {
         })
     }
 
+    /// Whether the registry still has the schema that changes are written with, under its id; true
+    /// where none is registered yet.
+    ///
+    /// # Errors
+    /// The registry's.
+    pub fn is_registered(&self) -> Result<bool> {
+        let Some(current) = &self.current else {
+            return Ok(true);
+        };
+        let schema = self.registry.by_id_now(current.value_id)?;
+        let is = schema.map(|schema| fingerprint(&schema));
+        Ok(is.is_some() && is == fingerprint_of(current.version.as_bytes()))
+    }
+
     /// Registers a table's schemas, unless they are the current ones, as `evolution` allows it.
     ///
     /// # Errors
@@ -116,6 +132,7 @@ impl Encoder {
             table: Arc::clone(table),
             key_id,
             value_id,
+            version: version_of(&schemas[1].1),
             in_key: (0..table.columns.len())
                 .map(|index| table.in_key(index))
                 .collect(),
@@ -130,7 +147,7 @@ impl Encoder {
         put_row(out, current, change.before.as_deref())?;
         put_row(out, current, change.after.as_deref())?;
         let commit_ms = change.committed_us.div_euclid(1000);
-        put_text(out, env!("CARGO_PKG_VERSION"));
+        put_text(out, &current.version);
         put_text(out, CONNECTOR);
         put_text(out, CONNECTOR);
         put_long(out, commit_ms);

@@ -106,6 +106,10 @@ impl Registry for Reporting<dyn Registry> {
         self.noted(self.inner.by_id(id))
     }
 
+    fn by_id_now(&self, id: u32) -> Result<Option<String>> {
+        self.noted(self.inner.by_id_now(id))
+    }
+
     fn versions(&self, subject: &str) -> Result<Vec<Registered>> {
         self.noted(self.inner.versions(subject))
     }

@@ -337,6 +337,14 @@ impl Registry for ConfluentRegistry {
         if let Some(schema) = self.known().get(&id) {
             return Ok(Some(schema.clone()));
         }
+        let schema = self.by_id_now(id)?;
+        if let Some(schema) = &schema {
+            self.known().insert(id, schema.clone());
+        }
+        Ok(schema)
+    }
+
+    fn by_id_now(&self, id: u32) -> Result<Option<String>> {
         let get = self
             .client
             .get(self.url(&["schemas", "ids", &id.to_string()]));
@@ -344,9 +352,7 @@ impl Registry for ConfluentRegistry {
         let Some(content) = self.send::<Content>(&about, get)? else {
             return Ok(None);
         };
-        let schema = self.whole(&about, content)?;
-        self.known().insert(id, schema.clone());
-        Ok(Some(schema))
+        self.whole(&about, content).map(Some)
     }
 
     fn versions(&self, subject: &str) -> Result<Vec<Registered>> {

@@ -52,6 +52,13 @@ pub trait Registry: Send + Sync {
     /// The text of the schema with this id, with all types that it refers to, or none when the
     /// registry has no such id.
     fn by_id(&self, id: u32) -> Result<Option<String>>;
+    /// The same as it is now: an engine that asks for an id once asks again.
+    ///
+    /// # Errors
+    /// As [`Registry::by_id`].
+    fn by_id_now(&self, id: u32) -> Result<Option<String>> {
+        self.by_id(id)
+    }
     /// All versions of a subject, oldest first; empty when the subject is not there.
     fn versions(&self, subject: &str) -> Result<Vec<Registered>>;
     /// The newest version of a subject.

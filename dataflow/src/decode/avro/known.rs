@@ -1,0 +1,103 @@
+//! Which schema each id stands for, and stood for when earlier runs read records with it.
+//!
+//! In: what the registry says of ids, and what the journal kept. Out: an error when an id stands
+//! for another schema than before, as it does in a registry that was made anew, which gives its ids
+//! again; and what the journal shall keep.
+
+use std::collections::BTreeMap;
+
+use tidemill_log::envelope::fingerprint_in;
+use tidemill_log::schema::fingerprint;
+
+use crate::{Error, Kind};
+
+/// The fingerprints of one topic's schemas, by their ids.
+pub(super) struct Known {
+    topic: String,
+    /// Of this run.
+    seen: BTreeMap<u32, u64>,
+    /// Of earlier ones.
+    kept: BTreeMap<u32, i64>,
+    /// Those that are not kept yet.
+    new: BTreeMap<u32, i64>,
+}
+
+impl Known {
+    pub(super) fn new(topic: &str) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            seen: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            new: BTreeMap::new(),
+        }
+    }
+
+    /// Takes what earlier runs kept.
+    pub(super) fn remember(&mut self, kept: BTreeMap<u32, i64>) {
+        self.kept = kept;
+    }
+
+    /// What is to be kept and was not asked for so far.
+    pub(super) fn noted(&mut self) -> BTreeMap<u32, i64> {
+        std::mem::take(&mut self.new)
+    }
+
+    /// Takes the registry's answer for an id, and returns why it cannot be the right one.
+    pub(super) fn notice(&mut self, id: u32, schema: &str) -> Option<Error> {
+        let is = fingerprint(schema);
+        self.seen.insert(id, is);
+        match self.kept.get(&id) {
+            Some(was) if was.cast_unsigned() != is => Some(self.another(id)),
+            Some(_) => None,
+            None => {
+                self.kept.insert(id, is.cast_signed());
+                self.new.insert(id, is.cast_signed());
+                None
+            }
+        }
+    }
+
+    /// The fingerprint of what an id stands for.
+    pub(super) fn of(&self, id: u32) -> Option<u64> {
+        self.seen.get(&id).copied()
+    }
+
+    /// Why a record cannot be read, if the own ingest wrote it with another schema than the one
+    /// that its id stands for.
+    pub(super) fn misnames(&self, id: u32, body: &[u8]) -> Option<Error> {
+        let (is, was) = (self.of(id)?, fingerprint_in(body)?);
+        (is != was).then(|| self.another(id))
+    }
+
+    pub(super) fn another(&self, id: u32) -> Error {
+        let topic = &self.topic;
+        let what = format!(
+            "topic `{topic}` holds records of schema {id}, which is another one in the registry \
+             than the one that they were written with: the registry was made anew and gave its \
+             ids again. Restore the registry's own topic or database and start again; or delete \
+             the topic, have it written anew (`tidemill ingest --resnapshot`) and run `tidemill \
+             reset PIPELINE`"
+        );
+        Error::new(Kind::Data, what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_stands_for_another_schema_than_an_earlier_run_read_is_told() {
+        let (int, long) = ("\"int\"", "\"long\"");
+        let mut known = Known::new("t");
+        assert!(known.notice(1, int).is_none() && known.notice(2, long).is_none());
+        let kept = known.noted();
+        assert_eq!(kept.len(), 2);
+        let mut known = Known::new("t");
+        known.remember(kept);
+        assert!(known.notice(1, int).is_none() && known.noted().is_empty());
+        let why = known.notice(2, int).unwrap().to_string();
+        assert!(why.contains("`t`") && why.contains("schema 2"), "{why}");
+        assert!(known.notice(3, long).is_none() && known.noted().contains_key(&3));
+    }
+}

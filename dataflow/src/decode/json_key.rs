@@ -1,0 +1,204 @@
+//! Keys of JSON records.
+//!
+//! In: a key's text. Out: the part of it that says which row it is, and what shows that the same
+//! row's key is written otherwise than before. A key that is no JSON object is its bytes.
+//!
+//! A job takes those bytes for the identity of a row. When the key's columns are renamed, change
+//! their order or their type, rows of before would stay beside those that replace them: the job
+//! ends, also when it was stopped meanwhile, as the journal keeps the form.
+
+use std::collections::BTreeMap;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::scan::Scan;
+use crate::plan::ir::Source;
+use crate::{Error, Kind};
+
+/// Under which number the journal keeps the columns' names; their kinds follow it.
+const NAMES: u32 = 0;
+/// Columns of a key whose kinds are kept, which is as many as PostgreSQL takes.
+const KINDS: usize = 32;
+
+/// The form of one topic's keys.
+pub(super) struct KeyForm {
+    table: String,
+    topic: String,
+    /// As the journal has it.
+    kept: BTreeMap<u32, i64>,
+    new: BTreeMap<u32, i64>,
+}
+
+impl KeyForm {
+    pub(super) fn new(source: &Source) -> Self {
+        Self {
+            table: source.name.clone(),
+            topic: source.topic.clone(),
+            kept: BTreeMap::new(),
+            new: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn remember(&mut self, kept: BTreeMap<u32, i64>) {
+        self.kept = kept;
+    }
+
+    pub(super) fn noted(&mut self) -> BTreeMap<u32, i64> {
+        std::mem::take(&mut self.new)
+    }
+
+    /// Notices how a key is written; an error when that is not as before.
+    pub(super) fn follow(&mut self, key: &[u8]) -> Option<Error> {
+        let key = bare(key);
+        if !key.starts_with(b"{") {
+            return None;
+        }
+        let mut names = Xxh3::new();
+        let mut kinds: [i64; KINDS] = [0; KINDS];
+        let mut count = 0;
+        let mut scan = Scan::new(key);
+        let read = scan.object(|scan, name| {
+            names.update(name.bytes);
+            names.update(b"\0");
+            let kind = kind(scan.value()?);
+            if let Some(place) = kinds.get_mut(count) {
+                *place = kind;
+            }
+            count += 1;
+            Some(())
+        });
+        if read.is_none() || !scan.is_done() {
+            return None;
+        }
+        let mut same = self.takes(NAMES, names.digest().cast_signed());
+        if same {
+            let numbered = (NAMES + 1..).zip(kinds).take(count.min(KINDS));
+            for (column, kind) in numbered.filter(|(_, kind)| *kind != 0) {
+                same &= self.takes(column, kind);
+            }
+        }
+        (!same).then(|| self.changed(key))
+    }
+
+    /// Whether a part of the form is as before; the first one is.
+    fn takes(&mut self, part: u32, is: i64) -> bool {
+        match self.kept.get(&part) {
+            Some(was) => *was == is,
+            None => {
+                self.kept.insert(part, is);
+                self.new.insert(part, is);
+                true
+            }
+        }
+    }
+
+    fn changed(&self, key: &[u8]) -> Error {
+        let Self { table, topic, .. } = self;
+        let key = super::text::excerpt(&String::from_utf8_lossy(key));
+        let what = format!(
+            "table `{table}`: topic `{topic}` holds the key {key}, whose columns have other names, \
+             another order or other types than those of the keys before it, so rows of before \
+             would stay beside those that replace them. Have its writer fill a new topic"
+        );
+        Error::new(Kind::Data, what)
+    }
+}
+
+/// What JSON tells of a value's type; 0 for null, which has none.
+fn kind(value: &[u8]) -> i64 {
+    match value.first() {
+        Some(b'n') | None => 0,
+        Some(b'"') => 1,
+        Some(b't' | b'f') => 2,
+        Some(b'{') => 3,
+        Some(b'[') => 4,
+        Some(_) => 5,
+    }
+}
+
+/// A key without Connect's wrapper of `schema` and `payload`, which says nothing of the row: its
+/// schema changes, or comes and goes with `schemas.enable`, while the row stays the same.
+pub(crate) fn bare(key: &[u8]) -> &[u8] {
+    if !key.starts_with(b"{") {
+        return key;
+    }
+    let mut scan = Scan::new(key);
+    let (mut schema, mut payload, mut count) = (None, None, 0);
+    let read = scan.object(|scan, name| {
+        let value = scan.value()?;
+        count += 1;
+        match name.bytes {
+            b"schema" => schema = Some(value),
+            b"payload" => payload = Some(value),
+            _ => {}
+        }
+        Some(())
+    });
+    let is_schema = |text: &[u8]| text.starts_with(b"{") || text == b"null";
+    let wrapped = read.is_some() && scan.is_done() && count == 2 && schema.is_some_and(is_schema);
+    payload.filter(|_| wrapped).unwrap_or(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::Schema;
+
+    use super::*;
+    use crate::plan::ir::{Envelope, Format, Spelling};
+
+    fn form() -> KeyForm {
+        KeyForm::new(&Source {
+            name: "t".to_owned(),
+            topic: "t".to_owned(),
+            format: Format::Json(Spelling::default()),
+            envelope: Envelope::Upsert,
+            unavailable: None,
+            schema: Arc::new(Schema::empty()),
+            key: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn a_key_is_the_same_with_and_without_connects_wrapper() {
+        let wrapped = br#"{"schema":{"type":"struct"},"payload":{"id":1}}"#;
+        assert_eq!(bare(wrapped), br#"{"id":1}"#);
+        assert_eq!(bare(br#"{"schema":null,"payload":7}"#), b"7");
+        for same in [
+            &br#"{"id":1}"#[..],
+            b"7",
+            b"{broken",
+            br#"{"schema":1,"payload":2}"#,
+            br#"{"schema":{},"payload":1,"more":2}"#,
+        ] {
+            assert_eq!(bare(same), same);
+        }
+    }
+
+    #[test]
+    fn a_key_of_other_columns_is_noticed_also_by_the_next_run() {
+        let mut form = form();
+        for same in [
+            &br#"{"a":1,"b":null}"#[..],
+            br#"{"a":3000000000,"b":"x"}"#,
+            br#"{"schema":{"type":"struct"},"payload":{"a":2,"b":"y"}}"#,
+            b"no object",
+        ] {
+            assert!(form.follow(same).is_none());
+        }
+        let kept = form.noted();
+        assert_eq!(kept.len(), 3);
+        for other in [
+            r#"{"b":1,"a":"x"}"#,
+            r#"{"no":1,"b":"x"}"#,
+            r#"{"a":"1","b":"x"}"#,
+            r#"{"a":1}"#,
+        ] {
+            form.remember(kept.clone());
+            let why = form.follow(other.as_bytes()).unwrap().to_string();
+            assert!(why.contains("`t`") && why.contains("a new topic"), "{why}");
+            assert!(form.noted().is_empty());
+        }
+    }
+}
