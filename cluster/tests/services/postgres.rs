@@ -25,11 +25,13 @@ fn asks(client: &mut Client, sql: &str) -> String {
     row.get::<_, Option<String>>(0).unwrap_or_default()
 }
 
-/// Waits until the standby keeps the pipeline's slot, and can go on with it.
-fn is_kept(standby: &mut Client) {
+/// Waits until the standby keeps the pipeline's slot, and can go on with it: for that the slot has to
+/// move, so there is load.
+fn is_kept(load: &mut Load, standby: &mut Client) {
     let kept = "SELECT count(*)::text FROM pg_replication_slots
                 WHERE synced AND failover AND NOT temporary AND invalidation_reason IS NULL";
     until("the standby keeps the slot", PATIENCE, || {
+        load.goes_on(Duration::from_millis(200));
         (asks(standby, kept) == "1").then_some(())
     });
 }
@@ -69,7 +71,7 @@ fn a_promoted_standby_goes_on_exactly() {
     own.again("standby");
     load.stands_still("the standby is killed and back", NEEDS);
     let mut standby = session(&own, "standby");
-    is_kept(&mut standby);
+    is_kept(&mut load, &mut standby);
     own.kill("postgres");
     promote(&mut standby);
     load.river.reconnect();
@@ -122,7 +124,7 @@ fn a_promoted_standby_without_published_changes_is_told() {
     );
     place.use_postgres(&own.url("postgres"));
     let mut load = Load::start(test, place);
-    is_kept(&mut session(&own, "standby"));
+    is_kept(&mut load, &mut session(&own, "standby"));
     own.kill("standby");
     load.goes_on(Duration::from_secs(1));
     load.right("the standby is behind");
