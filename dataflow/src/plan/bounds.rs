@@ -1,13 +1,19 @@
 //! How deep an expression may nest: planning it, and evaluating it on each batch, recurses as deep.
 //!
-//! The parser bounds what nests in parentheses. A chain such as `a OR b OR c …` nests as deep as it
-//! is long, so chains are counted here, over the tokens of one statement.
+//! The parser bounds what nests in parentheses. A chain such as `a + b + c …` nests as deep as it is
+//! long, so chains are counted here, over the tokens of one statement. Of a long chain of AND and OR
+//! a balanced tree is made: it counts no more than the chain that is left as it is.
 
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
-/// Operators that work on each other's results in one expression.
+use super::balance::BALANCED_FROM;
+
+/// Operators that work on each other's results in one expression, beside those that are balanced.
 const OPERATORS_IN_A_ROW_MAX: usize = 100;
+
+/// ANDs and ORs in one chain, which [`balance`](super::balance) makes a tree of small depth.
+const LOGICAL_IN_A_ROW_MAX: usize = 10_000;
 
 /// Queries that UNION combines, or relations that a FROM joins, in one statement.
 const RELATIONS_MAX: usize = 200;
@@ -55,7 +61,18 @@ pub(super) fn exceeded(tokens: &[TokenWithSpan]) -> Option<(Location, String)> {
             | Token::Period => {}
             _ => chain.other += 1,
         }
-        let deep: usize = chains.iter().map(|chain| chain.logical + chain.other).sum();
+        let deep = |chain: &Chain| chain.logical.min(BALANCED_FROM) + chain.other;
+        let deep: usize = chains.iter().map(deep).sum();
+        if chains
+            .iter()
+            .any(|chain| chain.logical > LOGICAL_IN_A_ROW_MAX)
+        {
+            let what = format!(
+                "more than {LOGICAL_IN_A_ROW_MAX} ANDs and ORs in a row: write IN (…) in place of \
+                 many comparisons, or join a table of the values"
+            );
+            return Some((at, what));
+        }
         if deep > OPERATORS_IN_A_ROW_MAX {
             let what = format!(
                 "more than {OPERATORS_IN_A_ROW_MAX} operators in a row: write IN (…) in place of \

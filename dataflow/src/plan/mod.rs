@@ -21,6 +21,7 @@ use tidemill_log::registry::Registry;
 
 use crate::{Error, Kind, Result};
 
+mod balance;
 mod bounds;
 mod catalog;
 mod dialect;

@@ -20,8 +20,10 @@ use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Column, DFSchema, Result};
 use datafusion_expr::expr::BinaryExpr;
 use datafusion_expr::logical_plan::{Aggregate, Filter, Join, Projection, Union, Window};
-use datafusion_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion_expr::utils::split_conjunction_owned;
 use datafusion_expr::{Distinct, Expr, JoinType, LogicalPlan, Operator};
+
+use super::balance::chained;
 
 /// The plan with every filter as far down as it may go.
 pub(super) fn filters_down(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -64,7 +66,7 @@ fn push(plan: LogicalPlan, conditions: Vec<Expr>) -> Result<LogicalPlan> {
 }
 
 fn filtered(plan: LogicalPlan, conditions: Vec<Expr>) -> Result<LogicalPlan> {
-    match conjunction(conditions) {
+    match chained(conditions, Expr::and) {
         Some(condition) => Filter::try_new(condition, Arc::new(plan)).map(LogicalPlan::Filter),
         None => Ok(plan),
     }
@@ -165,7 +167,7 @@ fn into_join(mut join: Join, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     }
     join.left = Arc::new(push(Arc::unwrap_or_clone(join.left), left)?);
     join.right = Arc::new(push(Arc::unwrap_or_clone(join.right), right)?);
-    join.filter = conjunction(both);
+    join.filter = chained(both, Expr::and);
     Ok(LogicalPlan::Join(join))
 }
 

@@ -8,6 +8,7 @@ use datafusion_sql::sqlparser::ast::{Ident, ObjectName, Statement as Ast};
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
+use super::balance::balance;
 use super::bounds::exceeded;
 use super::dialect::Grammar;
 use super::lexer;
@@ -59,13 +60,14 @@ impl Script<'_> {
                     return Err(self.error(at, what));
                 }
                 let mut parser = Parser::new(&Grammar).with_tokens_with_locations(tokens.to_vec());
-                let ast = parser
+                let mut ast = parser
                     .parse_statement()
                     .and_then(|ast| match parser.peek_token() {
                         rest if rest.token == Token::EOF => Ok(ast),
                         rest => parser.expected("end of statement or `;`", rest),
                     })
                     .map_err(|error| self.syntax(&error, end))?;
+                balance(&mut ast);
                 let text = sql.get(offset(sql, start)..offset(sql, end));
                 Ok(Statement {
                     ast,

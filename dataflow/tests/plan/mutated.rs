@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tidemill_dataflow::Kind;
+use tidemill_dataflow::plan::compile;
 
 use crate::{folder, plan};
 
@@ -178,6 +179,37 @@ fn no_text_makes_planning_panic() {
         count == 0,
         "seed {seed}: {count} faults\n{}",
         found.join("\n")
+    );
+}
+
+/// What programs write for their users: conditions of thousands of comparisons.
+#[test]
+fn thousands_of_ands_and_ors_are_planned() {
+    let table = "CREATE TABLE t (a int, b text) WITH (format = 'json'); CREATE VIEW v AS ";
+    let each = |operator: &str| -> String {
+        let terms = (0..1_000).map(|at| format!(" {operator} (a = {at} AND b <> 'x{at}')"));
+        terms.collect()
+    };
+    for condition in [
+        format!("a = -1{}", each("OR")),
+        format!("a <> -1{}", each("AND NOT")),
+        format!("(a = -1{}) AND (b = ''{})", each("OR"), each("OR")),
+        // Items of several types are compared one by one.
+        format!("a IN (-1{})", ", 1.5, a + 2".repeat(500)),
+    ] {
+        let sql = format!("{table}SELECT a FROM t WHERE {condition}");
+        let began = Instant::now();
+        compile(&sql, "views.sql", None).unwrap();
+        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    }
+    let sql = format!(
+        "{table}SELECT a FROM t WHERE a = 0{}",
+        " OR a = 1".repeat(10_001)
+    );
+    let error = compile(&sql, "views.sql", None).unwrap_err().to_string();
+    assert!(
+        error.contains("more than 10000 ANDs and ORs in a row"),
+        "{error}"
     );
 }
 

@@ -5,12 +5,12 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion_common::{DataFusionError, Result, ScalarValue, internal_err};
 use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
-    Volatility,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    TypeSignature, Volatility,
 };
 
 use super::datum::{Column, Datum, Span, read};
@@ -133,6 +133,18 @@ impl ScalarUDFImpl for Native {
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
         Ok(self.result.clone())
+    }
+
+    /// Names what is kept as another type, for who reads the column.
+    fn return_field_from_args(&self, _: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        let field = Field::new(self.entry.name, self.result.clone(), true);
+        Ok(Arc::new(match self.entry.name {
+            casts::SMALLINT => {
+                let asked = (types::ASKED.to_owned(), casts::SMALLINT.to_owned());
+                field.with_metadata([asked].into_iter().collect())
+            }
+            _ => field,
+        }))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -20,6 +20,7 @@ use super::{Body, Entry, Kind, TABLE, casts, compare, dates, like, native, regex
 use crate::plan::types;
 
 mod lists;
+mod smallints;
 
 /// A literal as PostgreSQL types it: a whole number that fits is an int.
 pub(super) fn narrowed(value: ScalarValue) -> ScalarValue {
@@ -142,7 +143,12 @@ impl Scope {
         if let Err(why) = native::tried(found.entry, &args) {
             return refused(format!("{name}: {why}"));
         }
-        self.entry(found.entry, found.result, args)
+        let small = self.gives_smallint(name, &args);
+        let value = self.entry(found.entry, found.result, args)?;
+        match small {
+            true => self.smallint(name, value),
+            false => Ok(value),
+        }
     }
 
     /// A call of an entry, whose arguments have its types.

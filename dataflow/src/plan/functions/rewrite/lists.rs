@@ -10,6 +10,7 @@ use datafusion_expr::{Expr, Operator, lit, not};
 
 use super::super::resolve::{Argument, common};
 use super::{Scope, compared_as, row, text_known};
+use crate::plan::balance::chained;
 
 impl Scope {
     pub(super) fn in_list(&self, list: InList) -> Result<Expr> {
@@ -32,10 +33,7 @@ impl Scope {
         let found = list
             .into_iter()
             .map(|item| self.compared(expr.clone(), Operator::Eq, item));
-        let found = found
-            .collect::<Result<Vec<_>>>()?
-            .into_iter()
-            .reduce(Expr::or);
+        let found = chained(found.collect::<Result<Vec<_>>>()?, Expr::or);
         let found = found.unwrap_or(lit(false));
         Ok(if negated { not(found) } else { found })
     }
