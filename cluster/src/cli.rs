@@ -251,8 +251,8 @@ pub(crate) struct RunArgs {
     /// One plain line a second instead of the live display (also when piped)
     #[arg(long)]
     pub(crate) no_live: bool,
-    /// Start although another process runs this pipeline: that one ends. Without it this one is
-    /// refused
+    /// Start although another process runs this pipeline: that one ends. Tables of views that a
+    /// pipeline of another name filled are made and filled anew. Without it this one is refused
     #[arg(long)]
     pub(crate) take_over: bool,
     #[command(flatten)]
@@ -399,8 +399,9 @@ pub(crate) struct DataflowArgs {
     pub(crate) hosts: HostArgs,
     #[command(flatten)]
     pub(crate) mesh: MeshArgs,
-    /// Start although another process runs this dataflow: that one ends. Without it this one is
-    /// refused. Only process 0 looks
+    /// Start although another process runs this dataflow: that one ends. Tables of views that a
+    /// job of another name filled are made and filled anew. Without it this one is refused. Only
+    /// process 0 looks
     #[arg(long)]
     pub(crate) take_over: bool,
     /// Take orders on stdin and tell on stdout, as the child of a worker; these say how many

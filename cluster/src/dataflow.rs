@@ -61,6 +61,7 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
         mesh: None,
         stats: Arc::default(),
         stop,
+        take_over: args.take_over,
         lease: None,
     };
     if args.hosts.process == 0 {
@@ -142,6 +143,7 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
         mesh: None,
         stats,
         stop,
+        take_over: false,
         lease: None,
     };
     if index == 0 {
@@ -214,6 +216,8 @@ struct Process {
     mesh: Option<Mesh>,
     stats: Arc<Stats>,
     stop: Arc<AtomicBool>,
+    /// Whether tables that another job filled are taken from it.
+    take_over: bool,
     /// Process 0's, for the whole job.
     lease: Option<Lease>,
 }
@@ -263,6 +267,7 @@ impl Process {
         let config = Config {
             generation: self.generation,
             codec: self.codec,
+            take_over: self.take_over,
             ..config(
                 &self.name,
                 plan,
@@ -345,6 +350,7 @@ pub(crate) fn config(
         workers,
         codec: Engine::default(),
         generation: None,
+        take_over: false,
         limits: Limits {
             checkpoint_interval: state.checkpoint_every,
             ..Limits::default()

@@ -37,6 +37,11 @@ const JOIN_LOOK: Duration = Duration::from_millis(20);
 const OPENING: Duration = Duration::from_secs(10);
 const OPENING_LOOK: Duration = Duration::from_millis(20);
 
+/// How long views may be refused after the capture was opened that reads tables anew, and how often
+/// they are planned meanwhile.
+const RETYPING_MAX: Duration = Duration::from_secs(5);
+const RETYPING_LOOK: Duration = Duration::from_millis(200);
+
 /// A stage's thread.
 struct Stage {
     name: &'static str,
@@ -132,6 +137,15 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         output::line(&farewell(&river.connections, plan));
     }
     Ok(())
+}
+
+/// Whether tables that the ingest reads anew may not have their new schemas yet: views that are
+/// refused now may be right then. `opened` is when the capture was opened, as far as it is.
+fn retyping(ingest: &stats::Stats, opened: &mut Instant) -> bool {
+    if ingest.is_opening() {
+        *opened = Instant::now();
+    }
+    ingest.noticed.load(Relaxed) > 0 && opened.elapsed() < RETYPING_MAX || ingest.is_opening()
 }
 
 /// Takes the leases of both halves; refused while another process has one, unless it is to be
@@ -286,6 +300,7 @@ impl River {
             *awaited.lock().unwrap_or_else(PoisonError::into_inner) = text;
         };
         let ingest = Arc::clone(&self.ingest_stats);
+        let take_over = args.take_over;
         let opening = match args.fetch.resnapshot {
             true => Duration::MAX,
             false => OPENING,
@@ -297,7 +312,16 @@ impl River {
             while ingest.is_opening() && since.elapsed() < opening && !stop.load(Relaxed) {
                 thread::sleep(OPENING_LOOK);
             }
-            let plan = dataflow::plan_when_ready(&views, &connections, &stop, &waiting)?;
+            let mut opened = Instant::now();
+            let plan = loop {
+                match dataflow::plan_when_ready(&views, &connections, &stop, &waiting) {
+                    Err(error) if retyping(&ingest, &mut opened) && !stop.load(Relaxed) => {
+                        set(Some(&format!("{error:#}")));
+                        thread::sleep(RETYPING_LOOK);
+                    }
+                    plan => break plan?,
+                }
+            };
             set(None);
             let Some(plan) = plan else {
                 return Ok(());
@@ -305,7 +329,10 @@ impl River {
             // Nobody receives it only when the show has ended, and then the job ends at once.
             let _ = planned.send(plan.clone());
             let workers = Workers::Threads(workers);
-            let config = dataflow::config(&name, plan, &connections, workers, &state);
+            let config = job::Config {
+                take_over,
+                ..dataflow::config(&name, plan, &connections, workers, &state)
+            };
             Ok(job::run(config, None, stats, stop)?)
         })
     }

@@ -38,7 +38,7 @@ use crate::render::site::Sites;
 use crate::render::{self, Context, upsert};
 use crate::retyped::Retyped;
 use crate::row::RowCodec;
-use crate::sink::{Frontier, Sink, Table};
+use crate::sink::{Frontier, Sink, Table, claims};
 use crate::source::gather::{KeyedRows, Rows};
 use crate::source::operator::{Reading, operator};
 use crate::source::{Assigned, Partitions, renamed, watch};
@@ -327,8 +327,13 @@ impl Shared {
     /// Everything that worker 0 tells the others. None when the job was stopped meanwhile.
     fn prepare_start(&self) -> Result<Option<Start>> {
         let prepared = self.awaited("prepare the views' tables", || {
+            let (job, tables) = (&self.config.name, &self.tables);
+            claims::check(&*self.sink, job, tables, self.config.take_over)?;
             self.drop_altered()?;
-            self.sink.prepare(&self.config.name, &self.tables)
+            let prepared = self.sink.prepare(job, tables)?;
+            // Of two that start at the same moment, one at least sees the other.
+            claims::check(&*self.sink, job, tables, false)?;
+            Ok(prepared)
         })?;
         let Some(frontiers) = prepared else {
             return Ok(None);

@@ -122,6 +122,9 @@ pub struct Config {
     /// The generation that was minted for this run ([`crate::journal::mint`]); without one the
     /// job takes the next itself.
     pub generation: Option<u64>,
+    /// Whether tables that another job filled are taken from it, and filled anew; else they are
+    /// refused.
+    pub take_over: bool,
     /// Limits.
     pub limits: Limits,
 }

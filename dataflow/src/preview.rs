@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidemill_log::log::Log;
 
 use crate::checkpoint::{self, Manifest};
+use crate::host::tables;
 use crate::job::Config;
 use crate::journal::Journal;
 use crate::plan::ir::{Envelope, Job, Rel, RelOp, Source};
 use crate::plan::state_of;
+use crate::sink::claims;
 use crate::{Epoch, Kind, Result};
 
 /// What becomes of a view.
@@ -55,7 +57,9 @@ pub fn preview(config: &Config) -> Result<Preview> {
     let store = crate::store::open(&config.state)?;
     let standing = Journal::read(&*store, &config.name)?;
     let manifest = checkpoint::newest(&*store, &standing.checkpoints)?;
-    let filled = crate::sink::open(&config.sink)?.frontiers(&config.name)?;
+    let sink = crate::sink::open(&config.sink)?;
+    claims::check(&*sink, &config.name, &tables(&config.plan), false)?;
+    let filled = sink.frontiers(&config.name)?;
     let mut views = Vec::new();
     for view in config
         .plan
@@ -90,17 +94,20 @@ pub fn preview(config: &Config) -> Result<Preview> {
     })
 }
 
-/// Checks that the tables of the job's views were filled with the journal that is in its store.
+/// Checks that the tables of the job's views were filled by no other job, and with the journal that
+/// is in its store.
 ///
 /// # Errors
-/// `Data` when they were filled with another one; when a service is away, or what is there is
+/// `Data` when they were filled otherwise; when a service is away, or what is there is
 /// damaged.
 pub fn check_journal(config: &Config) -> Result<()> {
     // In this order: a job that runs moves the frontiers to what the journal holds already.
-    let filled = crate::sink::open(&config.sink)?.frontiers(&config.name)?;
+    let sink = crate::sink::open(&config.sink)?;
+    let tables = tables(&config.plan);
+    claims::check(&*sink, &config.name, &tables, false)?;
+    let filled = sink.frontiers(&config.name)?;
     let store = crate::store::open(&config.state)?;
     let standing = Journal::read(&*store, &config.name)?;
-    let tables = crate::host::tables(&config.plan);
     let through = |table: &crate::sink::Table| {
         let frontier = filled.get(&table.name);
         // One that was altered is filled anew.

@@ -163,6 +163,7 @@ fn job(place: &Path, disk: &Path) -> Config {
         workers: Workers::Threads(1),
         codec: Engine::default(),
         generation: None,
+        take_over: false,
         limits: Limits {
             checkpoint_interval: Duration::from_millis(20),
             ..Limits::default()

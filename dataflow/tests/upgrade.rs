@@ -124,6 +124,7 @@ impl Job {
             workers: Workers::Threads(workers),
             codec: Engine::default(),
             generation: None,
+            take_over: false,
             limits: Limits {
                 checkpoint_interval: checkpoints,
                 ..Limits::default()

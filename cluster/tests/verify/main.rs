@@ -6,9 +6,9 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod claimed;
 mod damage;
 mod people;
-mod random;
 mod refused;
 mod running;
 mod source;

@@ -23,6 +23,7 @@ use crate::{Epoch, Result};
 
 mod backlog;
 mod cassandra;
+pub(crate) mod claims;
 mod scan;
 mod sqlite;
 

@@ -71,6 +71,7 @@ fn config(directory: &Path, workers: usize) -> Config {
         workers: Workers::Threads(workers),
         codec: Engine::default(),
         generation: None,
+        take_over: false,
         limits: Limits {
             // Many checkpoints in a short life.
             checkpoint_interval: Duration::from_millis(20),

@@ -1,0 +1,60 @@
+//! Which job a view's table belongs to. Two jobs that fill one table overwrite each other's rows,
+//! so the second one is refused before it writes, or takes the table over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Sink, Table};
+use crate::{Error, Kind, Result};
+
+/// Checks that no other job fills one of the job's tables. With `take_over` such tables are dropped
+/// with the other job's frontiers, to be made and filled anew.
+///
+/// # Errors
+/// `Data` when another job fills one: names the tables and the jobs. When the service is away.
+pub(crate) fn check(sink: &dyn Sink, job: &str, tables: &[Table], take_over: bool) -> Result<()> {
+    let others = of_others(sink, job, tables)?;
+    if !take_over {
+        return refused(&others);
+    }
+    for (view, jobs) in &others {
+        for other in jobs {
+            tracing::warn!(view, other, "taken over: the table is made and filled anew");
+            sink.drop_view(other, view)?;
+        }
+        // What this job filled there, the other may have overwritten.
+        sink.drop_view(job, view)?;
+    }
+    Ok(())
+}
+
+/// The other jobs that filled one of these tables, by its name.
+fn of_others(
+    sink: &dyn Sink,
+    job: &str,
+    tables: &[Table],
+) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut filled = sink.filled_by()?;
+    filled.retain(|view, jobs| {
+        jobs.remove(job);
+        !jobs.is_empty() && tables.iter().any(|table| table.name == *view)
+    });
+    Ok(filled)
+}
+
+fn refused(others: &BTreeMap<String, BTreeSet<String>>) -> Result<()> {
+    let Some((view, jobs)) = others.iter().next() else {
+        return Ok(());
+    };
+    let job = jobs.first().map_or("", String::as_str);
+    let more = match others.len() {
+        1 => String::new(),
+        all => format!(" (and {} more tables)", all - 1),
+    };
+    let what = format!(
+        "table `{view}`{more} is filled by job `{job}`, and two jobs would overwrite each other's \
+         rows: name the view otherwise, or give this job a keyspace or a file of its own; if \
+         `{job}` is stopped for good, remove its tables with `tidemill drop --name {job}`, or start \
+         this job with --take-over, which fills them anew"
+    );
+    Err(Error::new(Kind::Data, what))
+}
