@@ -11,6 +11,7 @@ mod kinds;
 mod matrix;
 mod page;
 mod planned;
+mod random;
 mod same;
 mod sink;
 mod source;

@@ -22,9 +22,14 @@ pub(crate) fn spelled(rows: &Rows, columns: &[Column], digits: Digits) -> Rows {
 
 fn spell(text: &str, kind: &Type, digits: Digits) -> String {
     match *kind {
-        // Rows hold one zero, which both are equal to.
-        Type::FLOAT4 => format!("{:?}", text.parse::<f32>().unwrap() + 0.0),
-        Type::FLOAT8 => format!("{:?}", text.parse::<f64>().unwrap() + 0.0),
+        // Rows hold one zero, which both are equal to. What a column of another type held before
+        // may be no number.
+        Type::FLOAT4 => text
+            .parse::<f32>()
+            .map_or(text.to_owned(), |it| format!("{:?}", it + 0.0)),
+        Type::FLOAT8 => text
+            .parse::<f64>()
+            .map_or(text.to_owned(), |it| format!("{:?}", it + 0.0)),
         Type::TIMESTAMP | Type::TIMESTAMPTZ => {
             let (at, zone) = match text.strip_suffix("+00") {
                 Some(at) => (at, "+00"),

@@ -60,16 +60,33 @@ impl Sink {
         !(is_empty || is_moment && is_fine)
     }
 
+    /// A connection for many views: to the file, which takes long to learn of all of its tables.
+    pub(crate) fn connection(&self) -> Option<rusqlite::Connection> {
+        let Self::File(file) = self else { return None };
+        let file = rusqlite::Connection::open(file).unwrap();
+        let patience = std::time::Duration::from_secs(20);
+        file.busy_timeout(patience).unwrap();
+        Some(file)
+    }
+
     /// The rows of a view; none while it is not there.
     pub(crate) fn rows(&self, view: &str, columns: &[Column]) -> Option<Rows> {
+        self.rows_by(self.connection().as_ref(), view, columns)
+    }
+
+    /// The same, by a connection that is there.
+    pub(crate) fn rows_by(
+        &self,
+        connection: Option<&rusqlite::Connection>,
+        view: &str,
+        columns: &[Column],
+    ) -> Option<Rows> {
         let names = columns.iter().map(|column| format!("\"{}\"", column.name));
         let names = names.collect::<Vec<_>>().join(", ");
         match self {
-            Self::File(file) => {
-                let file = rusqlite::Connection::open(file).unwrap();
-                file.busy_timeout(std::time::Duration::from_secs(20))
-                    .unwrap();
-                let mut query = file.prepare(&format!("SELECT {names} FROM {view}")).ok()?;
+            Self::File(_) => {
+                let sql = format!("SELECT {names} FROM {view}");
+                let mut query = connection?.prepare(&sql).ok()?;
                 let rows = query.query_map([], |row| {
                     let cells = columns.iter().enumerate();
                     let cells = cells.map(|(at, column)| Ok(of_file(row.get(at)?, &column.kind)));
@@ -120,7 +137,7 @@ fn hex(bytes: &[u8]) -> String {
 fn of_file(value: Value, kind: &Type) -> Option<String> {
     Some(match (value, kind) {
         (Value::Null, _) => return None,
-        (Value::Integer(number), &Type::BOOL) => ["f", "t"][number as usize].to_owned(),
+        (Value::Integer(number @ 0..=1), &Type::BOOL) => ["f", "t"][number as usize].to_owned(),
         (Value::Integer(number), _) => number.to_string(),
         (Value::Real(number), &Type::FLOAT4) => (number as f32).to_string(),
         (Value::Real(number), _) => number.to_string(),

@@ -79,12 +79,7 @@ impl Source {
             kind: column.type_().clone(),
         });
         let columns: Vec<Column> = columns.collect();
-        let texts = columns.iter().map(|column| {
-            let name = format!("\"{}\"", column.name);
-            format!("CASE WHEN {name} IS DISTINCT FROM NULL THEN format('%s', {name}) END")
-        });
-        let texts: Vec<String> = texts.collect();
-        let sql = format!("SELECT {} FROM ({sql}) AS answer", texts.join(", "));
+        let sql = format!("SELECT {} FROM ({sql}) AS answer", as_texts(&columns));
         let messages = self.client.simple_query(&sql).unwrap();
         let rows = messages.iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(
@@ -211,6 +206,15 @@ impl Drop for Source {
             eprintln!("database {} is left behind: {error}", self.name);
         }
     }
+}
+
+/// The columns of a query, each as its type's output function writes it.
+pub(crate) fn as_texts(columns: &[Column]) -> String {
+    let texts = columns.iter().map(|column| {
+        let name = format!("\"{}\"", column.name);
+        format!("CASE WHEN {name} IS DISTINCT FROM NULL THEN format('%s', {name}) END")
+    });
+    texts.collect::<Vec<_>>().join(", ")
 }
 
 fn insert(kind: &Kind, at: usize, value: &str, dead: bool) -> String {
