@@ -2,9 +2,11 @@
 FROM rust:1.95.0-slim-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends build-essential pkg-config zlib1g-dev \
     && rm -rf /var/lib/apt/lists/*
+# The image's own compiler builds it: rust-toolchain.toml would have rustup fetch components.
+ENV RUSTUP_TOOLCHAIN=1.95.0
 WORKDIR /tidemill
 COPY . .
-RUN cargo build --release --locked --bin tidemill
+RUN cargo build --release --locked -p tidemill --bin tidemill
 
 FROM debian:12.12-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates zlib1g \

@@ -16,6 +16,10 @@ fmt:
 bench *ARGS:
     bench/run {{ARGS}}
 
+# All that is released: binary, man pages, Debian package, wheel, archive, chart, image, sums.
+dist *ARGS:
+    packaging/dist {{ARGS}}
+
 # The real services for development: start, stop.
 up *ARGS:
     services/up {{ARGS}}

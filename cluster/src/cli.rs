@@ -17,6 +17,7 @@ use crate::connections::ConnectionArgs;
 use crate::exit;
 use crate::hosts::HostArgs;
 use crate::logging::LogArgs;
+use crate::manual::ManualArgs;
 use crate::master::MasterArgs;
 use crate::mesh::MeshArgs;
 use crate::worker::WorkerArgs;
@@ -235,6 +236,9 @@ pub(crate) enum Command {
     /// Show the logs of all processes, merged by time
     #[command(after_help = LOGS_EXAMPLES)]
     Logs(LogsArgs),
+    /// Write the man pages and the completions of bash, zsh and fish into a folder
+    #[command(hide = true)]
+    Manual(ManualArgs),
 }
 
 #[derive(Debug, Args)]

@@ -18,6 +18,7 @@ mod ingest;
 mod lease;
 mod logging;
 mod logs;
+mod manual;
 mod master;
 mod mesh;
 mod observe;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         Command::Restart(args) => client::restart(&args),
         Command::Remove(args) => client::remove(&args),
         Command::Logs(args) => client::logs(&args),
+        Command::Manual(args) => manual::run(&args),
     };
     match ended {
         Ok(()) => ExitCode::from(exit::OK),
