@@ -37,7 +37,8 @@ impl SmallDisk {
         if mounted.is_ok_and(|it| it.status.success()) {
             return Some(Self(place));
         }
-        println!("no tmpfs can be mounted (are you root?): the full disk was left out");
+        let line = b"left out: the full disk needs root, to mount a tmpfs\n";
+        let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line);
         None
     }
 
