@@ -166,8 +166,8 @@ impl Views {
             return error;
         };
         let what = format!(
-            "{place}column `{}` of table `{}` is generated, and generated columns are not captured; \
-             write its expression into the view in its place{}",
+            "{place}column `{}` of table `{}` is generated, and generated columns are not \
+             captured; write its expression into the view in its place{}",
             it.column,
             it.table,
             it.expression

@@ -1,5 +1,5 @@
-//! Asks each service that was named, and the API that is fetched from, whether it is there, with its
-//! own protocol and within seconds.
+//! Asks each service that was named, and the API that is fetched from, whether it is there, with
+//! its own protocol and within seconds.
 
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;

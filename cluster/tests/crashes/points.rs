@@ -2,8 +2,8 @@
 //!
 //! Three rivers are walked through side by side: the embedded one, in one process, and two on the
 //! services, of which one crashes in its ingest and one in its dataflow. Together they pass every
-//! point of [`failpoint::ALL`], whatever the code's list holds, but those of the registry, which its
-//! own tests pass.
+//! point of [`failpoint::ALL`], whatever the code's list holds, but those of the registry, which
+//! its own tests pass.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};

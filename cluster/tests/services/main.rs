@@ -2,8 +2,8 @@
 //! clusters whose nodes are killed and come back under load. Afterwards every view is what
 //! PostgreSQL answers, and every change was published once.
 //!
-//! By default the ZooKeeper and the usual services are tried; `./test --matrix` runs [`versions`] on
-//! other versions, `./test --clusters` the clusters.
+//! By default the ZooKeeper and the usual services are tried; `./test --matrix` runs [`versions`]
+//! on other versions, `./test --clusters` the clusters.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ mod postgres;
 mod versions;
 mod zookeeper;
 
-/// Whether `./test` was asked for these tests, which take minutes. What is left out is said plainly.
+/// Whether `./test` was asked for these tests, which take minutes. Says what is left out.
 fn asked(what: &str, test: &str) -> bool {
     let asked = std::env::var(format!("TIDEMILL_TEST_{what}")).is_ok();
     if !asked {

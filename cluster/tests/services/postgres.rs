@@ -1,5 +1,5 @@
-//! PostgreSQL with a hot standby: either is killed and comes back, the standby is promoted, with the
-//! replication slot and without it.
+//! PostgreSQL with a hot standby: either is killed and comes back, the standby is promoted, with
+//! the replication slot and without it.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ fn asks(client: &mut Client, sql: &str) -> String {
     row.get::<_, Option<String>>(0).unwrap_or_default()
 }
 
-/// Waits until the standby keeps the pipeline's slot, and can go on with it: for that the slot has to
-/// move, so there is load.
+/// Waits until the standby keeps the pipeline's slot, and can go on with it: for that the slot has
+/// to move, so there is load.
 fn is_kept(load: &mut Load, standby: &mut Client) {
     let kept = "SELECT count(*)::text FROM pg_replication_slots
                 WHERE synced AND failover AND NOT temporary AND invalidation_reason IS NULL";

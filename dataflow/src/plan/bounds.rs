@@ -1,8 +1,8 @@
 //! How deep an expression may nest: planning it, and evaluating it on each batch, recurses as deep.
 //!
-//! The parser bounds what nests in parentheses. A chain such as `a + b + c …` nests as deep as it is
-//! long, so chains are counted here, over the tokens of one statement. Of a long chain of AND and OR
-//! a balanced tree is made: it counts no more than the chain that is left as it is.
+//! The parser bounds what nests in parentheses. A chain such as `a + b + c …` nests as deep as it
+//! is long, so chains are counted here, over the tokens of one statement. Of a long chain of AND
+//! and OR a balanced tree is made: it counts no more than the chain that is left as it is.
 
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};

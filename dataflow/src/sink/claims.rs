@@ -53,8 +53,8 @@ fn refused(others: &BTreeMap<String, BTreeSet<String>>) -> Result<()> {
     let what = format!(
         "table `{view}`{more} is filled by job `{job}`, and two jobs would overwrite each other's \
          rows: name the view otherwise, or give this job a keyspace or a file of its own; if \
-         `{job}` is stopped for good, remove its tables with `tidemill drop --name {job}`, or start \
-         this job with --take-over, which fills them anew"
+         `{job}` is stopped for good, remove its tables with `tidemill drop --name {job}`, or \
+         start this job with --take-over, which fills them anew"
     );
     Err(Error::new(Kind::Data, what))
 }

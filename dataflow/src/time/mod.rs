@@ -48,7 +48,8 @@ pub(crate) struct Report {
     pub(crate) ends: BTreeMap<u32, i64>,
     /// The newest change of each of these partitions there, where their records have places.
     pub(crate) places: BTreeMap<u32, Place>,
-    /// The schemas of its records that no run knew before, by their ids; see [`crate::held::schemas`].
+    /// The schemas of its records that no run knew before, by their ids; see
+    /// [`crate::held::schemas`].
     pub(crate) schemas: BTreeMap<u32, i64>,
     /// When the records since the last report were committed.
     pub(crate) commits: Commits,

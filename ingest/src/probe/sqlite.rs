@@ -17,7 +17,8 @@ const LOCKED_WAIT: Duration = Duration::from_secs(2);
 /// known better; the newest id, and when the oldest was committed.
 const LOOK: &str = "
     SELECT count(*), max(id), min(committed_us) FROM _tidemill_changes
-    WHERE id > max(?2, (SELECT coalesce(max(acknowledged), 0) FROM _tidemill_capture WHERE name = ?1))
+    WHERE id > max(?2, (SELECT coalesce(max(acknowledged), 0)
+                        FROM _tidemill_capture WHERE name = ?1))
       AND op <> 't'
       AND table_name COLLATE NOCASE IN
           (SELECT table_name FROM _tidemill_capture_tables WHERE name = ?1)";

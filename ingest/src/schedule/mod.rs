@@ -18,8 +18,9 @@
 //! 2. What a lost claim fetched does not land: landing checks claimant and attempts in its own
 //!    transaction ([`Claim`]).
 //! 3. No page is skipped: the next page is the schedule's highest one plus one, and is made only
-//!    when its tick has come. One that was asked for by its number (`ranged`) before is the schedule's
-//!    from then on, as it is. Ticks that were missed for longer than [`CATCH_UP_MAX`] become one.
+//!    when its tick has come. One that was asked for by its number (`ranged`) before is the
+//!    schedule's from then on, as it is. Ticks that were missed for longer than [`CATCH_UP_MAX`]
+//!    become one.
 //! 4. At most [`RETRYING_MAX`] pages wait for another attempt; then no next page is made.
 //! 5. A page is done only when nothing can be added to it any more: it is full, or it was asked
 //!    for when a later page was known to have records. So a list that grows while it is read, or

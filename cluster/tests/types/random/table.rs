@@ -186,7 +186,8 @@ impl Table {
             7 => just(format!("ALTER TABLE {name} ALTER {c} SET DEFAULT {some}")),
             8 => just(format!("ALTER TABLE {name} ALTER {c} DROP DEFAULT")),
             9 => just(format!(
-                "ALTER TABLE {name} ALTER {c} SET NOT NULL; ALTER TABLE {name} ALTER {c} DROP NOT NULL"
+                "ALTER TABLE {name} ALTER {c} SET NOT NULL; \
+                 ALTER TABLE {name} ALTER {c} DROP NOT NULL"
             )),
             10 => just(format!(
                 "ALTER TABLE {name} RENAME TO {name}_away; ALTER TABLE {name}_away RENAME TO {name}"

@@ -260,7 +260,8 @@ pub(super) fn resume(client: &mut Client, slot: &str, timeline: Timeline) -> Res
 pub(super) fn restart(client: &mut Client, slot: &str, tables: &[String]) -> Result<()> {
     client
         .execute(
-            "INSERT INTO _tidemill_capture (name, slot, tables, snapshot_done, confirmed, generation)
+            "INSERT INTO _tidemill_capture
+                 (name, slot, tables, snapshot_done, confirmed, generation)
              VALUES ($1, $1, $2, false, '0/0', 0)
              ON CONFLICT (name) DO UPDATE
              SET tables = $2, snapshot_done = false, timeline = NULL",

@@ -5,13 +5,13 @@
 //! key is gone.
 //!
 //! ```text
-//! INSERT OR REPLACE ─► before: notes ─► rows go, NEW comes ─► triggers of the user ─► after: captures
+//! INSERT OR REPLACE ─► before: notes ─► rows go, NEW comes ─► the user's triggers ─► after
 //! ```
 //!
 //! A note belongs to the values that `NEW` takes: a trigger of the user's that changes this or
 //! another table meanwhile leaves it alone, or captures what it is about. `INSERT OR IGNORE` fires
-//! the first trigger alone; the note that it leaves goes with the next change of the same values, or
-//! when the capture writes down its progress.
+//! the first trigger alone; the note that it leaves goes with the next change of the same values,
+//! or when the capture writes down its progress.
 
 use rusqlite::Transaction;
 use tidemill_log::schema::TableSchema;

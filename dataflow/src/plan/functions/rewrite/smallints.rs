@@ -1,4 +1,5 @@
-//! Operators of smallints, which are kept as ints: their results are what PostgreSQL keeps in 16 bits.
+//! Operators of smallints, which are kept as ints: their results are what PostgreSQL keeps in 16
+//! bits.
 
 use datafusion_common::Result;
 use datafusion_expr::{Expr, ExprSchemable, lit};
