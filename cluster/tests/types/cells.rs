@@ -2,6 +2,17 @@
 
 use crate::kinds::Kind;
 
+/// A column that operations are done with.
+pub(crate) struct Subject<'a> {
+    pub(crate) table: &'a str,
+    pub(crate) column: String,
+    /// The number of its rows.
+    pub(crate) group: usize,
+    /// Values of it, as SQL literals.
+    pub(crate) one: &'a str,
+    pub(crate) other: &'a str,
+}
+
 /// What is done with a column of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Operation {
@@ -47,29 +58,46 @@ impl Operation {
     /// The query over table `t`, and the primary key of its answer. Answers but those of `Pass`,
     /// `MinMax` and the keys are numbers, so that those of all types fit one view.
     pub(crate) fn query(self, kind: &Kind) -> (String, &'static str) {
-        let (c, g) = (kind.column(), kind.group());
-        let cell = g * 100 + self as usize;
         let literal = |at: usize| kind.values[at.min(kind.values.len() - 1)];
-        let (one, other) = (literal(0), literal(1));
+        self.over(&Subject {
+            table: "t",
+            column: kind.column(),
+            group: kind.group(),
+            one: literal(0),
+            other: literal(1),
+        })
+    }
+
+    /// The same over a column of any table.
+    pub(crate) fn over(self, subject: &Subject<'_>) -> (String, &'static str) {
+        let Subject {
+            table,
+            column: c,
+            group: g,
+            one,
+            other,
+        } = subject;
+        let cell = g * 100 + self as usize;
         let rows = |condition: String| {
-            let query = format!("SELECT {cell} AS cell, id FROM t WHERE g = {g} AND {condition}");
+            let query =
+                format!("SELECT {cell} AS cell, id FROM {table} WHERE g = {g} AND {condition}");
             (query, "cell, id")
         };
         match self {
-            Pass => (format!("SELECT id, {c} FROM t"), "id"),
+            Pass => (format!("SELECT id, {c} FROM {table}"), "id"),
             Equal => rows(format!("{c} = {one}")),
             In => rows(format!("{c} IN ({one}, {other})")),
             Less => rows(format!("{c} < {one}")),
             Group => {
                 let query = format!(
                     "SELECT {cell} AS cell, min(id) AS least, max(id) AS most, count(*) AS n
-                     FROM t WHERE g = {g} GROUP BY {c}"
+                     FROM {table} WHERE g = {g} GROUP BY {c}"
                 );
                 (query, "cell, least")
             }
             Join => {
                 let query = format!(
-                    "SELECT {cell} AS cell, a.id AS one, b.id AS other FROM t a JOIN t b
+                    "SELECT {cell} AS cell, a.id AS one, b.id AS other FROM {table} a JOIN {table} b
                      ON a.{c} = b.{c} WHERE a.g = {g} AND b.g = {g}"
                 );
                 (query, "cell, one, other")
@@ -77,29 +105,29 @@ impl Operation {
             Order => {
                 let query = format!(
                     "SELECT {cell} AS cell, up AS place, id FROM (SELECT id, row_number() OVER
-                       (PARTITION BY g ORDER BY {c}, id) AS up FROM t WHERE g = {g}) AS placed
+                       (PARTITION BY g ORDER BY {c}, id) AS up FROM {table} WHERE g = {g}) AS placed
                      WHERE up <= 5
                      UNION ALL
                      SELECT {cell} AS cell, -down AS place, id FROM (SELECT id, row_number() OVER
-                       (PARTITION BY g ORDER BY {c} DESC NULLS LAST, id) AS down FROM t
+                       (PARTITION BY g ORDER BY {c} DESC NULLS LAST, id) AS down FROM {table}
                         WHERE g = {g}) AS placed WHERE down <= 5"
                 );
                 (query, "cell, place")
             }
             MinMax => {
                 let extremes = format!("min({c}) AS min_{c}, max({c}) AS max_{c}");
-                (format!("SELECT g, {extremes} FROM t GROUP BY g"), "g")
+                (format!("SELECT g, {extremes} FROM {table} GROUP BY g"), "g")
             }
             Distinct => {
                 let query = format!(
-                    "SELECT {cell} AS cell, count(DISTINCT {c}) AS n FROM t WHERE g = {g}
+                    "SELECT {cell} AS cell, count(DISTINCT {c}) AS n FROM {table} WHERE g = {g}
                      GROUP BY g"
                 );
                 (query, "cell")
             }
             Key => {
                 let query = format!(
-                    "SELECT {c} AS k, count(*) AS n FROM t WHERE g = {g} AND {c} IS NOT NULL
+                    "SELECT {c} AS k, count(*) AS n FROM {table} WHERE g = {g} AND {c} IS NOT NULL
                      GROUP BY {c}"
                 );
                 (query, "k")

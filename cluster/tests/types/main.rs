@@ -16,3 +16,4 @@ mod same;
 mod sink;
 mod source;
 mod sqlite;
+mod written;

@@ -11,17 +11,25 @@ use crate::planned::{Verdict, Verdicts};
 /// Set to write the page instead of comparing it.
 const WRITE: &str = "TIDEMILL_TEST_WRITE_DOCS";
 
-fn page() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/types.md")
+fn page(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs")
+        .join(name)
 }
 
-/// Compares a list of the page with what was seen, or writes it there.
+/// Compares a list of `docs/types.md` with what was seen, or writes it there.
 #[track_caller]
 pub(crate) fn is_listed(name: &str, list: &str) {
+    is_listed_in("types.md", name, list);
+}
+
+/// The same of another page.
+#[track_caller]
+pub(crate) fn is_listed_in(file: &str, name: &str, list: &str) {
     // Tests of several lists write one file.
     static FILE: Mutex<()> = Mutex::new(());
     let _one = FILE.lock().unwrap_or_else(PoisonError::into_inner);
-    let page = page();
+    let page = page(file);
     let text = std::fs::read_to_string(&page).unwrap();
     let (begin, end) = (
         format!("<!-- {name} -->\n"),
@@ -36,7 +44,7 @@ pub(crate) fn is_listed(name: &str, list: &str) {
     }
     assert_eq!(
         listed, list,
-        "docs/types.md lists other types than were seen: look why, or write it by {WRITE}=1 ./test \
+        "docs/{file} lists other types than were seen: look why, or write it by {WRITE}=1 ./test \
          types"
     );
 }

@@ -55,6 +55,11 @@ enum Builder {
     Decimal(Decimal128Builder),
 }
 
+/// The first and the last day of the years 1 to 9999, in days since 1970.
+const DAYS: std::ops::RangeInclusive<i64> = -719_162..=2_932_896;
+/// Microseconds of a day.
+const DAY: i64 = 86_400_000_000;
+
 /// Builders of all columns of a source.
 pub(super) struct Columns {
     schema: SchemaRef,
@@ -102,6 +107,15 @@ impl Builder {
             (Self::Bytes(builder), Cell::Bytes(bytes)) => {
                 builder.values_slice().len() + bytes.len() <= MOST
             }
+            _ => true,
+        }
+    }
+
+    /// Whether a date or a timestamp is of the years that all sinks and functions hold.
+    fn is_in_years(&self, cell: &Cell<'_>) -> bool {
+        match (self, cell) {
+            (Self::Date(_), Cell::Int(days)) => DAYS.contains(days),
+            (Self::Timestamp(_), Cell::Int(at)) => DAYS.contains(&at.div_euclid(DAY)),
             _ => true,
         }
     }
@@ -190,6 +204,19 @@ impl Columns {
                 let name = self.schema.field(index).name();
                 return Err(Refused(format!(
                     "field `{name}`: found nothing, expected a value (the column is not nullable)"
+                )));
+            }
+            if let (Some(builder), Cell::Int(value)) = (self.builders.get(index), cell)
+                && !builder.is_in_years(cell)
+            {
+                let name = self.schema.field(index).name();
+                let (what, unit) = match builder {
+                    Builder::Date(_) => ("a date", "days"),
+                    _ => ("a timestamp", "microseconds"),
+                };
+                return Err(Refused(format!(
+                    "field `{name}`: found {value} {unit} since 1970, expected {what} of the years \
+                     1 to 9999"
                 )));
             }
             if self.builders.get(index).is_some_and(|b| !b.has_room(cell)) {

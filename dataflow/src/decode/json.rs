@@ -14,6 +14,7 @@ use arrow::record_batch::RecordBatch;
 use serde::de::IgnoredAny;
 use smallvec::SmallVec;
 
+use super::asked::Asked;
 use super::columns::{Cell, Cells, Columns};
 use super::connect::Schemas;
 use super::json_key::KeyForm;
@@ -22,6 +23,7 @@ use super::place::Said;
 use super::scan::{Scan, Written};
 use super::{Decoder, Effect, Place, Refused, text};
 use crate::plan::ir::{Envelope, Missing, Source, Spelling};
+use crate::plan::types::ASKED;
 use crate::{Error, Kind, Result};
 
 /// The decoder of one source's JSON records.
@@ -46,6 +48,7 @@ pub(super) struct Json {
 struct Field {
     name: Box<str>,
     kind: DataType,
+    asked: Option<Asked>,
 }
 
 /// The raw text of each column's value, where the record has one.
@@ -77,6 +80,7 @@ impl Json {
             .map(|field| Field {
                 name: field.name().as_str().into(),
                 kind: field.data_type().clone(),
+                asked: field.metadata().get(ASKED).and_then(|it| Asked::named(it)),
             })
             .collect();
         let free = |field: &Field| !matches!(&*field.name, "schema" | "payload");
@@ -120,7 +124,17 @@ impl Json {
                 None | Some("null") => Cell::Null,
                 Some(raw) => {
                     let cell = self.rules.cell(raw, written, &field.kind);
-                    cell.map_err(|misfit| misfitted(field, raw, &misfit))?
+                    let cell = cell.map_err(|misfit| misfitted(field, raw, &misfit))?;
+                    match field.asked {
+                        Some(asked) => asked.kept(cell).ok_or_else(|| {
+                            let (name, found) = (&field.name, text::excerpt(raw));
+                            let expected = asked.expected();
+                            Refused(format!(
+                                "field `{name}`: found {found}, expected {expected}"
+                            ))
+                        })?,
+                        None => cell,
+                    }
                 }
             });
         }

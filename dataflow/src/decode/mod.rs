@@ -3,6 +3,7 @@
 //! A [`Decoder`] takes records one by one and gives a batch when asked. A record it cannot decode
 //! is refused alone and at once: the rows around it are unharmed.
 
+mod asked;
 mod avro;
 mod columns;
 mod connect;

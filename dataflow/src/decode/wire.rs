@@ -171,7 +171,7 @@ fn bits(bytes: &[u8], count: u32) -> String {
 }
 
 /// A UUID's text as PostgreSQL writes it, so that equal ones have equal texts.
-fn uuid_text<'a>(text: &Cow<'a, str>) -> Option<Cow<'a, str>> {
+pub(super) fn uuid_text<'a>(text: &Cow<'a, str>) -> Option<Cow<'a, str>> {
     if SourceType::named("uuid").writes(text) {
         return Some(text.clone());
     }

@@ -34,6 +34,8 @@ pub(super) struct Table {
     pub(super) unavailable: Option<Arc<[u8]>>,
     /// All columns.
     pub(super) schema: SchemaRef,
+    /// For each column of a JSON table, what its type asks beside the type that it is kept in.
+    pub(super) asked: Vec<Option<String>>,
     /// For each column, the source's type where it travels as text.
     pub(super) source_types: SourceTypes,
     /// Names of the record key's columns.

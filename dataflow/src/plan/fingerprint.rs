@@ -13,6 +13,7 @@ use datafusion_physical_expr::utils::collect_columns;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::ir::{Envelope, Format, Output, Rel, RelOp, Scalar, Source, Spelling, View};
+use super::types;
 
 /// The fingerprint of a view about to be made.
 pub(super) fn fingerprint(
@@ -193,6 +194,11 @@ fn source_text(text: &mut String, source: &Source, used: &BTreeSet<usize>) {
             );
             if was_misread(source, field) {
                 text.push('2');
+            }
+            // Earlier releases kept what the declared type does not take.
+            let asked = field.metadata().get(types::ASKED);
+            if let Some(asked) = asked.filter(|asked| *asked != "json") {
+                push(text, format_args!("[{asked}]"));
             }
         }
     }

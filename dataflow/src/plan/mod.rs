@@ -48,7 +48,7 @@ mod source_types;
 mod table;
 mod text;
 mod top_k;
-mod types;
+pub(crate) mod types;
 mod uncoerced;
 mod wildcard;
 
@@ -233,7 +233,14 @@ fn sources(catalog: &Catalog, views: &[Planned]) -> (Vec<ir::Source>, Vec<Option
         let Some(columns) = columns else { continue };
         let fields = table.schema.fields().iter().enumerate();
         let fields = fields.filter(|(index, _)| columns.contains(index));
-        let fields: Vec<_> = fields.map(|(_, field)| Arc::clone(field)).collect();
+        let fields = fields.map(|(index, field)| match table.asked.get(index) {
+            Some(Some(asked)) => {
+                let asked = [(types::ASKED.to_owned(), asked.clone())].into();
+                Arc::new(field.as_ref().clone().with_metadata(asked))
+            }
+            _ => Arc::clone(field),
+        });
+        let fields: Vec<_> = fields.collect();
         sources.push(ir::Source {
             name: table.name.clone(),
             topic: table.topic.clone(),

@@ -12,7 +12,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 use datafusion_sql::sqlparser::tokenizer::Location;
 use tidemill_log::registry::Registry;
-use tidemill_log::schema::Unusable;
+use tidemill_log::schema::{SourceType, Unusable};
 
 use super::catalog::{Catalog, Table};
 use super::ir::{Binary, Digits, Envelope, Epoch, Format, Missing, Spelling};
@@ -64,6 +64,8 @@ const HEX: &str = "hex:";
 /// What the statement itself says.
 struct Declared {
     columns: Vec<(Ident, Field)>,
+    /// For each, what its type asks beside the type that it is kept in.
+    asked: Vec<Option<String>>,
     key: Vec<Ident>,
 }
 
@@ -92,7 +94,7 @@ pub(super) fn create(
     read_once(&topic, catalog, script, at)?;
     let declared = declared(create, script)?;
 
-    let mut unusable = Vec::new();
+    let (mut unusable, mut asked) = (Vec::new(), Vec::new());
     let (format, schema, source_types, registered_key) = match encoding {
         Encoding::Json if declared.columns.is_empty() => {
             let what = format!(
@@ -104,13 +106,10 @@ pub(super) fn create(
         Encoding::Json => {
             let fields = declared.columns.iter().map(|(_, field)| field.clone());
             let schema = Schema::new(fields.collect::<Vec<_>>());
-            let untyped = vec![None; schema.fields().len()];
-            (
-                Format::Json(spelling),
-                Arc::new(schema),
-                untyped,
-                Vec::new(),
-            )
+            asked.clone_from(&declared.asked);
+            let types = asked.iter().map(|asked| compared_as(asked.as_deref()));
+            let format = Format::Json(spelling);
+            (format, Arc::new(schema), types.collect(), Vec::new())
         }
         Encoding::Avro => {
             let registered = registered::fetch(&name, &topic, envelope, registry)
@@ -141,10 +140,19 @@ pub(super) fn create(
         envelope,
         unavailable: unavailable(&options, envelope, script)?,
         schema,
+        asked,
         source_types,
         key,
         unusable,
     })
+}
+
+/// The type of PostgreSQL that texts of a declared type compare as.
+fn compared_as(asked: Option<&str>) -> Option<SourceType> {
+    match asked {
+        Some(name @ ("uuid" | "json")) => Some(SourceType::named(name)),
+        _ => None,
+    }
 }
 
 /// How the records write values, which only JSON leaves open.
@@ -258,7 +266,7 @@ fn refuse_extras(create: &CreateTable, script: Script<'_>, at: Location) -> Resu
 }
 
 fn declared(create: &CreateTable, script: Script<'_>) -> Result<Declared> {
-    let mut key = Vec::new();
+    let (mut key, mut asked) = (Vec::new(), Vec::new());
     let mut columns: Vec<(Ident, Field)> = Vec::new();
     for column in &create.columns {
         let field = declared_column(column, &mut key, script)?;
@@ -270,6 +278,7 @@ fn declared(create: &CreateTable, script: Script<'_>) -> Result<Declared> {
             return Err(script.error(column.name.span.start, what));
         }
         columns.push((column.name.clone(), field));
+        asked.push(types::asked_of(&column.data_type));
     }
     for constraint in &create.constraints {
         let TableConstraint::PrimaryKey(primary) = constraint else {
@@ -287,7 +296,11 @@ fn declared(create: &CreateTable, script: Script<'_>) -> Result<Declared> {
             key.push(column.clone());
         }
     }
-    Ok(Declared { columns, key })
+    Ok(Declared {
+        columns,
+        asked,
+        key,
+    })
 }
 
 fn declared_column(column: &ColumnDef, key: &mut Vec<Ident>, script: Script<'_>) -> Result<Field> {

@@ -43,6 +43,7 @@ pub(super) fn of_sql(sql: &SqlType) -> Option<DataType> {
         "smallint" | "int2" | "int" | "integer" | "int4" => DataType::Int32,
         "bigint" | "int8" => DataType::Int64,
         "real" | "float4" => DataType::Float32,
+        "float" if arguments.trim().parse::<u8>().is_ok_and(|bits| bits <= 24) => DataType::Float32,
         "double precision" | "double" | "float8" | "float" => DataType::Float64,
         "text" | "varchar" | "character varying" | "uuid" | "json" | "jsonb" => DataType::Utf8,
         "bytea" => DataType::Binary,
@@ -62,22 +63,32 @@ pub(super) fn of_sql(sql: &SqlType) -> Option<DataType> {
     })
 }
 
-/// What a cast asks beside the type that the value is kept in, as a field's metadata: `smallint`,
-/// `uuid`, `numeric` without a scale, `varchar 5`.
-pub(super) const ASKED: &str = "asked";
+/// What a cast or a JSON table's column asks beside the type that the value is kept in, as a
+/// field's metadata: `smallint`, `uuid`, `json`, `numeric` without a scale, `varchar 5`.
+pub(crate) const ASKED: &str = "asked";
+
+/// What a type asks of its values beside the type that they are kept in.
+pub(super) fn asked_of(sql: &SqlType) -> Option<String> {
+    let text = sql.to_string().to_lowercase();
+    let base = text.split('(').next().unwrap_or_default().trim_end();
+    Some(match base {
+        "smallint" | "int2" => "smallint".to_owned(),
+        "uuid" => "uuid".to_owned(),
+        "json" | "jsonb" => "json".to_owned(),
+        "varchar" | "character varying" if text.contains('(') => {
+            let most = text.split(['(', ')']).nth(1).unwrap_or_default();
+            format!("varchar {most}")
+        }
+        _ => return None,
+    })
+}
 
 /// The type that a cast names, or why there is no such cast.
 pub(super) fn of_cast(sql: &SqlType) -> Result<Field, String> {
     let text = sql.to_string().to_lowercase();
     let base = text.split('(').next().unwrap_or_default().trim_end();
     let asked = match (base, text.contains('(')) {
-        ("smallint" | "int2", _) => Some("smallint".to_owned()),
-        ("uuid", _) => Some("uuid".to_owned()),
         ("numeric" | "decimal", false) => Some("numeric".to_owned()),
-        ("varchar" | "character varying", true) => {
-            let most = text.split(['(', ')']).nth(1).unwrap_or_default();
-            Some(format!("varchar {most}"))
-        }
         ("json" | "jsonb", _) => {
             return Err(format!(
                 "a cast to {text} is not supported in views: its text would not be normalised as \
@@ -96,7 +107,7 @@ pub(super) fn of_cast(sql: &SqlType) -> Result<Field, String> {
         ) => {
             return Err(format!("a cast to {text} is not supported in views"));
         }
-        _ => None,
+        _ => asked_of(sql),
     };
     let kind = of_sql(sql).or_else(|| {
         asked.as_deref().and_then(|asked| match asked {

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatchOptions, make_array};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, SchemaRef, UInt64Type};
+use arrow::datatypes::{
+    DataType, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, UInt64Type,
+};
 use arrow::record_batch::RecordBatch;
 use tidemill_log::health::Health;
 
@@ -212,6 +214,16 @@ fn convert(table: &str, column: &str, array: &ArrayRef, to: &DataType) -> Result
     let options = CastOptions {
         safe: false,
         ..CastOptions::default()
+    };
+    let array = match (array.data_type(), to) {
+        (DataType::Timestamp(TimeUnit::Microsecond, _), DataType::Timestamp(unit, _))
+            if *unit == TimeUnit::Millisecond =>
+        {
+            // A cast cuts towards 1970: a moment before it would be a later one.
+            let micros = array.as_primitive::<TimestampMicrosecondType>();
+            Arc::new(micros.unary::<_, TimestampMillisecondType>(|at| at.div_euclid(1000)))
+        }
+        _ => array,
     };
     cast_with_options(&array, to, &options).map_err(|e| {
         crate::Error::with_source(
