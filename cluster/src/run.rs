@@ -39,7 +39,7 @@ const OPENING_LOOK: Duration = Duration::from_millis(20);
 
 /// How long views may be refused after the capture was opened that reads tables anew, and how often
 /// they are planned meanwhile.
-const RETYPING_MAX: Duration = Duration::from_secs(5);
+const RETYPING_MAX: Duration = Duration::from_secs(15);
 const RETYPING_LOOK: Duration = Duration::from_millis(200);
 
 /// A stage's thread.

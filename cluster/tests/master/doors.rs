@@ -159,6 +159,8 @@ fn what_is_wrong_is_said_with_a_fitting_status() {
     };
     assert_eq!(error(raw("{".into())).0, 400);
     assert_eq!(error(raw(large)).0, 413);
+    // The refusal of a body ends its connection, which a client may still try to use again.
+    let http = client();
     assert_eq!(error(http.get(url("/v1/nothing")).send().unwrap()).0, 404);
     assert_eq!(error(http.delete(url("/v1/jobs")).send().unwrap()).0, 405);
     assert_eq!(
