@@ -58,3 +58,41 @@ fn a_run_counts_each_stage_from_the_api_to_the_views() {
     ingest.runs();
     ingest.stop("TERM");
 }
+
+#[test]
+fn changes_of_a_file_that_are_not_published_yet_are_counted_and_age() {
+    let place = Place::embedded("unpublished");
+    place.write("ingest.toml", "[capture]\ntables = [\"t\"]\n");
+    let file = place.database.strip_prefix("sqlite://").unwrap();
+    let writer = tidemill_log::sqlite::connect(file).unwrap();
+    writer
+        .execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")
+        .unwrap();
+    let mut ingest = place.start("ingest", &["--http", "127.0.0.1:0"]);
+    let web = Web::of(&mut ingest);
+    web.until("/readyz", 200);
+    // The log is in the same file: while another holds its lock nothing is published.
+    writer
+        .execute_batch(
+            "BEGIN IMMEDIATE;
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+             INSERT INTO t SELECT i, 'x' FROM n; COMMIT; BEGIN IMMEDIATE",
+        )
+        .unwrap();
+    let waits = |scrape: &crate::exposition::Scrape| {
+        let value = |name| scrape.value(name, &[]).unwrap_or(0.0);
+        (
+            value("tidemill_ingest_lag_changes"),
+            value("tidemill_ingest_lag_seconds"),
+        )
+    };
+    let told = web.scrape_until("what waits is counted and ages", |scrape| {
+        let (changes, seconds) = waits(scrape);
+        changes > 0.0 && seconds > 3.0
+    });
+    assert!(told.values("tidemill_ingest_lag_bytes", &[]).is_empty());
+    writer.execute_batch("COMMIT").unwrap();
+    web.scrape_until("nothing waits", |scrape| waits(scrape) == (0.0, 0.0));
+    ingest.runs();
+    ingest.stop("TERM");
+}

@@ -235,7 +235,7 @@ impl Left {
         match self.place.sink.strip_prefix("sqlite://") {
             Some(file) => {
                 let file = tidemill_log::sqlite::connect(file).unwrap();
-                file.table_exists(None, table).unwrap()
+                tidemill_log::sqlite::has_table(&file, table).unwrap()
             }
             None => !self.place.view(&view).is_empty(),
         }

@@ -24,7 +24,7 @@ use rusqlite::{
     Connection, ErrorCode, OptionalExtension, TransactionBehavior, params, params_from_iter,
 };
 use tidemill_log::failpoint;
-use tidemill_log::sqlite::connect;
+use tidemill_log::sqlite::{connect, has_table};
 
 use super::backlog::{Backlog, Pending};
 use super::scan::{Scanned, stored_form};
@@ -659,12 +659,7 @@ fn ensure_table(connection: &Connection, table: &Table) -> Result<()> {
 
 fn frontiers(connection: &Connection, job: &str) -> Result<BTreeMap<String, Frontier>> {
     let context = |e| failed("reading the frontiers", e);
-    // Asked of the file: what the connection knows may be older than the table.
-    let there = "SELECT count(*) FROM sqlite_schema WHERE name = 'tidemill_frontiers'";
-    let there: i64 = connection
-        .query_row(there, [], |row| row.get(0))
-        .map_err(context)?;
-    if there == 0 {
+    if !has_table(connection, "tidemill_frontiers").map_err(context)? {
         return Ok(BTreeMap::new());
     }
     let select = "SELECT view, epoch, fingerprint FROM tidemill_frontiers WHERE job = ?1";
@@ -681,10 +676,7 @@ fn frontiers(connection: &Connection, job: &str) -> Result<BTreeMap<String, Fron
 fn filled_by(connection: &Connection) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let context = |e| failed("reading the frontiers", e);
     let mut filled = BTreeMap::<String, BTreeSet<String>>::new();
-    if !connection
-        .table_exists(None, "tidemill_frontiers")
-        .map_err(context)?
-    {
+    if !has_table(connection, "tidemill_frontiers").map_err(context)? {
         return Ok(filled);
     }
     let select = "SELECT view, job FROM tidemill_frontiers";

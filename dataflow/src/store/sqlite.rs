@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use tidemill_log::sqlite::has_table;
 
 use super::Store;
 use crate::{Error, Kind, Result};
@@ -80,15 +81,13 @@ impl Sqlite {
 
 /// Makes the table, and objects of what an earlier version kept as rows of another one.
 fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
-    if connection.table_exists(None, "_tidemill_objects")?
-        && !connection.table_exists(None, "_tidemill_journal")?
-    {
+    if has_table(connection, "_tidemill_objects")? && !has_table(connection, "_tidemill_journal")? {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(TABLE)?;
     // Looked at again: another process may have been quicker.
-    if transaction.table_exists(None, "_tidemill_journal")? {
+    if has_table(&transaction, "_tidemill_journal")? {
         transaction.execute_batch(JOURNAL_ROWS_TO_OBJECTS)?;
     }
     transaction.commit()

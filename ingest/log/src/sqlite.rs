@@ -47,6 +47,19 @@ fn wait_for_the_other(looks: i32) -> bool {
     looks < BUSY_LOOKS_MAX
 }
 
+/// Whether the file has a table of this name, in any case.
+///
+/// A statement sees what other connections made. [`Connection::table_exists`] does not: it answers
+/// from the schema that its own connection read last.
+///
+/// # Errors
+/// What SQLite answers when it cannot read the file's schema.
+pub fn has_table(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) > 0 FROM sqlite_schema
+               WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+    connection.query_row(sql, [table], |row| row.get(0))
+}
+
 /// An error of the embedded file: a lock held by someone else passes, all else does not.
 pub(crate) fn failed(file: &str, doing: &str, error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull};

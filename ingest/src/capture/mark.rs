@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
+use tidemill_log::sqlite::has_table;
 
 use super::slot_of;
 use crate::database::{Database, postgres_failed, sqlite_failed};
@@ -243,13 +244,12 @@ impl InFile {
                 .insert(tidemill_log::sqlite::connect(&self.file)?),
         };
         let failed = |error| sqlite_failed("asking how far the capture is", error);
-        let is_captured = "SELECT count(*) = 2 FROM sqlite_schema
-            WHERE name IN ('_tidemill_capture', '_tidemill_capture_tables')";
-        let is_captured = opened.query_row(is_captured, [], |row| row.get(0));
-        match is_captured.map_err(failed)? {
-            false => Ok(None),
-            true => ask(opened).optional().map_err(failed),
+        for table in ["_tidemill_capture", "_tidemill_capture_tables"] {
+            if !has_table(opened, table).map_err(failed)? {
+                return Ok(None);
+            }
         }
+        ask(opened).optional().map_err(failed)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use tidemill_log::health::now_ms;
+use tidemill_log::sqlite::has_table;
 
 use crate::stats::{Stats, Unread};
 
@@ -65,7 +66,7 @@ impl FileProbe {
                 none.insert(connection)
             }
         };
-        if !connection.table_exists(None, "_tidemill_capture_tables")? {
+        if !has_table(connection, "_tidemill_capture_tables")? {
             return Ok(Unread::default());
         }
         let passed = i64::try_from(stats.passed_so_far()).unwrap_or(i64::MAX);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, params};
 use tidemill_log::log::TopicId;
+use tidemill_log::sqlite::has_table;
 
 use super::{Found, Item, Made, NOTES, Noted, Remains, TOPICS};
 use crate::Result;
@@ -45,7 +46,7 @@ impl Sqlite {
     }
 
     fn is_there(&self, table: &str) -> rusqlite::Result<bool> {
-        self.connection.table_exists(None, table)
+        has_table(&self.connection, table)
     }
 
     fn rows(&self, table: &str, column: &str) -> rusqlite::Result<u64> {
@@ -158,7 +159,7 @@ impl Sqlite {
         for trigger in triggers {
             transaction.execute_batch(&format!("DROP TRIGGER IF EXISTS {}", quoted(&trigger)))?;
         }
-        if alone && transaction.table_exists(None, CHANGES)? {
+        if alone && has_table(&transaction, CHANGES)? {
             transaction.execute_batch(&format!("DELETE FROM {CHANGES}"))?;
         }
         transaction.commit()
