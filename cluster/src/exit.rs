@@ -53,47 +53,23 @@ Exit codes:
   130  stopped at once by a second Ctrl-C";
 
 /// Marks an error as the user's way of calling rather than the world's state.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
-impl std::fmt::Display for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Usage {}
-
 /// Marks that tables differ from their views: which, and in how many rows.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("the tables are not what the views should hold: {0}")]
 pub(crate) struct Different(pub(crate) String);
 
-impl std::fmt::Display for Different {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "the tables are not what the views should hold: {}",
-            self.0
-        )
-    }
-}
-
-impl std::error::Error for Different {}
-
 /// Marks that another process of the job is not there, or whoever started this one.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub(crate) struct PeerLost(pub(crate) String);
 
-impl std::fmt::Display for PeerLost {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for PeerLost {}
-
 /// Marks that another process runs the pipeline.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("the {half} of pipeline `{pipeline}` runs already: {who}, since {since}")]
 pub(crate) struct Held {
     pub(crate) pipeline: String,
     /// `dataflow` or `ingest`.
@@ -105,64 +81,24 @@ pub(crate) struct Held {
     pub(crate) instead: String,
 }
 
-impl std::fmt::Display for Held {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            pipeline,
-            half,
-            who,
-            since,
-            ..
-        } = self;
-        write!(
-            f,
-            "the {half} of pipeline `{pipeline}` runs already: {who}, since {since}"
-        )
-    }
-}
-
-impl std::error::Error for Held {}
-
 /// Marks that a job is not as it was asked for, and goes on.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub(crate) struct NotYet(pub(crate) String);
 
-impl std::fmt::Display for NotYet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for NotYet {}
-
 /// Marks that pages are missing: how many.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{count} {pages} failed for good; `tidemill dead-letters list --stage fetch` says why",
+    count = .0,
+    pages = if *.0 == 1 { "page" } else { "pages" }
+)]
 pub(crate) struct Incomplete(pub(crate) u64);
 
-impl std::fmt::Display for Incomplete {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let pages = if self.0 == 1 { "page" } else { "pages" };
-        write!(
-            f,
-            "{} {pages} failed for good; `tidemill dead-letters list --stage fetch` says why",
-            self.0
-        )
-    }
-}
-
-impl std::error::Error for Incomplete {}
-
 /// Marks that a job does not run any more.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub(crate) struct Ended(pub(crate) String);
-
-impl std::fmt::Display for Ended {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Ended {}
 
 /// The exit code of an error that ended the command.
 pub(crate) fn code_of(error: &anyhow::Error) -> u8 {

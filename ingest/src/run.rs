@@ -270,11 +270,17 @@ impl<'a> Fetching<'a> {
         })
     }
 
+    /// Whether as much is landed as [`Options::until`] asks for.
+    fn is_enough(&mut self) -> Result<bool> {
+        Ok(match self.until {
+            Some(until) => self.landing.total()? >= until,
+            None => false,
+        })
+    }
+
     fn until_done(&mut self) -> Result<()> {
         while !self.stop.load(Ordering::Relaxed) {
-            if let Some(until) = self.until
-                && self.landing.total()? >= until
-            {
+            if self.is_enough()? {
                 return Ok(());
             }
             match self.ledger.next()? {

@@ -3,35 +3,21 @@
 import json
 from decimal import Decimal
 
+from avro_matrix import connect, debezium, kafka
 from formats_case import (
     BEFORE, BEYOND, BYTES, Case, DAY, DECIMALS, DIGITS_38, DOUBLES, FLOATS, INFINITY,
-    MINUS_INFINITY, MOMENTS, NOT_IN_YEARS, UUIDS, days, micros, moments, numbers, octets, of_day,
-    plain, quoted, reals, since_epoch, texts, times, unscaled,
+    MINUS_INFINITY, MOMENTS, NOT_IN_YEARS, PLACEHOLDER, UUIDS, days, micros, moments, numbers,
+    octets, of_day, plain, quoted, reals, since_epoch, texts, times, unscaled,
 )
 from confluent_kafka.schema_registry import Schema
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.schema_registry_client import SchemaReference
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-PLACEHOLDER = "__debezium_unavailable_value"
-
 
 def logical(base, kind, **more):
     return {"type": base, **more, "logicalType": kind} if base == "fixed" else {
         "type": base, "logicalType": kind, **more}
-
-
-def connect(base, name, **parameters):
-    kind = {"type": base, "connect.name": name}
-    return {**kind, "connect.parameters": parameters} if parameters else kind
-
-
-def debezium(base, name, **parameters):
-    return connect(base, f"io.debezium.{name}", **parameters)
-
-
-def kafka(base, name, **parameters):
-    return connect(base, f"org.apache.kafka.connect.data.{name}", **parameters)
 
 
 def typed(kind, column, values, dead=()):

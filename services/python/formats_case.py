@@ -9,6 +9,7 @@ import uuid
 from base64 import b64encode
 
 UTC = datetime.timezone.utc
+PLACEHOLDER = "__debezium_unavailable_value"
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=UTC)
 FIRST = datetime.datetime(1, 1, 1, tzinfo=UTC)
 LAST = datetime.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)

@@ -4,11 +4,10 @@ import json
 
 from formats_case import (
     BEYOND, Case, DAY, DECIMALS, DIGITS_38, INFINITY, MINUS_INFINITY, MOMENTS, NOT_IN_YEARS, UUIDS,
-    DOUBLES, FLOATS, base64, days, micros, moments, numbers, octets, of_day, plain, quoted, reals,
+    DOUBLES, FLOATS, PLACEHOLDER, base64, days, micros, moments, numbers, octets, of_day, plain, quoted, reals,
     since_epoch, texts, times, unscaled,
 )
 
-PLACEHOLDER = "__debezium_unavailable_value"
 GONE = (PLACEHOLDER, "REPLICA IDENTITY FULL")
 GONE_BYTES = (base64(PLACEHOLDER.encode()), "REPLICA IDENTITY FULL")
 OUT, OF_DECIMAL = "expected a timestamp", "expected a decimal"

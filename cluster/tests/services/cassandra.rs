@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use tidemill_dataflow::sink;
 
-use crate::harness::own::Own;
-use crate::harness::{Place, send};
+use crate::harness::send;
 use crate::load::{Load, WHILE};
 
 const NODES: [&str; 3] = ["cassandra", "cassandra-2", "cassandra-3"];
@@ -17,38 +16,21 @@ const NEEDS: Duration = Duration::from_secs(20);
 #[test]
 fn nodes_are_killed_frozen_and_restarted() {
     let test = "nodes_are_killed_frozen_and_restarted";
-    if !crate::asked("CLUSTERS", test) {
-        return;
-    }
-    let Some(mut place) = Place::services("nodes") else {
-        return;
-    };
-    let Some(own) = Own::start_as(test, &["--cassandra", "3"], &["cassandra"]) else {
+    let Some((mut place, own)) = crate::cluster(test, "nodes", &["--cassandra", "3"], "cassandra")
+    else {
         return;
     };
     let keyspace = format!("{}/{}", own.url("cassandra"), place.name);
     place.use_cassandra(&format!("{keyspace}?replication=datacenter1%3A3"));
     let mut load = Load::start(test, place);
-    for node in NODES {
-        own.kill(node);
-        load.stands_still(&format!("{node} is killed"), NEEDS);
-        load.goes_on(WHILE);
-        own.again(node);
-        load.goes_on(WHILE);
-        load.stands_still(&format!("{node} is back"), NEEDS);
-    }
+    load.kills_each(&own, &NODES, NEEDS);
     let frozen = own.pid("cassandra-2");
     assert!(send("STOP", frozen));
     load.goes_on(WHILE);
     load.stands_still("cassandra-2 stands still", NEEDS);
     assert!(send("CONT", frozen));
     load.stands_still("cassandra-2 goes on", NEEDS);
-    for node in NODES {
-        own.stop(node);
-        load.goes_on(Duration::from_secs(1));
-        own.again(node);
-        load.stands_still(&format!("{node} is restarted"), NEEDS);
-    }
+    load.restarts_each(&own, &NODES, NEEDS);
     // A keyspace that is there is as it was said, or nothing runs.
     load.right("before the setting is changed");
     let other = format!("{keyspace}?replication=2");

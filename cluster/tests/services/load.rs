@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use crate::harness::own::Own;
 use crate::harness::river::River;
 use crate::harness::{PATIENCE, Place, Process, seed};
 
@@ -46,6 +47,28 @@ impl Load {
             self.river.change();
             self.run.runs();
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Kills nodes of a cluster one after the other, and brings each back.
+    pub(crate) fn kills_each(&mut self, own: &Own, nodes: &[&str], needs: Duration) {
+        for node in nodes {
+            own.kill(node);
+            self.stands_still(&format!("{node} is killed"), needs);
+            self.goes_on(WHILE);
+            own.again(node);
+            self.goes_on(WHILE);
+            self.stands_still(&format!("{node} is back"), needs);
+        }
+    }
+
+    /// Restarts nodes of a cluster one after the other.
+    pub(crate) fn restarts_each(&mut self, own: &Own, nodes: &[&str], needs: Duration) {
+        for node in nodes {
+            own.stop(node);
+            self.goes_on(Duration::from_secs(1));
+            own.again(node);
+            self.stands_still(&format!("{node} is restarted"), needs);
         }
     }
 

@@ -18,6 +18,9 @@ mod postgres;
 mod versions;
 mod zookeeper;
 
+use harness::Place;
+use harness::own::Own;
+
 /// Whether `./test` was asked for these tests, which take minutes. Says what is left out.
 fn asked(what: &str, test: &str) -> bool {
     let asked = std::env::var(format!("TIDEMILL_TEST_{what}")).is_ok();
@@ -27,4 +30,13 @@ fn asked(what: &str, test: &str) -> bool {
         let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
     }
     asked
+}
+
+/// The pipeline of a test on a cluster of its own, if `./test --clusters` was asked for.
+fn cluster(test: &str, name: &str, options: &[&str], service: &str) -> Option<(Place, Own)> {
+    if !asked("CLUSTERS", test) {
+        return None;
+    }
+    let place = Place::services(name)?;
+    Some((place, Own::start_as(test, options, &[service])?))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use postgres::{Client, NoTls};
 
 use crate::harness::own::Own;
-use crate::harness::{PATIENCE, Place, until};
+use crate::harness::{PATIENCE, until};
 use crate::load::{Load, WHILE};
 
 const OPTIONS: [&str; 3] = ["--postgres", "17.6.0", "--postgres-standby"];
@@ -48,13 +48,7 @@ fn promote(standby: &mut Client) {
 #[test]
 fn a_promoted_standby_goes_on_exactly() {
     let test = "a_promoted_standby_goes_on_exactly";
-    if !crate::asked("CLUSTERS", test) {
-        return;
-    }
-    let Some(mut place) = Place::services("standby") else {
-        return;
-    };
-    let Some(own) = Own::start_as(test, &OPTIONS, &["postgres"]) else {
+    let Some((mut place, own)) = crate::cluster(test, "standby", &OPTIONS, "postgres") else {
         return;
     };
     place.use_postgres(&own.url("postgres"));
@@ -85,13 +79,7 @@ fn a_promoted_standby_goes_on_exactly() {
 #[test]
 fn a_promoted_standby_without_the_slot_is_told() {
     let test = "a_promoted_standby_without_the_slot_is_told";
-    if !crate::asked("CLUSTERS", test) {
-        return;
-    }
-    let Some(mut place) = Place::services("slotless") else {
-        return;
-    };
-    let Some(own) = Own::start_as(test, &OPTIONS, &["postgres"]) else {
+    let Some((mut place, own)) = crate::cluster(test, "slotless", &OPTIONS, "postgres") else {
         return;
     };
     let mut standby = session(&own, "standby");
@@ -108,13 +96,7 @@ fn a_promoted_standby_without_the_slot_is_told() {
 #[test]
 fn a_promoted_standby_without_published_changes_is_told() {
     let test = "a_promoted_standby_without_published_changes_is_told";
-    if !crate::asked("CLUSTERS", test) {
-        return;
-    }
-    let Some(mut place) = Place::services("behind") else {
-        return;
-    };
-    let Some(own) = Own::start_as(test, &OPTIONS, &["postgres"]) else {
+    let Some((mut place, own)) = crate::cluster(test, "behind", &OPTIONS, "postgres") else {
         return;
     };
     // Nobody waits for the standby, as before PostgreSQL 17.

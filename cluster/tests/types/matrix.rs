@@ -21,16 +21,17 @@ use crate::source::Source;
 /// How long the views may take to be what PostgreSQL answers.
 const SETTLING: Duration = Duration::from_secs(60);
 
-/// A view and the SQL that PostgreSQL is asked.
-struct View {
-    name: String,
-    key: &'static str,
-    sql: String,
-    asked: String,
+/// A view, its key, and what PostgreSQL is asked: it has no `min` of some types, a uuid for one,
+/// whose order their text has too.
+pub(crate) struct View {
+    pub(crate) name: String,
+    pub(crate) key: &'static str,
+    pub(crate) sql: String,
+    pub(crate) asked: String,
 }
 
 /// One query of the columns of several over one table.
-fn wide(queries: &[String]) -> String {
+pub(crate) fn wide(queries: &[String]) -> String {
     let parts = queries.iter().map(|query| {
         let (select, from) = query.rsplit_once(" FROM t").unwrap();
         let (first, columns) = select.split_once(", ").unwrap();

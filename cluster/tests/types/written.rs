@@ -16,6 +16,7 @@ use tidemill_log::registry::{self, Registry};
 
 use crate::cells::{Operation, Subject};
 use crate::harness::{Place, Process};
+use crate::matrix::{View, wide};
 use crate::page;
 use crate::same::difference;
 use crate::sink::Sink;
@@ -190,28 +191,6 @@ impl Table {
             self.columns[at].refused.insert(operation);
         }
     }
-}
-
-/// A view, its key, and what PostgreSQL is asked: it has no `min` of a uuid, whose order its text
-/// has too.
-struct View {
-    name: String,
-    key: &'static str,
-    sql: String,
-    asked: String,
-}
-
-/// One query of the columns of several over one table.
-fn wide(queries: &[String]) -> String {
-    let parts = queries.iter().map(|query| {
-        let (select, from) = query.rsplit_once(" FROM t").unwrap();
-        let (first, columns) = select.split_once(", ").unwrap();
-        (first, columns, from)
-    });
-    let parts: Vec<(&str, &str, &str)> = parts.collect();
-    let columns: Vec<&str> = parts.iter().map(|(_, columns, _)| *columns).collect();
-    let (first, _, from) = parts[0];
-    format!("{first}, {} FROM t{from}", columns.join(", "))
 }
 
 /// The views of all that is not refused: those whose answers are numbers over all tables at once.

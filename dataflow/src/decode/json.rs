@@ -229,10 +229,6 @@ impl Json {
 }
 
 impl Decoder for Json {
-    fn push(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
-        self.push_behind(value, &mut None)
-    }
-
     fn push_behind(
         &mut self,
         value: &[u8],
@@ -256,12 +252,13 @@ impl Decoder for Json {
 
     fn remember(&mut self, schemas: BTreeMap<u32, i64>) {
         if let Some(form) = &mut self.keys {
-            form.remember(schemas);
+            form.kept.remember(schemas);
         }
     }
 
     fn noted(&mut self) -> BTreeMap<u32, i64> {
-        self.keys.as_mut().map(KeyForm::noted).unwrap_or_default()
+        let keys = self.keys.as_mut();
+        keys.map(|form| form.kept.noted()).unwrap_or_default()
     }
 
     fn rows(&self) -> usize {

@@ -7,10 +7,9 @@
 //! their order or their type, rows of before would stay beside those that replace them: the job
 //! ends, also when it was stopped meanwhile, as the journal keeps the form.
 
-use std::collections::BTreeMap;
-
 use xxhash_rust::xxh3::Xxh3;
 
+use super::kept::Kept;
 use super::scan::Scan;
 use crate::plan::ir::Source;
 use crate::{Error, Kind};
@@ -25,8 +24,7 @@ pub(super) struct KeyForm {
     table: String,
     topic: String,
     /// As the journal has it.
-    kept: BTreeMap<u32, i64>,
-    new: BTreeMap<u32, i64>,
+    pub(super) kept: Kept,
 }
 
 impl KeyForm {
@@ -34,17 +32,8 @@ impl KeyForm {
         Self {
             table: source.name.clone(),
             topic: source.topic.clone(),
-            kept: BTreeMap::new(),
-            new: BTreeMap::new(),
+            kept: Kept::default(),
         }
-    }
-
-    pub(super) fn remember(&mut self, kept: BTreeMap<u32, i64>) {
-        self.kept = kept;
-    }
-
-    pub(super) fn noted(&mut self) -> BTreeMap<u32, i64> {
-        std::mem::take(&mut self.new)
     }
 
     /// Notices how a key is written; an error when that is not as before.
@@ -70,26 +59,14 @@ impl KeyForm {
         if read.is_none() || !scan.is_done() {
             return None;
         }
-        let mut same = self.takes(NAMES, names.digest().cast_signed());
+        let mut same = self.kept.takes(NAMES, names.digest().cast_signed());
         if same {
             let numbered = (NAMES + 1..).zip(kinds).take(count.min(KINDS));
             for (column, kind) in numbered.filter(|(_, kind)| *kind != 0) {
-                same &= self.takes(column, kind);
+                same &= self.kept.takes(column, kind);
             }
         }
         (!same).then(|| self.changed(key))
-    }
-
-    /// Whether a part of the form is as before; the first one is.
-    fn takes(&mut self, part: u32, is: i64) -> bool {
-        match self.kept.get(&part) {
-            Some(was) => *was == is,
-            None => {
-                self.kept.insert(part, is);
-                self.new.insert(part, is);
-                true
-            }
-        }
     }
 
     fn changed(&self, key: &[u8]) -> Error {
@@ -187,7 +164,7 @@ mod tests {
         ] {
             assert!(form.follow(same).is_none());
         }
-        let kept = form.noted();
+        let kept = form.kept.noted();
         assert_eq!(kept.len(), 3);
         for other in [
             r#"{"b":1,"a":"x"}"#,
@@ -195,10 +172,10 @@ mod tests {
             r#"{"a":"1","b":"x"}"#,
             r#"{"a":1}"#,
         ] {
-            form.remember(kept.clone());
+            form.kept.remember(kept.clone());
             let why = form.follow(other.as_bytes()).unwrap().to_string();
             assert!(why.contains("`t`") && why.contains("a new topic"), "{why}");
-            assert!(form.noted().is_empty());
+            assert!(form.kept.noted().is_empty());
         }
     }
 }

@@ -10,6 +10,7 @@ mod connect;
 mod json;
 mod json_key;
 mod json_value;
+mod kept;
 mod place;
 mod scan;
 mod text;
@@ -50,17 +51,16 @@ pub enum Effect {
 pub trait Decoder: Send {
     /// Decodes one value, appending at most one row to the batch being built. A null value is
     /// handled by the caller and never comes here.
-    fn push(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused>;
+    fn push(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
+        self.push_behind(value, &mut None)
+    }
     /// The same for a record of a partition whose newest change so far is `newest`, which is moved.
     /// Only records that say where they come from have a place: see [`Place`].
     fn push_behind(
         &mut self,
         value: &[u8],
         newest: &mut Option<Place>,
-    ) -> std::result::Result<Effect, Refused> {
-        let _no_place = newest;
-        self.push(value)
-    }
+    ) -> std::result::Result<Effect, Refused>;
     /// Notices the key of a record that is pushed next, where keys have schemas.
     fn key(&mut self, key: &[u8]) {
         let _no_schema = key;

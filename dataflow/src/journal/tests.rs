@@ -71,11 +71,6 @@ fn directory(place: &TempDir) -> Arc<dyn Store> {
     store::open(&format!("file://{}", place.path().display())).unwrap()
 }
 
-fn left_out() {
-    let line = b"left out: the journal on S3 needs TIDEMILL_TEST_S3 (run ./test)\n";
-    let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line);
-}
-
 /// Runs a check on a fresh store of each engine; `open` is another process of the job `job`.
 fn on_each(check: impl Fn(&Arc<dyn Store>)) {
     let place = TempDir::new().unwrap();
@@ -88,7 +83,7 @@ fn on_each(check: impl Fn(&Arc<dyn Store>)) {
             let unique = place.path().file_name().unwrap().to_string_lossy();
             urls.push(format!("{url}/journal-{}", unique.trim_start_matches('.')));
         }
-        Err(_) => left_out(),
+        Err(_) => store::tests::left_out("the journal"),
     }
     for url in urls {
         let store = store::open(&url).unwrap();

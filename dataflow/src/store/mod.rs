@@ -13,7 +13,7 @@ pub(crate) mod reporting;
 mod sqlite;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::ops::Range;
 use std::path::PathBuf;

@@ -23,9 +23,10 @@ impl Engine {
     }
 }
 
-fn left_out() {
-    let line = b"left out: the store on S3 needs TIDEMILL_TEST_S3 (run ./test)\n";
-    let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line);
+/// Says that a test does without S3.
+pub(crate) fn left_out(what: &str) {
+    let line = format!("left out: {what} on S3 needs TIDEMILL_TEST_S3 (run ./test)\n");
+    let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
 }
 
 /// Runs a check on every engine that is there.
@@ -37,7 +38,7 @@ fn on_each(check: impl Fn(&Engine)) {
     ];
     match std::env::var("TIDEMILL_TEST_S3") {
         Ok(url) => urls.push(format!("{url}/store")),
-        Err(_) => left_out(),
+        Err(_) => left_out("the store"),
     }
     for url in urls {
         // Objects on S3 outlive the test.
@@ -276,7 +277,7 @@ fn a_directory_that_may_not_be_written_is_the_users_to_mend() {
 #[test]
 fn a_bucket_that_is_not_there_is_the_users_to_make() {
     if std::env::var("TIDEMILL_TEST_S3").is_err() {
-        left_out();
+        left_out("the store");
         return;
     }
     let store = open("s3://no-such-bucket-here/x").unwrap();

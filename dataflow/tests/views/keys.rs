@@ -165,6 +165,11 @@ fn avro(id: u32, n: u8, lsn: Option<u8>) -> Vec<u8> {
     framed(id, &body)
 }
 
+/// Writes a change of the row 1, whose key has this schema.
+fn keyed(river: &River, partition: u32, key: u32, change: Vec<u8>) {
+    put(river, partition, &framed(key, &[2]), Some(change));
+}
+
 /// The topic's schemas: of the values, and two of the keys.
 fn registered(river: &River) -> [u32; 3] {
     let registry = river.registry();
@@ -184,18 +189,8 @@ fn an_avro_key_under_two_schemas_is_as_its_newest_change_says_or_the_job_ends() 
         let mut ids = [0; 3];
         let mut river = river(AVRO, |river| ids = registered(river));
         let [value, one, other] = ids;
-        put(
-            &river,
-            0,
-            &framed(other, &[2]),
-            Some(avro(value, 20, lsn(50))),
-        );
-        put(
-            &river,
-            2,
-            &framed(one, &[2]),
-            Some(avro(value, 10, lsn(40))),
-        );
+        keyed(&river, 0, other, avro(value, 20, lsn(50)));
+        keyed(&river, 2, one, avro(value, 10, lsn(40)));
         river.start();
         if known {
             river.settle();
@@ -213,23 +208,13 @@ fn an_id_that_stands_for_another_schema_than_before_ends_the_job() {
     let mut ids = [0; 3];
     let mut river = river(AVRO, |river| ids = registered(river));
     let [value, one, _] = ids;
-    put(
-        &river,
-        0,
-        &framed(one, &[2]),
-        Some(avro(value, 10, Some(40))),
-    );
+    keyed(&river, 0, one, avro(value, 10, Some(40)));
     river.start();
     river.settle();
     river.rest();
     river.stop();
     river.rename(value, &envelope("n", "id"));
-    put(
-        &river,
-        0,
-        &framed(one, &[2]),
-        Some(avro(value, 20, Some(50))),
-    );
+    keyed(&river, 0, one, avro(value, 20, Some(50)));
     river.start();
     let why = river.ended();
     assert!(
@@ -248,12 +233,7 @@ fn an_id_that_comes_to_stand_for_another_schema_ends_the_running_job() {
     let mut ids = [0; 3];
     let mut river = river(AVRO, |river| ids = registered(river));
     let [value, one, _] = ids;
-    put(
-        &river,
-        0,
-        &framed(one, &[2]),
-        Some(avro(value, 10, Some(40))),
-    );
+    keyed(&river, 0, one, avro(value, 10, Some(40)));
     river.start();
     river.settle();
     river.rename(value, &envelope("n", "id"));

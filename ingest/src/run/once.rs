@@ -135,9 +135,7 @@ impl Fetching<'_> {
         self.ledger.due_by_now(self.until.is_some())?;
         let mut awaited: Option<BTreeSet<u64>> = None;
         while !self.stop.load(Ordering::Relaxed) {
-            if let Some(until) = self.until
-                && self.landing.total()? >= until
-            {
+            if self.is_enough()? {
                 return Ok(());
             }
             match self.ledger.next()? {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use tidemill_log::envelope::fingerprint_in;
 use tidemill_log::schema::fingerprint;
 
+use crate::decode::kept::Kept;
 use crate::{Error, Kind};
 
 /// The fingerprints of one topic's schemas, by their ids.
@@ -16,10 +17,8 @@ pub(super) struct Known {
     topic: String,
     /// Of this run.
     seen: BTreeMap<u32, u64>,
-    /// Of earlier ones.
-    kept: BTreeMap<u32, i64>,
-    /// Those that are not kept yet.
-    new: BTreeMap<u32, i64>,
+    /// Of this run and of earlier ones.
+    pub(super) kept: Kept,
 }
 
 impl Known {
@@ -27,34 +26,16 @@ impl Known {
         Self {
             topic: topic.to_owned(),
             seen: BTreeMap::new(),
-            kept: BTreeMap::new(),
-            new: BTreeMap::new(),
+            kept: Kept::default(),
         }
-    }
-
-    /// Takes what earlier runs kept.
-    pub(super) fn remember(&mut self, kept: BTreeMap<u32, i64>) {
-        self.kept = kept;
-    }
-
-    /// What is to be kept and was not asked for so far.
-    pub(super) fn noted(&mut self) -> BTreeMap<u32, i64> {
-        std::mem::take(&mut self.new)
     }
 
     /// Takes the registry's answer for an id, and returns why it cannot be the right one.
     pub(super) fn notice(&mut self, id: u32, schema: &str) -> Option<Error> {
         let is = fingerprint(schema);
         self.seen.insert(id, is);
-        match self.kept.get(&id) {
-            Some(was) if was.cast_unsigned() != is => Some(self.another(id)),
-            Some(_) => None,
-            None => {
-                self.kept.insert(id, is.cast_signed());
-                self.new.insert(id, is.cast_signed());
-                None
-            }
-        }
+        let same = self.kept.takes(id, is.cast_signed());
+        (!same).then(|| self.another(id))
     }
 
     /// The fingerprint of what an id stands for.
@@ -91,13 +72,13 @@ mod tests {
         let (int, long) = ("\"int\"", "\"long\"");
         let mut known = Known::new("t");
         assert!(known.notice(1, int).is_none() && known.notice(2, long).is_none());
-        let kept = known.noted();
+        let kept = known.kept.noted();
         assert_eq!(kept.len(), 2);
         let mut known = Known::new("t");
-        known.remember(kept);
-        assert!(known.notice(1, int).is_none() && known.noted().is_empty());
+        known.kept.remember(kept);
+        assert!(known.notice(1, int).is_none() && known.kept.noted().is_empty());
         let why = known.notice(2, int).unwrap().to_string();
         assert!(why.contains("`t`") && why.contains("schema 2"), "{why}");
-        assert!(known.notice(3, long).is_none() && known.noted().contains_key(&3));
+        assert!(known.notice(3, long).is_none() && known.kept.noted().contains_key(&3));
     }
 }

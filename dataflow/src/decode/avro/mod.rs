@@ -112,10 +112,6 @@ impl Avro {
 }
 
 impl Decoder for Avro {
-    fn push(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
-        self.push_behind(value, &mut None)
-    }
-
     fn push_behind(
         &mut self,
         value: &[u8],
@@ -137,11 +133,11 @@ impl Decoder for Avro {
     }
 
     fn remember(&mut self, schemas: BTreeMap<u32, i64>) {
-        self.writers.known.remember(schemas);
+        self.writers.known.kept.remember(schemas);
     }
 
     fn noted(&mut self) -> BTreeMap<u32, i64> {
-        self.writers.known.noted()
+        self.writers.known.kept.noted()
     }
 
     fn rows(&self) -> usize {
