@@ -12,10 +12,11 @@ use tidemill_ingest::capture;
 pub(crate) use tidemill_ingest::config::FILE as INGEST;
 use tidemill_ingest::config::{Land, Pipeline as Ingest, TopicNaming};
 use tidemill_ingest::land;
-use tidemill_log::registry::{Registered, Registry};
+use tidemill_log::registry::{self, Registered, Registry};
 use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
 
 use crate::cli::NameArgs;
+use crate::connections::Connections;
 use crate::redact;
 
 /// The file with the views.
@@ -102,7 +103,7 @@ impl Folder {
         Ok(Views {
             file: file.display().to_string(),
             sql,
-            captured: ingest.map(|it| it.capture.tables).unwrap_or_default(),
+            ingest,
         })
     }
 }
@@ -129,8 +130,8 @@ fn name_of(path: &Path) -> String {
 pub(crate) struct Views {
     file: String,
     sql: String,
-    /// The tables that the pipeline captures.
-    captured: Vec<String>,
+    /// What the pipeline's tables come from.
+    ingest: Option<Ingest>,
 }
 
 impl Views {
@@ -147,6 +148,18 @@ impl Views {
         tidemill_dataflow::plan::compile(&self.sql, &self.file, registry)
     }
 
+    /// Whether there is a plan once the ingest has published the columns that the captured tables
+    /// have in the database now.
+    pub(crate) fn fit_the_database(&self, connections: &Connections) -> bool {
+        let Ok(registry) = registry::open(&connections.registry) else {
+            return false;
+        };
+        let ingest = self.ingest.as_ref();
+        let next =
+            Expected::new(Some(registry), ingest, &connections.database).with_catalog_first();
+        self.compile(Some(&next)).is_ok()
+    }
+
     /// The error, which names an unknown column that is a generated one of a captured table.
     pub(crate) fn explained(
         &self,
@@ -159,7 +172,8 @@ impl Views {
         };
         let named = rest.split('`').next().unwrap_or_default();
         let named = named.rsplit('.').next().unwrap_or_default();
-        let Ok(generated) = capture::generated(database, &self.captured) else {
+        let captured = self.ingest.as_ref().map(|it| it.capture.tables.as_slice());
+        let Ok(generated) = capture::generated(database, captured.unwrap_or_default()) else {
             return error;
         };
         let Some(it) = generated.into_iter().find(|it| it.column == named) else {
@@ -183,6 +197,8 @@ pub(crate) struct Expected {
     inner: Option<Arc<dyn Registry>>,
     expected: BTreeMap<String, String>,
     captured: Captured,
+    /// Also where the registry has a schema of theirs, captured tables are as the database has them.
+    catalog_first: bool,
 }
 
 /// The captured tables, of which the database's catalog is asked when the registry has no schema.
@@ -245,6 +261,16 @@ impl Expected {
                 naming,
                 schemas: OnceLock::new(),
             },
+            catalog_first: false,
+        }
+    }
+
+    /// The same, where captured tables are as the database has them now: with columns that were not
+    /// published yet.
+    pub(crate) fn with_catalog_first(self) -> Self {
+        Self {
+            catalog_first: true,
+            ..self
         }
     }
 }
@@ -262,16 +288,22 @@ impl Registry for Expected {
     }
 
     fn versions(&self, subject: &str) -> tidemill_log::Result<Vec<Registered>> {
-        let held = self
-            .inner
-            .as_ref()
-            .map_or(Ok(Vec::new()), |inner| inner.versions(subject));
-        let held = held?;
-        if !held.is_empty() {
-            return Ok(held);
+        let in_catalog = || -> tidemill_log::Result<Option<&String>> {
+            Ok(self.captured.schemas()?.get(subject))
+        };
+        let next = self.catalog_first.then(in_catalog).transpose()?.flatten();
+        if next.is_none() {
+            let held = self
+                .inner
+                .as_ref()
+                .map_or(Ok(Vec::new()), |inner| inner.versions(subject));
+            let held = held?;
+            if !held.is_empty() {
+                return Ok(held);
+            }
         }
-        let expected = match self.expected.get(subject) {
-            None => self.captured.schemas()?.get(subject),
+        let expected = match next.or(self.expected.get(subject)) {
+            None => in_catalog()?,
             known => known,
         };
         let expected = expected.map(|schema| Registered {

@@ -37,10 +37,8 @@ const JOIN_LOOK: Duration = Duration::from_millis(20);
 const OPENING: Duration = Duration::from_secs(10);
 const OPENING_LOOK: Duration = Duration::from_millis(20);
 
-/// How long views may be refused after the capture was opened that reads tables anew, and how often
-/// they are planned meanwhile.
-const RETYPING_MAX: Duration = Duration::from_secs(15);
-const RETYPING_LOOK: Duration = Duration::from_millis(200);
+/// How often views are planned that wait for new columns.
+const COLUMNS_LOOK: Duration = Duration::from_millis(200);
 
 /// A stage's thread.
 struct Stage {
@@ -137,15 +135,6 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         output::line(&farewell(&river.connections, plan));
     }
     Ok(())
-}
-
-/// Whether tables that the ingest reads anew may not have their new schemas yet: views that are
-/// refused now may be right then. `opened` is when the capture was opened, as far as it is.
-fn retyping(ingest: &stats::Stats, opened: &mut Instant) -> bool {
-    if ingest.is_opening() {
-        *opened = Instant::now();
-    }
-    ingest.noticed.load(Relaxed) > 0 && opened.elapsed() < RETYPING_MAX || ingest.is_opening()
 }
 
 /// Takes the leases of both halves; refused while another process has one, unless it is to be
@@ -312,12 +301,17 @@ impl River {
             while ingest.is_opening() && since.elapsed() < opening && !stop.load(Relaxed) {
                 thread::sleep(OPENING_LOOK);
             }
-            let mut opened = Instant::now();
             let plan = loop {
+                let settled = ingest.is_settled();
                 match dataflow::plan_when_ready(&views, &connections, &stop, &waiting) {
-                    Err(error) if retyping(&ingest, &mut opened) && !stop.load(Relaxed) => {
+                    // The tables have other columns now, which the ingest comes to.
+                    Err(error)
+                        if !settled
+                            && !stop.load(Relaxed)
+                            && views.fit_the_database(&connections) =>
+                    {
                         set(Some(&format!("{error:#}")));
-                        thread::sleep(RETYPING_LOOK);
+                        thread::sleep(COLUMNS_LOOK);
                     }
                     plan => break plan?,
                 }

@@ -159,6 +159,10 @@ fn run(
             publisher.look()?;
             publisher.look_at_schemas()?;
         }
+        if let Some(tables) = capture.columns_to_come() {
+            publisher.follow(capture.as_mut(), &tables)?;
+            stats.settles();
+        }
         let Some(last) = batch.last().map(Captured::position) else {
             continue;
         };
@@ -171,10 +175,7 @@ fn run(
             capture.check()?;
             match publisher.publish(&batch) {
                 Err(error) if publisher.outdated.is_some() => {
-                    if let Some(table) = publisher.outdated.take() {
-                        capture.read_anew(&table)?;
-                    }
-                    return Err(error);
+                    return publisher.read_anew(capture.as_mut(), Err(error));
                 }
                 Err(error) if error.may_pass() => {
                     tracing::warn!(%error, "publishing waits");
@@ -319,6 +320,39 @@ impl Publisher {
             self.named = (self.named + 1) % count;
         }
         Ok(())
+    }
+
+    /// Registers the columns that changes to come of these tables have.
+    fn follow(&mut self, capture: &mut dyn Capture, tables: &[Arc<TableSchema>]) -> Result<()> {
+        for table in tables {
+            let followed = self.topic(table)?.register(table)?;
+            let followed = self.followed(table, followed);
+            self.read_anew(capture, followed)?;
+        }
+        Ok(())
+    }
+
+    /// What is to be done where the registry refuses a table's new schema: to read the table anew,
+    /// which an error of kind `Retry` says.
+    fn followed(&mut self, table: &Arc<TableSchema>, followed: Followed) -> Result<()> {
+        let Followed::Unreadable(why) = followed else {
+            return Ok(());
+        };
+        let what = format!(
+            "table `{}` is read anew: what was published of it cannot be read with its new schema \
+             ({why})",
+            table.name
+        );
+        self.outdated = Some(Arc::clone(table));
+        Err(Error::new(Kind::Retry, what))
+    }
+
+    /// Has the next capture read the table anew that an error was about, if it was.
+    fn read_anew(&mut self, capture: &mut dyn Capture, result: Result<()>) -> Result<()> {
+        if let (Err(_), Some(table)) = (&result, self.outdated.take()) {
+            capture.read_anew(&table)?;
+        }
+        result
     }
 
     /// Refuses two tables whose rows would overwrite one another.
@@ -472,15 +506,9 @@ impl Publisher {
         let topic = self.topic(&change.table)?;
         // A refusal of the table's schema is no refusal of this row: every change to come would be
         // put aside.
-        if let Followed::Unreadable(why) = topic.prepare(change, replaces)? {
-            let what = format!(
-                "table `{}` is read anew: what was published of it cannot be read with its new \
-                 schema ({why})",
-                change.table.name
-            );
-            self.outdated = Some(Arc::clone(&change.table));
-            return Err(Error::new(Kind::Retry, what));
-        }
+        let followed = topic.prepare(change, replaces)?;
+        self.followed(&change.table, followed)?;
+        let topic = self.topic(&change.table)?;
         let record = match topic.encode(change) {
             Ok(record) => record,
             Err(error) if error.kind() == Kind::Data => return Ok(Err(error.to_string())),

@@ -46,6 +46,7 @@ pub struct Stats {
     pub noticed: AtomicU64,
     last_noticed: Mutex<VecDeque<Noticed>>,
     capturing: AtomicBool,
+    settled: AtomicBool,
     waiting: Mutex<Option<String>>,
 }
 
@@ -110,6 +111,17 @@ impl Stats {
     /// Whether the capture is being opened: tables that it reads anew may get new schemas yet.
     pub fn is_opening(&self) -> bool {
         self.waiting().is_none() && !self.capturing.load(Ordering::Relaxed)
+    }
+
+    /// Whether the registry has had the columns of all captured tables as the catalog has them since
+    /// this process began.
+    pub fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Relaxed)
+    }
+
+    /// The registry has the columns of all captured tables.
+    pub(crate) fn settles(&self) {
+        self.settled.store(true, Ordering::Relaxed);
     }
 
     /// Statistics that report to `health`.
@@ -243,7 +255,7 @@ const WAL_PAGE_HEADER: u64 = 40;
 
 /// Whether everything before `end` passed. An end right behind a page's header is that page's
 /// beginning: no record is between them.
-fn reached(passed: u64, end: u64) -> bool {
+pub(crate) fn reached(passed: u64, end: u64) -> bool {
     let in_page = end % WAL_PAGE;
     let end = if in_page <= WAL_PAGE_HEADER {
         end - in_page

@@ -221,6 +221,57 @@ fn a_column_renamed_there_and_back_is_never_null() {
     running.stop();
 }
 
+/// A view of the column `added{number}`.
+fn added(number: usize) -> String {
+    RENAMED.replace(" m,", &format!(" added{number} AS m,"))
+}
+
+#[test]
+fn a_column_that_was_added_is_known_before_a_row_has_it() {
+    let Some(place) = Place::open("a_column_that_was_added") else {
+        return;
+    };
+    let mut sql = place.sql();
+    sql.batch_execute(TABLE).unwrap();
+    let views = pipeline(&place, VIEWS);
+    let start = || place.start("run", "things", &["--no-live"]);
+    let mut running = start();
+    settle(&mut running, &place.views, &mut sql, &views);
+    let add = |sql: &mut Client, number: usize| {
+        let alter = format!("ALTER TABLE things ADD added{number} int");
+        sql.batch_execute(&alter).unwrap();
+    };
+
+    // While it runs: the registry has the column soon.
+    add(&mut sql, 0);
+    let subject = format!("{}-value", place.topic("things"));
+    running.until("the registry has the column", || {
+        let versions = place.schemas().versions(&subject).unwrap();
+        let newest = versions.into_iter().max_by_key(|it| it.version)?;
+        newest.schema.contains("added0").then_some(())
+    });
+    running.stop();
+    let views = pipeline(&place, &added(0));
+    let mut running = start();
+    settle(&mut running, &place.views, &mut sql, &views);
+
+    // While it is stopped: the views wait until the registry has it.
+    running.stop();
+    add(&mut sql, 1);
+    let views = pipeline(&place, &added(1));
+    let mut running = start();
+    settle(&mut running, &place.views, &mut sql, &views);
+    sql.batch_execute("UPDATE things SET added1 = id WHERE id % 2 = 0")
+        .unwrap();
+    settle(&mut running, &place.views, &mut sql, &views);
+    running.stop();
+
+    // What the table does not have is refused at once.
+    pipeline(&place, &added(2));
+    let said = start().refused();
+    assert!(said.contains("unknown column `added2`"), "{said}");
+}
+
 const NAMED: &str = "\
 CREATE TABLE things WITH (topic = '{topic:things}', format = 'avro', envelope = 'debezium');
 CREATE MATERIALIZED VIEW names WITH (primary_key = 'name') AS

@@ -165,6 +165,13 @@ pub trait Capture: Send {
     /// that this capture is over and a new one must be opened, `Data` that a person must act.
     fn next(&mut self, wait: Duration) -> Result<Vec<Captured>>;
 
+    /// Tables of which all changes to come have these columns, as the catalog has them: every change
+    /// that was committed before is acknowledged. Each is handed out when its columns changed; none
+    /// while older changes may still come.
+    fn columns_to_come(&mut self) -> Option<Vec<Arc<TableSchema>>> {
+        Some(Vec::new())
+    }
+
     /// Whether this process is still the one that may publish: asked before each batch, since
     /// whoever stood still may have been taken over. An error of kind `Retry` when it is not, or
     /// when nobody can tell: this capture is over, and what it read is read again by the next.

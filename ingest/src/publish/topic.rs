@@ -264,6 +264,11 @@ impl Topic {
         }
     }
 
+    /// Registers the schemas of a table whose changes to come have them.
+    pub(super) fn register(&mut self, table: &Arc<TableSchema>) -> Result<Followed> {
+        self.encoder.follow(table, Evolution::Next)
+    }
+
     /// Registers the schemas of a change.
     pub(super) fn prepare(&mut self, change: &Change, replaces: bool) -> Result<Followed> {
         if change.op == Op::Truncate && change.snapshot {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use postgres::Client;
+use postgres::types::PgLsn;
 use tidemill_log::schema::{Column, TableSchema};
 
 use super::super::Generated;
@@ -115,6 +116,14 @@ pub(super) fn load(client: &mut Client, name: &str) -> Result<Table> {
         &key_names(client, oid, name)?,
     )?;
     Ok(Table { oid, schema })
+}
+
+/// Where the WAL ends: whatever a session saw before it asked was committed before this LSN.
+pub(super) fn wal_end(client: &mut Client) -> Result<u64> {
+    let row = client
+        .query_one("SELECT pg_current_wal_insert_lsn()", &[])
+        .map_err(|error| sql_error("reading the WAL's end".to_owned(), error))?;
+    Ok(u64::from(row.get::<_, PgLsn>(0)))
 }
 
 /// Refuses a partition beside its root: what is sent of it is sent under the root's name alone.

@@ -3,8 +3,8 @@
 //! A URL and tables flow in, [`Captured`] flows out. [`lease`] says who may capture, [`progress`]
 //! how a capture goes on, [`beginning`] where it begins, [`snapshot`] reads what is there,
 //! [`stream`] is the replication connection, [`pgoutput`] decodes it, [`catalog`] knows the
-//! tables, [`identity`] whether they are still the captured ones, by their [`shape`]. Here they
-//! become one sequence of positions.
+//! tables, [`identity`] whether they are still the captured ones, by their [`shape`], [`to_come`]
+//! which of their columns no change has had yet. Here they become one sequence of positions.
 //!
 //! Invariants:
 //! 1. A change's position is its transaction's commit LSN and its number among the changes that the
@@ -26,6 +26,7 @@ mod shape;
 mod snapshot;
 mod stream;
 mod timeline;
+mod to_come;
 mod types;
 mod values;
 
@@ -51,6 +52,7 @@ use shape::Shape;
 use snapshot::Snapshot;
 use stream::{Event, Stream};
 use timeline::Timeline;
+use to_come::ToCome;
 
 /// How often progress is written down at most.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
@@ -75,7 +77,9 @@ pub(super) struct PostgresCapture {
     generation: i64,
     begins_anew: bool,
     tables: HashMap<u32, Followed>,
-    looked_at: Instant,
+    /// When the catalog was last asked about the tables.
+    looked_at: Option<Instant>,
+    to_come: ToCome,
     /// Since when a table is gone or unfit.
     unfit_since: Option<Instant>,
     noticed: Vec<String>,
@@ -150,7 +154,8 @@ impl PostgresCapture {
             begins_anew: confirmed.is_none(),
             noticed: tables.iter().filter_map(Followed::noticed).collect(),
             tables: tables.into_iter().map(|it| (it.table.oid, it)).collect(),
-            looked_at: Instant::now(),
+            looked_at: None,
+            to_come: ToCome::default(),
             unfit_since: None,
             phase,
             transaction: None,
@@ -201,6 +206,7 @@ impl PostgresCapture {
         tracing::info!(slot = %self.slot, "capture is connected again");
         self.phase = Phase::Stream(stream);
         self.pending.clear();
+        self.to_come.forget();
         self.transaction = None;
         self.received = self.durable;
         Ok(())
@@ -293,10 +299,11 @@ impl PostgresCapture {
     /// Looks now and then whether the tables are still the captured ones. An error of kind `Retry`
     /// when one has to be read anew: the next capture does.
     fn look(&mut self) -> Result<()> {
-        if self.looked_at.elapsed() < TABLES_LOOK || self.confirmed.is_none() {
+        let recently = |at: Instant| at.elapsed() < TABLES_LOOK;
+        if self.looked_at.is_some_and(recently) || self.confirmed.is_none() {
             return Ok(());
         }
-        self.looked_at = Instant::now();
+        self.looked_at = Some(Instant::now());
         let looked = self.compare();
         match looked {
             Err(error) if error.kind() == Kind::Data => {
@@ -331,7 +338,7 @@ impl PostgresCapture {
             let table = table.and_then(|now| identity::in_place(&it.noted, &it.name, now));
             Ok((it, table?))
         });
-        let mut outdated = Vec::new();
+        let (mut outdated, mut seen) = (Vec::new(), Vec::new());
         for (it, table) in all_fit(loaded)? {
             let mut now = Shape::read(session, &table)?;
             if let Some(why) = identity::outdated(session, &it.noted, &now, &published) {
@@ -344,6 +351,11 @@ impl PostgresCapture {
                 it.noted.shape = now;
                 identity::note(session, &self.slot, &it.name, &it.noted)?;
             }
+            seen.push((table.oid, table.schema));
+        }
+        if self.to_come.is_free() {
+            self.to_come
+                .seen(seen.into_iter(), catalog::wal_end(session)?);
         }
         Ok((!outdated.is_empty()).then(|| outdated.join("; ")))
     }
@@ -458,6 +470,7 @@ impl PostgresCapture {
         let Some(known) = self.tables.get_mut(&relation.oid) else {
             return Ok(());
         };
+        self.to_come.sent(relation.oid);
         if commit < known.noted.from {
             known.earlier = Some(relation);
             return Ok(());
@@ -621,6 +634,10 @@ impl Capture for PostgresCapture {
     fn next(&mut self, wait: Duration) -> Result<Vec<Captured>> {
         let read = self.read(wait);
         self.lease.judge(read)
+    }
+
+    fn columns_to_come(&mut self) -> Option<Vec<Arc<TableSchema>>> {
+        self.to_come.take(self.durable)
     }
 
     fn check(&mut self) -> Result<()> {
