@@ -126,6 +126,7 @@ fn typed() -> TableSchema {
         ("tags", "array"),
         ("email", "citext"),
         ("shape", "geometry"),
+        ("pair", "composite"),
     ];
     let column = |(name, kind): (&str, &str)| Column {
         name: name.to_owned(),

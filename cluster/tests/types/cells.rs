@@ -20,6 +20,7 @@ pub(crate) enum Operation {
     Equal,
     In,
     Less,
+    IsNull,
     Group,
     Join,
     Order,
@@ -31,10 +32,12 @@ pub(crate) enum Operation {
     SourceKey,
 }
 
-use Operation::{Distinct, Equal, Group, In, Join, Key, Less, MinMax, Order, Pass, SourceKey};
+use Operation::{
+    Distinct, Equal, Group, In, IsNull, Join, Key, Less, MinMax, Order, Pass, SourceKey,
+};
 
-pub(crate) const OPERATIONS: [Operation; 11] = [
-    Pass, Equal, In, Less, Group, Join, Order, MinMax, Distinct, Key, SourceKey,
+pub(crate) const OPERATIONS: [Operation; 12] = [
+    Pass, Equal, In, Less, IsNull, Group, Join, Order, MinMax, Distinct, Key, SourceKey,
 ];
 
 impl Operation {
@@ -45,6 +48,7 @@ impl Operation {
             Equal => "`=`",
             In => "`IN`",
             Less => "`<`",
+            IsNull => "`IS NULL`",
             Group => "`GROUP BY`",
             Join => "join",
             Order => "`ORDER BY`, top-k",
@@ -88,6 +92,7 @@ impl Operation {
             Equal => rows(format!("{c} = {one}")),
             In => rows(format!("{c} IN ({one}, {other})")),
             Less => rows(format!("{c} < {one}")),
+            IsNull => rows(format!("{c} IS NULL")),
             Group => {
                 let query = format!(
                     "SELECT {cell} AS cell, min(id) AS least, max(id) AS most, count(*) AS n

@@ -22,12 +22,12 @@ use crate::same::difference;
 use crate::sink::Sink;
 use crate::source::Source;
 
-use Operation::{Distinct, Equal, Group, In, Join, Key, Less, MinMax, Order, Pass};
+use Operation::{Distinct, Equal, Group, In, IsNull, Join, Key, Less, MinMax, Order, Pass};
 
 /// How long the views may take to be what PostgreSQL answers.
 const SETTLING: Duration = Duration::from_secs(240);
-const OPERATIONS: [Operation; 10] = [
-    Pass, Equal, In, Less, Group, Join, Order, MinMax, Distinct, Key,
+const OPERATIONS: [Operation; 11] = [
+    Pass, Equal, In, Less, IsNull, Group, Join, Order, MinMax, Distinct, Key,
 ];
 /// Queries that one view unites: a statement takes 200 joins and unions.
 const QUERIES_IN_ONE: usize = 80;

@@ -203,8 +203,8 @@ impl Scope {
                 let expr = Box::new(expr);
                 Ok((Expr::Alias(Alias { expr, ..alias }), kind))
             }
-            Expr::IsNull(inner) => Ok((Expr::IsNull(Box::new(self.expr(*inner)?.0)), None)),
-            Expr::IsNotNull(inner) => Ok((Expr::IsNotNull(Box::new(self.expr(*inner)?.0)), None)),
+            Expr::IsNull(inner) => Ok((Expr::IsNull(Box::new(self.tested(*inner)?)), None)),
+            Expr::IsNotNull(inner) => Ok((Expr::IsNotNull(Box::new(self.tested(*inner)?)), None)),
             Expr::Cast(Cast { expr, field }) => {
                 let inner = cast(self.expr(*expr)?, field.data_type())?;
                 let expr = Box::new(inner);
@@ -228,6 +228,22 @@ impl Scope {
                 let plain = |expr: Expr| Ok(Transformed::yes(self.plain(expr, "used here")?));
                 Ok((other.map_children(plain)?.data, None))
             }
+        }
+    }
+
+    /// An expression that is tested for NULL.
+    fn tested(&self, expr: Expr) -> Result<Expr> {
+        match self.expr(expr)? {
+            (expr, Some(kind)) if kind.has_fields() => {
+                let name = name_of(&expr);
+                let text = format!(
+                    "column `{name}` is of a composite type, which is NULL for PostgreSQL also \
+                     where all its fields are, and which is not known here: test CAST({name} AS \
+                     text), which is NULL only where the column itself is"
+                );
+                Err(placed(&expr, text))
+            }
+            (expr, _) => Ok(expr),
         }
     }
 
@@ -564,6 +580,9 @@ fn refused(expr: &Expr, kind: Option<SourceType>, what: &str) -> DataFusionError
     let name = name_of(expr);
     let way = match kind.comparison() {
         Comparison::Number => format!("cast it first, as in CAST({name} AS numeric(20,4))"),
+        Comparison::Nothing if kind.has_fields() => {
+            format!("it can be passed on and counted; CAST({name} AS text) is text")
+        }
         Comparison::Nothing => {
             format!(
                 "it can be passed on, counted and tested for NULL; CAST({name} AS text) is text"

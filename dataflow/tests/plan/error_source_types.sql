@@ -84,3 +84,7 @@ SELECT coalesce(code, '-') AS c FROM typed
 SELECT a.id FROM typed a JOIN typed b USING (code)
 --- json_compared
 SELECT id FROM typed WHERE doc = '{}'
+--- composite_is_null
+SELECT id FROM typed WHERE note = 'a' OR NOT pair IS NULL
+--- composite_compared
+SELECT id FROM typed WHERE pair = pair

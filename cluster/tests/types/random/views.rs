@@ -6,7 +6,9 @@ use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::kinds::may;
 use super::table::{Column, Table, quote};
-use crate::cells::Operation::{self, Distinct, Equal, Group, In, Join, Key, Less, MinMax, Order};
+use crate::cells::Operation::{
+    self, Distinct, Equal, Group, In, IsNull, Join, Key, Less, MinMax, Order,
+};
 
 /// Views of a table beside the one of all its columns.
 const VIEWS: usize = 1;
@@ -117,7 +119,7 @@ impl Table {
             0 => (Equal, self.that(&[Equal], rng)?),
             1 => (In, self.that(&[In], rng)?),
             2 => (Less, self.that(&[Less], rng)?),
-            _ => (Operation::Pass, self.columns.choose(rng)?),
+            _ => (IsNull, self.that(&[IsNull], rng)?),
         };
         let c = quote(&column.name);
         // As PostgreSQL writes them: texts that it writes otherwise are refused by name.

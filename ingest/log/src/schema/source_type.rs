@@ -220,6 +220,11 @@ impl SourceType {
         matches!(self.0.name, "char(n)" | "bpchar")
     }
 
+    /// Whether a value has fields, and is `IS NULL` where all of them are.
+    pub fn has_fields(self) -> bool {
+        self.0.name == "composite"
+    }
+
     /// Whether equal stored values always have one text, so that a row is found again by it.
     pub fn identifies(self) -> bool {
         self.0.name != "money" && !self.0.name.starts_with("reg")
