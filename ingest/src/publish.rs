@@ -159,8 +159,9 @@ fn run(
             publisher.look()?;
             publisher.look_at_schemas()?;
         }
-        if let Some(tables) = capture.columns_to_come() {
-            publisher.follow(capture.as_mut(), &tables)?;
+        let tables = capture.columns_to_come();
+        publisher.follow(capture.as_mut(), &tables)?;
+        if capture.is_settled() {
             stats.settles();
         }
         let Some(last) = batch.last().map(Captured::position) else {

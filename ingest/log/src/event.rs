@@ -1,7 +1,8 @@
 //! A row change as capture sees it and publish writes it.
 
-/// One column's value.
-#[derive(Debug, Clone, PartialEq)]
+/// One column's value. Two values are equal where they are written alike: `0.0` is not `-0.0`, and
+/// NaN is NaN.
+#[derive(Debug, Clone)]
 pub enum Value {
     /// SQL NULL.
     Null,
@@ -22,6 +23,25 @@ pub enum Value {
     /// `unscaled × 10^-scale`, with the column's declared scale.
     Decimal(i128),
 }
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Value::Null, Value::Null) => true,
+            (Value::Bool(one), Value::Bool(other)) => one == other,
+            (Value::Int(one), Value::Int(other)) => one == other,
+            (Value::Float(one), Value::Float(other)) => one.to_bits() == other.to_bits(),
+            (Value::Text(one), Value::Text(other)) => one == other,
+            (Value::Bytes(one), Value::Bytes(other)) => one == other,
+            (Value::Date(one), Value::Date(other)) => one == other,
+            (Value::Timestamp(one), Value::Timestamp(other)) => one == other,
+            (Value::Decimal(one), Value::Decimal(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Value {}
 
 /// What happened to the row; the letters are Debezium's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -166,10 +166,14 @@ pub trait Capture: Send {
     fn next(&mut self, wait: Duration) -> Result<Vec<Captured>>;
 
     /// Tables of which all changes to come have these columns, as the catalog has them: every change
-    /// that was committed before is acknowledged. Each is handed out when its columns changed; none
-    /// while older changes may still come.
-    fn columns_to_come(&mut self) -> Option<Vec<Arc<TableSchema>>> {
-        Some(Vec::new())
+    /// that was committed before is acknowledged. Each is handed out when its columns changed.
+    fn columns_to_come(&mut self) -> Vec<Arc<TableSchema>> {
+        Vec::new()
+    }
+
+    /// Whether all tables were handed out as the catalog had them since the capture was opened.
+    fn is_settled(&self) -> bool {
+        true
     }
 
     /// Whether this process is still the one that may publish: asked before each batch, since

@@ -143,6 +143,7 @@ fn rows_are_found_again_by_keys_that_have_several_texts() {
         ("citext", "a", "A"),
         ("interval", "1 mon", "30 days"),
         ("jsonb", "{\"a\": 1.0}", "{\"a\": 1.00}"),
+        ("float4", "0", "-0"),
         ("float8", "0", "-0"),
     ];
     for (kind, one, _) in tables {
@@ -171,9 +172,8 @@ fn rows_are_found_again_by_keys_that_have_several_texts() {
             ));
         }
     }
-    // A truncate and a row of each, then a delete, a create and an update; a float's key is one
-    // number, whatever its sign.
-    let all = changes(capture.as_mut(), 2 * names.len() + 3 * names.len() - 2);
+    // A truncate and a row of each, then a delete, a create and an update.
+    let all = changes(capture.as_mut(), 2 * names.len() + 3 * names.len());
     for name in &names {
         let of = all.iter().filter(|change| change.table.name == *name);
         let of: Vec<Change> = of.cloned().collect();

@@ -636,8 +636,12 @@ impl Capture for PostgresCapture {
         self.lease.judge(read)
     }
 
-    fn columns_to_come(&mut self) -> Option<Vec<Arc<TableSchema>>> {
+    fn columns_to_come(&mut self) -> Vec<Arc<TableSchema>> {
         self.to_come.take(self.durable)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.to_come.is_settled()
     }
 
     fn check(&mut self) -> Result<()> {

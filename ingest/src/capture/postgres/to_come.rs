@@ -5,7 +5,7 @@
 //! everything that was committed before the look is acknowledged.
 //!
 //! Invariant: what is handed out is newer than every change that was handed out before it. A table
-//! of which the stream sent columns meanwhile is left to the stream until the next look.
+//! of which the stream sent columns meanwhile is left to the next look.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ pub(super) struct ToCome {
     look: Option<Look>,
     /// What was handed out, by the tables' OIDs.
     told: HashMap<u32, Arc<TableSchema>>,
-    /// A look was handed out.
-    any: bool,
+    /// All tables of a look were handed out.
+    settled: bool,
 }
 
 /// What the catalog had.
@@ -29,6 +29,8 @@ struct Look {
     /// All that was seen was committed before this LSN.
     end: u64,
     tables: HashMap<u32, Arc<TableSchema>>,
+    /// Some tables are left to the next one.
+    left: bool,
 }
 
 impl ToCome {
@@ -41,8 +43,9 @@ impl ToCome {
     pub(super) fn seen(&mut self, tables: impl Iterator<Item = (u32, Arc<TableSchema>)>, end: u64) {
         let tables = tables.filter(|(oid, schema)| self.told.get(oid) != Some(schema));
         let tables: HashMap<_, _> = tables.collect();
-        if !(tables.is_empty() && self.any) {
-            self.look = Some(Look { end, tables });
+        if !(tables.is_empty() && self.settled) {
+            let left = false;
+            self.look = Some(Look { end, tables, left });
         }
     }
 
@@ -50,7 +53,7 @@ impl ToCome {
     pub(super) fn sent(&mut self, oid: u32) {
         self.told.remove(&oid);
         if let Some(look) = &mut self.look {
-            look.tables.remove(&oid);
+            look.left |= look.tables.remove(&oid).is_some();
         }
     }
 
@@ -60,15 +63,20 @@ impl ToCome {
     }
 
     /// The tables that were seen, each once, if everything before `acknowledged` is and that is all
-    /// from before the look; none as long as no look is handed out.
-    pub(super) fn take(&mut self, acknowledged: u64) -> Option<Vec<Arc<TableSchema>>> {
+    /// from before the look.
+    pub(super) fn take(&mut self, acknowledged: u64) -> Vec<Arc<TableSchema>> {
         let Some(look) = self.look.take_if(|look| reached(acknowledged, look.end)) else {
-            return self.any.then(Vec::new);
+            return Vec::new();
         };
-        self.any = true;
+        self.settled |= !look.left;
         let tables: Vec<_> = look.tables.values().map(Arc::clone).collect();
         self.told.extend(look.tables);
-        Some(tables)
+        tables
+    }
+
+    /// Whether the columns of all tables, as a look saw them, were handed out.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled
     }
 }
 
@@ -95,27 +103,30 @@ mod tests {
         let mut to_come = ToCome::default();
         let (one, two) = (table(&["a"]), table(&["a", "b"]));
         to_come.seen([(1, Arc::clone(&one))].into_iter(), 9_000);
-        assert_eq!(to_come.take(8_999), None);
-        assert!(!to_come.is_free());
-        assert_eq!(to_come.take(9_000), Some(vec![Arc::clone(&one)]));
+        assert!(to_come.take(8_999).is_empty());
+        assert!(!to_come.is_free() && !to_come.is_settled());
+        assert_eq!(to_come.take(9_000), [Arc::clone(&one)]);
+        assert!(to_come.is_settled());
         to_come.seen([(1, one)].into_iter(), 9_100);
         assert!(to_come.is_free());
         to_come.seen([(1, Arc::clone(&two))].into_iter(), 9_200);
-        assert_eq!(to_come.take(9_100), Some(vec![]));
-        assert_eq!(to_come.take(9_200), Some(vec![two]));
+        assert!(to_come.take(9_100).is_empty());
+        assert_eq!(to_come.take(9_200), [two]);
     }
 
     #[test]
-    fn a_table_whose_columns_the_stream_sends_is_left_to_it_until_the_next_look() {
+    fn a_table_whose_columns_the_stream_sends_is_left_to_the_next_look() {
         let mut to_come = ToCome::default();
         let (one, two) = (table(&["a"]), table(&["a", "b"]));
         to_come.seen([(1, one)].into_iter(), 9_000);
         to_come.sent(1);
-        assert_eq!(to_come.take(9_000), Some(vec![]));
+        assert!(to_come.take(9_000).is_empty());
+        assert!(to_come.is_free() && !to_come.is_settled());
         to_come.seen([(1, Arc::clone(&two))].into_iter(), 9_100);
-        assert_eq!(to_come.take(9_100), Some(vec![Arc::clone(&two)]));
+        assert_eq!(to_come.take(9_100), [Arc::clone(&two)]);
+        assert!(to_come.is_settled());
         to_come.sent(1);
         to_come.seen([(1, Arc::clone(&two))].into_iter(), 9_200);
-        assert_eq!(to_come.take(9_200), Some(vec![two]));
+        assert_eq!(to_come.take(9_200), [two]);
     }
 }
