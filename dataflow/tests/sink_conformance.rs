@@ -273,6 +273,29 @@ fn the_frontier_moves_and_never_back() {
 }
 
 #[test]
+fn workers_that_begin_at_once_find_each_others_tables() {
+    for engine in engines("workers_that_begin_at_once") {
+        let tables: Vec<Table> = (0..5)
+            .map(|number| Table {
+                name: format!("counts_{number}"),
+                ..counts()
+            })
+            .collect();
+        std::thread::scope(|scope| {
+            let workers = (0..6).map(|_| {
+                scope.spawn(|| {
+                    let sink = sink::open(&engine.url).unwrap();
+                    sink.prepare("job", &tables).unwrap()
+                })
+            });
+            for worker in workers.collect::<Vec<_>>() {
+                assert_eq!(worker.join().unwrap().len(), tables.len());
+            }
+        });
+    }
+}
+
+#[test]
 fn a_table_that_differs_is_refused_with_the_reason() {
     let differing = |fields, key, partition| table("counts", fields, key, partition);
     let (text, long) = (DataType::Utf8, DataType::Int64);

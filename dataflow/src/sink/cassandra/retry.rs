@@ -180,6 +180,17 @@ pub(super) fn transient_prepare(error: &PrepareError) -> bool {
     }
 }
 
+/// Whether the statement names what the server does not know: also a table whose creation, by another
+/// session, has not ended.
+pub(super) fn is_invalid(error: &PrepareError) -> bool {
+    matches!(
+        error,
+        PrepareError::AllAttemptsFailed {
+            first_attempt: RequestAttemptError::DbError(DbError::Invalid, _)
+        }
+    )
+}
+
 fn transient_attempt(error: &RequestAttemptError) -> bool {
     match error {
         RequestAttemptError::UnableToAllocStreamId

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::record_batch::RecordBatch;
@@ -19,12 +20,15 @@ use super::super::{
 };
 use super::cell::array_of;
 use super::replication::Replication;
-use super::retry::{failed, transient_prepare};
+use super::retry::{failed, is_invalid, transient_prepare};
 use super::{Connected, timestamp};
 use crate::{Epoch, Error, Kind, Result};
 
 /// Rows fetched at a time.
 const PAGE: i32 = 5_000;
+/// How long a table that the catalog shows may still be in creation, and how often it is tried.
+const CREATING_MAX: Duration = Duration::from_secs(10);
+const CREATING_LOOK: Duration = Duration::from_millis(100);
 /// The table that says how far each view is.
 const FRONTIERS: &str = "tidemill_frontiers";
 
@@ -51,12 +55,11 @@ impl Connected {
         let columns = "job text, \"view\" text, epoch bigint, fingerprint text, \
                        PRIMARY KEY (job, \"view\")";
         self.create(FRONTIERS, columns).await?;
-        let frontier = self
-            .of_quorum(&format!(
-                "INSERT INTO {frontiers_table} (job, \"view\", epoch, fingerprint) \
-                 VALUES (?, ?, ?, ?)"
-            ))
-            .await?;
+        let advance = format!(
+            "INSERT INTO {frontiers_table} (job, \"view\", epoch, fingerprint) VALUES (?, ?, ?, ?)"
+        );
+        let mut frontier = self.prepared_within(CREATING_MAX, &advance).await?;
+        frontier.set_consistency(self.quorum);
         let mut begin = self
             .of_quorum(&format!(
                 "INSERT INTO {frontiers_table} (job, \"view\", fingerprint) VALUES (?, ?, ?)"
@@ -257,8 +260,8 @@ impl Connected {
             .collect();
         let delete = format!("DELETE FROM {name} WHERE {}", keys.join(" AND "));
         Ok(Prepared {
-            insert: self.prepared(&insert).await?,
-            delete: self.prepared(&delete).await?,
+            insert: self.prepared_within(CREATING_MAX, &insert).await?,
+            delete: self.prepared_within(CREATING_MAX, &delete).await?,
             table: table.clone(),
             frontier,
         })
@@ -375,7 +378,19 @@ impl Connected {
     }
 
     pub(super) async fn prepared(&self, cql: &str) -> Result<PreparedStatement> {
-        let mut statement = self.session.prepare(cql).await.map_err(|e| {
+        self.prepared_within(Duration::ZERO, cql).await
+    }
+
+    /// A statement about a table that the catalog shows: another worker's `CREATE TABLE` may not have
+    /// ended, and then the server does not know the table for a moment.
+    async fn prepared_within(&self, patience: Duration, cql: &str) -> Result<PreparedStatement> {
+        let began = Instant::now();
+        let mut prepared = self.session.prepare(cql).await;
+        while prepared.as_ref().is_err_and(is_invalid) && began.elapsed() < patience {
+            tokio::time::sleep(CREATING_LOOK).await;
+            prepared = self.session.prepare(cql).await;
+        }
+        let mut statement = prepared.map_err(|e| {
             let kind = if transient_prepare(&e) {
                 Kind::Retry
             } else {
