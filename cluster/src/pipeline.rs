@@ -148,8 +148,8 @@ impl Views {
         tidemill_dataflow::plan::compile(&self.sql, &self.file, registry)
     }
 
-    /// Whether there is a plan once the ingest has published the columns that the captured tables
-    /// have in the database now.
+    /// Whether there may be a plan once the ingest has published the columns that the captured
+    /// tables have in the database now. True also where nobody can tell, which the ingest says.
     pub(crate) fn fit_the_database(&self, connections: &Connections) -> bool {
         let Ok(registry) = registry::open(&connections.registry) else {
             return false;
@@ -157,7 +157,7 @@ impl Views {
         let ingest = self.ingest.as_ref();
         let next =
             Expected::new(Some(registry), ingest, &connections.database).with_catalog_first();
-        self.compile(Some(&next)).is_ok()
+        next.captured.schemas().is_err() || self.compile(Some(&next)).is_ok()
     }
 
     /// The error, which names an unknown column that is a generated one of a captured table.
@@ -197,7 +197,7 @@ pub(crate) struct Expected {
     inner: Option<Arc<dyn Registry>>,
     expected: BTreeMap<String, String>,
     captured: Captured,
-    /// Also where the registry has a schema of theirs, captured tables are as the database has them.
+    /// Captured tables are as the database has them, also where the registry has their schemas.
     catalog_first: bool,
 }
 

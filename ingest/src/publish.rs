@@ -159,7 +159,7 @@ fn run(
             publisher.look()?;
             publisher.look_at_schemas()?;
         }
-        let tables = capture.columns_to_come();
+        let tables = capture.altered();
         publisher.follow(capture.as_mut(), &tables)?;
         if capture.is_settled() {
             stats.settles();

@@ -113,8 +113,8 @@ impl Stats {
         self.waiting().is_none() && !self.capturing.load(Ordering::Relaxed)
     }
 
-    /// Whether the registry has had the columns of all captured tables as the catalog has them since
-    /// this process began.
+    /// Whether the registry has had the columns of all captured tables as the catalog had them
+    /// after this process began.
     pub fn is_settled(&self) -> bool {
         self.settled.load(Ordering::Relaxed)
     }

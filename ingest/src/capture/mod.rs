@@ -165,9 +165,9 @@ pub trait Capture: Send {
     /// that this capture is over and a new one must be opened, `Data` that a person must act.
     fn next(&mut self, wait: Duration) -> Result<Vec<Captured>>;
 
-    /// Tables of which all changes to come have these columns, as the catalog has them: every change
-    /// that was committed before is acknowledged. Each is handed out when its columns changed.
-    fn columns_to_come(&mut self) -> Vec<Arc<TableSchema>> {
+    /// Tables whose columns changed, with the columns that all their next changes have: every
+    /// change from before is acknowledged.
+    fn altered(&mut self) -> Vec<Arc<TableSchema>> {
         Vec::new()
     }
 

@@ -180,8 +180,8 @@ pub(super) fn transient_prepare(error: &PrepareError) -> bool {
     }
 }
 
-/// Whether the statement names what the server does not know: also a table whose creation, by another
-/// session, has not ended.
+/// Whether the statement names what the server does not know: also a table whose creation, by
+/// another session, has not ended.
 pub(super) fn is_invalid(error: &PrepareError) -> bool {
     matches!(
         error,

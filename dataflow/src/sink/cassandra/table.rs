@@ -381,8 +381,8 @@ impl Connected {
         self.prepared_within(Duration::ZERO, cql).await
     }
 
-    /// A statement about a table that the catalog shows: another worker's `CREATE TABLE` may not have
-    /// ended, and then the server does not know the table for a moment.
+    /// A statement about a table that the catalog shows: another worker's `CREATE TABLE` may not
+    /// have ended, and then the server does not know the table for a moment.
     async fn prepared_within(&self, patience: Duration, cql: &str) -> Result<PreparedStatement> {
         let began = Instant::now();
         let mut prepared = self.session.prepare(cql).await;

@@ -3,7 +3,7 @@
 //! A URL and tables flow in, [`Captured`] flows out. [`lease`] says who may capture, [`progress`]
 //! how a capture goes on, [`beginning`] where it begins, [`snapshot`] reads what is there,
 //! [`stream`] is the replication connection, [`pgoutput`] decodes it, [`catalog`] knows the
-//! tables, [`identity`] whether they are still the captured ones, by their [`shape`], [`to_come`]
+//! tables, [`identity`] whether they are still the captured ones, by their [`shape`], [`altered`]
 //! which of their columns no change has had yet. Here they become one sequence of positions.
 //!
 //! Invariants:
@@ -15,6 +15,7 @@
 //! 3. The slot is told only of transactions that are acknowledged to their last change. While
 //!    nothing is unacknowledged, keepalives move it too, so that idle tables hold no WAL.
 
+mod altered;
 mod beginning;
 mod catalog;
 mod identity;
@@ -26,7 +27,6 @@ mod shape;
 mod snapshot;
 mod stream;
 mod timeline;
-mod to_come;
 mod types;
 mod values;
 
@@ -44,6 +44,7 @@ use super::{BATCH, Capture, Captured, Generated, TABLES_PATIENCE, all_fit, anoth
 use crate::database::passes;
 use crate::server::Server;
 use crate::{Error, Kind, Result};
+use altered::Altered;
 use beginning::{Beginning, Followed};
 pub(super) use lease::{Lease, holder};
 use pgoutput::{Message, Old, Relation, Tuple};
@@ -52,7 +53,6 @@ use shape::Shape;
 use snapshot::Snapshot;
 use stream::{Event, Stream};
 use timeline::Timeline;
-use to_come::ToCome;
 
 /// How often progress is written down at most.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
@@ -79,7 +79,7 @@ pub(super) struct PostgresCapture {
     tables: HashMap<u32, Followed>,
     /// When the catalog was last asked about the tables.
     looked_at: Option<Instant>,
-    to_come: ToCome,
+    altered: Altered,
     /// Since when a table is gone or unfit.
     unfit_since: Option<Instant>,
     noticed: Vec<String>,
@@ -155,7 +155,7 @@ impl PostgresCapture {
             noticed: tables.iter().filter_map(Followed::noticed).collect(),
             tables: tables.into_iter().map(|it| (it.table.oid, it)).collect(),
             looked_at: None,
-            to_come: ToCome::default(),
+            altered: Altered::default(),
             unfit_since: None,
             phase,
             transaction: None,
@@ -206,7 +206,7 @@ impl PostgresCapture {
         tracing::info!(slot = %self.slot, "capture is connected again");
         self.phase = Phase::Stream(stream);
         self.pending.clear();
-        self.to_come.forget();
+        self.altered.forget();
         self.transaction = None;
         self.received = self.durable;
         Ok(())
@@ -353,8 +353,8 @@ impl PostgresCapture {
             }
             seen.push((table.oid, table.schema));
         }
-        if self.to_come.is_free() {
-            self.to_come
+        if self.altered.is_free() {
+            self.altered
                 .seen(seen.into_iter(), catalog::wal_end(session)?);
         }
         Ok((!outdated.is_empty()).then(|| outdated.join("; ")))
@@ -470,7 +470,7 @@ impl PostgresCapture {
         let Some(known) = self.tables.get_mut(&relation.oid) else {
             return Ok(());
         };
-        self.to_come.sent(relation.oid);
+        self.altered.sent(relation.oid);
         if commit < known.noted.from {
             known.earlier = Some(relation);
             return Ok(());
@@ -636,12 +636,12 @@ impl Capture for PostgresCapture {
         self.lease.judge(read)
     }
 
-    fn columns_to_come(&mut self) -> Vec<Arc<TableSchema>> {
-        self.to_come.take(self.durable)
+    fn altered(&mut self) -> Vec<Arc<TableSchema>> {
+        self.altered.take(self.durable)
     }
 
     fn is_settled(&self) -> bool {
-        self.to_come.is_settled()
+        self.altered.is_settled()
     }
 
     fn check(&mut self) -> Result<()> {

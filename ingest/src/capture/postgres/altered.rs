@@ -1,11 +1,11 @@
-//! Columns that the catalog has and that no change was sent with yet, as after an `ALTER TABLE …
-//! ADD COLUMN` that no row followed.
+//! Tables that were altered, and of which the stream has sent no change since, as after an `ALTER
+//! TABLE … ADD COLUMN` that no row followed.
 //!
-//! Looks at the catalog flow in; the tables whose changes to come have these columns flow out, once
+//! Flows in: what the catalog has, at each look. Flows out: the tables whose columns changed, once
 //! everything that was committed before the look is acknowledged.
 //!
-//! Invariant: what is handed out is newer than every change that was handed out before it. A table
-//! of which the stream sent columns meanwhile is left to the next look.
+//! Invariant: a table's columns are handed out behind all changes of older columns. A table of
+//! which the stream sends columns during a look is left to the next look.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use tidemill_log::schema::TableSchema;
 
 use crate::stats::reached;
 
-/// See the module.
+/// What the last look found, and what was handed out before.
 #[derive(Default)]
-pub(super) struct ToCome {
+pub(super) struct Altered {
     look: Option<Look>,
     /// What was handed out, by the tables' OIDs.
     told: HashMap<u32, Arc<TableSchema>>,
@@ -33,7 +33,7 @@ struct Look {
     left: bool,
 }
 
-impl ToCome {
+impl Altered {
     /// Whether the last look was handed out, so that there may be another one.
     pub(super) fn is_free(&self) -> bool {
         self.look.is_none()
@@ -62,8 +62,8 @@ impl ToCome {
         self.look = None;
     }
 
-    /// The tables that were seen, each once, if everything before `acknowledged` is and that is all
-    /// from before the look.
+    /// The tables of the look, if everything that was committed before it is acknowledged: all
+    /// before the LSN `acknowledged` is.
     pub(super) fn take(&mut self, acknowledged: u64) -> Vec<Arc<TableSchema>> {
         let Some(look) = self.look.take_if(|look| reached(acknowledged, look.end)) else {
             return Vec::new();
@@ -100,33 +100,33 @@ mod tests {
 
     #[test]
     fn columns_are_told_once_and_only_behind_what_was_committed_before() {
-        let mut to_come = ToCome::default();
+        let mut altered = Altered::default();
         let (one, two) = (table(&["a"]), table(&["a", "b"]));
-        to_come.seen([(1, Arc::clone(&one))].into_iter(), 9_000);
-        assert!(to_come.take(8_999).is_empty());
-        assert!(!to_come.is_free() && !to_come.is_settled());
-        assert_eq!(to_come.take(9_000), [Arc::clone(&one)]);
-        assert!(to_come.is_settled());
-        to_come.seen([(1, one)].into_iter(), 9_100);
-        assert!(to_come.is_free());
-        to_come.seen([(1, Arc::clone(&two))].into_iter(), 9_200);
-        assert!(to_come.take(9_100).is_empty());
-        assert_eq!(to_come.take(9_200), [two]);
+        altered.seen([(1, Arc::clone(&one))].into_iter(), 9_000);
+        assert!(altered.take(8_999).is_empty());
+        assert!(!altered.is_free() && !altered.is_settled());
+        assert_eq!(altered.take(9_000), [Arc::clone(&one)]);
+        assert!(altered.is_settled());
+        altered.seen([(1, one)].into_iter(), 9_100);
+        assert!(altered.is_free());
+        altered.seen([(1, Arc::clone(&two))].into_iter(), 9_200);
+        assert!(altered.take(9_100).is_empty());
+        assert_eq!(altered.take(9_200), [two]);
     }
 
     #[test]
     fn a_table_whose_columns_the_stream_sends_is_left_to_the_next_look() {
-        let mut to_come = ToCome::default();
+        let mut altered = Altered::default();
         let (one, two) = (table(&["a"]), table(&["a", "b"]));
-        to_come.seen([(1, one)].into_iter(), 9_000);
-        to_come.sent(1);
-        assert!(to_come.take(9_000).is_empty());
-        assert!(to_come.is_free() && !to_come.is_settled());
-        to_come.seen([(1, Arc::clone(&two))].into_iter(), 9_100);
-        assert_eq!(to_come.take(9_100), [Arc::clone(&two)]);
-        assert!(to_come.is_settled());
-        to_come.sent(1);
-        to_come.seen([(1, Arc::clone(&two))].into_iter(), 9_200);
-        assert_eq!(to_come.take(9_200), [two]);
+        altered.seen([(1, one)].into_iter(), 9_000);
+        altered.sent(1);
+        assert!(altered.take(9_000).is_empty());
+        assert!(altered.is_free() && !altered.is_settled());
+        altered.seen([(1, Arc::clone(&two))].into_iter(), 9_100);
+        assert_eq!(altered.take(9_100), [Arc::clone(&two)]);
+        assert!(altered.is_settled());
+        altered.sent(1);
+        altered.seen([(1, Arc::clone(&two))].into_iter(), 9_200);
+        assert_eq!(altered.take(9_200), [two]);
     }
 }
