@@ -285,6 +285,7 @@ fn workers_that_begin_at_once_find_each_others_tables() {
             let workers = (0..6).map(|_| {
                 scope.spawn(|| {
                     let sink = sink::open(&engine.url).unwrap();
+                    sink.filled_by().unwrap();
                     sink.prepare("job", &tables).unwrap()
                 })
             });

@@ -180,13 +180,13 @@ pub(super) fn transient_prepare(error: &PrepareError) -> bool {
     }
 }
 
-/// Whether the statement names what the server does not know: also a table whose creation, by
-/// another session, has not ended.
-pub(super) fn is_invalid(error: &PrepareError) -> bool {
+/// Whether the server does not know what the statement names, or knows half of it: also a table
+/// whose creation, by another session, has not ended.
+pub(super) fn is_unknown(error: &PrepareError) -> bool {
     matches!(
         error,
         PrepareError::AllAttemptsFailed {
-            first_attempt: RequestAttemptError::DbError(DbError::Invalid, _)
+            first_attempt: RequestAttemptError::DbError(DbError::Invalid | DbError::ServerError, _)
         }
     )
 }

@@ -20,7 +20,7 @@ use super::super::{
 };
 use super::cell::array_of;
 use super::replication::Replication;
-use super::retry::{failed, is_invalid, transient_prepare};
+use super::retry::{failed, is_unknown, transient_prepare};
 use super::{Connected, timestamp};
 use crate::{Epoch, Error, Kind, Result};
 
@@ -58,8 +58,7 @@ impl Connected {
         let advance = format!(
             "INSERT INTO {frontiers_table} (job, \"view\", epoch, fingerprint) VALUES (?, ?, ?, ?)"
         );
-        let mut frontier = self.prepared_within(CREATING_MAX, &advance).await?;
-        frontier.set_consistency(self.quorum);
+        let frontier = self.of_quorum(&advance).await?;
         let mut begin = self
             .of_quorum(&format!(
                 "INSERT INTO {frontiers_table} (job, \"view\", fingerprint) VALUES (?, ?, ?)"
@@ -260,8 +259,8 @@ impl Connected {
             .collect();
         let delete = format!("DELETE FROM {name} WHERE {}", keys.join(" AND "));
         Ok(Prepared {
-            insert: self.prepared_within(CREATING_MAX, &insert).await?,
-            delete: self.prepared_within(CREATING_MAX, &delete).await?,
+            insert: self.prepared(&insert).await?,
+            delete: self.prepared(&delete).await?,
             table: table.clone(),
             frontier,
         })
@@ -342,14 +341,20 @@ impl Connected {
             .await
     }
 
-    /// Whether the table is there.
+    /// Whether the table is there, and known to the server.
     async fn has(&self, table: &str) -> Result<bool> {
         let there = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND \
                      table_name = ?";
         let (found, _) = self
             .page(there, (self.keyspace.as_str(), table), PagingState::start())
             .await?;
-        Ok(found.rows_num() > 0)
+        if found.rows_num() == 0 {
+            return Ok(false);
+        }
+        let name = format!("{}.{}", quoted(&self.keyspace), quoted(table));
+        self.prepared_within(CREATING_MAX, &format!("SELECT * FROM {name}"))
+            .await?;
+        Ok(true)
     }
 
     /// See [`super::super::Sink::drop_view`].
@@ -381,12 +386,12 @@ impl Connected {
         self.prepared_within(Duration::ZERO, cql).await
     }
 
-    /// A statement about a table that the catalog shows: another worker's `CREATE TABLE` may not
+    /// A statement about a table that the catalog shows: another session's `CREATE TABLE` may not
     /// have ended, and then the server does not know the table for a moment.
     async fn prepared_within(&self, patience: Duration, cql: &str) -> Result<PreparedStatement> {
         let began = Instant::now();
         let mut prepared = self.session.prepare(cql).await;
-        while prepared.as_ref().is_err_and(is_invalid) && began.elapsed() < patience {
+        while prepared.as_ref().is_err_and(is_unknown) && began.elapsed() < patience {
             tokio::time::sleep(CREATING_LOOK).await;
             prepared = self.session.prepare(cql).await;
         }

@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use postgres::Client;
 use tidemill_log::failpoint;
@@ -29,6 +30,10 @@ use super::stream::{self, Lasting, Stream};
 use super::timeline::Timeline;
 use crate::server::Server;
 use crate::{Error, Kind, Result};
+
+/// How often tables are read of which one cannot be captured, and the pause in between.
+const LOADS_MAX: u32 = 3;
+const LOAD_PAUSE: Duration = Duration::from_millis(200);
 
 /// A captured table.
 pub(super) struct Followed {
@@ -142,8 +147,25 @@ impl Beginning {
     }
 }
 
-/// The tables of these names. An error names all that cannot be captured.
+/// The tables of these names. An error names all that cannot be captured; what is altered just then
+/// is read again before.
 pub(super) fn load(
+    client: &mut Client,
+    names: &[String],
+    noted: &BTreeMap<String, Noted>,
+) -> Result<Vec<(String, Table)>> {
+    let mut tables = load_once(client, names, noted);
+    for _again in 1..LOADS_MAX {
+        if !matches!(&tables, Err(error) if error.kind() == Kind::Data) {
+            break;
+        }
+        std::thread::sleep(LOAD_PAUSE);
+        tables = load_once(client, names, noted);
+    }
+    tables
+}
+
+fn load_once(
     client: &mut Client,
     names: &[String],
     noted: &BTreeMap<String, Noted>,

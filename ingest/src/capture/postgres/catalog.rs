@@ -49,7 +49,8 @@ struct Attribute {
     deterministic: bool,
 }
 
-/// Reads the table called `table` or `schema.table`, as the catalog has it now.
+/// Reads the table called `table` or `schema.table`, as the catalog has it now. It takes several
+/// questions, whose answers do not fit together while another table takes the name.
 pub(super) fn load(client: &mut Client, name: &str) -> Result<Table> {
     let failed = |error| sql_error(format!("reading the columns of table `{name}`"), error);
     let quoted: Vec<String> = name.split('.').map(quote).collect();
