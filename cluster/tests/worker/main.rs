@@ -30,6 +30,8 @@ impl Worker {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         command.args(["worker", "--master", master, "--slots", "3", "--name", "w1"]);
         command.arg("--dir").arg(folder.path());
+        // What a job makes where nobody says where is made there too.
+        command.current_dir(folder.path());
         for (name, _) in std::env::vars() {
             if name.starts_with("TIDEMILL_") || name == "RUST_LOG" {
                 command.env_remove(name);
