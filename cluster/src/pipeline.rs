@@ -288,30 +288,29 @@ impl Registry for Expected {
     }
 
     fn versions(&self, subject: &str) -> tidemill_log::Result<Vec<Registered>> {
-        let in_catalog = || -> tidemill_log::Result<Option<&String>> {
-            Ok(self.captured.schemas()?.get(subject))
-        };
-        let next = self.catalog_first.then(in_catalog).transpose()?.flatten();
-        if next.is_none() {
-            let held = self
-                .inner
-                .as_ref()
-                .map_or(Ok(Vec::new()), |inner| inner.versions(subject));
-            let held = held?;
-            if !held.is_empty() {
-                return Ok(held);
-            }
-        }
-        let expected = match next.or(self.expected.get(subject)) {
-            None => in_catalog()?,
-            known => known,
-        };
-        let expected = expected.map(|schema| Registered {
+        let first = |schema: &String| Registered {
             id: 0,
             version: 1,
             schema: schema.clone(),
-        });
-        Ok(expected.into_iter().collect())
+        };
+        if self.catalog_first
+            && let Some(next) = self.captured.schemas()?.get(subject)
+        {
+            return Ok(vec![first(next)]);
+        }
+        let held = self
+            .inner
+            .as_ref()
+            .map_or(Ok(Vec::new()), |inner| inner.versions(subject));
+        let held = held?;
+        if !held.is_empty() {
+            return Ok(held);
+        }
+        let expected = match self.expected.get(subject) {
+            None => self.captured.schemas()?.get(subject),
+            known => known,
+        };
+        Ok(expected.map(first).into_iter().collect())
     }
 
     fn delete(&self, subject: &str) -> tidemill_log::Result<bool> {

@@ -68,6 +68,17 @@ fn pipeline(place: &Place, views: &str) -> Vec<View> {
     place.pipeline("things", &ingest, views)
 }
 
+/// A pipeline over the table that runs, and whose views are right.
+fn begun(test: &str, views: &str) -> Option<(Place, Client, Vec<View>, Tidemill)> {
+    let place = Place::open(test)?;
+    let mut sql = place.sql();
+    sql.batch_execute(TABLE).unwrap();
+    let views = pipeline(&place, views);
+    let mut running = place.start("run", "things", &["--no-live"]);
+    settle(&mut running, &place.views, &mut sql, &views);
+    Some((place, sql, views, running))
+}
+
 /// Updates, deletes and inserts among the rows, others each time.
 fn rows(sql: &mut Client, step: usize) {
     let from = 1_000 * (step + 1);
@@ -119,14 +130,9 @@ fn follow(place: &Place, mut running: Tidemill, sql: &mut Client, views: &[View]
 }
 
 fn changes(test: &str, stopped: bool) {
-    let Some(place) = Place::open(test) else {
+    let Some((place, mut sql, views, mut running)) = begun(test, VIEWS) else {
         return;
     };
-    let mut sql = place.sql();
-    sql.batch_execute(TABLE).unwrap();
-    let views = pipeline(&place, VIEWS);
-    let mut running = place.start("run", "things", &["--no-live"]);
-    settle(&mut running, &place.views, &mut sql, &views);
     for (step, (change, row)) in CHANGES.into_iter().enumerate() {
         eprintln!("{change}");
         let before = letters(&place);
@@ -172,15 +178,12 @@ SELECT id, m, code, name FROM things;
 
 #[test]
 fn a_column_renamed_there_and_back_is_never_null() {
-    let Some(place) = Place::open("a_column_renamed_there_and_back_is_never_null") else {
+    let Some((place, mut sql, views, running)) =
+        begun("a_column_renamed_there_and_back_is_never_null", VIEWS)
+    else {
         return;
     };
-    let mut sql = place.sql();
-    sql.batch_execute(TABLE).unwrap();
-    let views = pipeline(&place, VIEWS);
     let start = || place.start("run", "things", &["--no-live"]);
-    let mut running = start();
-    settle(&mut running, &place.views, &mut sql, &views);
     // Each time other values, so that no state before is the one that is waited for.
     let there = |value: i32| {
         format!(
@@ -228,15 +231,10 @@ fn added(number: usize) -> String {
 
 #[test]
 fn a_column_that_was_added_is_known_before_a_row_has_it() {
-    let Some(place) = Place::open("a_column_that_was_added") else {
+    let Some((place, mut sql, _, mut running)) = begun("a_column_that_was_added", VIEWS) else {
         return;
     };
-    let mut sql = place.sql();
-    sql.batch_execute(TABLE).unwrap();
-    let views = pipeline(&place, VIEWS);
     let start = || place.start("run", "things", &["--no-live"]);
-    let mut running = start();
-    settle(&mut running, &place.views, &mut sql, &views);
     let add = |sql: &mut Client, number: usize| {
         let alter = format!("ALTER TABLE things ADD added{number} int");
         sql.batch_execute(&alter).unwrap();
@@ -280,15 +278,11 @@ SELECT name, count(*) AS things, sum(code) AS codes FROM things GROUP BY name;
 
 #[test]
 fn a_key_column_that_is_renamed_leaves_its_rows_where_they_are() {
-    let Some(place) = Place::open("a_key_column_that_is_renamed") else {
+    let Some((place, mut sql, views, running)) = begun("a_key_column_that_is_renamed", NAMED)
+    else {
         return;
     };
-    let mut sql = place.sql();
-    sql.batch_execute(TABLE).unwrap();
-    let views = pipeline(&place, NAMED);
     let start = || place.start("run", "things", &["--no-live"]);
-    let mut running = start();
-    settle(&mut running, &place.views, &mut sql, &views);
     // Behind each name rows of before are changed and deleted.
     let renamed = |from: &str, to: &str, step: usize| {
         format!(

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use tidemill_log::schema::TableSchema;
 
+use crate::Result;
 use crate::stats::reached;
 
 /// What the last look found, and what was handed out before.
@@ -34,19 +35,27 @@ struct Look {
 }
 
 impl Altered {
-    /// Whether the last look was handed out, so that there may be another one.
-    pub(super) fn is_free(&self) -> bool {
-        self.look.is_none()
-    }
-
-    /// The catalog has these tables, and the WAL ended here afterwards.
-    pub(super) fn seen(&mut self, tables: impl Iterator<Item = (u32, Arc<TableSchema>)>, end: u64) {
+    /// The catalog has these tables; where that is news, `end` is asked where the WAL ends now.
+    /// Until a look is handed out there is no other one.
+    pub(super) fn seen(
+        &mut self,
+        tables: Vec<(u32, Arc<TableSchema>)>,
+        end: impl FnOnce() -> Result<u64>,
+    ) -> Result<()> {
+        if self.look.is_some() {
+            return Ok(());
+        }
+        let tables = tables.into_iter();
         let tables = tables.filter(|(oid, schema)| self.told.get(oid) != Some(schema));
         let tables: HashMap<_, _> = tables.collect();
         if !(tables.is_empty() && self.settled) {
-            let left = false;
-            self.look = Some(Look { end, tables, left });
+            self.look = Some(Look {
+                end: end()?,
+                tables,
+                left: false,
+            });
         }
+        Ok(())
     }
 
     /// The stream sent columns of this table.
@@ -102,14 +111,22 @@ mod tests {
     fn columns_are_told_once_and_only_behind_what_was_committed_before() {
         let mut altered = Altered::default();
         let (one, two) = (table(&["a"]), table(&["a", "b"]));
-        altered.seen([(1, Arc::clone(&one))].into_iter(), 9_000);
+        altered
+            .seen(vec![(1, Arc::clone(&one))], || Ok(9_000))
+            .unwrap();
         assert!(altered.take(8_999).is_empty());
-        assert!(!altered.is_free() && !altered.is_settled());
+        assert!(!altered.is_settled());
+        let later = vec![(1, Arc::clone(&two))];
+        altered
+            .seen(later, || panic!("one look at a time"))
+            .unwrap();
         assert_eq!(altered.take(9_000), [Arc::clone(&one)]);
         assert!(altered.is_settled());
-        altered.seen([(1, one)].into_iter(), 9_100);
-        assert!(altered.is_free());
-        altered.seen([(1, Arc::clone(&two))].into_iter(), 9_200);
+        let same = vec![(1, one)];
+        altered.seen(same, || panic!("nothing is new")).unwrap();
+        altered
+            .seen(vec![(1, Arc::clone(&two))], || Ok(9_200))
+            .unwrap();
         assert!(altered.take(9_100).is_empty());
         assert_eq!(altered.take(9_200), [two]);
     }
@@ -118,15 +135,19 @@ mod tests {
     fn a_table_whose_columns_the_stream_sends_is_left_to_the_next_look() {
         let mut altered = Altered::default();
         let (one, two) = (table(&["a"]), table(&["a", "b"]));
-        altered.seen([(1, one)].into_iter(), 9_000);
+        altered.seen(vec![(1, one)], || Ok(9_000)).unwrap();
         altered.sent(1);
         assert!(altered.take(9_000).is_empty());
-        assert!(altered.is_free() && !altered.is_settled());
-        altered.seen([(1, Arc::clone(&two))].into_iter(), 9_100);
+        assert!(!altered.is_settled());
+        altered
+            .seen(vec![(1, Arc::clone(&two))], || Ok(9_100))
+            .unwrap();
         assert_eq!(altered.take(9_100), [Arc::clone(&two)]);
         assert!(altered.is_settled());
         altered.sent(1);
-        altered.seen([(1, Arc::clone(&two))].into_iter(), 9_200);
+        altered
+            .seen(vec![(1, Arc::clone(&two))], || Ok(9_200))
+            .unwrap();
         assert_eq!(altered.take(9_200), [two]);
     }
 }

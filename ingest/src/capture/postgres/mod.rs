@@ -353,10 +353,7 @@ impl PostgresCapture {
             }
             seen.push((table.oid, table.schema));
         }
-        if self.altered.is_free() {
-            self.altered
-                .seen(seen.into_iter(), catalog::wal_end(session)?);
-        }
+        self.altered.seen(seen, || catalog::wal_end(session))?;
         Ok((!outdated.is_empty()).then(|| outdated.join("; ")))
     }
 
