@@ -27,6 +27,8 @@ use crate::kinds::SETUP;
 use crate::sink::Sink;
 use crate::source::Source;
 
+/// Of a run that none is given to: the same for all, so that a change of ours is what fails.
+const SEED: u64 = 20_261_128;
 /// Tables of a round.
 const TABLES: usize = 100;
 /// Rounds with everything but PostgreSQL in one file. Set for a longer run.
@@ -377,10 +379,7 @@ impl Round {
 
 fn seed() -> u64 {
     let given = std::env::var("TIDEMILL_TEST_SEED").ok();
-    given.map_or_else(
-        || u64::from(rand::random::<u32>()),
-        |seed| seed.parse().unwrap(),
-    )
+    given.map_or(SEED, |seed| seed.parse().unwrap())
 }
 
 fn rounds(name: &str, tables: usize, rounds: u64, place: impl Fn() -> Option<Place>) {

@@ -5,6 +5,7 @@
 //! is decided by the registry's own configuration. Calls block: not for use inside an async task.
 
 use std::collections::{HashMap, HashSet};
+use std::error::Error as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,36 @@ pub(super) struct ConfluentRegistry {
     shown: String,
     pub(super) client: Client,
     by_id: Mutex<HashMap<u32, String>>,
+}
+
+/// The waits after the attempts to register a schema that another one follows.
+///
+/// Apicurio stores a schema's text and its version in two transactions. A deletion of any other
+/// subject in between removes the text: the registration fails with 404 or 500, or is answered
+/// with an id and not kept (Apicurio issue 9571). Registering the schema again is harmless.
+const REGISTER_WAITS: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+];
+
+/// Why a schema was not registered.
+enum Unregistered {
+    /// The registry answered and may answer otherwise at once.
+    Answered(Error),
+    Final(Error),
+}
+
+impl From<Error> for Unregistered {
+    fn from(error: Error) -> Self {
+        // An error without an answer has a source.
+        if error.kind() == Kind::Retry && error.source().is_none() {
+            Unregistered::Answered(error)
+        } else {
+            Unregistered::Final(error)
+        }
+    }
 }
 
 /// References followed from one schema, and how deep: more are refused.
@@ -127,10 +158,14 @@ impl ConfluentRegistry {
         about: &str,
         request: RequestBuilder,
     ) -> Result<Option<T>> {
-        let Some(text) = self.send_plain(about, request)? else {
-            return Ok(None);
-        };
-        serde_json::from_str(&text).map(Some).map_err(|error| {
+        match self.send_plain(about, request)? {
+            Some(text) => self.parsed(about, &text).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, about: &str, text: &str) -> Result<T> {
+        serde_json::from_str(text).map_err(|error| {
             let start: String = text.chars().take(80).collect();
             let what = format!("{}: {about}: not a registry's answer: {start}", self.shown);
             Error::with_source(Kind::Data, what, error)
@@ -143,6 +178,11 @@ impl ConfluentRegistry {
         about: &str,
         request: RequestBuilder,
     ) -> Result<Option<String>> {
+        Ok(self.answer(about, request)?.ok())
+    }
+
+    /// The text that answers a request, or the error that says that there is no such thing.
+    fn answer(&self, about: &str, request: RequestBuilder) -> Result<Result<String>> {
         let away = |error: reqwest::Error| {
             let (kind, why) = match tls::refusal(&error) {
                 Some(refusal) => (Kind::Data, refusal),
@@ -154,22 +194,59 @@ impl ConfluentRegistry {
         let request = request.header("Accept", "application/vnd.schemaregistry.v1+json, */*");
         let answer = request.send().map_err(away)?;
         let status = answer.status();
-        if status == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
         let text = answer.text().map_err(away)?;
-        if status.is_success() {
-            return Ok(Some(text));
+        if status == StatusCode::NOT_FOUND {
+            return Ok(Err(self.refused(about, status, &text)));
         }
+        if status.is_success() {
+            return Ok(Ok(text));
+        }
+        Err(self.refused(about, status, &text))
+    }
+
+    /// The error of an answer that is no success.
+    fn refused(&self, about: &str, status: StatusCode, text: &str) -> Error {
         let passes = status.is_server_error()
             || matches!(
                 status,
                 StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
             );
         let kind = if passes { Kind::Retry } else { Kind::Data };
-        let what = format!("{}: {about}: {status}: {}", self.shown, reason(&text));
+        let what = format!("{}: {about}: {status}: {}", self.shown, reason(text));
         let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status);
-        Err(Error::new(kind, what).refused_if(refused))
+        Error::new(kind, what).refused_if(refused)
+    }
+
+    /// Registers a schema and finds its version.
+    fn registered_once(
+        &self,
+        subject: &str,
+        schema: &str,
+    ) -> std::result::Result<Registered, Unregistered> {
+        #[derive(Deserialize)]
+        struct Id {
+            id: u32,
+        }
+        let about = format!("subject `{subject}`");
+        let body = json!({ "schema": schema });
+        let versions = self.url(&["subjects", subject, "versions"]);
+        let post = self.client.post(versions).json(&body);
+        let text = self.answer(&about, post)?.map_err(Unregistered::Answered)?;
+        let id: Id = self.parsed(&about, &text)?;
+        let find = self.client.post(self.url(&["subjects", subject]));
+        let found: Option<Version> = self.send(&about, find.json(&body))?;
+        let found = found.ok_or_else(|| {
+            let what = format!(
+                "{}: {about}: the registry gave the schema id {} but does not hold the schema",
+                self.shown, id.id
+            );
+            Unregistered::Answered(Error::new(Kind::Retry, what))
+        })?;
+        Ok(Registered {
+            id: id.id,
+            version: found.version,
+            schema: schema.to_owned(),
+        })
     }
 
     /// The text of a schema, with the types of other subjects in it. `what` names it in errors.
@@ -294,30 +371,19 @@ fn reason(text: &str) -> String {
 
 impl Registry for ConfluentRegistry {
     fn register(&self, subject: &str, schema: &str) -> Result<Registered> {
-        #[derive(Deserialize)]
-        struct Id {
-            id: u32,
+        let mut waits = REGISTER_WAITS.into_iter();
+        loop {
+            match (self.registered_once(subject, schema), waits.next()) {
+                (Ok(registered), _) => {
+                    self.remember(&registered);
+                    return Ok(registered);
+                }
+                (Err(Unregistered::Answered(_)), Some(wait)) => std::thread::sleep(wait),
+                (Err(Unregistered::Answered(error) | Unregistered::Final(error)), _) => {
+                    return Err(error);
+                }
+            }
         }
-        let about = format!("subject `{subject}`");
-        let body = json!({ "schema": schema });
-        let not_there = || Error::new(Kind::Data, format!("{}: {about}: not found", self.shown));
-        let post = self
-            .client
-            .post(self.url(&["subjects", subject, "versions"]))
-            .json(&body);
-        let id: Id = self.send(&about, post)?.ok_or_else(not_there)?;
-        let find = self
-            .client
-            .post(self.url(&["subjects", subject]))
-            .json(&body);
-        let found: Version = self.send(&about, find)?.ok_or_else(not_there)?;
-        let registered = Registered {
-            id: id.id,
-            version: found.version,
-            schema: schema.to_owned(),
-        };
-        self.remember(&registered);
-        Ok(registered)
     }
 
     fn delete(&self, subject: &str) -> Result<bool> {
