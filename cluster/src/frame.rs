@@ -239,7 +239,7 @@ impl Frame {
 fn conflicts(view: &job::ViewStats) -> String {
     match view.conflicts {
         0 => String::new(),
-        n => format!(" ({} withheld: primary key not unique)", grouped(n)),
+        n => format!(" ({} withheld: see the dead letters)", grouped(n)),
     }
 }
 
