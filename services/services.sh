@@ -289,6 +289,14 @@ runs() { # runs SERVICE: whether one of its processes does
 }
 
 write_env() { # services.env: for tests (TIDEMILL_TEST_…) and for users (TIDEMILL_…)
+    ( # Services may be started by several commands at once; the last one sees all of them.
+        flock 9
+        services_env >"$STATE/services.env.new"
+        mv "$STATE/services.env.new" "$STATE/services.env"
+    ) 9>"$STATE/services.lock"
+}
+
+services_env() {
     local name upper
     for name in $ALL; do
         runs "$name" || continue
@@ -300,8 +308,7 @@ write_env() { # services.env: for tests (TIDEMILL_TEST_…) and for users (TIDEM
             continue
         fi
         echo "export TIDEMILL_$upper='$(url_of "$name")'"
-    done >"$STATE/services.env.new"
-    mv "$STATE/services.env.new" "$STATE/services.env"
+    done
 }
 
 for service in $ALL; do

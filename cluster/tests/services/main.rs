@@ -12,6 +12,7 @@ mod harness;
 
 mod cassandra;
 mod compatibility;
+mod creation;
 mod kafka;
 mod load;
 mod postgres;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::record_batch::RecordBatch;
+use scylla::errors::PrepareError;
 use scylla::response::query_result::QueryRowsResult;
 use scylla::response::{PagingState, PagingStateResponse};
 use scylla::serialize::row::SerializeRow;
@@ -141,7 +142,7 @@ impl Connected {
         if let Some((known,)) = known {
             return self.check_replication(&known);
         }
-        let wanted = self.replication.clone().unwrap_or_else(|| {
+        if self.replication.is_none() {
             let nodes = self.session.get_cluster_state().get_nodes_info().len();
             if nodes > 1 {
                 tracing::warn!(
@@ -151,17 +152,17 @@ impl Connected {
                     self.keyspace
                 );
             }
-            Replication::Simple(1)
-        });
-        tracing::info!(
-            "creating keyspace `{}` with {}",
-            self.keyspace,
-            wanted.cql()
-        );
+        }
+        self.create_keyspace().await
+    }
+
+    async fn create_keyspace(&self) -> Result<()> {
+        let wanted = self.replication.clone().unwrap_or(Replication::Simple(1));
+        let (name, wanted) = (&self.keyspace, wanted.cql());
+        tracing::info!("creating keyspace `{name}` with {wanted}");
         self.query(&format!(
-            "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = {}",
-            quoted(&self.keyspace),
-            wanted.cql()
+            "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = {wanted}",
+            quoted(name)
         ))
         .await
     }
@@ -337,11 +338,22 @@ impl Connected {
             return Ok(());
         }
         let name = format!("{}.{}", quoted(&self.keyspace), quoted(table));
-        self.query(&format!("CREATE TABLE IF NOT EXISTS {name} ({columns})"))
-            .await
+        let cql = format!("CREATE TABLE IF NOT EXISTS {name} ({columns})");
+        let made = self.query(&cql).await;
+        let refused = matches!(&made, Err(error) if error.kind() == Kind::Data);
+        // The catalog may show a keyspace that the server does not know, as it may a table.
+        if refused && self.create_keyspace().await.is_ok() {
+            return self.query(&cql).await;
+        }
+        made
     }
 
     /// Whether the table is there, and known to the server.
+    ///
+    /// A node that is killed while it creates a table finds it in its commit log after it has read
+    /// its schema: the catalog shows the table, and the node does not know it until it is created
+    /// again. Where nodes do not agree on the schema, another one may know the table: two of one
+    /// name would come of that.
     async fn has(&self, table: &str) -> Result<bool> {
         let there = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND \
                      table_name = ?";
@@ -352,9 +364,30 @@ impl Connected {
             return Ok(false);
         }
         let name = format!("{}.{}", quoted(&self.keyspace), quoted(table));
-        self.prepared_within(CREATING_MAX, &format!("SELECT * FROM {name}"))
-            .await?;
+        let began = Instant::now();
+        // Another session's `CREATE TABLE` may not have ended.
+        while !self.knows(&name).await? {
+            if began.elapsed() >= CREATING_MAX {
+                let agreed = self.session.check_schema_agreement().await;
+                if matches!(agreed, Ok(Some(_))) {
+                    return Ok(false);
+                }
+                let what = format!("table {name}: the nodes do not agree on the schema");
+                return Err(Error::new(Kind::Retry, what));
+            }
+            tokio::time::sleep(CREATING_LOOK).await;
+        }
         Ok(true)
+    }
+
+    /// Whether the server takes a query of the table.
+    async fn knows(&self, name: &str) -> Result<bool> {
+        let cql = format!("SELECT * FROM {name}");
+        match self.session.prepare(cql.as_str()).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_unknown(&error) => Ok(false),
+            Err(error) => Err(not_prepared(&cql, error)),
+        }
     }
 
     /// See [`super::super::Sink::drop_view`].
@@ -383,26 +416,8 @@ impl Connected {
     }
 
     pub(super) async fn prepared(&self, cql: &str) -> Result<PreparedStatement> {
-        self.prepared_within(Duration::ZERO, cql).await
-    }
-
-    /// A statement about a table that the catalog shows: another session's `CREATE TABLE` may not
-    /// have ended, and then the server does not know the table for a moment.
-    async fn prepared_within(&self, patience: Duration, cql: &str) -> Result<PreparedStatement> {
-        let began = Instant::now();
-        let mut prepared = self.session.prepare(cql).await;
-        while prepared.as_ref().is_err_and(is_unknown) && began.elapsed() < patience {
-            tokio::time::sleep(CREATING_LOOK).await;
-            prepared = self.session.prepare(cql).await;
-        }
-        let mut statement = prepared.map_err(|e| {
-            let kind = if transient_prepare(&e) {
-                Kind::Retry
-            } else {
-                Kind::Data
-            };
-            Error::with_source(kind, format!("`{cql}`: {e}"), e)
-        })?;
+        let prepared = self.session.prepare(cql).await;
+        let mut statement = prepared.map_err(|e| not_prepared(cql, e))?;
         // Every statement has a timestamp of its own, so once more changes nothing.
         statement.set_is_idempotent(true);
         Ok(statement)
@@ -445,6 +460,15 @@ impl Connected {
             }
         }
     }
+}
+
+fn not_prepared(cql: &str, error: PrepareError) -> Error {
+    let kind = if transient_prepare(&error) {
+        Kind::Retry
+    } else {
+        Kind::Data
+    };
+    Error::with_source(kind, format!("`{cql}`: {error}"), error)
 }
 
 fn fingerprint(table: &Table) -> String {
