@@ -11,19 +11,19 @@ use arrow::datatypes::DataType;
 use crate::harness::database::Database;
 use crate::harness::{PATIENCE, Place, Process, View, free_port, send, until};
 
-fn root() -> PathBuf {
+pub(super) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// A cluster in a place's folder; stopped when dropped.
-struct Cluster<'a> {
-    place: &'a Place,
+pub(super) struct Cluster<'a> {
+    pub(super) place: &'a Place,
     /// Where workers are started from here; none for this machine.
-    ssh: Option<Ssh>,
+    pub(super) ssh: Option<Ssh>,
 }
 
 /// A machine that is reached over ssh under two names: this one, by an sshd of its own.
-struct Ssh {
+pub(super) struct Ssh {
     folder: PathBuf,
     _sshd: Process,
 }
@@ -197,7 +197,7 @@ fn said(output: &Output) -> String {
 }
 
 /// The example, on tables and topics of its own.
-fn example(place: &Place) -> [String; 2] {
+pub(super) fn example(place: &Place) -> [String; 2] {
     let tables = ["users", "countries"].map(|table| format!("{}_{table}", place.name));
     for file in ["ingest.toml", "views.sql", "countries.csv"] {
         let text = std::fs::read_to_string(root().join("examples/users").join(file));
@@ -215,7 +215,7 @@ fn example(place: &Place) -> [String; 2] {
 }
 
 /// Waits until there are so many users.
-fn flow(place: &Place, least: usize) {
+pub(super) fn flow(place: &Place, least: usize) {
     until("users flow", PATIENCE, || {
         (users(place) >= least).then_some(())
     });

@@ -7,6 +7,7 @@
 mod harness;
 mod launch;
 mod master;
+mod operated;
 
 use std::path::Path;
 use std::process::Command;
