@@ -48,6 +48,7 @@ fn shown(preview: &Preview) -> Vec<String> {
             Fate::Kept => "kept",
             Fate::New => "new: its table is filled",
             Fate::Altered => "altered: its table is made and filled anew",
+            Fate::Gone => "its table is gone: it is made and filled anew",
             Fate::Dropped => "dropped: its state is deleted, its table stays",
         };
         lines.push(format!("  {name:<width$}  {what}"));

@@ -454,21 +454,26 @@ impl Shared {
         Ok(())
     }
 
-    /// Drops the tables of views that are defined otherwise than when their tables were filled:
-    /// they are made and filled anew.
+    /// Drops the tables of views that are defined otherwise than when their tables were filled,
+    /// and the frontiers of those whose tables are gone: they are made and filled anew.
     fn drop_altered(&self) -> Result<()> {
         let job = &self.config.name;
         let known = self.sink.frontiers(job)?;
         for table in &self.tables {
-            let filled = known.get(&table.name);
-            if filled.is_some_and(|filled| filled.fingerprint != table.fingerprint) {
-                let view = &table.name;
-                tracing::warn!(
-                    view,
-                    "the view was altered: its table is made and filled anew"
-                );
-                self.sink.drop_view(job, view)?;
-            }
+            let view = &table.name;
+            let Some(filled) = known.get(view) else {
+                continue;
+            };
+            let why = if filled.fingerprint != table.fingerprint {
+                "the view was altered"
+            } else if !self.sink.is_there(view)? {
+                // Somebody dropped it, or a start did that ended before it dropped the frontier.
+                "the view's table is gone"
+            } else {
+                continue;
+            };
+            tracing::warn!(view, "{why}: its table is made and filled anew");
+            self.sink.drop_view(job, view)?;
         }
         Ok(())
     }

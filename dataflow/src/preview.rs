@@ -25,6 +25,8 @@ pub enum Fate {
     New,
     /// It is defined otherwise than when its table was filled: the table is made anew.
     Altered,
+    /// Its table is not there any more: the table is made anew.
+    Gone,
     /// Nobody defines it any more: its state is deleted, its table stays where it is.
     Dropped,
 }
@@ -70,6 +72,7 @@ pub fn preview(config: &Config) -> Result<Preview> {
         let fate = match filled.get(&view.name) {
             None => Fate::New,
             Some(frontier) if frontier.fingerprint != view.fingerprint => Fate::Altered,
+            Some(_) if !sink.is_there(&view.name)? => Fate::Gone,
             Some(_) => Fate::Kept,
         };
         views.push((view.name.clone(), fate));

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use arrow::datatypes::DataType;
+use tidemill_log::failpoint;
 use tidemill_log::log::Record;
 
-use crate::harness::{Place, View};
+use crate::harness::{PATIENCE, Place, View};
 
 /// The views, each as what is selected from clicks.
 fn write(place: &Place, views: &[(&str, &str)]) {
@@ -50,7 +51,7 @@ fn expect_of(place: &Place, view: &str, n: i64, kind: DataType) {
 
 /// What `tidemill plan` says of something.
 fn planned(place: &Place, what: &str, says: &str) {
-    let said = place.start("plan", &[]).ends(0, crate::harness::PATIENCE);
+    let said = place.start("plan", &[]).ends(0, PATIENCE);
     let line = said
         .lines()
         .find(|line| line.trim_start().starts_with(what));
@@ -112,5 +113,44 @@ fn views_are_kept_filled_anew_and_dropped() {
         expect_sum(&place, "altered", 22);
         expect(&place, "added", 9);
         job.stop("TERM");
+    }
+}
+
+/// A change of a view is taken back after a start that dropped the view's table and died.
+#[test]
+fn a_view_whose_table_is_gone_is_filled_anew() {
+    for place in Place::all("gone") {
+        place.topic(&place.name, 1);
+        click(&place, 5);
+        click(&place, 7);
+        let views = |altered| [("counts", "count(*)"), ("altered", altered)];
+        write(&place, &views("count(*)"));
+        let mut job = place.start("dataflow", &["-w", "2"]);
+        expect(&place, "counts", 2);
+        expect(&place, "altered", 2);
+        job.stop("TERM");
+        match place.sink.strip_prefix("sqlite://") {
+            // Here a start drops table and frontier at once; a person does not.
+            Some(file) => {
+                let file = tidemill_log::sqlite::connect(file).unwrap();
+                file.execute_batch("DROP TABLE altered").unwrap();
+            }
+            None => {
+                write(&place, &views("sum(ms)"));
+                let point = failpoint::SINK_BETWEEN_DROPS.name();
+                let mut died = place.start_armed("dataflow", &["-w", "2"], point);
+                assert_eq!(died.end(PATIENCE).code(), None);
+                write(&place, &views("count(*)"));
+            }
+        }
+        planned(&place, "altered", "its table is gone");
+        let mut job = place.start("dataflow", &["-w", "2"]);
+        job.says("the view's table is gone");
+        expect(&place, "altered", 2);
+        click(&place, 9);
+        expect(&place, "counts", 3);
+        expect(&place, "altered", 3);
+        job.stop("TERM");
+        planned(&place, "altered", "kept");
     }
 }

@@ -175,6 +175,10 @@ impl Sink for Cassandra {
         self.block_on(self.connected.frontiers(job))
     }
 
+    fn is_there(&self, view: &str) -> Result<bool> {
+        self.block_on(self.connected.has(view))
+    }
+
     fn filled_by(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {
         self.block_on(self.connected.filled_by())
     }

@@ -109,6 +109,12 @@ pub trait Sink: Send + Sync {
     /// The frontiers of all views that `job` ever filled, by name. Changes nothing.
     fn frontiers(&self, job: &str) -> Result<BTreeMap<String, Frontier>>;
 
+    /// Whether the view's table is there, however it is filled. Changes nothing.
+    ///
+    /// # Errors
+    /// When the service is away or refuses.
+    fn is_there(&self, view: &str) -> Result<bool>;
+
     /// Each view that any job filled, with the names of the jobs that did. Changes nothing.
     ///
     /// # Errors

@@ -145,6 +145,11 @@ impl Sink for Sqlite {
         self.run(move |writer| frontiers(&writer.connection, &job))
     }
 
+    fn is_there(&self, view: &str) -> Result<bool> {
+        let view = view.to_owned();
+        self.run(move |writer| is_there(&writer.connection, &view))
+    }
+
     fn filled_by(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {
         self.run(|writer| filled_by(&writer.connection))
     }
@@ -608,6 +613,13 @@ fn cells(table: &Table, rows: &RecordBatch, columns: &[usize]) -> Result<Vec<Cel
 }
 
 /// Creates a table that is missing, checks one that exists.
+fn is_there(connection: &Connection, view: &str) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1)";
+    connection
+        .query_row(sql, [view], |row| row.get(0))
+        .map_err(|e| failed(&format!("table `{view}`"), e))
+}
+
 fn ensure_table(connection: &Connection, table: &Table) -> Result<()> {
     let context = |e| failed(&format!("table `{}`", table.name), e);
     let mut columns = Vec::new();

@@ -187,6 +187,10 @@ impl Sink for Expected {
         self.real.frontiers(job)
     }
 
+    fn is_there(&self, view: &str) -> Result<bool> {
+        self.real.is_there(view)
+    }
+
     fn filled_by(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {
         self.real.filled_by()
     }

@@ -354,7 +354,7 @@ impl Connected {
     /// its schema: the catalog shows the table, and the node does not know it until it is created
     /// again. Where nodes do not agree on the schema, another one may know the table: two of one
     /// name would come of that.
-    async fn has(&self, table: &str) -> Result<bool> {
+    pub(super) async fn has(&self, table: &str) -> Result<bool> {
         let there = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND \
                      table_name = ?";
         let (found, _) = self
