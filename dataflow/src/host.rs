@@ -38,7 +38,7 @@ use crate::render::site::Sites;
 use crate::render::{self, Context, upsert};
 use crate::retyped::Retyped;
 use crate::row::RowCodec;
-use crate::sink::{Frontier, Sink, Table, claims};
+use crate::sink::{Frontier, Sink, Table, Unclaimed, claims};
 use crate::source::gather::{KeyedRows, Rows};
 use crate::source::operator::{Reading, operator};
 use crate::source::{Assigned, Partitions, renamed, watch};
@@ -454,23 +454,23 @@ impl Shared {
         Ok(())
     }
 
-    /// Drops the tables of views that are defined otherwise than when their tables were filled,
-    /// and the frontiers of those whose tables are gone: they are made and filled anew.
+    /// Drops the tables of views that are defined otherwise than when their tables were filled, or
+    /// whose frontiers are lost, and the frontiers of those whose tables are gone: they are made
+    /// and filled anew.
     fn drop_altered(&self) -> Result<()> {
         let job = &self.config.name;
         let known = self.sink.frontiers(job)?;
         for table in &self.tables {
             let view = &table.name;
-            let Some(filled) = known.get(view) else {
-                continue;
-            };
-            let why = if filled.fingerprint != table.fingerprint {
-                "the view was altered"
-            } else if !self.sink.is_there(view)? {
+            let why = match known.get(view) {
+                Some(filled) if filled.fingerprint != table.fingerprint => "the view was altered",
                 // Somebody dropped it, or a start did that ended before it dropped the frontier.
-                "the view's table is gone"
-            } else {
-                continue;
+                Some(_) if !self.sink.is_there(view)? => "the view's table is gone",
+                Some(_) => continue,
+                None if self.sink.unclaimed(view)? == Unclaimed::Ours => {
+                    "nothing says how far the view's table was filled"
+                }
+                None => continue,
             };
             tracing::warn!(view, "{why}: its table is made and filled anew");
             self.sink.drop_view(job, view)?;

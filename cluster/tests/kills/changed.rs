@@ -6,7 +6,7 @@ use arrow::datatypes::DataType;
 use tidemill_log::failpoint;
 use tidemill_log::log::Record;
 
-use crate::harness::{PATIENCE, Place, View};
+use crate::harness::{PATIENCE, Place, View, until};
 
 /// The views, each as what is selected from clicks.
 fn write(place: &Place, views: &[(&str, &str)]) {
@@ -151,6 +151,29 @@ fn a_view_whose_table_is_gone_is_filled_anew() {
         expect(&place, "counts", 3);
         expect(&place, "altered", 3);
         job.stop("TERM");
+        planned(&place, "altered", "kept");
+    }
+}
+
+/// Nothing comes after the view was altered, and the job is killed.
+#[test]
+fn an_altered_view_of_an_idle_topic_is_filled_once() {
+    for place in Place::all("idle") {
+        place.topic(&place.name, 1);
+        click(&place, 5);
+        write(&place, &[("altered", "count(*)")]);
+        let mut job = place.start("dataflow", &["-w", "2"]);
+        expect(&place, "altered", 1);
+        job.stop("TERM");
+        write(&place, &[("altered", "sum(ms)")]);
+        let job = place.start("dataflow", &["-w", "2"]);
+        expect_sum(&place, "altered", 5);
+        let sink = tidemill_dataflow::sink::open(&place.sink).unwrap();
+        until("the view has a frontier", PATIENCE, || {
+            let frontier = sink.frontiers(&place.name).unwrap().remove("altered");
+            frontier.and_then(|frontier| frontier.epoch)
+        });
+        job.kill();
         planned(&place, "altered", "kept");
     }
 }

@@ -40,7 +40,7 @@ use tokio::task::JoinSet;
 
 use super::backlog::Backlog;
 use super::scan::{Scanned, stored_form};
-use super::{Done, Frontier, Refused, Sink, Table, Unfit, Writes, convert, unprepared};
+use super::{Done, Frontier, Refused, Sink, Table, Unclaimed, Unfit, Writes, convert, unprepared};
 use crate::time::binder::now_ms;
 use crate::{Epoch, Error, Kind, Result};
 
@@ -177,6 +177,10 @@ impl Sink for Cassandra {
 
     fn is_there(&self, view: &str) -> Result<bool> {
         self.block_on(self.connected.has(view))
+    }
+
+    fn unclaimed(&self, view: &str) -> Result<Unclaimed> {
+        self.block_on(self.connected.unclaimed(view))
     }
 
     fn filled_by(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {

@@ -1,18 +1,27 @@
 //! Which job a view's table belongs to. Two jobs that fill one table overwrite each other's rows,
-//! so the second one is refused before it writes, or takes the table over.
+//! so the second one is refused before it writes, or takes the table over. A table that somebody
+//! else made and wrote to is refused in any case.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Sink, Table};
+use super::{Sink, Table, Unclaimed};
 use crate::{Error, Kind, Result};
 
 /// Checks that no other job fills one of the job's tables. With `take_over` such tables are dropped
-/// with the other job's frontiers, to be made and filled anew.
+/// with the other job's frontiers, to be made and filled anew. A table that somebody else made must
+/// be empty.
 ///
 /// # Errors
-/// `Data` when another job fills one: names the tables and the jobs. When the service is away.
+/// `Data` when another job fills one: names the tables and the jobs; when one has rows of somebody
+/// else. When the service is away.
 pub(crate) fn check(sink: &dyn Sink, job: &str, tables: &[Table], take_over: bool) -> Result<()> {
-    let others = of_others(sink, job, tables)?;
+    let filled = sink.filled_by()?;
+    for table in tables.iter().filter(|it| !filled.contains_key(&it.name)) {
+        if sink.unclaimed(&table.name)? == Unclaimed::Foreign {
+            return Err(foreign(&table.name));
+        }
+    }
+    let others = of_others(filled, job, tables);
     if !take_over {
         return refused(&others);
     }
@@ -29,16 +38,24 @@ pub(crate) fn check(sink: &dyn Sink, job: &str, tables: &[Table], take_over: boo
 
 /// The other jobs that filled one of these tables, by its name.
 fn of_others(
-    sink: &dyn Sink,
+    mut filled: BTreeMap<String, BTreeSet<String>>,
     job: &str,
     tables: &[Table],
-) -> Result<BTreeMap<String, BTreeSet<String>>> {
-    let mut filled = sink.filled_by()?;
+) -> BTreeMap<String, BTreeSet<String>> {
     filled.retain(|view, jobs| {
         jobs.remove(job);
         !jobs.is_empty() && tables.iter().any(|table| table.name == *view)
     });
-    Ok(filled)
+    filled
+}
+
+fn foreign(view: &str) -> Error {
+    let what = format!(
+        "table `{view}` has rows that no job of Tidemill wrote, and they would stay among the \
+         view's: drop the table or empty it (TRUNCATE) if nobody needs them, or name the view \
+         otherwise"
+    );
+    Error::new(Kind::Data, what)
 }
 
 fn refused(others: &BTreeMap<String, BTreeSet<String>>) -> Result<()> {

@@ -98,6 +98,18 @@ pub struct Frontier {
     pub fingerprint: u64,
 }
 
+/// The rows of a table that no job's frontier names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unclaimed {
+    /// There is no row, or no table.
+    None,
+    /// A job made the table, and the frontier was lost: whether the rows are the view's is not
+    /// known, and nobody else wrote them.
+    Ours,
+    /// Somebody else made the table.
+    Foreign,
+}
+
 /// A place where views are served. Shared by the worker threads of a process.
 pub trait Sink: Send + Sync {
     /// Creates the tables that are missing and checks the ones that exist column by column (names,
@@ -114,6 +126,12 @@ pub trait Sink: Send + Sync {
     /// # Errors
     /// When the service is away or refuses.
     fn is_there(&self, view: &str) -> Result<bool>;
+
+    /// The rows of a table that no job's frontier names. Changes nothing.
+    ///
+    /// # Errors
+    /// When the service is away or refuses.
+    fn unclaimed(&self, view: &str) -> Result<Unclaimed>;
 
     /// Each view that any job filled, with the names of the jobs that did. Changes nothing.
     ///

@@ -17,27 +17,28 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use rusqlite::types::{Type, Value};
-use rusqlite::{
-    Connection, ErrorCode, OptionalExtension, TransactionBehavior, params, params_from_iter,
-};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, params, params_from_iter};
 use tidemill_log::failpoint;
-use tidemill_log::sqlite::{connect, has_table};
+use tidemill_log::sqlite::connect;
 
 use super::backlog::{Backlog, Pending};
 use super::scan::{Scanned, stored_form};
 use super::{
-    Done, FoundColumn, Frontier, Refused, Sink, Table, Unfit, Writes, batch_of, beyond_bigint,
-    check_existing, convert, mismatch, quoted, unprepared,
+    Done, Frontier, Refused, Sink, Table, Unclaimed, Unfit, Writes, batch_of, beyond_bigint,
+    convert, quoted, unprepared,
 };
 use crate::{Epoch, Error, Kind, Result};
 
 mod cell;
 mod scan;
+mod table;
 
 use cell::{Cells, array_of};
+use table::{
+    ensure_table, filled_by, fingerprint, frontier, frontiers, is_there, sqlite_type, unclaimed,
+};
 
 /// Rows that go into one transaction at most, unless one write alone has more.
 const MAX_ROWS_A_COMMIT: usize = 50_000;
@@ -148,6 +149,11 @@ impl Sink for Sqlite {
     fn is_there(&self, view: &str) -> Result<bool> {
         let view = view.to_owned();
         self.run(move |writer| is_there(&writer.connection, &view))
+    }
+
+    fn unclaimed(&self, view: &str) -> Result<Unclaimed> {
+        let view = view.to_owned();
+        self.run(move |writer| unclaimed(&writer.connection, &view))
     }
 
     fn filled_by(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {
@@ -610,130 +616,6 @@ fn cells(table: &Table, rows: &RecordBatch, columns: &[usize]) -> Result<Vec<Cel
         cells.push(Cells::new(&array)?);
     }
     Ok(cells)
-}
-
-/// Creates a table that is missing, checks one that exists.
-fn is_there(connection: &Connection, view: &str) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1)";
-    connection
-        .query_row(sql, [view], |row| row.get(0))
-        .map_err(|e| failed(&format!("table `{view}`"), e))
-}
-
-fn ensure_table(connection: &Connection, table: &Table) -> Result<()> {
-    let context = |e| failed(&format!("table `{}`", table.name), e);
-    let mut columns = Vec::new();
-    for (i, field) in table.schema.fields().iter().enumerate() {
-        if field.name().eq_ignore_ascii_case(VERSION) {
-            let what = format!(
-                "table `{}`: the sink needs the column name `{VERSION}`",
-                table.name
-            );
-            return Err(Error::new(Kind::Data, what));
-        }
-        let (sql_type, _) = sqlite_type(field.data_type())?;
-        let not_null = if table.primary_key.contains(&i) {
-            " NOT NULL"
-        } else {
-            ""
-        };
-        columns.push(format!("{} {sql_type}{not_null}", quoted(field.name())));
-    }
-    let keys: Vec<_> = table.key_names().map(quoted).collect();
-    let sql = format!(
-        "CREATE TABLE IF NOT EXISTS {} ({}, {VERSION} INTEGER NOT NULL, PRIMARY KEY ({}))",
-        quoted(&table.name),
-        columns.join(", "),
-        keys.join(", ")
-    );
-    connection.execute(&sql, []).map_err(context)?;
-    let mut statement = connection
-        .prepare("SELECT name, type, pk FROM pragma_table_info(?1)")
-        .map_err(context)?;
-    let found: Vec<FoundColumn> = statement
-        .query_map([&table.name], |row| {
-            let position: u32 = row.get(2)?;
-            Ok(FoundColumn {
-                name: row.get(0)?,
-                sql_type: row.get(1)?,
-                key: position.checked_sub(1).map(|p| p as usize),
-            })
-        })
-        .and_then(Iterator::collect)
-        .map_err(context)?;
-    check_existing(table, &found, |t| Ok(sqlite_type(t)?.0))?;
-    if !found.iter().any(|c| c.name == VERSION) {
-        let problem = format!("it has no `{VERSION}` column, so it is not a view's table");
-        return Err(mismatch(&table.name, &problem));
-    }
-    Ok(())
-}
-
-fn frontiers(connection: &Connection, job: &str) -> Result<BTreeMap<String, Frontier>> {
-    let context = |e| failed("reading the frontiers", e);
-    if !has_table(connection, "tidemill_frontiers").map_err(context)? {
-        return Ok(BTreeMap::new());
-    }
-    let select = "SELECT view, epoch, fingerprint FROM tidemill_frontiers WHERE job = ?1";
-    let mut statement = connection.prepare(select).map_err(context)?;
-    let rows = statement.query_map([job], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
-    let rows = rows.map_err(context)?;
-    rows.map(|row| {
-        let (view, epoch, print): (String, Option<i64>, String) = row.map_err(context)?;
-        Ok((view, super::frontier_of(epoch, &print)?))
-    })
-    .collect()
-}
-
-fn filled_by(connection: &Connection) -> Result<BTreeMap<String, BTreeSet<String>>> {
-    let context = |e| failed("reading the frontiers", e);
-    let mut filled = BTreeMap::<String, BTreeSet<String>>::new();
-    if !has_table(connection, "tidemill_frontiers").map_err(context)? {
-        return Ok(filled);
-    }
-    let select = "SELECT view, job FROM tidemill_frontiers";
-    let mut statement = connection.prepare(select).map_err(context)?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
-    for row in rows.map_err(context)? {
-        let (view, job): (String, String) = row.map_err(context)?;
-        filled.entry(view).or_default().insert(job);
-    }
-    Ok(filled)
-}
-
-fn frontier(connection: &Connection, job: &str, table: &Table) -> Result<Option<Frontier>> {
-    let context = |e| failed("reading the frontier", e);
-    let row: Option<(Option<i64>, String)> = connection
-        .prepare_cached(
-            "SELECT epoch, fingerprint FROM tidemill_frontiers WHERE job = ?1 AND view = ?2",
-        )
-        .and_then(|mut statement| {
-            statement
-                .query_row([job, &table.name], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()
-        })
-        .map_err(context)?;
-    row.map(|(epoch, text)| super::frontier_of(epoch, &text))
-        .transpose()
-}
-
-fn fingerprint(table: &Table) -> String {
-    format!("{:016x}", table.fingerprint)
-}
-
-/// The declared type of a column, and the Arrow type whose values are stored in it.
-fn sqlite_type(data_type: &DataType) -> Result<(&'static str, DataType)> {
-    use DataType as D;
-    Ok(match data_type {
-        D::Boolean => ("BOOLEAN", D::Int64),
-        D::Int8 | D::Int16 | D::Int32 | D::Int64 => ("INTEGER", D::Int64),
-        D::UInt8 | D::UInt16 | D::UInt32 | D::UInt64 => ("INTEGER", D::Int64),
-        D::Float16 | D::Float32 | D::Float64 => ("REAL", D::Float64),
-        D::Utf8 | D::LargeUtf8 | D::Utf8View => ("TEXT", D::Utf8),
-        D::Date32 | D::Timestamp(..) | D::Decimal128(..) => ("TEXT", D::Utf8),
-        D::Binary | D::LargeBinary | D::BinaryView => ("BLOB", D::Binary),
-        other => return Err(super::unsupported(other)),
-    })
 }
 
 fn version(epoch: Epoch) -> Result<i64> {

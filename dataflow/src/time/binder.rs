@@ -68,6 +68,10 @@ pub(crate) struct Binder {
     in_flight: VecDeque<InFlight>,
     /// The last epoch that is durable in the sink.
     durable: Epoch,
+    /// Whether a table was not filled through the last epoch of earlier runs. The sink may not
+    /// take a frontier of an epoch that it had before the table was made anew, so one more epoch
+    /// is bound, even if nothing is read.
+    owes_tables: bool,
     checkpoints: Checkpoints,
     catch_up: CatchUp,
     laps: Laps,
@@ -105,12 +109,14 @@ impl Binder {
         let mut read = bound.ends.clone();
         merge(&mut read, &start.begins);
         let restored = start.checkpoint.as_ref().map(|checkpoint| checkpoint.epoch);
+        let known_through = start.replayed.max(restored);
         Ok(Self {
-            last: start.replayed.max(restored).unwrap_or(0),
+            last: known_through.unwrap_or(0),
             replayed: start.replayed,
             began: now_ms() as i64,
             in_flight,
             durable: 0,
+            owes_tables: start.served.iter().any(|served| *served < known_through),
             checkpoints,
             catch_up,
             laps: Laps::default(),
@@ -251,7 +257,7 @@ impl Binder {
     fn may_bind(&self) -> bool {
         self.journal.is_some()
             && self.writing.is_none()
-            && (self.read != self.bound.ends || self.owes_checkpoint())
+            && (self.read != self.bound.ends || self.owes_checkpoint() || self.owes_epoch())
             && self.in_flight.len() < self.limits.epochs_in_flight_max
             && self.in_flight.iter().map(|it| it.bytes).sum::<usize>()
                 < self.limits.bytes_in_flight_max
@@ -261,6 +267,11 @@ impl Binder {
     /// Whether a checkpoint is due of what was bound since the last one.
     fn owes_checkpoint(&self) -> bool {
         self.checkpoints.is_due() && self.last > self.checkpoints.epoch()
+    }
+
+    /// Whether an epoch is due for the tables' frontiers.
+    fn owes_epoch(&self) -> bool {
+        self.owes_tables && self.in_flight.is_empty()
     }
 
     /// Whether the epoch that was just bound is this run's last.
@@ -316,6 +327,7 @@ impl Binder {
         let commits = self.commits.take();
         self.last = epoch;
         self.last_at = Some(Instant::now());
+        self.owes_tables = false;
         journal.write(binding.clone());
         self.writing = Some(InFlight {
             binding,

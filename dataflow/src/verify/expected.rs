@@ -12,7 +12,7 @@ use arrow::record_batch::RecordBatch;
 use hashbrown::HashMap;
 
 use crate::row::{Row, RowCodec};
-use crate::sink::{Done, Frontier, Refused, Scanned, Sink, Table, Unfit, Writes};
+use crate::sink::{Done, Frontier, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes};
 use crate::{Epoch, Error, Kind, Result};
 
 /// A table, with its keys and rows as bytes that are equal when they are.
@@ -189,6 +189,10 @@ impl Sink for Expected {
 
     fn is_there(&self, view: &str) -> Result<bool> {
         self.real.is_there(view)
+    }
+
+    fn unclaimed(&self, view: &str) -> Result<Unclaimed> {
+        self.real.unclaimed(view)
     }
 
     fn filled_by(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {

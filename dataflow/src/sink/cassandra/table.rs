@@ -16,8 +16,8 @@ use scylla::value::Row;
 use tidemill_log::failpoint;
 
 use super::super::{
-    FoundColumn, Frontier, Table, batch_of, check_existing, frontier_of, mismatch, quoted,
-    unsupported,
+    FoundColumn, Frontier, Table, Unclaimed, batch_of, check_existing, frontier_of, mismatch,
+    quoted, unsupported,
 };
 use super::cell::array_of;
 use super::replication::Replication;
@@ -30,6 +30,8 @@ const PAGE: i32 = 5_000;
 /// How long a table that the catalog shows may still be in creation, and how often it is tried.
 const CREATING_MAX: Duration = Duration::from_secs(10);
 const CREATING_LOOK: Duration = Duration::from_millis(100);
+/// The comment of each table that a sink makes. It goes with the table.
+const MADE: &str = "made by Tidemill";
 /// The table that says how far each view is.
 const FRONTIERS: &str = "tidemill_frontiers";
 
@@ -338,7 +340,7 @@ impl Connected {
             return Ok(());
         }
         let name = format!("{}.{}", quoted(&self.keyspace), quoted(table));
-        let cql = format!("CREATE TABLE IF NOT EXISTS {name} ({columns})");
+        let cql = format!("CREATE TABLE IF NOT EXISTS {name} ({columns}) WITH comment = '{MADE}'");
         let made = self.query(&cql).await;
         let refused = matches!(&made, Err(error) if error.kind() == Kind::Data);
         // The catalog may show a keyspace that the server does not know, as it may a table.
@@ -378,6 +380,34 @@ impl Connected {
             tokio::time::sleep(CREATING_LOOK).await;
         }
         Ok(true)
+    }
+
+    /// See [`super::super::Sink::unclaimed`].
+    pub(super) async fn unclaimed(&self, view: &str) -> Result<Unclaimed> {
+        if !self.has(view).await? {
+            return Ok(Unclaimed::None);
+        }
+        let name = format!("{}.{}", quoted(&self.keyspace), quoted(view));
+        let row = self.rows(&format!("SELECT * FROM {name} LIMIT 1")).await?;
+        if row.is_empty() {
+            return Ok(Unclaimed::None);
+        }
+        let comment = "SELECT comment FROM system_schema.tables WHERE keyspace_name = ? AND \
+                       table_name = ?";
+        let (found, _) = self
+            .page(
+                comment,
+                (self.keyspace.as_str(), view),
+                PagingState::start(),
+            )
+            .await?;
+        let found = found
+            .maybe_first_row::<(Option<String>,)>()
+            .map_err(|e| unreadable("system_schema.tables", e))?;
+        Ok(match found {
+            Some((Some(comment),)) if comment == MADE => Unclaimed::Ours,
+            _ => Unclaimed::Foreign,
+        })
     }
 
     /// Whether the server takes a query of the table.
