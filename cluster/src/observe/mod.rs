@@ -36,7 +36,7 @@ use crate::redact;
 mod browser;
 mod cluster;
 #[cfg(test)]
-#[path = "../../tests/observe/exposition.rs"]
+#[path = "../../tests/harness/exposition.rs"]
 mod exposition;
 mod metrics;
 mod page;

@@ -23,9 +23,12 @@ use tidemill_log::dead_letter::{self, Entry, Kept};
 use tidemill_log::envelope::Decoder;
 use tidemill_log::log::{self, OwnedRecord, Record};
 
+pub(crate) mod certificates;
 pub(crate) mod database;
+pub(crate) mod exposition;
 pub(crate) mod own;
 pub(crate) mod river;
+pub(crate) mod web;
 
 /// How long something may take that needs no more than being done.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,7 +1,7 @@
 //! Sinks: where views are served.
 //!
 //! Engines: `cassandra` (`cassandra://[user@]host:port[,host…]/keyspace`) and `sqlite`
-//! (`sqlite://FILE`). Both pass `tests/sink_conformance.rs`.
+//! (`sqlite://FILE`). Both pass `tests/storage/sink_conformance`.
 //!
 //! Contract (invariant 1): a write carries its epoch as the row's version, so writing an epoch
 //! again changes nothing, and an older epoch never overwrites a newer one. There is at most one

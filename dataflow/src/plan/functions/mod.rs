@@ -3,7 +3,7 @@
 //!
 //! An [`Entry`] is one name with one list of argument types. SQL that matches no entry is refused
 //! by name: nothing is accepted by default. Every entry gives PostgreSQL's answer or fails the row;
-//! `tests/values.rs` iterates over the table and compares each with a real PostgreSQL. Where the
+//! `tests/sql/values` iterates over the table and compares each with a real PostgreSQL. Where the
 //! library's implementation was shown equal, the entry names it
 //! ([`Body::Operator`], [`Body::Kernel`]); everything else is our own code, a file a family.
 //!

@@ -1,0 +1,9 @@
+//! What a running process shows over HTTP: readiness, metrics that add up to what was put in, which
+//! of its services are down, whether its views show what was committed, and that nobody who
+//! connects can disturb it.
+
+mod dataflow;
+mod garbage;
+mod outages;
+mod readable;
+mod river;

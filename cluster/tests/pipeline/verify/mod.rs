@@ -1,0 +1,10 @@
+//! `tidemill verify`: tables that somebody damaged, beside a job that is stopped, was killed or
+//! runs.
+
+mod claimed;
+mod damage;
+mod people;
+mod refused;
+mod running;
+mod source;
+mod stopped;

@@ -1,0 +1,365 @@
+//! One job over an embedded log, journal and sink in a directory of its own: started, stopped,
+//! killed, and read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arrow::datatypes::{Field, Schema};
+use tempfile::TempDir;
+use tidemill_dataflow::exchange::Engine;
+use tidemill_dataflow::job::{Config, Limits, Stats, Workers, run};
+use tidemill_dataflow::plan::compile;
+use tidemill_dataflow::sink::Table;
+use tidemill_dataflow::verify::{Options, Verified, verify};
+use tidemill_log::log::Log;
+use tidemill_log::registry::Registry;
+
+use crate::views::held::{self, Value};
+use crate::views::oracle::{Answer, key};
+
+const CHILD_DIRECTORY: &str = "TIDEMILL_TEST_VIEWS_CHILD";
+const CHILD_WORKERS: &str = "TIDEMILL_TEST_VIEWS_WORKERS";
+/// How long a wave may take to become durable.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A job and its files.
+pub(crate) struct River {
+    directory: TempDir,
+    workers: usize,
+    log: Arc<dyn Log>,
+    tables: BTreeMap<String, Table>,
+    sources: Vec<String>,
+    running: Option<Running>,
+}
+
+struct Running {
+    stats: Arc<Stats>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<tidemill_dataflow::Result<()>>,
+}
+
+fn url(directory: &Path, file: &str) -> String {
+    format!("sqlite://{}", directory.join(file).display())
+}
+
+/// Where the views' tables are: in a file beside the others, unless another place is written down.
+fn sink(directory: &Path) -> String {
+    let other = std::fs::read_to_string(directory.join("sink.url"));
+    other.unwrap_or_else(|_| url(directory, "sink.db"))
+}
+
+fn registry(directory: &Path) -> Arc<dyn Registry> {
+    tidemill_log::registry::open(&url(directory, "registry.db")).unwrap()
+}
+
+fn config(directory: &Path, workers: usize) -> Config {
+    let sql = std::fs::read_to_string(directory.join("views.sql")).unwrap();
+    Config {
+        name: "views".to_owned(),
+        plan: compile(&sql, "views.sql", Some(&*registry(directory))).unwrap(),
+        log: url(directory, "log.db"),
+        registry: Some(url(directory, "registry.db")),
+        state: url(directory, "journal.db"),
+        sink: sink(directory),
+        dead_letters: "dead_letters".to_owned(),
+        workers: Workers::Threads(workers),
+        codec: Engine::default(),
+        generation: None,
+        take_over: false,
+        limits: Limits {
+            // Many checkpoints in a short life.
+            checkpoint_interval: Duration::from_millis(20),
+            ..Limits::default()
+        },
+    }
+}
+
+impl River {
+    pub(crate) fn new(sql: &str, workers: usize) -> Self {
+        Self::prepared(sql, workers, |_| ())
+    }
+
+    /// The same over topics whose schemas are registered before.
+    pub(crate) fn prepared(sql: &str, workers: usize, prepare: impl FnOnce(&Self)) -> Self {
+        let directory = TempDir::new().unwrap();
+        std::fs::write(directory.path().join("views.sql"), sql).unwrap();
+        let mut river = Self {
+            log: tidemill_log::log::open(&url(directory.path(), "log.db")).unwrap(),
+            tables: BTreeMap::new(),
+            sources: Vec::new(),
+            directory,
+            workers,
+            running: None,
+        };
+        prepare(&river);
+        let plan = config(river.directory.path(), workers).plan;
+        let tables = plan.views.iter().filter_map(|view| {
+            let output = view.output.as_ref()?;
+            let fields = view.rel.schema.fields().iter();
+            let fields: Vec<Field> = fields
+                .map(|field| field.as_ref().clone().with_nullable(true))
+                .collect();
+            let table = Table {
+                name: view.name.clone(),
+                schema: Arc::new(Schema::new(fields)),
+                primary_key: output.primary_key.clone(),
+                partition_columns: output.partition_columns,
+                fingerprint: view.fingerprint,
+            };
+            Some((view.name.clone(), table))
+        });
+        river.tables = tables.collect();
+        river.sources = plan.sources.iter().map(|s| s.topic.clone()).collect();
+        river
+    }
+
+    /// Keeps the views' tables in another sink.
+    pub(crate) fn serve_in(&self, url: &str) {
+        std::fs::write(self.directory.path().join("sink.url"), url).unwrap();
+    }
+
+    /// What a verification finds.
+    pub(crate) fn verify(&self) -> Vec<Verified> {
+        verify(&config(self.directory.path(), 1), &[], &Options::default()).unwrap()
+    }
+
+    pub(crate) fn registry(&self) -> Arc<dyn Registry> {
+        registry(self.directory.path())
+    }
+
+    pub(crate) fn log(&self) -> Arc<dyn Log> {
+        Arc::clone(&self.log)
+    }
+
+    /// A view's table, none for an internal view.
+    pub(crate) fn table(&self, view: &str) -> Option<Table> {
+        self.tables.get(view).cloned()
+    }
+
+    /// Starts the job in this process unless it runs.
+    pub(crate) fn start(&mut self) {
+        if self.running.is_some() {
+            return;
+        }
+        let config = config(self.directory.path(), self.workers);
+        let (stats, stop) = (Arc::new(Stats::default()), Arc::new(AtomicBool::new(false)));
+        let (counts, stopped) = (Arc::clone(&stats), Arc::clone(&stop));
+        self.running = Some(Running {
+            stats,
+            stop,
+            thread: std::thread::spawn(move || run(config, None, counts, stopped)),
+        });
+    }
+
+    /// How many workers the job has from its next start on.
+    pub(crate) fn rescale(&mut self, workers: usize) {
+        self.workers = workers;
+    }
+
+    /// Stops the job; what is in flight is completed.
+    pub(crate) fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop.store(true, Ordering::Relaxed);
+            running.thread.join().unwrap().unwrap();
+        }
+    }
+
+    /// What the running job counted.
+    pub(crate) fn stats(&self) -> &Stats {
+        &self.running.as_ref().expect("the job runs").stats
+    }
+
+    pub(crate) fn dead_letters(&self) -> u64 {
+        self.stats().dead_letters.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything in the log is durable in the sink.
+    pub(crate) fn settle(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.settled() {
+            if self
+                .running
+                .as_ref()
+                .is_some_and(|r| r.thread.is_finished())
+            {
+                let running = self.running.take().unwrap();
+                panic!("the job ended: {:?}", running.thread.join().unwrap());
+            }
+            assert!(Instant::now() < deadline, "not durable after {PATIENCE:?}");
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Waits until the job ends by itself, and says why.
+    pub(crate) fn ended(&mut self) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let running = self.running.take().expect("the job runs");
+        while !running.thread.is_finished() {
+            assert!(Instant::now() < deadline, "it goes on after {PATIENCE:?}");
+            std::thread::sleep(LOOK);
+        }
+        running.thread.join().unwrap().unwrap_err().to_string()
+    }
+
+    /// Has the registry answer an id with another schema, as one that was made anew does.
+    pub(crate) fn rename(&self, id: u32, schema: &str) {
+        let file = self.directory.path().join("registry.db");
+        let registry = rusqlite::Connection::open(file).unwrap();
+        let update = "UPDATE _tidemill_schemas SET schema = ?2 WHERE id = ?1";
+        assert_eq!(registry.execute(update, (id, schema)).unwrap(), 1);
+    }
+
+    /// Waits until a checkpoint has everything that was bound, although nothing new comes.
+    pub(crate) fn rest(&self) {
+        let stats = self.stats();
+        let deadline = Instant::now() + PATIENCE;
+        let bound = || stats.bound.load(Ordering::Relaxed);
+        while stats.checkpointed.load(Ordering::Relaxed) < bound() {
+            assert!(
+                Instant::now() < deadline,
+                "no checkpoint after {PATIENCE:?}"
+            );
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn settled(&self) -> bool {
+        let ends = self.stats().durable_ends.lock().unwrap().clone();
+        self.sources.iter().all(|topic| {
+            let reached = ends.get(topic);
+            let ranges = self.log.ranges(topic).unwrap();
+            ranges
+                .iter()
+                .filter(|range| range.high > range.low)
+                .all(|range| {
+                    let end = reached.and_then(|ends| ends.get(&range.partition));
+                    end.is_some_and(|end| *end >= range.high)
+                })
+        })
+    }
+
+    /// The rows of a view by primary key.
+    pub(crate) fn rows(&self, view: &str) -> BTreeMap<String, Vec<Value>> {
+        let table = &self.tables[view];
+        let sink = tidemill_dataflow::sink::open(&sink(self.directory.path())).unwrap();
+        let batch = sink.read(table, usize::MAX).unwrap();
+        let rows = held::rows(&batch);
+        rows.into_iter()
+            .map(|row| (key(&row, table), row))
+            .collect()
+    }
+
+    /// What of a view is not as answered, row by row.
+    pub(crate) fn differences(&self, view: &str, answer: &Option<Answer>) -> Vec<String> {
+        let Some(answer) = answer else {
+            return Vec::new();
+        };
+        let rows = self.rows(view);
+        let mut wrong = Vec::new();
+        for (key, expected) in &answer.rows {
+            match rows.get(key) {
+                Some(found) if found == expected => {}
+                found => wrong.push(format!("expected {expected:?}\n  found    {found:?}")),
+            }
+        }
+        let extra = rows
+            .iter()
+            .filter(|(key, _)| !answer.rows.contains_key(*key));
+        wrong.extend(extra.map(|(_, row)| format!("not expected {row:?}")));
+        let count = wrong.len();
+        wrong.truncate(4);
+        if count > 0 {
+            wrong.push(format!("{count} rows differ"));
+        }
+        let views = self.stats().views.lock().unwrap();
+        let counted = &views[view];
+        if counted.rows != answer.all as i64 {
+            wrong.push(format!("{} rows, counted as {}", answer.all, counted.rows));
+        }
+        if answer.withheld > 0 && counted.conflicts == 0 {
+            wrong.push(format!("{} rows withheld, none counted", answer.withheld));
+        }
+        let said = |what| format!("view `{view}`: {what}");
+        wrong.into_iter().map(said).collect()
+    }
+
+    /// The reasons of all dead letters.
+    pub(crate) fn reasons(&self) -> Vec<String> {
+        let letters = self.log.tail("dead_letters", 1000).unwrap_or_default();
+        let reason = |value: Option<Vec<u8>>| {
+            let letter: serde_json::Value = serde_json::from_slice(&value.unwrap()).unwrap();
+            letter["reason"].as_str().unwrap().to_owned()
+        };
+        letters
+            .into_iter()
+            .map(|letter| reason(letter.value))
+            .collect()
+    }
+
+    /// Starts the job in a process of its own, to be killed.
+    pub(crate) fn start_child(&self, name: &str) -> Victim {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["views::child", "--exact"])
+            .env(CHILD_DIRECTORY, self.directory.path())
+            .env(CHILD_WORKERS, self.workers.to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn();
+        Victim {
+            child: child.unwrap_or_else(|error| panic!("{name}: {error}")),
+            sink: self.directory.path().join("sink.db"),
+        }
+    }
+
+    /// The other process's side; returns at once in any process that is none.
+    pub(crate) fn run_child() {
+        let Ok(directory) = std::env::var(CHILD_DIRECTORY) else {
+            return;
+        };
+        let workers = std::env::var(CHILD_WORKERS).unwrap().parse().unwrap();
+        let config = config(Path::new(&directory), workers);
+        let never = Arc::new(AtomicBool::new(false));
+        run(config, None, Arc::new(Stats::default()), never).unwrap();
+    }
+}
+
+/// A process that will be killed.
+pub(crate) struct Victim {
+    child: Child,
+    sink: PathBuf,
+}
+
+impl Victim {
+    /// Kills the process when it has made this many epochs durable, or all there are: wherever
+    /// that finds it.
+    pub(crate) fn kill_after(&mut self, epochs: usize) {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let mut seen = Vec::new();
+        while seen.len() <= epochs && Instant::now() < deadline {
+            assert!(
+                self.child.try_wait().unwrap().is_none(),
+                "the child ended by itself"
+            );
+            let frontier = self.frontier();
+            if frontier.is_some() && seen.last() != Some(&frontier) {
+                seen.push(frontier);
+            }
+        }
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// The greatest frontier that the sink shows.
+    fn frontier(&self) -> Option<i64> {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let connection = rusqlite::Connection::open_with_flags(&self.sink, flags).ok()?;
+        let select = "SELECT max(epoch) FROM tidemill_frontiers";
+        connection.query_row(select, [], |row| row.get(0)).ok()?
+    }
+}
