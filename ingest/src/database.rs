@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use postgres::error::SqlState;
-
-use crate::server::Server;
+use crate::server::{Server, passes, refuses};
 use crate::{Error, Kind, Result};
 
 /// How long a process that says nothing keeps what it holds in a database: the right to capture, a
@@ -74,20 +72,6 @@ pub(crate) fn postgres_failed(doing: &str, error: postgres::Error) -> Error {
     };
     let refused = error.code().is_some_and(refuses);
     Error::with_source(kind, format!("PostgreSQL: {doing}: {why}"), error).refused_if(refused)
-}
-
-/// Connection trouble (08), rollbacks (40), too little of something (53), an operator stepping in
-/// (57), a lock that was not free, a transaction that stood still.
-pub(crate) fn passes(code: &SqlState) -> bool {
-    let class = code.code().get(..2).unwrap_or_default();
-    matches!(class, "08" | "40" | "53" | "57")
-        || *code == SqlState::LOCK_NOT_AVAILABLE
-        || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
-}
-
-/// Whether the server does not let us in (28), or not do what was asked for.
-pub(crate) fn refuses(code: &SqlState) -> bool {
-    code.code().starts_with("28") || *code == SqlState::INSUFFICIENT_PRIVILEGE
 }
 
 /// An error of SQLite: a lock held by someone else passes, all else does not.

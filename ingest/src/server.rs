@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use pgwire_replication::config as replication;
 use postgres::config::{Host, SslMode, TargetSessionAttrs};
+use postgres::error::SqlState;
 use postgres::{Client, Config, NoTls};
 use tidemill_log::address;
 use tidemill_log::tls::{self, Identity, Trust};
@@ -208,7 +209,7 @@ impl Server {
         let source = std::error::Error::source(&error).map(ToString::to_string);
         if let Some(answer) = error.as_db_error() {
             why = answer.message().to_owned();
-            if !crate::database::passes(answer.code()) {
+            if !passes(answer.code()) {
                 kind = Kind::Data;
             }
         } else if let Some(refusal) = tls::refusal(&error) {
@@ -222,7 +223,7 @@ impl Server {
             }
         }
         let what = format!("cannot connect to PostgreSQL at {}: {why}", self.place());
-        let refused = error.code().is_some_and(crate::database::refuses);
+        let refused = error.code().is_some_and(refuses);
         Error::with_source(kind, what, error).refused_if(refused)
     }
 
@@ -337,6 +338,20 @@ fn check_private(key: &Path) -> Result<()> {
         return Err(Error::new(Kind::Data, what));
     }
     Ok(())
+}
+
+/// Connection trouble (08), rollbacks (40), too little of something (53), an operator stepping in
+/// (57), a lock that was not free, a transaction that stood still.
+pub(crate) fn passes(code: &SqlState) -> bool {
+    let class = code.code().get(..2).unwrap_or_default();
+    matches!(class, "08" | "40" | "53" | "57")
+        || *code == SqlState::LOCK_NOT_AVAILABLE
+        || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
+}
+
+/// Whether the server does not let us in (28), or not do what was asked for.
+pub(crate) fn refuses(code: &SqlState) -> bool {
+    code.code().starts_with("28") || *code == SqlState::INSUFFICIENT_PRIVILEGE
 }
 
 #[cfg(test)]

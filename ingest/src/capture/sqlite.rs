@@ -14,6 +14,7 @@
 mod cell;
 mod displaced;
 mod key;
+mod sql;
 mod tables;
 mod user_triggers;
 

@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 
 use postgres::Client;
 
+use super::advice::ADVICE;
 use super::catalog::Table;
-use super::progress::ADVICE;
 use super::shape::{Sent, Shape};
 use super::{lsn_text, sql_error};
 use crate::{Error, Kind, Result};

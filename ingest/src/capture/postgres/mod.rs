@@ -15,6 +15,7 @@
 //! 3. The slot is told only of transactions that are acknowledged to their last change. While
 //!    nothing is unacknowledged, keepalives move it too, so that idle tables hold no WAL.
 
+mod advice;
 mod altered;
 mod beginning;
 mod catalog;
@@ -41,8 +42,8 @@ use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
 use super::{BATCH, Capture, Captured, Generated, TABLES_PATIENCE, all_fit, another_topic};
-use crate::database::passes;
 use crate::server::Server;
+use crate::server::passes;
 use crate::{Error, Kind, Result};
 use altered::Altered;
 use beginning::{Beginning, Followed};

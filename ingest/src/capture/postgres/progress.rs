@@ -13,6 +13,7 @@ use postgres::error::SqlState;
 use tidemill_log::failpoint;
 use tidemill_log::log::{Described, TopicId};
 
+use super::advice::ADVICE;
 use super::catalog::Table;
 use super::identity::{self, Published};
 use super::stream::{self, Lasting};
@@ -21,9 +22,6 @@ use super::{lsn_text, sql_error};
 use crate::capture::standing;
 use crate::server::Server;
 use crate::{Error, Kind, Result};
-
-/// What to do when changes are gone.
-pub(super) const ADVICE: &str = "; run `tidemill ingest --resnapshot` to read the tables again";
 
 /// The row of a capture.
 #[derive(Debug)]

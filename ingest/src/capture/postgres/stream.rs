@@ -81,7 +81,7 @@ impl Stream {
                 let error = wire_error(format!("streaming slot `{slot}`"), error);
                 Err(match gone && error.kind() == Kind::Data {
                     true => {
-                        let what = format!("{error}{}", super::progress::ADVICE);
+                        let what = format!("{error}{}", super::advice::ADVICE);
                         Error::with_source(Kind::Data, what, error)
                     }
                     false => error,

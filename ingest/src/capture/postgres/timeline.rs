@@ -11,7 +11,7 @@
 use postgres::Client;
 use tidemill_log::event::Position;
 
-use super::progress::ADVICE;
+use super::advice::ADVICE;
 use super::stream;
 use super::{lsn_text, sql_error};
 use crate::server::Server;

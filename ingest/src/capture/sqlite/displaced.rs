@@ -17,7 +17,7 @@ use rusqlite::Transaction;
 use tidemill_log::schema::TableSchema;
 
 use super::key::Key;
-use super::tables::{quote, row_json, text};
+use super::sql::{quote, row_json, text};
 use super::{NOW_US, sql_error};
 use crate::{Error, Kind, Result};
 

@@ -6,7 +6,7 @@
 use rusqlite::Transaction;
 use tidemill_log::schema::TableSchema;
 
-use super::tables::quote;
+use super::sql::quote;
 use super::{KEY_COLUMNS_MAX, sql_error};
 use crate::{Error, Kind, Result};
 

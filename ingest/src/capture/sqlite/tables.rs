@@ -9,9 +9,10 @@ use rusqlite::{OptionalExtension, Transaction};
 use tidemill_log::schema::{Column, ColumnType, SourceType, TableSchema};
 
 use super::super::all_fit;
-use super::cell::{cell_json, kind_of};
+use super::cell::kind_of;
 use super::displaced::Unique;
 use super::key::Key;
+use super::sql::{quote, row_json, text};
 use super::{NOW_US, sql_error, user_triggers};
 use crate::{Error, Kind, Result};
 
@@ -123,15 +124,6 @@ fn table_of(transaction: &Transaction<'_>, name: &str) -> Result<TableSchema> {
         columns: columns.into_iter().map(|(column, _)| column).collect(),
         key: key.into_iter().map(|(_, index)| index).collect(),
     })
-}
-
-/// SQL for a row (`NEW`, `OLD` or the table itself) as JSON.
-pub(super) fn row_json(table: &TableSchema, row: &str) -> String {
-    let cells = table.columns.iter().map(|column| {
-        let cell = cell_json(column.kind, &format!("{row}.{}", quote(&column.name)));
-        format!("{}, {cell}", text(&column.name))
-    });
-    format!("json_object({})", cells.collect::<Vec<_>>().join(", "))
 }
 
 /// Refuses a table of whose changes triggers do not tell all. What was captured of it until now may
@@ -258,12 +250,4 @@ fn set_trigger(
     let anew = format!("DROP TRIGGER IF EXISTS {quoted}; {make}");
     transaction.execute_batch(&anew).map_err(failed)?;
     Ok(true)
-}
-
-pub(super) fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-pub(super) fn text(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
