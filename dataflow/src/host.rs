@@ -23,32 +23,35 @@ use timely::communication::{Hooks, WorkerGuards};
 use timely::worker::Worker;
 use timely::{CommunicationConfig, WorkerConfig};
 
-use crate::advance::{Advance, Frontiers, Leading, advance};
 use crate::checkpoint::Manifest;
 use crate::checkpoint::writer::{Leading as Committing, Writer, Writing};
-use crate::decode::Place;
+use crate::chunk::{Chunk, ChunkStream};
+use crate::config::{Config, Connect, Sockets, Workers};
+use crate::context::{Context, Sites};
 use crate::failure::{Failure, patiently, patiently_unless};
-use crate::held;
-use crate::job::{Config, Connect, Sockets, Workers};
+use crate::frontier_writer::{Advance, Frontiers, Leading, advance};
 use crate::journal::{Claim, Journal, Standing};
 use crate::operators::Meter;
 use crate::plan::ir::{Envelope, Format, Job, Source};
-use crate::render::chunk::{Chunk, ChunkStream};
-use crate::render::site::Sites;
-use crate::render::{self, Context, upsert};
-use crate::retyped::Retyped;
+use crate::render::{self, upsert};
+use crate::retyped_sources::Retyped;
 use crate::row::RowCodec;
 use crate::sink::{Frontier, Sink, Table, Unclaimed, claims};
-use crate::source::gather::{KeyedRows, Rows};
 use crate::source::operator::{Reading, operator};
-use crate::source::{Assigned, Partitions, renamed, watch};
-use crate::stats::{Stats, ViewStats, lock};
+use crate::source::partitions::{Assigned, Partitions};
+use crate::source::record_batcher::{KeyedRows, Rows};
+use crate::source::{registry_watch, topic_watch};
+use crate::stats::{Stats, ViewStats};
 use crate::store::Store;
 use crate::store::reporting::Reporting;
+use crate::sync::lock;
 use crate::time::binder::Binder;
 use crate::time::catch_up::CatchUp;
 use crate::time::checkpoints::Checkpoints;
-use crate::time::{Added, Command, Control, Held, Start, Told, control};
+use crate::time::control::{Control, Told, control};
+use crate::time::messages::{Added, Command, Held, Start};
+use crate::time::resume;
+use crate::value::source_position::SourcePosition;
 use crate::{Epoch, Error, Kind, Result};
 
 /// How long a stop waits for the epochs in flight.
@@ -379,11 +382,11 @@ impl Shared {
             ids.extend(described.map(|described| (source.topic.clone(), described.id)));
         }
         let replayed = standing.bindings.last().map(|binding| binding.epoch);
-        held::check_filled(replayed, &self.tables, &served)?;
-        let mut start = held::start(checkpoint, standing.bindings, partitions, &ids, served)?;
+        resume::check_filled(replayed, &self.tables, &served)?;
+        let mut start = resume::start(checkpoint, standing.bindings, partitions, &ids, served)?;
         start.begins.extend(retyped.notes);
         self.watch_registry(&start)?;
-        let watched = watch::Watched::new(&start.partitions, ids);
+        let watched = topic_watch::Watched::new(&start.partitions, ids);
         let every = self.config.limits.topics_look_every;
         let log = Arc::clone(&self.log);
         let told = (Arc::clone(&self.stats), Arc::clone(&self.stop));
@@ -402,12 +405,12 @@ impl Shared {
         let avro = sources.iter().filter(is_avro);
         let topics: BTreeSet<String> = avro.map(|source| source.topic.clone()).collect();
         for topic in &topics {
-            let known = held::schemas(start, topic).into_iter();
+            let known = resume::schemas(start, topic).into_iter();
             let known = known.map(|(id, schema)| ((topic.clone(), id), schema));
             lock(&self.stats.schemas).extend(known);
         }
         let told = (Arc::clone(&self.stats), Arc::clone(&self.stop));
-        renamed::start(Arc::clone(registry), topics, told, &self.failure)
+        registry_watch::start(Arc::clone(registry), topics, told, &self.failure)
     }
 
     /// What a worker does with a command before its sources hear it.
@@ -448,7 +451,7 @@ impl Shared {
             if let Some(checkpoint) = &start.checkpoint
                 && context.hydrates(index)
             {
-                held::check_whole(checkpoint, &source.topic, &start.partitions)?;
+                resume::check_whole(checkpoint, &source.topic, &start.partitions)?;
             }
         }
         Ok(())
@@ -683,7 +686,11 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), St
 
 /// A topic's partitions with where to read on, after the checkpoint or from the beginning when the
 /// source `hydrates`, and the newest changes before.
-fn held_from(start: &Start, topic: &str, hydrates: bool) -> (Vec<Held>, BTreeMap<u32, Place>) {
+fn held_from(
+    start: &Start,
+    topic: &str,
+    hydrates: bool,
+) -> (Vec<Held>, BTreeMap<u32, SourcePosition>) {
     let restored = start.checkpoint.as_ref().filter(|_| !hydrates);
     let ends = restored.and_then(|checkpoint| checkpoint.ends.get(topic));
     let places = restored.and_then(|checkpoint| checkpoint.places.get(topic));
@@ -726,7 +733,7 @@ fn source_stream<'scope>(
     if source.envelope == Envelope::Append {
         let open = move |start: &Start| {
             let (held, places) = held(start, &assigned.topic);
-            decoder.remember(held::schemas(start, &assigned.topic));
+            decoder.remember(resume::schemas(start, &assigned.topic));
             Partitions::open(assigned, &held, places, Rows::new(decoder))
         };
         return Ok(operator(
@@ -742,7 +749,7 @@ fn source_stream<'scope>(
     let mut gather = KeyedRows::new(decoder, codec, source.envelope, &source.format, peers);
     let open = move |start: &Start| {
         let (held, places) = held(start, &assigned.topic);
-        gather.remember(held::schemas(start, &assigned.topic));
+        gather.remember(resume::schemas(start, &assigned.topic));
         Partitions::open(assigned, &held, places, gather)
     };
     let keyed = operator(scope, reading, commands, context, open, |epoch, keyed| {

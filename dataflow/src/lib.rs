@@ -6,12 +6,14 @@
 //! this list: failure, plan, decode, store, journal, checkpoint, sink, source, exchange,
 //! render, job.
 
-mod advance;
 mod checkpoint;
+mod chunk;
+mod config;
+mod context;
 pub mod decode;
 pub mod exchange;
 mod failure;
-mod held;
+mod frontier_writer;
 mod host;
 pub mod job;
 pub mod journal;
@@ -19,14 +21,17 @@ mod operators;
 pub mod plan;
 pub mod preview;
 mod render;
-mod retyped;
+mod retyped_sources;
 mod row;
 mod row_counts;
 pub mod sink;
+mod site;
 mod source;
 mod stats;
 pub mod store;
+mod sync;
 mod time;
+mod value;
 pub mod verify;
 
 pub use tidemill_log::{Error, Kind, Result};

@@ -22,7 +22,7 @@ use timely::logging::{StartStop, TimelyEvent, TimelyEventBuilder};
 use timely::progress::{Antichain, Timestamp};
 use timely::worker::Worker;
 
-use crate::stats::lock;
+use crate::sync::lock;
 
 /// How often a worker tells what its operators did.
 const TELL_EVERY: Duration = Duration::from_millis(500);

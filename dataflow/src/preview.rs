@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidemill_log::log::Log;
 
 use crate::checkpoint::{self, Manifest};
+use crate::config::Config;
 use crate::host::tables;
-use crate::job::Config;
 use crate::journal::Journal;
 use crate::plan::ir::{Envelope, Job, Rel, RelOp, Source};
 use crate::plan::state_of;
@@ -119,7 +119,7 @@ pub fn check_journal(config: &Config) -> Result<()> {
     };
     let served: Vec<Option<Epoch>> = tables.iter().map(through).collect();
     let last = standing.bindings.last().map(|binding| binding.epoch);
-    crate::held::check_filled(last, &tables, &served)
+    crate::time::resume::check_filled(last, &tables, &served)
 }
 
 /// The sources that have state, or feed a view, that the checkpoint does not know.

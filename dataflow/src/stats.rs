@@ -4,8 +4,8 @@
 //! are atomic; what is behind a lock is written a few times a second at most, or once an epoch.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -16,7 +16,7 @@ use tidemill_log::waits::Waits;
 use crate::journal::Offsets;
 use crate::operators::Operators;
 use crate::row_counts::{RowCounts, Rows};
-use crate::time::checkpoints::Taken;
+use crate::sync::lock;
 
 /// A quantile of the recent freshness looks back this long at least, and twice as long at most.
 const RECENT: Duration = Duration::from_secs(10);
@@ -44,6 +44,16 @@ pub struct ViewStats {
     pub conflicts: u64,
     /// Of the rows, those that the table can never hold for what they hold.
     pub unfit: i64,
+}
+
+/// A checkpoint that is complete.
+pub(crate) struct Taken {
+    /// From its mark to its entry in the journal.
+    pub(crate) took: Duration,
+    /// Bytes that were written for it.
+    pub(crate) written: u64,
+    /// Bytes of all that it needs.
+    pub(crate) kept: u64,
 }
 
 /// What the job did so far in this process.
@@ -352,11 +362,6 @@ impl Recent {
 fn histogram() -> Histogram<u64> {
     // Cannot fail for these constants.
     Histogram::new_with_bounds(1, 3_600_000, 2).unwrap_or_else(|_| unreachable!("constant bounds"))
-}
-
-/// What a lock guards; whoever panicked with it has ended the process, or left whole values.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -14,9 +14,9 @@ use hashbrown::hash_map::Entry as Slot;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::decode::Rank;
-use crate::render::Totals;
 use crate::row::Row;
+use crate::value::source_position::ChangeOrder;
+use crate::value::totals::Totals;
 use crate::{Error, Kind, Result};
 
 /// Shards that state is cut into, by the high bits of its key's hash. Any number of workers share
@@ -75,9 +75,9 @@ pub(crate) enum Latest {
     Row(u32, Row),
     /// A row, or that it was deleted: what came before that may still be read from another
     /// partition.
-    Ranked(u32, Rank, Option<Row>),
+    Ranked(u32, ChangeOrder, Option<Row>),
     /// It has a row that could not be published, or decoded.
-    Refused(u32, Rank),
+    Refused(u32, ChangeOrder),
 }
 
 impl Change for Latest {

@@ -17,7 +17,7 @@ use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use smallvec::SmallVec;
 
-use super::Refused;
+use super::contract::Refused;
 use crate::{Error, Kind, Result};
 
 /// One decoded value, borrowed from the record wherever it can be.

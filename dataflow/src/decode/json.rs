@@ -14,16 +14,18 @@ use arrow::record_batch::RecordBatch;
 use serde::de::IgnoredAny;
 use smallvec::SmallVec;
 
-use super::asked::Asked;
 use super::columns::{Cell, Cells, Columns};
 use super::connect::Schemas;
+use super::contract::{Decoder, Effect, Refused};
+use super::declared_type::Asked;
+use super::duplicates::Said;
 use super::json_key::KeyForm;
 use super::json_value::{Misfit, Rules};
-use super::place::Said;
 use super::scan::{Scan, Written};
-use super::{Decoder, Effect, Place, Refused, text};
+use super::text;
 use crate::plan::ir::{Envelope, Missing, Source, Spelling};
 use crate::plan::types::ASKED;
+use crate::value::source_position::SourcePosition;
 use crate::{Error, Kind, Result};
 
 /// The decoder of one source's JSON records.
@@ -188,7 +190,7 @@ impl Json {
     fn change(
         &mut self,
         value: &[u8],
-        newest: &mut Option<Place>,
+        newest: &mut Option<SourcePosition>,
     ) -> std::result::Result<Effect, Refused> {
         let mut change = Change::default();
         let mut scan = Scan::new(value);
@@ -232,7 +234,7 @@ impl Decoder for Json {
     fn push_behind(
         &mut self,
         value: &[u8],
-        newest: &mut Option<Place>,
+        newest: &mut Option<SourcePosition>,
     ) -> std::result::Result<Effect, Refused> {
         let effect = match self.envelope {
             Envelope::Debezium => self.change(value, newest),

@@ -18,8 +18,8 @@ use abomonation::Abomonation;
 
 use super::{Codec, Malformed};
 use crate::Result;
-use crate::render::upsert::Keyed;
 use crate::row::Row;
+use crate::value::keyed::Keyed;
 
 /// The codec that believes what arrives.
 #[derive(Debug)]

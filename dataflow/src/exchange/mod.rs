@@ -15,7 +15,7 @@
 
 #[cfg(feature = "abomonation")]
 mod abomonated;
-mod flat;
+mod checked;
 mod pact;
 mod rows;
 #[cfg(test)]
@@ -26,13 +26,14 @@ use std::io::{self, Write};
 use std::str::FromStr;
 
 pub use crate::row::Row;
+pub use crate::value::flat::{ByteSink, Flat, Malformed, Read, Reader};
 #[cfg(feature = "abomonation")]
 pub use abomonated::Abomonated;
-pub use flat::{Checked, Flat, Malformed, Read, Reader, Sink};
+pub use checked::Checked;
 pub use pact::Crossing;
 
-use crate::render::Totals;
-use crate::render::upsert::Keyed;
+use crate::value::keyed::Keyed;
+use crate::value::totals::Totals;
 use crate::{Epoch, Error, Kind, Result};
 
 /// Lays batches of values into bytes and makes values of such bytes.

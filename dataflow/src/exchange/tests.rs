@@ -12,9 +12,9 @@ use super::rows::Rows;
 use tidemill_log::event::Position;
 
 use super::*;
-use crate::decode::{Place, Rank};
-use crate::render::accumulate::Cell;
-use crate::render::float_sum::FloatSum;
+use crate::value::float_sum::FloatSum;
+use crate::value::source_position::{ChangeOrder, SourcePosition};
+use crate::value::totals::Cell;
 
 type Value = ((Row, Row), Epoch, isize);
 type Served = (Row, Row, Epoch, i64);
@@ -93,7 +93,7 @@ fn keyed() -> impl Strategy<Value = (Epoch, Keyed)> {
                 key,
                 partition,
                 offset,
-                rank: Rank::new(Place { position, begun_us }, at_ms),
+                rank: ChangeOrder::new(SourcePosition { position, begun_us }, at_ms),
                 row,
                 refused,
             }

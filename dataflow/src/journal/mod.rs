@@ -52,8 +52,8 @@ use self::entry::{Entry, NOBODY, Opened, Record};
 pub use self::standing::Standing;
 use self::standing::{First, Loaded, load, name, numbers, tail_name, take_tail};
 use self::tail::TailFile;
-use crate::decode::Place;
 use crate::store::Store;
+use crate::value::source_position::SourcePosition;
 use crate::{Epoch, Error, Kind, Result};
 
 /// How often an append tries again: a store may say of a number that it is taken while nothing is
@@ -69,7 +69,7 @@ const OBJECTS_MAX: u64 = 100;
 pub type Offsets = BTreeMap<String, BTreeMap<u32, i64>>;
 
 /// The newest change that was taken, by topic and partition.
-pub type Places = BTreeMap<String, BTreeMap<u32, Place>>;
+pub type Places = BTreeMap<String, BTreeMap<u32, SourcePosition>>;
 
 /// One epoch: every record below `ends` that no earlier epoch holds belongs to it. Partitions that
 /// did not move since the epoch before are left out.

@@ -16,13 +16,15 @@ use datafusion_expr::{
 use datafusion_functions_aggregate::planner::AggregateFunctionPlanner;
 use datafusion_functions_aggregate::{bool_and_or, count, min_max};
 use datafusion_sql::sqlparser::ast::DataType as SqlType;
-use tidemill_log::schema::Unusable;
+use tidemill_log::schema::{SourceType, Unusable};
 
 use super::functions::{self, Names};
 use super::ir::{AggregateFunction, Envelope, Format};
 use super::row_number::{self, RowNumber};
-use super::source_types::SourceTypes;
 use super::types;
+
+/// For each column, the source's type where the column holds the source's text.
+pub(super) type SourceTypes = Vec<Option<SourceType>>;
 
 /// A table as `CREATE TABLE` and the registry describe it.
 #[derive(Debug)]

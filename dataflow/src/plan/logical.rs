@@ -23,13 +23,13 @@ use datafusion_sql::sqlparser::ast::{CreateView, Query, Statement};
 use datafusion_sql::sqlparser::tokenizer::Location;
 use tidemill_log::schema::Unusable;
 
-use super::catalog::{Catalog, Table};
+use super::catalog::{Catalog, SourceTypes, Table};
 use super::push::filters_down;
 use super::row_number;
-use super::script::{Script, did_you_mean, lower_first, normal, written};
+use super::script::{Script, did_you_mean, first_line, lower_first, normal, written};
 use super::shape::shaped;
 use super::simplify::simplified;
-use super::source_types::{self, SourceTypes};
+use super::source_types;
 use super::table::unusable_column;
 use super::wildcard;
 use super::{functions, keys};
@@ -276,21 +276,6 @@ fn located_as(
         column: span.start.column,
     });
     script.error(at, instead.unwrap_or(what))
-}
-
-/// The message without what repeats it at length.
-pub(super) fn first_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    let line = line.trim_start_matches("Internal error: ");
-    let details = [
-        ", errors: ",
-        ": While expanding wildcard",
-        ". No function matches",
-    ];
-    let ends = details.iter().filter_map(|detail| line.find(detail));
-    line.get(..ends.min().unwrap_or(line.len()))
-        .unwrap_or(line)
-        .to_owned()
 }
 
 /// A message without what only the program's authors can read.

@@ -164,3 +164,18 @@ pub(super) fn lower_first(text: &str) -> String {
         _ => text.to_owned(),
     }
 }
+
+/// The message without what repeats it at length.
+pub(super) fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let line = line.trim_start_matches("Internal error: ");
+    let details = [
+        ", errors: ",
+        ": While expanding wildcard",
+        ". No function matches",
+    ];
+    let ends = details.iter().filter_map(|detail| line.find(detail));
+    line.get(..ends.min().unwrap_or(line.len()))
+        .unwrap_or(line)
+        .to_owned()
+}

@@ -24,14 +24,10 @@ use datafusion_expr::{BinaryExpr, Distinct, Expr, LogicalPlan, Operator, lit};
 use datafusion_sql::sqlparser::ast::Query;
 use tidemill_log::schema::{Comparison, SourceType};
 
-use super::catalog::{Catalog, Relation, Scanned};
+use super::catalog::{Catalog, Relation, Scanned, SourceTypes};
 use super::functions;
-use super::logical::first_line;
-use super::script::written;
+use super::script::{first_line, written};
 use super::types;
-
-/// For each column, the source's type where the column holds the source's text.
-pub(super) type SourceTypes = Vec<Option<SourceType>>;
 
 /// An expression and what its value is the source's text of.
 type Typed = (Expr, Option<SourceType>);

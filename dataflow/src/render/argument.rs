@@ -9,9 +9,9 @@ use arrow::compute::nullif;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_physical_expr::expressions::{CaseExpr, Column};
 
-use super::Context;
-use super::chunk::{Chunk, ChunkStream};
 use super::compute::{Stage, compute};
+use crate::chunk::{Chunk, ChunkStream};
+use crate::context::Context;
 use crate::plan::ir::{Aggregate, AggregateFunction, Scalar};
 use crate::{Error, Kind, Result};
 

@@ -1,7 +1,7 @@
 //! Arrangements: values by key, both as row-encoded bytes, both sorted.
 //!
 //! [`arrange_values`] and [`arrange_keys`] are where every arrangement of a dataflow is made, and
-//! where its state is kept through restarts ([`super::site`]). [`Layout`] says how
+//! where its state is kept through restarts ([`super::restore`]). [`Layout`] says how
 //! the rows of a relation become keys and values, and [`Decoder`] how they come back: a column that
 //! is a key, or that values are sorted by, is kept there alone.
 
@@ -23,17 +23,18 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
-use super::Context;
 use super::argument::numbered;
-use super::chunk::ChunkStream;
 use super::compute::{Stage, column};
-use super::ladder::{KeyBatcher, ValBatcher};
-use super::site::{Site, restore, tap};
-use super::weigh;
+use super::memory_size;
+use super::merge_batcher::{KeyBatcher, ValBatcher};
+use super::restore::{restore, tap};
 use crate::checkpoint::Change;
+use crate::chunk::ChunkStream;
+use crate::context::Context;
 use crate::exchange::Crosses;
 use crate::plan::ir::{OrderBy, Scalar};
 use crate::row::{Row, RowCodec};
+use crate::site::Site;
 use crate::{Epoch, Result};
 
 /// A key with a value, added or taken away.
@@ -70,7 +71,7 @@ where
     type Spine<C> = KeySpine<Row, Epoch, C>;
     let arranged =
         arrange_core::<_, _, Batcher<C>, Spine<C>>(updates, pact, name, Batcher::<C>::new);
-    context.meter.trace(&arranged.trace, weigh::keys);
+    context.meter.trace(&arranged.trace, memory_size::keys);
     tap(arranged.stream.clone(), context, site, |()| Row::default());
     arranged
 }
@@ -92,7 +93,7 @@ pub(crate) fn arrange_values<'scope>(
     let peers = updates.scope().peers();
     let pact = Context::crossing(context, move |((key, _), _, _): &Update| key.owner(peers));
     let arranged = arrange_core::<_, _, Batcher, Spine>(updates, pact, name, Batcher::new);
-    context.meter.trace(&arranged.trace, weigh::values);
+    context.meter.trace(&arranged.trace, memory_size::values);
     tap(arranged.stream.clone(), context, site, Row::clone);
     arranged
 }

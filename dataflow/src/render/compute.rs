@@ -14,8 +14,8 @@ use arrow::record_batch::RecordBatch;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
-use super::Context;
-use super::chunk::{Chunk, ChunkStream};
+use crate::chunk::{Chunk, ChunkStream};
+use crate::context::Context;
 use crate::plan::ir::Scalar;
 use crate::row::batch;
 use crate::{Error, Kind, Result};

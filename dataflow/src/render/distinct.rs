@@ -8,12 +8,12 @@ use differential_dataflow::operators::ThresholdTotal;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
-use super::Context;
 use super::arrange::arrange_keys;
-use super::chunk::{Chunk, ChunkStream, by_epoch};
 use super::group::group;
-use super::site::Site;
+use crate::chunk::{Chunk, ChunkStream, by_epoch};
+use crate::context::Context;
 use crate::row::{Row, RowCodec};
+use crate::site::Site;
 use crate::{Epoch, Result};
 
 /// Renders a distinct over all columns of `schema`.

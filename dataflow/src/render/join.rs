@@ -1,5 +1,5 @@
 //! Inner joins: both sides arranged by their keys, and each change of one paired with what is held
-//! of the other ([`super::pairs`]).
+//! of the other ([`super::join_tactic`]).
 //!
 //! Frontier contract: pairs at the later of their rows' epochs, under the capability of the batch
 //! that brought the later row, which is held until all its pairs are given. Either arrangement is
@@ -13,14 +13,14 @@ use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
-use super::Context;
 use super::arrange::{Decoder, Layout, NullKeys, arrange_values};
-use super::chunk::{Chunk, ChunkStream};
-use super::pairs::{Nested, Pair, Pairs};
-use super::site::Site;
+use super::join_tactic::{Nested, Pair, Pairs};
 use crate::Result;
+use crate::chunk::{Chunk, ChunkStream};
+use crate::context::Context;
 use crate::plan::ir::Scalar;
 use crate::row::{batch, nullable};
+use crate::site::Site;
 
 /// One of the two inputs.
 pub(crate) struct Side<'scope> {

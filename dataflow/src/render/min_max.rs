@@ -11,13 +11,13 @@ use timely::dataflow::operators::{Concat, Operator};
 
 use super::argument::{Arguments, Columns};
 use super::arrange::{Update, arrange_values};
-use super::chunk::ChunkStream;
-use super::first::{First, Kept, first};
 use super::group::group;
-use super::reduce::{Grouping, PartRows};
-use super::seed;
-use super::site::Site;
+use super::grouping::{Grouping, PartRows};
+use super::seed::seed;
+use super::top_k_scan::{First, Kept, first};
+use crate::chunk::ChunkStream;
 use crate::row::{Order, Row, RowCodec};
+use crate::site::Site;
 use crate::{Epoch, Result};
 
 /// Renders the part; `outputs` is its one column. Values sort in `order`, nulls last, so that a

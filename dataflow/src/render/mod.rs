@@ -1,53 +1,49 @@
 //! From the IR to differential operators.
 //!
 //! Between operators of one worker rows travel as Arrow batches with a difference each
-//! ([`chunk::Chunk`]); stateless operators are evaluated on whole batches ([`compute`]). Stateful
-//! ones work on rows encoded as bytes ([`crate::row`]), exchanged by a stable hash of their key.
-//! Every update carries a bound epoch. Rows that cannot be evaluated leave by a second way, to the
-//! dead letters ([`context::Context`]). State is kept through restarts at the operators that need
-//! it ([`site`]).
+//! ([`crate::chunk::Chunk`]); stateless operators are evaluated on whole batches ([`compute`]).
+//! Stateful ones work on rows encoded as bytes ([`crate::row`]), exchanged by a stable hash of
+//! their key. Every update carries a bound epoch. Rows that cannot be evaluated leave by a second
+//! way, to the dead letters ([`Context`]). State is kept through restarts at the operators that
+//! need it ([`restore`]).
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Concat;
-use timely::dataflow::operators::generic::operator::source;
 use timely::dataflow::{Scope, StreamVec};
 
+use crate::chunk::ChunkStream;
+use crate::context::{Context, Sites};
 use crate::plan::explain::Title;
 use crate::plan::ir::{Envelope, Job, Rel, RelOp};
 use crate::row::nullable;
+use crate::site::Site;
 use crate::{Epoch, Error, Kind, Result};
 
-pub(crate) mod accumulate;
+mod accumulate;
 mod argument;
 mod arrange;
-pub(crate) mod chunk;
 mod compute;
-pub(crate) mod context;
 mod distinct;
-mod first;
-pub(crate) mod float_sum;
 mod group;
-mod int_sum;
+mod grouping;
 mod join;
-mod ladder;
+mod join_tactic;
+mod memory_size;
+mod merge_batcher;
 mod min_max;
-mod pairs;
 mod reduce;
-mod serve;
-pub(crate) mod site;
+mod restore;
+mod seed;
+mod sink_operator;
 mod top_k;
+mod top_k_scan;
 mod totals;
 pub(crate) mod upsert;
-mod weigh;
 
-pub(crate) use accumulate::Totals;
-use chunk::ChunkStream;
-pub(crate) use context::Context;
-use first::Kept;
-use site::{Site, Sites};
+use top_k_scan::Kept;
 
 /// Renders all views over the sources' streams. The result's frontier is what is durable in the
 /// sink's tables.
@@ -79,7 +75,7 @@ pub(crate) fn views<'scope>(
         if view.output.is_some() {
             let site = (!origin.is_state).then(|| sites.site(Some(table)));
             let name = format!("{}: Write", view.name);
-            let serve = || serve::serve(stream.clone(), context, view, table, site);
+            let serve = || sink_operator::serve(stream.clone(), context, view, table, site);
             let served = context.meter.named(scope, name, serve)?;
             durable = durable.concat(served);
             table += 1;
@@ -286,21 +282,5 @@ fn frontier_of<'scope>(stream: ChunkStream<'scope>) -> StreamVec<'scope, Epoch, 
     use timely::dataflow::operators::Operator;
     stream.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "Frontier", |_, _| {
         |input, _| input.for_each(|_, chunks| chunks.clear())
-    })
-}
-
-/// One update at the least epoch, from one worker.
-pub(crate) fn seed<'scope, D: Clone + 'static>(
-    scope: Scope<'scope, Epoch>,
-    update: D,
-) -> StreamVec<'scope, Epoch, D> {
-    let first = scope.index() == 0;
-    source::<_, CapacityContainerBuilder<Vec<D>>, _, _>(scope, "Seed", move |cap, _| {
-        let mut once = first.then_some((cap, update));
-        move |output| {
-            if let Some((cap, update)) = once.take() {
-                output.session(&cap).give(update);
-            }
-        }
     })
 }

@@ -3,7 +3,7 @@
 //! A reduce is split into parts, each kept as is best for its kind of aggregate:
 //! - *totals*: count, sum, avg, bool_and, bool_or live in the difference ([`super::accumulate`]);
 //!   rows are combined per batch before they cross workers;
-//! - *first*: each min or max is the first of the group's sorted values ([`super::first`]);
+//! - *first*: each min or max is the first of the group's sorted values ([`super::top_k_scan`]);
 //! - *distinct totals*: aggregates over DISTINCT are totals over the distinct (group, argument).
 //!
 //! With more than one part, a last step puts the parts of each group together: every part has
@@ -19,27 +19,18 @@ use timely::dataflow::Scope;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
-use super::Context;
 use super::argument::{Arguments, evaluated};
-use super::chunk::{Chunk, ChunkStream, by_epoch};
 use super::compute::column;
 use super::distinct::distinct;
-use super::site::{Site, Sites};
-use super::{min_max, totals, weigh};
+use super::grouping::{Grouping, PartRows};
+use super::{memory_size, min_max, totals};
+use crate::chunk::{Chunk, ChunkStream, by_epoch};
+use crate::context::Context;
+use crate::context::Sites;
 use crate::plan::ir::{Aggregate, AggregateFunction, Scalar};
 use crate::row::{Order, Row, RowCodec, batch, nullable};
+use crate::site::Site;
 use crate::{Epoch, Result};
-
-/// Groups' keys, and their output columns of one part as a row.
-pub(crate) type PartRows<'scope> = VecCollection<'scope, Epoch, (Row, Row), isize>;
-
-/// What all parts of one reduce share.
-pub(crate) struct Grouping<'scope> {
-    pub(crate) scope: Scope<'scope, Epoch>,
-    pub(crate) context: Rc<Context>,
-    /// Schema of the group keys.
-    pub(crate) keys: SchemaRef,
-}
 
 /// What a reduce takes in.
 pub(crate) struct Input<'a, 'scope> {
@@ -232,7 +223,7 @@ fn collate<'scope>(
     let all = numbered.reduce(|all, part| all.concat(part));
     let all = all.unwrap_or_else(|| unreachable!("a reduce has at least one part"));
     let arranged = all.arrange_by_key_named("ArrangeCollate");
-    context.meter.trace(&arranged.trace, weigh::values);
+    context.meter.trace(&arranged.trace, memory_size::values);
     type Builder = ValBuilder<Row, Vec<Row>, Epoch, isize>;
     type Spine = ValSpine<Row, Vec<Row>, Epoch, isize>;
     let collated = arranged.reduce_abelian::<_, Builder, Spine, _, _>(
@@ -249,7 +240,7 @@ fn collate<'scope>(
             built.extend(updates.map(|(parts, epoch, diff)| ((key.clone(), parts), epoch, diff)));
         },
     );
-    context.meter.trace(&collated.trace, weigh::values);
+    context.meter.trace(&collated.trace, memory_size::values);
     collated.as_collection(|key, parts| (key.clone(), parts.clone()))
 }
 

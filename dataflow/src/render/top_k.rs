@@ -1,7 +1,7 @@
 //! Top-k: the first rows of each group, arranged by group with the order first in the values
-//! ([`super::arrange`]), so that they are the first of the trace ([`super::first`]).
+//! ([`super::arrange`]), so that they are the first of the trace ([`super::top_k_scan`]).
 //!
-//! Frontier contract: that of [`super::first`].
+//! Frontier contract: that of [`super::top_k_scan`].
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use arrow::datatypes::SchemaRef;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
-use super::Context;
 use super::arrange::{Decoder, Layout, NullKeys, arrange_values};
-use super::chunk::{Chunk, ChunkStream, by_epoch};
-use super::first::{First, Kept, first};
-use super::site::Site;
+use super::top_k_scan::{First, Kept, first};
+use crate::chunk::{Chunk, ChunkStream, by_epoch};
+use crate::context::Context;
 use crate::plan::ir::{OrderBy, Scalar};
 use crate::row::{Row, batch, nullable};
+use crate::site::Site;
 use crate::{Epoch, Result};
 
 /// What the groups are, and how their rows are ordered.

@@ -11,15 +11,17 @@ use smallvec::smallvec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::{Concat, Operator};
 
-use super::accumulate::{Accumulator, Cell, Rows, Totals};
+use super::accumulate::{Accumulator, Rows};
 use super::argument::{Arguments, Columns};
 use super::arrange::arrange_keys;
-use super::chunk::ChunkStream;
 use super::group::group;
-use super::reduce::{Grouping, PartRows};
-use super::site::Site;
-use super::{Context, seed};
+use super::grouping::{Grouping, PartRows};
+use super::seed::seed;
+use crate::chunk::ChunkStream;
+use crate::context::Context;
 use crate::row::{Row, RowCodec};
+use crate::site::Site;
+use crate::value::totals::{Cell, Totals};
 use crate::{Epoch, Error, Kind, Result};
 
 type Update = ((Row, ()), Epoch, Totals);

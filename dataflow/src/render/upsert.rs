@@ -3,11 +3,11 @@
 //!
 //! A key's records may lie in several partitions, as its schema or the rule of its partition
 //! changed: within a partition the log's order holds, between partitions that of the source
-//! ([`Rank`]). So a deletion is remembered until all that the topic held when it was read was read,
-//! or a row that is older would rise again ([`crate::time::lap`]). Where two records of a key say
-//! nothing of their order and lie in two partitions, neither is known to be the newer one: the job
-//! ends. A key whose newest record could
-//! not be published or decoded holds no row and is counted, until a later record of it is right.
+//! ([`ChangeOrder`]). So a deletion is remembered until all that the topic held when it was read
+//! was read, or a row that is older would rise again ([`crate::time::lap`]). Where two records of a
+//! key say nothing of their order and lie in two partitions, neither is known to be the newer one:
+//! the job ends. A key whose newest record could not be published or decoded holds no row and is
+//! counted, until a later record of it is right.
 //!
 //! Frontier contract: updates are stashed by epoch under a retained capability; when the input
 //! frontier passes an epoch its net effect is applied to the state and sent at that epoch, in
@@ -22,133 +22,36 @@ use hashbrown::{HashMap, HashSet};
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::{Capability, Operator};
 
-use super::Context;
-use super::chunk::{Chunk, ChunkStream};
-use super::site::{Site, Tap, restore};
+use super::restore::{Tap, restore};
 use crate::checkpoint::{Entry, Latest};
-use crate::decode::{Rank, bare_key};
-use crate::exchange::{Flat, Malformed, Read, Reader, Sink};
+use crate::chunk::{Chunk, ChunkStream};
+use crate::context::Context;
+use crate::decode::bare_key;
 use crate::operators::Size;
 use crate::row::{Row, RowCodec};
+use crate::site::Site;
+use crate::value::keyed::{Keyed, RESTORED};
+use crate::value::source_position::ChangeOrder;
 use crate::{Epoch, Error, Kind, Result};
-
-/// Stands for the offset of what a checkpoint kept.
-const RESTORED: i64 = -1;
-
-/// What a record of a keyed source says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Keyed {
-    /// The row of a key is now this, or gone.
-    Row {
-        /// The record key's bytes.
-        key: Row,
-        /// Where the record was read.
-        partition: u32,
-        /// Where the record was read.
-        offset: i64,
-        /// Where it stands among the records of other partitions.
-        rank: Rank,
-        /// The row.
-        row: Option<Row>,
-        /// Whether there is a row that could not be published or decoded.
-        refused: bool,
-    },
-    /// All rows of the keys of a partition are gone; sent to every worker.
-    Truncated {
-        /// The partition.
-        partition: u32,
-        /// Where the record was read.
-        offset: i64,
-        /// The worker that this copy is for.
-        worker: u64,
-    },
-}
-
-impl Keyed {
-    /// Whether it was restored with a key that is not taken so any more.
-    fn is_outdated(&self) -> bool {
-        match self {
-            Keyed::Row { key, offset, .. } => {
-                *offset == RESTORED && bare_key(key.bytes()).len() != key.bytes().len()
-            }
-            Keyed::Truncated { .. } => false,
-        }
-    }
-
-    fn route(&self, peers: usize) -> u64 {
-        match self {
-            Keyed::Row { key, .. } => key.owner(peers),
-            Keyed::Truncated { worker, .. } => *worker,
-        }
-    }
-}
-
-impl Flat for Keyed {
-    const LEAST: usize = 4;
-
-    fn lay(&self, to: &mut impl Sink) {
-        match self {
-            Keyed::Row {
-                key,
-                partition,
-                offset,
-                rank,
-                row,
-                refused,
-            } => {
-                to.put(&[0]);
-                key.lay(to);
-                partition.lay(to);
-                offset.lay(to);
-                rank.lay(to);
-                row.lay(to);
-                to.put(&[u8::from(*refused)]);
-            }
-            Keyed::Truncated {
-                partition,
-                offset,
-                worker,
-            } => {
-                to.put(&[1]);
-                partition.lay(to);
-                offset.lay(to);
-                worker.lay(to);
-            }
-        }
-    }
-
-    fn read(from: &mut Reader<'_>) -> Read<Self> {
-        Ok(match from.byte()? {
-            0 => Keyed::Row {
-                key: Flat::read(from)?,
-                partition: Flat::read(from)?,
-                offset: Flat::read(from)?,
-                rank: Flat::read(from)?,
-                row: Flat::read(from)?,
-                refused: from.byte()? != 0,
-            },
-            1 => Keyed::Truncated {
-                partition: Flat::read(from)?,
-                offset: Flat::read(from)?,
-                worker: Flat::read(from)?,
-            },
-            _ => return Err(Malformed("a record that says nothing known")),
-        })
-    }
-}
 
 /// What a record said of its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Said {
     row: Option<Row>,
-    rank: Rank,
+    rank: ChangeOrder,
     partition: u32,
     refused: bool,
 }
 
 impl Said {
     /// Whether nothing tells which of the two is newer, and that matters.
-    fn is_unordered(&self, partition: u32, rank: Rank, row: Option<&Row>, refused: bool) -> bool {
+    fn is_unordered(
+        &self,
+        partition: u32,
+        rank: ChangeOrder,
+        row: Option<&Row>,
+        refused: bool,
+    ) -> bool {
         let known = self.rank.is_known() || rank.is_known();
         let alike = self.row.as_ref() == row && self.refused == refused;
         self.partition != partition && !known && !alike
@@ -166,8 +69,8 @@ impl Said {
     /// The record that says what was kept.
     fn restored(latest: Latest) -> Self {
         let (partition, rank, row, refused) = match latest {
-            Latest::Nothing => (0, Rank::NONE, None, false),
-            Latest::Row(partition, row) => (partition, Rank::NONE, Some(row), false),
+            Latest::Nothing => (0, ChangeOrder::NONE, None, false),
+            Latest::Row(partition, row) => (partition, ChangeOrder::NONE, Some(row), false),
             Latest::Ranked(partition, rank, row) => (partition, rank, row, false),
             Latest::Refused(partition, rank) => (partition, rank, None, true),
         };
@@ -263,7 +166,7 @@ impl Stash {
 #[derive(Debug)]
 struct Held {
     row: Option<Row>,
-    rank: Rank,
+    rank: ChangeOrder,
     partition: u32,
 }
 
@@ -274,7 +177,7 @@ struct Current {
     /// Of them those whose newest record could not be published or decoded.
     refused: HashSet<Row>,
     /// Deletions that are remembered, with the epoch that each was read in.
-    deleted: VecDeque<(Epoch, Row, Rank)>,
+    deleted: VecDeque<(Epoch, Row, ChangeOrder)>,
     /// Bytes of keys and rows.
     bytes: usize,
     /// A key whose newest record is not known.
@@ -423,6 +326,16 @@ fn restored(epoch: Epoch, entry: Entry<Latest>) -> (Epoch, Keyed) {
     (epoch, keyed)
 }
 
+/// Whether a record was restored with a key that an earlier version wrote otherwise.
+fn is_outdated(keyed: &Keyed) -> bool {
+    match keyed {
+        Keyed::Row { key, offset, .. } => {
+            *offset == RESTORED && bare_key(key.bytes()).len() != key.bytes().len()
+        }
+        Keyed::Truncated { .. } => false,
+    }
+}
+
 fn outdated(table: &str) -> Error {
     let what = format!(
         "table `{table}`: the checkpoint holds keys with Connect's schema in them, as an earlier \
@@ -455,7 +368,7 @@ pub(crate) fn upsert<'scope>(
         move |(input, frontier), output| {
             input.for_each(|cap, updates| {
                 for (epoch, keyed) in updates.drain(..) {
-                    if keyed.is_outdated() {
+                    if is_outdated(&keyed) {
                         context.fail(outdated(&name));
                     }
                     let stash = stashes
@@ -498,13 +411,13 @@ mod tests {
     use tidemill_log::event::Position;
 
     use super::*;
-    use crate::decode::Place;
+    use crate::value::source_position::SourcePosition;
 
     fn row(key: u8, partition: u32, offset: i64, value: Option<u8>) -> Keyed {
-        ranked(key, partition, offset, Rank::NONE, value)
+        ranked(key, partition, offset, ChangeOrder::NONE, value)
     }
 
-    fn ranked(key: u8, partition: u32, offset: i64, rank: Rank, value: Option<u8>) -> Keyed {
+    fn ranked(key: u8, partition: u32, offset: i64, rank: ChangeOrder, value: Option<u8>) -> Keyed {
         let row = value.map(|v| Row::new(&[v]));
         Keyed::Row {
             key: Row::new(&[key]),
@@ -520,7 +433,7 @@ mod tests {
     fn at(key: u8, partition: u32, commit: u64, value: Option<u8>) -> Keyed {
         let position = Position { commit, index: 0 };
         let begun_us = None;
-        let rank = Rank::new(Place { position, begun_us }, 1);
+        let rank = ChangeOrder::new(SourcePosition { position, begun_us }, 1);
         ranked(key, partition, commit as i64, rank, value)
     }
 

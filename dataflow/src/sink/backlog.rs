@@ -8,7 +8,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use super::{Done, Refused, Writes};
+use super::contract::{Done, Refused, Writes};
 use crate::{Error, Kind, Result};
 
 /// Rows accepted by one sink and not yet durable.

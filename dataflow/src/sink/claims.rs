@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Sink, Table, Unclaimed};
+use super::contract::{Sink, Table, Unclaimed};
 use crate::{Error, Kind, Result};
 
 /// Checks that no other job fills one of the job's tables. With `take_over` such tables are dropped

@@ -8,32 +8,13 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, Field};
 use arrow::record_batch::RecordBatch;
 
-use super::{Table, convert};
+use super::contract::{Odd, Scanned, Table};
+use super::convert::convert;
 use crate::row::{batch, nullable};
 use crate::{Error, Kind, Result};
 
 /// Rows that are read from a table at a time.
 pub(super) const PAGE_ROWS: usize = 5_000;
-
-/// Some rows of a table.
-#[derive(Debug)]
-pub struct Scanned {
-    /// The rows; null where a value is odd.
-    pub rows: RecordBatch,
-    /// Values that the view's columns cannot hold.
-    pub odd: Vec<Odd>,
-}
-
-/// A value that the view's column cannot hold: only others can have written it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Odd {
-    /// Its row in the batch.
-    pub row: usize,
-    /// Its column.
-    pub column: usize,
-    /// The value, for people.
-    pub text: String,
-}
 
 /// What an engine knows about its values.
 pub(super) struct Engine<V> {

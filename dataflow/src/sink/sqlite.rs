@@ -18,35 +18,35 @@ use std::thread;
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
-use rusqlite::types::{Type, Value};
-use rusqlite::{Connection, ErrorCode, TransactionBehavior, params, params_from_iter};
+use rusqlite::types::Value;
+use rusqlite::{Connection, TransactionBehavior, params, params_from_iter};
 use tidemill_log::failpoint;
 use tidemill_log::sqlite::connect;
 
 use super::backlog::{Backlog, Pending};
-use super::scan::{Scanned, stored_form};
-use super::{
-    Done, Frontier, Refused, Sink, Table, Unclaimed, Unfit, Writes, batch_of, beyond_bigint,
-    convert, quoted, unprepared,
-};
+use super::contract::Scanned;
+use super::contract::{Done, Frontier, Refused, Sink, Table, Unclaimed, Unfit, Writes};
+use super::convert::{batch_of, beyond_bigint};
+use super::existing::{quoted, unprepared};
+use super::scan::stored_form;
 use crate::{Epoch, Error, Kind, Result};
 
 mod cell;
+mod error;
 mod scan;
 mod table;
 
-use cell::{Cells, array_of};
+use cell::array_of;
+use error::{failed, refuses_a_row, transient};
 use table::{
-    ensure_table, filled_by, fingerprint, frontier, frontiers, is_there, sqlite_type, unclaimed,
+    VERSION, cells, ensure_table, filled_by, fingerprint, frontier, frontiers, is_there,
+    sqlite_type, unclaimed,
 };
 
 /// Rows that go into one transaction at most, unless one write alone has more.
 const MAX_ROWS_A_COMMIT: usize = 50_000;
 /// Longest wait between attempts to commit.
 const MAX_BACK_OFF: Duration = Duration::from_secs(5);
-/// The column that holds a row's version.
-const VERSION: &str = "_epoch";
-
 const OWN_TABLES: &str = "
     CREATE TABLE IF NOT EXISTS tidemill_frontiers(
         job TEXT NOT NULL, view TEXT NOT NULL, epoch INTEGER, fingerprint TEXT NOT NULL,
@@ -606,62 +606,6 @@ impl Prepared {
     }
 }
 
-/// The given columns as SQLite stores them.
-fn cells(table: &Table, rows: &RecordBatch, columns: &[usize]) -> Result<Vec<Cells>> {
-    let mut cells = Vec::with_capacity(columns.len());
-    for &i in columns {
-        let field = table.schema.field(i);
-        let (_, stored) = sqlite_type(field.data_type())?;
-        let array = convert(&table.name, field.name(), rows.column(i), &stored)?;
-        cells.push(Cells::new(&array)?);
-    }
-    Ok(cells)
-}
-
 fn version(epoch: Epoch) -> Result<i64> {
     i64::try_from(epoch).map_err(|e| Error::with_source(Kind::Bug, format!("epoch {epoch}"), e))
-}
-
-fn failed(what: &str, error: rusqlite::Error) -> Error {
-    let kind = if transient(&error) {
-        Kind::Retry
-    } else {
-        Kind::Data
-    };
-    Error::with_source(kind, format!("{what}: {error}"), error)
-}
-
-/// Whether an error is about the values of one row: too much of them, or against a rule that the
-/// table's owner added.
-fn refuses_a_row(error: &rusqlite::Error) -> bool {
-    let code = error.sqlite_error_code();
-    matches!(
-        code,
-        Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
-    )
-}
-
-fn transient(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(
-            ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::DiskFull
-                | ErrorCode::SystemIoFailure
-                | ErrorCode::CannotOpen
-                | ErrorCode::OutOfMemory
-        )
-    )
-}
-
-/// What a stored value is, for messages.
-fn name_of(value: &Value) -> &'static str {
-    match value.data_type() {
-        Type::Null => "null",
-        Type::Integer => "an integer",
-        Type::Real => "a real",
-        Type::Text => "a text",
-        Type::Blob => "a blob",
-    }
 }

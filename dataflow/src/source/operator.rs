@@ -16,12 +16,13 @@ use timely::dataflow::operators::generic::OutputBuilderSession;
 use timely::dataflow::operators::generic::operator::source;
 use timely::dataflow::{Scope, StreamVec};
 
-use super::gather::Gather;
-use super::{Cut, Partitions};
+use super::partitions::{Cut, Partitions};
+use super::record_batcher::Gather;
+use crate::context::Context;
 use crate::journal::Binding;
-use crate::render::Context;
 use crate::time::alarm::Alarm;
-use crate::time::{Command, Control, Report, Start};
+use crate::time::control::Control;
+use crate::time::messages::{Command, Report, Start};
 use crate::{Epoch, Result};
 
 /// How often a source that heard nothing looks itself where an arrival may go by without a call:

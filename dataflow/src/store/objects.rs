@@ -24,7 +24,7 @@ use tidemill_log::failpoint::{self, Point};
 use tokio::runtime::{EnterGuard, Runtime};
 use tokio::task::JoinSet;
 
-use super::Store;
+use super::contract::{self, Store};
 use crate::{Error, Kind, Result};
 
 /// How often one request to S3 is tried again before the caller hears of it, who goes on trying.
@@ -122,7 +122,7 @@ impl Objects {
     fn failed(&self, name: &str, error: StoreError) -> Error {
         let kind = match (&error, io_kind(&error)) {
             (_, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)) => {
-                return super::full(name, &self.place, error);
+                return contract::full(name, &self.place, error);
             }
             (
                 StoreError::PermissionDenied { .. }
@@ -254,11 +254,11 @@ impl Store for Objects {
         let length = range.end - range.start;
         match block_on(self.store.get_range(&path, range.clone())) {
             Ok(bytes) if bytes.len() as u64 == length => Ok(bytes.into()),
-            Ok(_) => Err(super::shorter(name, &self.place, &range)),
-            Err(error) if is_missing(&error) => Err(super::missing(name, &self.place)),
+            Ok(_) => Err(contract::shorter(name, &self.place, &range)),
+            Err(error) if is_missing(&error) => Err(contract::missing(name, &self.place)),
             Err(error) => match block_on(self.store.head(&path)) {
                 Ok(there) if there.size < range.end => {
-                    Err(super::shorter(name, &self.place, &range))
+                    Err(contract::shorter(name, &self.place, &range))
                 }
                 _ => Err(self.failed(name, error)),
             },
@@ -314,7 +314,7 @@ impl Store for Objects {
 
     fn delete_all(&self, names: &[String], between: Point) -> Result<()> {
         let Some(runtime) = &self.runtime else {
-            return super::delete_each(self, names, between);
+            return contract::delete_each(self, names, between);
         };
         let ask =
             |store: Arc<dyn ObjectStore>, path: Path| async move { store.delete(&path).await };

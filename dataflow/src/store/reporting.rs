@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tidemill_log::failpoint::Point;
 use tidemill_log::health::{Health, Role};
 
-use super::Store;
+use super::contract::Store;
 use crate::Result;
 
 /// A store whose calls report.

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use tidemill_log::sqlite::has_table;
 
-use super::Store;
+use super::contract::{self, Store};
 use crate::{Error, Kind, Result};
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_objects (
@@ -51,7 +51,7 @@ impl Sqlite {
 
     fn failed(&self, name: &str, error: rusqlite::Error) -> Error {
         let kind = match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => return super::full(name, &self.place, error),
+            Some(ErrorCode::DiskFull) => return contract::full(name, &self.place, error),
             Some(
                 ErrorCode::NotADatabase
                 | ErrorCode::DatabaseCorrupt
@@ -119,8 +119,8 @@ impl Store for Sqlite {
             .map_err(|error| self.failed(name, error))?;
         match bytes {
             Some(bytes) if bytes.len() as u64 == length => Ok(bytes),
-            Some(_) => Err(super::shorter(name, &self.place, &range)),
-            None => Err(super::missing(name, &self.place)),
+            Some(_) => Err(contract::shorter(name, &self.place, &range)),
+            None => Err(contract::missing(name, &self.place)),
         }
     }
 

@@ -11,21 +11,23 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use tidemill_log::health::now_ms;
 use timely::scheduling::{Activator, SyncActivator};
 
 use super::catch_up::CatchUp;
 use super::checkpoints::Checkpoints;
 use super::commits::Commits;
 use super::lap::Laps;
-use super::{Added, Command, Report, Start};
+use super::messages::{Added, Command, Report, Start};
+use super::resume;
 use crate::checkpoint::Manifest;
+use crate::config::Limits;
 use crate::failure::{Failure, patiently};
-use crate::held;
-use crate::job::Limits;
 use crate::journal::{Binding, Journal, Offsets, Places};
-use crate::stats::{Stats, lock};
+use crate::stats::Stats;
+use crate::sync::lock;
 use crate::{Epoch, Result};
 
 /// Longest that a stop waits for its checkpoint.
@@ -162,7 +164,7 @@ impl Binder {
             let (topic, partitions) = (report.topic.clone(), report.added);
             // Nobody reads them before they are told, so that no epoch holds a record of them
             // without holding where they begin.
-            merge(&mut self.read, &held::begins(&topic, &partitions));
+            merge(&mut self.read, &resume::begins(&topic, &partitions));
             self.added.push(Added { topic, partitions });
         }
         if !report.places.is_empty() {
@@ -171,9 +173,9 @@ impl Binder {
             places.extend(report.places);
         }
         if !report.schemas.is_empty() {
-            let noted = held::noted(&report.topic, report.schemas);
-            if held::differ(&self.read, &noted) {
-                self.failure.set(held::registry_made_anew(&report.topic));
+            let noted = resume::noted(&report.topic, report.schemas);
+            if resume::differ(&self.read, &noted) {
+                self.failure.set(resume::registry_made_anew(&report.topic));
                 return;
             }
             merge(&mut self.read, &noted);
@@ -292,7 +294,7 @@ impl Binder {
 
     /// Tells which schemas a topic's records were read with.
     fn tell_schemas(&self, topic: &str) {
-        let schemas = held::schemas_in(&self.read, topic);
+        let schemas = resume::schemas_in(&self.read, topic);
         let schemas = schemas.map(|(id, schema)| ((topic.to_owned(), *id), *schema));
         lock(&self.stats.schemas).extend(schemas);
     }
@@ -375,14 +377,6 @@ impl Binder {
             wake.activate();
         }
     }
-}
-
-/// Milliseconds since the epoch, by the machine's clock.
-pub(crate) fn now_ms() -> Epoch {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Epoch::try_from(since.as_millis()).unwrap_or(Epoch::MAX)
 }
 
 /// Raises offsets to those of `with`.

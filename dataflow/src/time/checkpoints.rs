@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::Epoch;
 use crate::checkpoint::writer::{Commit, Writer, Written};
 use crate::journal::Binding;
+use crate::stats::Taken;
 
 /// Time between two looks whether a checkpoint is complete, while nothing else happens.
 const LOOK: Duration = Duration::from_millis(50);
@@ -24,16 +25,6 @@ pub(crate) struct Checkpoints {
     /// The epoch of the last one.
     epoch: Epoch,
     going: Option<Going>,
-}
-
-/// A checkpoint that is complete.
-pub(crate) struct Taken {
-    /// From its mark to its entry in the journal.
-    pub(crate) took: Duration,
-    /// Bytes that were written for it.
-    pub(crate) written: u64,
-    /// Bytes of all that it needs.
-    pub(crate) kept: u64,
 }
 
 struct Going {

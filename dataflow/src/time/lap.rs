@@ -14,7 +14,8 @@ use tidemill_log::log::PartitionRange;
 
 use crate::Epoch;
 use crate::journal::Binding;
-use crate::stats::{Stats, lock};
+use crate::stats::Stats;
+use crate::sync::lock;
 
 /// The laps of one run.
 #[derive(Debug, Default)]

@@ -24,13 +24,15 @@ use std::sync::Arc;
 use tidemill_log::log::Log;
 
 use crate::checkpoint::{self, Manifest};
-use crate::job::Config;
+use crate::config::Config;
 use crate::journal::{Journal, Standing};
 use crate::sink::{Sink, Table};
-use crate::stats::{Stats, lock};
+use crate::stats::Stats;
 use crate::store::Store;
-use crate::time::{Held, Start};
-use crate::{Epoch, Error, Kind, Result, held, host};
+use crate::sync::lock;
+use crate::time::messages::{Held, Start};
+use crate::time::resume;
+use crate::{Epoch, Error, Kind, Result, host};
 
 mod compare;
 mod expected;
@@ -249,7 +251,7 @@ impl Look {
         let standing = Journal::read(&*self.store, &self.config.name)?;
         let through = standing.bindings.last().map(|binding| binding.epoch);
         let reached: Vec<_> = frontiers.iter().copied().map(Some).collect();
-        held::check_filled(through, &self.tables(), &reached)?;
+        resume::check_filled(through, &self.tables(), &reached)?;
         let least = frontiers.iter().min().copied().unwrap_or_default();
         let Some(checkpoint) = self.checkpoint(&standing, least)? else {
             return Ok(None);
@@ -346,7 +348,7 @@ impl Look {
         // Every epoch counts, also those that the tables have.
         let served = vec![None; self.tables.len()];
         let bindings = standing.bindings.clone();
-        held::start(checkpoint, bindings, partitions, &ids, served)
+        resume::start(checkpoint, bindings, partitions, &ids, served)
     }
 
     /// Writes what differs until nothing does, or what does cannot be helped. What is left.

@@ -41,8 +41,10 @@ use self::keys::Keys;
 use self::program::{Change, Program};
 use self::writers::Writers;
 use super::columns::{Cells, Columns};
-use super::{Decoder, Effect, Place, Refused, text};
+use super::contract::{Decoder, Effect, Refused};
+use super::text;
 use crate::plan::ir::{Envelope, KeySchema, Source};
+use crate::value::source_position::SourcePosition;
 use crate::{Error, Kind, Result};
 
 /// The decoder of one source's Avro records.
@@ -87,7 +89,7 @@ impl Avro {
         &mut self,
         id: u32,
         body: &[u8],
-        newest: &mut Option<Place>,
+        newest: &mut Option<SourcePosition>,
     ) -> std::result::Result<Effect, Refused> {
         let program = self.writers.program(id)?;
         if program.is_silent() {
@@ -115,7 +117,7 @@ impl Decoder for Avro {
     fn push_behind(
         &mut self,
         value: &[u8],
-        newest: &mut Option<Place>,
+        newest: &mut Option<SourcePosition>,
     ) -> std::result::Result<Effect, Refused> {
         let (id, body) = unframe(value)?;
         let pushed = self.read(id, body, newest);
@@ -158,7 +160,7 @@ fn effect(
     program: &Program,
     change: &Change<'_>,
     cells: &Cells<'_>,
-    newest: &mut Option<Place>,
+    newest: &mut Option<SourcePosition>,
 ) -> std::result::Result<Effect, Refused> {
     let mut next = *newest;
     if let Some(said) = change.said() {

@@ -17,7 +17,7 @@ use tidemill_log::schema::arena::{Field, Meaning, Node, Record, Schema};
 use tidemill_log::schema::fingerprint;
 
 use super::super::columns::{Cell, Cells};
-use super::super::place::Said;
+use super::super::duplicates::Said;
 use super::super::text;
 use super::super::wire::{WHY_UNAVAILABLE, Wire};
 use super::input::{Checked, Input};

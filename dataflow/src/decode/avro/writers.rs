@@ -11,7 +11,8 @@ use foldhash::fast::RandomState;
 use tidemill_log::registry::Registry;
 use tidemill_log::schema::arena::Schema;
 
-use super::super::{Refused, text};
+use super::super::contract::Refused;
+use super::super::text;
 use super::altered::{Altered, Types};
 use super::known::Known;
 use super::program::{Absent, Program};

@@ -8,7 +8,7 @@ use datafusion_common::{Result, internal_err};
 use datafusion_expr::function::AccumulatorArgs;
 use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 
-use super::numeric::{DIGITS, Num};
+use super::decimal::{DIGITS, Num};
 
 /// Digits that a sum of numerics has more than each of them.
 const MORE_DIGITS: u8 = 10;

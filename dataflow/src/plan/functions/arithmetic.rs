@@ -4,7 +4,7 @@
 use arrow::compute::kernels::numeric::{add, div, mul, sub};
 
 use super::datum::Datum;
-use super::{Answer, Body, Entry, Gives, Kernel, Kind, body, rows};
+use super::entry::{Answer, Body, Entry, Gives, Kernel, Kind, body, rows};
 
 pub(super) const OVERFLOW: &str = "value out of range: overflow";
 pub(super) const UNDERFLOW: &str = "value out of range: underflow";

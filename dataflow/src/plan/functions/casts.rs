@@ -11,8 +11,10 @@ use datafusion_common::ScalarValue;
 
 use super::arithmetic::{long, narrow};
 use super::datum::Datum;
-use super::numeric::{Num, sized};
-use super::{Answer, Entry, Kind, body, calendar, format, parse, rows, scaled};
+use super::decimal::Num;
+use super::entry::{Answer, Entry, Kind, body, rows, scaled};
+use super::numeric::sized;
+use super::{calendar, format, parse};
 
 /// The name of casts in the table.
 pub(super) const CAST: &str = "CAST";

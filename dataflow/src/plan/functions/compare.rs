@@ -9,7 +9,7 @@ use datafusion_expr::Operator;
 
 use super::calendar::MICROS_PER_DAY;
 use super::datum::{Datum, Span};
-use super::{Answer, Body, Entry, Gives, Kind, body, rows};
+use super::entry::{Answer, Body, Entry, Gives, Kind, body, rows, scaled};
 
 /// Makes equal floating point numbers equal bits.
 pub(super) const NORMAL: &str = "comparable";
@@ -131,7 +131,7 @@ pub(super) fn entries() -> Vec<Entry> {
                 _ => |arguments| extreme(arguments, Ordering::Less),
             };
             let entry = match kind {
-                Kind::Numeric => super::scaled(name, takes, super::numeric::same_scale, body),
+                Kind::Numeric => scaled(name, takes, super::numeric::same_scale, body),
                 kind => rows(name, takes, *kind, body),
             };
             entries.push(entry.with_more());

@@ -3,7 +3,8 @@
 
 use super::calendar::{self, MICROS_PER_DAY, MICROS_PER_SECOND, days_in, days_of, moment};
 use super::datum::{Datum, Span};
-use super::{Answer, Body, Entry, Gives, Kind, body, rows, zones};
+use super::entry::{Answer, Body, Entry, Gives, Kind, body, rows};
+use super::zones;
 
 const D: Kind = Kind::Date;
 const T: Kind = Kind::Timestamp;

@@ -13,7 +13,7 @@ use arrow::datatypes::{
     IntervalMonthDayNano, IntervalMonthDayNanoType, TimestampMicrosecondType,
 };
 
-use super::numeric::Num;
+use super::decimal::Num;
 
 /// A value, null or of one of the kinds.
 #[derive(Debug, Clone, PartialEq)]

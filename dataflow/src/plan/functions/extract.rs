@@ -6,8 +6,8 @@ use datafusion_common::ScalarValue;
 
 use super::calendar::{self, MICROS_PER_DAY, MICROS_PER_SECOND, days_of, moment};
 use super::datum::{Datum, Span};
-use super::numeric::Num;
-use super::{Answer, Entry, Kind, body, rows, scaled};
+use super::decimal::Num;
+use super::entry::{Answer, Entry, Kind, body, rows, scaled};
 
 /// What is taken out of a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

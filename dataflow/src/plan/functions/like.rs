@@ -1,8 +1,8 @@
 //! LIKE and ILIKE (PostgreSQL's `like_match.c`).
 
 use super::datum::Datum;
+use super::entry::{Answer, Entry, Kind, body, rows};
 use super::text::lower;
-use super::{Answer, Entry, Kind, body, rows};
 
 pub(super) const LIKE: &str = "LIKE";
 pub(super) const ILIKE: &str = "ILIKE";

@@ -15,8 +15,8 @@ use datafusion_expr::{
 };
 use datafusion_sql::sqlparser::ast::BinaryOperator;
 
-use super::TABLE;
 use super::resolve::{Argument, common, resolved};
+use super::table::TABLE;
 
 /// Functions that are no entries: they have a syntax or an order of evaluation of their own.
 pub(super) const SPECIAL: [&str; 4] = ["coalesce", "nullif", "concat", "concat_ws"];
@@ -98,7 +98,7 @@ impl ScalarUDFImpl for Named {
         let constants: Vec<Option<ScalarValue>> = args
             .scalar_arguments
             .iter()
-            .map(|constant| constant.cloned().map(super::rewrite::narrowed))
+            .map(|constant| constant.cloned().map(super::resolve::narrowed))
             .collect();
         let kind = match self.name.as_str() {
             "coalesce" => common(&arguments).ok().flatten(),

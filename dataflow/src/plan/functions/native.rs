@@ -14,8 +14,9 @@ use datafusion_expr::{
 };
 
 use super::datum::{Column, Datum, Span, read};
-use super::numeric::Num;
-use super::{Answer, Body, Entry, Kind, casts, compare, dates, like, regex};
+use super::decimal::Num;
+use super::entry::{Answer, Body, Entry, Kind};
+use super::{casts, compare, dates, like, regex};
 use crate::plan::types;
 
 /// A call of one entry, with the type that it gives here.

@@ -3,7 +3,7 @@
 
 use super::arithmetic::{OVERFLOW, UNDERFLOW};
 use super::datum::Datum;
-use super::{Answer, Body, Entry, Gives, Kind, body, rows};
+use super::entry::{Answer, Body, Entry, Gives, Kind, body, rows};
 
 const ONE: &[Kind] = &[Kind::Double];
 const TWO: &[Kind] = &[Kind::Double, Kind::Double];

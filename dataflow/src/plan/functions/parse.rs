@@ -1,10 +1,10 @@
 //! Text as values, as PostgreSQL's input functions read it. Numbers and booleans are read exactly
 //! as there; of dates and timestamps the ISO forms are read, and other forms fail the row.
 
-use super::Answer;
 use super::calendar::{self, MICROS_PER_DAY, MICROS_PER_SECOND, days_in};
 use super::datum::Datum;
-use super::numeric::Num;
+use super::decimal::Num;
+use super::entry::Answer;
 
 /// What C calls space.
 fn space(c: char) -> bool {
@@ -136,7 +136,7 @@ pub(super) fn numeric(text: &str) -> Result<Num, String> {
     match scale {
         0.. => Ok(Num::new(digits, scale)),
         _ => Num::new(digits, 0).multiply(Num::new(
-            super::numeric::power_of_ten(-scale).ok_or_else(out)?,
+            super::decimal::power_of_ten(-scale).ok_or_else(out)?,
             0,
         )),
     }

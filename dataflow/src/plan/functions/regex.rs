@@ -15,8 +15,8 @@ use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::{Anchored, Input, MatchKind};
 
 use super::datum::Datum;
+use super::entry::{Answer, Entry, Kind, body, rows};
 use super::text::{lower, upper};
-use super::{Answer, Entry, Kind, body, rows};
 
 /// Patterns that a thread keeps compiled.
 const PATTERNS_KEPT: usize = 64;

@@ -4,8 +4,9 @@
 use arrow::datatypes::DataType;
 use datafusion_common::ScalarValue;
 
+use super::entry::{Body, Entry, Gives, Kind};
 use super::numeric::sized;
-use super::{Body, Entry, Gives, Kind, TABLE};
+use super::table::TABLE;
 use crate::plan::types;
 
 /// An argument's type.
@@ -416,4 +417,17 @@ pub fn supported() -> Vec<Supported> {
         narrower: entry.narrower,
     };
     TABLE.iter().map(each).collect()
+}
+
+/// A literal as PostgreSQL types it: a whole number that fits is an int.
+pub(super) fn narrowed(value: ScalarValue) -> ScalarValue {
+    match value {
+        ScalarValue::Int64(Some(number)) if number != i64::from(i32::MIN) => {
+            i32::try_from(number).map_or(value, |number| ScalarValue::Int32(Some(number)))
+        }
+        ScalarValue::UInt64(Some(number)) => {
+            ScalarValue::Decimal128(Some(i128::from(number)), 20, 0)
+        }
+        other => other,
+    }
 }

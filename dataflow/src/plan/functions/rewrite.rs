@@ -14,26 +14,15 @@ use datafusion_expr::expr::{
 };
 use datafusion_expr::{Expr, ExprSchemable, Operator, lit, not};
 
+use super::entry::{Body, Entry, Gives, Kind};
 use super::names::{ROW, name_of};
-use super::resolve::{Argument, cast_type, common, implicit, resolved};
-use super::{Body, Entry, Kind, TABLE, casts, compare, dates, like, native, regex};
+use super::resolve::{Argument, cast_type, common, implicit, narrowed, resolved};
+use super::table::TABLE;
+use super::{casts, compare, dates, like, native, regex};
 use crate::plan::types;
 
 mod lists;
 mod smallints;
-
-/// A literal as PostgreSQL types it: a whole number that fits is an int.
-pub(super) fn narrowed(value: ScalarValue) -> ScalarValue {
-    match value {
-        ScalarValue::Int64(Some(number)) if number != i64::from(i32::MIN) => {
-            i32::try_from(number).map_or(value, |number| ScalarValue::Int32(Some(number)))
-        }
-        ScalarValue::UInt64(Some(number)) => {
-            ScalarValue::Decimal128(Some(i128::from(number)), 20, 0)
-        }
-        other => other,
-    }
-}
 
 fn refused<T>(why: String) -> Result<T> {
     plan_err!("{why}")
@@ -208,7 +197,7 @@ impl Scope {
         }
         let kinds = (Kind::of(&from), Kind::of(to));
         let entry = TABLE.iter().find(|entry| {
-            let ([take], super::Gives::Kind(give)) = (entry.takes, entry.gives) else {
+            let ([take], Gives::Kind(give)) = (entry.takes, entry.gives) else {
                 return false;
             };
             entry.name == casts::CAST && (Some(*take), Some(give)) == kinds
@@ -740,10 +729,10 @@ fn exact(target: DataType, arguments: &[Argument]) -> DataType {
     let kinds = known.map(|argument| cast_type(argument, Kind::Numeric, None));
     let whole = kinds.map(|kind| match kind {
         Ok(DataType::Decimal128(precision, scale)) => i32::from(precision) - i32::from(scale),
-        _ => i32::from(super::numeric::DIGITS),
+        _ => i32::from(super::decimal::DIGITS),
     });
     let precision = whole.max().unwrap_or(0) + i32::from(scale);
-    let precision = precision.clamp(1, i32::from(super::numeric::DIGITS));
+    let precision = precision.clamp(1, i32::from(super::decimal::DIGITS));
     DataType::Decimal128(precision as u8, scale)
 }
 

@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 
 use super::datum::Datum;
-use super::{Answer, Body, Entry, Gives, Kind, body, format, parse, rows};
+use super::entry::{Answer, Body, Entry, Gives, Kind, body, rows};
+use super::{format, parse};
 
 /// What a text may grow to, in bytes: as PostgreSQL's `MaxAllocSize` says, a value of 1 GiB is
 /// never made; a view cannot hold what is near it.

@@ -2,7 +2,7 @@
 
 use super::calendar::{self, MICROS_PER_SECOND, Moment, days_of, moment};
 use super::datum::Datum;
-use super::{Answer, Body, Entry, Gives, Kind, body, rows};
+use super::entry::{Answer, Body, Entry, Gives, Kind, body, rows};
 
 pub(super) const MONTHS: [&str; 12] = [
     "January",

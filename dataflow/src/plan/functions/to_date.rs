@@ -6,8 +6,8 @@
 
 use super::calendar::{self, MICROS_PER_SECOND, days_in, days_of};
 use super::datum::Datum;
+use super::entry::{Answer, Entry, Kind, body, rows};
 use super::to_char::{MONTHS, Piece, pieces};
-use super::{Answer, Entry, Kind, body, rows};
 
 /// What the fields of a text say.
 #[derive(Default)]

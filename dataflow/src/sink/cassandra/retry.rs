@@ -1,65 +1,20 @@
-//! Which errors pass by themselves, and the loop that waits until they have.
-//!
-//! Invariant: one warning when statements begin to fail and one line when all go through again,
-//! however many are under way.
+//! Which errors pass by themselves, and the loop that tries a statement again until they have.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use scylla::errors::{BadQuery, DbError, ExecutionError, PrepareError, RequestAttemptError};
 use scylla::response::query_result::QueryResult;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
-use tidemill_log::health::{Health as Reports, Role};
+use tidemill_log::health::Role;
 
-use super::{Connected, WRITE};
+use super::connected::Connected;
+use super::health::{WRITE, Waiting};
 use crate::{Error, Kind, Result};
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(20);
 const MAX_BACK_OFF: Duration = Duration::from_secs(5);
-
-/// How many statements wait to be tried again.
-pub(super) struct Health {
-    waiting: AtomicUsize,
-    reports: Reports,
-}
-
-impl Health {
-    pub(super) fn new(reports: Reports) -> Self {
-        Self {
-            waiting: AtomicUsize::new(0),
-            reports,
-        }
-    }
-
-    /// Reports the outcome of what is not tried again here.
-    pub(super) fn note<T>(&self, reporter: &'static str, outcome: &Result<T>) {
-        self.reports.note(Role::Views, reporter, outcome);
-    }
-}
-
-/// A statement that failed and is not through yet; however its task ends, it stops being counted.
-struct Waiting<'a>(&'a Health);
-
-impl<'a> Waiting<'a> {
-    fn new(health: &'a Health, what: &str, error: &ExecutionError) -> Self {
-        if health.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
-            health.reports.down(Role::Views, WRITE, error);
-            tracing::warn!("writing to Cassandra table `{what}`, trying again: {error}");
-        }
-        Self(health)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if self.0.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.reports.up(Role::Views, WRITE);
-            tracing::info!("no write to Cassandra is waiting any more");
-        }
-    }
-}
 
 impl Connected {
     /// Executes a statement, again and again while the error is one that passes: also a right that

@@ -7,12 +7,15 @@ use scylla::response::{PagingState, PagingStateResponse};
 use scylla::value::{CqlValue, Row};
 use tokio::task::JoinSet;
 
-use super::super::scan::{Engine, PAGE_ROWS, Scanned};
-use super::super::{Table, quoted};
+use super::super::contract::Scanned;
+use super::super::contract::Table;
+use super::super::existing::quoted;
+use super::super::scan::{Engine, PAGE_ROWS};
 use super::cell::{Delete, array_of, widened};
+use super::connected::Connected;
 use super::retry::failed;
 use super::table::{cql_type, unreadable};
-use super::{Connected, cells};
+use super::write::cells;
 use crate::{Error, Kind, Result};
 
 /// Keys that are looked up side by side.
@@ -26,7 +29,7 @@ const ENGINE: Engine<Option<CqlValue>> = Engine {
 };
 
 impl Connected {
-    /// See [`super::Sink::scan`].
+    /// See [`super::super::Sink::scan`].
     pub(super) async fn scan(
         &self,
         table: &Table,

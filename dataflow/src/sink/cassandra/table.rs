@@ -15,14 +15,15 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::value::Row;
 use tidemill_log::failpoint;
 
-use super::super::{
-    FoundColumn, Frontier, Table, Unclaimed, batch_of, check_existing, frontier_of, mismatch,
-    quoted, unsupported,
+use super::super::contract::{Frontier, Table, Unclaimed};
+use super::super::convert::batch_of;
+use super::super::existing::{
+    FoundColumn, check_existing, frontier_of, mismatch, quoted, unsupported,
 };
 use super::cell::array_of;
+use super::connected::{Connected, timestamp};
 use super::replication::Replication;
 use super::retry::{failed, is_unknown, transient_prepare};
-use super::{Connected, timestamp};
 use crate::{Epoch, Error, Kind, Result};
 
 /// Rows fetched at a time.

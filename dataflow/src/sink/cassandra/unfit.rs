@@ -11,7 +11,8 @@ use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType, TimestampNa
 use arrow::record_batch::RecordBatch;
 use scylla::client::session::Session;
 
-use super::super::{Table, Unfit, beyond_bigint};
+use super::super::contract::{Table, Unfit};
+use super::super::convert::beyond_bigint;
 
 /// Bytes of a partition key, and of the clustering columns together.
 const KEY_BYTES_MAX: usize = 65_535;
@@ -50,7 +51,7 @@ impl Limits {
         }
     }
 
-    /// See [`super::Sink::unfit`].
+    /// See [`super::super::Sink::unfit`].
     pub(super) fn unfit(&self, table: &Table, rows: &RecordBatch) -> Vec<Unfit> {
         let mut unfit = Vec::new();
         beyond_bigint(table, rows, &mut unfit);

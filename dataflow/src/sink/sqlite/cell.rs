@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
-use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use rusqlite::types::{ToSqlOutput, Type, Value, ValueRef};
 
-use super::name_of;
 use crate::{Error, Kind, Result};
 
 /// A column in one of the forms SQLite stores.
@@ -92,4 +91,15 @@ fn collect_blobs(values: Vec<Value>) -> std::result::Result<BinaryArray, String>
         _ => None,
     })?;
     Ok(blobs.iter().map(Option::as_deref).collect())
+}
+
+/// What a stored value is, for messages.
+fn name_of(value: &Value) -> &'static str {
+    match value.data_type() {
+        Type::Null => "null",
+        Type::Integer => "an integer",
+        Type::Real => "a real",
+        Type::Text => "a text",
+        Type::Blob => "a blob",
+    }
 }

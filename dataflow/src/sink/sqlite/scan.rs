@@ -4,10 +4,13 @@ use arrow::record_batch::RecordBatch;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Rows, params_from_iter};
 
-use super::super::scan::{Engine, PAGE_ROWS, Scanned};
-use super::super::{Table, quoted};
+use super::super::contract::Scanned;
+use super::super::contract::Table;
+use super::super::existing::quoted;
+use super::super::scan::{Engine, PAGE_ROWS};
 use super::cell::array_of;
-use super::{cells, failed, sqlite_type};
+use super::error::failed;
+use super::table::{cells, sqlite_type};
 use crate::Result;
 
 const ENGINE: Engine<Value> = Engine {
@@ -17,7 +20,7 @@ const ENGINE: Engine<Value> = Engine {
     text,
 };
 
-/// See [`super::Sink::scan`].
+/// See [`super::super::Sink::scan`].
 pub(super) fn scan(
     connection: &Connection,
     table: &Table,

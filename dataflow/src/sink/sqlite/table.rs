@@ -3,15 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::datatypes::DataType;
+use arrow::record_batch::RecordBatch;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use tidemill_log::sqlite::has_table;
 
-use super::super::{
-    FoundColumn, Frontier, Table, Unclaimed, check_existing, frontier_of, mismatch, quoted,
-    unsupported,
+use super::super::contract::{Frontier, Table, Unclaimed};
+use super::super::convert::convert;
+use super::super::existing::{
+    FoundColumn, check_existing, frontier_of, mismatch, quoted, unsupported,
 };
-use super::{VERSION, failed};
+use super::cell::Cells;
+use super::error::failed;
 use crate::{Error, Kind, Result};
+
+/// The column that holds a row's version.
+pub(super) const VERSION: &str = "_epoch";
 
 pub(super) fn is_there(connection: &Connection, view: &str) -> Result<bool> {
     has_table(connection, view).map_err(|e| failed(&format!("table `{view}`"), e))
@@ -156,4 +162,16 @@ pub(super) fn sqlite_type(data_type: &DataType) -> Result<(&'static str, DataTyp
         D::Binary | D::LargeBinary | D::BinaryView => ("BLOB", D::Binary),
         other => return Err(unsupported(other)),
     })
+}
+
+/// The given columns as SQLite stores them.
+pub(super) fn cells(table: &Table, rows: &RecordBatch, columns: &[usize]) -> Result<Vec<Cells>> {
+    let mut cells = Vec::with_capacity(columns.len());
+    for &i in columns {
+        let field = table.schema.field(i);
+        let (_, stored) = sqlite_type(field.data_type())?;
+        let array = convert(&table.name, field.name(), rows.column(i), &stored)?;
+        cells.push(Cells::new(&array)?);
+    }
+    Ok(cells)
 }

@@ -17,8 +17,8 @@ use timely::dataflow::operators::Operator;
 use timely::progress::Antichain;
 use timely::scheduling::SyncActivator;
 
+use crate::context::Context;
 use crate::failure::{Failure, patiently};
-use crate::render::Context;
 use crate::sink::Sink;
 use crate::time::alarm::Alarm;
 use crate::time::binder::Binder;

@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::exchange::{Flat, Read, Reader, Sink};
+use super::flat::{ByteSink, Flat, Read, Reader};
 
 /// Bits of a digit's place.
 const DIGIT_BITS: i32 = 32;
@@ -30,7 +30,7 @@ pub(crate) struct FloatSum {
 impl Flat for FloatSum {
     const LEAST: usize = 4;
 
-    fn lay(&self, to: &mut impl Sink) {
+    fn lay(&self, to: &mut impl ByteSink) {
         self.digits.lay(to);
         self.special.iter().for_each(|times| times.lay(to));
     }

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 
 use tidemill_log::log::{OwnedRecord, RecordRef};
 
-use super::newest::Newest;
+use super::newest_positions::Newest;
 use crate::Result;
-use crate::decode::{Decoder, Effect, Rank, Refused, bare_key};
+use crate::context::Refusal;
+use crate::decode::{Decoder, Effect, Refused, bare_key};
 use crate::plan::ir::{Envelope, Format};
-use crate::render::context::Refusal;
-use crate::render::upsert::Keyed;
 use crate::row::{Row, RowCodec, batch, comparable};
 use crate::time::commits::Commits;
+use crate::value::keyed::Keyed;
+use crate::value::source_position::ChangeOrder;
 use arrow::record_batch::RecordBatch;
 
 /// What records became since the last [`Gather::finish`].
@@ -163,7 +164,7 @@ struct Origin {
     key: Row,
     partition: u32,
     offset: i64,
-    rank: Rank,
+    rank: ChangeOrder,
 }
 
 impl Origin {
@@ -247,7 +248,9 @@ impl KeyedRows {
             key,
             partition: record.partition,
             offset: record.offset,
-            rank: newest.map_or(Rank::NONE, |place| Rank::new(place, record.timestamp_ms)),
+            rank: newest.map_or(ChangeOrder::NONE, |place| {
+                ChangeOrder::new(place, record.timestamp_ms)
+            }),
         })
     }
 

@@ -2,6 +2,7 @@
 //! stop when an invariant does not hold.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,16 +16,18 @@ use tidemill_log::log::{Log, Producer, Record};
 
 use timely::scheduling::Activator;
 
-use super::chunk::Chunk;
-use super::site::Site;
+use crate::checkpoint::State;
 use crate::checkpoint::writer::Writer;
+use crate::chunk::Chunk;
 use crate::exchange::{Crossing, Engine};
 use crate::failure::{Failure, patiently};
 use crate::operators::Meter;
 use crate::sink::{Refused, Sink};
-use crate::stats::{Stats, lock};
+use crate::site::Site;
+use crate::stats::Stats;
 use crate::store::Store;
-use crate::time::Start;
+use crate::sync::lock;
+use crate::time::messages::Start;
 use crate::{Epoch, Error, Result};
 
 /// Dead letters of one view and epoch; a view whose key is declared wrongly would have one a row.
@@ -138,15 +141,18 @@ impl Context {
     pub(crate) fn hydrates(&self, source: usize) -> bool {
         let sites = self.sites.borrow();
         let mut of = sites.iter().filter(|site| site.sources.contains(&source));
-        of.any(|site| !site.is_restored(self))
+        of.any(|site| self.restored(site).is_none())
+    }
+
+    /// The epoch of the checkpoint and a site's state in it. None when the site begins empty. To be
+    /// asked after the start only.
+    pub(crate) fn restored(&self, site: &Site) -> Option<(Epoch, State)> {
+        site.restored(self.start.borrow().as_deref()?)
     }
 
     /// The epoch through which a sink table was complete before this start.
     pub(crate) fn served(&self, table: usize) -> Option<Epoch> {
-        let start = self.start.borrow();
-        start
-            .as_ref()
-            .and_then(|start| start.served.get(table).copied().flatten())
+        self.start.borrow().as_ref()?.served(table)
     }
 
     /// Whether a sink table was complete through an epoch before this start.
@@ -312,6 +318,39 @@ impl Context {
             Some(producer) => producer.append(records),
             None => Ok(()),
         }
+    }
+}
+
+/// Gives the sites of one view, or of one source, their names.
+pub(crate) struct Sites {
+    context: Rc<Context>,
+    /// What the names begin with; says all that the state depends on.
+    of: String,
+    sources: Rc<BTreeSet<usize>>,
+    next: Cell<usize>,
+}
+
+impl Sites {
+    /// Of a view or source whose state is made of the records of these sources.
+    pub(crate) fn new(context: &Rc<Context>, of: String, sources: BTreeSet<usize>) -> Self {
+        Self {
+            context: Rc::clone(context),
+            of,
+            sources: Rc::new(sources),
+            next: Cell::new(0),
+        }
+    }
+
+    /// The next site; see [`Site::table`].
+    pub(crate) fn site(&self, table: Option<usize>) -> Site {
+        let number = self.next.replace(self.next.get() + 1);
+        let site = Site {
+            name: format!("{}/{number}", self.of).into(),
+            sources: Rc::clone(&self.sources),
+            table,
+        };
+        self.context.sites.borrow_mut().push(site.clone());
+        site
     }
 }
 

@@ -1,15 +1,10 @@
-//! Sites: where an operator's state is kept through a restart.
+//! The state of an operator through a restart: restored from the last checkpoint, tapped for the
+//! next one.
 //!
-//! A stateful operator whose input does not come out of other state has a site (see
-//! [`crate::checkpoint`]). Around its arrangement stand two operators: [`restore`] adds the state
-//! of the last checkpoint at the checkpoint's epoch, and keeps away what the input has at or below
-//! it; a [`Tap`] adds up what changes after it, for the next checkpoint.
-//!
-//! A site that the checkpoint does not know (its view is new, or was altered) takes its input from
-//! the beginning of its sources, all of it at the checkpoint's epoch.
+//! Around the arrangement of a [`Site`] stand two operators: [`restore`] adds the state of the last
+//! checkpoint at the checkpoint's epoch, and drops what the input has at or below that epoch; a
+//! [`Tap`] adds up what changes after it, for the next checkpoint.
 
-use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,73 +14,12 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::{Capability, Operator};
 
-use super::Context;
 use crate::Epoch;
 use crate::checkpoint::writer::Sealed;
-use crate::checkpoint::{Change, Changes, Entry, Reader, State};
+use crate::checkpoint::{Change, Changes, Entry, Reader};
+use crate::context::Context;
 use crate::row::Row;
-
-/// Gives the sites of one view, or of one source, their names.
-pub(crate) struct Sites {
-    context: Rc<Context>,
-    /// What the names begin with; says all that the state depends on.
-    of: String,
-    /// The sources whose records the state is made of.
-    sources: BTreeSet<usize>,
-    next: Cell<usize>,
-}
-
-impl Sites {
-    pub(crate) fn new(context: &Rc<Context>, of: String, sources: BTreeSet<usize>) -> Self {
-        Self {
-            context: Rc::clone(context),
-            of,
-            sources,
-            next: Cell::new(0),
-        }
-    }
-
-    /// The next site. `table` is the sink's table that has to be filled through the checkpoint for
-    /// the state to be of use.
-    pub(crate) fn site(&self, table: Option<usize>) -> Site {
-        let number = self.next.replace(self.next.get() + 1);
-        let site = Site {
-            name: format!("{}/{number}", self.of).into(),
-            sources: Rc::new(self.sources.clone()),
-            table,
-        };
-        self.context.sites.borrow_mut().push(site.clone());
-        site
-    }
-}
-
-/// One operator's state.
-#[derive(Clone)]
-pub(crate) struct Site {
-    pub(crate) name: Arc<str>,
-    pub(crate) sources: Rc<BTreeSet<usize>>,
-    table: Option<usize>,
-}
-
-impl Site {
-    /// The epoch of the checkpoint and the site's state in it. None when the site begins empty.
-    /// To be asked after the start only.
-    pub(crate) fn restored(&self, context: &Context) -> Option<(Epoch, State)> {
-        let start = context.start.borrow();
-        let checkpoint = start.as_ref()?.checkpoint.as_ref()?;
-        let state = checkpoint.sites.get(&*self.name)?;
-        let filled = self.table.is_none_or(|table| {
-            let served = context.served(table);
-            served.is_some_and(|through| through >= checkpoint.epoch)
-        });
-        filled.then(|| (checkpoint.epoch, state.clone()))
-    }
-
-    /// Whether the state comes out of the checkpoint. To be asked after the start only.
-    pub(crate) fn is_restored(&self, context: &Context) -> bool {
-        self.restored(context).is_some()
-    }
-}
+use crate::site::Site;
 
 /// Adds a site's restored state to its input. `epoch_of` tells an update's epoch, `make` makes an
 /// update of an entry.
@@ -116,7 +50,7 @@ pub(crate) fn restore<'scope, T: Clone + 'static, C: Change>(
                 return; // what waits in the input is taken when it is known what to keep of it
             }
             if let Some(mut cap) = cap.take()
-                && let Some((epoch, state)) = site.restored(&context)
+                && let Some((epoch, state)) = context.restored(&site)
             {
                 cap.downgrade(&epoch);
                 through = Some(epoch);
@@ -180,7 +114,7 @@ impl<C: Change> Tap<C> {
     /// Takes a change. What the checkpoint that the site was restored from holds is no change.
     pub(crate) fn add(&mut self, epoch: Epoch, key: &Row, value: &Row, change: &C) {
         let (site, context) = (&self.site, &self.context);
-        let restored = || site.restored(context).map_or(0, |(epoch, _)| epoch);
+        let restored = || context.restored(site).map_or(0, |(epoch, _)| epoch);
         let sealed = *self.sealed.get_or_insert_with(restored);
         // Epochs begin above 0, where the plan's own rows are.
         if sealed > 0 && epoch <= sealed {

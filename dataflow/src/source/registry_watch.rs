@@ -17,8 +17,9 @@ use tidemill_log::schema::fingerprint;
 
 use crate::Result;
 use crate::failure::Failure;
-use crate::held;
-use crate::stats::{Stats, lock};
+use crate::stats::Stats;
+use crate::sync::lock;
+use crate::time::resume;
 
 /// How soon a stop is seen.
 const STOP_LOOK: Duration = Duration::from_millis(100);
@@ -46,7 +47,7 @@ pub(crate) fn start(
             };
             match registry.by_id_now(place.1) {
                 Ok(Some(schema)) if fingerprint(&schema).cast_signed() != was => {
-                    return Err(held::registry_made_anew(&place.0));
+                    return Err(resume::registry_made_anew(&place.0));
                 }
                 Ok(_) => {}
                 // It is away, which whoever needs it says.

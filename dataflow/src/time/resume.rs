@@ -12,10 +12,11 @@ use std::collections::BTreeMap;
 
 use tidemill_log::log::TopicId;
 
+use super::messages::{Held, Start};
 use crate::checkpoint::Manifest;
 use crate::journal::{Binding, Offsets};
 use crate::sink::Table;
-use crate::time::{Held, Start};
+
 use crate::{Epoch, Error, Kind, Result};
 
 /// Under which name the journal keeps where a topic's partitions began when they were first read.

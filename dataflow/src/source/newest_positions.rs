@@ -9,20 +9,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::decode::Place;
 use crate::journal::Binding;
+use crate::value::source_position::SourcePosition;
 
 /// The newest change of each partition.
 #[derive(Debug, Default)]
 pub(crate) struct Newest {
-    places: BTreeMap<u32, Option<Place>>,
+    places: BTreeMap<u32, Option<SourcePosition>>,
     /// Partitions whose records count whatever their places are, in the epoch being replayed.
     all: BTreeSet<u32>,
 }
 
 impl Newest {
     /// Begins where a checkpoint ends.
-    pub(crate) fn begin(&mut self, places: BTreeMap<u32, Place>) {
+    pub(crate) fn begin(&mut self, places: BTreeMap<u32, SourcePosition>) {
         self.places = places
             .into_iter()
             .map(|(partition, place)| (partition, Some(place)))
@@ -30,7 +30,7 @@ impl Newest {
     }
 
     /// What the next record of a partition is held against; none when it counts whatever it is.
-    pub(crate) fn of(&mut self, partition: u32) -> Option<&mut Option<Place>> {
+    pub(crate) fn of(&mut self, partition: u32) -> Option<&mut Option<SourcePosition>> {
         if !self.all.is_empty() && self.all.contains(&partition) {
             return None;
         }
@@ -38,7 +38,10 @@ impl Newest {
     }
 
     /// The places of these partitions, where they have one.
-    pub(crate) fn at<'a>(&self, partitions: impl Iterator<Item = &'a u32>) -> BTreeMap<u32, Place> {
+    pub(crate) fn at<'a>(
+        &self,
+        partitions: impl Iterator<Item = &'a u32>,
+    ) -> BTreeMap<u32, SourcePosition> {
         let place = |partition: &u32| Some((*partition, (*self.places.get(partition)?)?));
         partitions.filter_map(place).collect()
     }
@@ -67,10 +70,10 @@ mod tests {
 
     use super::*;
 
-    fn place(commit: u64) -> Place {
+    fn place(commit: u64) -> SourcePosition {
         let position = Position { commit, index: 0 };
         let begun_us = None;
-        Place { position, begun_us }
+        SourcePosition { position, begun_us }
     }
 
     #[test]

@@ -7,13 +7,13 @@
 use arrow::datatypes::i256;
 use serde::{Deserialize, Serialize};
 
-use crate::exchange::{Flat, Read, Reader, Sink};
+use super::flat::{ByteSink, Flat, Read, Reader};
 
 /// An `i128` that is aligned as a word is. Cells are moved and compared all day, and are a third
 /// smaller this way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "i128", into = "i128")]
-pub(super) struct Int {
+pub(crate) struct Int {
     high: i64,
     low: u64,
 }
@@ -35,7 +35,7 @@ impl From<Int> for i128 {
 
 /// A sum that does not fit an `i128`: more than 2¹²⁷ by at most as many rows as an `i64` counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(super) struct Wide {
+pub(crate) struct Wide {
     high: i128,
     /// The lower 128 bits.
     low: i128,
@@ -58,7 +58,7 @@ impl From<Wide> for i256 {
 impl Flat for Wide {
     const LEAST: usize = 2;
 
-    fn lay(&self, to: &mut impl Sink) {
+    fn lay(&self, to: &mut impl ByteSink) {
         self.high.lay(to);
         self.low.lay(to);
     }
@@ -73,7 +73,7 @@ impl Flat for Wide {
 
 /// A sum in the making.
 #[derive(Debug, Clone, Default)]
-pub(super) struct IntAdder {
+pub(crate) struct IntAdder {
     near: i128,
     /// What did not fit beside the other.
     far: Option<Box<i256>>,
@@ -82,7 +82,7 @@ pub(super) struct IntAdder {
 impl IntAdder {
     /// Adds `value` `times` times (takes it back for negative `times`).
     #[inline]
-    pub(super) fn add(&mut self, value: impl Into<i128>, times: i64) {
+    pub(crate) fn add(&mut self, value: impl Into<i128>, times: i64) {
         let value = value.into();
         let sum = value
             .checked_mul(i128::from(times))
@@ -102,7 +102,7 @@ impl IntAdder {
     }
 
     /// The sum of all values.
-    pub(super) fn finish(self) -> i256 {
+    pub(crate) fn finish(self) -> i256 {
         let near = i256::from_i128(self.near);
         self.far.map_or(near, |far| far.wrapping_add(near))
     }

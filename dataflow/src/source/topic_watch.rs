@@ -16,9 +16,10 @@ use tidemill_log::health::now_ms;
 use tidemill_log::log::{Log, TopicId};
 
 use crate::failure::Failure;
-use crate::held;
-use crate::stats::{Held as Ends, Stats, lock};
-use crate::time::{Added, Held};
+use crate::stats::{Held as Ends, Stats};
+use crate::sync::lock;
+use crate::time::messages::{Added, Held};
+use crate::time::resume;
 use crate::{Error, Kind, Result};
 
 /// How long a topic may not be there before it counts as deleted: brokers that begin know it late.
@@ -153,7 +154,7 @@ impl Topic {
         };
         self.gone_since = None;
         if now.id.is_known() && self.id.is_known() && now.id != self.id {
-            return Err(held::made_anew(name));
+            return Err(resume::made_anew(name));
         }
         if now.partitions as usize <= self.partitions.len() {
             return Ok(Vec::new());

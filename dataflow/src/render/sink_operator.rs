@@ -22,16 +22,17 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::{Capability, Operator};
 use timely::dataflow::{Scope, StreamVec};
 
-use super::Context;
-use super::chunk::{Chunk, ChunkStream};
-use super::context::WITHHELD_LETTERS_MAX;
-use super::site::{Site, Tap, restore};
+use super::restore::{Tap, restore};
 use crate::checkpoint::{Entry, Reader};
+use crate::chunk::{Chunk, ChunkStream};
+use crate::context::Context;
+use crate::context::WITHHELD_LETTERS_MAX;
 use crate::operators::Size;
 use crate::plan::ir::{Output, View};
 use crate::row::{Encoded, Row, RowCodec};
 use crate::sink::{Refused, Sink, Table, Writes};
-use crate::stats::lock;
+use crate::site::Site;
+use crate::sync::lock;
 use crate::{Epoch, Error, Kind, Result};
 
 /// A primary key, a whole row, its epoch and its difference.
@@ -309,7 +310,7 @@ impl Counted {
         if self.restored.is_some() || !context.started() {
             return;
         }
-        let state = self.site.restored(context);
+        let state = context.restored(&self.site);
         self.restored = Some(state.as_ref().map(|(epoch, _)| *epoch));
         let Some((epoch, state)) = state else { return };
         let (index, peers) = self.worker;

@@ -1,4 +1,4 @@
-//! The codec that believes nothing: values laid flat, one after the other.
+//! The byte form of values: laid flat, one after the other.
 //!
 //! A row is its length and its bytes. Numbers that tend to be small take seven bits a byte, low
 //! bits first, the highest bit of a byte saying that another follows; signed ones are folded first,
@@ -7,16 +7,13 @@
 //! Invariants: a value is read from the bytes that it was laid into and no others; whatever is
 //! read, nothing panics, and what is allocated is a few times the length of what is read.
 
-use std::io::{self, BufWriter, Write};
-
 use smallvec::{Array, SmallVec};
 
-use super::Codec;
 use crate::row::Row;
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind};
 
 /// Where values are laid.
-pub trait Sink {
+pub trait ByteSink {
     /// Takes the next bytes.
     fn put(&mut self, bytes: &[u8]);
 }
@@ -29,7 +26,7 @@ pub trait Flat: Sized {
     /// The fewest bytes that a value takes: so many more values there cannot be in what is left.
     const LEAST: usize;
     /// Lays the value down.
-    fn lay(&self, to: &mut impl Sink);
+    fn lay(&self, to: &mut impl ByteSink);
     /// Reads one.
     ///
     /// # Errors
@@ -46,9 +43,14 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
+    /// The bytes that were not read.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
     fn take(&mut self, count: usize) -> Read<&'a [u8]> {
         let Some((taken, left)) = self.0.split_at_checked(count) else {
-            return Err(Malformed("a value that goes on behind their end"));
+            return Err(Malformed("a value ends beyond the last byte"));
         };
         self.0 = left;
         Ok(taken)
@@ -56,7 +58,7 @@ impl<'a> Reader<'a> {
 
     fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
         let Some((taken, left)) = self.0.split_first_chunk() else {
-            return Err(Malformed("a number that goes on behind their end"));
+            return Err(Malformed("a number ends beyond the last byte"));
         };
         self.0 = left;
         Ok(*taken)
@@ -102,7 +104,7 @@ impl<'a> Reader<'a> {
     fn count(&mut self, least: usize) -> Read<usize> {
         let count = usize::try_from(self.small()?).unwrap_or(usize::MAX);
         if count > self.0.len() / least.max(1) {
-            return Err(Malformed("more values than fit into them"));
+            return Err(Malformed("more values than the bytes can hold"));
         }
         Ok(count)
     }
@@ -115,14 +117,14 @@ pub struct Malformed(pub(crate) &'static str);
 impl From<Malformed> for Error {
     #[cold]
     fn from(Malformed(what): Malformed) -> Self {
-        let what = format!("rows of another process came as bytes with {what}");
+        let what = format!("malformed rows from another process: {what}");
         Error::new(Kind::Bug, what)
     }
 }
 
 /// Lays a number that tends to be small.
 #[inline]
-pub(crate) fn lay_small(value: u64, to: &mut impl Sink) {
+pub(crate) fn lay_small(value: u64, to: &mut impl ByteSink) {
     if value < 0x80 {
         return to.put(&[value as u8]);
     }
@@ -146,7 +148,7 @@ impl Flat for Row {
     const LEAST: usize = 1;
 
     #[inline]
-    fn lay(&self, to: &mut impl Sink) {
+    fn lay(&self, to: &mut impl ByteSink) {
         lay_small(self.bytes().len() as u64, to);
         to.put(self.bytes());
     }
@@ -163,7 +165,7 @@ impl Flat for u64 {
     const LEAST: usize = 8;
 
     #[inline]
-    fn lay(&self, to: &mut impl Sink) {
+    fn lay(&self, to: &mut impl ByteSink) {
         to.put(&self.to_le_bytes());
     }
 
@@ -176,7 +178,7 @@ impl Flat for u64 {
 impl Flat for i128 {
     const LEAST: usize = 16;
 
-    fn lay(&self, to: &mut impl Sink) {
+    fn lay(&self, to: &mut impl ByteSink) {
         to.put(&self.to_le_bytes());
     }
 
@@ -189,7 +191,7 @@ impl Flat for i64 {
     const LEAST: usize = 1;
 
     #[inline]
-    fn lay(&self, to: &mut impl Sink) {
+    fn lay(&self, to: &mut impl ByteSink) {
         lay_small(((self << 1) ^ (self >> 63)) as u64, to);
     }
 
@@ -204,20 +206,20 @@ impl Flat for isize {
     const LEAST: usize = 1;
 
     #[inline]
-    fn lay(&self, to: &mut impl Sink) {
+    fn lay(&self, to: &mut impl ByteSink) {
         (*self as i64).lay(to);
     }
 
     #[inline]
     fn read(from: &mut Reader<'_>) -> Read<Self> {
-        isize::try_from(i64::read(from)?).map_err(|_| Malformed("a difference that is too large"))
+        isize::try_from(i64::read(from)?).map_err(|_| Malformed("a difference out of range"))
     }
 }
 
 impl Flat for i32 {
     const LEAST: usize = 1;
 
-    fn lay(&self, to: &mut impl Sink) {
+    fn lay(&self, to: &mut impl ByteSink) {
         i64::from(*self).lay(to);
     }
 
@@ -229,7 +231,7 @@ impl Flat for i32 {
 impl Flat for u32 {
     const LEAST: usize = 1;
 
-    fn lay(&self, to: &mut impl Sink) {
+    fn lay(&self, to: &mut impl ByteSink) {
         lay_small(u64::from(*self), to);
     }
 
@@ -241,7 +243,7 @@ impl Flat for u32 {
 impl Flat for () {
     const LEAST: usize = 0;
 
-    fn lay(&self, _to: &mut impl Sink) {}
+    fn lay(&self, _to: &mut impl ByteSink) {}
 
     fn read(_from: &mut Reader<'_>) -> Read<Self> {
         Ok(())
@@ -251,7 +253,7 @@ impl Flat for () {
 impl<T: Flat> Flat for Option<T> {
     const LEAST: usize = 1;
 
-    fn lay(&self, to: &mut impl Sink) {
+    fn lay(&self, to: &mut impl ByteSink) {
         to.put(&[u8::from(self.is_some())]);
         if let Some(value) = self {
             value.lay(to);
@@ -262,7 +264,7 @@ impl<T: Flat> Flat for Option<T> {
         match from.byte()? {
             0 => Ok(None),
             1 => T::read(from).map(Some),
-            _ => Err(Malformed("a value that is neither there nor not")),
+            _ => Err(Malformed("an option tag other than 0 or 1")),
         }
     }
 }
@@ -270,7 +272,7 @@ impl<T: Flat> Flat for Option<T> {
 impl<T: Flat> Flat for Box<T> {
     const LEAST: usize = T::LEAST;
 
-    fn lay(&self, to: &mut impl Sink) {
+    fn lay(&self, to: &mut impl ByteSink) {
         self.as_ref().lay(to);
     }
 
@@ -282,7 +284,7 @@ impl<T: Flat> Flat for Box<T> {
 impl<A: Array<Item: Flat>> Flat for SmallVec<A> {
     const LEAST: usize = 1;
 
-    fn lay(&self, to: &mut impl Sink) {
+    fn lay(&self, to: &mut impl ByteSink) {
         lay_small(self.len() as u64, to);
         self.iter().for_each(|value| value.lay(to));
     }
@@ -300,7 +302,7 @@ macro_rules! tuples {
 
             #[inline]
             #[allow(non_snake_case)]
-            fn lay(&self, to: &mut impl Sink) {
+            fn lay(&self, to: &mut impl ByteSink) {
                 let ($($name,)+) = self;
                 $($name.lay(to);)+
             }
@@ -314,73 +316,3 @@ macro_rules! tuples {
 }
 
 tuples! { (A B) (A B C) (A B C D) }
-
-/// Only counts.
-struct Length(usize);
-
-impl Sink for Length {
-    #[inline]
-    fn put(&mut self, bytes: &[u8]) {
-        self.0 += bytes.len();
-    }
-}
-
-/// Bytes that are put together before they are written.
-const TOGETHER: usize = 4096;
-
-/// Writes, and counts what it wrote.
-struct Writing<W: Write> {
-    to: BufWriter<W>,
-    written: usize,
-    failed: Option<io::Error>,
-}
-
-impl<W: Write> Sink for Writing<W> {
-    #[inline]
-    fn put(&mut self, bytes: &[u8]) {
-        self.written += bytes.len();
-        if let Err(error) = self.to.write_all(bytes) {
-            self.failed = Some(error);
-        }
-    }
-}
-
-/// The codec that believes nothing.
-#[derive(Debug)]
-pub struct Checked;
-
-impl<D: Flat> Codec<D> for Checked {
-    const TAG: u64 = u64::from_le_bytes(*b"tmflat.1");
-
-    fn length(values: &[D]) -> usize {
-        let mut length = Length(0);
-        values.iter().for_each(|value| value.lay(&mut length));
-        length.0
-    }
-
-    fn write<W: Write>(values: &[D], to: &mut W) -> io::Result<usize> {
-        let mut writing = Writing {
-            to: BufWriter::with_capacity(TOGETHER, to),
-            written: 0,
-            failed: None,
-        };
-        values.iter().for_each(|value| value.lay(&mut writing));
-        writing.to.flush()?;
-        writing.failed.map_or(Ok(writing.written), Err)
-    }
-
-    fn read(bytes: &[u8], count: usize) -> Result<Vec<D>> {
-        if count > bytes.len() / D::LEAST.max(1) {
-            return Err(Malformed("more values than fit into them").into());
-        }
-        let mut from = Reader::new(bytes);
-        let mut values = Vec::with_capacity(count);
-        for _ in 0..count {
-            values.push(D::read(&mut from)?);
-        }
-        if from.0.len() >= 8 || from.0.iter().any(|byte| *byte != 0) {
-            return Err(Malformed("more in them than their values").into());
-        }
-        Ok(values)
-    }
-}

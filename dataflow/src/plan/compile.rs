@@ -1,0 +1,212 @@
+//! The planner: a `views.sql` to the IR of a job.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion_expr::LogicalPlan;
+use datafusion_sql::sqlparser::ast::{CreateView, Statement as Ast};
+use datafusion_sql::sqlparser::tokenizer::Location;
+use tidemill_log::registry::Registry;
+
+use super::catalog::{Catalog, Relation, Scanned, SourceTypes};
+use super::options::Options;
+use super::script::{Script, Statement, single};
+use super::{fingerprint, ir, logical, lower, output, refuse, table, types};
+use crate::{Error, Kind, Result};
+
+/// The stack of the planning thread, in bytes.
+const PLANNING_STACK: usize = 256 << 20;
+
+/// A view whose query is planned and not lowered yet.
+struct Planned {
+    name: String,
+    sql: String,
+    at: Location,
+    plan: LogicalPlan,
+    primary_key: Option<(String, Location)>,
+}
+
+/// Plans a `views.sql`. `file` is its name in errors; `registry` is asked for the columns of Avro
+/// tables. An error of kind [`Kind::Retry`] says that the registry is not there or has no such
+/// subject yet: nothing is wrong with the SQL, and the caller may wait.
+pub fn compile(sql: &str, file: &str, registry: Option<&dyn Registry>) -> Result<ir::Job> {
+    // Parsing and planning recurse as deep as the SQL nests.
+    let planning = std::thread::Builder::new().stack_size(PLANNING_STACK);
+    std::thread::scope(|scope| {
+        let job = planning.spawn_scoped(scope, || planned(sql, file, registry));
+        let job = job.map_err(|error| {
+            Error::with_source(Kind::Retry, "cannot start a thread for planning", error)
+        })?;
+        job.join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn planned(sql: &str, file: &str, registry: Option<&dyn Registry>) -> Result<ir::Job> {
+    let script = Script { file };
+    let mut catalog = Catalog::new();
+    let mut planned = Vec::new();
+    for statement in script.statements(sql)? {
+        let Statement { ast, sql, at } = statement;
+        match &ast {
+            Ast::CreateTable(create) => {
+                let table = table::create(create, &catalog, registry, script, at)?;
+                catalog.tables.push(table);
+            }
+            Ast::CreateView(create) => {
+                let (view, source_types) =
+                    guarded(script, at, || view(create, sql, &catalog, script, at))?;
+                let schema = Arc::new(view.plan.schema().as_arrow().clone());
+                catalog.views.push((view.name.clone(), schema));
+                catalog.view_types.push(source_types);
+                planned.push(view);
+            }
+            other => {
+                let text = other.to_string();
+                let words: Vec<&str> = text.split_whitespace().take(2).collect();
+                let what = format!(
+                    "`{}` is not known here: there are CREATE TABLE and CREATE [MATERIALIZED] VIEW",
+                    words.join(" ")
+                );
+                return Err(script.error(at, what));
+            }
+        }
+    }
+    if planned.is_empty() {
+        let what = format!("{file}: no view: write CREATE MATERIALIZED VIEW name AS SELECT …");
+        return Err(Error::new(Kind::Data, what));
+    }
+    let (sources, source_of) = sources(&catalog, &planned);
+    let mut views = Vec::new();
+    for view in planned {
+        let at = view.at;
+        let view = guarded(script, at, || {
+            lowered(view, &sources, &source_of, &views, script)
+        })?;
+        views.push(view);
+    }
+    Ok(ir::Job { sources, views })
+}
+
+/// Runs a step of planning. A panic in it is a bug of ours or of a library: an error that says
+/// which view has to be written otherwise.
+fn guarded<T>(script: Script<'_>, at: Location, step: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
+        let what = panic.downcast_ref::<String>().map(String::as_str);
+        let what = what.or_else(|| panic.downcast_ref::<&str>().copied());
+        let what = format!(
+            "this view cannot be planned ({}): this is a bug of tidemill, please report the SQL",
+            what.unwrap_or("a panic")
+        );
+        Err(script.error_of(Kind::Bug, at, what))
+    })
+}
+
+fn view(
+    create: &CreateView,
+    sql: String,
+    catalog: &Catalog,
+    script: Script<'_>,
+    at: Location,
+) -> Result<(Planned, SourceTypes)> {
+    let name = table::new_name(single(&create.name), catalog, script, at)?;
+    let extra = [
+        (create.or_replace, "OR REPLACE"),
+        (create.or_alter, "OR ALTER"),
+        (create.if_not_exists, "IF NOT EXISTS"),
+        (create.temporary, "TEMPORARY"),
+    ];
+    if let Some((_, what)) = extra.iter().find(|(found, _)| *found) {
+        return Err(script.error(at, format!("CREATE VIEW does not take {what}")));
+    }
+    let options = Options::read(&create.options, &["primary_key"], script, at)?;
+    refuse::check(&create.query, catalog, script, at)?;
+    let (plan, source_types) = logical::plan(create, catalog, script, at)?;
+    let primary_key = options.get("primary_key");
+    let planned = Planned {
+        primary_key: primary_key.map(|(text, at)| (text.to_owned(), at)),
+        name,
+        sql,
+        at,
+        plan,
+    };
+    Ok((planned, source_types))
+}
+
+fn lowered(
+    view: Planned,
+    sources: &[ir::Source],
+    source_of: &[Option<usize>],
+    views: &[ir::View],
+    script: Script<'_>,
+) -> Result<ir::View> {
+    let inputs = lower::Inputs {
+        source_of,
+        sources,
+        views,
+    };
+    let rel = lower::lower(&view.plan, &inputs)
+        .map_err(|error| logical::located(&error, script, view.at))?;
+    let output = view
+        .primary_key
+        .map(|(text, at)| output::output(&text, &rel, sources, views, script, at))
+        .transpose()?;
+    let fingerprint = fingerprint::fingerprint(&view.name, &rel, output.as_ref(), sources, views);
+    Ok(ir::View {
+        name: view.name,
+        sql: view.sql,
+        rel,
+        output,
+        fingerprint,
+    })
+}
+
+/// The sources that the views read, each with the columns that any of them uses, and for each
+/// table of the catalog its source.
+fn sources(catalog: &Catalog, views: &[Planned]) -> (Vec<ir::Source>, Vec<Option<usize>>) {
+    let mut used: Vec<Option<BTreeSet<usize>>> = vec![None; catalog.tables.len()];
+    for view in views {
+        let visited = view.plan.apply(|node| {
+            if let LogicalPlan::TableScan(scan) = node
+                && let Some(scanned) = scan.source.downcast_ref::<Scanned>()
+                && let Relation::Table(table) = scanned.relation
+                && let Some(columns) = used.get_mut(table)
+            {
+                let all = 0..scan.source.schema().fields().len();
+                let read = scan.projection.clone().unwrap_or_else(|| all.collect());
+                columns.get_or_insert_default().extend(read);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        debug_assert!(visited.is_ok(), "the visit itself never fails");
+    }
+    let mut sources = Vec::new();
+    let mut source_of = Vec::new();
+    for (table, columns) in catalog.tables.iter().zip(used) {
+        source_of.push(columns.is_some().then_some(sources.len()));
+        let Some(columns) = columns else { continue };
+        let fields = table.schema.fields().iter().enumerate();
+        let fields = fields.filter(|(index, _)| columns.contains(index));
+        let fields = fields.map(|(index, field)| match table.asked.get(index) {
+            Some(Some(asked)) => {
+                let asked = [(types::ASKED.to_owned(), asked.clone())].into();
+                Arc::new(field.as_ref().clone().with_metadata(asked))
+            }
+            _ => Arc::clone(field),
+        });
+        let fields: Vec<_> = fields.collect();
+        sources.push(ir::Source {
+            name: table.name.clone(),
+            topic: table.topic.clone(),
+            format: table.format.clone(),
+            envelope: table.envelope,
+            unavailable: table.unavailable.clone(),
+            schema: Arc::new(Schema::new(fields)),
+            key: table.key.clone(),
+        });
+    }
+    (sources, source_of)
+}

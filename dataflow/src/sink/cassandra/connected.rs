@@ -1,0 +1,130 @@
+//! A session with a cluster, and what all statements of a sink share.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use scylla::client::PoolSize;
+use scylla::client::execution_profile::ExecutionProfile;
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
+use scylla::statement::Consistency;
+use tidemill_log::health::{Health as Reports, Role};
+
+use super::address::{Address, refusal};
+use super::health::{Health, WRITE};
+use super::replication::Replication;
+use super::unfit::Limits;
+use crate::{Epoch, Error, Kind, Result};
+
+/// How long one attempt of a statement may take.
+const ATTEMPT: Duration = Duration::from_secs(12);
+/// How long one node may take for it before another one is asked as well: one that stands still
+/// keeps its connections. Every statement may be executed twice.
+const ASK_ANOTHER: Duration = Duration::from_secs(2);
+/// How many others are asked.
+const OTHERS_MAX: usize = 1;
+
+/// What the writing tasks share.
+pub(super) struct Connected {
+    pub(super) session: Session,
+    pub(super) keyspace: String,
+    /// What the user wants the keyspace to have.
+    pub(super) replication: Option<Replication>,
+    /// The level at which frontiers are written and everything is read.
+    pub(super) quorum: Consistency,
+    pub(super) health: Health,
+    pub(super) limits: Limits,
+}
+
+/// Connects, waiting for a service that is not there yet.
+pub(super) async fn connect(address: &Address, reports: &Reports) -> Result<Session> {
+    let profile = ExecutionProfile::builder()
+        .request_timeout(Some(ATTEMPT))
+        .consistency(address.consistency)
+        .speculative_execution_policy(Some(Arc::new(SimpleSpeculativeExecutionPolicy {
+            max_retry_count: OTHERS_MAX,
+            retry_interval: ASK_ANOTHER,
+        })))
+        .build();
+    let tls = address.tls()?;
+    let give_up = Instant::now() + address.wait;
+    let mut back_off = Duration::from_millis(250);
+    let mut warned = false;
+    loop {
+        let mut builder = SessionBuilder::new()
+            .known_nodes(&address.nodes)
+            .default_execution_profile_handle(profile.clone().into_handle())
+            .pool_size(PoolSize::PerShard(std::num::NonZeroUsize::MIN))
+            .fetch_full_schema_metadata(false)
+            .keyspaces_to_fetch([address.keyspace.clone()])
+            .tls_context(tls.clone())
+            .connection_timeout(Duration::from_secs(5));
+        if let Some((user, password)) = &address.credentials {
+            builder = builder.user(user, password);
+        }
+        let error = match builder.build().await {
+            Ok(session) => {
+                reports.up(Role::Views, WRITE);
+                return Ok(session);
+            }
+            Err(error) => error,
+        };
+        let nodes = address.nodes.join(",");
+        if let Some(why) = refusal(&error) {
+            let what = format!("Cassandra at {nodes}: {why}");
+            return Err(Error::with_source(Kind::Data, what, error));
+        }
+        if Instant::now() + back_off >= give_up {
+            let waited = address.wait.as_secs();
+            let what = format!("Cassandra at {nodes} did not answer within {waited} s: {error}");
+            return Err(Error::with_source(Kind::Retry, what, error));
+        }
+        reports.down(Role::Views, WRITE, &error);
+        if !warned {
+            tracing::warn!("waiting for Cassandra at {nodes}: {error}");
+            warned = true;
+        }
+        tokio::time::sleep(back_off).await;
+        back_off = (back_off * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// The timestamp of an epoch's statements, in microseconds.
+pub(super) fn timestamp(epoch: Epoch) -> Result<i64> {
+    epoch
+        .checked_mul(1000)
+        .and_then(|t| i64::try_from(t).ok())
+        .ok_or_else(|| Error::new(Kind::Bug, format!("epoch {epoch} is out of range")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_is_not_there_is_awaited_and_then_named() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|l| l.local_addr())
+            .unwrap()
+            .port();
+        let address = Address {
+            nodes: vec![format!("127.0.0.1:{port}")],
+            keyspace: "views".into(),
+            credentials: None,
+            tls: None,
+            replication: None,
+            consistency: Consistency::LocalQuorum,
+            wait: Duration::from_millis(800),
+        };
+        let begun = Instant::now();
+        let error = tokio::runtime::Runtime::new()
+            .unwrap()
+            .block_on(connect(&address, &Reports::default()))
+            .unwrap_err();
+        assert_eq!(error.kind(), Kind::Retry, "{error}");
+        assert!(error.to_string().contains(&address.nodes[0]), "{error}");
+        // It waited at least once before it gave up.
+        assert!(begun.elapsed() >= Duration::from_millis(250));
+    }
+}

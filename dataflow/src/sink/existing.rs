@@ -1,0 +1,90 @@
+//! What all engines check and say of the tables that they find.
+
+use arrow::datatypes::DataType;
+
+use super::contract::{Frontier, Table};
+use crate::{Epoch, Result};
+
+/// What to do about a table that is not as the view needs it.
+pub(super) fn mismatch(table: &str, problem: &str) -> crate::Error {
+    crate::Error::new(
+        crate::Kind::Data,
+        format!("table `{table}`: {problem}; drop the table, or give the view another name"),
+    )
+}
+
+/// A column of a table in the sink, in the engine's own type names.
+pub(super) struct FoundColumn {
+    pub(super) name: String,
+    pub(super) sql_type: String,
+    /// Position in the primary key; none for a column outside it.
+    pub(super) key: Option<usize>,
+}
+
+/// Checks an existing table's columns and key against what the view needs. More columns are fine:
+/// they belong to somebody else and stay untouched.
+pub(super) fn check_existing(
+    table: &Table,
+    found: &[FoundColumn],
+    need: impl Fn(&DataType) -> Result<&'static str>,
+) -> Result<()> {
+    for field in table.schema.fields() {
+        let needed = need(field.data_type())?;
+        match found.iter().find(|c| c.name == *field.name()) {
+            None => {
+                let problem = format!("column `{}` ({needed}) is missing", field.name());
+                return Err(mismatch(&table.name, &problem));
+            }
+            Some(column) if !column.sql_type.eq_ignore_ascii_case(needed) => {
+                let (name, is) = (&column.name, &column.sql_type);
+                let problem = format!("column `{name}` is {is}, the view needs {needed}");
+                return Err(mismatch(&table.name, &problem));
+            }
+            Some(_) => {}
+        }
+    }
+    let mut key: Vec<_> = found.iter().filter(|c| c.key.is_some()).collect();
+    key.sort_by_key(|c| c.key);
+    let key: Vec<&str> = key.iter().map(|c| c.name.as_str()).collect();
+    let needed: Vec<&str> = table.key_names().collect();
+    if key != needed {
+        let (is, want) = (key.join(", "), needed.join(", "));
+        let problem = format!("primary key is ({is}), the view needs ({want})");
+        return Err(mismatch(&table.name, &problem));
+    }
+    Ok(())
+}
+
+/// A stored frontier row: the fingerprint is kept as 16 hexadecimal digits.
+pub(super) fn frontier_of(epoch: Option<i64>, fingerprint: &str) -> Result<Frontier> {
+    let damaged = |e: Box<dyn std::error::Error + Send + Sync>| {
+        let what = format!("frontier row with epoch {epoch:?} and fingerprint `{fingerprint}`");
+        crate::Error::with_source(crate::Kind::Data, what, e)
+    };
+    Ok(Frontier {
+        epoch: epoch
+            .map(Epoch::try_from)
+            .transpose()
+            .map_err(|e| damaged(e.into()))?,
+        fingerprint: u64::from_str_radix(fingerprint, 16).map_err(|e| damaged(e.into()))?,
+    })
+}
+
+/// A name as an identifier that keeps its case and its odd letters, in SQL and CQL alike.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+pub(super) fn unprepared(table: usize) -> crate::Error {
+    crate::Error::new(
+        crate::Kind::Bug,
+        format!("table {table} was not prepared on this sink; every process prepares its own"),
+    )
+}
+
+pub(super) fn unsupported(data_type: &DataType) -> crate::Error {
+    crate::Error::new(
+        crate::Kind::Data,
+        format!("a column of type {data_type} cannot be served; cast it in the view"),
+    )
+}

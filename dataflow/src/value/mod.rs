@@ -1,0 +1,9 @@
+//! Values that flow between operators, cross workers and are kept in checkpoints, and their bytes.
+//! Nothing here knows an operator.
+
+pub(crate) mod flat;
+pub(crate) mod float_sum;
+pub(crate) mod int_sum;
+pub(crate) mod keyed;
+pub(crate) mod source_position;
+pub(crate) mod totals;

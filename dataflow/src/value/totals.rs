@@ -1,0 +1,202 @@
+//! What the rows of a group add up to, one cell an aggregate: the difference that an aggregating
+//! arrangement keeps. All sums are exact, so that a retraction takes back what was added.
+
+use arrow::datatypes::i256;
+use differential_dataflow::difference::{IsZero, Semigroup};
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use super::flat::{ByteSink, Flat, Malformed, Read, Reader};
+use super::float_sum::FloatSum;
+use super::int_sum::{Int, Wide};
+
+/// What one group's rows add up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Totals {
+    /// Rows in the group.
+    pub(crate) rows: i64,
+    /// One cell an aggregate.
+    pub(crate) cells: SmallVec<[Cell; 2]>,
+}
+
+/// What one aggregate's arguments add up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Cell {
+    /// Arguments that are not null.
+    pub(crate) count: i64,
+    /// Their sum; for bool_and and bool_or the number of those that are true.
+    pub(crate) sum: Sum,
+}
+
+/// A sum, of the kind its aggregate needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) enum Sum {
+    /// Counts need none.
+    #[default]
+    None,
+    /// Integers, unscaled decimals, and how many booleans are true.
+    Int(Int),
+    /// Floats.
+    Float(Box<FloatSum>),
+    /// Integers and unscaled decimals beyond an `i128`.
+    Wide(Box<Wide>),
+}
+
+impl Sum {
+    pub(crate) fn is_zero(&self) -> bool {
+        match self {
+            Sum::None => true,
+            Sum::Int(sum) => i128::from(*sum) == 0,
+            Sum::Float(sum) => sum.is_zero(),
+            Sum::Wide(_) => false,
+        }
+    }
+
+    /// The sum of integers as one number.
+    fn int(&self) -> Option<i256> {
+        match self {
+            Sum::Int(sum) => Some(i256::from_i128((*sum).into())),
+            Sum::Wide(sum) => Some((**sum).into()),
+            Sum::None | Sum::Float(_) => None,
+        }
+    }
+
+    fn add(&mut self, other: &Sum) {
+        match (&mut *self, other) {
+            (_, Sum::None) => {}
+            (Sum::None, other) => *self = other.clone(),
+            (Sum::Float(mine), Sum::Float(theirs)) => mine.merge(theirs),
+            (Sum::Int(mine), Sum::Int(theirs))
+                if let Some(sum) = i128::from(*mine).checked_add((*theirs).into()) =>
+            {
+                *mine = sum.into();
+            }
+            (mine, theirs) => match (mine.int(), theirs.int()) {
+                (Some(one), Some(two)) => *mine = one.wrapping_add(two).into(),
+                // One aggregate makes one kind of sum.
+                _ => debug_assert!(false, "cannot add {theirs:?} to {mine:?}"),
+            },
+        }
+    }
+}
+
+impl From<i256> for Sum {
+    fn from(sum: i256) -> Self {
+        match sum.to_i128() {
+            Some(sum) => Sum::Int(sum.into()),
+            None => Sum::Wide(Box::new(sum.into())),
+        }
+    }
+}
+
+impl Flat for Totals {
+    const LEAST: usize = 2;
+
+    fn lay(&self, to: &mut impl ByteSink) {
+        self.rows.lay(to);
+        self.cells.lay(to);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        Ok(Self {
+            rows: Flat::read(from)?,
+            cells: Flat::read(from)?,
+        })
+    }
+}
+
+impl Flat for Cell {
+    const LEAST: usize = 2;
+
+    fn lay(&self, to: &mut impl ByteSink) {
+        self.count.lay(to);
+        match &self.sum {
+            Sum::None => to.put(&[0]),
+            Sum::Int(sum) => {
+                to.put(&[1]);
+                i128::from(*sum).lay(to);
+            }
+            Sum::Float(sum) => {
+                to.put(&[2]);
+                sum.lay(to);
+            }
+            Sum::Wide(sum) => {
+                to.put(&[3]);
+                sum.lay(to);
+            }
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Read<Self> {
+        Ok(Self {
+            count: Flat::read(from)?,
+            sum: match from.byte()? {
+                0 => Sum::None,
+                1 => Sum::Int(i128::read(from)?.into()),
+                2 => Sum::Float(Flat::read(from)?),
+                3 => Sum::Wide(Flat::read(from)?),
+                _ => return Err(Malformed("an unknown sum tag")),
+            },
+        })
+    }
+}
+
+impl IsZero for Totals {
+    fn is_zero(&self) -> bool {
+        self.rows == 0 && self.cells.iter().all(|c| c.count == 0 && c.sum.is_zero())
+    }
+}
+
+impl Semigroup for Totals {
+    fn plus_equals(&mut self, other: &Self) {
+        self.rows += other.rows;
+        if self.cells.len() < other.cells.len() {
+            self.cells.resize(other.cells.len(), Cell::default());
+        }
+        for (mine, theirs) in self.cells.iter_mut().zip(&other.cells) {
+            mine.count += theirs.count;
+            mine.sum.add(&theirs.sum);
+        }
+    }
+}
+
+impl Cell {
+    pub(crate) fn int(&self) -> Option<i256> {
+        match self.count {
+            0 => None,
+            _ => Some(self.sum.int().unwrap_or(i256::ZERO)),
+        }
+    }
+
+    /// The sum of floats, the inner none where it is beyond them.
+    pub(crate) fn float(&self) -> Option<Option<f64>> {
+        match (&self.sum, self.count) {
+            (_, 0) => None,
+            (Sum::Float(sum), _) => Some(sum.ranged()),
+            _ => Some(Some(0.0)),
+        }
+    }
+
+    pub(crate) fn truth(&self, test: impl Fn(i256, i256) -> bool) -> Option<bool> {
+        let count = i256::from_i128(i128::from(self.count));
+        self.int().map(|trues| test(trues, count))
+    }
+}
+
+#[cfg(test)]
+impl Cell {
+    pub(crate) fn counted(count: i64) -> Self {
+        let sum = Sum::None;
+        Self { count, sum }
+    }
+
+    pub(crate) fn added(count: i64, sum: i128) -> Self {
+        let sum = Sum::Int(sum.into());
+        Self { count, sum }
+    }
+
+    pub(crate) fn added_floats(count: i64, sum: FloatSum) -> Self {
+        let sum = Sum::Float(Box::new(sum));
+        Self { count, sum }
+    }
+}
