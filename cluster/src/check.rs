@@ -8,7 +8,7 @@ use tidemill_dataflow::plan::{self, ir::Job};
 use tidemill_ingest::config::{Fetch, Pipeline as Ingest};
 use tidemill_log::registry::{self, Registry};
 
-use crate::cli::{CheckArgs, ExplainArgs};
+use crate::args::{CheckArgs, ExplainArgs};
 use crate::connections::Connections;
 use crate::ingest::has_built_in;
 use crate::output;

@@ -16,10 +16,12 @@ use crate::{redact, urls};
 
 mod credentials;
 mod file;
+mod given;
 mod kafka;
 
 use credentials::Service;
 use file::Found;
+use given::Given;
 
 /// The embedded file when nobody names one.
 const DATA: &str = "tidemill.sqlite";
@@ -103,14 +105,6 @@ pub(crate) struct Connections {
     pub(crate) named: Vec<(&'static str, String)>,
 }
 
-/// A value and where it was said, for messages.
-struct Said {
-    value: String,
-    place: String,
-    /// The name of the flag, if it was one.
-    flag: Option<String>,
-}
-
 impl Connections {
     /// Resolves the connections for a pipeline's folder and remembers their passwords, so that no
     /// line printed later shows one.
@@ -176,7 +170,7 @@ impl Connections {
 }
 
 fn engine(
-    said: Option<Said>,
+    said: Option<Given>,
     parse: fn(&str) -> Result<String, String>,
     default: &str,
 ) -> anyhow::Result<String> {
@@ -194,7 +188,7 @@ fn engine(
 }
 
 /// What was said of each connection; their passwords are remembered from here on.
-fn all(args: &ConnectionArgs, found: Option<&Found>) -> [Option<Said>; 6] {
+fn all(args: &ConnectionArgs, found: Option<&Found>) -> [Option<Given>; 6] {
     let file = found.map(|found| &found.file.connections);
     let say = |name: &str, arg: &Option<String>, in_file: Option<&Spanned<String>>| {
         let said = said(name, arg, in_file, found);
@@ -223,7 +217,7 @@ fn all(args: &ConnectionArgs, found: Option<&Found>) -> [Option<Said>; 6] {
 }
 
 /// Those that somebody named.
-fn named(all: &[Option<Said>; 6]) -> Vec<(&'static str, String)> {
+fn named(all: &[Option<Given>; 6]) -> Vec<(&'static str, String)> {
     let names = [
         "postgres",
         "kafka",
@@ -243,20 +237,20 @@ fn said(
     arg: &Option<String>,
     in_file: Option<&Spanned<String>>,
     found: Option<&Found>,
-) -> Option<Said> {
+) -> Option<Given> {
     // An empty value (`TIDEMILL_KAFKA= tidemill …`) takes a connection back.
     if let Some(arg) = arg.as_ref().filter(|arg| !arg.trim().is_empty()) {
         // The argument parser has merged the environment into the flag; tell them apart again.
         let variable = format!("TIDEMILL_{}", name.to_ascii_uppercase());
         let flag = std::env::var(&variable).map_or(true, |value| &value != arg);
-        return Some(Said {
+        return Some(Given {
             value: arg.trim().to_owned(),
             place: if flag { format!("--{name}") } else { variable },
             flag: flag.then(|| name.to_owned()),
         });
     }
     let (value, found) = in_file.zip(found)?;
-    Some(Said {
+    Some(Given {
         value: value.get_ref().trim().to_owned(),
         place: format!("{}: connections.{name}", found.place(value.span().start)),
         flag: None,
@@ -264,7 +258,7 @@ fn said(
 }
 
 /// A password in a flag is in `ps`, in the shell's history and in service managers' logs.
-fn refuse_in_flag(said: &Said) -> anyhow::Result<()> {
+fn refuse_in_flag(said: &Given) -> anyhow::Result<()> {
     let Some(name) = said
         .flag
         .as_ref()

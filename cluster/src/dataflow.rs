@@ -16,7 +16,7 @@ use tidemill_dataflow::plan::ir::Job;
 use tidemill_log::dead_letter::topic_of;
 use tidemill_log::registry;
 
-use crate::cli::{DataflowArgs, StateArgs};
+use crate::args::{DataflowArgs, StateArgs};
 use crate::connections::Connections;
 use crate::exit::PeerLost;
 use crate::lease::{self, Lease};
@@ -26,7 +26,7 @@ use crate::observe::{self, Shown};
 use crate::pipeline::{Folder, Views};
 use crate::protocol::{FromChild, Part, ProcessKey};
 use crate::readable::{Later, Readable};
-use crate::{exit, logging, mesh, orders, probe};
+use crate::{assignment, exit, logging, mesh, probe};
 
 /// Time between two questions for a schema that is not there yet.
 const AWAIT: Duration = Duration::from_millis(200);
@@ -106,9 +106,9 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
 /// Runs one process of a job as the child of a worker, which says how many there are, and where.
 fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
     let stop = exit::stop_on_signal()?;
-    let (begin, orders) = orders::begin(Part::Dataflow, &stop)?;
+    let (begin, orders) = assignment::begin(Part::Dataflow, &stop)?;
     let (stats, later) = (Arc::default(), Later::default());
-    orders::beat(&begin.host, shown(begin.key.clone(), &stats, &later))?;
+    assignment::beat(&begin.host, shown(begin.key.clone(), &stats, &later))?;
     let folder = Folder::open(&args.pipeline)?;
     let connections = Connections::resolve(&args.connections, folder.path())?;
     logging::start(&args.log, "info", &Origin::of(&begin.key))?;
@@ -122,7 +122,7 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
         ..
     } = begin.key;
     exit::exit_on_panic();
-    exit::on_peer_lost(orders::tell_lost);
+    exit::on_peer_lost(assignment::tell_lost);
     let (threads, processes) = (begin.threads, begin.processes);
     let workers = match processes {
         1 => Workers::Threads(threads),
@@ -159,7 +159,7 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
         permit(args.codec, credentials.authenticated)?;
         let mesh = Mesh::listen(listener, one.identity(), credentials)?;
         let address = at(&begin.host, mesh.port());
-        orders::tell(FromChild::Listening { address });
+        assignment::tell(FromChild::Listening { address });
         one.stats.say("waiting for all processes of the job");
         let Some(addresses) = orders.peers(&one.stop)? else {
             return Ok(());
@@ -170,12 +170,12 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
             Ok(false) => return Ok(()),
             Err(lost) => {
                 let indices = lost.indices.clone();
-                orders::tell_at_last(FromChild::Unreachable { indices });
+                assignment::tell_at_last(FromChild::Unreachable { indices });
                 return Err(PeerLost(lost.to_string()).into());
             }
         }
     }
-    orders::tell(FromChild::Live);
+    assignment::tell(FromChild::Live);
     one.work()
 }
 

@@ -17,7 +17,7 @@ use tidemill_log::dead_letter::{self, DeadLetter, Entry, Kept, Source, Stage};
 use tidemill_log::envelope::Decoder;
 use tidemill_log::log::{Log, OwnedRecord, Record};
 
-use crate::cli::{DeadLettersCommand, LetterArgs, ListArgs, ReplayArgs, ShowArgs};
+use crate::args::{DeadLettersCommand, LetterArgs, ListArgs, ReplayArgs, ShowArgs};
 use crate::connections::Connections;
 use crate::output;
 use crate::pipeline::Folder;

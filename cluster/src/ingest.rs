@@ -12,14 +12,14 @@ use tidemill_ingest::randomuser::{self, Server};
 use tidemill_ingest::run::{self, Once, Options};
 use tidemill_ingest::stats::Stats;
 
-use crate::cli::{FetchArgs, IngestArgs, NameArgs};
+use crate::args::{FetchArgs, IngestArgs, NameArgs};
 use crate::connections::Connections;
 use crate::exit::{Incomplete, NotYet, Usage};
 use crate::logging::Origin;
 use crate::observe::{self, Shown};
 use crate::pipeline::Folder;
 use crate::protocol::{FromChild, Part, ProcessKey};
-use crate::{exit, lease, logging, orders, output, probe, redact};
+use crate::{assignment, exit, lease, logging, output, probe, redact};
 
 /// The API that the built-in server speaks.
 const BUILT_IN_FOR: &str = "randomuser.me";
@@ -38,9 +38,9 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     let stats = Arc::new(Stats::default());
     let (name, generation) = match args.orders {
         true => {
-            let (begin, _orders) = orders::begin(Part::Ingest, &stop)?;
+            let (begin, _orders) = assignment::begin(Part::Ingest, &stop)?;
             let (name, generation) = (begin.key.job.clone(), begin.key.generation);
-            orders::beat(&begin.host, shown(begin.key, &stats))?;
+            assignment::beat(&begin.host, shown(begin.key, &stats))?;
             (NameArgs { name: Some(name) }, Some(generation))
         }
         false => (args.name.clone(), None),
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     );
     let asked = api_of(&options);
     probe::ingest(&connections, &folder.name, asked.as_deref(), &stats);
-    orders::tell(FromChild::Live);
+    assignment::tell(FromChild::Live);
     let ended = Arc::new(AtomicBool::new(false));
     let progress = {
         let (stats, ended) = (Arc::clone(&stats), Arc::clone(&ended));

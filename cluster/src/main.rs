@@ -3,7 +3,9 @@
 //! Nothing is computed here. A command reads its flags ([`cli`]), resolves where the engines are
 //! ([`connections`]), reads the pipeline ([`pipeline`]) and hands both to the libraries.
 
-mod beat;
+mod api;
+mod args;
+mod assignment;
 mod check;
 mod cli;
 mod client;
@@ -13,6 +15,7 @@ mod dead_letters;
 mod display;
 mod exit;
 mod frame;
+mod heartbeat;
 mod hosts;
 mod ingest;
 mod lease;
@@ -22,7 +25,6 @@ mod manual;
 mod master;
 mod mesh;
 mod observe;
-mod orders;
 mod output;
 mod pipeline;
 mod preview;
@@ -35,6 +37,7 @@ mod rotate;
 mod run;
 mod services;
 mod table;
+mod token;
 mod urls;
 mod verify;
 mod views;

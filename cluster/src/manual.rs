@@ -4,12 +4,12 @@
 //! install. The command is hidden: packagers use it, and whoever unpacked the bare binary.
 
 use std::fs;
-use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Args, CommandFactory};
+use clap::CommandFactory;
 use clap_complete::Shell;
 
+use crate::args::ManualArgs;
 use crate::cli::Cli;
 
 /// The shells that completions are made for, each with its folder.
@@ -18,12 +18,6 @@ const SHELLS: [(Shell, &str); 3] = [
     (Shell::Zsh, "zsh"),
     (Shell::Fish, "fish"),
 ];
-
-#[derive(Debug, Args)]
-pub(crate) struct ManualArgs {
-    /// The folder for `man/`, `bash/`, `zsh/` and `fish/`; it is made when it is not there
-    folder: PathBuf,
-}
 
 /// Writes a page for each command, and one file of completions for each shell.
 pub(crate) fn run(args: &ManualArgs) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tidemill_log::{Error, Kind};
 
-use crate::client::master::Failure;
+use crate::api::Failure;
 use crate::exit::Held;
 use crate::redact;
 

@@ -15,7 +15,7 @@ use tidemill_ingest::land;
 use tidemill_log::registry::{self, Registered, Registry};
 use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
 
-use crate::cli::NameArgs;
+use crate::args::NameArgs;
 use crate::connections::Connections;
 use crate::redact;
 

@@ -6,8 +6,8 @@ use anyhow::anyhow;
 use tidemill_dataflow::job::Workers;
 use tidemill_dataflow::preview::{Fate, Preview, Reading, preview};
 
+use crate::args::{PlanArgs, StateArgs};
 use crate::check;
-use crate::cli::{PlanArgs, StateArgs};
 use crate::connections::Connections;
 use crate::dataflow;
 use crate::output;

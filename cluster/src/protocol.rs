@@ -41,7 +41,7 @@ pub(crate) struct ProcessKey {
     pub(crate) part: Part,
     /// Of the dataflow it is the journal's generation. Strictly increasing for a job's part.
     pub(crate) generation: u64,
-    /// From 0, below [`Order::processes`].
+    /// From 0, below [`ProcessAssignment::processes`].
     pub(crate) index: usize,
 }
 
@@ -87,7 +87,7 @@ pub(crate) struct ProcessReport {
     pub(crate) key: ProcessKey,
     pub(crate) phase: Phase,
     /// What it said last of itself.
-    pub(crate) beat: Option<Beat>,
+    pub(crate) beat: Option<Heartbeat>,
 }
 
 /// How far a child is.
@@ -123,17 +123,17 @@ pub(crate) struct Exit {
 
 /// All that a worker shall have. A child that is not in it is to be killed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Orders {
+pub(crate) struct Assignment {
     /// The master's generation: orders of an older master than was heard already are dropped.
     pub(crate) master: u64,
     /// Rises whenever the orders of this worker change; a worker waits for one above its own.
     pub(crate) version: u64,
-    pub(crate) processes: Vec<Order>,
+    pub(crate) processes: Vec<ProcessAssignment>,
 }
 
 /// One child that a worker shall have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Order {
+pub(crate) struct ProcessAssignment {
     pub(crate) key: ProcessKey,
     pub(crate) spec: JobSpec,
     /// Worker threads of each process.
@@ -176,7 +176,8 @@ pub(crate) enum FromChild {
     /// Its part runs.
     Live,
     /// Twice a second from the first line on, also before it is live: it is not frozen.
-    Beat(Box<Beat>),
+    #[serde(rename = "beat")]
+    Heartbeat(Box<Heartbeat>),
     /// Processes that it could not reach or lost; it ends now.
     Unreachable { indices: Vec<usize> },
 }
@@ -184,7 +185,7 @@ pub(crate) enum FromChild {
 /// What a process says of itself. All times and epochs in milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Beat {
+pub(crate) struct Heartbeat {
     /// Where its HTTP server answers.
     pub(crate) http: String,
     /// What it does or waits for, in words, when it is not simply running.
@@ -221,7 +222,7 @@ pub(crate) struct Beat {
     pub(crate) rows: BTreeMap<u64, BTreeMap<String, i64>>,
     /// Operators of this process's workers, those that took most time first, at most
     /// [`OPERATORS_TOLD_MAX`].
-    pub(crate) operators: Vec<OperatorBeat>,
+    pub(crate) operators: Vec<OperatorHeartbeat>,
 }
 
 /// A change of a captured table that was noticed in the catalog, as no stream tells of it.
@@ -239,7 +240,7 @@ pub(crate) const OPERATORS_TOLD_MAX: usize = 50;
 /// What one operator of a view did and holds, over this process's workers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct OperatorBeat {
+pub(crate) struct OperatorHeartbeat {
     pub(crate) name: String,
     /// Time spent in it since the start, in microseconds.
     pub(crate) busy_us: u64,
@@ -352,7 +353,7 @@ pub(crate) struct JobStatus {
     pub(crate) ingest: Option<IngestStatus>,
     /// Rows of each view, all of one epoch; empty while the processes have none in common.
     pub(crate) views: BTreeMap<String, i64>,
-    pub(crate) operators: Vec<OperatorBeat>,
+    pub(crate) operators: Vec<OperatorHeartbeat>,
     pub(crate) processes: Vec<ProcessStatus>,
     /// How generations ended, newest first.
     pub(crate) failures: Vec<Failure>,

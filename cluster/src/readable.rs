@@ -31,9 +31,9 @@ use tidemill_log::log::{self, Log};
 use tidemill_log::{Error, Kind, Result};
 
 use crate::connections::Connections;
-use crate::master::token::Token;
 use crate::pipeline::Folder;
 use crate::redact;
+use crate::token::Token;
 
 /// Bytes of a question.
 pub(crate) const QUESTION_BYTES_MAX: usize = 1 << 20;

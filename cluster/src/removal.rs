@@ -23,7 +23,7 @@ use tidemill_log::dead_letter;
 use tidemill_log::log::{self, Described, Log};
 use tidemill_log::registry::{self, Registry};
 
-use crate::cli::{DropArgs, ResetArgs, Sure};
+use crate::args::{DropArgs, ResetArgs, Sure};
 use crate::connections::Connections;
 use crate::exit::Usage;
 use crate::lease;

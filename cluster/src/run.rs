@@ -12,7 +12,7 @@ use tidemill_ingest::config::Pipeline;
 use tidemill_ingest::stats;
 use tidemill_log::health::Health;
 
-use crate::cli::{HttpArgs, RunArgs};
+use crate::args::{HttpArgs, RunArgs};
 use crate::connections::Connections;
 use crate::display::{Display, TICK};
 use crate::ingest::{self, Api};

@@ -14,7 +14,8 @@ use crate::redact;
 
 mod reach;
 
-const WAIT: Duration = Duration::from_secs(5);
+use reach::WAIT;
+
 /// The longest that one service may take for its whole answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 

@@ -14,7 +14,7 @@ use tidemill_dataflow::plan::ir::Job;
 use tidemill_dataflow::verify::{Difference, Differences, Options, Verified, What, verify};
 use tidemill_ingest::config::Pipeline as Ingest;
 
-use crate::cli::{StateArgs, VerifyArgs};
+use crate::args::{StateArgs, VerifyArgs};
 use crate::connections::Connections;
 use crate::exit::{self, Different};
 use crate::logging::Origin;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
-use super::master::{Master, WhichMaster};
+use crate::api::{Master, WhichMaster};
 use crate::logs::{Line, Page, Query, level};
 use crate::output;
 

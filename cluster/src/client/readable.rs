@@ -10,8 +10,8 @@ use clap::Args;
 use jiff::Timestamp;
 use tidemill_ingest::capture::mark::Place;
 
-use super::master::{Master, WhichMaster};
-use crate::cli::every;
+use crate::api::{Master, WhichMaster};
+use crate::args::every;
 use crate::exit::{Ended, NotYet};
 use crate::output;
 use crate::readable::{Answer, Question, path};

@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::master::{Master, WhichMaster};
+use crate::api::{Master, WhichMaster};
 use crate::output;
 use crate::protocol::{Failure as Ended, JobStatus, Phase, Status};
 use crate::table::grouped;

@@ -16,9 +16,9 @@ use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::Workers;
 use tidemill_dataflow::{Kind, preview};
 
-use super::WaitArgs;
-use super::master::WhichMaster;
-use crate::cli::{NameArgs, StateArgs, every};
+use super::args::WaitArgs;
+use crate::api::WhichMaster;
+use crate::args::{NameArgs, StateArgs, every};
 use crate::connections::{ConnectionArgs, Connections};
 use crate::exit::Usage;
 use crate::pipeline::{Folder, INGEST, VIEWS};

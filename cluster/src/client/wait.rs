@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
-use super::job;
-use super::master::Master;
 use super::status::ago;
+use crate::api::Master;
 use crate::exit::NotYet;
 use crate::output;
 use crate::protocol::JobStatus;
@@ -122,7 +121,7 @@ pub(super) fn until(
     // What is asked for may show in the status a moment later.
     let mut settled = 0;
     loop {
-        let said = match job(master, name) {
+        let said = match master.job(name) {
             Ok(Some(job)) => {
                 away = 0;
                 let progressed = goal.progress(&job);

@@ -6,9 +6,9 @@
 
 use tidemill_log::{address, log};
 
-use super::Said;
 use super::credentials::Service;
 use super::file::Found;
+use super::given::Given;
 use crate::exit::Usage;
 
 /// The variable with the file.
@@ -61,10 +61,10 @@ pub(super) fn settings(found: Option<&Found>) -> anyhow::Result<Vec<Setting>> {
 }
 
 /// The brokers that a file for other clients names, for when nobody named them elsewhere.
-pub(super) fn brokers(settings: &[Setting]) -> Option<Said> {
+pub(super) fn brokers(settings: &[Setting]) -> Option<Given> {
     let mut named = settings.iter().rev();
     let named = named.find(|setting| setting.name == BROKERS)?;
-    Some(Said {
+    Some(Given {
         value: named.value.clone(),
         place: format!("{}: {BROKERS}", named.place),
         flag: None,

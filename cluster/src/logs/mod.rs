@@ -11,227 +11,26 @@
 //! 3. A page has at most [`LINES_MAX`] lines, and reads at most [`SCAN_BYTES_MAX`] bytes.
 //! 4. Only files that were found in the folder are opened, never one that a cursor names.
 
-mod gather;
+mod folder;
+mod merged;
+mod page;
 mod source;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::{fs, io};
 
 use axum::extract::{Query as UrlQuery, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
 
-pub(crate) use gather::Peers;
-use source::Source;
+pub(crate) use folder::read;
+pub(crate) use merged::Peers;
+pub(crate) use page::{Line, Page, Query, level};
 pub(crate) use source::tail;
 
-use crate::master::token::Token;
-use crate::rotate;
-
-/// Lines of one page.
-pub(crate) const LINES_MAX: usize = 1000;
-/// Bytes that are read for one page, whether or not they are in it.
-const SCAN_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// Bytes of one line that are told.
-const LINE_BYTES_MAX: usize = 64 * 1024;
-
-/// Levels, the most serious first.
-const LEVELS: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
-
-/// How far each process was read, by `WORKER/STEM`: the file's number and the offset in it.
-pub(crate) type Cursor = BTreeMap<String, (u64, u64)>;
-
-/// What is asked for. Also the query of `GET /v1/logs`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(crate) struct Query {
-    /// The cursor of the page before, as JSON.
-    pub(crate) after: Option<String>,
-    pub(crate) job: Option<String>,
-    /// Words of `WORKER/JOB.PART.INDEX` that follow each other, as `dataflow.0` or `node1`.
-    pub(crate) process: Option<String>,
-    /// The least serious level.
-    pub(crate) level: Option<String>,
-    /// Nothing older, in milliseconds since 1970-01-01T00:00:00Z.
-    pub(crate) since_ms: Option<i64>,
-}
-
-/// Some lines, and where to go on.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Page {
-    pub(crate) lines: Vec<Line>,
-    pub(crate) cursor: Cursor,
-    /// There are further lines already.
-    pub(crate) more: bool,
-    /// Workers that did not answer, and why.
-    pub(crate) missing: BTreeMap<String, String>,
-}
-
-/// A line, with those that belong to it, as of a backtrace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Line {
-    /// The name of the worker in whose folder it is.
-    pub(crate) worker: String,
-    /// `JOB.PART.INDEX`, `worker` or `master`.
-    pub(crate) process: String,
-    /// When, in microseconds since 1970-01-01T00:00:00Z; 0 when it does not say.
-    pub(crate) time_us: i64,
-    /// Empty when it does not say.
-    pub(crate) level: String,
-    pub(crate) text: String,
-    /// Where the next one begins.
-    pub(crate) next: (u64, u64),
-}
-
-impl Line {
-    fn source(&self) -> String {
-        format!("{}/{}", self.worker, self.process)
-    }
-}
-
-/// A level as people write it, if there is one of that name.
-pub(crate) fn level(given: &str) -> Option<&'static str> {
-    let given = given.to_ascii_uppercase();
-    LEVELS.into_iter().find(|level| *level == given)
-}
-
-impl Query {
-    /// Where the page before ended. One that nobody here made counts as none.
-    fn cursor(&self) -> Cursor {
-        let after = self.after.as_deref();
-        let parsed = after.and_then(|after| serde_json::from_str(after).ok());
-        parsed.unwrap_or_default()
-    }
-
-    /// As the parameters of a URL.
-    pub(crate) fn pairs(&self) -> Vec<(&'static str, String)> {
-        let since = self.since_ms.map(|since| since.to_string());
-        let all = [
-            ("after", self.after.clone()),
-            ("job", self.job.clone()),
-            ("process", self.process.clone()),
-            ("level", self.level.clone()),
-            ("since_ms", since),
-        ];
-        let given = all.into_iter();
-        given
-            .filter_map(|(name, value)| Some((name, value?)))
-            .collect()
-    }
-
-    fn wants(&self, worker: &str, stem: &str) -> bool {
-        let of_job = |job: &String| stem.split_once('.').is_some_and(|(its, _)| its == job);
-        let process = |given: &String| {
-            let split =
-                |text: &str| -> Vec<String> { text.split(['/', '.']).map(str::to_owned).collect() };
-            let (all, given) = (split(&format!("{worker}/{stem}")), split(given));
-            all.windows(given.len()).any(|words| words == given)
-        };
-        self.job.as_ref().is_none_or(of_job) && self.process.as_ref().is_none_or(process)
-    }
-
-    fn takes(&self, line: &Line) -> bool {
-        let rank = |level: &str| LEVELS.iter().position(|known| *known == level);
-        let least = self.level.as_deref().and_then(rank);
-        let serious = least.is_none_or(|least| rank(&line.level).is_none_or(|it| it <= least));
-        let since = self.since_ms.map(|since| since.saturating_mul(1000));
-        serious && since.is_none_or(|since| line.time_us == 0 || line.time_us >= since)
-    }
-}
-
-/// The next lines of a folder. `worker` is what they are told under.
-pub(crate) fn read(folder: &Path, worker: &str, query: &Query) -> io::Result<Page> {
-    let mut cursor = query.cursor();
-    let mine = format!("{worker}/");
-    cursor.retain(|source, _| source.starts_with(&mine));
-    let mut sources = Vec::new();
-    for stem in stems(folder)? {
-        if query.wants(worker, &stem) {
-            let from = cursor.get(&format!("{mine}{stem}")).copied();
-            sources.push(Source::open(folder, worker, stem, from, query.since_ms)?);
-        }
-    }
-    let mut page = Page {
-        cursor,
-        ..Page::default()
-    };
-    let mut scanned = 0;
-    loop {
-        let mut first: Option<&mut Source<'_>> = None;
-        for source in &mut sources {
-            let Some(time) = source.time()? else {
-                continue;
-            };
-            let before = first.as_ref().and_then(|first| first.peeked_time());
-            if before.is_none_or(|before| time < before) {
-                first = Some(source);
-            }
-        }
-        let Some(line) = first.and_then(Source::take) else {
-            break;
-        };
-        if page.lines.len() == LINES_MAX || scanned >= SCAN_BYTES_MAX {
-            page.more = true;
-            break;
-        }
-        scanned += line.text.len() as u64;
-        page.cursor.insert(line.source(), line.next);
-        if query.takes(&line) {
-            page.lines.push(line);
-        }
-    }
-    Ok(page)
-}
-
-/// The pages that several workers answered to the same query as one. What cannot be told yet, since
-/// lines of another worker that are older may follow, is left for the next page.
-pub(crate) fn merge(query: &Query, pages: Vec<Page>) -> Page {
-    let mut merged = Page {
-        cursor: query.cursor(),
-        ..Page::default()
-    };
-    let mut rest = Vec::new();
-    for page in pages {
-        merged.missing.extend(page.missing);
-        merged.more |= page.more;
-        rest.push((page.lines.into_iter().peekable(), page.cursor, page.more));
-    }
-    loop {
-        // A page that ends while there is more says nothing of what comes next.
-        let unknown = |(lines, _, more): &mut (std::iter::Peekable<_>, Cursor, bool)| {
-            *more && lines.peek().is_none()
-        };
-        if merged.lines.len() >= LINES_MAX || rest.iter_mut().any(unknown) {
-            break;
-        }
-        let first = rest.iter_mut().filter_map(|(lines, cursor, _)| {
-            let time = lines.peek().map(|line: &Line| line.time_us)?;
-            Some((time, lines, cursor))
-        });
-        let Some((_, lines, _)) = first.min_by_key(|(time, ..)| *time) else {
-            break;
-        };
-        if let Some(line) = lines.next() {
-            merged.cursor.insert(line.source(), line.next);
-            merged.lines.push(line);
-        }
-    }
-    for (mut lines, cursor, _) in rest {
-        if lines.peek().is_none() {
-            // Also past the lines that were not asked for.
-            merged.cursor.extend(cursor);
-        } else {
-            merged.more = true;
-        }
-    }
-    merged
-}
+use crate::token::Token;
 
 /// What the route for logs knows.
 struct Served {
@@ -268,28 +67,19 @@ async fn answer(
     // Files are read apart from the thread that answers whether this process lives.
     let read = move || read(&served.folder, &served.worker, &query);
     let read = tokio::task::spawn_blocking(read).await;
-    let read = read.map_err(io::Error::other).flatten();
+    let read = read.map_err(std::io::Error::other).flatten();
     read.map(Json)
         .map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
-fn stems(folder: &Path) -> io::Result<Vec<String>> {
-    let mut stems = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name();
-        if let Some((stem, _)) = name.to_str().and_then(rotate::parse) {
-            stems.push(stem.to_owned());
-        }
-    }
-    stems.sort_unstable();
-    stems.dedup();
-    Ok(stems)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::{fs, io};
+
     use jiff::Timestamp;
 
+    use super::page::{LINES_MAX, merge};
     use super::*;
 
     fn append(folder: &Path, file: &str, text: &str) {

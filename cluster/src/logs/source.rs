@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{LINE_BYTES_MAX, Line, SCAN_BYTES_MAX, level};
+use super::page::{LINE_BYTES_MAX, Line, SCAN_BYTES_MAX, level};
 use crate::rotate;
 
 /// The files of one process, read line by line.

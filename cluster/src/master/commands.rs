@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::durable::{Job, Record};
+use super::event::{Command, Refusal};
 use super::state::State;
 use crate::protocol::{JobSpec, Part};
 
@@ -13,26 +14,6 @@ use crate::protocol::{JobSpec, Part};
 pub(crate) const JOBS_MAX: usize = 100;
 /// Worker threads of one job.
 pub(crate) const JOB_WORKERS_MAX: usize = 1024;
-
-/// A command.
-#[derive(Debug, Clone)]
-pub(crate) enum Command {
-    Submit(Arc<JobSpec>),
-    Stop(String),
-    Restart(String),
-    Rescale(String, usize),
-    Remove(String),
-}
-
-/// Why a command was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// It makes no sense.
-    Bad(String),
-    NoSuchJob(String),
-    /// Not in the state that the job is in.
-    Conflict(String),
-}
 
 type Answer = Result<String, Refusal>;
 

@@ -1,27 +1,28 @@
 //! `tidemill master`: keeps the jobs, decides what each worker shall have, and tells how all is.
 //!
-//! A pure state machine ([`state`], with a file a state in [`part`]) is fed by [`desk`], served
-//! over HTTP by [`server`], and kept durable by [`book`]. What the processes of a cluster say to
-//! each other is in [`crate::protocol`], and why in `docs/decisions/0015`.
+//! A pure state machine ([`state`], with a file a state in [`component`]) is fed by [`mailbox`],
+//! served over HTTP by [`server`], and kept durable by [`state_log`]. What the processes of a
+//! cluster say to each other is in [`crate::protocol`], and why in `docs/decisions/0015`.
 
-mod apart;
-mod book;
+mod anti_affinity;
+mod assignments;
 mod commands;
-mod culprit;
-mod desk;
+mod component;
 mod durable;
+mod event;
 mod listen;
-mod orders;
-mod part;
+mod mailbox;
 mod placement;
+mod rates;
+mod root_cause;
 mod roster;
 mod server;
 mod spec;
-mod spoken;
 mod state;
+mod state_log;
 mod status;
 mod times;
-pub(crate) mod token;
+mod transition_log;
 
 #[cfg(test)]
 mod simulation;
@@ -34,12 +35,12 @@ use clap::Args;
 use tidemill_dataflow::store;
 use tokio::runtime::{Builder, Runtime};
 
-use self::book::Book;
 use self::listen::Ready;
-use self::token::Token;
+use self::state_log::Book;
 use crate::exit::{self, Usage};
 use crate::logging::{LogArgs, Origin};
 use crate::logs::Peers;
+use crate::token::Token;
 use crate::{logging, output, redact, urls};
 
 /// Where the state is kept when nobody says.
@@ -76,7 +77,7 @@ pub(crate) struct MasterArgs {
 /// Runs the master until it is stopped, or another one takes over.
 pub(crate) fn run(args: &MasterArgs) -> anyhow::Result<()> {
     let url = state_url(&args.state)?;
-    let given = token::given()?;
+    let given = crate::token::given()?;
     given.iter().for_each(|token| redact::remember_alone(token));
     let token = given.as_deref().map(Token::new).transpose()?;
     let address = address(&args.listen)?;
@@ -107,7 +108,7 @@ pub(crate) fn run(args: &MasterArgs) -> anyhow::Result<()> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let (generation, jobs) = (durable.by.generation, durable.jobs.len());
     tracing::info!(generation, jobs, state = %url, "takes over");
-    let master = desk::Master::new(durable, book)?;
+    let master = mailbox::Master::new(durable, book)?;
     let peers = Peers::new(given, args.log.log_dir.clone())?;
     let at = address.to_string();
     let router = server::router(master.desk(), token, peers, &url, &at);

@@ -22,16 +22,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::commands::{Command, Refusal};
-use super::desk::{Busy, Desk};
+use super::event::{Command, Event, Refusal};
+use super::mailbox::{Busy, Desk};
 use super::spec;
-use super::state::Event;
-use super::token::{self, Token};
-use crate::client::master::Failure;
+use crate::api::Failure;
 use crate::logs::Peers;
 use crate::observe;
 use crate::protocol::{JobSpec, Part, Report, Status, WorkerId};
 use crate::readable::{self, QUESTION_BYTES_MAX, Question};
+use crate::token::{self, Token};
 
 /// Bytes of a job as it is submitted.
 const JOB_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -5,7 +5,7 @@
 use std::path::{Component, Path};
 
 use crate::protocol::JobSpec;
-use crate::{cli, redact, urls};
+use crate::{args, redact, urls};
 
 /// The master keeps its own state under this name, beside the jobs' in one store.
 const OWN: &str = "cluster";
@@ -16,7 +16,7 @@ const STATE: &str = "state";
 
 /// Checks a job. One that names no store gets the master's.
 pub(super) fn check(spec: &mut JobSpec, state: &str) -> Result<(), String> {
-    cli::name(&spec.name).map_err(|why| format!("name `{}`: {why}", spec.name))?;
+    args::name(&spec.name).map_err(|why| format!("name `{}`: {why}", spec.name))?;
     if spec.name == OWN {
         return Err(format!(
             "name `{OWN}`: the master's own; take another with --name"

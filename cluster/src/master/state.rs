@@ -9,74 +9,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::apart::Apart;
-use super::commands::{Command, Refusal};
+use super::anti_affinity::Apart;
+use super::assignments;
+use super::component::{Half, Here, Stage};
 use super::durable::{Author, Durable};
-use super::part::{Half, Here, Stage};
+use super::event::{Action, Event};
 use super::placement::Free;
 use super::roster::Roster;
 use super::times::AWAY_MIN;
-use super::{orders, status};
-use crate::protocol::{JobSpec, Orders, Part, Phase, ProcessKey, Report, WorkerId};
+use crate::protocol::{Assignment, Part, Phase, ProcessKey, Report, WorkerId};
 
 /// Rounds in which what one job leaves may be taken by another, for one event.
 const ROUNDS_MAX: usize = 4;
-
-/// What happens to the master.
-#[derive(Debug, Clone)]
-pub(crate) enum Event {
-    Tick,
-    Report(Report),
-    /// A worker waits for orders; later waits have greater numbers.
-    Waits {
-        worker: WorkerId,
-        poll: u64,
-    },
-    /// The connection on which it did ended before it was answered.
-    Cut {
-        worker: WorkerId,
-        poll: u64,
-    },
-    Minted {
-        job: String,
-        minted: Result<Minted, Unminted>,
-    },
-    /// The document of this number is durable.
-    Wrote(u64),
-    Command {
-        request: u64,
-        command: Command,
-    },
-}
-
-/// A generation that the journal knows now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Minted {
-    pub(crate) generation: u64,
-    pub(crate) secret: String,
-}
-
-/// Why there is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unminted {
-    pub(crate) what: String,
-    /// Trying again may help.
-    pub(crate) may_mend: bool,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Action {
-    /// Write the next document; another one of this number means that another master took over.
-    Write { number: u64, document: Durable },
-    /// Let the job's journal have its next generation.
-    Mint { job: String, spec: Arc<JobSpec> },
-    /// Answer a command.
-    Reply {
-        request: u64,
-        answer: Result<String, Refusal>,
-    },
-}
 
 /// Everything that the master knows.
 #[derive(Debug, Clone)]
@@ -95,7 +39,7 @@ pub(crate) struct State {
     held_longer: Vec<Action>,
     pub(crate) roster: Roster,
     pub(crate) halves: BTreeMap<(String, Part), Half>,
-    pub(crate) orders: BTreeMap<WorkerId, Arc<Orders>>,
+    pub(crate) orders: BTreeMap<WorkerId, Arc<Assignment>>,
     version: u64,
     apart: Apart,
 }
@@ -310,27 +254,16 @@ impl State {
         present.collect()
     }
 
-    /// Keeps what rates are computed from.
-    fn sample(&mut self) {
-        let names: Vec<(String, Part)> = self.halves.keys().cloned().collect();
-        for (name, part) in names {
-            let records = status::records_of(self, &name, part);
-            if let Some(half) = self.halves.get_mut(&(name, part)) {
-                half.sample(self.now, records);
-            }
-        }
-    }
-
     /// Gives a new version to those orders that are no longer what they were.
     fn refresh_orders(&mut self) {
         let known: Vec<WorkerId> = self.roster.known().map(str::to_owned).collect();
         self.orders.retain(|worker, _| known.contains(worker));
         for worker in known {
-            let processes = orders::of(self, &worker);
+            let processes = assignments::of(&self.written, &self.halves, &worker);
             let before = self.orders.get(&worker);
             if before.is_none_or(|before| before.processes != processes) {
                 self.version += 1;
-                let orders = Orders {
+                let orders = Assignment {
                     master: self.durable.by.generation,
                     version: self.version,
                     processes,

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::component::{Half, Stage};
 use super::durable::{Job, Record, Run};
-use super::part::{Half, Stage};
 use super::roster::Found;
 use super::state::State;
 use crate::protocol::{
-    Beat, DependencyStatus, IngestStatus, JobStatus, MasterStatus, OPERATORS_TOLD_MAX,
-    OperatorBeat, Part, Phase, ProcessKey, ProcessStatus, Status, WorkerStatus,
+    DependencyStatus, Heartbeat, IngestStatus, JobStatus, MasterStatus, OPERATORS_TOLD_MAX,
+    OperatorHeartbeat, Part, Phase, ProcessKey, ProcessStatus, Status, WorkerStatus,
 };
 
 /// What people see of the state now.
@@ -43,7 +43,12 @@ fn worker(state: &State, worker: &super::roster::Worker) -> WorkerStatus {
 }
 
 /// The processes of a half, and what each said of itself last.
-fn processes<'a>(state: &'a State, name: &str, part: Part, run: &'a Run) -> Vec<Told<'a>> {
+pub(super) fn processes<'a>(
+    state: &'a State,
+    name: &str,
+    part: Part,
+    run: &'a Run,
+) -> Vec<Told<'a>> {
     let all = run.workers.iter().enumerate();
     all.filter_map(|(index, (worker, worker_name))| {
         let key = ProcessKey {
@@ -68,22 +73,6 @@ fn processes<'a>(state: &'a State, name: &str, part: Part, run: &'a Run) -> Vec<
     .collect()
 }
 
-/// Records that the processes of a half told.
-pub(super) fn records_of(state: &State, name: &str, part: Part) -> u64 {
-    let run = state
-        .durable
-        .jobs
-        .get(name)
-        .and_then(|job| job.record(part).run.as_ref());
-    let told = run
-        .map(|run| processes(state, name, part, run))
-        .unwrap_or_default();
-    told.iter()
-        .filter_map(|(_, beat)| beat.as_ref())
-        .map(|beat| beat.records)
-        .sum()
-}
-
 fn job(state: &State, name: &str, job: &Job) -> JobStatus {
     let record = &job.dataflow;
     let half = state.halves.get(&(name.to_owned(), Part::Dataflow));
@@ -93,14 +82,14 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
     let of_ingest = job.ingest.run.as_ref();
     let of_ingest = of_ingest.map(|run| processes(state, name, Part::Ingest, run));
     let of_ingest = of_ingest.unwrap_or_default();
-    let beats: Vec<&Beat> = of_dataflow.iter().filter_map(|(_, beat)| *beat).collect();
+    let beats: Vec<&Heartbeat> = of_dataflow.iter().filter_map(|(_, beat)| *beat).collect();
     let whole = run.is_some_and(|run| beats.len() == run.workers.len());
-    let sum = |of: fn(&Beat) -> u64| beats.iter().map(|beat| of(beat)).sum::<u64>();
-    let most = |of: fn(&Beat) -> u64| beats.iter().map(|beat| of(beat)).max().unwrap_or(0);
+    let sum = |of: fn(&Heartbeat) -> u64| beats.iter().map(|beat| of(beat)).sum::<u64>();
+    let most = |of: fn(&Heartbeat) -> u64| beats.iter().map(|beat| of(beat)).max().unwrap_or(0);
     let behind = beats.iter().flat_map(|beat| beat.behind.values());
     let behind: u64 = behind.flat_map(BTreeMap::values).sum();
     let (late, known) = lag(state.now, &of_dataflow, &of_ingest);
-    let fresh = |of: fn(&Beat) -> Option<u64>| {
+    let fresh = |of: fn(&Heartbeat) -> Option<u64>| {
         let told = beats.iter().find_map(|beat| of(beat));
         told.max(late.filter(|late| *late > 0))
     };
@@ -116,7 +105,7 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
         failure
     }));
     failures.sort_by_key(|failure| std::cmp::Reverse(failure.at_ms));
-    failures.truncate(super::part::FAILURES_KEPT_MAX);
+    failures.truncate(super::component::FAILURES_KEPT_MAX);
     let ingest = job
         .spec
         .ingest
@@ -157,7 +146,7 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
 }
 
 /// A process, and what it said of itself last.
-type Told<'a> = (ProcessStatus, Option<&'a Beat>);
+type Told<'a> = (ProcessStatus, Option<&'a Heartbeat>);
 
 /// How long the oldest change waits that is not in every view, or that nobody can tell; none when
 /// nothing runs that would know. And whether the log says what it holds.
@@ -248,7 +237,7 @@ fn ingest(
 }
 
 /// Rows of the views at the newest moment that all processes told of.
-fn views(beats: &[&Beat]) -> BTreeMap<String, i64> {
+fn views(beats: &[&Heartbeat]) -> BTreeMap<String, i64> {
     let mut views = BTreeMap::new();
     let moments = beats.iter().flat_map(|beat| beat.rows.keys());
     let everybody = |at: &&u64| beats.iter().all(|beat| beat.rows.contains_key(*at));
@@ -262,8 +251,8 @@ fn views(beats: &[&Beat]) -> BTreeMap<String, i64> {
 }
 
 /// Operators of all processes, those that took most time first.
-fn operators(beats: &[&Beat]) -> Vec<OperatorBeat> {
-    let mut all: BTreeMap<&str, OperatorBeat> = BTreeMap::new();
+fn operators(beats: &[&Heartbeat]) -> Vec<OperatorHeartbeat> {
+    let mut all: BTreeMap<&str, OperatorHeartbeat> = BTreeMap::new();
     let add = |sum: &mut Option<i64>, more: Option<i64>| {
         *sum = sum.map_or(more, |sum| Some(sum + more.unwrap_or(0)));
     };
@@ -274,7 +263,7 @@ fn operators(beats: &[&Beat]) -> Vec<OperatorBeat> {
         add(&mut sum.rows, told.rows);
         add(&mut sum.bytes, told.bytes);
     }
-    let mut all: Vec<OperatorBeat> = all.into_values().collect();
+    let mut all: Vec<OperatorHeartbeat> = all.into_values().collect();
     all.sort_by_key(|operator| std::cmp::Reverse(operator.busy_us));
     all.truncate(OPERATORS_TOLD_MAX);
     all
@@ -383,12 +372,12 @@ mod tests {
 
     #[test]
     fn row_counts_are_of_one_epoch() {
-        let beat = |points: &[(u64, i64)]| Beat {
+        let beat = |points: &[(u64, i64)]| Heartbeat {
             rows: points
                 .iter()
                 .map(|(at, rows)| (*at, [("v".to_owned(), *rows)].into()))
                 .collect(),
-            ..Beat::default()
+            ..Heartbeat::default()
         };
         let (first, second) = (
             beat(&[(2_000, 5), (3_000, 6), (3_400, 9)]),

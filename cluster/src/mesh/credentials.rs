@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::hello::Secret;
-use super::tls::Tls;
+use super::tls::{Tls, TlsFiles};
 use crate::exit::Usage;
 
 /// The secret itself.
@@ -44,14 +44,6 @@ pub(crate) struct MeshArgs {
         requires = "mesh_cert"
     )]
     pub(crate) mesh_ca: Option<PathBuf>,
-}
-
-/// Files for TLS.
-#[derive(Debug, Clone)]
-pub(crate) struct TlsFiles {
-    pub(crate) cert: PathBuf,
-    pub(crate) key: PathBuf,
-    pub(crate) ca: PathBuf,
 }
 
 impl MeshArgs {

@@ -12,12 +12,11 @@ use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
+use super::limits::VERSION;
 use super::refusal::Refusal;
 
 /// What every connection begins with.
 pub(super) const MAGIC: &[u8; 8] = b"tidemesh";
-/// The version of what follows.
-pub(super) const VERSION: u16 = 1;
 /// Bytes before a hello's JSON.
 pub(super) const LEAD: usize = MAGIC.len() + 4;
 /// Bytes of a hello's JSON.

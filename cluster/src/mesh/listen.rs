@@ -14,13 +14,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::handshake::{Proven, accept, turn_away};
+use super::limits::{HANDSHAKE_MAX, PENDING_MAX};
 use super::refusal::{REFUSALS_EVERY, Refusal};
 use super::roster::Reservation;
+use super::shared::Shared;
 use super::socket::{Link, bound};
-use super::{HANDSHAKE_MAX, Shared};
 
-/// Connections in their handshake at a time.
-pub(super) const PENDING_MAX: usize = 128;
 /// How soon counted refusals may be logged.
 const LOOK: Duration = Duration::from_secs(1);
 /// Time before the next connection is accepted when the system could not give one.

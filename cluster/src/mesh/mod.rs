@@ -11,26 +11,27 @@
 //! 1. A socket that timely gets was proved by both sides in this meeting; all of it that follows
 //!    the handshake is timely's.
 //! 2. What is connected ends when the other machine is unreachable for some seconds ([`socket`]).
-//! 3. Whatever strangers do, they hold [`listen::PENDING_MAX`] connections at most, each for
-//!    [`HANDSHAKE_MAX`] at most, and no process out.
+//! 3. Whatever strangers do, they hold [`limits::PENDING_MAX`] connections at most, each for
+//!    [`limits::HANDSHAKE_MAX`] at most, and no process out.
 
 mod credentials;
 mod handshake;
 mod hello;
+mod limits;
 mod listen;
 mod reach;
 mod refusal;
 mod roster;
+mod shared;
 mod socket;
 mod tls;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -39,14 +40,13 @@ use tidemill_dataflow::job::Sockets;
 use tokio::runtime::{Builder, Runtime};
 
 pub(crate) use self::credentials::{Credentials, MeshArgs};
-use self::hello::Secret;
 pub(crate) use self::hello::{Identity, program};
 use self::refusal::Refusals;
 use self::roster::Roster;
+use self::shared::Shared;
+pub(crate) use self::shared::Unreachable;
 use self::tls::Tls;
 
-/// How long a handshake may take.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// How long processes that a master started may take to be connected.
 pub(crate) const CONNECTED_MAX: Duration = Duration::from_secs(30);
 /// Connections that the system accepts and that wait for their handshake to begin.
@@ -59,54 +59,6 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(3);
 const SAY_EVERY: Duration = Duration::from_secs(10);
 /// How soon it is seen that all are there, or a stop.
 const LOOK: Duration = Duration::from_millis(10);
-
-/// What listener and connectors share.
-struct Shared {
-    me: Identity,
-    secret: Secret,
-    tls: Option<Tls>,
-    roster: Arc<Roster>,
-    refusals: Refusals,
-    /// Why each process was not reached, by index.
-    troubles: Mutex<BTreeMap<usize, String>>,
-}
-
-impl Shared {
-    fn trouble(&self, index: usize, why: &str) {
-        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-        troubles.insert(index, why.to_owned());
-    }
-
-    /// Which processes are missing, and why as far as that is known.
-    fn unreachable(&self, missing: Vec<usize>) -> Unreachable {
-        let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-        let each = missing.iter().map(|index| match troubles.get(index) {
-            Some(why) if *index < self.me.process => format!("process {index} {why}"),
-            _ => format!("process {index} did not connect"),
-        });
-        Unreachable {
-            why: each.collect::<Vec<_>>().join("; "),
-            indices: missing,
-        }
-    }
-}
-
-/// Processes of the job that could not be reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unreachable {
-    pub(crate) indices: Vec<usize>,
-    why: String,
-}
-
-impl std::fmt::Display for Unreachable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "not all processes of the job can be reached: {}",
-            self.why
-        )
-    }
-}
 
 impl std::error::Error for Unreachable {}
 

@@ -7,9 +7,10 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::handshake::connect;
+use super::limits::HANDSHAKE_MAX;
 use super::refusal::Refusal;
+use super::shared::Shared;
 use super::socket::{Link, bound};
-use super::{HANDSHAKE_MAX, Shared};
 
 /// How long one attempt to connect may take, before there is anybody to talk to.
 const CONNECT_MAX: Duration = Duration::from_secs(3);

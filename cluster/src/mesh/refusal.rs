@@ -6,9 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::HANDSHAKE_MAX;
-use super::hello::VERSION;
-use super::listen::PENDING_MAX;
+use super::limits::{HANDSHAKE_MAX, PENDING_MAX, VERSION};
 
 /// Refusals of one kind that are logged each, in a time of [`REFUSALS_EVERY`]; further ones are
 /// counted.

@@ -7,7 +7,9 @@ use std::thread;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-use super::credentials::TlsFiles;
+use super::hello::Secret;
+use super::limits::HANDSHAKE_MAX;
+use super::tls::TlsFiles;
 use super::*;
 
 const SECRET: &str = "0123456789abcdef";
@@ -195,7 +197,7 @@ fn strangers_in_crowds_keep_no_process_out() {
     let (zero, address) = listening(identity(0, 2), with_secret(SECRET));
     zero.connect(&[]);
     // More than may be in their handshake, and none says a word.
-    let silent: Vec<_> = (0..2 * listen::PENDING_MAX)
+    let silent: Vec<_> = (0..2 * limits::PENDING_MAX)
         .map(|_| TcpStream::connect(&address).unwrap())
         .collect();
     let ends = Arc::new(AtomicBool::new(false));

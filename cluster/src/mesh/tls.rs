@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -20,12 +20,19 @@ use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-use super::credentials::TlsFiles;
 use super::refusal::Refusal;
 use super::socket::Link;
 
 /// Bytes that are on their way in each direction of a connection, between the sockets' own buffers.
 const CARRY_BYTES: usize = 64 * 1024;
+
+/// Files for TLS.
+#[derive(Debug, Clone)]
+pub(crate) struct TlsFiles {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) ca: PathBuf,
+}
 
 /// Both sides' settings.
 pub(super) struct Tls {

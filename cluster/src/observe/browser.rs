@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{answer, listen, master_router};
 use crate::protocol::{
-    Exit, Failure, JobStatus, MasterStatus, OperatorBeat, Part, Phase, ProcessStatus, Status,
+    Exit, Failure, JobStatus, MasterStatus, OperatorHeartbeat, Part, Phase, ProcessStatus, Status,
     WorkerStatus,
 };
 
@@ -199,8 +199,8 @@ impl Master {
     }
 }
 
-fn operator(name: &str, busy_us: u64, rows: Option<i64>) -> OperatorBeat {
-    OperatorBeat {
+fn operator(name: &str, busy_us: u64, rows: Option<i64>) -> OperatorHeartbeat {
+    OperatorHeartbeat {
         name: name.to_owned(),
         busy_us,
         rows,

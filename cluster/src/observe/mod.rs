@@ -26,11 +26,11 @@ use tidemill_log::health::{Health, now_ms};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::cli::HttpArgs;
-use crate::master::token::{self, Token};
+use crate::args::HttpArgs;
 use crate::protocol::{DependencyStatus, NoticedStatus, Part, ProcessKey, Report, Status};
 use crate::readable::{self, Later};
 use crate::redact;
+use crate::token::{self, Token};
 
 #[cfg(test)]
 mod browser;

@@ -12,7 +12,7 @@ use tidemill_dataflow::job;
 use super::exposition::{self, Scrape};
 use super::*;
 use crate::protocol::{
-    DependencyStatus, IngestStatus, JobStatus, MasterStatus, OperatorBeat, ProcessKey,
+    DependencyStatus, IngestStatus, JobStatus, MasterStatus, OperatorHeartbeat, ProcessKey,
     ProcessReport, WorkerStatus,
 };
 
@@ -98,7 +98,7 @@ fn status() -> Status {
         freshness_p50_ms: Some(20),
         freshness_p99_ms: Some(90),
         ingest: Some(IngestStatus::default()),
-        operators: vec![OperatorBeat::default()],
+        operators: vec![OperatorHeartbeat::default()],
         ..JobStatus::default()
     };
     let stopped = JobStatus {

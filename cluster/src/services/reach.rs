@@ -3,10 +3,11 @@
 
 use std::io::ErrorKind;
 use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
 
 use anyhow::anyhow;
 
-use super::WAIT;
+pub(super) const WAIT: Duration = Duration::from_secs(5);
 
 /// Words by which the engines say that they do not let us in.
 const AUTHENTICATION: [&str; 9] = [

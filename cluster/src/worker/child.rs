@@ -21,14 +21,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use clap::ValueEnum;
 
-use super::Event;
+use super::event::Event;
 use super::files;
 use super::reconcile::Known;
 use crate::exit;
 use crate::logging::LogArgs;
 use crate::logs;
 use crate::protocol::{
-    Beat, Exit, FromChild, Order, Part, Phase, ProcessKey, ProcessReport, ToChild,
+    Exit, FromChild, Heartbeat, Part, Phase, ProcessAssignment, ProcessKey, ProcessReport, ToChild,
 };
 
 /// Lines of a child's log that are reported when it ended.
@@ -62,7 +62,7 @@ pub(super) struct Setting {
 pub(super) struct Child {
     pub(super) known: Known,
     phase: Phase,
-    beat: Option<Beat>,
+    beat: Option<Heartbeat>,
     key: ProcessKey,
     place: Option<PathBuf>,
     process: Option<std::process::Child>,
@@ -80,7 +80,7 @@ pub(super) struct Child {
 impl Child {
     /// Starts what is ordered. One that cannot be started has ended at once.
     pub(super) fn start(
-        order: &Order,
+        order: &ProcessAssignment,
         setting: &Setting,
         events: &SyncSender<Event>,
         now: Instant,
@@ -124,7 +124,7 @@ impl Child {
 
     fn spawn(
         &mut self,
-        order: &Order,
+        order: &ProcessAssignment,
         setting: &Setting,
         events: &SyncSender<Event>,
     ) -> anyhow::Result<()> {
@@ -195,7 +195,7 @@ impl Child {
         self.known.heard = now;
         match said {
             None => self.closed = true,
-            Some(FromChild::Beat(beat)) => self.beat = Some(*beat),
+            Some(FromChild::Heartbeat(beat)) => self.beat = Some(*beat),
             Some(FromChild::Unreachable { indices }) => self.unreachable = indices,
             Some(FromChild::Listening { address }) if self.phase == Phase::Started => {
                 self.phase = Phase::Listening { address };
@@ -301,7 +301,7 @@ impl Drop for Child {
 }
 
 /// The command line of a child. Each flag and its value are one word, so that no value is a flag.
-fn arguments(order: &Order, place: &Path, setting: &Setting) -> Vec<String> {
+fn arguments(order: &ProcessAssignment, place: &Path, setting: &Setting) -> Vec<String> {
     let spec = &order.spec;
     let mut words = vec![
         order.key.part.name().to_owned(),

@@ -25,7 +25,7 @@ pub(crate) fn stem(key: &ProcessKey) -> String {
 
 /// Checks the name and the files of a job; also done where it is submitted.
 pub(crate) fn check(spec: &JobSpec) -> anyhow::Result<()> {
-    crate::cli::name(&spec.name)
+    crate::args::name(&spec.name)
         .map_err(|right| Usage(format!("the job's name `{}`: {right}", spec.name)))?;
     let count = spec.files.len();
     let bytes: usize = spec.files.values().map(String::len).sum();

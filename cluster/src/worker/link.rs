@@ -14,9 +14,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::Event;
-use crate::client::master::{Failure, Master};
-use crate::protocol::{Orders, Report, WorkerId};
+use super::event::Event;
+use crate::api::{Failure, Master};
+use crate::protocol::{Assignment, Report, WorkerId};
 
 /// Time between two tries while the master is away.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -97,7 +97,7 @@ impl Link {
         }
     }
 
-    fn send(&self, report: &Report) -> Result<Orders, Failure> {
+    fn send(&self, report: &Report) -> Result<Assignment, Failure> {
         let path = format!("/v1/workers/{}/report", self.id);
         self.master.post(&path, report)
     }
@@ -124,7 +124,7 @@ impl Link {
                         tracing::info!("the master at {} answers", self.master.url());
                     }
                     (said, ever) = (false, true);
-                    if events.send(Event::Orders(orders)).is_err() {
+                    if events.send(Event::Assignment(orders)).is_err() {
                         return;
                     }
                     continue;
@@ -155,7 +155,7 @@ impl Link {
             let after = self.version.load(Relaxed).to_string();
             match self.master.get(&path, &[("after", after)]) {
                 Ok(orders) => {
-                    if events.send(Event::Orders(orders)).is_err() {
+                    if events.send(Event::Assignment(orders)).is_err() {
                         return;
                     }
                 }

@@ -11,6 +11,7 @@
 //! 4. Every queue is bounded: [`EVENTS_MAX`].
 
 mod child;
+mod event;
 pub(crate) mod files;
 mod link;
 mod reconcile;
@@ -29,14 +30,15 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 
 use child::{Child, Setting};
+use event::Event;
 use link::Link;
 use reconcile::Action;
 
-use crate::client::master::{Master, WhichMaster};
+use crate::api::{Master, WhichMaster};
 use crate::exit::{self, Usage};
 use crate::logging::{self, LogArgs, Origin};
-use crate::master::token::Token;
-use crate::protocol::{FromChild, Order, Orders, ProcessKey, Report, ToChild};
+use crate::protocol::{Assignment, ProcessAssignment, ProcessKey, Report, ToChild};
+use crate::token::Token;
 
 /// Things that were said and not looked at yet; who says more waits.
 const EVENTS_MAX: usize = 1024;
@@ -85,16 +87,6 @@ fn name(given: &str) -> Result<String, String> {
         return Err(format!("expected 1 to {WORKER_NAME_LEN_MAX} {right}"));
     }
     Ok(given.to_owned())
-}
-
-/// What the worker's thread hears.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// A child said something, or ended its stdout.
-    Said(ProcessKey, Option<FromChild>),
-    Orders(Orders),
-    /// The master does not take this worker, and never did.
-    Refused(String),
 }
 
 /// Offers slots until it is stopped.
@@ -228,7 +220,7 @@ struct Worker {
     slots: usize,
     setting: Setting,
     children: BTreeMap<ProcessKey, Child>,
-    orders: Option<Orders>,
+    orders: Option<Assignment>,
     sequence: u64,
     events: SyncSender<Event>,
     link: Arc<Link>,
@@ -293,7 +285,7 @@ impl Worker {
                         changed |= child.hear(said, Instant::now());
                     }
                 }
-                Event::Orders(orders) => {
+                Event::Assignment(orders) => {
                     if reconcile::newer(&orders, self.orders.as_ref()) {
                         self.link.follows(orders.version);
                         self.orders = Some(orders);
@@ -338,7 +330,7 @@ impl Worker {
         changed
     }
 
-    fn start(&mut self, order: &Order, now: Instant) -> bool {
+    fn start(&mut self, order: &ProcessAssignment, now: Instant) -> bool {
         let child = Child::start(order, &self.setting, &self.events, now);
         self.children.insert(order.key.clone(), child);
         true

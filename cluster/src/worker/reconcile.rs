@@ -6,12 +6,12 @@
 //! Invariants:
 //! 1. A key is started once: its generation is in it, so one that ended stays ended.
 //! 2. Of a job's part no process starts while one of another generation is still alive here.
-//! 3. Orders that are older than others that were heard change nothing.
+//! 3. Assignment that are older than others that were heard change nothing.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::protocol::{Order, Orders, ProcessKey};
+use crate::protocol::{Assignment, ProcessAssignment, ProcessKey};
 
 /// A child that says nothing for so long is frozen.
 pub(crate) const FROZEN_AFTER: Duration = Duration::from_secs(8);
@@ -32,7 +32,7 @@ pub(crate) struct Known {
 /// Something to be done about one child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
-    Start(Box<Order>),
+    Start(Box<ProcessAssignment>),
     Tell(ProcessKey, Vec<String>),
     Drain(ProcessKey),
     /// It is not wanted any more.
@@ -44,15 +44,15 @@ pub(crate) enum Action {
 }
 
 /// Whether orders are to be followed, given those that were followed last.
-pub(crate) fn newer(orders: &Orders, last: Option<&Orders>) -> bool {
-    let age = |orders: &Orders| (orders.master, orders.version);
+pub(crate) fn newer(orders: &Assignment, last: Option<&Assignment>) -> bool {
+    let age = |orders: &Assignment| (orders.master, orders.version);
     last.is_none_or(|last| age(orders) > age(last))
 }
 
 /// What is to be done now.
 pub(crate) fn actions(
     children: &BTreeMap<ProcessKey, Known>,
-    orders: &Orders,
+    orders: &Assignment,
     now: Instant,
 ) -> Vec<Action> {
     let mut actions = Vec::new();
@@ -109,7 +109,7 @@ mod tests {
         }
     }
 
-    fn order(key: ProcessKey) -> Order {
+    fn order(key: ProcessKey) -> ProcessAssignment {
         let spec = JobSpec {
             name: key.job.clone(),
             files: BTreeMap::new(),
@@ -119,7 +119,7 @@ mod tests {
             ingest: false,
             flags: BTreeMap::new(),
         };
-        Order {
+        ProcessAssignment {
             key,
             spec,
             threads: 1,
@@ -130,8 +130,8 @@ mod tests {
         }
     }
 
-    fn orders(processes: Vec<Order>) -> Orders {
-        Orders {
+    fn orders(processes: Vec<ProcessAssignment>) -> Assignment {
+        Assignment {
             master: 1,
             version: 1,
             processes,
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn older_orders_are_dropped() {
-        let at = |master, version| Orders {
+        let at = |master, version| Assignment {
             master,
             version,
             processes: Vec::new(),

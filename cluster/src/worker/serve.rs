@@ -16,8 +16,8 @@ use axum::routing::get;
 
 use super::link::Link;
 use crate::logs;
-use crate::master::token::Token;
 use crate::observe;
+use crate::token::Token;
 
 /// Opens the port.
 pub(super) fn listen(at: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {

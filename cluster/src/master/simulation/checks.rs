@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::children::{address, journal};
 use super::world::{Weather, World};
 use crate::master::durable::Durable;
-use crate::protocol::{Order, Orders, Part, ProcessKey};
+use crate::protocol::{Assignment, Part, ProcessAssignment, ProcessKey};
 
 /// What was seen so far.
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub(super) struct Seen {
     /// The greatest generation of each half that is written down.
     written: BTreeMap<(String, Part), u64>,
     /// Where each process was ordered to.
-    placed: BTreeMap<ProcessKey, (String, Order)>,
+    placed: BTreeMap<ProcessKey, (String, ProcessAssignment)>,
     /// By worker: the newest orders, and what was taken back since.
     newest: BTreeMap<String, (u64, u64)>,
     ordered: BTreeMap<String, BTreeSet<ProcessKey>>,
@@ -57,7 +57,7 @@ impl Seen {
         &mut self,
         worker: &str,
         slots: usize,
-        orders: &Arc<Orders>,
+        orders: &Arc<Assignment>,
     ) -> Result<(), String> {
         let number = (orders.master, orders.version);
         let newest = self.newest.entry(worker.to_owned()).or_default();
@@ -106,9 +106,9 @@ impl Seen {
         Ok(())
     }
 
-    fn check_order(&mut self, worker: &str, order: &Order) -> Result<(), String> {
+    fn check_order(&mut self, worker: &str, order: &ProcessAssignment) -> Result<(), String> {
         let key = &order.key;
-        let bare = Order {
+        let bare = ProcessAssignment {
             peers: None,
             drain: false,
             ..order.clone()

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::world::{Next, World};
 use crate::protocol::{
-    Exit, JobSpec, Order, Orders, Part, Phase, ProcessKey, ProcessReport, Report,
+    Assignment, Exit, JobSpec, Part, Phase, ProcessAssignment, ProcessKey, ProcessReport, Report,
 };
 
 /// A worker's process.
@@ -23,13 +23,13 @@ pub(super) struct Worker {
     pub(super) cut_until: u64,
     /// Its newest wait for orders.
     pub(super) poll: u64,
-    orders: Option<Arc<Orders>>,
+    orders: Option<Arc<Assignment>>,
     sequence: u64,
 }
 
 /// A child, until no order names it.
 pub(super) struct Child {
-    pub(super) order: Order,
+    pub(super) order: ProcessAssignment,
     pub(super) phase: Phase,
     /// It was killed and has not ended yet.
     killed: bool,
@@ -145,8 +145,8 @@ impl World {
         self.send_report(&report);
     }
 
-    /// Orders reach a worker.
-    pub(super) fn follow(&mut self, id: &str, orders: &Arc<Orders>) -> Result<(), String> {
+    /// Assignment reach a worker.
+    pub(super) fn follow(&mut self, id: &str, orders: &Arc<Assignment>) -> Result<(), String> {
         let now = self.now;
         let Some(worker) = self.worker(id) else {
             return Ok(());
@@ -379,7 +379,7 @@ impl World {
 }
 
 impl Child {
-    fn new(order: &Order) -> Self {
+    fn new(order: &ProcessAssignment) -> Self {
         Self {
             order: order.clone(),
             phase: Phase::Started,

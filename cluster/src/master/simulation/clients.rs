@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::world::{Next, World};
-use crate::master::commands::{Command, Refusal};
 use crate::master::durable::Durable;
+use crate::master::event::{Command, Refusal};
 use crate::master::status;
 use crate::protocol::JobSpec;
 
@@ -153,7 +153,7 @@ impl World {
         clients.asked.insert((master, request), command.clone());
         self.tell_master(
             master,
-            crate::master::state::Event::Command { request, command },
+            crate::master::event::Event::Command { request, command },
         )
     }
 

@@ -2,8 +2,8 @@
 
 use super::children::Doom;
 use super::world::World;
-use crate::master::commands::Command;
-use crate::master::part::Stage;
+use crate::master::component::Stage;
+use crate::master::event::Command;
 use crate::protocol::Part;
 
 /// Submits a job whose processes all meet that end, and waits until it is given up: when its

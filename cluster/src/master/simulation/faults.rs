@@ -3,7 +3,7 @@
 use super::causes::SILENCE_OVERLOOKED;
 use super::children::{Step, exit};
 use super::world::{Next, Weather, World};
-use crate::master::state::Event;
+use crate::master::event::Event;
 use crate::protocol::ProcessKey;
 
 /// Something that ends later.

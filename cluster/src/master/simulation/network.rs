@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::causes::MINT_WAY;
 use super::children::Child;
 use super::world::{Next, Process, Weather, World};
-use crate::master::part::Stage;
-use crate::master::state::{Action, Event};
+use crate::master::component::Stage;
+use crate::master::event::{Action, Event};
 use crate::protocol::{Part, ProcessKey, Report};
 
 impl World {
@@ -80,7 +80,7 @@ impl World {
         self.push_orders(master)
     }
 
-    /// Orders that are new go to the workers that wait for them.
+    /// Assignment that are new go to the workers that wait for them.
     fn push_orders(&mut self, master: usize) -> Result<(), String> {
         let process = &mut self.masters[master];
         let mut new = Vec::new();

@@ -12,10 +12,11 @@ use super::checks::Seen;
 use super::children::{Doom, Step, Worker, journal};
 use super::clients::Clients;
 use super::faults::Fault;
+use crate::master::component::Stage;
 use crate::master::durable::{Author, Durable};
-use crate::master::part::Stage;
-use crate::master::state::{Event, Minted, State, Unminted};
-use crate::protocol::{JobSpec, Orders, Part, ProcessKey};
+use crate::master::event::{Event, Minted, Unminted};
+use crate::master::state::State;
+use crate::protocol::{Assignment, JobSpec, Part, ProcessKey};
 
 /// How often a master sees the time.
 const TICK: u64 = 100;
@@ -43,7 +44,7 @@ pub(super) enum Next {
     Look(usize),
     /// Reaches a master.
     ToMaster(usize, Event),
-    ToWorker(String, Arc<Orders>),
+    ToWorker(String, Arc<Assignment>),
     Report(String),
     /// The store is asked to take a document.
     Put(usize, u64, Box<Durable>),

@@ -19,13 +19,13 @@ use anyhow::Context;
 use tidemill_dataflow::{Kind, journal, store};
 use tokio::sync::{oneshot, watch};
 
-use super::book::{Book, Written};
-use super::commands::{Command, Refusal};
 use super::durable::{Author, Durable};
-use super::spoken::Spoken;
-use super::state::{Action, Event, Minted, State, Unminted};
+use super::event::{Action, Command, Event, Minted, Refusal, Unminted};
+use super::state::State;
+use super::state_log::{Book, Written};
 use super::status;
-use crate::protocol::{JobSpec, Orders, Report, Status, WorkerId};
+use super::transition_log::Spoken;
+use crate::protocol::{Assignment, JobSpec, Report, Status, WorkerId};
 
 /// Messages that wait for the master's thread.
 const MESSAGES_MAX: usize = 4096;
@@ -40,7 +40,7 @@ const STORE_PAUSE_MAX: Duration = Duration::from_secs(2);
 enum Message {
     Event(Event),
     /// The answer says that the report was taken in.
-    Report(Box<Report>, oneshot::Sender<Option<Arc<Orders>>>),
+    Report(Box<Report>, oneshot::Sender<Option<Arc<Assignment>>>),
     Command(Command, oneshot::Sender<Result<String, Refusal>>),
     Status(oneshot::Sender<Status>),
     Overtaken(Author),
@@ -58,7 +58,7 @@ pub(crate) struct Desk {
 /// What handlers look at without asking.
 #[derive(Default)]
 struct Shown {
-    orders: Mutex<BTreeMap<WorkerId, watch::Sender<Arc<Orders>>>>,
+    orders: Mutex<BTreeMap<WorkerId, watch::Sender<Arc<Assignment>>>>,
     /// The store does not answer.
     store_away: AtomicBool,
 }
@@ -97,7 +97,7 @@ impl Desk {
     }
 
     /// Takes a report in; the worker's orders, or none when there is no room for the worker.
-    pub(crate) async fn report(&self, report: Report) -> Result<Option<Arc<Orders>>, Busy> {
+    pub(crate) async fn report(&self, report: Report) -> Result<Option<Arc<Assignment>>, Busy> {
         let (answer, answered) = oneshot::channel();
         self.send(Message::Report(Box::new(report), answer))?;
         answered.await.map_err(|_| Busy)
@@ -118,7 +118,7 @@ impl Desk {
     }
 
     /// The orders of a worker that reported, now and later.
-    pub(crate) fn orders(&self, worker: &str) -> Option<watch::Receiver<Arc<Orders>>> {
+    pub(crate) fn orders(&self, worker: &str) -> Option<watch::Receiver<Arc<Assignment>>> {
         let orders = self.shown.orders.lock();
         let orders = orders.unwrap_or_else(PoisonError::into_inner);
         orders.get(worker).map(watch::Sender::subscribe)

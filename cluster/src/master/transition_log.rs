@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::part::Stage;
+use super::component::Stage;
 use super::state::State;
 use crate::protocol::{Failure, Part};
 

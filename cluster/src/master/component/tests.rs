@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::Stage;
-use crate::master::commands::Command;
 use crate::master::durable::Durable;
-use crate::master::state::{Action, Event, Minted, State, Unminted};
-use crate::protocol::{Exit, JobSpec, Order, Part, Phase, ProcessKey, ProcessReport, Report};
+use crate::master::event::{Action, Command, Event, Minted, Unminted};
+use crate::master::state::State;
+use crate::protocol::{
+    Exit, JobSpec, Part, Phase, ProcessAssignment, ProcessKey, ProcessReport, Report,
+};
 
 /// A master with two workers of one slot each, and what it wants done.
 struct Cluster {
@@ -115,7 +117,7 @@ impl Cluster {
         &self.state.halves[&("one".to_owned(), Part::Dataflow)].stage
     }
 
-    fn orders(&self) -> Vec<&Order> {
+    fn orders(&self) -> Vec<&ProcessAssignment> {
         let all = WORKERS.iter().filter_map(|id| self.state.orders.get(*id));
         all.flat_map(|orders| &orders.processes).collect()
     }

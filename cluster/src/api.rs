@@ -16,8 +16,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::exit::Usage;
-use crate::master::token;
+use crate::protocol::{JobStatus, Status};
 use crate::redact;
+use crate::token;
 
 /// How long connecting to the master may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
@@ -155,6 +156,12 @@ impl Master {
         query: &[(&str, String)],
     ) -> Result<T, Failure> {
         self.json(self.http.get(self.with(path, query)))
+    }
+
+    /// A job as the master sees it now, if the master knows it.
+    pub(crate) fn job(&self, name: &str) -> Result<Option<JobStatus>, Failure> {
+        let status: Status = self.get("/v1/status", &[])?;
+        Ok(status.jobs.into_iter().find(|job| job.name == name))
     }
 
     /// Tells something, and reads the answer.

@@ -1,4 +1,4 @@
-//! What a process of a job says of itself twice a second: its statistics as a [`Beat`].
+//! What a process of a job says of itself twice a second: its statistics as a [`Heartbeat`].
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,17 +8,17 @@ use tidemill_dataflow::job;
 use tidemill_ingest::stats as ingest;
 
 use crate::observe::Shown;
-use crate::protocol::{Beat, OPERATORS_TOLD_MAX, OperatorBeat};
+use crate::protocol::{Heartbeat, OPERATORS_TOLD_MAX, OperatorHeartbeat};
 use crate::redact;
 
 /// What is to be said now of a process that answers HTTP there.
-pub(crate) fn of(shown: &Shown, http: &str) -> Beat {
-    let mut beat = Beat {
+pub(crate) fn of(shown: &Shown, http: &str) -> Heartbeat {
+    let mut beat = Heartbeat {
         http: http.to_owned(),
         doing: shown.doing().map(|why| redact::text(&why).into_owned()),
         dependencies: shown.dependencies(),
         noticed: shown.noticed(),
-        ..Beat::default()
+        ..Heartbeat::default()
     };
     if let Some(stats) = &shown.ingest {
         ingest(&mut beat, stats);
@@ -29,7 +29,7 @@ pub(crate) fn of(shown: &Shown, http: &str) -> Beat {
     beat
 }
 
-fn ingest(beat: &mut Beat, stats: &ingest::Stats) {
+fn ingest(beat: &mut Heartbeat, stats: &ingest::Stats) {
     beat.records = stats.published.load(Relaxed);
     let unpublished = stats.unpublished();
     beat.waits_since_ms = unpublished.since_ms;
@@ -37,7 +37,7 @@ fn ingest(beat: &mut Beat, stats: &ingest::Stats) {
     beat.dead_letters = stats.dead_letters.load(Relaxed);
 }
 
-fn dataflow(beat: &mut Beat, stats: &job::Stats) {
+fn dataflow(beat: &mut Heartbeat, stats: &job::Stats) {
     beat.records = stats.records.load(Relaxed);
     beat.bytes = stats.bytes.load(Relaxed);
     beat.dead_letters = stats.dead_letters.load(Relaxed);
@@ -55,11 +55,11 @@ fn dataflow(beat: &mut Beat, stats: &job::Stats) {
 }
 
 /// Those that took most time first.
-fn operators(all: BTreeMap<String, job::Operator>) -> Vec<OperatorBeat> {
+fn operators(all: BTreeMap<String, job::Operator>) -> Vec<OperatorHeartbeat> {
     let mut all: Vec<_> = all.into_iter().collect();
     all.sort_by_key(|(_, operator)| std::cmp::Reverse(operator.busy));
     all.truncate(OPERATORS_TOLD_MAX);
-    let told = |(name, operator): (String, job::Operator)| OperatorBeat {
+    let told = |(name, operator): (String, job::Operator)| OperatorHeartbeat {
         name,
         busy_us: u64::try_from(operator.busy.as_micros()).unwrap_or(u64::MAX),
         rows: operator.held.map(|held| whole(held.rows)),

@@ -33,12 +33,12 @@ pub(crate) use self::minting::Minting;
 pub(crate) use self::running::Running;
 pub(crate) use self::starting::Starting;
 pub(crate) use self::waiting::Waiting;
-use super::apart::Apart;
-use super::culprit::{self, Ended};
+use super::anti_affinity::Apart;
 use super::durable::{Record, Run};
+use super::event::{Action, Minted, Unminted};
 use super::placement::Free;
+use super::root_cause::{self, Ended};
 use super::roster::{Found, Roster};
-use super::state::{Action, Minted, Unminted};
 use super::times::{CULPRIT_AWAITED_MAX, RATE_OVER};
 use crate::protocol::{JobSpec, Part, Phase, ProcessKey};
 
@@ -193,7 +193,7 @@ impl Half {
     fn is_broken(&self, now: u64) -> bool {
         let ends = || self.ended.values();
         let first = ends().map(Ended::at).min();
-        culprit::is_known(ends()) || first.is_some_and(|at| now >= at + CULPRIT_AWAITED_MAX)
+        root_cause::is_known(ends()) || first.is_some_and(|at| now >= at + CULPRIT_AWAITED_MAX)
     }
 
     /// Keeps what rates are computed from.

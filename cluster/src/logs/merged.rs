@@ -6,8 +6,9 @@
 use std::path::PathBuf;
 use std::thread;
 
-use super::{Page, Query, merge, read};
-use crate::client::master::Master;
+use super::folder::read;
+use super::page::{Page, Query, merge};
+use crate::api::Master;
 
 /// The master's own logs are told under this name.
 const MASTER: &str = "master";

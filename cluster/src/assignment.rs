@@ -16,7 +16,7 @@ use anyhow::{Context, bail};
 
 use crate::observe::{self, Shown};
 use crate::protocol::{FromChild, Part, ProcessKey, ToChild};
-use crate::{beat, exit, output};
+use crate::{exit, heartbeat, output};
 
 /// Time between two beats.
 const BEAT: Duration = Duration::from_millis(500);
@@ -43,13 +43,13 @@ pub(crate) struct Begin {
 
 /// The orders that follow.
 #[derive(Debug)]
-pub(crate) struct Orders {
+pub(crate) struct Updates {
     peers: Receiver<Vec<String>>,
 }
 
 /// Waits for the first order, to run `part`, then takes further ones beside: `stop` is set when it
 /// shall end.
-pub(crate) fn begin(part: Part, stop: &Arc<AtomicBool>) -> anyhow::Result<(Begin, Orders)> {
+pub(crate) fn begin(part: Part, stop: &Arc<AtomicBool>) -> anyhow::Result<(Begin, Updates)> {
     let mut stdin = BufReader::new(std::io::stdin());
     let begin = match next(&mut stdin)? {
         Some(ToChild::Begin {
@@ -100,7 +100,7 @@ pub(crate) fn begin(part: Part, stop: &Arc<AtomicBool>) -> anyhow::Result<(Begin
     let print = move || print(&told);
     thread::Builder::new().name("telling".into()).spawn(print)?;
     let _ = OUT.set(tell);
-    Ok((begin, Orders { peers }))
+    Ok((begin, Updates { peers }))
 }
 
 /// The next order; none when stdin has ended.
@@ -174,7 +174,7 @@ pub(crate) fn beat(host: &str, shown: Shown) -> anyhow::Result<()> {
     let http = observe::serve((host, 0), observe::own_router(shown.clone())?)?;
     let http = http.to_string();
     let once = move || {
-        let beat = FromChild::Beat(Box::new(beat::of(&shown, &http)));
+        let beat = FromChild::Heartbeat(Box::new(heartbeat::of(&shown, &http)));
         if let Some(out) = OUT.get() {
             // The next one says all that this one would.
             let _ = out.try_send((beat, sync_channel(1).0));
@@ -189,7 +189,7 @@ pub(crate) fn beat(host: &str, shown: Shown) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Orders {
+impl Updates {
     /// Where all processes listen, as soon as the worker says so; none when stopped before.
     pub(crate) fn peers(&self, stop: &AtomicBool) -> anyhow::Result<Option<Vec<String>>> {
         while !stop.load(Relaxed) {

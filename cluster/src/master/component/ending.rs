@@ -1,8 +1,8 @@
 //! No worker shall have the generation any more: all that is left of it is killed, and its end, or
 //! the loss of its worker, awaited. Then it is known why it ended, and what comes next.
 
-use super::super::culprit::{self, Culprit};
 use super::super::durable::Record;
+use super::super::root_cause::{self, Culprit};
 use super::super::roster::Found;
 use super::super::times::{BACK_OFF_MAX, BACK_OFF_MIN, ENDING_MAX, LIVED_MIN};
 use super::{BackingOff, Half, Here, Stage};
@@ -76,7 +76,7 @@ impl Ending {
             // These are none of the failures.
             ended.retain(|_, ended| !ended.is_drained());
         }
-        let found = culprit::find(&run, &ended, cause.as_ref(), here.now);
+        let found = root_cause::find(&run, &ended, cause.as_ref(), here.now);
         // Asked for before this master started: then nobody failed.
         let asked = here.must_go();
         let lived = half

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::state::Action;
+use super::super::event::Action;
 use super::super::times::MINT_AGAIN;
 use super::{BackingOff, Half, Here, Stage};
 
