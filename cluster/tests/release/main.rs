@@ -11,6 +11,7 @@ mod airflow;
 mod cli;
 mod compose;
 mod containers;
+mod layers;
 mod packages;
 mod readme;
 mod tidy;
