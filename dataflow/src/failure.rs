@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tidemill_log::backoff::Backoff;
 
 use crate::{Error, Kind, Result};
 
@@ -68,9 +70,6 @@ impl Failure {
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// How soon a stop is seen while something is waited for.
-const STOP_LOOK: Duration = Duration::from_millis(100);
-
 /// Does what a service that is away or refuses us now, or a disk that is full, may hold up: again
 /// and again, while its errors [may pass](Error::may_pass). What it waits for is said when it
 /// begins to wait and when the reason changes, and that it goes on when it does. `what` completes
@@ -99,7 +98,7 @@ fn waited<T>(
     (what, passes): (&str, fn(&Error) -> bool),
     mut attempt: impl FnMut() -> Result<T>,
 ) -> Result<Option<T>> {
-    let mut pause = PAUSE_MIN;
+    let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
     let mut said = String::new();
     while !stop.load(Ordering::Relaxed) {
         match attempt() {
@@ -109,11 +108,7 @@ fn waited<T>(
                     tracing::warn!(%error, "cannot {what} yet");
                     said = why;
                 }
-                let until = Instant::now() + pause;
-                while Instant::now() < until && !stop.load(Ordering::Relaxed) {
-                    std::thread::sleep(STOP_LOOK.min(pause));
-                }
-                pause = (pause * 2).min(PAUSE_MAX);
+                backoff.sleep(stop);
             }
             Ok(done) if !said.is_empty() => {
                 tracing::info!("could {what} at last");

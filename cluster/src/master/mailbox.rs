@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use tidemill_dataflow::{Kind, journal, store};
+use tidemill_log::backoff::Backoff;
 use tokio::sync::{oneshot, watch};
 
 use super::durable::{Author, Durable};
@@ -355,7 +356,7 @@ impl Writer {
 
     /// Tries until the store is there.
     fn insist<T>(&self, ask: impl Fn(&Book) -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let mut pause = TICK;
+        let mut backoff = Backoff::new(TICK, STORE_PAUSE_MAX);
         loop {
             let error = match ask(&self.book) {
                 Ok(answer) => {
@@ -375,8 +376,7 @@ impl Writer {
             if !self.desk.shown.store_away.swap(true, Ordering::Relaxed) {
                 tracing::warn!("the store is away, nothing changes until it is back: {error:#}");
             }
-            thread::sleep(pause);
-            pause = (pause * 2).min(STORE_PAUSE_MAX);
+            thread::sleep(backoff.pause());
         }
     }
 }

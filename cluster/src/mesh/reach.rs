@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tidemill_log::backoff::Backoff;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -24,7 +25,7 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Keeps this process connected with process `to`, until all are.
 pub(super) async fn reach(to: usize, address: String, shared: Arc<Shared>) {
-    let mut pause = PAUSE_MIN;
+    let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
     let mut said: Option<(Instant, String)> = None;
     while !shared.roster.is_taken() {
         if !shared.roster.missing().contains(&to) {
@@ -34,7 +35,7 @@ pub(super) async fn reach(to: usize, address: String, shared: Arc<Shared>) {
         let why = match attempt(to, &address, &shared).await {
             Ok(()) => {
                 tracing::info!(process = to, address, "connected with a process of the job");
-                (pause, said) = (PAUSE_MIN, None);
+                (backoff, said) = (Backoff::new(PAUSE_MIN, PAUSE_MAX), None);
                 continue;
             }
             Err(why) => why.to_string(),
@@ -47,8 +48,7 @@ pub(super) async fn reach(to: usize, address: String, shared: Arc<Shared>) {
             said = Some((Instant::now(), why.clone()));
         }
         shared.trouble(to, &format!("at {address}: {why}"));
-        sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        sleep(backoff.pause()).await;
     }
 }
 

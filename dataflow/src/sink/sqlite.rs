@@ -20,6 +20,7 @@ use std::time::Duration;
 use arrow::record_batch::RecordBatch;
 use rusqlite::types::Value;
 use rusqlite::{Connection, TransactionBehavior, params, params_from_iter};
+use tidemill_log::backoff::Backoff;
 use tidemill_log::failpoint;
 use tidemill_log::sqlite::connect;
 
@@ -45,7 +46,8 @@ use table::{
 
 /// Rows that go into one transaction at most, unless one write alone has more.
 const MAX_ROWS_A_COMMIT: usize = 50_000;
-/// Longest wait between attempts to commit.
+/// Waits between attempts to commit: the first one, and the longest.
+const BACK_OFF_MIN: Duration = Duration::from_millis(10);
 const MAX_BACK_OFF: Duration = Duration::from_secs(5);
 const OWN_TABLES: &str = "
     CREATE TABLE IF NOT EXISTS tidemill_frontiers(
@@ -267,7 +269,7 @@ impl Writer {
 
     /// Commits a group, again and again while the file is busy, full or unreachable.
     fn commit(&mut self, group: &[Writes]) -> Vec<Result<Vec<Refused>>> {
-        let mut back_off = Duration::from_millis(10);
+        let mut backoff = Backoff::new(BACK_OFF_MIN, MAX_BACK_OFF);
         let mut failing = false;
         loop {
             match self.try_commit(group) {
@@ -282,8 +284,7 @@ impl Writer {
                         tracing::warn!("writing to the sink's file, trying again: {e}");
                         failing = true;
                     }
-                    thread::sleep(back_off);
-                    back_off = (back_off * 2).min(MAX_BACK_OFF);
+                    thread::sleep(backoff.pause());
                 }
                 Err(e) => {
                     let what = e.to_string();

@@ -7,6 +7,7 @@
 //! the embedded SQLite one, are chosen by URL and pass one conformance suite.
 
 pub mod address;
+pub mod backoff;
 pub mod dead_letter;
 pub mod envelope;
 pub mod error;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arrow::array::timezone::Tz;
 use arrow::datatypes::SchemaRef;
 use foldhash::fast::RandomState;
+use tidemill_log::backoff::Backoff;
 use tidemill_log::registry::Registry;
 use tidemill_log::schema::arena::Schema;
 
@@ -273,10 +274,11 @@ impl Writers {
         id: u32,
         question: impl Fn(&dyn Registry) -> tidemill_log::Result<T>,
     ) -> tidemill_log::Result<T> {
-        let mut wait = RETRY_MIN;
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         loop {
             match question(self.registry.as_ref()) {
                 Err(error) if error.may_pass() => {
+                    let wait = backoff.pause();
                     tracing::warn!(
                         schema = id,
                         error = &error as &dyn std::error::Error,
@@ -284,7 +286,6 @@ impl Writers {
                         "the registry is away: decoding waits for it"
                     );
                     std::thread::sleep(wait);
-                    wait = (wait * 2).min(RETRY_MAX);
                 }
                 answer => return answer,
             }

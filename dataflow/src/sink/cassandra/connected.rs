@@ -9,6 +9,7 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use scylla::statement::Consistency;
+use tidemill_log::backoff::Backoff;
 use tidemill_log::health::{Health as Reports, Role};
 
 use super::address::{Address, refusal};
@@ -49,7 +50,7 @@ pub(super) async fn connect(address: &Address, reports: &Reports) -> Result<Sess
         .build();
     let tls = address.tls()?;
     let give_up = Instant::now() + address.wait;
-    let mut back_off = Duration::from_millis(250);
+    let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
     let mut warned = false;
     loop {
         let mut builder = SessionBuilder::new()
@@ -75,7 +76,8 @@ pub(super) async fn connect(address: &Address, reports: &Reports) -> Result<Sess
             let what = format!("Cassandra at {nodes}: {why}");
             return Err(Error::with_source(Kind::Data, what, error));
         }
-        if Instant::now() + back_off >= give_up {
+        let pause = backoff.pause();
+        if Instant::now() + pause >= give_up {
             let waited = address.wait.as_secs();
             let what = format!("Cassandra at {nodes} did not answer within {waited} s: {error}");
             return Err(Error::with_source(Kind::Retry, what, error));
@@ -85,8 +87,7 @@ pub(super) async fn connect(address: &Address, reports: &Reports) -> Result<Sess
             tracing::warn!("waiting for Cassandra at {nodes}: {error}");
             warned = true;
         }
-        tokio::time::sleep(back_off).await;
-        back_off = (back_off * 2).min(Duration::from_secs(5));
+        tokio::time::sleep(pause).await;
     }
 }
 

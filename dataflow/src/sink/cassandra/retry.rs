@@ -1,12 +1,12 @@
 //! Which errors pass by themselves, and the loop that tries a statement again until they have.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use scylla::errors::{BadQuery, DbError, ExecutionError, PrepareError, RequestAttemptError};
 use scylla::response::query_result::QueryResult;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
+use tidemill_log::backoff::Backoff;
 use tidemill_log::health::Role;
 
 use super::connected::Connected;
@@ -36,7 +36,7 @@ impl Connected {
         statement: &PreparedStatement,
         values: &(impl SerializeRow + Sync),
     ) -> std::result::Result<QueryResult, ExecutionError> {
-        let mut back_off = FIRST_BACK_OFF;
+        let mut backoff = Backoff::new(FIRST_BACK_OFF, MAX_BACK_OFF);
         let mut waiting = None;
         loop {
             // The driver's future is large; boxed, a lane stays small.
@@ -47,8 +47,7 @@ impl Connected {
                     waiting.get_or_insert_with(|| Waiting::new(&self.health, table, &error));
                     // What it waits for may be another thing by now.
                     self.health.reports.down(Role::Views, WRITE, &error);
-                    tokio::time::sleep(back_off / 2 + jitter(back_off / 2)).await;
-                    back_off = (back_off * 2).min(MAX_BACK_OFF);
+                    tokio::time::sleep(backoff.pause()).await;
                 }
                 Err(error) => return Err(error),
             }
@@ -68,12 +67,6 @@ pub(super) fn of_values(error: &ExecutionError) -> Option<String> {
         ) => Some(bad.to_string()),
         _ => None,
     }
-}
-
-/// A random part of `span`.
-fn jitter(span: Duration) -> Duration {
-    let random = RandomState::new().build_hasher().finish() as u32;
-    span.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
 /// The error of a statement as the sink reports it.
@@ -176,7 +169,9 @@ mod tests {
         let of = |e| ExecutionError::LastAttemptError(RequestAttemptError::DbError(e, "x".into()));
         assert!(transient(&of(DbError::Overloaded)));
         assert!(transient(&of(DbError::IsBootstrapping)));
-        assert!(transient(&ExecutionError::RequestTimeout(ATTEMPT)));
+        assert!(transient(&ExecutionError::RequestTimeout(
+            Duration::from_secs(1)
+        )));
         assert!(is_refusal(&of(DbError::Unauthorized)) && !is_refusal(&of(DbError::Invalid)));
         for wrong in [DbError::Invalid, DbError::SyntaxError] {
             let error = failed("writing", of(wrong));
@@ -200,15 +195,5 @@ mod tests {
         ] {
             assert_eq!(of_values(&of(other)), None);
         }
-    }
-
-    const ATTEMPT: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn jitter_stays_inside_its_span() {
-        let span = Duration::from_millis(10);
-        assert!((0..100).all(|_| jitter(span) <= span));
-        let first = jitter(span);
-        assert!((0..100).any(|_| jitter(span) != first));
     }
 }
