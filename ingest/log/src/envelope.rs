@@ -1,16 +1,29 @@
-//! Change events as records of the log: Debezium's envelope in Avro, in Confluent's wire format.
+//! Debezium envelopes in Avro: change events as records of the log, in Confluent's wire format.
 //!
 //! [`Encoder`] turns a [`Change`](crate::event::Change) into a [`Record`](crate::log::Record) and
-//! registers the table's schemas; [`Decoder`] reads it back, for tools, tests and for a publisher
-//! that wants to know how far a topic reaches. (The dataflow decodes in columns, elsewhere.)
+//! registers the schemas of the table. [`Decoder`] reads records back, for tools, tests and the
+//! publisher, which asks how far a topic reaches. (The dataflow has its own columnar decoder.)
 //!
-//! Invariants: the same change gives the same bytes, whenever it is encoded; the key holds the
-//! primary key alone, whose values say the partition ([`partition_of_change`]), so all changes of a
-//! row are in one partition, in order. An update that
-//! changes the primary key must come as a delete and a create, which is what Debezium does.
-//! Within a partition positions grow; what does not is a copy that a writer left which stood still
-//! or was told of a failure, and readers drop it. A snapshot begins with a truncate, from which on
-//! positions may begin lower.
+//! ```text
+//! record value:  0x00 │ schema id, 4 bytes big-endian │ Avro datum of the envelope
+//! envelope:      before │ after │ source { version, connector, …, sequence } │ op │ ts_ms
+//!                                          │                        └ ["commit","index"] position
+//!                                          └ 0.1.0+<fingerprint of the schema, 16 hex digits>
+//! ```
+//!
+//! The wire format is documented under "Wire format" in Confluent's Schema Registry manual, the
+//! envelope under "Change events" in Debezium's manual of its PostgreSQL connector.
+//!
+//! Invariants:
+//! 1. The same change gives the same bytes, whenever it is encoded.
+//! 2. The key of a record holds the primary key alone, and its values choose the partition
+//!    ([`partition_of_change`]). So all changes of a row are in one partition, in order. An update
+//!    that changes the primary key must come as a delete and a create, as in Debezium.
+//! 3. Source positions grow within a partition. A record whose position does not grow is a
+//!    duplicate: its writer was frozen, or was told that an append failed which had succeeded.
+//!    Readers drop duplicates.
+//! 4. A snapshot begins with a truncate. Positions after that truncate may be lower than those
+//!    before it.
 
 mod decode;
 mod encode;
@@ -25,29 +38,30 @@ pub use subject::Evolution;
 use crate::event::{Op, Position};
 use crate::schema::fingerprint;
 
-/// `source.connector` of the records that are ours.
+/// The value of `source.connector` in records that Tidemill wrote.
 pub const CONNECTOR: &str = "tidemill";
-/// The same of those that people put back behind newer ones: their positions say nothing.
+/// The value of `source.connector` in records that an operator put back into the topic behind newer
+/// ones. Readers do not compare their positions.
 const REPLAYED: &str = "tidemill-replay";
 
-/// What stands behind a version and before the fingerprint of the schema, as semantic versions have
-/// it for what a build says of itself.
-const BUILD: u8 = b'+';
-/// The hexadecimal digits of a fingerprint.
-const DIGITS: usize = 16;
+/// Separates the version from the schema's fingerprint in `source.version`, as build metadata in
+/// Semantic Versioning.
+const BUILD_SEPARATOR: u8 = b'+';
+/// Number of hexadecimal digits of a fingerprint.
+const FINGERPRINT_DIGITS: usize = 16;
 
-/// `source.version` of records that are written with a schema.
+/// `source.version` of the records that are written with `schema`.
 fn version_of(schema: &str) -> String {
     let fingerprint = fingerprint(schema);
     format!("{}+{fingerprint:016x}", env!("CARGO_PKG_VERSION"))
 }
 
-/// The fingerprint of the schema that a record was written with, in its `source.version`; none in
-/// those of earlier versions. Each record of a topic is asked, so nothing is allocated.
+/// The fingerprint of the writer's schema, from a record's `source.version`. `None` for records of
+/// versions that did not write it. Called for every record: it allocates nothing.
 #[must_use]
 pub fn fingerprint_of(version: &[u8]) -> Option<u64> {
-    let (rest, digits) = version.split_last_chunk::<DIGITS>()?;
-    if rest.last() != Some(&BUILD) {
+    let (rest, digits) = version.split_last_chunk::<FINGERPRINT_DIGITS>()?;
+    if rest.last() != Some(&BUILD_SEPARATOR) {
         return None;
     }
     digits.iter().try_fold(0, |number: u64, digit| {
@@ -56,8 +70,9 @@ pub fn fingerprint_of(version: &[u8]) -> Option<u64> {
     })
 }
 
-/// The same, found in a datum of ours whatever its schema is: by the two fields behind it. The row
-/// is before them, so the last ones are the record's own.
+/// The fingerprint of the writer's schema, found in a datum without knowing that schema. The
+/// function searches from the end for the two fields that follow `source.version` (`connector` and
+/// `name`); the row stands before them, so a row that holds the same bytes is not taken for them.
 #[must_use]
 pub fn fingerprint_in(datum: &[u8]) -> Option<u64> {
     let text = |text: &str| [&[text.len() as u8 * 2], text.as_bytes()].concat();
@@ -71,11 +86,12 @@ pub fn fingerprint_in(datum: &[u8]) -> Option<u64> {
     fingerprint_of(datum.get(..found.next()?)?)
 }
 
-/// What follows the position in `source.sequence` of a delete that stands for a row which could not
-/// be published.
+/// The third element of `source.sequence` in a delete that stands for a row which cannot be
+/// published.
 const WITHHELD: &str = "withheld";
 
-/// `source.sequence` of a position.
+/// `source.sequence` of a change: a JSON array of texts, `["COMMIT","INDEX"]` or
+/// `["COMMIT","INDEX","withheld"]`.
 fn sequence_of(position: Position, op: Op) -> String {
     let Position { commit, index } = position;
     match op {
@@ -84,20 +100,29 @@ fn sequence_of(position: Position, op: Op) -> String {
     }
 }
 
-/// Whether a `source.sequence` of ours is that of a delete which stands for a row that could not be
-/// published.
+/// Whether a `source.sequence` of Tidemill marks a delete that stands for a row which cannot be
+/// published ([`Op::Withheld`]).
 #[must_use]
 pub fn is_withheld(sequence: &[u8]) -> bool {
     let last = sequence.strip_suffix(b"\"]");
     last.is_some_and(|last| last.ends_with(WITHHELD.as_bytes()))
 }
 
-/// The position in a `source.sequence` of ours. Each record of a topic is asked, so nothing is
-/// allocated.
+/// The source position in a `source.sequence` of Tidemill; `None` for any other text. Called for
+/// every record: it allocates nothing.
+///
+/// ```
+/// use tidemill_log::envelope::position_of;
+/// use tidemill_log::event::Position;
+///
+/// let position = Position { commit: 45_449_976, index: 3 };
+/// assert_eq!(position_of(br#"["45449976","3"]"#), Some(position));
+/// assert_eq!(position_of(br#"["24023128", "24023128"]"#), None); // Debezium's own
+/// ```
 #[must_use]
 pub fn position_of(sequence: &[u8]) -> Option<Position> {
-    let (commit, rest) = number(sequence.strip_prefix(b"[\"")?)?;
-    let (index, rest) = number(rest.strip_prefix(b"\",\"")?)?;
+    let (commit, rest) = leading_number(sequence.strip_prefix(b"[\"")?)?;
+    let (index, rest) = leading_number(rest.strip_prefix(b"\",\"")?)?;
     let withheld = || {
         let last = rest.strip_prefix(b"\",\"")?.strip_suffix(b"\"]")?;
         (last == WITHHELD.as_bytes()).then_some(())
@@ -105,8 +130,9 @@ pub fn position_of(sequence: &[u8]) -> Option<Position> {
     (rest == b"\"]" || withheld().is_some()).then_some(Position { commit, index })
 }
 
-/// The number that a text begins with, and the rest.
-fn number(text: &[u8]) -> Option<(u64, &[u8])> {
+/// The decimal number at the beginning of a text, and the rest of the text. `None` without a digit,
+/// or when the number does not fit 64 bits.
+fn leading_number(text: &[u8]) -> Option<(u64, &[u8])> {
     let mut rest = text;
     let mut number = 0_u64;
     while let Some((digit @ b'0'..=b'9', after)) = rest.split_first() {
@@ -123,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_names_the_schema_and_those_of_before_name_none() {
+    fn versions_carry_the_schema_fingerprint() {
         let schema = "\"int\"";
         let version = version_of(schema);
         let is = Some(fingerprint(schema));
@@ -139,7 +165,7 @@ mod tests {
         for connector in [CONNECTOR, REPLAYED] {
             let datum = source(&version, connector);
             assert_eq!(fingerprint_in(&datum), is);
-            // A row may hold what looks like it.
+            // A row may hold the same bytes.
             let other = [source(&version_of("other"), connector), datum].concat();
             assert_eq!(fingerprint_in(&other), is);
         }
@@ -148,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_is_read_from_what_was_written_and_from_nothing_else() {
+    fn only_our_sequences_parse_as_positions() {
         for (commit, index) in [(0, 0), (45_449_976, 79), (u64::MAX, u64::MAX)] {
             let position = Position { commit, index };
             for op in [Op::Delete, Op::Withheld] {

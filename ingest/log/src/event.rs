@@ -1,26 +1,33 @@
-//! A row change as capture sees it and publish writes it.
+//! Change events: one captured row change, its values and its source position.
+//!
+//! Capture produces a [`Change`] for each row of a snapshot and for each committed insert, update,
+//! delete and truncate. Publish encodes it as a record ([`crate::envelope`]).
 
-/// One column's value. Two values are equal where they are written alike: `0.0` is not `-0.0`, and
-/// NaN is NaN.
+/// The value of one column.
+///
+/// Two values are equal when their representations are equal: `0.0` and `-0.0` differ, and a NaN
+/// equals the same NaN. (A row that is written again unchanged must compare as unchanged.)
 #[derive(Debug, Clone)]
 pub enum Value {
     /// SQL NULL.
     Null,
-    /// `boolean`
+    /// `boolean`.
     Bool(bool),
-    /// Any integer type, widened.
+    /// Any integer type, widened to 64 bits.
     Int(i64),
-    /// Any floating-point type, widened.
+    /// Any floating-point type, widened to 64 bits.
     Float(f64),
-    /// Text, and every type that travels as text (uuid, json).
+    /// Text, and every type that is published as text (uuid, json, the types of
+    /// [`crate::schema::SourceType`]).
     Text(String),
-    /// `bytea`
+    /// `bytea`, and SQLite's `BLOB`.
     Bytes(Vec<u8>),
     /// Days since 1970-01-01.
     Date(i32),
-    /// Microseconds since 1970-01-01T00:00:00 (UTC where the column has a time zone).
+    /// Microseconds since 1970-01-01T00:00:00 (in UTC where the column has a time zone).
     Timestamp(i64),
-    /// `unscaled × 10^-scale`, with the column's declared scale.
+    /// The unscaled value of a decimal: the value is `unscaled × 10^-scale`, with the scale that
+    /// the column declares.
     Decimal(i128),
 }
 
@@ -43,26 +50,27 @@ impl PartialEq for Value {
 
 impl Eq for Value {}
 
-/// What happened to the row; the letters are Debezium's.
+/// The operation on the row. The letters are those of Debezium's field `op`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
-    /// `r`: the row was there when the capture began.
+    /// `r`: the row was read by the initial snapshot.
     Read,
-    /// `c`: inserted.
+    /// `c`: the row was inserted.
     Create,
-    /// `u`: updated.
+    /// `u`: the row was updated, and its primary key did not change.
     Update,
-    /// `d`: deleted.
+    /// `d`: the row was deleted.
     Delete,
-    /// `d` with a mark: the row of this key is one that cannot be published. It is a dead letter,
-    /// and what was published of the key before is not its row any more.
+    /// `d` with a mark in `source.sequence`: the current row of this key cannot be published. The
+    /// row is a dead letter, and readers drop what was published of the key before.
     Withheld,
-    /// `t`: the whole table was truncated; no key, no row.
+    /// `t`: the whole table was truncated. The change has neither key nor row and goes to every
+    /// partition.
     Truncate,
 }
 
 impl Op {
-    /// Debezium's letter.
+    /// Debezium's letter for the operation. [`Op::Withheld`] is written as `d`.
     pub fn letter(self) -> &'static str {
         match self {
             Op::Read => "r",
@@ -73,7 +81,8 @@ impl Op {
         }
     }
 
-    /// The op of a letter, if it is one.
+    /// The operation of one of Debezium's letters; `None` for any other text. `d` gives
+    /// [`Op::Delete`].
     pub fn of_letter(letter: &str) -> Option<Self> {
         [Op::Read, Op::Create, Op::Update, Op::Delete, Op::Truncate]
             .into_iter()
@@ -81,41 +90,44 @@ impl Op {
     }
 }
 
-/// Where in the source a change was read. Totally ordered: capture delivers changes in this order,
-/// so a publisher can tell what a topic already holds.
+/// A source position: where in the source database a change was read.
+///
+/// Positions are totally ordered, and capture delivers changes in this order. So a publisher can
+/// tell which changes a topic already holds, and a reader can drop duplicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Position {
-    /// The commit's place: PostgreSQL's commit LSN, SQLite's change id. A snapshot uses the place
-    /// it was taken at.
+    /// The commit: PostgreSQL's commit LSN in bytes, or SQLite's change id. All changes of a
+    /// snapshot of PostgreSQL have the LSN just before the one at which it was taken.
     pub commit: u64,
-    /// The change's number within its commit (or within the snapshot), from 0.
+    /// The number of the change within its commit or snapshot, from 0.
     pub index: u64,
 }
 
 /// One captured row change.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// Schema of the table at this change; rows below have one value a column, in its order.
+    /// The schema of the table at this change. The rows below have one value per column, in the
+    /// order of the schema's columns.
     pub table: std::sync::Arc<crate::schema::TableSchema>,
-    /// What happened.
+    /// The operation.
     pub op: Op,
-    /// The row before, where the source knows it (replica identity full, or the key columns alone
-    /// with the rest null).
+    /// The row before the change, where the source knows it: the whole row with replica identity
+    /// FULL, else the columns of the key with null in all others.
     pub before: Option<Vec<Value>>,
-    /// The row after; none for deletes and truncates.
+    /// The row after the change; `None` for deletes and truncates.
     pub after: Option<Vec<Value>>,
-    /// Where it was read.
+    /// The source position.
     pub position: Position,
-    /// The source's transaction id.
+    /// The transaction id of the source: PostgreSQL's `xid`.
     pub transaction: u64,
-    /// When the source committed it, microseconds since the epoch.
+    /// The commit time in the source, in microseconds since 1970-01-01 UTC.
     pub committed_us: i64,
-    /// True while the initial snapshot is read.
+    /// True for the changes of a snapshot: its truncate and its rows.
     pub snapshot: bool,
 }
 
 impl Change {
-    /// The row with nothing but the columns of its key; the others are null.
+    /// The row with the columns of the primary key; all other values are null.
     pub fn key_alone(table: &crate::schema::TableSchema, row: &[Value]) -> Vec<Value> {
         let alone = row.iter().enumerate().map(|(index, value)| {
             let kept = table.in_key(index).then(|| value.clone());
@@ -124,7 +136,8 @@ impl Change {
         alone.collect()
     }
 
-    /// The same change with nothing but the key of its old row; none when that is all it has.
+    /// The same change with `before` reduced to the key, which makes its record smaller. `None`
+    /// when there is nothing to remove.
     #[must_use]
     pub fn without_old_row(&self) -> Option<Self> {
         let before = Self::key_alone(&self.table, self.before.as_ref()?);
@@ -134,7 +147,8 @@ impl Change {
         })
     }
 
-    /// What takes the place of a change whose row cannot be published: none without a key.
+    /// The change to publish in place of one whose row cannot be published: [`Op::Withheld`] with
+    /// the key alone. `None` when the change has no row, or is such a change already.
     #[must_use]
     pub fn withheld(&self) -> Option<Self> {
         let row = self.after.as_ref().or(self.before.as_ref())?;

@@ -1,10 +1,26 @@
-//! The seam between ingest and dataflow.
+//! Change events, Avro schemas, the schema registry and the log: the interface between ingest and
+//! dataflow.
 //!
-//! What flows through here: a row change captured from a database ([`event::Change`]) is encoded
-//! as a Debezium-style Avro envelope ([`envelope`]) under a schema kept in a registry
-//! ([`registry::Registry`]) and appended to a replayable, partitioned log ([`log::Log`]).
-//! Ingest writes it; dataflow reads it back. Both engines of every trait, the networked one and
-//! the embedded SQLite one, are chosen by URL and pass one conformance suite.
+//! A row change that ingest captured from a database ([`event::Change`]) is encoded as a
+//! Debezium-style Avro envelope ([`envelope`]) under a schema that a schema registry keeps
+//! ([`registry::Registry`]). Ingest appends the encoded record to a replayable, partitioned log
+//! ([`log::Log`]); the dataflow reads the record back.
+//!
+//! ```text
+//! ingest                                                                dataflow
+//! event::Change ─► envelope::Encoder ─► log::Producer ─► topic ─► log::Reader ─► decode
+//!                       │ register                                      │ by_id
+//!                       └──────────► registry::Registry ◄───────────────┘
+//! ```
+//!
+//! Ingest and dataflow do not know each other: they share this crate alone. Each trait has two
+//! engines, a networked one (Kafka, Confluent's REST API) and an embedded one (SQLite). The URL
+//! chooses the engine, and both engines of a trait pass one conformance suite (`tests/`).
+//!
+//! The rest of the crate is what both sides need besides: [`dead_letter`] (input that a stage
+//! cannot use), [`error`], [`health`] (state of the services), [`waits`] (lag), [`tls`],
+//! [`address`] (URLs with settings), [`sqlite`] (the embedded file) and [`failpoint`] (crash
+//! tests).
 
 pub mod address;
 pub mod backoff;

@@ -1,9 +1,9 @@
-//! A table's columns, and their Avro form.
+//! Table schemas and their Avro form: columns, column types, keys and fingerprints.
 //!
-//! [`value_schema`] and [`key_schema`] say under which Avro schemas a table's changes are written;
-//! [`table_of`] and [`columns_of_record`] read columns back from schemas, ours and others';
-//! [`fingerprint()`] tells one from another;
-//! [`arena`] is how a schema is held by whoever reads records written with it.
+//! [`value_schema`] and [`key_schema`] give the Avro schemas under which the changes of a table are
+//! written. [`table_of`], [`columns_of_envelope`] and [`columns_of_record`] read columns back from
+//! schemas, those of Tidemill and those of other writers. [`fingerprint()`] identifies a schema.
+//! [`arena`] is the parsed form of a schema for readers.
 
 pub mod arena;
 mod avro;
@@ -18,15 +18,15 @@ pub use source_type::{Comparison, SourceType};
 
 use serde::Deserialize;
 
-/// A column type that can travel from a source table to a view.
+/// A type of a column that can be published and read by a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ColumnType {
     /// Avro `boolean`.
     Bool,
-    /// 16 and 32 bit integers; Avro `int`.
+    /// 16-bit and 32-bit integers; Avro `int`.
     Int,
-    /// 64 bit integers; Avro `long`.
+    /// 64-bit integers; Avro `long`.
     Long,
     /// Avro `float`.
     Float,
@@ -34,7 +34,8 @@ pub enum ColumnType {
     Double,
     /// Avro `string`.
     Text,
-    /// Any other type of the source; Avro `string` with the attribute `source.type`.
+    /// Any other type of the source database, as text; Avro `string` with the attribute
+    /// `source.type`.
     #[serde(skip)]
     Source(SourceType),
     /// Avro `string` with logical type `uuid`.
@@ -45,21 +46,24 @@ pub enum ColumnType {
     Bytes,
     /// Avro `int` with logical type `date`.
     Date,
-    /// Avro `long` with logical type `timestamp-micros`; without time zone.
+    /// Date and time without a time zone; Avro `long` with logical type `timestamp-micros` and
+    /// `connect.name` `io.debezium.time.MicroTimestamp`.
     Timestamp,
-    /// Avro `long` with logical type `timestamp-micros`; an instant.
+    /// An instant; Avro `long` with logical type `timestamp-micros`.
     Timestamptz,
-    /// Avro `bytes` with logical type `decimal`.
+    /// Avro `bytes` with logical type `decimal`. With negative scales (PostgreSQL) the values are
+    /// written multiplied, as Avro has none.
     Decimal {
-        /// Digits in all.
+        /// Number of significant digits.
         precision: u8,
-        /// Digits behind the point.
+        /// Number of digits after the decimal point; negative for multiples of powers of ten.
         scale: i8,
     },
 }
 
 impl ColumnType {
-    /// The source's type, where the column travels as the text that the source writes of it.
+    /// The type of the source database, for columns whose values are published as the source's
+    /// text; `None` for all others.
     pub fn source_type(self) -> Option<SourceType> {
         match self {
             ColumnType::Source(kind) => Some(kind),
@@ -70,7 +74,7 @@ impl ColumnType {
     }
 }
 
-/// The type's name in SQL.
+/// The name of the type in SQL.
 impl std::fmt::Display for ColumnType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -94,33 +98,55 @@ impl std::fmt::Display for ColumnType {
     }
 }
 
-/// One column.
+/// One column of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
-    /// Its name as the database has it.
+    /// The name as in the database.
     pub name: String,
-    /// Its type.
+    /// The type.
     pub kind: ColumnType,
-    /// Whether it may hold NULL.
+    /// Whether the column may hold NULL.
     pub nullable: bool,
 }
 
-/// A table as its capture sees it at one moment.
+/// The schema of a table at one moment, as capture reads it from the catalog.
+///
+/// ```
+/// use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, table_of, value_schema};
+///
+/// # fn main() -> tidemill_log::Result<()> {
+/// let column = |name: &str, kind, nullable| Column { name: name.into(), kind, nullable };
+/// let table = TableSchema {
+///     namespace: "public".into(),
+///     name: "users".into(),
+///     columns: vec![
+///         column("id", ColumnType::Long, false),
+///         column("e-mail", ColumnType::Text, true),
+///     ],
+///     key: vec![0],
+/// };
+/// let (value, key) = (value_schema(&table, "users"), key_schema(&table, "users"));
+/// assert!(key.contains(r#"{"name":"id","type":"long"}"#));
+/// // The columns come back as they were, also names that Avro does not allow.
+/// assert_eq!(table_of(&value, &key)?, table);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableSchema {
-    /// The database schema (`public`; `main` in SQLite).
+    /// The schema of the database that holds the table: `public`, or `main` in SQLite.
     pub namespace: String,
-    /// The table.
+    /// The name of the table.
     pub name: String,
-    /// Its columns in order.
+    /// The columns in their order.
     pub columns: Vec<Column>,
-    /// Indexes of the primary key's columns, in key order. Never empty: capture refuses a table
-    /// without a primary key.
+    /// Indexes into `columns` of the primary key's columns, in the order of the key. Never empty:
+    /// capture refuses a table without a primary key.
     pub key: Vec<usize>,
 }
 
 impl TableSchema {
-    /// Whether the column with this index is part of the primary key.
+    /// Whether the column at `index` is part of the primary key.
     pub fn in_key(&self, index: usize) -> bool {
         self.key.contains(&index)
     }

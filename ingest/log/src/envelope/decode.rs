@@ -1,7 +1,7 @@
-//! Reads records of the log back as changes, with apache_avro's own reader.
+//! Decodes envelope records of the log into change events, with apache_avro's generic reader.
 //!
-//! Invariant: nothing of a record is trusted. Bytes that are no envelope of ours are an error of
-//! kind `Data`; a registry that does not answer is one of kind `Retry`.
+//! Invariant: no byte of a record is trusted. Bytes that are not an envelope of Tidemill are an
+//! error of kind `Data`. A registry that does not answer is an error of kind `Retry`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,23 +18,68 @@ use crate::registry::Registry;
 use crate::schema::{TableSchema, fingerprint, table_of};
 use crate::{Error, Kind, Result};
 
-/// Decodes the records of one topic.
+/// Decodes the records of one topic. Schemas and tables are cached by their ids, for the life of
+/// the decoder.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tidemill_log::envelope::{Decoder, Encoder};
+/// use tidemill_log::event::{Change, Op, Position, Value};
+/// use tidemill_log::schema::{Column, ColumnType, TableSchema};
+/// use tidemill_log::{log, registry};
+///
+/// # fn main() -> tidemill_log::Result<()> {
+/// let folder = tempfile::tempdir().expect("a folder");
+/// let url = format!("sqlite://{}", folder.path().join("log.db").display());
+/// let registry = registry::open(&url)?;
+/// let change = Change {
+///     table: Arc::new(TableSchema {
+///         namespace: "public".into(),
+///         name: "users".into(),
+///         columns: vec![Column { name: "id".into(), kind: ColumnType::Int, nullable: false }],
+///         key: vec![0],
+///     }),
+///     op: Op::Create,
+///     before: None,
+///     after: Some(vec![Value::Int(7)]),
+///     position: Position { commit: 100, index: 0 },
+///     transaction: 1,
+///     committed_us: 0,
+///     snapshot: false,
+/// };
+/// let log = log::open(&url)?;
+/// log.create_topic("users", 1)?;
+/// let record = Encoder::new("users", Arc::clone(&registry)).encode(&change)?;
+/// log.producer()?.append(&[record])?;
+///
+/// let records = log.tail("users", 1)?;
+/// let decoded = Decoder::new("users", registry).decode(&records[0])?;
+/// assert_eq!(decoded, change);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Decoder {
+    /// The topic, for error messages and the name of the key's subject.
     topic: String,
+    /// Where schema ids are looked up.
     registry: Arc<dyn Registry>,
+    /// Schemas by id: the JSON text and its parsed form.
     schemas: HashMap<u32, (String, Schema)>,
+    /// Tables by the ids of their value schema and key schema.
     tables: HashMap<(u32, u32), Arc<TableSchema>>,
+    /// See [`Decoder::missing`].
     missing: Option<u32>,
+    /// See [`Decoder::misnamed`].
     misnamed: Option<u32>,
 }
 
-/// Where in the source a record of ours comes from.
+/// The source position of a record, and whether the record begins a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// The change's position.
+    /// The source position of the change.
     pub position: Position,
-    /// Whether it begins the table anew, which a snapshot does: positions before it may be of
-    /// another source.
+    /// Whether the record is the truncate that begins a snapshot. Positions before it may belong to
+    /// another database and must not be compared.
     pub begins: bool,
 }
 
@@ -52,17 +97,22 @@ impl Decoder {
         }
     }
 
-    /// The last schema id that a record named and that the registry did not have.
+    /// The last schema id that a record named and that the registry does not have.
     pub fn missing(&self) -> Option<u32> {
         self.missing
     }
 
-    /// The last schema id that a record of ours named and that stands for another schema now.
+    /// The last schema id that stands for another schema now than when the record was written: the
+    /// registry was recreated and assigned its ids again.
     pub fn misnamed(&self) -> Option<u32> {
         self.misnamed
     }
 
-    /// The change that a record holds.
+    /// Decodes a record into its change.
+    ///
+    /// # Errors
+    /// `Data` when the record is not an envelope of Tidemill, is damaged, or names a schema that
+    /// the registry does not have; `Retry` when the registry does not answer.
     pub fn decode(&mut self, record: &OwnedRecord) -> Result<Change> {
         let (id, envelope) = self.envelope(record)?;
         let table = self.table(id, record)?;
@@ -95,13 +145,19 @@ impl Decoder {
         })
     }
 
-    /// Where in the source a record comes from, or none when it is not one of ours (another
-    /// writer's, or damaged). An error is the registry's, and passes.
+    /// The source position of a record; `None` when Tidemill did not write the record, or the
+    /// record is damaged.
+    ///
+    /// # Errors
+    /// `Retry` when the registry does not answer. Errors of the record itself give `None`.
     pub fn position_of(&mut self, record: &OwnedRecord) -> Result<Option<Position>> {
         Ok(self.place_of(record)?.map(|place| place.position))
     }
 
-    /// Like [`Decoder::position_of`], with what the record says of those before it.
+    /// Like [`Decoder::position_of`], and whether the record begins a snapshot.
+    ///
+    /// # Errors
+    /// `Retry` when the registry does not answer.
     pub fn place_of(&mut self, record: &OwnedRecord) -> Result<Option<Place>> {
         match self.envelope(record) {
             Ok((_, envelope)) => {
@@ -116,9 +172,16 @@ impl Decoder {
         }
     }
 
-    /// The value of a record of ours as it is put back into its partition: readers drop what
-    /// stands behind newer changes, but not what says that it was put there on purpose. None for
-    /// a record that is not ours. An error is the registry's, and passes.
+    /// The value of a record as it is written when an operator puts the record back into its
+    /// partition.
+    ///
+    /// Readers drop a record that stands behind newer changes of its partition. The value is marked
+    /// (`source.connector`), so that readers do not drop it. `None` when Tidemill did not write the
+    /// record.
+    ///
+    /// # Errors
+    /// `Retry` when the registry does not answer; `Bug` when the marked envelope does not fit its
+    /// own schema.
     pub fn put_back(&mut self, record: &OwnedRecord) -> Result<Option<Vec<u8>>> {
         if self.position_of(record)?.is_none() {
             return Ok(None);
@@ -140,10 +203,11 @@ impl Decoder {
         Ok(Some([&[0][..], &id.to_be_bytes(), &datum].concat()))
     }
 
-    /// The value's schema id and datum.
+    /// The schema id and the decoded datum of a record's value. Compares the fingerprint that the
+    /// record carries with that of the registry's schema, before a byte is decoded.
     fn envelope(&mut self, record: &OwnedRecord) -> Result<(u32, Avro)> {
         let value = record.value.as_deref();
-        let (id, mut datum) = value.and_then(split).ok_or_else(|| {
+        let (id, mut datum) = value.and_then(split_wire_format).ok_or_else(|| {
             wrong(
                 &self.topic,
                 "a value that is not in Confluent's wire format",
@@ -163,7 +227,8 @@ impl Decoder {
                 let what = format!("topic `{topic}`: a value does not fit its schema {id}");
                 Error::with_source(Kind::Data, what, error)
             })?;
-        // The reader takes a union that is missing at the end for null, and leaves what follows.
+        // apache_avro reads a missing union at the end as null, and ignores bytes that follow the
+        // datum.
         if !datum.is_empty() || long(&envelope, "ts_ms").is_none() {
             return Err(wrong(
                 &topic,
@@ -173,10 +238,11 @@ impl Decoder {
         Ok((id, envelope))
     }
 
-    /// The table of a record; a truncate has no key, and takes the newest key schema.
+    /// The table of a record, by the schema ids of its value and its key. A truncate has no key, so
+    /// its table has the newest key schema.
     fn table(&mut self, value_id: u32, record: &OwnedRecord) -> Result<Arc<TableSchema>> {
         let key_id = match record.key.as_deref() {
-            Some(key) => split(key).map(|(id, _)| id),
+            Some(key) => split_wire_format(key).map(|(id, _)| id),
             None => self
                 .registry
                 .latest(&format!("{}-key", self.topic))?
@@ -192,6 +258,7 @@ impl Decoder {
         Ok(table)
     }
 
+    /// The schema with an id: from the cache, or else from the registry.
     fn schema(&mut self, id: u32) -> Result<&(String, Schema)> {
         use std::collections::hash_map::Entry;
         match self.schemas.entry(id) {
@@ -214,29 +281,32 @@ impl Decoder {
     }
 }
 
+/// The error of a record that is not a change of this topic.
 fn wrong(topic: &str, what: &str) -> Error {
     Error::new(
         Kind::Data,
-        format!("topic `{topic}`: not a change of ours: {what}"),
+        format!("topic `{topic}`: not a change record of Tidemill: {what}"),
     )
 }
 
-/// Schema id and datum of Confluent's wire format.
-fn split(bytes: &[u8]) -> Option<(u32, &[u8])> {
+/// Splits a value in Confluent's wire format into schema id and datum.
+fn split_wire_format(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let (id, datum) = bytes.strip_prefix(&[0])?.split_first_chunk::<4>()?;
     Some((u32::from_be_bytes(*id), datum))
 }
 
+/// A field of an Avro record by its name, out of its union.
 fn field<'a>(record: &'a Avro, name: &str) -> Option<&'a Avro> {
     match record {
         Avro::Record(fields) => fields
             .iter()
             .find(|(it, _)| it == name)
-            .map(|(_, it)| plain(it)),
+            .map(|(_, it)| out_of_union(it)),
         _ => None,
     }
 }
 
+/// A field of an Avro record by its name, to be changed.
 fn field_mut<'a>(record: &'a mut Avro, name: &str) -> Option<&'a mut Avro> {
     match record {
         Avro::Record(fields) => fields
@@ -247,14 +317,15 @@ fn field_mut<'a>(record: &'a mut Avro, name: &str) -> Option<&'a mut Avro> {
     }
 }
 
-/// The value inside a union.
-fn plain(value: &Avro) -> &Avro {
+/// The value inside a union; any other value as it is.
+fn out_of_union(value: &Avro) -> &Avro {
     match value {
         Avro::Union(_, inner) => inner,
         value => value,
     }
 }
 
+/// The text of a field.
 fn text<'a>(record: &'a Avro, name: &str) -> Option<&'a str> {
     match field(record, name)? {
         Avro::String(text) => Some(text),
@@ -262,6 +333,7 @@ fn text<'a>(record: &'a Avro, name: &str) -> Option<&'a str> {
     }
 }
 
+/// The 64-bit integer of a field.
 fn long(record: &Avro, name: &str) -> Option<i64> {
     match field(record, name)? {
         Avro::Long(it) => Some(*it),
@@ -269,6 +341,8 @@ fn long(record: &Avro, name: &str) -> Option<i64> {
     }
 }
 
+/// The source position in the record `source`; `None` when the connector is not Tidemill, also in
+/// records that were put back.
 fn position(source: &Avro) -> Option<Position> {
     if text(source, "connector") != Some(CONNECTOR) {
         return None;
@@ -276,9 +350,9 @@ fn position(source: &Avro) -> Option<Position> {
     position_of(text(source, "sequence")?.as_bytes())
 }
 
-/// A column's value; none when no column has such a type.
+/// The column value of an Avro value; `None` for types that no column has.
 fn value_of(value: &Avro) -> Option<Value> {
-    Some(match plain(value) {
+    Some(match out_of_union(value) {
         Avro::Null => Value::Null,
         Avro::Boolean(it) => Value::Bool(*it),
         Avro::Int(it) => Value::Int((*it).into()),
@@ -295,7 +369,7 @@ fn value_of(value: &Avro) -> Option<Value> {
     })
 }
 
-/// Big-endian two's complement of up to 16 bytes.
+/// The unscaled value of a decimal: big-endian two's complement of at most 16 bytes.
 fn unscaled(bytes: &[u8]) -> Option<i128> {
     let negative = bytes.first().is_some_and(|first| first & 0x80 != 0);
     let mut all = [if negative { 0xff } else { 0 }; 16];

@@ -1,5 +1,11 @@
-//! Writes a change as Avro, straight in the order of [`value_schema`]'s fields, with no tree of
-//! values in between.
+//! Encodes change events as Avro records under the schemas of [`value_schema`] and [`key_schema`].
+//!
+//! The bytes are written directly in the order of the schema's fields, without a tree of Avro
+//! values in between. The binary encoding is that of the Avro specification 1.11, section "Binary
+//! Encoding".
+//!
+//! Invariant: the order of the `put_*` calls in `Encoder::value` is the order of the fields in
+//! [`value_schema`]. A change to one needs the same change to the other.
 
 use std::sync::Arc;
 
@@ -13,39 +19,82 @@ use crate::registry::Registry;
 use crate::schema::{Column, ColumnType, TableSchema, fingerprint, key_schema, value_schema};
 use crate::{Error, Kind, Result};
 
-/// Encodes the changes of one table for one topic.
+/// Encodes the changes of one table for one topic, and registers the table's schemas under the
+/// subjects `TOPIC-key` and `TOPIC-value`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tidemill_log::envelope::Encoder;
+/// use tidemill_log::event::{Change, Op, Position, Value};
+/// use tidemill_log::schema::{Column, ColumnType, TableSchema};
+///
+/// # fn main() -> tidemill_log::Result<()> {
+/// let folder = tempfile::tempdir().expect("a folder");
+/// let url = format!("sqlite://{}", folder.path().join("log.db").display());
+/// let registry = tidemill_log::registry::open(&url)?;
+/// let change = Change {
+///     table: Arc::new(TableSchema {
+///         namespace: "public".into(),
+///         name: "users".into(),
+///         columns: vec![Column { name: "id".into(), kind: ColumnType::Int, nullable: false }],
+///         key: vec![0],
+///     }),
+///     op: Op::Create,
+///     before: None,
+///     after: Some(vec![Value::Int(7)]),
+///     position: Position { commit: 100, index: 0 },
+///     transaction: 1,
+///     committed_us: 1_700_000_000_000_000,
+///     snapshot: false,
+/// };
+/// let mut encoder = Encoder::new("users", Arc::clone(&registry)).of_database("shop");
+/// let record = encoder.encode(&change)?;
+/// assert_eq!(record.timestamp_ms, 1_700_000_000_000);
+/// // Confluent's wire format: a zero, then the schema id of the subject `users-key`.
+/// let id = registry.latest("users-key")?.expect("a schema").id;
+/// assert_eq!(record.key.expect("a key")[..5], [&[0][..], &id.to_be_bytes()].concat());
+/// # Ok(())
+/// # }
+/// ```
 pub struct Encoder {
+    /// The topic of the records, which also names the subjects.
     topic: String,
+    /// `source.db` of the records.
     database: String,
+    /// Where the schemas are registered.
     registry: Arc<dyn Registry>,
+    /// The schemas in use; `None` before the first change.
     current: Option<Registered>,
 }
 
-/// Whether a change's schemas are registered.
+/// The outcome of [`Encoder::follow`]: whether the schemas of a table are registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Followed {
-    /// The change can be encoded.
+    /// Both schemas are registered: the change can be encoded.
     Registered,
-    /// Not: what the topic holds could not be read with one of them, for this reason. The table
-    /// must begin anew first.
+    /// A new schema cannot read the records that the topic holds, for this reason. The table must
+    /// be published anew, as a snapshot, before the change can be encoded.
     Unreadable(String),
 }
 
-/// The table's schema as it was registered last.
+/// The schemas of the table that were registered last.
 struct Registered {
+    /// The columns that the schemas describe.
     table: Arc<TableSchema>,
+    /// Schema id of the keys.
     key_id: u32,
+    /// Schema id of the values.
     value_id: u32,
-    /// `source.version`, which names the value's schema.
+    /// `source.version`, which holds the fingerprint of the value schema.
     version: String,
-    /// Whether each column is part of the key, and so never null.
+    /// For each column whether it is part of the key, and therefore never null.
     in_key: Vec<bool>,
-    /// Whether they are the newest versions of their subjects.
+    /// Whether both schemas were checked to be the newest versions of their subjects.
     newest: bool,
 }
 
 impl Encoder {
-    /// An encoder for `topic`; its subjects are `TOPIC-key` and `TOPIC-value`.
+    /// An encoder for the records of `topic`. Nothing is registered before the first change.
     pub fn new(topic: &str, registry: Arc<dyn Registry>) -> Self {
         Self {
             topic: topic.to_owned(),
@@ -55,16 +104,20 @@ impl Encoder {
         }
     }
 
-    /// The database's name, for `source.db`.
+    /// Sets the database name that `source.db` of the records holds.
     #[must_use]
     pub fn of_database(mut self, database: &str) -> Self {
         database.clone_into(&mut self.database);
         self
     }
 
-    /// The change as a record, without a partition: its key decides. A truncate has no key; it is
-    /// up to the caller to give it to every partition. The table's schemas are registered when
-    /// they are new or changed; a refusal is an error of kind `Data`.
+    /// Encodes a change as a record. The record names no partition: the caller sets it by
+    /// [`partition_of_change`](super::partition_of_change), and appends a truncate, which has no
+    /// key, to every partition. New or changed schemas are registered first.
+    ///
+    /// # Errors
+    /// `Data` when the registry refuses a schema, a new schema cannot read what the topic holds, or
+    /// a value does not fit its column; `Retry` when the registry does not answer.
     pub fn encode(&mut self, change: &Change) -> Result<Record> {
         let known = self.current.as_ref();
         if !known.is_some_and(|current| current.table == change.table)
@@ -84,11 +137,11 @@ impl Encoder {
         })
     }
 
-    /// Whether the registry still has the schema that changes are written with, under its id; true
-    /// where none is registered yet.
+    /// Whether the registry still holds the schema in use under its id. True when no schema is in
+    /// use yet.
     ///
     /// # Errors
-    /// The registry's.
+    /// Those of [`Registry::by_id_now`].
     pub fn is_registered(&self) -> Result<bool> {
         let Some(current) = &self.current else {
             return Ok(true);
@@ -98,10 +151,12 @@ impl Encoder {
         Ok(is.is_some() && is == fingerprint_of(current.version.as_bytes()))
     }
 
-    /// Registers a table's schemas, unless they are the current ones, as `evolution` allows it.
+    /// Registers the schemas of a table as far as `evolution` allows. Does nothing when they are in
+    /// use already.
     ///
     /// # Errors
-    /// Of kind `Data` when the registry refuses one of them, or the table has no key.
+    /// `Data` when the registry refuses a schema, or the table has no primary key; `Retry` when the
+    /// registry does not answer.
     pub fn follow(&mut self, table: &Arc<TableSchema>, evolution: Evolution) -> Result<Followed> {
         let newest = evolution != Evolution::Written;
         if let Some(current) = &mut self.current
@@ -141,9 +196,11 @@ impl Encoder {
         Ok(Followed::Registered)
     }
 
+    /// The value of a record: header, envelope. The order is that of the fields in
+    /// [`value_schema`].
     fn value(&self, current: &Registered, change: &Change) -> Result<Vec<u8>> {
         let table = &change.table;
-        let out = &mut started(current.value_id);
+        let out = &mut wire_header(current.value_id);
         put_row(out, current, change.before.as_deref())?;
         put_row(out, current, change.after.as_deref())?;
         let commit_ms = change.committed_us.div_euclid(1000);
@@ -171,7 +228,8 @@ impl Encoder {
     }
 }
 
-/// The primary key, from the row that the change leaves or, for a delete, removes.
+/// The key of a record: the primary key of the row after the change or, for a delete, of the row
+/// before it. `None` for a truncate.
 fn key(current: &Registered, change: &Change) -> Result<Option<Vec<u8>>> {
     if change.op == Op::Truncate {
         return Ok(None);
@@ -184,7 +242,7 @@ fn key(current: &Registered, change: &Change) -> Result<Option<Vec<u8>>> {
             let what = format!("a change with op `{}` has no row", change.op.letter());
             wrong(&current.table, &what)
         })?;
-    let mut out = started(current.key_id);
+    let mut out = wire_header(current.key_id);
     for &index in &current.table.key {
         let (Some(column), Some(value)) = (current.table.columns.get(index), row.get(index)) else {
             return Err(wrong(&current.table, "a row without its key columns"));
@@ -194,14 +252,15 @@ fn key(current: &Registered, change: &Change) -> Result<Option<Vec<u8>>> {
     Ok(Some(out))
 }
 
-/// Confluent's wire format: a zero, the schema's id, then the datum.
-fn started(id: u32) -> Vec<u8> {
+/// A buffer with the header of Confluent's wire format: a zero byte and the schema id.
+fn wire_header(id: u32) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     out.push(0);
     out.extend_from_slice(&id.to_be_bytes());
     out
 }
 
+/// An error of the data of a table.
 fn wrong(table: &TableSchema, what: &str) -> Error {
     Error::new(
         Kind::Data,
@@ -209,6 +268,8 @@ fn wrong(table: &TableSchema, what: &str) -> Error {
     )
 }
 
+/// Writes a row as the branch `Value` of the union, or the branch null. Columns outside of the key
+/// are unions with null themselves.
 fn put_row(out: &mut Vec<u8>, current: &Registered, row: Option<&[Value]>) -> Result<()> {
     let Some(row) = row else {
         put_null(out);
@@ -237,17 +298,18 @@ fn put_row(out: &mut Vec<u8>, current: &Registered, row: Option<&[Value]>) -> Re
     Ok(())
 }
 
-/// The branch `null` of a union whose first branch it is.
+/// Writes the index of the branch `null` of a union `["null", T]`.
 fn put_null(out: &mut Vec<u8>) {
     out.push(0);
 }
 
-/// The other branch of that union.
+/// Writes the index of the branch `T` of a union `["null", T]`; the value follows.
 fn put_some(out: &mut Vec<u8>) {
     out.push(2);
 }
 
-/// Avro's `int` and `long`: zigzag, then 7 bits a byte, the lowest first.
+/// Writes Avro's `int` or `long`: zigzag, then a variable-length integer of 7 bits a byte, the
+/// lowest bits first.
 fn put_long(out: &mut Vec<u8>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
     while rest >= 0x80 {
@@ -257,16 +319,19 @@ fn put_long(out: &mut Vec<u8>, value: i64) {
     out.push(rest as u8);
 }
 
+/// Writes Avro's `bytes`: the length, then the bytes.
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     // A slice is never longer than i64::MAX.
     put_long(out, bytes.len() as i64);
     out.extend_from_slice(bytes);
 }
 
+/// Writes Avro's `string`, which is encoded as `bytes`.
 fn put_text(out: &mut Vec<u8>, text: &str) {
     put_bytes(out, text.as_bytes());
 }
 
+/// Writes the value of one column in the Avro type of the column. The error says what does not fit.
 fn put_value(out: &mut Vec<u8>, column: &Column, value: &Value) -> std::result::Result<(), String> {
     match (column.kind, value) {
         (ColumnType::Bool, Value::Bool(it)) => out.push(u8::from(*it)),
@@ -322,7 +387,7 @@ fn put_value(out: &mut Vec<u8>, column: &Column, value: &Value) -> std::result::
     Ok(())
 }
 
-/// Two's complement without the leading bytes that only repeat the sign.
+/// Big-endian two's complement without the leading bytes that only repeat the sign.
 fn shortest(mut bytes: &[u8]) -> &[u8] {
     while let [first @ (0 | 0xff), rest @ ..] = bytes
         && rest

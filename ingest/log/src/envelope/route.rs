@@ -1,23 +1,30 @@
-//! Which partition a change belongs to: that of its key's values.
+//! Partitioning: the partition of a change, from the values of its primary key.
 //!
-//! Neither the schema's id nor the columns' names and types have a say: a key whose column is
-//! renamed or grows from `int` to `bigint`, `numeric` or `text` stays where it is. The rule has no
-//! version, since keys would move with it:
+//! Neither the schema id nor the names and types of the columns take part. So a key stays in its
+//! partition when its column is renamed, or widened from `int` to `bigint`, `numeric` or `text`.
+//! The rule has no version, because keys would move to other partitions with a new one:
 //!
-//! The partition is `murmur2(bytes) & 0x7fffffff % partitions`, with Kafka's own murmur2. The bytes
-//! are, for each column of the key in the key's order, the length of its value's text in bytes (32
-//! bits, big-endian) and the text in UTF-8. The text of a boolean is `true` or `false`; of an
-//! integer its digits, behind `-` when it is below 0; of a decimal the same with `.` and the digits
-//! behind it, of which zeros at the end are left out, and `.` with them; of a floating-point
-//! number the shortest digits that give it back, without an exponent, of text the text itself, of
-//! bytes `\\x` and two hexadecimal digits each; of a date the days, of a timestamp the
-//! microseconds since 1970.
+//! The partition is `murmur2(bytes) & 0x7fffffff % partitions`, with Kafka's murmur2
+//! ([`partition_of`]). The bytes are, for each column of the key in the order of the key, the
+//! length of the value's text in bytes (32 bits, big-endian), followed by the text in UTF-8:
+//!
+//! | value | text |
+//! |---|---|
+//! | boolean | `true` or `false` |
+//! | integer | decimal digits, after `-` when negative |
+//! | decimal | the same, with `.` and the fraction without zeros at its end, if any is left |
+//! | floating-point number | the shortest digits that give the number back, without an exponent |
+//! | text | the text itself |
+//! | bytes | `\x` and two hexadecimal digits a byte |
+//! | date | days since 1970-01-01 |
+//! | timestamp | microseconds since 1970-01-01 |
 
 use crate::event::{Change, Op, Value};
 use crate::log::partition_of;
 use crate::schema::ColumnType;
 
-/// The partition of a change among so many; none when it belongs to all of them.
+/// The partition of a change in a topic of `partitions` partitions. `None` for a truncate, which
+/// belongs to all of them.
 #[must_use]
 pub fn partition_of_change(change: &Change, partitions: u32) -> Option<u32> {
     if change.op == Op::Truncate {
@@ -35,6 +42,7 @@ pub fn partition_of_change(change: &Change, partitions: u32) -> Option<u32> {
     Some(partition_of(&bytes, partitions))
 }
 
+/// The text of a value by the table in the module's documentation.
 fn text(value: &Value, kind: Option<ColumnType>) -> String {
     match value {
         Value::Bool(it) => it.to_string(),
@@ -133,7 +141,7 @@ mod tests {
         assert_ne!(of(&a_long_with_two), of(&other));
     }
 
-    /// Frozen: a key that moves is in two partitions.
+    /// The rule is frozen: with another one the changes of a key would be in two partitions.
     #[test]
     fn the_rule_never_changes() {
         let known = [

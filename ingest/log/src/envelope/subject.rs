@@ -1,13 +1,14 @@
-//! Under which version of its subject a table's schema is written.
+//! Schema evolution: registers the schema of a table as a version of its subject.
 //!
 //! Invariants:
-//! 1. The newest version of a subject is the one that the table has now, so whoever asks the
-//!    registry for it plans right. A registry answers a schema that it knows with the old version:
-//!    where a table is again what it was, its schema gets the attribute `revision`, and with it a
-//!    version of its own.
-//! 2. A schema that cannot read what the newest one wrote, or has a column again that the newest
-//!    one lacks and an earlier one had, is registered only with a change that begins the table
-//!    anew in all partitions: behind it nobody needs the records before it.
+//! 1. The newest version of a subject is the schema that the table has now, so whoever plans by the
+//!    newest version is right. A registry answers a schema that it already holds with its old
+//!    version. When a table returns to an earlier schema, the schema therefore gets the attribute
+//!    `revision`, which makes it a new version.
+//! 2. A schema needs a snapshot in two cases: it cannot read the records of the newest version, or
+//!    a column returns that an earlier version had and the newest one lacks. Such a schema is
+//!    registered only with the truncate that begins the snapshot in all partitions; no reader needs
+//!    the records before that truncate.
 
 use std::collections::HashSet;
 
@@ -17,23 +18,32 @@ use crate::registry::{Registered, Registry, compatibility};
 use crate::schema::columns_of_envelope;
 use crate::{Error, Kind, Result};
 
-/// The attribute of a schema that the subject held before: the version that it comes after.
+/// The attribute of a schema that an earlier version equals: the number of the version that it
+/// follows.
 const REVISION: &str = "revision";
 
-/// How a change's schemas may stand to those of its topic so far.
+/// Which schemas may be registered for a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evolution {
-    /// The change is in the topic already, and so are its schemas.
+    /// The change is in the topic already, and so are its schemas: any version of the subject will
+    /// do.
     Written,
-    /// It comes next: its schemas must read all that the topic holds.
+    /// The change is appended behind the others: its schemas must be able to read all that the
+    /// topic holds.
     Next,
-    /// It begins the table anew, where the registry takes the schemas.
+    /// The change begins a snapshot. The registry decides whether it accepts the schemas.
     Anew,
-    /// It begins the table anew, and the registry has to take the schemas.
+    /// The change begins a snapshot, and the schemas are registered whatever the compatibility
+    /// level of the subject is.
     Replacing,
 }
 
-/// The id of a schema. The inner error says why records before cannot be read with it.
+/// Registers a schema and returns its id. The inner error says why the schema cannot read earlier
+/// records, so that a snapshot is needed.
+///
+/// # Errors
+/// `Data` when the registry refuses the schema and a snapshot would not help; `Retry` when the
+/// registry does not answer.
 pub(super) fn register(
     registry: &dyn Registry,
     subject: &str,
@@ -42,7 +52,7 @@ pub(super) fn register(
 ) -> Result<std::result::Result<u32, String>> {
     let latest = registry.latest(subject)?;
     let latest = match latest {
-        Some(latest) if is_same(&latest.schema, schema) => return Ok(Ok(latest.id)),
+        Some(latest) if is_same_but_revision(&latest.schema, schema) => return Ok(Ok(latest.id)),
         Some(latest) if evolution != Evolution::Written => latest,
         _ => return Ok(Ok(registry.register(subject, schema)?.id)),
     };
@@ -52,34 +62,34 @@ pub(super) fn register(
         return Ok(Err(why));
     }
     if evolution == Evolution::Next
-        && let Some(column) = back(registry, subject, &latest.schema, schema)?
+        && let Some(column) = returning_column(registry, subject, &latest.schema, schema)?
     {
         return Ok(Err(format!(
             "column `{column}` was there before, and rows of then still have their values in it"
         )));
     }
     let put = |schema: &str| match evolution {
-        Evolution::Replacing => taken(registry, subject, schema),
+        Evolution::Replacing => register_or_replace(registry, subject, schema),
         _ => registry.register(subject, schema),
     };
     let registered = put(schema).and_then(|registered| match registered.version {
         version if version > latest.version => Ok(registered),
-        _ => put(&revised(schema, latest.version)?),
+        _ => put(&with_revision(schema, latest.version)?),
     });
     match registered {
         Ok(registered) => Ok(Ok(registered.id)),
-        // Begun anew, the table has a way on.
+        // A snapshot may still be accepted.
         Err(error) if error.kind() == Kind::Data && evolution == Evolution::Next => {
             Ok(Err(error.to_string()))
         }
-        Err(error) if error.kind() == Kind::Data => Err(refused(error)),
+        Err(error) if error.kind() == Kind::Data => Err(with_remedy(error)),
         Err(error) => Err(error),
     }
 }
 
-/// A column that the newest version does not have, and one before it had: rows that were written
-/// then and never since would show what they held.
-fn back(
+/// A column of the new schema that the newest version lacks and an earlier version had. Rows that
+/// were written under the earlier version and not since would show their old value in the column.
+fn returning_column(
     registry: &dyn Registry,
     subject: &str,
     latest: &str,
@@ -96,20 +106,20 @@ fn back(
     Ok(added.pop())
 }
 
-/// The columns of an envelope; none of a key, whose columns a row cannot lack.
+/// The column names of an envelope's schema; empty for a key's schema, whose columns every row has.
 fn columns(schema: &str) -> Vec<String> {
     let fields = columns_of_envelope(schema).unwrap_or_default();
     fields.columns.into_iter().map(|it| it.name).collect()
 }
 
-/// Registers a schema, whatever the subject's compatibility says.
-fn taken(registry: &dyn Registry, subject: &str, schema: &str) -> Result<Registered> {
+/// Registers a schema. When the registry refuses it, registers it at compatibility level NONE.
+fn register_or_replace(registry: &dyn Registry, subject: &str, schema: &str) -> Result<Registered> {
     match registry.register(subject, schema) {
         Err(error) if error.kind() == Kind::Data => {
             tracing::warn!(
                 subject,
                 %error,
-                "the schema replaces those before it, which it cannot read"
+                "registering a schema that cannot read the records of earlier versions"
             );
             registry.replace(subject, schema)
         }
@@ -117,8 +127,8 @@ fn taken(registry: &dyn Registry, subject: &str, schema: &str) -> Result<Registe
     }
 }
 
-/// A registry's refusal, with the way on.
-fn refused(error: Error) -> Error {
+/// The registry's refusal, with what the user can do.
+fn with_remedy(error: Error) -> Error {
     let what = format!(
         "{error}. To publish the table under its new schema, read anew, set `compatibility = \
          \"none\"` in [publish], or run `tidemill ingest --resnapshot` once: views and other \
@@ -127,8 +137,8 @@ fn refused(error: Error) -> Error {
     Error::with_source(Kind::Data, what, error)
 }
 
-/// Whether two schemas are the same but for their revisions.
-fn is_same(one: &str, other: &str) -> bool {
+/// Whether two schemas are equal apart from the attribute `revision`.
+fn is_same_but_revision(one: &str, other: &str) -> bool {
     let plain = |schema: &str| {
         let mut schema: Json = serde_json::from_str(schema).ok()?;
         schema.as_object_mut()?.remove(REVISION);
@@ -137,8 +147,8 @@ fn is_same(one: &str, other: &str) -> bool {
     one == other || plain(one).is_some_and(|one| Some(one) == plain(other))
 }
 
-/// The schema as one that comes after `version`.
-fn revised(schema: &str, version: u32) -> Result<String> {
+/// The schema with the attribute `revision`, as the successor of `version`.
+fn with_revision(schema: &str, version: u32) -> Result<String> {
     let mut json: Json = serde_json::from_str(schema)
         .map_err(|error| Error::with_source(Kind::Bug, "a schema is no JSON", error))?;
     if let Some(object) = json.as_object_mut() {

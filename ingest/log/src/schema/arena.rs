@@ -1,11 +1,16 @@
-//! Avro schemas as readers need them: an arena of types, names resolved to indexes.
+//! Parsed Avro schemas for readers: an arena of types in which names are resolved to indexes.
 //!
 //! In: a schema's JSON text. Out: [`Schema`], whose nodes refer to each other by index, so that
-//! recursive schemas need no recursion to hold. The planner takes a table's columns from it and
-//! the decoder compiles it, so both know a field by the same name and the same meaning.
+//! recursive schemas need no reference cycles. The planner takes the columns of a table from it and
+//! the decoder compiles it, so both give a field the same name and the same meaning.
 //!
+//! The JSON form is that of the Avro specification 1.11, section "Schema Declaration". Debezium and
+//! Kafka Connect annotate types with `connect.name` and `connect.parameters`.
+//!
+//! Invariants:
 //! 1. Every index in a [`Node`] is within the arena.
-//! 2. A logical type on a base type that it does not annotate is ignored, as Avro says.
+//! 2. A logical type on a base type that it cannot annotate is ignored, as the Avro specification
+//!    says.
 
 use std::collections::HashMap;
 
@@ -15,14 +20,27 @@ use super::SourceType;
 use super::avro::{COLUMN, JSON, MICRO_TIMESTAMP, SOURCE_SCHEMA, SOURCE_TABLE, SOURCE_TYPE};
 
 /// A parsed schema.
+///
+/// ```
+/// use tidemill_log::schema::arena::{Meaning, Node, Schema};
+///
+/// let text = r#"{"type": "record", "name": "User", "fields": [
+///     {"name": "id", "type": "long"},
+///     {"name": "born", "type": ["null", {"type": "int", "logicalType": "date"}]}]}"#;
+/// let schema = Schema::parse(text).expect("an Avro schema");
+/// let user = schema.record(schema.root).expect("a record");
+/// assert!(matches!(schema.node(user.fields[0].node), Node::Long(Meaning::Plain)));
+/// assert_eq!(schema.describe(user.fields[1].node), "a union of null, date");
+/// ```
 #[derive(Debug, Default)]
 pub struct Schema {
+    /// All types of the schema.
     nodes: Vec<Node>,
-    /// The index of the outermost type.
+    /// Index of the outermost type.
     pub root: usize,
 }
 
-/// What a number of time counts.
+/// The unit of a time or timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Milliseconds.
@@ -34,8 +52,8 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The number in microseconds; nanoseconds are rounded to the nearest, half to even. None when
-    /// 64 bits do not hold it.
+    /// The number in microseconds. Nanoseconds are rounded to the nearest microsecond, half to
+    /// even. `None` when the result does not fit 64 bits.
     #[must_use]
     pub fn in_micros(self, value: i64) -> Option<i64> {
         match self {
@@ -50,59 +68,62 @@ impl Unit {
     }
 }
 
-/// What the annotations on a type say that its number, bytes or text mean.
+/// The meaning of a number, bytes or text, by the annotations of its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
-    /// Nothing more than its type.
+    /// No annotation: only what the base type says.
     Plain,
     /// Days since 1970-01-01.
     Days,
-    /// Time since 1970-01-01.
+    /// A point in time, as a number since 1970-01-01.
     Timestamp {
-        /// Of the number.
+        /// The unit of the number.
         unit: Unit,
-        /// Whether it is an instant; a date and time of no zone otherwise.
+        /// True for an instant; false for a date and time without a time zone.
         zoned: bool,
     },
-    /// Time since midnight.
+    /// Time of day, as a number since midnight.
     Time(Unit),
-    /// A timestamp with its offset, as ISO 8601 text.
+    /// A timestamp with its offset, as text in ISO 8601.
     ZonedTimestamp,
-    /// An unscaled value in two's complement, big-endian.
+    /// The unscaled value of a decimal: two's complement, big-endian.
     Decimal {
-        /// Digits in all, where that is said.
+        /// Number of significant digits, where the schema says it.
         precision: Option<u32>,
-        /// Digits behind the point.
+        /// Number of digits after the decimal point.
         scale: i64,
     },
     /// A UUID, as text or as 16 bytes.
     Uuid,
     /// A JSON document as text.
     Json,
-    /// The text that the source writes of a type of its own.
+    /// The text of a type of the source database.
     Source(SourceType),
-    /// So many bits, the first byte holding the lowest.
+    /// A bit string of this length in bits; the first byte holds the lowest bits (Debezium's
+    /// `Bits`).
     Bits(u32),
-    /// Avro's months, days and milliseconds.
+    /// Avro's `duration`: months, days and milliseconds, 32 bits each, little-endian.
     Duration,
 }
 
-/// A record's field.
+/// A field of a record.
 #[derive(Debug)]
 pub struct Field {
-    /// Its name as Avro has it.
+    /// The name in the Avro schema.
     pub name: String,
+    /// The name of the column, where Avro does not allow it as a field name.
     column: Option<String>,
-    /// Other names that it had, as Avro has them.
+    /// Earlier names of the field, as the Avro schema lists them.
     pub aliases: Vec<String>,
-    /// Its type.
+    /// Index of the field's type.
     pub node: usize,
-    /// What stands in for it where a writer does not have it.
+    /// The value for records of writers that do not have the field.
     pub default: Option<Value>,
 }
 
 impl Field {
-    /// The column that it is: the name that its table has for it, which Avro may not allow.
+    /// The name of the field's column. It differs from the field's name where Avro does not allow
+    /// the column's name.
     #[must_use]
     pub fn column(&self) -> &str {
         self.column.as_deref().unwrap_or(&self.name)
@@ -112,17 +133,17 @@ impl Field {
 /// A record type.
 #[derive(Debug)]
 pub struct Record {
-    /// Its name with its namespace.
+    /// The name with its namespace.
     pub name: String,
-    /// Its fields in order.
+    /// The fields in their order.
     pub fields: Vec<Field>,
-    /// The schema and the name of the table whose row it is, where the own ingest wrote it.
+    /// Database schema and name of the table whose rows these are, if Tidemill wrote the schema.
     pub table: Option<(String, String)>,
 }
 
 impl Record {
-    /// The field of this writer's record that a column is read from: the one of the column's name,
-    /// else the one that had a name which the reader's field lists as an alias.
+    /// Resolves a column to a field of this writer's record, as in Avro's schema resolution: the
+    /// field of the column's name, or else a field whose name is an alias of the reader's field.
     #[must_use]
     pub fn field_of(&self, column: &str, reader: Option<&Field>) -> Option<usize> {
         let named = self.fields.iter().position(|it| it.column() == column);
@@ -134,41 +155,45 @@ impl Record {
     }
 }
 
-/// A type.
+/// A type of the schema. The indexes point into the same schema.
 #[derive(Debug)]
 pub enum Node {
     /// No value.
     Null,
-    /// True or false.
+    /// True or false; one byte.
     Boolean,
-    /// 32 bits.
+    /// 32-bit integer.
     Int(Meaning),
-    /// 64 bits.
+    /// 64-bit integer.
     Long(Meaning),
-    /// A number of 32 bits.
+    /// 32-bit floating-point number.
     Float,
-    /// A number of 64 bits.
+    /// 64-bit floating-point number.
     Double,
     /// Bytes of any length.
     Bytes(Meaning),
-    /// Text.
+    /// Text in UTF-8.
     String(Meaning),
-    /// So many bytes.
+    /// Exactly so many bytes.
     Fixed(usize, Meaning),
     /// One of these symbols.
     Enum(Vec<String>),
-    /// Items of one type.
+    /// A list of items of one type.
     Array(usize),
-    /// Values of one type by text.
+    /// Values of one type, by keys that are text.
     Map(usize),
-    /// One of several types.
+    /// A value of one of these types.
     Union(Vec<usize>),
     /// Named fields.
     Record(Record),
 }
 
 impl Schema {
-    /// Parses a schema; the error says what is wrong with it.
+    /// Parses the JSON text of a schema.
+    ///
+    /// # Errors
+    /// A description of the first problem: the text is not JSON, a type is not defined, an
+    /// attribute is missing.
     pub fn parse(text: &str) -> Result<Self, String> {
         let json: Value =
             serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
@@ -180,14 +205,14 @@ impl Schema {
         })
     }
 
-    /// The node at an index of this schema.
+    /// The type at an index of this schema.
     #[must_use]
     pub fn node(&self, index: usize) -> &Node {
         // Invariant 1 makes the fallback unreachable.
         self.nodes.get(index).unwrap_or(&Node::Null)
     }
 
-    /// A record, also the one in a union with null.
+    /// The record at an index, also when it is a branch of a union.
     #[must_use]
     pub fn record(&self, index: usize) -> Option<&Record> {
         match self.node(index) {
@@ -200,7 +225,7 @@ impl Schema {
         }
     }
 
-    /// The row of a Debezium envelope: the record `after`.
+    /// The record `after` of a Debezium envelope: the row.
     #[must_use]
     pub fn after(&self) -> Option<&Record> {
         let envelope = self.record(self.root)?;
@@ -208,7 +233,7 @@ impl Schema {
         self.record(after.node)
     }
 
-    /// A type for people: what it is, with its name where it has one.
+    /// A description of a type for messages: its Avro name, logical type and record name.
     #[must_use]
     pub fn describe(&self, index: usize) -> String {
         match self.node(index) {
@@ -233,6 +258,7 @@ impl Schema {
     }
 }
 
+/// The description of a base type with its meaning.
 fn described(base: &str, meaning: Meaning) -> String {
     match meaning {
         Meaning::Plain => base.to_owned(),
@@ -251,6 +277,7 @@ fn described(base: &str, meaning: Meaning) -> String {
     }
 }
 
+/// The state of a parse: the types so far, and the indexes of the named ones.
 #[derive(Default)]
 struct Parser {
     nodes: Vec<Node>,
@@ -258,12 +285,13 @@ struct Parser {
 }
 
 impl Parser {
+    /// Appends a type and returns its index.
     fn add(&mut self, node: Node) -> usize {
         self.nodes.push(node);
         self.nodes.len() - 1
     }
 
-    /// `space` is the enclosing namespace.
+    /// Parses a type. `space` is the enclosing namespace.
     fn node(&mut self, json: &Value, space: &str) -> Result<usize, String> {
         match json {
             Value::String(name) => match primitive(name, Meaning::Plain) {
@@ -291,6 +319,7 @@ impl Parser {
         }
     }
 
+    /// Parses a type that is a JSON object.
     fn object(
         &mut self,
         kind: &str,
@@ -319,6 +348,7 @@ impl Parser {
         }
     }
 
+    /// Parses a record, enum or fixed type, and makes its name known.
     fn named(
         &mut self,
         kind: &str,
@@ -338,7 +368,7 @@ impl Parser {
             .rsplit_once('.')
             .map_or("", |(space, _)| space)
             .to_owned();
-        // The place is taken first: a record's fields may refer to it.
+        // The index is reserved first: the fields of a record may refer to the record.
         let index = self.add(Node::Null);
         self.names.insert(full.clone(), index);
         let node = match kind {
@@ -373,6 +403,7 @@ impl Parser {
         Ok(index)
     }
 
+    /// Parses a field of a record.
     fn field(&mut self, json: &Value, space: &str) -> Result<Field, String> {
         let name = json.get("name").and_then(Value::as_str);
         let name = name.ok_or("a field without `name`")?.to_owned();
@@ -392,6 +423,7 @@ impl Parser {
     }
 }
 
+/// A name with its namespace, unless it has one already.
 fn full_name(name: &str, space: &str) -> String {
     if name.contains('.') || space.is_empty() {
         name.to_owned()
@@ -400,11 +432,13 @@ fn full_name(name: &str, space: &str) -> String {
     }
 }
 
+/// The texts in a JSON array.
 fn strings(json: Option<&Value>) -> Vec<String> {
     let items = json.and_then(Value::as_array).into_iter().flatten();
     items.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
+/// The primitive type of a name.
 fn primitive(name: &str, meaning: Meaning) -> Option<Node> {
     Some(match name {
         "null" => Node::Null,
@@ -419,6 +453,7 @@ fn primitive(name: &str, meaning: Meaning) -> Option<Node> {
     })
 }
 
+/// An attribute that is text.
 fn text<'a>(object: &'a Map<String, Value>, attribute: &str) -> Option<&'a str> {
     object.get(attribute).and_then(Value::as_str)
 }
@@ -427,8 +462,8 @@ fn timestamp(unit: Unit, zoned: bool) -> Meaning {
     Meaning::Timestamp { unit, zoned }
 }
 
-/// What a type of this base means. Debezium and Connect say it in `connect.name`, which is the
-/// closer one, Avro itself in `logicalType`.
+/// The meaning of a type with this base. `connect.name` (Debezium, Kafka Connect) is more precise
+/// than Avro's `logicalType` and is looked at first.
 fn meaning(base: &str, object: &Map<String, Value>) -> Meaning {
     let connect = text(object, "connect.name").unwrap_or_default();
     let parameter = |name: &str| {
@@ -468,8 +503,11 @@ fn meaning(base: &str, object: &Map<String, Value>) -> Meaning {
     }
 }
 
-/// What the name of a Kafka Connect schema on a type of this Avro base means; none for names that
-/// say no more than the base does. `parameter` gives the schema's parameters.
+/// The meaning of a Kafka Connect schema name on an Avro base type; `None` for a name that says no
+/// more than the base does. `parameter` looks up the parameters of the schema, as `scale`.
+///
+/// Names are those of `org.apache.kafka.connect.data` and of Debezium's `io.debezium.time` and
+/// `io.debezium.data`.
 #[must_use]
 pub fn connect_meaning<'a>(
     base: &str,
@@ -501,8 +539,8 @@ pub fn connect_meaning<'a>(
     })
 }
 
-/// The source's type whose text Debezium writes under this name. A type without an entry of its
-/// own is one that only the source can compare.
+/// The source type whose text Debezium writes under this schema name. The empty name stands for
+/// types that only the source database can compare.
 fn debezium_text(name: &str) -> Option<&'static str> {
     Some(match name {
         "io.debezium.data.Enum" | "io.debezium.data.EnumSet" => "enum",

@@ -1,29 +1,31 @@
-//! The Avro schemas that a table's changes are written under: Debezium's envelope and its key.
+//! Writes Avro schemas: Debezium's envelope and the key of a table.
 //!
-//! Invariants: key columns are plain, every other column is `null` or a value with the default
-//! null, whatever the table says. So columns may come, go and change their NOT NULL, and a reader
-//! with the new schema still reads every older record (BACKWARD); and a `before` that the source
-//! knows only the key of can be written. Changing a column's type or the key is refused by the
-//! registry. The same table and topic always give the same text.
+//! Invariants:
+//! 1. Key columns have their plain type. Every other column is a union of null and its type with
+//!    the default null, whatever its table says. So columns may be added, be dropped and change
+//!    their NOT NULL, and a reader with the new schema still reads all older records (compatibility
+//!    BACKWARD). A `before` of which the source knows only the key can be written too.
+//! 2. A change of a column's type or of the key is for the registry to refuse.
+//! 3. The same table and topic give the same text.
 
 use serde_json::{Value as Json, json};
 
 use super::{Column, ColumnType, TableSchema};
 
-/// The field attribute that keeps a column's name where Avro does not allow it.
+/// Attribute of a field: the name of its column, where Avro does not allow it as a field name.
 pub(super) const COLUMN: &str = "column";
-/// The attributes of record `Value` that name the source table.
+/// Attribute of the record `Value`: the database schema of the source table.
 pub(super) const SOURCE_SCHEMA: &str = "source.schema";
-/// The attribute of a string that names the source's type.
+/// Attribute of a string: the name of the source type.
 pub(super) const SOURCE_TYPE: &str = "source.type";
-/// See [`SOURCE_SCHEMA`].
+/// Attribute of the record `Value`: the name of the source table.
 pub(super) const SOURCE_TABLE: &str = "source.table";
-/// Marks a string as a JSON document.
+/// `connect.name` of a string that holds a JSON document.
 pub(super) const JSON: &str = "io.debezium.data.Json";
-/// Marks a `timestamp-micros` as one without a time zone.
+/// `connect.name` of a `timestamp-micros` without a time zone.
 pub(super) const MICRO_TIMESTAMP: &str = "io.debezium.time.MicroTimestamp";
 
-/// The schema of the records' values: the record `{topic}.Envelope` as Debezium has it.
+/// The schema of the values of a topic: the record `{topic}.Envelope`, as Debezium has it.
 pub fn value_schema(table: &TableSchema, topic: &str) -> String {
     let fields: Vec<Json> = table
         .columns
@@ -49,8 +51,10 @@ pub fn value_schema(table: &TableSchema, topic: &str) -> String {
     .to_string()
 }
 
-/// The schema of the records' keys: the primary key's columns in key order. A source's type is not
-/// named here: the values' schema does so, and a key's schema stays what it is as long as it can.
+/// The schema of the keys of a topic: the columns of the primary key in the order of the key.
+///
+/// A source type is published as plain text here. The value schema names the type, and the key
+/// schema stays the same as long as it can.
 pub fn key_schema(table: &TableSchema, topic: &str) -> String {
     let names = field_names(&table.columns);
     let key = |&index: &usize| {
@@ -67,7 +71,8 @@ pub fn key_schema(table: &TableSchema, topic: &str) -> String {
     .to_string()
 }
 
-/// Where a change was read; `ts_ms` and `ts_us` are the commit's time.
+/// The record `source` of the envelope: where a change was read. `ts_ms` and `ts_us` are the commit
+/// time in milliseconds and microseconds.
 fn source() -> Json {
     json!({
         "type": "record", "name": "Source", "namespace": "tidemill",
@@ -88,6 +93,7 @@ fn source() -> Json {
     })
 }
 
+/// The Avro field of a column.
 fn field(column: &Column, name: &str, nullable: bool) -> Json {
     let kind = column_type(column.kind);
     let mut field = if nullable {
@@ -103,6 +109,7 @@ fn field(column: &Column, name: &str, nullable: bool) -> Json {
     field
 }
 
+/// The Avro type of a column type.
 fn column_type(kind: ColumnType) -> Json {
     match kind {
         ColumnType::Bool => json!("boolean"),
@@ -130,8 +137,8 @@ fn column_type(kind: ColumnType) -> Json {
     }
 }
 
-/// Precision and scale as Avro allows them: PostgreSQL also has scales below 0 (whose values are
-/// written multiplied) and scales above the precision.
+/// Precision and scale as Avro allows them. PostgreSQL also has negative scales, whose values are
+/// written multiplied, and scales above the precision.
 fn avro_decimal(precision: u8, scale: i8) -> (u32, u32) {
     let shift = u32::from(scale.unsigned_abs());
     if scale < 0 {
@@ -141,7 +148,7 @@ fn avro_decimal(precision: u8, scale: i8) -> (u32, u32) {
     }
 }
 
-/// The columns' names as Avro allows them, still all different.
+/// The field names of columns: what Avro allows, made unique by `_2`, `_3`, ….
 fn field_names(columns: &[Column]) -> Vec<String> {
     let mut names: Vec<String> = Vec::with_capacity(columns.len());
     for column in columns {
@@ -157,12 +164,13 @@ fn field_names(columns: &[Column]) -> Vec<String> {
     names
 }
 
-/// The topic as an Avro namespace; its dots stay.
+/// The topic as an Avro namespace; the dots stay.
 fn namespace(topic: &str) -> String {
     topic.split('.').map(legal).collect::<Vec<_>>().join(".")
 }
 
-/// `[A-Za-z_][A-Za-z0-9_]*` is all that Avro allows.
+/// The name with `_` in place of each character that Avro does not allow. A name matches
+/// `[A-Za-z_][A-Za-z0-9_]*` in Avro.
 fn legal(name: &str) -> String {
     let mut legal = String::with_capacity(name.len());
     if !name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_') {

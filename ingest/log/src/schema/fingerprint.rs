@@ -1,46 +1,64 @@
-//! What tells a schema from another one: a registry that was made anew gives an id to another one.
+//! Schema fingerprints: a 64-bit hash (XXH3) of an Avro schema in a canonical form.
 //!
-//! Invariant: a fingerprint is kept with records and in journals, so what it is made of never
-//! changes. Two texts that records are read by in the same way have one fingerprint where they
-//! differ in spaces, in the order of attributes, in documentation, or in how they write a name: a
-//! registry that was moved may write a schema otherwise.
+//! Records and journals keep the fingerprint of the writer's schema beside the schema id, because a
+//! registry that was recreated gives an id to another schema.
+//!
+//! The canonical form is like Avro's "Parsing Canonical Form": no whitespace, attributes sorted,
+//! full names. Unlike that form it keeps logical types, defaults and unknown attributes, since
+//! readers use them. So schemas that differ in whitespace, the order of attributes, documentation
+//! or the spelling of names have one fingerprint: a registry that was migrated may write the text
+//! differently.
+//!
+//! Invariant: fingerprints are stored, so the canonical form never changes.
 
 use serde_json::{Map, Value as Json};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Attributes that say nothing of what records hold; a name says its namespace itself.
-const PASSED_OVER: [&str; 4] = ["doc", "namespace", "order", "revision"];
-/// Types that a name cannot stand for.
+/// Attributes without influence on the content of records. The namespace is part of the full name.
+const IGNORED: [&str; 4] = ["doc", "namespace", "order", "revision"];
+/// Names of primitive types, which no namespace changes.
 const PRIMITIVE: [&str; 8] = [
     "null", "boolean", "int", "long", "float", "double", "bytes", "string",
 ];
+/// Kinds of types that have a name.
 const NAMED: [&str; 4] = ["record", "error", "enum", "fixed"];
 
-/// A schema's fingerprint; of what is no JSON, that of its bytes.
+/// The fingerprint of a schema; of a text that is not JSON, the hash of its bytes.
+///
+/// ```
+/// use tidemill_log::schema::fingerprint;
+///
+/// let one = fingerprint(r#"{"type": "enum", "name": "t.E", "symbols": ["A"]}"#);
+/// let same = fingerprint(r#"{"name":"E","namespace":"t","type":"enum","symbols":["A"]}"#);
+/// assert_eq!(one, same);
+/// assert_ne!(one, fingerprint(r#"{"type": "enum", "name": "t.E", "symbols": ["B"]}"#));
+/// ```
 #[must_use]
 pub fn fingerprint(schema: &str) -> u64 {
     let Ok(json) = serde_json::from_str::<Json>(schema) else {
         return xxh3_64(schema.as_bytes());
     };
     let mut text = String::with_capacity(schema.len());
-    of_type(&json, "", &mut text);
+    write_type(&json, "", &mut text);
     xxh3_64(text.as_bytes())
 }
 
-fn of_type(json: &Json, namespace: &str, to: &mut String) {
+/// Writes the canonical form of a type inside a namespace.
+fn write_type(json: &Json, namespace: &str, to: &mut String) {
     match json {
-        Json::String(name) if PRIMITIVE.contains(&name.as_str()) => quoted(name, to),
-        Json::String(name) => quoted(&full(name, namespace), to),
-        Json::Array(branches) => list(branches, to, |one, to| of_type(one, namespace, to)),
-        Json::Object(object) => of_object(object, namespace, to),
-        other => plain(other, to),
+        Json::String(name) if PRIMITIVE.contains(&name.as_str()) => write_quoted(name, to),
+        Json::String(name) => write_quoted(&full_name(name, namespace), to),
+        Json::Array(branches) => write_list(branches, to, |one, to| write_type(one, namespace, to)),
+        Json::Object(object) => write_object(object, namespace, to),
+        other => write_plain(other, to),
     }
 }
 
-fn of_object(object: &Map<String, Json>, outer: &str, to: &mut String) {
+/// Writes the canonical form of a type that is a JSON object.
+fn write_object(object: &Map<String, Json>, outer: &str, to: &mut String) {
     let kind = object.get("type");
     if let (1, Some(kind)) = (object.len(), kind) {
-        return of_type(kind, outer, to);
+        return write_type(kind, outer, to);
     }
     let is = |names: &[&str]| {
         kind.and_then(Json::as_str)
@@ -51,54 +69,58 @@ fn of_object(object: &Map<String, Json>, outer: &str, to: &mut String) {
         .get("name")
         .and_then(Json::as_str)
         .filter(|_| is(&NAMED));
-    let name = name.map(|name| full(name, said.unwrap_or(outer)));
+    let name = name.map(|name| full_name(name, said.unwrap_or(outer)));
     let space = name
         .as_deref()
         .map_or(outer, |name| name.rsplit_once('.').map_or("", |it| it.0));
-    attributes(object, to, |attribute, value, to| match attribute {
+    write_attributes(object, to, |attribute, value, to| match attribute {
         "name" => match &name {
-            Some(name) => quoted(name, to),
-            None => plain(value, to),
+            Some(name) => write_quoted(name, to),
+            None => write_plain(value, to),
         },
-        "type" if is(&NAMED) => plain(value, to),
-        "type" | "items" | "values" => of_type(value, space, to),
+        "type" if is(&NAMED) => write_plain(value, to),
+        "type" | "items" | "values" => write_type(value, space, to),
         "fields" => match value {
-            Json::Array(fields) => list(fields, to, |field, to| of_field(field, space, to)),
-            other => plain(other, to),
+            Json::Array(fields) => {
+                write_list(fields, to, |field, to| write_field(field, space, to))
+            }
+            other => write_plain(other, to),
         },
-        _ => plain(value, to),
+        _ => write_plain(value, to),
     });
 }
 
-fn of_field(field: &Json, namespace: &str, to: &mut String) {
+/// Writes the canonical form of a field of a record.
+fn write_field(field: &Json, namespace: &str, to: &mut String) {
     let Json::Object(object) = field else {
-        return plain(field, to);
+        return write_plain(field, to);
     };
-    attributes(object, to, |attribute, value, to| match attribute {
-        "type" => of_type(value, namespace, to),
-        _ => plain(value, to),
+    write_attributes(object, to, |attribute, value, to| match attribute {
+        "type" => write_type(value, namespace, to),
+        _ => write_plain(value, to),
     });
 }
 
 /// A name with its namespace.
-fn full(name: &str, namespace: &str) -> String {
+fn full_name(name: &str, namespace: &str) -> String {
     match name.contains('.') || namespace.is_empty() {
         true => name.to_owned(),
         false => format!("{namespace}.{name}"),
     }
 }
 
-fn attributes(
+/// Writes the attributes of an object, sorted by name; `each` writes the values.
+fn write_attributes(
     object: &Map<String, Json>,
     to: &mut String,
     mut each: impl FnMut(&str, &Json, &mut String),
 ) {
     let mut sorted: Vec<(&String, &Json)> = object.iter().collect();
-    sorted.retain(|(name, _)| !PASSED_OVER.contains(&name.as_str()));
+    sorted.retain(|(name, _)| !IGNORED.contains(&name.as_str()));
     sorted.sort_unstable_by_key(|(name, _)| *name);
     to.push('{');
     for (name, value) in sorted {
-        quoted(name, to);
+        write_quoted(name, to);
         to.push(':');
         each(name, value, to);
         to.push(',');
@@ -106,7 +128,8 @@ fn attributes(
     to.push('}');
 }
 
-fn list(all: &[Json], to: &mut String, mut each: impl FnMut(&Json, &mut String)) {
+/// Writes an array; `each` writes the items.
+fn write_list(all: &[Json], to: &mut String, mut each: impl FnMut(&Json, &mut String)) {
     to.push('[');
     for one in all {
         each(one, to);
@@ -115,28 +138,29 @@ fn list(all: &[Json], to: &mut String, mut each: impl FnMut(&Json, &mut String))
     to.push(']');
 }
 
-/// What holds no type: defaults, aliases, symbols, attributes of others.
-fn plain(json: &Json, to: &mut String) {
+/// Writes JSON that holds no type: defaults, aliases, symbols, unknown attributes.
+fn write_plain(json: &Json, to: &mut String) {
     match json {
-        Json::Array(all) => list(all, to, plain),
+        Json::Array(all) => write_list(all, to, write_plain),
         Json::Object(object) => {
             let mut sorted: Vec<(&String, &Json)> = object.iter().collect();
             sorted.sort_unstable_by_key(|(name, _)| *name);
             to.push('{');
             for (name, value) in sorted {
-                quoted(name, to);
+                write_quoted(name, to);
                 to.push(':');
-                plain(value, to);
+                write_plain(value, to);
                 to.push(',');
             }
             to.push('}');
         }
-        Json::String(text) => quoted(text, to),
+        Json::String(text) => write_quoted(text, to),
         other => to.push_str(&other.to_string()),
     }
 }
 
-fn quoted(text: &str, to: &mut String) {
+/// Writes a text as a JSON string.
+fn write_quoted(text: &str, to: &mut String) {
     to.push_str(&Json::from(text).to_string());
 }
 
@@ -152,7 +176,7 @@ mod tests {
         {"name": "before", "type": ["null", "Value"]}]}"#;
 
     #[test]
-    fn what_is_written_otherwise_and_read_alike_is_the_same() {
+    fn equivalent_schemas_have_one_fingerprint() {
         let is = fingerprint(SCHEMA);
         for (from, to) in [
             (" ", ""),
@@ -178,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_otherwise_is_another() {
+    fn different_schemas_have_different_fingerprints() {
         let is = fingerprint(SCHEMA);
         for (from, to) in [
             ("\"id\"", "\"no\""),
@@ -192,7 +216,7 @@ mod tests {
         assert_ne!(fingerprint("no JSON"), fingerprint("no JSON either"));
     }
 
-    /// Frozen: topics and journals hold fingerprints of earlier versions.
+    /// Frozen: topics and journals of earlier versions hold fingerprints.
     #[test]
     fn a_fingerprint_never_changes() {
         assert_eq!(fingerprint("\"int\""), xxh3_64(b"\"int\""));

@@ -1,36 +1,40 @@
-//! Columns from Avro schemas: of our envelopes, of Debezium's own, and of plain records.
+//! Reads columns from Avro schemas: of Tidemill's and Debezium's envelopes, and of plain records.
 //!
-//! A field of a type that no column can have (an array, a map, a nested record, a union of several
-//! types) is told apart with its type: it hinders nothing until a view reads it.
+//! A field whose type no column can have (an array, a map, a nested record, a union of several
+//! types) is returned apart, with its type. Such a field is an error only when a view reads it.
 
 use super::arena::{Meaning, Node, Record, Schema};
 use super::{Column, ColumnType, TableSchema};
 use crate::{Error, Kind, Result};
 
-/// Most digits of a decimal column. Connect writes 64 where it knows none; what has more digits
-/// than the column is refused row by row.
+/// Largest precision of a decimal column. Kafka Connect writes 64 when it does not know the
+/// precision; a value with more digits than the column is refused for its row alone.
 const DIGITS_MAX: u8 = 38;
 
 /// A field that cannot be a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unusable {
-    /// Its column's name.
+    /// The name of its column.
     pub name: String,
-    /// Its type, for people: "an array".
+    /// A description of its type for messages: "an array".
     pub kind: String,
 }
 
-/// What a record's fields are as columns.
+/// The fields of a record as columns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fields {
-    /// Those that can be columns, in order.
+    /// Fields that can be columns, in their order.
     pub columns: Vec<Column>,
-    /// The others.
+    /// Fields that cannot be columns.
     pub unusable: Vec<Unusable>,
 }
 
-/// The table whose changes are written under a Debezium envelope's value and key schema. Columns
-/// are those of `after`; the key is in the order of the key schema.
+/// The table whose changes are written under the value schema and key schema of a Debezium
+/// envelope. The columns are those of `after`; the key has the order of the key schema.
+///
+/// # Errors
+/// `Data` when a text is not an Avro schema, the value schema is not an envelope, or a column of
+/// the key is not in `after`.
 pub fn table_of(value_schema_json: &str, key_schema_json: &str) -> Result<TableSchema> {
     let envelope = parse(value_schema_json)?;
     let after = row_of(&envelope)?;
@@ -57,12 +61,32 @@ pub fn table_of(value_schema_json: &str, key_schema_json: &str) -> Result<TableS
 }
 
 /// The columns of the rows in a Debezium envelope.
+///
+/// # Errors
+/// `Data` when the text is not an Avro schema, or not one of an envelope.
 pub fn columns_of_envelope(schema_json: &str) -> Result<Fields> {
     let envelope = parse(schema_json)?;
     Ok(fields_of(&envelope, row_of(&envelope)?))
 }
 
-/// The columns of a plain record, one that is no envelope.
+/// The columns of a record that is not an envelope.
+///
+/// ```
+/// use tidemill_log::schema::{ColumnType, columns_of_record};
+///
+/// # fn main() -> tidemill_log::Result<()> {
+/// let schema = r#"{"type": "record", "name": "User", "fields": [
+///     {"name": "id", "type": "long"},
+///     {"name": "tags", "type": {"type": "array", "items": "string"}}]}"#;
+/// let fields = columns_of_record(schema)?;
+/// assert_eq!(fields.columns[0].kind, ColumnType::Long);
+/// assert_eq!(fields.unusable[0].kind, "an array");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// `Data` when the text is not an Avro schema, or not one of a record.
 pub fn columns_of_record(schema_json: &str) -> Result<Fields> {
     let schema = parse(schema_json)?;
     match schema.node(schema.root) {
@@ -71,7 +95,10 @@ pub fn columns_of_record(schema_json: &str) -> Result<Fields> {
     }
 }
 
-/// The names of the columns that a key's schema is made of. An error when it is no record.
+/// The column names in a key schema, in their order.
+///
+/// # Errors
+/// `Data` when the text is not an Avro schema, or not one of a record with fields.
 pub fn key_of(key_schema_json: &str) -> Result<Vec<String>> {
     let schema = parse(key_schema_json)?;
     let fields = match schema.node(schema.root) {
@@ -87,21 +114,24 @@ pub fn key_of(key_schema_json: &str) -> Result<Vec<String>> {
     Ok(names.collect())
 }
 
+/// An error of a schema.
 fn wrong(what: &str) -> Error {
     Error::new(Kind::Data, format!("avro schema: {what}"))
 }
 
+/// Parses a schema.
 fn parse(schema: &str) -> Result<Schema> {
     Schema::parse(schema).map_err(|error| wrong(&error))
 }
 
+/// The record `after` of an envelope.
 fn row_of(envelope: &Schema) -> Result<&Record> {
     envelope.after().ok_or_else(|| {
         wrong("not a Debezium envelope: it has no field `after` of type null or record")
     })
 }
 
-/// The last part of the envelope's namespace, which Debezium names the table by.
+/// The last part of the envelope's namespace, which Debezium names after the table.
 fn topic_part(envelope: &Schema) -> String {
     let name = envelope.record(envelope.root).map(|it| it.name.as_str());
     let namespace = name.and_then(|name| Some(name.rsplit_once('.')?.0));
@@ -110,6 +140,7 @@ fn topic_part(envelope: &Schema) -> String {
     last.unwrap_or_default().to_owned()
 }
 
+/// The fields of a record, sorted into columns and unusable ones.
 fn fields_of(schema: &Schema, record: &Record) -> Fields {
     let mut fields = Fields::default();
     for field in &record.fields {
@@ -126,8 +157,7 @@ fn fields_of(schema: &Schema, record: &Record) -> Fields {
     fields
 }
 
-/// The column type of an Avro type and whether it may be null, or what it is when no column can be
-/// that.
+/// The column type of an Avro type and whether it may be null; else a description of the type.
 fn column_type(schema: &Schema, node: usize) -> std::result::Result<(ColumnType, bool), String> {
     let unusable = || schema.describe(node);
     let Node::Union(branches) = schema.node(node) else {
@@ -144,7 +174,7 @@ fn column_type(schema: &Schema, node: usize) -> std::result::Result<(ColumnType,
     }
 }
 
-/// The column type of a type that is no union; none when no column can be that.
+/// The column type of an Avro type that is not a union.
 fn single_type(node: &Node) -> Option<ColumnType> {
     Some(match node {
         Node::Boolean => ColumnType::Bool,
@@ -176,6 +206,7 @@ fn single_type(node: &Node) -> Option<ColumnType> {
     })
 }
 
+/// The column type of a decimal; `None` for scales that no column can have.
 fn decimal(precision: Option<u32>, scale: i64) -> Option<ColumnType> {
     let digits = u32::from(DIGITS_MAX);
     let precision = precision.unwrap_or(digits).clamp(1, digits);

@@ -1,25 +1,27 @@
-//! The types of a source database that travel as text, and what SQL may do with that text.
+//! Source types: types of the source database whose values are published as text, and which SQL
+//! comparisons that text allows.
 //!
-//! A column of such a type carries its type's name in the Avro schema, so that the planner knows
-//! when equality and order of the texts are those of the database. [`TYPES`] is the one table of
-//! them: capture looks types up in it, the planner asks it, and `docs/types.md` lists it.
+//! The Avro schema of such a column names the type, so that the planner knows when equality and
+//! order of the texts agree with those of the database. [`TYPES`] is the only table of these types:
+//! capture and planner look them up here, and `docs/types.md` lists them.
 
-/// Which comparisons of the texts agree with the database's comparisons of the values.
+/// Which comparisons of the texts agree with the comparisons of the values in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
     /// Equality and order, byte by byte.
     Order,
-    /// Equality alone: the database writes equal values alike, and its order is another one.
+    /// Equality only: equal values have equal texts, but the database orders them differently.
     Equality,
-    /// Equality and order once the blanks at the end are gone (`char(n)`).
+    /// Equality and order, after the blanks at the end are removed (`char(n)`).
     Blanks,
-    /// None, but the text is a number that a cast makes comparable.
+    /// None, but the text is a number, and a cast makes it comparable.
     Number,
-    /// None: the text can only be passed on.
+    /// None: a view can only pass the text on.
     Nothing,
 }
 
-/// One entry of [`TYPES`].
+/// One entry of [`TYPES`]: the name in PostgreSQL, the comparisons, and the reason why there are
+/// not more, as a fragment for messages.
 #[derive(Debug)]
 struct Entry {
     name: &'static str,
@@ -27,7 +29,8 @@ struct Entry {
     why: &'static str,
 }
 
-/// A type of the source database whose values travel as the text that the database writes.
+/// A type of the source database whose values are published as the text that the database writes
+/// for them. Two source types are equal when their names are.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceType(&'static Entry);
 
@@ -39,6 +42,7 @@ impl PartialEq for SourceType {
 
 impl Eq for SourceType {}
 
+/// An entry of [`TYPES`].
 const fn entry(name: &'static str, comparison: Comparison, why: &'static str) -> Entry {
     Entry {
         name,
@@ -54,7 +58,7 @@ const BY_NAME: &str = "its text is a name, which changes when the object is rena
 const SHAPE: &str = "it is compared by size or not at all";
 const DOCUMENT: &str = "equal documents may be written differently";
 
-/// All that have a name here; names are PostgreSQL's.
+/// All types with a name of their own, by their names in PostgreSQL.
 static TYPES: &[Entry] = &[
     entry("uuid", Comparison::Order, "written in lower case"),
     entry("time", Comparison::Order, "written as `HH:MM:SS.ffffff`"),
@@ -177,7 +181,7 @@ static TYPES: &[Entry] = &[
     entry("regtype", Comparison::Nothing, BY_NAME),
 ];
 
-/// Every type that is not listed: those of extensions above all.
+/// Stands for all types that are not listed, above all those of extensions.
 static OTHER: Entry = entry(
     "another type",
     Comparison::Nothing,
@@ -185,7 +189,15 @@ static OTHER: Entry = entry(
 );
 
 impl SourceType {
-    /// The type of that name; a name that is not listed is a type that only the source knows.
+    /// The type with this name. A name that is not listed gives the type that only the source
+    /// database can compare.
+    ///
+    /// ```
+    /// use tidemill_log::schema::{Comparison, SourceType};
+    ///
+    /// assert_eq!(SourceType::named("uuid").comparison(), Comparison::Order);
+    /// assert_eq!(SourceType::named("geometry").comparison(), Comparison::Nothing);
+    /// ```
     pub fn named(name: &str) -> Self {
         Self(
             TYPES
@@ -200,44 +212,44 @@ impl SourceType {
         TYPES.iter().chain([&OTHER]).map(Self)
     }
 
-    /// The name that travels in schemas and stands in messages.
+    /// The name in schemas and messages.
     pub fn name(self) -> &'static str {
         self.0.name
     }
 
-    /// Which comparisons agree with the source's.
+    /// Which comparisons agree with those of the source database.
     pub fn comparison(self) -> Comparison {
         self.0.comparison
     }
 
-    /// Why no more than that.
+    /// Why no more comparisons agree, as a fragment for messages.
     pub fn why(self) -> &'static str {
         self.0.why
     }
 
-    /// Whether PostgreSQL leaves out blanks at the end when it makes text of it.
+    /// Whether PostgreSQL removes blanks at the end when it casts a value to text.
     pub fn is_padded(self) -> bool {
         matches!(self.0.name, "char(n)" | "bpchar")
     }
 
-    /// Whether a value has fields, and is `IS NULL` where all of them are.
+    /// Whether a value has fields, and is `IS NULL` when all of them are.
     pub fn has_fields(self) -> bool {
         self.0.name == "composite"
     }
 
-    /// Whether equal stored values always have one text, so that a row is found again by it.
+    /// Whether equal stored values always have the same text, so that the text can identify a row.
     pub fn identifies(self) -> bool {
         self.0.name != "money" && !self.0.name.starts_with("reg")
     }
 
-    /// Whether the source writes a value as `text`, exactly so. False also where that is not
+    /// Whether the database writes some value of the type exactly as `text`. False when that is not
     /// known here.
     pub fn writes(self, text: &str) -> bool {
         match self.0.name {
             "enum" | "name" | "char(n)" => true,
-            "uuid" => shaped(text, &[8, 4, 4, 4, 12], "-"),
-            "macaddr" => shaped(text, &[2; 6], ":"),
-            "macaddr8" => shaped(text, &[2; 8], ":"),
+            "uuid" => is_hex_groups(text, &[8, 4, 4, 4, 12], "-"),
+            "macaddr" => is_hex_groups(text, &[2; 6], ":"),
+            "macaddr8" => is_hex_groups(text, &[2; 8], ":"),
             "bit" | "varbit" => text.bytes().all(|digit| matches!(digit, b'0' | b'1')),
             "time" => is_time(text),
             "inet" => is_inet(text),
@@ -250,8 +262,9 @@ impl SourceType {
     }
 }
 
-/// Groups of lower case hexadecimal digits of these lengths, with `between` between them.
-fn shaped(text: &str, lengths: &[usize], between: &str) -> bool {
+/// Whether a text is groups of these lengths, of hexadecimal digits in lower case, separated by
+/// `between`.
+fn is_hex_groups(text: &str, lengths: &[usize], between: &str) -> bool {
     let mut groups = text.split(between);
     let fits = |&length: &usize| {
         groups.next().is_some_and(|group| {
@@ -262,7 +275,8 @@ fn shaped(text: &str, lengths: &[usize], between: &str) -> bool {
     lengths.iter().all(fits) && groups.next().is_none()
 }
 
-/// `HH:MM:SS`, or that with one to six digits behind a point of which the last is no zero.
+/// Whether a text is `HH:MM:SS`, without a fraction or with one of one to six digits whose last is
+/// not zero.
 fn is_time(text: &str) -> bool {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "1"));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -274,6 +288,7 @@ fn is_time(text: &str) -> bool {
     pairs && tail && in_day && below(parts.get(1)) && below(parts.get(2))
 }
 
+/// Whether a text is an address, or a network that is not a single address.
 fn is_inet(text: &str) -> bool {
     match text.contains('/') {
         true => is_network(text) && !text.ends_with("/32") && !text.ends_with("/128"),
@@ -281,6 +296,7 @@ fn is_inet(text: &str) -> bool {
     }
 }
 
+/// Whether a text is an address and a number of bits.
 fn is_network(text: &str) -> bool {
     text.split_once('/').is_some_and(|(address, bits)| {
         let most = if address.contains(':') { 128 } else { 32 };
@@ -292,7 +308,8 @@ fn is_network(text: &str) -> bool {
     })
 }
 
-/// Both standard libraries write addresses alike but for IPv6 ones that end as IPv4.
+/// Whether a text is an address as PostgreSQL writes it. Rust writes the same text for all but IPv6
+/// addresses that end in IPv4 form, which are not accepted.
 fn is_address(text: &str) -> bool {
     let parsed = text.parse::<std::net::IpAddr>();
     parsed.is_ok_and(|address| address.to_string() == text)
@@ -304,7 +321,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_found_again_and_unknown_ones_can_only_be_passed_on() {
+    fn known_names_resolve_and_unknown_ones_do_not_compare() {
         for kind in SourceType::all() {
             assert_eq!(SourceType::named(kind.name()), kind);
         }
@@ -314,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_postgresql_itself_writes_is_taken_for_a_value() {
+    fn only_postgresqls_own_output_is_a_value() {
         for (name, text, is) in [
             ("uuid", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", true),
             ("uuid", "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", false),
