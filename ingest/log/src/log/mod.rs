@@ -1,10 +1,15 @@
-//! The replayable, partitioned log.
+//! The log: replayable topics of records in partitions, on Kafka or in a SQLite file.
 //!
-//! Engines: Kafka (`kafka://host:port[,host:port]`) and SQLite (`sqlite://FILE`, tables
-//! in the embedded file). Both pass `tests/log_conformance.rs`.
+//! Engines: Kafka (`kafka://host:port[,host:port]`) and SQLite (`sqlite://FILE`, tables in the
+//! embedded file). Both pass `tests/log_conformance.rs`.
 //!
-//! Contract: within a partition offsets increase and order is the order of appends; a record that
-//! [`Producer::append`] returned `Ok` for is durable; readers never skip a durable record.
+//! Contract of every engine:
+//! 1. Within a partition offsets grow, in the order of the appends. (They may have holes.)
+//! 2. A record is durable when [`Producer::append`] has returned `Ok` for it.
+//! 3. A reader never skips a durable record.
+//!
+//! Partitions and offsets are as in Kafka. There are no consumer groups: who reads keeps its
+//! offsets itself.
 
 mod kafka;
 mod partition;
@@ -23,33 +28,34 @@ pub use partition::{RECORD_BYTES_MAX, partition_of};
 pub struct Record {
     /// The topic.
     pub topic: String,
-    /// The partition, or none to choose it by key as Kafka's Java client does (murmur2).
+    /// The partition. With `None` the key chooses it as in Kafka's Java client ([`partition_of`]);
+    /// records without a key go to the partitions in turn (SQLite) or at random (Kafka).
     pub partition: Option<u32>,
-    /// The key's bytes.
+    /// The key.
     pub key: Option<Vec<u8>>,
-    /// The value's bytes.
+    /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
-    /// Milliseconds since the epoch; for captured changes the source's commit time.
+    /// Milliseconds since 1970-01-01 UTC; for captured changes the commit time in the source.
     pub timestamp_ms: i64,
 }
 
-/// A record as a reader sees it, borrowed from the log's own buffer.
+/// A record as a reader delivers it, borrowed from the buffer of the engine.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordRef<'a> {
     /// The partition.
     pub partition: u32,
-    /// Its offset in the partition.
+    /// The offset in the partition.
     pub offset: i64,
-    /// Milliseconds since the epoch.
+    /// Milliseconds since 1970-01-01 UTC.
     pub timestamp_ms: i64,
-    /// The key's bytes.
+    /// The key.
     pub key: Option<&'a [u8]>,
-    /// The value's bytes.
+    /// The value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
 }
 
 impl RecordRef<'_> {
-    /// Copies the record out of the log's buffer.
+    /// Copies the record out of the engine's buffer.
     pub fn to_owned_record(&self) -> OwnedRecord {
         OwnedRecord {
             partition: self.partition,
@@ -61,66 +67,76 @@ impl RecordRef<'_> {
     }
 }
 
-/// A record copied out of the log.
+/// A record that was copied out of the engine's buffer; the fields are those of [`RecordRef`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnedRecord {
     /// The partition.
     pub partition: u32,
-    /// Its offset in the partition.
+    /// The offset in the partition.
     pub offset: i64,
-    /// Milliseconds since the epoch.
+    /// Milliseconds since 1970-01-01 UTC.
     pub timestamp_ms: i64,
-    /// The key's bytes.
+    /// The key.
     pub key: Option<Vec<u8>>,
-    /// The value's bytes.
+    /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
 }
 
-/// The offsets a partition holds.
+/// The offsets that a partition holds: from `low` to below `high`. Empty when both are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionRange {
     /// The partition.
     pub partition: u32,
-    /// The first offset still held.
+    /// The first offset that retention has not removed.
     pub low: i64,
-    /// One past the last offset (the next record's).
+    /// The offset of the next record to be appended (Kafka's high watermark).
     pub high: i64,
 }
 
-/// What tells a topic from another one that was made anew under the same name. All zero where the
-/// engine does not tell (brokers before 2.8; the embedded log).
+/// The id of a topic, as two halves of a UUID (KIP-516). A topic that was deleted and created again
+/// under the same name has another id. Zero where the engine has no ids: brokers before 2.8 and the
+/// embedded log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TopicId(pub [i64; 2]);
 
 impl TopicId {
-    /// Whether the engine told it.
+    /// Whether the engine gave an id.
     pub fn is_known(self) -> bool {
         self != Self::default()
     }
 }
 
-/// A topic as the engine describes it.
+/// The description of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Described {
-    /// Which one of those that had its name.
+    /// The id of the topic.
     pub id: TopicId,
-    /// How many partitions it has.
+    /// The number of partitions.
     pub partitions: u32,
 }
 
-/// Writes records. One producer belongs to one thread.
+/// Appends records. A producer belongs to one thread.
 pub trait Producer: Send {
-    /// Appends the records in order and returns when all are durable. An error of kind `Data`
-    /// (such as a record larger than the log takes) names the record.
+    /// Appends the records in order and returns when all are durable. A failed append may have
+    /// written some of them; read the [tail](Log::tail) of the topic before another attempt.
+    ///
+    /// # Errors
+    /// `Data` for a record that is larger than the log accepts, which the error names. A batch with
+    /// a record above [`RECORD_BYTES_MAX`] is refused as a whole. `Retry` when the log cannot be
+    /// reached or the topic does not exist.
     fn append(&mut self, records: &[Record]) -> Result<()>;
 }
 
-/// Reads assigned partitions of one topic. One reader belongs to one thread.
+/// Reads assigned partitions of one topic. A reader belongs to one thread.
 pub trait Reader: Send {
-    /// Hands up to `max` records to `each`, in offset order within each partition; waits at most
-    /// `wait` for the first one. Returns how many there were. Transient trouble (a broker away)
-    /// is retried inside and shows as 0 records; an error of kind `Data` (offset out of range,
-    /// topic gone) is final.
+    /// Calls `each` with up to `max` records, in the order of offsets within each partition, and
+    /// returns how many there were. Waits at most `wait` for the first one.
+    ///
+    /// An unreachable broker is retried inside and looks like a topic without new records.
+    ///
+    /// # Errors
+    /// `Data` when an assigned offset is out of range or the topic was deleted; the reader is of no
+    /// use then. SQLite: `Retry` when the file is locked.
     fn poll(
         &mut self,
         max: usize,
@@ -128,57 +144,117 @@ pub trait Reader: Send {
         each: &mut dyn FnMut(RecordRef<'_>),
     ) -> Result<usize>;
 
-    /// Registers a callback that is called, from any thread, when records arrive at a reader that
-    /// had none. Spurious calls are allowed. False when an arrival may go by without a call, as
-    /// where another process writes: then the caller polls by time.
+    /// Registers a callback for the arrival of records at a reader that had none. The callback is
+    /// called from any thread, and sometimes without records. False when records may arrive without
+    /// a call, as from another process: then the caller must poll at intervals too.
     fn on_arrival(&mut self, wake: Arc<dyn Fn() + Send + Sync>) -> bool;
 }
 
-/// A log.
+/// A log with its topics.
 pub trait Log: Send + Sync {
-    /// Creates the topic if it is not there; an existing one is left as it is.
+    /// Creates a topic with this number of partitions. An existing topic stays as it is, also with
+    /// another number of partitions. The topic can be used when this returns.
+    ///
+    /// # Errors
+    /// `Data` for 0 partitions or when the log refuses; `Retry` when it cannot be reached.
     fn create_topic(&self, topic: &str, partitions: u32) -> Result<()>;
-    /// Deletes a topic with all that it holds; false when there is no such topic. It is gone when
+    /// Deletes a topic with all its records; false when it does not exist. The topic is gone when
     /// this returns.
     ///
     /// # Errors
-    /// `Retry` when the log is away or the topic is still there after a while, `Data` when it
-    /// refuses.
+    /// `Retry` when the log cannot be reached or the topic still exists after 10 s, `Data` when the
+    /// log refuses.
     fn delete_topic(&self, topic: &str) -> Result<bool>;
-    /// The partitions of a topic with the offsets they hold, by partition number; an error of
-    /// kind `Retry` when the topic is not there (yet).
+    /// The partitions of a topic with the offsets that they hold, by partition number.
+    ///
+    /// # Errors
+    /// `Retry` when the topic does not exist (yet), a partition has no leader, or the log cannot be
+    /// reached.
     fn ranges(&self, topic: &str) -> Result<Vec<PartitionRange>>;
-    /// The topic as it is now, quicker than [`Log::ranges`]; none when there is no such topic.
+    /// The description of a topic; `None` when it does not exist. Quicker than [`Log::ranges`].
+    ///
+    /// # Errors
+    /// `Retry` when the log cannot be reached, `Data` when it refuses access.
     fn describe(&self, topic: &str) -> Result<Option<Described>>;
-    /// A new producer (idempotent where the engine has that).
+    /// A new producer, idempotent where the engine supports it.
+    ///
+    /// # Errors
+    /// `Data` when no client can be created with the settings of the URL.
     fn producer(&self) -> Result<Box<dyn Producer>>;
-    /// A new reader of the given partitions, each from the given offset.
+    /// A new reader of the given partitions, each from the given offset on.
+    ///
+    /// # Errors
+    /// `Data` when a partition or offset cannot be assigned. Offsets out of range are an error of
+    /// the first [`Reader::poll`].
     fn reader(&self, topic: &str, from: &[(u32, i64)]) -> Result<Box<dyn Reader>>;
-    /// Asks whether the log answers, within `wait`, by a question about `topic`, which need not be
-    /// there.
+    /// Checks within `wait` whether the log answers, by a question about `topic`, which need not
+    /// exist. An embedded log always answers.
+    ///
+    /// # Errors
+    /// `Retry` when the log does not answer, `Data` when it refuses the credentials.
     fn probe(&self, topic: &str, wait: Duration) -> Result<()> {
         let _an_embedded_log_is_there = (topic, wait);
         Ok(())
     }
-    /// Up to `count` last records of each partition, in offset order.
+    /// The last `count` records of each partition, or fewer when it holds fewer, in the order of
+    /// offsets.
+    ///
+    /// # Errors
+    /// Those of [`Log::ranges`] and of reading.
     fn tail(&self, topic: &str, count: u32) -> Result<Vec<OwnedRecord>>;
 }
 
-/// Opens the log that `url` names: `kafka://host:port[,host:port][?setting=value&…]`, the settings
-/// by librdkafka's names, or `sqlite://FILE`.
+/// Opens the log that `url` names: `kafka://host:port[,host:port][?setting=value&…]` with
+/// librdkafka's settings, or `sqlite://FILE`. Kafka is not contacted before the first call.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill_log::log::{self, Record};
+///
+/// # fn main() -> tidemill_log::Result<()> {
+/// let folder = tempfile::tempdir().expect("a folder");
+/// let log = log::open(&format!("sqlite://{}", folder.path().join("log.db").display()))?;
+/// log.create_topic("users", 1)?;
+/// let record = Record {
+///     topic: "users".into(),
+///     partition: None,
+///     key: Some(b"7".to_vec()),
+///     value: Some(b"Ada".to_vec()),
+///     timestamp_ms: 0,
+/// };
+/// log.producer()?.append(&[record])?;
+///
+/// let mut reader = log.reader("users", &[(0, 0)])?;
+/// let mut names = Vec::new();
+/// reader.poll(100, Duration::from_secs(1), &mut |record| {
+///     names.push((record.offset, record.value.map(<[u8]>::to_vec)));
+/// })?;
+/// assert_eq!(names, [(0, Some(b"Ada".to_vec()))]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// `Data` for another scheme, or settings that are refused or contradict each other; SQLite: those
+/// of [`crate::sqlite::connect`].
 pub fn open(url: &str) -> Result<Arc<dyn Log>> {
     if let Some(brokers) = url.strip_prefix("kafka://") {
         Ok(Arc::new(kafka::KafkaLog::open(brokers)?))
     } else if let Some(file) = url.strip_prefix("sqlite://") {
         Ok(Arc::new(sqlite::SqliteLog::open(file)?))
     } else {
-        let what =
-            format!("`{url}` is no log: give kafka://HOST:PORT[,HOST:PORT] or sqlite://FILE");
+        let what = format!(
+            "`{url}` is not the URL of a log: give kafka://HOST:PORT[,HOST:PORT] or sqlite://FILE"
+        );
         Err(Error::new(Kind::Data, what))
     }
 }
 
-/// Asks Kafka's brokers, within `wait`, how many they are and how many topics they have.
+/// The number of brokers and of topics of a Kafka cluster, which must answer within `wait`.
+///
+/// # Errors
+/// Those of [`open`]; `Retry` when no broker answers, `Data` when the brokers refuse the
+/// credentials.
 pub fn ask_kafka(url: &str, wait: Duration) -> Result<(usize, usize)> {
     let rest = url.strip_prefix("kafka://").unwrap_or(url);
     kafka::KafkaLog::open(rest)?.ask(wait)

@@ -1,22 +1,29 @@
-//! Which partition a key belongs to, and which records fit at all: the same for every engine.
+//! Partitioner and size limit of records, the same for all engines.
 //!
-//! Kafka's Java client chooses `murmur2(key) & 0x7fffffff % partitions`. The embedded log does the
-//! same, and a publisher asks here which partition a key will go to, so that a topic's content
-//! does not depend on who wrote it.
+//! Kafka's Java client chooses the partition `murmur2(key) & 0x7fffffff % partitions`
+//! (`BuiltInPartitioner.partitionForKey`). The embedded log and the publisher do the same, so that
+//! the content of a partition does not depend on who wrote the topic.
 
 use super::Record;
 use crate::{Error, Kind, Result};
 
-/// The most bytes that key and value may have together; Kafka's default limit for a message.
+/// Largest number of bytes of a record, key and value together. Kafka's default limit of a message
+/// (`message.max.bytes`) is a little larger.
 pub const RECORD_BYTES_MAX: usize = 1_000_000;
 
-/// The partition of `key` among `partitions` (at least 1), as Kafka's Java client chooses it.
+/// The partition of `key` in a topic of `partitions` partitions (0 counts as 1), as Kafka's Java
+/// client chooses it.
+///
+/// ```
+/// assert_eq!(tidemill_log::log::partition_of(b"foobar", 1), 0);
+/// assert!(tidemill_log::log::partition_of(b"foobar", 12) < 12);
+/// ```
 pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
     (murmur2(key) & 0x7fff_ffff) % partitions.max(1)
 }
 
-/// Refuses a batch that holds a record which is too large, before any of it is written, so that
-/// the caller can put that one aside and append the others.
+/// Refuses a batch with a record that is too large, before any record is written. So the caller can
+/// set that record aside and append the others.
 pub(crate) fn check_sizes(records: &[Record]) -> Result<()> {
     match records
         .iter()
@@ -27,7 +34,7 @@ pub(crate) fn check_sizes(records: &[Record]) -> Result<()> {
     }
 }
 
-/// The error of a record that is larger than the log takes.
+/// The error of a record that is larger than the log accepts.
 pub(crate) fn too_large(record: &Record) -> Error {
     let key = record.key.as_deref().map_or_else(
         || "none".to_owned(),
@@ -42,12 +49,13 @@ pub(crate) fn too_large(record: &Record) -> Error {
     Error::new(Kind::Data, what)
 }
 
+/// Bytes of key and value.
 fn size(record: &Record) -> usize {
     let bytes = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
     bytes(&record.key) + bytes(&record.value)
 }
 
-/// The 32 bit MurmurHash2 with the seed that Kafka uses.
+/// MurmurHash2, 32 bits, with the seed of Kafka's `Utils.murmur2`.
 fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;
@@ -77,7 +85,7 @@ fn murmur2(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// The vectors of Kafka's own `UtilsTest.testMurmur2`.
+    /// The test vectors of Kafka's `UtilsTest.testMurmur2`.
     #[test]
     fn murmur2_agrees_with_kafka() {
         let known: [(&[u8], i32); 6] = [

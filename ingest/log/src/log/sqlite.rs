@@ -1,10 +1,17 @@
-//! The embedded log: topics as rows of the embedded file.
+//! The embedded log: topics as rows of the embedded SQLite file.
 //!
-//! Flows in: batches of records, one transaction each. Flows out: the same records by offset.
-//! Invariants: offsets of a partition have no holes and start at 0 (they are given inside the
-//! appending transaction); a topic is removed whole or not at all, so the lowest offset stays 0; a
-//! committed append rings every reader of the file in this process, and one in another process is
-//! seen within [`LOOK_EVERY`].
+//! ```text
+//! append:  transaction { next offset of the partition, insert } ─► commit ─► notify the readers
+//! poll:    read rows from the next offset on ─► none: wait for a notification, at most LOOK_EVERY,
+//!          then compare PRAGMA data_version: another process may have committed
+//! ```
+//!
+//! Invariants:
+//! 1. Offsets of a partition start at 0 and have no holes: they are assigned in the transaction
+//!    that inserts the records.
+//! 2. A topic is deleted as a whole, so the lowest offset of a partition is always 0.
+//! 3. A committed append notifies every reader of the file in this process. A reader sees an append
+//!    of another process within [`LOOK_EVERY`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,10 +27,10 @@ use super::{
 use crate::sqlite::{connect, failed};
 use crate::{Error, Kind, Result};
 
-/// How often a waiting reader looks for records that another process has appended.
+/// How often a waiting reader looks for commits of other processes.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// The log's tables, and its dead letters as whoever opens the file with SQL wants to see them.
+/// The tables of the log, and a view of its dead letters for people who open the file with SQL.
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS _tidemill_topics (
         topic TEXT PRIMARY KEY, partitions INTEGER NOT NULL
@@ -43,20 +50,25 @@ const TABLES: &str = "
         WHERE json_valid(letter) AND letter ->> 'part' = 1
         GROUP BY topic, letter ->> 'id' ORDER BY number;";
 
+/// The next offset of a partition.
 const NEXT: &str = "SELECT coalesce(max(\"offset\") + 1, 0) FROM _tidemill_log
     WHERE topic = ?1 AND partition = ?2";
 const APPEND: &str = "INSERT INTO _tidemill_log VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+/// The records of a partition from an offset on.
 const FROM: &str = "SELECT \"offset\", timestamp_ms, key, value FROM _tidemill_log
     WHERE topic = ?1 AND partition = ?2 AND \"offset\" >= ?3 ORDER BY \"offset\" LIMIT ?4";
 
 /// The log in one embedded file.
 pub(super) struct SqliteLog {
     file: String,
+    /// For questions and changes of topics. Producers and readers have their own connections.
     connection: Mutex<Connection>,
-    bells: Arc<Bells>,
+    /// The readers to notify.
+    notifiers: Arc<Notifiers>,
 }
 
 impl SqliteLog {
+    /// Opens the file and creates the tables of the log.
     pub(super) fn open(file: &str) -> Result<Self> {
         let connection = connect(file)?;
         connection
@@ -65,10 +77,11 @@ impl SqliteLog {
         Ok(Self {
             file: file.to_owned(),
             connection: Mutex::new(connection),
-            bells: bells_of(file),
+            notifiers: notifiers_of(file),
         })
     }
 
+    /// An error of the file in an operation on a topic.
     fn failed(&self, topic: &str, error: rusqlite::Error) -> Error {
         failed(&self.file, &format!("topic `{topic}`"), error)
     }
@@ -122,7 +135,7 @@ impl Log for SqliteLog {
         };
         read()
             .map_err(|error| self.failed(topic, error))?
-            .ok_or_else(|| not_there(topic, Kind::Retry))
+            .ok_or_else(|| no_such_topic(topic, Kind::Retry))
     }
 
     fn describe(&self, topic: &str) -> Result<Option<Described>> {
@@ -138,14 +151,14 @@ impl Log for SqliteLog {
         Ok(Box::new(SqliteProducer {
             connection: connect(&self.file)?,
             file: self.file.clone(),
-            bells: Arc::clone(&self.bells),
+            notifiers: Arc::clone(&self.notifiers),
             keyless: 0,
         }))
     }
 
     fn reader(&self, topic: &str, from: &[(u32, i64)]) -> Result<Box<dyn Reader>> {
-        let bell = Arc::new(Bell::default());
-        locked(&self.bells.0).push(Arc::downgrade(&bell));
+        let notifier = Arc::new(Notifier::default());
+        locked(&self.notifiers.0).push(Arc::downgrade(&notifier));
         Ok(Box::new(SqliteReader {
             connection: connect(&self.file)?,
             file: self.file.clone(),
@@ -153,8 +166,8 @@ impl Log for SqliteLog {
             next: from.to_vec(),
             first: 0,
             checked: false,
-            bell,
-            _bells: Arc::clone(&self.bells),
+            notifier,
+            _notifiers: Arc::clone(&self.notifiers),
         }))
     }
 
@@ -178,11 +191,12 @@ impl Log for SqliteLog {
     }
 }
 
+/// A producer with its own connection; each append is one transaction.
 struct SqliteProducer {
     connection: Connection,
     file: String,
-    bells: Arc<Bells>,
-    /// Counts records without a key, which go to the partitions in turn.
+    notifiers: Arc<Notifiers>,
+    /// Number of records without a key so far; they go to the partitions in turn.
     keyless: u32,
 }
 
@@ -198,14 +212,16 @@ impl Producer for SqliteProducer {
                 AppendError::File(error) => failed(&self.file, "cannot append to the log", error),
             },
         )?;
-        self.bells.ring();
+        self.notifiers.notify();
         Ok(())
     }
 }
 
-/// Why an append did not happen; one transaction holds it all, so nothing of it was written.
+/// Why an append failed. It is one transaction, so nothing was written.
 enum AppendError {
+    /// The topic or partition does not exist.
     Refused(Error),
+    /// SQLite failed.
     File(rusqlite::Error),
 }
 
@@ -215,6 +231,7 @@ impl From<rusqlite::Error> for AppendError {
     }
 }
 
+/// Appends a batch in one transaction.
 fn append_all(
     connection: &mut Connection,
     keyless: &mut u32,
@@ -229,7 +246,7 @@ fn append_all(
             let topic = record.topic.as_str();
             if !topics.contains_key(topic) {
                 let partitions = partitions_of(&transaction, topic)?
-                    .ok_or_else(|| AppendError::Refused(not_there(topic, Kind::Retry)))?;
+                    .ok_or_else(|| AppendError::Refused(no_such_topic(topic, Kind::Retry)))?;
                 topics.insert(topic, (partitions, HashMap::new()));
             }
             let Some((partitions, offsets)) = topics.get_mut(topic) else {
@@ -267,19 +284,23 @@ fn append_all(
     Ok(())
 }
 
+/// A reader with its own connection.
 struct SqliteReader {
     connection: Connection,
     file: String,
     topic: String,
-    /// The assigned partitions and the offset to read next in each.
+    /// The assigned partitions, and the next offset to read in each.
     next: Vec<(u32, i64)>,
-    /// The partition that the next poll begins with, so that none starves.
+    /// Index of the partition that the next poll reads first. It rotates, so that no partition
+    /// starves.
     first: usize,
-    /// Whether the offsets were found to be in range; they stay so.
+    /// Whether the assigned offsets were checked; once in range, they stay in range.
     checked: bool,
-    bell: Arc<Bell>,
-    /// Keeps the file's bells, this reader's among them, the ones that every producer rings.
-    _bells: Arc<Bells>,
+    /// Notified by appends.
+    notifier: Arc<Notifier>,
+    /// Keeps the file's list of readers alive: producers that are opened later find this reader in
+    /// it.
+    _notifiers: Arc<Notifiers>,
 }
 
 impl Reader for SqliteReader {
@@ -294,31 +315,32 @@ impl Reader for SqliteReader {
         }
         let deadline = Instant::now() + wait;
         loop {
-            // Taken before the look, so that an append between look and wait ends the wait.
-            let rung = self.bell.rung();
+            // Taken before the read, so that an append between read and wait ends the wait.
+            let notified = self.notifier.notified();
             let seen = self.data_version()?;
             let count = self.read(max, each)?;
             let now = Instant::now();
             if count > 0 || now >= deadline {
                 return Ok(count);
             }
-            self.wait_for_news(rung, seen, deadline)?;
+            self.wait_for_commit(notified, seen, deadline)?;
         }
     }
 
-    /// The bells ring in this process alone.
+    /// False: only appends of this process are notified.
     fn on_arrival(&mut self, wake: Arc<dyn Fn() + Send + Sync>) -> bool {
-        *locked(&self.bell.wake) = Some(wake);
+        *locked(&self.notifier.wake) = Some(wake);
         false
     }
 }
 
 impl SqliteReader {
+    /// Checks that the topic exists and the assigned offsets are in range.
     fn check(&mut self) -> Result<()> {
         let error = |error| failed(&self.file, &format!("topic `{}`", self.topic), error);
         let partitions = partitions_of(&self.connection, &self.topic)
             .map_err(error)?
-            .ok_or_else(|| not_there(&self.topic, Kind::Data))?;
+            .ok_or_else(|| no_such_topic(&self.topic, Kind::Data))?;
         for &(partition, offset) in &self.next {
             let high: i64 = self
                 .connection
@@ -337,25 +359,27 @@ impl SqliteReader {
         Ok(())
     }
 
-    /// Changes whenever another connection has committed.
+    /// A number that changes when another connection commits (SQLite's `PRAGMA data_version`).
     fn data_version(&self) -> Result<i64> {
         self.connection
             .prepare_cached("PRAGMA data_version")
             .and_then(|mut pragma| pragma.query_row([], |row| row.get(0)))
-            .map_err(|error| failed(&self.file, "cannot look for news", error))
+            .map_err(|error| failed(&self.file, "cannot look for new commits", error))
     }
 
-    /// Waits until something was committed since `rung` and `seen` were taken, or the deadline.
-    fn wait_for_news(&self, rung: u64, seen: i64, deadline: Instant) -> Result<()> {
+    /// Waits until something was committed since `notified` and `seen` were taken, or until the
+    /// deadline.
+    fn wait_for_commit(&self, notified: u64, seen: i64, deadline: Instant) -> Result<()> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let news = self.bell.wait(rung, left.min(LOOK_EVERY));
+            let news = self.notifier.wait(notified, left.min(LOOK_EVERY));
             if news || left.is_zero() || self.data_version()? != seen {
                 return Ok(());
             }
         }
     }
 
+    /// Reads up to `max` records from all assigned partitions.
     fn read(&mut self, max: usize, each: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize> {
         let mut count = 0;
         for at in 0..self.next.len() {
@@ -373,7 +397,8 @@ impl SqliteReader {
     }
 }
 
-/// Reads up to `max` records of one partition; how many there were, and the offset to go on from.
+/// Reads up to `max` records of one partition from an offset on. Returns the number of records and
+/// the next offset.
 fn read_from(
     connection: &Connection,
     topic: &str,
@@ -400,6 +425,7 @@ fn read_from(
     Ok((count, offset))
 }
 
+/// The number of partitions of a topic; `None` when it does not exist.
 fn partitions_of(connection: &Connection, topic: &str) -> rusqlite::Result<Option<u32>> {
     connection
         .prepare_cached("SELECT partitions FROM _tidemill_topics WHERE topic = ?1")?
@@ -407,27 +433,33 @@ fn partitions_of(connection: &Connection, topic: &str) -> rusqlite::Result<Optio
         .optional()
 }
 
-fn not_there(topic: &str, kind: Kind) -> Error {
+/// The error of a topic that does not exist.
+fn no_such_topic(topic: &str, kind: Kind) -> Error {
     Error::new(
         kind,
-        format!("topic `{topic}` is not there; whoever writes it creates it"),
+        format!("topic `{topic}` is not there; its writer creates it"),
     )
 }
 
-/// What an append rings for one reader.
+/// The notification of one reader about appends.
 #[derive(Default)]
-struct Bell {
+struct Notifier {
+    /// Number of notifications so far.
     count: Mutex<u64>,
+    /// Wakes a reader that waits for `count` to change.
     changed: Condvar,
+    /// The callback of [`Reader::on_arrival`].
     wake: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
 }
 
-impl Bell {
-    fn rung(&self) -> u64 {
+impl Notifier {
+    /// Number of notifications so far.
+    fn notified(&self) -> u64 {
         *locked(&self.count)
     }
 
-    fn ring(&self) {
+    /// Notifies the reader.
+    fn notify(&self) {
         *locked(&self.count) += 1;
         self.changed.notify_all();
         let wake = locked(&self.wake).clone();
@@ -436,53 +468,55 @@ impl Bell {
         }
     }
 
-    /// Whether it rang after `rung` was taken, at once or within `wait`.
-    fn wait(&self, rung: u64, wait: Duration) -> bool {
+    /// Whether a notification came after `notified` was taken; waits at most `wait` for one.
+    fn wait(&self, notified: u64, wait: Duration) -> bool {
         let (count, _) = self
             .changed
-            .wait_timeout_while(locked(&self.count), wait, |count| *count == rung)
+            .wait_timeout_while(locked(&self.count), wait, |count| *count == notified)
             .unwrap_or_else(PoisonError::into_inner);
-        *count != rung
+        *count != notified
     }
 }
 
-/// The bells of one file's readers in this process.
+/// The readers of one file in this process.
 #[derive(Default)]
-struct Bells(Mutex<Vec<Weak<Bell>>>);
+struct Notifiers(Mutex<Vec<Weak<Notifier>>>);
 
-impl Bells {
-    fn ring(&self) {
-        let mut ringing = Vec::new();
-        locked(&self.0).retain(|bell| match bell.upgrade() {
-            Some(bell) => {
-                ringing.push(bell);
+impl Notifiers {
+    /// Notifies all readers, and removes those that were dropped.
+    fn notify(&self) {
+        let mut alive = Vec::new();
+        locked(&self.0).retain(|notifier| match notifier.upgrade() {
+            Some(notifier) => {
+                alive.push(notifier);
                 true
             }
             None => false,
         });
-        // Rung outside the lock: a callback may open or drop a reader.
-        for bell in ringing {
-            bell.ring();
+        // Notified outside of the lock: a callback may open or drop a reader.
+        for notifier in alive {
+            notifier.notify();
         }
     }
 }
 
-/// One set of bells for a file however often, and under whatever path, it is opened.
-fn bells_of(file: &str) -> Arc<Bells> {
-    static FILES: Mutex<Option<HashMap<std::path::PathBuf, Weak<Bells>>>> = Mutex::new(None);
+/// The list of a file's readers: one per file, however often and by whichever path it is opened.
+fn notifiers_of(file: &str) -> Arc<Notifiers> {
+    static FILES: Mutex<Option<HashMap<std::path::PathBuf, Weak<Notifiers>>>> = Mutex::new(None);
     let path = std::fs::canonicalize(file).unwrap_or_else(|_| file.into());
     let mut files = locked(&FILES);
     let files = files.get_or_insert_default();
-    files.retain(|_, bells| bells.strong_count() > 0);
-    if let Some(bells) = files.get(&path).and_then(Weak::upgrade) {
-        return bells;
+    files.retain(|_, notifiers| notifiers.strong_count() > 0);
+    if let Some(notifiers) = files.get(&path).and_then(Weak::upgrade) {
+        return notifiers;
     }
-    let bells = Arc::new(Bells::default());
-    files.insert(path, Arc::downgrade(&bells));
-    bells
+    let notifiers = Arc::new(Notifiers::default());
+    files.insert(path, Arc::downgrade(&notifiers));
+    notifiers
 }
 
-/// Locks, also after another thread panicked: what these locks guard is whole at every moment.
+/// Locks a mutex, also after a panic of another thread: the guarded values are consistent at every
+/// moment.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,10 @@
-//! A registry that speaks Confluent's REST API: Confluent, Apicurio (its path `/apis/ccompat/v7`),
-//! Karapace, Redpanda.
+//! Client of a schema registry with Confluent's REST API: Confluent, Apicurio (path
+//! `/apis/ccompat/v7`), Karapace, Redpanda.
 //!
-//! What an id stands for never changes, so it is asked once. Whether a new version is compatible
-//! is decided by the registry's own configuration. Calls block: not for use inside an async task.
+//! The API is documented as "Schema Registry API Reference" by Confluent. A schema id never changes
+//! its meaning within the life of a registry, so schemas are cached by id. The registry decides by
+//! its own configuration whether a new version is compatible. Calls block: do not call them in an
+//! async task.
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error as _;
@@ -21,23 +23,25 @@ use super::{Registered, Registry};
 use crate::tls::{self, Trust};
 use crate::{Error, Kind, Result, address};
 
-/// How long one answer may take.
+/// Timeout of a request.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// A client of one registry.
 pub(super) struct ConfluentRegistry {
+    /// The URL of the registry, with its password.
     pub(super) base: Url,
-    /// The URL without its password, for errors.
+    /// Host and port, for errors.
     shown: String,
     pub(super) client: Client,
+    /// Schemas by id.
     by_id: Mutex<HashMap<u32, String>>,
 }
 
-/// The waits after the attempts to register a schema that another one follows.
+/// Backoff between the attempts to register a schema.
 ///
-/// Apicurio stores a schema's text and its version in two transactions. A deletion of any other
-/// subject in between removes the text: the registration fails with 404 or 500, or is answered
-/// with an id and not kept (Apicurio issue 9571). Registering the schema again is harmless.
+/// Apicurio stores the text and the version of a schema in two transactions. A deletion of any
+/// other subject in between removes the text: the registration then fails with 404 or 500, or is
+/// answered with an id and not kept (Apicurio issue 9571). Registering a schema again is harmless.
 const REGISTER_WAITS: [Duration; 4] = [
     Duration::from_millis(20),
     Duration::from_millis(100),
@@ -47,14 +51,15 @@ const REGISTER_WAITS: [Duration; 4] = [
 
 /// Why a schema was not registered.
 enum Unregistered {
-    /// The registry answered and may answer otherwise at once.
+    /// The registry answered with an error that the next attempt may not have.
     Answered(Error),
+    /// No further attempt is made here.
     Final(Error),
 }
 
 impl From<Error> for Unregistered {
     fn from(error: Error) -> Self {
-        // An error without an answer has a source.
+        // Only errors without an answer have a source.
         if error.kind() == Kind::Retry && error.source().is_none() {
             Unregistered::Answered(error)
         } else {
@@ -63,11 +68,12 @@ impl From<Error> for Unregistered {
     }
 }
 
-/// References followed from one schema, and how deep: more are refused.
+/// Largest number of references that are followed from one schema.
 const REFERENCES_MAX: usize = 256;
+/// Largest depth of references.
 const REFERENCE_DEPTH_MAX: usize = 32;
 
-/// A version as the registry answers it.
+/// A version of a subject in the registry's answer.
 #[derive(Deserialize)]
 struct Version {
     id: u32,
@@ -76,17 +82,18 @@ struct Version {
     content: Content,
 }
 
-/// A schema's text as the registry answers it.
+/// The text of a schema in the registry's answer.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Content {
     schema: String,
-    /// AVRO when it is left out.
+    /// `AVRO` when absent.
     schema_type: Option<String>,
+    /// Types of other subjects that the schema names.
     references: Option<Vec<Reference>>,
 }
 
-/// A type of another subject.
+/// A reference to a type of another subject.
 #[derive(Deserialize)]
 struct Reference {
     name: String,
@@ -95,6 +102,7 @@ struct Reference {
 }
 
 impl ConfluentRegistry {
+    /// Creates a client of the registry at `url`; `?ca=FILE` names the trusted authorities.
     pub(super) fn open(url: &str) -> Result<Self> {
         let (place, settings) = address::parse(url);
         let base: Url = place.parse().map_err(|error| {
@@ -128,7 +136,7 @@ impl ConfluentRegistry {
         })
     }
 
-    /// How many subjects there are.
+    /// The number of subjects.
     pub(super) fn subjects(&self) -> Result<usize> {
         let url = self.url(&["subjects"]);
         let shown = url.path().to_owned();
@@ -143,7 +151,7 @@ impl ConfluentRegistry {
         Ok(subjects.len())
     }
 
-    /// The URL below the base with these path segments, each escaped.
+    /// The URL with these path segments behind the base, each of them percent-encoded.
     pub(super) fn url(&self, segments: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -152,18 +160,20 @@ impl ConfluentRegistry {
         url
     }
 
-    /// Sends a request; none when the registry answers that there is no such thing.
+    /// Sends a request and parses the answer; `None` for 404 Not Found. `about` names the subject
+    /// of the request in errors.
     pub(super) fn send<T: DeserializeOwned>(
         &self,
         about: &str,
         request: RequestBuilder,
     ) -> Result<Option<T>> {
-        match self.send_plain(about, request)? {
+        match self.send_text(about, request)? {
             Some(text) => self.parsed(about, &text).map(Some),
             None => Ok(None),
         }
     }
 
+    /// Parses an answer.
     fn parsed<T: DeserializeOwned>(&self, about: &str, text: &str) -> Result<T> {
         serde_json::from_str(text).map_err(|error| {
             let start: String = text.chars().take(80).collect();
@@ -172,16 +182,12 @@ impl ConfluentRegistry {
         })
     }
 
-    /// The same for an answer that may be empty.
-    pub(super) fn send_plain(
-        &self,
-        about: &str,
-        request: RequestBuilder,
-    ) -> Result<Option<String>> {
+    /// Like `send`, for an answer that may be empty.
+    pub(super) fn send_text(&self, about: &str, request: RequestBuilder) -> Result<Option<String>> {
         Ok(self.answer(about, request)?.ok())
     }
 
-    /// The text that answers a request, or the error that says that there is no such thing.
+    /// The text of the answer, or the inner error for 404 Not Found.
     fn answer(&self, about: &str, request: RequestBuilder) -> Result<Result<String>> {
         let away = |error: reqwest::Error| {
             let (kind, why) = match tls::refusal(&error) {
@@ -204,7 +210,7 @@ impl ConfluentRegistry {
         Err(self.refused(about, status, &text))
     }
 
-    /// The error of an answer that is no success.
+    /// The error of an answer without success. Server errors, 408 and 429 pass.
     fn refused(&self, about: &str, status: StatusCode, text: &str) -> Error {
         let passes = status.is_server_error()
             || matches!(
@@ -217,7 +223,7 @@ impl ConfluentRegistry {
         Error::new(kind, what).refused_if(refused)
     }
 
-    /// Registers a schema and finds its version.
+    /// Registers a schema and looks up its version; one attempt.
     fn registered_once(
         &self,
         subject: &str,
@@ -249,8 +255,9 @@ impl ConfluentRegistry {
         })
     }
 
-    /// The text of a schema, with the types of other subjects in it. `what` names it in errors.
-    fn whole(&self, what: &str, content: Content) -> Result<String> {
+    /// The text of a schema with the referenced types of other subjects inlined. `what` names the
+    /// schema in errors.
+    fn inline_references(&self, what: &str, content: Content) -> Result<String> {
         self.is_avro(what, &content)?;
         let references = content.references.unwrap_or_default();
         if references.is_empty() {
@@ -258,12 +265,13 @@ impl ConfluentRegistry {
         }
         let mut types = Types::default();
         let mut found = HashSet::new();
-        self.follow(what, &references, (&mut types, &mut found), 0)?;
+        self.collect_references(what, &references, (&mut types, &mut found), 0)?;
         Ok(types
             .inlined(&self.json(what, &content.schema)?)
             .to_string())
     }
 
+    /// Refuses schemas of other types, as JSON and PROTOBUF.
     fn is_avro(&self, what: &str, content: &Content) -> Result<()> {
         match content.schema_type.as_deref() {
             None | Some("AVRO") => Ok(()),
@@ -274,6 +282,7 @@ impl ConfluentRegistry {
         }
     }
 
+    /// A schema as JSON.
     fn json(&self, what: &str, schema: &str) -> Result<Value> {
         serde_json::from_str(schema).map_err(|error| {
             let what = format!("{}: {what}: its schema is not JSON", self.shown);
@@ -281,8 +290,8 @@ impl ConfluentRegistry {
         })
     }
 
-    /// Collects the types that references lead to.
-    fn follow(
+    /// Collects the types to which references lead, depth first.
+    fn collect_references(
         &self,
         what: &str,
         references: &[Reference],
@@ -307,7 +316,9 @@ impl ConfluentRegistry {
                 Error::new(Kind::Data, what)
             };
             if depth >= REFERENCE_DEPTH_MAX || found.len() > REFERENCES_MAX {
-                return Err(refused("which is one reference too many"));
+                return Err(refused(
+                    "which is more references, or deeper ones, than are followed",
+                ));
             }
             let url = self.url(&["subjects", subject, "versions", &version.to_string()]);
             let about = format!("subject `{subject}`");
@@ -317,28 +328,30 @@ impl ConfluentRegistry {
                 .content;
             self.is_avro(&about, &content)?;
             let below = content.references.as_deref().unwrap_or_default();
-            self.follow(&about, below, (&mut *types, &mut *found), depth + 1)?;
+            self.collect_references(&about, below, (&mut *types, &mut *found), depth + 1)?;
             types.add(name, self.json(&about, &content.schema)?);
         }
         Ok(())
     }
 
-    /// Deletes a subject and nothing beside it.
+    /// Deletes a subject, without its record of the compatibility level.
     pub(super) fn delete_one(&self, subject: &str) -> Result<bool> {
         let about = format!("subject `{subject}`");
         let url = self.url(&["subjects", subject]);
         let delete = |url: Url| self.send::<Value>(&about, self.client.delete(url));
         let softly = delete(url.clone())?;
-        // A subject that was deleted softly, now or long ago, keeps its schemas until this.
-        // Registries without a second step (Apicurio) answer as if there were none.
+        // A deleted subject keeps its schemas until the permanent deletion, also if the first
+        // deletion was long ago. Registries without permanent deletion (Apicurio) answer that there
+        // is no subject.
         let mut for_good = url;
         for_good.set_query(Some("permanent=true"));
         let for_good = delete(for_good)?;
         Ok(softly.is_some() || for_good.is_some())
     }
 
+    /// A version with its references inlined.
     fn registered(&self, subject: &str, version: Version) -> Result<Registered> {
-        let schema = self.whole(&format!("subject `{subject}`"), version.content)?;
+        let schema = self.inline_references(&format!("subject `{subject}`"), version.content)?;
         Ok(Registered {
             id: version.id,
             version: version.version,
@@ -346,18 +359,20 @@ impl ConfluentRegistry {
         })
     }
 
+    /// Adds a schema to the cache.
     fn remember(&self, registered: &Registered) {
         self.known()
             .entry(registered.id)
             .or_insert_with(|| registered.schema.clone());
     }
 
+    /// Locks the cache, also after a panic of another thread.
     fn known(&self) -> MutexGuard<'_, HashMap<u32, String>> {
         self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The registry's own words for a refusal.
+/// The message in a refusal, or the beginning of the text if it is not JSON.
 fn reason(text: &str) -> String {
     #[derive(Deserialize)]
     struct Refusal {
@@ -387,16 +402,16 @@ impl Registry for ConfluentRegistry {
     }
 
     fn delete(&self, subject: &str) -> Result<bool> {
-        self.restored(subject)?;
+        self.restore_level(subject)?;
         self.delete_one(subject)
     }
 
     fn replace(&self, subject: &str, schema: &str) -> Result<Registered> {
-        self.at_none(subject, || self.register(subject, schema))
+        self.with_level_none(subject, || self.register(subject, schema))
     }
 
     fn settle(&self, subject: &str) -> Result<()> {
-        self.restored(subject)
+        self.restore_level(subject)
     }
 
     fn by_id(&self, id: u32) -> Result<Option<String>> {
@@ -418,7 +433,7 @@ impl Registry for ConfluentRegistry {
         let Some(content) = self.send::<Content>(&about, get)? else {
             return Ok(None);
         };
-        self.whole(&about, content).map(Some)
+        self.inline_references(&about, content).map(Some)
     }
 
     fn versions(&self, subject: &str) -> Result<Vec<Registered>> {
@@ -430,7 +445,7 @@ impl Registry for ConfluentRegistry {
         let mut versions = Vec::with_capacity(numbers.len());
         for number in numbers {
             let url = self.url(&["subjects", subject, "versions", &number.to_string()]);
-            // One that was deleted meanwhile is left out.
+            // A version that was deleted meanwhile is left out.
             if let Some(version) = self.send::<Version>(&about, self.client.get(url))? {
                 versions.push(self.registered(subject, version)?);
             }

@@ -1,14 +1,16 @@
-//! A subject's compatibility level, and setting it aside for one schema.
+//! Compatibility levels: sets a subject's level to NONE while one schema is registered.
 //!
-//! Apicurio takes a subject's level NONE for none of its own, and goes on with the global one:
-//! there its own API sets the rule.
-//!
-//! What the level was is kept in the registry itself as long as it is another one, as the schema of
-//! a subject beside, so that whoever comes after a crash restores it:
+//! The previous level is kept in the registry itself meanwhile, as the schema of a second subject.
+//! So any process can restore it after a crash:
 //!
 //! ```text
-//! note the level ─► level NONE ─► register ─► level as noted ─► delete the note
+//! record the level ─► level NONE ─► register ─► restore the level ─► delete the record
+//!                                                  ▲
+//!    after a crash, the next call of any process ──┘
 //! ```
+//!
+//! Apicurio treats the level NONE of a subject as no level, and applies the global one. There the
+//! rule of the subject is set with Apicurio's own API (`/apis/registry/v2`).
 
 use reqwest::Url;
 use serde::Deserialize;
@@ -18,40 +20,39 @@ use super::confluent::ConfluentRegistry;
 use super::{Registered, Registry};
 use crate::{Error, Kind, Result, failpoint};
 
-/// The level at which every schema is taken.
+/// The level at which every schema is accepted.
 const NONE: &str = "NONE";
-/// In the note, a subject that has no level of its own.
+/// In the record: the subject has no level of its own.
 const GLOBAL: &str = "GLOBAL";
-/// What is added to a subject's name for its note.
+/// Suffix of the subject that records the level of another subject.
 const NOTE: &str = ".tidemill-level";
-/// Apicurio's name of the rule.
+/// Apicurio's name of the compatibility rule.
 const RULE: &str = "COMPATIBILITY";
-/// The part of a path by which Apicurio's Confluent API is known; the parts behind it are the
-/// API's version.
+/// Path segment of Apicurio's Confluent-compatible API; the segments behind it are its version.
 const CCOMPAT: &str = "ccompat";
 
-/// A subject's level as the registry answers it.
+/// A subject's level in the registry's answer.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Level {
     compatibility_level: String,
 }
 
-/// The schema that notes a level.
+/// The schema that records a level: an enum whose only symbol is the level.
 #[derive(Deserialize)]
 struct Note {
     symbols: [String; 1],
 }
 
 impl ConfluentRegistry {
-    /// Registers while the subject's level is NONE. Afterwards, also after a failure, it is what it
-    /// was; after a crash [`restored`](Self::restored) makes it so.
-    pub(super) fn at_none(
+    /// Calls `register` while the level of the subject is NONE. Afterwards the level is restored,
+    /// also when `register` failed. After a crash [`Self::restore_level`] restores it.
+    pub(super) fn with_level_none(
         &self,
         subject: &str,
         register: impl Fn() -> Result<Registered>,
     ) -> Result<Registered> {
-        self.restored(subject)?;
+        self.restore_level(subject)?;
         let before = self.level(subject)?;
         self.note(subject, before.as_deref())?;
         failpoint::hit(failpoint::REGISTRY_BEFORE_LEVEL);
@@ -63,12 +64,12 @@ impl ConfluentRegistry {
             registered = self.without_rule(subject, &rules, register);
         }
         failpoint::hit(failpoint::REGISTRY_BEFORE_RESTORE);
-        self.restored(subject)?;
+        self.restore_level(subject)?;
         registered
     }
 
-    /// Gives a subject the level that was noted, if one was.
-    pub(super) fn restored(&self, subject: &str) -> Result<()> {
+    /// Restores the recorded level of a subject, if one is recorded.
+    pub(super) fn restore_level(&self, subject: &str) -> Result<()> {
         let note = format!("{subject}{NOTE}");
         let Some(noted) = self.latest(&note)? else {
             return Ok(());
@@ -87,14 +88,14 @@ impl ConfluentRegistry {
                 path.push(RULE);
             }
             let about = format!("removing the compatibility rule of subject `{subject}`");
-            self.send_plain(&about, self.client.delete(rule))?;
+            self.send_text(&about, self.client.delete(rule))?;
         }
         failpoint::hit(failpoint::REGISTRY_AFTER_RESTORE);
         self.delete_one(&note)?;
         Ok(())
     }
 
-    /// Notes a subject's level beside it.
+    /// Records the level of a subject.
     fn note(&self, subject: &str, level: Option<&str>) -> Result<()> {
         let level = level.unwrap_or(GLOBAL);
         let schema = json!({
@@ -107,7 +108,7 @@ impl ConfluentRegistry {
         Ok(())
     }
 
-    /// A subject's own level. Some registries answer with the one that applies.
+    /// The subject's own level. Some registries answer with the effective level instead.
     fn level(&self, subject: &str) -> Result<Option<String>> {
         let mut url = self.url(&["config", subject]);
         url.set_query(Some("defaultToGlobal=false"));
@@ -116,6 +117,7 @@ impl ConfluentRegistry {
         Ok(level.map(|level| level.compatibility_level))
     }
 
+    /// Sets the subject's own level; `None` removes it.
     fn set_level(&self, subject: &str, level: Option<&str>) -> Result<()> {
         let about = format!("setting the compatibility of subject `{subject}`");
         let url = self.url(&["config", subject]);
@@ -127,7 +129,7 @@ impl ConfluentRegistry {
         Ok(())
     }
 
-    /// Where Apicurio keeps a subject's rules; none of another registry.
+    /// The URL of a subject's rules in Apicurio; `None` for any other registry.
     fn apicurio_rules(&self, subject: &str) -> Option<Url> {
         let before = self.base.path_segments()?;
         let before: Vec<&str> = before.take_while(|part| *part != CCOMPAT).collect();
@@ -149,8 +151,8 @@ impl ConfluentRegistry {
         is_apicurio.then_some(url)
     }
 
-    /// Registers while the subject's rule says that every schema is taken. Restoring the subject's
-    /// level removes the rule.
+    /// Calls `register` while the subject's rule in Apicurio is NONE. [`Self::restore_level`]
+    /// removes the rule.
     fn without_rule(
         &self,
         subject: &str,
@@ -159,7 +161,7 @@ impl ConfluentRegistry {
     ) -> Result<Registered> {
         let about = format!("setting the compatibility rule of subject `{subject}`");
         let rule = json!({"type": RULE, "config": NONE});
-        self.send_plain(&about, self.client.post(rules.clone()).json(&rule))?;
+        self.send_text(&about, self.client.post(rules.clone()).json(&rule))?;
         failpoint::hit(failpoint::REGISTRY_WITHOUT_RULE);
         register()
     }

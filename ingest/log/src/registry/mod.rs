@@ -1,7 +1,7 @@
-//! Schema registries: which Avro schema a Confluent wire-format id stands for.
+//! Schema registry clients: subjects, versions, and the schema ids of Confluent's wire format.
 //!
-//! Engines: Confluent (`http://`, `https://`: Confluent, Apicurio, Karapace, Redpanda) and
-//! SQLite (the embedded file). Both pass `tests/registry_conformance.rs`.
+//! Engines: Confluent's REST API (`http://`, `https://`: Confluent, Apicurio, Karapace, Redpanda)
+//! and SQLite (the embedded file). Both pass `tests/registry_conformance.rs`.
 
 pub(crate) mod compatibility;
 mod confluent;
@@ -13,71 +13,107 @@ use std::sync::Arc;
 
 use crate::{Error, Kind, Result};
 
-/// A schema as a registry holds it.
+/// A registered schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registered {
-    /// The id that the wire format carries (bytes 1 to 4, big-endian).
+    /// The schema id of the wire format (bytes 1 to 4 of a key or value, big-endian).
     pub id: u32,
-    /// Version within its subject, from 1.
+    /// The version within the subject, from 1.
     pub version: u32,
-    /// The Avro schema's JSON text; types of other subjects that it refers to are defined in it.
+    /// The JSON text of the Avro schema. Referenced types of other subjects are inlined.
     pub schema: String,
 }
 
 /// A schema registry.
 pub trait Registry: Send + Sync {
-    /// Registers `schema` under `subject` (or finds it there) and returns it. An incompatible
-    /// schema is an error of kind `Data` naming the subject and the registry's reason.
-    fn register(&self, subject: &str, schema: &str) -> Result<Registered>;
-    /// Deletes a subject with all its versions for good, so that any schema may be registered under
-    /// it again; false when it is not there.
+    /// Registers `schema` under `subject`, or finds it there, and returns it.
     ///
     /// # Errors
-    /// `Retry` when the registry is away, `Data` when it refuses.
+    /// `Data` when the registry refuses the schema, with the subject and the registry's reason;
+    /// `Retry` when the registry does not answer.
+    fn register(&self, subject: &str, schema: &str) -> Result<Registered>;
+    /// Deletes a subject with all its versions permanently, so that any schema can be registered
+    /// under it again. False when it does not exist.
+    ///
+    /// # Errors
+    /// `Retry` when the registry does not answer, `Data` when it refuses.
     fn delete(&self, subject: &str) -> Result<bool>;
-    /// Registers `schema` under `subject` (or finds it there) although it may not read what the
-    /// versions before it wrote. The subject's own compatibility is NONE meanwhile, in a registry
-    /// that has one.
+    /// Registers `schema` under `subject`, or finds it there, even if it cannot read the records of
+    /// earlier versions. In a registry with compatibility levels the subject's level is NONE
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`Registry::register`].
     fn replace(&self, subject: &str, schema: &str) -> Result<Registered> {
         self.register(subject, schema)
     }
-    /// Restores the subject's own compatibility where a process ended while it
+    /// Restores the compatibility level of the subject, if a process ended while it
     /// [replaced](Self::replace) a schema.
     ///
     /// # Errors
-    /// `Retry` when the registry is away, `Data` when it refuses.
+    /// `Retry` when the registry does not answer, `Data` when it refuses.
     fn settle(&self, _subject: &str) -> Result<()> {
         Ok(())
     }
-    /// The text of the schema with this id, with all types that it refers to, or none when the
-    /// registry has no such id.
-    fn by_id(&self, id: u32) -> Result<Option<String>>;
-    /// The same as it is now: an engine that asks for an id once asks again.
+    /// The schema with this id, with referenced types inlined; `None` when the registry has no such
+    /// id. An engine may answer from its cache.
     ///
     /// # Errors
-    /// As [`Registry::by_id`].
+    /// `Retry` when the registry does not answer, `Data` when it refuses or the schema is not Avro.
+    fn by_id(&self, id: u32) -> Result<Option<String>>;
+    /// Like [`Registry::by_id`], but never from a cache.
+    ///
+    /// # Errors
+    /// Those of [`Registry::by_id`].
     fn by_id_now(&self, id: u32) -> Result<Option<String>> {
         self.by_id(id)
     }
-    /// All versions of a subject, oldest first; empty when the subject is not there.
+    /// All versions of a subject, the oldest first; empty when the subject does not exist.
+    ///
+    /// # Errors
+    /// Those of [`Registry::by_id`].
     fn versions(&self, subject: &str) -> Result<Vec<Registered>>;
-    /// The newest version of a subject.
+    /// The newest version of a subject; `None` when the subject does not exist.
+    ///
+    /// # Errors
+    /// Those of [`Registry::by_id`].
     fn latest(&self, subject: &str) -> Result<Option<Registered>> {
         Ok(self.versions(subject)?.pop())
     }
 }
 
-/// Asks the registry at `url` (`http(s)://…`) how many subjects it has.
+/// The number of subjects of the registry at `url` (`http(s)://…`): a check of the connection.
 ///
 /// # Errors
-/// `Data` when what answers there is no registry (a 404 says that none is at this path), or refuses
-/// us; `Retry` when it is away.
+/// `Data` when no registry answers at this URL (as with 404), or it refuses the credentials;
+/// `Retry` when nothing answers.
 pub fn ask(url: &str) -> Result<usize> {
     confluent::ConfluentRegistry::open(url)?.subjects()
 }
 
-/// Opens the registry that `url` names: `http(s)://[user:password@]host:port[/path][?ca=FILE]`, the
-/// file with the authorities to trust in place of the system's, or `sqlite://FILE`.
+/// Opens the registry that `url` names: `http(s)://[user:password@]host:port[/path][?ca=FILE]` or
+/// `sqlite://FILE`. `ca` is a PEM file of the authorities to trust instead of the system's. An HTTP
+/// registry is not contacted before the first call.
+///
+/// ```
+/// # fn main() -> tidemill_log::Result<()> {
+/// let folder = tempfile::tempdir().expect("a folder");
+/// let url = format!("sqlite://{}", folder.path().join("log.db").display());
+/// let registry = tidemill_log::registry::open(&url)?;
+/// let registered = registry.register("users-value", r#""string""#)?;
+/// assert_eq!(registered.version, 1);
+/// assert_eq!(registry.by_id(registered.id)?.as_deref(), Some(r#""string""#));
+/// assert_eq!(registry.latest("users-value")?, Some(registered));
+/// // BACKWARD: a reader of the new schema could not read what was written before.
+/// let refused = registry.register("users-value", r#""int""#).unwrap_err();
+/// assert_eq!(refused.kind(), tidemill_log::Kind::Data);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// `Data` for another scheme, an unknown setting or an unusable `ca` file; SQLite: those of
+/// [`crate::sqlite::connect`].
 pub fn open(url: &str) -> Result<Arc<dyn Registry>> {
     if url.starts_with("http://") || url.starts_with("https://") {
         Ok(Arc::new(confluent::ConfluentRegistry::open(url)?))
@@ -85,7 +121,7 @@ pub fn open(url: &str) -> Result<Arc<dyn Registry>> {
         Ok(Arc::new(sqlite::SqliteRegistry::open(file)?))
     } else {
         let what = format!(
-            "`{url}` is no schema registry: give http(s)://HOST:PORT[/PATH] or sqlite://FILE"
+            "`{url}` is not the URL of a schema registry: give http(s)://HOST:PORT[/PATH] or sqlite://FILE"
         );
         Err(Error::new(Kind::Data, what))
     }

@@ -1,18 +1,18 @@
-//! Schemas that name types of other subjects, made whole.
+//! Schema references: inlines types of other subjects into a schema.
 //!
-//! In: an Avro schema and the schemas that it refers to. Out: one schema that defines every type
-//! where it is named first, so that whoever reads it needs no registry.
+//! In: an Avro schema and the schemas to which its references lead. Out: one schema that defines
+//! every type where it is named first, so that it can be read without a registry.
 
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-/// The types that a schema refers to, by their names.
+/// The referenced types, by their names.
 #[derive(Default)]
 pub(super) struct Types(HashMap<String, Value>);
 
 impl Types {
-    /// Adds the schema that `name` refers to. It is known by its own name too.
+    /// Adds the schema of the reference `name`. It is also known by its own full name.
     pub(super) fn add(&mut self, name: &str, schema: Value) {
         if let Some(own) = schema.as_object().and_then(|it| own_name(it, "")) {
             self.0.insert(own, schema.clone());
@@ -20,11 +20,13 @@ impl Types {
         self.0.insert(name.to_owned(), schema);
     }
 
-    /// The schema with the types in place.
+    /// The schema with the referenced types inlined.
     pub(super) fn inlined(&self, schema: &Value) -> Value {
         self.inline(schema, "", &mut HashSet::new())
     }
 
+    /// Inlines the types of a schema. `space` is the enclosing namespace, `defined` the names whose
+    /// definitions were written already.
     fn inline(&self, schema: &Value, space: &str, defined: &mut HashSet<String>) -> Value {
         match schema {
             Value::String(name) => self.named(name, space, defined),
@@ -37,7 +39,7 @@ impl Types {
         }
     }
 
-    /// A type by its name: its definition, unless it came before.
+    /// A type by its name: its definition at the first use, its name afterwards.
     fn named(&self, name: &str, space: &str, defined: &mut HashSet<String>) -> Value {
         let full = full_name(name, space);
         let known = [full.as_str(), name]
@@ -49,7 +51,7 @@ impl Types {
         let Some(own) = own_name(definition, "").filter(|own| !defined.contains(own)) else {
             return Value::String(name.to_owned());
         };
-        // Said with the definition, so that it does not take the namespace around it.
+        // The definition names its namespace, or else it would have the enclosing one.
         let (space, short) = own.rsplit_once('.').unwrap_or(("", &own));
         let mut definition = definition.clone();
         definition.insert("name".to_owned(), short.into());
@@ -57,6 +59,7 @@ impl Types {
         self.object(&definition, space, defined)
     }
 
+    /// Inlines the types in a definition or annotated type.
     fn object(
         &self,
         object: &Map<String, Value>,
@@ -98,6 +101,7 @@ impl Types {
     }
 }
 
+/// A name with its namespace, unless it has one already.
 fn full_name(name: &str, space: &str) -> String {
     if name.contains('.') || space.is_empty() {
         name.to_owned()

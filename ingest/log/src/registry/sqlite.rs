@@ -1,8 +1,8 @@
-//! The embedded registry: schemas as rows of the embedded file.
+//! The embedded schema registry: schemas as rows of the embedded SQLite file.
 //!
-//! Ids are given in order of registration over all subjects; the same text under a subject is
-//! registered once. Compatibility is BACKWARD, as Confluent's default is: a reader with the new
-//! schema must be able to read what the newest one before it wrote.
+//! Schema ids are assigned in the order of registration, over all subjects. The same text is
+//! registered once under a subject. The compatibility level is BACKWARD, Confluent's default: a
+//! reader with the new schema must be able to read the records of the newest version before it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,11 +13,13 @@ use super::{Registered, Registry, compatibility};
 use crate::sqlite::{connect, failed};
 use crate::{Error, Kind, Result};
 
+/// The table of the registry.
 const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS _tidemill_schemas (
         id INTEGER PRIMARY KEY, subject TEXT NOT NULL, version INTEGER NOT NULL,
         schema TEXT NOT NULL, UNIQUE (subject, version)
     );";
+/// The versions of a subject, the oldest first.
 const VERSIONS: &str =
     "SELECT id, version, schema FROM _tidemill_schemas WHERE subject = ?1 ORDER BY version";
 
@@ -28,6 +30,7 @@ pub(super) struct SqliteRegistry {
 }
 
 impl SqliteRegistry {
+    /// Opens the file and creates the table.
     pub(super) fn open(file: &str) -> Result<Self> {
         let connection = connect(file)?;
         connection
@@ -39,6 +42,7 @@ impl SqliteRegistry {
         })
     }
 
+    /// Runs `work` on the connection; `doing` names the operation in errors.
     fn with<T>(
         &self,
         doing: &str,
@@ -53,7 +57,7 @@ impl SqliteRegistry {
 }
 
 impl SqliteRegistry {
-    /// Adds a schema that is not there yet, once `admits` has nothing against it.
+    /// Registers a schema that the subject does not hold yet, unless `admits` refuses it.
     fn add(
         &self,
         subject: &str,
@@ -65,7 +69,7 @@ impl SqliteRegistry {
             Error::with_source(Kind::Data, what, error)
         })?;
         self.with("cannot register a schema", |connection| {
-            // Immediate: nobody else registers between the check and the insert.
+            // Immediate: no other process registers between the check and the insert.
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let known = all_versions(&transaction, subject)?;
@@ -125,6 +129,7 @@ impl Registry for SqliteRegistry {
     }
 }
 
+/// The versions of a subject, the oldest first.
 fn all_versions(connection: &Connection, subject: &str) -> rusqlite::Result<Vec<Registered>> {
     let registered = |row: &Row<'_>| {
         Ok(Registered {
@@ -139,7 +144,7 @@ fn all_versions(connection: &Connection, subject: &str) -> rusqlite::Result<Vec<
         .collect()
 }
 
-/// Whether a reader with the new schema can read everything that the newest one wrote.
+/// Whether a reader with the new schema can read all records of the newest version.
 fn check(subject: &str, newest: &Registered, schema: &str) -> Result<()> {
     compatibility::can_read(&newest.schema, schema)?.map_err(|reason| {
         let what = format!(

@@ -1,12 +1,14 @@
-//! Taking many records from librdkafka at once.
+//! Batch consumption from Kafka: takes many messages from librdkafka with one call.
 //!
-//! rdkafka's own `poll` takes one event a record and reads the clock twice for it, which is a
-//! quarter of what reading costs where records are small. This module calls
-//! `rd_kafka_consume_batch_queue` on the consumer's queue in its place; it is the only one in the
-//! crate with unsafe code.
+//! rdkafka's `poll` takes one event per message and reads the clock twice for each, which is a
+//! quarter of the cost of reading small records. This module calls `rd_kafka_consume_batch_queue`
+//! on the queue of the consumer instead.
 //!
-//! Invariants: the queue is let go before its consumer (owners keep it in an earlier field); a
-//! message is handed out only until it is destroyed, at the end of the same call.
+//! This module and [`super::describe`] are the only ones of the crate with unsafe code.
+//!
+//! Invariants:
+//! 1. The queue is released before its consumer. Owners declare it in an earlier field.
+//! 2. A message is lent out only until it is destroyed, at the end of the same call.
 
 #![allow(unsafe_code)]
 
@@ -16,12 +18,14 @@ use rdkafka::error::KafkaError;
 
 use crate::log::RecordRef;
 
-/// Messages taken in one call.
+/// Largest number of messages that one call takes.
 const BATCH: usize = 1024;
 
-/// A consumer's queue of fetched messages.
+/// The queue of fetched messages of a consumer.
 pub(super) struct Batches {
+    /// A counted reference to librdkafka's queue.
     queue: *mut native::rd_kafka_queue_t,
+    /// Buffer for the messages of one call; empty between calls.
     messages: Vec<*mut native::rd_kafka_message_t>,
 }
 
@@ -40,8 +44,12 @@ impl Batches {
         }
     }
 
-    /// Hands up to `max` messages that are there to `each`, without waiting. Returns how many
-    /// records there were, or the first error that stood in a record's place.
+    /// Calls `each` with up to `max` messages that are already fetched, without waiting. Returns
+    /// the number of records.
+    ///
+    /// # Errors
+    /// The first error that librdkafka put in place of a message. The records of the same call were
+    /// delivered.
     pub(super) fn take(
         &mut self,
         max: usize,
@@ -90,7 +98,7 @@ impl Drop for Batches {
 /// A message as a record in librdkafka's buffer.
 ///
 /// # Safety
-/// `message` must have come from librdkafka and not be destroyed before the record is dropped.
+/// `message` must come from librdkafka and must not be destroyed before the record is dropped.
 unsafe fn record(message: &native::rd_kafka_message_t) -> Result<RecordRef<'_>, KafkaError> {
     if message.err != native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
         return Err(KafkaError::MessageConsumption(message.err.into()));

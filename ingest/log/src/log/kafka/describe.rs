@@ -1,9 +1,12 @@
-//! Asking Kafka which topic it is that has a name now, and how many partitions it has.
+//! Kafka's `DescribeTopics`: the id of a topic and its number of partitions.
 //!
-//! Offsets cannot tell a topic from one that was deleted and made anew and has grown since; the id
-//! that brokers give each topic can. rdkafka does not wrap librdkafka's `DescribeTopics`, so this
-//! module calls it. Invariants: what librdkafka gave out is given back on every way out, by
-//! [`Held`]; nothing of an event is read after it was destroyed.
+//! Offsets cannot distinguish a topic from one that was deleted, created again and filled further.
+//! The id that brokers assign to each topic (KIP-516) can. rdkafka does not wrap librdkafka's
+//! `DescribeTopics`, so this module calls it, with unsafe code.
+//!
+//! Invariants:
+//! 1. What librdkafka allocated is freed on every path, by [`Guard`].
+//! 2. Nothing of an event is read after the event is destroyed.
 
 #![allow(unsafe_code)]
 
@@ -16,10 +19,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::log::{Described, TopicId};
 
-/// Something of librdkafka's, with the function that gives it back.
-struct Held<T>(*mut T, unsafe extern "C" fn(*mut T));
+/// A guard of an object of librdkafka: the pointer, and the function that frees it.
+struct Guard<T>(*mut T, unsafe extern "C" fn(*mut T));
 
-impl<T> Drop for Held<T> {
+impl<T> Drop for Guard<T> {
     fn drop(&mut self) {
         if !self.0.is_null() {
             // SAFETY: the pointer came from the call that `describe` made and is given back once.
@@ -28,7 +31,11 @@ impl<T> Drop for Held<T> {
     }
 }
 
-/// What the brokers say of a topic; none when they say that there is no such topic.
+/// Asks the brokers to describe a topic, within `wait`. `None` when they answer that it does not
+/// exist.
+///
+/// # Errors
+/// The error of the brokers, or `OperationTimedOut`.
 pub(super) fn describe<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
@@ -41,14 +48,14 @@ pub(super) fn describe<C: ConsumerContext>(
     let client = consumer.client().native_ptr();
     let mut names = [name.as_ptr()];
     // SAFETY: `client` is valid as long as `consumer` is borrowed; `names` holds one string that
-    // outlives the call, which copies it. Each result is given back by its `Held`, the queue after
+    // outlives the call, which copies it. Each result is given back by its `Guard`, the queue after
     // the event that came from it.
     unsafe {
-        let topics = Held(
+        let topics = Guard(
             native::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1),
             native::rd_kafka_TopicCollection_destroy,
         );
-        let options = Held(
+        let options = Guard(
             native::rd_kafka_AdminOptions_new(
                 client,
                 native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
@@ -61,12 +68,12 @@ pub(super) fn describe<C: ConsumerContext>(
             std::ptr::null_mut(),
             0,
         );
-        let queue = Held(
+        let queue = Guard(
             native::rd_kafka_queue_new(client),
             native::rd_kafka_queue_destroy,
         );
         native::rd_kafka_DescribeTopics(client, topics.0, options.0, queue.0);
-        let event = Held(
+        let event = Guard(
             native::rd_kafka_queue_poll(queue.0, wait_ms.saturating_add(1_000)),
             native::rd_kafka_event_destroy,
         );
@@ -81,10 +88,10 @@ pub(super) fn describe<C: ConsumerContext>(
     }
 }
 
-/// Reads the one description that an answer holds.
+/// Reads the only description in an answer.
 ///
 /// # Safety
-/// `event` must be the answer to a `DescribeTopics`, without an error, not destroyed yet.
+/// `event` must be the answer to a `DescribeTopics` without an error, and not be destroyed yet.
 unsafe fn read(event: *mut native::rd_kafka_event_t) -> Result<Option<Described>, KafkaError> {
     // SAFETY: all pointers belong to the event and are valid as long as it is; none is kept.
     unsafe {

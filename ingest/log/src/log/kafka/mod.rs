@@ -1,7 +1,9 @@
-//! The log on Kafka, through librdkafka.
+//! The log on Kafka, by librdkafka: topics, offsets and errors; [`producer`] writes, [`reader`]
+//! reads.
 //!
-//! Topics are made and asked about here; [`producer`] writes and [`reader`] reads. No consumer
-//! group is joined and no offset is kept in Kafka: the dataflow's journal owns them.
+//! No consumer group is joined and no offset is committed to Kafka: the dataflow keeps offsets in
+//! its journal. Topics are created with `retention.ms = -1`, since views are rebuilt from whole
+//! topics.
 
 mod batch;
 mod describe;
@@ -27,31 +29,35 @@ use settings::Settings;
 
 pub use settings::refused;
 
-/// How long one question to the brokers may take.
+/// Timeout of a request to the brokers.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
-/// How often the brokers are asked whether a new topic has all its leaders.
+/// Interval between two looks whether the partitions of a new topic have leaders.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How often it is looked whether the brokers refused us, before they answered for the first time.
+/// Before the brokers have answered for the first time: interval between two looks whether they
+/// refused the connection.
 const REFUSED_EVERY: Duration = Duration::from_millis(250);
-/// How many of librdkafka's words are taken at a time.
+/// Largest number of librdkafka's events (errors, log lines) that are processed at a time.
 const WORDS_MAX: usize = 200;
 
 /// The log on one Kafka cluster.
 pub(super) struct KafkaLog {
+    /// Brokers and client settings.
     settings: Settings,
-    /// For questions about topics; it is assigned nothing.
-    client: BaseConsumer<Quiet>,
-    /// The brokers answered, so that a refusal may pass: one of them starts, a password changes.
+    /// For questions about topics; no partition is assigned to it.
+    client: BaseConsumer<ClientLog>,
+    /// Whether the brokers have answered. From then on a refusal is retried: a broker may be
+    /// starting, or a password may be about to change.
     reached: AtomicBool,
 }
 
 impl KafkaLog {
+    /// Creates a client. `rest` is the URL without its scheme.
     pub(super) fn open(rest: &str) -> Result<Self> {
         let settings = Settings::parse(rest)?;
         let client = settings
             .client()
             .set("group.id", "tidemill")
-            .create_with_context(Quiet::default())
+            .create_with_context(ClientLog::default())
             .map_err(|error| unusable(&settings, error))?;
         Ok(Self {
             settings,
@@ -60,18 +66,21 @@ impl KafkaLog {
         })
     }
 
-    /// How many brokers and topics there are.
+    /// The number of brokers and topics.
     pub(super) fn ask(&self, wait: Duration) -> Result<(usize, usize)> {
         let found = self.metadata(None, wait)?;
         Ok((found.brokers().len(), found.topics().len()))
     }
 
+    /// An error of an operation on a topic.
     fn error(&self, topic: &str, doing: &str, error: KafkaError) -> Error {
         let what = format!("kafka {}: topic `{topic}`: {doing}", self.settings);
         Error::with_source(kind_of(&error), what, error)
     }
 
-    /// What the brokers say of a topic or of all. Who was never let in hears at once why.
+    /// Metadata of one topic, or of all. Before the first answer, a refusal (credentials, TLS) is
+    /// an error of kind `Data` as soon as librdkafka reports it, and a broker that does not answer
+    /// is retried until `wait` is over.
     fn metadata(&self, topic: Option<&str>, wait: Duration) -> Result<Metadata> {
         let deadline = Instant::now() + wait;
         loop {
@@ -79,13 +88,13 @@ impl KafkaLog {
             let slice = if reached { wait } else { REFUSED_EVERY };
             let error = match self.client.fetch_metadata(topic, slice) {
                 Ok(found) => {
-                    self.listen();
+                    self.drain_events();
                     self.reached.store(true, Relaxed);
                     return Ok(found);
                 }
                 Err(error) => error,
             };
-            self.listen();
+            self.drain_events();
             let refusal = self.client.context().refusal();
             let mut kind = kind_of(&error);
             if !reached && refusal.is_some() {
@@ -101,23 +110,23 @@ impl KafkaLog {
         }
     }
 
-    /// Takes what librdkafka has to say, which it keeps until it is asked.
-    fn listen(&self) {
+    /// Processes librdkafka's events, which it keeps until they are polled.
+    fn drain_events(&self) {
         for _ in 0..WORDS_MAX {
-            // Errors reach the context on their way; there are no records.
+            // Errors go to the context; there are no records.
             let _seen = self.client.poll(Duration::ZERO);
         }
     }
 
-    /// Asks until the brokers have answered once.
-    fn reach(&self, topic: &str) -> Result<()> {
+    /// Asks for metadata until the brokers have answered once.
+    fn ensure_reached(&self, topic: &str) -> Result<()> {
         match self.reached.load(Relaxed) {
             true => Ok(()),
             false => self.metadata(Some(topic), ANSWER_WAIT).map(drop),
         }
     }
 
-    /// The topic's partition numbers; an error of kind `Retry` unless all have a leader.
+    /// The partition numbers of a topic; an error of kind `Retry` unless all have a leader.
     fn partitions(&self, topic: &str) -> Result<Vec<i32>> {
         let metadata = self.metadata(Some(topic), ANSWER_WAIT)?;
         let not_ready = |why: &str| {
@@ -131,7 +140,7 @@ impl KafkaLog {
             .topics()
             .iter()
             .find(|it| it.name() == topic)
-            .ok_or_else(|| not_ready("whoever writes it creates it"))?;
+            .ok_or_else(|| not_ready("its writer creates it"))?;
         if let Some(error) = topic.error() {
             return Err(not_ready(&RDKafkaErrorCode::from(error).to_string()));
         }
@@ -143,9 +152,15 @@ impl KafkaLog {
         Ok(partitions)
     }
 
-    /// The last `span` offsets' records of one partition.
-    fn last(&self, topic: &str, range: PartitionRange, count: u32) -> Result<Vec<OwnedRecord>> {
-        // Offsets may have holes (compaction), so the span grows until it holds enough records.
+    /// The last `count` records of one partition.
+    fn last_records(
+        &self,
+        topic: &str,
+        range: PartitionRange,
+        count: u32,
+    ) -> Result<Vec<OwnedRecord>> {
+        // Offsets may have holes (compaction, transaction markers), so the range grows until it
+        // holds enough records.
         let mut span = i64::from(count);
         loop {
             let from = range.high.saturating_sub(span).max(range.low);
@@ -157,7 +172,7 @@ impl KafkaLog {
         }
     }
 
-    /// The last `count` records with offsets from `from` to the partition's end, which is at
+    /// The last `count` records with offsets from `from` to the end of the partition, which is at
     /// `high` or later.
     fn between(
         &self,
@@ -167,7 +182,8 @@ impl KafkaLog {
         high: i64,
         count: u32,
     ) -> Result<VecDeque<OwnedRecord>> {
-        let consumer = reader::assigned(&self.settings, topic, &[(partition, from)], true)?;
+        let consumer =
+            reader::assigned_consumer(&self.settings, topic, &[(partition, from)], true)?;
         let deadline = Instant::now() + ANSWER_WAIT;
         let mut records = VecDeque::new();
         loop {
@@ -208,16 +224,16 @@ impl Log for KafkaLog {
                 let what = format!("topic `{topic}`: {partitions} partitions, it needs at least 1");
                 Error::new(Kind::Data, what)
             })?;
-        self.reach(topic)?;
-        let admin: AdminClient<Quiet> = self
+        self.ensure_reached(topic)?;
+        let admin: AdminClient<ClientLog> = self
             .settings
             .client()
-            .create_with_context(Quiet::default())
+            .create_with_context(ClientLog::default())
             .map_err(|error| unusable(&self.settings, error))?;
-        // -1 is the brokers' own default.
+        // With -1 the brokers use their own default.
         let replicas = TopicReplication::Fixed(self.settings.replication.unwrap_or(-1));
         let least = self.settings.min_insync.map(|least| least.to_string());
-        // Views are made anew from all of a topic after a crash, so nothing may expire.
+        // Views may be rebuilt from the whole topic, so no record may expire.
         let mut new = NewTopic::new(topic, count, replicas).set("retention.ms", "-1");
         if let Some(least) = &least {
             new = new.set("min.insync.replicas", least);
@@ -234,7 +250,8 @@ impl Log for KafkaLog {
                 }
             }
         }
-        // The brokers know it a moment later, and its leaders a moment after that.
+        // A new topic is known to all brokers a moment later, and its leaders are elected after
+        // that.
         let deadline = Instant::now() + ANSWER_WAIT;
         loop {
             match self.ranges(topic) {
@@ -246,12 +263,12 @@ impl Log for KafkaLog {
     }
 
     fn delete_topic(&self, topic: &str) -> Result<bool> {
-        self.reach(topic)?;
+        self.ensure_reached(topic)?;
         let doing = "cannot delete it";
-        let admin: AdminClient<Quiet> = self
+        let admin: AdminClient<ClientLog> = self
             .settings
             .client()
-            .create_with_context(Quiet::default())
+            .create_with_context(ClientLog::default())
             .map_err(|error| unusable(&self.settings, error))?;
         let options = AdminOptions::new().operation_timeout(Some(ANSWER_WAIT));
         let results = futures_executor::block_on(admin.delete_topics(&[topic], &options))
@@ -265,7 +282,7 @@ impl Log for KafkaLog {
                 }
             }
         }
-        // All brokers know it a moment later.
+        // All brokers know of the deletion a moment later.
         let deadline = Instant::now() + ANSWER_WAIT;
         while self.describe(topic)?.is_some() {
             if Instant::now() > deadline {
@@ -297,7 +314,7 @@ impl Log for KafkaLog {
     }
 
     fn describe(&self, topic: &str) -> Result<Option<Described>> {
-        self.reach(topic)?;
+        self.ensure_reached(topic)?;
         describe::describe(&self.client, topic, ANSWER_WAIT)
             .map_err(|error| self.error(topic, "cannot ask about it", error))
     }
@@ -322,19 +339,20 @@ impl Log for KafkaLog {
         let mut records = Vec::new();
         for range in self.ranges(topic)? {
             if range.low < range.high && count > 0 {
-                records.extend(self.last(topic, range, count)?);
+                records.extend(self.last_records(topic, range, count)?);
             }
         }
         Ok(records)
     }
 }
 
+/// The error of a client that cannot be created.
 fn unusable(settings: &Settings, error: KafkaError) -> Error {
     let what = format!("kafka {settings}: cannot make a client: {error}");
     Error::with_source(Kind::Data, what, error)
 }
 
-/// Trouble of the network and of brokers passes; what the request itself got wrong does not.
+/// Errors of the network and of brokers pass; errors of the request itself do not.
 fn kind_of(error: &KafkaError) -> Kind {
     use RDKafkaErrorCode::*;
     match error.rdkafka_error_code() {
@@ -357,22 +375,25 @@ fn kind_of(error: &KafkaError) -> Kind {
     }
 }
 
-/// Passes librdkafka's own words on at levels that suit us: what matters comes back as errors, but
-/// why a broker does not let us in is said here alone.
+/// Receives librdkafka's log lines and errors. Most are logged at level debug, because what matters
+/// is returned as an error. Only here librdkafka says why a broker refused a connection.
 #[derive(Default)]
-struct Quiet {
+struct ClientLog {
+    /// The last reason for a refusal.
     refusal: Mutex<Option<String>>,
 }
 
-impl Quiet {
-    /// Why a broker did not let us in, last.
+impl ClientLog {
+    /// Why a broker last refused the connection.
     fn refusal(&self) -> Option<String> {
         let refusal = self.refusal.lock();
         refusal.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Keeps the reason if the line is about a refusal.
     fn note(&self, said: &str) {
-        // `[thread]: broker: SASL authentication error: … (after 5ms in state AUTH_REQ)`
+        // The line is `[thread]: broker: SASL authentication error: … (after 5ms in state
+        // AUTH_REQ)`.
         let at = REFUSALS.iter().find_map(|part| said.find(part));
         if let Some(why) = at.and_then(|at| said.get(at..)) {
             let why = why.split(" (after ").next().unwrap_or(why);
@@ -382,14 +403,14 @@ impl Quiet {
     }
 }
 
-/// How librdkafka begins to say that a broker does not let us in, or we do not trust it.
+/// How librdkafka begins the reason when a broker refuses the connection, or is not trusted.
 const REFUSALS: [&str; 3] = [
     "SASL authentication error",
     "SSL handshake failed",
     "SASL handshake failed",
 ];
 
-impl ClientContext for Quiet {
+impl ClientContext for ClientLog {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.note(message);
         match level {
@@ -406,4 +427,4 @@ impl ClientContext for Quiet {
     }
 }
 
-impl ConsumerContext for Quiet {}
+impl ConsumerContext for ClientLog {}

@@ -1,7 +1,12 @@
-//! Appends to Kafka: idempotent, acknowledged by all replicas in sync.
+//! The Kafka producer: idempotent, acknowledged by all in-sync replicas (`acks=all`).
 //!
-//! Invariant: when [`Producer::append`] returns, nothing of its batch is in flight any more,
-//! whether it went well or not, so a following append cannot be mixed up with it.
+//! ```text
+//! append: check sizes ─► enqueue all ─► wait for every delivery report ─► Ok
+//!                              └ at the first error: purge the queue, wait for the rest ─► Err
+//! ```
+//!
+//! Invariant: when [`Producer::append`] returns, with success or an error, no record of its batch
+//! is in flight. So a following append cannot interleave with it.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,21 +19,22 @@ use rdkafka::producer::{
     BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
 };
 
-use super::{Quiet, Settings, unusable};
+use super::{ClientLog, Settings, unusable};
 use crate::log::partition::{check_sizes, too_large};
 use crate::log::{Producer, Record};
 use crate::{Error, Kind, Result};
 
-/// How long one wait for delivery reports lasts, at most.
+/// Longest single wait for delivery reports.
 const REPORT_WAIT: Duration = Duration::from_millis(100);
 
-/// A producer with a thread for its delivery reports. Outside of an append nothing is in flight.
+/// A producer, with a thread for its delivery reports.
 pub(super) struct KafkaProducer {
     brokers: String,
     producer: ThreadedProducer<Deliveries>,
 }
 
 impl KafkaProducer {
+    /// Creates the producer.
     pub(super) fn open(settings: &Settings) -> Result<Self> {
         let producer = settings
             .client()
@@ -37,8 +43,8 @@ impl KafkaProducer {
             .set("linger.ms", "1")
             .set("compression.type", "lz4")
             .set("partitioner", "murmur2_random")
-            // Room for a record of RECORD_BYTES_MAX with what librdkafka wraps it in, and still
-            // below the brokers' default limit.
+            // Room for a record of RECORD_BYTES_MAX with librdkafka's overhead, and still below the
+            // brokers' default limit.
             .set("message.max.bytes", "1048000")
             .set("queue.buffering.max.kbytes", "65536")
             .set("message.timeout.ms", "30000")
@@ -50,7 +56,7 @@ impl KafkaProducer {
         })
     }
 
-    /// Enqueues one record, waiting for room where the queue is full.
+    /// Enqueues one record; waits while the queue is full.
     fn send(&self, index: usize, record: &Record) -> std::result::Result<(), KafkaError> {
         let mut message: BaseRecord<'_, [u8], [u8], usize> =
             BaseRecord::with_opaque_to(&record.topic, index).timestamp(record.timestamp_ms);
@@ -62,7 +68,7 @@ impl KafkaProducer {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     message = back;
-                    // The caller counts what was sent; here only room is waited for.
+                    // Only room is waited for here; the caller counts what was sent.
                     self.producer.context().wait();
                 }
                 Err((error, _)) => return Err(error),
@@ -70,6 +76,7 @@ impl KafkaProducer {
         }
     }
 
+    /// The error of an append: `Data` for a record that is too large, `Retry` for all others.
     fn error(&self, record: Option<&Record>, error: KafkaError) -> Error {
         let too_long = error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
         match record {
@@ -99,7 +106,7 @@ impl Producer for KafkaProducer {
         let mut purged = false;
         while !deliveries.wait() {
             if deliveries.failed() && !purged {
-                // What was not sent yet must not overtake the record that failed.
+                // Records that were not sent yet must not overtake the one that failed.
                 self.producer.purge(PurgeConfig::default().queue());
                 purged = true;
             }
@@ -111,40 +118,48 @@ impl Producer for KafkaProducer {
     }
 }
 
-/// Collects delivery reports, which come on the producer's own thread.
+/// Collects delivery reports, which arrive on the producer's thread.
 #[derive(Default)]
 struct Deliveries {
-    quiet: Quiet,
+    /// Receives librdkafka's log lines.
+    client_log: ClientLog,
     state: Mutex<State>,
+    /// Signalled when all reports are there, and at the first error.
     reported: Condvar,
 }
 
+/// The delivery reports of one append.
 #[derive(Default)]
 struct State {
-    /// Records sent less records reported; below 0 for a moment when a report is quicker than us.
+    /// Records sent minus reports received. Negative for a moment when a report arrives before the
+    /// record is counted.
     open: i64,
-    /// The first error, with its record's index in the batch.
+    /// The first error, with the index of its record in the batch.
     first_error: Option<(usize, KafkaError)>,
 }
 
 impl Deliveries {
+    /// Counts a record that was enqueued.
     fn sent(&self) {
         self.state().open += 1;
     }
 
+    /// Keeps the first error.
     fn fail(&self, index: usize, error: KafkaError) {
         self.state().first_error.get_or_insert((index, error));
     }
 
+    /// Whether there is an error.
     fn failed(&self) -> bool {
         self.state().first_error.is_some()
     }
 
+    /// Takes the error out, for the next append.
     fn take(&self) -> Option<(usize, KafkaError)> {
         self.state().first_error.take()
     }
 
-    /// Waits for reports; true when none is open any more.
+    /// Waits for reports, at most [`REPORT_WAIT`]; true when none is missing.
     fn wait(&self) -> bool {
         let state = self.state();
         if state.open == 0 {
@@ -155,6 +170,7 @@ impl Deliveries {
         state.open == 0
     }
 
+    /// Locks the state, also after a panic of another thread.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -162,11 +178,11 @@ impl Deliveries {
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.quiet.log(level, facility, message);
+        self.client_log.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.quiet.error(error, reason);
+        self.client_log.error(error, reason);
     }
 }
 

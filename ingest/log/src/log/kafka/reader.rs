@@ -1,8 +1,11 @@
-//! Reads assigned partitions from Kafka, with as little as possible between librdkafka and the
-//! caller: every record is handed over in librdkafka's own buffer.
+//! The Kafka reader: assigned partitions from given offsets, without copying records.
 //!
-//! Invariants: offsets are given by the caller and never committed; a broker that is away shows
-//! as no records and one warning; offset out of range and a topic that is gone are final.
+//! Records are delivered in librdkafka's own buffer, in batches ([`super::batch`]).
+//!
+//! Invariants:
+//! 1. The caller gives the offsets. None is committed to Kafka.
+//! 2. An unreachable broker gives no records and one warning.
+//! 3. An offset out of range and a deleted topic are final errors (`auto.offset.reset=error`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,24 +16,25 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::batch::Batches;
-use super::{Quiet, Settings, kind_of, unusable};
+use super::{ClientLog, Settings, kind_of, unusable};
 use crate::log::{Reader, RecordRef};
 use crate::{Error, Kind, Result};
 
-/// A reader with its own connections.
+/// A reader with its own connections to the brokers.
 pub(super) struct KafkaReader {
     brokers: String,
     topic: String,
-    /// Before the consumer, so that it is let go first.
+    /// Declared before the consumer, so that it is dropped first.
     batches: Batches,
-    consumer: BaseConsumer<Quiet>,
-    /// True while the brokers are away, to say so only once.
+    consumer: BaseConsumer<ClientLog>,
+    /// Whether the brokers are unreachable, so that the log says so once.
     away: bool,
 }
 
 impl KafkaReader {
+    /// Creates a consumer with the given assignment.
     pub(super) fn open(settings: &Settings, topic: &str, from: &[(u32, i64)]) -> Result<Self> {
-        let consumer = assigned(settings, topic, from, false)?;
+        let consumer = assigned_consumer(settings, topic, from, false)?;
         Ok(Self {
             brokers: settings.to_string(),
             topic: topic.to_owned(),
@@ -40,31 +44,34 @@ impl KafkaReader {
         })
     }
 
-    /// Takes an error that came instead of a record: final, or noted and passed over.
-    fn trouble(&mut self, error: KafkaError) -> Result<()> {
+    /// Handles an error in place of a record: returns a final one, logs any other one once.
+    fn handle_error(&mut self, error: KafkaError) -> Result<()> {
         if kind_of(&error) == Kind::Data {
             use rdkafka::error::RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
             let why = match error.rdkafka_error_code() {
                 Some(AutoOffsetReset | OffsetOutOfRange) => {
-                    "cannot be read on: records that were not read yet are gone; its retention or \
-                     somebody removed them, or it was made anew"
+                    "cannot be read further: unread records are gone; its retention or somebody \
+                     removed them, or it was made anew"
                 }
-                _ => "cannot be read on: it or a partition of it was deleted, or access to it",
+                _ => {
+                    "cannot be read further: the topic, a partition of it or the access to it is gone"
+                }
             };
             let what = format!("kafka {}: topic `{}` {why}", self.brokers, self.topic);
             return Err(Error::with_source(Kind::Data, what, error));
         }
         if !self.away {
             self.away = true;
-            tracing::warn!(brokers = %self.brokers, topic = %self.topic, %error, "kafka is away");
+            tracing::warn!(brokers = %self.brokers, topic = %self.topic, %error, "kafka cannot be reached");
         }
         Ok(())
     }
 
-    fn arrived(&mut self) {
+    /// Logs that an unreachable broker is back.
+    fn note_arrival(&mut self) {
         if self.away {
             self.away = false;
-            tracing::warn!(brokers = %self.brokers, topic = %self.topic, "kafka is back");
+            tracing::warn!(brokers = %self.brokers, topic = %self.topic, "kafka can be reached again");
         }
     }
 }
@@ -76,8 +83,8 @@ impl Reader for KafkaReader {
         wait: Duration,
         each: &mut dyn FnMut(RecordRef<'_>),
     ) -> Result<usize> {
-        // The first record comes by rdkafka's own poll, which also waits and serves what is not a
-        // record; what stands behind it comes in batches.
+        // The first record comes from rdkafka's own poll, which waits and handles events that are
+        // not records. The following ones come in batches.
         let mut wait = wait;
         let mut count = loop {
             let failed = match self.consumer.poll(wait) {
@@ -88,17 +95,17 @@ impl Reader for KafkaReader {
                 }
                 Some(Err(error)) => error,
             };
-            self.trouble(failed)?;
+            self.handle_error(failed)?;
             wait = Duration::ZERO;
         };
         while count < max {
             match self.batches.take(max - count, each) {
                 Ok(0) => break,
                 Ok(taken) => count += taken,
-                Err(error) => self.trouble(error)?,
+                Err(error) => self.handle_error(error)?,
             }
         }
-        self.arrived();
+        self.note_arrival();
         Ok(count)
     }
 
@@ -108,17 +115,17 @@ impl Reader for KafkaReader {
     }
 }
 
-/// A consumer that reads the given partitions from the given offsets; with `ends` it also reports
-/// the end of each partition.
-pub(super) fn assigned(
+/// A consumer of the given partitions from the given offsets on. With `ends` it also reports the
+/// end of each partition.
+pub(super) fn assigned_consumer(
     settings: &Settings,
     topic: &str,
     from: &[(u32, i64)],
     ends: bool,
-) -> Result<BaseConsumer<Quiet>> {
-    let consumer: BaseConsumer<Quiet> = settings
+) -> Result<BaseConsumer<ClientLog>> {
+    let consumer: BaseConsumer<ClientLog> = settings
         .client()
-        // librdkafka wants a group's name to assign partitions; the group is never joined.
+        // librdkafka requires a group id to assign partitions; the group is never joined.
         .set("group.id", "tidemill")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
@@ -126,12 +133,12 @@ pub(super) fn assigned(
         .set("enable.partition.eof", if ends { "true" } else { "false" })
         .set("check.crcs", "false")
         .set("fetch.min.bytes", "1")
-        // A partition that was left out of a waiting fetch waits this long for the next one.
+        // A partition that a waiting fetch does not cover waits this long for the next fetch.
         .set("fetch.wait.max.ms", "50")
         .set("fetch.queue.backoff.ms", "2")
         .set("queued.max.messages.kbytes", "32768")
         .set("topic.metadata.propagation.max.ms", "10000")
-        .create_with_context(Quiet::default())
+        .create_with_context(ClientLog::default())
         .map_err(|error| unusable(settings, error))?;
     let mut partitions = TopicPartitionList::with_capacity(from.len());
     for &(partition, offset) in from {
@@ -151,7 +158,7 @@ pub(super) fn assigned(
     Ok(consumer)
 }
 
-/// The message as a record, in librdkafka's buffer.
+/// The message as a record in librdkafka's buffer.
 pub(super) fn borrowed<'a>(message: &'a BorrowedMessage<'_>) -> RecordRef<'a> {
     RecordRef {
         partition: message.partition().unsigned_abs(),

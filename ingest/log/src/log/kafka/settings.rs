@@ -1,17 +1,16 @@
-//! Where a Kafka cluster is and how its clients are configured: `host:port,…?name=value&…`, the
-//! settings by librdkafka's names.
+//! Kafka client settings from a URL: `host:port,…?name=value&…`, with librdkafka's names.
 //!
-//! Invariants: what Tidemill relies on (order, acknowledgements, offsets, limits in bytes) cannot
-//! be set from outside, so only names of [`PASSED_ON`] are taken; and a setting is never left
-//! unused silently, as credentials would be on a connection that does not ask for any.
+//! Invariants:
+//! 1. Settings on which the guarantees rest (order, acknowledgements, offsets, limits in bytes)
+//!    cannot be set: only names that start as in [`ALLOWED_PREFIXES`] are accepted.
+//! 2. A setting that would have no effect is refused, as credentials on a connection without SASL.
 
 use rdkafka::ClientConfig;
 
 use crate::{Error, Kind, Result, address};
 
-/// Beginnings of the names that are passed on: who we are, how the wire is made safe and how the
-/// network is dealt with.
-const PASSED_ON: [&str; 17] = [
+/// Prefixes of the settings that are passed to librdkafka: authentication, encryption, network.
+const ALLOWED_PREFIXES: [&str; 17] = [
     "api.version.",
     "broker.address.",
     "client.",
@@ -31,8 +30,8 @@ const PASSED_ON: [&str; 17] = [
     "ssl.",
 ];
 
-/// Values of settings that Tidemill makes itself: said again, they do no harm.
-const OURS: [(&str, &[&str]); 5] = [
+/// Settings that Tidemill sets itself, with the values that may be repeated in the URL.
+const FIXED: [(&str, &[&str]); 5] = [
     ("acks", &["all", "-1"]),
     ("request.required.acks", &["all", "-1"]),
     ("enable.idempotence", &["true"]),
@@ -40,21 +39,22 @@ const OURS: [(&str, &[&str]); 5] = [
     ("isolation.level", &["read_committed"]),
 ];
 
-/// Settings of topics that are made, by Kafka's names; what is not said is as the brokers have it.
+/// Setting of topics that are created: the number of replicas.
 const REPLICATION: &str = "replication.factor";
+/// Setting of topics that are created: the smallest number of replicas in sync.
 const MIN_INSYNC: &str = "min.insync.replicas";
 
-/// Why a setting is not taken, if it is not.
+/// The reason why a setting is not accepted; `None` when it is.
 pub fn refused(name: &str, value: &str) -> Option<String> {
     if [REPLICATION, MIN_INSYNC].contains(&name) {
         let right = "expected a number of brokers, 1 or more";
         let wrong = || Some(format!("`{name}` is `{value}`, {right}"));
         return count(value).map_or_else(wrong, |_| None);
     }
-    if PASSED_ON.iter().any(|start| name.starts_with(start)) {
+    if ALLOWED_PREFIXES.iter().any(|start| name.starts_with(start)) {
         return None;
     }
-    let mut ours = OURS.iter().filter(|(ours, _)| *ours == name);
+    let mut ours = FIXED.iter().filter(|(ours, _)| *ours == name);
     if ours.any(|(_, values)| values.contains(&value)) {
         return None;
     }
@@ -64,25 +64,32 @@ pub fn refused(name: &str, value: &str) -> Option<String> {
     ))
 }
 
-/// A number of brokers.
+/// A number of brokers, 1 or more.
 fn count(value: &str) -> Option<i32> {
     let count = value.parse::<i16>().ok().filter(|count| *count > 0);
     count.map(i32::from)
 }
 
-/// Where a cluster is, and what its clients are given.
+/// The addresses of a cluster and the settings of its clients.
 #[derive(Clone)]
 pub(super) struct Settings {
+    /// `host:port[,host:port]`.
     pub(super) brokers: String,
-    /// How many brokers keep a topic that is made; the brokers' own number if nobody said.
+    /// Replication factor of topics that are created; `None` leaves it to the brokers.
     pub(super) replication: Option<i32>,
-    /// How many of them must have a record before it counts as written.
+    /// How many replicas must have a record before it is acknowledged; `None` leaves it to the
+    /// brokers.
     pub(super) min_insync: Option<i32>,
+    /// The settings for librdkafka, in the order of the URL.
     given: Vec<(String, String)>,
 }
 
 impl Settings {
-    /// Reads the URL behind its scheme.
+    /// Parses the URL without its scheme.
+    ///
+    /// # Errors
+    /// `Data` when no broker is named, or a setting is not accepted, contradicts another one or is
+    /// missing.
     pub(super) fn parse(rest: &str) -> Result<Self> {
         let (brokers, given) = address::parse(rest);
         let brokers = brokers.trim_end_matches('/').to_owned();
@@ -96,7 +103,7 @@ impl Settings {
                 return Err(data(format!("kafka {brokers}: {why}")));
             }
         }
-        let ours = |name: &str| OURS.iter().any(|(ours, _)| *ours == name);
+        let ours = |name: &str| FIXED.iter().any(|(ours, _)| *ours == name);
         let given = given.into_iter().filter(|(name, _)| !ours(name)).collect();
         let mut settings = Self {
             brokers,
@@ -106,27 +113,27 @@ impl Settings {
         };
         settings.replication = settings.take(REPLICATION);
         settings.min_insync = settings.take(MIN_INSYNC);
-        match settings.incomplete(cfg!(feature = "kafka-tls")) {
+        match settings.problem(cfg!(feature = "kafka-tls")) {
             Some(why) => Err(data(format!("kafka {}: {why}", settings.brokers))),
             None => Ok(settings),
         }
     }
 
-    /// Takes out a number of brokers; the last one counts.
+    /// Removes a setting that is a number of brokers; the last one counts.
     fn take(&mut self, name: &str) -> Option<i32> {
         let taken = self.given.extract_if(.., |(given, _)| given == name);
         taken.last().and_then(|(_, value)| count(&value))
     }
 
-    /// A setting by its names; the last one counts, as librdkafka has it.
+    /// A setting by any of its names; the last one counts, as in librdkafka.
     fn get(&self, names: &[&str]) -> Option<&str> {
         let mut given = self.given.iter().rev();
         let found = given.find(|(name, _)| names.contains(&name.as_str()));
         found.map(|(_, value)| value.as_str())
     }
 
-    /// What is missing or cannot be, in this build.
-    fn incomplete(&self, with_tls: bool) -> Option<String> {
+    /// What is missing, contradictory or not supported by this build.
+    fn problem(&self, with_tls: bool) -> Option<String> {
         let needs = |what: &str| {
             format!(
                 "{what} is not in this build: build with `--features kafka-tls`, which needs \
@@ -188,7 +195,7 @@ impl Settings {
         None
     }
 
-    /// What every client is configured with.
+    /// The configuration that all clients share.
     pub(super) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -202,7 +209,7 @@ impl Settings {
     }
 }
 
-/// Without the settings, which hold secrets.
+/// The brokers, without the settings, which hold secrets.
 impl std::fmt::Display for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.brokers)
@@ -221,11 +228,11 @@ mod tests {
             min_insync: None,
             given,
         };
-        settings.incomplete(with_tls)
+        settings.problem(with_tls)
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_settings_are_named() {
         const PLAIN: &str = "?security.protocol=SASL_PLAINTEXT&sasl.mechanism=PLAIN";
         let user = format!("{PLAIN}&sasl.username=u&sasl.password=p");
         assert_eq!(why("?", false), None);
@@ -258,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn replicas_are_of_topics_and_not_of_clients() {
+    fn replication_settings_apply_to_topics_only() {
         let settings = Settings::parse("a:1?replication.factor=3&min.insync.replicas=2").unwrap();
         assert_eq!(
             (settings.replication, settings.min_insync),
@@ -279,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guarantees_rest_on_cannot_be_set() {
+    fn settings_behind_the_guarantees_are_refused() {
         for name in [
             "acks",
             "auto.offset.reset",
@@ -298,7 +305,7 @@ mod tests {
             let said = refused(name, "1").unwrap_or_default();
             assert!(said.contains(name), "{name}: {said}");
         }
-        // What is ours already may be said: a file for other clients does.
+        // A file of settings for other clients may repeat ours.
         assert_eq!(refused("acks", "all"), None);
         assert_eq!(refused("ssl.ca.location", "ca.pem"), None);
         let settings = Settings::parse("a:1?acks=all&client.id=me").unwrap();
