@@ -1,10 +1,22 @@
-//! A service's address as the engines take it: a URL whose query holds the connection's settings.
+//! Service URLs: percent-encoded connection settings in the query of a URL.
 //!
-//! Flows in: what the user gave, put together by the caller with [`with`]. Flows out, by [`parse`]:
-//! the place and its settings. So an engine is opened by one text, credentials included; whoever
-//! prints one masks it first.
+//! Each engine is opened by one text, credentials included: `kafka://HOST:PORT?sasl.username=U`.
+//! The caller builds the text with [`with`], the engine takes it apart with [`parse`]. Such a text
+//! holds passwords: mask it before it is printed.
+//!
+//! The encoding is that of RFC 3986, section 2.1, in both directions.
 
-/// The URL without its query, and the query's settings, decoded, in their order.
+/// Splits a URL into the part before the `?` and the settings of the query, decoded and in their
+/// order. A name without `=` has an empty value.
+///
+/// ```
+/// use tidemill_log::address;
+///
+/// let url = address::with("kafka://a:9092", "sasl.password", "p&q");
+/// let (place, settings) = address::parse(&url);
+/// assert_eq!(place, "kafka://a:9092");
+/// assert_eq!(settings, [("sasl.password".to_owned(), "p&q".to_owned())]);
+/// ```
 pub fn parse(url: &str) -> (&str, Vec<(String, String)>) {
     let (place, query) = url.split_once('?').unwrap_or((url, ""));
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
@@ -15,13 +27,14 @@ pub fn parse(url: &str) -> (&str, Vec<(String, String)>) {
     (place, settings.collect())
 }
 
-/// The URL with one more setting.
+/// The URL with one more setting at its end. Name and value are percent-encoded.
 pub fn with(url: &str, name: &str, value: &str) -> String {
     let sign = if url.contains('?') { '&' } else { '?' };
     format!("{url}{sign}{}={}", encoded(name), encoded(value))
 }
 
-/// The text as it may stand anywhere in a URL.
+/// Percent-encodes a text, so that it may stand in any part of a URL: all bytes but the unreserved
+/// characters of RFC 3986 (`A-Z a-z 0-9 - . _ ~`) become `%XX`.
 pub fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -34,7 +47,8 @@ pub fn encoded(text: &str) -> String {
     out
 }
 
-/// The text with `%40` and the like taken back. (`+` stays: libpq means it as it stands.)
+/// Decodes percent-encoding. A `%` without two hexadecimal digits behind it stays as it is. A `+`
+/// also stays: libpq does not read it as a blank. Bytes that are not UTF-8 become U+FFFD.
 pub fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -60,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_put_in_comes_out() {
+    fn settings_round_trip() {
         let value = "a b&c=d?e%f+g@ü/\n";
         let url = with("kafka://a:1,b:2", "ssl.key.pem", value);
         let url = with(&url, "x", "");
@@ -72,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_code_stays() {
+    fn invalid_percent_codes_stay() {
         assert_eq!(decoded("100%, %4, %zz, %40"), "100%, %4, %zz, @");
     }
 }

@@ -1,13 +1,14 @@
-//! Dead letters: what a stage could not use, in one form for all stages, in one topic a pipeline.
+//! Dead letters: input and rows that a stage cannot use, in one form for all stages, in one topic
+//! per pipeline.
 //!
-//! A [`DeadLetter`] flows in and becomes records of the topic [`topic_of`] the pipeline; [`read`]
-//! gives them back, with the notes of which were replayed. The form is documented in
-//! `docs/dead-letters.md`.
+//! A [`DeadLetter`] becomes one or more records of the topic [`topic_of`] the pipeline
+//! ([`DeadLetter::records`]). [`read`] gives the letters back, with the notes that say which were
+//! replayed. `docs/dead-letters.md` documents the JSON form of the records.
 //!
 //! Invariants:
-//! 1. No byte of what was refused is lost: what is too large for one record travels in parts.
-//! 2. The same refusal has the same id whenever it is written, so a letter that a crash wrote
-//!    twice is one letter for everybody who reads through [`read`].
+//! 1. No byte of the refused input is lost: input too large for one record is written in parts.
+//! 2. The same refusal has the same id whenever it is written. So a letter that was written again
+//!    after a crash is one letter for all who read through [`read`].
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -19,17 +20,18 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::log::{Log, Record, RecordRef};
 use crate::{Error, Kind, Result};
 
-/// Most bytes of a key and of a value in one part: as digits both still fit into one record.
+/// Largest number of bytes of a key, and of a value, in one part. As hexadecimal digits both fit in
+/// one record.
 const PART_BYTES_MAX: usize = 192 * 1024;
-/// Most bytes of a value that are repeated as text, for people who look at the topic.
+/// Largest value, in bytes, that is repeated as text for people who look at the topic.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
-/// Most characters of a reason, and of a row's key in a source.
+/// Largest number of characters of a reason, and of the key of a row in a source.
 const TEXT_CHARS_MAX: usize = 10_000;
-/// The newest records of the topic that are looked at.
+/// How many records of each partition [`read`] looks at: the newest ones.
 pub const READ_RECORDS_MAX: i64 = 100_000;
-/// Letters whose parts are being put together at a time.
+/// Number of letters whose parts are collected at the same time.
 const OPEN_LETTERS_MAX: usize = 16;
-/// How long a topic that has records may give none.
+/// [`read`] fails when a topic that has records delivers none in this time.
 const READ_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The topic of a pipeline's dead letters.
@@ -37,7 +39,7 @@ pub fn topic_of(pipeline: &str) -> String {
     format!("{pipeline}.dead-letters")
 }
 
-/// Which stage refused it.
+/// The stage that refused the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
@@ -45,20 +47,20 @@ pub enum Stage {
     Fetch,
     /// A record of a page that does not fit the table.
     Land,
-    /// A row change whose values cannot be represented.
+    /// A row change with a value that cannot be represented.
     Capture,
-    /// A row change that the log does not take.
+    /// A row change that the log does not accept.
     Publish,
-    /// A record of a topic that is no row.
+    /// A record of a topic that is not a row.
     Decode,
-    /// A row for which an expression has no value.
+    /// A row for which an expression of a view fails.
     Evaluate,
     /// A row of a view that its table cannot hold.
     Serve,
 }
 
 impl Stage {
-    /// All stages, in the order of the river.
+    /// All stages, from the API to the views.
     pub const ALL: [Stage; 7] = [
         Stage::Fetch,
         Stage::Land,
@@ -69,7 +71,7 @@ impl Stage {
         Stage::Serve,
     ];
 
-    /// Its name in a letter.
+    /// The name in a letter.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Fetch => "fetch",
@@ -83,7 +85,7 @@ impl Stage {
     }
 }
 
-/// Where it came from.
+/// The origin of the refused input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Source {
@@ -96,22 +98,22 @@ pub enum Source {
         /// Its offset.
         offset: i64,
     },
-    /// A change of a table's row.
+    /// A change of a row of a captured table.
     Change {
         /// The table.
         table: String,
-        /// The row's key as text.
+        /// The key of the row, as text.
         key: String,
-        /// The commit's place in the source: an LSN, or a change's number.
+        /// The commit in the source: an LSN, or the change id of SQLite.
         commit: u64,
-        /// The change's number within its commit.
+        /// The number of the change within its commit.
         index: u64,
     },
     /// A page of the API.
     Page {
-        /// The URL that was asked.
+        /// The URL that was requested.
         url: String,
-        /// The page's number.
+        /// The number of the page.
         page: u64,
     },
     /// A row on its way to a view.
@@ -119,7 +121,7 @@ pub enum Source {
         /// The view, where the stage knows it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         view: Option<String>,
-        /// The epoch that it belongs to.
+        /// The epoch of the row.
         epoch: u64,
     },
 }
@@ -148,24 +150,55 @@ impl fmt::Display for Source {
     }
 }
 
-/// What could not be used, and why.
+/// Refused input and the reason.
+///
+/// ```
+/// use tidemill_log::dead_letter::{DeadLetter, Entry, Source, Stage, read, topic_of};
+///
+/// # fn main() -> tidemill_log::Result<()> {
+/// let folder = tempfile::tempdir().expect("a folder");
+/// let url = format!("sqlite://{}", folder.path().join("log.db").display());
+/// let log = tidemill_log::log::open(&url)?;
+/// let topic = topic_of("shop");
+/// log.create_topic(&topic, 1)?;
+/// let letter = DeadLetter {
+///     stage: Stage::Decode,
+///     at_ms: 1_700_000_000_000,
+///     source: Source::Record { topic: "users".into(), partition: 0, offset: 7 },
+///     reason: "not JSON".into(),
+///     key: None,
+///     value: Some(b"{".to_vec()),
+/// };
+/// log.producer()?.append(&letter.records(&topic))?;
+///
+/// let mut found = Vec::new();
+/// read(log.as_ref(), &topic, &mut |entry| {
+///     if let Entry::Letter(kept) = entry {
+///         found.push(kept.letter);
+///     }
+///     Ok(())
+/// })?;
+/// assert_eq!(found, [letter]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Which stage refused it.
+    /// The stage that refused the input.
     pub stage: Stage,
-    /// When, in milliseconds since 1970; in the dataflow the epoch.
+    /// When, in milliseconds since 1970-01-01 UTC; in the dataflow the epoch.
     pub at_ms: i64,
-    /// Where it came from.
+    /// The origin of the input.
     pub source: Source,
-    /// Why.
+    /// Why the stage cannot use it.
     pub reason: String,
-    /// The record's key, as it came.
+    /// The key of the record, unchanged.
     pub key: Option<Vec<u8>>,
-    /// What was refused, as it came: a record's value, a page's record, a row as text.
+    /// The input, unchanged: the value of a record, a record of a page, a row as text.
     pub value: Option<Vec<u8>>,
 }
 
-/// What stands in a record of the topic.
+/// The JSON form of one record of the topic: one part of a letter.
 #[derive(Debug, Serialize, Deserialize)]
 struct Part {
     id: String,
@@ -173,24 +206,31 @@ struct Part {
     at_ms: i64,
     source: Source,
     reason: String,
+    /// This part of the key, in hexadecimal digits; null when the input has no key.
     key_hex: Option<String>,
+    /// This part of the value, in hexadecimal digits; null when the input has no value.
     value_hex: Option<String>,
+    /// The whole value as text, in the first part and when it is short text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     value_text: Option<String>,
+    /// The number of this part, from 1.
     part: usize,
+    /// How many parts the letter has.
     parts: usize,
 }
 
-/// The note that a letter was replayed.
+/// The JSON form of the note that a letter was replayed.
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
+    /// The id of the letter.
     replayed: String,
     at_ms: i64,
     how: String,
 }
 
 impl DeadLetter {
-    /// What tells it from every other one. When it was written does not count.
+    /// Identifies the letter: a 128-bit hash of stage, origin, key and value, in hexadecimal
+    /// digits. Time and reason do not count, so the same refusal has the same id after a restart.
     pub fn id(&self) -> String {
         let source = serde_json::to_vec(&self.source).unwrap_or_default();
         let mut bytes = Vec::new();
@@ -209,7 +249,8 @@ impl DeadLetter {
         format!("{:032x}", xxh3_128(&bytes))
     }
 
-    /// The records to append for it, in this order: one, or as many as it takes.
+    /// The records of the letter, to be appended in this order: one, or several for large input.
+    /// The key of each is the letter's id.
     pub fn records(&self, topic: &str) -> Vec<Record> {
         let id = self.id();
         let chunks = |bytes: &Option<Vec<u8>>| -> Vec<Vec<u8>> {
@@ -226,7 +267,7 @@ impl DeadLetter {
             id: id.clone(),
             stage: self.stage,
             at_ms: self.at_ms,
-            source: short(&self.source),
+            source: shortened(&self.source),
             reason: self.reason.chars().take(TEXT_CHARS_MAX).collect(),
             key_hex: digits(&self.key, &keys, index),
             value_hex: digits(&self.value, &values, index),
@@ -239,7 +280,7 @@ impl DeadLetter {
             .collect()
     }
 
-    /// The value as text, when it is text that is not too long to be repeated.
+    /// The value as text, if it is short text.
     fn text(&self) -> Option<String> {
         let value = self.value.as_deref()?;
         let value = (value.len() <= TEXT_BYTES_MAX).then_some(value)?;
@@ -247,7 +288,7 @@ impl DeadLetter {
     }
 }
 
-/// The record that notes that the letter `id` was replayed.
+/// The record that notes that the letter `id` was replayed; `how` says how.
 pub fn replayed(topic: &str, id: &str, at_ms: i64, how: &str) -> Record {
     let note = Note {
         replayed: id.to_owned(),
@@ -257,19 +298,21 @@ pub fn replayed(topic: &str, id: &str, at_ms: i64, how: &str) -> Record {
     record(topic, id, at_ms, &note)
 }
 
+/// A record of the topic with `what` as its JSON value.
 fn record(topic: &str, id: &str, at_ms: i64, what: &impl Serialize) -> Record {
     Record {
         topic: topic.to_owned(),
-        // A topic with several partitions keeps a letter's records together by its id.
+        // The key keeps the records of a letter in one partition.
         partition: None,
         key: Some(id.as_bytes().to_vec()),
-        // Numbers, texts and options alone: this cannot fail.
+        // This cannot fail: the value holds numbers, texts and options only.
         value: serde_json::to_vec(what).ok(),
         timestamp_ms: at_ms,
     }
 }
 
-fn short(source: &Source) -> Source {
+/// The origin with the key cut to [`TEXT_CHARS_MAX`].
+fn shortened(source: &Source) -> Source {
     let mut source = source.clone();
     if let Source::Change { key, .. } = &mut source {
         *key = key.chars().take(TEXT_CHARS_MAX).collect();
@@ -277,35 +320,39 @@ fn short(source: &Source) -> Source {
     source
 }
 
-/// A letter as it stands in the topic.
+/// A letter as read from the topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// Its number: the offset of its first record.
+    /// The letter's number for commands: the offset of its first record.
     pub number: i64,
-    /// What tells it from every other one.
+    /// The letter's id.
     pub id: String,
     /// The letter.
     pub letter: DeadLetter,
 }
 
-/// What [`read`] finds.
+/// An entry of the topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// A letter, each once.
+    /// A letter; each letter is reported once.
     Letter(Kept),
-    /// The note that the letter with this id was replayed.
+    /// The note that a letter was replayed.
     Replayed {
         /// The letter's id.
         id: String,
-        /// When.
+        /// When, in milliseconds since 1970-01-01 UTC.
         at_ms: i64,
-        /// What was done.
+        /// How it was replayed.
         how: String,
     },
 }
 
-/// Hands the letters and notes of the newest [`READ_RECORDS_MAX`] records of a topic to `each`,
-/// oldest first. Records that are neither are passed over. Nothing when there is no topic.
+/// Calls `each` with the letters and notes among the newest [`READ_RECORDS_MAX`] records of each
+/// partition, oldest first within a partition. Other records are skipped. A topic that does not
+/// exist has no entries.
+///
+/// # Errors
+/// Those of the log and of `each`; `Retry` when the topic delivers no record for 20 s.
 pub fn read(log: &dyn Log, topic: &str, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
     if log.describe(topic)?.is_none() {
         return Ok(());
@@ -323,7 +370,7 @@ pub fn read(log: &dyn Log, topic: &str, each: &mut dyn FnMut(Entry) -> Result<()
         return Ok(());
     }
     let mut reader = log.reader(topic, &from)?;
-    let mut open = Open::default();
+    let mut open = Assembler::default();
     let mut heard = Instant::now();
     while !left.is_empty() {
         let mut found = Ok(());
@@ -344,30 +391,34 @@ pub fn read(log: &dyn Log, topic: &str, each: &mut dyn FnMut(Entry) -> Result<()
         if count > 0 {
             heard = Instant::now();
         } else if heard.elapsed() > READ_PATIENCE {
-            let what = format!("topic `{topic}` gave no records in {READ_PATIENCE:?}");
+            let what = format!("topic `{topic}` delivered no record for {READ_PATIENCE:?}");
             return Err(Error::new(Kind::Retry, what));
         }
     }
     Ok(())
 }
 
-/// A letter whose parts are being put together.
-struct Opened {
+/// A letter whose parts are being collected.
+struct Partial {
+    /// Offset of the part that came first.
     number: i64,
+    /// The part that came first.
     first: Part,
-    /// A part of the key and of the value each.
+    /// Key and value bytes of each part; `None` until the part came.
     pieces: Vec<Option<(Vec<u8>, Vec<u8>)>>,
 }
 
-/// Letters that are being put together, and those that were.
+/// Collects the parts of letters, and drops letters that came before.
 #[derive(Default)]
-struct Open {
-    letters: VecDeque<Opened>,
+struct Assembler {
+    /// Letters with missing parts, the oldest first; the oldest is dropped when there are too many.
+    letters: VecDeque<Partial>,
+    /// Ids of the complete letters.
     known: HashSet<String>,
 }
 
-impl Open {
-    /// What a record completes.
+impl Assembler {
+    /// The entry that a record completes.
     fn take(&mut self, record: &RecordRef<'_>) -> Option<Entry> {
         let value = record.value?;
         if let Ok(note) = serde_json::from_slice::<Note>(value) {
@@ -391,7 +442,7 @@ impl Open {
                     self.letters.pop_front();
                 }
                 let pieces = vec![None; part.parts.min(READ_RECORDS_MAX as usize)];
-                self.letters.push_back(Opened {
+                self.letters.push_back(Partial {
                     number: record.offset,
                     first: part,
                     pieces,
@@ -404,7 +455,7 @@ impl Open {
         if pieces.iter().any(Option::is_none) {
             return None;
         }
-        let Opened {
+        let Partial {
             number,
             first: part,
             pieces,
@@ -430,7 +481,7 @@ impl Open {
     }
 }
 
-/// Bytes as hexadecimal digits.
+/// Bytes as hexadecimal digits in lower case.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
@@ -440,6 +491,7 @@ pub fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
+/// The bytes of hexadecimal digits; `None` for anything else.
 fn unhex(digits: &str) -> Option<Vec<u8>> {
     let pairs = digits.as_bytes().chunks(2);
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
@@ -517,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_letter_is_passed_over() {
+    fn other_records_are_skipped() {
         let (_folder, log) = log();
         let mut producer = log.producer().unwrap();
         for value in [&b"{}"[..], b"\xff", b"", br#"{"id": "x", "part": 0}"#] {
@@ -537,7 +589,7 @@ mod tests {
     }
 
     #[test]
-    fn when_it_was_written_does_not_make_it_another() {
+    fn the_id_ignores_time_and_reason() {
         let first = letter(None, Some(b"v".to_vec()));
         let again = DeadLetter {
             at_ms: 900,

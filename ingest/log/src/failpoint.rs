@@ -1,152 +1,154 @@
-//! Failpoints: named places between two durable steps, where a crash test ends the process.
+//! Failpoints: named points between two durable steps, at which a crash test aborts the process.
 //!
-//! `TIDEMILL_FAILPOINT=NAME[:COUNT]` ends the process at once, as SIGKILL would (nothing is
-//! dropped, flushed or caught), when it passes the point NAME for the COUNTth time; COUNT is 1
-//! unless given. The variable is read once a process: without it a point costs one load of memory,
-//! so that crash tests run the binary that users run.
+//! `TIDEMILL_FAILPOINT=NAME[:COUNT]` aborts the process when it reaches the point NAME for the
+//! COUNTth time; COUNT is 1 by default. Like SIGKILL, the abort drops, flushes and catches nothing.
+//! The variable is read once in a process; without it a point costs one atomic load, so crash tests
+//! run the binary that users run.
 //!
-//! All points of all crates are listed here and nowhere else: only a [`Point`] can be passed, and
-//! [`ALL`] holds every one, so a test that walks over it leaves none out.
+//! Invariant: the points of all crates are declared here. Only a [`Point`] can be reached, and
+//! [`ALL`] holds every one, so a test that iterates over it leaves none out.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The variable that arms a point.
+/// The environment variable that arms a point.
 const VARIABLE: &str = "TIDEMILL_FAILPOINT";
 
+/// The point of the environment variable, read at the first [`hit`].
 static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
 
-/// The point that ends this process.
+/// The armed point, and how often it is still to be reached.
 #[derive(Debug)]
 struct Armed {
     name: String,
     left: AtomicU64,
 }
 
-/// A place where a process may be ended.
+/// A point at which a process can be aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point(&'static str);
 
 impl Point {
-    /// What `TIDEMILL_FAILPOINT` calls it.
+    /// The name of the point in `TIDEMILL_FAILPOINT`.
     pub const fn name(self) -> &'static str {
         self.0
     }
 }
 
-/// Declares points, and the list of all.
+/// Declares points, and the list of all points.
 macro_rules! points {
     ($($(#[$about:meta])* $point:ident = $name:literal;)*) => {
         $($(#[$about])* pub const $point: Point = Point($name);)*
-        /// Every point there is.
+        /// All points.
         pub const ALL: &[Point] = &[$($point),*];
     };
 }
 
 points! {
-    /// A page is claimed, and was not asked for yet.
+    /// A page is claimed; it was not requested yet.
     LAND_AFTER_CLAIM = "land.claim.after";
-    /// A page's rows and its end in the ledger are written, in a transaction that is open.
+    /// The rows of a page and its end in the ledger are written; the transaction is open.
     LAND_BEFORE_COMMIT = "land.commit.before";
-    /// They are durable.
+    /// The rows of a page and its end in the ledger are committed.
     LAND_AFTER_COMMIT = "land.commit.after";
-    /// What did not fit is among the dead letters, and its page has not landed.
+    /// The dead letters of a page are durable; the page has not landed.
     LAND_AFTER_LETTERS = "land.letters.after-append";
-    /// PostgreSQL: a new capture has its publication, and no progress yet.
+    /// PostgreSQL: a new capture has created its publication; no progress is recorded.
     CAPTURE_AFTER_PUBLICATION = "capture.open.after-publication";
-    /// PostgreSQL: a snapshot is to begin, and the slot before it is still there.
+    /// PostgreSQL: a snapshot is about to begin; the previous slot still exists.
     CAPTURE_BEFORE_DROP = "capture.snapshot.before-drop";
-    /// PostgreSQL: there is no slot.
+    /// PostgreSQL: no slot exists.
     CAPTURE_BEFORE_SLOT = "capture.snapshot.before-slot";
-    /// PostgreSQL: there is a new slot, and nothing was read in its snapshot.
+    /// PostgreSQL: a new slot exists; nothing was read in its snapshot.
     CAPTURE_AFTER_SLOT = "capture.snapshot.after-slot";
-    /// PostgreSQL: a batch of the snapshot is to be read, those before it are published.
+    /// PostgreSQL: the next batch of the snapshot is about to be read; all before it are published.
     CAPTURE_IN_SNAPSHOT = "capture.snapshot.before-batch";
-    /// PostgreSQL: the snapshot is published to its end, which is not noted.
+    /// PostgreSQL: the whole snapshot is published; its end is not recorded.
     CAPTURE_BEFORE_SNAPSHOT_DONE = "capture.snapshot.before-done";
-    /// SQLite: triggers and the rows that were there are written, in a transaction that is open.
+    /// SQLite: the triggers and the existing rows are written; the transaction is open.
     CAPTURE_BEFORE_TRIGGERS = "capture.triggers.before-commit";
-    /// SQLite: they are durable.
+    /// SQLite: the triggers and the existing rows are committed.
     CAPTURE_AFTER_TRIGGERS = "capture.triggers.after-commit";
-    /// Progress is to be noted.
+    /// The progress of the capture is about to be recorded.
     CAPTURE_BEFORE_CONFIRM = "capture.confirm.before-write";
-    /// Progress is noted; PostgreSQL's slot was not told.
+    /// The progress is recorded; PostgreSQL's slot was not told.
     CAPTURE_AFTER_CONFIRM = "capture.confirm.after-write";
-    /// PostgreSQL: the slot is being told.
+    /// PostgreSQL: the confirmed position was sent to the slot.
     CAPTURE_AFTER_SLOT_TOLD = "capture.confirm.after-slot";
-    /// A table's topic is there, and not noted.
+    /// The topic of a table exists; its id is not recorded.
     PUBLISH_BEFORE_NOTE = "publish.topic.before-note";
-    /// It is noted.
+    /// The id of the topic is recorded.
     PUBLISH_AFTER_NOTE = "publish.topic.after-note";
-    /// A subject's compatibility is noted, to be set to NONE.
+    /// The compatibility level of a subject is recorded; it is about to be set to NONE.
     REGISTRY_BEFORE_LEVEL = "registry.level.before";
-    /// It is NONE.
+    /// The level of the subject is NONE.
     REGISTRY_AT_NONE = "registry.level.none";
-    /// In Apicurio the rule of the subject says NONE.
+    /// Apicurio: the rule of the subject is NONE.
     REGISTRY_WITHOUT_RULE = "registry.level.without-rule";
-    /// The new schema is registered, and the compatibility not restored.
+    /// The new schema is registered; the level is not restored.
     REGISTRY_BEFORE_RESTORE = "registry.level.before-restore";
-    /// It is restored, and the note of it still there.
+    /// The level is restored; its record still exists.
     REGISTRY_AFTER_RESTORE = "registry.level.after-restore";
-    /// A batch is encoded, its schemas are registered, nothing of it is in the log.
+    /// A batch is encoded and its schemas are registered; nothing of it is in the log.
     PUBLISH_BEFORE_APPEND = "publish.batch.before-append";
-    /// All of it is durable in the log, and the capture does not know.
+    /// A batch is durable in the log; it is not acknowledged to the capture.
     PUBLISH_AFTER_APPEND = "publish.batch.after-append";
-    /// It is acknowledged to the capture.
+    /// A batch is acknowledged to the capture.
     PUBLISH_AFTER_ACKNOWLEDGE = "publish.batch.after-acknowledge";
-    /// A new generation is to take the journal over.
+    /// A new generation is about to take over the journal.
     JOURNAL_BEFORE_OPEN = "journal.open.before-put";
-    /// It took the journal over.
+    /// The new generation has taken over the journal.
     JOURNAL_AFTER_OPEN = "journal.open.after-put";
-    /// An epoch is to be bound.
+    /// An epoch is about to be bound.
     JOURNAL_BEFORE_BIND = "journal.bind.before-put";
-    /// It is bound, and not released.
+    /// An epoch is bound; its rows are not released.
     JOURNAL_AFTER_BIND = "journal.bind.after-put";
-    /// A checkpoint is whole, and not committed.
+    /// All files of a checkpoint are written; the journal does not name it.
     JOURNAL_BEFORE_CHECKPOINT = "journal.checkpoint.before-put";
-    /// It is committed.
+    /// The journal names the checkpoint.
     JOURNAL_AFTER_CHECKPOINT = "journal.checkpoint.after-put";
-    /// The journal is to be truncated.
+    /// The journal is about to be truncated.
     JOURNAL_BEFORE_TRUNCATE = "journal.truncate.before-put";
-    /// An object stands for all before it, which are still there.
+    /// One object replaces all earlier ones, which still exist.
     JOURNAL_AFTER_TRUNCATE = "journal.truncate.before-delete";
-    /// Some of those are deleted.
+    /// Some of the earlier objects are deleted.
     JOURNAL_BETWEEN_DELETES = "journal.truncate.between-deletes";
-    /// A part of a checkpoint, or of a merge, is to be written.
+    /// A part of a checkpoint, or of a merge, is about to be written.
     CHECKPOINT_BEFORE_PART = "checkpoint.part.before-put";
-    /// It is written, and no manifest names it.
+    /// The part is written; no manifest names it.
     CHECKPOINT_AFTER_PART = "checkpoint.part.after-put";
-    /// All parts are written, and the sink has the epoch.
+    /// All parts are written, and the sink has the epoch; there is no manifest.
     CHECKPOINT_BEFORE_MANIFEST = "checkpoint.manifest.before-put";
-    /// The manifest is written, and the journal does not know it.
+    /// The manifest is written; the journal does not name it.
     CHECKPOINT_AFTER_MANIFEST = "checkpoint.manifest.after-put";
-    /// Some files of a checkpoint that is no longer kept are deleted.
+    /// Some files of an old checkpoint are deleted.
     CHECKPOINT_BETWEEN_DELETES = "checkpoint.old.between-deletes";
-    /// A checkpoint is committed, and runs are to be merged.
+    /// A checkpoint is committed; runs are about to be merged.
     CHECKPOINT_BEFORE_MERGE = "checkpoint.merge.before";
-    /// A merged run is written, and no manifest names it.
+    /// A merged run is written; no manifest names it.
     CHECKPOINT_AFTER_MERGE = "checkpoint.merge.after";
-    /// At a start: some of what earlier generations left unfinished is deleted.
+    /// At a start: some unfinished files of earlier generations are deleted.
     CHECKPOINT_IN_CLEARING = "checkpoint.clear.between-deletes";
-    /// An altered view's table is dropped, its frontier row is still there.
+    /// The table of an altered view is dropped; its frontier row still exists.
     SINK_BETWEEN_DROPS = "sink.drop.between";
-    /// A view's table is there, and it has no frontier row.
+    /// The table of a view exists; its frontier row does not.
     SINK_BEFORE_FRONTIER_ROW = "sink.prepare.before-row";
-    /// A table's rows of an epoch are to be written.
+    /// A table's rows of an epoch are about to be written.
     SINK_BEFORE_WRITE = "sink.write.before";
-    /// A row of them is written.
+    /// One of these rows is written.
     SINK_BETWEEN_ROWS = "sink.write.between-rows";
-    /// They are durable; those of other tables may not be, and the dataflow does not know.
+    /// The rows of one table are durable; those of other tables may not be, and the dataflow was
+    /// not told.
     SINK_AFTER_WRITE = "sink.write.after";
-    /// All tables have an epoch, and no frontier row says so.
+    /// All tables hold an epoch; no frontier row says so.
     SINK_BEFORE_ADVANCE = "sink.frontier.before";
-    /// Some frontier rows say so.
+    /// Some frontier rows name the epoch.
     SINK_IN_ADVANCE = "sink.frontier.between-tables";
-    /// All do, and the dataflow does not know.
+    /// All frontier rows name the epoch; the dataflow was not told.
     SINK_AFTER_ADVANCE = "sink.frontier.after";
 }
 
-/// Ends the process when this point is armed and due.
+/// Aborts the process if this point is armed and its count is reached.
 pub fn hit(point: Point) {
     let name = point.name();
     let armed = ARMED.get_or_init(|| {
@@ -163,6 +165,7 @@ pub fn hit(point: Point) {
 }
 
 impl Armed {
+    /// Reads `NAME[:COUNT]`. A suffix that is not a number belongs to the name.
     fn parse(given: &str) -> Self {
         let counted = given.rsplit_once(':');
         let counted = counted.and_then(|(name, count)| Some((name, count.parse().ok()?)));
@@ -173,6 +176,7 @@ impl Armed {
         }
     }
 
+    /// Counts one pass of the point; true exactly once, at the count.
     fn is_due(&self, name: &str) -> bool {
         self.name == name && self.left.fetch_sub(1, Ordering::Relaxed) == 1
     }
@@ -199,14 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn points_have_names_of_their_own() {
+    fn point_names_are_unique() {
         let names: std::collections::BTreeSet<_> = ALL.iter().map(|point| point.name()).collect();
         assert_eq!(names.len(), ALL.len());
     }
 
     #[test]
     fn an_armed_process_dies_at_once() {
-        // The test's own binary, asked for this very test, is the process that dies.
+        // The test runs its own binary with this test alone; that process aborts.
         const INSIDE: &str = "TIDEMILL_FAILPOINT_INSIDE";
         if std::env::var(INSIDE).is_ok() {
             hit(Point("another"));

@@ -1,16 +1,16 @@
 //! Health of the services that a process depends on: up, down or unknown, since when, and the last
 //! error.
 //!
-//! In flow reports: stages report what they met ([`Health::note`]), probes report what they found
-//! ([`Health::asks`], then [`Health::up`] or [`Health::down`]). Out flow [`Dependency`] snapshots,
-//! for status, readiness and metrics.
+//! In: reports. Stages report the outcome of their calls ([`Health::note`]); probes report what
+//! they found ([`Health::asks`], then [`Health::up`] or [`Health::down`]). Out: snapshots
+//! ([`Dependency`]) for status, readiness and metrics.
 //!
 //! Invariants:
-//! 1. A dependency is down while the last report of any reporter says so: a probe that gets through
-//!    does not hide a stage that does not.
-//! 2. A question that gets no answer in its time counts as down before it returns: a frozen service
-//!    accepts connections and answers nothing.
-//! 3. What nobody has reported of is unknown, never up.
+//! 1. A service is down while the last report of any reporter says so: a probe that succeeds does
+//!    not hide a stage that fails.
+//! 2. A request without an answer in its time counts as down before the request returns: a frozen
+//!    service accepts connections and answers nothing.
+//! 3. A service without any report is unknown, never up.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -21,32 +21,32 @@ use crate::Result;
 
 pub mod engines;
 
-/// How long a probe waits for an answer before the service counts as down.
+/// Timeout of a probe: without an answer in this time the service counts as down.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(3);
-/// The reporter that looks for services while nobody uses them.
+/// The reporter that probes services, also while no stage uses them.
 pub const PROBE: &str = "probe";
 
-/// What a dependency is used for.
+/// What a service is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// What records are fetched from.
+    /// The HTTP API from which records are fetched.
     Api,
-    /// The database that records land in and changes are captured from.
+    /// The database in which records land and whose changes are captured.
     Database,
-    /// The replication slot.
+    /// The replication slot of the capture in PostgreSQL.
     Slot,
     /// The log: Kafka.
     Log,
     /// The schema registry.
     Registry,
-    /// The store of the journal and the checkpoints.
+    /// The state store: journal and checkpoints.
     State,
     /// The sink that serves the views: Cassandra.
     Views,
 }
 
 impl Role {
-    /// As status, metrics and JSON name it.
+    /// The name in status, metrics and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Api => "api",
@@ -66,19 +66,19 @@ impl Display for Role {
     }
 }
 
-/// Whether a dependency can be used.
+/// Whether a service can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
-    /// It answered last.
+    /// The last report of every reporter is a success.
     Up,
-    /// Nobody has heard of it yet.
+    /// No report yet.
     Unknown,
-    /// It did not answer, or refused.
+    /// The last report of some reporter is a failure.
     Down,
 }
 
 impl Condition {
-    /// As status and JSON name it.
+    /// The name in status and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -88,27 +88,42 @@ impl Condition {
     }
 }
 
-/// A dependency as it is now.
+/// A snapshot of one service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dependency {
-    /// What it is used for.
+    /// What the service is used for.
     pub role: Role,
-    /// What it is: `Kafka`, `PostgreSQL`, …
+    /// The product: `Kafka`, `PostgreSQL`, ….
     pub engine: String,
-    /// Where it is, without passwords.
+    /// Its address, without passwords.
     pub place: String,
     /// Whether it can be used.
     pub condition: Condition,
-    /// Since when, in milliseconds since 1970.
+    /// Since when it is in this condition, in milliseconds since 1970-01-01 UTC.
     pub since_ms: u64,
-    /// The last error, which stays when it is up again; none when there was none.
+    /// The last error, which is kept when the service is up again; `None` if there was none.
     pub error: Option<String>,
 }
 
-/// The health of one process's dependencies. Cheap to clone; clones share.
+/// The health of the services of one process. Cheap to clone; clones share their state.
+///
+/// ```
+/// use tidemill_log::health::{Condition, Health, PROBE, Role};
+/// use tidemill_log::{Error, Kind};
+///
+/// let health = Health::default();
+/// health.declare(Role::Log, "Kafka", "a:9092");
+/// health.up(Role::Log, PROBE);
+/// let failed: tidemill_log::Result<()> = Err(Error::new(Kind::Retry, "no leader"));
+/// health.note(Role::Log, "append", &failed);
+/// let log = health.list().remove(0);
+/// assert_eq!(log.condition, Condition::Down);
+/// assert_eq!(log.error.as_deref(), Some("no leader"));
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Health(Arc<Mutex<BTreeMap<Role, Watched>>>);
 
+/// The state of one declared service.
 #[derive(Debug)]
 struct Watched {
     engine: String,
@@ -116,15 +131,15 @@ struct Watched {
     condition: Condition,
     since_ms: u64,
     error: Option<String>,
-    /// The last word of each reporter: whether the service got an answer through, or the error.
+    /// The last report by reporter: a success, or the error.
     reports: BTreeMap<&'static str, std::result::Result<(), String>>,
-    /// Questions under way by reporter: since when, and how long an answer may take.
+    /// Pending requests by reporter: when they were sent, and their timeout.
     asked: BTreeMap<&'static str, (Instant, Duration)>,
 }
 
 impl Health {
-    /// A service that this process uses; only declared ones are kept track of. False when it is
-    /// declared already.
+    /// Declares a service that this process uses. Reports about other services are ignored. False
+    /// when the role is declared already.
     pub fn declare(&self, role: Role, engine: &str, place: &str) -> bool {
         let watched = Watched {
             engine: engine.to_owned(),
@@ -141,18 +156,19 @@ impl Health {
         new
     }
 
-    /// `reporter` got through.
+    /// `reporter` reached the service.
     pub fn up(&self, role: Role, reporter: &'static str) {
         self.report(role, reporter, Ok(()));
     }
 
-    /// `reporter` did not get through, and why.
+    /// `reporter` did not reach the service, for the reason `why`.
     pub fn down(&self, role: Role, reporter: &'static str, why: &dyn Display) {
         self.report(role, reporter, Err(why.to_string()));
     }
 
-    /// Reports the outcome of a call: an error that passes, or a refusal, says that the service
-    /// cannot be used; another one is of the call, and the service gave it.
+    /// Reports the outcome of a call. An error that passes and a refusal mean that the service
+    /// cannot be used. Any other error is about the call itself: the service answered, and nothing
+    /// is reported.
     pub fn note<T>(&self, role: Role, reporter: &'static str, outcome: &Result<T>) {
         match outcome {
             Ok(_) => self.up(role, reporter),
@@ -161,73 +177,76 @@ impl Health {
         }
     }
 
-    /// What `reporter` said last says nothing any more.
+    /// Discards the last report of `reporter`, which has stopped.
     pub fn forget(&self, role: Role, reporter: &'static str) {
         if let Some(watched) = self.lock().get_mut(&role) {
             watched.reports.remove(reporter);
-            watched.settle(now_ms());
+            watched.recompute(now_ms());
         }
     }
 
-    /// `reporter` asks now; its next report is the answer. Without one in `wait` the service counts
-    /// as down.
+    /// `reporter` sends a request now; its next report is the answer. Without an answer within
+    /// `wait` the service counts as down.
     pub fn asks(&self, role: Role, reporter: &'static str, wait: Duration) {
         if let Some(watched) = self.lock().get_mut(&role) {
             watched.asked.insert(reporter, (Instant::now(), wait));
         }
     }
 
+    /// Stores a report and recomputes the condition.
     fn report(&self, role: Role, reporter: &'static str, said: std::result::Result<(), String>) {
         let mut all = self.lock();
         let Some(watched) = all.get_mut(&role) else {
             return;
         };
-        // An answer that did not come was not there from when it was asked for.
+        // A request that failed at its timeout: the service was down since the request was sent.
         let asked = watched.asked.remove(reporter);
         let waited = asked.filter(|_| said.is_err()).map(|(at, _)| at.elapsed());
         if let Err(why) = &said {
             watched.error = Some(why.clone());
         }
         watched.reports.insert(reporter, said);
-        watched.settle(now_ms().saturating_sub(millis(waited.unwrap_or_default())));
+        watched.recompute(now_ms().saturating_sub(millis(waited.unwrap_or_default())));
     }
 
-    /// All dependencies as they are now.
+    /// Snapshots of all services, in the order of their roles. A slot is unknown while its database
+    /// is down.
     pub fn list(&self) -> Vec<Dependency> {
         let mut all = self.lock();
         let now = now_ms();
         let shown = all.iter_mut();
-        let mut shown: Vec<_> = shown.map(|(role, it)| it.shown(*role, now)).collect();
+        let mut shown: Vec<_> = shown.map(|(role, it)| it.snapshot(*role, now)).collect();
         let database = shown.iter().find(|it| it.role == Role::Database).cloned();
         if let Some(database) = database.filter(|it| it.condition == Condition::Down)
             && let Some(slot) = shown.iter_mut().find(|it| it.role == Role::Slot)
         {
-            // The database alone can tell.
+            // Only the database knows the state of its slot.
             (slot.condition, slot.since_ms) = (Condition::Unknown, database.since_ms);
         }
         shown
     }
 
-    /// Those that are down now.
+    /// Snapshots of the services that are down.
     pub fn downs(&self) -> Vec<Dependency> {
         let mut all = self.list();
         all.retain(|it| it.condition == Condition::Down);
         all
     }
 
-    /// Whether a declared dependency is down now.
+    /// Whether the service of a role is declared and down.
     pub fn is_down(&self, role: Role) -> bool {
         self.downs().iter().any(|it| it.role == role)
     }
 
+    /// Locks the state, also after a panic of another thread: it is consistent at every moment.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Role, Watched>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Watched {
-    /// Takes the reports together.
-    fn settle(&mut self, now: u64) {
+    /// Recomputes the condition from the last reports. `now` is when a new condition began, in ms.
+    fn recompute(&mut self, now: u64) {
         let mut condition = Condition::Unknown;
         let mut why = None;
         for said in self.reports.values() {
@@ -248,12 +267,13 @@ impl Watched {
         }
     }
 
-    fn shown(&mut self, role: Role, now: u64) -> Dependency {
+    /// A snapshot, with overdue requests taken into account.
+    fn snapshot(&mut self, role: Role, now: u64) -> Dependency {
         let asked = self.asked.values();
         let overdue = asked.filter(|(at, wait)| at.elapsed() >= *wait);
         if let Some(waited) = overdue.map(|(at, _)| at.elapsed()).max() {
             let error = format!("no answer for {} s", waited.as_secs());
-            // The stage that meets it as well says more.
+            // A stage that reported the failure has the better error.
             if self.condition != Condition::Down || self.error.is_none() {
                 let since = now.saturating_sub(millis(waited));
                 (self.condition, self.since_ms) = (Condition::Down, since);
@@ -274,7 +294,7 @@ impl Watched {
 }
 
 impl Dependency {
-    /// For people: what is waited for, since when, and why.
+    /// One line for people: which service, its condition, since when, and the error.
     pub fn told(&self, now_ms: u64) -> String {
         let seconds = now_ms.saturating_sub(self.since_ms) / 1000;
         let why = self.error.as_deref().unwrap_or("no answer");
@@ -283,11 +303,12 @@ impl Dependency {
     }
 }
 
+/// A duration in whole milliseconds.
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Milliseconds since 1970, by the machine's clock.
+/// Milliseconds since 1970-01-01 UTC, by the clock of the machine.
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     millis(since.unwrap_or_default())
@@ -317,7 +338,7 @@ mod tests {
         health.up(Role::Log, PROBE);
         assert_eq!(of(&health), (Condition::Down, Some("no leader".to_owned())));
         assert!(health.is_down(Role::Log) && !health.is_down(Role::Views));
-        // What is wrong with a record is not the service's.
+        // An error of a record says nothing about the service.
         let wrong: Result<()> = Err(Error::new(Kind::Data, "too large"));
         health.note(Role::Log, "append", &wrong);
         assert_eq!(of(&health).0, Condition::Down);

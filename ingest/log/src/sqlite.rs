@@ -1,7 +1,7 @@
-//! How the embedded file is opened.
+//! Connections to the embedded SQLite file: pragmas, busy handling and error kinds.
 //!
-//! Every embedded stage (landing, capture, log, registry, journal, sink) keeps its tables in one
-//! SQLite file and opens it here, so that all of them run with the same guarantees.
+//! All embedded stages (landing, capture, log, registry, journal, sink) keep their tables in one
+//! file and open it here, so that all of them have the same durability and locking.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,19 +10,33 @@ use rusqlite::Connection;
 
 use crate::{Error, Kind, Result};
 
-/// How long a writer waits for another one's transaction before it looks again. SQLite's own
-/// timeout sleeps up to 100 ms between two looks, while our transactions take a millisecond or two.
+/// Pause between two attempts to get the write lock. SQLite's own busy timeout sleeps up to 100 ms
+/// between attempts, while the transactions here take one or two milliseconds.
 const BUSY_PAUSE: Duration = Duration::from_micros(250);
-/// How often it looks: for about 30 seconds.
+/// Number of attempts, which is about 30 seconds.
 const BUSY_LOOKS_MAX: i32 = 100_000;
 
-/// Opens the embedded file, and makes it and its folder when they are not there.
+/// Opens the embedded file. Creates the file and its folder if they do not exist.
 ///
-/// The file runs in WAL mode with `synchronous = NORMAL`: a commit survives the death of the
-/// process at once, and a power cut at the next checkpoint of the WAL. That is enough here because
-/// every embedded stage is in this one file: a power cut takes the newest commits of all stages
-/// together, so what is left is a state that the whole pipeline really was in, and it goes on from
-/// there. With one fsync a commit (`FULL`) the stages would only be slower, not safer.
+/// The file is in WAL mode with `synchronous = NORMAL`: a commit survives a crash of the process at
+/// once, and a power failure from the next checkpoint of the WAL on. This is sufficient because all
+/// embedded stages share the file: a power failure takes the newest commits of all stages together,
+/// so the file holds a state that the whole pipeline was in, and the pipeline resumes from there.
+/// One fsync per commit (`FULL`) would make the stages slower and not safer.
+///
+/// ```
+/// # fn main() -> tidemill_log::Result<()> {
+/// let folder = tempfile::tempdir().expect("a folder");
+/// let file = folder.path().join("data/pipeline.db");
+/// let connection = tidemill_log::sqlite::connect(file.to_str().expect("UTF-8"))?;
+/// assert!(!tidemill_log::sqlite::has_table(&connection, "users").expect("a schema"));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// `Data` when the folder cannot be created or the file is not a SQLite database; `Retry` when the
+/// file is locked for longer than about 30 s, or the disk is full.
 pub fn connect(file: &str) -> Result<Connection> {
     let path = Path::new(file);
     if let Some(folder) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
@@ -33,7 +47,7 @@ pub fn connect(file: &str) -> Result<Connection> {
     }
     let open = || -> rusqlite::Result<Connection> {
         let mut connection = Connection::open(path)?;
-        connection.busy_handler(Some(wait_for_the_other))?;
+        connection.busy_handler(Some(busy_wait))?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "normal")?;
         connection.pragma_update(None, "foreign_keys", false)?;
@@ -42,25 +56,28 @@ pub fn connect(file: &str) -> Result<Connection> {
     open().map_err(|error| failed(file, "cannot open it", error))
 }
 
-fn wait_for_the_other(looks: i32) -> bool {
+/// SQLite's busy handler: sleeps, and says whether to try again.
+fn busy_wait(looks: i32) -> bool {
     std::thread::sleep(BUSY_PAUSE);
     looks < BUSY_LOOKS_MAX
 }
 
-/// Whether the file has a table of this name, in any case.
+/// Whether the file has a table of this name; case does not matter.
 ///
-/// A statement sees what other connections made. [`Connection::table_exists`] does not: it answers
-/// from the schema that its own connection read last.
+/// [`Connection::table_exists`] must not be used: it answers from the schema that its own
+/// connection read last, and so misses tables that other connections created. A statement reads the
+/// current schema.
 ///
 /// # Errors
-/// What SQLite answers when it cannot read the file's schema.
+/// SQLite's error when it cannot read the schema of the file.
 pub fn has_table(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT count(*) > 0 FROM sqlite_schema
                WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
     connection.query_row(sql, [table], |row| row.get(0))
 }
 
-/// An error of the embedded file: a lock held by someone else passes, all else does not.
+/// An error of the embedded file: `Retry` for a lock of another connection and a full disk, `Data`
+/// for all others.
 pub(crate) fn failed(file: &str, doing: &str, error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull};
     let kind = match error.sqlite_error_code() {

@@ -1,8 +1,11 @@
-//! TLS as a client of PostgreSQL or Cassandra: whom it trusts, and what it shows of itself.
+//! TLS client configuration: trusted authorities, host name verification, client certificates.
 //!
-//! Flows in: the files that the user named and how much of the server's certificate is to be
-//! verified. Flows out: rustls's configuration, on the `ring` provider. Every handshake's signature
-//! is verified, so that even where anybody is trusted the other end has the key of what it shows.
+//! For the clients of PostgreSQL, Cassandra and the schema registry. (librdkafka has TLS of its
+//! own.) In: the PEM files that the user names, and how much of the server's certificate is
+//! verified. Out: a rustls configuration on the provider `ring`.
+//!
+//! Invariant: the signature of each handshake is verified, also with [`Trust::Anyone`], so that the
+//! peer owns the key of the certificate that it sends.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,35 +24,41 @@ use crate::{Error, Kind, Result};
 /// How much of the server's certificate is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trust {
-    /// Nothing: what goes over the wire is encrypted, for whoever answers.
+    /// Nothing (`sslmode=require`): the connection is encrypted, with whoever answers.
     Anyone,
-    /// That an authority of this PEM file issued it.
+    /// The chain (`sslmode=verify-ca`): an authority in this PEM file issued the certificate.
     Authority(PathBuf),
-    /// That as well, and that it is for the host that was asked for, or for one of these names.
+    /// The chain and the name (`sslmode=verify-full`): the certificate is for the requested host,
+    /// or for one of these further names.
     Host(PathBuf, Vec<String>),
 }
 
-/// A certificate of the client's own, with its key: two PEM files.
+/// A client certificate and its key, as two PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The certificate and what stands between it and the authority.
+    /// The certificate, followed by its intermediate certificates.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// The private key.
     pub key: PathBuf,
 }
 
-/// Makes `ring` the provider of everything in the process that does not name one.
+/// Makes `ring` the default provider of the process.
 pub fn install_provider() {
-    // An error says that one is installed already, which serves as well.
+    // An error means that a provider is installed already, which is as good.
     ring::default_provider().install_default().ok();
 }
 
-/// The file of authorities that the system trusts: `SSL_CERT_FILE`, else where systems keep it.
+/// The system's bundle of trusted authorities: the file in `SSL_CERT_FILE`, or else in one of the
+/// usual places.
 pub fn system_authorities() -> Option<PathBuf> {
     openssl_probe::probe().cert_file
 }
 
-/// A client's configuration.
+/// A client configuration that verifies the server as `trust` says and shows `identity`, if any.
+///
+/// # Errors
+/// `Data` when a file cannot be read, holds no certificate or key in PEM form, or the key does not
+/// belong to the certificate.
 pub fn client(trust: &Trust, identity: Option<&Identity>) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Verifier::new(trust, &provider)?;
@@ -63,18 +72,19 @@ pub fn client(trust: &Trust, identity: Option<&Identity>) -> Result<ClientConfig
     };
     let chain = certificates(certificate)?;
     let secret = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| unusable(key, "expected a private key in PEM form", error))?;
+        .map_err(|error| unusable_file(key, "expected a private key in PEM form", error))?;
     builder
         .with_client_auth_cert(chain, secret)
-        .map_err(|error| unusable(key, "it is not the key of the client's certificate", error))
+        .map_err(|error| unusable_file(key, "it is not the key of the client's certificate", error))
 }
 
-/// What is wrong with the other side's certificate, or with ours, if that is what failed.
+/// A sentence for people, if the cause of `error` is that one side refused the certificate of the
+/// other.
 pub fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
-            return said(error);
+            return explanation(error);
         }
         // An I/O error is transparent: its source is that of what it carries.
         let carried = error.downcast_ref::<std::io::Error>();
@@ -86,7 +96,8 @@ pub fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     None
 }
 
-fn said(error: &rustls::Error) -> Option<String> {
+/// The sentence for an error of rustls; `None` for errors that are not about certificates.
+fn explanation(error: &rustls::Error) -> Option<String> {
     let said = match error {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "the server's certificate was not issued by an authority that is trusted here"
@@ -104,10 +115,11 @@ fn said(error: &rustls::Error) -> Option<String> {
     Some(said.to_owned())
 }
 
+/// All certificates of a PEM file; at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     let all: Vec<_> =
-        all.map_err(|error| unusable(path, "expected certificates in PEM form", error))?;
+        all.map_err(|error| unusable_file(path, "expected certificates in PEM form", error))?;
     if all.is_empty() {
         let what = format!("{}: there is no certificate in it", path.display());
         return Err(Error::new(Kind::Data, what));
@@ -115,7 +127,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     Ok(all)
 }
 
-fn unusable(
+/// An error of a file that the user named.
+fn unusable_file(
     path: &Path,
     why: &str,
     error: impl std::error::Error + Send + Sync + 'static,
@@ -124,22 +137,24 @@ fn unusable(
     Error::with_source(Kind::Data, what, error)
 }
 
+/// rustls's certificate verifier with the three levels of [`Trust`].
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
-    /// None where anybody is trusted.
+    /// The verifier of the chain; `None` for [`Trust::Anyone`].
     authority: Option<Arc<WebPkiServerVerifier>>,
-    /// Further names that the certificate may be for; none when any name will do.
+    /// Further names that the certificate may have; `None` when the name is not verified.
     names: Option<Vec<ServerName<'static>>>,
 }
 
 impl Verifier {
+    /// Reads the authorities that `trust` names.
     fn new(trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Self> {
         let (file, names) = match trust {
             Trust::Anyone => (None, None),
             Trust::Authority(file) => (Some(file), None),
             Trust::Host(file, names) => {
-                // What is no name cannot be in a certificate either.
+                // A text that is not a valid name cannot be in a certificate.
                 let names = names.iter().cloned().map(ServerName::try_from);
                 (
                     Some(file),
@@ -157,7 +172,11 @@ impl Verifier {
                     Arc::clone(provider),
                 );
                 let none = "there is no certificate of an authority in it";
-                Some(built.build().map_err(|error| unusable(file, none, error))?)
+                Some(
+                    built
+                        .build()
+                        .map_err(|error| unusable_file(file, none, error))?,
+                )
             }
         };
         Ok(Self {
@@ -168,7 +187,8 @@ impl Verifier {
     }
 }
 
-fn is_for_another_name(error: &rustls::Error) -> bool {
+/// Whether only the name of the certificate is wrong.
+fn is_name_mismatch(error: &rustls::Error) -> bool {
     use CertificateError::{NotValidForName, NotValidForNameContext};
     matches!(
         error,
@@ -190,11 +210,9 @@ impl ServerCertVerifier for Verifier {
         };
         let verify = |name| authority.verify_server_cert(certificate, between, name, ocsp, now);
         match (verify(asked), &self.names) {
-            // The name is looked at last, so all else was right.
-            (Err(error), None) if is_for_another_name(&error) => {
-                Ok(ServerCertVerified::assertion())
-            }
-            (Err(error), Some(names)) if is_for_another_name(&error) => {
+            // webpki verifies the name last, so the chain was valid.
+            (Err(error), None) if is_name_mismatch(&error) => Ok(ServerCertVerified::assertion()),
+            (Err(error), Some(names)) if is_name_mismatch(&error) => {
                 let mut verified = names.iter().filter_map(|name| verify(name).ok());
                 verified.next().ok_or(error)
             }

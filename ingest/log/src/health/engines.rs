@@ -1,7 +1,8 @@
-//! Engines that report to [`Health`] what their calls met: the stages that use them need not.
+//! Wrappers of [`Log`] and [`Registry`] that report the outcome of each call to [`Health`].
 //!
-//! A log reports what appends met. What it answers about topics is left out: a topic that is not
-//! there yet is no service that is away, and both are errors that pass.
+//! So the stages that use a log or registry need not report. A log reports the outcome of appends
+//! only. Questions about topics are left out: the error of a topic that does not exist yet is of
+//! kind `Retry`, like that of a broker that is down.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,23 +12,25 @@ use crate::Result;
 use crate::log::{Described, Log, OwnedRecord, PartitionRange, Producer, Reader, Record};
 use crate::registry::{Registered, Registry};
 
-/// A log whose producers report.
+/// Wraps a log so that its producers report.
 pub fn log(inner: Arc<dyn Log>, health: &Health) -> Arc<dyn Log> {
     let health = health.clone();
     Arc::new(Reporting { inner, health })
 }
 
-/// A registry that reports.
+/// Wraps a registry so that each of its calls reports.
 pub fn registry(inner: Arc<dyn Registry>, health: &Health) -> Arc<dyn Registry> {
     let health = health.clone();
     Arc::new(Reporting { inner, health })
 }
 
+/// A log or registry whose calls report.
 struct Reporting<T: ?Sized> {
     health: Health,
     inner: Arc<T>,
 }
 
+/// A producer whose appends report.
 struct Appending {
     inner: Box<dyn Producer>,
     health: Health,
@@ -79,6 +82,7 @@ impl Log for Reporting<dyn Log> {
 }
 
 impl Reporting<dyn Registry> {
+    /// Reports an outcome and returns it.
     fn noted<T>(&self, outcome: Result<T>) -> Result<T> {
         self.health.note(Role::Registry, "ask", &outcome);
         outcome
