@@ -1,8 +1,8 @@
-//! `ingest.toml`: what to fetch, when, and where it lands.
+//! `ingest.toml`: configuration of a pipeline's ingest.
 //!
-//! [`Pipeline::load`] reads the file and refuses what cannot work before anything starts. Every
-//! error names the file, the line and what would be right: validation happens inside serde, where
-//! the TOML reader knows the place.
+//! [`Pipeline::load`] parses and validates the file before anything starts. Each error names the
+//! file, the line and what would be right. Most validation is part of deserialization, because
+//! there the TOML parser knows the line.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,36 +22,37 @@ mod seed;
 
 pub use seed::Seed;
 
-/// Records asked for at a time where the pipeline names the parameter and not the number.
+/// Records requested per page when `page_size_parameter` is given and `page_size` is not.
 pub const PAGE_SIZE: u64 = 100;
-/// The file's name in a pipeline's folder.
+/// Name of the file in a pipeline's folder.
 pub const FILE: &str = "ingest.toml";
 
 /// A validated `ingest.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "PipelineText")]
 pub struct Pipeline {
-    /// The API that is fetched; none when the pipeline only captures tables that others write.
+    /// The API to fetch; `None` when the pipeline only captures tables that others write.
     pub feed: Option<Feed>,
-    /// The small tables that files fill.
+    /// Small tables that CSV files fill.
     pub seeds: Vec<Seed>,
-    /// What is captured besides the landed table and the seeds.
+    /// Further tables to capture.
     pub capture: Capture,
     /// How changes are published.
     pub publish: Publish,
 }
 
-/// `[schedule]`, `[fetch]` and `[land]`, which make sense together alone.
+/// `[schedule]`, `[fetch]` and `[land]`: all three or none.
 #[derive(Debug, Clone)]
 pub struct Feed {
-    /// When pages are due, and which.
+    /// When which page is due.
     pub schedule: Schedule,
-    /// What to ask the API for.
+    /// How a page is requested.
     pub fetch: Fetch,
-    /// Where records land.
+    /// The table for the records.
     pub land: Land,
 }
 
+/// The file as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PipelineText {
@@ -69,6 +70,8 @@ struct PipelineText {
 impl TryFrom<PipelineText> for Pipeline {
     type Error = String;
 
+    /// Checks that there is something to do, that the three tables of a feed are all given or none,
+    /// and that each captured table has a topic of its own with a name that Kafka accepts.
     fn try_from(text: PipelineText) -> std::result::Result<Self, String> {
         let given = [
             ("[schedule]", text.schedule.is_some()),
@@ -129,28 +132,30 @@ impl TryFrom<PipelineText> for Pipeline {
     }
 }
 
-/// `[schedule]`: each due tick makes the next page's run.
+/// `[schedule]`: when which page is due. Each tick makes the run of the next page.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "ScheduleText")]
 pub struct Schedule {
     /// When the next page is due.
     pub tick: Tick,
-    /// The first page.
+    /// Number of the first page.
     pub first_page: u64,
-    /// The last page of a range (backfill), or none to go on.
+    /// Number of the last page of a backfill; `None` for a list without an end.
     pub last_page: Option<u64>,
-    /// What happens when the list, or the range, is at its end.
+    /// What happens after the last page.
     pub at_end: AtEnd,
 }
 
-/// `at_end`: what happens at the end of the list. Without `last_page` the end is a page without
-/// records, or one that repeats the page before it; with `last_page` it is that page.
+/// `at_end`: what happens at the end of the list.
+///
+/// With `last_page` the end is that page. Without it the end is a page without records, or one that
+/// repeats the page before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AtEnd {
-    /// Ask each tick again for the pages at the end, and go on when the list grows.
+    /// Request the last pages again at each tick, and continue when the list grows.
     Follow,
-    /// Ask for nothing any more.
+    /// Request nothing more.
     Stop,
     /// Begin again at the first page.
     Restart,
@@ -159,7 +164,7 @@ pub enum AtEnd {
 /// When the next page is due.
 #[derive(Debug, Clone)]
 pub enum Tick {
-    /// `every`: this long after the page before.
+    /// `every`: so long after the tick before.
     Every(Duration),
     /// `cron`: at the times of a cron pattern, in UTC.
     Cron(Box<Cron>),
@@ -167,6 +172,9 @@ pub enum Tick {
 
 impl Tick {
     /// The first tick after `last`.
+    ///
+    /// # Errors
+    /// `Data` when there is none: the cron pattern matches no later time.
     pub fn after(&self, last: Timestamp) -> Result<Timestamp> {
         match self {
             Tick::Every(every) => last.checked_add(*every).map_err(|error| {
@@ -183,6 +191,7 @@ impl Tick {
     }
 }
 
+/// `[schedule]` as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ScheduleText {
@@ -199,6 +208,8 @@ struct ScheduleText {
 impl TryFrom<ScheduleText> for Schedule {
     type Error = String;
 
+    /// Checks that `every` or `cron` is given, and that page numbers and `at_end` fit together. The
+    /// default of `at_end` is `stop` with a `last_page` and `follow` without.
     fn try_from(text: ScheduleText) -> std::result::Result<Self, String> {
         let tick = match (text.every, text.cron) {
             (Some(every), None) => Tick::Every(every),
@@ -229,52 +240,52 @@ impl TryFrom<ScheduleText> for Schedule {
     }
 }
 
-/// `[fetch]`: one page of a JSON API.
+/// `[fetch]`: how a page of a JSON API is requested.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fetch {
-    /// The API's URL without its query.
+    /// The URL without its query.
     #[serde(deserialize_with = "http_url")]
     pub url: String,
-    /// Where the answer holds the list of records; empty when the answer is the list.
+    /// Path to the list of records in the answer; empty when the answer is the list.
     #[serde(default)]
     pub records: JsonPath,
-    /// Records of a full page; none when the pipeline does not say.
+    /// Records of a full page; `None` when the pipeline does not say.
     #[serde(default, deserialize_with = "positive")]
     pub page_size: Option<u64>,
-    /// The query parameter that takes the page size.
+    /// Query parameter for the page size.
     pub page_size_parameter: Option<String>,
-    /// The query parameter that takes the page number.
+    /// Query parameter for the page number.
     pub page_parameter: String,
-    /// Other query parameters.
+    /// Further query parameters.
     #[serde(default)]
     pub parameters: BTreeMap<String, Scalar>,
-    /// How long one request may take, body included.
+    /// Timeout of one request, body included.
     #[serde(default = "half_minute", deserialize_with = "duration")]
     pub timeout: Duration,
-    /// The longest first wait before a page that failed is asked for again; doubles each time.
+    /// Longest wait before the first retry of a page; doubles with each further retry.
     #[serde(default = "fifth_second", deserialize_with = "duration")]
     pub backoff: Duration,
-    /// The longest wait at all, `Retry-After` excepted.
+    /// Longest wait before any retry, except for `Retry-After`.
     #[serde(default = "minute", deserialize_with = "duration")]
     pub backoff_max: Duration,
-    /// How often a page is asked for whose answer cannot be read, before it fails for good.
+    /// Number of attempts for a page whose answer cannot be read, before the page fails for good.
     #[serde(default = "five", deserialize_with = "tries")]
     pub tries: u32,
-    /// HTTP statuses by which the API says that a page lies beyond the end of its list.
+    /// HTTP statuses (400 to 499) that mean a page beyond the end of the list.
     #[serde(default, deserialize_with = "statuses")]
     pub end_status: Vec<u16>,
 }
 
 impl Fetch {
-    /// Records that a page has when nothing can be added to it; none when that is not known.
+    /// Number of records of a full page; `None` when unknown.
     pub fn full_page(&self) -> Option<u64> {
         let sent = self.page_size_parameter.as_ref().map(|_| PAGE_SIZE);
         self.page_size.or(sent)
     }
 }
 
-/// A query parameter's value.
+/// The value of a query parameter.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub enum Scalar {
@@ -289,6 +300,7 @@ pub enum Scalar {
 }
 
 impl std::fmt::Display for Scalar {
+    /// Writes the value as it stands in a URL, before percent-encoding.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Scalar::Text(text) => f.write_str(text),
@@ -299,15 +311,15 @@ impl std::fmt::Display for Scalar {
     }
 }
 
-/// `[land]`: the table that records become rows of.
+/// `[land]`: the table for the records.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "LandText")]
 pub struct Land {
-    /// The table.
+    /// Name of the table.
     pub table: String,
-    /// The column that identifies a record; the primary key.
+    /// The column that identifies a record: the primary key.
     pub key: String,
-    /// The column that keeps the whole record as JSON.
+    /// The column for the whole record as JSON, if any.
     pub document: Option<String>,
     /// The typed columns.
     pub columns: Vec<LandColumn>,
@@ -317,18 +329,19 @@ pub struct Land {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LandColumn {
-    /// The column.
+    /// Name of the column.
     pub name: String,
-    /// Where the value is in the record.
+    /// Path to the value in a record.
     pub path: JsonPath,
-    /// Its type.
+    /// Type of the column.
     #[serde(rename = "type")]
     pub kind: ColumnType,
-    /// Whether it may be missing or null.
+    /// Whether the value may be absent or null.
     #[serde(default)]
     pub nullable: bool,
 }
 
+/// `[land]` as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LandText {
@@ -341,6 +354,8 @@ struct LandText {
 impl TryFrom<LandText> for Land {
     type Error = String;
 
+    /// Checks names, paths and types of the columns, and that the key is one of them, not nullable
+    /// and not of type `json`.
     fn try_from(text: LandText) -> std::result::Result<Self, String> {
         check_name(&text.table, "table")?;
         let mut seen = std::collections::BTreeSet::new();
@@ -378,40 +393,40 @@ impl TryFrom<LandText> for Land {
     }
 }
 
-/// `[capture]`: tables captured besides the landed one.
+/// `[capture]`: further tables to capture.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Capture {
-    /// Their names.
+    /// Names, as `table` or `schema.table`.
     #[serde(default)]
     pub tables: Vec<String>,
 }
 
-/// `[publish]`: the topics.
+/// `[publish]`: topics and schema evolution.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Publish {
-    /// Partitions of a topic that is created.
+    /// Partitions of topics that ingest creates.
     #[serde(deserialize_with = "partitions")]
     pub partitions: u32,
-    /// What a topic's name begins with; the table's name follows.
+    /// Prefix of the topics' names; the name of the table follows.
     pub topic_prefix: String,
-    /// Whether the table's schema and a dot stand before the table's name, as in Debezium's
-    /// `prefix.schema.table`.
+    /// Whether the topic's name holds the table's schema: `prefix` `schema.table`, as in Debezium.
     pub topic_schema: bool,
-    /// Whether the registry may refuse a table's new schema.
+    /// Whether the registry may refuse a new schema of a table.
     pub compatibility: Compatibility,
 }
 
-/// `compatibility`: what becomes of a table's new schema that cannot read what was published before
-/// it, as when a column's type or the primary key changed. The table is read anew either way.
+/// `compatibility`: what happens to a new schema that cannot read earlier records, as after a
+/// change of a column's type or of the primary key. The table is read again as a snapshot in any
+/// case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compatibility {
-    /// The registry decides, by the compatibility that is set for the subject there.
+    /// The registry decides, by the compatibility level of the subject.
     #[default]
     Registry,
-    /// It is registered: the subject's compatibility is NONE meanwhile.
+    /// The schema is registered: the level of the subject is NONE meanwhile.
     None,
 }
 
@@ -427,7 +442,7 @@ impl Default for Publish {
 }
 
 impl Publish {
-    /// How a table's topic is named.
+    /// How topics are named.
     pub fn naming(&self) -> TopicNaming {
         TopicNaming {
             prefix: self.topic_prefix.clone(),
@@ -436,25 +451,25 @@ impl Publish {
     }
 }
 
-/// Bytes of a topic's name in Kafka.
+/// Longest name of a topic in Kafka, in bytes.
 const TOPIC_BYTES_MAX: usize = 249;
 
-/// Whether Kafka can have a topic of this name.
+/// Whether Kafka accepts a topic of this name.
 fn is_topic(name: &str) -> bool {
     let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     name.len() <= TOPIC_BYTES_MAX && name.chars().all(is_legal) && name != "." && name != ".."
 }
 
-/// What to do where two tables would share a topic.
+/// Remedy when two tables would share a topic.
 pub(crate) const SCHEMA_IN_TOPICS: &str = "set `topic_schema = true` in [publish], which puts the \
                                            schema into the names of topics";
 
-/// How a table's topic is named.
+/// How the topic of a table is named: prefix, schema (optional), table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TopicNaming {
-    /// What every topic's name begins with.
+    /// Prefix of every topic.
     pub prefix: String,
-    /// Whether the table's schema and a dot follow.
+    /// Whether the table's schema and a dot follow the prefix.
     pub with_schema: bool,
 }
 
@@ -475,7 +490,10 @@ impl TopicNaming {
 }
 
 impl Pipeline {
-    /// Reads and validates `ingest.toml` in `folder`.
+    /// Reads and validates `ingest.toml` in `folder`, and reads the files of its seeds.
+    ///
+    /// # Errors
+    /// `Data` when a file cannot be read or is not valid; the error names file and line.
     pub fn load(folder: &Path) -> Result<Self> {
         let file = folder.join(FILE);
         let text = std::fs::read_to_string(&file).map_err(|error| {
@@ -490,23 +508,26 @@ impl Pipeline {
     }
 
     /// Validates the text of an `ingest.toml`; `file` is its name in errors.
+    ///
+    /// # Errors
+    /// `Data` with the file, the line and what would be right.
     pub fn parse(text: &str, file: &str) -> Result<Self> {
         toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
             let before = text.as_bytes().get(..start).unwrap_or_default();
             let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-            // The parser's own error quotes the line, which may hold a secret of the feed.
+            // The parser's own error quotes the line, which may hold a secret.
             Error::new(Kind::Data, format!("{file}:{line}: {}", error.message()))
         })
     }
 
-    /// The tables that ingest makes: the landed one first.
+    /// The tables that ingest creates: the landed one, then the seeds.
     pub fn lands(&self) -> impl Iterator<Item = &Land> {
         let landed = self.feed.iter().map(|feed| &feed.land);
         landed.chain(self.seeds.iter().map(|seed| &seed.land))
     }
 
-    /// The tables to capture: those that ingest makes first.
+    /// The names of all captured tables, each once: those that ingest creates, then `[capture]`.
     pub fn tables(&self) -> Vec<String> {
         let mut tables: Vec<String> = Vec::new();
         let made = self.lands().map(|land| &land.table);
@@ -519,28 +540,34 @@ impl Pipeline {
     }
 }
 
+/// Default of `first_page`.
 fn one() -> u64 {
     1
 }
 
+/// Default of `tries`.
 fn five() -> u32 {
     5
 }
 
+/// Default of `backoff`.
 fn fifth_second() -> Duration {
     Duration::from_millis(200)
 }
 
+/// Default of `timeout`.
 fn half_minute() -> Duration {
     Duration::from_secs(30)
 }
 
+/// Default of `backoff_max`.
 fn minute() -> Duration {
     Duration::from_secs(60)
 }
 
+/// Checks the name of a table or column; `what` says which of them.
 fn check_name(name: &str, what: &str) -> std::result::Result<(), String> {
-    // PostgreSQL cuts longer names off, and tables of ours begin with `_tidemill_`.
+    // PostgreSQL truncates longer names. Tables of Tidemill begin with `_tidemill_`.
     let reserved = name.starts_with("_tidemill_");
     if name.is_empty() || name.len() > 63 || name.contains('\0') || reserved {
         let right = "1 to 63 bytes and not begin with `_tidemill_`";
@@ -549,6 +576,7 @@ fn check_name(name: &str, what: &str) -> std::result::Result<(), String> {
     Ok(())
 }
 
+/// A duration of at least 1 ms.
 fn duration<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     SignedDuration::from_str(&text)
@@ -561,12 +589,14 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Duration,
         })
 }
 
+/// A duration that may be absent.
 fn optional_duration<'de, D: Deserializer<'de>>(
     from: D,
 ) -> std::result::Result<Option<Duration>, D::Error> {
     duration(from).map(Some)
 }
 
+/// A cron pattern.
 fn cron<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Cron>, D::Error> {
     let text = String::deserialize(from)?;
     Cron::from_str(&text).map(Some).map_err(|error| {
@@ -575,13 +605,14 @@ fn cron<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Cron>,
     })
 }
 
+/// An absolute HTTP URL.
 fn http_url<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<String, D::Error> {
     let text = String::deserialize(from)?;
     check_url(&text).map_err(D::Error::custom)?;
     Ok(text)
 }
 
-/// Refuses what is not an absolute HTTP URL.
+/// Refuses a text that is not an absolute HTTP URL.
 pub(crate) fn check_url(text: &str) -> std::result::Result<(), String> {
     match reqwest::Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(()),
@@ -591,6 +622,7 @@ pub(crate) fn check_url(text: &str) -> std::result::Result<(), String> {
     }
 }
 
+/// A number from 1 to 1,000,000.
 fn positive<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<u64>, D::Error> {
     let number = u64::deserialize(from)?;
     match number {
@@ -599,6 +631,7 @@ fn positive<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<u6
     }
 }
 
+/// A number from 1 to 1,000.
 fn tries<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<u32, D::Error> {
     let number = u32::deserialize(from)?;
     match number {
@@ -607,6 +640,7 @@ fn tries<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<u32, D::Erro
     }
 }
 
+/// HTTP statuses from 400 to 499.
 fn statuses<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<u16>, D::Error> {
     let statuses = Vec::<u16>::deserialize(from)?;
     match statuses.iter().find(|status| !(400..500).contains(*status)) {
@@ -617,6 +651,7 @@ fn statuses<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<u16>,
     }
 }
 
+/// A number from 1 to 10,000.
 fn partitions<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<u32, D::Error> {
     let number = u32::deserialize(from)?;
     match number {

@@ -1,30 +1,35 @@
-//! The database that pages land in: which engine its URL names, how it is opened, which of its
-//! errors pass, and how long a process that stands still keeps what it holds.
+//! Databases by URL: engine, connections, kinds of errors, lease times.
+//!
+//! PostgreSQL's errors are sorted by SQLSTATE (manual, appendix "PostgreSQL Error Codes").
 
 use std::time::Duration;
 
 use crate::server::{Server, passes, refuses};
 use crate::{Error, Kind, Result};
 
-/// How long a process that says nothing keeps what it holds in a database: the right to capture, a
-/// page, an open transaction.
+/// How long a process that is silent keeps what it holds in a database: the right to capture, a
+/// claimed page, an open transaction.
 pub(crate) const LEASE: Duration = Duration::from_secs(8);
-/// How often a process says that it is there.
+/// Interval at which a process renews its leases (heartbeat).
 pub(crate) const RENEW: Duration = Duration::from_secs(2);
-/// Guards the creation of tables: `CREATE TABLE IF NOT EXISTS` alone fails when two run at once.
+/// Key of the advisory lock for creating tables: two `CREATE TABLE IF NOT EXISTS` at the same time
+/// can fail.
 const CREATE_LOCK: i64 = 0x7469_6465_6d69_6c6c;
 
 /// The engine of a database URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Database {
-    /// `postgres://…`, whole.
+    /// The whole URL, `postgres://…`.
     Postgres(String),
-    /// The file of `sqlite://FILE`.
+    /// The file in `sqlite://FILE`.
     Sqlite(String),
 }
 
 impl Database {
     /// The engine that `url` names.
+    ///
+    /// # Errors
+    /// `Data` for another scheme; the error shows only the scheme, since a URL may hold a password.
     pub(crate) fn of(url: &str) -> Result<Self> {
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             return Ok(Self::Postgres(url.to_owned()));
@@ -42,8 +47,12 @@ impl Database {
     }
 }
 
-/// Connects to PostgreSQL. A transaction in which nothing is said for [`LEASE`] is rolled back:
-/// others wait for its locks, and whoever waits for something else must have none open.
+/// Connects to PostgreSQL. The server rolls back a transaction that is idle for [`LEASE`], because
+/// other processes wait for its locks. So no transaction may be open while this process waits for
+/// something else.
+///
+/// # Errors
+/// Those of [`Server::parse`] and [`Server::connect`].
 pub(crate) fn postgres(url: &str) -> Result<postgres::Client> {
     let mut server = Server::parse(url)?;
     let limit = LEASE.as_millis();
@@ -52,14 +61,14 @@ pub(crate) fn postgres(url: &str) -> Result<postgres::Client> {
     server.connect()
 }
 
-/// Takes the lock under which tables are created; held until the transaction ends.
+/// Takes the lock for creating tables; held until the transaction ends.
 pub(crate) fn lock_creation(transaction: &mut postgres::Transaction<'_>) -> Result<()> {
     let locked = transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&CREATE_LOCK]);
     locked.map_err(|error| postgres_failed("lock for creating tables", error))?;
     Ok(())
 }
 
-/// An error of PostgreSQL: an absent or busy server passes, all else does not.
+/// An error of PostgreSQL: `Retry` for an unreachable or busy server, `Data` for all others.
 pub(crate) fn postgres_failed(doing: &str, error: postgres::Error) -> Error {
     let kind = match error.code() {
         None => Kind::Retry,
@@ -74,7 +83,8 @@ pub(crate) fn postgres_failed(doing: &str, error: postgres::Error) -> Error {
     Error::with_source(kind, format!("PostgreSQL: {doing}: {why}"), error).refused_if(refused)
 }
 
-/// An error of SQLite: a lock held by someone else passes, all else does not.
+/// An error of SQLite: `Retry` for a lock of another connection and a full disk, `Data` for all
+/// others.
 pub(crate) fn sqlite_failed(doing: &str, error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull};
     let kind = match error.sqlite_error_code() {
@@ -84,7 +94,7 @@ pub(crate) fn sqlite_failed(doing: &str, error: rusqlite::Error) -> Error {
     Error::with_source(kind, format!("SQLite: {doing}: {error}"), error)
 }
 
-/// A name as SQL takes it literally.
+/// A name as a quoted SQL identifier.
 pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -1,10 +1,13 @@
-//! Fetch: one page of a JSON API over HTTP.
+//! HTTP client for one page of a JSON API: request, timeout, answer, backoff.
 //!
-//! [`Client::page`] makes exactly one request and says what came of it: the page's records, each
-//! as the bytes it came in, or a [`Failure`] with what to do next. Trying again is the ledger's
-//! part, so that there is one mechanism and it survives a restart; [`Backoff`] says how long to
-//! wait. Invariants: no answer, however broken, panics; a body larger than [`BODY_BYTES_MAX`] or
-//! slower than the timeout is given up.
+//! [`Client::page`] makes exactly one request. The result is the page with its records, byte by
+//! byte as received, or a [`Failure`] that says what to do next. Retries are scheduled by the
+//! ledger ([`crate::schedule`]), so that there is one mechanism, which survives a restart;
+//! [`Backoff`] computes the wait.
+//!
+//! Invariants:
+//! 1. No answer causes a panic.
+//! 2. A body larger than [`BODY_BYTES_MAX`] or slower than the timeout is given up.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,37 +26,38 @@ mod body;
 
 use body::About;
 
-/// The largest body that is read.
+/// Largest body that is read, in bytes.
 pub const BODY_BYTES_MAX: usize = 32 << 20;
-/// The longest `Retry-After` that is obeyed; a longer one is taken for this.
+/// Longest `Retry-After` that is obeyed; a longer one is shortened to this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// Number of characters of an answer in an error message.
 const SHOWN_CHARS: usize = 80;
-/// How long a wait lasts at most without looking whether to stop.
+/// Interval at which a wait checks whether to stop.
 const STOP_CHECK: Duration = Duration::from_millis(20);
 
-/// A page as it came.
+/// A page as received.
 #[derive(Debug)]
 pub struct Page {
-    /// Its number.
+    /// The number of the page.
     pub number: u64,
-    /// The URL that was asked.
+    /// The URL that was requested.
     pub url: String,
-    /// Its records, the bytes unchanged.
+    /// The records, each as its unchanged JSON text.
     pub records: Vec<Box<RawValue>>,
-    /// Whether nothing can be added to it, as it has all the records that a page has.
+    /// Whether the page has as many records as a page can have, so that none can be added.
     pub full: bool,
 }
 
 /// Why there is no page.
 #[derive(Debug)]
 pub struct Failure {
-    /// What happened: `Retry` when asking again may help.
+    /// What happened; kind `Retry` when another request may help.
     pub error: Error,
-    /// An answer came and could not be read: asking again helps a few times at most.
+    /// Whether an answer came that cannot be read: another request helps a few times at most.
     pub unreadable: bool,
-    /// How long the API wants to be left alone.
+    /// How long the API asks not to be called (`Retry-After`).
     pub retry_after: Option<Duration>,
-    /// What the API answered, if it did.
+    /// The answer, if one came.
     pub body: Option<Vec<u8>>,
 }
 
@@ -68,29 +72,39 @@ impl From<Error> for Failure {
     }
 }
 
-/// How long to wait before the next attempt: exponential, with full jitter.
+/// Exponential backoff with full jitter: the wait before the next attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
-    /// The longest first wait.
+    /// Limit of the first wait.
     pub first: Duration,
-    /// The longest wait.
+    /// Limit of any wait.
     pub max: Duration,
 }
 
 impl Backoff {
-    /// The longest wait after this many attempts.
+    /// The longest wait after this many attempts; doubles with each one.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidemill_ingest::fetch::Backoff;
+    ///
+    /// let backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(1) };
+    /// assert_eq!(backoff.limit(1), Duration::from_millis(200));
+    /// assert_eq!(backoff.limit(3), Duration::from_millis(800));
+    /// assert_eq!(backoff.limit(9), Duration::from_secs(1));
+    /// ```
     pub fn limit(&self, attempts: u32) -> Duration {
         let factor = 1u32 << attempts.saturating_sub(1).min(20);
         self.first.saturating_mul(factor).min(self.max)
     }
 
-    /// A wait after this many attempts, anywhere between nothing and the limit.
+    /// A random wait between zero and the limit.
     pub fn wait(&self, attempts: u32) -> Duration {
         self.limit(attempts).mul_f64(rand::random::<f64>())
     }
 }
 
-/// Sleeps, but not when it is told to stop.
+/// Sleeps for `wait`, or until `stop` is set.
 pub(crate) fn pause(wait: Duration, stop: &AtomicBool) {
     let end = Instant::now() + wait;
     while !stop.load(Ordering::Relaxed) {
@@ -102,17 +116,22 @@ pub(crate) fn pause(wait: Duration, stop: &AtomicBool) {
     }
 }
 
-/// Asks one API for pages.
+/// A client of one API.
 #[derive(Debug)]
 pub struct Client {
+    /// The HTTP client with its timeout.
     http: reqwest::blocking::Client,
+    /// How a page is requested.
     fetch: Fetch,
 }
 
 impl Client {
     /// A client for the API that `fetch` describes.
+    ///
+    /// # Errors
+    /// `Data` when no HTTP client can be created.
     pub fn new(fetch: &Fetch) -> Result<Self> {
-        // Another part of the process may have installed it already: that is as good.
+        // Another component may have installed it already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::blocking::Client::builder()
             .timeout(fetch.timeout)
@@ -125,12 +144,17 @@ impl Client {
         })
     }
 
-    /// Asks for one page.
+    /// Requests one page.
+    ///
+    /// # Errors
+    /// A [`Failure`] with an error of kind `Retry` when the API does not answer, answers 408, 429
+    /// or 5xx, or the answer cannot be read; `Data` for other HTTP errors and for a body that is
+    /// too large.
     pub fn page(&self, number: u64) -> std::result::Result<Page, Failure> {
         let url = self.url(number)?;
         let deadline = Instant::now() + self.fetch.timeout;
         let response = self.http.get(&url).send().map_err(|error| {
-            // reqwest repeats the URL in its text; the cause below it says what happened.
+            // reqwest repeats the URL in its message; the innermost cause says what happened.
             let why = innermost(&error);
             let unreadable = error.is_redirect();
             Failure {
@@ -187,7 +211,7 @@ impl Client {
         })
     }
 
-    /// The URL of a page.
+    /// The URL of a page, with page size, parameters and page number.
     pub(crate) fn url(&self, number: u64) -> Result<String> {
         let mut url = reqwest::Url::parse(&self.fetch.url).map_err(|error| {
             let what = format!("`{}` is not a URL: {error}", self.fetch.url);
@@ -208,7 +232,7 @@ impl Client {
     }
 }
 
-/// The text of the deepest cause: the one that says what really happened.
+/// The message of the innermost cause.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut deepest = error;
     while let Some(source) = deepest.source() {
@@ -217,6 +241,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
     deepest.to_string()
 }
 
+/// Reads the body, up to the limit of bytes and until the deadline.
 fn read_body(mut response: Response, url: &str, deadline: Instant) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     let mut chunk = vec![0; 64 << 10];
@@ -235,12 +260,13 @@ fn read_body(mut response: Response, url: &str, deadline: Instant) -> Result<Vec
             return Err(Error::new(Kind::Data, what));
         }
         if Instant::now() > deadline {
-            let what = format!("{url}: not whole in time, {} bytes came", body.len());
+            let what = format!("{url}: timed out after {} bytes", body.len());
             return Err(Error::new(Kind::Retry, what));
         }
     }
 }
 
+/// The failure of an answer with an HTTP error.
 fn refused(
     url: &str,
     status: StatusCode,
@@ -260,7 +286,7 @@ fn refused(
     }
 }
 
-/// `Retry-After` as a time from now: seconds or an HTTP date.
+/// The wait of a `Retry-After` header: seconds or an HTTP date (RFC 9110, section 10.2.3).
 fn retry_after_of(text: &str, now: Timestamp) -> Option<Duration> {
     let wait = match text.trim().parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -273,7 +299,7 @@ fn retry_after_of(text: &str, now: Timestamp) -> Option<Duration> {
     Some(wait.min(RETRY_AFTER_MAX))
 }
 
-/// What came, for an error: the content type and the first characters.
+/// The beginning of an answer for an error message: content type and first characters.
 fn shown(content: &str, body: &[u8]) -> String {
     let head = body
         .get(..body.len().min(SHOWN_CHARS * 4))

@@ -1,8 +1,8 @@
-//! JSON as it came: paths into a text, and what is there, byte by byte.
+//! JSON paths into a text, without conversion of the values: numbers keep their digits.
 //!
-//! Nothing passes through a floating-point number, so a number keeps its digits; nothing is
-//! parsed deeper than a path goes, so nesting costs no stack. Of two fields of one name in an
-//! object the last one counts, as in PostgreSQL's `jsonb`.
+//! No number passes through a floating-point type. No value is parsed deeper than a path leads, so
+//! nesting costs no stack. When an object has two fields of one name the last one counts, as in
+//! PostgreSQL's `jsonb`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,16 +11,26 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// Field names and list positions with dots between, such as `login.uuid` or `emails.0`. A name
-/// that holds a dot is written in double quotes: `"user.name".first`.
+/// A path into JSON: field names and list positions, separated by dots, such as `login.uuid` or
+/// `emails.0`. A name that holds a dot is in double quotes: `"user.name".first`.
+///
+/// ```
+/// use tidemill_ingest::json::Path;
+///
+/// assert!(Path::parse("login.uuid").is_ok());
+/// assert!(Path::parse("login..uuid").is_err());
+/// assert!(Path::parse("").expect("a path").is_top());
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Path {
+    /// Field names and positions, from the outside in.
     steps: Vec<String>,
+    /// The path as it was written.
     text: String,
 }
 
 impl Path {
-    /// The path that leads to one field.
+    /// The path to one field of the outermost object. The name may hold dots.
     pub fn of_field(name: &str) -> Self {
         Self {
             steps: vec![name.to_owned()],
@@ -28,7 +38,10 @@ impl Path {
         }
     }
 
-    /// Reads a path; an empty text, or `.`, leads to the whole.
+    /// Parses a path. An empty text and `.` mean the whole value.
+    ///
+    /// # Errors
+    /// A sentence that says what a path looks like.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut path = Self {
             steps: Vec::new(),
@@ -59,12 +72,12 @@ impl Path {
         }
     }
 
-    /// As it was written.
+    /// The path as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether it leads to the whole.
+    /// Whether the path means the whole value.
     pub fn is_top(&self) -> bool {
         self.steps.is_empty()
     }
@@ -82,7 +95,7 @@ impl<'de> Deserialize<'de> for Path {
     }
 }
 
-/// One level of a text.
+/// One level of a JSON text: its fields or items, whose own content is not parsed.
 enum Level<'a> {
     Object(HashMap<String, &'a RawValue>),
     List(Vec<&'a RawValue>),
@@ -90,6 +103,7 @@ enum Level<'a> {
 }
 
 impl<'a> Level<'a> {
+    /// Parses one level.
     fn of(raw: &'a RawValue) -> Result<Self, String> {
         let text = raw.get();
         let read = match text.bytes().next() {
@@ -101,14 +115,16 @@ impl<'a> Level<'a> {
     }
 }
 
-/// A text whose levels are kept once they are read, for several paths into it.
+/// A JSON text for several paths: each level is parsed once.
 pub(crate) struct Text<'a> {
+    /// The whole value.
     top: &'a RawValue,
-    /// By where a value begins.
+    /// Parsed levels, by the address at which the value begins.
     levels: HashMap<usize, Level<'a>>,
 }
 
 impl<'a> Text<'a> {
+    /// A text without a parsed level.
     pub(crate) fn new(top: &'a RawValue) -> Self {
         Self {
             top,
@@ -116,8 +132,10 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// What is at the path; none when a field or a list's position is not there, or is beneath
-    /// null. An error when the path leads through something that has no fields.
+    /// The value at a path. `None` when a field or position does not exist or lies below null.
+    ///
+    /// # Errors
+    /// A fragment for people when the path leads through a value without fields.
     pub(crate) fn at(&mut self, path: &Path) -> Result<Option<&'a RawValue>, String> {
         let mut value = self.top;
         for step in &path.steps {
@@ -133,7 +151,7 @@ impl<'a> Text<'a> {
                     Err(_) => return Err(format!("no `{step}` in a list")),
                 },
                 Level::Other if value.get() == "null" => None,
-                Level::Other => return Err(format!("no `{step}` in {}", named(value))),
+                Level::Other => return Err(format!("no `{step}` in {}", described(value))),
             };
             match next {
                 Some(next) => value = next,
@@ -144,8 +162,8 @@ impl<'a> Text<'a> {
     }
 }
 
-/// What a value is, for people, without showing all of a large one.
-pub(crate) fn named(value: &RawValue) -> String {
+/// A short description of a value for messages: its kind, or its first 40 characters.
+pub(crate) fn described(value: &RawValue) -> String {
     let text = value.get();
     match text.bytes().next() {
         Some(b'[') => "a list".into(),
@@ -159,8 +177,9 @@ pub(crate) fn named(value: &RawValue) -> String {
     }
 }
 
-/// The names of an object's fields, for people; none when it is no object or has none.
+/// The field names of an object for messages, at most 10; `None` without fields.
 pub(crate) fn fields_of(value: &RawValue) -> Option<String> {
+    /// Number of names that are shown.
     const SHOWN: usize = 10;
     let Ok(Level::Object(fields)) = Level::of(value) else {
         return None;
@@ -177,10 +196,12 @@ pub(crate) fn fields_of(value: &RawValue) -> Option<String> {
     }
 }
 
-/// What no database text can hold that a JSON text holds in its escapes, if it does: `\u0000`, or
-/// half of a surrogate pair.
+/// What a JSON text holds in its escapes that no database text can store: `\u0000`, or half of a
+/// surrogate pair. `None` when there is nothing.
 pub(crate) fn unstorable(text: &str) -> Option<&'static str> {
+    /// What is wrong with `\u0000`.
     const ZERO: &str = "the character U+0000, which no database text can hold";
+    /// What is wrong with a lone `\ud800` to `\udfff`.
     const HALF: &str = "half of a surrogate pair, which is no character";
     let mut high = false;
     let mut rest = text.as_bytes();
@@ -219,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_leads_to_the_bytes_that_came() {
+    fn a_path_gives_the_unchanged_bytes() {
         let text = r#"{"a":{"b":[{"c":19.90},1E400]},"d.e":{"f":1},"a2":null,"x":1,"x":2}"#;
         let found = |path: &str| at(text, path).unwrap();
         assert_eq!(found("a.b.0.c").unwrap(), "19.90");
@@ -239,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_text_can_hold_is_found_in_its_escapes() {
+    fn unstorable_escapes_are_found() {
         for fine in [
             r#""plain \" \\ \n é""#,
             r#""\\u0000""#,

@@ -1,9 +1,10 @@
-//! A PostgreSQL server: where it is, and how its connections are encrypted and entered.
+//! PostgreSQL connections from libpq URLs: hosts, TLS (`sslmode`), sessions and errors.
 //!
-//! Flows in: a libpq URL, with `sslmode`, `sslrootcert`, `sslcert` and `sslkey` meant as libpq
-//! means them. Flows out: connections, and the same settings for the replication stream. Two things
-//! differ from libpq: `prefer` never verifies, since it would go on unencrypted anyway, and a
-//! certificate's name is looked for among its alternative names alone.
+//! In: a libpq URL; `sslmode`, `sslrootcert`, `sslcert` and `sslkey` have libpq's meaning
+//! (PostgreSQL's manual, "SSL Support" in the chapter on libpq). Out: connections, and the same
+//! settings for the replication stream. Two things differ from libpq: `prefer` never verifies the
+//! certificate, since it would continue without encryption anyway; and a certificate's name must be
+//! among its subject alternative names.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -19,34 +20,45 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{Error, Kind, Result};
 
-/// How long a connection attempt may take.
+/// Timeout of a connection attempt.
 pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(10);
 
-/// How a server is reached.
+/// How a PostgreSQL server, or one of several, is reached.
 #[derive(Debug, Clone)]
 pub struct Server {
+    /// The driver's configuration: hosts, ports, user, database.
     config: Config,
-    /// None with `sslmode=disable` and on a Unix socket.
+    /// `None` with `sslmode=disable` and for Unix sockets.
     tls: Option<Tls>,
 }
 
+/// TLS settings of a server.
 #[derive(Debug, Clone)]
 struct Tls {
+    /// What is verified of the server's certificate.
     trust: Trust,
+    /// The client's own certificate, if any.
     identity: Option<Identity>,
 }
 
-/// The settings that the driver does not know.
+/// The settings of the URL that the driver does not know.
 #[derive(Debug, Default)]
 struct Ssl {
+    /// `sslmode`.
     mode: Option<String>,
+    /// `sslrootcert`: a file, or `system`.
     root: Option<String>,
+    /// `sslcert`.
     certificate: Option<String>,
+    /// `sslkey`.
     key: Option<String>,
 }
 
 impl Server {
-    /// Reads a `postgres://` URL. Its files are looked at when a connection is made.
+    /// Parses a `postgres://` URL. Certificate files are read when a connection is made.
+    ///
+    /// # Errors
+    /// `Data` when the URL or its TLS settings are not valid, or a certificate file is missing.
     pub fn parse(url: &str) -> Result<Self> {
         let (place, settings) = address::parse(url);
         let (mut ssl, mut rest) = (Ssl::default(), place.to_owned());
@@ -67,7 +79,7 @@ impl Server {
             Error::with_source(Kind::Data, what, error)
         })?;
         config.connect_timeout(CONNECT_WAIT);
-        // Of several servers the one that can be written is meant: the others are its standbys.
+        // With several hosts the primary is meant; the others are its standbys.
         if config.get_hosts().len() > 1
             && config.get_target_session_attrs() == TargetSessionAttrs::Any
         {
@@ -88,12 +100,13 @@ impl Server {
         Ok(Self { config, tls })
     }
 
-    /// The driver's own settings.
+    /// The driver's configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Sets what the server calls the connections, and their settings on top of the URL's.
+    /// Sets the application name of the sessions, and adds server settings (`-c name=value`) to
+    /// those of the URL.
     pub fn session(&mut self, name: &str, options: &str) {
         self.config.application_name(name);
         let given = self.config.get_options().unwrap_or_default();
@@ -101,7 +114,7 @@ impl Server {
         self.config.options(all.trim_start());
     }
 
-    /// Sets how long a connection attempt may take.
+    /// Sets the timeout of a connection attempt.
     pub fn patience(&mut self, wait: Duration) {
         self.config.connect_timeout(wait);
     }
@@ -118,20 +131,23 @@ impl Server {
         }
     }
 
-    /// The first host: a name, an address, or a socket's folder.
+    /// The first host: a name, an address, or the folder of a Unix socket.
     pub fn host(&self) -> Option<String> {
         self.config.get_hosts().first().map(host_text)
     }
 
-    /// As libpq has it, one port is that of all hosts.
+    /// The port of a host; a single port is that of all hosts, as in libpq.
     fn port_of(&self, index: usize) -> u16 {
         let ports = self.config.get_ports();
         let port = ports.get(index).or(ports.first());
         port.copied().unwrap_or(5432)
     }
 
-    /// Of several servers the one that the session's attributes ask for, alone: so that the
-    /// sessions and the replication stream of one capture are with one server.
+    /// The one server among several that the target session attributes ask for. So the sessions and
+    /// the replication stream of one capture use the same server.
+    ///
+    /// # Errors
+    /// That of a server which refuses the connection, or else that of the first one.
     pub(crate) fn primary(&self) -> Result<Self> {
         let hosts = self.config.get_hosts();
         if hosts.len() < 2 {
@@ -145,7 +161,7 @@ impl Server {
             };
             match alone.connect() {
                 Ok(_) => return Ok(alone),
-                // What a person must mend is told before what passes.
+                // An error that a person must correct is reported before one that passes.
                 Err(error) if error.kind() == Kind::Data => refused = Some(error),
                 Err(error) => refused = refused.or(Some(error)),
             }
@@ -153,7 +169,7 @@ impl Server {
         Err(refused.unwrap_or_else(|| Error::new(Kind::Bug, "PostgreSQL's URL names no host")))
     }
 
-    /// The same settings for one host.
+    /// The same configuration for one host.
     fn config_of(&self, host: &Host, port: u16) -> Config {
         let all = &self.config;
         let mut config = Config::new();
@@ -191,7 +207,11 @@ impl Server {
         self.config.get_ports().first().copied().unwrap_or(5432)
     }
 
-    /// Connects.
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// `Retry` when the server cannot be reached or is starting; `Data` when it refuses the
+    /// connection or its certificate is refused.
     pub fn connect(&self) -> Result<Client> {
         let connected = match &self.tls {
             None => self.config.connect(NoTls),
@@ -203,7 +223,7 @@ impl Server {
         connected.map_err(|error| self.failed(error))
     }
 
-    /// An absent server may come; one that refuses us, or that we refuse, is for a person.
+    /// The error of a connection attempt.
     fn failed(&self, error: postgres::Error) -> Error {
         let (mut kind, mut why) = (Kind::Retry, error.to_string());
         let source = std::error::Error::source(&error).map(ToString::to_string);
@@ -227,7 +247,7 @@ impl Server {
         Error::with_source(kind, what, error).refused_if(refused)
     }
 
-    /// TLS of the replication stream, whose host is `host`.
+    /// TLS settings of the replication stream to `host`.
     pub(crate) fn replication(&self, host: &str) -> replication::TlsConfig {
         let Some(Tls { trust, identity }) = &self.tls else {
             return replication::TlsConfig::disabled();
@@ -235,7 +255,7 @@ impl Server {
         let mut config = match trust {
             Trust::Anyone => replication::TlsConfig::require(),
             Trust::Authority(file) => replication::TlsConfig::verify_ca(Some(file.clone())),
-            // Named also where it is an IP address, which is refused otherwise.
+            // The name is given also for an IP address, which is refused otherwise.
             Trust::Host(file, _) => {
                 replication::TlsConfig::verify_full(Some(file.clone())).with_sni_hostname(host)
             }
@@ -250,6 +270,7 @@ impl Server {
     }
 }
 
+/// A host as text.
 fn host_text(host: &Host) -> String {
     match host {
         Host::Tcp(host) => host.clone(),
@@ -258,7 +279,8 @@ fn host_text(host: &Host) -> String {
 }
 
 impl Ssl {
-    /// What is to be done; `home` is where libpq looks for files that were not named.
+    /// The mode and TLS settings by libpq's rules. `home` is the folder (`~/.postgresql`) in which
+    /// libpq looks for files that are not named.
     fn resolve(self, home: Option<&Path>) -> Result<(SslMode, Option<Tls>)> {
         let data = |what: String| Error::new(Kind::Data, what);
         let usual = |name: &str| {
@@ -289,7 +311,7 @@ impl Ssl {
         let (mode, trust) = match given {
             "disable" => return Ok((SslMode::Disable, None)),
             "prefer" => (SslMode::Prefer, Trust::Anyone),
-            // As libpq has it, which keeps what people wrote before there were the other two.
+            // As in libpq: with a root certificate, `require` means `verify-ca`.
             "require" => (
                 SslMode::Require,
                 root.map_or(Trust::Anyone, Trust::Authority),
@@ -323,7 +345,8 @@ impl Ssl {
     }
 }
 
-/// As libpq: a key is its owner's alone, or root's and readable by its group.
+/// Refuses a private key that others may read, by libpq's rule: mode 0600 or stricter, or 0640 if
+/// root owns the file.
 fn check_private(key: &Path) -> Result<()> {
     let found = std::fs::metadata(key).map_err(|error| {
         Error::with_source(
@@ -340,8 +363,9 @@ fn check_private(key: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Connection trouble (08), rollbacks (40), too little of something (53), an operator stepping in
-/// (57), a lock that was not free, a transaction that stood still.
+/// Whether an SQLSTATE passes: connection exceptions (class 08), transaction rollbacks (40),
+/// insufficient resources (53), operator intervention (57), a lock that is not available, a
+/// transaction that was idle too long.
 pub(crate) fn passes(code: &SqlState) -> bool {
     let class = code.code().get(..2).unwrap_or_default();
     matches!(class, "08" | "40" | "53" | "57")
@@ -349,7 +373,7 @@ pub(crate) fn passes(code: &SqlState) -> bool {
         || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
 }
 
-/// Whether the server does not let us in (28), or not do what was asked for.
+/// Whether the server refused the credentials (class 28), or a privilege is missing.
 pub(crate) fn refuses(code: &SqlState) -> bool {
     code.code().starts_with("28") || *code == SqlState::INSUFFICIENT_PRIVILEGE
 }
@@ -372,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn the_modes_are_libpqs() {
+    fn sslmode_has_the_meaning_of_libpq() {
         let ca = || PathBuf::from("ca.pem");
         let require = SslMode::Require;
         for (query, mode, wanted) in [
@@ -419,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_of_tls_is_the_drivers() {
+    fn other_settings_are_passed_to_the_driver() {
         let mut server =
             Server::parse("postgres://u@h:1/d?sslmode=disable&options=-cx%3D1").unwrap();
         assert_eq!(server.place(), "h:1");
@@ -440,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_servers_the_one_that_can_be_written_is_meant() {
+    fn several_hosts_mean_the_primary() {
         let server = Server::parse("postgres://u@a:1,b:2/d?sslmode=disable").unwrap();
         assert_eq!(server.place(), "a:1,b:2");
         assert_eq!(server.host().as_deref(), Some("a"));
@@ -455,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn the_replication_stream_is_as_safe_as_the_connections() {
+    fn the_replication_stream_has_the_same_tls() {
         let tls = |mode: &str| {
             let url = format!("postgres://u@10.0.0.1/d?sslmode={mode}&sslrootcert=ca.pem");
             Server::parse(&url).unwrap().replication("10.0.0.1")

@@ -1,4 +1,7 @@
-//! `[[seed]]`: small tables that a CSV file of the pipeline's folder fills once.
+//! `[[seed]]`: small tables, filled once from a CSV file in the pipeline's folder.
+//!
+//! A seed is landed like a page of the API ([`crate::land`]), so its rows are captured and
+//! published.
 
 use std::path::{Path, PathBuf};
 
@@ -12,18 +15,19 @@ use super::{Land, LandColumn, LandText};
 use crate::json::Path as JsonPath;
 use crate::{Error, Kind, Result};
 
-/// One `[[seed]]`: a table and the file whose rows it begins with.
+/// One `[[seed]]`: a table and the CSV file with its first rows.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "SeedText")]
 pub struct Seed {
-    /// The table; each column is where its name stands in the file's first line.
+    /// The table. The path of each column is its name in the header of the file.
     pub land: Land,
-    /// The file; within the pipeline's folder as it is written.
+    /// The file, relative to the pipeline's folder.
     pub file: PathBuf,
-    /// The file's rows as JSON objects, once it is read.
+    /// The rows of the file as JSON objects; empty before the file is read.
     pub rows: Vec<Box<RawValue>>,
 }
 
+/// `[[seed]]` as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SeedText {
@@ -33,6 +37,7 @@ struct SeedText {
     columns: Vec<SeedColumn>,
 }
 
+/// One column of a seed as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SeedColumn {
@@ -46,6 +51,7 @@ struct SeedColumn {
 impl TryFrom<SeedText> for Seed {
     type Error = String;
 
+    /// Checks the table as [`Land`] does, and that no column name holds a dot.
     fn try_from(text: SeedText) -> std::result::Result<Self, String> {
         if let Some(column) = text.columns.iter().find(|column| column.name.contains('.')) {
             return Err(format!("column name `{}` must hold no dot", column.name));
@@ -71,7 +77,11 @@ impl TryFrom<SeedText> for Seed {
 }
 
 impl Seed {
-    /// Reads the file, which must have exactly the table's columns, in any order.
+    /// Reads the file. Its header must name exactly the columns of the table, in any order.
+    ///
+    /// # Errors
+    /// `Data` when the file cannot be read, a column is missing or unknown, or a line has another
+    /// number of fields than the header.
     pub(super) fn read(&mut self, folder: &Path) -> Result<()> {
         let file = folder.join(&self.file);
         let wrong = |what: String| Error::new(Kind::Data, format!("{}: {what}", file.display()));
@@ -104,7 +114,8 @@ impl Seed {
     }
 }
 
-/// A line as an object. What is empty is null where the column may be.
+/// A line as a JSON object. An empty field is null in a nullable column. Fields of type `bool` and
+/// `json` are parsed; a field that is not JSON stays text, and landing refuses it.
 fn object(columns: &[LandColumn], header: &StringRecord, record: &StringRecord) -> Value {
     let fields = header.iter().zip(record).map(|(name, text)| {
         let column = columns.iter().find(|column| column.name == name);
@@ -139,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_rows_by_the_names_in_its_first_line() {
+    fn csv_columns_are_found_by_the_header() {
         let rows = read("ready,id,said\ntrue,1,\"a, \"\"b\"\"\"\nfalse,2,\n").unwrap();
         let expected = [
             r#"{"id":"1","ready":true,"said":"a, \"b\""}"#,
@@ -149,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_the_table_is_refused() {
+    fn a_csv_file_with_other_columns_is_refused() {
         let refused = |csv: &str, said: &str| {
             let error = read(csv).unwrap_err().to_string();
             assert!(error.contains("t.csv: ") && error.contains(said), "{error}");

@@ -1,7 +1,9 @@
-//! An answer's body: from the bytes that came to the text of its records.
+//! Response bodies: content encoding, charset, and the list of records in the JSON.
 //!
-//! Invariant: what cannot be read is an error that says why and what would be right; no byte is
-//! replaced by another. At most [`BODY_BYTES_MAX`] bytes are unpacked.
+//! Invariants:
+//! 1. A body that cannot be read is an error that says why, and what would be right. No byte is
+//!    replaced.
+//! 2. At most [`BODY_BYTES_MAX`] bytes are decompressed.
 
 use std::io::Read;
 
@@ -9,9 +11,9 @@ use encoding_rs::{Encoding, UTF_8};
 use serde_json::value::RawValue;
 
 use super::BODY_BYTES_MAX;
-use crate::json::{Path, Text, fields_of, named};
+use crate::json::{Path, Text, described, fields_of};
 
-/// What the headers say about a body.
+/// The headers that describe a body.
 #[derive(Debug, Default)]
 pub(super) struct About {
     /// `Content-Type`.
@@ -21,6 +23,7 @@ pub(super) struct About {
 }
 
 impl About {
+    /// Whether the body is JSON lines: one record a line, without a list.
     fn is_lines(&self) -> bool {
         let kind = self.kind.as_deref().unwrap_or_default();
         let media = kind.split(';').next().unwrap_or_default().trim();
@@ -29,6 +32,7 @@ impl About {
         lines.iter().any(|name| media.ends_with(name))
     }
 
+    /// The parameter `charset` of the content type.
     fn charset(&self) -> Option<&str> {
         let mut parameters = self.kind.as_deref()?.split(';').skip(1);
         parameters.find_map(|parameter| {
@@ -39,7 +43,10 @@ impl About {
     }
 }
 
-/// The list of records in a body.
+/// The records in a body: the list at the path `list`, or the lines of JSON lines.
+///
+/// # Errors
+/// A fragment that says what is wrong with the answer.
 pub(super) fn records(
     bytes: &[u8],
     about: &About,
@@ -64,23 +71,23 @@ pub(super) fn records(
     };
     serde_json::from_str(found.get()).map_err(|_| match list.is_top() {
         true => format!("the answer is not a list; {}", instead(found)),
-        false => format!("`{list}` is not a list; it is {}", named(found)),
+        false => format!("`{list}` is not a list; it is {}", described(found)),
     })
 }
 
-/// What the answer has where there is no list.
+/// What the answer holds instead of the list, with the remedy.
 fn instead(whole: &RawValue) -> String {
     match (fields_of(whole), whole.get().starts_with('[')) {
         (Some(fields), _) => format!(
             "it has {fields}: `records` in [fetch] names the list, as in `records = \"data.items\"`"
         ),
         (None, true) => "it is itself a list: leave `records` out of [fetch]".to_owned(),
-        (None, false) => format!("it is {}", named(whole)),
+        (None, false) => format!("it is {}", described(whole)),
     }
 }
 
-/// A body that was packed; none when it is as it came. What a body begins with decides whether it
-/// is gzip: some servers pack unasked and some proxies unpack and leave the header there.
+/// The decompressed body; `None` when it was not compressed. The first bytes decide about gzip, not
+/// the header: some servers compress unasked, and some proxies decompress and leave the header.
 fn unpacked(bytes: &[u8], packed: Option<&str>) -> Result<Option<Vec<u8>>, String> {
     let is_gzip = |bytes: &[u8]| bytes.starts_with(&[0x1f, 0x8b]);
     let names = packed.unwrap_or_default().split(',').map(str::trim).rev();
@@ -108,6 +115,7 @@ fn unpacked(bytes: &[u8], packed: Option<&str>) -> Result<Option<Vec<u8>>, Strin
     Ok(whole)
 }
 
+/// Reads a decompressor to its end, up to the limit.
 fn inflated(from: impl Read) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let mut limited = from.take(BODY_BYTES_MAX as u64 + 1);
@@ -121,12 +129,11 @@ fn inflated(from: impl Read) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The text of a body: in the charset that its byte order mark names; else in UTF-8, which is what
-/// JSON is in, whatever a server adds to every answer; and where it is not UTF-8, in the charset
-/// that its header names.
+/// The text of a body. The charset is that of the byte order mark; else UTF-8, which JSON is in
+/// (RFC 8259), whatever the header says; else that of the header.
 fn text(bytes: &[u8], charset: Option<&str>) -> Result<String, String> {
     let named = charset.and_then(|charset| Encoding::for_label(charset.as_bytes()));
-    // Such a charset has bytes that are UTF-8 too, and mean something else.
+    // In such a charset valid UTF-8 can mean something else.
     let is_sure = named.is_some_and(|encoding| !encoding.is_ascii_compatible());
     let (encoding, mark) = match Encoding::for_bom(bytes) {
         Some(marked) => marked,
@@ -173,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_read_as_its_headers_and_its_first_bytes_say() {
+    fn content_encoding_and_charset_are_decoded() {
         let zlib = {
             let mut packer =
                 flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -202,7 +209,7 @@ mod tests {
             (latin1, about("application/json;Charset=ISO-8859-1", "")),
             (utf16.clone(), about("application/json", "")),
             (utf16[2..].to_vec(), about("a/b; charset=utf-16le", "")),
-            // What a server says of every answer of its own accord.
+            // A header that the server adds to every answer.
             (J.into(), about("application/json; charset=iso-8859-1", "")),
             (J.into(), about("application/json; charset=null", "")),
         ];
@@ -213,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_anywhere_and_lines_are_a_list() {
+    fn records_are_found_at_a_path_or_in_lines() {
         let plain = about("application/json", "");
         for top in ["", "."] {
             assert_eq!(read(b" [1, 2.50 ] ", &plain, top).unwrap(), ["1", "2.50"]);
@@ -227,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_says_why() {
+    fn unreadable_bodies_are_explained() {
         let plain = about("application/json", "");
         let says = |bytes: &[u8], about: &About, list: &str, part: &str| {
             let why = read(bytes, about, list).unwrap_err();

@@ -1,15 +1,24 @@
-//! Landing: a page becomes rows, in one transaction with its cursor.
+//! Landing: writes the records of a page into a table, in one transaction with the ledger.
 //!
-//! A page's records are fitted to the table's columns ([`record`]) and upserted by key; a record
-//! that does not fit is handed to the caller with its bytes and the reason, for the dead letters.
-//! Engines: [`postgres`](self::postgres) and [`sqlite`](self::sqlite).
+//! The records are converted to the columns of the table (`record`) and upserted by key. A record
+//! that does not fit is returned with its bytes and the reason, for the dead letters. Engines:
+//! PostgreSQL and SQLite, one module each.
 //!
-//! 1. Rows and the run's end in the ledger are one transaction, which commits only when what was
-//!    refused is durable among the dead letters; no transaction is open while those are written.
-//! 2. A row that is already as it should be is not written, so landing a page again captures
-//!    nothing.
+//! ```text
+//! claim ─► fetch ─► convert ─► transaction { upsert rows; records refused? ── yes ─► roll back,
+//!                                                     │ no                   write dead letters,
+//!                                                     ▼                      try again
+//!                                            end the claim in the ledger } ─► commit
+//! ```
+//!
+//! Invariants:
+//! 1. The rows and the end of the page's run in the ledger are one transaction. It is committed
+//!    only when all refused records are durable as dead letters. No transaction is open while those
+//!    are written.
+//! 2. A row that does not change is not written. So landing a page again gives the capture no
+//!    changes.
 //! 3. A page whose claim was lost does not land (an error of kind `Fence`).
-//! 4. Two records of one key in a page: the last one counts, as if they had come one by one.
+//! 4. If two records of a page have one key, the last one counts, as if they had come one by one.
 
 mod postgres;
 mod record;
@@ -30,19 +39,19 @@ use crate::schedule::{Claim, Ended};
 use crate::{Error, Kind, Result};
 use record::Row;
 
-/// What became of a page's records.
+/// The outcome of landing a page, in records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Landed {
     /// New rows.
     pub inserted: u64,
     /// Rows that changed.
     pub updated: u64,
-    /// Rows that were already so.
+    /// Rows that already had these values.
     pub unchanged: u64,
-    /// Records put aside as dead letters.
+    /// Records that became dead letters.
     pub refused: u64,
-    /// True when the table reached the wanted number of rows within the page: the rest of the
-    /// page's new records was left out and the page stays due.
+    /// Whether the table reached the wanted number of rows within the page. The other new records
+    /// of the page were left out, and the page stays due.
     pub trimmed: bool,
 }
 
@@ -53,22 +62,27 @@ impl Landed {
     }
 }
 
-/// What came of trying to land a page.
+/// The outcome of one attempt.
 #[derive(Debug)]
 pub enum Attempt {
-    /// It landed.
+    /// The page has landed.
     Landed(Landed),
-    /// Nothing was written: more records are refused than the caller knew of. All of them.
+    /// Nothing was written: the database refuses more records than the caller expected. All refused
+    /// records of the page.
     Refused(Vec<Refused>),
 }
 
-/// Takes what was refused, durably.
+/// Writes refused records durably to the dead letters.
 pub type Aside<'a> = &'a mut dyn FnMut(&[Refused]) -> Result<()>;
 
-/// Writes pages. One landing belongs to one thread.
+/// Writes pages into a table. A landing belongs to one thread.
 pub trait Landing: Send {
-    /// Lands a page and ends its claim, in one transaction. With `until` the table gets no more
-    /// than that many rows. What is refused is given to `aside` before anything is committed.
+    /// Lands a page and ends its claim, in one transaction. With `until` the table gets at most
+    /// that many rows. Refused records are passed to `aside` before anything is committed.
+    ///
+    /// # Errors
+    /// `Fence` when the claim was lost; `Retry` when the database cannot be reached; those of
+    /// `aside`.
     fn land(
         &mut self,
         claim: &Claim,
@@ -88,8 +102,11 @@ pub trait Landing: Send {
             }
         }
     }
-    /// One try of [`Landing::land`], which commits only when no more than `known` records are
+    /// One attempt of [`Landing::land`], which commits only when at most `known` records are
     /// refused.
+    ///
+    /// # Errors
+    /// Those of [`Landing::land`].
     fn attempt(
         &mut self,
         claim: &Claim,
@@ -97,25 +114,43 @@ pub trait Landing: Send {
         until: Option<u64>,
         known: usize,
     ) -> Result<Attempt>;
-    /// Lands one record outside of any page, as when it is replayed; or says why it is refused.
+    /// Lands one record without a page, as when a dead letter is replayed. The inner error says why
+    /// the record is refused.
+    ///
+    /// # Errors
+    /// `Retry` when the database cannot be reached, `Data` when it refuses the statement.
     fn again(&mut self, record: &RawValue) -> Result<std::result::Result<Landed, String>>;
-    /// Rows in the table.
+    /// Number of rows in the table.
+    ///
+    /// # Errors
+    /// `Retry` when the database cannot be reached.
     fn total(&mut self) -> Result<u64>;
 }
 
-/// Opens the landing: creates the tables, or checks column by column the one that is there.
+/// Opens a landing: creates the table, or compares an existing one column by column.
+///
+/// # Errors
+/// `Data` when an existing table does not match `land`; `Retry` when the database cannot be
+/// reached.
 pub fn open(database: &str, land: &Land) -> Result<Box<dyn Landing>> {
     opened(database, land, &[])
 }
 
-/// Makes a seed's table with the rows of its file, in one transaction. A table that is there is
-/// checked column by column and keeps the rows it has.
+/// Creates the table of a seed with the rows of its file, in one transaction. An existing table is
+/// compared column by column and keeps its rows.
+///
+/// # Errors
+/// `Data` when a row does not fit its columns, or an existing table does not match; `Retry` when
+/// the database cannot be reached.
 pub fn seed(database: &str, seed: &Seed) -> Result<()> {
     fits(seed)?;
     opened(database, &seed.land, &fit(&seed.land, &seed.rows).rows).map(drop)
 }
 
-/// Whether all rows of a seed's file fit its columns.
+/// Checks that all rows of a seed's file fit their columns.
+///
+/// # Errors
+/// `Data` with the first row that does not.
 pub fn fits(seed: &Seed) -> Result<()> {
     let rows = seed.rows.iter().zip(1..);
     let mut refused = rows.filter_map(|(raw, number)| {
@@ -128,6 +163,7 @@ pub fn fits(seed: &Seed) -> Result<()> {
     }
 }
 
+/// Opens the engine of the database. A new table begins with these rows.
 fn opened(database: &str, land: &Land, begins_with: &[Row<'_>]) -> Result<Box<dyn Landing>> {
     Ok(match Database::of(database)? {
         Database::Postgres(url) => {
@@ -137,23 +173,26 @@ fn opened(database: &str, land: &Land, begins_with: &[Row<'_>]) -> Result<Box<dy
     })
 }
 
-/// A page's records, sorted out.
+/// The records of a page, converted.
 struct Fitted<'a> {
+    /// Records that fit, without those that a later record replaces.
     rows: Vec<Row<'a>>,
+    /// Records that do not fit.
     refused: Vec<Refused>,
-    /// Records that a later one of the same key replaced.
+    /// Number of records that a later record of the same key replaces.
     replaced: u64,
 }
 
 /// A record that does not fit the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// Its bytes as they came.
+    /// Its unchanged JSON text.
     pub raw: String,
     /// Why it does not fit.
     pub reason: String,
 }
 
+/// Converts the records of a page.
 fn fit<'a>(land: &Land, records: &'a [Box<RawValue>]) -> Fitted<'a> {
     let mut fitted = Fitted {
         rows: Vec::with_capacity(records.len()),
@@ -182,8 +221,9 @@ fn fit<'a>(land: &Land, records: &'a [Box<RawValue>]) -> Fitted<'a> {
     fitted
 }
 
-/// What tells a page from others by its records' keys; none when no record has one.
-fn mark(fitted: &Fitted<'_>) -> Option<String> {
+/// A hash over the keys of the page's records, in their order, to recognize a page that repeats
+/// another one; `None` when no record has a key.
+fn key_hash(fitted: &Fitted<'_>) -> Option<String> {
     if fitted.rows.is_empty() {
         return None;
     }
@@ -214,7 +254,7 @@ fn columns(land: &Land) -> Vec<LandColumn> {
     land.columns.iter().cloned().chain(document).collect()
 }
 
-/// `("a", "b")` of the columns, each with `prefix` before it.
+/// SQL: the columns as `("a", "b")`, with `prefix` before each.
 fn listed(columns: &[LandColumn], prefix: &str) -> String {
     let names: Vec<String> = columns
         .iter()
@@ -223,7 +263,7 @@ fn listed(columns: &[LandColumn], prefix: &str) -> String {
     format!("({})", names.join(", "))
 }
 
-/// What follows `ON CONFLICT`: update the row, unless it is already so.
+/// SQL after `ON CONFLICT`: updates the row, unless it already has these values.
 fn on_conflict(land: &Land, columns: &[LandColumn], differs: &str) -> String {
     let others: Vec<LandColumn> = columns
         .iter()
@@ -243,7 +283,7 @@ fn on_conflict(land: &Land, columns: &[LandColumn], differs: &str) -> String {
     format!("ON CONFLICT ({key}) DO UPDATE SET {sets} WHERE {old} {differs} {new}")
 }
 
-/// What stands between the parentheses of the table's `CREATE TABLE`.
+/// SQL between the parentheses of `CREATE TABLE`.
 fn declared(land: &Land, type_of: impl Fn(&LandColumn) -> String) -> String {
     let columns = columns(land);
     let declared = columns.iter().map(|column| {
@@ -254,15 +294,20 @@ fn declared(land: &Land, type_of: impl Fn(&LandColumn) -> String) -> String {
     format!("{declared}PRIMARY KEY ({})", quoted(&land.key))
 }
 
-/// A column as a table that is there has it.
+/// A column of an existing table.
 struct Found {
+    /// Its name.
     name: String,
+    /// Its type in SQL.
     kind: String,
+    /// Whether it is NOT NULL.
     not_null: bool,
+    /// Whether it has a default.
     has_default: bool,
 }
 
-/// What is wrong with a table that is there, or nothing.
+/// The first difference between an existing table and `land`, with the remedy; `None` if it
+/// matches.
 fn mismatch(
     land: &Land,
     found: &[Found],

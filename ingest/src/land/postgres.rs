@@ -1,4 +1,7 @@
-//! Landing in PostgreSQL: a page is one statement, which reads the rows out of one JSON parameter.
+//! Landing in PostgreSQL: one upsert per page, which reads the rows from one JSON parameter.
+//!
+//! If the database refuses a row, the page is written again row by row, each in a savepoint, to
+//! find the rows that it refuses.
 
 use postgres::{Client, Transaction};
 use serde_json::value::RawValue;
@@ -6,8 +9,8 @@ use tidemill_log::failpoint;
 use tidemill_log::schema::ColumnType;
 
 use super::{
-    Attempt, Fitted, Found, Landed, Landing, Refused, Row, columns, declared, ended, fit, listed,
-    mark, mismatch,
+    Attempt, Fitted, Found, Landed, Landing, Refused, Row, columns, declared, ended, fit, key_hash,
+    listed, mismatch,
 };
 use crate::config::{Land, LandColumn};
 use crate::database::{self, postgres_failed, quoted};
@@ -16,13 +19,16 @@ use crate::schedule::Claim;
 use crate::schedule::postgres::finish;
 use crate::{Error, Kind, Result};
 
-/// Landing in PostgreSQL.
+/// A landing in PostgreSQL.
 pub(super) struct PostgresLanding {
     client: Client,
+    /// The table.
     land: Land,
+    /// The upsert statement.
     upsert: String,
 }
 
+/// The type of a column in PostgreSQL.
 fn type_of(column: &LandColumn) -> String {
     let name = match column.kind {
         ColumnType::Bool => "boolean",
@@ -43,6 +49,7 @@ fn type_of(column: &LandColumn) -> String {
 }
 
 impl PostgresLanding {
+    /// Connects, and creates or compares the table.
     pub(super) fn open(url: &str, land: &Land, begins_with: &[Row<'_>]) -> Result<Self> {
         let mut client = database::postgres(url)?;
         let table = &land.table;
@@ -70,15 +77,17 @@ impl PostgresLanding {
     }
 }
 
+/// SQL: creates the table.
 fn create(land: &Land) -> String {
     let (table, declared) = (quoted(&land.table), declared(land, type_of));
-    // With full replica identity the capture sees whole rows before a change.
+    // With REPLICA IDENTITY FULL the capture gets the whole row before a change.
     format!(
         "CREATE TABLE {table} ({declared});
          ALTER TABLE {table} REPLICA IDENTITY FULL"
     )
 }
 
+/// Compares an existing table with `land`.
 fn check(transaction: &mut Transaction<'_>, land: &Land) -> Result<()> {
     let table = &land.table;
     let failed = |error| postgres_failed(&format!("columns of table `{table}`"), error);
@@ -113,6 +122,7 @@ fn check(transaction: &mut Transaction<'_>, land: &Land) -> Result<()> {
     }
 }
 
+/// SQL: the upsert of a page; returns for each written row whether it is new.
 fn upsert(land: &Land) -> String {
     let columns = columns(land);
     let fields: Vec<String> = columns
@@ -122,7 +132,7 @@ fn upsert(land: &Land) -> String {
         .collect();
     let (table, names) = (quoted(&land.table), listed(&columns, ""));
     let on_conflict = super::on_conflict(land, &columns, "IS DISTINCT FROM");
-    // A row that was updated carries the updating transaction as `xmax`; a new one has none.
+    // An updated row has the updating transaction as its `xmax`; a new row has none.
     format!(
         "INSERT INTO {table} AS old {names}
          SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS page ({})
@@ -132,6 +142,7 @@ fn upsert(land: &Land) -> String {
 }
 
 impl Landing for PostgresLanding {
+    /// Writes the whole page with one statement; row by row only when the database refuses one.
     fn attempt(
         &mut self,
         claim: &Claim,
@@ -145,7 +156,7 @@ impl Landing for PostgresLanding {
             upsert,
         } = self;
         let mut fitted = fit(land, &page.records);
-        let mark = mark(&fitted);
+        let mark = key_hash(&fitted);
         let mut landed = Landed {
             unchanged: fitted.replaced,
             ..Landed::default()
@@ -196,6 +207,7 @@ impl Landing for PostgresLanding {
     }
 }
 
+/// Number of rows in the table.
 fn count(client: &mut impl postgres::GenericClient, land: &Land) -> Result<u64> {
     let select = format!("SELECT count(*) FROM {}", quoted(&land.table));
     let row = client
@@ -231,14 +243,15 @@ fn write(
     }
 }
 
-/// Data exceptions (22), constraints (23) and limits (54) are about a row, not about the server.
+/// Whether the error is about a row: data exceptions (SQLSTATE class 22), integrity constraints
+/// (23) and program limits (54).
 fn refuses_a_row(error: &postgres::Error) -> bool {
     let code = error.code().map(|code| code.code());
     let class = code.and_then(|code| code.get(..2)).unwrap_or_default();
     matches!(class, "22" | "23" | "54")
 }
 
-/// Finds the rows that the database refuses and lands the others.
+/// Upserts the rows one by one, and moves those that the database refuses to `fitted.refused`.
 fn one_by_one(
     transaction: &mut Transaction<'_>,
     upsert: &str,
@@ -272,8 +285,8 @@ fn one_by_one(
     Ok(())
 }
 
-/// Leaves out new rows beyond `until`; true when there were any. Landings of the same table wait
-/// for each other here, so that together they stop at the number.
+/// Removes new rows beyond `until` from the page; true when there were any. The table lock makes
+/// landings of the same table wait for each other, so that together they stop at the number.
 fn trim(
     transaction: &mut Transaction<'_>,
     land: &Land,

@@ -1,10 +1,13 @@
-//! One record of a page becomes one row: the values at the columns' paths, checked and brought to
-//! the form that both engines read.
+//! Records to rows: extracts, checks and converts the values of a JSON record by the columns'
+//! paths.
 //!
-//! In: the record's bytes. Out: a value a column, dates and instants in ISO 8601, instants in UTC;
-//! or the reason why the record does not fit, naming column and path. Invariant: a number keeps
-//! its value: a text column has its digits as they came, and a column of numbers has the number
-//! itself (a floating-point one the nearest that it can hold), or the record does not fit.
+//! In: the JSON text of a record. Out: one value per column, in the form that both engines read:
+//! dates and timestamps in ISO 8601, instants in UTC. Or the reason why the record does not fit,
+//! with column and path.
+//!
+//! Invariant: a number keeps its value, or the record does not fit. A text column holds the digits
+//! as received; an integer column holds exactly the number; a floating-point column holds the
+//! nearest number that it can represent.
 
 use std::fmt::Write;
 
@@ -14,16 +17,16 @@ use tidemill_log::schema::ColumnType;
 use uuid::Uuid;
 
 use crate::config::{Land, LandColumn};
-use crate::json::{Text, named, unstorable};
+use crate::json::{Text, described, unstorable};
 
 /// A record that fits.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
-    /// The key as text.
+    /// The key, as text.
     pub(super) key: String,
-    /// A value a column, in the columns' order.
+    /// One value per column, in the order of the columns.
     pub(super) values: Vec<Cell>,
-    /// The record as it came, which is also the document.
+    /// The unchanged JSON text, which is also the document.
     pub(super) raw: &'a str,
 }
 
@@ -32,17 +35,20 @@ pub(super) struct Row<'a> {
 pub(super) enum Cell {
     /// NULL.
     Null,
+    /// A boolean.
     Bool(bool),
+    /// An integer.
     Whole(i64),
+    /// A floating-point number.
     Float(f64),
-    /// Text, and everything that both engines read from it.
+    /// Text, and every type that both engines read from text.
     Text(String),
-    /// A JSON text as it came.
+    /// JSON text as received.
     Json(String),
 }
 
 impl Cell {
-    /// The value as a JSON text; none for NULL.
+    /// The value as JSON; `None` for NULL.
     fn json(&self) -> Option<String> {
         Some(match self {
             Cell::Null => return None,
@@ -56,8 +62,8 @@ impl Cell {
 }
 
 impl Row<'_> {
-    /// The row as a JSON object with a field `c0`, `c1`, … a column, NULLs left out; the document
-    /// goes in as it came, not parsed and written again.
+    /// The row as a JSON object with the fields `c0`, `c1`, …; NULLs are left out. The document is
+    /// inserted as received, without being parsed and written again.
     pub(super) fn json(&self, document: bool) -> String {
         let mut json = String::with_capacity(2 * self.raw.len());
         for (at, value) in self.values.iter().enumerate() {
@@ -73,10 +79,10 @@ impl Row<'_> {
     }
 }
 
-/// Fits a record to the columns, or says why not.
+/// Converts a record to a row. The error is a fragment for the dead letter.
 pub(super) fn fit<'a>(land: &Land, raw: &'a RawValue) -> Result<Row<'a>, String> {
     if !raw.get().starts_with('{') {
-        return Err(format!("the record is {}, not an object", named(raw)));
+        return Err(format!("the record is {}, not an object", described(raw)));
     }
     if land.document.is_some()
         && let Some(what) = unstorable(raw.get())
@@ -100,7 +106,7 @@ pub(super) fn fit<'a>(land: &Land, raw: &'a RawValue) -> Result<Row<'a>, String>
             ));
         };
         let value = of_type(found, column.kind).map_err(|right| {
-            let is = named(found);
+            let is = described(found);
             format!("`{path}` is {is}, but column `{name}` takes {right}")
         })?;
         if column.name == land.key {
@@ -119,7 +125,7 @@ pub(super) fn fit<'a>(land: &Land, raw: &'a RawValue) -> Result<Row<'a>, String>
     })
 }
 
-/// The value in the column's form, or what the column takes.
+/// The value in the type of a column; the error says what the column takes.
 fn of_type(value: &RawValue, kind: ColumnType) -> Result<Cell, &'static str> {
     let raw = value.get();
     let is_number = raw.starts_with(|sign: char| sign == '-' || sign.is_ascii_digit());
@@ -127,7 +133,7 @@ fn of_type(value: &RawValue, kind: ColumnType) -> Result<Cell, &'static str> {
         true => serde_json::from_str(raw).ok(),
         false => None,
     };
-    // A number is also taken when it is written as text, as randomuser.me writes coordinates.
+    // A number is also accepted as text: randomuser.me writes coordinates so.
     let number = is_number.then_some(raw).or(text.as_deref());
     match kind {
         ColumnType::Bool => match raw {
@@ -168,7 +174,7 @@ fn of_type(value: &RawValue, kind: ColumnType) -> Result<Cell, &'static str> {
     }
 }
 
-/// The types that JSON has as text alone.
+/// The value of a type that JSON has only as text.
 fn of_text(text: &str, kind: ColumnType) -> Result<String, &'static str> {
     match kind {
         ColumnType::Uuid => Uuid::parse_str(text)
@@ -199,13 +205,12 @@ fn of_text(text: &str, kind: ColumnType) -> Result<String, &'static str> {
     }
 }
 
-/// Whether a time has a 61st second, which becomes another one wherever it is read.
+/// Whether a time has the second 60, which databases turn into another second.
 fn has_leap_second(text: &str) -> bool {
     text.contains(":60")
 }
 
-/// A whole number, also when it is written as `1.0` or `1e3`; none when it is not whole or too
-/// large.
+/// An integer, also in the form `1.0` or `1e3`; `None` when the number is not whole or too large.
 fn whole(text: &str) -> Option<i64> {
     if let Ok(number) = text.parse() {
         return Some(number);
@@ -226,7 +231,7 @@ fn whole(text: &str) -> Option<i64> {
     if digits.bytes().all(|digit| digit == b'0') {
         return Some(0);
     }
-    // Where the point stands among the digits.
+    // The position of the decimal point among the digits.
     let point = i64::try_from(before.len()).ok()? + i64::from(exponent);
     let missing = point - i64::try_from(digits.len()).ok()?;
     if missing > 20 || point <= 0 {
@@ -244,7 +249,7 @@ fn whole(text: &str) -> Option<i64> {
     format!("{sign}{digits}").parse().ok()
 }
 
-/// The number that a text was read as, unless it was so large or so small that nothing is left.
+/// The parsed number, unless it overflowed to infinity or underflowed to zero.
 fn nearest(text: &str, number: f64) -> Option<f64> {
     let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
     let is_zero = !mantissa.contains(|digit: char| ('1'..='9').contains(&digit));
@@ -393,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_text_or_a_time_column_takes() {
+    fn values_of_text_and_time_columns() {
         let text = |text: &str| Cell::Text(text.to_owned());
         assert_eq!(taken("text", "true").unwrap(), text("true"));
         assert_eq!(taken("text", "\"\"").unwrap(), text(""));

@@ -1,5 +1,7 @@
-//! Landing in the embedded SQLite file. Columns are declared with the types that capture reads
-//! back (`UUID`, `TIMESTAMPTZ`, …); SQLite itself keeps text and numbers.
+//! Landing in the embedded SQLite file.
+//!
+//! Columns are declared with the types that the capture reads back (`UUID`, `TIMESTAMPTZ`, …);
+//! SQLite itself stores text and numbers.
 
 use rusqlite::types::{Null, ToSqlOutput};
 use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior};
@@ -9,8 +11,8 @@ use tidemill_log::schema::ColumnType;
 
 use super::record::Cell;
 use super::{
-    Attempt, Fitted, Found, Landed, Landing, Refused, Row, columns, declared, ended, fit, listed,
-    mark, mismatch,
+    Attempt, Fitted, Found, Landed, Landing, Refused, Row, columns, declared, ended, fit, key_hash,
+    listed, mismatch,
 };
 use crate::config::{Land, LandColumn};
 use crate::database::{quoted, sqlite_failed};
@@ -19,14 +21,18 @@ use crate::schedule::Claim;
 use crate::schedule::sqlite::finish;
 use crate::{Error, Kind, Result};
 
-/// Landing in SQLite.
+/// A landing in SQLite.
 pub(super) struct SqliteLanding {
     connection: Connection,
+    /// The table.
     land: Land,
+    /// The upsert statement.
     upsert: String,
+    /// A query whether a key exists.
     exists: String,
 }
 
+/// The declared type of a column in SQLite.
 fn type_of(column: &LandColumn) -> String {
     let name = match column.kind {
         ColumnType::Bool => "BOOLEAN",
@@ -47,6 +53,7 @@ fn type_of(column: &LandColumn) -> String {
 }
 
 impl SqliteLanding {
+    /// Opens the file, and creates or compares the table.
     pub(super) fn open(file: &str, land: &Land, begins_with: &[Row<'_>]) -> Result<Self> {
         let mut connection = tidemill_log::sqlite::connect(file)?;
         let failed = |error| sqlite_failed(&format!("table `{}`", land.table), error);
@@ -73,12 +80,13 @@ impl SqliteLanding {
     }
 }
 
+/// SQL: creates the table.
 fn create(land: &Land) -> String {
     let (table, declared) = (quoted(&land.table), declared(land, type_of));
     format!("CREATE TABLE {table} ({declared})")
 }
 
-/// Writes the rows that a new table begins with.
+/// Writes the first rows of a new table.
 fn fill(connection: &Connection, land: &Land, rows: &[Row<'_>]) -> rusqlite::Result<()> {
     let mut upsert = connection.prepare(&upsert(land))?;
     for row in rows {
@@ -90,7 +98,7 @@ fn fill(connection: &Connection, land: &Land, rows: &[Row<'_>]) -> rusqlite::Res
     Ok(())
 }
 
-/// Checks the table column by column; false when it is not there.
+/// Compares an existing table with `land`; false when it does not exist.
 fn check(connection: &Connection, land: &Land) -> Result<bool> {
     let table = &land.table;
     let select = "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk
@@ -124,6 +132,7 @@ fn check(connection: &Connection, land: &Land) -> Result<bool> {
     }
 }
 
+/// SQL: the upsert of one row.
 fn upsert(land: &Land) -> String {
     let columns = columns(land);
     let values: Vec<String> = (1..=columns.len()).map(|at| format!("?{at}")).collect();
@@ -134,6 +143,7 @@ fn upsert(land: &Land) -> String {
 }
 
 impl SqliteLanding {
+    /// Begins a transaction, which holds the write lock of the file.
     fn begin(&mut self, doing: &str) -> Result<(Parts<'_>, Transaction<'_>)> {
         let transaction = self
             .connection
@@ -148,7 +158,7 @@ impl SqliteLanding {
     }
 }
 
-/// What rows are written with.
+/// The statements, borrowed beside a transaction.
 struct Parts<'a> {
     land: &'a Land,
     upsert: &'a str,
@@ -156,7 +166,8 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// Upserts the rows, of new ones at most `left`; those that the database refuses are put aside.
+    /// Upserts the rows, at most `left` new ones. Rows that the database refuses are moved to
+    /// `fitted.refused`.
     fn write(
         &self,
         transaction: &Transaction<'_>,
@@ -201,13 +212,13 @@ impl Landing for SqliteLanding {
         let doing = format!("landing {}", page.url);
         let (parts, transaction) = self.begin(&doing)?;
         let mut fitted = fit(parts.land, &page.records);
-        let mark = mark(&fitted);
+        let mark = key_hash(&fitted);
         let left = match until {
             Some(until) => until.saturating_sub(count(&transaction, parts.land)?),
             None => u64::MAX,
         };
         let landed = parts.write(&transaction, &mut fitted, left, &doing)?;
-        // Dropped without a commit, the transaction leaves nothing.
+        // A transaction that is dropped is rolled back.
         if fitted.refused.len() > known {
             return Ok(Attempt::Refused(fitted.refused));
         }
@@ -238,6 +249,7 @@ impl Landing for SqliteLanding {
     }
 }
 
+/// Number of rows in the table.
 fn count(connection: &Connection, land: &Land) -> Result<u64> {
     let select = format!("SELECT count(*) FROM {}", quoted(&land.table));
     connection
@@ -246,15 +258,17 @@ fn count(connection: &Connection, land: &Land) -> Result<u64> {
         .map_err(|error| sqlite_failed(&format!("counting table `{}`", land.table), error))
 }
 
-/// What a page is written with.
+/// The prepared statements of one page.
 struct Statements<'a> {
     land: &'a Land,
+    /// Whether a key exists.
     exists: CachedStatement<'a>,
+    /// The upsert.
     upsert: CachedStatement<'a>,
 }
 
 impl Statements<'_> {
-    /// Upserts one row; a new one only when there is room. True when it was new.
+    /// Upserts one row; a new one only when there is `room`. True when it was new.
     fn write(&mut self, row: &Row<'_>, room: bool, landed: &mut Landed) -> rusqlite::Result<bool> {
         for (at, (column, value)) in self.land.columns.iter().zip(&row.values).enumerate() {
             let cell = cell(value);
@@ -282,7 +296,7 @@ impl Statements<'_> {
     }
 }
 
-/// A value as SQLite keeps it.
+/// A value as SQLite stores it.
 fn cell(value: &Cell) -> ToSqlOutput<'_> {
     match value {
         Cell::Null => ToSqlOutput::from(Null),
@@ -293,6 +307,7 @@ fn cell(value: &Cell) -> ToSqlOutput<'_> {
     }
 }
 
+/// Whether the error is about a row: a constraint, a size limit or a type.
 fn refuses_a_row(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{ConstraintViolation, TooBig, TypeMismatch};
     let code = error.sqlite_error_code();

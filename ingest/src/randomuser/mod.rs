@@ -1,9 +1,13 @@
-//! The built-in API server: speaks the API of randomuser.me 1.4, data made from a seed.
+//! Built-in HTTP server with the API of randomuser.me 1.4, for examples, tests and benchmarks.
 //!
-//! Requests come in over HTTP on an own small runtime; pages go out, made by [`users`] or read
-//! from a folder of recorded answers ([`Source`]). For tests a caller-supplied function chooses a
-//! [`Fault`] for each request. Invariants: the same seed and page give the same users; a limit of
-//! users a window is kept, past it the answer is 429 with `Retry-After`.
+//! The server runs on its own small runtime. Pages are generated from a seed (`users`), or read
+//! from a folder of recorded answers ([`Source`]). For tests a function of the caller chooses a
+//! [`Fault`] for each request.
+//!
+//! Invariants:
+//! 1. The same seed and page give the same users.
+//! 2. Each server answers at most `users_max` users per window. Beyond that it answers 429 with
+//!    `Retry-After`.
 
 mod users;
 
@@ -23,70 +27,72 @@ use serde::Serialize;
 use crate::{Error, Kind, Result};
 use users::{NATIONS, User};
 
+/// Largest number of users per page, as in the real API.
 const RESULTS_MAX: u64 = 5_000;
+/// Largest page number, as in the real API.
 const PAGE_MAX: u64 = 10_000;
 
-/// Where the pages come from.
+/// Where pages come from.
 #[derive(Debug, Clone, Default)]
 pub enum Source {
-    /// Made from the seed.
+    /// Generated from the seed.
     #[default]
     Made,
-    /// Files `page-01.json`, `page-02.json`, … of this folder, their bytes unchanged; a page that
-    /// is not there has no results.
+    /// The unchanged files `page-01.json`, `page-02.json`, … of this folder. A missing page has no
+    /// results.
     Recorded(PathBuf),
 }
 
-/// What a request asked for.
+/// A request, for the choice of a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The request's number since the server started, from 0.
+    /// Number of the request since the start of the server, from 0.
     pub number: u64,
-    /// The page.
+    /// The requested page.
     pub page: u64,
-    /// Users on it.
+    /// The requested number of users.
     pub results: u64,
 }
 
-/// What goes wrong with an answer.
+/// A fault of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// This status with a plain-text body.
+    /// This HTTP status with a plain text body.
     Status(u16),
-    /// 429, with this `Retry-After` if there is one.
+    /// 429, with this `Retry-After` if given.
     TooManyRequests(Option<String>),
-    /// 200 with a web page.
+    /// 200 with an HTML page.
     Html,
-    /// Half of the JSON.
+    /// Only the first half of the JSON.
     Truncated,
     /// A JSON object without `results`.
     NoResults,
-    /// The first user has no `login.uuid`.
+    /// The first user lacks `login.uuid`.
     NoUuid,
-    /// No answer at all; the connection stays open.
+    /// No answer; the connection stays open.
     Hang,
     /// 200 with this JSON text.
     Body(String),
 }
 
-/// Chooses what goes wrong with a request, if anything.
+/// Chooses the fault of a request, if any.
 pub type Faults = Arc<dyn Fn(&Request) -> Option<Fault> + Send + Sync>;
 
-/// How to serve.
+/// Settings of a server.
 #[derive(Clone)]
 pub struct Options {
-    /// Where the pages come from.
+    /// Where pages come from.
     pub source: Source,
-    /// Users an address may fetch in each window.
+    /// Number of users that the server answers in each window.
     pub users_max: u64,
-    /// The window.
+    /// Length of a window.
     pub window: Duration,
-    /// What goes wrong, for tests.
+    /// Faults, for tests.
     pub faults: Option<Faults>,
 }
 
 impl Default for Options {
-    /// Made users, and a limit far above the real server's 20,000 in 5 minutes.
+    /// Generated users, and a limit far above that of the real server (20,000 users in 5 minutes).
     fn default() -> Self {
         Self {
             source: Source::Made,
@@ -97,16 +103,17 @@ impl Default for Options {
     }
 }
 
-/// A running server; dropping it stops it.
+/// A running server, which stops when it is dropped.
 #[derive(Debug)]
 pub struct Server {
-    /// Where it listens.
+    /// The address on which it listens.
     pub addr: SocketAddr,
+    /// Its runtime; `None` while it is dropped.
     runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Server {
-    /// The URL to configure as `fetch.url`.
+    /// The value for `fetch.url`.
     pub fn url(&self) -> String {
         format!("http://{}/api/1.4/", self.addr)
     }
@@ -115,13 +122,16 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // A hanging request must not keep the caller.
+            // Do not wait for a request that hangs.
             runtime.shutdown_background();
         }
     }
 }
 
-/// Starts a server; port 0 chooses a free one.
+/// Starts a server. Port 0 chooses a free port.
+///
+/// # Errors
+/// `Data` when the address cannot be used.
 pub fn serve(listen: SocketAddr, options: Options) -> Result<Server> {
     let failed = |what: &str, error: std::io::Error| {
         let what = format!("built-in API server on {listen}: {what}: {error}");
@@ -178,13 +188,17 @@ pub fn serve(listen: SocketAddr, options: Options) -> Result<Server> {
     })
 }
 
+/// The state of a server.
 struct Api {
+    /// Its settings.
     options: Options,
+    /// Number of requests so far.
     requests: AtomicU64,
-    /// Start of the window and users fetched in it.
+    /// Begin of the current window, and users answered in it.
     limit: Mutex<(Instant, u64)>,
 }
 
+/// An answer as JSON.
 #[derive(Serialize)]
 struct Answer<'a> {
     results: Vec<User>,
@@ -192,6 +206,7 @@ struct Answer<'a> {
     info: Option<Info<'a>>,
 }
 
+/// The field `info` of an answer.
 #[derive(Serialize)]
 struct Info<'a> {
     seed: &'a str,
@@ -200,8 +215,10 @@ struct Info<'a> {
     version: &'static str,
 }
 
+/// The query parameters of a request.
 type Parameters = HashMap<String, String>;
 
+/// Answers a request.
 async fn answer(State(api): State<Arc<Api>>, Query(query): Query<Parameters>) -> Response {
     let request = Request {
         number: api.requests.fetch_add(1, Ordering::Relaxed),
@@ -238,6 +255,7 @@ async fn answer(State(api): State<Arc<Api>>, Query(query): Query<Parameters>) ->
     json(body)
 }
 
+/// A JSON answer.
 fn json(body: Vec<u8>) -> Response {
     (
         [(header::CONTENT_TYPE, "application/json; charset=utf-8")],
@@ -270,7 +288,7 @@ fn fault_answer(fault: &Fault) -> Option<Response> {
 }
 
 impl Api {
-    /// Counts the users against the limit; past it, the seconds until the window ends.
+    /// Counts users against the limit. Beyond the limit, returns the seconds until the window ends.
     fn over_limit(&self, users: u64) -> Option<u64> {
         let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
         if limit.0.elapsed() >= self.options.window {
@@ -285,7 +303,7 @@ impl Api {
     }
 }
 
-/// A number from 1 to `max`; anything else silently becomes 1, as at the real server.
+/// A number from 1 to `max`; any other value becomes 1, as in the real API.
 fn number_in(query: &Parameters, name: &str, max: u64) -> u64 {
     let number = query.get(name).and_then(|text| text.parse().ok());
     number
@@ -293,6 +311,7 @@ fn number_in(query: &Parameters, name: &str, max: u64) -> u64 {
         .unwrap_or(1)
 }
 
+/// A generated page as JSON.
 fn made(query: &Parameters, request: &Request, no_uuid: bool) -> Vec<u8> {
     let list = |name: &str| -> Vec<String> {
         let text = query.get(name).map(String::as_str).unwrap_or_default();
@@ -310,7 +329,7 @@ fn made(query: &Parameters, request: &Request, no_uuid: bool) -> Vec<u8> {
     if nations.is_empty() {
         nations = (0..NATIONS.len()).collect();
     }
-    // The real server ignores the gender when there is a seed.
+    // The real server ignores `gender` when there is a seed.
     let gender = match query.get("gender").map(String::as_str) {
         _ if query.contains_key("seed") => None,
         Some("female") => Some("female"),
@@ -338,6 +357,7 @@ fn made(query: &Parameters, request: &Request, no_uuid: bool) -> Vec<u8> {
     serde_json::to_vec(&Answer { results, info }).unwrap_or_default()
 }
 
+/// Removes the fields that `inc` does not include or `exc` excludes.
 fn choose(user: &mut User, included: &[String], excluded: &[String]) {
     let gone = |field: &str| {
         let field = field.to_owned();

@@ -1,9 +1,9 @@
-//! Users made from a seed: the same seed, page and index give the same user on every machine.
+//! Generated users: the same seed, page and index give the same user on every machine.
 //!
-//! Each user has an own generator, started from a hash of (seed, page, index), so that a page does
-//! not depend on its size and no two users share a `login.uuid`. Ages are computed against
-//! [`TODAY`], a fixed date, so that data fetched today and next year is equal. The digests are of
-//! the right shape but of nothing: nobody logs in here.
+//! Each user has a random generator of its own, seeded with a hash of seed, page and index. So a
+//! page does not depend on its size, and no two users share a `login.uuid`. Ages are computed for
+//! [`TODAY`], a fixed date, so that data fetched in different years is equal. The digests have the
+//! right length but are digests of nothing.
 
 use std::sync::LazyLock;
 
@@ -11,21 +11,33 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-/// 2026-01-01T00:00:00Z in seconds: the day that ages are computed for.
+/// 2026-01-01T00:00:00Z in seconds since 1970: the day for which ages are computed.
 pub(super) const TODAY: i64 = 1_767_225_600;
+/// Seconds of a day.
 const DAY: i64 = 86_400;
+/// Days of an average year.
 const YEAR_DAYS: f64 = 365.2425;
+/// Namespace of the users' UUIDs.
 const USERS: Uuid = Uuid::from_u128(0x7469_6465_6d69_6c6c_8000_7573_6572_7300);
 
+/// A nationality with its words, from `nations.txt`.
 #[derive(Debug)]
 pub(super) struct Nation {
+    /// Two letters, as in the field `nat`.
     pub(super) code: &'static str,
+    /// The name of the country.
     country: &'static str,
+    /// First names of women.
     women: Vec<&'static str>,
+    /// First names of men.
     men: Vec<&'static str>,
+    /// Last names.
     last: Vec<&'static str>,
+    /// Names of streets.
     streets: Vec<&'static str>,
+    /// Names of cities.
     cities: Vec<&'static str>,
+    /// Names of states.
     states: Vec<&'static str>,
 }
 
@@ -53,6 +65,7 @@ pub(super) static NATIONS: LazyLock<Vec<Nation>> = LazyLock::new(|| {
         .collect()
 });
 
+/// First words of user names.
 const ADJECTIVES: [&str; 12] = [
     "angry",
     "beautiful",
@@ -67,6 +80,7 @@ const ADJECTIVES: [&str; 12] = [
     "white",
     "yellow",
 ];
+/// Second words of user names.
 const ANIMALS: [&str; 12] = [
     "bear",
     "butterfly",
@@ -81,10 +95,12 @@ const ANIMALS: [&str; 12] = [
     "wolf",
     "zebra",
 ];
+/// Passwords.
 const PASSWORDS: [&str; 12] = [
     "charter", "concrete", "dogpound", "history", "keywest", "million", "ninjas", "rover", "speed",
     "success", "tekken", "truelove",
 ];
+/// Time zones: offset and description.
 const ZONES: [(&str, &str); 10] = [
     ("-10:00", "Hawaii"),
     ("-8:00", "Pacific Time (US & Canada)"),
@@ -98,42 +114,57 @@ const ZONES: [(&str, &str); 10] = [
     ("+10:00", "Eastern Australia, Guam, Vladivostok"),
 ];
 
-/// A user as the API answers; fields left out by `inc` or `exc` are none.
+/// A user as in the API's answer. Fields that `inc` or `exc` remove are `None`.
 #[derive(Debug, Serialize)]
 pub(super) struct User {
+    /// `female` or `male`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) gender: Option<&'static str>,
+    /// Title, first and last name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<Name>,
+    /// Address and time zone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) location: Option<Location>,
+    /// Address made of the name, at example.com.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) email: Option<String>,
+    /// User name, password and digests; `login.uuid` identifies the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) login: Option<Login>,
+    /// Birth.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) dob: Option<Dated>,
+    /// Registration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) registered: Option<Dated>,
+    /// Phone number in the national form.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) phone: Option<String>,
+    /// Cell phone number in the national form.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cell: Option<String>,
+    /// National identity number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<Id>,
+    /// URLs of a portrait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) picture: Option<Picture>,
+    /// The nationality's two letters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) nat: Option<&'static str>,
 }
 
+/// The field `name`.
 #[derive(Debug, Serialize)]
 pub(super) struct Name {
+    /// `Mr`, `Ms`, ….
     title: &'static str,
     first: &'static str,
     last: &'static str,
 }
 
+/// The field `location`.
 #[derive(Debug, Serialize)]
 pub(super) struct Location {
     street: Street,
@@ -145,67 +176,94 @@ pub(super) struct Location {
     timezone: Zone,
 }
 
+/// The field `location.street`.
 #[derive(Debug, Serialize)]
 struct Street {
     number: u64,
     name: &'static str,
 }
 
-/// Canada, Britain and Norway write strings, the others numbers, as the real API does.
+/// The field `location.postcode`: text in Canada, Britain and Norway, a number elsewhere, as in the
+/// real API.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Postcode {
+    /// Digits only.
     Number(u64),
+    /// Letters and digits.
     Text(String),
 }
 
+/// The field `location.coordinates`, in degrees as text.
 #[derive(Debug, Serialize)]
 struct Coordinates {
+    /// Degrees north, with four decimal places.
     latitude: String,
+    /// Degrees east, with four decimal places.
     longitude: String,
 }
 
+/// The field `location.timezone`.
 #[derive(Debug, Serialize)]
 struct Zone {
+    /// Offset from UTC, as `+5:45`.
     offset: &'static str,
+    /// Names of places in the zone.
     description: &'static str,
 }
 
+/// The field `login`.
 #[derive(Debug, Serialize)]
 pub(super) struct Login {
+    /// A version 4 UUID; `None` for the fault that lacks it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) uuid: Option<Uuid>,
     username: String,
     password: &'static str,
+    /// 8 hexadecimal digits.
     salt: String,
+    /// 32 hexadecimal digits.
     md5: String,
+    /// 40 hexadecimal digits.
     sha1: String,
+    /// 64 hexadecimal digits.
     sha256: String,
 }
 
+/// A date in ISO 8601 and the age in years.
 #[derive(Debug, Serialize)]
 pub(super) struct Dated {
+    /// The moment, with milliseconds, in UTC.
     date: String,
+    /// Full years until [`TODAY`].
     age: i64,
 }
 
+/// The field `id`: its kind, and the number if the nation has one.
 #[derive(Debug, Serialize)]
 pub(super) struct Id {
     name: &'static str,
+    /// The number, in the national form.
     value: Option<String>,
 }
 
+/// The field `picture`.
 #[derive(Debug, Serialize)]
 pub(super) struct Picture {
+    /// 128 pixels wide.
     large: String,
+    /// 72 pixels wide.
     medium: String,
+    /// 48 pixels wide.
     thumbnail: String,
 }
 
-/// SplitMix64: small, and the same forever, which a library's default generator does not promise.
+/// A SplitMix64 generator (Steele, Lea and Flood, 2014). The default generator of a library may
+/// change; this one does not.
 struct Dice(u64);
 
 impl Dice {
+    /// The next 64 random bits.
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -219,12 +277,13 @@ impl Dice {
         low + self.next() % (high - low + 1)
     }
 
+    /// An item of a list.
     fn of<T: Copy + Default>(&mut self, list: &[T]) -> T {
         let at = self.next() % (list.len().max(1) as u64);
         list.get(at as usize).copied().unwrap_or_default()
     }
 
-    /// `#` becomes a digit and `A` a capital letter.
+    /// A text by a pattern: `#` becomes a digit and `A` a capital letter.
     fn pattern(&mut self, pattern: &str) -> String {
         let mut bits = self.next();
         let mut used = 0;
@@ -247,6 +306,7 @@ impl Dice {
             .collect()
     }
 
+    /// Eight hexadecimal digits for each word.
     fn hex(&mut self, words: usize) -> String {
         use std::fmt::Write as _;
         let mut text = String::with_capacity(words * 8);
@@ -257,13 +317,13 @@ impl Dice {
         text
     }
 
-    /// A coordinate with four digits behind the point, within ±`limit` degrees.
+    /// A coordinate with four decimal places, within ±`limit` degrees.
     fn degrees(&mut self, limit: i64) -> String {
         let ten_thousandths = self.between(0, limit as u64 * 20_000) as i64 - limit * 10_000;
         format!("{:.4}", ten_thousandths as f64 / 10_000.0)
     }
 
-    /// An instant between two numbers of days before [`TODAY`], and its age in years.
+    /// A moment between two numbers of days before [`TODAY`], and its age in years.
     fn dated(&mut self, nearest: i64, farthest: i64) -> Dated {
         let seconds = self.between((nearest * DAY) as u64, (farthest * DAY) as u64) as i64;
         let millis = (TODAY - seconds) * 1000 + self.between(0, 999) as i64;
@@ -274,7 +334,7 @@ impl Dice {
     }
 }
 
-/// Makes one user; `nations` are indexes into [`NATIONS`] to choose from.
+/// Generates one user; `nations` are the indexes into [`NATIONS`] to choose from.
 pub(super) fn user(
     seed: &str,
     page: u64,
@@ -320,6 +380,7 @@ pub(super) fn user(
     }
 }
 
+/// A name by nationality and gender.
 fn name(dice: &mut Dice, nation: &Nation, gender: &str) -> Name {
     let titles: &[&str] = match (nation.code, gender) {
         ("CH", "male") => &["Monsieur"],
@@ -339,7 +400,7 @@ fn name(dice: &mut Dice, nation: &Nation, gender: &str) -> Name {
     }
 }
 
-/// Plain letters of the name; who has none in it is reached under the user name.
+/// The email address: the ASCII letters of the name, or the user name if there are none.
 fn email(name: &Name, username: &str) -> String {
     let plain = |text: &str| -> String {
         let letters = text.chars().filter(char::is_ascii_alphabetic);
@@ -353,6 +414,7 @@ fn email(name: &Name, username: &str) -> String {
     }
 }
 
+/// An address by nationality.
 fn location(dice: &mut Dice, nation: &Nation) -> Location {
     let postcode = match nation.code {
         "CA" => Postcode::Text(dice.pattern("A#A #A#")),
@@ -382,7 +444,7 @@ fn location(dice: &mut Dice, nation: &Nation) -> Location {
     }
 }
 
-/// Phone, cell and national id by nationality.
+/// Phone, cell phone and identity number by nationality.
 fn numbers(dice: &mut Dice, code: &str) -> (String, String, Id) {
     let (phone, cell) = match code {
         "AU" => ("0#-####-####", "04##-###-###"),
@@ -422,6 +484,7 @@ fn numbers(dice: &mut Dice, code: &str) -> (String, String, Id) {
     (dice.pattern(phone), dice.pattern(cell), id)
 }
 
+/// The URLs of a portrait.
 fn picture(dice: &mut Dice, gender: &str) -> Picture {
     let folder = if gender == "male" { "men" } else { "women" };
     let number = dice.between(0, 99);

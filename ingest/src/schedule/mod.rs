@@ -1,31 +1,33 @@
-//! Schedule: which page is due, and the durable ledger of who fetches it.
+//! Scheduler and ledger: which page is due, and a durable job queue of who fetches it.
 //!
-//! The ledger is the table `_tidemill_runs` in the database that pages land in, one row a page:
+//! The ledger is the table `_tidemill_runs` in the database in which pages land, with one row per
+//! page. The states of a row:
 //!
 //! ```text
-//! (made when due) ─► claimed ─► done        landed, in the transaction that moved the row
+//! (made when due) ─► claimed ─► done        landed, in the transaction that changed the row
 //!                     │  ▲ ├──► failed      the API refuses this page for good
 //!                     │  │ └──► short       landed, and records may be added to it: due again
 //!                     ▼  │        │         at the next tick, as `at_end` says
 //!                    retry ◄──────┘         due again at `claimed_until`
 //! ```
 //!
-//! Engines: [`postgres`](self::postgres) and [`sqlite`](self::sqlite).
+//! Engines: PostgreSQL and SQLite.
 //!
+//! Invariants:
 //! 1. A page is claimed by one process at a time. A claim is a lease, which its holder renews while
-//!    it works on the page: one whose holder died or stands still is taken over when it ends, with
-//!    a higher number of attempts.
-//! 2. What a lost claim fetched does not land: landing checks claimant and attempts in its own
-//!    transaction ([`Claim`]).
-//! 3. No page is skipped: the next page is the schedule's highest one plus one, and is made only
-//!    when its tick has come. One that was asked for by its number (`ranged`) before is the
-//!    schedule's from then on, as it is. Ticks that were missed for longer than [`CATCH_UP_MAX`]
+//!    it works on the page. When the holder died or is frozen, the lease expires and another
+//!    process claims the page, with a higher number of attempts.
+//! 2. A page that was fetched under a lost claim does not land: landing compares claimant and
+//!    attempts in its own transaction ([`Claim`]).
+//! 3. No page is skipped: the next page is the highest one of the schedule plus one, and is made
+//!    only when its tick has come. A page that was requested by its number before (`ranged`)
+//!    becomes one of the schedule as it is. Ticks that were missed for longer than [`CATCH_UP_MAX`]
 //!    become one.
-//! 4. At most [`RETRYING_MAX`] pages wait for another attempt; then no next page is made.
-//! 5. A page is done only when nothing can be added to it any more: it is full, or it was asked
-//!    for when a later page was known to have records. So a list that grows while it is read, or
-//!    after that, loses nothing. The end of a list is a page without records of its own: an empty
-//!    one, or one with the keys of the page before it. Behind it no page is made.
+//! 4. At most [`RETRYING_MAX`] pages wait for a retry; then no next page is made.
+//! 5. A page is done only when nothing can be added to it: it is full, or it was requested when a
+//!    later page was known to have records. So a list that grows while it is read, or afterwards,
+//!    loses nothing. The end of a list is a page without records of its own: an empty page, or one
+//!    with the keys of the page before. No page is made after it.
 
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
@@ -39,13 +41,13 @@ use crate::config::{AtEnd, Schedule};
 use crate::database::Database;
 use crate::{Error, Kind, Result};
 
-/// How far behind the schedule pages are still made for each missed tick.
+/// How far behind the schedule each missed tick still makes a page.
 pub const CATCH_UP_MAX: Duration = Duration::from_secs(60);
-/// How many pages may wait for another attempt before no next one is made.
+/// How many pages may wait for a retry before no next page is made.
 pub const RETRYING_MAX: i64 = 8;
-/// Beyond any time of a ledger, in milliseconds since 1970: the year 9000.
-const FOR_EVER_MS: i64 = 221_845_392_000_000;
-/// The longest error text that the ledger keeps.
+/// A time after all times of a ledger, in milliseconds since 1970: the year 9000.
+const FAR_FUTURE_MS: i64 = 221_845_392_000_000;
+/// Longest error text in the ledger, in characters.
 const ERROR_CHARS_MAX: usize = 500;
 
 /// The right to fetch and land one page.
@@ -55,36 +57,36 @@ pub struct Claim {
     pub pipeline: String,
     /// The page.
     pub page: u64,
-    /// Who holds it.
+    /// The id of the process that holds the claim.
     pub claimed_by: String,
-    /// Which attempt it is, from 1. Tells a claim from a later one of the same holder.
+    /// Number of this attempt, from 1. Distinguishes a claim from a later one of the same holder.
     pub attempts: u32,
-    /// Attempts that failed since the page landed last.
+    /// Failed attempts since the page last landed.
     pub failures: u32,
-    /// Whether a later page was known to have records when this claim was made.
+    /// Whether a later page was known to have records when the claim was made.
     pub followed: bool,
     /// When the page is due again if records may be added to it, in milliseconds since 1970.
     pub again_ms: i64,
 }
 
-/// What a claim's page came to.
+/// The outcome of a claim whose page landed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Ended {
     /// Records that are rows now.
     pub(crate) landed: u64,
     /// Records of the page, refused ones included.
     pub(crate) records: u64,
-    /// Whether the page has all the records that a page has.
+    /// Whether the page has all the records that a page can have.
     pub(crate) full: bool,
-    /// What tells the page from others by its records' keys.
+    /// Hash over the keys of its records, to recognize a repeated page.
     pub(crate) mark: Option<String>,
-    /// Whether all of the page was wanted.
+    /// Whether the whole page was wanted (see [`crate::land::Landed::trimmed`]).
     pub(crate) whole: bool,
 }
 
 impl Ended {
-    /// The page's new state and how many records of its own it has; `before` is the mark of the
-    /// page before it.
+    /// The new state of the page, and the number of records of its own. `before` is the hash of the
+    /// page before it: a page that repeats it has none.
     fn state(&self, claim: &Claim, before: Option<&str>) -> (&'static str, u64) {
         let repeats = self.mark.is_some() && self.mark.as_deref() == before;
         let own = if repeats { 0 } else { self.records };
@@ -97,44 +99,44 @@ impl Ended {
     }
 }
 
-/// All pages of a ledger together.
+/// Figures over all pages of a ledger.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Whether any page ever landed.
     pub landed: bool,
-    /// Pages that failed for good.
+    /// Number of pages that failed for good.
     pub failed: u64,
-    /// The highest page that had records of its own.
+    /// The highest page with records of its own.
     pub last: Option<u64>,
 }
 
-/// What there is to do.
+/// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// This page.
+    /// Fetch this page.
     Fetch(Claim),
     /// Nothing for this long.
     Idle(Duration),
-    /// Nothing for this long: the list is at its end, and may grow.
+    /// Nothing for this long: the list is at its end and may grow.
     AtEnd(Duration),
-    /// Nothing any more: every page of the range is done or failed.
+    /// Nothing more: every page of the range is done or failed.
     Finished,
 }
 
-/// What comes of asking for one page.
+/// The answer to a request for one page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
-    /// It is to be fetched.
+    /// The page is claimed: fetch it.
     Claimed(Claim),
-    /// It is done already.
+    /// The page is done.
     Done,
-    /// Another process has it, or it failed a moment ago: ask again after this long.
+    /// Another process has the page, or it failed a moment ago: ask again after this long.
     Wait(Duration),
 }
 
 impl Asked {
-    /// Of a page that was not claimed: whether it is done, and in how many milliseconds its claim
-    /// or its wait ends. One that went away meanwhile may be made at once.
+    /// The answer for a page that was not claimed: whether it is done, and in how many milliseconds
+    /// its claim or wait ends. A page that was deleted meanwhile can be made at once.
     fn unless_claimed(found: Option<(bool, Option<i64>)>) -> Self {
         match found {
             Some((true, _)) => Self::Done,
@@ -144,7 +146,7 @@ impl Asked {
     }
 }
 
-/// A row of the ledger.
+/// A row of the ledger, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     /// The page.
@@ -153,42 +155,79 @@ pub struct Run {
     pub due_at: Timestamp,
     /// `claimed`, `retry`, `short`, `done` or `failed`.
     pub state: String,
-    /// Attempts so far.
+    /// Number of attempts.
     pub attempts: u32,
-    /// Records landed.
+    /// Records landed; `None` before the page landed.
     pub records: Option<u64>,
-    /// The last attempt's error.
+    /// The error of the last attempt.
     pub error: Option<String>,
 }
 
-/// The ledger of one pipeline, as one claimant sees it.
+/// The ledger of one pipeline, for one process.
+///
+/// All methods fail with `Retry` when the database cannot be reached and with `Data` when it
+/// refuses.
 pub trait Ledger: Send {
-    /// Claims the next page that is due, if any.
+    /// Claims the next page that is due.
+    ///
+    /// # Errors
+    /// `Retry` when the database cannot be reached; `Data` when it refuses, or the cron pattern
+    /// matches no later time.
     fn next(&mut self) -> Result<Next>;
-    /// From now on nothing is due that is not due at this moment: pages that are made, unless
-    /// `ahead`, and those that are only looked at again.
+    /// Restricts what is due to what is due at this moment: pages to be made, unless `ahead`, and
+    /// pages that are looked at again.
+    ///
+    /// # Errors
+    /// `Retry` when the database cannot be reached, `Data` when it refuses.
     fn due_by_now(&mut self, ahead: bool) -> Result<()>;
-    /// Claims this page, due or not; one that is done only with `again`. Where no run has made it
-    /// yet, the schedule passes over it when it comes there.
+    /// Claims this page, due or not; a page that is done only with `again`. If no run has made the
+    /// page, it is made, and the schedule skips it later.
+    ///
+    /// # Errors
+    /// `Retry` when the database cannot be reached, `Data` when it refuses.
     fn ask(&mut self, page: u64, again: bool) -> Result<Asked>;
-    /// Pages that somebody has or that wait for another attempt.
+    /// Pages that are claimed or wait for a retry.
+    ///
+    /// # Errors
+    /// `Retry` when the database cannot be reached, `Data` when it refuses.
     fn unfinished(&mut self) -> Result<BTreeSet<u64>>;
-    /// Makes a claim last for the lease from now on. A claim that was lost changes nothing.
+    /// Extends a claim by the lease from now on. Does nothing for a lost claim.
+    ///
+    /// # Errors
+    /// `Retry` when the database cannot be reached, `Data` when it refuses.
     fn renew(&mut self, claim: &Claim) -> Result<()>;
-    /// Gives a claim back, to be taken again after `wait`. A claim that was lost changes nothing.
+    /// Gives a claim back; the page is due again after `wait`. Does nothing for a lost claim.
+    ///
+    /// # Errors
+    /// `Retry` when the database cannot be reached, `Data` when it refuses.
     fn retry(&mut self, claim: &Claim, wait: Duration, error: &str) -> Result<()>;
-    /// Ends a claim for good. A claim that was lost changes nothing.
+    /// Ends a claim for good. Does nothing for a lost claim.
+    ///
+    /// # Errors
+    /// `Retry` when the database cannot be reached, `Data` when it refuses.
     fn fail(&mut self, claim: &Claim, error: &str) -> Result<()>;
-    /// Makes a page that failed for good due again at once; false when it is not one.
+    /// Makes a page that failed for good due at once; false when it did not fail.
+    ///
+    /// # Errors
+    /// `Retry` when the database cannot be reached, `Data` when it refuses.
     fn again(&mut self, page: u64) -> Result<bool>;
-    /// All pages together.
+    /// Figures over all pages.
+    ///
+    /// # Errors
+    /// `Retry` when the database cannot be reached, `Data` when it refuses.
     fn tally(&mut self) -> Result<Tally>;
-    /// Up to `limit` newest runs, newest first.
+    /// The newest `limit` pages, the newest first.
+    ///
+    /// # Errors
+    /// `Retry` when the database cannot be reached, `Data` when it refuses.
     fn history(&mut self, limit: u32) -> Result<Vec<Run>>;
 }
 
-/// Opens the ledger of pipeline `name` in `database`; a claim lasts for `lease`, and as long again
-/// each time it is [renewed](Ledger::renew).
+/// Opens the ledger of the pipeline `name` in `database`. A claim lasts for `lease`, and for
+/// `lease` again after each [renewal](Ledger::renew).
+///
+/// # Errors
+/// `Data` for a database URL that is not valid; `Retry` when the database cannot be reached.
 pub fn open(
     database: &str,
     name: &str,
@@ -208,73 +247,85 @@ pub fn open(
     })
 }
 
-/// What both engines know.
+/// What both engines know about pipeline and process.
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
+    /// The pipeline.
     pipeline: String,
+    /// The id of this process (a random UUID).
     claimant: String,
+    /// The schedule.
     schedule: Schedule,
+    /// Length of a claim in milliseconds.
     lease_ms: i64,
+    /// Limits what is due.
     horizon: Horizon,
 }
 
-/// What is due later is not due, by the ledger's clock.
+/// Pages that are due later than this are not due, by the clock of the ledger.
 #[derive(Debug, Clone, Copy)]
 struct Horizon {
-    /// Of pages that are made.
+    /// For pages to be made, in milliseconds since 1970.
     made_ms: i64,
-    /// Of pages that are only looked at again.
+    /// For pages that are looked at again, in milliseconds since 1970.
     again_ms: i64,
 }
 
 impl Default for Horizon {
+    /// No limit.
     fn default() -> Self {
         Self {
-            made_ms: FOR_EVER_MS,
-            again_ms: FOR_EVER_MS,
+            made_ms: FAR_FUTURE_MS,
+            again_ms: FAR_FUTURE_MS,
         }
     }
 }
 
 impl Horizon {
+    /// The limit `now_ms`; with `ahead` only for pages that are looked at again.
     fn at(now_ms: i64, ahead: bool) -> Self {
         Self {
-            made_ms: if ahead { FOR_EVER_MS } else { now_ms },
+            made_ms: if ahead { FAR_FUTURE_MS } else { now_ms },
             again_ms: now_ms,
         }
     }
 }
 
-/// What the ledger holds when no page can be claimed.
+/// The content of the ledger when no page can be claimed.
 #[derive(Debug, Clone, Copy, Default)]
-struct Standing {
+struct LedgerState {
+    /// The clock of the ledger, in milliseconds since 1970.
     now_ms: i64,
-    /// The highest page of the schedule and when it was due.
+    /// The highest page of the schedule, and when it was due.
     last: Option<(u64, i64)>,
-    /// Whether that page landed and has no records of its own. One that failed since is no end.
+    /// Whether that page landed without records of its own. A page that failed since is not an end.
     is_beyond: bool,
-    /// Pages waiting for another attempt.
+    /// Number of pages that wait for a retry.
     retrying: i64,
     /// When the first claim or wait ends.
     wakes_ms: Option<i64>,
 }
 
-/// What to do about it.
+/// The decision from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Plan {
+    /// Make this page.
     Make {
         page: u64,
         due_ms: i64,
-        /// Whether a new round begins, and what the ledger holds of the last one goes.
+        /// Whether a new round begins, for which the rows of the last one are deleted.
         anew: bool,
     },
+    /// See [`Next::Idle`].
     Idle(Duration),
+    /// See [`Next::AtEnd`].
     AtEnd(Duration),
+    /// See [`Next::Finished`].
     Finished,
 }
 
 impl Plan {
-    /// What there is to do when no page is made.
+    /// The answer when no page is made.
     fn rest(self) -> Next {
         match self {
             Plan::Idle(wait) => Next::Idle(wait),
@@ -285,7 +336,9 @@ impl Plan {
 }
 
 impl Terms {
-    fn plan(&self, standing: &Standing) -> Result<Plan> {
+    /// Decides what to do when no page can be claimed: a pure function of the ledger and the
+    /// schedule.
+    fn plan(&self, standing: &LedgerState) -> Result<Plan> {
         let now = standing.now_ms;
         let horizon = now.min(self.horizon.made_ms);
         let until = |at_ms: i64| Duration::from_millis(at_ms.saturating_sub(now).max(1) as u64);
@@ -293,7 +346,8 @@ impl Terms {
             None => (self.schedule.first_page, horizon),
             Some((page, due_ms)) => {
                 let last = Timestamp::from_millisecond(due_ms).map_err(|error| {
-                    let what = format!("page {page} was due at {due_ms} ms, which is no time");
+                    let what =
+                        format!("page {page} was due at {due_ms} ms, which is not a valid time");
                     Error::with_source(Kind::Data, what, error)
                 })?;
                 let due_ms = self.schedule.tick.after(last)?.as_millisecond();
@@ -319,14 +373,15 @@ impl Terms {
         })
     }
 
-    /// Whether pages at the end of the list are asked for again.
+    /// Whether pages at the end of the list are requested again.
     fn follows(&self) -> bool {
         self.schedule.at_end == AtEnd::Follow
     }
 
+    /// The claim of a claimed row.
     fn claim(&self, claimed: &Claimed) -> Result<Claim> {
         let now = Timestamp::from_millisecond(claimed.now_ms).map_err(|error| {
-            let what = format!("{} ms is no time", claimed.now_ms);
+            let what = format!("{} ms is not a valid time", claimed.now_ms);
             Error::with_source(Kind::Data, what, error)
         })?;
         Ok(Claim {
@@ -344,15 +399,20 @@ impl Terms {
 /// A row that was claimed.
 #[derive(Debug, Clone, Copy)]
 struct Claimed {
+    /// The page.
     page: i64,
+    /// Number of this attempt.
     attempts: i32,
+    /// Failed attempts since the page last landed.
     failures: i32,
+    /// Whether a later page has records.
     followed: bool,
+    /// The clock of the ledger.
     now_ms: i64,
 }
 
 impl Claimed {
-    /// Of a page that was made just now.
+    /// The row of a page that was made just now.
     fn first(page: i64, now_ms: i64) -> Self {
         Self {
             page,
@@ -364,21 +424,23 @@ impl Claimed {
     }
 }
 
-/// The error of a claim that someone else took over.
+/// The error of a claim that another process took over.
 fn lost(claim: &Claim) -> Error {
     let Claim { pipeline, page, .. } = claim;
     let what = format!("page {page} of `{pipeline}` was claimed by another process meanwhile");
     Error::new(Kind::Fence, what)
 }
 
+/// A duration in milliseconds, limited so that it can be added to a time.
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis())
         .unwrap_or(i64::MAX / 4)
         .min(i64::MAX / 4)
 }
 
-/// An error's text, cut to what a row keeps and without what PostgreSQL's text cannot hold.
-fn kept(error: &str) -> String {
+/// An error as the ledger keeps it: shortened, and without NUL characters, which PostgreSQL's text
+/// cannot hold.
+fn shortened(error: &str) -> String {
     let signs = error.chars().filter(|sign| *sign != '\0');
     signs.take(ERROR_CHARS_MAX).collect()
 }
@@ -405,9 +467,9 @@ mod tests {
 
     #[test]
     fn the_next_page_is_made_at_its_tick() {
-        let mut standing = Standing {
+        let mut standing = LedgerState {
             now_ms: 1_000_000,
-            ..Standing::default()
+            ..LedgerState::default()
         };
         let make = |page, due_ms| Plan::Make {
             page,
@@ -446,25 +508,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_later_than_the_horizon_is_not_made() {
+    fn pages_beyond_the_horizon_are_not_made() {
         let mut terms = terms(None);
         terms.horizon = Horizon::at(1_000_000, false);
-        let mut standing = Standing {
+        let mut standing = LedgerState {
             now_ms: 1_000_010,
-            ..Standing::default()
+            ..LedgerState::default()
         };
         let made = |plan| match plan {
             Plan::Make { page, due_ms, .. } => Some((page, due_ms)),
             _ => None,
         };
-        let plan = |standing: &Standing| made(terms.plan(standing).unwrap());
+        let plan = |standing: &LedgerState| made(terms.plan(standing).unwrap());
         assert_eq!(plan(&standing), Some((1, 1_000_000)));
         standing.last = Some((1, 999_000));
         standing.now_ms = 1_002_000;
         assert_eq!(plan(&standing), Some((2, 1_000_000)));
         standing.last = Some((2, 1_000_000));
         assert_eq!(plan(&standing), None);
-        // Long ago it is one page, whenever the ledger is asked.
+        // Ticks that were missed long ago become one page.
         standing.last = Some((2, 100_000));
         assert_eq!(plan(&standing), Some((3, 1_000_000)));
         terms.horizon = Horizon::at(1_000_000, true);
@@ -474,15 +536,15 @@ mod tests {
     }
 
     #[test]
-    fn behind_the_end_of_a_list_no_page_is_made() {
-        let beyond = Standing {
+    fn no_page_is_made_after_the_end_of_a_list() {
+        let beyond = LedgerState {
             now_ms: 1_000_000,
             last: Some((4, 990_000)),
             is_beyond: true,
             wakes_ms: Some(1_000_700),
-            ..Standing::default()
+            ..LedgerState::default()
         };
-        let ended = Standing {
+        let ended = LedgerState {
             wakes_ms: None,
             ..beyond
         };
@@ -500,7 +562,7 @@ mod tests {
             anew: true,
         };
         assert_eq!(terms.plan(&ended).unwrap(), again);
-        // A range is asked for whole, however empty one of its pages is.
+        // A range is requested as a whole, also if one of its pages is empty.
         terms.schedule.last_page = Some(5);
         let plan = terms.plan(&ended).unwrap();
         assert!(

@@ -1,5 +1,7 @@
-//! The ledger in PostgreSQL. Time is the server's, so that claimants on several machines agree;
-//! `FOR UPDATE SKIP LOCKED` lets them claim side by side.
+//! The ledger in PostgreSQL.
+//!
+//! Times are those of the server's clock, so that processes on several machines agree. `FOR UPDATE
+//! SKIP LOCKED` lets processes claim pages concurrently.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,12 +10,13 @@ use jiff::Timestamp;
 use postgres::{Client, Transaction};
 
 use super::{
-    Asked, Claim, Claimed, Ended, Horizon, Ledger, Next, Plan, Run, Standing, Tally, Terms, kept,
-    lost, millis,
+    Asked, Claim, Claimed, Ended, Horizon, Ledger, LedgerState, Next, Plan, Run, Tally, Terms,
+    lost, millis, shortened,
 };
 use crate::database::{self, postgres_failed};
 use crate::{Error, Result};
 
+/// The table and the index of pages that become due.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_runs (
     pipeline text NOT NULL,
     page bigint NOT NULL,
@@ -33,21 +36,23 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_runs (
 CREATE INDEX IF NOT EXISTS _tidemill_runs_due ON _tidemill_runs (pipeline, claimed_until)
     WHERE state IN ('claimed', 'retry', 'short');";
 
-/// Whether the table is one of an earlier version, which knew no end of a list.
+/// Whether the table is that of an earlier version, which did not recognize the end of a list.
 const IS_OLD: &str = "SELECT to_regclass('_tidemill_runs') IS NOT NULL AND NOT EXISTS (
     SELECT FROM pg_attribute WHERE attrelid = to_regclass('_tidemill_runs')
         AND attname = 'own' AND NOT attisdropped)";
 
-/// Whether the table is one of a version that took no page by its number.
+/// Whether the table is that of a version which did not take pages by their number.
 const HAS_NO_RANGES: &str = "SELECT to_regclass('_tidemill_runs') IS NOT NULL AND NOT EXISTS (
     SELECT FROM pg_attribute WHERE attrelid = to_regclass('_tidemill_runs')
         AND attname = 'ranged' AND NOT attisdropped)";
 
+/// Upgrades such a table.
 const ADD_RANGES: &str =
     "ALTER TABLE _tidemill_runs ADD COLUMN ranged boolean NOT NULL DEFAULT false";
 
-/// Such a version went on behind the end of a list, and took a page for done that was not full:
-/// the former pages go, and the latter ones are asked for again.
+/// Upgrades a table of [`IS_OLD`]. That version continued behind the end of a list, and took pages
+/// that were not full for done: the former pages are deleted, and the latter ones are requested
+/// again.
 const UPGRADE: &str = "ALTER TABLE _tidemill_runs ADD COLUMN own bigint, ADD COLUMN mark text,
     ADD COLUMN failures integer NOT NULL DEFAULT 0;
 DROP INDEX IF EXISTS _tidemill_runs_open;
@@ -60,17 +65,18 @@ UPDATE _tidemill_runs AS run SET state = 'short', claimed_until = clock_timestam
     FROM (SELECT pipeline, max(own) AS most FROM _tidemill_runs GROUP BY pipeline) AS list
     WHERE run.pipeline = list.pipeline AND state = 'done' AND own < most;";
 
-/// Whether a later page than the row's has records of its own.
+/// Whether a page after the row's page has records of its own.
 const FOLLOWED: &str = "EXISTS (SELECT FROM _tidemill_runs AS later
     WHERE later.pipeline = run.pipeline AND later.page > run.page AND later.own > 0)";
 
-/// Which rows become due: `$1` is the pipeline, `$2` whether the end of a list is followed. Behind
-/// an empty page none is asked for.
+/// Which rows become due. `$1` is the pipeline, `$2` whether the end of a list is followed. No page
+/// behind an empty one is requested.
 const OPEN: &str = "pipeline = $1 AND state IN ('claimed', 'retry', 'short')
     AND (state <> 'short' OR FOLLOWED OR $2 AND NOT EXISTS (SELECT FROM _tidemill_runs AS earlier
         WHERE earlier.pipeline = $1 AND earlier.state IN ('claimed', 'retry', 'short')
         AND earlier.state = 'short' AND earlier.page < run.page AND earlier.own = 0))";
 
+/// Claims the page that is due first. `$5` is whether it may be a page that is looked at again.
 const CLAIM: &str = "UPDATE _tidemill_runs AS run
     SET state = 'claimed', claimed_by = $3, attempts = attempts + 1,
         due_at = CASE WHEN own = 0 THEN clock_timestamp() ELSE due_at END,
@@ -83,6 +89,7 @@ const CLAIM: &str = "UPDATE _tidemill_runs AS run
     RETURNING page, attempts, failures, FOLLOWED,
         (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
+/// The columns of [`LedgerState`].
 const STANDING: &str = "SELECT
     (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
     last.page, (extract(epoch FROM last.due_at) * 1000)::bigint,
@@ -93,21 +100,23 @@ const STANDING: &str = "SELECT
     LEFT JOIN (SELECT page, due_at, own, state FROM _tidemill_runs
         WHERE pipeline = $1 AND NOT ranged ORDER BY page DESC LIMIT 1) AS last ON true";
 
+/// Deletes the pages of a round that has ended.
 const FORGET: &str = "DELETE FROM _tidemill_runs
     WHERE pipeline = $1 AND state IN ('done', 'short', 'failed')";
 
+/// Makes a page that is claimed from the beginning.
 const MAKE: &str = "INSERT INTO _tidemill_runs
     (pipeline, page, due_at, state, claimed_by, claimed_until, attempts, ranged)
     VALUES ($1, $2, to_timestamp($3::bigint / 1000.0), 'claimed', $4,
         clock_timestamp() + $5::bigint * interval '1 millisecond', 1, $6)
     ON CONFLICT (pipeline, page) DO NOTHING";
 
-/// A page that was asked for by its number becomes one of the schedule.
+/// Makes a page that was requested by its number one of the schedule.
 const ADOPT: &str = "UPDATE _tidemill_runs
     SET ranged = false, due_at = to_timestamp($3::bigint / 1000.0)
     WHERE pipeline = $1 AND page = $2 AND ranged";
 
-/// Takes a page by its number: `$5` is whether it may be done.
+/// Claims a page by its number. `$5` is whether it may be done.
 const ASK: &str = "UPDATE _tidemill_runs AS run
     SET state = 'claimed', claimed_by = $3, attempts = attempts + 1,
         failures = CASE WHEN state = 'failed' THEN 0 ELSE failures END,
@@ -117,32 +126,37 @@ const ASK: &str = "UPDATE _tidemill_runs AS run
     RETURNING page, attempts, failures, FOLLOWED,
         (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
+/// Whether a page is done, and in how many milliseconds its claim or wait ends.
 const WAITS: &str = "SELECT state = 'done',
         (extract(epoch FROM claimed_until - clock_timestamp()) * 1000)::bigint
     FROM _tidemill_runs WHERE pipeline = $1 AND page = $2";
 
+/// The clock of the server, in milliseconds since 1970.
 const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
+/// The condition that a claim was not lost.
 const MINE: &str = "pipeline = $1 AND page = $2 AND state = 'claimed'
     AND claimed_by = $3 AND attempts = $4";
 
-/// The ledger in PostgreSQL.
+/// The ledger of a pipeline in PostgreSQL.
 pub(crate) struct PostgresLedger {
     client: Client,
     terms: Terms,
 }
 
+/// An error of the ledger.
 fn failed(error: postgres::Error) -> Error {
     postgres_failed("ledger `_tidemill_runs`", error)
 }
 
-/// A statement with the conditions that it names.
+/// A statement with [`OPEN`] and [`FOLLOWED`] in place of their names.
 fn sql(statement: &str) -> String {
     statement
         .replace("OPEN", OPEN)
         .replace("FOLLOWED", FOLLOWED)
 }
 
+/// The columns that [`CLAIM`] and [`ASK`] return.
 fn claimed_of(row: &postgres::Row) -> Claimed {
     Claimed {
         page: row.get(0),
@@ -154,6 +168,7 @@ fn claimed_of(row: &postgres::Row) -> Claimed {
 }
 
 impl PostgresLedger {
+    /// Connects, and creates or upgrades the table.
     pub(super) fn open(url: &str, terms: Terms) -> Result<Self> {
         let mut client = database::postgres(url)?;
         let mut transaction = client.transaction().map_err(failed)?;
@@ -171,7 +186,8 @@ impl PostgresLedger {
         Ok(Self { client, terms })
     }
 
-    fn standing(&mut self) -> Result<Standing> {
+    /// Reads what the plan is made from.
+    fn standing(&mut self) -> Result<LedgerState> {
         let row = self
             .client
             .query_one(
@@ -181,7 +197,7 @@ impl PostgresLedger {
             .map_err(failed)?;
         let page: Option<i64> = row.get(1);
         let due: Option<i64> = row.get(2);
-        Ok(Standing {
+        Ok(LedgerState {
             now_ms: row.get(0),
             last: page.zip(due).map(|(page, due)| (page as u64, due)),
             is_beyond: row.get::<_, Option<bool>>(5).unwrap_or(false),
@@ -190,7 +206,7 @@ impl PostgresLedger {
         })
     }
 
-    /// Claims a page that is due: one that waits to be looked at again, or any other.
+    /// Claims a page that is due: one that is looked at again, or any other.
     fn claim(&mut self, again: bool) -> Result<Option<Claim>> {
         let Terms {
             pipeline,
@@ -213,12 +229,13 @@ impl PostgresLedger {
         claimed.map_err(failed)?.map(claim).transpose()
     }
 
+    /// The clock of the server.
     fn now_ms(&mut self) -> Result<i64> {
         let now = self.client.query_one(NOW, &[]);
         Ok(now.map_err(failed)?.get(0))
     }
 
-    /// Makes a page and claims it; false when it is there already.
+    /// Makes and claims a page; false when it exists already.
     fn make(&mut self, page: i64, due_ms: i64, (anew, ranged): (bool, bool)) -> Result<bool> {
         let Terms {
             pipeline,
@@ -243,13 +260,14 @@ impl PostgresLedger {
         Ok(made)
     }
 
+    /// Ends a failed attempt; does nothing if the claim was lost.
     fn end(&mut self, claim: &Claim, state: &str, wait_ms: i64, error: &str) -> Result<()> {
         let set = "UPDATE _tidemill_runs SET state = $5, error = $6,
             failures = failures + 1,
             finished_at = CASE WHEN $5 = 'failed' THEN clock_timestamp() END,
             claimed_until = clock_timestamp() + $7::bigint * interval '1 millisecond'";
         let (page, attempts) = (claim.page as i64, claim.attempts as i32);
-        let (pipeline, by, error) = (&claim.pipeline, &claim.claimed_by, kept(error));
+        let (pipeline, by, error) = (&claim.pipeline, &claim.claimed_by, shortened(error));
         self.client
             .execute(
                 &format!("{set} WHERE {MINE}"),
@@ -274,9 +292,10 @@ impl Ledger for PostgresLedger {
                         let claimed = Claimed::first(page, standing.now_ms);
                         return Ok(Next::Fetch(self.terms.claim(&claimed)?));
                     }
-                    // Another process made it first: look for the page after it.
+                    // Another process made it first, or it was requested by its number: look for
+                    // the page after it.
                 }
-                // The next page comes before those that are only looked at again.
+                // The next page has priority over pages that are only looked at again.
                 plan => {
                     let claim = self.claim(true)?;
                     return Ok(claim.map_or_else(|| plan.rest(), Next::Fetch));
@@ -388,9 +407,11 @@ impl Ledger for PostgresLedger {
     }
 }
 
-/// Ends a claim inside the transaction that lands its page: done, or due again when records may be
-/// added to the page, or at once when only part of the page was wanted. An error of kind `Fence`
-/// when the claim was lost.
+/// Ends a claim in the transaction that lands its page. The page is done; or due again at the next
+/// tick, if records may be added to it; or due again at once, if only a part of it was wanted.
+///
+/// # Errors
+/// `Fence` when the claim was lost.
 pub(crate) fn finish(
     transaction: &mut Transaction<'_>,
     claim: &Claim,

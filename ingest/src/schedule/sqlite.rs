@@ -1,5 +1,7 @@
-//! The ledger in the embedded SQLite file. Every claim is one immediate transaction; times are
-//! milliseconds of the machine's clock.
+//! The ledger in the embedded SQLite file.
+//!
+//! Each claim is one immediate transaction. Times are milliseconds since 1970 by the clock of the
+//! machine.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,12 +10,13 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::{
-    Asked, Claim, Claimed, Ended, Horizon, Ledger, Next, Plan, Run, Standing, Tally, Terms, kept,
-    lost, millis,
+    Asked, Claim, Claimed, Ended, Horizon, Ledger, LedgerState, Next, Plan, Run, Tally, Terms,
+    lost, millis, shortened,
 };
 use crate::database::sqlite_failed;
 use crate::{Error, Result};
 
+/// The table and the index of pages that become due.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_runs (
     pipeline TEXT NOT NULL,
     page INTEGER NOT NULL,
@@ -33,18 +36,20 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_runs (
 CREATE INDEX IF NOT EXISTS _tidemill_runs_due ON _tidemill_runs (pipeline, claimed_until)
     WHERE state IN ('claimed', 'retry', 'short');";
 
-/// Whether the table is one of an earlier version, which knew no end of a list.
+/// Whether the table is that of an earlier version, which did not recognize the end of a list.
 const IS_OLD: &str = "SELECT count(*) > 0 AND max(name = 'own') = 0
     FROM pragma_table_info('_tidemill_runs')";
 
-/// Whether the table is one of a version that took no page by its number.
+/// Whether the table is that of a version which did not take pages by their number.
 const HAS_NO_RANGES: &str = "SELECT count(*) > 0 AND max(name = 'ranged') = 0
     FROM pragma_table_info('_tidemill_runs')";
 
+/// Upgrades such a table.
 const ADD_RANGES: &str = "ALTER TABLE _tidemill_runs ADD COLUMN ranged INTEGER NOT NULL DEFAULT 0";
 
-/// Such a version went on behind the end of a list, and took a page for done that was not full:
-/// the former pages go, and the latter ones are asked for again.
+/// Upgrades a table of [`IS_OLD`]. That version continued behind the end of a list, and took pages
+/// that were not full for done: the former pages are deleted, and the latter ones are requested
+/// again.
 const UPGRADE: &str = "ALTER TABLE _tidemill_runs ADD COLUMN own INTEGER;
 ALTER TABLE _tidemill_runs ADD COLUMN mark TEXT;
 ALTER TABLE _tidemill_runs ADD COLUMN failures INTEGER NOT NULL DEFAULT 0;
@@ -57,69 +62,77 @@ UPDATE _tidemill_runs AS run SET state = 'short', claimed_until = 0
     FROM (SELECT pipeline, max(own) AS most FROM _tidemill_runs GROUP BY pipeline) AS list
     WHERE run.pipeline = list.pipeline AND state = 'done' AND own < most;";
 
-/// Whether a later page than the row's has records of its own.
+/// Whether a page after the row's page has records of its own.
 const FOLLOWED: &str = "EXISTS (SELECT 1 FROM _tidemill_runs AS later
     WHERE later.pipeline = run.pipeline AND later.page > run.page AND later.own > 0)";
 
-/// Which rows become due: `?1` is the pipeline, `?2` whether the end of a list is followed. Behind
-/// an empty page none is asked for.
+/// Which rows become due. `?1` is the pipeline, `?2` whether the end of a list is followed. No page
+/// behind an empty one is requested.
 const OPEN: &str = "pipeline = ?1 AND state IN ('claimed', 'retry', 'short')
     AND (state <> 'short' OR FOLLOWED OR ?2 AND NOT EXISTS (SELECT 1 FROM _tidemill_runs AS earlier
         WHERE earlier.pipeline = ?1 AND earlier.state IN ('claimed', 'retry', 'short')
         AND earlier.state = 'short' AND earlier.page < run.page AND earlier.own = 0))";
 
+/// The page that is due first. `?4` is whether it may be a page that is looked at again.
 const DUE: &str = "SELECT page, attempts + 1, failures, FOLLOWED FROM _tidemill_runs AS run
     WHERE OPEN AND claimed_until <= ?3 AND (state <> 'short') <> ?4
         AND (state <> 'short' OR claimed_until <= ?5)
     ORDER BY claimed_until, page LIMIT 1";
 
+/// Claims a page.
 const CLAIM: &str = "UPDATE _tidemill_runs
     SET state = 'claimed', claimed_by = ?3, attempts = attempts + 1, claimed_until = ?4 + ?5,
         due_at = CASE WHEN own = 0 THEN ?4 ELSE due_at END
     WHERE pipeline = ?1 AND page = ?2";
 
+/// Deletes the pages of a round that has ended.
 const FORGET: &str = "DELETE FROM _tidemill_runs
     WHERE pipeline = ?1 AND state IN ('done', 'short', 'failed')";
 
-/// A page that was asked for by its number becomes one of the schedule.
+/// Makes a page that was requested by its number one of the schedule.
 const ADOPT: &str = "UPDATE _tidemill_runs SET ranged = 0, due_at = ?3
     WHERE pipeline = ?1 AND page = ?2 AND ranged";
 
-/// Whether a page may be claimed by its number: `?4` is whether it may be done.
+/// Whether a page can be claimed by its number. `?4` is whether it may be done.
 const ASK: &str = "SELECT page, attempts + 1,
         CASE WHEN state = 'failed' THEN 0 ELSE failures END, FOLLOWED
     FROM _tidemill_runs AS run WHERE pipeline = ?1 AND page = ?2
         AND (state IN ('short', 'failed') OR state = 'done' AND ?4
         OR state IN ('claimed', 'retry') AND claimed_until <= ?3)";
 
+/// Whether a page is done, and in how many milliseconds its claim or wait ends.
 const WAITS: &str = "SELECT state = 'done', claimed_until - ?3 FROM _tidemill_runs
     WHERE pipeline = ?1 AND page = ?2";
 
+/// The condition that a claim was not lost.
 const MINE: &str = "pipeline = ?1 AND page = ?2 AND state = 'claimed'
     AND claimed_by = ?3 AND attempts = ?4";
 
-/// The ledger in SQLite.
+/// The ledger of a pipeline in SQLite.
 pub(crate) struct SqliteLedger {
     connection: Connection,
     terms: Terms,
 }
 
+/// An error of the ledger.
 fn failed(error: rusqlite::Error) -> Error {
     sqlite_failed("ledger `_tidemill_runs`", error)
 }
 
-/// A statement with the conditions that it names.
+/// A statement with [`OPEN`] and [`FOLLOWED`] in place of their names.
 fn sql(statement: &str) -> String {
     statement
         .replace("OPEN", OPEN)
         .replace("FOLLOWED", FOLLOWED)
 }
 
+/// The clock of the machine, in milliseconds since 1970.
 fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()
 }
 
 impl SqliteLedger {
+    /// Opens the file, and creates or upgrades the table.
     pub(super) fn open(file: &str, terms: Terms) -> Result<Self> {
         let mut connection = tidemill_log::sqlite::connect(file)?;
         let transaction = connection
@@ -139,6 +152,7 @@ impl SqliteLedger {
         Ok(Self { connection, terms })
     }
 
+    /// Ends a failed attempt; does nothing if the claim was lost.
     fn end(&mut self, claim: &Claim, state: &str, wait_ms: i64, error: &str) -> Result<()> {
         let set = "UPDATE _tidemill_runs SET state = ?5, error = ?6, claimed_until = ?7,
             failures = failures + 1, finished_at = CASE WHEN ?5 = 'failed' THEN ?8 END";
@@ -152,7 +166,7 @@ impl SqliteLedger {
                     claim.claimed_by,
                     claim.attempts,
                     state,
-                    kept(error),
+                    shortened(error),
                     now.saturating_add(wait_ms),
                     now
                 ],
@@ -162,7 +176,8 @@ impl SqliteLedger {
     }
 }
 
-fn standing(transaction: &Transaction<'_>, terms: &Terms, now_ms: i64) -> Result<Standing> {
+/// Reads what the plan is made from.
+fn standing(transaction: &Transaction<'_>, terms: &Terms, now_ms: i64) -> Result<LedgerState> {
     let select = "SELECT page, due_at, own = 0 AND state <> 'failed' FROM _tidemill_runs
         WHERE pipeline = ?1 AND NOT ranged ORDER BY page DESC LIMIT 1";
     let last = transaction
@@ -181,7 +196,7 @@ fn standing(transaction: &Transaction<'_>, terms: &Terms, now_ms: i64) -> Result
             |row| Ok((row.get(0)?, row.get(1)?)),
         )
         .map_err(failed)?;
-    Ok(Standing {
+    Ok(LedgerState {
         now_ms,
         last: last.map(|(last, _)| last),
         is_beyond: last.is_some_and(|(_, beyond)| beyond),
@@ -190,7 +205,7 @@ fn standing(transaction: &Transaction<'_>, terms: &Terms, now_ms: i64) -> Result
     })
 }
 
-/// Claims a page that is due: one that waits to be looked at again, or any other.
+/// Claims a page that is due: one that is looked at again, or any other.
 fn claim(
     transaction: &Transaction<'_>,
     terms: &Terms,
@@ -226,7 +241,7 @@ fn claimed_of(row: &rusqlite::Row<'_>, now_ms: i64) -> rusqlite::Result<Claimed>
     })
 }
 
-/// Claims a page that may be claimed.
+/// Claims a page that can be claimed.
 fn take(transaction: &Transaction<'_>, terms: &Terms, claimed: &Claimed) -> Result<Claim> {
     let Terms {
         pipeline,
@@ -243,7 +258,7 @@ fn take(transaction: &Transaction<'_>, terms: &Terms, claimed: &Claimed) -> Resu
     terms.claim(claimed)
 }
 
-/// Makes a page, claims it, and says whether it was not there before.
+/// Makes and claims a page; false when it exists already.
 fn make(
     transaction: &Transaction<'_>,
     terms: &Terms,
@@ -285,11 +300,11 @@ impl Ledger for SqliteLedger {
                     if make(&transaction, terms, (page, due_ms, now), false)? {
                         break Next::Fetch(terms.claim(&Claimed::first(page, now))?);
                     }
-                    // It was asked for by its number: look for the page after it.
+                    // It was requested by its number: look for the page after it.
                     let adopted = transaction.execute(ADOPT, params![terms.pipeline, page, due_ms]);
                     adopted.map_err(failed)?;
                 }
-                // The next page comes before those that are only looked at again.
+                // The next page has priority over pages that are only looked at again.
                 plan => {
                     let claim = claim(&transaction, terms, now, true)?;
                     break claim.map_or_else(|| plan.rest(), Next::Fetch);
@@ -413,9 +428,11 @@ impl Ledger for SqliteLedger {
     }
 }
 
-/// Ends a claim inside the transaction that lands its page: done, or due again when records may be
-/// added to the page, or at once when only part of the page was wanted. An error of kind `Fence`
-/// when the claim was lost.
+/// Ends a claim in the transaction that lands its page. The page is done; or due again at the next
+/// tick, if records may be added to it; or due again at once, if only a part of it was wanted.
+///
+/// # Errors
+/// `Fence` when the claim was lost.
 pub(crate) fn finish(transaction: &Transaction<'_>, claim: &Claim, ended: &Ended) -> Result<()> {
     let before = "SELECT mark FROM _tidemill_runs WHERE pipeline = ?1 AND page = ?2 - 1";
     let set = "UPDATE _tidemill_runs SET state = ?5, records = ?6, error = NULL, failures = 0,
