@@ -1,7 +1,8 @@
-//! Writing the dead letters of fetching and landing to the pipeline's topic.
+//! Dead letter writer of fetching and landing: appends letters to the pipeline's topic.
 //!
-//! The log is opened when there is a first letter: a run that refuses nothing needs none here.
-//! Invariant: when [`Letters::write`] returns, the letters are durable.
+//! The log is opened with the first letter, so a run that refuses nothing needs no log here.
+//!
+//! Invariant: when [`Letters::write`] returns `Ok`, the letters are durable.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,22 +13,26 @@ use tidemill_log::log::{Producer, Record};
 use crate::fetch::{Backoff, pause};
 use crate::{Kind, Result};
 
-/// Waits while the log is away.
+/// Backoff while the log cannot be reached.
 const BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(200),
     max: Duration::from_secs(5),
 };
 
-/// The dead letters of one pipeline.
+/// Writes the dead letters of one pipeline.
 pub(crate) struct Letters<'a> {
+    /// The URL of the log.
     log: &'a str,
+    /// The topic of the dead letters.
     topic: String,
+    /// The producer; `None` before the first letter and after an error.
     producer: Option<Box<dyn Producer>>,
+    /// Ends the waiting for the log.
     stop: &'a AtomicBool,
 }
 
 impl<'a> Letters<'a> {
-    /// The dead letters of `pipeline` in the log at `log`.
+    /// A writer for the dead letters of `pipeline`, to the log at the URL `log`.
     pub(crate) fn new(log: &'a str, pipeline: &str, stop: &'a AtomicBool) -> Self {
         Self {
             log,
@@ -37,7 +42,10 @@ impl<'a> Letters<'a> {
         }
     }
 
-    /// Writes letters durably; waits while the log is away, unless it was told to stop.
+    /// Writes letters durably. Retries while the log cannot be reached, until `stop` is set.
+    ///
+    /// # Errors
+    /// `Retry` when `stop` was set first; `Data` when the log refuses the letters.
     pub(crate) fn write(&mut self, letters: &[DeadLetter]) -> Result<()> {
         let records: Vec<Record> = letters
             .iter()
@@ -60,6 +68,7 @@ impl<'a> Letters<'a> {
         }
     }
 
+    /// Opens the log if necessary and appends the records; one attempt.
     fn append(&mut self, records: &[Record]) -> Result<()> {
         let producer = match &mut self.producer {
             Some(producer) => producer,

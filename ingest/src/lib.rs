@@ -1,12 +1,20 @@
-//! Ingest: fetch an API on a schedule, land it in a database, capture the database's changes,
-//! publish them to the log.
+//! Ingest: fetches an HTTP API on a schedule, lands the records in a database, captures the changes
+//! of the database, and publishes them to the log.
 //!
-//! What flows through here: pages of an HTTP API ([`fetch`]), asked for when the ledger says so
-//! ([`schedule`]), land as rows ([`land`]); [`capture`] reads every committed row change back out
-//! of the database and [`publish`] appends it to the log as a Debezium-style Avro envelope.
-//! Inside, a module uses only those above it in this list: json, config, server, database,
-//! schedule, fetch, land, letters, capture, publish, probe, run; [`randomuser`], the built-in
-//! API, uses none of them.
+//! ```text
+//! HTTP API ─► fetch ─► land ─► tables ─► capture ─► publish ─► topics
+//!               ▲        │                  │           │
+//!            schedule ◄──┘                  └ refused ──┴─► NAME.dead-letters
+//! ```
+//!
+//! The ledger ([`schedule`]) says which page of the API is due. A page ([`fetch`]) becomes rows
+//! ([`land`]) in one transaction with its entry in the ledger. [`capture`] reads every committed
+//! row change out of the database, and [`publish`] appends it to the log as a Debezium-style Avro
+//! envelope. Either half works alone: a pipeline may capture tables that others write.
+//!
+//! A module uses only those before it in this list: stats, json, config, server, database,
+//! schedule, fetch, land, letters, capture, publish, probe, run. [`randomuser`], the built-in HTTP
+//! API for examples and tests, uses none of them.
 
 pub mod capture;
 pub mod config;

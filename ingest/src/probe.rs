@@ -1,9 +1,8 @@
-//! Probe of a PostgreSQL server: whether it answers, whether the capture's slot is there, and where
-//! its WAL ends.
+//! PostgreSQL probe: health of server and replication slot, and the end of the WAL for the lag.
 //!
-//! In flow a URL and the capture's name; out flow reports to [`Stats::health`] and looks at the
-//! WAL, which is what lag before the log is told from. One connection is kept, and made anew when
-//! it is lost.
+//! In: a URL and the name of a capture. Out: reports to [`Stats::health`], and observations of the
+//! WAL's end, from which the ingest's lag is computed. One connection is kept, and opened again
+//! when it is lost.
 
 use std::time::{Duration, Instant};
 
@@ -20,15 +19,15 @@ mod sqlite;
 
 pub use sqlite::FileProbe;
 
-/// How long a connection attempt may take, and what was sent may stay unacknowledged.
+/// Timeout of a connection attempt.
 const CONNECTION_WAIT: Duration = Duration::from_secs(5);
 
-/// How long the server's process that feeds the capture may take note of nothing: the capture says
-/// each second how far it is.
+/// How long the server's walsender may have heard nothing from the capture before the slot counts
+/// as down. The capture sends a status message every second.
 const REPLY_WAIT: Duration = Duration::from_secs(8);
 
-/// The server's WAL, the slot, and when the process that feeds it heard of the capture last. What a
-/// server replays has no end of its own.
+/// The end of the WAL, the state of the slot, and when the walsender last heard from the capture.
+/// On a standby the end is the last replayed LSN.
 const LOOK: &str = "
     SELECT (at.lsn - '0/0'::pg_lsn)::bigint, slot.slot_name IS NOT NULL,
            coalesce(slot.active, false), coalesce(slot.wal_status, ''),
@@ -39,27 +38,35 @@ const LOOK: &str = "
 
 /// A probe of one server, for one capture.
 pub struct Probe {
+    /// The server.
     server: Server,
+    /// The replication slot of the capture.
     slot: String,
+    /// The connection; `None` before the first look and after an error.
     client: Option<Client>,
-    /// What the server's process that feeds the capture noted last, and since when that is so.
+    /// The last reply time that the walsender reported, and since when it is unchanged.
     noted: Option<(String, Instant)>,
 }
 
-/// What one look found.
+/// The result of one look.
 struct Look {
+    /// LSN of the WAL's end.
     wal: u64,
+    /// Whether the slot exists.
     there: bool,
+    /// Whether a session reads the slot.
     active: bool,
+    /// `wal_status` of the slot.
     wal_status: String,
+    /// `reply_time` of the walsender.
     reply: Option<String>,
 }
 
 impl Probe {
-    /// A probe of the server at `url` for the capture called `name`.
+    /// A probe of the server at `url` for the capture `name`.
     ///
     /// # Errors
-    /// `Data` when the URL or the name cannot be used.
+    /// `Data` when the URL or the name is not valid.
     pub fn new(url: &str, name: &str) -> Result<Self> {
         let mut server = Server::parse(url)?;
         server.patience(CONNECTION_WAIT);
@@ -72,35 +79,36 @@ impl Probe {
         })
     }
 
-    /// The slot's name.
+    /// The name of the slot.
     pub fn slot(&self) -> &str {
         &self.slot
     }
 
-    /// Looks once, and reports what it found. Blocks as long as the server does not answer.
+    /// Looks once and reports the result. Blocks as long as the server does not answer.
     pub fn look(&mut self, stats: &Stats) {
         stats.health.asks(Role::Database, PROBE, ANSWER_WAIT);
-        stats.looks_at_wal();
+        stats.begin_observation();
         let began_ms = now_ms();
         match self.ask() {
             Ok(look) => {
                 stats.health.up(Role::Database, PROBE);
-                stats.wal_ends(began_ms, Some(look.wal));
-                self.judge(&look, stats);
+                stats.observe_wal_end(began_ms, Some(look.wal));
+                self.report_slot(&look, stats);
             }
             Err(error) => {
                 self.client = None;
                 self.noted = None;
                 stats.health.down(Role::Database, PROBE, &error);
                 stats.health.forget(Role::Slot, PROBE);
-                stats.wal_ends(began_ms, None);
+                stats.observe_wal_end(began_ms, None);
             }
         }
     }
 
-    /// The slot: one that is not there before the capture has begun is not missing.
-    fn judge(&mut self, look: &Look, stats: &Stats) {
-        let silent = self.silent(look, stats);
+    /// Reports the health of the slot. A slot that does not exist before the capture has begun is
+    /// not reported as down.
+    fn report_slot(&mut self, look: &Look, stats: &Stats) {
+        let silence = self.silence(look, stats);
         let slot = &self.slot;
         let why = match look {
             Look { there: false, .. } if stats.is_capturing() => {
@@ -113,18 +121,18 @@ impl Probe {
             Look { active: false, .. } if stats.is_capturing() => {
                 format!("nobody reads replication slot `{slot}`")
             }
-            _ if silent >= REPLY_WAIT => format!(
+            _ if silence >= REPLY_WAIT => format!(
                 "the server's process that feeds replication slot `{slot}` has noted nothing for \
                  {} s",
-                silent.as_secs()
+                silence.as_secs()
             ),
             _ => return stats.health.up(Role::Slot, PROBE),
         };
         stats.health.down(Role::Slot, PROBE, &why);
     }
 
-    /// For how long the server's process has noted nothing of the capture, which publishes.
-    fn silent(&mut self, look: &Look, stats: &Stats) -> Duration {
+    /// For how long the walsender has heard nothing from a capture that is publishing.
+    fn silence(&mut self, look: &Look, stats: &Stats) -> Duration {
         let reply = look.reply.as_ref().filter(|_| stats.unready().is_none());
         let Some(reply) = reply else {
             self.noted = None;
@@ -136,6 +144,7 @@ impl Probe {
         since.elapsed()
     }
 
+    /// Runs the query.
     fn ask(&mut self) -> Result<Look> {
         let client = match &mut self.client {
             Some(client) => client,

@@ -1,18 +1,29 @@
-//! Publish: captured changes to the log.
+//! Publisher: appends captured changes to the log, without duplicates.
 //!
-//! [`Captured`] flows in; Debezium-style Avro records flow out, one topic a table, keyed by primary
-//! key, so the changes of a row stay in order in one partition.
+//! In: [`Captured`]. Out: Debezium-style Avro records, one topic per table, keyed by the primary
+//! key, so that the changes of a row stay in order in one partition.
+//!
+//! At a start and after a failed append the publisher reads the tail of each topic and skips the
+//! changes that the topic holds already:
+//!
+//! ```text
+//! partition 0    … (100,2) (100,6)                 tail: last position (100,6)
+//! captured       (100,2) (100,4) (100,6) (180,0)   keys of partition 0: (100,2) (100,6) (180,0)
+//! appended                               (180,0)   positions ≤ (100,6) are skipped
+//!
+//! next() ─► check lease ─► encode, register schemas ─► append ─► durable ─► acknowledge ─► next()
+//! ```
 //!
 //! Invariants:
 //! 1. A batch is acknowledged to the capture only when all of it is durable in the log.
-//! 2. A change is written once: positions grow within a partition, so what is at or before the
-//!    last position of the partition that it would go to is there already and is skipped. The
-//!    tails are read again at each start and after each failed append.
-//! 3. A change whose row cannot be represented, encoded, or is too large, goes to the pipeline's
-//!    dead letters and is counted; it stops nothing. In its place its key is withheld
-//!    ([`Op::Withheld`]), so that no view keeps the row of before. Of an old row only the key
-//!    matters: the rest is left out where it does not fit.
-//! 4. A topic that was deleted or made anew is an error: what it held is gone ([`topic`]).
+//! 2. A change is written once: positions grow within a partition, so a change at or before the
+//!    last position of its partition is there already. (A capture that was frozen in the middle of
+//!    an append is the exception: readers drop its duplicates.)
+//! 3. A change whose row cannot be represented or encoded, or is too large, becomes a dead letter,
+//!    and publishing continues. In its place its key is withheld ([`Op::Withheld`]), so that no
+//!    view keeps the previous row. Of an old row only the key is necessary: the rest is dropped if
+//!    it does not fit.
+//! 4. A topic that was deleted or recreated is an error, since its records are lost (`topic`).
 
 mod topic;
 
@@ -36,51 +47,55 @@ use crate::stats::Stats;
 use crate::{Error, Kind, Result};
 use topic::Topic;
 
-/// How long one wait for changes lasts, and so how soon a stop is seen.
+/// Longest single wait for changes, and so the delay of a stop.
 const WAIT: Duration = Duration::from_millis(100);
-/// The first and the longest pause after something was away.
+/// The first and the longest backoff while a service cannot be reached.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// How often a process looks whether the one that captures is gone.
+/// Interval at which a standby process tries to take over the capture.
 const STANDBY: Duration = Duration::from_secs(1);
-/// How often the topics are looked at while changes are published.
+/// Interval at which the topics are checked.
 const TOPICS_LOOK: Duration = Duration::from_secs(5);
-/// Who reports on the database.
+/// Name of this reporter of the database's health.
 const CAPTURE: &str = "capture";
-/// How much of a row a dead letter keeps.
+/// Largest number of bytes of a row that a dead letter keeps.
 const ROW_TEXT_MAX: usize = 4 * 1024 * 1024;
 
-/// What to capture, and where to publish it.
+/// What to capture and where to publish it.
 #[derive(Debug, Clone)]
 pub struct StreamOptions {
-    /// The database: `postgres://…` or `sqlite://FILE`.
+    /// URL of the database: `postgres://…` or `sqlite://FILE`.
     pub database: String,
-    /// The tables to capture.
+    /// Names of the tables to capture.
     pub tables: Vec<String>,
-    /// The name under which the database keeps the capture's progress.
+    /// Name of the capture, under which the database keeps its progress.
     pub name: String,
-    /// The log: `kafka://…` or `sqlite://FILE`.
+    /// URL of the log: `kafka://…` or `sqlite://FILE`.
     pub log: String,
-    /// The registry: `http(s)://…` or `sqlite://FILE`.
+    /// URL of the registry: `http(s)://…` or `sqlite://FILE`.
     pub registry: String,
-    /// How a table's topic is named.
+    /// How topics are named.
     pub naming: TopicNaming,
     /// Partitions of topics that are created.
     pub partitions: u32,
-    /// Whether the registry may refuse a table's new schema.
+    /// Whether the registry may refuse a new schema of a table.
     pub compatibility: Compatibility,
-    /// Forget the capture's progress and read the tables again from the beginning. Then the
-    /// registry refuses no schema: nobody needs what the topics held before.
+    /// Discard the progress and read all tables again. Then no schema is refused, since no reader
+    /// needs the earlier records.
     pub resnapshot: bool,
 }
 
-/// Captures and publishes until `stop`. What is away is waited for, and so is another process that
-/// captures; an error is for a person.
+/// Captures and publishes until `stop` is set. Waits for services that cannot be reached, and while
+/// another process captures.
+///
+/// # Errors
+/// Errors that a person must correct: tables or servers that cannot be captured, lost changes, lost
+/// topics, refused schemas.
 pub fn stream(options: StreamOptions, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<()> {
     let mut resnapshot = options.resnapshot;
     let (mut pause, mut said) = (PAUSE.0, String::new());
     while !stop.load(Ordering::Relaxed) {
         match run(&options, &mut resnapshot, &stats, &stop, &mut pause) {
-            Err(error) if is_waited_for(&error, &stats) => {
+            Err(error) if is_retried(&error, &stats) => {
                 let flowed = pause == PAUSE.0;
                 let text = error.to_string();
                 if flowed || text != said {
@@ -90,7 +105,7 @@ pub fn stream(options: StreamOptions, stats: Arc<Stats>, stop: Arc<AtomicBool>) 
                 if error.kind() == Kind::Fence {
                     pause = STANDBY;
                 }
-                stats.waits(&error);
+                stats.mark_waiting(&error);
                 sleep(&mut pause, &stop);
             }
             other => return other,
@@ -99,13 +114,13 @@ pub fn stream(options: StreamOptions, stats: Arc<Stats>, stop: Arc<AtomicBool>) 
     Ok(())
 }
 
-/// Whether the error passes: also a refusal of who has captured before.
-fn is_waited_for(error: &Error, stats: &Stats) -> bool {
+/// Whether the error passes. A refusal passes too, if this process has captured before.
+fn is_retried(error: &Error, stats: &Stats) -> bool {
     let passes = matches!(error.kind(), Kind::Retry | Kind::Fence);
     passes || error.is_refused() && stats.is_capturing()
 }
 
-/// Opens the capture, and reports on the database.
+/// Opens the capture and reports the health of the database.
 fn opened(options: &StreamOptions, resnapshot: bool, stats: &Stats) -> Result<Box<dyn Capture>> {
     let opened = capture::open(
         &options.database,
@@ -117,7 +132,7 @@ fn opened(options: &StreamOptions, resnapshot: bool, stats: &Stats) -> Result<Bo
     opened
 }
 
-/// One capture, from opening it to its end.
+/// The life of one capture, from its opening to its end.
 fn run(
     options: &StreamOptions,
     resnapshot: &mut bool,
@@ -130,39 +145,39 @@ fn run(
     let registry = tidemill_log::registry::open(&options.registry)?;
     let registry = engines::registry(registry, health);
     let mut capture = opened(options, *resnapshot, stats)?;
-    stats.notices(capture.noticed());
+    stats.add_noticed(capture.noticed());
     let mut publisher = Publisher::open(log, registry, options, capture.begins_anew())?;
     publisher.prepare(capture.as_mut())?;
     let mut looked = Instant::now();
-    // From here on the database itself remembers that a snapshot is not finished.
+    // From now on the database knows that the snapshot is not finished.
     *resnapshot = false;
     while !stop.load(Ordering::Relaxed) {
         let batch = capture.next(WAIT);
-        // While the server is away that is no error: reported as up in between, it would be down
-        // since just now.
+        // While the server cannot be reached `next` returns no error. Reporting "up" here would
+        // move the begin of the outage.
         let away = capture.away().filter(|_| batch.is_ok());
         if away.is_none() {
             health.note(Role::Database, CAPTURE, &batch);
         }
-        stats.notices(capture.noticed());
+        stats.add_noticed(capture.noticed());
         let batch = batch?;
         stats.passed(capture.passed());
         if let Some(why) = away {
             health.down(Role::Database, CAPTURE, &why);
-            stats.waits(&why);
+            stats.mark_waiting(&why);
             continue;
         }
         *pause = PAUSE.0;
-        stats.flows();
+        stats.mark_publishing();
         if looked.elapsed() >= TOPICS_LOOK {
             looked = Instant::now();
             publisher.look()?;
-            publisher.look_at_schemas()?;
+            publisher.check_schemas()?;
         }
         let tables = capture.altered();
         publisher.follow(capture.as_mut(), &tables)?;
         if capture.is_settled() {
-            stats.settles();
+            stats.mark_settled();
         }
         let Some(last) = batch.last().map(Captured::position) else {
             continue;
@@ -180,7 +195,7 @@ fn run(
                 }
                 Err(error) if error.may_pass() => {
                     tracing::warn!(%error, "publishing waits");
-                    stats.waits(&error);
+                    stats.mark_waiting(&error);
                     sleep(pause, stop);
                     if stop.load(Ordering::Relaxed) {
                         return Ok(());
@@ -200,11 +215,12 @@ fn run(
     Ok(())
 }
 
+/// Whether it is a truncate.
 fn is_truncate(captured: &Captured) -> bool {
     matches!(captured, Captured::Change(change) if change.op == Op::Truncate)
 }
 
-/// Sleeps for the pause, or until `stop`, and makes the next pause longer.
+/// Sleeps for the pause, or until `stop` is set, and doubles the pause.
 fn sleep(pause: &mut Duration, stop: &AtomicBool) {
     let until = Instant::now() + *pause;
     while !stop.load(Ordering::Relaxed) && Instant::now() < until {
@@ -213,43 +229,54 @@ fn sleep(pause: &mut Duration, stop: &AtomicBool) {
     *pause = (*pause * 2).min(PAUSE.1);
 }
 
-/// What became of a batch.
+/// The outcome of publishing a batch.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Published {
-    /// Changes that are durable in the log now, whether written just now or there already.
+    /// Changes that are durable in the log, written now or earlier.
     pub published: u64,
-    /// Changes put aside as dead letters.
+    /// Changes that became dead letters.
     pub dead_letters: u64,
 }
 
-/// Writes captured changes to the log, each once.
+/// Appends captured changes to the log. A publisher belongs to one capture and one thread.
 pub struct Publisher {
+    /// The log.
     log: Arc<dyn Log>,
+    /// Where schemas are registered.
     registry: Arc<dyn Registry>,
+    /// Appends to it.
     producer: Box<dyn Producer>,
-    /// By their names.
+    /// The open topics by name.
     topics: HashMap<String, Topic>,
+    /// How topics are named.
     naming: TopicNaming,
+    /// Partitions of topics that are created.
     partitions: u32,
+    /// Name of the database, for `source.db`.
     database: String,
+    /// The topic of the dead letters.
     dead_letters: String,
+    /// Whether all tables begin with a snapshot.
     begins_anew: bool,
-    /// The tables of which only each alone begins anew.
+    /// Topics of the tables that begin with a snapshot alone.
     topics_anew: HashSet<String>,
-    /// Whether what begins a table anew may have a schema that the registry refuses.
+    /// Whether a table that begins with a snapshot may have a schema that the registry refuses.
     replaces: bool,
-    /// A table whose changes cannot go on behind those that its topic holds.
+    /// A table whose changes cannot follow the records of its topic, so that it needs a snapshot.
     outdated: Option<Arc<TableSchema>>,
-    /// An append failed: what the topics hold must be read again.
+    /// Whether an append failed, so that the tails of the topics must be read again.
     stale: bool,
-    /// Which of the topics the registry is asked about next.
-    named: usize,
+    /// Index of the topic about whose schema the registry is asked next.
+    next_schema_check: usize,
 }
 
 impl Publisher {
-    /// A publisher to `log`. Topics are created and their tails read when they are first needed;
-    /// what they hold then is ignored when the capture
-    /// [begins anew](capture::Capture::begins_anew).
+    /// A publisher to `log`. Topics are created, and their tails read, when they are first needed.
+    /// When the capture [begins anew](capture::Capture::begins_anew), what the topics hold at that
+    /// time does not count.
+    ///
+    /// # Errors
+    /// Those of creating the topic of the dead letters.
     pub fn open(
         log: Arc<dyn Log>,
         registry: Arc<dyn Registry>,
@@ -275,15 +302,19 @@ impl Publisher {
                 || options.resnapshot && begins_anew,
             outdated: None,
             stale: false,
-            named: 0,
+            next_schema_check: 0,
         })
     }
 
-    /// Makes and looks at the topics of all captured tables, and compares them with what the
-    /// capture noted of them when it first published.
+    /// Opens the topics of all captured tables, and compares them with the records of the capture
+    /// about them.
+    ///
+    /// # Errors
+    /// `Data` when a topic was deleted or recreated, or holds changes that the database does not
+    /// have.
     fn prepare(&mut self, capture: &mut dyn Capture) -> Result<()> {
         let tables = capture.tables();
-        self.one_topic_each(&tables)?;
+        self.check_distinct_topics(&tables)?;
         for table in tables {
             let begins = capture.table_begins_anew(&table);
             if begins {
@@ -304,7 +335,7 @@ impl Publisher {
         capture.goes_on()
     }
 
-    /// Whether the topics are still the same; an error of kind `Data` when one is not.
+    /// Checks that the topics still exist and are the same ones.
     fn look(&mut self) -> Result<()> {
         let log = Arc::clone(&self.log);
         self.topics
@@ -312,18 +343,18 @@ impl Publisher {
             .try_for_each(|topic| topic.look(log.as_ref()))
     }
 
-    /// Whether the registry still names what is written; an error of kind `Data` when it does not.
-    /// One topic is asked about each time: a registry that was made anew lost all of them.
-    fn look_at_schemas(&mut self) -> Result<()> {
+    /// Checks that the registry still holds the schema in use of one topic, another one with each
+    /// call. (A registry that was recreated lost all of them.)
+    fn check_schemas(&mut self) -> Result<()> {
         let count = self.topics.len().max(1);
-        let topic = self.topics.values_mut().nth(self.named % count);
-        if topic.map_or(Ok(true), Topic::is_named)? {
-            self.named = (self.named + 1) % count;
+        let topic = self.topics.values_mut().nth(self.next_schema_check % count);
+        if topic.map_or(Ok(true), Topic::is_schema_registered)? {
+            self.next_schema_check = (self.next_schema_check + 1) % count;
         }
         Ok(())
     }
 
-    /// Registers the columns that changes to come of these tables have.
+    /// Registers the new columns of altered tables before their next changes.
     fn follow(&mut self, capture: &mut dyn Capture, tables: &[Arc<TableSchema>]) -> Result<()> {
         for table in tables {
             let followed = self.topic(table)?.register(table)?;
@@ -333,8 +364,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// What is to be done where the registry refuses a table's new schema: to read the table anew,
-    /// which an error of kind `Retry` says.
+    /// Turns a schema that cannot read earlier records into an error of kind `Retry`: the table is
+    /// read again as a snapshot.
     fn followed(&mut self, table: &Arc<TableSchema>, followed: Followed) -> Result<()> {
         let Followed::Unreadable(why) = followed else {
             return Ok(());
@@ -348,7 +379,8 @@ impl Publisher {
         Err(Error::new(Kind::Retry, what))
     }
 
-    /// Has the next capture read the table anew that an error was about, if it was.
+    /// Makes the next capture read the outdated table as a snapshot, if the result is an error
+    /// about one.
     fn read_anew(&mut self, capture: &mut dyn Capture, result: Result<()>) -> Result<()> {
         if let (Err(_), Some(table)) = (&result, self.outdated.take()) {
             capture.read_anew(&table)?;
@@ -356,8 +388,8 @@ impl Publisher {
         result
     }
 
-    /// Refuses two tables whose rows would overwrite one another.
-    fn one_topic_each(&self, tables: &[Arc<TableSchema>]) -> Result<()> {
+    /// Refuses two tables with the same topic.
+    fn check_distinct_topics(&self, tables: &[Arc<TableSchema>]) -> Result<()> {
         let mut taken: HashMap<String, &TableSchema> = HashMap::new();
         for table in tables {
             let topic = self.naming.topic(table);
@@ -374,7 +406,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// The topic of a table.
+    /// The topic of a table; created and opened if necessary.
     fn topic(&mut self, table: &TableSchema) -> Result<&mut Topic> {
         let name = self.naming.topic(table);
         if !self.topics.contains_key(&name) {
@@ -393,8 +425,11 @@ impl Publisher {
             .ok_or_else(|| Error::new(Kind::Bug, format!("no topic `{name}`")))
     }
 
-    /// Makes the batch durable. After an error of kind `Retry` the same batch must be given again;
-    /// what of it is there already is not written twice.
+    /// Makes a batch durable.
+    ///
+    /// # Errors
+    /// After an error of kind `Retry` publish the same batch again; what is in the log already is
+    /// not written twice. `Data` when a topic was lost or a schema is refused.
     pub fn publish(&mut self, batch: &[Captured]) -> Result<Published> {
         if self.stale {
             self.look()?;
@@ -403,7 +438,7 @@ impl Publisher {
             }
             self.stale = false;
         }
-        // Whatever fails below leaves ends that were moved for records that are not there.
+        // Until the append has succeeded, the ends include records that are not in the log.
         self.stale = true;
         let mut records = Vec::with_capacity(batch.len());
         let mut done = Published::default();
@@ -430,7 +465,7 @@ impl Publisher {
         failpoint::hit(failpoint::PUBLISH_BEFORE_APPEND);
         match self.producer.append(&records) {
             Ok(()) => {}
-            // One of them is refused: written one by one, the others go through.
+            // One of the records is refused; appended one by one, the others succeed.
             Err(error) if error.kind() == Kind::Data => {
                 return self.publish_singly(batch, &error.to_string());
             }
@@ -440,6 +475,7 @@ impl Publisher {
         Ok(done)
     }
 
+    /// Publishes a refused batch one change at a time, and makes a dead letter of the refused one.
     fn publish_singly(&mut self, batch: &[Captured], reason: &str) -> Result<Published> {
         let mut done = Published::default();
         match batch {
@@ -448,7 +484,7 @@ impl Publisher {
                     return self.publish(&[Captured::Change(smaller)]);
                 }
                 if change.op == Op::Withheld {
-                    return Ok(done); // its letter is written
+                    return Ok(done); // its dead letter is durable
                 }
                 let letter = dead_letter(Stage::Publish, &refusal(change, reason.to_owned()));
                 self.producer.append(&letter.records(&self.dead_letters))?;
@@ -465,7 +501,7 @@ impl Publisher {
             [_] => {
                 return Err(Error::new(
                     Kind::Data,
-                    format!("dead letter refused: {reason}"),
+                    format!("the log refuses a dead letter: {reason}"),
                 ));
             }
             _ => {
@@ -479,34 +515,33 @@ impl Publisher {
         Ok(done)
     }
 
-    /// Appends the records of a change that the log does not hold yet. Where its row cannot be
-    /// published its key is withheld, and the reason returned.
+    /// Appends the records of a change that the log does not hold. If its row cannot be published,
+    /// its key is withheld, and the reason returned.
     fn records(&mut self, change: &Change, records: &mut Vec<Record>) -> Result<Option<String>> {
-        let Err(reason) = self.fitting(change, records)? else {
+        let Err(reason) = self.encode_if_fits(change, records)? else {
             return Ok(None);
         };
         if let Some(smaller) = change.without_old_row()
-            && self.fitting(&smaller, records)?.is_ok()
+            && self.encode_if_fits(&smaller, records)?.is_ok()
         {
             return Ok(None);
         }
         if let Some(withheld) = change.withheld() {
-            // Not even its key fits: then no row of it was ever published.
-            let _unfit = self.fitting(&withheld, records)?;
+            // If not even the key fits, no row of it was ever published.
+            let _unfit = self.encode_if_fits(&withheld, records)?;
         }
         Ok(Some(reason))
     }
 
-    /// The same for a change as it is; the inner error says why it cannot be published.
-    fn fitting(
+    /// Appends the records of a change as it is; the inner error says why it cannot be published.
+    fn encode_if_fits(
         &mut self,
         change: &Change,
         records: &mut Vec<Record>,
     ) -> Result<std::result::Result<(), String>> {
         let replaces = self.replaces;
         let topic = self.topic(&change.table)?;
-        // A refusal of the table's schema is no refusal of this row: every change to come would be
-        // put aside.
+        // A refused schema is not a refused row: every following change would become a dead letter.
         let followed = topic.prepare(change, replaces)?;
         self.followed(&change.table, followed)?;
         let topic = self.topic(&change.table)?;
@@ -531,6 +566,7 @@ impl Publisher {
     }
 }
 
+/// A change that cannot be published, as text.
 fn refusal(change: &Change, reason: String) -> Refused {
     let row = change.after.as_ref().or(change.before.as_ref());
     let columns = &change.table.columns;
@@ -553,7 +589,7 @@ fn refusal(change: &Change, reason: String) -> Refused {
     }
 }
 
-/// A value for people.
+/// A value as text.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => "NULL".to_owned(),
@@ -565,6 +601,7 @@ fn text(value: &Value) -> String {
     }
 }
 
+/// The dead letter of a refused change.
 fn dead_letter(stage: Stage, refused: &Refused) -> DeadLetter {
     let mut reason = refused.reason.clone();
     let end = refused.row.floor_char_boundary(ROW_TEXT_MAX);

@@ -1,15 +1,24 @@
-//! The running of ingest: the fetching thread, and beside it capture and publish.
+//! The ingest process: a thread that fetches and lands, and one that captures and publishes.
 //!
-//! Fetching keeps one request at a time: the ledger says which page, the client asks for it, the
-//! landing writes it, and what fails goes back to the ledger with a wait. Invariants: trouble that
-//! passes (API, database or network away) never ends a run; wrong configuration does, at once. A
-//! page's claim is renewed for as long as something is done about the page. An answer that came
-//! and cannot be read is asked for again [`Fetch::tries`](crate::config::Fetch::tries) times; then
-//! its page fails for good, unless no page can be read: that is trouble of the API, which passes.
-//! So is a refusal of every page, where the API has given some before.
+//! Fetching handles one page at a time: the ledger names the page, the client requests it, the
+//! landing writes it. A page that failed goes back to the ledger with a wait.
 //!
-//! A run that [ends](once) when what is due is fetched and published gives up instead of waiting
-//! for an API.
+//! ```text
+//! ledger.next ─► claim ─► fetch ─┬─ page ──────────► land: rows and the claim's end, one commit
+//!                                ├─ error passes ──► ledger.retry(wait), same page later
+//!                                └─ refused ───────► dead letter, ledger.fail; 3 in a row: the API
+//! ```
+//!
+//! Invariants:
+//! 1. An outage of API, database or network never ends a run. A wrong configuration ends it at
+//!    once.
+//! 2. The claim of a page is renewed as long as work on the page continues.
+//! 3. A page whose answer cannot be read is requested [`Fetch::tries`](crate::config::Fetch::tries)
+//!    times and then fails for good; unless no page can be read, which is an outage of the API. The
+//!    same holds when the API refuses every page and has given some before.
+//!
+//! A run that [ends](once) as soon as everything due is fetched and published does not wait for an
+//! API.
 
 mod once;
 
@@ -35,60 +44,65 @@ use crate::{Error, Kind, Result, land, schedule};
 
 pub use once::{Once, once};
 
-/// How many pages the API may refuse in a row before it is the API that refuses, and no page: then
-/// the run ends, or waits where the API has given pages before.
+/// Number of refused pages in a row from which on the cause is not the pages but the access to the
+/// API: the run ends, or waits if the API has given pages before.
 const REFUSED_IN_A_ROW_MAX: u32 = 3;
-/// Who reports on the API.
+/// Name of the reporter of the API's health.
 const FETCH: &str = "fetch";
-/// How long the API may take to answer before it counts as down.
+/// Timeout after which an API without an answer counts as down.
 const API_WAIT: Duration = Duration::from_secs(10);
-/// Who reports on the database.
+/// Name of the reporter of the database's health.
 const LAND: &str = "land";
-/// The same, of whoever waits until all is published.
+/// Name of the reporter of the database's health while a run waits for its end.
 const CAPTURED: &str = "captured";
-/// The most bytes of an answer that a dead letter keeps.
+/// Largest number of bytes of an answer that a dead letter keeps.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// How long fetching sleeps at most without looking at the ledger.
+/// Longest sleep of the fetching thread between two looks at the ledger.
 const IDLE_MAX: Duration = Duration::from_secs(1);
-/// Waits while the database is away.
+/// Backoff while the database cannot be reached.
 const DATABASE_BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(200),
     max: Duration::from_secs(10),
 };
 
-/// The way on after a page failed for good.
+/// Remedy for a page that failed for good.
 const ASK_AGAIN: &str = "`tidemill dead-letters replay` asks for it again";
 
-/// What to run, and on what.
+/// What to run, and with which services.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What to fetch, when, and where it lands.
+    /// The configuration.
     pub pipeline: Pipeline,
-    /// The pipeline's name: of its ledger, its publication and its slot.
+    /// The pipeline's name, which names its ledger, publication and slot.
     pub name: String,
-    /// `postgres://…` or `sqlite://FILE`.
+    /// URL of the database: `postgres://…` or `sqlite://FILE`.
     pub database: String,
-    /// The log's URL.
+    /// URL of the log.
     pub log: String,
-    /// The registry's URL.
+    /// URL of the registry.
     pub registry: String,
-    /// Another API than the pipeline's.
+    /// URL of another API instead of the pipeline's.
     pub api: Option<String>,
     /// Stop fetching when the table holds this many rows.
     pub until: Option<u64>,
-    /// Begin the capture afresh.
+    /// Discard the capture's progress and begin with a snapshot.
     pub resnapshot: bool,
 }
 
-/// Runs all of ingest until `stop` is set. When fetching is done, or there is nothing to fetch, the
-/// capture goes on; an error of either ends both.
+/// Runs the whole ingest until `stop` is set. When fetching has ended, or there is nothing to
+/// fetch, the capture continues. An error of either thread ends both.
+///
+/// # Errors
+/// That of fetching ([`fetch`]), or else that of publishing ([`crate::publish::stream`]).
 pub fn run(options: Options, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<()> {
     std::thread::scope(|scope| {
         let fetching = std::thread::Builder::new()
             .name("tidemill-fetch".into())
-            .spawn_scoped(scope, || stopping(&stop, fetch(&options, &stats, &stop)))
+            .spawn_scoped(scope, || {
+                stop_on_error(&stop, fetch(&options, &stats, &stop))
+            })
             .map_err(|error| Error::with_source(Kind::Retry, "no thread for fetching", error))?;
-        let published = stopping(&stop, publish(&options, &stats, &stop));
+        let published = stop_on_error(&stop, publish(&options, &stats, &stop));
         let fetched = fetching.join().unwrap_or_else(|_| {
             stop.store(true, Ordering::Relaxed);
             Err(Error::new(Kind::Bug, "the fetching thread panicked"))
@@ -99,14 +113,14 @@ pub fn run(options: Options, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result
 
 /// Captures and publishes until `stop` is set.
 fn publish(options: &Options, stats: &Arc<Stats>, stop: &Arc<AtomicBool>) -> Result<()> {
-    // Opening the landing makes its table: only a table that is there can be captured.
+    // Opening the landing creates its table; only an existing table can be captured.
     if let Some(feed) = &options.pipeline.feed {
-        while_away(stop, stats, |_| {
+        retry_while_unreachable(stop, stats, |_| {
             land::open(&options.database, &feed.land).map(drop)
         })?;
     }
     for seed in &options.pipeline.seeds {
-        while_away(stop, stats, |_| land::seed(&options.database, seed))?;
+        retry_while_unreachable(stop, stats, |_| land::seed(&options.database, seed))?;
     }
     let streaming = StreamOptions {
         database: options.database.clone(),
@@ -123,25 +137,29 @@ fn publish(options: &Options, stats: &Arc<Stats>, stop: &Arc<AtomicBool>) -> Res
 }
 
 /// Sets `stop` when the result is an error.
-fn stopping(stop: &AtomicBool, result: Result<()>) -> Result<()> {
+fn stop_on_error(stop: &AtomicBool, result: Result<()>) -> Result<()> {
     if result.is_err() {
         stop.store(true, Ordering::Relaxed);
     }
     result
 }
 
-/// Fetches as [`Options::pipeline`] says, until the range is done, [`Options::until`] is reached,
-/// or `stop` is set; at once done when the pipeline has nothing to fetch.
+/// Fetches and lands pages until the range is done, [`Options::until`] is reached, or `stop` is
+/// set. Returns at once when the pipeline has nothing to fetch.
+///
+/// # Errors
+/// `Data` when the configuration is wrong, the table does not match, or the API refuses several
+/// pages in a row.
 pub fn fetch(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<()> {
-    fetching(options, stats, stop, |it| it.until_done())
+    with_fetcher(options, stats, stop, |it| it.until_done())
 }
 
-/// Does `work` with what fetches, again while the database is away.
-fn fetching(
+/// Runs `work` with an open ledger and landing; again when the database could not be reached.
+fn with_fetcher(
     options: &Options,
     stats: &Stats,
     stop: &AtomicBool,
-    mut work: impl FnMut(&mut Fetching<'_>) -> Result<()>,
+    mut work: impl FnMut(&mut Fetcher<'_>) -> Result<()>,
 ) -> Result<()> {
     let Some(feed) = &options.pipeline.feed else {
         return Ok(());
@@ -152,16 +170,17 @@ fn fetching(
         asked.url.clone_from(api);
     }
     let client = Client::new(&asked)?;
-    while_away(stop, stats, |away| {
-        let mut fetching = Fetching::open(options, feed, &client, stats, stop)?;
+    retry_while_unreachable(stop, stats, |away| {
+        let mut fetcher = Fetcher::open(options, feed, &client, stats, stop)?;
         stats.health.up(Role::Database, LAND);
         *away = 0;
-        work(&mut fetching)
+        work(&mut fetcher)
     })
 }
 
-/// Does `work` again while the database is away. `work` sets its argument to 0 when it got through.
-fn while_away(
+/// Runs `work` again as long as the database cannot be reached. `work` sets its argument to 0 when
+/// it succeeded in connecting, which resets the backoff.
+fn retry_while_unreachable(
     stop: &AtomicBool,
     stats: &Stats,
     mut work: impl FnMut(&mut u32) -> Result<()>,
@@ -186,12 +205,12 @@ fn while_away(
     Ok(())
 }
 
-/// Does `work` on a claim's page and renews the claim meanwhile.
+/// Runs `work` for a claim's page while a thread renews the claim.
 fn renewed<T>(ledger: &mut dyn Ledger, claim: &Claim, work: impl FnOnce() -> T) -> Result<T> {
     let (working, done) = mpsc::channel::<()>();
     let renew = move || {
         while done.recv_timeout(RENEW) == Err(RecvTimeoutError::Timeout) {
-            // A claim that is lost meanwhile does not land.
+            // A page whose claim is lost does not land.
             if let Err(error) = ledger.renew(claim) {
                 tracing::debug!(%error, page = claim.page, "claim not renewed");
             }
@@ -208,33 +227,44 @@ fn renewed<T>(ledger: &mut dyn Ledger, claim: &Claim, work: impl FnOnce() -> T) 
     })
 }
 
-/// One connection's worth of fetching.
-struct Fetching<'a> {
+/// The state of fetching, for the life of one database connection.
+struct Fetcher<'a> {
+    /// Requests pages.
     client: &'a Client,
+    /// Knows which page is due.
     ledger: Box<dyn Ledger>,
+    /// Writes pages.
     landing: Box<dyn Landing>,
+    /// Writes dead letters.
     letters: Letters<'a>,
+    /// Backoff of a page.
     backoff: Backoff,
+    /// See [`Options::until`].
     until: Option<u64>,
+    /// The pipeline's schedule.
     tick: &'a Tick,
+    /// See [`Fetch::tries`](crate::config::Fetch::tries).
     tries: u32,
-    /// Whether the pipeline asks for a range of pages.
+    /// Whether the pipeline has a `last_page`.
     is_range: bool,
+    /// Number of pages that were refused without a later one that landed.
     refused_in_a_row: u32,
-    /// The highest page that was refused; only one behind it shows that the API goes on.
+    /// The highest refused page. Only a page after it shows that the API works.
     refused_page: u64,
-    /// Pages that this run could read, and of each page that it could not: their number when it
-    /// failed first.
+    /// Number of pages that this run could read.
     readable: u64,
+    /// For each page that could not be read: the value of `readable` when that began.
     unreadable: BTreeMap<u64, u64>,
-    /// How often each page failed that waits for another attempt, in a run that gives up; none in
-    /// one that waits.
+    /// In a run that ends: how often each waiting page failed. `None` in a run that waits.
     tried: Option<BTreeMap<u64, u32>>,
+    /// The statistics.
     stats: &'a Stats,
+    /// Ends the run.
     stop: &'a AtomicBool,
 }
 
-impl<'a> Fetching<'a> {
+impl<'a> Fetcher<'a> {
+    /// Opens ledger and landing.
     fn open(
         options: &'a Options,
         feed: &'a Feed,
@@ -270,7 +300,7 @@ impl<'a> Fetching<'a> {
         })
     }
 
-    /// Whether as much is landed as [`Options::until`] asks for.
+    /// Whether the table holds as many rows as [`Options::until`] asks for.
     fn is_enough(&mut self) -> Result<bool> {
         Ok(match self.until {
             Some(until) => self.landing.total()? >= until,
@@ -278,6 +308,7 @@ impl<'a> Fetching<'a> {
         })
     }
 
+    /// Fetches what becomes due, until everything is done.
     fn until_done(&mut self) -> Result<()> {
         while !self.stop.load(Ordering::Relaxed) {
             if self.is_enough()? {
@@ -294,8 +325,7 @@ impl<'a> Fetching<'a> {
         Ok(())
     }
 
-    /// Fetches a page and lands it. Says whether it is over with the page: it landed, or it failed
-    /// for good.
+    /// Fetches and lands a page. True when the page is over: it landed or failed for good.
     fn take(&mut self, claim: &Claim) -> Result<bool> {
         failpoint::hit(failpoint::LAND_AFTER_CLAIM);
         let client = self.client;
@@ -307,7 +337,7 @@ impl<'a> Fetching<'a> {
         }
     }
 
-    /// Says what came of all pages.
+    /// Logs the result of all pages.
     fn finished(&mut self) -> Result<()> {
         let tally = self.ledger.tally()?;
         let last = tally.last;
@@ -322,6 +352,7 @@ impl<'a> Fetching<'a> {
         Ok(())
     }
 
+    /// Lands a page. False when its claim was lost.
     fn land(&mut self, claim: &Claim, page: &Page) -> Result<bool> {
         if claim.page > self.refused_page {
             self.refused_in_a_row = 0;
@@ -346,13 +377,14 @@ impl<'a> Fetching<'a> {
                 Ok(true)
             }
             Err(error) if error.kind() == Kind::Fence => {
-                tracing::warn!(%error, "page not landed");
+                tracing::warn!(%error, "the page did not land: its claim was lost");
                 Ok(false)
             }
             Err(error) => Err(error),
         }
     }
 
+    /// Handles a page that could not be fetched: retry, or failure for good with a dead letter.
     fn failed(&mut self, claim: &Claim, failure: Failure) -> Result<bool> {
         let text = failure.error.to_string();
         self.stats.health.down(Role::Api, FETCH, &text);
@@ -370,7 +402,7 @@ impl<'a> Fetching<'a> {
             tracing::warn!(page, wait_ms, error = text, "page failed, trying again");
             self.ledger.retry(claim, wait, &text)?;
             if asked_for.is_some() {
-                // The API wants to be left alone altogether, not only for this page.
+                // `Retry-After` is meant for all requests, not only for this page.
                 pause(wait, self.stop);
             }
             return Ok(false);
@@ -381,7 +413,7 @@ impl<'a> Fetching<'a> {
             error = text,
             "page failed for good; {ASK_AGAIN}"
         );
-        self.put_aside(claim, &text, failure.body)?;
+        self.end_with_dead_letter(claim, &text, failure.body)?;
         self.refused_in_a_row += 1;
         self.refused_page = self.refused_page.max(claim.page);
         if self.refused_in_a_row >= REFUSED_IN_A_ROW_MAX {
@@ -397,15 +429,15 @@ impl<'a> Fetching<'a> {
         Ok(in_a_row >= REFUSED_IN_A_ROW_MAX && !self.is_range && self.ledger.tally()?.landed)
     }
 
-    /// Whether a page whose answer could not be read is asked for again.
+    /// Whether a page whose answer could not be read is requested again.
     fn may_be_read_later(&mut self, claim: &Claim, tries: u32) -> Result<bool> {
         let readable = self.readable;
         let before = *self.unreadable.entry(claim.page).or_insert(readable);
         if tries < self.tries {
             return Ok(true);
         }
-        // When other pages can be read it is this one; when none can, and it was otherwise
-        // before, it is the API. A range may have no other pages.
+        // If other pages can be read, this page is the problem. If none can, and some could before,
+        // the API is. A range may have no other pages.
         let is_api = before == readable && !self.is_range && self.ledger.tally()?.landed;
         if is_api {
             tracing::error!(
@@ -419,7 +451,12 @@ impl<'a> Fetching<'a> {
     }
 
     /// Ends a claim for good, with a dead letter.
-    fn put_aside(&mut self, claim: &Claim, why: &str, body: Option<Vec<u8>>) -> Result<()> {
+    fn end_with_dead_letter(
+        &mut self,
+        claim: &Claim,
+        why: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<()> {
         let (mut reason, mut value) = (why.to_owned(), body);
         if let Some(body) = value.as_mut().filter(|body| body.len() > ANSWER_BYTES_MAX) {
             reason = format!(
@@ -447,7 +484,7 @@ impl<'a> Fetching<'a> {
     }
 }
 
-/// The dead letters of a page's records.
+/// The dead letters of records that do not fit the table.
 fn unfit(page: &Page, refused: &[land::Refused]) -> Vec<DeadLetter> {
     let letter = |refused: &land::Refused| DeadLetter {
         stage: Stage::Land,

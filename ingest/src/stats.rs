@@ -1,4 +1,8 @@
-//! What ingest did so far, for the terminal and the metrics.
+//! Statistics of one ingest process: counters, lag and health, for the terminal, `status` and
+//! metrics.
+//!
+//! All stages share one [`Stats`] and only write to it. Who shows it reads [`Stats::unpublished`]
+//! (lag), [`Stats::unready`] (readiness), [`Stats::last_noticed`] and the counters.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,99 +11,104 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tidemill_log::health::Health;
 use tidemill_log::waits::Waits;
 
-/// Counters since the process started, only ever increased, and what publishing waits for. Shared
-/// by all stages.
+/// The statistics of one ingest process, shared by all its stages. Counters start at 0 with the
+/// process and never decrease.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Records received from the API.
     pub fetched: AtomicU64,
     /// Pages received from the API.
     pub pages: AtomicU64,
-    /// Requests that failed and were retried.
+    /// Requests that failed and were repeated.
     pub retries: AtomicU64,
     /// Pages that failed for good.
     pub failed_pages: AtomicU64,
-    /// Records landed (inserted, updated, or found unchanged).
+    /// Records landed: inserted, updated or found unchanged.
     pub landed: AtomicU64,
-    /// Of these, inserted or updated.
+    /// Records landed that were inserted or updated.
     pub changed: AtomicU64,
-    /// Row changes captured. A truncate, as at the beginning of a snapshot, is none.
+    /// Row changes captured. The truncate at the beginning of a snapshot does not count.
     pub captured: AtomicU64,
-    /// Of these, durable in the log.
+    /// Captured changes that are durable in the log.
     pub published: AtomicU64,
-    /// Of these, durable in the log as dead letters.
+    /// Captured changes that are durable as dead letters.
     pub unpublishable: AtomicU64,
-    /// Records put aside as dead letters.
+    /// Dead letters of all stages.
     pub dead_letters: AtomicU64,
-    /// The services that the ingest uses.
+    /// The health of the services that the ingest uses.
     pub health: Health,
-    /// The end of the database's WAL when it was looked at last, 0 before; not of SQLite.
+    /// PostgreSQL: the end of the WAL (LSN) at the last observation; 0 before the first one.
     pub wal: AtomicU64,
-    /// Everything before this LSN, or up to this change of a SQLite file, is captured and
-    /// published; 0 before it is known.
+    /// Everything before this LSN, or up to this change id of a SQLite file, is captured and
+    /// published; 0 while it is unknown.
     passed: AtomicU64,
-    /// Looks at the end of the WAL.
+    /// Observations of the end of the WAL.
     wal_looks: Mutex<Waits<u64>>,
-    /// What was found in a SQLite file last.
+    /// SQLite: the changes that the last observation found.
     unread: Mutex<Option<Unread>>,
-    /// Changes of captured tables that were noticed in the catalog, as no stream tells of them.
+    /// Number of changes of captured tables that were found in the catalog, because the replication
+    /// stream does not report them.
     pub noticed: AtomicU64,
+    /// The newest of these, the newest last.
     last_noticed: Mutex<VecDeque<Noticed>>,
+    /// Whether the capture was ever open in this process.
     capturing: AtomicBool,
+    /// See [`Stats::is_settled`].
     settled: AtomicBool,
+    /// Why publishing is interrupted; `None` while it runs.
     waiting: Mutex<Option<String>>,
 }
 
-/// How many noticed changes are kept.
+/// Number of noticed changes that are kept.
 const NOTICED_KEPT_MAX: usize = 20;
 
-/// A change of a captured table that was noticed in the catalog.
+/// A change of a captured table that was found in the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Noticed {
-    /// When, in milliseconds since 1970.
+    /// When it was found, in milliseconds since 1970-01-01 UTC.
     pub at_ms: u64,
-    /// Which table, what was noticed, and what is done about it.
+    /// One line: which table, what was found, and what the ingest does about it.
     pub what: String,
 }
 
-/// What was committed and is not published yet.
+/// The lag of an ingest: changes that are committed and not published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unpublished {
-    /// Since when the oldest of it waits, in milliseconds since 1970, or since when nobody knows;
-    /// none when nothing waits.
+    /// Since when the oldest change waits, in milliseconds since 1970; or since when the lag is
+    /// unknown. `None` when nothing waits.
     pub since_ms: Option<u64>,
-    /// Bytes of WAL that were not captured and published yet; none when nobody knows, and of a
-    /// SQLite file.
+    /// PostgreSQL: bytes of WAL that are not captured and published. `None` when unknown.
     pub wal_bytes: Option<u64>,
-    /// Changes of a SQLite file that were not; none when nobody knows, and of PostgreSQL.
+    /// SQLite: number of changes that are not published. `None` when unknown.
     pub changes: Option<u64>,
 }
 
 impl Unpublished {
-    /// Whether somebody knows what waits.
+    /// Whether the size of the lag is known.
     pub fn is_known(&self) -> bool {
         self.wal_bytes.is_some() || self.changes.is_some()
     }
 }
 
-/// Changes of the captured tables that a SQLite file holds and that were not published yet.
+/// SQLite: the changes of the captured tables that the file holds and that are not published.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unread {
-    /// How many.
+    /// Their number.
     pub(crate) changes: u64,
-    /// The id of the last one.
+    /// The id of the newest one.
     pub(crate) last: u64,
-    /// When the oldest was committed, in milliseconds since 1970.
+    /// The commit time of the oldest one, in milliseconds since 1970.
     pub(crate) oldest_ms: Option<u64>,
 }
 
 impl Stats {
-    /// Adds to one of the counters.
+    /// Adds `n` to a counter.
     pub fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// Why nothing is published: it has not begun yet, or waits. None when it goes on.
+    /// Why nothing is published at the moment, as a fragment for people; `None` while publishing
+    /// runs.
     pub fn unready(&self) -> Option<String> {
         let waiting = self.waiting().clone();
         waiting.or_else(|| {
@@ -108,23 +117,24 @@ impl Stats {
         })
     }
 
-    /// Whether the capture is being opened: tables that it reads anew may get new schemas yet.
+    /// Whether the capture is being opened. Until it is open, tables that are read as a snapshot
+    /// may still get new schemas.
     pub fn is_opening(&self) -> bool {
         self.waiting().is_none() && !self.capturing.load(Ordering::Relaxed)
     }
 
-    /// Whether the registry has had the columns of all captured tables as the catalog had them
-    /// after this process began.
+    /// Whether the registry has received the columns of all captured tables as the catalog had them
+    /// after the start of this process.
     pub fn is_settled(&self) -> bool {
         self.settled.load(Ordering::Relaxed)
     }
 
-    /// The registry has the columns of all captured tables.
-    pub(crate) fn settles(&self) {
+    /// Makes [`Stats::is_settled`] true.
+    pub(crate) fn mark_settled(&self) {
         self.settled.store(true, Ordering::Relaxed);
     }
 
-    /// Statistics that report to `health`.
+    /// Statistics whose health is `health`.
     pub fn with(health: Health) -> Self {
         Self {
             health,
@@ -132,13 +142,13 @@ impl Stats {
         }
     }
 
-    /// The end of the WAL is asked for.
-    pub(crate) fn looks_at_wal(&self) {
+    /// An observation of the end of the WAL begins.
+    pub(crate) fn begin_observation(&self) {
         locked(&self.wal_looks).looks(tidemill_log::health::now_ms());
     }
 
-    /// The WAL ended here at `at_ms`, or nobody could tell.
-    pub(crate) fn wal_ends(&self, at_ms: u64, end: Option<u64>) {
+    /// Result of an observation: the LSN of the WAL's end at `at_ms`, or `None` when it failed.
+    pub(crate) fn observe_wal_end(&self, at_ms: u64, end: Option<u64>) {
         let mut looks = locked(&self.wal_looks);
         match end {
             Some(end) => {
@@ -149,8 +159,8 @@ impl Stats {
         }
     }
 
-    /// What a SQLite file held at `at_ms`, or nobody could tell.
-    pub(crate) fn finds_unread(&self, at_ms: u64, found: Option<Unread>) {
+    /// Result of an observation of a SQLite file at `at_ms`, or `None` when it failed.
+    pub(crate) fn observe_unread(&self, at_ms: u64, found: Option<Unread>) {
         let mut looks = locked(&self.wal_looks);
         match found {
             Some(found) => {
@@ -161,19 +171,19 @@ impl Stats {
         }
     }
 
-    /// How far capture and publishing are.
+    /// The LSN or change id through which everything is captured and published.
     pub(crate) fn passed_so_far(&self) -> u64 {
         self.passed.load(Ordering::Relaxed)
     }
 
-    /// Everything before this LSN is captured and published.
+    /// Everything through `lsn` is captured and published.
     pub(crate) fn passed(&self, lsn: Option<u64>) {
         if let Some(lsn) = lsn {
             self.passed.fetch_max(lsn, Ordering::Relaxed);
         }
     }
 
-    /// What was committed and is not published yet.
+    /// The lag at this moment.
     pub fn unpublished(&self) -> Unpublished {
         let mut looks = locked(&self.wal_looks);
         let (passed, wal) = (
@@ -184,7 +194,7 @@ impl Stats {
         let unknown = looks.unknown_since();
         let waiting = match (reached(passed, wal), passed) {
             (true, _) => Some(0),
-            // It has not begun yet.
+            // Nothing was captured yet.
             (false, 0) => None,
             (false, _) => Some(wal.saturating_sub(passed)),
         };
@@ -202,13 +212,13 @@ impl Stats {
         }
     }
 
-    /// Whether the capture has been open once.
+    /// Whether the capture was ever open in this process.
     pub(crate) fn is_capturing(&self) -> bool {
         self.capturing.load(Ordering::Relaxed)
     }
 
-    /// What was noticed; the same once more is nothing new.
-    pub(crate) fn notices(&self, noticed: Vec<String>) {
+    /// Adds noticed changes; one that equals the newest is dropped.
+    pub(crate) fn add_noticed(&self, noticed: Vec<String>) {
         let mut all = locked(&self.last_noticed);
         for what in noticed {
             if all.back().is_some_and(|last| last.what == what) {
@@ -223,38 +233,41 @@ impl Stats {
         }
     }
 
-    /// What was noticed last, newest last.
+    /// The last noticed changes, the newest last; at most 20.
     pub fn last_noticed(&self) -> Vec<Noticed> {
         locked(&self.last_noticed).iter().cloned().collect()
     }
 
-    /// Publishing goes on.
-    pub(crate) fn flows(&self) {
+    /// Publishing runs.
+    pub(crate) fn mark_publishing(&self) {
         if !self.capturing.swap(true, Ordering::Relaxed) || self.waiting().is_some() {
             *self.waiting() = None;
         }
     }
 
-    /// Publishing waits, and why.
-    pub(crate) fn waits(&self, why: &dyn std::fmt::Display) {
+    /// Publishing is interrupted, for the reason `why`.
+    pub(crate) fn mark_waiting(&self, why: &dyn std::fmt::Display) {
         *self.waiting() = Some(format!("publishing waits: {why}"));
     }
 
+    /// Locks the reason of an interruption.
     fn waiting(&self) -> MutexGuard<'_, Option<String>> {
         locked(&self.waiting)
     }
 }
 
+/// Locks a mutex, also after a panic of another thread.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Bytes of a page of WAL, and of the longest header of one.
+/// Bytes of a page of the WAL (`XLOG_BLCKSZ`).
 const WAL_PAGE: u64 = 8192;
+/// Bytes of the longest page header (`SizeOfXLogLongPHD`).
 const WAL_PAGE_HEADER: u64 = 40;
 
-/// Whether everything before `end` passed. An end right behind a page's header is that page's
-/// beginning: no record is between them.
+/// Whether everything before the LSN `end` is processed. An `end` directly behind the header of a
+/// page counts as the beginning of the page, since no record lies in a header.
 pub(crate) fn reached(passed: u64, end: u64) -> bool {
     let in_page = end % WAL_PAGE;
     let end = if in_page <= WAL_PAGE_HEADER {
@@ -270,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_published_waits_and_what_nobody_knows_grows() {
+    fn lag_grows_while_unpublished_or_unknown() {
         let stats = Stats::default();
         let none = Unpublished {
             since_ms: None,
@@ -279,32 +292,32 @@ mod tests {
         };
         assert_eq!(stats.unpublished(), none);
         stats.passed(Some(900));
-        stats.wal_ends(10, Some(900));
+        stats.observe_wal_end(10, Some(900));
         assert_eq!(stats.unpublished(), none);
-        stats.wal_ends(20, Some(1000));
+        stats.observe_wal_end(20, Some(1000));
         let waits = Unpublished {
             since_ms: Some(20),
             wal_bytes: Some(100),
             changes: None,
         };
         assert_eq!(stats.unpublished(), waits);
-        stats.wal_ends(30, None);
+        stats.observe_wal_end(30, None);
         assert_eq!(stats.unpublished().wal_bytes, None);
         stats.passed(Some(1000));
         assert_eq!(stats.unpublished().since_ms, Some(20), "nobody knows since");
-        stats.wal_ends(40, Some(1000));
+        stats.observe_wal_end(40, Some(1000));
         assert_eq!(stats.unpublished(), none);
     }
 
     #[test]
-    fn changes_in_a_file_wait_since_the_oldest_was_committed() {
+    fn lag_of_a_file_counts_from_its_oldest_change() {
         let stats = Stats::default();
         let found = Unread {
             changes: 3,
             last: 9,
             oldest_ms: Some(5),
         };
-        stats.finds_unread(100, Some(found));
+        stats.observe_unread(100, Some(found));
         stats.passed(Some(8));
         let mut waits = Unpublished {
             since_ms: Some(5),
@@ -315,7 +328,7 @@ mod tests {
         stats.passed(Some(9));
         (waits.since_ms, waits.changes) = (None, Some(0));
         assert_eq!(stats.unpublished(), waits);
-        stats.finds_unread(200, None);
+        stats.observe_unread(200, None);
         assert_eq!(
             stats.unpublished().since_ms,
             Some(100),
@@ -325,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pages_header_is_no_change() {
+    fn the_header_of_a_wal_page_is_not_lag() {
         assert!(reached(8192, 8192 + 24) && !reached(8192, 8192 + 41));
         assert!(reached(8192 * 3, 8192 * 3) && !reached(8191, 8192 + 24));
     }

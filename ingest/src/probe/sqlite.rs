@@ -1,7 +1,7 @@
-//! Probe of a SQLite file: how many changes of the captured tables wait in it, and since when.
+//! SQLite probe: number and age of the changes in a file that are not published yet.
 //!
-//! In flow a file and the capture's name; out flow looks at what its triggers wrote down and the
-//! capture did not publish yet, to [`Stats`]. A file that nobody captured yet has nothing to tell.
+//! In: a file and the name of a capture. Out: observations for [`Stats`] of what the triggers wrote
+//! and the capture has not published. A file that was never captured gives no changes.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use tidemill_log::sqlite::has_table;
 
 use crate::stats::{Stats, Unread};
 
-/// How long a look waits for a writer that keeps the file locked.
+/// How long a look waits for a lock of the file.
 const LOCKED_WAIT: Duration = Duration::from_secs(2);
 
-/// The changes of the capture's tables behind the position that it wrote down, or the one that is
-/// known better; the newest id, and when the oldest was committed.
+/// The changes of the captured tables after the recorded position, or after the one that is known
+/// to be published: their number, the newest id, and the oldest commit time.
 const LOOK: &str = "
     SELECT count(*), max(id), min(committed_us) FROM _tidemill_changes
     WHERE id > max(?2, (SELECT coalesce(max(acknowledged), 0)
@@ -26,13 +26,16 @@ const LOOK: &str = "
 
 /// A probe of one file, for one capture.
 pub struct FileProbe {
+    /// The file.
     file: String,
+    /// The name of the capture.
     name: String,
+    /// The connection, read-only; `None` before the first look and after an error.
     connection: Option<Connection>,
 }
 
 impl FileProbe {
-    /// A probe of the file for the capture called `name`.
+    /// A probe of the file for the capture `name`.
     pub fn new(file: &str, name: &str) -> Self {
         Self {
             file: file.to_owned(),
@@ -41,21 +44,22 @@ impl FileProbe {
         }
     }
 
-    /// Looks once, and tells what it found.
+    /// Looks once and reports the result.
     pub fn look(&mut self, stats: &Stats) {
         if !std::path::Path::new(&self.file).exists() {
-            return; // The capture makes it; one that is gone is told of elsewhere.
+            return; // The capture creates the file; a deleted one is reported elsewhere.
         }
-        stats.looks_at_wal();
+        stats.begin_observation();
         match self.ask(stats) {
-            Ok(found) => stats.finds_unread(now_ms(), Some(found)),
+            Ok(found) => stats.observe_unread(now_ms(), Some(found)),
             Err(_) => {
                 self.connection = None;
-                stats.finds_unread(now_ms(), None);
+                stats.observe_unread(now_ms(), None);
             }
         }
     }
 
+    /// Runs the query.
     fn ask(&mut self, stats: &Stats) -> rusqlite::Result<Unread> {
         let connection = match &mut self.connection {
             Some(connection) => connection,

@@ -1,13 +1,14 @@
-//! A table's topic: which one it is, where its partitions end, and which of them a change goes to.
+//! The topic of a table: its identity, the ends of its partitions, and the partition of a change.
 //!
 //! Invariants:
-//! 1. A key stays in its partition as long as the topic lives: its values alone say which, and
-//!    partitions that are added later are left alone. Earlier versions also hashed the id of the
-//!    key's schema; whoever reads orders changes of two partitions by their positions. A change
-//!    that was published by that rule just before may come once more by this one, and is harmless.
-//! 2. What the topic holds is read from its tail; records that others put there (replayed dead
-//!    letters among them) are passed over.
-//! 3. A topic that was deleted, or made anew, is an error: what it held would be missing silently.
+//! 1. A key stays in its partition as long as the topic lives: the values of the key choose the
+//!    partition, and partitions that are added later are not used. (Earlier versions also hashed
+//!    the schema id of the key. Readers order the changes of a key in two partitions by their
+//!    positions. A change that was published by the old rule just before an upgrade may be
+//!    published once more by the new rule, which is harmless.)
+//! 2. The ends of the partitions are read from the tail of the topic. Records that others put
+//!    there, replayed dead letters among them, are skipped.
+//! 3. A topic that was deleted or recreated is an error: its records would be missing silently.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,47 +21,60 @@ use tidemill_log::schema::TableSchema;
 
 use crate::{Error, Kind, Result};
 
-/// How many records of each partition's tail are read; more when none of them is ours.
+/// Number of records of each partition's tail that are read: first the small one; the large one
+/// when it contains no record of ours.
 const TAIL: [u32; 2] = [100, 10_000];
-/// How long a topic may not be there before it counts as deleted: brokers that begin know it late.
+/// How long a topic may be missing before it counts as deleted: brokers that are starting learn of
+/// topics late.
 const GONE_PATIENCE: Duration = Duration::from_secs(15);
 
-/// A table's topic.
+/// The topic of a table.
 pub(super) struct Topic {
+    /// Its name.
     name: String,
+    /// Its id, and the number of partitions in use.
     described: Described,
+    /// Encodes the changes of the table.
     encoder: Encoder,
+    /// The end of each partition.
     ends: Vec<End>,
-    /// What the partitions ended with when a new snapshot began. It may be of another database,
-    /// whose positions mean nothing here.
+    /// The last positions when a new snapshot began. They may be those of another database, and do
+    /// not count here.
     old: Vec<Option<Position>>,
+    /// Since when the topic is missing.
     gone_since: Option<Instant>,
-    /// Since when the registry does not have the schemas that are written.
-    unnamed_since: Option<Instant>,
+    /// Since when the registry lacks the schemas in use.
+    unregistered_since: Option<Instant>,
 }
 
 /// The end of a partition.
 #[derive(Debug, Default, Clone, Copy)]
 struct End {
-    /// Nothing was ever written to it.
+    /// Whether nothing was ever written to the partition.
     fresh: bool,
-    /// The position of its last change.
+    /// The position of the last change in it.
     last: Option<Position>,
 }
 
 impl End {
-    /// Whether the change is not there yet.
-    fn wants(&self, change: &Change) -> bool {
+    /// Whether the partition does not hold the change yet.
+    fn lacks(&self, change: &Change) -> bool {
         self.last < Some(change.position)
     }
 
+    /// Whether the partition never held anything, including what was taken by [`Topic::take`].
     fn is_fresh(&self) -> bool {
         self.fresh && self.last.is_none()
     }
 }
 
 impl Topic {
-    /// The topic called `name`, which is there. With `begins_anew` what it holds now is ignored.
+    /// Opens the existing topic `name` and reads its ends. With `begins_anew` its current content
+    /// does not count.
+    ///
+    /// # Errors
+    /// `Data` when the registry lacks the schemas of the topic's records, or assigns their ids to
+    /// other schemas; `Retry` when a service cannot be reached.
     pub(super) fn open(
         name: String,
         log: &dyn Log,
@@ -84,9 +98,9 @@ impl Topic {
             ends: Vec::new(),
             old: Vec::new(),
             gone_since: None,
-            unnamed_since: None,
+            unregistered_since: None,
         };
-        topic.ends = topic.found(log, registry, begins_anew)?;
+        topic.ends = topic.read_tails(log, registry, begins_anew)?;
         if begins_anew {
             topic.old = topic.ends.iter().map(|end| end.last).collect();
         }
@@ -94,20 +108,26 @@ impl Topic {
         Ok(topic)
     }
 
+    /// Its name.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// The position of the newest change that it holds.
+    /// The position of the newest change in the topic.
     pub(super) fn last(&self) -> Option<Position> {
         self.ends.iter().filter_map(|end| end.last).max()
     }
 
+    /// Its id, and the number of partitions in use.
     pub(super) fn described(&self) -> Described {
         self.described
     }
 
-    /// Goes on with the topic as it was noted when it was first published to.
+    /// Continues with the topic as recorded when it was first published to. Partitions that were
+    /// added since are not used.
+    ///
+    /// # Errors
+    /// `Data` when it is another topic now.
     pub(super) fn follow(&mut self, noted: Described) -> Result<()> {
         self.check(noted)?;
         if noted.partitions < self.described.partitions {
@@ -123,6 +143,7 @@ impl Topic {
         Ok(())
     }
 
+    /// Compares the ids of two descriptions.
     fn check(&self, other: Described) -> Result<()> {
         let (is, was) = (self.described.id, other.id);
         if is == was || !is.is_known() || !was.is_known() {
@@ -131,6 +152,7 @@ impl Topic {
         Err(self.lost("was deleted and made anew since rows were published to it"))
     }
 
+    /// The error of a lost topic, with the remedy.
     fn lost(&self, how: &str) -> Error {
         let what = format!(
             "topic `{}` {how}: what it held is gone; run `tidemill ingest --resnapshot` to publish \
@@ -140,18 +162,22 @@ impl Topic {
         Error::new(Kind::Data, what)
     }
 
-    /// Whether the registry still names the schema of what is written; an error when it does not
-    /// for a while, since one that begins may know it late. One that is away is asked again.
-    pub(super) fn is_named(&mut self) -> Result<bool> {
-        let is_named = self.encoder.is_registered().unwrap_or_else(|error| {
+    /// Whether the registry still holds the schema in use. False when it does not for a moment,
+    /// since a registry that is starting may learn of schemas late. True when the registry cannot
+    /// be reached.
+    ///
+    /// # Errors
+    /// `Data` when the schema is missing for [`GONE_PATIENCE`].
+    pub(super) fn is_schema_registered(&mut self) -> Result<bool> {
+        let registered = self.encoder.is_registered().unwrap_or_else(|error| {
             tracing::debug!(%error, topic = %self.name, "cannot ask for its schema");
             true
         });
-        if is_named {
-            self.unnamed_since = None;
+        if registered {
+            self.unregistered_since = None;
             return Ok(true);
         }
-        let since = *self.unnamed_since.get_or_insert_with(Instant::now);
+        let since = *self.unregistered_since.get_or_insert_with(Instant::now);
         if since.elapsed() < GONE_PATIENCE {
             return Ok(false);
         }
@@ -164,7 +190,11 @@ impl Topic {
         Err(Error::new(Kind::Data, what))
     }
 
-    /// Whether it is still the same topic.
+    /// Checks that the topic still exists and is the same one.
+    ///
+    /// # Errors
+    /// `Data` when it was recreated, or is missing for [`GONE_PATIENCE`]; `Retry` while it is
+    /// missing.
     pub(super) fn look(&mut self, log: &dyn Log) -> Result<()> {
         match log.describe(&self.name) {
             Ok(Some(now)) => {
@@ -179,28 +209,28 @@ impl Topic {
                 let what = format!("topic `{}` is not there", self.name);
                 Err(Error::new(Kind::Retry, what))
             }
-            // The brokers are away: nothing is known, and the next append says so.
+            // The brokers cannot be reached: nothing is known, and the next append reports it.
             Err(error) if error.kind() == Kind::Retry => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Reads again what the topic holds.
+    /// Reads the ends of the partitions again.
     pub(super) fn read_ends(&mut self, log: &dyn Log, registry: &Arc<dyn Registry>) -> Result<()> {
-        self.ends = self.found(log, registry, !self.old.is_empty())?;
+        self.ends = self.read_tails(log, registry, !self.old.is_empty())?;
         self.forget_old();
         Ok(())
     }
 
-    /// Forgets ends that are still as they were when a new snapshot began.
+    /// Removes ends that are unchanged since a new snapshot began.
     fn forget_old(&mut self) {
         for (end, old) in self.ends.iter_mut().zip(&self.old) {
             end.last = end.last.filter(|_| end.last != *old);
         }
     }
 
-    /// What the partitions hold already.
-    fn found(
+    /// Reads the ends of the partitions from their tails.
+    fn read_tails(
         &self,
         log: &dyn Log,
         registry: &Arc<dyn Registry>,
@@ -251,8 +281,8 @@ impl Topic {
         Ok(ends)
     }
 
-    /// Registers the schemas of a table that begins anew. They need not read what was there before,
-    /// if `replaces` says so or the registry takes them.
+    /// Registers the schemas of a table that begins with a snapshot. They need not read earlier
+    /// records if the registry accepts them, or with `replaces`.
     pub(super) fn begin(&mut self, table: &Arc<TableSchema>, replaces: bool) -> Result<()> {
         let evolution = match replaces {
             true => Evolution::Replacing,
@@ -264,7 +294,7 @@ impl Topic {
         }
     }
 
-    /// Registers the schemas of a table whose changes to come have them.
+    /// Registers the schemas of a table for its next changes.
     pub(super) fn register(&mut self, table: &Arc<TableSchema>) -> Result<Followed> {
         self.encoder.follow(table, Evolution::Next)
     }
@@ -275,21 +305,21 @@ impl Topic {
             self.begin(&change.table, replaces)?;
             return Ok(Followed::Registered);
         }
-        let evolution = match self.places(change).next() {
+        let evolution = match self.missing_partitions(change).next() {
             Some(_) => Evolution::Next,
             None => Evolution::Written,
         };
         self.encoder.follow(&change.table, evolution)
     }
 
-    /// The change as a record, without a partition.
+    /// The change as a record without a partition.
     pub(super) fn encode(&mut self, change: &Change) -> Result<Record> {
         self.encoder.encode(change)
     }
 
-    /// Takes the change, and returns the partitions that it goes to and was not in yet.
+    /// Advances the ends over the change, and returns the partitions that do not hold it yet.
     pub(super) fn take(&mut self, change: &Change) -> Vec<u32> {
-        let places: Vec<u32> = self.places(change).collect();
+        let places: Vec<u32> = self.missing_partitions(change).collect();
         for partition in &places {
             if let Some(end) = self.ends.get_mut(*partition as usize) {
                 end.last = Some(change.position);
@@ -298,28 +328,28 @@ impl Topic {
         places
     }
 
-    /// The partitions that the change goes to and is not in yet.
-    fn places(&self, change: &Change) -> impl Iterator<Item = u32> {
+    /// The partitions to which the change belongs and that do not hold it yet.
+    fn missing_partitions(&self, change: &Change) -> impl Iterator<Item = u32> {
         let count = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
         let chosen = partition_of_change(change, count);
-        // What begins the table anew also says so where nothing was written yet, unless that is
-        // everywhere: whoever reads knows by it what is older in other partitions.
+        // The truncate of a snapshot also goes to partitions that are empty, unless all are: it
+        // tells readers which records in other partitions are older.
         let anew = change.snapshot && !self.ends.iter().all(End::is_fresh);
         let places = (0..count).zip(&self.ends);
         places.filter_map(move |(partition, end)| {
-            // A truncate goes everywhere, except where nothing was ever written.
+            // A truncate goes to all partitions but those to which nothing was ever written.
             let goes = match chosen {
                 Some(chosen) => chosen == partition,
                 None => anew || !end.is_fresh(),
             };
-            (goes && end.wants(change)).then_some(partition)
+            (goes && end.lacks(change)).then_some(partition)
         })
     }
 }
 
-/// Takes a record of the tail into account, in offset order. Records that others put there are
-/// passed over, and so are copies of earlier changes; what begins the table anew does not stand
-/// behind positions of another source.
+/// Takes a record of the tail into account, in the order of offsets. Records of others and
+/// duplicates of earlier changes are skipped. The truncate of a snapshot replaces the end, since
+/// positions before it may be those of another database.
 fn merge(ends: &mut [End], decoder: &mut Decoder, record: &OwnedRecord) -> Result<()> {
     let place = decoder.place_of(record)?;
     let end = usize::try_from(record.partition).ok();

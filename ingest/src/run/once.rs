@@ -1,11 +1,17 @@
-//! A run that ends: what is due, or a range of pages, is fetched, and all that was committed by
-//! then is captured and published, by this process or by another one that captures.
+//! Batch run (`ingest --once`): fetches what is due or a range of pages, publishes, and ends.
 //!
-//! 1. When it is over, every page that it was to fetch has landed or failed for good, and the log
-//!    has every change that was committed before.
-//! 2. It waits for no API: a page that failed [`Fetch::tries`](crate::config::Fetch::tries) times
-//!    ends the run with an error, and the next run begins with it. The database and the log are
-//!    waited for.
+//! Publishing is done by this process or by another one that captures.
+//!
+//! ```text
+//! fetch and land everything due ─► mark: position P of the database ─► wait: P is published ─► end
+//! ```
+//!
+//! Invariants:
+//! 1. At its end every page of the run has landed or failed for good, and the log holds every
+//!    change that was committed before.
+//! 2. The run does not wait for an API: a page that failed
+//!    [`Fetch::tries`](crate::config::Fetch::tries) times ends it with an error, and the next run
+//!    begins with that page. It does wait for database and log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -15,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use tidemill_log::health::Role;
 
-use super::{CAPTURED, Fetching, IDLE_MAX, Options, fetching, publish, stopping};
+use super::{CAPTURED, Fetcher, IDLE_MAX, Options, publish, stop_on_error, with_fetcher};
 use crate::capture::mark::{Marks, Place};
 use crate::config::Tick;
 use crate::fetch::pause;
@@ -23,23 +29,26 @@ use crate::schedule::{Asked, Claim, Next, RETRYING_MAX};
 use crate::stats::Stats;
 use crate::{Error, Kind, Result};
 
-/// How often it is looked whether all is published.
+/// Interval between two checks whether everything is published.
 const PUBLISHED_LOOK: Duration = Duration::from_millis(50);
-/// How often a page that another process has is asked for.
+/// Interval between two checks whether a page that another process has is over.
 const OTHERS_LOOK: Duration = Duration::from_millis(200);
 
-/// What a run that ends fetches.
+/// What a batch run fetches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Once {
-    /// These pages, due or not; else what is due when the run begins, or with
-    /// [`Options::until`] as many pages as that takes.
+    /// These pages, due or not. With `None` what is due at the start, or with [`Options::until`] as
+    /// many pages as that takes.
     pub pages: Option<RangeInclusive<u64>>,
-    /// Also those of these pages that are done.
+    /// Whether pages of the range that are done are fetched again.
     pub refetch: bool,
 }
 
-/// Fetches, waits until everything that is committed then is published, and returns the place in
-/// the database that all of it is before; none when `stop` was set first.
+/// Fetches, waits until everything committed by then is published, and returns a position of the
+/// database after all of it; `None` when `stop` was set first.
+///
+/// # Errors
+/// Those of [`run`](super::run); `Data` for a page that failed too often.
 pub fn once(
     options: &Options,
     what: &Once,
@@ -49,10 +58,10 @@ pub fn once(
     std::thread::scope(|scope| {
         let capturing = std::thread::Builder::new()
             .name("tidemill-publish".into())
-            .spawn_scoped(scope, || stopping(stop, publish(options, stats, stop)))
+            .spawn_scoped(scope, || stop_on_error(stop, publish(options, stats, stop)))
             .map_err(|error| Error::with_source(Kind::Retry, "no thread for publishing", error))?;
-        let mut rest = Rest::of(what);
-        let fetched = fetching(options, stats, stop, |it| match &mut rest {
+        let mut rest = RemainingPages::of(what);
+        let fetched = with_fetcher(options, stats, stop, |it| match &mut rest {
             Some(rest) => it.until_all(rest),
             None => it.until_none_is_due(),
         });
@@ -62,7 +71,7 @@ pub fn once(
             .join()
             .unwrap_or_else(|_| Err(Error::new(Kind::Bug, "the publishing thread panicked")));
         match reached {
-            // Once everything is published it does not matter what ends the publishing.
+            // When everything is published, an error of the publishing thread does not matter.
             Ok(Some(place)) => Ok(Some(place)),
             Ok(None) => captured.map(|()| None),
             Err(error) => Err(error),
@@ -70,7 +79,7 @@ pub fn once(
     })
 }
 
-/// Waits until everything that is committed now is in the log; none when stopped.
+/// Waits until everything committed now is in the log; `None` when stopped.
 fn published(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<Option<Place>> {
     let mut marks = Marks::new(&options.database, &options.name)?;
     let mut place = None;
@@ -87,7 +96,7 @@ fn published(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<Opti
             Ok(true) => return Ok(place),
             Ok(false) => {}
             Err(error) if error.kind() == Kind::Retry => {
-                tracing::debug!(%error, "not known whether all is published");
+                tracing::debug!(%error, "cannot ask whether everything is published");
             }
             Err(error) => return Err(error),
         }
@@ -96,19 +105,22 @@ fn published(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<Opti
     Ok(None)
 }
 
-/// What is left of a range of pages.
-struct Rest {
-    /// The next page that was not asked for.
+/// The remaining pages of a range.
+struct RemainingPages {
+    /// The next page that was not claimed.
     next: u64,
+    /// The last page of the range.
     last: u64,
-    /// Pages that were asked for and are not over.
+    /// Pages that were claimed or are claimed by others, and are not over.
     waiting: BTreeSet<u64>,
+    /// See [`Once::refetch`].
     refetch: bool,
-    /// When a page was fetched last.
+    /// When a page was last fetched.
     fetched: Option<Instant>,
 }
 
-impl Rest {
+impl RemainingPages {
+    /// The whole range, if one is given.
     fn of(what: &Once) -> Option<Self> {
         let pages = what.pages.as_ref()?;
         Some(Self {
@@ -120,7 +132,7 @@ impl Rest {
         })
     }
 
-    /// Pages to ask for now, in order.
+    /// The pages to ask for now, in order.
     fn candidates(&self) -> Vec<u64> {
         let is_full = self.waiting.len() as i64 >= RETRYING_MAX;
         let next = (!is_full && self.next <= self.last).then_some(self.next);
@@ -128,8 +140,8 @@ impl Rest {
     }
 }
 
-impl Fetching<'_> {
-    /// Fetches what is due now, or as much as [`Options::until`] takes.
+impl Fetcher<'_> {
+    /// Fetches what is due at this moment, or as much as [`Options::until`] takes.
     fn until_none_is_due(&mut self) -> Result<()> {
         self.tried = Some(BTreeMap::new());
         self.ledger.due_by_now(self.until.is_some())?;
@@ -145,7 +157,8 @@ impl Fetching<'_> {
                 }
                 Next::Idle(wait) if self.until.is_some() => pause(wait.min(IDLE_MAX), self.stop),
                 Next::Idle(wait) | Next::AtEnd(wait) => {
-                    // What others have, who may have died, or what failed a moment ago.
+                    // Pages that other processes have, which may have died, and pages that failed a
+                    // moment ago.
                     let unfinished = self.ledger.unfinished()?;
                     let awaited = awaited.get_or_insert_with(|| unfinished.clone());
                     if awaited.is_disjoint(&unfinished) {
@@ -159,14 +172,14 @@ impl Fetching<'_> {
     }
 
     /// Fetches a range of pages, one each tick.
-    fn until_all(&mut self, rest: &mut Rest) -> Result<()> {
+    fn until_all(&mut self, rest: &mut RemainingPages) -> Result<()> {
         self.tried = Some(BTreeMap::new());
         loop {
             let candidates = rest.candidates();
             if candidates.is_empty() {
                 return Ok(());
             }
-            // Before a claim, which would end meanwhile.
+            // Wait before the claim, which would expire meanwhile.
             self.keep_pace(rest);
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(());
@@ -195,14 +208,15 @@ impl Fetching<'_> {
         }
     }
 
-    /// Waits until the next page of a range may be asked for.
-    fn keep_pace(&self, rest: &mut Rest) {
+    /// Waits until the next page of a range may be requested.
+    fn keep_pace(&self, rest: &mut RemainingPages) {
         if let (Tick::Every(every), Some(fetched)) = (self.tick, rest.fetched.take()) {
             pause(every.saturating_sub(fetched.elapsed()), self.stop);
         }
     }
 
-    /// In a run that ends, gives a page back and the run up that failed too often.
+    /// In a batch run: ends the run with an error when a page failed too often, and gives the page
+    /// back.
     pub(super) fn give_up(&mut self, claim: &Claim, error: &Error) -> Result<()> {
         let Some(tried) = &mut self.tried else {
             return Ok(());
@@ -221,13 +235,14 @@ impl Fetching<'_> {
     }
 }
 
-impl Rest {
-    /// The page was asked for and is not over.
+impl RemainingPages {
+    /// The page was claimed, or is claimed by another process, and is not over.
     fn waits(&mut self, page: u64) {
         self.waiting.insert(page);
         self.next = self.next.max(page.saturating_add(1));
     }
 
+    /// The page is over.
     fn over(&mut self, page: u64) {
         self.waiting.remove(&page);
         self.next = self.next.max(page.saturating_add(1));
