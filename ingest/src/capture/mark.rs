@@ -1,15 +1,19 @@
-//! Marks: a moment of the database, and whether everything that was committed before it is in the
-//! log.
+//! Marks: positions of the database, and whether everything committed before one is published.
 //!
-//! A database and a capture's name flow in. Out flow positions of the database, and what the
-//! capture, in whatever process it runs, has written down of its progress. Nothing of the capture
-//! is held here.
+//! `tidemill wait` uses marks. In: a database and the name of a capture. Out: positions, and
+//! whether the capture has recorded that it is beyond one. The capture may run in any process;
+//! nothing of it is held here.
+//!
+//! ```text
+//! wait:     mark ─► position P ─► is_past(P)? no: NOTIFY the capture ─► is_past(P)? yes
+//! capture:            … publish everything before P ─► record progress (`confirmed` ≥ P)
+//! ```
 //!
 //! Invariants:
-//! 1. What is committed when [`Marks::mark`] is called is before the position that it returns.
-//! 2. A position is passed only when everything before it is durable in the log.
-//! 3. A position is passed some time, also when nothing is committed any more: a capture that
-//!    has nothing to write down is asked to.
+//! 1. What is committed when [`Marks::mark`] is called lies before the position that it returns.
+//! 2. A position is past only when everything before it is durable in the log.
+//! 3. Every position is past eventually, also when nothing is committed any more: a capture without
+//!    new changes is asked to record its progress.
 
 use std::fmt;
 use std::path::Path;
@@ -24,26 +28,31 @@ use crate::database::{Database, postgres_failed, sqlite_failed};
 use crate::server::Server;
 use crate::{Error, Kind, Result};
 
-/// How long connecting may take.
+/// Timeout of a connection attempt.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
-/// How often a capture is asked again: one that was just starting has not heard it.
+/// Interval at which the capture is asked again: a capture that was starting did not receive the
+/// first notification.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Where the WAL ends, told to the capture's session. The commit of what is told is behind it, so
-/// that everything before it is flushed as well.
+/// The end of the WAL, sent to the session of the capture. The commit of this notification lies
+/// behind that LSN, so everything before it is flushed too.
 const MARK: &str = "
     SELECT lsn::text, pg_notify($1, lsn::text),
            (extract(epoch FROM clock_timestamp()) * 1000)::bigint
     FROM (SELECT pg_current_wal_insert_lsn() AS lsn) AS at";
+/// Whether a capture ever ran in this database.
 const IS_KNOWN: &str = "SELECT to_regclass('_tidemill_capture') IS NOT NULL";
+/// Whether the recorded progress is at or beyond an LSN.
 const IS_PAST: &str = "
     SELECT snapshot_done AND confirmed >= $2::text::pg_lsn FROM _tidemill_capture WHERE name = $1";
+/// Asks the capture to record its progress.
 const ASK: &str = "SELECT pg_notify($1, $2)";
 
-/// The newest change of the file, once it is captured at all.
+/// SQLite: the id of the newest change; no row when the file is not captured.
 const NEWEST: &str = "
     SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '_tidemill_changes'), 0)
     FROM _tidemill_capture WHERE name = ?1";
+/// SQLite: whether all changes of the captured tables up to an id are acknowledged.
 const HAS: &str = "
     SELECT ?2 <= coalesce((SELECT seq FROM sqlite_sequence WHERE name = '_tidemill_changes'), 0)
         AND (acknowledged >= ?2 OR NOT EXISTS (
@@ -51,17 +60,17 @@ const HAS: &str = "
                 (SELECT table_name FROM _tidemill_capture_tables AS it WHERE it.name = ?1)))
     FROM _tidemill_capture WHERE name = ?1";
 
-/// A place in the order in which a database commits: an LSN of PostgreSQL, the number of a change
-/// in SQLite.
+/// A position in the commit order of a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// `0/16B3748`.
+    /// PostgreSQL: an LSN, written as `0/16B3748`.
     Lsn(u64),
-    /// `1764329943000000`.
+    /// SQLite: the id of a change, written as `1764329943000000`.
     Change(u64),
 }
 
 impl fmt::Display for Place {
+    /// Writes an LSN in PostgreSQL's notation, and an id as a decimal number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lsn(lsn) => write!(f, "{:X}/{:X}", lsn >> 32, lsn & 0xffff_ffff),
@@ -73,6 +82,7 @@ impl fmt::Display for Place {
 impl std::str::FromStr for Place {
     type Err = String;
 
+    /// Parses what `Display` writes. Text with a `/` is an LSN.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let half = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -89,46 +99,53 @@ impl std::str::FromStr for Place {
     }
 }
 
-/// A moment of the database.
+/// A position of the database and its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
-    /// Everything that was committed is before it.
+    /// Everything that was committed lies before this position.
     pub place: Place,
-    /// When, in milliseconds since 1970 by the database's clock.
+    /// When, in milliseconds since 1970 by the clock of the database.
     pub at_ms: i64,
 }
 
-/// Asks a database for marks, for the capture of one name. One connection is kept.
+/// A client that asks a database for marks of one capture. Keeps one connection.
 pub struct Marks {
     engine: Engine,
 }
 
+/// The client of the database's engine.
 enum Engine {
     Server(Box<OnServer>),
     File(InFile),
 }
 
-/// A capture from PostgreSQL.
+/// Client for a capture from PostgreSQL.
 struct OnServer {
+    /// The server, or the servers of a failover group.
     server: Server,
+    /// The replication slot, which is also the channel of the notifications.
     slot: String,
+    /// The connection; `None` before the first question and after an error.
     client: Option<postgres::Client>,
-    /// When the capture was last asked to write its progress down.
+    /// When the capture was last asked to record its progress.
     asked: Option<Instant>,
 }
 
-/// A capture from SQLite.
+/// Client for a capture from SQLite.
 struct InFile {
+    /// The SQLite file.
     file: String,
+    /// The name of the capture.
     name: String,
+    /// The connection; `None` before the first question.
     connection: Option<Connection>,
 }
 
 impl Marks {
-    /// Of the database at `url`; nothing is asked yet.
+    /// A client for the capture `name` of the database at `url`. Connects with the first question.
     ///
     /// # Errors
-    /// `Data` when the URL or the name cannot be used.
+    /// `Data` when the URL or the name is not valid.
     pub fn new(url: &str, name: &str) -> Result<Self> {
         let engine = match Database::of(url)? {
             Database::Postgres(url) => {
@@ -151,10 +168,10 @@ impl Marks {
         Ok(Self { engine })
     }
 
-    /// This moment.
+    /// The current position of the database.
     ///
     /// # Errors
-    /// `Retry` when the database is away, or when nobody has captured from the file yet.
+    /// `Retry` when the database cannot be reached, or the file was never captured under this name.
     pub fn mark(&mut self) -> Result<Mark> {
         match &mut self.engine {
             Engine::Server(it) => it.mark(),
@@ -162,10 +179,10 @@ impl Marks {
         }
     }
 
-    /// Whether everything before this place is durable in the log.
+    /// Whether everything before a position is durable in the log.
     ///
     /// # Errors
-    /// `Retry` when the database is away, `Data` when the place is one of another engine.
+    /// `Retry` when the database cannot be reached, `Data` for a position of another engine.
     pub fn is_past(&mut self, place: Place) -> Result<bool> {
         let right = match (&mut self.engine, place) {
             (Engine::Server(it), Place::Lsn(_)) => return it.is_past(place),
@@ -179,6 +196,7 @@ impl Marks {
 }
 
 impl OnServer {
+    /// The end of the WAL, which is also sent to the capture.
     fn mark(&mut self) -> Result<Mark> {
         let slot = &self.slot;
         let (lsn, at_ms) = on(&self.server, &mut self.client, |client| {
@@ -189,6 +207,8 @@ impl OnServer {
         Ok(Mark { place, at_ms })
     }
 
+    /// Compares an LSN with the recorded progress. If that is behind, asks the capture every
+    /// [`ASK_AGAIN`] to record its progress.
     fn is_past(&mut self, place: Place) -> Result<bool> {
         let (slot, lsn, asked) = (&self.slot, place.to_string(), &mut self.asked);
         on(&self.server, &mut self.client, |client| {
@@ -208,6 +228,8 @@ impl OnServer {
 }
 
 impl InFile {
+    /// The id of the newest change, with the time of this process: the file has no clock of its
+    /// own.
     fn mark(&mut self) -> Result<Mark> {
         let name = self.name.clone();
         let newest = self.ask(|it| it.query_row(NEWEST, [&name], |row| row.get::<_, i64>(0)))?;
@@ -221,6 +243,7 @@ impl InFile {
         })
     }
 
+    /// Compares an id with the acknowledged one.
     fn is_past(&mut self, id: u64) -> Result<bool> {
         let name = self.name.clone();
         let asked = params![name, id.cast_signed()];
@@ -228,12 +251,12 @@ impl InFile {
         Ok(past.unwrap_or(false))
     }
 
-    /// Asks the file; none when it is not captured under the name.
+    /// Runs a question on the file; `None` when the file is not captured under this name.
     fn ask<T>(
         &mut self,
         ask: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<Option<T>> {
-        // Opening one that is not there would make it.
+        // Opening a file that does not exist would create it.
         if !Path::new(&self.file).exists() {
             return Ok(None);
         }
@@ -253,7 +276,7 @@ impl InFile {
     }
 }
 
-/// Asks the server, connecting first where there is no connection.
+/// Runs a question on the server; connects first if there is no connection.
 fn on<T>(
     server: &Server,
     client: &mut Option<postgres::Client>,
@@ -275,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_read_as_they_are_written() {
+    fn positions_parse_as_displayed() {
         for text in ["0/0", "0/16B3748", "FFFFFFFF/FFFFFFFF", "17", "0"] {
             let place: Place = text.parse().unwrap();
             assert_eq!(place.to_string(), text);

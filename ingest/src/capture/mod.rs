@@ -1,17 +1,27 @@
-//! Capture: every committed row change, in commit order.
+//! Change data capture (CDC): every committed row change of some tables, in commit order.
 //!
-//! What flows in: the tables of a database, as rows that are there already (the snapshot) and as
-//! changes committed from then on. What flows out: [`Captured`], in [`Position`] order, to publish.
+//! In: the tables of a database, first the existing rows (the snapshot), then the changes that are
+//! committed afterwards (the stream). Out: [`Captured`] in the order of [`Position`], for publish.
+//! Engines: PostgreSQL (a replication slot, pgoutput) and SQLite (triggers).
+//!
+//! ```text
+//! slot created at P      snapshot of P             stream from P on
+//! ──────┬───────────────────────────────────────────────────────────────────► WAL
+//!       │  truncate, row, row, …  │  changes of commits at or after P
+//!       └─ positions (P - 1, 0…n) └─ positions (commit LSN, 0…n)
+//!
+//! next() ─► publish ─► durable in the log ─► acknowledge(position) ─► progress ─► slot told
+//! ```
 //!
 //! Invariants:
-//! 1. No committed change is left out: the source forgets a change only after
-//!    [`Capture::acknowledge`] was told that it is durable downstream.
-//! 2. The same change has the same position each time it is read, and positions only grow, so a
-//!    publisher can tell what it already wrote.
-//! 3. A snapshot begins with a truncate of each table, so rows deleted while nobody captured do
-//!    not survive downstream.
-//! 4. A row that cannot be understood is handed out as [`Captured::Refused`] and stops nothing. Of
-//!    the row before a change only the key must be understood.
+//! 1. No committed change is lost: the source discards a change only after [`Capture::acknowledge`]
+//!    was called for it, when it is durable in the log.
+//! 2. A change has the same position each time it is read, and positions only grow. So the
+//!    publisher knows which changes a topic already holds.
+//! 3. A snapshot begins with a truncate of each table, so that rows that were deleted while no
+//!    capture ran do not remain downstream.
+//! 4. A row that cannot be represented is returned as [`Captured::Refused`], and the capture
+//!    continues. Of the row before a change only the key must be representable.
 
 pub mod mark;
 mod postgres;
@@ -30,22 +40,23 @@ use crate::database::Database;
 use crate::server::Server;
 use crate::{Error, Kind, Result};
 
-/// The most changes that one [`Capture::next`] hands out.
+/// Largest number of changes that one [`Capture::next`] returns (about).
 pub(crate) const BATCH: usize = 1_000;
-/// How long a table may be gone or not fit to be captured, as between two statements of a change.
+/// How long a captured table may be missing or unfit for capture, as between two statements of a
+/// migration, before the capture fails.
 const TABLES_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a capture hands out.
+/// What a capture returns.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Captured {
     /// A row change.
     Change(Change),
-    /// A row change whose values cannot be represented.
+    /// A row change with a value that cannot be represented.
     Refused(Refused),
 }
 
 impl Captured {
-    /// Where it was read.
+    /// The source position; of a refused row the last position that it takes.
     pub fn position(&self) -> Position {
         match self {
             Captured::Change(change) => change.position,
@@ -57,25 +68,26 @@ impl Captured {
     }
 }
 
-/// A row change whose values cannot be represented, as text for the dead letters.
+/// A row change with a value that cannot be represented, as text for a dead letter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refused {
-    /// The table's name.
+    /// Name of the table.
     pub table: String,
-    /// The row's key as text.
+    /// Key of the row, as text.
     pub key: String,
-    /// Where it was read.
+    /// Source position of the change.
     pub position: Position,
-    /// Which column, and what is wrong with it.
+    /// Which column is not representable, and why.
     pub reason: String,
-    /// The whole row as text.
+    /// The whole row, as text.
     pub row: String,
-    /// What takes the rows away that were published of its keys before; see [`withhold`].
+    /// Changes that remove what was published of the row's keys before; see `withhold`.
     pub withheld: Vec<Change>,
 }
 
-/// What can be captured; an error says of all else why not.
-fn all_fit<T>(loaded: impl Iterator<Item = Result<T>>) -> Result<Vec<T>> {
+/// All loaded tables. Errors of kind `Data` are collected, so that one error names every table that
+/// cannot be captured.
+fn collect_fit<T>(loaded: impl Iterator<Item = Result<T>>) -> Result<Vec<T>> {
     let (mut fit, mut unfit) = (Vec::new(), Vec::new());
     for table in loaded {
         match table {
@@ -94,9 +106,9 @@ fn all_fit<T>(loaded: impl Iterator<Item = Result<T>>) -> Result<Vec<T>> {
     }
 }
 
-/// What is published in place of `change`, whose new row cannot be represented: `new` holds the
-/// values of its key, or nothing when not even they can be. The row of the old key, when that is
-/// another one, is deleted.
+/// The changes to publish in place of `change`, whose new row cannot be represented. `new` holds
+/// the values of the new row's key, or `None` when even these are not representable. If the key
+/// changed, the row of the old key is deleted.
 fn withhold(change: &Change, new: Option<Vec<Value>>) -> Vec<Change> {
     let is_same =
         |old: &[Value], new: &[Value]| key_of(&change.table, old).eq(key_of(&change.table, new));
@@ -120,21 +132,29 @@ fn withhold(change: &Change, new: Option<Vec<Value>>) -> Vec<Change> {
     changes.collect()
 }
 
-/// Reads the committed changes of some tables.
+/// Reads the committed changes of some tables. A capture belongs to one thread.
+///
+/// The order of calls: [`note`](Self::note) and [`has`](Self::has) for each topic,
+/// [`goes_on`](Self::goes_on), then [`next`](Self::next), [`check`](Self::check) and
+/// [`acknowledge`](Self::acknowledge) in turn.
 pub trait Capture: Send {
-    /// The captured tables as they are now.
+    /// The captured tables with their current columns.
     fn tables(&self) -> Vec<Arc<TableSchema>>;
 
-    /// Whether opening it began a new snapshot: whatever the topics hold already is older.
+    /// Whether the capture began with a snapshot of all tables. Then everything that the topics
+    /// hold is older.
     fn begins_anew(&self) -> bool;
 
-    /// Whether it reads this table anew, alone or with all others.
+    /// Whether the capture began with a snapshot of this table, alone or with all others.
     fn table_begins_anew(&self, _table: &TableSchema) -> bool {
         self.begins_anew()
     }
 
-    /// Has the next capture read this table anew: what was published of it does not fit its changes
-    /// to come.
+    /// Makes the next capture read this table as a snapshot, because its next changes cannot be
+    /// read together with what is published of it.
+    ///
+    /// # Errors
+    /// `Data` when the engine cannot read one table alone, with the command that reads all.
     fn read_anew(&mut self, table: &TableSchema) -> Result<()> {
         let what = format!(
             "table `{}` must be read anew, since what was published of it cannot be read with its \
@@ -144,68 +164,91 @@ pub trait Capture: Send {
         Err(Error::new(Kind::Data, what))
     }
 
-    /// Notes durably which topic a table's changes go to, and returns the first note: the one that
-    /// is there already, unless this capture begins anew and the topic is another one since. An
-    /// error of kind `Data` when the table goes on, and went to another topic before.
+    /// Records durably to which topic the changes of a table go, and returns the record that
+    /// applies: the first one, unless this capture began with a snapshot and the topic is another
+    /// one since.
+    ///
+    /// # Errors
+    /// `Data` when the table continues without a snapshot and its changes went to another topic
+    /// before.
     fn note(&mut self, table: &TableSchema, topic: &str, now: Described) -> Result<Described>;
 
-    /// An error of kind `Data` when the topic holds a change, its last, that the database does not
-    /// have any more: another server, which lacks it, took the place of the one that was captured.
+    /// Checks that the database has the newest change of a topic. After a failover the promoted
+    /// standby may lack the last changes of the old primary.
+    ///
+    /// # Errors
+    /// `Data` when the database does not have that change.
     fn has(&self, _topic: &str, _last: Position) -> Result<()> {
         Ok(())
     }
 
-    /// All topics were compared with the database: changes of it are published from here on.
+    /// All topics were compared with the database: from now on its changes are published.
+    ///
+    /// # Errors
+    /// Those of writing the progress.
     fn goes_on(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Blocks up to `wait` and returns the next changes in order: one read, about 1,000 at most.
-    /// While the server is away it returns nothing and reconnects. An error of kind `Retry` means
-    /// that this capture is over and a new one must be opened, `Data` that a person must act.
+    /// Waits up to `wait` for changes and returns the next ones in order, about 1,000 at most.
+    /// While the server cannot be reached it returns no changes and reconnects.
+    ///
+    /// # Errors
+    /// `Retry` when this capture has ended and a new one must be opened; `Data` when a person must
+    /// act.
     fn next(&mut self, wait: Duration) -> Result<Vec<Captured>>;
 
-    /// Tables whose columns changed, with the columns that all their next changes have: every
-    /// change from before is acknowledged.
+    /// Tables whose columns were altered and that had no change since, with their new columns. All
+    /// changes under the old columns are acknowledged.
     fn altered(&mut self) -> Vec<Arc<TableSchema>> {
         Vec::new()
     }
 
-    /// Whether all tables were handed out as the catalog had them since the capture was opened.
+    /// Whether [`Self::altered`] or a change has reported the columns of every table, as the
+    /// catalog had them after the capture was opened.
     fn is_settled(&self) -> bool {
         true
     }
 
-    /// Whether this process is still the one that may publish: asked before each batch, since
-    /// whoever stood still may have been taken over. An error of kind `Retry` when it is not, or
-    /// when nobody can tell: this capture is over, and what it read is read again by the next.
+    /// Checks that this process may still publish. Called before each batch, because another
+    /// process may have taken over while this one was frozen.
+    ///
+    /// # Errors
+    /// `Retry` when it may not, or this is unknown. This capture has ended; the next one reads its
+    /// changes again.
     fn check(&mut self) -> Result<()>;
 
-    /// What was noticed of the tables since it was last asked, in the catalog and not in the
-    /// stream: which table is read anew, or cannot be captured now, and why.
+    /// What was found in the catalog since the last call, one line each: which table is read again
+    /// or cannot be captured at the moment, and why.
     fn noticed(&mut self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Why the database is away; none while it is not.
+    /// Why the database cannot be reached; `None` when it can.
     fn away(&self) -> Option<String> {
         None
     }
 
-    /// Up to where everything was captured and acknowledged: an LSN, or the id of a change in a
-    /// SQLite file; none of an engine that has no such number.
+    /// Everything before this LSN, or up to this change id of a SQLite file, is captured and
+    /// acknowledged.
     fn passed(&self) -> Option<u64> {
         None
     }
 
-    /// Everything up to this position is durable downstream: the source may forget it.
+    /// Everything up to this position is durable downstream, and the source may discard it.
+    ///
+    /// # Errors
+    /// Those of recording the progress.
     fn acknowledge(&mut self, through: Position) -> Result<()>;
 }
 
-/// Opens the capture of `tables` in the database that `database_url` names (`postgres://…` or
-/// `sqlite://FILE`), under `name`, which keeps its progress in that database. With `resnapshot` the
-/// progress is dropped and the tables are read again from the beginning. An error of kind `Fence`
-/// means that another process captures under this name now.
+/// Opens a capture of `tables` in the database at `database_url` (`postgres://…` or
+/// `sqlite://FILE`). Its progress is kept in the database under `name`. With `resnapshot` the
+/// progress is discarded, and all tables are read again.
+///
+/// # Errors
+/// `Fence` when another process captures under this name; `Data` when a table or the server cannot
+/// be captured, or changes are lost; `Retry` when the database cannot be reached.
 pub fn open(
     database_url: &str,
     tables: &[String],
@@ -233,32 +276,32 @@ pub fn open(
     ))
 }
 
-/// The process that captures from a PostgreSQL server now.
+/// The process that captures from a PostgreSQL server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// `process 12 on host a`, or the server's number of its session.
+    /// `process 12 on host a`, or the process id of its session in the server.
     pub who: String,
-    /// Since when its session is there, in milliseconds since 1970.
+    /// When its session began, in milliseconds since 1970.
     pub since_ms: u64,
-    /// Changes at least every two seconds as long as the process lives.
+    /// A text that changes at least every two seconds while the process lives.
     pub sign: String,
 }
 
-/// Who captures from the PostgreSQL server at `url` under `name`; none when nobody does. A dead
-/// process is named until the server ends its session, which takes 8 seconds.
+/// The process that captures from the PostgreSQL server at `url` under `name`; `None` when there is
+/// none. A dead process is returned until the server ends its session, after 8 seconds.
 ///
 /// # Errors
-/// When the server is away or refuses.
+/// `Retry` when the server cannot be reached, `Data` when it refuses.
 pub fn holder(url: &str, name: &str) -> Result<Option<Holder>> {
     postgres::holder(&Server::parse(url)?, &slot_of(name)?)
 }
 
-/// The tables of these names as a capture would see them, in their order, as the database's own
-/// catalog has them now. Nothing is written; an embedded file must be there.
+/// The tables of these names as a capture would see them, in the same order, from the catalog of
+/// the database. Nothing is written. An embedded file must exist.
 ///
 /// # Errors
-/// `Retry` when the database is away, `Data` when it refuses, or when a table is not there or
-/// cannot be captured.
+/// `Retry` when the database cannot be reached; `Data` when it refuses, or a table does not exist
+/// or cannot be captured.
 pub fn tables(database_url: &str, names: &[String]) -> Result<Vec<TableSchema>> {
     match Database::of(database_url)? {
         Database::Postgres(url) => postgres::tables(&Server::parse(&url)?, names),
@@ -266,21 +309,21 @@ pub fn tables(database_url: &str, names: &[String]) -> Result<Vec<TableSchema>> 
     }
 }
 
-/// A generated column, which no capture gets.
+/// A generated column, which is not captured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generated {
-    /// Its table.
+    /// Name of its table.
     pub table: String,
-    /// Its name.
+    /// Name of the column.
     pub column: String,
-    /// What it is made of, where the database says so.
+    /// Its expression, where the database tells it.
     pub expression: Option<String>,
 }
 
 /// The generated columns of these tables.
 ///
 /// # Errors
-/// When the database is away or refuses.
+/// `Retry` when the database cannot be reached, `Data` when it refuses.
 pub fn generated(database_url: &str, names: &[String]) -> Result<Vec<Generated>> {
     if names.is_empty() {
         return Ok(Vec::new());
@@ -291,7 +334,7 @@ pub fn generated(database_url: &str, names: &[String]) -> Result<Vec<Generated>>
     }
 }
 
-/// The name of the replication slot, and the publication, of the capture called `name`.
+/// The name of the replication slot, and of the publication, of the capture `name`.
 pub(crate) fn slot_of(name: &str) -> Result<String> {
     postgres::slot_name(name)
 }
@@ -301,8 +344,9 @@ fn key_of<'a>(table: &'a TableSchema, row: &'a [Value]) -> impl Iterator<Item = 
     table.key.iter().map(|&column| row.get(column))
 }
 
-/// Appends a change; an update that moves a row to another key becomes a delete of the old key and
-/// a create of the new one, because the log keeps one history a key. Returns how many it became.
+/// Appends a change and returns how many changes it became. An update of the primary key becomes a
+/// delete of the old key and a create of the new one (as in Debezium), because the log keeps one
+/// history per key.
 fn push(out: &mut Vec<Captured>, change: Change) -> u64 {
     if let (Op::Update, Some(before), Some(after)) = (change.op, &change.before, &change.after)
         && !key_of(&change.table, before).eq(key_of(&change.table, after))
@@ -329,7 +373,7 @@ fn push(out: &mut Vec<Captured>, change: Change) -> u64 {
     1
 }
 
-/// Why a table that is not read anew cannot go on with a topic that was never noted.
+/// The error of a table that continues without a snapshot, whose changes went to another topic.
 fn another_topic(table: &str, topic: &str) -> Error {
     let what = format!(
         "topic `{topic}` would begin without the rows of table `{table}`, which were published to \
@@ -339,8 +383,9 @@ fn another_topic(table: &str, topic: &str) -> Error {
     Error::new(Kind::Data, what)
 }
 
-/// The note that stands, of the one that is there and the one that may take its place.
-fn standing(noted: Option<Described>, now: Described, begins_anew: bool) -> Described {
+/// The record that applies: the one that exists, or the new one if all tables begin with a snapshot
+/// and the topic is another one.
+fn applicable_record(noted: Option<Described>, now: Described, begins_anew: bool) -> Described {
     match noted {
         Some(noted) if noted.id == now.id || !begins_anew => noted,
         _ => now,

@@ -1,15 +1,21 @@
-//! Capture from SQLite: triggers write every change into `_tidemill_changes`, read here by id.
+//! Capture from SQLite: triggers write every row change to `_tidemill_changes`, which is read by
+//! id.
 //!
-//! A file and tables flow in, [`Captured`] flows out. The triggers belong to the file, so changes
-//! made while nobody captures, or by another program, are captured too.
+//! In: a file and table names. Out: [`Captured`]. The triggers belong to the file, so changes are
+//! captured that any program makes, also while no capture runs.
+//!
+//! ```text
+//! application: UPDATE t … ─► trigger: INSERT INTO _tidemill_changes (one transaction)
+//! capture:     SELECT … WHERE id > read ─► publish ─► acknowledge ─► DELETE what all passed
+//! ```
 //!
 //! Invariants:
-//! 1. A table's triggers and the rows that were there before them (`r`) come to be in one
-//!    transaction, so no row is missed; the same when its columns changed, when another table has
-//!    its name, and when the capture did not follow it for a while.
-//! 2. Ids only grow and are never used again, from the time the file was first captured on: a
-//!    change's position is its id.
-//! 3. Acknowledged changes are deleted, no others.
+//! 1. The triggers of a table and its existing rows (`r`) are written in one transaction, so no row
+//!    is missed. The same happens when the table's columns change, when another table gets its
+//!    name, and when the capture did not follow the table for a while.
+//! 2. Ids grow and are never reused, from the first capture of the file on. The position of a
+//!    change is its id.
+//! 3. Only acknowledged changes are deleted.
 
 mod cell;
 mod displaced;
@@ -30,49 +36,60 @@ use tidemill_log::log::{Described, TopicId};
 use tidemill_log::schema::TableSchema;
 
 use super::{
-    BATCH, Capture, Captured, Generated, Refused, TABLES_PATIENCE, all_fit, another_topic, push,
-    standing, withhold,
+    BATCH, Capture, Captured, Generated, Refused, TABLES_PATIENCE, another_topic,
+    applicable_record, collect_fit, push, withhold,
 };
 use crate::{Error, Kind, Result};
 use cell::value_of;
-use tables::{are_told, follow, followed, make_triggers, newest_snapshot, tables_of};
+use tables::{check_capturable, follow, followed, make_triggers, newest_snapshot, tables_of};
 
-/// The pause between two looks at the file.
+/// Pause between two reads of the file.
 const POLL: Duration = Duration::from_millis(2);
-/// How often consumed changes are deleted at most.
+/// Shortest interval between two deletions of acknowledged changes.
 const FORGET_INTERVAL: Duration = Duration::from_millis(500);
-/// The pause between two looks at tables that are gone or unfit.
+/// Pause between two looks at tables that are missing or unfit for capture.
 const UNFIT_POLL: Duration = Duration::from_millis(200);
-/// The most columns of a primary key: so many can be noted.
+/// Largest number of columns of a primary key: `_tidemill_replaced` has as many.
 const KEY_COLUMNS_MAX: usize = 16;
-/// `datetime('now')` in microseconds since 1970 (SQLite knows milliseconds).
+/// SQL: the current time in microseconds since 1970, in steps of a millisecond.
 const NOW_US: &str = "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000";
 
 /// A capture of some tables of a SQLite file.
 pub(super) struct SqliteCapture {
     connection: Connection,
+    /// The name of the capture.
     name: String,
+    /// The names of its tables.
     names: Vec<String>,
+    /// The tables with their current columns.
     tables: Vec<Arc<TableSchema>>,
-    /// Where the newest snapshot of a table begins that is not acknowledged: what is before it in
-    /// the file is of a table that looked otherwise, and passed over.
+    /// For each table the id at which its newest unacknowledged snapshot begins. Earlier changes in
+    /// the file have other columns and are skipped.
     begins: BTreeMap<String, u64>,
-    /// The tables that opening it began anew.
+    /// The tables whose snapshot this start began.
     begun: BTreeSet<String>,
+    /// `PRAGMA schema_version` at the last look at the tables.
     schema_version: i64,
-    /// Since when a table is gone or unfit, and when that was looked at last.
+    /// Since when a table is missing or unfit, and when it was last looked at.
     unfit: Option<(Instant, Instant)>,
+    /// Lines for [`Capture::noticed`].
     noticed: Vec<String>,
+    /// Whether the capture began with a snapshot of all tables.
     begins_anew: bool,
-    /// The last id read, the last one handed out, and the last one acknowledged.
+    /// The last id that was read.
     read: u64,
-    handed: u64,
+    /// The last id that was returned.
+    returned: u64,
+    /// The last id that was acknowledged.
     acknowledged: u64,
-    forgotten: u64,
-    forgotten_at: Instant,
+    /// The last id whose acknowledgement is recorded.
+    recorded: u64,
+    /// When that was recorded.
+    recorded_at: Instant,
 }
 
 impl SqliteCapture {
+    /// See [`super::open`]. Creates the tables of the capture and the triggers.
     pub(super) fn open(file: &str, names: &[String], name: &str, resnapshot: bool) -> Result<Self> {
         let connection = tidemill_log::sqlite::connect(file)?;
         connection
@@ -96,8 +113,8 @@ impl SqliteCapture {
                      ON _tidemill_replaced (table_name, taken);",
             )
             .map_err(|error| sql_error("making the capture's tables", error))?;
-        // Ids begin at the time, so that they are behind those of any file that fed the same
-        // topics before this one.
+        // Ids begin at the current time, so that they are greater than those of any earlier file
+        // that fed the same topics.
         connection
             .execute(
                 &format!(
@@ -129,18 +146,18 @@ impl SqliteCapture {
             noticed: Vec::new(),
             begins_anew: resnapshot || acknowledged.is_none(),
             read,
-            handed: read,
+            returned: read,
             acknowledged: read,
-            forgotten: read,
-            forgotten_at: Instant::now(),
+            recorded: read,
+            recorded_at: Instant::now(),
         };
-        capture.begun = capture.look_at_tables(capture.begins_anew)?;
+        capture.begun = capture.load_tables(capture.begins_anew)?;
         Ok(capture)
     }
 
-    /// Reads the tables' columns again when the file's schema changed, and makes triggers that fit.
-    /// Returns the tables that begin anew by it.
-    fn look_at_tables(&mut self, snapshot: bool) -> Result<BTreeSet<String>> {
+    /// Loads the tables again when the schema of the file changed, and creates matching triggers.
+    /// Returns the tables whose snapshot begins by that. With `snapshot` all do.
+    fn load_tables(&mut self, snapshot: bool) -> Result<BTreeSet<String>> {
         let failed = |error| sql_error("reading the file's schema", error);
         let version = |connection: &Connection| {
             connection.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0))
@@ -154,7 +171,9 @@ impl SqliteCapture {
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
         let tables = tables_of(&transaction, &self.names)?;
-        if let Err(refused) = all_fit(tables.iter().map(|it| are_told(&transaction, it))) {
+        if let Err(refused) =
+            collect_fit(tables.iter().map(|it| check_capturable(&transaction, it)))
+        {
             transaction.commit().map_err(failed)?;
             return Err(refused);
         }
@@ -193,15 +212,15 @@ impl SqliteCapture {
         Ok(begun)
     }
 
-    /// The same now and then, with patience for a table that is gone or unfit, as between two
-    /// statements of a change.
-    fn look(&mut self) -> Result<()> {
+    /// Looks at the tables, and tolerates a table that is missing or unfit for [`TABLES_PATIENCE`],
+    /// as between two statements of a migration.
+    fn check_tables(&mut self) -> Result<()> {
         if let Some((_, looked)) = self.unfit
             && looked.elapsed() < UNFIT_POLL
         {
             return Ok(());
         }
-        match self.look_at_tables(false) {
+        match self.load_tables(false) {
             Ok(_) => self.unfit = None,
             Err(error) if error.kind() == Kind::Data => {
                 let now = Instant::now();
@@ -221,6 +240,7 @@ impl SqliteCapture {
         Ok(())
     }
 
+    /// Reads the next changes from the file.
     fn read_batch(&mut self) -> Result<Vec<Captured>> {
         let failed = |error| sql_error("reading captured changes", error);
         let mut statement = self
@@ -252,22 +272,23 @@ impl SqliteCapture {
                 }
             }
         }
-        self.handed = out
+        self.returned = out
             .last()
-            .map_or(self.handed, |last| last.position().commit);
+            .map_or(self.returned, |last| last.position().commit);
         Ok(out)
     }
 
-    fn forget_if_due(&mut self) -> Result<()> {
-        if self.acknowledged > self.forgotten && self.forgotten_at.elapsed() >= FORGET_INTERVAL {
-            self.forget()?;
+    /// Records the acknowledged id, at intervals.
+    fn record_progress_if_due(&mut self) -> Result<()> {
+        if self.acknowledged > self.recorded && self.recorded_at.elapsed() >= FORGET_INTERVAL {
+            self.record_progress()?;
         }
         Ok(())
     }
 
-    /// Writes the acknowledged position down and deletes what every capture of the file has
-    /// consumed.
-    fn forget(&mut self) -> Result<()> {
+    /// Records the acknowledged id, and deletes the changes that every capture of the file has
+    /// passed.
+    fn record_progress(&mut self) -> Result<()> {
         let failed = |error| sql_error("writing the capture's progress", error);
         let transaction = self
             .connection
@@ -286,15 +307,16 @@ impl SqliteCapture {
                 [],
             )
             .map_err(failed)?;
-        // Nobody writes now, so these notes are of changes that came to nothing.
+        // No other process writes at this moment, so these rows belong to statements that changed
+        // nothing.
         transaction
             .execute("DELETE FROM _tidemill_replaced", [])
             .map_err(failed)?;
         failpoint::hit(failpoint::CAPTURE_BEFORE_CONFIRM);
         transaction.commit().map_err(failed)?;
         failpoint::hit(failpoint::CAPTURE_AFTER_CONFIRM);
-        self.forgotten = self.acknowledged;
-        self.forgotten_at = Instant::now();
+        self.recorded = self.acknowledged;
+        self.recorded_at = Instant::now();
         Ok(())
     }
 }
@@ -347,7 +369,7 @@ impl Capture for SqliteCapture {
         if goes_on && noted.is_none() && goes_elsewhere {
             return Err(another_topic(&table.name, topic));
         }
-        let stands = standing(noted, now, self.begins_anew);
+        let stands = applicable_record(noted, now, self.begins_anew);
         let TopicId([high, low]) = stands.id;
         transaction
             .execute(
@@ -362,9 +384,9 @@ impl Capture for SqliteCapture {
     fn next(&mut self, wait: Duration) -> Result<Vec<Captured>> {
         let deadline = Instant::now() + wait;
         loop {
-            self.look()?;
-            // What is acknowledged is written down soon, also when nothing more comes.
-            self.forget_if_due()?;
+            self.check_tables()?;
+            // Acknowledgements are recorded soon, also when no change follows.
+            self.record_progress_if_due()?;
             let batch = self.read_batch()?;
             let left = deadline.saturating_duration_since(Instant::now());
             if !batch.is_empty() || left.is_zero() {
@@ -374,14 +396,15 @@ impl Capture for SqliteCapture {
         }
     }
 
-    /// One file has one run: what two of them would publish is not kept apart.
+    /// Always succeeds: SQLite has no lease, and two processes that capture one file under one name
+    /// are not kept apart.
     fn check(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// What was read and is nothing to publish needs no acknowledgement.
+    /// Changes that were read and are not published need no acknowledgement.
     fn passed(&self) -> Option<u64> {
-        match self.acknowledged >= self.handed {
+        match self.acknowledged >= self.returned {
             true => Some(self.read),
             false => Some(self.acknowledged),
         }
@@ -389,22 +412,28 @@ impl Capture for SqliteCapture {
 
     fn acknowledge(&mut self, through: Position) -> Result<()> {
         self.acknowledged = self.acknowledged.max(through.commit);
-        self.forget_if_due()
+        self.record_progress_if_due()
     }
 }
 
 /// A row of `_tidemill_changes`.
 struct RawChange {
+    /// The id, which is the source position.
     id: u64,
+    /// The name of the table.
     table: String,
+    /// Debezium's letter.
     op: String,
-    /// JSON, unless a text in the row is no UTF-8.
+    /// The row before the change, as JSON, in bytes because a text in it may not be UTF-8.
     before: Option<Vec<u8>>,
+    /// The row after the change, in the same form.
     after: Option<Vec<u8>>,
+    /// When the trigger ran, in microseconds since 1970.
     committed_us: i64,
 }
 
 impl RawChange {
+    /// Reads the columns of a row.
     fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             id: row.get::<_, i64>(0)?.cast_unsigned(),
@@ -416,8 +445,8 @@ impl RawChange {
         })
     }
 
-    /// The change; none when it deletes a row that was never published, as its key cannot be
-    /// represented. Of the row before a change only the key matters.
+    /// The change; `None` for a delete whose key cannot be represented, since no such row was
+    /// published. Of the row before a change only the key must be representable.
     fn change(
         &self,
         table: &Arc<TableSchema>,
@@ -467,18 +496,18 @@ impl RawChange {
     }
 }
 
-/// A row as its triggers wrote it. A text that is no UTF-8 has U+FFFD in place of what is none.
+/// A row as the triggers wrote it. Bytes that are not UTF-8 become U+FFFD.
 fn parsed(json: &[u8]) -> std::result::Result<Map<String, Json>, String> {
     serde_json::from_str(&String::from_utf8_lossy(json)).map_err(|error| error.to_string())
 }
 
-/// Whether a cell is a text that is no UTF-8, in a row with such texts.
+/// Whether a cell holds U+FFFD, which in a row with invalid UTF-8 means a broken text.
 fn is_broken(cell: Option<&Json>) -> bool {
     cell.and_then(Json::as_str)
         .is_some_and(|text| text.contains(char::REPLACEMENT_CHARACTER))
 }
 
-/// The values of a row's key, the rest null; none when not all of them can be represented.
+/// The values of the key, all others null; `None` when one of them cannot be represented.
 fn key_of_row(table: &TableSchema, json: &[u8]) -> Option<Vec<Value>> {
     let row = parsed(json).ok()?;
     let has_broken = std::str::from_utf8(json).is_err();
@@ -491,6 +520,7 @@ fn key_of_row(table: &TableSchema, json: &[u8]) -> Option<Vec<Value>> {
     values.collect()
 }
 
+/// The values of a row. The error names the column and the problem.
 fn row_of(table: &TableSchema, json: &[u8]) -> std::result::Result<Vec<Value>, String> {
     let row = parsed(json)?;
     let has_broken = std::str::from_utf8(json).is_err();
@@ -507,6 +537,7 @@ fn row_of(table: &TableSchema, json: &[u8]) -> std::result::Result<Vec<Value>, S
     values.collect()
 }
 
+/// The key of a row as text, for dead letters.
 fn key_text(table: &TableSchema, json: &[u8]) -> String {
     let row = parsed(json).unwrap_or_default();
     let names = table
@@ -529,7 +560,7 @@ pub(super) fn tables(file: &str, names: &[String]) -> Result<Vec<TableSchema>> {
     tables_of(&transaction, names)
 }
 
-/// Their generated columns, whose expressions SQLite does not tell apart.
+/// The generated columns of these tables. SQLite does not tell their expressions.
 pub(super) fn generated(file: &str, names: &[String]) -> Result<Vec<Generated>> {
     let connection = tidemill_log::sqlite::connect(file)?;
     let failed = |error| sql_error("reading the file's schema", error);
@@ -549,6 +580,7 @@ pub(super) fn generated(file: &str, names: &[String]) -> Result<Vec<Generated>> 
     Ok(found)
 }
 
+/// An error of SQLite: `Retry` for a lock of another connection, `Data` for all others.
 fn sql_error(what: &str, error: rusqlite::Error) -> Error {
     let passing = matches!(
         error.sqlite_error_code(),

@@ -1,13 +1,13 @@
-//! Values from text: what PostgreSQL's output functions write, and ISO 8601 text in SQLite.
+//! Parses column values from text: PostgreSQL's output format, and ISO 8601 in SQLite.
 //!
-//! Text and the column's type flow in, a [`Value`] flows out, or the reason why there is none.
+//! In: a text and the type of its column. Out: a [`Value`], or the reason why there is none.
 //! Nothing is rounded: a value that does not fit is refused.
 
 use jiff::civil;
 use tidemill_log::event::Value;
 use tidemill_log::schema::ColumnType;
 
-/// The value that `text` stands for in a column of this type.
+/// The value of `text` in a column of this type. The error is a fragment for dead letters.
 pub(super) fn parse(kind: ColumnType, text: &str) -> Result<Value, String> {
     let wrong = |expected: &str| format!("`{}` is not {expected}", head(text));
     match kind {
@@ -24,7 +24,8 @@ pub(super) fn parse(kind: ColumnType, text: &str) -> Result<Value, String> {
             Ok(number) => Ok(Value::Int(number)),
             Err(_) => Err(wrong("a 64 bit integer")),
         },
-        // By way of 64 bits some texts would become the neighbour of the 32 bit number they name.
+        // Parsing as 64 bits first would round some texts to a neighbour of the right 32-bit
+        // number.
         ColumnType::Float => match text.parse::<f32>() {
             Ok(number) => Ok(Value::Float(f64::from(number))),
             Err(_) => Err(wrong("a number")),
@@ -63,8 +64,8 @@ pub(super) fn parse(kind: ColumnType, text: &str) -> Result<Value, String> {
     }
 }
 
-/// Whether a text is `YYYY-MM-DD`. jiff takes more forms, and leaves out what a date has no room
-/// for; so do the next ones.
+/// Whether a text is `YYYY-MM-DD`. Checked here because jiff accepts more forms and drops what a
+/// date cannot hold; the same holds for the next functions.
 fn is_date(text: &str) -> bool {
     let digit = |(at, byte): (usize, u8)| match at {
         4 | 7 => byte == b'-',
@@ -73,7 +74,7 @@ fn is_date(text: &str) -> bool {
     text.len() == 10 && text.bytes().enumerate().all(digit) && !text.starts_with("0000")
 }
 
-/// Whether a text is a date alone or a date and a time of day.
+/// Whether a text is a date, or a date and a time of day.
 fn is_timestamp(text: &str) -> bool {
     match text.split_at_checked(10) {
         Some((date, "")) => is_date(date),
@@ -84,7 +85,7 @@ fn is_timestamp(text: &str) -> bool {
 
 /// Whether a text is a date, a time of day and an offset.
 fn is_instant(text: &str) -> bool {
-    // The date has the sign of an offset in it.
+    // The date holds the sign of an offset.
     let offset = text.char_indices().skip(11);
     let mut offset = offset.filter(|(_, c)| matches!(c, 'Z' | '+' | '-'));
     let parts = offset.next().and_then(|(at, _)| text.split_at_checked(at));
@@ -94,7 +95,7 @@ fn is_instant(text: &str) -> bool {
     })
 }
 
-/// Whether a text is `HH:MM` or `HH:MM:SS`, with one to six digits behind a point.
+/// Whether a text is `HH:MM` or `HH:MM:SS`, with up to six digits after a decimal point.
 fn is_time(text: &str) -> bool {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -106,11 +107,12 @@ fn is_time(text: &str) -> bool {
         && digits(fraction)
 }
 
-/// The first characters of a text, for messages.
+/// The first 80 characters of a text, for messages.
 fn head(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
+/// The bytes of hexadecimal digits.
 fn bytes(hex: &str) -> Option<Vec<u8>> {
     let digits = hex.as_bytes();
     if !digits.len().is_multiple_of(2) {
@@ -126,6 +128,7 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
+/// Days since 1970-01-01.
 fn days(date: civil::Date) -> i32 {
     let epoch = civil::Date::constant(1970, 1, 1);
     // A span of civil dates is always a whole number of hours in 24 hour days.
@@ -133,11 +136,13 @@ fn days(date: civil::Date) -> i32 {
     i32::try_from(hours.div_euclid(24)).unwrap_or(i32::MAX)
 }
 
+/// Microseconds since 1970-01-01T00:00:00.
 fn micros(at: civil::DateTime) -> i64 {
     let epoch = civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
     i64::try_from(at.duration_since(epoch).as_micros()).unwrap_or(i64::MAX)
 }
 
+/// The unscaled value of a decimal with this precision and scale; `None` when digits would be lost.
 fn decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -230,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_value_is_refused_by_name() {
+    fn invalid_texts_are_refused_with_the_expected_form() {
         for (kind, text) in [
             (ColumnType::Date, "infinity"),
             (ColumnType::Date, "0044-03-15 BC"),

@@ -1,11 +1,12 @@
-//! Tables that were altered, and of which the stream has sent no change since, as after an `ALTER
-//! TABLE … ADD COLUMN` that no row followed.
+//! Altered tables without changes: finds new columns of tables in the catalog, as after an `ALTER
+//! TABLE … ADD COLUMN` that no row change followed.
 //!
-//! Flows in: what the catalog has, at each look. Flows out: the tables whose columns changed, once
-//! everything that was committed before the look is acknowledged.
+//! The replication stream describes the columns of a table only together with its next change. In:
+//! the tables as the catalog has them, at intervals. Out: the tables whose columns changed, as soon
+//! as everything committed before that look at the catalog is acknowledged.
 //!
-//! Invariant: a table's columns are handed out behind all changes of older columns. A table of
-//! which the stream sends columns during a look is left to the next look.
+//! Invariant: new columns of a table are returned after all changes under its old columns. A table
+//! whose columns the stream sends meanwhile is left to the next look.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,28 +16,30 @@ use tidemill_log::schema::TableSchema;
 use crate::Result;
 use crate::stats::reached;
 
-/// What the last look found, and what was handed out before.
+/// The last look at the catalog, and what was returned before.
 #[derive(Default)]
 pub(super) struct Altered {
+    /// The look whose tables were not returned yet.
     look: Option<Look>,
-    /// What was handed out, by the tables' OIDs.
-    told: HashMap<u32, Arc<TableSchema>>,
-    /// All tables of a look were handed out.
+    /// The schemas that were returned, by the OIDs of the tables.
+    returned: HashMap<u32, Arc<TableSchema>>,
+    /// Whether all tables of some look were returned.
     settled: bool,
 }
 
-/// What the catalog had.
+/// One look at the catalog.
 struct Look {
-    /// All that was seen was committed before this LSN.
+    /// LSN: everything in the look was committed before.
     end: u64,
+    /// Tables whose columns were not returned yet, by OID.
     tables: HashMap<u32, Arc<TableSchema>>,
-    /// Some tables are left to the next one.
+    /// Whether some tables are left to the next look.
     left: bool,
 }
 
 impl Altered {
-    /// The catalog has these tables; where that is news, `end` is asked where the WAL ends now.
-    /// Until a look is handed out there is no other one.
+    /// Takes over the tables of the catalog. If there is news, `end` asks for the end of the WAL.
+    /// Until its tables are returned, a look is not replaced.
     pub(super) fn seen(
         &mut self,
         tables: Vec<(u32, Arc<TableSchema>)>,
@@ -46,7 +49,7 @@ impl Altered {
             return Ok(());
         }
         let tables = tables.into_iter();
-        let tables = tables.filter(|(oid, schema)| self.told.get(oid) != Some(schema));
+        let tables = tables.filter(|(oid, schema)| self.returned.get(oid) != Some(schema));
         let tables: HashMap<_, _> = tables.collect();
         if !(tables.is_empty() && self.settled) {
             self.look = Some(Look {
@@ -60,30 +63,30 @@ impl Altered {
 
     /// The stream sent columns of this table.
     pub(super) fn sent(&mut self, oid: u32) {
-        self.told.remove(&oid);
+        self.returned.remove(&oid);
         if let Some(look) = &mut self.look {
             look.left |= look.tables.remove(&oid).is_some();
         }
     }
 
-    /// The stream begins again further back.
+    /// Discards the look: the stream continues further back.
     pub(super) fn forget(&mut self) {
         self.look = None;
     }
 
-    /// The tables of the look, if everything that was committed before it is acknowledged: all
-    /// before the LSN `acknowledged` is.
+    /// The tables of the look, once everything before it is acknowledged: all before the LSN
+    /// `acknowledged` is.
     pub(super) fn take(&mut self, acknowledged: u64) -> Vec<Arc<TableSchema>> {
         let Some(look) = self.look.take_if(|look| reached(acknowledged, look.end)) else {
             return Vec::new();
         };
         self.settled |= !look.left;
         let tables: Vec<_> = look.tables.values().map(Arc::clone).collect();
-        self.told.extend(look.tables);
+        self.returned.extend(look.tables);
         tables
     }
 
-    /// Whether the columns of all tables, as a look saw them, were handed out.
+    /// Whether the columns of all tables were returned, as some look saw them.
     pub(super) fn is_settled(&self) -> bool {
         self.settled
     }
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_told_once_and_only_behind_what_was_committed_before() {
+    fn new_columns_are_returned_once_and_after_earlier_commits() {
         let mut altered = Altered::default();
         let (one, two) = (table(&["a"]), table(&["a", "b"]));
         altered

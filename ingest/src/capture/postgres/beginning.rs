@@ -1,14 +1,23 @@
-//! Where a capture begins: with the stream, with a snapshot of all tables, or with one of those
-//! tables that must be read anew before the stream goes on.
+//! Where a capture begins: at the stream, at a snapshot of all tables, or at a snapshot of some
+//! tables.
 //!
-//! Names and the noted progress flow in; the tables and the first phase flow out. A snapshot of
-//! some tables is that of a temporary slot. The stream goes on from where it was, and what it sends
-//! of these tables up to the temporary slot's beginning is passed over:
+//! In: table names and the recorded progress. Out: the tables and the first phase. A snapshot of
+//! all tables belongs to a new main slot. A snapshot of some tables (new ones, and those that must
+//! be read again) belongs to a temporary slot; then the stream of the main slot continues where it
+//! was, and its changes of these tables before the snapshot are skipped:
 //!
 //! ```text
-//! main slot       S ─── a ── b ── a ── b ─── a ── b ──►     a is read anew, b goes on
+//! main slot       S ─── a ── b ── a ── b ─── a ── b ──►     a is read again, b continues
 //! temporary slot                   P: snapshot of a
-//! handed out      snapshot of a, then from S: b, b, then from P on: a, b
+//! returned        snapshot of a, then from S: b, b, then from P on: a, b
+//! ```
+//!
+//! The steps, each of which a crash may interrupt:
+//!
+//! ```text
+//! recorded shapes ─► load tables ─► next generation ─► forget outdated shapes ─► set publication
+//!   ─► timeline ─► resume? ── stream ─────────────────────────────────────────► open stream
+//!                         └── snapshot ─► drop slot ─► create slot ─► export ─► read snapshot
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,7 +26,7 @@ use std::time::Duration;
 use postgres::Client;
 use tidemill_log::failpoint;
 
-use super::super::all_fit;
+use super::super::collect_fit;
 use super::Phase;
 use super::catalog::{self, Table};
 use super::identity::{self, Noted, Published};
@@ -26,39 +35,42 @@ use super::pgoutput::Relation;
 use super::progress::{self, Resume};
 use super::shape::Shape;
 use super::snapshot::Snapshot;
-use super::stream::{self, Lasting, Stream};
+use super::stream::{self, SlotKind, Stream};
 use super::timeline::Timeline;
 use crate::server::Server;
 use crate::{Error, Kind, Result};
 
-/// How often tables are read of which one cannot be captured, and the pause in between.
+/// How often the catalog is read before a table counts as unfit for capture.
 const LOADS_MAX: u32 = 3;
+/// Pause between two reads of the catalog.
 const LOAD_PAUSE: Duration = Duration::from_millis(200);
 
-/// A captured table.
-pub(super) struct Followed {
-    /// The name that it is captured by.
+/// A captured table and its state.
+pub(super) struct CapturedTable {
+    /// The name by which the pipeline captures it.
     pub(super) name: String,
+    /// OID, columns and key.
     pub(super) table: Table,
+    /// The shape under which it is captured.
     pub(super) noted: Noted,
-    /// It is read anew, and not noted yet.
+    /// Whether its snapshot is being read and not recorded as durable yet.
     pub(super) begins: bool,
-    /// Why it is read anew, if it was captured before or others were.
+    /// Why it is read as a snapshot, if this capture or this table was captured before.
     pub(super) why: Option<String>,
-    /// What the stream said of its columns within transactions that the snapshot holds already.
+    /// Columns that the stream sent in transactions which the snapshot holds already.
     pub(super) earlier: Option<Relation>,
 }
 
-impl Followed {
-    /// That it is read anew, and why.
+impl CapturedTable {
+    /// The line for the statistics when the table is read again.
     pub(super) fn noticed(&self) -> Option<String> {
         let why = self.why.as_ref()?;
         Some(format!("table `{}` is read anew: {why}", self.name))
     }
 
-    /// Takes over what the stream said of the columns. The table keeps the name that it is captured
-    /// by: another one for the same rows is a matter of [`identity`].
-    pub(super) fn follow(&mut self, client: &mut Client) -> Result<()> {
+    /// Takes over the columns that the stream sent. The table keeps its name: whether another name
+    /// stands for the same rows is decided by [`identity`].
+    pub(super) fn apply_columns(&mut self, client: &mut Client) -> Result<()> {
         let Some(relation) = self.earlier.take() else {
             return Ok(());
         };
@@ -75,15 +87,27 @@ impl Followed {
 
 /// Where a capture begins.
 pub(super) struct Beginning {
-    pub(super) tables: Vec<Followed>,
+    /// The captured tables.
+    pub(super) tables: Vec<CapturedTable>,
+    /// The generation that this start began.
     pub(super) generation: i64,
+    /// Snapshot or stream.
     pub(super) phase: Phase,
+    /// LSN from which the stream continues.
     pub(super) from: u64,
+    /// The recorded progress; `None` before a snapshot of all tables is durable.
     pub(super) confirmed: Option<u64>,
+    /// The server's timeline.
     pub(super) timeline: Timeline,
 }
 
 impl Beginning {
+    /// Decides where the capture begins, and prepares it: publication, slot, snapshot. With
+    /// `resnapshot` all tables are read again.
+    ///
+    /// # Errors
+    /// `Data` when a table or the server cannot be captured, or changes are lost; `Retry` when the
+    /// server cannot be reached, or a table changed while its snapshot began.
     pub(super) fn find(
         server: &Server,
         lease: &Lease,
@@ -97,7 +121,8 @@ impl Beginning {
         }
         let tables = load(&mut lease.session(), names, &noted)?;
         let generation = progress::begin_generation(&mut lease.session(), slot)?;
-        let mut tables = follow(&mut lease.session(), slot, tables, noted, resnapshot)?;
+        let mut tables =
+            compare_with_records(&mut lease.session(), slot, tables, noted, resnapshot)?;
         let list: Vec<Table> = tables.iter().map(|it| it.table.clone()).collect();
         let published = progress::publish(&mut lease.session(), slot, &list)?;
         note_sent(&mut lease.session(), slot, &mut tables, &published)?;
@@ -108,14 +133,14 @@ impl Beginning {
             false => progress::resume(&mut lease.session(), slot, timeline)?,
         };
         lease.evict()?;
-        let lasting = progress::lasting(&mut lease.session())?;
-        if resume != Resume::Snapshot && lasting == Lasting::Failover {
+        let kind = progress::slot_kind(&mut lease.session())?;
+        if resume != Resume::Snapshot && kind == SlotKind::Failover {
             progress::fail_over(server, &mut lease.session(), slot)?;
         }
         let (phase, from, confirmed) = match resume {
             Resume::Stream(lsn) if tables.iter().any(|it| it.begins) => {
                 let reader = format!("{}_new", slot.get(..59).unwrap_or(slot));
-                let new = stream::create_slot(server, &reader, Lasting::Temporary)?;
+                let new = stream::create_slot(server, &reader, SlotKind::Temporary)?;
                 let snapshot = begin(server, lease, &new, &mut tables)?;
                 let phase = Phase::Snapshot(Box::new(snapshot), new.consistent, lsn);
                 (phase, lsn, Some(lsn))
@@ -129,7 +154,7 @@ impl Beginning {
                 progress::restart(&mut lease.session(), slot, names)?;
                 failpoint::hit(failpoint::CAPTURE_BEFORE_SLOT);
                 tables.iter_mut().for_each(|table| table.begins = true);
-                let new = stream::create_slot(server, slot, lasting)?;
+                let new = stream::create_slot(server, slot, kind)?;
                 failpoint::hit(failpoint::CAPTURE_AFTER_SLOT);
                 let snapshot = begin(server, lease, &new, &mut tables)?;
                 let from = new.consistent;
@@ -147,8 +172,11 @@ impl Beginning {
     }
 }
 
-/// The tables of these names. An error names all that cannot be captured; what is altered just then
-/// is read again before.
+/// Loads the tables of these names from the catalog. A table that is just being altered is read
+/// again.
+///
+/// # Errors
+/// `Data` with all tables that cannot be captured.
 pub(super) fn load(
     client: &mut Client,
     names: &[String],
@@ -165,6 +193,7 @@ pub(super) fn load(
     tables
 }
 
+/// Loads the tables, once.
 fn load_once(
     client: &mut Client,
     names: &[String],
@@ -173,12 +202,12 @@ fn load_once(
     let loaded = names.iter().map(|name| {
         let table = catalog::load(client, name);
         let table = table.and_then(|now| match noted.get(name) {
-            Some(noted) => identity::in_place(noted, name, now),
+            Some(noted) => identity::refuse_moved(noted, name, now),
             None => Ok(now),
         });
         Ok((name.clone(), table?))
     });
-    let tables = all_fit(loaded)?;
+    let tables = collect_fit(loaded)?;
     let mut known: HashMap<u32, &str> = HashMap::new();
     for (name, table) in &tables {
         if let Some(other) = known.insert(table.oid, name) {
@@ -186,15 +215,15 @@ fn load_once(
             return Err(Error::new(Kind::Data, what));
         }
     }
-    catalog::no_roots_with_parts(client, &tables)?;
+    catalog::refuse_partition_beside_root(client, &tables)?;
     Ok(tables)
 }
 
-/// Notes how the publication sends the tables from now on.
+/// Records how the publication sends the tables from now on.
 fn note_sent(
     client: &mut Client,
     slot: &str,
-    tables: &mut [Followed],
+    tables: &mut [CapturedTable],
     published: &Published,
 ) -> Result<()> {
     for it in tables {
@@ -209,14 +238,15 @@ fn note_sent(
     Ok(())
 }
 
-/// Compares the tables with what was captured of them, and forgets those that must be read anew.
-fn follow(
+/// Compares the tables with their recorded shapes, and forgets the shapes of those that must be
+/// read again.
+fn compare_with_records(
     client: &mut Client,
     slot: &str,
     tables: Vec<(String, Table)>,
     mut noted: BTreeMap<String, Noted>,
     resnapshot: bool,
-) -> Result<Vec<Followed>> {
+) -> Result<Vec<CapturedTable>> {
     if noted.is_empty() && !resnapshot {
         noted = identity::adopted(client, slot, &tables)?;
     }
@@ -242,7 +272,7 @@ fn follow(
             shape.sent = was.shape.sent;
         }
         let from = was.map_or(0, |was| was.from);
-        let new = Followed {
+        let new = CapturedTable {
             begins: why.is_some(),
             name,
             table,
@@ -261,12 +291,13 @@ fn follow(
     Ok(followed)
 }
 
-/// Begins the snapshot of the tables that begin anew, unless one of them changed meanwhile.
+/// Begins the snapshot of the tables that are read again. An error of kind `Retry` when one of them
+/// changed meanwhile.
 fn begin(
     server: &Server,
     lease: &Lease,
     new: &stream::NewSlot,
-    tables: &mut [Followed],
+    tables: &mut [CapturedTable],
 ) -> Result<Snapshot> {
     let begins = tables.iter().filter(|it| it.begins);
     let begins = begins.map(|it| (it.table.clone(), it.noted.shape.clone()));

@@ -1,7 +1,9 @@
-//! What PostgreSQL's catalog says about a captured table: its columns, types and primary key.
+//! PostgreSQL's catalog: columns, types and primary key of a captured table.
 //!
-//! Names flow in, [`Table`] flows out. A table that cannot be captured rightly is refused here by
-//! name, before anything is read of it.
+//! In: table names. Out: [`Table`]. A table that cannot be captured correctly is refused here with
+//! its name and the remedy, before any row is read: views and foreign tables, tables with children
+//! by INHERITS, without a primary key or with a deferrable one, without the key in the replica
+//! identity, or with partitions that PostgreSQL does not replicate.
 
 use std::sync::Arc;
 
@@ -14,17 +16,17 @@ use super::pgoutput::Relation;
 use super::{sql_error, types};
 use crate::{Error, Kind, Result};
 
-/// A captured table.
+/// A table that can be captured.
 #[derive(Debug, Clone)]
 pub(super) struct Table {
-    /// Its OID, by which the stream names it.
+    /// The OID, by which the stream names the table.
     pub(super) oid: u32,
-    /// Its columns.
+    /// Columns and primary key.
     pub(super) schema: Arc<TableSchema>,
 }
 
 impl Table {
-    /// `"schema"."table"`
+    /// `"schema"."table"`.
     pub(super) fn quoted(&self) -> String {
         format!(
             "{}.{}",
@@ -34,23 +36,31 @@ impl Table {
     }
 }
 
-/// A name as SQL takes it.
+/// A name as a quoted SQL identifier.
 pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A column as the catalog has it now.
+/// A column as the catalog has it now (`pg_attribute`).
 struct Attribute {
+    /// `attname`.
     name: String,
+    /// Whether the column lacks NOT NULL.
     nullable: bool,
+    /// `atttypid`.
     type_oid: u32,
+    /// `atttypmod`: precision and length; -1 for none.
     modifier: i32,
-    /// Whether its collation holds no two different texts equal.
+    /// Whether different texts always differ in the column's collation.
     deterministic: bool,
 }
 
-/// Reads the table called `table` or `schema.table`, as the catalog has it now. It takes several
-/// questions, whose answers do not fit together while another table takes the name.
+/// Loads the table `table` or `schema.table` from the catalog. This takes several queries, which do
+/// not fit together if another table gets the name meanwhile.
+///
+/// # Errors
+/// `Data` when the table does not exist or cannot be captured; `Retry` when the server cannot be
+/// reached.
 pub(super) fn load(client: &mut Client, name: &str) -> Result<Table> {
     let failed = |error| sql_error(format!("reading the columns of table `{name}`"), error);
     let quoted: Vec<String> = name.split('.').map(quote).collect();
@@ -77,8 +87,8 @@ pub(super) fn load(client: &mut Client, name: &str) -> Result<Table> {
         return Err(refused(name, &format!("{why} (`{child}`); {way}")));
     }
     if let Some(key) = row.get::<_, Option<String>>(6) {
-        // `UPDATE t SET id = id + 1` may then move a row onto the key of one that is still there,
-        // and the stream, which tells row by row, has two rows of one key for a moment.
+        // `UPDATE t SET id = id + 1` may then move a row onto the key of a row that still exists.
+        // The stream reports row by row, so it holds two rows of one key for a moment.
         let why = format!(
             "has a deferrable primary key (`{key}`), which does not identify a row within a \
              transaction; make it NOT DEFERRABLE"
@@ -95,7 +105,7 @@ pub(super) fn load(client: &mut Client, name: &str) -> Result<Table> {
             ),
         ));
     }
-    parts_are_sent(client, oid, name)?;
+    refuse_unreplicated_partitions(client, oid, name)?;
     let attributes = attributes(client, oid, name)?;
     let wanted: Vec<_> = attributes
         .iter()
@@ -119,7 +129,7 @@ pub(super) fn load(client: &mut Client, name: &str) -> Result<Table> {
     Ok(Table { oid, schema })
 }
 
-/// Where the WAL ends: whatever a session saw before it asked was committed before this LSN.
+/// The end of the WAL: everything that a session saw before the call was committed before this LSN.
 pub(super) fn wal_end(client: &mut Client) -> Result<u64> {
     let row = client
         .query_one("SELECT pg_current_wal_insert_lsn()", &[])
@@ -127,8 +137,12 @@ pub(super) fn wal_end(client: &mut Client) -> Result<u64> {
     Ok(u64::from(row.get::<_, PgLsn>(0)))
 }
 
-/// Refuses a partition beside its root: what is sent of it is sent under the root's name alone.
-pub(super) fn no_roots_with_parts(client: &mut Client, tables: &[(String, Table)]) -> Result<()> {
+/// Refuses a partition together with its root: its changes are sent under the name of the root
+/// only.
+pub(super) fn refuse_partition_beside_root(
+    client: &mut Client,
+    tables: &[(String, Table)],
+) -> Result<()> {
     let oids: Vec<u32> = tables.iter().map(|(_, table)| table.oid).collect();
     let found = client
         .query_opt(
@@ -152,8 +166,8 @@ pub(super) fn no_roots_with_parts(client: &mut Client, tables: &[(String, Table)
     Err(refused(named(row.get(0)), &why))
 }
 
-/// Refuses a table with a partition of which PostgreSQL sends no changes.
-fn parts_are_sent(client: &mut Client, oid: u32, name: &str) -> Result<()> {
+/// Refuses a table with a partition whose changes PostgreSQL does not send.
+fn refuse_unreplicated_partitions(client: &mut Client, oid: u32, name: &str) -> Result<()> {
     let row = client
         .query_one(
             "SELECT min(part.oid::regclass::text)
@@ -174,7 +188,7 @@ fn parts_are_sent(client: &mut Client, oid: u32, name: &str) -> Result<()> {
     }
 }
 
-/// Whether the index of the replica identity tells all columns of the primary key.
+/// Whether the index of the replica identity holds all columns of the primary key.
 fn index_has_key(client: &mut Client, oid: u32, name: &str) -> Result<bool> {
     let row = client
         .query_one(
@@ -188,8 +202,8 @@ fn index_has_key(client: &mut Client, oid: u32, name: &str) -> Result<bool> {
     Ok(row.get(0))
 }
 
-/// The table as the stream now sends it: the relation's columns, and from the catalog what the
-/// stream does not tell. `known` is what was known of it before.
+/// The table as the stream sends it from now on: the columns of the relation, and from the catalog
+/// what the stream does not contain. `known` is the schema before.
 pub(super) fn of_relation(
     client: &mut Client,
     relation: &Relation,
@@ -202,7 +216,7 @@ pub(super) fn of_relation(
     let columns = relation.columns.iter().zip(kinds);
     let columns = columns
         .map(|(column, kind)| {
-            // None when the column was dropped or altered since.
+            // `None` when the column was dropped or altered meanwhile.
             let now = attributes
                 .iter()
                 .find(|a| a.name == column.name && a.type_oid == column.type_oid);
@@ -221,7 +235,7 @@ pub(super) fn of_relation(
     })
 }
 
-/// The key of rows as the stream sends them, which the catalog may know as another one by now.
+/// The key of rows as the stream sends them. The catalog may have another key already.
 fn key_of_relation(
     client: &mut Client,
     relation: &Relation,
@@ -253,6 +267,8 @@ fn key_of_relation(
     })
 }
 
+/// The schema of a table with its key. Refuses a table without a key, and key columns whose text
+/// does not identify a row.
 fn with_key(
     namespace: String,
     name: String,
@@ -293,11 +309,12 @@ fn with_key(
     }))
 }
 
+/// The error of a table that cannot be captured.
 fn refused(table: &str, why: &str) -> Error {
     Error::new(Kind::Data, format!("table `{table}` {why}"))
 }
 
-/// The replicated columns: generated ones are not in the stream.
+/// The replicated columns. Generated columns are not in the stream.
 fn attributes(client: &mut Client, oid: u32, table: &str) -> Result<Vec<Attribute>> {
     let rows = client
         .query(
@@ -320,7 +337,7 @@ fn attributes(client: &mut Client, oid: u32, table: &str) -> Result<Vec<Attribut
     Ok(rows.iter().map(attribute).collect())
 }
 
-/// The generated columns of the table called `table` or `schema.table`.
+/// The generated columns of the table `table` or `schema.table`.
 pub(super) fn generated(client: &mut Client, table: &str) -> Result<Vec<Generated>> {
     let quoted: Vec<String> = table.split('.').map(quote).collect();
     let rows = client
@@ -340,7 +357,7 @@ pub(super) fn generated(client: &mut Client, table: &str) -> Result<Vec<Generate
     Ok(rows.iter().map(column).collect())
 }
 
-/// The names of the primary key's columns in key order; none when there is no key.
+/// The columns of the primary key in the order of the key; empty without a primary key.
 fn key_names(client: &mut Client, oid: u32, table: &str) -> Result<Vec<String>> {
     let rows = client
         .query(

@@ -1,16 +1,19 @@
-//! Which table a captured name stands for, and whether what was captured of it is still all of it.
+//! Table identity: which table a captured name stands for, and whether its stream is complete.
 //!
-//! The catalog flows in; for each table whether the stream can go on, or why the table must be read
-//! anew. A name may be given to another table, and PostgreSQL's stream says nothing of a table that
-//! was not published for a while, of partitions that are attached, detached, dropped or truncated,
-//! or of rows that an ALTER TABLE changed. So the [`Shape`] of each table, which tells of its place
-//! in the publication too, is kept in `_tidemill_capture_tables`, and compared at each start and
-//! every few seconds.
+//! The recorded [`Shape`] of each table is compared with the catalog at each start and every few
+//! seconds. The result says for each table whether its stream can continue or it must be read as a
+//! snapshot, and why. This is necessary because a name can be given to another table, and because
+//! the replication stream reports nothing of a table that was out of the publication for a while,
+//! of partitions that are attached, detached, dropped or truncated, and of rows that an ALTER TABLE
+//! rewrote.
+//!
+//! Shapes are kept in `_tidemill_capture_tables`: `name` (the slot), `table_name`, `shape` (JSON),
+//! `captured_from` (LSN).
 //!
 //! Invariants:
-//! 1. A table is noted only when its snapshot is durable downstream.
-//! 2. What has to be read anew is forgotten before its publication is set, so a crash reads it
-//!    anew.
+//! 1. The shape of a table is recorded only when its snapshot is durable downstream.
+//! 2. The shape of a table that must be read again is deleted before the publication is set. So a
+//!    crash in between does not prevent the snapshot.
 
 use std::collections::BTreeMap;
 
@@ -22,15 +25,19 @@ use super::shape::{Sent, Shape};
 use super::{lsn_text, sql_error};
 use crate::{Error, Kind, Result};
 
-/// A table as it was last captured.
+/// The record of a captured table.
 #[derive(Debug, Clone)]
 pub(super) struct Noted {
+    /// What must not change unnoticed.
     pub(super) shape: Shape,
-    /// Changes of transactions before this LSN are in its snapshot.
+    /// Transactions with a commit LSN below this one are in the snapshot of the table.
     pub(super) from: u64,
 }
 
-/// What was captured so far, by the tables' names; empty when no snapshot was finished.
+/// The recorded tables by name; empty before a snapshot is durable.
+///
+/// # Errors
+/// `Data` when a record cannot be parsed; `Retry` when the server cannot be reached.
 pub(super) fn noted(client: &mut Client, slot: &str) -> Result<BTreeMap<String, Noted>> {
     let failed = |error| sql_error("reading table `_tidemill_capture_tables`".to_owned(), error);
     client
@@ -50,7 +57,7 @@ pub(super) fn noted(client: &mut Client, slot: &str) -> Result<BTreeMap<String, 
     rows.iter()
         .map(|row| {
             let shape = serde_json::from_str(row.get(1)).map_err(|error| {
-                let what = "table `_tidemill_capture_tables` holds no shape of a table";
+                let what = "table `_tidemill_capture_tables` holds a shape that cannot be read";
                 Error::with_source(Kind::Data, what, error)
             })?;
             let from = row.get::<_, i64>(2).cast_unsigned();
@@ -59,8 +66,8 @@ pub(super) fn noted(client: &mut Client, slot: &str) -> Result<BTreeMap<String, 
         .collect()
 }
 
-/// The tables of a capture that began before shapes were kept: as they are now, if they are still
-/// the published ones.
+/// The tables of a capture that began with a version which did not record shapes: their current
+/// shapes, if they are the published tables.
 pub(super) fn adopted(
     client: &mut Client,
     slot: &str,
@@ -81,20 +88,20 @@ pub(super) fn adopted(
     Ok(adopted)
 }
 
-/// The publication as it is now.
+/// The publication of a capture.
 #[derive(Debug, Default)]
 pub(super) struct Published {
-    /// The tables that it sends wholly, by their OIDs.
+    /// The tables that it sends without a row filter or column list, by OID.
     pub(super) tables: BTreeMap<u32, Sent>,
-    /// Its OID.
+    /// The OID of the publication.
     pub(super) oid: u32,
-    /// It sends all kinds of changes, of partitions under the name of their root.
+    /// Whether it sends all kinds of changes, and those of partitions under the name of their root.
     pub(super) is_whole: bool,
-    /// It is one of all tables, which cannot be set to some.
+    /// Whether it is FOR ALL TABLES, which cannot be changed to a list.
     pub(super) of_all: bool,
 }
 
-/// Reads the publication; none when there is none.
+/// Reads the publication; `None` when it does not exist.
 pub(super) fn published(client: &mut Client, slot: &str) -> Result<Option<Published>> {
     let failed = |error| sql_error(format!("reading publication `{slot}`"), error);
     let there = client
@@ -117,7 +124,7 @@ pub(super) fn published(client: &mut Client, slot: &str) -> Result<Option<Publis
     if !published.is_whole {
         return Ok(Some(published));
     }
-    // Row filters and column lists are there from PostgreSQL 15 on.
+    // Row filters and column lists exist from PostgreSQL 15 on.
     let rows = client
         .query(
             "SELECT r.prrelid, r.oid FROM pg_publication_rel r
@@ -138,8 +145,11 @@ pub(super) fn published(client: &mut Client, slot: &str) -> Result<Option<Publis
     Ok(Some(published))
 }
 
-/// The publication of a capture that has one. One that was made anew did not send what was
-/// committed before, and the slot cannot be read past it.
+/// The publication of a capture that has one. A publication that was dropped and created again did
+/// not send what was committed in between, and the slot cannot be read past that.
+///
+/// # Errors
+/// `Data` when the publication does not exist or was created again.
 pub(super) fn same_publication<'a>(
     client: &mut Client,
     slot: &str,
@@ -153,8 +163,8 @@ pub(super) fn same_publication<'a>(
     }
 }
 
-/// Refuses a table that was moved to another schema, which may be part of its topic's name.
-pub(super) fn in_place(noted: &Noted, name: &str, now: Table) -> Result<Table> {
+/// Refuses a table that was moved to another schema, which may be part of the topic's name.
+pub(super) fn refuse_moved(noted: &Noted, name: &str, now: Table) -> Result<Table> {
     let Some(was) = noted.shape.moved(&now) else {
         return Ok(now);
     };
@@ -167,7 +177,7 @@ pub(super) fn in_place(noted: &Noted, name: &str, now: Table) -> Result<Table> {
     Err(Error::new(Kind::Data, what))
 }
 
-/// Why a table that was captured must be read anew, if it must.
+/// Why a captured table must be read again; `None` when its stream is complete.
 pub(super) fn outdated(
     client: &mut Client,
     noted: &Noted,
@@ -186,15 +196,16 @@ pub(super) fn outdated(
     )
 }
 
+/// The error of a publication that did not send all changes.
 fn unpublished(slot: &str, how: &str) -> Error {
     let what = format!("publication `{slot}` {how}, and changes of its tables are missing{ADVICE}");
     Error::new(Kind::Data, what)
 }
 
-/// Forgets all tables of the capture but `kept`.
+/// Deletes the records of all tables of the capture but `kept`.
 pub(super) fn keep(client: &mut Client, slot: &str, kept: &[String]) -> Result<()> {
     let failed = |error| sql_error("writing table `_tidemill_capture_tables`".to_owned(), error);
-    // First this: a capture without noted tables goes on with those that it lists here.
+    // First this list: a capture without recorded shapes adopts the tables that are in it.
     client
         .execute(
             "UPDATE _tidemill_capture SET tables = $2 WHERE name = $1",
@@ -210,7 +221,7 @@ pub(super) fn keep(client: &mut Client, slot: &str, kept: &[String]) -> Result<(
     Ok(())
 }
 
-/// Notes a table as captured.
+/// Records a table as captured.
 pub(super) fn note(client: &mut Client, slot: &str, table: &str, noted: &Noted) -> Result<()> {
     let shape = serde_json::to_string(&noted.shape)
         .map_err(|error| Error::with_source(Kind::Bug, "a table's shape is no JSON", error))?;

@@ -1,8 +1,8 @@
-//! The rows before and after a change, as the replication stream sends them.
+//! Row images: the rows before and after a change, from the tuples of the replication stream.
 //!
-//! In: a message's tuples. Out: one or two [`Captured`]. Only the key of the row before matters:
-//! what else of it cannot be represented is left out. Where the row after cannot be, it is refused,
-//! and what was published of its keys is taken away.
+//! In: the tuples of a message. Out: one or two [`Captured`]. Of the row before a change only the
+//! key must be representable; its other values are dropped otherwise. A row after the change that
+//! cannot be represented is refused, and what was published of its keys is removed.
 
 use tidemill_log::event::{Change, Op, Value};
 use tidemill_log::schema::TableSchema;
@@ -12,19 +12,25 @@ use super::values::{RowError, key_of_row, row_of, text_of};
 use crate::Result;
 use crate::capture::{Captured, push, withhold};
 
-/// A change's tuples.
+/// The tuples of a change.
 pub(super) struct Image<'a> {
+    /// The columns of the tuples.
     pub(super) schema: &'a TableSchema,
+    /// The operation.
     pub(super) op: Op,
+    /// The row before, or its key.
     pub(super) old: Option<&'a Old>,
+    /// The row after.
     pub(super) new: Option<&'a Tuple>,
 }
 
 impl Image<'_> {
+    /// The tuple of the row before.
     fn old(&self) -> Option<&Tuple> {
         self.old.map(|(Old::Key(tuple) | Old::Full(tuple))| tuple)
     }
 
+    /// The values of a tuple. Unchanged TOASTed values are taken from `old`.
     fn values(
         &self,
         tuple: &Tuple,
@@ -36,6 +42,7 @@ impl Image<'_> {
         row_of(self.schema, cells, change.position)
     }
 
+    /// The values of the key in a tuple, if they can be represented.
     fn key(&self, tuple: &Tuple, old: Option<&Tuple>) -> Option<Vec<Value>> {
         let cells = tuple.iter().enumerate();
         key_of_row(
@@ -44,7 +51,10 @@ impl Image<'_> {
         )
     }
 
-    /// Fills the rows of `change` in and appends it. False when there is nothing to append.
+    /// Adds the rows to `change` and appends it. False when there is nothing to publish.
+    ///
+    /// # Errors
+    /// `Data` when the server did not send a value that is needed.
     pub(super) fn push(&self, mut change: Change, out: &mut Vec<Captured>) -> Result<bool> {
         let old = self.old();
         if let Some(tuple) = old {
@@ -55,7 +65,7 @@ impl Image<'_> {
             };
         }
         if self.op == Op::Delete && change.before.is_none() {
-            // A row with such a key was never published.
+            // No row with such a key was ever published.
             return Ok(false);
         }
         let Some(tuple) = self.new else {

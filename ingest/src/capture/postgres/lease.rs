@@ -1,15 +1,22 @@
-//! The right to capture with a slot: an advisory lock, held by the session that progress is kept
-//! on.
+//! The lease of a replication slot: an advisory lock on the session that records the progress.
 //!
-//! A server and a slot's name flow in; the session flows out, to whoever holds the lock.
+//! In: a server and the name of a slot. Out: the session, for the process that holds the lock.
+//!
+//! ```text
+//! process A: lock ─► heartbeat every 2 s ─► … frozen ──────────────┐ wakes up: session gone, stops
+//! server:                                     8 s idle: ends the session, releases the lock
+//! process B: lock? refused (Fence), retries … ──────────────────► lock ─► evict A's reader ─► slot
+//! ```
 //!
 //! Invariants:
-//! 1. At most one process holds the lease of a slot: the server gives its lock to one session.
-//! 2. A process that stands still, or whose machine is gone, loses it within [`LEASE`]: the server
-//!    ends a session that says nothing for so long. A thread here speaks every [`RENEW`], so one
-//!    that moves keeps the lease, whatever its other threads wait for. No clocks are compared.
-//! 3. What is written on the session is written by the holder of the lock: one that lost it has no
-//!    session any more. Each write is one statement, so none waits for a process that stands still.
+//! 1. At most one process holds the lease of a slot, because the server grants the lock to one
+//!    session.
+//! 2. A process that is frozen, or whose machine is lost, loses the lease within [`LEASE`]: the
+//!    server ends a session that is idle for so long. A thread sends a heartbeat every [`RENEW`],
+//!    so a running process keeps the lease, whatever its other threads wait for. No clocks are
+//!    compared.
+//! 3. Only the holder of the lock writes on the session, because a process that lost the lock has
+//!    no session. Each write is a single statement, so none waits for a frozen process.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -25,32 +32,40 @@ use crate::database::{LEASE, RENEW};
 use crate::server::{CONNECT_WAIT, Server};
 use crate::{Error, Kind, Result};
 
-/// How long the end of a session that still reads the slot is waited for.
+/// How long to wait for the end of a session that still reads the slot.
 const EVICT_WAIT: Duration = Duration::from_secs(5);
 
-/// A held lease; given back when it is dropped.
+/// A held lease; released when it is dropped.
 pub(in crate::capture) struct Lease {
+    /// The slot.
     slot: String,
+    /// The session that holds the lock. The heartbeat thread has a weak reference.
     session: Arc<Mutex<Client>>,
+    /// The heartbeat thread, which ends when the session is lost.
     renewing: JoinHandle<()>,
 }
 
 impl Lease {
-    /// Takes the lease of a slot; an error of kind `Fence` when another process has it.
+    /// Takes the lease of a slot of a server that can be captured.
+    ///
+    /// # Errors
+    /// `Fence` when another process holds it; `Data` when the server's settings do not allow
+    /// capture; `Retry` when it cannot be reached.
     pub(super) fn take(server: &Server, slot: &str) -> Result<Self> {
         let mut client = server.connect()?;
         progress::check_server(&mut client)?;
         Self::lock(client, slot)
     }
 
-    /// The same for whoever does not capture, from any server.
+    /// Takes the lease without a capture, on any server.
     pub(in crate::capture) fn hold(server: &Server, slot: &str) -> Result<Self> {
         Self::lock(server.connect()?, slot)
     }
 
+    /// Takes the lock on a session and starts the heartbeat.
     fn lock(mut client: Client, slot: &str) -> Result<Self> {
         let failed = |error| sql_error(format!("locking slot `{slot}`"), error);
-        // Before the lock, so that no session holds it without an end.
+        // Before the lock, so that no session holds it without the timeout.
         client
             .batch_execute(&format!(
                 "SET idle_session_timeout = {};
@@ -59,7 +74,7 @@ impl Lease {
                 catalog::quote(&own_name())
             ))
             .map_err(failed)?;
-        // What asks for progress to be written down names the slot.
+        // Requests to record the progress are notifications on the channel of the slot's name.
         client
             .batch_execute(&format!("LISTEN {slot}"))
             .map_err(failed)?;
@@ -88,19 +103,19 @@ impl Lease {
         })
     }
 
-    /// The session that holds the lock. Nobody renews the lease while this is borrowed, so only for
-    /// as long as the server is asked something.
+    /// The session that holds the lock. The heartbeat waits while it is borrowed, so borrow it only
+    /// for a query.
     pub(in crate::capture) fn session(&self) -> MutexGuard<'_, Client> {
         lock(&self.session)
     }
 
-    /// Up to which LSN progress was asked for since this was called last, if it was.
+    /// The largest LSN through which progress was requested since the last call, if any.
     pub(super) fn asked(&self) -> Option<u64> {
         let mut session = self.session();
         let mut notifications = session.notifications();
         let mut all = notifications.iter();
         let mut asked = None;
-        // A session that is lost is noticed elsewhere.
+        // A lost session is noticed elsewhere.
         while let Ok(Some(notification)) = all.next() {
             match notification.payload().parse() {
                 Ok(Place::Lsn(lsn)) => asked = asked.max(Some(lsn)),
@@ -110,22 +125,25 @@ impl Lease {
         asked
     }
 
-    /// Asks the server whether the session that took the lock is still there, and so has it.
+    /// Asks the server whether the session, and so the lock, still exists.
+    ///
+    /// # Errors
+    /// `Retry` when it does not, or the server does not answer.
     pub(super) fn check(&self) -> Result<()> {
         self.session().is_valid(CONNECT_WAIT).map_err(|error| {
-            let what = format!("slot `{}` may be another process's now", self.slot);
+            let what = format!("another process may capture with slot `{}` now", self.slot);
             Error::with_source(Kind::Retry, what, error)
         })
     }
 
-    /// Whether it is known already that the session is gone, or that nobody renews it.
+    /// Whether the heartbeat has found the session lost.
     pub(super) fn is_lost(&self) -> bool {
         self.renewing.is_finished()
     }
 
-    /// A refusal is for a person, unless it is told to a process that lost the lease: another one
-    /// works on the slot meanwhile.
-    pub(super) fn judge<T>(&self, result: Result<T>) -> Result<T> {
+    /// Decides about an error of kind `Data`: if the lease is lost, the cause may be another
+    /// process that works on the slot, and the error becomes one of kind `Retry`.
+    pub(super) fn retry_if_lost<T>(&self, result: Result<T>) -> Result<T> {
         match result {
             Err(error) if error.kind() == Kind::Data => Err(match self.check() {
                 Ok(()) => error,
@@ -135,8 +153,12 @@ impl Lease {
         }
     }
 
-    /// Ends the session that still reads the slot: it is of a process that lost the lease, or one
-    /// of ours whose end the server did not see yet.
+    /// Ends the session that still reads the slot: that of a process that lost the lease, or one of
+    /// ours whose end the server has not noticed.
+    ///
+    /// # Errors
+    /// `Retry` when the session does not end within 5 s, or belongs to a role that may not be
+    /// ended.
     pub(in crate::capture) fn evict(&self) -> Result<()> {
         let slot = &self.slot;
         let deadline = Instant::now() + EVICT_WAIT;
@@ -148,7 +170,7 @@ impl Lease {
                 &[slot],
             );
             let evicted = evicted.map_err(|error| {
-                // Another role's session cannot be ended, only waited for.
+                // The session of another role cannot be ended; wait for its end.
                 let error = sql_error(format!("slot `{slot}` is still read"), error);
                 Error::with_source(Kind::Retry, error.to_string(), error)
             })?;
@@ -167,12 +189,12 @@ impl Lease {
     }
 }
 
-/// What begins the name of a session that holds a lease.
+/// Prefix of the application name of a session that holds a lease.
 const NAMED: &str = "tidemill capture, ";
-/// Bytes of a session's name that PostgreSQL keeps.
+/// Longest application name, in bytes; PostgreSQL truncates longer ones (NAMEDATALEN - 1).
 const NAME_BYTES_MAX: usize = 63;
 
-/// The name of this process's session.
+/// The application name of this process's session.
 fn own_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let mut name = format!("{NAMED}process {} on {}", std::process::id(), host.trim());
@@ -180,10 +202,10 @@ fn own_name() -> String {
     name
 }
 
-/// Who holds the lease of a slot.
+/// The process that holds the lease of a slot, from `pg_locks` and `pg_stat_activity`.
 pub(in crate::capture) fn holder(server: &Server, slot: &str) -> Result<Option<Holder>> {
     let failed = |error| sql_error(format!("asking who captures with slot `{slot}`"), error);
-    // Of other roles' sessions the server may tell nothing but their numbers.
+    // Of sessions of other roles the server may show the process id only.
     let row = server
         .connect()?
         .query_opt(
@@ -212,11 +234,12 @@ pub(in crate::capture) fn holder(server: &Server, slot: &str) -> Result<Option<H
     }))
 }
 
+/// Locks the session, also after a panic of another thread.
 fn lock(session: &Mutex<Client>) -> MutexGuard<'_, Client> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Speaks on the session until the lease is given back or lost.
+/// The heartbeat: sends a query on the session every [`RENEW`], until the lease is dropped or lost.
 fn renew(session: &Weak<Mutex<Client>>) {
     loop {
         std::thread::sleep(RENEW);

@@ -1,19 +1,27 @@
-//! Capture from PostgreSQL: a snapshot, then logical replication.
+//! Capture from PostgreSQL: a snapshot, then logical replication (pgoutput).
 //!
-//! A URL and tables flow in, [`Captured`] flows out. [`lease`] says who may capture, [`progress`]
-//! how a capture goes on, [`beginning`] where it begins, [`snapshot`] reads what is there,
-//! [`stream`] is the replication connection, [`pgoutput`] decodes it, [`catalog`] knows the
-//! tables, [`identity`] whether they are still the captured ones, by their [`shape`], [`altered`]
-//! which of their columns no change has had yet. Here they become one sequence of positions.
+//! In: a URL and table names. Out: [`Captured`]. The parts: [`lease`] decides which process may
+//! capture, [`progress`] how a capture resumes, [`beginning`] where it begins, [`snapshot`] reads
+//! the existing rows, [`stream`] is the replication connection, [`pgoutput`] decodes it,
+//! [`catalog`] loads the tables, [`identity`] compares them with their recorded [`shape`], and
+//! [`altered`] finds new columns. This module makes one sequence of positions out of them.
+//!
+//! ```text
+//!            commit LSN 100 (3 changes)            commit LSN 180
+//! stream ─► Begin · Insert · Update · Delete · Commit · Begin · …
+//! position        (100,0)  (100,2)  (100,4)                (180,0)
+//! acknowledge(100,4) ─► durable = end LSN of 100 ─► `confirmed` recorded ─► slot told
+//! ```
 //!
 //! Invariants:
-//! 1. A change's position is its transaction's commit LSN and its number among the changes that the
-//!    server sends of the transaction, whether they are captured, refused or passed over. So it is
-//!    the same each time the transaction is sent, also when other tables are captured by then.
-//! 2. What was read is handed on only by the process that holds the lease, which is asked for
-//!    before each batch: one that stood still meanwhile holds it no more.
-//! 3. The slot is told only of transactions that are acknowledged to their last change. While
-//!    nothing is unacknowledged, keepalives move it too, so that idle tables hold no WAL.
+//! 1. The position of a change is the commit LSN of its transaction, and twice its number among all
+//!    changes that the server sends of the transaction: captured, refused or skipped. So the
+//!    position is the same each time the transaction is sent, also if other tables are captured by
+//!    then.
+//! 2. A change is passed on only by the process that holds the lease, which is checked before each
+//!    batch: a process that was frozen meanwhile does not hold it.
+//! 3. The slot is told only of transactions whose last change is acknowledged. While nothing is
+//!    unacknowledged, keepalives advance it too, so that idle tables retain no WAL.
 
 mod advice;
 mod altered;
@@ -41,12 +49,12 @@ use tidemill_log::failpoint;
 use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
-use super::{BATCH, Capture, Captured, Generated, TABLES_PATIENCE, all_fit, another_topic};
+use super::{BATCH, Capture, Captured, Generated, TABLES_PATIENCE, another_topic, collect_fit};
 use crate::server::Server;
 use crate::server::passes;
 use crate::{Error, Kind, Result};
 use altered::Altered;
-use beginning::{Beginning, Followed};
+use beginning::{Beginning, CapturedTable};
 pub(super) use lease::{Lease, holder};
 use pgoutput::{Message, Old, Relation, Tuple};
 use progress::Resume;
@@ -55,81 +63,102 @@ use snapshot::Snapshot;
 use stream::{Event, Stream};
 use timeline::Timeline;
 
-/// How often progress is written down at most.
+/// Shortest interval between two records of the progress.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
-/// How often it is looked whether somebody waits for progress.
+/// Interval between two checks whether someone waits for the progress.
 const ASKED_LOOK: Duration = Duration::from_millis(50);
-/// How much WAL of other tables may pass before the slot is moved over it.
+/// Bytes of WAL of other tables after which an idle slot is advanced.
 const IDLE_WAL: u64 = 64 * 1024;
-/// How often the catalog is asked whether the tables are still the captured ones.
+/// Interval between two comparisons of the tables with the catalog.
 const TABLES_LOOK: Duration = Duration::from_secs(2);
-/// The longest pause between two attempts to reach the server.
+/// Longest pause between two attempts to reach the server.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// A capture of some tables of a PostgreSQL database.
 pub(super) struct PostgresCapture {
-    /// All servers that the URL names.
+    /// All servers in the URL.
     servers: Server,
-    /// The one that is captured.
+    /// The primary among them, which is captured.
     server: Server,
+    /// Its timeline at the start.
     timeline: Timeline,
+    /// The name of slot and publication.
     slot: String,
+    /// The right to capture, and the session that records the progress.
     lease: Lease,
+    /// The number of this start, to notice that another process captured meanwhile.
     generation: i64,
+    /// Whether the capture began with a snapshot of all tables.
     begins_anew: bool,
-    tables: HashMap<u32, Followed>,
-    /// When the catalog was last asked about the tables.
+    /// The captured tables by OID.
+    tables: HashMap<u32, CapturedTable>,
+    /// When the tables were last compared with the catalog.
     looked_at: Option<Instant>,
+    /// Finds new columns without changes.
     altered: Altered,
-    /// Since when a table is gone or unfit.
+    /// Since when a table is missing or unfit for capture.
     unfit_since: Option<Instant>,
+    /// Lines for [`Capture::noticed`].
     noticed: Vec<String>,
+    /// What is read at the moment.
     phase: Phase,
+    /// The transaction that the stream is in.
     transaction: Option<Transaction>,
-    /// The last positions of what was handed out and not acknowledged, with the LSN behind each.
+    /// Unacknowledged transactions: the position of the last change, and the end LSN.
     pending: VecDeque<(Position, u64)>,
-    /// The last position that was acknowledged.
+    /// The last acknowledged position.
     acknowledged: Position,
-    /// Everything before it was received.
+    /// Everything before this LSN was received.
     received: u64,
-    /// Everything before it was acknowledged.
+    /// Everything before this LSN was acknowledged.
     durable: u64,
-    /// Everything before it is written down as acknowledged; none before the snapshot is done.
+    /// Everything before this LSN is recorded as acknowledged; `None` before the snapshot is
+    /// durable.
     confirmed: Option<u64>,
+    /// When the progress was last recorded.
     confirmed_at: Instant,
-    /// Changes were acknowledged since progress was last written down.
+    /// Whether changes were acknowledged since then.
     moved: bool,
-    /// Somebody waits for everything before it to be written down as acknowledged.
+    /// LSN through which someone waits for the progress.
     asked: u64,
+    /// When that was last checked.
     asked_at: Instant,
 }
 
+/// What the capture reads at the moment.
 enum Phase {
-    /// The snapshot, where its slot begins, and where the stream goes on behind it.
+    /// The snapshot, the LSN at which it was taken, and the LSN from which the stream continues.
     Snapshot(Box<Snapshot>, u64, u64),
+    /// The stream.
     Stream(Stream),
-    Away {
+    /// Nothing: the server cannot be reached.
+    Unreachable {
+        /// Length of the backoff.
         pause: Duration,
+        /// Time of the next attempt.
         again: Instant,
-        /// What happened.
+        /// The error.
         why: String,
     },
 }
 
 /// The transaction that is being received.
 struct Transaction {
+    /// Its id (`xid`).
     xid: u32,
+    /// Its commit time in microseconds since 1970.
     committed_us: i64,
-    /// The position of the next change that is sent.
+    /// The position of the next change.
     next: Position,
-    /// That of the last change that was handed out.
+    /// The position of the last change that was returned.
     last: Option<Position>,
 }
 
-/// Positions that a change takes: an update that moves a row to another key becomes two changes.
-const PLACES: u64 = 2;
+/// Positions that each change takes: an update of the primary key becomes two changes.
+const POSITIONS_PER_CHANGE: u64 = 2;
 
 impl PostgresCapture {
+    /// See [`super::open`].
     pub(super) fn open(url: &str, names: &[String], name: &str, resnapshot: bool) -> Result<Self> {
         let mut servers = Server::parse(url)?;
         servers.session("tidemill", stream::SESSION);
@@ -144,7 +173,7 @@ impl PostgresCapture {
             from,
             confirmed,
             timeline,
-        } = lease.judge(beginning)?;
+        } = lease.retry_if_lost(beginning)?;
         Ok(Self {
             servers,
             server,
@@ -153,7 +182,7 @@ impl PostgresCapture {
             lease,
             generation,
             begins_anew: confirmed.is_none(),
-            noticed: tables.iter().filter_map(Followed::noticed).collect(),
+            noticed: tables.iter().filter_map(CapturedTable::noticed).collect(),
             tables: tables.into_iter().map(|it| (it.table.oid, it)).collect(),
             looked_at: None,
             altered: Altered::default(),
@@ -172,16 +201,16 @@ impl PostgresCapture {
         })
     }
 
-    /// One attempt to reach the server again, when it is time for one.
+    /// One attempt to reach the server again.
     fn reconnect(&mut self) -> Result<()> {
-        // Often only the replication connection is gone, as when the slot was invalidated.
+        // Often only the replication connection is lost, as when the slot was invalidated.
         if self.lease.is_lost() || self.lease.check().is_err() {
             self.server = self.servers.primary()?;
             self.lease = Lease::take(&self.server, &self.slot)?;
         }
         let timeline = timeline::now(&mut self.lease.session())?;
         if timeline != self.timeline.now {
-            // What was published has to be compared with where it began.
+            // The topics must be compared with the beginning of the new timeline.
             let what = format!("the server is on timeline {timeline}: a standby was promoted");
             return Err(Error::new(Kind::Fence, what));
         }
@@ -200,7 +229,7 @@ impl PostgresCapture {
         }
         let noted = self.tables.values().map(|it| &it.noted);
         identity::same_publication(&mut self.lease.session(), &self.slot, noted)?;
-        // The new stream tells the server at once where it goes on, and by then that is written.
+        // The new stream tells the server its position at once, so that must be recorded before.
         self.write_down()?;
         self.lease.evict()?;
         let stream = Stream::open(&self.server, &self.slot, self.durable)?;
@@ -214,7 +243,12 @@ impl PostgresCapture {
     }
 
     /// Waits for the next attempt and makes it.
-    fn wait_away(&mut self, wait: Duration, pause: Duration, again: Instant) -> Result<()> {
+    fn wait_and_reconnect(
+        &mut self,
+        wait: Duration,
+        pause: Duration,
+        again: Instant,
+    ) -> Result<()> {
         let left = again.saturating_duration_since(Instant::now());
         std::thread::sleep(left.min(wait));
         if left > wait {
@@ -226,8 +260,8 @@ impl PostgresCapture {
                 self.phase = away((pause * 2).min(BACKOFF_MAX), &error);
                 Ok(())
             }
-            // Someone else went on with this slot, or another server did: a new capture has to find
-            // out where.
+            // Another process used the slot, or the server is another one: a new capture finds out
+            // where to continue.
             Err(error) if error.kind() == Kind::Fence => {
                 Err(Error::new(Kind::Retry, error.to_string()))
             }
@@ -235,15 +269,15 @@ impl PostgresCapture {
         }
     }
 
-    /// See [`Capture::next`].
+    /// Reads the next batch; see [`Capture::next`].
     fn read(&mut self, wait: Duration) -> Result<Vec<Captured>> {
         if self.lease.is_lost() && matches!(self.phase, Phase::Stream(_)) {
             self.phase = away(Duration::from_millis(50), &"the session is lost");
         }
         match &mut self.phase {
-            Phase::Away { pause, again, .. } => {
+            Phase::Unreachable { pause, again, .. } => {
                 let (pause, again) = (*pause, *again);
-                self.wait_away(wait, pause, again)?;
+                self.wait_and_reconnect(wait, pause, again)?;
                 Ok(Vec::new())
             }
             Phase::Snapshot(snapshot, consistent, next) => {
@@ -255,15 +289,15 @@ impl PostgresCapture {
                 Ok(batch)
             }
             Phase::Stream(_) => {
-                self.look()?;
+                self.check_tables()?;
                 let batch = self.read_stream(wait)?;
-                self.settle()?;
+                self.advance()?;
                 Ok(batch)
             }
         }
     }
 
-    /// Goes on with the stream behind a snapshot.
+    /// Continues with the stream after a snapshot.
     fn end_snapshot(
         &mut self,
         last: Position,
@@ -274,7 +308,8 @@ impl PostgresCapture {
         if self.confirmed.is_none() {
             self.pending.push_back((last, consistent));
         } else if self.acknowledged < last {
-            // Only some tables were read, and the stream goes on further back.
+            // Only some tables were read, and the stream continues at an earlier LSN: wait until
+            // the snapshot is acknowledged.
             std::thread::sleep(wait);
             return Ok(());
         } else {
@@ -283,10 +318,10 @@ impl PostgresCapture {
         }
         let stream = Stream::open(&self.server, &self.slot, next)?;
         self.phase = Phase::Stream(stream);
-        self.settle()
+        self.advance()
     }
 
-    /// Notes the tables whose snapshot is durable.
+    /// Records the tables whose snapshot is durable.
     fn note_tables(&mut self) -> Result<()> {
         for table in self.tables.values_mut().filter(|table| table.begins) {
             let mut session = self.lease.session();
@@ -297,9 +332,12 @@ impl PostgresCapture {
         identity::keep(&mut self.lease.session(), &self.slot, &names)
     }
 
-    /// Looks now and then whether the tables are still the captured ones. An error of kind `Retry`
-    /// when one has to be read anew: the next capture does.
-    fn look(&mut self) -> Result<()> {
+    /// Compares the tables with the catalog at intervals.
+    ///
+    /// # Errors
+    /// `Retry` when a table must be read again, which the next capture does; `Data` when a table is
+    /// unfit for longer than 10 s.
+    fn check_tables(&mut self) -> Result<()> {
         let recently = |at: Instant| at.elapsed() < TABLES_LOOK;
         if self.looked_at.is_some_and(recently) || self.confirmed.is_none() {
             return Ok(());
@@ -317,7 +355,7 @@ impl PostgresCapture {
                     .push(format!("cannot be captured now: {error}"));
                 Ok(())
             }
-            // The server is away, which the stream says too.
+            // The server cannot be reached, which the stream reports too.
             Err(error) if error.kind() == Kind::Retry => Ok(()),
             Err(error) => Err(error),
             Ok(Some(what)) => Err(Error::new(Kind::Retry, what)),
@@ -328,7 +366,7 @@ impl PostgresCapture {
         }
     }
 
-    /// Which tables have to be read anew, and why.
+    /// Which tables must be read again, and why.
     fn compare(&mut self) -> Result<Option<String>> {
         let session = &mut self.lease.session();
         let noted = self.tables.values().map(|it| &it.noted);
@@ -336,11 +374,11 @@ impl PostgresCapture {
         let tables = self.tables.values_mut();
         let loaded = tables.map(|it| {
             let table = catalog::load(session, &it.name);
-            let table = table.and_then(|now| identity::in_place(&it.noted, &it.name, now));
+            let table = table.and_then(|now| identity::refuse_moved(&it.noted, &it.name, now));
             Ok((it, table?))
         });
         let (mut outdated, mut seen) = (Vec::new(), Vec::new());
-        for (it, table) in all_fit(loaded)? {
+        for (it, table) in collect_fit(loaded)? {
             let mut now = Shape::read(session, &table)?;
             if let Some(why) = identity::outdated(session, &it.noted, &now, &published) {
                 outdated.push(format!("table `{}` is read anew: {why}", it.name));
@@ -376,7 +414,7 @@ impl PostgresCapture {
                     if self.transaction.is_none() {
                         self.received = self.received.max(lsn);
                     }
-                    self.idle();
+                    self.advance_idle();
                 }
                 Ok(Some(Event::Message(message))) => self.apply(message, &mut out)?,
                 Err(error) if error.kind() == Kind::Retry => {
@@ -390,8 +428,8 @@ impl PostgresCapture {
         Ok(out)
     }
 
-    /// Moves over what was acknowledged to its end.
-    fn settle(&mut self) -> Result<()> {
+    /// Advances over the transactions that are acknowledged.
+    fn advance(&mut self) -> Result<()> {
         while let Some(&(last, end)) = self.pending.front()
             && last <= self.acknowledged
         {
@@ -402,20 +440,21 @@ impl PostgresCapture {
         if self.confirmed.is_none() && self.moved {
             failpoint::hit(failpoint::CAPTURE_BEFORE_SNAPSHOT_DONE);
             self.note_tables()?;
-            // The snapshot is durable: from here on a restart goes on with the stream.
+            // The snapshot is durable: from now on a restart resumes with the stream.
             self.write_confirmed()?;
         }
-        self.idle();
+        self.advance_idle();
         self.confirm()
     }
 
-    /// Moves over what was received while nothing is unacknowledged.
-    fn idle(&mut self) {
+    /// Advances over everything received, while nothing is unacknowledged.
+    fn advance_idle(&mut self) {
         if self.pending.is_empty() && self.transaction.is_none() {
             self.durable = self.durable.max(self.received);
         }
     }
 
+    /// Applies one message of the stream.
     fn apply(&mut self, message: Message, out: &mut Vec<Captured>) -> Result<()> {
         match message {
             Message::Begin {
@@ -440,7 +479,7 @@ impl PostgresCapture {
                 if let Some(last) = ended.and_then(|transaction| transaction.last) {
                     self.pending.push_back((last, end_lsn));
                 }
-                self.idle();
+                self.advance_idle();
             }
             Message::Relation(relation) => self.relation(relation)?,
             Message::Insert { relation, new } => {
@@ -462,7 +501,7 @@ impl PostgresCapture {
         Ok(())
     }
 
-    /// How the rows of a table look from here on.
+    /// Takes over the columns of a table, which hold for its following changes.
     fn relation(&mut self, relation: Relation) -> Result<()> {
         let commit = self.transaction.as_ref().map_or(0, |it| it.next.commit);
         let Some(known) = self.tables.get_mut(&relation.oid) else {
@@ -474,7 +513,7 @@ impl PostgresCapture {
             return Ok(());
         }
         if relation.hides_key(&known.table.schema) {
-            // Its changes would not say which rows they are of.
+            // Its changes would not identify the rows.
             let name = known.name.clone();
             let others = self.tables.values().map(|it| &it.name);
             let others: Vec<String> = others.filter(|it| **it != name).cloned().collect();
@@ -487,7 +526,7 @@ impl PostgresCapture {
             return Err(Error::new(Kind::Retry, what));
         }
         known.earlier = Some(relation);
-        known.follow(&mut self.lease.session())
+        known.apply_columns(&mut self.lease.session())
     }
 
     /// Appends the change of one row.
@@ -503,15 +542,15 @@ impl PostgresCapture {
             return Ok(());
         };
         let position = transaction.next;
-        transaction.next.index += PLACES;
+        transaction.next.index += POSITIONS_PER_CHANGE;
         let Some(known) = self.tables.get_mut(&relation) else {
             return Ok(());
         };
         if position.commit < known.noted.from {
-            // It is in the snapshot.
+            // The change is in the snapshot.
             return Ok(());
         }
-        known.follow(&mut self.lease.session())?;
+        known.apply_columns(&mut self.lease.session())?;
         let table = &known.table;
         let image = image::Image {
             schema: &table.schema,
@@ -535,7 +574,7 @@ impl PostgresCapture {
         Ok(())
     }
 
-    /// Writes progress down and tells the server, now and then, and when somebody waits for it.
+    /// Records the progress and tells the server, at intervals and when someone waits for it.
     fn confirm(&mut self) -> Result<()> {
         let Some(since) = self.confirmed else {
             return Ok(());
@@ -553,7 +592,7 @@ impl PostgresCapture {
         self.write_confirmed()
     }
 
-    /// Writes progress down. Only then may the server hear of it.
+    /// Records the progress. The server may be told only afterwards.
     fn write_down(&mut self) -> Result<()> {
         progress::confirm(&mut self.lease.session(), &self.slot, self.durable)?;
         self.confirmed = Some(self.durable);
@@ -562,6 +601,7 @@ impl PostgresCapture {
         Ok(())
     }
 
+    /// Records the progress, then tells the server.
     fn write_confirmed(&mut self) -> Result<()> {
         failpoint::hit(failpoint::CAPTURE_BEFORE_CONFIRM);
         match self.write_down() {
@@ -600,7 +640,7 @@ impl Capture for PostgresCapture {
     }
 
     fn read_anew(&mut self, table: &TableSchema) -> Result<()> {
-        let is_it = |it: &&Followed| {
+        let is_it = |it: &&CapturedTable| {
             let known = &it.table.schema;
             (&known.namespace, &known.name) == (&table.namespace, &table.name)
         };
@@ -631,7 +671,7 @@ impl Capture for PostgresCapture {
 
     fn next(&mut self, wait: Duration) -> Result<Vec<Captured>> {
         let read = self.read(wait);
-        self.lease.judge(read)
+        self.lease.retry_if_lost(read)
     }
 
     fn altered(&mut self) -> Vec<Arc<TableSchema>> {
@@ -652,7 +692,7 @@ impl Capture for PostgresCapture {
 
     fn away(&self) -> Option<String> {
         match &self.phase {
-            Phase::Away { why, .. } => Some(why.clone()),
+            Phase::Unreachable { why, .. } => Some(why.clone()),
             _ => None,
         }
     }
@@ -663,19 +703,20 @@ impl Capture for PostgresCapture {
 
     fn acknowledge(&mut self, through: Position) -> Result<()> {
         self.acknowledged = self.acknowledged.max(through);
-        self.settle()
+        self.advance()
     }
 }
 
+/// The phase while the server cannot be reached.
 fn away(pause: Duration, why: &dyn std::fmt::Display) -> Phase {
-    Phase::Away {
+    Phase::Unreachable {
         pause,
         again: Instant::now() + pause,
         why: format!("PostgreSQL is away: {why}"),
     }
 }
 
-/// The tables of these names, as the catalog has them now.
+/// The tables of these names from the catalog.
 pub(super) fn tables(server: &Server, names: &[String]) -> Result<Vec<TableSchema>> {
     let mut client = server.connect()?;
     let tables = beginning::load(&mut client, names, &BTreeMap::new())?;
@@ -693,7 +734,8 @@ pub(super) fn generated(server: &Server, names: &[String]) -> Result<Vec<Generat
     Ok(found)
 }
 
-/// The name of a capture's slot and publication.
+/// The name of the slot and publication of a capture: `tidemill_` and the name in lower case, with
+/// `_` in place of other characters than letters and digits.
 pub(super) fn slot_name(name: &str) -> Result<String> {
     let letters = name.chars().map(|c| match c.to_ascii_lowercase() {
         c @ ('a'..='z' | '0'..='9' | '_') => c,
@@ -708,11 +750,11 @@ pub(super) fn slot_name(name: &str) -> Result<String> {
     Ok(slot)
 }
 
-/// What the server refuses is for a person to mend; everything else may pass.
+/// An error of a statement: `Retry` for what passes, `Data` for what a person must correct.
 fn sql_error(what: String, error: postgres::Error) -> Error {
     let (kind, why) = match error.as_db_error() {
         Some(answer) => {
-            // A slot still in use passes as well.
+            // A slot that is still in use passes too.
             let passing = passes(answer.code()) || *answer.code() == SqlState::OBJECT_IN_USE;
             let hint = answer
                 .hint()
@@ -728,7 +770,7 @@ fn sql_error(what: String, error: postgres::Error) -> Error {
     Error::with_source(kind, format!("{what}: {why}"), error)
 }
 
-/// An LSN as PostgreSQL writes it.
+/// An LSN in PostgreSQL's notation.
 fn lsn_text(lsn: u64) -> String {
     pgwire_replication::Lsn(lsn).to_string()
 }

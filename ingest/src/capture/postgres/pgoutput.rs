@@ -1,12 +1,16 @@
-//! The pgoutput decoder: bytes of one logical replication message in, [`Message`] out.
+//! Decoder of pgoutput, PostgreSQL's logical replication messages.
 //!
-//! Pure, for protocol version 1 in text format. Any bytes give a message or an error, never a
-//! panic; cells share the message's buffer.
+//! In: the bytes of one message. Out: [`Message`]. Implements protocol version 1 in text format
+//! (PostgreSQL's manual, chapter "Frontend/Backend Protocol", section "Logical Replication Message
+//! Formats"). All integers are big-endian.
+//!
+//! Invariant: any bytes give a message or an error, never a panic. Cells share the buffer of the
+//! message.
 
 use bytes::Bytes;
 use tidemill_log::schema::TableSchema;
 
-/// Microseconds between PostgreSQL's epoch, 2000-01-01, and 1970-01-01.
+/// Microseconds from 1970-01-01 to PostgreSQL's epoch, 2000-01-01.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
 /// A PostgreSQL timestamp as microseconds since 1970-01-01.
@@ -17,80 +21,80 @@ pub(super) fn unix_us(postgres_us: i64) -> i64 {
 /// One message of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Message {
-    /// A committed transaction begins.
+    /// `B`: a committed transaction begins; `committed_us` is in microseconds since 1970.
     Begin {
         commit_lsn: u64,
         committed_us: i64,
         xid: u32,
     },
-    /// It ends; the next one lies at or behind `end_lsn`.
+    /// `C`: the transaction ends; the next one lies at or after `end_lsn`.
     Commit { end_lsn: u64 },
-    /// How the rows of a table look from here on.
+    /// `R`: the columns of a table, for its following changes.
     Relation(Relation),
-    /// A row was inserted.
+    /// `I`: a row was inserted.
     Insert { relation: u32, new: Tuple },
-    /// A row was updated.
+    /// `U`: a row was updated.
     Update {
         relation: u32,
         old: Option<Old>,
         new: Tuple,
     },
-    /// A row was deleted.
+    /// `D`: a row was deleted.
     Delete { relation: u32, old: Old },
-    /// Tables were truncated.
+    /// `T`: tables were truncated.
     Truncate { relations: Vec<u32> },
-    /// A type's name, an origin or a message of an application: nothing that changes a row.
+    /// `Y`, `O`, `M`: a type, an origin or an application's message; no row changes.
     Other,
 }
 
-/// A row's columns in the relation's order.
+/// The cells of a row, in the order of the relation's columns.
 pub(super) type Tuple = Vec<Cell>;
 
 /// The row before a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Old {
-    /// Only the columns of the replica identity, the others are null.
+    /// `K`: the columns of the replica identity; all others are null.
     Key(Tuple),
-    /// All columns.
+    /// `O`: all columns (REPLICA IDENTITY FULL).
     Full(Tuple),
 }
 
-/// One column of a row.
+/// One cell of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cell {
-    /// NULL.
+    /// `n`: NULL.
     Null,
-    /// A TOASTed value that did not change and was not sent.
+    /// `u`: a TOASTed value that did not change and was not sent.
     Unchanged,
-    /// The value as PostgreSQL's output function writes it.
+    /// `t`: the value, as PostgreSQL's output function writes it.
     Text(Bytes),
 }
 
-/// A table as the stream sees it.
+/// A table as the stream describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Relation {
-    /// The table's OID.
+    /// The OID of the table.
     pub(super) oid: u32,
-    /// Its schema.
+    /// The schema of the table.
     pub(super) namespace: String,
-    /// Its name.
+    /// The name of the table.
     pub(super) name: String,
-    /// Its replica identity: `d`efault, `f`ull, `i`ndex or `n`othing.
+    /// The replica identity: `d` (default), `f` (full), `i` (index) or `n` (nothing).
     pub(super) identity: u8,
-    /// Its columns in the order of tuples.
+    /// The columns, in the order of tuples.
     pub(super) columns: Vec<RelationColumn>,
 }
 
 /// A column of a [`Relation`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RelationColumn {
-    /// Its name.
+    /// The name of the column.
     pub(super) name: String,
-    /// Whether the row before a change tells it.
+    /// Whether the column is part of the replica identity, and so of the row before a change.
     pub(super) in_identity: bool,
-    /// Its type's OID.
+    /// The OID of its type.
     pub(super) type_oid: u32,
-    /// Its type modifier, or -1.
+    /// The type modifier; -1 for none.
     pub(super) modifier: i32,
 }
 
@@ -100,19 +104,20 @@ pub(super) enum DecodeError {
     /// The message ends too early.
     #[error("pgoutput message ends in the middle of its {0}")]
     Short(&'static str),
-    /// A byte that says what follows is none of those known.
+    /// An unknown byte in a place that says what follows.
     #[error("pgoutput message has the unknown {what} 0x{byte:02x}")]
     Unknown { what: &'static str, byte: u8 },
-    /// A name that is not UTF-8.
+    /// A name is not UTF-8.
     #[error("pgoutput message holds a name that is not UTF-8")]
     Name,
-    /// Bytes are left behind the message's end.
+    /// Bytes follow the end of the message.
     #[error("pgoutput message has {0} bytes too many")]
     Long(usize),
 }
 
 impl Relation {
-    /// Whether the row before a change is told by an index that lacks columns of the table's key.
+    /// Whether the replica identity is an index without some columns of the primary key, so that
+    /// changes do not identify their rows.
     pub(super) fn hides_key(&self, table: &TableSchema) -> bool {
         let told = |name: &str| {
             let mut columns = self.columns.iter();
@@ -126,9 +131,13 @@ impl Relation {
     }
 }
 
+/// The result of decoding.
 type Result<T> = std::result::Result<T, DecodeError>;
 
 /// Decodes one message.
+///
+/// # Errors
+/// [`DecodeError`] when the bytes are not a message of this protocol version.
 pub(super) fn decode(message: Bytes) -> Result<Message> {
     let mut rest = Rest(message);
     let decoded = match rest.u8("type")? {
@@ -181,14 +190,16 @@ pub(super) fn decode(message: Bytes) -> Result<Message> {
     }
 }
 
+/// The error of an unknown byte.
 fn unknown(what: &'static str, byte: u8) -> DecodeError {
     DecodeError::Unknown { what, byte }
 }
 
-/// What is left of a message.
+/// The bytes of a message that are not decoded yet.
 struct Rest(Bytes);
 
 impl Rest {
+    /// Takes `count` bytes; `what` names them in an error.
     fn take(&mut self, count: usize, what: &'static str) -> Result<Bytes> {
         if count > self.0.len() {
             return Err(DecodeError::Short(what));
@@ -196,31 +207,38 @@ impl Rest {
         Ok(self.0.split_to(count))
     }
 
+    /// Takes an array of bytes.
     fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N]> {
         let taken = self.take(N, what)?;
         <[u8; N]>::try_from(taken.as_ref()).map_err(|_| DecodeError::Short(what))
     }
 
+    /// Takes an `Int8`.
     fn u8(&mut self, what: &'static str) -> Result<u8> {
         self.array(what).map(u8::from_be_bytes)
     }
 
+    /// Takes an `Int16`.
     fn u16(&mut self, what: &'static str) -> Result<u16> {
         self.array(what).map(u16::from_be_bytes)
     }
 
+    /// Takes an `Int32`.
     fn u32(&mut self, what: &'static str) -> Result<u32> {
         self.array(what).map(u32::from_be_bytes)
     }
 
+    /// Takes an `Int64`: an LSN.
     fn u64(&mut self, what: &'static str) -> Result<u64> {
         self.array(what).map(u64::from_be_bytes)
     }
 
+    /// Takes an `Int64`: a timestamp.
     fn i64(&mut self, what: &'static str) -> Result<i64> {
         self.array(what).map(i64::from_be_bytes)
     }
 
+    /// Takes a `String`: bytes up to a zero byte.
     fn name(&mut self, what: &'static str) -> Result<String> {
         let end = self.0.iter().position(|&byte| byte == 0);
         let text = self.take(end.ok_or(DecodeError::Short(what))?, what)?;
@@ -228,6 +246,7 @@ impl Rest {
         String::from_utf8(text.to_vec()).map_err(|_| DecodeError::Name)
     }
 
+    /// Takes the body of a relation message.
     fn relation(&mut self) -> Result<Relation> {
         let oid = self.u32("relation")?;
         let namespace = self.name("schema name")?;
@@ -254,6 +273,7 @@ impl Rest {
         })
     }
 
+    /// Takes the body of an update message: the old row is optional.
     fn update(&mut self) -> Result<Message> {
         let relation = self.u32("relation")?;
         let mut kind = self.u8("tuple kind")?;
@@ -272,6 +292,7 @@ impl Rest {
         }
     }
 
+    /// Takes the row before a change; `kind` says whether it is the key or the whole row.
     fn old(&mut self, kind: u8) -> Result<Old> {
         match kind {
             b'K' => self.tuple().map(Old::Key),
@@ -280,6 +301,7 @@ impl Rest {
         }
     }
 
+    /// Takes a `TupleData`: the number of cells, then the cells.
     fn tuple(&mut self) -> Result<Tuple> {
         let count = self.u16("column count")?;
         (0..count)
@@ -403,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn decode_errors_name_the_problem() {
         let decode = |bytes: &'static [u8]| decode(Bytes::from_static(bytes)).unwrap_err();
         assert_eq!(decode(b""), DecodeError::Short("type"));
         assert_eq!(decode(b"?"), unknown("type", b'?'));

@@ -1,11 +1,20 @@
-//! A capture's durable progress in PostgreSQL: the publication, the slot, and the row of
-//! `_tidemill_capture` that says what the slot is good for.
+//! Durable progress of a capture in PostgreSQL: publication, slot, and the row in
+//! `_tidemill_capture`.
+//!
+//! The columns of `_tidemill_capture`: `name` and `slot` (the slot), `tables`, `snapshot_done`,
+//! `confirmed` (LSN), `generation`, `timeline`. `_tidemill_capture_topics` records the topics.
+//!
+//! ```text
+//! confirmed ≥ slot's confirmed_flush_lsn   normal: resume the stream at `confirmed`
+//! confirmed < slot's confirmed_flush_lsn   slot recreated or advanced by someone: changes are lost
+//! slot missing or wal_status = lost        changes are lost
+//! snapshot_done = false                    begin with a new slot and a snapshot
+//! ```
 //!
 //! Invariants:
-//! 1. All of it is written on the session that holds the capture's lock ([`super::lease`]), so
-//!    only by the process that reads the slot.
-//! 2. `confirmed` is written before the slot is told: a slot that is further than `confirmed` was
-//!    made anew or moved by someone else, and changes are missing from it.
+//! 1. Everything is written on the session that holds the lease ([`super::lease`]), and so only by
+//!    the process that reads the slot.
+//! 2. `confirmed` is written before the slot is told.
 //! 3. `snapshot_done` is written only when the whole snapshot is durable downstream.
 
 use postgres::Client;
@@ -16,38 +25,46 @@ use tidemill_log::log::{Described, TopicId};
 use super::advice::ADVICE;
 use super::catalog::Table;
 use super::identity::{self, Published};
-use super::stream::{self, Lasting};
+use super::stream::{self, SlotKind};
 use super::timeline::Timeline;
 use super::{lsn_text, sql_error};
-use crate::capture::standing;
+use crate::capture::applicable_record;
 use crate::server::Server;
 use crate::{Error, Kind, Result};
 
 /// The row of a capture.
 #[derive(Debug)]
 pub(super) struct Progress {
+    /// Whether the snapshot of all tables is durable.
     snapshot_done: bool,
+    /// Everything before this LSN is durable.
     confirmed: u64,
 }
 
-/// The slot as PostgreSQL has it.
+/// The slot as the server has it (`pg_replication_slots`).
 struct SlotState {
+    /// Whether the server removed WAL that the slot needs.
     lost: bool,
+    /// `confirmed_flush_lsn`.
     confirmed: u64,
-    /// A standby kept it after the primary's.
+    /// Whether a standby synchronized the slot from the primary.
     synced: bool,
 }
 
-/// Where a capture goes on.
+/// How a capture resumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resume {
-    /// With a new slot and a snapshot.
+    /// With a new slot and a snapshot of all tables.
     Snapshot,
     /// With the stream, from this LSN.
     Stream(u64),
 }
 
-/// Refuses servers that cannot be captured, saying which setting is missing.
+/// Refuses servers that cannot be captured: older than PostgreSQL 14, without `wal_level =
+/// logical`, or with a role that may not replicate.
+///
+/// # Errors
+/// `Data` with the setting that is missing; `Retry` when the server cannot be reached.
 pub(super) fn check_server(client: &mut Client) -> Result<()> {
     let row = client
         .query_one(
@@ -80,7 +97,8 @@ pub(super) fn check_server(client: &mut Client) -> Result<()> {
     Ok(())
 }
 
-/// Begins a new generation of this capture and returns its number.
+/// Begins the next generation of this capture and returns its number. Creates the tables of the
+/// progress.
 pub(super) fn begin_generation(client: &mut Client, slot: &str) -> Result<i64> {
     let failed = |error| sql_error("writing table `_tidemill_capture`".to_owned(), error);
     client
@@ -110,7 +128,7 @@ pub(super) fn begin_generation(client: &mut Client, slot: &str) -> Result<i64> {
     Ok(row.map_or(0, |row| row.get(0)))
 }
 
-/// The generation that the capture is in now.
+/// The current generation of the capture.
 pub(super) fn generation(client: &mut Client, slot: &str) -> Result<i64> {
     let row = client
         .query_opt(
@@ -121,12 +139,17 @@ pub(super) fn generation(client: &mut Client, slot: &str) -> Result<i64> {
     Ok(row.map_or(0, |row| row.get(0)))
 }
 
-/// Creates the publication or sets its tables. What is right stays as it is, so that its identity
-/// says whether somebody else altered it.
+/// Creates the publication, or sets its tables. What is already right is not altered, so that the
+/// transaction ids in the catalog tell whether somebody else altered it.
+///
+/// # Errors
+/// `Data` when the publication is FOR ALL TABLES or cannot be altered; `Retry` when a table was
+/// dropped meanwhile.
 pub(super) fn publish(client: &mut Client, slot: &str, tables: &[Table]) -> Result<Published> {
     let failed = |error| sql_error(format!("making publication `{slot}`"), error);
     let list: Vec<String> = tables.iter().map(Table::quoted).collect();
     let list = list.join(", ");
+    /// The options of the publication.
     const WHOLE: &str = "publish = 'insert, update, delete, truncate',
                          publish_via_partition_root = true";
     let statement = match identity::published(client, slot)? {
@@ -144,7 +167,7 @@ pub(super) fn publish(client: &mut Client, slot: &str, tables: &[Table]) -> Resu
         ),
     };
     client.batch_execute(&statement).map_err(|error| {
-        // The next attempt says which table is gone, if it does not come back.
+        // The next attempt says which table is missing, if it does not return.
         let is_gone = error.code() == Some(&SqlState::UNDEFINED_TABLE);
         let error = failed(error);
         match is_gone {
@@ -155,6 +178,7 @@ pub(super) fn publish(client: &mut Client, slot: &str, tables: &[Table]) -> Resu
     Ok(identity::published(client, slot)?.unwrap_or_default())
 }
 
+/// Reads the row of the capture.
 fn read(client: &mut Client, slot: &str) -> Result<Option<Progress>> {
     let row = client
         .query_opt(
@@ -169,6 +193,7 @@ fn read(client: &mut Client, slot: &str) -> Result<Option<Progress>> {
     }))
 }
 
+/// Reads the state of the slot.
 fn slot_state(client: &mut Client, slot: &str) -> Result<Option<SlotState>> {
     let row = client
         .query_opt(
@@ -187,18 +212,19 @@ fn slot_state(client: &mut Client, slot: &str) -> Result<Option<SlotState>> {
     }))
 }
 
-/// How a slot lasts that is made on this server.
-pub(super) fn lasting(client: &mut Client) -> Result<Lasting> {
+/// Which kind of slot this server supports: failover slots exist from PostgreSQL 17 on.
+pub(super) fn slot_kind(client: &mut Client) -> Result<SlotKind> {
     let row = client
         .query_one("SELECT current_setting('server_version_num')::int", &[])
         .map_err(|error| sql_error("reading the server's version".to_owned(), error))?;
     Ok(match row.get::<_, i32>(0) {
-        170_000.. => Lasting::Failover,
-        _ => Lasting::Here,
+        170_000.. => SlotKind::Failover,
+        _ => SlotKind::Persistent,
     })
 }
 
-/// Has standbys keep a slot of an earlier version, which is none for failovers yet.
+/// Makes an existing slot a failover slot, which standbys synchronize. Slots of earlier versions of
+/// Tidemill are not.
 pub(super) fn fail_over(server: &Server, client: &mut Client, slot: &str) -> Result<()> {
     let is_one = client
         .query_opt(
@@ -208,14 +234,20 @@ pub(super) fn fail_over(server: &Server, client: &mut Client, slot: &str) -> Res
         .map_err(|error| sql_error(format!("looking at slot `{slot}`"), error))?;
     match is_one.map(|row| row.get::<_, bool>(0)) {
         Some(false) => {
-            tracing::info!(slot, "standbys that keep slots keep this one from now on");
+            tracing::info!(
+                slot,
+                "the slot is a failover slot from now on, which standbys synchronize"
+            );
             stream::fail_over(server, slot)
         }
         _ => Ok(()),
     }
 }
 
-/// Decides how a capture goes on. Changes that are gone are an error, never silently left out.
+/// Decides how the capture resumes.
+///
+/// # Errors
+/// `Data` when changes are lost: they are never skipped silently.
 pub(super) fn resume(client: &mut Client, slot: &str, timeline: Timeline) -> Result<Resume> {
     let Some(row) = read(client, slot)?.filter(|row| row.snapshot_done) else {
         return Ok(Resume::Snapshot);
@@ -239,8 +271,8 @@ pub(super) fn resume(client: &mut Client, slot: &str, timeline: Timeline) -> Res
             "replication slot `{slot}` is lost: the server removed WAL that it still needed \
              (see max_slot_wal_keep_size)"
         )),
-        // The primary moved the slot when that was durable, and its standby did not have the row's
-        // last version when it was promoted.
+        // The primary advanced the slot when that was durable; its standby was promoted without the
+        // newest version of the row.
         Some(state) if state.synced && timeline.left_at.is_some() => {
             Ok(Resume::Stream(row.confirmed.max(state.confirmed)))
         }
@@ -254,7 +286,7 @@ pub(super) fn resume(client: &mut Client, slot: &str, timeline: Timeline) -> Res
     }
 }
 
-/// Forgets what was captured and drops the slot, so that a snapshot can begin.
+/// Discards the progress and drops the slot, so that a snapshot can begin.
 pub(super) fn restart(client: &mut Client, slot: &str, tables: &[String]) -> Result<()> {
     client
         .execute(
@@ -277,7 +309,7 @@ pub(super) fn restart(client: &mut Client, slot: &str, tables: &[String]) -> Res
     Ok(())
 }
 
-/// Whether the capture's changes went to topics, and this one is none of them.
+/// Whether topics are recorded for the capture, and this one is not among them.
 pub(super) fn goes_elsewhere(client: &mut Client, slot: &str, topic: &str) -> Result<bool> {
     let row = client
         .query_one(
@@ -289,7 +321,7 @@ pub(super) fn goes_elsewhere(client: &mut Client, slot: &str, topic: &str) -> Re
     Ok(row.get(0))
 }
 
-/// Notes which topic a table's changes go to, see [`crate::capture::Capture::note`].
+/// Records to which topic the changes of a table go; see [`crate::capture::Capture::note`].
 pub(super) fn note(
     client: &mut Client,
     slot: &str,
@@ -309,7 +341,7 @@ pub(super) fn note(
         id: TopicId([row.get(0), row.get(1)]),
         partitions: u32::try_from(row.get::<_, i64>(2)).unwrap_or(u32::MAX),
     });
-    let stands = standing(noted, now, begins_anew);
+    let stands = applicable_record(noted, now, begins_anew);
     let TopicId([high, low]) = stands.id;
     client
         .execute(
@@ -322,7 +354,7 @@ pub(super) fn note(
     Ok(stands)
 }
 
-/// Writes down that everything before `lsn` (and so the snapshot) is durable downstream.
+/// Records that everything before `lsn` (and so the snapshot) is durable downstream.
 pub(super) fn confirm(client: &mut Client, slot: &str, lsn: u64) -> Result<()> {
     client
         .execute(

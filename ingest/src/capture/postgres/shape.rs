@@ -1,8 +1,8 @@
-//! The shape of a table: what of it must stay as it is for its stream to be complete.
+//! The shape of a table: everything that must not change for its replication stream to be complete.
 //!
-//! The catalog flows in; out flows why a table must be read anew, as PostgreSQL's stream says
-//! nothing of rows that were there before a change: of a column that got a value, of a type whose
-//! texts changed, of partitions that came and went.
+//! In: the catalog. Out: why a table must be read again. PostgreSQL's stream reports nothing of
+//! changes to rows that exist: a new column with a default, a type whose output changed, partitions
+//! that were attached or detached, a table that was rewritten. All of these show in the shape.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,65 +13,74 @@ use super::catalog::{Table, quote};
 use super::sql_error;
 use crate::Result;
 
-/// What of a table must stay as it is. Fields that earlier versions did not keep have a default,
-/// which nothing is compared with.
+/// The shape of a table, kept as JSON. A field that earlier versions did not record has a default,
+/// which is not compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Shape {
+    /// The OID of the table.
     pub(super) oid: u32,
+    /// The schema that holds the table.
     #[serde(default)]
     namespace: Option<String>,
-    /// The primary key's constraint and its columns' numbers.
+    /// OID of the primary key's constraint, and the numbers of its columns.
     key: (u32, Vec<i16>),
+    /// The columns by their numbers (`attnum`).
     columns: BTreeMap<i16, Column>,
-    /// The tables that hold the rows, itself or its partitions, each with its file.
+    /// The tables that store the rows (the table itself or its partitions), each with its file
+    /// (`relfilenode`).
     stored: BTreeMap<u32, u32>,
-    /// The transaction that made each partition one.
+    /// For each partition the transaction that attached it.
     attached: BTreeMap<u32, i64>,
-    /// The labels of enums and the columns of composite types that its columns are made of.
+    /// Labels of enums and columns of composite types that the column types consist of.
     #[serde(default)]
     types: BTreeMap<String, String>,
-    /// Columns that were dropped since the table was read: older records still hold their values.
+    /// Columns that were dropped since the snapshot: older records still hold their values.
     #[serde(default)]
     dropped: BTreeSet<String>,
-    /// How the publication sends it.
+    /// How the publication sends the table.
     #[serde(default)]
     pub(super) sent: Option<Sent>,
 }
 
+/// A column in a shape.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Column {
+    /// Its name.
     name: String,
+    /// The OID of its type.
     kind: u32,
+    /// Its type modifier.
     modifier: i32,
-    /// Rows that were there before the column have a value in it.
+    /// Whether rows that are older than the column have a value in it (`atthasmissing`).
     filled: bool,
-    /// Its values are computed, and not in the stream.
+    /// Whether it is generated, and so not in the stream.
     #[serde(default)]
     generated: bool,
     /// The transaction that altered it last.
     #[serde(default)]
     altered: Option<i64>,
-    /// Whether its collation holds no two different texts equal.
+    /// Whether different texts always differ in its collation.
     #[serde(default)]
     deterministic: Option<bool>,
 }
 
-/// `varchar`, whose values are those of `text`.
+/// OID of `varchar`, whose values are those of `text`.
 const VARCHAR: u32 = 1043;
+/// OID of `text`.
 const TEXT: u32 = 25;
 
-/// A table's place in the publication, which changes with whatever is done to it.
+/// The membership of a table in the publication. Any alteration of the membership changes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sent {
-    /// The publication's OID.
+    /// The OID of the publication.
     pub(super) publication: u32,
-    /// The transaction that set its options last.
+    /// The transaction that set the options of the publication last.
     pub(super) options: i64,
-    /// The OID of the table's membership.
+    /// The OID of the membership (`pg_publication_rel`).
     pub(super) membership: u32,
 }
 
-/// The columns, those of a partitioned table with what its partitions say of old rows.
+/// The columns of a table; for a partitioned table with `atthasmissing` of its partitions.
 const COLUMNS: &str = "
     SELECT a.attnum, a.attname::text, a.atttypid, a.atttypmod, a.attgenerated <> '',
            a.xmin::text::bigint,
@@ -83,7 +92,8 @@ const COLUMNS: &str = "
     FROM pg_attribute a LEFT JOIN pg_collation c ON c.oid = a.attcollation
     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped";
 
-/// What the texts of its values are made of, in domains, arrays, ranges and composites too.
+/// The parts that determine the text of a value, also inside of domains, arrays, ranges and
+/// composites.
 const TYPES: &str = "
     WITH RECURSIVE used (oid) AS (
         SELECT atttypid FROM pg_attribute
@@ -103,7 +113,7 @@ const TYPES: &str = "
     GROUP BY t.oid";
 
 impl Shape {
-    /// Reads the shape of a table, as the catalog has it now; not how it is sent.
+    /// Reads the shape of a table from the catalog, without its membership in the publication.
     pub(super) fn read(client: &mut Client, table: &Table) -> Result<Self> {
         let failed = |error| sql_error(format!("reading table `{}`", table.schema.name), error);
         let oid: &[&(dyn postgres::types::ToSql + Sync)] = &[&table.oid];
@@ -160,18 +170,18 @@ impl Shape {
         })
     }
 
-    /// The schema that the table was in, if it is the same table in another one now.
+    /// The schema that the table was in, if the same table is in another one now.
     pub(super) fn moved(&self, now: &Table) -> Option<&str> {
         let was = self.namespace.as_deref();
         was.filter(|was| self.oid == now.oid && *was != now.schema.namespace)
     }
 
-    /// Whether the rows are where they were.
+    /// Whether the rows are stored in the same files.
     pub(super) fn is_stored_as(&self, other: &Self) -> bool {
         (self.oid, &self.stored) == (other.oid, &other.stored)
     }
 
-    /// Takes over what the catalog has forgotten, of a table that is not read anew.
+    /// Takes over what the catalog does not know any more, for a table whose stream continues.
     pub(super) fn follows(&mut self, was: &Self) {
         let gone = was.columns.iter();
         let gone = gone.filter(|(number, it)| !it.generated && !self.columns.contains_key(number));
@@ -179,8 +189,8 @@ impl Shape {
         self.dropped.extend(was.dropped.iter().cloned());
     }
 
-    /// Why rows of the table are missing or wrong downstream, if `self` was captured and the table
-    /// is `now` another one.
+    /// Why rows of the table are missing or wrong downstream, if it was captured with the shape
+    /// `self` and has the shape `now`. `None` when the stream is complete.
     pub(super) fn outdated(&self, client: &mut Client, now: &Self) -> Option<String> {
         if self.oid != now.oid {
             return Some("the name stands for another table now".to_owned());
@@ -192,6 +202,7 @@ impl Shape {
         of_columns.or_else(|| self.partition_outdated(client, now))
     }
 
+    /// The reason in the columns and their types.
     fn column_outdated(&self, now: &Self) -> Option<String> {
         let rewritten = self.stored != now.stored;
         let is_gone = |name: &String| {
@@ -219,9 +230,10 @@ impl Shape {
             .then(|| "a type of its columns was changed".to_owned())
     }
 
+    /// The reason in the partitions.
     fn partition_outdated(&self, client: &mut Client, now: &Self) -> Option<String> {
         if now.stored.contains_key(&now.oid) {
-            // The stream tells of its own TRUNCATE.
+            // The stream reports a TRUNCATE of the table itself.
             return None;
         }
         for (part, file) in &self.stored {
@@ -244,7 +256,7 @@ impl Shape {
 }
 
 impl Column {
-    /// Whether its values are written or compared in another way, also where none was rewritten.
+    /// Whether its values are written or compared differently, also if no row was rewritten.
     fn compares_otherwise(&self, now: &Self) -> bool {
         let kind = |column: &Self| match column.kind {
             VARCHAR => TEXT,
@@ -255,7 +267,7 @@ impl Column {
         is_collated || kind(self) != kind(now)
     }
 
-    /// Whether an ALTER came between, which may have computed its values anew.
+    /// Whether an ALTER TABLE in between may have computed its values again.
     fn is_altered(&self, now: &Self) -> bool {
         let is_known = self.altered.is_some();
         (self.kind, self.modifier) != (now.kind, now.modifier)
@@ -263,7 +275,7 @@ impl Column {
     }
 }
 
-/// Whether a partition has no rows. One that nobody may look into counts as filled.
+/// Whether a partition has no rows. A partition that cannot be read counts as filled.
 fn is_empty(client: &mut Client, oid: u32) -> bool {
     let name = client.query_opt(
         "SELECT n.nspname::text, c.relname::text

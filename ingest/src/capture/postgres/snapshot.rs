@@ -1,8 +1,9 @@
-//! The initial snapshot: every row of the tables as of the slot's beginning.
+//! The initial snapshot: all rows of the tables at the consistent point of a new slot.
 //!
-//! A new slot flows in; a truncate of each table and then its rows flow out, in batches, read by a
-//! cursor inside the exported snapshot. All have the position just before the slot's consistent
-//! point: behind everything captured earlier, before everything that the new slot sends.
+//! In: a new slot. Out: a truncate of each table, then its rows, in batches. The rows are read with
+//! a cursor in the snapshot that the slot exported (`EXPORT_SNAPSHOT`). All changes have the LSN
+//! just before the slot's consistent point: after everything captured earlier, before everything
+//! that the new slot sends.
 
 use std::sync::Arc;
 
@@ -20,21 +21,29 @@ use super::values::{RowError, key_of_row, row_of};
 use crate::capture::{BATCH, Captured, withhold};
 use crate::{Error, Kind, Result};
 
-/// A snapshot being read.
+/// A snapshot that is being read.
 pub(super) struct Snapshot {
+    /// The session whose transaction has the exported snapshot.
     client: Client,
-    /// Each with its shape when the snapshot was taken.
+    /// The tables, each with its shape when the slot was created.
     tables: Vec<(Table, Shape)>,
-    /// The table that is being read, and whether its cursor is open.
+    /// Index of the table that is being read.
     current: usize,
+    /// Whether its cursor is open.
     open: bool,
+    /// Whether the truncates were returned.
     begun: bool,
+    /// The position of the next change.
     position: Position,
+    /// Time of the snapshot, in microseconds since 1970, as the commit time of its changes.
     taken_us: i64,
 }
 
 impl Snapshot {
-    /// Takes the new slot's snapshot over into `client`, which must be a session of its own.
+    /// Imports the snapshot of the new slot into `client`, a session for this purpose.
+    ///
+    /// # Errors
+    /// `Data` when the snapshot does not exist any more; `Retry` when the server cannot be reached.
     pub(super) fn begin(
         mut client: Client,
         slot: &NewSlot,
@@ -61,7 +70,7 @@ impl Snapshot {
         })
     }
 
-    /// The position of the last change handed out.
+    /// The position of the last change that was returned.
     pub(super) fn last(&self) -> Position {
         Position {
             index: self.position.index.saturating_sub(1),
@@ -69,7 +78,10 @@ impl Snapshot {
         }
     }
 
-    /// The next batch; empty when the snapshot is read to its end.
+    /// The next batch; empty at the end of the snapshot.
+    ///
+    /// # Errors
+    /// `Retry` when a table was altered before it was read, or the server cannot be reached.
     pub(super) fn next(&mut self) -> Result<Vec<Captured>> {
         let mut out = Vec::new();
         if !self.begun {
@@ -92,6 +104,7 @@ impl Snapshot {
         Ok(out)
     }
 
+    /// A change at the next position.
     fn change(&mut self, table: &Arc<TableSchema>, op: Op, after: Option<Vec<Value>>) -> Change {
         let position = self.position;
         self.position.index += 1;
@@ -107,8 +120,9 @@ impl Snapshot {
         }
     }
 
-    /// Opens the cursor over a table, which keeps the table's rows where they are from then on. A
-    /// snapshot does not see the rows of a table that was rewritten since it was taken.
+    /// Opens the cursor over a table; from then on its lock keeps the table from being rewritten. A
+    /// table that was rewritten since the snapshot was taken would appear empty, so its files are
+    /// compared.
     fn open(&mut self, table: &Table, taken: &Shape) -> Result<()> {
         let columns = table.schema.columns.iter();
         let columns: Vec<_> = columns.map(|column| quote(&column.name)).collect();
@@ -136,7 +150,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Fetches up to a batch of the table's rows and goes on to the next table behind the last.
+    /// Fetches a batch of the table's rows. At its end, goes on to the next table.
     fn read(&mut self, table: &Table, out: &mut Vec<Captured>) -> Result<()> {
         let failed = |error| sql_error(format!("reading table `{}`", table.schema.name), error);
         failpoint::hit(failpoint::CAPTURE_IN_SNAPSHOT);

@@ -1,8 +1,9 @@
-//! The replication connection: pgwire-replication's transport on a runtime of its own, made
-//! blocking.
+//! The replication connection: logical replication over pgwire-replication, with a blocking
+//! interface.
 //!
-//! A slot and a place flow in, [`Event`]s flow out. The transport answers the server's keepalives
-//! on its own thread, also while nobody reads here.
+//! In: a slot and an LSN. Out: [`Event`]s. The transport runs on its own thread and answers the
+//! server's keepalives, also while nobody reads here. Commands are those of PostgreSQL's manual,
+//! section "Streaming Replication Protocol".
 
 use std::time::Duration;
 
@@ -16,36 +17,37 @@ use super::pgoutput::{self, Message};
 use crate::server::Server;
 use crate::{Error, Kind, Result};
 
-/// Messages that the transport reads ahead.
+/// Number of messages that the transport reads ahead.
 const READ_AHEAD: usize = 4_096;
-/// How soon the server hears of progress, and how often when there is none: a process of it that
-/// stands still is known by that it takes note of nothing.
+/// Interval of the status messages to the server. They are sent also without progress, so that a
+/// frozen server process is noticed.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// How values are written, so that they do not depend on the settings of the server, the database
-/// or the role. A table's policies hide no row: a role that they bind is refused instead. No
-/// timeout ends a snapshot that waits for what is downstream.
+/// Settings of every session, so that the text of values does not depend on the settings of server,
+/// database or role. `row_security = off` makes the server refuse a role from which policies would
+/// hide rows. No timeout ends a snapshot that waits for what is downstream.
 pub(super) const SESSION: &str = "-c datestyle=ISO -c timezone=UTC -c bytea_output=hex \
                                   -c extra_float_digits=1 -c client_encoding=UTF8 \
                                   -c intervalstyle=postgres -c row_security=off \
                                   -c statement_timeout=0 -c lock_timeout=0 \
                                   -c idle_in_transaction_session_timeout=0";
 
-/// What the server says of a slot that is gone.
+/// Parts of the server's messages about a slot that does not exist any more or is invalid.
 const GONE: [&str; 3] = ["does not exist", "can no longer get changes", "invalidated"];
 
-/// What the stream says.
+/// An event of the stream.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// All changes before this LSN were sent.
+    /// All changes before this LSN were sent (a keepalive).
     Through(u64),
-    /// A message.
+    /// A message of pgoutput.
     Message(Message),
 }
 
-/// SQLSTATEs of a text that is none in UTF-8. It stays in the log, so another attempt meets it too.
+/// SQLSTATEs of a text that is not valid UTF-8. The text stays in the WAL, so another attempt fails
+/// too.
 const NO_TEXT: [&str; 2] = ["SQLSTATE 22021", "SQLSTATE 22P05"];
 
-/// What is said of TLS that another attempt does not mend.
+/// Parts of TLS errors that another attempt does not correct.
 const REFUSED: [&str; 4] = [
     "config error",
     "invalid peer certificate",
@@ -55,13 +57,19 @@ const REFUSED: [&str; 4] = [
 
 /// An open replication connection.
 pub(super) struct Stream {
-    // Dropped before the runtime that it lives on.
+    // Dropped before the runtime on which it runs.
+    /// The transport's connection.
     client: ReplicationClient,
+    /// The runtime of the transport, with one thread.
     runtime: Runtime,
 }
 
 impl Stream {
-    /// Streams `slot` from `from`.
+    /// Starts streaming `slot` from the LSN `from` (START_REPLICATION).
+    ///
+    /// # Errors
+    /// `Data` when the slot does not exist or is invalid, or the server refuses; `Retry` when the
+    /// server cannot be reached or the slot is still in use.
     pub(super) fn open(server: &Server, slot: &str, from: u64) -> Result<Self> {
         let settings = settings(server, slot)?
             .with_start_lsn(Lsn(from))
@@ -75,7 +83,7 @@ impl Stream {
         match started {
             Ok(client) => Ok(Self { client, runtime }),
             Err(error) => {
-                // The slot may be dropped or invalidated a moment after it was looked at.
+                // The slot may have been dropped or invalidated after it was checked.
                 let text = error.to_string();
                 let gone = GONE.iter().any(|part| text.contains(part));
                 let error = wire_error(format!("streaming slot `{slot}`"), error);
@@ -90,7 +98,11 @@ impl Stream {
         }
     }
 
-    /// The next event, if one comes within `wait`.
+    /// The next event; `None` when none comes within `wait`.
+    ///
+    /// # Errors
+    /// `Retry` when the connection is lost; `Data` for a text that is not UTF-8; `Bug` for bytes
+    /// that are not pgoutput.
     pub(super) fn next(&mut self, wait: Duration) -> Result<Option<Event>> {
         let client = &mut self.client;
         let received = self
@@ -131,42 +143,45 @@ impl Stream {
         }))
     }
 
-    /// Tells the server (within a second) that everything before `lsn` is durable.
+    /// Tells the server, with the next status message, that everything before `lsn` is durable.
     pub(super) fn confirm(&self, lsn: u64) {
         self.client.update_applied_lsn(Lsn(lsn));
     }
 }
 
-/// A new slot, with the snapshot that it begins at. The snapshot can be taken over by other
-/// sessions as long as this lives.
+/// A new slot and its exported snapshot. Other sessions can import the snapshot as long as this
+/// value lives.
 pub(super) struct NewSlot {
-    /// Where the slot begins.
+    /// The consistent point: the LSN at which the slot begins.
     pub(super) consistent: u64,
-    /// The exported snapshot's name.
+    /// The name of the exported snapshot.
     pub(super) snapshot: String,
+    /// The session that exported the snapshot.
     _session: ReplicationClient,
+    /// The runtime of the session.
     _runtime: Runtime,
 }
 
-/// How long a new slot lasts.
+/// The kind of a new slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lasting {
-    /// As long as what is returned.
+pub(super) enum SlotKind {
+    /// Dropped at the end of its session.
     Temporary,
-    /// Until it is dropped.
-    Here,
-    /// That, and also on standbys that keep the primary's slots.
+    /// Persistent, on this server only.
+    Persistent,
+    /// Persistent, and synchronized to standbys (PostgreSQL 17).
     Failover,
 }
 
-impl Lasting {
+impl SlotKind {
+    /// The command that creates such a slot.
     fn command(self, slot: &str) -> String {
         let command = "CREATE_REPLICATION_SLOT";
         match self {
             Self::Temporary => {
                 format!("{command} {slot} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT")
             }
-            Self::Here => format!("{command} {slot} LOGICAL pgoutput EXPORT_SNAPSHOT"),
+            Self::Persistent => format!("{command} {slot} LOGICAL pgoutput EXPORT_SNAPSHOT"),
             Self::Failover => {
                 format!("{command} {slot} LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER true)")
             }
@@ -174,7 +189,7 @@ impl Lasting {
     }
 }
 
-/// Asks on a replication connection.
+/// Runs one command on a replication connection and returns its rows.
 fn asked(server: &Server, slot: &str, command: &str) -> Result<Vec<Vec<Option<String>>>> {
     let settings = settings(server, slot)?;
     let runtime = runtime()?;
@@ -188,11 +203,13 @@ fn asked(server: &Server, slot: &str, command: &str) -> Result<Vec<Vec<Option<St
     Ok(rows.collect())
 }
 
+/// Bytes as text.
 fn text_of(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Where the timelines ended that this one came from.
+/// The history file of a timeline: which timelines it came from, and where they ended
+/// (TIMELINE_HISTORY).
 pub(super) fn timeline_history(server: &Server, slot: &str, timeline: u32) -> Result<String> {
     let mut rows = asked(server, slot, &format!("TIMELINE_HISTORY {timeline}"))?;
     let content = rows.pop().and_then(|row| row.into_iter().nth(1).flatten());
@@ -202,7 +219,7 @@ pub(super) fn timeline_history(server: &Server, slot: &str, timeline: u32) -> Re
     })
 }
 
-/// Has standbys keep a slot that nobody reads.
+/// Makes a slot that is not in use a failover slot.
 pub(super) fn fail_over(server: &Server, slot: &str) -> Result<()> {
     asked(
         server,
@@ -212,13 +229,17 @@ pub(super) fn fail_over(server: &Server, slot: &str) -> Result<()> {
     .map(drop)
 }
 
-/// Creates `slot` and exports the snapshot that it begins at.
-pub(super) fn create_slot(server: &Server, slot: &str, lasting: Lasting) -> Result<NewSlot> {
+/// Creates `slot` and exports the snapshot at its consistent point (CREATE_REPLICATION_SLOT).
+///
+/// # Errors
+/// `Data` when the server refuses; `Retry` when it cannot be reached, has no slot left or the name
+/// is still in use.
+pub(super) fn create_slot(server: &Server, slot: &str, kind: SlotKind) -> Result<NewSlot> {
     let settings = settings(server, slot)?;
     let runtime = runtime()?;
     let created: std::result::Result<_, PgWireError> = runtime.block_on(async {
         let mut session = ReplicationClient::connect_gated(settings).await?;
-        let rows = session.simple_query(&lasting.command(slot)).await?;
+        let rows = session.simple_query(&kind.command(slot)).await?;
         Ok((session, rows))
     });
     let (session, rows) = created.map_err(|error: PgWireError| {
@@ -248,6 +269,7 @@ pub(super) fn create_slot(server: &Server, slot: &str, lasting: Lasting) -> Resu
     }
 }
 
+/// A runtime with one thread for the transport.
 fn runtime() -> Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -286,7 +308,7 @@ fn settings(server: &Server, slot: &str) -> Result<ReplicationConfig> {
     )
 }
 
-/// Why the stream broke off: [`Kind::Data`] if it would break off at the same place again.
+/// The error of a broken stream: `Data` if the stream would break at the same place again.
 fn stream_error(error: PgWireError) -> Error {
     let text = error.to_string();
     if !NO_TEXT.iter().any(|code| text.contains(code)) {
@@ -300,23 +322,24 @@ fn stream_error(error: PgWireError) -> Error {
     Error::with_source(Kind::Data, what, error)
 }
 
-/// What the server answers is for a person to mend unless it says that it is only not ready.
+/// The error of a command: `Retry` when the server is not ready, `Data` for other answers of the
+/// server.
 fn wire_error(what: String, error: PgWireError) -> Error {
     let text = error.to_string();
     let passing = [
         "is active",
-        // A slot that was dropped just before: by one that had lost the lease, and does not know.
+        // A process that lost the lease without knowing it may have created the slot.
         "already exists",
         "shutting down",
         "starting up",
         "terminating connection",
-        // Of slots or connections there are none left.
+        // No slot or connection is left.
         "SQLSTATE 53",
     ];
     let kind = match &error {
         PgWireError::Server(_) if !passing.iter().any(|p| text.contains(p)) => Kind::Data,
         PgWireError::Auth(_) | PgWireError::MessageTooLarge { .. } => Kind::Data,
-        // Of TLS only a broken connection passes.
+        // Among TLS errors only a broken connection passes.
         PgWireError::Tls(why) if REFUSED.iter().any(|part| why.contains(part)) => Kind::Data,
         _ => Kind::Retry,
     };

@@ -1,12 +1,18 @@
-//! Which server goes on with the WAL: a standby that is promoted begins a timeline of its own, and
-//! what the old primary wrote behind that place is not in it.
+//! Timelines: detects that a standby was promoted, and that changes of the old primary are lost.
 //!
-//! A session flows in; out flows where the timeline that was captured last ended, if it did. What
-//! was published of changes behind that place is of a past that no server has: such a capture
-//! cannot go on, and the next changes would pass for copies of those.
+//! A promoted standby begins a new timeline. WAL of the old primary behind the fork is not part of
+//! it:
 //!
-//! Invariant: the timeline is noted in `_tidemill_capture` only after the topics were compared with
-//! its beginning, and before a change of it is published.
+//! ```text
+//! timeline 1   ───────────── fork ── x ── y      x, y: published by the old capture, now lost
+//! timeline 2                   └──── a ── b      positions of a and b may equal those of x and y
+//! ```
+//!
+//! If a topic holds changes behind the fork, the capture must not continue: readers would take the
+//! next changes for duplicates of the lost ones.
+//!
+//! Invariant: the timeline is recorded in `_tidemill_capture` only after all topics were compared
+//! with its beginning, and before a change of it is published.
 
 use postgres::Client;
 use tidemill_log::event::Position;
@@ -17,15 +23,17 @@ use super::{lsn_text, sql_error};
 use crate::server::Server;
 use crate::{Error, Kind, Result};
 
-/// A server's timeline, beside the one that was captured last.
+/// The server's timeline, compared with the captured one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Timeline {
+    /// The server's timeline.
     pub(super) now: u32,
-    /// Where the captured one ended; none when it is still the same, or nobody noted it.
+    /// The LSN of the fork, where the captured timeline ended; `None` when the timeline is the same
+    /// or none was recorded.
     pub(super) left_at: Option<u64>,
 }
 
-/// The timeline that a server writes now.
+/// The timeline that the server writes now.
 pub(super) fn now(client: &mut Client) -> Result<u32> {
     let row = client
         .query_one("SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)", &[])
@@ -38,7 +46,10 @@ pub(super) fn now(client: &mut Client) -> Result<u32> {
 }
 
 impl Timeline {
-    /// Compares the server's timeline with what was noted.
+    /// Compares the server's timeline with the recorded one.
+    ///
+    /// # Errors
+    /// `Data` when the server's timeline did not come from the recorded one.
     pub(super) fn find(server: &Server, client: &mut Client, slot: &str) -> Result<Self> {
         let now = now(client)?;
         let noted = noted(client, slot)?;
@@ -66,7 +77,7 @@ impl Timeline {
         Ok(Self { now, left_at })
     }
 
-    /// Refuses a topic that holds a change which the server does not have.
+    /// Refuses a topic with changes that the server does not have.
     pub(super) fn has(&self, topic: &str, last: Position) -> Result<()> {
         match self.left_at {
             Some(end) if last.commit >= end => Err(Error::new(
@@ -83,8 +94,8 @@ impl Timeline {
         }
     }
 
-    /// Notes it as captured from now on. The slot of a promoted standby may be further than what
-    /// was noted before: the primary moved it when that was durable.
+    /// Records the timeline as the captured one. The slot of a promoted standby may be ahead of the
+    /// recorded progress, since the primary advanced it when that was durable.
     pub(super) fn note(&mut self, client: &mut Client, slot: &str) -> Result<()> {
         client
             .execute(
@@ -102,6 +113,7 @@ impl Timeline {
     }
 }
 
+/// The recorded timeline.
 fn noted(client: &mut Client, slot: &str) -> Result<Option<u32>> {
     let row = client
         .query_opt(
@@ -113,8 +125,8 @@ fn noted(client: &mut Client, slot: &str) -> Result<Option<u32>> {
     Ok(noted.and_then(|noted| u32::try_from(noted).ok()))
 }
 
-/// Where a timeline ended, by the history of one that came from it: lines of a timeline, the LSN at
-/// which it was left, and why.
+/// The LSN at which a timeline ended, from the history file of a descendant. Each line holds a
+/// timeline, the LSN at which it was left, and the reason.
 fn end_of(history: &str, timeline: u32) -> Option<u64> {
     history.lines().find_map(|line| {
         let mut words = line.split_whitespace();
@@ -129,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_history_tells_where_each_timeline_was_left() {
+    fn a_history_gives_the_end_of_each_timeline() {
         let history = "1\t0/3000148\tno recovery target specified\n\n2\t1/A\tand again\n";
         assert_eq!(end_of(history, 1), Some(0x300_0148));
         assert_eq!(end_of(history, 2), Some(0x1_0000_000A));

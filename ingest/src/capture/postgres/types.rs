@@ -1,8 +1,8 @@
-//! Which type a column travels as, from its PostgreSQL type.
+//! Column types from PostgreSQL types.
 //!
-//! OIDs and modifiers flow in, [`ColumnType`]s flow out. A domain counts as what it is of, however
-//! many domains lie between. A type without a column type of its own travels as PostgreSQL's text
-//! and keeps its name ([`SourceType`]), so that nobody compares such texts as if they were values.
+//! In: type OIDs and modifiers. Out: [`ColumnType`]s. A domain counts as its base type, through any
+//! number of domains. A type without a column type of its own is published as PostgreSQL's text and
+//! keeps its name ([`SourceType`]), so that no reader compares such texts as if they were values.
 
 use postgres::{Client, Row};
 use tidemill_log::schema::{ColumnType, SourceType};
@@ -10,7 +10,7 @@ use tidemill_log::schema::{ColumnType, SourceType};
 use super::sql_error;
 use crate::Result;
 
-/// The innermost type of each wanted one; a domain over a domain has no modifier of its own.
+/// Resolves domains to their base types. A domain over a domain has no modifier of its own.
 const INNERMOST: &str = "
     WITH RECURSIVE unwrapped (place, oid, modifier, kind, inner_oid, inner_modifier) AS (
         SELECT w.place, t.oid, w.modifier, t.typtype, t.typbasetype, t.typtypmod
@@ -24,8 +24,11 @@ const INNERMOST: &str = "
     FROM unwrapped u JOIN pg_type t ON t.oid = u.oid JOIN pg_namespace n ON n.oid = t.typnamespace
     WHERE u.kind <> 'd'";
 
-/// The column types of PostgreSQL types, each given with its modifier; of a type that was dropped
-/// since, nothing is known but that.
+/// The column types of PostgreSQL types, each given as OID and modifier. A type that was dropped
+/// meanwhile gives an unknown source type.
+///
+/// # Errors
+/// `Retry` when the server cannot be reached.
 pub(super) fn resolve(
     client: &mut Client,
     wanted: &[(u32, i32)],
@@ -46,7 +49,8 @@ pub(super) fn resolve(
     Ok(kinds)
 }
 
-/// Text whose collation holds different texts equal is no plain text.
+/// The column type under a collation. Text under a nondeterministic collation is a source type,
+/// because different texts may be equal there.
 pub(super) fn collated(kind: ColumnType, deterministic: bool) -> ColumnType {
     match (kind, deterministic) {
         (ColumnType::Text | ColumnType::Source(_), false) => {
@@ -56,6 +60,7 @@ pub(super) fn collated(kind: ColumnType, deterministic: bool) -> ColumnType {
     }
 }
 
+/// The column type of a row of [`INNERMOST`].
 fn kind_of(row: &Row) -> ColumnType {
     let (oid, modifier): (u32, i32) = (row.get(1), row.get(2));
     let (kind, category): (&str, &str) = (row.get(3), row.get(4));
@@ -78,7 +83,7 @@ fn kind_of(row: &Row) -> ColumnType {
     ColumnType::Source(SourceType::named(name))
 }
 
-/// The built-in types that have a column type of their own.
+/// The column type of a built-in type that has one, by its OID (`pg_type.dat`).
 fn own(oid: u32, modifier: i32) -> Option<ColumnType> {
     Some(match oid {
         16 => ColumnType::Bool,
@@ -98,7 +103,8 @@ fn own(oid: u32, modifier: i32) -> Option<ColumnType> {
     })
 }
 
-/// `numeric(p, s)` is a decimal; one without limits, or beyond 38 digits, is exact only as text.
+/// The column type of `numeric(p, s)`. Without precision, or with more than 38 digits, only the
+/// text is exact.
 fn decimal(modifier: i32) -> Option<ColumnType> {
     let packed = modifier.checked_sub(4).filter(|packed| *packed >= 0)?;
     let (precision, scale) = (packed >> 16, packed & 0x7ff);

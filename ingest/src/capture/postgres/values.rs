@@ -1,7 +1,7 @@
-//! A row's values from the texts of its cells, as snapshot and stream send them.
+//! Row values from the text of cells, for snapshot and stream.
 //!
-//! Cells flow in; out flow values, or why there are none: a value that no column can hold is for
-//! the dead letters, one that the server did not send ends the capture.
+//! In: the cells of a row. Out: values, or why there are none: a value that no column can hold
+//! makes the row a dead letter; a value that the server did not send ends the capture.
 
 use tidemill_log::event::{Position, Value};
 use tidemill_log::schema::TableSchema;
@@ -13,13 +13,16 @@ use crate::{Error, Kind};
 
 /// Why a row has no values.
 pub(super) enum RowError {
-    /// It goes to the dead letters.
+    /// The row becomes a dead letter.
     Refused(Box<Refused>),
-    /// Going on without it would be wrong.
+    /// The capture must not continue without the value.
     Fatal(Error),
 }
 
-/// The text of a cell; an unchanged TOASTed value is taken from the old row.
+/// The text of a cell; `None` for NULL. An unchanged TOASTed value is taken from the old row.
+///
+/// # Errors
+/// [`RowError::Fatal`] when the old row does not have the value, or the text is not UTF-8.
 pub(super) fn text_of<'a>(
     schema: &TableSchema,
     index: usize,
@@ -46,6 +49,7 @@ pub(super) fn text_of<'a>(
     })
 }
 
+/// The error of a TOASTed value that was not sent, with the remedy.
 fn toast_unknown(schema: &TableSchema, column: &str) -> String {
     let table = format!(
         "{}.{}",
@@ -60,7 +64,11 @@ fn toast_unknown(schema: &TableSchema, column: &str) -> String {
     )
 }
 
-/// The values of a row from its columns' text.
+/// The values of a row.
+///
+/// # Errors
+/// [`RowError::Refused`] when a value cannot be represented; [`RowError::Fatal`] when the number of
+/// cells is wrong.
 pub(super) fn row_of<'a>(
     schema: &TableSchema,
     cells: impl Iterator<Item = std::result::Result<Option<&'a str>, RowError>>,
@@ -102,7 +110,7 @@ pub(super) fn row_of<'a>(
         })
 }
 
-/// The values of a row's key, the rest null; none when not all of them can be represented.
+/// The values of the key, all others null; `None` when one of them cannot be represented.
 pub(super) fn key_of_row<'a>(
     schema: &TableSchema,
     cells: impl Iterator<Item = std::result::Result<Option<&'a str>, RowError>>,

@@ -1,14 +1,15 @@
-//! What an ingest keeps in its database under a pipeline's name, found and removed.
+//! Removal of a pipeline from its database: slot, publication, triggers, bookkeeping rows and
+//! tables.
 //!
-//! Flows in: a database and the pipeline. Flows out: the [`Item`]s that are there, the topics that
-//! the capture noted as its own, and what is left alone with the reason.
+//! In: a database and a pipeline. Out: the [`Item`]s that exist, the topics that the capture
+//! recorded as its own, and what is kept, with the reason.
 //!
 //! Invariants:
-//! 1. An item is removed whole or not at all, and removing one that is gone is no error, so a
-//!    removal that was interrupted can be done again.
-//! 2. Nothing of another pipeline is removed: bookkeeping tables are shared, so rows go, not
-//!    tables.
-//! 3. The notes of topics are the last to go: until then a second removal knows the topics.
+//! 1. An item is removed as a whole or not at all, and removing an item that does not exist is not
+//!    an error. So an interrupted removal can be repeated.
+//! 2. Nothing of another pipeline is removed: bookkeeping tables are shared, so rows are deleted
+//!    and not tables.
+//! 3. The records of topics are removed last, so that a repeated removal still knows the topics.
 
 mod postgres;
 mod sqlite;
@@ -19,9 +20,9 @@ use crate::Result;
 use crate::config::Pipeline;
 use crate::database::Database;
 
-/// Where a capture notes the topics that it made.
+/// The table that records the topics of captures.
 const NOTES: &str = "_tidemill_capture_topics";
-/// Those of one capture, each with another capture that publishes to it as well.
+/// The topics of one capture, each with another capture that publishes to it, if any.
 const TOPICS: &str = "SELECT topic, id_high, id_low,
         (SELECT min(other.name) FROM _tidemill_capture_topics AS other
          WHERE other.topic = mine.topic AND other.name <> mine.name)
@@ -34,16 +35,16 @@ pub enum Item {
     Slot(String),
     /// A publication.
     Publication(String),
-    /// The triggers of all captured tables of a file, with the changes that nobody read yet.
+    /// The triggers of the captured tables of a file, and the changes that were not read.
     Triggers(usize),
     /// Rows of a bookkeeping table.
     Rows {
         /// The table.
         table: &'static str,
-        /// How many rows of it are the pipeline's.
+        /// The number of rows of the pipeline.
         rows: u64,
     },
-    /// A table that records landed in, or that a seed's file filled, with all its rows.
+    /// A table that the ingest created, with all its rows.
     Table(String),
 }
 
@@ -62,52 +63,54 @@ impl std::fmt::Display for Item {
     }
 }
 
-/// A topic that the capture noted when it first published to it.
+/// A topic that the capture recorded when it first published to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Noted {
-    /// Its name.
+    /// The name of the topic.
     pub topic: String,
-    /// Which one of those that had its name.
+    /// The id of the topic.
     pub id: TopicId,
-    /// Another capture of the database that publishes to it as well.
+    /// Another capture of the database that publishes to the topic.
     pub shared_with: Option<String>,
 }
 
-/// What is there of one pipeline.
+/// What exists of one pipeline.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
-    /// What feeds the topics: to be removed before them.
+    /// What feeds the topics, to be removed before the topics.
     pub feeding: Vec<Item>,
     /// The topics.
     pub topics: Vec<Noted>,
-    /// What is to be removed behind them.
+    /// What is to be removed after the topics.
     pub keeping: Vec<Item>,
-    /// What is left alone, and why.
+    /// What is kept, with the reason.
     pub kept: Vec<(String, String)>,
-    /// What could be there and is not.
+    /// What does not exist.
     pub absent: Vec<String>,
 }
 
-/// A pipeline's remains in one database.
+/// What a pipeline keeps in one database.
 pub trait Remains {
-    /// Looks what is there, and changes nothing.
+    /// Finds what exists. Changes nothing.
     ///
     /// # Errors
-    /// When the database is away or refuses.
+    /// `Retry` when the database cannot be reached, `Data` when it refuses.
     fn find(&mut self) -> Result<Found>;
 
-    /// Removes an item; no error when it is gone. Nobody can capture under this name meanwhile.
+    /// Removes an item. No process can capture under this name from the first removal on.
     ///
     /// # Errors
-    /// When the database is away or refuses, or a process captures under this name (`Fence`).
+    /// `Fence` when a process captures under this name; `Retry` when the database cannot be
+    /// reached, `Data` when it refuses.
     fn remove(&mut self, item: &Item) -> Result<()>;
 }
 
-/// Opens what the pipeline called `name` keeps in the database at `url`. With `tables` the tables
-/// that its own ingest makes are part of it, as `pipeline` names them.
+/// Opens what the pipeline `name` keeps in the database at `url`. With `tables` the tables that its
+/// ingest creates are removed too, as `pipeline` names them.
 ///
 /// # Errors
-/// When the database is away, refuses, or the URL names none.
+/// `Data` for a URL that is not valid or a database that refuses; `Retry` when the database cannot
+/// be reached.
 pub fn open(
     url: &str,
     name: &str,
@@ -125,15 +128,16 @@ pub fn open(
     })
 }
 
-/// The tables that the pipeline's own ingest makes.
+/// The tables that the pipeline's ingest creates.
 struct Made {
+    /// Their names.
     tables: Vec<String>,
-    /// Whether they are to be removed.
+    /// Whether they are removed.
     remove: bool,
 }
 
 impl Made {
-    /// Sorts out a table that is there.
+    /// Adds an existing table to what is removed or to what is kept.
     fn sort(&self, table: &str, in_use_by: Option<String>, found: &mut Found) {
         let what = || format!("table `{table}`");
         match in_use_by {

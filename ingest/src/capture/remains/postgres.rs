@@ -1,7 +1,6 @@
-//! What an ingest keeps in PostgreSQL: a slot, a publication, rows of bookkeeping tables, and the
-//! tables that it made.
+//! Removal from PostgreSQL: slot, publication, rows of bookkeeping tables, and created tables.
 //!
-//! A removal holds the capture's lease, so that no process captures meanwhile.
+//! A removal holds the lease of the capture, so that no process captures meanwhile.
 
 use postgres::Client;
 use tidemill_log::log::TopicId;
@@ -12,8 +11,8 @@ use crate::capture::postgres::{Lease, slot_name};
 use crate::database::{postgres_failed, quoted};
 use crate::server::Server;
 
-/// The bookkeeping tables, with the column that names the pipeline and whether it holds the slot's
-/// name. The notes of topics come last.
+/// The bookkeeping tables, each with the column that identifies the pipeline, and whether that
+/// column holds the name of the slot. The records of topics are the last.
 const TABLES: [(&str, &str, bool); 4] = [
     ("_tidemill_runs", "pipeline", false),
     ("_tidemill_capture_tables", "name", true),
@@ -21,16 +20,22 @@ const TABLES: [(&str, &str, bool); 4] = [
     (NOTES, "name", true),
 ];
 
+/// What a pipeline keeps in a PostgreSQL database.
 pub(super) struct Postgres {
     server: Server,
     client: Client,
+    /// The name of the pipeline.
     name: String,
+    /// The name of its slot and publication.
     slot: String,
+    /// The tables that its ingest creates.
     made: Made,
+    /// The lease; taken with the first removal.
     lease: Option<Lease>,
 }
 
 impl Postgres {
+    /// Connects to the database.
     pub(super) fn open(url: &str, name: &str, made: Made) -> Result<Self> {
         let mut server = Server::parse(url)?;
         server.session("tidemill", "-c lock_timeout=10000");
@@ -44,17 +49,19 @@ impl Postgres {
         })
     }
 
+    /// Whether a table exists.
     fn is_there(&mut self, table: &str) -> Result<bool> {
         let there = "SELECT to_regclass($1) IS NOT NULL";
         let row = self.client.query_one(there, &[&quoted(table)]);
         Ok(row.map_err(|error| failed(table, error))?.get(0))
     }
 
-    /// What stands in the column that names the pipeline.
+    /// The value that identifies the pipeline in a bookkeeping table.
     fn named(&self, by_slot: bool) -> &str {
         if by_slot { &self.slot } else { &self.name }
     }
 
+    /// The number of rows of the pipeline in a bookkeeping table.
     fn rows(&mut self, table: &str, column: &str, by_slot: bool) -> Result<u64> {
         if !self.is_there(table)? {
             return Ok(0);
@@ -66,6 +73,7 @@ impl Postgres {
         Ok(rows.unsigned_abs())
     }
 
+    /// The recorded topics.
     fn topics(&mut self) -> Result<Vec<Noted>> {
         if !self.is_there(NOTES)? {
             return Ok(Vec::new());
@@ -80,13 +88,13 @@ impl Postgres {
         Ok(noted.collect())
     }
 
-    /// Whether there is a row that `sql` finds by the slot's name.
+    /// Whether `sql` finds a row for the name of the slot.
     fn has(&mut self, sql: &str) -> Result<bool> {
         let row = self.client.query_opt(sql, &[&self.slot]);
         Ok(row.map_err(|error| failed("the catalog", error))?.is_some())
     }
 
-    /// Another publication that sends this table.
+    /// Another publication that contains this table.
     fn publishes(&mut self, table: &str) -> Result<Option<String>> {
         let other = "SELECT min(p.pubname::text) FROM pg_publication_rel r
                      JOIN pg_publication p ON p.oid = r.prpubid
@@ -175,6 +183,7 @@ impl Remains for Postgres {
     }
 }
 
+/// An error of a query.
 fn failed(table: &str, error: postgres::Error) -> crate::Error {
     postgres_failed(&format!("looking into {table}"), error)
 }

@@ -1,8 +1,8 @@
-//! What an ingest keeps in an SQLite file: triggers, rows of bookkeeping tables, and the tables
-//! that it made.
+//! Removal from an SQLite file: triggers, rows of bookkeeping tables, and created tables.
 //!
-//! The triggers of a table feed every capture of the file that follows it, and go with the last of
-//! these. Changes that no capture takes are deleted as the others pass them.
+//! The triggers of a table feed every capture that follows the table, so they are dropped with the
+//! last of these captures. Changes that no capture reads are deleted when the other captures pass
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +14,19 @@ use super::{Found, Item, Made, NOTES, Noted, Remains, TOPICS};
 use crate::Result;
 use crate::database::{quoted, sqlite_failed};
 
-/// The bookkeeping tables, with the column that names the pipeline. The notes of topics come last.
+/// The bookkeeping tables, each with the column that names the pipeline. The records of topics are
+/// the last.
 const TABLES: [(&str, &str); 4] = [
     ("_tidemill_runs", "pipeline"),
     (FOLLOWED, "name"),
     (CAPTURES, "name"),
     (NOTES, "name"),
 ];
+/// The captures of the file and their progress.
 const CAPTURES: &str = "_tidemill_capture";
+/// The tables that each capture follows.
 const FOLLOWED: &str = "_tidemill_capture_tables";
+/// The changes that the triggers wrote.
 const CHANGES: &str = "_tidemill_changes";
 
 /// The triggers that feed captures, with their tables.
@@ -30,13 +34,17 @@ const TRIGGERS: &str = "SELECT name, lower(tbl_name) FROM sqlite_schema WHERE ty
     AND name GLOB '_tidemill_*' AND (sql LIKE '%INSERT INTO _tidemill_changes%'
         OR sql LIKE '%INSERT INTO _tidemill_replaced%')";
 
+/// What a pipeline keeps in an SQLite file.
 pub(super) struct Sqlite {
     connection: Connection,
+    /// The name of the pipeline.
     name: String,
+    /// The tables that its ingest creates.
     made: Made,
 }
 
 impl Sqlite {
+    /// Opens the file.
     pub(super) fn open(file: &str, name: &str, made: Made) -> Result<Self> {
         Ok(Self {
             connection: tidemill_log::sqlite::connect(file)?,
@@ -45,10 +53,12 @@ impl Sqlite {
         })
     }
 
+    /// Whether a table exists.
     fn is_there(&self, table: &str) -> rusqlite::Result<bool> {
         has_table(&self.connection, table)
     }
 
+    /// The number of rows of the pipeline in a bookkeeping table.
     fn rows(&self, table: &str, column: &str) -> rusqlite::Result<u64> {
         if !self.is_there(table)? {
             return Ok(0);
@@ -60,6 +70,7 @@ impl Sqlite {
         rows.map(i64::unsigned_abs)
     }
 
+    /// The recorded topics.
     fn topics(&self) -> rusqlite::Result<Vec<Noted>> {
         if !self.is_there(NOTES)? {
             return Ok(Vec::new());
@@ -75,8 +86,8 @@ impl Sqlite {
         noted.collect()
     }
 
-    /// The tables that other captures of the file follow, each with one of these; none when there
-    /// is one of which nobody noted them.
+    /// The tables that other captures follow, each with one of these captures. `None` when the
+    /// tables of some other capture are not recorded.
     fn followed(&self) -> rusqlite::Result<Option<BTreeMap<String, String>>> {
         if !self.is_there(CAPTURES)? {
             return Ok(Some(BTreeMap::new()));
@@ -100,7 +111,7 @@ impl Sqlite {
         Ok(all.then(|| followed.into_iter().collect()))
     }
 
-    /// The triggers that feed this capture alone, and how many feed others as well.
+    /// The triggers that feed this capture only, and the number of those that feed others too.
     fn triggers(&self) -> rusqlite::Result<(Vec<String>, usize)> {
         let mut triggers = self.connection.prepare(TRIGGERS)?;
         let triggers = triggers.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -114,6 +125,7 @@ impl Sqlite {
         Ok((mine, shared))
     }
 
+    /// Finds what exists.
     fn look(&self) -> rusqlite::Result<Found> {
         let mut found = Found::default();
         let (triggers, shared) = self.triggers()?;
@@ -151,7 +163,8 @@ impl Sqlite {
         })
     }
 
-    /// The triggers that feed nobody else, and what they wrote, if there is no other capture.
+    /// Drops the triggers that feed this capture only. Deletes the unread changes if there is no
+    /// other capture.
     fn remove_triggers(&mut self) -> rusqlite::Result<()> {
         let (triggers, _) = self.triggers()?;
         let alone = self.followed()?.is_some_and(|followed| followed.is_empty());

@@ -1,10 +1,18 @@
-//! Cells of a SQLite table: the type that a column's declaration names, how triggers write a cell
-//! down, and the value that it stands for.
+//! Cells of a SQLite table: type affinity, JSON form in the capture triggers, and values.
 //!
-//! A column of SQLite holds values of any storage class, whatever it was declared as. A cell is
-//! written down with its class: text as a JSON string, whole numbers as JSON numbers, reals as a
-//! JSON string with all their digits or, where text may stand beside them, in an array with their
-//! class. What is not of the column's type is refused: no text becomes a number, no number bytes.
+//! A column of SQLite can hold values of any storage class, whatever its declared type. So the
+//! triggers write a cell together with its storage class:
+//!
+//! | storage class | JSON |
+//! |---|---|
+//! | NULL | `null` |
+//! | INTEGER | a number |
+//! | TEXT | a string; `["text", …]` in columns of bytes and floating-point numbers |
+//! | REAL | a string with 17 digits in floating-point columns; else `["real", …]` |
+//! | BLOB | a string of hexadecimal digits in columns of bytes; else `["blob", …]` |
+//!
+//! A value that is not of the column's type is refused: no text becomes a number, and no number
+//! bytes.
 
 use serde_json::Value as Json;
 use tidemill_log::event::Value;
@@ -12,10 +20,11 @@ use tidemill_log::schema::{ColumnType, SourceType};
 
 use crate::capture::value;
 
-/// Most digits of a decimal column.
+/// Largest precision of a decimal column.
 const DIGITS: u8 = 38;
 
-/// The type of a declared column type, by SQLite's own rule of looking for parts of names.
+/// The column type of a declared type, by substrings of its name as in SQLite's "Determination Of
+/// Column Affinity".
 pub(super) fn kind_of(declared: &str) -> ColumnType {
     let declared = declared.to_ascii_uppercase();
     let has = |part: &str| declared.contains(part);
@@ -26,7 +35,7 @@ pub(super) fn kind_of(declared: &str) -> ColumnType {
         "TIMESTAMP" | "DATETIME" => ColumnType::Timestamp,
         "UUID" => ColumnType::Uuid,
         "JSON" | "JSONB" => ColumnType::Json,
-        // Values of all classes, which are told from each other.
+        // Values of all storage classes, which stay distinct.
         "" | "ANY" => ColumnType::Source(SourceType::named("")),
         _ if has("INT") => ColumnType::Long,
         _ if has("CHAR") || has("CLOB") || has("TEXT") => ColumnType::Text,
@@ -36,7 +45,7 @@ pub(super) fn kind_of(declared: &str) -> ColumnType {
     }
 }
 
-/// `DECIMAL(p,s)` and `NUMERIC(p,s)` of digits that a decimal has.
+/// The column type of `DECIMAL(p,s)` and `NUMERIC(p,s)`, if a decimal can have so many digits.
 fn decimal(declared: &str) -> Option<ColumnType> {
     let (name, digits) = declared.split_once('(')?;
     if !matches!(name.trim(), "DECIMAL" | "NUMERIC" | "DEC") {
@@ -50,7 +59,7 @@ fn decimal(declared: &str) -> Option<ColumnType> {
     fits.then_some(ColumnType::Decimal { precision, scale })
 }
 
-/// SQL for a cell as JSON.
+/// SQL: a cell as JSON, by the table above.
 pub(super) fn cell_json(kind: ColumnType, cell: &str) -> String {
     let real = format!("printf('%!.17g', {cell})");
     let (blob, real, text) = match kind {
@@ -59,7 +68,7 @@ pub(super) fn cell_json(kind: ColumnType, cell: &str) -> String {
             format!("json_array('real', {real})"),
             format!("json_array('text', {cell})"),
         ),
-        // Text that names a number is none: SQLite would have made one of it.
+        // A text in a floating-point column does not name a number: SQLite would have converted it.
         ColumnType::Double => (
             format!("json_array('blob', hex({cell}))"),
             real,
@@ -77,7 +86,8 @@ pub(super) fn cell_json(kind: ColumnType, cell: &str) -> String {
     )
 }
 
-/// The value of a cell as the triggers write it.
+/// The value of a cell in the form that the triggers write. The error says what does not fit the
+/// declared type.
 pub(super) fn value_of(kind: ColumnType, cell: &Json) -> Result<Value, String> {
     let wrong = |class: &str, text: &str| {
         let text: String = text.chars().take(80).collect();
@@ -112,14 +122,14 @@ pub(super) fn value_of(kind: ColumnType, cell: &Json) -> Result<Value, String> {
                 wrong("BLOB", &format!("x'{text}'"))
             }
             (_, Some(Json::String(text))) => wrong("text", text),
-            // An earlier release's BLOB.
+            // The BLOB of an earlier version.
             _ => wrong("BLOB", &cell.to_string()),
         },
         other => wrong("value", &other.to_string()),
     }
 }
 
-/// The shortest digits that name a real, without an exponent.
+/// The shortest digits that give the number back, without an exponent.
 fn shortest(number: f64) -> String {
     number.to_string()
 }
@@ -129,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn declared_types_are_what_sqlite_makes_of_them() {
+    fn declared_types_follow_sqlites_affinity() {
         let decimal = |precision, scale| ColumnType::Decimal { precision, scale };
         for (declared, kind) in [
             ("INTEGER", ColumnType::Long),

@@ -1,17 +1,17 @@
-//! Rows that `REPLACE` removes because another row takes their value of a UNIQUE column.
+//! REPLACE conflicts: captures rows that SQLite deletes because another row takes a UNIQUE value.
 //!
-//! SQLite fires no DELETE trigger for them (unless `recursive_triggers` is on). So a trigger before
-//! the change notes the rows that may go, and the one after it captures the deletion of those whose
-//! key is gone.
+//! SQLite fires no DELETE trigger for such rows (unless `recursive_triggers` is on; SQLite's
+//! documentation of "ON CONFLICT", REPLACE). So a trigger before the change notes the rows that may
+//! be deleted, and the trigger after the change captures the deletion of those whose key is gone:
 //!
 //! ```text
-//! INSERT OR REPLACE ─► before: notes ─► rows go, NEW comes ─► the user's triggers ─► after
+//! INSERT OR REPLACE ─► BEFORE: note rows ─► rows deleted, NEW inserted ─► user's triggers ─► AFTER
 //! ```
 //!
-//! A note belongs to the values that `NEW` takes: a trigger of the user's that changes this or
-//! another table meanwhile leaves it alone, or captures what it is about. `INSERT OR IGNORE` fires
-//! the first trigger alone; the note that it leaves goes with the next change of the same values,
-//! or when the capture writes down its progress.
+//! A note belongs to the unique values that `NEW` takes. So a user's trigger that changes this
+//! table or another one in between does not disturb the note. `INSERT OR IGNORE` fires the first
+//! trigger only. Its note is deleted with the next change of the same values, or when the capture
+//! records its progress.
 
 use rusqlite::Transaction;
 use tidemill_log::schema::TableSchema;
@@ -21,17 +21,17 @@ use super::sql::{quote, row_json, text};
 use super::{NOW_US, sql_error};
 use crate::{Error, Kind, Result};
 
-/// The unique columns of a table besides a key that SQL itself tells apart.
+/// The UNIQUE indexes of a table, apart from a primary key that needs none of this.
 pub(super) struct Unique {
-    /// Of each unique index, its columns with their collations.
+    /// For each index its name and its columns with their collations.
     indexes: Vec<(String, Vec<(String, String)>)>,
 }
 
 impl Unique {
-    /// None when there are no such columns.
+    /// Reads the unique indexes; `None` when there is none.
     ///
     /// # Errors
-    /// [`Kind::Data`] for an index over an expression, which tells no columns.
+    /// [`Kind::Data`] for an index over an expression, whose columns are unknown.
     pub(super) fn of(
         transaction: &Transaction<'_>,
         table: &TableSchema,
@@ -69,7 +69,7 @@ impl Unique {
         Ok((!indexes.is_empty()).then_some(Self { indexes }))
     }
 
-    /// SQL for whether a row of the table has values that the row `NEW` takes.
+    /// SQL: whether a row of the table has unique values that `NEW` takes.
     fn taken(&self, table: &str) -> String {
         let each = self.indexes.iter().map(|(_, columns)| {
             let same = columns.iter().map(|(column, collation)| {
@@ -81,20 +81,20 @@ impl Unique {
         each.collect::<Vec<_>>().join(" OR ")
     }
 
-    /// SQL for the values that the row `NEW` takes, as one text.
+    /// SQL: the unique values that `NEW` takes, as one text.
     fn values(&self) -> String {
         let all = self.indexes.iter().flat_map(|(_, columns)| columns);
         let quoted = all.map(|(column, _)| format!("quote(NEW.{})", quote(column)));
         quoted.collect::<Vec<_>>().join(" || ',' || ")
     }
 
-    /// SQL for the notes that belong to the row `NEW`.
+    /// SQL: the notes that belong to `NEW`.
     fn mine(&self, table: &TableSchema) -> String {
         let (name, values) = (text(&table.name), self.values());
         format!("table_name = {name} AND taken = {values}")
     }
 
-    /// The body of the trigger before a change: notes the rows that `NEW` may displace.
+    /// SQL of the BEFORE trigger: notes the rows that `NEW` may displace.
     pub(super) fn noted(&self, table: &TableSchema, key: &Key<'_>) -> String {
         let (name, literal) = (quote(&table.name), text(&table.name));
         let (row, mine) = (row_json(table, &name), self.mine(table));
@@ -108,8 +108,8 @@ impl Unique {
         )
     }
 
-    /// What the trigger after a change does first: captures the deletion of the noted rows whose
-    /// key is gone, and forgets the notes.
+    /// First SQL of the AFTER trigger: captures the deletion of the noted rows whose key is gone,
+    /// and deletes the notes.
     pub(super) fn captured(&self, table: &TableSchema, key: &Key<'_>) -> String {
         let (literal, mine) = (text(&table.name), self.mine(table));
         let is_there = key.is_there(&key.places_of("gone"));

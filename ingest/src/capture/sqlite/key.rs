@@ -1,7 +1,7 @@
-//! A table's primary key in SQL: whether a row of this key is in the table.
+//! Primary keys in SQL: whether a table has a row of a key.
 //!
-//! SQLite takes texts of a collation such as `NOCASE` for one key although they are not the same
-//! bytes. Such keys are compared as they are written.
+//! Under a collation such as `NOCASE` SQLite takes texts for equal that differ in their bytes. The
+//! keys of such tables are compared byte by byte too (`quote()`), because the log does.
 
 use rusqlite::Transaction;
 use tidemill_log::schema::TableSchema;
@@ -10,15 +10,19 @@ use super::sql::quote;
 use super::{KEY_COLUMNS_MAX, sql_error};
 use crate::{Error, Kind, Result};
 
-/// The key of one table.
+/// The primary key of one table.
 pub(super) struct Key<'a> {
+    /// The table.
     table: &'a TableSchema,
+    /// See [`Key::is_loose`].
     loose: bool,
 }
 
 impl<'a> Key<'a> {
+    /// Reads the collations of the key.
+    ///
     /// # Errors
-    /// [`Kind::Data`] for a key of more columns than can be noted.
+    /// [`Kind::Data`] for a key with more columns than can be noted.
     pub(super) fn of(transaction: &Transaction<'_>, table: &'a TableSchema) -> Result<Self> {
         let columns = table.key.len();
         if columns > KEY_COLUMNS_MAX {
@@ -41,12 +45,12 @@ impl<'a> Key<'a> {
         Ok(Self { table, loose })
     }
 
-    /// Whether SQLite takes keys for the same that we tell apart.
+    /// Whether SQLite takes keys for equal that differ in the log.
     pub(super) fn is_loose(&self) -> bool {
         self.loose
     }
 
-    /// The key's columns of a row: `OLD`, `NEW`, or the table.
+    /// SQL: the columns of the key in a row, which is `OLD`, `NEW` or the table.
     pub(super) fn columns(&self, row: &str) -> Vec<String> {
         let key = self.table.key.iter();
         let columns = key.filter_map(|&index| self.table.columns.get(index));
@@ -55,19 +59,19 @@ impl<'a> Key<'a> {
             .collect()
     }
 
-    /// The columns of a note that hold a key.
+    /// The columns of `_tidemill_replaced` that hold a key.
     pub(super) fn places(&self) -> Vec<String> {
         let all = 0..self.table.key.len();
         all.map(|index| format!("k{index}")).collect()
     }
 
-    /// The same of the note with this alias.
+    /// The same columns with an alias before them.
     pub(super) fn places_of(&self, note: &str) -> Vec<String> {
         let places = self.places();
         places.iter().map(|it| format!("{note}.{it}")).collect()
     }
 
-    /// Whether two rows have one key.
+    /// SQL: whether two rows have the same key.
     pub(super) fn same(&self, left: &[String], right: &[String]) -> String {
         let each = left.iter().zip(right).map(|(left, right)| {
             let exactly = match self.loose {
@@ -79,12 +83,12 @@ impl<'a> Key<'a> {
         each.collect::<Vec<_>>().join(" AND ")
     }
 
-    /// Whether the table's row is the one of this key.
+    /// SQL: whether the row of the table has this key.
     pub(super) fn at(&self, key: &[String]) -> String {
         self.same(&self.columns(&quote(&self.table.name)), key)
     }
 
-    /// Whether the table has a row of this key.
+    /// SQL: whether the table has a row with this key.
     pub(super) fn is_there(&self, key: &[String]) -> String {
         let (name, at) = (quote(&self.table.name), self.at(key));
         format!("EXISTS (SELECT 1 FROM {name} WHERE {at})")

@@ -4,7 +4,7 @@ use tidemill_log::schema::TableSchema;
 
 use super::cell::cell_json;
 
-/// SQL for a row (`NEW`, `OLD` or the table itself) as JSON.
+/// SQL: a row (`NEW`, `OLD` or the table itself) as a JSON object.
 pub(super) fn row_json(table: &TableSchema, row: &str) -> String {
     let cells = table.columns.iter().map(|column| {
         let cell = cell_json(column.kind, &format!("{row}.{}", quote(&column.name)));
@@ -13,12 +13,12 @@ pub(super) fn row_json(table: &TableSchema, row: &str) -> String {
     format!("json_object({})", cells.collect::<Vec<_>>().join(", "))
 }
 
-/// A name.
+/// A name as a quoted SQL identifier.
 pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A literal.
+/// A text as an SQL string literal.
 pub(super) fn text(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -1,14 +1,15 @@
-//! The captured tables of a SQLite file, their triggers, and which tables a capture follows.
+//! Captured tables of a SQLite file: columns and key, capture triggers, and the list of followed
+//! tables.
 //!
-//! Names flow in, [`TableSchema`]s flow out, and triggers into the file. All of it is one
-//! transaction of the caller.
+//! In: table names. Out: [`TableSchema`]s, and triggers in the file. Everything happens in one
+//! transaction of the caller, so that snapshot and triggers begin at the same moment.
 
 use std::collections::BTreeSet;
 
 use rusqlite::{OptionalExtension, Transaction};
 use tidemill_log::schema::{Column, ColumnType, SourceType, TableSchema};
 
-use super::super::all_fit;
+use super::super::collect_fit;
 use super::cell::kind_of;
 use super::displaced::Unique;
 use super::key::Key;
@@ -16,14 +17,17 @@ use super::sql::{quote, row_json, text};
 use super::{NOW_US, sql_error, user_triggers};
 use crate::{Error, Kind, Result};
 
-/// The tables of these names; an error names all that cannot be captured.
+/// The tables of these names.
+///
+/// # Errors
+/// `Data` with all tables that cannot be captured, or two names of one table.
 pub(super) fn tables_of(
     transaction: &Transaction<'_>,
     names: &[String],
 ) -> Result<Vec<TableSchema>> {
-    let tables = all_fit(names.iter().map(|name| table_of(transaction, name)))?;
+    let tables = collect_fit(names.iter().map(|name| table_of(transaction, name)))?;
     for (index, name) in names.iter().enumerate() {
-        // SQLite takes both for one name.
+        // Names differ in SQLite only if they differ without regard to case.
         let mut others = names.iter().take(index);
         if let Some(other) = others.find(|other| other.eq_ignore_ascii_case(name)) {
             let what = format!("tables `{other}` and `{name}` are one table; name it once");
@@ -33,7 +37,8 @@ pub(super) fn tables_of(
     Ok(tables)
 }
 
-/// The tables that this capture followed until now; none of one that began before that was noted.
+/// The tables that this capture followed until now; `None` for a capture that began with a version
+/// which did not record them.
 pub(super) fn followed(
     transaction: &Transaction<'_>,
     name: &str,
@@ -47,7 +52,7 @@ pub(super) fn followed(
     Ok((!tables.is_empty()).then_some(tables))
 }
 
-/// Notes that the capture follows these tables and no others.
+/// Records that the capture follows exactly these tables.
 pub(super) fn follow(transaction: &Transaction<'_>, name: &str, tables: &[String]) -> Result<()> {
     let failed = |error| sql_error("writing the captured tables", error);
     transaction
@@ -67,7 +72,8 @@ pub(super) fn follow(transaction: &Transaction<'_>, name: &str, tables: &[String
     Ok(())
 }
 
-/// The id of the truncate that begins a table's newest snapshot, while the file holds it.
+/// The id of the truncate that begins the newest snapshot of a table; `None` when the file does not
+/// hold it any more.
 pub(super) fn newest_snapshot(transaction: &Transaction<'_>, table: &str) -> Result<Option<u64>> {
     let id: Option<i64> = transaction
         .query_row(
@@ -79,6 +85,7 @@ pub(super) fn newest_snapshot(transaction: &Transaction<'_>, table: &str) -> Res
     Ok(id.map(i64::cast_unsigned))
 }
 
+/// Reads columns and key of a table. Refuses a table that cannot be captured.
 fn table_of(transaction: &Transaction<'_>, name: &str) -> Result<TableSchema> {
     let failed = |error| sql_error("reading a table's columns", error);
     let mut statement = transaction
@@ -126,12 +133,13 @@ fn table_of(transaction: &Transaction<'_>, name: &str) -> Result<TableSchema> {
     })
 }
 
-/// Refuses a table of whose changes triggers do not tell all. What was captured of it until now may
-/// miss some, so the capture's triggers go: with the next ones the table is read anew.
-pub(super) fn are_told(transaction: &Transaction<'_>, table: &TableSchema) -> Result<()> {
+/// Refuses a table whose changes triggers cannot all capture. Changes may have been missed already,
+/// so the capture triggers of the table are dropped: when they are created again, a snapshot
+/// begins.
+pub(super) fn check_capturable(transaction: &Transaction<'_>, table: &TableSchema) -> Result<()> {
     let key = Key::of(transaction, table)?;
     let told = Unique::of(transaction, table, &key)
-        .and_then(|unique| user_triggers::are_fit(transaction, table, unique.is_some()));
+        .and_then(|unique| user_triggers::check(transaction, table, unique.is_some()));
     if told.is_err() {
         for (op, when) in EVENTS {
             set_trigger(transaction, table, op, when, None)?;
@@ -140,7 +148,7 @@ pub(super) fn are_told(transaction: &Transaction<'_>, table: &TableSchema) -> Re
     told
 }
 
-/// The capture's triggers of a table, and when they fire.
+/// The suffixes of the capture triggers, and when they fire.
 const EVENTS: [(&str, &str); 5] = [
     ("c", "AFTER INSERT"),
     ("u", "AFTER UPDATE"),
@@ -149,8 +157,9 @@ const EVENTS: [(&str, &str); 5] = [
     ("bu", "BEFORE UPDATE"),
 ];
 
-/// Makes the table's triggers unless they are there as they should be; with new ones, or when
-/// asked to, the rows of the table are captured as they are. Returns whether they are.
+/// Creates the capture triggers of a table, unless they exist in the current form. If one was
+/// created, or with `snapshot`, captures all rows of the table as a snapshot. Returns whether it
+/// did.
 pub(super) fn make_triggers(
     transaction: &Transaction<'_>,
     table: &TableSchema,
@@ -179,11 +188,12 @@ pub(super) fn make_triggers(
     Ok(snapshot)
 }
 
+/// The beginning of each statement that captures a change.
 const INSERT: &str = "INSERT INTO _tidemill_changes (table_name, op, before, after, committed_us)";
 
-/// The body of the trigger after a change: captures what the table holds now under the keys of the
-/// change. That is not `NEW` when a trigger of the user's that fired before this one changed the
-/// row once more; of that change the capture heard already.
+/// SQL of the AFTER trigger: captures what the table holds now under the keys of the change. This
+/// differs from `NEW` if a user's trigger that fired before changed the row once more. That change
+/// was captured when it happened.
 fn after(op: &str, table: &TableSchema, key: &Key<'_>) -> String {
     let (name, literal) = (quote(&table.name), text(&table.name));
     let row = row_json(table, &name);
@@ -221,8 +231,8 @@ fn after(op: &str, table: &TableSchema, key: &Key<'_>) -> String {
     }
 }
 
-/// Makes a trigger as it should be, or removes it when there is no body. Returns whether it was
-/// otherwise.
+/// Creates a trigger in its current form, or drops it when there is no body. Returns whether it had
+/// another form.
 fn set_trigger(
     transaction: &Transaction<'_>,
     table: &TableSchema,

@@ -1,12 +1,13 @@
-//! Triggers of the user's own beside which a table's changes cannot be captured.
+//! User triggers: refuses tables whose own triggers would hide changes from the capture triggers.
 //!
-//! A trigger's text flows in; what it does that matters flows out. SQLite runs the triggers of one
-//! event in an order of its own, so ours may come before or behind any of them. Two kinds hide a
-//! change from ours in some order:
+//! In: the SQL of the triggers in the file. Out: an error for a table that cannot be captured.
+//! SQLite runs the triggers of one event in an undefined order, so a capture trigger may run before
+//! or after any other. Two kinds of triggers hide a change in some order:
 //!
-//! 1. An AFTER trigger with `RAISE(IGNORE)` keeps the change and skips the triggers behind it.
-//! 2. A BEFORE trigger that changes the table itself, also by way of other tables, makes rows that
-//!    `REPLACE` removes after ours noted which ones those may be.
+//! 1. An AFTER trigger with `RAISE(IGNORE)` keeps the change and skips the triggers after it.
+//! 2. A BEFORE trigger that changes the table itself, directly or by other triggers and foreign
+//!    keys, creates rows that `REPLACE` then deletes, after the capture trigger has noted which
+//!    rows it may delete.
 
 use std::collections::BTreeSet;
 
@@ -16,31 +17,37 @@ use tidemill_log::schema::TableSchema;
 use super::sql_error;
 use crate::{Error, Kind, Result};
 
-/// A trigger of the user's.
+/// A user's trigger.
 struct Trigger {
+    /// Its name.
     name: String,
-    /// In lower case, as are all names of tables here.
+    /// Its table, in lower case, as all table names in this module.
     table: String,
+    /// Whether it is an AFTER trigger.
     is_after: bool,
+    /// Whether it has `RAISE(IGNORE)`.
     ignores: bool,
-    /// The tables that it changes.
+    /// The tables that its statements change.
     changes: BTreeSet<String>,
 }
 
-/// A token of SQL; texts and comments are none.
+/// A token of SQL. String literals and comments give none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
     /// A keyword or a plain name, in upper case.
     Word(String),
     /// A quoted name.
     Quoted(String),
+    /// Any other character but white space.
     Sign(char),
 }
 
+/// Checks the user's triggers of a table. `is_unique` says whether `REPLACE` may delete rows with
+/// another key.
+///
 /// # Errors
-/// [`Kind::Data`] for a table that has such triggers; `is_unique` says whether `REPLACE` may remove
-/// rows of it that have another key.
-pub(super) fn are_fit(
+/// [`Kind::Data`] for a trigger that would hide changes, with the remedy.
+pub(super) fn check(
     transaction: &Transaction<'_>,
     table: &TableSchema,
     is_unique: bool,
@@ -71,6 +78,7 @@ pub(super) fn are_fit(
     Ok(())
 }
 
+/// The triggers in the file, without those of captures.
 fn triggers(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<Trigger>> {
     let mut statement = transaction.prepare(
         "SELECT name, tbl_name, sql FROM sqlite_schema
@@ -83,7 +91,7 @@ fn triggers(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<Trigger>> {
     rows.collect()
 }
 
-/// The tables that a trigger changes, also by other triggers and by foreign keys.
+/// The tables that a trigger changes, directly, by other triggers and by foreign keys.
 fn reached(
     transaction: &Transaction<'_>,
     all: &[Trigger],
@@ -110,6 +118,7 @@ fn reached(
 }
 
 impl Trigger {
+    /// Finds out what matters of a trigger.
     fn of(name: String, table: &str, sql: &str) -> Self {
         let tokens = tokens(sql);
         let word = |token: &Token, word: &str| matches!(token, Token::Word(it) if it == word);
@@ -157,6 +166,7 @@ fn changes(body: &[Token]) -> BTreeSet<String> {
     found
 }
 
+/// Splits SQL into tokens.
 fn tokens(sql: &str) -> Vec<Token> {
     let mut rest = sql;
     let mut found = Vec::new();
@@ -199,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_triggers_text_says_when_it_fires_and_what_it_changes() {
+    fn trigger_sql_is_analysed() {
         let of = |sql| Trigger::of("x".to_owned(), "T", sql);
         let it = of("CREATE TRIGGER \"AFTER all\" BEFORE INSERT ON t BEGIN
              -- INSERT INTO comment VALUES (1);
