@@ -1,21 +1,23 @@
-//! Waking an operator later, with one timer at a time.
+//! A timer that wakes an operator, with at most a few timers alive at a time.
 //!
-//! Timely keeps every timer that it is given. An operator that asks at each scheduling to be
-//! scheduled again would therefore keep as many timers alive as it ever was woken in one interval,
-//! and an idle worker would be as busy with them as it once was with its load.
+//! Timely keeps every timer that it is given (`activate_after`). An operator that sets a timer in
+//! each schedule call would keep one timer alive for every call within one interval, and an idle
+//! worker would spend as much time on these timers as on its former load. An [`Alarm`] sets a timer
+//! only if no earlier one is pending.
 
 use std::time::{Duration, Instant};
 
 use timely::scheduling::Activator;
 
-/// Wakes one operator.
+/// Wakes one operator after a time.
 pub(crate) struct Alarm {
     activator: Activator,
-    /// When the earliest timer goes off that was set.
+    /// When the earliest pending timer goes off.
     at: Option<Instant>,
 }
 
 impl Alarm {
+    /// An alarm without a pending timer.
     pub(crate) fn new(activator: Activator) -> Self {
         Self {
             activator,
@@ -23,7 +25,7 @@ impl Alarm {
         }
     }
 
-    /// Wakes the operator after `wait` or before.
+    /// Wakes the operator after `wait` or earlier.
     pub(crate) fn within(&mut self, wait: Duration) {
         let now = Instant::now();
         if is_needed(self.at, now, wait) {
@@ -32,12 +34,14 @@ impl Alarm {
         }
     }
 
-    /// Wakes the operator as soon as the others were scheduled.
+    /// Wakes the operator in the worker's next round, after the operators that are scheduled
+    /// already.
     pub(crate) fn now(&self) {
         self.activator.activate();
     }
 }
 
+/// Whether a new timer is needed: none is pending, or the pending one goes off too late.
 fn is_needed(set: Option<Instant>, now: Instant, wait: Duration) -> bool {
     set.is_none_or(|at| at <= now || at > now + wait)
 }

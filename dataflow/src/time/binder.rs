@@ -1,11 +1,19 @@
-//! The binder: closes epochs, on worker 0.
+//! The binder: assigns offsets to epochs (group commit) on worker 0.
 //!
-//! It is self-clocked like a group commit: as soon as the last epoch is durable in the journal and
-//! something new was read, the next one is closed. Under load epochs grow; an idle job has none,
-//! but one for the checkpoint of what was bound last.
+//! The binder is self-clocked like the group commit of a database. It closes the next epoch as soon
+//! as the previous epoch is durable in the journal and something new was read. Therefore epochs
+//! grow under load. An idle job has no epochs, except one empty epoch for the checkpoint of what
+//! was bound last.
 //!
-//! Without a journal it binds nothing: it lets the epochs of earlier runs be replayed, and then
-//! ends the run.
+//! ```text reports ──► read offsets ──► bind(e) ──► journal thread ──► Command::Bind(e) ──► in
+//! flight (all workers)    one at a                        to all workers         │ time
+//! sink has e ──► durable(e) ```
+//!
+//! Backpressure: no epoch is bound while [`Limits`] has too many epochs, or too many bytes, in
+//! flight between the journal and the sink.
+//!
+//! Without a journal the binder binds nothing. It waits until the epochs of earlier runs are
+//! replayed, and then ends the run. `verify` uses this.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -30,64 +38,82 @@ use crate::stats::Stats;
 use crate::sync::lock;
 use crate::{Epoch, Result};
 
-/// Longest that a stop waits for its checkpoint.
+/// Longest time that a stop waits for its last checkpoint.
 const CLOSING_MAX: Duration = Duration::from_secs(10);
-/// How often it looks.
+/// Time between two looks at that checkpoint.
 const CLOSING_LOOK: Duration = Duration::from_millis(5);
 
 /// A bound epoch that is not yet durable in the sink.
 struct InFlight {
+    /// The epoch with its end offsets.
     binding: Binding,
+    /// Commit times of the epoch's records, for freshness and lag.
     commits: Commits,
-    /// Bytes of its records; 0 for what an earlier run bound.
+    /// Bytes of the epoch's records; 0 for an epoch that an earlier run bound.
     bytes: usize,
 }
 
-/// Binds offsets to epochs.
+/// Binds offsets to epochs. Exists on worker 0 only.
+///
+/// All methods run on the thread of worker 0. A binding is written by a thread of its own, and at
+/// most one binding is being written at a time.
 pub(crate) struct Binder {
+    /// What the workers are told first; `None` after it was sent.
     start: Option<Start>,
+    /// The last epoch that an earlier run bound.
     replayed: Option<Epoch>,
-    /// When this run began, in milliseconds.
+    /// When this run began, in ms since 1970.
     began: i64,
     limits: Limits,
     stats: Arc<Stats>,
-    /// How far all workers have read.
+    /// The end offsets through which all workers have read, bound or not.
     read: Offsets,
-    /// The newest change of each partition there.
+    /// The source position of the newest change of each partition below `read`.
     places: Places,
-    /// How far the last epoch goes, and the newest changes there.
+    /// Everything bound so far as one binding: the last epoch, the end offsets, the source
+    /// positions.
     bound: Binding,
+    /// The last epoch that was bound or is being written.
     last: Epoch,
+    /// When the last epoch was bound; `None` before the first.
     last_at: Option<Instant>,
-    /// When what was read and not bound was committed.
+    /// Commit times of the records that were read and are not bound yet.
     commits: Commits,
-    /// Bytes of what was read and not bound.
+    /// Bytes of the records that were read and are not bound yet.
     bytes: usize,
-    /// Partitions that were added and that the workers do not know yet.
+    /// Partitions that were added and that the workers have not been told of yet.
     added: Vec<Added>,
-    /// The binding that is being made durable.
+    /// The binding that is being written to the journal.
     writing: Option<InFlight>,
+    /// Bound epochs that are not durable in the sink yet, oldest first.
     in_flight: VecDeque<InFlight>,
-    /// The last epoch that is durable in the sink.
+    /// Every epoch at or below this one is durable in the sink.
     durable: Epoch,
-    /// Whether a table was not filled through the last epoch of earlier runs. The sink may not
-    /// take a frontier of an epoch that it had before the table was made anew, so one more epoch
-    /// is bound, even if nothing is read.
+    /// Whether the frontier of a table is below the last epoch of earlier runs. A sink may refuse a
+    /// frontier at an epoch that the table had before it was created again, so one more epoch is
+    /// bound, even if nothing is read.
     owes_tables: bool,
     checkpoints: Checkpoints,
     catch_up: CatchUp,
     laps: Laps,
-    /// None when earlier epochs are replayed and no more.
+    /// The thread that writes bindings; `None` when earlier epochs are replayed and no new ones
+    /// bound.
     journal: Option<Journaling>,
+    /// Whether a stop was asked for.
     stopping: bool,
-    /// Since when the run is being ended.
+    /// Since when the run takes its last checkpoint.
     closing: Option<Instant>,
+    /// Whether [`Command::Stop`] was sent.
     stopped: bool,
     wake: Option<Activator>,
     failure: Failure,
 }
 
 impl Binder {
+    /// A binder that resumes from `start`. Its first command is [`Command::Start`].
+    ///
+    /// # Errors
+    /// When the thread that writes the journal cannot be started.
     pub(crate) fn new(
         start: Start,
         journal: Option<Arc<Journal>>,
@@ -144,7 +170,8 @@ impl Binder {
         })
     }
 
-    /// How to wake the operator that drives the binder.
+    /// Sets how the operator that drives the binder is woken: from its own thread, and from the
+    /// journal's thread when a binding is durable.
     pub(crate) fn wake_with(&mut self, wake: Activator, from_thread: SyncActivator) {
         self.wake = Some(wake);
         if let Some(journal) = &self.journal {
@@ -152,7 +179,8 @@ impl Binder {
         }
     }
 
-    /// Takes a worker's report.
+    /// Takes in a worker's report. A schema id that stands for two schemas ends the job with the
+    /// error of [`resume::registry_made_anew`].
     pub(crate) fn read(&mut self, report: Report) {
         self.stopping |= report.stop;
         self.commits.merge(&report.commits);
@@ -162,13 +190,13 @@ impl Binder {
         }
         if !report.added.is_empty() {
             let (topic, partitions) = (report.topic.clone(), report.added);
-            // Nobody reads them before they are told, so that no epoch holds a record of them
-            // without holding where they begin.
+            // No worker reads these partitions before it is told of them. So no epoch holds a
+            // record of a partition without holding the partition's start offset.
             merge(&mut self.read, &resume::begins(&topic, &partitions));
             self.added.push(Added { topic, partitions });
         }
         if !report.places.is_empty() {
-            // A partition has one reader, whose reports come in order.
+            // Each partition has one reader, and its reports arrive in order.
             let places = self.places.entry(report.topic.clone()).or_default();
             places.extend(report.places);
         }
@@ -189,7 +217,8 @@ impl Binder {
         }
     }
 
-    /// Commands that are due now.
+    /// The commands that are due now, in the order in which all workers must receive them. Also
+    /// binds the next epoch when [`Limits`] allow one.
     pub(crate) fn commands(&mut self) -> Vec<Command> {
         let mut commands = Vec::new();
         commands.extend(self.start.take().map(Command::Start));
@@ -226,9 +255,10 @@ impl Binder {
         commands
     }
 
-    /// Ends the run when all is bound that the topics held when that was asked for, and with a
-    /// checkpoint, so that the next one replays nothing, and then says stop. A
-    /// checkpoint that takes too long (the sink may be away) is left.
+    /// Drains the run and ends it: binds everything that the topics held when the stop was asked
+    /// for, takes a checkpoint so that the next start replays nothing, and then returns
+    /// [`Command::Stop`]. The checkpoint is abandoned after [`CLOSING_MAX`], for example while the
+    /// sink is away.
     fn close(&mut self) -> Option<Command> {
         if self.writing.is_some() || self.stopped {
             return None;
@@ -256,6 +286,8 @@ impl Binder {
         Some(Command::Stop)
     }
 
+    /// Whether an epoch may be bound now: there is something to bind, no binding is being written,
+    /// the limits in flight are not reached, and the shortest interval between epochs has passed.
     fn may_bind(&self) -> bool {
         self.journal.is_some()
             && self.writing.is_none()
@@ -266,40 +298,42 @@ impl Binder {
             && self.epoch_in().is_none()
     }
 
-    /// Whether a checkpoint is due of what was bound since the last one.
+    /// Whether an epoch is due for a checkpoint of what was bound since the last checkpoint.
     fn owes_checkpoint(&self) -> bool {
         self.checkpoints.is_due() && self.last > self.checkpoints.epoch()
     }
 
-    /// Whether an epoch is due for the tables' frontiers.
+    /// Whether an epoch is due for the frontiers of tables that are behind.
     fn owes_epoch(&self) -> bool {
         self.owes_tables && self.in_flight.is_empty()
     }
 
-    /// Whether the epoch that was just bound is this run's last.
+    /// Whether the epoch that was just bound is the last one of this run.
     fn is_last(&self) -> bool {
         self.closing.is_some() && !self.checkpoints.is_going()
     }
 
-    /// How long until something is to be done that nothing else wakes the binder for.
+    /// The time until the binder must be called although nothing else wakes it; `None` when it only
+    /// waits for reports, the journal or the sink.
     pub(crate) fn due_in(&self) -> Option<Duration> {
         if self.stopping && !self.stopped {
             return Some(CLOSING_LOOK);
         }
         let checkpoint = self.checkpoints.due_in(self.last);
         let due = self.epoch_in().into_iter().chain(checkpoint);
-        // What may be done now was done, or waits for something that wakes the binder.
+        // A wait of zero is left out: that work was just done, or it waits for an event that wakes
+        // the binder.
         due.filter(|wait| !wait.is_zero()).min()
     }
 
-    /// Tells which schemas a topic's records were read with.
+    /// Publishes in the statistics which schemas a topic's records were read with.
     fn tell_schemas(&self, topic: &str) {
         let schemas = resume::schemas_in(&self.read, topic);
         let schemas = schemas.map(|(id, schema)| ((topic.to_owned(), *id), *schema));
         lock(&self.stats.schemas).extend(schemas);
     }
 
-    /// Tells since when the oldest change that was read is on its way to the views.
+    /// Publishes the commit time of the oldest change that was read and is not in every view yet.
     fn tell_waiting(&self) {
         let in_flight = self.in_flight.iter().chain(&self.writing);
         let batches = in_flight.map(|it| &it.commits).chain([&self.commits]);
@@ -308,7 +342,7 @@ impl Binder {
         self.stats.waiting_since.store(oldest, Ordering::Relaxed);
     }
 
-    /// How long until the next epoch may be closed; none when it may be now.
+    /// The time until the next epoch may be closed; `None` when it may be closed now.
     fn epoch_in(&self) -> Option<Duration> {
         let since = self.last_at?.elapsed();
         self.limits
@@ -317,6 +351,8 @@ impl Binder {
             .filter(|wait| !wait.is_zero())
     }
 
+    /// Starts writing the binding of the next epoch. The epoch is the current time in ms, or one
+    /// more than the last epoch if the clock did not move forward.
     fn bind(&mut self) {
         let Some(journal) = &self.journal else { return };
         let epoch = now_ms().max(self.last + 1);
@@ -338,7 +374,8 @@ impl Binder {
         });
     }
 
-    /// The greatest bound epoch that `complete` is true for.
+    /// The greatest bound epoch `e` in flight such that `complete` holds for `e` and for all epochs
+    /// in flight before `e`.
     pub(crate) fn last_complete(&self, complete: impl Fn(Epoch) -> bool) -> Option<Epoch> {
         self.in_flight
             .iter()
@@ -347,7 +384,8 @@ impl Binder {
             .last()
     }
 
-    /// Every epoch at or below this one is durable in the sink.
+    /// Records that every epoch at or below `epoch` is durable in the sink: frees its room in
+    /// flight, and measures the freshness of its records.
     pub(crate) fn durable(&mut self, epoch: Epoch) {
         let now = now_ms() as i64;
         let mut ends = lock(&self.stats.durable_ends);
@@ -355,7 +393,8 @@ impl Binder {
         let mut recent = lock(&self.stats.recent);
         while let Some(done) = self.in_flight.pop_front_if(|e| e.binding.epoch <= epoch) {
             merge(&mut ends, &done.binding.ends);
-            // What was committed before this run began waited for it, not in it.
+            // A record that was committed before this run began waited for the run to start. Its
+            // age is no freshness of this run.
             let here = done.commits.iter().filter(|(at, _)| *at >= self.began);
             for (at, records) in here {
                 let age = u64::try_from(now - at).unwrap_or(0).max(1);
@@ -379,7 +418,7 @@ impl Binder {
     }
 }
 
-/// Raises offsets to those of `with`.
+/// Raises each offset to the one in `with`, if that is greater. Offsets never go down.
 fn merge(offsets: &mut Offsets, with: &Offsets) {
     for (topic, ends) in with {
         let known = offsets.entry(topic.clone()).or_default();
@@ -390,14 +429,14 @@ fn merge(offsets: &mut Offsets, with: &Offsets) {
     }
 }
 
-/// Goes on with the next epoch: everything through it.
+/// Adds the next epoch to `bound`, which stands for everything through its epoch.
 fn extend(bound: &mut Binding, with: &Binding) {
     bound.epoch = with.epoch;
     merge(&mut bound.ends, &with.ends);
     with.move_places(&mut bound.places);
 }
 
-/// The places of the partitions of `ends`.
+/// The source positions of the partitions in `ends`.
 fn of(places: &Places, ends: &Offsets) -> Places {
     let mut of = Places::new();
     for (topic, ends) in ends {
@@ -413,7 +452,7 @@ fn of(places: &Places, ends: &Offsets) -> Places {
     of
 }
 
-/// The partitions of `to` that are beyond `from`.
+/// The partitions whose offset in `to` is beyond the one in `from`, or that `from` does not have.
 fn moved(from: &Offsets, to: &Offsets) -> Offsets {
     let mut moved = Offsets::new();
     for (topic, ends) in to {
@@ -429,10 +468,15 @@ fn moved(from: &Offsets, to: &Offsets) -> Offsets {
     moved
 }
 
-/// The thread that makes bindings durable, so that the worker goes on meanwhile.
+/// The thread that writes bindings to the journal, so that worker 0 does not wait for the store.
+///
+/// Each channel has room for one message: at most one binding is being written.
 struct Journaling {
+    /// Bindings to be written.
     to: SyncSender<Binding>,
+    /// One message for each binding that is durable.
     done: Receiver<()>,
+    /// Hands the waker of the binder's operator to the thread, once.
     wake: SyncSender<SyncActivator>,
 }
 
@@ -457,7 +501,7 @@ impl Journaling {
     }
 
     fn wake_with(&self, wake: SyncActivator) {
-        // A second one would only come from a second operator; the first keeps its place.
+        // The operator is built once. The first waker stays if this is called again.
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.wake.try_send(wake)
         {
             tracing::debug!("the journal's thread has its waker");
@@ -465,12 +509,13 @@ impl Journaling {
     }
 
     fn write(&self, binding: Binding) {
-        // Fails only when the thread ended, which left its error for the job to end with.
+        // Sending fails only when the thread has ended; the thread's error then ends the job.
         if self.to.send(binding).is_err() {
             tracing::debug!("the journal's thread has ended");
         }
     }
 
+    /// Whether the binding being written has become durable. Returns true once per binding.
     fn written(&self) -> bool {
         self.done.try_recv().is_ok()
     }

@@ -1,9 +1,9 @@
-//! The end of a run that was asked to stop: everything that the topics held at that moment is bound
-//! first, so that a drained stop leaves the views as they are with all of it.
+//! Draining at a stop: binds everything that the topics held when the stop was asked for.
 //!
-//! In flows what is bound; out flows whether the run may end. It ends also when that takes too
-//! long, or when nothing moves any more, as while a service is away: then a line in the log says
-//! how much is left for the next start.
+//! A drained stop leaves the views with all records that the topics held at that moment. Input: the
+//! bound offsets. Output: whether the run may end. The run also ends after [`CATCH_UP_MAX`], or
+//! when no record was bound for [`STILL_MAX`], for example while a service is away. Then the log
+//! says how many records are left for the next start.
 //!
 //! ```text
 //! stop asked ── ends of the topics asked ── … bind, bind … ── all bound ── checkpoint ── stop
@@ -18,37 +18,42 @@ use tidemill_log::log::{Log, PartitionRange};
 
 use crate::journal::Offsets;
 
-/// Longest that a stop waits for what the topics held when it was asked for.
+/// Longest time that a stop waits until the records are bound that the topics held.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
-/// When nothing was bound for so long, nothing comes any more.
+/// If the number of missing records did not change for this long, the stop waits no longer.
 const STILL_MAX: Duration = Duration::from_secs(2);
 
-/// The topics' ends at a stop.
+/// The end offsets that the topics have at a stop, and whether they are reached.
 pub(crate) struct CatchUp {
     log: Arc<dyn Log>,
     topics: Vec<String>,
+    /// The stop, once it was asked for.
     asked: Option<Asked>,
 }
 
 /// A stop that was asked for.
 struct Asked {
     at: Instant,
+    /// The end offsets, from the thread that asks the log.
     answer: Receiver<Vec<(String, PartitionRange)>>,
+    /// The end offsets, when they are known.
     held: Option<Vec<(String, PartitionRange)>>,
-    /// Records that were not bound at the last look, and since when they are as many.
+    /// The number of records that were not bound at the last look, and since when this number
+    /// holds.
     missing: u64,
     since: Instant,
     over: bool,
 }
 
 impl CatchUp {
+    /// A drain of these topics. The log is asked for nothing before [`CatchUp::is_over`].
     pub(crate) fn new(log: Arc<dyn Log>, topics: Vec<String>) -> Self {
         let asked = None;
         Self { log, topics, asked }
     }
 
-    /// Whether the run may end, of which everything below `bound` is bound. The first call asks the
-    /// topics for their ends.
+    /// Whether the run may end; `bound` holds the bound end offsets. The first call asks the topics
+    /// for their end offsets, on a thread of its own because a broker may be slow or away.
     pub(crate) fn is_over(&mut self, bound: &Offsets) -> bool {
         let asked = match &mut self.asked {
             Some(asked) => asked,
@@ -76,7 +81,7 @@ impl Asked {
                     }
                 }
             }
-            // A run that has ended meanwhile does not need it.
+            // Sending fails only when the run has ended; nobody needs the answer then.
             let _ = tell.send(held);
         };
         let asking = std::thread::Builder::new().name("ends".into()).spawn(ask);
@@ -94,6 +99,7 @@ impl Asked {
         }
     }
 
+    /// Compares the bound offsets with the topics' end offsets, and decides whether to wait on.
     fn look(&mut self, bound: &Offsets) {
         if self.held.is_none() {
             match self.answer.try_recv() {

@@ -1,8 +1,12 @@
-//! When the next checkpoint is taken, on worker 0.
+//! The checkpoint schedule: when a checkpoint is taken and when it is complete, on worker 0.
 //!
-//! One at a time: an epoch that is about to be released is marked; when all processes have written
-//! what changed through it and the sink has it, the writer is asked to commit. The next one is due
-//! an interval after that, if anything was bound since; an idle job gets an empty epoch for it.
+//! At most one checkpoint is under way:
+//!
+//! ```text is_due ──► begin: epoch marked ──► take: parts of all processes ──► writer commits ──►
+//! step: taken and the sink has the epoch        manifest, journal ```
+//!
+//! The next checkpoint is due an interval after the last one was committed, if anything was bound
+//! since. An idle job gets an empty epoch for this checkpoint.
 
 use std::time::{Duration, Instant};
 
@@ -11,31 +15,37 @@ use crate::checkpoint::writer::{Commit, Writer, Written};
 use crate::journal::Binding;
 use crate::stats::Taken;
 
-/// Time between two looks whether a checkpoint is complete, while nothing else happens.
+/// Time between two looks at whether a checkpoint is complete, while nothing else wakes the binder.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The checkpoints of a run.
+/// The checkpoint schedule of a run.
 pub(crate) struct Checkpoints {
+    /// Shortest time between two checkpoints.
     interval: Duration,
-    /// Processes of the job.
+    /// The number of processes of the job. A checkpoint needs the parts of all of them.
     processes: usize,
     writer: Writer,
-    /// When the last one was committed, or the run began.
+    /// When the last checkpoint was committed; before the first, when the run began.
     last: Instant,
-    /// The epoch of the last one.
+    /// The epoch of the last checkpoint; 0 when there is none.
     epoch: Epoch,
+    /// The checkpoint that is under way.
     going: Option<Going>,
 }
 
+/// A checkpoint that is under way.
 struct Going {
     began: Instant,
+    /// The marked epoch, with the end offsets and source positions at its end.
     at: Binding,
+    /// The parts of the processes that have written theirs.
     written: Vec<Written>,
+    /// Whether the writer was asked to commit.
     asked: bool,
 }
 
 impl Checkpoints {
-    /// After a start from the checkpoint of `epoch`, 0 for none.
+    /// The schedule after a start from the checkpoint of `epoch`; 0 means without a checkpoint.
     pub(crate) fn new(interval: Duration, processes: usize, writer: Writer, epoch: Epoch) -> Self {
         Self {
             interval,
@@ -47,13 +57,14 @@ impl Checkpoints {
         }
     }
 
-    /// Whether the epoch that is about to be released is to be marked.
+    /// Whether the epoch that is about to be released should be marked for a checkpoint.
     pub(crate) fn is_due(&self) -> bool {
         self.going.is_none() && self.last.elapsed() >= self.interval
     }
 
-    /// How long until something is to be looked at, when the job is idle after `last`: the end of
-    /// the one that is under way, or the next one, if anything was bound since the last.
+    /// The time until the schedule must be looked at again, if the job is idle after epoch `last`:
+    /// soon while a checkpoint is under way, otherwise when the next checkpoint is due; `None` if
+    /// nothing was bound since the last checkpoint.
     pub(crate) fn due_in(&self, last: Epoch) -> Option<Duration> {
         if self.going.is_some() {
             return Some(LOOK);
@@ -61,17 +72,18 @@ impl Checkpoints {
         (last > self.epoch).then(|| self.interval.saturating_sub(self.last.elapsed()))
     }
 
-    /// Whether one is under way.
+    /// Whether a checkpoint is under way.
     pub(crate) fn is_going(&self) -> bool {
         self.going.is_some()
     }
 
-    /// The epoch of the last one that was committed.
+    /// The epoch of the last checkpoint that was committed.
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// An epoch was marked; `at` says how far each partition was read at its end.
+    /// Begins a checkpoint at a marked epoch; `at` holds how far each partition was read at its
+    /// end.
     pub(crate) fn begin(&mut self, at: Binding) {
         self.going = Some(Going {
             began: Instant::now(),
@@ -81,7 +93,7 @@ impl Checkpoints {
         });
     }
 
-    /// What a process wrote.
+    /// Takes in the parts that one process wrote. Parts of another epoch are ignored.
     pub(crate) fn take(&mut self, written: Written) {
         if let Some(going) = &mut self.going
             && going.at.epoch == written.epoch
@@ -90,7 +102,9 @@ impl Checkpoints {
         }
     }
 
-    /// Moves on; every epoch through `durable` is in the sink. The checkpoint that is complete.
+    /// Moves the checkpoint on: asks for the commit when all processes have written their parts and
+    /// the sink is durable through the epoch. Returns the statistics of a checkpoint that became
+    /// complete.
     pub(crate) fn step(&mut self, durable: Epoch) -> Option<Taken> {
         let going = self.going.as_mut()?;
         let complete = going.written.len() == self.processes && durable >= going.at.epoch;

@@ -1,19 +1,19 @@
-//! When the records of a batch were committed, each of them counted, in bounded space.
+//! A bounded histogram of the commit times of a batch's records.
 
 use serde::{Deserialize, Serialize};
 
-/// Times that are kept while a batch is read.
+/// The number of distinct times at which a growing batch is shrunk.
 const TIMES_MAX: usize = 1_024;
-/// Times that are kept of a batch that was read.
+/// The number of distinct times that remain after shrinking.
 const TIMES_KEPT_MAX: usize = 128;
 
-/// Times in milliseconds, and how many records have each. When there are too many, neighbours
-/// become one, at the older time: ages are never told too low.
+/// Commit times (ms since 1970) with the number of records of each. If there are too many times,
+/// neighbouring times are merged into the older one, so an age is never reported too low.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Commits(Vec<(i64, u64)>);
 
 impl Commits {
-    /// One more record.
+    /// Adds one record that was committed at `at_ms`.
     pub(crate) fn add(&mut self, at_ms: i64) {
         match self.0.last_mut() {
             Some((at, count)) if *at == at_ms => *count += 1,
@@ -24,7 +24,7 @@ impl Commits {
         }
     }
 
-    /// Adds all of another batch.
+    /// Adds all records of another batch.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.0.extend(&other.0);
         if self.0.len() >= TIMES_MAX {
@@ -32,7 +32,7 @@ impl Commits {
         }
     }
 
-    /// What was added since the last call.
+    /// Takes everything added since the last call, with at most [`TIMES_KEPT_MAX`] times.
     pub(crate) fn take(&mut self) -> Self {
         if self.0.len() > TIMES_KEPT_MAX {
             self.shrink();
@@ -40,7 +40,7 @@ impl Commits {
         std::mem::take(self)
     }
 
-    /// Each time with how many records have it.
+    /// Each time (ms) with its number of records.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, u64)> + '_ {
         self.0.iter().copied()
     }
@@ -50,7 +50,7 @@ impl Commits {
         self.iter().map(|(at, _)| at).filter(|at| *at >= from).min()
     }
 
-    /// Makes neighbours one, in steps of a width that doubles until few enough are left.
+    /// Merges neighbouring times into buckets, whose width doubles until few enough are left.
     fn shrink(&mut self) {
         self.0.sort_unstable();
         let mut width = 1;

@@ -1,9 +1,14 @@
-//! The control dataflow: reports to worker 0, bindings to all workers.
+//! The control dataflow: carries reports to worker 0, and commands from worker 0 to all workers.
 //!
-//! Every worker reports how far it has read; worker 0 binds what was reported to the next epoch
-//! ([`super::binder`]) and sends the binding to all workers once the journal has it. Messages from
-//! worker 0 to one worker keep their order, so all workers release the same epochs in the same
-//! order, and a stop comes after the last epoch.
+//! Every worker reports how far it has read. Worker 0 binds the reported offsets to the next epoch
+//! ([`super::binder`]) and sends the binding to all workers when the journal holds it.
+//!
+//! ```text source operators ─► Report (all workers) ─► Bind (worker 0) ─► Deliver (all workers) ─►
+//! sources ```
+//!
+//! Messages from worker 0 to one worker keep their order. Therefore all workers release the same
+//! epochs in the same order, and `Stop` comes after the last epoch. The dataflow has one timestamp
+//! of type `u64` and holds its capabilities until `Stop`, so its frontier says nothing.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -24,17 +29,22 @@ use super::binder::Binder;
 use super::messages::{Added, Command, Report};
 use crate::checkpoint::writer::Writer;
 
-/// A worker's end of the control dataflow, shared with its sources.
+/// A worker's end of the control dataflow, shared with the worker's source operators.
 pub(crate) struct Control {
+    /// Reports that were not sent yet.
     reports: Vec<Report>,
+    /// Wakes the operator `Report`.
     report: Option<Activator>,
-    /// Commands for each source, in order.
+    /// One inbox of commands for each source, in the order of the plan's sources.
     inboxes: Vec<VecDeque<Arc<Command>>>,
+    /// Wakes the source operators.
     sources: Vec<Activator>,
+    /// Whether `Stop` was delivered.
     stopped: bool,
 }
 
 impl Control {
+    /// The end of a worker with this number of sources.
     pub(crate) fn new(sources: usize) -> Rc<RefCell<Self>> {
         Rc::new(RefCell::new(Self {
             reports: Vec::new(),
@@ -45,7 +55,7 @@ impl Control {
         }))
     }
 
-    /// Tells worker 0 how far a source has read.
+    /// Sends a report of a source to worker 0.
     pub(crate) fn report(&mut self, report: Report) {
         self.reports.push(report);
         if let Some(activator) = &self.report {
@@ -58,7 +68,7 @@ impl Control {
         self.sources.push(activator);
     }
 
-    /// The next command for a source.
+    /// The next command for a source, in order; `None` when there is none yet.
     pub(crate) fn next(&mut self, source: usize) -> Option<Arc<Command>> {
         self.inboxes.get_mut(source)?.pop_front()
     }
@@ -73,15 +83,16 @@ impl Control {
     }
 }
 
-/// What threads beside the workers tell.
+/// The channels by which threads beside the workers reach the control dataflow.
 pub(crate) struct Told {
-    /// Partitions that were added; to worker 0 only.
+    /// Partitions that were added to topics; only worker 0 has this channel.
     pub(crate) added: Option<Receiver<Added>>,
-    /// What was written for a checkpoint.
+    /// The process's checkpoint writer, for the parts that it wrote.
     pub(crate) writer: Writer,
 }
 
-/// Builds the control dataflow. `on` hears every command on every worker before its sources do.
+/// Builds the control dataflow. `binder` is set on worker 0 only. `on` is called with every command
+/// on every worker, before the worker's sources receive the command.
 pub(crate) fn control<'scope>(
     scope: Scope<'scope, u64>,
     control: &Rc<RefCell<Control>>,
@@ -103,9 +114,10 @@ pub(crate) fn control<'scope>(
     });
 }
 
-/// How often a worker looks whether its process was told to stop.
+/// How often a worker checks whether its process was told to stop.
 const STOP_CHECK: std::time::Duration = std::time::Duration::from_millis(100);
 
+/// The operator `Report`: sends the worker's reports, and drops its capability after `Stop`.
 fn reports<'scope>(
     scope: Scope<'scope, u64>,
     control: &Rc<RefCell<Control>>,
@@ -149,7 +161,8 @@ fn reports<'scope>(
     })
 }
 
-/// Reports to commands, on worker 0.
+/// The operator `Bind`: turns reports into commands. Only worker 0 receives reports, and only
+/// worker 0 keeps its capability.
 fn bind<'scope>(
     scope: Scope<'scope, u64>,
     reports: StreamVec<'scope, u64, Report>,

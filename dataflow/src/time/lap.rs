@@ -1,11 +1,12 @@
-//! Through which epoch all is read that the topics held when it was.
+//! The settled epoch: the epoch up to which all partitions of all topics have been read.
 //!
-//! In: looks at what the topics hold, and how far is bound. Out: an epoch. What was written before
-//! a record of that epoch, in whatever partition, is in an epoch that is bound: so what was
-//! remembered for the sake of records that lag behind in other partitions may be forgotten.
+//! Partitions of a topic are read at different speeds. If epoch `s` is settled, then everything
+//! that was written to any partition before `s` was bound is itself in a bound epoch. Therefore an
+//! operator may forget what it remembered at or below `s` for records that arrive late in another
+//! partition (see `render/upsert.rs`).
 //!
-//! A lap begins at the last bound epoch, waits for a look that begins after it, and ends when all
-//! that the look saw is bound.
+//! ```text lap begins at bound epoch e ──► a look at the topics' ends that began after that is
+//! complete ──► everything that the look saw is bound ──► e is settled ```
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -17,24 +18,28 @@ use crate::journal::Binding;
 use crate::stats::Stats;
 use crate::sync::lock;
 
-/// The laps of one run.
+/// The laps of one run, one after the other. Each lap settles one epoch.
 #[derive(Debug, Default)]
 pub(crate) struct Laps {
+    /// The last settled epoch; 0 before the first lap ended.
     settled: Epoch,
+    /// The lap that is going on.
     lap: Option<Lap>,
 }
 
+/// One lap.
 #[derive(Debug)]
 struct Lap {
+    /// The last bound epoch when the lap began, which is settled when the lap ends.
     epoch: Epoch,
-    /// Complete looks there were when it began.
+    /// The number of complete looks at the topics when the lap began.
     looks: u64,
-    /// What the first look saw that began after it.
+    /// The topics' offsets in the first look that began after the lap did.
     seen: Option<BTreeMap<String, Vec<PartitionRange>>>,
 }
 
 impl Laps {
-    /// The epoch, now that all through `bound` is bound.
+    /// The settled epoch, given that everything through `bound` is bound.
     pub(crate) fn step(&mut self, bound: &Binding, stats: &Stats) -> Epoch {
         let looks = stats.looks_complete.load(Ordering::Acquire);
         let lap = self.lap.get_or_insert(Lap {
@@ -42,7 +47,8 @@ impl Laps {
             looks,
             seen: None,
         });
-        // The one that was going on when it began may have seen less.
+        // The look that was under way when the lap began may have seen less, so the second one
+        // counts.
         if lap.seen.is_none() && looks >= lap.looks + 2 {
             lap.seen = Some(lock(&stats.held).clone());
         }

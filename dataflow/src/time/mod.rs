@@ -1,7 +1,7 @@
-//! Time: how records come to belong to epochs, and when an epoch is done.
+//! Epochs: how offsets are bound to an epoch, released, and reported durable (the commit protocol).
 //!
-//! A control dataflow ([`control`]) runs beside the job's. This is the commit protocol of an epoch
-//! `e`, from top to bottom; each arrow waits for what is above it:
+//! A control dataflow ([`control`]) runs beside the dataflow of the job. This is the commit
+//! protocol of an epoch `e`, from top to bottom. Each arrow waits for what is above it:
 //!
 //! ```text
 //! every worker                      worker 0                          durable
@@ -23,12 +23,15 @@
 //!                                                                      journal: checkpoint c
 //! ```
 //!
-//! A start takes the newest checkpoint and the bindings after it from the journal, and replays them
-//! exactly: the sink takes a row of an epoch again without effect. A job goes on where it stopped
-//! only when its topics and tables still hold what it relies on ([`resume`]).
+//! A start reads the newest checkpoint and the bindings after it from the journal, and replays
+//! these epochs exactly. Writing a row of an epoch into the sink a second time has no effect. A job
+//! resumes only if its topics and its tables still hold what the job relies on ([`resume`]).
 //!
-//! Invariants: epochs strictly increase; no row of an epoch is released before its binding is
-//! durable; a binding holds whole batches of every worker, and the source positions at their ends.
+//! Invariants:
+//! 1. Epochs strictly increase.
+//! 2. No row of an epoch is released before the binding of the epoch is durable in the journal.
+//! 3. A binding ends between two reported batches of a worker, never within a batch, and it holds
+//!    the source positions at its end offsets.
 
 pub(crate) mod alarm;
 pub(crate) mod binder;

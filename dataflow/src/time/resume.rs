@@ -1,12 +1,21 @@
-//! What the topics and the sink's tables must still hold for a job to go on where it stopped.
+//! The resume check: whether topics and tables still hold what a job needs to resume.
 //!
-//! In flow the journal's epochs, the offsets that the topics hold now and the tables' frontiers.
-//! Out flows an error that names what is wrong, or where new partitions begin, which the first
-//! epoch then binds.
+//! Input: the journal's epochs, the offsets that the topics hold now, and the tables' frontiers.
+//! Output: the start offsets of new partitions, which the first epoch binds, or an error that names
+//! what is wrong.
 //!
-//! Invariant: a job goes on only when all records that it ever read are still there and in place,
-//! since its state is made anew from them. A topic that was made anew is told by its id, where the
-//! brokers give topics one.
+//! Invariant: a job resumes only if every record that it ever read, and that is not in the
+//! checkpoint, is still at its offset, because the job's state is built from these records again. A
+//! topic that was deleted and created again is recognised by its topic id (KIP-516), if the brokers
+//! give topics ids.
+//!
+//! The journal keeps these facts as entries of [`Offsets`] under names that no topic can have:
+//!
+//!  name            | key           | value                                        |
+//! -----------------|---------------|----------------------------------------------|
+//!  `TOPIC@begins`  | partition     | the start offset when it was first read      |
+//!  `TOPIC@id`      | 0 and 1       | the two halves of the topic's id             |
+//!  `TOPIC@schemas` | schema id     | the fingerprint of the schema                |
 
 use std::collections::BTreeMap;
 
@@ -19,29 +28,30 @@ use crate::sink::Table;
 
 use crate::{Epoch, Error, Kind, Result};
 
-/// Under which name the journal keeps where a topic's partitions began when they were first read.
-/// No topic is called so: Kafka does not allow this letter.
+/// The name of the journal's entry for the start offsets of a topic's partitions, as they were
+/// first read. Kafka does not allow `@` in a topic's name, so no topic has this name.
 fn begins_of(topic: &str) -> String {
     format!("{topic}@begins")
 }
 
-/// Under which name the journal keeps which topic it is, as two halves of its id.
+/// The name of the journal's entry for a topic's id, stored as two halves.
 fn id_of(topic: &str) -> String {
     format!("{topic}@id")
 }
 
-/// Under which name the journal keeps which schema each id stood for that records were read with: a
-/// fingerprint by the id. The records' ids say nothing else of what they were written with.
+/// The name of the journal's entry for the schemas of a topic's records: the schema's fingerprint
+/// by schema id. A record carries only the id, which a recreated registry may give to another
+/// schema.
 fn schemas_of(topic: &str) -> String {
     format!("{topic}@schemas")
 }
 
-/// The schemas of a topic's records, in the journal's form.
+/// The schemas of a topic's records, in the form of the journal's entries.
 pub(crate) fn noted(topic: &str, schemas: BTreeMap<u32, i64>) -> Offsets {
     Offsets::from([(schemas_of(topic), schemas)])
 }
 
-/// The schemas that earlier runs read a topic's records with.
+/// The schemas that earlier runs read a topic's records with: a fingerprint by schema id.
 pub(crate) fn schemas(start: &Start, topic: &str) -> BTreeMap<u32, i64> {
     let name = schemas_of(topic);
     let kept = start.checkpoint.iter().map(|kept| &kept.ends);
@@ -50,7 +60,7 @@ pub(crate) fn schemas(start: &Start, topic: &str) -> BTreeMap<u32, i64> {
     of.map(|(id, schema)| (*id, *schema)).collect()
 }
 
-/// The schemas of a topic's records, of the journal's form.
+/// The schemas of a topic's records that `ends` holds in the form of the journal's entries.
 pub(crate) fn schemas_in<'a>(
     ends: &'a Offsets,
     topic: &str,
@@ -69,17 +79,18 @@ pub(crate) fn differ(known: &Offsets, new: &Offsets) -> bool {
     })
 }
 
-/// Where partitions begin, in the journal's form.
+/// The start offsets of partitions, in the form of the journal's entries.
 pub(crate) fn begins(topic: &str, partitions: &[Held]) -> Offsets {
     let begins = partitions.iter().map(|held| (held.partition, held.low));
     Offsets::from([(begins_of(topic), begins.collect())])
 }
 
-/// What the workers are told: the state of `checkpoint` and the epochs after it. `served` says
-/// through which epoch each table is complete.
+/// The message by which all workers start: the state of `checkpoint` and the bindings after it.
+/// `served` holds the frontier of each sink table.
 ///
 /// # Errors
-/// See [`check`].
+/// `Data` when a topic was recreated, ends before an offset that was bound, or lost records that
+/// are not in the checkpoint.
 pub(crate) fn start(
     checkpoint: Option<Manifest>,
     mut bindings: Vec<Binding>,
@@ -102,9 +113,11 @@ pub(crate) fn start(
     })
 }
 
-/// Checks what topics hold against what earlier runs read of them, and of that what is in a
-/// checkpoint. Which topics they are, and where partitions begin, of those that no earlier run has
-/// read.
+/// Compares what the topics hold with what earlier runs read and with what the checkpoint contains.
+/// Returns the ids of topics and the start offsets of partitions that no earlier run has read.
+///
+/// # Errors
+/// `Data`, see [`start`].
 fn check(
     checkpoint: Option<&Manifest>,
     bindings: &[Binding],
@@ -137,7 +150,7 @@ fn check(
             }
         }
         for held in held {
-            // What is in the checkpoint the topic need not hold any more.
+            // The topic need not hold records that are in the checkpoint.
             let kept = kept.and_then(|kept| kept.get(topic)?.get(&held.partition));
             if let Some(next) = kept {
                 if held.low > *next {
@@ -162,8 +175,11 @@ fn check(
     Ok(new)
 }
 
-/// Checks that a topic still holds all that a checkpoint's epochs read of it, for a view that the
-/// checkpoint does not know.
+/// Checks that a topic still holds all records that the checkpoint's epochs read, for a view that
+/// is not in the checkpoint and therefore needs the topic from its first record on.
+///
+/// # Errors
+/// `Data` when a partition begins after the offset at which this job first read the partition.
 pub(crate) fn check_whole(
     checkpoint: &Manifest,
     topic: &str,
@@ -186,19 +202,19 @@ pub(crate) fn check_whole(
     Ok(())
 }
 
-/// What to do about a topic that is not what it was.
+/// What users can do about a topic that is not what it was.
 const ADVICE: &str = "the views cannot go on from it. To fill them from what the topic holds now, \
                       run `tidemill reset PIPELINE`";
 
-/// The error of a topic that is another one than this job has read.
+/// The error of a topic that was deleted and created again since this job read it.
 pub(crate) fn made_anew(topic: &str) -> Error {
     let what =
         format!("topic `{topic}` was deleted and made anew since this job read it: {ADVICE}");
     Error::new(Kind::Data, what)
 }
 
-/// The error of a topic an id of whose schemas came to stand for another one while a job ran, or
-/// whose keys two workers found written in two ways.
+/// The error of a topic one of whose schema ids came to stand for another schema while a job runs,
+/// or whose keys two workers found in two encodings.
 pub(crate) fn registry_made_anew(topic: &str) -> Error {
     let what = format!(
         "topic `{topic}`: an id of a schema stands for two, since the registry was made anew while \
@@ -207,6 +223,7 @@ pub(crate) fn registry_made_anew(topic: &str) -> Error {
     Error::new(Kind::Data, what)
 }
 
+/// The error of a partition that no longer begins or ends where it did.
 fn changed(topic: &str, partition: u32, is: &str, was: i64) -> Error {
     let what = format!(
         "topic `{topic}` partition {partition} {is}, but it was {was} when this job read it: the \
@@ -215,8 +232,11 @@ fn changed(topic: &str, partition: u32, is: &str, was: i64) -> Error {
     Error::new(Kind::Data, what)
 }
 
-/// Refuses tables that are filled further than the journal knows: without its epochs nobody can
-/// tell what is in them.
+/// Refuses a table whose frontier is beyond the journal's last epoch. The journal is then not the
+/// one that the table was filled with, so nobody can know what the table contains.
+///
+/// # Errors
+/// `Data`, naming the table and both epochs.
 pub(crate) fn check_filled(
     last: Option<Epoch>,
     tables: &[Table],
