@@ -1,10 +1,12 @@
-//! What a site's state is made of: entries that changes add up to.
+//! State entries of a site, and how changes add up to state.
 //!
-//! An entry is a key, a value within it and a change. State is the sum of all changes ever made;
-//! how changes add up is the one thing in which sites differ ([`Change`]). Entries are encoded one
-//! after the other in postcard's wire format (<https://postcard.jamesmunns.com/wire-format>), in
-//! which equal keys and values are equal bytes. So entries are added up as they are, a shard at a
-//! time ([`Sums`]): what is looked up then fits the processor's cache, and no row is copied.
+//! An entry is a key, a value under this key, and a change. State is the sum of all changes that
+//! were ever made. Sites differ only in how their changes add up ([`Change`]).
+//!
+//! Entries are encoded one after the other in postcard's wire format
+//! (<https://postcard.jamesmunns.com/wire-format>), in which equal keys and values are equal bytes.
+//! Therefore entries are added up in their encoded form, one shard at a time ([`Sums`]). The lookup
+//! table of one shard fits the processor's cache, and no row is copied.
 
 use std::marker::PhantomData;
 
@@ -19,29 +21,30 @@ use crate::value::source_position::ChangeOrder;
 use crate::value::totals::Totals;
 use crate::{Error, Kind, Result};
 
-/// Shards that state is cut into, by the high bits of its key's hash. Any number of workers share
-/// them, so the number of workers may differ from that of the run that wrote them.
+/// The number of shards of a site's state. The shard is the top 8 bits of the key's hash. Workers
+/// share the shards, so a restart may use another number of workers than the run that wrote them.
 pub(super) const SHARDS: usize = 256;
 
-/// How the changes of a site add up; written into its files, so numbers never change.
+/// How the changes of a site add up. The names are written into files, so they never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Sum {
-    /// Rows counted: [`isize`].
+    /// Multisets of rows: the change is an [`isize`] that is added to the row's count.
     Counts,
-    /// Aggregates: [`Totals`].
+    /// Aggregates: the change is added to a group's [`Totals`].
     Totals,
-    /// The last row wins: [`Latest`].
+    /// The last row of a key wins: [`Latest`].
     Latest,
 }
 
 /// A change of one entry.
 pub(crate) trait Change: Clone + Serialize + DeserializeOwned + Send + 'static {
-    /// How it adds up.
+    /// How changes of this type add up.
     const SUM: Sum;
-    /// Adds a change that came later.
+    /// Adds a change that came after this one.
     fn then(&mut self, later: Self);
-    /// Whether nothing is left; `whole` when all earlier changes are in it.
+    /// Whether the sum is nothing, so that its entry can be left out. `whole` says that the sum
+    /// contains all earlier changes of the entry.
     fn is_nothing(&self, whole: bool) -> bool;
 }
 
@@ -65,18 +68,18 @@ impl Change for Totals {
     }
 }
 
-/// What a key holds, and the partition that says so. The order is that of the numbers which the
-/// variants are written as: earlier versions wrote the first two.
+/// The newest state of a key, and the partition that it came from. The variants are encoded by
+/// their order, so the order never changes. Earlier versions wrote the first two.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Latest {
-    /// There is none.
+    /// The key has no row.
     Nothing,
-    /// A row of a record that says nothing of its place.
+    /// A row, from this partition, of a record without a source position.
     Row(u32, Row),
-    /// A row, or that it was deleted: what came before that may still be read from another
-    /// partition.
+    /// A row, or its deletion, with the order of the change. A deletion is kept because an older
+    /// change of the key may still arrive from another partition.
     Ranked(u32, ChangeOrder, Option<Row>),
-    /// It has a row that could not be published, or decoded.
+    /// The key is in error: its newest change could not be published, or could not be decoded.
     Refused(u32, ChangeOrder),
 }
 
@@ -90,7 +93,7 @@ impl Change for Latest {
     }
 }
 
-/// A key, a value within it (empty where the key says all) and what becomes of them.
+/// A key, a value under it (empty where the key says everything), and a change of the two.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry<C> {
     pub(crate) key: Row,
@@ -98,21 +101,21 @@ pub(crate) struct Entry<C> {
     pub(crate) change: C,
 }
 
-/// Changes for the next checkpoint: encoded as they come, by shard.
+/// Changes that wait for the next checkpoint: encoded when they arrive, by shard.
 pub(crate) struct Changes<C> {
     shards: Vec<Waiting>,
     change: PhantomData<C>,
 }
 
-/// The changes of one shard.
+/// Changes of one shard.
 #[derive(Default)]
 struct Waiting {
     block: Block,
-    /// Bytes that were left when they were last added up.
+    /// The size of the block, in bytes, after it was last added up.
     left: usize,
 }
 
-/// A shard's changes are not added up before they have so many bytes.
+/// A shard's changes are not added up before they have this many bytes.
 const WAITING_BYTES: usize = 16 * 1024;
 
 impl<C> Default for Changes<C> {
@@ -125,8 +128,12 @@ impl<C> Default for Changes<C> {
 }
 
 impl<C: Change> Changes<C> {
-    /// Takes a change. A shard's are added up when they have doubled, so that changes of the same
-    /// entries over and over take no more room than twice those entries.
+    /// Takes in a change. The changes of a shard are added up whenever their size has doubled.
+    /// Therefore repeated changes of the same entries take at most about twice the room of these
+    /// entries.
+    ///
+    /// # Errors
+    /// `Bug` when the change cannot be encoded.
     pub(crate) fn add(&mut self, key: &Row, value: &Row, change: &C) -> Result<()> {
         if self.shards.is_empty() {
             self.shards.resize_with(SHARDS, Waiting::default);
@@ -143,16 +150,18 @@ impl<C: Change> Changes<C> {
         Ok(())
     }
 
-    /// A block a shard, not added up; none without changes.
+    /// The blocks of all shards, by shard, not completely added up; none if there were no changes.
     pub(crate) fn into_blocks(self) -> Vec<Block> {
         self.shards.into_iter().map(|one| one.block).collect()
     }
 }
 
+/// The shard of a key: the top 8 bits of its hash.
 fn shard(key: &Row) -> usize {
     (key.shard() >> 56) as usize
 }
 
+/// The error of an entry that cannot be encoded or decoded.
 pub(super) fn bug(error: postcard::Error) -> Error {
     Error::with_source(Kind::Bug, "a checkpoint's entry", error)
 }
@@ -160,7 +169,9 @@ pub(super) fn bug(error: postcard::Error) -> Error {
 /// Encoded entries of one shard.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Block {
+    /// The number of entries.
     pub(super) entries: u64,
+    /// The entries, encoded one after the other.
     pub(super) bytes: Vec<u8>,
 }
 
@@ -172,6 +183,7 @@ impl Block {
         Ok(())
     }
 
+    /// Appends entries that came later.
     pub(super) fn append(&mut self, other: Block) {
         self.entries += other.entries;
         if self.bytes.is_empty() {
@@ -182,7 +194,7 @@ impl Block {
     }
 }
 
-/// Encoded entries, added up by key and value.
+/// Encoded entries, added up by key and value in a hash table.
 pub(super) struct Sums<'a, C>(HashMap<&'a [u8], C>);
 
 impl<C> Default for Sums<'_, C> {
@@ -192,7 +204,7 @@ impl<C> Default for Sums<'_, C> {
 }
 
 impl<'a, C: Change> Sums<'a, C> {
-    /// Takes entries that came after all that were taken before.
+    /// Takes in encoded entries, which must be newer than all entries before.
     pub(super) fn add(&mut self, mut bytes: &'a [u8]) -> std::result::Result<(), postcard::Error> {
         while !bytes.is_empty() {
             let (_, rest) = postcard::take_from_bytes::<(&[u8], &[u8])>(bytes)?;
@@ -207,7 +219,7 @@ impl<'a, C: Change> Sums<'a, C> {
         Ok(())
     }
 
-    /// The entries of which something is left; `whole` when all earlier changes are in them.
+    /// The entries whose sum is not nothing; `whole` says that they contain all earlier changes.
     pub(super) fn into_block(self, whole: bool) -> Result<Block> {
         let mut block = Block::default();
         for (key, change) in self.0 {
@@ -221,7 +233,10 @@ impl<'a, C: Change> Sums<'a, C> {
     }
 }
 
-/// Adds up the encoded entries of a shard, from the oldest on.
+/// Adds up encoded entries of a shard, given from the oldest on.
+///
+/// # Errors
+/// `Bug` when an entry cannot be decoded.
 pub(super) fn add_up<'a>(
     sum: Sum,
     blocks: impl Iterator<Item = &'a [u8]>,

@@ -1,9 +1,10 @@
-//! Merging a site's runs in the background, so that their number stays logarithmic in the state's
-//! size and what was replaced or deleted leaves the store.
+//! Compaction of a site's runs in the background.
 //!
-//! Every run is kept at least as large as all newer ones together: the tiers of a
-//! log-structured merge tree (O'Neil et al., "The log-structured merge-tree", 1996). So each entry
-//! is rewritten a logarithmic number of times, and a small checkpoint rewrites little.
+//! Merging keeps the number of runs logarithmic in the size of the state, and removes entries that
+//! were replaced or deleted. Every run is kept at least as large as all newer runs together: the
+//! tiers of a log-structured merge tree (O'Neil et al., "The log-structured merge-tree", 1996).
+//! Therefore each entry is rewritten a logarithmic number of times, and a small checkpoint causes
+//! little rewriting.
 
 use std::sync::Arc;
 
@@ -16,10 +17,10 @@ use super::{Run, State};
 use crate::Result;
 use crate::store::Store;
 
-/// A part is closed at the first shard that makes it larger than this.
+/// A part is closed at the first shard with which it has at least this many bytes.
 const PART_BYTES: usize = 32 * 1024 * 1024;
 
-/// The index of the first run that is to be merged with all newer ones, if any is.
+/// The index of the first run that must be merged with all newer ones; `None` if no run must.
 pub(super) fn due(runs: &[Run]) -> Option<usize> {
     let mut newer = 0;
     let mut first = None;
@@ -32,7 +33,10 @@ pub(super) fn due(runs: &[Run]) -> Option<usize> {
     first
 }
 
-/// Merges the runs from `first` on into one.
+/// Merges the runs from index `first` on into one run. The result counts when a manifest names it.
+///
+/// # Errors
+/// `Data` when a part is damaged. Otherwise as the store's reads and writes.
 pub(super) fn merge(
     store: &Arc<dyn Store>,
     state: &State,
@@ -52,7 +56,7 @@ pub(super) fn merge(
     out.finish()
 }
 
-/// Writes blocks as parts of bounded size.
+/// Writes the blocks of shards as parts of bounded size. Blocks must be added by ascending shard.
 pub(super) struct Parts<'a, N> {
     store: &'a dyn Store,
     sum: Sum,
@@ -72,12 +76,15 @@ impl<'a, N: Fn(usize) -> String> Parts<'a, N> {
         }
     }
 
-    /// The block of a shard.
+    /// The block of a shard that the next part will contain.
     pub(super) fn block(&mut self, shard: usize) -> &mut Block {
         &mut self.blocks[shard % SHARDS]
     }
 
-    /// Writes what there is as a part, when it is large enough or `all` of it is to be written.
+    /// Writes the collected blocks as a part if they are large enough, or if `all` is set.
+    ///
+    /// # Errors
+    /// As [`crate::store::Store::put`]; the blocks stay, so the call may be repeated.
     pub(super) fn roll(&mut self, all: bool) -> Result<()> {
         let bytes: usize = self.blocks.iter().map(|block| block.bytes.len()).sum();
         if bytes < PART_BYTES && !all {
@@ -90,12 +97,12 @@ impl<'a, N: Fn(usize) -> String> Parts<'a, N> {
             failpoint::hit(failpoint::CHECKPOINT_AFTER_PART);
             self.written.push(part);
         }
-        // Only now: what could not be written stays for the next try.
+        // The blocks are emptied only now: after an error they stay for the next attempt.
         self.blocks.fill(Block::default());
         Ok(())
     }
 
-    /// Writes the rest. All parts.
+    /// Writes the rest, and returns the run with all parts that were written.
     pub(super) fn finish(&mut self) -> Result<Run> {
         self.roll(true)?;
         Ok(Run {

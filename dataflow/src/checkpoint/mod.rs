@@ -1,20 +1,29 @@
-//! Checkpoints: the state of a job at one epoch, in the object store.
+//! Checkpoints: the state of a job at one epoch, in the state store.
 //!
-//! The state is that of the *leading* stateful operators, those whose input does not come out of
-//! other state: everything below them is computed anew from them. Each of their arrangements is a
-//! *site*. What flows in are the changes of a site since the checkpoint before, added up; they are
-//! written as one more *run* of the site ([`writer`]), so a checkpoint costs what changed. Runs are
-//! merged in the background ([`merge`]). A run is cut into 256 shards by key, in files of bounded
-//! size ([`part`]); a restart reads the shards of all runs with any number of workers ([`read`]).
+//! A checkpoint contains the state of the *leading* stateful operators: those whose input does not
+//! come from other state. All state below them is computed again from theirs. Each arrangement of a
+//! leading operator is a *site*. Input: the changes of a site since the previous checkpoint. They
+//! are written as one more *run* of the site ([`writer`]), so the cost of a checkpoint depends on
+//! what changed and not on the size of the state. Runs are merged in the background ([`merge`]). A
+//! run is cut into 256 shards by key, in files (*parts*) of bounded size ([`part`]). A restart
+//! reads the shards of all runs with any number of workers ([`read`]).
+//!
+//! ```text every process                        process of worker 0 -------------
+//! ------------------- epoch c:   operators seal their changes writer: parts of c  ── durable ──►
+//! all processes have written, the sink has c 1. manifest of c           (names all parts) 2.
+//! journal: checkpoint c   (c now counts) 3. delete what only older checkpoints need 4. truncate
+//! the journal through the older one 5. merge runs; the next manifest names the result ```
+//!
+//! A crash before step 2 leaves objects that the next start deletes.
 //!
 //! Invariants:
-//! 1. A checkpoint exists when the journal says so: its parts, then its manifest, then the
-//!    journal's entry become durable, in this order. Whoever was overtaken by a newer generation
-//!    cannot write the entry.
-//! 2. It is written only when the sink has everything through its epoch: a restart from it writes
-//!    nothing at or below that epoch again.
-//! 3. Parts are never changed, and deleted only when neither of the last two checkpoints names
-//!    them. So a damaged checkpoint leaves the one before.
+//! 1. A checkpoint exists if the journal names it. Its parts, then its manifest, then the journal's
+//!    entry become durable, in this order. A process that was fenced by a newer generation cannot
+//!    write the entry.
+//! 2. A checkpoint is committed only after the sink is durable through its epoch. Therefore a
+//!    restart from it writes nothing at or below that epoch again.
+//! 3. Parts are never changed. A part is deleted only when neither of the last two checkpoints
+//!    names it. Therefore the previous checkpoint is usable if the last one is damaged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,25 +49,28 @@ pub(crate) use change::{Change, Changes, Entry, Latest, Sum};
 use part::{Part, damaged};
 pub(crate) use read::Reader;
 
-/// The format of manifests and of the parts that they name; changes with their layout and with how
-/// rows or changes are encoded. Since 2 rows have their positions in the source; what 1 wrote is
-/// read as rows without, also from parts that a newer manifest names.
+/// The format version of manifests and parts. It changes with their layout and with the encoding of
+/// rows or changes. In format 2 rows have source positions. Format 1 is read as rows without source
+/// positions, also from parts of format 1 that a manifest of format 2 names.
 const FORMAT: u32 = 2;
-/// The oldest format that is read.
+/// The oldest format that this version reads.
 const FORMAT_MIN: u32 = 1;
-/// Parts that are verified at a time; each is in memory meanwhile.
+/// The number of parts that are verified at the same time. Each is in memory meanwhile.
 const VERIFIED_MAX: usize = 4;
 
-/// The state of one site: the sum of its runs, oldest first.
+/// The state of one site: the sum of its runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
+    /// How the entries add up.
     pub(crate) sum: Sum,
+    /// The runs, oldest first.
     pub(crate) runs: Vec<Run>,
 }
 
-/// What one checkpoint, or one merge, wrote of a site.
+/// The entries of a site that one checkpoint, or one merge, wrote.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Run {
+    /// The run's parts, by ascending shards. A shard is never split between two parts.
     pub(crate) parts: Vec<Part>,
 }
 
@@ -68,23 +80,25 @@ impl Run {
     }
 }
 
-/// A checkpoint.
+/// The manifest of a checkpoint: names every object that the checkpoint needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
+    /// The format version that the manifest was written in.
     format: u32,
-    /// The epoch whose end it holds the state of.
+    /// The checkpoint holds the state at the end of this epoch.
     pub(crate) epoch: Epoch,
-    /// Where each partition ends at that epoch.
+    /// The end offset of each partition at the end of this epoch.
     pub(crate) ends: Offsets,
-    /// The newest change of each partition there; a version before kept none.
+    /// The source position of the newest change of each partition there. Empty in manifests of
+    /// versions that kept none.
     #[serde(default)]
     pub(crate) places: Places,
-    /// State by site. A site without any state has no runs.
+    /// State by site. A site without state has no runs.
     pub(crate) sites: BTreeMap<String, State>,
 }
 
 impl Manifest {
-    /// The state at the end of `at`, which says how far each partition was read by then.
+    /// The manifest of the state at the end of `at`.
     pub(crate) fn new(at: Binding, sites: BTreeMap<String, State>) -> Self {
         Self {
             format: FORMAT,
@@ -95,8 +109,8 @@ impl Manifest {
         }
     }
 
-    /// The epoch, and how far each partition was read at its end: an epoch like those that were
-    /// bound after it.
+    /// The epoch, end offsets and source positions, in the form of a binding. It stands for all
+    /// bindings through the checkpoint.
     pub(crate) fn at(&self) -> Binding {
         Binding {
             epoch: self.epoch,
@@ -115,25 +129,26 @@ impl Manifest {
         self.parts().map(|(_, part)| part.name.as_str()).collect()
     }
 
-    /// Bytes of all parts.
+    /// The size of all parts, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.parts().map(|(_, part)| part.bytes).sum()
     }
 
-    /// Entries of all parts.
+    /// The number of entries in all parts.
     pub(crate) fn entries(&self) -> u64 {
         self.parts().map(|(_, part)| part.entries).sum()
     }
 
-    /// As an object: the checksum of the rest on a line, then JSON.
+    /// The manifest as an object: the checksum (XXH3-64, hex) of the JSON on a line, then the JSON.
     fn encode(&self) -> Result<Vec<u8>> {
         let json = serde_json::to_string_pretty(self)
             .map_err(|error| Error::with_source(Kind::Bug, "a manifest makes no JSON", error))?;
         Ok(format!("{:016x}\n{json}", xxh3_64(json.as_bytes())).into_bytes())
     }
 
-    /// Reads a manifest; the inner error says how it is damaged. One of another format is an error
-    /// and no damage: going on without it would throw away what another version can read.
+    /// Reads a manifest. The inner error says how it is damaged. An unknown format is an outer
+    /// error, because another version can read it: continuing without it would throw that state
+    /// away.
     fn read(store: &dyn Store, name: &str) -> Result<Result<Self>> {
         let Some(bytes) = store.get(name)? else {
             return Ok(Err(damaged(name, "it is missing")));
@@ -164,7 +179,8 @@ impl Manifest {
         }
     }
 
-    /// Reads every part through, so that damage is found before anything is built on it.
+    /// Reads every part and compares its checksums, so that damage is found before state is built
+    /// on it.
     fn verify(&self, store: &dyn Store) -> Result<()> {
         let parts: Vec<_> = self.parts().collect();
         let next = AtomicUsize::new(0);
@@ -188,8 +204,13 @@ impl Manifest {
     }
 }
 
-/// The newest checkpoint that is whole. A damaged one is logged, and the one before is taken; when
-/// none is left, the topics are read from their beginning. One of another format is refused.
+/// The newest checkpoint that is whole. A damaged checkpoint is logged, and the one before it is
+/// tried. The result is `None` when no checkpoint is left; the topics are then read from their
+/// beginning.
+///
+/// # Errors
+/// Errors of the store other than `Data`. `Data` when a manifest has a format that this version
+/// does not read.
 pub(crate) fn newest(store: &dyn Store, checkpoints: &[Checkpointed]) -> Result<Option<Manifest>> {
     for checkpoint in checkpoints.iter().rev() {
         let manifest = Manifest::read(store, &checkpoint.manifest)?;
@@ -205,7 +226,7 @@ pub(crate) fn newest(store: &dyn Store, checkpoints: &[Checkpointed]) -> Result<
     Ok(None)
 }
 
-/// The folder of a job's checkpoints.
+/// The folder of a job's checkpoints, `JOB/checkpoint`.
 fn folder(job: &str) -> String {
     format!("{job}/checkpoint")
 }

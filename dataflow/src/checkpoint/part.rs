@@ -1,9 +1,14 @@
-//! A part: one file of state entries, cut in shards.
+//! A part: one file of state entries, cut into shards.
 //!
-//! Layout: `TMCP`, format (u32, little-endian), length of the header in bytes (u32), checksum of
-//! the header (u64), the header (postcard), the shards' entries one after the other. The header
-//! names each shard that has entries, with their number, bytes and checksum (XXH3-64), so a
-//! reader of a few shards reads only those and still knows that they are whole.
+//! ```text
+//! ┌────────┬────────┬───────────────┬──────────────────┬─────────────────┬─────────┬─────────┬───
+//! │ "TMCP" │ format │ header length │ header's XXH3-64 │ header          │ shard i │ shard j │ … │
+//! 4      │ u32 LE │ u32 LE, bytes │ u64 LE           │ (postcard)      │ entries │ entries │
+//! └────────┴────────┴───────────────┴──────────────────┴─────────────────┴─────────┴─────────┴───
+//! ```
+//!
+//! The header lists each shard that has entries, with their number, bytes and checksum (XXH3-64).
+//! Therefore a reader of a few shards reads only those, and still detects damage in them.
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -13,31 +18,34 @@ use super::{FORMAT, FORMAT_MIN};
 use crate::store::Store;
 use crate::{Error, Kind, Result};
 
+/// The first bytes of every part.
 const MAGIC: &[u8; 4] = b"TMCP";
 /// Bytes before the header.
 const LEAD: usize = 20;
 
-/// What a manifest says of a part.
+/// The description of a part in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Part {
     /// The object's name.
     pub(crate) name: String,
-    /// The object's size.
+    /// The object's size, in bytes.
     pub(crate) bytes: u64,
-    /// Entries in it.
+    /// The number of entries in the part.
     pub(crate) entries: u64,
-    /// Where the entries begin.
+    /// The offset of the first entry, in bytes: the size of everything before the entries.
     pub(crate) header: u64,
-    /// First and last shard that have entries.
+    /// The first and the last shard that have entries in the part.
     pub(crate) shards: (u8, u8),
 }
 
+/// The header of a part.
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     sum: Sum,
     shards: Vec<Shard>,
 }
 
+/// One shard of a part: its number, entries, bytes and checksum (XXH3-64 of its entries).
 #[derive(Debug, Serialize, Deserialize)]
 struct Shard {
     number: u8,
@@ -46,7 +54,10 @@ struct Shard {
     checksum: u64,
 }
 
-/// Encodes a part under `name`. None without entries.
+/// Encodes the blocks of all shards as a part called `name`; `None` if there are no entries.
+///
+/// # Errors
+/// `Bug` when the header cannot be encoded.
 pub(super) fn encode(name: String, sum: Sum, blocks: &[Block]) -> Result<Option<(Part, Vec<u8>)>> {
     let filled = (0..=u8::MAX).zip(blocks).filter(|(_, b)| b.entries > 0);
     let shards: Vec<Shard> = filled
@@ -84,15 +95,20 @@ pub(super) fn encode(name: String, sum: Sum, blocks: &[Block]) -> Result<Option<
     Ok(Some((part, bytes)))
 }
 
-/// A part that is open for reading.
+/// A part whose header was read and checked.
 pub(super) struct OpenPart {
     name: String,
-    /// Where each shard's entries lie.
+    /// For each shard number: its entry in the header and its offset in bytes; `None` without
+    /// entries.
     shards: Vec<Option<(Shard, u64)>>,
 }
 
 impl OpenPart {
-    /// Reads and checks the header.
+    /// Reads the header and checks it against the manifest's description.
+    ///
+    /// # Errors
+    /// `Data` when the header is damaged, of an unknown format or of another kind of state.
+    /// Otherwise as the store's reads.
     pub(super) fn open(store: &dyn Store, part: &Part, sum: Sum) -> Result<Self> {
         let name = &part.name;
         let lead = store.get_range(name, 0..part.header)?;
@@ -140,13 +156,16 @@ impl OpenPart {
         &self.name
     }
 
-    /// Bytes of a shard.
+    /// The size of a shard's entries, in bytes.
     pub(super) fn size(&self, shard: usize) -> u64 {
         let known = self.shards.get(shard).and_then(Option::as_ref);
         known.map_or(0, |(shard, _)| shard.bytes)
     }
 
-    /// Reads some shards' entries, checked.
+    /// Reads the entries of a range of shards in one request, and compares their checksums.
+    ///
+    /// # Errors
+    /// `Data` when a checksum is wrong or the file is cut short. Otherwise as the store's reads.
     pub(super) fn read(
         &self,
         store: &dyn Store,
@@ -176,7 +195,7 @@ impl OpenPart {
     }
 }
 
-/// The error of a file that cannot be what was written.
+/// The `Data` error of a file that is not what was written.
 pub(super) fn damaged(name: &str, what: &str) -> Error {
     Error::new(
         Kind::Data,

@@ -1,4 +1,4 @@
-//! Reading a site's state back: the runs' entries shard by shard, added up.
+//! Restoring a site's state: the entries of all runs, added up shard by shard, in sorted order.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -11,30 +11,37 @@ use crate::row::Row;
 use crate::store::Store;
 use crate::{Error, Kind, Result};
 
-/// Bytes that are read and added up in one go, unless one shard alone has more.
+/// Bytes that are read and added up in one step, unless a single shard has more.
 const STEP_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Entries that are handed over in one go.
+/// Entries that are handed over in one step.
 const STEP_ENTRIES: usize = 16 * 1024;
 
-/// A worker's share of a site's state. It is read shard by shard and handed over in the order of
-/// keys and values: what takes it in has to sort it, and finds it sorted.
+/// Reads a worker's share of a site's state. The share is read shard by shard, and then handed over
+/// in the order of keys and values. The arrangement that takes the entries in has to sort them, and
+/// finds them sorted.
+///
+/// Memory: all encoded entries of the share are in memory until the reader is dropped.
 pub(crate) struct Reader<C> {
     shards: Shards,
-    /// What was read so far: encoded, each key and value once.
+    /// The entries that were read so far: encoded, each key and value once.
     entries: Vec<u8>,
+    /// The remaining entries in sorted order; `None` while shards are being read.
     sorted: Option<std::vec::IntoIter<Place>>,
     change: PhantomData<C>,
 }
 
-/// Where an entry is, with the first bytes of its key, by which nearly all are told apart.
+/// The offset of an entry, with the first 16 bytes of its key, which tell nearly all entries apart.
 struct Place {
     key: [u64; 2],
     at: usize,
 }
 
 impl<C: Change> Reader<C> {
-    /// The share of worker `index` of `peers`.
+    /// Opens the share of worker `index` of `peers`: a contiguous range of the 256 shards.
+    ///
+    /// # Errors
+    /// `Bug` when the site's state is of another kind than `C`. Otherwise as [`OpenPart::open`].
     pub(crate) fn share(
         store: Arc<dyn Store>,
         state: &State,
@@ -54,7 +61,11 @@ impl<C: Change> Reader<C> {
         })
     }
 
-    /// Goes on for a moment. The next entries, which may be none yet; nothing after the last.
+    /// Does one bounded step. Returns the next entries, which may be none yet, and `None` after the
+    /// last.
+    ///
+    /// # Errors
+    /// `Data` when a part is damaged. Otherwise as the store's reads.
     pub(crate) fn step(&mut self) -> Result<Option<Vec<Entry<C>>>> {
         if let Some(read) = self.shards.next()? {
             self.take(read)?;
@@ -70,7 +81,7 @@ impl<C: Change> Reader<C> {
         Ok((!entries.is_empty()).then_some(entries))
     }
 
-    /// Adds up what several runs have of the same shards.
+    /// Adds up the entries that several runs have of the same shards.
     fn take(&mut self, read: Vec<Read>) -> Result<()> {
         let mut sums = Sums::<C>::default();
         for (name, bytes) in &read {
@@ -81,6 +92,7 @@ impl<C: Change> Reader<C> {
         Ok(())
     }
 
+    /// The offsets of all entries, sorted by key and value.
     fn sort(&self) -> Result<Vec<Place>> {
         let mut places = Vec::new();
         let mut rest = self.entries.as_slice();
@@ -98,7 +110,7 @@ impl<C: Change> Reader<C> {
     }
 }
 
-/// The first eight bytes as a number that sorts as they do.
+/// The first eight bytes as a number that sorts as the bytes do.
 fn first(bytes: &[u8]) -> u64 {
     let mut first = [0; 8];
     first
@@ -108,7 +120,7 @@ fn first(bytes: &[u8]) -> u64 {
     u64::from_be_bytes(first)
 }
 
-/// An entry's key and value, and what comes after them.
+/// The key and the value of an entry, and the bytes after them.
 type Names<'a> = ((&'a [u8], &'a [u8]), &'a [u8]);
 
 fn names(bytes: &[u8]) -> Result<Names<'_>> {
@@ -122,10 +134,10 @@ fn entry<C: Change>(bytes: &[u8], at: usize) -> Result<Entry<C>> {
     Ok(Entry { key, value, change })
 }
 
-/// A part's name, and the encoded entries that were read of it.
+/// A part's name, and the encoded entries that were read from it.
 pub(super) type Read = (String, Vec<u8>);
 
-/// Some shards of some runs, from the first on.
+/// A range of shards of some runs, read in ascending order.
 pub(super) struct Shards {
     store: Arc<dyn Store>,
     runs: Vec<Vec<OpenPart>>,
@@ -133,6 +145,10 @@ pub(super) struct Shards {
 }
 
 impl Shards {
+    /// Opens the parts of `runs` that have entries in `shards`.
+    ///
+    /// # Errors
+    /// As [`OpenPart::open`].
     pub(super) fn open(
         store: Arc<dyn Store>,
         sum: Sum,
@@ -156,7 +172,7 @@ impl Shards {
         })
     }
 
-    /// The next shards, as many as make a step; none after the last.
+    /// Reads the next shards, up to [`STEP_BYTES`]; `None` after the last.
     fn next(&mut self) -> Result<Option<Vec<Read>>> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -172,7 +188,7 @@ impl Shards {
         self.read(first..self.rest.start).map(Some)
     }
 
-    /// Some shards, the oldest run first.
+    /// Reads a range of shards from all runs, the oldest run first.
     pub(super) fn read(&self, shards: Range<usize>) -> Result<Vec<Read>> {
         let read = |part: &OpenPart| {
             let bytes = part.read(&*self.store, shards.clone())?;

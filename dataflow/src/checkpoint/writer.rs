@@ -1,12 +1,16 @@
-//! The thread that makes checkpoints durable, one in each process.
+//! The checkpoint writer: a thread in each process that makes checkpoints durable.
 //!
-//! In flow the added-up changes of each site of this process's workers, and, in worker 0's process,
-//! the word that an epoch's checkpoint may be committed: all processes have written theirs and the
-//! sink has the epoch. Out flow parts, manifests and the journal's entries. Afterwards old parts
-//! are deleted, the journal is truncated and runs are merged, all beside the dataflow.
+//! Input: the changes of each site of this process's workers. In the process of worker 0 also the
+//! request to commit an epoch's checkpoint, which comes when all processes have written their parts
+//! and the sink is durable through the epoch. Output: parts, manifests and the journal's entries.
+//! Afterwards the thread deletes old parts, truncates the journal and merges runs, all beside the
+//! dataflow.
 //!
-//! Limits: one checkpoint is under way at a time, so at most one message a site and worker waits.
-//! While the store is away or full the changes wait in memory, added up.
+//! ```text seal (each site and worker) ──► parts ──► written() ──► Report to worker 0 commit
+//! (worker 0's process) ──► manifest ──► journal ──► committed() ──► delete, truncate, merge ```
+//!
+//! Limits: one checkpoint is under way at a time, so at most one message per site and worker waits.
+//! While the store is away or full, the changes wait in memory.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,52 +30,61 @@ use crate::journal::{Binding, Checkpointed, Journal};
 use crate::store::Store;
 use crate::{Epoch, Result};
 
-/// The changes of one site on one worker through an epoch.
+/// The changes of one site on one worker through an epoch, handed over for the epoch's checkpoint.
 pub(crate) struct Sealed {
+    /// The marked epoch.
     pub(crate) epoch: Epoch,
+    /// The site's name; see `site.rs`.
     pub(crate) site: Arc<str>,
+    /// How the changes add up.
     pub(crate) sum: Sum,
-    /// A block a shard, or none; not added up.
+    /// One block per shard, or none at all; not completely added up.
     pub(crate) blocks: Vec<Block>,
-    /// So many of these make a process's checkpoint.
+    /// The number of such messages that make up this process's checkpoint.
     pub(crate) of: usize,
 }
 
-/// What one process wrote for an epoch's checkpoint.
+/// The parts that one process wrote for an epoch's checkpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Written {
     pub(crate) epoch: Epoch,
+    /// One run per site, with how its entries add up.
     sites: BTreeMap<String, (Sum, Run)>,
 }
 
-/// An epoch's checkpoint, complete but for its manifest.
+/// A checkpoint whose parts are all durable; only its manifest and journal entry are missing.
 pub(crate) struct Commit {
-    /// The epoch, and how far each partition was read at its end.
+    /// The epoch, with end offsets and source positions at its end.
     pub(crate) at: Binding,
+    /// What each process wrote.
     pub(crate) written: Vec<Written>,
 }
 
-/// Checkpoints that are kept: one that was damaged leaves another.
+/// The number of checkpoints that are kept: if one is damaged, the other is usable.
 const KEPT: usize = 2;
 
+/// A message to the thread.
 enum Task {
     Lead(Leading),
     Sealed(Sealed),
     Commit(Commit),
 }
 
-/// How workers reach the thread. Cheap to clone.
+/// A handle by which workers reach the thread. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Writer {
     tasks: Sender<Task>,
     shared: Arc<Shared>,
 }
 
+/// What the thread tells the workers.
 #[derive(Default)]
 struct Shared {
+    /// What was written and not fetched yet.
     written: Mutex<Vec<Written>>,
+    /// The epoch of the last committed checkpoint; 0 before the first.
     committed: AtomicU64,
-    /// Bytes that the last one wrote, and of all that it needs.
+    /// Bytes that the last checkpoint wrote, and bytes of all parts that it needs.
     sizes: Mutex<(u64, u64)>,
 }
 
@@ -84,23 +97,27 @@ impl Shared {
 
 /// What the thread works with.
 pub(crate) struct Writing {
+    /// The job's name.
     pub(crate) job: String,
     /// This process's index among the job's.
     pub(crate) process: usize,
     pub(crate) store: Arc<dyn Store>,
 }
 
-/// What only worker 0's process has.
+/// What only the process of worker 0 has: the right to commit checkpoints.
 pub(crate) struct Leading {
+    /// The open journal.
     pub(crate) journal: Arc<Journal>,
+    /// The generation of this run; it is part of the names of merged parts.
     pub(crate) generation: u64,
-    /// What the journal says there is.
+    /// The checkpoints that the journal names, oldest first.
     pub(crate) checkpoints: Vec<Checkpointed>,
-    /// The checkpoint that this run began with.
+    /// The checkpoint that this run was restored from.
     pub(crate) restored: Option<Manifest>,
 }
 
 impl Leading {
+    /// The checkpoints that are usable at the start of this run.
     fn live(&mut self, store: &dyn Store) -> Live {
         let Some(restored) = self.restored.take() else {
             return Live::default();
@@ -112,7 +129,8 @@ impl Leading {
                 kept.push_back((entry.manifest.clone(), restored));
                 break;
             }
-            // One that cannot be read is of no use; it goes with the next checkpoint's entry.
+            // A manifest that cannot be read is useless. Its objects are deleted with the next
+            // checkpoint.
             kept.extend(
                 Manifest::read(store, &entry.manifest)
                     .and_then(|manifest| manifest)
@@ -127,7 +145,7 @@ impl Writer {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the system has no thread left.
+    /// When the system cannot create a thread.
     pub(crate) fn start(writing: Writing, failure: &Failure) -> Result<Self> {
         let (tasks, queue) = channel();
         let shared = Arc::new(Shared::default());
@@ -139,35 +157,36 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Makes this the process that commits; before anything is sealed.
+    /// Makes this process the one that commits. Must be called before anything is sealed.
     pub(crate) fn lead(&self, leading: Leading) {
         self.send(Task::Lead(leading));
     }
 
-    /// Hands over a site's changes.
+    /// Hands over a site's changes for the marked epoch.
     pub(crate) fn seal(&self, sealed: Sealed) {
         self.send(Task::Sealed(sealed));
     }
 
-    /// Says that this process has no state at an epoch.
+    /// Records that this process has no state at an epoch, so that its part of the checkpoint is
+    /// empty.
     pub(crate) fn nothing(&self, epoch: Epoch) {
         let sites = BTreeMap::new();
         self.shared.push(Written { epoch, sites });
     }
 
-    /// Asks for the manifest and the journal's entry.
+    /// Asks the thread for the manifest and the journal's entry of a checkpoint.
     pub(crate) fn commit(&self, commit: Commit) {
         self.send(Task::Commit(commit));
     }
 
     fn send(&self, task: Task) {
-        // Fails only when the thread ended, which left its error for the job to end with.
+        // Sending fails only when the thread has ended; the thread's error then ends the job.
         if self.tasks.send(task).is_err() {
             tracing::debug!("the checkpoints' thread has ended");
         }
     }
 
-    /// What this process wrote since the last call.
+    /// Takes what this process wrote since the last call.
     pub(crate) fn written(&self) -> Vec<Written> {
         let mut written = self
             .shared
@@ -177,12 +196,12 @@ impl Writer {
         std::mem::take(&mut written)
     }
 
-    /// The epoch of the last checkpoint that this run committed, 0 when none was.
+    /// The epoch of the last checkpoint that this run committed; 0 before the first.
     pub(crate) fn committed(&self) -> Epoch {
         self.shared.committed.load(Ordering::Acquire)
     }
 
-    /// Bytes that were written for that one, and bytes of all that it needs.
+    /// Bytes that the last committed checkpoint wrote, and bytes of all parts that it needs.
     pub(crate) fn sizes(&self) -> (u64, u64) {
         *self
             .shared
@@ -193,6 +212,7 @@ impl Writer {
 }
 
 impl Writing {
+    /// The thread's loop. It ends without an error when all handles are dropped.
     fn run(self, tasks: &Receiver<Task>, shared: &Shared) -> Result<()> {
         let mut sealed = Vec::new();
         let mut leads = None;
@@ -226,11 +246,12 @@ impl Writing {
         Ok(())
     }
 
+    /// The name of an object of an epoch's checkpoint.
     fn object(&self, epoch: Epoch, name: &str) -> String {
         format!("{}/{epoch:020}/{name}", folder(&self.job))
     }
 
-    /// Writes one run of each site that changed.
+    /// Writes one run for each site that changed. Retries while the store is away or full.
     fn write(&self, epoch: Epoch, sealed: Vec<Sealed>) -> Result<Written> {
         let mut sites: BTreeMap<String, (Sum, Vec<Vec<Block>>)> = BTreeMap::new();
         for one in sealed {
@@ -261,7 +282,11 @@ impl Writing {
         })
     }
 
-    /// Commits a checkpoint. Bytes that were written for it, and of all that it needs.
+    /// Commits a checkpoint: manifest, journal entry, then deletion and truncation. Returns the
+    /// bytes that were written for it, and the bytes of all parts that it needs.
+    ///
+    /// # Errors
+    /// `Fence` when a newer generation took over. Errors that pass are retried.
     fn commit(&self, commit: Commit, leading: &Leading, live: &mut Live) -> Result<(u64, u64)> {
         let began = Instant::now();
         let written: u64 = commit
@@ -321,7 +346,8 @@ impl Writing {
         Ok(sizes)
     }
 
-    /// Merges what is due. What comes out is named by the next manifest.
+    /// Merges the runs of each site that are due. The next checkpoint's manifest names the result;
+    /// until then the merged runs stay in the store.
     fn merge(&self, leading: &Leading, live: &mut Live) -> Result<()> {
         let Some(epoch) = live.kept.back().map(|(_, manifest)| manifest.epoch) else {
             return Ok(());
@@ -346,7 +372,7 @@ impl Writing {
         Ok(())
     }
 
-    /// Deletes what earlier generations left unfinished or did not come to delete.
+    /// Deletes the objects that earlier generations left unfinished, or did not get to delete.
     fn clear(&self, live: &Live, leading: &Leading) -> Result<()> {
         let manifests = leading
             .checkpoints
@@ -367,20 +393,23 @@ impl Writing {
     }
 }
 
-/// The checkpoints there are, and what the next one builds on.
+/// The checkpoints that exist, and the state that the next one builds on.
 #[derive(Default)]
 struct Live {
+    /// The newest state by site, with runs that were merged since the last checkpoint.
     sites: BTreeMap<String, State>,
     /// The last two checkpoints, the older first, each with the name of its manifest.
     kept: VecDeque<(String, Manifest)>,
 }
 
 impl Live {
+    /// The names of all parts that the kept checkpoints need.
     fn names(&self) -> impl Iterator<Item = &str> {
         self.kept.iter().flat_map(|(_, manifest)| manifest.names())
     }
 
-    /// Takes a checkpoint that is committed. The objects that no checkpoint needs any more.
+    /// Takes in a checkpoint that is committed. Returns the names of objects that no kept
+    /// checkpoint needs any more.
     fn commit(&mut self, name: String, manifest: Manifest) -> Vec<String> {
         self.sites.clone_from(&manifest.sites);
         self.kept.push_back((name, manifest));
