@@ -1,9 +1,13 @@
-//! Sources: topics become rows of epochs.
+//! Sources: read topics, decode records, drop duplicates, release rows by epoch.
 //!
-//! A worker reads the partitions that it owns ([`partitions`]), decodes their records
-//! ([`record_batcher`]), and drops duplicates ([`newest_positions`]); its source operator
-//! ([`operator`]) sends what an epoch holds once the epoch is bound. Threads beside the workers
-//! watch the topics ([`topic_watch`]) and the registry ([`registry_watch`]).
+//! Each worker reads the partitions that it owns ([`partitions`]), decodes their records
+//! ([`record_batcher`]), and drops duplicates ([`newest_positions`]). Its source operator
+//! ([`operator`]) sends the rows of an epoch once the epoch is bound. Threads beside the workers
+//! watch the topics ([`topic_watch`]) and the schema registry ([`registry_watch`]).
+//!
+//! ```text log ─► partitions ─► record_batcher ─► micro-batches (Cut) ─► operator ─► rows of the
+//! epoch poll          decode, filter     wait for a binding     release duplicates         that
+//! contains them ```
 
 mod newest_positions;
 pub(crate) mod operator;

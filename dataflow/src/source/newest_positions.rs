@@ -1,27 +1,32 @@
-//! The newest change of each partition that one source reads on one worker.
+//! Per-partition duplicate filter: the newest source position that one source has read on one
+//! worker.
 //!
-//! In: the places where the reading begins, and the epochs that are replayed. Out: the place that a
-//! record is held against, and those that are reported with what was read.
+//! A record whose source position is at or below the newest one of its partition is a duplicate and
+//! is dropped. Input: the positions at which reading begins, and the epochs that are replayed.
+//! Output: the position that a record is compared with, and the positions that a report carries.
 //!
-//! 1. What is in memory at the end of an epoch is what is bound with it, also where an earlier
-//!    version bound no places: it dropped nothing, so nothing of that epoch is dropped, and the
-//!    next one begins without.
+//! 1. At the end of an epoch, the positions in memory are those that are bound with the epoch. This
+//!    also holds for an epoch that an earlier version bound without positions: that version dropped
+//!    no duplicates, so the replay of such an epoch drops none either, and the next epoch begins
+//!    without positions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::journal::Binding;
 use crate::value::source_position::SourcePosition;
 
-/// The newest change of each partition.
+/// The newest source position of each partition.
 #[derive(Debug, Default)]
 pub(crate) struct Newest {
+    /// By partition; `None` when no record with a source position was read yet.
     places: BTreeMap<u32, Option<SourcePosition>>,
-    /// Partitions whose records count whatever their places are, in the epoch being replayed.
+    /// Partitions of the epoch being replayed whose records all count, whatever their positions
+    /// are.
     all: BTreeSet<u32>,
 }
 
 impl Newest {
-    /// Begins where a checkpoint ends.
+    /// Sets the positions with which reading begins: those at the end of a checkpoint.
     pub(crate) fn begin(&mut self, places: BTreeMap<u32, SourcePosition>) {
         self.places = places
             .into_iter()
@@ -29,7 +34,8 @@ impl Newest {
             .collect();
     }
 
-    /// What the next record of a partition is held against; none when it counts whatever it is.
+    /// The position that the next record of a partition is compared with and moves; `None` when the
+    /// partition's records all count.
     pub(crate) fn of(&mut self, partition: u32) -> Option<&mut Option<SourcePosition>> {
         if !self.all.is_empty() && self.all.contains(&partition) {
             return None;
@@ -37,7 +43,7 @@ impl Newest {
         Some(self.places.entry(partition).or_default())
     }
 
-    /// The places of these partitions, where they have one.
+    /// The positions of these partitions, as far as they have one.
     pub(crate) fn at<'a>(
         &self,
         partitions: impl Iterator<Item = &'a u32>,
@@ -46,14 +52,14 @@ impl Newest {
         partitions.filter_map(place).collect()
     }
 
-    /// The records that come next are of this epoch, and of these partitions of `topic`.
+    /// Begins the replay of an epoch, whose records of `topic` lie below `ends`.
     pub(crate) fn replay(&mut self, binding: &Binding, topic: &str, ends: &BTreeMap<u32, i64>) {
         let bound = binding.places.get(topic);
         let unbound = |partition: &&u32| bound.is_none_or(|bound| !bound.contains_key(*partition));
         self.all = ends.keys().filter(unbound).copied().collect();
     }
 
-    /// All of them came.
+    /// Ends the replay of an epoch: the bound positions are now those in memory.
     pub(crate) fn replayed(&mut self, binding: &Binding, topic: &str, ends: &BTreeMap<u32, i64>) {
         self.all.clear();
         let bound = binding.places.get(topic);

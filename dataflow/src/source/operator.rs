@@ -1,8 +1,15 @@
-//! The source operator: sends what a worker read, epoch by epoch.
+//! The source operator: releases decoded rows of one topic, epoch by epoch.
 //!
-//! Frontier contract: holds one capability from the least time on. When an epoch's binding comes,
-//! everything of the epoch is sent at it and the capability moves just past it. A stop drops the
-//! capability. On a worker that owns no partition of the topic it only follows the epochs.
+//! ```text Start ──► replay the epochs of earlier runs, each cut exactly at its bound end offsets
+//! ──► live: read ahead ─► Report ─► (binder) ─► Bind(e) ─► send all of e at time e ──► Stop: drop
+//! the capability ```
+//!
+//! Frontier contract: the operator holds one capability, from the least time on. When the binding
+//! of an epoch arrives, it sends all rows of the epoch at that epoch, and downgrades the capability
+//! to just past the epoch. A stop drops the capability. On a worker that owns no partition of the
+//! topic, the operator sends nothing and only follows the epochs.
+//!
+//! Backpressure: reading pauses when the waiting rows or bytes reach the limits in [`Reading`].
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -25,25 +32,30 @@ use crate::time::control::Control;
 use crate::time::messages::{Command, Report, Start};
 use crate::{Epoch, Result};
 
-/// How often a source that heard nothing looks itself where an arrival may go by without a call:
-/// another process writes the embedded log.
+/// How often an idle source polls if an arrival may happen without a wake-up call, because another
+/// process writes the embedded log.
 const UNCALLED_LOOK: Duration = Duration::from_millis(20);
-/// How often it looks where a call comes, so that nothing rests on the call alone.
+/// How often an idle source polls although it is woken at arrivals, so that it does not depend on
+/// the call alone.
 const CALLED_LOOK: Duration = Duration::from_millis(250);
 
 type Builder<O> = CapacityContainerBuilder<Vec<O>>;
 
-/// A source's place among the job's, and how far it reads ahead.
+/// Which source of the plan an operator reads, and how far it reads ahead of the binder.
 pub(crate) struct Reading {
-    /// Index in the plan.
+    /// The source's index in the plan.
     pub(crate) index: usize,
+    /// The source's topic.
     pub(crate) topic: String,
+    /// Most records that wait for their epoch; reading pauses there.
     pub(crate) rows_waiting_max: usize,
+    /// Most bytes of records that wait for their epoch; reading pauses there.
     pub(crate) bytes_waiting_max: usize,
 }
 
-/// Renders a source. `open` makes the reader of this worker's partitions once the start is known;
-/// `item` says what to send for an item of an epoch.
+/// Renders a source. `open` opens the reader of this worker's partitions when the start is known.
+/// `item` converts an item of an epoch to what the operator sends. An error of reading or decoding
+/// ends the job ([`Context::fail`]).
 pub(crate) fn operator<'scope, G, O>(
     scope: Scope<'scope, Epoch>,
     reading: Reading,
@@ -77,7 +89,7 @@ where
                         };
                         let wake = Arc::clone(&wake);
                         let woken = move || {
-                            // A worker that is gone needs no waking.
+                            // A worker that has ended needs no waking.
                             let _gone = wake.activate();
                         };
                         if let Some(partitions) = &mut partitions {
@@ -126,13 +138,13 @@ where
     })
 }
 
-/// The first epoch that a source may send something at, and the epochs of earlier runs that it has
-/// to send. One that `hydrates` begins with all that is in the checkpoint.
+/// The first epoch at which a source may send, and the epochs of earlier runs that it must send. A
+/// source with a view that hydrates also sends everything that is in the checkpoint, as one epoch.
 fn replay(start: &Start, hydrates: bool) -> (Epoch, VecDeque<Binding>) {
     let mut replay: VecDeque<Binding> = start.bindings.clone().into();
     let Some(checkpoint) = &start.checkpoint else {
-        // What the plan itself adds at the least epoch (the one row of an aggregate without keys)
-        // is complete before any record is.
+        // The plan's own rows are at the least epoch (the one row of an aggregate without keys).
+        // They are complete before any record, because sources begin at epoch 1.
         return (1, replay);
     };
     if !hydrates {
@@ -142,6 +154,7 @@ fn replay(start: &Start, hydrates: bool) -> (Epoch, VecDeque<Binding>) {
     (checkpoint.epoch, replay)
 }
 
+/// A source that has been started on a worker that owns partitions.
 struct Running<G: Gather> {
     partitions: Partitions<G>,
     /// Epochs of earlier runs that are still to be sent, in order.
@@ -149,7 +162,7 @@ struct Running<G: Gather> {
 }
 
 impl<G: Gather> Running<G> {
-    /// Reads once. True when there may be more at once.
+    /// Reads once, and reports what was read. Returns true if there may be more to read at once.
     fn step<O: Clone + 'static>(
         &mut self,
         reading: &Reading,
@@ -185,6 +198,7 @@ impl<G: Gather> Running<G> {
         true
     }
 
+    /// Reads towards the end of the epoch that is being replayed, and sends it when it is complete.
     fn replay_step<O: Clone + 'static>(
         &mut self,
         cap: &mut Capability<Epoch>,
@@ -207,7 +221,8 @@ impl<G: Gather> Running<G> {
         true
     }
 
-    /// Sends what is left of earlier epochs: later ones may not overtake them.
+    /// Sends the rest of earlier epochs, blocking until it is read, because later epochs may not
+    /// overtake them.
     fn finish_replay<O: Clone + 'static>(
         &mut self,
         cap: &mut Capability<Epoch>,
@@ -221,7 +236,7 @@ impl<G: Gather> Running<G> {
     }
 }
 
-/// Counts what was read.
+/// Counts what was read, and logs duplicates.
 fn count<T>(topic: &str, cut: &Cut<T>, context: &Context) {
     let (records, copies) = (cut.records, cut.copies);
     context.stats.read(records, cut.bytes, copies);
@@ -234,7 +249,7 @@ fn count<T>(topic: &str, cut: &Cut<T>, context: &Context) {
     }
 }
 
-/// Sends an epoch's cuts and moves the capability past the epoch.
+/// Sends the micro-batches of an epoch and moves the capability just past the epoch.
 fn send<T, O: Clone + 'static>(
     cuts: Vec<Cut<T>>,
     epoch: Epoch,

@@ -1,9 +1,14 @@
-//! The partitions that a worker owns: read, decoded and held back until their epoch is bound.
+//! The partitions that a worker owns: reads them ahead of the binder and holds rows until released.
 //!
-//! A worker reads ahead of the binder. What it has decoded it keeps as [`Cut`]s, and reports how
-//! far each partition got; when an epoch comes back from the binder, the cuts at or below its ends
-//! are released. While epochs of an earlier run are replayed the order is turned round: the ends
-//! are known first, and cuts are made exactly at them, so that a replay is identical.
+//! Live, the worker decodes what it reads into micro-batches ([`Cut`]) and reports how far each
+//! partition got. When the binder's epoch arrives, the micro-batches at or below its end offsets
+//! are released. While epochs of an earlier run are replayed, the order is the opposite: the end
+//! offsets are known first, and micro-batches are cut exactly at them. Therefore a replay is
+//! identical.
+//!
+//! ```text live:    read ─► Cut [10, 17) ─► report 17 ─► Bind(e: 17) ─► release replay:  Bind(e:
+//! 17) from the journal ─► read to 17 ─► Cut [10, 17) ─► release at e └─ records from 17 on wait in
+//! `ahead` ```
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,45 +25,51 @@ use crate::value::source_position::SourcePosition;
 
 use super::record_batcher::{self, Gather};
 
-/// Most records read in one go: bounds a batch, and how long a worker does not step.
+/// Most records per poll. Bounds the size of a batch, and the time that the worker does not step.
 pub(crate) const RECORDS_PER_POLL_MAX: usize = 32_768;
-/// Bytes of records after which no more are read in one go.
+/// A poll reads no more records after this many bytes of values.
 const BYTES_PER_POLL_MAX: usize = 8 << 20;
-/// Records between two looks at those bytes.
+/// Records between two checks of those bytes.
 const RECORDS_PER_LOOK: usize = 1_024;
 
-/// Decoded records that belong to one epoch as a whole.
+/// A micro-batch: decoded records that belong to one epoch as a whole.
 pub(crate) struct Cut<T> {
-    /// One past the last record, of every partition that has a record in it.
+    /// The end offset (one past the last record) of each partition with a record in the
+    /// micro-batch.
     pub(crate) ends: BTreeMap<u32, i64>,
-    /// The newest change of each of these partitions there, where their records have places.
+    /// The source position of the newest change of each of these partitions at its end, for records
+    /// that carry source positions.
     pub(crate) places: BTreeMap<u32, SourcePosition>,
-    /// What the records became.
+    /// The decoded rows, as the operator sends them.
     pub(crate) items: Vec<T>,
-    /// Records that could not be decoded.
+    /// Records that could not be decoded; they become dead letters.
     pub(crate) refusals: Vec<Refusal>,
-    /// Records in all.
+    /// The number of records, with refused and duplicate ones.
     pub(crate) records: usize,
-    /// Bytes of their keys and values.
+    /// Bytes of the records' keys and values.
     pub(crate) bytes: usize,
-    /// Of the records, those that were dropped as copies of earlier ones.
+    /// The number of records that were dropped as duplicates.
     pub(crate) copies: usize,
-    /// When its records were committed.
+    /// The commit times of the records.
     pub(crate) commits: Commits,
 }
 
-/// Which partitions of a topic a worker owns, and how it reads them.
+/// Which partitions of a topic a worker owns: (partition + source index) modulo the workers.
 pub(crate) struct Assigned {
+    /// The log that is read.
     pub(crate) log: Arc<dyn Log>,
+    /// The topic.
     pub(crate) topic: String,
-    /// The source's index in the plan, so that topics of one partition go to several workers.
+    /// The source's index in the plan. It spreads topics with one partition over the workers.
     pub(crate) source: usize,
+    /// This worker's index.
     pub(crate) worker: usize,
+    /// The number of workers of the job.
     pub(crate) workers: usize,
 }
 
 impl Assigned {
-    /// The partitions of `held` that are this worker's, with where each begins.
+    /// Those of the partitions `held` that this worker owns, each with its first offset.
     fn own<'a>(&self, held: impl Iterator<Item = &'a Held>) -> Vec<(u32, i64)> {
         let own =
             |held: &&Held| (held.partition as usize + self.source) % self.workers == self.worker;
@@ -68,29 +79,34 @@ impl Assigned {
     }
 }
 
-/// Something to call when records arrive.
+/// A callback for the arrival of records.
 type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// One worker's partitions of one topic.
+/// The partitions of one topic that one worker owns.
 pub(crate) struct Partitions<G: Gather> {
     assigned: Assigned,
-    /// One of the partitions that were there at the start, and one each time some were added.
+    /// One reader for the partitions that existed at the start, and one more for each later
+    /// addition.
     readers: Vec<Box<dyn Reader>>,
     wake: Option<Wake>,
-    /// No reader misses an arrival.
+    /// Whether every reader calls for every arrival.
     woken: bool,
+    /// Decodes records.
     gather: G,
-    /// The next offset of each owned partition: everything below it is in a cut or released.
+    /// The next offset of each owned partition. Everything below is in a micro-batch or released.
     positions: BTreeMap<u32, i64>,
-    /// Records read beyond the epoch being replayed.
+    /// Records that were read beyond the epoch being replayed, by partition.
     ahead: BTreeMap<u32, VecDeque<OwnedRecord>>,
-    /// Cuts that wait for their epoch, oldest first.
+    /// Micro-batches that wait for their epoch, oldest first.
     waiting: VecDeque<Cut<G::Item>>,
 }
 
 impl<G: Gather> Partitions<G> {
-    /// This worker's share of the partitions that are there; `places` are the newest changes before
-    /// where each begins.
+    /// Opens this worker's share of the partitions; `places` are the source positions of the newest
+    /// changes before the offset at which each partition begins.
+    ///
+    /// # Errors
+    /// As `Log::reader`.
     pub(crate) fn open(
         assigned: Assigned,
         held: &[Held],
@@ -114,7 +130,11 @@ impl<G: Gather> Partitions<G> {
         Ok(partitions)
     }
 
-    /// Takes this worker's share of partitions that were added.
+    /// Opens this worker's share of partitions that were added to the topic. Known ones are
+    /// skipped.
+    ///
+    /// # Errors
+    /// As `Log::reader`.
     pub(crate) fn add(&mut self, held: &[Held]) -> Result<()> {
         let known = |held: &&Held| self.positions.contains_key(&held.partition);
         let from = self.assigned.own(held.iter().filter(|held| !known(held)));
@@ -134,7 +154,7 @@ impl<G: Gather> Partitions<G> {
         &self.assigned.topic
     }
 
-    /// Records waiting for their epoch, and their bytes.
+    /// The number of records that wait for their epoch, and their bytes.
     pub(crate) fn waiting(&self) -> (usize, usize) {
         let cuts = self.waiting.iter();
         cuts.fold((0, 0), |(records, bytes), cut| {
@@ -142,7 +162,7 @@ impl<G: Gather> Partitions<G> {
         })
     }
 
-    /// Asks for a call when records arrive.
+    /// Sets the callback for the arrival of records.
     pub(crate) fn on_arrival(&mut self, wake: Wake) {
         for reader in &mut self.readers {
             self.woken &= reader.on_arrival(Arc::clone(&wake));
@@ -150,17 +170,21 @@ impl<G: Gather> Partitions<G> {
         self.wake = Some(wake);
     }
 
-    /// The schemas that no run read records with so far, by their ids.
+    /// Fingerprints by schema id of schemas that no run has read records with so far.
     pub(crate) fn noted(&mut self) -> BTreeMap<u32, i64> {
         self.gather.noted()
     }
 
-    /// Whether a call comes for every record that arrives.
+    /// Whether the callback is called for every record that arrives, so that polling is not needed.
     pub(crate) fn is_woken(&self) -> bool {
         self.woken
     }
 
-    /// Reads what is there, up to a limit, into one more waiting cut. None when nothing was.
+    /// Reads what the log has, up to a limit, into one more waiting micro-batch; `None` if there
+    /// was nothing.
+    ///
+    /// # Errors
+    /// Errors of the log and of the decoder. The job ends with them.
     pub(crate) fn read(&mut self) -> Result<Option<&Cut<G::Item>>> {
         let mut last = BTreeMap::new();
         for (_, records) in std::mem::take(&mut self.ahead) {
@@ -204,8 +228,11 @@ impl<G: Gather> Partitions<G> {
         Ok(self.waiting.back())
     }
 
-    /// Reads towards the ends of an epoch that an earlier run bound. The cut when all of it was
-    /// read; none when more is to come.
+    /// Reads towards the end offsets of an epoch that an earlier run bound. Returns the micro-batch
+    /// when all of the epoch was read, and `None` when more must be read.
+    ///
+    /// # Errors
+    /// Errors of the log and of the decoder. The job ends with them.
     pub(crate) fn replay(&mut self, binding: &Binding) -> Result<Option<Cut<G::Item>>> {
         let empty = BTreeMap::new();
         let all = binding.ends.get(&self.assigned.topic).unwrap_or(&empty);
@@ -240,7 +267,8 @@ impl<G: Gather> Partitions<G> {
         }
         self.readers = readers;
         if self.reached(&ends) {
-            // Offsets may have gaps (compaction, transactions): what is below the end is done.
+            // Offsets may have gaps (compaction, transactions), so everything below the end counts
+            // as read.
             self.positions
                 .extend(ends.iter().map(|(partition, end)| (*partition, *end)));
             if let Some(newest) = self.gather.newest() {
@@ -251,6 +279,7 @@ impl<G: Gather> Partitions<G> {
         Ok(None)
     }
 
+    /// Takes records of the epoch being replayed from those that were read too early.
     fn take_ahead(&mut self, ends: &BTreeMap<u32, i64>) {
         for (partition, end) in ends {
             let Some(records) = self.ahead.get_mut(partition) else {
@@ -267,6 +296,7 @@ impl<G: Gather> Partitions<G> {
         self.ahead.retain(|_, records| !records.is_empty());
     }
 
+    /// Whether every partition has been read through its end offset.
     fn reached(&self, ends: &BTreeMap<u32, i64>) -> bool {
         ends.iter().all(|(partition, end)| {
             self.ahead.contains_key(partition)
@@ -277,6 +307,7 @@ impl<G: Gather> Partitions<G> {
         })
     }
 
+    /// Closes the micro-batch of everything decoded since the last one.
     fn cut(&mut self, ends: BTreeMap<u32, i64>) -> Result<Cut<G::Item>> {
         let gathered = self.gather.finish()?;
         let newest = self.gather.newest();
@@ -297,14 +328,15 @@ impl<G: Gather> Partitions<G> {
         })
     }
 
-    /// Takes the waiting cuts that a bound epoch holds.
+    /// Takes the waiting micro-batches that a bound epoch contains.
     pub(crate) fn release(&mut self, binding: &Binding) -> Vec<Cut<G::Item>> {
         let Some(bound) = binding.ends.get(&self.assigned.topic) else {
             return Vec::new();
         };
         let mut released = Vec::new();
         while let Some(cut) = self.waiting.front() {
-            // The binder binds what was reported, and reports are made of whole cuts.
+            // The binder binds offsets that were reported, and each report covers a whole
+            // micro-batch.
             let whole = cut
                 .ends
                 .iter()

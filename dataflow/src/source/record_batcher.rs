@@ -1,5 +1,7 @@
-//! Gathering: records become the items that a source sends, chunks of rows for append envelopes
-//! and keyed rows for the others.
+//! Record batcher: decodes records into what a source sends.
+//!
+//! [`Rows`] makes Arrow batches of rows for the envelope `append`. [`KeyedRows`] makes keyed rows
+//! for `upsert` and `debezium`, and drops duplicates by source position (`debezium` only).
 
 use std::collections::BTreeMap;
 
@@ -16,39 +18,47 @@ use crate::value::keyed::Keyed;
 use crate::value::source_position::ChangeOrder;
 use arrow::record_batch::RecordBatch;
 
-/// What records became since the last [`Gather::finish`].
+/// What the records since the last [`Gather::finish`] became.
 pub(crate) struct Gathered<T> {
+    /// The decoded rows.
     pub(crate) items: Vec<T>,
+    /// Records that could not be used.
     pub(crate) refusals: Vec<Refusal>,
+    /// The number of records.
     pub(crate) records: usize,
+    /// Bytes of keys and values.
     pub(crate) bytes: usize,
-    /// Records that were dropped as copies of earlier ones.
+    /// The number of records that were dropped as duplicates.
     pub(crate) copies: usize,
+    /// The commit times of the records.
     pub(crate) commits: Commits,
 }
 
-/// Collects records into items.
+/// Decodes records and collects the results.
 pub(crate) trait Gather {
     /// What a source sends.
     type Item;
-    /// Takes one record; one that cannot be decoded is put aside.
+    /// Decodes one record. A record that cannot be decoded is collected as a refusal.
     fn push(&mut self, record: RecordRef<'_>);
-    /// Everything since the last call.
+    /// Takes everything since the last call.
+    ///
+    /// # Errors
+    /// When the decoder or the row codec fails on the batch as a whole (`Bug`).
     fn finish(&mut self) -> Result<Gathered<Self::Item>>;
-    /// The schemas of the records, see [`Decoder::noted`].
+    /// Schemas of the records; see [`Decoder::noted`].
     fn noted(&mut self) -> BTreeMap<u32, i64>;
-    /// The newest change of each partition; none where records have no places.
+    /// The duplicate filter; `None` if the records carry no source positions.
     fn newest(&mut self) -> Option<&mut Newest> {
         None
     }
 }
 
-/// Counts and refusals that every gatherer keeps.
+/// Counts and refusals that every implementation keeps.
 #[derive(Default)]
 struct Tally {
     refusals: Vec<Refusal>,
     records: usize,
-    /// Of their keys and values.
+    /// Bytes of keys and values.
     bytes: usize,
     copies: usize,
     commits: Commits,
@@ -91,7 +101,7 @@ impl Tally {
     }
 }
 
-/// Every record is one more row.
+/// The envelope `append`: every record is one more row.
 pub(crate) struct Rows {
     decoder: Box<dyn Decoder>,
     tally: Tally,
@@ -142,32 +152,35 @@ impl Gather for Rows {
     }
 }
 
-/// Every record says what the row of its key is.
+/// The envelopes `upsert` and `debezium`: every record sets or deletes the row of its key.
 pub(crate) struct KeyedRows {
     decoder: Box<dyn Decoder>,
     codec: RowCodec,
     envelope: Envelope,
-    /// True for keys in Confluent's wire format, whose schema id is not part of the key.
+    /// Whether keys have Confluent's wire format. The schema id in it is not part of the key.
     framed_keys: bool,
     workers: u64,
     tally: Tally,
-    /// The rows being decoded: which record each came from. None when the record had no key, so
-    /// that its row is dropped.
+    /// The origin of each row in the decoder, in order; `None` when the record had no key, so that
+    /// its row is dropped.
     pending: Vec<Option<Origin>>,
-    /// Deletions and truncations.
+    /// Deletions, truncations and keys in error.
     gone: Vec<Keyed>,
+    /// The duplicate filter.
     newest: Newest,
 }
 
-/// Which record a row came from.
+/// The record that a row came from.
 struct Origin {
     key: Row,
     partition: u32,
     offset: i64,
+    /// The order of the record's change among those of other partitions.
     rank: ChangeOrder,
 }
 
 impl Origin {
+    /// What the record says of its key: a row, a deletion, or an error.
     fn says(self, row: Option<Row>, refused: bool) -> Keyed {
         Keyed::Row {
             key: self.key,
@@ -180,10 +193,11 @@ impl Origin {
     }
 }
 
-/// Bytes before an Avro key: a zero and the schema's id.
+/// Bytes before an Avro key in Confluent's wire format: a zero byte and the schema id (u32).
 const WIRE_PREFIX: usize = 5;
 
 impl KeyedRows {
+    /// A batcher of keyed rows for a job of `workers` workers.
     pub(crate) fn new(
         decoder: Box<dyn Decoder>,
         codec: RowCodec,
@@ -209,6 +223,7 @@ impl KeyedRows {
         self.decoder.remember(schemas);
     }
 
+    /// The record's key without schema ids or schemas, so that a key compares equal across schemas.
     fn key(&self, record: &RecordRef<'_>) -> Option<Row> {
         let key = record.key?;
         Some(Row::new(match key.strip_prefix(&[0]) {
@@ -220,7 +235,8 @@ impl KeyedRows {
         }))
     }
 
-    /// Decodes a record that may be a copy of an earlier one.
+    /// Decodes a change and drops it if its source position is not newer than the partition's
+    /// newest.
     fn change(
         &mut self,
         record: &RecordRef<'_>,
@@ -232,14 +248,14 @@ impl KeyedRows {
         let before = *newest;
         let effect = self.decoder.push_behind(value, newest);
         if record.key.is_none() && effect != Ok(Effect::Truncated) {
-            // Without its key it is refused, and takes no place.
+            // A record without a key is refused, so it does not move the partition's position.
             *newest = before;
         }
         effect
     }
 
-    /// Where the record stands among those of other partitions: one that says nothing of its place
-    /// stands where the newest before it in its partition does.
+    /// The order of a record among those of other partitions. A record without a source position
+    /// has the one of the newest record before it in its partition.
     fn origin(&mut self, record: &RecordRef<'_>) -> Option<Origin> {
         let key = self.key(record)?;
         let places = (self.envelope == Envelope::Debezium).then_some(&mut self.newest);
@@ -254,6 +270,7 @@ impl KeyedRows {
         })
     }
 
+    /// A truncate concerns the keys of all workers, so each worker gets the message once.
     fn truncated(&mut self, record: &RecordRef<'_>) {
         let (partition, offset) = (record.partition, record.offset);
         let copies = 0..self.workers;
@@ -291,7 +308,7 @@ impl Gather for KeyedRows {
         match (effect, origin) {
             (Err(Refused(reason)), origin) => {
                 self.tally.refuse(&record, reason);
-                // What the key held before is not its row any more.
+                // The key's earlier row is not current any more, so the key is in error.
                 self.gone.extend(origin.map(|it| it.says(None, true)));
             }
             (Ok(Effect::Row), Some(origin)) => self.pending.push(Some(origin)),
@@ -328,7 +345,7 @@ impl Gather for KeyedRows {
     }
 }
 
-/// A record lent from a copy.
+/// A reference to an owned record.
 pub(crate) fn borrowed(record: &OwnedRecord) -> RecordRef<'_> {
     RecordRef {
         partition: record.partition,
@@ -339,7 +356,7 @@ pub(crate) fn borrowed(record: &OwnedRecord) -> RecordRef<'_> {
     }
 }
 
-/// A copy of a record.
+/// An owned copy of a record.
 pub(crate) fn owned(record: &RecordRef<'_>) -> OwnedRecord {
     OwnedRecord {
         partition: record.partition,

@@ -1,10 +1,11 @@
-//! Watching the registry while a job runs: an id that comes to stand for another schema.
+//! Schema registry watch: ends the job when a schema id comes to stand for another schema.
 //!
-//! A decoder asks for an id once. In a registry that is made anew meanwhile the id may stand for
-//! another schema, which new records are written with, and they would be read as before. A thread
-//! beside the workers, in worker 0's process, asks for one id after the other again, and ends the
-//! job when the answer is another one. An id that is not there any more says nothing: a subject may
-//! have been deleted, and a record that names it later is told by its decoder.
+//! A decoder asks the registry for each id once. If the registry is recreated while the job runs,
+//! an id may stand for another schema. New records written with that schema would be decoded with
+//! the old one. Therefore a thread beside the workers, in the process of worker 0, asks for one id
+//! after the other again. It ends the job when an answer differs. An id that is missing is no
+//! error, because a subject may have been deleted; a later record with this id fails in its
+//! decoder.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -21,12 +22,17 @@ use crate::stats::Stats;
 use crate::sync::lock;
 use crate::time::resume;
 
-/// How soon a stop is seen.
+/// Longest time until the thread notices a stop.
 const STOP_LOOK: Duration = Duration::from_millis(100);
-/// The pause between two questions.
+/// The pause between two requests to the registry.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Asks until `stop` for what the records of these topics, which are Avro, were read with.
+/// Starts the thread. It runs until `stop`, and checks the schemas with which the records of these
+/// topics, which are Avro, were read.
+///
+/// # Errors
+/// When the system cannot create a thread. The thread itself ends the job with
+/// [`resume::registry_made_anew`].
 pub(crate) fn start(
     registry: Arc<dyn Registry>,
     topics: BTreeSet<String>,
@@ -50,7 +56,7 @@ pub(crate) fn start(
                     return Err(resume::registry_made_anew(&place.0));
                 }
                 Ok(_) => {}
-                // It is away, which whoever needs it says.
+                // The registry is away. Whoever needs it reports that.
                 Err(error) => tracing::debug!(%error, id = place.1, "cannot ask for a schema"),
             }
             last = place;
@@ -59,7 +65,8 @@ pub(crate) fn start(
     })
 }
 
-/// The id after the last one, of all that records were read with.
+/// The (topic, schema id) after `last` in order, of all that records were read with; the first one
+/// after the last.
 fn next(
     stats: &Stats,
     topics: &BTreeSet<String>,

@@ -1,10 +1,9 @@
-//! Watching the topics while a job runs: partitions that are added, and topics that are not the
-//! same any more.
+//! Topic watch: finds added partitions, deleted or recreated topics, and the topics' end offsets.
 //!
-//! A thread beside the workers, in worker 0's process, asks the log now and then. Added partitions
-//! flow out to the control dataflow, which binds where they begin and tells the workers; a topic
-//! that was deleted or made anew ends the job with an error, since offsets alone would go on as if
-//! nothing had happened.
+//! A thread beside the workers, in the process of worker 0, asks the log from time to time. Added
+//! partitions go to the control dataflow, which binds their start offsets and tells the workers. A
+//! topic that was deleted or recreated ends the job with an error, because by offsets alone the job
+//! would continue as if nothing had happened. The end offsets give the lag of the views.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,24 +21,27 @@ use crate::time::messages::{Added, Held};
 use crate::time::resume;
 use crate::{Error, Kind, Result};
 
-/// How long a topic may not be there before it counts as deleted: brokers that begin know it late.
+/// How long a topic may be missing before it counts as deleted. Brokers that start learn of their
+/// topics late.
 const GONE_PATIENCE: Duration = Duration::from_secs(15);
-/// How soon a stop is seen.
+/// Longest time until the thread notices a stop.
 const STOP_LOOK: Duration = Duration::from_millis(100);
-/// How often what the topics hold is looked at, which tells how far behind the views are.
+/// Shortest pause between two looks at the topics' end offsets, from which the lag is computed.
 const LAG_LOOK: Duration = Duration::from_secs(2);
-/// Such a look takes at most one part of so many of the thread's time.
+/// The pause is also this many times the duration of the last look, so that looking takes a bounded
+/// share of the thread's time.
 const LAG_SHARE: u32 = 20;
-/// But the pause between two looks is not longer.
+/// Longest pause between two looks, also when a look took long.
 const LAG_LOOK_MAX: Duration = Duration::from_secs(10);
-/// Topics whose added partitions wait to be told.
+/// Most messages about added partitions that wait for the control dataflow.
 const ADDED_MAX: usize = 16;
 
-/// The topics that a job reads.
+/// The topics that a job reads, as they were when they were last described.
 pub(crate) struct Watched {
     topics: BTreeMap<String, Topic>,
 }
 
+/// One topic: its id, its known partitions, and since when it is missing.
 struct Topic {
     id: TopicId,
     partitions: BTreeSet<u32>,
@@ -65,7 +67,12 @@ impl Watched {
         }
     }
 
-    /// Looks every so often until `stop`. Receives what is added.
+    /// Starts the thread, which describes the topics once per `every` until `stop`. Returns the
+    /// channel of added partitions.
+    ///
+    /// # Errors
+    /// When the system cannot create a thread. The thread itself ends the job with `Data` when a
+    /// topic was deleted or recreated.
     pub(crate) fn start(
         mut self,
         log: Arc<dyn Log>,
@@ -88,7 +95,8 @@ impl Watched {
                 if Instant::now() >= weighed {
                     let began = Instant::now();
                     self.weigh(log.as_ref(), &stats);
-                    // A look that took long may have waited for a log that was away.
+                    // A look that took long may have waited for a log that was away, so the pause
+                    // is bounded.
                     let pause = (began.elapsed() * LAG_SHARE).min(LAG_LOOK_MAX);
                     weighed = Instant::now() + LAG_LOOK.max(pause);
                 }
@@ -98,7 +106,7 @@ impl Watched {
         Ok(added)
     }
 
-    /// Tells what the topics hold, or that nobody knows.
+    /// Publishes the topics' end offsets in the statistics, or that they are unknown.
     fn weigh(&self, log: &dyn Log, stats: &Stats) {
         let began = now_ms();
         lock(&stats.looks).looks(began);
@@ -117,7 +125,7 @@ impl Watched {
         stats.looks_complete.fetch_add(1, Ordering::Release);
     }
 
-    /// One look at every topic; false when nobody wants to know any more.
+    /// Describes every topic once. Returns false if the control dataflow has ended.
     fn look(&mut self, log: &dyn Log, to: &SyncSender<Added>) -> Result<bool> {
         for (name, topic) in &mut self.topics {
             match topic.look(name, log) {
@@ -130,7 +138,7 @@ impl Watched {
                         return Ok(false);
                     }
                 }
-                // The log is away, which its readers say.
+                // The log is away. Its readers report that.
                 Err(error) if error.kind() == Kind::Retry => {
                     tracing::debug!(topic = %name, %error, "cannot look at the topic");
                 }
@@ -142,7 +150,7 @@ impl Watched {
 }
 
 impl Topic {
-    /// What was added to it.
+    /// Describes the topic. Returns the partitions that were added.
     fn look(&mut self, name: &str, log: &dyn Log) -> Result<Vec<Held>> {
         let Some(now) = log.describe(name)? else {
             let since = *self.gone_since.get_or_insert_with(Instant::now);
