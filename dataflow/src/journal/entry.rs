@@ -1,8 +1,8 @@
-//! An entry of the journal as bytes: what it is checked by, and what older versions wrote.
+//! The format of a journal entry: encoding, checksum, versions.
 //!
-//! An object is one line, `tidemill journal VERSION CHECKSUM`, and JSON. The checksum is the JSON's
-//! xxh3 (64 bits). Objects that begin with `{` are those of the version before there was a first
-//! line; they are read as entries of generation 0.
+//! An object is one line, `tidemill journal VERSION CHECKSUM`, followed by JSON. The checksum is
+//! the XXH3 hash (64 bits, 16 hex digits) of the JSON. An object that begins with `{` has the
+//! format from before there was a first line; it is read as an entry of generation 0.
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -12,22 +12,24 @@ use crate::{Error, Kind, Result};
 
 /// The first words of every object.
 const WORDS: &str = "tidemill journal ";
-/// The version that this program writes, and the newest that it reads.
+/// The format version that this program writes, which is also the newest that it reads.
 const VERSION: u32 = 1;
 
-/// One object of the journal.
+/// One object of the journal, or one frame of a tail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
-    /// Of the processes that wrote it.
+    /// The generation of the process that wrote the entry.
     pub(super) generation: u64,
-    /// Which process of that generation, by a number that it chose; [`NOBODY`] has none. Of two
-    /// that were told to write as the same generation one does.
+    /// The random number by which the writer tells its own entries from those of other processes;
+    /// [`NOBODY`] if nobody writes. Of two processes with the same generation only one writes.
     #[serde(default, skip_serializing_if = "is_nobody")]
     pub(super) writer: u64,
+    /// What the entry records.
     pub(super) record: Record,
 }
 
-/// Who minted a generation that nobody writes as yet, and who wrote before writers had numbers.
+/// The writer number of a minted generation that nobody has opened yet, and of entries from before
+/// writers had numbers.
 pub(super) const NOBODY: u64 = 0;
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
@@ -35,23 +37,25 @@ fn is_nobody(writer: &u64) -> bool {
     *writer == NOBODY
 }
 
-/// What an entry says.
+/// The content of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Record {
-    /// A new generation of processes took over: whoever wrote before is fenced.
+    /// A new generation took over. All earlier writers are fenced.
     Opened(Opened),
+    /// The offsets of one epoch.
     Bound(Binding),
-    /// A checkpoint is complete: all that its manifest names is durable.
+    /// A checkpoint is complete: everything that its manifest names is durable.
     Checkpoint(Checkpointed),
-    /// Stands for all entries before it, which may be gone.
+    /// A base: stands for all entries before it, which may be deleted.
     Truncated {
         bindings: Vec<Binding>,
         checkpoints: Vec<Checkpointed>,
     },
 }
 
-/// Who took over, for people; the number makes two of them differ whatever else they share.
+/// The process that took over, for error messages. The random number makes any two such entries
+/// differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Opened {
     pub(super) at_ms: u64,
@@ -60,17 +64,17 @@ pub(super) struct Opened {
     pub(super) random: u64,
 }
 
-/// An object as the version before the first one wrote it.
+/// An object in the format without a version.
 #[derive(Serialize, Deserialize)]
 struct Unversioned {
-    /// Whether it stands for all lower numbers too.
+    /// Whether the object stands for all objects with lower numbers.
     #[serde(default)]
     collapsed: bool,
     binding: Binding,
 }
 
 impl Record {
-    /// What stands for all that was read so far.
+    /// The base that stands for all entries read so far.
     pub(super) fn standing_for(standing: Standing) -> Self {
         Self::Truncated {
             bindings: standing.bindings,
@@ -80,6 +84,10 @@ impl Record {
 }
 
 impl Entry {
+    /// The object's bytes.
+    ///
+    /// # Errors
+    /// `Bug` when the entry cannot be written as JSON.
     pub(super) fn encode(&self) -> Result<Vec<u8>> {
         let json = serde_json::to_vec(self).map_err(|error| {
             Error::with_source(Kind::Bug, "a journal's entry makes no JSON", error)
@@ -89,7 +97,10 @@ impl Entry {
         Ok(bytes)
     }
 
-    /// The entry in an object's bytes; `name` is for errors.
+    /// Decodes an object's bytes; `name` is for messages.
+    ///
+    /// # Errors
+    /// `Data` when the bytes are damaged, or of a format version other than [`VERSION`].
     pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Self> {
         if bytes.starts_with(b"{") {
             return Self::decode_unversioned(name, bytes);
@@ -134,12 +145,13 @@ impl Entry {
         })
     }
 
-    /// Whether it stands for all entries before it.
+    /// Whether the entry stands for all entries before it.
     pub(super) fn is_base(&self) -> bool {
         matches!(self.record, Record::Truncated { .. })
     }
 }
 
+/// The `Data` error of an object that is not what was written.
 pub(super) fn damaged(name: &str, why: impl std::fmt::Display) -> Error {
     Error::new(
         Kind::Data,

@@ -1,36 +1,46 @@
-//! The journal: which offsets belong to which epoch, durable before a row of the epoch is released
-//! (invariant 3), which checkpoints are complete, and which generation of processes may say so
-//! (invariant 5).
+//! The journal: the durable log of bindings, complete checkpoints and generations of a job.
 //!
-//! A journal is a log of numbered objects, `JOB/journal/NUMBER` (20 digits), each made with
-//! put-if-absent and never changed. In: bindings and complete checkpoints, in order. Out: the same,
-//! in order, as [`Standing`].
+//! It records which offsets belong to which epoch, before a row of the epoch is released
+//! (architecture invariant 3), which checkpoints are complete, and which generation of processes
+//! may write (architecture invariant 5).
 //!
-//! 1. Whoever opens a journal appends that it took over, as the next generation; its writer appends
-//!    at the number after the last that it knows. So of two writers the older finds its number
-//!    taken: it is fenced. When two open at the same moment the one that lost takes over from the
-//!    one that won, so the last to open goes on.
-//! 2. Truncating appends one object that stands for all before it (a *base*), then deletes those:
-//!    the older bases and the very first object one after the other, ascending, then the rest in
-//!    any order. Readers begin at the newest base, so deleting may stop anywhere, and whoever
-//!    deletes too late deletes only what nobody reads.
-//! 3. Each writer knows the base, or the very first object, that its own reading began with. When
-//!    its number is free again because objects were deleted, that one is gone (by 2 it went first)
-//!    or another is in its place (of one more such writer): it is fenced. What it wrote is below
-//!    the newest base.
-//! 4. Numbers from that object on (or from 1) have no gap.
-//! 5. In a directory a binding is no object but a frame in the *tail* of the writer's last object
-//!    ([`tail`]), which counts when no object follows: a writer looks for one after its frame is
-//!    durable, and whoever opens the journal reads the tail after its own object is there, and then
-//!    appends an object that stands for all it read. So a binding that was reported durable is
-//!    always read, and one that was refused is not read once another was bound.
-//! 6. An append whose outcome is not known (`Retry`) may be tried again: a writer knows its own
-//!    entries, by their generation and its own number, and takes them as written.
-//! 7. A generation may be minted for another process to write as: that fences all older ones, and
-//!    nobody writes. Whoever then opens the journal as that generation appends its number as in 1,
-//!    and goes on only when the last entry is the minter's (or its own, of an attempt before). So
-//!    of several processes that were told the same generation one writes, and none when a newer
-//!    one was minted meanwhile.
+//! A journal is a log of numbered objects, `JOB/journal/NUMBER` (20 digits). Each object is created
+//! with put-if-absent and never changed. Input: bindings and complete checkpoints, in order.
+//! Output: the same, in order, as a [`Standing`].
+//!
+//! ```text generation 7   ─ bind ─ bind ─ (frozen) ───────────────────── wakes up ─ bind ─► Fence:
+//! 43 is taken generation 8                      opens the journal ─ bind ─ checkpoint ─ truncate
+//! ─► │ objects         … 41 ── 42 ──── 43: opened ── 44: bound ── 45: checkpoint ── 46: base (41 …
+//! 45 deleted) ```
+//!
+//! Invariants:
+//! 1. Opening a journal appends the entry `opened`, with the next generation. A writer appends at
+//!    the number after the last one that it knows. Therefore, of two writers, the older one finds
+//!    its number taken and is fenced. When two processes open at the same moment, the loser takes
+//!    over from the winner, so the last one to open continues.
+//! 2. Truncating appends one object that stands for all objects before it (a *base*), and then
+//!    deletes those: first the older bases and the very first object, one after the other in
+//!    ascending order, then the rest in any order. Readers begin at the newest base. Therefore
+//!    deleting may stop anywhere, and a fenced process that still deletes removes only objects that
+//!    nobody reads.
+//! 3. Each writer knows the base, or the very first object, at which its own reading began. If the
+//!    writer's next number is free again because objects were deleted, then that object is gone (by
+//!    2 it was deleted first), or a different object has its number (of another such writer). In
+//!    both cases the writer is fenced. What it just wrote is below the newest base.
+//! 4. From the base on (or from 1) the numbers have no gap.
+//! 5. In a directory, a binding is not an object but a frame in the *tail* of the writer's last
+//!    object ([`tail`]). A frame counts only if no object of another writer follows. The writer
+//!    looks for such an object after its frame is durable. A process that opens the journal reads
+//!    the tail after its own object exists, and then appends a base with all that it read.
+//!    Therefore a binding that was reported durable is always read, and a binding that was refused
+//!    is not read once another one was bound.
+//! 6. An append whose outcome is unknown (`Retry`) may be repeated. A writer recognises its own
+//!    entries by their generation and its writer number, and takes them as written.
+//! 7. A generation may be minted for another process to write as. Minting fences all older
+//!    generations, and at first nobody writes. A process that opens the journal as that generation
+//!    appends its writer number as in 1, but only if the last entry is the minter's (or its own, of
+//!    an earlier attempt). Therefore, of several processes with the same generation one writes, and
+//!    none writes if a newer generation was minted in the meantime.
 
 mod entry;
 mod standing;
@@ -56,37 +66,42 @@ use crate::store::Store;
 use crate::value::source_position::SourcePosition;
 use crate::{Epoch, Error, Kind, Result};
 
-/// How often an append tries again: a store may say of a number that it is taken while nothing is
-/// there yet, and before it is taken over another process may go on writing.
+/// Attempts of one append. A store may report a number as taken while no object is visible yet, and
+/// a writer that is being taken over may append in between.
 const LOOKS_MAX: usize = 10;
-/// How often opening takes over from processes that opened at the same moment.
+/// Attempts to take over from processes that open the journal at the same moment.
 const TAKEOVERS_MAX: u64 = 20;
-/// A journal with nothing to merge is truncated anyway when it has this many objects: each start
-/// of the job leaves one.
+/// A journal with nothing to merge is truncated anyway when this many objects follow its base,
+/// because each start of a job adds objects.
 const OBJECTS_MAX: u64 = 100;
 
 /// End offsets (one past the last record) by topic and partition.
+///
+/// The journal also keeps facts about topics in this form, under names with `@`; see
+/// `time/resume.rs`.
 pub type Offsets = BTreeMap<String, BTreeMap<u32, i64>>;
 
-/// The newest change that was taken, by topic and partition.
+/// Source positions of the newest changes that were read, by topic and partition.
 pub type Places = BTreeMap<String, BTreeMap<u32, SourcePosition>>;
 
-/// One epoch: every record below `ends` that no earlier epoch holds belongs to it. Partitions that
-/// did not move since the epoch before are left out.
+/// The binding of one epoch. A record belongs to the epoch if its offset is below `ends` and it is
+/// in no earlier epoch. Partitions that did not move since the previous epoch are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
-    /// The epoch, in milliseconds; strictly increasing.
+    /// The epoch, in ms since 1970; strictly increasing.
     pub epoch: Epoch,
-    /// Where each moved partition ends.
+    /// The end offset (one past the last record) of each partition that moved.
     pub ends: Offsets,
-    /// The newest change of each of them at its end. None of one whose records have no places, or
-    /// were taken whatever their places were, as versions did that kept none.
+    /// The source position of the newest change of each partition in `ends`. A partition has none
+    /// if its records carry no source positions, or if they were read by a version that did not
+    /// filter duplicates and kept no positions.
     #[serde(default)]
     pub places: Places,
 }
 
 impl Binding {
-    /// Moves the places before this epoch to those at its end.
+    /// Moves source positions from before this epoch to its end. A partition that the epoch moves
+    /// without a position loses its position.
     pub(crate) fn move_places(&self, places: &mut Places) {
         for (topic, ends) in &self.ends {
             let known = places.entry(topic.clone()).or_default();
@@ -102,16 +117,16 @@ impl Binding {
     }
 }
 
-/// A complete checkpoint.
+/// A complete checkpoint, as the journal names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpointed {
-    /// The state after this epoch.
+    /// The checkpoint holds the state at the end of this epoch.
     pub epoch: Epoch,
-    /// The object that names all others of the checkpoint.
+    /// The name of the manifest: the object that names all other objects of the checkpoint.
     pub manifest: String,
 }
 
-/// A minted generation as one process wants to write as it.
+/// A minted generation, claimed by one process that wants to write as it.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim {
     generation: u64,
@@ -119,7 +134,8 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// This process's. The same claim is to be used for every attempt to open the journal.
+    /// A claim of this process. Use the same claim for every attempt to open the journal, because
+    /// the journal recognises an earlier attempt by the claim's writer number.
     #[must_use]
     pub fn of(generation: u64) -> Self {
         let writer = new_writer();
@@ -127,9 +143,9 @@ impl Claim {
     }
 }
 
-/// Takes the journal of a job over as the next generation, for other processes to write as it
-/// ([`Journal::open_minted`]): whoever wrote before is fenced when this returns, and nobody writes
-/// yet. Returns that generation.
+/// Mints a generation: takes the journal over as the next generation, for another process to write
+/// as it ([`Journal::open_minted`]). When this function returns, all earlier writers are fenced and
+/// nobody writes yet. Returns the generation.
 ///
 /// # Errors
 /// As [`Journal::open`].
@@ -138,49 +154,56 @@ pub fn mint(store: Arc<dyn Store>, job: &str) -> Result<u64> {
 }
 
 /// The journal of one job, open for writing by this process alone.
+///
+/// All methods take `&self`: the end of the journal is behind a lock, and appends happen one after
+/// the other. Any method may find that a newer generation took over; its error is then of kind
+/// `Fence`, and the process must stop.
 pub struct Journal {
     store: Arc<dyn Store>,
-    /// `JOB/journal`.
+    /// The objects' folder, `JOB/journal`.
     folder: String,
     tail: Mutex<Tail>,
 }
 
-/// The journal's end as this process knows it.
+/// The end of the journal as this process knows it.
 struct Tail {
-    /// The last object; 0 when there is none.
+    /// The number of the last object; 0 when there is none.
     number: u64,
-    /// Who wrote it.
+    /// The writer number of the process that wrote the last object.
     writer: u64,
-    /// The object that reading begins with; none when there is none.
+    /// The object at which reading begins: the newest base, or object 1; `None` in an empty
+    /// journal.
     first: Option<First>,
-    /// The newest object that stands for all before it.
+    /// The number of the newest base; 0 when there is none.
     base: u64,
-    /// Objects below it may be there.
+    /// Whether objects below the base may still exist.
     untidy: bool,
-    /// An append failed, so there may be own objects after the last that this process knows.
+    /// Whether an append failed, so that objects of this process may follow the last one it knows.
     unsure: bool,
-    /// The file behind that object, and the object's number.
+    /// The open tail file, with the number of the object that it belongs to.
     file: Option<(u64, TailFile)>,
+    /// The state that all entries so far amount to.
     standing: Standing,
 }
 
 impl Journal {
-    /// Reads the journal and takes it over as the next generation: whoever wrote it before is
-    /// fenced from now on. An entry that was read is durable when this returns.
+    /// Reads the journal and takes it over as the next generation. All earlier writers are fenced
+    /// from then on. Every entry in the returned [`Standing`] is durable.
     ///
     /// # Errors
-    /// When the store is away or refuses, the journal is damaged, or other processes keep taking
-    /// it over (`Fence`).
+    /// `Retry` when the store is away. `Data` when the job's name cannot be one, the journal is
+    /// damaged or of a later format, or the store does not support put-if-absent. `Fence` when
+    /// other processes took the journal over `TAKEOVERS_MAX` times in the meantime.
     pub fn open(store: Arc<dyn Store>, job: &str) -> Result<(Self, Standing)> {
         Self::take_over(store, job, new_writer())
     }
 
-    /// The same as a generation that was minted before, if no newer one was and no other process
-    /// opened it.
+    /// Opens the journal as a generation that was minted before. This succeeds only if no newer
+    /// generation was minted and no other process opened this one.
     ///
     /// # Errors
-    /// `Fence` when the generation is not this process's to write as, otherwise as
-    /// [`Journal::open`].
+    /// `Fence` when this process may not write as the generation. `Data` when the generation was
+    /// never minted there. Otherwise as [`Journal::open`].
     pub fn open_minted(
         store: Arc<dyn Store>,
         job: &str,
@@ -206,7 +229,7 @@ impl Journal {
         }
     }
 
-    /// Takes the journal over as the next generation.
+    /// Takes the journal over as the next generation, and again if another process does so first.
     fn take_over(store: Arc<dyn Store>, job: &str, writer: u64) -> Result<(Self, Standing)> {
         let folder = folder(job)?;
         for attempt in 1..=TAKEOVERS_MAX {
@@ -215,7 +238,8 @@ impl Journal {
             let generation = tail.standing.generation + 1;
             match journal.enter(&mut tail, generation, writer) {
                 Err(error) if error.kind() == Kind::Fence => {
-                    // Whoever is at it takes a few writes; all come to their turn.
+                    // The competing process needs a few writes. A random pause lets every process
+                    // have its turn.
                     let wait = RandomState::new().hash_one(attempt) % (1 + attempt * 20);
                     std::thread::sleep(Duration::from_millis(wait));
                     continue;
@@ -231,7 +255,7 @@ impl Journal {
         Err(Error::new(Kind::Fence, what))
     }
 
-    /// Appends that a writer opened the journal, at the end that `tail` knows.
+    /// Appends the entry `opened` of a writer, after the end that `tail` knows.
     fn enter(&self, tail: &mut Tail, generation: u64, writer: u64) -> Result<()> {
         let opened = Entry {
             generation,
@@ -245,7 +269,7 @@ impl Journal {
         self.settle_tail(tail)
     }
 
-    /// The journal with the end that its writer left, tidied up.
+    /// Finishes opening: removes temporary objects, and deletes what an earlier truncation left.
     fn opened(self, job: &str, tail: Tail) -> Result<(Self, Standing)> {
         self.store.sweep(job)?;
         let (standing, base) = (tail.standing.clone(), tail.base);
@@ -254,7 +278,11 @@ impl Journal {
         Ok((self, standing))
     }
 
-    /// Reads the journal without taking it over: nothing is written.
+    /// Reads the journal without taking it over. Nothing is written, and nobody is fenced.
+    ///
+    /// # Errors
+    /// `Retry` when the store is away. `Data` when the job's name cannot be one, or when the
+    /// journal is damaged or of a later format.
     ///
     /// # Errors
     /// When the store is away or refuses, or the journal is damaged.
@@ -262,11 +290,11 @@ impl Journal {
         Ok(load(store, &folder(job)?)?.standing)
     }
 
-    /// Appends a binding durably; one that is there already is not written again.
+    /// Appends a binding durably. If the journal's last binding is this one, nothing is written.
     ///
     /// # Errors
     /// `Fence` when a newer generation took over: this process must stop. `Retry` when the store is
-    /// away or full: the same binding may be given again.
+    /// away or full: the same binding may be given again. `Bug` when the epoch does not increase.
     pub fn bind(&self, binding: &Binding) -> Result<()> {
         let mut tail = self.lock();
         if tail.standing.holds_last(binding) {
@@ -284,7 +312,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Appends durably that a checkpoint is complete.
+    /// Appends durably that a checkpoint is complete. All objects that its manifest names must be
+    /// durable before this call.
     ///
     /// # Errors
     /// As [`Journal::bind`].
@@ -301,8 +330,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Merges all bindings at or below `epoch` into one at the greatest of their epochs and
-    /// forgets checkpoints below `epoch`; stays correct wherever it stops.
+    /// Merges all bindings at or below `epoch` into one binding at the greatest of their epochs,
+    /// and forgets checkpoints below `epoch`. A crash at any point leaves a correct journal.
     ///
     /// # Errors
     /// As [`Journal::bind`].
@@ -310,11 +339,12 @@ impl Journal {
         let Some(base) = self.append_truncated(epoch)? else {
             return Ok(());
         };
-        // The lock is free meanwhile: on S3 this takes a while, and bindings do not wait for it.
+        // The lock is free while objects are deleted. On S3 this takes a while, and bindings do not
+        // wait.
         self.delete_below(base)
     }
 
-    /// Deletes what an object stands for.
+    /// Deletes the objects below a base, in the order of invariant 2.
     fn delete_below(&self, base: u64) -> Result<()> {
         let below = numbers(&*self.store, &self.folder)?.into_iter();
         let below: Vec<u64> = below.take_while(|number| *number < base).collect();
@@ -323,14 +353,14 @@ impl Journal {
         let (mut firsts, mut others) = (Vec::new(), Vec::new());
         for ((number, name), bytes) in below.into_iter().zip(names).zip(objects) {
             let Some(bytes) = bytes else { continue };
-            // What cannot be read may have been a base.
+            // An object that cannot be read may have been a base.
             let is_other = Entry::decode(&name, &bytes).is_ok_and(|entry| !entry.is_base());
             let delete = if is_other && number > 1 {
                 &mut others
             } else {
                 &mut firsts
             };
-            // The tail first: it is found by its object.
+            // The tail goes first, because it can only be found through its object.
             let tail = tail_name(&self.folder, number);
             delete.extend(self.store.path(&tail).map(|_| tail));
             delete.push(name);
@@ -346,7 +376,8 @@ impl Journal {
         Ok(())
     }
 
-    /// The number that objects are to be deleted below, if any are.
+    /// Appends a base, if there is something to merge. Returns the number below which objects are
+    /// to be deleted, if there may be any.
     fn append_truncated(&self, epoch: Epoch) -> Result<Option<u64>> {
         let mut tail = self.lock();
         self.make_sure(&mut tail)?;
@@ -366,14 +397,15 @@ impl Journal {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Appends a record as the process that wrote the last entry.
     fn append_own(&self, tail: &mut Tail, record: Record) -> Result<()> {
         let entry = tail.entry(record);
         self.append(tail, &entry)
     }
 
-    /// After a takeover: an object that stands for what was found behind the last object of the
-    /// writer before. That one may still append to its tail, without success, and no later reader
-    /// may take that for bound.
+    /// After a takeover in a directory: appends a base that holds what was found in the tail of the
+    /// previous writer's last object. The previous writer may still append frames to that tail, but
+    /// they are refused, and no later reader may take them for bound.
     fn settle_tail(&self, tail: &mut Tail) -> Result<()> {
         if self.store.path(&self.folder).is_none() {
             return Ok(());
@@ -388,8 +420,8 @@ impl Journal {
         self.append_own(tail, record)
     }
 
-    /// Takes in own objects whose outcome was not known: what stands for all before it must stand
-    /// for them too.
+    /// Reads own objects after the known end whose outcome was unknown. A base must stand for them
+    /// too.
     fn make_sure(&self, tail: &mut Tail) -> Result<()> {
         if tail.unsure {
             self.catch_up(tail, &[])?;
@@ -398,7 +430,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Appends an entry durably to the tail of the last object (invariant 5).
+    /// Appends an entry durably to the tail of the last object (invariant 5), then checks that no
+    /// other writer's object follows.
     fn append_behind(&self, tail: &mut Tail, record: Record) -> Result<()> {
         self.make_sure(tail)?;
         let entry = tail.entry(record);
@@ -416,7 +449,7 @@ impl Journal {
         applied.map_err(|why| entry::damaged(&name, why))
     }
 
-    /// Appends an entry durably at the end that `tail` knows, and moves that end.
+    /// Appends an entry durably as an object after the end that `tail` knows, and moves that end.
     fn append(&self, tail: &mut Tail, entry: &Entry) -> Result<()> {
         let appended = self.append_object(tail, entry);
         tail.unsure = appended.is_err();
@@ -443,9 +476,12 @@ impl Journal {
         Err(Error::new(Kind::Retry, what))
     }
 
-    /// Takes in entries of the generation that `tail` ends with: own ones whose outcome was not
-    /// known, or, before taking over, those of the writer that is taken over. True when the one
-    /// that is being appended is among them.
+    /// Reads on from the known end. Takes in entries of the generation and writer that `tail` ends
+    /// with: own entries whose outcome was unknown, or, before a takeover, those of the writer that
+    /// is taken over. Returns true if the entry `appending` is among them.
+    ///
+    /// # Errors
+    /// `Fence` when an entry is of another writer.
     fn catch_up(&self, tail: &mut Tail, appending: &[u8]) -> Result<bool> {
         let mut is_there = false;
         loop {
@@ -467,10 +503,11 @@ impl Journal {
         }
     }
 
-    /// See invariant 3.
+    /// Checks that the object at which reading began is still there unchanged (invariant 3).
     fn check_first(&self, tail: &Tail) -> Result<()> {
         let Some(first) = &tail.first else {
-            // There was none; but when the first number is free again there are others.
+            // The journal was empty. If object 1 is free again, then others exist, and this writer
+            // is fenced.
             if numbers(&*self.store, &self.folder)?.last() <= Some(&1) {
                 return Ok(());
             }
@@ -488,13 +525,17 @@ impl Journal {
         }
     }
 
-    /// That nobody took over since.
+    /// Checks that no other writer has appended since.
     fn check_last(&self, tail: &mut Tail) -> Result<()> {
         self.catch_up(tail, &[]).map(|_| ())
     }
 
-    /// A store that overwrites what it should refuse would fence nobody. What is tried differs
-    /// from what is there: nobody may take it for that when it was deleted meanwhile.
+    /// Checks that the store refuses to create an object that exists. A store that overwrites it
+    /// instead would fence nobody. The bytes of this attempt differ from the object's, so that
+    /// nobody takes them for the object if it was deleted in the meantime.
+    ///
+    /// # Errors
+    /// `Data` when the store created the object a second time.
     fn check_put_new(&self, tail: &Tail) -> Result<()> {
         let name = name(&self.folder, tail.number);
         let another = tail.entry(Record::Opened(Opened::here()));
@@ -534,7 +575,7 @@ impl From<Loaded> for Tail {
 }
 
 impl Tail {
-    /// The next entry of the writer that wrote last.
+    /// The next entry of the process that wrote the last entry.
     fn entry(&self, record: Record) -> Entry {
         Entry {
             generation: self.standing.generation,
@@ -543,7 +584,7 @@ impl Tail {
         }
     }
 
-    /// Moves the end to an object that is durable.
+    /// Moves the known end to an object that is durable.
     fn take(&mut self, name: &str, entry: Entry, bytes: &[u8]) -> Result<()> {
         self.number += 1;
         self.writer = entry.writer;
@@ -559,6 +600,7 @@ impl Tail {
 }
 
 impl Opened {
+    /// This process, now.
     fn here() -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -573,11 +615,12 @@ impl Opened {
     }
 }
 
-/// A number that no other writer has.
+/// A random writer number, which no other process has with overwhelming probability.
 fn new_writer() -> u64 {
     RandomState::new().hash_one(()).max(NOBODY + 1)
 }
 
+/// The folder of a job's journal; `Data` if the job's name cannot be a folder's name.
 fn folder(job: &str) -> Result<String> {
     if job.is_empty() || job.contains(['/', '\\']) || job.starts_with('.') {
         return Err(Error::new(
@@ -588,6 +631,7 @@ fn folder(job: &str) -> Result<String> {
     Ok(format!("{job}/journal"))
 }
 
+/// The error of a tail that could not be written: `Retry`, because a disk may have space again.
 fn unwritten(name: &str, error: std::io::Error) -> Error {
     let what = match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
@@ -598,6 +642,7 @@ fn unwritten(name: &str, error: std::io::Error) -> Error {
     Error::with_source(Kind::Retry, format!("journal tail `{name}`: {what}"), error)
 }
 
+/// Checks that epochs increase; `Bug` if not.
 fn check_order(least: Epoch, epoch: Epoch) -> Result<()> {
     if epoch >= least {
         return Ok(());
@@ -607,6 +652,7 @@ fn check_order(least: Epoch, epoch: Epoch) -> Result<()> {
     Err(Error::new(Kind::Bug, what))
 }
 
+/// The `Fence` error of invariant 3.
 fn gone(name: &str) -> Error {
     let what = format!(
         "journal object `{name}` is no longer the one that this process left: a newer generation \
@@ -615,6 +661,7 @@ fn gone(name: &str) -> Error {
     Error::new(Kind::Fence, what)
 }
 
+/// The error of a claim whose generation is not the newest, or is already open.
 fn superseded(folder: &str, generation: u64, newest: u64) -> Error {
     let (kind, why) = match newest.cmp(&generation) {
         Ordering::Greater => (
@@ -641,6 +688,7 @@ fn superseded(folder: &str, generation: u64, newest: u64) -> Error {
     Error::new(kind, format!("journal `{folder}`: {why}"))
 }
 
+/// The `Fence` error of a number that another writer took.
 fn overtaken(name: &str, generation: u64, by: &Entry) -> Error {
     let who = match &by.record {
         Record::Opened(it) => format!(": process {} on {}", it.process, it.host),

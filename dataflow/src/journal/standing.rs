@@ -1,5 +1,5 @@
-//! What a journal amounts to: the state that its entries make when they are read in order, and
-//! reading them from a store.
+//! The journal's state ([`Standing`]): reading its entries from a store, and applying them in
+//! order.
 
 use super::entry::{Entry, NOBODY, Record, damaged};
 use super::tail;
@@ -7,31 +7,33 @@ use super::{Binding, Checkpointed};
 use crate::store::Store;
 use crate::{Epoch, Error, Kind, Result};
 
-/// Another process may truncate the journal while it is listed or read; then it is listed again.
+/// How often the objects are listed again, because another process truncated the journal in
+/// between.
 const LISTINGS_MAX: usize = 5;
-/// How many objects are read at a time; those before the newest base in vain.
+/// How many objects are read at a time, from the newest backwards. Those before the newest base are
+/// read in vain.
 const READ_AHEAD: usize = 32;
-/// Enough bytes of an object to hold its first line.
+/// Bytes of an object that are compared to recognise it; they contain its first line.
 const HEAD_BYTES: usize = 64;
 
-/// What a job finds when it starts.
+/// What the entries of a journal amount to: what a job knows when it starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Of the processes that wrote last; 0 when none did.
+    /// The generation that wrote last; 0 when none did.
     pub generation: u64,
-    /// Oldest first.
+    /// Bindings by increasing epoch. A truncated journal begins with one merged binding.
     pub bindings: Vec<Binding>,
     /// Complete checkpoints, oldest first.
     pub checkpoints: Vec<Checkpointed>,
 }
 
 impl Standing {
-    /// The last epoch that is bound.
+    /// The last epoch that is bound; 0 when none is.
     pub(super) fn last_epoch(&self) -> Epoch {
         self.bindings.last().map_or(0, |binding| binding.epoch)
     }
 
-    /// Whether a binding is the last one, or was merged into it.
+    /// Whether a binding is the last one, or was merged into the last one.
     pub(super) fn holds_last(&self, binding: &Binding) -> bool {
         let Some(last) = self.bindings.last().filter(|it| it.epoch == binding.epoch) else {
             return false;
@@ -45,7 +47,8 @@ impl Standing {
         })
     }
 
-    /// Takes the next entry in; the error says what is wrong with it.
+    /// Applies the next entry. The error says what is wrong with the entry: a generation or an
+    /// epoch that does not increase.
     pub(super) fn apply(&mut self, entry: Entry) -> std::result::Result<(), String> {
         if entry.generation < self.generation {
             return Err(format!(
@@ -56,7 +59,8 @@ impl Standing {
         self.generation = entry.generation;
         match entry.record {
             Record::Opened(_) => {}
-            // A frame that was written again behind the next object, its outcome not being known.
+            // A frame that was written a second time behind the next object, because its outcome
+            // was unknown.
             Record::Bound(binding) if self.bindings.last() == Some(&binding) => {}
             Record::Bound(binding) => {
                 let last = self.last_epoch();
@@ -92,7 +96,8 @@ impl Standing {
     }
 }
 
-/// One binding for many, in epoch order: each partition's last end, at the last epoch.
+/// Merges bindings, given by increasing epoch, into one: each partition's last end offset, at the
+/// last epoch.
 fn merge(bindings: impl IntoIterator<Item = Binding>) -> Binding {
     let mut merged = Binding::default();
     for binding in bindings {
@@ -105,23 +110,23 @@ fn merge(bindings: impl IntoIterator<Item = Binding>) -> Binding {
     merged
 }
 
-/// A journal as it was read.
+/// The result of reading a journal.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
     pub(super) standing: Standing,
     /// The newest object's number; 0 when there is none.
     pub(super) number: u64,
-    /// Who wrote it.
+    /// The writer number of the newest object.
     pub(super) writer: u64,
     /// The lowest object that was read.
     pub(super) first: Option<First>,
-    /// The number of the newest object that stands for all before it; 0 when there is none.
+    /// The number of the newest base; 0 when there is none.
     pub(super) base: u64,
-    /// Objects below `base` are there.
+    /// Whether objects below `base` exist.
     pub(super) untidy: bool,
 }
 
-/// An object that is recognised by how it begins: its first line holds its checksum.
+/// An object that is recognised by its first bytes, which contain its checksum.
 #[derive(Debug)]
 pub(super) struct First {
     pub(super) number: u64,
@@ -140,12 +145,16 @@ pub(super) fn name(folder: &str, number: u64) -> String {
     format!("{folder}/{number:020}")
 }
 
-/// The name of the tail behind an object. Tails are no objects: only directories have them.
+/// The name of the tail behind an object. Tails are files beside the objects; only directories have
+/// them.
 pub(super) fn tail_name(folder: &str, number: u64) -> String {
     format!("{folder}-tail/{number:020}")
 }
 
-/// Takes in the bindings behind an object, where the store is a directory.
+/// Takes in the bindings of an object's tail, if the store is a directory.
+///
+/// # Errors
+/// `Retry` when the file cannot be read; `Data` when it is damaged or holds another kind of entry.
 pub(super) fn take_tail(
     store: &dyn Store,
     folder: &str,
@@ -171,15 +180,15 @@ pub(super) fn take_tail(
         if binding.epoch <= standing.last_epoch() {
             continue; // taken in already
         }
-        // Whoever opens reads what was written before it opened.
+        // A process that opens the journal reads what was written before it opened.
         entry.generation = entry.generation.max(standing.generation);
         standing.apply(entry).map_err(|why| damaged(&name, why))?;
     }
     Ok(())
 }
 
-/// The numbers of the objects there are, ascending. Other names, which a server may give what it
-/// has not whole yet, do not count.
+/// The numbers of the objects, ascending. Other names are skipped; a store may show such names for
+/// objects that are not complete yet.
 pub(super) fn numbers(store: &dyn Store, folder: &str) -> Result<Vec<u64>> {
     let number = |(name, _): (String, u64)| {
         let digits = name.strip_prefix(folder)?.strip_prefix('/')?;
@@ -189,7 +198,11 @@ pub(super) fn numbers(store: &dyn Store, folder: &str) -> Result<Vec<u64>> {
     Ok(store.list(folder)?.into_iter().filter_map(number).collect())
 }
 
-/// Reads a journal.
+/// Reads a journal. A gap may come from a truncation by another process, so the objects are listed
+/// again up to [`LISTINGS_MAX`] times.
+///
+/// # Errors
+/// Errors of the store; `Data` when an object is damaged or missing.
 pub(super) fn load(store: &dyn Store, folder: &str) -> Result<Loaded> {
     let mut last = None;
     for _ in 0..LISTINGS_MAX {
@@ -201,8 +214,8 @@ pub(super) fn load(store: &dyn Store, folder: &str) -> Result<Loaded> {
     Err(last.unwrap_or_else(|| Error::new(Kind::Bug, "a journal was never listed")))
 }
 
-/// Reads the objects that count: from the newest on that stands for all before it. The inner error
-/// is a gap, which may be because someone truncated the journal meanwhile.
+/// Reads the objects that count: from the newest base on. The inner error is a gap, which another
+/// process may have caused by truncating the journal in the meantime.
 fn read(store: &dyn Store, folder: &str, numbers: &[u64]) -> Result<Result<Loaded>> {
     let gap = |number| Ok(Err(damaged(&name(folder, number), "it is missing")));
     let mut entries: Vec<(u64, Entry)> = Vec::new();

@@ -1,12 +1,15 @@
-//! Bindings behind an object, in a file of their own, where the store is a directory of this
-//! machine.
+//! The journal's tail: a preallocated append-only file of bindings, for stores in a local
+//! directory.
 //!
-//! An object a binding costs the file system a new name each time, and whoever else waits for its
-//! metadata waits too. A tail is written in place instead: its blocks are there before, so a
-//! binding is one write and one `fdatasync`.
+//! One object per binding would create a new file name each time. That costs the file system a
+//! metadata transaction, for which other processes wait too. A tail is written in place instead:
+//! its blocks are allocated in advance, so a binding costs one write and one `fdatasync`.
 //!
-//! A frame is `TMJT`, the payload's length (u32, little-endian), its checksum (XXH3-64) and the
-//! payload. Zeros, or a frame that was cut off, end the tail; a whole frame after that means that
+//! ```text ┌────────┬───────────────┬────────────────┬─────────┬────────┬─────┬───────┐ │ "TMJT" │
+//! length u32 LE │ XXH3-64 u64 LE │ payload │ "TMJT" │ ... │ zeros │
+//! └────────┴───────────────┴────────────────┴─────────┴────────┴─────┴───────┘ ```
+//!
+//! Zeros, or a frame that was cut off by a crash, end the tail. A whole frame after that means that
 //! the file was damaged.
 
 use std::fs::{File, OpenOptions};
@@ -16,23 +19,24 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+/// The first bytes of every frame.
 const MAGIC: &[u8; 4] = b"TMJT";
-/// Bytes before a payload.
+/// Bytes of a frame before its payload: magic, length, checksum.
 const LEAD: usize = 16;
-/// Bytes made durable ahead of what is written.
+/// Bytes that are allocated, and made durable, at a time ahead of the frames.
 const CHUNK: u64 = 512 * 1024;
 
-/// A tail that this process writes.
+/// A tail that this process writes. Frames are appended one after the other.
 pub(super) struct TailFile {
     file: File,
-    /// Where the next frame goes.
+    /// The offset of the next frame, in bytes.
     at: u64,
-    /// Up to here blocks are there.
+    /// The offset up to which blocks are allocated, in bytes.
     allocated: u64,
 }
 
 impl TailFile {
-    /// Makes the file, empty.
+    /// Creates the file, or empties it, and makes its name durable.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         let folder = path.parent().unwrap_or(path);
         std::fs::create_dir_all(folder)?;
@@ -44,7 +48,7 @@ impl TailFile {
             allocated: 0,
         };
         tail.allocate(CHUNK)?;
-        // The name must last, and the folder's own.
+        // The file's name must survive a crash, and so must the folder's own name.
         File::open(folder)?.sync_all()?;
         folder
             .parent()
@@ -52,7 +56,7 @@ impl TailFile {
         Ok(tail)
     }
 
-    /// Appends a payload durably. After an error the same place is written again.
+    /// Appends a payload durably. After an error, the next call writes at the same offset again.
     pub(super) fn append(&mut self, payload: &[u8]) -> io::Result<()> {
         let mut frame = Vec::with_capacity(LEAD + payload.len());
         frame.extend(MAGIC);
@@ -61,7 +65,7 @@ impl TailFile {
         frame.extend(xxh3_64(payload).to_le_bytes());
         frame.extend(payload);
         let end = self.at + frame.len() as u64;
-        // Zeros after the last frame, so that what was there before cannot be taken for one.
+        // Zeros follow the last frame, so that earlier content cannot be taken for a frame.
         self.allocate(end + LEAD as u64)?;
         self.file.write_all_at(&frame, self.at)?;
         self.file.sync_data()?;
@@ -69,6 +73,7 @@ impl TailFile {
         Ok(())
     }
 
+    /// Extends the file by zeros until `end` is allocated.
     fn allocate(&mut self, end: u64) -> io::Result<()> {
         while self.allocated < end {
             let zeros = vec![0; CHUNK as usize];
@@ -80,7 +85,7 @@ impl TailFile {
     }
 }
 
-/// The payloads of a tail, none when there is no file. The inner error says what is damaged.
+/// Reads the payloads of a tail; none if there is no file. The inner error says what is damaged.
 pub(super) fn read(path: &Path) -> io::Result<Result<Vec<Vec<u8>>, String>> {
     let bytes = match std::fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(Vec::new())),
@@ -92,7 +97,7 @@ pub(super) fn read(path: &Path) -> io::Result<Result<Vec<Vec<u8>>, String>> {
         payloads.push(payload.to_vec());
         at = next;
     }
-    // One frame at a time is written, so none can be whole after one that is not.
+    // Frames are written one at a time, so no whole frame can follow an incomplete one.
     let rest = bytes.get(at + 1..).unwrap_or_default();
     let mut places = rest.windows(MAGIC.len()).enumerate();
     if places.any(|(place, four)| four == MAGIC && frame(&bytes, at + 1 + place).is_some()) {
@@ -103,7 +108,8 @@ pub(super) fn read(path: &Path) -> io::Result<Result<Vec<Vec<u8>>, String>> {
     Ok(Ok(payloads))
 }
 
-/// The payload of the frame at `at`, and where the next one begins.
+/// The payload of the frame at `at`, and the offset of the next frame; `None` if no whole frame is
+/// there.
 fn frame(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
     let lead = bytes.get(at..at + LEAD)?;
     let (magic, rest) = lead.split_at_checked(4)?;

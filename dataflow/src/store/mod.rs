@@ -1,11 +1,15 @@
-//! The object store: everything a job keeps outside its sink (journal and checkpoints), as
-//! immutable objects by name.
+//! The state store: journal, checkpoints and the master's state as immutable objects by name.
 //!
-//! In: bytes under a name. Out: the same bytes, on any machine that reaches the store. Engines:
-//! `objects` (a directory, or S3, through `object_store`) and `sqlite` (the embedded file).
+//! Input: bytes under a name. Output: the same bytes, on any machine that reaches the store.
+//! Engines: `objects` (a directory or S3, through the crate `object_store`) and `sqlite` (the
+//! embedded file). All engines pass one conformance suite (`store/tests.rs`).
 //!
-//! 1. An object is there whole or not at all, and durable when a call that wrote it returns.
-//! 2. Of several [`Store::put_new`] of one name exactly one answers true, until it is deleted.
+//! Invariants:
+//! 1. An object exists completely or not at all, and is durable when the call that wrote it
+//!    returns.
+//! 2. Of several [`Store::put_new`] calls for one name exactly one returns true, until the object
+//!    is deleted. The journal's fencing depends on this.
+//! 3. Reads and listings see every write that returned before they began.
 //! 3. Reads and listings see every write that returned before they began.
 
 mod contract;
@@ -24,12 +28,13 @@ use tidemill_log::failpoint;
 
 use crate::{Error, Kind, Result};
 
-/// Opens the store that `url` names: `file://DIRECTORY`, `s3://BUCKET[/PREFIX]` or
-/// `sqlite://FILE`. Credentials, region and endpoint of S3 are those of the usual `AWS_…`
-/// variables. A directory is made by the first write.
+/// Opens the store that `url` names: `file://DIRECTORY`, `s3://BUCKET[/PREFIX]` or `sqlite://FILE`.
+/// Credentials, region and endpoint of S3 come from the usual `AWS_…` variables. A directory is
+/// created by the first write.
 ///
 /// # Errors
-/// `Data` when the URL names no store.
+/// `Data` when the URL names no store, or the place cannot be a store. `Retry` when a thread or the
+/// SQLite file is not available for the moment.
 pub fn open(url: &str) -> Result<Arc<dyn Store>> {
     match url.split_once("://") {
         Some(("file", path)) if !path.is_empty() => {
@@ -46,11 +51,11 @@ pub fn open(url: &str) -> Result<Arc<dyn Store>> {
     }
 }
 
-/// Deletes all objects below `folder/`, and where the store is a directory the folder itself, with
-/// files that no listing shows.
+/// Deletes all objects below `folder/`. If the store is a directory, the folder itself is removed
+/// too, with files that no listing shows.
 ///
 /// # Errors
-/// When the store is away or refuses; then some may be deleted, and the same call goes on.
+/// As the store's methods. Some objects may then be deleted already; the same call continues.
 pub fn remove(store: &dyn Store, folder: &str) -> Result<()> {
     let names: Vec<String> = store
         .list(folder)?

@@ -1,10 +1,11 @@
-//! A directory or an S3 bucket, through `object_store`.
+//! The engine for a directory or an S3 bucket, through the crate `object_store`.
 //!
-//! A directory's objects are files: staged beside their name, synced, linked or renamed to it, and
-//! the folder synced, all by `object_store`. On S3 put-if-absent is `If-None-Match: *`.
+//! The objects of a directory are files. `object_store` writes a file beside its final name, syncs
+//! the file, links or renames it, and syncs the folder. On S3, put-if-absent is a conditional write
+//! (`If-None-Match: *`).
 //!
-//! Calls block the calling thread, which may belong to an async runtime. S3's connections are
-//! driven by one thread of a runtime of its own; a directory needs none.
+//! Calls block the calling thread, which may belong to an async runtime. A runtime with one thread
+//! of its own drives the connections to S3. A directory needs no runtime.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -27,27 +28,33 @@ use tokio::task::JoinSet;
 use super::contract::{self, Store};
 use crate::{Error, Kind, Result};
 
-/// How often one request to S3 is tried again before the caller hears of it, who goes on trying.
+/// Retries of one request to S3 before the caller gets an error. Callers retry in turn.
 const S3_RETRIES_MAX: usize = 3;
-/// How long that may take.
+/// Longest time that these retries take.
 const S3_RETRY_MAX: Duration = Duration::from_secs(20);
-/// Requests to S3 for one caller that are under way at a time.
+/// Most requests to S3 that are under way for one call.
 const S3_REQUESTS_MAX: usize = 32;
-/// A staged file is left alone for this long: its writer may still be at it.
+/// Temporary files younger than this are left alone, because their writers may still be at work.
 const STAGED_AGE_MIN: Duration = Duration::from_secs(3600);
 
-/// Objects below a directory or a bucket's prefix.
+/// The objects below a directory, or below a prefix of a bucket.
 pub(super) struct Objects {
-    /// What the user named, for errors.
+    /// The URL as the user wrote it, for errors.
     place: String,
     store: Arc<dyn ObjectStore>,
+    /// The prefix of every object's path.
     root: Path,
-    /// The directory, if it is one.
+    /// The directory; `None` on S3.
     directory: Option<PathBuf>,
+    /// The runtime of the connections to S3; `None` for a directory.
     runtime: Option<Runtime>,
 }
 
 impl Objects {
+    /// The store in a directory, which need not exist yet.
+    ///
+    /// # Errors
+    /// `Data` when the path is not one, or is no directory.
     pub(super) fn directory(given: &str) -> Result<Self> {
         let place = format!("file://{given}");
         let directory = absolute(FilePath::new(given)).map_err(|error| unusable(&place, error))?;
@@ -64,6 +71,11 @@ impl Objects {
         })
     }
 
+    /// The store in an S3 bucket, given as `BUCKET[/PREFIX]`. Nothing is sent to S3 yet.
+    ///
+    /// # Errors
+    /// `Data` when the bucket, the prefix or an `AWS_…` variable is wrong; `Retry` when the thread
+    /// cannot be started.
     pub(super) fn s3(given: &str) -> Result<Self> {
         let place = format!("s3://{given}");
         let (bucket, prefix) = given.split_once('/').unwrap_or((given, ""));
@@ -81,7 +93,7 @@ impl Objects {
             .map_err(|error| {
                 Error::with_source(Kind::Retry, "cannot start the thread `s3`", error)
             })?;
-        // An error says that one is installed already, which serves as well.
+        // An error says that a provider is installed already, which is as good.
         rustls::crypto::ring::default_provider()
             .install_default()
             .ok();
@@ -106,6 +118,7 @@ impl Objects {
         })
     }
 
+    /// The full path of an object; `Bug` if the name cannot be one.
     fn object(&self, name: &str) -> Result<Path> {
         let below = Path::parse(name).map_err(|error| {
             let what = format!("object `{name}`: this is no name for one");
@@ -114,11 +127,12 @@ impl Objects {
         Ok(self.root.parts().chain(below.parts()).collect())
     }
 
-    /// What a future of the store needs around it while it is waited for.
+    /// Enters the runtime while a future of the store is waited for.
     fn context(&self) -> Option<EnterGuard<'_>> {
         self.runtime.as_ref().map(Runtime::enter)
     }
 
+    /// The error of a request: `Data` if trying again is useless, `Retry` otherwise.
     fn failed(&self, name: &str, error: StoreError) -> Error {
         let kind = match (&error, io_kind(&error)) {
             (_, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)) => {
@@ -140,7 +154,8 @@ impl Objects {
                     | std::io::ErrorKind::IsADirectory,
                 ),
             ) => Kind::Data,
-            // The answer to a wrong bucket differs only in its text from that to a missing object.
+            // The answer for a wrong bucket differs from the answer for a missing object only in
+            // its text.
             _ if error.to_string().contains("NoSuchBucket") => Kind::Data,
             _ => Kind::Retry,
         };
@@ -168,7 +183,9 @@ impl Objects {
         }
     }
 
-    /// Asks for each of these objects, for some at a time; `answered` hears of each answer.
+    /// Sends a request for each of these objects, up to [`S3_REQUESTS_MAX`] at a time. `answered`
+    /// is called after each answer. The answers are in the order of the names; `None` for missing
+    /// objects.
     fn ask_all<T, F>(
         &self,
         runtime: &Runtime,
@@ -213,8 +230,8 @@ impl Objects {
         Ok(answers)
     }
 
-    /// Makes the names in an object's folder durable: what is there may be of a writer that died,
-    /// or got an error, before it could.
+    /// Syncs the folder of an object that already exists: its writer may have died, or got an
+    /// error, before the file's name was durable.
     fn sync_folder(&self, name: &str) -> Result<()> {
         let Some(directory) = &self.directory else {
             return Ok(());
@@ -280,7 +297,7 @@ impl Store for Objects {
         for object in block_on_stream(self.store.list(Some(&path))) {
             let object = match object {
                 Ok(object) => object,
-                // A directory that nobody wrote to yet.
+                // A directory to which nobody has written yet.
                 Err(error) if is_missing(&error) => continue,
                 Err(error) => return Err(self.failed(folder, error)),
             };
@@ -339,16 +356,20 @@ impl Store for Objects {
 
 impl Drop for Objects {
     fn drop(&mut self) {
-        // Dropping a runtime waits for it, which a thread of another runtime must not.
+        // Dropping a runtime blocks until it has ended, which a thread of another runtime must not
+        // do.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// Lets an endpoint that begins with `http://` be spoken to without TLS: who names it means that.
+/// Allows plain HTTP if the endpoint begins with `http://`, because the user asked for it so.
+///
+/// # Errors
+/// A reason, when the endpoint has no known scheme, or `AWS_ALLOW_HTTP` forbids plain HTTP.
 fn over_http(builder: AmazonS3Builder) -> std::result::Result<AmazonS3Builder, String> {
-    // The order in which the builder looks at them.
+    // The order in which the builder reads these settings.
     let names = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
     let mut given = names.iter().map(|key| (key, builder.get_config_value(key)));
     let Some((key, Some(endpoint))) = given.find(|(_, value)| value.is_some()) else {
@@ -366,7 +387,7 @@ fn over_http(builder: AmazonS3Builder) -> std::result::Result<AmazonS3Builder, S
             "{name} is `{endpoint}`, expected https://HOST[:PORT] or http://HOST[:PORT]"
         ));
     }
-    // Whoever said no to plain HTTP hears of it here, and not of a refused URL at each request.
+    // A user who forbade plain HTTP gets the reason here, and not a refused URL at each request.
     match std::env::var("AWS_ALLOW_HTTP").map(|said| said.to_ascii_lowercase()) {
         Ok(said) if ["false", "0", "no", "off", "f", "n"].contains(&said.as_str()) => Err(format!(
             "{name} is `{endpoint}`, and AWS_ALLOW_HTTP={said} forbids plain HTTP; give an \
@@ -376,7 +397,7 @@ fn over_http(builder: AmazonS3Builder) -> std::result::Result<AmazonS3Builder, S
     }
 }
 
-/// Removes staged files (`NAME#NUMBER`, as `object_store` calls them) that are old.
+/// Removes old temporary files (`NAME#NUMBER`, the names that `object_store` gives them).
 fn sweep(folder: &FilePath) -> std::io::Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -399,7 +420,8 @@ fn sweep(folder: &FilePath) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The path from the root on, through what there is of it. (`canonicalize` wants all of it.)
+/// The absolute path, with symbolic links resolved in the part that exists. (`canonicalize`
+/// requires that the whole path exists.)
 fn absolute(path: &FilePath) -> std::io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     let there = path.ancestors().find(|ancestor| ancestor.exists());
@@ -409,12 +431,12 @@ fn absolute(path: &FilePath) -> std::io::Result<PathBuf> {
     Ok(absolute)
 }
 
-/// No such object, as far as the answer tells: a missing bucket is told apart.
+/// Whether the answer says that the object does not exist. A missing bucket is a different error.
 fn is_missing(error: &StoreError) -> bool {
     matches!(error, StoreError::NotFound { .. }) && !error.to_string().contains("NoSuchBucket")
 }
 
-/// What the operating system said, if it was asked.
+/// The error of the operating system in the chain of causes, if there is one.
 fn io_kind(error: &StoreError) -> Option<std::io::ErrorKind> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -426,6 +448,7 @@ fn io_kind(error: &StoreError) -> Option<std::io::ErrorKind> {
     None
 }
 
+/// The `Data` error of a URL that cannot be used as a store.
 fn unusable(place: &str, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     let why = why.into();
     Error::with_source(Kind::Data, format!("store `{place}`: {why}"), why)

@@ -1,4 +1,4 @@
-//! A store that reports to [`Health`] what its calls met: the stages that use it need not.
+//! A [`Store`] that reports the outcome of each call to [`Health`], for any engine.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -10,13 +10,14 @@ use tidemill_log::health::{Health, Role};
 use super::contract::Store;
 use crate::Result;
 
-/// A store whose calls report.
+/// Wraps a store and reports its outcomes, so that the stages that use the store need not.
 pub(crate) struct Reporting {
     inner: Arc<dyn Store>,
     health: Health,
 }
 
 impl Reporting {
+    /// The store `inner`, reporting to `health` as the role `State`.
     pub(crate) fn of(inner: Arc<dyn Store>, health: &Health) -> Arc<dyn Store> {
         let health = health.clone();
         Arc::new(Self { inner, health })

@@ -1,7 +1,8 @@
-//! Objects as rows of the embedded file.
+//! The engine for SQLite: objects as rows of the embedded file.
 //!
-//! Every call is one transaction. With `synchronous = NORMAL` the file's log, objects and views
-//! may together lose their last moments to a power failure, always as one prefix.
+//! Every call is one transaction. With `synchronous = NORMAL`, a power failure may undo the last
+//! transactions of the file. Log, objects and views are in the same file, so they always lose the
+//! same suffix and stay consistent with each other.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,8 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_objects (
     bytes BLOB NOT NULL
 )";
 
-/// In the journal's format of that version. Of a job's rows only the first may stand for others.
+/// Converts the journal's rows of the format before objects. Only the first row of a job may stand
+/// for earlier ones.
 const JOURNAL_ROWS_TO_OBJECTS: &str = "
     INSERT OR IGNORE INTO _tidemill_objects (name, bytes)
         SELECT job || '/journal/' || printf('%020d', number), CAST(json_object(
@@ -26,13 +28,18 @@ const JOURNAL_ROWS_TO_OBJECTS: &str = "
         FROM _tidemill_journal;
     DROP TABLE _tidemill_journal";
 
-/// Objects in a SQLite file.
+/// Objects in a SQLite file, over one connection.
 pub(super) struct Sqlite {
+    /// The URL, for errors.
     place: String,
     connection: Mutex<Connection>,
 }
 
 impl Sqlite {
+    /// Opens or creates the file, and its table.
+    ///
+    /// # Errors
+    /// `Data` when the file is no database or cannot be used; `Retry` when it is locked or full.
     pub(super) fn open(file: &str) -> Result<Self> {
         let connection = tidemill_log::sqlite::connect(file)?;
         let store = Self {
@@ -49,6 +56,7 @@ impl Sqlite {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The error of a statement: `Data` if trying again is useless, `Retry` otherwise.
     fn failed(&self, name: &str, error: rusqlite::Error) -> Error {
         let kind = match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => return contract::full(name, &self.place, error),
@@ -66,7 +74,7 @@ impl Sqlite {
         Error::with_source(kind, what, error)
     }
 
-    /// Runs a statement and says how many rows it changed.
+    /// Runs a statement, and returns the number of rows that it changed.
     fn change(&self, sql: &str, name: &str, bytes: Option<Vec<u8>>) -> Result<usize> {
         let connection = self.lock();
         let changed = connection
@@ -79,14 +87,14 @@ impl Sqlite {
     }
 }
 
-/// Makes the table, and objects of what an earlier version kept as rows of another one.
+/// Creates the table. Converts the journal's rows of an earlier version to objects.
 fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
     if has_table(connection, "_tidemill_objects")? && !has_table(connection, "_tidemill_journal")? {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(TABLE)?;
-    // Looked at again: another process may have been quicker.
+    // Checked again inside the transaction, because another process may have converted them.
     if has_table(&transaction, "_tidemill_journal")? {
         transaction.execute_batch(JOURNAL_ROWS_TO_OBJECTS)?;
     }
@@ -110,7 +118,8 @@ impl Store for Sqlite {
                 "SELECT substr(bytes, ?2 + 1, ?3) FROM _tidemill_objects WHERE name = ?1",
             )
             .and_then(|mut statement| {
-                // An offset that SQLite cannot express is beyond any object, as i64::MAX is.
+                // An offset that SQLite cannot represent is beyond the end of any object, and so is
+                // `i64::MAX`.
                 let start = i64::try_from(range.start).unwrap_or(i64::MAX - 1);
                 let length = i64::try_from(length).unwrap_or(i64::MAX);
                 let row = statement.query_row(params![name, start, length], |row| row.get(0));
