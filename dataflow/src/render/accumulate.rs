@@ -1,9 +1,10 @@
-//! Aggregates that live in the difference: counts, sums, averages, bool_and and bool_or.
+//! Accumulable aggregates: counts, sums, averages, `bool_and` and `bool_or`, kept as differences.
 //!
-//! A group's [`Totals`] form a commutative group under addition, so a retraction is the addition
-//! of the negation and a hot group costs nothing: differential dataflow only ever adds them up.
-//! All sums are exact: those of integers and decimals ([`super::int_sum`]) and those of floats
-//! ([`FloatSum`]).
+//! The [`Totals`] of a group form a commutative group under addition. A retraction adds the
+//! negation. Differential dataflow only adds the totals up, so a group with many changes costs no
+//! more than another. All sums are exact: sums of integers and decimals ([`super::int_sum`]), and
+//! sums of floating-point numbers ([`FloatSum`]). Therefore a result does not depend on the order
+//! of rows, or on the number of workers.
 
 use std::sync::Arc;
 
@@ -20,30 +21,34 @@ use crate::value::int_sum::IntAdder;
 use crate::value::totals::{Cell, Sum, Totals};
 use crate::{Error, Kind, Result};
 
-/// An aggregate's argument column, ready to be added.
+/// An aggregate's argument column, cast to the type in which it is added.
 enum Input {
     /// `count(*)`.
     Rows,
     /// `count(x)`.
     NotNull(ArrayRef),
+    /// Integers of any width, as 64 bits.
     Int(Int64Array),
+    /// The digits of decimals.
     Decimal(Decimal128Array),
+    /// Floating-point numbers, as 64 bits.
     Float(Float64Array),
+    /// The arguments of `bool_and` and `bool_or`; sums count the true ones.
     Bool(BooleanArray),
 }
 
-/// Where the rows of a batch belong.
+/// The group and multiplicity of each row of a batch.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
-    /// Each row's group.
+    /// The index of each row's group.
     pub(crate) groups: &'a [u32],
-    /// Each row's multiplicity.
+    /// The multiplicity of each row; negative for retractions.
     pub(crate) times: &'a [i64],
 }
 
 impl Rows<'_> {
-    /// Adds up the values of each of so many groups, and counts those that are not null. Totals
-    /// are made at the end, so that the loop over rows touches nothing but plain sums.
+    /// Adds up the values by group, and counts those that are not null. `groups` is the number of
+    /// groups. The totals are made at the end, so that the loop over rows touches only plain sums.
     fn add_up<V, S: Clone + Default>(
         self,
         values: impl Iterator<Item = Option<V>>,
@@ -63,12 +68,13 @@ impl Rows<'_> {
     }
 }
 
-/// One aggregate of the accumulating kind.
+/// One accumulable aggregate of a view.
 #[derive(Debug, Clone)]
 pub(crate) struct Accumulator {
     function: AggregateFunction,
-    /// The argument's type; none for `count(*)`.
+    /// The argument's type; `None` for `count(*)`.
     argument: Option<DataType>,
+    /// The type of the result.
     output: DataType,
 }
 
@@ -85,6 +91,10 @@ impl Accumulator {
         }
     }
 
+    /// Casts an argument column to the type in which it is added.
+    ///
+    /// # Errors
+    /// `Bug` when the planner let an aggregate through that this module cannot compute.
     fn input(&self, column: Option<&ArrayRef>) -> Result<Input> {
         use AggregateFunction as F;
         let Some(column) = column else {
@@ -112,9 +122,9 @@ impl Accumulator {
         })
     }
 
-    /// Adds up a column by groups: `rows` says which group each row belongs to and how many times
-    /// it counts. `cell` is this aggregate's place in each group's cells, empty so far; the groups'
-    /// own rows are counted already.
+    /// Adds a column to the totals of groups. `rows` says which group each row belongs to and how
+    /// many times it counts. `cell` is the index of this aggregate in each group's cells, which
+    /// must be empty. The groups' own rows must be counted already.
     pub(crate) fn accumulate(
         &self,
         column: Option<&ArrayRef>,
@@ -148,9 +158,8 @@ impl Accumulator {
         Ok(())
     }
 
-    /// The aggregate's value for each group. `rows_less` is what to take off the group's row count
-    /// (a seed row that keeps the one group of an aggregate without keys alive). Where a value does
-    /// not fit the output type its group's index is in the second result.
+    /// The aggregate's value for each group. The second result lists the groups whose value does
+    /// not fit the output type; their value is null.
     pub(crate) fn finish<'a>(
         &self,
         totals: impl Iterator<Item = &'a Totals>,
@@ -210,7 +219,8 @@ impl Accumulator {
         Ok((array, overflow))
     }
 
-    /// The digits of a sum or average of that precision and scale, none where they do not fit.
+    /// The digits of a sum or an average in a decimal of precision and scale `to`; `None` if the
+    /// value does not fit.
     fn decimal(&self, sum: i256, count: i64, to: (u8, i8)) -> Option<i128> {
         let sum = sum.to_i128()?;
         let digits = match (self.function, &self.argument) {
@@ -224,13 +234,14 @@ impl Accumulator {
     }
 }
 
-/// A sum of reals, unless it is beyond what a real holds.
+/// A sum as `real`; `None` if it is finite and out of the range of `real`.
 fn real(sum: f64) -> Option<f32> {
     let real = sum as f32;
     (real.is_finite() || !sum.is_finite()).then_some(real)
 }
 
-/// Values narrowed to the output type; the index of each that does not fit goes to `overflow`.
+/// Values narrowed to the output type. The index of each value that does not fit goes to
+/// `overflow`.
 fn fit<'a, W, V>(
     cells: impl Iterator<Item = &'a Cell>,
     overflow: &mut Vec<usize>,

@@ -1,5 +1,4 @@
-//! The columns that a reduce works on: group keys, and each aggregate's argument with its filter
-//! applied.
+//! Group keys and aggregate arguments of a reduce, evaluated as columns, with filters applied.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,31 +14,40 @@ use crate::context::Context;
 use crate::plan::ir::{Aggregate, AggregateFunction, Scalar};
 use crate::{Error, Kind, Result};
 
-/// Where one aggregate finds its argument among the evaluated columns.
+/// Which of the evaluated columns are one aggregate's argument and filter.
 struct Slot {
     function: AggregateFunction,
-    /// None for `count(*)`.
+    /// The argument's column; `None` for `count(*)` without a filter.
     column: Option<usize>,
+    /// The filter's column; `None` without a filter.
     filter: Option<usize>,
 }
 
-/// Keys and arguments of some aggregates over one input.
+/// The expressions of the keys and of some aggregates over one input.
 pub(crate) struct Arguments {
+    /// Evaluates the keys, the filters and the arguments.
     stage: Stage,
+    /// The number of keys, which are the first columns.
     keys: usize,
+    /// One per aggregate.
     slots: Vec<Slot>,
 }
 
-/// One chunk's evaluated columns.
+/// The evaluated columns of one chunk.
 pub(crate) struct Columns {
+    /// The group keys.
     pub(crate) keys: Vec<ArrayRef>,
-    /// One an aggregate; none for `count(*)`. Null where the aggregate's filter is not true.
+    /// One per aggregate; `None` for `count(*)`. A value is null where the filter is not true.
     pub(crate) arguments: Vec<Option<ArrayRef>>,
+    /// The difference of each row.
     pub(crate) diffs: Arc<[i64]>,
 }
 
 impl Arguments {
-    /// Binds keys and aggregates of a view to an input's schema.
+    /// Binds the keys and aggregates of a view to the schema of an input.
+    ///
+    /// # Errors
+    /// `Bug` when an expression has no type over the input.
     pub(crate) fn new(
         view: Arc<str>,
         input: &SchemaRef,
@@ -57,7 +65,7 @@ impl Arguments {
                 let filter = aggregate.filter.as_ref().map(&mut add);
                 let column = match guarded(aggregate)? {
                     Some(argument) => Some(add(&argument)),
-                    // count(*) with a filter counts where the filter itself is true.
+                    // `count(*)` with a filter counts the rows in which the filter is true.
                     None => filter,
                 };
                 Ok(Slot {
@@ -80,7 +88,7 @@ impl Arguments {
         })
     }
 
-    /// The aggregates' functions with their arguments' types.
+    /// The aggregates' functions, each with the type of its argument.
     pub(crate) fn functions(&self) -> impl Iterator<Item = (AggregateFunction, Option<DataType>)> {
         self.slots.iter().map(|slot| {
             let kind = slot
@@ -98,7 +106,7 @@ impl Arguments {
         }
     }
 
-    /// Evaluates a chunk; rows that fail are put aside, which may cut the chunk in pieces.
+    /// Evaluates a chunk. Rows that fail become dead letters, which may cut the chunk into pieces.
     pub(crate) fn columns(&self, chunk: &Chunk, context: &Context) -> Vec<Columns> {
         let mut pieces = Vec::new();
         self.stage.each(chunk, context, &mut pieces);
@@ -123,8 +131,12 @@ impl Arguments {
     }
 }
 
-/// The rows' keys and arguments as columns, and keys and aggregates over them: evaluated once for
-/// all parts of a reduce, so that a row which fails to be evaluated is in none of them.
+/// Evaluates the keys and arguments of a reduce once, as columns, and returns keys and aggregates
+/// over these columns. All parts of the reduce use them. Therefore a row that fails to be evaluated
+/// is missing in all parts.
+///
+/// # Errors
+/// `Bug` when an expression has no type over the input.
 pub(crate) fn evaluated<'scope>(
     (stream, input): (ChunkStream<'scope>, &SchemaRef),
     context: &Rc<Context>,
@@ -156,8 +168,8 @@ pub(crate) fn evaluated<'scope>(
     Ok((stream, schema, keys, placed))
 }
 
-/// An aggregate's argument, evaluated only where its filter is true: `sum(1 / x) FILTER (WHERE
-/// x <> 0)` divides by no zero.
+/// The argument of an aggregate, evaluated only where its filter is true: `sum(1 / x) FILTER (WHERE
+/// x <> 0)` does not divide by zero.
 fn guarded(aggregate: &Aggregate) -> Result<Option<Scalar>> {
     let (Some(argument), Some(filter)) = (&aggregate.argument, &aggregate.filter) else {
         return Ok(aggregate.argument.clone());
@@ -175,7 +187,7 @@ fn guarded(aggregate: &Aggregate) -> Result<Option<Scalar>> {
     }))
 }
 
-/// A schema of the expressions' types, named by number.
+/// The schema of the expressions' types, with the numbers from 0 as names.
 pub(crate) fn numbered(outputs: &[Scalar], input: &SchemaRef) -> Result<SchemaRef> {
     let field = |(index, output): (usize, &Scalar)| {
         let kind = output.expr.data_type(input).map_err(|error| {
@@ -188,6 +200,7 @@ pub(crate) fn numbered(outputs: &[Scalar], input: &SchemaRef) -> Result<SchemaRe
     Ok(Arc::new(Schema::new(fields.collect::<Result<Vec<_>>>()?)))
 }
 
+/// The argument column of an aggregate, null where the filter is not true.
 fn masked(columns: &[ArrayRef], slot: &Slot) -> Result<Option<ArrayRef>> {
     let Some(column) = slot.column.map(|index| &columns[index]) else {
         return Ok(None);

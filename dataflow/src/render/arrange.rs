@@ -1,9 +1,12 @@
-//! Arrangements: values by key, both as row-encoded bytes, both sorted.
+//! Arrangements: sorted, indexed traces of values by key, both as row-encoded bytes.
 //!
-//! [`arrange_values`] and [`arrange_keys`] are where every arrangement of a dataflow is made, and
-//! where its state is kept through restarts ([`super::restore`]). [`Layout`] says how
-//! the rows of a relation become keys and values, and [`Decoder`] how they come back: a column that
-//! is a key, or that values are sorted by, is kept there alone.
+//! [`arrange_values`] and [`arrange_keys`] make every arrangement of a dataflow that has a site,
+//! and keep its state through restarts ([`super::restore`]). [`Layout`] says how the columns of a
+//! relation become keys and values, and [`Decoder`] converts them back. A column that is a key, or
+//! by which the values are sorted, is stored only there.
+//!
+//! ```text updates ─► restore ─► exchange by the key's owner ─► batcher ─► trace (spine of batches)
+//! at the checkpoint's epoch                               └─► tap: next checkpoint ```
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,20 +40,20 @@ use crate::row::{Row, RowCodec};
 use crate::site::Site;
 use crate::{Epoch, Result};
 
-/// A key with a value, added or taken away.
+/// A key with a value, its epoch, and how often it is added (positive) or removed (negative).
 pub(crate) type Update = ((Row, Row), Epoch, isize);
 
-/// The trace of an arrangement.
+/// The trace of an arrangement of values by key.
 pub(crate) type Values = TraceAgent<ValSpine<Row, Row, Epoch, isize>>;
 
-/// A batch of a trace.
+/// A batch of that trace.
 pub(crate) type Batch = <Values as TraceReader>::Batch;
 
-/// The trace of an arrangement of keys alone.
+/// The trace of an arrangement of keys without values, with differences of type `C`.
 pub(crate) type Keys<C> = TraceAgent<KeySpine<Row, Epoch, C>>;
 
-/// Arranges keys on the worker that owns the key, with a difference of any kind. The state is kept
-/// at `site`, if there is one.
+/// Arranges keys on the worker that owns each key, with differences of any type. If there is a
+/// site, the state is restored from it and kept at it.
 pub(crate) fn arrange_keys<'scope, C: Change + ExchangeData + Semigroup>(
     updates: StreamVec<'scope, Epoch, ((Row, ()), Epoch, C)>,
     name: &str,
@@ -76,8 +79,8 @@ where
     arranged
 }
 
-/// Arranges values by key on the worker that owns the key. The state is kept at `site`, if there is
-/// one.
+/// Arranges values by key on the worker that owns each key. If there is a site, the state is
+/// restored from it and kept at it.
 pub(crate) fn arrange_values<'scope>(
     updates: StreamVec<'scope, Epoch, Update>,
     name: &str,
@@ -98,16 +101,16 @@ pub(crate) fn arrange_values<'scope>(
     arranged
 }
 
-/// What becomes of rows whose key holds null.
+/// What happens to rows whose key contains null.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NullKeys {
-    /// They are left out.
+    /// The rows are left out, as an inner join on `=` needs.
     Dropped,
-    /// Null is a key like others.
+    /// Null is a key like any other, as GROUP BY and `IS NOT DISTINCT FROM` need.
     Kept,
 }
 
-/// Where a column of the input is kept.
+/// Where a column of the input is stored: at this index of the keys or of the values.
 #[derive(Debug, Clone, Copy)]
 enum Place {
     Key(usize),
@@ -116,17 +119,24 @@ enum Place {
 
 /// How rows become keys and values.
 pub(crate) struct Layout {
-    /// The keys, then what values are made of.
+    /// The expressions of the keys, then those of the values.
     outputs: Vec<Scalar>,
+    /// The schema of keys.
     keys: SchemaRef,
+    /// The schema of values.
     values: SchemaRef,
+    /// The sort order of each column of the values.
     sorted: Vec<SortOptions>,
-    /// One an input column.
+    /// For each column of the input: where it is stored.
     places: Vec<Place>,
 }
 
 impl Layout {
-    /// Rows of `input` by `keys`; the values of a key sort by `order`, then by their other columns.
+    /// A layout of `input` by `keys`. The values of a key sort by `order`, then by their other
+    /// columns.
+    ///
+    /// # Errors
+    /// `Bug` when an expression has no type over the input.
     pub(crate) fn new(input: &SchemaRef, keys: &[Scalar], order: &[OrderBy]) -> Result<Self> {
         let plain = |scalar: &Scalar, index: usize| {
             let column = scalar.expr.downcast_ref::<Column>();
@@ -161,13 +171,17 @@ impl Layout {
         })
     }
 
+    /// The codecs of keys and of values.
     fn codecs(&self) -> Result<(RowCodec, RowCodec)> {
         let keys = RowCodec::new(Arc::clone(&self.keys))?;
         let values = RowCodec::sorted(Arc::clone(&self.values), self.sorted.iter().copied())?;
         Ok((keys, values))
     }
 
-    /// Encodes rows. One whose keys or order cannot be evaluated is put aside.
+    /// Encodes rows as updates. A row whose key or order cannot be evaluated becomes a dead letter.
+    ///
+    /// # Errors
+    /// `Bug` when a type cannot be encoded.
     pub(crate) fn updates<'scope>(
         &self,
         input: ChunkStream<'scope>,
@@ -216,7 +230,10 @@ impl Layout {
         }))
     }
 
-    /// The way back to the input's columns.
+    /// The decoder that turns keys and values back to the input's columns.
+    ///
+    /// # Errors
+    /// `Bug` when a type cannot be decoded.
     pub(crate) fn decoder(&self) -> Result<Decoder> {
         let (keys, values) = self.codecs()?;
         Ok(Decoder {
@@ -227,11 +244,13 @@ impl Layout {
     }
 }
 
+/// The order of columns by which a value is not sorted otherwise.
 const ASCENDING: SortOptions = SortOptions {
     descending: false,
     nulls_first: false,
 };
 
+/// The sort options of an ORDER BY item.
 fn options(by: &OrderBy) -> SortOptions {
     SortOptions {
         descending: by.descending,
@@ -239,7 +258,7 @@ fn options(by: &OrderBy) -> SortOptions {
     }
 }
 
-/// The rows in which a column is null.
+/// A bitmap of the rows in which no column is null; `None` if no column contains a null.
 fn missing(columns: &[ArrayRef]) -> Option<NullBuffer> {
     columns
         .iter()
@@ -248,7 +267,7 @@ fn missing(columns: &[ArrayRef]) -> Option<NullBuffer> {
         })
 }
 
-/// Keys and values back to columns.
+/// Turns keys and values back to the columns of the arranged relation.
 pub(crate) struct Decoder {
     keys: RowCodec,
     values: RowCodec,
@@ -256,7 +275,10 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// The input's columns, from the bytes of keys and values.
+    /// The input's columns, from the encoded keys and values of the same rows.
+    ///
+    /// # Errors
+    /// `Bug` when bytes are not what the codec wrote.
     pub(crate) fn columns<'a>(
         &self,
         keys: impl Iterator<Item = &'a [u8]>,

@@ -1,4 +1,7 @@
-//! DISTINCT: each row once, however often it was added.
+//! `SELECT DISTINCT`: each row once, for as long as its count is positive.
+//!
+//! Rows are added up per batch, arranged as keys without values on the worker that owns each row,
+//! and passed to differential's `distinct_total`.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +20,9 @@ use crate::site::Site;
 use crate::{Epoch, Result};
 
 /// Renders a distinct over all columns of `schema`.
+///
+/// # Errors
+/// `Bug` when a column has a type that cannot be encoded.
 pub(crate) fn distinct<'scope>(
     input: ChunkStream<'scope>,
     context: &Rc<Context>,
@@ -60,10 +66,10 @@ pub(crate) fn distinct<'scope>(
         }))
 }
 
-/// A row with its difference, as differential's key-only arrangements take it.
+/// A row with its difference, in the form of a key-only arrangement.
 type Update = ((Row, ()), Epoch, isize);
 
-/// A chunk's rows, each once with its whole difference.
+/// The distinct rows of a chunk, each with the sum of its differences. Sums of zero are left out.
 fn rows_of(codec: &RowCodec, chunk: &Chunk) -> Result<Vec<Update>> {
     let groups = group(codec, chunk.batch.columns(), chunk.diffs.len())?;
     let mut sums = vec![0; groups.keys.len()];

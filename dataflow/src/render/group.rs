@@ -1,8 +1,9 @@
-//! Grouping the rows of one batch: each row's group, and each group's key, once.
+//! Grouping the rows of one batch: the group of each row, and the encoded key of each group.
 //!
-//! Keys of common types are compared as the values they are; only one row of each group is encoded.
-//! Several key columns are grouped one after the other: what they number are pairs then. Keys of
-//! other types are encoded row by row, and compared as bytes.
+//! Keys of common types are compared as values, and only one row of each group is encoded. With
+//! several key columns, the columns are grouped one after the other: the next step numbers pairs of
+//! (group so far, value of the next column). Keys of other types are encoded row by row and
+//! compared as bytes.
 
 use std::hash::{BuildHasher, Hash};
 
@@ -19,13 +20,16 @@ use crate::row::{Row, RowCodec};
 
 /// The groups of one batch.
 pub(crate) struct Groups {
-    /// Group of each row.
+    /// The index of each row's group.
     pub(crate) of_row: Vec<u32>,
-    /// Key of each group.
+    /// The encoded key of each group.
     pub(crate) keys: Vec<Row>,
 }
 
-/// Groups rows by their key columns.
+/// Groups rows by their key columns; `count` is the number of rows.
+///
+/// # Errors
+/// `Bug` when a key cannot be encoded.
 pub(crate) fn group(codec: &RowCodec, keys: &[ArrayRef], count: usize) -> Result<Groups> {
     let Some(numbers) = by_value(keys) else {
         let encoded = codec.encode(keys, count)?;
@@ -48,14 +52,15 @@ pub(crate) fn group(codec: &RowCodec, keys: &[ArrayRef], count: usize) -> Result
     })
 }
 
-/// The distinct values of a batch, numbered as they are met.
+/// The distinct values of a column, numbered in the order of their first rows.
 struct Numbers {
+    /// The number of each row's value.
     of_row: Vec<u32>,
-    /// Where each was met first.
+    /// The first row of each value.
     first_rows: Vec<u32>,
 }
 
-/// None when there are no keys, or one of a type whose values are not compared here.
+/// Groups by value; `None` if there are no keys, or one whose type is not compared by value here.
 fn by_value(keys: &[ArrayRef]) -> Option<Numbers> {
     let (first, others) = keys.split_first()?;
     let mut numbers = column(first)?;
@@ -67,6 +72,7 @@ fn by_value(keys: &[ArrayRef]) -> Option<Numbers> {
     Some(numbers)
 }
 
+/// Numbers the values of one column; `None` if its type is not compared by value here.
 fn column(key: &ArrayRef) -> Option<Numbers> {
     let rows = key.len();
     Some(match key.data_type() {
@@ -85,7 +91,7 @@ fn column(key: &ArrayRef) -> Option<Numbers> {
     })
 }
 
-/// Numbers values; nulls are one value of their own.
+/// Numbers values by a hash table. All nulls are one value.
 fn number<V: Hash + Eq + Copy>(values: impl Iterator<Item = Option<V>>, rows: usize) -> Numbers {
     let state = foldhash::fast::RandomState::default();
     let mut table: HashTable<(V, u32)> = HashTable::new();
@@ -94,7 +100,7 @@ fn number<V: Hash + Eq + Copy>(values: impl Iterator<Item = Option<V>>, rows: us
         first_rows: Vec::new(),
     };
     let mut null = None;
-    // A batch has far fewer than 2³² rows: sources cut it by a named limit.
+    // A batch has far fewer than 2³² rows, because sources limit their micro-batches.
     for (row, value) in values.enumerate() {
         let next = numbers.first_rows.len() as u32;
         let number = match value {

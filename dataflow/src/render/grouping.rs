@@ -1,4 +1,4 @@
-//! What the parts of one reduce share.
+//! What the parts of one reduce share: scope, context and the schema of group keys.
 
 use std::rc::Rc;
 
@@ -10,13 +10,15 @@ use crate::Epoch;
 use crate::context::Context;
 use crate::row::Row;
 
-/// Groups' keys, and their output columns of one part as a row.
+/// Group keys, each with the output columns of one part as an encoded row.
 pub(crate) type PartRows<'scope> = VecCollection<'scope, Epoch, (Row, Row), isize>;
 
 /// What all parts of one reduce share.
 pub(crate) struct Grouping<'scope> {
+    /// The dataflow that operators are added to.
     pub(crate) scope: Scope<'scope, Epoch>,
+    /// What operators share.
     pub(crate) context: Rc<Context>,
-    /// Schema of the group keys.
+    /// The schema of the group keys.
     pub(crate) keys: SchemaRef,
 }

@@ -1,9 +1,13 @@
-//! Inner joins: both sides arranged by their keys, and each change of one paired with what is held
-//! of the other ([`super::join_tactic`]).
+//! Inner equi-joins: both sides are arranged by their keys, and each new batch of one side is
+//! paired with the trace of the other side ([`super::join_tactic`]).
 //!
-//! Frontier contract: pairs at the later of their rows' epochs, under the capability of the batch
-//! that brought the later row, which is held until all its pairs are given. Either arrangement is
-//! compacted to the frontier of the other side.
+//! ```text left  ─► arrange by key ─► new batch ──┐ pairs with everything of the other trace ├─►
+//! Pairs ─► JoinedChunks ─► Arrow batches right ─► arrange by key ─► new batch ──┘ that came before
+//! it ```
+//!
+//! Frontier contract: a pair is at the later of the epochs of its two rows, under the capability of
+//! the batch that brought the later row. The capability is held until all pairs of the batch are
+//! given. Each arrangement is compacted to the frontier of the other side.
 
 use std::rc::Rc;
 
@@ -22,16 +26,21 @@ use crate::plan::ir::Scalar;
 use crate::row::{batch, nullable};
 use crate::site::Site;
 
-/// One of the two inputs.
+/// One of the two inputs of a join.
 pub(crate) struct Side<'scope> {
+    /// The rows.
     pub(crate) rows: ChunkStream<'scope>,
+    /// The schema of the rows.
     pub(crate) schema: SchemaRef,
-    /// Where the rows are kept; none when they come out of other state.
+    /// Where the arrangement's state is kept; `None` if it is computed from other state.
     pub(crate) site: Option<Site>,
 }
 
-/// Renders a join on pairs of keys, for which null may equal null; `schema` is the left columns,
-/// then the right ones.
+/// Renders a join on pairs of key expressions. If `nulls_equal`, null equals null. `schema` has the
+/// columns of the left side, then those of the right side.
+///
+/// # Errors
+/// `Bug` when a key has no type over its side, or a type that cannot be encoded.
 pub(crate) fn join<'scope>(
     left: Side<'scope>,
     right: Side<'scope>,
@@ -81,7 +90,7 @@ pub(crate) fn join<'scope>(
     )
 }
 
-/// Pairs back to columns.
+/// Turns pairs back to columns.
 struct Joined {
     left: Decoder,
     right: Decoder,
@@ -89,7 +98,7 @@ struct Joined {
 }
 
 impl Joined {
-    /// The rows of pairs of one epoch.
+    /// The joined rows of pairs of one epoch.
     fn chunk(&self, pairs: &[Pair<'_>]) -> Result<Chunk> {
         let keys = || pairs.iter().map(|pair| pair.key);
         let mut columns = self

@@ -1,10 +1,17 @@
-//! The pairs of a join: which left and right rows meet, as bytes.
+//! Join tactic: which rows of the two sides are paired, in bounded pieces.
 //!
 //! [`Nested`] tells differential's join driver how to pair a fresh batch of one side with what is
-//! held of the other. It stops after [`PAIRS_MAX`] pairs or [`BYTES_MAX`] bytes and goes on where
-//! it stopped, in the middle of a key as well: a hot key holds neither its worker nor memory.
+//! held of the other side. It ends a piece after [`PAIRS_MAX`] pairs or [`BYTES_MAX`] bytes, and
+//! continues where it stopped, also in the middle of a key. Therefore a hot key blocks neither its
+//! worker nor fills the memory.
 //!
-//! Invariants: a pair is at the later of its rows' epochs; each pair of updates is given once.
+//! ```text fresh batch (left)           held trace (right) key a: x, y          ×       key a: 1,
+//! 2, 3      ─►  (a,x,1) (a,x,2) │ piece ends: PAIRS_MAX (a,x,3) (a,y,1) (a,y,2) (a,y,3) key c: z
+//! key b: 4            ─►  seek: no pair ```
+//!
+//! Invariants:
+//! 1. A pair is at the later of the epochs of its two rows.
+//! 2. Each pair of updates is given exactly once.
 
 use std::cmp::Ordering;
 
@@ -21,22 +28,23 @@ use crate::row::Row;
 /// Most pairs in one piece.
 const PAIRS_MAX: usize = 1024;
 
-/// Most bytes in one piece, but for the last pair.
+/// Most bytes in one piece; the last pair may exceed them.
 const BYTES_MAX: usize = 256 * 1024;
 
-/// As how many records each piece counts. The driver goes on until it has given a million, then
-/// lets other operators run: about sixteen pieces.
+/// The number of records that each piece counts as for the driver. The driver yields to other
+/// operators after a million records, that is, after about 16 pieces.
 const PIECE_RECORDS: i64 = 1_000_000 / 16;
 
-/// A piece of a join's pairs.
+/// A piece of a join's output: pairs of rows as bytes.
 #[derive(Default)]
 pub(crate) struct Pairs {
-    /// Key, left and right row of each pair, one after the other.
+    /// Key, left row and right row of each pair, one after the other.
     bytes: Vec<u8>,
+    /// One per pair.
     ends: Vec<Ends>,
 }
 
-/// Where the parts of a pair end in the bytes, its epoch and its difference.
+/// The ends of the three parts of a pair in the bytes, its epoch and its difference.
 struct Ends {
     key: usize,
     left: usize,
@@ -45,7 +53,7 @@ struct Ends {
     diff: isize,
 }
 
-/// One pair.
+/// One pair of rows with an equal key.
 pub(crate) struct Pair<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) left: &'a [u8],
@@ -65,10 +73,12 @@ impl Accountable for Pairs {
 }
 
 impl Pairs {
+    /// Whether the piece has reached a limit.
     fn is_full(&self) -> bool {
         self.ends.len() >= PAIRS_MAX || self.bytes.len() >= BYTES_MAX
     }
 
+    /// Appends a pair.
     fn push(&mut self, key: &Row, left: &Row, right: &Row, epoch: Epoch, diff: isize) {
         let mut end = |row: &Row| {
             self.bytes.extend_from_slice(row.bytes());
@@ -84,7 +94,7 @@ impl Pairs {
         });
     }
 
-    /// The pairs, in order of their epochs.
+    /// The pairs, sorted by epoch.
     pub(crate) fn by_epoch(&self) -> Vec<Pair<'_>> {
         let mut start = 0;
         let pairs = self.ends.iter().map(|ends| {
@@ -104,7 +114,7 @@ impl Pairs {
     }
 }
 
-/// Pairs every fresh value of a key with every held value of it.
+/// The tactic: nested loops over the values of each key that both sides have.
 pub(crate) struct Nested;
 
 impl JoinTactic<Epoch, Batch, Batch, Pairs> for Nested {
@@ -131,6 +141,7 @@ impl JoinTactic<Epoch, Batch, Batch, Pairs> for Nested {
     }
 }
 
+/// A cursor over the batches of one side.
 struct Side {
     cursor: CursorList<BatchCursor<Values>>,
     batches: Vec<Batch>,
@@ -143,7 +154,8 @@ impl Side {
     }
 }
 
-/// The times of the value under the cursor, none before `meet`.
+/// Loads the times and differences of the value under the cursor. Times before `meet` count as
+/// `meet`.
 fn load(
     cursor: &mut CursorList<BatchCursor<Values>>,
     batches: &Vec<Batch>,
@@ -155,15 +167,19 @@ fn load(
     consolidate(times);
 }
 
-/// Pairs that are still to be given, as an iterator of pieces.
+/// The pairs of one fresh batch that are still to be given, as an iterator of pieces.
 struct Work {
+    /// The new batches.
     fresh: Side,
+    /// The trace of the other side, up to the new batches.
     held: Side,
+    /// Which side is fresh.
     fresh_is_left: bool,
-    /// No pair is before this: what is held from before can as well be from then.
+    /// No pair is before this epoch: all rows that are held from before count as from this epoch.
     meet: Epoch,
-    /// The times of the fresh value that is being paired; empty between two of them.
+    /// The times of the fresh value that is being paired; empty between two values.
     fresh_times: Vec<(Epoch, isize)>,
+    /// The times of the held value that is being paired.
     held_times: Vec<(Epoch, isize)>,
 }
 
@@ -195,7 +211,8 @@ impl Iterator for Work {
 }
 
 impl Work {
-    /// Pairs what is left of the values of a key; false when the piece is full before the end.
+    /// Pairs the remaining values of the current key. Returns false if the piece is full before the
+    /// end.
     fn pair_key(&mut self, pairs: &mut Pairs) -> bool {
         let Self { fresh, held, .. } = self;
         while let Some(value) = fresh.cursor.get_val(&fresh.batches) {

@@ -1,4 +1,4 @@
-//! What arrangements take in memory: rows as they are counted, bytes by a sample.
+//! Memory size of arrangements: rows are counted, bytes are estimated from a sample.
 
 use std::rc::Rc;
 
@@ -10,12 +10,12 @@ use crate::Epoch;
 use crate::operators::Size;
 use crate::row::Row;
 
-/// Items of a batch that are looked at; all are taken to be like them.
+/// Items of a batch that are measured. All others are assumed to be like them.
 const SAMPLE: usize = 32;
 
-/// Something kept in an arrangement.
+/// A key or value of an arrangement.
 pub(crate) trait Weigh: Sized {
-    /// Bytes that it takes beyond its own.
+    /// Bytes on the heap, beyond `size_of`.
     fn beyond(&self) -> usize;
 }
 
@@ -37,7 +37,7 @@ impl<T: Weigh> Weigh for (u32, T) {
     }
 }
 
-/// About how many bytes a list takes.
+/// Estimated bytes of a list: its own, and the heap bytes extrapolated from a sample.
 fn list<T: Weigh>(items: &[T]) -> usize {
     let sample = items.iter().step_by(items.len().div_ceil(SAMPLE).max(1));
     let count = sample.len();
@@ -45,6 +45,7 @@ fn list<T: Weigh>(items: &[T]) -> usize {
     size_of_val(items) + (beyond * items.len()).checked_div(count).unwrap_or(0)
 }
 
+/// The size of a batch with so many updates and times; `rows` are the bytes of keys and values.
 fn size<D>(updates: usize, times: usize, rows: usize) -> Size {
     let bytes = rows + times * (size_of::<Epoch>() + size_of::<D>());
     Size {
@@ -53,7 +54,7 @@ fn size<D>(updates: usize, times: usize, rows: usize) -> Size {
     }
 }
 
-/// Batches as the spines of [`super::arrange`] hold them.
+/// Batches in the form in which the spines of [`super::arrange`] hold them.
 type Values<V, D> = Rc<OrdValBatch<Vector<((Row, V), Epoch, D)>>>;
 type Keys<D> = Rc<OrdKeyBatch<Vector<((Row, ()), Epoch, D)>>>;
 
@@ -68,7 +69,7 @@ where
     size::<D>(batch.updates, storage.upds.times.len(), rows)
 }
 
-/// The size of a batch of keys alone.
+/// The size of a batch of keys without values.
 pub(crate) fn keys<D>(batch: &Keys<D>) -> Size
 where
     D: Semigroup + Ord + 'static,

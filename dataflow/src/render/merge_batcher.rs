@@ -1,8 +1,8 @@
-//! How the updates of an arrangement are sorted before they make a batch.
+//! Merge batcher: sorts the updates of an arrangement before they become a batch.
 //!
-//! Differential dataflow merges sorted chains pairwise, so every update is moved and compared once
-//! a level. What a checkpoint restores comes in order: its chains follow one upon the other, and
-//! are joined without a look at their updates.
+//! Differential dataflow merges sorted chains pairwise, so each update is moved and compared once
+//! per level. A restored checkpoint arrives in sorted order: each of its chains begins after the
+//! previous one ends. Such chains are concatenated here without looking at their updates.
 
 use differential_dataflow::batcher::merge::chunker::ContainerChunker;
 use differential_dataflow::batcher::merge::vec::VecMerger;
@@ -13,21 +13,21 @@ use timely::PartialOrder;
 use timely::progress::Antichain;
 use timely::progress::frontier::AntichainRef;
 
-/// Sorts keys alone.
+/// The batcher of keys without values.
 pub(super) type KeyBatcher<K, T, R> = MergeBatcher<
     ContainerChunker<Vec<((K, ()), T, R)>>,
     ChainMerger<(K, ()), T, R>,
     KeyBuilder<K, T, R>,
 >;
 
-/// Sorts values by key.
+/// The batcher of values by key.
 pub(super) type ValBatcher<K, V, T, R> = MergeBatcher<
     ContainerChunker<Vec<((K, V), T, R)>>,
     ChainMerger<(K, V), T, R>,
     ValBuilder<K, V, T, R>,
 >;
 
-/// Merges chains, and joins those of which one ends before the other begins.
+/// Merges chains. If one chain ends before the other begins, they are concatenated instead.
 pub(super) struct ChainMerger<D, T, R>(VecMerger<D, T, R>);
 
 impl<D, T, R> Default for ChainMerger<D, T, R> {
@@ -36,9 +36,10 @@ impl<D, T, R> Default for ChainMerger<D, T, R> {
     }
 }
 
+/// A sorted list of updates, in chunks.
 type Chain<D, T, R> = Vec<Vec<(D, T, R)>>;
 
-/// Whether all of one chain comes before all of another, and neither is empty.
+/// Whether the last update of `one` is before the first of `other`; false if a chain is empty.
 fn precedes<D: Ord, T: Ord, R>(one: &Chain<D, T, R>, other: &Chain<D, T, R>) -> bool {
     let last = one.last().and_then(|chunk| chunk.last());
     let first = other.first().and_then(|chunk| chunk.first());

@@ -1,4 +1,8 @@
-//! The first part of a reduce: one min or max, as the first of the group's sorted values.
+//! `min` and `max`: the first of a group's sorted values.
+//!
+//! Each of these aggregates keeps all values of a group in an arrangement, because a retraction of
+//! the first value must find the next one. The values are sorted ascending for `min`, descending
+//! for `max`. [`super::top_k_scan`] finds the first one.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,8 +24,11 @@ use crate::row::{Order, Row, RowCodec};
 use crate::site::Site;
 use crate::{Epoch, Result};
 
-/// Renders the part; `outputs` is its one column. Values sort in `order`, nulls last, so that a
-/// null comes first only in a group that has nothing else.
+/// Renders one `min` or `max`; `outputs` is its one column. Values sort in `order` with nulls last,
+/// so a null is first only in a group that contains nothing else.
+///
+/// # Errors
+/// `Bug` when a key or the argument has a type that cannot be encoded.
 pub(crate) fn min_max<'scope>(
     grouping: &Grouping<'scope>,
     input: ChunkStream<'scope>,
@@ -58,7 +65,7 @@ pub(crate) fn min_max<'scope>(
         }
     });
     if grouping.keys.fields().is_empty() {
-        // An aggregate without keys has its one row over an empty input too.
+        // An aggregate without keys has one row even over an empty input.
         let one: Update = ((Row::default(), null), 0, 1);
         updates = updates.concat(seed(grouping.scope, one));
     }
@@ -87,19 +94,22 @@ pub(crate) fn min_max<'scope>(
 
 /// Turns columns into (group, value) updates.
 struct Pairs {
+    /// The codec of group keys.
     keys: RowCodec,
+    /// The codec of values, in sort order.
     values: RowCodec,
+    /// The codec of (group, value), by which a batch is deduplicated.
     both: RowCodec,
 }
 
 impl Pairs {
-    /// The value that a group without any other has.
+    /// The encoded null: the value of a group that contains no other.
     fn null(&self) -> Result<Row> {
         let nothing = arrow::array::new_null_array(self.values.schema().field(0).data_type(), 1);
         Ok(self.values.encode(&[nothing], 1)?.row(0))
     }
 
-    /// Each distinct (group, value) of a batch once, with its whole difference.
+    /// Each distinct (group, value) of a batch once, with the sum of its differences.
     fn of(&self, columns: Columns, epoch: Epoch) -> Result<Vec<Update>> {
         let count = columns.diffs.len();
         let value: Vec<ArrayRef> = columns.arguments.into_iter().flatten().collect();
@@ -121,6 +131,7 @@ impl Pairs {
     }
 }
 
+/// The schema of the keys, then the value.
 fn both(keys: &SchemaRef, value: &Schema) -> SchemaRef {
     let fields = keys.fields().iter().chain(value.fields()).cloned();
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))

@@ -1,11 +1,15 @@
-//! From the IR to differential operators.
+//! Rendering: builds timely and differential dataflow operators from the plan's IR.
 //!
-//! Between operators of one worker rows travel as Arrow batches with a difference each
-//! ([`crate::chunk::Chunk`]); stateless operators are evaluated on whole batches ([`compute`]).
-//! Stateful ones work on rows encoded as bytes ([`crate::row`]), exchanged by a stable hash of
-//! their key. Every update carries a bound epoch. Rows that cannot be evaluated leave by a second
-//! way, to the dead letters ([`Context`]). State is kept through restarts at the operators that
-//! need it ([`restore`]).
+//! ```text sources ─► compute ─► join / reduce / distinct / top-k ─► compute ─► sink_operator ─►
+//! sink stateless  arranged by key, exchanged by the key's hash    writes by primary key ```
+//!
+//! * Between the operators of one worker, rows travel as Arrow batches with a difference for each
+//!   row ([`crate::chunk::Chunk`]). Stateless operators evaluate whole batches ([`compute`]).
+//! * Stateful operators work on rows encoded as bytes ([`crate::row`]), exchanged between workers
+//!   by a stable hash of their key.
+//! * Every update has a bound epoch as its timestamp.
+//! * A row that cannot be evaluated leaves on a second way, to the dead letters ([`Context`]).
+//! * The state of operators that need it is kept through restarts ([`restore`]).
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -45,8 +49,11 @@ pub(crate) mod upsert;
 
 use top_k_scan::Kept;
 
-/// Renders all views over the sources' streams. The result's frontier is what is durable in the
-/// sink's tables.
+/// Renders all views over the streams of the sources. The frontier of the result is the epoch up to
+/// which the sink's tables are durable; the stream carries no data.
+///
+/// # Errors
+/// `Bug` when the plan is inconsistent, for example names a view that does not exist.
 pub(crate) fn views<'scope>(
     scope: Scope<'scope, Epoch>,
     sources: Vec<ChunkStream<'scope>>,
@@ -83,14 +90,14 @@ pub(crate) fn views<'scope>(
         rendered.push(stream);
         origins.push(origin);
     }
-    // A job whose views are all internal is as durable as its sources.
+    // A job without any output is as durable as its sources and views are complete.
     for stream in sources.into_iter().chain(rendered) {
         durable = durable.concat(frontier_of(stream));
     }
     Ok(durable)
 }
 
-/// The sources that each view reads, itself or through other views.
+/// For each view: the sources that it reads, directly or through other views.
 pub(crate) fn sources(plan: &Job) -> Vec<BTreeSet<usize>> {
     let mut origins: Vec<Origin> = Vec::new();
     for view in &plan.views {
@@ -100,17 +107,18 @@ pub(crate) fn sources(plan: &Job) -> Vec<BTreeSet<usize>> {
     origins.into_iter().map(|origin| origin.sources).collect()
 }
 
-/// What a relation's rows are made of.
+/// What the rows of a relation are made of.
 #[derive(Default)]
 struct Origin {
-    /// The sources that are read.
+    /// The indices of the sources that the relation reads.
     sources: BTreeSet<usize>,
-    /// Whether every row comes out of state that is restored or computed anew after a restart.
+    /// Whether every row comes from state that is restored, or computed again, after a restart. An
+    /// operator over such rows needs no site of its own.
     is_state: bool,
 }
 
 impl Origin {
-    /// `views` are the origins of the views before.
+    /// The origin of a relation; `views` are the origins of the views before it.
     fn of(rel: &Rel, plan: &Job, views: &[Origin]) -> Self {
         let all = |inputs: &mut dyn Iterator<Item = &Rel>| {
             let mut all = Self {
@@ -152,32 +160,39 @@ impl Origin {
     }
 }
 
+/// Renders the relations of one view.
 struct Renderer<'a, 'scope> {
+    /// The dataflow that operators are added to.
     scope: Scope<'scope, Epoch>,
+    /// The whole plan.
     plan: &'a Job,
+    /// The streams of the sources.
     sources: &'a [ChunkStream<'scope>],
+    /// The streams of the views before this one.
     views: &'a [ChunkStream<'scope>],
-    /// Of the views before.
+    /// The origins of the views before this one.
     origins: &'a [Origin],
+    /// Names for the state of this view's operators.
     sites: &'a Sites,
+    /// What operators share.
     context: &'a Rc<Context>,
     /// The view's name.
     view: &'a str,
 }
 
 impl<'scope> Renderer<'_, 'scope> {
-    /// The sites of an operator over `input`; none when its state is computed anew.
+    /// The sites for an operator over `input`; `None` if its state is computed from other state.
     fn sites_over(&self, input: &Rel) -> Option<&Sites> {
         let is_state = Origin::of(input, self.plan, self.origins).is_state;
         (!is_state).then_some(self.sites)
     }
 
-    /// The one site of an operator over `input`.
+    /// The site of an operator over `input` that keeps one arrangement.
     fn site_over(&self, input: &Rel) -> Option<Site> {
         self.sites_over(input).map(|sites| sites.site(None))
     }
 
-    /// An input of a join.
+    /// Renders one input of a join.
     fn side(&self, input: &Rel) -> Result<join::Side<'scope>> {
         Ok(join::Side {
             rows: self.rel(input)?,
@@ -186,7 +201,7 @@ impl<'scope> Renderer<'_, 'scope> {
         })
     }
 
-    /// The stream of a source or view by its index; `what` it is.
+    /// The stream of a source or view by its index; `what` names it in the error.
     fn named(
         streams: &[ChunkStream<'scope>],
         index: usize,
@@ -196,13 +211,14 @@ impl<'scope> Renderer<'_, 'scope> {
         streams.get(index).cloned().ok_or_else(missing)
     }
 
-    /// Renders a node, named as `explain` names it.
+    /// Renders a node of the plan as an operator with the name that `explain` shows.
     fn rel(&self, rel: &Rel) -> Result<ChunkStream<'scope>> {
         let name = format!("{}: {}", self.view, Title(&rel.op));
         let render = || self.operator(rel);
         self.context.meter.named(self.scope, name, render)
     }
 
+    /// Renders a node of the plan, and its inputs first.
     fn operator(&self, rel: &Rel) -> Result<ChunkStream<'scope>> {
         match &rel.op {
             RelOp::Source { source } => Self::named(self.sources, *source, "source"),
@@ -276,7 +292,7 @@ impl<'scope> Renderer<'_, 'scope> {
     }
 }
 
-/// A stream that carries nothing, with the frontier of `stream`.
+/// A stream without data that has the frontier of `stream`.
 fn frontier_of<'scope>(stream: ChunkStream<'scope>) -> StreamVec<'scope, Epoch, ()> {
     use timely::dataflow::channels::pact::Pipeline;
     use timely::dataflow::operators::Operator;

@@ -1,13 +1,17 @@
-//! GROUP BY.
+//! GROUP BY: a reduce, split into parts by kind of aggregate.
 //!
-//! A reduce is split into parts, each kept as is best for its kind of aggregate:
-//! - *totals*: count, sum, avg, bool_and, bool_or live in the difference ([`super::accumulate`]);
-//!   rows are combined per batch before they cross workers;
-//! - *first*: each min or max is the first of the group's sorted values ([`super::top_k_scan`]);
+//! - *totals*: `count`, `sum`, `avg`, `bool_and` and `bool_or` are kept as differences
+//!   ([`super::accumulate`]). Rows are combined per batch before they cross workers.
+//! - *first*: each `min` or `max` is the first of the group's sorted values
+//!   ([`super::top_k_scan`]).
 //! - *distinct totals*: aggregates over DISTINCT are totals over the distinct (group, argument).
 //!
-//! With more than one part, a last step puts the parts of each group together: every part has
-//! exactly one row for each group that has rows.
+//! ```text ┌─► totals ───────────────────────────────┐ rows ────────┼─► first: min(x)  (arranged by
+//! group)    ├─► collate by group ─► rows evaluated    └─► distinct (group, y) ─► totals of y ───┘
+//! ```
+//!
+//! With a single part there is no collate. Every part has exactly one row for each group that has
+//! rows, so the collate step waits until a group has a row of each part.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,28 +36,34 @@ use crate::row::{Order, Row, RowCodec, batch, nullable};
 use crate::site::Site;
 use crate::{Epoch, Result};
 
-/// What a reduce takes in.
+/// The input of a reduce.
 pub(crate) struct Input<'a, 'scope> {
+    /// The rows.
     pub(crate) rows: ChunkStream<'scope>,
+    /// The schema of the rows.
     pub(crate) schema: &'a SchemaRef,
-    /// Where the state of the parts is kept; none when the input comes out of other state.
+    /// Where the state of the parts is kept; `None` if it is computed from other state.
     pub(crate) sites: Option<&'a Sites>,
 }
 
 /// One part of a reduce.
 struct Part {
-    /// The aggregates whose columns it fills.
+    /// The indices of the aggregates that the part computes.
     fills: Vec<usize>,
     kind: PartKind,
 }
 
+/// How a part keeps its state; see the module.
 enum PartKind {
     Totals,
     First(Order),
     DistinctTotals,
 }
 
-/// Renders a reduce of `input`; `schema` is the keys, then the aggregates.
+/// Renders a reduce of `input`; `schema` has the keys, then the aggregates.
+///
+/// # Errors
+/// `Bug` when an expression has no type over the input, or a type that cannot be encoded.
 pub(crate) fn reduce<'scope>(
     scope: Scope<'scope, Epoch>,
     input: Input<'_, 'scope>,
@@ -109,8 +119,8 @@ pub(crate) fn reduce<'scope>(
     output(&grouping, together, codecs, order, schema)
 }
 
-/// Splits aggregates into parts: all plain totals in one, all over the same distinct argument in
-/// one, each min and max alone.
+/// Splits aggregates into parts: all plain totals are one part, all totals over the same distinct
+/// argument and filter are one part, and each `min` and `max` is a part of its own.
 fn parts(aggregates: &[Aggregate]) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     let text = |scalar: &Option<Scalar>| scalar.as_ref().map(|scalar| scalar.text.clone());
@@ -156,7 +166,7 @@ fn parts(aggregates: &[Aggregate]) -> Vec<Part> {
 }
 
 /// The distinct (group, argument) pairs, and the aggregates rewritten over them. Pairs with a null
-/// argument stay: they count nothing, but keep their group there.
+/// argument stay: they count as nothing, but they keep their group in the part.
 fn distinct_pairs<'scope>(
     grouping: &Grouping<'scope>,
     input: ChunkStream<'scope>,
@@ -210,14 +220,14 @@ fn distinct_pairs<'scope>(
     Ok((pairs, over))
 }
 
-/// Puts the parts of each group together, in part order.
+/// Joins the parts of each group, in the order of the parts.
 fn collate<'scope>(
     parts: Vec<PartRows<'scope>>,
     count: usize,
     context: &Context,
 ) -> VecCollection<'scope, Epoch, (Row, Vec<Row>), isize> {
     let numbered = parts.into_iter().enumerate().map(|(number, part)| {
-        // An aggregate list has far fewer than 2³² parts.
+        // A reduce has far fewer than 2³² parts.
         part.map(move |(key, row)| (key, (number as u32, row)))
     });
     let all = numbered.reduce(|all, part| all.concat(part));
@@ -229,7 +239,8 @@ fn collate<'scope>(
     let collated = arranged.reduce_abelian::<_, Builder, Spine, _, _>(
         "Collate",
         move |_key, parts: &[(&(u32, Row), isize)], out| {
-            // While an epoch is still being put together a part may be missing; at its end none is.
+            // While an epoch is being assembled, a part may be missing. At the end of the epoch
+            // none is.
             if parts.len() == count {
                 out.push((parts.iter().map(|((_, row), _)| row.clone()).collect(), 1));
             }
@@ -244,7 +255,7 @@ fn collate<'scope>(
     collated.as_collection(|key, parts| (key.clone(), parts.clone()))
 }
 
-/// Groups back to chunks. `order[i]` is the aggregate that the i-th column of the parts fills.
+/// Turns groups back to chunks. `order[i]` is the aggregate that column `i` of the parts computes.
 fn output<'scope>(
     grouping: &Grouping<'scope>,
     groups: VecCollection<'scope, Epoch, (Row, Vec<Row>), isize>,

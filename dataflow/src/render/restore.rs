@@ -1,9 +1,13 @@
-//! The state of an operator through a restart: restored from the last checkpoint, tapped for the
-//! next one.
+//! Checkpointed operator state: restored from the last checkpoint, tapped for the next one.
 //!
-//! Around the arrangement of a [`Site`] stand two operators: [`restore`] adds the state of the last
-//! checkpoint at the checkpoint's epoch, and drops what the input has at or below that epoch; a
-//! [`Tap`] adds up what changes after it, for the next checkpoint.
+//! Two operators surround the arrangement of a [`Site`]:
+//!
+//! ```text input ─► restore ─► arrangement ─► … ▲             └─► Tap: changes through epoch c ──
+//! seal ─► checkpoint writer └─ state of the last checkpoint, at its epoch ```
+//!
+//! [`restore`] adds the state of the last checkpoint at the checkpoint's epoch, and drops updates
+//! of the input at or below that epoch. A [`Tap`] collects the changes after that epoch for the
+//! next checkpoint.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,11 +25,11 @@ use crate::context::Context;
 use crate::row::Row;
 use crate::site::Site;
 
-/// Adds a site's restored state to its input. `epoch_of` tells an update's epoch, `make` makes an
-/// update of an entry.
+/// Adds the restored state of a site to its input. `epoch_of` returns the epoch of an update,
+/// `make` makes an update from an entry. Without a site the input passes unchanged.
 ///
-/// Frontier contract: holds a capability from the least time on until the start is known, then at
-/// the checkpoint's epoch until all of the state was sent.
+/// Frontier contract: holds a capability from the least time until the start is known, then at the
+/// checkpoint's epoch until all of the state has been sent. Input waits until the start is known.
 pub(crate) fn restore<'scope, T: Clone + 'static, C: Change>(
     input: StreamVec<'scope, Epoch, T>,
     context: &Rc<Context>,
@@ -81,20 +85,21 @@ pub(crate) fn restore<'scope, T: Clone + 'static, C: Change>(
     })
 }
 
-/// Adds up a site's changes for the next checkpoint.
+/// Collects a site's changes for the next checkpoint. Each worker has one per site.
 pub(crate) struct Tap<C> {
     context: Rc<Context>,
     site: Site,
     /// Changes for the next checkpoint.
     now: Changes<C>,
-    /// Changes after its epoch, where that is known already.
+    /// Changes after the epoch of a checkpoint that is asked for and not sealed yet.
     later: Changes<C>,
-    /// Through which epoch changes are in a checkpoint: the one that the site was restored from,
-    /// then the last one that was handed over. Not known before the first change.
+    /// The epoch through which changes are in a checkpoint: first the one that the site was
+    /// restored from, then the last one that was sealed. `None` before the first change.
     sealed: Option<Epoch>,
 }
 
 impl<C: Change> Tap<C> {
+    /// A tap that has collected nothing.
     pub(crate) fn new(context: &Rc<Context>, site: Site) -> Self {
         Self {
             context: Rc::clone(context),
@@ -105,18 +110,18 @@ impl<C: Change> Tap<C> {
         }
     }
 
-    /// The checkpoint that is asked for and not yet handed over.
+    /// The epoch of the checkpoint that is asked for and not sealed yet.
     fn asked(&self) -> Option<Epoch> {
         let asked = self.context.checkpoint.get();
         asked.filter(|epoch| Some(*epoch) > self.sealed)
     }
 
-    /// Takes a change. What the checkpoint that the site was restored from holds is no change.
+    /// Collects a change. Changes that the restored checkpoint contains are ignored.
     pub(crate) fn add(&mut self, epoch: Epoch, key: &Row, value: &Row, change: &C) {
         let (site, context) = (&self.site, &self.context);
         let restored = || context.restored(site).map_or(0, |(epoch, _)| epoch);
         let sealed = *self.sealed.get_or_insert_with(restored);
-        // Epochs begin above 0, where the plan's own rows are.
+        // Records begin at epoch 1. Epoch 0 has the plan's own rows, which must be collected.
         if sealed > 0 && epoch <= sealed {
             return;
         }
@@ -129,7 +134,8 @@ impl<C: Change> Tap<C> {
         }
     }
 
-    /// Hands over the checkpoint that is asked for, once every epoch through it is complete.
+    /// Seals the checkpoint that is asked for, once `is_complete` holds for its epoch: hands the
+    /// changes through this epoch to the checkpoint writer.
     pub(crate) fn seal(&mut self, is_complete: impl Fn(Epoch) -> bool) {
         let Some(epoch) = self.asked().filter(|epoch| is_complete(*epoch)) else {
             return;
@@ -146,7 +152,8 @@ impl<C: Change> Tap<C> {
     }
 }
 
-/// Taps the batches of an arrangement.
+/// Taps the batches of an arrangement; `value_of` returns a value as a row. Without a site it does
+/// nothing.
 pub(crate) fn tap<'scope, B, V>(
     batches: StreamVec<'scope, Epoch, Span<Epoch, B>>,
     context: &Rc<Context>,

@@ -1,4 +1,4 @@
-//! A constant input of an operator.
+//! A constant input: one update at the least epoch, from worker 0.
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::generic::operator::source;
@@ -6,7 +6,7 @@ use timely::dataflow::{Scope, StreamVec};
 
 use crate::Epoch;
 
-/// One update at the least epoch, from one worker.
+/// A stream with one update at epoch 0 from worker 0. Its capability is dropped at once.
 pub(crate) fn seed<'scope, D: Clone + 'static>(
     scope: Scope<'scope, Epoch>,
     update: D,

@@ -1,14 +1,20 @@
-//! Serving a view: its net changes of each epoch, written to the sink.
+//! The sink operator: writes the net changes of each epoch of a view to the sink.
 //!
-//! Frontier contract: changes are stashed by epoch under a retained capability; when the input
-//! frontier passes an epoch its net effect goes to the sink, and the capability is dropped when
-//! the sink has it durably. So the output frontier says what is durable in the sink.
+//! ```text changes ─► exchange by primary key ─► stash by epoch frontier passes e ─► net effect of
+//! e per key ─► sink.write(e) ─► durable ─► capability of e dropped ```
 //!
-//! Invariants: at most one operation per primary key and epoch; epochs at or below the sink's
-//! frontier are not written again; two rows with one primary key are withheld and counted, and so
-//! are rows whose key holds null, which no sink could find again, and rows that the table cannot
-//! hold for what they hold: both are as if they were not there, so an earlier row of their key is
-//! deleted, and a later one is written.
+//! Frontier contract: changes are stashed by epoch under a retained capability. When the input
+//! frontier passes an epoch, the net effect of the epoch is given to the sink. The capability is
+//! dropped when the sink has the epoch durably. Therefore the output frontier says what is durable
+//! in the sink.
+//!
+//! Invariants:
+//! 1. There is at most one operation per primary key and epoch.
+//! 2. Epochs at or below the sink's frontier are not written again.
+//! 3. These rows are withheld, counted, and treated as if they did not exist: rows with the same
+//!    primary key as another row (key conflict), rows whose key contains null, because no sink
+//!    could find them again, and rows whose values the table cannot hold. Therefore an earlier row
+//!    of their key is deleted, and a later row of it is written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -35,21 +41,24 @@ use crate::site::Site;
 use crate::sync::lock;
 use crate::{Epoch, Error, Kind, Result};
 
-/// A primary key, a whole row, its epoch and its difference.
+/// A change of a view: primary key, whole row, epoch, difference.
 type Change = (Row, Row, Epoch, i64);
 
-/// Why a row is withheld that cannot be found again.
+/// The reason for withholding a row whose key contains null.
 const NO_KEY: &str = "its primary key holds null";
-/// Why a row is withheld whose key is not its own.
+/// The reason for withholding rows in a key conflict.
 const CONFLICT: &str = "several rows have this primary key; all of them are withheld";
 
-/// Epochs that the sink has written, or failed to.
+/// Epochs whose write has ended, with the rows that the sink refused, or the error.
 type Written = Arc<Mutex<Vec<(Epoch, Result<Vec<Refused>>)>>>;
 
-/// Renders the sink of a view that has one. `table` is its index among the sink's tables. The
-/// stream carries nothing: its frontier is what is durable. `site` is there when the rows do not
-/// come out of state: it keeps the rows by primary key, or just their number where the plan proves
+/// Renders the sink of a view. `table` is the index of its table among the sink's tables. The
+/// returned stream carries no data; its frontier is what is durable. `site` is set if the rows do
+/// not come from state. It keeps the rows by primary key, or only their number if the plan proves
 /// that keys are unique.
+///
+/// # Errors
+/// `Bug` when the view has no output, or a column has a type that cannot be encoded.
 pub(crate) fn serve<'scope>(
     input: ChunkStream<'scope>,
     context: &Rc<Context>,
@@ -128,16 +137,23 @@ pub(crate) fn serve<'scope>(
 
 /// Turns a view's chunks into keys and rows.
 struct Keying {
+    /// The view's table.
     definition: Table,
+    /// The table's index among the sink's tables.
     table: usize,
+    /// The view's primary key, and whether the plan proves that it is unique.
     output: Output,
+    /// The codec of primary keys.
     keys: RowCodec,
+    /// The codec of whole rows.
     rows: RowCodec,
+    /// The row count of a view whose rows need not be kept.
     counted: Option<Counted>,
 }
 
 impl Keying {
-    /// The rows that have a key, with their keys; none when all of the chunk is in the sink.
+    /// The rows that can be written, with their keys; `None` if the sink has the whole chunk
+    /// already.
     fn encode(
         &mut self,
         chunk: Chunk,
@@ -162,7 +178,8 @@ impl Keying {
     }
 }
 
-/// The rows of a chunk that the view's table can hold; the others are counted and put aside.
+/// The rows of a chunk that the view's table can hold. The others are counted and become dead
+/// letters.
 fn holdable(chunk: Chunk, table: &Table, context: &Context) -> Result<Chunk> {
     let unfit = unfit(&chunk, table, &*context.sink)?;
     if unfit.is_empty() {
@@ -189,7 +206,7 @@ fn holdable(chunk: Chunk, table: &Table, context: &Context) -> Result<Chunk> {
     chunk.filter(&held)
 }
 
-/// Which rows no table can hold, and why.
+/// The rows that no table can hold, or not this one, each with the reason.
 fn unfit(chunk: &Chunk, table: &Table, sink: &dyn Sink) -> Result<BTreeMap<usize, String>> {
     let unfit = sink.unfit(table, &chunk.batch)?.into_iter();
     let mut unfit: BTreeMap<_, _> = unfit.map(|unfit| (unfit.row, unfit.reason)).collect();
@@ -203,7 +220,7 @@ fn unfit(chunk: &Chunk, table: &Table, sink: &dyn Sink) -> Result<BTreeMap<usize
     Ok(unfit)
 }
 
-/// Stashes, nets and writes.
+/// The operator `Serve`: stashes changes by epoch, nets them, and writes them.
 fn write<'scope>(
     keyed: StreamVec<'scope, Epoch, Change>,
     context: &Rc<Context>,
@@ -233,7 +250,7 @@ fn write<'scope>(
             > = output;
             let written = std::mem::take(&mut *lock(&done));
             for (epoch, result) in written {
-                // The letters of what was refused are durable before the epoch is complete.
+                // The dead letters of refused rows must be durable before the epoch is complete.
                 let refused = result.unwrap_or_else(|error| context.fail(error));
                 context.refused(&name, epoch, &refused);
                 drop(writing.remove(&epoch));
@@ -269,7 +286,7 @@ fn write<'scope>(
                         Box::new(move |result| {
                             failpoint::hit(failpoint::SINK_AFTER_WRITE);
                             lock(&done).push((epoch, result));
-                            // The worker may be gone at shutdown; then nobody waits.
+                            // The worker may have ended at shutdown. Then nobody waits.
                             let _gone = wake.activate();
                         }),
                     );
@@ -282,21 +299,25 @@ fn write<'scope>(
     })
 }
 
-/// A row that a checkpoint kept.
+/// A change from a row that a checkpoint kept.
 fn kept_row(epoch: Epoch, entry: Entry<isize>) -> Change {
     (entry.key, entry.value, epoch, entry.change as i64)
 }
 
-/// The number of rows of a view whose rows need not be kept.
+/// The row count of a view whose rows need not be kept, through restarts.
 struct Counted {
+    /// Where the count is kept.
     site: Site,
+    /// The changes of the count.
     tap: Tap<isize>,
+    /// This worker's index, and the number of workers.
     worker: (usize, usize),
-    /// Once the start is known: the checkpoint's epoch where there is one.
+    /// `None` until the start is known; then the checkpoint's epoch, if there is a checkpoint.
     restored: Option<Option<Epoch>>,
 }
 
 impl Counted {
+    /// A count that has not been restored yet.
     fn new(context: &Rc<Context>, site: Site, scope: Scope<'_, Epoch>) -> Self {
         Self {
             tap: Tap::new(context, site.clone()),
@@ -306,6 +327,7 @@ impl Counted {
         }
     }
 
+    /// Restores the count once the start is known.
     fn restore(&mut self, view: &str, context: &Context) {
         if self.restored.is_some() || !context.started() {
             return;
@@ -329,7 +351,7 @@ impl Counted {
         }
     }
 
-    /// Counts a chunk's rows; false when they are in the checkpoint.
+    /// Counts the rows of a chunk. Returns false if the checkpoint contains them already.
     fn add(&mut self, chunk: &Chunk) -> bool {
         if self.restored.flatten() >= Some(chunk.epoch) {
             return false;
@@ -341,29 +363,32 @@ impl Counted {
     }
 }
 
-/// Nets the changes of an epoch.
+/// Computes the net changes of an epoch.
 struct Net {
-    /// Rows by primary key, where the plan does not prove that keys are unique.
+    /// Rows by primary key with their counts; `None` if the plan proves that keys are unique.
     state: Option<HashMap<Row, BTreeMap<Row, i64>>>,
-    /// What that takes.
+    /// The memory size of `state`.
     size: Size,
+    /// The codec of whole rows.
     codec: RowCodec,
-    /// Keys that several rows share since this epoch, and a row of some of them.
+    /// The number of keys in conflict since this epoch, and a row of some of them.
     conflicts: u64,
     shared: Vec<Row>,
+    /// The table's index among the sink's tables.
     table: usize,
-    /// Keeps the state, where it does not come out of other state.
+    /// Keeps the state, if it does not come from other state.
     tap: Option<Tap<isize>>,
 }
 
-/// What becomes of a primary key in an epoch.
+/// What happens to a primary key in an epoch: its row before and after.
 struct Operation {
     old: Option<Row>,
     new: Option<Row>,
 }
 
 impl Net {
-    /// Takes an epoch in: keeps and counts its changes, tells conflicts. What is to be written.
+    /// Takes in the changes of an epoch: keeps and counts them, and reports conflicts. Returns what
+    /// must be written; `None` if nothing changes.
     fn take(
         &mut self,
         epoch: Epoch,
@@ -384,6 +409,7 @@ impl Net {
         Ok(writes)
     }
 
+    /// The operations of an epoch: sorts the changes by key and adds up their differences.
     fn writes(&mut self, epoch: Epoch, mut changes: Vec<Change>) -> Result<Option<Writes>> {
         changes.sort_unstable();
         let mut operations = Vec::new();
@@ -401,6 +427,10 @@ impl Net {
         self.batches(epoch, operations)
     }
 
+    /// The operation of one key. Updates the rows of the key, and finds a key conflict.
+    ///
+    /// # Errors
+    /// `Bug` when two rows share a key that the plan has proved unique.
     fn operation(&mut self, key: Row, changed: BTreeMap<Row, i64>) -> Result<Operation> {
         let Some(state) = &mut self.state else {
             let one = |sign: i64| {
@@ -440,7 +470,7 @@ impl Net {
         Ok(Operation { old, new })
     }
 
-    /// Puts aside what is withheld since this epoch.
+    /// Makes dead letters of rows that are withheld since this epoch.
     fn tell_conflicts(&mut self, context: &Context, view: &str, epoch: Epoch) -> Result<()> {
         let (count, shared) = (
             std::mem::take(&mut self.conflicts),
@@ -453,6 +483,7 @@ impl Net {
         Ok(())
     }
 
+    /// The operations as Arrow batches: upserts with the rows that they replace, and deletes.
     fn batches(&self, epoch: Epoch, operations: Vec<Operation>) -> Result<Option<Writes>> {
         let changed = operations
             .iter()
@@ -477,7 +508,7 @@ impl Net {
     }
 }
 
-/// What a key takes with its rows.
+/// The memory size of a key with its rows.
 fn size_of_rows(key: &Row, rows: &BTreeMap<Row, i64>) -> Size {
     let entry = size_of::<(Row, BTreeMap<Row, i64>)>() + key.bytes().len();
     let row = |row: &Row| size_of::<(Row, i64)>() + row.bytes().len();
@@ -488,7 +519,7 @@ fn size_of_rows(key: &Row, rows: &BTreeMap<Row, i64>) -> Size {
     }
 }
 
-/// The row of a key that has exactly one.
+/// The row of a key that has exactly one row, once.
 fn alone(rows: &BTreeMap<Row, i64>) -> Option<Row> {
     match rows.first_key_value() {
         Some((row, 1)) if rows.len() == 1 => Some(row.clone()),

@@ -1,5 +1,8 @@
-//! Top-k: the first rows of each group, arranged by group with the order first in the values
-//! ([`super::arrange`]), so that they are the first of the trace ([`super::top_k_scan`]).
+//! Top-k: the first rows of each group in an order.
+//!
+//! Rows are arranged by group, with the ORDER BY columns first in the values ([`super::arrange`]).
+//! The rows of a top-k are then the first values of the group in the trace, and
+//! [`super::top_k_scan`] finds them.
 //!
 //! Frontier contract: that of [`super::top_k_scan`].
 
@@ -20,15 +23,20 @@ use crate::row::{Row, batch, nullable};
 use crate::site::Site;
 use crate::{Epoch, Result};
 
-/// What the groups are, and how their rows are ordered.
+/// The groups of a top-k and the order of their rows.
 pub(crate) struct Groups<'a> {
+    /// The expressions that rows are grouped by; empty for one group.
     pub(crate) partition: &'a [Scalar],
+    /// The order of a group's rows. Rows that are equal in it are ordered by their other columns.
     pub(crate) order: &'a [OrderBy],
-    /// Where the rows are kept; none when they come out of other state.
+    /// Where the arrangement's state is kept; `None` if it is computed from other state.
     pub(crate) site: Option<Site>,
 }
 
-/// Renders a top-k; `schema` is the input's columns, and the row's number when that is wanted.
+/// Renders a top-k. `schema` has the input's columns, and the row number if it is wanted.
+///
+/// # Errors
+/// `Bug` when an expression has no type over the input, or a type that cannot be encoded.
 pub(crate) fn top_k<'scope>(
     (stream, input): (ChunkStream<'scope>, &SchemaRef),
     context: &Rc<Context>,
@@ -58,6 +66,7 @@ pub(crate) fn top_k<'scope>(
     }))
 }
 
+/// The rows of one epoch as a chunk; with the row number as the last column if `numbered`.
 fn chunk(
     decoder: &Decoder,
     schema: &SchemaRef,

@@ -1,15 +1,17 @@
-//! The first values of each key's sorted values: one for min and max (values sorted downwards), k
-//! for a top-k.
+//! Top-k scan: the first values of each key in a sorted trace, for top-k, `min` and `max`.
 //!
-//! Reads the arrangement's trace in place of keeping state of its own: because epochs are totally
-//! ordered and values are sorted in the trace, the first values whose count is positive are found
-//! by a short walk, however many values the key has, and a retraction of one finds the next one
-//! the same way. (Differential's `reduce` would present all values of the key at each change.) A
-//! change behind the last value that is given costs no walk at all.
+//! The operator reads the arrangement's trace and keeps no state of its own. Epochs are totally
+//! ordered, and the values of a key are sorted in the trace. A short walk from the beginning finds
+//! the first values with a positive count, however many values the key has. After a retraction, the
+//! same walk finds the next value. (Differential's `reduce` would present all values of the key at
+//! each change.) A change behind the last value that is given needs no walk.
 //!
-//! Frontier contract: for each batch of the arrangement, output at the epochs in it, under the
-//! capabilities it came with. The trace is compacted to just below the batch's upper, so that what
-//! came before a later batch can be told from that batch by its time.
+//! ```text key k, values in order:   3    7    7    9   12 … offset 1, limit 2:        skip │ 7, 7
+//! given │ not read ranges of row numbers [1, 3) ```
+//!
+//! Frontier contract: for each batch of the arrangement, output is at the epochs in the batch,
+//! under the capabilities that came with it. The trace is compacted to just below the batch's upper
+//! frontier, so that updates from before a later batch can be told from that batch by their time.
 
 use std::cmp::Ordering;
 
@@ -26,36 +28,36 @@ use super::arrange::{Batch, Values};
 use crate::Epoch;
 use crate::row::Row;
 
-/// Which of a key's values are given. A value that is there several times counts as often.
+/// Which values of a key are given. A value with a count of `n` counts as `n` values.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kept {
-    /// How many are left out at the beginning.
+    /// The number of values that are skipped at the beginning.
     pub(crate) offset: u64,
-    /// How many are given after those; none for all.
+    /// The number of values that are given after those; `None` for all.
     pub(crate) limit: Option<u64>,
-    /// Whether each is given with its number among all, from 1; otherwise with 0.
+    /// Whether each value is given with its row number from 1. If not, the number is 0.
     pub(crate) numbered: bool,
 }
 
 impl Kept {
-    /// The first value alone.
+    /// Only the first value.
     pub(crate) const FIRST: Self = Self {
         offset: 0,
         limit: Some(1),
         numbered: false,
     };
 
-    /// Where the given values end.
+    /// The end of the given values, as a number of values from the beginning.
     fn end(&self) -> u64 {
         let end = self.limit.map(|limit| self.offset.saturating_add(limit));
         end.unwrap_or(u64::MAX)
     }
 }
 
-/// A key with one of its first values and that value's number.
+/// An update: a key, one of its first values and that value's number, with epoch and difference.
 pub(crate) type First = ((Row, Row, i64), Epoch, isize);
 
-/// Each key with its first values.
+/// The first values of each key, as updates.
 pub(crate) fn first<'scope>(
     arranged: Arranged<'scope, Values>,
     kept: Kept,
@@ -95,19 +97,20 @@ pub(crate) fn first<'scope>(
         )
 }
 
+/// The frontier one epoch before `upper`.
 fn just_below(upper: &Antichain<Epoch>) -> Antichain<Epoch> {
     upper.iter().map(|epoch| epoch.saturating_sub(1)).collect()
 }
 
-/// A value that is given, and its numbers from 0: more than one when it is there several times.
+/// A given value with the range of its numbers from 0, which is longer than one if its count is.
 struct Placed<'a> {
     value: &'a Row,
     from: u64,
     to: u64,
 }
 
-/// How the first values of the keys in `new` change. `held` are all batches including the new
-/// ones; updates from before them have times below `lower`.
+/// Computes how the first values of the keys in `new` change. `held` are all batches of the trace,
+/// with the new ones. Updates from before the new batches have times below `lower`.
 fn changes(
     new: Vec<Batch>,
     held: Vec<Batch>,
@@ -147,8 +150,8 @@ fn changes(
     }
 }
 
-/// Finds the first values of the cursor's key that are there when only updates at `included` times
-/// count. True when there may be more behind the last of them.
+/// Finds the first values of the cursor's key, counting only updates at `included` times. Returns
+/// true if there may be more values behind the last one.
 fn walk<'a>(
     cursor: &mut CursorList<BatchCursor<Values>>,
     storage: &'a Vec<Batch>,
@@ -181,7 +184,7 @@ fn walk<'a>(
     true
 }
 
-/// What changes from `before` to `now`, both in the order of their values.
+/// The changes from `before` to `now`, which are both sorted by value.
 fn differences(
     before: &[Placed<'_>],
     now: &[Placed<'_>],
@@ -190,7 +193,8 @@ fn differences(
 ) {
     let mut one = |value: &Row, old: (u64, u64), new: (u64, u64)| {
         if !numbered {
-            // A range is at most as long as the rows of a trace, which its differences count.
+            // A range is at most as long as the number of rows in a trace, which is a difference's
+            // type.
             let count = |(from, to): (u64, u64)| (to - from) as isize;
             let diff = count(new) - count(old);
             if diff != 0 {

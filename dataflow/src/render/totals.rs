@@ -1,5 +1,8 @@
-//! The totals part of a reduce: rows combined per batch, exchanged by group, added up by
-//! differential dataflow in the difference itself.
+//! Totals of a reduce: rows are combined per batch, exchanged by group, and added up as
+//! differences.
+//!
+//! ```text rows ─► Combine (per batch and group) ─► exchange ─► ArrangeTotals ─► count_total ─►
+//! FinishTotals ```
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,9 +27,13 @@ use crate::site::Site;
 use crate::value::totals::{Cell, Totals};
 use crate::{Epoch, Error, Kind, Result};
 
+/// A group key whose difference is the totals of the group.
 type Update = ((Row, ()), Epoch, Totals);
 
-/// Renders the part; `outputs` are its aggregates' columns.
+/// Renders the part; `outputs` are the columns of its aggregates.
+///
+/// # Errors
+/// `Bug` when a key or an aggregate has a type that cannot be computed here.
 pub(crate) fn totals<'scope>(
     grouping: &Grouping<'scope>,
     input: ChunkStream<'scope>,
@@ -62,7 +69,8 @@ pub(crate) fn totals<'scope>(
         }
     });
     if grouping.keys.fields().is_empty() {
-        // An aggregate without keys has its one row over an empty input too.
+        // An aggregate without keys has one row even over an empty input. This seed row keeps its
+        // group.
         let cells = smallvec![Cell::default(); accumulators.len()];
         let one: Update = ((Row::default(), ()), 0, Totals { rows: 1, cells });
         updates = updates.concat(seed(grouping.scope, one));
@@ -116,8 +124,8 @@ fn combine(
     Ok(groups.keys.into_iter().zip(totals))
 }
 
-/// The output row of each update's totals, none where one of them is out of range: such a group
-/// is in no view, as a row that fails is not, until it fits again.
+/// The output row of each update's totals; `None` if a value is out of the range of its type. Such
+/// a group becomes a dead letter and is in no view until its values fit again.
 fn finish(
     accumulators: &[Accumulator],
     codec: &RowCodec,

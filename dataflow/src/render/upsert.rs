@@ -1,17 +1,28 @@
-//! Keyed sources: the current row of every key, so that a record replaces or deletes the row of
-//! its key, and duplicates and replays upstream are harmless.
+//! Upsert: the current row of every key of a source. A record replaces or deletes the row of its
+//! key.
 //!
-//! A key's records may lie in several partitions, as its schema or the rule of its partition
-//! changed: within a partition the log's order holds, between partitions that of the source
-//! ([`ChangeOrder`]). So a deletion is remembered until all that the topic held when it was read
-//! was read, or a row that is older would rise again ([`crate::time::lap`]). Where two records of a
-//! key say nothing of their order and lie in two partitions, neither is known to be the newer one:
-//! the job ends. A key whose newest record could not be published or decoded holds no row and is
-//! counted, until a later record of it is right.
+//! Because the state is by key, duplicates and replays in the source change nothing.
 //!
-//! Frontier contract: updates are stashed by epoch under a retained capability; when the input
-//! frontier passes an epoch its net effect is applied to the state and sent at that epoch, in
-//! epoch order. Within an epoch the record with the greatest offset of a key's partition wins.
+//! The records of a key may be in several partitions, because the key's schema or the partitioning
+//! rule changed. Within a partition, the log's order decides. Between partitions, the order of the
+//! changes in their database decides ([`ChangeOrder`]):
+//!
+//! ```text partition 0:  k = 1 (commit 10) ─────────────────────── k = 2 (commit 12) partition 1:
+//! delete k (commit 11), read late ──► older than 12: dropped k = 3 (no position)             ──►
+//! order unknown: the job ends ```
+//!
+//! * A deletion is remembered until everything has been read that the topic held when the deletion
+//!   was read ([`crate::time::lap`]). Otherwise an older row in another partition would appear
+//!   again.
+//! * If two records of a key are in different partitions and carry no order, and they differ, then
+//!   the newer one is unknown, and the job ends with an error.
+//! * A key whose newest record could not be published or decoded is a key in error: it has no row
+//!   and is counted, until a later record of the key is right.
+//!
+//! Frontier contract: updates are stashed by epoch under a retained capability. When the input
+//! frontier passes an epoch, the net effect of the epoch is applied to the state and sent at that
+//! epoch, in epoch order. Within an epoch, the record with the greatest offset of a key's partition
+//! wins.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -34,17 +45,21 @@ use crate::value::keyed::{Keyed, RESTORED};
 use crate::value::source_position::ChangeOrder;
 use crate::{Epoch, Error, Kind, Result};
 
-/// What a record said of its key.
+/// What a record says of its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Said {
+    /// The row; `None` for a deletion or an error.
     row: Option<Row>,
+    /// The order of the change among those of other partitions.
     rank: ChangeOrder,
+    /// The partition of the record.
     partition: u32,
+    /// Whether the key is in error.
     refused: bool,
 }
 
 impl Said {
-    /// Whether nothing tells which of the two is newer, and that matters.
+    /// Whether the order of this record and another one is unknown, and the two differ.
     fn is_unordered(
         &self,
         partition: u32,
@@ -57,7 +72,7 @@ impl Said {
         self.partition != partition && !known && !alike
     }
 
-    /// What is kept of it.
+    /// The form in which checkpoints keep the record.
     fn latest(&self) -> Latest {
         match &self.row {
             _ if self.refused => Latest::Refused(self.partition, self.rank),
@@ -66,7 +81,7 @@ impl Said {
         }
     }
 
-    /// The record that says what was kept.
+    /// The record that has the effect of what a checkpoint kept.
     fn restored(latest: Latest) -> Self {
         let (partition, rank, row, refused) = match latest {
             Latest::Nothing => (0, ChangeOrder::NONE, None, false),
@@ -83,22 +98,26 @@ impl Said {
     }
 }
 
-/// One epoch's records so far.
+/// The records of one epoch so far, net by key.
 #[derive(Default)]
 struct Stash {
+    /// The newest record of each key with its offset.
     rows: HashMap<Row, (i64, Said)>,
+    /// The offset of the last truncate by partition.
     truncated: BTreeMap<u32, i64>,
+    /// Pairs of records whose order is unknown.
     unordered: Vec<Unordered>,
 }
 
-/// A key with records in two partitions that say nothing of their order: where they are.
+/// A key with records in two partitions without an order: the key and the (partition, offset)
+/// pairs.
 struct Unordered {
     key: Row,
     at: [(u32, i64); 2],
 }
 
 impl Unordered {
-    /// The error of a job that cannot tell which of them is newer.
+    /// The `Data` error that ends the job.
     fn error(&self, table: &str) -> Error {
         let [(one, _), (other, _)] = self.at;
         let key = String::from_utf8_lossy(self.key.bytes());
@@ -114,6 +133,7 @@ impl Unordered {
 }
 
 impl Stash {
+    /// Takes in a record: keeps it if it is newer than the known record of its key.
     fn add(&mut self, keyed: Keyed) {
         match keyed {
             Keyed::Row {
@@ -162,7 +182,7 @@ impl Stash {
     }
 }
 
-/// What a key holds: a row, or none while its deletion must be remembered, or an error.
+/// The state of a key: a row, or no row while its deletion is remembered or the key is in error.
 #[derive(Debug)]
 struct Held {
     row: Option<Row>,
@@ -170,21 +190,23 @@ struct Held {
     partition: u32,
 }
 
-/// The current rows, by key; each with the partition that it came from.
+/// The current rows by key, each with the partition that it came from.
 #[derive(Default)]
 struct Current {
+    /// The keys with a row, a remembered deletion or an error.
     rows: HashMap<Row, Held>,
-    /// Of them those whose newest record could not be published or decoded.
+    /// The keys of `rows` that are in error.
     refused: HashSet<Row>,
-    /// Deletions that are remembered, with the epoch that each was read in.
+    /// Remembered deletions, each with the epoch in which it was read; oldest epoch first.
     deleted: VecDeque<(Epoch, Row, ChangeOrder)>,
-    /// Bytes of keys and rows.
+    /// Bytes of the keys and rows.
     bytes: usize,
-    /// A key whose newest record is not known.
+    /// A key whose newest record is unknown; ends the job.
     unordered: Option<Unordered>,
 }
 
 impl Current {
+    /// The memory size of the state.
     fn size(&self) -> Size {
         let each = size_of::<(Row, Held)>();
         Size {
@@ -193,8 +215,8 @@ impl Current {
         }
     }
 
-    /// Applies an epoch's records and returns what changed, as retractions and additions.
-    /// `changed` hears of each key that is not as it was.
+    /// Applies the records of an epoch. Returns the changes of the source's rows, as retractions
+    /// and additions. `changed` is called for each key whose state changes.
     fn apply(
         &mut self,
         epoch: Epoch,
@@ -236,7 +258,7 @@ impl Current {
         changes
     }
 
-    /// A truncate deletes every key of its partition that no later record sets again.
+    /// Applies truncates: each deletes every key of its partition that no later record sets again.
     fn truncate(&mut self, stash: &mut Stash, mut gone: impl FnMut(&Row, Option<Row>)) {
         let truncated = std::mem::take(&mut stash.truncated);
         if truncated.is_empty() {
@@ -257,7 +279,7 @@ impl Current {
         }
     }
 
-    /// Sets what a key holds, and returns the row that it held.
+    /// Sets the state of a key, and returns the row that it had.
     fn set(&mut self, epoch: Epoch, key: Row, said: Said, latest: &Latest) -> Option<Row> {
         if said.refused {
             self.refused.insert(key.clone());
@@ -288,7 +310,8 @@ impl Current {
         old.and_then(|old| old.row)
     }
 
-    /// Forgets deletions that were read at or before an epoch: nothing older than they comes.
+    /// Forgets deletions that were read at or below the settled epoch, because no older record can
+    /// arrive any more.
     fn forget(&mut self, settled: Epoch, mut changed: impl FnMut(&Row, &Latest)) {
         while let Some((_, key, rank)) = self.deleted.pop_front_if(|it| it.0 <= settled) {
             let is_it = |held: &Held| held.row.is_none() && held.rank == rank;
@@ -306,7 +329,7 @@ fn weight(key: &Row, row: Option<&Row>) -> usize {
     key.bytes().len() + row.map_or(0, |row| row.bytes().len())
 }
 
-/// The record that sets what a checkpoint kept of a key.
+/// The record that restores a key's state from a checkpoint, at the checkpoint's epoch.
 fn restored(epoch: Epoch, entry: Entry<Latest>) -> (Epoch, Keyed) {
     let Said {
         row,
@@ -317,7 +340,7 @@ fn restored(epoch: Epoch, entry: Entry<Latest>) -> (Epoch, Keyed) {
     let keyed = Keyed::Row {
         key: entry.key,
         partition,
-        // Nothing else has this epoch.
+        // No other record has the checkpoint's epoch.
         offset: RESTORED,
         rank,
         row,
@@ -326,7 +349,7 @@ fn restored(epoch: Epoch, entry: Entry<Latest>) -> (Epoch, Keyed) {
     (epoch, keyed)
 }
 
-/// Whether a record was restored with a key that an earlier version wrote otherwise.
+/// Whether a record was restored with a key in the encoding of an earlier version.
 fn is_outdated(keyed: &Keyed) -> bool {
     match keyed {
         Keyed::Row { key, offset, .. } => {
@@ -336,6 +359,7 @@ fn is_outdated(keyed: &Keyed) -> bool {
     }
 }
 
+/// The `Data` error of such a key.
 fn outdated(table: &str) -> Error {
     let what = format!(
         "table `{table}`: the checkpoint holds keys with Connect's schema in them, as an earlier \
@@ -344,7 +368,10 @@ fn outdated(table: &str) -> Error {
     Error::new(Kind::Data, what)
 }
 
-/// Renders the current rows of a keyed source.
+/// Renders the current rows of a keyed source. `name` is the source's name in errors.
+///
+/// # Errors
+/// `Bug` when a column has a type that cannot be encoded.
 pub(crate) fn upsert<'scope>(
     input: StreamVec<'scope, Epoch, (Epoch, Keyed)>,
     context: &Rc<Context>,
