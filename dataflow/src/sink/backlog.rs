@@ -1,32 +1,35 @@
-//! What a sink has accepted and not yet finished.
+//! Sink backlog: bounds the writes that a sink has accepted and not finished (backpressure).
 //!
-//! In flow [`super::Done`] callbacks with the rows and bytes they wait for; out flow their calls.
-//! Invariants: (1) at most [`MAX_QUEUED_ROWS`] rows, and [`MAX_QUEUED_BYTES`] of them, are accepted
-//! at a time, or one write larger than that alone; a caller that brings more waits, so a slow sink
-//! slows the dataflow and not the memory; (2) every accepted callback is called exactly once, with
-//! an error if the sink goes away.
+//! Input: [`super::Done`] callbacks, with the rows and bytes that they wait for. Output: the calls.
+//!
+//! Invariants:
+//! 1. At most [`MAX_QUEUED_ROWS`] rows and [`MAX_QUEUED_BYTES`] bytes are accepted at a time, or
+//!    one larger write alone. A caller with more waits, so a slow sink slows the dataflow down and
+//!    does not fill the memory.
+//! 2. Every accepted callback is called exactly once, with an error if the sink is closed.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::contract::{Done, Refused, Writes};
 use crate::{Error, Kind, Result};
 
-/// Rows accepted by one sink and not yet durable.
+/// Most rows that one sink has accepted and that are not durable yet.
 pub(super) const MAX_QUEUED_ROWS: usize = 200_000;
-/// Bytes of those rows.
+/// Most bytes of those rows.
 pub(super) const MAX_QUEUED_BYTES: usize = 64 << 20;
 
-/// How many rows are accepted and not yet durable.
+/// Counts what one sink has accepted and what is not durable yet.
 #[derive(Default)]
 pub(super) struct Backlog {
-    /// Rows, and their bytes.
+    /// The accepted rows and their bytes.
     queued: Mutex<(usize, usize)>,
+    /// Notified when a write has finished.
     finished: Condvar,
 }
 
 impl Backlog {
-    /// Waits until there is room for the rows of a write, and takes it until the answer is given.
-    /// Writes without rows count as one, or they would have no limit.
+    /// Waits until there is room for a write, and occupies the room until the callback is called. A
+    /// write without rows counts as one row, so that such writes are limited too.
     pub(super) fn admit(self: &Arc<Self>, writes: &Writes, done: Done) -> Pending {
         let (rows, bytes) = (writes.rows().max(1), writes.bytes());
         let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
@@ -49,7 +52,7 @@ impl Backlog {
     }
 }
 
-/// A callback that still has to be called.
+/// A callback that must still be called. Dropping it calls it with an error.
 pub(super) struct Pending {
     backlog: Arc<Backlog>,
     rows: usize,
@@ -58,7 +61,7 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Calls it.
+    /// Calls the callback and frees the room.
     pub(super) fn finish(mut self, result: Result<Vec<Refused>>) {
         self.call(result);
     }

@@ -1,23 +1,29 @@
-//! The Cassandra sink: `cassandra://[user@]host:port[,host:port]/keyspace[?setting=value&…]`, with
-//! the settings `password`, `ca`, `cert`, `key`, `verify`, `replication` and `consistency`.
+//! The Cassandra sink: views as Cassandra tables, with the epoch as write timestamp.
 //!
-//! In flow [`Writes`], out flow prepared statements, each with the epoch as its timestamp, so that
-//! Cassandra itself keeps the newest of whatever arrives in whatever order. A service that is not
-//! there yet is awaited for `TIDEMILL_SINK_WAIT_SECONDS` (default 300); one that refuses us is not.
+//! The URL is `cassandra://[user@]host:port[,host:port]/keyspace[?setting=value&…]`, with the
+//! settings `password`, `ca`, `cert`, `key`, `verify`, `replication` and `consistency`.
 //!
-//! Invariants: (1) a statement's timestamp is `epoch × 1000` µs and never the clock's, in tables
-//! and in the frontier table alike (a repair's is between two epochs, or the present); (2) at most
-//! [`write::MAX_IN_FLIGHT`] statements are in flight in the process; (3) one key has at most one
-//! operation an epoch (the contract), which matters: at equal timestamps a delete would win over an
-//! insert.
+//! Input: [`Writes`]. Output: prepared statements, each with a timestamp made from the epoch, so
+//! that Cassandra keeps the newest value in whatever order the statements arrive. A cluster that is
+//! not available yet is awaited for `TIDEMILL_SINK_WAIT_SECONDS` (default 300). A cluster that
+//! refuses the credentials is not awaited.
 //!
-//! A row that Cassandra refuses for its values ([`unfit`] tells most before they are written) is
-//! deleted by its key, at the same timestamp, and told; its write goes on. What is about the table,
-//! the rights or the cluster ends a write or is waited for.
+//! Invariants:
+//! 1. The timestamp of a statement is `epoch × 1000` µs and never the clock's, in tables and in the
+//!    frontier table. (The timestamp of a repair is between two epochs, or just before the
+//!    present.)
+//! 2. At most [`write::MAX_IN_FLIGHT`] statements are in flight in the process.
+//! 3. A key has at most one operation per epoch, as the contract says. This matters because at
+//!    equal timestamps a delete would win over an insert.
 //!
-//! A row is written by INSERT, so it also has a row marker and exists with key columns alone.
-//! Timestamps have milliseconds here: finer parts are cut off, and refused in a key, where cutting
-//! could make two rows one. Unsigned 64-bit integers are bigint: larger values are refused.
+//! If Cassandra refuses a row because of its values, the row is deleted by its key at the same
+//! timestamp and reported, and the write continues. ([`unfit`] finds most such rows before they are
+//! written.) An error about the table, the rights or the cluster ends the write or is retried.
+//!
+//! A row is written by INSERT, so it has a row marker and exists with key columns alone. Timestamps
+//! have milliseconds in Cassandra. Finer parts are cut off; in a key such a row is refused, because
+//! cutting could make two rows one. Unsigned 64-bit integers are stored as bigint; larger values
+//! are refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -53,17 +59,25 @@ use table::Prepared;
 use unfit::Limits;
 use write::write;
 
-/// The sink over one keyspace.
+/// A sink over one keyspace.
 pub(super) struct Cassandra {
-    /// Taken by drop alone.
+    /// The runtime of the driver. Only `drop` takes it out.
     runtime: Option<Runtime>,
+    /// The session and what all statements share.
     connected: Arc<Connected>,
+    /// Bounds what is accepted and not durable.
     backlog: Arc<Backlog>,
+    /// The prepared tables, in the order given to `prepare`.
     tables: RwLock<Vec<Arc<Prepared>>>,
 }
 
 impl Cassandra {
-    /// Connects; `rest` is the URL without its scheme.
+    /// Connects to the cluster; `rest` is the URL without its scheme. Blocks until the cluster
+    /// answers.
+    ///
+    /// # Errors
+    /// `Data` when the URL is wrong or the cluster refuses the credentials or the certificate.
+    /// `Retry` when the cluster does not answer within the waiting time.
     pub(super) fn open(rest: &str, reports: &Reports) -> Result<Self> {
         let address = Address::parse(rest)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -99,6 +113,7 @@ impl Cassandra {
         })
     }
 
+    /// Runs a future on the sink's runtime and blocks until it is done.
     fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         match &self.runtime {
             Some(runtime) => runtime.block_on(work),
@@ -106,6 +121,7 @@ impl Cassandra {
         }
     }
 
+    /// The prepared table with an index; `Bug` if this process did not prepare it.
     fn table(&self, index: usize) -> Result<Arc<Prepared>> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
         tables
@@ -118,8 +134,8 @@ impl Cassandra {
 impl Drop for Cassandra {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Does not wait: whoever drops the sink has no interest in what is under way, and may
-            // be inside another runtime, where waiting is not allowed.
+            // Does not wait for what is under way, because nobody who drops the sink is interested
+            // in it. The caller may also be inside another runtime, where blocking is not allowed.
             runtime.shutdown_background();
         }
     }
@@ -212,7 +228,7 @@ impl Sink for Cassandra {
 
     fn repair(&self, writes: Writes, over_newer: bool) -> Result<Vec<Refused>> {
         let table = self.table(writes.table)?;
-        // Between this epoch and the next that may be bound.
+        // A timestamp after this epoch's, and before that of the next epoch that may be bound.
         let mut at = timestamp(writes.epoch)? + 999;
         if over_newer {
             at = at.max(timestamp(now_ms())? - 1);
@@ -221,7 +237,10 @@ impl Sink for Cassandra {
     }
 }
 
-/// Asks a cluster, within `wait`, which version it is.
+/// Asks a cluster for its version, and waits at most `wait` for the answer.
+///
+/// # Errors
+/// `Data` when the URL is wrong or the cluster refuses the connection; `Retry` without an answer.
 pub(super) fn ask(rest: &str, wait: Duration) -> Result<String> {
     let address = Address {
         wait,

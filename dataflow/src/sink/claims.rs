@@ -1,19 +1,22 @@
-//! Which job a view's table belongs to. Two jobs that fill one table overwrite each other's rows,
-//! so the second one is refused before it writes, or takes the table over. A table that somebody
-//! else made and wrote to is refused in any case.
+//! Table ownership: which job fills a view's table, and refusing or taking over another job's
+//! table.
+//!
+//! Two jobs that fill one table would overwrite each other's rows. Therefore the second one is
+//! refused before it writes, or takes the table over. A table with rows of another writer is
+//! refused in any case.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::contract::{Sink, Table, Unclaimed};
 use crate::{Error, Kind, Result};
 
-/// Checks that no other job fills one of the job's tables. With `take_over` such tables are dropped
-/// with the other job's frontiers, to be made and filled anew. A table that somebody else made must
-/// be empty.
+/// Checks that no other job fills one of the job's tables. With `take_over`, such tables are
+/// dropped with the other job's frontiers, so that they are created and filled again. A table that
+/// was not made by a job must be empty.
 ///
 /// # Errors
-/// `Data` when another job fills one: names the tables and the jobs; when one has rows of somebody
-/// else. When the service is away.
+/// `Data` when another job fills a table (names tables and jobs), or when a table has rows that no
+/// job wrote. Otherwise as the sink's methods.
 pub(crate) fn check(sink: &dyn Sink, job: &str, tables: &[Table], take_over: bool) -> Result<()> {
     let filled = sink.filled_by()?;
     for table in tables.iter().filter(|it| !filled.contains_key(&it.name)) {
@@ -30,13 +33,13 @@ pub(crate) fn check(sink: &dyn Sink, job: &str, tables: &[Table], take_over: boo
             tracing::warn!(view, other, "taken over: the table is made and filled anew");
             sink.drop_view(other, view)?;
         }
-        // What this job filled there, the other may have overwritten.
+        // The other job may have overwritten the rows that this job wrote into the table.
         sink.drop_view(job, view)?;
     }
     Ok(())
 }
 
-/// The other jobs that filled one of these tables, by its name.
+/// The other jobs that filled one of these tables, by table.
 fn of_others(
     mut filled: BTreeMap<String, BTreeSet<String>>,
     job: &str,
@@ -49,6 +52,7 @@ fn of_others(
     filled
 }
 
+/// The `Data` error of a table with rows of another writer.
 fn foreign(view: &str) -> Error {
     let what = format!(
         "table `{view}` has rows that no job of Tidemill wrote, and they would stay among the \
@@ -58,6 +62,7 @@ fn foreign(view: &str) -> Error {
     Error::new(Kind::Data, what)
 }
 
+/// The `Data` error of tables that other jobs fill, if there are any.
 fn refused(others: &BTreeMap<String, BTreeSet<String>>) -> Result<()> {
     let Some((view, jobs)) = others.iter().next() else {
         return Ok(());

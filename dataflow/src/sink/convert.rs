@@ -1,4 +1,4 @@
-//! Columns in the types that an engine stores, and back.
+//! Type conversion between a view's columns and the types that an engine stores.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::contract::{Table, Unfit};
 use super::existing::mismatch;
 use crate::Result;
 
-/// The same instants under another time zone name, or none: the stored numbers are UTC anyway.
+/// The same instants with another time zone name, or none. The stored numbers are UTC in any case.
 fn with_zone(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     let data = array
         .to_data()
@@ -24,7 +24,10 @@ fn with_zone(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     Ok(make_array(data))
 }
 
-/// Casts a column of `table` and refuses what does not fit.
+/// Casts a column of `table`.
+///
+/// # Errors
+/// `Data` when a value does not fit the type.
 pub(super) fn convert(
     table: &str,
     column: &str,
@@ -50,7 +53,8 @@ pub(super) fn convert(
         (DataType::Timestamp(TimeUnit::Microsecond, _), DataType::Timestamp(unit, _))
             if *unit == TimeUnit::Millisecond =>
         {
-            // A cast cuts towards 1970: a moment before it would be a later one.
+            // A cast truncates towards 1970, which would move earlier instants forward. This rounds
+            // down.
             let micros = array.as_primitive::<TimestampMicrosecondType>();
             Arc::new(micros.unary::<_, TimestampMillisecondType>(|at| at.div_euclid(1000)))
         }
@@ -65,8 +69,11 @@ pub(super) fn convert(
     })
 }
 
-/// `count` rows read back from `table`, given column by column; `array_of` makes an array of the
-/// type that the engine stores, or says what about the values is wrong.
+/// `count` rows that were read from `table`, given column by column. `array_of` makes an array of
+/// the type that the engine stores, or says what is wrong with the values.
+///
+/// # Errors
+/// `Data` when a value cannot be one of the view's.
 pub(super) fn batch_of<V>(
     table: &Table,
     count: usize,
@@ -89,7 +96,7 @@ pub(super) fn batch_of<V>(
     })
 }
 
-/// Whole numbers that are stored with a sign and do not fit.
+/// Finds unsigned integers that do not fit the signed 64 bits in which they are stored.
 pub(super) fn beyond_bigint(table: &Table, rows: &RecordBatch, unfit: &mut Vec<Unfit>) {
     for (field, column) in table.schema.fields().iter().zip(rows.columns()) {
         let Some(numbers) = column.as_primitive_opt::<UInt64Type>() else {

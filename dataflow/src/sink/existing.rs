@@ -1,11 +1,11 @@
-//! What all engines check and say of the tables that they find.
+//! Checks of existing tables that all engines share: columns, primary key, frontier rows.
 
 use arrow::datatypes::DataType;
 
 use super::contract::{Frontier, Table};
 use crate::{Epoch, Result};
 
-/// What to do about a table that is not as the view needs it.
+/// The `Data` error of a table that is not what the view needs, with what users can do.
 pub(super) fn mismatch(table: &str, problem: &str) -> crate::Error {
     crate::Error::new(
         crate::Kind::Data,
@@ -13,16 +13,21 @@ pub(super) fn mismatch(table: &str, problem: &str) -> crate::Error {
     )
 }
 
-/// A column of a table in the sink, in the engine's own type names.
+/// A column of an existing table, with the engine's own type name.
 pub(super) struct FoundColumn {
+    /// The column's name.
     pub(super) name: String,
+    /// The type as the catalog shows it.
     pub(super) sql_type: String,
-    /// Position in the primary key; none for a column outside it.
+    /// The column's position in the primary key; `None` for a column outside the key.
     pub(super) key: Option<usize>,
 }
 
-/// Checks an existing table's columns and key against what the view needs. More columns are fine:
-/// they belong to somebody else and stay untouched.
+/// Checks the columns and the primary key of an existing table against what the view needs. More
+/// columns are allowed; they belong to other writers and stay untouched.
+///
+/// # Errors
+/// `Data` names the first column that is missing or has another type, or the key.
 pub(super) fn check_existing(
     table: &Table,
     found: &[FoundColumn],
@@ -55,7 +60,10 @@ pub(super) fn check_existing(
     Ok(())
 }
 
-/// A stored frontier row: the fingerprint is kept as 16 hexadecimal digits.
+/// Parses a stored frontier row. The fingerprint is stored as 16 hexadecimal digits.
+///
+/// # Errors
+/// `Data` when the row is damaged.
 pub(super) fn frontier_of(epoch: Option<i64>, fingerprint: &str) -> Result<Frontier> {
     let damaged = |e: Box<dyn std::error::Error + Send + Sync>| {
         let what = format!("frontier row with epoch {epoch:?} and fingerprint `{fingerprint}`");
@@ -70,11 +78,12 @@ pub(super) fn frontier_of(epoch: Option<i64>, fingerprint: &str) -> Result<Front
     })
 }
 
-/// A name as an identifier that keeps its case and its odd letters, in SQL and CQL alike.
+/// A name as a quoted identifier, in SQL and CQL alike: keeps its case and its special characters.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// The `Bug` error of a table that this process has not prepared.
 pub(super) fn unprepared(table: usize) -> crate::Error {
     crate::Error::new(
         crate::Kind::Bug,
@@ -82,6 +91,7 @@ pub(super) fn unprepared(table: usize) -> crate::Error {
     )
 }
 
+/// The `Data` error of a type that no engine stores.
 pub(super) fn unsupported(data_type: &DataType) -> crate::Error {
     crate::Error::new(
         crate::Kind::Data,

@@ -1,4 +1,4 @@
-//! Sinks: where views are served.
+//! Sinks: the databases that views are served from.
 //!
 //! Engines: `cassandra` (`cassandra://[user@]host:port[,host…]/keyspace`) and `sqlite`
 //! (`sqlite://FILE`). Both keep the contract of [`Sink`] and pass `tests/storage/sink_conformance`.
@@ -21,13 +21,17 @@ mod sqlite;
 pub use cassandra::probe::Probe;
 pub use contract::{Done, Frontier, Odd, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes};
 
-/// Opens the sink that `url` names. For Cassandra this connects, and waits for a service that is
-/// not there yet (see `cassandra`).
+/// Opens the sink that `url` names. For Cassandra this connects, and waits for a cluster that is
+/// not available yet (see `cassandra`).
+///
+/// # Errors
+/// `Data` when the URL names no sink, or the service refuses the connection. `Retry` when the
+/// service did not answer in time.
 pub fn open(url: &str) -> Result<Arc<dyn Sink>> {
     open_reporting(url, &Health::default())
 }
 
-/// The same, of a sink that reports what its statements meet.
+/// As [`open`], for a sink that reports to `health` whether the service answers.
 pub(crate) fn open_reporting(url: &str, health: &Health) -> Result<Arc<dyn Sink>> {
     if let Some(rest) = url.strip_prefix("cassandra://") {
         return Ok(Arc::new(cassandra::Cassandra::open(rest, health)?));
@@ -44,7 +48,10 @@ pub(crate) fn open_reporting(url: &str, health: &Health) -> Result<Arc<dyn Sink>
     ))
 }
 
-/// Asks Cassandra, within `wait`, which version it is.
+/// Asks a Cassandra cluster for its version, and waits at most `wait`.
+///
+/// # Errors
+/// `Data` when the URL is wrong or the cluster refuses the connection; `Retry` without an answer.
 pub fn ask_cassandra(url: &str, wait: std::time::Duration) -> Result<String> {
     cassandra::ask(url.strip_prefix("cassandra://").unwrap_or(url), wait)
 }

@@ -1,8 +1,9 @@
-//! Reading a table as it is, whatever others wrote into it, and rows in the form in which a table
-//! holds them: what it takes to compare a table with its view.
+//! Reading tables back for comparison: engine values as view columns, odd values apart.
 //!
-//! In flow the engines' own values, out flow [`Scanned`] batches in the view's types. Invariant: a
-//! value that the view could not have written is never taken for one that it could.
+//! A table is compared with its view as it is, whatever other writers did to it. Input: the
+//! engines' own values. Output: [`Scanned`] batches in the view's types.
+//!
+//! Invariant: a value that the view could not have written is never taken for one that it could.
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, Field};
@@ -20,15 +21,20 @@ pub(super) const PAGE_ROWS: usize = 5_000;
 pub(super) struct Engine<V> {
     /// The type in which a column is stored.
     pub(super) stored: fn(&DataType) -> Result<DataType>,
-    /// Values as an array of that type, or what about them is wrong.
+    /// Values as an array of that type; the error says what is wrong with a value.
     pub(super) array_of: fn(&DataType, Vec<V>) -> std::result::Result<ArrayRef, String>,
+    /// The null value.
     pub(super) null: fn() -> V,
-    /// For people.
+    /// A value as text, for messages.
     pub(super) text: fn(&V) -> String,
 }
 
 impl<V: Clone> Engine<V> {
-    /// `count` rows that were read from `table`, given column by column.
+    /// Converts `count` rows of `table`, given column by column. If a column cannot be converted as
+    /// a whole, its values are tried one by one, and those that fail are odd.
+    ///
+    /// # Errors
+    /// `Data` when an odd value is in a key column.
     pub(super) fn scanned(
         &self,
         table: &Table,
@@ -75,6 +81,7 @@ impl<V: Clone> Engine<V> {
         Ok(Scanned { rows, odd })
     }
 
+    /// Converts the values of one column to the view's type.
     fn array(
         &self,
         table: &Table,
@@ -94,8 +101,8 @@ impl<V: Clone> Engine<V> {
     }
 }
 
-/// Rows as they are read back once they were written: where a column is stored in a type that holds
-/// less, as milliseconds of a timestamp, the rest is gone.
+/// Rows as they are read back after they were written. A column that is stored in a coarser type,
+/// such as a timestamp with milliseconds, has lost the rest.
 pub(super) fn stored_form(
     table: &Table,
     rows: &RecordBatch,

@@ -1,15 +1,18 @@
-//! The embedded sink: views as tables of an SQLite file.
+//! The SQLite sink: views as tables of the embedded file.
 //!
-//! In flow [`Writes`], out flow rows that a person with `sqlite3` can read: booleans are 0 or 1,
-//! dates and timestamps ISO 8601 text, decimals text, a float that is not a number the text `NaN`.
-//! Every table has one more column, `_epoch`, the row's version.
+//! Input: [`Writes`]. Output: rows that a person can read with `sqlite3`. Booleans are 0 or 1,
+//! dates and timestamps are ISO 8601 text, decimals are text, and NaN is the text `NaN`. Every
+//! table has an additional column `_epoch`, the version of the row.
 //!
-//! Invariants: (1) one thread owns the connection that writes; it commits what is queued as one
-//! transaction and answers after the commit; (2) a write never goes over a newer one: an upsert
-//! compares `_epoch`, a delete leaves a tombstone with its epoch; (3) tombstones at or below the
-//! frontier are dropped when it moves, and writes at or below it are not applied again, so that
-//! nothing deleted comes back; (4) a row that the file refuses for what it holds is deleted by its
-//! key and told, and the rest of its write goes on.
+//! Invariants:
+//! 1. One thread owns the connection that writes. It commits what is queued as one transaction
+//!    (group commit), and calls back after the commit.
+//! 2. A write never overwrites a newer one: an upsert compares `_epoch`, and a delete leaves a
+//!    tombstone with its epoch.
+//! 3. Tombstones at or below the frontier are deleted when the frontier moves, and writes at or
+//!    below the frontier are not applied again. Therefore no deleted row comes back.
+//! 4. A row that the file refuses because of its values is deleted by its key and reported, and the
+//!    rest of its write continues.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,11 +47,12 @@ use table::{
     sqlite_type, unclaimed,
 };
 
-/// Rows that go into one transaction at most, unless one write alone has more.
+/// Most rows of one transaction, unless a single write has more.
 const MAX_ROWS_A_COMMIT: usize = 50_000;
-/// Waits between attempts to commit: the first one, and the longest.
+/// The first and the longest pause between two attempts to commit.
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
 const MAX_BACK_OFF: Duration = Duration::from_secs(5);
+/// The frontier table, and the table of tombstones.
 const OWN_TABLES: &str = "
     CREATE TABLE IF NOT EXISTS tidemill_frontiers(
         job TEXT NOT NULL, view TEXT NOT NULL, epoch INTEGER, fingerprint TEXT NOT NULL,
@@ -57,37 +61,49 @@ const OWN_TABLES: &str = "
         view TEXT NOT NULL, key TEXT NOT NULL, epoch INTEGER NOT NULL,
         PRIMARY KEY (view, key)) WITHOUT ROWID;";
 
-/// The sink over one file.
+/// A sink over one file.
 pub(super) struct Sqlite {
+    /// The path of the file.
     file: String,
+    /// Bounds what is accepted and not durable.
     backlog: Arc<Backlog>,
+    /// The queue of the thread that writes.
     commands: Sender<Command>,
 }
 
-/// Bounded by the backlog for writes; the rest block their caller until answered.
+/// A message to the thread. The backlog bounds the writes; other commands block their caller.
 enum Command {
     Write(Writes, Pending),
     Run(Box<dyn FnOnce(&mut Writer) + Send>),
 }
 
-/// The thread's side.
+/// The thread that owns the connection for writing.
 struct Writer {
     connection: Connection,
+    /// The job whose frontiers are written; empty before `prepare`.
     job: String,
+    /// The prepared tables, in the order given to `prepare`.
     tables: Vec<Prepared>,
 }
 
-/// A table with its statements.
+/// A view's table with its statements, as SQL.
 struct Prepared {
     table: Table,
+    /// Inserts or replaces a row unless a newer row or tombstone exists.
     upsert: String,
+    /// Deletes a row that is not newer.
     delete: String,
+    /// Leaves a tombstone for a key.
     bury: String,
-    /// Gives a row an earlier version.
+    /// Gives a row an older version, so that a repair wins over it.
     backdate: String,
 }
 
 impl Sqlite {
+    /// Opens or creates the file and starts the thread.
+    ///
+    /// # Errors
+    /// `Data` when the file cannot be used; `Retry` when it is locked, or no thread can be started.
     pub(super) fn open(file: &str) -> Result<Self> {
         if file.is_empty() {
             return Err(Error::new(
@@ -96,8 +112,8 @@ impl Sqlite {
             ));
         }
         let mut connection = connect(file)?;
-        // The file has other writers: taking the write lock first lets the busy timeout wait for
-        // them, which SQLite does not do for a transaction that began by reading.
+        // The file has other writers. Taking the write lock first lets the busy timeout wait for
+        // them. SQLite does not wait for a transaction that began by reading.
         connection.set_transaction_behavior(TransactionBehavior::Immediate);
         let (commands, queue) = channel();
         let mut writer = Writer {
@@ -123,7 +139,7 @@ impl Sqlite {
     ) -> Result<T> {
         let (reply, answer) = channel();
         let command = Command::Run(Box::new(move |writer| {
-            // The caller waits for it below; should it be gone, nobody needs the answer.
+            // The caller waits below. If it is gone, nobody needs the answer.
             let _ = reply.send(work(writer));
         }));
         let gone = || {
@@ -169,7 +185,8 @@ impl Sink for Sqlite {
 
     fn write(&self, writes: Writes, done: Done) {
         let pending = self.backlog.admit(&writes, done);
-        // When the thread is gone the command comes back and its drop calls `done` with an error.
+        // If the thread has ended, the command comes back, and dropping it calls `done` with an
+        // error.
         let _ = self.commands.send(Command::Write(writes, pending));
     }
 
@@ -235,7 +252,7 @@ impl Sink for Sqlite {
 }
 
 impl Writer {
-    /// Serves commands until the sink is dropped.
+    /// The thread's loop: serves commands until the sink is dropped.
     fn serve(&mut self, queue: &Receiver<Command>) {
         let mut next = queue.recv().ok();
         while let Some(command) = next.take() {
@@ -267,7 +284,7 @@ impl Writer {
         }
     }
 
-    /// Commits a group, again and again while the file is busy, full or unreachable.
+    /// Commits a group of writes, and retries while the file is busy, full or unreachable.
     fn commit(&mut self, group: &[Writes]) -> Vec<Result<Vec<Refused>>> {
         let mut backoff = Backoff::new(BACK_OFF_MIN, MAX_BACK_OFF);
         let mut failing = false;
@@ -302,7 +319,8 @@ impl Writer {
         }
     }
 
-    /// One transaction; each write under its own savepoint, so that a bad one spares the others.
+    /// One transaction with a savepoint for each write, so that a failed write does not affect the
+    /// others.
     fn try_commit(&mut self, group: &[Writes]) -> rusqlite::Result<Vec<Result<Vec<Refused>>>> {
         let Self {
             connection,
@@ -323,7 +341,7 @@ impl Writer {
                     results.push(Ok(refused));
                 }
                 Err(Failure::Sqlite(e)) if transient(&e) => return Err(e),
-                // The savepoint is rolled back by its drop.
+                // Dropping the savepoint rolls it back.
                 Err(Failure::Sqlite(e)) => {
                     results.push(Err(failed(
                         &format!("writing to table `{}`", prepared.table.name),
@@ -443,6 +461,7 @@ impl From<Error> for Failure {
 }
 
 impl Prepared {
+    /// Builds the statements of a table.
     fn new(table: Table) -> Self {
         let name = quoted(&table.name);
         let columns: Vec<_> = table
@@ -460,11 +479,11 @@ impl Prepared {
             .map(|c| format!("{c} = excluded.{c}, "))
             .collect();
         let view = format!("'{}'", table.name.replace('\'', "''"));
-        // The key as one text.
+        // The key as one text: its values, joined by commas.
         let key_of = |parameter: &dyn Fn(usize) -> usize| {
             let parts: Vec<_> = (0..keys.len())
                 .map(|i| {
-                    // `quote` ends a text at U+0000.
+                    // `quote` ends a text at U+0000, so texts are written in hexadecimal.
                     let at = parameter(i);
                     format!("iif(typeof(?{at}) = 'text', hex(?{at}), quote(?{at}))")
                 })
@@ -513,6 +532,7 @@ impl Prepared {
         }
     }
 
+    /// Applies the writes of an epoch, unless the frontier of the table has passed the epoch.
     fn apply(
         &self,
         connection: &Connection,
@@ -532,8 +552,8 @@ impl Prepared {
         Ok(refused)
     }
 
-    /// Deletes the rows of these keys that are not newer than `epoch`, and leaves tombstones
-    /// against what epochs up to `buried` write.
+    /// Deletes the rows of these keys that are not newer than `epoch`. Leaves tombstones, which
+    /// refuse writes of epochs up to `buried`.
     fn remove(
         &self,
         connection: &Connection,
@@ -553,7 +573,7 @@ impl Prepared {
         Ok(())
     }
 
-    /// Writes rows; of those that the file refuses nothing is left.
+    /// Upserts rows. A row that the file refuses is deleted and returned.
     fn upsert(
         &self,
         connection: &Connection,
@@ -569,7 +589,8 @@ impl Prepared {
             match upsert.execute(params_from_iter(cells.chain([epoch.into()]))) {
                 Ok(_) => {}
                 Err(error) if refuses_a_row(&error) => {
-                    // Written once more, in a replay, the row is refused and told once more.
+                    // The tombstone is one epoch lower, so that a replay tries the row again and
+                    // reports it again.
                     self.remove(connection, &rows.slice(row, 1), epoch, epoch - 1)?;
                     refused.push(Refused::new(rows, row, error.to_string()));
                 }
@@ -580,7 +601,7 @@ impl Prepared {
         Ok(refused)
     }
 
-    /// See [`Sink::repair`]. Columns that the view does not have stay as they are.
+    /// See [`Sink::repair`]. Columns that the view does not have stay unchanged.
     fn repair(
         &self,
         connection: &Connection,
@@ -607,6 +628,7 @@ impl Prepared {
     }
 }
 
+/// The version of an epoch's rows: the epoch itself.
 fn version(epoch: Epoch) -> Result<i64> {
     i64::try_from(epoch).map_err(|e| Error::with_source(Kind::Bug, format!("epoch {epoch}"), e))
 }

@@ -1,4 +1,4 @@
-//! Where a Cassandra cluster is and how to enter it, from the sink's URL.
+//! Address of a Cassandra cluster: nodes, keyspace, credentials, TLS, replication, from the URL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,28 +15,31 @@ use tidemill_log::tls::{self, Identity, Trust};
 use super::replication::{self, Replication};
 use crate::{Error, Kind, Result};
 
+/// Cassandra's port for native clients.
 const DEFAULT_PORT: u16 = 9042;
+/// How long to wait for a cluster that is not available yet.
 const DEFAULT_WAIT: Duration = Duration::from_secs(300);
 
-/// A parsed URL.
+/// A parsed URL of the sink.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Address {
-    /// `host:port` of the nodes to ask first.
+    /// `host:port` of the nodes that are contacted first.
     pub(super) nodes: Vec<String>,
+    /// The keyspace, not quoted.
     pub(super) keyspace: String,
     /// User and password.
     pub(super) credentials: Option<(String, String)>,
-    /// None without TLS.
+    /// Who is trusted and the client's certificate; `None` without TLS.
     pub(super) tls: Option<(Trust, Option<Identity>)>,
-    /// What the keyspace has, or is made with.
+    /// The replication that the keyspace must have, or is created with.
     pub(super) replication: Option<Replication>,
-    /// How many replicas answer a statement.
+    /// The consistency level of writes.
     pub(super) consistency: Consistency,
-    /// How long to wait for a service that is not there yet.
+    /// How long to wait for a cluster that is not available yet.
     pub(super) wait: Duration,
 }
 
-/// The settings in a URL's query.
+/// The settings in the URL's query, as texts.
 #[derive(Default)]
 struct Settings {
     password: Option<String>,
@@ -49,8 +52,11 @@ struct Settings {
 }
 
 impl Address {
-    /// Reads `[user@]host:port[,host:port]/keyspace[?password=…&ca=FILE&…]`, and the environment
-    /// for how long to wait.
+    /// Parses `[user@]host:port[,host:port]/keyspace[?password=…&ca=FILE&…]`. The time to wait
+    /// comes from the environment.
+    ///
+    /// # Errors
+    /// `Data`, without the settings in the message, because they contain the password.
     pub(super) fn parse(rest: &str) -> Result<Self> {
         let wait = match std::env::var("TIDEMILL_SINK_WAIT_SECONDS") {
             Ok(text) => Duration::from_secs(text.parse().map_err(|e| {
@@ -62,10 +68,11 @@ impl Address {
         Self::with(rest, wait)
     }
 
+    /// Parses the URL with a given time to wait.
     fn with(rest: &str, wait: Duration) -> Result<Self> {
         let (place, given) = address::parse(rest);
         let bad = |why: &str| {
-            // Without the settings, which hold the password.
+            // The message leaves out the settings, which contain the password.
             let place = place.rsplit('@').next().unwrap_or_default();
             let what = format!(
                 "sink `cassandra://{place}`: {why}; expected \
@@ -122,7 +129,11 @@ impl Address {
         })
     }
 
-    /// TLS as the driver takes it. The files are read now, so that a new session has new ones.
+    /// The TLS context for the driver. The files are read at each call, so a new session uses new
+    /// files.
+    ///
+    /// # Errors
+    /// `Data` when a file cannot be used.
     pub(super) fn tls(&self) -> Result<Option<TlsContext>> {
         let Some((trust, identity)) = &self.tls else {
             return Ok(None);
@@ -133,6 +144,7 @@ impl Address {
 }
 
 impl Settings {
+    /// The setting `replication`.
     fn replication(&self) -> std::result::Result<Option<Replication>, String> {
         self.replication
             .as_deref()
@@ -140,13 +152,15 @@ impl Settings {
             .transpose()
     }
 
+    /// The setting `consistency`; `LOCAL_QUORUM` if it is not given.
     fn consistency(&self) -> std::result::Result<Consistency, String> {
         let given = self.consistency.as_deref().map(replication::consistency);
         given.unwrap_or(Ok(Consistency::LocalQuorum))
     }
 
-    /// The driver asks for a node's certificate by the node's address, which few certificates name:
-    /// one for a name that the user gave is as good.
+    /// The TLS settings. The driver checks a node's certificate against the node's address, which
+    /// few certificates contain. Therefore a certificate for a host name that the user gave is
+    /// accepted too.
     fn tls(
         &self,
         names: Vec<String>,
@@ -183,8 +197,8 @@ impl Settings {
     }
 }
 
-/// Why Cassandra does not let us in, or we do not trust it, if that is what went wrong: waiting
-/// would not help.
+/// The reason why Cassandra refused the connection, or why its certificate is not trusted; `None`
+/// for errors that may pass by waiting.
 pub(super) fn refusal(error: &NewSessionError) -> Option<String> {
     let NewSessionError::MetadataError(MetadataError::ConnectionPoolError(
         ConnectionPoolError::Broken {

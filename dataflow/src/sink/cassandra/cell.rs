@@ -1,6 +1,6 @@
-//! Arrow columns as CQL values, and back.
+//! Cell conversion between Arrow columns and CQL values.
 //!
-//! Invariant: nothing is copied on the way in but the bytes that go into the frame.
+//! Invariant: when rows are written, only the bytes of the request frame are copied.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use scylla::value::{CqlDate, CqlTimestamp, CqlValue};
 
 use crate::{Error, Kind, Result};
 
-/// A column in one of the forms that CQL takes.
+/// A column in one of the types that CQL values are made from.
 pub(super) enum Cells {
     Boolean(BooleanArray),
     Int(Int32Array),
@@ -30,10 +30,15 @@ pub(super) enum Cells {
     Blob(BinaryArray),
     Date(Date32Array),
     Timestamp(TimestampMillisecondArray),
+    /// The unscaled digits, and the scale.
     Decimal(Decimal128Array, i32),
 }
 
 impl Cells {
+    /// A column that was cast to a storage type; see `cql_type`.
+    ///
+    /// # Errors
+    /// `Bug` for any other type.
     pub(super) fn new(array: &ArrayRef) -> Result<Self> {
         Ok(match array.data_type() {
             DataType::Boolean => Self::Boolean(array.as_boolean().clone()),
@@ -74,7 +79,7 @@ impl Cells {
         self.array().is_null(row)
     }
 
-    /// Writes the value of a row where it is not null.
+    /// Writes the value of a row, which must not be null.
     fn write(&self, row: usize, to: CellWriter<'_>) -> std::result::Result<(), CellOverflowError> {
         match self {
             Self::Boolean(a) => to.set_value(&[u8::from(a.value(row))]),
@@ -84,7 +89,7 @@ impl Cells {
             Self::Double(a) => to.set_value(&a.value(row).to_be_bytes()),
             Self::Text(a) => to.set_value(a.value(row).as_bytes()),
             Self::Blob(a) => to.set_value(a.value(row)),
-            // CQL counts days from 2^31 before 1970-01-01.
+            // CQL counts days from 2^31 days before 1970-01-01.
             Self::Date(a) => to.set_value(&(a.value(row) as u32 ^ (1 << 31)).to_be_bytes()),
             Self::Timestamp(a) => to.set_value(&a.value(row).to_be_bytes()),
             Self::Decimal(a, scale) => {
@@ -103,7 +108,7 @@ impl Cells {
     }
 }
 
-/// Two's complement without needless sign bytes: equal numbers have equal bytes, as keys need.
+/// The shortest two's complement form, big-endian. Equal numbers have equal bytes, as keys require.
 fn shortest(mut bytes: &[u8]) -> &[u8] {
     while let [sign @ (0x00 | 0xff), rest @ ..] = bytes
         && rest.first().is_some_and(|next| (next ^ sign) & 0x80 == 0)
@@ -113,11 +118,13 @@ fn shortest(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// One row to insert, all columns.
+/// The values of an INSERT: all columns of one row.
 pub(super) struct Upsert<'a> {
+    /// The columns of the batch.
     pub(super) cells: &'a [Cells],
-    /// What it replaces; none for a key column.
+    /// The columns of the rows that are replaced; `None` for a key column.
     pub(super) replaced: &'a [Option<ArrayRef>],
+    /// The row's index in the batch.
     pub(super) row: usize,
 }
 
@@ -134,10 +141,11 @@ impl SerializeRow for Upsert<'_> {
                     .write(self.row, cell)
                     .map_err(SerializationError::new)?;
             } else if replaced.as_ref().is_some_and(|r| r.is_valid(self.row)) {
-                // It had a value, which has to go.
+                // The column had a value, which must be deleted.
                 cell.set_null();
             } else {
-                // A null here would be a tombstone for nothing.
+                // The column had no value. A null would write a useless tombstone, so the value is
+                // left unset.
                 cell.set_unset();
             }
         }
@@ -149,9 +157,11 @@ impl SerializeRow for Upsert<'_> {
     }
 }
 
-/// The key of one row to delete.
+/// The values of a DELETE: the key of one row.
 pub(super) struct Delete<'a> {
+    /// The key columns of the batch.
     pub(super) cells: &'a [Cells],
+    /// The row's index in the batch.
     pub(super) row: usize,
 }
 
@@ -175,7 +185,7 @@ impl SerializeRow for Delete<'_> {
     }
 }
 
-/// Values that were read as an array of `stored`.
+/// Values that were read, as an array of the storage type; the error describes a wrong value.
 pub(super) fn array_of(
     stored: &DataType,
     values: Vec<Option<CqlValue>>,
@@ -221,6 +231,7 @@ pub(super) fn array_of(
     })
 }
 
+/// Decimals as an array; a value with another scale is an error.
 fn decimals(
     values: Vec<Option<CqlValue>>,
     precision: u8,
@@ -247,7 +258,7 @@ fn decimals(
     Ok(Arc::new(array))
 }
 
-/// A two's complement number of at most 16 bytes.
+/// Sign-extends a big-endian two's complement number; `None` if it has more than 16 bytes.
 pub(super) fn widened(bytes: &[u8]) -> Option<i128> {
     let negative = bytes.first()? & 0x80 != 0;
     let mut wide = [if negative { 0xff } else { 0 }; 16];

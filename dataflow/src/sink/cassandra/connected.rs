@@ -1,4 +1,4 @@
-//! A session with a cluster, and what all statements of a sink share.
+//! A session with a Cassandra cluster: connecting, timeouts, and what all statements share.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,27 +18,34 @@ use super::replication::Replication;
 use super::unfit::Limits;
 use crate::{Epoch, Error, Kind, Result};
 
-/// How long one attempt of a statement may take.
+/// Longest time of one attempt of a statement.
 const ATTEMPT: Duration = Duration::from_secs(12);
-/// How long one node may take for it before another one is asked as well: one that stands still
-/// keeps its connections. Every statement may be executed twice.
+/// After this time without an answer, another node is asked as well (speculative execution),
+/// because a node that stands still keeps its connections. Every statement may be executed twice.
 const ASK_ANOTHER: Duration = Duration::from_secs(2);
-/// How many others are asked.
+/// The number of additional nodes that are asked.
 const OTHERS_MAX: usize = 1;
 
-/// What the writing tasks share.
+/// What the writing tasks of a sink share.
 pub(super) struct Connected {
+    /// The driver's session.
     pub(super) session: Session,
+    /// The keyspace, not quoted.
     pub(super) keyspace: String,
-    /// What the user wants the keyspace to have.
+    /// The replication that the user asks for.
     pub(super) replication: Option<Replication>,
-    /// The level at which frontiers are written and everything is read.
+    /// The consistency level of frontier writes and of all reads.
     pub(super) quorum: Consistency,
+    /// Reports whether the cluster takes statements.
     pub(super) health: Health,
+    /// The sizes that the cluster takes.
     pub(super) limits: Limits,
 }
 
-/// Connects, waiting for a service that is not there yet.
+/// Connects. Retries with backoff until the waiting time of the address is over.
+///
+/// # Errors
+/// `Data` when the cluster refuses the connection; `Retry` when it does not answer in time.
 pub(super) async fn connect(address: &Address, reports: &Reports) -> Result<Session> {
     let profile = ExecutionProfile::builder()
         .request_timeout(Some(ATTEMPT))
@@ -91,7 +98,7 @@ pub(super) async fn connect(address: &Address, reports: &Reports) -> Result<Sess
     }
 }
 
-/// The timestamp of an epoch's statements, in microseconds.
+/// The timestamp of an epoch's statements, in µs; `Bug` if the epoch is out of range.
 pub(super) fn timestamp(epoch: Epoch) -> Result<i64> {
     epoch
         .checked_mul(1000)

@@ -1,7 +1,7 @@
-//! How the cluster is, as the statements of a sink tell.
+//! Health of a Cassandra cluster, as the outcomes of a sink's statements show it.
 //!
-//! Invariant: one warning when statements begin to fail and one line when all go through again,
-//! however many are under way.
+//! Invariant: one warning is logged when statements begin to fail, and one line when all of them
+//! have succeeded, however many statements are under way.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,9 +10,9 @@ use tidemill_log::health::{Health as Reports, Role};
 
 use crate::Result;
 
-/// Who reports on the cluster.
+/// The name under which statements report on the cluster.
 pub(super) const WRITE: &str = "write";
-/// How many statements wait to be tried again.
+/// Counts the statements that wait for a retry.
 pub(super) struct Health {
     waiting: AtomicUsize,
     pub(super) reports: Reports,
@@ -26,13 +26,13 @@ impl Health {
         }
     }
 
-    /// Reports the outcome of what is not tried again here.
+    /// Reports the outcome of a request that is not retried here.
     pub(super) fn note<T>(&self, reporter: &'static str, outcome: &Result<T>) {
         self.reports.note(Role::Views, reporter, outcome);
     }
 }
 
-/// A statement that failed and is not through yet; however its task ends, it stops being counted.
+/// A statement that failed and has not succeeded yet. It is counted until it is dropped.
 pub(super) struct Waiting<'a>(&'a Health);
 
 impl<'a> Waiting<'a> {

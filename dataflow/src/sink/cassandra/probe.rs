@@ -1,4 +1,4 @@
-//! Probe of a Cassandra cluster: one session that is kept, one small question at a time.
+//! Probe of a Cassandra cluster: a session that is kept, and one small query at a time.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::{Error, Kind, Result};
 
 const QUESTION: &str = "SELECT key FROM system.local";
 
-/// Asks one cluster whether it answers.
+/// Asks one cluster whether it answers, for `tidemill status` and readiness.
 pub struct Probe {
     address: Address,
     runtime: Runtime,
@@ -23,10 +23,10 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// A probe of the cluster that `url` names, which waits so long for an answer.
+    /// A probe of the cluster that `url` names; it waits at most `wait` for each answer.
     ///
     /// # Errors
-    /// `Data` when the URL is none of a cluster.
+    /// `Data` when `url` is not a cluster's URL; `Retry` when no thread can be started.
     pub fn new(url: &str, wait: Duration) -> Result<Self> {
         let rest = url.strip_prefix("cassandra://").unwrap_or(url);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -43,10 +43,10 @@ impl Probe {
         })
     }
 
-    /// Asks once.
+    /// Asks once, and connects first if there is no session.
     ///
     /// # Errors
-    /// `Retry` when there is no answer in time, `Data` when the cluster refuses us.
+    /// `Retry` when there is no answer in time, `Data` when the cluster refuses the connection.
     pub fn ask(&mut self) -> Result<()> {
         let session = match &self.session {
             Some(session) => session,
@@ -64,6 +64,7 @@ impl Probe {
     }
 }
 
+/// Opens a session with one connection per node.
 async fn connect(address: &Address, wait: Duration) -> Result<Session> {
     let profile = ExecutionProfile::builder().request_timeout(Some(wait));
     let mut builder = SessionBuilder::new()

@@ -1,15 +1,15 @@
-//! How many nodes keep a keyspace's rows, and how many of them answer a statement.
+//! Replication and consistency of a Cassandra keyspace.
 //!
-//! Flows in: the settings `replication` and `consistency` of the sink's URL. Flows out: what a
-//! keyspace is made with, whether one that is there is as it was said, and the level of all
+//! Input: the settings `replication` and `consistency` of the sink's URL. Output: the replication
+//! of a new keyspace, whether an existing keyspace has it, and the consistency level of all
 //! statements.
 
 use std::collections::{BTreeMap, HashMap};
 
 use scylla::statement::Consistency;
 
-/// Levels whose answers a later read of the same level sees, and those where a lost node may take
-/// acknowledged rows with it.
+/// The levels that can be set. At the first four, a later read at the same level sees a write. At
+/// the last four, losing a node may lose acknowledged rows.
 const LEVELS: [(&str, Consistency); 8] = [
     ("LOCAL_QUORUM", Consistency::LocalQuorum),
     ("QUORUM", Consistency::Quorum),
@@ -21,7 +21,7 @@ const LEVELS: [(&str, Consistency); 8] = [
     ("THREE", Consistency::Three),
 ];
 
-/// Reads a level by its name in CQL.
+/// Parses a consistency level by its name in CQL.
 pub(super) fn consistency(name: &str) -> Result<Consistency, String> {
     let wanted = name.to_ascii_uppercase();
     let found = LEVELS.iter().find(|(known, _)| *known == wanted);
@@ -31,14 +31,14 @@ pub(super) fn consistency(name: &str) -> Result<Consistency, String> {
     })
 }
 
-/// Whether a write at this level may be on fewer nodes than a later quorum asks for.
+/// Whether a write at this level may be on fewer nodes than a later quorum read asks.
 pub(super) fn is_weak(level: Consistency) -> bool {
     use Consistency::{LocalOne, One, Three, Two};
     matches!(level, LocalOne | One | Two | Three)
 }
 
-/// The level at which frontiers are written and everything is read: a job must never see an older
-/// frontier than it wrote.
+/// The level of frontier writes and of all reads. A job must never read an older frontier than it
+/// wrote, so a weak level becomes `LOCAL_QUORUM` here.
 pub(super) fn of_quorum(level: Consistency) -> Consistency {
     match is_weak(level) {
         true => Consistency::LocalQuorum,
@@ -46,17 +46,17 @@ pub(super) fn of_quorum(level: Consistency) -> Consistency {
     }
 }
 
-/// A keyspace's replicas.
+/// The replication of a keyspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Replication {
-    /// So many, wherever the nodes are (`SimpleStrategy`).
+    /// The number of replicas, independent of data centers (`SimpleStrategy`).
     Simple(u8),
-    /// So many in each of these data centers (`NetworkTopologyStrategy`).
+    /// The number of replicas in each data center (`NetworkTopologyStrategy`).
     Networks(BTreeMap<String, u8>),
 }
 
 impl Replication {
-    /// Reads `3`, or `dc1:3,dc2:2`.
+    /// Parses `3`, or `dc1:3,dc2:2`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
@@ -86,7 +86,7 @@ impl Replication {
         Ok(Self::Networks(all))
     }
 
-    /// As CQL's map.
+    /// The replication as a map literal of CQL.
     pub(super) fn cql(&self) -> String {
         match self {
             Self::Simple(count) => {
@@ -102,8 +102,8 @@ impl Replication {
         }
     }
 
-    /// What a keyspace has, as `system_schema.keyspaces` tells it. None when it is neither of the
-    /// two strategies or has transient replicas.
+    /// The replication in a row of `system_schema.keyspaces`; `None` for other strategies and for
+    /// transient replicas.
     pub(super) fn found(map: &HashMap<String, String>) -> Option<Self> {
         let class = map.get("class")?.rsplit('.').next()?;
         let counts = map.iter().filter(|(name, _)| *name != "class");

@@ -1,4 +1,4 @@
-//! Which errors pass by themselves, and the loop that tries a statement again until they have.
+//! Retries of Cassandra statements: which errors pass by themselves, and the retry loop.
 
 use std::time::Duration;
 
@@ -13,12 +13,17 @@ use super::connected::Connected;
 use super::health::{WRITE, Waiting};
 use crate::{Error, Kind, Result};
 
+/// The first pause between two attempts.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(20);
+/// The longest pause between two attempts.
 const MAX_BACK_OFF: Duration = Duration::from_secs(5);
 
 impl Connected {
-    /// Executes a statement, again and again while the error is one that passes: also a right that
-    /// was taken away since the statement was prepared.
+    /// Executes a statement, and retries without limit while the error may pass. A right that was
+    /// revoked since the statement was prepared counts as such an error.
+    ///
+    /// # Errors
+    /// `Data` with the statement's table when the error does not pass.
     pub(super) async fn execute(
         &self,
         table: &str,
@@ -29,7 +34,7 @@ impl Connected {
         executed.map_err(|error| failed(&format!("writing to table `{table}`"), error))
     }
 
-    /// The same, with the error that does not pass as it came.
+    /// As [`Connected::execute`], with the driver's own error.
     pub(super) async fn attempt(
         &self,
         table: &str,
@@ -39,13 +44,13 @@ impl Connected {
         let mut backoff = Backoff::new(FIRST_BACK_OFF, MAX_BACK_OFF);
         let mut waiting = None;
         loop {
-            // The driver's future is large; boxed, a lane stays small.
+            // The driver's future is large. Boxing it keeps a lane small.
             let attempt = Box::pin(self.session.execute_unpaged(statement, values));
             match attempt.await {
                 Ok(result) => return Ok(result),
                 Err(error) if transient(&error) || is_refusal(&error) => {
                     waiting.get_or_insert_with(|| Waiting::new(&self.health, table, &error));
-                    // What it waits for may be another thing by now.
+                    // The cause may have changed since the first failure.
                     self.health.reports.down(Role::Views, WRITE, &error);
                     tokio::time::sleep(backoff.pause()).await;
                 }
@@ -55,8 +60,8 @@ impl Connected {
     }
 }
 
-/// Why a row is refused, when an error may be about the values of a statement: it may be about the
-/// statement as well, which preparing it again tells.
+/// The reason if an error may be about the values of a statement. The same error may also be about
+/// the statement itself; preparing the statement again tells the two apart.
 pub(super) fn of_values(error: &ExecutionError) -> Option<String> {
     match error {
         ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Invalid, why)) => {
@@ -69,7 +74,7 @@ pub(super) fn of_values(error: &ExecutionError) -> Option<String> {
     }
 }
 
-/// The error of a statement as the sink reports it.
+/// The error of a statement, as the sink reports it: `Retry` if it may pass, otherwise `Data`.
 pub(super) fn failed(what: &str, error: ExecutionError) -> Error {
     let kind = if transient(&error) {
         Kind::Retry
@@ -80,8 +85,8 @@ pub(super) fn failed(what: &str, error: ExecutionError) -> Error {
     Error::with_source(kind, format!("{what}: {error}"), error).refused_if(refused)
 }
 
-/// Whether the cluster does not let us do what was asked for, which somebody may change: a right,
-/// or a guardrail that is about no row, as one of consistency levels or of full disks.
+/// Whether the cluster refuses the request for a reason that an operator may change: a missing
+/// right, or a guardrail that is not about a row, such as one on consistency levels or full disks.
 fn is_refusal(error: &ExecutionError) -> bool {
     let ExecutionError::LastAttemptError(RequestAttemptError::DbError(error, why)) = error else {
         return false;
@@ -93,13 +98,13 @@ fn is_refusal(error: &ExecutionError) -> bool {
     }
 }
 
-/// The guardrail that an answer says was violated.
+/// The name of the guardrail that an answer says was violated.
 fn guardrail(why: &str) -> Option<&str> {
     let (name, _) = why.strip_prefix("Guardrail ")?.split_once(" violated")?;
     Some(name)
 }
 
-/// Whether a guardrail is about the values of one row.
+/// Whether a guardrail limits the values of one row.
 fn is_of_values(guardrail: &str) -> bool {
     let of_values = ["value_size", "collection", "vector_dimensions", "term_size"];
     of_values.iter().any(|part| guardrail.contains(part))
@@ -119,7 +124,7 @@ pub(super) fn transient(error: &ExecutionError) -> bool {
     }
 }
 
-/// Like [`transient`], for preparing a statement.
+/// Whether preparing the same statement may succeed later.
 pub(super) fn transient_prepare(error: &PrepareError) -> bool {
     match error {
         PrepareError::ConnectionPoolError(_) => true,
@@ -128,8 +133,8 @@ pub(super) fn transient_prepare(error: &PrepareError) -> bool {
     }
 }
 
-/// Whether the server does not know what the statement names, or knows half of it: also a table
-/// whose creation, by another session, has not ended.
+/// Whether the server does not know what the statement names. A table that another session is still
+/// creating gives the same errors.
 pub(super) fn is_unknown(error: &PrepareError) -> bool {
     matches!(
         error,

@@ -1,4 +1,4 @@
-//! Reading a table of Cassandra as it is: all of it page by page, or the rows of some keys.
+//! Reading a Cassandra table: all of it page by page, or the rows of given keys.
 
 use std::sync::Arc;
 
@@ -18,9 +18,10 @@ use super::table::{cql_type, unreadable};
 use super::write::cells;
 use crate::{Error, Kind, Result};
 
-/// Keys that are looked up side by side.
+/// Most keys that are looked up at the same time.
 const LOOKUPS_MAX: usize = 128;
 
+/// How CQL values become columns.
 const ENGINE: Engine<Option<CqlValue>> = Engine {
     stored: |kind| Ok(cql_type(kind)?.1),
     array_of,
@@ -29,7 +30,7 @@ const ENGINE: Engine<Option<CqlValue>> = Engine {
 };
 
 impl Connected {
-    /// See [`super::super::Sink::scan`].
+    /// See [`super::super::Sink::scan`]: reads the whole table, one page after the other.
     pub(super) async fn scan(
         &self,
         table: &Table,
@@ -53,6 +54,7 @@ impl Connected {
         }
     }
 
+    /// `SELECT` of the view's columns from its table.
     fn select(&self, table: &Table) -> String {
         let columns = table.schema.fields().iter();
         let columns: Vec<_> = columns.map(|field| quoted(field.name())).collect();
@@ -60,7 +62,8 @@ impl Connected {
     }
 }
 
-/// The rows of these keys as far as they are there.
+/// Reads the rows of these keys, as far as they exist. The order of the rows is not that of the
+/// keys.
 pub(super) async fn find(
     connected: &Arc<Connected>,
     table: &Table,
@@ -106,6 +109,7 @@ pub(super) async fn find(
     each(scanned(table, found)?)
 }
 
+/// Rows as a batch, column by column.
 fn scanned(table: &Table, rows: Vec<Row>) -> Result<Scanned> {
     let count = rows.len();
     let columns = table.schema.fields().len();
@@ -118,7 +122,7 @@ fn scanned(table: &Table, rows: Vec<Row>) -> Result<Scanned> {
     ENGINE.scanned(table, count, columns)
 }
 
-/// A value for people.
+/// A value as text, for messages.
 fn text(value: &Option<CqlValue>) -> String {
     match value {
         None => "null".to_owned(),

@@ -1,4 +1,5 @@
-//! Keyspace, tables, frontier rows: what the sink asks of Cassandra apart from writing rows.
+//! Schema of a Cassandra sink: keyspace, view tables and frontier rows (everything except row
+//! writes).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -26,26 +27,36 @@ use super::replication::Replication;
 use super::retry::{failed, is_unknown, transient_prepare};
 use crate::{Epoch, Error, Kind, Result};
 
-/// Rows fetched at a time.
+/// Rows per page of a query.
 const PAGE: i32 = 5_000;
-/// How long a table that the catalog shows may still be in creation, and how often it is tried.
+/// How long to wait for a table that the catalog shows and that the server does not know yet.
 const CREATING_MAX: Duration = Duration::from_secs(10);
+/// Time between two looks at such a table.
 const CREATING_LOOK: Duration = Duration::from_millis(100);
-/// The comment of each table that a sink makes. It goes with the table.
+/// The comment on each table that a sink creates. It is dropped with the table.
 const MADE: &str = "made by Tidemill";
-/// The table that says how far each view is.
+/// The table with the frontier of each view.
 const FRONTIERS: &str = "tidemill_frontiers";
 
-/// A table with its statements.
+/// A view's table with its prepared statements.
 pub(super) struct Prepared {
+    /// The table.
     pub(super) table: Table,
+    /// INSERT of all columns.
     pub(super) insert: PreparedStatement,
+    /// DELETE by the primary key.
     pub(super) delete: PreparedStatement,
+    /// INSERT of the view's frontier row.
     frontier: PreparedStatement,
 }
 
 impl Connected {
-    /// Creates and checks everything; see [`super::super::Sink::prepare`].
+    /// Creates the keyspace and the tables that are missing, checks those that exist, and prepares
+    /// the statements; see [`super::super::Sink::prepare`].
+    ///
+    /// # Errors
+    /// `Data` when an existing keyspace or table is not what the job needs; otherwise as the
+    /// cluster's answer.
     pub(super) async fn prepare(
         &self,
         job: &str,
@@ -86,13 +97,13 @@ impl Connected {
         Ok((prepared, frontiers))
     }
 
-    /// Moves one frontier row; an older epoch loses by its timestamp.
+    /// Writes the frontier row of a view. An older epoch loses by its timestamp.
     pub(super) async fn advance(&self, job: &str, table: &Prepared, epoch: Epoch) -> Result<()> {
         let mut statement = table.frontier.clone();
         statement.set_timestamp(Some(timestamp(epoch)?));
         let print = fingerprint(&table.table);
         let name = table.table.name.as_str();
-        // In range, as its thousandfold was above.
+        // The epoch fits, because a thousand times it fitted above.
         let values = (job, name, epoch as i64, print.as_str());
         self.execute(FRONTIERS, &statement, &values).await?;
         Ok(())
@@ -125,11 +136,13 @@ impl Connected {
         })
     }
 
+    /// The quoted name of a view's table with its keyspace.
     pub(super) fn name_of(&self, table: &Table) -> String {
         format!("{}.{}", quoted(&self.keyspace), quoted(&table.name))
     }
 
-    /// Makes the keyspace if it is missing; one that is there must be as the user said.
+    /// Creates the keyspace if it is missing. An existing one must have the replication that was
+    /// asked for.
     async fn ensure_keyspace(&self) -> Result<()> {
         let known = self
             .page(
@@ -159,6 +172,7 @@ impl Connected {
         self.create_keyspace().await
     }
 
+    /// Creates the keyspace, with one replica if no replication was asked for.
     async fn create_keyspace(&self) -> Result<()> {
         let wanted = self.replication.clone().unwrap_or(Replication::Simple(1));
         let (name, wanted) = (&self.keyspace, wanted.cql());
@@ -170,6 +184,7 @@ impl Connected {
         .await
     }
 
+    /// Compares the replication of an existing keyspace with the one that was asked for.
     fn check_replication(&self, known: &HashMap<String, String>) -> Result<()> {
         let Some(wanted) = &self.replication else {
             return Ok(());
@@ -189,7 +204,7 @@ impl Connected {
         Err(Error::new(Kind::Data, what))
     }
 
-    /// Creates a table that is missing, checks one that exists.
+    /// Creates the table of a view if it is missing, and checks its columns and its key.
     async fn ensure_table(&self, table: &Table) -> Result<()> {
         let mut columns = Vec::new();
         for field in table.schema.fields() {
@@ -225,7 +240,8 @@ impl Connected {
                 row.map_err(|e| unreadable("system_schema.columns", e))?;
             partition_columns += usize::from(kind == "partition_key");
             let position = usize::try_from(position).unwrap_or(0);
-            // Clustering columns count from zero again: put them behind the partition key.
+            // Clustering columns are numbered from zero again, so they are moved behind the
+            // partition key.
             let key = match kind.as_str() {
                 "partition_key" => Some(position),
                 "clustering" => Some(position + table.schema.fields().len()),
@@ -248,6 +264,7 @@ impl Connected {
         Ok(())
     }
 
+    /// Prepares the statements of a view's table.
     async fn statements(&self, table: &Table, frontier: PreparedStatement) -> Result<Prepared> {
         let name = self.name_of(table);
         let fields = table.schema.fields();
@@ -270,6 +287,7 @@ impl Connected {
         })
     }
 
+    /// The frontier row of one view.
     async fn frontier(
         &self,
         frontiers: &str,
@@ -334,8 +352,8 @@ impl Connected {
         }
     }
 
-    /// Creates a table that is not there. One that is there is not asked for again: a cluster that
-    /// may have no more tables refuses that as well.
+    /// Creates a table that is missing. For an existing table nothing is sent, because a cluster
+    /// that may have no more tables also refuses `CREATE TABLE IF NOT EXISTS` for an existing one.
     async fn create(&self, table: &str, columns: &str) -> Result<()> {
         if self.has(table).await? {
             return Ok(());
@@ -344,19 +362,23 @@ impl Connected {
         let cql = format!("CREATE TABLE IF NOT EXISTS {name} ({columns}) WITH comment = '{MADE}'");
         let made = self.query(&cql).await;
         let refused = matches!(&made, Err(error) if error.kind() == Kind::Data);
-        // The catalog may show a keyspace that the server does not know, as it may a table.
+        // The catalog may show a keyspace that the server does not know, as it may show such a
+        // table.
         if refused && self.create_keyspace().await.is_ok() {
             return self.query(&cql).await;
         }
         made
     }
 
-    /// Whether the table is there, and known to the server.
+    /// Whether the table exists and is known to the server.
     ///
-    /// A node that is killed while it creates a table finds it in its commit log after it has read
-    /// its schema: the catalog shows the table, and the node does not know it until it is created
-    /// again. Where nodes do not agree on the schema, another one may know the table: two of one
-    /// name would come of that.
+    /// A node that is killed while it creates a table reads its schema first at its restart and
+    /// finds the table later in its commit log. The catalog then shows a table that the node does
+    /// not know until it is created again. But if the nodes do not agree on the schema, another
+    /// node may know the table, and creating it would make two tables of one name.
+    ///
+    /// # Errors
+    /// `Retry` while the nodes do not agree on the schema.
     pub(super) async fn has(&self, table: &str) -> Result<bool> {
         let there = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND \
                      table_name = ?";
@@ -368,7 +390,7 @@ impl Connected {
         }
         let name = format!("{}.{}", quoted(&self.keyspace), quoted(table));
         let began = Instant::now();
-        // Another session's `CREATE TABLE` may not have ended.
+        // The `CREATE TABLE` of another session may not have ended yet.
         while !self.knows(&name).await? {
             if began.elapsed() >= CREATING_MAX {
                 let agreed = self.session.check_schema_agreement().await;
@@ -411,7 +433,7 @@ impl Connected {
         })
     }
 
-    /// Whether the server takes a query of the table.
+    /// Whether the server accepts a query of the table.
     async fn knows(&self, name: &str) -> Result<bool> {
         let cql = format!("SELECT * FROM {name}");
         match self.session.prepare(cql.as_str()).await {
@@ -433,33 +455,36 @@ impl Connected {
         let delete =
             format!("DELETE FROM {keyspace}.tidemill_frontiers WHERE job = ? AND \"view\" = ?");
         let mut delete = self.of_quorum(&delete).await?;
-        // As late as the row itself and no later: the next epochs must not lose to this.
+        // As late as the frontier row itself and no later, so that later epochs do not lose to it.
         delete.set_timestamp(Some(timestamp(frontier.epoch.unwrap_or(0))?));
         self.execute(FRONTIERS, &delete, &(job, view)).await?;
         Ok(())
     }
 
-    /// A statement about frontiers, or one that reads.
+    /// Prepares a statement about frontiers, or one that reads, at the quorum level.
     pub(super) async fn of_quorum(&self, cql: &str) -> Result<PreparedStatement> {
         let mut statement = self.prepared(cql).await?;
         statement.set_consistency(self.quorum);
         Ok(statement)
     }
 
+    /// Prepares a statement at the level of writes.
     pub(super) async fn prepared(&self, cql: &str) -> Result<PreparedStatement> {
         let prepared = self.session.prepare(cql).await;
         let mut statement = prepared.map_err(|e| not_prepared(cql, e))?;
-        // Every statement has a timestamp of its own, so once more changes nothing.
+        // Every statement has a timestamp of its own, so executing it again changes nothing.
         statement.set_is_idempotent(true);
         Ok(statement)
     }
 
+    /// Executes a statement without values, once.
     async fn query(&self, cql: &str) -> Result<()> {
         let query = Box::pin(self.session.query_unpaged(cql, ()));
         query.await.map_err(|e| failed(&format!("`{cql}`"), e))?;
         Ok(())
     }
 
+    /// Reads one page of a query at the quorum level.
     pub(super) async fn page(
         &self,
         cql: &str,
@@ -477,6 +502,7 @@ impl Connected {
         ))
     }
 
+    /// Reads all rows of a query.
     async fn rows(&self, cql: &str) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
         let mut from = PagingState::start();
@@ -493,6 +519,7 @@ impl Connected {
     }
 }
 
+/// The error of preparing a statement: `Retry` if it may pass, otherwise `Data`.
 fn not_prepared(cql: &str, error: PrepareError) -> Error {
     let kind = if transient_prepare(&error) {
         Kind::Retry
@@ -502,10 +529,12 @@ fn not_prepared(cql: &str, error: PrepareError) -> Error {
     Error::with_source(kind, format!("`{cql}`: {error}"), error)
 }
 
+/// The fingerprint in its stored form: 16 hexadecimal digits.
 fn fingerprint(table: &Table) -> String {
     format!("{:016x}", table.fingerprint)
 }
 
+/// The `Data` error of an answer that does not have the expected columns.
 pub(super) fn unreadable(
     what: &str,
     error: impl std::error::Error + Send + Sync + 'static,
@@ -513,7 +542,8 @@ pub(super) fn unreadable(
     Error::with_source(Kind::Data, format!("reading `{what}`: {error}"), error)
 }
 
-/// The CQL type of a column, and the Arrow type whose values are sent for it.
+/// The CQL type of a column, and the Arrow type in which its values are sent; `Data` for types that
+/// cannot be stored.
 pub(super) fn cql_type(data_type: &DataType) -> Result<(&'static str, DataType)> {
     use DataType as D;
     Ok(match data_type {

@@ -1,8 +1,10 @@
-//! Which rows Cassandra cannot hold, told before they are written.
+//! Rows that Cassandra cannot hold, found before they are written.
 //!
-//! Invariants: (1) what is refused here depends on the row and on the cluster's settings alone, so
-//! it is the same in a replay and in `verify`; (2) a key that Cassandra refuses is always refused
-//! here, since no row of it could be deleted either.
+//! Invariants:
+//! 1. The decision depends only on the row and on the cluster's settings. Therefore it is the same
+//!    in a replay and in `verify`.
+//! 2. A key that Cassandra refuses is always refused here, because no row with this key could be
+//!    deleted either.
 
 use std::collections::BTreeMap;
 
@@ -14,32 +16,34 @@ use scylla::client::session::Session;
 use super::super::contract::{Table, Unfit};
 use super::super::convert::beyond_bigint;
 
-/// Bytes of a partition key, and of the clustering columns together.
+/// Most bytes of a partition key, and of the clustering columns together.
 const KEY_BYTES_MAX: usize = 65_535;
-/// What a column of a partition key of several takes beside its value.
+/// Bytes of a column in a composite partition key, beside its value.
 const KEY_COLUMN_BYTES: usize = 3;
-/// Bytes of a row where the cluster does not tell its limit: half of a commit log segment.
+/// Most bytes of a row if the cluster does not report its limit: half of a commit log segment.
 const ROW_BYTES_MAX: usize = 16 << 20;
-/// What a statement takes beside the row's values: its head, and a bit for each column.
+/// Bytes of a statement beside the row's values: its header, and a bit for each column.
 const STATEMENT_BYTES: usize = 1024;
-/// The bytes of a value that is neither text nor blob, and of what stands before each value.
+/// An upper bound for the bytes of a value that is neither text nor blob, and of a value's header.
 const VALUE_BYTES: usize = 32;
 
-/// The settings that limit a row: of the commit log, of a message.
+/// The settings that limit the size of a row: of the commit log and of a message.
 const SETTINGS: [&str; 3] = [
     "max_mutation_size",
     "native_transport_max_message_size",
     "native_transport_max_frame_size",
 ];
 
-/// What a cluster takes.
+/// The sizes that a cluster takes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
+    /// Most bytes of a row.
     row_bytes: usize,
 }
 
 impl Limits {
-    /// Asks the node that is connected, since version 4 Cassandra tells its settings.
+    /// Asks the connected node. Cassandra reports its settings since version 4; without an answer
+    /// the default limit holds.
     pub(super) async fn ask(session: &Session) -> Self {
         let settings = Box::pin(told(session)).await.unwrap_or_default();
         let told = settings
@@ -58,13 +62,14 @@ impl Limits {
         let columns: Vec<Lengths> = rows.columns().iter().map(Lengths::of).collect();
         self.long(table, rows.num_rows(), &columns, &mut unfit);
         fine_keys(table, rows, &mut unfit);
-        // One reason a row, whichever comes first.
+        // A row gets one reason: the first one.
         let by_row = unfit.into_iter().rev().map(|it| (it.row, it.reason));
         let by_row: BTreeMap<usize, String> = by_row.collect();
         let unfit = by_row.into_iter();
         unfit.map(|(row, reason)| Unfit { row, reason }).collect()
     }
 
+    /// Finds rows whose key or whose whole is too long.
     fn long(&self, table: &Table, rows: usize, columns: &[Lengths], unfit: &mut Vec<Unfit>) {
         let key = table.primary_key.iter();
         let key: Vec<&Lengths> = key.filter_map(|column| columns.get(*column)).collect();
@@ -101,6 +106,7 @@ impl Limits {
     }
 }
 
+/// All settings of the connected node, by name.
 async fn told(
     session: &Session,
 ) -> Result<Vec<(String, Option<String>)>, Box<dyn std::error::Error + Send + Sync>> {
@@ -110,7 +116,7 @@ async fn told(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// A size as Cassandra writes it, such as `8192KiB` or `8388608B`.
+/// Parses a size in Cassandra's notation, such as `8192KiB` or `8388608B`.
 fn bytes(text: &str) -> Option<usize> {
     let digits = text.find(|sign: char| !sign.is_ascii_digit());
     let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
@@ -122,18 +128,20 @@ fn bytes(text: &str) -> Option<usize> {
         _ => return None,
     };
     let bytes = number.parse::<usize>().ok()?.checked_mul(factor)?;
-    // Less than any cluster is run with is no limit.
+    // A value smaller than any real configuration is not taken as a limit.
     (bytes >= 1 << 16).then_some(bytes)
 }
 
-/// How long the values of a column are.
+/// The lengths of a column's values, in bytes.
 enum Lengths {
-    /// Of text and blobs.
+    /// The length of each value, for text and blobs.
     Each(Vec<usize>),
+    /// Values of a bounded size.
     Fixed,
 }
 
 impl Lengths {
+    /// The lengths of a column's values.
     fn of(column: &ArrayRef) -> Self {
         fn all<'a, T: AsRef<[u8]> + ?Sized + 'a>(
             values: impl Iterator<Item = Option<&'a T>>,
@@ -152,6 +160,7 @@ impl Lengths {
         }
     }
 
+    /// The length of a row's value.
     fn at(&self, row: usize) -> usize {
         match self {
             Self::Each(lengths) => lengths.get(row).copied().unwrap_or(0),
@@ -159,7 +168,7 @@ impl Lengths {
         }
     }
 
-    /// Of the longest value.
+    /// The length of the longest value, with its header.
     fn most(&self) -> usize {
         match self {
             Self::Each(lengths) => lengths.iter().max().copied().unwrap_or(0) + VALUE_BYTES,
@@ -168,8 +177,8 @@ impl Lengths {
     }
 }
 
-/// Rows whose key has an instant that is finer than Cassandra's: without its rest it could be the
-/// key of another row.
+/// Finds rows whose key contains an instant that is finer than Cassandra's milliseconds. Cut off,
+/// the key could be that of another row.
 fn fine_keys(table: &Table, rows: &RecordBatch, unfit: &mut Vec<Unfit>) {
     for column in &table.primary_key {
         let Some(values) = rows.columns().get(*column) else {

@@ -1,4 +1,7 @@
-//! Writing the rows of one epoch to one table.
+//! Writing the rows of one epoch to a Cassandra table, by parallel lanes of statements.
+//!
+//! ```text Writes ─► Work (rows as cells) ─► up to MAX_LANES lanes ─► up to MAX_IN_FLIGHT
+//! statements ─► Done ```
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,31 +21,40 @@ use super::retry::{failed, of_values};
 use super::table::{Prepared, cql_type};
 use crate::{Error, Kind, Result};
 
-/// Statements in flight in one process.
+/// Most statements in flight in one process.
 const MAX_IN_FLIGHT: usize = 512;
-/// Statements in flight of one write.
+/// Most statements in flight of one write.
 const MAX_LANES: usize = 256;
+/// The permits of statements in flight.
 static IN_FLIGHT: Semaphore = Semaphore::const_new(MAX_IN_FLIGHT);
 
-/// One write under way: its rows as cells, taken one by one by the lanes.
+/// One write under way: its rows as cells. Each lane takes the next row.
+/// The session.
 struct Work {
+    /// The table.
     connected: Arc<Connected>,
+    /// The statements with this write's timestamp.
     table: Arc<Prepared>,
     insert: PreparedStatement,
     delete: PreparedStatement,
+    /// The columns of rows to insert.
     upserts: Vec<Cells>,
-    /// The same rows, for those that are refused.
+    /// The same rows as a batch, to report those that are refused.
     rows_to_upsert: RecordBatch,
-    /// The columns each upsert replaces; none for a key column.
+    /// The columns of the rows that are replaced; `None` for a key column.
     replaced: Vec<Option<arrow::array::ArrayRef>>,
+    /// The key columns of rows to delete.
     deletes: Vec<Cells>,
+    /// The rows that Cassandra refused.
     refused: Mutex<Vec<Refused>>,
+    /// The number of rows, inserts first.
     rows: usize,
+    /// The next row to be taken.
     next: AtomicUsize,
 }
 
 impl Work {
-    /// `at` is the timestamp of its statements.
+    /// Prepares a write; `at` is the timestamp of its statements, in µs.
     fn new(
         connected: Arc<Connected>,
         table: Arc<Prepared>,
@@ -77,7 +89,7 @@ impl Work {
         })
     }
 
-    /// Writes rows until none is left.
+    /// One lane: writes rows until none is left, or until the first error.
     async fn lane(self: Arc<Self>) -> Result<()> {
         let upserts = self.rows_to_upsert.num_rows();
         loop {
@@ -97,7 +109,8 @@ impl Work {
         }
     }
 
-    /// Writes a row; when Cassandra refuses its values, deletes what is there of its key.
+    /// Inserts a row. If Cassandra refuses its values, deletes the row's key and records the
+    /// refusal.
     async fn upsert(&self, row: usize) -> Result<()> {
         let values = Upsert {
             cells: &self.upserts,
@@ -109,7 +122,7 @@ impl Work {
         };
         let definition = &self.table.table;
         let keys = cells(definition, &self.rows_to_upsert, &definition.primary_key)?;
-        // A key that is refused itself has no row.
+        // If the key itself is refused, no row with this key exists.
         self.delete(&keys, row).await?;
         let refused = Refused::new(&self.rows_to_upsert, row, reason);
         let mut all = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,13 +130,16 @@ impl Work {
         Ok(())
     }
 
+    /// Deletes the row of a key. Returns the reason if the key is refused.
     async fn delete(&self, cells: &[Cells], row: usize) -> Result<Option<String>> {
         let values = Delete { cells, row };
         self.refusal(&self.delete, &values).await
     }
 
-    /// Executes a statement; why Cassandra refuses its values, if it does. An error when it is the
-    /// statement that is refused, as when the table is gone.
+    /// Executes a statement. Returns the reason if Cassandra refuses the statement's values.
+    ///
+    /// # Errors
+    /// When the statement itself is refused, for example because the table was dropped.
     async fn refusal(
         &self,
         statement: &PreparedStatement,
@@ -136,7 +152,7 @@ impl Work {
         };
         let refused = of_values(&error);
         if refused.is_some() {
-            // Also when the node that refused the row knew another table than there is now.
+            // The node that refused the row may also have known an older definition of the table.
             let still = self.connected.prepared(statement.get_statement()).await;
             still.map_err(|again| {
                 let what = format!("writing to table `{name}`: {error}; {again}");
@@ -148,6 +164,10 @@ impl Work {
     }
 }
 
+/// Writes the rows of one epoch with the timestamp `at` (µs). Returns the rows that were refused.
+///
+/// # Errors
+/// The first error of a lane; some rows may then have been written.
 pub(super) async fn write(
     connected: Arc<Connected>,
     table: Arc<Prepared>,
@@ -168,7 +188,10 @@ pub(super) async fn write(
     Ok(std::mem::take(&mut *refused))
 }
 
-/// The given columns in the forms that CQL takes.
+/// The given columns in the types that CQL values are made from.
+///
+/// # Errors
+/// `Data` when a value does not fit its column's CQL type, or a key would lose precision.
 pub(super) fn cells(table: &Table, rows: &RecordBatch, columns: &[usize]) -> Result<Vec<Cells>> {
     let mut cells = Vec::with_capacity(columns.len());
     for &i in columns {

@@ -1,6 +1,6 @@
-//! One column of an Arrow batch as values SQLite can bind, and back.
+//! Cell conversion between Arrow columns and SQLite values.
 //!
-//! Invariant: nothing is copied on the way in; the cells borrow the Arrow buffers.
+//! Invariant: nothing is copied when rows are written; the cells borrow Arrow's buffers.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use rusqlite::types::{ToSqlOutput, Type, Value, ValueRef};
 
 use crate::{Error, Kind, Result};
 
-/// A column in one of the forms SQLite stores.
+/// A column in one of the types that SQLite stores.
 pub(super) enum Cells {
     Integer(Int64Array),
     Real(Float64Array),
@@ -19,6 +19,10 @@ pub(super) enum Cells {
 }
 
 impl Cells {
+    /// A column that was cast to a storage type; see `sqlite_type`.
+    ///
+    /// # Errors
+    /// `Bug` for any other type.
     pub(super) fn new(array: &ArrayRef) -> Result<Self> {
         Ok(match array.data_type() {
             DataType::Int64 => Self::Integer(array.as_primitive::<Int64Type>().clone()),
@@ -29,11 +33,11 @@ impl Cells {
         })
     }
 
-    /// The value of a row that the batch has.
+    /// The value of a row of the batch.
     pub(super) fn at(&self, row: usize) -> ToSqlOutput<'_> {
         let value = match self {
             Self::Integer(a) if a.is_valid(row) => ValueRef::Integer(a.value(row)),
-            // SQLite would store null for it.
+            // SQLite would store null for a NaN.
             Self::Real(a) if a.is_valid(row) && a.value(row).is_nan() => ValueRef::Text(b"NaN"),
             Self::Real(a) if a.is_valid(row) => ValueRef::Real(a.value(row)),
             Self::Text(a) if a.is_valid(row) => ValueRef::Text(a.value(row).as_bytes()),
@@ -44,7 +48,8 @@ impl Cells {
     }
 }
 
-/// The stored values of a column as an array of `stored`.
+/// The stored values of a column as an array of the storage type; the error describes a wrong
+/// value.
 pub(super) fn array_of(
     stored: &DataType,
     values: Vec<Value>,
@@ -68,6 +73,7 @@ pub(super) fn array_of(
     })
 }
 
+/// Values as an array; the error says what kind of value does not fit.
 fn collect<A, T>(
     values: Vec<Value>,
     read: impl Fn(&Value) -> Option<T>,
@@ -85,6 +91,7 @@ where
         .collect()
 }
 
+/// Blobs as an array.
 fn collect_blobs(values: Vec<Value>) -> std::result::Result<BinaryArray, String> {
     let blobs: Vec<Option<Vec<u8>>> = collect(values, |v| match v {
         Value::Blob(b) => Some(b.clone()),

@@ -1,9 +1,10 @@
-//! Errors of the file: which pass, which are about a row, and how they are told.
+//! Classification of SQLite errors: which ones pass, which ones are about a single row.
 
 use rusqlite::ErrorCode;
 
 use crate::{Error, Kind};
 
+/// The error of a statement: `Retry` if it may pass, otherwise `Data`.
 pub(super) fn failed(what: &str, error: rusqlite::Error) -> Error {
     let kind = if transient(&error) {
         Kind::Retry
@@ -13,8 +14,8 @@ pub(super) fn failed(what: &str, error: rusqlite::Error) -> Error {
     Error::with_source(kind, format!("{what}: {error}"), error)
 }
 
-/// Whether an error is about the values of one row: too much of them, or against a rule that the
-/// table's owner added.
+/// Whether an error is about the values of one row: they are too large, or violate a constraint
+/// that the table's owner added.
 pub(super) fn refuses_a_row(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error_code();
     matches!(
@@ -23,6 +24,7 @@ pub(super) fn refuses_a_row(error: &rusqlite::Error) -> bool {
     )
 }
 
+/// Whether the same statement may succeed later: the file is busy, full or unreachable.
 pub(super) fn transient(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),

@@ -1,4 +1,4 @@
-//! Reading a table of the embedded file as it is: all of it, or the rows of some keys.
+//! Reading a table of the embedded file: all of it, or the rows of given keys.
 
 use arrow::record_batch::RecordBatch;
 use rusqlite::types::Value;
@@ -13,6 +13,7 @@ use super::error::failed;
 use super::table::{cells, sqlite_type};
 use crate::Result;
 
+/// How SQLite's values become columns.
 const ENGINE: Engine<Value> = Engine {
     stored: |kind| Ok(sqlite_type(kind)?.1),
     array_of,
@@ -51,9 +52,10 @@ pub(super) fn scan(
     page.hand_over(each)
 }
 
-/// Rows that were read and not handed over yet.
+/// Rows that were read and not handed over yet, at most [`PAGE_ROWS`].
 struct Page<'a> {
     table: &'a Table,
+    /// The values, column by column.
     columns: Vec<Vec<Value>>,
     rows: usize,
 }
@@ -67,6 +69,7 @@ impl<'a> Page<'a> {
         }
     }
 
+    /// Takes rows, and hands full pages over.
     fn take(
         &mut self,
         mut rows: Rows<'_>,
@@ -86,6 +89,7 @@ impl<'a> Page<'a> {
         Ok(())
     }
 
+    /// Hands over the rows that are left.
     fn hand_over(&mut self, each: &mut dyn FnMut(Scanned) -> Result<()>) -> Result<()> {
         if self.rows == 0 {
             return Ok(());
@@ -96,7 +100,7 @@ impl<'a> Page<'a> {
     }
 }
 
-/// A value for people.
+/// A value as text, for messages.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),

@@ -1,4 +1,4 @@
-//! Tables of views and their frontiers in an SQLite file: making, checking and finding them.
+//! View tables and frontiers in a SQLite file: creating, checking and reading them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,13 +16,15 @@ use super::cell::Cells;
 use super::error::failed;
 use crate::{Error, Kind, Result};
 
-/// The column that holds a row's version.
+/// The column with a row's version.
 pub(super) const VERSION: &str = "_epoch";
 
+/// See [`super::super::Sink::is_there`].
 pub(super) fn is_there(connection: &Connection, view: &str) -> Result<bool> {
     has_table(connection, view).map_err(|e| failed(&format!("table `{view}`"), e))
 }
 
+/// See [`super::super::Sink::unclaimed`]. A table with the column `_epoch` was created by a job.
 pub(super) fn unclaimed(connection: &Connection, view: &str) -> Result<Unclaimed> {
     if !is_there(connection, view)? {
         return Ok(Unclaimed::None);
@@ -43,7 +45,10 @@ pub(super) fn unclaimed(connection: &Connection, view: &str) -> Result<Unclaimed
     })
 }
 
-/// Creates a table that is missing, checks one that exists.
+/// Creates the table of a view if it is missing, and checks its columns and its key.
+///
+/// # Errors
+/// `Data` when the existing table is not what the view needs, or a column cannot be stored.
 pub(super) fn ensure_table(connection: &Connection, table: &Table) -> Result<()> {
     let context = |e| failed(&format!("table `{}`", table.name), e);
     let mut columns = Vec::new();
@@ -93,6 +98,7 @@ pub(super) fn ensure_table(connection: &Connection, table: &Table) -> Result<()>
     Ok(())
 }
 
+/// See [`super::super::Sink::frontiers`].
 pub(super) fn frontiers(connection: &Connection, job: &str) -> Result<BTreeMap<String, Frontier>> {
     let context = |e| failed("reading the frontiers", e);
     if !has_table(connection, "tidemill_frontiers").map_err(context)? {
@@ -109,6 +115,7 @@ pub(super) fn frontiers(connection: &Connection, job: &str) -> Result<BTreeMap<S
     .collect()
 }
 
+/// See [`super::super::Sink::filled_by`].
 pub(super) fn filled_by(connection: &Connection) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let context = |e| failed("reading the frontiers", e);
     let mut filled = BTreeMap::<String, BTreeSet<String>>::new();
@@ -125,6 +132,7 @@ pub(super) fn filled_by(connection: &Connection) -> Result<BTreeMap<String, BTre
     Ok(filled)
 }
 
+/// The frontier row of one view.
 pub(super) fn frontier(
     connection: &Connection,
     job: &str,
@@ -145,11 +153,13 @@ pub(super) fn frontier(
         .transpose()
 }
 
+/// The fingerprint in its stored form: 16 hexadecimal digits.
 pub(super) fn fingerprint(table: &Table) -> String {
     format!("{:016x}", table.fingerprint)
 }
 
-/// The declared type of a column, and the Arrow type whose values are stored in it.
+/// The declared type of a column, and the Arrow type in which its values are stored; `Data` for
+/// types that cannot be stored.
 pub(super) fn sqlite_type(data_type: &DataType) -> Result<(&'static str, DataType)> {
     use DataType as D;
     Ok(match data_type {
@@ -164,7 +174,10 @@ pub(super) fn sqlite_type(data_type: &DataType) -> Result<(&'static str, DataTyp
     })
 }
 
-/// The given columns as SQLite stores them.
+/// The given columns in the types that SQLite stores.
+///
+/// # Errors
+/// `Data` when a value does not fit its column's type.
 pub(super) fn cells(table: &Table, rows: &RecordBatch, columns: &[usize]) -> Result<Vec<Cells>> {
     let mut cells = Vec::with_capacity(columns.len());
     for &i in columns {
