@@ -1,13 +1,15 @@
-//! The codec for meshes that trust one another with their memory: values are written as they lie in
-//! memory, then what they point to; a reader corrects the pointers in place and copies the values.
+//! The unchecked codec: values cross in their memory layout, for processes that trust each other.
 //!
-//! The only module of this crate with unsafe code. It relies on more than the compiler promises:
-//! that two processes of one build lay a type out alike, that padding may be read, and that what
-//! arrives was written by this module. The last is why [`super::Engine::permitted`] asks for
-//! processes that authenticate.
+//! A value is written as it lies in memory, followed by what it points to. A reader corrects the
+//! pointers in place and copies the values.
 //!
-//! Invariant: everything takes a multiple of eight bytes, and no type that is written needs a
-//! stricter alignment, so that every value is read where it is aligned.
+//! This is the only module of the crate with unsafe code. It relies on more than the compiler
+//! promises: that two processes of one build lay out a type in the same way, that padding may be
+//! read, and that the bytes were written by this module. Because of the last,
+//! [`super::Engine::permitted`] asks for processes that authenticate each other.
+//!
+//! Invariant: everything is padded to a multiple of eight bytes, and no written type needs a
+//! stricter alignment. Therefore every value is read at an aligned address.
 
 #![allow(unsafe_code)]
 
@@ -21,7 +23,7 @@ use crate::Result;
 use crate::row::Row;
 use crate::value::keyed::Keyed;
 
-/// The codec that believes what arrives.
+/// The codec that trusts the bytes it reads.
 #[derive(Debug)]
 pub struct Abomonated;
 

@@ -1,7 +1,8 @@
-//! The codec that validates: values laid flat ([`crate::value::flat`]), one after the other.
+//! The checked codec: values in flat form ([`crate::value::flat`]), one after the other, validated.
 //!
-//! Invariants: bytes are read as the values that they were made of, or refused; nothing panics on
-//! any bytes, and what is allocated is a few times the length of what is read.
+//! Invariants:
+//! 1. Bytes are read as exactly the values that they were made from, or refused.
+//! 2. No bytes cause a panic. Reading allocates at most a few times the length of the bytes.
 
 use std::io::{self, BufWriter, Write};
 
@@ -9,7 +10,7 @@ use super::Codec;
 use crate::Result;
 use crate::value::flat::{ByteSink, Flat, Malformed, Reader};
 
-/// Only counts.
+/// Counts bytes without writing them.
 struct Length(usize);
 
 impl ByteSink for Length {
@@ -19,10 +20,10 @@ impl ByteSink for Length {
     }
 }
 
-/// Bytes that are put together before they are written.
+/// Size of the buffer in front of the writer, in bytes.
 const TOGETHER: usize = 4096;
 
-/// Writes, and counts what it wrote.
+/// Writes, counts what was written, and keeps the last error.
 struct Writing<W: Write> {
     to: BufWriter<W>,
     written: usize,
@@ -39,7 +40,7 @@ impl<W: Write> ByteSink for Writing<W> {
     }
 }
 
-/// The codec that validates everything it reads.
+/// The codec that validates everything it reads. The default.
 #[derive(Debug)]
 pub struct Checked;
 

@@ -1,17 +1,21 @@
-//! How rows cross from one worker to another.
+//! Data exchange between workers: the pact, the container and the codecs.
 //!
-//! In goes what a stateful operator is keyed by and what it keeps ([`Crosses`]); out it comes on
-//! the worker that owns the key. [`Crossing`] is the pact for timely. Within a process a batch is
-//! handed over by pointer, as timely does it; to another process it is laid flat into bytes, one
-//! value after the other, and made anew there, by one of two codecs:
-//! - [`Checked`], the default: nothing that arrives is believed. Bytes that it cannot have written
-//!   end the job with an error; they never make it panic, read elsewhere, or allocate more than a
-//!   few times their own length.
-//! - [`abomonation`](https://docs.rs/abomonation), with the cargo feature of that name: values'
-//!   memory as it is. Only for processes of one build that have proved who they are, as what
-//!   arrives is believed. Numbers: docs/decisions/0018-exchange-codec.md.
+//! A stateful operator's input, with the key by which it is exchanged ([`Crosses`]), goes to the
+//! worker that owns the key. [`Crossing`] is the pact for timely. Within a process a batch is
+//! handed over by pointer, as timely does. To another process it is serialized, one value after the
+//! other, by one of two codecs:
 //!
-//! What is small or rare (what workers tell worker 0 and are told) crosses as timely does it alone.
+//! ```text same process:   Vec<D> ──────────────── pointer ───────────────► Vec<D> other process:
+//! Vec<D> ─► tag, count, values as bytes ─► mesh ─► check ─► Vec<D> ```
+//!
+//! - [`Checked`], the default, trusts no bytes. Bytes that it cannot have written end the job with
+//!   an error. They never cause a panic, a read out of bounds, or an allocation of more than a few
+//!   times their own length.
+//! - [`abomonation`](https://docs.rs/abomonation), with the cargo feature of that name, copies the
+//!   memory of values. It trusts the bytes, so it is only for processes of one build that have
+//!   authenticated each other. Measurements: docs/decisions/0018-exchange-codec.md.
+//!
+//! Messages that are small or rare (the control dataflow) cross with timely's own serialization.
 
 #[cfg(feature = "abomonation")]
 mod abomonated;
@@ -36,27 +40,27 @@ use crate::value::keyed::Keyed;
 use crate::value::totals::Totals;
 use crate::{Epoch, Error, Kind, Result};
 
-/// Lays batches of values into bytes and makes values of such bytes.
+/// Serializes batches of values, and reads them back.
 pub trait Codec<D> {
-    /// Says in front of the bytes who laid them. Neither codec reads the other's.
+    /// Written in front of the bytes to identify the codec. A codec refuses bytes with another tag.
     const TAG: u64;
-    /// How many bytes `write` writes.
+    /// The number of bytes that `write` writes for these values.
     fn length(values: &[D]) -> usize;
-    /// Writes the values and returns how many bytes they took.
+    /// Writes the values and returns the number of bytes written.
     ///
     /// # Errors
     /// Those of `to`.
     fn write<W: Write>(values: &[D], to: &mut W) -> io::Result<usize>;
-    /// Reads `count` values, which up to seven zeros may follow.
+    /// Reads `count` values. Up to seven zero bytes may follow them.
     ///
     /// # Errors
-    /// When the bytes are not those of so many values.
+    /// `Bug` when the bytes are not those of `count` values.
     fn read(bytes: &[u8], count: usize) -> Result<Vec<D>>;
 }
 
-/// A value that crosses workers in numbers.
+/// A type of value that is exchanged between workers in large numbers.
 pub trait Crosses: Flat + Send + 'static {
-    /// What lays it out where abomonation is asked for.
+    /// The codec that is used where abomonation is asked for.
     type Trusted: Codec<Self>;
 }
 
@@ -65,44 +69,45 @@ type Trusted = Abomonated;
 #[cfg(not(feature = "abomonation"))]
 type Trusted = Checked;
 
-/// A value by key: into joins, first rows, min and max.
+/// A value by key: for joins, top-k, `min` and `max`.
 impl Crosses for ((Row, Row), Epoch, isize) {
     type Trusted = Trusted;
 }
 
-/// A key: into DISTINCT.
+/// A key without a value: for DISTINCT.
 impl Crosses for ((Row, ()), Epoch, isize) {
     type Trusted = Trusted;
 }
 
-/// A row by primary key: into the sink.
+/// A row by primary key: for the sink.
 impl Crosses for (Row, Row, Epoch, i64) {
     type Trusted = Trusted;
 }
 
-/// A record of a keyed source.
+/// A record of a keyed source: for the upsert.
 impl Crosses for (Epoch, Keyed) {
     type Trusted = Trusted;
 }
 
-/// What a group's rows of one batch add up to. They are few, as they are added up before they
-/// cross, and their memory is no plain sequence of fields and bytes: always checked.
+/// The totals of a group's rows in one batch. They are few, because they are combined before they
+/// cross, and their memory is not a plain sequence of fields and bytes. Therefore they are always
+/// checked.
 impl Crosses for ((Row, ()), Epoch, Totals) {
     type Trusted = Checked;
 }
 
-/// Which codec a job's processes use. All of them must use the same.
+/// The codec of a job's processes. All processes must use the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Engine {
-    /// Nothing that arrives is believed.
+    /// The codec that validates what it reads.
     #[default]
     Checked,
-    /// Everything is: see [`Engine::permitted`].
+    /// The codec that trusts what it reads; see [`Engine::permitted`].
     Abomonation,
 }
 
 impl Engine {
-    /// As it is given by flag.
+    /// The codec's name, as the flag `--codec` takes it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -111,12 +116,12 @@ impl Engine {
         }
     }
 
-    /// Refuses abomonation where it is not built in, or where anybody could pose as a process of
-    /// the job: `trusted` says that there is one process alone, or that all prove to each other
-    /// that they know a secret.
+    /// Refuses abomonation if it is not built in, or if a stranger could pose as a process of the
+    /// job. `trusted` says that the job has a single process, or that all processes prove to each
+    /// other that they know a secret.
     ///
     /// # Errors
-    /// When it is refused, with what would make it work.
+    /// `Data` when the codec is refused; the message says what would make it work.
     pub fn permitted(self, trusted: bool) -> Result<()> {
         if self == Engine::Checked {
             return Ok(());

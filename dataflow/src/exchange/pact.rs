@@ -1,7 +1,10 @@
-//! The pact by which an operator's input crosses workers.
+//! The exchange pact of timely for the values of [`Crosses`].
 //!
-//! Operators send and take vectors; between the two ends stand [`Rows`]. Values are dealt out to
-//! the workers by timely's own exchange.
+//! Operators send and receive vectors. Between the two ends, timely moves [`Rows`]. Timely's own
+//! exchange distributes the values over the workers.
+//!
+//! ```text operator ─ Vec<D> ─► Exchange by route ─► Outward: Rows ─► timely ─► Inward ─ Vec<D> ─►
+//! operator ```
 
 use std::rc::Rc;
 
@@ -19,7 +22,7 @@ use super::rows::Rows;
 use super::{Crosses, Engine};
 use crate::Error;
 
-/// Sends each value to the worker that a function names, below the number of workers.
+/// Sends each value to the worker whose index the function `route` returns for the value.
 pub struct Crossing<F> {
     engine: Engine,
     wrong: Box<dyn FnMut(Error)>,
@@ -33,8 +36,8 @@ impl<F> std::fmt::Debug for Crossing<F> {
 }
 
 impl<F> Crossing<F> {
-    /// A pact that uses one codec in all processes. `wrong` is told of bytes that this codec cannot
-    /// have laid, and should not return: what they held is lost.
+    /// A pact that uses the same codec in all processes. `wrong` is called for bytes that the codec
+    /// cannot have written. It should not return, because the rows in these bytes are lost.
     pub fn new(engine: Engine, wrong: impl FnMut(Error) + 'static, route: F) -> Self {
         Self {
             engine,
@@ -81,7 +84,7 @@ where
     }
 }
 
-/// The end that sends to one worker.
+/// The sending end towards one worker.
 pub struct Outward<P> {
     pusher: P,
     engine: Engine,
@@ -93,7 +96,8 @@ impl<T, D, P: Push<Message<T, Rows<D>>>> Push<Message<T, Vec<D>>> for Outward<P>
         let values = message.take();
         let mut rows = values.map(|it| Message::new(it.stamp, Rows::Values(it.data, self.engine)));
         self.pusher.push(&mut rows);
-        // What was laid out into bytes comes back, and its memory serves for the next batch.
+        // If the values were serialized, the vector comes back, and its memory is used for the next
+        // batch.
         if let Some(left) = rows
             && let Rows::Values(values, _) = left.data
         {
@@ -102,7 +106,7 @@ impl<T, D, P: Push<Message<T, Rows<D>>>> Push<Message<T, Vec<D>>> for Outward<P>
     }
 }
 
-/// The end that takes what came from all workers.
+/// The receiving end, for what all workers sent to this one.
 pub struct Inward<T, D: Crosses> {
     puller: Pulls<T, D>,
     current: Option<Message<T, Vec<D>>>,

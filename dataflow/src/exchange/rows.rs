@@ -1,7 +1,9 @@
-//! The container in which values cross: as they are within a process, as bytes between processes.
+//! The exchange container: values as they are within a process, as bytes between processes.
 //!
-//! As bytes: eight that name the codec, eight that count the values, the values as the codec lays
-//! them, and zeros up to a multiple of eight.
+//! ```text ┌──────────────┬──────────────┬─────────────────────────────┬─────────────────────┐ │
+//! codec's tag  │ count        │ values, as the codec writes │ zeros to a multiple │ │ u64 LE
+//! │ u64 LE       │ them                        │ of eight bytes      │
+//! └──────────────┴──────────────┴─────────────────────────────┴─────────────────────┘ ```
 
 use std::io::Write;
 
@@ -12,18 +14,18 @@ use timely::dataflow::channels::ContainerBytes;
 use super::{Checked, Codec, Crosses, Engine, Malformed};
 use crate::{Error, Kind, Result};
 
-/// Bytes before the values.
+/// Bytes before the values: tag and count.
 const HEADER: usize = 16;
 
-/// A batch of values on its way.
+/// A batch of values between two workers.
 pub enum Rows<D> {
-    /// Here, to be laid out by this codec should they leave the process.
+    /// Values of this process, with the codec that serializes them if they leave the process.
     Values(Vec<D>, Engine),
-    /// Come from another process, and not looked at yet.
+    /// Bytes from another process that have not been read yet.
     Bytes(Bytes),
 }
 
-/// The codec's tag and the number of values; the values' bytes.
+/// Splits a batch's bytes into the codec's tag, the number of values, and the values' bytes.
 fn opened(bytes: &[u8]) -> Result<(u64, usize, &[u8])> {
     let header = bytes.split_first_chunk::<8>().and_then(|(tag, rest)| {
         let (count, values) = rest.split_first_chunk::<8>()?;
@@ -34,7 +36,10 @@ fn opened(bytes: &[u8]) -> Result<(u64, usize, &[u8])> {
 }
 
 impl<D: Crosses> Rows<D> {
-    /// The values; bytes must be of the codec `engine`.
+    /// The values. Bytes must have been written by the codec `engine`.
+    ///
+    /// # Errors
+    /// `Bug` when they were written by another codec, or are malformed.
     pub(super) fn into_values(self, engine: Engine) -> Result<Vec<D>> {
         let bytes = match self {
             Rows::Values(values, _) => return Ok(values),
@@ -55,6 +60,7 @@ impl<D: Crosses> Rows<D> {
     }
 }
 
+/// The tag of the codec that writes values of `D`.
 fn tag_of<D: Crosses>(engine: Engine) -> u64 {
     match engine {
         Engine::Checked => <Checked as Codec<D>>::TAG,
@@ -66,7 +72,8 @@ impl<D> Accountable for Rows<D> {
     fn record_count(&self) -> i64 {
         match self {
             Rows::Values(values, _) => values.record_count(),
-            // What has no header is an error as soon as it is pulled, so it may not seem empty.
+            // Bytes without a header are an error as soon as they are read, so they must not seem
+            // empty.
             Rows::Bytes(bytes) => opened(bytes).map_or(1, |(_, count, _)| count as i64),
         }
     }
@@ -87,7 +94,7 @@ impl<D: Crosses> ContainerBytes for Rows<D> {
     }
 
     /// # Panics
-    /// When `writer` has not room for what `length_in_bytes` told.
+    /// If `writer` has less room than `length_in_bytes` returned.
     fn into_bytes<W: Write>(&self, writer: &mut W) {
         let written = (|| {
             let (values, engine) = match self {
@@ -102,7 +109,7 @@ impl<D: Crosses> ContainerBytes for Rows<D> {
             };
             writer.write_all(&[0; 8][..length.next_multiple_of(8) - length])
         })();
-        // Timely reserved as many bytes as it was told, in memory.
+        // Timely reserved `length_in_bytes` bytes of memory, so writing cannot fail.
         written.unwrap_or_else(|error| unreachable!("rows are longer than their length: {error}"));
     }
 }

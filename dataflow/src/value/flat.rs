@@ -1,40 +1,43 @@
-//! The byte form of values: laid flat, one after the other.
+//! The flat byte form of values: a compact serialization without field names or alignment.
 //!
-//! A row is its length and its bytes. Numbers that tend to be small take seven bits a byte, low
-//! bits first, the highest bit of a byte saying that another follows; signed ones are folded first,
-//! so that -1 is 1 and 1 is 2. An epoch takes its eight bytes.
+//! A row is its length and its bytes. Numbers that tend to be small are varints (LEB128): seven
+//! bits per byte, low bits first; the highest bit of a byte says that another byte follows. Signed
+//! numbers are zigzag-encoded first, so that 0, -1, 1, -2 become 0, 1, 2, 3. An epoch takes eight
+//! bytes, little-endian.
 //!
-//! Invariants: a value is read from the bytes that it was laid into and no others; whatever is
-//! read, nothing panics, and what is allocated is a few times the length of what is read.
+//! Invariants:
+//! 1. A value is read only from the bytes that it was written to.
+//! 2. No bytes cause a panic. Reading allocates at most a few times the length of the bytes.
 
 use smallvec::{Array, SmallVec};
 
 use crate::row::Row;
 use crate::{Error, Kind};
 
-/// Where values are laid.
+/// Takes the bytes that values are written to.
 pub trait ByteSink {
-    /// Takes the next bytes.
+    /// Appends bytes.
     fn put(&mut self, bytes: &[u8]);
 }
 
-/// What reading comes to.
+/// The result of reading: a value, or what is wrong with the bytes.
 pub type Read<T> = std::result::Result<T, Malformed>;
 
-/// A value that is laid flat into bytes and read from them.
+/// A value with a flat byte form.
 pub trait Flat: Sized {
-    /// The fewest bytes that a value takes: so many more values there cannot be in what is left.
+    /// The fewest bytes that a value takes. It bounds how many values the remaining bytes can
+    /// contain.
     const LEAST: usize;
-    /// Lays the value down.
+    /// Writes the value.
     fn lay(&self, to: &mut impl ByteSink);
-    /// Reads one.
+    /// Reads one value.
     ///
     /// # Errors
     /// When the bytes are not such a value's.
     fn read(from: &mut Reader<'_>) -> Read<Self>;
 }
 
-/// Bytes that are read from their beginning on.
+/// Reads bytes from the beginning on.
 #[derive(Debug)]
 pub struct Reader<'a>(&'a [u8]);
 
@@ -43,11 +46,12 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
-    /// The bytes that were not read.
+    /// The bytes that have not been read.
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.0
     }
 
+    /// Takes the next `count` bytes.
     fn take(&mut self, count: usize) -> Read<&'a [u8]> {
         let Some((taken, left)) = self.0.split_at_checked(count) else {
             return Err(Malformed("a value ends beyond the last byte"));
@@ -56,6 +60,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    /// Takes the next `N` bytes.
     fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
         let Some((taken, left)) = self.0.split_first_chunk() else {
             return Err(Malformed("a number ends beyond the last byte"));
@@ -64,12 +69,12 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
-    /// One byte.
+    /// Reads one byte.
     pub(crate) fn byte(&mut self) -> Read<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    /// A number that tends to be small.
+    /// Reads an unsigned varint.
     #[inline]
     pub(crate) fn small(&mut self) -> Read<u64> {
         let first = self.byte()?;
@@ -83,6 +88,7 @@ impl<'a> Reader<'a> {
         self.larger(first, second)
     }
 
+    /// Reads the rest of a varint of three bytes or more.
     #[inline(never)]
     fn larger(&mut self, first: u8, second: u8) -> Read<u64> {
         let mut value = u64::from(second & 0x7f) << 7 | u64::from(first & 0x7f);
@@ -100,7 +106,8 @@ impl<'a> Reader<'a> {
         Err(Malformed("a number of more than 64 bits"))
     }
 
-    /// How many values follow, each of at least so many bytes.
+    /// Reads the number of values that follow, each of at least `least` bytes. Refuses a number
+    /// that the remaining bytes cannot contain, so that no large allocation is made for it.
     fn count(&mut self, least: usize) -> Read<usize> {
         let count = usize::try_from(self.small()?).unwrap_or(usize::MAX);
         if count > self.0.len() / least.max(1) {
@@ -110,7 +117,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What is wrong with bytes that arrived. Light, as every value that is read may be one.
+/// What is wrong with bytes from another process. It is small, because every read may return one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed(pub(crate) &'static str);
 
@@ -122,7 +129,7 @@ impl From<Malformed> for Error {
     }
 }
 
-/// Lays a number that tends to be small.
+/// Writes an unsigned varint.
 #[inline]
 pub(crate) fn lay_small(value: u64, to: &mut impl ByteSink) {
     if value < 0x80 {
@@ -160,7 +167,7 @@ impl Flat for Row {
     }
 }
 
-/// Eight bytes: epochs are large.
+/// Eight bytes, little-endian: epochs are large numbers.
 impl Flat for u64 {
     const LEAST: usize = 8;
 

@@ -1,29 +1,28 @@
-//! Exact sums of floating-point numbers, so that a sum does not depend on order and a retraction
-//! takes back exactly what was added.
+//! Exact sums of floating-point numbers, independent of order, with exact retractions.
 //!
-//! A sum is kept as fixed-point digits of base 2³², each in an `i128` with room to spare, over the
-//! whole exponent range of `f64` (the idea of a superaccumulator: Neal, "Fast exact summation using
-//! small and large superaccumulators", 2015). Only digits that are in use are stored: values of
-//! like magnitude use two or three.
+//! A sum is stored as fixed-point digits in base 2³², each in an `i128` with room to spare, over
+//! the whole exponent range of `f64`. This is a superaccumulator: Neal, "Fast exact summation using
+//! small and large superaccumulators", 2015. Only digits other than zero are stored. Values of
+//! similar magnitude use two or three digits.
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::flat::{ByteSink, Flat, Read, Reader};
 
-/// Bits of a digit's place.
+/// Bits of one digit.
 const DIGIT_BITS: i32 = 32;
-/// Weight of the lowest digit: the smallest subnormal is 2^-1074.
+/// The exponent of the lowest digit's weight. The smallest subnormal number is 2^-1074.
 const LOWEST_EXPONENT: i32 = -1088;
 
-/// An exact sum of `f64`s, or of their negations.
+/// An exact sum of `f64` values and of their negations.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct FloatSum {
-    /// Digits that are not zero, by place, lowest first. Each but the highest is in 0..2³², the
-    /// highest in -2³²..2³² (exclusive) and not a -1 right above another digit: so equal sums are
-    /// equal digits.
+    /// The digits that are not zero, by place, lowest first. Each digit but the highest is in
+    /// 0..2³². The highest is in -2³²..2³² (both exclusive), and it is not -1 directly above
+    /// another digit. Therefore equal sums have equal digits.
     digits: SmallVec<[(i32, i128); 3]>,
-    /// How many NaN, +∞ and -∞ were added: they have no fixed-point form.
+    /// The number of NaN, +∞ and -∞ values, which have no fixed-point form.
     special: [i64; 3],
 }
 
@@ -43,7 +42,7 @@ impl Flat for FloatSum {
 }
 
 impl FloatSum {
-    /// Adds `value` `times` times (takes it back for negative `times`).
+    /// Adds `value` `times` times; a negative `times` retracts it.
     pub(crate) fn add(&mut self, value: f64, times: i64) {
         if value.is_nan() {
             self.special[0] += times;
@@ -53,8 +52,8 @@ impl FloatSum {
             let (mantissa, exponent) = decompose(value);
             let shift = exponent - LOWEST_EXPONENT;
             let place = shift / DIGIT_BITS;
-            // Two digits of the 85 bits that a shifted mantissa takes, so that 43 bits are left in
-            // an i128 for `times`.
+            // The shifted mantissa has at most 85 bits. It is split into two digits, so that 43
+            // bits of an i128 remain for `times`.
             let wide = mantissa << (shift % DIGIT_BITS);
             let low = wide & i128::from(u32::MAX);
             let high = wide >> DIGIT_BITS;
@@ -75,7 +74,7 @@ impl FloatSum {
         self.carry();
     }
 
-    /// Whether everything added was taken back.
+    /// Whether everything that was added was retracted again.
     pub(crate) fn is_zero(&self) -> bool {
         self.digits.is_empty() && self.special == [0; 3]
     }
@@ -105,19 +104,21 @@ impl FloatSum {
         self.rounded()
     }
 
-    /// The sum, none where finite values add up to more than a float holds: PostgreSQL fails then.
+    /// The sum; `None` if finite values add up to more than an `f64` holds. PostgreSQL reports an
+    /// error in this case.
     pub(crate) fn ranged(&self) -> Option<f64> {
         let value = self.value();
         (value.is_finite() || self.special != [0; 3]).then_some(value)
     }
 
-    /// The value of a sum that is not negative: the leading bits as one integer with a sticky bit
-    /// for the rest, converted once (ties to even), then scaled by a power of two.
+    /// The value of a sum that is not negative. The leading bits are taken as one integer, with a
+    /// sticky bit for the rest. It is converted once (ties to even), and then scaled by a power of
+    /// two.
     fn rounded(&self) -> f64 {
         let Some(&(top, _)) = self.digits.last() else {
             return 0.0;
         };
-        // The top digit may be wider than 32 bits; two more digits give at least 64 bits below it.
+        // The top digit may be wider than 32 bits. Two more digits give at least 64 bits below it.
         let base = top - 2;
         let mut leading: i128 = 0;
         let mut sticky = false;
@@ -129,7 +130,7 @@ impl FloatSum {
             }
         }
         let exponent = LOWEST_EXPONENT + base * DIGIT_BITS;
-        // Keep 64 significant bits at most so that the sticky bit decides only ties.
+        // At most 64 significant bits are kept, so that the sticky bit decides only ties.
         let excess = (128 - leading.leading_zeros() as i32 - 64).max(0);
         let mut kept = leading >> excess;
         sticky |= kept << excess != leading;
@@ -141,6 +142,7 @@ impl FloatSum {
         scale(kept as f64, exponent + excess)
     }
 
+    /// Adds to the digit at a place. The digit may then be out of its range until `carry`.
     fn add_digit(&mut self, place: i32, digit: i128) {
         if digit == 0 {
             return;
@@ -154,7 +156,7 @@ impl FloatSum {
         }
     }
 
-    /// Carries every digit but the highest into 0..2³² and drops zeros.
+    /// Carries every digit but the highest into 0..2³², and drops zeros.
     fn carry(&mut self) {
         let mut at = 0;
         while at < self.digits.len() {
@@ -162,7 +164,7 @@ impl FloatSum {
             let rest = digit & i128::from(u32::MAX);
             let over = digit >> DIGIT_BITS;
             let last = at + 1 == self.digits.len();
-            // The highest digit keeps its sign and is carried only when it outgrows its place.
+            // The highest digit keeps its sign. It is carried only when it outgrows its place.
             if over != 0 && (!last || over != -1 || rest == 0) {
                 self.digits[at].1 = rest;
                 self.add_digit(place + 1, over);
@@ -179,25 +181,26 @@ impl FloatSum {
     }
 }
 
-/// A sum in the making, for many values in a row: those of ordinary size (whole numbers below 2⁵²
-/// and fractions of at least 2⁻¹²) are added to one fixed-point number, which is exact too.
+/// A sum under construction, for many values in a row. Values of ordinary size (whole numbers below
+/// 2⁵² and fractions of at least 2⁻¹²) are added to a single fixed-point number, which is also
+/// exact.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FloatAdder {
-    /// In units of 2⁻⁶⁴.
+    /// The sum of ordinary values, in units of 2⁻⁶⁴.
     near: i128,
-    /// All other values.
+    /// The sum of all other values.
     far: Option<Box<FloatSum>>,
 }
 
-/// The biased exponent of values whose lowest bit weighs 2⁻⁶⁴.
+/// The biased exponent of values whose lowest bit has the weight 2⁻⁶⁴.
 const NEAR_LOWEST: u64 = 1075 - 64;
-/// How much higher an exponent may be: 2¹¹⁶ is then the greatest value, in units of 2⁻⁶⁴.
+/// The range of exponents above it. The greatest value is then 2¹¹⁶, in units of 2⁻⁶⁴.
 const NEAR_SPAN: u64 = 64;
-/// The digit that weighs 2⁻⁶⁴.
+/// The place of the digit with the weight 2⁻⁶⁴.
 const NEAR_PLACE: i32 = (-64 - LOWEST_EXPONENT) / DIGIT_BITS;
 
 impl FloatAdder {
-    /// Adds `value` `times` times (takes it back for negative `times`).
+    /// Adds `value` `times` times; a negative `times` retracts it.
     #[inline]
     pub(crate) fn add(&mut self, value: f64, times: i64) {
         let bits = value.to_bits();
@@ -217,6 +220,7 @@ impl FloatAdder {
         self.add_far(value, times);
     }
 
+    /// Adds a value that is not of ordinary size, or more than once.
     #[cold]
     fn add_far(&mut self, value: f64, times: i64) {
         if value != 0.0 {
@@ -224,7 +228,7 @@ impl FloatAdder {
         }
     }
 
-    /// The sum of all values.
+    /// The exact sum of all values.
     pub(crate) fn finish(self) -> FloatSum {
         let mut sum = self.far.map_or_else(FloatSum::default, |far| *far);
         sum.add_digit(NEAR_PLACE, self.near & i128::from(u32::MAX));
@@ -234,7 +238,7 @@ impl FloatAdder {
     }
 }
 
-/// `value` as `mantissa × 2^exponent`; `value` is finite.
+/// A finite `value` as `mantissa × 2^exponent`.
 fn decompose(value: f64) -> (i128, i32) {
     let bits = value.to_bits();
     let fraction = i128::from(bits & ((1 << 52) - 1));
@@ -247,8 +251,8 @@ fn decompose(value: f64) -> (i128, i32) {
     (if value < 0.0 { -mantissa } else { mantissa }, exponent)
 }
 
-/// `value × 2^exponent` without intermediate overflow or rounding: `value` has at most 65 bits and
-/// the result is representable, or overflows to infinity.
+/// `value × 2^exponent` without intermediate overflow or rounding. `value` has at most 65 bits, and
+/// the result is representable or overflows to infinity.
 fn scale(mut value: f64, mut exponent: i32) -> f64 {
     while exponent > 1000 {
         value *= 2f64.powi(1000);

@@ -1,16 +1,16 @@
-//! Exact sums of integers and of the digits of decimals. A numeric has up to 38 digits, and two of
-//! those may already be more than an `i128` holds.
+//! Exact sums of integers and of the digits of decimals.
 //!
-//! A sum that fits an `i128` is always one ([`Int`]), and a [`Wide`] one otherwise: equal sums are
-//! equal values, so that what is taken back leaves nothing.
+//! A decimal has up to 38 digits, and the sum of two of them may exceed an `i128`. A sum that fits
+//! an `i128` is always stored as an [`Int`], and as a [`Wide`] otherwise. Therefore equal sums are
+//! equal values, and retracting everything leaves zero.
 
 use arrow::datatypes::i256;
 use serde::{Deserialize, Serialize};
 
 use super::flat::{ByteSink, Flat, Read, Reader};
 
-/// An `i128` that is aligned as a word is. Cells are moved and compared all day, and are a third
-/// smaller this way.
+/// An `i128` in two words, with the alignment of a word. Cells are moved and compared often, and
+/// are a third smaller this way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "i128", into = "i128")]
 pub(crate) struct Int {
@@ -33,9 +33,10 @@ impl From<Int> for i128 {
     }
 }
 
-/// A sum that does not fit an `i128`: more than 2¹²⁷ by at most as many rows as an `i64` counts.
+/// A sum that does not fit an `i128`: at most 2¹²⁷ times the number of rows that an `i64` counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Wide {
+    /// The upper 128 bits.
     high: i128,
     /// The lower 128 bits.
     low: i128,
@@ -71,16 +72,17 @@ impl Flat for Wide {
     }
 }
 
-/// A sum in the making.
+/// A sum under construction.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct IntAdder {
+    /// The sum, as long as it fits.
     near: i128,
-    /// What did not fit beside the other.
+    /// The sum of the values that no longer fitted.
     far: Option<Box<i256>>,
 }
 
 impl IntAdder {
-    /// Adds `value` `times` times (takes it back for negative `times`).
+    /// Adds `value` `times` times; a negative `times` retracts it.
     #[inline]
     pub(crate) fn add(&mut self, value: impl Into<i128>, times: i64) {
         let value = value.into();
@@ -93,6 +95,7 @@ impl IntAdder {
         }
     }
 
+    /// Adds a value with which the sum exceeds an `i128`.
     #[cold]
     fn add_far(&mut self, value: i128, times: i64) {
         let times = i256::from_i128(i128::from(times));
@@ -101,7 +104,7 @@ impl IntAdder {
         **far = far.wrapping_add(product);
     }
 
-    /// The sum of all values.
+    /// The exact sum of all values.
     pub(crate) fn finish(self) -> i256 {
         let near = i256::from_i128(self.near);
         self.far.map_or(near, |far| far.wrapping_add(near))

@@ -1,43 +1,43 @@
-//! What a record of a keyed source says of its key's row, on its way to the worker of the key.
+//! The message of a keyed source: what a record says of its key's row, sent to the key's owner.
 
 use super::flat::{ByteSink, Flat, Malformed, Read, Reader};
 use super::source_position::ChangeOrder;
 use crate::row::Row;
 
-/// Stands for the offset of what a checkpoint kept.
+/// The offset of a record that was restored from a checkpoint.
 pub(crate) const RESTORED: i64 = -1;
 
 /// What a record of a keyed source says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Keyed {
-    /// The row of a key is now this, or gone.
+    /// The key's row is now this one, or it is deleted, or the key is in error.
     Row {
-        /// The record key's bytes.
+        /// The bytes of the record's key.
         key: Row,
-        /// Where the record was read.
+        /// The partition of the record.
         partition: u32,
-        /// Where the record was read.
+        /// The offset of the record.
         offset: i64,
-        /// Where it stands among the records of other partitions.
+        /// The order of the change among those of other partitions.
         rank: ChangeOrder,
-        /// The row.
+        /// The row; `None` for a deletion or an error.
         row: Option<Row>,
-        /// Whether there is a row that could not be published or decoded.
+        /// Whether the key is in error: its row could not be published or decoded.
         refused: bool,
     },
-    /// All rows of the keys of a partition are gone; sent to every worker.
+    /// All keys of a partition were deleted (TRUNCATE). Every worker receives this message.
     Truncated {
-        /// The partition.
+        /// The partition that was truncated.
         partition: u32,
-        /// Where the record was read.
+        /// The offset of the record.
         offset: i64,
-        /// The worker that this copy is for.
+        /// The index of the worker that receives this message.
         worker: u64,
     },
 }
 
 impl Keyed {
-    /// The worker of `peers` that its key belongs to.
+    /// The index of the worker, below `peers`, that receives the message.
     pub(crate) fn route(&self, peers: usize) -> u64 {
         match self {
             Keyed::Row { key, .. } => key.owner(peers),

@@ -1,5 +1,5 @@
-//! Values that flow between operators, cross workers and are kept in checkpoints, and their bytes.
-//! Nothing here knows an operator.
+//! Values that flow between operators, cross workers and are stored in checkpoints, with their
+//! bytes. Nothing in this module knows an operator.
 
 pub(crate) mod flat;
 pub(crate) mod float_sum;

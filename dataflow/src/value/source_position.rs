@@ -1,46 +1,51 @@
-//! Where the source of a topic's records is: the position of the newest change of a partition, and
-//! the order of changes that stand in different partitions.
+//! Source positions: the newest change of a partition, and the order of changes across partitions.
 
 use serde::{Deserialize, Serialize};
 use tidemill_log::event::Position;
 
 use super::flat::{ByteSink, Flat, Read, Reader};
 
-/// The newest change of a partition that was taken.
+/// The position of the newest change that was taken from a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Kept", into = "Kept")]
 pub struct SourcePosition {
-    /// Its position.
+    /// The commit and the index within it.
     pub position: Position,
-    /// When the snapshot was taken that the table was last begun anew with, in microseconds since
-    /// 1970, where one was seen.
+    /// When the snapshot was taken with which the table last began anew, in µs since 1970; `None`
+    /// if no snapshot was seen in the partition.
     pub begun_us: Option<i64>,
 }
 
-/// The order of one key's changes that stand in different partitions, as a key comes to do when its
-/// schema or the rule of its partition changed. Within a partition the log's order holds.
+/// The order of changes of one key in different partitions. A key's records are in several
+/// partitions when its schema or the partitioning rule changed. Within a partition the log's order
+/// holds.
 ///
-/// Positions of different databases do not compare, and a snapshot may be of another one. So a
-/// change stands in an era: that of the snapshot its partition was last begun anew with. Where none
-/// was seen, the partition may be younger than the snapshots of others: then the record's time
-/// tells whether it was before them. Packed, since each row that is kept has one.
+/// Positions of different databases cannot be compared, and a snapshot may come from another
+/// database. Therefore each change belongs to an era: that of the snapshot with which its partition
+/// last began anew. If the partition has none, it may be younger than the snapshots of other
+/// partitions, and the record's timestamp says whether the change is older than those. The type is
+/// compact, because every row in the state has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ChangeOrder {
-    /// Twice the microseconds since 1970, of the snapshot and then one more, or of the record.
+    /// The era: twice the time in µs since 1970, of the record; or of the snapshot, and then one
+    /// more.
     era: i64,
+    /// The commit's position.
     commit: u64,
+    /// The change's index within its commit.
     index: u32,
 }
 
 impl ChangeOrder {
-    /// Of a record that says nothing of its place.
+    /// The order of a record without a source position; it compares with nothing.
     pub(crate) const NONE: Self = Self {
         era: i64::MIN,
         commit: 0,
         index: 0,
     };
 
-    /// Of a record of this time behind which `place` is its partition's newest.
+    /// The order of a record with this timestamp, after which `place` is its partition's newest
+    /// position.
     pub(crate) fn new(place: SourcePosition, timestamp_ms: i64) -> Self {
         let twice = |us: i64| us.saturating_mul(2);
         Self {
@@ -53,11 +58,12 @@ impl ChangeOrder {
         }
     }
 
+    /// Whether the record has an order.
     pub(crate) fn is_known(self) -> bool {
         self != Self::NONE
     }
 
-    /// Whether it is of an earlier change than `other`; false where that is not known.
+    /// Whether the change is older than `other`; false if this is unknown.
     pub(crate) fn is_before(self, other: Self) -> bool {
         if !self.is_known() || !other.is_known() {
             return false;
@@ -73,7 +79,7 @@ impl ChangeOrder {
     }
 }
 
-/// Short, since each binding holds one for each partition.
+/// The stored form: a tuple, because each binding has one per partition.
 type Kept = (u64, u64, Option<i64>);
 
 impl From<Kept> for SourcePosition {

@@ -1,5 +1,6 @@
-//! What the rows of a group add up to, one cell an aggregate: the difference that an aggregating
-//! arrangement keeps. All sums are exact, so that a retraction takes back what was added.
+//! Group totals: the difference type of an aggregating arrangement, one cell per aggregate.
+//!
+//! All sums are exact, so a retraction removes exactly what was added.
 
 use arrow::datatypes::i256;
 use differential_dataflow::difference::{IsZero, Semigroup};
@@ -10,39 +11,40 @@ use super::flat::{ByteSink, Flat, Malformed, Read, Reader};
 use super::float_sum::FloatSum;
 use super::int_sum::{Int, Wide};
 
-/// What one group's rows add up to.
+/// The totals of a group's rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Totals {
-    /// Rows in the group.
+    /// The number of rows in the group.
     pub(crate) rows: i64,
-    /// One cell an aggregate.
+    /// One cell per aggregate; missing cells count as zero.
     pub(crate) cells: SmallVec<[Cell; 2]>,
 }
 
-/// What one aggregate's arguments add up to.
+/// The totals of one aggregate's arguments.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Cell {
-    /// Arguments that are not null.
+    /// The number of arguments that are not null.
     pub(crate) count: i64,
-    /// Their sum; for bool_and and bool_or the number of those that are true.
+    /// Their sum; for `bool_and` and `bool_or` the number of true ones.
     pub(crate) sum: Sum,
 }
 
-/// A sum, of the kind its aggregate needs.
+/// A sum, of the kind that its aggregate needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum Sum {
-    /// Counts need none.
+    /// No sum: a count needs none.
     #[default]
     None,
-    /// Integers, unscaled decimals, and how many booleans are true.
+    /// Integers, unscaled decimals, and the number of true booleans.
     Int(Int),
-    /// Floats.
+    /// Floating-point numbers.
     Float(Box<FloatSum>),
     /// Integers and unscaled decimals beyond an `i128`.
     Wide(Box<Wide>),
 }
 
 impl Sum {
+    /// Whether the sum is zero.
     pub(crate) fn is_zero(&self) -> bool {
         match self {
             Sum::None => true,
@@ -52,7 +54,7 @@ impl Sum {
         }
     }
 
-    /// The sum of integers as one number.
+    /// The sum of integers; `None` for other kinds.
     fn int(&self) -> Option<i256> {
         match self {
             Sum::Int(sum) => Some(i256::from_i128((*sum).into())),
@@ -61,6 +63,7 @@ impl Sum {
         }
     }
 
+    /// Adds a sum of the same kind.
     fn add(&mut self, other: &Sum) {
         match (&mut *self, other) {
             (_, Sum::None) => {}
@@ -73,7 +76,7 @@ impl Sum {
             }
             (mine, theirs) => match (mine.int(), theirs.int()) {
                 (Some(one), Some(two)) => *mine = one.wrapping_add(two).into(),
-                // One aggregate makes one kind of sum.
+                // All sums of one aggregate are of one kind.
                 _ => debug_assert!(false, "cannot add {theirs:?} to {mine:?}"),
             },
         }
@@ -161,6 +164,7 @@ impl Semigroup for Totals {
 }
 
 impl Cell {
+    /// The sum of integers; `None` if no argument was not null.
     pub(crate) fn int(&self) -> Option<i256> {
         match self.count {
             0 => None,
@@ -168,7 +172,7 @@ impl Cell {
         }
     }
 
-    /// The sum of floats, the inner none where it is beyond them.
+    /// The sum of floats; `None` if no argument was not null, `Some(None)` if it is out of range.
     pub(crate) fn float(&self) -> Option<Option<f64>> {
         match (&self.sum, self.count) {
             (_, 0) => None,
@@ -177,6 +181,7 @@ impl Cell {
         }
     }
 
+    /// A test of the number of true arguments and their count; `None` if no argument was not null.
     pub(crate) fn truth(&self, test: impl Fn(i256, i256) -> bool) -> Option<bool> {
         let count = i256::from_i128(i128::from(self.count));
         self.int().map(|trues| test(trues, count))
