@@ -1,4 +1,4 @@
-//! Chunks: what flows between operators of one worker.
+//! Chunks: Arrow batches with a difference per row, which flow between the operators of one worker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,19 +11,23 @@ use timely::dataflow::StreamVec;
 use crate::row::{Row, RowCodec};
 use crate::{Epoch, Result};
 
-/// Changes to a collection at one epoch: row `i` of `batch` is added `diffs[i]` times.
+/// Changes to a collection at one epoch: row `i` of `batch` is added `diffs[i]` times, or removed
+/// if `diffs[i]` is negative.
 #[derive(Debug, Clone)]
 pub(crate) struct Chunk {
+    /// The epoch of all rows.
     pub(crate) epoch: Epoch,
+    /// The rows.
     pub(crate) batch: RecordBatch,
+    /// The difference of each row; as long as the batch.
     pub(crate) diffs: Arc<[i64]>,
 }
 
-/// A collection on its way between operators. Never crosses workers.
+/// A collection as a stream between operators of one worker. It never crosses workers.
 pub(crate) type ChunkStream<'scope> = StreamVec<'scope, Epoch, Chunk>;
 
 impl Chunk {
-    /// Rows that are each added once.
+    /// A chunk of rows that are each added once.
     pub(crate) fn insertions(epoch: Epoch, batch: RecordBatch) -> Self {
         let diffs = vec![1; batch.num_rows()].into();
         Self {
@@ -34,6 +38,9 @@ impl Chunk {
     }
 
     /// Decodes rows with their differences.
+    ///
+    /// # Errors
+    /// `Bug` when the bytes are not what the codec wrote.
     pub(crate) fn decode<'a>(
         epoch: Epoch,
         codec: &RowCodec,
@@ -48,7 +55,10 @@ impl Chunk {
         })
     }
 
-    /// The rows for which `keep` is true (null is not).
+    /// The rows for which `keep` is true. False and null drop a row.
+    ///
+    /// # Errors
+    /// `Bug` when `keep` has another length than the chunk.
     pub(crate) fn filter(&self, keep: &BooleanArray) -> Result<Self> {
         let batch = filter_record_batch(&self.batch, keep).map_err(crate::row::bug)?;
         let kept = self.diffs.iter().zip(keep.iter());
@@ -63,7 +73,7 @@ impl Chunk {
         })
     }
 
-    /// Rows `from..from + count`.
+    /// Rows `from..from + count`, which must exist.
     pub(crate) fn slice(&self, from: usize, count: usize) -> Self {
         let batch = self.batch.slice(from, count);
         Self {
@@ -74,7 +84,7 @@ impl Chunk {
     }
 }
 
-/// Updates as differential collections carry them, put together by epoch.
+/// Groups updates of a differential collection by epoch, in epoch order.
 pub(crate) fn by_epoch<D>(
     updates: impl Iterator<Item = (D, Epoch, isize)>,
 ) -> BTreeMap<Epoch, Vec<(D, i64)>> {

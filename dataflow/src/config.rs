@@ -1,4 +1,4 @@
-//! The configuration of a job: its plan, its workers, its services and its limits.
+//! Configuration of a job: its plan, its workers, its services and its limits.
 
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -8,24 +8,24 @@ use crate::Result;
 use crate::exchange::Engine;
 use crate::plan::ir::Job;
 
-/// How many workers, and where.
+/// The number of workers of a job, and the processes that they are in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Workers {
-    /// This many worker threads in this process alone.
+    /// This many worker threads, in this process alone.
     Threads(usize),
-    /// This process is one of several, which [`Sockets`] connect.
+    /// This process is one of several, which are connected by [`Sockets`].
     Cluster {
         /// Worker threads in each process.
         threads: usize,
-        /// Which of them this process is, from 0.
+        /// The index of this process, from 0.
         process: usize,
-        /// How many there are.
+        /// The number of processes.
         processes: usize,
     },
 }
 
 impl Workers {
-    /// Worker threads of this process.
+    /// The number of worker threads of this process.
     #[must_use]
     pub fn threads(&self) -> usize {
         match self {
@@ -33,7 +33,7 @@ impl Workers {
         }
     }
 
-    /// Processes of the job.
+    /// The number of processes of the job.
     #[must_use]
     pub fn processes(&self) -> usize {
         match self {
@@ -42,7 +42,7 @@ impl Workers {
         }
     }
 
-    /// This process's index among them.
+    /// The index of this process, from 0.
     #[must_use]
     pub fn process(&self) -> usize {
         match self {
@@ -52,35 +52,41 @@ impl Workers {
     }
 }
 
-/// One connection with each other process of a job, by its index; none at the own one. Nobody else
-/// reads or writes them, and whoever is at the other end is the process of that index.
+/// One connection with each other process of a job, by the process's index; `None` at the own
+/// index. Only timely reads and writes the connections. The process at the other end has been
+/// authenticated.
 #[derive(Debug)]
 pub enum Sockets {
-    /// The processes themselves at the other ends.
+    /// Direct connections with the other processes.
     Tcp(Vec<Option<TcpStream>>),
-    /// Somebody of this process at the other ends, who carries what goes through them.
+    /// Connections with threads of this process, which carry the bytes to the other processes
+    /// (TLS).
     Unix(Vec<Option<UnixStream>>),
 }
 
-/// Waits for the other processes of a job; none when the job was stopped meanwhile.
+/// Blocks until all processes of the job are connected; `None` if the job was stopped in the
+/// meantime.
 pub type Connect<'a> = Box<dyn FnOnce() -> Result<Option<Sockets>> + 'a>;
 
-/// Limits of a job; every queue has one (invariant 7).
+/// The limits of a job. Every queue has a limit (architecture invariant 7).
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Least time between two epochs.
+    /// Shortest time between two epochs. Default: 5 ms.
     pub epoch_interval_min: Duration,
-    /// Epochs released and not yet durable in the sink.
+    /// Most epochs that are released and not yet durable in the sink. Default: 64.
     pub epochs_in_flight_max: usize,
-    /// Bytes of the records of those epochs, less those of the last one.
+    /// No epoch is bound while the records of the epochs in flight have this many bytes or more.
+    /// The last epoch may exceed it. Default: 64 MiB.
     pub bytes_in_flight_max: usize,
-    /// Decoded rows of a source that one worker holds back waiting for their epoch.
+    /// Most decoded rows of a source that one worker holds back until their epoch is bound.
+    /// Default: 200,000.
     pub rows_waiting_max: usize,
-    /// Bytes of the records that those rows came in.
+    /// Most bytes of the records that those rows came from. Default: 32 MiB.
     pub bytes_waiting_max: usize,
-    /// Time between a checkpoint and the next, while there is anything new.
+    /// Time between two checkpoints, as long as there is anything new. Default: 10 s.
     pub checkpoint_interval: Duration,
-    /// How often topics are looked at for partitions that were added, and for being others.
+    /// How often topics are checked for added partitions, and for having been recreated. Default: 5
+    /// s.
     pub topics_look_every: Duration,
 }
 
@@ -98,33 +104,33 @@ impl Default for Limits {
     }
 }
 
-/// What a job needs to run.
+/// What a job needs to run. The same in all processes of the job, except the process's index.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The job's name: names its journal and its frontier rows.
+    /// The job's name. The journal, the checkpoints and the frontier rows are stored under it.
     pub name: String,
-    /// What to keep up to date.
+    /// The views to maintain, and their sources.
     pub plan: Job,
-    /// Log URL, see [`tidemill_log::log::open`].
+    /// The log's URL; see [`tidemill_log::log::open`].
     pub log: String,
-    /// Registry URL, see [`tidemill_log::registry::open`]; only for Avro.
+    /// The registry's URL; see [`tidemill_log::registry::open`]. Only Avro needs it.
     pub registry: Option<String>,
-    /// Where journal and checkpoints are kept, see [`crate::store::open`].
+    /// The state store's URL, for the journal and the checkpoints; see [`crate::store::open`].
     pub state: String,
-    /// Sink URL, see [`crate::sink::open`].
+    /// The sink's URL; see [`crate::sink::open`].
     pub sink: String,
-    /// Topic of the dead letters.
+    /// The topic of the dead letters.
     pub dead_letters: String,
-    /// How many workers, and where.
+    /// The number of workers, and the processes that they are in.
     pub workers: Workers,
-    /// How rows cross to other processes; see [`Engine::permitted`].
+    /// The codec of rows between processes; see [`Engine::permitted`].
     pub codec: Engine,
-    /// The generation that was minted for this run ([`crate::journal::mint`]); without one the
-    /// job takes the next itself.
+    /// The generation that was minted for this run ([`crate::journal::mint`]). Without one the job
+    /// takes the next generation itself.
     pub generation: Option<u64>,
-    /// Whether tables that another job filled are taken from it, and filled anew; else they are
-    /// refused.
+    /// Whether a table that another job filled is taken over and filled again. If not, such a table
+    /// ends the start with an error.
     pub take_over: bool,
-    /// Limits.
+    /// The limits.
     pub limits: Limits,
 }

@@ -1,5 +1,4 @@
-//! What all operators of a worker share: the sink, the counters, the dead letters, and the way to
-//! stop when an invariant does not hold.
+//! Operator context: what all operators of a worker share (sink, counters, dead letters, failure).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -30,45 +29,52 @@ use crate::sync::lock;
 use crate::time::messages::Start;
 use crate::{Epoch, Error, Result};
 
-/// Dead letters of one view and epoch; a view whose key is declared wrongly would have one a row.
+/// Most dead letters of one view in one epoch. A view with a wrong primary key would otherwise have
+/// one for each row.
 pub(crate) const WITHHELD_LETTERS_MAX: usize = 100;
 
-/// A worker's share of the job's surroundings.
+/// What the operators of one worker share. It stays on the worker's thread.
 pub(crate) struct Context {
+    /// The sink.
     pub(crate) sink: Arc<dyn Sink>,
+    /// The statistics of this process.
     pub(crate) stats: Arc<Stats>,
+    /// Ends the job.
     pub(crate) failure: Failure,
+    /// The log, for dead letters.
     pub(crate) log: Arc<dyn Log>,
-    /// Their topic; none when they are not to be written.
+    /// The topic of the dead letters; `None` if none are to be written, as in `verify`.
     pub(crate) dead_letters: Option<String>,
+    /// The producer of dead letters; opened for the first one.
     pub(crate) producer: RefCell<Option<Box<dyn Producer>>>,
-    /// What worker 0 told at the start; none before it did.
+    /// The start as worker 0 sent it; `None` before.
     pub(crate) start: RefCell<Option<Arc<Start>>>,
-    /// When it did.
+    /// When the start arrived.
     pub(crate) told: Cell<Option<Instant>>,
-    /// Whom to wake when it is told.
+    /// The operators to wake when the start arrives.
     pub(crate) waiting: RefCell<Vec<Activator>>,
-    /// Where state is kept.
+    /// The state store.
     pub(crate) store: Arc<dyn Store>,
     /// The sites of this worker's operators.
     pub(crate) sites: RefCell<Vec<Site>>,
-    /// The last epoch that a checkpoint was asked for at.
+    /// The epoch of the last checkpoint that was asked for.
     pub(crate) checkpoint: Cell<Option<Epoch>>,
-    /// No record of a change that is older than what was read at or before this epoch comes.
+    /// The settled epoch: no record older than what was read at or below it can arrive any more;
+    /// see [`crate::time::lap`].
     pub(crate) settled: Cell<Epoch>,
-    /// Makes checkpoints durable.
+    /// The checkpoint writer of this process.
     pub(crate) writer: Writer,
-    /// Workers in this process.
+    /// The number of worker threads in this process.
     pub(crate) threads: usize,
-    /// Watches this worker's operators.
+    /// Measures this worker's operators.
     pub(crate) meter: Meter,
-    /// How rows cross to other processes.
+    /// The codec of rows between processes.
     pub(crate) codec: Engine,
-    /// The view whose operators are being rendered, which their dead letters name.
+    /// The view whose operators are being rendered; dead letters name it.
     pub(crate) rendering: RefCell<Arc<str>>,
 }
 
-/// A record that could not become a row.
+/// A record that could not become a row, with the reason.
 #[derive(Debug, Clone)]
 pub(crate) struct Refusal {
     pub(crate) topic: String,
@@ -80,8 +86,8 @@ pub(crate) struct Refusal {
 }
 
 impl Context {
-    /// Ends the job with an error. Does not return: a worker that stopped stepping holds its
-    /// capabilities, so no epoch that it failed in can ever complete anywhere.
+    /// Ends the job with an error. Does not return, and does not unwind: a worker that has stopped
+    /// stepping keeps its capabilities, so an epoch in which it failed can never become complete.
     pub(crate) fn fail(&self, error: Error) -> ! {
         self.failure.set(error);
         loop {
@@ -89,7 +95,8 @@ impl Context {
         }
     }
 
-    /// The pact by which an input crosses workers; `route` names each value's.
+    /// The pact by which an input crosses workers; `route` returns the index of each value's
+    /// worker.
     pub(crate) fn crossing<F>(context: &Rc<Self>, route: F) -> Crossing<F> {
         let failing = Rc::clone(context);
         Crossing::new(context.codec, move |error| failing.fail(error), route)
@@ -100,7 +107,7 @@ impl Context {
         Arc::clone(&self.rendering.borrow())
     }
 
-    /// Keeps what worker 0 told and wakes those who waited for it.
+    /// Stores the start that worker 0 sent, and wakes the operators that wait for it.
     pub(crate) fn tell_start(&self, start: &Start) {
         *self.start.borrow_mut() = Some(Arc::new(start.clone()));
         self.told.set(Some(Instant::now()));
@@ -109,18 +116,18 @@ impl Context {
         self.waiting.take().iter().for_each(Activator::activate);
     }
 
-    /// Wakes an operator at the start.
+    /// Registers an operator that is woken when the start arrives.
     pub(crate) fn wake_at_start(&self, activator: Activator) {
         self.waiting.borrow_mut().push(activator);
     }
 
-    /// Whether the start was told.
+    /// Whether the start has arrived.
     pub(crate) fn started(&self) -> bool {
         self.start.borrow().is_some()
     }
 
-    /// Every epoch before `frontier` is complete in all views, and all epochs where there is none.
-    /// Notes that the job is live once those of earlier runs are.
+    /// Records that every epoch before `frontier` is complete in all views, or every epoch if there
+    /// is no frontier. The job is live once all epochs of earlier runs are complete.
     pub(crate) fn is_complete(&self, frontier: Option<Epoch>) {
         if let Some(rows) = lock(&self.stats.row_counts).settle(frontier.unwrap_or(Epoch::MAX)) {
             self.stats.counted(&rows);
@@ -136,16 +143,16 @@ impl Context {
         }
     }
 
-    /// Whether a source has to be read from its beginning, since there is a site that the
-    /// checkpoint does not know. To be asked after the start only.
+    /// Whether a source must be read from its beginning, because it feeds a site that the
+    /// checkpoint does not contain (hydration). Valid only after the start has arrived.
     pub(crate) fn hydrates(&self, source: usize) -> bool {
         let sites = self.sites.borrow();
         let mut of = sites.iter().filter(|site| site.sources.contains(&source));
         of.any(|site| self.restored(site).is_none())
     }
 
-    /// The epoch of the checkpoint and a site's state in it. None when the site begins empty. To be
-    /// asked after the start only.
+    /// The epoch of the checkpoint, and a site's state in it; `None` if the site begins empty.
+    /// Valid only after the start has arrived.
     pub(crate) fn restored(&self, site: &Site) -> Option<(Epoch, State)> {
         site.restored(self.start.borrow().as_deref()?)
     }
@@ -160,11 +167,11 @@ impl Context {
         self.served(table).is_some_and(|through| epoch <= through)
     }
 
-    /// True for epochs whose dead letters an earlier run has written for certain: those that the
-    /// sink's frontiers tell to be complete. An epoch that was only bound may have been cut off
-    /// before its dead letters, so a crash writes them twice rather than never. Undecodable records
-    /// were written once any table got that far; rows only once all tables did, as the view that
-    /// refuses one may be new.
+    /// Whether an earlier run has certainly written the dead letters of an epoch: the sink's
+    /// frontiers say that the epoch is complete. An epoch that was only bound may have been
+    /// interrupted before its dead letters, so after a crash they are written twice rather than
+    /// never. Dead letters of records were written once any table reached the epoch. Those of rows
+    /// were written only once all tables did, because the view that refused a row may be new.
     fn reported(&self, stage: Stage, epoch: Epoch) -> bool {
         let start = self.start.borrow();
         let Some(start) = start.as_ref() else {
@@ -178,7 +185,7 @@ impl Context {
         through.is_some_and(|through| epoch <= through)
     }
 
-    /// Counts rows that a view has more since an epoch, or fewer.
+    /// Counts rows that a view gains (or loses, if negative) at an epoch.
     pub(crate) fn count_rows(&self, view: &str, epoch: Epoch, rows: i64) {
         lock(&self.stats.row_counts).add(view, epoch, rows);
     }
@@ -190,14 +197,14 @@ impl Context {
         }
     }
 
-    /// Counts a view's rows that its table can never hold.
+    /// Counts rows of a view that its table can never hold; negative when they are retracted.
     pub(crate) fn count_unfit(&self, view: &str, rows: i64) {
         if let Some(view) = lock(&self.stats.views).get_mut(view) {
             view.unfit += rows;
         }
     }
 
-    /// Puts aside and counts what a view's table refused in an epoch.
+    /// Makes dead letters of the rows that a view's table refused in an epoch, and counts them.
     pub(crate) fn refused(&self, view: &str, epoch: Epoch, refused: &[Refused]) {
         let Some(first) = refused.first() else {
             return;
@@ -212,7 +219,8 @@ impl Context {
         }
     }
 
-    /// Puts aside a row that could not be evaluated for a view. `chunk` has one row.
+    /// Makes a dead letter of a row that could not be evaluated for a view. `chunk` has one row; a
+    /// retraction makes none.
     pub(crate) fn refuse_row(&self, view: &str, chunk: &Chunk, error: &Error) {
         if chunk.diffs.first().is_none_or(|diff| *diff <= 0) {
             return;
@@ -228,7 +236,7 @@ impl Context {
         );
     }
 
-    /// Puts aside a group of a view, given by the encoded bytes of its key.
+    /// Makes a dead letter of a group of a view, given by the encoded bytes of its key.
     pub(crate) fn refuse(&self, view: &str, epoch: Epoch, key: &[u8], error: &Error) {
         let letter = letter(Stage::Evaluate, epoch, view, &error.to_string());
         self.dead_letters(
@@ -240,7 +248,7 @@ impl Context {
         );
     }
 
-    /// Puts aside records that could not be decoded.
+    /// Makes dead letters of records that could not be decoded.
     pub(crate) fn refuse_records(&self, epoch: Epoch, refusals: &[Refusal]) {
         let letter = |refusal: &Refusal| DeadLetter {
             stage: Stage::Decode,
@@ -257,8 +265,8 @@ impl Context {
         self.dead_letters(epoch, refusals.iter().map(letter).collect());
     }
 
-    /// Puts aside rows of a view that its table cannot hold: of `count` in the epoch at most
-    /// [`WITHHELD_LETTERS_MAX`]. They are counted by the view, not here.
+    /// Makes dead letters of rows that a view's table cannot hold: at most [`WITHHELD_LETTERS_MAX`]
+    /// of the `count` rows of the epoch. The caller counts the rows.
     pub(crate) fn withhold(
         &self,
         view: &str,
@@ -282,8 +290,8 @@ impl Context {
         self.write(&letters.collect::<Vec<_>>());
     }
 
-    /// Counts dead letters of one stage and writes them durably before the epoch may complete. A
-    /// replay of a completed epoch does not write them again.
+    /// Counts the dead letters of one stage, and writes them durably before the epoch may complete.
+    /// A replay of a completed epoch does not write them again.
     fn dead_letters(&self, epoch: Epoch, letters: Vec<DeadLetter>) {
         let Some(stage) = letters.first().map(|letter| letter.stage) else {
             return;
@@ -296,7 +304,7 @@ impl Context {
         }
     }
 
-    /// Appends letters durably; waits while the log is away.
+    /// Appends dead letters durably. Blocks while the log is away; another error ends the job.
     fn write(&self, letters: &[DeadLetter]) {
         let Some(topic) = &self.dead_letters else {
             return;
@@ -308,6 +316,7 @@ impl Context {
         }
     }
 
+    /// Appends records, and creates the topic and the producer first if necessary.
     fn append(&self, topic: &str, records: &[Record]) -> Result<()> {
         let mut producer = self.producer.borrow_mut();
         if producer.is_none() {
@@ -321,17 +330,19 @@ impl Context {
     }
 }
 
-/// Gives the sites of one view, or of one source, their names.
+/// Names the sites of one view or of one source, in the order in which operators are rendered.
 pub(crate) struct Sites {
     context: Rc<Context>,
-    /// What the names begin with; says all that the state depends on.
+    /// The prefix of the names. It contains everything that the state depends on.
     of: String,
+    /// The sources whose records the state is made of.
     sources: Rc<BTreeSet<usize>>,
+    /// The number of the next site.
     next: Cell<usize>,
 }
 
 impl Sites {
-    /// Of a view or source whose state is made of the records of these sources.
+    /// The sites of a view or source whose state is made of the records of these sources.
     pub(crate) fn new(context: &Rc<Context>, of: String, sources: BTreeSet<usize>) -> Self {
         Self {
             context: Rc::clone(context),
@@ -341,7 +352,7 @@ impl Sites {
         }
     }
 
-    /// The next site; see [`Site::table`].
+    /// The next site. `table` is described at [`Site::table`].
     pub(crate) fn site(&self, table: Option<usize>) -> Site {
         let number = self.next.replace(self.next.get() + 1);
         let site = Site {
@@ -354,7 +365,7 @@ impl Sites {
     }
 }
 
-/// A letter about a row on its way to a view.
+/// A dead letter about a row on its way to a view.
 fn letter(stage: Stage, epoch: Epoch, view: &str, reason: &str) -> DeadLetter {
     DeadLetter {
         stage,
@@ -369,7 +380,7 @@ fn letter(stage: Stage, epoch: Epoch, view: &str, reason: &str) -> DeadLetter {
     }
 }
 
-/// A row as a JSON object of texts.
+/// A row as a JSON object whose values are texts or null.
 fn row_text(rows: &RecordBatch, row: usize) -> String {
     let mut object = serde_json::Map::new();
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {

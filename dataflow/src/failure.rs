@@ -1,4 +1,4 @@
-//! The first error that ended the job, shared by the workers and the threads beside them.
+//! Job failure: the first error that ended the job, threads whose error ends it, and retries.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,25 +8,29 @@ use tidemill_log::backoff::Backoff;
 
 use crate::{Error, Kind, Result};
 
-/// The first error that ended the job, if any did.
+/// The first error that ended the job, shared by the workers and the threads beside them. Cheap to
+/// clone.
 #[derive(Clone, Default)]
 pub(crate) struct Failure(Arc<First>);
 
+/// The shared part of a [`Failure`].
 #[derive(Default)]
 struct First {
+    /// The first error; `None` while there is none, or after it was taken.
     error: Mutex<Option<Error>>,
-    /// There is an error, or a thread beside the workers ended.
+    /// Notified when there is an error, or when a thread beside the workers has ended.
     news: Condvar,
 }
 
 impl Failure {
-    /// Keeps the error if it is the first.
+    /// Stores the error, if it is the first one.
     pub(crate) fn set(&self, error: Error) {
         self.first().get_or_insert(error);
         self.0.news.notify_all();
     }
 
-    /// The error, for whoever ends the job; waits for news, at most so long, when there is none.
+    /// Takes the error, for the thread that ends the job. Blocks at most for `most` if there is
+    /// none.
     pub(crate) fn wait(&self, most: Duration) -> Option<Error> {
         let mut first = self.first();
         if first.is_none() {
@@ -36,7 +40,7 @@ impl Failure {
         first.take()
     }
 
-    /// Starts a thread beside the workers, whose error ends the job.
+    /// Starts a thread beside the workers. If it returns an error, the job ends with this error.
     ///
     /// # Errors
     /// When the system has no thread left.
@@ -66,17 +70,20 @@ impl Failure {
     }
 }
 
-/// Pauses between two attempts begin here and double.
+/// The first pause between two attempts; the following ones double.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Does what a service that is away or refuses us now, or a disk that is full, may hold up: again
-/// and again, while its errors [may pass](Error::may_pass). What it waits for is said when it
-/// begins to wait and when the reason changes, and that it goes on when it does. `what` completes
-/// "cannot … yet".
+/// Retries `attempt` without limit while its errors [may pass](Error::may_pass): a service is away
+/// or refuses, or a disk is full. It logs when it begins to wait, when the reason changes, and when
+/// the attempt succeeds. `what` completes the sentence "cannot … yet".
+///
+/// # Errors
+/// The first error that does not pass.
 pub(crate) fn patiently<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     loop {
-        // Nothing stops it, so that something always comes.
+        // Nothing sets this flag, so `waited` always returns a result.
         let passes = Error::may_pass;
         if let Some(done) = waited(&AtomicBool::new(false), (what, passes), &mut attempt)? {
             return Ok(done);
@@ -84,7 +91,10 @@ pub(crate) fn patiently<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -
     }
 }
 
-/// The same at a start, until `stop` is set; then none. A refusal ends it.
+/// As [`patiently`], for a start: returns `None` when `stop` is set, and a refusal ends it.
+///
+/// # Errors
+/// The first error whose kind is not `Retry`.
 pub(crate) fn patiently_unless<T>(
     stop: &AtomicBool,
     what: &str,
@@ -93,6 +103,7 @@ pub(crate) fn patiently_unless<T>(
     waited(stop, (what, |error| error.kind() == Kind::Retry), attempt)
 }
 
+/// Retries while `passes` is true for the error, until `stop` is set.
 fn waited<T>(
     stop: &AtomicBool,
     (what, passes): (&str, fn(&Error) -> bool),

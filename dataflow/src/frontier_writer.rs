@@ -1,8 +1,11 @@
-//! Advancing the sink's frontier: when an epoch's writes are durable on all workers, its frontier
-//! rows move. On worker 0.
+//! Frontier writer: moves the sink's frontier when all workers' writes of an epoch are durable.
 //!
-//! Frontier contract: consumes a stream that carries nothing; holds no capability. Epochs that
-//! complete while a move is under way are moved together with the next.
+//! It runs on worker 0. Moving the frontier is the last step of the commit protocol of an epoch;
+//! see `time/mod.rs`.
+//!
+//! Frontier contract: consumes a stream without data, whose frontier is what is durable in the sink
+//! on all workers. Holds no capability. Epochs that become complete while a move is under way are
+//! moved together with the next one.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -24,28 +27,40 @@ use crate::time::alarm::Alarm;
 use crate::time::binder::Binder;
 use crate::{Epoch, Result};
 
-/// Moves frontiers on a thread of its own.
+/// The handle of the thread that moves frontiers. At most one move is under way.
 pub(crate) struct Advance {
+    /// Epochs to move to.
     to: SyncSender<Epoch>,
+    /// Epochs that were moved to.
     done: Receiver<Epoch>,
+    /// Hands the waker of the operator to the thread, once.
     wake: SyncSender<SyncActivator>,
-    /// The epoch on its way, or the last one that arrived.
+    /// The epoch of the move that is under way, or of the last move.
     asked: Epoch,
+    /// The epoch of the last move that is durable.
     arrived: Epoch,
 }
 
-/// What only worker 0 has.
+/// The binder and the frontier writer, which only worker 0 has.
 pub(crate) type Leading = (Rc<RefCell<Binder>>, Rc<RefCell<Advance>>);
 
 /// What the thread works on.
 pub(crate) struct Frontiers {
+    /// The job's name.
     pub(crate) job: String,
+    /// The indices of all sink tables.
     pub(crate) tables: Vec<usize>,
+    /// The sink.
     pub(crate) sink: Arc<dyn Sink>,
+    /// Ends the job if a move fails.
     pub(crate) failure: Failure,
 }
 
 impl Advance {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// `Retry` when the system cannot create a thread.
     pub(crate) fn start(frontiers: Frontiers) -> Result<Self> {
         let (to, epochs) = sync_channel::<Epoch>(1);
         let (tell, done) = sync_channel(1);
@@ -60,7 +75,7 @@ impl Advance {
                 if tell.send(epoch).is_err() {
                     break;
                 }
-                // At shutdown the operator may be gone; `finish` then waits on the channel.
+                // At shutdown the operator may be gone. `finish` then waits on the channel.
                 let _gone = wake.activate();
             }
             Ok(())
@@ -74,6 +89,7 @@ impl Advance {
         })
     }
 
+    /// Takes in the moves that are durable, and tells the binder.
     fn take(&mut self, binder: &mut Binder) {
         while let Ok(epoch) = self.done.try_recv() {
             self.arrived = epoch;
@@ -81,14 +97,15 @@ impl Advance {
         }
     }
 
+    /// Asks for a move to `epoch`, unless one is under way.
     fn ask(&mut self, epoch: Epoch) {
         if self.asked == self.arrived && epoch > self.arrived && self.to.try_send(epoch).is_ok() {
             self.asked = epoch;
         }
     }
 
-    /// Moves the frontier to the last epoch, when the dataflow has ended, and waits for it. Gives
-    /// up when the thread ended (it left its error) or after `patience`.
+    /// After the dataflow has ended: moves the frontier to the last bound epoch and waits for it.
+    /// Returns false if the thread has ended with an error, or after `patience`.
     pub(crate) fn finish(&mut self, binder: &mut Binder, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         loop {
@@ -110,6 +127,7 @@ impl Advance {
 }
 
 impl Frontiers {
+    /// Moves the frontier rows of all tables to `epoch`. Retries while the sink is away.
     fn advance(&self, epoch: Epoch) -> Result<()> {
         if self.tables.is_empty() {
             return Ok(());
@@ -123,7 +141,7 @@ impl Frontiers {
     }
 }
 
-/// Follows the durable frontier of all workers' sinks.
+/// The operator that follows the durable frontier of all workers' sinks.
 pub(crate) fn advance(
     durable: StreamVec<'_, Epoch, ()>,
     worker0: Option<Leading>,
@@ -134,7 +152,7 @@ pub(crate) fn advance(
     let stream = durable.unary_frontier(pact, "Advance", move |_, info| {
         if let Some((_, advance)) = &worker0 {
             let wake = scope.worker().sync_activator_for(info.address.to_vec());
-            // A second waker would only come from a second operator.
+            // The operator is built once. A second waker would be ignored.
             let _first = advance.borrow().wake.try_send(wake);
         }
         let mut again = Alarm::new(scope.activator_for(info.address));
@@ -155,7 +173,7 @@ pub(crate) fn advance(
             if let Some(epoch) = binder.last_complete(|epoch| !frontier.less_equal(&epoch)) {
                 advance.ask(epoch);
             }
-            // An epoch may complete before this worker hears that it was bound.
+            // An epoch may be complete before this worker learns that it was bound.
             if frontier.is_empty() {
                 again.within(Duration::from_millis(5));
             }

@@ -1,9 +1,11 @@
-//! The host: starts timely workers in this process and runs a job on them until it is stopped, or
-//! evaluates it through the epochs that are bound already, without changing anything.
+//! The host: starts timely's workers in this process and runs a job on them until it is stopped.
 //!
-//! Timely processes share fate: after a worker failed, nothing of the job goes on in this process,
-//! and [`run`] returns while its threads still hold their capabilities. The caller must then end
-//! the process.
+//! It also evaluates a job through the epochs that are already bound, without changing anything
+//! ([`evaluate`]), for `verify`.
+//!
+//! Processes of timely share fate. After a worker failed, nothing of the job continues in this
+//! process, and [`run`] returns while its threads still hold their capabilities. The caller must
+//! then end the process.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -56,13 +58,13 @@ use crate::{Epoch, Error, Kind, Result};
 
 /// How long a stop waits for the epochs in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
-/// How long it waits when a worker does not even come to see that: the sink takes nothing more.
+/// How long a stop waits if a worker does not even notice the stop, because the sink is blocked.
 const BLOCKED_PATIENCE: Duration = Duration::from_secs(70);
-/// How soon the thread that started the workers sees a stop.
+/// Longest time until the thread that started the workers notices a stop.
 const STOP_LOOK: Duration = Duration::from_millis(100);
-/// Longest a worker sleeps when nothing wakes it.
+/// Longest time that a worker sleeps if nothing wakes it.
 const PARK_MAX: Duration = Duration::from_millis(100);
-/// Time between two words about an evaluation.
+/// Time between two log lines about the progress of an evaluation.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// What the workers of a process share.
@@ -75,29 +77,33 @@ struct Shared {
     registry: Option<Arc<dyn Registry>>,
     sink: Arc<dyn Sink>,
     store: Arc<dyn Store>,
-    /// Makes checkpoints durable.
+    /// The checkpoint writer of this process.
     writer: Writer,
-    /// Whether this is an evaluation: nothing is written but to its own sink.
+    /// Whether this is an evaluation, which writes only to its own sink.
     evaluates: bool,
-    /// The journal, in worker 0's process until its worker takes it; none in an evaluation.
+    /// The journal, in the process of worker 0 until worker 0 takes it; `None` in an evaluation.
     journal: Mutex<Option<Arc<Journal>>>,
     tables: Vec<Table>,
-    /// What worker 0 tells the others; there in its process only.
+    /// What worker 0 sends to all workers; only in its process.
     start: Mutex<Option<Start>>,
-    /// Partitions that are added while the job runs; there in worker 0's process only.
+    /// Partitions that are added while the job runs; only in the process of worker 0.
     added: Mutex<Option<Receiver<Added>>>,
-    /// Set when worker 0 has told this process the start; in its own process from the beginning.
+    /// Set when this process has received the start; in the process of worker 0 from the beginning.
     started: AtomicBool,
     /// Set when this process has prepared the sink.
     prepared: OnceLock<()>,
 }
 
-/// Runs the job until `stop` is set or something ends it. On `stop` the epochs in flight are
-/// completed first. Blocks the calling thread. After an error the process must end: worker
-/// threads may still be there, standing still.
+/// Runs the job until `stop` is set or an error ends it. On `stop`, the epochs in flight are
+/// completed first. Blocks the calling thread.
 ///
-/// `connect` is called when this process is ready to run, to connect it with the others of
-/// [`Workers::Cluster`]; it is not needed otherwise.
+/// `connect` connects this process with the others of [`Workers::Cluster`]. It is called when the
+/// process is ready to run.
+///
+/// # Errors
+/// The error that ended the job. The process must then end, because its worker threads may still
+/// exist, parked. `Fence`: another generation took over. `Data`: the state, a topic or a table is
+/// not what the job needs. `Retry`: a stop was held up by a service that is away.
 pub fn run(
     config: Config,
     connect: Option<Connect<'_>>,
@@ -127,9 +133,9 @@ pub fn run(
     execute(Arc::new(shared), sockets)
 }
 
-/// Replays the epochs of `start` into `sink` and ends. No journal is opened, so no epoch can be
-/// bound, no checkpoint be written and no other process be fenced; no dead letter is written. What
-/// was counted. After an error worker threads may still be there, standing still.
+/// Replays the epochs of `start` into `sink` and ends. No journal is opened, so no epoch is bound,
+/// no checkpoint is written, no process is fenced, and no dead letter is written. Returns what was
+/// counted. After an error, worker threads may still exist, parked.
 pub(crate) fn evaluate(config: Config, start: Start, sink: Arc<dyn Sink>) -> Result<Arc<Stats>> {
     let stats = Arc::<Stats>::default();
     name_views(&stats, &config);
@@ -140,7 +146,7 @@ pub(crate) fn evaluate(config: Config, start: Start, sink: Arc<dyn Sink>) -> Res
     Ok(stats)
 }
 
-/// Begins to count for each view.
+/// Registers all views in the statistics, with zero rows.
 fn name_views(stats: &Stats, config: &Config) {
     let views = config.plan.views.iter();
     let names = views.map(|view| (view.name.clone(), ViewStats::default()));
@@ -160,7 +166,7 @@ fn start(
     timely::execute::execute_from(builders, others, WorkerConfig::default(), work)
 }
 
-/// What the workers of this process reach all others by, and the threads that do that for them.
+/// The channels between this process's workers and all others, and the threads that serve them.
 fn allocators(
     workers: &Workers,
     sockets: Option<Sockets>,
@@ -195,13 +201,13 @@ fn allocators(
     Ok((builders, Box::new(threads)))
 }
 
-/// Whether there is one for each other process.
+/// Whether there is a socket for each other process.
 fn are_all<S>(sockets: &[Option<S>], process: usize, processes: usize) -> bool {
     let mut each = sockets.iter().enumerate();
     sockets.len() == processes && each.all(|(index, one)| one.is_some() == (index != process))
 }
 
-/// Runs the workers of this process to their end.
+/// Runs the workers of this process to their end, or until the first error.
 fn execute(shared: Arc<Shared>, sockets: Option<Sockets>) -> Result<()> {
     let failure = shared.failure.clone();
     let ended = Arc::new(AtomicBool::new(false));
@@ -235,7 +241,7 @@ fn execute(shared: Arc<Shared>, sockets: Option<Sockets>) -> Result<()> {
                         next start goes on with them";
             return Err(Error::new(Kind::Retry, what));
         }
-        // Nothing was read yet: whoever waits for worker 0 may just go.
+        // Nothing was read yet, so a process that still waits for worker 0 may end at once.
         if shared.stop.load(Ordering::Relaxed) && !shared.started.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -291,7 +297,7 @@ impl Shared {
         })
     }
 
-    /// Does what a service that is away may hold up; none when the job was stopped meanwhile.
+    /// Retries while a service is away; `None` when the job was stopped in the meantime.
     fn awaited<T>(&self, what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<Option<T>> {
         patiently_unless(&self.stop, what, || {
             let outcome = attempt();
@@ -302,8 +308,8 @@ impl Shared {
         })
     }
 
-    /// Opens the journal, as the claimed generation or the next, and finds the checkpoint to go on
-    /// from.
+    /// Opens the journal, as the claimed generation or as the next one, and finds the checkpoint to
+    /// resume from.
     fn take_over(&self, claim: Option<&Claim>) -> Result<(Journal, Standing, Option<Manifest>)> {
         let store = Arc::clone(&self.store);
         let (journal, standing) = match claim {
@@ -327,21 +333,23 @@ impl Shared {
         Ok((journal, standing, checkpoint))
     }
 
-    /// Everything that worker 0 tells the others. None when the job was stopped meanwhile.
+    /// Prepares what worker 0 sends to all workers. `None` when the job was stopped in the
+    /// meantime.
     fn prepare_start(&self) -> Result<Option<Start>> {
         let prepared = self.awaited("prepare the views' tables", || {
             let (job, tables) = (&self.config.name, &self.tables);
             claims::check(&*self.sink, job, tables, self.config.take_over)?;
             self.drop_altered()?;
             let prepared = self.sink.prepare(job, tables)?;
-            // Of two that start at the same moment, one at least sees the other.
+            // Of two jobs that start at the same moment, at least one sees the other.
             claims::check(&*self.sink, job, tables, false)?;
             Ok(prepared)
         })?;
         let Some(frontiers) = prepared else {
             return Ok(None);
         };
-        // The first call of this process cannot lose to another: it is before the workers start.
+        // The workers have not been started, so no other call of this process can have set it
+        // before.
         self.prepared.get_or_init(|| ());
         let mut served = epochs(frontiers);
         let claim = self.config.generation.map(Claim::of);
@@ -395,7 +403,7 @@ impl Shared {
         Ok(Some(start))
     }
 
-    /// Watches the ids of Avro topics' schemas.
+    /// Starts watching the schema ids of Avro topics.
     fn watch_registry(&self, start: &Start) -> Result<()> {
         let Some(registry) = &self.registry else {
             return Ok(());
@@ -413,7 +421,7 @@ impl Shared {
         registry_watch::start(Arc::clone(registry), topics, told, &self.failure)
     }
 
-    /// What a worker does with a command before its sources hear it.
+    /// What a worker does with a command before its sources receive the command.
     fn hear(&self, command: &Command, context: &Context, first_here: bool) {
         match command {
             Command::Start(start) => {
@@ -438,7 +446,7 @@ impl Shared {
         }
     }
 
-    /// What a worker does when it is told the start.
+    /// What a worker does when the start arrives.
     fn on_start(&self, start: &Start, context: &Context) -> Result<()> {
         if self.prepared.get().is_none() {
             patiently("prepare the views' tables", || {
@@ -457,9 +465,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Drops the tables of views that are defined otherwise than when their tables were filled, or
-    /// whose frontiers are lost, and the frontiers of those whose tables are gone: they are made
-    /// and filled anew.
+    /// Drops tables, so that they are created and filled again: tables of views that were altered
+    /// since, tables whose frontier is lost, and frontiers whose table is gone.
     fn drop_altered(&self) -> Result<()> {
         let job = &self.config.name;
         let known = self.sink.frontiers(job)?;
@@ -467,7 +474,7 @@ impl Shared {
             let view = &table.name;
             let why = match known.get(view) {
                 Some(filled) if filled.fingerprint != table.fingerprint => "the view was altered",
-                // Somebody dropped it, or a start did that ended before it dropped the frontier.
+                // Somebody dropped it, or a start did and ended before it dropped the frontier.
                 Some(_) if !self.sink.is_there(view)? => "the view's table is gone",
                 Some(_) => continue,
                 None if self.sink.unclaimed(view)? == Unclaimed::Ours => {
@@ -481,7 +488,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes all views anew that read a source of whose columns one has another type.
+    /// Drops the tables and the state of all views that read a source with a retyped column.
     fn renew(
         &self,
         retyped: &Retyped,
@@ -508,7 +515,8 @@ impl Shared {
         })
     }
 
-    /// A topic's partitions; waits for a topic that is not there yet. None when stopped meanwhile.
+    /// A topic's partitions. Waits for a topic that does not exist yet; `None` when stopped
+    /// meanwhile.
     fn held(&self, topic: &str) -> Result<Option<Vec<Held>>> {
         let mut said = false;
         while !self.stop.load(Ordering::Relaxed) {
@@ -552,7 +560,7 @@ impl Shared {
         })
     }
 
-    /// What only worker 0 has.
+    /// The binder and the frontier writer, which only worker 0 has.
     fn leading(&self) -> Result<Option<Leading>> {
         let start = self
             .start
@@ -599,14 +607,14 @@ impl Shared {
     }
 }
 
-/// Through which epoch each table is complete.
+/// The epoch through which each table is complete.
 fn epochs(frontiers: Vec<Option<Frontier>>) -> Vec<Option<Epoch>> {
     let frontiers = frontiers.into_iter();
     let epochs = frontiers.map(|frontier| frontier.and_then(|frontier| frontier.epoch));
     epochs.collect()
 }
 
-/// The tables of the views that are served, in view order.
+/// The tables of the views that are served, in the order of the views.
 pub(crate) fn tables(plan: &Job) -> Vec<Table> {
     let served = plan
         .views
@@ -617,7 +625,7 @@ pub(crate) fn tables(plan: &Job) -> Vec<Table> {
         .collect()
 }
 
-/// One worker's run: builds both dataflows, steps until they end.
+/// One worker: builds both dataflows, and steps until they have ended.
 fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), String> {
     let context = shared.context(Meter::listen(worker));
     let leading = match if worker.index() == 0 {
@@ -634,7 +642,7 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), St
     worker.dataflow_named("control", |scope| {
         let binder = leading.as_ref().map(|(binder, _)| Rc::clone(binder));
         let mut added = shared.added.lock().unwrap_or_else(PoisonError::into_inner);
-        // Worker 0's alone: the others must leave it there.
+        // Only worker 0 takes it.
         let added = binder.as_ref().and_then(|_| added.take());
         let (context, preparing) = (Rc::clone(&context), Arc::clone(shared));
         let writer = shared.writer.clone();
@@ -684,8 +692,8 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), St
     Ok(())
 }
 
-/// A topic's partitions with where to read on, after the checkpoint or from the beginning when the
-/// source `hydrates`, and the newest changes before.
+/// A topic's partitions with the offsets at which reading begins (after the checkpoint, or at the
+/// beginning if the source hydrates), and the source positions of the newest changes before.
 fn held_from(
     start: &Start,
     topic: &str,
@@ -702,7 +710,7 @@ fn held_from(
     (held, places.cloned().unwrap_or_default())
 }
 
-/// Renders a source's rows.
+/// Renders the rows of a source.
 fn source_stream<'scope>(
     scope: timely::dataflow::Scope<'scope, Epoch>,
     index: usize,

@@ -1,4 +1,4 @@
-//! A job: one plan, run by the workers of one or more processes.
+//! The job as users of the crate see it: configuration, run, statistics.
 
 pub use crate::config::{Config, Connect, Limits, Sockets, Workers};
 pub use crate::host::run;

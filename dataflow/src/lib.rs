@@ -1,10 +1,15 @@
-//! The dataflow cluster: SQL views kept up to date by timely and differential dataflow.
+//! SQL views, maintained incrementally by timely and differential dataflow (`tidemill-dataflow`).
 //!
-//! What flows through here: records of a log's topics are decoded ([`decode`]) into Arrow batches,
-//! bound to epochs ([`journal`]), taken through the plan's operators ([`plan`], [`render`]) and
-//! written epoch by epoch to the sink ([`sink`]). Inside, a module uses only those above it in
-//! this list: failure, plan, decode, store, journal, checkpoint, sink, source, exchange,
-//! render, job.
+//! ```text log ─► decode ─► source ─► (bind epoch: journal) ─► plan's operators: render ─► sink
+//! Arrow      reads      time::binder            exchange between workers     tables, frontier └─►
+//! checkpoint ─► store ```
+//!
+//! Records of a log's topics are decoded ([`decode`]) into Arrow batches, bound to epochs
+//! ([`journal`]), taken through the plan's operators ([`plan`], [`render`]), and written to the
+//! sink epoch by epoch ([`sink`]). A [`job`] runs all of this.
+//!
+//! A module uses only the modules above it in the table of `ARCHITECTURE.md`; a test compares the
+//! table with the imports.
 
 mod checkpoint;
 mod chunk;
@@ -36,6 +41,6 @@ pub mod verify;
 
 pub use tidemill_log::{Error, Kind, Result};
 
-/// A moment of the job: milliseconds since 1970-01-01T00:00:00Z, strictly increasing. All views
-/// show the same prefix of the input at one epoch.
+/// A timestamp of the job: ms since 1970-01-01T00:00:00Z, strictly increasing. At one epoch, all
+/// views show the same prefix of the input.
 pub type Epoch = u64;

@@ -1,12 +1,14 @@
-//! What the operators of a job do and hold: time spent, and rows and bytes of their state.
+//! Operator metrics: time spent in each operator, and rows and bytes of its state.
 //!
-//! In flow the events of timely's log, folded by the worker they come from, and handles to the
-//! traces; out flow sums by name, told a few times a second at most. A name stands for all timely
-//! operators that one node of a plan was rendered to, and reads as `explain` shows the node.
+//! Input: the events of timely's log, summed up by the worker that they come from, and handles to
+//! the traces. Output: sums by name, published every [`TELL_EVERY`] at most. A name stands for all
+//! timely operators that one node of the plan was rendered to, and is the name that `explain`
+//! shows.
 //!
-//! Time is that of an operator alone: what a scope's children take is not the scope's. Rows of an
-//! arrangement are its updates, counted where its batches lie; those that cancel each other count
-//! until they are merged. Bytes are rows times what a sample of them takes, in each batch.
+//! The time of an operator is its own: the time of a scope's children is not counted for the scope.
+//! The rows of an arrangement are its updates, counted in its batches; updates that cancel each
+//! other count until they are merged. Bytes are rows times the average size of a sample in each
+//! batch.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -24,26 +26,26 @@ use timely::worker::Worker;
 
 use crate::sync::lock;
 
-/// How often a worker tells what its operators did.
+/// Shortest time between two publications of a worker.
 const TELL_EVERY: Duration = Duration::from_millis(500);
-/// Characters of a name; what an expression has beyond them is left out.
+/// Most characters of a name; the rest of a long expression is cut off.
 const NAME_CHARS_MAX: usize = 120;
 
-/// What one operator did and holds, over this process's workers.
+/// The metrics of one operator, over the workers of this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Operator {
-    /// Time spent in it.
+    /// Time spent in the operator.
     pub busy: Duration,
-    /// What its state takes; none when it has none.
+    /// The size of its state; `None` if it has none.
     pub held: Option<Size>,
 }
 
-/// What state takes.
+/// The size of state in memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
-    /// Rows.
+    /// The number of rows (updates in an arrangement).
     pub rows: u64,
-    /// Bytes, about.
+    /// Bytes, estimated.
     pub bytes: u64,
 }
 
@@ -54,12 +56,12 @@ impl std::ops::AddAssign for Size {
     }
 }
 
-/// What the operators of this process's workers did and hold.
+/// The metrics of all operators of this process, by worker and name.
 #[derive(Debug, Default)]
 pub struct Operators(Mutex<BTreeMap<usize, BTreeMap<String, Operator>>>);
 
 impl Operators {
-    /// By name, the workers together.
+    /// The metrics by name, summed over the workers.
     pub fn by_name(&self) -> BTreeMap<String, Operator> {
         let mut all: BTreeMap<String, Operator> = BTreeMap::new();
         for (name, told) in lock(&self.0).values().flatten() {
@@ -73,37 +75,42 @@ impl Operators {
     }
 }
 
-/// Something that knows what it takes.
+/// A function that returns the current size of some state.
 type Sizing = Box<dyn Fn() -> Size>;
 
-/// One worker's view of its operators. Cheap to clone.
+/// One worker's collector of operator metrics. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Meter(Rc<Metered>);
 
+/// The shared part of a [`Meter`].
 #[derive(Default)]
 struct Metered {
-    /// Which operators a name stands for, the innermost first.
+    /// The ranges of operator ids that names stand for, innermost first.
     names: RefCell<Vec<(Range<usize>, String)>>,
-    /// State by the operator that keeps it.
+    /// The size functions, by the id of the operator that keeps the state.
     held: RefCell<Vec<(usize, Sizing)>>,
+    /// The time spent.
     busy: RefCell<Busy>,
+    /// When this worker last published.
     told: Cell<Option<Instant>>,
 }
 
 /// Time spent by operator.
 #[derive(Default)]
 struct Busy {
+    /// The time spent, by operator id.
     by_id: Vec<Duration>,
-    /// What is being run, outermost first: since when, and how long its children ran meanwhile.
+    /// The operators being run, outermost first: since when, and how long their children have run.
     running: Vec<(Duration, Duration)>,
 }
 
 impl Busy {
+    /// Takes in a schedule event of timely's log.
     fn take(&mut self, at: Duration, id: usize, what: StartStop) {
         if matches!(what, StartStop::Start) {
             return self.running.push((at, Duration::ZERO));
         }
-        // One that began before the log did is not known.
+        // An operator that began before the log did is unknown.
         let Some((since, children)) = self.running.pop() else {
             return;
         };
@@ -121,7 +128,7 @@ impl Busy {
 }
 
 impl Meter {
-    /// Listens to a worker, before its dataflows are built.
+    /// A meter of a worker. Must be created before the worker's dataflows are built.
     pub(crate) fn listen(worker: &Worker) -> Self {
         let meter = Self::default();
         let Some(mut log) = worker.log_register() else {
@@ -140,7 +147,7 @@ impl Meter {
         meter
     }
 
-    /// Gives the operators that `build` makes a name, but those in it that have one already.
+    /// Names the operators that `build` creates, except those that have a name already.
     pub(crate) fn named<'scope, T: Timestamp, R>(
         &self,
         scope: Scope<'scope, T>,
@@ -153,7 +160,7 @@ impl Meter {
         built
     }
 
-    /// Gives operators a name, but those that have one already.
+    /// Names operators, except those that have a name already.
     pub(crate) fn name(&self, operators: Range<usize>, name: String) {
         let short = match name.char_indices().nth(NAME_CHARS_MAX) {
             Some((end, _)) => format!("{}…", &name[..end]),
@@ -162,8 +169,8 @@ impl Meter {
         self.0.names.borrow_mut().push((operators, short));
     }
 
-    /// Watches the state of an arrangement. The watching holds nothing back: neither compaction
-    /// nor merging waits for it.
+    /// Measures the state of an arrangement. The handle holds nothing back: neither logical
+    /// compaction nor merging waits for it.
     pub(crate) fn trace<Tr>(
         &self,
         trace: &TraceAgent<Tr>,
@@ -187,7 +194,8 @@ impl Meter {
         self.0.held.borrow_mut().push((operator, Box::new(sizing)));
     }
 
-    /// Watches state that an operator keeps itself and tells the size of.
+    /// Measures state that an operator keeps itself. The operator sets the size in the returned
+    /// cell.
     pub(crate) fn state(&self, operator: usize) -> Rc<Cell<Size>> {
         let size = Rc::new(Cell::new(Size::default()));
         let told = Rc::clone(&size);
@@ -196,7 +204,7 @@ impl Meter {
         size
     }
 
-    /// Tells what this worker's operators did, unless it did so a moment ago.
+    /// Publishes the metrics of this worker's operators, at most every [`TELL_EVERY`].
     pub(crate) fn tell(&self, worker: usize, operators: &Operators) {
         let now = Instant::now();
         let told = self.0.told.get();
@@ -208,10 +216,11 @@ impl Meter {
         lock(&operators.0).insert(worker, sums);
     }
 
+    /// The metrics by name.
     fn sums(&self) -> BTreeMap<String, Operator> {
         let names = self.0.names.borrow();
         let mut sums: BTreeMap<String, Operator> = BTreeMap::new();
-        // A name that does nothing is told too: it is there.
+        // A name without activity is published too, because the operator exists.
         for (_, name) in names.iter() {
             sums.entry(name.clone()).or_default();
         }

@@ -1,7 +1,8 @@
-//! What a start of a job would do with the state and the tables that are there. Changes nothing.
+//! Preview of a start (`tidemill plan`): which views would be kept, filled again or deleted.
 //!
-//! In flow the plan, the journal, the newest checkpoint, the sink's frontiers and what the topics
-//! hold; out flows, for each view and topic, what will be kept, made anew or deleted.
+//! Nothing is changed. Input: the plan, the journal, the newest checkpoint, the sink's frontiers,
+//! and what the topics hold. Output: the fate of each view, and how much of each topic would be
+//! read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,45 +17,47 @@ use crate::plan::state_of;
 use crate::sink::claims;
 use crate::{Epoch, Kind, Result};
 
-/// What becomes of a view.
+/// What a start does with a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// State and table stay as they are.
+    /// State and table are kept.
     Kept,
-    /// No table was filled by it yet.
+    /// The view is new: no table was filled by it yet.
     New,
-    /// It is defined otherwise than when its table was filled: the table is made anew.
+    /// The view was altered since its table was filled: the table is dropped and filled again.
     Altered,
-    /// Its table is not there any more: the table is made anew.
+    /// The view's table no longer exists: the table is created and filled again.
     Gone,
-    /// Nobody defines it any more: its state is deleted, its table stays where it is.
+    /// The view is no longer defined: its state is deleted, its table stays in the sink.
     Dropped,
 }
 
-/// From where a topic is read.
+/// How much of a topic is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
-    /// Whether all of it is read again, since something has to be filled that no checkpoint knows.
+    /// Whether the topic is read from its beginning, because something must be filled that the
+    /// checkpoint does not contain.
     pub from_beginning: bool,
-    /// Records to read until everything that the topic holds now is in the views.
+    /// The number of records to read until everything that the topic holds now is in the views.
     pub records: u64,
 }
 
 /// What a start would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preview {
-    /// The checkpoint that it would begin with: its epoch, and its size in bytes.
+    /// The checkpoint that the start would resume from: its epoch, and its size in bytes.
     pub checkpoint: Option<(Epoch, u64)>,
-    /// Each served view and those that are no more, by name.
+    /// Each served view, and each view that is no longer defined, by name.
     pub views: Vec<(String, Fate)>,
-    /// Each topic that is read; none for one that is not there yet.
+    /// Each topic that is read; `None` for a topic that does not exist yet.
     pub topics: Vec<(String, Option<Reading>)>,
 }
 
 /// Finds out what a start of the job would do.
 ///
 /// # Errors
-/// When a service is away, or what is there is damaged.
+/// `Retry` when a service is away. `Data` when another job fills a table, or when the journal or a
+/// checkpoint is damaged or of a later format.
 pub fn preview(config: &Config) -> Result<Preview> {
     let store = crate::store::open(&config.state)?;
     let standing = Journal::read(&*store, &config.name)?;
@@ -97,14 +100,15 @@ pub fn preview(config: &Config) -> Result<Preview> {
     })
 }
 
-/// Checks that the tables of the job's views were filled by no other job, and with the journal that
-/// is in its store.
+/// Checks that the tables of the job's views were filled by no other job, and that the job's
+/// journal is the one with which they were filled.
 ///
 /// # Errors
-/// `Data` when they were filled otherwise; when a service is away, or what is there is
-/// damaged.
+/// `Data` when another job or another journal filled a table, or the journal is damaged. `Retry`
+/// when a service is away.
 pub fn check_journal(config: &Config) -> Result<()> {
-    // In this order: a job that runs moves the frontiers to what the journal holds already.
+    // In this order: a running job moves the frontiers only to epochs that the journal already
+    // holds.
     let sink = crate::sink::open(&config.sink)?;
     let tables = tables(&config.plan);
     claims::check(&*sink, &config.name, &tables, false)?;
@@ -113,7 +117,7 @@ pub fn check_journal(config: &Config) -> Result<()> {
     let standing = Journal::read(&*store, &config.name)?;
     let through = |table: &crate::sink::Table| {
         let frontier = filled.get(&table.name);
-        // One that was altered is filled anew.
+        // A table whose view was altered is filled again.
         let frontier = frontier.filter(|it| it.fingerprint == table.fingerprint);
         frontier.and_then(|frontier| frontier.epoch)
     };
@@ -122,7 +126,7 @@ pub fn check_journal(config: &Config) -> Result<()> {
     crate::time::resume::check_filled(last, &tables, &served)
 }
 
-/// The sources that have state, or feed a view, that the checkpoint does not know.
+/// The sources that feed state or a view that the checkpoint does not contain.
 fn read_again(
     plan: &Job,
     views: &[(String, Fate)],
@@ -151,7 +155,7 @@ fn read_again(
     again
 }
 
-/// The append topics that a relation reads, through views as well.
+/// The append topics that a relation reads, directly or through views.
 fn appended(rel: &Rel, plan: &Job) -> BTreeSet<usize> {
     let of = |rel: &Rel| appended(rel, plan);
     match &rel.op {
@@ -173,6 +177,7 @@ fn appended(rel: &Rel, plan: &Job) -> BTreeSet<usize> {
     }
 }
 
+/// How much of a source's topic is read after a checkpoint; `None` if the topic does not exist yet.
 fn reading(log: &dyn Log, source: &Source, from: Option<&Manifest>) -> Result<Option<Reading>> {
     let ranges = match log.ranges(&source.topic) {
         Err(error) if error.kind() == Kind::Retry => return Ok(None),

@@ -1,12 +1,13 @@
-//! Which sources have columns of other types than those that they were read with before.
+//! Retyped sources: sources with columns of other types than an earlier run read them with.
 //!
-//! What a column does not take refuses its whole record, so a view that does not read the column
-//! lacks the row as well. Read with another type, the record has its row: views over one source
-//! would disagree, if only those that read the column were filled anew. So all of them are.
+//! A record is refused as a whole if a value does not fit its column, so the row is also missing in
+//! views that do not read the column. With another type, the record may have its row. If only the
+//! views that read the column were filled again, views over one source would disagree. Therefore
+//! all views of the source are filled again.
 //!
-//! In flow the plan's sources and the journal's epochs; out flow the sources, and what the next
-//! epoch notes. The journal keeps the types as it keeps offsets: a hash of each by one of the
-//! column's name, under a name that no topic has.
+//! Input: the plan's sources and the journal's epochs. Output: the retyped sources, and the notes
+//! that the next epoch binds. The journal stores the types in the form of offsets: a hash of the
+//! type by a hash of the column's name, under the name `TOPIC@columns`, which no topic has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,23 +17,24 @@ use crate::checkpoint::Manifest;
 use crate::journal::{Binding, Offsets};
 use crate::plan::ir::{Job, Source};
 
-/// What an earlier run noted of the sources, and what this one does.
+/// What an earlier run noted about the sources' columns, compared with the plan.
 pub(crate) struct Retyped {
-    /// The sources with a column of another type, by their index.
+    /// The indices of the sources that have a column of another type than before.
     pub(crate) sources: BTreeSet<usize>,
-    /// What is not noted yet, to be bound with the first epoch.
+    /// Notes that are missing in the journal, to be bound with the first epoch.
     pub(crate) notes: Offsets,
 }
 
+/// The name of the journal's entry for the types of a topic's columns.
 fn columns_of(topic: &str) -> String {
     format!("{topic}@columns")
 }
 
-/// The types of a source's columns.
+/// A hash of the type of each of a source's columns, by a hash of the column's name.
 fn types(source: &Source) -> BTreeMap<u32, i64> {
     let fields = source.schema.fields().iter();
     let types = fields.map(|field| {
-        // The low half is enough among the columns of a table.
+        // The low half of the hash is enough to tell the columns of one table apart.
         let name = xxh3_64(field.name().as_bytes()) as u32;
         let kind = xxh3_64(field.data_type().to_string().as_bytes());
         (name, kind.cast_signed())
@@ -41,8 +43,8 @@ fn types(source: &Source) -> BTreeMap<u32, i64> {
 }
 
 impl Retyped {
-    /// Compares the plan with what earlier runs noted. A column that none of them read is another
-    /// one's.
+    /// Compares the plan with what earlier runs noted. A column that no earlier run read does not
+    /// count as retyped.
     pub(crate) fn find(
         checkpoint: Option<&Manifest>,
         bindings: &[Binding],
@@ -71,8 +73,8 @@ impl Retyped {
         found
     }
 
-    /// Leaves out of a checkpoint the state of views that are made anew; `reads` says which sources
-    /// each view reads.
+    /// Removes the state of views that are filled again from a checkpoint. `reads` are the sources
+    /// of each view.
     pub(crate) fn forget(&self, checkpoint: &mut Manifest, plan: &Job, reads: &[BTreeSet<usize>]) {
         let views = plan.views.iter().zip(reads);
         let anew = views.filter(|(_, reads)| self.concerns(reads));
@@ -82,7 +84,7 @@ impl Retyped {
             .retain(|site, _| !anew.iter().any(|view| site.starts_with(view.as_str())));
     }
 
-    /// Whether one of these sources has a column of another type.
+    /// Whether one of these sources has a retyped column.
     pub(crate) fn concerns(&self, reads: &BTreeSet<usize>) -> bool {
         !self.sources.is_disjoint(reads)
     }

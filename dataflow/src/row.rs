@@ -1,9 +1,9 @@
-//! Rows as bytes: what crosses workers and what stateful operators keep.
+//! Row encoding: rows as comparable bytes, for keys, state and the exchange between workers.
 //!
-//! A [`Row`] is Arrow's row format: bytes that compare as the values do, so equal rows are equal
-//! bytes and a sorted trace is sorted by value. Only a [`RowCodec`] of the same fields reads it
-//! back. Floats that SQL holds equal are one value: -0.0 is kept as 0.0, and every NaN as one that
-//! sorts above all numbers.
+//! A [`Row`] is Arrow's row format: bytes that compare as the values do. Equal rows are equal
+//! bytes, and a trace sorted by bytes is sorted by value. Only a [`RowCodec`] of the same fields
+//! can decode a row. Floats that are equal in SQL are one value: -0.0 is encoded as 0.0, and every
+//! NaN as one NaN, which sorts above all numbers, as in PostgreSQL.
 
 use std::sync::Arc;
 
@@ -22,30 +22,33 @@ use crate::{Error, Kind, Result};
 pub struct Row(pub(crate) Box<[u8]>);
 
 impl Row {
-    /// A row of these bytes.
+    /// A row of these encoded bytes.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
         Self(bytes.into())
     }
 
+    /// The encoded bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The hash that decides which worker owns the row. Stable across releases and machines.
+    /// The hash of the bytes, which decides the row's owner and shard. Stable across releases and
+    /// machines, because checkpoints depend on it.
     pub(crate) fn shard(&self) -> u64 {
         shard(&self.0)
     }
 
-    /// The worker of so many that owns the row: each has one range of hashes, as a checkpoint's
-    /// shards are ranges of them, so that a worker restores its own rows.
+    /// The index of the worker, below `peers`, that owns the row. Each worker owns one range of
+    /// hashes. The shards of a checkpoint are ranges of hashes too, so a worker restores its own
+    /// rows.
     #[must_use]
     pub fn owner(&self, peers: usize) -> u64 {
         ((u128::from(self.shard()) * peers as u128) >> 64) as u64
     }
 }
 
-/// The stable hash of a key's bytes (XXH3, whose output its specification fixes).
+/// The stable hash of a key's bytes (XXH3-64; its specification fixes the output).
 pub(crate) fn shard(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
 }
@@ -91,7 +94,7 @@ impl<'de> Deserialize<'de> for Row {
     }
 }
 
-/// Which order a codec's bytes sort in.
+/// The order in which encoded rows sort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
     /// Smallest value first, nulls last.
@@ -100,7 +103,7 @@ pub(crate) enum Order {
     Descending,
 }
 
-/// Turns columns into rows and back.
+/// Encodes columns as rows, and decodes them.
 pub(crate) struct RowCodec {
     converter: RowConverter,
     parser: RowParser,
@@ -108,12 +111,18 @@ pub(crate) struct RowCodec {
 }
 
 impl RowCodec {
-    /// A codec for rows of `schema`, ascending.
+    /// A codec for rows of `schema`, sorted ascending.
+    ///
+    /// # Errors
+    /// As [`RowCodec::sorted`].
     pub(crate) fn new(schema: SchemaRef) -> Result<Self> {
         Self::ordered(schema, Order::Ascending)
     }
 
-    /// A codec whose rows sort in `order`.
+    /// A codec for rows that sort in `order`.
+    ///
+    /// # Errors
+    /// As [`RowCodec::sorted`].
     pub(crate) fn ordered(schema: SchemaRef, order: Order) -> Result<Self> {
         let options = SortOptions {
             descending: order == Order::Descending,
@@ -122,7 +131,10 @@ impl RowCodec {
         Self::sorted(schema, std::iter::repeat(options))
     }
 
-    /// A codec whose rows sort by each column as the option for it says.
+    /// A codec for rows that sort by each column with the column's option.
+    ///
+    /// # Errors
+    /// `Data` when a column has a type that Arrow's row format does not support.
     pub(crate) fn sorted(
         schema: SchemaRef,
         options: impl IntoIterator<Item = SortOptions>,
@@ -142,12 +154,15 @@ impl RowCodec {
         })
     }
 
-    /// The schema of decoded batches.
+    /// The schema of decoded batches. All fields are nullable.
     pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// Encodes columns row by row; `count` rows when there are no columns.
+    /// Encodes columns; `count` is the number of rows, for rows without columns.
+    ///
+    /// # Errors
+    /// `Bug` when the columns are not those of the schema.
     pub(crate) fn encode(&self, columns: &[ArrayRef], count: usize) -> Result<Encoded> {
         if columns.is_empty() {
             return Ok(Encoded::Empty(count));
@@ -159,12 +174,18 @@ impl RowCodec {
             .map_err(bug)
     }
 
-    /// Decodes rows back into a batch.
+    /// Decodes rows into a batch.
+    ///
+    /// # Errors
+    /// `Bug` when the rows were encoded by another codec.
     pub(crate) fn decode<'a>(&self, rows: impl Iterator<Item = &'a Row>) -> Result<RecordBatch> {
         self.decode_bytes(rows.map(Row::bytes))
     }
 
-    /// Decodes rows; one that is not there is null in all columns.
+    /// Decodes rows; a missing row becomes a row with null in all columns.
+    ///
+    /// # Errors
+    /// As [`RowCodec::decode`].
     pub(crate) fn decode_or_null<'a>(
         &self,
         rows: impl Iterator<Item = Option<&'a Row>> + Clone,
@@ -187,7 +208,10 @@ impl RowCodec {
         batch(&self.schema, columns.map_err(bug)?, places.len())
     }
 
-    /// Decodes the bytes of rows.
+    /// Decodes the bytes of rows into a batch.
+    ///
+    /// # Errors
+    /// As [`RowCodec::decode`].
     pub(crate) fn decode_bytes<'a>(
         &self,
         rows: impl Iterator<Item = &'a [u8]>,
@@ -202,7 +226,8 @@ impl RowCodec {
     }
 }
 
-/// The column with one zero and one NaN, so that equal floats are equal bits.
+/// The column with -0.0 replaced by 0.0 and every NaN by one NaN, so that equal floats are equal
+/// bits.
 pub(crate) fn comparable(column: &ArrayRef) -> ArrayRef {
     if let Some(floats) = column.as_primitive_opt::<Float64Type>() {
         let one = |v: f64| if v.is_nan() { f64::NAN } else { v + 0.0 };
@@ -215,7 +240,7 @@ pub(crate) fn comparable(column: &ArrayRef) -> ArrayRef {
     Arc::clone(column)
 }
 
-/// Encoded rows of one batch.
+/// The encoded rows of one batch.
 pub(crate) enum Encoded {
     /// This many rows without columns.
     Empty(usize),
@@ -224,7 +249,7 @@ pub(crate) enum Encoded {
 }
 
 impl Encoded {
-    /// How many rows.
+    /// The number of rows.
     pub(crate) fn len(&self) -> usize {
         match self {
             Encoded::Empty(count) => *count,
@@ -240,13 +265,16 @@ impl Encoded {
         }
     }
 
-    /// A copy of row `index`.
+    /// Row `index`, copied.
     pub(crate) fn row(&self, index: usize) -> Row {
         Row::new(self.bytes(index))
     }
 }
 
-/// A batch of `count` rows that may have no columns at all.
+/// A batch of `count` rows, which may have no columns.
+///
+/// # Errors
+/// `Bug` when the columns do not fit the schema.
 pub(crate) fn batch(
     schema: &SchemaRef,
     columns: Vec<ArrayRef>,
@@ -256,7 +284,7 @@ pub(crate) fn batch(
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(bug)
 }
 
-/// The schema with every field nullable: what planners prove about nulls is not relied on.
+/// The schema with every field nullable, because planners' proofs about nulls are not relied on.
 pub(crate) fn nullable(schema: &SchemaRef) -> SchemaRef {
     let fields: Vec<_> = schema
         .fields()
@@ -266,7 +294,7 @@ pub(crate) fn nullable(schema: &SchemaRef) -> SchemaRef {
     Arc::new(arrow::datatypes::Schema::new(fields))
 }
 
-/// An Arrow error where the types were checked before.
+/// The `Bug` error of an Arrow operation whose types were checked before.
 pub(crate) fn bug(error: arrow::error::ArrowError) -> Error {
     Error::with_source(Kind::Bug, "columns do not fit their schema", error)
 }

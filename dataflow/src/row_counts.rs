@@ -1,44 +1,47 @@
-//! Row counts of views, all of one epoch.
+//! Row counts of views, consistent at one epoch.
 //!
-//! In flow changes of row counts, each with its epoch, from all workers of a process, and the
-//! frontier of the epochs that are complete in all views. Out flow counts of whole epochs: the
-//! newest, and those at the last boundaries of [`BOUNDARY`], which every process of a job has in
-//! common while epochs go by. An epoch is the time in milliseconds that it was closed at.
+//! Input: changes of row counts with their epochs, from all workers of a process, and the frontier
+//! of epochs that are complete in all views. Output: counts of complete epochs: the newest, and
+//! those at the last boundaries of [`BOUNDARY`]. As long as epochs go by, the processes of a job
+//! have the same boundaries, so their counts can be added up. (An epoch is the time in ms at which
+//! it was closed.)
 //!
-//! Invariants: (1) a count before `t` has all changes of epochs before `t` and none of a later one;
-//! (2) what waits is bounded by the epochs in flight.
+//! Invariants:
+//! 1. A count before `t` includes all changes of epochs before `t`, and no later change.
+//! 2. The number of waiting changes is bounded by the epochs in flight.
 
 use std::collections::BTreeMap;
 
 use crate::Epoch;
 
-/// Milliseconds between the points at which counts are kept.
+/// Time between the boundaries at which counts are kept, in ms.
 const BOUNDARY: Epoch = 1_000;
-/// Boundaries that are kept.
+/// The number of boundaries that are kept.
 const BOUNDARIES_MAX: usize = 3;
 
-/// Rows of each view.
+/// The number of rows of each view.
 pub type Rows = BTreeMap<String, i64>;
 
-/// The row counts of a process's views.
+/// The row counts of the views in one process.
 #[derive(Debug, Default)]
 pub struct RowCounts {
-    /// Of all epochs before the frontier.
+    /// The counts of all epochs before the frontier.
     rows: Rows,
+    /// All epochs before this one are complete.
     frontier: Epoch,
-    /// Changes of later epochs.
+    /// Changes of the frontier's epoch and later ones.
     waiting: BTreeMap<Epoch, Rows>,
     /// The counts before each of the last boundaries.
     boundaries: BTreeMap<Epoch, Rows>,
 }
 
 impl RowCounts {
-    /// Begins to count for these views.
+    /// Registers the views, with zero rows.
     pub(crate) fn begin<'a>(&mut self, views: impl Iterator<Item = &'a str>) {
         self.rows = views.map(|view| (view.to_owned(), 0)).collect();
     }
 
-    /// A view has so many rows more since an epoch, or fewer.
+    /// Adds rows to a view at an epoch; `rows` is negative for retractions.
     pub(crate) fn add(&mut self, view: &str, epoch: Epoch, rows: i64) {
         if rows != 0 && self.rows.contains_key(view) {
             let waiting = self.waiting.entry(epoch).or_default();
@@ -46,7 +49,8 @@ impl RowCounts {
         }
     }
 
-    /// All epochs before `frontier` are complete. The counts, if they may have changed.
+    /// Records that all epochs before `frontier` are complete. Returns the counts if they may have
+    /// changed.
     pub(crate) fn settle(&mut self, frontier: Epoch) -> Option<Rows> {
         let first = self.waiting.first_key_value();
         if frontier <= self.frontier && first.is_none_or(|(epoch, _)| *epoch >= frontier) {
@@ -65,6 +69,7 @@ impl RowCounts {
         Some(self.rows.clone())
     }
 
+    /// Adds the waiting changes of epochs before `end`.
     fn take_before(&mut self, end: Epoch) {
         let later = self.waiting.split_off(&end);
         for (view, more) in std::mem::replace(&mut self.waiting, later)
@@ -75,8 +80,8 @@ impl RowCounts {
         }
     }
 
-    /// The counts that are known, each with the time that all its epochs are before: two processes
-    /// that have one of the same time tell of the same epochs.
+    /// The known counts, each by the epoch that it includes everything before. Counts of two
+    /// processes with the same key include the same epochs.
     pub fn points(&self) -> BTreeMap<Epoch, Rows> {
         let mut points = self.boundaries.clone();
         points.insert(self.frontier, self.rows.clone());

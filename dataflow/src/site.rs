@@ -1,8 +1,8 @@
-//! Sites: the names under which checkpoints keep the state of operators.
+//! Sites: the names under which checkpoints store the state of operators.
 //!
-//! A stateful operator whose input does not come out of other state has a site (see
-//! [`crate::checkpoint`]). A site that the checkpoint does not know (its view is new, or was
-//! altered) takes its input from the beginning of its sources, all of it at the checkpoint's epoch.
+//! A stateful operator whose input does not come from other state has a site (see
+//! [`crate::checkpoint`]). A site that the checkpoint does not contain, because its view is new or
+//! was altered, reads its sources from the beginning, all of it at the checkpoint's epoch.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -12,19 +12,21 @@ use crate::Epoch;
 use crate::checkpoint::State;
 use crate::time::messages::Start;
 
-/// The state of one operator.
+/// The identity of one operator's state.
 #[derive(Clone)]
 pub(crate) struct Site {
-    /// Its name in checkpoints; says all that the state depends on.
+    /// The name in checkpoints, `VIEW/FINGERPRINT/NUMBER`. It contains everything the state depends
+    /// on.
     pub(crate) name: Arc<str>,
     /// The sources whose records the state is made of.
     pub(crate) sources: Rc<BTreeSet<usize>>,
-    /// The sink's table that has to be filled through the checkpoint for the state to be of use.
+    /// The sink table that must be filled through the checkpoint, or the state is useless; `None`
+    /// if the state does not depend on a table.
     pub(crate) table: Option<usize>,
 }
 
 impl Site {
-    /// The epoch of the checkpoint and the site's state in it. None when the site begins empty.
+    /// The epoch of the checkpoint, and the site's state in it; `None` if the site begins empty.
     pub(crate) fn restored(&self, start: &Start) -> Option<(Epoch, State)> {
         let checkpoint = start.checkpoint.as_ref()?;
         let state = checkpoint.sites.get(&*self.name)?;

@@ -1,7 +1,8 @@
-//! What a job did so far in one process, for the terminal, the metrics and the status page.
+//! Job statistics of one process, for the terminal, the metrics and the status page.
 //!
-//! The workers and the threads beside them write, whoever shows it reads, at any time. Counters
-//! are atomic; what is behind a lock is written a few times a second at most, or once an epoch.
+//! The workers and the threads beside them write the statistics; any thread may read them at any
+//! time. Counters are atomic. Values behind a lock are written a few times a second, or once per
+//! epoch.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -18,115 +19,116 @@ use crate::operators::Operators;
 use crate::row_counts::{RowCounts, Rows};
 use crate::sync::lock;
 
-/// A quantile of the recent freshness looks back this long at least, and twice as long at most.
+/// A quantile of the recent freshness covers at least this long, and at most twice as long.
 const RECENT: Duration = Duration::from_secs(10);
 
-/// What topics hold, by name.
+/// The offsets that topics hold, by topic.
 pub(crate) type Held = BTreeMap<String, Vec<PartitionRange>>;
 
-/// What is in the log and not in every view.
+/// The lag: changes that are in the log and not yet in every view.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lag {
-    /// Since when the oldest of it waits, in milliseconds since 1970, or since when nobody knows
-    /// what the log holds; none when nothing waits.
+    /// Since when (ms since 1970) the oldest such change has been waiting, or since when the log's
+    /// end is unknown; `None` when nothing waits.
     pub since_ms: Option<u64>,
-    /// Whether the log could be asked what it holds.
+    /// Whether the log's end is known.
     pub known: bool,
 }
 
-/// What a view holds now.
+/// The statistics of one view.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ViewStats {
-    /// Rows, of all epochs that are complete in every view.
+    /// The number of rows, of all epochs that are complete in every view.
     pub rows: i64,
-    /// How often rows were withheld: another row had the same primary key, theirs held null, or the
-    /// table refused them.
+    /// How many rows were withheld so far: because of a key conflict, of null in their key, or
+    /// because the table refused them.
     pub conflicts: u64,
-    /// Of the rows, those that the table can never hold for what they hold.
+    /// The number of current rows that the table can never hold because of their values.
     pub unfit: i64,
 }
 
-/// A checkpoint that is complete.
+/// A complete checkpoint.
 pub(crate) struct Taken {
-    /// From its mark to its entry in the journal.
+    /// The time from marking the epoch until the entry in the journal.
     pub(crate) took: Duration,
-    /// Bytes that were written for it.
+    /// Bytes that were written for the checkpoint.
     pub(crate) written: u64,
-    /// Bytes of all that it needs.
+    /// Bytes of all parts that the checkpoint needs.
     pub(crate) kept: u64,
 }
 
-/// What the job did so far in this process.
+/// The statistics of a job in one process, since the process began.
 #[derive(Debug)]
 pub struct Stats {
-    /// When this was made, which is when the process began for all that anybody sees.
+    /// When these statistics were created, which counts as the beginning of the process.
     pub began: Instant,
-    /// The job's generation in the journal, 0 before it is known (worker 0's process).
+    /// The job's generation in the journal; 0 before it is known (process of worker 0).
     pub generation: AtomicU64,
-    /// What is done or waited for before the job is live, in words.
+    /// What the job does or waits for before it is live, for people.
     pub doing: Mutex<Option<String>>,
-    /// Records read from the log.
+    /// The number of records read from the log.
     pub records: AtomicU64,
-    /// Bytes of their keys and values.
+    /// Bytes of the keys and values of those records.
     pub bytes: AtomicU64,
-    /// Of the records, those that were dropped: copies of changes that came before.
+    /// The number of those records that were dropped as duplicates.
     pub copies: AtomicU64,
-    /// Records put aside as dead letters.
+    /// The number of dead letters of records and rows (without withheld rows).
     pub dead_letters: AtomicU64,
-    /// The last epoch bound in the journal (worker 0's process).
+    /// The last epoch that is bound in the journal (process of worker 0).
     pub bound: AtomicU64,
-    /// The last epoch durable in every view of the sink (worker 0's process).
+    /// The last epoch that is durable in every view of the sink (process of worker 0).
     pub durable: AtomicU64,
-    /// The offsets that epoch ends at (worker 0's process).
+    /// The end offsets of that epoch (process of worker 0).
     pub durable_ends: Mutex<Offsets>,
-    /// What tells the schemas that records were read with from others, by topic and id (worker 0's
-    /// process).
+    /// The fingerprints of the schemas with which records were read, by topic and schema id
+    /// (process of worker 0).
     pub schemas: Mutex<BTreeMap<(String, u32), i64>>,
-    /// What the topics held a moment ago (worker 0's process).
+    /// The offsets that the topics held at the last look (process of worker 0).
     pub held: Mutex<Held>,
-    /// Looks at what the topics hold (worker 0's process).
+    /// The looks at what the topics hold, for the lag (process of worker 0).
     pub looks: Mutex<Waits<Held>>,
-    /// When the oldest change that was read and is not in every view was committed, in
-    /// milliseconds since 1970; 0 when there is none (worker 0's process).
+    /// The commit time (ms since 1970) of the oldest change that was read and is not in every view;
+    /// 0 when there is none (process of worker 0).
     pub waiting_since: AtomicU64,
-    /// The services that the job uses.
+    /// The health of the services that the job uses.
     pub health: Health,
-    /// How often all topics were asked what they hold (worker 0's process).
+    /// How often all topics were asked for their offsets (process of worker 0).
     pub looks_complete: AtomicU64,
-    /// Keys of each source whose newest change could not be published or decoded, so that their row
-    /// is in no view; this process's workers together.
+    /// The number of keys in error by source: keys whose newest change could not be published or
+    /// decoded, so that they have no row. All workers of this process together.
     pub keys_in_error: Mutex<BTreeMap<String, i64>>,
-    /// By view name, this process's workers together.
+    /// The statistics of each view, all workers of this process together.
     pub views: Mutex<BTreeMap<String, ViewStats>>,
-    /// Rows of the views, of one epoch; this process's workers together.
+    /// The row counts of the views, consistent at one epoch; all workers of this process together.
     pub row_counts: Mutex<RowCounts>,
-    /// Milliseconds from a record's timestamp (the source's commit) to its epoch being durable in
-    /// every view (worker 0's process; each record counts).
+    /// The freshness in ms: from a record's commit in the source until its epoch is durable in
+    /// every view. Each record counts (process of worker 0).
     pub freshness_ms: Mutex<Histogram<u64>>,
-    /// The same, of the last seconds alone.
+    /// The freshness of the last seconds.
     pub recent: Mutex<Recent>,
-    /// The epoch of the checkpoint that this run began with, 0 without one (worker 0's process).
+    /// The epoch of the checkpoint that this run resumed from; 0 without one (process of worker 0).
     pub restored: AtomicU64,
-    /// The epoch of the last checkpoint, 0 without one (worker 0's process).
+    /// The epoch of the last checkpoint; 0 without one (process of worker 0).
     pub checkpointed: AtomicU64,
-    /// Checkpoints that this run took (worker 0's process).
+    /// The number of checkpoints that this run took (process of worker 0).
     pub checkpoints: AtomicU64,
-    /// How long the last of them took from its mark to its entry in the journal, in milliseconds.
+    /// The duration of the last checkpoint in ms, from marking its epoch until its entry in the
+    /// journal.
     pub checkpoint_ms: AtomicU64,
-    /// Bytes that were written for it.
+    /// Bytes that were written for the last checkpoint.
     pub checkpoint_bytes: AtomicU64,
-    /// Bytes of all that it needs, which earlier ones wrote in part.
+    /// Bytes of all parts that the last checkpoint needs, most of them written by earlier ones.
     pub state_bytes: AtomicU64,
-    /// True while epochs of an earlier run are replayed.
+    /// Whether epochs of an earlier run are being replayed.
     pub replaying: AtomicBool,
-    /// True from when all processes are connected, state is restored and every epoch of earlier
-    /// runs has passed all operators.
+    /// Whether the job is live: all processes are connected, state is restored, and every epoch of
+    /// earlier runs has passed all operators.
     pub live: AtomicBool,
-    /// Milliseconds from [`Stats::began`] until then, 0 before.
+    /// The time in ms from [`Stats::began`] until the job was live; 0 before.
     pub recovery_ms: AtomicU64,
-    /// Milliseconds from when the workers were told where to begin until then, 0 before.
+    /// The time in ms from when the workers received the start until the job was live; 0 before.
     pub restore_ms: AtomicU64,
-    /// What the operators did and hold.
+    /// The metrics of the operators.
     pub operators: Operators,
 }
 
@@ -170,7 +172,7 @@ impl Default for Stats {
 }
 
 impl Stats {
-    /// Statistics that report to `health`.
+    /// Statistics that report service outcomes to `health`.
     pub fn with(health: Health) -> Self {
         Self {
             health,
@@ -178,9 +180,10 @@ impl Stats {
         }
     }
 
-    /// Records in the log that are not in every view yet, by topic and partition. Counts offsets:
-    /// where a topic has gaps (compaction, transactions) it is an upper bound. Empty where the log
-    /// was not looked at yet, and in other processes than worker 0's.
+    /// The lag in records by topic and partition: records in the log that are not in every view
+    /// yet. It is a difference of offsets, so it is an upper bound for topics with gaps
+    /// (compaction, transactions). Empty before the first look at the log, and in other processes
+    /// than worker 0's.
     pub fn behind(&self) -> BTreeMap<String, BTreeMap<u32, u64>> {
         let held = lock(&self.held);
         let durable = lock(&self.durable_ends);
@@ -197,7 +200,7 @@ impl Stats {
         held.iter().map(of).collect()
     }
 
-    /// How far the views are behind the log. Only worker 0's process knows.
+    /// The lag in time. Only the process of worker 0 knows it.
     pub fn lag(&self) -> Lag {
         let durable = lock(&self.durable_ends).clone();
         let mut looks = lock(&self.looks);
@@ -214,8 +217,8 @@ impl Stats {
         }
     }
 
-    /// The freshness that `share` of the last changes have (0 to 1), in milliseconds: of those that
-    /// are in the views, and at least the age of what waits to be. None without either.
+    /// The freshness in ms at a quantile (`share`, 0 to 1) of the recent changes. It is at least
+    /// the age of the oldest change that is still waiting. `None` without any change.
     pub fn freshness(&self, share: f64) -> Option<u64> {
         let through = lock(&self.recent).quantile(share);
         let waiting = self
@@ -225,8 +228,8 @@ impl Stats {
         through.max(waiting)
     }
 
-    /// Why the job is not ready; none when it is live and its views are as new as they were before
-    /// this run began.
+    /// Why the job is not ready; `None` when it is live and its views are as new as before this
+    /// run.
     pub fn unready(&self) -> Option<String> {
         if !self.live.load(Ordering::Relaxed) {
             let doing = lock(&self.doing).clone();
@@ -236,19 +239,19 @@ impl Stats {
         replaying.then(|| "replaying epochs of an earlier run".to_owned())
     }
 
-    /// Says what is done or waited for now.
+    /// Sets what the job does or waits for now, for people.
     pub fn say(&self, doing: impl Into<String>) {
         *lock(&self.doing) = Some(doing.into());
     }
 
-    /// Records were read, and of them so many dropped as copies.
+    /// Counts records that were read, and duplicates among them.
     pub(crate) fn read(&self, records: usize, bytes: usize, copies: usize) {
         self.records.fetch_add(records as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.copies.fetch_add(copies as u64, Ordering::Relaxed);
     }
 
-    /// So many more keys of a source, or fewer, are in error.
+    /// Adds `more` keys in error to a source; negative when keys are right again.
     pub(crate) fn refuses(&self, source: &str, more: i64) {
         if more != 0 {
             let mut keys = lock(&self.keys_in_error);
@@ -256,13 +259,13 @@ impl Stats {
         }
     }
 
-    /// Keys of all sources whose newest change could not be published or decoded.
+    /// The number of keys in error of all sources.
     pub fn keys_in_error(&self) -> u64 {
         let keys = lock(&self.keys_in_error).values().sum::<i64>();
         u64::try_from(keys).unwrap_or(0)
     }
 
-    /// All views have so many rows.
+    /// Sets the row counts of all views.
     pub(crate) fn counted(&self, rows: &Rows) {
         let mut views = lock(&self.views);
         for (view, rows) in rows {
@@ -272,7 +275,7 @@ impl Stats {
         }
     }
 
-    /// A checkpoint was taken.
+    /// Records a complete checkpoint.
     pub(crate) fn took(&self, taken: &Taken) {
         let ms = u64::try_from(taken.took.as_millis()).unwrap_or(u64::MAX);
         self.checkpoint_ms.store(ms, Ordering::Relaxed);
@@ -282,8 +285,8 @@ impl Stats {
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The job is live; `told` is when the workers were told where to begin. Only the first call
-    /// counts.
+    /// Records that the job is live; `told` is when the workers received the start. Only the first
+    /// call counts.
     pub(crate) fn went_live(&self, told: Instant) {
         if self.live.load(Ordering::Relaxed) {
             return;
@@ -299,7 +302,7 @@ impl Stats {
     }
 }
 
-/// Whether the views have all that the topics hold.
+/// Whether the views contain everything that the topics hold.
 fn are_durable(held: &Held, durable: &Offsets) -> bool {
     held.iter().all(|(topic, held)| {
         let ends = durable.get(topic);
@@ -311,7 +314,7 @@ fn are_durable(held: &Held, durable: &Offsets) -> bool {
     })
 }
 
-/// Milliseconds of the last seconds.
+/// A histogram of the last seconds, in ms: two halves, of which the older one is dropped in turn.
 #[derive(Debug)]
 pub struct Recent {
     now: Histogram<u64>,
@@ -330,21 +333,22 @@ impl Default for Recent {
 }
 
 impl Recent {
+    /// Counts `records` records with the value `ms`.
     pub(crate) fn record(&mut self, ms: u64, records: u64) {
         self.turn(self.since.elapsed());
         self.now.saturating_record_n(ms, records);
     }
 
-    /// The value that so many (0 to 1) of the last ones are at or below; none without any.
+    /// The value at a quantile (0 to 1) of the last seconds; `None` without any.
     pub fn quantile(&mut self, share: f64) -> Option<u64> {
         self.turn(self.since.elapsed());
         let mut all = self.before.clone();
-        // Both have the same bounds, so that it cannot fail.
+        // Both histograms have the same bounds, so adding cannot fail.
         let _infallible = all.add(&self.now);
         (!all.is_empty()).then(|| all.value_at_quantile(share))
     }
 
-    /// Forgets what is too long ago; `age` is that of the current half.
+    /// Drops what is too old; `age` is the age of the current half.
     fn turn(&mut self, age: Duration) {
         if age < RECENT {
             return;
@@ -358,7 +362,7 @@ impl Recent {
     }
 }
 
-/// From 1 ms to 1 hour with two significant digits.
+/// An empty histogram from 1 ms to 1 hour with two significant digits.
 fn histogram() -> Histogram<u64> {
     // Cannot fail for these constants.
     Histogram::new_with_bounds(1, 3_600_000, 2).unwrap_or_else(|_| unreachable!("constant bounds"))

@@ -1,8 +1,9 @@
-//! Locks that outlive a panic.
+//! Mutex locking that ignores poisoning.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What a lock guards. A thread that panics with the lock ends the process, or left whole values.
+/// Locks a mutex. Poisoning is ignored: a thread that panics while it holds a lock ends the
+/// process, or it left the value whole.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

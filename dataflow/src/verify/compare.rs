@@ -1,7 +1,7 @@
-//! How a table differs from its view.
+//! Comparison of a table with its view: missing, extra and different rows, and their repair.
 //!
-//! In flow what the table was found to hold and what it may hold, out flow the keys that differ,
-//! for people and as writes that make them right.
+//! Input: what the table contains, and what it may contain. Output: the keys that differ, as texts
+//! for people and as writes that correct them.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +14,20 @@ use crate::row::{Row, bug};
 use crate::sink::{Odd, Scanned, Sink, Writes};
 use crate::{Epoch, Result};
 
-/// What a table holds, by key.
+/// What a table contains, by primary key.
 #[derive(Default)]
 pub(super) struct Found {
+    /// The rows.
     rows: HashMap<Row, Row>,
+    /// Values that the view's columns cannot hold, by the row's key.
     odd: HashMap<Row, Vec<Odd>>,
 }
 
 impl Found {
-    /// Reads a table, or some of its keys.
+    /// Reads a table, or only some of its keys.
+    ///
+    /// # Errors
+    /// As [`Sink::scan`].
     pub(super) fn read(sink: &dyn Sink, keyed: &Keyed, only: &Only) -> Result<Self> {
         let mut found = Self::default();
         let keys = only.as_ref().map(|only| keyed.decode(only.values()));
@@ -43,7 +48,7 @@ impl Found {
         Ok(found)
     }
 
-    /// The keys that do not hold what they may.
+    /// The keys whose row is not one that the table may contain.
     pub(super) fn compare(&self, expected: &Rows) -> Differing {
         let mut differing = Differing::new();
         let unexpected = expected.keys().filter(|key| !self.rows.contains_key(*key));
@@ -64,43 +69,46 @@ impl Found {
     }
 }
 
-/// What differs, by key.
+/// The differing rows, by key.
 pub(super) type Differing = BTreeMap<Row, Wrong>;
 
-/// What a table holds for a key, and what it should hold.
+/// What a table contains for a key, and what it should contain. At least one of the two is a row.
 pub(super) struct Wrong {
+    /// The row in the table.
     is: Option<Row>,
+    /// Its values that the view cannot have.
     odd: Vec<Odd>,
+    /// The row that the view has.
     should: Option<Row>,
 }
 
 impl Wrong {
-    /// A row that has the key. One of the two is there, or there were no difference.
+    /// A row with this key: the table's, or else the view's.
     pub(super) fn any(&self) -> Option<&Row> {
         self.is.as_ref().or(self.should.as_ref())
     }
 }
 
-/// How a table differs from its view.
+/// The differences between a table and its view.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Differences {
-    /// Rows of the view that the table lacks.
+    /// The number of rows of the view that the table lacks.
     pub missing: u64,
-    /// Rows of the table that the view does not have.
+    /// The number of rows of the table that the view does not have.
     pub extra: u64,
-    /// Rows with other values.
+    /// The number of rows whose values differ.
     pub different: u64,
-    /// The first of them all, in the order of their keys.
+    /// The first differences, in the order of their keys.
     pub first: Vec<Difference>,
 }
 
 impl Differences {
-    /// How many rows differ.
+    /// The number of rows that differ.
     pub fn count(&self) -> u64 {
         self.missing + self.extra + self.different
     }
 
-    /// For people: all are counted, the first `limit` described.
+    /// The differences for people: all are counted, the first `limit` are described.
     pub(super) fn new(keyed: &Keyed, differing: &Differing, limit: usize) -> Result<Self> {
         let mut differences = Self::default();
         for wrong in differing.values() {
@@ -120,35 +128,36 @@ impl Differences {
 /// A row that differs, as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// The values of its primary key.
+    /// The values of the primary key.
     pub key: Vec<String>,
-    /// How it differs.
+    /// How the row differs.
     pub what: What,
 }
 
 /// How a row differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// The view has it, the table does not.
+    /// The view has the row, the table does not.
     Missing,
-    /// The table has it, the view does not.
+    /// The table has the row, the view does not.
     Extra,
     /// The table has other values in these columns.
     Different(Vec<Cell>),
 }
 
-/// A value that differs; none is null.
+/// A value that differs. `None` is null.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
-    /// The column.
+    /// The column's name.
     pub column: String,
-    /// What the table holds.
+    /// The value in the table.
     pub is: Option<String>,
-    /// What the view holds.
+    /// The value in the view.
     pub should_be: Option<String>,
 }
 
 impl Difference {
+    /// Describes a row that differs.
     fn new(keyed: &Keyed, wrong: &Wrong) -> Result<Self> {
         let table = &keyed.table;
         let texts = |row: Option<&Row>| texts(&keyed.decode(row.into_iter())?);
@@ -185,7 +194,7 @@ impl Difference {
     }
 }
 
-/// The values of the one row of a batch.
+/// The values of the single row of a batch, as text.
 fn texts(row: &RecordBatch) -> Result<Vec<Option<String>>> {
     let options = FormatOptions::default().with_timestamp_format(Some("%F %T%.f"));
     let texts = row.columns().iter().map(|column| {
@@ -198,7 +207,7 @@ fn texts(row: &RecordBatch) -> Result<Vec<Option<String>>> {
     texts.collect()
 }
 
-/// The writes that make a table right at the end of `epoch`.
+/// The writes that correct a table at the end of `epoch`.
 pub(super) fn repairs(
     keyed: &Keyed,
     table: usize,

@@ -1,8 +1,10 @@
-//! What a view's table may hold.
+//! The rows that a view's table may contain, computed by an evaluation of the job.
 //!
-//! In flow the writes of an evaluation, out flow [`Rows`]: each key's row at the sink's frontier,
-//! and what it becomes in the epochs after it, which may be on their way to the table or there.
-//! Invariant: nothing reaches the real sink; it is only asked what it can hold.
+//! Input: the writes of the evaluation. Output: [`Rows`], with each key's row at the sink's
+//! frontier, and its rows in the epochs after it, which may be on their way to the table or already
+//! in it.
+//!
+//! Invariant: nothing is written to the real sink; it is only asked what it can hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +17,7 @@ use crate::row::{Row, RowCodec};
 use crate::sink::{Done, Frontier, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes};
 use crate::{Epoch, Error, Kind, Result};
 
-/// A table, with its keys and rows as bytes that are equal when they are.
+/// A table with codecs of its keys and rows. Encoded rows are equal bytes if the rows are equal.
 pub(super) struct Keyed {
     pub(super) table: Table,
     keys: RowCodec,
@@ -23,6 +25,10 @@ pub(super) struct Keyed {
 }
 
 impl Keyed {
+    /// The codecs of a table.
+    ///
+    /// # Errors
+    /// As `RowCodec::sorted`.
     pub(super) fn new(table: Table) -> Result<Self> {
         let key = table.primary_key.iter();
         let key: Vec<_> = key.map(|i| table.schema.field(*i).clone()).collect();
@@ -33,7 +39,7 @@ impl Keyed {
         })
     }
 
-    /// Each row's key, and the row.
+    /// The key and the row of each row of a batch.
     pub(super) fn encode(&self, rows: &RecordBatch) -> Result<Vec<(Row, Row)>> {
         let (columns, count) = (rows.columns(), rows.num_rows());
         let key = self.table.primary_key.iter();
@@ -43,12 +49,12 @@ impl Keyed {
         Ok((0..count).map(|i| (keys.row(i), rows.row(i))).collect())
     }
 
-    /// Rows back as a batch.
+    /// Rows as a batch.
     pub(super) fn decode<'a>(&self, rows: impl Iterator<Item = &'a Row>) -> Result<RecordBatch> {
         self.rows.decode(rows)
     }
 
-    /// The same, with nulls in all columns for a row that is not there.
+    /// Rows as a batch; a missing row has null in all columns.
     pub(super) fn decode_or_null<'a>(
         &self,
         rows: impl Iterator<Item = Option<&'a Row>> + Clone,
@@ -57,20 +63,20 @@ impl Keyed {
     }
 }
 
-/// Which keys of a table are looked at, each with a row that has it; none for all.
+/// The keys of a table that are compared, each with a row that has the key; `None` for all keys.
 pub(super) type Only = Option<BTreeMap<Row, Row>>;
 
-/// What a table may hold, by key.
+/// The rows that a table may contain, by key.
 #[derive(Default)]
 pub(super) struct Rows {
-    /// At the end of the epoch that all of the table has reached.
+    /// The rows at the end of the epoch that the whole table has reached.
     settled: HashMap<Row, Row>,
-    /// What keys became in later epochs, in order; none for a row that went.
+    /// The states of keys in later epochs, in order; `None` for a deleted row.
     later: HashMap<Row, Vec<Option<Row>>>,
 }
 
 impl Rows {
-    /// How many rows there are when all epochs are complete.
+    /// The number of rows when all epochs are complete.
     pub(super) fn count(&self) -> u64 {
         let settled = self
             .settled
@@ -83,7 +89,7 @@ impl Rows {
         (settled.count() + later.count()) as u64
     }
 
-    /// Every key that there is or was.
+    /// Every key that has or had a row.
     pub(super) fn keys(&self) -> impl Iterator<Item = &Row> {
         let later = self
             .later
@@ -92,13 +98,13 @@ impl Rows {
         self.settled.keys().chain(later)
     }
 
-    /// Whether the table may hold this for a key.
+    /// Whether the table may contain `found` for a key.
     pub(super) fn allow(&self, key: &Row, found: Option<&Row>) -> bool {
         let mut later = self.later.get(key).into_iter().flatten();
         self.settled.get(key) == found || later.any(|row| row.as_ref() == found)
     }
 
-    /// A key's row when all epochs are complete.
+    /// The row of a key when all epochs are complete.
     pub(super) fn last(&self, key: &Row) -> Option<&Row> {
         match self.later.get(key).and_then(|rows| rows.last()) {
             Some(last) => last.as_ref(),
@@ -106,6 +112,7 @@ impl Rows {
         }
     }
 
+    /// Takes in the row of a key, of a settled or of a later epoch.
     fn take(&mut self, key: Row, row: Option<Row>, settled: bool) {
         match (settled, row) {
             (true, Some(row)) => drop(self.settled.insert(key, row)),
@@ -115,22 +122,27 @@ impl Rows {
     }
 }
 
-/// A sink that keeps to itself what is written, for an evaluation.
+/// A sink that collects what an evaluation writes, in memory.
 pub(super) struct Expected {
+    /// The real sink, which is asked what it can hold.
     real: Arc<dyn Sink>,
+    /// One per table.
     tables: Vec<Collecting>,
 }
 
+/// The rows of one table.
 struct Collecting {
     keyed: Arc<Keyed>,
-    /// The epoch that all of the table has reached.
+    /// The epoch that the whole table has reached.
     through: Epoch,
+    /// The keys to collect.
     only: Only,
     rows: Mutex<Rows>,
 }
 
 impl Expected {
-    /// Of each table also the epoch that all of it has reached, and which keys to keep.
+    /// A collecting sink. For each table: its codecs, the epoch that the whole table has reached,
+    /// and the keys to collect.
     pub(super) fn new(
         real: Arc<dyn Sink>,
         tables: impl Iterator<Item = (Arc<Keyed>, Epoch, Only)>,
@@ -147,7 +159,7 @@ impl Expected {
         }
     }
 
-    /// What was collected, table by table.
+    /// Takes what was collected, by table.
     pub(super) fn take(&self) -> Vec<Rows> {
         let rows = self.tables.iter().map(|table| {
             let mut rows = table.rows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,6 +168,7 @@ impl Expected {
         rows.collect()
     }
 
+    /// Collects the writes of one epoch, in the form in which the real sink stores them.
     fn collect(&self, writes: &Writes) -> Result<()> {
         let table = self.tables.get(writes.table);
         let table = table.ok_or_else(|| Error::new(Kind::Bug, "a write to an unknown table"))?;
@@ -237,6 +250,7 @@ impl Sink for Expected {
     }
 }
 
+/// The `Bug` error of a change to the real sink.
 fn refused() -> Error {
     Error::new(Kind::Bug, "an evaluation changes no table")
 }

@@ -1,22 +1,25 @@
-//! Comparing what the sink holds with what the views should hold, and repairing it.
+//! `tidemill verify`: compares the sink's tables with what the views should contain, and repairs
+//! them.
 //!
-//! In flow the sink's tables, the newest usable checkpoint, the journal's epochs and the topics;
-//! what the views should hold is computed from the latter three alone, by the same dataflow. Out
-//! flow the rows that differ, and with a repair their writes. The job may run meanwhile: nothing of
-//! it is taken over or changed.
+//! Input: the sink's tables, the newest usable checkpoint, the journal's epochs and the topics.
+//! What the views should contain is computed from the last three alone, by the same dataflow.
+//! Output: the rows that differ, and with a repair their corrected writes. The job may run
+//! meanwhile; nothing of it is taken over or changed.
 //!
-//! A *round* reads the tables' frontiers, then the tables, then the journal, and then evaluates
-//! through the journal's last epoch. So whatever was in a table was bound before the journal was
-//! read, and nothing at or below its frontier was missing.
+//! ```text one round:  frontiers ─► tables ─► journal ─► evaluate through the journal's last epoch
+//! ─► compare ```
 //!
-//! 1. A key is right when it holds what it was at the table's frontier or in any bound epoch after
-//!    it: such epochs are on their way to the table. So a change that takes place meanwhile is no
-//!    difference, and a difference is one for certain.
-//! 2. This asks for a beginning at or below the frontier. When all checkpoints are newer, since
-//!    reading the tables took long, the round only tells which keys may differ, and another one
-//!    looks at those alone, which is quick.
+//! Because of this order, whatever was in a table was bound before the journal was read, and
+//! nothing at or below the table's frontier was missing.
+//!
+//! 1. A key is right if its row is what it was at the table's frontier or in any bound epoch after
+//!    it, because such epochs are on their way to the table. Therefore a change that happens
+//!    meanwhile is not reported, and a reported difference is certain.
+//! 2. For this the evaluation must begin at or below the frontier. If all checkpoints are newer,
+//!    because reading the tables took long, the round only finds the keys that may differ. Another
+//!    round compares those keys alone, which is fast.
 //! 3. A repair writes the row of the last bound epoch and loses to every later epoch. It is
-//!    followed by another round: what that finds is what is left.
+//!    followed by another round, whose differences are those that are left.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,64 +45,64 @@ pub use compare::{Cell, Difference, Differences, What};
 use compare::{Differing, Found, repairs};
 use expected::{Expected, Keyed, Only};
 
-/// Rounds until the keys that may differ are told apart.
+/// Most rounds until the differences are certain.
 const ROUNDS_MAX: usize = 5;
-/// How often is written what differs.
+/// Most attempts to repair the differences.
 const REPAIRS_MAX: usize = 5;
 
-/// What to do.
+/// What to verify, and whether to repair.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Compute the views from the topics' beginning instead of a checkpoint.
+    /// Whether to compute the views from the topics' beginning instead of a checkpoint.
     pub from_log: bool,
-    /// Write what differs as it should be.
+    /// Whether to repair the rows that differ.
     pub repair: bool,
     /// How many differences of each view are described.
     pub limit: usize,
 }
 
-/// What became of one view.
+/// The result for one view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    /// The view.
+    /// The view's name.
     pub view: String,
-    /// Its primary key.
+    /// The names of its primary key's columns.
     pub key: Vec<String>,
-    /// The epoch that all of its table had reached.
+    /// The epoch that the whole table had reached.
     pub epoch: Epoch,
-    /// Rows that it should hold.
+    /// The number of rows that the table should contain.
     pub rows: u64,
-    /// Keys of all tables that the named views read whose newest change could not be published or
-    /// decoded: their rows are in no view.
+    /// The number of keys in error in all sources that the named views read. Their rows are in no
+    /// view.
     pub keys_in_error: u64,
-    /// Rows of the view that no table can hold for what they hold; they are dead letters, and no
-    /// difference.
+    /// The number of the view's rows that no table can hold because of their values. They are dead
+    /// letters and no differences.
     pub unfit: u64,
-    /// How the table differed.
+    /// The differences before a repair.
     pub found: Differences,
-    /// How it differs after the repair; none when none was asked for.
+    /// The differences after the repair; `None` without a repair.
     pub left: Option<Differences>,
 }
 
 impl Verified {
-    /// How it differs now.
+    /// The differences that exist now.
     pub fn remaining(&self) -> &Differences {
         self.left.as_ref().unwrap_or(&self.found)
     }
 }
 
-/// Compares the tables of the views that are named, all served ones when none is, and repairs them
-/// if asked to. After an error of an evaluation its worker threads may still be there, standing
-/// still: a process does well to end then.
+/// Compares the tables of the named views (of all served views if none is named), and repairs them
+/// if asked to.
 ///
 /// # Errors
-/// When a view is unknown, not served, not filled or altered since; when a service is away, or what
-/// the views are computed from is damaged or not there any more.
+/// `Data` when a view is unknown, not served, not filled or altered since, or when the checkpoint,
+/// the journal or a topic no longer holds what is needed. `Retry` when a service is away. After an
+/// error of the evaluation, its worker threads may still exist, parked, so the process should end.
 pub fn verify(config: &Config, views: &[String], options: &Options) -> Result<Vec<Verified>> {
     let look = Look::open(config, views, options.from_log)?;
     let epochs = look.frontiers()?;
     if options.repair {
-        // Makes a table again that somebody dropped, and otherwise nothing.
+        // Creates a table that somebody dropped; otherwise changes nothing.
         look.sink.prepare(&config.name, &look.tables())?;
     }
     let all = look.tables.iter().map(|_| None).collect();
@@ -125,37 +128,45 @@ pub fn verify(config: &Config, views: &[String], options: &Options) -> Result<Ve
     verified.collect()
 }
 
-/// What is looked at.
+/// What is compared.
 struct Look {
+    /// The job, with the plan reduced to the named views.
     config: Config,
+    /// Whether checkpoints are ignored.
     from_log: bool,
+    /// The real sink.
     sink: Arc<dyn Sink>,
+    /// The state store.
     store: Arc<dyn Store>,
+    /// The log.
     log: Arc<dyn Log>,
+    /// The tables of the named views.
     tables: Vec<Arc<Keyed>>,
 }
 
-/// What a round found.
+/// The result of one round.
 struct Round {
-    /// The last epoch that was bound.
+    /// The last bound epoch.
     through: Epoch,
-    /// Whether what differs does so for certain.
+    /// Whether the differences are certain.
     certain: bool,
-    /// Keys of the sources whose newest change could not be used.
+    /// The number of keys in error in the sources.
     keys_in_error: u64,
-    /// Rows of each view.
+    /// The number of rows of each view.
     counts: Vec<u64>,
-    /// Of each view those that no table can hold.
+    /// For each view: the number of rows that no table can hold.
     unfit: Vec<u64>,
+    /// For each view: the rows that differ.
     differing: Vec<Differing>,
 }
 
 impl Round {
+    /// Whether no row differs.
     fn is_right(&self) -> bool {
         self.differing.iter().all(Differing::is_empty)
     }
 
-    /// The keys that differ.
+    /// The keys that differ, for the next round.
     fn only(&self) -> Vec<Only> {
         let only = self.differing.iter().map(|differing| {
             let keys = differing.iter();
@@ -169,10 +180,11 @@ impl Round {
 }
 
 impl Look {
+    /// Opens the services, and reduces the plan to the named views.
     fn open(config: &Config, views: &[String], from_log: bool) -> Result<Self> {
         let mut config = config.clone();
         config.plan = config.plan.serving(views)?;
-        // Sources replay; they need not read on.
+        // Sources only replay bound epochs; they need not read further.
         config.limits.rows_waiting_max = 0;
         let tables = host::tables(&config.plan).into_iter();
         let tables = tables.map(|table| Ok(Arc::new(Keyed::new(table)?)));
@@ -186,6 +198,7 @@ impl Look {
         })
     }
 
+    /// The definitions of the tables.
     fn tables(&self) -> Vec<Table> {
         self.tables
             .iter()
@@ -193,7 +206,10 @@ impl Look {
             .collect()
     }
 
-    /// The epoch that all of each table has reached.
+    /// The epoch that each whole table has reached.
+    ///
+    /// # Errors
+    /// `Data` when a view was altered or is not filled yet.
     fn frontiers(&self) -> Result<Vec<Epoch>> {
         let job = &self.config.name;
         let known = self.sink.frontiers(job)?;
@@ -222,7 +238,10 @@ impl Look {
         self.tables.iter().map(frontier).collect()
     }
 
-    /// Goes on until what differs does so for certain.
+    /// Repeats rounds until the differences are certain.
+    ///
+    /// # Errors
+    /// `Data` when the job replaced its checkpoints faster than they could be read.
     fn settle(&self, mut only: Vec<Only>) -> Result<Round> {
         let mut counts = None;
         for _ in 0..ROUNDS_MAX {
@@ -242,7 +261,7 @@ impl Look {
         Err(Error::new(Kind::Data, what))
     }
 
-    /// One look at everything. None when the checkpoint went away meanwhile.
+    /// One round. `None` when the checkpoint was deleted in the meantime.
     fn round(&self, only: Vec<Only>) -> Result<Option<Round>> {
         let frontiers = self.frontiers()?;
         let found = self.tables.iter().zip(&only);
@@ -289,7 +308,7 @@ impl Look {
         }))
     }
 
-    /// Rows of each view that no table can hold, as an evaluation counted them.
+    /// For each view: the rows that no table can hold, as the evaluation counted them.
     fn unfit(&self, stats: &Stats) -> Vec<u64> {
         let views = lock(&stats.views);
         let unfit = self.tables.iter().map(|keyed| {
@@ -299,6 +318,7 @@ impl Look {
         unfit.collect()
     }
 
+    /// Reads one table.
     fn found(&self, keyed: &Keyed, only: &Only) -> Result<Found> {
         Found::read(&*self.sink, keyed, only).map_err(|error| {
             let what = format!(
@@ -310,14 +330,15 @@ impl Look {
         })
     }
 
-    /// Whether there are other checkpoints than there were.
+    /// Whether the job has other checkpoints by now.
     fn moved_on(&self, standing: &Standing) -> Result<bool> {
         let now = Journal::read(&*self.store, &self.config.name)?;
         Ok(now.checkpoints != standing.checkpoints)
     }
 
-    /// The newest checkpoint at or below `least`, else the newest of all. None within when there is
-    /// none to begin with, none at all when the newest went away meanwhile.
+    /// The newest checkpoint at or below `least`, or else the newest of all. The inner option is
+    /// `None` when there is no checkpoint, the outer one when the checkpoint was deleted in the
+    /// meantime.
     fn checkpoint(&self, standing: &Standing, least: Epoch) -> Result<Option<Option<Manifest>>> {
         if self.from_log {
             return Ok(Some(None));
@@ -335,7 +356,7 @@ impl Look {
         Ok(Some(newest))
     }
 
-    /// What the workers are told: the epochs that are bound, and nothing after them.
+    /// The start of the evaluation: replay what is bound, and nothing after it.
     fn start(&self, standing: &Standing, checkpoint: Option<Manifest>) -> Result<Start> {
         let (mut partitions, mut ids) = (BTreeMap::new(), BTreeMap::new());
         for source in &self.config.plan.sources {
@@ -345,13 +366,14 @@ impl Look {
             let described = self.log.describe(topic)?;
             ids.extend(described.map(|described| (topic.clone(), described.id)));
         }
-        // Every epoch counts, also those that the tables have.
+        // Every epoch counts, also those that the tables already contain.
         let served = vec![None; self.tables.len()];
         let bindings = standing.bindings.clone();
         resume::start(checkpoint, bindings, partitions, &ids, served)
     }
 
-    /// Writes what differs until nothing does, or what does cannot be helped. What is left.
+    /// Repairs the differences until there is none, or until a repair does not help. Returns the
+    /// differences that are left.
     fn repair(&self, found: &Round) -> Result<Vec<Differing>> {
         let (mut last, mut over_newer) = (None::<Round>, false);
         for _ in 0..REPAIRS_MAX {
@@ -371,8 +393,9 @@ impl Look {
                 }
             }
             let next = self.settle(wrong.only())?;
-            // What is still wrong was written later than the last epoch. While the job goes on,
-            // its next epoch is later than that; when it does not, nothing of it can be lost.
+            // What is still wrong was written with a later version than the last epoch. If the job
+            // runs, its next epoch is later than that. If the job does not run, overwriting loses
+            // nothing of it.
             let idle = next.through == wrong.through;
             let in_vain = over_newer && idle;
             over_newer = idle;
