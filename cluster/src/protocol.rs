@@ -1,31 +1,39 @@
-//! What the processes of a cluster say to each other: worker to master, master to worker, worker
-//! to the child that runs its part of a job, and what everybody may ask the master.
+//! Protocol of a cluster: the messages between workers, the master, child processes and clients.
 //!
-//! Flows in and out as JSON: over HTTP between a worker, a client and the master, as lines on the
-//! child's stdin and stdout. Only data; who says what when is in `master` and `worker`.
+//!     tidemill worker ──POST …/report: Report─────────────► tidemill master
+//!                     ◄─────────────────────Assignment─────   (also by long poll: GET …/orders)
+//!     tidemill worker ──stdin: a line of ToChild──────────► tidemill dataflow, tidemill ingest
+//!                     ◄────────stdout: a line of FromChild─
+//!     tidemill status ──GET /v1/status────────────────────► tidemill master: Status
 //!
-//! Both directions tell a state, not an event: a report says all that a worker has, orders say all
-//! that it shall have. So a message that is lost, late, doubled or overtaken does no harm.
+//! All messages are JSON: over HTTP between workers, clients and the master, and as lines on a
+//! child's stdin and stdout. This module contains only data. The modules `master`, `worker` and
+//! `assignment` send and receive the messages.
+//!
+//! Reports and assignments carry whole states and not events: a report contains everything that a
+//! worker has, and an assignment everything that it shall have (desired state). Therefore a message
+//! that is lost, late, duplicated or overtaken does no harm.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Names a worker from its start to its end: a worker that is started again is another one.
+/// Identifies a worker process from its start to its end. A worker that is started again has
+/// another id.
 pub(crate) type WorkerId = String;
 
-/// Which half of a pipeline a process runs.
+/// The kind of a component: which half of a pipeline a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Part {
-    /// One process that takes no slot.
+    /// One process, which takes no slot.
     Ingest,
-    /// One or more processes that share their fate.
+    /// One or more processes, which fail together.
     Dataflow,
 }
 
 impl Part {
-    /// As the commands and the logs have it.
+    /// The word in commands and logs.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
@@ -34,18 +42,21 @@ impl Part {
     }
 }
 
-/// One process of a job in one generation.
+/// Identifies one process of a job in one generation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct ProcessKey {
+    /// The job's name.
     pub(crate) job: String,
     pub(crate) part: Part,
-    /// Of the dataflow it is the journal's generation. Strictly increasing for a job's part.
+    /// The journal's generation for a dataflow; the master's count for an ingest. Strictly
+    /// increasing for each component of a job.
     pub(crate) generation: u64,
-    /// From 0, below [`ProcessAssignment::processes`].
+    /// 0 up to, and not including, [`ProcessAssignment::processes`].
     pub(crate) index: usize,
 }
 
-/// A job as it was submitted. Holds no secret: those are in the workers' environments and files.
+/// The definition of a job, as submitted. Contains no secret: passwords are in the environment and
+/// files of the workers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JobSpec {
     /// The pipeline's name.
@@ -56,7 +67,7 @@ pub(crate) struct JobSpec {
     pub(crate) connections: BTreeMap<String, String>,
     /// Worker threads of the dataflow over all processes.
     pub(crate) workers: usize,
-    /// With too few slots wait for more, rather than run with fewer workers.
+    /// Whether to wait when slots are missing. Otherwise the job runs with fewer workers.
     pub(crate) wait_for_slots: bool,
     /// Whether the cluster also runs the ingest.
     pub(crate) ingest: bool,
@@ -65,69 +76,77 @@ pub(crate) struct JobSpec {
     pub(crate) flags: BTreeMap<String, String>,
 }
 
-/// All that a worker has, told once a second and whenever it changes.
+/// Worker to master, once a second and at each change: everything that the worker has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
+    /// The id of the worker that reports.
     pub(crate) worker: WorkerId,
-    /// Rises with each report of one worker: an overtaken one is dropped.
+    /// Rises with each report of a worker. The master drops a report that a newer one overtook.
     pub(crate) sequence: u64,
-    /// What people call it: its `--name`, by default `HOST-PID`.
+    /// The worker's name for people: `--name`, by default `HOST-PID`.
     pub(crate) name: String,
-    /// Where its own HTTP server answers: logs and metrics.
+    /// The URL of the worker's own HTTP server, for logs and metrics.
     pub(crate) http: String,
-    /// Worker threads that it offers.
+    /// Worker threads that the worker offers.
     pub(crate) slots: usize,
+    /// The worker's version of Tidemill.
     pub(crate) version: String,
+    /// All children, also those that ended and are still assigned.
     pub(crate) processes: Vec<ProcessReport>,
 }
 
-/// One child of a worker. One that ended is told until no order names it any more.
+/// One child of a worker. A child that ended is reported until no assignment names it any more.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ProcessReport {
     pub(crate) key: ProcessKey,
     pub(crate) phase: Phase,
-    /// What it said last of itself.
+    /// The newest heartbeat of the child.
     pub(crate) beat: Option<Heartbeat>,
 }
 
-/// How far a child is.
+/// The progress of a child: Started, Listening (not if it is alone), Live, Exited.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Phase {
-    /// Started, and not heard of yet.
+    /// The process was started, and has reported neither of the following.
     Started,
-    /// Other processes of the job reach it here; it waits for their addresses.
+    /// The child listens at `address` (`host:port`) for the other processes, and waits for their
+    /// addresses.
     Listening { address: String },
-    /// Its part runs: it is connected with all others.
+    /// The component runs in this child, connected to all other processes.
     Live,
-    /// It ended.
+    /// The process ended.
     Exited(Exit),
 }
 
 /// How a child ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Exit {
-    /// The exit code; none when a signal ended it. See `exit` for what each means.
+    /// The exit code; `None` when a signal ended the child. The module `exit` lists the codes.
     pub(crate) code: Option<i32>,
     /// The signal that ended it.
     pub(crate) signal: Option<i32>,
-    /// The worker killed it since it said nothing for too long.
+    /// Whether the worker killed the child because it sent nothing for too long.
     pub(crate) frozen: bool,
-    /// Indices of processes that it could not reach or lost.
+    /// Indices of processes that the child could not reach or lost.
     pub(crate) unreachable: Vec<usize>,
-    /// When, in milliseconds since 1970-01-01T00:00:00Z by the worker's clock.
+    /// When the child ended, in ms since 1970-01-01T00:00:00Z by the worker's clock.
     pub(crate) at_ms: u64,
-    /// The last lines of its log.
+    /// The last lines of the child's log.
     pub(crate) tail: Vec<String>,
 }
 
-/// All that a worker shall have. A child that is not in it is to be killed.
+/// Master to worker: everything that the worker shall run. The worker kills children that are not
+/// in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Assignment {
-    /// The master's generation: orders of an older master than was heard already are dropped.
+    /// The master's generation. A worker drops an assignment of an older master than it already
+    /// heard.
     pub(crate) master: u64,
-    /// Rises whenever the orders of this worker change; a worker waits for one above its own.
+    /// Rises whenever this worker's assignment changes. A worker's long poll waits for a version
+    /// above its own.
     pub(crate) version: u64,
+    /// The children that the worker shall have.
     pub(crate) processes: Vec<ProcessAssignment>,
 }
 
@@ -135,145 +154,158 @@ pub(crate) struct Assignment {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessAssignment {
     pub(crate) key: ProcessKey,
+    /// The definition with which the generation was started.
     pub(crate) spec: JobSpec,
-    /// Worker threads of each process.
+    /// Worker threads in each process of the generation.
     pub(crate) threads: usize,
-    /// Processes of the part.
+    /// The number of processes of the generation.
     pub(crate) processes: usize,
-    /// What they know each other by: hexadecimal digits, new in each generation.
+    /// The secret of the generation's mesh: hexadecimal digits, new in each generation.
     pub(crate) secret: String,
-    /// Where all of them listen, by index; none until all do.
+    /// The addresses of all processes by index; `None` until all listen.
     pub(crate) peers: Option<Vec<String>>,
-    /// It shall complete its epochs, take a checkpoint and end.
+    /// Whether the child shall complete its epochs, take a checkpoint and end.
     pub(crate) drain: bool,
 }
 
-/// A line from a worker to its child. End of file means that the worker is gone: the child ends.
+/// Worker to child, one line on stdin. End of file means that the worker is gone, and the child
+/// ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ToChild {
-    /// The first line of all.
+    /// The first line: who the child is.
     Begin {
         key: ProcessKey,
         threads: usize,
         processes: usize,
         secret: String,
-        /// Where it shall listen for the others: an address of this machine without a port.
+        /// The address of this machine, without a port, at which the child shall listen for other
+        /// processes.
         host: String,
     },
-    /// Where all processes listen, by index. Not told to an ingest, nor to a process that is alone.
+    /// The addresses of all processes by index. Not sent to an ingest or to a process that is
+    /// alone.
     Peers { addresses: Vec<String> },
     /// Complete the epochs in flight, take a checkpoint and end.
     Drain,
 }
 
-/// A line from a child to its worker.
+/// Child to worker, one line on stdout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum FromChild {
-    /// `host:port` where it listens for the others. Not told when it is alone.
+    /// `host:port` at which the child listens for other processes. Not sent by a process that is
+    /// alone.
     Listening { address: String },
-    /// Its part runs.
+    /// The component runs.
     Live,
-    /// Twice a second from the first line on, also before it is live: it is not frozen.
+    /// Sent twice a second from the first line on, also before the child is live, to show that the
+    /// child is not frozen.
     #[serde(rename = "beat")]
     Heartbeat(Box<Heartbeat>),
-    /// Processes that it could not reach or lost; it ends now.
+    /// The processes that the child could not reach or lost. The child ends now.
     Unreachable { indices: Vec<usize> },
 }
 
-/// What a process says of itself. All times and epochs in milliseconds.
+/// What a process tells of itself with each heartbeat. All times and epochs are in ms.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Heartbeat {
-    /// Where its HTTP server answers.
+    /// The URL of the process's HTTP server; empty while there is none.
     pub(crate) http: String,
-    /// What it does or waits for, in words, when it is not simply running.
+    /// What the process does or waits for, in words, unless it simply runs.
     pub(crate) doing: Option<String>,
-    /// Records read from the log, or published to it by an ingest.
+    /// Records read from the log, or published to the log by an ingest, since the start.
     pub(crate) records: u64,
     /// Bytes of those records.
     pub(crate) bytes: u64,
+    /// Dead letters since the start.
     pub(crate) dead_letters: u64,
-    /// Keys whose newest change could not be published or decoded: their rows are in no view.
+    /// Keys in error: keys whose newest change could not be published or decoded. Their rows are in
+    /// no view.
     pub(crate) keys_in_error: u64,
-    /// The last epoch that is bound, 0 before the first (process 0).
+    /// The newest epoch that is bound, 0 before the first (process 0 only).
     pub(crate) bound: u64,
-    /// The last epoch that every view shows, 0 before the first (process 0).
+    /// The newest epoch that every view shows, 0 before the first (process 0 only).
     pub(crate) durable: u64,
-    /// The epoch of the last checkpoint, 0 without one (process 0).
+    /// The epoch of the newest checkpoint, 0 without one (process 0 only).
     pub(crate) checkpointed: u64,
-    /// Records in the log that are not in every view yet, by topic and partition (process 0).
+    /// Records in the log that are not in every view yet, by topic and partition (process 0 only).
     pub(crate) behind: BTreeMap<String, BTreeMap<u32, u64>>,
-    /// Since when the oldest change waits that is known of and is not in every view, or, of an
-    /// ingest, not in the log; or since when nobody can tell. None when nothing waits.
+    /// Since when the oldest known change waits that is not in every view or, for an ingest, not in
+    /// the log; or since when nobody can tell. `None` when nothing waits.
     pub(crate) waits_since_ms: Option<u64>,
-    /// Whether it could be asked what waits: of the log, or of an ingest the database.
+    /// Whether the log, or for an ingest the database, could be asked what waits.
     pub(crate) lag_known: bool,
     /// The services that the process uses.
     pub(crate) dependencies: Vec<DependencyStatus>,
-    /// What an ingest noticed of captured tables last, newest last.
+    /// What an ingest last noticed of captured tables in the catalog, newest last.
     pub(crate) noticed: Vec<NoticedStatus>,
-    /// Commit to readable over the last seconds (process 0).
+    /// The median time from commit to readable over the last seconds (process 0 only).
     pub(crate) freshness_p50_ms: Option<u64>,
+    /// The 99th percentile of the same.
     pub(crate) freshness_p99_ms: Option<u64>,
-    /// Rows of each view in this process's workers, at the last moments: each moment is the epoch
-    /// that all that was counted is before.
+    /// Rows of each view that this process's workers keep, at the last few epochs. The count at an
+    /// epoch contains everything before that epoch.
     pub(crate) rows: BTreeMap<u64, BTreeMap<String, i64>>,
-    /// Operators of this process's workers, those that took most time first, at most
+    /// The operators of this process's workers, the most expensive first, at most
     /// [`OPERATORS_TOLD_MAX`].
     pub(crate) operators: Vec<OperatorHeartbeat>,
 }
 
-/// A change of a captured table that was noticed in the catalog, as no stream tells of it.
+/// A change of a captured table that an ingest noticed in the catalog, because no change stream
+/// reports it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct NoticedStatus {
+    /// When, in ms.
     pub(crate) at_ms: u64,
-    /// Which table, what was noticed, and what is done about it.
+    /// The table, what was noticed, and what the ingest does about it.
     pub(crate) what: String,
 }
 
-/// How many operators a beat tells of.
+/// Limit of operators in a heartbeat.
 pub(crate) const OPERATORS_TOLD_MAX: usize = 50;
 
-/// What one operator of a view did and holds, over this process's workers.
+/// Cost and state of one operator of a view, over the workers of one process.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct OperatorHeartbeat {
+    /// The operator's name.
     pub(crate) name: String,
-    /// Time spent in it since the start, in microseconds.
+    /// Time spent in the operator since the start, in µs.
     pub(crate) busy_us: u64,
-    /// Rows of its arrangements; none when it has none.
+    /// Rows in the operator's arrangements; `None` when it has none.
     pub(crate) rows: Option<i64>,
-    /// Bytes of its arrangements, about.
+    /// Approximate bytes of the operator's arrangements.
     pub(crate) bytes: Option<i64>,
 }
 
-/// A service that a process uses, or all processes of a job together.
+/// The state of a service, as one process or all processes of a job see it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct DependencyStatus {
-    /// What it is used for: `api`, `database`, `slot`, `log`, `registry`, `state` or `views`.
+    /// The use of the service: `api`, `database`, `slot`, `log`, `registry`, `state` or `views`.
     pub(crate) dependency: String,
-    /// What it is: `Kafka`, `PostgreSQL`, …
+    /// The kind of the service: `Kafka`, `PostgreSQL`, …
     pub(crate) engine: String,
-    /// Where it is.
+    /// The address of the service.
     pub(crate) at: String,
-    /// `up`, `down`, or `unknown` while nobody has heard of it.
+    /// `up`, `down`, or `unknown` while no process has reported about it.
     pub(crate) state: String,
-    /// Since when.
+    /// When the current state began, in ms.
     pub(crate) since_ms: u64,
-    /// The last error, also when it is up again.
+    /// The last error, kept also after the service is up again.
     pub(crate) error: Option<String>,
 }
 
 impl DependencyStatus {
+    /// Whether the service is down.
     pub(crate) fn is_down(&self) -> bool {
         self.state == "down"
     }
 
-    /// For people: what is waited for, since when, and why.
+    /// One line for people: the service, its state, since when, and why.
     pub(crate) fn told(&self, now_ms: u64) -> String {
         let seconds = now_ms.saturating_sub(self.since_ms) / 1000;
         let (engine, dependency, state) = (&self.engine, &self.dependency, &self.state);
@@ -282,117 +314,140 @@ impl DependencyStatus {
     }
 }
 
-/// Everything at a glance: `GET /v1/status`, `tidemill status --json`, and the status page.
+/// The status of a cluster: `GET /v1/status`, `tidemill status --json`, and the status page.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Status {
+    /// The master that answers.
     pub(crate) master: MasterStatus,
+    /// The workers that are present.
     pub(crate) workers: Vec<WorkerStatus>,
+    /// All jobs, by name.
     pub(crate) jobs: Vec<JobStatus>,
 }
 
-/// The master.
+/// The status of the master.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct MasterStatus {
+    /// Counts masters; not the generation of a job.
     pub(crate) generation: u64,
     pub(crate) version: String,
+    /// When the master started, and its current time, in ms.
     pub(crate) started_ms: u64,
     pub(crate) now_ms: u64,
 }
 
-/// A worker of the roster.
+/// The status of a worker that is present.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct WorkerStatus {
     pub(crate) id: WorkerId,
     pub(crate) name: String,
+    /// The URL of the worker's HTTP server.
     pub(crate) http: String,
+    /// Slots offered, and in use by dataflows.
     pub(crate) slots: usize,
     pub(crate) slots_used: usize,
-    /// Milliseconds since its last report.
+    /// Time since the worker's last report, in ms.
     pub(crate) silent_ms: u64,
     pub(crate) version: String,
 }
 
-/// A job.
+/// The status of a job.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct JobStatus {
     pub(crate) name: String,
     /// `running`, `degraded`, `starting`, `waiting`, `draining`, `restarting`, `stopped` or
-    /// `failed`. It runs when its views are live and everything that feeds them is up; it is
-    /// degraded when they are live and something is not.
+    /// `failed`. The job is `running` when its views are live and everything that feeds them is up.
+    /// It is `degraded` when the views are live and something that feeds them is not.
     pub(crate) state: String,
-    /// Why it is in that state, or what is not as it was asked for.
+    /// The reason for the state, or what differs from what was asked for.
     pub(crate) why: Option<String>,
+    /// The generation of the job's journal.
     pub(crate) generation: u64,
-    /// Generations that ended by themselves since it was last submitted or restarted by hand.
+    /// Generations of the dataflow that failed since the job was last submitted or restarted by
+    /// hand.
     pub(crate) restarts: u64,
-    /// Workers asked for, and that run.
+    /// Worker threads that were asked for, and that run.
     pub(crate) workers_wanted: usize,
     pub(crate) workers: usize,
-    /// The last epoch that every view shows, 0 before the first.
+    /// The newest epoch that every view shows, 0 before the first.
     pub(crate) epoch: u64,
-    /// How long the oldest change that is known of has waited, captured or not, or how long nobody
-    /// could tell; 0 when nothing waits, none when nothing runs that would know.
+    /// Lag in ms: how long the oldest known change has waited, captured or not, or for how long
+    /// nobody could tell. 0 when nothing waits; `None` when no process runs that would know.
     pub(crate) lag_ms: Option<u64>,
-    /// Records in the log that are not in every view yet; none when nobody knows.
+    /// Records in the log that are not in every view yet; `None` when nobody knows.
     pub(crate) behind: Option<u64>,
-    /// The services that its processes use.
+    /// The services that the job's processes use.
     pub(crate) dependencies: Vec<DependencyStatus>,
+    /// Freshness in ms: the median and the 99th percentile of the time from commit to readable.
     pub(crate) freshness_p50_ms: Option<u64>,
     pub(crate) freshness_p99_ms: Option<u64>,
+    /// Records read from the log, and the current rate.
     pub(crate) records: u64,
     pub(crate) records_per_second: f64,
     pub(crate) dead_letters: u64,
-    /// Keys whose newest change could not be published or decoded: their rows are in no view.
+    /// Keys in error: keys whose newest change could not be published or decoded. Their rows are in
+    /// no view.
     #[serde(default)]
     pub(crate) keys_in_error: u64,
+    /// The epoch of the newest checkpoint, 0 without one.
     pub(crate) checkpointed: u64,
+    /// The ingest; `None` for a job without one.
     pub(crate) ingest: Option<IngestStatus>,
-    /// Rows of each view, all of one epoch; empty while the processes have none in common.
+    /// Rows of each view, all at one epoch; empty while the processes have no epoch in common.
     pub(crate) views: BTreeMap<String, i64>,
+    /// The most expensive operators over all processes.
     pub(crate) operators: Vec<OperatorHeartbeat>,
+    /// The processes that workers reported.
     pub(crate) processes: Vec<ProcessStatus>,
-    /// How generations ended, newest first.
+    /// The last failures of both components, newest first.
     pub(crate) failures: Vec<Failure>,
 }
 
-/// The ingest of a job.
+/// The status of a job's ingest.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct IngestStatus {
+    /// A word as in [`JobStatus::state`], for the ingest alone.
     pub(crate) state: String,
+    /// The reason for the state.
     pub(crate) why: Option<String>,
     pub(crate) restarts: u64,
+    /// Records published to the log by the current process, and the current rate.
     pub(crate) published: u64,
     pub(crate) published_per_second: f64,
-    /// What it noticed of captured tables last, newest last.
+    /// What the ingest last noticed of captured tables, newest last.
     pub(crate) noticed: Vec<NoticedStatus>,
 }
 
-/// A process of a job.
+/// The status of one process of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ProcessStatus {
     pub(crate) part: Part,
     pub(crate) index: usize,
-    /// The name of the worker that runs it.
+    /// The name of the worker that runs the process.
     pub(crate) worker: String,
     pub(crate) phase: Phase,
+    /// The URL of the process's HTTP server; empty while it has none.
     pub(crate) http: String,
 }
 
-/// How a generation ended.
+/// How a generation failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Failure {
+    /// The generation that failed.
     pub(crate) generation: u64,
+    /// When the failed process ended, in ms by its worker's clock; the master's when no exit was
+    /// reported.
     pub(crate) at_ms: u64,
-    /// The process that failed first, in words: `process 1 on node2`.
+    /// The root cause: the process that failed first, in words, as in `process 1 on node2`.
     pub(crate) process: String,
-    /// What happened to it: `killed by signal 9`, `ended with 101`, `its worker is gone`.
+    /// What happened to that process: `killed by signal 9`, `ended with 101`, `its worker is gone`.
     pub(crate) what: String,
-    /// The last lines of its log.
+    /// The last lines of that process's log.
     pub(crate) tail: Vec<String>,
 }

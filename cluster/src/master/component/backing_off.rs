@@ -1,14 +1,19 @@
-//! A pause after a failure, longer each time.
+//! State BackingOff: a pause after a failure, longer after each failure in a row.
+//!
+//! Goes to Waiting when the pause is over or a command raised the revision, and to Stopped when the
+//! component is not wanted any more.
 
 use super::{Here, Stage};
 
-/// Waiting for a time.
+/// Waiting for a point in time.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct BackingOff {
+    /// When the pause ends, in ms.
     pub(super) until: u64,
-    /// Of the record when it failed: another one says that a person wants it now.
+    /// The record's revision at the failure. A different one means that a user wants the component
+    /// now.
     pub(super) revision: u64,
-    /// What it waits for, when that is not just time.
+    /// The error of the journal when that is what failed.
     pub(crate) why: Option<String>,
 }
 

@@ -1,16 +1,21 @@
-//! All listen and are told where the others are; each connects with all and is live.
+//! State Connecting: all processes listen and know each other's addresses; each connects to all
+//! others.
+//!
+//! Goes to Running when all are live, and to Ending when a process failed, the component is not
+//! wanted any more, or `CONNECTING_MAX` passed.
 
 use super::super::times::CONNECTING_MAX;
 use super::ending::Why;
 use super::{Half, Here, Running, Stage};
 use crate::protocol::Phase;
 
-/// Waiting until all are connected.
+/// Waiting until all processes are live.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Connecting {
+    /// When the state began, in ms.
     pub(super) since: u64,
-    /// Where all listen, by index; none when some were live before this master heard of them, and
-    /// so had been told.
+    /// The addresses of all processes by index. `None` when some processes were already live when
+    /// this master first heard of them: the master before had sent the addresses.
     pub(crate) peers: Option<Vec<String>>,
 }
 

@@ -1,11 +1,14 @@
-//! All processes complete their epochs, take a checkpoint and end.
+//! State Draining: all processes complete their epochs, take a checkpoint and end.
+//!
+//! Goes to Ending when all have ended, when one ended otherwise, or after `DRAINING_MAX`.
 
 use super::super::times::DRAINING_MAX;
 use super::ending::Why;
 use super::{Ended, Half, Here, Stage};
 
-/// Waiting until all ended.
+/// Waiting until all processes have ended.
 #[derive(Debug, Clone, PartialEq)]
+/// When the state began, in ms.
 pub(crate) struct Draining {
     pub(super) since: u64,
 }

@@ -1,5 +1,9 @@
-//! No worker shall have the generation any more: all that is left of it is killed, and its end, or
-//! the loss of its worker, awaited. Then it is known why it ended, and what comes next.
+//! State Ending: no assignment contains the generation any more, so workers kill what is left of
+//! it. The master waits for each process's end or for the loss of its worker.
+//!
+//! Then the root cause is known, the failure is counted, and the next state follows: Waiting or
+//! Stopped after an end that was asked for, BackingOff after a failure, Failed after a failure that
+//! no restart repairs.
 
 use super::super::durable::Record;
 use super::super::root_cause::{self, Culprit};
@@ -8,38 +12,42 @@ use super::super::times::{BACK_OFF_MAX, BACK_OFF_MIN, ENDING_MAX, LIVED_MIN};
 use super::{BackingOff, Half, Here, Stage};
 use crate::exit;
 
-/// Failures in a row that are too many.
+/// Limit of failures in a row without a generation that lived for `LIVED_MIN`.
 pub(crate) const FAILURES_IN_A_ROW_MAX: u32 = 20;
-/// Failures that are remembered of each half of a job.
+/// Failures that are kept of each component.
 pub(crate) const FAILURES_KEPT_MAX: usize = 10;
-/// How often the same error in a row shows that no restart mends it.
+/// After the same error so many times in a row no restart is tried any more.
 const SAME_ERROR_MAX: u32 = 3;
 
 /// Waiting until all processes have ended.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Ending {
+    /// When the generation began to end, in ms.
     since: u64,
-    /// Since when its orders are taken back.
+    /// When the processes left the written assignments, in ms. A report after that proves that a
+    /// process is gone.
     unordered: Option<u64>,
+    /// Why the generation ends.
     pub(crate) why: Why,
 }
 
-/// Why a generation was ended.
+/// Why a generation ends.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Why {
-    /// It made room, or had drained.
+    /// It was asked to: it has drained, or had nothing to drain.
     Asked,
-    /// It made room and did not drain as it should.
+    /// It was asked to drain, and a process ended otherwise.
     Undrained,
-    /// A process ended.
+    /// A process failed.
     Broken,
-    /// A process took too long.
+    /// The process of this index exceeded a timeout; the text says which one.
     Late(usize, String),
-    /// Another master ended it.
+    /// The master before this one ended it.
     Before,
 }
 
 impl Ending {
+    /// The state at its begin.
     pub(super) fn new(since: u64, why: Why) -> Self {
         let unordered = None;
         Self {
@@ -49,6 +57,7 @@ impl Ending {
         }
     }
 
+    /// The state in which a new master finds a generation that is already ending.
     pub(super) fn adopted(now: u64) -> Self {
         Self::new(now, Why::Before)
     }
@@ -73,11 +82,11 @@ impl Ending {
         let run = here.record.run.clone()?;
         let mut ended = half.ended.clone();
         if half.drains {
-            // These are none of the failures.
+            // A process that drained correctly did not fail.
             ended.retain(|_, ended| !ended.is_drained());
         }
         let found = root_cause::find(&run, &ended, cause.as_ref(), here.now);
-        // Asked for before this master started: then nobody failed.
+        // If the end was asked for before this master started, nobody failed.
         let asked = here.must_go();
         let lived = half
             .live_since
@@ -110,6 +119,7 @@ impl Ending {
         })
     }
 
+    /// Whether no process of the generation is left on any present worker.
     fn all_ended(&self, half: &Half, here: &Here<'_>, unordered: u64) -> bool {
         let Some(run) = &here.record.run else {
             return true;
@@ -121,11 +131,13 @@ impl Ending {
     }
 }
 
+/// Keeps the failure for `status`.
 fn remember(record: &mut Record, found: &Culprit) {
     record.failures.insert(0, found.failure.clone());
     record.failures.truncate(FAILURES_KEPT_MAX);
 }
 
+/// Counts the failure: restarts, failures in a row, and repetitions of the same error message.
 fn count(record: &mut Record, found: &Culprit, lived: bool) {
     record.restarts += 1;
     record.in_a_row = if lived { 1 } else { record.in_a_row + 1 };
@@ -138,7 +150,7 @@ fn count(record: &mut Record, found: &Culprit, lived: bool) {
     });
 }
 
-/// Why no next generation would be better.
+/// Why no next generation would be better, as the text for the user; `None` to try again.
 fn unmendable(record: &Record, found: &Culprit, job: &str) -> Option<String> {
     let what = format!("{} {}", found.failure.process, found.failure.what);
     let said = found.message().map(|said| format!(": {said}"));

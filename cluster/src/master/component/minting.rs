@@ -1,4 +1,9 @@
-//! The journal is told of the next generation, which fences the ones before it.
+//! State Minting: the dataflow's journal makes the next generation, which fences all generations
+//! before it.
+//!
+//! Goes to Starting when the generation is minted and its processes can be placed, to Waiting or
+//! Stopped when it is not needed or cannot be placed any more, to BackingOff after a temporary
+//! error, and to Failed after a permanent one.
 
 use std::sync::Arc;
 
@@ -6,25 +11,29 @@ use super::super::event::Action;
 use super::super::times::MINT_AGAIN;
 use super::{BackingOff, Half, Here, Stage};
 
-/// Generations in a row that a journal may mint below the last one that is known.
+/// Limit of generations that are minted in a row because the journal's number is not above the last
+/// known one.
 const BEHIND_MAX: u64 = 1000;
 
 /// Waiting for the journal.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Minting {
-    /// Of the record then: with another one it may be another journal.
+    /// The record's revision at the request. After another revision the job may have another
+    /// journal.
     revision: u64,
-    /// Generations that were minted and had been before: it is another journal.
+    /// Generations so far whose number was already used: the journal is not the one of before.
     behind: u64,
 }
 
 impl Minting {
-    /// Asks for a generation. That one is asked for is written down first, each time, so that a
-    /// master that was replaced finds out before it disturbs what the other one runs.
+    /// Asks for a generation. The request is written down before it is carried out, each time.
+    /// Therefore a master that was replaced notices that before it fences what the other master
+    /// runs.
     pub(super) fn begin(here: &mut Here<'_>) -> Stage {
         Self::ask(here, 0)
     }
 
+    /// Sends the request; `behind` counts the requests before it.
     fn ask(here: &mut Here<'_>, behind: u64) -> Stage {
         let revision = here.record.revision;
         here.record.minting = true;
@@ -36,7 +45,8 @@ impl Minting {
     }
 
     pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
-        // Also when it is not wanted any more: what is minted later would fence the next one.
+        // Waits for the result also when the generation is not wanted any more: a generation that
+        // is minted later would fence the next one.
         let minted = half.minted.take()?;
         if !here.wanted || here.record.revision != self.revision {
             here.record.minting = false;

@@ -1,13 +1,34 @@
-//! One half of a job, as a state machine: a file a state.
+//! State machine of one component of a job (its dataflow or its ingest), with one file per state.
 //!
-//! In: what the workers told, what the job shall be, the time. Out: the next state, changes of the
-//! durable record, and generations to be minted. A state looks at what is the case, not at what
-//! happened, so it does not matter how often and in which order it is asked.
+//! In: what the workers reported, the desired state of the job, and the time. Out: the next state,
+//! changes of the durable record, and requests for new generations. Each state decides from the
+//! current situation and not from single events, so it does not matter how often and in which order
+//! a state is asked.
 //!
-//! 1. A generation's number is minted, and where it is placed written down, before it is ordered.
-//! 2. That it ends is written down before its orders are taken back, so it is ordered only once.
-//! 3. The next one is not begun before each process of the one before has ended, or its worker is
-//!    gone, or it was killed and did not end for long.
+//!     Stopped ─wanted─► Waiting ─slots─► Minting ─minted─► Starting ─all listen─► Connecting
+//!        ▲               ▲   │                             ▲   │                    │
+//!        │ not           │   └────────── ingest ───────────┘   │ all live           │ all live
+//!        │ wanted        │ wanted                              ▼                    │
+//!        │               │               Draining ◄─must go─ Running ◄──────────────┘
+//!        │               │                  │ all drained      │
+//!        └───────────────┴── Ending ◄───────┴──────────────────┘ a process failed
+//!                        ▲     │
+//!      the pause is over │     │ it failed
+//!                        │     ▼
+//!                      BackingOff, or Failed: exit code 2, the same error 3 times, or more than
+//!                                             20 failures in a row
+//!
+//! From Starting, Connecting and Draining a failed process or a timeout also leads to Ending.
+//! A command of a user leads from Failed to Waiting or Stopped. An error of the journal leads from
+//! Minting to BackingOff or Failed. A new master enters in Starting or Ending if a generation is
+//! written down, else in Failed or Stopped.
+//!
+//! 1. Before a generation is assigned to workers, its number is minted and its placement is written
+//!    down.
+//! 2. Before a generation is removed from the assignments, its end is written down. Therefore a
+//!    generation is assigned only once.
+//! 3. The next generation begins only when each process of the one before has ended, or its worker
+//!    is gone, or the process was killed and did not end for `ENDING_MAX`.
 
 mod backing_off;
 mod connecting;
@@ -42,67 +63,84 @@ use super::roster::{Found, Roster};
 use super::times::{CULPRIT_AWAITED_MAX, RATE_OVER};
 use crate::protocol::{JobSpec, Part, Phase, ProcessKey};
 
-/// States that one event may lead through: more would be a circle.
+/// Limit of states that one event may lead through. More would be a circle.
 const STEPS_MAX: usize = 8;
 
-/// Where a half of a job is.
+/// The state of a component.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Stage {
+    /// Not wanted, and no processes.
     Stopped,
-    /// Given up; the record says why.
+    /// Given up after failures. [`Record::failed`] says why.
     Failed,
+    /// Wanted, and waiting for slots or workers.
     Waiting(Waiting),
+    /// Waiting for the journal's next generation.
     Minting(Minting),
+    /// Assigned; the processes start.
     Starting(Starting),
+    /// All processes know each other's addresses and connect.
     Connecting(Connecting),
+    /// All processes are live.
     Running(Running),
+    /// The processes complete their epochs and end.
     Draining(Draining),
+    /// The processes are killed, and their ends awaited.
     Ending(Ending),
+    /// A pause after a failure.
     BackingOff(BackingOff),
 }
 
-/// One half of a job: what the master knows beside the record, and may forget.
+/// One component of a job: what the master keeps in memory only, and may lose.
 #[derive(Debug, Clone)]
+/// The current state.
 pub(crate) struct Half {
     pub(crate) stage: Stage,
-    /// How processes of the generation ended.
+    /// How processes of the current generation ended, by index.
     pub(crate) ended: BTreeMap<usize, Ended>,
-    /// Since when all of its processes are live.
+    /// When all processes of the generation were first seen live, in ms.
     pub(crate) live_since: Option<u64>,
-    /// What came of minting.
+    /// The result of the last request to the journal, until it is used.
     pub(crate) minted: Option<Result<Minted, Unminted>>,
-    /// Where its processes listen, by index, once all do.
+    /// The addresses at which the processes listen, by index, once all listen.
     pub(crate) peers: Option<Vec<String>>,
-    /// Its processes are to drain.
+    /// Whether the processes were told to drain.
     pub(crate) drains: bool,
-    /// Records that its processes had told, and when, oldest first.
+    /// Samples for the rate: time in ms and records so far, oldest first.
     pub(crate) told: VecDeque<(u64, u64)>,
 }
 
-/// What a state sees.
+/// What a state sees of the master, and may change.
 pub(crate) struct Here<'a> {
+    /// The current time, in ms.
     pub(crate) now: u64,
-    /// When the master started.
+    /// When the master started, in ms.
     pub(crate) started: u64,
+    /// The job's name.
     pub(crate) job: &'a str,
     pub(crate) part: Part,
+    /// The job's current definition.
     pub(crate) spec: &'a Arc<JobSpec>,
-    /// Whether this half shall run.
+    /// Desired state: whether the component shall run.
     pub(crate) wanted: bool,
+    /// The component's durable record.
     pub(crate) record: &'a mut Record,
-    /// Of all jobs.
+    /// The counter of ingest generations over all jobs.
     pub(crate) ingests: &'a mut u64,
+    /// The workers and what they reported.
     pub(crate) roster: &'a Roster,
-    /// What other halves leave free.
+    /// The free slots of each present worker. Empty while the component has processes.
     pub(crate) free: Vec<Free>,
+    /// Pairs of workers that must not be placed together.
     pub(crate) apart: &'a mut Apart,
-    /// Whether it is written down that no worker shall have the generation any more.
+    /// Whether no written assignment contains the generation any more.
     pub(crate) unordered: bool,
+    /// Actions that wait until the current change is durable.
     pub(crate) actions: &'a mut Vec<Action>,
 }
 
 impl Half {
-    /// Where a master that has just started takes it up.
+    /// The component as a new master finds it in the durable record.
     pub(crate) fn adopt(record: &Record, now: u64) -> Self {
         let stage = match &record.run {
             Some(run) if run.ending => Stage::Ending(Ending::adopted(now)),
@@ -121,8 +159,8 @@ impl Half {
         }
     }
 
-    /// Goes from state to state until nothing more follows from what is the case. True when the
-    /// state is another one.
+    /// Goes from state to state until no transition follows from the current situation. Returns
+    /// true when the state changed.
     pub(crate) fn step(&mut self, here: &mut Here<'_>) -> bool {
         let before = self.stage.clone();
         for _ in 0..STEPS_MAX {
@@ -144,6 +182,7 @@ impl Half {
         self.stage != before
     }
 
+    /// The next state, or `None` to stay.
     fn next(&mut self, here: &mut Here<'_>) -> Option<Stage> {
         match self.stage.clone() {
             Stage::Stopped => stopped::next(here),
@@ -159,7 +198,8 @@ impl Half {
         }
     }
 
-    /// Remembers how processes ended: their workers forget it when the orders are taken back.
+    /// Records how processes ended. Workers forget an ended process when it leaves their
+    /// assignment.
     fn note(&mut self, here: &Here<'_>) {
         let Some(run) = &here.record.run else { return };
         let was_there = matches!(
@@ -188,15 +228,15 @@ impl Half {
         }
     }
 
-    /// Whether the generation cannot go on. When all that is known is that some lost others, those
-    /// get a moment to say why.
+    /// Whether the generation cannot continue: a process ended for a reason of its own, or, when
+    /// processes only lost others, `CULPRIT_AWAITED_MAX` passed.
     fn is_broken(&self, now: u64) -> bool {
         let ends = || self.ended.values();
         let first = ends().map(Ended::at).min();
         root_cause::is_known(ends()) || first.is_some_and(|at| now >= at + CULPRIT_AWAITED_MAX)
     }
 
-    /// Keeps what rates are computed from.
+    /// Adds a sample for the rate, at most one per second. A counter that went down begins anew.
     pub(crate) fn sample(&mut self, now: u64, records: u64) {
         let last = self.told.back();
         if last.is_some_and(|(_, told)| *told > records) {
@@ -214,7 +254,7 @@ impl Half {
         }
     }
 
-    /// Records a second.
+    /// Records per second over the last `RATE_OVER` ms.
     pub(crate) fn rate(&self) -> f64 {
         match (self.told.front(), self.told.back()) {
             (Some((from, before)), Some((to, after))) if to > from => {
@@ -226,6 +266,7 @@ impl Half {
 }
 
 impl Here<'_> {
+    /// The key of process `index`.
     pub(crate) fn key(&self, run: &Run, index: usize) -> ProcessKey {
         ProcessKey {
             job: self.job.to_owned(),
@@ -235,6 +276,7 @@ impl Here<'_> {
         }
     }
 
+    /// What the roster knows of process `index`.
     fn find(&self, run: &Run, index: usize) -> Found<'_> {
         let Some((worker, _)) = run.workers.get(index) else {
             return Found::WorkerGone;
@@ -242,7 +284,7 @@ impl Here<'_> {
         self.roster.find(worker, &self.key(run, index), self.now)
     }
 
-    /// How far each process is that was reported.
+    /// The reported phase of each process, by index; `None` for one that was not reported.
     fn phases(&self) -> Vec<Option<&Phase>> {
         let Some(run) = &self.record.run else {
             return Vec::new();
@@ -255,6 +297,7 @@ impl Here<'_> {
         .collect()
     }
 
+    /// Whether every process reported that it is live.
     fn are_live(&self) -> bool {
         let phases = self.phases();
         phases
@@ -262,13 +305,13 @@ impl Here<'_> {
             .all(|phase| matches!(phase, Some(Phase::Live)))
     }
 
-    /// Whether the generation is to make room: for another one, or for none.
+    /// Whether the generation must drain: the component is not wanted, or its revision was raised.
     fn must_go(&self) -> bool {
         let run = self.record.run.as_ref();
         !self.wanted || run.is_none_or(|run| run.revision != self.record.revision)
     }
 
-    /// The generation is over.
+    /// Marks the generation as ending and goes to the state Ending.
     fn end(&mut self, why: ending::Why) -> Option<Stage> {
         if let Some(run) = &mut self.record.run {
             run.ending = true;
@@ -276,7 +319,7 @@ impl Here<'_> {
         Some(Stage::Ending(Ending::new(self.now, why)))
     }
 
-    /// The state without a generation.
+    /// The state of a component without a generation: Failed, Waiting or Stopped.
     fn rest(&self) -> Stage {
         match (&self.record.failed, self.wanted) {
             (Some(_), _) => Stage::Failed,

@@ -1,4 +1,7 @@
-//! All processes are live.
+//! State Running: all processes are live.
+//!
+//! Goes to Draining when the component is not wanted or its revision was raised, and to Ending when
+//! a process failed.
 
 use super::ending::Why;
 use super::{Draining, Half, Here, Stage};

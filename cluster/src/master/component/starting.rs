@@ -1,5 +1,10 @@
-//! The processes are ordered and start, until all of them listen; one that is alone is live then.
-//! A master that has just started is here too, with what ran before it, until it heard of all.
+//! State Starting: the processes are assigned and start, until all of them listen. A single process
+//! is live then. A new master also begins here with generations of the master before, until it has
+//! heard of all their processes.
+//!
+//! Goes to Connecting when all listen, to Running when all are live, to Draining when an adopted
+//! generation must drain, and to Ending when a process failed, the component is not wanted any
+//! more, or `LISTENING_MAX` passed.
 
 use super::super::roster::Found;
 use super::super::times::LISTENING_MAX;
@@ -7,8 +12,9 @@ use super::ending::Why;
 use super::{Connecting, Draining, Ended, Half, Here, Running, Stage};
 use crate::protocol::Phase;
 
-/// Waiting until all listen.
+/// Waiting until all processes listen.
 #[derive(Debug, Clone, PartialEq)]
+/// When the state began, in ms.
 pub(crate) struct Starting {
     pub(super) since: u64,
 }
@@ -17,7 +23,7 @@ impl Starting {
     pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
         let phases = here.phases();
         let ran = |phase: &Option<&Phase>| matches!(phase, Some(Phase::Live | Phase::Exited(_)));
-        // The master before this one may have told them already.
+        // The master before this one may have told the processes to drain.
         let drains = here.must_go() && half.ended.values().all(Ended::is_drained);
         if drains && phases.iter().all(ran) {
             let since = here.now;
@@ -41,7 +47,7 @@ impl Starting {
             let since = here.now;
             return Some(Stage::Connecting(Connecting { since, peers }));
         }
-        // Nothing runs yet, so there is nothing to drain.
+        // No process is live yet, so there is nothing to drain.
         if here.must_go() && phases.iter().all(Option::is_some) {
             return here.end(Why::Asked);
         }
@@ -62,8 +68,8 @@ impl Starting {
 }
 
 impl Here<'_> {
-    /// The first process that is not as far as it should be, and whether it said what it waits
-    /// for: then it is not late, however long that takes.
+    /// The first process that does not listen yet, and whether its heartbeat says what it waits
+    /// for. A process that waits for something, such as a service, is not late.
     fn laggard(&self) -> Option<(usize, bool)> {
         let run = self.record.run.as_ref()?;
         let mut all = 0..run.workers.len();

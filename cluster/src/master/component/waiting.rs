@@ -1,5 +1,8 @@
-//! It shall run, and there are not the slots for it yet. The ingest, which takes none and has no
-//! journal, starts from here; the dataflow mints its next generation.
+//! State Waiting: the component is wanted and not placed yet, for example because slots are
+//! missing.
+//!
+//! The dataflow goes to Minting as soon as it could be placed. The ingest takes no slot and has no
+//! journal, so it goes to Starting at once, with a number of the master's own counter.
 
 use super::super::durable::Run;
 use super::super::placement::{self, Placement};
@@ -7,10 +10,10 @@ use super::super::times::JOINING;
 use super::{Here, Minting, Stage, Starting};
 use crate::protocol::Part;
 
-/// Waiting for workers or their slots.
+/// Waiting for workers or for slots.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Waiting {
-    /// What for.
+    /// What the component waits for, in words for the user.
     pub(crate) why: Option<String>,
 }
 
@@ -39,7 +42,12 @@ impl Waiting {
 }
 
 impl Here<'_> {
-    /// Where a generation could be placed now.
+    /// Where the component's processes could be placed now. An ingest goes to the worker with the
+    /// most free slots.
+    ///
+    /// # Errors
+    ///
+    /// Nothing can be placed; the text tells the user why.
     pub(super) fn place(&self) -> Result<Placement, String> {
         match self.part {
             Part::Dataflow => {
@@ -59,7 +67,8 @@ impl Here<'_> {
         }
     }
 
-    /// A generation that is ordered as soon as this is written down.
+    /// Records a new generation. The generation is assigned to workers as soon as the record is
+    /// durable.
     pub(super) fn start(&mut self, generation: u64, placed: Placement, secret: String) -> Stage {
         self.record.generation = generation;
         self.record.minting = false;
