@@ -1,5 +1,8 @@
-//! What a worker shall have, as a function of the state: of each half of a job the generation that
-//! is written down and not to end, and of it the processes that were placed on this worker.
+//! The assignment of a worker, computed from the state: the processes that the worker must run.
+//!
+//! A process is in the assignment when its component has a generation that is written down, is not
+//! ending, and was placed on this worker. The function keeps no state: equal states give equal
+//! assignments.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +10,7 @@ use super::component::Half;
 use super::durable::{Durable, Run};
 use crate::protocol::{JobSpec, Part, ProcessAssignment, ProcessKey};
 
-/// The processes of `worker`.
+/// The processes that `worker` must run, over all jobs, in the order of [`Durable::records`].
 pub(super) fn of(
     written: &Durable,
     halves: &BTreeMap<(String, Part), Half>,
@@ -26,6 +29,7 @@ pub(super) fn of(
     orders
 }
 
+/// Process `index` of one generation; `None` when the job was removed.
 fn order(
     (written, halves): (&Durable, &BTreeMap<(String, Part), Half>),
     job: &str,
@@ -36,7 +40,7 @@ fn order(
     let planned = written.jobs.get(job)?;
     let spec = run.spec.as_ref().unwrap_or(&planned.spec);
     let half = halves.get(&(job.to_owned(), part));
-    // Only when it is written down that it shall go: a drain cannot be taken back.
+    // A drain cannot be taken back, so it is sent only after the reason for it is written down.
     let drain = half.is_some_and(|half| half.drains) && planned.must_go(part);
     Some(ProcessAssignment {
         key: ProcessKey {

@@ -1,7 +1,8 @@
-//! What people ask of the master: submit, stop, restart, rescale and remove a job.
+//! Commands of users: submit, stop, restart, rescale and remove a job.
 //!
-//! In: the command. Out: a changed durable state and a sentence for whoever asked, who hears it
-//! when the change is written down. What follows from it is up to the states of the job's halves.
+//! In: the command. Out: a changed durable state, and a sentence for the user. The user receives
+//! the sentence when the change is durable. Commands start and end no process: the state machines
+//! of the components react to the changed state.
 
 use std::sync::Arc;
 
@@ -10,14 +11,20 @@ use super::event::{Command, Refusal};
 use super::state::State;
 use crate::protocol::{JobSpec, Part};
 
-/// Jobs of one master.
+/// Limit of jobs of one master.
 pub(crate) const JOBS_MAX: usize = 100;
-/// Worker threads of one job.
+/// Limit of worker threads of one job.
 pub(crate) const JOB_WORKERS_MAX: usize = 1024;
 
 type Answer = Result<String, Refusal>;
 
 impl State {
+    /// Applies a command to the durable state.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`]: the value is out of range, there is no such job, or the command does not fit
+    /// the job's state.
     pub(super) fn command(&mut self, command: Command) -> Answer {
         match command {
             Command::Submit(spec) => self.submit(spec),
@@ -31,12 +38,15 @@ impl State {
         }
     }
 
+    /// The job of this name.
     fn job(&mut self, name: &str) -> Result<&mut Job, Refusal> {
         self.durable.jobs.get_mut(name).ok_or_else(|| {
             Refusal::NoSuchJob(format!("no job `{name}`; `tidemill status` lists all"))
         })
     }
 
+    /// Adds a job, or replaces the definition of a job that exists. An equal definition of a job
+    /// that runs changes nothing; of one that was stopped or failed, it starts the job.
     fn submit(&mut self, spec: Arc<JobSpec>) -> Answer {
         check_workers(spec.workers)?;
         let name = spec.name.clone();
@@ -80,6 +90,8 @@ impl State {
         Ok(format!("job `{name}` was there, and starts again"))
     }
 
+    /// Forgets a job that has no processes and is not wanted to run, or that gave up. Tables,
+    /// journal and checkpoints stay.
     fn remove(&mut self, name: &str) -> Answer {
         let job = self.job(name)?;
         let rests = |it: &Record| it.run.is_none() && !it.minting;
@@ -100,6 +112,7 @@ impl State {
     }
 }
 
+/// Refuses a number of worker threads outside 1 to [`JOB_WORKERS_MAX`].
 fn check_workers(workers: usize) -> Result<(), Refusal> {
     if (1..=JOB_WORKERS_MAX).contains(&workers) {
         return Ok(());
@@ -108,7 +121,8 @@ fn check_workers(workers: usize) -> Result<(), Refusal> {
     Err(Refusal::Bad(why))
 }
 
-/// What runs keeps what it was started with until it ended.
+/// Replaces the job's definition. Generations that run keep the definition with which they were
+/// started, until they end.
 fn replace_spec(job: &mut Job, spec: Arc<JobSpec>) {
     for record in [&mut job.dataflow, &mut job.ingest] {
         if let Some(run) = &mut record.run {
@@ -118,7 +132,8 @@ fn replace_spec(job: &mut Job, spec: Arc<JobSpec>) {
     job.spec = spec;
 }
 
-/// All that runs makes room for what is started then, with a new budget.
+/// Lets both components start again: a raised revision makes the running generation drain, and the
+/// budget of restarts is reset.
 fn anew(job: &mut Job) {
     job.runs = true;
     for record in [&mut job.dataflow, &mut job.ingest] {
@@ -127,12 +142,14 @@ fn anew(job: &mut Job) {
     }
 }
 
+/// Resets what counts failures, so that a component that gave up is tried again.
 fn begin_budget(record: &mut Record) {
     record.failed = None;
     record.repeated = None;
     (record.restarts, record.in_a_row) = (0, 0);
 }
 
+/// Marks the job as not wanted. [`Job::wants`] decides when each component drains.
 fn stop(name: &str, job: &mut Job) -> String {
     let ran = job.runs;
     job.runs = false;
@@ -149,6 +166,7 @@ fn stop(name: &str, job: &mut Job) -> String {
     }
 }
 
+/// Lets the job run again, with a new generation of both components.
 fn restart(name: &str, job: &mut Job) -> String {
     let processes = [&job.dataflow, &job.ingest]
         .iter()
@@ -162,6 +180,8 @@ fn restart(name: &str, job: &mut Job) -> String {
     format!("job `{name}` {how}")
 }
 
+/// Changes the number of worker threads. Only the dataflow gets a new generation; the ingest keeps
+/// running.
 fn rescale(name: &str, job: &mut Job, workers: usize) -> String {
     let size = job
         .dataflow

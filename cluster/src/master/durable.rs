@@ -1,7 +1,8 @@
-//! What the master may not forget: the jobs, what they should be, and for each half of a job the
-//! last generation and where it was placed.
+//! The durable state of the master: the jobs, their desired state, and the last generation and
+//! placement of each component.
 //!
-//! Written whole, as JSON, before anything is done about a change (see `book`). Only data.
+//! The state is one JSON document. The document is written as a whole, before the master acts on a
+//! change (see [`super::state_log`]). This module contains only data and simple questions about it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,84 +11,99 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::{Failure, JobSpec, Part, WorkerId};
 
-/// One document.
+/// The whole document.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Durable {
-    /// The master that wrote it.
+    /// The master that wrote this document.
     pub(crate) by: Author,
-    /// Generations of ingests that were begun, over all jobs.
+    /// Generations of ingests that were begun, over all jobs. Numbers the next one.
     pub(crate) ingests: u64,
+    /// The jobs, by name.
     pub(crate) jobs: BTreeMap<String, Job>,
 }
 
-/// A master, from its start to its end.
+/// Identity of one master process, from its start to its end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Author {
-    /// Its generation: one above that of the master before.
+    /// The master's generation: one above that of the master before it. A fencing generation:
+    /// workers drop assignments of a lower one.
     pub(crate) generation: u64,
-    /// The number of the first document that it wrote. (Earlier versions counted generations so.)
+    /// The number of the first document that this master wrote. (Earlier versions used this number
+    /// as the generation.)
     #[serde(default)]
     pub(crate) number: u64,
+    /// Host name, process id and listen address, for messages.
     pub(crate) host: String,
     pub(crate) process: u32,
-    /// Where it listens.
+    /// The address at which the master listens, `IP:PORT`.
     pub(crate) listen: String,
-    /// Tells two masters apart that are the same in all else.
+    /// A random number: tells masters apart that are equal in everything else.
     pub(crate) random: u64,
 }
 
 /// A job that was submitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Job {
+    /// The current definition, as submitted or rescaled.
     #[serde(with = "shared")]
     pub(crate) spec: Arc<JobSpec>,
-    /// Whether it shall run.
+    /// Desired state: whether the job shall run. `stop` sets it to false.
     pub(crate) runs: bool,
+    /// What is kept of the dataflow, and below of the ingest.
     pub(crate) dataflow: Record,
     pub(crate) ingest: Record,
 }
 
-/// One half of a job.
+/// What is kept of one component of a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// Rises when a generation that runs is no longer the right one, so that it is drained.
+    /// The revision of the component. A generation that was placed at a lower revision is drained
+    /// and replaced.
     pub(crate) revision: u64,
-    /// The last generation that was minted.
+    /// The last generation number: the journal's for a dataflow, [`Durable::ingests`] for an
+    /// ingest.
     pub(crate) generation: u64,
-    /// A next generation is about to be minted.
+    /// Whether the master is about to ask the journal for the next generation.
     pub(crate) minting: bool,
-    /// The generation that was ordered and has not ended yet.
+    /// The generation that was assigned and has not ended yet.
     pub(crate) run: Option<Run>,
-    /// Generations that ended by themselves since it was last submitted or restarted by hand.
+    /// Generations that failed since the job was last submitted or restarted by hand.
     pub(crate) restarts: u64,
-    /// Those of them without one in between that lived.
+    /// Failures in a row: of those, the ones without a generation in between that lived for
+    /// `LIVED_MIN`.
     pub(crate) in_a_row: u32,
-    /// What the last of them said last, and how often in a row.
+    /// The last error message, and how many times in a row generations ended with it.
     pub(crate) repeated: Option<(String, u32)>,
-    /// Why it is given up.
+    /// The reason why the component was given up; `None` while it is tried.
     pub(crate) failed: Option<String>,
-    /// How generations ended, newest first.
+    /// The last failures, newest first, at most `FAILURES_KEPT_MAX`.
     pub(crate) failures: Vec<Failure>,
 }
 
-/// A generation, and where its processes are.
+/// A generation of a component, and the placement of its processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Run {
+    /// The generation's number, as in each of its [`crate::protocol::ProcessKey`]s.
     pub(crate) generation: u64,
-    /// Of the [`Record`] when it was placed.
+    /// The [`Record`]'s revision when the generation was placed.
     pub(crate) revision: u64,
-    /// Nobody shall have it any more: it is never ordered again.
+    /// The generation is ending. It is removed from all assignments and never assigned again.
     pub(crate) ending: bool,
-    /// The worker of each process, and what people call it.
+    /// The worker of each process, by index: its id and its name.
     pub(crate) workers: Vec<(WorkerId, String)>,
+    /// Worker threads of each process.
     pub(crate) threads: usize,
+    /// The secret with which the processes authenticate each other: hexadecimal digits, new in each
+    /// generation; empty for an ingest.
     pub(crate) secret: String,
-    /// What it was started with, when that is no longer what the job is.
+    /// The definition with which the generation was started, when the job's definition has changed
+    /// since.
     #[serde(with = "shared_if_any", default)]
     pub(crate) spec: Option<Arc<JobSpec>>,
 }
 
 impl Job {
+    /// The record of a component.
     pub(crate) fn record(&self, part: Part) -> &Record {
         match part {
             Part::Dataflow => &self.dataflow,
@@ -95,6 +111,7 @@ impl Job {
         }
     }
 
+    /// The record of a component, to change it.
     pub(crate) fn record_mut(&mut self, part: Part) -> &mut Record {
         match part {
             Part::Dataflow => &mut self.dataflow,
@@ -102,8 +119,8 @@ impl Job {
         }
     }
 
-    /// Whether this half shall run. In a job that is to stop the views go on until the ingest has
-    /// ended, so that they take all that it published.
+    /// Whether the component shall run now. When a job stops, its dataflow runs until the ingest
+    /// has ended, so that the views take everything that the ingest published.
     pub(crate) fn wants(&self, part: Part) -> bool {
         match (self.runs, part) {
             (true, Part::Dataflow) => true,
@@ -113,7 +130,8 @@ impl Job {
         }
     }
 
-    /// Whether what runs of this half is to make room: for another generation, or for none.
+    /// Whether the running generation must drain: the component is not wanted any more, or a newer
+    /// revision replaces it.
     pub(crate) fn must_go(&self, part: Part) -> bool {
         let record = self.record(part);
         let run = record.run.as_ref();
@@ -122,7 +140,7 @@ impl Job {
 }
 
 impl Run {
-    /// Slots that it takes of a worker.
+    /// Slots that this generation takes on `worker`. An ingest takes none.
     pub(crate) fn slots_of(&self, part: Part, worker: &str) -> usize {
         if part == Part::Ingest {
             return 0;
@@ -131,7 +149,7 @@ impl Run {
         there.count() * self.threads
     }
 
-    /// Process `index` in words.
+    /// Process `index` in words, as in `process 1 on node2`.
     pub(crate) fn process(&self, index: usize) -> String {
         let name = self.workers.get(index).map_or("?", |(_, name)| name);
         format!("process {index} on {name}")
@@ -139,7 +157,7 @@ impl Run {
 }
 
 impl Durable {
-    /// Every half of every job.
+    /// The records of both components of every job: by job name, the ingest first.
     pub(crate) fn records(&self) -> impl Iterator<Item = (&str, Part, &Record)> {
         self.jobs.iter().flat_map(|(name, job)| {
             let both = [Part::Ingest, Part::Dataflow];
@@ -148,6 +166,7 @@ impl Durable {
     }
 }
 
+/// Serializes the job inside the `Arc` as if there were no `Arc`.
 mod shared {
     use std::sync::Arc;
 
@@ -169,6 +188,7 @@ mod shared {
     }
 }
 
+/// The same for an `Option`.
 mod shared_if_any {
     use std::sync::Arc;
 

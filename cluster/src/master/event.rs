@@ -1,82 +1,98 @@
-//! What happens to the master, and what is to be done then.
+//! Events and actions: the input and the output of the master's state machine.
+//!
+//! [`super::state::State::next`] takes one [`Event`] and returns [`Action`]s. [`super::mailbox`]
+//! produces the events and carries out the actions.
 
 use std::sync::Arc;
 
 use super::durable::Durable;
 use crate::protocol::{JobSpec, Report, WorkerId};
 
-/// What happens to the master.
+/// Input of the state machine. `Tick` says that time passed; one is sent every 100 ms.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
     Tick,
+    /// A worker reported all its processes.
     Report(Report),
-    /// A worker waits for orders; later waits have greater numbers.
+    /// A worker began a long poll for its assignment; later polls have greater numbers.
     Waits {
         worker: WorkerId,
         poll: u64,
     },
-    /// The connection on which it did ended before it was answered.
+    /// The connection of that poll ended before the poll was answered.
     Cut {
         worker: WorkerId,
         poll: u64,
     },
+    /// A thread asked a job's journal for its next generation, and this is the result.
     Minted {
         job: String,
         minted: Result<Minted, Unminted>,
     },
-    /// The document of this number is durable.
+    /// The document with this number is durable.
     Wrote(u64),
+    /// A user sent a command; the reply names the same `request`.
     Command {
         request: u64,
         command: Command,
     },
 }
 
-/// A generation that the journal knows now.
+/// A new generation. The journal knows it and has fenced all older ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Minted {
+    /// The number that the journal gave.
     pub(crate) generation: u64,
+    /// The secret of the generation's mesh: 64 hexadecimal digits.
     pub(crate) secret: String,
 }
 
-/// Why there is none.
+/// Why no generation could be minted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unminted {
+    /// The error with its causes.
     pub(crate) what: String,
-    /// Trying again may help.
+    /// The error is temporary (kind `Retry` or `Fence`): the master tries again.
     pub(crate) may_mend: bool,
 }
 
-/// What is to be done.
+/// Output of the state machine: what [`super::mailbox`] must do.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
-    /// Write the next document; another one of this number means that another master took over.
+    /// Write the next document of the durable state. If the store already has another document with
+    /// this number, another master took over.
     Write { number: u64, document: Durable },
-    /// Let the job's journal have its next generation.
+    /// Ask the job's journal for its next generation. The result comes back as [`Event::Minted`].
     Mint { job: String, spec: Arc<JobSpec> },
-    /// Answer a command.
+    /// Answer the user's command of this number.
     Reply {
         request: u64,
         answer: Result<String, Refusal>,
     },
 }
 
-/// A command.
+/// A command of a user. The jobs are given by name.
 #[derive(Debug, Clone)]
+/// Adds a job, or changes it.
 pub(crate) enum Command {
     Submit(Arc<JobSpec>),
+    /// Drains the job and ends it.
     Stop(String),
+    /// Starts the job again.
     Restart(String),
+    /// Changes the number of worker threads.
     Rescale(String, usize),
+    /// Forgets a stopped job.
     Remove(String),
 }
 
-/// Why a command was refused.
+/// Why a command was refused, in words for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It makes no sense.
+    /// A value is invalid (HTTP 400).
     Bad(String),
+    /// The master has no job of this name (HTTP 404).
     NoSuchJob(String),
-    /// Not in the state that the job is in.
+    /// The command does not fit the job's current state (HTTP 409).
     Conflict(String),
 }

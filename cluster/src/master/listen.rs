@@ -1,10 +1,12 @@
-//! Where the master listens: TCP, and TLS by flag.
+//! The master's TCP listener, with optional TLS, and its limits against slow or silent clients.
 //!
-//! In: a socket. Out: connections whose handshake is done, to be served.
+//! In: a listening socket. Out: connections whose TLS handshake is done, for axum to serve.
 //!
-//! 1. A connection that does not come to its first request soon is closed, whether it says nothing,
-//!    garbage, or something endless; it holds up nobody else.
-//! 2. There are never more than [`CONNECTIONS_MAX`] connections.
+//! 1. A connection must send the head of its first request within [`FIRST_REQUEST_MAX`], TLS
+//!    handshake included. Otherwise it is closed, whatever it sent. Such a connection delays no
+//!    other one.
+//! 2. There are never more than [`CONNECTIONS_MAX`] connections. The next one waits in the kernel's
+//!    queue until one is closed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,40 +27,47 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 
-/// Connections at a time; the next ones wait until one is closed.
+/// Limit of connections at a time.
 const CONNECTIONS_MAX: usize = 800;
-/// Connections that are ready to be served.
+/// Limit of accepted connections that the server has not taken yet.
 const READY_MAX: usize = 64;
-/// How long a connection may take to its first request, handshake included.
+/// Time from accepting a connection to the end of its first request's head, TLS handshake included.
 const FIRST_REQUEST_MAX: Duration = Duration::from_secs(5);
-/// After so long without an answer to keepalives a peer is gone.
+/// TCP keepalive: idle time before the first probe, and the pause between probes. The kernel
+/// decides how many probes may stay unanswered (`tcp_keepalive_probes`, 9 by default on Linux).
 const KEEPALIVE: Duration = Duration::from_secs(4);
 
-/// What the end of a request's head looks like.
+/// The bytes that end the head of an HTTP request.
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
-/// Connections that are ready, from a task that accepts them.
+/// The listener that axum serves: receives ready connections from the task that accepts them.
 pub(crate) struct Ready {
     connections: mpsc::Receiver<(Connection, SocketAddr)>,
     at: SocketAddr,
 }
 
-/// A connection, with its place among those that there may be.
+/// A connection, which holds one of the [`CONNECTIONS_MAX`] permits until it is dropped.
 pub(crate) struct Connection {
     stream: Stream,
-    /// Until the first request's head is read.
+    /// When the connection is closed; `None` after the first request's head was read.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// How much of its end was seen.
+    /// How many bytes of [`HEAD_END`] were seen in a row.
     seen: usize,
     _place: OwnedSemaphorePermit,
 }
 
+/// The socket, with or without TLS.
 enum Stream {
     Plain(TcpStream),
     Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
 }
 
-/// Reads a certificate and its key for TLS.
+/// Reads the certificate chain and the key of `--tls-cert` and `--tls-key`.
+///
+/// # Errors
+///
+/// A file cannot be read or is not PEM, or the certificate does not belong to the key. The message
+/// names the flag and the file.
 pub(crate) fn tls(certificate: &Path, key: &Path) -> anyhow::Result<TlsAcceptor> {
     let said = |flag: &str, path: &Path| format!("{flag} {}: cannot be read", path.display());
     let chain = CertificateDer::pem_file_iter(certificate)
@@ -76,7 +85,11 @@ pub(crate) fn tls(certificate: &Path, key: &Path) -> anyhow::Result<TlsAcceptor>
 }
 
 impl Ready {
-    /// Begins to accept.
+    /// Starts the task that accepts connections.
+    ///
+    /// # Errors
+    ///
+    /// The socket has no local address.
     pub(crate) fn start(listener: TcpListener, tls: Option<TlsAcceptor>) -> io::Result<Self> {
         let at = listener.local_addr()?;
         let (ready, connections) = mpsc::channel(READY_MAX);
@@ -85,6 +98,7 @@ impl Ready {
     }
 }
 
+/// Accepts connections until the runtime ends; each handshake runs in a task of its own.
 async fn accept(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -98,7 +112,7 @@ async fn accept(
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // As when too many files are open: some connection will be closed.
+                // For example too many open files. The next connection that closes frees one.
                 tracing::warn!(%error, "a connection cannot be accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
@@ -107,7 +121,7 @@ async fn accept(
         let (tls, ready) = (tls.clone(), ready.clone());
         tokio::spawn(async move {
             match Connection::begin(stream, tls, place).await {
-                // Nobody takes it when the server has ended.
+                // The receiver is gone when the server has ended.
                 Ok(connection) => drop(ready.send((connection, from)).await),
                 Err(error) => tracing::debug!(%from, %error, "a connection was closed"),
             }
@@ -122,7 +136,7 @@ impl axum::serve::Listener for Ready {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         match self.connections.recv().await {
             Some(accepted) => accepted,
-            // The task that accepts ends with the runtime alone.
+            // The accepting task ends only with the runtime.
             None => std::future::pending().await,
         }
     }
@@ -133,6 +147,7 @@ impl axum::serve::Listener for Ready {
 }
 
 impl Connection {
+    /// Sets the socket's options and does the TLS handshake.
     async fn begin(
         stream: TcpStream,
         tls: Option<TlsAcceptor>,
@@ -159,7 +174,8 @@ impl Connection {
         })
     }
 
-    /// Looks for the end of the first request's head.
+    /// Searches the bytes that were read for the end of the first request's head, and removes the
+    /// deadline there.
     fn look(&mut self, read: &[u8]) {
         for byte in read {
             let fits = HEAD_END.get(self.seen) == Some(byte);

@@ -1,12 +1,18 @@
-//! The master's thread: the state machine, fed by a bounded queue, and what it decides carried out.
+//! The master's mailbox and thread: a bounded queue feeds the state machine, and its actions are
+//! carried out.
 //!
-//! In: messages of the HTTP handlers, of the thread that writes documents and of those that mint,
-//! each with the time at which it came. Out: answers, orders for whoever waits for them, documents,
-//! and log lines.
+//! In: messages from HTTP handlers, from the thread that writes documents, and from threads that
+//! mint generations. Each message carries the time at which it was sent. Out: replies, assignments,
+//! documents, and log lines.
 //!
-//! 1. Nothing here waits for the store or the network: documents and generations are written on
-//!    threads of their own and come back as messages.
-//! 2. When the queue is full a handler is told so at once, and the worker tries again.
+//!     HTTP handlers ──try_send──►┌─────────┐       ┌───────────────┐──Reply──► HTTP handlers
+//!     thread `store` ───send────►│ mailbox │──────►│ state machine │──Write──► thread `store`
+//!     threads `mint` ───send────►└─────────┘       └───────────────┘──Mint───► threads `mint`
+//!
+//! 1. This thread never waits for the store or the network. Other threads write documents and mint
+//!    generations, and send the results as messages.
+//! 2. When the queue is full, an HTTP handler fails at once with [`Busy`] (HTTP 503), and the
+//!    worker or client tries again.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,27 +34,33 @@ use super::status;
 use super::transition_log::Spoken;
 use crate::protocol::{Assignment, JobSpec, Report, Status, WorkerId};
 
-/// Messages that wait for the master's thread.
+/// Limit of messages in the queue.
 const MESSAGES_MAX: usize = 4096;
-/// How often the state machine sees the time when nothing happens.
+/// How often the state machine receives [`Event::Tick`].
 const TICK: Duration = Duration::from_millis(100);
-/// How often it is looked whether another master took over.
+/// How often an idle writer checks whether another master took over.
 const LOOK: Duration = Duration::from_secs(1);
-/// The longest pause before a store that is away is tried again.
+/// Longest pause between attempts to reach the store.
 const STORE_PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// What the master's thread hears.
+/// A message to the master's thread.
 enum Message {
+    /// An event without a reply.
     Event(Event),
-    /// The answer says that the report was taken in.
+    /// A worker's report. The reply is the worker's assignment, or `None` when the master has no
+    /// room for another worker.
     Report(Box<Report>, oneshot::Sender<Option<Arc<Assignment>>>),
+    /// A user's command. The reply comes after the change is durable.
     Command(Command, oneshot::Sender<Result<String, Refusal>>),
+    /// A request for the whole status.
     Status(oneshot::Sender<Status>),
+    /// Another master took over, which ends this one.
     Overtaken(Author),
+    /// The state cannot be written, and trying again does not help: this master ends.
     Broken(anyhow::Error),
 }
 
-/// The way to the master's thread.
+/// Handle to the master's thread, for HTTP handlers. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Desk {
     messages: SyncSender<(u64, Message)>,
@@ -56,19 +68,21 @@ pub(crate) struct Desk {
     shown: Arc<Shown>,
 }
 
-/// What handlers look at without asking.
+/// What HTTP handlers read without a message to the master's thread.
 #[derive(Default)]
 struct Shown {
+    /// The current assignment of each worker; long polls wait for a newer one.
     orders: Mutex<BTreeMap<WorkerId, watch::Sender<Arc<Assignment>>>>,
-    /// The store does not answer.
+    /// The store does not answer. Then the master is not ready (`/readyz` is 503).
     store_away: AtomicBool,
 }
 
-/// The master has too much to do, or ends.
+/// The queue is full, or the master is ending.
 #[derive(Debug)]
 pub(crate) struct Busy;
 
-/// Milliseconds since 1970 that never go back.
+/// A clock in milliseconds since 1970 that never goes back: the wall clock at the start plus a
+/// monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     began: Instant,
@@ -76,6 +90,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
+    /// Reads the wall clock once.
     pub(crate) fn start() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let began_ms = since.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(0));
@@ -83,6 +98,7 @@ impl Clock {
         Self { began, began_ms }
     }
 
+    /// Milliseconds since 1970.
     pub(crate) fn now(&self) -> u64 {
         let passed = self.began.elapsed().as_millis();
         self.began_ms + u64::try_from(passed).unwrap_or(u64::MAX / 2)
@@ -90,6 +106,7 @@ impl Clock {
 }
 
 impl Desk {
+    /// Puts a message into the queue without waiting.
     fn send(&self, message: Message) -> Result<(), Busy> {
         let sent = self.messages.try_send((self.clock.now(), message));
         sent.map_err(|error| match error {
@@ -97,59 +114,79 @@ impl Desk {
         })
     }
 
-    /// Takes a report in; the worker's orders, or none when there is no room for the worker.
+    /// Delivers a worker's report.
+    ///
+    /// Returns the worker's assignment, or `None` when the master has no room for another worker.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`]: the worker sends its next report in any case.
     pub(crate) async fn report(&self, report: Report) -> Result<Option<Arc<Assignment>>, Busy> {
         let (answer, answered) = oneshot::channel();
         self.send(Message::Report(Box::new(report), answer))?;
         answered.await.map_err(|_| Busy)
     }
 
-    /// Does what is asked, durably.
+    /// Carries out a user's command and waits until its change is durable.
+    ///
+    /// # Errors
+    ///
+    /// The outer error is [`Busy`]. The inner one is the master's [`Refusal`].
     pub(crate) async fn command(&self, command: Command) -> Result<Result<String, Refusal>, Busy> {
         let (answer, answered) = oneshot::channel();
         self.send(Message::Command(command, answer))?;
         answered.await.map_err(|_| Busy)
     }
 
-    /// Everything at a glance.
+    /// The status of the master, all workers and all jobs.
     pub(crate) async fn status(&self) -> Result<Status, Busy> {
         let (answer, answered) = oneshot::channel();
         self.send(Message::Status(answer))?;
         answered.await.map_err(|_| Busy)
     }
 
-    /// The orders of a worker that reported, now and later.
+    /// The assignment of a worker, now and after each change; `None` for a worker that has not
+    /// reported to this master.
     pub(crate) fn orders(&self, worker: &str) -> Option<watch::Receiver<Arc<Assignment>>> {
         let orders = self.shown.orders.lock();
         let orders = orders.unwrap_or_else(PoisonError::into_inner);
         orders.get(worker).map(watch::Sender::subscribe)
     }
 
-    /// Something happened to a worker's wait for orders. When there is no room for that, silence
-    /// says the same, later.
+    /// Reports the begin or the end of a worker's long poll. A full queue drops the event, which is
+    /// harmless: a worker that is gone is also noticed by its silence.
     pub(crate) fn tell(&self, event: Event) {
         let _said_later = self.send(Message::Event(event));
     }
 
-    /// Whether the master can do its work.
+    /// Readiness: whether the store of the master's state answers.
     pub(crate) fn is_ready(&self) -> bool {
         !self.shown.store_away.load(Ordering::Relaxed)
     }
 }
 
-/// The state machine and what it needs.
+/// The master's thread: the state machine and its surroundings.
 pub(crate) struct Master {
     state: State,
     desk: Desk,
+    /// The receiving end of the mailbox.
     messages: Receiver<(u64, Message)>,
+    /// The queue to the thread that writes documents; holds one document.
     documents: SyncSender<(u64, Durable)>,
+    /// Who waits for the reply to a command, by request number.
     answers: BTreeMap<u64, oneshot::Sender<Result<String, Refusal>>>,
+    /// The number of the last request.
     requests: u64,
     spoken: Spoken,
 }
 
 impl Master {
-    /// A master that took over with `durable`.
+    /// Builds the master of a state that [`Book::take_over`] returned, and starts the thread that
+    /// writes documents.
+    ///
+    /// # Errors
+    ///
+    /// The thread cannot be started.
     pub(crate) fn new(durable: Durable, book: Book) -> anyhow::Result<Self> {
         let (messages, heard) = sync_channel(MESSAGES_MAX);
         let (documents, to_write) = sync_channel(1);
@@ -179,11 +216,16 @@ impl Master {
         })
     }
 
+    /// A handle to this thread.
     pub(crate) fn desk(&self) -> Desk {
         self.desk.clone()
     }
 
-    /// Goes on until it is stopped, or another master took over.
+    /// Runs the state machine until `stop` is set.
+    ///
+    /// # Errors
+    ///
+    /// Another master took over, the state cannot be written, or a thread cannot be started.
     pub(crate) fn run(mut self, stop: &AtomicBool) -> anyhow::Result<()> {
         let mut ticked = 0;
         while !stop.load(Ordering::Relaxed) {
@@ -192,7 +234,8 @@ impl Master {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            // With its own time, which is that of the last message while some wait.
+            // The tick has the current time. A queued message has the earlier time at which it was
+            // sent.
             let now = self.desk.clock.now();
             if now >= ticked + TICK.as_millis() as u64 {
                 ticked = now;
@@ -204,7 +247,8 @@ impl Master {
         Ok(())
     }
 
-    /// Takes in what came before now: a report that waits here says that its worker is there.
+    /// Processes the queued messages before a tick: a waiting report proves that its worker is
+    /// alive.
     fn drain_messages(&mut self) -> anyhow::Result<()> {
         for _ in 0..MESSAGES_MAX {
             let Ok((now, message)) = self.messages.try_recv() else {
@@ -215,13 +259,14 @@ impl Master {
         Ok(())
     }
 
+    /// Processes one message with the time at which it was sent.
     fn take(&mut self, message: Message, now: u64) -> anyhow::Result<()> {
         match message {
             Message::Event(event) => self.next(event, now),
             Message::Report(report, answer) => {
                 let worker = report.worker.clone();
                 self.next(Event::Report(*report), now)?;
-                // Whoever asked may be gone.
+                // The handler may have ended meanwhile.
                 let _unheard = answer.send(self.state.orders.get(&worker).cloned());
                 Ok(())
             }
@@ -246,11 +291,13 @@ impl Master {
         }
     }
 
+    /// Runs the state machine with one event, carries out its actions, then publishes the new
+    /// assignments and logs the changes.
     fn next(&mut self, event: Event, now: u64) -> anyhow::Result<()> {
         for action in self.state.next(event, now) {
             match action {
                 Action::Write { number, document } => {
-                    // One at a time, so there is room.
+                    // At most one document is written at a time, so the queue has room.
                     let sent = self.documents.send((number, document));
                     sent.map_err(|_| anyhow::anyhow!("the thread that writes has ended"))?;
                 }
@@ -267,6 +314,7 @@ impl Master {
         Ok(())
     }
 
+    /// Publishes the assignments of all workers. Long polls wake up when the version changed.
     fn show_orders(&self) {
         let shown = self.desk.shown.orders.lock();
         let mut shown = shown.unwrap_or_else(PoisonError::into_inner);
@@ -288,13 +336,14 @@ impl Master {
         }
     }
 
+    /// Mints a generation on a thread of its own, because the journal may be slow or down.
     fn mint(&self, job: String, spec: Arc<JobSpec>) -> anyhow::Result<()> {
         let desk = self.desk.clone();
         let mint = move || {
             let minted = mint(&spec);
             let event = Event::Minted { job, minted };
             let now = desk.clock.now();
-            // Nobody hears it when the master has ended.
+            // The receiver is gone when the master has ended.
             let _unheard = desk.messages.send((now, Message::Event(event)));
         };
         let started = thread::Builder::new().name("mint".to_owned()).spawn(mint);
@@ -303,7 +352,11 @@ impl Master {
     }
 }
 
-/// Lets a job's journal have its next generation.
+/// Opens a job's store and journal and makes the next generation, with a new secret for its mesh.
+///
+/// # Errors
+///
+/// [`Unminted`], which says whether the master tries again.
 fn mint(spec: &JobSpec) -> Result<Minted, Unminted> {
     let url = spec.connections.get("state").map_or("", String::as_str);
     let minted = store::open(url).and_then(|store| journal::mint(store, &spec.name));
@@ -316,15 +369,17 @@ fn mint(spec: &JobSpec) -> Result<Minted, Unminted> {
     Ok(Minted { generation, secret })
 }
 
-/// Writes documents, and looks whether another master does.
+/// The thread `store`: writes documents, and checks whether another master took over.
 struct Writer {
-    /// The last number that was written.
+    /// The number of the last document that was written.
     number: u64,
     book: Book,
     desk: Desk,
 }
 
 impl Writer {
+    /// Writes each document that comes. While none comes, checks once per [`LOOK`] for a newer
+    /// master.
     fn run(mut self, documents: &Receiver<(u64, Durable)>) {
         loop {
             let message = match documents.recv_timeout(LOOK) {
@@ -354,7 +409,11 @@ impl Writer {
         }
     }
 
-    /// Tries until the store is there.
+    /// Asks the store until it answers.
+    ///
+    /// # Errors
+    ///
+    /// An error of any other kind than `Retry`.
     fn insist<T>(&self, ask: impl Fn(&Book) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let mut backoff = Backoff::new(TICK, STORE_PAUSE_MAX);
         loop {

@@ -1,8 +1,17 @@
-//! `tidemill master`: keeps the jobs, decides what each worker shall have, and tells how all is.
+//! `tidemill master`: the control plane of a cluster, like Flink's JobManager.
 //!
-//! A pure state machine ([`state`], with a file a state in [`component`]) is fed by [`mailbox`],
-//! served over HTTP by [`server`], and kept durable by [`state_log`]. What the processes of a
-//! cluster say to each other is in [`crate::protocol`], and why in `docs/decisions/0015`.
+//! The master keeps the submitted jobs, decides which worker runs which process, restarts jobs that
+//! fail, and answers `status`. No record of a job passes through the master, so jobs continue while
+//! no master runs.
+//!
+//!     HTTP handlers ──message──► mailbox ──event──► state machine ──action──► mailbox
+//!      (`server`)               (`mailbox`)     (`state`, `component`)       carries it out
+//!
+//! * [`state`] is a pure state machine. [`component`] contains one file per state of a component
+//!   (the dataflow or the ingest of a job).
+//! * [`mailbox`] owns the thread that runs the state machine and carries out its actions.
+//! * [`server`] serves HTTP; [`state_log`] makes the durable state durable.
+//! * [`crate::protocol`] defines the messages. `docs/decisions/0015` explains the design.
 
 mod anti_affinity;
 mod assignments;
@@ -43,9 +52,9 @@ use crate::logs::Peers;
 use crate::token::Token;
 use crate::{logging, output, redact, urls};
 
-/// Where the state is kept when nobody says.
+/// Default of `--state`: where the master keeps its state.
 const STATE: &str = "./tidemill-state";
-/// Threads that serve HTTP.
+/// Runtime threads that serve HTTP.
 const THREADS: usize = 2;
 
 /// Flags of `tidemill master`.
@@ -74,7 +83,19 @@ pub(crate) struct MasterArgs {
     log: LogArgs,
 }
 
-/// Runs the master until it is stopped, or another one takes over.
+/// Runs a master until SIGTERM or Ctrl-C, or until another master takes over.
+///
+/// The order of a start matters: the port is bound before the state is taken over, so a master
+/// whose port is in use does not overtake the master that runs.
+///
+/// # Errors
+///
+/// * [`Usage`] (exit code 2): `--listen` or `--state` is invalid, or `--listen` names an address
+///   beyond this machine and there is no token.
+/// * The token or a TLS file cannot be read, the port cannot be bound, or the state cannot be read
+///   or written.
+/// * Another master took over: this one ends with an error that names the other one. All jobs
+///   continue.
 pub(crate) fn run(args: &MasterArgs) -> anyhow::Result<()> {
     let url = state_url(&args.state)?;
     let given = crate::token::given()?;
@@ -127,6 +148,7 @@ pub(crate) fn run(args: &MasterArgs) -> anyhow::Result<()> {
     ended
 }
 
+/// Builds the runtime of the HTTP server.
 fn runtime() -> anyhow::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     builder
@@ -136,7 +158,8 @@ fn runtime() -> anyhow::Result<Runtime> {
     builder.build().context("no thread can be started")
 }
 
-/// The store's URL, with the whole path: workers run elsewhere.
+/// Resolves `--state` to the URL of a store. Local paths become absolute, because workers resolve
+/// the URL in other folders.
 fn state_url(given: &str) -> anyhow::Result<String> {
     let url = urls::state(given).map_err(|why| Usage(format!("--state `{given}`: {why}")))?;
     for scheme in ["file://", "sqlite://"] {
@@ -149,6 +172,7 @@ fn state_url(given: &str) -> anyhow::Result<String> {
     Ok(url)
 }
 
+/// Resolves `--listen` to the first socket address that the name stands for.
 fn address(given: &str) -> anyhow::Result<SocketAddr> {
     let right = "expected host:port, as in 127.0.0.1:7070";
     let found = given

@@ -1,34 +1,46 @@
-//! Where the processes of a generation go: P processes with T threads each, P · T = N, as timely
-//! wants as many threads in each.
+//! Placement: which workers run the processes of a dataflow's generation, as a pure function of the
+//! free slots.
 //!
-//! A pure function of the free slots. The fewest processes that fit; where N does not fit, the
-//! largest number below it, or nothing when the job waits for slots.
+//! N worker threads are divided into P processes of T threads each, P · T = N, because timely needs
+//! the same number of threads in every process. Among the ways to divide N, the one with the fewest
+//! processes that fits the free slots wins. If N does not fit, the largest smaller number is
+//! placed, or nothing when the job waits for slots.
 
 use crate::protocol::WorkerId;
 
-/// A worker and the slots that it has left.
+/// A worker and its free slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
+/// The worker's id.
 pub(crate) struct Free {
     pub(crate) worker: WorkerId,
+    /// The worker's name, for messages.
     pub(crate) name: String,
+    /// Slots that no other component uses.
     pub(crate) slots: usize,
 }
 
-/// The processes of a generation.
+/// A placement of a generation's processes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Placement {
+    /// Worker threads of each process.
     pub(crate) threads: usize,
-    /// The worker of each process, and its name.
+    /// The worker of each process by index: its id and its name.
     pub(crate) workers: Vec<(WorkerId, String)>,
 }
 
 impl Placement {
+    /// Worker threads of all processes together.
     fn size(&self) -> usize {
         self.threads * self.workers.len()
     }
 }
 
-/// Places `wanted` threads, or fewer; the pairs in `apart` not together. An error says why not.
+/// Places `wanted` threads, or fewer unless `waits` is set. Workers for which `apart` returns true
+/// are never placed together.
+///
+/// # Errors
+///
+/// Nothing can be placed; the text tells the user why.
 pub(crate) fn place(
     free: &[Free],
     wanted: usize,
@@ -38,7 +50,7 @@ pub(crate) fn place(
     let mut best: Option<Placement> = None;
     for group in groups(free, apart) {
         let placed = place_in(&group, wanted, waits);
-        // The first of the largest, then the one with the fewest processes.
+        // The largest placement wins, then the one with the fewest processes, then the first.
         let rank = |it: &Placement| (it.size(), std::cmp::Reverse(it.workers.len()));
         if let Some(placed) = placed
             && best.as_ref().is_none_or(|best| rank(&placed) > rank(best))
@@ -49,6 +61,7 @@ pub(crate) fn place(
     best.ok_or_else(|| why_not(free, wanted))
 }
 
+/// Explains to the user why nothing could be placed.
 fn why_not(free: &[Free], wanted: usize) -> String {
     let slots: usize = free.iter().map(|free| free.slots).sum();
     if free.is_empty() {
@@ -63,8 +76,8 @@ fn why_not(free: &[Free], wanted: usize) -> String {
     format!("{slots} slot{s} free of {wanted} wanted; more workers with slots are needed")
 }
 
-/// The workers, most free slots first, in groups without a pair that must be apart: one that
-/// begins with each worker of such a pair.
+/// Groups of workers in which no pair must be kept apart, most free slots first. The first group
+/// starts with the freest worker; each worker that is in such a pair also starts a group.
 fn groups(free: &[Free], apart: &dyn Fn(&str, &str) -> bool) -> Vec<Vec<Free>> {
     let mut sorted: Vec<&Free> = free.iter().filter(|free| free.slots > 0).collect();
     sorted.sort_by(|a, b| (b.slots, &a.worker).cmp(&(a.slots, &b.worker)));
@@ -93,6 +106,7 @@ fn groups(free: &[Free], apart: &dyn Fn(&str, &str) -> bool) -> Vec<Vec<Free>> {
     groups
 }
 
+/// The best placement within one group: the largest size, then the most threads in each process.
 fn place_in(group: &[Free], wanted: usize, waits: bool) -> Option<Placement> {
     let slots: usize = group.iter().map(|free| free.slots).sum();
     let least = if waits { wanted } else { 1 };
@@ -103,6 +117,8 @@ fn place_in(group: &[Free], wanted: usize, waits: bool) -> Option<Placement> {
         .find_map(|(size, threads)| fill(group, size / threads, threads))
 }
 
+/// Fills the workers in order with processes of `threads` threads; `None` if not all `processes`
+/// fit.
 fn fill(group: &[Free], processes: usize, threads: usize) -> Option<Placement> {
     let places = group.iter().flat_map(|free| {
         let place = (free.worker.clone(), free.name.clone());

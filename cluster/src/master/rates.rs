@@ -1,11 +1,11 @@
-//! How many records the parts of jobs have processed, sampled for their rates.
+//! Samples of how many records each component has processed, from which `status` computes rates.
 
 use super::state::State;
 use super::status::processes;
 use crate::protocol::Part;
 
 impl State {
-    /// Keeps what rates are computed from.
+    /// Adds one sample of each component. Called on every tick.
     pub(super) fn sample(&mut self) {
         let names: Vec<(String, Part)> = self.halves.keys().cloned().collect();
         for (name, part) in names {
@@ -17,7 +17,7 @@ impl State {
     }
 }
 
-/// Records that the processes of a half told.
+/// The sum of the record counters in the last heartbeats of a component's processes.
 fn records_of(state: &State, name: &str, part: Part) -> u64 {
     let run = state
         .durable

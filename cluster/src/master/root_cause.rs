@@ -1,8 +1,9 @@
-//! Why a generation ended: which process failed first, in words, and what follows from it.
+//! Root cause of a failed generation: which process failed first, in words for the user.
 //!
-//! In: how each process ended. A process that lost a peer (`exit::PEER_LOST`) and one that was
-//! killed because the generation was over are consequences, so they are named only when there is
-//! nothing else.
+//! In: how each process ended. All processes of a generation end when one fails, so most ends are
+//! consequences. Two kinds of end are never the root cause while there is another one: a process
+//! that lost a peer (`exit::PEER_LOST`), and a process that was killed because the generation was
+//! already ending.
 
 use std::collections::BTreeMap;
 
@@ -11,31 +12,35 @@ use super::times::WORKER_SILENT_MAX;
 use crate::exit;
 use crate::protocol::{Exit, Failure, WorkerId};
 
+/// The number of SIGKILL.
 const KILL: i32 = 9;
 
-/// How one process of a generation ended.
+/// How one process of a generation ended, as far as the master knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// It was told at `at`. `ours`: it was to be killed by then.
+    /// The worker reported the process's exit. `at`: when the master heard of it, in ms. `ours`: by
+    /// then the worker was to kill the process.
     Exited { exit: Exit, at: u64, ours: bool },
-    /// Its worker is gone.
+    /// The worker is gone, at `at` ms.
     WorkerGone { at: u64 },
-    /// Its worker is there and does not have it any more.
+    /// The worker is alive and does not report the process any more.
     Vanished { at: u64 },
 }
 
-/// The process that failed first.
+/// The root cause: the process that failed first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Culprit {
+    /// What is kept and shown of the failure.
     pub(crate) failure: Failure,
-    /// Its exit code, where it has one of its own.
+    /// The exit code of the process; `None` if a signal ended it or no exit is known.
     pub(crate) code: Option<i32>,
-    /// Workers that could not reach each other.
+    /// Pairs of workers that could not reach each other.
     pub(crate) apart: Vec<(WorkerId, WorkerId)>,
 }
 
 impl Culprit {
-    /// What it said last: its error, if it told one.
+    /// The last error message of the process: the last line that begins with `error:`, else the
+    /// last line.
     pub(crate) fn message(&self) -> Option<&str> {
         let tail = &self.failure.tail;
         let error = tail.iter().rfind(|line| line.starts_with("error:"));
@@ -43,12 +48,12 @@ impl Culprit {
     }
 }
 
-/// Whether these ends are more than the consequence of others that are not known yet.
+/// Whether at least one of these ends is more than a lost peer, so that the root cause is known.
 pub(crate) fn is_known<'a>(mut ended: impl Iterator<Item = &'a Ended>) -> bool {
     ended.any(|ended| !matches!(ended, Ended::Exited { exit, .. } if is_peer_lost(exit)))
 }
 
-/// Who failed first. `cause` is what the master itself held against a process.
+/// Finds the root cause. `cause` is a process that the master itself ended, and why.
 pub(crate) fn find(
     run: &Run,
     ended: &BTreeMap<usize, Ended>,
@@ -62,14 +67,15 @@ pub(crate) fn find(
         let own = ended.iter().filter(|(_, ended)| is_own(ended, late));
         own.min_by_key(|(_, ended)| ended.order())
     };
-    // What came in before anything was killed, then what came in since and was no kill.
+    // First the ends that were reported before anything was killed, then later ones that no kill
+    // explains.
     if let Some((index, end)) = by_time(false).or_else(|| by_time(true)) {
         return culprit(run, *index, end.words(), Some(end), now);
     }
     unreachable(run, ended, now)
 }
 
-/// Nobody failed of himself: some could not reach others.
+/// No process failed by itself: some processes could not reach others.
 fn unreachable(run: &Run, ended: &BTreeMap<usize, Ended>, now: u64) -> Culprit {
     let mut first = None;
     let mut apart = Vec::new();
@@ -98,6 +104,7 @@ fn unreachable(run: &Run, ended: &BTreeMap<usize, Ended>, now: u64) -> Culprit {
     }
 }
 
+/// Describes process `index` as the root cause.
 fn culprit(run: &Run, index: usize, what: String, end: Option<&Ended>, now: u64) -> Culprit {
     let exit = match end {
         Some(Ended::Exited { exit, .. }) => Some(exit),
@@ -117,7 +124,8 @@ fn culprit(run: &Run, index: usize, what: String, end: Option<&Ended>, now: u64)
     }
 }
 
-/// A failure of the process itself. `late`: that came in when it was to be killed already.
+/// Whether the process failed by itself. `late` also considers ends that came in after the process
+/// was to be killed, if a kill does not explain them.
 fn is_own(ended: &Ended, late: bool) -> bool {
     match ended {
         Ended::Exited { exit, ours, .. } if *ours || late => {
@@ -131,13 +139,14 @@ fn is_own(ended: &Ended, late: bool) -> bool {
     }
 }
 
+/// Whether the process ended because it lost a peer.
 pub(super) fn is_peer_lost(exit: &Exit) -> bool {
     exit.code == Some(i32::from(exit::PEER_LOST)) && !exit.frozen
 }
 
 impl Ended {
-    /// Whether this is how a process that was to drain ends: it did all that it was to do, or it
-    /// saw one that was told sooner end before it was told itself.
+    /// Whether this is a correct end of a process that had to drain: it drained and exited with 0,
+    /// or it lost a peer that was told to drain sooner.
     pub(crate) fn is_drained(&self) -> bool {
         let Self::Exited { exit, .. } = self else {
             return false;
@@ -145,7 +154,7 @@ impl Ended {
         exit.code == Some(i32::from(exit::OK)) || is_peer_lost(exit)
     }
 
-    /// When it came in; reports of one moment are in the order of the workers' clocks.
+    /// Order of ends: when the master heard of them, then the workers' clocks.
     fn order(&self) -> (u64, u64) {
         match self {
             Self::Exited { exit, at, .. } => (*at, exit.at_ms),
@@ -153,11 +162,12 @@ impl Ended {
         }
     }
 
-    /// When the master saw it.
+    /// When the master heard of the end, in ms.
     pub(crate) fn at(&self) -> u64 {
         self.order().0
     }
 
+    /// What happened, in words for the user.
     fn words(&self) -> String {
         match self {
             Self::WorkerGone { .. } => "its worker is gone".to_owned(),

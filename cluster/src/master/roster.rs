@@ -1,50 +1,54 @@
-//! The workers: what each told last, and whether it is still there.
+//! The roster: the last report of each worker, and liveness of workers.
 //!
-//! In: reports, and connections that begin and end. Out: who is there, and what a process is up to.
-//! A worker is gone when it says nothing for long, or when its connection ended and it did not come
-//! back. One that is gone may come back; it then finds what it shall have in its orders.
+//! In: reports, and long polls that begin and end. Out: which workers are present, and the state of
+//! each process. A worker is gone when it has sent no report for [`WORKER_SILENT_MAX`] ms, or when
+//! the connection of its long poll broke and the worker did not come back within [`WORKER_CUT_MAX`]
+//! ms. A worker that is gone may come back. It then finds its current assignment.
 
 use std::collections::BTreeMap;
 
 use super::times::{WORKER_CUT_MAX, WORKER_REMEMBERED_MAX, WORKER_SILENT_MAX};
 use crate::protocol::{ProcessKey, ProcessReport, Report, WorkerId};
 
-/// Workers that the master keeps in mind, also those that are gone.
+/// Limit of workers in the roster, including those that are gone.
 pub(crate) const WORKERS_MAX: usize = 1000;
-/// Lines of a log's end that are kept of a process that ended.
+/// Lines kept of the log of a process that ended.
 const TAIL_LINES_MAX: usize = 20;
-/// Characters of such a line.
+/// Characters kept of each of these lines.
 const TAIL_CHARS_MAX: usize = 400;
 
-/// Everybody who reported.
+/// All workers that reported.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Roster {
     workers: BTreeMap<WorkerId, Worker>,
-    /// When the master started: who has not reported since may yet.
+    /// When the master started, in ms. A worker that ran before counts as not heard yet, not as
+    /// gone, for [`WORKER_SILENT_MAX`] ms.
     started: u64,
 }
 
-/// A worker.
+/// One worker.
 #[derive(Debug, Clone)]
 pub(crate) struct Worker {
+    /// The newest report.
     pub(crate) report: Report,
-    /// When that came.
+    /// When the newest report came, in ms.
     pub(crate) heard: u64,
-    /// Its newest wait for orders.
+    /// The number of the worker's newest long poll.
     poll: u64,
-    /// When that ended without an answer.
+    /// When that poll's connection broke, in ms.
     cut: Option<u64>,
+    /// Whether the worker counts as gone.
     gone: bool,
 }
 
-/// What the master knows of one process.
+/// What the master knows of one process. `Reported`: the process is in its worker's newest report.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Found<'a> {
-    /// Its worker is gone.
+    /// The process's worker is gone.
     WorkerGone,
-    /// Its worker has not reported since the master started.
+    /// The process's worker has not reported since the master started, and may still.
     NotHeard,
-    /// Its worker, heard at `heard`, does not have it.
+    /// The process's worker reported at `heard` (ms) and does not have the process.
     Absent {
         heard: u64,
     },
@@ -52,17 +56,18 @@ pub(crate) enum Found<'a> {
 }
 
 impl Roster {
+    /// An empty roster of a master that started at `started` ms.
     pub(crate) fn new(started: u64) -> Self {
         let workers = BTreeMap::new();
         Self { workers, started }
     }
 
-    /// Whether there is room for a worker, or it is known.
+    /// Whether a worker may report: it is known, or there is room for one more.
     pub(crate) fn takes(&self, worker: &str) -> bool {
         self.workers.len() < WORKERS_MAX || self.workers.contains_key(worker)
     }
 
-    /// Takes a report in; false when a newer one came before.
+    /// Takes in a report. Returns false when a newer report of this worker came before.
     pub(crate) fn hear(&mut self, mut report: Report, now: u64) -> bool {
         for process in &mut report.processes {
             if let crate::protocol::Phase::Exited(exit) = &mut process.phase {
@@ -91,7 +96,7 @@ impl Roster {
         }
     }
 
-    /// A worker waits for orders.
+    /// A worker began a long poll for its assignment.
     pub(crate) fn waits(&mut self, worker: &str, poll: u64) {
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.poll = worker.poll.max(poll);
@@ -99,7 +104,7 @@ impl Roster {
         }
     }
 
-    /// Its wait ended without an answer.
+    /// The connection of a worker's long poll broke. Ignored if a newer poll began meanwhile.
     pub(crate) fn cut(&mut self, worker: &str, poll: u64, now: u64) {
         if let Some(worker) = self.workers.get_mut(worker)
             && worker.poll == poll
@@ -108,7 +113,7 @@ impl Roster {
         }
     }
 
-    /// The master itself was away for so long: nobody is gone for that.
+    /// Moves all deadlines by `away` ms, because the master itself did not run for so long.
     pub(crate) fn forgive(&mut self, away: u64) {
         self.started += away;
         for worker in self.workers.values_mut() {
@@ -117,7 +122,8 @@ impl Roster {
         }
     }
 
-    /// Sees who is gone by now.
+    /// Marks workers that are gone by `now`, and forgets those that last reported
+    /// [`WORKER_REMEMBERED_MAX`] ms ago or earlier.
     pub(crate) fn settle(&mut self, now: u64) {
         for worker in self.workers.values_mut() {
             let silent = now >= worker.heard + WORKER_SILENT_MAX;
@@ -128,12 +134,12 @@ impl Roster {
             .retain(|_, worker| !worker.gone || now < worker.heard + WORKER_REMEMBERED_MAX);
     }
 
-    /// Those that are there.
+    /// The workers that are not gone.
     pub(crate) fn present(&self) -> impl Iterator<Item = &Worker> {
         self.workers.values().filter(|worker| !worker.gone)
     }
 
-    /// All that are remembered, also those that are gone.
+    /// The ids of all workers in the roster, including those that are gone.
     pub(crate) fn known(&self) -> impl Iterator<Item = &str> {
         self.workers.keys().map(String::as_str)
     }
@@ -156,6 +162,7 @@ impl Roster {
     }
 }
 
+/// Keeps the last lines of a log, and the begin of each.
 fn shorten(tail: &mut Vec<String>) {
     tail.drain(..tail.len().saturating_sub(TAIL_LINES_MAX));
     for line in tail {

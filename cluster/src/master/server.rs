@@ -1,10 +1,22 @@
-//! The master's HTTP: what workers, clients and Prometheus ask.
+//! HTTP server of the master: the API for workers, users and Prometheus, and the status page.
 //!
-//! In: requests. Out: JSON; an error is `{"error": "…"}` with a fitting status. Nothing is decided
-//! here: handlers ask the [`Desk`].
+//! In: requests. Out: JSON; an error is `{"error": "…"}` with a fitting status. Handlers decide
+//! nothing: they send messages to the [`Desk`] of the master's thread.
 //!
-//! 1. Whatever changes state, and whatever workers say and hear, needs the token if there is one.
-//! 2. A page of another site cannot make a browser change state.
+//! | route | who asks | answer |
+//! |---|---|---|
+//! | `POST /v1/workers/{id}/report` | a worker, once a second | its assignment |
+//! | `GET …/{id}/orders?after=V` | a worker | its assignment, newer than V or after 2 s |
+//! | `POST /v1/jobs`, `/v1/jobs/{name}/stop` … | users | a sentence, when the change is durable |
+//! | `POST` to [`readable::path`] | `tidemill wait` | whether all commits are readable |
+//! | `GET /v1/logs` | users | a page of the merged logs |
+//! | `GET /v1/status`, `/v1/jobs`, `/v1/jobs/{name}` | anybody | the status |
+//! | `GET /v1/targets` | Prometheus | where metrics are |
+//! | `GET /healthz`, `/readyz` | anybody | liveness, readiness |
+//!
+//! 1. A request that changes state, and every request of a worker, needs the token if the master
+//!    has one. So do the logs.
+//! 2. A page of another site cannot make a browser change state: such an `Origin` is refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,34 +44,35 @@ use crate::protocol::{JobSpec, Part, Report, Status, WorkerId};
 use crate::readable::{self, QUESTION_BYTES_MAX, Question};
 use crate::token::{self, Token};
 
-/// Bytes of a job as it is submitted.
+/// Limit of a submitted job, in bytes.
 const JOB_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes of a worker's report.
+/// Limit of a worker's report, in bytes.
 const REPORT_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// How long a request's body may take.
+/// How long a request's body may take to arrive.
 const BODY_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a worker's question for newer orders waits.
+/// How long a long poll for a newer assignment is held open.
 const ORDERS_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Characters of a worker's id and name.
+/// Limit of a worker's id, and of its name, in characters.
 const WORKER_CHARS_MAX: usize = 200;
-/// Slots of one worker.
+/// Limit of slots of one worker.
 const SLOTS_MAX: usize = 4096;
 
-/// What handlers have.
+/// What every handler can use.
 #[derive(Clone)]
 pub(crate) struct App {
     desk: Desk,
     token: Option<Arc<Token>>,
-    /// Journal and checkpoints of jobs that do not name a store.
+    /// The URL of the master's store: for journal and checkpoints of jobs that name no store.
     state: Arc<str>,
-    /// Where this master answers.
+    /// The address at which this master listens.
     at: Arc<str>,
+    /// The number of the last long poll.
     polls: Arc<AtomicU64>,
-    /// Whom to ask for logs.
+    /// The HTTP client for the workers and processes, for logs and `readable`.
     peers: Arc<Peers>,
 }
 
-/// An error as JSON.
+/// An HTTP error status, and its message for the JSON body.
 struct Failed(StatusCode, String);
 
 impl IntoResponse for Failed {
@@ -87,7 +100,7 @@ impl From<Refusal> for Failed {
 
 type Answer = Result<Response, Failed>;
 
-/// All routes. Other parts of the master's HTTP are merged here.
+/// Builds all routes: those that need the token, the open ones, and the status page.
 pub(crate) fn router(
     desk: Desk,
     token: Option<Token>,
@@ -137,7 +150,8 @@ pub(crate) fn router(
         .merge(shown)
 }
 
-/// Lets through who may.
+/// Middleware of the routes that need the token: refuses pages of other sites (403) and a missing
+/// or wrong token (401).
 async fn check(State(app): State<App>, request: Request, next: Next) -> Answer {
     let headers = request.headers();
     if is_of_another_site(headers) {
@@ -158,7 +172,7 @@ async fn check(State(app): State<App>, request: Request, next: Next) -> Answer {
     Ok(next.run(request).await)
 }
 
-/// A browser says in `Origin` whose page it is that asks.
+/// Whether a browser sends this request for a page of another site, by its header `Origin`.
 fn is_of_another_site(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else {
         return false;
@@ -170,6 +184,7 @@ fn is_of_another_site(headers: &HeaderMap) -> bool {
     origin.map(|(_, authority)| authority) != host || host.is_none()
 }
 
+/// Reads a JSON body of at most `most` bytes within [`BODY_TIME_MAX`].
 async fn body<T: DeserializeOwned>(body: Body, most: usize, what: &str) -> Result<T, Failed> {
     let read = tokio::time::timeout(BODY_TIME_MAX, to_bytes(body, most)).await;
     let read = read.map_err(|_| {
@@ -184,6 +199,7 @@ async fn body<T: DeserializeOwned>(body: Body, most: usize, what: &str) -> Resul
         .map_err(|error| Failed(StatusCode::BAD_REQUEST, format!("{what}: {error}")))
 }
 
+/// A worker reports all its processes; the answer is its assignment.
 async fn report(State(app): State<App>, Path(id): Path<WorkerId>, given: Body) -> Answer {
     let report: Report = body(given, REPORT_BYTES_MAX, "a worker's report").await?;
     let fits = |text: &str| !text.is_empty() && text.chars().count() <= WORKER_CHARS_MAX;
@@ -204,13 +220,14 @@ async fn report(State(app): State<App>, Path(id): Path<WorkerId>, given: Body) -
     Err(Failed(StatusCode::BAD_REQUEST, why))
 }
 
+/// Query of a long poll: the version of the assignment that the worker has.
 #[derive(Debug, Deserialize)]
 struct After {
     #[serde(default)]
     after: u64,
 }
 
-/// Says that a worker's wait ended without an answer, when it is dropped: its connection ended.
+/// A long poll. Dropping it before the answer reports that the worker's connection broke.
 struct Wait {
     desk: Desk,
     cut: Option<Event>,
@@ -224,6 +241,8 @@ impl Drop for Wait {
     }
 }
 
+/// Long poll: answers when the worker's assignment is newer than `after`, or after
+/// [`ORDERS_WAIT_MAX`].
 async fn orders(
     State(app): State<App>,
     Path(worker): Path<WorkerId>,
@@ -244,7 +263,7 @@ async fn orders(
         cut: Some(Event::Cut { worker, poll }),
     };
     let newer = orders.wait_for(|orders| orders.version > after);
-    // After that time the worker hears what there is.
+    // When the time is over, the answer is the current assignment.
     let _waited = tokio::time::timeout(ORDERS_WAIT_MAX, newer).await.is_ok();
     wait.cut = None;
     let orders = Arc::clone(&orders.borrow());
@@ -255,6 +274,7 @@ fn bad_query(error: QueryRejection) -> Failed {
     Failed(StatusCode::BAD_REQUEST, error.body_text())
 }
 
+/// Submits a job, or changes it.
 async fn submit(State(app): State<App>, given: Body) -> Answer {
     let mut spec: JobSpec = body(given, JOB_BYTES_MAX, "a job").await?;
     spec::check(&mut spec, &app.state).map_err(Refusal::Bad)?;
@@ -273,6 +293,7 @@ async fn remove(State(app): State<App>, Path(name): Path<String>) -> Answer {
     command(&app, Command::Remove(name)).await
 }
 
+/// Query of `rescale`.
 #[derive(Debug, Deserialize)]
 struct Size {
     workers: usize,
@@ -287,12 +308,14 @@ async fn rescale(
     command(&app, Command::Rescale(name, workers)).await
 }
 
+/// Sends a user's command and answers when its change is durable.
 async fn command(app: &App, command: Command) -> Answer {
     let said = app.desk.command(command).await??;
     Ok(Json(json!({"message": said})).into_response())
 }
 
-/// Whether everything that was committed is in the job's views, which its first process knows.
+/// Whether everything that was committed is in the job's views. The master asks process 0 of the
+/// job's dataflow.
 async fn readable(State(app): State<App>, Path(name): Path<String>, given: Body) -> Answer {
     let question: Question = body(given, QUESTION_BYTES_MAX, "a question").await?;
     let jobs = app.desk.status().await?.jobs;
@@ -320,7 +343,7 @@ async fn readable(State(app): State<App>, Path(name): Path<String>, given: Body)
             .at(&at)
             .map_err(|error| Failure::Away(error.to_string()))?;
         match way.post::<readable::Answer>(&readable::path(&name), &question) {
-            // It has ended, or just begins.
+            // The process ended, or has just begun.
             Err(failure) if failure.passes() => {
                 Ok(readable::Answer::waits(question, failure.to_string()))
             }
@@ -338,7 +361,7 @@ async fn status(State(app): State<App>) -> Answer {
     Ok(Json(app.desk.status().await?).into_response())
 }
 
-/// The logs of all workers, and the master's own.
+/// One page of the merged logs of all workers and of the master itself.
 async fn logs(
     State(app): State<App>,
     query: Result<Query<crate::logs::Query>, QueryRejection>,
@@ -363,6 +386,7 @@ async fn job(State(app): State<App>, Path(name): Path<String>) -> Answer {
     Ok(Json(found).into_response())
 }
 
+/// Readiness: whether the store of the master's state answers.
 async fn ready(State(app): State<App>) -> Answer {
     if app.desk.is_ready() {
         return Ok("ok\n".into_response());
@@ -371,7 +395,7 @@ async fn ready(State(app): State<App>) -> Answer {
     Err(Failed(StatusCode::SERVICE_UNAVAILABLE, why))
 }
 
-/// Where all pages with metrics are, as Prometheus' `http_sd_configs` takes them.
+/// The addresses of all metrics pages, in the format of Prometheus' `http_sd_configs`.
 async fn targets(State(app): State<App>) -> Answer {
     Ok(Json(targets_of(&app.desk.status().await?, &app.at)).into_response())
 }

@@ -1,20 +1,26 @@
-//! What a job must look like that the master takes.
+//! Validation of submitted jobs.
 //!
-//! In: the job as it was sent. Out: the same with its store named, or what would be right.
+//! In: the job as it was sent. Out: the same job, with its state store as an absolute URL, or what
+//! is wrong and what would be right.
 
 use std::path::{Component, Path};
 
 use crate::protocol::JobSpec;
 use crate::{args, redact, urls};
 
-/// The master keeps its own state under this name, beside the jobs' in one store.
+/// The name under which the master keeps its own state, in the same store as the jobs' state.
 const OWN: &str = "cluster";
-/// What every job has.
+/// The file that every pipeline has.
 const VIEWS: &str = "views.sql";
-/// Where journal and checkpoints are.
+/// The connection that names the store of journal and checkpoints.
 const STATE: &str = "state";
 
-/// Checks a job. One that names no store gets the master's.
+/// Checks a job, and gives it the master's store if it names none.
+///
+/// # Errors
+///
+/// A sentence for the user (HTTP 400): the name, a file name or a path is invalid, `views.sql` is
+/// missing, or a setting contains a password.
 pub(super) fn check(spec: &mut JobSpec, state: &str) -> Result<(), String> {
     args::name(&spec.name).map_err(|why| format!("name `{}`: {why}", spec.name))?;
     if spec.name == OWN {

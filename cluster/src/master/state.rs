@@ -1,9 +1,17 @@
-//! The master as a pure state machine: an event and the time in, actions out. No clock, no disk, no
-//! network: the simulation runs it as it is.
+//! The state machine of the master: an event and the time in, actions out.
 //!
-//! 1. A change of what is durable is written down ([`Action::Write`]) before anything that follows
-//!    from it: orders are made of what is written, and other actions wait until it is.
-//! 2. What the orders of a worker are is a function of the state (`orders`), and so is what people
+//! The state machine is pure: it uses no clock, disk or network, so the simulation runs the real
+//! one.
+//!
+//!     event ─► take it in ─► step every component ─► refresh assignments ─► write, if changed
+//!                                                                              │
+//!     actions held back  ◄──────────────  Event::Wrote(number)  ◄──────────────┘
+//!
+//! 1. A change of the durable state is written down ([`Action::Write`]) before anything that
+//!    follows from it: assignments are made from the written state, and other actions wait for the
+//!    write.
+//! 2. One document is written at a time. Changes during a write go into the next document.
+//! 3. The assignment of a worker is a function of the state (`assignments`), and so is what users
 //!    see (`status`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,33 +27,42 @@ use super::roster::Roster;
 use super::times::AWAY_MIN;
 use crate::protocol::{Assignment, Part, Phase, ProcessKey, Report, WorkerId};
 
-/// Rounds in which what one job leaves may be taken by another, for one event.
+/// Rounds over all components for one event, so that a component can take what another one leaves.
 const ROUNDS_MAX: usize = 4;
 
-/// Everything that the master knows.
+/// Everything that the master knows. Only `durable` survives the master.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
+    /// When the master started, in ms.
     pub(crate) started: u64,
+    /// The time of the last event, in ms. Never goes back.
     pub(crate) now: u64,
+    /// The desired durable state, ahead of `written` while a document is being written.
     pub(crate) durable: Durable,
-    /// What of it is written down.
+    /// The durable state that is written down.
     pub(crate) written: Durable,
     /// The document that is being written, and its number.
     writing: Option<(u64, Durable)>,
-    /// The last number.
+    /// The number of the last document.
     number: u64,
-    /// What waits for that document, and for the one after it.
+    /// Actions that wait for the document being written.
     held: Vec<Action>,
+    /// Actions that wait for the document after it.
     held_longer: Vec<Action>,
+    /// The workers.
     pub(crate) roster: Roster,
+    /// The state machine of each component.
     pub(crate) halves: BTreeMap<(String, Part), Half>,
+    /// The assignment of each worker.
     pub(crate) orders: BTreeMap<WorkerId, Arc<Assignment>>,
+    /// The version of the newest assignment, over all workers.
     version: u64,
+    /// Pairs of workers that are not placed together.
     apart: Apart,
 }
 
 impl State {
-    /// A master that took over with `durable`, which is written down.
+    /// The state of a master that took over with `durable`, which is already written down.
     pub(crate) fn new(durable: Durable, now: u64) -> Self {
         let halves = durable.records().map(|(job, part, record)| {
             let half = Half::adopt(record, now);
@@ -56,7 +73,8 @@ impl State {
             now,
             halves: halves.collect(),
             number: durable.by.number,
-            // Above those of every master before.
+            // Above the versions of every master before: 2³² versions for each generation of
+            // masters.
             version: durable.by.generation << 32,
             written: durable.clone(),
             durable,
@@ -69,6 +87,7 @@ impl State {
         }
     }
 
+    /// The identity of this master.
     pub(crate) fn author(&self) -> &Author {
         &self.durable.by
     }
@@ -78,7 +97,7 @@ impl State {
         self.number
     }
 
-    /// Takes an event in.
+    /// Takes in one event at `now` ms, and returns the actions that may be carried out at once.
     pub(crate) fn next(&mut self, event: Event, now: u64) -> Vec<Action> {
         let away = now.saturating_sub(self.now);
         self.now = now.max(self.now);
@@ -124,7 +143,7 @@ impl State {
         actions
     }
 
-    /// Takes a report in; true when the worker is a new one.
+    /// Takes in a report. Returns true when the worker has no assignment yet.
     fn hear(&mut self, report: Report) -> bool {
         let worker = report.worker.clone();
         if !self.roster.takes(&worker) {
@@ -135,6 +154,8 @@ impl State {
         is_new
     }
 
+    /// Begins to write the next document, unless one is being written. Without a change, the held
+    /// actions are free at once.
     fn write(&mut self, actions: &mut Vec<Action>) {
         if self.writing.is_some() {
             return;
@@ -150,7 +171,7 @@ impl State {
         actions.push(Action::Write { number, document });
     }
 
-    /// Lets each half of each job go on; true when one is in another state.
+    /// Steps the state machine of each component. Returns true when one changed its state.
     fn step(&mut self, held: &mut Vec<Action>) -> bool {
         let jobs = &self.durable.jobs;
         self.halves.retain(|(job, _), _| jobs.contains_key(job));
@@ -171,6 +192,7 @@ impl State {
         changed
     }
 
+    /// Steps one component with its view of the state, [`Here`].
     fn step_half(&mut self, name: &str, part: Part, held: &mut Vec<Action>) -> bool {
         let free = self.free_for(name, part);
         let Some(job) = self.durable.jobs.get_mut(name) else {
@@ -203,7 +225,8 @@ impl State {
         half.step(&mut here)
     }
 
-    /// Slots that a half of a job without processes could have; none asked for while it has some.
+    /// Free slots of the present workers for a component without processes. Empty while the
+    /// component has processes, because it then places nothing.
     fn free_for(&self, name: &str, part: Part) -> Vec<Free> {
         let half = self.halves.get(&(name.to_owned(), part));
         let has_processes = half.is_some_and(|half| {
@@ -236,7 +259,8 @@ impl State {
         };
         let present = self.roster.present().map(|worker| {
             let report = &worker.report;
-            // What is still there of before takes nobody knows how many slots, for a moment.
+            // A process of an earlier generation still runs and takes an unknown number of slots:
+            // nothing is placed on its worker until it ended.
             let full = report.processes.iter().any(|process| {
                 !matches!(process.phase, Phase::Exited(_)) && is_left_over(&process.key)
             });
@@ -254,7 +278,7 @@ impl State {
         present.collect()
     }
 
-    /// Gives a new version to those orders that are no longer what they were.
+    /// Makes a new version of each assignment whose processes changed.
     fn refresh_orders(&mut self) {
         let known: Vec<WorkerId> = self.roster.known().map(str::to_owned).collect();
         self.orders.retain(|worker, _| known.contains(worker));

@@ -1,10 +1,18 @@
-//! What is durable, in the store: `cluster/state/NUMBER` (20 digits), a document for each change.
+//! Durable state of the master in the store, and leader change between masters:
+//! `cluster/state/NUMBER` (20 digits), one document per change.
 //!
-//! 1. A document is made with put-if-absent, so of two masters that write the same number one finds
-//!    it taken. It is no longer the master.
-//! 2. A master begins by writing the next number: the last to start goes on.
-//! 3. After each write it is looked whether there is a greater number: old ones are deleted, so a
-//!    number may be free again. What was written below a greater number is read by nobody.
+//! There is no lock and no election. The document with the greatest number is the state, and its
+//! author is the master, like a leader with the greatest term.
+//!
+//!     master A   put 41 ──────────────────────── put 43: taken ─► another master took over: A ends
+//!     master B             reads 41, put 42 ─ put 43: done ─► B continues
+//!
+//! 1. A document is written with put-if-absent. Of two masters that write the same number, one
+//!    finds it taken, and is no longer the master.
+//! 2. A master begins by writing the next number. Therefore the master that started last continues.
+//! 3. After each write the master checks whether there is a greater number. Old documents are
+//!    deleted, so a low number may be free again. A document below a greater number is read by
+//!    nobody.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -14,32 +22,41 @@ use tidemill_dataflow::store::Store;
 
 use super::durable::{Author, Durable};
 
+/// The folder of the documents in the store.
 const FOLDER: &str = "cluster/state";
-/// Old documents that are kept, for whoever wants to see what happened.
+/// Old documents that are kept, for people who want to see what happened.
 const KEPT_MAX: usize = 10;
-/// How often a start gives way to others that start at the same moment.
+/// Attempts of a starting master, when others start at the same moment.
 const TAKEOVERS_MAX: usize = 20;
 
-/// The documents of one cluster.
+/// The documents of one cluster's master.
 #[derive(Clone)]
 pub(crate) struct Book {
     store: Arc<dyn Store>,
 }
 
-/// What became of a document.
+/// The result of writing a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Written {
+    /// The document is durable, and none has a greater number.
     Done,
-    /// This is the master.
+    /// Another master took over: this one.
     Overtaken(Author),
 }
 
 impl Book {
+    /// The documents in this store.
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         Self { store }
     }
 
-    /// Takes over from the master before, if any: what was durable, now by `listen`'s master.
+    /// Takes over from the master before, if there was one. Returns the durable state, with a new
+    /// author that listens at `listen`.
+    ///
+    /// # Errors
+    ///
+    /// The store does not answer or has no put-if-absent, the newest document is damaged or of a
+    /// later version, or other masters took over [`TAKEOVERS_MAX`] times meanwhile.
     pub(crate) fn take_over(&self, listen: &str) -> anyhow::Result<Durable> {
         for _ in 0..TAKEOVERS_MAX {
             let (number, mut durable) = self.newest()?.unwrap_or_default();
@@ -63,8 +80,13 @@ impl Book {
         );
     }
 
-    /// Writes a document, and deletes old ones. An error of kind `Retry` says nothing about whether
-    /// it was written: the same may be written again.
+    /// Writes document `number` and deletes old documents. Writing the same document again is
+    /// harmless.
+    ///
+    /// # Errors
+    ///
+    /// After an error of kind `Retry` it is unknown whether the document was written: write the
+    /// same one again.
     pub(crate) fn write(&self, number: u64, durable: &Durable) -> anyhow::Result<Written> {
         let bytes = serde_json::to_vec(durable).context("the master's state as JSON")?;
         if !self.store.put_new(&name(number), bytes.clone())? {
@@ -87,7 +109,11 @@ impl Book {
         Ok(Written::Done)
     }
 
-    /// Who wrote a greater number than this one.
+    /// The author of a document with a greater number than `number`, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The store does not answer.
     pub(crate) fn overtaken(&self, number: u64) -> anyhow::Result<Option<Author>> {
         let newest = self.numbers()?.last().copied();
         let Some(newest) = newest.filter(|newest| *newest > number) else {
@@ -97,13 +123,13 @@ impl Book {
         Ok(Some(author_of(&bytes).unwrap_or_default()))
     }
 
-    /// The newest document.
+    /// The newest document and its number.
     fn newest(&self) -> anyhow::Result<Option<(u64, Durable)>> {
         let Some(number) = self.numbers()?.last().copied() else {
             return Ok(None);
         };
         let name = name(number);
-        // A master that writes meanwhile deletes only what is old.
+        // Another master that writes meanwhile deletes only old documents.
         let bytes = self.store.get(&name)?;
         let bytes = bytes.with_context(|| format!("object `{name}` vanished while it was read"))?;
         let durable = serde_json::from_slice(&bytes);
@@ -113,6 +139,7 @@ impl Book {
         Ok(Some((number, durable)))
     }
 
+    /// The numbers of all documents, ascending.
     fn numbers(&self) -> anyhow::Result<Vec<u64>> {
         let names = self.store.list(FOLDER)?.into_iter();
         let mut numbers: Vec<u64> = names
@@ -122,7 +149,7 @@ impl Book {
         Ok(numbers)
     }
 
-    /// A store that overwrites what it should refuse would keep two masters.
+    /// Proves that the store refuses to overwrite. A store that overwrites would allow two masters.
     fn check_put_new(&self, number: u64, durable: &Durable) -> anyhow::Result<()> {
         let mut another = durable.clone();
         another.by.random = !another.by.random;
@@ -138,12 +165,14 @@ impl Book {
     }
 }
 
+/// The author of a document; `None` if the document cannot be read.
 fn author_of(bytes: &[u8]) -> Option<Author> {
     serde_json::from_slice::<Durable>(bytes)
         .ok()
         .map(|it| it.by)
 }
 
+/// The object of document `number`.
 fn name(number: u64) -> String {
     format!("{FOLDER}/{number:020}")
 }

@@ -1,4 +1,7 @@
-//! Everything at a glance ([`Status`]), as a function of the state.
+//! Status of the master, its workers and all jobs ([`Status`]), as a function of the state.
+//!
+//! The page, `tidemill status` and `GET /v1/status` show the same [`Status`]. Decision 25 explains
+//! how the numbers of several processes become one.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +14,7 @@ use crate::protocol::{
     OperatorHeartbeat, Part, Phase, ProcessKey, ProcessStatus, Status, WorkerStatus,
 };
 
-/// What people see of the state now.
+/// The current status.
 pub(crate) fn of(state: &State) -> Status {
     let jobs = state.durable.jobs.iter();
     Status {
@@ -26,6 +29,7 @@ pub(crate) fn of(state: &State) -> Status {
     }
 }
 
+/// The status of one worker.
 fn worker(state: &State, worker: &super::roster::Worker) -> WorkerStatus {
     let report = &worker.report;
     let runs = state.durable.records();
@@ -42,7 +46,7 @@ fn worker(state: &State, worker: &super::roster::Worker) -> WorkerStatus {
     }
 }
 
-/// The processes of a half, and what each said of itself last.
+/// The processes of a component that were reported, each with its last heartbeat.
 pub(super) fn processes<'a>(
     state: &'a State,
     name: &str,
@@ -73,6 +77,7 @@ pub(super) fn processes<'a>(
     .collect()
 }
 
+/// The status of one job, made from the last heartbeats of all its processes.
 fn job(state: &State, name: &str, job: &Job) -> JobStatus {
     let record = &job.dataflow;
     let half = state.halves.get(&(name.to_owned(), Part::Dataflow));
@@ -145,11 +150,12 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
     }
 }
 
-/// A process, and what it said of itself last.
+/// A process, and its last heartbeat if it sent one.
 type Told<'a> = (ProcessStatus, Option<&'a Heartbeat>);
 
-/// How long the oldest change waits that is not in every view, or that nobody can tell; none when
-/// nothing runs that would know. And whether the log says what it holds.
+/// The lag of a job in ms: how long the oldest change waits that is not in every view, or for how
+/// long nobody could tell. `None` when no process runs that would know. The flag says whether the
+/// ends of the log are known.
 fn lag(now: u64, dataflow: &[Told<'_>], ingest: &[Told<'_>]) -> (Option<u64>, bool) {
     let first = dataflow.iter().find(|(it, _)| it.index == 0);
     let Some(first) = first.and_then(|(_, beat)| *beat) else {
@@ -160,13 +166,13 @@ fn lag(now: u64, dataflow: &[Told<'_>], ingest: &[Told<'_>]) -> (Option<u64>, bo
         .chain([first])
         .filter_map(|beat| beat.waits_since_ms);
     let late = since.map(|since| now.saturating_sub(since)).max();
-    // A process that has just begun has not looked yet.
+    // A process that has just started has not measured its lag yet.
     let late = late.or_else(|| first.lag_known.then_some(0));
     (late, first.lag_known)
 }
 
-/// The services of all processes: one that is down for one of them is down, since it was for the
-/// first, and is up since it was for the last.
+/// Merges the dependencies of all processes. The worst state wins. A service that several processes
+/// see down is down since the first of them saw it; a service that is up is up since the last.
 fn dependencies<'a>(told: impl Iterator<Item = &'a Told<'a>>) -> Vec<DependencyStatus> {
     let mut all: Vec<DependencyStatus> = Vec::new();
     let worst = |it: &DependencyStatus| {
@@ -191,12 +197,13 @@ fn dependencies<'a>(told: impl Iterator<Item = &'a Told<'a>>) -> Vec<DependencyS
     all
 }
 
-/// Dependencies in the direction of the flow.
+/// The names of the dependencies in the order in which data flows.
 const ORDER: [&str; 7] = [
     "api", "database", "slot", "log", "registry", "state", "views",
 ];
 
-/// The state of a job, of those of its halves: its views may be live and get nothing new.
+/// Combines the states of the two components: a job whose views are live while its ingest does not
+/// run is `degraded`.
 fn together(
     (state, why): (String, Option<String>),
     ingest: Option<&IngestStatus>,
@@ -213,6 +220,7 @@ fn together(
     ("degraded".to_owned(), Some(why.join("; ")))
 }
 
+/// The status of a job's ingest.
 fn ingest(
     state: &State,
     name: &str,
@@ -236,7 +244,8 @@ fn ingest(
     }
 }
 
-/// Rows of the views at the newest moment that all processes told of.
+/// Rows of each view at the newest epoch of which all processes reported their counts. Empty if
+/// there is none.
 fn views(beats: &[&Heartbeat]) -> BTreeMap<String, i64> {
     let mut views = BTreeMap::new();
     let moments = beats.iter().flat_map(|beat| beat.rows.keys());
@@ -250,7 +259,7 @@ fn views(beats: &[&Heartbeat]) -> BTreeMap<String, i64> {
     views
 }
 
-/// Operators of all processes, those that took most time first.
+/// Sums each operator over all processes; the most expensive first, at most [`OPERATORS_TOLD_MAX`].
 fn operators(beats: &[&Heartbeat]) -> Vec<OperatorHeartbeat> {
     let mut all: BTreeMap<&str, OperatorHeartbeat> = BTreeMap::new();
     let add = |sum: &mut Option<i64>, more: Option<i64>| {
@@ -269,7 +278,7 @@ fn operators(beats: &[&Heartbeat]) -> Vec<OperatorHeartbeat> {
     all
 }
 
-/// The state of a half in a word, and why it is so.
+/// The state of a component in one word (see `docs/operate.md`), and the reason.
 fn described(
     state: &State,
     name: &str,
@@ -303,7 +312,7 @@ fn described(
             let doing = doing(processes);
             let downs = downs(state.now, processes);
             let word = match (&doing, part) {
-                // They are connected, but state is being restored: no view is as new as it was.
+                // The processes are connected, but state is being restored: views are not live yet.
                 (Some(_), Part::Dataflow) => begins,
                 (Some(_), Part::Ingest) => "waiting",
                 (None, _) if downs.is_empty() => "running",
@@ -321,20 +330,20 @@ fn described(
     (word.to_owned(), why)
 }
 
-/// What its processes say that they wait for.
+/// What the processes say that they wait for; the first one wins.
 fn doing(processes: &[Told<'_>]) -> Option<String> {
     let mut beats = processes.iter().filter_map(|(_, beat)| *beat);
     beats.find_map(|beat| beat.doing.clone())
 }
 
-/// The services that its processes wait for.
+/// The services that are down for the component's processes, in words.
 fn downs(now: u64, processes: &[Told<'_>]) -> Vec<String> {
     let all = dependencies(processes.iter());
     let downs = all.iter().filter(|it| it.is_down());
     downs.map(|it| it.told(now)).collect()
 }
 
-/// That it runs with fewer workers than it should.
+/// The hint that a job runs with fewer workers than were asked for; `None` when it does not.
 fn smaller(state: &State, job: &Job, part: Part) -> Option<String> {
     let run = job.record(part).run.as_ref()?;
     let (has, wants) = (run.threads * run.workers.len(), job.spec.workers);
@@ -356,7 +365,7 @@ fn smaller(state: &State, job: &Job, part: Part) -> Option<String> {
     Some(format!("{has} of {wants} workers: {more}"))
 }
 
-/// Whom the end of a generation waits for.
+/// Which process the end of a generation waits for.
 fn left(state: &State, name: &str, part: Part, record: &Record) -> Option<String> {
     let run = record.run.as_ref()?;
     let left = processes(state, name, part, run);

@@ -1,35 +1,37 @@
-//! How long the master waits for what, in milliseconds. Nothing else in the master is a time.
+//! Timeouts and pauses of the master, all in milliseconds. The master has no other times.
 
-/// A worker that says nothing for so long is gone.
+/// A worker that has sent no report for so long is gone.
 pub(crate) const WORKER_SILENT_MAX: u64 = 8_000;
-/// A worker whose connection ended is gone so much later, unless it comes back.
+/// A worker whose long poll broke off is gone after so long, unless it comes back.
 pub(crate) const WORKER_CUT_MAX: u64 = 1_000;
-/// A worker that is gone is remembered for so long.
+/// A worker that is gone is forgotten so long after its last report.
 pub(super) const WORKER_REMEMBERED_MAX: u64 = 60_000;
-/// A master that has just started places nothing for so long: workers report once a second.
+/// A master that has just started places nothing for so long, because workers report once a second.
 pub(super) const JOINING: u64 = 2_000;
-/// All processes of a generation must listen after so long.
+/// Start timeout: all processes of a generation must listen after so long, except a process that
+/// says what it waits for.
 pub(super) const LISTENING_MAX: u64 = 30_000;
-/// And be live so long after they know where the others are.
+/// Connect timeout: all processes must be live so long after they know the addresses of the others.
 pub(super) const CONNECTING_MAX: u64 = 30_000;
-/// How long processes may take to drain before they are killed.
+/// Drain timeout: processes that have not drained after so long are killed.
 pub(super) const DRAINING_MAX: u64 = 90_000;
-/// How long the end of processes that were killed is awaited while their worker is there.
+/// How long the master waits for the end of killed processes whose worker is present.
 pub(super) const ENDING_MAX: u64 = 30_000;
-/// When all that is known is that some processes lost others, how long the ones that were lost are
-/// given to say why.
+/// When only lost peers are known, how long the master waits for a process that says what the root
+/// cause is.
 pub(super) const CULPRIT_AWAITED_MAX: u64 = 500;
-/// A generation that lived for so long begins the count of failures anew.
+/// A generation that was live for so long resets the count of failures in a row.
 pub(super) const LIVED_MIN: u64 = 60_000;
-/// The pause after the first failure; it doubles.
+/// The back-off pause after the first failure. Each further failure doubles it.
 pub(super) const BACK_OFF_MIN: u64 = 100;
-/// The longest pause.
+/// The longest back-off pause.
 pub(super) const BACK_OFF_MAX: u64 = 10_000;
-/// The pause before a store that is away is asked for a generation again.
+/// The pause before a store that did not answer is asked for a generation again.
 pub(super) const MINT_AGAIN: u64 = 1_000;
 /// Workers that could not reach each other are not placed together for so long.
 pub(super) const APART_MAX: u64 = 30_000;
-/// Rates are over so long.
+/// The time window over which rates are computed.
 pub(super) const RATE_OVER: u64 = 5_000;
-/// Two looks of the master at its clock that are further apart say that it was stopped itself.
+/// A gap between two events that is at least so long means that the master itself did not run. Its
+/// deadlines are moved by the gap.
 pub(super) const AWAY_MIN: u64 = 2_000;

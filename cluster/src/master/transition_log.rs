@@ -1,5 +1,5 @@
-//! What the master's log says of the state: who came and went, what each job does, and why
-//! generations ended. Only changes are told.
+//! The master's log lines about changes of the state: workers that come and go, state transitions
+//! of components, and why generations ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,14 +7,17 @@ use super::component::Stage;
 use super::state::State;
 use crate::protocol::{Failure, Part};
 
-/// What was told already.
+/// What was logged already, so that only changes are logged.
 #[derive(Debug, Default)]
 pub(super) struct Spoken {
+    /// The name of each present worker, by id.
     workers: BTreeMap<String, String>,
+    /// The state, generation and newest failure of each component.
     halves: BTreeMap<(String, Part), (&'static str, u64, Option<Failure>)>,
 }
 
 impl Spoken {
+    /// Logs what changed since the last call.
     pub(super) fn tell(&mut self, state: &State) {
         let present = state.roster.present();
         let present: BTreeSet<&str> = present.map(|it| it.report.worker.as_str()).collect();
@@ -67,6 +70,7 @@ impl Spoken {
     }
 }
 
+/// The word for a state in log lines.
 fn word(stage: &Stage) -> &'static str {
     match stage {
         Stage::Stopped => "stopped",
