@@ -1,5 +1,4 @@
-//! What a process shows to the others of its job: the mesh's secret, and its certificate when the
-//! mesh is to be encrypted.
+//! Credentials of a process in the mesh: the shared secret, and a certificate if the mesh uses TLS.
 
 use std::path::PathBuf;
 
@@ -10,11 +9,11 @@ use super::hello::Secret;
 use super::tls::{Tls, TlsFiles};
 use crate::exit::Usage;
 
-/// The secret itself.
+/// Variable of the environment with the secret.
 const SECRET: &str = "TIDEMILL_MESH_SECRET";
-/// A file with it.
+/// Variable of the environment that names a file with the secret.
 const SECRET_FILE: &str = "TIDEMILL_MESH_SECRET_FILE";
-/// Characters of a secret that cannot be guessed.
+/// Minimum length of a secret given by a user, in bytes.
 const SECRET_LEN_MIN: usize = 16;
 
 /// Flags of the mesh.
@@ -47,13 +46,19 @@ pub(crate) struct MeshArgs {
 }
 
 impl MeshArgs {
+    /// The files of `--mesh-cert`, `--mesh-key` and `--mesh-ca`, if all are given.
     fn tls(&self) -> Option<TlsFiles> {
         let (cert, key, ca) = (&self.mesh_cert, &self.mesh_key, &self.mesh_ca);
         let (cert, (key, ca)) = cert.clone().zip(key.clone().zip(ca.clone()))?;
         Some(TlsFiles { cert, key, ca })
     }
 
-    /// What these flags and the environment give. `told` is a secret that somebody else chose.
+    /// The credentials that the flags and the environment give. `told` is the secret that a master
+    /// chose; it wins over the environment.
+    ///
+    /// # Errors
+    ///
+    /// The secret is too short or given twice ([`Usage`], exit code 2), or a file cannot be read.
     pub(crate) fn credentials(&self, told: Option<&str>) -> anyhow::Result<Credentials> {
         let secret = match told {
             Some(secret) => Some(secret.to_owned()),
@@ -68,16 +73,16 @@ impl MeshArgs {
     }
 }
 
-/// What a process shows to the others.
+/// What a process proves its membership with.
 pub(crate) struct Credentials {
-    /// Whether nobody can pass for a process of the job who was given neither secret nor
-    /// certificate.
+    /// Whether there is a secret or a certificate. Without either, anybody who reaches the port can
+    /// pass for a process of the job.
     pub(crate) authenticated: bool,
     pub(super) secret: Secret,
     pub(super) tls: Option<Tls>,
 }
 
-/// The secret that the environment names.
+/// The secret that the environment names; `None` when there is none.
 fn secret() -> anyhow::Result<Option<String>> {
     let given = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
     let (secret, place) = match (given(SECRET), given(SECRET_FILE)) {
@@ -96,6 +101,7 @@ fn secret() -> anyhow::Result<Option<String>> {
     checked(secret.trim(), place).map(Some)
 }
 
+/// Refuses a secret that is too short.
 fn checked(secret: &str, place: &str) -> anyhow::Result<String> {
     if secret.len() < SECRET_LEN_MIN {
         let why = format!(

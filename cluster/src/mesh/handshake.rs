@@ -1,5 +1,12 @@
-//! The two sides of a meeting, over any stream: see [`super::hello`] for what is said. Whoever
-//! calls these bounds their time.
+//! The handshake of the mesh: both sides, over any stream. [`super::hello`] defines the bytes.
+//!
+//!     higher index: connects                       lower index: accepts
+//!     magic, version, length, Hello with nonce ──► checks job, generation, program, size, indices
+//!                                              ◄── GO_ON and a second nonce, or a refusal's code
+//!     proof of the role `connects`             ──► checks the proof, reserves the process's slot
+//!     checks the proof                         ◄── GO_ON and the proof of `accepts`, or a code
+//!
+//! The callers limit the time of a handshake ([`super::limits::HANDSHAKE_MAX`]).
 
 use std::io::ErrorKind;
 
@@ -19,8 +26,12 @@ impl From<std::io::Error> for Refusal {
     }
 }
 
-/// Who connects: when this returns, the other side is process `to` of the same job, and has let
-/// this one in.
+/// The connecting side. When it returns, the other side is process `to` of the same job and has
+/// accepted this one.
+///
+/// # Errors
+///
+/// The [`Refusal`] of either side.
 pub(super) async fn connect<S>(
     stream: &mut S,
     me: &Identity,
@@ -48,7 +59,7 @@ where
     Ok(())
 }
 
-/// What follows when the other side goes on.
+/// Reads the other side's answer: `rest` after [`GO_ON`], or the refusal that a code stands for.
 async fn answer<S: AsyncRead + Unpin>(stream: &mut S, rest: &mut [u8]) -> Result<(), Refusal> {
     match stream.read_u8().await? {
         GO_ON => {}
@@ -58,15 +69,20 @@ async fn answer<S: AsyncRead + Unpin>(stream: &mut S, rest: &mut [u8]) -> Result
     Ok(())
 }
 
-/// Another process that has proved who it is.
+/// A process that has proved its identity and waits for the last step of the handshake.
 #[derive(Debug)]
 pub(super) struct Proven {
-    /// Its index.
+    /// The process's index.
     pub(super) from: usize,
     meeting: Meeting,
 }
 
-/// Who is connected to, up to where the other side is known to be a process of the same job.
+/// The accepting side, up to the point where the other side is proved to be a process of the same
+/// job.
+///
+/// # Errors
+///
+/// Why the other side is refused; [`turn_away`] tells it.
 pub(super) async fn accept<S>(
     stream: &mut S,
     me: &Identity,
@@ -95,7 +111,7 @@ where
 }
 
 impl Proven {
-    /// Tells it that it is connected.
+    /// The last step: proves this process's identity and completes the handshake.
     pub(super) async fn welcome<S>(self, stream: &mut S, secret: &Secret) -> Result<(), Refusal>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -107,10 +123,10 @@ impl Proven {
     }
 }
 
-/// Tells the other side why it is refused, if it is one that understands.
+/// Sends the code of a refusal, if the other side can understand it.
 pub(super) async fn turn_away<S: AsyncWrite + Unpin>(stream: &mut S, why: &Refusal) {
     if let Some(code) = why.code() {
-        // It may have gone.
+        // The other side may have closed the connection.
         let _told = stream.write_all(&[code]).await;
         let _told = stream.shutdown().await;
     }

@@ -1,12 +1,13 @@
-//! What two processes say when they meet: bytes on the wire, and the proofs that both know the
-//! secret.
+//! Wire format of the mesh's handshake, and the proofs that both sides know the secret.
 //!
-//! The one that connects says [`MAGIC`], the protocol's version (u16), a length (u16, both
-//! big-endian) and a [`Hello`] as JSON. The other answers one byte: [`GO_ON`] and a nonce, or the
-//! code of a refusal. Then the first proves that it knows the secret, and only then the other does,
-//! after another [`GO_ON`]: who knows nothing is told nothing that a weak secret could be guessed
-//! by. Each proof is the HMAC-SHA256 of its role, the whole hello (with the first nonce) and the
-//! second nonce, so it fits no other meeting.
+//! The connecting side sends [`MAGIC`], the protocol's version (u16), a length (u16, both
+//! big-endian) and a [`Hello`] as JSON. The accepting side answers with one byte: [`GO_ON`] and a
+//! nonce, or the code of a refusal. Then the connecting side sends its proof, and only then the
+//! accepting side sends [`GO_ON`] and its own. Therefore somebody who does not know the secret
+//! receives nothing from which a weak secret could be guessed.
+//!
+//! Each proof is the HMAC-SHA256 of the sender's role, the whole hello (which contains the first
+//! nonce) and the second nonce. A proof is valid in one handshake only.
 
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -15,36 +16,38 @@ use serde::{Deserialize, Serialize};
 use super::limits::VERSION;
 use super::refusal::Refusal;
 
-/// What every connection begins with.
+/// The first bytes of every connection.
 pub(super) const MAGIC: &[u8; 8] = b"tidemesh";
-/// Bytes before a hello's JSON.
+/// Bytes before the JSON of a hello: magic, version and length.
 pub(super) const LEAD: usize = MAGIC.len() + 4;
-/// Bytes of a hello's JSON.
+/// Limit of a hello's JSON, in bytes.
 pub(super) const HELLO_BYTES_MAX: usize = 1024;
-/// The answer that is no refusal.
+/// The answer byte that is not a refusal.
 pub(super) const GO_ON: u8 = 0;
-/// Bytes of a proof.
+/// Bytes of a proof: one HMAC-SHA256.
 pub(super) const PROOF: usize = 32;
 
-/// Bytes that no other meeting has.
+/// Random bytes that make each handshake unique.
 pub(super) type Nonce = [u8; 32];
 
-/// Who a process is to the others of its job.
+/// The identity of a process within its job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) job: String,
-    /// 0 where nobody counts them.
+    /// The generation that a master gave; 0 when no master counts generations.
     pub(crate) generation: u64,
-    /// What all processes must have in common beside: see [`program`].
+    /// Hash of everything else that all processes must have in common: see [`program`].
     pub(crate) program: String,
+    /// Index of the process, from 0.
     pub(crate) process: usize,
+    /// Number of processes.
     pub(crate) processes: usize,
     /// Worker threads of each process.
     pub(crate) threads: usize,
 }
 
-/// A short text that differs when any of these does: what the processes of a job must have in
-/// common to understand each other's rows.
+/// A hash of 16 hexadecimal digits over `parts`: what the processes of a job must have in common to
+/// understand each other's rows.
 pub(crate) fn program(parts: &[&str]) -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     for part in parts {
@@ -56,7 +59,8 @@ pub(crate) fn program(parts: &[&str]) -> String {
     hex.take(16).collect()
 }
 
-/// The first word of whoever connects.
+/// The first message of the connecting side: its identity, the index that it wants to reach, and a
+/// nonce.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
     job: String,
@@ -70,6 +74,7 @@ pub(super) struct Hello {
 }
 
 impl Hello {
+    /// The hello of process `me` to process `to`.
     pub(super) fn new(me: &Identity, to: usize, nonce: Nonce) -> Self {
         Self {
             job: me.job.clone(),
@@ -83,7 +88,11 @@ impl Hello {
         }
     }
 
-    /// As it is sent.
+    /// The bytes on the wire.
+    ///
+    /// # Errors
+    ///
+    /// The JSON is longer than a u16 can say.
     pub(super) fn frame(&self) -> std::io::Result<Vec<u8>> {
         let json = serde_json::to_vec(self)?;
         let length = u16::try_from(json.len()).map_err(std::io::Error::other)?;
@@ -94,11 +103,15 @@ impl Hello {
         Ok(frame)
     }
 
-    /// Why a process does not want to be connected with whoever says this, if it does not.
+    /// Checks a hello against this process's identity.
+    ///
+    /// # Errors
+    ///
+    /// The first difference. Only higher indices connect to lower ones.
     pub(super) fn refused_by(&self, me: &Identity) -> Result<(), Refusal> {
         let (its, own) = ((self.processes, self.threads), (me.processes, me.threads));
         if self.job != me.job {
-            // Whatever a stranger says is shown with care.
+            // A stranger chose this text, so only its begin is kept.
             let job: String = self.job.chars().take(64).collect();
             Err(Refusal::Job(job))
         } else if self.generation != me.generation {
@@ -117,7 +130,11 @@ impl Hello {
     }
 }
 
-/// How many bytes of JSON follow a frame's first bytes.
+/// Checks the bytes before a hello and returns the length of its JSON.
+///
+/// # Errors
+///
+/// Another protocol or another version of it, or a length above [`HELLO_BYTES_MAX`].
 pub(super) fn length(lead: [u8; LEAD]) -> Result<usize, Refusal> {
     let (magic, rest) = lead.split_at(MAGIC.len());
     let &[v1, v2, l1, l2] = rest else {
@@ -137,7 +154,7 @@ pub(super) fn length(lead: [u8; LEAD]) -> Result<usize, Refusal> {
     Ok(length)
 }
 
-/// A nonce, from the system.
+/// A nonce from the system's random numbers.
 pub(super) fn nonce() -> std::io::Result<Nonce> {
     let mut nonce = Nonce::default();
     let filled = SystemRandom::new().fill(&mut nonce);
@@ -145,25 +162,25 @@ pub(super) fn nonce() -> std::io::Result<Nonce> {
     Ok(nonce)
 }
 
-/// What the processes of a job know each other by.
+/// The secret that the processes of a job share, as an HMAC key.
 #[derive(Debug, Clone)]
 pub(crate) struct Secret(hmac::Key);
 
 impl Secret {
-    /// None at all is a secret that everybody knows.
+    /// An empty text is a secret that everybody knows.
     pub(crate) fn new(text: &str) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes()))
     }
 }
 
-/// Which of the two proves that it knows the secret.
+/// The two sides of a handshake. A proof names the role of its sender, so it cannot be sent back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Connects,
     Accepts,
 }
 
-/// What both sides of a meeting saw.
+/// Everything that both sides saw of one handshake, which the proofs cover.
 #[derive(Debug)]
 pub(super) struct Meeting {
     hello: Vec<u8>,
@@ -171,20 +188,22 @@ pub(super) struct Meeting {
 }
 
 impl Meeting {
+    /// `hello` is the whole frame, `nonce` that of the accepting side.
     pub(super) fn new(hello: Vec<u8>, nonce: Nonce) -> Self {
         Self { hello, nonce }
     }
 
+    /// The bytes that a proof signs.
     fn text(&self, role: Role) -> Vec<u8> {
         let role: &[u8] = match role {
             Role::Connects => b"tidemesh 1 connects",
             Role::Accepts => b"tidemesh 1 accepts ",
         };
-        // The role and the nonce have a length that is known, so nothing can be cut otherwise.
+        // Role and nonce have fixed lengths, so the text has only one reading.
         [role, &self.hello, &self.nonce].concat()
     }
 
-    /// The proof of one side.
+    /// The proof that one side sends.
     pub(super) fn proof(&self, role: Role, secret: &Secret) -> [u8; PROOF] {
         let tag = hmac::sign(&secret.0, &self.text(role));
         let mut proof = [0; PROOF];
@@ -192,7 +211,7 @@ impl Meeting {
         proof
     }
 
-    /// Whether the other side knows the secret.
+    /// Whether the other side's proof is valid.
     pub(super) fn proves(&self, role: Role, proof: &[u8], secret: &Secret) -> bool {
         hmac::verify(&secret.0, &self.text(role), proof).is_ok()
     }

@@ -1,9 +1,10 @@
-//! The listener: lets other processes of the job in, and refuses everybody else, as long as the
-//! process lives.
+//! The listener of the mesh: accepts other processes of the job, and refuses everybody else, as
+//! long as the process lives.
 //!
-//! Invariants: at most [`PENDING_MAX`] connections are in their handshake; when there are more the
-//! oldest goes, so that connections that say nothing keep no process out; each has
-//! [`super::HANDSHAKE_MAX`] in all.
+//! Invariants:
+//! 1. At most [`PENDING_MAX`] connections are in their handshake. A further one ends the oldest, so
+//!    silent connections keep no process out.
+//! 2. Each handshake may take [`HANDSHAKE_MAX`] in all.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,12 +21,12 @@ use super::roster::Reservation;
 use super::shared::Shared;
 use super::socket::{Link, bound};
 
-/// How soon counted refusals may be logged.
+/// How often counted refusals are checked for their log line.
 const LOOK: Duration = Duration::from_secs(1);
-/// Time before the next connection is accepted when the system could not give one.
+/// Pause after the system could not accept a connection, for example with too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections for ever.
+/// Accepts connections until the runtime ends.
 pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>) {
     let mut pending = JoinSet::new();
     let mut oldest: VecDeque<(AbortHandle, SocketAddr)> = VecDeque::new();
@@ -52,7 +53,7 @@ pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>) {
                 }
             },
             Some(_) = pending.join_next() => {}
-            // Nothing wakes up when nobody comes.
+            // While nobody connects this does not wake up.
             _ = look.tick(), if untold => {
                 untold = shared.refusals.sum_up(REFUSALS_EVERY) || !pending.is_empty();
             }
@@ -60,7 +61,7 @@ pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Somebody connected.
+/// Does the handshake with one connection, and logs how it ended.
 async fn meet(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
     let met = tokio::time::timeout(HANDSHAKE_MAX, let_in(stream, &shared)).await;
     match met.unwrap_or(Err(Refusal::Silent)) {
@@ -69,7 +70,7 @@ async fn meet(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
     }
 }
 
-/// Connects with whoever is at the other end, if it belongs here.
+/// Does the handshake, over TLS if the mesh uses it, and puts the connection into the roster.
 async fn let_in(stream: TcpStream, shared: &Arc<Shared>) -> Result<usize, Refusal> {
     bound(&stream)?;
     let (from, reservation, link) = match &shared.tls {
@@ -88,6 +89,7 @@ async fn let_in(stream: TcpStream, shared: &Arc<Shared>) -> Result<usize, Refusa
     Ok(from)
 }
 
+/// Does the accepting side of the handshake. A side that is refused is told why.
 async fn known<S>(stream: &mut S, shared: &Arc<Shared>) -> Result<(usize, Reservation), Refusal>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -105,7 +107,7 @@ where
     Ok((from, reservation))
 }
 
-/// Whoever has proved to be a process that is not connected yet.
+/// Admits a process that has proved its identity and is not connected yet.
 async fn admit<S>(stream: &mut S, shared: &Arc<Shared>) -> Result<(Proven, Reservation), Refusal>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,

@@ -1,18 +1,21 @@
-//! The mesh: one connection between each two processes of a job, and nobody else's.
+//! The mesh: authenticated connections between the processes of one job, one between each two.
 //!
-//! Flows in: where all processes listen, who this one is, and the secret that they share. Flow out:
-//! connected sockets for timely, or which processes could not be reached. The process with the
-//! higher index connects ([`reach`]), the one with the lower lets it in ([`listen`]); both prove
-//! that they know the secret, and that they are of the same job, generation, program and size
-//! ([`hello`]). The listener stays open as long as the process lives and refuses whoever else
-//! comes, which is logged and disturbs nothing.
+//! In: the addresses of all processes, the identity of this one, and the secret that they share.
+//! Out: connected sockets for timely, or which processes could not be reached.
+//!
+//! * The process with the higher index connects ([`reach`]); the one with the lower index accepts
+//!   ([`listen`]).
+//! * Both prove that they know the secret, and that they belong to the same job, generation,
+//!   program and size ([`handshake`], [`hello`]).
+//! * The listener stays open as long as the process lives. It refuses everybody else, which is
+//!   logged and disturbs nothing ([`refusal`]).
 //!
 //! Invariants:
-//! 1. A socket that timely gets was proved by both sides in this meeting; all of it that follows
-//!    the handshake is timely's.
-//! 2. What is connected ends when the other machine is unreachable for some seconds ([`socket`]).
-//! 3. Whatever strangers do, they hold [`limits::PENDING_MAX`] connections at most, each for
-//!    [`limits::HANDSHAKE_MAX`] at most, and no process out.
+//! 1. Timely gets only sockets on which both sides completed the handshake. All bytes after the
+//!    handshake are timely's.
+//! 2. A connection ends when the other machine has not answered for some seconds ([`socket`]).
+//! 3. Strangers hold at most [`limits::PENDING_MAX`] connections, each for at most
+//!    [`limits::HANDSHAKE_MAX`], and keep no process of the job out.
 
 mod credentials;
 mod handshake;
@@ -47,22 +50,22 @@ use self::shared::Shared;
 pub(crate) use self::shared::Unreachable;
 use self::tls::Tls;
 
-/// How long processes that a master started may take to be connected.
+/// Timeout of [`Mesh::formed`] for processes that a master started.
 pub(crate) const CONNECTED_MAX: Duration = Duration::from_secs(30);
-/// Connections that the system accepts and that wait for their handshake to begin.
+/// Backlog of the listening socket: connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// Threads that carry a mesh over TLS.
+/// Limit of threads that copy bytes between timely and TLS.
 const CARRIERS_MAX: usize = 4;
-/// How long the last words over TLS may take.
+/// How long [`Mesh::drained`] waits for the last bytes over TLS.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(3);
-/// Time between two words about who is waited for.
+/// Time between two log lines about the processes that are missing.
 const SAY_EVERY: Duration = Duration::from_secs(10);
-/// How soon it is seen that all are there, or a stop.
+/// How often a waiting thread checks whether all processes are connected, or a stop was asked for.
 const LOOK: Duration = Duration::from_millis(10);
 
 impl std::error::Error for Unreachable {}
 
-/// This process's part of the mesh.
+/// The mesh of this process. Dropping it ends the listener and all pending handshakes.
 pub(crate) struct Mesh {
     runtime: Option<Runtime>,
     shared: Arc<Shared>,
@@ -70,7 +73,11 @@ pub(crate) struct Mesh {
 }
 
 impl Mesh {
-    /// Lets the processes with higher indices in from now on.
+    /// Starts the listener: processes with higher indices can connect from now on.
+    ///
+    /// # Errors
+    ///
+    /// The socket cannot listen, or no thread can be started.
     pub(crate) fn listen(
         listener: TcpListener,
         me: Identity,
@@ -110,12 +117,13 @@ impl Mesh {
         })
     }
 
-    /// The port that it listens on.
+    /// The port on which the mesh listens.
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// Connects with all others in the background, now that it is known where each listens.
+    /// Connects to all processes with lower indices in the background. `addresses` are `host:port`
+    /// by index.
     pub(crate) fn connect(&self, addresses: &[String]) {
         let Some(runtime) = &self.runtime else { return };
         let lower = addresses.iter().take(self.shared.me.process);
@@ -128,7 +136,11 @@ impl Mesh {
         }
     }
 
-    /// Waits until all processes are there; false when stopped before.
+    /// Waits until all processes are connected. Returns false if `stop` was set before.
+    ///
+    /// # Errors
+    ///
+    /// [`Unreachable`] names the processes that are missing after `patience`.
     pub(crate) fn formed(
         &self,
         patience: Duration,
@@ -140,13 +152,15 @@ impl Mesh {
             .map(|all| all.is_some())
     }
 
-    /// The connections, when all processes are there; none when stopped before. One that ended
-    /// until now is made again, as when a process was started anew.
+    /// Waits until all processes are connected and hands the connections over. `None` if `stop` was
+    /// set before. A connection that ended meanwhile, for example because a process was started
+    /// again, is made again.
     pub(crate) fn take(&self, stop: &AtomicBool) -> Option<Sockets> {
-        // Without a deadline nobody is given up.
+        // Without a deadline this cannot fail.
         self.wait(None, stop, Roster::take).unwrap_or_default()
     }
 
+    /// Polls `ready` until it returns a value, `stop` is set, or the deadline passes.
     fn wait<T>(
         &self,
         deadline: Option<Instant>,
@@ -173,7 +187,8 @@ impl Mesh {
         Ok(None)
     }
 
-    /// Returns when what timely said last has been sent.
+    /// Waits until the last bytes of timely have been sent over TLS, for at most
+    /// [`LAST_WORDS_MAX`].
     pub(crate) fn drained(&self) {
         let deadline = Instant::now() + LAST_WORDS_MAX;
         let done = || self.shared.tls.as_ref().is_none_or(Tls::is_done);

@@ -1,4 +1,5 @@
-//! The connector: reaches the processes with lower indices, again and again until they are there.
+//! The connector of the mesh: connects to the processes with lower indices, and tries again until
+//! they are there.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,17 +14,17 @@ use super::refusal::Refusal;
 use super::shared::Shared;
 use super::socket::{Link, bound};
 
-/// How long one attempt to connect may take, before there is anybody to talk to.
+/// Timeout of one TCP connection.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
-/// Pauses between two attempts begin here and double.
+/// Shortest and longest back-off pause between two attempts.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How soon a connection that ended is seen.
+/// How soon a connection that ended is noticed.
 const LOOK: Duration = Duration::from_millis(200);
-/// Time before the same trouble is logged again.
+/// How long the same error is not logged again.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
-/// Keeps this process connected with process `to`, until all are.
+/// Keeps this process connected to process `to`, until the connections are handed to timely.
 pub(super) async fn reach(to: usize, address: String, shared: Arc<Shared>) {
     let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
     let mut said: Option<(Instant, String)> = None;
@@ -52,6 +53,7 @@ pub(super) async fn reach(to: usize, address: String, shared: Arc<Shared>) {
     }
 }
 
+/// One attempt: TCP, TLS if the mesh uses it, and the handshake.
 async fn attempt(to: usize, address: &str, shared: &Arc<Shared>) -> Result<(), Refusal> {
     let none = || Refusal::Unreached(format!("no answer in {CONNECT_MAX:?}"));
     let connecting = timeout(CONNECT_MAX, TcpStream::connect(address)).await;

@@ -1,5 +1,5 @@
-//! Why a connection is refused, in words for the log and as a code for the other side, and a log of
-//! refusals that nobody can flood.
+//! Refusals of the mesh: the reasons in words for the log and as codes for the other side, and a
+//! rate limit of their log lines.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::limits::{HANDSHAKE_MAX, PENDING_MAX, VERSION};
 
-/// Refusals of one kind that are logged each, in a time of [`REFUSALS_EVERY`]; further ones are
-/// counted.
+/// Log lines of one kind of refusal within [`REFUSALS_EVERY`]. Further refusals are only counted.
 const REFUSALS_TOLD_MAX: u32 = 5;
 /// How long refusals are counted before the count is logged.
 pub(super) const REFUSALS_EVERY: Duration = Duration::from_secs(60);
 
-/// Why a connection came to nothing.
+/// Why a connection was refused or failed. [`Refusal::kind`] has a word for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
     Garbage,
@@ -46,7 +45,8 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// What the other side is told; nothing when it is not a process of ours.
+    /// The code that the other side receives; `None` when it does not speak the protocol or can no
+    /// longer be told.
     pub(super) fn code(&self) -> Option<u8> {
         match self {
             Self::Version(_) => Some(1),
@@ -67,7 +67,7 @@ impl Refusal {
         }
     }
 
-    /// What a process is told by a code.
+    /// The refusal that a received code stands for. An unknown code is garbage.
     pub(super) fn told(code: u8) -> Self {
         match refused(code) {
             Some(_) => Self::ByPeer(code),
@@ -75,7 +75,7 @@ impl Refusal {
         }
     }
 
-    /// Its kind, in words that count many of them.
+    /// The kind of the refusal, under which refusals are counted.
     fn kind(&self) -> &'static str {
         match self {
             Self::Garbage => "not the mesh's protocol",
@@ -142,7 +142,7 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// What a code means to who is refused.
+/// What a code means, in the words of the side that receives it.
 fn refused(code: u8) -> Option<&'static str> {
     Some(match code {
         1 => "it speaks another version of the mesh's protocol",
@@ -157,23 +157,27 @@ fn refused(code: u8) -> Option<&'static str> {
     })
 }
 
-/// The log of refusals.
+/// The rate-limited log of refusals.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     kinds: Mutex<BTreeMap<&'static str, Told>>,
 }
 
-/// What was logged of one kind.
+/// What was logged and counted of one kind.
 #[derive(Debug)]
 struct Told {
+    /// When the first refusal of this period came.
     since: Instant,
+    /// Lines that were logged.
     lines: u32,
+    /// Refusals that were only counted.
     untold: u64,
+    /// The address of the last refused connection.
     last: SocketAddr,
 }
 
 impl Refusals {
-    /// Logs a refusal, or counts it.
+    /// Logs a refusal, or counts it when too many of its kind were logged.
     pub(super) fn tell(&self, peer: SocketAddr, refusal: &Refusal) {
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let told = kinds.entry(refusal.kind()).or_insert_with(|| Told {
@@ -191,7 +195,8 @@ impl Refusals {
         }
     }
 
-    /// Logs what was counted long enough; whether anything is left to be logged later.
+    /// Logs the counts of periods that are over. Returns whether anything is left to be logged
+    /// later.
     pub(super) fn sum_up(&self, every: Duration) -> bool {
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         kinds.retain(|kind, told| {

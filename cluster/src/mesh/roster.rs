@@ -1,7 +1,12 @@
-//! Which processes of the job this one is connected with.
+//! The roster of the mesh: which processes of the job this one is connected to.
 //!
-//! Invariants: each index has at most one connection; one that ended before all were there makes
-//! room for another; once all are there and handed over, none is taken any more.
+//! Invariants:
+//! 1. Each index has at most one connection.
+//! 2. A connection that ended before all processes were connected makes room for another one.
+//! 3. After the connections were handed over, none is accepted.
+//!
+//! Slots go from Free to Reserved (a process proved its identity) to Connected to Taken (handed to
+//! timely), and back to Free when the handshake fails or the connection ends.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,20 +19,22 @@ enum Slot {
     /// This process.
     Own,
     Free,
-    /// Somebody who proved to be this process is about to be connected.
+    /// A process that proved its identity, or that this one is connecting to, is about to be
+    /// connected.
     Reserved,
     Connected(Link),
-    /// Handed over.
+    /// The connection was handed over.
     Taken,
 }
 
-/// A slot for each process.
+/// One slot per process, by index.
 #[derive(Debug)]
 pub(super) struct Roster {
     slots: Mutex<Vec<Slot>>,
 }
 
 impl Roster {
+    /// A roster of `processes` slots, in process `own`.
     pub(super) fn new(own: usize, processes: usize) -> Self {
         let slot = |index| if index == own { Slot::Own } else { Slot::Free };
         Self {
@@ -39,7 +46,8 @@ impl Roster {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a slot for a connection, if there is none of that process.
+    /// Reserves the slot of process `index`; `None` if that process is connected or being
+    /// connected.
     pub(super) fn reserve(self: &Arc<Self>, index: usize) -> Option<Reservation> {
         let mut slots = self.slots();
         let slot = slots.get_mut(index)?;
@@ -57,12 +65,12 @@ impl Roster {
         })
     }
 
-    /// Whether nobody is waited for any more.
+    /// Whether the connections were handed over.
     pub(super) fn is_taken(&self) -> bool {
         self.slots().iter().any(|slot| matches!(slot, Slot::Taken))
     }
 
-    /// The processes that are not there.
+    /// The indices of the processes that are not connected. Frees slots whose connection ended.
     pub(super) fn missing(&self) -> Vec<usize> {
         let mut slots = self.slots();
         for slot in slots.iter_mut() {
@@ -77,7 +85,7 @@ impl Roster {
             .collect()
     }
 
-    /// All connections, once they are there.
+    /// Hands over all connections; `None` while a process is missing.
     pub(super) fn take(&self) -> Option<Sockets> {
         if !self.missing().is_empty() {
             return None;
@@ -105,7 +113,7 @@ impl Roster {
     }
 }
 
-/// A slot that is kept; free again when this is dropped.
+/// A reserved slot. Dropping the reservation frees the slot, unless it was filled.
 #[derive(Debug)]
 pub(super) struct Reservation {
     roster: Arc<Roster>,
@@ -113,7 +121,7 @@ pub(super) struct Reservation {
 }
 
 impl Reservation {
-    /// The process is connected.
+    /// Puts the connection into the slot.
     pub(super) fn fill(self, link: Link) {
         if let Some(slot) = self.roster.slots().get_mut(self.index) {
             *slot = Slot::Connected(link);

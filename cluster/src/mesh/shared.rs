@@ -1,4 +1,4 @@
-//! What the listener and the connectors of a process share.
+//! State that the listener and the connectors of a process share.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,24 +8,29 @@ use super::refusal::Refusals;
 use super::roster::Roster;
 use super::tls::Tls;
 
-/// What listener and connectors share.
+/// State that the listener and the connectors share.
 pub(super) struct Shared {
+    /// The identity of this process.
     pub(super) me: Identity,
+    /// The secret of the job, and TLS if the mesh uses it.
     pub(super) secret: Secret,
     pub(super) tls: Option<Tls>,
+    /// Which processes are connected.
     pub(super) roster: Arc<Roster>,
+    /// The log of refused connections.
     pub(super) refusals: Refusals,
-    /// Why each process was not reached, by index.
+    /// Why the last attempt to reach a process failed, by index.
     pub(super) troubles: Mutex<BTreeMap<usize, String>>,
 }
 
 impl Shared {
+    /// Records why process `index` could not be reached.
     pub(super) fn trouble(&self, index: usize, why: &str) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         troubles.insert(index, why.to_owned());
     }
 
-    /// Which processes are missing, and why as far as that is known.
+    /// The error for missing processes, with the reason as far as it is known.
     pub(super) fn unreachable(&self, missing: Vec<usize>) -> Unreachable {
         let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         let each = missing.iter().map(|index| match troubles.get(index) {
@@ -39,10 +44,12 @@ impl Shared {
     }
 }
 
-/// Processes of the job that could not be reached.
+/// Error: processes of the job could not be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unreachable {
+    /// The indices of the missing processes.
     pub(crate) indices: Vec<usize>,
+    /// The reason for each, in words.
     pub(super) why: String,
 }
 

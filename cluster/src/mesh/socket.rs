@@ -1,5 +1,5 @@
-//! A connection as timely gets it: how soon it ends when the other side is gone, and whether it
-//! still is.
+//! Socket options of the mesh: how soon a connection ends when the other machine is gone, and a
+//! check whether a connection is still up.
 
 use std::mem::MaybeUninit;
 use std::net::TcpStream;
@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
-/// How long a connection may be silent before the other machine is asked whether it is there.
+/// TCP keepalive: idle time before the first probe.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(3);
-/// From one such question to the next.
+/// TCP keepalive: time between two probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the other machine may leave data or such questions without an answer.
+/// How long sent data or probes may stay unacknowledged before the connection ends
+/// (`TCP_USER_TIMEOUT`, Linux only).
 const UNANSWERED_MAX: Duration = Duration::from_secs(8);
 
-/// Makes a cut network and a machine that is gone end the connection, also when nothing is sent.
+/// Sets the options that end the connection when the network is cut or the other machine is gone,
+/// also while nothing is sent.
 pub(super) fn bound(stream: &impl AsFd) -> std::io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
@@ -29,16 +31,16 @@ pub(super) fn bound(stream: &impl AsFd) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A connection with another process; reading and writing do not block until timely has it.
+/// A connection to another process. The socket is non-blocking until timely takes it over.
 #[derive(Debug)]
 pub(super) enum Link {
     Tcp(TcpStream),
-    /// The other end is carried over TLS.
+    /// A local socket pair, whose other end is copied over TLS.
     Unix(UnixStream),
 }
 
 impl Link {
-    /// Whether it did not end. What came is left where it is.
+    /// Whether the connection has not ended. Bytes that arrived are not consumed.
     pub(super) fn is_up(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
         let seen = match self {

@@ -1,10 +1,11 @@
-//! The mesh over TLS: both sides show a certificate that the job's authority signed, and whoever is
-//! connected to shows one for the name that it was connected by.
+//! TLS of the mesh: both sides show a certificate that the job's authority signed. The accepting
+//! side's certificate must be for the host name or address that the other side connects to.
 //!
-//! Timely reads and writes a socket from two threads, which a TLS stream cannot be used by; so it
-//! gets one end of a pair of local sockets, and what goes through the other is carried here, at
-//! most [`CARRY_BYTES`] at a time in each direction. The end of one direction is carried as TLS's
-//! own end of data; a connection that ends without it ends the local one too.
+//! Timely reads and writes a socket from two threads, and a TLS stream cannot be used by two
+//! threads. Therefore timely gets one end of a local socket pair, and a task copies the bytes
+//! between the other end and the TLS stream, at most [`CARRY_BYTES`] at a time in each direction.
+//! The end of one direction is sent as TLS's own end of data. A connection that ends without it
+//! ends the local socket too.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -23,10 +24,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use super::refusal::Refusal;
 use super::socket::Link;
 
-/// Bytes that are on their way in each direction of a connection, between the sockets' own buffers.
+/// Size of the copy buffer in each direction of a connection, in bytes.
 const CARRY_BYTES: usize = 64 * 1024;
 
-/// Files for TLS.
+/// The PEM files of `--mesh-cert`, `--mesh-key` and `--mesh-ca`.
 #[derive(Debug, Clone)]
 pub(crate) struct TlsFiles {
     pub(crate) cert: PathBuf,
@@ -34,16 +35,21 @@ pub(crate) struct TlsFiles {
     pub(crate) ca: PathBuf,
 }
 
-/// Both sides' settings.
+/// The TLS settings of both sides.
 pub(super) struct Tls {
     acceptor: TlsAcceptor,
     connector: TlsConnector,
-    /// One more for each connection that is carried.
+    /// Its reference count is one above the number of connections that are being copied.
     carrying: Arc<()>,
 }
 
 impl Tls {
     /// Reads certificate, key and authority.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, is not PEM, or the key does not belong to the certificate. The
+    /// message names the flag.
     pub(super) fn open(files: &TlsFiles) -> anyhow::Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
@@ -83,6 +89,7 @@ impl Tls {
         })
     }
 
+    /// The TLS handshake of the accepting side, which asks for a certificate.
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
@@ -90,6 +97,8 @@ impl Tls {
         self.acceptor.accept(stream).await.map_err(refusal)
     }
 
+    /// The TLS handshake of the connecting side. `address` is `host:port`; the certificate must be
+    /// for the host.
     pub(super) async fn connect(
         &self,
         address: &str,
@@ -104,7 +113,8 @@ impl Tls {
         self.connector.connect(name, stream).await.map_err(refusal)
     }
 
-    /// A local connection whose bytes are carried over this one, with process `index`.
+    /// Starts to copy between the TLS stream to process `index` and a new local socket pair;
+    /// returns timely's end.
     pub(super) fn carried<S>(&self, mut stream: S, index: usize) -> Result<Link, Refusal>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -123,12 +133,13 @@ impl Tls {
         Ok(Link::Unix(ours.into_std()?))
     }
 
-    /// Whether nothing is on its way any more.
+    /// Whether no connection is being copied any more.
     pub(super) fn is_done(&self) -> bool {
         Arc::strong_count(&self.carrying) == 1
     }
 }
 
+/// An I/O error of a TLS stream as a refusal.
 fn refusal(error: std::io::Error) -> Refusal {
     match Refusal::from(error) {
         Refusal::Unreached(why) => Refusal::Tls(why),
@@ -136,6 +147,7 @@ fn refusal(error: std::io::Error) -> Refusal {
     }
 }
 
+/// All certificates of a PEM file, at least one.
 fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_reader_iter(BufReader::new(file)).collect();
