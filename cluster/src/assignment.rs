@@ -1,9 +1,13 @@
-//! The child's side of the protocol between a worker and the processes that it runs: orders as
-//! lines on stdin, and what the process tells of itself as lines on stdout.
+//! The child's side of the protocol between a worker and its children: reads the assignment from
+//! stdin, and writes heartbeats and progress to stdout. See [`crate::protocol::ToChild`] and
+//! [`FromChild`].
 //!
-//! Invariants: nothing else is printed on stdout; a process whose stdin ends, or whose words nobody
-//! takes any more, has lost its worker and ends at once with [`exit::PEER_LOST`]; it beats from the
-//! first order on, whatever its other threads do.
+//! Invariants:
+//! 1. Nothing else is printed on stdout.
+//! 2. A process whose stdin ends, or whose stdout is closed, has lost its worker and ends at once
+//!    with [`exit::PEER_LOST`].
+//! 3. From [`beat`] on, which each command calls right after [`begin`], heartbeats are sent
+//!    whatever the other threads do.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -18,37 +22,48 @@ use crate::observe::{self, Shown};
 use crate::protocol::{FromChild, Part, ProcessKey, ToChild};
 use crate::{exit, heartbeat, output};
 
-/// Time between two beats.
+/// Time between two heartbeats.
 const BEAT: Duration = Duration::from_millis(500);
-/// Bytes of one order.
+/// Limit of one line from the worker, in bytes.
 const ORDER_BYTES_MAX: u64 = 1 << 20;
-/// Lines that wait to be printed; beats that do not fit are left out.
+/// Limit of lines that wait to be printed. A heartbeat that does not fit is dropped.
 const UNTOLD_MAX: usize = 16;
-/// How long the last word before the end may take.
+/// How long a process that ends waits until its last line is printed.
 const LAST_WORD_MAX: Duration = Duration::from_millis(300);
-/// How soon a stop is seen.
+/// How often a waiting thread checks whether a stop was asked for.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Lines on their way to stdout; the sender is told when one was printed.
+/// The queue of lines to stdout. The second element is notified when the line was printed.
 static OUT: OnceLock<SyncSender<(FromChild, SyncSender<()>)>> = OnceLock::new();
 
-/// How a worker wants this process to run.
+/// The first line from the worker: who this process is and how it shall run.
 pub(crate) struct Begin {
+    /// Job, component, generation and index.
     pub(crate) key: ProcessKey,
+    /// Worker threads of each process.
     pub(crate) threads: usize,
+    /// Processes of the generation.
     pub(crate) processes: usize,
+    /// The secret of the generation's mesh.
     pub(crate) secret: String,
+    /// The address at which to listen for other processes, without a port.
     pub(crate) host: String,
 }
 
-/// The orders that follow.
+/// The later lines from the worker that the command waits for.
 #[derive(Debug)]
 pub(crate) struct Updates {
+    /// The addresses of all processes, when they come.
     peers: Receiver<Vec<String>>,
 }
 
-/// Waits for the first order, to run `part`, then takes further ones beside: `stop` is set when it
-/// shall end.
+/// Reads the first line, which must be for `part`. Then a thread reads further lines; `stop` is set
+/// when the worker asks for a drain.
+///
+/// # Errors
+///
+/// Stdin ended ([`exit::PeerLost`], exit code 3), or the line is not a valid begin for this
+/// command.
 pub(crate) fn begin(part: Part, stop: &Arc<AtomicBool>) -> anyhow::Result<(Begin, Updates)> {
     let mut stdin = BufReader::new(std::io::stdin());
     let begin = match next(&mut stdin)? {
@@ -77,7 +92,7 @@ pub(crate) fn begin(part: Part, stop: &Arc<AtomicBool>) -> anyhow::Result<(Begin
     let take = move || loop {
         match next(&mut stdin) {
             Ok(Some(ToChild::Peers { addresses })) => {
-                // Nobody asks for them twice.
+                // The receiver is gone when the command does not wait for the addresses any more.
                 let _ = tell_peers.send(addresses);
             }
             Ok(Some(ToChild::Drain)) => {
@@ -103,24 +118,29 @@ pub(crate) fn begin(part: Part, stop: &Arc<AtomicBool>) -> anyhow::Result<(Begin
     Ok((begin, Updates { peers }))
 }
 
-/// The next order; none when stdin has ended.
+/// Reads the next line; `None` when stdin has ended.
+///
+/// # Errors
+///
+/// The line is not of this protocol.
 fn next(stdin: &mut impl BufRead) -> anyhow::Result<Option<ToChild>> {
     let mut line = String::new();
     let read = stdin.by_ref().take(ORDER_BYTES_MAX).read_line(&mut line);
     if read.context("stdin")? == 0 {
         return Ok(None);
     }
-    // A line that was cut off by the end of the worker is the end of the worker.
+    // A line without an end was cut off by the end of the worker.
     if !line.ends_with('\n') && (line.len() as u64) < ORDER_BYTES_MAX {
         return Ok(None);
     }
     let order = serde_json::from_str(&line);
-    // The line itself may hold the mesh's secret.
+    // The error does not quote the line, which may contain the mesh's secret.
     order
         .context("is the worker of the same version?")
         .map(Some)
 }
 
+/// The thread that prints lines to stdout.
 fn print(told: &Receiver<(FromChild, SyncSender<()>)>) {
     while let Ok((line, printed)) = told.recv() {
         let text = match serde_json::to_string(&line) {
@@ -133,25 +153,26 @@ fn print(told: &Receiver<(FromChild, SyncSender<()>)>) {
         if let Err(error) = output::told(&text) {
             worker_is_gone(&format!("stdout: {error}"));
         }
-        // Most do not wait for it.
+        // Most senders do not wait for that.
         let _ = printed.try_send(());
     }
 }
 
+/// Ends this process, because its worker is gone.
 fn worker_is_gone(why: &str) -> ! {
     tracing::error!("the worker that started this process is gone ({why}): it ends too");
     signal_hook::low_level::exit(i32::from(exit::PEER_LOST))
 }
 
-/// Tells the worker something.
+/// Sends a line to the worker.
 pub(crate) fn tell(line: FromChild) {
     if let Some(out) = OUT.get() {
-        // The thread at the other end ends with the process.
+        // The printing thread ends only with the process.
         let _ = out.send((line, sync_channel(1).0));
     }
 }
 
-/// Tells the worker something before the process ends, unless the worker takes nothing.
+/// Sends the last line before the process ends, and waits a moment until it is printed.
 pub(crate) fn tell_at_last(line: FromChild) {
     if let Some(out) = OUT.get() {
         let (printed, is_printed) = sync_channel(1);
@@ -161,22 +182,27 @@ pub(crate) fn tell_at_last(line: FromChild) {
     }
 }
 
-/// Tells which processes are gone, before this one ends for that reason.
+/// Reports which process was lost, before this process ends for that reason.
 pub(crate) fn tell_lost(index: Option<usize>) {
     tell_at_last(FromChild::Unreachable {
         indices: index.into_iter().collect(),
     });
 }
 
-/// Beats from now on, and serves HTTP on any free port of the host. The first beat is told when
-/// this returns: nobody takes a process that is live for one that waits for nothing.
+/// Starts to send heartbeats, and serves HTTP on a free port of the host. The first heartbeat is
+/// queued when this returns, so it comes before `Live`: the master never takes a process without a
+/// heartbeat for one that waits for nothing.
+///
+/// # Errors
+///
+/// No port is free, or no thread can be started.
 pub(crate) fn beat(host: &str, shown: Shown) -> anyhow::Result<()> {
     let http = observe::serve((host, 0), observe::own_router(shown.clone())?)?;
     let http = http.to_string();
     let once = move || {
         let beat = FromChild::Heartbeat(Box::new(heartbeat::of(&shown, &http)));
         if let Some(out) = OUT.get() {
-            // The next one says all that this one would.
+            // A dropped heartbeat loses nothing: the next one says everything.
             let _ = out.try_send((beat, sync_channel(1).0));
         }
     };
@@ -190,7 +216,12 @@ pub(crate) fn beat(host: &str, shown: Shown) -> anyhow::Result<()> {
 }
 
 impl Updates {
-    /// Where all processes listen, as soon as the worker says so; none when stopped before.
+    /// Waits until the worker sends the addresses of all processes. `None` when a stop was asked
+    /// for before.
+    ///
+    /// # Errors
+    ///
+    /// The thread that reads stdin has ended.
     pub(crate) fn peers(&self, stop: &AtomicBool) -> anyhow::Result<Option<Vec<String>>> {
         while !stop.load(Relaxed) {
             match self.peers.recv_timeout(LOOK) {

@@ -1,4 +1,4 @@
-//! What a process of a job says of itself twice a second: its statistics as a [`Heartbeat`].
+//! Heartbeat of a process of a job: its statistics as a [`Heartbeat`], sent twice a second.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,7 +11,7 @@ use crate::observe::Shown;
 use crate::protocol::{Heartbeat, OPERATORS_TOLD_MAX, OperatorHeartbeat};
 use crate::redact;
 
-/// What is to be said now of a process that answers HTTP there.
+/// The current heartbeat of a process whose HTTP server is at `http`.
 pub(crate) fn of(shown: &Shown, http: &str) -> Heartbeat {
     let mut beat = Heartbeat {
         http: http.to_owned(),
@@ -29,6 +29,7 @@ pub(crate) fn of(shown: &Shown, http: &str) -> Heartbeat {
     beat
 }
 
+/// Fills in the statistics of an ingest.
 fn ingest(beat: &mut Heartbeat, stats: &ingest::Stats) {
     beat.records = stats.published.load(Relaxed);
     let unpublished = stats.unpublished();
@@ -37,6 +38,7 @@ fn ingest(beat: &mut Heartbeat, stats: &ingest::Stats) {
     beat.dead_letters = stats.dead_letters.load(Relaxed);
 }
 
+/// Fills in the statistics of a dataflow.
 fn dataflow(beat: &mut Heartbeat, stats: &job::Stats) {
     beat.records = stats.records.load(Relaxed);
     beat.bytes = stats.bytes.load(Relaxed);
@@ -54,7 +56,7 @@ fn dataflow(beat: &mut Heartbeat, stats: &job::Stats) {
     beat.operators = operators(stats.operators.by_name());
 }
 
-/// Those that took most time first.
+/// The most expensive operators first, at most [`OPERATORS_TOLD_MAX`].
 fn operators(all: BTreeMap<String, job::Operator>) -> Vec<OperatorHeartbeat> {
     let mut all: Vec<_> = all.into_iter().collect();
     all.sort_by_key(|(_, operator)| std::cmp::Reverse(operator.busy));
@@ -68,6 +70,7 @@ fn operators(all: BTreeMap<String, job::Operator>) -> Vec<OperatorHeartbeat> {
     all.into_iter().map(told).collect()
 }
 
+/// A count for the protocol, which has signed numbers.
 fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

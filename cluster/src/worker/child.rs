@@ -1,12 +1,25 @@
-//! One child: a process of a job, started with its pipeline and its connections, spoken to in lines
-//! on its stdin and stdout, and reaped.
+//! One child of a worker: a `tidemill dataflow` or `tidemill ingest`, from its start to its exit
+//! status.
 //!
-//! Flows in: an order. Flows out: what the child says, as events, and how it ended.
+//! The worker writes the pipeline's files, starts the child, and exchanges lines of JSON with it
+//! over stdin and stdout.
+//!
+//!     worker                                   child
+//!     start, Begin ──────────stdin───────────► reads who it is
+//!                  ◄─────────stdout─────────── Listening     (not if it is alone)
+//!     Peers        ──────────────────────────► connects to the other processes
+//!                  ◄────────────────────────── Live
+//!                  ◄────────────────────────── Heartbeat, every 500 ms
+//!     Drain        ──────────────────────────► completes its epochs, takes a checkpoint
+//!     reaps it     ◄────────────────────────── exit status, end of stdout and stderr
+//!
+//! In: an assignment. Out: what the child says, as events, and how it ended.
 //!
 //! Invariants:
-//! 1. An end is told after everything that the child said.
-//! 2. What is written to a child, each of three lines once, fits into the pipe: no write waits.
-//! 3. The child is in a process group of its own, so Ctrl-C reaches the worker alone.
+//! 1. The end of a child is reported after everything that the child said, unless its output stays
+//!    open for longer than [`WORDS_PATIENCE`].
+//! 2. All lines to a child (Begin, Peers, Drain) fit into the pipe together, so no write waits.
+//! 3. A child is in a process group of its own, so Ctrl-C in a terminal reaches only the worker.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -31,54 +44,66 @@ use crate::protocol::{
     Exit, FromChild, Heartbeat, Part, Phase, ProcessAssignment, ProcessKey, ProcessReport, ToChild,
 };
 
-/// Lines of a child's log that are reported when it ended.
+/// Lines of a child's log and stderr that are reported when it ended.
 const TAIL_LINES: usize = 20;
-/// Bytes of one line that a child says.
+/// Limit of one line from a child, in bytes. A longer line is read in parts.
 const SAID_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// How long the last words of a child that ended may take.
+/// How long the worker waits for the rest of the output of a child that ended.
 const WORDS_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a child does not need to know.
+/// Variables of the environment that children do not inherit.
 const HIDDEN: [&str; 3] = ["TIDEMILL_TOKEN", "TIDEMILL_TOKEN_FILE", "TIDEMILL_MASTER"];
 
-/// Flags of a job that each part takes.
+/// Flags of a job's definition that each component takes, by name.
 const INGEST_FLAGS: [&str; 2] = ["api", "every"];
 const DATAFLOW_FLAGS: [&str; 2] = ["checkpoint-every", "codec"];
 
 /// What all children of a worker have in common.
 #[derive(Debug)]
 pub(super) struct Setting {
-    /// Where pipelines are written.
+    /// The folder for the pipelines' files.
     pub(super) pipelines: PathBuf,
-    /// Where children log.
+    /// The folder for the children's log files.
     pub(super) logs: PathBuf,
-    /// Where they listen.
+    /// The address at which children listen for other processes.
     pub(super) host: String,
+    /// Log level, format and size, passed on to the children.
     pub(super) log: LogArgs,
 }
 
-/// A child, from its start until nobody wants to hear of it.
+/// A child, from its start until no assignment names it any more.
 #[derive(Debug)]
 pub(super) struct Child {
+    /// What [`super::reconcile`] decides by.
     pub(super) known: Known,
+    /// The child's progress.
     phase: Phase,
+    /// The child's newest heartbeat.
     beat: Option<Heartbeat>,
     key: ProcessKey,
+    /// The folder with the child's pipeline files.
     place: Option<PathBuf>,
+    /// The process; `None` if it could not be started.
     process: Option<std::process::Child>,
+    /// The child's stdin. Closing it ends the child.
     stdin: Option<ChildStdin>,
-    /// The last lines of its stderr.
+    /// The last lines of the child's stderr.
     words: Arc<Mutex<VecDeque<String>>>,
+    /// The thread that reads stderr.
     stderr: Option<JoinHandle<()>>,
-    /// Its stdout ended.
+    /// Whether the child's stdout has ended.
     closed: bool,
+    /// The exit status, and when the worker saw it.
     status: Option<(ExitStatus, Instant)>,
+    /// Whether the worker killed the child as frozen.
     frozen: bool,
+    /// Processes that the child said it lost.
     unreachable: Vec<usize>,
 }
 
 impl Child {
-    /// Starts what is ordered. One that cannot be started has ended at once.
+    /// Starts an assigned process. A child that cannot be started counts as ended at once, with the
+    /// error as its last lines.
     pub(super) fn start(
         order: &ProcessAssignment,
         setting: &Setting,
@@ -91,13 +116,14 @@ impl Child {
             let code = i32::from(exit::code_of(&error));
             let tail = error.chain().map(ToString::to_string).collect();
             child.kill();
-            // It is dead: this takes no time, and leaves no zombie.
+            // The process is dead: waiting takes no time and leaves no zombie.
             let _ended = child.process.as_mut().map(std::process::Child::wait);
             child.end(Some(code), None, tail);
         }
         child
     }
 
+    /// A child before its start.
     fn new(key: ProcessKey, now: Instant) -> Self {
         Self {
             known: Known {
@@ -122,6 +148,7 @@ impl Child {
         }
     }
 
+    /// Starts the process and its two reading threads, and sends the first line.
     fn spawn(
         &mut self,
         order: &ProcessAssignment,
@@ -172,7 +199,7 @@ impl Child {
         Ok(())
     }
 
-    /// Tells the child something. One that does not hear it has ended, which is seen elsewhere.
+    /// Sends a line to the child. If the child has ended, [`Child::reap`] notices.
     pub(super) fn tell(&mut self, what: &ToChild) {
         match what {
             ToChild::Peers { .. } => self.known.told_peers = true,
@@ -190,7 +217,8 @@ impl Child {
         }
     }
 
-    /// Takes in what the child said; whether that is worth a report of its own.
+    /// Takes in a line of the child, or the end of its stdout. Returns whether that is worth a
+    /// report at once.
     pub(super) fn hear(&mut self, said: Option<FromChild>, now: Instant) -> bool {
         self.known.heard = now;
         match said {
@@ -210,7 +238,7 @@ impl Child {
         false
     }
 
-    /// Ends it at once, also when it is stopped.
+    /// Kills the child with SIGKILL, which also ends a stopped process.
     pub(super) fn kill(&mut self) {
         self.known.killed = true;
         if let Some(process) = &mut self.process
@@ -220,13 +248,14 @@ impl Child {
         }
     }
 
-    /// Ends one that said nothing for too long.
+    /// Kills a child that has sent nothing for too long, and marks it as frozen.
     pub(super) fn kill_frozen(&mut self) {
         self.frozen = true;
         self.kill();
     }
 
-    /// Whether it has just ended.
+    /// Checks whether the child has ended. Returns true once, when its exit and its last lines are
+    /// known.
     pub(super) fn reap(&mut self, logs: &Path, now: Instant) -> bool {
         if self.known.ended {
             return false;
@@ -261,11 +290,13 @@ impl Child {
         true
     }
 
-    /// Whether it is about to end: its last words are there, or it was killed.
+    /// Whether the child is about to end: its stdout ended, it was killed, or its exit status is
+    /// known.
     pub(super) fn is_ending(&self) -> bool {
         !self.known.ended && (self.closed || self.known.killed || self.status.is_some())
     }
 
+    /// Records how the child ended.
     fn end(&mut self, code: Option<i32>, signal: Option<i32>, tail: Vec<String>) {
         self.known.ended = true;
         self.stdin = None;
@@ -282,7 +313,7 @@ impl Child {
         });
     }
 
-    /// What the master is told of it.
+    /// The child in a report to the master.
     pub(super) fn report(&self) -> ProcessReport {
         ProcessReport {
             key: self.key.clone(),
@@ -300,7 +331,8 @@ impl Drop for Child {
     }
 }
 
-/// The command line of a child. Each flag and its value are one word, so that no value is a flag.
+/// The command line of a child. Each flag and its value are one argument, so no value can be taken
+/// for a flag.
 fn arguments(order: &ProcessAssignment, place: &Path, setting: &Setting) -> Vec<String> {
     let spec = &order.spec;
     let mut words = vec![
@@ -329,10 +361,11 @@ fn arguments(order: &ProcessAssignment, place: &Path, setting: &Setting) -> Vec<
     words
 }
 
-/// Hands on what a child says until it says nothing more.
+/// Thread: parses the lines of a child's stdout and sends them as events. The end of stdout is the
+/// event `None`.
 fn hear(out: Option<impl Read>, key: &ProcessKey, events: &SyncSender<Event>) {
     let send = |said| {
-        // Nobody hears it only when the worker ends.
+        // The receiver is gone only when the worker ends.
         let (key, said) = (key.clone(), said);
         events.send(Event::Said(key, said)).is_ok()
     };
@@ -349,7 +382,7 @@ fn hear(out: Option<impl Read>, key: &ProcessKey, events: &SyncSender<Event>) {
     send(None);
 }
 
-/// Keeps the last lines of a child's stderr, and says them in the worker's own log.
+/// Thread: keeps the last lines of a child's stderr, and logs them in the worker's log.
 fn keep(err: Option<impl Read>, stem: &str, kept: &Mutex<VecDeque<String>>) {
     let read = lines(err, |line| {
         tracing::warn!("{stem}: {line}");
@@ -365,7 +398,8 @@ fn keep(err: Option<impl Read>, stem: &str, kept: &Mutex<VecDeque<String>>) {
     }
 }
 
-/// Each line that is read, until one is not wanted; longer ones come in parts.
+/// Calls `each` with every line until it returns false. A line longer than [`SAID_BYTES_MAX`] comes
+/// in parts.
 fn lines(from: Option<impl Read>, mut each: impl FnMut(&str) -> bool) -> io::Result<()> {
     let Some(from) = from else {
         return Ok(());

@@ -1,13 +1,14 @@
-//! What the worker's thread waits for.
+//! Events of the worker's thread.
 
 use crate::protocol::{Assignment, FromChild, ProcessKey};
 
-/// What the worker's thread hears.
+/// An event of the worker's thread, from the threads that read children and talk to the master.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A child said something, or ended its stdout.
+    /// A child wrote a line, or its stdout ended (`None`).
     Said(ProcessKey, Option<FromChild>),
+    /// The master sent this worker's assignment, which may be an old one.
     Assignment(Assignment),
-    /// The master does not take this worker, and never did.
+    /// The master refused a report and has never accepted one: trying again does not help.
     Refused(String),
 }

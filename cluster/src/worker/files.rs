@@ -1,9 +1,10 @@
-//! A job's pipeline as files under the worker's own folder, for a child to read.
+//! Pipeline files of a worker's children: the files of a job's definition, written to a folder per
+//! process.
 //!
-//! Flows in: the files of a job's specification, by name. Flows out: a folder of its own for each
-//! process, which goes when the process is forgotten.
+//! In: the files of a job, by name. Out: a folder of its own for each process, which is removed
+//! when the process is forgotten.
 //!
-//! Invariant: nothing is written outside of that folder, whatever the names are.
+//! Invariant: nothing is written outside of that folder, whatever the names of the files are.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -13,17 +14,21 @@ use anyhow::{Context, bail};
 use crate::exit::Usage;
 use crate::protocol::{JobSpec, ProcessKey};
 
-/// Files of one pipeline.
+/// Limit of files of one pipeline.
 pub(crate) const FILES_MAX: usize = 1000;
-/// Bytes of one pipeline's files.
+/// Limit of the size of a pipeline's files together, in bytes.
 pub(crate) const FILES_BYTES_MAX: usize = 3 * 1024 * 1024;
 
-/// What a process is called, in the names of its folder and its log.
+/// `JOB.PART.INDEX`: the name of a process in its folder's name and in the names of its log files.
 pub(crate) fn stem(key: &ProcessKey) -> String {
     format!("{}.{}.{}", key.job, key.part.name(), key.index)
 }
 
-/// Checks the name and the files of a job; also done where it is submitted.
+/// Checks the name and the files of a job. `submit` checks the same before it sends a job.
+///
+/// # Errors
+///
+/// [`Usage`] (exit code 2), with the limit or the name that is wrong.
 pub(crate) fn check(spec: &JobSpec) -> anyhow::Result<()> {
     crate::args::name(&spec.name)
         .map_err(|right| Usage(format!("the job's name `{}`: {right}", spec.name)))?;
@@ -46,12 +51,17 @@ pub(crate) fn check(spec: &JobSpec) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether a file name stays inside its folder.
 fn is_inside(name: &str) -> bool {
     let plain = |part| matches!(part, Component::Normal(_));
     !name.is_empty() && !name.contains(['\0', '\\']) && Path::new(name).components().all(plain)
 }
 
-/// Writes the files of a process, in place of what another worker of this name left.
+/// Writes the files of a process, and removes what an earlier worker left in the same folder.
+///
+/// # Errors
+///
+/// The job is invalid, or the folder cannot be written.
 pub(crate) fn write(folder: &Path, key: &ProcessKey, spec: &JobSpec) -> anyhow::Result<PathBuf> {
     check(spec)?;
     let place = folder.join(format!("{}.{}", stem(key), key.generation));
@@ -71,7 +81,7 @@ pub(crate) fn write(folder: &Path, key: &ProcessKey, spec: &JobSpec) -> anyhow::
     Ok(place)
 }
 
-/// Removes a process's files. What is left, as on a disk that is broken, does no harm.
+/// Removes the files of a process. Files that cannot be removed do no harm.
 pub(crate) fn remove(place: &Path) {
     if let Err(error) = fs::remove_dir_all(place)
         && error.kind() != std::io::ErrorKind::NotFound

@@ -1,12 +1,13 @@
-//! The worker's way to the master: reports go out, orders come in, on a thread each.
+//! The worker's connection to the master: one thread sends reports, another one long-polls for the
+//! assignment.
 //!
-//! Flows in: the newest report. Flows out: orders, as events. A master that is away is tried again
-//! once a second and spoken of once; nothing else of the worker waits for it.
+//! In: the newest report. Out: assignments, as events. A master that does not answer is tried again
+//! once a second and logged once. Nothing else in the worker waits for the master.
 //!
 //! Invariants:
-//! 1. Only the newest report is kept: it says all that the ones before said.
-//! 2. There is always one question for orders under way while the master answers, so the end of its
-//!    connection tells the master at once that this process is gone.
+//! 1. Only the newest report is kept: it says everything that the ones before said.
+//! 2. While the master answers, a long poll is open at almost all times. When this process dies,
+//!    its connection breaks, and the master notices at once.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
@@ -18,28 +19,35 @@ use super::event::Event;
 use crate::api::{Failure, Master};
 use crate::protocol::{Assignment, Report, WorkerId};
 
-/// Time between two tries while the master is away.
+/// Pause after a failed request.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Time between two looks whether the master answers again.
+/// How often the long-polling thread checks whether the master answers again.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The state that the threads share.
+/// State shared by the worker's thread and the two threads of the connection.
 #[derive(Debug)]
 pub(super) struct Link {
     master: Master,
+    /// The worker's id.
     id: WorkerId,
+    /// The report to be sent next.
     next: Mutex<Option<Report>>,
-    /// The newest report, sent or not.
+    /// The newest report, sent or not, for the worker's own HTTP server.
     told: Mutex<Option<Report>>,
+    /// Wakes the reporting thread.
     changed: Condvar,
-    /// The master took the last report.
+    /// Whether the master accepted the last report.
     answers: AtomicBool,
-    /// The version of the orders that were followed last.
+    /// The version of the assignment that the worker follows.
     version: AtomicU64,
 }
 
 impl Link {
-    /// Starts both threads; they end with the process.
+    /// Starts both threads, which end with the process.
+    ///
+    /// # Errors
+    ///
+    /// A thread cannot be started.
     pub(super) fn start(
         master: Master,
         id: WorkerId,
@@ -65,18 +73,18 @@ impl Link {
         Ok(link)
     }
 
-    /// Whether the master took the last report.
+    /// Whether the master accepted the last report.
     pub(super) fn answers(&self) -> bool {
         self.answers.load(Relaxed)
     }
 
-    /// The newest report.
+    /// The newest report, sent or not.
     pub(super) fn told(&self) -> Option<Report> {
         let told = self.told.lock();
         told.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Puts a report in place of the one that waits.
+    /// Queues a report, in place of an older one that was not sent yet.
     pub(super) fn report(&self, report: Report) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         *told = Some(report.clone());
@@ -85,23 +93,26 @@ impl Link {
         self.changed.notify_one();
     }
 
-    /// Says which orders are followed.
+    /// Sets the version of the assignment that the worker follows; the next long poll asks for a
+    /// newer one.
     pub(super) fn follows(&self, version: u64) {
         self.version.store(version, Relaxed);
     }
 
-    /// Tells the last report of all, once.
+    /// Sends the last report of a worker that ends, without a second attempt.
     pub(super) fn leave(&self, report: &Report) {
         if let Err(failure) = self.send(report) {
             tracing::warn!("the master does not hear that this worker leaves: {failure}");
         }
     }
 
+    /// Sends one report; the answer is the worker's assignment.
     fn send(&self, report: &Report) -> Result<Assignment, Failure> {
         let path = format!("/v1/workers/{}/report", self.id);
         self.master.post(&path, report)
     }
 
+    /// The reporting thread.
     fn report_on(&self, events: &SyncSender<Event>) {
         let mut said = false;
         let mut ever = false;
@@ -145,6 +156,7 @@ impl Link {
         }
     }
 
+    /// The long-polling thread.
     fn ask_on(&self, events: &SyncSender<Event>) {
         let path = format!("/v1/workers/{}/orders", self.id);
         loop {

@@ -1,13 +1,20 @@
-//! `worker`: offers slots to a master and runs the processes that it orders, each as a child.
+//! `tidemill worker`: the agent of a cluster on one machine, like Flink's TaskManager. It offers
+//! slots to a master and runs the assigned processes as children.
 //!
-//! Flows in: orders, what the children say, signals. Flows out: reports, lines to the children, and
-//! an end to each child that nobody wants. [`reconcile`] decides what is to be done, [`child`] does
-//! it to one process, [`link`] speaks with the master, [`serve`] answers over HTTP.
+//!             assignment          event            start, kill, Begin, Peers, Drain
+//!     master ───────────► link ─────────► worker ───────────────────────────────► child
+//!            ◄───────────      ◄─────────        ◄───────────────────────────────
+//!               report             report          Listening, Live, heartbeats, exit
+//!
+//! In: assignments, what the children say, signals. Out: reports, lines to the children, and an end
+//! of each child that is not assigned. [`reconcile`] decides what to do, [`child`] does it to one
+//! process, [`link`] talks to the master, [`serve`] answers over HTTP.
 //!
 //! Invariants:
-//! 1. One thread has all state and never waits for the master, a child or a disk that is away.
-//! 2. A master that is away disturbs no child.
-//! 3. No child outlives this process: its stdin ends, and then it does.
+//! 1. One thread owns all state. It waits neither for the master nor for a child, except while the
+//!    worker leaves.
+//! 2. A master that does not answer disturbs no child.
+//! 3. No child outlives this process: the child's stdin ends, and then the child ends.
 //! 4. Every queue is bounded: [`EVENTS_MAX`].
 
 mod child;
@@ -40,19 +47,20 @@ use crate::logging::{self, LogArgs, Origin};
 use crate::protocol::{Assignment, ProcessAssignment, ProcessKey, Report, ToChild};
 use crate::token::Token;
 
-/// Things that were said and not looked at yet; who says more waits.
+/// Limit of events in the queue. A sender waits when it is full.
 const EVENTS_MAX: usize = 1024;
-/// From one report to the next when nothing changes.
+/// Time between two reports when nothing changes.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// Time between two looks at the children.
+/// How often the worker checks its children and the assignment when no event comes.
 const LOOK: Duration = Duration::from_millis(100);
-/// The same while one is about to end.
+/// The same while a child is ending.
 const ENDING_LOOK: Duration = Duration::from_millis(5);
-/// A look that comes so late says that this process itself was held.
+/// A gap of this length between two checks means that this process itself did not run. Then no
+/// child counts as silent for that time.
 const HELD: Duration = Duration::from_secs(2);
-/// How long the children may take to end when the worker is asked to.
+/// How long the children may drain when the worker is asked to end. Then they are killed.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(45);
-/// Letters of a worker's name.
+/// Limit of a worker's name, in characters.
 const WORKER_NAME_LEN_MAX: usize = 64;
 
 #[derive(Debug, Args)]
@@ -79,6 +87,7 @@ pub(crate) struct WorkerArgs {
     pub(crate) log: LogArgs,
 }
 
+/// Parses `--name`.
 fn name(given: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let good = given.chars().all(fits) && given.starts_with(|c: char| c.is_ascii_alphanumeric());
@@ -89,7 +98,15 @@ fn name(given: &str) -> Result<String, String> {
     Ok(given.to_owned())
 }
 
-/// Offers slots until it is stopped.
+/// Runs a worker until SIGTERM or Ctrl-C. Then the children drain for at most [`LEAVE_PATIENCE`].
+///
+/// # Errors
+///
+/// * [`Usage`] (exit code 2): the master's URL or a flag is invalid.
+/// * Another worker uses the folder, no route leads to the master, the port is in use, or a thread
+///   cannot be started.
+/// * The master refuses this worker, for example because of a wrong token, and has accepted no
+///   report of it before.
 pub(crate) fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     let master = Master::new(&args.master)?;
     let pid = std::process::id();
@@ -161,7 +178,7 @@ pub(crate) fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     worker.run(&heard, &stop)
 }
 
-/// The name of this machine.
+/// The host name up to the first dot, as the default begin of a worker's name.
 fn machine() -> String {
     let known = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let known = known.split('.').next().unwrap_or_default().trim();
@@ -171,7 +188,12 @@ fn machine() -> String {
     }
 }
 
-/// Holds the worker's folder as long as this lives: a second one of the name would write over it.
+/// Locks the worker's folder until the file is dropped. Two workers of one name would overwrite
+/// each other's files.
+///
+/// # Errors
+///
+/// Another worker holds the lock, or the folder cannot be written.
 fn alone(folder: &std::path::Path, name: &str) -> anyhow::Result<File> {
     let opened = || -> std::io::Result<File> {
         fs::create_dir_all(folder)?;
@@ -191,7 +213,8 @@ fn alone(folder: &std::path::Path, name: &str) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// The address of this machine that the way to the master begins at. Nothing is sent.
+/// The address of this machine from which the route to the master starts: the default of `--host`.
+/// Nothing is sent, because connecting a UDP socket only chooses a route.
 fn near(master: &Master) -> anyhow::Result<String> {
     let (host, port) = master
         .host_and_port()
@@ -211,22 +234,32 @@ fn near(master: &Master) -> anyhow::Result<String> {
     })
 }
 
-/// All state of a worker.
+/// The worker: all its state, owned by one thread.
 struct Worker {
+    /// A random id, new in each start.
     id: String,
+    /// The name for people.
     name: String,
+    /// The address of the worker's HTTP server.
     http: String,
-    /// 0 once it leaves.
+    /// Slots that the worker offers; 0 once it leaves.
     slots: usize,
+    /// What all children have in common.
     setting: Setting,
+    /// The children, also those that ended and are still assigned.
     children: BTreeMap<ProcessKey, Child>,
+    /// The assignment that the worker follows; `None` before the first.
     orders: Option<Assignment>,
+    /// The number of the last report.
     sequence: u64,
+    /// Where children send their events.
     events: SyncSender<Event>,
+    /// The connection to the master.
     link: Arc<Link>,
 }
 
 impl Worker {
+    /// The main loop: take in events, reap children, act on the assignment, report.
     fn run(mut self, heard: &Receiver<Event>, stop: &AtomicBool) -> anyhow::Result<()> {
         let mut looked = Instant::now();
         let mut reported: Option<Instant> = None;
@@ -270,11 +303,16 @@ impl Worker {
         }
     }
 
-    /// Takes in what was said, for so long when nothing is; whether something changed.
+    /// Takes in the events that wait, or waits `patience` for one. Returns whether something
+    /// changed.
+    ///
+    /// # Errors
+    ///
+    /// The master refuses this worker.
     fn hear(&mut self, heard: &Receiver<Event>, patience: Duration) -> anyhow::Result<bool> {
         let mut changed = false;
         let mut next = heard.recv_timeout(patience).ok();
-        // No more than there is room for, so that the children are looked at meanwhile.
+        // At most one full queue, so that the children are checked meanwhile.
         for _ in 0..EVENTS_MAX {
             let Some(event) = next else {
                 break;
@@ -298,7 +336,8 @@ impl Worker {
         Ok(changed)
     }
 
-    /// Does what the orders ask for; whether something changed.
+    /// Acts on the difference between the assignment and the children. Returns whether something
+    /// changed. A worker that leaves starts nothing.
     fn act(&mut self, now: Instant, leaving: bool) -> bool {
         let Some(orders) = &self.orders else {
             return false;
@@ -330,13 +369,14 @@ impl Worker {
         changed
     }
 
+    /// Starts a child and remembers it.
     fn start(&mut self, order: &ProcessAssignment, now: Instant) -> bool {
         let child = Child::start(order, &self.setting, &self.events, now);
         self.children.insert(order.key.clone(), child);
         true
     }
 
-    /// Does something to a child; nothing that is worth a report changes by it.
+    /// Does something to a child. Returns false: this alone is not worth a report.
     fn with(&mut self, key: &ProcessKey, what: impl FnOnce(&mut Child)) -> bool {
         if let Some(child) = self.children.get_mut(key) {
             what(child);
@@ -344,6 +384,7 @@ impl Worker {
         false
     }
 
+    /// Builds the next report: the state of all children.
     fn report(&mut self) -> Report {
         self.sequence += 1;
         Report {
@@ -357,7 +398,7 @@ impl Worker {
         }
     }
 
-    /// Ends what is left, waits for it, and tells the master.
+    /// Kills the children that are left, waits for their ends, and sends the last report.
     fn leave(mut self, heard: &Receiver<Event>, out_of_time: bool) -> anyhow::Result<()> {
         if out_of_time {
             tracing::warn!("children did not end in {LEAVE_PATIENCE:?}: killed");

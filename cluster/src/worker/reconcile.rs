@@ -1,55 +1,62 @@
-//! What a worker has and what it shall have, to what it does about it. Pure: no process, no clock
-//! and no network in here.
+//! Reconciliation: from the children that a worker has and the assignment to the actions that make
+//! them equal. Pure: no process, no clock and no network.
 //!
-//! Flows in: the children as they are, the newest orders, the time. Flows out: actions.
+//! In: the children, the newest assignment, the time. Out: actions.
 //!
 //! Invariants:
-//! 1. A key is started once: its generation is in it, so one that ended stays ended.
-//! 2. Of a job's part no process starts while one of another generation is still alive here.
-//! 3. Assignment that are older than others that were heard change nothing.
+//! 1. A key is started once. The key contains the generation, so a process that ended stays ended.
+//! 2. No process of a component starts while one of another generation of it is alive on this
+//!    worker.
+//! 3. An assignment that is older than one already received changes nothing ([`newer`]).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::protocol::{Assignment, ProcessAssignment, ProcessKey};
 
-/// A child that says nothing for so long is frozen.
+/// A child that has sent no line for so long is frozen and is killed.
 pub(crate) const FROZEN_AFTER: Duration = Duration::from_secs(8);
 
-/// A child as far as it matters here.
+/// What a decision needs to know of a child.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Known {
-    /// It was reaped.
+    /// The child's exit status was collected.
     pub(crate) ended: bool,
-    /// It was sent SIGKILL.
+    /// The child was sent SIGKILL.
     pub(crate) killed: bool,
+    /// Whether the child was sent the addresses of the others.
     pub(crate) told_peers: bool,
+    /// Whether the child was told to drain.
     pub(crate) told_drain: bool,
-    /// When it said something last, or was started.
+    /// When the child last sent a line, or was started.
     pub(crate) heard: Instant,
 }
 
-/// Something to be done about one child.
+/// Something to do about one child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
+    /// Start the process: it is assigned and not there.
     Start(Box<ProcessAssignment>),
+    /// Send the child the addresses of all processes.
     Tell(ProcessKey, Vec<String>),
+    /// Tell the child to drain.
     Drain(ProcessKey),
-    /// It is not wanted any more.
+    /// Kill the child: it is not assigned any more.
     Kill(ProcessKey),
-    /// It said nothing for too long.
+    /// Kill the child: it has sent nothing for [`FROZEN_AFTER`].
     KillFrozen(ProcessKey),
-    /// It ended, and nobody wants to hear of it.
+    /// Forget the child: it ended and is not assigned any more.
     Forget(ProcessKey),
 }
 
-/// Whether orders are to be followed, given those that were followed last.
+/// Whether an assignment is newer than the last one that was followed: by the master's generation,
+/// then by the version.
 pub(crate) fn newer(orders: &Assignment, last: Option<&Assignment>) -> bool {
     let age = |orders: &Assignment| (orders.master, orders.version);
     last.is_none_or(|last| age(orders) > age(last))
 }
 
-/// What is to be done now.
+/// The actions for the current situation.
 pub(crate) fn actions(
     children: &BTreeMap<ProcessKey, Known>,
     orders: &Assignment,

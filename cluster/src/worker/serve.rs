@@ -1,7 +1,7 @@
-//! The worker's own HTTP server: whether it lives, whether the master takes it, and its logs.
+//! HTTP server of a worker: liveness, readiness, metrics and logs.
 //!
-//! Flows in: questions. Flows out: answers, from a thread of its own. Logs are shown to who has the
-//! cluster's token, if it has one.
+//! In: requests. Out: answers, from a thread of its own. Logs need the cluster's token if there is
+//! one. `/readyz` is 503 while the master does not accept reports.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -19,7 +19,11 @@ use crate::logs;
 use crate::observe;
 use crate::token::Token;
 
-/// Opens the port.
+/// Opens the port of `--http`.
+///
+/// # Errors
+///
+/// The address is not of this machine, or the port is in use.
 pub(super) fn listen(at: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(at).with_context(|| {
         format!("--http: cannot listen on {at}; give an address of this machine and a free port")
@@ -29,7 +33,11 @@ pub(super) fn listen(at: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// Answers from now on, until the process ends.
+/// Starts the thread that answers until the process ends.
+///
+/// # Errors
+///
+/// No thread can be started.
 pub(super) fn start(
     listener: TcpListener,
     link: Arc<Link>,
@@ -54,6 +62,7 @@ pub(super) fn start(
     Ok(())
 }
 
+/// Readiness: whether the master accepted the last report.
 async fn ready(State(link): State<Arc<Link>>) -> (StatusCode, &'static str) {
     match link.answers() {
         true => (StatusCode::OK, "ok\n"),
