@@ -1,7 +1,9 @@
-//! The way to the master: its URL, the token and the certificate, and one question at a time.
+//! HTTP client of the master and of the other processes of a cluster, with the token and the
+//! certificate authority.
 //!
-//! Flows in: flags and environment. Flows out: answers as JSON, or an error that says whether
-//! nobody is there or the master refuses. Used by the commands and by the worker.
+//! In: flags and environment. Out: answers as JSON, or an error that tells whether nobody answers,
+//! the server is busy, or it refuses. Used by the client commands, the workers and the master
+//! itself.
 
 use std::fmt;
 use std::io::Read;
@@ -20,13 +22,13 @@ use crate::protocol::{JobStatus, Status};
 use crate::redact;
 use crate::token;
 
-/// How long connecting to the master may take.
+/// Timeout of connecting.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
-/// How long one answer of the master may take.
+/// Timeout of one request, from sending to the end of the answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of one answer.
+/// Limit of an answer, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Bytes of a refusal that are shown.
+/// Limit of a refusal's text that is shown, in bytes.
 const REFUSAL_BYTES_MAX: u64 = 2000;
 
 /// Which master, and how to speak to it.
@@ -46,19 +48,19 @@ pub(crate) struct WhichMaster {
     pub(crate) ca: Option<PathBuf>,
 }
 
-/// Why there is no answer.
+/// Why a request has no answer.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Nobody answers there.
+    /// Nobody answers at the address, or the answer cannot be read.
     Away(String),
-    /// Somebody answers that it cannot be done now.
+    /// The server answers that it cannot do this now (HTTP 5xx or 429).
     Busy(String),
-    /// The master says no, and why.
+    /// The server refuses (any other HTTP error), and says why.
     Refused(String),
 }
 
 impl Failure {
-    /// Whether the same question may be answered later.
+    /// Whether the same request may succeed later.
     pub(crate) fn passes(&self) -> bool {
         !matches!(self, Self::Refused(_))
     }
@@ -74,7 +76,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// A master, or any other process of the cluster that answers.
+/// A client for the master, or for another process of the cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct Master {
     http: Client,
@@ -83,7 +85,11 @@ pub(crate) struct Master {
 }
 
 impl Master {
-    /// Checks the URL, the token and the certificate; nothing is asked yet.
+    /// Checks the URL, the token and the certificate. Sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// One of them is invalid; for a flag [`Usage`] (exit code 2).
     pub(crate) fn new(args: &WhichMaster) -> anyhow::Result<Self> {
         let right = "expected http://host:port or https://host:port";
         let given = match args.master.contains("://") {
@@ -99,12 +105,17 @@ impl Master {
         Self::with_url(url, args.ca.as_deref(), token)
     }
 
-    /// Nobody yet: a way to the others of a cluster, without TLS.
+    /// A client without an address and without TLS, from which [`Master::other`] makes clients for
+    /// workers.
     pub(crate) fn plain(token: Option<String>) -> anyhow::Result<Self> {
         Self::with_url(Url::parse("http://127.0.0.1")?, None, token)
     }
 
-    /// The same way to another process, at `host:port`.
+    /// The same client for another process, at `host:port`.
+    ///
+    /// # Errors
+    ///
+    /// The text is no address.
     pub(crate) fn other(&self, at: &str) -> anyhow::Result<Self> {
         let whole = match at.contains("://") {
             true => at.to_owned(),
@@ -117,13 +128,14 @@ impl Master {
         })
     }
 
+    /// Builds the client. With `ca`, only certificates of that authority are trusted.
     fn with_url(url: Url, ca: Option<&Path>, token: Option<String>) -> anyhow::Result<Self> {
-        // Another client of this process may have set it already, to the same.
+        // Another client of this process may have installed the same provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut http = Client::builder()
             .connect_timeout(CONNECT_PATIENCE)
             .timeout(ANSWER_PATIENCE)
-            // A proxy of the environment is for the world, not for the cluster.
+            // A proxy of the environment is for the internet, not for the cluster.
             .no_proxy();
         if let Some(file) = ca {
             http = http.tls_certs_only(certificates(file)?);
@@ -132,24 +144,24 @@ impl Master {
         Ok(Self { http, url, token })
     }
 
-    /// Where it is, as it was given.
+    /// The URL, as it was given.
     pub(crate) fn url(&self) -> &str {
         self.url.as_str().trim_end_matches('/')
     }
 
-    /// What it wants to be shown.
+    /// The token that is sent with each request.
     pub(crate) fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
 
-    /// Host and port, for whoever wants to know the way there.
+    /// The host and the port, for finding the route to the master.
     pub(crate) fn host_and_port(&self) -> Option<(&str, u16)> {
         let host = self.url.host_str()?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         Some((host, self.url.port_or_known_default()?))
     }
 
-    /// Asks for something.
+    /// Sends a GET and parses the answer.
     pub(crate) fn get<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -158,13 +170,13 @@ impl Master {
         self.json(self.http.get(self.with(path, query)))
     }
 
-    /// A job as the master sees it now, if the master knows it.
+    /// The status of one job; `None` if the master does not know it.
     pub(crate) fn job(&self, name: &str) -> Result<Option<JobStatus>, Failure> {
         let status: Status = self.get("/v1/status", &[])?;
         Ok(status.jobs.into_iter().find(|job| job.name == name))
     }
 
-    /// Tells something, and reads the answer.
+    /// Posts a JSON body and parses the answer.
     pub(crate) fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -173,7 +185,7 @@ impl Master {
         self.json(self.http.post(self.at(path)).json(body))
     }
 
-    /// Asks for something to be done.
+    /// Posts without a body and parses the answer.
     pub(crate) fn command<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -182,12 +194,14 @@ impl Master {
         self.json(self.http.post(self.with(path, query)))
     }
 
+    /// The URL of a path.
     fn at(&self, path: &str) -> Url {
         let mut url = self.url.clone();
         url.set_path(path);
         url
     }
 
+    /// The URL of a path with a query.
     fn with(&self, path: &str, query: &[(&str, String)]) -> Url {
         let mut url = self.at(path);
         if !query.is_empty() {
@@ -196,12 +210,14 @@ impl Master {
         url
     }
 
+    /// Sends a request and parses the answer of at most [`ANSWER_BYTES_MAX`].
     fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Failure> {
         let answer = self.send(request)?.take(ANSWER_BYTES_MAX);
         let read = serde_json::from_reader(std::io::BufReader::new(answer));
         read.map_err(|error| Failure::Away(format!("{} gives no answer: {error}", self.url())))
     }
 
+    /// Sends a request with the token; an HTTP error becomes a [`Failure`].
     fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let request = match &self.token {
             Some(token) => request.bearer_auth(token),
@@ -216,7 +232,7 @@ impl Master {
             return Ok(answer);
         }
         let mut text = Vec::new();
-        // A refusal without a reason that can be read is one without a reason.
+        // A refusal whose text cannot be read has no text.
         let _ = answer.take(REFUSAL_BYTES_MAX).read_to_end(&mut text);
         let why = self.refusal(status, &text);
         let later = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
@@ -226,6 +242,7 @@ impl Master {
         })
     }
 
+    /// The text of a refusal, with a hint about the token for HTTP 401.
     fn refusal(&self, status: StatusCode, body: &[u8]) -> String {
         let text = String::from_utf8_lossy(body);
         let parsed: Option<serde_json::Value> = serde_json::from_str(&text).ok();
@@ -249,7 +266,7 @@ impl Master {
     }
 }
 
-/// The innermost cause: reqwest's own text repeats the URL alone.
+/// The innermost cause, because reqwest's own text only repeats the URL.
 fn cause_of(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
@@ -258,6 +275,7 @@ fn cause_of(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
+/// The certificates of `--ca`, at least one.
 fn certificates(file: &Path) -> anyhow::Result<Vec<Certificate>> {
     let place = file.display();
     let pem = std::fs::read(file).with_context(|| format!("--ca: cannot read {place}"))?;

@@ -1,4 +1,4 @@
-//! The flags of commands about one job.
+//! Command-line flags of the commands about one job.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
-//! `logs`: the lines of all processes, merged by time, once or followed.
+//! The command `logs`: log lines of all processes, merged by time, once or followed.
 //!
-//! Flows in: pages of the master ([`crate::logs`]). Flows out: lines, each led by whose it is.
+//! In: pages of the master ([`crate::logs`]). Out: lines, each with its worker and process in
+//! front.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -13,7 +14,7 @@ use crate::api::{Master, WhichMaster};
 use crate::logs::{Line, Page, Query, level};
 use crate::output;
 
-/// Time between two questions while nothing is new.
+/// Time between two requests while there is nothing new.
 const ASK: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
@@ -39,18 +40,25 @@ pub(crate) struct LogsArgs {
     pub(crate) master: WhichMaster,
 }
 
+/// Parses `--level`.
 fn known_level(given: &str) -> Result<String, String> {
     let known = level(given).map(str::to_owned);
     known.ok_or_else(|| "expected error, warn, info, debug or trace".to_owned())
 }
 
+/// Parses `--since`.
 fn span(given: &str) -> Result<SignedDuration, String> {
     let span: Option<SignedDuration> = given.parse().ok();
     let span = span.filter(|span| !span.is_negative());
     span.ok_or_else(|| format!("`{given}` is no time such as 10m or 2h"))
 }
 
-/// Shows what there is, or all that comes.
+/// Prints the lines that exist, or with `--follow` also all that come.
+///
+/// # Errors
+///
+/// The master refuses or does not answer. With `--follow`, a master that stops answering is asked
+/// again.
 pub(super) fn show(args: &LogsArgs, master: &Master) -> anyhow::Result<()> {
     let since = args.since.map(|span| Timestamp::now() - span);
     let mut query = Query {
@@ -92,7 +100,7 @@ pub(super) fn show(args: &LogsArgs, master: &Master) -> anyhow::Result<()> {
     }
 }
 
-/// Says whose logs cannot be had, whenever that changes.
+/// Prints the workers whose logs are missing, whenever that changes.
 fn tell_missing(told: &mut BTreeMap<String, String>, missing: BTreeMap<String, String>) {
     for (worker, why) in missing
         .iter()
@@ -103,6 +111,7 @@ fn tell_missing(told: &mut BTreeMap<String, String>, missing: BTreeMap<String, S
     *told = missing;
 }
 
+/// A line as text: `WORKER/PROCESS | TEXT`, in columns as wide as the widest so far.
 fn as_text(line: &Line, width: &mut usize) -> String {
     let source = match line.process.as_str() {
         "master" | "worker" if line.process == line.worker => line.worker.clone(),
@@ -113,6 +122,7 @@ fn as_text(line: &Line, width: &mut usize) -> String {
     format!("{source:<width$} | {}", line.text)
 }
 
+/// A line as one JSON object.
 fn as_json(line: &Line) -> String {
     let time = Timestamp::from_microsecond(line.time_us).unwrap_or_default();
     let parsed: Option<serde_json::Value> = serde_json::from_str(&line.text).ok();

@@ -1,9 +1,11 @@
-//! The commands that ask a master for something: `submit`, `status`, `rescale`, `stop`, `restart`,
-//! `remove`, `wait` and `logs`.
+//! Client commands, which ask a master: `submit`, `status`, `rescale`, `stop`, `restart`, `remove`,
+//! `wait` and `logs`.
 //!
-//! Flows in: flags. Flows out: requests to the master, what it says, and the wait until it is so.
-//! What is waited for is decided in [`wait`]; [`crate::api`] is the way there, for the worker as
-//! well.
+//! In: flags. Out: requests to the master, its answers, and the wait until the job has reached the
+//! desired state. [`wait`] decides when that is; [`crate::api`] is the HTTP client.
+//!
+//! Exit codes: 1 when the master does not answer or refuses, or the job failed; 2 for a wrong flag;
+//! 6 when the job did not reach the state within `--timeout`, or is degraded.
 
 mod args;
 mod logs;
@@ -23,13 +25,17 @@ use crate::api::Master;
 use crate::output;
 use wait::{Goal, until};
 
-/// What a master answers to a command.
+/// The master's answer to a command.
 #[derive(Debug, serde::Deserialize)]
 struct Said {
     message: String,
 }
 
-/// Sends a job to the master.
+/// Submits a job, or changes one, and waits until it runs.
+///
+/// # Errors
+///
+/// The pipeline is invalid, the master refuses, or the job does not reach the state ([`until`]).
 pub(crate) fn submit(args: &SubmitArgs) -> anyhow::Result<()> {
     let spec = submit::spec(args)?;
     let master = Master::new(&args.master)?;
@@ -43,12 +49,16 @@ pub(crate) fn submit(args: &SubmitArgs) -> anyhow::Result<()> {
     )
 }
 
-/// Shows everything at a glance.
+/// Shows the status of the cluster or of one job.
 pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<()> {
     status::show(args, &Master::new(&args.master)?)
 }
 
-/// Changes how many workers a job has.
+/// Changes how many worker threads a job has, and waits until it runs with them.
+///
+/// # Errors
+///
+/// The master refuses, or the job does not reach the state ([`until`]).
 pub(crate) fn rescale(args: &RescaleArgs) -> anyhow::Result<()> {
     let master = Master::new(&args.master)?;
     let before = master.job(&args.job)?;
@@ -59,14 +69,23 @@ pub(crate) fn rescale(args: &RescaleArgs) -> anyhow::Result<()> {
     reach(&master, &args.job, goal, &args.wait)
 }
 
-/// Drains a job and keeps it stopped.
+/// Drains a job, stops it, and waits until it is stopped.
+///
+/// # Errors
+///
+/// The master refuses, or the job does not reach the state ([`until`]).
 pub(crate) fn stop(args: &JobArgs) -> anyhow::Result<()> {
     let master = Master::new(&args.master)?;
     say(master.command(&path(&args.job, "stop"), &[])?);
     reach(&master, &args.job, Goal::Stopped, &args.wait)
 }
 
-/// Drains a job and starts it again, or starts one that is stopped or failed.
+/// Drains a job and starts it again, or starts a job that is stopped or failed. Waits until it
+/// runs.
+///
+/// # Errors
+///
+/// The master refuses, or the job does not reach the state ([`until`]).
 pub(crate) fn restart(args: &JobArgs) -> anyhow::Result<()> {
     let master = Master::new(&args.master)?;
     let before = master.job(&args.job)?;
@@ -79,31 +98,42 @@ pub(crate) fn restart(args: &JobArgs) -> anyhow::Result<()> {
     )
 }
 
-/// Makes the master forget a job that is stopped.
+/// Makes the master forget a stopped job.
+///
+/// # Errors
+///
+/// The master refuses, for example because the job has processes.
 pub(crate) fn remove(args: &RemoveArgs) -> anyhow::Result<()> {
     let master = Master::new(&args.master)?;
     say(master.command(&path(&args.job, "remove"), &[])?);
     Ok(())
 }
 
-/// Waits until what was committed is in every view of a job.
+/// Waits until everything that was committed is in every view of a job.
+///
+/// # Errors
+///
+/// See [`readable::wait`].
 pub(crate) fn wait_until_readable(args: &ReadableArgs) -> anyhow::Result<()> {
     readable::wait(args, &Master::new(&args.master)?)
 }
 
-/// Shows the logs of all processes.
+/// Shows the log lines of all processes.
 pub(crate) fn logs(args: &LogsArgs) -> anyhow::Result<()> {
     logs::show(args, &Master::new(&args.master)?)
 }
 
+/// The path of a command about a job.
 fn path(job: &str, what: &str) -> String {
     format!("/v1/jobs/{job}/{what}")
 }
 
+/// Prints the master's answer.
 fn say(said: Said) {
     output::line(&said.message);
 }
 
+/// Waits for the goal, unless `--no-wait` was given.
 fn reach(master: &Master, name: &str, goal: Goal, args: &WaitArgs) -> anyhow::Result<()> {
     if args.no_wait {
         return Ok(());

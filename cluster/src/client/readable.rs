@@ -1,7 +1,8 @@
-//! `wait`: until everything that was committed before is in every view of a job.
+//! The command `wait`: blocks until everything that was committed before is in every view of a job.
 //!
-//! Flows in: a place in the database, a time, or neither. Flows out: questions to the master, or to
-//! a process of the job itself, until one is answered. How far the waiting is is kept here.
+//! In: an LSN, a time, or neither for now. Out: requests to the master, or to a process of the job
+//! itself, until the answer is yes. The progress of the wait (`lsn` and `ends`) is kept here and
+//! sent with each request, so the server keeps no state for it.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,9 +17,9 @@ use crate::exit::{Ended, NotYet};
 use crate::output;
 use crate::readable::{Answer, Question, path};
 
-/// Time between two questions.
+/// Time between two requests.
 const ASK: Duration = Duration::from_millis(100);
-/// The longest pause before a time that has not come.
+/// Longest pause before a `--committed-before` that is still in the future.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
@@ -40,7 +41,14 @@ pub(crate) struct ReadableArgs {
     pub(crate) master: WhichMaster,
 }
 
-/// Waits, and says through which epoch the views are readable.
+/// Waits, and prints the epoch through which the views are readable.
+///
+/// # Errors
+///
+/// * [`NotYet`] (exit code 6): not readable within `--timeout`; the message says what is waited
+///   for.
+/// * [`Ended`] (exit code 8): the job is stopped or failed.
+/// * The master refuses the request (exit code 1).
 pub(super) fn wait(args: &ReadableArgs, master: &Master) -> anyhow::Result<()> {
     let deadline = Instant::now() + args.timeout;
     let mut question = Question {
@@ -79,8 +87,8 @@ pub(super) fn wait(args: &ReadableArgs, master: &Master) -> anyhow::Result<()> {
     }
 }
 
-/// How long until the next question: the database is not asked again and again for a time that has
-/// not come.
+/// The pause before the next request. While the time of `--committed-before` is in the future, the
+/// database is asked less often.
 fn pause(question: &Question) -> Duration {
     let at_ms = question
         .committed_before_ms

@@ -1,7 +1,7 @@
-//! `status`: jobs and workers at a glance, or all of one job, as text or JSON, once or again and
-//! again.
+//! The command `status`: all jobs and workers, or one job in detail, as text or JSON, once or every
+//! second.
 //!
-//! Flows in: the master's [`Status`]. Flows out: lines.
+//! In: the master's [`Status`]. Out: lines.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,13 +14,13 @@ use crate::output;
 use crate::protocol::{Failure as Ended, JobStatus, Phase, Status};
 use crate::table::grouped;
 
-/// Time between two looks of `--watch`.
+/// Time between two updates of `--watch`.
 const LOOK: Duration = Duration::from_secs(1);
-/// Operators of a job that are shown.
+/// Limit of operators shown of a job.
 const OPERATORS_MAX: usize = 10;
-/// Lines of a failed process's log that are shown.
+/// Limit of log lines shown of a failed process.
 const TAIL_LINES_MAX: usize = 10;
-/// Noticed changes of captured tables that are shown.
+/// Limit of noticed changes of captured tables shown.
 const NOTICED_SHOWN_MAX: usize = 5;
 
 #[derive(Debug, Args)]
@@ -37,12 +37,17 @@ pub(crate) struct StatusArgs {
     pub(crate) master: WhichMaster,
 }
 
-/// Shows it once, or until Ctrl-C.
+/// Prints the status once, or every second until Ctrl-C.
+///
+/// # Errors
+///
+/// There is no such job, or the master refuses or does not answer. With `--watch`, a master that
+/// does not answer is asked again.
 pub(super) fn show(args: &StatusArgs, master: &Master) -> anyhow::Result<()> {
     loop {
         let lines = match master.get::<Status>("/v1/status", &[]) {
             Ok(status) => lines(args, master, status)?,
-            // Whoever watches wants to see it come back.
+            // With `--watch`, the message is shown until the master answers again.
             Err(failure) if args.watch && failure.passes() => vec![failure.to_string()],
             Err(failure) => return Err(failure.into()),
         };
@@ -58,6 +63,7 @@ pub(super) fn show(args: &StatusArgs, master: &Master) -> anyhow::Result<()> {
     }
 }
 
+/// The lines to print: everything, or one job.
 fn lines(args: &StatusArgs, master: &Master, status: Status) -> anyhow::Result<Vec<String>> {
     let Some(name) = &args.job else {
         return match args.json {
@@ -79,6 +85,7 @@ fn lines(args: &StatusArgs, master: &Master, status: Status) -> anyhow::Result<V
     }
 }
 
+/// All jobs and workers as tables.
 fn overview(url: &str, status: &Status) -> Vec<String> {
     let (master, now) = (&status.master, status.master.now_ms);
     let mut lines = vec![format!(
@@ -120,6 +127,7 @@ fn overview(url: &str, status: &Status) -> Vec<String> {
     lines
 }
 
+/// The columns of the table of jobs.
 const JOB_HEAD: [&str; 11] = [
     "job",
     "state",
@@ -134,6 +142,7 @@ const JOB_HEAD: [&str; 11] = [
     "restarts",
 ];
 
+/// A job as a row of that table.
 fn row(job: &JobStatus) -> Vec<String> {
     let workers = match job.workers == job.workers_wanted {
         true => job.workers.to_string(),
@@ -155,7 +164,7 @@ fn row(job: &JobStatus) -> Vec<String> {
     ]
 }
 
-/// What is not as it should be, and the ingest.
+/// Remarks below the table: the reason of a state, keys in error, the ingest, the last failure.
 fn remarks(job: &JobStatus, now: u64) -> Vec<String> {
     let name = &job.name;
     let mut lines: Vec<String> = Vec::new();
@@ -189,6 +198,7 @@ fn remarks(job: &JobStatus, now: u64) -> Vec<String> {
     lines
 }
 
+/// The last failure of a job, with the last lines of the process's log.
 fn failure_lines(name: &str, failure: &Ended, now: u64) -> Vec<String> {
     let mut lines = vec![format!(
         "{name}: last failure {}, generation {}: {} {}",
@@ -208,7 +218,7 @@ fn failure_lines(name: &str, failure: &Ended, now: u64) -> Vec<String> {
     lines
 }
 
-/// All of one job.
+/// One job in detail.
 fn whole(job: &JobStatus, now: u64) -> Vec<String> {
     let row = row(job);
     let pairs = JOB_HEAD.iter().zip(&row);
@@ -280,6 +290,7 @@ fn whole(job: &JobStatus, now: u64) -> Vec<String> {
     lines
 }
 
+/// The phase of a process in words.
 fn phase(phase: &Phase) -> String {
     match phase {
         Phase::Started => "started".to_owned(),
@@ -300,7 +311,7 @@ fn freshness(job: &JobStatus) -> String {
     }
 }
 
-/// The time of day of an epoch.
+/// An epoch as a time of day.
 fn epoch(epoch: u64) -> String {
     let time = i64::try_from(epoch).ok().filter(|epoch| *epoch > 0);
     let time = time.and_then(|epoch| Timestamp::from_millisecond(epoch).ok());
@@ -309,14 +320,15 @@ fn epoch(epoch: u64) -> String {
     })
 }
 
-/// How long ago something was, by the master's clock, else by ours.
+/// How long ago something happened, by the master's clock if `now` is given, else by this
+/// machine's.
 pub(super) fn ago(at_ms: u64, now: Option<u64>) -> String {
     let ours = || SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_else(|| ours().map_or(at_ms, |since| since.as_millis() as u64));
     format!("{} ago", span(now.saturating_sub(at_ms)))
 }
 
-/// A time in its two largest units.
+/// A duration in its two largest units.
 fn span(ms: u64) -> String {
     let seconds = ms / 1000;
     let units = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
@@ -336,7 +348,7 @@ fn span(ms: u64) -> String {
     parts.join(" ")
 }
 
-/// Columns beneath each other.
+/// Aligns cells in columns.
 fn aligned(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {

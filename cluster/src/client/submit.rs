@@ -1,10 +1,10 @@
-//! `submit`: a pipeline's folder and its connections to a job for the master.
+//! The command `submit`: turns a pipeline's folder and its connections into the definition of a
+//! job.
 //!
-//! Flows in: the folder, flags, environment and `tidemill.toml`. Flows out: the job's
-//! specification, checked as `check` does.
+//! In: the folder, flags, environment and `tidemill.toml`. Out: the job's definition, validated as
+//! `check` does.
 //!
-//! Invariants: of the folder only those files are sent that the pipeline consists of, and no
-//! password is.
+//! Invariants: only the files that belong to the pipeline are sent, and no password is sent.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -65,7 +65,12 @@ pub(crate) struct SubmitArgs {
     pub(crate) connections: ConnectionArgs,
 }
 
-/// The job that the flags describe.
+/// Builds the job's definition from the flags.
+///
+/// # Errors
+///
+/// A flag or connection is invalid or contains a password ([`Usage`], exit code 2), the pipeline
+/// has errors or no `views.sql`, or its tables were filled with another journal.
 pub(super) fn spec(args: &SubmitArgs) -> anyhow::Result<JobSpec> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
@@ -101,8 +106,8 @@ pub(super) fn spec(args: &SubmitArgs) -> anyhow::Result<JobSpec> {
     Ok(spec)
 }
 
-/// Refuses a pipeline that cannot run. What only is not there yet, or is out of this machine's
-/// reach, the workers wait for.
+/// Refuses a pipeline that cannot run. If something does not exist yet or this machine cannot reach
+/// it, the job is accepted, and the workers wait for it.
 fn validate(folder: &Folder, connections: &Connections, knows_state: bool) -> anyhow::Result<()> {
     let ingest = folder.ingest_if_any()?;
     let job = match check::compile(folder, connections, ingest.as_ref()) {
@@ -113,7 +118,7 @@ fn validate(folder: &Folder, connections: &Connections, knows_state: bool) -> an
         compiled => compiled?,
     };
     match job {
-        // The master's own store is not known here.
+        // Without `--state` the journal is in the master's own store, which is not known here.
         Some(job) if knows_state && services::are_sink_and_state_there(connections) => {
             let (workers, state) = (Workers::Threads(1), StateArgs::default());
             let config = dataflow::config(&folder.name, job, connections, workers, &state);
@@ -127,7 +132,12 @@ fn validate(folder: &Folder, connections: &Connections, knows_state: bool) -> an
     }
 }
 
-/// Those that were named, in a form that means the same in any folder.
+/// The connections that were given, with absolute paths, so that they mean the same in every
+/// folder.
+///
+/// # Errors
+///
+/// A connection contains a password ([`Usage`], exit code 2).
 fn connections_of(
     connections: &Connections,
     state_of_run: bool,
@@ -152,6 +162,7 @@ fn connections_of(
     Ok(given)
 }
 
+/// Makes the path of a `file://` or `sqlite://` URL absolute.
 fn absolute_url(url: &str) -> anyhow::Result<String> {
     for scheme in ["file://", "sqlite://"] {
         if let Some(path) = url.strip_prefix(scheme) {
@@ -161,6 +172,7 @@ fn absolute_url(url: &str) -> anyhow::Result<String> {
     Ok(url.to_owned())
 }
 
+/// An absolute path as text.
 fn absolute(path: &Path) -> anyhow::Result<String> {
     let place = || format!("{}: this is no path from here", path.display());
     let whole = std::path::absolute(path).with_context(place)?;
@@ -170,7 +182,7 @@ fn absolute(path: &Path) -> anyhow::Result<String> {
         .ok_or_else(|| anyhow!("{}: expected letters of Unicode", path.display()))
 }
 
-/// The pipeline's own files, as text.
+/// The pipeline's files as text: `ingest.toml`, `views.sql` and the files of its seeds.
 fn files_of(folder: &Folder) -> anyhow::Result<BTreeMap<String, String>> {
     let ingest = folder.ingest_if_any()?;
     let seeds = ingest.iter().flat_map(|ingest| &ingest.seeds);
@@ -183,7 +195,7 @@ fn files_of(folder: &Folder) -> anyhow::Result<BTreeMap<String, String>> {
             Ok(text) => {
                 files.insert(name, text);
             }
-            // One of the two may be missing; a seed was read before.
+            // `ingest.toml` or `views.sql` may be missing. The files of seeds were read before.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot read {}", file.display()));

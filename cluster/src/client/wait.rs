@@ -1,7 +1,7 @@
-//! Waiting until a job is as it was asked for, with a line of progress.
+//! Waiting until a job has reached the desired state, with a line of progress.
 //!
-//! Flows in: the job as the master sees it. Flows out: whether it is so, or why it never will be.
-//! A master that is away meanwhile is asked on: the job does not need it.
+//! In: the job's status, polled from the master. Out: success, or why the state is not reached. A
+//! master that does not answer for a while is asked again, because the job runs without it.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,51 +14,57 @@ use crate::exit::NotYet;
 use crate::output;
 use crate::protocol::JobStatus;
 
-/// Time between two questions.
+/// Time between two requests.
 const ASK: Duration = Duration::from_millis(250);
-/// How often a master that does not answer is asked again.
+/// Limit of attempts in a row at a master that does not answer: about 30 s if it refuses
+/// connections.
 const AWAY_MAX: u32 = 120;
 
-/// So many times in a row a job must be degraded until that is told: services come one by one.
+/// A job must be degraded in so many polls in a row (5 s) before that is the result, because
+/// services come up one after another.
 const DEGRADED: u32 = 20;
-/// As often a job must look as if nothing happened until that is believed.
+/// A state that was there before the command must be seen in so many polls before it is believed,
+/// because the command's effect may show a moment later.
 const SETTLED: u32 = 8;
 
-/// What a job is to become.
+/// The state that a job shall reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Goal {
+    /// Dataflow and ingest are stopped.
     Stopped,
-    /// It runs in a generation above this one.
+    /// The job runs in a generation above this one.
     Above(u64),
-    /// It runs with as many workers, in a generation above this one.
+    /// The job runs with so many workers, in a generation above this one.
     Sized(usize, u64),
-    /// It is there and asked to run with as many workers.
+    /// The job exists and is asked to run with so many workers.
     Asked(usize),
 }
 
-/// How far it is.
+/// The progress towards a [`Goal`], from one poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Progress {
+    /// The goal is reached.
     Done(String),
-    /// It will not come to that by itself.
+    /// The job will not reach the goal by itself.
     Never(String),
+    /// The job is on its way.
     Waits(String),
-    /// It runs, in the generation that it had.
+    /// The job runs, in the generation that it had before the command.
     Unchanged(String),
-    /// Its views are live, and something that feeds them is not.
+    /// The views are live, and a service that feeds them is not.
     Degraded(String),
 }
 
 impl Goal {
-    /// It runs, if it ran before in a new generation.
+    /// The goal of `submit` and `restart`: the job runs, in a new generation if it ran before.
     pub(super) fn running(before: Option<&JobStatus>) -> Self {
         Self::Above(before.map_or(0, |before| before.generation))
     }
 
-    /// It runs with as many workers.
+    /// The goal of `rescale`: the job runs with so many workers.
     pub(super) fn sized(before: Option<&JobStatus>, workers: usize) -> Self {
         match before {
-            // A job that is stopped starts with them later.
+            // A stopped job gets the workers at its next start.
             Some(job) if job.state == "stopped" => Self::Asked(workers),
             Some(job) if job.workers == workers && job.workers_wanted == workers => {
                 Self::Asked(workers)
@@ -67,6 +73,7 @@ impl Goal {
         }
     }
 
+    /// Compares a job's status with the goal.
     fn progress(self, job: &JobStatus) -> Progress {
         let live = |above: u64| job.generation > above && job.state == "degraded";
         let runs = |above: u64| job.state == "running" && job.generation > above;
@@ -97,18 +104,19 @@ impl Goal {
             _ if degraded => Progress::Degraded(said),
             "failed" => Progress::Never(said),
             "stopped" if self != Self::Stopped => Progress::Never("it is stopped".to_owned()),
-            // It was as it was asked for already.
+            // The job may already be as it was asked for.
             "running" if self != Self::Stopped => Progress::Unchanged(said),
             _ => Progress::Waits(said),
         }
     }
 }
 
-/// Waits for it; Ctrl-C ends the waiting alone.
+/// Waits until a job reaches a goal. Ctrl-C ends only the waiting.
 ///
 /// # Errors
-/// [`NotYet`] when it is not so within `timeout`, or stays degraded; when it will never be so; when
-/// the master is away for long.
+/// * [`NotYet`] (exit code 6): not reached within `timeout`, or degraded for [`DEGRADED`] polls.
+/// * The job failed, was stopped or is unknown (exit code 1).
+/// * The master refuses, or has not answered [`AWAY_MAX`] polls in a row (exit code 1).
 pub(super) fn until(
     master: &Master,
     name: &str,
@@ -118,7 +126,7 @@ pub(super) fn until(
     let (mut away, mut degraded) = (0, 0);
     let began = Instant::now();
     let mut shown = String::new();
-    // What is asked for may show in the status a moment later.
+    // The command's effect may show in the status a moment later.
     let mut settled = 0;
     loop {
         let said = match master.job(name) {
@@ -176,7 +184,7 @@ pub(super) fn until(
     }
 }
 
-/// On a terminal one line in place, else one whenever it changes.
+/// Shows the progress: on a terminal one line in place, else a line whenever it changes.
 fn progress(shown: &mut String, name: &str, said: &str) {
     if shown == said {
         return;
@@ -189,6 +197,7 @@ fn progress(shown: &mut String, name: &str, said: &str) {
     }
 }
 
+/// The error for a job that failed, with the last lines of the failed process's log.
 fn failed(name: &str, why: &str, job: &JobStatus) -> anyhow::Error {
     let Some(failure) = job.failures.first() else {
         return anyhow!("{name}: {why}");
