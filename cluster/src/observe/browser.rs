@@ -1,4 +1,4 @@
-//! The status page in a real browser, driven by chromedriver over WebDriver.
+//! Tests of the status page in a real browser, driven by chromedriver over WebDriver.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -16,10 +16,10 @@ use crate::protocol::{
     WorkerStatus,
 };
 
-/// Names the chromedriver; without it the tests are left out.
+/// Names the chromedriver. Without the variable the tests are skipped.
 const DRIVER: &str = "TIDEMILL_TEST_CHROMEDRIVER";
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Markup that would tell if it became more than text.
+/// Markup that shows if it is ever treated as more than text.
 const HOSTILE: &str = "<img src=x onerror=\"window.hit=1\"><script>window.hit=2</script>";
 
 /// A browser with one page; ends with the test.
@@ -50,7 +50,7 @@ impl Browser {
             let port = line.split_once("started successfully on port ")?.1;
             port.trim_end_matches('.').parse().ok()
         });
-        // What it says later is of no use, but must not fill the pipe.
+        // Later output is not needed, but must not fill the pipe.
         std::thread::spawn(move || said.for_each(drop));
         let profile = tempfile::tempdir().unwrap();
         let mut browser = Self {
@@ -79,7 +79,7 @@ impl Browser {
         Some(browser)
     }
 
-    /// A call of WebDriver; its value.
+    /// One WebDriver call; returns its value.
     fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -90,7 +90,7 @@ impl Browser {
             body.len()
         );
         stream.write_all((head + &body).as_bytes()).unwrap();
-        // It keeps the connection, so that the end is told by the length alone.
+        // chromedriver keeps the connection open, so the length alone tells where the body ends.
         let mut stream = BufReader::new(stream);
         let mut length = 0;
         loop {
@@ -115,7 +115,7 @@ impl Browser {
         self.call("POST", &path, body)
     }
 
-    /// What a script returns in the page.
+    /// Runs a script in the page and returns its result.
     #[track_caller]
     fn js(&self, script: &str) -> Value {
         let value = self.command("execute/sync", &json!({"script": script, "args": []}));
@@ -129,7 +129,7 @@ impl Browser {
         assert!(value["error"].is_null(), "{command}: {value}");
     }
 
-    /// The text that a reader sees.
+    /// The visible text of the page.
     fn text(&self) -> String {
         let text = self.js("return document.body.innerText");
         text.as_str().unwrap_or_default().to_owned()
@@ -159,7 +159,7 @@ impl Drop for Browser {
     }
 }
 
-/// A master that says what the test wants; gone when dropped.
+/// A fake master with a status that the test sets. It ends when dropped.
 struct Master {
     status: Arc<Mutex<Status>>,
     address: String,
@@ -307,7 +307,7 @@ fn the_page_shows_the_cluster_live_and_says_when_the_master_is_away() {
         "3.4 s ago",
     ]);
 
-    // It changes by itself, and what a reader opened stays open.
+    // The page updates by itself, and what a reader opened stays open.
     browser.js("document.querySelector('details').open = true; return 1");
     browser.sees(&["its last words"]);
     let began = Instant::now();
@@ -342,7 +342,7 @@ fn the_page_shows_the_cluster_live_and_says_when_the_master_is_away() {
     let points = browser.js("return document.querySelector('polyline').getAttribute('points')");
     assert!(points.as_str().unwrap().split(' ').count() > 3, "{points}");
 
-    // Gone, and back.
+    // The master ends, and comes back.
     drop(master);
     browser.sees(&["The master is away since"]);
     assert_eq!(browser.js("return document.title"), "(away) Tidemill");

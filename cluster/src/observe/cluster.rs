@@ -1,10 +1,10 @@
-//! The metrics of the master and of a worker, from what they tell each other.
+//! Metrics of the master and of a worker, made from the status and from the worker's report.
 
 use crate::protocol::{JobStatus, Phase, Report, Status};
 
 use super::metrics::{Family, Labels, seconds};
 
-/// The states of [`JobStatus::state`].
+/// All values of [`JobStatus::state`].
 const STATES: [&str; 8] = [
     "running",
     "degraded",
@@ -16,7 +16,7 @@ const STATES: [&str; 8] = [
     "failed",
 ];
 
-/// What the master knows of the cluster.
+/// All metrics of the master.
 pub(super) fn master(status: &Status) -> Vec<Family> {
     let mut all = cluster(status);
     all.extend(jobs(status));
@@ -25,7 +25,7 @@ pub(super) fn master(status: &Status) -> Vec<Family> {
     all
 }
 
-/// Whether the services of each job are up, and since when that is so.
+/// Whether each service of each job is up, and since when its state holds.
 fn dependencies(status: &Status) -> Vec<Family> {
     let all = || {
         status.jobs.iter().flat_map(|job| {
@@ -52,6 +52,7 @@ fn dependencies(status: &Status) -> Vec<Family> {
     ]
 }
 
+/// Metrics of the cluster: master, workers, slots, and jobs by state.
 fn cluster(status: &Status) -> Vec<Family> {
     let used: usize = status.workers.iter().map(|it| it.slots_used).sum();
     let slots: usize = status.workers.iter().map(|it| it.slots).sum();
@@ -86,13 +87,14 @@ fn cluster(status: &Status) -> Vec<Family> {
     ]
 }
 
-/// A sample for each job.
+/// One sample per job.
 fn each<T>(status: &Status, of: impl Fn(&JobStatus) -> Option<T>) -> Vec<(Labels, T)> {
     let jobs = status.jobs.iter();
     let sample = jobs.filter_map(|job| Some((vec![("job", job.name.clone())], of(job)?)));
     sample.collect()
 }
 
+/// Metrics of each job: its state, generation, restarts and workers.
 fn jobs(status: &Status) -> Vec<Family> {
     let whole = |of: fn(&JobStatus) -> u64| each(status, |job| Some(of(job))).into_iter();
     let up = |job: &JobStatus| u64::from(["running", "degraded"].contains(&job.state.as_str()));
@@ -121,6 +123,7 @@ fn jobs(status: &Status) -> Vec<Family> {
     ]
 }
 
+/// Metrics of each job's data: lag, freshness, records and dead letters.
 fn flow(status: &Status) -> Vec<Family> {
     let whole = |of: fn(&JobStatus) -> u64| each(status, |job| Some(of(job))).into_iter();
     let freshness = status.jobs.iter().flat_map(|job| {
@@ -179,7 +182,7 @@ fn flow(status: &Status) -> Vec<Family> {
     ]
 }
 
-/// What a worker knows of itself.
+/// All metrics of a worker.
 pub(super) fn worker(report: &Report) -> Vec<Family> {
     let of = |name: &str, is: fn(&Phase) -> bool| {
         let processes = report.processes.iter().filter(|it| is(&it.phase));

@@ -1,7 +1,7 @@
-//! Metrics as text: families of samples in the OpenMetrics format that Prometheus reads.
+//! Metrics as text in the OpenMetrics format that Prometheus reads.
 //!
-//! What is counted comes from the modules beside this one, anew at each request, so that nothing
-//! is kept twice.
+//! The modules beside this one build the metrics anew at each request, so no number is stored
+//! twice.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,22 +12,23 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-/// What the text is.
+/// The content type of `/metrics`.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Names with their values.
+/// Names and values of labels.
 pub(super) type Labels = Vec<(&'static str, String)>;
 
-/// A metric with its samples.
+/// A metric with its samples. Families without samples are left out of the text.
 #[derive(Debug)]
 pub(super) struct Family {
-    /// Without the `_total` of a counter, which the format adds.
+    /// The name without the suffix `_total` of a counter, which the format adds.
     name: &'static str,
     help: &'static str,
     kind: Kind,
     samples: Vec<(Labels, Value)>,
 }
 
+/// The type of a metric.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Counter,
@@ -35,6 +36,7 @@ enum Kind {
     Histogram,
 }
 
+/// The value of a sample.
 #[derive(Debug)]
 enum Value {
     Number(f64),
@@ -42,16 +44,18 @@ enum Value {
     Histogram(Histogram),
 }
 
-/// How many samples are at or below each bound.
+/// A distribution: the number of samples in each range of values.
 #[derive(Debug)]
 pub(super) struct Histogram {
     pub(super) sum: f64,
     pub(super) count: u64,
-    /// Bounds with the samples between the bound before and this one; the last is without bound.
+    /// Upper bounds, each with the number of samples above the bound before it. The last bound is
+    /// infinite.
     pub(super) buckets: Vec<(f64, u64)>,
 }
 
 impl Family {
+    /// A family without samples.
     fn new(name: &'static str, help: &'static str, kind: Kind) -> Self {
         Self {
             name,
@@ -61,50 +65,50 @@ impl Family {
         }
     }
 
-    /// A metric that only rises.
+    /// A counter: a metric that only rises.
     pub(super) fn counter(name: &'static str, help: &'static str) -> Self {
         Self::new(name, help, Kind::Counter)
     }
 
-    /// A metric that rises and falls.
+    /// A gauge: a metric that rises and falls.
     pub(super) fn gauge(name: &'static str, help: &'static str) -> Self {
         Self::new(name, help, Kind::Gauge)
     }
 
-    /// The metric with a sample.
+    /// Adds one integer sample without labels.
     pub(super) fn is(mut self, value: u64) -> Self {
         self.samples.push((Vec::new(), Value::Whole(value)));
         self
     }
 
-    /// The metric with a sample that is no whole number.
+    /// Adds one floating-point sample without labels.
     pub(super) fn about(mut self, value: f64) -> Self {
         self.samples.push((Vec::new(), Value::Number(value)));
         self
     }
 
-    /// The metric with a sample for each item.
+    /// Adds an integer sample for each item.
     pub(super) fn each(mut self, samples: impl Iterator<Item = (Labels, u64)>) -> Self {
         let samples = samples.map(|(labels, value)| (labels, Value::Whole(value)));
         self.samples.extend(samples);
         self
     }
 
-    /// The same with numbers that are not whole.
+    /// Adds a floating-point sample for each item.
     pub(super) fn each_about(mut self, samples: impl Iterator<Item = (Labels, f64)>) -> Self {
         let samples = samples.map(|(labels, value)| (labels, Value::Number(value)));
         self.samples.extend(samples);
         self
     }
 
-    /// A distribution.
+    /// A histogram with one distribution.
     pub(super) fn histogram(name: &'static str, help: &'static str, of: Histogram) -> Self {
         let mut family = Self::new(name, help, Kind::Histogram);
         family.samples.push((Vec::new(), Value::Histogram(of)));
         family
     }
 
-    /// The name of its samples.
+    /// The name of the family's samples in the text.
     #[cfg(test)]
     pub(super) fn shown(&self) -> String {
         let end = match self.kind {
@@ -114,6 +118,7 @@ impl Family {
         format!("{}{end}", self.name)
     }
 
+    /// Writes the family and its samples.
     fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let kind = match self.kind {
             Kind::Counter => MetricType::Counter,
@@ -130,6 +135,7 @@ impl Family {
         Ok(())
     }
 
+    /// Writes one sample.
     fn sample(&self, metric: &mut MetricEncoder<'_>, value: &Value) -> fmt::Result {
         match (self.kind, value) {
             (Kind::Counter, Value::Whole(value)) => {
@@ -147,7 +153,7 @@ impl Family {
     }
 }
 
-/// Families for one request.
+/// The families of one request, as the collector that the encoder wants.
 #[derive(Debug)]
 struct Families(Mutex<Vec<Family>>);
 
@@ -159,7 +165,7 @@ impl Collector for Families {
     }
 }
 
-/// The text of families, each sample with the labels.
+/// The text of all families. `labels` are added to every sample.
 pub(super) fn text(labels: Labels, families: Vec<Family>) -> Result<String, fmt::Error> {
     let labels = labels.into_iter();
     let labels = labels.map(|(name, value)| (Cow::Borrowed(name), Cow::Owned(value)));
@@ -170,7 +176,7 @@ pub(super) fn text(labels: Labels, families: Vec<Family>) -> Result<String, fmt:
     Ok(text)
 }
 
-/// Milliseconds as seconds.
+/// Milliseconds in seconds.
 pub(super) fn seconds(ms: u64) -> f64 {
     ms as f64 / 1000.0
 }

@@ -1,10 +1,10 @@
-//! What a process shows over HTTP: `/healthz` (it answers), `/readyz` (whether it does its work,
-//! and else why not), `/metrics`, and on the master the status page.
+//! HTTP server of a process: liveness (`/healthz`), readiness (`/readyz`), metrics (`/metrics`),
+//! and on the master the status page.
 //!
-//! Counters flow in, read at the time of a request; nothing can be changed here, and nothing shown
-//! is secret. The routers are for whoever has a server already; [`serve`] is one for those that
-//! have none. Whoever connects can only waste his own time: connections are counted and silent
-//! ones are closed.
+//! In: counters, read at the time of a request. Nothing can be changed over these routes, and
+//! nothing shown is secret. [`process_router`], [`worker_router`] and [`master_router`] are for
+//! processes that already have a server; [`serve`] starts one. Clients cannot exhaust the process:
+//! connections are limited, and silent ones are closed.
 
 use std::fmt::Debug;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -46,34 +46,35 @@ mod tests;
 
 use metrics::Labels;
 
-/// Connections at a time; more wait to be accepted.
+/// Limit of connections at a time. Further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;
-/// How long a connection may take to say what it wants, at first and each time again.
+/// How long a connection may take for the head of each request.
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
-/// How long after an accept that failed, as without file descriptors left, the next is tried.
+/// Pause after the system could not accept a connection, for example with too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a process of a job is called and what it counts.
+/// Everything that a process of a job shows: its names and its counters.
 #[derive(Debug, Clone)]
 pub(crate) struct Shown {
     /// The job's name.
     pub(crate) job: String,
-    /// Which half of the pipeline; none for `run`, which is both.
+    /// The component; `None` for `tidemill run`, which runs both.
     pub(crate) part: Option<Part>,
-    /// Its generation, where a master gave it one; else the journal's is shown.
+    /// The generation that a master gave the process; `None` without a master, then the journal's
+    /// is shown.
     pub(crate) generation: Option<u64>,
-    /// Its index among the part's processes.
+    /// The index among the component's processes.
     pub(crate) index: usize,
     /// Counters of the dataflow, if it runs here.
     pub(crate) dataflow: Option<Arc<job::Stats>>,
     /// Counters of the ingest, if it runs here.
     pub(crate) ingest: Option<Arc<stats::Stats>>,
-    /// Whether what was committed is in the views, of the dataflow's first process.
+    /// Answers whether everything that was committed is in the views. Process 0 of a dataflow can.
     pub(crate) readable: Later,
 }
 
 impl Shown {
-    /// A process without counters. One without a master has generation 0.
+    /// A process without counters. Generation 0 in the key means that there is no master.
     pub(crate) fn of(key: ProcessKey) -> Self {
         Self {
             job: key.job,
@@ -86,8 +87,8 @@ impl Shown {
         }
     }
 
-    /// Why it does not do its work: what it does or waits for before, or which services are down;
-    /// none when it does.
+    /// Why the process is not ready: what it does or waits for at first, or which services are
+    /// down. `None` when it is ready.
     pub(crate) fn unready(&self) -> Option<String> {
         let now = now_ms();
         let downs = self.dependencies().into_iter();
@@ -97,20 +98,20 @@ impl Shown {
         (!why.is_empty()).then(|| why.join("; "))
     }
 
-    /// What it does or waits for instead of its work, in words.
+    /// What the process does or waits for instead of its work, in words.
     pub(crate) fn doing(&self) -> Option<String> {
         let dataflow = self.dataflow.as_ref().and_then(|stats| stats.unready());
         dataflow.or_else(|| self.ingest.as_ref().and_then(|stats| stats.unready()))
     }
 
-    /// The services that it uses, without secrets.
+    /// The services that the process uses, without secrets.
     pub(crate) fn dependencies(&self) -> Vec<DependencyStatus> {
         let ingest = self.ingest.as_ref().map(|stats| &stats.health);
         let dataflow = self.dataflow.as_ref().map(|stats| &stats.health);
         let mut all: Vec<DependencyStatus> = Vec::new();
         for found in ingest.into_iter().chain(dataflow).flat_map(Health::list) {
             let dependency = found.role.name();
-            // In `run` both halves have the same.
+            // In `tidemill run` both components have the same services.
             if all.iter().any(|it| it.dependency == dependency) {
                 continue;
             }
@@ -126,7 +127,7 @@ impl Shown {
         all
     }
 
-    /// What the ingest noticed of captured tables last, newest last.
+    /// What the ingest last noticed of captured tables in the catalog, newest last.
     pub(crate) fn noticed(&self) -> Vec<NoticedStatus> {
         let all = self.ingest.iter().flat_map(|stats| stats.last_noticed());
         let told = all.map(|it| NoticedStatus {
@@ -136,6 +137,7 @@ impl Shown {
         told.collect()
     }
 
+    /// The labels of all metrics of this process.
     fn labels(&self) -> Labels {
         use std::sync::atomic::Ordering::Relaxed;
         let journaled = self.dataflow.as_ref();
@@ -155,7 +157,7 @@ impl Shown {
     }
 }
 
-/// What a process of a job shows, and to who has the token what it asks the database.
+/// Routes of a process of a job. `readable`, which asks the database, needs the token.
 pub(crate) fn process_router(process: Shown, token: Option<Token>) -> Router {
     let shown = process.clone();
     let readable = readable::routes(Arc::clone(&process.readable), token);
@@ -170,7 +172,7 @@ pub(crate) fn process_router(process: Shown, token: Option<Token>) -> Router {
         .merge(readable)
 }
 
-/// Whether a process does its work, why not, and its services one by one.
+/// Body of `/readyz`: whether the process is ready, why not, and its services one by one.
 #[derive(Serialize)]
 struct Readiness {
     ready: bool,
@@ -179,6 +181,7 @@ struct Readiness {
     noticed: Vec<NoticedStatus>,
 }
 
+/// The answer of `/readyz`: 200 when ready, else 503.
 fn readiness(process: &Shown) -> (StatusCode, Json<Readiness>) {
     let why = process.unready();
     let status = match why {
@@ -194,7 +197,7 @@ fn readiness(process: &Shown) -> (StatusCode, Json<Readiness>) {
     (status, Json(body))
 }
 
-/// The numbers of a worker; `report` is what it told the master last.
+/// Routes of a worker. `report` returns its last report to the master.
 pub(crate) fn worker_router(
     report: impl Fn() -> Option<Report> + Clone + Send + Sync + 'static,
 ) -> Router {
@@ -208,8 +211,8 @@ pub(crate) fn worker_router(
     Router::new().route("/metrics", metrics)
 }
 
-/// The master's status page, and numbers of the cluster and each job; none when the master is too
-/// busy to say.
+/// Routes of the master: the status page, and metrics of the cluster and of each job. `status`
+/// returns `None` when the master is too busy; then `/metrics` is 503.
 pub(crate) fn master_router<F>(status: impl Fn() -> F + Clone + Send + Sync + 'static) -> Router
 where
     F: Future<Output = Option<Status>> + Send + 'static,
@@ -221,6 +224,7 @@ where
     page::router().route("/metrics", metrics)
 }
 
+/// The answer of `/metrics`.
 fn scraped(labels: Labels, families: Vec<metrics::Family>) -> Response {
     match metrics::text(labels, families) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
@@ -231,14 +235,22 @@ fn scraped(labels: Labels, families: Vec<metrics::Family>) -> Response {
     }
 }
 
-/// What this process shows, with the token of its environment.
+/// Routes of this process, with the token of its environment.
+///
+/// # Errors
+///
+/// The token cannot be read.
 pub(crate) fn own_router(process: Shown) -> anyhow::Result<Router> {
     let token = token::given()?;
     let token = token.map(|token| Token::new(&token)).transpose()?;
     Ok(process_router(process, token))
 }
 
-/// Serves what a process of a job shows, if its flags ask for it. Returns where.
+/// Serves the routes of a process if `--http` was given. Returns the address.
+///
+/// # Errors
+///
+/// The address is invalid or in use, or the token cannot be read.
 pub(crate) fn process(
     args: &HttpArgs,
     process: impl FnOnce() -> Shown,
@@ -247,7 +259,12 @@ pub(crate) fn process(
     args.http.as_ref().map(serve).transpose()
 }
 
-/// Serves at an address, port 0 for any free one, as long as the process lives. Returns where.
+/// Serves at an address as long as the process lives; port 0 takes any free port. Returns the
+/// address.
+///
+/// # Errors
+///
+/// The address is invalid or in use, or no thread can be started.
 pub(crate) fn serve(
     address: impl ToSocketAddrs + Debug,
     router: Router,
@@ -267,6 +284,7 @@ pub(crate) fn serve(
     Ok(at)
 }
 
+/// Opens a listening socket that does not block.
 fn listen(address: &impl ToSocketAddrs) -> std::io::Result<std::net::TcpListener> {
     let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
     let listener = std::net::TcpListener::bind(&*addresses)?;
@@ -274,7 +292,7 @@ fn listen(address: &impl ToSocketAddrs) -> std::io::Result<std::net::TcpListener
     Ok(listener)
 }
 
-/// Answers on a listener that does not block, for ever.
+/// Serves connections of a non-blocking listener until the runtime ends.
 pub(crate) async fn answer(listener: std::net::TcpListener, router: Router) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,

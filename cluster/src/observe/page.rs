@@ -1,5 +1,5 @@
-//! The master's status page: three files that are compiled in, and need nothing from elsewhere.
-//! The page reads `/v1/status` once a second.
+//! Status page of the master: three files that are compiled into the binary and load nothing from
+//! elsewhere. The page reads `/v1/status` once a second.
 
 use axum::Router;
 use axum::http::HeaderName;
@@ -8,13 +8,15 @@ use axum::http::header::{
 };
 use axum::routing::get;
 
-/// Only the page's own files may act: what a job's name or a failure's text says is text.
+/// Content security policy: only the page's own files may run. A job's name or a failure's text
+/// stays text.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
 type Headers = [(HeaderName, &'static str); 5];
 
+/// The headers of each file.
 fn headers(kind: &'static str) -> Headers {
     [
         (CONTENT_TYPE, kind),
@@ -25,7 +27,7 @@ fn headers(kind: &'static str) -> Headers {
     ]
 }
 
-/// The page and its files.
+/// Routes of the page and its files.
 pub(super) fn router() -> Router {
     let file = |kind: &'static str, text: &'static str| get(async move || (headers(kind), text));
     Router::new()

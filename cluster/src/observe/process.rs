@@ -1,4 +1,4 @@
-//! The metrics of one process of a job, from the counters of its stages.
+//! Metrics of one process of a job, made from the counters of its stages.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,7 +17,7 @@ const FRESHNESS_BOUNDS_MS: [u64; 14] = [
     5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000,
 ];
 
-/// What a process counts.
+/// All metrics of a process.
 pub(super) fn families(process: &Shown) -> Vec<Family> {
     let mut all = vec![
         Family::gauge("tidemill_ready", "1 when the process does its work, else 0")
@@ -37,7 +37,7 @@ pub(super) fn families(process: &Shown) -> Vec<Family> {
     all
 }
 
-/// Whether each service is up, and since when that is so.
+/// Whether each service is up, and since when its state holds.
 fn dependencies(all: &[DependencyStatus]) -> Vec<Family> {
     let labels = |it: &DependencyStatus| {
         let engine = ("engine", it.engine.clone());
@@ -61,7 +61,7 @@ fn dependencies(all: &[DependencyStatus]) -> Vec<Family> {
     ]
 }
 
-/// What was committed and is not in the log.
+/// Lag of the ingest: what was committed and is not in the log yet.
 fn unpublished(stats: &stats::Stats) -> Vec<Family> {
     let waiting = stats.unpublished();
     let late = waiting
@@ -88,6 +88,7 @@ fn unpublished(stats: &stats::Stats) -> Vec<Family> {
     ]
 }
 
+/// Counters of the ingest's stages.
 fn ingest(stats: &stats::Stats) -> Vec<Family> {
     let counter = |name, help, of: &AtomicU64| Family::counter(name, help).is(of.load(Relaxed));
     vec![
@@ -144,6 +145,7 @@ fn ingest(stats: &stats::Stats) -> Vec<Family> {
     ]
 }
 
+/// Records, lag and freshness of the dataflow.
 fn flow(stats: &job::Stats) -> Vec<Family> {
     let lag = stats.lag();
     let behind = match lag.known {
@@ -214,7 +216,7 @@ fn flow(stats: &job::Stats) -> Vec<Family> {
     ]
 }
 
-/// The freshness of the whole run, in seconds.
+/// Freshness since the start of the process, as a histogram in seconds.
 fn freshness(stats: &job::Stats) -> Histogram {
     let all = lock(&stats.freshness_ms);
     let mut below = 0;
@@ -225,7 +227,7 @@ fn freshness(stats: &job::Stats) -> Histogram {
     };
     let mut buckets: Vec<(f64, u64)> = FRESHNESS_BOUNDS_MS.into_iter().map(bucket).collect();
     let bounded: u64 = buckets.iter().map(|(_, count)| count).sum();
-    // The bounds are rounded as the values are, so that a value may be counted at two of them.
+    // Bounds are rounded like the values, so that a value may be counted at two bounds.
     buckets.push((f64::INFINITY, all.len().saturating_sub(bounded)));
     let count = buckets.iter().map(|(_, count)| count).sum();
     Histogram {
@@ -235,6 +237,7 @@ fn freshness(stats: &job::Stats) -> Histogram {
     }
 }
 
+/// Epochs, checkpoints and recovery of the dataflow.
 fn epochs(stats: &job::Stats) -> Vec<Family> {
     let gauge = |name, help, of: &AtomicU64| Family::gauge(name, help).is(of.load(Relaxed));
     let at = |name, help, of: &AtomicU64| {
@@ -293,11 +296,13 @@ fn epochs(stats: &job::Stats) -> Vec<Family> {
     ]
 }
 
+/// Rows of each view, and rows that were withheld.
 fn views(stats: &job::Stats) -> Vec<Family> {
     let views = lock(&stats.views).clone();
     let label = |name: &String| vec![("view", name.clone())];
     let rows = views.iter().map(|(name, view)| {
-        // A process may hold fewer rows than others took away from it; only the sum says much.
+        // A process may have removed rows that another process counted. Only the sum over all
+        // processes is meaningful.
         (label(name), view.rows as f64)
     });
     let withheld = views
@@ -313,6 +318,7 @@ fn views(stats: &job::Stats) -> Vec<Family> {
     ]
 }
 
+/// Time and state of each operator.
 fn operators(stats: &job::Stats) -> Vec<Family> {
     let operators = stats.operators.by_name();
     let label = |name: &String| vec![("operator", name.clone())];
