@@ -1,4 +1,4 @@
-//! Reading a page from the log files of a folder.
+//! Reads one page from the log files of one folder.
 
 use std::path::Path;
 use std::{fs, io};
@@ -7,7 +7,12 @@ use super::page::{LINES_MAX, Page, Query, SCAN_BYTES_MAX};
 use super::source::Source;
 use crate::rotate;
 
-/// The next lines of a folder. `worker` is what they are told under.
+/// The next lines of all processes of a folder, merged by time. `worker` is the name in their
+/// cursors.
+///
+/// # Errors
+///
+/// The folder or a file cannot be read.
 pub(crate) fn read(folder: &Path, worker: &str, query: &Query) -> io::Result<Page> {
     let mut cursor = query.cursor();
     let mine = format!("{worker}/");
@@ -51,6 +56,7 @@ pub(crate) fn read(folder: &Path, worker: &str, query: &Query) -> io::Result<Pag
     Ok(page)
 }
 
+/// The names of the processes that have log files in the folder, sorted.
 fn stems(folder: &Path) -> io::Result<Vec<String>> {
     let mut stems = Vec::new();
     for entry in fs::read_dir(folder)? {

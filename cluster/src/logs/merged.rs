@@ -1,7 +1,8 @@
-//! The logs of a whole cluster: the same question to every worker at the same time, and the answers
-//! as one page.
+//! Logs of a whole cluster: the master sends the same query to all workers at the same time, and
+//! merges their pages into one.
 //!
-//! Flows in: the roster and a query. Flows out: a page, which says whose answer is missing.
+//! In: the workers' addresses and a query. Out: a page, which names the workers that did not
+//! answer.
 
 use std::path::PathBuf;
 use std::thread;
@@ -10,10 +11,10 @@ use super::folder::read;
 use super::page::{Page, Query, merge};
 use crate::api::Master;
 
-/// The master's own logs are told under this name.
+/// The worker name under which the master's own lines appear.
 const MASTER: &str = "master";
 
-/// Whom to ask, beside the roster: this process's own folder, if it logs to one.
+/// The HTTP client for the workers, and the master's own log folder if it has one.
 #[derive(Debug, Clone)]
 pub(crate) struct Peers {
     way: Master,
@@ -21,12 +22,13 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
+    /// `token` is sent to the workers; `own` is the master's log folder.
     pub(crate) fn new(token: Option<String>, own: Option<PathBuf>) -> anyhow::Result<Self> {
         let way = Master::plain(token)?;
         Ok(Self { way, own })
     }
 
-    /// The way to another process of the cluster, at `host:port`.
+    /// A client for another process of the cluster, at `host:port`.
     ///
     /// # Errors
     /// When that is no address.
@@ -34,7 +36,7 @@ impl Peers {
         self.way.other(http)
     }
 
-    /// One page of the workers with these names and addresses. Waits for all of them.
+    /// One merged page of the workers with these names and addresses. Waits for all of them.
     pub(crate) fn page(&self, workers: &[(String, String)], query: &Query) -> Page {
         let mut pages = Vec::with_capacity(workers.len() + 1);
         if let Some(own) = &self.own {
@@ -53,7 +55,7 @@ impl Peers {
                     scope.spawn(ask)
                 })
                 .collect();
-            // A panic has ended the process already.
+            // A panic would have ended the process already.
             let answers = asked.into_iter().filter_map(|asked| asked.join().ok());
             answers.collect::<Vec<_>>()
         }));
@@ -61,6 +63,7 @@ impl Peers {
     }
 }
 
+/// A page without lines that says why a worker's lines are missing.
 fn missing(worker: &str, why: &dyn std::fmt::Display) -> Page {
     Page {
         missing: [(worker.to_owned(), why.to_string())].into(),

@@ -1,14 +1,20 @@
-//! The log lines of many processes as one list: read from a folder's files after a cursor, served
-//! in bounded pages, merged by time.
+//! Log reader: the log lines of many processes as one list, read from files after a cursor, in
+//! bounded pages, merged by time.
 //!
-//! Flows in: what [`crate::logging`] wrote, in text or JSON, and pages of other processes. Flows
-//! out: pages. A cursor says for each process how far it was read; who asks with the cursor of the
-//! last page gets what came since.
+//!     files of worker A   ─ folder::read ─► page ┐
+//!     files of worker B   ─ folder::read ─► page ┼─ page::merge ─► one page, lines by time
+//!     files of the master ─ folder::read ─► page ┘
+//!
+//! In: files that [`crate::logging`] wrote, as text or JSON, and pages of other processes. Out:
+//! pages. A cursor contains for each process how far its files were read. A request with the cursor
+//! of the last page gets the lines that follow.
 //!
 //! Invariants:
-//! 1. Following cursors, a line that is kept long enough is told once, whatever clocks say.
-//! 2. Lines of one page are in the order of their times, and of each process in their own order.
-//! 3. A page has at most [`LINES_MAX`] lines, and reads at most [`SCAN_BYTES_MAX`] bytes.
+//! 1. Following the cursors, each line that is kept long enough is returned once, whatever the
+//!    clocks of the machines say.
+//! 2. A page is sorted by time, as far as that keeps the lines of each process in their own order.
+//! 3. A page has at most [`LINES_MAX`] lines. Each worker reads at most [`SCAN_BYTES_MAX`] bytes of
+//!    lines for it.
 //! 4. Only files that were found in the folder are opened, never one that a cursor names.
 
 mod folder;
@@ -32,14 +38,15 @@ pub(crate) use source::tail;
 
 use crate::token::Token;
 
-/// What the route for logs knows.
+/// State of the route.
 struct Served {
     worker: String,
     folder: PathBuf,
     token: Option<Token>,
 }
 
-/// `GET /v1/logs`: the lines of a folder, told as those of `worker`, to who has the token.
+/// Route `GET /v1/logs` of a worker: the lines of a folder, under the name `worker`. Needs the
+/// token if there is one.
 pub(crate) fn routes(worker: String, folder: PathBuf, token: Option<Token>) -> Router {
     let served = Served {
         worker,
@@ -51,6 +58,7 @@ pub(crate) fn routes(worker: String, folder: PathBuf, token: Option<Token>) -> R
         .with_state(Arc::new(served))
 }
 
+/// Answers with one page, or 401 without the token.
 async fn answer(
     State(served): State<Arc<Served>>,
     headers: HeaderMap,
@@ -64,7 +72,7 @@ async fn answer(
         let why = "logs are shown to who has the cluster's token".to_owned();
         return Err(refuse(StatusCode::UNAUTHORIZED, why));
     }
-    // Files are read apart from the thread that answers whether this process lives.
+    // Files are read on another thread, because this one also answers the liveness checks.
     let read = move || read(&served.folder, &served.worker, &query);
     let read = tokio::task::spawn_blocking(read).await;
     let read = read.map_err(std::io::Error::other).flatten();

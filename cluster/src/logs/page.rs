@@ -1,86 +1,92 @@
-//! Pages of log lines, what is asked for, and pages of several workers as one.
+//! Pages of log lines: the query, the page, and the merge of several workers' pages.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Lines of one page.
+/// Limit of lines in a page.
 pub(crate) const LINES_MAX: usize = 1000;
-/// Bytes that are read for one page, whether or not they are in it.
+/// Limit of bytes that one worker reads for a page, whether or not the lines are in it.
 pub(super) const SCAN_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// Bytes of one line that are told.
+/// Limit of one entry in a page, in bytes; longer ones are cut.
 pub(super) const LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// Levels, the most serious first.
+/// The levels, the most severe first.
 pub(super) const LEVELS: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 
-/// How far each process was read, by `WORKER/STEM`: the file's number and the offset in it.
+/// How far each process was read, by `WORKER/STEM`: the file's number and the byte offset in the
+/// file.
 pub(crate) type Cursor = BTreeMap<String, (u64, u64)>;
 
-/// What is asked for. Also the query of `GET /v1/logs`.
+/// The query of `GET /v1/logs`. Fields that are not set exclude nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(crate) struct Query {
     /// The cursor of the page before, as JSON.
     pub(crate) after: Option<String>,
+    /// The name of the job.
     pub(crate) job: Option<String>,
-    /// Words of `WORKER/JOB.PART.INDEX` that follow each other, as `dataflow.0` or `node1`.
+    /// Consecutive words of `WORKER/JOB.PART.INDEX`, such as `dataflow.0` or `node1`.
     pub(crate) process: Option<String>,
-    /// The least serious level.
+    /// The least severe level that is included.
     pub(crate) level: Option<String>,
-    /// Nothing older, in milliseconds since 1970-01-01T00:00:00Z.
+    /// Only lines from this time on, in ms since 1970-01-01T00:00:00Z.
     pub(crate) since_ms: Option<i64>,
 }
 
-/// Some lines, and where to go on.
+/// Lines, and where the next page begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Page {
+    /// The lines, by time.
     pub(crate) lines: Vec<Line>,
+    /// The cursor to send with the next query.
     pub(crate) cursor: Cursor,
-    /// There are further lines already.
+    /// Whether there are further lines already.
     pub(crate) more: bool,
     /// Workers that did not answer, and why.
     pub(crate) missing: BTreeMap<String, String>,
 }
 
-/// A line, with those that belong to it, as of a backtrace.
+/// A log entry: a line and the lines that belong to it, such as a backtrace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Line {
-    /// The name of the worker in whose folder it is.
+    /// The worker in whose folder the line is.
     pub(crate) worker: String,
     /// `JOB.PART.INDEX`, `worker` or `master`.
     pub(crate) process: String,
-    /// When, in microseconds since 1970-01-01T00:00:00Z; 0 when it does not say.
+    /// Time in µs since 1970-01-01T00:00:00Z; 0 when the line has none.
     pub(crate) time_us: i64,
-    /// Empty when it does not say.
+    /// The level; empty when the line has none.
     pub(crate) level: String,
+    /// The text, of several lines for an entry with a backtrace.
     pub(crate) text: String,
-    /// Where the next one begins.
+    /// Where the process's next entry begins: the file's number and the byte offset.
     pub(crate) next: (u64, u64),
 }
 
 impl Line {
+    /// The entry's key in a cursor.
     pub(super) fn source(&self) -> String {
         format!("{}/{}", self.worker, self.process)
     }
 }
 
-/// A level as people write it, if there is one of that name.
+/// The level of this name in any case; `None` if there is none.
 pub(crate) fn level(given: &str) -> Option<&'static str> {
     let given = given.to_ascii_uppercase();
     LEVELS.into_iter().find(|level| *level == given)
 }
 
 impl Query {
-    /// Where the page before ended. One that nobody here made counts as none.
+    /// The cursor of the query. A cursor that cannot be parsed counts as none.
     pub(super) fn cursor(&self) -> Cursor {
         let after = self.after.as_deref();
         let parsed = after.and_then(|after| serde_json::from_str(after).ok());
         parsed.unwrap_or_default()
     }
 
-    /// As the parameters of a URL.
+    /// The query as parameters of a URL.
     pub(crate) fn pairs(&self) -> Vec<(&'static str, String)> {
         let since = self.since_ms.map(|since| since.to_string());
         let all = [
@@ -96,6 +102,7 @@ impl Query {
             .collect()
     }
 
+    /// Whether the lines of a process are asked for.
     pub(super) fn wants(&self, worker: &str, stem: &str) -> bool {
         let of_job = |job: &String| stem.split_once('.').is_some_and(|(its, _)| its == job);
         let process = |given: &String| {
@@ -107,6 +114,8 @@ impl Query {
         self.job.as_ref().is_none_or(of_job) && self.process.as_ref().is_none_or(process)
     }
 
+    /// Whether a line has the level and the time that are asked for. A line without one of them is
+    /// included.
     pub(super) fn takes(&self, line: &Line) -> bool {
         let rank = |level: &str| LEVELS.iter().position(|known| *known == level);
         let least = self.level.as_deref().and_then(rank);
@@ -116,8 +125,11 @@ impl Query {
     }
 }
 
-/// The pages that several workers answered to the same query as one. What cannot be told yet, since
-/// lines of another worker that are older may follow, is left for the next page.
+/// Merges the pages that several workers returned for one query. If a worker has more lines than
+/// its page, lines that may come after those are left for the next page.
+///
+///     page of A:  1 4 7, and more   The merge takes 1 2 4 5 7 and stops, because the next line
+///     page of B:  2 5 9             of A is unknown. The cursor is after 7 in A and 5 in B.
 pub(crate) fn merge(query: &Query, pages: Vec<Page>) -> Page {
     let mut merged = Page {
         cursor: query.cursor(),
@@ -130,7 +142,7 @@ pub(crate) fn merge(query: &Query, pages: Vec<Page>) -> Page {
         rest.push((page.lines.into_iter().peekable(), page.cursor, page.more));
     }
     loop {
-        // A page that ends while there is more says nothing of what comes next.
+        // A page that ended although there is more says nothing about the worker's next line.
         let unknown = |(lines, _, more): &mut (std::iter::Peekable<_>, Cursor, bool)| {
             *more && lines.peek().is_none()
         };
@@ -151,7 +163,7 @@ pub(crate) fn merge(query: &Query, pages: Vec<Page>) -> Page {
     }
     for (mut lines, cursor, _) in rest {
         if lines.peek().is_none() {
-            // Also past the lines that were not asked for.
+            // The cursor also moves past lines that were not asked for.
             merged.cursor.extend(cursor);
         } else {
             merged.more = true;

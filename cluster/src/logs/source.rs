@@ -1,7 +1,7 @@
-//! The files of one process, read entry by entry: a line, and those after it that begin without a
-//! time, as of a backtrace.
+//! Reads the log files of one process entry by entry. An entry is a line with a time and the lines
+//! without a time after it, such as a backtrace.
 //!
-//! Flows in: a folder, a stem and where to begin. Flows out: entries in the order of the file.
+//! In: a folder, a process's name, and where to begin. Out: entries in the order of the files.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
@@ -14,20 +14,25 @@ use serde::Deserialize;
 use super::page::{LINE_BYTES_MAX, Line, SCAN_BYTES_MAX, level};
 use crate::rotate;
 
-/// The files of one process, read line by line.
+/// The log files of one process and the position in them.
 pub(super) struct Source<'a> {
     worker: &'a str,
     stem: String,
-    /// Files that follow the one that is read, the newest first.
+    /// The files after the one that is open, the newest first.
     files: Vec<(u64, PathBuf)>,
+    /// The open file and its number.
     reader: Option<(u64, BufReader<File>)>,
+    /// The offset of the next entry in the open file, in bytes.
     offset: u64,
+    /// The next entry, if it was read ahead.
     peeked: Option<Line>,
-    /// The first line of what follows `peeked`.
+    /// The first line after `peeked`, which was read to find its end.
     ahead: Option<Vec<u8>>,
 }
 
 impl<'a> Source<'a> {
+    /// Opens the files of process `stem` at a cursor's position, or at the first file that may have
+    /// lines from `since_ms` on.
     pub(super) fn open(
         folder: &Path,
         worker: &'a str,
@@ -39,7 +44,7 @@ impl<'a> Source<'a> {
         if let Some((number, _)) = from {
             files.retain(|(its, _)| *its >= number);
         } else if let Some(since) = since_ms.and_then(|since| u64::try_from(since).ok()) {
-            // A file that was written last before that holds nothing newer.
+            // A file that was last written before `since_ms` has no newer lines.
             let since = UNIX_EPOCH + Duration::from_millis(since);
             let old = |path: &Path| {
                 let written = fs::metadata(path).and_then(|file| file.modified());
@@ -67,6 +72,7 @@ impl<'a> Source<'a> {
         Ok(source)
     }
 
+    /// Opens the next file.
     fn open_next(&mut self) -> io::Result<()> {
         self.offset = 0;
         self.reader = None;
@@ -76,7 +82,7 @@ impl<'a> Source<'a> {
                     self.reader = Some((number, BufReader::new(file)));
                     break;
                 }
-                // It was the oldest, and has made place since.
+                // The oldest file was deleted meanwhile to make room.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -84,7 +90,7 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    /// The time of the next line, if there is one.
+    /// The time of the next entry, reading it if necessary; `None` at the end.
     pub(super) fn time(&mut self) -> io::Result<Option<i64>> {
         if self.peeked.is_none() {
             self.peeked = self.read()?;
@@ -92,14 +98,17 @@ impl<'a> Source<'a> {
         Ok(self.peeked_time())
     }
 
+    /// The time of the entry that was read ahead.
     pub(super) fn peeked_time(&self) -> Option<i64> {
         self.peeked.as_ref().map(|line| line.time_us)
     }
 
+    /// Takes the entry that was read ahead.
     pub(super) fn take(&mut self) -> Option<Line> {
         self.peeked.take()
     }
 
+    /// Reads one entry, from the next file if this one is at its end.
     fn read(&mut self) -> io::Result<Option<Line>> {
         let first = loop {
             if let Some(line) = self.raw()? {
@@ -136,7 +145,7 @@ impl<'a> Source<'a> {
         }))
     }
 
-    /// One line of the open file; none at its end, or while the line is not written wholly.
+    /// One line of the open file; `None` at its end, and while the last line is not complete.
     fn raw(&mut self) -> io::Result<Option<Vec<u8>>> {
         if let Some(line) = self.ahead.take() {
             return Ok(Some(line));
@@ -150,7 +159,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Time and level of a line that begins an entry.
+/// Time (µs) and level of a line that begins an entry, in text or JSON; `None` for any other line.
 fn head(line: &str) -> Option<(i64, String)> {
     #[derive(Deserialize)]
     struct Json {
@@ -168,7 +177,8 @@ fn head(line: &str) -> Option<(i64, String)> {
     Some((time.as_microsecond(), level.to_owned()))
 }
 
-/// The last lines that a process of one generation wrote, at most `count`.
+/// The last lines of one generation of a process, at most `count`. Files that cannot be read are
+/// skipped.
 pub(crate) fn tail(folder: &Path, stem: &str, generation: u64, count: usize) -> Vec<String> {
     let (text, json) = (
         format!(" generation={generation} "),
@@ -192,7 +202,8 @@ pub(crate) fn tail(folder: &Path, stem: &str, generation: u64, count: usize) -> 
         }
         let read = String::from_utf8_lossy(&bytes);
         let read: Vec<&str> = read.lines().collect();
-        // From the generation's first line on; what follows a line of its belongs to it.
+        // All lines from the generation's first line on, because lines without a generation belong
+        // to the line before.
         let starts = |line: &&str| line.contains(&text) || line.contains(&json);
         let first = read.iter().position(starts);
         let own = first.map_or(&[][..], |first| &read[first..]);
@@ -206,6 +217,7 @@ pub(crate) fn tail(folder: &Path, stem: &str, generation: u64, count: usize) -> 
     lines
 }
 
+/// Cuts a line to [`LINE_BYTES_MAX`].
 fn cut(line: &str) -> String {
     line.get(..line.floor_char_boundary(LINE_BYTES_MAX))
         .unwrap_or(line)
