@@ -1,4 +1,8 @@
-//! `verify`: what the views' tables hold beside what they should hold, and its repair.
+//! The command `verify`: compares the tables of views with what they should contain, and repairs
+//! them.
+//!
+//! Without `--from-source`, the dataflow crate computes the views again from checkpoint, journal
+//! and topics. With `--from-source`, [`source`] asks PostgreSQL for the answers to the views' SQL.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +31,12 @@ mod source;
 
 use source::Compared;
 
-/// Compares, repairs if asked to, and prints what differed.
+/// Compares, repairs with `--repair`, and prints the differences.
+///
+/// # Errors
+///
+/// * [`Different`] (exit code 4): rows differ, and were not repaired.
+/// * The pipeline, a connection or a service is wrong (exit code 1 or 2).
 pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
@@ -43,7 +52,7 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
     let Some(job) = check::compile(&folder, &connections, ingest.as_ref())? else {
         return Err(anyhow!("{} has no views.sql", folder.path().display()));
     };
-    // An embedded file that nobody made yet is not made by looking.
+    // An embedded file that does not exist must not be created by a check.
     for url in [&connections.sink, &connections.state, &connections.log] {
         let file = url.strip_prefix("sqlite://");
         if let Some(file) = file.filter(|file| !Path::new(file).exists()) {
@@ -93,7 +102,11 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
     Err(Different(left.join(", ")).into())
 }
 
-/// Compares with PostgreSQL's own answers, and prints what differed.
+/// Compares with PostgreSQL's own answers and prints the differences.
+///
+/// # Errors
+///
+/// [`Different`] (exit code 4), also when rows changed all the time and could not be compared.
 fn from_source(
     args: &VerifyArgs,
     job: &Job,
@@ -124,6 +137,7 @@ fn from_source(
     Err(Different(wrong.join(", ")).into())
 }
 
+/// A count of differences in words.
 fn counted(count: u64) -> String {
     format!(
         "{} difference{}",
@@ -132,6 +146,7 @@ fn counted(count: u64) -> String {
     )
 }
 
+/// The result for one view as text.
 fn lines(view: &Verified, width: usize) -> Result<Vec<String>, ArrowError> {
     let (name, epoch) = (&view.view, view.epoch);
     let rows = format!(
@@ -173,14 +188,14 @@ fn lines(view: &Verified, width: usize) -> Result<Vec<String>, ArrowError> {
     Ok(lines)
 }
 
-/// How many rows differ in which way.
+/// The differences by kind, in words.
 fn by_kind(found: &Differences) -> String {
     let (missing, extra) = (grouped(found.missing), grouped(found.extra));
     let different = grouped(found.different);
     format!("{missing} missing, {extra} extra, {different} different")
 }
 
-/// Differences as a table: a line for each row that is missing or extra, and for each value that
+/// The differences as a table: a line for each missing or extra row, and for each value that
 /// differs.
 fn shown(
     key: &[String],
@@ -229,7 +244,8 @@ fn shown(
     Ok(lines)
 }
 
-/// One object for each difference, then one that sums up.
+/// The result for one view as JSON: an object for each described difference, then one with the
+/// sums.
 fn objects(view: &Verified) -> Vec<String> {
     let name = &view.view;
     let sum = json!({
@@ -247,7 +263,7 @@ fn objects(view: &Verified) -> Vec<String> {
     objects
 }
 
-/// One object for each difference that is described.
+/// One JSON object for each described difference.
 fn described(view: &str, names: &[String], found: &Differences) -> Vec<String> {
     let first = found.first.iter().map(|Difference { key, what }| {
         let values = key.iter().cloned().map(Value::from);
@@ -270,6 +286,7 @@ fn described(view: &str, names: &[String], found: &Differences) -> Vec<String> {
 }
 
 impl Compared {
+    /// The result for one view as text.
     fn lines(&self, width: usize) -> Result<Vec<String>, ArrowError> {
         let name = &self.view;
         let rows = format!(
@@ -300,6 +317,7 @@ impl Compared {
         Ok(lines)
     }
 
+    /// The result for one view as JSON.
     fn objects(&self) -> Vec<String> {
         let mut objects = described(&self.view, &self.key, &self.found);
         let sum = json!({

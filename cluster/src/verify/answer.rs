@@ -1,8 +1,9 @@
-//! A view's SQL as PostgreSQL is asked it, and both sides' values as text that can be compared.
+//! SQL queries that ask PostgreSQL for a view's rows, and the values of both sides as text that can
+//! be compared.
 //!
-//! In: the job's views and the tables that fill its topics. Out: one query a view whose columns are
-//! all text, and the same texts of the rows that a sink's table holds. Nothing here plans, decodes
-//! or evaluates: PostgreSQL parses and answers the view's own text.
+//! In: the job's views and the tables that fill its topics. Out: one query per view, whose columns
+//! are all text, and the same texts of the rows in the sink's table. Nothing here plans, decodes or
+//! evaluates: PostgreSQL parses and answers the view's own SQL.
 
 use std::fmt::Write as _;
 
@@ -15,16 +16,16 @@ use arrow::datatypes::{
 use arrow::record_batch::RecordBatch;
 use tidemill_dataflow::plan::ir::View;
 
-/// A row's values as text; none is null.
+/// The values of a row as text; `None` is null.
 pub(super) type Texts = Vec<Option<String>>;
 
-/// A name as PostgreSQL takes it.
+/// A quoted identifier.
 pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The query of a `CREATE … VIEW … AS query`: what follows the first `AS` that stands outside of
-/// parentheses, quotes and comments.
+/// The query of a `CREATE … VIEW … AS query`: the text after the first `AS` outside of parentheses,
+/// quotes and comments. `None` if there is none.
 pub(super) fn query_of(statement: &str) -> Option<&str> {
     let (mut depth, mut rest) = (0_usize, statement);
     while let Some(first) = rest.chars().next() {
@@ -51,23 +52,23 @@ pub(super) fn query_of(statement: &str) -> Option<&str> {
     None
 }
 
-/// Writes the queries of a job's views.
+/// Builds the queries of a job's views.
 pub(super) struct Queries {
-    /// Common table expressions: each table of the job as the captured table that fills it, then
-    /// each view.
+    /// Common table expressions: first each table of the job, as the captured table that fills it;
+    /// then each view.
     tables: Vec<Named>,
 }
 
 /// A common table expression.
 struct Named {
     name: String,
-    /// The name, with its columns where they are named.
+    /// The name, followed by its columns for a view.
     head: String,
     query: String,
 }
 
 impl Named {
-    /// Whether a query may read it: its name is somewhere in the text.
+    /// Whether a query may read this expression: its name occurs in the text.
     fn is_in(&self, query: &str) -> bool {
         let name = self.name.replace('"', "\"\"").to_lowercase();
         query.to_lowercase().contains(&name)
@@ -75,7 +76,11 @@ impl Named {
 }
 
 impl Queries {
-    /// `tables` names each table of the job and the captured table behind it, quoted.
+    /// `tables` contains each table of the job with the quoted name of its captured table.
+    ///
+    /// # Errors
+    ///
+    /// A view's statement has no `AS`.
     pub(super) fn new(tables: Vec<(String, String)>, views: &[View]) -> anyhow::Result<Self> {
         let mut named: Vec<Named> = tables
             .into_iter()
@@ -93,7 +98,7 @@ impl Queries {
             named.push(Named {
                 name: view.name.clone(),
                 head: format!("{} ({})", quote(&view.name), columns.join(", ")),
-                // A line comment at the end must not take the parenthesis with it.
+                // The line break ends a line comment at the end of the query.
                 query: format!("{query}\n"),
             });
         }
@@ -101,6 +106,10 @@ impl Queries {
     }
 
     /// The query of one view: its columns in order, each as text.
+    ///
+    /// # Errors
+    ///
+    /// A column has a type that cannot be compared.
     pub(super) fn of(&self, view: &View) -> anyhow::Result<String> {
         let expressions: Vec<String> = self
             .read_by(view)
@@ -122,8 +131,9 @@ impl Queries {
         Ok(sql)
     }
 
-    /// What the view reads, and itself, in the order of the job. A job may have hundreds of views,
-    /// and PostgreSQL parses all that a query defines.
+    /// The expressions that a view reads, and the view itself, in the order of the job. The others
+    /// are left out, because a job may have hundreds of views and PostgreSQL parses all that a
+    /// query defines.
     fn read_by(&self, view: &View) -> Vec<&Named> {
         let mut read: Vec<&Named> = Vec::new();
         for named in self.tables.iter().rev() {
@@ -136,8 +146,8 @@ impl Queries {
     }
 }
 
-/// PostgreSQL's expression for a column as text: numbers as digits, times as microseconds since
-/// 1970, bytes in hexadecimal.
+/// PostgreSQL's expression for a column as text: numbers as digits, times as µs since 1970, bytes
+/// in hexadecimal.
 fn as_text(column: &str, kind: &DataType) -> anyhow::Result<String> {
     let finite = |number: &str| {
         format!("CASE WHEN isfinite({column}) THEN ({number})::text ELSE {column}::text END")
@@ -158,7 +168,7 @@ fn as_text(column: &str, kind: &DataType) -> anyhow::Result<String> {
     })
 }
 
-/// The rows of a batch in the form of [`Queries::of`].
+/// The rows of a batch as the texts that [`Queries::of`] asks PostgreSQL for.
 pub(super) fn texts(batch: &RecordBatch) -> anyhow::Result<Vec<Texts>> {
     let mut rows = vec![Texts::with_capacity(batch.num_columns()); batch.num_rows()];
     for column in batch.columns() {
@@ -169,6 +179,7 @@ pub(super) fn texts(batch: &RecordBatch) -> anyhow::Result<Vec<Texts>> {
     Ok(rows)
 }
 
+/// One value as text; `None` is null.
 fn text(column: &dyn Array, row: usize) -> anyhow::Result<Option<String>> {
     if column.is_null(row) {
         return Ok(None);
@@ -198,23 +209,23 @@ fn text(column: &dyn Array, row: usize) -> anyhow::Result<Option<String>> {
     }))
 }
 
-/// What counts as the same value of a column.
+/// How two values of a column are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sameness {
-    /// The same text.
+    /// The texts are equal.
     Exact,
-    /// Floating-point numbers: a sum depends on the order of its terms in PostgreSQL, so the last
-    /// digits may differ.
+    /// Floating-point numbers are equal within [`FLOAT_TOLERANCE`], because a sum depends on the
+    /// order of its terms.
     Float,
-    /// Microseconds of which the table keeps the milliseconds.
+    /// Times in µs are equal in ms, because the table keeps only ms.
     Milliseconds,
 }
 
-/// Relative difference of two floating-point numbers that count as the same.
+/// The relative difference up to which two floating-point numbers count as equal.
 const FLOAT_TOLERANCE: f64 = 1e-9;
 
 impl Sameness {
-    /// How a column of this type is compared; `keeps_micros` tells whether the table does.
+    /// How a column of this type is compared. `keeps_micros`: whether the table keeps µs.
     pub(super) fn of(kind: &DataType, keeps_micros: bool) -> Self {
         match kind {
             DataType::Float32 | DataType::Float64 => Self::Float,
@@ -223,7 +234,7 @@ impl Sameness {
         }
     }
 
-    /// Whether the table's value is PostgreSQL's.
+    /// Whether the table's value equals PostgreSQL's.
     pub(super) fn holds(self, is: Option<&str>, should: Option<&str>) -> bool {
         let (Some(is), Some(should)) = (is, should) else {
             return is == should;
@@ -244,7 +255,7 @@ impl Sameness {
         }
     }
 
-    /// A value as far as it identifies a row.
+    /// A value as part of a row's key.
     pub(super) fn key(self, value: &str) -> String {
         match (self, value.parse::<i64>()) {
             (Self::Milliseconds, Ok(micros)) => (micros.div_euclid(1000) * 1000).to_string(),

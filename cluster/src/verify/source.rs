@@ -1,14 +1,16 @@
-//! `verify --from-source`: the views' tables beside what PostgreSQL itself answers to their SQL.
+//! The command `verify --from-source`: compares the tables of views with what PostgreSQL itself
+//! answers to the views' SQL.
 //!
-//! In: the captured tables in PostgreSQL and the views' tables in the sink. Out: the rows that
-//! differ. Nothing of the pipeline between the two is used, so whatever went wrong there shows.
+//! In: the captured tables in PostgreSQL, and the views' tables in the sink. Out: the rows that
+//! differ. No stage of the pipeline between the two is used, so an error in any stage is found.
 //!
-//! The pipeline may run meanwhile, and then a table is always a little behind. So both sides are
-//! read again and again:
+//! While the pipeline runs, a table always lags a little. Therefore both sides are read again and
+//! again:
 //!
-//! 1. A row is different when both sides' rows of its key have stood still, unlike, for the whole
-//!    settle time. A pipeline that is behind for longer is different.
-//! 2. A row that goes on changing on either side is told apart as changing: nothing is known of it.
+//! 1. A row is different when the two sides had different rows for its key and both stood still for
+//!    the whole settle time. A pipeline that lags for longer counts as different.
+//! 2. A row that keeps changing on either side is reported as changing, and not as equal or
+//!    different.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,52 +28,64 @@ use super::answer::{Queries, Sameness, Texts, quote, texts};
 use crate::connections::Connections;
 use crate::views::table_of;
 
-/// Between two looks at both sides.
+/// Time between two reads of both sides.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Settle times after which what goes on changing is told as changing.
+/// The comparison ends after so many settle times. Rows that still change are then reported as
+/// changing.
 const SETTLE_TIMES_MAX: u32 = 3;
 
-/// Both sides' rows of a key; none where a side has no such row.
+/// A key whose rows differ: the row of each side, or `None` where the side has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Unlike {
+    /// The row in the view's table.
     is: Option<Texts>,
+    /// The row of PostgreSQL's answer.
     should: Option<Texts>,
-    /// Whether several rows of PostgreSQL's answer have the key, which a table cannot hold.
+    /// Several rows of PostgreSQL's answer have this key, which a table cannot represent.
     twice: bool,
 }
 
-/// Rows by the values of their primary key.
+/// Rows by the values of their primary key, as text.
 type ByKey<T> = BTreeMap<Vec<String>, T>;
 
 /// PostgreSQL's answer to a view's query.
 #[derive(Default)]
 struct Answer {
+    /// Number of rows, including rows of equal keys.
     count: u64,
     rows: ByKey<Texts>,
-    /// Keys that several rows have.
+    /// Keys of more than one row.
     twice: BTreeSet<Vec<String>>,
 }
 
-/// What became of one view.
+/// The result for one view.
 pub(super) struct Compared {
     pub(super) view: String,
+    /// Names of the primary key's columns.
     pub(super) key: Vec<String>,
-    /// Rows of PostgreSQL's answer.
+    /// Number of rows of PostgreSQL's answer.
     pub(super) rows: u64,
+    /// The rows that differ.
     pub(super) found: Differences,
-    /// Rows that went on changing and could not be compared.
+    /// Number of rows that kept changing and could not be compared.
     pub(super) changing: u64,
 }
 
-/// One view: how PostgreSQL is asked for it, and where it is served.
+/// One view: its query for PostgreSQL, and its table in the sink.
 struct Subject {
     table: Table,
     query: String,
+    /// How each column is compared.
     sameness: Vec<Sameness>,
 }
 
-/// Compares the views that are named, all served ones when none is.
+/// Compares the named views, or all views with a table if none is named.
+///
+/// # Errors
+///
+/// The pipeline does not land in PostgreSQL or has no `ingest.toml`, a topic is not filled by a
+/// captured table, or a service does not answer.
 pub(super) fn compare(
     job: &Job,
     ingest: Option<&Ingest>,
@@ -114,7 +128,7 @@ pub(super) fn compare(
     Ok(compared)
 }
 
-/// The job's tables, each with the captured table that fills its topic, as SQL names it.
+/// The job's tables, each with the captured table that fills its topic, quoted for SQL.
 fn source_tables(job: &Job, ingest: &Ingest) -> anyhow::Result<Vec<(String, String)>> {
     let naming = ingest.publish.naming();
     let captured: BTreeMap<String, String> = ingest
@@ -145,6 +159,11 @@ fn source_tables(job: &Job, ingest: &Ingest) -> anyhow::Result<Vec<(String, Stri
     sources.collect()
 }
 
+/// The views to compare.
+///
+/// # Errors
+///
+/// A named view has no table, or a column cannot be compared.
 fn subjects(
     job: &Job,
     named: &[String],
@@ -177,14 +196,15 @@ fn subjects(
     wanted.map(subject).collect()
 }
 
-/// One comparison of one view.
+/// The comparison of one view.
 struct Look<'a> {
     subject: &'a Subject,
     sink: Arc<dyn Sink>,
 }
 
 impl Look<'_> {
-    /// Looks until nothing differs, or what differs has stood still for the settle time.
+    /// Reads both sides until nothing differs, or every difference stood still for the settle time,
+    /// or [`SETTLE_TIMES_MAX`] settle times passed.
     fn settled(
         &self,
         client: &mut Client,
@@ -223,7 +243,7 @@ impl Look<'_> {
         }
     }
 
-    /// What differs now, and how many rows PostgreSQL answered.
+    /// The differences of this moment, and the number of rows of PostgreSQL's answer.
     fn unlike(&self, client: &mut Client) -> anyhow::Result<(u64, ByKey<Unlike>)> {
         let Answer {
             count,
@@ -243,6 +263,7 @@ impl Look<'_> {
         Ok((count, unlike.collect()))
     }
 
+    /// Whether the two rows of a key are equal.
     fn same(&self, unlike: &Unlike) -> bool {
         let (Some(is), Some(should)) = (&unlike.is, &unlike.should) else {
             return false;
@@ -253,6 +274,7 @@ impl Look<'_> {
                 .all(|(sameness, (is, should))| sameness.holds(is.as_deref(), should.as_deref()))
     }
 
+    /// Asks PostgreSQL for the view's rows.
     fn answer(&self, client: &mut Client) -> anyhow::Result<Answer> {
         let name = &self.subject.table.name;
         let messages = client
@@ -275,7 +297,7 @@ impl Look<'_> {
         Ok(answer)
     }
 
-    /// What the view's table holds.
+    /// Reads the rows of the view's table.
     fn table(&self) -> anyhow::Result<ByKey<Texts>> {
         let mut rows = ByKey::new();
         let mut failed = None;
@@ -298,6 +320,7 @@ impl Look<'_> {
         failed.map_or(Ok(rows), Err)
     }
 
+    /// The values of a row's primary key.
     fn key(&self, row: &Texts) -> Vec<String> {
         let columns = self.subject.table.primary_key.iter();
         let value = |column: &usize| {
@@ -309,11 +332,13 @@ impl Look<'_> {
             .collect()
     }
 
+    /// The names of the primary key's columns.
     fn key_names(&self) -> Vec<String> {
         let names = self.subject.table.key_names();
         names.map(str::to_owned).collect()
     }
 
+    /// Counts the differences and describes the first `limit`.
     fn described(&self, unlike: &ByKey<(Unlike, Instant)>, limit: usize) -> Differences {
         let mut differences = Differences::default();
         for (key, (unlike, _)) in unlike {
@@ -347,6 +372,7 @@ impl Look<'_> {
         differences
     }
 
+    /// The values that differ between two rows.
     fn cells(&self, is: &Texts, should: &Texts) -> Vec<Cell> {
         let fields = self.subject.table.schema.fields().iter();
         let columns = fields
