@@ -1,4 +1,4 @@
-//! `check` and `explain`: what can be said about a pipeline without running it.
+//! The commands `check` and `explain`: validate a pipeline and show its plan without running it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,11 @@ use crate::pipeline::{Expected, Folder};
 use crate::redact;
 use crate::services;
 
-/// Validates both files and asks the services that were named; prints all that is wrong.
+/// Validates both files and asks the named services. Prints all errors.
+///
+/// # Errors
+///
+/// The last error; the ones before it were printed.
 pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?;
     let connections = Connections::resolve(&args.connections, folder.path())?;
@@ -43,7 +47,7 @@ pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
     }
     let job = match compile(&folder, &connections, ingest.as_ref()) {
         Ok(job) => job,
-        // The table's columns come from the very file that is wrong: one error is enough.
+        // The missing columns come from the file that is wrong, so its error is enough.
         Err(error) if ingest_is_wrong && is_retry(&error) => None,
         Err(error) => {
             wrong.push(error);
@@ -61,7 +65,7 @@ pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The API that would be fetched from; none where that is the built-in server.
+/// The API that a run would fetch from; `None` if that is the built-in server.
 fn api(ingest: Option<&Ingest>, args: &CheckArgs) -> Option<Fetch> {
     let mut fetch = ingest?.feed.as_ref()?.fetch.clone();
     match &args.api {
@@ -75,7 +79,11 @@ fn api(ingest: Option<&Ingest>, args: &CheckArgs) -> Option<Fetch> {
     Some(fetch)
 }
 
-/// Prints the plan.
+/// Prints the plan of all views or of one.
+///
+/// # Errors
+///
+/// The pipeline is invalid or has no `views.sql`, or there is no such view.
 pub(crate) fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?;
     let connections = Connections::resolve(&args.connections, folder.path())?;
@@ -99,6 +107,12 @@ pub(crate) fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Compiles `views.sql` to the plan; `None` if there is no such file. Nothing has to run: schemas
+/// that the registry lacks are derived from `ingest.toml` and from the database's catalog.
+///
+/// # Errors
+///
+/// The SQL is invalid, or a schema is not known yet (kind `Retry`).
 pub(crate) fn compile(
     folder: &Folder,
     connections: &Connections,
@@ -115,7 +129,8 @@ pub(crate) fn compile(
     })?))
 }
 
-/// The registry, unless it is an embedded file that nobody made yet: checking makes no file.
+/// The registry; `None` if it is an embedded file that does not exist, because a check creates no
+/// file.
 fn registry_at_hand(connections: &Connections) -> anyhow::Result<Option<Arc<dyn Registry>>> {
     let url = &connections.registry;
     match url.strip_prefix("sqlite://") {
@@ -124,13 +139,14 @@ fn registry_at_hand(connections: &Connections) -> anyhow::Result<Option<Arc<dyn 
     }
 }
 
-/// Whether an error says that something is away, or not there yet.
+/// Whether an error says that a service does not answer or that something does not exist yet.
 pub(crate) fn is_retry(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<tidemill_dataflow::Error>()
         .is_some_and(|error| error.kind() == tidemill_dataflow::Kind::Retry)
 }
 
+/// One line about a valid pipeline.
 fn summary(job: Option<&Job>, ingest: Option<&Ingest>) -> String {
     let mut parts = Vec::new();
     if let Some(job) = job {
@@ -159,6 +175,7 @@ fn summary(job: Option<&Job>, ingest: Option<&Ingest>) -> String {
     parts.join("; ")
 }
 
+/// A count with its noun.
 fn counted(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }

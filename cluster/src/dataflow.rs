@@ -1,6 +1,8 @@
-//! `dataflow`, and what `run` shares with it: a job planned as soon as its tables' schemas are
-//! known, and run. As one process of several it is started with the list of all, or by a worker,
-//! and connects with the others ([`mesh`]) before it runs.
+//! The command `dataflow`, and the parts that `run` shares with it: compile the job as soon as the
+//! schemas of its tables are known, then run it.
+//!
+//! One process of several is started by hand with the list of all processes, or by a worker
+//! (`--orders`, see [`assignment`]). It connects to the others over the [`mesh`] before it runs.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -28,10 +30,18 @@ use crate::protocol::{FromChild, Part, ProcessKey};
 use crate::readable::{Later, Readable};
 use crate::{assignment, exit, logging, mesh, probe};
 
-/// Time between two questions for a schema that is not there yet.
+/// Time between two attempts to compile while a schema is missing.
 const AWAIT: Duration = Duration::from_millis(200);
 
 /// Runs the dataflow of a pipeline, alone or as one process of several.
+///
+/// # Errors
+///
+/// * [`exit::Usage`] (exit code 2): a flag or a connection is wrong.
+/// * [`PeerLost`] (exit code 3): another process of the job cannot be reached, or the worker is
+///   gone.
+/// * [`exit::Held`] (exit code 5): another process runs the dataflow (only process 0 checks).
+/// * The pipeline or a service is wrong, or the job failed (exit code 1).
 pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
     if args.orders {
         return run_ordered(args);
@@ -82,7 +92,7 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
     let later = Later::default();
     observe::process(&args.http, || shown(alone, &one.stats, &later))?;
     let readable = Readable::new(&one.name, &folder, &one.connections, &one.stats)?;
-    // Nobody else sets it.
+    // Nobody else sets the value.
     let _ = later.set(readable);
     if let Some(listener) = listener {
         let credentials = args.mesh.credentials(None)?;
@@ -103,7 +113,8 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
     one.work()
 }
 
-/// Runs one process of a job as the child of a worker, which says how many there are, and where.
+/// Runs one process of a job as the child of a worker. The first line on stdin says how many
+/// processes there are and which one this is; a later line has the addresses of all.
 fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
     let stop = exit::stop_on_signal()?;
     let (begin, orders) = assignment::begin(Part::Dataflow, &stop)?;
@@ -113,7 +124,7 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
     let connections = Connections::resolve(&args.connections, folder.path())?;
     logging::start(&args.log, "info", &Origin::of(&begin.key))?;
     let readable = Readable::new(&begin.key.job, &folder, &connections, &stats)?;
-    // Nobody else sets it.
+    // Nobody else sets the value.
     let _ = later.set(readable);
     let ProcessKey {
         job,
@@ -147,7 +158,8 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
         lease: None,
     };
     if index == 0 {
-        // Those before it were fenced by its generation.
+        // Processes of earlier generations were fenced by the journal's generation, so nothing is
+        // checked here.
         one.lease = Some(lease::Place::dataflow(&one.name, &one.connections.state)?.take()?);
     }
     one.say_connections();
@@ -179,13 +191,13 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
     one.work()
 }
 
-/// Refuses a codec that trusts the other processes where these may be anybody.
+/// Refuses a codec that trusts the other processes if the mesh is not authenticated.
 fn permit(codec: Engine, authenticated: bool) -> anyhow::Result<()> {
     let permitted = codec.permitted(authenticated);
     permitted.map_err(|error| exit::Usage(error.to_string()).into())
 }
 
-/// What is shown of the process.
+/// What the HTTP server and the heartbeat show of this process.
 fn shown(key: ProcessKey, stats: &Arc<Stats>, readable: &Later) -> Shown {
     Shown {
         dataflow: Some(Arc::clone(stats)),
@@ -194,7 +206,7 @@ fn shown(key: ProcessKey, stats: &Arc<Stats>, readable: &Later) -> Shown {
     }
 }
 
-/// An address as others connect to it.
+/// `host:port` with an IPv6 address in brackets.
 fn at(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
@@ -209,20 +221,22 @@ struct Process {
     views: Views,
     connections: Connections,
     workers: Workers,
+    /// The generation that a master gave; `None` without a master.
     generation: Option<u64>,
     state: StateArgs,
     codec: Engine,
-    /// None of a process that is alone.
+    /// The mesh; `None` for a process that is alone.
     mesh: Option<Mesh>,
     stats: Arc<Stats>,
     stop: Arc<AtomicBool>,
-    /// Whether tables that another job filled are taken from it.
+    /// Whether tables that another job filled are dropped and filled by this one.
     take_over: bool,
-    /// Process 0's, for the whole job.
+    /// The lease of the whole job; only process 0 holds it.
     lease: Option<Lease>,
 }
 
 impl Process {
+    /// The identity for the mesh's handshake.
     fn identity(&self) -> Identity {
         Identity {
             job: self.name.clone(),
@@ -238,13 +252,14 @@ impl Process {
         }
     }
 
+    /// Logs the connections, without secrets.
     fn say_connections(&self) {
         for (stage, url) in self.connections.described() {
             tracing::info!(stage, url, "connection");
         }
     }
 
-    /// The plan, when it can be made; none when stopped before.
+    /// The plan; `None` when stopped before the schemas were known.
     fn plan(&self) -> anyhow::Result<Option<Job>> {
         let awaited = |what: &str| {
             tracing::info!("waiting: {what}");
@@ -253,9 +268,10 @@ impl Process {
         plan_when_ready(&self.views, &self.connections, &self.stop, &awaited)
     }
 
-    /// Runs this process's workers, as soon as there is a plan and the others are there.
+    /// Runs this process's worker threads as soon as there is a plan and all processes are
+    /// connected.
     fn work(mut self) -> anyhow::Result<()> {
-        // Given back when this returns.
+        // The lease is released when this function returns.
         let _lease = self.lease.take();
         probe::dataflow(&self.connections, &self.name, &self.stats.health);
         let Some(plan) = self.plan()? else {
@@ -297,8 +313,12 @@ impl Process {
     }
 }
 
-/// The plan, as soon as the registry knows all tables; none when stopped before. `awaited` is told
-/// what is waited for, each time that changes.
+/// Compiles the plan as soon as the registry has the schemas of all tables. `None` when stopped
+/// before. `awaited` is called with what is missing, whenever that changes.
+///
+/// # Errors
+///
+/// Any error of another kind than `Retry`, such as invalid SQL.
 pub(crate) fn plan_when_ready(
     views: &Views,
     connections: &Connections,
@@ -331,7 +351,7 @@ pub(crate) fn plan_when_ready(
     Ok(None)
 }
 
-/// The job's configuration on these connections.
+/// The job's configuration for these connections.
 pub(crate) fn config(
     name: &str,
     plan: Job,

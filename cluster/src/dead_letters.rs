@@ -1,8 +1,11 @@
-//! `dead-letters`: what could not be used, listed, shown, and put back where it came from.
+//! The command `dead-letters`: lists and shows input that could not be used, and replays it to
+//! where it came from.
 //!
-//! Flows in: the pipeline's topic of dead letters. Flows out: lines on stdout; records of topics,
-//! landed records and due pages, each with a note in the same topic, so that a letter is replayed
-//! once. Invariant: a record is not put back behind a newer one of its key, unless forced.
+//! In: the pipeline's topic of dead letters. Out: lines on stdout; for a replay, records appended
+//! to topics, landed records, or pages that are due again. A replay writes a note to the same
+//! topic, so that a letter is replayed only once.
+//!
+//! Invariant: a record is not put back behind a newer record of its key, unless forced.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,14 +25,18 @@ use crate::connections::Connections;
 use crate::output;
 use crate::pipeline::Folder;
 
-/// Characters of a source in a list.
+/// Limit of a source's width in a list, in characters.
 const SOURCE_WIDTH_MAX: usize = 60;
-/// How long a partition that has records may give none.
+/// How long a read may take without a record from a partition that has some.
 const READ_PATIENCE: Duration = Duration::from_secs(20);
-/// A claim is never taken here, so its length does not matter.
+/// The ledger needs a lease time. This command never claims a page, so the value does not matter.
 const LEASE: Duration = Duration::from_secs(60);
 
-/// Runs one of the three commands.
+/// Runs `list`, `show` or `replay`.
+///
+/// # Errors
+///
+/// The pipeline or a service is wrong, or there is no such letter.
 pub(crate) fn run(command: &DeadLettersCommand) -> anyhow::Result<()> {
     match command {
         DeadLettersCommand::List(args) => list(args),
@@ -38,17 +45,18 @@ pub(crate) fn run(command: &DeadLettersCommand) -> anyhow::Result<()> {
     }
 }
 
-/// A pipeline's dead letters.
+/// The dead letters of one pipeline.
 struct Letters {
     folder: Folder,
     connections: Connections,
     log: Arc<dyn Log>,
     topic: String,
-    /// When and how letters were replayed, by their ids.
+    /// When (ms) and how letters were replayed, by the letters' ids.
     replayed: HashMap<String, (i64, String)>,
 }
 
 impl Letters {
+    /// Opens the log and reads which letters were replayed.
     fn open(args: &LetterArgs) -> anyhow::Result<Self> {
         let folder = Folder::open(&args.pipeline)?.named(&args.name);
         let connections = Connections::resolve(&args.connections, folder.path())?;
@@ -70,7 +78,7 @@ impl Letters {
         Ok(letters)
     }
 
-    /// Hands over each letter, oldest first.
+    /// Calls `each` with every letter, oldest first.
     fn each(&self, each: &mut dyn FnMut(Kept)) -> anyhow::Result<()> {
         dead_letter::read(self.log.as_ref(), &self.topic, &mut |entry| {
             if let Entry::Letter(kept) = entry {
@@ -81,6 +89,7 @@ impl Letters {
         Ok(())
     }
 
+    /// A letter as JSON, without its bytes.
     fn json(&self, kept: &Kept) -> serde_json::Value {
         let replayed = self.replayed.get(&kept.id);
         json!({
@@ -95,11 +104,12 @@ impl Letters {
     }
 }
 
+/// A time in ms as text.
 fn time(at_ms: i64) -> String {
     Timestamp::from_millisecond(at_ms).map_or_else(|_| at_ms.to_string(), |at| at.to_string())
 }
 
-/// A line of text, and not more than `width` of it.
+/// Text on one line of at most `width` characters.
 fn cut(text: &str, width: usize) -> String {
     let sign = |c: char| if c.is_control() { ' ' } else { c };
     let mut signs = text.chars().map(sign);
@@ -112,6 +122,7 @@ fn cut(text: &str, width: usize) -> String {
     cut
 }
 
+/// Prints the newest letters.
 fn list(args: &ListArgs) -> anyhow::Result<()> {
     let letters = Letters::open(&args.letters)?;
     let mut newest = VecDeque::new();
@@ -119,7 +130,7 @@ fn list(args: &ListArgs) -> anyhow::Result<()> {
     letters.each(&mut |mut kept| {
         if args.stage.is_none_or(|stage| stage == kept.letter.stage) {
             all += 1;
-            // Not shown here, and there may be many.
+            // Key and value are not shown in the list and may be large.
             (kept.letter.key, kept.letter.value) = (None, None);
             if newest.len() == args.last {
                 newest.pop_front();
@@ -183,6 +194,7 @@ fn lines(letters: &Letters, newest: &VecDeque<Kept>) -> Vec<String> {
     lines
 }
 
+/// Prints everything about one letter.
 fn show(args: &ShowArgs) -> anyhow::Result<()> {
     let letters = Letters::open(&args.letters)?;
     let mut found = None;
@@ -233,6 +245,7 @@ fn show(args: &ShowArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The error for a number that no letter has.
 fn missing(letters: &Letters, number: i64) -> String {
     format!(
         "there is no dead letter {number} in {}; `tidemill dead-letters list` shows all",
@@ -240,12 +253,15 @@ fn missing(letters: &Letters, number: i64) -> String {
     )
 }
 
-/// What came of replaying a letter.
+/// The result of replaying one letter.
 enum Outcome {
+    /// The letter was replayed; the text says how.
     Done(String),
+    /// The letter was left as it is; the text says why.
     Left(String),
 }
 
+/// Replays the chosen letters. Stops at the first error.
 fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
     if args.numbers.is_empty() && !args.all {
         bail!("say which: the letters' numbers, or --all");
@@ -288,6 +304,7 @@ fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
 }
 
 impl Letters {
+    /// Replays one letter by its stage and source, and writes the note.
     fn replay(&self, kept: &Kept, force: bool) -> anyhow::Result<Outcome> {
         if let Some((at_ms, how)) = self.replayed.get(&kept.id)
             && !force
@@ -320,7 +337,7 @@ impl Letters {
         Ok(outcome)
     }
 
-    /// Appends a record to the partition that it came from.
+    /// Appends a record to the partition from which it came.
     fn put_back(&self, letter: &DeadLetter, force: bool) -> anyhow::Result<Outcome> {
         let Source::Record {
             topic,
@@ -351,8 +368,8 @@ impl Letters {
         )))
     }
 
-    /// A record's value; one that a capture published says in it that it was put back, since behind
-    /// newer changes it would be dropped.
+    /// The value to append. A record that a capture published is marked as put back, because
+    /// otherwise the dataflow drops it as a duplicate behind newer changes.
     fn value_to_put_back(
         &self,
         letter: &DeadLetter,
@@ -379,7 +396,7 @@ impl Letters {
         Ok(put_back.or(record.value))
     }
 
-    /// The offset of the last record of a key behind `offset`.
+    /// The offset of the last record with this key after `offset`; `None` if there is none.
     fn newer(
         &self,
         topic: &str,
@@ -413,6 +430,7 @@ impl Letters {
         Ok(newer)
     }
 
+    /// Lands a record of the API in its table again.
     fn land(&self, letter: &DeadLetter) -> anyhow::Result<Outcome> {
         let ingest = self.folder.ingest()?;
         let feed = ingest
@@ -435,6 +453,7 @@ impl Letters {
         })
     }
 
+    /// Makes a page due again in the ledger.
     fn ask_again(&self, page: u64) -> anyhow::Result<Outcome> {
         let ingest = self.folder.ingest()?;
         let feed = ingest
@@ -449,7 +468,7 @@ impl Letters {
     }
 }
 
-/// Whether two keys are the same; in Confluent's wire format whatever their schemas' ids.
+/// Whether two keys are equal. In Confluent's wire format the ids of their schemas may differ.
 fn same_key(one: &[u8], other: &[u8]) -> bool {
     let bare = |key: &[u8]| match key.split_at_checked(5) {
         Some(([0, ..], bare)) if !bare.is_empty() => bare.to_vec(),

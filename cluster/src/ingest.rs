@@ -1,4 +1,5 @@
-//! `ingest`, and what `run` shares with it: which API is fetched from.
+//! The command `ingest`, and the parts that `run` shares with it, such as the choice of the API to
+//! fetch from.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,18 +22,28 @@ use crate::pipeline::Folder;
 use crate::protocol::{FromChild, Part, ProcessKey};
 use crate::{assignment, exit, lease, logging, output, probe, redact};
 
-/// The API that the built-in server speaks.
+/// The host whose API the built-in server replaces.
 const BUILT_IN_FOR: &str = "randomuser.me";
 
-/// Time between two lines of progress in the log.
+/// Time between two progress lines in the log.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// Time between two pages of the built-in server, which needs no sparing.
+/// Time between two pages from the built-in server, which needs no rate limit.
 const BUILT_IN_EVERY: Duration = Duration::from_millis(250);
 
+/// How often the progress thread checks whether the ingest has ended.
 const WAIT: Duration = Duration::from_millis(100);
 
-/// Runs the ingest of a pipeline until it is stopped.
+/// Runs the ingest of a pipeline until it is stopped, or with `--once` until everything due is
+/// published.
+///
+/// # Errors
+///
+/// * [`Usage`] (exit code 2): a flag or a connection is wrong.
+/// * [`exit::PeerLost`] (exit code 3): the worker that started this process is gone.
+/// * [`exit::Held`] (exit code 5): another process runs the ingest.
+/// * [`NotYet`] (exit code 6) and [`Incomplete`] (exit code 7): see [`once`].
+/// * The pipeline or a service is wrong (exit code 1).
 pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     let stop = exit::stop_on_signal()?;
     let stats = Arc::new(Stats::default());
@@ -68,10 +79,10 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     }
     let api = Api::choose(&mut pipeline, &args.fetch)?;
     tracing::info!("{}", api.said);
-    // A master's own take over from one another by their generations.
+    // Children of a master's workers take over from one another by their generations.
     let place = lease::Place::ingest(&folder.name, &connections.database)?;
     let is_file = connections.database.starts_with("sqlite://");
-    // One that ends captures only where nobody else does.
+    // With `--once` another ingest may run: it then captures, and this process only fetches.
     if !args.orders && (is_file || !args.once) {
         free(&place, is_file, args.take_over)?;
     }
@@ -97,15 +108,15 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
         false => run::run(options, Arc::clone(&stats), stop).map_err(Into::into),
     };
     ended.store(true, Relaxed);
-    // It only reads counters and logs; a panic of it has ended the process already.
+    // The thread only reads counters and logs. A panic would have ended the process.
     let _ = progress.join();
     outcome
 }
 
-/// Refuses to run beside another process, unless that was asked for.
+/// Refuses to run beside another process, unless the flags allow it.
 fn free(place: &lease::Place, is_file: bool, take_over: bool) -> anyhow::Result<()> {
     let instead = match is_file {
-        // What two captures of one file publish is not kept apart.
+        // Two captures of one SQLite file would publish the same changes.
         true => Some("stop that one first: one SQLite file takes one ingest at a time"),
         false if take_over => None,
         false => Some(
@@ -116,25 +127,31 @@ fn free(place: &lease::Place, is_file: bool, take_over: bool) -> anyhow::Result<
     instead.map_or(Ok(()), |instead| place.free(instead))
 }
 
-/// What an ingest that ends came to: the last line on stdout.
+/// The result of `--once`: the last line on stdout, as JSON.
 #[derive(Serialize)]
 struct Told {
-    /// Pages that were fetched, and that failed for good.
+    /// Pages that were fetched, and pages that failed for good.
     pages: u64,
     failed_pages: u64,
-    /// Records of those pages, those that are rows now, and of these those that were not so before.
+    /// Records in those pages; of these the ones that are rows now; of these the ones that are new
+    /// or changed.
     fetched: u64,
     landed: u64,
     changed: u64,
-    /// Records that were put aside as dead letters by this process.
+    /// Records that this process put aside as dead letters.
     dead: u64,
-    /// Changes that this process published; 0 where another one captures.
+    /// Changes that this process published; 0 if another process captures.
     published: u64,
-    /// Everything is before it: `tidemill wait --lsn` takes it.
+    /// The position after everything: `tidemill wait --lsn` takes it.
     lsn: String,
 }
 
-/// Fetches and publishes what is to be, and tells it.
+/// Fetches and publishes everything that is due, and prints the result.
+///
+/// # Errors
+///
+/// * [`NotYet`] (exit code 6): stopped before everything was published.
+/// * [`Incomplete`] (exit code 7): pages failed for good.
 fn once(
     args: &IngestArgs,
     options: &Options,
@@ -171,7 +188,7 @@ fn once(
     }
 }
 
-/// What is shown of the process.
+/// What the HTTP server and the heartbeat show of this process.
 fn shown(key: ProcessKey, stats: &Arc<Stats>) -> Shown {
     Shown {
         ingest: Some(Arc::clone(stats)),
@@ -179,6 +196,7 @@ fn shown(key: ProcessKey, stats: &Arc<Stats>) -> Shown {
     }
 }
 
+/// Logs the counters while they change.
 fn log_progress(stats: &Stats, ended: &AtomicBool) {
     let mut last = ([0; 4], Instant::now());
     while !ended.load(Relaxed) {
@@ -206,7 +224,7 @@ fn log_progress(stats: &Stats, ended: &AtomicBool) {
     }
 }
 
-/// What the ingest needs to run.
+/// The options of the ingest crate.
 pub(crate) fn options(
     name: &str,
     pipeline: Pipeline,
@@ -227,7 +245,7 @@ pub(crate) fn options(
     }
 }
 
-/// The URL that is fetched from; none of a pipeline that fetches nothing.
+/// The URL from which pages are fetched; `None` if the pipeline fetches nothing.
 pub(crate) fn api_of(options: &Options) -> Option<String> {
     let feed = options.pipeline.feed.as_ref()?;
     Some(
@@ -238,24 +256,28 @@ pub(crate) fn api_of(options: &Options) -> Option<String> {
     )
 }
 
-/// Whether the built-in server stands in for this API.
+/// Whether the built-in server replaces this API.
 pub(crate) fn has_built_in(url: &str) -> bool {
     let host = url.split_once("://").map_or("", |(_, rest)| rest);
     host.split(['/', ':', '?']).next() == Some(BUILT_IN_FOR)
 }
 
-/// The API that is fetched from; the built-in server runs as long as this lives.
+/// The API to fetch from. The built-in server runs until this is dropped.
 pub(crate) struct Api {
-    /// In place of the pipeline's, if it is another one.
+    /// The URL in place of the pipeline's own, if it differs.
     pub(crate) url: Option<String>,
-    /// Which one it is and how to use the other, in a sentence.
+    /// Which API it is and how to use the other one, in a sentence.
     pub(crate) said: String,
     _server: Option<Server>,
 }
 
 impl Api {
-    /// The one that was asked for, else for randomuser.me the built-in one, else the pipeline's.
-    /// Sets the pace that goes with it.
+    /// Chooses the API: `--api`, else for randomuser.me the built-in server, else the pipeline's
+    /// own. Sets the pace to match.
+    ///
+    /// # Errors
+    ///
+    /// A flag does not fit the pipeline or contains a password ([`Usage`]).
     pub(crate) fn choose(pipeline: &mut Pipeline, args: &FetchArgs) -> anyhow::Result<Self> {
         let captured = pipeline.tables().join(", ");
         let Some(feed) = &mut pipeline.feed else {
@@ -310,6 +332,7 @@ impl Api {
         })
     }
 
+    /// An API that is not built in.
     fn at(said: &str, url: Option<String>, tick: &Tick) -> Self {
         let pace = pace(tick);
         Self {

@@ -1,4 +1,4 @@
-//! `plan`: what a start of a pipeline would keep, make anew and delete.
+//! The command `plan`: shows what a start of the pipeline would keep, fill again and delete.
 
 use std::path::Path;
 
@@ -13,7 +13,11 @@ use crate::dataflow;
 use crate::output;
 use crate::pipeline::Folder;
 
-/// Prints what a start would do.
+/// Prints what a start would do with each view and topic. Changes nothing.
+///
+/// # Errors
+///
+/// The pipeline is invalid or has no `views.sql`, or a service does not answer.
 pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
@@ -21,7 +25,7 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
     let Some(job) = check::compile(&folder, &connections, ingest.as_ref())? else {
         return Err(anyhow!("{} has no views.sql", folder.path().display()));
     };
-    // An embedded file that nobody made yet is not made by looking.
+    // An embedded file that does not exist must not be created by looking.
     let file = connections.sink.strip_prefix("sqlite://");
     if file.is_some_and(|file| !Path::new(file).exists()) {
         output::line("nothing is there yet: every view is new");
@@ -35,6 +39,7 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The preview as lines.
 fn shown(preview: &Preview) -> Vec<String> {
     let mut lines = vec![match preview.checkpoint {
         Some((epoch, bytes)) => format!("checkpoint  epoch {epoch}, {bytes} bytes"),

@@ -1,16 +1,16 @@
-//! Readable: whether everything that was committed in the database before a moment is in every
-//! view.
+//! Read-your-writes: whether everything that was committed in the database before a moment is in
+//! every view.
 //!
-//! A [`Question`] flows in, an [`Answer`] out, which holds how far the waiting is: whoever waits
-//! asks with it again. So nothing is kept here, and a process or a master that starts again
-//! meanwhile loses nothing.
+//! In: a [`Question`]. Out: an [`Answer`], which contains the progress so far; the client sends it
+//! back with the next question. The server keeps no state, so a process or a master that is
+//! restarted meanwhile loses nothing.
 //!
 //! ```text
-//! place in the database ── is captured and published? ──► ends of the topics ── in every view?
+//! position in the database ─► captured and published? ─► ends of the topics ─► in every view?
 //! ```
 //!
-//! Each step begins when the one before is over: what is in the topics when everything before the
-//! place is published holds all of it, and offsets mean the same in every generation of a job.
+//! Each step begins when the one before is done. When everything before the position is published,
+//! the topics contain all of it. Offsets mean the same in every generation of a job.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,43 +35,44 @@ use crate::pipeline::Folder;
 use crate::redact;
 use crate::token::Token;
 
-/// Bytes of a question.
+/// Limit of a question, in bytes.
 pub(crate) const QUESTION_BYTES_MAX: usize = 1 << 20;
 
-/// Offsets one past the last record, by topic and partition; of partitions that hold any.
+/// One past the last record, by topic and partition. Empty partitions are left out.
 type Ends = BTreeMap<String, BTreeMap<u32, i64>>;
 
-/// What is to be readable.
+/// What shall be readable.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Question {
-    /// Everything that was committed before this place; else everything that is committed now.
+    /// Everything that was committed before this position; if not set, everything committed now.
     pub(crate) lsn: Option<String>,
-    /// Everything that is committed before this time by the database's clock, in milliseconds since
-    /// 1970. Not looked at where there is a place.
+    /// Everything that is committed before this time by the database's clock, in ms since 1970.
+    /// Ignored if there is a position.
     pub(crate) committed_before_ms: Option<i64>,
-    /// What the topics held when everything before the place was there, as an answer says.
+    /// The ends of the topics when everything before the position was published, as in an answer.
     pub(crate) ends: Option<Ends>,
 }
 
-/// How far it is.
+/// The progress of a question.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Answer {
+    /// Whether everything is in every view.
     pub(crate) readable: bool,
-    /// The place and the ends to ask with again.
+    /// The position and the ends for the next question.
     pub(crate) lsn: Option<String>,
     pub(crate) ends: Option<Ends>,
-    /// The last epoch that every view shows.
+    /// The newest epoch that every view shows, in ms.
     pub(crate) epoch: u64,
-    /// What is waited for.
+    /// What is waited for, in words.
     pub(crate) waits_for: Option<String>,
-    /// Why it never will be by itself: the job is stopped or failed.
+    /// Set when waiting is useless: the job is stopped or failed.
     pub(crate) ended: Option<String>,
 }
 
 impl Answer {
-    /// It is not so far; everything else is as it was asked.
+    /// The answer that something is still waited for, with the progress of the question.
     pub(crate) fn waits(question: Question, what: impl Into<String>) -> Self {
         Self {
             lsn: question.lsn,
@@ -82,10 +83,10 @@ impl Answer {
     }
 }
 
-/// Answers for one job, in the process that knows how far its views are.
+/// Answers questions about one job, in the process that knows the progress of the views.
 pub(crate) struct Readable {
     job: String,
-    /// None when nothing is captured from a database.
+    /// The database's URL; `None` if the job captures no database.
     database: Option<String>,
     log: String,
     stats: Arc<job::Stats>,
@@ -99,14 +100,14 @@ impl fmt::Debug for Readable {
     }
 }
 
-/// Set once the process knows its connections.
+/// A [`Readable`] that is set once the process knows its connections.
 pub(crate) type Later = Arc<OnceLock<Readable>>;
 
 impl Readable {
-    /// For the job `name` of a pipeline; nothing is asked yet.
+    /// For the job `name` of a pipeline. Connects to nothing yet.
     ///
     /// # Errors
-    /// When the pipeline's `ingest.toml` cannot be read.
+    /// The pipeline's `ingest.toml` cannot be read.
     pub(crate) fn new(
         name: &str,
         folder: &Folder,
@@ -124,11 +125,11 @@ impl Readable {
         })
     }
 
-    /// Takes the next steps that can be taken at once. Blocks for as long as the database or the
-    /// log takes to answer.
+    /// Takes all steps that can be taken at once. Blocks while the database or the log answers.
     ///
     /// # Errors
-    /// `Data` when it can never be answered.
+    /// Kind `Data` when the question can never be answered. A service that does not answer is no
+    /// error: the answer says that it is waited for.
     pub(crate) fn answer(&self, question: Question) -> Result<Answer> {
         let mut known = question;
         match self.steps(&mut known) {
@@ -145,6 +146,7 @@ impl Readable {
         }
     }
 
+    /// The answer that something is still waited for.
     fn waits(&self, known: Question, what: String) -> Answer {
         Answer {
             epoch: self.stats.durable.load(Relaxed),
@@ -152,7 +154,7 @@ impl Readable {
         }
     }
 
-    /// Goes as far as it can; says what it waits for, or none when everything is readable.
+    /// Takes the steps. Returns what is waited for, or `None` when everything is readable.
     fn steps(&self, known: &mut Question) -> Result<Option<String>> {
         if known.ends.is_none() {
             if let Some(what) = self.published(known)? {
@@ -183,7 +185,8 @@ impl Readable {
         Ok((lacks > 0).then(|| format!("{lacks} records are not in every view yet{doing}")))
     }
 
-    /// What the publishing is waited for; none when it is done.
+    /// Waits for the capture. Returns what is waited for, or `None` when everything before the
+    /// position is published.
     fn published(&self, known: &mut Question) -> Result<Option<String>> {
         let Some(database) = &self.database else {
             if known.lsn.is_none() && known.committed_before_ms.is_none() {
@@ -216,7 +219,7 @@ impl Readable {
         Ok((!is_past).then(|| not_published(place)))
     }
 
-    /// What the job's topics hold now; none before the job has looked at them.
+    /// The ends of the job's topics; `None` until the job knows its topics.
     fn ends(&self) -> Result<Option<Ends>> {
         let topics: Vec<String> = locked(&self.stats.held).keys().cloned().collect();
         if topics.is_empty() {
@@ -248,13 +251,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where a job's answers are, at its process and at a master.
+/// The path of this question, at a process and at a master.
 pub(crate) fn path(job: &str) -> String {
     format!("/v1/jobs/{job}/readable")
 }
 
-/// A process's answers. A question has the database do something, so it needs the token, if there
-/// is one.
+/// The route of a process. It needs the token if there is one, because a question makes the
+/// database do work.
 pub(crate) fn routes(readable: Later, token: Option<Token>) -> Router {
     let state = Arc::new((readable, token));
     Router::new()
@@ -264,6 +267,7 @@ pub(crate) fn routes(readable: Later, token: Option<Token>) -> Router {
 
 type Kept = Arc<(Later, Option<Token>)>;
 
+/// Answers one question.
 async fn ask(
     State(kept): State<Kept>,
     Path(name): Path<String>,

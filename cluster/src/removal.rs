@@ -1,15 +1,17 @@
-//! `drop` and `reset`: takes away what a pipeline left in its services, and nothing of any other.
+//! The commands `drop` and `reset`: remove what a pipeline left in its services, and nothing of any
+//! other pipeline.
 //!
-//! Flows in: the pipeline's folder and its connections. Flows out: a list of what would be removed,
-//! a question, and then the removals, each of which may be interrupted and done again.
+//! In: the pipeline's folder and its connections. Out: a list of what would be removed, a question
+//! to the user, and then the removals. A removal may be interrupted at any point and done again.
 //!
 //! Invariants:
-//! 1. All services are asked before anything is removed: one that is away is an error that changes
-//!    nothing.
+//! 1. All services are asked before anything is removed. If one does not answer, the command fails
+//!    and changes nothing.
 //! 2. Nothing is removed while a process runs the pipeline.
-//! 3. What feeds goes before what is fed, and what knows of a thing goes after it: the slot before
-//!    the topics, the topics before the notes of them, a view's table before its frontier, all
-//!    tables before the state. So a removal that stopped anywhere is finished by a second one.
+//! 3. The order makes a removal repeatable: a producer is removed before what it feeds, and a
+//!    record about a thing after the thing. The slot is removed before the topics, the topics
+//!    before the notes about them, the table of a view before its frontier, and all tables before
+//!    the state. A removal that stopped at any point is finished by the same command.
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -31,24 +33,33 @@ use crate::pipeline::Folder;
 use crate::table::grouped;
 use crate::{output, redact, services};
 
-/// Something to be removed.
+/// One thing to be removed.
 struct Step<'a> {
-    /// Where it is.
+    /// The service or database that contains the thing.
     place: &'static str,
+    /// The thing in words, as in `topic users`.
     what: String,
+    /// Removes the thing.
     remove: Box<dyn FnMut() -> anyhow::Result<()> + 'a>,
 }
 
-/// What is to be done, and what is not.
+/// What the command will remove, what it keeps, and what does not exist.
 #[derive(Default)]
 struct Plan<'a> {
     steps: Vec<Step<'a>>,
-    /// What is left alone, and why.
+    /// What is kept: the place, the thing, and why.
     kept: Vec<(&'static str, String, String)>,
+    /// What does not exist: the place and the thing.
     absent: Vec<(&'static str, String)>,
 }
 
 /// Removes everything that a pipeline left.
+///
+/// # Errors
+///
+/// * [`Usage`] (exit code 2): without `--yes` nobody can be asked, or a flag is wrong.
+/// * [`crate::exit::Held`] (exit code 5): a process runs the pipeline.
+/// * A service does not answer, the user said no, or a removal failed; the last names what remains.
 pub(crate) fn drop(args: &DropArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
@@ -88,7 +99,12 @@ pub(crate) fn drop(args: &DropArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Removes what the views are computed from, so that the next start fills them anew.
+/// Removes the tables of the views, and without named views also journal and checkpoints. The next
+/// start fills the views again.
+///
+/// # Errors
+///
+/// As for `drop`; also when a named view was not filled by this pipeline.
 pub(crate) fn reset(args: &ResetArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
@@ -114,7 +130,7 @@ pub(crate) fn reset(args: &ResetArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Refuses while a service that was named is away: what is there cannot be told then.
+/// Fails while a service that was named does not answer, because then nobody can tell what exists.
 fn reached(connections: &Connections) -> anyhow::Result<()> {
     let away = services::ask(connections).into_iter();
     let away: Vec<_> = away
@@ -134,7 +150,7 @@ fn reached(connections: &Connections) -> anyhow::Result<()> {
     )
 }
 
-/// Refuses while a process runs the pipeline.
+/// Fails while a process runs the pipeline.
 fn free(name: &str, connections: &Connections, ingest: bool) -> anyhow::Result<()> {
     let instead = "stop it first (Ctrl-C, or `tidemill stop` and `tidemill remove` for a job of a \
                    cluster)";
@@ -148,23 +164,24 @@ fn free(name: &str, connections: &Connections, ingest: bool) -> anyhow::Result<(
     places.iter().try_for_each(|place| place.free(instead))
 }
 
-/// Whether this is an embedded file that nobody made: looking for something makes none.
+/// Whether this is an embedded file that does not exist. The command must not create it.
 fn is_absent(url: &str) -> bool {
     url.strip_prefix("sqlite://")
         .is_some_and(|file| !Path::new(file).exists())
 }
 
-/// The services that are there.
+/// The services of the pipeline; `None` for an embedded file that does not exist.
 struct Parts {
     log: Option<Arc<dyn Log>>,
     registry: Option<Arc<dyn Registry>>,
     sink: Option<Arc<dyn Sink>>,
     store: Option<Arc<dyn Store>>,
-    /// Where the state is, for people.
+    /// The location of the state, for messages.
     state: String,
 }
 
 impl Parts {
+    /// Opens the services.
     fn open(connections: &Connections) -> anyhow::Result<Self> {
         fn there<T>(
             url: &str,
@@ -184,7 +201,7 @@ impl Parts {
         })
     }
 
-    /// The topic as it is now; none when it is not there.
+    /// The topic's current description; `None` if it does not exist.
     fn described(&self, topic: &str) -> anyhow::Result<Option<Described>> {
         let Some(log) = &self.log else {
             return Ok(None);
@@ -194,6 +211,7 @@ impl Parts {
 }
 
 impl<'a> Plan<'a> {
+    /// Adds a thing to be removed.
     fn step(
         &mut self,
         place: &'static str,
@@ -208,11 +226,12 @@ impl<'a> Plan<'a> {
         });
     }
 
+    /// Adds a thing that is kept.
     fn keep(&mut self, place: &'static str, what: String, why: &str) {
         self.kept.push((place, what, why.to_owned()));
     }
 
-    /// What the ingest keeps in its database.
+    /// Adds what the ingest keeps in its database.
     fn items(
         &mut self,
         place: &'static str,
@@ -228,7 +247,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The topics that the capture made, with their subjects, and that of the dead letters.
+    /// Adds the topics that the capture created, their subjects, and the topic of the dead letters.
     fn topics(&mut self, parts: &'a Parts, name: &str, noted: &[Noted]) -> anyhow::Result<()> {
         let place = "log";
         for Noted {
@@ -261,6 +280,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
+    /// Adds one topic.
     fn topic(&mut self, parts: &'a Parts, topic: &str) -> anyhow::Result<()> {
         let Some(log) = &parts.log else { return Ok(()) };
         let records = log.ranges(topic)?.into_iter();
@@ -275,6 +295,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
+    /// Adds the subjects of a topic's keys and values.
     fn subjects(&mut self, parts: &'a Parts, topic: &str) -> anyhow::Result<()> {
         let Some(registry) = &parts.registry else {
             return Ok(());
@@ -293,7 +314,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// The tables of views that the pipeline filled: all, or these.
+    /// Adds the tables of views that the pipeline filled: all, or the named ones.
     fn views(
         &mut self,
         parts: &'a Parts,
@@ -342,7 +363,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// The journal and the checkpoints.
+    /// Adds the journal and the checkpoints.
     fn state(&mut self, parts: &'a Parts, name: &str) -> anyhow::Result<()> {
         let objects = match &parts.store {
             Some(store) => store.list(name)?,
@@ -364,7 +385,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Shows the plan, asks, looks again that nobody runs, and does it.
+    /// Shows the plan, asks the user, checks again that no process runs the pipeline, and removes.
     fn carry_out(
         mut self,
         question: &str,
@@ -399,6 +420,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
+    /// Prints the plan.
     fn show(&self) {
         let line = |place: &str, what: &str| output::line(&format!("  {place:<10}  {what}"));
         if !self.steps.is_empty() {
@@ -422,7 +444,11 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Asks a person.
+/// Asks the user on the terminal.
+///
+/// # Errors
+///
+/// Stdin is no terminal ([`Usage`]).
 fn asked(question: &str) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
         let why = "nobody can be asked here: say --yes to remove what is listed above";

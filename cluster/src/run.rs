@@ -1,4 +1,11 @@
-//! `run`: the whole river in one process, shown while it flows.
+//! The command `run`: ingest and dataflow of a pipeline in one process, with a live display.
+//!
+//!     thread tidemill-ingest ─► topics ─► thread tidemill-dataflow ─► views
+//!              │                                   │
+//!              └─counters─► main thread ◄─counters─┘
+//!                          (the display)  ◄─lag, top rows─ thread tidemill-watch
+//!
+//! A stop ends the ingest first. Then the views take everything that it published.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -25,31 +32,31 @@ use crate::views::Served;
 use crate::watch::{Seen, Until, Watch, Watched};
 use crate::{dataflow, exit, logging, observe, output, probe, redact, views};
 
-/// Records behind the log from which the display speaks of catching up.
+/// Records of lag from which the display says that the views are catching up.
 const CATCHING_UP_MIN: u64 = 1_000;
 
-/// How long the views wait for the ingest to end, when they are to end as well.
+/// How long the views wait for the ingest to end when both are to end.
 const INGEST_ENDS_MAX: Duration = Duration::from_secs(10);
-/// How often it is looked whether it has.
+/// How often that is checked.
 const JOIN_LOOK: Duration = Duration::from_millis(20);
 
-/// How long planning waits for the ingest to open its capture, and how often it looks.
+/// How long planning waits for the ingest to open its capture, and how often it checks.
 const OPENING: Duration = Duration::from_secs(10);
 const OPENING_LOOK: Duration = Duration::from_millis(20);
 
-/// How often views are planned that wait for new columns.
+/// How often views that wait for new columns are compiled again.
 const COLUMNS_LOOK: Duration = Duration::from_millis(200);
 
-/// A stage's thread.
+/// The thread of the ingest or of the dataflow.
 struct Stage {
     name: &'static str,
     thread: JoinHandle<anyhow::Result<()>>,
 }
 
-/// What a run came to.
+/// The result of showing a run.
 struct Shown {
     display: Display,
-    /// None when the run ended before its schemas were there.
+    /// The compiled plan; `None` if the run ended before the schemas were known.
     plan: Option<Job>,
     /// Whether `--until` was reached.
     reached: bool,
@@ -60,8 +67,9 @@ struct River {
     name: String,
     connections: Connections,
     until: Option<Until>,
+    /// Stops the ingest and the display.
     stop: Arc<AtomicBool>,
-    /// Set later, when nothing more is published: the views take all that was.
+    /// Stops the dataflow. Set after `stop`, when the ingest has published everything.
     stop_views: Arc<AtomicBool>,
     ingest_stats: Arc<stats::Stats>,
     job_stats: Arc<job::Stats>,
@@ -69,7 +77,13 @@ struct River {
     awaited: Arc<Mutex<Option<String>>>,
 }
 
-/// Runs a pipeline until it is stopped or `--until` is reached.
+/// Runs a pipeline until SIGTERM, Ctrl-C or `--until`.
+///
+/// # Errors
+///
+/// * [`exit::Usage`] (exit code 2): a flag or a connection is wrong.
+/// * [`exit::Held`] (exit code 5): another process runs the pipeline.
+/// * The pipeline is wrong, or the ingest or the dataflow ended with an error (exit code 1).
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
@@ -85,7 +99,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let api = Api::choose(&mut pipeline, &args.fetch)?;
     let _leases = leases(&folder.name, &connections, args.take_over)?;
     introduce(&folder.name, &connections, &api);
-    // Both halves use the same services.
+    // Both components use the same services, so they share one health record.
     let health = Health::default();
     let job_stats = Arc::new(job::Stats::with(health.clone()));
     let readable = Readable::new(&folder.name, &folder, &connections, &job_stats)?;
@@ -121,11 +135,11 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         river.dataflow(views, args, planned)?,
     ];
     let shown = river.show(args.no_live, &stages, &plan);
-    // Whatever ended the show ends the stages.
+    // Whatever ended the display also ends both stages.
     river.stop.store(true, Relaxed);
     let joined = join(stages, &river.stop_views);
     let mut shown = shown?;
-    // Only now, when what was still flowing has arrived.
+    // Only now has everything arrived that was on its way.
     shown.display.finish();
     joined?;
     if let Some(plan) = &shown.plan {
@@ -137,8 +151,11 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes the leases of both halves; refused while another process has one, unless it is to be
-/// taken over.
+/// Takes the leases of both components.
+///
+/// # Errors
+///
+/// [`exit::Held`] if another process holds one, unless it is to be taken over.
 fn leases(name: &str, connections: &Connections, take_over: bool) -> anyhow::Result<[Lease; 2]> {
     let places = [
         lease::Place::dataflow(name, &connections.state)?,
@@ -152,7 +169,7 @@ fn leases(name: &str, connections: &Connections, take_over: bool) -> anyhow::Res
     Ok([dataflow.take()?, ingest.take()?])
 }
 
-/// How to go on, and where the views can be looked at.
+/// Tells the user how to continue and how to look at the views.
 fn farewell(connections: &Connections, plan: &Job) -> String {
     let mut text = "\nstopped; the same command goes on from here".to_owned();
     let Some(view) = views::typical(plan) else {
@@ -179,12 +196,13 @@ fn farewell(connections: &Connections, plan: &Job) -> String {
     text
 }
 
-/// Whether everything is in one file.
+/// Whether all stages use the one SQLite file.
 fn is_embedded(connections: &Connections) -> bool {
     let mut described = connections.described().into_iter();
     described.all(|(_, url)| url.starts_with("sqlite://"))
 }
 
+/// Prints the pipeline's connections and its API.
 fn introduce(name: &str, connections: &Connections, api: &Api) {
     let described = connections.described();
     if is_embedded(connections) {
@@ -202,6 +220,11 @@ fn introduce(name: &str, connections: &Connections, api: &Api) {
     output::line(&api.said);
 }
 
+/// What `--until` waits for.
+///
+/// # Errors
+///
+/// The pipeline fetches nothing ([`exit::Usage`]).
 fn until(records: u64, pipeline: &Pipeline, connections: &Connections) -> anyhow::Result<Until> {
     let Some(feed) = &pipeline.feed else {
         let why = "--until counts the records that land, and this pipeline fetches none";
@@ -217,6 +240,7 @@ fn until(records: u64, pipeline: &Pipeline, connections: &Connections) -> anyhow
     })
 }
 
+/// Starts the thread of a stage.
 fn stage(
     name: &'static str,
     body: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
@@ -227,8 +251,12 @@ fn stage(
     Ok(Stage { name, thread })
 }
 
-/// Waits for the stages, for the ingest first, so that the views take all that it published; the
-/// first error is the command's, others are printed.
+/// Waits for both stages, first for the ingest, so that the views take everything that it
+/// published.
+///
+/// # Errors
+///
+/// The first error of a stage. Further errors are printed.
 fn join(stages: [Stage; 2], stop_views: &AtomicBool) -> anyhow::Result<()> {
     let by = Instant::now() + INGEST_ENDS_MAX;
     while !stages.iter().any(|stage| stage.thread.is_finished()) && Instant::now() < by {
@@ -237,7 +265,7 @@ fn join(stages: [Stage; 2], stop_views: &AtomicBool) -> anyhow::Result<()> {
     stop_views.store(true, Relaxed);
     let mut errors = Vec::new();
     for Stage { name, thread } in stages {
-        // A panic has ended the process already, through the hook.
+        // A panic would have ended the process through the hook.
         if let Ok(Err(error)) = thread.join() {
             errors.push(error.context(format!("{name} ended")));
         }
@@ -248,7 +276,7 @@ fn join(stages: [Stage; 2], stop_views: &AtomicBool) -> anyhow::Result<()> {
 }
 
 impl River {
-    /// Answers HTTP, if the flags ask for it.
+    /// Serves HTTP if `--http` was given.
     fn serve(&self, args: &HttpArgs, readable: Readable) -> anyhow::Result<()> {
         let at = observe::process(args, || observe::Shown {
             job: self.name.clone(),
@@ -265,14 +293,14 @@ impl River {
         Ok(())
     }
 
-    /// Watches the services of both halves.
+    /// Starts the probes of all services.
     fn probe(&self, api: Option<&str>) {
         probe::ingest(&self.connections, &self.name, api, &self.ingest_stats);
         probe::dataflow(&self.connections, &self.name, &self.job_stats.health);
     }
 
-    /// The stage that plans the job as soon as its schemas are there, hands the plan over, and
-    /// runs it.
+    /// Starts the dataflow stage: it compiles the plan as soon as the schemas are known, sends the
+    /// plan to the display, and runs the job.
     fn dataflow(
         &self,
         views: Views,
@@ -296,7 +324,7 @@ impl River {
         };
         stage("dataflow", move || {
             let waiting = |what: &str| set(Some(what));
-            // A table that is read anew may have another schema then.
+            // A table that is captured again may have another schema afterwards.
             let since = Instant::now();
             while ingest.is_opening() && since.elapsed() < opening && !stop.load(Relaxed) {
                 thread::sleep(OPENING_LOOK);
@@ -304,7 +332,7 @@ impl River {
             let plan = loop {
                 let settled = ingest.is_settled();
                 match dataflow::plan_when_ready(&views, &connections, &stop, &waiting) {
-                    // The tables have other columns now, which the ingest comes to.
+                    // The tables have new columns, which the ingest will register.
                     Err(error)
                         if !settled
                             && !stop.load(Relaxed)
@@ -320,7 +348,7 @@ impl River {
             let Some(plan) = plan else {
                 return Ok(());
             };
-            // Nobody receives it only when the show has ended, and then the job ends at once.
+            // The receiver is gone only when the display has ended, and then the job ends at once.
             let _ = planned.send(plan.clone());
             let workers = Workers::Threads(workers);
             let config = job::Config {
@@ -331,6 +359,7 @@ impl River {
         })
     }
 
+    /// Prints all views at the end of a run.
     fn print_views(&self, plan: &Job) -> anyhow::Result<()> {
         let served = Served::open(&self.connections.sink, plan)?;
         let rows = |name: &str| {
@@ -344,7 +373,7 @@ impl River {
         Ok(())
     }
 
-    /// Shows the river until it is stopped, a stage ends, or `--until` is reached.
+    /// Shows the run until it is stopped, a stage ends, or `--until` is reached.
     fn show(
         &self,
         no_live: bool,
@@ -379,6 +408,7 @@ impl River {
         })
     }
 
+    /// What the watcher observes.
     fn watched(&self, plan: &Job) -> Watched {
         Watched {
             plan: plan.clone(),
@@ -390,7 +420,7 @@ impl River {
         }
     }
 
-    /// A long phase in words.
+    /// The current long phase in words, if there is one.
     fn phase(&self, seen: &Seen) -> Option<String> {
         let awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
         let progress = || {
