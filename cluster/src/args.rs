@@ -1,4 +1,4 @@
-//! The flags that commands take, and how their values are read.
+//! Command-line flags, and the parsers of their values.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::hosts::HostArgs;
 use crate::logging::LogArgs;
 use crate::mesh::MeshArgs;
 
-/// A slot's name has 63 letters, and ours begin with `tidemill_`.
+/// A replication slot's name has at most 63 characters, and ours begin with `tidemill_`.
 const NAME_LEN_MAX: usize = 54;
 
 #[derive(Debug, Args)]
@@ -108,6 +108,7 @@ pub(crate) struct NameArgs {
     pub(crate) name: Option<String>,
 }
 
+/// Parses a pipeline's name.
 pub(crate) fn name(given: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if given.is_empty() || given.len() > NAME_LEN_MAX || !given.chars().all(fits) {
@@ -117,6 +118,7 @@ pub(crate) fn name(given: &str) -> Result<String, String> {
     Ok(given.to_owned())
 }
 
+/// Parses a duration above zero.
 pub(crate) fn every(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no time such as 250ms, 2s or 1m");
     let span: SignedDuration = text.parse().map_err(|_| wrong())?;
@@ -126,7 +128,7 @@ pub(crate) fn every(text: &str) -> Result<Duration, String> {
         .ok_or_else(wrong)
 }
 
-/// `3` or `1..5`, both ends included.
+/// Parses `3` or `1..5`, where both ends are included.
 fn pages(given: &str) -> Result<RangeInclusive<u64>, String> {
     let (first, last) = given.split_once("..").unwrap_or((given, given));
     let number = |text: &str| {
@@ -385,6 +387,7 @@ pub(crate) struct ReplayArgs {
     pub(crate) force: bool,
 }
 
+/// Parses the name of a stage.
 fn stage(given: &str) -> Result<Stage, String> {
     let mut all = Stage::ALL.into_iter();
     all.find(|stage| stage.name() == given).ok_or_else(|| {

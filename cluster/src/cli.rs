@@ -1,5 +1,5 @@
-//! The command line: every command, its help and its examples. The flags are in [`crate::args`] and
-//! beside the commands that alone take them.
+//! Command line: all commands with their help and examples. The flags are in [`crate::args`] and
+//! beside the commands that use them.
 
 use clap::{Parser, Subcommand};
 

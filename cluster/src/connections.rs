@@ -1,10 +1,12 @@
-//! Connections: where the stages' engines are. A pipeline names topics and tables, never engines.
+//! Connections: the URL of each stage's engine, from flags, the environment and `tidemill.toml`. A
+//! pipeline names topics and tables, never engines.
 //!
-//! Flows in: flags, the environment, `tidemill.toml`, and the files that those name. Flows out: one
-//! URL a stage, credentials and TLS settings in it, in the form the engines take. For each
-//! connection on its own the flag wins over the environment, that over the file, and whatever
-//! nobody names is the embedded SQLite file. A password in a flag is refused: everybody on the
-//! machine sees a process's flags.
+//! In: flags, the environment, `tidemill.toml`, and the files that those name. Out: one URL per
+//! stage in the form that the engines take, including credentials and TLS settings.
+//!
+//! For each connection, the flag wins over the environment, and the environment over the file. A
+//! connection that is not named is the embedded SQLite file. A password in a flag is refused,
+//! because every user of the machine can see the flags of a process.
 
 use std::path::{Path, PathBuf};
 
@@ -23,15 +25,15 @@ use credentials::Service;
 use file::Found;
 use given::Given;
 
-/// The embedded file when nobody names one.
+/// Default of the embedded file.
 const DATA: &str = "tidemill.sqlite";
 
-/// Where epochs and checkpoints are kept when the views are not in the embedded file, and what it
-/// was called before there were checkpoints: who has that folder goes on with it.
+/// Default locations of the state when the views are not in the embedded file: the current one, and
+/// that of versions without checkpoints. A folder of the old name is still used.
 const STATE: &str = "./tidemill-state";
 const STATE_BEFORE: &str = "./tidemill-journal";
 
-/// Secrets that other libraries take from the environment themselves.
+/// Secrets that other libraries read from the environment. They are masked too.
 const OTHERS: [&str; 2] = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 
 /// The connections as flags and environment give them.
@@ -90,24 +92,29 @@ pub(crate) struct ConnectionArgs {
     pub(crate) state: Option<String>,
 }
 
-/// One URL a stage.
+/// The resolved connections: one URL per stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Connections {
     pub(crate) database: String,
     pub(crate) log: String,
     pub(crate) registry: String,
+    /// Where the views are served.
     pub(crate) sink: String,
-    /// Journal and checkpoints.
+    /// Where journal and checkpoints are.
     pub(crate) state: String,
     /// The embedded file, whether or not a stage uses it.
     pub(crate) data: PathBuf,
-    /// Those that somebody named, as they were given, by the names of their flags.
+    /// The connections that were named, as they were given, by the names of their flags.
     pub(crate) named: Vec<(&'static str, String)>,
 }
 
 impl Connections {
-    /// Resolves the connections for a pipeline's folder and remembers their passwords, so that no
-    /// line printed later shows one.
+    /// Resolves the connections for a pipeline's folder, and remembers all passwords for masking.
+    ///
+    /// # Errors
+    ///
+    /// A value is invalid, or a flag contains a password ([`Usage`], exit code 2), or a file cannot
+    /// be read.
     pub(crate) fn resolve(args: &ConnectionArgs, folder: &Path) -> anyhow::Result<Self> {
         let found = file::read(folder)?;
         let all = all(args, found.as_ref());
@@ -142,8 +149,8 @@ impl Connections {
         for url in [&connections.registry, &connections.sink] {
             redact::remember(url);
         }
-        // Bindings must be as durable as what was written under them, so they are in the embedded
-        // file only when the views are there as well.
+        // Bindings must be as durable as the rows that depend on them. Therefore the journal is in
+        // the embedded file only if the views are there too.
         let state_default = if connections.sink.starts_with("sqlite://") {
             connections.sink.clone()
         } else if Path::new(STATE_BEFORE).is_dir() {
@@ -158,7 +165,7 @@ impl Connections {
         })
     }
 
-    /// The stages by name, for summaries; passwords masked.
+    /// The stages' names and URLs for messages, without secrets.
     pub(crate) fn described(&self) -> [(&'static str, String); 4] {
         [
             ("database", redact::place(&self.database)),
@@ -169,6 +176,7 @@ impl Connections {
     }
 }
 
+/// The engine's URL of a connection, or the default.
 fn engine(
     said: Option<Given>,
     parse: fn(&str) -> Result<String, String>,
@@ -187,7 +195,7 @@ fn engine(
     }
 }
 
-/// What was said of each connection; their passwords are remembered from here on.
+/// The six connections as they were given. Their passwords are remembered from here on.
 fn all(args: &ConnectionArgs, found: Option<&Found>) -> [Option<Given>; 6] {
     let file = found.map(|found| &found.file.connections);
     let say = |name: &str, arg: &Option<String>, in_file: Option<&Spanned<String>>| {
@@ -216,7 +224,7 @@ fn all(args: &ConnectionArgs, found: Option<&Found>) -> [Option<Given>; 6] {
     ]
 }
 
-/// Those that somebody named.
+/// The connections that were named.
 fn named(all: &[Option<Given>; 6]) -> Vec<(&'static str, String)> {
     let names = [
         "postgres",
@@ -232,15 +240,16 @@ fn named(all: &[Option<Given>; 6]) -> Vec<(&'static str, String)> {
         .collect()
 }
 
+/// One connection as it was given: by flag, environment or file.
 fn said(
     name: &str,
     arg: &Option<String>,
     in_file: Option<&Spanned<String>>,
     found: Option<&Found>,
 ) -> Option<Given> {
-    // An empty value (`TIDEMILL_KAFKA= tidemill …`) takes a connection back.
+    // An empty value (`TIDEMILL_KAFKA= tidemill …`) unsets a connection.
     if let Some(arg) = arg.as_ref().filter(|arg| !arg.trim().is_empty()) {
-        // The argument parser has merged the environment into the flag; tell them apart again.
+        // clap has merged the environment into the flag; this tells them apart again.
         let variable = format!("TIDEMILL_{}", name.to_ascii_uppercase());
         let flag = std::env::var(&variable).map_or(true, |value| &value != arg);
         return Some(Given {
@@ -257,7 +266,8 @@ fn said(
     })
 }
 
-/// A password in a flag is in `ps`, in the shell's history and in service managers' logs.
+/// Refuses a password in a flag: it would be visible in `ps`, the shell's history and the logs of
+/// service managers.
 fn refuse_in_flag(said: &Given) -> anyhow::Result<()> {
     let Some(name) = said
         .flag

@@ -1,5 +1,5 @@
-//! The display while the river runs: on a terminal a block redrawn in place about four times a
-//! second, elsewhere one line a second.
+//! Display of `tidemill run`: on a terminal a block that is redrawn four times a second, elsewhere
+//! one line a second.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use crate::{output, redact};
 /// Time between two calls of [`Display::tick`].
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 
-/// A plain line comes with every so many ticks.
+/// Number of ticks from one plain line to the next.
 const TICKS_A_LINE: u64 = 4;
 
-/// Where frames go.
+/// The display and what it reads.
 pub(crate) struct Display {
     job: String,
     live: bool,
@@ -29,7 +29,7 @@ pub(crate) struct Display {
 }
 
 impl Display {
-    /// Live on a terminal unless `no_live`.
+    /// A live display on a terminal, unless `no_live` is set.
     pub(crate) fn new(
         job: &str,
         no_live: bool,
@@ -47,7 +47,7 @@ impl Display {
         }
     }
 
-    /// Shows this moment.
+    /// Shows the current moment.
     pub(crate) fn tick(&mut self, phase: Option<String>, top: Vec<String>) {
         let frame = self.frame(phase, top);
         if self.live {
@@ -69,6 +69,7 @@ impl Display {
         }
     }
 
+    /// The current moment from the counters.
     fn frame(&mut self, phase: Option<String>, top: Vec<String>) -> Frame {
         let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
         let (ingest, job) = (&self.ingest_stats, &self.job_stats);

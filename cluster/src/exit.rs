@@ -1,9 +1,9 @@
-//! How the process ends: the exit codes, the panic hook and the signals.
+//! How a process ends: exit codes, the panic hook and the signals.
 //!
 //! Invariants:
-//! 1. No process with timely workers outlives a panic of any thread: the peers of a half-dead
-//!    process would wait for it for ever.
-//! 2. The first Ctrl-C (or SIGTERM) asks for a clean stop, the second one ends the process at once.
+//! 1. A panic of any thread ends the process. Otherwise the other processes of the job would wait
+//!    for this one for ever.
+//! 2. The first Ctrl-C or SIGTERM asks for a clean stop. The second one ends the process at once.
 
 use std::panic::PanicHookInfo;
 use std::sync::atomic::AtomicBool;
@@ -11,32 +11,32 @@ use std::sync::{Arc, OnceLock};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// Everything was done.
+/// The command did everything, or was stopped cleanly.
 pub(crate) const OK: u8 = 0;
-/// Something outside this program is wrong: the pipeline's files, a service, the data.
+/// Something outside this program is wrong: the pipeline's files, a service, or the data.
 pub(crate) const ERROR: u8 = 1;
-/// The command line or a connection is wrong (also clap's own code).
+/// The command line or a connection is wrong (also the code that clap uses).
 pub(crate) const USAGE: u8 = 2;
-/// Another process of the same job died or is not there, or the worker that started this one, so
-/// this one ended too. Look at that one.
+/// Another process of the job died or cannot be reached, or the worker that started this process is
+/// gone. The cause is in the log of the other process.
 pub(crate) const PEER_LOST: u8 = 3;
-/// `verify` found differences, and they are still there.
+/// `verify` found differences that were not repaired.
 pub(crate) const DIFFERENT: u8 = 4;
-/// Another process runs the pipeline; nothing was started or removed.
+/// Another process runs the pipeline. Nothing was started or removed.
 pub(crate) const HELD: u8 = 5;
-/// A job is not as it was asked for: it is degraded, or was not there in time. It goes on. Or an
-/// `ingest --once` was stopped before it was done.
+/// A job is degraded, or did not reach the desired state in time; it continues. Or `wait` timed
+/// out, or `ingest --once` was stopped before it was done.
 pub(crate) const NOT_YET: u8 = 6;
-/// `ingest --once` is done, but for pages that failed for good.
+/// `ingest --once` is done, except for pages that failed for good.
 pub(crate) const INCOMPLETE: u8 = 7;
-/// The job whose views are waited for does not run any more.
+/// `wait`: the job is stopped or failed.
 pub(crate) const ENDED: u8 = 8;
-/// An invariant of ours does not hold: a panic.
+/// An invariant of this program does not hold: a panic.
 pub(crate) const BUG: u8 = 101;
-/// Stopped by a second signal.
+/// Ended at once by a second signal.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-/// The codes as `--help` shows them.
+/// The exit codes in the text of `--help`.
 pub(crate) const HELP: &str = "\
 Exit codes:
   0    done, or stopped cleanly
@@ -52,41 +52,44 @@ Exit codes:
   101  a bug of tidemill; please report the log
   130  stopped at once by a second Ctrl-C";
 
-/// Marks an error as the user's way of calling rather than the world's state.
+/// Error for wrong usage: the command line or a connection (exit code [`USAGE`]).
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
-/// Marks that tables differ from their views: which, and in how many rows.
+/// Error: tables differ from their views. The text names the views and the numbers of rows (exit
+/// code [`DIFFERENT`]).
 #[derive(Debug, thiserror::Error)]
 #[error("the tables are not what the views should hold: {0}")]
 pub(crate) struct Different(pub(crate) String);
 
-/// Marks that another process of the job is not there, or whoever started this one.
+/// Error: another process of the job, or the worker of this one, is gone (exit code [`PEER_LOST`]).
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct PeerLost(pub(crate) String);
 
-/// Marks that another process runs the pipeline.
+/// Error: another process runs the pipeline (exit code [`HELD`]).
 #[derive(Debug, thiserror::Error)]
 #[error("the {half} of pipeline `{pipeline}` runs already: {who}, since {since}")]
 pub(crate) struct Held {
+    /// The pipeline's name.
     pub(crate) pipeline: String,
     /// `dataflow` or `ingest`.
     pub(crate) half: &'static str,
-    /// `process 12 on host a`.
+    /// The process that runs it, as in `process 12 on host a`.
     pub(crate) who: String,
+    /// Since when it runs, as a time of day in UTC.
     pub(crate) since: String,
-    /// What to do.
+    /// What the user can do.
     pub(crate) instead: String,
 }
 
-/// Marks that a job is not as it was asked for, and goes on.
+/// Error: a job has not reached the desired state and continues (exit code [`NOT_YET`]).
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct NotYet(pub(crate) String);
 
-/// Marks that pages are missing: how many.
+/// Error: this number of pages failed for good (exit code [`INCOMPLETE`]).
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{count} {pages} failed for good; `tidemill dead-letters list --stage fetch` says why",
@@ -95,12 +98,12 @@ pub(crate) struct NotYet(pub(crate) String);
 )]
 pub(crate) struct Incomplete(pub(crate) u64);
 
-/// Marks that a job does not run any more.
+/// Error: a job does not run any more (exit code [`ENDED`]).
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Ended(pub(crate) String);
 
-/// The exit code of an error that ended the command.
+/// The exit code of an error that ended a command.
 pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
     if error.chain().any(|cause| cause.is::<Usage>()) {
         USAGE
@@ -121,8 +124,8 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// From here on a panic of any thread logs and ends the process, without running destructors:
-/// other threads may hold on to sockets that never close.
+/// Installs the panic hook: a panic of any thread is logged and ends the process. Destructors do
+/// not run, because other threads may hold sockets that never close.
 pub(crate) fn exit_on_panic() {
     std::panic::set_hook(Box::new(|info| {
         let message = message_of(info);
@@ -149,35 +152,36 @@ pub(crate) fn exit_on_panic() {
     }));
 }
 
-/// What is done before the process ends because another one is gone.
+/// What is done before the process ends because it lost a peer.
 static ON_PEER_LOST: OnceLock<fn(Option<usize>)> = OnceLock::new();
 
-/// Sets what is done, once for the process: it is given the index of a process that the network
-/// does not reach any more.
+/// Sets what is done before the process ends because it lost a peer. The function gets the peer's
+/// index if the network to it is broken, and `None` if the peer closed the connection.
 pub(crate) fn on_peer_lost(tell: fn(Option<usize>)) {
-    // A second one would be of a second command.
+    // A second call would come from a second command.
     let _ = ON_PEER_LOST.set(tell);
 }
 
-/// The process that a thread of timely's talks to: its name ends with the index.
+/// The peer of one of timely's communication threads: the thread's name ends with the index.
 fn peer_of(thread: &str) -> Option<usize> {
     let threads = ["timely:recv-", "timely:send-"];
     let mut indices = threads.iter().filter_map(|name| thread.strip_prefix(name));
     indices.next()?.parse().ok()
 }
 
-/// Whether the network did not reach the other process any more. One that died says so by closing
-/// its connections, and is reached as well as ever when it is started again.
+/// Whether the network to the peer is broken (timed out, or no route). A peer that died closes its
+/// connections and can be reached again once it is restarted.
 fn is_cut(message: &str) -> bool {
     let errors = ["os error 110)", "os error 113)", "os error 101)"];
     errors.iter().any(|error| message.ends_with(error))
 }
 
+/// The text of a panic.
 fn message_of<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
     info.payload_as_str().unwrap_or("panic without a message")
 }
 
-/// Which of the two kinds of panic this is. The texts are timely's contract for a lost peer.
+/// Whether a panic is a lost peer or a bug. The texts are those of timely for a lost peer.
 fn panic_code(message: &str) -> u8 {
     if message.starts_with("timely communication error:") || message == "MergeQueue poisoned." {
         PEER_LOST
@@ -186,7 +190,11 @@ fn panic_code(message: &str) -> u8 {
     }
 }
 
-/// The flag that every stage watches, set by the first SIGINT or SIGTERM.
+/// Registers the signals and returns the flag that the first SIGINT or SIGTERM sets.
+///
+/// # Errors
+///
+/// A signal handler cannot be registered.
 pub(crate) fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

@@ -1,7 +1,7 @@
-//! What the river did until now, as text: one moment of the live display.
+//! One moment of a running pipeline as text, for the live display and for plain lines.
 //!
-//! Flows in: the stages' counters. Flows out: a block of lines, or one line. Pure: the clock and
-//! the counters are handed in.
+//! In: the stages' counters. Out: a block of lines, or one line. Pure: the caller passes the time
+//! and the counters.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::PoisonError;
@@ -14,52 +14,55 @@ use tidemill_ingest::stats;
 
 use crate::table::grouped;
 
-/// Rates are taken over this long.
+/// The time window over which rates are computed.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
 
-/// One stage's counter and how quickly it grows.
+/// The counter of one stage, and its rate.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Counter {
     pub(crate) total: u64,
     pub(crate) per_second: f64,
 }
 
-/// One moment.
+/// One moment of a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Frame {
     pub(crate) job: String,
+    /// Time since the start.
     pub(crate) elapsed: Duration,
-    /// A long phase in words, if one is going on.
+    /// The current long phase in words, if there is one.
     pub(crate) phase: Option<String>,
-    /// Fetched, landed, captured, published.
+    /// The stages in the order of the flow: fetched, landed, captured, published.
     pub(crate) stages: [Counter; 4],
-    /// The last durable epoch, in milliseconds; 0 before the first.
+    /// The newest durable epoch in ms; 0 before the first.
     pub(crate) epoch: u64,
+    /// The lag in ms.
     pub(crate) lag_ms: u64,
-    /// Whether the log says what it holds; not before the first look.
+    /// Whether the ends of the log are known; false before the first look.
     pub(crate) lag_known: bool,
-    /// Services that are waited for, in words.
+    /// The services that are down, in words.
     pub(crate) downs: Vec<String>,
     pub(crate) views: BTreeMap<String, job::ViewStats>,
-    /// p50 and p99, when there was a sample.
+    /// Freshness p50 and p99 in ms; `None` before the first sample.
     pub(crate) freshness_ms: Option<(u64, u64)>,
     pub(crate) dead_letters: u64,
-    /// The top of the first aggregate view.
+    /// The first rows of the first aggregate view.
     pub(crate) top: Vec<String>,
 }
 
+/// The names of [`Frame::stages`].
 const STAGES: [&str; 4] = ["fetched", "landed", "captured", "published"];
 
-/// Turns counters into frames; remembers what rates and lag need.
+/// Makes frames from counters; keeps the samples that rates and lag need.
 #[derive(Debug, Default)]
 pub(crate) struct Gauge {
     samples: VecDeque<(Duration, [u64; 4])>,
-    /// When everything bound was durable the last time, in milliseconds.
+    /// When every bound epoch was last durable, in ms.
     caught_up_ms: u64,
 }
 
 impl Gauge {
-    /// The frame at `elapsed` since the start, which is `now_ms` on the clock.
+    /// The frame at `elapsed` since the start, which is `now_ms` in ms since 1970.
     pub(crate) fn frame(
         &mut self,
         elapsed: Duration,
@@ -92,9 +95,9 @@ impl Gauge {
         let (lag, unpublished) = (job.lag(), ingest.unpublished());
         let waits = lag.since_ms.into_iter().chain(unpublished.since_ms);
         let waits = waits.map(|since| now_ms.saturating_sub(since)).max();
-        // An idle job has old epochs and no lag: only what waits counts.
+        // An idle job has old epochs and no lag: only waiting changes count.
         let epochs = now_ms.saturating_sub(durable.max(self.caught_up_ms));
-        // What waits is at least as old as it has waited.
+        // A change that waits is at least as old as it has waited.
         let freshness_ms = match (freshness_ms, waits) {
             (None, waits) => waits.map(|waits| (waits, waits)),
             (Some((p50, p99)), waits) => {
@@ -119,6 +122,7 @@ impl Gauge {
         }
     }
 
+    /// The stages' totals and their rates over [`RATE_WINDOW`].
     fn rates(&mut self, elapsed: Duration, totals: [u64; 4]) -> [Counter; 4] {
         let expired = |at: &Duration| elapsed.saturating_sub(*at) > RATE_WINDOW;
         while self.samples.len() > 1 && self.samples.front().is_some_and(|(at, _)| expired(at)) {
@@ -236,6 +240,7 @@ impl Frame {
     }
 }
 
+/// The remark about withheld rows of a view.
 fn conflicts(view: &job::ViewStats) -> String {
     match view.conflicts {
         0 => String::new(),
@@ -243,7 +248,7 @@ fn conflicts(view: &job::ViewStats) -> String {
     }
 }
 
-/// `00:01:05`.
+/// A duration as `00:01:05`.
 fn clock(elapsed: Duration) -> String {
     let seconds = elapsed.as_secs();
     format!(
@@ -254,7 +259,7 @@ fn clock(elapsed: Duration) -> String {
     )
 }
 
-/// Milliseconds while they are readable, then seconds.
+/// A duration in ms up to 10 s, then in seconds.
 fn millis(ms: u64) -> String {
     if ms < 10_000 {
         format!("{ms} ms")

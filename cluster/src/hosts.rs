@@ -1,5 +1,5 @@
-//! The processes of one job: how many, which one this is, and where the others are, from timely's
-//! own flags.
+//! Processes of one job, from timely's own flags: how many there are, which one this is, and the
+//! addresses of all.
 
 use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use tidemill_dataflow::job::Workers;
 
 use crate::exit::Usage;
 
-/// The first port of processes without a host list, as timely has it.
+/// First port of processes without a host list, as in timely.
 const PORT_BASE: usize = 2101;
 
 /// Timely's flags.
@@ -34,16 +34,21 @@ pub(crate) struct HostArgs {
     pub(crate) hosts: Vec<String>,
 }
 
-/// The processes that these flags ask for.
+/// The processes that the flags describe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hosts {
     pub(crate) workers: Workers,
-    /// `host:port` of every process; none when there is one.
+    /// `host:port` of every process by index; empty for a single process.
     pub(crate) addresses: Vec<String>,
 }
 
 impl HostArgs {
-    /// The processes these flags ask for.
+    /// Resolves the flags.
+    ///
+    /// # Errors
+    ///
+    /// The flags contradict each other or an address is invalid ([`Usage`], exit code 2), or the
+    /// host file cannot be read.
     pub(crate) fn resolve(&self) -> anyhow::Result<Hosts> {
         if self.workers == 0 {
             return Err(Usage("-w 0: at least one worker is needed".into()).into());
@@ -101,6 +106,7 @@ impl HostArgs {
     }
 }
 
+/// Reads a host file: one `host:port` per line, `#` begins a comment.
 fn read(file: &Path) -> anyhow::Result<Vec<String>> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read the host file {}", file.display()))?;
@@ -114,8 +120,11 @@ fn read(file: &Path) -> anyhow::Result<Vec<String>> {
 }
 
 impl Hosts {
-    /// Listens where the other processes look for this one, if there are others. An address that
-    /// somebody else listens on is refused by name.
+    /// Listens on this process's address; `None` for a single process.
+    ///
+    /// # Errors
+    ///
+    /// The address is in use, or is not of this machine.
     pub(crate) fn listen(&self) -> anyhow::Result<Option<TcpListener>> {
         let Workers::Cluster { process, .. } = self.workers else {
             return Ok(None);
@@ -133,8 +142,8 @@ impl Hosts {
         Ok(Some(listener))
     }
 
-    /// Whether all processes listen on this machine alone, where nobody else can connect. A name
-    /// that is not known yet is another machine's.
+    /// Whether all addresses are loopback addresses, which other machines cannot reach. A name that
+    /// cannot be resolved counts as another machine.
     pub(crate) fn are_loopback(&self) -> bool {
         self.addresses.iter().all(|address| {
             let mut found = address.to_socket_addrs().into_iter().flatten().peekable();

@@ -1,25 +1,32 @@
-//! The lease of a pipeline: which process runs it now, so that a second one that was started by
-//! mistake is refused and the first goes on.
+//! Lease of a pipeline: which process runs it now. A second process that was started by mistake is
+//! refused, and the first one is not disturbed.
 //!
-//! Flows in: the store or the database that the process is about to use. Flows out: a heartbeat
-//! there for as long as the process runs, or the process that has one already.
+//! In: the store or the database that the process is about to use. Out: a heartbeat there while the
+//! process runs, or the name of the process that already has one.
 //!
 //! ```text
 //! first    put ── put ── put ── put ──►            an object NAME/running/PART, every 2 s
-//! second      get ── get: it changed               refused: the first is alive
-//! second (the first is dead)
-//!             get ── get ── … 8 s … ── get         the same object for 8 s: nobody is there
+//! second      get ── get: it changed               refused: the first process is alive
+//!
+//! first    put ── put ── killed on another machine
+//! second              get ── get ── … 8 s … ── get the object did not change for 8 s: free
+//! second   put ── put ── put ──►                   it takes the lease
+//!
+//! first    put ── put ── frozen ················· wakes up, reads another heartbeat, stops its own
+//! second                  put (--take-over) ── put ── put ──►
 //! ```
 //!
 //! Invariants:
-//! 1. No clocks of two machines are compared: a heartbeat that changes is alive, one that does not
-//!    for [`LEASE`] is dead. On the same machine the process table tells at once.
-//! 2. The heartbeat protects people from a mistake and nothing else: what an overtaken process
-//!    still tries is refused by the journal's generation and by PostgreSQL's lock.
-//! 3. A process removes only its own heartbeat, and stops when another one took its place.
+//! 1. Clocks of two machines are never compared. A heartbeat that changes is alive; one that does
+//!    not change for [`LEASE`] is dead. For a process of the same machine, the process table
+//!    answers at once.
+//! 2. The lease protects users from a mistake, and nothing else. Writes of a process that was taken
+//!    over are refused by the journal's generation and by PostgreSQL's lock (fencing).
+//! 3. A process deletes only its own heartbeat, and stops to renew when another process's heartbeat
+//!    is in its place.
 //!
 //! The capture from PostgreSQL needs no object: the advisory lock of its session is the lease, and
-//! the server sees its heartbeat.
+//! the server observes the session's heartbeat.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,18 +42,18 @@ use tidemill_ingest::capture;
 use crate::exit::Held;
 use crate::output;
 
-/// How long a heartbeat may stay the same until its process counts as dead.
+/// How long a heartbeat may stay unchanged until its process counts as dead.
 const LEASE: Duration = Duration::from_secs(8);
 /// Time between two heartbeats.
 const RENEW: Duration = Duration::from_secs(2);
-/// Time between two looks at another process's heartbeat.
+/// Time between two reads of another process's heartbeat.
 const LOOK: Duration = Duration::from_millis(250);
-/// A process that has ended may be seen for so long.
+/// How long the traces of a process that has just ended may still change.
 const ENDS_MAX: Duration = Duration::from_secs(1);
-/// PostgreSQL ends a silent session after [`LEASE`]; this much later it has.
+/// How much later than [`LEASE`] PostgreSQL has certainly ended a silent session.
 const SERVER_GRACE: Duration = Duration::from_secs(2);
 
-/// Which half of a pipeline a process runs.
+/// Which component of a pipeline a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Half {
     Dataflow,
@@ -62,58 +69,62 @@ impl Half {
     }
 }
 
-/// Where the lease of one half is kept.
+/// The place of one component's lease.
 pub(crate) struct Place {
     pipeline: String,
     half: Half,
     keeper: Keeper,
 }
 
+/// What keeps the lease.
 enum Keeper {
-    /// Heartbeats of processes of this program, as objects.
+    /// Heartbeats as objects in a store.
     Store(Arc<dyn Store>),
-    /// The lock of the capture's session, by the database's URL.
+    /// The lock of the capture's session, at this database's URL.
     Server(String),
 }
 
-/// A process's heartbeat.
+/// The heartbeat of a process: the content of the object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Heartbeat {
+    /// Host name and process id, for messages.
     host: String,
     process: u32,
+    /// When the process took the lease, in ms since 1970.
     since_ms: u64,
-    /// Which kernel, which of its process tables, and when the process began there: what tells it
-    /// from another one of its number.
+    /// The boot of the kernel, the PID namespace, and the start of the process in ticks since the
+    /// boot. Together they tell this process from another one with the same id.
     boot: String,
     table: String,
     began: String,
-    /// Grows.
+    /// Counts the heartbeats, so that the object changes.
     beat: u64,
 }
 
-/// Whoever holds the lease now.
+/// The process that holds the lease.
 struct Holder {
-    /// `process 12 on host a`.
+    /// The process, as in `process 12 on host a`.
     who: String,
+    /// Since when it runs, in ms since 1970; 0 if unknown.
     since_ms: u64,
-    /// Changes as long as it lives.
+    /// A text that changes as long as the process lives.
     sign: String,
-    /// Whether it lives, where that can be told at once.
+    /// Whether the process lives, if that can be told at once.
     lives: Option<bool>,
 }
 
-/// A held lease; given back when it is dropped.
+/// A held lease. Dropping it ends the heartbeat and deletes it.
 pub(crate) struct Lease {
-    /// Closing it ends the thread.
+    /// Dropping this sender ends the thread.
     ending: Option<Sender<()>>,
     renewing: Option<thread::JoinHandle<()>>,
 }
 
 impl Place {
-    /// The lease of the dataflow, in the store at `state`.
+    /// The lease of a dataflow, in the store at `state`.
     ///
     /// # Errors
-    /// When the URL names no store.
+    /// The URL names no store.
     pub(crate) fn dataflow(pipeline: &str, state: &str) -> anyhow::Result<Self> {
         Ok(Self {
             pipeline: pipeline.to_owned(),
@@ -122,10 +133,10 @@ impl Place {
         })
     }
 
-    /// The lease of the ingest, in its database.
+    /// The lease of an ingest, in its database.
     ///
     /// # Errors
-    /// When the embedded file cannot be opened.
+    /// The embedded file cannot be opened.
     pub(crate) fn ingest(pipeline: &str, database: &str) -> anyhow::Result<Self> {
         let keeper = match database.starts_with("sqlite://") {
             true => Keeper::Store(store::open(database)?),
@@ -138,11 +149,12 @@ impl Place {
         })
     }
 
-    /// Waits until it is known that no other process holds the lease: at most [`LEASE`].
+    /// Waits until it is certain that no other process holds the lease: at most [`LEASE`], and for
+    /// PostgreSQL [`SERVER_GRACE`] more.
     ///
     /// # Errors
-    /// [`Held`] when one does; `instead` says what to do about it. When the store or the database
-    /// is away nobody can tell: then there is nothing to protect from, and no error.
+    /// [`Held`] if another process holds the lease; `instead` tells the user what to do. If the
+    /// store or the database does not answer, there is nothing to protect yet, and no error.
     pub(crate) fn free(&self, instead: &str) -> anyhow::Result<()> {
         let mut first: Option<(Holder, Instant)> = None;
         loop {
@@ -167,7 +179,7 @@ impl Place {
                 first = Some((now, Instant::now()));
                 continue;
             };
-            // A session that is just ending may still move.
+            // The traces of a process that is just ending may still change.
             if seen.sign != now.sign && at.elapsed() >= ENDS_MAX {
                 return Err(held(&now).into());
             }
@@ -181,6 +193,7 @@ impl Place {
         }
     }
 
+    /// Tells the user why the command waits.
     fn say_waiting(&self, holder: &Holder) {
         output::log(&format!(
             "the {} of `{}` was last run by {}, since {}; waiting for at most {} s to see whether \
@@ -193,10 +206,10 @@ impl Place {
         ));
     }
 
-    /// Takes the lease, whoever has it.
+    /// Takes the lease, also from another process.
     ///
     /// # Errors
-    /// When there is no thread for the heartbeats.
+    /// The thread for the heartbeat cannot be started.
     pub(crate) fn take(&self) -> anyhow::Result<Lease> {
         let Keeper::Store(store) = &self.keeper else {
             // The capture takes the lock when it begins.
@@ -235,7 +248,7 @@ impl Place {
         object(&self.pipeline, self.half)
     }
 
-    /// Whoever holds it; none when nobody does, or nobody can tell.
+    /// The holder of the lease; `None` if there is none, or if it cannot be found out.
     fn holder(&self) -> Option<Holder> {
         let found = match &self.keeper {
             Keeper::Store(store) => stored(&**store, &self.object()),
@@ -252,22 +265,24 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.ending = None;
         if let Some(renewing) = self.renewing.take() {
-            // It only waits for the store; a panic of it has ended the process.
+            // The thread only waits for the store. A panic of it would have ended the process.
             let _ended = renewing.join();
         }
     }
 }
 
-/// The heartbeat's object.
+/// The object with the heartbeat.
 fn object(pipeline: &str, half: Half) -> String {
     format!("{pipeline}/running/{}", half.name())
 }
 
+/// The holder by an object in a store.
 fn stored(store: &dyn Store, name: &str) -> tidemill_ingest::Result<Option<Holder>> {
     let Some(bytes) = store.get(name)? else {
         return Ok(None);
     };
-    // What cannot be read is of a version that nobody knows: what it does decides.
+    // An object that cannot be read is of another version. Then only its changes tell whether its
+    // process lives.
     let sign = String::from_utf8_lossy(&bytes).into_owned();
     Ok(Some(match serde_json::from_slice::<Heartbeat>(&bytes) {
         Ok(heartbeat) => Holder {
@@ -285,6 +300,7 @@ fn stored(store: &dyn Store, name: &str) -> tidemill_ingest::Result<Option<Holde
     }))
 }
 
+/// The holder by the lock in PostgreSQL.
 fn capturing(url: &str, pipeline: &str) -> tidemill_ingest::Result<Option<Holder>> {
     let holder = capture::holder(url, pipeline)?;
     Ok(holder.map(|holder| Holder {
@@ -295,6 +311,7 @@ fn capturing(url: &str, pipeline: &str) -> tidemill_ingest::Result<Option<Holder
     }))
 }
 
+/// Writes a heartbeat. A store that does not answer misses one heartbeat.
 fn put(store: &dyn Store, name: &str, heartbeat: &Heartbeat) {
     let Ok(bytes) = serde_json::to_vec(heartbeat) else {
         return;
@@ -304,7 +321,7 @@ fn put(store: &dyn Store, name: &str, heartbeat: &Heartbeat) {
     }
 }
 
-/// Whether another process's heartbeat is there.
+/// Whether the object is the heartbeat of another process.
 fn is_anothers(store: &dyn Store, name: &str, mine: &Heartbeat) -> bool {
     let there = store.get(name).ok().flatten();
     let there = there.and_then(|bytes| serde_json::from_slice::<Heartbeat>(&bytes).ok());
@@ -312,6 +329,7 @@ fn is_anothers(store: &dyn Store, name: &str, mine: &Heartbeat) -> bool {
 }
 
 impl Heartbeat {
+    /// The first heartbeat of this process.
     fn mine() -> Self {
         let process = std::process::id();
         Self {
@@ -325,12 +343,13 @@ impl Heartbeat {
         }
     }
 
+    /// Whether both are of the same process.
     fn is_of(&self, other: &Self) -> bool {
         let who = |it: &Self| (it.host.clone(), it.process, it.since_ms, it.boot.clone());
         who(self) == who(other)
     }
 
-    /// Whether its process lives, if it is one of this machine.
+    /// Whether the process lives; `None` if it is not of this machine and PID namespace.
     fn lives(&self) -> Option<bool> {
         let here = !self.boot.is_empty()
             && self.boot == read("/proc/sys/kernel/random/boot_id")
@@ -345,17 +364,18 @@ fn read(file: &str) -> String {
     text.trim().to_owned()
 }
 
-/// Which table of processes this one is in: containers have their own.
+/// The PID namespace of this process: containers have their own.
 fn process_table() -> String {
     let link = std::fs::read_link("/proc/self/ns/pid");
     link.map_or_else(|_| String::new(), |link| link.display().to_string())
 }
 
-/// When a process began, in ticks since the boot; none when it is dead.
+/// When a process began, in ticks since the boot; `None` if it is dead.
 fn began(process: u32) -> Option<String> {
     let stat = std::fs::read_to_string(Path::new("/proc").join(process.to_string()).join("stat"));
     let stat = stat.ok()?;
-    // The name, in parentheses, may hold anything; the state is the first field behind it.
+    // The process's name is in parentheses and may contain anything. The state is the first field
+    // after it.
     let (_, fields) = stat.rsplit_once(") ")?;
     let fields: Vec<&str> = fields.split(' ').collect();
     let dead = matches!(fields.first(), Some(&"Z" | &"X"));
@@ -367,6 +387,7 @@ fn now_ms() -> u64 {
     since.map_or(0, |since| since.as_millis() as u64)
 }
 
+/// A time as text.
 fn since(ms: u64) -> String {
     let at = i64::try_from(ms).ok().filter(|ms| *ms > 0);
     let at = at.and_then(|ms| Timestamp::from_millisecond(ms).ok());

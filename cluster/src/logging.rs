@@ -1,7 +1,8 @@
-//! The process's own log: tracing events as text or JSON lines on stderr and in files, each saying
-//! when, how serious, and whose it is: job, generation, process and worker. Passwords are masked.
+//! Logging of a process: tracing events as text or JSON lines on stderr and in files. Each line has
+//! the time, the level, the job, the generation, the process and the worker thread. Passwords are
+//! masked.
 //!
-//! Flows in: events of every thread. Flows out: lines that [`crate::logs`] reads again.
+//! In: events of all threads. Out: lines, which [`crate::logs`] reads again.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,14 +18,14 @@ use crate::protocol::ProcessKey;
 use crate::rotate::Rotating;
 use crate::{output, redact};
 
-/// Bytes of one log file.
+/// Default size of a log file, in bytes.
 const LOG_BYTES: u64 = 64 * 1024 * 1024;
-/// Files that are kept of a process.
+/// Default number of log files that are kept of a process.
 const LOG_FILES: usize = 5;
-/// The smallest file that makes sense.
+/// Smallest allowed size of a log file, in bytes.
 const LOG_BYTES_MIN: u64 = 4096;
 
-/// How timely names the threads of its workers; what follows is the worker's number.
+/// Prefix of the names of timely's worker threads; the worker's number follows.
 const WORKER_THREAD: &str = "timely:work-";
 
 /// Where the log goes and what is in it.
@@ -61,6 +62,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// Parses `--log-size`.
 fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = match text[digits.len()..].trim() {
@@ -82,20 +84,21 @@ fn size(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
-/// Whose log it is.
+/// The process whose log it is.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Origin<'a> {
-    /// None of the processes that serve all jobs.
+    /// The job; `None` for a process that serves all jobs.
     pub(crate) job: Option<&'a str>,
-    /// The part of the job, or the command.
+    /// The component of the job, or the command.
     pub(crate) part: &'a str,
+    /// The index of the process.
     pub(crate) process: usize,
-    /// Of a child of a worker.
+    /// The generation, for a child of a worker.
     pub(crate) generation: Option<u64>,
 }
 
 impl<'a> Origin<'a> {
-    /// A child of a worker.
+    /// The origin of a child of a worker.
     pub(crate) fn of(key: &'a ProcessKey) -> Self {
         Self {
             job: Some(&key.job),
@@ -105,7 +108,7 @@ impl<'a> Origin<'a> {
         }
     }
 
-    /// What its files' names begin with.
+    /// The begin of the names of the log files.
     pub(crate) fn stem(&self) -> String {
         match self.job {
             Some(job) => format!("{job}.{}.{}", self.part, self.process),
@@ -113,7 +116,7 @@ impl<'a> Origin<'a> {
         }
     }
 
-    /// What each line says of it, without the worker.
+    /// The fields in each line, without the worker thread.
     fn fields(&self, format: LogFormat) -> String {
         let Some(job) = self.job else {
             return String::new();
@@ -126,19 +129,24 @@ impl<'a> Origin<'a> {
         let generation = generation.unwrap_or_default();
         match format {
             LogFormat::Text => format!("job={job} {generation}process={process} "),
-            // Through Debug, so that a folder's name cannot break the JSON.
+            // Debug quotes the name, so that no character in it can break the JSON.
             LogFormat::Json => format!("\"job\":{job:?},{generation}\"process\":{process},"),
         }
     }
 }
 
-/// Starts the log. The level is `--log`, else `RUST_LOG`, else `default`.
+/// Starts logging. The level is `--log`, else `RUST_LOG`, else `default`.
+///
+/// # Errors
+///
+/// The level is invalid ([`Usage`], exit code 2), or the log folder cannot be written.
 pub(crate) fn start(args: &LogArgs, default: &str, origin: &Origin<'_>) -> anyhow::Result<()> {
     let directives = match &args.log {
         Some(given) => given.clone(),
         None => match std::env::var("RUST_LOG") {
             Ok(given) if !given.is_empty() => given,
-            // The sink says itself when Cassandra is away; its driver would say so at each try.
+            // The sink reports itself when Cassandra does not answer; its driver would do so at
+            // each attempt.
             _ => format!("{default},scylla=off"),
         },
     };
@@ -172,8 +180,8 @@ pub(crate) fn start(args: &LogArgs, default: &str, origin: &Origin<'_>) -> anyho
     .context("the log cannot be started")
 }
 
-/// Puts into each line whose it is: worker threads are started by timely, so a span entered here
-/// would not reach them.
+/// Writer that adds the process's fields to each line. A tracing span would not do: timely starts
+/// the worker threads, and a span entered here does not reach them.
 #[derive(Debug, Clone)]
 struct Lines {
     format: LogFormat,
@@ -183,12 +191,13 @@ struct Lines {
 }
 
 impl Lines {
+    /// Inserts the fields after the time and the level, or into the JSON object.
     fn line(&self, text: &str, thread: Option<&str>) -> String {
         let worker = thread.and_then(|name| name.strip_prefix(WORKER_THREAD));
         let worker = worker.and_then(|number| number.parse::<usize>().ok());
         let fields = &self.fields;
         let (head, worker) = match self.format {
-            // After the time and the level, which has five letters.
+            // After the time and the level, which is padded to five characters.
             LogFormat::Text => (
                 text.find(' ').map_or(0, |end| end + " LEVEL ".len()),
                 worker.map(|number| format!("worker={number} ")),
@@ -211,7 +220,7 @@ impl io::Write for Lines {
             let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
             file.write(&redact::text(&text))
         });
-        // A line that the disk does not take is worth being seen on the way that is left.
+        // A line that the disk does not take is printed to stderr instead.
         if self.stderr || written.is_err() {
             output::log(&text);
         }

@@ -1,7 +1,8 @@
-//! The binary `tidemill`: wires the stages of the river together and shows what they do.
+//! The binary `tidemill`: one entry point for all commands.
 //!
-//! Nothing is computed here. A command reads its flags ([`cli`]), resolves where the engines are
-//! ([`connections`]), reads the pipeline ([`pipeline`]) and hands both to the libraries.
+//! The binary computes nothing itself. A command reads its flags ([`cli`]), resolves the
+//! connections ([`connections`]), reads the pipeline ([`pipeline`]) and calls the libraries
+//! `ingest` and `dataflow`. Errors are printed by [`output`], and [`exit`] chooses the exit code.
 
 mod api;
 mod args;
@@ -50,7 +51,8 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 
-/// Differential dataflow makes and drops small rows all day, which this allocator is faster at.
+/// Differential dataflow allocates and frees many small rows all the time, at which this allocator
+/// is faster.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

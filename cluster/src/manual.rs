@@ -1,7 +1,8 @@
-//! `tidemill manual`: the man pages and the shells' completions, made from the command line itself.
+//! The command `manual`: writes man pages and shell completions, generated from the command line's
+//! definition.
 //!
-//! Flows in: the definition in [`crate::cli`]. Flows out: files in one folder, which the packages
-//! install. The command is hidden: packagers use it, and whoever unpacked the bare binary.
+//! In: the definition in [`crate::cli`]. Out: files in one folder, which the packages install. The
+//! command is hidden: it is for packagers and for users of the bare binary.
 
 use std::fs;
 
@@ -12,14 +13,18 @@ use clap_complete::Shell;
 use crate::args::ManualArgs;
 use crate::cli::Cli;
 
-/// The shells that completions are made for, each with its folder.
+/// The shells with completions, each with its folder.
 const SHELLS: [(Shell, &str); 3] = [
     (Shell::Bash, "bash"),
     (Shell::Zsh, "zsh"),
     (Shell::Fish, "fish"),
 ];
 
-/// Writes a page for each command, and one file of completions for each shell.
+/// Writes a man page for each command and a completion file for each shell.
+///
+/// # Errors
+///
+/// The folder cannot be written.
 pub(crate) fn run(args: &ManualArgs) -> anyhow::Result<()> {
     let folder = |name: &str| {
         let path = args.folder.join(name);

@@ -1,7 +1,9 @@
-//! The only module that prints. Results and the live block go to stdout, logs and errors to
-//! stderr; a live block on the terminal is taken away before anything else is printed.
+//! Terminal output: the only module that prints. Results and the live display go to stdout, logs
+//! and errors to stderr. A live display on the terminal is erased before anything else is printed.
 //!
-//! Invariants: nothing is printed with a password in it; a closed pipe ends the process quietly.
+//! Invariants:
+//! 1. Nothing is printed with a password in it ([`redact::text`]).
+//! 2. A closed pipe ends the process quietly with exit code 0.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
@@ -12,13 +14,13 @@ use crate::api::Failure;
 use crate::exit::Held;
 use crate::redact;
 
-/// Columns where there is no terminal to ask.
+/// Width in columns when stdout is no terminal.
 const WIDTH: usize = 120;
 
-/// Lines of the live block that are on the terminal now.
+/// Number of lines of the live display that are on the terminal now.
 static BLOCK_LINES: Mutex<usize> = Mutex::new(0);
 
-/// Up by `n` lines to the first column, then clear to the end of the screen.
+/// The escape sequence that erases the last `n` lines.
 fn erase(n: usize) -> String {
     if n == 0 {
         String::new()
@@ -27,6 +29,7 @@ fn erase(n: usize) -> String {
     }
 }
 
+/// Writes and flushes. A closed pipe ends the process.
 fn write(to: &mut dyn Write, text: &str) {
     let written = to.write_all(text.as_bytes()).and_then(|()| to.flush());
     if written.is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
@@ -35,6 +38,7 @@ fn write(to: &mut dyn Write, text: &str) {
     }
 }
 
+/// Erases the live display, then prints with passwords masked.
 fn print(to: &mut dyn Write, text: &str) {
     let mut block = BLOCK_LINES.lock().unwrap_or_else(PoisonError::into_inner);
     if *block > 0 {
@@ -44,29 +48,33 @@ fn print(to: &mut dyn Write, text: &str) {
     write(to, &redact::text(text));
 }
 
-/// One line (or several) of result on stdout.
+/// Prints one result, of one or more lines, to stdout.
 pub(crate) fn line(text: &str) {
     print(&mut io::stdout(), &format!("{text}\n"));
 }
 
-/// One line for the program at the other end of stdout, as it is: whoever calls says what it means
-/// when nobody reads it.
+/// Writes one line of the worker protocol to stdout, unmasked.
+///
+/// # Errors
+///
+/// Stdout is closed; the caller decides what that means.
 pub(crate) fn told(line: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(format!("{line}\n").as_bytes())?;
     stdout.flush()
 }
 
-/// Text for stderr: log lines and errors, with their own line ends.
+/// Prints log lines or errors, with their own line ends, to stderr.
 pub(crate) fn log(text: &str) {
     print(&mut io::stderr(), text);
 }
 
-/// Shows the block in place of the one before. Lines longer than the terminal are cut by it.
+/// Replaces the live display. The terminal cuts lines that are too long.
 pub(crate) fn live(lines: &[String]) {
     let mut block = BLOCK_LINES.lock().unwrap_or_else(PoisonError::into_inner);
     let mut text = erase(*block);
-    // Without line wrap a narrow terminal cuts lines, so the count of lines to erase stays right.
+    // Without line wrap a narrow terminal cuts long lines, so the number of lines to erase stays
+    // right.
     text.push_str("\x1b[?7l");
     for line in lines {
         text.push_str(&redact::text(line));
@@ -77,28 +85,29 @@ pub(crate) fn live(lines: &[String]) {
     *block = lines.len();
 }
 
-/// Leaves the block where it is: what is printed next comes below it.
+/// Keeps the live display on the screen: later output appears below it.
 pub(crate) fn keep_live() {
     *BLOCK_LINES.lock().unwrap_or_else(PoisonError::into_inner) = 0;
 }
 
-/// Whether a live block makes sense.
+/// Whether stdout is a terminal that can redraw a display.
 pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Columns to print in: the terminal's, or as many as a file or a page has room for.
+/// The width for output: the terminal's, or [`WIDTH`] for a file or a pipe.
 pub(crate) fn width() -> usize {
     let terminal = console::Term::stdout();
     let size = terminal.size_checked().filter(|_| terminal.is_term());
     size.map_or(WIDTH, |(_, columns)| usize::from(columns))
 }
 
-/// The error that ended the command, its causes, and what to do about it.
+/// Prints the error that ended a command, its causes, and what the user can do.
 pub(crate) fn error(error: &anyhow::Error) {
     log(&error_text(error));
 }
 
+/// The text of [`error`].
 fn error_text(error: &anyhow::Error) -> String {
     let mut text = format!("error: {error}\n");
     let mut last = error.to_string();
@@ -108,7 +117,7 @@ fn error_text(error: &anyhow::Error) -> String {
             text.push_str(&excerpt);
             continue;
         }
-        // Some libraries' errors carry their cause's text within their own.
+        // Some libraries repeat the text of the cause in their own.
         if !last.contains(&said) {
             text.push_str(&format!("  because: {said}\n"));
             last = said;
@@ -120,7 +129,7 @@ fn error_text(error: &anyhow::Error) -> String {
     text
 }
 
-/// The lines that a TOML error shows of its file. What is wrong with them is in the error above.
+/// The source lines that a TOML error quotes; the error above it says what is wrong with them.
 fn excerpt(said: &str) -> Option<String> {
     let (_, lines) = said.split_once("TOML parse error at ")?;
     let shown = |line: &&str| line.split_once('|').is_some_and(|(n, _)| is_line_number(n));
@@ -133,6 +142,7 @@ fn is_line_number(text: &str) -> bool {
         .all(|sign| sign == ' ' || sign.is_ascii_digit())
 }
 
+/// What the user can do about an error, by its kind.
 fn advice(error: &anyhow::Error) -> Option<&str> {
     const RETRY: &str = "see that the service is up and reachable, then start again; \
         it goes on where it stopped";

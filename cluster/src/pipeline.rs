@@ -1,6 +1,6 @@
-//! A pipeline's folder: `ingest.toml` and `views.sql`, read and validated.
+//! Pipeline folder: `ingest.toml` and `views.sql`, read and validated.
 //!
-//! Flows in: the folder and a registry. Flows out: the ingest's configuration and the job's plan.
+//! In: the folder and a registry. Out: the configuration of the ingest and the plan of the job.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,19 +19,24 @@ use crate::args::NameArgs;
 use crate::connections::Connections;
 use crate::redact;
 
-/// The file with the views.
+/// The file with the SQL of the views.
 pub(crate) const VIEWS: &str = "views.sql";
 
-/// A pipeline's folder.
+/// The folder of a pipeline.
 #[derive(Debug, Clone)]
 pub(crate) struct Folder {
     path: PathBuf,
-    /// The pipeline's name: the folder's, in letters that slots and tables take.
+    /// The pipeline's name: that of the folder, in characters that a replication slot's name may
+    /// have.
     pub(crate) name: String,
 }
 
 impl Folder {
-    /// Checks that the folder is there and holds at least one of the two files.
+    /// Checks that the folder exists and contains at least one of the two files.
+    ///
+    /// # Errors
+    ///
+    /// The folder is missing or contains neither file.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let full = path.canonicalize().with_context(|| {
             format!(
@@ -52,7 +57,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// The same folder, run under another name if one is given.
+    /// The same folder under the name of `--name`, if one was given.
     pub(crate) fn named(mut self, name: &NameArgs) -> Self {
         if let Some(name) = &name.name {
             self.name.clone_from(name);
@@ -60,20 +65,26 @@ impl Folder {
         self
     }
 
+    /// The folder's path, as it was given.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Whether the folder contains a file.
     fn has(&self, file: &str) -> bool {
         self.path.join(file).is_file()
     }
 
-    /// `ingest.toml`, if the folder has one.
+    /// Reads `ingest.toml`, if the folder has one.
     pub(crate) fn ingest_if_any(&self) -> anyhow::Result<Option<Ingest>> {
         self.has(INGEST).then(|| self.ingest()).transpose()
     }
 
-    /// `ingest.toml`, which must be there.
+    /// Reads `ingest.toml`, and remembers the secrets in its URL for masking.
+    ///
+    /// # Errors
+    ///
+    /// The file is missing or invalid.
     pub(crate) fn ingest(&self) -> anyhow::Result<Ingest> {
         let ingest = Ingest::load(&self.path)?;
         ingest.seeds.iter().try_for_each(land::fits)?;
@@ -88,17 +99,21 @@ impl Folder {
         Ok(ingest)
     }
 
-    /// `views.sql`, if the folder has one.
+    /// Reads `views.sql`, if the folder has one.
     pub(crate) fn views_if_any(&self) -> anyhow::Result<Option<Views>> {
         self.has(VIEWS).then(|| self.views()).transpose()
     }
 
-    /// `views.sql`, which must be there.
+    /// Reads `views.sql`. It is not compiled yet.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
     pub(crate) fn views(&self) -> anyhow::Result<Views> {
         let file = self.path.join(VIEWS);
         let sql = std::fs::read_to_string(&file)
             .with_context(|| format!("{}: cannot be read", file.display()))?;
-        // What is wrong with the other file is said by whoever reads it for itself.
+        // Errors of `ingest.toml` are reported by whoever needs that file.
         let ingest = self.ingest_if_any().ok().flatten();
         Ok(Views {
             file: file.display().to_string(),
@@ -108,7 +123,7 @@ impl Folder {
     }
 }
 
-/// Lower-case letters, digits and `_`, as a replication slot's name takes them.
+/// A name of lower-case letters, digits and `_`, made from the folder's name.
 fn name_of(path: &Path) -> String {
     let name = path
         .file_name()
@@ -125,22 +140,26 @@ fn name_of(path: &Path) -> String {
     }
 }
 
-/// The text of `views.sql`.
+/// The text of `views.sql`, and what is needed to compile it.
 #[derive(Debug, Clone)]
 pub(crate) struct Views {
     file: String,
     sql: String,
-    /// What the pipeline's tables come from.
+    /// The ingest that fills the pipeline's tables; `None` without `ingest.toml`.
     ingest: Option<Ingest>,
 }
 
 impl Views {
-    /// Its text.
+    /// The SQL text.
     pub(crate) fn sql(&self) -> &str {
         &self.sql
     }
 
-    /// The job's plan; an error of kind `Retry` while the registry lacks a table's schema.
+    /// Compiles the SQL to the plan of the job.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Retry` while the registry lacks the schema of a table; kind `Data` for wrong SQL.
     pub(crate) fn compile(
         &self,
         registry: Option<&dyn Registry>,
@@ -148,8 +167,9 @@ impl Views {
         tidemill_dataflow::plan::compile(&self.sql, &self.file, registry)
     }
 
-    /// Whether there may be a plan once the ingest has published the columns that the captured
-    /// tables have in the database now. True also where nobody can tell, which the ingest says.
+    /// Whether the SQL may compile once the ingest has published the columns that the captured
+    /// tables have in the database now. Also true if the database does not answer; the ingest
+    /// reports that.
     pub(crate) fn fit_the_database(&self, connections: &Connections) -> bool {
         let Ok(registry) = registry::open(&connections.registry) else {
             return false;
@@ -160,7 +180,7 @@ impl Views {
         next.captured.schemas().is_err() || self.compile(Some(&next)).is_ok()
     }
 
-    /// The error, which names an unknown column that is a generated one of a captured table.
+    /// Improves the error about an unknown column that is a generated column of a captured table.
     pub(crate) fn explained(
         &self,
         error: tidemill_dataflow::Error,
@@ -191,28 +211,27 @@ impl Views {
     }
 }
 
-/// A registry that knows, besides what `inner` holds, the schema that the pipeline's own ingest is
-/// going to register: so a pipeline can be checked before anything ever ran.
+/// A registry that also knows the schemas that the pipeline's own ingest will register. With it a
+/// pipeline can be checked before it ever ran.
 pub(crate) struct Expected {
     inner: Option<Arc<dyn Registry>>,
     expected: BTreeMap<String, String>,
     captured: Captured,
-    /// Captured tables are as the database has them, also where the registry has their schemas.
+    /// Whether the catalog of the database wins over the registry for captured tables.
     catalog_first: bool,
 }
 
-/// The captured tables, of which the database's catalog is asked when the registry has no schema.
+/// The captured tables. The database's catalog is read when the registry has no schema.
 struct Captured {
     database: String,
     tables: Vec<String>,
     naming: TopicNaming,
-    /// Schemas by subject, once they were asked for.
+    /// The schemas by subject, once they were read.
     schemas: OnceLock<BTreeMap<String, String>>,
 }
 
 impl Captured {
-    /// What the capture of these tables is going to register; nothing when the embedded file is
-    /// not there.
+    /// The schemas that the capture will register; empty if the embedded file does not exist.
     fn schemas(&self) -> tidemill_log::Result<&BTreeMap<String, String>> {
         if let Some(known) = self.schemas.get() {
             return Ok(known);
@@ -229,7 +248,7 @@ impl Captured {
     }
 }
 
-/// Adds the schemas of a table's subjects.
+/// Adds the schemas of a table's two subjects.
 fn add(schemas: &mut BTreeMap<String, String>, table: &TableSchema, naming: &TopicNaming) {
     let topic = naming.topic(table);
     schemas.insert(format!("{topic}-value"), value_schema(table, &topic));
@@ -237,8 +256,8 @@ fn add(schemas: &mut BTreeMap<String, String>, table: &TableSchema, naming: &Top
 }
 
 impl Expected {
-    /// What `ingest` will register for the tables that it makes, and for those that it captures
-    /// from `database`.
+    /// Knows what `ingest` will register: for the tables that it creates, and for those that it
+    /// captures from `database`.
     pub(crate) fn new(
         inner: Option<Arc<dyn Registry>>,
         ingest: Option<&Ingest>,
@@ -265,8 +284,8 @@ impl Expected {
         }
     }
 
-    /// The same, where captured tables are as the database has them now: with columns that were not
-    /// published yet.
+    /// The same, but captured tables have the columns of the database now, including ones that were
+    /// not published yet.
     pub(crate) fn with_catalog_first(self) -> Self {
         Self {
             catalog_first: true,
@@ -319,7 +338,7 @@ impl Registry for Expected {
     }
 }
 
-/// The landed table as its capture is going to see it.
+/// The schema of a landed table, as the capture will see it.
 fn landed_schema(land: &Land) -> TableSchema {
     let mut columns: Vec<Column> = land
         .columns

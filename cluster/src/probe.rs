@@ -1,9 +1,9 @@
-//! Probes: whether the services that a process uses answer, asked with their own protocols while
-//! nobody else may be talking to them.
+//! Health probes: asks the services that a process uses whether they answer, with their own
+//! protocols.
 //!
-//! In flow connections; out flow reports to the process's [`Health`], which stages report to as
-//! well, and a line in the log whenever a service goes away or comes back. Each service is asked on
-//! a thread of its own, so that a frozen one delays none of the others.
+//! In: connections. Out: reports to the process's [`Health`], to which the stages report too, and a
+//! log line whenever a service goes down or comes up again. Each service is asked on a thread of
+//! its own, so a frozen service delays no other probe.
 
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::fs::MetadataExt;
@@ -20,18 +20,18 @@ use tidemill_log::{Kind, Result, dead_letter, log, registry};
 use crate::connections::Connections;
 use crate::redact;
 
-/// From one question to the next.
+/// Time between two probes of a service.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
-/// The same of services whose answers cost others something: APIs and S3.
+/// The same for services whose answers cost something: APIs and S3.
 const PROBE_SELDOM: Duration = Duration::from_secs(10);
-/// How often it is looked whether something went away or came back.
+/// How often the health is checked for changes to log.
 const LOOK: Duration = Duration::from_secs(1);
-/// A subject that nobody has: any registry that is there says so.
+/// A subject that does not exist: every working registry says so.
 const NO_SUBJECT: &str = "tidemill-check-value";
-/// A folder that nobody has: any store that is there says that it is empty.
+/// A folder that does not exist: every working store returns an empty list.
 const NO_FOLDER: &str = "tidemill-check";
 
-/// Watches what an ingest uses; `api` is what it fetches from, if it does.
+/// Starts the probes of an ingest. `api` is the URL that it fetches from, if any.
 pub(crate) fn ingest(
     connections: &Connections,
     name: &str,
@@ -48,7 +48,7 @@ pub(crate) fn ingest(
     probes.start();
 }
 
-/// Watches what a dataflow uses.
+/// Starts the probes of a dataflow.
 pub(crate) fn dataflow(connections: &Connections, name: &str, health: &Health) {
     let mut probes = Probes::new(health);
     probes.log(&connections.log, name);
@@ -58,11 +58,11 @@ pub(crate) fn dataflow(connections: &Connections, name: &str, health: &Health) {
     probes.start();
 }
 
-/// The probes of one process, until they are started.
+/// The probes of one process, before they are started.
 struct Probes {
     health: Health,
     files: Vec<(Role, Embedded)>,
-    /// Whether nothing was watched before: then the changes are to be logged.
+    /// Whether no probes ran before in this process: then changes are to be logged.
     first: bool,
 }
 
@@ -75,8 +75,8 @@ impl Probes {
         }
     }
 
-    /// Declares a service; true when it is to be asked, false when it is watched already or is a
-    /// file.
+    /// Declares a dependency. Returns true if the service is to be asked, and false if it is
+    /// watched already or is a file.
     fn declare(&mut self, role: Role, url: &str) -> bool {
         let place = redact::place(url);
         if !self.health.declare(role, engine(role, url), &place) {
@@ -91,6 +91,7 @@ impl Probes {
         true
     }
 
+    /// Probes the API by a TCP connection only.
     fn api(&mut self, url: &str) {
         if !self.declare(Role::Api, url) {
             return;
@@ -119,6 +120,7 @@ impl Probes {
         });
     }
 
+    /// Probes the database and its replication slot, or looks at the changes in the SQLite file.
     fn database(&mut self, url: &str, name: &str, stats: &Arc<stats::Stats>) {
         if !self.declare(Role::Database, url) {
             if let Some(file) = url.strip_prefix("sqlite://") {
@@ -139,6 +141,7 @@ impl Probes {
         });
     }
 
+    /// Probes Kafka with the topic of the dead letters.
     fn log(&mut self, url: &str, name: &str) {
         if !self.declare(Role::Log, url) {
             return;
@@ -154,6 +157,7 @@ impl Probes {
         });
     }
 
+    /// Probes the registry.
     fn registry(&mut self, url: &str) {
         if !self.declare(Role::Registry, url) {
             return;
@@ -169,6 +173,7 @@ impl Probes {
         });
     }
 
+    /// Probes the state store.
     fn state(&mut self, url: &str) {
         if !self.declare(Role::State, url) {
             return;
@@ -184,6 +189,7 @@ impl Probes {
         });
     }
 
+    /// Probes the sink.
     fn views(&mut self, url: &str) {
         if !self.declare(Role::Views, url) {
             return;
@@ -199,8 +205,7 @@ impl Probes {
         });
     }
 
-    /// Asks a service again and again. What it refuses counts as down as well: nobody is wrong
-    /// here but the service, or what it was told of us.
+    /// Starts a thread that asks a service again and again. A refusal counts as down too.
     fn ask(
         &self,
         role: Role,
@@ -220,6 +225,7 @@ impl Probes {
         });
     }
 
+    /// Starts the probe of the files, and the thread that logs changes.
     fn start(mut self) {
         if !self.files.is_empty() {
             let health = self.health.clone();
@@ -239,7 +245,7 @@ impl Probes {
     }
 }
 
-/// Looks again and again what waits in a captured file.
+/// Starts a thread that counts the changes that wait in a captured SQLite file.
 fn changes(file: &str, name: &str, stats: &Arc<stats::Stats>) {
     let (mut probe, stats) = (FileProbe::new(file, name), Arc::clone(stats));
     spawn("probe-changes", move || {
@@ -250,7 +256,7 @@ fn changes(file: &str, name: &str, stats: &Arc<stats::Stats>) {
     });
 }
 
-/// What a service is, by its URL.
+/// The kind of a service, by its URL.
 fn engine(role: Role, url: &str) -> &'static str {
     match url.split("://").next().unwrap_or_default() {
         "sqlite" => "SQLite",
@@ -264,10 +270,10 @@ fn engine(role: Role, url: &str) -> &'static str {
     }
 }
 
-/// The file, or the directory, of an embedded engine.
+/// The file or directory of an embedded engine.
 struct Embedded {
     path: PathBuf,
-    /// Which one it was when it was seen first.
+    /// The inode that was seen first.
     inode: Option<u64>,
 }
 
@@ -279,7 +285,8 @@ impl Embedded {
         }
     }
 
-    /// One that was deleted, or replaced, is still written to by whoever has it open, for nobody.
+    /// A file that was deleted or replaced is down: a process that has it open still writes to it,
+    /// but nobody can read that.
     fn look(&mut self, role: Role, health: &Health) {
         let inode = std::fs::metadata(&self.path).map(|found| found.ino());
         let path = self.path.display();
@@ -291,12 +298,13 @@ impl Embedded {
             (Ok(now), Some(before)) if now == before => health.up(role, PROBE),
             (Ok(_), Some(_)) => health.down(role, PROBE, &format!("{path} was replaced")),
             (Err(error), Some(_)) => health.down(role, PROBE, &format!("{path}: {error}")),
-            // Nobody has made it yet.
+            // The file was not created yet.
             (Err(_), None) => {}
         }
     }
 }
 
+/// Logs each service that goes down or comes up again.
 fn log_changes(health: &Health) {
     let mut last: Vec<Dependency> = Vec::new();
     loop {
@@ -324,6 +332,7 @@ fn log_changes(health: &Health) {
     }
 }
 
+/// Starts a thread. If that fails, the services stay `unknown`.
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
     let started = thread::Builder::new().name(name.to_owned()).spawn(body);
     if let Err(error) = started {

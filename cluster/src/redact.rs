@@ -1,8 +1,8 @@
-//! Passwords: found when connections are resolved, kept out of everything that is printed.
+//! Redaction: passwords are collected when connections are resolved, and masked in everything that
+//! is printed.
 //!
-//! Flows in: the connections' URLs and secrets that stand alone. Flows out: nothing. [`text`] is
-//! applied to every line of output and log, so that a library that prints a URL cannot leak a
-//! password either.
+//! In: the URLs of connections, and single secrets. [`text`] is applied to every line of output and
+//! log, so a library that prints a URL cannot leak a password either.
 
 use std::borrow::Cow;
 use std::sync::{PoisonError, RwLock};
@@ -11,39 +11,43 @@ use tidemill_log::address;
 
 use crate::urls;
 
-/// Secrets shorter than this, or that also occur outside of the password's place in their own URL
-/// (`postgres:postgres@`), are only replaced where they stand as a password.
+/// Secrets that are shorter than this, or that also occur elsewhere in their own URL
+/// (`postgres:postgres@`), are masked only where they stand as a password.
 const ANYWHERE_LENGTH_MIN: usize = 6;
 
-/// Usual passwords that are names as well, and so are only masked where they stand as a password.
+/// Common passwords that are also names: they are masked only where they stand as a password.
 const NAMES: [&str; 4] = ["cassandra", "password", "postgres", "tidemill"];
 
-/// What the name of a setting contains whose value is a secret.
+/// Parts of the names of settings whose values are secrets.
 const SECRET_SETTINGS: [&str; 7] = [
     "password", "secret", "jaas", "key.pem", "token", "api_key", "apikey",
 ];
 
+/// What is printed in place of a secret.
 const MASK: &str = "***";
 
+/// All secrets of this process, the longest first.
 static SECRETS: RwLock<Vec<Secret>> = RwLock::new(Vec::new());
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+/// A secret. `anywhere`: whether it is masked wherever it occurs.
 struct Secret {
     text: String,
     anywhere: bool,
 }
 
-/// Remembers the passwords of a URL, so that no line printed later shows one.
+/// Remembers the passwords in a URL. Lines that are printed later do not show them.
 pub(crate) fn remember(url: &str) {
     keep(secrets_of(url));
 }
 
-/// Remembers a secret that stands alone: a password, a token.
+/// Remembers a single secret: a password or a token.
 pub(crate) fn remember_alone(secret: &str) {
     let anywhere = secret.len() >= ANYWHERE_LENGTH_MIN && !NAMES.contains(&secret);
     keep(forms(secret, anywhere));
 }
 
+/// Adds secrets to [`SECRETS`].
 fn keep(found: Vec<Secret>) {
     let mut secrets = SECRETS.write().unwrap_or_else(PoisonError::into_inner);
     for secret in found {
@@ -51,12 +55,12 @@ fn keep(found: Vec<Secret>) {
             secrets.push(secret);
         }
     }
-    // One that contains another is masked first, whole.
+    // A secret that contains another one is masked first, as a whole.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.text.len()));
 }
 
-/// Whether a connection, as the user gives it, holds a password: then it may be in a file or in
-/// the environment, but not in a flag or in a job.
+/// Whether a connection contains a password. Such a connection may be in a file or in the
+/// environment, but not in a flag or in a job.
 pub(crate) fn holds_password(connection: &str) -> bool {
     !secrets_of(connection).is_empty()
 }
@@ -64,12 +68,12 @@ pub(crate) fn holds_password(connection: &str) -> bool {
 /// Whether the value of a setting of this name is a secret.
 pub(crate) fn is_secret_setting(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    // `password_file` names a file, `sasl.oauthbearer.token.endpoint.url` a place.
+    // `password_file` names a file, and `sasl.oauthbearer.token.endpoint.url` an address.
     let place = name.ends_with("_file") || name.ends_with("url");
     !place && SECRET_SETTINGS.iter().any(|part| name.contains(part))
 }
 
-/// The text with all remembered passwords masked.
+/// The text with all remembered secrets masked.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     mask(
         text,
@@ -77,16 +81,18 @@ pub(crate) fn text(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// A URL with its passwords masked.
+/// A URL with its own passwords masked.
 pub(crate) fn url(url: &str) -> String {
     mask(url, &secrets_of(url)).into_owned()
 }
 
-/// A URL for people: where it leads and as whom, without its settings.
+/// A URL for messages: user and address, without settings and passwords.
 pub(crate) fn place(given: &str) -> String {
     url(address::parse(given).0)
 }
 
+/// The secrets in a URL or in libpq's keywords: the password of the user, and the values of secret
+/// settings.
 fn secrets_of(url: &str) -> Vec<Secret> {
     let mut found = Vec::new();
     let mut add = |raw: &str| {
@@ -121,8 +127,8 @@ fn secrets_of(url: &str) -> Vec<Secret> {
     found
 }
 
-/// A secret as it stands, and as it stands within quotes in a log. Of one with several lines, as a
-/// private key, each line is one.
+/// A secret as it is, and as it appears within quotes in a log. Each line of a secret of several
+/// lines, such as a private key, is a secret of its own.
 fn forms(secret: &str, anywhere: bool) -> Vec<Secret> {
     let mut texts: Vec<String> = secret.lines().map(str::to_owned).collect();
     let quoted = format!("{secret:?}");
@@ -135,6 +141,7 @@ fn forms(secret: &str, anywhere: bool) -> Vec<Secret> {
     texts.map(|text| Secret { text, anywhere }).collect()
 }
 
+/// Masks the given secrets.
 fn mask<'a>(text: &'a str, secrets: &[Secret]) -> Cow<'a, str> {
     let mut masked = Cow::Borrowed(text);
     for secret in secrets {
@@ -145,6 +152,7 @@ fn mask<'a>(text: &'a str, secrets: &[Secret]) -> Cow<'a, str> {
     masked
 }
 
+/// Masks one secret: everywhere, or only between the characters that surround a password.
 fn mask_one(text: &str, secret: &Secret) -> String {
     let mut out = String::with_capacity(text.len());
     let mut from = 0;

@@ -1,35 +1,45 @@
-//! A log file that starts anew when it is full: `STEM.NUMBER.log`, of which a few are kept.
+//! Log rotation: files `STEM.NUMBER.log`. A new file is begun when one is full, and the newest few
+//! are kept.
 //!
-//! Flows in: whole lines. Flows out: files that are only appended to and never renamed, so that a
-//! place in one stays what it is for whoever reads it meanwhile ([`crate::logs`]).
+//! In: whole lines. Out: files that are only appended to and never renamed, so an offset in a file
+//! stays valid for a reader ([`crate::logs`]).
 //!
 //! Invariants:
-//! 1. A line is in one file. Two processes that write under one stem mix lines, never letters.
-//! 2. A disk that is full loses lines, and stops nothing.
+//! 1. A line is in one file. Two processes that write under one stem mix whole lines, never parts
+//!    of lines.
+//! 2. A full disk loses lines and stops nothing.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// What all log files end in.
+/// The suffix of all log files.
 const ENDING: &str = ".log";
-/// Digits of a file's number, so that names sort.
+/// Minimum digits of a file's number, so that names sort.
 const DIGITS: usize = 6;
 
-/// The file that is written, and what makes the next one.
+/// The log file being written.
 #[derive(Debug)]
 pub(crate) struct Rotating {
     folder: PathBuf,
     stem: String,
+    /// Size at which the next file is begun, in bytes.
     size: u64,
+    /// Number of files to keep.
     keep: usize,
+    /// The number of the open file.
     number: u64,
     file: File,
+    /// Size of the open file, in bytes.
     written: u64,
 }
 
 impl Rotating {
-    /// Goes on with the newest file of this stem, else begins the first one.
+    /// Continues the newest file of this stem, or begins the first one.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be created or written.
     pub(crate) fn open(folder: &Path, stem: &str, size: u64, keep: usize) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let number = files(folder, stem)?.last().map_or(1, |(number, _)| *number);
@@ -56,6 +66,7 @@ impl Rotating {
         self.file.write_all(line.as_bytes())
     }
 
+    /// Begins the next file and deletes the oldest ones.
     fn next(&mut self) -> io::Result<()> {
         let (file, written) = append(&self.folder, &self.stem, self.number + 1)?;
         self.number += 1;
@@ -69,6 +80,7 @@ impl Rotating {
     }
 }
 
+/// Opens a file for appending; also returns its size.
 fn append(folder: &Path, stem: &str, number: u64) -> io::Result<(File, u64)> {
     let path = folder.join(format!("{stem}.{number:0DIGITS$}{ENDING}"));
     let file = OpenOptions::new().create(true).append(true).open(path)?;
@@ -76,7 +88,7 @@ fn append(folder: &Path, stem: &str, number: u64) -> io::Result<(File, u64)> {
     Ok((file, written))
 }
 
-/// The stem and the number of a log file's name.
+/// Splits the name of a log file into stem and number; `None` for any other file.
 pub(crate) fn parse(name: &str) -> Option<(&str, u64)> {
     let (stem, number) = name.strip_suffix(ENDING)?.rsplit_once('.')?;
     let digits = number.len() >= DIGITS && number.bytes().all(|digit| digit.is_ascii_digit());
@@ -84,7 +96,7 @@ pub(crate) fn parse(name: &str) -> Option<(&str, u64)> {
     Some((stem, number))
 }
 
-/// The files of one stem, oldest first.
+/// The files of one stem with their numbers, oldest first.
 pub(crate) fn files(folder: &Path, stem: &str) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {

@@ -1,5 +1,5 @@
-//! Asks each service that was named, and the API that is fetched from, whether it is there, with
-//! its own protocol and within seconds.
+//! Service check: asks each named service, and the API to fetch from, whether it answers, with its
+//! own protocol and within seconds.
 
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -16,13 +16,13 @@ mod reach;
 
 use reach::WAIT;
 
-/// The longest that one service may take for its whole answer.
+/// Limit of the time that one service may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// Asks one service.
+/// A function that asks a service at a URL; the text describes the service.
 type Ask = fn(&str) -> anyhow::Result<String>;
 
-/// Name of each named service and what it answered; embedded engines are not asked.
+/// Asks all named services. Embedded engines are not asked. Returns each service's name and answer.
 pub(crate) fn ask(connections: &Connections) -> Vec<(&'static str, anyhow::Result<String>)> {
     let all: [(&'static str, &str, u16, Ask); 5] = [
         ("PostgreSQL", &connections.database, 5432, postgres),
@@ -42,7 +42,7 @@ pub(crate) fn ask(connections: &Connections) -> Vec<(&'static str, anyhow::Resul
         .collect()
 }
 
-/// Asks the API for its first page, as fetching does.
+/// Asks the API for its first page, as the ingest does.
 pub(crate) fn ask_api(fetch: &Fetch) -> (&'static str, anyhow::Result<String>) {
     let (name, asked) = ("the API", fetch.clone());
     let ask = move || {
@@ -56,7 +56,7 @@ pub(crate) fn ask_api(fetch: &Fetch) -> (&'static str, anyhow::Result<String>) {
     (name, answer(name, &fetch.url, 80, ask))
 }
 
-/// What the service answered, or why it cannot be used.
+/// The answer of a service, or an error that names the service, its address and the reason.
 fn answer(
     name: &'static str,
     url: &str,
@@ -68,18 +68,18 @@ fn answer(
         .map_err(|(how, error)| error.context(format!("{name} {how} at {place}")))
 }
 
-/// Whether an error says that something is away, rather than wrong.
+/// Whether an error says that a service does not answer, rather than that something is wrong.
 fn is_away(error: &anyhow::Error) -> bool {
     let found = error.downcast_ref::<tidemill_log::Error>();
     found.is_some_and(|error| error.kind() == tidemill_log::Kind::Retry)
 }
 
-/// Why no connection is made; S3 is where the environment says.
+/// Why no TCP connection is possible. S3 is left out, because the environment names its address.
 fn unreached(url: &str, port: u16) -> Option<anyhow::Error> {
     (port != 0).then(|| reach::reach(url, port).err()).flatten()
 }
 
-/// The answer within [`ANSWER_MAX`], or how the service failed in a few words, and why.
+/// The answer within [`ANSWER_MAX`], or in a few words how the service failed, and why.
 fn within(
     name: &'static str,
     url: &str,
@@ -88,14 +88,15 @@ fn within(
 ) -> Result<String, (&'static str, anyhow::Error)> {
     let (tell, told) = sync_channel(1);
     let asking = std::thread::Builder::new().spawn(move || {
-        // Whoever asked may have given up.
+        // The asking thread may have been given up.
         let _ = tell.send(ask());
     });
     asking.map_err(|error| ("was not asked", error.into()))?;
     match told.recv_timeout(ANSWER_MAX) {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(match unreached(url, port) {
-            // A connection that cannot even be tried so, as without its certificate, says more.
+            // A connection that could not be tried, for example without its certificate, has the
+            // better error.
             Some(away) if is_away(&error) => ("does not answer", away),
             _ => (reach::how(&error), error),
         }),
@@ -113,7 +114,7 @@ fn within(
     }
 }
 
-/// Whether the views' tables and the state can be looked into from here, without making a file.
+/// Whether the sink and the state can be read from this machine, without creating a file.
 pub(crate) fn are_sink_and_state_there(connections: &Connections) -> bool {
     let there = |url: &str, ask: fn(&str) -> anyhow::Result<String>| {
         let file = url.strip_prefix("sqlite://");
@@ -126,6 +127,7 @@ pub(crate) fn are_sink_and_state_there(connections: &Connections) -> bool {
     there(&connections.sink, cassandra) && there(&connections.state, s3)
 }
 
+/// Asks PostgreSQL for its version, and refuses a `wal_level` with which nothing can be captured.
 fn postgres(url: &str) -> anyhow::Result<String> {
     let mut server = Server::parse(url)?;
     server.patience(WAIT);
@@ -139,22 +141,26 @@ fn postgres(url: &str) -> anyhow::Result<String> {
     Ok(version)
 }
 
+/// Asks Kafka for its brokers and topics.
 fn kafka(url: &str) -> anyhow::Result<String> {
     let (brokers, topics) = tidemill_log::log::ask_kafka(url, WAIT)?;
     Ok(format!("{brokers} brokers, {topics} topics"))
 }
 
+/// Asks the registry for its subjects.
 fn registry(url: &str) -> anyhow::Result<String> {
     let subjects = tidemill_log::registry::ask(url)?;
     Ok(format!("Confluent API, {subjects} subjects"))
 }
 
+/// Asks S3 for a listing.
 fn s3(url: &str) -> anyhow::Result<String> {
-    // Any folder does: a bucket that is there says that it is empty.
+    // Any folder will do: an existing bucket answers with an empty list.
     tidemill_dataflow::store::open(url)?.list("tidemill-check")?;
     Ok("S3 API".to_owned())
 }
 
+/// Asks Cassandra for its version.
 fn cassandra(url: &str) -> anyhow::Result<String> {
     Ok(tidemill_dataflow::sink::ask_cassandra(url, WAIT)?)
 }

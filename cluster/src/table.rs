@@ -1,4 +1,4 @@
-//! Rows as an aligned table, in psql's form, not wider than there is room for.
+//! Text tables in psql's format, fitted to the width of the terminal.
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
@@ -6,21 +6,25 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
-/// Cells wider than this are cut: a table that wraps cannot be read.
+/// Limit of a cell's width in characters; wider cells are cut.
 const CELL_WIDTH_MAX: usize = 32;
 
-/// Cells are not cut below this; columns are left out instead.
+/// Cells are not cut below this width. Columns are left out instead.
 const CELL_WIDTH_MIN: usize = 14;
 
 /// A table as text.
 pub(crate) struct Text {
-    /// A header, a rule, and rows.
+    /// Header, rule and rows.
     pub(crate) lines: Vec<String>,
-    /// Columns for which there was no room.
+    /// The names of columns that did not fit.
     pub(crate) left_out: Vec<String>,
 }
 
-/// The first `rows_max` rows in at most `width_max` columns of the terminal.
+/// The first `rows_max` rows in at most `width_max` characters per line.
+///
+/// # Errors
+///
+/// A value cannot be formatted.
 pub(crate) fn fitted(
     batch: &RecordBatch,
     rows_max: usize,
@@ -74,8 +78,7 @@ pub(crate) fn fitted(
     Ok(Text { lines, left_out })
 }
 
-/// Narrows the widest columns until all fit; those for which even that is not enough go, the last
-/// ones first.
+/// Narrows the widest columns until all fit. If that is not enough, the last columns are left out.
 fn fit(widths: &mut Vec<usize>, width_max: usize) {
     let total = |widths: &[usize]| widths.iter().map(|width| width + 3).sum::<usize>() - 1;
     let least = |width: &usize| (*width).min(CELL_WIDTH_MIN);
@@ -90,10 +93,12 @@ fn fit(widths: &mut Vec<usize>, width_max: usize) {
     }
 }
 
+/// Whether a column is aligned to the right.
 fn is_number(kind: &DataType) -> bool {
     kind.is_numeric()
 }
 
+/// The first cells of a column as text.
 fn cells_of(array: &dyn Array, rows: usize) -> Result<Vec<String>, ArrowError> {
     let float = |value: f64| {
         if value != 0.0 && value.abs() < 0.001 {
@@ -118,6 +123,7 @@ fn cells_of(array: &dyn Array, rows: usize) -> Result<Vec<String>, ArrowError> {
         .collect()
 }
 
+/// Text on one line, cut to `width` characters.
 fn cut(text: &str, width: usize) -> String {
     let text: String = text
         .chars()
@@ -130,7 +136,7 @@ fn cut(text: &str, width: usize) -> String {
     text.chars().take(kept).chain(['…']).collect()
 }
 
-/// `12,345`.
+/// A number with separators, as in `12,345`.
 pub(crate) fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);

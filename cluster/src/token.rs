@@ -1,6 +1,7 @@
-//! The token of the control plane: read once from the environment or a file, then compared.
+//! Token of the control plane: read once from the environment or a file, and compared with what
+//! requests show.
 //!
-//! Invariant: how long a comparison takes says nothing about the token.
+//! Invariant: the time of a comparison reveals nothing about the token.
 
 use anyhow::Context;
 use axum::http::{HeaderMap, header};
@@ -9,16 +10,22 @@ use ring::rand::SystemRandom;
 
 use crate::exit::Usage;
 
+/// Variables of the environment: the token, and a file with the token.
 const TOKEN: &str = "TIDEMILL_TOKEN";
 const TOKEN_FILE: &str = "TIDEMILL_TOKEN_FILE";
 
-/// What somebody must show who changes state. Only a keyed hash of it is kept.
+/// The token that a request must show to change state. Only a keyed hash of the token is kept.
 pub(crate) struct Token {
     key: hmac::Key,
     tag: hmac::Tag,
 }
 
 impl Token {
+    /// Hashes a token with a random key.
+    ///
+    /// # Errors
+    ///
+    /// The system has no random numbers.
     pub(crate) fn new(token: &str) -> anyhow::Result<Self> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
         let key = key.map_err(|_| anyhow::anyhow!("the system has no random numbers"))?;
@@ -26,24 +33,29 @@ impl Token {
         Ok(Self { key, tag })
     }
 
-    /// Whether this is it.
+    /// Whether this text is the token, in constant time.
     pub(crate) fn is(&self, shown: &str) -> bool {
         hmac::verify(&self.key, shown.as_bytes(), self.tag.as_ref()).is_ok()
     }
 
-    /// Whether a request shows it.
+    /// Whether a request shows the token.
     pub(crate) fn is_shown(&self, headers: &HeaderMap) -> bool {
         shown(headers).is_some_and(|shown| self.is(shown))
     }
 }
 
-/// The token that a request shows, if it shows one.
+/// The token in the header `Authorization: Bearer TOKEN`; `None` if there is none.
 pub(crate) fn shown(headers: &HeaderMap) -> Option<&str> {
     let shown = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     shown.strip_prefix("Bearer ")
 }
 
-/// The token that the environment gives, itself or by the name of a file.
+/// The token from `TIDEMILL_TOKEN`, else from the file that `TIDEMILL_TOKEN_FILE` names.
+///
+/// # Errors
+///
+/// The file cannot be read, or the token contains spaces or other characters that a header cannot
+/// carry ([`Usage`], exit code 2).
 pub(crate) fn given() -> anyhow::Result<Option<String>> {
     let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
     let token = match (variable(TOKEN), variable(TOKEN_FILE)) {

@@ -1,18 +1,20 @@
-//! What users type for a connection, made into the URL that the engines take. The error texts say
-//! what would be right; the caller says where the value came from.
+//! Connection URLs: what users type, converted to the URL that the engines take. Errors say what
+//! would be right; the caller adds where the value came from.
 
 use tidemill_log::address;
 
-/// Default ports, as the services have them.
+/// Default ports of the services.
 const KAFKA_PORT: u16 = 9092;
 const CASSANDRA_PORT: u16 = 9042;
 
-/// Cassandra's keyspace when none is given.
+/// Default keyspace in Cassandra.
 const KEYSPACE: &str = "tidemill";
 
+/// The engines' URL, or what would be right.
 type Parsed = Result<String, String>;
 
-/// `postgres://…`, `postgresql://…`, `host[:port]/db`, or `host=… dbname=…` as psql takes them.
+/// PostgreSQL: `postgres://…`, `postgresql://…`, `host[:port]/db`, or `host=… dbname=…` as psql
+/// takes it.
 pub(crate) fn postgres(given: &str) -> Parsed {
     match given.split_once("://") {
         Some(("postgres" | "postgresql", rest)) => Ok(format!("postgres://{rest}")),
@@ -23,8 +25,8 @@ pub(crate) fn postgres(given: &str) -> Parsed {
     }
 }
 
-/// `kafka://host:port,…`, `host:port,…`, or `SASL_SSL://host:port,…` as listeners are written; then
-/// `?setting=value&…`.
+/// Kafka: `kafka://host:port,…`, `host:port,…`, or `SASL_SSL://host:port,…` as in Kafka's
+/// listeners; each may end with `?setting=value&…`.
 pub(crate) fn kafka(given: &str) -> Parsed {
     const EXAMPLE: &str = "host:9092[,host:9092]";
     let (place, query) = split_query(given);
@@ -32,7 +34,7 @@ pub(crate) fn kafka(given: &str) -> Parsed {
     let protocol = scheme.to_ascii_uppercase();
     match protocol.as_str() {
         "KAFKA" | "PLAINTEXT" | "SSL" | "SASL_SSL" | "SASL_PLAINTEXT" => {
-            // Each host may say it again.
+            // Each host may repeat the scheme.
             let hosts = hosts.replace(&format!("{scheme}://"), "");
             let hosts = host_list(hosts.trim_end_matches('/'), KAFKA_PORT, EXAMPLE)?;
             let url = format!("kafka://{hosts}{query}");
@@ -46,7 +48,7 @@ pub(crate) fn kafka(given: &str) -> Parsed {
     }
 }
 
-/// `http://…`, `https://…`, `host:port`.
+/// Registry: `http://…`, `https://…`, or `host:port`.
 pub(crate) fn registry(given: &str) -> Parsed {
     match given.split_once("://") {
         Some(("http" | "https", _)) => Ok(given.trim_end_matches('/').to_owned()),
@@ -56,8 +58,8 @@ pub(crate) fn registry(given: &str) -> Parsed {
     }
 }
 
-/// `cassandra://[user[:password]@]host[:port][,host][/keyspace][?setting=value&…]`, with or without
-/// the scheme.
+/// Cassandra: `cassandra://[user[:password]@]host[:port][,host][/keyspace][?setting=value&…]`, with
+/// or without the scheme.
 pub(crate) fn cassandra(given: &str) -> Parsed {
     const EXAMPLE: &str = "host:9042[,host:9042][/keyspace]";
     let (place, query) = split_query(given);
@@ -87,7 +89,7 @@ pub(crate) fn cassandra(given: &str) -> Parsed {
     })
 }
 
-/// `file://DIRECTORY`, a directory, `s3://BUCKET[/PREFIX]`, or `sqlite://FILE`.
+/// State: `file://DIRECTORY`, a directory, `s3://BUCKET[/PREFIX]`, or `sqlite://FILE`.
 pub(crate) fn state(given: &str) -> Parsed {
     const EXAMPLE: &str = "file://DIRECTORY, s3://BUCKET/PREFIX";
     match given.split_once("://") {
@@ -103,11 +105,12 @@ pub(crate) fn state(given: &str) -> Parsed {
     }
 }
 
-/// What stands before the `?`, and the rest with it.
+/// Splits before the `?`.
 fn split_query(given: &str) -> (&str, &str) {
     given.split_at(given.find('?').unwrap_or(given.len()))
 }
 
+/// An SQLite file.
 fn sqlite(file: &str) -> Parsed {
     if file.is_empty() {
         return Err("a file's name is missing, as in sqlite://tidemill.sqlite".into());
@@ -115,15 +118,16 @@ fn sqlite(file: &str) -> Parsed {
     Ok(format!("sqlite://{file}"))
 }
 
+/// The error for an unknown scheme.
 fn unknown(scheme: &str, example: &str) -> String {
     format!("unknown scheme `{scheme}://`, expected {example} or sqlite://FILE")
 }
 
-/// Each host with a port.
+/// Adds the default port to each host without one.
 fn host_list(hosts: &str, port: u16, example: &str) -> Parsed {
     let mut all = Vec::new();
     for host in hosts.split(',').map(str::trim) {
-        // What follows the last `:` is a port unless it belongs to a bracketed IPv6 address.
+        // The text after the last `:` is a port, unless it is part of an IPv6 address in brackets.
         let given = host
             .rsplit_once(':')
             .filter(|(_, port)| !port.ends_with(']'));
@@ -139,7 +143,7 @@ fn host_list(hosts: &str, port: u16, example: &str) -> Parsed {
     Ok(all.join(","))
 }
 
-/// libpq's `host=… port=… user=… password=… dbname=…`.
+/// Converts libpq's `host=… port=… user=… password=… dbname=…`.
 fn keywords(given: &str) -> Parsed {
     let (mut host, mut port, mut user) = ("localhost".to_owned(), "5432".to_owned(), None);
     let (mut database, mut rest) = (String::new(), Vec::new());
@@ -158,7 +162,7 @@ fn keywords(given: &str) -> Parsed {
     Ok(rest.into_iter().fold(url, with))
 }
 
-/// Each host as it stands in a URL: a socket's folder has slashes, an IPv6 address colons.
+/// Hosts as in a URL: the folder of a socket is encoded, an IPv6 address is put in brackets.
 fn hosts_of(value: &str) -> String {
     let hosts = value.split(',').map(|host| match host.contains(':') {
         true => format!("[{host}]"),
@@ -167,7 +171,7 @@ fn hosts_of(value: &str) -> String {
     hosts.collect::<Vec<_>>().join(",")
 }
 
-/// libpq's words: `name = value` or `name='a value'` with `\` before what is meant literally.
+/// Splits libpq's words: `name = value` or `name='a value'`, where `\` quotes the next character.
 pub(crate) fn words(given: &str) -> Result<Vec<(String, String)>, String> {
     let expected = || "expected `host=… port=… user=… dbname=…` or a postgres:// URL".to_owned();
     let mut words = Vec::new();

@@ -1,4 +1,4 @@
-//! Views read back from where they are served, in an order that a person would choose.
+//! Reads served views back from the sink, sorted as a person would sort them.
 
 use std::sync::Arc;
 
@@ -11,22 +11,22 @@ use tidemill_dataflow::sink::{self, Sink, Table};
 
 use crate::table;
 
-/// Rows of a view that are read to choose the ones shown.
+/// Limit of rows that are read of a view to choose the ones shown.
 const READ_ROWS_MAX: usize = 10_000;
 
-/// Rows of each aggregate printed at the end, and of any other view: of those the first ones say
-/// enough.
+/// Rows printed of each aggregate at the end, and of any other view.
 const PRINT_ROWS_MAX: [usize; 2] = [25, 10];
 
-/// Rows of the view shown live.
+/// Rows of the view in the live display.
 const TOP_ROWS_MAX: usize = 5;
 
-/// The served views of a job.
+/// The views of a job that have a table.
 pub(crate) struct Served {
     sink: Arc<dyn Sink>,
     views: Vec<ServedView>,
 }
 
+/// A view and its table.
 struct ServedView {
     table: Table,
     aggregate: bool,
@@ -46,8 +46,8 @@ impl Served {
         })
     }
 
-    /// Every view as a table of at most `width`, with its name and row count; `rows` tells the
-    /// count of a view that is too large to be read whole.
+    /// Every view as a table of at most `width` columns of text, with its name and row count.
+    /// `rows` returns the count of a view that is too large to be read completely.
     pub(crate) fn printed(
         &self,
         width: usize,
@@ -73,7 +73,7 @@ impl Served {
         Ok(lines)
     }
 
-    /// The top of the first aggregate view, with its name; none before there are rows.
+    /// The first rows of the first aggregate view, with its name; empty while it has no rows.
     pub(crate) fn top(&self, width: usize) -> anyhow::Result<Vec<String>> {
         let Some(view) = self.views.iter().find(|view| view.aggregate) else {
             return Ok(Vec::new());
@@ -87,6 +87,7 @@ impl Served {
         Ok(lines)
     }
 
+    /// Reads and sorts a view.
     fn read(&self, view: &ServedView) -> anyhow::Result<RecordBatch> {
         let name = &view.table.name;
         let batch = self
@@ -97,7 +98,7 @@ impl Served {
     }
 }
 
-/// A view to show first: an aggregate if there is one.
+/// The view to show first: an aggregate if there is one.
 pub(crate) fn typical(job: &Job) -> Option<&str> {
     let mut served = job.views.iter().filter(|view| view.output.is_some());
     let first = served.clone().next()?;
@@ -105,7 +106,7 @@ pub(crate) fn typical(job: &Job) -> Option<&str> {
     Some(&view.name)
 }
 
-/// The table that serves a view.
+/// The table of a view in the sink.
 pub(crate) fn table_of(view: &View, output: &Output) -> Table {
     Table {
         name: view.name.clone(),
@@ -116,6 +117,7 @@ pub(crate) fn table_of(view: &View, output: &Output) -> Table {
     }
 }
 
+/// Whether a view aggregates.
 fn is_aggregate(rel: &Rel) -> bool {
     match &rel.op {
         RelOp::Reduce { .. } => true,
@@ -126,6 +128,7 @@ fn is_aggregate(rel: &Rel) -> bool {
     }
 }
 
+/// The line with the row count below a table.
 fn count_line(shown: usize, read: usize, all: Option<u64>, left_out: &[String]) -> String {
     let all = all.unwrap_or(read as u64);
     let noun = if all == 1 { "row" } else { "rows" };
@@ -139,7 +142,8 @@ fn count_line(shown: usize, read: usize, all: Option<u64>, left_out: &[String]) 
     }
 }
 
-/// Counts by one name (country, product, …) with the greatest first, everything else by its key.
+/// Sorts counts by one name (country, product, …) by the count, descending; everything else by the
+/// key.
 fn sorted(batch: &RecordBatch, table: &Table) -> Result<RecordBatch, arrow::error::ArrowError> {
     let kind_of = |index: usize| batch.schema().field(index).data_type().clone();
     let mut order = Vec::new();

@@ -1,5 +1,5 @@
-//! Watches a running job from outside: how far the views are behind the log, the rows on top, and
-//! whether the `--until` is reached. One thread, so that a slow service delays no redraw.
+//! Watcher of a run: the lag of the views behind the log, the first rows of a view, and whether
+//! `--until` is reached. It has a thread of its own, so that a slow service delays no redraw.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,44 +16,44 @@ use tidemill_log::log::{self, Log};
 use crate::output;
 use crate::views::Served;
 
-/// Time between two looks.
+/// Time between two looks at the log.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Time between two reads of the top rows.
+/// Time between two reads of the first rows.
 const TOP: Duration = Duration::from_secs(1);
 
-/// How long the log may be out of sight before it is spoken of: at the start it is not there yet.
+/// How long the log may fail before that is shown: at the start it does not exist yet.
 const TROUBLE: Duration = Duration::from_secs(2);
 
-/// What is seen.
+/// What the watcher has seen.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
-    /// Records in the log that are not in every view yet.
+    /// Lag in records: records in the log that are not in every view yet.
     pub(crate) behind: u64,
     /// Records in the log.
     pub(crate) records: u64,
-    /// The top of the first aggregate view.
+    /// The first rows of the first aggregate view.
     pub(crate) top: Vec<String>,
-    /// True when the records asked for are visible in every view.
+    /// Whether the wanted number of records is visible in every view.
     pub(crate) reached: bool,
-    /// Why nothing is seen of the log, when that lasts.
+    /// Why the log cannot be read, if that lasts longer than [`TROUBLE`].
     pub(crate) trouble: Option<String>,
 }
 
-/// When to stop.
+/// The condition of `--until`.
 #[derive(Debug, Clone)]
 pub(crate) struct Until {
-    /// So many records landed, in all runs together.
+    /// The number of landed records, over all runs together.
     pub(crate) records: u64,
-    /// Database of the landed table.
+    /// The URL of the landed table's database.
     pub(crate) database: String,
-    /// How it lands.
+    /// How records land.
     pub(crate) land: Land,
-    /// Its topic.
+    /// The topic of the landed table.
     pub(crate) topic: String,
 }
 
-/// What the watcher looks at.
+/// What the watcher reads.
 pub(crate) struct Watched {
     pub(crate) plan: Job,
     pub(crate) log: String,
@@ -69,7 +69,11 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Starts watching, until `stop`.
+    /// Starts the watcher's thread, which ends with `stop`.
+    ///
+    /// # Errors
+    ///
+    /// The thread cannot be started.
     pub(crate) fn start(watched: Watched, stop: Arc<AtomicBool>) -> anyhow::Result<Self> {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let shared = Arc::clone(&seen);
@@ -99,8 +103,9 @@ impl Watch {
                             let mut seen = lock(&shared);
                             seen.trouble = None;
                             (seen.behind, seen.records) = (backlog.behind, backlog.records);
-                            // Twice in a row and nothing new between: what an earlier run left in
-                            // the database is captured only after this process's counters began.
+                            // True twice in a row with nothing new between. Otherwise changes that
+                            // an earlier run left in the database could still be on their way: they
+                            // are captured after this process's counters began.
                             seen.reached = now && settled == Some(backlog.records);
                             settled = now.then_some(backlog.records);
                         }
@@ -111,7 +116,7 @@ impl Watch {
         Ok(Self { seen })
     }
 
-    /// What was seen last.
+    /// What the watcher saw last.
     pub(crate) fn seen(&self) -> Seen {
         lock(&self.seen).clone()
     }
@@ -121,14 +126,14 @@ fn lock(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The log's records against what is durable in the views.
+/// The records in the log, and how many of them are not durable in the views.
 struct Backlog {
     behind: u64,
     records: u64,
 }
 
 impl Watched {
-    /// One look at the log, opened when it is not; says whether `--until` is reached now.
+    /// Looks at the log once, opening it if necessary. Returns whether `--until` is reached.
     fn look(&self, log: &mut Option<Arc<dyn Log>>) -> anyhow::Result<(Backlog, bool)> {
         let log = match log {
             Some(log) => log,
@@ -139,7 +144,8 @@ impl Watched {
         Ok((backlog, reached))
     }
 
-    /// The log is read first: what arrives between is seen next time.
+    /// The log is read before the views' progress, so a record that arrives meanwhile is seen next
+    /// time.
     fn backlog(&self, log: &dyn Log) -> anyhow::Result<Backlog> {
         let mut backlog = Backlog {
             behind: 0,
@@ -162,12 +168,13 @@ impl Watched {
         Ok(backlog)
     }
 
-    /// Whether as many records as asked for landed and all of them went the whole way down.
+    /// Whether the wanted number of records landed and all of them are in the views.
     fn reached(&self, log: &dyn Log, backlog: &Backlog) -> bool {
         let Some(until) = &self.until else {
             return false;
         };
-        // Each landed record is at least one change in its topic, however often this was started.
+        // Each landed record is at least one change in its topic, however often the pipeline was
+        // started.
         let published = log.ranges(&until.topic).map(|ranges| {
             ranges
                 .iter()
@@ -175,10 +182,11 @@ impl Watched {
                 .sum::<u64>()
         });
         let stats = &self.ingest_stats;
-        // In the direction of the flow: a change is counted as captured before as published.
+        // Read in the order of the flow: a change is counted as captured before it is counted as
+        // published.
         let in_log = stats.published.load(Relaxed) + stats.unpublishable.load(Relaxed);
         let captured = stats.captured.load(Relaxed);
-        // The table is asked last, since that opens a connection.
+        // The table is asked last, because that opens a connection.
         let landed = || land::open(&until.database, &until.land)?.total();
         backlog.behind == 0
             && in_log == captured

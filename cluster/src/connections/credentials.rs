@@ -1,7 +1,8 @@
-//! Users, passwords and TLS files of the services: from the environment, from the files that it
-//! names, from `tidemill.toml`; for PostgreSQL also from where libpq has them.
+//! Credentials of the services: users, passwords and TLS files from the environment, from files
+//! that it names, and from `tidemill.toml`; for PostgreSQL also from libpq's places.
 //!
-//! Flows in: a service's URL. Flows out: the URL with what was found, unless it said so itself.
+//! In: a service's URL. Out: the URL with the settings that were found. A setting in the URL itself
+//! wins.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use super::file::{Found, Settings};
 use crate::exit::Usage;
 use crate::{output, redact};
 
-/// libpq's variables for what a URL may say as well.
+/// libpq's variables, and the URL settings that they stand for.
 const PG_SETTINGS: [(&str, &str); 4] = [
     ("PGSSLMODE", "sslmode"),
     ("PGSSLROOTCERT", "sslrootcert"),
@@ -39,24 +40,30 @@ impl<'a> Service<'a> {
         Self { name, file }
     }
 
+    /// The environment variable of a setting.
     fn variable(&self, name: &str) -> String {
         let all = format!("TIDEMILL_{}_{name}", self.name);
         all.to_ascii_uppercase()
     }
 
-    /// A setting of the environment.
+    /// A setting from the environment. An empty value counts as none.
     pub(super) fn setting(&self, name: &str) -> Option<String> {
         let value = std::env::var(self.variable(name)).ok();
         value.filter(|value| !value.is_empty())
     }
 
-    /// A setting of the environment, else of the file.
+    /// A setting from the environment, else from the file.
     fn setting_or(&self, name: &str, of: fn(&Settings) -> &Option<String>) -> Option<String> {
         let in_file = || self.file.and_then(|file| of(file).clone());
         self.setting(name).or_else(in_file)
     }
 
-    /// The password: the variable, the file that a variable names, then `tidemill.toml`'s.
+    /// The password: from the variable, else from the file that a variable names, else from
+    /// `tidemill.toml`.
+    ///
+    /// # Errors
+    ///
+    /// The password's file cannot be read or is empty.
     pub(super) fn password(&self) -> anyhow::Result<Option<String>> {
         let found = match self.setting("password") {
             Some(password) => Some(password),
@@ -71,6 +78,7 @@ impl<'a> Service<'a> {
         Ok(found)
     }
 
+    /// The password in `tidemill.toml`, or in the file that it names.
     fn password_in_file(&self) -> anyhow::Result<Option<String>> {
         let Some(file) = self.file else {
             return Ok(None);
@@ -85,7 +93,7 @@ impl<'a> Service<'a> {
         }
     }
 
-    /// Cassandra's URL with its user, password, TLS files, replicas and level.
+    /// Cassandra's URL with user, password, TLS files, replication and consistency.
     pub(super) fn cassandra(&self, url: String) -> anyhow::Result<String> {
         if !url.starts_with("cassandra://") {
             return Ok(url);
@@ -121,7 +129,7 @@ impl<'a> Service<'a> {
         Ok(url)
     }
 
-    /// The registry's URL with its user, password and authority.
+    /// The registry's URL with user, password and certificate authority.
     pub(super) fn registry(&self, url: String) -> anyhow::Result<String> {
         if url.starts_with("sqlite://") {
             return Ok(url);
@@ -163,13 +171,14 @@ const OF_CASSANDRA: [(&str, Of); 5] = [
     ("consistency", |file| &file.consistency),
 ];
 
-/// Who enters, if the URL says so.
+/// The user part of a URL, if it has one.
 fn user_of(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?']).next()?;
     authority.rsplit_once('@').map(|(user, _)| user)
 }
 
+/// Adds a setting, unless the URL has it already.
 fn unless_said(url: String, name: &str, value: &str) -> String {
     let said = address::parse(&url).1.iter().any(|(said, _)| said == name);
     if said {
@@ -179,7 +188,7 @@ fn unless_said(url: String, name: &str, value: &str) -> String {
     }
 }
 
-/// A file's secret: its text without the line's end.
+/// The secret in a file: its text without the line end.
 fn first_line(path: &str, place: &str) -> anyhow::Result<String> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{place}: {path}"))?;
     let secret = text.trim_end_matches(['\r', '\n']).to_owned();
@@ -189,7 +198,7 @@ fn first_line(path: &str, place: &str) -> anyhow::Result<String> {
     Ok(secret)
 }
 
-/// PostgreSQL's URL with its password and libpq's variables.
+/// PostgreSQL's URL with its password and the settings of libpq's variables.
 pub(super) fn postgres(url: String) -> anyhow::Result<String> {
     if !url.starts_with("postgres://") {
         return Ok(url);
@@ -219,7 +228,7 @@ pub(super) fn postgres(url: String) -> anyhow::Result<String> {
     })
 }
 
-/// The password that libpq would find in its file, `PGPASSFILE` or `~/.pgpass`.
+/// The password that libpq would find in `PGPASSFILE` or `~/.pgpass`.
 fn pgpass(url: &str) -> anyhow::Result<Option<String>> {
     let named = std::env::var_os("PGPASSFILE").map(PathBuf::from);
     let usual = || std::env::home_dir().map(|home| home.join(".pgpass"));
@@ -242,7 +251,7 @@ fn pgpass(url: &str) -> anyhow::Result<Option<String>> {
     let config = server.config();
     let user = config.get_user().unwrap_or_default();
     let host = server.host().unwrap_or_default();
-    // A socket is localhost's.
+    // A socket's lines are those of localhost.
     let host = if host.starts_with('/') {
         "localhost"
     } else {
@@ -253,7 +262,7 @@ fn pgpass(url: &str) -> anyhow::Result<Option<String>> {
     Ok(password_of(&text, wanted))
 }
 
-/// As libpq, which leaves such a file out.
+/// Warns about a file that others can read. libpq ignores such a file too.
 fn warn_open(path: &Path) {
     let path = path.display();
     output::log(&format!(
@@ -261,7 +270,7 @@ fn warn_open(path: &Path) {
     ));
 }
 
-/// The password of the first line whose host, port, database and user fit.
+/// The password of the first line whose host, port, database and user match.
 fn password_of(text: &str, wanted: [&str; 4]) -> Option<String> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.map(fields).find_map(|fields| {
@@ -272,13 +281,13 @@ fn password_of(text: &str, wanted: [&str; 4]) -> Option<String> {
     })
 }
 
-/// The fields between `:`; `\` takes the next sign as it stands.
+/// The fields of a line between `:`; `\` quotes the next character.
 fn fields(line: &str) -> Vec<String> {
     let mut fields = vec![String::new()];
     let mut signs = line.chars();
     while let Some(sign) = signs.next() {
         let literal = match sign {
-            // The password is the rest.
+            // The fifth field, the password, is the rest of the line.
             ':' if fields.len() < 5 => {
                 fields.push(String::new());
                 continue;

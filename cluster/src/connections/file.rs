@@ -1,7 +1,8 @@
-//! `tidemill.toml`: connections and their settings, and who may read it.
+//! The file `tidemill.toml`: connections and their settings, and a warning if others can read its
+//! passwords.
 //!
-//! Flows in: the file in the current folder, else in the pipeline's. Flows out: what it says, with
-//! the places for messages. No message quotes a line of it: it may hold passwords.
+//! In: the file in the current folder, else in the pipeline's. Out: its content, with positions for
+//! messages. No message quotes a line of the file, because it may contain passwords.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,19 +13,19 @@ use toml::Spanned;
 
 use crate::{output, redact};
 
-/// The file with connections, looked for in the current folder, then in the pipeline's.
+/// The name of the file.
 pub(super) const NAME: &str = "tidemill.toml";
 
-/// Everybody's and the group's right to read.
+/// The permissions of the group and of others to read.
 const READABLE_BY_OTHERS: u32 = 0o044;
 
-/// What the file says.
+/// The content of the file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     #[serde(default)]
     pub(super) connections: Connections,
-    /// librdkafka's settings; `ssl.ca.location` may be written with and without quotes.
+    /// Settings of librdkafka; `ssl.ca.location` may be written with or without quotes.
     #[serde(default)]
     pub(super) kafka: toml::Table,
     #[serde(default)]
@@ -33,7 +34,7 @@ pub(super) struct File {
     pub(super) registry: Settings,
 }
 
-/// `[connections]`.
+/// The table `[connections]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Connections {
@@ -46,7 +47,7 @@ pub(super) struct Connections {
     pub(super) state: Option<Spanned<String>>,
 }
 
-/// `[cassandra]` and `[registry]`: who enters, TLS, and Cassandra's replicas and level.
+/// The tables `[cassandra]` and `[registry]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Settings {
@@ -63,6 +64,7 @@ pub(super) struct Settings {
     pub(super) consistency: Option<String>,
 }
 
+/// Reads a text or a number as text.
 fn text_or_number<'de, D: serde::Deserializer<'de>>(given: D) -> Result<Option<String>, D::Error> {
     match toml::Value::deserialize(given)? {
         toml::Value::String(text) => Ok(Some(text)),
@@ -71,7 +73,7 @@ fn text_or_number<'de, D: serde::Deserializer<'de>>(given: D) -> Result<Option<S
     }
 }
 
-/// The file, if there is one.
+/// The file that was found.
 pub(super) struct Found {
     path: PathBuf,
     text: String,
@@ -79,18 +81,18 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// `file:line:column` of a byte.
+    /// `file:line:column` of a byte offset, for messages.
     pub(super) fn place(&self, offset: usize) -> String {
         let (line, column) = place_of(&self.text, offset);
         format!("{}:{line}:{column}", self.path.display())
     }
 
-    /// The file's name, for messages.
+    /// The file's path, for messages.
     pub(super) fn path(&self) -> String {
         self.path.display().to_string()
     }
 
-    /// `[kafka]`'s settings by their whole names.
+    /// The settings of `[kafka]` by their full names.
     pub(super) fn kafka(&self) -> anyhow::Result<Vec<(String, String)>> {
         let mut all = Vec::new();
         flatten("", &self.file.kafka, &mut all)
@@ -98,6 +100,7 @@ impl Found {
         Ok(all)
     }
 
+    /// Whether the file contains a password.
     fn holds_password(&self) -> bool {
         let all = &self.file.connections;
         let urls = [&all.postgres, &all.kafka, &all.registry, &all.cassandra];
@@ -113,7 +116,11 @@ impl Found {
     }
 }
 
-/// Reads the file, and warns when others may do so as well and should not.
+/// Reads the file, if there is one, and warns if it contains a password and others can read it.
+///
+/// # Errors
+///
+/// The file cannot be read or parsed. The message contains the position, but no text of the file.
 pub(super) fn read(folder: &Path) -> anyhow::Result<Option<Found>> {
     for path in [PathBuf::from(NAME), folder.join(NAME)] {
         let text = match std::fs::read_to_string(&path) {
@@ -125,7 +132,7 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Option<Found>> {
         };
         let file: File = toml::from_str(&text).map_err(|error| {
             let (line, column) = place_of(&text, error.span().map_or(0, |span| span.start));
-            // The message alone: the error's own text quotes the line, password and all.
+            // Only the message: the error's own text quotes the line, which may contain a password.
             anyhow::anyhow!("{}:{line}:{column}: {}", path.display(), error.message())
         })?;
         let found = Found { path, text, file };
@@ -141,7 +148,8 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Option<Found>> {
     Ok(None)
 }
 
-/// `ssl.ca.location` without quotes is a table in a table. An error names what is no value.
+/// Flattens tables: `ssl.ca.location` without quotes is a table in a table. The error is the name
+/// of a setting that is no text, number or boolean.
 fn flatten(
     before: &str,
     table: &toml::Table,
@@ -164,7 +172,7 @@ fn flatten(
     Ok(())
 }
 
-/// Line and column, from 1, of a byte offset.
+/// Line and column of a byte offset, both from 1.
 fn place_of(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;

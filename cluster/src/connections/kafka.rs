@@ -1,8 +1,8 @@
-//! Kafka's settings: from `[kafka]` in `tidemill.toml`, from the file that `TIDEMILL_KAFKA_CONFIG`
-//! names, and user and password from the environment; each wins over those before it.
+//! Kafka settings: from `[kafka]` in `tidemill.toml`, from the file that `TIDEMILL_KAFKA_CONFIG`
+//! names, and user and password from the environment. Later ones win.
 //!
-//! The file is one as Kafka's own tools take: `name=value` a line. What only Java's clients
-//! understand is translated where it can be, and refused by name where it cannot.
+//! The file has the format of Kafka's own tools: `name=value` per line. Settings that only Java
+//! clients understand are translated if possible, and otherwise refused by name.
 
 use tidemill_log::{address, log};
 
@@ -11,19 +11,24 @@ use super::file::Found;
 use super::given::Given;
 use crate::exit::Usage;
 
-/// The variable with the file.
+/// The variable that names the file.
 const CONFIG: &str = "TIDEMILL_KAFKA_CONFIG";
 
+/// The setting with the brokers.
 const BROKERS: &str = "bootstrap.servers";
 
-/// A setting and where it was said.
+/// A setting and where it was given.
 pub(super) struct Setting {
     name: String,
     value: String,
     place: String,
 }
 
-/// All settings that were given, each checked.
+/// All settings that were given, validated.
+///
+/// # Errors
+///
+/// A setting is unknown or refused ([`Usage`], exit code 2), or the file cannot be read.
 pub(super) fn settings(found: Option<&Found>) -> anyhow::Result<Vec<Setting>> {
     let mut all = Vec::new();
     if let Some(found) = found {
@@ -60,7 +65,7 @@ pub(super) fn settings(found: Option<&Found>) -> anyhow::Result<Vec<Setting>> {
     Ok(all)
 }
 
-/// The brokers that a file for other clients names, for when nobody named them elsewhere.
+/// The brokers from a properties file, used when no other place names them.
 pub(super) fn brokers(settings: &[Setting]) -> Option<Given> {
     let mut named = settings.iter().rev();
     let named = named.find(|setting| setting.name == BROKERS)?;
@@ -71,7 +76,7 @@ pub(super) fn brokers(settings: &[Setting]) -> Option<Given> {
     })
 }
 
-/// The log's URL with the settings. One in the URL itself, which was said for it alone, wins.
+/// The log's URL with the settings added. A setting in the URL itself wins.
 pub(super) fn with(url: String, settings: Vec<Setting>) -> String {
     if !url.starts_with("kafka://") {
         return url;
@@ -87,8 +92,8 @@ pub(super) fn with(url: String, settings: Vec<Setting>) -> String {
     })
 }
 
-/// The lines of a properties file: `name=value` or `name: value`, `#` and `!` begin a comment, a
-/// line that ends with `\` goes on.
+/// Parses a properties file: `name=value` or `name: value`; `#` and `!` begin a comment; a line
+/// that ends with `\` continues.
 fn properties(path: &str, text: &str) -> Vec<Setting> {
     let mut all = Vec::new();
     let mut lines = text.lines().enumerate();
@@ -111,7 +116,7 @@ fn properties(path: &str, text: &str) -> Vec<Setting> {
     all
 }
 
-/// What Java's clients call otherwise.
+/// Translates the settings of Java clients.
 fn translate(setting: Setting) -> Result<Vec<Setting>, Usage> {
     let Setting { name, value, place } = setting;
     let wrong = |right: &str| Err(Usage(format!("{place}: `{name}`: {right}")));
@@ -139,7 +144,7 @@ fn translate(setting: Setting) -> Result<Vec<Setting>, Usage> {
         "ssl.keystore.type" => {
             wrong("Java's alone; give ssl.certificate.location and ssl.key.location, in PEM form")
         }
-        // Java's way to say that names are not verified.
+        // An empty value is the way of Java clients to turn off the verification of host names.
         "ssl.endpoint.identification.algorithm" if value.is_empty() => Ok(vec![Setting {
             name,
             value: "none".to_owned(),

@@ -1,5 +1,5 @@
-//! Why a service cannot be used, told apart: no such host, connection refused, no connection in
-//! time, TLS, authentication, or another answer.
+//! Why a service cannot be used: unknown host, connection refused, timeout, TLS, authentication, or
+//! another error.
 
 use std::io::ErrorKind;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
+/// Timeout of one connection, and of one driver's attempt.
 pub(super) const WAIT: Duration = Duration::from_secs(5);
 
-/// Words by which the engines say that they do not let us in.
+/// Words in the engines' errors for a refused user or password.
 const AUTHENTICATION: [&str; 9] = [
     "authentication",
     "Authentication",
@@ -21,7 +22,7 @@ const AUTHENTICATION: [&str; 9] = [
     "role \"",
     "AUTHORIZATION_FAILED",
 ];
-/// And that they, or we, do not like the other side's TLS.
+/// Words in the engines' errors for failed TLS.
 const TLS: [&str; 6] = [
     "TLS",
     "certificate",
@@ -31,7 +32,7 @@ const TLS: [&str; 6] = [
     "BadDer",
 ];
 
-/// How a service that is connected failed, in a few words.
+/// How a service that accepted a connection failed, in a few words.
 pub(super) fn how(error: &anyhow::Error) -> &'static str {
     let said = format!("{error:#}");
     let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
@@ -44,10 +45,10 @@ pub(super) fn how(error: &anyhow::Error) -> &'static str {
     }
 }
 
-/// Connects with the first host of a URL that takes a connection.
+/// Tries to connect to the hosts of a URL, until one accepts.
 ///
 /// # Errors
-/// When none does: whether its name is not known, it refuses, or nothing comes back.
+/// No host accepts a connection: the name is unknown, the host refuses, or does not answer in time.
 pub(super) fn reach(url: &str, port: u16) -> anyhow::Result<()> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let rest = rest.split(['/', '?']).next().unwrap_or_default();
@@ -60,10 +61,11 @@ pub(super) fn reach(url: &str, port: u16) -> anyhow::Result<()> {
             Err(error) => last = error,
         }
     }
-    // A Unix socket has no host; the driver says more.
+    // A Unix socket has no host; the driver's error says more.
     if hosts.is_empty() { Ok(()) } else { Err(last) }
 }
 
+/// Connects to all addresses of one host in turn.
 fn connect(host: &str, port: u16) -> anyhow::Result<()> {
     let has_port = host
         .rsplit_once(':')
