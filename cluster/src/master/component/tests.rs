@@ -1,4 +1,4 @@
-//! Schedules in which the states of a half once did the wrong thing, one by one.
+//! Regression tests: schedules in which a component once made a wrong transition.
 
 use std::sync::Arc;
 

@@ -1,9 +1,10 @@
-//! Why generations may end in the simulation: what was done to them.
+//! Allowed causes for the end of a generation in the simulation: the faults that were injected into
+//! it.
 //!
-//! A generation that is ended without being asked to, or that is told to have failed, must have
-//! been harmed before: one of its processes failed or froze, a worker of it died, or was out of
-//! reach for longer than the master can overlook, or another master took its journal. Masters that
-//! die and freeze, and messages that are lost, late or doubled, harm none.
+//! A generation that ends without being asked to, or that is recorded as failed, must have been
+//! harmed before: one of its processes failed or froze, one of its workers died or was out of reach
+//! for longer than the master can overlook, or another master took its journal. Masters that die or
+//! freeze, and messages that are lost, late or duplicated, harm no generation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,21 +12,22 @@ use super::world::World;
 use crate::master::durable::{Durable, Run};
 use crate::protocol::{Part, ProcessKey};
 
-/// How long a worker's silence may be without harm. It reports every second, and a report may be
-/// lost or late; the master waits for 8 s.
+/// Time in ms for which a worker may be silent without harm. A worker reports every second, a
+/// report may be lost or late, and the master waits for 8 s.
 pub(super) const SILENCE_OVERLOOKED: u64 = 2_000;
-/// How long a master's wish may take to reach a journal.
+/// Time in ms that a request of the master may take to reach a journal.
 pub(super) const MINT_WAY: u64 = 100;
-/// How long after it a worker's silence may still be held against it.
+/// Time in ms after a worker's silence for which the silence may still be a cause.
 const HELD_AGAINST: u64 = 12_000;
 
-/// What was done.
+/// The faults that were injected.
 #[derive(Default)]
 pub(super) struct Causes {
     harmed: BTreeSet<(String, Part, u64)>,
-    /// Generations of a job's dataflow below this were fenced by a master that is none any more.
+    /// Generations of a job's dataflow below this one were fenced by a master that had been
+    /// overtaken.
     fenced: BTreeMap<String, u64>,
-    /// What is placed on these workers until then is harmed.
+    /// Processes on these workers are harmed until this time.
     workers: BTreeMap<String, u64>,
 }
 
@@ -43,13 +45,13 @@ impl Causes {
 }
 
 impl World {
-    /// Something was done to a process.
+    /// A fault was injected into a process.
     pub(super) fn harm(&mut self, key: &ProcessKey) {
         let of = (key.job.clone(), key.part, key.generation);
         self.causes.harmed.insert(of);
     }
 
-    /// A worker is away until then.
+    /// A worker is out of reach until this time.
     pub(super) fn harm_worker(&mut self, id: &str, until: u64) {
         let until = until.saturating_add(HELD_AGAINST);
         let before = self.causes.workers.entry(id.to_owned()).or_default();
@@ -67,7 +69,7 @@ impl World {
         }
     }
 
-    /// A master minted a generation: the one that is the master does not while another one runs.
+    /// Checks a request to mint: the current master does not mint while another generation runs.
     pub(super) fn check_mint(
         &mut self,
         master: usize,

@@ -1,15 +1,17 @@
-//! What must hold after every step.
+//! Invariants that must hold after every step of the simulation.
 //!
-//! 1. What is ordered was minted for that job, and a document that names it is written.
-//! 2. A process belongs to one worker, is started at most once, and is not ordered again after its
-//!    orders were taken back.
-//! 3. No worker is ordered, and none runs, more threads than it has slots.
-//! 4. Un-fenced processes of a job's dataflow are of one generation, and alike.
-//! 5. Where every worker can be heard, no two generations of a half run at the same time.
-//! 6. An order stays as it is, but for peers, which are where the others listen, and a drain.
-//! 7. A job that waits for its slots is never smaller.
+//! 1. An assigned generation was minted for its job, and a written document names it.
+//! 2. A process belongs to one worker, is started at most once, and is not assigned again after it
+//!    was removed from the assignment.
+//! 3. No worker is assigned, and none runs, more threads than it has slots.
+//! 4. The processes of a job's dataflow that are not fenced are of one generation, with equal
+//!    parameters.
+//! 5. While every worker is in reach, two generations of a component never run at the same time.
+//! 6. The assignment of a process does not change, except for the peers (which are where the others
+//!    listen) and a drain.
+//! 7. A job that waits for its slots never runs with fewer workers.
 //!
-//! What `causes` and `clients` look at holds as well.
+//! The invariants in `causes` and `clients` hold too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,20 +21,20 @@ use super::world::{Weather, World};
 use crate::master::durable::Durable;
 use crate::protocol::{Assignment, Part, ProcessAssignment, ProcessKey};
 
-/// What was seen so far.
+/// What was observed so far.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// Generations that journals minted.
+    /// The generations that journals minted.
     pub(super) minted: BTreeSet<(String, u64)>,
-    /// The greatest generation of each half that is written down.
+    /// The greatest written generation of each component.
     written: BTreeMap<(String, Part), u64>,
-    /// Where each process was ordered to.
+    /// The worker and the assignment of each process.
     placed: BTreeMap<ProcessKey, (String, ProcessAssignment)>,
-    /// By worker: the newest orders, and what was taken back since.
+    /// By worker: the newest assignment's master and version.
     newest: BTreeMap<String, (u64, u64)>,
     ordered: BTreeMap<String, BTreeSet<ProcessKey>>,
     taken_back: BTreeSet<ProcessKey>,
-    /// When each process was.
+    /// When each process was started, in ms.
     pub(super) started: BTreeMap<ProcessKey, u64>,
 }
 

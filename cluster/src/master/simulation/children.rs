@@ -1,8 +1,8 @@
-//! Simulated workers and their children, as the protocol has them.
+//! Simulated workers and their children, which follow the protocol.
 //!
-//! A worker follows the newest orders: it kills what they do not name, and starts what they name
-//! when what was killed is gone. A child starts, listens, connects, lives, drains, is fenced by its
-//! journal, loses its peers, and fails.
+//! A worker follows the newest assignment: it kills children that are not in it, and starts
+//! assigned processes when the killed ones are gone. A child starts, listens, connects, becomes
+//! live, drains, is fenced by its journal, loses its peers, and fails.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,57 +12,57 @@ use crate::protocol::{
     Assignment, Exit, JobSpec, Part, Phase, ProcessAssignment, ProcessKey, ProcessReport, Report,
 };
 
-/// A worker's process.
+/// A simulated worker process.
 pub(super) struct Worker {
     pub(super) id: String,
     pub(super) slots: usize,
     pub(super) children: BTreeMap<ProcessKey, Child>,
-    /// It hears and says nothing before.
+    /// The worker neither receives nor sends anything before this time.
     pub(super) frozen_until: u64,
-    /// Its connection with masters is cut until then.
+    /// The connection to masters is cut until this time.
     pub(super) cut_until: u64,
-    /// Its newest wait for orders.
+    /// The number of the worker's newest long poll.
     pub(super) poll: u64,
     orders: Option<Arc<Assignment>>,
     sequence: u64,
 }
 
-/// A child, until no order names it.
+/// A simulated child, until no assignment names it.
 pub(super) struct Child {
     pub(super) order: ProcessAssignment,
     pub(super) phase: Phase,
-    /// It was killed and has not ended yet.
+    /// The child was killed and has not ended yet.
     killed: bool,
     knows_peers: bool,
     drains: bool,
-    /// Nothing happens in it any more.
+    /// The child is frozen: nothing happens in it any more.
     pub(super) frozen: bool,
 }
 
-/// What happens to a child.
+/// What happens to a child next.
 #[derive(Clone)]
 pub(super) enum Step {
     Ready,
-    /// Connects with the others; `since` then.
+    /// The child connects to the others; `since` is when it began.
     Connect(u64),
     End(Box<Exit>),
 }
 
-/// What becomes of every process once it is live.
+/// The fate of every process once it is live.
 #[derive(Clone, Copy)]
 pub(super) struct Doom {
     pub(super) lives: u64,
     pub(super) code: i32,
-    /// Whether it says something else each time.
+    /// Whether each failure has another message.
     pub(super) varies: bool,
 }
 
-/// Where the journal of a job's dataflow is.
+/// The journal of a job's dataflow.
 pub(super) fn journal(spec: &JobSpec) -> String {
     format!("{}/{}", spec.connections["state"], spec.name)
 }
 
-/// Where a process listens.
+/// The address at which a process listens.
 pub(super) fn address(worker: &str, key: &ProcessKey) -> String {
     format!("{worker}/{}/{}", key.generation, key.index)
 }
@@ -111,7 +111,7 @@ impl World {
         self.workers.iter_mut().find(|it| it.id == id)
     }
 
-    /// Once a second; also from `report_now`.
+    /// Sends a report. Called once a second, and by `report_now`.
     pub(super) fn report(&mut self, id: &str) {
         if self.worker(id).is_some() {
             self.after(1000, Next::Report(id.to_owned()));
@@ -145,7 +145,7 @@ impl World {
         self.send_report(&report);
     }
 
-    /// Assignment reach a worker.
+    /// An assignment reaches a worker.
     pub(super) fn follow(&mut self, id: &str, orders: &Arc<Assignment>) -> Result<(), String> {
         let now = self.now;
         let Some(worker) = self.worker(id) else {
@@ -168,7 +168,7 @@ impl World {
         self.reconcile(id)
     }
 
-    /// Makes the children those of the orders.
+    /// Makes the children equal to the assignment.
     fn reconcile(&mut self, id: &str) -> Result<(), String> {
         let now = self.now;
         let Some(worker) = self.worker(id) else {
@@ -229,7 +229,7 @@ impl World {
             let (least, most) = match &step {
                 Step::Ready => (20, 2000),
                 Step::Connect(_) => (10, 200),
-                // What hangs in the kernel does not end at once.
+                // A process that hangs in the kernel does not end at once.
                 Step::End(exit) if exit.code.is_none() && self.chance(0.3) => (100, 15_000),
                 Step::End(exit) if exit.code.is_none() => (1, 100),
                 Step::End(_) => (50, 3000),
@@ -336,7 +336,7 @@ impl World {
             .collect()
     }
 
-    /// The others of its generation notice that a child has ended.
+    /// The other processes of the generation notice that a child has ended.
     pub(super) fn peers_lose(&mut self, key: &ProcessKey) {
         let mut losers = Vec::new();
         for worker in &self.workers {
@@ -345,7 +345,7 @@ impl World {
                     && other.part == key.part
                     && other.generation == key.generation
                     && other.index != key.index;
-                // Those that drain wait for nobody.
+                // A process that drains waits for no peer.
                 if is_peer && child.is_live() && !child.drains {
                     losers.push((worker.id.clone(), other.clone()));
                 }
@@ -358,7 +358,7 @@ impl World {
         }
     }
 
-    /// A newer generation was minted: older ones find out.
+    /// A newer generation was minted, and the processes of older ones notice it.
     pub(super) fn fence(&mut self, of: &str, generation: u64) {
         let mut fenced = Vec::new();
         for worker in &self.workers {

@@ -1,8 +1,8 @@
-//! What clients ask of the master in the simulation, and what they know from its answers.
+//! Simulated clients: their commands, and what they know from the answers.
 //!
-//! In: commands, at any time while things go wrong, then those of a person who looks after the
-//! cluster by what its status says. Out: what does not fit an answer that was given. A command that
-//! is not answered may have been done or not, so nobody knows.
+//! In: commands at any time while faults happen, then those of a person who tends the cluster by
+//! its status. Out: a violation when the state does not fit an answer that was given. A command
+//! without an answer may or may not have been carried out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,29 +13,29 @@ use crate::master::event::{Command, Refusal};
 use crate::master::status;
 use crate::protocol::JobSpec;
 
-/// Names of jobs.
+/// The names of the jobs.
 const JOBS: [&str; 3] = ["one", "two", MOVING];
-/// It moves to another journal now and then, and is not removed meanwhile: a job with that name
-/// and another journal would have the same generations again.
+/// This job sometimes moves to another journal. It is not removed meanwhile, because a new job of
+/// the same name with another journal would have the same generations again.
 const MOVING: &str = "three";
-/// How often the person looks.
+/// How often the person looks at the status, in ms.
 const TEND: u64 = 5000;
 
-/// All that clients know.
+/// Everything that the clients know.
 #[derive(Default)]
 pub(super) struct Clients {
-    /// Commands under way, by master and request.
+    /// Commands without an answer so far, by master and request.
     asked: BTreeMap<(usize, u64), Command>,
     requests: u64,
     /// The last command about each job.
     last_asked: BTreeMap<String, u64>,
     known: BTreeMap<String, Known>,
-    /// What is stopped is being removed now, and how much was.
+    /// Whether stopped jobs are being removed now, and how many were.
     tidies: bool,
     pub(super) removed: usize,
 }
 
-/// What is known of a job.
+/// What is known of one job.
 #[derive(Debug, Default)]
 struct Known {
     there: Option<bool>,
@@ -45,7 +45,7 @@ struct Known {
 }
 
 impl Known {
-    /// What `command` changes nobody knows until it is answered.
+    /// What `command` changes is unknown until the command is answered.
     fn ask(&mut self, command: &Command) {
         match command {
             Command::Submit(_) => *self = Self::default(),
@@ -102,7 +102,7 @@ fn job_of(command: &Command) -> &str {
 }
 
 impl World {
-    /// A client asks for something.
+    /// A client sends a random command.
     pub(super) fn think(&mut self) -> Result<(), String> {
         if !self.faulty {
             return Ok(());
@@ -136,7 +136,7 @@ impl World {
         })
     }
 
-    /// Asks the newest master for something, if it hears.
+    /// Sends a command to the newest master, if it can be reached.
     pub(super) fn command(&mut self, command: Command) -> Result<(), String> {
         let Some(master) = self.master() else {
             return Ok(());
@@ -157,7 +157,7 @@ impl World {
         )
     }
 
-    /// A client hears what became of a command: the next master, if there was one now, knows it.
+    /// A client receives an answer. From now on, every later master must know the result.
     pub(super) fn answered(
         &mut self,
         master: usize,
@@ -184,7 +184,7 @@ impl World {
         self.check_answers()
     }
 
-    /// What was answered is what a master that takes over now finds.
+    /// Checks that a master which takes over now would know everything that was answered.
     pub(super) fn check_answers(&self) -> Result<(), String> {
         let Some(durable) = self.documents.values().next_back() else {
             return Ok(());
@@ -202,10 +202,10 @@ impl World {
         }
     }
 
-    /// The faults are over: a person submits what is missing, and sees to it that there are just
-    /// the slots that are needed. What goes its way is left alone.
+    /// The faults are over. A person submits jobs that are missing and adds the slots that are
+    /// missing. Everything else is left alone.
     pub(super) fn settle(&mut self) -> Result<(), String> {
-        // Those that were overtaken see it.
+        // By then masters that were overtaken have noticed it.
         let soon = self.now + 1100;
         self.run_until(soon, |_| false)?;
         if self.master().is_none() {
@@ -236,8 +236,8 @@ impl World {
         Ok(())
     }
 
-    /// The person looks: what was given up, or runs with fewer workers than it should, is started
-    /// again.
+    /// The person looks at the status, and restarts jobs that gave up or run with fewer workers
+    /// than they should.
     pub(super) fn tend(&mut self) -> Result<(), String> {
         self.after(TEND, Next::Tend);
         let Some(master) = self.master() else {
@@ -256,7 +256,7 @@ impl World {
         Ok(())
     }
 
-    /// All is well: some of the jobs are to be something else now.
+    /// The cluster is healthy. Some jobs get another desired state.
     pub(super) fn change_their_minds(&mut self) -> Result<(), String> {
         for name in JOBS {
             let master = self.master().unwrap_or(0);
@@ -276,7 +276,7 @@ impl World {
         Ok(())
     }
 
-    /// Jobs that are stopped are removed; how many.
+    /// Removes stopped jobs. Returns how many.
     pub(super) fn tidy_up(&mut self) -> Result<usize, String> {
         let master = self.master().unwrap_or(0);
         let jobs = self.masters[master].state.durable.jobs.iter();

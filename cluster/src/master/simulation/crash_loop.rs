@@ -1,4 +1,4 @@
-//! Jobs that fail again and again: how long the pauses are, and when they are given up.
+//! Crash loops in the simulation: the lengths of the back-off pauses, and when a job is given up.
 
 use super::children::Doom;
 use super::world::World;

@@ -1,4 +1,4 @@
-//! What goes wrong in the simulation, and how it ends.
+//! Faults that the simulation injects, and how they end.
 
 use super::causes::SILENCE_OVERLOOKED;
 use super::children::{Step, exit};
@@ -6,16 +6,16 @@ use super::world::{Next, Weather, World};
 use crate::master::event::Event;
 use crate::protocol::ProcessKey;
 
-/// Something that ends later.
+/// A fault that ends later.
 #[derive(Clone)]
 pub(super) enum Fault {
     /// A worker is to be started.
     WorkerAway,
     /// A master is to be started.
     MasterAway,
-    /// A child that says nothing is killed by its worker.
+    /// A frozen child is killed by its worker.
     ChildFrozen(String, ProcessKey),
-    /// A worker's connection is there again.
+    /// A worker's connection works again.
     Connected(String),
 }
 
@@ -44,7 +44,7 @@ impl World {
                 self.store_away_until = self.now + wait;
             }
             75..80 if self.workers.len() < 6 => self.start_worker(),
-            // Another master beside the one that runs: it does not know of that one's end.
+            // Starts another master beside the one that runs, which does not know about it.
             80..86 => self.start_master()?,
             86..90 if self.weather != Weather::Calm => self.master_freezes(),
             90..95 if self.weather != Weather::Calm => self.worker_freezes(),
@@ -88,7 +88,7 @@ impl World {
         };
         let codes = [Some(0), Some(1), Some(1), Some(2), Some(3), Some(101), None];
         let code = codes[self.between(0, 6) as usize];
-        // Often the same.
+        // Often the same message, so that repetitions are counted.
         let said = format!("failure {}", self.between(0, 1));
         self.harm(&key);
         let exit = exit(code, vec![], &said, 0);
@@ -111,7 +111,7 @@ impl World {
         Some(self.between(0, last as u64) as usize)
     }
 
-    /// Its children go with it: nobody holds their stdin any more.
+    /// A worker dies, and its children with it, because their stdin ends.
     fn worker_dies(&mut self) {
         let Some(at) = self.any_worker() else { return };
         let worker = self.workers.remove(at);
@@ -185,7 +185,7 @@ impl World {
         }
     }
 
-    /// It ends and is there again, before the worker is taken to be gone.
+    /// The connection breaks and is back before the worker counts as gone.
     fn connection_blinks(&mut self) {
         let (away, seen) = (self.between(10, 700), self.between(0, 900));
         let (Some(at), Some(master)) = (self.any_worker(), self.master()) else {
@@ -216,7 +216,7 @@ impl World {
         self.report_now(id);
     }
 
-    /// From here on nothing fails any more; what failed heals.
+    /// From now on nothing fails any more, and every fault heals.
     pub(super) fn faults_cease(&mut self) {
         self.faulty = false;
         (self.store_away_until, self.journals_away_until) = (0, 0);

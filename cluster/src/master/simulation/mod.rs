@@ -1,14 +1,16 @@
-//! The master's state machine in a simulated cluster, over many seeds: messages are lost, late,
-//! doubled and overtaken; workers die, freeze and come back as others; children end with every code
-//! or freeze; the store and the journals are slow or away; masters are killed at any point, also
-//! between a write and what follows from it, and started anew, also beside one that still runs.
+//! Deterministic simulation of the master's state machine in a faulty cluster, over many seeds.
 //!
-//! In: a seed. Out: nothing, or what does not hold, and the seed. `checks` has what must always
-//! hold, `causes` why a generation may end, `clients` what answers promise. At the end, when faults
-//! have ceased, each job must become what it should be, with just the slots that it needs; and then
-//! follow the next commands soon, also when the master dies meanwhile.
+//! Messages are lost, late, duplicated and reordered. Workers die, freeze and come back with other
+//! ids. Children end with every exit code, or freeze. The store and the journals are slow or down.
+//! Masters are killed at any point, also between a write and what follows from it, and are started
+//! again, also beside one that still runs.
 //!
-//! `TIDEMILL_TEST_SEEDS=FIRST..END` runs others than the usual ones.
+//! In: a seed. Out: nothing, or the violated invariant and the seed. `checks` contains what must
+//! always hold, `causes` why a generation may end, and `clients` what answers promise. In the end
+//! the faults cease. Then each job must reach its desired state with exactly the slots that it
+//! needs, and follow the next commands soon, also when the master dies meanwhile.
+//!
+//! `TIDEMILL_TEST_SEEDS=FIRST..END` runs other seeds than the usual ones.
 
 mod causes;
 mod checks;
@@ -23,17 +25,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::world::World;
 
-/// How long everything goes wrong, in simulated milliseconds.
+/// Duration of the faults, in simulated ms.
 const FAULTS: u64 = 60_000;
-/// How long the cluster may take to be as it should be again. Processes that were killed may hang
-/// for long, and jobs may be placed with fewer workers until they ended.
+/// Time until the cluster must be in its desired state again, in ms. It is long because killed
+/// processes may hang, and jobs may run with fewer workers until they have ended.
 const HEALED: u64 = 120_000;
-/// How long it may take to follow commands when nothing goes wrong but a master.
+/// Time to follow commands when only the master fails, in ms.
 const FOLLOWED: u64 = 50_000;
-/// How long a job that is stopped takes to be removed.
+/// Time until a stopped job is removed, in ms.
 const REMOVED: u64 = 5_000;
 
 /// Runs one seed to its end.
+///
+/// # Errors
+///
+/// The first violated invariant.
 fn run(seed: u64) -> Result<(), String> {
     let mut world = World::new(seed);
     world.run_until(FAULTS, |_| false)?;

@@ -1,4 +1,4 @@
-//! What masters and workers say to each other in the simulation, on its way.
+//! The simulated network between masters and workers: messages on their way.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::master::event::{Action, Event};
 use crate::protocol::{Part, ProcessKey, Report};
 
 impl World {
-    /// How long a message takes, each time that it arrives: never, once or twice.
+    /// The delays of a message, one for each time that it arrives: none, one or two.
     fn ways(&mut self) -> Vec<u64> {
         let soon = self.between(0, 20);
         if !self.faulty || self.weather == Weather::Calm {
@@ -25,14 +25,14 @@ impl World {
         }
     }
 
-    /// Lets a master take in an event, and begins what it wants done.
+    /// Passes an event to a master, and begins to carry out its actions.
     pub(super) fn tell_master(&mut self, master: usize, event: Event) -> Result<(), String> {
         let process = &mut self.masters[master];
         if !process.alive {
             return Ok(());
         }
         if self.now < process.frozen_until {
-            // It is still there when it goes on. Its clock's ticks are not.
+            // The event still waits when a frozen master continues. The ticks of its clock do not.
             if !matches!(event, Event::Tick) {
                 let wait = process.frozen_until - self.now;
                 self.after(wait, Next::ToMaster(master, event));
@@ -80,7 +80,7 @@ impl World {
         self.push_orders(master)
     }
 
-    /// Assignment that are new go to the workers that wait for them.
+    /// Sends new assignments to the workers whose long polls wait for them.
     fn push_orders(&mut self, master: usize) -> Result<(), String> {
         let process = &mut self.masters[master];
         let mut new = Vec::new();
@@ -107,7 +107,7 @@ impl World {
         found.map_or(usize::MAX, |it| it.slots)
     }
 
-    /// A report is answered with orders.
+    /// Answers a report with the worker's assignment.
     pub(super) fn answer_report(&mut self, master: usize, worker: &str) {
         let process = &self.masters[master];
         if !process.alive || self.now < process.frozen_until {
@@ -120,8 +120,8 @@ impl World {
         }
     }
 
-    /// A worker says what it has to the master that it knows: the newest, or while two run at the
-    /// same time sometimes another.
+    /// A worker sends a report to the newest master that it knows, or sometimes to another one
+    /// while two run.
     pub(super) fn send_report(&mut self, report: &Report) {
         let alive: Vec<usize> = (0..self.masters.len())
             .filter(|master| self.masters[*master].alive)
@@ -138,7 +138,7 @@ impl World {
     }
 }
 
-/// What runs, as far as a master knows.
+/// The generations that run, as far as a master knows.
 fn running(process: &Process) -> Vec<(String, Part)> {
     let halves = process.state.halves.iter();
     let running = halves.filter(|(_, half)| matches!(half.stage, Stage::Running(_)));

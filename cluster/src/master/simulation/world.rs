@@ -1,4 +1,4 @@
-//! The simulated cluster: what is there, and what happens next.
+//! The simulated cluster: its processes, and the queue of what happens next.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -18,59 +18,59 @@ use crate::master::event::{Event, Minted, Unminted};
 use crate::master::state::State;
 use crate::protocol::{Assignment, JobSpec, Part, ProcessKey};
 
-/// How often a master sees the time.
+/// How often a master receives the time, in ms.
 const TICK: u64 = 100;
-/// How often it looks for another one.
+/// How often a master checks for a newer one, in ms.
 const LOOK: u64 = 1000;
-/// Documents that the store keeps.
+/// Documents that the simulated store keeps.
 const KEPT: usize = 5;
-/// Steps of one seed: more say that something goes round in circles.
+/// Limit of steps for one seed. More steps mean that something goes round in circles.
 const STEPS_LIMIT: usize = 400_000;
 
-/// A master's process.
+/// A simulated master process.
 pub(super) struct Process {
     pub(super) state: State,
     pub(super) alive: bool,
-    /// It does nothing before.
+    /// The master does nothing before this time.
     pub(super) frozen_until: u64,
-    /// Versions of orders that were sent.
+    /// The versions of the assignments that were sent.
     pub(super) sent: BTreeMap<String, u64>,
 }
 
-/// What happens at a time.
+/// What happens at a point in time.
 #[derive(Clone)]
 pub(super) enum Next {
     Tick(usize),
     Look(usize),
-    /// Reaches a master.
+    /// An event reaches a master.
     ToMaster(usize, Event),
     ToWorker(String, Arc<Assignment>),
     Report(String),
-    /// The store is asked to take a document.
+    /// A master asks the store to write a document.
     Put(usize, u64, Box<Durable>),
-    /// A journal is asked for a generation.
+    /// A master asks a journal for a generation.
     Mint(usize, Arc<JobSpec>),
     Child(String, ProcessKey, Step),
-    /// Somebody thinks of a command.
+    /// A client thinks of a command.
     Client,
     Fault,
     Heal(Fault),
-    /// A person looks after the cluster.
+    /// A person tends the cluster.
     Tend,
 }
 
-/// What goes wrong.
+/// Which faults are injected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Weather {
-    /// Messages arrive, soon and in order, and nobody freezes; children, workers and masters fail.
+    /// Messages arrive soon and in order, and nobody freezes; children, workers and masters fail.
     Calm,
-    /// Masters fail and freeze, and messages get lost, but no process of a job and no worker does.
+    /// Masters fail and freeze, and messages get lost. No process of a job and no worker fails.
     Masters,
-    /// Everything.
+    /// All faults.
     Storm,
 }
 
-/// Everything.
+/// The simulated world.
 pub(super) struct World {
     pub(super) now: u64,
     pub(super) rng: StdRng,
@@ -83,14 +83,14 @@ pub(super) struct World {
     pub(super) documents: BTreeMap<u64, Durable>,
     pub(super) journals: BTreeMap<String, u64>,
     pub(super) seen: Seen,
-    /// Everything goes wrong.
+    /// Whether faults are injected now.
     pub(super) faulty: bool,
     pub(super) weather: Weather,
     pub(super) store_away_until: u64,
     pub(super) journals_away_until: u64,
     pub(super) clients: Clients,
     pub(super) causes: Causes,
-    /// What becomes of processes.
+    /// The fate of all processes, if it is the same.
     pub(super) doom: Option<Doom>,
 }
 
@@ -112,7 +112,7 @@ impl World {
         world
     }
 
-    /// One master and one worker with that many slots, and nothing goes wrong.
+    /// One master, and one worker with `slots` slots, without faults.
     pub(super) fn quiet(slots: usize, doom: Doom) -> Self {
         let mut world = Self::without_anybody(StdRng::seed_from_u64(0), Weather::Calm);
         (world.faulty, world.doom) = (false, Some(doom));
@@ -145,14 +145,14 @@ impl World {
         }
     }
 
-    /// Lets something happen later.
+    /// Schedules something `wait` ms from now.
     pub(super) fn after(&mut self, wait: u64, next: Next) {
         self.last += 1;
         self.queue.push(Reverse((self.now + wait, self.last)));
         self.events.insert(self.last, next);
     }
 
-    /// From one of these milliseconds on.
+    /// A random number of ms within the bounds.
     pub(super) fn between(&mut self, least: u64, most: u64) -> u64 {
         self.rng.random_range(least..=most)
     }
@@ -219,7 +219,7 @@ impl World {
         Ok(())
     }
 
-    /// Starts another master; the ones that run are not told.
+    /// Starts another master. The ones that run are not told.
     pub(super) fn start_master(&mut self) -> Result<(), String> {
         let (number, mut durable) = match self.documents.last_key_value() {
             Some((number, durable)) => (*number, durable.clone()),
@@ -262,7 +262,7 @@ impl World {
         }
     }
 
-    /// As `book` does it.
+    /// Puts a document as [`super::super::state_log::Book`] does.
     fn put(&mut self, master: usize, number: u64, document: &Durable) -> Result<(), String> {
         if self.now < self.store_away_until {
             if self.masters[master].alive {
@@ -325,7 +325,7 @@ impl World {
         self.masters.iter().rposition(|master| master.alive)
     }
 
-    /// Whether everything is what it should be in the end.
+    /// Whether everything is in its desired state in the end.
     pub(super) fn is_as_it_should_be(&self) -> bool {
         let Some(master) = self.master() else {
             return false;
@@ -349,8 +349,8 @@ impl World {
         })
     }
 
-    /// The generation and the threads of the processes of a half that are there; the generation is
-    /// none of theirs when they differ, or when one is not live.
+    /// The generation and the threads of a component's processes. The generation is 0 if there are
+    /// none, and `u64::MAX` if the processes differ or one is not live.
     fn live(&self, job: &str, part: Part) -> (u64, usize) {
         let mut all = (0, 0);
         for worker in &self.workers {
