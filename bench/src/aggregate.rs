@@ -1,8 +1,8 @@
-//! Benchmarks `json` and `avro`: users counted by country from a full topic, beside a loop on
-//! librdkafka that does the same by hand (json) or only polls (avro).
+//! Benchmarks `json` and `avro`: users counted by country from a full topic, compared with a loop
+//! on librdkafka that does the same by hand (json) or only polls (avro).
 //!
-//! Contestants alternate, each run in a process of its own. Its clock stops when its counts are
-//! complete, and they are then checked to be exact.
+//! The contestants alternate, and each run is a process of its own. The clock of a run stops when
+//! its counts are complete. Then the counts are checked to be exact.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -21,9 +21,9 @@ use crate::topic::{self, Format};
 use crate::users::{self, COLUMNS, Totals};
 use crate::view::{self, View};
 
-/// Longest that one run may take.
+/// Timeout of one run.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Time between two looks at the view.
+/// Time between two reads of the view.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Flags of these two benchmarks.
@@ -50,15 +50,16 @@ enum SinkKind {
     Cassandra,
 }
 
-/// How a job of ours is laid out.
+/// The processes and worker threads of a Tidemill job.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) processes: usize,
-    /// In each process.
+    /// Worker threads in each process.
     pub(crate) workers: usize,
 }
 
 impl Shape {
+    /// The contestant's name in the report.
     pub(crate) fn name(self) -> String {
         match self.processes {
             1 => format!("tidemill -w {}", self.workers),
@@ -78,7 +79,11 @@ pub(crate) struct Race<'a> {
     totals: Totals,
 }
 
-/// Runs the benchmark of this format.
+/// Runs the benchmark with records of this format.
+///
+/// # Errors
+///
+/// A contestant ended early, was too slow, or counted wrong.
 pub(crate) fn run(
     args: &AggregateArgs,
     services: &Services,
@@ -119,11 +124,13 @@ pub(crate) fn run(
     Ok(report)
 }
 
+/// Prints the result of one run.
 pub(crate) fn progress(name: &str, used: Used) {
     let Used { wall_s, cpu_s, .. } = used;
     eprintln!("{name:<20} wall {wall_s:.2} s, CPU {cpu_s:.2} s");
 }
 
+/// All runs of a contestant as a row of the report.
 pub(crate) fn row(name: &str, records: u64, runs: &[Used]) -> Row {
     let each = |value: fn(&Used) -> f64| runs.iter().map(value).collect::<Vec<f64>>();
     let rates = runs.iter().map(|used| records as f64 / used.cpu_s);
@@ -138,6 +145,7 @@ pub(crate) fn row(name: &str, records: u64, runs: &[Used]) -> Row {
     }
 }
 
+/// Adds the bars that hold Tidemill against the baseline.
 fn compare(report: &mut Report, format: Format, workers: usize, base: &Row, ours: &Row) {
     let rate = ours.median("records/CPU-s") / base.median("records/CPU-s");
     let wall = base.median("wall s") / ours.median("wall s");
@@ -154,7 +162,7 @@ fn compare(report: &mut Report, format: Format, workers: usize, base: &Row, ours
 }
 
 impl<'a> Race<'a> {
-    /// Fills the topic unless it is there.
+    /// Fills the topic, unless it is already there.
     pub(crate) fn prepare(
         args: &'a AggregateArgs,
         services: &'a Services,
@@ -173,6 +181,7 @@ impl<'a> Race<'a> {
         })
     }
 
+    /// Runs a baseline once and checks its answer.
     fn baseline(&self, kind: Kind) -> anyhow::Result<Used> {
         let name = kind.to_possible_value().context("a kind has a name")?;
         let mut command = Command::new(std::env::current_exe()?);
@@ -199,7 +208,7 @@ impl<'a> Race<'a> {
         Ok(used)
     }
 
-    /// From the processes' start until their view is complete.
+    /// Runs Tidemill once: from the start of its processes until their view is complete.
     pub(crate) fn ours(&self, shape: Shape) -> anyhow::Result<Used> {
         let folder = tempfile::tempdir_in(self.work)?;
         let at = |name: &str| folder.path().join(name);
@@ -256,9 +265,10 @@ impl<'a> Race<'a> {
         }
     }
 
+    /// The SQL of the benchmark's view.
     fn views(&self) -> String {
         let (topic, format) = (&self.topic, self.format.name());
-        // Avro's columns come from the registry.
+        // The columns of Avro come from the registry.
         let columns = match self.format {
             Format::Json => format!("({COLUMNS}) "),
             Format::Avro => String::new(),

@@ -1,7 +1,7 @@
-//! The baselines, each one thread on librdkafka in a process of its own: the loop that somebody
-//! would write by hand for the job, and the same without doing anything with the records.
+//! The baselines: one thread on librdkafka in a process of its own, with the loop that a user would
+//! write by hand, or with a loop that drops the records.
 //!
-//! A baseline prints its answer as one line of JSON and then waits until its input is closed, so
+//! A baseline prints its answer as one line of JSON. Then it waits until its stdin is closed, so
 //! that its CPU time can be read while it is alive.
 
 use std::borrow::Cow;
@@ -38,13 +38,14 @@ pub(crate) struct BaselineArgs {
     pub(crate) brokers: String,
 }
 
-/// What a baseline found.
+/// The result of a baseline.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Answer {
     pub(crate) records: u64,
     pub(crate) totals: Totals,
 }
 
+/// The fields of a record that the hand-written loop reads.
 #[derive(Deserialize)]
 struct Used<'a> {
     #[serde(borrow)]
@@ -77,6 +78,7 @@ pub(crate) fn run(args: &BaselineArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The hand-written loop: parse, count and sum in a hash map.
 fn by_hand(consumer: &BaseConsumer, count: u64) -> anyhow::Result<Answer> {
     let mut records = 0;
     let mut totals: HashMap<String, (u64, i64)> = HashMap::new();
@@ -100,13 +102,13 @@ fn by_hand(consumer: &BaseConsumer, count: u64) -> anyhow::Result<Answer> {
     })
 }
 
-/// A consumer at the topic's beginning, and how many records there are.
+/// A consumer at the begin of the topic, and the number of records.
 fn consumer(brokers: &str, topic: &str) -> anyhow::Result<(BaseConsumer, u64)> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "bench")
         .set("enable.auto.commit", "false")
-        // At its default of a second the fetcher stands still whenever its queue was full.
+        // With the default of one second, the fetcher pauses whenever its queue was full.
         .set("fetch.queue.backoff.ms", "2")
         .create()?;
     let wait = Duration::from_secs(10);

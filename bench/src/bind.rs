@@ -1,5 +1,6 @@
-//! Binding an epoch to a journal in a directory, beside writing and syncing a bare file of as many
-//! bytes in the same folder. The two alternate; the journal is truncated meanwhile, as a job does.
+//! Benchmark `bind`: binding an epoch in a journal in a directory, compared with writing and
+//! syncing a file of the same size in the same folder. The two alternate, and the journal is
+//! truncated meanwhile, as a job does.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,15 +16,16 @@ use crate::freshness::latency_row;
 use crate::load;
 use crate::report::Report;
 
-/// How many bindings.
+/// Number of bindings.
 const BINDINGS: u64 = 2000;
-/// From one binding to the next; the bare write comes half way between.
+/// Time between two bindings. The bare write is half way between.
 const SPACING: Duration = Duration::from_millis(10);
-/// Every how many bindings the journal is truncated.
+/// Number of bindings between two truncations of the journal.
 const TRUNCATE_EVERY: u64 = 500;
-/// Partitions that move in each epoch.
+/// Partitions whose offsets move in each epoch.
 const PARTITIONS: u32 = 8;
 
+/// Runs the benchmark.
 pub(crate) fn run(work: &Path) -> anyhow::Result<Report> {
     let mut report = Report::new("bind");
     let folder = tempfile::tempdir_in(work)?;
@@ -79,6 +81,7 @@ fn wait_until(due: Instant) {
     std::thread::sleep(due.saturating_duration_since(Instant::now()));
 }
 
+/// The binding of one epoch.
 fn binding(epoch: u64) -> Binding {
     let ends = (0..PARTITIONS).map(|partition| (partition, 1_000_000 + epoch.cast_signed()));
     Binding {

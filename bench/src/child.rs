@@ -1,5 +1,6 @@
-//! A measured child process: wall time from its start, CPU time and peak memory as the kernel
-//! counts them for the whole process, read while it is alive. Every contestant is measured so.
+//! Measured child process: wall time since its start, and CPU time and peak memory as the kernel
+//! counts them for the whole process, read while the process is alive. Every contestant is measured
+//! in this way.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-/// The kernel shows CPU times in hundredths of a second, whatever its own tick is.
+/// `/proc` shows CPU times in hundredths of a second, whatever the tick of the kernel is.
 const TICKS_A_SECOND: f64 = 100.0;
 
-/// What a child used up to a moment.
+/// What a child has used so far: seconds of wall and CPU time, and MiB of peak memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Used {
     pub(crate) wall_s: f64,
@@ -19,7 +20,7 @@ pub(crate) struct Used {
     pub(crate) peak_mb: f64,
 }
 
-/// A child that runs; stopped when dropped.
+/// A running child, which is stopped when dropped.
 pub(crate) struct Running {
     pub(crate) child: Child,
     started: Instant,
@@ -27,7 +28,7 @@ pub(crate) struct Running {
 }
 
 impl Used {
-    /// Two processes that ran at the same time.
+    /// The sum over two processes that ran at the same time.
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
             wall_s: self.wall_s.max(other.wall_s),
@@ -38,8 +39,8 @@ impl Used {
 }
 
 impl Running {
-    /// Starts `command` with its own words going to the file `log`, and without the environment
-    /// that would tell it of other services than its flags do.
+    /// Starts `command` with stderr in the file `log`, and without the `TIDEMILL_` variables, which
+    /// could name other services than the flags do.
     pub(crate) fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TIDEMILL_")) {
             command.env_remove(name);
@@ -58,7 +59,7 @@ impl Running {
         })
     }
 
-    /// What it used since its start.
+    /// What the child has used since its start.
     pub(crate) fn used(&self) -> anyhow::Result<Used> {
         let wall_s = self.started.elapsed().as_secs_f64();
         let proc = PathBuf::from(format!("/proc/{}", self.child.id()));
@@ -74,7 +75,7 @@ impl Running {
         })
     }
 
-    /// An error with the child's last words when it has ended.
+    /// An error with the last lines of the child's log if the child has ended.
     pub(crate) fn check_alive(&mut self) -> anyhow::Result<()> {
         let Some(status) = self.child.try_wait()? else {
             return Ok(());
@@ -87,7 +88,7 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// Asks first, as a profiler around the child wants to write what it saw.
+    /// Sends SIGTERM first, because a profiler around the child writes its result then.
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
@@ -106,10 +107,10 @@ impl Drop for Running {
     }
 }
 
-/// User and system seconds of a process, and of the children that it waited for.
+/// User and system time in seconds: of a process, and of the children that it waited for.
 pub(crate) fn cpu_seconds(stat: &Path) -> anyhow::Result<(f64, f64)> {
     let text = std::fs::read_to_string(stat).with_context(|| format!("{}", stat.display()))?;
-    // The second field is the program's name in brackets and may hold anything.
+    // The second field is the program's name in parentheses and may contain anything.
     let (_, rest) = text
         .rsplit_once(") ")
         .context("no name in /proc/PID/stat")?;

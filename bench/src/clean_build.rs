@@ -1,4 +1,4 @@
-//! Benchmark `build`: a clean release build of the binary, as a new user's first one.
+//! Benchmark `build`: a clean release build of the binary, like a new user's first one.
 
 use std::path::Path;
 use std::process::Command;

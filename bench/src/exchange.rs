@@ -1,8 +1,9 @@
-//! Benchmark `exchange`: rows from each of two processes to the other, over loopback sockets, by
-//! timely's own way (bincode) and by each of our codecs.
+//! Benchmark `exchange`: rows between two processes in both directions, over loopback sockets, with
+//! timely's own serialization (bincode) and with each of Tidemill's codecs.
 //!
-//! Both processes have one worker, which makes rows and sends all of them to the other. Contestants
-//! alternate, each pair of processes new. What arrives is checked: how many, and every byte's sum.
+//! Each process has one worker, which makes rows and sends all of them to the other one. The
+//! contestants alternate, each with two new processes. The number of rows that arrive and the sum
+//! of every byte are checked.
 
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read};
@@ -25,17 +26,17 @@ use timely::worker::Worker;
 use crate::child::{Running, Used};
 use crate::report::{Report, Row};
 
-/// Bytes of a row's key.
+/// Size of a row's key, in bytes.
 const KEY: usize = 12;
-/// Rows sent at one time.
+/// Rows sent at one timestamp.
 const BATCH: u64 = 10_000;
-/// Times in flight.
+/// Timestamps in flight.
 const AHEAD: u64 = 4;
 
-/// Longest that a worker sleeps while it waits for the other: what it waits for wakes it.
+/// Longest sleep of a worker that waits for the other one. An event wakes it earlier.
 const PARK: Option<Duration> = Some(Duration::from_millis(10));
 
-/// A value by its key, as it goes into joins and first rows.
+/// A value with its key, as in joins and in first rows.
 type Value = ((Bytes, Bytes), u64, isize);
 
 /// Flags of this benchmark.
@@ -79,10 +80,11 @@ pub(crate) struct PeerArgs {
 struct Arrived {
     rows: u64,
     sum: u64,
-    /// From the first row sent to the last one arrived.
+    /// Time in µs from the first row sent to the last row received.
     micros: u64,
 }
 
+/// The ways to serialize that this build contains.
 fn contestants() -> Vec<By> {
     let mut all = vec![By::Bincode, By::Checked];
     if cfg!(feature = "abomonation") {
@@ -91,6 +93,7 @@ fn contestants() -> Vec<By> {
     all
 }
 
+/// The name in the report.
 fn name(by: By) -> &'static str {
     match by {
         By::Bincode => "timely's bincode",
@@ -143,6 +146,7 @@ pub(crate) fn run(args: &ExchangeArgs, work: &Path) -> anyhow::Result<Report> {
     Ok(report)
 }
 
+/// All runs of a contestant as a row of the report.
 fn row(by: By, bytes: usize, runs: &[(f64, f64)]) -> Row {
     Row {
         name: format!("{bytes} bytes, {}", name(by)),
@@ -153,7 +157,8 @@ fn row(by: By, bytes: usize, runs: &[(f64, f64)]) -> Row {
     }
 }
 
-/// Microseconds of the slower one, and what both used together.
+/// Runs one pair of processes. Returns the time in µs of the slower one, and what both used
+/// together.
 fn pair(by: By, bytes: usize, (rows, sum): (u64, u64), work: &Path) -> anyhow::Result<(u64, Used)> {
     let addresses = addresses(2)?;
     let kind = by.to_possible_value().context("a codec has a name")?;
@@ -170,7 +175,7 @@ fn pair(by: By, bytes: usize, (rows, sum): (u64, u64), work: &Path) -> anyhow::R
     let (mut slowest, mut both) = (0, None::<Used>);
     for peer in &mut peers {
         let output = peer.child.stdout.take().context("no output")?;
-        // Timely says on stdout, too, that it tries to connect once more.
+        // Timely also prints to stdout, when it tries to connect again.
         let mut lines = BufReader::new(output).lines();
         let line = lines.find(|line| !matches!(line, Ok(said) if !said.starts_with('{')));
         let Some(line) = line.transpose()? else {
@@ -189,7 +194,7 @@ fn pair(by: By, bytes: usize, (rows, sum): (u64, u64), work: &Path) -> anyhow::R
     Ok((slowest, both.context("no process")?))
 }
 
-/// Addresses on this machine that nobody listens on.
+/// `count` addresses of this machine on which nobody listens.
 pub(crate) fn addresses(count: usize) -> anyhow::Result<String> {
     let held: Vec<TcpListener> = (0..count)
         .map(|_| TcpListener::bind("127.0.0.1:0"))
@@ -200,7 +205,7 @@ pub(crate) fn addresses(count: usize) -> anyhow::Result<String> {
         .join(","))
 }
 
-/// The row with this number.
+/// Makes the row with this number.
 fn value(number: u64, bytes: usize, key: &mut [u8; KEY], value: &mut Vec<u8>) -> (Bytes, Bytes) {
     key[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
     value.resize(bytes - KEY, number as u8);
@@ -210,12 +215,13 @@ fn value(number: u64, bytes: usize, key: &mut [u8; KEY], value: &mut Vec<u8>) ->
     (Bytes::new(key), Bytes::new(value))
 }
 
+/// The checksum of a row.
 fn sum(row: &Value) -> u64 {
     let hash = row.0.0.owner(1 << 32);
     hash.wrapping_add(row.1).wrapping_add(row.2 as u64)
 }
 
-/// How many rows arrive, and their sum.
+/// How many rows must arrive, and their checksum.
 fn expected(rows: u64, bytes: usize) -> (u64, u64) {
     let (mut key, mut text) = ([0; KEY], Vec::new());
     let sums = (0..rows).map(|number| {
@@ -225,7 +231,7 @@ fn expected(rows: u64, bytes: usize) -> (u64, u64) {
     (rows, sums.fold(0, u64::wrapping_add))
 }
 
-/// One of the two processes.
+/// Runs one of the two processes.
 pub(crate) fn peer(args: PeerArgs) -> anyhow::Result<()> {
     let communication = CommunicationConfig::Cluster {
         threads: 1,
@@ -247,7 +253,7 @@ pub(crate) fn peer(args: PeerArgs) -> anyhow::Result<()> {
         };
         let pact = Crossing::new(
             engine,
-            // The process ends, and with it the benchmark.
+            // A row that cannot be decoded ends the process, and with it the benchmark.
             |error| panic!("{error}"),
             move |_: &Value| other,
         );
@@ -264,6 +270,7 @@ pub(crate) fn peer(args: PeerArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Sends and receives all rows. Returns what arrived.
 fn send<P>(worker: &mut Worker, args: &PeerArgs, pact: P) -> Arrived
 where
     P: ParallelizationContract<u64, Vec<Value>>,
@@ -289,7 +296,8 @@ where
         });
         taken.probe().0
     });
-    // The other process is there when it has sent its first progress; before, nothing counts.
+    // The other process is connected when it has sent its first progress. The clock starts after
+    // that.
     input.advance_to(1);
     while probe.less_than(&1) {
         worker.step_or_park(PARK);

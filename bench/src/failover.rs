@@ -1,10 +1,10 @@
-//! Benchmark `failover`: how soon a cluster sees that a process of a job was killed, that a worker
-//! was, and that a process stands still; how soon the next generation is live; and what an idle
-//! cluster costs.
+//! Benchmark `failover`: how soon a cluster notices that a process of a job was killed, that a
+//! worker was killed, or that a process is frozen; how soon the next generation is live; and the
+//! CPU time of an idle cluster.
 //!
-//! A master, and two workers with one slot each, run a job with small state. Times are taken from
-//! the signal to what the master's status says, asked every few milliseconds; a job is live when
-//! its state is restored and all that earlier runs bound has passed through it.
+//! A master and two workers with one slot each run a job with small state. Times are taken from the
+//! signal to the change in the master's status, which is polled every few milliseconds. A job is
+//! live when its state is restored and everything that earlier runs bound has passed through it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,18 +21,18 @@ use crate::report::{Report, Row};
 use crate::services::Services;
 use crate::topic::{PARTITIONS, send};
 
-/// Longest that one step may take.
+/// Timeout of one step.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Time between two looks.
+/// Time between two polls of the status.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// How long an idle cluster is watched.
+/// How long an idle cluster is measured.
 const IDLE: Duration = Duration::from_secs(60);
-/// How often each kind of failure is tried.
+/// Number of trials of each kind of failure.
 const ROUNDS: usize = 5;
 /// Records in the topic.
 const RECORDS: u64 = 10_000;
 
-/// A cluster that runs.
+/// A running cluster.
 struct Cluster<'a> {
     tidemill: &'a Path,
     work: &'a Path,
@@ -43,6 +43,7 @@ struct Cluster<'a> {
     workers: Vec<Option<Running>>,
 }
 
+/// Runs the benchmark.
 pub(crate) fn run(services: &Services, tidemill: &Path, work: &Path) -> anyhow::Result<Report> {
     let mut report = Report::new("failover");
     let topic = fill(services)?;
@@ -83,6 +84,7 @@ pub(crate) fn run(services: &Services, tidemill: &Path, work: &Path) -> anyhow::
     Ok(report)
 }
 
+/// A row of the report.
 fn row(name: &str, values: &[(&'static str, Vec<f64>)]) -> Row {
     Row {
         name: name.to_owned(),
@@ -90,6 +92,7 @@ fn row(name: &str, values: &[(&'static str, Vec<f64>)]) -> Row {
     }
 }
 
+/// Adds the times of one kind of failure to the report, with their bars.
 fn told(report: &mut Report, what: &str, seen: Vec<f64>, live: Vec<f64>, seen_max: f64) {
     let most = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
     let (latest, longest) = (most(&seen), most(&live));
@@ -98,6 +101,7 @@ fn told(report: &mut Report, what: &str, seen: Vec<f64>, live: Vec<f64>, seen_ma
     report.at_most(&format!("{what}: live from then, s at most"), longest, 5.0);
 }
 
+/// Creates and fills the topic.
 fn fill(services: &Services) -> anyhow::Result<String> {
     let name = format!("bench_failover_{}", std::process::id());
     log::open(services.kafka()?)?.create_topic(&name, PARTITIONS)?;
@@ -114,6 +118,7 @@ fn fill(services: &Services) -> anyhow::Result<String> {
     Ok(name)
 }
 
+/// Sends a signal to a process.
 fn signal_to(signal: &str, process: u32) -> anyhow::Result<()> {
     let process = process.to_string();
     let sent = Command::new("kill")
@@ -125,16 +130,19 @@ fn signal_to(signal: &str, process: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// When what was done was seen, and when the next generation was live.
+/// The times in seconds from a failure until it was noticed, and from then until the next
+/// generation was live.
 struct Times {
     seen_s: f64,
     live_s: f64,
 }
 
 impl<'a> Cluster<'a> {
+    /// Starts a master and two workers.
     fn start(tidemill: &'a Path, work: &'a Path) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir_in(work)?;
-        // The client below wants one, though it speaks plain HTTP. The first in this process wins.
+        // The HTTP client requires a provider, although it speaks plain HTTP. The first one that is
+        // installed in a process wins.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         let listen = listener.local_addr()?.to_string();
@@ -157,6 +165,7 @@ impl<'a> Cluster<'a> {
         Ok(cluster)
     }
 
+    /// Starts the worker with this index.
     fn start_worker(&mut self, index: usize) -> anyhow::Result<()> {
         let mut worker = Command::new(self.tidemill);
         worker.args(["worker", "--master", &self.url, "--slots", "1"]);
@@ -168,6 +177,7 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
+    /// Submits the job and waits until it is live.
     fn submit(&self, services: &Services, topic: &str) -> anyhow::Result<()> {
         let pipeline = self.folder.path().join("bench");
         std::fs::create_dir(&pipeline)?;
@@ -192,6 +202,7 @@ impl<'a> Cluster<'a> {
         ])
     }
 
+    /// Runs a client command.
     fn client_command(&self, arguments: &[&str]) -> anyhow::Result<()> {
         let mut client = Command::new(self.tidemill);
         client.args(arguments).args(["--master", &self.url]);
@@ -203,6 +214,7 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
+    /// The master's status.
     fn status(&self) -> anyhow::Result<Value> {
         let answer = self.client.get(format!("{}/v1/status", self.url)).send()?;
         Ok(answer.error_for_status()?.json()?)
@@ -216,7 +228,7 @@ impl<'a> Cluster<'a> {
         Ok((state, job["generation"].as_u64().unwrap_or(0)))
     }
 
-    /// Waits until something is so.
+    /// Polls until `ask` returns a value.
     fn until<T>(
         &self,
         what: &str,
@@ -237,6 +249,7 @@ impl<'a> Cluster<'a> {
         }
     }
 
+    /// Waits until the master has this number of workers.
     fn has_workers(&self, count: usize) -> anyhow::Result<()> {
         self.until("the workers are there", || {
             let status = self.status()?;
@@ -245,7 +258,7 @@ impl<'a> Cluster<'a> {
         })
     }
 
-    /// Waits until a generation after `before` is live; which.
+    /// Waits until a generation above `before` is live. Returns it.
     fn live(&self, before: u64) -> anyhow::Result<u64> {
         self.until("the job runs", || {
             let (state, generation) = self.job()?;
@@ -253,7 +266,7 @@ impl<'a> Cluster<'a> {
         })
     }
 
-    /// Does something to the job that ends its generation.
+    /// Injects a failure into the job and measures the times.
     fn fails(
         &self,
         before: u64,
@@ -273,22 +286,22 @@ impl<'a> Cluster<'a> {
         })
     }
 
-    /// A new generation on both workers, begun by hand: failures are counted from here on, so that
-    /// no pause between two of them is in what is measured.
+    /// Restarts the job by hand, so that a new generation runs on both workers. That resets the
+    /// count of failures, so no back-off pause is in what is measured.
     fn afresh(&self) -> anyhow::Result<u64> {
         let (_, before) = self.job()?;
         self.client_command(&["restart", "bench"])?;
         self.live(before)
     }
 
-    /// A process of the job.
+    /// The process id of a process of the job.
     fn child(&self) -> anyhow::Result<u32> {
         let workers = self.workers.iter().flatten();
         let mut children = workers.flat_map(|worker| children(worker.child.id()));
         children.next().context("no worker runs a process")
     }
 
-    /// Which share of a core all processes use together while nothing happens.
+    /// The share of one core that all processes use together while nothing happens.
     fn idle(&self) -> anyhow::Result<f64> {
         let workers = self.workers.iter().flatten();
         let mut all: Vec<u32> = workers
@@ -306,7 +319,7 @@ impl<'a> Cluster<'a> {
                 .map(|process| Ok(cpu_seconds(&stat(process))?.0))
                 .sum()
         };
-        // What a start leaves to do is done by then.
+        // By then the work that follows a start is done.
         std::thread::sleep(Duration::from_secs(15));
         let (before, began) = (used()?, Instant::now());
         std::thread::sleep(IDLE);
@@ -314,6 +327,7 @@ impl<'a> Cluster<'a> {
     }
 }
 
+/// The children of a process.
 fn children(process: u32) -> Vec<u32> {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{process}/task")) else {
         return Vec::new();

@@ -1,9 +1,10 @@
-//! Benchmark `freshness`: from a commit in PostgreSQL until the change can be read in Cassandra,
-//! through capture, registry, Kafka and dataflow, under a load that does not wait for them.
+//! Benchmark `freshness`: the time from a commit in PostgreSQL until the change can be read in
+//! Cassandra, through capture, registry, Kafka and dataflow, under a load that does not wait for
+//! them (open loop).
 //!
-//! Every 21st change is followed on its own until a reader sees it, however many others are on
-//! their way, so a stall delays the samples in it and hides none. At the end the view must equal
-//! the table.
+//! Every 21st change is followed by a reader of its own until the change is visible, however many
+//! others are on their way. Therefore a stall delays the samples in it and hides none (no
+//! coordinated omission). In the end the view must equal the table.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,16 +28,17 @@ use crate::round_trip;
 use crate::services::Services;
 use crate::view::{connect, create_keyspace};
 
-/// Time between two looks of a reader: the resolution of the result.
+/// Time between two reads of a reader: the resolution of the result.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// A row is touched again after ten seconds at the usual rate; a change that cannot be seen by
-/// then counts as this late.
+/// At the default rate, a row is changed again after ten seconds. A change that is not visible
+/// after this time counts as this late.
 const LATEST: Duration = Duration::from_secs(9);
-/// Markers on their way at once.
+/// Limit of changes that are followed at once.
 const MARKERS_MAX: usize = 10_000;
-/// Longest wait for the first rows, and for the last.
+/// Longest wait for the first rows, and for the last ones.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The pipeline's `ingest.toml`.
 const INGEST: &str = r#"# Capture alone: the schedule is never due while this runs.
 [schedule]
 cron = "0 0 1 1 *"
@@ -75,14 +77,15 @@ pub(crate) struct FreshnessArgs {
     dataflow_workers: usize,
 }
 
-/// Microseconds, from the due time and from the commit's return; and changes not seen at all.
+/// Latencies in µs: since the change was due, and since its commit returned. And the number of
+/// changes that were never seen.
 struct Seen {
     since_due: Histogram<u64>,
     since_commit: Histogram<u64>,
     unseen: u64,
 }
 
-/// What was made for this run alone.
+/// What was created for this run alone: a database and a keyspace. Both are dropped with it.
 struct Place {
     name: String,
     admin: Client,
@@ -162,7 +165,7 @@ pub(crate) fn run(
     Ok(report)
 }
 
-/// The quantiles of what was measured in microseconds.
+/// The quantiles of latencies in µs, as a row of the report in ms.
 pub(crate) fn latency_row(name: &str, micros: &Histogram<u64>) -> Row {
     let at = |quantile| vec![micros.value_at_quantile(quantile) as f64 / 1000.0];
     Row {
@@ -177,6 +180,7 @@ pub(crate) fn latency_row(name: &str, micros: &Histogram<u64>) -> Row {
     }
 }
 
+/// The sequence number of each row in PostgreSQL.
 fn table(client: &mut Client) -> anyhow::Result<BTreeMap<i64, i64>> {
     let rows = client.query("SELECT id, seq FROM users", &[])?;
     let rows = rows
@@ -186,6 +190,7 @@ fn table(client: &mut Client) -> anyhow::Result<BTreeMap<i64, i64>> {
 }
 
 impl Place {
+    /// Creates the database and the keyspace.
     fn make(services: &Services) -> anyhow::Result<Self> {
         let name = format!("bench_{}", std::process::id());
         let url = services.postgres()?;
@@ -213,7 +218,7 @@ impl Place {
         })
     }
 
-    /// Starts ingest and dataflow on a pipeline of their own.
+    /// Starts ingest and dataflow on a new pipeline.
     fn start(
         &self,
         args: &FreshnessArgs,
@@ -222,7 +227,7 @@ impl Place {
         folder: &Path,
         logs: &Path,
     ) -> anyhow::Result<River> {
-        // The pipeline's name is its slot's and its job's, and its topic must be a new one.
+        // The pipeline's name is also the name of its slot and its job, and its topic must be new.
         let (name, pipeline) = (&self.name, folder.join(&self.name));
         std::fs::create_dir(&pipeline)?;
         let ingest = format!("{INGEST}topic_prefix = \"{name}.\"\n");
@@ -261,7 +266,7 @@ impl Place {
         })
     }
 
-    /// Waits until the view, as row id and sequence number, is as it must be.
+    /// Waits until the view, a sequence number by row id, satisfies `as_it_must_be`.
     fn wait_for(
         &self,
         river: &mut River,
@@ -269,7 +274,7 @@ impl Place {
     ) -> anyhow::Result<()> {
         let by = Instant::now() + PATIENCE;
         loop {
-            // There is no table before the dataflow has made it.
+            // The table does not exist before the dataflow has created it.
             let view = self.runtime.block_on(self.view()).unwrap_or_default();
             if as_it_must_be(&view) {
                 return Ok(());
@@ -286,6 +291,7 @@ impl Place {
         }
     }
 
+    /// The sequence number of each row in the view.
     async fn view(&self) -> anyhow::Result<BTreeMap<i64, i64>> {
         let select = format!("SELECT id, seq FROM {}.users_now", self.name);
         let result = self.session.query_unpaged(select, ()).await?;
@@ -313,7 +319,7 @@ impl Drop for Place {
     }
 }
 
-/// Follows every marker with a task of its own.
+/// Follows every change with a task of its own.
 async fn follow(
     session: Arc<Session>,
     select: PreparedStatement,
@@ -351,7 +357,7 @@ async fn follow(
     Ok(seen.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// When a read that saw the change had returned.
+/// When a read that saw the change had returned; `None` after [`LATEST`].
 async fn await_one(
     session: &Session,
     select: &PreparedStatement,

@@ -1,9 +1,9 @@
-//! The load of benchmark `freshness`: single-row commits at a fixed rate, on a schedule that is
-//! fixed in advance and does not wait for anything but PostgreSQL itself.
+//! Load of benchmark `freshness`: single-row commits at a fixed rate, on a schedule that is fixed
+//! in advance and waits for nothing but PostgreSQL itself.
 //!
-//! Change `k` is due `k` periods after the start and touches row `k mod IDS`. A row's changes are
-//! insert, update, update, delete, and again; which of them a row begins with depends on its id,
-//! so that all kinds are mixed at any time. Every change carries `k`.
+//! Change `k` is due `k` periods after the start and touches row `k mod IDS`. The changes of a row
+//! are insert, update, update, delete, and again. The kind with which a row begins depends on its
+//! id, so that all kinds are mixed at any time. Every change contains `k`.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -13,11 +13,12 @@ use hdrhistogram::Histogram;
 use postgres::{Client, NoTls};
 use tokio::sync::mpsc::Sender;
 
-/// Rows that are touched in turn.
+/// Number of rows, which are touched in turn.
 pub(crate) const IDS: u64 = 10_000;
-/// Connections that commit, in turn; one row is always the same connection's.
+/// Connections that commit in turn. One row always has the same connection.
 const WRITERS: u64 = 8;
-/// Every so manieth change is followed to its reader. Odd, so that every kind is followed.
+/// Every change with such a number is followed by a reader. The number is odd, so that changes of
+/// every kind are followed.
 const MARKER_EVERY: u64 = 21;
 
 /// A committed change that a reader waits to see.
@@ -25,34 +26,38 @@ const MARKER_EVERY: u64 = 21;
 pub(crate) struct Marker {
     pub(crate) id: i64,
     pub(crate) seq: i64,
-    /// The row is gone by it.
+    /// Whether the change deletes the row.
     pub(crate) deletes: bool,
+    /// When the change was due, and when its commit returned.
     pub(crate) due: Instant,
     pub(crate) committed: Instant,
 }
 
-/// The schedule.
+/// The schedule of the changes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Schedule {
     pub(crate) start: Instant,
+    /// Changes per second.
     pub(crate) rate: u32,
-    /// Before this many changes nothing is followed.
+    /// The number of changes before anything is followed.
     pub(crate) warm_up: u64,
     pub(crate) changes: u64,
 }
 
 impl Schedule {
+    /// When a change is due.
     pub(crate) fn due(&self, change: u64) -> Instant {
         let micros = change.saturating_mul(1_000_000) / u64::from(self.rate);
         self.start + Duration::from_micros(micros)
     }
 }
 
-/// An empty histogram of microseconds, up to ten minutes.
+/// An empty histogram for latencies in µs, up to ten minutes.
 pub(crate) fn latencies() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 600_000_000, 3)?)
 }
 
+/// The kind of a change.
 #[derive(Debug, PartialEq)]
 enum Kind {
     Insert,
@@ -60,6 +65,7 @@ enum Kind {
     Delete,
 }
 
+/// The kind of change number `change`.
 fn kind(change: u64) -> Kind {
     match (change % IDS + change / IDS) % 4 {
         0 => Kind::Insert,
@@ -68,8 +74,8 @@ fn kind(change: u64) -> Kind {
     }
 }
 
-/// Makes the table with the rows that the first round of changes needs, and the one that nothing
-/// lands in, which capture wants to find.
+/// Creates the table with the rows that the first round of changes needs, and an empty landed
+/// table, which the ingest requires. Returns the number of rows.
 pub(crate) fn prepare(client: &mut Client) -> anyhow::Result<i64> {
     client.batch_execute(&format!(
         "CREATE TABLE landed (id text PRIMARY KEY);
@@ -81,7 +87,8 @@ pub(crate) fn prepare(client: &mut Client) -> anyhow::Result<i64> {
     Ok((IDS - IDS / 4) as i64)
 }
 
-/// Commits every change; microseconds from each one's due time to its commit's return.
+/// Commits every change. Returns the latencies in µs from each change's due time to the return of
+/// its commit.
 pub(crate) fn run(
     schedule: Schedule,
     database: &postgres::Config,
@@ -113,6 +120,7 @@ pub(crate) fn run(
         .map_err(|_| anyhow::anyhow!("a writer panicked"))
 }
 
+/// Commits the changes of one connection.
 fn write(
     writer: u64,
     schedule: Schedule,
@@ -148,7 +156,8 @@ fn write(
         lateness.saturating_record((committed - due).as_micros() as u64);
         if change % MARKER_EVERY == 0 {
             let deletes = matches!(kind(change), Kind::Delete);
-            // Blocks only when ten thousand are waited for, and then the run has failed anyway.
+            // Blocks only when ten thousand changes are being followed. Then the run has failed
+            // anyway.
             let marker = Marker {
                 id,
                 seq,

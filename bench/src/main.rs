@@ -1,4 +1,5 @@
-//! The benchmarks: Tidemill beside a baseline in the same run. `bench/run` starts what they need.
+//! The benchmarks: each compares Tidemill with a baseline in the same run. `bench/run` starts the
+//! services that they need.
 
 mod aggregate;
 mod baseline;
@@ -26,7 +27,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::report::Report;
 use crate::topic::Format;
 
-/// What `tidemill` allocates with, so that baselines do no worse.
+/// The allocator of `tidemill`, so that the baselines have no disadvantage.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -115,6 +116,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs one benchmark.
 fn measure(name: Name, cli: &Cli) -> anyhow::Result<Report> {
     let (services, tidemill, work) = (&cli.services, &cli.tidemill, &cli.work);
     match name {

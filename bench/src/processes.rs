@@ -1,5 +1,5 @@
-//! Benchmark `processes`: the JSON job on two processes with a worker each, beside one process with
-//! two workers.
+//! Benchmark `processes`: the JSON job on two processes with one worker each, compared with one
+//! process with two workers.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::report::Report;
 use crate::services::Services;
 use crate::topic::Format;
 
-/// Contestants: the second is held against the first.
+/// The contestants. The second is compared with the first.
 const SHAPES: [Shape; 2] = [
     Shape {
         processes: 1,

@@ -1,8 +1,8 @@
-//! Benchmark `recovery`: a job with a large state is killed and started again, beside the same job
-//! reading its topic from the beginning. And what checkpoints cost while nothing goes wrong.
+//! Benchmark `recovery`: a job with a large state is killed and started again, compared with the
+//! same job reading its topic from the beginning. Also the cost of checkpoints while nothing fails.
 //!
-//! The topic holds a history: every group changes several times, as in any topic that is older than
-//! its state is large.
+//! The topic contains a history: every group changes several times, as in every topic that is much
+//! older than its state is large.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,11 +20,11 @@ use crate::report::{Report, Row};
 use crate::services::Services;
 use crate::topic::{PARTITIONS, send};
 
-/// Longest that one step may take.
+/// Timeout of one step.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Time between two looks.
+/// Time between two checks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// Of so many groups one changes between two checkpoints.
+/// One of so many groups changes between the two checkpoints.
 const CHANGED: u64 = 100;
 
 /// Flags of this benchmark.
@@ -38,6 +38,7 @@ pub(crate) struct RecoveryArgs {
     history: u64,
 }
 
+/// Runs the benchmark.
 pub(crate) fn run(
     args: &RecoveryArgs,
     services: &Services,
@@ -94,7 +95,7 @@ pub(crate) fn run(
     Ok(report)
 }
 
-/// The topic.
+/// The topic and its producer.
 struct History {
     name: String,
     records: u64,
@@ -102,6 +103,7 @@ struct History {
 }
 
 impl History {
+    /// Creates and fills the topic.
     fn fill(args: &RecoveryArgs, services: &Services) -> anyhow::Result<Self> {
         let records = args.groups * args.history;
         let name = format!("bench_history_{}_{}", args.groups, std::process::id());
@@ -122,7 +124,7 @@ impl History {
         Ok(history)
     }
 
-    /// One more record of each of these groups.
+    /// Appends one record for each of these groups.
     fn append(&self, groups: impl Iterator<Item = u64>) -> anyhow::Result<()> {
         for group in groups {
             let value = format!(r#"{{"id": {group}, "n": {}}}"#, group % 1000);
@@ -137,7 +139,7 @@ impl History {
     }
 }
 
-/// A job over the topic, with its folder.
+/// A job that reads the topic, with its folder.
 struct Job<'a> {
     tidemill: &'a Path,
     kafka: &'a str,
@@ -146,16 +148,17 @@ struct Job<'a> {
     every: &'static str,
 }
 
-/// A checkpoint's size.
+/// The size of a checkpoint.
 struct Size {
-    /// Bytes of all parts.
+    /// Bytes of all its parts.
     bytes: u64,
-    /// Bytes of the parts that came with it.
+    /// Bytes of the parts that this checkpoint wrote.
     written: u64,
     entries: u64,
 }
 
 impl<'a> Job<'a> {
+    /// Writes the pipeline. `every` is the checkpoint interval.
     fn new(
         tidemill: &'a Path,
         services: &'a Services,
@@ -185,6 +188,7 @@ impl<'a> Job<'a> {
         })
     }
 
+    /// Starts the job.
     fn start(&self) -> anyhow::Result<Running> {
         let at = |name: &str| self.folder.path().join(name);
         let mut command = Command::new(self.tidemill);
@@ -196,7 +200,7 @@ impl<'a> Job<'a> {
         Running::start(&mut command, &self.log)
     }
 
-    /// Seconds from the start until so many records are counted.
+    /// Seconds from the job's start until this number of records is counted in the view.
     fn until(&self, running: &mut Running, records: u64) -> anyhow::Result<f64> {
         let by = Instant::now() + PATIENCE;
         let file = self.folder.path().join("views.sqlite");
@@ -214,7 +218,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Waits for a checkpoint with so many records in it.
+    /// Waits for a checkpoint that contains this number of records.
     fn checkpoint(&self, running: &mut Running, records: u64) -> anyhow::Result<Size> {
         let by = Instant::now() + PATIENCE;
         let folder = self.folder.path().join("state/bench/checkpoint");
@@ -231,6 +235,7 @@ impl<'a> Job<'a> {
     }
 }
 
+/// The number of records that the view counts.
 fn counted(file: &Path, open: &mut Option<Connection>) -> anyhow::Result<u64> {
     if open.is_none() {
         *open = Some(Connection::open_with_flags(
@@ -244,7 +249,7 @@ fn counted(file: &Path, open: &mut Option<Connection>) -> anyhow::Result<u64> {
     Ok(u64::try_from(sum)?)
 }
 
-/// The newest checkpoint, if it has so many records in it.
+/// The newest checkpoint, if it is complete and contains this number of records.
 fn complete(folder: &Path, records: u64) -> anyhow::Result<Option<Size>> {
     let mut epochs: Vec<PathBuf> = match std::fs::read_dir(folder) {
         Ok(entries) => entries

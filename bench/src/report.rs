@@ -1,4 +1,4 @@
-//! What a benchmark found: a table for people, and one line of JSON a run for later.
+//! Report of a benchmark: a table for people, and one line of JSON per run.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -13,20 +13,20 @@ pub(crate) struct Report {
     benchmark: String,
     at_unix_s: u64,
     cores: usize,
-    /// Processes that wanted a core when it began; above `cores` the wall times say little.
+    /// The system's load average at the start. If it is above `cores`, the wall times mean little.
     load_before: f64,
     rows: Vec<Row>,
     bars: Vec<Bar>,
 }
 
-/// One contestant, with every value that was measured.
+/// One contestant with all its measured values.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) values: Vec<(&'static str, Vec<f64>)>,
 }
 
-/// A number that is held against a limit.
+/// A measured number and its limit.
 #[derive(Debug, Serialize)]
 struct Bar {
     what: String,
@@ -37,14 +37,14 @@ struct Bar {
 }
 
 impl Row {
-    /// The median of a column, or not a number when there is none.
+    /// The median of a column; NaN if there is no such column.
     pub(crate) fn median(&self, column: &str) -> f64 {
         let values = self.values.iter().find(|(name, _)| *name == column);
         values.map_or(f64::NAN, |(_, values)| median(values))
     }
 }
 
-/// The middle value; of two, their mean.
+/// The middle value, or the mean of the two middle values.
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -56,7 +56,7 @@ fn median(values: &[f64]) -> f64 {
 }
 
 impl Report {
-    /// An empty report, made before anything runs.
+    /// An empty report. Call this before anything runs, because it reads the load average.
     pub(crate) fn new(benchmark: &str) -> Self {
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let load = load.split(' ').next().and_then(|text| text.parse().ok());
@@ -71,14 +71,17 @@ impl Report {
         }
     }
 
+    /// Adds a contestant.
     pub(crate) fn row(&mut self, row: Row) {
         self.rows.push(row);
     }
 
+    /// Adds a bar that holds if the value is at least the limit.
     pub(crate) fn at_least(&mut self, what: &str, value: f64, limit: f64) {
         self.bar(what, value, ">=", limit, value >= limit);
     }
 
+    /// Adds a bar that holds if the value is at most the limit.
     pub(crate) fn at_most(&mut self, what: &str, value: f64, limit: f64) {
         self.bar(what, value, "<=", limit, value <= limit);
     }
@@ -117,7 +120,7 @@ impl Report {
         }
     }
 
-    /// Appends the report to a file as one line.
+    /// Appends the report to a file as one line of JSON.
     pub(crate) fn append(&self, file: &Path) -> anyhow::Result<()> {
         let mut file = OpenOptions::new().create(true).append(true).open(file)?;
         writeln!(file, "{}", serde_json::to_string(self)?)?;
@@ -125,7 +128,7 @@ impl Report {
     }
 }
 
-/// Large numbers without decimals, small ones with three digits or so.
+/// A number with about four significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         large if large >= 1000.0 => format!("{value:.0}"),

@@ -1,5 +1,5 @@
-//! The bare Kafka round trip, the limit of any freshness: records produced at a fixed rate and
-//! read back by a consumer of the same process.
+//! The bare Kafka round trip, which is the lower bound of any freshness: records are produced at a
+//! fixed rate and consumed by the same process.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,12 @@ use tidemill_log::log;
 use crate::load;
 use crate::services::Services;
 
-/// How long it runs.
+/// Duration of the measurement.
 const SPAN: Duration = Duration::from_secs(10);
-/// About what a change of the load is as Avro.
+/// Bytes of a record: about the size of a change of the load in Avro.
 const BYTES: usize = 200;
 
-/// Microseconds from each record's due time to its arrival.
+/// Latencies in µs from each record's due time to its arrival.
 pub(crate) fn run(services: &Services, rate: u32) -> anyhow::Result<Histogram<u64>> {
     let topic = format!("bench_round_trip_{}", std::process::id());
     log::open(services.kafka()?)?.create_topic(&topic, 1)?;
@@ -48,6 +48,7 @@ pub(crate) fn run(services: &Services, rate: u32) -> anyhow::Result<Histogram<u6
     })
 }
 
+/// Produces the records on schedule.
 fn send(
     producer: &BaseProducer,
     topic: &str,
@@ -69,6 +70,7 @@ fn send(
     Ok(producer.flush(Duration::from_secs(10))?)
 }
 
+/// Consumes the records and measures their latencies.
 fn receive(consumer: &BaseConsumer, start: Instant, count: u64) -> anyhow::Result<Histogram<u64>> {
     let mut latencies = load::latencies()?;
     let by = start + SPAN + Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! Where the real services are.
+//! Addresses of the real services, from flags or the environment.
 
 use anyhow::Context;
 use clap::Args;
@@ -20,6 +20,7 @@ pub(crate) struct Services {
     cassandra: Option<String>,
 }
 
+/// A service's URL, or an error that says how to give it.
 fn given<'a>(url: &'a Option<String>, name: &str) -> anyhow::Result<&'a str> {
     url.as_deref()
         .with_context(|| format!("no {name} is given: use bench/run, or --{name} URL"))
@@ -30,7 +31,7 @@ impl Services {
         given(&self.kafka, "kafka")
     }
 
-    /// Kafka as librdkafka names it.
+    /// The brokers in the form of librdkafka.
     pub(crate) fn brokers(&self) -> anyhow::Result<&str> {
         let url = self.kafka()?;
         Ok(url.strip_prefix("kafka://").unwrap_or(url))
@@ -48,7 +49,7 @@ impl Services {
         given(&self.cassandra, "cassandra")
     }
 
-    /// Cassandra as its driver names it.
+    /// The node in the form of Cassandra's driver.
     pub(crate) fn cassandra_node(&self) -> anyhow::Result<&str> {
         let url = self.cassandra()?;
         Ok(url.strip_prefix("cassandra://").unwrap_or(url))

@@ -1,4 +1,5 @@
-//! Topics filled with the generated users, once for each number of users and format.
+//! Topics filled with generated users: one topic for each number of users and format, reused by
+//! later runs.
 
 use std::io::Write;
 
@@ -14,7 +15,7 @@ use tidemill_log::{log, registry};
 use crate::services::Services;
 use crate::users::{self, User, Users};
 
-/// Partitions of the topic.
+/// Partitions of each topic.
 pub(crate) const PARTITIONS: u32 = 8;
 
 /// How users are written.
@@ -35,7 +36,11 @@ impl Format {
     }
 }
 
-/// The topic with the first `count` users; fills it unless it is there.
+/// The topic with the first `count` users. Fills it, unless it is already there.
+///
+/// # Errors
+///
+/// A topic of this name contains other records, or Kafka or the registry does not answer.
 pub(crate) fn filled(services: &Services, format: Format, count: u64) -> anyhow::Result<String> {
     let topic = format!("bench_{}_{count}_v{}", format.name(), users::VERSION);
     let log = log::open(services.kafka()?)?;
@@ -43,7 +48,7 @@ pub(crate) fn filled(services: &Services, format: Format, count: u64) -> anyhow:
     let held: i64 = log.ranges(&topic)?.iter().map(|it| it.high - it.low).sum();
     let mut encode = encoder(services, &topic, format)?;
     if held == count as i64 {
-        // The registry may have been started anew since then: the last record must be the same.
+        // The registry may be a new one with other ids, so the last record is compared.
         let mut expected = Vec::new();
         encode(last(count).next(), &mut expected)?;
         let partition = ((count - 1) % u64::from(PARTITIONS)) as u32;
@@ -79,7 +84,7 @@ pub(crate) fn filled(services: &Services, format: Format, count: u64) -> anyhow:
     Ok(topic)
 }
 
-/// The generator before it makes the user with the last index.
+/// The generator just before the user with the last index.
 fn last(count: u64) -> Users {
     let mut users = Users::default();
     for _ in 1..count {
@@ -90,6 +95,7 @@ fn last(count: u64) -> Users {
 
 type Encode = Box<dyn FnMut(&User, &mut Vec<u8>) -> anyhow::Result<()>>;
 
+/// The function that encodes a user in this format.
 fn encoder(services: &Services, topic: &str, format: Format) -> anyhow::Result<Encode> {
     if format == Format::Json {
         return Ok(Box::new(|user, out| Ok(serde_json::to_writer(out, user)?)));
@@ -108,6 +114,7 @@ fn encoder(services: &Services, topic: &str, format: Format) -> anyhow::Result<E
     }))
 }
 
+/// Produces a record, and waits while the producer's queue is full.
 pub(crate) fn send(
     producer: &BaseProducer,
     record: BaseRecord<'_, [u8], [u8]>,

@@ -1,12 +1,13 @@
-//! The users that the benchmarks count: flat, 14 fields, about 440 bytes as JSON, the same for the
-//! same index on every machine, and what their aggregates must come to.
+//! Generated users that the benchmarks count: flat, 14 fields, about 440 bytes as JSON, and equal
+//! for the same index on every machine. Also their expected aggregates.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
 
-/// Changes with what [`Users`] generates, so that a topic filled by an older one is not reused.
+/// Version of what [`Users`] generates. Raise it with every change, so that a topic with older
+/// users is not reused.
 pub(crate) const VERSION: u32 = 1;
 
 const COUNTRIES: [&str; 21] = [
@@ -98,7 +99,7 @@ pub(crate) fn avro_schema() -> String {
     serde_json::json!({"type": "record", "name": "User", "fields": fields}).to_string()
 }
 
-/// The same fields as columns of `CREATE TABLE`.
+/// The same fields as column definitions of `CREATE TABLE`.
 pub(crate) const COLUMNS: &str = "id text, first_name text, last_name text, gender text, \
      address text, post_code text, email text, username text, dob text, registered_date text, \
      phone text, picture text, country text, age int";
@@ -122,7 +123,7 @@ pub(crate) struct User {
     pub(crate) age: i32,
 }
 
-/// Makes users one after the other, in one place of memory.
+/// Generates users one after the other, reusing the memory of one user.
 #[derive(Default)]
 pub(crate) struct Users {
     state: u64,
@@ -132,12 +133,12 @@ pub(crate) struct Users {
 impl Users {
     /// The next user.
     pub(crate) fn next(&mut self) -> &User {
-        // Written to strings, which cannot fail.
+        // Writing to strings cannot fail.
         let _ = self.fill();
         &self.user
     }
 
-    /// SplitMix64: small, and its numbers never change with a library's version.
+    /// SplitMix64: small, and its numbers do not change with the version of a library.
     fn draw(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -212,10 +213,10 @@ impl Users {
     }
 }
 
-/// By country: how many users, and the sum of their ages.
+/// By country: the number of users and the sum of their ages.
 pub(crate) type Totals = BTreeMap<String, (u64, i64)>;
 
-/// What the first `count` users come to.
+/// The expected totals of the first `count` users.
 pub(crate) fn totals(count: u64) -> Totals {
     let mut users = Users::default();
     let mut by_country: BTreeMap<&str, (u64, i64)> = BTreeMap::new();

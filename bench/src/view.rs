@@ -1,4 +1,4 @@
-//! The view `users_by_country` as its readers see it, in SQLite or in Cassandra.
+//! The view `users_by_country` as readers see it, in SQLite or Cassandra.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use tokio::runtime::Runtime;
 use crate::services::Services;
 use crate::users::Totals;
 
-/// By country: users and their average age.
+/// By country: the number of users and their average age.
 pub(crate) type Rows = BTreeMap<String, (i64, f64)>;
 
-/// Where a run's views are.
+/// Where the view of a run is served.
 pub(crate) enum View {
     Sqlite {
         file: PathBuf,
@@ -24,7 +24,7 @@ pub(crate) enum View {
     Cassandra(Box<Keyspace>),
 }
 
-/// A keyspace of Cassandra, dropped with the view.
+/// A keyspace in Cassandra, which is dropped together with the view.
 pub(crate) struct Keyspace {
     session: Session,
     runtime: Runtime,
@@ -37,7 +37,7 @@ impl View {
         View::Sqlite { file, open: None }
     }
 
-    /// A keyspace of its own, which is there and empty.
+    /// A view in an empty keyspace of its own.
     pub(crate) fn cassandra(services: &Services, keyspace: &str) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -52,13 +52,13 @@ impl View {
         })))
     }
 
-    /// The rows that are there now; none while there is no table yet.
+    /// The current rows; empty while the table does not exist.
     pub(crate) fn rows(&mut self) -> Rows {
         let rows = match self {
             View::Sqlite { file, open } => sqlite_rows(file, open),
             View::Cassandra(keyspace) => keyspace.rows(),
         };
-        // The table is made by the run that is being measured, some time after its start.
+        // The measured run creates the table some time after its start.
         rows.unwrap_or_default()
     }
 }
@@ -77,10 +77,12 @@ impl Drop for Keyspace {
     }
 }
 
+/// Connects to Cassandra.
 pub(crate) async fn connect(node: &str) -> anyhow::Result<Session> {
     Ok(SessionBuilder::new().known_node(node).build().await?)
 }
 
+/// Creates an empty keyspace with one replica.
 pub(crate) async fn create_keyspace(session: &Session, keyspace: &str) -> anyhow::Result<()> {
     let drop = format!("DROP KEYSPACE IF EXISTS {keyspace}");
     session.query_unpaged(drop, ()).await?;
@@ -92,6 +94,7 @@ pub(crate) async fn create_keyspace(session: &Session, keyspace: &str) -> anyhow
     Ok(())
 }
 
+/// Reads the rows from SQLite.
 fn sqlite_rows(file: &Path, open: &mut Option<Connection>) -> anyhow::Result<Rows> {
     let connection = match open {
         Some(connection) => connection,
@@ -106,6 +109,7 @@ fn sqlite_rows(file: &Path, open: &mut Option<Connection>) -> anyhow::Result<Row
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// Reads the rows from Cassandra.
 async fn cassandra_rows(session: &Session, keyspace: &str) -> anyhow::Result<Rows> {
     let select = format!("SELECT country, users, average_age FROM {keyspace}.users_by_country");
     let result = session
@@ -120,13 +124,17 @@ async fn cassandra_rows(session: &Session, keyspace: &str) -> anyhow::Result<Row
     Ok(rows)
 }
 
-/// How many users the rows count.
+/// The number of users that the rows count.
 pub(crate) fn counted(rows: &Rows) -> u64 {
     let sum: i64 = rows.values().map(|(users, _)| users).sum();
     sum.unsigned_abs()
 }
 
-/// Whether the rows say exactly what the generator made.
+/// Checks that the rows equal the generator's totals exactly.
+///
+/// # Errors
+///
+/// The first country that differs.
 pub(crate) fn check(rows: &Rows, totals: &Totals) -> anyhow::Result<()> {
     for (country, (count, ages)) in totals {
         let average = *ages as f64 / *count as f64;
