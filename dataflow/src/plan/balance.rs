@@ -1,8 +1,12 @@
-//! Long chains of AND and of OR as trees of small depth, so that planning and evaluating them does
-//! not recurse as deep as they are long.
+//! Balancing of long AND and OR chains into trees of small depth.
 //!
-//! `a OR b OR c OR d` means `(a OR b) OR (c OR d)`: the operands stay in their order, so what the
-//! first ones decide is decided before the others are evaluated.
+//! Planning and evaluation recurse as deep as an expression nests, and the parser nests a chain as
+//! deep as it is long. `a OR b OR c OR d` becomes `(a OR b) OR (c OR d)`. The operands keep their
+//! order, so the first operands still decide before the others are evaluated.
+//!
+//! ```text OR                         OR /  \                      /    \ OR   d        ─►
+//! OR      OR /  \                     /  \    /  \ OR   c                   a    b  c    d /  \ a
+//! b ```
 
 use std::mem;
 use std::ops::ControlFlow;
@@ -11,16 +15,18 @@ use datafusion_sql::sqlparser::ast::{
     BinaryOperator, Expr, Statement, Value, VisitMut, VisitorMut,
 };
 
-/// A chain of more operands than this is balanced. Shorter ones stay as they are, and with them the
-/// fingerprints of views that were planned before.
+/// Chains with more operands than this are balanced. Shorter chains stay as they are, so that the
+/// fingerprints of views that earlier versions planned stay the same.
 pub(super) const BALANCED_FROM: usize = 32;
 
+/// The visitor that replaces each long chain by a tree.
 struct Balance;
 
 impl VisitorMut for Balance {
     type Break = ();
 
-    /// Before its operands are visited: the visit recurses as deep as what it finds.
+    /// Runs before the operands are visited, because the visit recurses as deep as the tree it
+    /// finds.
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Some(op) = logical(expr)
             && spine(expr, &op) > BALANCED_FROM
@@ -37,15 +43,17 @@ impl VisitorMut for Balance {
     }
 }
 
-/// Balances all chains of a statement.
+/// Balances all long chains of a statement.
 pub(super) fn balance(statement: &mut Statement) {
     let _visited: ControlFlow<()> = statement.visit(&mut Balance);
 }
 
+/// A placeholder expression, for taking an expression out of the tree.
 fn nothing() -> Expr {
     Expr::value(Value::Null)
 }
 
+/// The operator, if the expression is an AND or an OR.
 fn logical(expr: &Expr) -> Option<BinaryOperator> {
     match expr {
         Expr::BinaryOp {
@@ -56,7 +64,7 @@ fn logical(expr: &Expr) -> Option<BinaryOperator> {
     }
 }
 
-/// How many operands a chain has, which nests on its left.
+/// The number of operands of a chain that nests on its left side.
 fn spine(mut expr: &Expr, of: &BinaryOperator) -> usize {
     let mut operands = 1;
     while let Expr::BinaryOp { left, op, .. } = expr
@@ -86,8 +94,8 @@ fn taken_apart(mut expr: Expr, of: &BinaryOperator) -> Vec<Expr> {
     }
 }
 
-/// The operands with an operator between each two: from left to right while they are few, else a
-/// tree of small depth. None of none.
+/// Combines the operands by `both`: from left to right while they are few, otherwise as a tree of
+/// small depth. `None` if there are no operands.
 pub(super) fn chained<T>(operands: Vec<T>, both: impl Fn(T, T) -> T) -> Option<T> {
     if operands.len() <= BALANCED_FROM {
         return operands.into_iter().reduce(both);

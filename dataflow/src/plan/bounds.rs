@@ -1,31 +1,34 @@
-//! How deep an expression may nest: planning it, and evaluating it on each batch, recurses as deep.
+//! Nesting limits of expressions, checked on the tokens of a statement before it is parsed.
 //!
-//! The parser bounds what nests in parentheses. A chain such as `a + b + c …` nests as deep as it
-//! is long, so chains are counted here, over the tokens of one statement. Of a long chain of AND
-//! and OR a balanced tree is made: it counts no more than the chain that is left as it is.
+//! Planning an expression recurses as deep as it nests, and so does evaluating it for each batch.
+//! The parser limits the nesting of parentheses. A chain such as `a + b + c …` nests as deep as it
+//! is long, so operators are counted here. A long chain of AND and OR becomes a balanced tree
+//! ([`balance`](super::balance)), so it counts no more than the longest chain that is not balanced.
 
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 use super::balance::BALANCED_FROM;
 
-/// Operators that work on each other's results in one expression, beside those that are balanced.
+/// Most operators that work on each other's results in one expression, without the balanced ones.
 const OPERATORS_IN_A_ROW_MAX: usize = 100;
 
-/// ANDs and ORs in one chain, which [`balance`](super::balance) makes a tree of small depth.
+/// Most ANDs and ORs in one chain. [`balance`](super::balance) makes a tree of small depth of it.
 const LOGICAL_IN_A_ROW_MAX: usize = 10_000;
 
-/// Queries that UNION combines, or relations that a FROM joins, in one statement.
+/// Most queries combined by UNION and relations joined in one statement.
 const RELATIONS_MAX: usize = 200;
 
-/// Operators so far between two parentheses: a chain of AND and OR, and a chain inside of it.
+/// The operators counted so far between two parentheses.
 #[derive(Default, Clone, Copy)]
 struct Chain {
+    /// The length of the chain of ANDs and ORs.
     logical: usize,
+    /// The length of the chain of other operators in one of its operands.
     other: usize,
 }
 
-/// The place where a statement goes beyond a bound, and what to write in its place.
+/// The place at which a statement exceeds a limit, with a message that says what to write instead.
 pub(super) fn exceeded(tokens: &[TokenWithSpan]) -> Option<(Location, String)> {
     let mut chains = vec![Chain::default()];
     let mut relations = 0;

@@ -1,7 +1,7 @@
-//! What SQL may name: the file's tables and views, and the functions.
+//! The SQL catalog of one file: tables, views, functions, as DataFusion's planner asks for them.
 //!
-//! Functions are those of the table in [`super::functions`] and exactly the aggregates the renderer
-//! knows. Anything else is refused by name, see [`super::refuse`].
+//! Functions are those of the table in [`super::functions`], and exactly the aggregates that the
+//! renderer implements. Everything else is refused by name; see [`super::refuse`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,30 +23,37 @@ use super::ir::{AggregateFunction, Envelope, Format};
 use super::row_number::{self, RowNumber};
 use super::types;
 
-/// For each column, the source's type where the column holds the source's text.
+/// For each column: the source's type, if the column holds the text of a value of that type.
 pub(super) type SourceTypes = Vec<Option<SourceType>>;
 
-/// A table as `CREATE TABLE` and the registry describe it.
+/// A table as its `CREATE TABLE` and the registry describe it.
 #[derive(Debug)]
 pub(super) struct Table {
+    /// The table's name in SQL.
     pub(super) name: String,
+    /// The topic that it reads.
     pub(super) topic: String,
+    /// The encoding of values.
     pub(super) format: Format,
+    /// How records become rows.
     pub(super) envelope: Envelope,
+    /// Debezium's placeholder for a large value that a change left unchanged, besides the default
+    /// one.
     pub(super) unavailable: Option<Arc<[u8]>>,
-    /// All columns.
+    /// All columns of the table.
     pub(super) schema: SchemaRef,
-    /// For each column of a JSON table, what its type asks beside the type that it is kept in.
+    /// For each column of a JSON table: what its type demands besides the type that it is stored
+    /// in.
     pub(super) asked: Vec<Option<String>>,
-    /// For each column, the source's type where it travels as text.
+    /// For each column: the source's type, if values of it travel as text.
     pub(super) source_types: SourceTypes,
-    /// Names of the record key's columns.
+    /// The names of the columns that make up the record key.
     pub(super) key: Vec<String>,
-    /// Fields of its records that cannot be columns.
+    /// Fields of the records that cannot be columns.
     pub(super) unusable: Vec<Unusable>,
 }
 
-/// What a scan in a logical plan reads.
+/// What a table scan in a logical plan reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Relation {
     /// Index into [`Catalog::tables`].
@@ -55,7 +62,7 @@ pub(super) enum Relation {
     View(usize),
 }
 
-/// A relation as DataFusion sees it.
+/// A relation in the form that DataFusion expects.
 #[derive(Debug)]
 pub(super) struct Scanned {
     pub(super) relation: Relation,
@@ -68,19 +75,22 @@ impl TableSource for Scanned {
     }
 }
 
-/// Everything that SQL may name.
+/// Everything that SQL in the file may name so far.
 pub(super) struct Catalog {
+    /// The tables, in the order of the file.
     pub(super) tables: Vec<Table>,
     /// The views so far: name and columns.
     pub(super) views: Vec<(String, SchemaRef)>,
-    /// For each view, its columns' types in the source where they travel as text.
+    /// For each view: the source types of its columns that travel as text.
     pub(super) view_types: Vec<SourceTypes>,
+    /// All scalar functions of DataFusion by name, for messages about those that views may not use.
     scalars: BTreeMap<String, Arc<ScalarUDF>>,
     planners: Vec<Arc<dyn ExprPlanner>>,
+    /// DataFusion's options; the defaults.
     options: ConfigOptions,
 }
 
-/// The renderer's name for an aggregate of DataFusion.
+/// The renderer's aggregate for a name; `None` if the renderer does not implement it.
 pub(super) fn aggregate(name: &str) -> Option<AggregateFunction> {
     Some(match name {
         "count" => AggregateFunction::Count,
@@ -94,10 +104,12 @@ pub(super) fn aggregate(name: &str) -> Option<AggregateFunction> {
     })
 }
 
+/// The names of the aggregates.
 pub(super) const AGGREGATES: [&str; 7] =
     ["avg", "bool_and", "bool_or", "count", "max", "min", "sum"];
 
 impl Catalog {
+    /// A catalog without tables and views.
     pub(super) fn new() -> Self {
         let mut scalars = BTreeMap::new();
         for function in datafusion_functions::all_default_functions() {
@@ -116,7 +128,7 @@ impl Catalog {
         }
     }
 
-    /// The relation of that name and its columns.
+    /// The relation of a name, with its columns.
     pub(super) fn find(&self, name: &str) -> Option<(Relation, &SchemaRef)> {
         let table = self.tables.iter().position(|table| table.name == name);
         let view = || self.views.iter().position(|(view, _)| view == name);
@@ -129,7 +141,7 @@ impl Catalog {
         }
     }
 
-    /// Whether any table or view has a column of that name.
+    /// Whether any table or view has a column with this name.
     pub(super) fn has_column(&self, name: &str) -> bool {
         let tables = self.tables.iter().map(|table| &table.schema);
         let views = self.views.iter().map(|(_, schema)| schema);
@@ -138,30 +150,30 @@ impl Catalog {
             .any(|schema| schema.field_with_name(name).is_ok())
     }
 
-    /// Names of all tables and views.
+    /// The names of all tables and views.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         let tables = self.tables.iter().map(|table| table.name.as_str());
         tables.chain(self.views.iter().map(|(name, _)| name.as_str()))
     }
 
-    /// Any default scalar function of the library of that name, also those that views may not use.
+    /// A scalar function of DataFusion by name, including those that views may not use.
     pub(super) fn scalar(&self, name: &str) -> Option<&Arc<ScalarUDF>> {
         self.scalars.get(name)
     }
 
-    /// Names of all functions that views may use.
+    /// The names of all functions that views may use.
     pub(super) fn functions() -> impl Iterator<Item = &'static str> {
         Names::all().chain(AGGREGATES)
     }
 }
 
-/// The same arguments always give the same answer, also in the next release: what replay and
-/// retraction need.
+/// Whether the same arguments always give the same result, also in the next release. Replay and
+/// retraction depend on this.
 pub(super) fn immutable(function: &ScalarUDF) -> bool {
     function.signature().volatility == Volatility::Immutable && function.name() != "version"
 }
 
-/// Casts name our column types where DataFusion's choice would be another one.
+/// Gives the casts our column types, where DataFusion would choose other ones.
 #[derive(Debug)]
 struct Types;
 

@@ -1,4 +1,4 @@
-//! The planner: a `views.sql` to the IR of a job.
+//! The planner's steps in order: from the text of a `views.sql` to the IR of a job.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,21 +17,32 @@ use super::script::{Script, Statement, single};
 use super::{fingerprint, ir, logical, lower, output, refuse, table, types};
 use crate::{Error, Kind, Result};
 
-/// The stack of the planning thread, in bytes.
+/// The stack size of the planning thread, in bytes.
 const PLANNING_STACK: usize = 256 << 20;
 
 /// A view whose query is planned and not lowered yet.
 struct Planned {
+    /// The view's name.
     name: String,
+    /// Its SQL, as written.
     sql: String,
+    /// The place of the statement in the file.
     at: Location,
+    /// The optimised logical plan.
     plan: LogicalPlan,
+    /// The option `primary_key` with its place, if the view is served.
     primary_key: Option<(String, Location)>,
 }
 
-/// Plans a `views.sql`. `file` is its name in errors; `registry` is asked for the columns of Avro
-/// tables. An error of kind [`Kind::Retry`] says that the registry is not there or has no such
-/// subject yet: nothing is wrong with the SQL, and the caller may wait.
+/// Plans a `views.sql`. `file` is its name in messages. The registry is asked for the columns of
+/// Avro tables.
+///
+/// Planning runs on a thread with a large stack, because it recurses as deep as the SQL nests.
+///
+/// # Errors
+/// `Data` with file, line and column when the SQL is wrong or not supported. `Retry` when the
+/// registry is away or does not have a subject yet; the SQL may be right, so the caller may wait.
+/// `Bug` when planning panicked.
 pub fn compile(sql: &str, file: &str, registry: Option<&dyn Registry>) -> Result<ir::Job> {
     // Parsing and planning recurse as deep as the SQL nests.
     let planning = std::thread::Builder::new().stack_size(PLANNING_STACK);
@@ -45,6 +56,8 @@ pub fn compile(sql: &str, file: &str, registry: Option<&dyn Registry>) -> Result
     })
 }
 
+/// All steps, on the planning thread. All views are planned before the first is lowered, because a
+/// source has the columns that any view uses.
 fn planned(sql: &str, file: &str, registry: Option<&dyn Registry>) -> Result<ir::Job> {
     let script = Script { file };
     let mut catalog = Catalog::new();
@@ -91,8 +104,8 @@ fn planned(sql: &str, file: &str, registry: Option<&dyn Registry>) -> Result<ir:
     Ok(ir::Job { sources, views })
 }
 
-/// Runs a step of planning. A panic in it is a bug of ours or of a library: an error that says
-/// which view has to be written otherwise.
+/// Runs a step of planning. A panic is a bug of this program or of a library. It becomes an error
+/// that names the view to be written in another way.
 fn guarded<T>(script: Script<'_>, at: Location, step: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
         let what = panic.downcast_ref::<String>().map(String::as_str);
@@ -105,6 +118,7 @@ fn guarded<T>(script: Script<'_>, at: Location, step: impl FnOnce() -> Result<T>
     })
 }
 
+/// Plans a `CREATE VIEW` up to its optimised logical plan.
 fn view(
     create: &CreateView,
     sql: String,
@@ -136,6 +150,7 @@ fn view(
     Ok((planned, source_types))
 }
 
+/// Lowers a planned view to the IR, with its output and its fingerprint.
 fn lowered(
     view: Planned,
     sources: &[ir::Source],
@@ -164,8 +179,8 @@ fn lowered(
     })
 }
 
-/// The sources that the views read, each with the columns that any of them uses, and for each
-/// table of the catalog its source.
+/// The sources that the views read, each with the columns that any view uses. The second result is
+/// the source of each table in the catalog; `None` for tables that no view reads.
 fn sources(catalog: &Catalog, views: &[Planned]) -> (Vec<ir::Source>, Vec<Option<usize>>) {
     let mut used: Vec<Option<BTreeSet<usize>>> = vec![None; catalog.tables.len()];
     for view in views {

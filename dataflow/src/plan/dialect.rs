@@ -1,11 +1,12 @@
-//! SQL's grammar as PostgreSQL has it: the parser's own dialect of that name, and what binds
-//! otherwise there.
+//! The SQL dialect: PostgreSQL's grammar (`src/backend/parser/gram.y`) for the parser.
+//!
+//! The parser's own PostgreSQL dialect is used, except where its operator precedence differs:
 //!
 //! - `a IS DISTINCT FROM b AND c` is `(a IS DISTINCT FROM b) AND c`.
 //! - `-a ^ b` is `(-a) ^ b`.
 //!
-//! Arguments are not named by expressions, as in `json_object('a': 1)`: to look for that, the
-//! parser reads each argument twice, and calls in calls 45 deep for ever.
+//! Arguments named by expressions, as in `json_object('a': 1)`, are not supported. To look for
+//! them, the parser would read each argument twice, so nested calls would take exponential time.
 
 use std::any::TypeId;
 
@@ -15,17 +16,17 @@ use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::Token;
 
-/// What everything else is left to.
+/// The parser's own dialect, which answers everything else.
 const BASE: PostgreSqlDialect = PostgreSqlDialect {};
 
-/// Below `::` and subscripts, above COLLATE, AT TIME ZONE and `^`.
+/// The precedence of a sign: below `::` and subscripts, above COLLATE, AT TIME ZONE and `^`.
 const SIGN: u8 = 125;
 
 /// PostgreSQL's grammar.
 #[derive(Debug)]
 pub(super) struct Grammar;
 
-/// Methods that the base says yes to.
+/// Delegates methods to the parser's own dialect.
 macro_rules! as_base {
     ($($name:ident)*) => {$(
         fn $name(&self) -> bool {

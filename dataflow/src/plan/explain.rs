@@ -1,4 +1,4 @@
-//! A job as an indented tree for people, in the manner of PostgreSQL's EXPLAIN.
+//! `tidemill explain`: the plan of a job as an indented tree, like PostgreSQL's EXPLAIN.
 
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -9,7 +9,7 @@ use super::ir::{
 };
 use super::types;
 
-/// Shows one view of a job, or all of them, with the sources they read.
+/// Shows one view of a job, or all of them, with the sources that they read.
 pub fn explain(job: &Job, view: Option<&str>) -> String {
     let mut text = String::new();
     let shown = |candidate: &&View| view.is_none_or(|name| candidate.name == name);
@@ -17,12 +17,13 @@ pub fn explain(job: &Job, view: Option<&str>) -> String {
         if !text.is_empty() {
             text.push('\n');
         }
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _infallible = write!(text, "{}", Explained { job, view });
     }
     text
 }
 
+/// One view in its job.
 struct Explained<'a> {
     job: &'a Job,
     view: &'a View,
@@ -43,6 +44,7 @@ impl Display for Explained<'_> {
 }
 
 impl Explained<'_> {
+    /// Writes a node and the nodes below it.
     fn node(&self, f: &mut Formatter<'_>, rel: &Rel, depth: usize) -> fmt::Result {
         let indent = "  ".repeat(depth);
         write!(f, "{indent}-> ")?;
@@ -94,7 +96,7 @@ impl Explained<'_> {
     }
 }
 
-/// What a node is called, here and where its operators are watched.
+/// The title of a node, in `explain` and in the metrics of its operators.
 pub(crate) struct Title<'a>(pub(crate) &'a RelOp);
 
 impl Display for Title<'_> {
@@ -127,7 +129,7 @@ impl Display for Title<'_> {
     }
 }
 
-/// The line of a top-k.
+/// The title of a top-k.
 struct Top<'a>(&'a RelOp);
 
 impl Display for Top<'_> {
@@ -162,6 +164,7 @@ impl Display for Top<'_> {
     }
 }
 
+/// The output expressions, with their names where these differ.
 fn named(outputs: &[Scalar], rel: &Rel) -> String {
     if outputs.is_empty() {
         return "no columns".to_owned();
@@ -174,6 +177,7 @@ fn named(outputs: &[Scalar], rel: &Rel) -> String {
     outputs.collect::<Vec<_>>().join(", ")
 }
 
+/// Columns with their SQL types.
 struct Columns<'a>(&'a Schema);
 
 impl Display for Columns<'_> {
@@ -184,6 +188,7 @@ impl Display for Columns<'_> {
     }
 }
 
+/// The partition key and clustering columns of a view's table.
 struct Key<'a>(&'a Output, &'a Schema);
 
 impl Display for Key<'_> {
@@ -204,6 +209,7 @@ impl Display for Key<'_> {
     }
 }
 
+/// A source: topic, format, envelope, key and columns.
 struct Read<'a>(&'a Source);
 
 impl Display for Read<'_> {

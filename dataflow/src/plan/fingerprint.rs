@@ -1,8 +1,12 @@
-//! A hash of what a view computes, for deciding whether its state and table can be kept.
+//! Fingerprints of views: a hash of what a view computes, to decide whether its state can be kept.
 //!
-//! Covered: topics, formats, envelopes, keys and types of the columns used; operators, expressions
-//! and types; the output. Not covered: the SQL's layout, other views, positions in the job, and
-//! the text of Avro schemas (a column that no view reads may come and go).
+//! Included: topics, formats, envelopes, keys, and the types of the columns that are used;
+//! operators, expressions and types; the output. Not included: the layout of the SQL, other views,
+//! positions in the job, and the text of Avro schemas (so a column that no view reads may be added
+//! or removed).
+//!
+//! A fingerprint is stored in checkpoints and frontier rows. Changing this module changes
+//! fingerprints and makes all views fill again.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -15,7 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::ir::{Envelope, Format, Output, Rel, RelOp, Scalar, Source, Spelling, View};
 use super::types;
 
-/// The fingerprint of a view about to be made.
+/// The fingerprint of a view that is being planned.
 pub(super) fn fingerprint(
     name: &str,
     rel: &Rel,
@@ -35,7 +39,8 @@ pub(super) fn fingerprint(
     xxh3_64(text.as_bytes())
 }
 
-/// Says all that the state of a keyed source depends on: how it is read, and the columns kept.
+/// The name of the state of a keyed source. It contains everything that the state depends on: how
+/// the source is read, and the columns that are kept.
 pub(crate) fn state_of(source: &Source) -> String {
     let mut text = String::new();
     let all = (0..source.schema.fields().len()).collect();
@@ -43,11 +48,12 @@ pub(crate) fn state_of(source: &Source) -> String {
     format!("{}/{:016x}", source.name, xxh3_64(text.as_bytes()))
 }
 
-/// Writing to a string does not fail.
+/// Appends to a text, which cannot fail.
 fn push(text: &mut String, what: std::fmt::Arguments<'_>) {
     let _infallible = text.write_fmt(what);
 }
 
+/// Appends the names and types of columns.
 fn fields(text: &mut String, schema: &Schema) {
     for field in schema.fields() {
         push(
@@ -57,7 +63,7 @@ fn fields(text: &mut String, schema: &Schema) {
     }
 }
 
-/// `used` are the columns that the node above reads.
+/// Appends a node and the nodes below it. `used` are the columns that the node above reads.
 fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source], views: &[View]) {
     text.push('(');
     let mut below = BTreeSet::new();
@@ -114,7 +120,7 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
                 node(text, input, &below, sources, views);
             }
         }
-        // No input of a join or a top-k is a source itself.
+        // The input of a join or a top-k is never a source itself.
         RelOp::Join { left, right, .. } => {
             text.push_str(&described(&rel.op));
             node(text, left, &below, sources, views);
@@ -131,7 +137,7 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
     text.push(')');
 }
 
-/// What a join or a top-k does, without its inputs.
+/// What a join or a top-k computes, without its inputs.
 fn described(op: &RelOp) -> String {
     match op {
         RelOp::Join {
@@ -158,14 +164,15 @@ fn described(op: &RelOp) -> String {
     }
 }
 
-/// An expression's text, and which rules it is evaluated by: what was computed by others is not
-/// kept. 2 are PostgreSQL's, of [`super::functions`].
+/// An expression's text, with the version of the rules by which it is evaluated. State that was
+/// computed by other rules is not kept. Version 2 are PostgreSQL's rules in [`super::functions`].
 fn meaning(scalar: &Scalar) -> String {
     let plain = scalar.expr.is::<Column>() || scalar.expr.is::<Literal>();
     let rules = if plain { "" } else { "2 " };
     format!("{rules}{}", scalar.text)
 }
 
+/// Appends how a source is read, with the columns in `used`.
 fn source_text(text: &mut String, source: &Source, used: &BTreeSet<usize>) {
     let format = match source.format {
         Format::Json(spelling) if spelling != Spelling::default() => format!("json {spelling:?}"),
@@ -195,7 +202,7 @@ fn source_text(text: &mut String, source: &Source, used: &BTreeSet<usize>) {
             if was_misread(source, field) {
                 text.push('2');
             }
-            // Earlier releases kept what the declared type does not take.
+            // Earlier releases kept values that the declared type does not allow.
             let asked = field.metadata().get(types::ASKED);
             if let Some(asked) = asked.filter(|asked| *asked != "json") {
                 push(text, format_args!("[{asked}]"));
@@ -204,8 +211,8 @@ fn source_text(text: &mut String, source: &Source, used: &BTreeSet<usize>) {
     }
 }
 
-/// Whether earlier releases read the column wrong, so that state of theirs is not kept: names that
-/// Avro does not allow were null, Debezium's JSON had its times and bytes misread.
+/// Whether earlier releases read the column wrongly, so that their state is not kept: names that
+/// Avro does not allow were null, and times and bytes in Debezium's JSON were misread.
 fn was_misread(source: &Source, field: &Field) -> bool {
     let legal = |c: char| c == '_' || c.is_ascii_alphanumeric();
     match source.format {

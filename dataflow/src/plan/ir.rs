@@ -1,76 +1,77 @@
-//! The intermediate representation: what the planner hands to the renderer.
+//! The intermediate representation (IR): what the planner gives to the renderer.
 //!
-//! A [`Job`] is a list of sources and a list of views in dependency order. A view is a tree of
-//! [`Rel`] nodes; every node knows its output schema. Expressions are DataFusion physical
-//! expressions bound to their input's columns: pure, immutable, evaluated on whole batches.
-//! No timely or differential type appears here.
+//! A [`Job`] is a list of sources, and a list of views in the order of their dependencies. A view
+//! is a tree of [`Rel`] nodes, and each node knows its output schema. Expressions are DataFusion
+//! physical expressions, bound to the columns of their input by position: pure, immutable,
+//! evaluated on whole batches. No type of timely or differential appears here.
 
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion_physical_expr::PhysicalExpr;
 
-/// Everything one set of dataflow processes keeps up to date.
+/// Everything that one set of dataflow processes maintains.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// The tables read, each once however many views use it.
+    /// The tables that are read. Each occurs once, however many views use it.
     pub sources: Vec<Source>,
-    /// The views, each after those it reads.
+    /// The views. A view is after all views that it reads.
     pub views: Vec<View>,
 }
 
-/// How records of a topic become rows of a table.
+/// How the records of a topic become the rows of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Envelope {
     /// Every record is one more row.
     Append,
-    /// A record replaces the row of its key; a null value deletes it.
+    /// A record replaces the row of its key. A null value deletes the row.
     Upsert,
-    /// Debezium's change events: the `after` image replaces the row of the record's key.
+    /// Debezium's change events. The `after` image replaces the row of the record's key.
     Debezium,
 }
 
-/// How a record's value (and Avro key) is encoded.
+/// The encoding of a record's value (and of an Avro key).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object a record.
+    /// One JSON object per record.
     Json(Spelling),
-    /// Confluent wire format. Holds the schema the table's columns were planned with (for
-    /// [`Envelope::Debezium`] the whole envelope's schema).
+    /// Confluent's wire format, with the schema that the table's columns were planned with. For
+    /// [`Envelope::Debezium`] this is the schema of the whole envelope.
     Avro {
-        /// Avro schema JSON of the value.
+        /// The Avro schema of values, as JSON.
         schema: String,
-        /// The newest version of the value's subject then. A later one that lacks a column in use
-        /// ends the job.
+        /// The newest version of the values' subject when the table was planned. The job ends when
+        /// a later version lacks a column in use.
         newest: u32,
-        /// The schema of the records' keys then, where they have one.
+        /// The schema of keys when the table was planned, if keys have one.
         key: Option<KeySchema>,
     },
 }
 
-/// The schema of a topic's keys as it was when a table was planned.
+/// The schema of a topic's keys when a table was planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySchema {
-    /// Its Avro schema JSON.
+    /// The Avro schema, as JSON.
     pub schema: String,
     /// Its version in its subject.
     pub version: u32,
 }
 
-/// How JSON records write what JSON has no type for, as far as the table says.
+/// How JSON records write values of types that JSON does not have. `None` where the table says
+/// nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Spelling {
-    /// Timestamps that are numbers.
+    /// Timestamps that are written as numbers.
     pub timestamps: Option<Epoch>,
-    /// Decimals that are strings.
+    /// Decimals that are written as strings.
     pub decimals: Option<Digits>,
     /// Bytes.
     pub binary: Option<Binary>,
-    /// Columns that a record has no field for.
+    /// Columns for which a record has no field.
     pub missing: Option<Missing>,
 }
 
-/// What a number that stands for a timestamp counts since 1970.
+/// The unit of a number that is a timestamp, counted from 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Epoch {
     /// Seconds.
@@ -81,97 +82,99 @@ pub enum Epoch {
     Micros,
     /// Nanoseconds.
     Nanos,
-    /// Nothing: timestamps are text.
+    /// No unit: timestamps are ISO 8601 texts.
     Iso,
 }
 
 /// How a decimal is written in a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Digits {
-    /// As digits.
+    /// As decimal digits.
     Text,
-    /// As the base64 of an unscaled two's complement at the column's scale.
+    /// As the base64 of the unscaled two's complement number, with the column's scale.
     Base64,
 }
 
 /// How bytes are written in a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Binary {
-    /// As base64, also the URL-safe one.
+    /// As base64, standard or URL-safe.
     Base64,
     /// As hexadecimal digits.
     Hex,
-    /// As the text that they are in UTF-8.
+    /// As the UTF-8 text that they are.
     Text,
 }
 
-/// What a column is that a record has no field for.
+/// The value of a column for which a record has no field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// NULL.
     Null,
-    /// A reason to refuse the record.
+    /// None: the record is refused.
     Refuse,
 }
 
-/// A table fed by a topic.
+/// A table that is fed by a topic.
 #[derive(Debug, Clone)]
 pub struct Source {
     /// The table's name in SQL.
     pub name: String,
     /// The topic.
     pub topic: String,
-    /// How values are encoded.
+    /// The encoding of values.
     pub format: Format,
     /// How records become rows.
     pub envelope: Envelope,
-    /// What Debezium was told to write in place of a large value that a change left as it was,
-    /// beside its default.
+    /// Debezium's placeholder for a large value that a change left unchanged, besides the default
+    /// one.
     pub unavailable: Option<Arc<[u8]>>,
-    /// Columns that any view uses, in table order: what decoders produce and nothing more.
-    /// Field names are the table's column names. May be empty (`count(*)` alone).
+    /// The columns that any view uses, in the order of the table: exactly what decoders produce.
+    /// The field names are the table's column names. May be empty (`count(*)` alone).
     pub schema: SchemaRef,
-    /// Names of the columns that make up the record key, when the registry or a
-    /// `PRIMARY KEY` says so; empty otherwise. All are unique together.
+    /// The names of the columns that make up the record key, if the registry or a `PRIMARY KEY`
+    /// names them; otherwise empty. Together they are unique.
     pub key: Vec<String>,
 }
 
-/// A view, and where it is served if it is.
+/// A view, with its output if it is served.
 #[derive(Debug, Clone)]
 pub struct View {
-    /// The view's name; also the table's in the sink.
+    /// The view's name, which is also the name of its table in the sink.
     pub name: String,
     /// The SQL as written.
     pub sql: String,
-    /// What it computes.
+    /// What the view computes.
     pub rel: Rel,
-    /// Where it is served; none for an internal view.
+    /// The view's table in the sink; `None` if the view is not written anywhere and other views
+    /// read it.
     pub output: Option<Output>,
-    /// A hash of the plan and the output, stable across restarts and releases: equal means that
-    /// the view's state and sink table can be kept.
+    /// A hash of the plan and the output, stable across restarts and releases. If two fingerprints
+    /// are equal, the view's state and its sink table can be kept.
     pub fingerprint: u64,
 }
 
 impl View {
-    /// What the names of its state's sites in a checkpoint begin with.
+    /// The prefix of the names under which checkpoints keep the view's state.
     pub(crate) fn site(&self) -> String {
         format!("{}/{:016x}", self.name, self.fingerprint)
     }
 }
 
-/// A view's table in the sink.
+/// The table of a view in the sink.
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// Primary key as indexes of the view's columns. The first `partition_columns` of them place
-    /// the row (Cassandra's partition key), the others sort within (clustering columns).
+    /// The primary key, as indices of the view's columns. The first `partition_columns` of them
+    /// place the row (Cassandra's partition key), the others sort it within (clustering columns).
     pub primary_key: Vec<usize>,
-    /// How many columns of `primary_key` are the partition key; at least 1.
+    /// The number of columns of `primary_key` that are the partition key; at least 1.
     pub partition_columns: usize,
-    /// True when the plan proves that no two rows share a primary key.
+    /// Whether the plan proves that no two rows share a primary key. If not, the sink operator
+    /// checks it row by row.
     pub unique: bool,
 }
 
-/// A relation: a node of the view's tree.
+/// A relation: a node in the tree of a view.
 #[derive(Debug, Clone)]
 pub struct Rel {
     /// The node's output columns.
@@ -180,46 +183,46 @@ pub struct Rel {
     pub op: RelOp,
 }
 
-/// An expression with the text that `explain` shows for it.
+/// An expression, with the text that `explain` shows.
 #[derive(Debug, Clone)]
 pub struct Scalar {
-    /// Evaluated on the input's batches.
+    /// The expression, evaluated on batches of the input.
     pub expr: Arc<dyn PhysicalExpr>,
-    /// As SQL-like text.
+    /// The expression as SQL-like text.
     pub text: String,
 }
 
-/// What a relation does.
+/// What a relation computes.
 #[derive(Debug, Clone)]
 pub enum RelOp {
-    /// Rows of `Job::sources[source]`; the schema is the source's.
+    /// The rows of `Job::sources[source]`. The schema is the source's.
     Source {
         /// Index into `Job::sources`.
         source: usize,
     },
-    /// Rows of `Job::views[view]`, an earlier view.
+    /// The rows of `Job::views[view]`, which is an earlier view.
     View {
         /// Index into `Job::views`.
         view: usize,
     },
-    /// Keeps rows for which every filter is true, then computes `outputs` (a filter and a map in
-    /// one, evaluated batch by batch).
+    /// Keeps the rows for which every filter is true, and then computes `outputs`: a filter and a
+    /// projection in one, evaluated batch by batch.
     Compute {
         /// Input.
         input: Box<Rel>,
-        /// Conjuncts, evaluated on the input's columns.
+        /// Conditions on the input's columns, all of which must be true.
         filters: Vec<Scalar>,
-        /// One expression an output column.
+        /// One expression per output column.
         outputs: Vec<Scalar>,
     },
-    /// GROUP BY: output columns are the keys, then the aggregates. With no keys there is exactly
-    /// one row, also over an empty input.
+    /// GROUP BY. The output columns are the keys, then the aggregates. Without keys there is
+    /// exactly one row, even over an empty input.
     Reduce {
         /// Input.
         input: Box<Rel>,
-        /// Group keys; may be empty.
+        /// The group keys; may be empty.
         keys: Vec<Scalar>,
-        /// Aggregates; may not be empty (that is `Distinct`).
+        /// The aggregates; not empty (without aggregates, GROUP BY is `Distinct`).
         aggregates: Vec<Aggregate>,
     },
     /// Each distinct row once.
@@ -229,36 +232,37 @@ pub enum RelOp {
     },
     /// UNION ALL of inputs with equal schemas.
     Union {
-        /// Inputs; at least 2.
+        /// The inputs; at least 2.
         inputs: Vec<Rel>,
     },
-    /// Inner join: each pair of a left and a right row whose keys are equal, as the columns of the
-    /// left row, then those of the right one. Other conditions are a `Compute` above.
+    /// An inner join: each pair of a left and a right row with equal keys. The columns are those of
+    /// the left row, then those of the right row. Other conditions are a `Compute` above the join.
     Join {
         /// Left input.
         left: Box<Rel>,
         /// Right input.
         right: Box<Rel>,
-        /// Pairs of equal type, one on the left's columns and one on the right's; at least 1.
+        /// Pairs of expressions of equal type, one over the left columns and one over the right; at
+        /// least 1.
         keys: Vec<(Scalar, Scalar)>,
-        /// Whether null equals null (`IS NOT DISTINCT FROM`); otherwise it equals nothing.
+        /// Whether null equals null (`IS NOT DISTINCT FROM`). If not, null equals nothing.
         nulls_equal: bool,
     },
-    /// Of each group's rows, in order, those after the first `offset`, at most `limit` of them.
-    /// Rows that tie are in the order of their other columns, ascending, nulls last: the answer
-    /// depends on nothing but the rows.
+    /// Of the ordered rows of each group: those after the first `offset`, and at most `limit` of
+    /// them. Rows that are equal in the order are ordered by their other columns, ascending, nulls
+    /// last. Therefore the result depends on nothing but the rows.
     TopK {
         /// Input.
         input: Box<Rel>,
-        /// What makes a group; all rows are one when empty.
+        /// The expressions that make a group; if there are none, all rows are one group.
         partition: Vec<Scalar>,
         /// The order within a group; may be empty.
         order: Vec<OrderBy>,
-        /// Rows left out at the beginning of each group.
+        /// The number of rows skipped at the beginning of each group.
         offset: u64,
-        /// Rows kept of each group; none for all.
+        /// The number of rows kept of each group; `None` for all.
         limit: Option<u64>,
-        /// Whether a last column tells the row's number within its group, from 1 (`Int64`).
+        /// Whether a last column has the row's number within its group, from 1 (`Int64`).
         ranked: bool,
     },
 }
@@ -266,42 +270,44 @@ pub enum RelOp {
 /// One expression of an ORDER BY.
 #[derive(Debug, Clone)]
 pub struct OrderBy {
-    /// What is compared.
+    /// The expression by which rows are compared.
     pub scalar: Scalar,
-    /// Greatest first.
+    /// Whether the greatest value is first.
     pub descending: bool,
-    /// Nulls before all others.
+    /// Whether nulls are before all other values.
     pub nulls_first: bool,
 }
 
 /// One aggregate of a `Reduce`.
 #[derive(Debug, Clone)]
 pub struct Aggregate {
-    /// Which function.
+    /// The aggregate function.
     pub function: AggregateFunction,
-    /// Its argument; none for `count(*)`.
+    /// The argument; `None` for `count(*)`.
     pub argument: Option<Scalar>,
-    /// Only rows where this is true count (`FILTER (WHERE …)`).
+    /// A condition; only rows for which it is true count (`FILTER (WHERE …)`).
     pub filter: Option<Scalar>,
-    /// `DISTINCT` was said (never for min, max, bool_and, bool_or, where it changes nothing).
+    /// Whether DISTINCT was given. Never for `min`, `max`, `bool_and` and `bool_or`, where it has
+    /// no effect.
     pub distinct: bool,
 }
 
-/// The aggregate functions the renderer knows.
+/// The aggregate functions that the renderer implements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AggregateFunction {
-    /// Rows, or rows whose argument is not null. `Int64`.
+    /// The number of rows, or of rows whose argument is not null. `Int64`.
     Count,
-    /// Null over no rows. Output type is DataFusion's: `Int64`, `UInt64`, `Float64`, `Decimal`.
+    /// The sum; null over no rows. Its type is that of [`super::functions`]: `Int64`, `Float32`,
+    /// `Float64` or `Decimal128`.
     Sum,
-    /// Null over no rows. `Float64` for numbers, `Decimal` for decimals.
+    /// The average; null over no rows. `Float64` for floats, `Decimal128` for other numbers.
     Avg,
-    /// Argument's type.
+    /// The smallest value, of the argument's type.
     Min,
-    /// Argument's type.
+    /// The greatest value, of the argument's type.
     Max,
-    /// `Boolean`, null over no rows.
+    /// Whether all arguments are true. `Boolean`, null over no rows.
     BoolAnd,
-    /// `Boolean`, null over no rows.
+    /// Whether any argument is true. `Boolean`, null over no rows.
     BoolOr,
 }

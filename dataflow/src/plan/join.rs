@@ -1,8 +1,8 @@
-//! Joins, from the logical plan to the IR.
+//! Planning of joins: from an inner join of the logical plan to [`RelOp::Join`].
 //!
-//! In flows an inner join whose equalities the optimizer took out of its condition, out flows a
-//! [`RelOp::Join`] on them with the rest of the condition as filters above. A join without any
-//! equality would pair every row with every other at each change, and is refused.
+//! Input: an inner join whose equalities the optimizer has extracted from its condition. Output: a
+//! [`RelOp::Join`] on these equalities, with the rest of the condition as filters above it. A join
+//! without any equality would pair every row with every other row at each change, so it is refused.
 
 use std::sync::Arc;
 
@@ -15,6 +15,10 @@ use super::ir::{Rel, RelOp};
 use super::lower::{Inputs, Pending, distinctly_named};
 
 impl Inputs<'_> {
+    /// Lowers an inner join.
+    ///
+    /// # Errors
+    /// A plan error for outer joins, and for joins without an equality.
     pub(super) fn join(&self, join: &Join) -> Result<Pending> {
         if join.join_type != JoinType::Inner {
             return not_impl_err!("{} JOIN is not supported in views yet", join.join_type);

@@ -1,6 +1,8 @@
-//! Intervals are no keys. `1 month`, `30 days` and `720 hours` are equal and sort as one value for
-//! PostgreSQL, and are kept as the different parts that they are: nothing may group, order or
-//! compare rows by them.
+//! Intervals are refused as keys of grouping, ordering and comparison.
+//!
+//! `1 month`, `30 days` and `720 hours` are equal for PostgreSQL and sort as one value. Here they
+//! are kept as their different parts. Therefore rows may not be grouped, ordered or compared by
+//! intervals.
 
 use arrow::datatypes::DataType;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -9,7 +11,7 @@ use datafusion_expr::expr::{Sort, WindowFunction};
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Distinct, Expr, ExprSchemable, LogicalPlan};
 
-/// Refuses a plan with rows that are grouped, ordered or made distinct by intervals.
+/// Refuses a plan that groups, orders or deduplicates rows by intervals.
 pub(super) fn checked(plan: &LogicalPlan) -> Result<()> {
     let visited = plan.apply(|node| {
         let schema = merge_schema(&node.inputs());
@@ -25,6 +27,7 @@ pub(super) fn checked(plan: &LogicalPlan) -> Result<()> {
     visited.map(|_| ())
 }
 
+/// The first of the expressions that is an interval.
 fn interval<'a>(keys: &'a [Expr], schema: &DFSchema) -> Result<Option<&'a Expr>> {
     for key in keys {
         if matches!(key.get_type(schema)?, DataType::Interval(_)) {
@@ -34,7 +37,7 @@ fn interval<'a>(keys: &'a [Expr], schema: &DFSchema) -> Result<Option<&'a Expr>>
     Ok(None)
 }
 
-/// What a node compares rows by, and the words for it.
+/// The expressions by which a node compares rows, and the words for the comparison in messages.
 fn keys(node: &LogicalPlan) -> (&'static str, Vec<Expr>) {
     let of = |order: &[Sort]| -> Vec<Expr> { order.iter().map(|by| by.expr.clone()).collect() };
     match node {
@@ -65,6 +68,7 @@ fn keys(node: &LogicalPlan) -> (&'static str, Vec<Expr>) {
     }
 }
 
+/// The window function in an expression.
 fn call(expr: &Expr) -> Option<&WindowFunction> {
     match expr {
         Expr::Alias(alias) => call(&alias.expr),
@@ -73,6 +77,7 @@ fn call(expr: &Expr) -> Option<&WindowFunction> {
     }
 }
 
+/// The arguments of an aggregate over DISTINCT.
 fn distinct_arguments(expr: &Expr) -> Vec<Expr> {
     match expr {
         Expr::Alias(alias) => distinct_arguments(&alias.expr),

@@ -1,11 +1,11 @@
-//! SQL text to tokens, as PostgreSQL cuts them.
+//! The lexer: SQL text to tokens, as PostgreSQL's lexer (`src/backend/parser/scan.l`) cuts them.
 //!
-//! A number with an exponent is written out, since a decimal of a negative scale is not one that
-//! casts and arithmetic know: `1e3` is the numeric `1000.`.
+//! A number with an exponent is written out in digits, because a decimal with a negative scale is
+//! not supported by casts and arithmetic: `1e3` becomes the numeric `1000.`.
 //!
-//! The tokenizer takes every run of operator characters for one operator. PostgreSQL ends an
-//! operator before a trailing `+` or `-`, unless the operator has a character that no operator of
-//! standard SQL has: `a<-1` is `a < -1`, and `a@-1` is the operator `@-`.
+//! The tokenizer library takes each run of operator characters for one operator. PostgreSQL ends an
+//! operator before a trailing `+` or `-`, unless the operator contains a character that no operator
+//! of standard SQL has: `a<-1` is `a < -1`, but `a@-1` is the operator `@-`.
 
 use datafusion_sql::sqlparser::tokenizer::{
     Location, Span, Token, TokenWithSpan, Tokenizer, TokenizerError,
@@ -13,12 +13,15 @@ use datafusion_sql::sqlparser::tokenizer::{
 
 use super::dialect::Grammar;
 
-/// With one of these an operator may end in a sign.
+/// An operator with one of these characters may end in a sign.
 const NOT_STANDARD: [char; 9] = ['~', '!', '@', '#', '%', '^', '&', '|', '?'];
-/// Digits of a numeric.
+/// Most digits of a numeric.
 const MAX_DIGITS: u64 = 38;
 
 /// The tokens of a file.
+///
+/// # Errors
+/// The place and the reason, when the text is not SQL that PostgreSQL's lexer accepts.
 pub(super) fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, TokenizerError> {
     let glued = Tokenizer::new(&Grammar, sql).tokenize_with_location()?;
     let mut tokens = Vec::with_capacity(glued.len());
@@ -53,7 +56,7 @@ pub(super) fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, TokenizerError> {
     Ok(tokens)
 }
 
-/// A number with an exponent in its digits; none when it has no exponent.
+/// A number with an exponent, written out in digits; `None` if it has no exponent.
 fn written_out(number: &str, at: Location) -> Result<Option<String>, TokenizerError> {
     let Some((mantissa, exponent)) = number.split_once(['e', 'E']) else {
         return Ok(None);
@@ -81,7 +84,7 @@ fn written_out(number: &str, at: Location) -> Result<Option<String>, TokenizerEr
     Ok(Some(format!("{whole}.{fraction}")))
 }
 
-/// The tokens of one run of operator characters that starts at `at`.
+/// Cuts a run of operator characters, which starts at `at`, into operators.
 fn cut(run: &str, at: Location, tokens: &mut Vec<TokenWithSpan>) -> Result<(), TokenizerError> {
     if run.contains("--") || run.contains("/*") {
         return Err(TokenizerError {
@@ -93,7 +96,7 @@ fn cut(run: &str, at: Location, tokens: &mut Vec<TokenWithSpan>) -> Result<(), T
     if !run.contains(NOT_STANDARD) {
         let signs = |c: char| c == '+' || c == '-';
         let trimmed = run.trim_end_matches(signs);
-        // Signs alone are one operator each.
+        // A run of signs only: each sign is an operator of its own.
         operator = run.get(..trimmed.len().max(1)).unwrap_or(run);
     }
     if operator.len() == run.len() {

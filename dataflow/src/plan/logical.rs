@@ -1,8 +1,13 @@
-//! From a view's query to an optimised logical plan.
+//! Logical planning: from the query of a view to an optimised logical plan.
 //!
-//! In flows a query that [`super::refuse`] let pass, out flows a plan whose columns have the
-//! view's names and types that a view can hold. The optimizer's rules are chosen so that none
-//! makes a node that [`super::lower`] does not know.
+//! Input: a query that [`super::refuse`] has accepted. Output: a plan whose columns have the view's
+//! names, and types that a view can hold.
+//!
+//! ```text query ─► wildcard ─► SqlToRel ─► source_types ─► functions::typed ─► keys, unions ─►
+//! shape ─► Analyzer (uncoerced: may not cast) ─► conformed ─► optimized ─► lower ```
+//!
+//! The optimizer's rules are chosen so that none of them makes a node that [`super::lower`] does
+//! not know.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -36,7 +41,10 @@ use super::{functions, keys};
 use super::{types, uncoerced};
 use crate::{Error, Result};
 
-/// Plans the query of one view. `at` is the statement's place.
+/// Plans the query of one view. `at` is the place of the statement.
+///
+/// # Errors
+/// `Data` with the place in the file, when the query is wrong or not supported.
 pub(super) fn plan(
     view: &CreateView,
     catalog: &Catalog,
@@ -54,6 +62,7 @@ pub(super) fn plan(
     Ok((optimized(plan, catalog).map_err(explain)?, source_types))
 }
 
+/// The typed plan of a query before optimisation, with the source types of its columns.
 fn analyzed(
     query: &Query,
     catalog: &Catalog,
@@ -66,7 +75,7 @@ fn analyzed(
     let plan = planner
         .sql_statement_to_plan(Statement::Query(Box::new(query.clone())))
         .map_err(|error| source_types::named(error, query, catalog))?;
-    // Before coercion: a cast that nobody wrote would hide what is compared.
+    // This runs before type coercion, because a cast that nobody wrote would hide what is compared.
     let (plan, source_types) = source_types::checked(plan, catalog)?;
     let plan = functions::typed(plan)?;
     keys::checked(&plan)?;
@@ -78,7 +87,7 @@ fn analyzed(
     Ok((plan, source_types))
 }
 
-/// Refuses unions of columns of unlike kinds, which type coercion would turn into text.
+/// Refuses unions of columns of different kinds, which type coercion would turn into text.
 fn unions_fit(plan: &LogicalPlan) -> std::result::Result<(), DataFusionError> {
     let visited = plan.apply_with_subqueries(|node| {
         let LogicalPlan::Union(union) = node else {
@@ -104,13 +113,14 @@ fn unions_fit(plan: &LogicalPlan) -> std::result::Result<(), DataFusionError> {
     visited.map(|_| ())
 }
 
-/// Each step once and in this order: a rule sees what the steps before it leave, and nothing else.
+/// Optimises a plan. Each step runs once and in this order, so a rule sees only what the steps
+/// before it leave.
 fn optimized(
     plan: LogicalPlan,
     catalog: &Catalog,
 ) -> std::result::Result<LogicalPlan, DataFusionError> {
     let options = Arc::new(catalog.options().clone());
-    // A context of its own for every view: the names it generates do not depend on other views.
+    // Each view has a context of its own, so generated names do not depend on other views.
     let context = OptimizerContext::new_with_config_options(options)
         .without_query_execution_start_time()
         .with_max_passes(1);
@@ -119,29 +129,29 @@ fn optimized(
     };
     let mut plan = simplified(apply(plan, vec![Arc::new(OptimizeUnions::new())])?)?;
     if plan.exists(|node| Ok(is_cross_join(node)))? {
-        // It knows no joins in which null equals null, and finds none yet.
+        // The rule cannot handle joins in which null equals null. There are none at this point.
         plan = apply(plan, vec![Arc::new(EliminateCrossJoin::new())])?;
     }
     let plan = simplified(filters_down(plan)?)?;
     let plan = apply(
         plan,
         vec![
-            // Once, when all conditions of a join are there: it would put an equality that comes
-            // later beside keys for which null equals null.
+            // Runs once all conditions of a join are in place. Otherwise it would put a later
+            // equality beside keys for which null equals null.
             Arc::new(ExtractEquijoinPredicate::new()),
             Arc::new(OptimizeProjections::new()),
         ],
     )?;
-    // What projections that became one say together.
+    // Projections that were merged may simplify together.
     simplified(plan)
 }
 
-/// A join whose condition, if there is one, stands in a filter above it.
+/// A join whose condition, if there is one, is in a filter above it.
 fn is_cross_join(node: &LogicalPlan) -> bool {
     matches!(node, LogicalPlan::Join(join) if join.on.is_empty() && join.filter.is_none())
 }
 
-/// The names of the view's columns: declared after the view's name, or those of the query.
+/// The names of the view's columns: those declared after the view's name, or those of the query.
 fn column_names(
     view: &CreateView,
     plan: &LogicalPlan,
@@ -188,13 +198,13 @@ fn column_names(
     }
 }
 
-/// What every sink can hold as a column's name.
+/// Whether every sink can have this as a column's name.
 fn is_name(name: &str) -> bool {
     let letter = |c: char| c == '_' || c.is_ascii_alphabetic();
     name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit())
 }
 
-/// The plan with the view's column names, and types that a view can hold.
+/// Casts the plan's columns to types that a view can hold, and gives them the view's names.
 fn conformed(
     plan: LogicalPlan,
     names: &[String],
@@ -223,7 +233,7 @@ fn conformed(
         .map_err(explain)
 }
 
-/// Of a column that is not known: that its table has it, as what no column can hold.
+/// A message for an unknown column that is a field of its table which cannot be a column.
 fn unusable(error: &DataFusionError, catalog: &Catalog) -> Option<String> {
     let root = match error {
         DataFusionError::Collection(errors) => errors.first().unwrap_or(error),
@@ -247,12 +257,12 @@ fn unusable(error: &DataFusionError, catalog: &Catalog) -> Option<String> {
     Some(unusable_column(field, &table.name))
 }
 
-/// The planner's error in our words, where it knows the place there.
+/// The planner's error in the words of this program, with its place if the planner knows it.
 pub(super) fn located(error: &DataFusionError, script: Script<'_>, at: Location) -> Error {
     located_as(error, None, script, at)
 }
 
-/// The same, with other words where there are some.
+/// As [`located`], with other words if there are any.
 fn located_as(
     error: &DataFusionError,
     instead: Option<String>,
@@ -278,7 +288,7 @@ fn located_as(
     script.error(at, instead.unwrap_or(what))
 }
 
-/// A message without what only the program's authors can read.
+/// Replaces a message that only the program's authors can read.
 fn readable(text: String) -> String {
     match text.contains(" { ") {
         true => {
@@ -327,6 +337,7 @@ fn plain(text: &str) -> String {
     }
 }
 
+/// The place and the message of an error about column names.
 fn schema_error(error: &SchemaError) -> (Option<datafusion_common::Span>, String) {
     match error {
         SchemaError::FieldNotFound {
@@ -334,7 +345,7 @@ fn schema_error(error: &SchemaError) -> (Option<datafusion_common::Span>, String
             valid_fields,
         } => {
             let known: BTreeSet<&str> = valid_fields.iter().map(|field| field.name()).collect();
-            // A column without a name goes by the library's text of its expression.
+            // A column without a name has the library's text of its expression as its name.
             let named = |name: &&str| !name.contains(['(', '"']);
             let known: BTreeSet<&str> = known.into_iter().filter(named).collect();
             let hint = did_you_mean(&field.name, &known);

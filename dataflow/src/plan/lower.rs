@@ -1,12 +1,17 @@
-//! From a logical plan to the IR.
+//! Lowering: from an optimised logical plan to the IR.
 //!
-//! Stateless steps (projections, filters, aliases) are not lowered one by one: they gather in a
-//! [`Pending`] and become one `Compute` when something stateful, a union or the view's end needs
-//! their rows. A step is not merged when that would evaluate an expression twice.
+//! Stateless steps (projections, filters, aliases) are not lowered one by one. They are collected
+//! in a [`Pending`], and become one `Compute` when a stateful node, a union or the end of the view
+//! needs their rows. A step is not merged if that would evaluate an expression twice.
 //!
-//! Invariants: field names within a node are unique; expressions are bound to their input's
-//! fields by position; a `Source` is only ever read through a `Compute` or a `Reduce`, which name
-//! the columns they use, so a view's tree does not depend on what other views read.
+//! ```text Aggregate Filter c > 1                    Reduce Projection a + b AS c   ─►      Compute
+//! filter: a + b > 1, outputs: a + b TableScan t                     Source t ```
+//!
+//! Invariants:
+//! 1. Field names within a node are unique.
+//! 2. Expressions are bound to the fields of their input by position.
+//! 3. A `Source` is read only through a `Compute` or a `Reduce`, which name the columns that they
+//!    use. Therefore the tree of a view does not depend on what other views read.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,27 +35,32 @@ use super::ir::{Aggregate, AggregateFunction, Rel, RelOp, Scalar, Source, View};
 use super::push::position;
 use super::text::text;
 
-/// What scans resolve to.
+/// What the scans of a plan refer to.
 pub(super) struct Inputs<'a> {
-    /// The IR source of each table of the catalog, none for tables that no view reads.
+    /// The IR source of each table in the catalog; `None` for tables that no view reads.
     pub(super) source_of: &'a [Option<usize>],
+    /// The sources of the job.
     pub(super) sources: &'a [Source],
-    /// The views lowered so far.
+    /// The views that are lowered already.
     pub(super) views: &'a [View],
 }
 
-/// Rows of `base` for which all `filters` hold, as `outputs`: a `Compute` in the making.
+/// A `Compute` under construction: the rows of `base` for which all `filters` hold, as `outputs`.
 pub(super) struct Pending {
+    /// The node below.
     pub(super) base: Rel,
-    /// Over the fields of `base`.
+    /// Conditions over the fields of `base`.
     pub(super) filters: Vec<Expr>,
-    /// Over the fields of `base`, one for each field of `scope`.
+    /// Expressions over the fields of `base`, one for each field of `scope`.
     pub(super) outputs: Vec<Expr>,
-    /// What the plan above calls the outputs.
+    /// The names that the plan above uses for the outputs.
     pub(super) scope: DFSchemaRef,
 }
 
-/// Lowers a whole view; the columns are those of the plan's schema.
+/// Lowers a whole view. The columns are those of the plan's schema.
+///
+/// # Errors
+/// A plan error when the plan contains a node or an expression that the IR cannot represent.
 pub(super) fn lower(plan: &LogicalPlan, inputs: &Inputs<'_>) -> Result<Rel> {
     let pending = inputs.lower(plan)?;
     let names = field_names(&pending.scope);
@@ -63,6 +73,7 @@ pub(super) fn lower(plan: &LogicalPlan, inputs: &Inputs<'_>) -> Result<Rel> {
 }
 
 impl Inputs<'_> {
+    /// Lowers a node, and the nodes below it first.
     pub(super) fn lower(&self, plan: &LogicalPlan) -> Result<Pending> {
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan),
@@ -90,6 +101,7 @@ impl Inputs<'_> {
         }
     }
 
+    /// Lowers the scan of a table or a view.
     fn scan(&self, scan: &TableScan) -> Result<Pending> {
         let Some(scanned) = scan.source.downcast_ref::<Scanned>() else {
             return internal_err!("`{}` is no relation of this file", scan.table_name);
@@ -125,6 +137,7 @@ impl Inputs<'_> {
         })
     }
 
+    /// Lowers a GROUP BY; without aggregates it is a `Distinct`.
     fn aggregate(&self, grouping: &Grouping) -> Result<Pending> {
         let scope = Arc::clone(&grouping.schema);
         let mut pending = self.lower(&grouping.input)?;
@@ -168,6 +181,7 @@ impl Inputs<'_> {
         Ok(Pending::of(rel, scope))
     }
 
+    /// Lowers a UNION ALL.
     fn union(&self, union: &Union) -> Result<Pending> {
         let mut inputs = Vec::new();
         for input in &union.inputs {
@@ -198,7 +212,7 @@ impl Inputs<'_> {
 }
 
 impl Pending {
-    /// All of a node's rows and columns.
+    /// All rows and columns of a node.
     pub(super) fn of(base: Rel, scope: DFSchemaRef) -> Self {
         let outputs = base.schema.fields().iter().map(|field| column(field));
         Self {
@@ -209,11 +223,12 @@ impl Pending {
         }
     }
 
+    /// The schema of `base` in DataFusion's form.
     fn df(&self) -> Result<DFSchema> {
         DFSchema::try_from(self.base.schema.as_ref().clone())
     }
 
-    /// What a projection makes of it.
+    /// Applies a projection.
     pub(super) fn projected(self, exprs: &[Expr], scope: &DFSchemaRef) -> Result<Self> {
         let ready = self.ready(exprs)?;
         let outputs = exprs.iter().map(|expr| ready.bind(expr));
@@ -224,7 +239,7 @@ impl Pending {
         })
     }
 
-    /// What a filter leaves of it.
+    /// Applies a filter.
     pub(super) fn filtered(mut self, predicate: &Expr) -> Result<Self> {
         let always = Expr::Literal(ScalarValue::Boolean(Some(true)), None);
         let mut others = Vec::new();
@@ -246,7 +261,7 @@ impl Pending {
         Ok(self)
     }
 
-    /// An expression of the plan above, over the fields of `base`.
+    /// Rewrites an expression of the plan above to one over the fields of `base`.
     pub(super) fn bind(&self, expr: &Expr) -> Result<Expr> {
         let bound = expr.clone().transform_down(|expr| match expr {
             Expr::Column(column) => {
@@ -265,7 +280,7 @@ impl Pending {
         Ok(bound.data.unalias_nested().data)
     }
 
-    /// Itself, or materialised when `exprs` would evaluate one of its outputs more than once.
+    /// Returns itself, or the materialised node if `exprs` would evaluate one of its outputs twice.
     fn ready(self, exprs: &[Expr]) -> Result<Self> {
         let mut seen = HashSet::new();
         let mut again = false;
@@ -281,8 +296,8 @@ impl Pending {
         if again { self.materialised() } else { Ok(self) }
     }
 
-    /// Itself, or materialised when `predicate` reads an output that is computed: it stays an
-    /// output, so it would be evaluated twice.
+    /// Returns itself, or the materialised node if `predicate` reads a computed output. The output
+    /// stays, so it would be evaluated twice.
     fn plain(self, predicate: &Expr) -> Result<Self> {
         let columns = predicate.column_refs();
         for column in columns {
@@ -293,7 +308,7 @@ impl Pending {
         Ok(self)
     }
 
-    /// Which output a column of the plan above is.
+    /// The index of the output that a column of the plan above refers to.
     fn index(&self, column: &Column) -> Result<usize> {
         match position(&self.scope, column) {
             Some(index) => Ok(index),
@@ -301,17 +316,19 @@ impl Pending {
         }
     }
 
+    /// Whether an output is more than a column or a literal.
     fn computed(&self, output: usize) -> bool {
         let simple = |expr: &Expr| matches!(expr, Expr::Column(_) | Expr::Literal(..));
         self.outputs.get(output).is_some_and(|expr| !simple(expr))
     }
 
+    /// The node with these rows, as the base of a new [`Pending`].
     pub(super) fn materialised(self) -> Result<Self> {
         let scope = Arc::clone(&self.scope);
         Ok(Self::of(self.finish()?, scope))
     }
 
-    /// The node with these rows: a `Compute`, or the base when nothing is left to do.
+    /// The node with these rows: a `Compute`, or `base` itself if nothing is left to do.
     fn finish(self) -> Result<Rel> {
         let this = self.settled()?;
         let base = this.base.schema.fields();
@@ -343,7 +360,7 @@ impl Pending {
         })
     }
 
-    /// The field that a bound expression fills. Only columns pass on that they are never null:
+    /// The field of a bound expression. Only columns keep the fact that they are never null;
     /// functions are not trusted with it.
     fn field(&self, expr: &Expr, name: String) -> Result<Field> {
         let kind = self.scalar(expr)?.expr.data_type(&self.base.schema)?;
@@ -358,6 +375,7 @@ impl Pending {
         Ok(Field::new(name, kind, nullable))
     }
 
+    /// The evaluable form of a bound expression, with its text.
     pub(super) fn scalar(&self, expr: &Expr) -> Result<Scalar> {
         Ok(Scalar {
             expr: physical(expr, &self.df()?)?,
@@ -365,6 +383,7 @@ impl Pending {
         })
     }
 
+    /// Lowers the call of an aggregate.
     fn call(&self, expr: &Expr) -> Result<Aggregate> {
         let bound = self.bind(expr)?;
         let Expr::AggregateFunction(Call { func, params }) = &bound else {
@@ -399,7 +418,7 @@ impl Pending {
     }
 }
 
-/// What evaluates an expression over columns of `schema`.
+/// The physical expression that evaluates an expression over columns of `schema`.
 pub(super) fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
     checked(create_physical_expr(
         expr,
@@ -409,7 +428,7 @@ pub(super) fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn Physica
     )?)
 }
 
-/// The expression with arithmetic that fails when it overflows, where the library's wraps around.
+/// Makes integer arithmetic fail on overflow. The library's default wraps around.
 fn checked(expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
     let checked = expr.transform_up(|expr| {
         let binary = expr.downcast_ref::<BinaryExpr>();
@@ -423,10 +442,12 @@ fn checked(expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
     Ok(checked.data)
 }
 
+/// The expression that reads a field.
 fn column(field: &Field) -> Expr {
     Expr::Column(Column::from_name(field.name()))
 }
 
+/// A `Distinct` over all columns.
 fn distinct(input: Rel) -> Rel {
     Rel {
         schema: Arc::clone(&input.schema),
@@ -436,7 +457,7 @@ fn distinct(input: Rel) -> Rel {
     }
 }
 
-/// Sums and averages of what the renderer can add up exactly.
+/// Refuses sums and averages of types that the renderer cannot add exactly.
 fn summable(function: AggregateFunction, result: &DataType) -> Result<()> {
     let adds = matches!(function, AggregateFunction::Sum | AggregateFunction::Avg);
     let known = matches!(
@@ -449,6 +470,7 @@ fn summable(function: AggregateFunction, result: &DataType) -> Result<()> {
     Ok(())
 }
 
+/// Distinct names for the fields of a schema.
 fn field_names(scope: &DFSchema) -> Vec<String> {
     let fields = scope.fields().iter();
     let fields = fields.map(|field| field.as_ref().clone()).collect();
@@ -456,7 +478,7 @@ fn field_names(scope: &DFSchema) -> Vec<String> {
     named.map(|field| field.name().clone()).collect()
 }
 
-/// Appends a number to names that are taken.
+/// Appends a number to names that occur again.
 pub(super) fn distinctly_named(fields: Vec<Field>) -> Vec<Field> {
     let mut taken = HashSet::new();
     let mut named = Vec::with_capacity(fields.len());
@@ -472,7 +494,7 @@ pub(super) fn distinctly_named(fields: Vec<Field>) -> Vec<Field> {
     named
 }
 
-/// The same rows with the names and nullability of `schema`; types are equal already.
+/// The same rows with the names and nullability of `schema`, whose types must be equal already.
 fn renamed(rel: Rel, schema: &SchemaRef) -> Result<Rel> {
     if rel.schema == *schema {
         return Ok(rel);

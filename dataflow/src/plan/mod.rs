@@ -1,12 +1,13 @@
-//! From `views.sql` to the IR.
+//! The SQL planner: from `views.sql` to the IR of a job.
 //!
-//! The text is cut into statements ([`script`]); `CREATE TABLE`s become the catalog's tables
-//! ([`table`], with columns from the registry), and each view's query is checked for what is not
-//! supported ([`refuse`]), planned and optimised by DataFusion ([`logical`]) and lowered to the IR
-//! ([`lower`]). Nothing is approximated: what the IR cannot say is refused by name and place.
+//! ```text text ─► script (lexer, dialect, bounds, balance) ─► statements CREATE TABLE ─► table
+//! (options, types; registered: the registry's columns) ─► catalog CREATE VIEW  ─► refuse ─►
+//! logical (DataFusion, typed by functions) ─► lower ─► ir::View output, fingerprint ───┘ ```
 //!
-//! Views are all planned before the first is lowered: a source's columns are those that any view
-//! uses.
+//! Nothing is approximated. What the IR cannot represent is refused by name and place ([`refuse`]).
+//!
+//! All views are planned before the first one is lowered, because a source has the columns that any
+//! view uses.
 
 mod balance;
 mod bounds;

@@ -1,4 +1,4 @@
-//! The options in `WITH (name = 'value', …)`: each known, said once, and a string.
+//! Statement options: `WITH (name = 'value', …)`. Each is known, given at most once, and a string.
 
 use datafusion_sql::sqlparser::ast::{CreateTableOptions, Expr, SqlOption, Value};
 use datafusion_sql::sqlparser::ast::{Ident, Spanned};
@@ -9,11 +9,15 @@ use crate::Result;
 
 /// The options of one statement.
 pub(super) struct Options {
+    /// Name, value, and the value's place.
     given: Vec<(String, String, Location)>,
 }
 
 impl Options {
-    /// Reads the options; one that is not in `known` is refused by name.
+    /// Reads the options of a statement.
+    ///
+    /// # Errors
+    /// `Data` with the place, when an option is not in `known`, is given twice or is not a string.
     pub(super) fn read(
         options: &CreateTableOptions,
         known: &[&str],
@@ -53,13 +57,16 @@ impl Options {
         Ok(Self { given })
     }
 
-    /// The value of an option and where it stands.
+    /// The value of an option and its place.
     pub(super) fn get(&self, name: &str) -> Option<(&str, Location)> {
         let found = self.given.iter().find(|(other, ..)| other == name);
         found.map(|(_, value, at)| (value.as_str(), *at))
     }
 
-    /// The choice that an option names; none when it is not given.
+    /// The choice that an option names; `None` if the option is not given.
+    ///
+    /// # Errors
+    /// `Data` with the place, when the value is not one of the choices.
     pub(super) fn choice<T: Copy>(
         &self,
         name: &str,
@@ -85,6 +92,7 @@ impl Options {
     }
 }
 
+/// The name and value of an option.
 fn key_value(option: &SqlOption) -> Option<(&Ident, &Expr)> {
     match option {
         SqlOption::KeyValue { key, value } => Some((key, value)),
@@ -92,6 +100,7 @@ fn key_value(option: &SqlOption) -> Option<(&Ident, &Expr)> {
     }
 }
 
+/// The text of a string literal.
 fn string(value: &Expr) -> Option<String> {
     match value {
         Expr::Value(value) => match &value.value {

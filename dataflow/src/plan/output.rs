@@ -1,4 +1,8 @@
-//! Where a view is served: its primary key, and whether the plan proves that it is unique.
+//! The output of a view: its primary key, and whether the plan proves that the key is unique.
+//!
+//! The proof follows keys through the plan: a source's record key, the keys of a GROUP BY, all
+//! columns of a DISTINCT, the group of a top-1. A key survives a node if the node passes on its
+//! columns.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +13,10 @@ use super::ir::{Envelope, Output, Rel, RelOp, Scalar, Source, View};
 use super::script::{Script, did_you_mean};
 use crate::Result;
 
-/// Reads `primary_key = 'a, b'` (partition key `a`) or `'(a, b), c'` (partition key `a, b`).
+/// Parses `primary_key = 'a, b'` (partition key `a`) or `'(a, b), c'` (partition key `a, b`).
+///
+/// # Errors
+/// `Data` with the place, when the text does not parse or names a column that the view lacks.
 pub(super) fn output(
     text: &str,
     rel: &Rel,
@@ -67,7 +74,7 @@ pub(super) fn output(
     })
 }
 
-/// A name in lower case, or as quoted; none when it is no name.
+/// A name in lower case, or as quoted; `None` if it is not a name.
 fn unquoted(part: &str) -> Option<String> {
     let quoted = part
         .strip_prefix('"')
@@ -77,6 +84,7 @@ fn unquoted(part: &str) -> Option<String> {
     (!name.is_empty() && name.chars().all(plain)).then_some(name)
 }
 
+/// Whether the columns of the primary key contain a key of the relation.
 fn proven(rel: &Rel, primary_key: &[usize], sources: &[Source], views: &[View]) -> bool {
     let covers = |positions: &BTreeSet<usize>| {
         let within = |position: &usize| primary_key.contains(position);
@@ -87,10 +95,10 @@ fn proven(rel: &Rel, primary_key: &[usize], sources: &[Source], views: &[View]) 
         .any(|key| key.iter().all(covers))
 }
 
-/// One key: for each of its columns, the positions among the node's columns that hold it.
+/// A key: for each of its columns, the node's columns that hold the same value.
 type Key = Vec<BTreeSet<usize>>;
 
-/// Sets of columns that are unique together, as far as the plan proves it.
+/// The sets of columns that are unique together, as far as the plan proves it.
 fn keys(rel: &Rel, sources: &[Source], views: &[View]) -> Vec<Key> {
     match &rel.op {
         RelOp::Source { source } => sources
@@ -109,7 +117,7 @@ fn keys(rel: &Rel, sources: &[Source], views: &[View]) -> Vec<Key> {
                 .filter_map(through)
                 .collect()
         }
-        // A literal is the same in every row, so it tells no two groups apart.
+        // A literal is the same in every row, so it does not distinguish groups.
         RelOp::Reduce { keys, .. } => {
             let varying = |index: &usize| keys.get(*index).is_some_and(|key| !constant(key));
             vec![each((0..keys.len()).filter(varying))]
@@ -155,9 +163,9 @@ fn keys(rel: &Rel, sources: &[Source], views: &[View]) -> Vec<Key> {
     }
 }
 
-/// The keys of a join: of one side alone where a row meets at most one row of the other, of both
-/// sides together in any case. A joined column is held on both sides. `columns` is how many the
-/// left side has.
+/// The keys of a join: those of one side alone if each of its rows meets at most one row of the
+/// other side, and in any case a key of both sides together. A join column is present on both
+/// sides. `columns` is the number of columns on the left side.
 fn joined(left: Vec<Key>, right: &[Key], columns: usize, on: &[(Scalar, Scalar)]) -> Vec<Key> {
     let covered = |key: &Key, on: &mut dyn Iterator<Item = Option<usize>>| {
         let on: BTreeSet<usize> = on.flatten().collect();
@@ -193,20 +201,23 @@ fn joined(left: Vec<Key>, right: &[Key], columns: usize, on: &[(Scalar, Scalar)]
     keys
 }
 
-/// The column that an expression passes on as it is.
+/// The column that an expression passes on unchanged.
 fn plain(scalar: &Scalar) -> Option<usize> {
     let column = scalar.expr.downcast_ref::<Column>();
     column.map(Column::index)
 }
 
+/// The key of these columns.
 fn each(columns: impl Iterator<Item = usize>) -> Key {
     columns.map(|column| BTreeSet::from([column])).collect()
 }
 
+/// Whether an expression is a literal.
 fn constant(scalar: &Scalar) -> bool {
     scalar.expr.downcast_ref::<Literal>().is_some()
 }
 
+/// The key of a source: its record key, unless the source is append-only.
 fn source_key(source: &Source) -> Option<Key> {
     if source.envelope == Envelope::Append || source.key.is_empty() {
         return None;
@@ -215,7 +226,7 @@ fn source_key(source: &Source) -> Option<Key> {
     source.key.iter().map(position).collect()
 }
 
-/// The outputs that pass on one of these columns as it is.
+/// The outputs that pass on one of these columns unchanged.
 fn passed(columns: &BTreeSet<usize>, outputs: &[Scalar]) -> Option<BTreeSet<usize>> {
     let is_passed = |output: &Scalar| plain(output).is_some_and(|column| columns.contains(&column));
     let outputs = outputs.iter().enumerate();

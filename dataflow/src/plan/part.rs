@@ -1,4 +1,4 @@
-//! A part of a job: some of its views, and what they are made of.
+//! Part of a job: some of its views, with the views and sources that these read.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,12 @@ use super::ir::{Job, Rel, RelOp};
 use crate::{Error, Kind, Result};
 
 impl Job {
-    /// The job that serves these views alone, all served ones when none is named. Whatever the
-    /// others are made of is left out; views and sources that stay keep their names, columns and
-    /// fingerprints, and so their state.
+    /// The job that serves only these views, or all served views if none is named. Views and
+    /// sources that are not needed are left out. Those that stay keep their names, columns and
+    /// fingerprints, and therefore their state.
     ///
     /// # Errors
-    /// When a name is no view's, or a view's that is not served.
+    /// `Data` when a name is not a view, or is a view that is not served.
     pub(crate) fn serving(&self, names: &[String]) -> Result<Job> {
         for name in names {
             match self.views.iter().find(|view| view.name == *name) {
@@ -49,6 +49,7 @@ impl Job {
         Ok(part)
     }
 
+    /// The `Data` error of a name that cannot be served.
     fn wrong(&self, name: &str, why: &str) -> Error {
         let served = self.views.iter().filter(|view| view.output.is_some());
         let served: Vec<&str> = served.map(|view| view.name.as_str()).collect();
@@ -57,7 +58,7 @@ impl Job {
     }
 }
 
-/// What a relation reads.
+/// Collects the views and sources that a relation reads.
 fn reads(rel: &Rel, views: &mut BTreeSet<usize>, sources: &mut BTreeSet<usize>) {
     match &rel.op {
         RelOp::Source { source } => drop(sources.insert(*source)),
@@ -74,7 +75,7 @@ fn reads(rel: &Rel, views: &mut BTreeSet<usize>, sources: &mut BTreeSet<usize>) 
     }
 }
 
-/// Numbers what a relation reads by its place among what is left.
+/// Replaces the indices of a relation by those among the views and sources that stay.
 fn renumber(rel: &mut Rel, views: &BTreeSet<usize>, sources: &BTreeSet<usize>) {
     match &mut rel.op {
         RelOp::Source { source } => *source = sources.range(..*source).count(),

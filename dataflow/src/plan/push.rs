@@ -1,17 +1,17 @@
-//! Filters go down: a condition is evaluated as near to the sources as its rows allow.
+//! Predicate pushdown: a condition is evaluated as near to the sources as its rows allow.
 //!
-//! A condition passes a node only where the node's other rows do not depend on the rows that the
-//! condition drops:
+//! A condition passes a node only if the node's other rows do not depend on the rows that the
+//! condition removes:
 //!
-//! | node | what passes |
-//! |---|---|
-//! | projection, alias, filter, DISTINCT, union | everything |
-//! | inner join | what reads one side alone; the rest joins the join's own condition |
-//! | aggregate | what reads group keys alone; nothing without GROUP BY, which gives a row anyway |
-//! | window | what reads nothing but the keys of every PARTITION BY |
-//! | LIMIT, and all others | nothing |
+//!  node | conditions that pass |
+//! ---|---|
+//!  projection, alias, filter, DISTINCT, union | all |
+//!  inner join | those that read one side alone; the others become part of the join's condition |
+//!  aggregate | those that read group keys alone; none without GROUP BY, which always gives a row |
+//!  window | those that read only keys of every PARTITION BY |
+//!  LIMIT, and all others | none |
 //!
-//! Conditions of a lower node stand before those that come from above, so that `x <> 0` below still
+//! The conditions of a lower node are before those that come from above, so `x <> 0` below still
 //! guards `10 / x > 1` above.
 
 use std::sync::Arc;
@@ -25,12 +25,12 @@ use datafusion_expr::{Distinct, Expr, JoinType, LogicalPlan, Operator};
 
 use super::balance::chained;
 
-/// The plan with every filter as far down as it may go.
+/// Moves every filter of a plan down as far as it may go.
 pub(super) fn filters_down(plan: LogicalPlan) -> Result<LogicalPlan> {
     push(plan, Vec::new())
 }
 
-/// `plan`, of whose rows only those are kept for which all `conditions` are true.
+/// Adds `conditions` to a plan: only the rows for which all of them are true are kept.
 fn push(plan: LogicalPlan, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     match plan {
         LogicalPlan::Filter(filter) => {
@@ -65,6 +65,7 @@ fn push(plan: LogicalPlan, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     }
 }
 
+/// A filter over a plan, if there are any conditions.
 fn filtered(plan: LogicalPlan, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     match chained(conditions, Expr::and) {
         Some(condition) => Filter::try_new(condition, Arc::new(plan)).map(LogicalPlan::Filter),
@@ -72,6 +73,7 @@ fn filtered(plan: LogicalPlan, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     }
 }
 
+/// Moves all conditions below a projection.
 fn through_projection(mut projection: Projection, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     let outputs = projection.expr.iter().map(|expr| expr.clone().unalias());
     let outputs: Vec<Expr> = outputs.collect();
@@ -80,6 +82,7 @@ fn through_projection(mut projection: Projection, conditions: Vec<Expr>) -> Resu
     Ok(LogicalPlan::Projection(projection))
 }
 
+/// Moves all conditions into each input of a union.
 fn through_union(mut union: Union, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     let mut inputs = Vec::new();
     for input in union.inputs {
@@ -92,6 +95,7 @@ fn through_union(mut union: Union, conditions: Vec<Expr>) -> Result<LogicalPlan>
     Ok(LogicalPlan::Union(union))
 }
 
+/// Moves the conditions on group keys below an aggregate.
 fn through_aggregate(mut grouping: Aggregate, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     let keys = grouping.group_expr.len();
     let of_keys = |condition: &Expr| {
@@ -110,6 +114,7 @@ fn through_aggregate(mut grouping: Aggregate, conditions: Vec<Expr>) -> Result<L
     filtered(LogicalPlan::Aggregate(grouping), kept)
 }
 
+/// Moves the conditions on partition keys below a window function.
 fn through_window(mut window: Window, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     let partitioned = |column: &Column| {
         window.window_expr.iter().all(|expr| match unaliased(expr) {
@@ -127,6 +132,7 @@ fn through_window(mut window: Window, conditions: Vec<Expr>) -> Result<LogicalPl
     filtered(LogicalPlan::Window(window), kept)
 }
 
+/// The expression without its aliases.
 fn unaliased(expr: &Expr) -> &Expr {
     match expr {
         Expr::Alias(alias) => unaliased(&alias.expr),
@@ -134,6 +140,7 @@ fn unaliased(expr: &Expr) -> &Expr {
     }
 }
 
+/// Distributes the conditions over the two sides of an inner join and its own condition.
 fn into_join(mut join: Join, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     let mut all: Vec<Expr> = join
         .filter
@@ -158,7 +165,7 @@ fn into_join(mut join: Join, conditions: Vec<Expr>) -> Result<LogicalPlan> {
         let columns = condition.column_refs();
         let within = |side: &DFSchema| columns.iter().all(|c| position(side, c).is_some());
         match (within(join.left.schema()), within(join.right.schema())) {
-            // A constant: without a row on one side there is none in the join.
+            // A constant: if one side has no row, the join has none.
             (true, _) if columns.is_empty() => left.push(condition),
             (true, false) => left.push(condition),
             (false, true) => right.push(condition),
@@ -171,7 +178,7 @@ fn into_join(mut join: Join, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Join(join))
 }
 
-/// What `a.x > 5` says of `b.y` where `a.x = b.y` must hold too.
+/// The condition that `a.x > 5` implies for `b.y`, if `a.x = b.y` must hold too.
 fn counterpart(condition: &Expr, join: &Join, all: &[Expr]) -> Option<Expr> {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = condition else {
         return None;
@@ -211,7 +218,7 @@ fn counterpart(condition: &Expr, join: &Join, all: &[Expr]) -> Option<Expr> {
     })
 }
 
-/// The conditions with an expression in place of each column of `schema`.
+/// The conditions with each column of `schema` replaced by an expression.
 fn over(conditions: Vec<Expr>, schema: &DFSchema, exprs: &[Expr]) -> Result<Vec<Expr>> {
     let replaced = |condition: Expr| {
         let replaced = condition.transform_up(|expr| {
@@ -229,8 +236,8 @@ fn over(conditions: Vec<Expr>, schema: &DFSchema, exprs: &[Expr]) -> Result<Vec<
     conditions.into_iter().map(replaced).collect()
 }
 
-/// Where a schema has a column: the column of exactly this qualifier and name, or else the first
-/// that the name may mean.
+/// The position of a column in a schema: the column with exactly this qualifier and name, or else
+/// the first one that the name may refer to.
 pub(super) fn position(schema: &DFSchema, column: &Column) -> Option<usize> {
     let mut all = schema.iter();
     let exactly = all.position(|(qualifier, field)| {

@@ -1,7 +1,7 @@
-//! Refuses, by name and place, what views cannot do yet, before anything is planned.
+//! Refusal of unsupported SQL, by name and place, before anything is planned.
 //!
-//! In flows a parsed query, out flows nothing or the first thing that is not supported or not
-//! known. What passes here holds only nodes that [`super::lower`] can lower.
+//! Input: a parsed query. Output: the first construct that is not supported or not known, if there
+//! is one. A query that is accepted contains only nodes that [`super::lower`] can lower.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -20,7 +20,10 @@ use super::row_number;
 use super::script::{Script, did_you_mean, normal, single};
 use crate::Result;
 
-/// Checks one view's query. `at` is the statement's place, for parts that know none of their own.
+/// Checks the query of one view. `at` is the place of the statement, for parts without their own.
+///
+/// # Errors
+/// `Data` with the place and a message that says what to write instead.
 pub(super) fn check(
     query: &Query,
     catalog: &Catalog,
@@ -40,18 +43,22 @@ pub(super) fn check(
     }
 }
 
+/// The result of a check: continue, or the place and the reason of a refusal.
 type Refusal = ControlFlow<(Span, String)>;
 
+/// The visitor that looks for unsupported constructs.
 struct Check<'a> {
     catalog: &'a Catalog,
-    /// Names of the common table expressions in scope, innermost last.
+    /// The names of the common table expressions in scope, innermost last.
     ctes: Vec<HashSet<String>>,
 }
 
+/// Refuses a construct; `what` completes "… not supported in views yet".
 fn unsupported<T>(span: Span, what: &str) -> ControlFlow<(Span, String), T> {
     ControlFlow::Break((span, format!("{what} not supported in views yet")))
 }
 
+/// Refuses the first construct of a list that was found.
 fn none_of(refused: &[(bool, Span, &str)]) -> Refusal {
     match refused.iter().find(|(found, ..)| *found) {
         Some((_, span, what)) => unsupported(*span, what),
@@ -157,7 +164,7 @@ impl Visitor for Check<'_> {
                 op: UnaryOperator::Minus,
                 expr,
             } if matches!(expr.as_ref(), Expr::Interval(_)) => {
-                // The planner would take the minus for the first of the units alone.
+                // The planner would apply the minus only to the first unit.
                 unsupported(span, "a minus before INTERVAL (write INTERVAL '-1 day') is")
             }
             Expr::UnaryOp {
@@ -184,12 +191,13 @@ impl Visitor for Check<'_> {
     }
 }
 
+/// Whether an INTERVAL has a quoted literal.
 fn quoted(interval: &Interval) -> bool {
     let literal = |value: &Value| matches!(value, Value::SingleQuotedString(_));
     matches!(interval.value.as_ref(), Expr::Value(value) if literal(&value.value))
 }
 
-/// Whether an interval literal counts a unit with a whole number.
+/// Whether an interval literal has a whole number of its unit.
 fn whole(interval: &Interval) -> bool {
     match interval.value.as_ref() {
         Expr::Value(value) => value.value.clone().into_string().is_some_and(|text| {
@@ -201,6 +209,7 @@ fn whole(interval: &Interval) -> bool {
 }
 
 impl Check<'_> {
+    /// Checks a SELECT or a set operation.
     fn set(&self, body: &SetExpr) -> Refusal {
         match body {
             SetExpr::Select(_) | SetExpr::Query(_) => ControlFlow::Continue(()),
@@ -219,6 +228,7 @@ impl Check<'_> {
         }
     }
 
+    /// Checks that a table, view or common table expression exists.
     fn table(&self, ident: &Ident) -> Refusal {
         let name = normal(ident);
         let local = self.ctes.iter().any(|names| names.contains(&name));
@@ -237,6 +247,7 @@ impl Check<'_> {
         ControlFlow::Break((ident.span, format!("unknown table `{name}`{hint}")))
     }
 
+    /// Checks a function call: the name, and the clauses that belong to it.
     fn function(&self, function: &Function) -> Refusal {
         let span = function.name.span();
         let Some(ident) = single(&function.name) else {
@@ -304,8 +315,8 @@ impl Check<'_> {
         }
     }
 
-    /// In HAVING a name means a column of FROM, and the planner takes it for an output of that name
-    /// where FROM has none.
+    /// Checks the names in HAVING. In PostgreSQL a name in HAVING is a column of FROM. The planner
+    /// takes it for an output with this name if FROM has no such column.
     fn having_columns(&self, select: &Select) -> Refusal {
         let Some(having) = &select.having else {
             return ControlFlow::Continue(());
@@ -327,6 +338,7 @@ impl Check<'_> {
         })
     }
 
+    /// The message for an unknown function.
     fn unknown_function(&self, name: &str) -> String {
         let known = datafusion_functions_aggregate::all_default_aggregate_functions();
         if known
@@ -341,8 +353,8 @@ impl Check<'_> {
     }
 }
 
-/// In an expression of ORDER BY a name means a column of FROM, and the planner takes it for an
-/// output of that name where there is one.
+/// Checks the names in ORDER BY. In an expression of ORDER BY a name is a column of FROM. The
+/// planner takes it for an output with this name if there is one.
 fn order_by_columns(order: &OrderBy, select: &Select) -> Refusal {
     let OrderByKind::Expressions(exprs) = &order.kind else {
         return unsupported(order.span(), "ORDER BY ALL is");
@@ -365,7 +377,7 @@ fn order_by_columns(order: &OrderBy, select: &Select) -> Refusal {
     })
 }
 
-/// Whether SELECT names an expression so that is no column of that name.
+/// Whether SELECT gives this name to an expression that is not the column of the same name.
 fn hides(select: &Select, name: &str) -> bool {
     select.projection.iter().any(|item| match item {
         SelectItem::ExprWithAlias { expr, alias } => {
@@ -376,7 +388,7 @@ fn hides(select: &Select, name: &str) -> bool {
     })
 }
 
-/// A literal among keys is a position in SELECT, and nothing else.
+/// Refuses literals among keys, except positions in SELECT.
 fn positions<'a>(mut keys: impl Iterator<Item = &'a Expr>, what: &str) -> Refusal {
     let place = |value: &Value| match value {
         Value::Number(digits, _) => digits.bytes().all(|byte| byte.is_ascii_digit()),
@@ -395,6 +407,7 @@ fn positions<'a>(mut keys: impl Iterator<Item = &'a Expr>, what: &str) -> Refusa
     }
 }
 
+/// Checks the clauses of a SELECT.
 fn select_clauses(select: &Select) -> Refusal {
     let place = select.span();
     if let Some(Distinct::On(exprs)) = &select.distinct {
@@ -443,7 +456,7 @@ fn select_clauses(select: &Select) -> Refusal {
     ])
 }
 
-/// Whether an aggregate stands in SELECT or HAVING.
+/// Whether SELECT or HAVING contains an aggregate.
 fn aggregates(select: &Select) -> bool {
     let called = |expr: &Expr| match expr {
         Expr::Function(function) => single(&function.name)
@@ -458,7 +471,7 @@ fn aggregates(select: &Select) -> bool {
         || visit_expressions(&select.having, found).is_break()
 }
 
-/// Joins of one table with others: inner ones, however they are written.
+/// Checks that all joins are inner joins, in any notation.
 fn joins(tables: &TableWithJoins) -> Refusal {
     tables.joins.iter().try_for_each(|join| {
         let what = match &join.join_operator {

@@ -1,4 +1,4 @@
-//! An Avro table's columns as the registry has them now.
+//! The columns of an Avro table, as the schema registry describes them now.
 
 use std::sync::Arc;
 
@@ -16,23 +16,27 @@ use crate::{Error, Kind, Result};
 pub(super) struct Registered {
     /// The subject of the value's schema.
     pub(super) subject: String,
-    /// The value's Avro schema as registered.
+    /// The value's Avro schema, as registered.
     pub(super) avro: String,
-    /// The newest version of the subject.
+    /// The newest version of the value's subject.
     pub(super) newest: u32,
+    /// The table's columns.
     pub(super) schema: SchemaRef,
-    /// For each column, the source's type where it travels as text.
+    /// For each column: the source's type, if values of it travel as text.
     pub(super) source_types: Vec<Option<SourceType>>,
-    /// The key's schema, where it has one.
+    /// The key's schema, if keys have one.
     pub(super) key_schema: Option<KeySchema>,
-    /// Names of the record key's columns; empty when keys have no schema.
+    /// The names of the record key's columns; empty if keys have no schema.
     pub(super) key: Vec<String>,
-    /// Fields that cannot be columns.
+    /// The fields that cannot be columns.
     pub(super) unusable: Vec<Unusable>,
 }
 
-/// Asks the registry. A subject that is not there yet is of kind `Retry`: its first record
-/// registers it.
+/// Asks the registry for the subjects `TOPIC-value` and `TOPIC-key`.
+///
+/// # Errors
+/// `Retry` when the registry is away, or a subject does not exist yet (the topic's first record
+/// registers it). `Data` when no registry is given, or a schema cannot describe a table.
 pub(super) fn fetch(
     table: &str,
     topic: &str,
@@ -103,8 +107,8 @@ pub(super) fn fetch(
     })
 }
 
-/// The key's columns, when all of them are columns of the row. Without one of them, which no
-/// column can hold, the others are not unique together: then no key is known.
+/// The key's columns, if all of them are columns of the row. If one of them cannot be a column, the
+/// others are not unique together, so no key is known.
 fn key_columns(
     key: Vec<String>,
     columns: &[Column],

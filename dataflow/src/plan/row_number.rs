@@ -1,5 +1,5 @@
-//! `row_number()` as the SQL planner knows it: a name and a type. What it says is rendered as a
-//! top-k ([`super::top_k`]), so nothing here is ever evaluated.
+//! `row_number()` as DataFusion's planner knows it: a name and a type. It is rendered as a top-k
+//! ([`super::top_k`]) and never evaluated.
 
 use std::sync::Arc;
 
@@ -15,13 +15,14 @@ use datafusion_expr::{
 /// The function's name in SQL.
 pub(super) const NAME: &str = "row_number";
 
-/// A row's number within its group, from 1.
+/// The function `row_number()`: a row's number within its group, from 1.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct RowNumber {
     signature: Signature,
 }
 
 impl RowNumber {
+    /// The function, without arguments.
     pub(super) fn new() -> Self {
         Self {
             signature: Signature::nullary(Volatility::Immutable),
@@ -51,8 +52,8 @@ impl WindowUDFImpl for RowNumber {
     }
 }
 
-/// The plan with frames of rows: a row's number has no frame, and the planner's own one of a range
-/// takes no bytes in ORDER BY.
+/// The plan with default frames of rows. A row number has no frame, and the planner's own range
+/// frame does not allow bytes in ORDER BY.
 pub(super) fn unframed(plan: LogicalPlan) -> Result<LogicalPlan> {
     let unframed = |expr: Expr| match expr {
         Expr::WindowFunction(mut call) => {

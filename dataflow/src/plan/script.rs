@@ -1,7 +1,7 @@
-//! The text of a `views.sql`: cut into statements, and errors that point into it.
+//! The script: the text of a `views.sql`, cut into statements, and errors that point into it.
 //!
-//! In flows SQL text, out flow parsed statements with the text as written. Every location in an
-//! error is the file's own line and column, counted from 1.
+//! Input: SQL text. Output: parsed statements with their text as written. Each place in an error is
+//! a line and a column of the file, counted from 1.
 
 use datafusion_common::utils::datafusion_strsim::levenshtein;
 use datafusion_sql::sqlparser::ast::{Ident, ObjectName, Statement as Ast};
@@ -16,25 +16,27 @@ use crate::{Error, Kind, Result};
 
 /// One statement of the file.
 pub(super) struct Statement {
+    /// The parsed statement.
     pub(super) ast: Ast,
     /// The text as written, without the semicolon.
     pub(super) sql: String,
+    /// The place of its first token.
     pub(super) at: Location,
 }
 
-/// Where errors point: the file's name as the user gave it.
+/// The file that errors point into, by its name as the user gave it.
 #[derive(Clone, Copy)]
 pub(super) struct Script<'a> {
     pub(super) file: &'a str,
 }
 
 impl Script<'_> {
-    /// An error in the SQL at a location.
+    /// A `Data` error at a place.
     pub(super) fn error(self, at: Location, what: impl AsRef<str>) -> Error {
         self.error_of(Kind::Data, at, what)
     }
 
-    /// An error of any kind at a location.
+    /// An error of any kind at a place.
     pub(super) fn error_of(self, kind: Kind, at: Location, what: impl AsRef<str>) -> Error {
         let Location { line, column } = at;
         Error::new(
@@ -44,6 +46,9 @@ impl Script<'_> {
     }
 
     /// Parses the whole file.
+    ///
+    /// # Errors
+    /// `Data` with the place, when the text does not parse or nests too deeply.
     pub(super) fn statements(self, sql: &str) -> Result<Vec<Statement>> {
         let tokens = lexer::tokens(sql)
             .map_err(|error| self.error(error.location, lower_first(&error.message)))?;
@@ -78,7 +83,7 @@ impl Script<'_> {
             .collect()
     }
 
-    /// The parser writes the location into its message; at the end of a statement it knows none.
+    /// The error of the parser, which writes the place into its message and knows none at the end.
     fn syntax(self, error: &ParserError, end: Location) -> Error {
         let message = match error {
             ParserError::ParserError(message) | ParserError::TokenizerError(message) => {
@@ -99,7 +104,7 @@ impl Script<'_> {
     }
 }
 
-/// The byte offset of a location: columns count characters.
+/// The byte offset of a place. Columns count characters.
 fn offset(sql: &str, at: Location) -> usize {
     let line = usize::try_from(at.line.saturating_sub(1)).unwrap_or(usize::MAX);
     let column = usize::try_from(at.column.saturating_sub(1)).unwrap_or(usize::MAX);
@@ -112,7 +117,7 @@ fn offset(sql: &str, at: Location) -> usize {
             .map_or(rest.len(), |(index, _)| index)
 }
 
-/// ASCII letters in lower case unless quoted, as PostgreSQL folds names.
+/// A name with ASCII letters in lower case unless quoted, as PostgreSQL folds names.
 pub(super) fn normal(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
@@ -120,7 +125,7 @@ pub(super) fn normal(ident: &Ident) -> String {
     }
 }
 
-/// An unqualified name; none when it has a schema before it.
+/// An unqualified name; `None` if it has a schema before it.
 pub(super) fn single(name: &ObjectName) -> Option<&Ident> {
     match name.0.as_slice() {
         [part] => part.as_ident(),
@@ -128,7 +133,7 @@ pub(super) fn single(name: &ObjectName) -> Option<&Ident> {
     }
 }
 
-/// ``; did you mean `x`?`` for the closest candidate when one is close.
+/// The text ``; did you mean `x`?`` for the closest candidate, or nothing if none is close.
 pub(super) fn did_you_mean(name: &str, among: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     let name = name.to_lowercase();
     among
@@ -136,7 +141,7 @@ pub(super) fn did_you_mean(name: &str, among: impl IntoIterator<Item = impl AsRe
         .map(|candidate| {
             let candidate = candidate.as_ref().to_owned();
             let distance = levenshtein(&name, &candidate.to_lowercase());
-            // Letters in the wrong order are the likelier mistake among equals.
+            // Among equal distances, letters in the wrong order are the more likely mistake.
             (distance, candidate.len().abs_diff(name.len()), candidate)
         })
         .min()
@@ -146,7 +151,7 @@ pub(super) fn did_you_mean(name: &str, among: impl IntoIterator<Item = impl AsRe
         })
 }
 
-/// A name as SQL has to write it: in quotes when they matter.
+/// A name as SQL must write it: in quotes if they are necessary.
 pub(super) fn written(name: &str) -> String {
     let plain = |c: char| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit();
     match name.chars().all(plain) && !name.starts_with(|c: char| c.is_ascii_digit()) {
@@ -155,7 +160,7 @@ pub(super) fn written(name: &str) -> String {
     }
 }
 
-/// Messages of libraries start with a capital; ours are fragments.
+/// Lowers the first letter, because messages here are fragments and those of libraries are not.
 pub(super) fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     let second_is_upper = chars.clone().nth(1).is_some_and(char::is_uppercase);
@@ -165,7 +170,7 @@ pub(super) fn lower_first(text: &str) -> String {
     }
 }
 
-/// The message without what repeats it at length.
+/// The message without parts that only repeat it.
 pub(super) fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let line = line.trim_start_matches("Internal error: ");

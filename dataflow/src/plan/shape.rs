@@ -1,9 +1,8 @@
-//! What the SQL planner makes of a query, in the shapes that the optimizer's rules and
-//! [`super::lower`] are right for.
+//! Plan shapes: brings the SQL planner's plan into the shapes that the later steps expect.
 //!
-//! - A group key counts once, however often GROUP BY says it: rules find keys by their name.
-//! - DISTINCT ON is the first row of each group, numbered by `row_number()` and filtered, as a
-//!   user would write it. Under a LIMIT its ORDER BY also says which groups come first.
+//! - A group key counts once, however often GROUP BY repeats it, because rules find keys by name.
+//! - DISTINCT ON becomes the first row of each group: numbered by `row_number()` and filtered, as a
+//!   user would write it. Under a LIMIT, its ORDER BY also decides which groups come first.
 
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use datafusion_expr::{
 use super::row_number::RowNumber;
 use super::types;
 
-/// The column that numbers the rows of DISTINCT ON. No query can name it.
+/// The name of the column that numbers the rows of DISTINCT ON. No query can use this name.
 const NUMBER: &str = "distinct on";
 
 /// Brings a planned query into shape.
@@ -56,10 +55,12 @@ pub(super) fn shaped(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(shaped.data)
 }
 
+/// Whether an expression occurs twice.
 fn repeats(exprs: &[Expr]) -> bool {
     once(exprs).len() < exprs.len()
 }
 
+/// The expressions without repetitions, in order.
 fn once(exprs: &[Expr]) -> Vec<Expr> {
     let mut kept: Vec<Expr> = Vec::new();
     for expr in exprs {
@@ -70,7 +71,7 @@ fn once(exprs: &[Expr]) -> Vec<Expr> {
     kept
 }
 
-/// The first row of each group; with `ordered` the groups are in the order of ORDER BY too.
+/// The first row of each group. With `ordered`, the groups are in the order of ORDER BY too.
 fn first_of_each(distinct: DistinctOn, ordered: bool) -> Result<LogicalPlan> {
     let order = distinct.sort_expr.unwrap_or_default();
     let within: Vec<SortExpr> = order
@@ -97,8 +98,8 @@ fn first_of_each(distinct: DistinctOn, ordered: bool) -> Result<LogicalPlan> {
         .map(LogicalPlan::Projection)
 }
 
-/// Refuses USING and NATURAL over columns of two types: the joined column has the type that both
-/// become, and is not one side's column.
+/// Refuses USING and NATURAL over columns of two types. The joined column would have the common
+/// type, and would not be a column of either side.
 fn of_one_kind(
     on: &[(Expr, Expr)],
     left: &datafusion_common::DFSchema,

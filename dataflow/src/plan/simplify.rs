@@ -1,16 +1,16 @@
-//! Simpler expressions with the same values, in the sense of PostgreSQL's three-valued logic.
+//! Expression simplification under PostgreSQL's three-valued logic.
 //!
-//! Few rules, and each holds for all values, nulls included:
+//! The rules are few, and each holds for all values, including null:
 //!
-//! - An operation on constants is evaluated by what would evaluate it for every row. Where that
-//!   fails it stays, and fails the rows that come to it; a constant that its type does not take is
-//!   an error of the view. What is computed from NULL is NULL, but for AND, OR and IS DISTINCT
-//!   FROM.
-//! - `BETWEEN` is the comparisons that define it; `NOT` goes down to comparisons.
-//! - TRUE and FALSE go out of AND, OR and CASE.
-//! - `CAST(i AS bigint) > 3` compares `i` itself, when the constant is one of its type. So do dates
-//!   and timestamps, for which the wider type may even have no value.
-//! - Functions that have no evaluation of their own become the CASE that they stand for.
+//! - An operation on constants is evaluated by the expression that would evaluate it for every row.
+//!   If that fails, the operation stays and fails the rows that reach it, except for a cast of a
+//!   constant, which is an error of the view. What is computed from NULL is NULL, except by AND, OR
+//!   and IS DISTINCT FROM.
+//! - `BETWEEN` becomes the comparisons that define it. `NOT` moves down to comparisons.
+//! - TRUE and FALSE are removed from AND, OR and CASE.
+//! - `CAST(i AS bigint) > 3` compares `i` itself if the constant is a value of its type. The same
+//!   holds for dates and timestamps, for which the wider type may not even have a value.
+//! - Functions without an evaluation of their own become the CASE that defines them.
 
 use std::sync::Arc;
 
@@ -27,8 +27,8 @@ use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, Operator, and, binary_ex
 
 use super::lower::physical;
 
-/// What stands for others, most of it without an evaluation of its own; nulls and constants of
-/// `concat` and `concat_ws` are put together.
+/// Functions that DataFusion replaces by another expression. Most have no evaluation of their own;
+/// for `concat` and `concat_ws`, nulls and constants are combined.
 const SHORTHANDS: [&str; 9] = [
     "coalesce",
     "concat",
@@ -41,7 +41,7 @@ const SHORTHANDS: [&str; 9] = [
     "try_cast_to_type",
 ];
 
-/// The plan with all its expressions simplified.
+/// Simplifies all expressions of a plan.
 pub(super) fn simplified(plan: LogicalPlan) -> Result<LogicalPlan> {
     let simplified = plan.transform_up(|node| {
         let schema = merge_schema(&node.inputs());
@@ -55,7 +55,7 @@ pub(super) fn simplified(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(simplified.data)
 }
 
-/// One node, over operands that are simple.
+/// Simplifies one expression whose operands are simple already.
 fn simpler(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let before = expr.clone();
     let expr = match expr {
@@ -85,7 +85,7 @@ fn simpler(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 .with_schema(Arc::new(schema.clone()))
                 .build();
             match call.func.simplify(call.args, &context)? {
-                // The same with fewer arguments: once is enough.
+                // The same function with fewer arguments: it is simple already.
                 ExprSimplifyResult::Simplified(call @ Expr::ScalarFunction(_)) => call,
                 ExprSimplifyResult::Simplified(expr) => {
                     let simple = expr.transform_up(|expr| simpler(expr, schema))?;
@@ -106,6 +106,7 @@ fn simpler(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(Transformed::new(expr, changed, TreeNodeRecursion::Continue))
 }
 
+/// The value of a boolean literal.
 fn boolean(expr: &Expr) -> Option<bool> {
     match expr {
         Expr::Literal(ScalarValue::Boolean(value), _) => *value,
@@ -113,7 +114,7 @@ fn boolean(expr: &Expr) -> Option<bool> {
     }
 }
 
-/// AND and OR without operands that decide nothing.
+/// Removes operands of AND and OR that decide nothing.
 fn logical(expr: Expr) -> Expr {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else {
         return expr;
@@ -130,7 +131,7 @@ fn logical(expr: Expr) -> Expr {
     }
 }
 
-/// `NOT expr`.
+/// The negation of an expression.
 fn negated(expr: Expr) -> Expr {
     match expr {
         Expr::Not(inner) => *inner,
@@ -154,7 +155,8 @@ fn negated(expr: Expr) -> Expr {
     }
 }
 
-/// A comparison with the constant on the right, and of two columns in the order of their names.
+/// A comparison with the constant on the right side, and of two columns in the order of their
+/// names.
 fn turned(expr: Expr) -> Expr {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else {
         return expr;
@@ -170,7 +172,7 @@ fn turned(expr: Expr) -> Expr {
     }
 }
 
-/// A comparison of a widened value with a constant, as one of the value itself.
+/// Replaces the comparison of a widened value with a constant by a comparison of the value itself.
 fn uncast(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = &expr else {
         return Ok(expr);
@@ -193,7 +195,7 @@ fn uncast(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     }
 }
 
-/// The constant in the type of the value that is widened, when it is one of that type.
+/// The constant in the type of the value that is widened, if it is a value of that type.
 fn narrowed(wide: &Cast, value: &ScalarValue, schema: &DFSchema) -> Result<Option<ScalarValue>> {
     let narrow = wide.expr.get_type(schema)?;
     let to = wide.field.data_type();
@@ -217,7 +219,7 @@ fn narrowed(wide: &Cast, value: &ScalarValue, schema: &DFSchema) -> Result<Optio
     Ok(cast.ok().filter(exact))
 }
 
-/// IN of few values is comparisons.
+/// Replaces IN with few values by comparisons.
 fn listed(list: InList, schema: &DFSchema) -> Result<Expr> {
     let InList {
         expr,
@@ -242,10 +244,10 @@ fn listed(list: InList, schema: &DFSchema) -> Result<Expr> {
         .unwrap_or_else(|| lit(negated)))
 }
 
-/// Values of an IN that are compared one by one.
+/// Most values of an IN that are compared one by one.
 const FEW: usize = 3;
 
-/// CASE without branches that are never or always taken.
+/// Removes CASE branches that are never taken, and those after one that is always taken.
 fn branches(mut case: Case, schema: &DFSchema) -> Result<Expr> {
     if case.expr.is_some() {
         return Ok(Expr::Case(case));
@@ -273,7 +275,7 @@ fn branches(mut case: Case, schema: &DFSchema) -> Result<Expr> {
     value.cast_to(&kind, schema)
 }
 
-/// The value of an operation on constants.
+/// Evaluates an operation on constants.
 fn folded(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     if let Expr::BinaryExpr(BinaryExpr { left, op, right }) = &expr {
         let null = |side: &Expr| matches!(side, Expr::Literal(value, _) if value.is_null());

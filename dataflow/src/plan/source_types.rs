@@ -1,10 +1,12 @@
-//! What SQL may do with columns that hold the text of a source's type.
+//! Source types: what SQL may do with columns that hold a value of the source's type as text.
 //!
-//! A logical plan as written flows in, before type coercion. The same plan flows out, with casts
-//! and comparisons that need it written out, and for each of its columns the source's type, if the
-//! column still is the source's text. What the texts cannot answer as the source would is refused
-//! by name: equality of what has several texts, the order of what has an order of its own, and
-//! every function and operator that PostgreSQL has for the type and the dataflow has not.
+//! Input: a logical plan as written, before type coercion. Output: the same plan, with the casts
+//! and comparisons that such columns need written out. For each of the plan's columns, the source's
+//! type is returned if the column still holds the source's text.
+//!
+//! What the texts cannot answer as the source would is refused by name: equality of values that
+//! have several texts, the order of types with an order of their own, and every function and
+//! operator that PostgreSQL has for the type and the dataflow does not.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,16 +31,19 @@ use super::functions;
 use super::script::{first_line, written};
 use super::types;
 
-/// An expression and what its value is the source's text of.
+/// An expression, and the source's type if its value is the text of such a type.
 type Typed = (Expr, Option<SourceType>);
 
-/// The type whose cast to text is not what its output function writes.
+/// The type whose cast to text differs from what its output function writes.
 const MASKED: &str = "inet";
 
-/// Functions that write their arguments as PostgreSQL does, whatever these are.
+/// Functions that write their arguments as PostgreSQL does, for any type.
 const WRITERS: [&str; 2] = ["concat", "concat_ws"];
 
-/// Checks a plan, and writes out what the comparisons of its source types need.
+/// Checks a plan, and writes out what comparisons of source types need.
+///
+/// # Errors
+/// A plan error with the column's place, when the texts cannot answer as the source would.
 pub(super) fn checked(plan: LogicalPlan, catalog: &Catalog) -> Result<(LogicalPlan, SourceTypes)> {
     let tables = catalog.tables.iter().map(|table| &table.source_types);
     let known = tables.chain(&catalog.view_types).flatten();
@@ -49,6 +54,7 @@ pub(super) fn checked(plan: LogicalPlan, catalog: &Catalog) -> Result<(LogicalPl
     node(plan, catalog)
 }
 
+/// Checks a node, and the nodes below it first.
 fn node(plan: LogicalPlan, catalog: &Catalog) -> Result<(LogicalPlan, SourceTypes)> {
     let (mut schemas, mut types) = (Vec::new(), Vec::new());
     let plan = plan.map_children(|child| {
@@ -85,7 +91,7 @@ fn node(plan: LogicalPlan, catalog: &Catalog) -> Result<(LogicalPlan, SourceType
     Ok((plan, types))
 }
 
-/// The types of a union's columns: the same in all of its queries.
+/// The types of a union's columns, which must be the same in all of its queries.
 fn united(union: &Union, inputs: &[SourceTypes]) -> Result<SourceTypes> {
     let columns = union.schema.fields().iter().enumerate();
     columns
@@ -112,9 +118,11 @@ fn united(union: &Union, inputs: &[SourceTypes]) -> Result<SourceTypes> {
         .collect()
 }
 
-/// The columns that a node's expressions may name.
+/// The columns that a node's expressions may refer to.
 struct Scope {
+    /// The columns.
     schema: DFSchemaRef,
+    /// The source type of each column.
     types: SourceTypes,
 }
 
@@ -148,11 +156,13 @@ impl Scope {
         }
     }
 
+    /// Checks the expressions of an ORDER BY.
     fn sorted(&self, order: &[Sort]) -> Result<()> {
         let order: Vec<Expr> = order.iter().map(|sort| sort.expr.clone()).collect();
         self.all(&order, true, "ordered by")
     }
 
+    /// Checks that all expressions can be compared, or ordered if `order` is set.
     fn all(&self, exprs: &[Expr], order: bool, what: &str) -> Result<()> {
         exprs
             .iter()
@@ -162,7 +172,7 @@ impl Scope {
             })
     }
 
-    /// The types of the node's columns.
+    /// The source types of the node's output columns.
     fn outputs(&self, plan: &LogicalPlan, catalog: &Catalog) -> Result<SourceTypes> {
         let of = |exprs: &[Expr]| -> Result<SourceTypes> {
             let types = exprs.iter().map(|expr| Ok(self.expr(expr.clone())?.1));
@@ -186,7 +196,7 @@ impl Scope {
         })
     }
 
-    /// The expression with its comparisons written out.
+    /// The expression with its comparisons written out, and its source type.
     fn expr(&self, expr: Expr) -> Result<Typed> {
         match expr {
             Expr::Column(column) => {
@@ -227,7 +237,7 @@ impl Scope {
         }
     }
 
-    /// An expression that is tested for NULL.
+    /// Checks an expression that is tested for NULL.
     fn tested(&self, expr: Expr) -> Result<Expr> {
         match self.expr(expr)? {
             (expr, Some(kind)) if kind.has_fields() => {
@@ -243,7 +253,7 @@ impl Scope {
         }
     }
 
-    /// An expression of a type that the dataflow knows: a padded text without its padding.
+    /// Checks an expression that must not have a source type. A padded text loses its padding.
     fn plain(&self, expr: Expr, what: &str) -> Result<Expr> {
         match self.expr(expr)? {
             (expr, None) => Ok(expr),
@@ -252,6 +262,7 @@ impl Scope {
         }
     }
 
+    /// Checks a binary operator.
     fn binary(&self, binary: BinaryExpr) -> Result<Typed> {
         use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
         let BinaryExpr { left, op, right } = binary;
@@ -269,7 +280,7 @@ impl Scope {
         Ok((Expr::BinaryExpr(binary), None))
     }
 
-    /// The text that a pattern is matched with; the blanks of a padded one count there.
+    /// Checks the text of a pattern match. The trailing blanks of a padded text count there.
     fn matched(&self, expr: Expr) -> Result<Expr> {
         match self.expr(expr)? {
             (expr, None) => Ok(expr),
@@ -278,6 +289,7 @@ impl Scope {
         }
     }
 
+    /// Checks a LIKE.
     fn like(&self, like: Like) -> Result<Like> {
         Ok(Like {
             expr: Box::new(self.matched(*like.expr)?),
@@ -286,6 +298,7 @@ impl Scope {
         })
     }
 
+    /// Checks a BETWEEN.
     fn between(&self, between: Between) -> Result<Typed> {
         let expr = self.expr(*between.expr)?;
         let (_, low) = compared(expr.clone(), self.expr(*between.low)?, true)?;
@@ -295,6 +308,7 @@ impl Scope {
         Ok((Expr::Between(between), None))
     }
 
+    /// Checks an IN list.
     fn in_list(&self, list: InList) -> Result<Typed> {
         let expr = self.expr(*list.expr)?;
         let mut one = expr.0.clone();
@@ -308,6 +322,7 @@ impl Scope {
         Ok((Expr::InList(list), None))
     }
 
+    /// Checks a CASE, whose results must be of one type.
     fn case(&self, case: Case) -> Result<Typed> {
         let (mut whens, mut results) = (Vec::new(), Vec::new());
         let subject = case.expr.map(|expr| self.expr(*expr)).transpose()?;
@@ -335,6 +350,7 @@ impl Scope {
         Ok((Expr::Case(case), kind))
     }
 
+    /// Checks a function call.
     fn function(&self, call: ScalarFunction) -> Result<Typed> {
         let ScalarFunction { func, args } = call;
         let (args, kind) = match func.name() {
@@ -354,7 +370,7 @@ impl Scope {
                 (args.collect::<Result<_>>()?, None)
             }
             name => {
-                // A blank at the end would be back in what these return.
+                // The trailing blanks would appear in the result of these functions.
                 let returns_one = matches!(name, "nullif" | "greatest" | "least");
                 let what = format!("used in `{name}`");
                 let args = args.into_iter().map(|arg| match self.expr(arg)? {
@@ -369,6 +385,7 @@ impl Scope {
         Ok((Expr::ScalarFunction(ScalarFunction { func, args }), kind))
     }
 
+    /// Checks an aggregate.
     fn aggregate(&self, call: AggregateFunction) -> Result<Typed> {
         let AggregateFunction { func, mut params } = call;
         let name = func.name();
@@ -397,6 +414,7 @@ impl Scope {
         Ok((Expr::AggregateFunction(call), returned))
     }
 
+    /// Checks a window function.
     fn window(&self, mut call: WindowFunction) -> Result<Typed> {
         self.all(&call.params.partition_by, false, "compared by PARTITION BY")?;
         self.sorted(&call.params.order_by)?;
@@ -406,7 +424,7 @@ impl Scope {
         Ok((Expr::WindowFunction(Box::new(call)), None))
     }
 
-    /// An expression of ORDER BY: blanks at the end of a padded text do not count.
+    /// An expression of ORDER BY. The trailing blanks of a padded text do not count.
     fn order(&self, expr: Expr) -> Result<Expr> {
         Ok(match self.expr(expr)? {
             (expr, Some(kind)) if kind.is_padded() => unpadded(expr),
@@ -426,7 +444,7 @@ impl Scope {
     }
 }
 
-/// The types of a table's or view's columns that are read.
+/// The source types of the columns that a scan reads.
 fn scanned(scan: &TableScan, catalog: &Catalog) -> SourceTypes {
     let relation = scan.source.downcast_ref::<Scanned>().map(|it| it.relation);
     let types = match relation {
@@ -440,7 +458,7 @@ fn scanned(scan: &TableScan, catalog: &Catalog) -> SourceTypes {
     read.into_iter().map(of).collect()
 }
 
-/// Both sides of a comparison as texts that compare as the source's values do.
+/// Both sides of a comparison, as texts that compare as the source's values do.
 fn compared(left: Typed, right: Typed, order: bool) -> Result<(Expr, Expr)> {
     let what = if order {
         "compared by order"
@@ -469,7 +487,7 @@ fn compared(left: Typed, right: Typed, order: bool) -> Result<(Expr, Expr)> {
     })
 }
 
-/// A side of a comparison of padded texts. A literal is taken for one of them; another text is not.
+/// One side of a comparison of padded texts. A literal counts as padded; another text does not.
 fn bare(side: Typed) -> Expr {
     match (&side.0, side.1) {
         (_, Some(_)) => unpadded(side.0),
@@ -478,11 +496,12 @@ fn bare(side: Typed) -> Expr {
     }
 }
 
+/// The text without trailing blanks.
 fn unpadded(expr: Expr) -> Expr {
     functions::named("rtrim", vec![expr, lit(" ")])
 }
 
-/// Whether the texts answer what is asked of them.
+/// Checks that texts of a type can be compared, or ordered, as the source's values are.
 fn usable(expr: &Expr, kind: SourceType, order: bool, what: &str) -> Result<()> {
     match (kind.comparison(), order) {
         (Comparison::Order | Comparison::Blanks, _) | (Comparison::Equality, false) => Ok(()),
@@ -490,7 +509,7 @@ fn usable(expr: &Expr, kind: SourceType, order: bool, what: &str) -> Result<()> 
     }
 }
 
-/// Whether an expression that is no column of the type may stand beside one.
+/// Checks that an expression without the source type may be compared with one of the type.
 fn fits(expr: &Expr, other: &Expr, kind: SourceType) -> Result<()> {
     match literal(expr) {
         Some(value) if value.is_null() => Ok(()),
@@ -505,13 +524,13 @@ fn fits(expr: &Expr, other: &Expr, kind: SourceType) -> Result<()> {
             );
             Err(placed(other, text))
         }
-        // Texts of the same form; others of them are no value of the type for PostgreSQL either.
+        // Texts of the same form. Other texts are not values of the type for PostgreSQL either.
         None if matches!(kind.name(), "uuid" | "char(n)") => Ok(()),
         None => Err(refused(other, Some(kind), "compared with text")),
     }
 }
 
-/// The literal that an expression is, also where it was written with the type before it.
+/// The literal in an expression, also if a cast to text was written around it.
 fn literal(expr: &Expr) -> Option<&ScalarValue> {
     match expr {
         Expr::Literal(value, _) => Some(value),
@@ -521,7 +540,7 @@ fn literal(expr: &Expr) -> Option<&ScalarValue> {
     }
 }
 
-/// The results of an expression that returns one of them: all of one type.
+/// The results of an expression that returns one of them, which must all be of one type.
 fn one_of(results: Vec<Typed>) -> Result<(Vec<Expr>, Option<SourceType>)> {
     let typed = results
         .iter()
@@ -542,7 +561,7 @@ fn one_of(results: Vec<Typed>) -> Result<(Vec<Expr>, Option<SourceType>)> {
     Ok((exprs, typed.map(|(_, kind)| kind)))
 }
 
-/// What a cast takes: the source's text is text, and a number's is a number.
+/// Checks a cast: the source's text can be cast to text, and a number's text to a number.
 fn cast(inner: Typed, to: &DataType) -> Result<Expr> {
     let (expr, Some(kind)) = inner else {
         return Ok(inner.0);
@@ -568,7 +587,7 @@ fn cast(inner: Typed, to: &DataType) -> Result<Expr> {
     }
 }
 
-/// Says what a column is, what it cannot be, and what can be written instead.
+/// The error that says what a column is, what cannot be done with it, and what to write instead.
 fn refused(expr: &Expr, kind: Option<SourceType>, what: &str) -> DataFusionError {
     let Some(kind) = kind else {
         return DataFusionError::Internal(format!("`{expr}` is of no source type"));
@@ -595,7 +614,7 @@ fn refused(expr: &Expr, kind: Option<SourceType>, what: &str) -> DataFusionError
     placed(expr, text)
 }
 
-/// The first column that an expression names, as SQL writes it.
+/// The first column in an expression, as SQL writes it.
 fn name_of(expr: &Expr) -> String {
     let column = expr.column_refs().into_iter().next();
     column.map_or_else(|| expr.to_string(), |column| written(&column.name))
@@ -607,8 +626,8 @@ fn placed(expr: &Expr, text: String) -> DataFusionError {
     at(columns.find_map(|column| column.spans.first()), text)
 }
 
-/// The planner's error about types, with the columns of the query that are the source's text: to
-/// the planner they are text, and its error does not name them.
+/// Adds the columns with source types to the planner's error about types. For the planner such
+/// columns are text, so its error does not name them.
 pub(super) fn named(error: DataFusionError, query: &Query, catalog: &Catalog) -> DataFusionError {
     let DataFusionError::Plan(text) = error.find_root() else {
         return error;
@@ -644,6 +663,7 @@ pub(super) fn named(error: DataFusionError, query: &Query, catalog: &Catalog) ->
     at(error.diagnostic().and_then(|it| it.span), text)
 }
 
+/// A plan error at a place.
 fn at(span: Option<Span>, text: String) -> DataFusionError {
     let error = DataFusionError::Plan(text.clone());
     match span {

@@ -1,8 +1,8 @@
-//! `CREATE TABLE`: a topic read as a table.
+//! `CREATE TABLE`: a topic as a table.
 //!
-//! In flows the parsed statement and the registry, out flows a [`Table`]. An Avro table's columns
-//! come from the registry (subjects `TOPIC-value` and `TOPIC-key`), all of them or those declared;
-//! a JSON table's are the declared ones.
+//! Input: the parsed statement and the registry. Output: a [`Table`] of the catalog. The columns of
+//! an Avro table come from the registry (subjects `TOPIC-value` and `TOPIC-key`): all of them, or
+//! those that are declared. The columns of a JSON table are the declared ones.
 
 use std::sync::Arc;
 
@@ -22,19 +22,23 @@ use super::script::{Script, did_you_mean, normal, single};
 use super::types;
 use crate::Result;
 
+/// The option `format`.
 #[derive(Clone, Copy)]
 enum Encoding {
     Avro,
     Json,
 }
 
+/// The values of the option `format`.
 const FORMATS: [(&str, Encoding); 2] = [("avro", Encoding::Avro), ("json", Encoding::Json)];
+/// The values of the option `envelope`.
 const ENVELOPES: [(&str, Envelope); 3] = [
     ("append", Envelope::Append),
     ("upsert", Envelope::Upsert),
     ("debezium", Envelope::Debezium),
 ];
 
+/// The values of the option `timestamps`.
 const TIMESTAMPS: [(&str, Epoch); 5] = [
     ("seconds", Epoch::Seconds),
     ("millis", Epoch::Millis),
@@ -42,34 +46,43 @@ const TIMESTAMPS: [(&str, Epoch); 5] = [
     ("nanos", Epoch::Nanos),
     ("iso", Epoch::Iso),
 ];
+/// The values of the option `decimals`.
 const DECIMALS: [(&str, Digits); 3] = [
     ("string", Digits::Text),
     ("double", Digits::Text),
     ("base64", Digits::Base64),
 ];
+/// The values of the option `binary`.
 const BINARY: [(&str, Binary); 3] = [
     ("base64", Binary::Base64),
     ("hex", Binary::Hex),
     ("text", Binary::Text),
 ];
+/// The values of the option `missing`.
 const MISSING: [(&str, Missing); 2] = [("null", Missing::Null), ("refuse", Missing::Refuse)];
 /// The options that say how JSON records write values.
 const SPELLING: [&str; 4] = ["timestamps", "decimals", "binary", "missing"];
 
-/// The option that says what Debezium writes in place of a large value that it does not have.
+/// The option with Debezium's placeholder for a large value that a change left unchanged.
 const UNAVAILABLE: &str = "unavailable";
-/// What the placeholder's bytes in hexadecimal digits follow, as in Debezium's own option.
+/// The prefix of a placeholder that is given in hexadecimal digits, as in Debezium's own option.
 const HEX: &str = "hex:";
 
-/// What the statement itself says.
+/// What the statement itself declares.
 struct Declared {
+    /// The columns, with their names as written.
     columns: Vec<(Ident, Field)>,
-    /// For each, what its type asks beside the type that it is kept in.
+    /// For each column: what its type demands besides the type that it is stored in.
     asked: Vec<Option<String>>,
+    /// The columns of PRIMARY KEY.
     key: Vec<Ident>,
 }
 
 /// Plans one `CREATE TABLE`.
+///
+/// # Errors
+/// `Data` with the place when the statement is wrong; `Retry` when the registry is away or does not
+/// have the subject yet.
 pub(super) fn create(
     create: &CreateTable,
     catalog: &Catalog,
@@ -147,7 +160,7 @@ pub(super) fn create(
     })
 }
 
-/// The type of PostgreSQL that texts of a declared type compare as.
+/// The PostgreSQL type as which texts of a declared type compare.
 fn compared_as(asked: Option<&str>) -> Option<SourceType> {
     match asked {
         Some(name @ ("uuid" | "json")) => Some(SourceType::named(name)),
@@ -155,7 +168,7 @@ fn compared_as(asked: Option<&str>) -> Option<SourceType> {
     }
 }
 
-/// How the records write values, which only JSON leaves open.
+/// How the records write values. Only JSON leaves this open.
 fn spelling(options: &Options, encoding: Encoding, script: Script<'_>) -> Result<Spelling> {
     let given = SPELLING
         .iter()
@@ -172,7 +185,7 @@ fn spelling(options: &Options, encoding: Encoding, script: Script<'_>) -> Result
     })
 }
 
-/// The placeholder of Debezium's `unavailable.value.placeholder`.
+/// The bytes of Debezium's `unavailable.value.placeholder`.
 fn unavailable(
     options: &Options,
     envelope: Envelope,
@@ -197,6 +210,7 @@ fn unavailable(
     Err(script.error(at, what))
 }
 
+/// Bytes from hexadecimal digits.
 fn hex(digits: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let pairs = digits.as_bytes().chunks(2).map(|pair| match pair {
@@ -206,8 +220,8 @@ fn hex(digits: &str) -> Option<Vec<u8>> {
     pairs.collect()
 }
 
-/// Refuses a second table over a topic. Offsets are bound to epochs by topic: of two readers one
-/// would be ahead of what the epoch says.
+/// Refuses a second table over a topic. Offsets are bound to epochs by topic, so of two readers one
+/// would be ahead of the epoch.
 fn read_once(topic: &str, catalog: &Catalog, script: Script<'_>, at: Location) -> Result<()> {
     let Some(other) = catalog.tables.iter().find(|table| table.topic == topic) else {
         return Ok(());
@@ -219,7 +233,10 @@ fn read_once(topic: &str, catalog: &Catalog, script: Script<'_>, at: Location) -
     Err(script.error(at, what))
 }
 
-/// A name for a table or view that nothing has yet.
+/// Checks the name of a new table or view.
+///
+/// # Errors
+/// `Data` with the place, when the name exists already or no sink can hold it.
 pub(super) fn new_name(
     ident: Option<&Ident>,
     catalog: &Catalog,
@@ -245,6 +262,7 @@ pub(super) fn new_name(
     Ok(name)
 }
 
+/// Refuses clauses of CREATE TABLE that have no meaning here.
 fn refuse_extras(create: &CreateTable, script: Script<'_>, at: Location) -> Result<()> {
     let extra = [
         (create.or_replace, "OR REPLACE"),
@@ -265,6 +283,7 @@ fn refuse_extras(create: &CreateTable, script: Script<'_>, at: Location) -> Resu
     }
 }
 
+/// The declared columns, their types and the primary key.
 fn declared(create: &CreateTable, script: Script<'_>) -> Result<Declared> {
     let (mut key, mut asked) = (Vec::new(), Vec::new());
     let mut columns: Vec<(Ident, Field)> = Vec::new();
@@ -303,6 +322,7 @@ fn declared(create: &CreateTable, script: Script<'_>) -> Result<Declared> {
     })
 }
 
+/// One declared column. A PRIMARY KEY on it is added to `key`.
 fn declared_column(column: &ColumnDef, key: &mut Vec<Ident>, script: Script<'_>) -> Result<Field> {
     let at = column.name.span.start;
     let name = normal(&column.name);
@@ -335,6 +355,7 @@ fn declared_column(column: &ColumnDef, key: &mut Vec<Ident>, script: Script<'_>)
     Ok(Field::new(name, kind, nullable))
 }
 
+/// The column of an index, if it is a plain name.
 fn index_column(column: &IndexColumn) -> Option<&Ident> {
     match &column.column.expr {
         Expr::Identifier(ident) => Some(ident),
@@ -342,7 +363,7 @@ fn index_column(column: &IndexColumn) -> Option<&Ident> {
     }
 }
 
-/// The registry's columns, or the declared ones of them, which must be there with that type.
+/// The registry's columns, or the declared ones of them, which must exist with the declared type.
 fn declared_of(
     declared: &Declared,
     registered: &Registered,
@@ -376,12 +397,13 @@ fn declared_of(
     Ok(Arc::new(Schema::new(fields)))
 }
 
-/// What is said of a field that cannot be a column; `place` is the table or the subject.
+/// The message about a field that cannot be a column; `place` is the table or the subject.
 pub(super) fn unusable_column(field: &Unusable, place: &str) -> String {
     let Unusable { name, kind } = field;
     format!("column `{name}` of `{place}` is {kind}, which a view cannot read")
 }
 
+/// The names of the primary key's columns, which must exist.
 fn key_columns(key: &[Ident], schema: &SchemaRef, script: Script<'_>) -> Result<Vec<String>> {
     key.iter()
         .map(|ident| {

@@ -1,4 +1,6 @@
-//! Expressions as SQL-like text: what `explain` shows and the fingerprint covers.
+//! Expressions as SQL-like text, which `explain` shows and the fingerprint covers.
+//!
+//! Changing a text here changes fingerprints, and views with such expressions fill again.
 
 use std::fmt;
 
@@ -11,7 +13,7 @@ use super::functions::operator_text;
 use super::ir::{Aggregate, AggregateFunction, OrderBy};
 use super::types;
 
-/// SQL-like text of an expression; literals, casts and lists as SQL writes them.
+/// An expression as SQL-like text: literals, casts and lists as SQL writes them.
 pub(super) fn text(expr: &Expr) -> String {
     let readable = expr.clone().transform_up(|expr| {
         let text = match &expr {
@@ -34,10 +36,12 @@ pub(super) fn text(expr: &Expr) -> String {
     readable.map_or_else(|_| expr.to_string(), |readable| readable.data.to_string())
 }
 
+/// A cast as SQL writes it.
 fn cast_text(function: &str, expr: &Expr, to: &DataType) -> String {
     format!("{function}({expr} AS {})", types::name(to))
 }
 
+/// A literal as SQL writes it; `None` for types that have no such form.
 fn literal(value: &ScalarValue) -> Option<String> {
     if value.is_null() {
         return Some("NULL".to_owned());
@@ -88,7 +92,7 @@ impl fmt::Display for Aggregate {
 }
 
 impl fmt::Display for OrderBy {
-    /// Nulls are named where they are not where PostgreSQL puts them.
+    /// Names the place of nulls only if it is not PostgreSQL's default.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.scalar.text)?;
         f.write_str(if self.descending { " DESC" } else { "" })?;

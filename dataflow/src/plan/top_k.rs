@@ -1,9 +1,13 @@
-//! LIMIT and `row_number()`, from the logical plan to the IR: both are a [`RelOp::TopK`].
+//! Planning of LIMIT and `row_number()`: both become a [`RelOp::TopK`].
 //!
-//! A `row_number()` starts as a top-k without a limit whose last column is the number. Filters
-//! above that compare the number with constants become its offset and limit. When its rows are
-//! needed it must have a limit by then, for without one a single row could renumber all others;
-//! a number that nothing reads goes.
+//! A `row_number()` begins as a top-k without a limit, whose last column is the row number. Filters
+//! above it that compare the number with constants become its offset and limit:
+//!
+//! ```text SELECT … FROM (SELECT …, row_number() OVER (PARTITION BY g ORDER BY x) AS n …) WHERE n
+//! <= 10 ─► Filter n <= 10 over TopK { limit: None, ranked }  ─►  TopK { limit: 10, ranked } ```
+//!
+//! When its rows are needed, the top-k must have a limit, because without one a single row could
+//! renumber all others. A row number that nothing reads is removed.
 
 use std::sync::Arc;
 
@@ -20,17 +24,20 @@ use super::row_number;
 /// Which rows of each group are kept.
 #[derive(Clone, Copy)]
 struct Kept {
+    /// The number of rows skipped first.
     offset: u64,
+    /// The number of rows kept after that; `None` for all.
     limit: Option<u64>,
 }
 
-/// What a top-k looks at.
+/// The groups and the order of a top-k.
 struct Looked<'a> {
     partition: &'a [Expr],
     order: &'a [SortExpr],
 }
 
 impl Inputs<'_> {
+    /// Lowers a LIMIT, with the ORDER BY below it.
     pub(super) fn limit(&self, limit: &Limit) -> Result<Pending> {
         let (SkipType::Literal(offset), FetchType::Literal(count)) =
             (limit.get_skip_type()?, limit.get_fetch_type()?)
@@ -44,7 +51,7 @@ impl Inputs<'_> {
         self.first_rows(&limit.input, kept)
     }
 
-    /// What stands between the limit and its order is computed for the rows that are kept alone.
+    /// Projections between the limit and its order are computed only for the rows that are kept.
     fn first_rows(&self, plan: &LogicalPlan, kept: Kept) -> Result<Pending> {
         if let LogicalPlan::Projection(projection) = plan {
             let rows = self.first_rows(&projection.input, kept)?;
@@ -58,6 +65,7 @@ impl Inputs<'_> {
         top_k(self.lower(input)?, &Looked { partition, order }, kept, None)
     }
 
+    /// Lowers a `row_number()`.
     pub(super) fn window(&self, window: &Window) -> Result<Pending> {
         let [expr] = window.window_expr.as_slice() else {
             return not_impl_err!("more than one row_number() in a SELECT is not supported");
@@ -86,7 +94,8 @@ impl Inputs<'_> {
     }
 }
 
-/// With `numbered`, the scope that has the row's number as its last column, the top-k has it too.
+/// Builds a top-k. With `numbered`, the scope whose last column is the row number, the top-k has
+/// this column too.
 fn top_k(
     input: Pending,
     looked: &Looked<'_>,
@@ -127,7 +136,7 @@ fn top_k(
 }
 
 impl Pending {
-    /// The name of the column that numbers rows, when `base` has one.
+    /// The name of the column with the row number, if `base` has one.
     pub(super) fn number(&self) -> Option<&str> {
         match &self.base.op {
             RelOp::TopK { ranked: true, .. } => {
@@ -138,7 +147,8 @@ impl Pending {
         }
     }
 
-    /// Takes a bound condition on the row's number into the top-k; false when it is none.
+    /// Takes a bound condition on the row number into the top-k. Returns false if it is no such
+    /// condition.
     pub(super) fn takes(&mut self, condition: &Expr) -> bool {
         let Some((from, to)) = self.number().and_then(|number| range(condition, number)) else {
             return false;
@@ -152,7 +162,10 @@ impl Pending {
         true
     }
 
-    /// Itself without a number that nothing reads; an error when there is one without an end.
+    /// Returns itself, without a row number that nothing reads.
+    ///
+    /// # Errors
+    /// A plan error when there is a row number without a limit.
     pub(super) fn settled(mut self) -> Result<Self> {
         let Some(number) = self.number() else {
             return Ok(self);
@@ -206,6 +219,7 @@ fn range(condition: &Expr, number: &str) -> Option<(i64, i64)> {
     }
 }
 
+/// The value of an integer literal.
 fn integer(expr: &Expr) -> Option<i64> {
     let Expr::Literal(value, _) = expr else {
         return None;

@@ -1,15 +1,15 @@
-//! Which Arrow type stands for which SQL type, source column type and view column.
+//! Type mapping between SQL types, source column types, Arrow types and view columns.
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion_sql::sqlparser::ast::DataType as SqlType;
 use tidemill_log::schema::ColumnType;
 
-/// An instant in microseconds, the type of `timestamptz`.
+/// The type of `timestamptz`: an instant in µs.
 fn instant() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
-/// The type of a column that capture or a registry describes.
+/// The Arrow type of a column that capture or a registry describes.
 pub(super) fn of_column(kind: ColumnType) -> DataType {
     match kind {
         ColumnType::Bool => DataType::Boolean,
@@ -28,7 +28,7 @@ pub(super) fn of_column(kind: ColumnType) -> DataType {
     }
 }
 
-/// The type that a declared column or a cast names; none for types that have no column form.
+/// The Arrow type of a declared column or a cast; `None` for types without a column form.
 pub(super) fn of_sql(sql: &SqlType) -> Option<DataType> {
     let text = sql.to_string().to_lowercase();
     let (base, arguments) = match (text.find('('), text.rfind(')')) {
@@ -63,11 +63,11 @@ pub(super) fn of_sql(sql: &SqlType) -> Option<DataType> {
     })
 }
 
-/// What a cast or a JSON table's column asks beside the type that the value is kept in, as a
-/// field's metadata: `smallint`, `uuid`, `json`, `numeric` without a scale, `varchar 5`.
+/// The key of a field's metadata with what a cast or a JSON table's column demands besides the type
+/// that the value is stored in: `smallint`, `uuid`, `json`, `numeric` without a scale, `varchar 5`.
 pub(crate) const ASKED: &str = "asked";
 
-/// What a type asks of its values beside the type that they are kept in.
+/// What a SQL type demands of its values besides the type that they are stored in.
 pub(super) fn asked_of(sql: &SqlType) -> Option<String> {
     let text = sql.to_string().to_lowercase();
     let base = text.split('(').next().unwrap_or_default().trim_end();
@@ -83,7 +83,7 @@ pub(super) fn asked_of(sql: &SqlType) -> Option<String> {
     })
 }
 
-/// The type that a cast names, or why there is no such cast.
+/// The type that a cast names; the error says why there is no such cast.
 pub(super) fn of_cast(sql: &SqlType) -> Result<Field, String> {
     let text = sql.to_string().to_lowercase();
     let base = text.split('(').next().unwrap_or_default().trim_end();
@@ -120,7 +120,7 @@ pub(super) fn of_cast(sql: &SqlType) -> Result<Field, String> {
     Ok(Field::new("", kind, true).with_metadata(metadata.into_iter().collect()))
 }
 
-/// The type that a view's column of this type is kept in, or none when a view cannot hold it.
+/// The type in which a view's column of a computed type is stored; `None` if a view cannot hold it.
 pub(super) fn of_view(computed: &DataType) -> Option<DataType> {
     Some(match computed {
         DataType::Boolean
@@ -158,7 +158,7 @@ pub(super) fn alike(one: &DataType, other: &DataType) -> bool {
     common || of_view(one) == of_view(other)
 }
 
-/// The SQL name of a type, for people.
+/// The SQL name of a type, for messages.
 pub(super) fn name(kind: &DataType) -> String {
     match kind {
         DataType::Boolean => "boolean".into(),

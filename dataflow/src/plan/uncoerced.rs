@@ -1,5 +1,7 @@
-//! Types are PostgreSQL's from [`super::functions`] on. The library's analyzer has rules of its own
-//! for what it casts by itself; a view in which it would do so is refused.
+//! Guard against implicit casts of the library.
+//!
+//! Types follow PostgreSQL's rules from [`super::functions`] on. DataFusion's analyzer has rules of
+//! its own for implicit casts. A view in which it would add a cast is refused.
 
 use std::collections::HashSet;
 
@@ -7,7 +9,7 @@ use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_common::{Result, plan_err};
 use datafusion_expr::{Expr, LogicalPlan};
 
-/// The casts of a plan.
+/// The casts in a plan.
 fn casts(plan: &LogicalPlan) -> Result<HashSet<Expr>> {
     let mut found = HashSet::new();
     plan.apply_with_subqueries(|node| {
@@ -23,7 +25,10 @@ fn casts(plan: &LogicalPlan) -> Result<HashSet<Expr>> {
     Ok(found)
 }
 
-/// What `analyze` makes of the plan, when it casts nothing.
+/// The result of `analyze`, if it adds no cast to the plan.
+///
+/// # Errors
+/// A plan error that names the expression to be cast.
 pub(super) fn analyzed(
     plan: LogicalPlan,
     analyze: impl FnOnce(LogicalPlan) -> Result<LogicalPlan>,
@@ -31,7 +36,7 @@ pub(super) fn analyzed(
     let before = casts(&plan)?;
     let plan = analyze(plan)?;
     let after = casts(&plan)?;
-    // A NULL has any type.
+    // NULL has any type.
     let null = |cast: &Expr| match cast {
         Expr::Cast(cast) => matches!(&*cast.expr, Expr::Literal(value, _) if value.is_null()),
         _ => false,

@@ -1,8 +1,9 @@
-//! `SELECT *` over joins with USING or NATURAL, written out as PostgreSQL expands it: the joined
-//! columns first, once, then the other columns of the left side, then those of the right side.
+//! Expansion of `SELECT *` over joins with USING or NATURAL, as PostgreSQL expands it.
 //!
-//! In flows a parsed query, out flows the same query in which no such `*` is left. Names of columns
-//! are known from the catalog and from the SELECT lists of subqueries and common table expressions.
+//! The joined columns come first, once, then the other columns of the left side, then those of the
+//! right side. Input: a parsed query. Output: the same query without such a `*`. The names of
+//! columns are known from the catalog, and from the SELECT lists of subqueries and common table
+//! expressions.
 
 use std::ops::ControlFlow;
 
@@ -17,19 +18,23 @@ use super::catalog::Catalog;
 use super::script::{Script, normal, single};
 use crate::Result;
 
-/// A column of FROM: where it comes from, and its name. An expression without an alias has none.
+/// A column of FROM: its table and its name. An expression without an alias has no name.
 #[derive(Clone)]
 struct Named {
     table: Option<Ident>,
     name: Option<Ident>,
 }
 
-/// Columns by name of the common table expressions in scope, innermost last.
+/// The columns of the common table expressions in scope, by name, innermost last.
 type Scope = Vec<(String, Vec<Option<Ident>>)>;
 
+/// A result, or the place and the reason of a refusal.
 type Found<T> = std::result::Result<T, (Span, String)>;
 
-/// The query with its wildcards written out, when it joins with USING or NATURAL.
+/// The query with its wildcards expanded, if it joins with USING or NATURAL.
+///
+/// # Errors
+/// `Data` with the place, when a wildcard cannot be expanded.
 pub(super) fn expanded(
     query: &Query,
     catalog: &Catalog,
@@ -49,7 +54,7 @@ pub(super) fn expanded(
     }
 }
 
-/// Breaks at a join with USING or NATURAL.
+/// A visitor that stops at a join with USING or NATURAL.
 struct Merges;
 
 impl Visitor for Merges {
@@ -66,6 +71,7 @@ impl Visitor for Merges {
     }
 }
 
+/// The SELECTs of a query body.
 fn selects(body: &SetExpr) -> Vec<&Select> {
     match body {
         SetExpr::Select(select) => vec![select],
@@ -74,6 +80,7 @@ fn selects(body: &SetExpr) -> Vec<&Select> {
     }
 }
 
+/// All joins of a FROM item, with nested ones.
 fn all_joins(tables: &TableWithJoins) -> Vec<&Join> {
     let mut joins: Vec<&Join> = tables.joins.iter().collect();
     let factors = tables.joins.iter().map(|join| &join.relation);
@@ -88,13 +95,14 @@ fn all_joins(tables: &TableWithJoins) -> Vec<&Join> {
     joins
 }
 
-/// Which columns a join makes one.
+/// The columns that a join merges into one.
 enum Merged<'a> {
     Nothing,
     Using(&'a [ObjectName]),
     Natural,
 }
 
+/// The columns that a join merges.
 fn merged(join: &Join) -> Merged<'_> {
     match &join.join_operator {
         JoinOperator::Join(constraint)
@@ -108,12 +116,13 @@ fn merged(join: &Join) -> Merged<'_> {
     }
 }
 
+/// The expansion of one query.
 struct Expansion<'a> {
     catalog: &'a Catalog,
 }
 
 impl Expansion<'_> {
-    /// Expands a query; gives the names of its columns.
+    /// Expands a query. Returns the names of its columns.
     fn query(&self, query: &mut Query, outer: &Scope) -> Found<Vec<Option<Ident>>> {
         let mut scope = outer.clone();
         if let Some(with) = &mut query.with {
@@ -126,6 +135,7 @@ impl Expansion<'_> {
         self.body(&mut query.body, &scope)
     }
 
+    /// Expands a query body.
     fn body(&self, body: &mut SetExpr, scope: &Scope) -> Found<Vec<Option<Ident>>> {
         match body {
             SetExpr::Select(select) => self.select(select, scope),
@@ -139,6 +149,7 @@ impl Expansion<'_> {
         }
     }
 
+    /// Expands a SELECT.
     fn select(&self, select: &mut Select, scope: &Scope) -> Found<Vec<Option<Ident>>> {
         let (mut columns, mut tables) = (Vec::new(), Vec::new());
         for from in &mut select.from {
@@ -181,8 +192,8 @@ impl Expansion<'_> {
         Ok(names)
     }
 
-    /// The columns of a table with its joins, as `*` has them. All columns of all its tables go to
-    /// `tables`.
+    /// The columns of a table with its joins, in the order of `*`. All columns of all its tables
+    /// are appended to `tables`.
     fn joined(
         &self,
         from: &mut TableWithJoins,
@@ -218,6 +229,7 @@ impl Expansion<'_> {
         Ok(left)
     }
 
+    /// The columns of one item of FROM.
     fn factor(
         &self,
         factor: &mut TableFactor,
@@ -259,6 +271,7 @@ impl Expansion<'_> {
         Ok(columns)
     }
 
+    /// The columns of a table, view or common table expression.
     fn columns(&self, table: &str, scope: &Scope) -> Vec<Option<Ident>> {
         if let Some((_, names)) = scope.iter().rfind(|(name, _)| name == table) {
             return names.clone();
@@ -270,8 +283,8 @@ impl Expansion<'_> {
     }
 }
 
-/// A joined column by its bare name in WHERE is the left side's: the planner takes it for
-/// ambiguous.
+/// Qualifies merged columns in WHERE by the left side, because the planner takes their bare names
+/// for ambiguous.
 fn qualify(select: &mut Select, columns: &[Named], tables: &[Named]) {
     let Some(condition) = &mut select.selection else {
         return;
@@ -298,6 +311,7 @@ fn qualify(select: &mut Select, columns: &[Named], tables: &[Named]) {
 }
 
 impl Named {
+    /// The expression that refers to the column.
     fn expr(&self, span: Span) -> Found<Expr> {
         let Some(name) = self.name.clone() else {
             let what = "`*` has a column without a name here: name it in the subquery with AS";
@@ -321,7 +335,7 @@ fn renamed(names: Vec<Option<Ident>>, alias: &TableAlias) -> Vec<Option<Ident>> 
     given.chain(rest).collect()
 }
 
-/// Refuses what may stand behind `*` and is no SQL of PostgreSQL's.
+/// Refuses clauses after `*` that PostgreSQL does not have.
 fn plain(options: &WildcardAdditionalOptions, span: Span) -> Found<()> {
     let none = options.opt_ilike.is_none()
         && options.opt_exclude.is_none()
