@@ -1,9 +1,9 @@
-//! The Arrow builders of one source's columns, and the cells that decoders fill them with.
+//! Column builders: the Arrow builders of one source, and the cells that decoders fill them with.
 //!
-//! In: one slice of [`Cell`]s a row, already of the columns' kinds. Out: a `RecordBatch`.
+//! Input: one slice of [`Cell`]s per row, already of the columns' kinds. Output: a `RecordBatch`.
 //!
-//! 1. A row is checked whole before its first cell is appended, so all builders are always of one
-//!    length and a refused row leaves nothing behind.
+//! Invariant: a row is checked completely before its first cell is appended. Therefore all builders
+//! always have the same length, and a refused row leaves nothing behind.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,18 +20,19 @@ use smallvec::SmallVec;
 use super::contract::Refused;
 use crate::{Error, Kind, Result};
 
-/// One decoded value, borrowed from the record wherever it can be.
+/// A decoded value, borrowed from the record where possible.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Cell<'a> {
     /// SQL NULL.
     Null,
     /// A boolean.
     Bool(bool),
-    /// An integer, a date in days or a timestamp in microseconds, in the column's range.
+    /// An integer, a date in days since 1970, or a timestamp in µs since 1970; in the column's
+    /// range.
     Int(i64),
-    /// A floating-point number; exact for `Float32` columns too, which widen without loss.
+    /// A floating-point number. `Float32` columns are exact too, because widening loses nothing.
     Float(f64),
-    /// A decimal's unscaled value at the column's scale.
+    /// The unscaled value of a decimal, at the column's scale.
     Decimal(i128),
     /// Text.
     Text(Cow<'a, str>),
@@ -39,9 +40,10 @@ pub(super) enum Cell<'a> {
     Bytes(Cow<'a, [u8]>),
 }
 
-/// A row's cells: most sources use a few columns, which then need no allocation.
+/// The cells of a row. Rows with up to six columns need no allocation.
 pub(super) type Cells<'a> = SmallVec<[Cell<'a>; 6]>;
 
+/// The Arrow builder of one column.
 enum Builder {
     Bool(BooleanBuilder),
     Int32(Int32Builder),
@@ -57,23 +59,26 @@ enum Builder {
 
 /// The first and the last day of the years 1 to 9999, in days since 1970.
 const DAYS: std::ops::RangeInclusive<i64> = -719_162..=2_932_896;
-/// Microseconds of a day.
+/// A day in µs.
 const DAY: i64 = 86_400_000_000;
 
-/// Builders of all columns of a source.
+/// The builders of all columns of a source.
 pub(super) struct Columns {
     schema: SchemaRef,
     builders: Vec<Builder>,
+    /// Whether each column may be null.
     nullable: Vec<bool>,
+    /// The number of rows appended.
     rows: usize,
 }
 
-/// An `Int32`-ranged value came as an `i64`: decoders check ranges, so this is exact.
+/// An `Int32` value that came as an `i64`. Decoders check ranges, so this is exact.
 fn narrow(value: i64) -> Option<i32> {
     i32::try_from(value).ok()
 }
 
 impl Builder {
+    /// A builder of a type; `None` for types that records cannot hold.
     fn new(kind: &DataType) -> Option<Self> {
         Some(match kind {
             DataType::Boolean => Self::Bool(BooleanBuilder::new()),
@@ -94,7 +99,7 @@ impl Builder {
         })
     }
 
-    /// Whether a cell of this length still fits Arrow's 32-bit offsets.
+    /// Whether the cell still fits Arrow's 32-bit offsets.
     fn has_room(&self, cell: &Cell<'_>) -> bool {
         const MOST: usize = i32::MAX as usize;
         match (self, cell) {
@@ -111,7 +116,7 @@ impl Builder {
         }
     }
 
-    /// Whether a date or a timestamp is of the years that all sinks and functions hold.
+    /// Whether a date or timestamp is in the years that all sinks and functions support.
     fn is_in_years(&self, cell: &Cell<'_>) -> bool {
         match (self, cell) {
             (Self::Date(_), Cell::Int(days)) => DAYS.contains(days),
@@ -120,8 +125,8 @@ impl Builder {
         }
     }
 
-    /// Appends a cell. Decoders make cells of the column's kind; anything else is null, which
-    /// keeps the builders of one length.
+    /// Appends a cell. Decoders make cells of the column's kind. Any other cell becomes null, so
+    /// that all builders keep the same length.
     fn append(&mut self, cell: &Cell<'_>) {
         match (self, cell) {
             (Self::Bool(builder), Cell::Bool(value)) => builder.append_value(*value),
@@ -139,6 +144,7 @@ impl Builder {
         }
     }
 
+    /// Appends a null.
     fn append_null(&mut self) {
         match self {
             Self::Bool(builder) => builder.append_null(),
@@ -154,6 +160,7 @@ impl Builder {
         }
     }
 
+    /// The column, leaving the builder empty.
     fn finish(&mut self) -> ArrayRef {
         match self {
             Self::Bool(builder) => Arc::new(builder.finish()),
@@ -171,8 +178,10 @@ impl Builder {
 }
 
 impl Columns {
-    /// Builders for a schema; an error of kind `Data` names a column of a type that no record
-    /// can be decoded to.
+    /// The builders of a schema.
+    ///
+    /// # Errors
+    /// `Data` names a column of a type that no record can be decoded to.
     pub(super) fn new(source: &str, schema: &SchemaRef) -> Result<Self> {
         let builders = schema
             .fields()
@@ -196,7 +205,11 @@ impl Columns {
         })
     }
 
-    /// Appends a row of one cell a column, or nothing at all.
+    /// Appends a row with one cell per column, or nothing at all.
+    ///
+    /// # Errors
+    /// A refusal that names the column: null in a column that is not nullable, a date or timestamp
+    /// out of range, or more than 2 GiB of text in a batch.
     pub(super) fn append(&mut self, cells: &[Cell<'_>]) -> std::result::Result<(), Refused> {
         for (index, cell) in cells.iter().enumerate() {
             let nullable = self.nullable.get(index).copied().unwrap_or(true);
@@ -233,12 +246,15 @@ impl Columns {
         Ok(())
     }
 
-    /// Rows appended since the last [`Columns::finish`].
+    /// The number of rows appended since the last [`Columns::finish`].
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// All rows since the last call.
+    /// The batch of all rows since the last call.
+    ///
+    /// # Errors
+    /// `Bug` when the columns do not fit their schema.
     pub(super) fn finish(&mut self) -> Result<RecordBatch> {
         let arrays = self.builders.iter_mut().map(Builder::finish).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));

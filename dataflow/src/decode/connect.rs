@@ -1,23 +1,24 @@
-//! The schema that Kafka Connect's JSON converter writes into a record, beside its `payload`.
+//! Kafka Connect's JSON schemas, which its JSON converter writes beside each `payload`.
 //!
-//! In: the schema's JSON, with each record again. Out: what each column's field is. The text is
-//! compared with that of the record before, and read only when it differs.
+//! Input: the JSON of the schema, which each record repeats. Output: the type of each column's
+//! field. The schema's text is compared with that of the previous record, and parsed only when it
+//! differs.
 
 use serde_json::Value;
 use tidemill_log::schema::arena::{Meaning, connect_meaning};
 
-/// A field's type, as far as it says more than JSON does.
+/// The type of a field, as far as it says more than JSON does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Written {
     /// A whole number.
     Int(Meaning),
     /// Bytes, in base64.
     Bytes(Meaning),
-    /// A decimal with its scale beside it.
+    /// A decimal with its scale beside it (`io.debezium.data.VariableScaleDecimal`).
     VariableScaleDecimal,
-    /// Text.
+    /// A text.
     Text,
-    /// What JSON says by itself.
+    /// What JSON itself says.
     Json,
 }
 
@@ -29,8 +30,8 @@ pub(super) struct Schemas {
 }
 
 impl Schemas {
-    /// What the schema says of the columns; none for a column that it has no field for. Nothing
-    /// when it is no schema of a row. `after` when the row is in a field of that name.
+    /// The types of the columns; `None` for a column without a field. `None` altogether if it is
+    /// not the schema of a row. `after` says that the row is in a field of that name.
     pub(super) fn columns<'n>(
         &mut self,
         text: &[u8],
@@ -45,6 +46,7 @@ impl Schemas {
     }
 }
 
+/// Parses a schema.
 fn read<'n>(
     text: &[u8],
     after: bool,
@@ -59,11 +61,13 @@ fn read<'n>(
     Some(names.map(|name| Some(written(field(row, name)?))).collect())
 }
 
+/// The schema of a field.
 fn field<'v>(schema: &'v Value, name: &str) -> Option<&'v Value> {
     let fields = schema.get("fields")?.as_array()?;
     fields.iter().find(|field| text(field, "field") == name)
 }
 
+/// An attribute of a schema, empty if it is missing.
 fn text<'v>(schema: &'v Value, attribute: &str) -> &'v str {
     schema
         .get(attribute)
@@ -71,6 +75,7 @@ fn text<'v>(schema: &'v Value, attribute: &str) -> &'v str {
         .unwrap_or_default()
 }
 
+/// The type of a field.
 fn written(field: &Value) -> Written {
     let name = text(field, "name");
     let meaning = |base: &str| {

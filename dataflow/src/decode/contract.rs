@@ -1,4 +1,4 @@
-//! What a decoder does.
+//! The trait [`Decoder`]: what every record decoder must do.
 
 use std::collections::BTreeMap;
 
@@ -7,55 +7,63 @@ use arrow::record_batch::RecordBatch;
 use crate::Result;
 use crate::value::source_position::SourcePosition;
 
-/// Why one record could not be decoded: the text that its dead letter carries.
+/// Why a record could not be decoded. The dead letter carries this text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused(pub String);
 
-/// What a record's value did to its table, when the value says so (debezium), see [`Decoder`].
+/// What a record's value does to its table; see [`Decoder`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// A row was added to the batch being built.
+    /// One row was added to the batch under construction.
     Row,
-    /// The record says that the row of its key is gone; nothing was added.
+    /// The row of the record's key was deleted; nothing was added.
     Gone,
-    /// The record says that its key has a row which could not be published; nothing was added.
+    /// The key has a row that could not be published, so the key is in error; nothing was added.
     Withheld,
-    /// The record says that all rows of its partition's keys are gone (`op` = `t`).
+    /// All rows of keys in the record's partition were deleted (`op` = `t`).
     Truncated,
-    /// The record is about no row: a message, a heartbeat, the begin or end of a transaction.
+    /// The record is not about a row: a message, a heartbeat, the begin or end of a transaction.
     Nothing,
-    /// The record is one more copy of a change that was taken before; nothing was added.
+    /// The record is a duplicate of a change that was taken before; nothing was added.
     Copy,
 }
 
-/// Decodes values of one topic into the columns of one [`Source`]. Belongs to one thread.
+/// Decodes the values of one topic into the columns of one [`Source`]. Belongs to one thread.
+///
+/// A refused record leaves the batch as it was.
 pub trait Decoder: Send {
-    /// Decodes one value, appending at most one row to the batch being built. A null value is
-    /// handled by the caller and never comes here.
+    /// Decodes one value and appends at most one row to the batch. The caller handles null values.
     fn push(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
         self.push_behind(value, &mut None)
     }
-    /// The same for a record of a partition whose newest change so far is `newest`, which is moved.
-    /// Only records that say where they come from have a place: see [`SourcePosition`].
+    /// As [`Decoder::push`], for a record of a partition whose newest source position so far is
+    /// `newest`. Moves `newest` if the record carries a position; see [`SourcePosition`].
+    ///
+    /// # Errors
+    /// A refusal, whose text becomes the reason of a dead letter.
     fn push_behind(
         &mut self,
         value: &[u8],
         newest: &mut Option<SourcePosition>,
     ) -> std::result::Result<Effect, Refused>;
-    /// Notices the key of a record that is pushed next, where keys have schemas.
+    /// Takes in the key of the record that is pushed next, if keys have a schema or a form.
     fn key(&mut self, key: &[u8]) {
         let _no_schema = key;
     }
-    /// Takes the fingerprints of the schemas that earlier runs read records with, by their ids.
+    /// Takes in the fingerprints of schemas with which earlier runs read records, by schema id.
     fn remember(&mut self, schemas: BTreeMap<u32, i64>) {
         let _no_schemas = schemas;
     }
-    /// Those of the records that were pushed, as far as no run knew them and since the last call.
+    /// The fingerprints of schemas that no run had met before; each is returned once.
     fn noted(&mut self) -> BTreeMap<u32, i64> {
         BTreeMap::new()
     }
-    /// Rows pushed since the last [`Decoder::finish`].
+    /// The number of rows pushed since the last [`Decoder::finish`].
     fn rows(&self) -> usize;
-    /// The batch of all rows pushed since the last call; its schema is the source's schema.
+    /// The batch of all rows pushed since the last call. Its schema is the source's schema.
+    ///
+    /// # Errors
+    /// `Data` when the job cannot continue: a schema, a type or a key changed, or the registry lost
+    /// schemas.
     fn finish(&mut self) -> Result<RecordBatch>;
 }

@@ -1,26 +1,26 @@
-//! What the declared type of a JSON table asks of a value beside the type that it is kept in:
-//! `smallint`, `varchar(n)` and `uuid`.
+//! Declared types of JSON columns that allow less than the stored type: `smallint`, `varchar(n)`,
+//! `uuid`.
 //!
-//! In: a column's cell. Out: the cell as PostgreSQL's type has it, or none.
+//! Input: the cell of a column. Output: the cell as PostgreSQL's type has it, or none.
 
 use std::borrow::Cow;
 
 use super::columns::Cell;
 use super::wire;
 
-/// A declared type that takes less than the column's own.
+/// A declared type that allows less than the column's stored type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// 16 bits.
+    /// Integers of 16 bits.
     SmallInt,
-    /// At most so many characters.
+    /// Texts of at most this many characters.
     Varchar(usize),
-    /// Written in one way, so that equal ones are equal texts.
+    /// UUIDs, written in one form, so that equal ones are equal texts.
     Uuid,
 }
 
 impl Asked {
-    /// The type that the planner names; none for one that asks nothing of its values.
+    /// The type that the planner names; `None` for a type that allows all values.
     pub(super) fn named(name: &str) -> Option<Self> {
         match name {
             "smallint" => Some(Self::SmallInt),
@@ -32,7 +32,7 @@ impl Asked {
         }
     }
 
-    /// The cell as the type has it; none for one that it does not take.
+    /// The cell in the type's form; `None` if the type does not allow the value.
     pub(super) fn kept(self, cell: Cell<'_>) -> Option<Cell<'_>> {
         match (self, cell) {
             (Self::SmallInt, Cell::Int(value)) => {
@@ -49,7 +49,7 @@ impl Asked {
         }
     }
 
-    /// What it takes, for the text of a refusal.
+    /// What the type allows, for the text of a refusal.
     pub(super) fn expected(self) -> String {
         match self {
             Self::SmallInt => "a whole number from -32768 to 32767".into(),

@@ -1,35 +1,40 @@
-//! Where in their source a partition's records come from, as far as they were taken.
+//! Duplicate detection by source position within a partition.
 //!
-//! In: what a record of the own ingest says of itself. Out: whether it is new, or a copy of one
-//! that was taken before.
+//! Input: the source position in a record, and the newest one of its partition. Output: whether the
+//! record is new, or a duplicate of one that was taken before.
 //!
-//! 1. What is a copy follows from the records before it in its partition alone, so a replay drops
-//!    the same ones.
-//! 2. A publisher writes a partition's changes with growing positions, each as often as it likes.
-//!    So of a change's records the first is taken and every later one is dropped.
+//! 1. Whether a record is a duplicate follows only from the records before it in its partition.
+//!    Therefore a replay drops the same records.
+//! 2. A publisher writes the changes of a partition with growing positions, each change any number
+//!    of times. Therefore the first record of a change is taken, and every later one is dropped.
+//!
+//! ```text positions in a partition:   1  2  3  2  3  4      (2 and 3 were published again) taken:
+//! 1  2  3  -  -  4 ```
 
 use tidemill_log::event::Position;
 
 use crate::value::source_position::SourcePosition;
 
-/// What a record of the own ingest says of itself.
+/// The source position that a record carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Said {
+    /// Commit and index of the change.
     pub(super) position: Position,
-    /// When the snapshot was taken that the record begins; none for all others.
+    /// When the snapshot was taken that the record begins (µs since 1970); `None` for all other
+    /// records.
     pub(super) begins_us: Option<i64>,
-    /// Whether it is of another publisher, which may write a change twice and the order of whose
-    /// positions is not sure: nothing of it is a copy.
+    /// Whether another publisher wrote the record. It may write a change twice, and the order of
+    /// its positions is not guaranteed, so none of its records is a duplicate.
     pub(super) is_foreign: bool,
 }
 
-/// `source.connector` of Debezium's connector for PostgreSQL.
+/// The value of `source.connector` in records of Debezium's PostgreSQL connector.
 const DEBEZIUM_POSTGRES: &[u8] = b"postgresql";
 
 impl Said {
-    /// What a record of Debezium's connector for PostgreSQL says: there the LSN of the change
-    /// itself grows with each change of a row. None of other connectors, whose positions are those
-    /// of one server among several.
+    /// The position in a record of Debezium's PostgreSQL connector: the change's own LSN, which
+    /// grows with each change of a row. `None` for other connectors, whose positions belong to one
+    /// of several servers.
     pub(super) fn of_lsn(connector: &[u8], lsn: i64) -> Option<Self> {
         let (commit, index) = (lsn.cast_unsigned(), 0);
         (connector == DEBEZIUM_POSTGRES).then_some(Self {
@@ -39,8 +44,9 @@ impl Said {
         })
     }
 
-    /// The place after this record; none when it is a copy. A snapshot may be of another database,
-    /// whose positions are lower, and counts unless it is no newer than the last one either.
+    /// The partition's position after this record; `None` if the record is a duplicate. A snapshot
+    /// may come from another database with lower positions. It counts, unless it is not newer than
+    /// the last one.
     pub(super) fn after(self, newest: Option<SourcePosition>) -> Option<SourcePosition> {
         if self.is_foreign {
             let position = newest.map_or(self.position, |it| it.position.max(self.position));

@@ -1,11 +1,11 @@
-//! JSON: one pass over a record's text that looks only at the columns in use.
+//! The JSON decoder: one pass over a record's text that looks only at the columns in use.
 //!
-//! In: one JSON object a record, or Debezium's envelope, with or without Connect's `schema` and
-//! `payload` around it. Out: rows of the source's columns.
+//! Input: one JSON object per record, or Debezium's envelope, with or without Kafka Connect's
+//! wrapper of `schema` and `payload`. Output: rows of the source's columns.
 //!
-//! 1. Fields that no column uses are passed over without being built; used ones are kept as slices
-//!    of the record until the whole record has been read. So the last of duplicate keys wins, and
-//!    a record that turns out broken at its end leaves no row.
+//! Invariant: fields that no column uses are skipped without being built. Used fields are kept as
+//! slices of the record until the whole record has been read. Therefore the last of duplicate field
+//! names wins, and a record that is broken at its end leaves no row.
 
 use std::collections::BTreeMap;
 
@@ -30,47 +30,57 @@ use crate::{Error, Kind, Result};
 
 /// The decoder of one source's JSON records.
 pub(super) struct Json {
+    /// The columns' fields.
     fields: Vec<Field>,
+    /// The builders of the columns.
     columns: Columns,
+    /// How records become rows.
     envelope: Envelope,
-    /// Whether a field that is not there refuses its record.
+    /// Whether a missing field refuses its record.
     complete: bool,
-    /// Whether the columns leave the names of Connect's wrapper free.
+    /// Whether no column has a name of Connect's wrapper, so that the wrapper can be recognised.
     may_wrap: bool,
+    /// How values are read.
     rules: Rules,
+    /// Connect's schema of the last record.
     schemas: Schemas,
-    /// How keys are written, where they say which row it is.
+    /// The form of keys; `None` if keys do not identify rows.
     keys: Option<KeyForm>,
-    /// The key of the record that is pushed next; empty when it has none.
+    /// The key of the record that is pushed next; empty if it has none.
     key: Vec<u8>,
-    /// Why the job cannot go on: keys are written otherwise.
+    /// Why the job cannot continue: keys have another form.
     ends: Option<Error>,
 }
 
+/// A column, as a field of records.
 struct Field {
     name: Box<str>,
     kind: DataType,
     asked: Option<Asked>,
 }
 
-/// The raw text of each column's value, where the record has one.
+/// The raw text of each column's value; `None` where the record has no such field.
 type Raws<'a> = SmallVec<[Option<&'a [u8]>; 8]>;
 
-/// A record's object: its values, and what is said of it beside them.
+/// The object of a record: its values, and the fields beside them that matter.
 #[derive(Default)]
 struct Object<'a> {
     raws: Raws<'a>,
-    /// How many fields it has.
+    /// The number of fields.
     count: usize,
     schema: Option<&'a [u8]>,
     payload: Option<&'a [u8]>,
     deleted: Option<&'a [u8]>,
-    /// Whether it has the fields of a Debezium envelope.
+    /// Whether the object has the fields of a Debezium envelope.
     op: bool,
     image: bool,
 }
 
 impl Json {
+    /// A decoder of a source.
+    ///
+    /// # Errors
+    /// `Data` when a column has a type that records cannot hold.
     pub(super) fn new(source: &Source, spelling: Spelling) -> Result<Self> {
         let fields = source.schema.fields().iter();
         let debezium = source.envelope == Envelope::Debezium;
@@ -105,7 +115,7 @@ impl Json {
         })
     }
 
-    /// Appends a row; `schema` is the text of Connect's schema where the record has one.
+    /// Appends a row. `schema` is the text of Connect's schema, if the record has one.
     fn append(
         &mut self,
         raws: &Raws<'_>,
@@ -144,7 +154,7 @@ impl Json {
         Ok(Effect::Row)
     }
 
-    /// Notices how the key of a record is written that is about a row: others have keys of their
+    /// Checks the form of the key of a record that is about a row. Other records have keys of their
     /// own.
     fn follow_key(&mut self) {
         if let Some(form) = &mut self.keys
@@ -154,7 +164,7 @@ impl Json {
         }
     }
 
-    /// A record that is a row.
+    /// Decodes a record that is a row.
     fn row(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
         let object = whole(&self.fields, value)?;
         let Some(payload) = object
@@ -167,6 +177,7 @@ impl Json {
         self.take(&inner, object.schema)
     }
 
+    /// Takes the row in an object.
     fn take(
         &mut self,
         object: &Object<'_>,
@@ -187,6 +198,7 @@ impl Json {
         self.append(&object.raws, schema)
     }
 
+    /// Decodes a Debezium envelope.
     fn change(
         &mut self,
         value: &[u8],
@@ -199,13 +211,14 @@ impl Json {
             return Err(broken(value));
         }
         let effect = self.effect(&change)?;
-        // Only a record that is not refused moves it.
+        // Only a record that is not refused moves the partition's position.
         if let Some(said) = change.source.said() {
             *newest = said.after(*newest);
         }
         Ok(effect)
     }
 
+    /// Applies a Debezium envelope.
     fn effect(&mut self, change: &Change<'_>) -> std::result::Result<Effect, Refused> {
         match change.op {
             Some(b"\"c\"" | b"\"u\"" | b"\"r\"") => match &change.after {
@@ -215,7 +228,7 @@ impl Json {
                 )),
             },
             Some(b"\"m\"") => Ok(Effect::Nothing),
-            // The begin or end of a transaction.
+            // The begin or the end of a transaction.
             None if change.transaction => Ok(Effect::Nothing),
             Some(b"\"d\"") => Ok(Effect::Gone),
             Some(b"\"t\"") => Ok(Effect::Truncated),
@@ -275,6 +288,7 @@ impl Decoder for Json {
     }
 }
 
+/// The refusal of a value that a column does not take.
 fn refused(field: &Field, found: &str) -> Refused {
     let (name, expected) = (&field.name, text::expected(&field.kind));
     Refused(format!(
@@ -282,7 +296,7 @@ fn refused(field: &Field, found: &str) -> Refused {
     ))
 }
 
-/// Why a record is no JSON object: found out only once it is known not to be one.
+/// The refusal of a record that is not a JSON object. The reason is looked for only now.
 fn broken(value: &[u8]) -> Refused {
     let why = match serde_json::from_slice::<IgnoredAny>(value) {
         Err(error) => error.to_string(),
@@ -291,6 +305,7 @@ fn broken(value: &[u8]) -> Refused {
     Refused(format!("not a JSON object as expected: {why}"))
 }
 
+/// The refusal of a value, with what is known about it.
 fn misfitted(field: &Field, raw: &str, misfit: &Misfit) -> Refused {
     let (name, found) = (&field.name, text::excerpt(raw));
     match misfit {
@@ -299,7 +314,7 @@ fn misfitted(field: &Field, raw: &str, misfit: &Misfit) -> Refused {
     }
 }
 
-/// Debezium writes all columns of a row.
+/// The refusal of a missing field. Debezium writes all columns of a row.
 fn absent(field: &Field) -> Refused {
     let name = &field.name;
     Refused(format!(
@@ -310,14 +325,14 @@ fn absent(field: &Field) -> Refused {
 }
 
 impl Object<'_> {
-    /// Whether it is Connect's wrapper and nothing else.
+    /// Whether the object is Connect's wrapper and nothing else.
     fn is_wrapper(&self) -> bool {
         let is_schema = |text: &[u8]| text.starts_with(b"{") || text == b"null";
         self.count == 2 && self.schema.is_some_and(is_schema)
     }
 }
 
-/// Reads a text that is one object.
+/// Reads a text that is a single object.
 fn whole<'a>(fields: &[Field], text: &'a [u8]) -> std::result::Result<Object<'a>, Refused> {
     let mut scan = Scan::new(text);
     let object = object(fields, &mut scan).filter(|_| scan.is_done());
@@ -327,7 +342,7 @@ fn whole<'a>(fields: &[Field], text: &'a [u8]) -> std::result::Result<Object<'a>
     }
 }
 
-/// Reads an object; the inner none when there is null in its place.
+/// Reads an object; the inner option is `None` if null is in its place.
 fn object<'a>(fields: &[Field], scan: &mut Scan<'a>) -> Option<Option<Object<'a>>> {
     if scan.null() {
         return Some(None);
@@ -359,8 +374,8 @@ fn object<'a>(fields: &[Field], scan: &mut Scan<'a>) -> Option<Option<Object<'a>
     Some(Some(object))
 }
 
-/// A field's column. Records mostly have their fields in the columns' order: `expected` is looked
-/// at first.
+/// The column of a field. Records mostly have their fields in the order of the columns, so
+/// `expected` is compared first.
 #[inline]
 fn column(fields: &[Field], expected: usize, name: Written<'_>) -> Option<usize> {
     if name.escaped {
@@ -374,23 +389,24 @@ fn column(fields: &[Field], expected: usize, name: Written<'_>) -> Option<usize>
     fields.iter().position(is)
 }
 
+/// A field name without its escapes.
 fn unescaped(name: Written<'_>) -> Option<String> {
     let quoted = [b"\"", name.bytes, b"\""].concat();
     serde_json::from_slice(&quoted).ok()
 }
 
-/// What an envelope says.
+/// What a Debezium envelope says.
 #[derive(Default)]
 struct Change<'a> {
     after: Option<Raws<'a>>,
     op: Option<&'a [u8]>,
     schema: Option<&'a [u8]>,
     source: Origin<'a>,
-    /// Whether it tells of a transaction's begin or end.
+    /// Whether the record is about the begin or end of a transaction.
     transaction: bool,
 }
 
-/// What the envelope's `source` says of where the record comes from.
+/// The fields of the envelope's `source` with the record's position.
 #[derive(Default)]
 struct Origin<'a> {
     connector: &'a [u8],
@@ -407,7 +423,7 @@ impl Origin<'_> {
     }
 }
 
-/// Reads a Debezium envelope; `wrapped` when it may also be inside `payload`.
+/// Reads a Debezium envelope. `wrapped` says that it may be inside `payload`.
 fn envelope<'a>(
     fields: &[Field],
     scan: &mut Scan<'a>,
@@ -427,7 +443,7 @@ fn envelope<'a>(
     })
 }
 
-/// Reads what of an envelope's `source` tells a record's place; it may be null or another value.
+/// Reads the position in an envelope's `source`, which may be null or another value.
 fn source<'a>(scan: &mut Scan<'a>, origin: &mut Origin<'a>) -> Option<()> {
     let text = scan.value()?;
     if !text.starts_with(b"{") {

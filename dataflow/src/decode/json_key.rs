@@ -1,11 +1,12 @@
-//! Keys of JSON records.
+//! Keys of JSON records: the part that identifies a row, and detection of keys in another form.
 //!
-//! In: a key's text. Out: the part of it that says which row it is, and what shows that the same
-//! row's key is written otherwise than before. A key that is no JSON object is its bytes.
+//! Input: the text of a key. Output: the part of it that identifies the row, and an error when the
+//! same row's key is written in another way than before. A key that is not a JSON object is taken
+//! as its bytes.
 //!
-//! A job takes those bytes for the identity of a row. When the key's columns are renamed, change
-//! their order or their type, rows of before would stay beside those that replace them: the job
-//! ends, also when it was stopped meanwhile, as the journal keeps the form.
+//! A job takes these bytes as the identity of a row. If the key's columns are renamed, reordered or
+//! change their type, earlier rows would stay beside those that replace them. Therefore the job
+//! ends, also if it was stopped in the meantime, because the journal keeps the form.
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -14,20 +15,21 @@ use super::scan::Scan;
 use crate::plan::ir::Source;
 use crate::{Error, Kind};
 
-/// Under which number the journal keeps the columns' names; their kinds follow it.
+/// The number under which the journal keeps the columns' names. The columns' kinds follow it.
 const NAMES: u32 = 0;
-/// Columns of a key whose kinds are kept, which is as many as PostgreSQL takes.
+/// Most columns of a key whose kinds are kept; PostgreSQL allows no more (`INDEX_MAX_KEYS`).
 const KINDS: usize = 32;
 
 /// The form of one topic's keys.
 pub(super) struct KeyForm {
     table: String,
     topic: String,
-    /// As the journal has it.
+    /// The form, as the journal keeps it.
     pub(super) kept: Kept,
 }
 
 impl KeyForm {
+    /// No key is known yet.
     pub(super) fn new(source: &Source) -> Self {
         Self {
             table: source.name.clone(),
@@ -36,7 +38,7 @@ impl KeyForm {
         }
     }
 
-    /// Notices how a key is written; an error when that is not as before.
+    /// Checks the form of a key; returns an error if it differs from earlier keys.
     pub(super) fn follow(&mut self, key: &[u8]) -> Option<Error> {
         let key = bare(key);
         if !key.starts_with(b"{") {
@@ -69,6 +71,7 @@ impl KeyForm {
         (!same).then(|| self.changed(key))
     }
 
+    /// The `Data` error of a key in another form.
     fn changed(&self, key: &[u8]) -> Error {
         let Self { table, topic, .. } = self;
         let key = super::text::excerpt(&String::from_utf8_lossy(key));
@@ -81,7 +84,7 @@ impl KeyForm {
     }
 }
 
-/// What JSON tells of a value's type; 0 for null, which has none.
+/// The JSON type of a value; 0 for null, which has none.
 fn kind(value: &[u8]) -> i64 {
     match value.first() {
         Some(b'n') | None => 0,
@@ -93,8 +96,9 @@ fn kind(value: &[u8]) -> i64 {
     }
 }
 
-/// A key without Connect's wrapper of `schema` and `payload`, which says nothing of the row: its
-/// schema changes, or comes and goes with `schemas.enable`, while the row stays the same.
+/// A key without Connect's wrapper of `schema` and `payload`. The wrapper says nothing about the
+/// row: its schema may change, or appear and disappear with `schemas.enable`, while the row stays
+/// the same.
 pub(crate) fn bare(key: &[u8]) -> &[u8] {
     if !key.starts_with(b"{") {
         return key;

@@ -1,7 +1,8 @@
-//! A JSON value on the way to a column.
+//! JSON values as cells: Debezium's, Connect's and plain JSON's representations of column types.
 //!
-//! In: the value's text, what the record's schema or the table's options say of it. Out: the
-//! column's cell, or why there is none. What can be read in more than one way is not guessed.
+//! Input: the value's text, and what the record's schema or the table's options say about it.
+//! Output: the column's cell, or why there is none. A value that can be read in more than one way
+//! is refused and not guessed.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,14 +20,14 @@ use super::text;
 use super::wire::{UNAVAILABLE, WHY_UNAVAILABLE, Wire, is_placeholder, micros, twos_complement};
 use crate::plan::ir::{Binary, Digits, Epoch, Spelling};
 
-/// Both alphabets, with padding or without.
+/// Base64 with or without padding.
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 const BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
-/// Numbers that can be milliseconds of a timestamp between 1973 and 9999 and are no likely seconds
-/// or microseconds.
+/// Numbers that can be milliseconds of a timestamp between 1973 and 9999, and that are unlikely to
+/// be seconds or microseconds.
 const PLAIN_MILLIS: std::ops::Range<u64> = 100_000_000_000..253_402_300_800_000;
 
 const UNIT_UNKNOWN: &str = "a number whose unit is not said: give the table the option timestamps \
@@ -40,26 +41,29 @@ const BYTES_UNKNOWN: &str = "a string where the record's schema says that bytes 
 
 /// How the values of a source are read.
 pub(super) struct Rules {
+    /// The table's options.
     pub(super) spelling: Spelling,
-    /// Whether Debezium wrote them.
+    /// Whether Debezium wrote the values.
     pub(super) debezium: bool,
     /// See [`crate::plan::ir::Source::unavailable`].
     pub(super) unavailable: Option<Arc<[u8]>>,
     pub(super) utc: Tz,
 }
 
-/// Why there is no cell.
+/// Why a value has no cell.
 pub(super) enum Misfit {
-    /// The column takes no such value.
+    /// The column does not take such a value.
     Kind,
-    /// More than that.
+    /// A more specific reason.
     Why(&'static str),
 }
 
+/// A cell, or why there is none.
 type Read<'a> = Result<Cell<'a>, Misfit>;
 
 impl Rules {
-    /// A value's cell. `raw` is valid JSON and not null; `written` is its type where that is known.
+    /// The cell of a value. `raw` is valid JSON and not null; `written` is its type, if it is
+    /// known.
     pub(super) fn cell<'a>(
         &self,
         raw: &'a str,
@@ -75,9 +79,9 @@ impl Rules {
                 let value = integer(raw).ok_or(Misfit::Kind)?;
                 Wire::Int(value, meaning).cell(kind, &self.utc)
             }
-            // The schema says that it is a number and nothing more.
+            // The schema says that the value is a number, and nothing more.
             (Some(Written::Int(_)), DataType::Date32) => None,
-            // A decimal is a number where the converter is told so.
+            // A decimal is written as a number if the converter is configured so.
             (Some(Written::Bytes(meaning)), _) if quoted => {
                 let bytes = string(raw).and_then(|text| decoded(&text));
                 let wire = Wire::Bytes(Cow::Owned(bytes.ok_or(Misfit::Kind)?), meaning);
@@ -100,11 +104,12 @@ impl Rules {
         cell.ok_or(Misfit::Kind)
     }
 
+    /// The placeholder that the table's option names.
     fn told(&self) -> Option<&[u8]> {
         self.unavailable.as_deref()
     }
 
-    /// Whether a value is the text that stands for one that Debezium does not have.
+    /// Whether a value is Debezium's placeholder for a value that it does not have.
     fn is_unavailable(&self, raw: &str) -> bool {
         if raw.len() == UNAVAILABLE.len() + 2 && raw.get(1..raw.len() - 1) == Some(UNAVAILABLE) {
             return true;
@@ -113,7 +118,7 @@ impl Rules {
         told.is_some_and(|told| string(raw).is_some_and(|text| text.as_bytes() == told))
     }
 
-    /// A value that nothing is said of.
+    /// A value without a schema.
     fn plain<'a>(&self, raw: &'a str, kind: &DataType) -> Read<'a> {
         let cell = match kind {
             DataType::Timestamp(_, _) => return self.timestamp(raw),
@@ -130,7 +135,7 @@ impl Rules {
                 .filter(|value| i32::try_from(*value).is_ok())
                 .map(Cell::Int),
             DataType::Int64 => integer(raw).map(Cell::Int),
-            // Parsed at the column's own width: rounding twice could differ in the last bit.
+            // Parsed at the column's own width, because rounding twice could change the last bit.
             DataType::Float32 => match self.not_finite(raw) {
                 Some(value) => Some(Cell::Float(value)),
                 None => finite(raw.parse::<f32>().map(f64::from)),
@@ -142,9 +147,9 @@ impl Rules {
             DataType::Utf8 => match raw.as_bytes().first() {
                 Some(b'"') => string(raw).map(Cell::Text),
                 Some(b'{' | b'[') | None => None,
-                // Debezium writes text as text: a number is of another column type.
+                // Debezium writes texts as texts, so a number belongs to another column type.
                 Some(_) if self.debezium => None,
-                // APIs mix "12" and 12 in one field: a number keeps its spelling.
+                // APIs mix "12" and 12 in one field. A number keeps its spelling.
                 Some(_) => Some(Cell::Text(Cow::Borrowed(raw))),
             },
             DataType::Date32 => self.date(raw),
@@ -153,7 +158,7 @@ impl Rules {
         cell.ok_or(Misfit::Kind)
     }
 
-    /// What JSON has no number for, as Connect's converter writes it.
+    /// The floats for which JSON has no number, as Connect's converter writes them.
     fn not_finite(&self, raw: &str) -> Option<f64> {
         match raw {
             "\"NaN\"" if self.debezium => Some(f64::NAN),
@@ -163,21 +168,23 @@ impl Rules {
         }
     }
 
+    /// A date: ISO 8601, or days since 1970 from Debezium.
     fn date(&self, raw: &str) -> Option<Cell<'static>> {
         if raw.starts_with('"') {
             let text = string(raw)?;
-            // As Debezium's IsoDate has it.
+            // The form of Debezium's IsoDate.
             let zone = text.strip_suffix('Z').filter(|_| self.debezium);
             let days = text::date(zone.unwrap_or(&text))?;
             return Some(Cell::Int(i64::from(days)));
         }
-        // Debezium's dates are days, however its times are set.
+        // Debezium's dates are days, whatever its time precision mode is.
         let days = integer(raw).filter(|_| self.debezium)?;
         i32::try_from(days)
             .ok()
             .map(|days| Cell::Int(i64::from(days)))
     }
 
+    /// A timestamp: ISO 8601, or a number whose unit is known.
     fn timestamp(&self, raw: &str) -> Read<'static> {
         if raw.starts_with('"') {
             let text = string(raw).ok_or(Misfit::Kind)?;
@@ -199,6 +206,7 @@ impl Rules {
         at.map(Cell::Int).ok_or(Misfit::Kind)
     }
 
+    /// A decimal: a number, digits in a string, or base64 of the unscaled value.
     fn decimal(&self, raw: &str, precision: u8, scale: i8) -> Read<'static> {
         let digits = |text: &str| text::decimal(text, precision, scale);
         if !raw.starts_with('"') {
@@ -217,6 +225,7 @@ impl Rules {
         value.map(Cell::Decimal).ok_or(Misfit::Kind)
     }
 
+    /// Bytes: base64, hexadecimal digits or a text.
     fn bytes<'a>(&self, raw: &'a str) -> Read<'a> {
         let text = string(raw).ok_or(Misfit::Kind)?;
         let default = match self.debezium {
@@ -236,16 +245,18 @@ impl Rules {
     }
 }
 
+/// A float, if it is finite.
 fn finite<E>(value: Result<f64, E>) -> Option<Cell<'static>> {
     let value = value.ok().filter(|value| value.is_finite());
     value.map(Cell::Float)
 }
 
-/// Base64, also the URL-safe one.
+/// Decodes base64, standard or URL-safe.
 fn decoded(text: &str) -> Option<Vec<u8>> {
     BASE64.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()
 }
 
+/// Decodes hexadecimal digits.
 fn hex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let pairs = text.as_bytes().chunks(2).map(|pair| match pair {
@@ -255,7 +266,8 @@ fn hex(text: &str) -> Option<Vec<u8>> {
     pairs.collect()
 }
 
-/// Debezium's `VariableScaleDecimal`: an object of the scale and the base64 of the unscaled value.
+/// Debezium's `VariableScaleDecimal`: an object with the scale and the base64 of the unscaled
+/// value.
 fn scaled(raw: &str, precision: u8, to: i8) -> Option<Cell<'static>> {
     let parts: serde_json::Map<String, serde_json::Value> = serde_json::from_str(raw).ok()?;
     let (scale, value) = (parts.get("scale")?.as_i64()?, parts.get("value")?.as_str()?);
@@ -267,7 +279,7 @@ fn scaled(raw: &str, precision: u8, to: i8) -> Option<Cell<'static>> {
     text::in_precision(value, precision).map(Cell::Decimal)
 }
 
-/// A whole number: `30`, and `30.0` and `3e1`, which some writers make of it.
+/// A whole number: `30`, and also `30.0` and `3e1`, which some writers make of it.
 fn integer(raw: &str) -> Option<i64> {
     match raw.parse() {
         Ok(value) => Some(value),
@@ -275,7 +287,7 @@ fn integer(raw: &str) -> Option<i64> {
     }
 }
 
-/// A JSON string's text, borrowed when it holds no escapes.
+/// The text of a JSON string, borrowed if it has no escapes.
 fn string(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if inner.as_bytes().contains(&b'\\') {

@@ -1,31 +1,31 @@
-//! What the journal keeps of one topic's records from run to run: numbers, by numbers.
+//! Facts about one topic's records that the journal keeps from run to run: numbers by number.
 //!
-//! In: what earlier runs kept, and what this one finds. Out: whether both are the same, and what
-//! is to be kept beside.
+//! Input: what earlier runs kept, and what this run finds. Output: whether the two agree, and what
+//! must be kept in addition.
 
 use std::collections::BTreeMap;
 
-/// Facts about one topic. The first one that is found of a number is kept.
+/// Facts about one topic. The first value found for a number is kept.
 #[derive(Default)]
 pub(super) struct Kept {
-    /// As the journal has them, and as it shall.
+    /// The facts in the journal, with those that will be added.
     facts: BTreeMap<u32, i64>,
-    /// Those of them that were not asked for so far.
+    /// The facts that were not handed to the journal yet.
     new: BTreeMap<u32, i64>,
 }
 
 impl Kept {
-    /// Takes what earlier runs kept.
+    /// Takes in what earlier runs kept.
     pub(super) fn remember(&mut self, facts: BTreeMap<u32, i64>) {
         self.facts = facts;
     }
 
-    /// What is to be kept and was not asked for so far.
+    /// Takes the facts that must be kept and were not handed over yet.
     pub(super) fn noted(&mut self) -> BTreeMap<u32, i64> {
         std::mem::take(&mut self.new)
     }
 
-    /// Whether a fact is as it was before; the first one is.
+    /// Whether a fact agrees with the earlier one. A new fact is kept and agrees.
     pub(super) fn takes(&mut self, number: u32, is: i64) -> bool {
         match self.facts.get(&number) {
             Some(was) => *was == is,

@@ -1,7 +1,16 @@
-//! Decoding: bytes of a topic's records to Arrow columns, only the columns that are used.
+//! Record decoding: bytes of a topic's records to Arrow columns, only the columns that are used.
 //!
-//! A [`Decoder`] takes records one by one and gives a batch when asked. A record it cannot decode
-//! is refused alone and at once: the rows around it are unharmed.
+//! A [`Decoder`] takes records one by one and returns a batch on request. A record that cannot be
+//! decoded is refused alone and at once; the rows around it are not affected.
+//!
+//!  module | contents |
+//! ---|---|
+//!  `contract` | the trait [`Decoder`] |
+//!  `avro` | Confluent's wire format: schemas by id, compiled decoding programs |
+//!  `json`, `scan` | JSON objects and Debezium's JSON; a scanner that builds nothing |
+//!  `json_value`, `wire`, `text` | values as cells |
+//!  `duplicates` | duplicates by source position |
+//!  `columns` | cells to Arrow columns |
 
 mod avro;
 mod columns;
@@ -23,8 +32,11 @@ use crate::Result;
 use crate::plan::ir::{Format, Source};
 pub use crate::value::source_position::SourcePosition;
 
-/// The decoder for a source. `registry` resolves the writer schemas of Avro records; while it is
-/// away, [`Decoder::push`] waits.
+/// The decoder of a source. The registry resolves the writer schemas of Avro records. While it is
+/// away, [`Decoder::push`] blocks.
+///
+/// # Errors
+/// `Data` when the source is Avro and no registry is given, or a column's type cannot be decoded.
 pub fn open(
     source: &Source,
     registry: Option<std::sync::Arc<dyn tidemill_log::registry::Registry>>,

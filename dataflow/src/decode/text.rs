@@ -1,4 +1,4 @@
-//! Values written as text: exact decimals, integers, dates and timestamps.
+//! Values written as text: exact decimals, dates and timestamps, and excerpts for refusals.
 
 use arrow::array::timezone::Tz;
 use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
@@ -22,7 +22,7 @@ pub(super) fn expected(kind: &DataType) -> String {
     }
 }
 
-/// The start of a value, short enough for a dead letter's reason.
+/// The beginning of a value, at most 60 characters, for the reason in a dead letter.
 pub(super) fn excerpt(text: &str) -> String {
     const MOST: usize = 60;
     match text.char_indices().nth(MOST) {
@@ -31,7 +31,7 @@ pub(super) fn excerpt(text: &str) -> String {
     }
 }
 
-/// Days since 1970-01-01 of `YYYY-MM-DD`, and of nothing looser.
+/// The days since 1970-01-01 of a date `YYYY-MM-DD`; no other form is accepted.
 pub(super) fn date(text: &str) -> Option<i32> {
     let shaped = text.len() == 10
         && text.bytes().enumerate().all(|(index, byte)| match index {
@@ -41,21 +41,21 @@ pub(super) fn date(text: &str) -> Option<i32> {
     shaped.then(|| Date32Type::parse(text)).flatten()
 }
 
-/// Microseconds since 1970-01-01 of an ISO 8601 timestamp; without an offset it is taken as UTC.
+/// The µs since 1970-01-01 of an ISO 8601 timestamp. Without an offset the timestamp is in UTC.
 pub(super) fn timestamp(text: &str, utc: &Tz) -> Option<i64> {
     let at = string_to_datetime(utc, text).ok()?;
-    // More digits than six are rounded, as PostgreSQL does.
+    // More than six decimals are rounded, as PostgreSQL does.
     let (whole, rest) = (at.timestamp_micros(), at.timestamp_subsec_nanos() % 1000);
     whole.checked_add(i64::from(rest > 500 || (rest == 500 && whole % 2 != 0)))
 }
 
-/// UTC, for [`timestamp`]: parsed once, not once a record.
+/// UTC, for [`timestamp`]. It is parsed once, and not for each record.
 pub(super) fn utc() -> Option<Tz> {
     "+00:00".parse().ok()
 }
 
-/// The unscaled value of a decimal number at `scale`, exactly: none when digits would be lost, the
-/// number has more than `precision` digits, or the text is no number.
+/// The unscaled value of a decimal number at `scale`. `None` if digits would be lost, the number
+/// has more than `precision` digits, or the text is not a number.
 pub(super) fn decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
     let (negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -90,7 +90,7 @@ pub(super) fn decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
     if value == 0 {
         return Some(0);
     }
-    // value × 10^zeros is the digits' number; the point stands before the fraction's digits.
+    // The number is value × 10^zeros; the point is before the fraction's digits.
     let behind = i64::try_from(fraction.len()).ok()?;
     let shift = exponent
         .checked_sub(behind)?
@@ -100,12 +100,12 @@ pub(super) fn decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
     in_precision(if negative { -value } else { value }, precision)
 }
 
-/// `value` when it has at most `precision` digits.
+/// The value, if it has at most `precision` digits.
 pub(super) fn in_precision(value: i128, precision: u8) -> Option<i128> {
     (value.unsigned_abs() < power(i64::from(precision))?.unsigned_abs()).then_some(value)
 }
 
-/// `value` at scale `from` moved to scale `to`, when no digit is lost.
+/// A value at scale `from` moved to scale `to`; `None` if digits would be lost.
 pub(super) fn rescale(value: i128, from: i64, to: i64) -> Option<i128> {
     let shift = to.checked_sub(from)?;
     if shift >= 0 {
@@ -121,6 +121,7 @@ pub(super) fn rescale(value: i128, from: i64, to: i64) -> Option<i128> {
     (value % divisor == 0).then_some(value / divisor)
 }
 
+/// A power of ten; `None` if it does not fit.
 fn power(exponent: i64) -> Option<i128> {
     10_i128.checked_pow(u32::try_from(exponent).ok()?)
 }

@@ -1,7 +1,8 @@
-//! A value as it was written, with what its schema says that it means, on the way to a column.
+//! Wire values: a value as it was written, with the meaning its schema gives it, on the way to a
+//! cell.
 //!
-//! In: Avro's values, and those of JSON records that carry Kafka Connect's schema. Out: the cell
-//! of the column, which is exact, or none.
+//! Input: values of Avro, and of JSON records with Kafka Connect's schema. Output: the column's
+//! cell, which is exact, or none.
 
 use std::borrow::Cow;
 
@@ -13,31 +14,33 @@ use tidemill_log::schema::arena::{Meaning, Unit};
 use super::columns::Cell;
 use super::text;
 
-/// What Debezium writes in place of a large value that a change left as it was.
+/// Debezium's default placeholder for a large value (TOAST) that a change left unchanged.
 pub(super) const UNAVAILABLE: &str = "__debezium_unavailable_value";
-/// Why a field that holds it is refused.
+/// Why a field with the placeholder is refused.
 pub(super) const WHY_UNAVAILABLE: &str = "found Debezium's placeholder for a large value that the \
      change left as it was: give the table REPLICA IDENTITY FULL, or Debezium its \
      ReselectColumnsPostProcessor";
-/// Microseconds that Debezium writes for PostgreSQL's `infinity` and `-infinity`.
+/// The µs that Debezium writes for PostgreSQL's `infinity` and `-infinity`.
 const INFINITIES: [i64; 2] = [9_223_372_036_825_200_000, -9_223_372_036_832_400_000];
-/// Microseconds of a day.
+/// A day in µs.
 const DAY: i64 = 86_400_000_000;
 
-/// A value as it was written.
+/// A value, as it was written.
 pub(super) enum Wire<'a> {
     Bool(bool),
+    /// An integer, with its meaning.
     Int(i64, Meaning),
-    /// The flag says that it was written with 32 bits.
+    /// A float; the flag says that it was written with 32 bits.
     Float(f64, bool),
+    /// Bytes, with their meaning.
     Bytes(Cow<'a, [u8]>, Meaning),
     Text(Cow<'a, str>),
-    /// The text of a UUID, in any of the forms that PostgreSQL takes.
+    /// The text of a UUID, in any form that PostgreSQL accepts.
     Uuid(Cow<'a, str>),
 }
 
 impl<'a> Wire<'a> {
-    /// The cell of a column of this type, none when the column does not take the value.
+    /// The cell for a column of this type; `None` if the column does not take the value.
     pub(super) fn cell(&self, kind: &DataType, utc: &Tz) -> Option<Cell<'a>> {
         Some(match (self, kind) {
             (Self::Bool(value), DataType::Boolean) => Cell::Bool(*value),
@@ -81,7 +84,8 @@ impl<'a> Wire<'a> {
         })
     }
 
-    /// Whether it is Debezium's placeholder, the default or the one that it was told to write.
+    /// Whether the value is Debezium's placeholder: the default one, or the one that the table
+    /// names.
     pub(super) fn is_unavailable(&self, told: Option<&[u8]>) -> bool {
         match self {
             Self::Text(text) | Self::Uuid(text) => is_placeholder(text.as_bytes(), told),
@@ -90,7 +94,7 @@ impl<'a> Wire<'a> {
         }
     }
 
-    /// The value for a refusal.
+    /// The value, for the text of a refusal.
     pub(super) fn excerpt(&self) -> String {
         match self {
             Self::Bool(value) => value.to_string(),
@@ -102,12 +106,12 @@ impl<'a> Wire<'a> {
     }
 }
 
-/// Whether bytes are Debezium's placeholder, the default or the one that it was told to write.
+/// Whether bytes are Debezium's placeholder: the default one, or the one that the table names.
 pub(super) fn is_placeholder(bytes: &[u8], told: Option<&[u8]>) -> bool {
     bytes == UNAVAILABLE.as_bytes() || told == Some(bytes)
 }
 
-/// An `int`'s or `long`'s cell.
+/// The cell of an `int` or a `long`.
 fn whole(value: i64, meaning: Meaning, kind: &DataType) -> Option<Cell<'static>> {
     Some(match kind {
         DataType::Int64 => Cell::Int(value),
@@ -135,7 +139,7 @@ fn whole(value: i64, meaning: Meaning, kind: &DataType) -> Option<Cell<'static>>
     })
 }
 
-/// A timestamp in microseconds; none for what stands for an infinity.
+/// A timestamp in µs; `None` for the values that stand for infinities.
 pub(super) fn micros(value: i64, unit: Unit) -> Option<i64> {
     let value = unit.in_micros(value)?;
     (!INFINITIES.contains(&value)).then_some(value)
@@ -157,9 +161,9 @@ fn time(micros: i64) -> Option<String> {
     })
 }
 
-/// `count` bits, the highest first; the first byte holds the lowest.
+/// A bit string of `count` bits, highest first. The first byte holds the lowest bits.
 fn bits(bytes: &[u8], count: u32) -> String {
-    // Bytes beyond the highest bit may be left out when they are zero.
+    // Bytes beyond the highest set bit may be missing.
     let bit = |index: u32| {
         let byte = usize::try_from(index / 8).ok().and_then(|at| bytes.get(at));
         byte.is_some_and(|byte| byte >> (index % 8) & 1 == 1)
@@ -170,7 +174,7 @@ fn bits(bytes: &[u8], count: u32) -> String {
         .collect()
 }
 
-/// A UUID's text as PostgreSQL writes it, so that equal ones have equal texts.
+/// The text of a UUID as PostgreSQL writes it, so that equal UUIDs have equal texts.
 pub(super) fn uuid_text<'a>(text: &Cow<'a, str>) -> Option<Cow<'a, str>> {
     if SourceType::named("uuid").writes(text) {
         return Some(text.clone());
@@ -186,7 +190,7 @@ pub(super) fn uuid_text<'a>(text: &Cow<'a, str>) -> Option<Cow<'a, str>> {
     uuid(&bytes).map(Cow::Owned)
 }
 
-/// 16 bytes as a UUID is written.
+/// The text of a UUID of 16 bytes.
 fn uuid(bytes: &[u8]) -> Option<String> {
     let bytes: &[u8; 16] = bytes.try_into().ok()?;
     let mut text = String::with_capacity(36);
@@ -201,7 +205,8 @@ fn uuid(bytes: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// A big-endian number of any length that fits; bytes that only repeat the sign are passed over.
+/// A big-endian two's complement number of any length; `None` if it does not fit. Bytes that only
+/// repeat the sign are ignored.
 pub(super) fn twos_complement(bytes: &[u8]) -> Option<i128> {
     let negative = bytes.first().is_some_and(|first| first & 0x80 != 0);
     let sign = if negative { 0xff } else { 0 };

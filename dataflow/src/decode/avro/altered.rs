@@ -1,11 +1,12 @@
-//! Whether a newer schema of a topic gives a column a type that the job was not planned for.
+//! Type changes of Avro columns: whether a newer schema gives a column a type the job is not
+//! planned for.
 //!
-//! In: the schema that a source was planned with, and a newer writer's. Out: the first column whose
-//! values would be read under the rules of its old type.
+//! Input: the schema that a source was planned with, and the schema of a newer writer. Output: the
+//! first column whose values would be read under the rules of its old type.
 //!
-//! A source table's own types are what the views were checked for, so each change of one counts.
-//! A schema of others may change as Avro allows: what a column does not take is refused by its
-//! record.
+//! The views were checked for the types of a captured table, so each change of its types counts.
+//! The schema of another writer may change as Avro's schema resolution allows; a value that a
+//! column does not take refuses its record.
 
 use arrow::datatypes::SchemaRef;
 use tidemill_log::schema::arena::Schema;
@@ -13,22 +14,26 @@ use tidemill_log::schema::{ColumnType, Fields, columns_of_envelope, columns_of_r
 
 use crate::plan::ir::Envelope;
 
-/// A column with another type.
+/// A column with another type than it was planned with.
 pub(super) struct Altered {
+    /// The column's name.
     pub(super) column: String,
+    /// The planned type.
     pub(super) was: ColumnType,
-    /// None when no column can have the new type.
+    /// The new type; `None` when no column can have it.
     pub(super) is: Option<ColumnType>,
 }
 
 /// The types that a source's columns were planned with.
 pub(super) struct Types {
+    /// The fields of the planned schema.
     planned: Fields,
+    /// The envelope, which says where the row is in the schema.
     envelope: Envelope,
 }
 
 impl Types {
-    /// Those of a schema; none of one that is no schema of rows, which planning refuses.
+    /// The types of a schema; none for a schema that is not one of rows, which planning refuses.
     pub(super) fn of(schema: &str, envelope: Envelope) -> Self {
         Self {
             planned: fields(schema, envelope),
@@ -36,7 +41,7 @@ impl Types {
         }
     }
 
-    /// The first of the columns `used` that the newer schema gives another type.
+    /// The first of the columns `used` to which the newer schema gives another type.
     pub(super) fn altered(&self, newer: &str, used: &SchemaRef) -> Option<Altered> {
         let own = Schema::parse(newer).is_ok_and(|schema| {
             let row = schema.after();
@@ -54,7 +59,7 @@ impl Types {
             let unusable = newer.unusable.iter().any(|it| it.name == *name);
             let same = match is {
                 Some(is) => is == was || (!own && is_taken(was, is)),
-                // A column that is gone is told apart.
+                // A column that is gone is found elsewhere.
                 None => !unusable,
             };
             (!same).then(|| Altered {
@@ -66,6 +71,7 @@ impl Types {
     }
 }
 
+/// The fields of a row schema.
 fn fields(schema: &str, envelope: Envelope) -> Fields {
     let fields = match envelope {
         Envelope::Debezium => columns_of_envelope(schema),
@@ -74,7 +80,8 @@ fn fields(schema: &str, envelope: Envelope) -> Fields {
     fields.unwrap_or_default()
 }
 
-/// Whether a column of the first type takes values of the second, each exactly or not at all.
+/// Whether a column of the first type takes values of the second: each value exactly, or not at
+/// all.
 fn is_taken(planned: ColumnType, written: ColumnType) -> bool {
     use ColumnType::{Bytes, Decimal, Double, Float, Int, Long, Text};
     matches!(

@@ -1,13 +1,18 @@
-//! A record's body, read from its front.
+//! Reader of Avro's binary encoding: primitive values, borrowed from a record's body.
 //!
-//! In: bytes that anyone may have written. Out: Avro's primitive values, borrowed from them.
+//! Input: bytes that anyone may have written. Output: Avro's primitive values.
 //!
-//! 1. Nothing is read beyond the body, and nothing is allocated for a length that it claims.
+//! Invariant: nothing is read beyond the body, and nothing is allocated for a length that the body
+//! claims.
+//!
+//! The encoding is that of the Avro specification, "Binary Encoding": numbers are zigzag varints,
+//! texts and bytes have their length in front.
 
-/// Why a body is refused. Boxed: results then fit in registers.
+/// Why a body is refused. Boxed, so that results fit in registers.
 #[derive(Debug)]
 pub(super) struct Fault(pub(super) String);
 
+/// A result of reading.
 pub(super) type Checked<T> = Result<T, Box<Fault>>;
 
 impl<T: Into<String>> From<T> for Box<Fault> {
@@ -17,14 +22,16 @@ impl<T: Into<String>> From<T> for Box<Fault> {
     }
 }
 
-/// What is left of a body.
+/// The rest of a body.
 pub(super) struct Input<'a> {
     pub(super) rest: &'a [u8],
 }
 
+/// The refusal of a body that is too short.
 const SHORT: &str = "the record ends within a value";
 
 impl<'a> Input<'a> {
+    /// Takes the next `count` bytes.
     #[inline(always)]
     pub(super) fn take(&mut self, count: usize) -> Checked<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or(SHORT)?;
@@ -32,6 +39,7 @@ impl<'a> Input<'a> {
         Ok(taken)
     }
 
+    /// Takes the next `N` bytes.
     #[inline]
     pub(super) fn array<const N: usize>(&mut self) -> Checked<[u8; N]> {
         let (taken, rest) = self.rest.split_first_chunk().ok_or(SHORT)?;
@@ -39,6 +47,7 @@ impl<'a> Input<'a> {
         Ok(*taken)
     }
 
+    /// Reads a boolean: the byte 0 or 1.
     pub(super) fn boolean(&mut self) -> Checked<bool> {
         match self.array()? {
             [0] => Ok(false),
@@ -47,7 +56,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// A zigzag variable-length number.
+    /// Reads a `long`: a zigzag varint.
     #[inline(always)]
     pub(super) fn long(&mut self) -> Checked<i64> {
         if let Some((first, rest)) = self.rest.split_first()
@@ -59,6 +68,7 @@ impl<'a> Input<'a> {
         self.long_number()
     }
 
+    /// Reads a `long` of two bytes or more.
     fn long_number(&mut self) -> Checked<i64> {
         let mut value: u64 = 0;
         for (index, byte) in self.rest.iter().take(10).enumerate() {
@@ -77,6 +87,7 @@ impl<'a> Input<'a> {
         }
     }
 
+    /// Reads an `int`: a zigzag varint in the range of 32 bits.
     pub(super) fn int(&mut self) -> Checked<i64> {
         let value = self.long()?;
         match i32::try_from(value) {
@@ -85,6 +96,7 @@ impl<'a> Input<'a> {
         }
     }
 
+    /// Reads bytes with their length in front.
     #[inline(always)]
     pub(super) fn prefixed(&mut self) -> Checked<&'a [u8]> {
         let count = self.long()?;
@@ -92,11 +104,12 @@ impl<'a> Input<'a> {
         self.take(count)
     }
 
+    /// Reads a text, which must be UTF-8.
     pub(super) fn text(&mut self) -> Checked<&'a str> {
         std::str::from_utf8(self.prefixed()?).map_err(|_| "a string is not UTF-8".into())
     }
 
-    /// A union's branch, or an enum's symbol.
+    /// Reads the index of a union's branch, or of an enum's symbol.
     #[inline]
     pub(super) fn branch<'s, T>(&mut self, branches: &'s [T]) -> Checked<&'s T> {
         let index = self.long()?;
@@ -106,7 +119,7 @@ impl<'a> Input<'a> {
         branch.ok_or_else(|| format!("choice {index} of {}", branches.len()).into())
     }
 
-    /// An array's or map's blocks.
+    /// Reads the blocks of an array or a map.
     pub(super) fn blocks(&mut self, item: impl Fn(&mut Self) -> Checked<()>) -> Checked<()> {
         loop {
             let count = self.long()?;
@@ -114,7 +127,7 @@ impl<'a> Input<'a> {
                 return Ok(());
             }
             if count < 0 {
-                // The block's size in bytes follows: it can be passed over as a whole.
+                // The block's size in bytes follows, so the block can be skipped as a whole.
                 self.prefixed()?;
                 continue;
             }
@@ -122,7 +135,7 @@ impl<'a> Input<'a> {
                 let before = self.rest.len();
                 item(self)?;
                 if self.rest.len() == before {
-                    // Items without bytes: all others are alike.
+                    // The items have no bytes, so all others are alike.
                     break;
                 }
             }

@@ -1,8 +1,9 @@
-//! The schemas of a topic's keys.
+//! Key schemas of an Avro topic: detects keys that no longer identify the same rows.
 //!
-//! A job takes a key's bytes for the identity of a row, so it never decodes one. Here it notices
-//! when they stop being that: when the key is of other columns than those that the views were
-//! planned with, or when its values are written otherwise in a topic that nobody begins anew.
+//! A job takes the bytes of a key as the identity of a row and never decodes them. This module
+//! detects when that stops being right: when the key has other columns than those that the views
+//! were planned with, or when its values are encoded in another way in a topic whose writer does
+//! not begin a table anew.
 
 use std::collections::HashSet;
 
@@ -12,29 +13,37 @@ use super::writers::Writers;
 use crate::plan::ir::{KeySchema, Source};
 use crate::{Error, Kind};
 
-/// The keys of one topic.
+/// The key schemas of one topic.
 pub(super) struct Keys {
+    /// The table's name, for messages.
     table: String,
+    /// The topic.
     topic: String,
+    /// The form of keys that the views were planned with.
     planned: Shape,
+    /// The version of the planned schema in the subject of keys.
     version: u32,
-    /// Whether the own ingest writes the topic: it begins a table anew whose key changes.
+    /// Whether Tidemill's own ingest writes the topic. It begins a table anew when the table's key
+    /// changes.
     own: bool,
-    /// Ids of schemas that are as planned; the last one of them is asked for first.
+    /// The ids of schemas that match the plan. The last one met is compared first.
     known: HashSet<u32>,
+    /// The id of the last key.
     last: Option<u32>,
 }
 
-/// A key's columns, and how each is written: two keys of one value have the same bytes where the
-/// latter is the same.
+/// The columns of a key, and the encoding of each. Two keys with the same values have the same
+/// bytes if the encodings are the same.
 #[derive(Debug, PartialEq, Eq)]
 struct Shape {
+    /// The names of the columns.
     columns: Vec<String>,
+    /// The encoding of each column.
     written: Vec<String>,
 }
 
 impl Shape {
-    /// None of a key that is no record.
+    /// The form of a key's schema; `None` if the key is not a record.
     fn of(schema: &str) -> Option<Self> {
         let schema = Schema::parse(schema).ok()?;
         let fields = &schema.record(schema.root)?.fields;
@@ -45,7 +54,7 @@ impl Shape {
     }
 }
 
-/// How a value is written, for comparison: an `int` has the bytes of the `long`.
+/// The encoding of a value, for comparison. An `int` has the same bytes as a `long`.
 fn written(schema: &Schema, node: usize) -> String {
     match schema.node(node) {
         Node::Int(meaning) | Node::Long(meaning) => format!("whole {meaning:?}"),
@@ -60,7 +69,7 @@ fn written(schema: &Schema, node: usize) -> String {
 }
 
 impl Keys {
-    /// None where the planned schema says nothing of columns.
+    /// The keys of a source; `None` if the planned schema does not name columns.
     pub(super) fn new(source: &Source, key: &KeySchema, own: bool) -> Option<Self> {
         Some(Self {
             table: source.name.clone(),
@@ -73,7 +82,7 @@ impl Keys {
         })
     }
 
-    /// Notices the schema of a key in Confluent's wire format; others have none.
+    /// Checks the schema of a key in Confluent's wire format. Other keys have no schema.
     pub(super) fn follow(&mut self, key: &[u8], writers: &mut Writers) {
         let Some(([0, a, b, c, d], _)) = key.split_first_chunk() else {
             return;
@@ -86,8 +95,8 @@ impl Keys {
         if self.known.contains(&id) {
             return;
         }
-        // One that the registry does not have is not known to be another one; it is asked for again
-        // when it comes behind another.
+        // An unknown id does not show that the schema is a different one. The registry is asked
+        // again when this id comes after another one.
         let Ok(Some(schema)) = writers.schema(id) else {
             return;
         };
@@ -100,7 +109,7 @@ impl Keys {
         }
     }
 
-    /// Why the job cannot go on with keys of a schema, if it cannot.
+    /// Why the job cannot continue with keys of a schema; `None` if it can.
     fn changed(&self, id: u32, shape: &Shape, writers: &Writers) -> Option<String> {
         let Self { table, topic, .. } = self;
         if !self.own && shape.written != self.planned.written {

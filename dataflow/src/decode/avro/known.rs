@@ -1,8 +1,8 @@
-//! Which schema each id stands for, and stood for when earlier runs read records with it.
+//! Schema ids of a topic: detects an id that stands for another schema than before.
 //!
-//! In: what the registry says of ids, and what the journal kept. Out: an error when an id stands
-//! for another schema than before, as it does in a registry that was made anew, which gives its ids
-//! again; and what the journal shall keep.
+//! Input: the registry's answers for ids, and what the journal kept. Output: an error when an id
+//! stands for another schema than before, which happens when a registry is recreated and gives its
+//! ids again; and the fingerprints that the journal must keep.
 
 use std::collections::BTreeMap;
 
@@ -12,16 +12,18 @@ use tidemill_log::schema::fingerprint;
 use crate::decode::kept::Kept;
 use crate::{Error, Kind};
 
-/// The fingerprints of one topic's schemas, by their ids.
+/// The fingerprints of one topic's schemas, by schema id.
 pub(super) struct Known {
+    /// The topic.
     topic: String,
-    /// Of this run.
+    /// Those that this run has met.
     seen: BTreeMap<u32, u64>,
-    /// Of this run and of earlier ones.
+    /// Those of this run and of earlier ones.
     pub(super) kept: Kept,
 }
 
 impl Known {
+    /// No schema is known yet.
     pub(super) fn new(topic: &str) -> Self {
         Self {
             topic: topic.to_owned(),
@@ -30,7 +32,8 @@ impl Known {
         }
     }
 
-    /// Takes the registry's answer for an id, and returns why it cannot be the right one.
+    /// Takes in the registry's answer for an id. Returns an error if it differs from earlier
+    /// answers.
     pub(super) fn notice(&mut self, id: u32, schema: &str) -> Option<Error> {
         let is = fingerprint(schema);
         self.seen.insert(id, is);
@@ -38,18 +41,19 @@ impl Known {
         (!same).then(|| self.another(id))
     }
 
-    /// The fingerprint of what an id stands for.
+    /// The fingerprint of the schema that an id stands for.
     pub(super) fn of(&self, id: u32) -> Option<u64> {
         self.seen.get(&id).copied()
     }
 
-    /// Why a record cannot be read, if the own ingest wrote it with another schema than the one
-    /// that its id stands for.
+    /// The error of a record that Tidemill's own ingest wrote with another schema than its id
+    /// stands for; `None` if the record's schema is the right one or is not recorded.
     pub(super) fn misnames(&self, id: u32, body: &[u8]) -> Option<Error> {
         let (is, was) = (self.of(id)?, fingerprint_in(body)?);
         (is != was).then(|| self.another(id))
     }
 
+    /// The `Data` error of an id that stands for another schema.
     pub(super) fn another(&self, id: u32) -> Error {
         let topic = &self.topic;
         let what = format!(

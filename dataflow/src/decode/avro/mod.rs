@@ -1,28 +1,37 @@
-//! Avro in the Confluent wire format: a zero byte, the schema's id (4 bytes, big-endian), the body.
+//! The Avro decoder, for Confluent's wire format: a zero byte, the schema id, and Avro's binary
+//! encoding.
 //!
-//! In: records of any writer schemas that the registry holds. Out: rows of the source's columns;
-//! fields that no column uses are passed over. A writer's schema is fetched at the first record
-//! that carries its id and compiled into a [`program`].
+//! ```text ┌──────┬────────────────┬──────────────────────────────┐ │ 0x00 │ schema id      │ body:
+//! Avro binary encoding   │ │ 1 B  │ u32 big-endian │ of the writer's schema       │
+//! └──────┴────────────────┴──────────────────────────────┘ ```
 //!
-//! This is own code where `arrow-avro` exists because a corrupt record must be refused alone (that
-//! decoder fails in the middle of a batch, whose rows are lost then) and because writers' schemas
-//! are looked up when a record first carries their id (that decoder must know all at the start).
+//! Input: records of any writer schemas that the registry has. Output: rows of the source's
+//! columns; fields that no column uses are skipped. A writer's schema is fetched at the first
+//! record with its id, and compiled into a [`program`].
 //!
-//! 1. A record is decoded whole before its row is appended: a corrupt one is refused alone.
-//! 2. A registry that is away refuses nothing: `push` waits and asks again until it answers. An id
-//!    that the registry does not have is refused, and asked for again only after a while.
-//! 3. A column that a writer has no field for holds the default of the field that it was planned
-//!    from, and without one the record is refused, as Avro says. Where the writer's schema
-//!    is newer than the plan the column is gone, and the job ends: its values would be made up.
-//!    It ends too where a newer schema gives a column another type, see [`altered`].
-//! 4. Ids of a registry that was made anew may stand for other schemas: the job ends when one does,
-//!    told from what earlier runs read ([`known`]), and from what the own ingest's records say of
-//!    the schema that they were written with.
-//! 5. A registry that lost its schemas is an error of the job, told from a record that names an id
-//!    which never was: otherwise all that was written with them would leave the views unnoticed.
-//! 6. Before the own ingest changes a column's type it begins the table anew in all partitions. A
-//!    record of before that the plan's type does not take is no dead letter: its row is withheld
-//!    until the table's beginning, which comes behind it.
+//! `arrow-avro` is not used, for two reasons. A corrupt record must be refused alone, but that
+//! decoder fails in the middle of a batch, whose rows are then lost. And schemas must be looked up
+//! when a record first carries their id, but that decoder must know all of them at the start.
+//!
+//! 1. A record is decoded completely before its row is appended, so a corrupt record is refused
+//!    alone.
+//! 2. A registry that is away refuses nothing: `push` blocks and asks again until the registry
+//!    answers. An id that the registry does not have is refused, and asked for again only after a
+//!    while.
+//! 3. A column for which the writer has no field gets the default of the field that it was planned
+//!    from. Without a default the record is refused, as Avro's schema resolution says. If the
+//!    writer's schema is newer than the plan, the column was dropped, and the job ends because its
+//!    values would be invented. The job also ends when a newer schema gives a column another type;
+//!    see [`altered`].
+//! 4. The ids of a recreated registry may stand for other schemas. The job ends when one does. This
+//!    is detected from what earlier runs read ([`known`]), and from the fingerprint that the
+//!    records of Tidemill's own ingest carry.
+//! 5. A registry that lost its schemas ends the job. It is detected when a record carries an id
+//!    that must have existed. Otherwise all records of that schema would be missing in the views
+//!    unnoticed.
+//! 6. Before the own ingest changes the type of a column, it begins the table anew in all
+//!    partitions. An earlier record that does not fit the planned type is not a dead letter. Its
+//!    row is withheld until the new beginning of the table, which comes after it.
 
 mod altered;
 mod input;
@@ -49,17 +58,24 @@ use crate::{Error, Kind, Result};
 
 /// The decoder of one source's Avro records.
 pub(super) struct Avro {
+    /// The builders of the source's columns.
     columns: Columns,
+    /// Whether records have Debezium's envelope.
     debezium: bool,
-    /// Whether the own ingest writes the topic.
+    /// Whether Tidemill's own ingest writes the topic.
     own: bool,
+    /// The writers' schemas.
     writers: Writers,
+    /// The schemas of keys; `None` if keys do not identify rows or have no schema.
     keys: Option<Keys>,
 }
 
 impl Avro {
-    /// `schema` is the one that the source was planned with, `newest` the newest version then, and
-    /// `key` the schema of its keys.
+    /// A decoder of a source. `schema` is the schema that the source was planned with, `newest` the
+    /// newest version at that time, and `key` the schema of its keys.
+    ///
+    /// # Errors
+    /// `Data` when no registry is given or the planned schema is unusable.
     pub(super) fn new(
         source: &Source,
         (schema, newest): (&str, u32),
@@ -84,7 +100,7 @@ impl Avro {
         })
     }
 
-    /// Reads the body of a record.
+    /// Decodes the body of a record.
     fn read(
         &mut self,
         id: u32,
@@ -122,7 +138,8 @@ impl Decoder for Avro {
         let (id, body) = unframe(value)?;
         let pushed = self.read(id, body, newest);
         if self.debezium && matches!(pushed, Err(_) | Ok(Effect::Nothing)) {
-            // It may be one of the own ingest, read with another schema than it was written with.
+            // The record may be one of the own ingest, read with another schema than it was written
+            // with.
             self.writers.misnames(id, body);
         }
         pushed
@@ -154,7 +171,7 @@ impl Decoder for Avro {
     }
 }
 
-/// What the envelope of a record did to its table.
+/// Applies a Debezium envelope: drops duplicates, appends the row, or reports a deletion.
 fn effect(
     columns: &mut Columns,
     program: &Program,
@@ -195,7 +212,7 @@ fn effect(
             )));
         }
     }
-    // Only a record that is not refused moves it.
+    // Only a record that is not refused moves the partition's position.
     *newest = next;
     Ok(match change.op {
         Some("d") if change.is_withheld() => Effect::Withheld,
@@ -205,7 +222,7 @@ fn effect(
     })
 }
 
-/// The schema's id and the body.
+/// Splits a record into its schema id and its body.
 fn unframe(value: &[u8]) -> std::result::Result<(u32, &[u8]), Refused> {
     match value.split_first_chunk() {
         Some(([0, a, b, c, d], body)) => Ok((u32::from_be_bytes([*a, *b, *c, *d]), body)),

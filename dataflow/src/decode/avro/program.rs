@@ -1,10 +1,15 @@
-//! Programs: a writer's schema compiled against a source's columns into steps of read and skip.
+//! Decoding programs: a writer's schema compiled against a source's columns into read and skip
+//! steps.
 //!
-//! In: an Avro body. Out: one cell a column, and what a Debezium envelope says.
+//! Input: the body of a record. Output: one cell per column, and what a Debezium envelope says.
 //!
-//! 1. A body is read to its last byte; bytes left over refuse it.
-//! 2. For one schema, work is bounded by the body's length: nesting has a limit, and items without
-//!    bytes are not counted one by one.
+//! ```text writer's schema {id, name, note, age}  +  columns {age, id} ─►  Read id → cell 1 │
+//! SkipPrefixed 2 │ Read age → cell 0 ```
+//!
+//! Invariants:
+//! 1. A body is read to its last byte. If bytes are left over, the record is refused.
+//! 2. For one schema, the work is bounded by the body's length: nesting is limited, and items
+//!    without bytes are not counted one by one.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,14 +28,14 @@ use super::super::wire::{WHY_UNAVAILABLE, Wire};
 use super::input::{Checked, Input};
 use crate::plan::ir::Envelope;
 
-/// Types nested deeper than this in one record refuse it.
+/// Most levels of nesting of types in one record.
 const DEPTH_MAX: usize = 128;
-/// The field of a flattened Debezium record that says whether its row is gone.
+/// The field of a flattened Debezium record that says whether its row was deleted.
 const DELETED: &str = "__deleted";
-/// Why a record that was read is refused all the same.
+/// The refusal of a record that was read with another schema than it was written with.
 const ANOTHER: &str = "it was written with another one. Was the registry made anew, so that the id \
      stands for another schema?";
-/// Ends of the names of what Debezium writes beside changes of rows.
+/// The endings of the names of records that Debezium writes besides row changes.
 const NO_ROWS: [&str; 4] = [
     "TransactionMetadataValue",
     "SchemaChangeValue",
@@ -38,21 +43,22 @@ const NO_ROWS: [&str; 4] = [
     "Heartbeat",
 ];
 
-/// What a body's envelope says, with the row in the cells.
+/// What a record's envelope says; the row is in the cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Change<'a> {
-    /// Debezium's letter; none outside an envelope.
+    /// Debezium's operation letter; `None` without an envelope.
     pub(super) op: Option<&'a str>,
-    /// Whether there is a row.
+    /// Whether the record has a row.
     pub(super) row: bool,
-    /// Whether a flattened record says that its row is gone.
+    /// Whether a flattened record says that its row was deleted.
     pub(super) deleted: bool,
-    /// Whether an outdated record's row has a value that its column does not take.
+    /// Whether a value of an outdated record does not fit its column.
     pub(super) lost: bool,
+    /// The fields of `source`.
     source: Origin<'a>,
 }
 
-/// What the envelope's `source` says; empty where it says nothing.
+/// The fields of the envelope's `source`; empty where they are missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Origin<'a> {
     connector: &'a [u8],
@@ -64,14 +70,14 @@ struct Origin<'a> {
 }
 
 impl Change<'_> {
-    /// Whether it stands for a row that could not be published.
+    /// Whether the record stands for a row that could not be published.
     pub(super) fn is_withheld(&self) -> bool {
         let source = &self.source;
         source.connector == CONNECTOR.as_bytes() && is_withheld(source.sequence)
     }
 
-    /// Where in the source a record comes from, of the own ingest or of Debezium's connector for
-    /// PostgreSQL.
+    /// The source position of a record of Tidemill's own ingest, or of Debezium's PostgreSQL
+    /// connector.
     pub(super) fn said(&self) -> Option<Said> {
         let source = &self.source;
         let lsn = source.lsn;
@@ -91,22 +97,22 @@ impl Change<'_> {
     }
 }
 
-/// A writer's schema, ready to decode its records.
+/// A writer's schema, compiled to decode its records.
 #[derive(Debug)]
 pub(super) struct Program {
     writer: Schema,
     steps: Vec<Step>,
-    /// How many columns there are, and what stands in those that the writer does not have.
+    /// The number of columns, and the values of columns for which the writer has no field.
     columns: usize,
     defaults: Vec<(usize, Cell<'static>)>,
     absent: Vec<Absent>,
-    /// Columns that the writer has another type for.
+    /// Columns for which the writer has another type.
     altered: Vec<usize>,
-    /// Whether the table began anew since, with other types.
+    /// Whether the table began anew after these records, with other types.
     outdated: bool,
-    /// Whether the own ingest wrote the records, whose texts are never placeholders.
+    /// Whether Tidemill's own ingest wrote the records; their texts are never placeholders.
     own: bool,
-    /// Of the writer's schema.
+    /// The fingerprint of the writer's schema.
     fingerprint: u64,
     /// See [`crate::plan::ir::Source::unavailable`].
     unavailable: Option<Arc<[u8]>>,
@@ -114,41 +120,41 @@ pub(super) struct Program {
     utc: Tz,
 }
 
-/// A column that the writer has no field for.
+/// A column for which the writer has no field.
 #[derive(Debug)]
 pub(super) struct Absent {
-    /// Its name.
+    /// The column's name.
     pub(super) column: String,
-    /// Whether the planned field has a default, which then stands in its place.
+    /// Whether the planned field has a default, which is then the column's value.
     pub(super) has_default: bool,
 }
 
-/// One field of the outermost record, or of the row.
+/// A step for one field (or several) of the outermost record, or of the row.
 #[derive(Debug)]
 enum Step {
-    /// So many strings or bytes in a row that no one needs.
+    /// Skips this many texts or bytes in a row.
     SkipPrefixed(usize),
-    /// So many numbers in a row that no one needs.
+    /// Skips this many numbers in a row.
     SkipNumbers(usize),
-    /// No one needs it: the node's value is passed over.
+    /// Skips the value of a node.
     Skip(usize),
     /// A column's value.
     Read(Read),
-    /// Whether a flattened record's row is gone, and the step that the field takes otherwise.
+    /// Reads whether a flattened record's row was deleted, then does the field's own step.
     Deleted(usize, Box<Step>),
     /// The envelope's `op`.
     Op,
-    /// The envelope's row: the union's branches, or one record.
+    /// The envelope's row: the branches of its union.
     Row(Vec<RowBranch>),
     /// The row in an envelope that holds it without a union.
     BareRow(Vec<Step>),
     /// The envelope's `source`.
     Source(Vec<Step>),
-    /// A field of it, and its node.
+    /// A field of `source`, and its node.
     Said(About, usize),
 }
 
-/// The fields of `source` that say where a record comes from.
+/// The fields of `source` from which a record's position is taken.
 #[derive(Debug, Clone, Copy)]
 enum About {
     Version,
@@ -165,18 +171,18 @@ enum RowBranch {
     Record(Vec<Step>),
 }
 
-/// How a column's value is read.
+/// How the value of a column is read.
 #[derive(Debug)]
 struct Read {
     column: usize,
     name: String,
     kind: DataType,
     node: usize,
-    /// What the planned field means, for writers that say nothing of it.
+    /// The meaning of the planned field, for writers whose schema does not say it.
     planned: Meaning,
 }
 
-/// What the steps of a row are made for.
+/// What the steps of a row are compiled for.
 struct Target<'s> {
     planned: &'s Schema,
     row: Option<&'s Record>,
@@ -185,8 +191,9 @@ struct Target<'s> {
 }
 
 impl Program {
-    /// Compiles the text of a writer's schema. `planned` is the record that the columns were
-    /// planned from: its defaults stand in for fields that the writer does not have.
+    /// Compiles a writer's schema. `planned` is the schema that the columns were planned from; its
+    /// defaults replace fields that the writer does not have. The error says why records cannot be
+    /// read.
     pub(super) fn compile(
         writer: &str,
         planned: &Schema,
@@ -241,7 +248,7 @@ impl Program {
         Ok(program)
     }
 
-    /// Finds the columns that the writer's row does not have, and what stands in for them.
+    /// Finds the columns that the writer's row does not have, and their defaults.
     fn absences(&mut self, row: &Record, target: &Target<'_>) -> Result<(), String> {
         for (index, column) in target.columns.fields().iter().enumerate() {
             let field = target.planned_field(column.name());
@@ -264,7 +271,7 @@ impl Program {
         Ok(())
     }
 
-    /// Finds the columns that the writer has another type for than the planned schema.
+    /// Finds the columns for which the writer has another type than the planned schema.
     fn alterations(&mut self, writer: &Schema, row: &Record, target: &Target<'_>) {
         for (index, column) in target.columns.fields().iter().enumerate() {
             let Some(planned) = target.planned_field(column.name()) else {
@@ -285,23 +292,23 @@ impl Program {
         }
     }
 
-    /// What stands for a value that the writer does not have, beside Debezium's default.
+    /// Sets the placeholder for values that the writer does not have, besides Debezium's default.
     pub(super) fn unavailable(&mut self, told: Option<Arc<[u8]>>) {
         self.unavailable = told;
     }
 
-    /// The columns that the writer has another type for.
+    /// The columns for which the writer has another type.
     pub(super) fn altered(&self) -> &[usize] {
         &self.altered
     }
 
-    /// Whether the own ingest wrote the records.
+    /// Whether Tidemill's own ingest wrote the records.
     pub(super) fn is_own(&self) -> bool {
         self.own
     }
 
-    /// Whether a record was written with the schema that it is read with, as far as it tells; `own`
-    /// says whether the own ingest writes the topic.
+    /// Checks that a record was written with the schema that it is read with, as far as the record
+    /// tells. `own` says whether Tidemill's own ingest writes the topic.
     pub(super) fn agrees(
         &self,
         change: &Change<'_>,
@@ -315,13 +322,13 @@ impl Program {
         }
         match fingerprint_of(source.version) {
             Some(written) if written != self.fingerprint => Err(ANOTHER),
-            // As earlier versions wrote it.
+            // Earlier versions wrote no fingerprint.
             None if !source.connector.starts_with(CONNECTOR.as_bytes()) => Err(ANOTHER),
             _ => Ok(()),
         }
     }
 
-    /// The table began anew behind the records: a row that its columns do not take is lost.
+    /// Records that the table began anew after these records: rows that do not fit are lost.
     pub(super) fn outdate(&mut self) {
         self.outdated = true;
     }
@@ -330,22 +337,22 @@ impl Program {
         self.outdated
     }
 
-    /// Whether a value that its column does not take is none of the table as it is now.
+    /// Whether a value that does not fit its column belongs to an earlier form of the table.
     fn loses(&self, read: &Read) -> bool {
         self.outdated && self.altered.contains(&read.column)
     }
 
-    /// Whether the records say nothing of any row.
+    /// Whether the records are about no rows.
     pub(super) fn is_silent(&self) -> bool {
         self.silent
     }
 
-    /// The columns that the writer has no field for.
+    /// The columns for which the writer has no field.
     pub(super) fn absent(&self) -> &[Absent] {
         &self.absent
     }
 
-    /// Decodes one body. `cells` is cleared and filled with one cell a column.
+    /// Decodes a body. `cells` is cleared and filled with one cell per column.
     pub(super) fn run<'a>(&'a self, body: &'a [u8], cells: &mut Cells<'a>) -> Checked<Change<'a>> {
         cells.clear();
         cells.extend(std::iter::repeat_n(Cell::Null, self.columns));
@@ -369,6 +376,7 @@ impl Program {
         }
     }
 
+    /// Runs steps.
     fn steps<'a>(
         &'a self,
         steps: &'a [Step],
@@ -422,7 +430,7 @@ impl Program {
         Ok(())
     }
 
-    /// Reads a field of `source`; one of another type says nothing.
+    /// Reads a field of `source`; a field of another type is skipped.
     fn said<'a>(
         &self,
         about: About,
@@ -453,7 +461,7 @@ impl Program {
         Ok(())
     }
 
-    /// Whether a field says that the row is gone: true, or the text of it.
+    /// Reads whether a field says that the row was deleted: true, or the text `true`.
     fn deleted(&self, node: usize, input: &mut Input<'_>) -> Checked<bool> {
         let node = match self.writer.node(node) {
             Node::Union(branches) => *input.branch(branches)?,
@@ -466,7 +474,7 @@ impl Program {
         })
     }
 
-    /// The value of a column's field as it was written; none for null.
+    /// Reads the value of a column's field, as it was written; `None` for null.
     fn wire<'a>(&'a self, read: &Read, input: &mut Input<'a>) -> Checked<Option<Wire<'a>>> {
         let node = match self.writer.node(read.node) {
             Node::Union(branches) => self.writer.node(*input.branch(branches)?),
@@ -497,7 +505,7 @@ impl Program {
         }))
     }
 
-    /// The cell of a column's value.
+    /// Converts a value to the column's cell.
     fn cell<'a>(&self, read: &Read, wire: &Option<Wire<'a>>) -> Checked<Cell<'a>> {
         let Some(wire) = wire else {
             return Ok(Cell::Null);
@@ -515,6 +523,7 @@ impl Program {
         })
     }
 
+    /// Skips the value of a node.
     fn skip(&self, node: usize, input: &mut Input<'_>, depth: usize) -> Checked<()> {
         if depth > DEPTH_MAX {
             return Err(format!("values are nested more than {DEPTH_MAX} deep").into());
@@ -552,7 +561,7 @@ impl<'s> Target<'s> {
         row.fields.get(place)
     }
 
-    /// What the planned field of a column means.
+    /// The meaning of a column's planned field.
     fn planned_meaning(&self, column: &str) -> Meaning {
         let Some(field) = self.planned_field(column) else {
             return Meaning::Plain;
@@ -575,6 +584,7 @@ impl<'s> Target<'s> {
     }
 }
 
+/// Compiles the row.
 fn row_steps(writer: &Schema, row: &Record, target: &Target<'_>) -> Vec<Step> {
     let mut columns: Vec<Option<usize>> = vec![None; row.fields.len()];
     for (index, column) in target.columns.fields().iter().enumerate() {
@@ -609,7 +619,7 @@ fn row_steps(writer: &Schema, row: &Record, target: &Target<'_>) -> Vec<Step> {
     steps
 }
 
-/// Adds what passes over a node's value: runs of like ones are one step.
+/// Appends the step that skips a node. Consecutive skips of one kind become one step.
 fn skip(steps: &mut Vec<Step>, writer: &Schema, node: usize) {
     match (writer.node(node), steps.last_mut()) {
         (Node::Bytes(_) | Node::String(_), Some(Step::SkipPrefixed(count)))
@@ -622,6 +632,7 @@ fn skip(steps: &mut Vec<Step>, writer: &Schema, node: usize) {
     }
 }
 
+/// Compiles a Debezium envelope.
 fn envelope_steps(
     writer: &Schema,
     envelope: &Record,
@@ -655,6 +666,7 @@ fn envelope_steps(
     steps.collect()
 }
 
+/// Compiles the fields of `source`.
 fn source_steps(writer: &Schema, fields: &[Field]) -> Vec<Step> {
     let mut steps = Vec::new();
     for field in fields {
@@ -675,7 +687,7 @@ fn source_steps(writer: &Schema, fields: &[Field]) -> Vec<Step> {
     steps
 }
 
-/// A planned field's default as the column's cell.
+/// The default of a planned field, as a cell of the column.
 fn default_cell(
     planned: &Schema,
     node: usize,
@@ -684,8 +696,8 @@ fn default_cell(
     utc: &Tz,
 ) -> Option<Cell<'static>> {
     let node = match planned.node(node) {
-        // A union's default is of the branch that takes it: the first one by the letter of the
-        // specification, any one in its newer versions.
+        // A union's default belongs to the branch that takes it: the first one in the Avro
+        // specification, any branch in its newer versions.
         Node::Union(branches) => {
             let cells = branches.iter();
             return cells
@@ -704,7 +716,7 @@ fn default_cell(
             Wire::Text(Cow::Owned(text.clone()))
         }
         (Node::Bytes(meaning) | Node::Fixed(_, meaning), Value::String(text)) => {
-            // Code points 0 to 255 stand for bytes.
+            // The code points 0 to 255 stand for bytes.
             let points = text
                 .chars()
                 .map(|point| u8::try_from(u32::from(point)).ok());

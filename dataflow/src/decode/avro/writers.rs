@@ -1,5 +1,5 @@
-//! The writers' schemas of a topic: fetched at the first record that carries their id, compiled,
-//! and compared with the schema that the job was planned with.
+//! Writers' schemas of a topic: fetched at the first record with their id, compiled, and compared
+//! with the schema that the job was planned with.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,38 +20,49 @@ use super::program::{Absent, Program};
 use crate::plan::ir::{Envelope, Source};
 use crate::{Error, Kind, Result};
 
-/// How long an id that the registry does not have is refused without asking again.
+/// How long a missing id is refused before the registry is asked again.
 const MISS_KEPT: Duration = Duration::from_secs(5);
-/// Missing ids remembered; garbage can carry any of 2^32.
+/// Most missing ids that are remembered, because garbage can contain any of 2^32 ids.
 const MISSES_MAX: usize = 1024;
-/// The first and the longest wait between two questions to a registry that is away.
+/// The first and the longest pause between two requests to a registry that is away.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// The writers' schemas seen so far.
+/// The writers' schemas that were met so far.
 pub(super) struct Writers {
+    /// The schema registry.
     registry: Arc<dyn Registry>,
+    /// The schema that the job was planned with.
     planned: Schema,
+    /// The source's columns.
     columns: SchemaRef,
+    /// The planned types of the columns.
     types: Types,
-    /// The newest version of the topic's subject when the job was planned.
+    /// The newest version of the topic's value subject when the job was planned.
     newest: u32,
+    /// The table's name, for messages.
     table: String,
     envelope: Envelope,
     unavailable: Option<Arc<[u8]>>,
     utc: Tz,
-    /// Compiled, or why that cannot be. Schemas of an id never change.
+    /// The compiled program of each id, or why it cannot be compiled. The schema of an id never
+    /// changes.
     compiled: HashMap<u32, std::result::Result<Program, String>, RandomState>,
+    /// Missing ids: since when, and the refusal.
     missing: HashMap<u32, (Instant, String)>,
     topic: String,
-    /// What the ids stand for.
+    /// The schemas that ids stand for.
     pub(super) known: Known,
-    /// Why the job cannot go on: the registry lost schemas that records were written with, or a
-    /// column, its type or the key is another one.
+    /// Why the job cannot continue: the registry lost schemas that records were written with, or a
+    /// column, its type or the key has changed. The decoder reports it at the next batch.
     pub(super) ends: Option<Error>,
 }
 
 impl Writers {
+    /// No schema is known yet.
+    ///
+    /// # Errors
+    /// `Data` when the planned schema does not parse.
     pub(super) fn new(
         source: &Source,
         (schema, newest): (&str, u32),
@@ -79,6 +90,10 @@ impl Writers {
         })
     }
 
+    /// The program of a schema id. Blocks while the registry is away.
+    ///
+    /// # Errors
+    /// A refusal of the record, when the schema is missing or cannot be compiled.
     pub(super) fn program(&mut self, id: u32) -> std::result::Result<&Program, Refused> {
         if !self.compiled.contains_key(&id) {
             self.resolve(id)?;
@@ -90,6 +105,7 @@ impl Writers {
         }
     }
 
+    /// Fetches and compiles the schema of an id.
     fn resolve(&mut self, id: u32) -> std::result::Result<(), Refused> {
         if let Some((since, why)) = self.missing.get(&id)
             && since.elapsed() < MISS_KEPT
@@ -124,8 +140,7 @@ impl Writers {
         Err(Refused(why))
     }
 
-    /// What the registry says that an id stands for; the job ends when that is another schema than
-    /// before.
+    /// The schema of an id, as the registry says. The job ends when it is another one than before.
     pub(super) fn schema(&mut self, id: u32) -> tidemill_log::Result<Option<String>> {
         let schema = self.ask(id, |registry| registry.by_id(id))?;
         if let Some(schema) = &schema
@@ -136,14 +151,15 @@ impl Writers {
         Ok(schema)
     }
 
-    /// Ends the job when the own ingest wrote a record with another schema than the one that its id
-    /// stands for.
+    /// Ends the job if Tidemill's own ingest wrote a record with another schema than its id stands
+    /// for.
     pub(super) fn misnames(&mut self, id: u32, body: &[u8]) {
         if let Some(another) = self.known.misnames(id, body) {
             self.ends = Some(another);
         }
     }
 
+    /// Compiles a schema, or ends the job if the schema shows that the plan is outdated.
     fn compile(&mut self, id: u32, schema: &str) -> std::result::Result<Program, String> {
         if self.is_of_another(schema) {
             let another = self.known.another(id);
@@ -196,7 +212,7 @@ impl Writers {
         }
     }
 
-    /// Whether a schema is one of the own ingest's, of another topic than this one.
+    /// Whether a schema is one that the own ingest registered for another topic.
     fn is_of_another(&self, schema: &str) -> bool {
         let Ok(writer) = Schema::parse(schema) else {
             return false;
@@ -206,7 +222,7 @@ impl Writers {
         own && name(&writer) != name(&self.planned)
     }
 
-    /// Why the job cannot go on with what a newer schema writes, if it cannot.
+    /// Why the job cannot continue with records of a newer schema; `None` if it can.
     fn changed(&self, id: u32, program: &Program) -> Option<String> {
         let (table, topic) = (&self.table, &self.topic);
         if let Some(Absent { column, .. }) = program.absent().first() {
@@ -220,7 +236,7 @@ impl Writers {
         None
     }
 
-    /// Why a job that was planned for a column's old type ends.
+    /// The message of a job that was planned for a column's old type.
     fn altered(&self, id: u32, altered: &Altered) -> String {
         let Altered { column, was, is } = altered;
         let (table, topic) = (&self.table, &self.topic);
@@ -235,18 +251,18 @@ impl Writers {
         )
     }
 
-    /// Whether the own ingest writes the topic.
+    /// Whether Tidemill's own ingest writes the topic.
     pub(super) fn is_own(&self) -> bool {
         self.planned.after().is_some_and(|row| row.table.is_some())
     }
 
-    /// Whether a schema came after those that the job was planned with. One that the topic's
-    /// subject does not list tells it by its id: ids only grow.
+    /// Whether a schema is newer than those that the job was planned with. If the topic's subject
+    /// does not list it, the id decides, because ids only grow.
     fn is_newer(&self, id: u32) -> bool {
         self.is_behind("value", id, self.newest)
     }
 
-    /// Whether a schema came after a version of the topic's keys or values.
+    /// Whether a schema is newer than a version of the subject of keys or values.
     pub(super) fn is_behind(&self, part: &str, id: u32, version: u32) -> bool {
         let subject = format!("{}-{part}", self.topic);
         let Ok(versions) = self.ask(id, |registry| registry.versions(&subject)) else {
@@ -258,8 +274,9 @@ impl Writers {
         }
     }
 
-    /// Whether the registry once had this schema, as far as can be told: it knows nothing of the
-    /// topic any more, or it gave the topic a higher id since (ids begin at 1 and only grow).
+    /// Whether the registry once had this schema, as far as can be known: the registry no longer
+    /// knows the topic, or it has given the topic a higher id since. (Ids begin at 1 and only
+    /// grow.)
     fn was_lost(&self, id: u32) -> bool {
         let subject = format!("{}-value", self.topic);
         let versions = self.ask(id, |registry| registry.versions(&subject));
@@ -268,7 +285,7 @@ impl Writers {
         })
     }
 
-    /// Asks until the registry answers: its absence says nothing about the record.
+    /// Asks until the registry answers, because its absence says nothing about the record.
     pub(super) fn ask<T>(
         &self,
         id: u32,
