@@ -244,6 +244,7 @@ impl Place {
         })
     }
 
+    /// The object with this component's heartbeat.
     fn object(&self) -> String {
         object(&self.pipeline, self.half)
     }
@@ -359,6 +360,7 @@ impl Heartbeat {
     }
 }
 
+/// The trimmed text of a file; empty if it cannot be read.
 fn read(file: &str) -> String {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     text.trim().to_owned()

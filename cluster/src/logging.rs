@@ -185,8 +185,11 @@ pub(crate) fn start(args: &LogArgs, default: &str, origin: &Origin<'_>) -> anyho
 #[derive(Debug, Clone)]
 struct Lines {
     format: LogFormat,
+    /// The fields of the process, as text or as part of a JSON object.
     fields: String,
+    /// Whether lines also go to stderr.
     stderr: bool,
+    /// The log file, if `--log-dir` was given.
     file: Option<Arc<Mutex<Rotating>>>,
 }
 

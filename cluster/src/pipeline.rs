@@ -214,7 +214,9 @@ impl Views {
 /// A registry that also knows the schemas that the pipeline's own ingest will register. With it a
 /// pipeline can be checked before it ever ran.
 pub(crate) struct Expected {
+    /// The real registry; `None` if it does not exist yet.
     inner: Option<Arc<dyn Registry>>,
+    /// Schemas by subject of the tables that the ingest creates.
     expected: BTreeMap<String, String>,
     captured: Captured,
     /// Whether the catalog of the database wins over the registry for captured tables.

@@ -1,10 +1,12 @@
 //! Protocol of a cluster: the messages between workers, the master, child processes and clients.
 //!
-//!     tidemill worker ──POST …/report: Report─────────────► tidemill master
-//!                     ◄─────────────────────Assignment─────   (also by long poll: GET …/orders)
-//!     tidemill worker ──stdin: a line of ToChild──────────► tidemill dataflow, tidemill ingest
-//!                     ◄────────stdout: a line of FromChild─
-//!     tidemill status ──GET /v1/status────────────────────► tidemill master: Status
+//! ```text
+//! tidemill worker ──POST …/report: Report─────────────► tidemill master
+//!                 ◄─────────────────────Assignment─────   (also by long poll: GET …/orders)
+//! tidemill worker ──stdin: a line of ToChild──────────► tidemill dataflow, tidemill ingest
+//!                 ◄────────stdout: a line of FromChild─
+//! tidemill status ──GET /v1/status────────────────────► tidemill master: Status
+//! ```
 //!
 //! All messages are JSON: over HTTP between workers, clients and the master, and as lines on a
 //! child's stdin and stdout. This module contains only data. The modules `master`, `worker` and

@@ -90,7 +90,9 @@ pub(crate) struct Readable {
     database: Option<String>,
     log: String,
     stats: Arc<job::Stats>,
+    /// The connection to the database, once it was needed.
     marks: Mutex<Option<Marks>>,
+    /// The connection to the log, once it was needed.
     opened: Mutex<Option<Arc<dyn Log>>>,
 }
 

@@ -172,9 +172,12 @@ fn is_absent(url: &str) -> bool {
 
 /// The services of the pipeline; `None` for an embedded file that does not exist.
 struct Parts {
+    /// The log, for topics.
     log: Option<Arc<dyn Log>>,
     registry: Option<Arc<dyn Registry>>,
+    /// The sink, for tables of views.
     sink: Option<Arc<dyn Sink>>,
+    /// The store, for journal and checkpoints.
     store: Option<Arc<dyn Store>>,
     /// The location of the state, for messages.
     state: String,

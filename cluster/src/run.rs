@@ -1,9 +1,11 @@
 //! The command `run`: ingest and dataflow of a pipeline in one process, with a live display.
 //!
-//!     thread tidemill-ingest ─► topics ─► thread tidemill-dataflow ─► views
-//!              │                                   │
-//!              └─counters─► main thread ◄─counters─┘
-//!                          (the display)  ◄─lag, top rows─ thread tidemill-watch
+//! ```text
+//! thread tidemill-ingest ─► topics ─► thread tidemill-dataflow ─► views
+//!          │                                   │
+//!          └─counters─► main thread ◄─counters─┘
+//!                      (the display)  ◄─lag, top rows─ thread tidemill-watch
+//! ```
 //!
 //! A stop ends the ingest first. Then the views take everything that it published.
 

@@ -29,6 +29,7 @@ pub(crate) struct Served {
 /// A view and its table.
 struct ServedView {
     table: Table,
+    /// Whether the view aggregates: such a view is shown first, and with more rows.
     aggregate: bool,
 }
 

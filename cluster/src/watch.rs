@@ -55,9 +55,12 @@ pub(crate) struct Until {
 
 /// What the watcher reads.
 pub(crate) struct Watched {
+    /// The plan, which names the topics and views.
     pub(crate) plan: Job,
+    /// The URLs of the log and of the sink.
     pub(crate) log: String,
     pub(crate) sink: String,
+    /// The condition of `--until`, if it was given.
     pub(crate) until: Option<Until>,
     pub(crate) ingest_stats: Arc<stats::Stats>,
     pub(crate) job_stats: Arc<job::Stats>,

@@ -1,9 +1,11 @@
 //! Log reader: the log lines of many processes as one list, read from files after a cursor, in
 //! bounded pages, merged by time.
 //!
-//!     files of worker A   ─ folder::read ─► page ┐
-//!     files of worker B   ─ folder::read ─► page ┼─ page::merge ─► one page, lines by time
-//!     files of the master ─ folder::read ─► page ┘
+//! ```text
+//! files of worker A   ─ folder::read ─► page ┐
+//! files of worker B   ─ folder::read ─► page ┼─ page::merge ─► one page, lines by time
+//! files of the master ─ folder::read ─► page ┘
+//! ```
 //!
 //! In: files that [`crate::logging`] wrote, as text or JSON, and pages of other processes. Out:
 //! pages. A cursor contains for each process how far its files were read. A request with the cursor

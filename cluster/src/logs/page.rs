@@ -128,8 +128,10 @@ impl Query {
 /// Merges the pages that several workers returned for one query. If a worker has more lines than
 /// its page, lines that may come after those are left for the next page.
 ///
-///     page of A:  1 4 7, and more   The merge takes 1 2 4 5 7 and stops, because the next line
-///     page of B:  2 5 9             of A is unknown. The cursor is after 7 in A and 5 in B.
+/// ```text
+/// page of A:  1 4 7, and more   The merge takes 1 2 4 5 7 and stops, because the next line
+/// page of B:  2 5 9             of A is unknown. The cursor is after 7 in A and 5 in B.
+/// ```
 pub(crate) fn merge(query: &Query, pages: Vec<Page>) -> Page {
     let mut merged = Page {
         cursor: query.cursor(),

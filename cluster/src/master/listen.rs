@@ -42,7 +42,9 @@ const HEAD_END: &[u8] = b"\r\n\r\n";
 
 /// The listener that axum serves: receives ready connections from the task that accepts them.
 pub(crate) struct Ready {
+    /// The connections whose handshake is done.
     connections: mpsc::Receiver<(Connection, SocketAddr)>,
+    /// The address on which the master listens.
     at: SocketAddr,
 }
 
@@ -53,6 +55,7 @@ pub(crate) struct Connection {
     deadline: Option<Pin<Box<Sleep>>>,
     /// How many bytes of [`HEAD_END`] were seen in a row.
     seen: usize,
+    /// The permit, held until the connection is dropped.
     _place: OwnedSemaphorePermit,
 }
 

@@ -5,9 +5,11 @@
 //! mint generations. Each message carries the time at which it was sent. Out: replies, assignments,
 //! documents, and log lines.
 //!
-//!     HTTP handlers ──try_send──►┌─────────┐       ┌───────────────┐──Reply──► HTTP handlers
-//!     thread `store` ───send────►│ mailbox │──────►│ state machine │──Write──► thread `store`
-//!     threads `mint` ───send────►└─────────┘       └───────────────┘──Mint───► threads `mint`
+//! ```text
+//! HTTP handlers ──try_send──►┌─────────┐       ┌───────────────┐──Reply──► HTTP handlers
+//! thread `store` ───send────►│ mailbox │──────►│ state machine │──Write──► thread `store`
+//! threads `mint` ───send────►└─────────┘       └───────────────┘──Mint───► threads `mint`
+//! ```
 //!
 //! 1. This thread never waits for the store or the network. Other threads write documents and mint
 //!    generations, and send the results as messages.

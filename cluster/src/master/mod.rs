@@ -4,8 +4,10 @@
 //! fail, and answers `status`. No record of a job passes through the master, so jobs continue while
 //! no master runs.
 //!
-//!     HTTP handlers ──message──► mailbox ──event──► state machine ──action──► mailbox
-//!      (`server`)               (`mailbox`)     (`state`, `component`)       carries it out
+//! ```text
+//! HTTP handlers ──message──► mailbox ──event──► state machine ──action──► mailbox
+//!  (`server`)               (`mailbox`)     (`state`, `component`)       carries it out
+//! ```
 //!
 //! * [`state`] is a pure state machine. [`component`] contains one file per state of a component
 //!   (the dataflow or the ingest of a job).

@@ -224,12 +224,14 @@ async fn report(State(app): State<App>, Path(id): Path<WorkerId>, given: Body) -
 #[derive(Debug, Deserialize)]
 struct After {
     #[serde(default)]
+    /// Answer only with a version above this one, if one comes in time.
     after: u64,
 }
 
 /// A long poll. Dropping it before the answer reports that the worker's connection broke.
 struct Wait {
     desk: Desk,
+    /// The event that reports the break; taken out when the poll is answered.
     cut: Option<Event>,
 }
 
@@ -270,6 +272,7 @@ async fn orders(
     Ok(Json(orders.as_ref()).into_response())
 }
 
+/// An invalid query string (HTTP 400).
 fn bad_query(error: QueryRejection) -> Failed {
     Failed(StatusCode::BAD_REQUEST, error.body_text())
 }
@@ -400,6 +403,7 @@ async fn targets(State(app): State<App>) -> Answer {
     Ok(Json(targets_of(&app.desk.status().await?, &app.at)).into_response())
 }
 
+/// The list of targets of a status, beginning with the master itself.
 fn targets_of(status: &Status, at: &str) -> serde_json::Value {
     let host = |http: &str| match http.split_once("://") {
         Some((_, rest)) => rest.trim_end_matches('/').to_owned(),

@@ -3,9 +3,11 @@
 //! The state machine is pure: it uses no clock, disk or network, so the simulation runs the real
 //! one.
 //!
-//!     event ─► take it in ─► step every component ─► refresh assignments ─► write, if changed
-//!                                                                              │
-//!     actions held back  ◄──────────────  Event::Wrote(number)  ◄──────────────┘
+//! ```text
+//! event ─► take it in ─► step every component ─► refresh assignments ─► write, if changed
+//!                                                                          │
+//! actions held back  ◄──────────────  Event::Wrote(number)  ◄──────────────┘
+//! ```
 //!
 //! 1. A change of the durable state is written down ([`Action::Write`]) before anything that
 //!    follows from it: assignments are made from the written state, and other actions wait for the

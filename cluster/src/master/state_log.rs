@@ -4,8 +4,10 @@
 //! There is no lock and no election. The document with the greatest number is the state, and its
 //! author is the master, like a leader with the greatest term.
 //!
-//!     master A   put 41 ──────────────────────── put 43: taken ─► another master took over: A ends
-//!     master B             reads 41, put 42 ─ put 43: done ─► B continues
+//! ```text
+//! master A   put 41 ──────────────────────── put 42: taken ─► another master took over: A ends
+//! master B             reads 41, put 42: done ─ put 43: done ─► B continues
+//! ```
 //!
 //! 1. A document is written with put-if-absent. Of two masters that write the same number, one
 //!    finds it taken, and is no longer the master.

@@ -1,10 +1,12 @@
 //! The handshake of the mesh: both sides, over any stream. [`super::hello`] defines the bytes.
 //!
-//!     higher index: connects                       lower index: accepts
-//!     magic, version, length, Hello with nonce ──► checks job, generation, program, size, indices
-//!                                              ◄── GO_ON and a second nonce, or a refusal's code
-//!     proof of the role `connects`             ──► checks the proof, reserves the process's slot
-//!     checks the proof                         ◄── GO_ON and the proof of `accepts`, or a code
+//! ```text
+//! higher index: connects                       lower index: accepts
+//! magic, version, length, Hello with nonce ──► checks job, generation, program, size, indices
+//!                                          ◄── GO_ON and a second nonce, or a refusal's code
+//! proof of the role `connects`             ──► checks the proof, reserves the process's slot
+//! checks the proof                         ◄── GO_ON and the proof of `accepts`, or a code
+//! ```
 //!
 //! The callers limit the time of a handshake ([`super::limits::HANDSHAKE_MAX`]).
 

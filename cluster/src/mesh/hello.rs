@@ -64,12 +64,14 @@ pub(crate) fn program(parts: &[&str]) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
     job: String,
+    /// The sender's generation, program, index and size, and the index that it wants to reach.
     generation: u64,
     program: String,
     pub(super) from: usize,
     to: usize,
     processes: usize,
     threads: usize,
+    /// The nonce of the connecting side.
     nonce: Nonce,
 }
 

@@ -67,6 +67,7 @@ impl std::error::Error for Unreachable {}
 
 /// The mesh of this process. Dropping it ends the listener and all pending handshakes.
 pub(crate) struct Mesh {
+    /// The runtime of listener, connectors and TLS.
     runtime: Option<Runtime>,
     shared: Arc<Shared>,
     address: SocketAddr,

@@ -16,27 +16,39 @@ pub(super) const REFUSALS_EVERY: Duration = Duration::from_secs(60);
 /// Why a connection was refused or failed. [`Refusal::kind`] has a word for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
+    /// The other side does not speak the mesh's protocol.
     Garbage,
+    /// The handshake was not done within [`HANDSHAKE_MAX`].
     Silent,
+    /// The other side closed the connection during the handshake.
     Closed,
+    /// A newer connection took the place of this one in the handshake.
     Crowded,
     Tls(String),
+    /// The other side speaks this version of the protocol.
     Version(u16),
+    /// The other side is of this job.
     Job(String),
+    /// The generations of the other side and of this process.
     Generation {
         its: u64,
         own: u64,
     },
+    /// The other side has another version of Tidemill, other views or another codec.
     Program,
+    /// Processes and threads that each side was started for.
     Size {
         its: (usize, usize),
         own: (usize, usize),
     },
+    /// The indices in the hello do not fit: only a higher index connects to a lower one.
     Index {
         from: usize,
         to: usize,
     },
+    /// The other side's proof is wrong.
     Secret,
+    /// The process of this index is already connected.
     Connected(usize),
     /// The other side refused, with this code.
     ByPeer(u8),

@@ -15,13 +15,16 @@ use tidemill_dataflow::job::Sockets;
 use super::socket::Link;
 
 #[derive(Debug)]
+/// The state of the connection to one process.
 enum Slot {
     /// This process.
     Own,
+    /// Not connected.
     Free,
     /// A process that proved its identity, or that this one is connecting to, is about to be
     /// connected.
     Reserved,
+    /// Connected, and not handed over yet.
     Connected(Link),
     /// The connection was handed over.
     Taken,

@@ -25,6 +25,7 @@ pub(super) struct Family {
     name: &'static str,
     help: &'static str,
     kind: Kind,
+    /// The samples, each with its labels.
     samples: Vec<(Labels, Value)>,
 }
 
@@ -39,7 +40,9 @@ enum Kind {
 /// The value of a sample.
 #[derive(Debug)]
 enum Value {
+    /// A floating-point number.
     Number(f64),
+    /// An integer.
     Whole(u64),
     Histogram(Histogram),
 }
@@ -47,7 +50,9 @@ enum Value {
 /// A distribution: the number of samples in each range of values.
 #[derive(Debug)]
 pub(super) struct Histogram {
+    /// The sum of all samples.
     pub(super) sum: f64,
+    /// The number of samples.
     pub(super) count: u64,
     /// Upper bounds, each with the number of samples above the bound before it. The last bound is
     /// infinite.

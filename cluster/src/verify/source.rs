@@ -54,6 +54,7 @@ type ByKey<T> = BTreeMap<Vec<String>, T>;
 struct Answer {
     /// Number of rows, including rows of equal keys.
     count: u64,
+    /// The rows, by key.
     rows: ByKey<Texts>,
     /// Keys of more than one row.
     twice: BTreeSet<Vec<String>>,

@@ -4,14 +4,16 @@
 //! The worker writes the pipeline's files, starts the child, and exchanges lines of JSON with it
 //! over stdin and stdout.
 //!
-//!     worker                                   child
-//!     start, Begin ──────────stdin───────────► reads who it is
-//!                  ◄─────────stdout─────────── Listening     (not if it is alone)
-//!     Peers        ──────────────────────────► connects to the other processes
-//!                  ◄────────────────────────── Live
-//!                  ◄────────────────────────── Heartbeat, every 500 ms
-//!     Drain        ──────────────────────────► completes its epochs, takes a checkpoint
-//!     reaps it     ◄────────────────────────── exit status, end of stdout and stderr
+//! ```text
+//! worker                                   child
+//! start, Begin ──────────stdin───────────► reads who it is
+//!              ◄─────────stdout─────────── Listening     (not if it is alone)
+//! Peers        ──────────────────────────► connects to the other processes
+//!              ◄────────────────────────── Live
+//!              ◄────────────────────────── Heartbeat, every 500 ms
+//! Drain        ──────────────────────────► completes its epochs, takes a checkpoint
+//! reaps it     ◄────────────────────────── exit status, end of stdout and stderr
+//! ```
 //!
 //! In: an assignment. Out: what the child says, as events, and how it ended.
 //!

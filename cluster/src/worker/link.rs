@@ -27,6 +27,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// State shared by the worker's thread and the two threads of the connection.
 #[derive(Debug)]
 pub(super) struct Link {
+    /// The HTTP client of the master.
     master: Master,
     /// The worker's id.
     id: WorkerId,

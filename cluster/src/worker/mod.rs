@@ -1,10 +1,12 @@
 //! `tidemill worker`: the agent of a cluster on one machine, like Flink's TaskManager. It offers
 //! slots to a master and runs the assigned processes as children.
 //!
-//!             assignment          event            start, kill, Begin, Peers, Drain
-//!     master ───────────► link ─────────► worker ───────────────────────────────► child
-//!            ◄───────────      ◄─────────        ◄───────────────────────────────
-//!               report             report          Listening, Live, heartbeats, exit
+//! ```text
+//!         assignment          event            start, kill, Begin, Peers, Drain
+//! master ───────────► link ─────────► worker ───────────────────────────────► child
+//!        ◄───────────      ◄─────────        ◄───────────────────────────────
+//!           report             report          Listening, Live, heartbeats, exit
+//! ```
 //!
 //! In: assignments, what the children say, signals. Out: reports, lines to the children, and an end
 //! of each child that is not assigned. [`reconcile`] decides what to do, [`child`] does it to one

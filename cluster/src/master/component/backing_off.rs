@@ -18,6 +18,7 @@ pub(crate) struct BackingOff {
 }
 
 impl BackingOff {
+    /// The next state, or `None` to stay.
     pub(super) fn next(self, here: &mut Here<'_>) -> Option<Stage> {
         let over = here.now >= self.until || here.record.revision != self.revision;
         if over || !here.wanted {

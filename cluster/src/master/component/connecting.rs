@@ -20,6 +20,7 @@ pub(crate) struct Connecting {
 }
 
 impl Connecting {
+    /// The next state, or `None` to stay.
     pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
         if half.is_broken(here.now) {
             return here.end(Why::Broken);

@@ -10,10 +10,12 @@ use super::{Ended, Half, Here, Stage};
 #[derive(Debug, Clone, PartialEq)]
 /// When the state began, in ms.
 pub(crate) struct Draining {
+    /// When the state began, in ms.
     pub(super) since: u64,
 }
 
 impl Draining {
+    /// The next state, or `None` to stay.
     pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
         let processes = here.record.run.as_ref()?.workers.len();
         let ended = &half.ended;

@@ -62,6 +62,8 @@ impl Ending {
         Self::new(now, Why::Before)
     }
 
+    /// The next state, or `None` to stay. Before it leaves, it records the root cause and counts
+    /// the failure.
     pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
         if !here.unordered {
             return None;

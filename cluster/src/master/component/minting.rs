@@ -44,6 +44,7 @@ impl Minting {
         Stage::Minting(Self { revision, behind })
     }
 
+    /// The next state, or `None` to wait for the journal.
     pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
         // Waits for the result also when the generation is not wanted any more: a generation that
         // is minted later would fence the next one.

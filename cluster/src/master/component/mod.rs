@@ -5,18 +5,20 @@
 //! current situation and not from single events, so it does not matter how often and in which order
 //! a state is asked.
 //!
-//!     Stopped ─wanted─► Waiting ─slots─► Minting ─minted─► Starting ─all listen─► Connecting
-//!        ▲               ▲   │                             ▲   │                    │
-//!        │ not           │   └────────── ingest ───────────┘   │ all live           │ all live
-//!        │ wanted        │ wanted                              ▼                    │
-//!        │               │               Draining ◄─must go─ Running ◄──────────────┘
-//!        │               │                  │ all drained      │
-//!        └───────────────┴── Ending ◄───────┴──────────────────┘ a process failed
-//!                        ▲     │
-//!      the pause is over │     │ it failed
-//!                        │     ▼
-//!                      BackingOff, or Failed: exit code 2, the same error 3 times, or more than
-//!                                             20 failures in a row
+//! ```text
+//! Stopped ─wanted─► Waiting ─slots─► Minting ─minted─► Starting ─all listen─► Connecting
+//!    ▲               ▲   │                             ▲   │                    │
+//!    │ not           │   └────────── ingest ───────────┘   │ all live           │ all live
+//!    │ wanted        │ wanted                              ▼                    │
+//!    │               │               Draining ◄─must go─ Running ◄──────────────┘
+//!    │               │                  │ all drained      │
+//!    └───────────────┴── Ending ◄───────┴──────────────────┘ a process failed
+//!                    ▲     │
+//!  the pause is over │     │ it failed
+//!                    │     ▼
+//!                  BackingOff, or Failed: exit code 2, the same error 3 times, or more than
+//!                                         20 failures in a row
+//! ```
 //!
 //! From Starting, Connecting and Draining a failed process or a timeout also leads to Ending.
 //! A command of a user leads from Failed to Waiting or Stopped. An error of the journal leads from

@@ -11,6 +11,7 @@ use super::{Draining, Half, Here, Stage};
 pub(crate) struct Running;
 
 impl Running {
+    /// The next state, or `None` to stay.
     pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
         if half.is_broken(here.now) {
             return here.end(Why::Broken);

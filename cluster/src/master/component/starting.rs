@@ -16,10 +16,12 @@ use crate::protocol::Phase;
 #[derive(Debug, Clone, PartialEq)]
 /// When the state began, in ms.
 pub(crate) struct Starting {
+    /// When the state began, in ms.
     pub(super) since: u64,
 }
 
 impl Starting {
+    /// The next state, or `None` to stay.
     pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
         let phases = here.phases();
         let ran = |phase: &Option<&Phase>| matches!(phase, Some(Phase::Live | Phase::Exited(_)));

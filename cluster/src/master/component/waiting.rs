@@ -18,6 +18,7 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
+    /// The next state, or `None` to stay.
     pub(super) fn next(self, here: &mut Here<'_>) -> Option<Stage> {
         if !here.wanted {
             return Some(here.rest());
