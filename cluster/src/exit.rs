@@ -78,7 +78,7 @@ pub(crate) struct Held {
     pub(crate) half: &'static str,
     /// The process that runs it, as in `process 12 on host a`.
     pub(crate) who: String,
-    /// Since when it runs, as a time of day in UTC.
+    /// Since when it runs: date and time in UTC, or that the time is unknown.
     pub(crate) since: String,
     /// What the user can do.
     pub(crate) instead: String,

@@ -5,7 +5,8 @@
 //! desired state. [`wait`] decides when that is; [`crate::api`] is the HTTP client.
 //!
 //! Exit codes: 1 when the master does not answer or refuses, or the job failed; 2 for a wrong flag;
-//! 6 when the job did not reach the state within `--timeout`, or is degraded.
+//! 6 when the job did not reach the state within `--timeout`, or is degraded; 8 when
+//! the job that `wait` waits for is stopped or failed.
 
 mod args;
 mod logs;

@@ -15,7 +15,7 @@
 //! | `GET /healthz`, `/readyz` | anybody | liveness, readiness |
 //!
 //! 1. A request that changes state, and every request of a worker, needs the token if the master
-//!    has one. So do the logs.
+//!    has one. So do `readable` and the logs.
 //! 2. A page of another site cannot make a browser change state: such an `Origin` is refused.
 
 use std::sync::Arc;

@@ -135,7 +135,8 @@ pub(crate) struct Here<'a> {
     pub(crate) free: Vec<Free>,
     /// Pairs of workers that must not be placed together.
     pub(crate) apart: &'a mut Apart,
-    /// Whether no written assignment contains the generation any more.
+    /// Whether no assignment contains the current generation, because the written state does not
+    /// have it yet, or has it as ending.
     pub(crate) unordered: bool,
     /// Actions that wait until the current change is durable.
     pub(crate) actions: &'a mut Vec<Action>,
