@@ -1,4 +1,5 @@
-//! Timeouts and pauses of the master, all in milliseconds. The master has no other times.
+//! Timeouts and pauses of the master's state machine, all in milliseconds. The state machine has no
+//! other times; `mailbox`, `server` and `listen` have their own limits.
 
 /// A worker that has sent no report for so long is gone.
 pub(crate) const WORKER_SILENT_MAX: u64 = 8_000;

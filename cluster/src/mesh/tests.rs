@@ -1,4 +1,4 @@
-//! Processes of one job, each with its own mesh, in one process.
+//! Tests of the mesh: several processes of one job, each with its own mesh, within one process.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -57,7 +57,7 @@ fn formed(mesh: &Mesh) -> Sockets {
     mesh.take(&never()).unwrap()
 }
 
-/// Waits until it says this of whoever it cannot reach.
+/// Waits until the error about the missing processes contains `why`.
 fn says(mesh: &Mesh, why: &str) -> Unreachable {
     let deadline = Instant::now() + SOON;
     loop {

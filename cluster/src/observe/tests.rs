@@ -1,5 +1,5 @@
-//! What is shown: the text of the metrics, the page's headers, and that the documentation names
-//! each metric.
+//! Tests of the metrics' text and of the page's headers, and that the documentation names each
+//! metric.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -33,7 +33,7 @@ fn scrape(at: SocketAddr) -> Scrape {
     exposition::parse(body).unwrap_or_else(|why| panic!("{why}\n{body}"))
 }
 
-/// A process that has something of everything to tell.
+/// A process with a value for every metric.
 fn process() -> Shown {
     let stats = job::Stats::default();
     for counter in [

@@ -156,7 +156,7 @@ impl World {
                         ));
                     }
                 }
-                // Before it was written down nobody was ordered to have it.
+                // Before the generation was written down, it was not assigned to any worker.
                 if let Some(failure) = record.failures.first()
                     && self.seen.was_written(name, part, failure.generation)
                     && !self.causes.explain(name, part, failure.generation)

@@ -48,13 +48,13 @@ impl Seen {
         }
     }
 
-    /// Whether one of a half that is not older was in a document.
+    /// Whether a document had a generation of this component that is not older.
     pub(super) fn was_written(&self, job: &str, part: Part, generation: u64) -> bool {
         let most = self.written.get(&(job.to_owned(), part));
         most.is_some_and(|most| *most >= generation)
     }
 
-    /// A master gives a worker these orders.
+    /// Checks an assignment that a master sends to a worker.
     pub(super) fn orders(
         &mut self,
         worker: &str,
