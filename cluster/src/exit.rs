@@ -1,8 +1,8 @@
 //! How a process ends: exit codes, the panic hook and the signals.
 //!
 //! Invariants:
-//! 1. Once [`exit_on_panic`] was called, a panic of any thread ends the process. Otherwise the other
-//!    processes of the job would wait for this one for ever.
+//! 1. Once [`exit_on_panic`] was called, a panic of any thread ends the process. Otherwise the
+//!    other processes of the job would wait for this one for ever.
 //! 2. The first Ctrl-C or SIGTERM asks for a clean stop. The second one ends the process at once.
 
 use std::panic::PanicHookInfo;
