@@ -53,7 +53,9 @@ impl<'a> Page<'a> {
                 &format!("{}/cluster/launch.sh", root().display()),
             );
         let mut command = Command::new("bash");
-        command.args(["-c", &format!("exec {} {more}", line.trim())]);
+        // Who starts the tests in the background has them ignore Ctrl-C, and what they start too.
+        let line = format!("exec env --default-signal=INT {} {more}", line.trim());
+        command.args(["-c", &line]);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TIDEMILL_")) {
             command.env_remove(name);
         }
