@@ -121,7 +121,8 @@ pub fn open(url: &str) -> Result<Arc<dyn Registry>> {
         Ok(Arc::new(sqlite::SqliteRegistry::open(file)?))
     } else {
         let what = format!(
-            "`{url}` is not the URL of a schema registry: give http(s)://HOST:PORT[/PATH] or sqlite://FILE"
+            "`{url}` is not the URL of a schema registry: give http(s)://HOST:PORT[/PATH] or \
+             sqlite://FILE"
         );
         Err(Error::new(Kind::Data, what))
     }

@@ -54,7 +54,8 @@ impl KafkaReader {
                      removed them, or it was made anew"
                 }
                 _ => {
-                    "cannot be read further: the topic, a partition of it or the access to it is gone"
+                    "cannot be read further: the topic, a partition of it or the access to it is \
+                     gone"
                 }
             };
             let what = format!("kafka {}: topic `{}` {why}", self.brokers, self.topic);
@@ -62,7 +63,8 @@ impl KafkaReader {
         }
         if !self.away {
             self.away = true;
-            tracing::warn!(brokers = %self.brokers, topic = %self.topic, %error, "kafka cannot be reached");
+            let (brokers, topic) = (&self.brokers, &self.topic);
+            tracing::warn!(%brokers, %topic, %error, "kafka cannot be reached");
         }
         Ok(())
     }
@@ -71,7 +73,8 @@ impl KafkaReader {
     fn note_arrival(&mut self) {
         if self.away {
             self.away = false;
-            tracing::warn!(brokers = %self.brokers, topic = %self.topic, "kafka can be reached again");
+            let (brokers, topic) = (&self.brokers, &self.topic);
+            tracing::warn!(%brokers, %topic, "kafka can be reached again");
         }
     }
 }
