@@ -1,8 +1,10 @@
 //! SQL views, maintained incrementally by timely and differential dataflow (`tidemill-dataflow`).
 //!
-//! ```text log ─► decode ─► source ─► (bind epoch: journal) ─► plan's operators: render ─► sink
-//! Arrow      reads      time::binder            exchange between workers     tables, frontier └─►
-//! checkpoint ─► store ```
+//! ```text
+//! log ─► decode ─► source ─► (bind epoch: journal) ─► plan's operators: render ─► sink
+//!        Arrow      reads      time::binder          exchange between workers     tables, frontier
+//!                                                      └─► checkpoint ─► store
+//! ```
 //!
 //! Records of a log's topics are decoded ([`decode`]) into Arrow batches, bound to epochs
 //! ([`journal`]), taken through the plan's operators ([`plan`], [`render`]), and written to the

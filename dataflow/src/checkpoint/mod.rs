@@ -8,11 +8,17 @@
 //! run is cut into 256 shards by key, in files (*parts*) of bounded size ([`part`]). A restart
 //! reads the shards of all runs with any number of workers ([`read`]).
 //!
-//! ```text every process                        process of worker 0 -------------
-//! ------------------- epoch c:   operators seal their changes writer: parts of c  ── durable ──►
-//! all processes have written, the sink has c 1. manifest of c           (names all parts) 2.
-//! journal: checkpoint c   (c now counts) 3. delete what only older checkpoints need 4. truncate
-//! the journal through the older one 5. merge runs; the next manifest names the result ```
+//! ```text
+//!            every process                        process of worker 0
+//!            -------------                        -------------------
+//! epoch c:   operators seal their changes
+//!            writer: parts of c  ── durable ──►   all processes have written, the sink has c
+//!                                           1. manifest of c           (names all parts)
+//!                                           2. journal: checkpoint c   (c now counts)
+//!                                           3. delete what only older checkpoints need
+//!                                           4. truncate the journal through the older one
+//!                                           5. merge runs; the next manifest names the result
+//! ```
 //!
 //! A crash before step 2 leaves objects that the next start deletes.
 //!

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! ┌────────┬────────┬───────────────┬──────────────────┬─────────────────┬─────────┬─────────┬───
-//! │ "TMCP" │ format │ header length │ header's XXH3-64 │ header          │ shard i │ shard j │ … │
-//! 4      │ u32 LE │ u32 LE, bytes │ u64 LE           │ (postcard)      │ entries │ entries │
+//! │ "TMCP" │ format │ header length │ header's XXH3-64 │ header          │ shard i │ shard j │ …
+//! │ 4      │ u32 LE │ u32 LE, bytes │ u64 LE           │ (postcard)      │ entries │ entries │
 //! └────────┴────────┴───────────────┴──────────────────┴─────────────────┴─────────┴─────────┴───
 //! ```
 //!

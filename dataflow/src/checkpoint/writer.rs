@@ -6,8 +6,10 @@
 //! Afterwards the thread deletes old parts, truncates the journal and merges runs, all beside the
 //! dataflow.
 //!
-//! ```text seal (each site and worker) ──► parts ──► written() ──► Report to worker 0 commit
-//! (worker 0's process) ──► manifest ──► journal ──► committed() ──► delete, truncate, merge ```
+//! ```text
+//! seal (each site and worker) ──► parts ──► written() ──► Report to worker 0
+//! commit (worker 0's process) ──► manifest ──► journal ──► committed() ──► delete, truncate, merge
+//! ```
 //!
 //! Limits: one checkpoint is under way at a time, so at most one message per site and worker waits.
 //! While the store is away or full, the changes wait in memory.

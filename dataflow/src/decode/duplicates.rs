@@ -8,8 +8,10 @@
 //! 2. A publisher writes the changes of a partition with growing positions, each change any number
 //!    of times. Therefore the first record of a change is taken, and every later one is dropped.
 //!
-//! ```text positions in a partition:   1  2  3  2  3  4      (2 and 3 were published again) taken:
-//! 1  2  3  -  -  4 ```
+//! ```text
+//! positions in a partition:   1  2  3  2  3  4      (2 and 3 were published again)
+//! taken:                      1  2  3  -  -  4
+//! ```
 
 use tidemill_log::event::Position;
 

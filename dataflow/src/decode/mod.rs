@@ -3,14 +3,14 @@
 //! A [`Decoder`] takes records one by one and returns a batch on request. A record that cannot be
 //! decoded is refused alone and at once; the rows around it are not affected.
 //!
-//!  module | contents |
-//! ---|---|
-//!  `contract` | the trait [`Decoder`] |
-//!  `avro` | Confluent's wire format: schemas by id, compiled decoding programs |
-//!  `json`, `scan` | JSON objects and Debezium's JSON; a scanner that builds nothing |
-//!  `json_value`, `wire`, `text` | values as cells |
-//!  `duplicates` | duplicates by source position |
-//!  `columns` | cells to Arrow columns |
+//! | module | contents |
+//! |---|---|
+//! | `contract` | the trait [`Decoder`] |
+//! | `avro` | Confluent's wire format: schemas by id, compiled decoding programs |
+//! | `json`, `scan` | JSON objects and Debezium's JSON; a scanner that builds nothing |
+//! | `json_value`, `wire`, `text` | values as cells |
+//! | `duplicates` | duplicates by source position |
+//! | `columns` | cells to Arrow columns |
 
 mod avro;
 mod columns;

@@ -5,8 +5,10 @@
 //! handed over by pointer, as timely does. To another process it is serialized, one value after the
 //! other, by one of two codecs:
 //!
-//! ```text same process:   Vec<D> ──────────────── pointer ───────────────► Vec<D> other process:
-//! Vec<D> ─► tag, count, values as bytes ─► mesh ─► check ─► Vec<D> ```
+//! ```text
+//! same process:   Vec<D> ──────────────── pointer ───────────────► Vec<D>
+//! other process:  Vec<D> ─► tag, count, values as bytes ─► mesh ─► check ─► Vec<D>
+//! ```
 //!
 //! - [`Checked`], the default, trusts no bytes. Bytes that it cannot have written end the job with
 //!   an error. They never cause a panic, a read out of bounds, or an allocation of more than a few

@@ -3,8 +3,9 @@
 //! Operators send and receive vectors. Between the two ends, timely moves [`Rows`]. Timely's own
 //! exchange distributes the values over the workers.
 //!
-//! ```text operator ─ Vec<D> ─► Exchange by route ─► Outward: Rows ─► timely ─► Inward ─ Vec<D> ─►
-//! operator ```
+//! ```text
+//! operator ─ Vec<D> ─► Exchange by route ─► Outward: Rows ─► timely ─► Inward ─ Vec<D> ─► operator
+//! ```
 
 use std::rc::Rc;
 

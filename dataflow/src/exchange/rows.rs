@@ -1,9 +1,11 @@
 //! The exchange container: values as they are within a process, as bytes between processes.
 //!
-//! ```text ┌──────────────┬──────────────┬─────────────────────────────┬─────────────────────┐ │
-//! codec's tag  │ count        │ values, as the codec writes │ zeros to a multiple │ │ u64 LE
-//! │ u64 LE       │ them                        │ of eight bytes      │
-//! └──────────────┴──────────────┴─────────────────────────────┴─────────────────────┘ ```
+//! ```text
+//! ┌──────────────┬──────────────┬─────────────────────────────┬─────────────────────┐
+//! │ codec's tag  │ count        │ values, as the codec writes │ zeros to a multiple │
+//! │ u64 LE       │ u64 LE       │ them                        │ of eight bytes      │
+//! └──────────────┴──────────────┴─────────────────────────────┴─────────────────────┘
+//! ```
 
 use std::io::Write;
 

@@ -8,10 +8,13 @@
 //! with put-if-absent and never changed. Input: bindings and complete checkpoints, in order.
 //! Output: the same, in order, as a [`Standing`].
 //!
-//! ```text generation 7   ─ bind ─ bind ─ (frozen) ───────────────────── wakes up ─ bind ─► Fence:
-//! 43 is taken generation 8                      opens the journal ─ bind ─ checkpoint ─ truncate
-//! ─► │ objects         … 41 ── 42 ──── 43: opened ── 44: bound ── 45: checkpoint ── 46: base (41 …
-//! 45 deleted) ```
+//! ```text
+//! generation 7   ─ bind ─ bind ─ (frozen) ───────────────── wakes up ─ bind ─► Fence: 43 is taken
+//! generation 8                      opens the journal ─ bind ─ checkpoint ─ truncate ─►
+//!                                   │
+//! objects         … 41 ── 42 ──── 43: opened ── 44: bound ── 45: checkpoint ── 46: base
+//!                                                                               (41 … 45 deleted)
+//! ```
 //!
 //! Invariants:
 //! 1. Opening a journal appends the entry `opened`, with the next generation. A writer appends at

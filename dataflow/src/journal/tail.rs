@@ -5,9 +5,11 @@
 //! metadata transaction, for which other processes wait too. A tail is written in place instead:
 //! its blocks are allocated in advance, so a binding costs one write and one `fdatasync`.
 //!
-//! ```text ┌────────┬───────────────┬────────────────┬─────────┬────────┬─────┬───────┐ │ "TMJT" │
-//! length u32 LE │ XXH3-64 u64 LE │ payload │ "TMJT" │ ... │ zeros │
-//! └────────┴───────────────┴────────────────┴─────────┴────────┴─────┴───────┘ ```
+//! ```text
+//! ┌────────┬───────────────┬────────────────┬─────────┬────────┬─────┬───────┐
+//! │ "TMJT" │ length u32 LE │ XXH3-64 u64 LE │ payload │ "TMJT" │ ... │ zeros │
+//! └────────┴───────────────┴────────────────┴─────────┴────────┴─────┴───────┘
+//! ```
 //!
 //! Zeros, or a frame that was cut off by a crash, end the tail. A whole frame after that means that
 //! the file was damaged.

@@ -4,9 +4,15 @@
 //! deep as it is long. `a OR b OR c OR d` becomes `(a OR b) OR (c OR d)`. The operands keep their
 //! order, so the first operands still decide before the others are evaluated.
 //!
-//! ```text OR                         OR /  \                      /    \ OR   d        ─►
-//! OR      OR /  \                     /  \    /  \ OR   c                   a    b  c    d /  \ a
-//! b ```
+//! ```text
+//!       OR                         OR
+//!      /  \                      /    \
+//!     OR   d        ─►         OR      OR
+//!    /  \                     /  \    /  \
+//!   OR   c                   a    b  c    d
+//!  /  \
+//! a    b
+//! ```
 
 use std::mem;
 use std::ops::ControlFlow;

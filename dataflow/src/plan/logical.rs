@@ -3,8 +3,10 @@
 //! Input: a query that [`super::refuse`] has accepted. Output: a plan whose columns have the view's
 //! names, and types that a view can hold.
 //!
-//! ```text query ─► wildcard ─► SqlToRel ─► source_types ─► functions::typed ─► keys, unions ─►
-//! shape ─► Analyzer (uncoerced: may not cast) ─► conformed ─► optimized ─► lower ```
+//! ```text
+//! query ─► wildcard ─► SqlToRel ─► source_types ─► functions::typed ─► keys, unions ─► shape
+//!       ─► Analyzer (uncoerced: may not cast) ─► conformed ─► optimized ─► lower
+//! ```
 //!
 //! The optimizer's rules are chosen so that none of them makes a node that [`super::lower`] does
 //! not know.

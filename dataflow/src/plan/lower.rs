@@ -4,8 +4,12 @@
 //! in a [`Pending`], and become one `Compute` when a stateful node, a union or the end of the view
 //! needs their rows. A step is not merged if that would evaluate an expression twice.
 //!
-//! ```text Aggregate Filter c > 1                    Reduce Projection a + b AS c   ─►      Compute
-//! filter: a + b > 1, outputs: a + b TableScan t                     Source t ```
+//! ```text
+//! Aggregate
+//!   Filter c > 1                    Reduce
+//!     Projection a + b AS c   ─►      Compute filter: a + b > 1, outputs: a + b
+//!       TableScan t                     Source t
+//! ```
 //!
 //! Invariants:
 //! 1. Field names within a node are unique.

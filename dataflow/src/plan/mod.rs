@@ -1,8 +1,11 @@
 //! The SQL planner: from `views.sql` to the IR of a job.
 //!
-//! ```text text ─► script (lexer, dialect, bounds, balance) ─► statements CREATE TABLE ─► table
-//! (options, types; registered: the registry's columns) ─► catalog CREATE VIEW  ─► refuse ─►
-//! logical (DataFusion, typed by functions) ─► lower ─► ir::View output, fingerprint ───┘ ```
+//! ```text
+//! text ─► script (lexer, dialect, bounds, balance) ─► statements
+//!      CREATE TABLE ─► table (options, types; registered: the registry's columns) ─► catalog
+//!      CREATE VIEW  ─► refuse ─► logical (DataFusion, typed by functions) ─► lower ─► ir::View
+//!                                                           output, fingerprint ───┘
+//! ```
 //!
 //! Nothing is approximated. What the IR cannot represent is refused by name and place ([`refuse`]).
 //!

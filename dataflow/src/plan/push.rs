@@ -3,13 +3,13 @@
 //! A condition passes a node only if the node's other rows do not depend on the rows that the
 //! condition removes:
 //!
-//!  node | conditions that pass |
-//! ---|---|
-//!  projection, alias, filter, DISTINCT, union | all |
-//!  inner join | those that read one side alone; the others become part of the join's condition |
-//!  aggregate | those that read group keys alone; none without GROUP BY, which always gives a row |
-//!  window | those that read only keys of every PARTITION BY |
-//!  LIMIT, and all others | none |
+//! | node | conditions that pass |
+//! |---|---|
+//! | projection, alias, filter, DISTINCT, union | all |
+//! | inner join | those that read one side alone; the others become part of the join's condition |
+//! | aggregate | those that read group keys alone; none without GROUP BY (always gives a row) |
+//! | window | those that read only keys of every PARTITION BY |
+//! | LIMIT, and all others | none |
 //!
 //! The conditions of a lower node are before those that come from above, so `x <> 0` below still
 //! guards `10 / x > 1` above.

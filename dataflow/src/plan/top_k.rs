@@ -3,8 +3,10 @@
 //! A `row_number()` begins as a top-k without a limit, whose last column is the row number. Filters
 //! above it that compare the number with constants become its offset and limit:
 //!
-//! ```text SELECT … FROM (SELECT …, row_number() OVER (PARTITION BY g ORDER BY x) AS n …) WHERE n
-//! <= 10 ─► Filter n <= 10 over TopK { limit: None, ranked }  ─►  TopK { limit: 10, ranked } ```
+//! ```text
+//! SELECT … FROM (SELECT …, row_number() OVER (PARTITION BY g ORDER BY x) AS n …) WHERE n <= 10
+//!   ─► Filter n <= 10 over TopK { limit: None, ranked }  ─►  TopK { limit: 10, ranked }
+//! ```
 //!
 //! When its rows are needed, the top-k must have a limit, because without one a single row could
 //! renumber all others. A row number that nothing reads is removed.

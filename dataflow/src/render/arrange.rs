@@ -5,8 +5,10 @@
 //! relation become keys and values, and [`Decoder`] converts them back. A column that is a key, or
 //! by which the values are sorted, is stored only there.
 //!
-//! ```text updates ─► restore ─► exchange by the key's owner ─► batcher ─► trace (spine of batches)
-//! at the checkpoint's epoch                               └─► tap: next checkpoint ```
+//! ```text
+//! updates ─► restore ─► exchange by the key's owner ─► batcher ─► trace (spine of batches)
+//!            at the checkpoint's epoch                               └─► tap: next checkpoint
+//! ```
 
 use std::rc::Rc;
 use std::sync::Arc;

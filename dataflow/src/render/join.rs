@@ -1,9 +1,11 @@
 //! Inner equi-joins: both sides are arranged by their keys, and each new batch of one side is
 //! paired with the trace of the other side ([`super::join_tactic`]).
 //!
-//! ```text left  ─► arrange by key ─► new batch ──┐ pairs with everything of the other trace ├─►
-//! Pairs ─► JoinedChunks ─► Arrow batches right ─► arrange by key ─► new batch ──┘ that came before
-//! it ```
+//! ```text
+//! left  ─► arrange by key ─► new batch ──┐ pairs with everything of the other trace
+//!                                        ├─► Pairs ─► JoinedChunks ─► Arrow batches
+//! right ─► arrange by key ─► new batch ──┘ that came before it
+//! ```
 //!
 //! Frontier contract: a pair is at the later of the epochs of its two rows, under the capability of
 //! the batch that brought the later row. The capability is held until all pairs of the batch are

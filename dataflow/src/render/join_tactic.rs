@@ -5,9 +5,12 @@
 //! continues where it stopped, also in the middle of a key. Therefore a hot key blocks neither its
 //! worker nor fills the memory.
 //!
-//! ```text fresh batch (left)           held trace (right) key a: x, y          ×       key a: 1,
-//! 2, 3      ─►  (a,x,1) (a,x,2) │ piece ends: PAIRS_MAX (a,x,3) (a,y,1) (a,y,2) (a,y,3) key c: z
-//! key b: 4            ─►  seek: no pair ```
+//! ```text
+//! fresh batch (left)           held trace (right)
+//! key a: x, y          ×       key a: 1, 2, 3      ─►  (a,x,1) (a,x,2) │ piece ends: PAIRS_MAX
+//!                                                      (a,x,3) (a,y,1) (a,y,2) (a,y,3)
+//! key c: z                     key b: 4            ─►  seek: no pair
+//! ```
 //!
 //! Invariants:
 //! 1. A pair is at the later of the epochs of its two rows.

@@ -1,7 +1,9 @@
 //! Rendering: builds timely and differential dataflow operators from the plan's IR.
 //!
-//! ```text sources ─► compute ─► join / reduce / distinct / top-k ─► compute ─► sink_operator ─►
-//! sink stateless  arranged by key, exchanged by the key's hash    writes by primary key ```
+//! ```text
+//! sources ─► compute ─► join / reduce / distinct / top-k ─► compute ─► sink_operator ─► sink
+//!            stateless  arranged by key, exchanged by the key's hash    writes by primary key
+//! ```
 //!
 //! * Between the operators of one worker, rows travel as Arrow batches with a difference for each
 //!   row ([`crate::chunk::Chunk`]). Stateless operators evaluate whole batches ([`compute`]).

@@ -6,8 +6,10 @@
 //!   ([`super::top_k_scan`]).
 //! - *distinct totals*: aggregates over DISTINCT are totals over the distinct (group, argument).
 //!
-//! ```text ┌─► totals ───────────────────────────────┐ rows ────────┼─► first: min(x)  (arranged by
-//! group)    ├─► collate by group ─► rows evaluated    └─► distinct (group, y) ─► totals of y ───┘
+//! ```text
+//!              ┌─► totals ───────────────────────────────┐
+//! rows ────────┼─► first: min(x)  (arranged by group)    ├─► collate by group ─► rows
+//! evaluated    └─► distinct (group, y) ─► totals of y ───┘
 //! ```
 //!
 //! With a single part there is no collate. Every part has exactly one row for each group that has

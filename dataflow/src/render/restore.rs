@@ -2,8 +2,11 @@
 //!
 //! Two operators surround the arrangement of a [`Site`]:
 //!
-//! ```text input ─► restore ─► arrangement ─► … ▲             └─► Tap: changes through epoch c ──
-//! seal ─► checkpoint writer └─ state of the last checkpoint, at its epoch ```
+//! ```text
+//! input ─► restore ─► arrangement ─► …
+//!            ▲             └─► Tap: changes through epoch c ── seal ─► checkpoint writer
+//!            └─ state of the last checkpoint, at its epoch
+//! ```
 //!
 //! [`restore`] adds the state of the last checkpoint at the checkpoint's epoch, and drops updates
 //! of the input at or below that epoch. A [`Tap`] collects the changes after that epoch for the

@@ -1,7 +1,9 @@
 //! The sink operator: writes the net changes of each epoch of a view to the sink.
 //!
-//! ```text changes ─► exchange by primary key ─► stash by epoch frontier passes e ─► net effect of
-//! e per key ─► sink.write(e) ─► durable ─► capability of e dropped ```
+//! ```text
+//! changes ─► exchange by primary key ─► stash by epoch
+//!    frontier passes e ─► net effect per key ─► sink.write(e) ─► durable ─► capability dropped
+//! ```
 //!
 //! Frontier contract: changes are stashed by epoch under a retained capability. When the input
 //! frontier passes an epoch, the net effect of the epoch is given to the sink. The capability is

@@ -6,8 +6,11 @@
 //! same walk finds the next value. (Differential's `reduce` would present all values of the key at
 //! each change.) A change behind the last value that is given needs no walk.
 //!
-//! ```text key k, values in order:   3    7    7    9   12 … offset 1, limit 2:        skip │ 7, 7
-//! given │ not read ranges of row numbers [1, 3) ```
+//! ```text
+//! key k, values in order:   3    7    7    9   12 …
+//! offset 1, limit 2:        skip │ 7, 7 given │ not read
+//!                                  ranges of row numbers [1, 3)
+//! ```
 //!
 //! Frontier contract: for each batch of the arrangement, output is at the epochs in the batch,
 //! under the capabilities that came with it. The trace is compacted to just below the batch's upper

@@ -1,8 +1,9 @@
 //! Totals of a reduce: rows are combined per batch, exchanged by group, and added up as
 //! differences.
 //!
-//! ```text rows ─► Combine (per batch and group) ─► exchange ─► ArrangeTotals ─► count_total ─►
-//! FinishTotals ```
+//! ```text
+//! rows ─► Combine (batch, group) ─► exchange ─► ArrangeTotals ─► count_total ─► FinishTotals
+//! ```
 
 use std::rc::Rc;
 use std::sync::Arc;

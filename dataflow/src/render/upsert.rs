@@ -7,9 +7,11 @@
 //! rule changed. Within a partition, the log's order decides. Between partitions, the order of the
 //! changes in their database decides ([`ChangeOrder`]):
 //!
-//! ```text partition 0:  k = 1 (commit 10) ─────────────────────── k = 2 (commit 12) partition 1:
-//! delete k (commit 11), read late ──► older than 12: dropped k = 3 (no position)             ──►
-//! order unknown: the job ends ```
+//! ```text
+//! partition 0:  k = 1 (commit 10) ─────────────────────── k = 2 (commit 12)
+//! partition 1:            delete k (commit 11), read late ──► older than 12: dropped
+//!                         k = 3 (no position)             ──► order unknown: the job ends
+//! ```
 //!
 //! * A deletion is remembered until everything has been read that the topic held when the deletion
 //!   was read ([`crate::time::lap`]). Otherwise an older row in another partition would appear

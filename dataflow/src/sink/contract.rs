@@ -6,8 +6,10 @@
 //! 2. There is at most one operation per primary key and epoch.
 //! 3. The frontier row moves only after every write at or below it is durable.
 //!
-//! ```text prepare ─► write(e) ─► done ─► advance(e): all workers' writes at or below e are durable
-//! (any thread) ```
+//! ```text
+//! prepare ─► write(e) ─► done ─► advance(e): all workers' writes at or below e are durable
+//!                  (any thread)
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -5,9 +5,11 @@
 //! ([`operator`]) sends the rows of an epoch once the epoch is bound. Threads beside the workers
 //! watch the topics ([`topic_watch`]) and the schema registry ([`registry_watch`]).
 //!
-//! ```text log ─► partitions ─► record_batcher ─► micro-batches (Cut) ─► operator ─► rows of the
-//! epoch poll          decode, filter     wait for a binding     release duplicates         that
-//! contains them ```
+//! ```text
+//! log ─► partitions ─► record_batcher ─► micro-batches (Cut) ─► operator ─► rows of the epoch
+//!        poll          decode, filter     wait for a binding     release
+//!                      duplicates         that contains them
+//! ```
 
 mod newest_positions;
 pub(crate) mod operator;

@@ -1,8 +1,10 @@
 //! The source operator: releases decoded rows of one topic, epoch by epoch.
 //!
-//! ```text Start ──► replay the epochs of earlier runs, each cut exactly at its bound end offsets
-//! ──► live: read ahead ─► Report ─► (binder) ─► Bind(e) ─► send all of e at time e ──► Stop: drop
-//! the capability ```
+//! ```text
+//! Start ──► replay the epochs of earlier runs, each cut exactly at its bound end offsets
+//!       ──► live: read ahead ─► Report ─► (binder) ─► Bind(e) ─► send all of e at time e
+//!       ──► Stop: drop the capability
+//! ```
 //!
 //! Frontier contract: the operator holds one capability, from the least time on. When the binding
 //! of an epoch arrives, it sends all rows of the epoch at that epoch, and downgrades the capability

@@ -6,9 +6,11 @@
 //! offsets are known first, and micro-batches are cut exactly at them. Therefore a replay is
 //! identical.
 //!
-//! ```text live:    read ─► Cut [10, 17) ─► report 17 ─► Bind(e: 17) ─► release replay:  Bind(e:
-//! 17) from the journal ─► read to 17 ─► Cut [10, 17) ─► release at e └─ records from 17 on wait in
-//! `ahead` ```
+//! ```text
+//! live:    read ─► Cut [10, 17) ─► report 17 ─► Bind(e: 17) ─► release
+//! replay:  Bind(e: 17) from the journal ─► read to 17 ─► Cut [10, 17) ─► release at e
+//!                                              └─ records from 17 on wait in `ahead`
+//! ```
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

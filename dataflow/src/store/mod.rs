@@ -10,7 +10,6 @@
 //! 2. Of several [`Store::put_new`] calls for one name exactly one returns true, until the object
 //!    is deleted. The journal's fencing depends on this.
 //! 3. Reads and listings see every write that returned before they began.
-//! 3. Reads and listings see every write that returned before they began.
 
 mod contract;
 mod objects;

@@ -5,9 +5,11 @@
 //! grow under load. An idle job has no epochs, except one empty epoch for the checkpoint of what
 //! was bound last.
 //!
-//! ```text reports ──► read offsets ──► bind(e) ──► journal thread ──► Command::Bind(e) ──► in
-//! flight (all workers)    one at a                        to all workers         │ time
-//! sink has e ──► durable(e) ```
+//! ```text
+//! reports ──► read offsets ──► bind(e) ──► journal thread ──► Command::Bind(e) ──► in flight
+//!             (all workers)    one at a                        to all workers         │
+//!                              time                                sink has e ──► durable(e)
+//! ```
 //!
 //! Backpressure: no epoch is bound while [`Limits`] has too many epochs, or too many bytes, in
 //! flight between the journal and the sink.

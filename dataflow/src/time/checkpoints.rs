@@ -2,8 +2,10 @@
 //!
 //! At most one checkpoint is under way:
 //!
-//! ```text is_due ──► begin: epoch marked ──► take: parts of all processes ──► writer commits ──►
-//! step: taken and the sink has the epoch        manifest, journal ```
+//! ```text
+//! is_due ─► begin: epoch marked ─► take: parts of all processes ─► writer commits ─► step: taken
+//!                                  and the sink has the epoch      manifest, journal
+//! ```
 //!
 //! The next checkpoint is due an interval after the last one was committed, if anything was bound
 //! since. An idle job gets an empty epoch for this checkpoint.

@@ -3,8 +3,9 @@
 //! Every worker reports how far it has read. Worker 0 binds the reported offsets to the next epoch
 //! ([`super::binder`]) and sends the binding to all workers when the journal holds it.
 //!
-//! ```text source operators ─► Report (all workers) ─► Bind (worker 0) ─► Deliver (all workers) ─►
-//! sources ```
+//! ```text
+//! source operators ─► Report (all workers) ─► Bind (worker 0) ─► Deliver (all workers) ─► sources
+//! ```
 //!
 //! Messages from worker 0 to one worker keep their order. Therefore all workers release the same
 //! epochs in the same order, and `Stop` comes after the last epoch. The dataflow has one timestamp

@@ -5,8 +5,10 @@
 //! operator may forget what it remembered at or below `s` for records that arrive late in another
 //! partition (see `render/upsert.rs`).
 //!
-//! ```text lap begins at bound epoch e ──► a look at the topics' ends that began after that is
-//! complete ──► everything that the look saw is bound ──► e is settled ```
+//! ```text
+//! lap begins at bound epoch e ──► a look at the topics' ends that began after that is complete
+//!                             ──► everything that the look saw is bound ──► e is settled
+//! ```
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;

@@ -11,11 +11,11 @@
 //!
 //! The journal keeps these facts as entries of [`Offsets`] under names that no topic can have:
 //!
-//!  name            | key           | value                                        |
-//! -----------------|---------------|----------------------------------------------|
-//!  `TOPIC@begins`  | partition     | the start offset when it was first read      |
-//!  `TOPIC@id`      | 0 and 1       | the two halves of the topic's id             |
-//!  `TOPIC@schemas` | schema id     | the fingerprint of the schema                |
+//! | name            | key           | value                                        |
+//! |-----------------|---------------|----------------------------------------------|
+//! | `TOPIC@begins`  | partition     | the start offset when it was first read      |
+//! | `TOPIC@id`      | 0 and 1       | the two halves of the topic's id             |
+//! | `TOPIC@schemas` | schema id     | the fingerprint of the schema                |
 
 use std::collections::BTreeMap;
 

@@ -6,8 +6,9 @@
 //! Output: the rows that differ, and with a repair their corrected writes. The job may run
 //! meanwhile; nothing of it is taken over or changed.
 //!
-//! ```text one round:  frontiers ─► tables ─► journal ─► evaluate through the journal's last epoch
-//! ─► compare ```
+//! ```text
+//! one round: frontiers ─► tables ─► journal ─► evaluate to the journal's last epoch ─► compare
+//! ```
 //!
 //! Because of this order, whatever was in a table was bound before the journal was read, and
 //! nothing at or below the table's frontier was missing.

@@ -1,9 +1,12 @@
 //! The Avro decoder, for Confluent's wire format: a zero byte, the schema id, and Avro's binary
 //! encoding.
 //!
-//! ```text ┌──────┬────────────────┬──────────────────────────────┐ │ 0x00 │ schema id      │ body:
-//! Avro binary encoding   │ │ 1 B  │ u32 big-endian │ of the writer's schema       │
-//! └──────┴────────────────┴──────────────────────────────┘ ```
+//! ```text
+//! ┌──────┬────────────────┬──────────────────────────────┐
+//! │ 0x00 │ schema id      │ body: Avro binary encoding   │
+//! │ 1 B  │ u32 big-endian │ of the writer's schema       │
+//! └──────┴────────────────┴──────────────────────────────┘
+//! ```
 //!
 //! Input: records of any writer schemas that the registry has. Output: rows of the source's
 //! columns; fields that no column uses are skipped. A writer's schema is fetched at the first

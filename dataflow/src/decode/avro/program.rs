@@ -3,8 +3,10 @@
 //!
 //! Input: the body of a record. Output: one cell per column, and what a Debezium envelope says.
 //!
-//! ```text writer's schema {id, name, note, age}  +  columns {age, id} ─►  Read id → cell 1 │
-//! SkipPrefixed 2 │ Read age → cell 0 ```
+//! ```text
+//! writer's schema {id, name, note, age}  +  columns {age, id}
+//!   ─►  Read id → cell 1 │ SkipPrefixed 2 │ Read age → cell 0
+//! ```
 //!
 //! Invariants:
 //! 1. A body is read to its last byte. If bytes are left over, the record is refused.

@@ -1,7 +1,8 @@
 //! Writing the rows of one epoch to a Cassandra table, by parallel lanes of statements.
 //!
-//! ```text Writes ─► Work (rows as cells) ─► up to MAX_LANES lanes ─► up to MAX_IN_FLIGHT
-//! statements ─► Done ```
+//! ```text
+//! Writes ─► Work (cells) ─► up to MAX_LANES lanes ─► up to MAX_IN_FLIGHT statements ─► Done
+//! ```
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
