@@ -1,5 +1,17 @@
-//! `sum` and `avg` with the types that PostgreSQL has, not the library: the sum of reals is a real,
-//! that of bigints a numeric, and an average of numerics is divided as `numeric_avg` does.
+//! The aggregate functions `sum` and `avg`, with PostgreSQL's result types.
+//!
+//! DataFusion's own types differ: here the sum of reals is a real, the sum of bigints is a numeric,
+//! and an average of numerics is divided as PostgreSQL's `numeric_avg` divides.
+//!
+//! | argument | `sum` | `avg` |
+//! |---|---|---|
+//! | integer | bigint | numeric |
+//! | bigint | numeric | numeric |
+//! | numeric | numeric of ten more digits | numeric |
+//! | real | real | double precision |
+//! | double precision | double precision | double precision |
+//!
+//! The functions only give the types. The dataflow evaluates them ([`crate::plan::ir`]).
 
 use std::sync::Arc;
 
@@ -10,26 +22,35 @@ use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Vo
 
 use super::decimal::{DIGITS, Num};
 
-/// Digits that a sum of numerics has more than each of them.
+/// Digits that the sum of numerics has in addition to the digits of one numeric. Ten digits are
+/// room for 10^10 rows.
 const MORE_DIGITS: u8 = 10;
-/// Digits after the point of an average, unless its argument has more or takes their place.
+/// Digits after the point of an average, unless the argument has more, or its whole part leaves
+/// less room.
 const SCALE: i8 = 28;
-/// As many are always there: averages below 1 have 20 and more.
+/// Least number of digits after the point of an average, because averages below 1 have 20 and more
+/// digits in PostgreSQL.
 const SCALE_LEAST: i8 = 20;
 
+/// Which aggregate function it is.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum Function {
+    /// `sum`.
     Sum,
+    /// `avg`.
     Avg,
 }
 
-/// An aggregate that the planner types and the dataflow evaluates.
+/// An aggregate function that the planner types and the dataflow evaluates.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Aggregate {
+    /// Which function it is.
     function: Function,
+    /// One argument of any type. [`super::rewrite`] checks the type.
     signature: Signature,
 }
 
+/// The aggregate function for the planner.
 fn aggregate(function: Function) -> Arc<AggregateUDF> {
     let signature = Signature::any(1, Volatility::Immutable);
     Arc::new(AggregateUDF::from(Aggregate {
@@ -72,6 +93,7 @@ impl AggregateUDFImpl for Aggregate {
     }
 }
 
+/// The type of the sum of values of the type `kinds[0]`.
 fn sum_type(kinds: &[DataType]) -> DataType {
     match kinds {
         [DataType::Decimal128(precision, scale)] => {
@@ -84,7 +106,8 @@ fn sum_type(kinds: &[DataType]) -> DataType {
     }
 }
 
-/// That of integers and numerics is a numeric, that of floating point numbers a double.
+/// The type of the average: a numeric for integers and numerics, a double for floating point
+/// numbers.
 fn average_type(kinds: &[DataType]) -> DataType {
     match kinds {
         [DataType::Decimal128(precision, scale)] => {
@@ -92,14 +115,17 @@ fn average_type(kinds: &[DataType]) -> DataType {
             let scale = room.clamp(SCALE_LEAST, SCALE).max(*scale);
             DataType::Decimal128(DIGITS, scale)
         }
-        // Until arguments have their types: integers are averaged as numerics.
+        // Before the arguments have their types: integers are averaged as numerics.
         [DataType::Int32 | DataType::Int64] => DataType::Decimal128(DIGITS, SCALE),
         _ => DataType::Float64,
     }
 }
 
-/// The average of `count` numerics of `scale` whose digits add up to `sum`, as digits of a
-/// numeric of that precision and scale; none when it does not fit.
+/// The average of `count` numerics with `scale` digits after the point, whose digits add up to
+/// `sum`.
+///
+/// The result is the digits of a numeric of the precision and scale `to`, or None if the average
+/// does not fit or `count` is 0.
 pub(crate) fn averaged(sum: i128, scale: i8, count: i64, to: (u8, i8)) -> Option<i128> {
     let sum = Num::new(sum, i32::from(scale));
     let average = sum.divide(Num::new(i128::from(count), 0)).ok()?;

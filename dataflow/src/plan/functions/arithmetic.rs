@@ -1,16 +1,23 @@
-//! Arithmetic of integers and floating point numbers (PostgreSQL's `int.c`, `int8.c`, `float.c`):
-//! what does not fit fails the row, and a division by zero does.
+//! Arithmetic operators of integers and floating point numbers.
+//!
+//! Source: PostgreSQL's `int.c`, `int8.c` and `float.c`. A result that does not fit its type, and a
+//! division by zero, fail the row. Integers never wrap around, except for the shifts, which
+//! PostgreSQL leaves to the processor.
 
 use arrow::compute::kernels::numeric::{add, div, mul, sub};
 
 use super::datum::Datum;
 use super::entry::{Answer, Body, Entry, Gives, Kernel, Kind, body, rows};
 
+/// The error of a result that is too large. PostgreSQL's `float_overflow_error`.
 pub(super) const OVERFLOW: &str = "value out of range: overflow";
+/// The error of a result that is too small. PostgreSQL's `float_underflow_error`.
 pub(super) const UNDERFLOW: &str = "value out of range: underflow";
+/// The error of a division by zero. PostgreSQL's `float_zero_divide_error`.
 const BY_ZERO: &str = "division by zero";
 
-/// A result that may not be infinite unless an operand is, nor zero where that is underflow.
+/// Checks a result: it may be infinite only if `infinite` (an operand is), and 0 only if `zero` (it
+/// is no underflow).
 fn checked(result: f64, infinite: bool, zero: bool) -> Result<f64, String> {
     match result {
         _ if result.is_infinite() && !infinite => Err(OVERFLOW.to_owned()),
@@ -19,10 +26,12 @@ fn checked(result: f64, infinite: bool, zero: bool) -> Result<f64, String> {
     }
 }
 
+/// Checks the result of `a + b` or `a - b`. A sum of 0 is never underflow.
 fn sum(a: f64, b: f64, result: f64) -> Result<f64, String> {
     checked(result, a.is_infinite() || b.is_infinite(), true)
 }
 
+/// Checks the result of `a * b`.
 fn product(a: f64, b: f64, result: f64) -> Result<f64, String> {
     checked(
         result,
@@ -31,6 +40,7 @@ fn product(a: f64, b: f64, result: f64) -> Result<f64, String> {
     )
 }
 
+/// Checks the result of `a / b`. NaN divided by 0 is NaN and no error, as in `float8_div`.
 fn quotient(a: f64, b: f64, result: f64) -> Result<f64, String> {
     if b == 0.0 && !a.is_nan() {
         return Err(BY_ZERO.to_owned());
@@ -38,10 +48,12 @@ fn quotient(a: f64, b: f64, result: f64) -> Result<f64, String> {
     checked(result, a.is_infinite(), a == 0.0 || b.is_infinite())
 }
 
+/// Checks a result that was computed as a real.
 fn real(result: f32, check: impl Fn(f64) -> Result<f64, String>) -> Answer {
     check(f64::from(result)).map(|_| Datum::Real(result))
 }
 
+/// The operators of double precision, of real, and of both together.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn doubles() -> Vec<Entry> {
     use Datum::{Double, Real};
@@ -127,6 +139,7 @@ fn doubles() -> Vec<Entry> {
     entries
 }
 
+/// Evaluates an operator of a real and a double, as doubles.
 fn mixed(arguments: &[Datum<'_>], compute: impl Fn(f64, f64) -> Result<f64, String>) -> Answer {
     let (a, b) = match arguments {
         [Datum::Real(a), Datum::Double(b)] => (f64::from(*a), *b),
@@ -136,14 +149,17 @@ fn mixed(arguments: &[Datum<'_>], compute: impl Fn(f64, f64) -> Result<f64, Stri
     compute(a, b).map(Datum::Double)
 }
 
+/// The error of an integer that does not fit 32 bits.
 fn integer_out() -> String {
     "integer out of range".to_owned()
 }
 
+/// The error of an integer that does not fit 64 bits.
 fn bigint_out() -> String {
     "bigint out of range".to_owned()
 }
 
+/// The remainder of integers and bigints under one name. The least integer modulo -1 is 0.
 fn remainder(name: &'static str) -> [Entry; 2] {
     use Datum::{Int, Long};
     [
@@ -168,6 +184,7 @@ fn remainder(name: &'static str) -> [Entry; 2] {
     ]
 }
 
+/// The operators of integers and bigints.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn integers() -> Vec<Entry> {
     use Datum::{Int, Long};
@@ -177,8 +194,8 @@ fn integers() -> Vec<Entry> {
     const I: Kind = Kind::Int;
     const L: Kind = Kind::Long;
     let mut entries = Vec::new();
-    // Not the library's operators: rules of its optimizer take `x # x` for 0, which is null where
-    // x is.
+    // These are kernels and not DataFusion's operators, because rules of its optimizer replace `x #
+    // x` by 0, which is wrong where `x` is null.
     let kernels: [(_, Kernel); 4] = [("+", add), ("-", sub), ("*", mul), ("/", div)];
     for (name, kernel) in kernels {
         entries.push(Entry::new(name, INTS, Gives::Kind(I), Body::Kernel(kernel)));
@@ -200,7 +217,7 @@ fn integers() -> Vec<Entry> {
     entries.extend(remainder("%"));
     entries.extend(remainder("mod"));
     entries.extend([
-        // The processor takes the count modulo the width, in PostgreSQL as here.
+        // The processor takes the count modulo the width. PostgreSQL does the same.
         rows(
             "<<",
             INTS,
@@ -289,18 +306,21 @@ fn integers() -> Vec<Entry> {
     entries
 }
 
+/// An integer of 32 bits. Fails the row if the value does not fit.
 pub(super) fn narrow(value: i128) -> Answer {
     i32::try_from(value)
         .map(Datum::Int)
         .map_err(|_| integer_out())
 }
 
+/// An integer of 64 bits. Fails the row if the value does not fit.
 pub(super) fn long(value: i128) -> Answer {
     i64::try_from(value)
         .map(Datum::Long)
         .map_err(|_| bigint_out())
 }
 
+/// The greatest common divisor (Euclid's algorithm), never negative.
 fn gcd(a: i128, b: i128) -> i128 {
     let (mut a, mut b) = (a.abs(), b.abs());
     while b != 0 {
@@ -309,6 +329,7 @@ fn gcd(a: i128, b: i128) -> i128 {
     a
 }
 
+/// The least common multiple, never negative; 0 if both are 0.
 fn lcm(a: i128, b: i128) -> i128 {
     match gcd(a, b) {
         0 => 0,
@@ -316,6 +337,7 @@ fn lcm(a: i128, b: i128) -> i128 {
     }
 }
 
+/// All entries of this family.
 pub(super) fn entries() -> Vec<Entry> {
     let mut entries = integers();
     entries.extend(doubles());

@@ -1,9 +1,11 @@
-//! Days, months and years of the proleptic Gregorian calendar, in which PostgreSQL reckons.
+//! Calendar arithmetic: days, months and years of the proleptic Gregorian calendar.
 //!
-//! The algorithms are those of PostgreSQL's `date2j` and `j2date`, over days since 1970. Years are
-//! astronomical: 0 is 1 BC.
+//! PostgreSQL uses the same calendar. The functions give the results of its `date2j` and `j2date`,
+//! over days since 1970-01-01 instead of Julian days. Years are astronomical: year 0 is 1 BC.
 
+/// Microseconds of one second.
 pub(super) const MICROS_PER_SECOND: i64 = 1_000_000;
+/// Microseconds of one day. There are no leap seconds.
 pub(super) const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 /// 1970-01-01 as a Julian day.
 pub(super) const JULIAN_1970: i64 = 2_440_588;
@@ -12,17 +14,21 @@ const FIRST_DAY: i64 = -JULIAN_1970;
 /// The day after the last one of its dates: 5874898-01-01.
 const DATES_END: i64 = 2_147_483_494 - JULIAN_1970;
 
-/// A day taken apart.
+/// A date in parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Day {
+    /// The astronomical year: 0 is 1 BC.
     pub(super) year: i64,
+    /// 1 to 12.
     pub(super) month: i64,
+    /// Day of the month, 1 to 31.
     pub(super) day: i64,
 }
 
-/// A moment taken apart.
+/// A timestamp in parts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
+    /// The date.
     pub(super) date: Day,
     /// Days since 1970.
     pub(super) days: i64,
@@ -59,10 +65,12 @@ pub(super) fn days_of(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era - 719_468
 }
 
+/// Whether a year is a leap year.
 pub(super) fn leap(year: i64) -> bool {
     year.rem_euclid(4) == 0 && (year.rem_euclid(100) != 0 || year.rem_euclid(400) == 0)
 }
 
+/// The number of days of a month.
 pub(super) fn days_in(year: i64, month: i64) -> i64 {
     match month {
         2 if leap(year) => 29,
@@ -72,7 +80,7 @@ pub(super) fn days_in(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Takes microseconds since 1970 apart.
+/// The parts of a timestamp, which is in microseconds since 1970.
 pub(super) fn moment(micros: i64) -> Moment {
     let days = micros.div_euclid(MICROS_PER_DAY);
     Moment {
@@ -95,14 +103,21 @@ pub(super) fn iso_week(days: i64) -> (i64, i64) {
     (year, (thursday - days_of(year, 1, 1)) / 7 + 1)
 }
 
-/// A day that PostgreSQL's dates hold.
+/// Checks that a date is in PostgreSQL's range: 4713 BC to 5874897 AD.
+///
+/// # Errors
+/// The date is out of that range.
 pub(super) fn date(days: i64) -> Result<i32, String> {
     let fits = (FIRST_DAY..DATES_END).contains(&days);
     let days = i32::try_from(days).ok().filter(|_| fits);
     days.ok_or_else(|| "date out of range".to_owned())
 }
 
-/// A moment that PostgreSQL's timestamps hold, and ours, which end in the year 294247.
+/// A timestamp, in microseconds since 1970, from a day and the microseconds of the day. It must be
+/// in PostgreSQL's range and in the range of 64 bits, which ends in the year 294247.
+///
+/// # Errors
+/// The timestamp is out of that range.
 pub(super) fn stamp(days: i64, time: i64) -> Result<i64, String> {
     let micros = i128::from(days) * i128::from(MICROS_PER_DAY) + i128::from(time);
     i64::try_from(micros)

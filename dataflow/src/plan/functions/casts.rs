@@ -1,8 +1,8 @@
-//! Casts: what PostgreSQL's `pg_cast` and input and output functions say.
+//! Casts, as PostgreSQL's `pg_cast` and its input and output functions define them.
 //!
-//! A cast is an entry named [`CAST`] from one kind to another. What a type's modifier asks
-//! (`varchar(5)`, `numeric(8,2)`) and the types that are kept as another (`smallint`, `uuid`) are
-//! entries of their own, which the cast to the kept type is wrapped in.
+//! A cast is an entry named [`CAST`] from one kind to another. Type modifiers (`varchar(5)`,
+//! `numeric(8,2)`), and types that are stored as another type (`smallint`, `uuid`), are entries of
+//! their own. They are applied to the result of the cast to the stored type.
 
 use std::borrow::Cow;
 
@@ -18,20 +18,25 @@ use super::{calendar, format, parse};
 
 /// The name of casts in the table.
 pub(super) const CAST: &str = "CAST";
-/// The text that concat and format write, which differs from the cast for booleans.
+/// Conversion to the text that `concat` writes. It differs from the cast to text for booleans: `t`
+/// instead of `true`.
 pub(super) const OUTPUT: &str = "output";
-/// What a modifier or a type kept as another asks of a value.
+/// Checks that an int fits a smallint, which is stored as an int.
 pub(super) const SMALLINT: &str = "smallint";
+/// Reads a uuid, which is stored as text.
 pub(super) const UUID: &str = "uuid";
+/// Cuts a text to the length of `varchar(n)`, in characters.
 pub(super) const VARCHAR: &str = "varchar";
-/// A cast to `numeric(precision, scale)`, whose constants are the further arguments.
+/// A cast to `numeric(precision, scale)`; both are further arguments, and constants.
 pub(super) const NUMERIC: &str = "numeric";
 
+/// The error of a value that does not fit the type.
 fn out(kind: &str) -> String {
     format!("{kind} out of range")
 }
 
-/// Rounds half to even, as `rint` does; errors where `dtoi4` and its like have them.
+/// Rounds half to even, as C's `rint`, and fails in the cases in which PostgreSQL's `dtoi4` and
+/// `dtoi8` fail.
 fn rounded(value: f64, least: f64, most: f64, kind: &str) -> Result<i128, String> {
     let value = value.round_ties_even();
     match value >= least && value < most {
@@ -40,6 +45,7 @@ fn rounded(value: f64, least: f64, most: f64, kind: &str) -> Result<i128, String
     }
 }
 
+/// A double as an integer.
 fn to_int(value: f64) -> Answer {
     narrow(rounded(
         value,
@@ -49,6 +55,7 @@ fn to_int(value: f64) -> Answer {
     )?)
 }
 
+/// A double as a bigint.
 fn to_long(value: f64) -> Answer {
     long(rounded(
         value,
@@ -58,7 +65,8 @@ fn to_long(value: f64) -> Answer {
     )?)
 }
 
-/// Numbers of floating point as decimals of so many significant digits: `%.15g` and `%.6g`.
+/// A floating point number as a decimal of `digits` significant digits: 15 as in C's `%.15g` for
+/// doubles, 6 for reals.
 fn decimal(value: f64, digits: usize) -> Result<Num, String> {
     if !value.is_finite() {
         return Err(format!(
@@ -69,7 +77,7 @@ fn decimal(value: f64, digits: usize) -> Result<Num, String> {
     parse::numeric(&format!("{value:.*e}", digits - 1))
 }
 
-/// `numeric(precision, scale)` of a number: rounded, and an error when it does not fit.
+/// A number as `numeric(precision, scale)`: rounded to the scale. Fails if it does not fit.
 fn fitted(value: Num, precision: i32, scale: i32) -> Answer {
     let value = value.rounded(scale)?;
     let precision = u8::try_from(precision).map_err(|_| out("precision"))?;
@@ -77,6 +85,7 @@ fn fitted(value: Num, precision: i32, scale: i32) -> Answer {
     Ok(Datum::Numeric(value))
 }
 
+/// A double as a real. Overflow and underflow fail the row, as in PostgreSQL's `dtof`.
 fn real(value: f64) -> Answer {
     let narrow = value as f32;
     if narrow.is_infinite() && !value.is_infinite() {
@@ -88,6 +97,7 @@ fn real(value: f64) -> Answer {
     Ok(Datum::Real(narrow))
 }
 
+/// Casts to and from integers and bigints.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn integers() -> Vec<Entry> {
     use Datum::{Bool, Double, Int, Long, Numeric, Real, Text};
@@ -178,6 +188,7 @@ fn integers() -> Vec<Entry> {
     ]
 }
 
+/// Casts to floating point numbers and numerics.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn numbers() -> Vec<Entry> {
     use Datum::{Double, Int, Long, Numeric, Real, Text};
@@ -265,7 +276,7 @@ fn numbers() -> Vec<Entry> {
         &[Kind::Numeric, Kind::Int, Kind::Int],
     ];
     for takes in ARGUMENTS {
-        // A numeric here holds neither NaN nor infinities.
+        // A numeric in Tidemill holds neither NaN nor infinities.
         let entry = scaled(NUMERIC, takes, modified, to_numeric);
         let floats = matches!(takes, [Kind::Real | Kind::Double, ..]);
         entries.push(if floats { entry.narrower() } else { entry });
@@ -275,7 +286,7 @@ fn numbers() -> Vec<Entry> {
     entries
 }
 
-/// Precision and scale as the constants behind the value say.
+/// The precision and scale, which are the constants after the value.
 fn modified(_: &[DataType], constants: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
     match constants {
         [
@@ -287,6 +298,7 @@ fn modified(_: &[DataType], constants: &[Option<&ScalarValue>]) -> Result<(u8, i
     }
 }
 
+/// The cast to `numeric(precision, scale)`.
 fn to_numeric(arguments: &[Datum<'_>]) -> Answer {
     let [value, Datum::Int(precision), Datum::Int(scale)] = arguments else {
         return Err("precision and scale are constants".to_owned());
@@ -303,6 +315,7 @@ fn to_numeric(arguments: &[Datum<'_>]) -> Answer {
     fitted(value, *precision, *scale)
 }
 
+/// Casts between dates, timestamps, timestamptzs and text. The session's time zone is UTC.
 fn times() -> Vec<Entry> {
     use Datum::{Date, Stamp, Text};
     const DAY: Kind = Kind::Date;
@@ -342,6 +355,7 @@ fn times() -> Vec<Entry> {
     ]
 }
 
+/// Casts to text, and from text to boolean, bytea, uuid and varchar.
 fn texts() -> Vec<Entry> {
     use Datum::{Bool, Bytes, Int, Text};
     const X: Kind = Kind::Text;
@@ -408,6 +422,7 @@ fn texts() -> Vec<Entry> {
     entries
 }
 
+/// The text of any value except a timestamptz, which has an entry of its own.
 fn output(arguments: &[Datum<'_>]) -> Answer {
     match arguments {
         [value] => Ok(Datum::text(format::text(value, false))),
@@ -415,6 +430,7 @@ fn output(arguments: &[Datum<'_>]) -> Answer {
     }
 }
 
+/// All entries of this family.
 pub(super) fn entries() -> Vec<Entry> {
     let mut entries = integers();
     entries.extend(numbers());

@@ -1,7 +1,11 @@
-//! Comparisons. They stay the library's operators, so that joins find their equalities, over
-//! operands that are made comparable first: floating point numbers with one zero and one NaN,
-//! which is greater than all others; numerics at one scale; intervals as PostgreSQL's
-//! `interval_cmp_value` counts them.
+//! Comparison operators, and `greatest` and `least`.
+//!
+//! Comparisons remain DataFusion's operators, so that joins recognise equalities. The operands are
+//! made comparable first:
+//!
+//! - Floating point numbers have one zero and one NaN, which is greater than all other numbers.
+//! - Numerics are compared at one scale.
+//! - Intervals are compared by length, as PostgreSQL's `interval_cmp_value` computes it.
 
 use std::cmp::Ordering;
 
@@ -11,11 +15,12 @@ use super::calendar::MICROS_PER_DAY;
 use super::datum::{Datum, Span};
 use super::entry::{Answer, Body, Entry, Gives, Kind, body, rows, scaled};
 
-/// Makes equal floating point numbers equal bits.
+/// The entry that gives equal floating point numbers equal bits.
 pub(super) const NORMAL: &str = "comparable";
-/// Compares two values: -1, 0 or 1.
+/// The entry that compares two values: -1, 0 or 1.
 pub(super) const ORDER: &str = "compare";
 
+/// The comparison operators by their name in SQL.
 pub(super) const OPERATORS: [(&str, Operator); 8] = [
     ("=", Operator::Eq),
     ("<>", Operator::NotEq),
@@ -27,6 +32,7 @@ pub(super) const OPERATORS: [(&str, Operator); 8] = [
     ("IS NOT DISTINCT FROM", Operator::IsNotDistinctFrom),
 ];
 
+/// The pairs of kinds that have comparisons. Other pairs are cast first.
 const PAIRS: [&[Kind]; 12] = [
     &[Kind::Bool, Kind::Bool],
     &[Kind::Int, Kind::Int],
@@ -42,7 +48,7 @@ const PAIRS: [&[Kind]; 12] = [
     &[Kind::Interval, Kind::Interval],
 ];
 
-/// The order of two values of one kind, nulls aside.
+/// The order of two values of one kind. Neither is null.
 fn order(one: &Datum<'_>, other: &Datum<'_>) -> Ordering {
     match (one, other) {
         (Datum::Bool(a), Datum::Bool(b)) => a.cmp(b),
@@ -58,18 +64,20 @@ fn order(one: &Datum<'_>, other: &Datum<'_>) -> Ordering {
     }
 }
 
+/// The order of two floating point numbers. NaN is equal to NaN and greater than all others.
 fn floats(a: f64, b: f64) -> Ordering {
     a.partial_cmp(&b)
         .unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }
 
-/// Microseconds of an interval whose months have 30 days.
+/// The length of an interval in microseconds. A month has 30 days, as in `interval_cmp_value`.
 fn length(span: Span) -> i128 {
     let days = i128::from(span.months) * 30 + i128::from(span.days);
     days * i128::from(MICROS_PER_DAY) + i128::from(span.micros)
 }
 
-/// The greatest or least of the values that are not null.
+/// The greatest (`wanted` is Greater) or least (Less) of the values that are not null; null if all
+/// are.
 fn extreme(arguments: &[Datum<'_>], wanted: Ordering) -> Answer {
     let mut found: Option<&Datum<'_>> = None;
     for value in arguments.iter().filter(|value| **value != Datum::Null) {
@@ -80,6 +88,7 @@ fn extreme(arguments: &[Datum<'_>], wanted: Ordering) -> Answer {
     Ok(found.map_or(Datum::Null, Datum::owned))
 }
 
+/// All entries of this family.
 pub(super) fn entries() -> Vec<Entry> {
     use Datum::{Double, Int, Real};
     let mut entries = vec![

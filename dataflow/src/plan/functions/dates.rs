@@ -1,5 +1,7 @@
-//! Arithmetic of dates, timestamps and intervals, and `date_trunc` (PostgreSQL's `date.c` and
-//! `timestamp.c`). The session's time zone is UTC.
+//! Arithmetic of dates, timestamps and intervals, `date_trunc`, `date_bin` and `AT TIME ZONE`.
+//!
+//! Source: PostgreSQL's `date.c` and `timestamp.c`. The session's time zone is UTC, so a
+//! timestamptz has the same arithmetic as a timestamp.
 
 use super::calendar::{self, MICROS_PER_DAY, MICROS_PER_SECOND, days_in, days_of, moment};
 use super::datum::{Datum, Span};
@@ -11,13 +13,16 @@ const T: Kind = Kind::Timestamp;
 const Z: Kind = Kind::Timestamptz;
 const S: Kind = Kind::Interval;
 const X: Kind = Kind::Text;
+/// Microseconds of one hour.
 const HOUR: i64 = 3600 * MICROS_PER_SECOND;
 
+/// A date, which must be in range.
 fn day(days: i64) -> Answer {
     calendar::date(days).map(Datum::Date)
 }
 
-/// `timestamp_pl_interval`: months first, then days, then time.
+/// A timestamp plus an interval (`timestamp_pl_interval`): first the months, then the days, then
+/// the time. A day that the month does not have becomes the month's last day.
 fn moved(micros: i64, span: Span) -> Answer {
     let mut micros = micros;
     if span.months != 0 {
@@ -38,6 +43,7 @@ fn moved(micros: i64, span: Span) -> Answer {
     calendar::stamp(0, micros).map(Datum::Stamp)
 }
 
+/// The negative interval. Fails if a part does not fit.
 fn negated(span: Span) -> Result<Span, String> {
     let out = "interval out of range";
     Ok(Span {
@@ -47,6 +53,7 @@ fn negated(span: Span) -> Result<Span, String> {
     })
 }
 
+/// The sum of two intervals, part by part (`interval_pl`).
 fn added(one: Span, other: Span) -> Answer {
     let out = "interval out of range";
     Ok(Datum::Span(Span {
@@ -56,7 +63,7 @@ fn added(one: Span, other: Span) -> Answer {
     }))
 }
 
-/// `timestamp_mi`: whole days apart, the rest as time.
+/// The difference of two timestamps (`timestamp_mi`): whole days, and the rest as microseconds.
 fn apart(one: i64, other: i64) -> Answer {
     let micros = one.checked_sub(other).ok_or("interval out of range")?;
     let days = i32::try_from(micros / MICROS_PER_DAY).map_err(|_| "interval out of range")?;
@@ -67,13 +74,14 @@ fn apart(one: i64, other: i64) -> Answer {
     }))
 }
 
-/// `timestamp_trunc`.
+/// `date_trunc` (`timestamp_trunc`): the start of the unit that contains the timestamp.
 fn truncated(unit: &str, micros: i64) -> Answer {
     let unit = unit.to_ascii_lowercase();
     let now = moment(micros);
     let year = now.date.year;
     let start = |year: i64, month: i64| calendar::stamp(days_of(year, month, 1), 0);
-    // Years before 1 count on from 1 BC, which is year 0.
+    // There is no year 0, so periods before the year 1 are counted back from 1 BC, which is year 0
+    // here.
     let period = |length: i64| match year > 0 {
         true => (year + length - 1) / length * length - (length - 1),
         false => -((length - 1 - (year - 1)) / length) * length + 1,
@@ -103,7 +111,7 @@ fn truncated(unit: &str, micros: i64) -> Answer {
     truncated.map(Datum::Stamp)
 }
 
-/// `timestamp_bin`: the start of the stride, counted from `origin`, that a moment is in.
+/// `date_bin` (`timestamp_bin`): the start of the stride that contains `at`, counted from `origin`.
 fn binned(stride: Span, at: i64, origin: i64) -> Answer {
     if stride.months != 0 {
         let what = "timestamps cannot be binned into intervals containing months or years";
@@ -119,6 +127,7 @@ fn binned(stride: Span, at: i64, origin: i64) -> Answer {
     calendar::stamp(0, micros.ok_or("timestamp out of range")?).map(Datum::Stamp)
 }
 
+/// `make_date`. A negative year is BC. Fails if there is no such date.
 fn made(year: i32, month: i32, of_month: i32) -> Answer {
     let out = || format!("date field value out of range: {year}-{month:02}-{of_month:02}");
     // There is no year 0: -1 is 1 BC.
@@ -135,6 +144,7 @@ fn made(year: i32, month: i32, of_month: i32) -> Answer {
     }
 }
 
+/// The operators `+` and `-`.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn differences() -> Vec<Entry> {
     use Datum::{Date, Int, Span as Interval, Stamp};
@@ -261,6 +271,7 @@ fn differences() -> Vec<Entry> {
 /// The operator `AT TIME ZONE`.
 pub(super) const AT_TIME_ZONE: &str = "AT TIME ZONE";
 
+/// The functions of timestamps, and `AT TIME ZONE`.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn others() -> Vec<Entry> {
     use Datum::{Int, Span as Interval, Stamp, Text};
@@ -336,6 +347,7 @@ fn others() -> Vec<Entry> {
     ]
 }
 
+/// All entries of this family.
 pub(super) fn entries() -> Vec<Entry> {
     let named = |entry: Entry| match entry.name {
         "date_trunc" | AT_TIME_ZONE => entry.tried(),

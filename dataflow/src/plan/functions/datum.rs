@@ -1,4 +1,6 @@
-//! One value of a row, between Arrow's columns and the functions.
+//! `Datum`: one value of a row, between Arrow's columns and the functions.
+//!
+//! [`read`] takes a value from a column; a [`Column`] collects the results.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,35 +17,48 @@ use arrow::datatypes::{
 
 use super::decimal::Num;
 
-/// A value, null or of one of the kinds.
+/// A value: null, or a value of one of the kinds.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Datum<'a> {
+    /// The null of any type.
     Null,
+    /// `boolean`.
     Bool(bool),
+    /// `integer`, and `smallint`, which is stored as an integer.
     Int(i32),
+    /// `bigint`.
     Long(i64),
+    /// `real`.
     Real(f32),
+    /// `double precision`.
     Double(f64),
+    /// `numeric`.
     Numeric(Num),
+    /// `text`, `varchar` and `uuid`.
     Text(Cow<'a, str>),
+    /// `bytea`.
     Bytes(Cow<'a, [u8]>),
     /// Days since 1970.
     Date(i32),
     /// Microseconds since 1970, of a timestamp or a timestamptz.
     Stamp(i64),
+    /// `interval`.
     Span(Span),
 }
 
-/// An interval in PostgreSQL's three parts.
+/// An interval, in PostgreSQL's three parts. They are not converted into each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Span {
+    /// Months; twelve of them are a year.
     pub(super) months: i32,
+    /// Days.
     pub(super) days: i32,
+    /// Microseconds.
     pub(super) micros: i64,
 }
 
 impl Datum<'_> {
-    /// A copy that borrows nothing.
+    /// The same value, without borrowing.
     pub(super) fn owned(&self) -> Datum<'static> {
         match self {
             Datum::Null => Datum::Null,
@@ -61,12 +76,13 @@ impl Datum<'_> {
         }
     }
 
+    /// A text value.
     pub(super) fn text(text: impl Into<String>) -> Datum<'static> {
         Datum::Text(Cow::Owned(text.into()))
     }
 }
 
-/// The value of `column` at `row`.
+/// The value of `column` at `row`. Null for a column of a type that no function takes.
 pub(super) fn read(column: &ArrayRef, row: usize) -> Datum<'_> {
     if column.is_null(row) {
         return Datum::Null;
@@ -99,17 +115,19 @@ pub(super) fn read(column: &ArrayRef, row: usize) -> Datum<'_> {
     }
 }
 
-/// Builds a column of one type, value by value.
+/// Builds a column of one type from values, in the order of the rows.
 pub(super) struct Column {
     builder: Builder,
 }
 
+/// Arrow's builder for the type of the column.
 enum Builder {
     Bool(BooleanBuilder),
     Int(Int32Builder),
     Long(Int64Builder),
     Real(Float32Builder),
     Double(Float64Builder),
+    /// With the precision and scale of the column.
     Numeric(Decimal128Builder, u8, i8),
     Text(StringBuilder),
     Bytes(BinaryBuilder),
@@ -119,7 +137,7 @@ enum Builder {
 }
 
 impl Column {
-    /// An empty column; none for a type that no function gives.
+    /// An empty column; None for a type that no function returns.
     pub(super) fn new(kind: &DataType) -> Option<Self> {
         let builder = match kind {
             DataType::Boolean => Builder::Bool(BooleanBuilder::new()),
@@ -144,7 +162,11 @@ impl Column {
         Some(Self { builder })
     }
 
-    /// Appends a value of the column's type.
+    /// Appends a value of the column's type, or null.
+    ///
+    /// # Errors
+    /// A numeric does not fit the column's precision and scale, an interval does not fit Arrow's
+    /// nanoseconds, or the value has another type.
     pub(super) fn push(&mut self, value: Datum<'_>) -> Result<(), String> {
         match (&mut self.builder, value) {
             (Builder::Bool(to), Datum::Bool(value)) => to.append_value(value),
@@ -172,6 +194,7 @@ impl Column {
         Ok(())
     }
 
+    /// The column.
     pub(super) fn finish(mut self) -> ArrayRef {
         match &mut self.builder {
             Builder::Bool(b) => Arc::new(b.finish()),
@@ -190,6 +213,7 @@ impl Column {
 }
 
 impl Builder {
+    /// Appends null.
     fn null(&mut self) {
         match self {
             Self::Bool(b) => b.append_null(),

@@ -1,27 +1,35 @@
-//! Exact decimals, with PostgreSQL's rounding (its `utils/adt/numeric.c`).
+//! Exact decimal numbers with PostgreSQL's rounding. Source: its `utils/adt/numeric.c`.
+//!
+//! A number has at most 38 digits, because columns are Arrow's `Decimal128`. PostgreSQL's numerics
+//! have more. Intermediate results have 256 bits; a result that does not fit fails the row.
 
 use arrow::datatypes::i256;
 
-/// The most digits that a numeric holds here.
+/// Most digits of a numeric.
 pub(super) const DIGITS: u8 = 38;
 /// Digits after the point of a quotient of numerics, unless an operand has more.
 pub(super) const QUOTIENT_SCALE: i8 = 24;
 
-/// A decimal: `digits` × 10^-`scale`.
+/// A decimal number: `digits` × 10^-`scale`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Num {
+    /// The digits with their sign, without a point.
     pub(super) digits: i128,
+    /// The number of digits after the point.
     pub(super) scale: i32,
 }
 
+/// The error of a number with too many digits.
 pub(super) fn overflow() -> String {
     "value overflows numeric format: it has more than 38 digits".to_owned()
 }
 
+/// 10^`exponent`; None if it does not fit or `exponent` is negative.
 pub(super) fn power_of_ten(exponent: i32) -> Option<i128> {
     10i128.checked_pow(u32::try_from(exponent).ok()?)
 }
 
+/// 10^`exponent` in 256 bits; the greatest number if it does not fit.
 pub(super) fn wide_power(exponent: i32) -> i256 {
     let exponent = u32::try_from(exponent).unwrap_or(0);
     i256::from_i128(10)
@@ -29,7 +37,7 @@ pub(super) fn wide_power(exponent: i32) -> i256 {
         .unwrap_or(i256::MAX)
 }
 
-/// Division of integers that rounds half away from zero.
+/// Divides integers and rounds half away from zero. None for a division by zero or an overflow.
 fn divided(value: i256, by: i256) -> Option<i256> {
     let quotient = value.checked_div(by)?;
     let rest = value.checked_rem(by)?;
@@ -46,21 +54,29 @@ fn divided(value: i256, by: i256) -> Option<i256> {
 }
 
 impl Num {
+    /// `digits` × 10^-`scale`.
     pub(super) const fn new(digits: i128, scale: i32) -> Self {
         Self { digits, scale }
     }
 
-    /// Rounds half away from zero to `scale` digits after the point, which may be negative; the
-    /// result has at least scale 0.
+    /// Rounds half away from zero to `scale` digits after the point. `scale` may be negative; then
+    /// the result has the scale 0 and ends in zeros.
+    ///
+    /// # Errors
+    /// The result has too many digits.
     pub(super) fn rounded(self, scale: i32) -> Result<Self, String> {
         self.cut(scale, divided)
     }
 
-    /// The same towards zero.
+    /// Truncates to `scale` digits after the point, as [`Self::rounded`] rounds.
+    ///
+    /// # Errors
+    /// The result has too many digits.
     pub(super) fn truncated(self, scale: i32) -> Result<Self, String> {
         self.cut(scale, |value, by| value.checked_div(by))
     }
 
+    /// Changes the number of digits after the point; `divide` drops digits.
     fn cut(self, to: i32, divide: fn(i256, i256) -> Option<i256>) -> Result<Self, String> {
         let shown = to.max(0);
         if to >= self.scale {
@@ -75,7 +91,10 @@ impl Num {
         narrow(cut.checked_mul(wide_power(shown - to)), shown)
     }
 
-    /// The digits at another scale, which may only add or drop zeros.
+    /// The digits at another scale, if the scale only adds or drops zeros.
+    ///
+    /// # Errors
+    /// A digit that is not 0 would be dropped, or the digits do not fit `precision`.
     pub(super) fn fitted(self, precision: u8, scale: i32) -> Result<i128, String> {
         let rounded = self.rounded(scale)?;
         if scale < self.scale && rounded.rounded(self.scale)?.digits != self.digits {
@@ -95,33 +114,40 @@ impl Num {
         Ok(rounded.digits)
     }
 
-    /// Two numbers at the greater of their scales.
+    /// The digits of both numbers at the greater of their scales, and that scale.
     fn aligned(self, other: Self) -> (i256, i256, i32) {
         let scale = self.scale.max(other.scale);
         let at = |num: Self| wide(num.digits).wrapping_mul(wide_power(scale - num.scale));
         (at(self), at(other), scale)
     }
 
+    /// The order of two numbers, independent of their scales.
     pub(super) fn compare(self, other: Self) -> std::cmp::Ordering {
         let (one, two, _) = self.aligned(other);
         one.cmp(&two)
     }
 
+    /// The sum, at the greater scale.
     pub(super) fn add(self, other: Self) -> Result<Self, String> {
         let (one, two, scale) = self.aligned(other);
         narrow(one.checked_add(two), scale)
     }
 
+    /// The negative number.
     pub(super) fn negated(self) -> Self {
         Self::new(-self.digits, self.scale)
     }
 
+    /// The product. The scales add up.
     pub(super) fn multiply(self, other: Self) -> Result<Self, String> {
         let product = wide(self.digits).checked_mul(wide(other.digits));
         narrow(product, self.scale + other.scale)
     }
 
-    /// `numeric_div`: as many digits as `select_div_scale` says.
+    /// The quotient (`numeric_div`), with the number of digits that `select_div_scale` gives.
+    ///
+    /// # Errors
+    /// The divisor is 0, or the quotient has more digits than fit and they are not zeros.
     pub(super) fn divide(self, other: Self) -> Result<Self, String> {
         if other.digits == 0 {
             return Err("division by zero".to_owned());
@@ -138,7 +164,7 @@ impl Num {
             below = below.checked_mul(wide_power(-shift)).ok_or_else(overflow)?;
         }
         let quotient = divided(above, below).ok_or_else(overflow)?;
-        // More digits than fit are kept when they are zeros.
+        // Digits that do not fit are dropped if they are zeros.
         let (mut digits, mut scale) = (quotient, scale);
         let ten = i256::from_i128(10);
         while digits.to_i128().is_none() && scale > 0 {
@@ -151,6 +177,7 @@ impl Num {
         narrow(Some(digits), scale)
     }
 
+    /// The remainder, with the sign of `self` (`numeric_mod`). Fails if `other` is 0.
     pub(super) fn remainder(self, other: Self) -> Result<Self, String> {
         if other.digits == 0 {
             return Err("division by zero".to_owned());
@@ -159,7 +186,8 @@ impl Num {
         narrow(one.checked_rem(two), scale)
     }
 
-    /// The largest integer that is not greater (`up` is false), or the smallest not less.
+    /// The largest integer that is not greater (`up` is false), or the smallest that is not less
+    /// (`up` is true).
     pub(super) fn integral(self, up: bool) -> Result<Self, String> {
         let whole = self.truncated(0)?;
         match whole.compare(self) {
@@ -169,7 +197,7 @@ impl Num {
         }
     }
 
-    /// The text of `numeric_out`.
+    /// The text, as `numeric_out` writes it: with all digits of the scale, without an exponent.
     pub(super) fn text(self) -> String {
         let sign = if self.digits < 0 { "-" } else { "" };
         let digits = self.digits.unsigned_abs().to_string();
@@ -182,39 +210,43 @@ impl Num {
         format!("{sign}{whole}.{part}")
     }
 
+    /// The nearest double.
     pub(super) fn double(self) -> f64 {
         self.text().parse().unwrap_or(f64::NAN)
     }
 
+    /// The nearest real.
     pub(super) fn real(self) -> f32 {
         self.text().parse().unwrap_or(f32::NAN)
     }
 
-    /// The integer nearest, half away from zero.
+    /// The nearest integer, rounded half away from zero.
     pub(super) fn integer(self) -> Result<i128, String> {
         Ok(self.rounded(0)?.digits)
     }
 }
 
+/// The same digits in 256 bits.
 fn wide(digits: i128) -> i256 {
     i256::from_i128(digits)
 }
 
+/// A number whose digits must fit 128 bits. None is an overflow.
 fn narrow(digits: Option<i256>, scale: i32) -> Result<Num, String> {
     let digits = digits.and_then(i256::to_i128).ok_or_else(overflow)?;
     Ok(Num::new(digits, scale))
 }
 
-/// Where PostgreSQL's first digit, one of base 10000, stands and what it is.
+/// The first digit in PostgreSQL's base 10000: its weight (a power of 10000) and its value.
 pub(super) fn first_digit(num: Num) -> (i32, i128) {
     let digits = num.digits.unsigned_abs();
     if digits == 0 {
         return (0, 0);
     }
-    // The place of the first decimal digit: 0 for units.
+    // The decimal place of the first decimal digit: 0 for units.
     let place = digits.ilog10().cast_signed() - num.scale;
     let weight = place.div_euclid(4);
-    // Scaled so that the group of four starts at the point.
+    // Shifted so that the group of four digits begins at the point.
     let shift = num.scale + weight * 4;
     let first = match shift {
         0.. => {
@@ -228,7 +260,7 @@ pub(super) fn first_digit(num: Num) -> (i32, i128) {
     (weight, first.cast_signed())
 }
 
-/// `select_div_scale` of PostgreSQL: at least 16 significant digits.
+/// The scale of a quotient, from PostgreSQL's `select_div_scale`: at least 16 significant digits.
 pub(super) fn quotient_scale(above: Num, below: Num) -> i32 {
     let ((weight1, first1), (weight2, first2)) = (first_digit(above), first_digit(below));
     let mut weight = weight1 - weight2;

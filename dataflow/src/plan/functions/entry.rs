@@ -1,5 +1,4 @@
-//! An entry of the table of functions: a name, argument types, what it gives and how it is
-//! evaluated.
+//! `Entry`: one row of the function table, with name, argument types, result type and evaluation.
 
 use arrow::array::{ArrayRef, Datum as Datums};
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
@@ -9,12 +8,12 @@ use datafusion_expr::Operator;
 
 use super::datum::Datum;
 
-/// What an argument or a result is, as PostgreSQL tells types apart.
+/// The type of an argument or a result, as far as PostgreSQL distinguishes types for functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// `boolean`.
     Bool,
-    /// `integer`, and `smallint`, which is kept as one.
+    /// `integer`, and `smallint`, which is stored as an integer.
     Int,
     /// `bigint`.
     Long,
@@ -55,7 +54,7 @@ impl Kind {
         Self::Interval,
     ];
 
-    /// The kind that columns of an Arrow type are of; none for a type without operators.
+    /// The kind of a column of an Arrow type; None for a type without operators.
     pub(in crate::plan) fn of(kind: &DataType) -> Option<Self> {
         Some(match kind {
             DataType::Boolean => Self::Bool,
@@ -76,7 +75,7 @@ impl Kind {
         })
     }
 
-    /// The Arrow type; none for numerics, whose scale depends on the arguments.
+    /// The Arrow type; None for numerics, whose scale depends on the arguments.
     pub(super) fn arrow(self) -> Option<DataType> {
         Some(match self {
             Self::Bool => DataType::Boolean,
@@ -114,18 +113,19 @@ impl Kind {
     }
 }
 
-/// A function's answer for one row: a value, or why there is none.
+/// The result for one row: a value, or the reason why the row fails.
 pub(super) type Answer = Result<Datum<'static>, String>;
 
-/// Finds a numeric's precision and scale from the arguments' types and constants.
+/// Computes the precision and scale of a numeric result, from the types of the arguments and from
+/// those arguments that are constants.
 pub(super) type ScaleOf = fn(&[DataType], &[Option<&ScalarValue>]) -> Result<(u8, i8), String>;
 
-/// What an entry gives.
+/// The type of the result.
 #[derive(Clone, Copy)]
 pub(super) enum Gives {
-    /// Always this.
+    /// Always this kind.
     Kind(Kind),
-    /// A numeric whose scale follows from the arguments.
+    /// A numeric, whose precision and scale follow from the arguments.
     Numeric(ScaleOf),
 }
 
@@ -135,35 +135,39 @@ pub(super) type Kernel = fn(&dyn Datums, &dyn Datums) -> Result<ArrayRef, ArrowE
 /// How an entry is evaluated.
 #[derive(Clone, Copy)]
 pub(super) enum Body {
-    /// Our own code, row by row.
+    /// Tidemill's own code, row by row.
     Rows(fn(&[Datum<'_>]) -> Answer),
-    /// The library's operator over two columns of one type.
+    /// DataFusion's operator over two columns of one type.
     Operator(Operator),
-    /// The library's kernel over two columns of one type, which fails where a value does not fit.
+    /// Arrow's kernel over two columns of one type. It fails if a value does not fit.
     Kernel(Kernel),
-    /// What PostgreSQL has and views have not, with the reason and the way on.
+    /// PostgreSQL has the function, and views do not: the reason, and what to write instead.
     Refused(&'static str),
 }
 
 /// One function, operator or cast over one list of argument types.
 pub(in crate::plan) struct Entry {
-    /// As SQL names it: `round`, `+`, `LIKE`, `CAST`.
+    /// The name in SQL: `round`, `+`, `LIKE`, `CAST`.
     pub(super) name: &'static str,
+    /// The kinds of the arguments, in order.
     pub(super) takes: &'static [Kind],
-    /// Whether any number of further arguments, of any type that has a text, may follow.
+    /// Whether any number of further arguments may follow, of any type that can be written as text.
     pub(super) more: bool,
+    /// The type of the result.
     pub(super) gives: Gives,
-    /// Whether a null argument makes the answer null without asking the body.
+    /// Whether a null argument makes the result null, without calling the body.
     pub(super) strict: bool,
+    /// How it is evaluated.
     pub(super) body: Body,
-    /// Whether a row may be refused that PostgreSQL evaluates: what it takes is narrower.
+    /// Whether some rows may fail that PostgreSQL evaluates, because fewer values are accepted.
     pub(super) narrower: bool,
-    /// Whether literals among the arguments are tried when a view is planned: they are patterns,
-    /// units or names, which are wrong for every row if they are wrong for one.
+    /// Whether literals among the arguments are tried when a view is planned. They are patterns,
+    /// units or names, so a literal that is wrong for one row is wrong for every row.
     pub(super) tried: bool,
 }
 
 impl Entry {
+    /// An entry that is strict and takes exactly these arguments.
     pub(super) const fn new(
         name: &'static str,
         takes: &'static [Kind],
@@ -182,28 +186,32 @@ impl Entry {
         }
     }
 
+    /// Marks that some rows may fail that PostgreSQL evaluates.
     pub(super) const fn narrower(mut self) -> Self {
         self.narrower = true;
         self
     }
 
+    /// Marks that literals are tried when a view is planned.
     pub(super) const fn tried(mut self) -> Self {
         self.tried = true;
         self
     }
 
+    /// Marks that the body is called with null arguments.
     pub(super) fn lax(mut self) -> Self {
         self.strict = false;
         self
     }
 
+    /// Marks that further arguments may follow; nulls are passed to the body.
     pub(super) fn with_more(mut self) -> Self {
         self.more = true;
         self.lax()
     }
 }
 
-/// An entry of our own.
+/// An entry that Tidemill's own code evaluates row by row.
 pub(super) fn rows(
     name: &'static str,
     takes: &'static [Kind],
@@ -213,7 +221,7 @@ pub(super) fn rows(
     Entry::new(name, takes, Gives::Kind(gives), Body::Rows(body))
 }
 
-/// An entry of our own that gives a numeric.
+/// The same with a numeric result.
 pub(super) fn scaled(
     name: &'static str,
     takes: &'static [Kind],
@@ -223,8 +231,8 @@ pub(super) fn scaled(
     Entry::new(name, takes, Gives::Numeric(scale), Body::Rows(body))
 }
 
-/// A body that takes arguments of these patterns: others never reach it, as entries are resolved
-/// by type.
+/// The body of an entry, for arguments of these patterns. Other arguments do not occur, because
+/// entries are resolved by type.
 macro_rules! body {
     ([$($pattern:pat),*] => $value:expr) => {
         |arguments: &[$crate::plan::functions::datum::Datum<'_>]| match arguments {

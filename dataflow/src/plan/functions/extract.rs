@@ -1,5 +1,7 @@
-//! `extract`, which gives numerics, and `date_part`, which gives doubles (PostgreSQL's
-//! `timestamp_part_common`, `extract_date`, `interval_part_common`).
+//! `extract`, which returns numerics, and `date_part`, which returns doubles.
+//!
+//! Source: PostgreSQL's `timestamp_part_common`, `extract_date` and `interval_part_common`. The
+//! session's time zone is UTC.
 
 use arrow::datatypes::DataType;
 use datafusion_common::ScalarValue;
@@ -9,30 +11,50 @@ use super::datum::{Datum, Span};
 use super::decimal::Num;
 use super::entry::{Answer, Entry, Kind, body, rows, scaled};
 
-/// What is taken out of a moment.
+/// The field that is extracted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
+    /// Seconds within the minute × 1 000 000.
     Microseconds,
+    /// Seconds within the minute × 1000, with three decimals.
     Milliseconds,
+    /// Seconds within the minute, with six decimals.
     Second,
+    /// Minutes within the hour.
     Minute,
+    /// The hour of the day; of an interval, all its hours.
     Hour,
+    /// Day of the month; of an interval, its days.
     Day,
+    /// Week of the year by ISO 8601, 1 to 53.
     Week,
+    /// 1 to 12; of an interval, the months beyond whole years.
     Month,
+    /// The quarter of the year, from 1.
     Quarter,
+    /// The year. There is no year 0, and years BC are negative.
     Year,
+    /// The year divided by 10, rounded down.
     Decade,
+    /// The century. The first begins with the year 1.
     Century,
+    /// The millennium. The first begins with the year 1.
     Millennium,
+    /// The year by ISO 8601 that the week belongs to.
     IsoYear,
+    /// Day of the week, 0 (Sunday) to 6.
     Dow,
+    /// Day of the week by ISO 8601, 1 (Monday) to 7.
     IsoDow,
+    /// Day of the year, 1 to 366.
     Doy,
+    /// Seconds since 1970; of an interval, its length in seconds.
     Epoch,
+    /// Offset from UTC in seconds: always 0.
     Timezone,
 }
 
+/// The field of a name, in any case.
 fn unit(name: &str) -> Result<Unit, String> {
     Ok(match name.to_ascii_lowercase().as_str() {
         "microsecond" | "microseconds" | "us" | "usec" | "usecs" => Unit::Microseconds,
@@ -58,11 +80,12 @@ fn unit(name: &str) -> Result<Unit, String> {
     })
 }
 
-/// A year as people count it: there is none called 0.
+/// A year as PostgreSQL shows it: there is no year 0, and -1 is 1 BC.
 fn counted(year: i64) -> i64 {
     if year > 0 { year } else { year - 1 }
 }
 
+/// The century (`length` 100) or millennium (1000) of an astronomical year.
 fn period(year: i64, length: i64) -> i64 {
     match year > 0 {
         true => (year + length - 1) / length,
@@ -70,7 +93,7 @@ fn period(year: i64, length: i64) -> i64 {
     }
 }
 
-/// What a day has; none for what only a time has.
+/// A field of a day; None for fields of the time.
 fn of_day(unit: Unit, days: i64) -> Option<i64> {
     let date = calendar::date_of(days);
     let (iso_year, week) = calendar::iso_week(days);
@@ -91,7 +114,7 @@ fn of_day(unit: Unit, days: i64) -> Option<i64> {
     })
 }
 
-/// What a time in microseconds has.
+/// A field of a time, in microseconds; None for fields of the day.
 fn of_time(unit: Unit, micros: i64) -> Option<Num> {
     let minute = micros % (60 * MICROS_PER_SECOND);
     let whole = |value: i64| Num::new(i128::from(value), 0);
@@ -105,10 +128,12 @@ fn of_time(unit: Unit, micros: i64) -> Option<Num> {
     })
 }
 
+/// The error of a field that the type does not have.
 fn unsupported(unit: Unit, kind: &str) -> String {
     format!("unit {unit:?} is not supported for type {kind}").to_lowercase()
 }
 
+/// A field of a timestamp; `zone` if it is a timestamptz.
 fn of_stamp(name: &str, micros: i64, zone: bool) -> Result<Num, String> {
     let unit = unit(name)?;
     let now = moment(micros);
@@ -123,6 +148,7 @@ fn of_stamp(name: &str, micros: i64, zone: bool) -> Result<Num, String> {
         .ok_or_else(|| unsupported(unit, "timestamp"))
 }
 
+/// A field of a date.
 fn of_date(name: &str, days: i64) -> Result<Num, String> {
     let unit = unit(name)?;
     if unit == Unit::Epoch {
@@ -132,6 +158,7 @@ fn of_date(name: &str, days: i64) -> Result<Num, String> {
     Ok(Num::new(i128::from(value), 0))
 }
 
+/// A field of an interval.
 fn of_interval(name: &str, span: Span) -> Result<Num, String> {
     let unit = unit(name)?;
     let (years, months) = (i64::from(span.months / 12), i64::from(span.months % 12));
@@ -144,7 +171,7 @@ fn of_interval(name: &str, span: Span) -> Result<Num, String> {
         Unit::Century => years / 100,
         Unit::Millennium => years / 1000,
         Unit::Epoch => {
-            // A year has 365.25 days here, a month 30.
+            // PostgreSQL counts 365.25 days for a year and 30 for a month.
             let quarters = years * 1461 + months * 120 + i64::from(span.days) * 4;
             let micros = i128::from(quarters) * i128::from(MICROS_PER_DAY / 4);
             return Ok(Num::new(micros + i128::from(span.micros), 6));
@@ -154,7 +181,7 @@ fn of_interval(name: &str, span: Span) -> Result<Num, String> {
     Ok(Num::new(i128::from(whole), 0))
 }
 
-/// How many decimals the unit, a constant, has.
+/// The precision and scale of the result. The field must be a constant.
 fn decimals(kinds: &[DataType], constants: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
     let name = match constants.first() {
         Some(Some(ScalarValue::Utf8(Some(name)))) => name,
@@ -169,10 +196,12 @@ fn decimals(kinds: &[DataType], constants: &[Option<&ScalarValue>]) -> Result<(u
     })
 }
 
+/// The result of `date_part`.
 fn double(value: Result<Num, String>) -> Answer {
     value.map(|value| Datum::Double(value.double()))
 }
 
+/// All entries of this family.
 pub(super) fn entries() -> Vec<Entry> {
     use Datum::{Date, Numeric, Span as Interval, Stamp, Text};
     const D: Kind = Kind::Double;

@@ -1,13 +1,15 @@
-//! Values as text, as PostgreSQL's output functions write them with the settings `DateStyle` ISO,
-//! `IntervalStyle` postgres, `bytea_output` hex, `extra_float_digits` 1 and `TimeZone` UTC.
+//! Values as text, as PostgreSQL's output functions write them.
+//!
+//! The settings are `DateStyle` ISO, `IntervalStyle` postgres, `bytea_output` hex,
+//! `extra_float_digits` 1 and `TimeZone` UTC.
 
 use std::fmt::Write;
 
 use super::calendar::{MICROS_PER_SECOND, date_of, moment};
 use super::datum::{Datum, Span};
 
-/// The shortest digits that read back as the number, as `float8out` writes them: with an exponent
-/// below 1e-4 and from 1e15 on.
+/// The shortest digits that read back as the same number, as `float8out` writes them. Numbers below
+/// 1e-4 and from 1e15 on have an exponent.
 pub(super) fn double(value: f64) -> String {
     shortest(
         value.is_sign_negative(),
@@ -17,7 +19,7 @@ pub(super) fn double(value: f64) -> String {
     )
 }
 
-/// The same for `float4out`: with an exponent from 1e6 on.
+/// The same for a real (`float4out`). Numbers from 1e6 on have an exponent.
 pub(super) fn real(value: f32) -> String {
     let special = f64::from(value).into_special();
     shortest(
@@ -28,7 +30,9 @@ pub(super) fn real(value: f32) -> String {
     )
 }
 
+/// Numbers that are not written with digits.
 trait Special {
+    /// The text of NaN and the infinities; None for other numbers.
     fn into_special(self) -> Option<&'static str>;
 }
 
@@ -43,6 +47,8 @@ impl Special for f64 {
     }
 }
 
+/// The text of a number from its shortest scientific form; an exponent is written from 10^`digits`
+/// on.
 fn shortest(negative: bool, scientific: &str, special: Option<&str>, digits: i32) -> String {
     if let Some(special) = special {
         return special.to_owned();
@@ -67,7 +73,7 @@ fn shortest(negative: bool, scientific: &str, special: Option<&str>, digits: i32
     format!("{sign}{before}.{after}")
 }
 
-/// A year that may be before Christ, and what follows the whole date then.
+/// The year as it is written, and what follows the whole date: " BC" for years before 1.
 fn era(year: i64) -> (i64, &'static str) {
     if year > 0 {
         (year, "")
@@ -76,13 +82,14 @@ fn era(year: i64) -> (i64, &'static str) {
     }
 }
 
+/// A date, as `date_out` writes it.
 pub(super) fn date(days: i64) -> String {
     let date = date_of(days);
     let (year, era) = era(date.year);
     format!("{year:04}-{:02}-{:02}{era}", date.month, date.day)
 }
 
-/// The time of a day in microseconds: `HH:MM:SS` with as many decimals as are not zero.
+/// A time of the day in microseconds: `HH:MM:SS`, with decimals only up to the last that is not 0.
 fn time(micros: i64) -> String {
     let (seconds, part) = (micros / MICROS_PER_SECOND, micros % MICROS_PER_SECOND);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
@@ -95,6 +102,7 @@ fn time(micros: i64) -> String {
     text
 }
 
+/// A timestamp, as `timestamp_out` writes it, followed by `zone`.
 pub(super) fn timestamp(micros: i64, zone: &str) -> String {
     let moment = moment(micros);
     let (year, era) = era(moment.date.year);
@@ -105,10 +113,12 @@ pub(super) fn timestamp(micros: i64, zone: &str) -> String {
     )
 }
 
+/// A bytea, as `byteaout` writes it: `\x` and hexadecimal digits.
 pub(super) fn bytes(bytes: &[u8]) -> String {
     format!("\\x{}", hex(bytes))
 }
 
+/// Hexadecimal digits, in lower case.
 pub(super) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
@@ -117,7 +127,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// `EncodeInterval` in the style postgres.
+/// An interval, as `EncodeInterval` writes it in the style postgres.
 pub(super) fn interval(span: Span) -> String {
     let (years, months) = (span.months / 12, span.months % 12);
     let mut parts = Vec::new();
@@ -142,7 +152,8 @@ pub(super) fn interval(span: Span) -> String {
     parts.join(" ")
 }
 
-/// A value's text, of its output function. A timestamptz cannot be told from a timestamp here.
+/// The text of a value's output function. The caller says with `with_zone` whether a timestamp is a
+/// timestamptz, because the value does not.
 pub(super) fn text(value: &Datum<'_>, with_zone: bool) -> String {
     match value {
         Datum::Null => String::new(),

@@ -1,21 +1,29 @@
-//! LIKE and ILIKE (PostgreSQL's `like_match.c`).
+//! LIKE and ILIKE. Source: PostgreSQL's `like_match.c`.
+//!
+//! A pattern that ends with its escape character fails the row, also where PostgreSQL finds out
+//! earlier that the text does not match.
 
 use super::datum::Datum;
 use super::entry::{Answer, Entry, Kind, body, rows};
 use super::text::lower;
 
+/// The entry of `LIKE`: text, pattern, escape.
 pub(super) const LIKE: &str = "LIKE";
+/// The entry of `ILIKE`, which ignores case.
 pub(super) const ILIKE: &str = "ILIKE";
 
-/// One step of a pattern.
+/// One element of a pattern.
 #[derive(Clone, Copy, PartialEq)]
 enum Step {
+    /// This character.
     Exactly(char),
+    /// `_`: any one character.
     Any,
+    /// `%`: any number of any characters.
     Many,
 }
 
-/// The steps of a pattern, or none when its escape stands at the end.
+/// The elements of a pattern; None if the escape character is its last character.
 fn steps(pattern: &str, escape: Option<char>) -> Option<Vec<Step>> {
     let mut steps = Vec::new();
     let mut chars = pattern.chars();
@@ -30,6 +38,11 @@ fn steps(pattern: &str, escape: Option<char>) -> Option<Vec<Step>> {
     Some(steps)
 }
 
+/// Whether a text matches a pattern.
+///
+/// When an element does not match, matching goes on one character after the place where the last
+/// `%` began. An earlier `%` need not be tried again, so the work is at most length of text ×
+/// length of pattern.
 fn like(text: &str, pattern: &str, escape: &str) -> Answer {
     let mut escapes = escape.chars();
     let escape = escapes.next();
@@ -41,7 +54,7 @@ fn like(text: &str, pattern: &str, escape: &str) -> Answer {
     };
     let text: Vec<char> = text.chars().collect();
     let (mut at, mut step) = (0, 0);
-    // Where to go on after the last `%`, when what follows it does not match here.
+    // Where to continue after the last `%`: place in the text, and element of the pattern.
     let mut back: Option<(usize, usize)> = None;
     loop {
         let fits = match (steps.get(step), text.get(at)) {
@@ -69,11 +82,13 @@ fn like(text: &str, pattern: &str, escape: &str) -> Answer {
     }
 }
 
+/// The same for texts in lower case, character by character.
 fn ilike(text: &str, pattern: &str, escape: &str) -> Answer {
     let small = |text: &str| text.chars().map(lower).collect::<String>();
     like(&small(text), &small(pattern), escape)
 }
 
+/// All entries of this family.
 pub(super) fn entries() -> Vec<Entry> {
     use Datum::Text;
     const THREE: &[Kind] = &[Kind::Text, Kind::Text, Kind::Text];

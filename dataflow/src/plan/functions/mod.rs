@@ -1,14 +1,19 @@
-//! The table of scalar functions, operators and casts: what a view may call, and how it is
-//! evaluated.
+//! The function table: all scalar functions, operators and casts that a view may use.
 //!
 //! An [`entry::Entry`] is one name with one list of argument types. SQL that matches no entry is
-//! refused by name: nothing is accepted by default. Every entry gives PostgreSQL's answer or fails
-//! the row; `tests/sql/values` iterates over the table and compares each with a real PostgreSQL.
-//! Where the library's implementation was shown equal, the entry names it ([`entry::Body`]);
-//! everything else is our own code, a file a family.
+//! refused by name; nothing is accepted by default. Every entry gives PostgreSQL's result or fails
+//! the row. The tests in `tests/sql/values` iterate over the table and compare each entry with a
+//! real PostgreSQL. Where the implementation of DataFusion or Arrow was shown to be equal, the
+//! entry uses it ([`entry::Body`]). Everything else is Tidemill's own code, one file for each
+//! family of functions.
 //!
-//! [`rewrite`] replaces what DataFusion's planner made by calls of entries, before any rule of the
-//! optimizer runs, so that constants are folded by the same code that rows are evaluated with.
+//! ```text
+//! SQL ─► names: stand-ins ─► pass ─► rewrite ─► resolve: entry, casts ─► native: evaluation
+//!        (planner)           node by node       (PostgreSQL's rules)     over Arrow's columns
+//! ```
+//!
+//! [`rewrite`] replaces what DataFusion's planner made by calls of entries. It runs before all
+//! rules of the optimizer, so that constants are folded by the same code that evaluates rows.
 
 mod aggregate;
 mod arithmetic;

@@ -1,5 +1,7 @@
-//! What SQL may name before the types are known: stand-ins that the planner's first pass puts
-//! where [`super::rewrite`] puts an entry.
+//! Stand-ins: the names of functions and operators before the types of their arguments are known.
+//!
+//! DataFusion's planner puts a stand-in into the plan for each name. [`super::rewrite`] replaces it
+//! by an entry once the arguments have their types.
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -18,11 +20,14 @@ use datafusion_sql::sqlparser::ast::BinaryOperator;
 use super::resolve::{Argument, common, resolved};
 use super::table::TABLE;
 
-/// Functions that are no entries: they have a syntax or an order of evaluation of their own.
+/// Functions that are not entries, because they have a syntax or an order of evaluation of their
+/// own.
 pub(super) const SPECIAL: [&str; 4] = ["coalesce", "nullif", "concat", "concat_ws"];
-/// A row of values, as in `(a, b) = (1, 2)`.
+/// The stand-in for a row of values, as in `(a, b) = (1, 2)`.
 pub(super) const ROW: &str = "row";
 
+/// The names that SQL may call as functions: all entries except operators and the internal entries,
+/// and the special functions.
 static NAMES: LazyLock<BTreeSet<&'static str>> = LazyLock::new(|| {
     let named = |name: &&str| name.starts_with(|c: char| c.is_ascii_lowercase());
     let hidden = [
@@ -41,13 +46,16 @@ static NAMES: LazyLock<BTreeSet<&'static str>> = LazyLock::new(|| {
         .collect()
 });
 
-/// A stand-in for whatever has that name.
+/// A stand-in for a function or operator of that name.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Named {
+    /// The name in the function table.
     pub(super) name: String,
+    /// Any arguments; [`super::resolve`] checks them.
     signature: Signature,
 }
 
+/// The stand-in for a name.
 fn stand_in(name: &str) -> Arc<ScalarUDF> {
     let any = TypeSignature::OneOf(vec![TypeSignature::Nullary, TypeSignature::VariadicAny]);
     Arc::new(ScalarUDF::from(Named {
@@ -61,7 +69,7 @@ pub(in crate::plan) fn named(name: &str, args: Vec<Expr>) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(stand_in(name), args))
 }
 
-/// The name that a stand-in stands for.
+/// The name that a stand-in stands for; None for other functions.
 pub(super) fn name_of(function: &ScalarUDF) -> Option<&str> {
     let inner: &dyn Any = function.inner().as_ref();
     inner
@@ -82,8 +90,8 @@ impl ScalarUDFImpl for Named {
         Ok(DataType::Null)
     }
 
-    /// The type as far as it is known by now: what is not is found out in the second pass, which
-    /// also says what is wrong.
+    /// The type of the result as far as it is known in this pass, otherwise Null. The second pass
+    /// finds the type, and reports what is wrong.
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         let arguments = args.arg_fields.iter().zip(args.scalar_arguments);
         let arguments: Vec<Argument> = arguments
@@ -118,23 +126,23 @@ impl ScalarUDFImpl for Named {
     }
 }
 
-/// The functions that views may name.
+/// The names of functions that views may use, as DataFusion's planner asks for them.
 #[derive(Debug)]
 pub(in crate::plan) struct Names;
 
 impl Names {
-    /// The function of that name, in the first pass.
+    /// The stand-in for a function; None if there is no such name.
     pub(in crate::plan) fn find(name: &str) -> Option<Arc<ScalarUDF>> {
         NAMES.contains(name).then(|| stand_in(name))
     }
 
-    /// All of them.
+    /// All names, in alphabetical order.
     pub(in crate::plan) fn all() -> impl Iterator<Item = &'static str> {
         NAMES.iter().copied()
     }
 }
 
-/// The table's name of an operator, or none when the planner's own node is kept.
+/// The name of an operator in the function table; None if the planner's own node is kept.
 pub(in crate::plan) fn operator(operator: &BinaryOperator) -> Option<&'static str> {
     Some(match operator {
         BinaryOperator::Plus => "+",

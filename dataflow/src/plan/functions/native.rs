@@ -1,4 +1,4 @@
-//! Entries as functions of the planner: what evaluates our own code over Arrow's columns.
+//! `Native`: an entry as a scalar function of DataFusion, evaluated over Arrow's columns.
 
 use std::any::Any;
 use std::hash::{Hash, Hasher};
@@ -19,11 +19,14 @@ use super::entry::{Answer, Body, Entry, Kind};
 use super::{casts, compare, dates, like, regex};
 use crate::plan::types;
 
-/// A call of one entry, with the type that it gives here.
+/// A call of one entry, with the type of its result for these arguments.
 #[derive(Debug)]
 pub(super) struct Native {
+    /// The entry. Two calls are equal if they are of the same entry and have the same result type.
     entry: &'static Entry,
+    /// The type of the result.
     result: DataType,
+    /// Any arguments; they were resolved and cast before.
     signature: Signature,
 }
 
@@ -49,7 +52,7 @@ impl std::fmt::Debug for Entry {
     }
 }
 
-/// A call of an entry over arguments of its types.
+/// A call of an entry, with arguments that have its types already.
 pub(super) fn call(entry: &'static Entry, result: DataType, args: Vec<Expr>) -> Expr {
     let native = Native {
         entry,
@@ -65,8 +68,11 @@ pub(super) fn call(entry: &'static Entry, result: DataType, args: Vec<Expr>) -> 
     ))
 }
 
-/// Evaluates an entry once with the literals among its arguments, and with nothing else that could
-/// fail, where the entry asks for it.
+/// Evaluates an entry once with the literals among its arguments, if the entry asks for this
+/// (`tried`). The other arguments are values that cannot fail.
+///
+/// # Errors
+/// The entry fails, so a literal is wrong for every row.
 pub(super) fn tried(entry: &Entry, args: &[Expr]) -> std::result::Result<(), String> {
     let Body::Rows(body) = entry.body else {
         return Ok(());
@@ -102,6 +108,10 @@ fn harmless(kind: Kind) -> Datum<'static> {
     }
 }
 
+/// Evaluates an entry's body for each row.
+///
+/// # Errors
+/// The first row that fails, with the reason; a result that does not fit the type.
 fn evaluate(
     entry: &Entry,
     body: fn(&[Datum<'_>]) -> Answer,
@@ -136,7 +146,7 @@ impl ScalarUDFImpl for Native {
         Ok(self.result.clone())
     }
 
-    /// Names what is kept as another type, for who reads the column.
+    /// The result's field. Its metadata names a type that is stored as another type (smallint).
     fn return_field_from_args(&self, _: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         let field = Field::new(self.entry.name, self.result.clone(), true);
         Ok(Arc::new(match self.entry.name {
@@ -171,8 +181,8 @@ impl ScalarUDFImpl for Native {
     }
 }
 
-/// SQL-like text of a call of an entry that SQL does not write as a function; its arguments are
-/// text already.
+/// SQL text of a call of an entry that SQL does not write as a function; None for other calls. The
+/// arguments are SQL text already.
 pub(in crate::plan) fn operator_text(call: &ScalarFunction) -> Option<String> {
     let inner: &dyn Any = call.func.inner().as_ref();
     let native = inner.downcast_ref::<Native>()?;

@@ -1,18 +1,23 @@
-//! Mathematical functions of double precision (PostgreSQL's `float.c`), which calls the same C
-//! library as the standard library does.
+//! Mathematical functions of double precision: rounding, roots, logarithms, powers, trigonometry.
+//!
+//! Source: PostgreSQL's `float.c`. It calls the C library's functions, which Rust's standard
+//! library calls as well.
 
 use super::arithmetic::{OVERFLOW, UNDERFLOW};
 use super::datum::Datum;
 use super::entry::{Answer, Body, Entry, Gives, Kind, body, rows};
 
+/// One double.
 const ONE: &[Kind] = &[Kind::Double];
+/// Two doubles.
 const TWO: &[Kind] = &[Kind::Double, Kind::Double];
 
+/// A double that needs no check.
 fn double(value: f64) -> Answer {
     Ok(Datum::Double(value))
 }
 
-/// An error where the answer is infinite though the argument is not, as `check_float8_val` says.
+/// Fails if the result is infinite and the argument is not, as PostgreSQL's `check_float8_val`.
 fn finite(argument: f64, value: f64) -> Answer {
     match value.is_infinite() && !argument.is_infinite() {
         true => Err(OVERFLOW.to_owned()),
@@ -20,6 +25,7 @@ fn finite(argument: f64, value: f64) -> Answer {
     }
 }
 
+/// `exp` (`dexp`). A result of 0 is underflow, except for minus infinity.
 fn exp(x: f64) -> Answer {
     match x {
         f64::NEG_INFINITY => double(0.0),
@@ -29,6 +35,7 @@ fn exp(x: f64) -> Answer {
     }
 }
 
+/// A logarithm (`dlog1`, `dlog10`). The logarithm of 0 and of negative numbers fails the row.
 fn logarithm(x: f64, of: fn(f64) -> f64) -> Answer {
     match x {
         0.0 => Err("cannot take logarithm of zero".to_owned()),
@@ -37,7 +44,7 @@ fn logarithm(x: f64, of: fn(f64) -> f64) -> Answer {
     }
 }
 
-/// `dpow`: the special cases are those of POSIX, errors are PostgreSQL's.
+/// `power` (`dpow`). The special cases are those of POSIX; the errors are PostgreSQL's.
 fn power(x: f64, y: f64) -> Answer {
     if x.is_nan() || y.is_nan() {
         let one = x == 1.0 || y == 0.0;
@@ -61,7 +68,8 @@ fn power(x: f64, y: f64) -> Answer {
     }
 }
 
-/// A function that has no answer outside of some arguments.
+/// A function that is defined only for some arguments: fails unless `inside`, or the argument is
+/// NaN.
 fn within(x: f64, inside: bool, value: f64) -> Answer {
     match inside || x.is_nan() {
         true => double(value),
@@ -69,19 +77,21 @@ fn within(x: f64, inside: bool, value: f64) -> Answer {
     }
 }
 
+/// The sign: -1, 0 or 1; 0 for NaN.
 fn sign(x: f64) -> f64 {
     if x > 0.0 {
         1.0
     } else if x < 0.0 {
         -1.0
     } else if x.is_nan() {
-        // `dsign` compares: NaN is neither.
+        // `dsign` compares with 0, and NaN is neither greater nor less.
         0.0
     } else {
         0.0
     }
 }
 
+/// Rounding, roots, exponentials and logarithms, and the conversion of angles.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn rounding() -> Vec<Entry> {
     use Datum::Double;
@@ -157,6 +167,7 @@ fn rounding() -> Vec<Entry> {
     ]
 }
 
+/// Trigonometric and hyperbolic functions.
 fn trigonometry() -> Vec<Entry> {
     use Datum::Double;
     const D: Kind = Kind::Double;
@@ -210,7 +221,7 @@ fn trigonometry() -> Vec<Entry> {
     ]
 }
 
-/// PostgreSQL computes these in numeric, to many digits.
+/// Functions that PostgreSQL computes in numeric, to many digits. Views refuse them.
 fn refused() -> impl Iterator<Item = Entry> {
     const ONE: &[Kind] = &[Kind::Numeric];
     const TWO: &[Kind] = &[Kind::Numeric, Kind::Numeric];
@@ -224,6 +235,7 @@ fn refused() -> impl Iterator<Item = Entry> {
     one.into_iter().chain(two)
 }
 
+/// All entries of this family.
 pub(super) fn entries() -> Vec<Entry> {
     let mut entries = rounding();
     entries.extend(trigonometry());

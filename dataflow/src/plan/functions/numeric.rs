@@ -1,4 +1,8 @@
-//! `numeric`: exact decimals, with PostgreSQL's scales and rounding (its `utils/adt/numeric.c`).
+//! Arithmetic and rounding of `numeric`, with PostgreSQL's scales.
+//!
+//! Source: PostgreSQL's `utils/adt/numeric.c`. In PostgreSQL a numeric's scale belongs to each
+//! value; here it belongs to the column's type. Therefore each function computes the result's
+//! precision and scale from the arguments' types, and refuses what has no such answer.
 
 use arrow::datatypes::DataType;
 use datafusion_common::ScalarValue;
@@ -7,7 +11,7 @@ use super::datum::Datum;
 use super::decimal::{DIGITS, Num, QUOTIENT_SCALE};
 use super::entry::{Entry, Kind, body, scaled};
 
-/// Precision and scale of each numeric argument.
+/// The precision and scale of each argument that is a numeric.
 fn parts(kinds: &[DataType]) -> Vec<(i32, i32)> {
     let part = |kind: &DataType| match kind {
         DataType::Decimal128(precision, scale) => Some((i32::from(*precision), i32::from(*scale))),
@@ -16,6 +20,11 @@ fn parts(kinds: &[DataType]) -> Vec<(i32, i32)> {
     kinds.iter().filter_map(part).collect()
 }
 
+/// A precision and scale that fit Arrow's `Decimal128`. The precision is clamped to 38 digits; then
+/// a value that does not fit fails its row.
+///
+/// # Errors
+/// The scale is greater than 38.
 pub(super) fn sized(precision: i32, scale: i32) -> Result<(u8, i8), String> {
     if scale > i32::from(DIGITS) {
         return Err(format!(
@@ -27,6 +36,7 @@ pub(super) fn sized(precision: i32, scale: i32) -> Result<(u8, i8), String> {
     Ok((precision as u8, scale as i8))
 }
 
+/// The type of `+`, `-` and `%`: the greater scale, and one more digit before the point.
 fn sum_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
     let parts = parts(kinds);
     let scale = parts.iter().map(|(_, scale)| *scale).max().unwrap_or(0);
@@ -37,6 +47,7 @@ fn sum_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8),
     sized(whole.unwrap_or(0) + scale + 1, scale)
 }
 
+/// The type of `*`: precisions and scales add up.
 fn product_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
     let parts = parts(kinds);
     let (precision, scale) = parts
@@ -45,6 +56,7 @@ fn product_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, 
     sized(precision, scale)
 }
 
+/// The type of `/`: 38 digits, at least [`QUOTIENT_SCALE`] of them after the point.
 fn quotient(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
     if parts(kinds)
         .iter()
@@ -64,7 +76,7 @@ fn quotient(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), 
     sized(i32::from(DIGITS), scale.max(i32::from(QUOTIENT_SCALE)))
 }
 
-/// The same as the first argument's.
+/// The precision and scale of the first argument.
 pub(super) fn same_scale(
     kinds: &[DataType],
     _: &[Option<&ScalarValue>],
@@ -73,13 +85,13 @@ pub(super) fn same_scale(
     sized(precision, scale)
 }
 
-/// An integer of as many digits, and one more for what rounding carries.
+/// An integer with as many digits as the whole part, and one more because rounding may carry.
 fn whole_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
     let (precision, scale) = parts(kinds).first().copied().unwrap_or((38, 0));
     sized(precision - scale + 1, 0)
 }
 
-/// As many digits after the point as the second argument, a constant, says.
+/// The number of digits after the point that the second argument, a constant, gives.
 fn constant_scale(
     kinds: &[DataType],
     constants: &[Option<&ScalarValue>],
@@ -92,6 +104,7 @@ fn constant_scale(
     sized(precision - scale + 1 + shown, shown)
 }
 
+/// All entries of this family.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 pub(super) fn entries() -> Vec<Entry> {
     use Datum::{Int, Numeric};

@@ -1,21 +1,24 @@
-//! Text as values, as PostgreSQL's input functions read it. Numbers and booleans are read exactly
-//! as there; of dates and timestamps the ISO forms are read, and other forms fail the row.
+//! Text to values, as PostgreSQL's input functions read it.
+//!
+//! Numbers and booleans are read exactly as PostgreSQL reads them. Of dates and timestamps only the
+//! ISO forms are read; other forms fail the row.
 
 use super::calendar::{self, MICROS_PER_DAY, MICROS_PER_SECOND, days_in};
 use super::datum::Datum;
 use super::decimal::Num;
 use super::entry::Answer;
 
-/// What C calls space.
+/// Whether C's `isspace` is true for a character.
 fn space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
 }
 
+/// PostgreSQL's error of a text that is not of the type.
 fn invalid(kind: &str, text: &str) -> String {
     format!("invalid input syntax for type {kind}: \"{text}\"")
 }
 
-/// `pg_strtoint32` and its like.
+/// An integer (`pg_strtoint32`, `pg_strtoint64`), without a check of the type's range.
 pub(super) fn integer(text: &str, kind: &'static str) -> Result<i128, String> {
     let trimmed = text.trim_matches(space);
     let digits = trimmed.strip_prefix(['+', '-']).unwrap_or(trimmed);
@@ -27,7 +30,8 @@ pub(super) fn integer(text: &str, kind: &'static str) -> Result<i128, String> {
         .map_err(|_| format!("value \"{text}\" is out of range for type {kind}"))
 }
 
-/// `boolin`: any beginning of true, false, yes, no; on, off, 1, 0.
+/// A boolean (`boolin`): any beginning of `true`, `false`, `yes`, `no`; `on`, `off`, `of`, `1`,
+/// `0`.
 pub(super) fn boolean(text: &str) -> Answer {
     let word = text.trim_matches(space).to_ascii_lowercase();
     let begins = |whole: &str| !word.is_empty() && whole.starts_with(&word);
@@ -40,7 +44,7 @@ pub(super) fn boolean(text: &str) -> Answer {
     Err(invalid("boolean", text))
 }
 
-/// Whether `strtod` and `numeric_in` both read it: digits, a point, an exponent.
+/// Whether `strtod` and `numeric_in` both read the text: digits, a point, an exponent.
 fn decimal(text: &str) -> bool {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
@@ -56,7 +60,7 @@ fn decimal(text: &str) -> bool {
     exponent && digits(whole) && digits(part) && !(whole.is_empty() && part.is_empty())
 }
 
-/// `float8in`: the number nearest to the text; too large and too small are errors.
+/// A double (`float8in`): the nearest number. Overflow and underflow fail the row.
 pub(super) fn double(text: &str) -> Result<f64, String> {
     let trimmed = text.trim_matches(space);
     if let Some(special) = special(trimmed) {
@@ -77,7 +81,7 @@ pub(super) fn double(text: &str) -> Result<f64, String> {
     Ok(value)
 }
 
-/// `float4in`.
+/// A real (`float4in`): the nearest number. Overflow and underflow fail the row.
 pub(super) fn real(text: &str) -> Result<f32, String> {
     let trimmed = text.trim_matches(space);
     if let Some(special) = special(trimmed) {
@@ -91,6 +95,7 @@ pub(super) fn real(text: &str) -> Result<f32, String> {
     Ok(value)
 }
 
+/// NaN and the infinities, in any case; None for other texts.
 fn special(text: &str) -> Option<f64> {
     Some(match text.to_ascii_lowercase().as_str() {
         "nan" => f64::NAN,
@@ -100,6 +105,7 @@ fn special(text: &str) -> Option<f64> {
     })
 }
 
+/// Fails if the number overflowed, or became 0 though a digit of the text is not 0.
 fn ranged(infinite: bool, zero: bool, text: &str, kind: &str) -> Result<(), String> {
     let mantissa = text.split(['e', 'E']).next().unwrap_or(text);
     let something = mantissa.bytes().any(|byte| (b'1'..=b'9').contains(&byte));
@@ -109,7 +115,7 @@ fn ranged(infinite: bool, zero: bool, text: &str, kind: &str) -> Result<(), Stri
     }
 }
 
-/// `numeric_in`, at most 38 digits.
+/// A numeric (`numeric_in`), of at most 38 digits. NaN and the infinities fail the row.
 pub(super) fn numeric(text: &str) -> Result<Num, String> {
     let trimmed = text.trim_matches(space);
     if !decimal(trimmed) {
@@ -142,7 +148,7 @@ pub(super) fn numeric(text: &str) -> Result<Num, String> {
     }
 }
 
-/// A number of at least and at most so many digits at the start of `text`, and what follows.
+/// A number of `least` to `most` digits at the start of `text`, and the rest of the text.
 fn number(text: &str, least: usize, most: usize) -> Option<(i64, &str)> {
     let digits = text
         .bytes()
@@ -153,7 +159,7 @@ fn number(text: &str, least: usize, most: usize) -> Option<(i64, &str)> {
     (digits >= least).then(|| Some((number.parse().ok()?, rest)))?
 }
 
-/// `YYYY-MM-DD`, and what follows.
+/// `YYYY-MM-DD` as days since 1970, and the rest of the text. None if the form is another one.
 fn day(text: &str, before_christ: bool) -> Option<(Result<i64, String>, &str)> {
     let (year, rest) = number(text, 4, 7)?;
     let (month, rest) = number(rest.strip_prefix('-')?, 1, 2)?;
@@ -168,7 +174,7 @@ fn day(text: &str, before_christ: bool) -> Option<(Result<i64, String>, &str)> {
     Some((days, rest))
 }
 
-/// `HH:MM[:SS[.ffffff]]` in microseconds, and what follows.
+/// `HH:MM[:SS[.ffffff]]` in microseconds, and the rest of the text. `24:00:00` is accepted.
 fn clock(text: &str) -> Option<(Result<i64, String>, &str)> {
     let (hour, rest) = number(text, 1, 2)?;
     let (minute, mut rest) = number(rest.strip_prefix(':')?, 2, 2)?;
@@ -191,7 +197,7 @@ fn clock(text: &str) -> Option<(Result<i64, String>, &str)> {
     Some((if fits { Ok(micros) } else { Err(out()) }, rest))
 }
 
-/// An offset from UTC in microseconds: `Z`, `+HH`, `+HH:MM`, `+HHMM`; 0 when there is none.
+/// An offset from UTC in microseconds: `Z`, `UTC`, `+HH`, `+HH:MM`, `+HHMM`; 0 if there is none.
 fn offset(text: &str) -> Option<i64> {
     let text = text.trim_start_matches(space);
     if text.is_empty() || text.eq_ignore_ascii_case("z") || text.eq_ignore_ascii_case("utc") {
@@ -213,7 +219,7 @@ fn offset(text: &str) -> Option<i64> {
     fits.then_some(sign * (hours * 3600 + minutes * 60) * MICROS_PER_SECOND)
 }
 
-/// A day and a time of it in microseconds, with the offset that was written.
+/// Days since 1970, microseconds of the day, and the offset from UTC in microseconds.
 fn moment(text: &str, kind: &'static str) -> Result<(i64, i64, i64), String> {
     let narrow = || {
         format!("\"{text}\" is not a {kind} in the form YYYY-MM-DD HH:MM:SS, the one that is read")
@@ -234,23 +240,25 @@ fn moment(text: &str, kind: &'static str) -> Result<(i64, i64, i64), String> {
     Ok((days, time?, offset))
 }
 
+/// A date (`date_in`). The time is read and ignored.
 pub(super) fn date(text: &str) -> Answer {
     let (days, ..) = moment(text, "date")?;
     calendar::date(days).map(Datum::Date)
 }
 
-/// The offset is read and has no meaning, as in PostgreSQL.
+/// A timestamp (`timestamp_in`). The offset is read and ignored, as in PostgreSQL.
 pub(super) fn timestamp(text: &str) -> Answer {
     let (days, time, _) = moment(text, "timestamp")?;
     calendar::stamp(days, time).map(Datum::Stamp)
 }
 
+/// A timestamptz (`timestamptz_in`). Without an offset the time is UTC.
 pub(super) fn timestamptz(text: &str) -> Answer {
     let (days, time, offset) = moment(text, "timestamptz")?;
     calendar::stamp(days, time - offset).map(Datum::Stamp)
 }
 
-/// `byteain`: hexadecimal after `\x`, or the escape format.
+/// A bytea (`byteain`): hexadecimal digits after `\x`, or the escape format.
 pub(super) fn bytes(text: &str) -> Result<Vec<u8>, String> {
     match text.strip_prefix("\\x") {
         Some(digits) => hex(digits),
@@ -258,11 +266,12 @@ pub(super) fn bytes(text: &str) -> Result<Vec<u8>, String> {
     }
 }
 
+/// Bytes from hexadecimal digits, in either case (`hex_decode`).
 pub(super) fn hex(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let mut high = None;
     for c in text.chars() {
-        // Spaces stand between bytes.
+        // Whitespace is allowed between bytes.
         if high.is_none() && matches!(c, ' ' | '\n' | '\t' | '\r') {
             continue;
         }
@@ -280,6 +289,7 @@ pub(super) fn hex(text: &str) -> Result<Vec<u8>, String> {
     }
 }
 
+/// Bytes in the escape format: `\\` is a backslash, and `\` with three octal digits is a byte.
 fn escaped(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -311,7 +321,8 @@ fn escaped(text: &str) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// `uuid_in`, as the text of `uuid_out`: digits in groups of four, with or without hyphens.
+/// A uuid (`uuid_in`), as the text that `uuid_out` writes. Hyphens are optional between groups of
+/// four digits.
 pub(super) fn uuid(text: &str) -> Result<String, String> {
     let wrong = || invalid("uuid", text);
     let inner = match text.strip_prefix('{') {

@@ -1,5 +1,6 @@
-//! The pass over a whole plan: each node's expressions are typed ([`super::rewrite`]), and its
-//! columns follow.
+//! Typing pass: each node's expressions get PostgreSQL's types, and its columns follow.
+//!
+//! [`super::rewrite`] types one expression. This pass goes over the plan from the sources up.
 
 use std::sync::Arc;
 
@@ -14,7 +15,10 @@ use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use super::resolve::{Argument, common};
 use super::rewrite::Scope;
 
-/// Gives a whole plan its types.
+/// Gives the expressions and columns of a whole plan their types.
+///
+/// # Errors
+/// An expression has no type: a function, an operator or a cast is not supported.
 pub(in crate::plan) fn typed(plan: LogicalPlan) -> Result<LogicalPlan> {
     let typed = plan.transform_up(|node| {
         if matches!(node, LogicalPlan::Limit(_) | LogicalPlan::TableScan(_)) {
@@ -39,7 +43,8 @@ pub(in crate::plan) fn typed(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(typed.data)
 }
 
-/// A join's pairs of keys, from USING, are columns of one type each: others are refused later.
+/// Types a join's condition. The pairs of columns of USING have one type each; other pairs are
+/// refused later.
 fn joined(mut join: Join) -> Result<LogicalPlan> {
     let whole = Scope {
         schema: merge_schema(&[&join.left, &join.right]),
@@ -51,8 +56,8 @@ fn joined(mut join: Join) -> Result<LogicalPlan> {
     LogicalPlan::Join(join).recompute_schema()
 }
 
-/// A union's columns get the types that all queries go with; those that go with none are refused
-/// later, by the column's name.
+/// Casts the columns of a union's inputs to their common types. A column without a common type is
+/// refused later, by its name.
 fn united(union: Union) -> Result<LogicalPlan> {
     let mut targets = Vec::new();
     for index in 0..union.schema.fields().len() {
@@ -63,7 +68,7 @@ fn united(union: Union) -> Result<LogicalPlan> {
         let arguments: Vec<Argument> = fields
             .map(|field| Argument::of(field.data_type()))
             .collect();
-        // Nulls alone are text.
+        // A column that is null in all inputs is text.
         let target = common(&arguments).map(|kind| kind.unwrap_or(DataType::Utf8));
         targets.push(target.ok());
     }

@@ -1,9 +1,10 @@
-//! Regular expressions as PostgreSQL's advanced ones (its `backend/regex`), and SIMILAR TO.
+//! Regular expressions: PostgreSQL's advanced regular expressions (`backend/regex`), and SIMILAR
+//! TO.
 //!
-//! A pattern is translated into the dialect of the library that runs it. What the two read
-//! differently, or what that library has not (back references, lookaround, word boundaries,
-//! embedded options), fails the row with the reason. Where the extent of a match counts it is the
-//! longest of the leftmost ones, as POSIX says, and patterns that are not greedy are refused.
+//! A pattern is translated into the syntax of the crate `regex`. What the two read differently, and
+//! what the crate does not have (back references, lookaround, word boundaries, embedded options),
+//! fails the row with the reason. Where the extent of a match matters, it is the longest of the
+//! leftmost matches, as POSIX defines. There, patterns that are not greedy are refused.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,35 +19,49 @@ use super::datum::Datum;
 use super::entry::{Answer, Entry, Kind, body, rows};
 use super::text::{lower, upper};
 
-/// Patterns that a thread keeps compiled.
+/// Most compiled patterns that a thread keeps. When they are that many, all are dropped.
 const PATTERNS_KEPT: usize = 64;
 
+/// The members of the class `\s`, as characters of a bracket expression.
 const SPACES: &str =
     r"\t-\r \x{1680}\x{2000}-\x{2006}\x{2008}-\x{200a}\x{2028}\x{2029}\x{205f}\x{3000}";
+/// The members of the class `\w`.
 const WORD: &str = r"\p{Alphabetic}\p{N}_";
+/// The members of the class `[:alnum:]`.
 const ALPHA: &str = r"\p{Alphabetic}\p{N}";
 
-/// A pattern, ready to run.
+/// A compiled pattern.
 struct Compiled {
+    /// Finds where the leftmost match begins, and its groups.
     regex: Regex,
     /// Finds the longest match at a place.
     longest: DFA,
+    /// The states of `longest` that were built so far.
     cache: RefCell<Cache>,
+    /// What the pattern contains.
     shape: Shape,
 }
 
-/// What decides whether a match's extent and groups are those of PostgreSQL.
+/// What decides whether the extent and the groups of a match are PostgreSQL's.
 #[derive(Default, Clone, Copy)]
 struct Shape {
+    /// The pattern has a quantifier that is not greedy, such as `*?`.
     lazy: bool,
+    /// The pattern has an alternation `|`.
     alternation: bool,
+    /// The pattern has a quantifier after a group.
     repeated_group: bool,
 }
 
 thread_local! {
+    /// The compiled patterns of a thread, by pattern and whether case is ignored.
     static KEPT: RefCell<HashMap<(String, bool), Rc<Compiled>>> = RefCell::default();
 }
 
+/// The compiled pattern; `fold` if case is ignored.
+///
+/// # Errors
+/// The pattern is not valid, or not supported.
 fn compiled(pattern: &str, fold: bool) -> Result<Rc<Compiled>, String> {
     let key = (pattern.to_owned(), fold);
     if let Some(found) = KEPT.with_borrow(|kept| kept.get(&key).map(Rc::clone)) {
@@ -77,7 +92,8 @@ fn compiled(pattern: &str, fold: bool) -> Result<Rc<Compiled>, String> {
 }
 
 impl Compiled {
-    /// The leftmost match from `from` on, as long as it can be.
+    /// The leftmost match that begins at or after `from`, of the greatest length: its start and end
+    /// in bytes.
     fn find(&self, text: &str, from: usize) -> Result<Option<(usize, usize)>, String> {
         let Some(found) = self.regex.find_at(text, from) else {
             return Ok(None);
@@ -96,24 +112,31 @@ impl Compiled {
     }
 }
 
-/// Reads a pattern of PostgreSQL's and writes one for the library.
+/// Translates a pattern of PostgreSQL into one of the crate `regex`.
 struct Reader<'a> {
+    /// The rest of the pattern.
     rest: std::iter::Peekable<std::str::Chars<'a>>,
+    /// Whether case is ignored. Letters are then written as both cases.
     fold: bool,
+    /// The translation so far.
     to: String,
+    /// What the pattern contains so far.
     shape: Shape,
-    /// Whether a quantifier may follow.
+    /// Whether a quantifier may follow: an atom was the last.
     atom: bool,
     /// Whether that atom is a group.
     group: bool,
+    /// Open groups.
     depth: usize,
 }
 
+/// A character as a code point, which no syntax can misread.
 fn hex(c: char) -> String {
     format!("\\x{{{:x}}}", u32::from(c))
 }
 
 impl<'a> Reader<'a> {
+    /// A reader at the start of a pattern. `.` also matches line breaks.
     fn new(pattern: &'a str, fold: bool) -> Self {
         Self {
             rest: pattern.chars().peekable(),
@@ -126,6 +149,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The whole translation. Fails if the pattern is not valid or not supported.
     fn translated(&mut self) -> Result<String, String> {
         while let Some(c) = self.rest.next() {
             match c {
@@ -159,11 +183,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Appends an atom.
     fn one(&mut self, what: &str) {
         self.to.push_str(what);
         (self.atom, self.group) = (true, false);
     }
 
+    /// Appends a character that stands for itself.
     fn literal(&mut self, c: char) {
         let text = match self.fold && (upper(c) != c || lower(c) != c) {
             true => format!("[{}{}{}]", hex(c), hex(upper(c)), hex(lower(c))),
@@ -172,6 +198,7 @@ impl<'a> Reader<'a> {
         self.one(&text);
     }
 
+    /// A group. `(?:` is the only kind with a question mark.
     fn open(&mut self) -> Result<(), String> {
         self.depth += 1;
         self.atom = false;
@@ -189,6 +216,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// An escape outside of brackets.
     fn escape(&mut self) -> Result<(), String> {
         let Some(c) = self.rest.next() else {
             return Err("invalid escape \\ sequence".to_owned());
@@ -207,6 +235,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// A quantifier after an atom.
     fn quantifier(&mut self, what: &str) -> Result<(), String> {
         if !self.atom {
             return Err("quantifier operand invalid".to_owned());
@@ -224,7 +253,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `{m}`, `{m,}`, `{m,n}`.
+    /// The bounds `{m}`, `{m,}` or `{m,n}`, up to 255 as in PostgreSQL (`DUPMAX`).
     fn bounds(&mut self) -> Result<(), String> {
         let mut inside = String::new();
         loop {
@@ -244,6 +273,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A bracket expression, whose `[` was read.
     fn bracket(&mut self) -> Result<(), String> {
         let negated = self.rest.next_if_eq(&'^').is_some();
         let mut inside = String::new();
@@ -266,7 +296,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// A character of a bracket expression, alone, escaped or the start of a range.
+    /// One member of a bracket expression: a character, an escape or a range.
     fn member(&mut self, c: char, inside: &mut String) -> Result<(), String> {
         let Some(from) = self.point(c, inside)? else {
             return Ok(());
@@ -292,6 +322,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Appends a range to a bracket expression, in both cases if case is ignored.
     fn range(&self, from: char, to: char, inside: &mut String) {
         // Writing to a string does not fail.
         let _infallible = write!(inside, "{}-{}", hex(from), hex(to));
@@ -306,7 +337,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The character that `c` begins; none when it is a class, which is added already.
+    /// The character that `c` begins. None if it is a class, which is appended to `inside`.
     fn point(&mut self, c: char, inside: &mut String) -> Result<Option<char>, String> {
         if c != '\\' {
             return Ok(Some(c));
@@ -325,6 +356,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A class by name, as in `[:digit:]`.
     fn named(&mut self) -> Result<&'static str, String> {
         let mut name = String::new();
         for c in self.rest.by_ref() {
@@ -347,7 +379,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A class escape, and whether it is the others.
+/// The members of a class escape, and whether it means all other characters.
 fn class(c: char) -> Option<(&'static str, bool)> {
     Some(match c {
         'd' => ("0-9", false),
@@ -360,6 +392,7 @@ fn class(c: char) -> Option<(&'static str, bool)> {
     })
 }
 
+/// The control character of an escape.
 fn control(c: char) -> Option<char> {
     Some(match c {
         'a' => '\x07',
@@ -372,11 +405,12 @@ fn control(c: char) -> Option<char> {
     })
 }
 
+/// Whether a text contains a match.
 fn matches(text: &str, pattern: &str, fold: bool) -> Result<bool, String> {
     Ok(compiled(pattern, fold)?.regex.is_match(text))
 }
 
-/// Whether to ignore case, and whether to replace all.
+/// The flags of a function: whether to ignore case, and whether to replace all matches.
 fn flags(flags: &str) -> Result<(bool, bool), String> {
     let (mut fold, mut all) = (false, false);
     for flag in flags.chars() {
@@ -395,7 +429,11 @@ fn flags(flags: &str) -> Result<(bool, bool), String> {
     Ok((fold, all))
 }
 
-/// `replace_text_regexp`.
+/// `regexp_replace` (`replace_text_regexp`).
+///
+/// # Errors
+/// The pattern is not valid or not supported, is not greedy, or its groups are used and could
+/// differ from PostgreSQL's.
 fn replace(text: &str, pattern: &str, with: &str, (fold, all): (bool, bool)) -> Answer {
     let compiled = compiled(pattern, fold)?;
     let Shape {
@@ -445,7 +483,8 @@ fn replace(text: &str, pattern: &str, with: &str, (fold, all): (bool, bool)) -> 
     Ok(Datum::text(result))
 }
 
-/// `appendStringInfoRegexpSubstr`.
+/// Appends the replacement of one match (`appendStringInfoRegexpSubstr`): `\1` to `\9` are groups,
+/// `\&` is the match.
 fn replacement(with: &str, whole: &str, parts: Option<&regex::Captures<'_>>, to: &mut String) {
     let mut chars = with.chars().peekable();
     while let Some(c) = chars.next() {
@@ -471,7 +510,7 @@ fn replacement(with: &str, whole: &str, parts: Option<&regex::Captures<'_>>, to:
     }
 }
 
-/// `similar_escape`: the regular expression of a SIMILAR TO pattern.
+/// The regular expression of a SIMILAR TO pattern (`similar_escape`).
 fn similar(pattern: &str, escape: &str) -> Result<String, String> {
     let mut escapes = escape.chars();
     let escape = escapes.next();
@@ -510,8 +549,10 @@ fn similar(pattern: &str, escape: &str) -> Result<String, String> {
     Ok(to + ")$")
 }
 
+/// The entry of `SIMILAR TO`: text, pattern, escape.
 pub(super) const SIMILAR: &str = "SIMILAR TO";
 
+/// All entries of this family.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 pub(super) fn entries() -> Vec<Entry> {
     use Datum::{Bool, Text};

@@ -1,5 +1,15 @@
-//! Which entry a name with some arguments means, as PostgreSQL's `func_select_candidate` and
-//! `select_common_type` decide it.
+//! Overload resolution: which entry a name with given arguments means, and the common type of
+//! values.
+//!
+//! Source: PostgreSQL's `func_select_candidate` and `select_common_type` (`parse_func.c`,
+//! `parse_coerce.c`). The steps, until one entry is left:
+//!
+//! 1. An entry with exactly these types.
+//! 2. For an operator with one quoted literal: the entry with the other operand's type twice.
+//! 3. Of the entries that implicit casts allow, those with the most exact types.
+//! 4. Of these, those with the most exact or preferred types.
+//! 5. For each quoted literal: entries that take text there, otherwise entries of a preferred type.
+//! 6. If all known types are the same: the entry that takes only this type.
 
 use arrow::datatypes::DataType;
 use datafusion_common::ScalarValue;
@@ -9,15 +19,17 @@ use super::numeric::sized;
 use super::table::TABLE;
 use crate::plan::types;
 
-/// An argument's type.
+/// The type of an argument.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Argument {
-    /// A quoted literal or NULL, which becomes what is needed.
+    /// A quoted literal or NULL, which takes the type that is needed.
     Unknown,
+    /// A value of this type.
     Known(DataType),
 }
 
 impl Argument {
+    /// The argument of a type; Arrow's Null is unknown.
     pub(super) fn of(kind: &DataType) -> Self {
         match kind {
             DataType::Null => Self::Unknown,
@@ -25,6 +37,7 @@ impl Argument {
         }
     }
 
+    /// The type, if it is known.
     pub(super) fn known(&self) -> Option<&DataType> {
         match self {
             Self::Unknown => None,
@@ -33,24 +46,35 @@ impl Argument {
     }
 }
 
-/// An entry that fits, and what its arguments are cast to first.
+/// An entry that was found, and the kinds that its arguments are cast to first.
 pub(super) struct Resolved {
+    /// The entry.
     pub(super) entry: &'static Entry,
+    /// The kinds of its arguments.
     pub(super) takes: Vec<Kind>,
+    /// The type of its result.
     pub(super) result: DataType,
 }
 
-/// Types of one category are cast to each other; one of them is preferred.
+/// PostgreSQL's type categories (`typcategory`). Types of one category are cast to each other; one
+/// of them is preferred.
 #[derive(PartialEq, Clone, Copy)]
 enum Category {
+    /// Category B.
     Bool,
+    /// Category N.
     Number,
+    /// Category S.
     Text,
+    /// Category U, of bytea.
     Bytes,
+    /// Category D.
     Moment,
+    /// Category T.
     Interval,
 }
 
+/// The category of a kind.
 fn category(kind: Kind) -> Category {
     match kind {
         Kind::Bool => Category::Bool,
@@ -62,6 +86,7 @@ fn category(kind: Kind) -> Category {
     }
 }
 
+/// Whether a kind is the preferred type of its category (`typispreferred`).
 fn preferred(kind: Kind) -> bool {
     matches!(
         kind,
@@ -69,7 +94,7 @@ fn preferred(kind: Kind) -> bool {
     )
 }
 
-/// Whether PostgreSQL casts without being asked.
+/// Whether PostgreSQL casts implicitly (`pg_cast.castcontext` is `i`).
 pub(super) fn implicit(from: Kind, to: Kind) -> bool {
     use Kind::{Date, Double, Int, Long, Numeric, Real, Timestamp, Timestamptz};
     from == to
@@ -84,9 +109,11 @@ pub(super) fn implicit(from: Kind, to: Kind) -> bool {
         )
 }
 
+/// An entry that may be meant.
 type Candidate = &'static Entry;
 
-/// The best of the entries of a name for arguments of these kinds, none for unknown ones.
+/// The best entries for arguments of these kinds (`func_select_candidate`); None is an unknown
+/// kind. More than one entry means that the call is ambiguous.
 fn best(mut candidates: Vec<Candidate>, kinds: &[Option<Kind>]) -> Vec<Candidate> {
     let exact = |entry: &Candidate| {
         let pairs = entry.takes.iter().zip(kinds);
@@ -138,6 +165,7 @@ fn best(mut candidates: Vec<Candidate>, kinds: &[Option<Kind>]) -> Vec<Candidate
     candidates
 }
 
+/// The kinds of the arguments. Fails for a type that no function takes.
 fn kinds_of(name: &str, arguments: &[Argument]) -> Result<Vec<Option<Kind>>, String> {
     let kind = |argument: &Argument| match argument {
         Argument::Unknown => Ok(None),
@@ -152,7 +180,10 @@ fn kinds_of(name: &str, arguments: &[Argument]) -> Result<Vec<Option<Kind>>, Str
     arguments.iter().map(kind).collect()
 }
 
-/// The entry that `name` means with these arguments, and its result's type.
+/// The entry that `name` means with these arguments, and the type of its result.
+///
+/// # Errors
+/// No entry or more than one fits, the entry is refused, or the result's scale cannot be computed.
 pub(super) fn resolved(
     name: &str,
     arguments: &[Argument],
@@ -168,7 +199,8 @@ pub(super) fn resolved(
                 .zip(&kinds)
                 .all(|(take, kind)| kind.is_none_or(|kind| implicit(kind, *take)))
     };
-    // An operator with one literal in quotes: it is of the other's type where that exists.
+    // An operator with one quoted literal: the literal has the type of the other operand, if there
+    // is such an entry.
     let assumed = match kinds.as_slice() {
         [Some(one), None] | [None, Some(one)] => Some([*one, *one]),
         _ => None,
@@ -216,8 +248,8 @@ pub(super) fn resolved(
     }
 }
 
-/// Whether PostgreSQL finds several operators where the table has one: its types of money, of the
-/// time of day and of shapes, which views have not, have theirs.
+/// Whether PostgreSQL finds several operators where the function table has one: those of money, of
+/// times of the day and of geometric types, which views do not have.
 fn ambiguous(name: &str, kinds: &[Option<Kind>]) -> bool {
     matches!(
         (name, kinds),
@@ -227,7 +259,8 @@ fn ambiguous(name: &str, kinds: &[Option<Kind>]) -> bool {
     )
 }
 
-/// The type that an entry gives: numerics by the types that their arguments are cast to.
+/// The type of an entry's result. For numerics it follows from the types that the arguments are
+/// cast to.
 pub(super) fn result(
     entry: &Entry,
     arguments: &[Argument],
@@ -258,7 +291,7 @@ pub(super) fn result(
     }
 }
 
-/// The type that an argument has once it is cast to a kind.
+/// The type that an argument has after the implicit cast to a kind.
 pub(super) fn cast_type(
     argument: &Argument,
     to: Kind,
@@ -272,7 +305,7 @@ pub(super) fn cast_type(
         Some(DataType::Int32) => Ok(DataType::Decimal128(10, 0)),
         Some(DataType::Int64) => Ok(DataType::Decimal128(19, 0)),
         None => {
-            // A literal in quotes has the scale that it is written with.
+            // A quoted literal has the scale that it is written with.
             let text = match constant {
                 Some(ScalarValue::Utf8(Some(text))) => text.as_str(),
                 _ => "0",
@@ -291,6 +324,7 @@ pub(super) fn cast_type(
     }
 }
 
+/// A call as the error messages write it: types instead of values.
 fn signature(name: &str, arguments: &[Argument]) -> String {
     let kinds = arguments.iter().map(|argument| match argument {
         Argument::Unknown => "unknown".to_owned(),
@@ -306,6 +340,7 @@ fn signature(name: &str, arguments: &[Argument]) -> String {
     }
 }
 
+/// The error of a call that no entry fits, with at most eight entries of the same name.
 fn unknown(name: &str, arguments: &[Argument], all: &[Candidate]) -> String {
     let known = all
         .iter()
@@ -321,7 +356,7 @@ fn unknown(name: &str, arguments: &[Argument], all: &[Candidate]) -> String {
     }
 }
 
-/// An entry as SQL writes it.
+/// An entry as SQL writes it, with types instead of values.
 pub(super) fn shown(entry: &Entry) -> String {
     let arguments: Vec<Argument> = entry
         .takes
@@ -331,8 +366,11 @@ pub(super) fn shown(entry: &Entry) -> String {
     signature(entry.name, &arguments).replace("numeric(38,0)", "numeric")
 }
 
-/// The type that CASE, COALESCE, IN, UNION and their like give their values; none when all are
-/// literals in quotes.
+/// The common type of the values of CASE, COALESCE, IN, UNION and others (`select_common_type`);
+/// None if all values are quoted literals.
+///
+/// # Errors
+/// Two types have no common type.
 pub(super) fn common(arguments: &[Argument]) -> Result<Option<DataType>, String> {
     let mut found: Option<DataType> = None;
     for kind in arguments.iter().filter_map(Argument::known) {
@@ -344,6 +382,7 @@ pub(super) fn common(arguments: &[Argument]) -> Result<Option<DataType>, String>
     Ok(found)
 }
 
+/// The common type of two types.
 fn pair(one: &DataType, other: &DataType) -> Result<DataType, String> {
     if one == other {
         return Ok(one.clone());
@@ -376,30 +415,30 @@ fn pair(one: &DataType, other: &DataType) -> Result<DataType, String> {
         let precision = i32::from(*p.max(q));
         return sized(precision, i32::from(*s)).map(|(p, s)| DataType::Decimal128(p, s));
     }
-    // Values keep their own scale in PostgreSQL: such a numeric has no text here, which the
-    // greatest precision says.
+    // In PostgreSQL each value keeps its own scale. Therefore this numeric cannot be written as
+    // text. The greatest precision marks this.
     let scale = i32::from(*s.max(t));
     sized(38, scale).map(|(p, s)| DataType::Decimal128(p, s))
 }
 
-/// What the table lists, for the documentation and for the tests that go through it.
+/// One entry of the function table, for the documentation and for the tests.
 #[derive(Debug, Clone)]
 pub struct Supported {
-    /// As SQL names it.
+    /// The name in SQL.
     pub name: &'static str,
-    /// The types of its arguments.
+    /// The types of the arguments.
     pub takes: &'static [Kind],
-    /// Whether more arguments like the last may follow.
+    /// Whether more arguments like the last one may follow.
     pub more: bool,
-    /// The type of its result; numeric of a scale that follows from the arguments.
+    /// The type of the result. The scale of a numeric follows from the arguments.
     pub gives: Kind,
-    /// Why it is refused, when it is.
+    /// The reason why it is refused, if it is.
     pub refused: Option<&'static str>,
-    /// Whether rows may fail that PostgreSQL evaluates.
+    /// Whether some rows may fail that PostgreSQL evaluates.
     pub narrower: bool,
 }
 
-/// The whole table.
+/// All entries of the function table.
 #[must_use]
 pub fn supported() -> Vec<Supported> {
     let each = |entry: &Entry| Supported {
@@ -419,7 +458,7 @@ pub fn supported() -> Vec<Supported> {
     TABLE.iter().map(each).collect()
 }
 
-/// A literal as PostgreSQL types it: a whole number that fits is an int.
+/// A literal with PostgreSQL's type: a whole number that fits 32 bits is an int.
 pub(super) fn narrowed(value: ScalarValue) -> ScalarValue {
     match value {
         ScalarValue::Int64(Some(number)) if number != i64::from(i32::MIN) => {

@@ -1,8 +1,8 @@
-//! Gives every expression of a plan PostgreSQL's types and the table's entries.
+//! Typing of expressions: PostgreSQL's types, and calls of entries of the function table.
 //!
-//! In flows the planner's first plan, with stand-ins for functions and operators and types by the
-//! library's rules. Out flows the same plan over entries and casts of the table alone. It runs
-//! before the library's own type coercion, which finds nothing left to coerce.
+//! Input: the planner's first plan, with stand-ins for functions and operators. Output: the same
+//! plan over entries and casts of the table only. The pass runs before DataFusion's type coercion,
+//! which then finds nothing to coerce.
 
 use std::sync::Arc;
 
@@ -24,23 +24,25 @@ use crate::plan::types;
 mod lists;
 mod smallints;
 
+/// The error of SQL that views do not support.
 fn refused<T>(why: String) -> Result<T> {
     plan_err!("{why}")
 }
 
-/// The columns that expressions are over.
+/// The columns that expressions refer to.
 pub(super) struct Scope {
     pub(super) schema: DFSchema,
 }
 
 impl Scope {
+    /// Types an expression, from its innermost parts outwards.
     pub(super) fn expression(&self, expr: Expr) -> Result<Expr> {
         Ok(expr
             .transform_up(|expr| Ok(Transformed::yes(self.one(expr)?)))?
             .data)
     }
 
-    /// An expression whose parts have their types.
+    /// Types an expression whose parts have their types already.
     fn one(&self, expr: Expr) -> Result<Expr> {
         match expr {
             Expr::Literal(value, metadata) => match narrowed(value) {
@@ -92,14 +94,16 @@ impl Scope {
         }
     }
 
+    /// The Arrow type of an expression.
     fn kind(&self, expr: &Expr) -> Result<DataType> {
         expr.get_type(&self.schema)
     }
 
+    /// An expression as an argument: quoted literals have no type yet.
     fn argument(&self, expr: &Expr) -> Result<Argument> {
         Ok(match expr {
             Expr::Literal(ScalarValue::Utf8(_), _) => Argument::Unknown,
-            // What was NULL in a query below is text in those above.
+            // A column that is NULL in a subquery is text in the query around it.
             Expr::Column(_) if self.kind(expr)?.is_null() => Argument::Known(DataType::Utf8),
             expr => Argument::of(&self.kind(expr)?),
         })
@@ -109,7 +113,7 @@ impl Scope {
         exprs.iter().map(|expr| self.argument(expr)).collect()
     }
 
-    /// A call of what `name` means with these arguments.
+    /// A call of the entry that `name` means with these arguments.
     fn call(&self, name: &str, args: Vec<Expr>) -> Result<Expr> {
         let arguments = self.arguments(&args)?;
         let constants: Vec<Option<ScalarValue>> = args
@@ -140,7 +144,7 @@ impl Scope {
         }
     }
 
-    /// A call of an entry, whose arguments have its types.
+    /// A call of an entry, with arguments that have its types.
     fn entry(&self, entry: &'static Entry, result: DataType, args: Vec<Expr>) -> Result<Expr> {
         match (entry.body, <[Expr; 2]>::try_from(args)) {
             (Body::Operator(operator), Ok([one, other])) => Ok(Expr::BinaryExpr(BinaryExpr::new(
@@ -153,12 +157,12 @@ impl Scope {
         }
     }
 
-    /// An internal entry by name.
+    /// A call of an internal entry, by name.
     fn internal(&self, name: &str, args: Vec<Expr>) -> Result<Expr> {
         self.call(name, args)
     }
 
-    /// Casts where PostgreSQL does without being asked.
+    /// Casts an argument to the kind that an entry takes, as PostgreSQL casts implicitly.
     fn implicitly(&self, expr: Expr, to: Kind) -> Result<Expr> {
         let argument = self.argument(&expr)?;
         let constant = match &expr {
@@ -172,7 +176,7 @@ impl Scope {
         self.coerced(expr, &target)
     }
 
-    /// Casts to a type that the argument was found to go with.
+    /// Casts to a type that was found to be the common type.
     pub(super) fn coerced(&self, expr: Expr, to: &DataType) -> Result<Expr> {
         let from = self.kind(&expr)?;
         let null = matches!(&expr, Expr::Literal(value, _) if value.is_null());
@@ -185,7 +189,7 @@ impl Scope {
         self.cast_to(expr, to)
     }
 
-    /// The cast of the table from an expression's type to another.
+    /// The cast of the function table from an expression's type to another type.
     fn cast_to(&self, expr: Expr, to: &DataType) -> Result<Expr> {
         let from = self.kind(&expr)?;
         if from == *to {
@@ -213,7 +217,8 @@ impl Scope {
         }
     }
 
-    /// A cast of a constant is evaluated at once, so that what is wrong with it is said at once.
+    /// Evaluates a cast of a constant at once, so that an error is reported when the view is
+    /// planned.
     fn checked(&self, expr: Expr) -> Result<Expr> {
         let Expr::ScalarFunction(ScalarFunction { args, .. }) = &expr else {
             return Ok(expr);
@@ -222,10 +227,11 @@ impl Scope {
             return Ok(expr);
         }
         let value = evaluated(&expr)?;
-        // A text that a cast gave is of no unknown type.
+        // A text that a cast returned has a known type.
         Ok(text_known(Expr::Literal(value, None)))
     }
 
+    /// A condition of `what`, which must be a boolean.
     fn boolean(&self, expr: Expr, what: &str) -> Result<Expr> {
         match self.argument(&expr)? {
             Argument::Known(DataType::Boolean) => Ok(expr),
@@ -237,6 +243,7 @@ impl Scope {
         }
     }
 
+    /// AND, OR and the comparisons.
     fn binary(&self, left: Expr, op: Operator, right: Expr) -> Result<Expr> {
         match op {
             Operator::And => Ok(self.boolean(left, "AND")?.and(self.boolean(right, "AND")?)),
@@ -248,7 +255,7 @@ impl Scope {
         }
     }
 
-    /// A comparison, as `PAIRS` of [`compare`] lists them.
+    /// A comparison of two values, or of two rows.
     fn compared(&self, left: Expr, op: Operator, right: Expr) -> Result<Expr> {
         if let (Some(one), Some(other)) = (row(&left), row(&right)) {
             return self.rows(one.to_vec(), op, other.to_vec());
@@ -294,7 +301,7 @@ impl Scope {
         )))
     }
 
-    /// An operand of a comparison over values of one type.
+    /// An operand of a comparison, in the form in which values of the type `target` are compared.
     fn comparable(&self, expr: Expr, target: &DataType) -> Result<Expr> {
         if Kind::of(target).is_none() {
             return refused(format!(
@@ -324,7 +331,7 @@ impl Scope {
         }
     }
 
-    /// Rows are compared column by column, from the left.
+    /// Compares rows column by column, from the left.
     fn rows(&self, left: Vec<Expr>, op: Operator, right: Vec<Expr>) -> Result<Expr> {
         if left.len() != right.len() || left.is_empty() {
             return refused("two rows that are compared have as many columns".to_owned());
@@ -357,6 +364,7 @@ impl Scope {
         Ok(whole.unwrap_or(lit(false)))
     }
 
+    /// LIKE, ILIKE or SIMILAR TO.
     fn pattern(&self, name: &str, like: Like) -> Result<Expr> {
         let escape = like
             .escape_char
@@ -379,6 +387,7 @@ impl Scope {
         Ok(if negated { not(inside) } else { inside })
     }
 
+    /// CASE. With a subject, each WHEN becomes a comparison with it.
     fn case(&self, case: Case) -> Result<Expr> {
         let subject = case.expr.map(|subject| match *subject {
             Expr::Literal(ScalarValue::Null, _) => text_known(lit(ScalarValue::Utf8(None))),
@@ -409,7 +418,7 @@ impl Scope {
         Ok(Expr::Case(Case::new(None, pairs, otherwise)))
     }
 
-    /// Values of one type.
+    /// Casts values to their common type.
     fn alike(&self, mut values: Vec<Expr>, what: &str) -> Result<Vec<Expr>> {
         let wrong = |why: String| refused(format!("the values of {what}: {why}"));
         let mut target = match common(&self.arguments(&values)?) {
@@ -429,7 +438,7 @@ impl Scope {
             .collect()
     }
 
-    /// Literals in quotes beside numerics, each of the scale that it is written with.
+    /// Quoted literals next to numerics, each with the scale that it is written with.
     fn quoted_numerics(&self, values: Vec<Expr>) -> Result<Vec<Expr>> {
         let each = values.into_iter().map(|value| {
             let quoted = matches!(&value, Expr::Literal(ScalarValue::Utf8(Some(_)), _));
@@ -441,6 +450,7 @@ impl Scope {
         each.collect()
     }
 
+    /// Replaces the stand-in of a function.
     fn function(&self, call: ScalarFunction) -> Result<Expr> {
         let Some(name) = name_of(&call.func) else {
             return Ok(Expr::ScalarFunction(call));
@@ -485,8 +495,9 @@ impl Scope {
         )))
     }
 
-    /// What nullif returns: its first argument as the equality takes it, which there is for two
-    /// types of integers, of floating point numbers and of moments.
+    /// The value that NULLIF returns: its first argument with the type that the equality operator
+    /// takes. PostgreSQL has such operators for two types of integers, of floating point numbers
+    /// and of timestamps.
     fn returned(&self, value: Expr, other: &Expr) -> Result<Expr> {
         let arguments = [self.argument(&value)?, self.argument(other)?];
         let Ok(target) = compared_as(&arguments) else {
@@ -528,7 +539,7 @@ impl Scope {
         }
     }
 
-    /// The text of a type's output function, which concat writes.
+    /// The text of a type's output function, which `concat` writes.
     fn output(&self, expr: Expr) -> Result<Expr> {
         match self.argument(&expr)? {
             Argument::Known(DataType::Boolean) => self.internal(casts::OUTPUT, vec![expr]),
@@ -550,7 +561,7 @@ impl Scope {
         self.coerced(expr, &DataType::Utf8)
     }
 
-    /// `||` takes text and anything that has a text.
+    /// `||`, which joins text with anything that can be written as text.
     fn joined_text(&self, args: Vec<Expr>) -> Result<Expr> {
         let arguments = self.arguments(&args)?;
         let text =
@@ -598,7 +609,7 @@ impl Scope {
     fn cast(&self, cast: Cast) -> Result<Expr> {
         let Cast { expr, field } = cast;
         let from = self.kind(&expr)?;
-        // `AT TIME ZONE` is planned as a cast to a type of the library's.
+        // The planner writes `AT TIME ZONE` as a cast to a type with nanoseconds and a zone.
         if let DataType::Timestamp(TimeUnit::Nanosecond, Some(zone)) = field.data_type() {
             return self.call(dates::AT_TIME_ZONE, vec![*expr, lit(zone.to_string())]);
         }
@@ -623,7 +634,7 @@ impl Scope {
                 Expr::Literal(value, _) if value.is_null() => {
                     Expr::Literal(ScalarValue::try_from(to)?, None)
                 }
-                // A literal's own text, which is no longer unknown.
+                // A literal's own text, which has a known type from here on.
                 Expr::Literal(ScalarValue::Utf8(value), _) if *to == DataType::Utf8 => {
                     let value = ScalarValue::Utf8(value);
                     Expr::Cast(Cast::new(
@@ -656,6 +667,7 @@ impl Scope {
         self.internal(casts::NUMERIC, vec![value, precision, scale])
     }
 
+    /// Checks an aggregate's argument, and casts it to the type that is added up.
     fn aggregate(&self, mut call: AggregateFunction) -> Result<Expr> {
         let filter = call.params.filter.take();
         let filter = filter.map(|filter| self.boolean(*filter, "FILTER").map(Box::new));
@@ -677,7 +689,7 @@ impl Scope {
                     .map_or_else(|| "unknown".to_owned(), types::name);
                 return refused(format!("{name}({is}) is not supported: cast the argument"));
             }
-            // What is added up: integers and numerics as numerics, reals as doubles.
+            // Integers and numerics are added up as numerics, and reals as doubles.
             let to = match (name.as_str(), kind) {
                 ("sum", Some(Kind::Long)) | ("avg", Some(Kind::Int | Kind::Long)) => {
                     Some(Kind::Numeric)
@@ -694,10 +706,10 @@ impl Scope {
     }
 }
 
-/// The type that two operands are compared in; text where both are literals in quotes.
+/// The type in which two operands are compared; text if both are quoted literals.
 ///
-/// PostgreSQL compares a real with another number that is no real as double precision: of the
-/// operators that take both it has none for reals alone.
+/// PostgreSQL compares a real with a number of another type as double precision, because it has no
+/// operator for these types in which reals are compared.
 fn compared_as(arguments: &[Argument]) -> std::result::Result<DataType, String> {
     let target = common(arguments)?.unwrap_or(DataType::Utf8);
     let other = |argument: &Argument| argument.known().is_some_and(|kind| *kind != target);
@@ -707,7 +719,7 @@ fn compared_as(arguments: &[Argument]) -> std::result::Result<DataType, String> 
     }
 }
 
-/// A literal in quotes that is text from here on.
+/// A quoted literal that is text from here on.
 fn text_known(expr: Expr) -> Expr {
     match expr {
         Expr::Literal(value @ ScalarValue::Utf8(_), _) => {
@@ -718,7 +730,7 @@ fn text_known(expr: Expr) -> Expr {
     }
 }
 
-/// Of numerics: the type that holds every value of both operands, where there is one.
+/// For numerics: the type that holds every value of both operands, if there is one.
 fn exact(target: DataType, arguments: &[Argument]) -> DataType {
     let DataType::Decimal128(_, scale) = target else {
         return target;
@@ -736,7 +748,7 @@ fn exact(target: DataType, arguments: &[Argument]) -> DataType {
     DataType::Decimal128(precision as u8, scale)
 }
 
-/// Numerics of more digits than two operands at one scale would fit.
+/// Numerics that are too long to bring two operands to one scale.
 fn wide(kind: &DataType) -> bool {
     matches!(kind, DataType::Decimal128(38, _))
 }
@@ -748,7 +760,7 @@ fn row(expr: &Expr) -> Option<&[Expr]> {
     }
 }
 
-/// A row is null when all of its values are, and not null when none of them is.
+/// A row is null if all of its values are, and not null if none of them is.
 fn each_of(value: &Expr, test: fn(Expr) -> Expr) -> Expr {
     let values = row(value).unwrap_or_default().iter().cloned();
     all(values.map(test).collect())

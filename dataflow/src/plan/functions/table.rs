@@ -1,4 +1,4 @@
-//! The table: the entries of all families.
+//! The function table as a static: the entries of all families.
 
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use super::{
     to_date,
 };
 
-/// All entries.
+/// All entries, in the order of the families.
 pub(super) static TABLE: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     let families: [fn() -> Vec<Entry>; 12] = [
         arithmetic::entries,

@@ -1,5 +1,7 @@
-//! Functions of text (PostgreSQL's `varlena.c`, `oracle_compat.c`, `formatting.c`), which count
-//! characters. Letters change case one by one, as in the locale C.UTF-8.
+//! Functions of text: length, case, substrings, padding, replacement, concatenation.
+//!
+//! Source: PostgreSQL's `varlena.c`, `oracle_compat.c` and `formatting.c`. Lengths and positions
+//! are in characters. Letters change case one by one, as in the locale C.UTF-8.
 
 use std::borrow::Cow;
 
@@ -7,23 +9,26 @@ use super::datum::Datum;
 use super::entry::{Answer, Body, Entry, Gives, Kind, body, rows};
 use super::{format, parse};
 
-/// What a text may grow to, in bytes: as PostgreSQL's `MaxAllocSize` says, a value of 1 GiB is
-/// never made; a view cannot hold what is near it.
+/// Most bytes of a text that a function makes. PostgreSQL's limit is `MaxAllocSize` (1 GiB); a view
+/// cannot hold values of that size.
 const TEXT_BYTES_MAX: usize = 64 << 20;
 
+/// A text result.
 const T: Kind = Kind::Text;
 const I: Kind = Kind::Int;
 
+/// A text result.
 fn text(text: impl Into<String>) -> Answer {
     Ok(Datum::text(text))
 }
 
-/// `towupper` of one character.
+/// One character in upper case, as C's `towupper`.
 pub(super) fn upper(c: char) -> char {
     let mut upper = c.to_uppercase();
     match (upper.next(), upper.next()) {
         (Some(upper), None) => upper,
-        // Greek letters with iota below have a capital of one character beside the one of two.
+        // Greek letters with iota subscript have a capital of one character, and one of two
+        // characters.
         _ => match u32::from(c) {
             0x1f80..=0x1f87 | 0x1f90..=0x1f97 | 0x1fa0..=0x1fa7 => {
                 char::from_u32(u32::from(c) + 8).unwrap_or(c)
@@ -34,7 +39,7 @@ pub(super) fn upper(c: char) -> char {
     }
 }
 
-/// `towlower` of one character.
+/// One character in lower case, as C's `towlower`.
 pub(super) fn lower(c: char) -> char {
     let mut lower = c.to_lowercase();
     match (lower.next(), lower.next()) {
@@ -44,6 +49,7 @@ pub(super) fn lower(c: char) -> char {
     }
 }
 
+/// `initcap`: the first letter of each word in upper case, the others in lower case.
 fn initcap(value: &str) -> String {
     let mut inside = false;
     let mut next = |c: char| {
@@ -54,6 +60,7 @@ fn initcap(value: &str) -> String {
     value.chars().map(&mut next).collect()
 }
 
+/// `trim`, `btrim`, `ltrim`, `rtrim`: removes the characters of `what` from the ends.
 fn trimmed<'a>(value: &'a str, what: &str, start: bool, end: bool) -> &'a str {
     let among = |c: char| what.contains(c);
     let value = if start {
@@ -68,7 +75,7 @@ fn trimmed<'a>(value: &'a str, what: &str, start: bool, end: bool) -> &'a str {
     }
 }
 
-/// `text_substring`: positions count from 1, and may be before the start.
+/// `substring` (`text_substring`): positions are counted from 1, and may be before the start.
 fn substring(value: &str, from: i32, length: Option<i32>) -> Answer {
     let from = i64::from(from);
     let end = match length {
@@ -83,7 +90,7 @@ fn substring(value: &str, from: i32, length: Option<i32>) -> Answer {
     text(value.chars().skip(skip).take(take).collect::<String>())
 }
 
-/// `left`: all but the last `-count` characters when `count` is negative.
+/// `left`. If `count` is negative, all characters except the last `-count`.
 fn left(value: &str, count: i32) -> Answer {
     let take = match usize::try_from(count) {
         Ok(count) => count,
@@ -92,7 +99,8 @@ fn left(value: &str, count: i32) -> Answer {
     text(value.chars().take(take).collect::<String>())
 }
 
-/// `right`, which takes the least integer for no number of characters to leave out.
+/// `right`. If `count` is negative, all characters except the first `-count`. The least integer
+/// leaves out none, as in PostgreSQL, where its negation overflows.
 fn right(value: &str, count: i32) -> Answer {
     if count == i32::MIN {
         return text(value);
@@ -110,12 +118,13 @@ fn right(value: &str, count: i32) -> Answer {
     )
 }
 
-/// How many characters stay when `-count` are left out.
+/// The number of characters that remain if `-count` are left out.
 fn kept(value: &str, count: i32) -> usize {
     let out = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
     value.chars().count().saturating_sub(out)
 }
 
+/// Fails if a text would be longer than [`TEXT_BYTES_MAX`].
 fn sized(bytes: usize) -> Result<(), String> {
     match bytes > TEXT_BYTES_MAX {
         true => Err(format!("the text is longer than {TEXT_BYTES_MAX} bytes")),
@@ -123,6 +132,7 @@ fn sized(bytes: usize) -> Result<(), String> {
     }
 }
 
+/// `lpad` (`before`) and `rpad`: a text of exactly `length` characters.
 fn padded(value: &str, length: i32, with: &str, before: bool) -> Answer {
     let wanted = usize::try_from(length).unwrap_or(0);
     let length = value.chars().count();
@@ -138,12 +148,14 @@ fn padded(value: &str, length: i32, with: &str, before: bool) -> Answer {
     })
 }
 
+/// `repeat`.
 fn repeated(value: &str, times: i32) -> Answer {
     let times = usize::try_from(times).unwrap_or(0);
     sized(value.len().saturating_mul(times))?;
     text(value.repeat(times))
 }
 
+/// `replace`. An empty `from` changes nothing.
 fn replaced(value: &str, from: &str, to: &str) -> Answer {
     if from.is_empty() {
         return text(value);
@@ -151,6 +163,7 @@ fn replaced(value: &str, from: &str, to: &str) -> Answer {
     text(value.replace(from, to))
 }
 
+/// `split_part`. A negative field counts from the end.
 fn split_part(value: &str, by: &str, field: i32) -> Answer {
     if field == 0 {
         return Err("field position must not be zero".to_owned());
@@ -161,7 +174,8 @@ fn split_part(value: &str, by: &str, field: i32) -> Answer {
     let nth = usize::try_from(field.unsigned_abs()).unwrap_or(usize::MAX) - 1;
     let part = match field > 0 {
         true => value.split(by).nth(nth),
-        // From the end, but parts are found from the start, as separators may overlap.
+        // Parts are found from the start also when they are counted from the end, because
+        // separators may overlap.
         false => {
             let parts: Vec<&str> = value.split(by).collect();
             parts
@@ -173,6 +187,7 @@ fn split_part(value: &str, by: &str, field: i32) -> Answer {
     text(part.unwrap_or_default())
 }
 
+/// `strpos`: the position of the first occurrence, counted from 1; 0 if there is none.
 fn position(value: &str, what: &str) -> Answer {
     let found = value.find(what);
     let before = found
@@ -183,6 +198,7 @@ fn position(value: &str, what: &str) -> Answer {
     })))
 }
 
+/// `overlay` (`text_overlay`): replaces `length` characters from position `from`.
 fn overlay(value: &str, with: &str, from: i32, length: i32) -> Answer {
     if from <= 0 {
         return Err("negative substring length not allowed".to_owned());
@@ -198,6 +214,7 @@ fn overlay(value: &str, with: &str, from: i32, length: i32) -> Answer {
     text(result)
 }
 
+/// `translate`: replaces characters one by one; those without a partner are removed.
 fn translate(value: &str, from: &str, to: &str) -> Answer {
     let from: Vec<char> = from.chars().collect();
     let to: Vec<char> = to.chars().collect();
@@ -208,6 +225,7 @@ fn translate(value: &str, from: &str, to: &str) -> Answer {
     text(value.chars().filter_map(each).collect::<String>())
 }
 
+/// `chr`: the character of a Unicode code point.
 fn chr(code: i32) -> Answer {
     match u32::try_from(code) {
         Err(_) => Err("character number must be positive".to_owned()),
@@ -221,13 +239,14 @@ fn chr(code: i32) -> Answer {
     }
 }
 
+/// A count as an integer.
 fn count(count: usize) -> Answer {
     i32::try_from(count)
         .map(Datum::Int)
         .map_err(|_| "integer out of range".to_owned())
 }
 
-/// Joins what is not null.
+/// Joins the texts that are not null.
 fn joined(values: &[Datum<'_>], by: &str) -> Answer {
     let texts = values.iter().filter_map(|value| match value {
         Datum::Text(text) => Some(text.as_ref()),
@@ -236,6 +255,7 @@ fn joined(values: &[Datum<'_>], by: &str) -> Answer {
     text(texts.collect::<Vec<_>>().join(by))
 }
 
+/// Lengths and positions.
 fn lengths() -> Vec<Entry> {
     use Datum::{Bytes, Int, Text};
     let mut entries = vec![
@@ -296,6 +316,7 @@ fn lengths() -> Vec<Entry> {
     entries
 }
 
+/// Functions that change a text.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn changes() -> Vec<Entry> {
     use Datum::{Int, Long, Text};
@@ -372,6 +393,7 @@ fn changes() -> Vec<Entry> {
     ]
 }
 
+/// Functions that take parts of a text.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn parts() -> Vec<Entry> {
     use Datum::{Bool, Int, Text};
@@ -493,7 +515,7 @@ fn parts() -> Vec<Entry> {
     entries
 }
 
-/// Joining, and bytes as text.
+/// Concatenation, and bytes as text.
 fn joins() -> Vec<Entry> {
     use Datum::{Bytes, Text};
     const B: Kind = Kind::Bytes;
@@ -549,6 +571,7 @@ fn joins() -> Vec<Entry> {
     ]
 }
 
+/// All entries of this family.
 pub(super) fn entries() -> Vec<Entry> {
     let mut entries = lengths();
     entries.extend(changes());

@@ -1,9 +1,10 @@
-//! `to_char` of moments, by PostgreSQL's template patterns (its `formatting.c`).
+//! `to_char` of timestamps, by PostgreSQL's template patterns. Source: its `formatting.c`.
 
 use super::calendar::{self, MICROS_PER_SECOND, Moment, days_of, moment};
 use super::datum::Datum;
 use super::entry::{Answer, Body, Entry, Gives, Kind, body, rows};
 
+/// Names of the months, in order.
 pub(super) const MONTHS: [&str; 12] = [
     "January",
     "February",
@@ -18,6 +19,7 @@ pub(super) const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
+/// Names of the days of the week, from Sunday.
 const DAYS: [&str; 7] = [
     "Sunday",
     "Monday",
@@ -27,11 +29,12 @@ const DAYS: [&str; 7] = [
     "Friday",
     "Saturday",
 ];
+/// Roman numbers of the months, for the pattern `RM`.
 const ROMAN: [&str; 12] = [
     "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII",
 ];
 
-/// The patterns, longer ones before those they begin with.
+/// The template patterns. A longer pattern is before the patterns that it begins with.
 const PATTERNS: [&str; 53] = [
     "A.D.", "A.M.", "AD", "AM", "B.C.", "BC", "CC", "DAY", "DDD", "DD", "DY", "D", "FF1", "FF2",
     "FF3", "FF4", "FF5", "FF6", "FX", "HH24", "HH12", "HH", "IDDD", "ID", "IW", "IYYY", "IYY",
@@ -39,19 +42,23 @@ const PATTERNS: [&str; 53] = [
     "SSSS", "SS", "TZH", "TZM", "TZ", "US", "WW", "W", "Y,YYY", "YYYY", "YYY", "YY",
 ];
 
-/// A piece of a template.
+/// One element of a template.
 pub(super) enum Piece<'a> {
-    /// A pattern in capitals, as written, and whether FM stands before it.
+    /// A pattern.
     Pattern {
+        /// The pattern in upper case.
         name: &'static str,
+        /// The pattern as it is written, whose case may matter.
         written: &'a str,
+        /// Whether `FM` is before it: no padding.
         bare: bool,
     },
+    /// A character that is copied.
     Literal(char),
 }
 
-/// The pattern at the start of `rest`. Names of days and months mean their case, so those are
-/// patterns in three cases; the others are in capitals or not.
+/// The pattern at the start of `rest`, in upper case and as written. The case of names of days and
+/// months has a meaning, so these patterns have three cases. The others have upper or lower case.
 fn pattern(rest: &str) -> Option<(&'static str, &str)> {
     let all = PATTERNS.iter().copied().chain(["Y"]);
     all.filter_map(|name| Some((name, rest.get(..name.len())?)))
@@ -71,10 +78,10 @@ fn pattern(rest: &str) -> Option<(&'static str, &str)> {
         })
 }
 
-/// Cuts a template.
+/// Splits a template into its elements.
 ///
 /// # Errors
-/// It has what PostgreSQL gives a meaning to and we do not know.
+/// The template has an element that PostgreSQL knows and Tidemill does not (TM, SP).
 pub(super) fn pieces(template: &str) -> Result<Vec<Piece<'_>>, String> {
     let mut pieces = Vec::new();
     let mut rest = template;
@@ -123,6 +130,7 @@ pub(super) fn pieces(template: &str) -> Result<Vec<Piece<'_>>, String> {
     Ok(pieces)
 }
 
+/// The ending of an ordinal number: `st`, `nd`, `rd`, `th`.
 fn ordinal(number: i64, small: bool) -> &'static str {
     let ending = match (number.abs() % 100, number.abs() % 10) {
         (11..=13, _) => 0,
@@ -141,7 +149,7 @@ fn ordinal(number: i64, small: bool) -> &'static str {
     }
 }
 
-/// A name in the case of its pattern.
+/// A name in the case in which its pattern is written.
 fn cased(name: &str, written: &str) -> String {
     let upper = |at: usize| {
         written
@@ -156,7 +164,7 @@ fn cased(name: &str, written: &str) -> String {
     }
 }
 
-/// The numbers of a moment: value, and width with zeros in front.
+/// A numeric pattern: its value, and the width to which zeros are put in front. None for others.
 fn number(name: &str, now: &Moment) -> Option<(i64, usize)> {
     let date = now.date;
     let second = now.time / MICROS_PER_SECOND;
@@ -212,6 +220,7 @@ fn number(name: &str, now: &Moment) -> Option<(i64, usize)> {
     })
 }
 
+/// A pattern of words: its text, and the width to which blanks are appended. None for others.
 fn word(name: &str, written: &str, now: &Moment, zone: bool) -> Option<(String, usize)> {
     let small = written.starts_with(|c: char| c.is_ascii_lowercase());
     let afternoon = now.time >= 12 * 3600 * MICROS_PER_SECOND;
@@ -247,6 +256,7 @@ fn word(name: &str, written: &str, now: &Moment, zone: bool) -> Option<(String, 
     })
 }
 
+/// `to_char`. An empty template gives null, as in PostgreSQL.
 fn written(template: &str, micros: i64, zone: bool) -> Answer {
     if template.is_empty() {
         return Ok(Datum::Null);
@@ -275,7 +285,7 @@ fn written(template: &str, micros: i64, zone: bool) -> Answer {
                 bare,
             } => {
                 if let Some((value, width)) = number(name, &now) {
-                    // Fractions of a second keep their zeros: they are not in front of a number.
+                    // Fractions of a second keep their zeros, which are not leading zeros.
                     let width = if *bare && !name.starts_with("FF") {
                         0
                     } else {
@@ -289,7 +299,7 @@ fn written(template: &str, micros: i64, zone: bool) -> Answer {
                 }
             }
         }
-        // TH after a number is its ordinal ending.
+        // TH after a number is the ending of its ordinal.
         if let (Some(value), Some(Piece::Literal(t @ ('T' | 't')))) = (suffix, pieces.peek()) {
             let mut ahead = pieces.clone();
             ahead.next();
@@ -304,6 +314,7 @@ fn written(template: &str, micros: i64, zone: bool) -> Answer {
     Ok(Datum::text(text))
 }
 
+/// All entries of this family.
 pub(super) fn entries() -> Vec<Entry> {
     use Datum::{Stamp, Text};
     const X: Kind = Kind::Text;

@@ -1,30 +1,39 @@
 //! `to_date` and `to_timestamp` with a template, and `to_timestamp` of seconds.
 //!
-//! PostgreSQL reads almost any text by almost any template. Here the text must have the
-//! template's form exactly: fields of full width and the same separators. What does not is a row
-//! that fails, with the reason.
+//! PostgreSQL reads almost any text with almost any template. Here the text must have exactly the
+//! form of the template: fields of full width and the same separators. Any other text fails its
+//! row, with the reason.
 
 use super::calendar::{self, MICROS_PER_SECOND, days_in, days_of};
 use super::datum::Datum;
 use super::entry::{Answer, Entry, Kind, body, rows};
 use super::to_char::{MONTHS, Piece, pieces};
 
-/// What the fields of a text say.
+/// The values of the fields of a text.
 #[derive(Default)]
+/// `YYYY`, 1 to 9999.
 struct Fields {
+    /// 1 to 12.
     year: Option<i64>,
+    /// Day of the month.
     month: Option<i64>,
     day: Option<i64>,
+    /// The hour as written.
     hour: i64,
+    /// 0 to 59.
     minute: i64,
+    /// 0 to 59.
     second: i64,
+    /// Microseconds within the second.
     micros: i64,
-    /// Whether the hour is one of twelve, and whether it is after noon.
+    /// Whether the hour is written on the clock of twelve hours.
     twelve: bool,
+    /// Whether PM is written; None if neither AM nor PM is.
     afternoon: Option<bool>,
 }
 
-/// Exactly `width` digits, or at most that many where nothing else could follow.
+/// A number of exactly `width` digits, or of at most `width` digits if no digit follows; and the
+/// rest of the text.
 fn digits(text: &str, width: usize, exact: bool) -> Option<(i64, &str)> {
     let found = text
         .bytes()
@@ -37,6 +46,8 @@ fn digits(text: &str, width: usize, exact: bool) -> Option<(i64, &str)> {
     (fits && (exact || !more)).then(|| Some((number.parse().ok()?, rest)))?
 }
 
+/// A month by its name, or by the first three letters (`short`), in any case; and the rest of the
+/// text.
 fn month(text: &str, short: bool) -> Option<(i64, &str)> {
     for (name, number) in MONTHS.iter().zip(1..) {
         let name = if short { name.get(..3)? } else { name };
@@ -50,7 +61,8 @@ fn month(text: &str, short: bool) -> Option<(i64, &str)> {
 }
 
 impl Fields {
-    /// Reads one pattern's field, and gives what follows.
+    /// Reads the field of one pattern. Returns the rest of the text, or None if the text has
+    /// another form.
     fn take<'a>(&mut self, name: &str, text: &'a str, last: bool) -> Option<&'a str> {
         let wide = |width| digits(text, width, true);
         let narrow = |width| digits(text, width, !last);
@@ -114,7 +126,7 @@ impl Fields {
         Some(rest)
     }
 
-    /// Days since 1970 and microseconds of the day.
+    /// Days since 1970 and microseconds of the day; None if there is no such timestamp.
     fn moment(&self) -> Option<(i64, i64)> {
         let (year, month, day) = (self.year?, self.month.unwrap_or(1), self.day.unwrap_or(1));
         let date =
@@ -139,6 +151,7 @@ impl Fields {
     }
 }
 
+/// Reads a text with a template: days since 1970 and microseconds of the day.
 fn read(text: &str, template: &str) -> Result<(i64, i64), String> {
     let wrong = || {
         format!(
@@ -170,12 +183,12 @@ fn read(text: &str, template: &str) -> Result<(i64, i64), String> {
         .ok_or_else(|| format!("date/time field value out of range: \"{text}\""))
 }
 
-/// `float8_timestamptz`: seconds since 1970.
+/// `to_timestamp` (`float8_timestamptz`): seconds since 1970.
 fn of_seconds(seconds: f64) -> Answer {
     if !seconds.is_finite() {
         return Err("timestamp out of range".to_owned());
     }
-    // As there: relative to 2000, rounded to microseconds.
+    // PostgreSQL rounds to microseconds relative to 2000.
     let micros = (seconds - 946_684_800.0) * 1e6;
     let micros = micros.round_ties_even();
     if micros.abs() >= 9.2e18 {
@@ -186,6 +199,7 @@ fn of_seconds(seconds: f64) -> Answer {
     calendar::stamp(0, micros).map(Datum::Stamp)
 }
 
+/// All entries of this family.
 pub(super) fn entries() -> Vec<Entry> {
     use Datum::{Double, Stamp, Text};
     const T: &[Kind] = &[Kind::Text, Kind::Text];

@@ -1,17 +1,19 @@
-//! Named time zones, by the rules that the library brings along.
+//! Named time zones, by the rules of the crate `chrono-tz` (the IANA time zone database).
 //!
-//! As in PostgreSQL's `DetermineTimeZoneOffset`, a local time that a change to summer time leaves
-//! out is read with the offset before the change, and one that occurs twice with the one after it.
+//! As in PostgreSQL's `DetermineTimeZoneOffset`, a local time that is skipped by a change to summer
+//! time has the offset from before the change. A local time that occurs twice has the offset from
+//! after the change.
 
 use chrono::{DateTime, MappedLocalTime, NaiveDateTime, Offset, TimeDelta, TimeZone};
 use chrono_tz::Tz;
 
 use super::calendar::{MICROS_PER_SECOND, moment};
 
-/// The library's rules are written out for these years; others it would go on guessing.
+/// The years for which the crate has the rules. For other years it would extrapolate.
 const YEARS: std::ops::RangeInclusive<i64> = 1900..=2098;
 
-/// A zone by its whole name. Abbreviations are refused: PostgreSQL reads them by a list of its own.
+/// A zone by its whole name. Abbreviations are refused, because PostgreSQL has a list of its own
+/// for them.
 fn zone(name: &str) -> Result<Tz, String> {
     let whole = name.contains('/') || name == "UTC";
     let known = whole.then(|| name.parse().ok()).flatten();
@@ -20,6 +22,7 @@ fn zone(name: &str) -> Result<Tz, String> {
     })
 }
 
+/// A time whose year has known rules.
 fn known(micros: i64, zone: Tz) -> Result<NaiveDateTime, String> {
     let year = moment(micros).date.year;
     let time = DateTime::from_timestamp_micros(micros).map(|time| time.naive_utc());
@@ -33,18 +36,25 @@ fn known(micros: i64, zone: Tz) -> Result<NaiveDateTime, String> {
     })
 }
 
+/// An offset in microseconds.
 fn offset(seconds: i32) -> i64 {
     i64::from(seconds) * MICROS_PER_SECOND
 }
 
-/// The local time of an instant.
+/// The local time of a time in UTC, both in microseconds since 1970.
+///
+/// # Errors
+/// The zone is not known, or the year is outside of [`YEARS`].
 pub(super) fn local(micros: i64, name: &str) -> Result<i64, String> {
     let zone = zone(name)?;
     let at = zone.offset_from_utc_datetime(&known(micros, zone)?);
     Ok(micros + offset(at.fix().local_minus_utc()))
 }
 
-/// The instant of a local time.
+/// The time in UTC of a local time, both in microseconds since 1970.
+///
+/// # Errors
+/// The zone is not known, or the year is outside of [`YEARS`].
 pub(super) fn universal(micros: i64, name: &str) -> Result<i64, String> {
     let zone = zone(name)?;
     let time = known(micros, zone)?;

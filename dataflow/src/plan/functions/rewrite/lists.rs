@@ -1,7 +1,7 @@
 //! `IN` and `NOT IN` over a list of values.
 //!
-//! In flows what is looked for and the items of the list. Out flows the library's own node, where
-//! all items are literals of one type, and otherwise a comparison for each item.
+//! Input: the value that is searched for, and the items of the list. Output: DataFusion's own node
+//! if all items are literals of one type, otherwise one comparison for each item.
 
 use arrow::datatypes::DataType;
 use datafusion_common::{Result, ScalarValue};
@@ -13,6 +13,7 @@ use super::{Scope, compared_as, row, text_known};
 use crate::plan::balance::chained;
 
 impl Scope {
+    /// Replaces a list by DataFusion's node or by comparisons.
     pub(super) fn in_list(&self, list: InList) -> Result<Expr> {
         let InList {
             expr,
@@ -38,9 +39,9 @@ impl Scope {
         Ok(if negated { not(found) } else { found })
     }
 
-    /// PostgreSQL makes an array of the constants of a list, if there are more than one: they get
-    /// one type together with what is looked for. `real IN (0.1, 0.2)` compares reals, and
-    /// `real IN (0.1)` compares as `real = 0.1` does.
+    /// Casts the constants of a list as PostgreSQL does, which makes an array of them if there are
+    /// more than one: they get one type, together with the value that is searched for. `real IN
+    /// (0.1, 0.2)` compares reals, and `real IN (0.1)` compares as `real = 0.1` does.
     fn alike_constants(&self, expr: Expr, list: Vec<Expr>) -> Result<(Expr, Vec<Expr>)> {
         let constant = |item: &Expr| item.column_refs().is_empty();
         let constants = list.iter().filter(|item| constant(item));
@@ -70,9 +71,11 @@ impl Scope {
         }
     }
 
-    /// The type that all comparisons of a list of literals are of, when the library's own node
-    /// compares so. Of other items it takes those for constants that it can evaluate over no rows,
-    /// and a CASE gives null there.
+    /// The type of all comparisons of a list of literals, if DataFusion's own node compares in the
+    /// same way; otherwise None.
+    ///
+    /// Only literals are accepted, because DataFusion takes every item that it can evaluate over no
+    /// rows for a constant, and a CASE gives null there.
     fn plain_list(&self, expr: &Expr, list: &[Expr]) -> Result<Option<DataType>> {
         let literals = list.iter().all(is_literal);
         if row(expr).is_some() || !literals {
@@ -96,7 +99,7 @@ impl Scope {
     }
 }
 
-/// A literal, also one of those that are text from here on.
+/// Whether it is a literal, including a quoted literal that was typed as text.
 fn is_literal(expr: &Expr) -> bool {
     match expr {
         Expr::Literal(..) => true,

@@ -1,17 +1,18 @@
-//! Operators of smallints, which are kept as ints: their results are what PostgreSQL keeps in 16
-//! bits.
+//! Operators of smallints, which are stored as ints: results are limited to 16 bits as in
+//! PostgreSQL.
 
 use datafusion_common::Result;
 use datafusion_expr::{Expr, ExprSchemable, lit};
 
 use super::{Scope, casts, types};
 
+/// Whether it is the literal NULL.
 fn is_null(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(value, _) if value.is_null())
 }
 
 impl Scope {
-    /// Whether PostgreSQL has the operator for smallints alone, and these are some.
+    /// Whether PostgreSQL has the operator for smallints, and these arguments are smallints.
     pub(super) fn gives_smallint(&self, name: &str, args: &[Expr]) -> bool {
         match (name, args) {
             ("<<" | ">>", [value, _]) => self.is_smallint(value),
@@ -22,7 +23,7 @@ impl Scope {
         }
     }
 
-    /// Whether a value, which is kept as an int, is a smallint for PostgreSQL.
+    /// Whether a value, which is stored as an int, is a smallint in PostgreSQL.
     fn is_smallint(&self, expr: &Expr) -> bool {
         match expr {
             Expr::Case(case) => {
@@ -46,8 +47,8 @@ impl Scope {
         }
     }
 
-    /// The result of an operator of smallints: a shift to the left loses what is above 16 bits, and
-    /// any other that does not fit fails its row.
+    /// The result of an operator of smallints. A left shift loses the bits above 16. Every other
+    /// result that does not fit fails its row.
     pub(super) fn smallint(&self, name: &str, mut value: Expr) -> Result<Expr> {
         if name == "<<" {
             value = self.internal("<<", vec![value, lit(16_i32)])?;
