@@ -13,7 +13,6 @@ use super::{format, parse};
 /// cannot hold values of that size.
 const TEXT_BYTES_MAX: usize = 64 << 20;
 
-/// A text result.
 const T: Kind = Kind::Text;
 const I: Kind = Kind::Int;
 

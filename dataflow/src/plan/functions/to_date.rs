@@ -11,12 +11,12 @@ use super::to_char::{MONTHS, Piece, pieces};
 
 /// The values of the fields of a text.
 #[derive(Default)]
-/// `YYYY`, 1 to 9999.
 struct Fields {
-    /// 1 to 12.
+    /// `YYYY`, 1 to 9999.
     year: Option<i64>,
-    /// Day of the month.
+    /// 1 to 12.
     month: Option<i64>,
+    /// Day of the month.
     day: Option<i64>,
     /// The hour as written.
     hour: i64,
