@@ -77,11 +77,17 @@ pub(crate) struct Context {
 /// A record that could not become a row, with the reason.
 #[derive(Debug, Clone)]
 pub(crate) struct Refusal {
+    /// The topic.
     pub(crate) topic: String,
+    /// The partition.
     pub(crate) partition: u32,
+    /// The record's offset.
     pub(crate) offset: i64,
+    /// The record's key, if it has one.
     pub(crate) key: Option<Vec<u8>>,
+    /// The record's value; `None` for a tombstone.
     pub(crate) value: Option<Vec<u8>>,
+    /// Why the record could not become a row.
     pub(crate) reason: String,
 }
 
@@ -332,6 +338,7 @@ impl Context {
 
 /// Names the sites of one view or of one source, in the order in which operators are rendered.
 pub(crate) struct Sites {
+    /// What operators share.
     context: Rc<Context>,
     /// The prefix of the names. It contains everything that the state depends on.
     of: String,

@@ -65,6 +65,7 @@ impl Failure {
             })
     }
 
+    /// The first error, locked. A panic of another thread does not matter here.
     fn first(&self) -> MutexGuard<'_, Option<Error>> {
         self.0.error.lock().unwrap_or_else(PoisonError::into_inner)
     }

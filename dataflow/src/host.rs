@@ -69,13 +69,21 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// What the workers of a process share.
 struct Shared {
+    /// The job's configuration, with its plan.
     config: Config,
+    /// The statistics of this process.
     stats: Arc<Stats>,
+    /// Set from outside to stop the job.
     stop: Arc<AtomicBool>,
+    /// The first error, which ends the job.
     failure: Failure,
+    /// The log.
     log: Arc<dyn Log>,
+    /// The schema registry, if a source needs one.
     registry: Option<Arc<dyn Registry>>,
+    /// The sink.
     sink: Arc<dyn Sink>,
+    /// The state store.
     store: Arc<dyn Store>,
     /// The checkpoint writer of this process.
     writer: Writer,
@@ -83,6 +91,7 @@ struct Shared {
     evaluates: bool,
     /// The journal, in the process of worker 0 until worker 0 takes it; `None` in an evaluation.
     journal: Mutex<Option<Arc<Journal>>>,
+    /// The sink tables of all views.
     tables: Vec<Table>,
     /// What worker 0 sends to all workers; only in its process.
     start: Mutex<Option<Start>>,
@@ -136,6 +145,9 @@ pub fn run(
 /// Replays the epochs of `start` into `sink` and ends. No journal is opened, so no epoch is bound,
 /// no checkpoint is written, no process is fenced, and no dead letter is written. Returns what was
 /// counted. After an error, worker threads may still exist, parked.
+///
+/// # Errors
+/// A service cannot be opened, or the first error that ended a worker.
 pub(crate) fn evaluate(config: Config, start: Start, sink: Arc<dyn Sink>) -> Result<Arc<Stats>> {
     let stats = Arc::<Stats>::default();
     name_views(&stats, &config);
@@ -257,6 +269,7 @@ fn execute(shared: Arc<Shared>, sockets: Option<Sockets>) -> Result<()> {
 }
 
 impl Shared {
+    /// Connects the services that the configuration names. Starts no worker.
     fn open(
         config: Config,
         stats: Arc<Stats>,
@@ -537,6 +550,7 @@ impl Shared {
         Ok(None)
     }
 
+    /// What the operators of one worker share.
     fn context(&self, meter: Meter) -> Rc<Context> {
         Rc::new(Context {
             sink: Arc::clone(&self.sink),

@@ -105,8 +105,11 @@ pub(crate) enum Order {
 
 /// Encodes columns as rows, and decodes them.
 pub(crate) struct RowCodec {
+    /// Arrow's converter of columns to rows of comparable bytes.
     converter: RowConverter,
+    /// Reads rows from bytes.
     parser: RowParser,
+    /// The columns.
     schema: SchemaRef,
 }
 

@@ -317,8 +317,11 @@ fn are_durable(held: &Held, durable: &Offsets) -> bool {
 /// A histogram of the last seconds, in ms: two halves, of which the older one is dropped in turn.
 #[derive(Debug)]
 pub struct Recent {
+    /// The newer half, in ms.
     now: Histogram<u64>,
+    /// The older half, in ms.
     before: Histogram<u64>,
+    /// When the newer half began.
     since: Instant,
 }
 

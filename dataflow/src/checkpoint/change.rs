@@ -96,20 +96,26 @@ impl Change for Latest {
 /// A key, a value under it (empty where the key says everything), and a change of the two.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry<C> {
+    /// The key, encoded.
     pub(crate) key: Row,
+    /// The value, encoded.
     pub(crate) value: Row,
+    /// How the number of the pair, or its value, changes.
     pub(crate) change: C,
 }
 
 /// Changes that wait for the next checkpoint: encoded when they arrive, by shard.
 pub(crate) struct Changes<C> {
+    /// One per shard, by shard number.
     shards: Vec<Waiting>,
+    /// The type of the changes.
     change: PhantomData<C>,
 }
 
 /// Changes of one shard.
 #[derive(Default)]
 struct Waiting {
+    /// The encoded entries.
     block: Block,
     /// The size of the block, in bytes, after it was last added up.
     left: usize,
@@ -176,6 +182,7 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// Encodes an entry at the end of the block.
     fn push<C: Change>(&mut self, key: &Row, value: &Row, change: &C) -> Result<()> {
         let bytes = std::mem::take(&mut self.bytes);
         self.bytes = postcard::to_extend(&(key, value, change), bytes).map_err(bug)?;
@@ -205,6 +212,9 @@ impl<C> Default for Sums<'_, C> {
 
 impl<'a, C: Change> Sums<'a, C> {
     /// Takes in encoded entries, which must be newer than all entries before.
+    ///
+    /// # Errors
+    /// The entries cannot be decoded.
     pub(super) fn add(&mut self, mut bytes: &'a [u8]) -> std::result::Result<(), postcard::Error> {
         while !bytes.is_empty() {
             let (_, rest) = postcard::take_from_bytes::<(&[u8], &[u8])>(bytes)?;
@@ -220,6 +230,9 @@ impl<'a, C: Change> Sums<'a, C> {
     }
 
     /// The entries whose sum is not nothing; `whole` says that they contain all earlier changes.
+    ///
+    /// # Errors
+    /// `Bug` when an entry cannot be encoded.
     pub(super) fn into_block(self, whole: bool) -> Result<Block> {
         let mut block = Block::default();
         for (key, change) in self.0 {
@@ -249,6 +262,7 @@ pub(super) fn add_up<'a>(
     }
 }
 
+/// Adds up the entries of encoded blocks, which are given oldest first.
 fn added_up<'a, C: Change>(blocks: impl Iterator<Item = &'a [u8]>, whole: bool) -> Result<Block> {
     let mut sums = Sums::<C>::default();
     for bytes in blocks {

@@ -58,14 +58,20 @@ pub(super) fn merge(
 
 /// Writes the blocks of shards as parts of bounded size. Blocks must be added by ascending shard.
 pub(super) struct Parts<'a, N> {
+    /// The state store.
     store: &'a dyn Store,
+    /// How the entries add up.
     sum: Sum,
+    /// Gives the part with a number its name.
     name: N,
+    /// The blocks that are not written yet, by shard.
     blocks: Vec<Block>,
+    /// The parts that are written.
     written: Vec<Part>,
 }
 
 impl<'a, N: Fn(usize) -> String> Parts<'a, N> {
+    /// No parts yet; `name` gives the part with a number its name.
     pub(super) fn new(store: &'a dyn Store, sum: Sum, name: N) -> Self {
         Self {
             store,
@@ -103,6 +109,9 @@ impl<'a, N: Fn(usize) -> String> Parts<'a, N> {
     }
 
     /// Writes the rest, and returns the run with all parts that were written.
+    ///
+    /// # Errors
+    /// As those of the store; `Bug` when a header cannot be encoded.
     pub(super) fn finish(&mut self) -> Result<Run> {
         self.roll(true)?;
         Ok(Run {

@@ -41,16 +41,22 @@ pub(crate) struct Part {
 /// The header of a part.
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
+    /// How the entries add up.
     sum: Sum,
+    /// The shards that have entries, by ascending number.
     shards: Vec<Shard>,
 }
 
 /// One shard of a part: its number, entries, bytes and checksum (XXH3-64 of its entries).
 #[derive(Debug, Serialize, Deserialize)]
 struct Shard {
+    /// The shard's number.
     number: u8,
+    /// The number of entries.
     entries: u64,
+    /// The size of the entries, in bytes.
     bytes: u64,
+    /// XXH3-64 of the entries.
     checksum: u64,
 }
 
@@ -97,6 +103,7 @@ pub(super) fn encode(name: String, sum: Sum, blocks: &[Block]) -> Result<Option<
 
 /// A part whose header was read and checked.
 pub(super) struct OpenPart {
+    /// The name of the object.
     name: String,
     /// For each shard number: its entry in the header and its offset in bytes; `None` without
     /// entries.
@@ -152,6 +159,7 @@ impl OpenPart {
         Ok(Self { name, shards })
     }
 
+    /// The name of the object.
     pub(super) fn name(&self) -> &str {
         &self.name
     }

@@ -23,17 +23,21 @@ const STEP_ENTRIES: usize = 16 * 1024;
 ///
 /// Memory: all encoded entries of the share are in memory until the reader is dropped.
 pub(crate) struct Reader<C> {
+    /// The shards that are still to be read.
     shards: Shards,
     /// The entries that were read so far: encoded, each key and value once.
     entries: Vec<u8>,
     /// The remaining entries in sorted order; `None` while shards are being read.
     sorted: Option<std::vec::IntoIter<Place>>,
+    /// The type of the changes.
     change: PhantomData<C>,
 }
 
 /// The offset of an entry, with the first 16 bytes of its key, which tell nearly all entries apart.
 struct Place {
+    /// The first 16 bytes of the key, so that comparing numbers orders keys.
     key: [u64; 2],
+    /// The offset of the entry in the entries that were read, in bytes.
     at: usize,
 }
 
@@ -123,10 +127,12 @@ fn first(bytes: &[u8]) -> u64 {
 /// The key and the value of an entry, and the bytes after them.
 type Names<'a> = ((&'a [u8], &'a [u8]), &'a [u8]);
 
+/// The key and value of an entry, and the bytes after them.
 fn names(bytes: &[u8]) -> Result<Names<'_>> {
     postcard::take_from_bytes(bytes).map_err(bug)
 }
 
+/// The entry at an offset of encoded entries.
 fn entry<C: Change>(bytes: &[u8], at: usize) -> Result<Entry<C>> {
     let ((key, value), rest) = names(bytes.get(at..).unwrap_or_default())?;
     let (change, _) = postcard::take_from_bytes(rest).map_err(bug)?;
@@ -139,8 +145,11 @@ pub(super) type Read = (String, Vec<u8>);
 
 /// A range of shards of some runs, read in ascending order.
 pub(super) struct Shards {
+    /// The state store.
     store: Arc<dyn Store>,
+    /// The opened parts of each run, oldest run first.
     runs: Vec<Vec<OpenPart>>,
+    /// The shards that are still to be read.
     rest: Range<usize>,
 }
 
@@ -198,6 +207,7 @@ impl Shards {
         parts.map(read).collect()
     }
 
+    /// The size of a shard in all runs, in bytes.
     fn size(&self, shard: usize) -> u64 {
         let parts = self.runs.iter().flatten();
         parts.map(|part| part.size(shard)).sum()

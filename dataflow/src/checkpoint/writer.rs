@@ -49,6 +49,7 @@ pub(crate) struct Sealed {
 /// The parts that one process wrote for an epoch's checkpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Written {
+    /// The epoch.
     pub(crate) epoch: Epoch,
     /// One run per site, with how its entries add up.
     sites: BTreeMap<String, (Sum, Run)>,
@@ -67,15 +68,20 @@ const KEPT: usize = 2;
 
 /// A message to the thread.
 enum Task {
+    /// Makes this process the one that commits.
     Lead(Leading),
+    /// The changes of one site and worker.
     Sealed(Sealed),
+    /// Commits a checkpoint.
     Commit(Commit),
 }
 
 /// A handle by which workers reach the thread. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Writer {
+    /// The queue of the thread.
     tasks: Sender<Task>,
+    /// What the thread reports.
     shared: Arc<Shared>,
 }
 
@@ -91,6 +97,7 @@ struct Shared {
 }
 
 impl Shared {
+    /// Reports the parts of an epoch.
     fn push(&self, written: Written) {
         let mut all = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         all.push(written);
@@ -103,6 +110,7 @@ pub(crate) struct Writing {
     pub(crate) job: String,
     /// This process's index among the job's.
     pub(crate) process: usize,
+    /// The state store.
     pub(crate) store: Arc<dyn Store>,
 }
 
@@ -181,6 +189,7 @@ impl Writer {
         self.send(Task::Commit(commit));
     }
 
+    /// Sends a task. If the thread has ended, its error has ended the job already.
     fn send(&self, task: Task) {
         // Sending fails only when the thread has ended; the thread's error then ends the job.
         if self.tasks.send(task).is_err() {

@@ -64,7 +64,9 @@ const DAY: i64 = 86_400_000_000;
 
 /// The builders of all columns of a source.
 pub(super) struct Columns {
+    /// The columns' names and types.
     schema: SchemaRef,
+    /// One per column.
     builders: Vec<Builder>,
     /// Whether each column may be null.
     nullable: Vec<bool>,

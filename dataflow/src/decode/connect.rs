@@ -25,7 +25,9 @@ pub(super) enum Written {
 /// The schema of the last record that had one.
 #[derive(Default)]
 pub(super) struct Schemas {
+    /// The schema's text, to recognise it again.
     text: Vec<u8>,
+    /// The encoding of each column; `None` for a column without a field.
     columns: Vec<Option<Written>>,
 }
 

@@ -54,8 +54,11 @@ pub(super) struct Json {
 
 /// A column, as a field of records.
 struct Field {
+    /// The field's name.
     name: Box<str>,
+    /// The column's type.
     kind: DataType,
+    /// The declared type, if the column is stored as another one.
     asked: Option<Asked>,
 }
 
@@ -65,14 +68,19 @@ type Raws<'a> = SmallVec<[Option<&'a [u8]>; 8]>;
 /// The object of a record: its values, and the fields beside them that matter.
 #[derive(Default)]
 struct Object<'a> {
+    /// The values of the columns.
     raws: Raws<'a>,
     /// The number of fields.
     count: usize,
+    /// The value of the field `schema`.
     schema: Option<&'a [u8]>,
+    /// The value of the field `payload`.
     payload: Option<&'a [u8]>,
+    /// The value of the field `__deleted`.
     deleted: Option<&'a [u8]>,
     /// Whether the object has the fields of a Debezium envelope.
     op: bool,
+    /// Whether the object has an image of the row.
     image: bool,
 }
 
@@ -398,9 +406,13 @@ fn unescaped(name: Written<'_>) -> Option<String> {
 /// What a Debezium envelope says.
 #[derive(Default)]
 struct Change<'a> {
+    /// The columns in the field `after`.
     after: Option<Raws<'a>>,
+    /// The field `op`.
     op: Option<&'a [u8]>,
+    /// The field `schema` of the record.
     schema: Option<&'a [u8]>,
+    /// The field `source`.
     source: Origin<'a>,
     /// Whether the record is about the begin or end of a transaction.
     transaction: bool,
@@ -409,11 +421,14 @@ struct Change<'a> {
 /// The fields of the envelope's `source` with the record's position.
 #[derive(Default)]
 struct Origin<'a> {
+    /// The field `connector`.
     connector: &'a [u8],
+    /// The field `lsn`, as written.
     lsn: &'a [u8],
 }
 
 impl Origin<'_> {
+    /// The source position; `None` if the connector gives none.
     fn said(&self) -> Option<Said> {
         let lsn = std::str::from_utf8(self.lsn).ok()?.parse().ok()?;
         Said::of_lsn(

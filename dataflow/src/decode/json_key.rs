@@ -22,7 +22,9 @@ const KINDS: usize = 32;
 
 /// The form of one topic's keys.
 pub(super) struct KeyForm {
+    /// The table's name, for messages.
     table: String,
+    /// The topic.
     topic: String,
     /// The form, as the journal keeps it.
     pub(super) kept: Kept,

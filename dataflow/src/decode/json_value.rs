@@ -23,19 +23,24 @@ use crate::plan::ir::{Binary, Digits, Epoch, Spelling};
 /// Base64 with or without padding.
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+/// The standard alphabet of base64 (RFC 4648); padding is optional.
 const BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+/// The alphabet of base64 that is safe in URLs (RFC 4648).
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
 /// Numbers that can be milliseconds of a timestamp between 1973 and 9999, and that are unlikely to
 /// be seconds or microseconds.
 const PLAIN_MILLIS: std::ops::Range<u64> = 100_000_000_000..253_402_300_800_000;
 
+/// The refusal of a number of which several units are plausible.
 const UNIT_UNKNOWN: &str = "a number whose unit is not said: give the table the option timestamps \
      = 'seconds', 'millis', 'micros' or 'nanos' (Debezium writes microseconds for timestamp and \
      timestamp(4) to (6), milliseconds for timestamp(0) to (3))";
+/// The refusal of a string that may be digits or base64.
 const DIGITS_UNKNOWN: &str = "a string that may be digits or base64: give the table the option \
      decimals = 'string' or 'base64' (base64 is what Debezium writes by default, with the column's \
      scale)";
+/// The refusal of a string that may be text or encoded bytes.
 const BYTES_UNKNOWN: &str = "a string where the record's schema says that bytes are text: give the \
      table the option binary = 'hex' or 'base64'";
 
@@ -47,6 +52,7 @@ pub(super) struct Rules {
     pub(super) debezium: bool,
     /// See [`crate::plan::ir::Source::unavailable`].
     pub(super) unavailable: Option<Arc<[u8]>>,
+    /// The time zone of timestamps.
     pub(super) utc: Tz,
 }
 

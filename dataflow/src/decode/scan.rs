@@ -25,6 +25,7 @@ pub(super) struct Written<'a> {
 
 /// The rest of a record. Every method returns `None` for a text that is not JSON.
 pub(super) struct Scan<'a> {
+    /// The text that is not read yet.
     rest: &'a [u8],
 }
 

@@ -27,6 +27,7 @@ const DAY: i64 = 86_400_000_000;
 
 /// A value, as it was written.
 pub(super) enum Wire<'a> {
+    /// A boolean.
     Bool(bool),
     /// An integer, with its meaning.
     Int(i64, Meaning),
@@ -34,6 +35,7 @@ pub(super) enum Wire<'a> {
     Float(f64, bool),
     /// Bytes, with their meaning.
     Bytes(Cow<'a, [u8]>, Meaning),
+    /// A text.
     Text(Cow<'a, str>),
     /// The text of a UUID, in any form that PostgreSQL accepts.
     Uuid(Cow<'a, str>),

@@ -25,8 +25,11 @@ const TOGETHER: usize = 4096;
 
 /// Writes, counts what was written, and keeps the last error.
 struct Writing<W: Write> {
+    /// The buffered writer.
     to: BufWriter<W>,
+    /// The number of bytes written.
     written: usize,
+    /// The last error.
     failed: Option<io::Error>,
 }
 

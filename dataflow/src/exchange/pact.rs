@@ -25,8 +25,11 @@ use crate::Error;
 
 /// Sends each value to the worker whose index the function `route` returns for the value.
 pub struct Crossing<F> {
+    /// The codec.
     engine: Engine,
+    /// Called with the error of bytes that cannot be read.
     wrong: Box<dyn FnMut(Error)>,
+    /// Returns the index of the receiving worker for a value.
     route: F,
 }
 
@@ -87,7 +90,9 @@ where
 
 /// The sending end towards one worker.
 pub struct Outward<P> {
+    /// Timely's end of the channel.
     pusher: P,
+    /// The codec.
     engine: Engine,
 }
 
@@ -109,9 +114,13 @@ impl<T, D, P: Push<Message<T, Rows<D>>>> Push<Message<T, Vec<D>>> for Outward<P>
 
 /// The receiving end, for what all workers sent to this one.
 pub struct Inward<T, D: Crosses> {
+    /// Timely's end of the channel.
     puller: Pulls<T, D>,
+    /// The batch that was handed out last.
     current: Option<Message<T, Vec<D>>>,
+    /// The codec, for bytes of other processes.
     engine: Engine,
+    /// Called with the error of bytes that cannot be read.
     wrong: Box<dyn FnMut(Error)>,
 }
 

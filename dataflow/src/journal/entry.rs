@@ -32,6 +32,7 @@ pub(super) struct Entry {
 /// writers had numbers.
 pub(super) const NOBODY: u64 = 0;
 
+/// Whether an entry has no writer, as one that minted a generation.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 fn is_nobody(writer: &u64) -> bool {
     *writer == NOBODY
@@ -58,9 +59,13 @@ pub(super) enum Record {
 /// differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Opened {
+    /// The time, in ms since 1970.
     pub(super) at_ms: u64,
+    /// The host's name.
     pub(super) host: String,
+    /// The process id.
     pub(super) process: u32,
+    /// A random number.
     pub(super) random: u64,
 }
 
@@ -70,6 +75,7 @@ struct Unversioned {
     /// Whether the object stands for all objects with lower numbers.
     #[serde(default)]
     collapsed: bool,
+    /// The offsets of one epoch.
     binding: Binding,
 }
 
@@ -128,6 +134,7 @@ impl Entry {
         serde_json::from_slice(json).map_err(|error| damaged(name, error))
     }
 
+    /// Decodes an object in the format without a version.
     fn decode_unversioned(name: &str, bytes: &[u8]) -> Result<Self> {
         let old: Unversioned =
             serde_json::from_slice(bytes).map_err(|error| damaged(name, error))?;

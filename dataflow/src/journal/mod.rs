@@ -132,7 +132,9 @@ pub struct Checkpointed {
 /// A minted generation, claimed by one process that wants to write as it.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim {
+    /// The minted generation.
     generation: u64,
+    /// The writer number of this process.
     writer: u64,
 }
 
@@ -162,9 +164,11 @@ pub fn mint(store: Arc<dyn Store>, job: &str) -> Result<u64> {
 /// the other. Any method may find that a newer generation took over; its error is then of kind
 /// `Fence`, and the process must stop.
 pub struct Journal {
+    /// The state store.
     store: Arc<dyn Store>,
     /// The objects' folder, `JOB/journal`.
     folder: String,
+    /// The end of the journal.
     tail: Mutex<Tail>,
 }
 
@@ -223,6 +227,7 @@ impl Journal {
         journal.opened(job, tail)
     }
 
+    /// A journal that has not been read yet.
     fn new(store: Arc<dyn Store>, folder: String) -> Self {
         let tail = Mutex::default();
         Self {
@@ -396,6 +401,7 @@ impl Journal {
         Ok(tail.untidy.then_some(tail.base))
     }
 
+    /// The end of the journal, locked.
     fn lock(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -459,6 +465,7 @@ impl Journal {
         appended
     }
 
+    /// Appends an entry as an object, at the number after the last one.
     fn append_object(&self, tail: &mut Tail, entry: &Entry) -> Result<()> {
         let bytes = entry.encode()?;
         for _ in 0..LOOKS_MAX {

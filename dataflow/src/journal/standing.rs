@@ -113,6 +113,7 @@ fn merge(bindings: impl IntoIterator<Item = Binding>) -> Binding {
 /// The result of reading a journal.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
+    /// The state that the entries amount to.
     pub(super) standing: Standing,
     /// The newest object's number; 0 when there is none.
     pub(super) number: u64,
@@ -129,11 +130,14 @@ pub(super) struct Loaded {
 /// An object that is recognised by its first bytes, which contain its checksum.
 #[derive(Debug)]
 pub(super) struct First {
+    /// The object's number.
     pub(super) number: u64,
+    /// Its first bytes.
     pub(super) head: Vec<u8>,
 }
 
 impl First {
+    /// The object's first bytes.
     pub(super) fn new(number: u64, bytes: &[u8]) -> Self {
         let head = bytes.iter().copied().take(HEAD_BYTES).collect();
         Self { number, head }
@@ -189,6 +193,9 @@ pub(super) fn take_tail(
 
 /// The numbers of the objects, ascending. Other names are skipped; a store may show such names for
 /// objects that are not complete yet.
+///
+/// # Errors
+/// As [`Store::list`].
 pub(super) fn numbers(store: &dyn Store, folder: &str) -> Result<Vec<u64>> {
     let number = |(name, _): (String, u64)| {
         let digits = name.strip_prefix(folder)?.strip_prefix('/')?;

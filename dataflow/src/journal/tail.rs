@@ -30,6 +30,7 @@ const CHUNK: u64 = 512 * 1024;
 
 /// A tail that this process writes. Frames are appended one after the other.
 pub(super) struct TailFile {
+    /// The open file.
     file: File,
     /// The offset of the next frame, in bytes.
     at: u64,
@@ -39,6 +40,9 @@ pub(super) struct TailFile {
 
 impl TailFile {
     /// Creates the file, or empties it, and makes its name durable.
+    ///
+    /// # Errors
+    /// When the file or its folder cannot be created or made durable.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         let folder = path.parent().unwrap_or(path);
         std::fs::create_dir_all(folder)?;
@@ -59,6 +63,9 @@ impl TailFile {
     }
 
     /// Appends a payload durably. After an error, the next call writes at the same offset again.
+    ///
+    /// # Errors
+    /// When the file cannot be written or made durable, as on a full disk.
     pub(super) fn append(&mut self, payload: &[u8]) -> io::Result<()> {
         let mut frame = Vec::with_capacity(LEAD + payload.len());
         frame.extend(MAGIC);
@@ -88,6 +95,9 @@ impl TailFile {
 }
 
 /// Reads the payloads of a tail; none if there is no file. The inner error says what is damaged.
+///
+/// # Errors
+/// The outer error is the file system's; the inner one describes the damage.
 pub(super) fn read(path: &Path) -> io::Result<Result<Vec<Vec<u8>>, String>> {
     let bytes = match std::fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(Vec::new())),

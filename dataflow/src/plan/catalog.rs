@@ -65,7 +65,9 @@ pub(super) enum Relation {
 /// A relation in the form that DataFusion expects.
 #[derive(Debug)]
 pub(super) struct Scanned {
+    /// Which table or view it is.
     pub(super) relation: Relation,
+    /// Its columns.
     schema: SchemaRef,
 }
 
@@ -85,6 +87,7 @@ pub(super) struct Catalog {
     pub(super) view_types: Vec<SourceTypes>,
     /// All scalar functions of DataFusion by name, for messages about those that views may not use.
     scalars: BTreeMap<String, Arc<ScalarUDF>>,
+    /// What replaces operators and special syntax by stand-ins.
     planners: Vec<Arc<dyn ExprPlanner>>,
     /// DataFusion's options; the defaults.
     options: ConfigOptions,

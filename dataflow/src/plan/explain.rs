@@ -25,7 +25,9 @@ pub fn explain(job: &Job, view: Option<&str>) -> String {
 
 /// One view in its job.
 struct Explained<'a> {
+    /// The job, whose sources the view reads.
     job: &'a Job,
+    /// The view.
     view: &'a View,
 }
 

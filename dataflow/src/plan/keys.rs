@@ -12,6 +12,9 @@ use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Distinct, Expr, ExprSchemable, LogicalPlan};
 
 /// Refuses a plan that groups, orders or deduplicates rows by intervals.
+///
+/// # Errors
+/// A plan error that names the interval.
 pub(super) fn checked(plan: &LogicalPlan) -> Result<()> {
     let visited = plan.apply(|node| {
         let schema = merge_schema(&node.inputs());

@@ -78,6 +78,9 @@ pub(super) fn lower(plan: &LogicalPlan, inputs: &Inputs<'_>) -> Result<Rel> {
 
 impl Inputs<'_> {
     /// Lowers a node, and the nodes below it first.
+    ///
+    /// # Errors
+    /// When the plan has a node or an expression that the IR cannot represent.
     pub(super) fn lower(&self, plan: &LogicalPlan) -> Result<Pending> {
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan),
@@ -233,6 +236,9 @@ impl Pending {
     }
 
     /// Applies a projection.
+    ///
+    /// # Errors
+    /// When an expression cannot be represented.
     pub(super) fn projected(self, exprs: &[Expr], scope: &DFSchemaRef) -> Result<Self> {
         let ready = self.ready(exprs)?;
         let outputs = exprs.iter().map(|expr| ready.bind(expr));
@@ -244,6 +250,9 @@ impl Pending {
     }
 
     /// Applies a filter.
+    ///
+    /// # Errors
+    /// When the condition cannot be represented.
     pub(super) fn filtered(mut self, predicate: &Expr) -> Result<Self> {
         let always = Expr::Literal(ScalarValue::Boolean(Some(true)), None);
         let mut others = Vec::new();
@@ -266,6 +275,9 @@ impl Pending {
     }
 
     /// Rewrites an expression of the plan above to one over the fields of `base`.
+    ///
+    /// # Errors
+    /// When a column of the expression does not exist.
     pub(super) fn bind(&self, expr: &Expr) -> Result<Expr> {
         let bound = expr.clone().transform_down(|expr| match expr {
             Expr::Column(column) => {
@@ -327,6 +339,9 @@ impl Pending {
     }
 
     /// The node with these rows, as the base of a new [`Pending`].
+    ///
+    /// # Errors
+    /// When the outputs have no type over the node below.
     pub(super) fn materialised(self) -> Result<Self> {
         let scope = Arc::clone(&self.scope);
         Ok(Self::of(self.finish()?, scope))
@@ -380,6 +395,9 @@ impl Pending {
     }
 
     /// The evaluable form of a bound expression, with its text.
+    ///
+    /// # Errors
+    /// When the expression cannot be represented.
     pub(super) fn scalar(&self, expr: &Expr) -> Result<Scalar> {
         Ok(Scalar {
             expr: physical(expr, &self.df()?)?,

@@ -26,6 +26,9 @@ use datafusion_expr::{Distinct, Expr, JoinType, LogicalPlan, Operator};
 use super::balance::chained;
 
 /// Moves every filter of a plan down as far as it may go.
+///
+/// # Errors
+/// When a rewritten plan is not valid.
 pub(super) fn filters_down(plan: LogicalPlan) -> Result<LogicalPlan> {
     push(plan, Vec::new())
 }

@@ -48,6 +48,7 @@ type Refusal = ControlFlow<(Span, String)>;
 
 /// The visitor that looks for unsupported constructs.
 struct Check<'a> {
+    /// The tables and views that exist so far.
     catalog: &'a Catalog,
     /// The names of the common table expressions in scope, innermost last.
     ctes: Vec<HashSet<String>>,

@@ -54,6 +54,9 @@ impl WindowUDFImpl for RowNumber {
 
 /// The plan with default frames of rows. A row number has no frame, and the planner's own range
 /// frame does not allow bytes in ORDER BY.
+///
+/// # Errors
+/// When a rewritten plan is not valid.
 pub(super) fn unframed(plan: LogicalPlan) -> Result<LogicalPlan> {
     let unframed = |expr: Expr| match expr {
         Expr::WindowFunction(mut call) => {

@@ -27,6 +27,7 @@ pub(super) struct Statement {
 /// The file that errors point into, by its name as the user gave it.
 #[derive(Clone, Copy)]
 pub(super) struct Script<'a> {
+    /// The file's name, for messages.
     pub(super) file: &'a str,
 }
 

@@ -22,6 +22,9 @@ use super::types;
 const NUMBER: &str = "distinct on";
 
 /// Brings a planned query into shape.
+///
+/// # Errors
+/// When a column of USING or NATURAL has another type on the other side of the join.
 pub(super) fn shaped(plan: LogicalPlan) -> Result<LogicalPlan> {
     let shaped = plan.transform_down(|node| {
         Ok(match node {

@@ -42,6 +42,9 @@ const SHORTHANDS: [&str; 9] = [
 ];
 
 /// Simplifies all expressions of a plan.
+///
+/// # Errors
+/// When a cast of a constant fails.
 pub(super) fn simplified(plan: LogicalPlan) -> Result<LogicalPlan> {
     let simplified = plan.transform_up(|node| {
         let schema = merge_schema(&node.inputs());

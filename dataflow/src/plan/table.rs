@@ -25,7 +25,9 @@ use crate::Result;
 /// The option `format`.
 #[derive(Clone, Copy)]
 enum Encoding {
+    /// Avro with Confluent's wire format.
     Avro,
+    /// JSON.
     Json,
 }
 

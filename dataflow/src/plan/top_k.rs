@@ -34,12 +34,17 @@ struct Kept {
 
 /// The groups and the order of a top-k.
 struct Looked<'a> {
+    /// The expressions that rows are grouped by.
     partition: &'a [Expr],
+    /// The order within a group.
     order: &'a [SortExpr],
 }
 
 impl Inputs<'_> {
     /// Lowers a LIMIT, with the ORDER BY below it.
+    ///
+    /// # Errors
+    /// When the limit or the offset is not a number, or a part of the query cannot be represented.
     pub(super) fn limit(&self, limit: &Limit) -> Result<Pending> {
         let (SkipType::Literal(offset), FetchType::Literal(count)) =
             (limit.get_skip_type()?, limit.get_fetch_type()?)

@@ -84,6 +84,9 @@ pub(super) fn asked_of(sql: &SqlType) -> Option<String> {
 }
 
 /// The type that a cast names; the error says why there is no such cast.
+///
+/// # Errors
+/// When the type is not supported.
 pub(super) fn of_cast(sql: &SqlType) -> Result<Field, String> {
     let text = sql.to_string().to_lowercase();
     let base = text.split('(').next().unwrap_or_default().trim_end();

@@ -21,7 +21,9 @@ use crate::Result;
 /// A column of FROM: its table and its name. An expression without an alias has no name.
 #[derive(Clone)]
 struct Named {
+    /// The table's name or alias.
     table: Option<Ident>,
+    /// The column's name.
     name: Option<Ident>,
 }
 
@@ -97,8 +99,11 @@ fn all_joins(tables: &TableWithJoins) -> Vec<&Join> {
 
 /// The columns that a join merges into one.
 enum Merged<'a> {
+    /// None.
     Nothing,
+    /// The columns of USING.
     Using(&'a [ObjectName]),
+    /// All columns that both sides have.
     Natural,
 }
 
@@ -118,6 +123,7 @@ fn merged(join: &Join) -> Merged<'_> {
 
 /// The expansion of one query.
 struct Expansion<'a> {
+    /// The tables and views that exist so far.
     catalog: &'a Catalog,
 }
 

@@ -71,6 +71,7 @@ impl Rows<'_> {
 /// One accumulable aggregate of a view.
 #[derive(Debug, Clone)]
 pub(crate) struct Accumulator {
+    /// Which aggregate it is.
     function: AggregateFunction,
     /// The argument's type; `None` for `count(*)`.
     argument: Option<DataType>,
@@ -79,6 +80,7 @@ pub(crate) struct Accumulator {
 }
 
 impl Accumulator {
+    /// The accumulator of an aggregate over an argument type, with its output type.
     pub(crate) fn new(
         function: AggregateFunction,
         argument: Option<DataType>,
@@ -125,6 +127,9 @@ impl Accumulator {
     /// Adds a column to the totals of groups. `rows` says which group each row belongs to and how
     /// many times it counts. `cell` is the index of this aggregate in each group's cells, which
     /// must be empty. The groups' own rows must be counted already.
+    ///
+    /// # Errors
+    /// `Bug` when the argument column has another type than planned.
     pub(crate) fn accumulate(
         &self,
         column: Option<&ArrayRef>,
@@ -160,6 +165,9 @@ impl Accumulator {
 
     /// The aggregate's value for each group. The second result lists the groups whose value does
     /// not fit the output type; their value is null.
+    ///
+    /// # Errors
+    /// `Bug` when the values cannot become a column of the output type.
     pub(crate) fn finish<'a>(
         &self,
         totals: impl Iterator<Item = &'a Totals>,

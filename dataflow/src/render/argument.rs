@@ -16,6 +16,7 @@ use crate::{Error, Kind, Result};
 
 /// Which of the evaluated columns are one aggregate's argument and filter.
 struct Slot {
+    /// Which aggregate it is.
     function: AggregateFunction,
     /// The argument's column; `None` for `count(*)` without a filter.
     column: Option<usize>,

@@ -115,7 +115,9 @@ pub(crate) enum NullKeys {
 /// Where a column of the input is stored: at this index of the keys or of the values.
 #[derive(Debug, Clone, Copy)]
 enum Place {
+    /// Index of the key's column.
     Key(usize),
+    /// Index of the value's column.
     Value(usize),
 }
 
@@ -271,8 +273,11 @@ fn missing(columns: &[ArrayRef]) -> Option<NullBuffer> {
 
 /// Turns keys and values back to the columns of the arranged relation.
 pub(crate) struct Decoder {
+    /// The codec of keys.
     keys: RowCodec,
+    /// The codec of values.
     values: RowCodec,
+    /// Where each column of the relation is, in order.
     places: Vec<Place>,
 }
 

@@ -94,8 +94,11 @@ pub(crate) fn join<'scope>(
 
 /// Turns pairs back to columns.
 struct Joined {
+    /// Decodes the rows of the left side.
     left: Decoder,
+    /// Decodes the rows of the right side.
     right: Decoder,
+    /// The columns of the left side, then those of the right side.
     schema: SchemaRef,
 }
 

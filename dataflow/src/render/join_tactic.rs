@@ -49,19 +49,29 @@ pub(crate) struct Pairs {
 
 /// The ends of the three parts of a pair in the bytes, its epoch and its difference.
 struct Ends {
+    /// Where the key ends.
     key: usize,
+    /// Where the left row ends.
     left: usize,
+    /// Where the right row ends.
     right: usize,
+    /// The later of the epochs of the two rows.
     epoch: Epoch,
+    /// The product of the differences of the two rows.
     diff: isize,
 }
 
 /// One pair of rows with an equal key.
 pub(crate) struct Pair<'a> {
+    /// The key, encoded.
     pub(crate) key: &'a [u8],
+    /// The left row, encoded.
     pub(crate) left: &'a [u8],
+    /// The right row, encoded.
     pub(crate) right: &'a [u8],
+    /// The later of the epochs of the two rows.
     pub(crate) epoch: Epoch,
+    /// The product of the differences of the two rows.
     pub(crate) diff: isize,
 }
 
@@ -146,11 +156,14 @@ impl JoinTactic<Epoch, Batch, Batch, Pairs> for Nested {
 
 /// A cursor over the batches of one side.
 struct Side {
+    /// The position in the batches.
     cursor: CursorList<BatchCursor<Values>>,
+    /// The batches, which are the storage of the cursor.
     batches: Vec<Batch>,
 }
 
 impl Side {
+    /// A cursor at the first key of the batches.
     fn new(batches: Vec<Batch>) -> Self {
         let (cursor, batches) = cursor_list(batches);
         Self { cursor, batches }

@@ -52,13 +52,17 @@ pub(crate) struct Input<'a, 'scope> {
 struct Part {
     /// The indices of the aggregates that the part computes.
     fills: Vec<usize>,
+    /// How the part keeps its state.
     kind: PartKind,
 }
 
 /// How a part keeps its state; see the module.
 enum PartKind {
+    /// Totals by group, added up as differences.
     Totals,
+    /// The first value by group in this order: `min` or `max`.
     First(Order),
+    /// Totals over the distinct values of the argument.
     DistinctTotals,
 }
 

@@ -90,7 +90,9 @@ pub(crate) fn restore<'scope, T: Clone + 'static, C: Change>(
 
 /// Collects a site's changes for the next checkpoint. Each worker has one per site.
 pub(crate) struct Tap<C> {
+    /// What operators share.
     context: Rc<Context>,
+    /// The site whose changes are collected.
     site: Site,
     /// Changes for the next checkpoint.
     now: Changes<C>,

@@ -375,6 +375,7 @@ struct Net {
     codec: RowCodec,
     /// The number of keys in conflict since this epoch, and a row of some of them.
     conflicts: u64,
+    /// Rows of some of these keys, for the report.
     shared: Vec<Row>,
     /// The table's index among the sink's tables.
     table: usize,
@@ -384,7 +385,9 @@ struct Net {
 
 /// What happens to a primary key in an epoch: its row before and after.
 struct Operation {
+    /// The row before the epoch; `None` if the key had no row.
     old: Option<Row>,
+    /// The row after the epoch; `None` if the key is deleted.
     new: Option<Row>,
 }
 

@@ -107,8 +107,11 @@ fn just_below(upper: &Antichain<Epoch>) -> Antichain<Epoch> {
 
 /// A given value with the range of its numbers from 0, which is longer than one if its count is.
 struct Placed<'a> {
+    /// The value.
     value: &'a Row,
+    /// The number of its first row, counted from 0.
     from: u64,
+    /// The number after that of its last row.
     to: u64,
 }
 

@@ -114,7 +114,9 @@ struct Stash {
 /// A key with records in two partitions without an order: the key and the (partition, offset)
 /// pairs.
 struct Unordered {
+    /// The key.
     key: Row,
+    /// Partition and offset of the two records.
     at: [(u32, i64); 2],
 }
 
@@ -187,8 +189,11 @@ impl Stash {
 /// The state of a key: a row, or no row while its deletion is remembered or the key is in error.
 #[derive(Debug)]
 struct Held {
+    /// The current row; `None` after a deletion, and for a key in error.
     row: Option<Row>,
+    /// The order of the change that set it.
     rank: ChangeOrder,
+    /// The partition of the record that set it.
     partition: u32,
 }
 

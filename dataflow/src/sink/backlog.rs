@@ -54,9 +54,13 @@ impl Backlog {
 
 /// A callback that must still be called. Dropping it calls it with an error.
 pub(super) struct Pending {
+    /// The backlog in which room is taken.
     backlog: Arc<Backlog>,
+    /// The rows for which room is taken.
     rows: usize,
+    /// The bytes for which room is taken.
     bytes: usize,
+    /// The callback; `None` once it was called.
     done: Option<Done>,
 }
 
@@ -66,6 +70,7 @@ impl Pending {
         self.call(result);
     }
 
+    /// Calls the callback once, and frees the room.
     fn call(&mut self, result: Result<Vec<Refused>>) {
         if let Some(done) = self.done.take() {
             let mut queued = self

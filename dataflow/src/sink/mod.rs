@@ -32,6 +32,9 @@ pub fn open(url: &str) -> Result<Arc<dyn Sink>> {
 }
 
 /// As [`open`], for a sink that reports to `health` whether the service answers.
+///
+/// # Errors
+/// As [`open`].
 pub(crate) fn open_reporting(url: &str, health: &Health) -> Result<Arc<dyn Sink>> {
     if let Some(rest) = url.strip_prefix("cassandra://") {
         return Ok(Arc::new(cassandra::Cassandra::open(rest, health)?));

@@ -103,6 +103,9 @@ impl<V: Clone> Engine<V> {
 
 /// Rows as they are read back after they were written. A column that is stored in a coarser type,
 /// such as a timestamp with milliseconds, has lost the rest.
+///
+/// # Errors
+/// `Data` when the sink cannot store a type, or a value does not fit its column.
 pub(super) fn stored_form(
     table: &Table,
     rows: &RecordBatch,

@@ -73,12 +73,15 @@ pub(super) struct Sqlite {
 
 /// A message to the thread. The backlog bounds the writes; other commands block their caller.
 enum Command {
+    /// Applies the writes of an epoch, and calls back.
     Write(Writes, Pending),
+    /// Runs a function on the thread.
     Run(Box<dyn FnOnce(&mut Writer) + Send>),
 }
 
 /// The thread that owns the connection for writing.
 struct Writer {
+    /// The only connection that writes.
     connection: Connection,
     /// The job whose frontiers are written; empty before `prepare`.
     job: String,
@@ -88,6 +91,7 @@ struct Writer {
 
 /// A view's table with its statements, as SQL.
 struct Prepared {
+    /// The view's table.
     table: Table,
     /// Inserts or replaces a row unless a newer row or tombstone exists.
     upsert: String,
@@ -355,6 +359,7 @@ impl Writer {
         Ok(results)
     }
 
+    /// Creates the tables that are missing, and returns the tables' frontiers.
     fn prepare(&mut self, job: String, tables: Vec<Table>) -> Result<Vec<Option<Frontier>>> {
         let context = |e| failed("preparing the sink's tables", e);
         let transaction = self.connection.transaction().map_err(context)?;
@@ -381,6 +386,7 @@ impl Writer {
         Ok(frontiers)
     }
 
+    /// Drops a view's table with its tombstones and its frontier row, in one transaction.
     fn drop_view(&mut self, job: &str, view: &str) -> Result<()> {
         let context = |e| failed("dropping a view", e);
         let transaction = self.connection.transaction().map_err(context)?;
@@ -397,6 +403,7 @@ impl Writer {
         transaction.commit().map_err(context)
     }
 
+    /// Writes corrected rows, in one transaction.
     fn repair(&mut self, writes: &Writes, over_newer: bool) -> Result<Vec<Refused>> {
         let prepared = self.tables.get(writes.table);
         let prepared = prepared.ok_or_else(|| unprepared(writes.table))?;
@@ -411,6 +418,7 @@ impl Writer {
         Ok(refused)
     }
 
+    /// Moves the frontier rows of views, in one transaction.
     fn advance(&mut self, job: &str, tables: &[usize], epoch: Epoch) -> Result<()> {
         let context = |e| failed("moving the frontier", e);
         let epoch = version(epoch)?;
@@ -444,7 +452,9 @@ impl Writer {
 
 /// Why a write was not applied.
 enum Failure {
+    /// SQLite failed the statement.
     Sqlite(rusqlite::Error),
+    /// The write must not be applied.
     Refused(Error),
 }
 

@@ -158,6 +158,7 @@ fn replay(start: &Start, hydrates: bool) -> (Epoch, VecDeque<Binding>) {
 
 /// A source that has been started on a worker that owns partitions.
 struct Running<G: Gather> {
+    /// The worker's partitions of the topic.
     partitions: Partitions<G>,
     /// Epochs of earlier runs that are still to be sent, in order.
     replay: VecDeque<Binding>,

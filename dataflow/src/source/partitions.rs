@@ -86,10 +86,12 @@ type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// The partitions of one topic that one worker owns.
 pub(crate) struct Partitions<G: Gather> {
+    /// The topic and the worker's share of it.
     assigned: Assigned,
     /// One reader for the partitions that existed at the start, and one more for each later
     /// addition.
     readers: Vec<Box<dyn Reader>>,
+    /// Called when records arrive.
     wake: Option<Wake>,
     /// Whether every reader calls for every arrival.
     woken: bool,
@@ -152,6 +154,7 @@ impl<G: Gather> Partitions<G> {
         Ok(())
     }
 
+    /// The topic.
     pub(crate) fn topic(&self) -> &str {
         &self.assigned.topic
     }

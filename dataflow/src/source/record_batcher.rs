@@ -56,21 +56,27 @@ pub(crate) trait Gather {
 /// Counts and refusals that every implementation keeps.
 #[derive(Default)]
 struct Tally {
+    /// Records that could not be used.
     refusals: Vec<Refusal>,
+    /// The number of records.
     records: usize,
     /// Bytes of keys and values.
     bytes: usize,
+    /// The number of duplicates, which were dropped.
     copies: usize,
+    /// The commit times of the records.
     commits: Commits,
 }
 
 impl Tally {
+    /// Counts a record.
     fn count(&mut self, record: &RecordRef<'_>) {
         self.records += 1;
         self.bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
         self.commits.add(record.timestamp_ms);
     }
 
+    /// Remembers a record that cannot be used. The topic is filled in later.
     fn refuse(&mut self, record: &RecordRef<'_>, reason: String) {
         self.refusals.push(Refusal {
             topic: String::new(),
@@ -103,7 +109,9 @@ impl Tally {
 
 /// The envelope `append`: every record is one more row.
 pub(crate) struct Rows {
+    /// Decodes records to rows.
     decoder: Box<dyn Decoder>,
+    /// Counts and refusals of the batch.
     tally: Tally,
 }
 
@@ -154,12 +162,17 @@ impl Gather for Rows {
 
 /// The envelopes `upsert` and `debezium`: every record sets or deletes the row of its key.
 pub(crate) struct KeyedRows {
+    /// Decodes records to rows.
     decoder: Box<dyn Decoder>,
+    /// The codec of rows.
     codec: RowCodec,
+    /// Whether records are upserts or Debezium changes.
     envelope: Envelope,
     /// Whether keys have Confluent's wire format. The schema id in it is not part of the key.
     framed_keys: bool,
+    /// The number of workers of the job.
     workers: u64,
+    /// Counts and refusals of the batch.
     tally: Tally,
     /// The origin of each row in the decoder, in order; `None` when the record had no key, so that
     /// its row is dropped.
@@ -172,8 +185,11 @@ pub(crate) struct KeyedRows {
 
 /// The record that a row came from.
 struct Origin {
+    /// The record's key.
     key: Row,
+    /// The record's partition.
     partition: u32,
+    /// The record's offset.
     offset: i64,
     /// The order of the record's change among those of other partitions.
     rank: ChangeOrder,

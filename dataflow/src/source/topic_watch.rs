@@ -38,13 +38,17 @@ const ADDED_MAX: usize = 16;
 
 /// The topics that a job reads, as they were when they were last described.
 pub(crate) struct Watched {
+    /// By name.
     topics: BTreeMap<String, Topic>,
 }
 
 /// One topic: its id, its known partitions, and since when it is missing.
 struct Topic {
+    /// The topic's id, if the brokers give ids (KIP-516).
     id: TopicId,
+    /// The known partitions.
     partitions: BTreeSet<u32>,
+    /// Since when the topic is missing; `None` while it exists.
     gone_since: Option<Instant>,
 }
 

@@ -90,6 +90,9 @@ pub trait Store: Send + Sync {
 }
 
 /// Deletes objects one after the other, in order.
+///
+/// # Errors
+/// As [`Store::delete`]; the objects before the failed one are deleted.
 pub(super) fn delete_each(
     store: &(impl Store + ?Sized),
     names: &[String],

@@ -41,6 +41,7 @@ const STAGED_AGE_MIN: Duration = Duration::from_secs(3600);
 pub(super) struct Objects {
     /// The URL as the user wrote it, for errors.
     place: String,
+    /// The client of the object store.
     store: Arc<dyn ObjectStore>,
     /// The prefix of every object's path.
     root: Path,
@@ -167,6 +168,7 @@ impl Objects {
         Error::with_source(kind, what, error).refused_if(refused)
     }
 
+    /// Writes an object. Returns false if it must not exist and does.
     fn put_as(&self, name: &str, bytes: Vec<u8>, mode: PutMode) -> Result<bool> {
         let path = self.object(name)?;
         let _context = self.context();

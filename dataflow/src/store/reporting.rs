@@ -12,7 +12,9 @@ use crate::Result;
 
 /// Wraps a store and reports its outcomes, so that the stages that use the store need not.
 pub(crate) struct Reporting {
+    /// The store that does the work.
     inner: Arc<dyn Store>,
+    /// Where outcomes are reported.
     health: Health,
 }
 
@@ -23,6 +25,7 @@ impl Reporting {
         Arc::new(Self { inner, health })
     }
 
+    /// Reports an outcome, and returns it.
     fn noted<T>(&self, outcome: Result<T>) -> Result<T> {
         self.health.note(Role::State, "use", &outcome);
         outcome

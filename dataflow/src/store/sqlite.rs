@@ -13,6 +13,7 @@ use tidemill_log::sqlite::has_table;
 use super::contract::{self, Store};
 use crate::{Error, Kind, Result};
 
+/// The table of objects: a name and its bytes.
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_objects (
     name TEXT PRIMARY KEY NOT NULL,
     bytes BLOB NOT NULL
@@ -32,6 +33,7 @@ const JOURNAL_ROWS_TO_OBJECTS: &str = "
 pub(super) struct Sqlite {
     /// The URL, for errors.
     place: String,
+    /// The connection, used by one thread at a time.
     connection: Mutex<Connection>,
 }
 
@@ -50,6 +52,7 @@ impl Sqlite {
         Ok(store)
     }
 
+    /// The connection, locked.
     fn lock(&self) -> MutexGuard<'_, Connection> {
         self.connection
             .lock()

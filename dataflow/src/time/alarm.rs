@@ -11,6 +11,7 @@ use timely::scheduling::Activator;
 
 /// Wakes one operator after a time.
 pub(crate) struct Alarm {
+    /// Wakes the operator.
     activator: Activator,
     /// When the earliest pending timer goes off.
     at: Option<Instant>,

@@ -66,7 +66,9 @@ pub(crate) struct Binder {
     replayed: Option<Epoch>,
     /// When this run began, in ms since 1970.
     began: i64,
+    /// Most epochs and bytes in flight, and the shortest time between epochs.
     limits: Limits,
+    /// The statistics of this process.
     stats: Arc<Stats>,
     /// The end offsets through which all workers have read, bound or not.
     read: Offsets,
@@ -95,8 +97,11 @@ pub(crate) struct Binder {
     /// frontier at an epoch that the table had before it was created again, so one more epoch is
     /// bound, even if nothing is read.
     owes_tables: bool,
+    /// The checkpoint schedule.
     checkpoints: Checkpoints,
+    /// What a stop still waits for.
     catch_up: CatchUp,
+    /// The settled epochs, through which deletions may be forgotten.
     laps: Laps,
     /// The thread that writes bindings; `None` when earlier epochs are replayed and no new ones
     /// bound.
@@ -107,7 +112,9 @@ pub(crate) struct Binder {
     closing: Option<Instant>,
     /// Whether [`Command::Stop`] was sent.
     stopped: bool,
+    /// Wakes the binder's operator.
     wake: Option<Activator>,
+    /// Ends the job.
     failure: Failure,
 }
 
@@ -483,6 +490,7 @@ struct Journaling {
 }
 
 impl Journaling {
+    /// Starts the thread that writes bindings to the journal, one at a time.
     fn start(journal: Arc<Journal>, failure: &Failure) -> Result<Self> {
         let (to, bindings) = sync_channel::<Binding>(1);
         let (tell, done) = sync_channel(1);
@@ -502,6 +510,7 @@ impl Journaling {
         Ok(Self { to, done, wake })
     }
 
+    /// Hands over the waker that is called when a binding is durable.
     fn wake_with(&self, wake: SyncActivator) {
         // The operator is built once. The first waker stays if this is called again.
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.wake.try_send(wake)
@@ -510,6 +519,7 @@ impl Journaling {
         }
     }
 
+    /// Hands a binding to the thread.
     fn write(&self, binding: Binding) {
         // Sending fails only when the thread has ended; the thread's error then ends the job.
         if self.to.send(binding).is_err() {

@@ -25,7 +25,9 @@ const STILL_MAX: Duration = Duration::from_secs(2);
 
 /// The end offsets that the topics have at a stop, and whether they are reached.
 pub(crate) struct CatchUp {
+    /// The log, which is asked for the end offsets.
     log: Arc<dyn Log>,
+    /// The topics of all sources.
     topics: Vec<String>,
     /// The stop, once it was asked for.
     asked: Option<Asked>,
@@ -33,6 +35,7 @@ pub(crate) struct CatchUp {
 
 /// A stop that was asked for.
 struct Asked {
+    /// When the stop was asked for.
     at: Instant,
     /// The end offsets, from the thread that asks the log.
     answer: Receiver<Vec<(String, PartitionRange)>>,
@@ -41,7 +44,9 @@ struct Asked {
     /// The number of records that were not bound at the last look, and since when this number
     /// holds.
     missing: u64,
+    /// Since when the number of missing records is the same.
     since: Instant,
+    /// Whether the wait is over.
     over: bool,
 }
 
@@ -67,6 +72,7 @@ impl CatchUp {
 }
 
 impl Asked {
+    /// Asks the log for the end offsets, on a thread, because the log may be slow.
     fn ask(log: &Arc<dyn Log>, topics: &[String]) -> Self {
         let (tell, answer) = sync_channel(1);
         let (log, topics) = (Arc::clone(log), topics.to_vec());

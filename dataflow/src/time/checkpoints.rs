@@ -26,6 +26,7 @@ pub(crate) struct Checkpoints {
     interval: Duration,
     /// The number of processes of the job. A checkpoint needs the parts of all of them.
     processes: usize,
+    /// The checkpoint writer.
     writer: Writer,
     /// When the last checkpoint was committed; before the first, when the run began.
     last: Instant,
@@ -37,6 +38,7 @@ pub(crate) struct Checkpoints {
 
 /// A checkpoint that is under way.
 struct Going {
+    /// When the checkpoint began.
     began: Instant,
     /// The marked epoch, with the end offsets and source positions at its end.
     at: Binding,

@@ -74,6 +74,7 @@ impl Control {
         self.inboxes.get_mut(source)?.pop_front()
     }
 
+    /// Hands a command to all sources of this worker, and wakes them.
     fn deliver(&mut self, command: Command) {
         let command = Arc::new(command);
         self.stopped |= matches!(*command, Command::Stop);

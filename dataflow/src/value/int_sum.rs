@@ -14,7 +14,9 @@ use super::flat::{ByteSink, Flat, Read, Reader};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "i128", into = "i128")]
 pub(crate) struct Int {
+    /// The upper 64 bits, with the sign.
     high: i64,
+    /// The lower 64 bits.
     low: u64,
 }
 

@@ -190,16 +190,19 @@ impl Cell {
 
 #[cfg(test)]
 impl Cell {
+    /// A cell that only counts.
     pub(crate) fn counted(count: i64) -> Self {
         let sum = Sum::None;
         Self { count, sum }
     }
 
+    /// A cell of a sum of integers or decimals.
     pub(crate) fn added(count: i64, sum: i128) -> Self {
         let sum = Sum::Int(sum.into());
         Self { count, sum }
     }
 
+    /// A cell of a sum of floating point numbers.
     pub(crate) fn added_floats(count: i64, sum: FloatSum) -> Self {
         let sum = Sum::Float(Box::new(sum));
         Self { count, sum }

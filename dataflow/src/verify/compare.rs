@@ -208,6 +208,9 @@ fn texts(row: &RecordBatch) -> Result<Vec<Option<String>>> {
 }
 
 /// The writes that correct a table at the end of `epoch`.
+///
+/// # Errors
+/// `Bug` when the rows cannot be decoded.
 pub(super) fn repairs(
     keyed: &Keyed,
     table: usize,

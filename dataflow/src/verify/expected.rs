@@ -19,8 +19,11 @@ use crate::{Epoch, Error, Kind, Result};
 
 /// A table with codecs of its keys and rows. Encoded rows are equal bytes if the rows are equal.
 pub(super) struct Keyed {
+    /// The table.
     pub(super) table: Table,
+    /// The codec of keys.
     keys: RowCodec,
+    /// The codec of whole rows.
     rows: RowCodec,
 }
 
@@ -40,6 +43,9 @@ impl Keyed {
     }
 
     /// The key and the row of each row of a batch.
+    ///
+    /// # Errors
+    /// `Bug` when the columns have other types than the table.
     pub(super) fn encode(&self, rows: &RecordBatch) -> Result<Vec<(Row, Row)>> {
         let (columns, count) = (rows.columns(), rows.num_rows());
         let key = self.table.primary_key.iter();
@@ -50,11 +56,17 @@ impl Keyed {
     }
 
     /// Rows as a batch.
+    ///
+    /// # Errors
+    /// `Bug` when the bytes are not rows of the table.
     pub(super) fn decode<'a>(&self, rows: impl Iterator<Item = &'a Row>) -> Result<RecordBatch> {
         self.rows.decode(rows)
     }
 
     /// Rows as a batch; a missing row has null in all columns.
+    ///
+    /// # Errors
+    /// `Bug` when the bytes are not rows of the table.
     pub(super) fn decode_or_null<'a>(
         &self,
         rows: impl Iterator<Item = Option<&'a Row>> + Clone,
@@ -132,11 +144,13 @@ pub(super) struct Expected {
 
 /// The rows of one table.
 struct Collecting {
+    /// The table with its codecs.
     keyed: Arc<Keyed>,
     /// The epoch that the whole table has reached.
     through: Epoch,
     /// The keys to collect.
     only: Only,
+    /// The rows that were collected.
     rows: Mutex<Rows>,
 }
 

@@ -24,6 +24,7 @@ impl<T: Into<String>> From<T> for Box<Fault> {
 
 /// The rest of a body.
 pub(super) struct Input<'a> {
+    /// The bytes that are not read yet.
     pub(super) rest: &'a [u8],
 }
 

@@ -63,11 +63,17 @@ pub(super) struct Change<'a> {
 /// The fields of the envelope's `source`; empty where they are missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Origin<'a> {
+    /// The field `connector`.
     connector: &'a [u8],
+    /// The field `sequence`: a JSON array of numbers, as text.
     sequence: &'a [u8],
+    /// The field `snapshot`.
     snapshot: &'a [u8],
+    /// The field `ts_us`: microseconds since 1970.
     at_us: Option<i64>,
+    /// The field `lsn`: a position in PostgreSQL's log.
     lsn: Option<i64>,
+    /// The field `version`.
     version: &'a [u8],
 }
 
@@ -102,11 +108,15 @@ impl Change<'_> {
 /// A writer's schema, compiled to decode its records.
 #[derive(Debug)]
 pub(super) struct Program {
+    /// The parsed schema, whose nodes the steps refer to.
     writer: Schema,
+    /// The steps that read a body, in the order of its fields.
     steps: Vec<Step>,
     /// The number of columns, and the values of columns for which the writer has no field.
     columns: usize,
+    /// The values of columns that the writer has no field for.
     defaults: Vec<(usize, Cell<'static>)>,
+    /// The columns that the writer has no field for.
     absent: Vec<Absent>,
     /// Columns for which the writer has another type.
     altered: Vec<usize>,
@@ -119,6 +129,7 @@ pub(super) struct Program {
     /// See [`crate::plan::ir::Source::unavailable`].
     unavailable: Option<Arc<[u8]>>,
     silent: bool,
+    /// The time zone of timestamps.
     utc: Tz,
 }
 
@@ -169,16 +180,22 @@ enum About {
 
 #[derive(Debug)]
 enum RowBranch {
+    /// No row: null.
     Null,
+    /// The row, with the steps that read it.
     Record(Vec<Step>),
 }
 
 /// How the value of a column is read.
 #[derive(Debug)]
 struct Read {
+    /// The index of the column.
     column: usize,
+    /// The column's name, for messages.
     name: String,
+    /// The column's type.
     kind: DataType,
+    /// The node of the writer's schema.
     node: usize,
     /// The meaning of the planned field, for writers whose schema does not say it.
     planned: Meaning,
@@ -186,9 +203,13 @@ struct Read {
 
 /// What the steps of a row are compiled for.
 struct Target<'s> {
+    /// The schema that the columns were planned from.
     planned: &'s Schema,
+    /// The record of the row in it.
     row: Option<&'s Record>,
+    /// The source's columns.
     columns: &'s SchemaRef,
+    /// The envelope, which says where the row is in a record.
     envelope: Envelope,
 }
 
@@ -196,6 +217,9 @@ impl Program {
     /// Compiles a writer's schema. `planned` is the schema that the columns were planned from; its
     /// defaults replace fields that the writer does not have. The error says why records cannot be
     /// read.
+    ///
+    /// # Errors
+    /// The schema is not valid, or a column's type cannot be read from it.
     pub(super) fn compile(
         writer: &str,
         planned: &Schema,
@@ -311,6 +335,9 @@ impl Program {
 
     /// Checks that a record was written with the schema that it is read with, as far as the record
     /// tells. `own` says whether Tidemill's own ingest writes the topic.
+    ///
+    /// # Errors
+    /// The record was written with another schema.
     pub(super) fn agrees(
         &self,
         change: &Change<'_>,
@@ -335,6 +362,7 @@ impl Program {
         self.outdated = true;
     }
 
+    /// Whether the table began anew after these records, with other types.
     pub(super) fn is_outdated(&self) -> bool {
         self.outdated
     }

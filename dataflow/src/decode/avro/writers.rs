@@ -24,8 +24,9 @@ use crate::{Error, Kind, Result};
 const MISS_KEPT: Duration = Duration::from_secs(5);
 /// Most missing ids that are remembered, because garbage can contain any of 2^32 ids.
 const MISSES_MAX: usize = 1024;
-/// The first and the longest pause between two requests to a registry that is away.
+/// The first pause between two requests to a registry that is not available.
 const RETRY_MIN: Duration = Duration::from_millis(50);
+/// The longest pause between two such requests.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// The writers' schemas that were met so far.
@@ -42,14 +43,18 @@ pub(super) struct Writers {
     newest: u32,
     /// The table's name, for messages.
     table: String,
+    /// The envelope, which says where the row is in a record.
     envelope: Envelope,
+    /// See [`crate::plan::ir::Source::unavailable`].
     unavailable: Option<Arc<[u8]>>,
+    /// The time zone of timestamps.
     utc: Tz,
     /// The compiled program of each id, or why it cannot be compiled. The schema of an id never
     /// changes.
     compiled: HashMap<u32, std::result::Result<Program, String>, RandomState>,
     /// Missing ids: since when, and the refusal.
     missing: HashMap<u32, (Instant, String)>,
+    /// The topic.
     topic: String,
     /// The schemas that ids stand for.
     pub(super) known: Known,
@@ -141,6 +146,9 @@ impl Writers {
     }
 
     /// The schema of an id, as the registry says. The job ends when it is another one than before.
+    ///
+    /// # Errors
+    /// The registry is not available, or it refuses.
     pub(super) fn schema(&mut self, id: u32) -> tidemill_log::Result<Option<String>> {
         let schema = self.ask(id, |registry| registry.by_id(id))?;
         if let Some(schema) = &schema

@@ -292,6 +292,9 @@ pub(super) fn result(
 }
 
 /// The type that an argument has after the implicit cast to a kind.
+///
+/// # Errors
+/// A quoted literal is not a numeric, or a value of this type has no numeric type of its own.
 pub(super) fn cast_type(
     argument: &Argument,
     to: Kind,

@@ -31,6 +31,7 @@ fn refused<T>(why: String) -> Result<T> {
 
 /// The columns that expressions refer to.
 pub(super) struct Scope {
+    /// The columns, with their types.
     pub(super) schema: DFSchema,
 }
 
@@ -480,6 +481,7 @@ impl Scope {
         }
     }
 
+    /// NULLIF, as a CASE.
     fn null_if(&self, args: Vec<Expr>) -> Result<Expr> {
         let Ok([value, other]) = <[Expr; 2]>::try_from(args) else {
             return refused("nullif takes two arguments".to_owned());
@@ -520,6 +522,7 @@ impl Scope {
         }
     }
 
+    /// `concat` and `concat_ws`, over the arguments' output texts.
     fn concat(&self, name: &str, args: Vec<Expr>) -> Result<Expr> {
         if let ("concat_ws", Some(between)) = (name, args.first())
             && let Argument::Known(kind) = self.argument(between)?
@@ -588,6 +591,7 @@ impl Scope {
         Ok(native::call(entry, DataType::Utf8, args))
     }
 
+    /// GREATEST and LEAST, over arguments of one type.
     fn extreme(&self, name: &str, args: Vec<Expr>) -> Result<Expr> {
         let args = self.alike(args, name)?;
         let Some(first) = args.first() else {
@@ -606,6 +610,7 @@ impl Scope {
         }
     }
 
+    /// CAST, with the modifiers of the type that SQL names.
     fn cast(&self, cast: Cast) -> Result<Expr> {
         let Cast { expr, field } = cast;
         let from = self.kind(&expr)?;

@@ -42,12 +42,19 @@ pub(super) struct Address {
 /// The settings in the URL's query, as texts.
 #[derive(Default)]
 struct Settings {
+    /// The user's password.
     password: Option<String>,
+    /// File of the certificate authority.
     ca: Option<String>,
+    /// File of the client's certificate.
     cert: Option<String>,
+    /// File of the client's private key.
     key: Option<String>,
+    /// Whether the server's certificate is checked.
     verify: Option<String>,
+    /// The replication of a keyspace that is created.
     replication: Option<String>,
+    /// The consistency level of writes.
     consistency: Option<String>,
 }
 

@@ -21,14 +21,23 @@ use crate::{Error, Kind, Result};
 
 /// A column in one of the types that CQL values are made from.
 pub(super) enum Cells {
+    /// `boolean`.
     Boolean(BooleanArray),
+    /// `int`.
     Int(Int32Array),
+    /// `bigint`.
     BigInt(Int64Array),
+    /// `float`.
     Float(Float32Array),
+    /// `double`.
     Double(Float64Array),
+    /// `text`.
     Text(StringArray),
+    /// `blob`.
     Blob(BinaryArray),
+    /// `date`: days since 1970.
     Date(Date32Array),
+    /// `timestamp`: ms since 1970.
     Timestamp(TimestampMillisecondArray),
     /// The unscaled digits, and the scale.
     Decimal(Decimal128Array, i32),
@@ -60,6 +69,7 @@ impl Cells {
         })
     }
 
+    /// The Arrow array of the column.
     fn array(&self) -> &dyn Array {
         match self {
             Self::Boolean(a) => a,
@@ -75,6 +85,7 @@ impl Cells {
         }
     }
 
+    /// Whether the value of a row is null.
     fn is_null(&self, row: usize) -> bool {
         self.array().is_null(row)
     }

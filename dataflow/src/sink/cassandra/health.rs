@@ -14,7 +14,9 @@ use crate::Result;
 pub(super) const WRITE: &str = "write";
 /// Counts the statements that wait for a retry.
 pub(super) struct Health {
+    /// The number of statements that wait for a retry.
     waiting: AtomicUsize,
+    /// Where the sink reports whether the cluster takes statements.
     pub(super) reports: Reports,
 }
 

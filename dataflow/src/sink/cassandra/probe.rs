@@ -12,13 +12,18 @@ use tokio::runtime::Runtime;
 use super::address::{Address, refusal};
 use crate::{Error, Kind, Result};
 
+/// The statement that is sent: the connected node's own row.
 const QUESTION: &str = "SELECT key FROM system.local";
 
 /// Asks one cluster whether it answers, for `tidemill status` and readiness.
 pub struct Probe {
+    /// The cluster.
     address: Address,
+    /// Runs the driver.
     runtime: Runtime,
+    /// The session; `None` before the first answer.
     session: Option<Session>,
+    /// Longest wait for an answer.
     wait: Duration,
 }
 

@@ -144,6 +144,7 @@ pub(super) fn is_unknown(error: &PrepareError) -> bool {
     )
 }
 
+/// Whether one attempt failed for a reason that may pass.
 fn transient_attempt(error: &RequestAttemptError) -> bool {
     match error {
         RequestAttemptError::UnableToAllocStreamId

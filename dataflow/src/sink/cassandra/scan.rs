@@ -31,6 +31,9 @@ const ENGINE: Engine<Option<CqlValue>> = Engine {
 
 impl Connected {
     /// See [`super::super::Sink::scan`]: reads the whole table, one page after the other.
+    ///
+    /// # Errors
+    /// As those of the cluster; `Data` when an answer does not have the table's columns.
     pub(super) async fn scan(
         &self,
         table: &Table,
@@ -64,6 +67,9 @@ impl Connected {
 
 /// Reads the rows of these keys, as far as they exist. The order of the rows is not that of the
 /// keys.
+///
+/// # Errors
+/// As those of the cluster; `Data` when an answer does not have the table's columns.
 pub(super) async fn find(
     connected: &Arc<Connected>,
     table: &Table,

@@ -98,6 +98,9 @@ impl Connected {
     }
 
     /// Writes the frontier row of a view. An older epoch loses by its timestamp.
+    ///
+    /// # Errors
+    /// As those of the cluster: `Retry` while it is not available.
     pub(super) async fn advance(&self, job: &str, table: &Prepared, epoch: Epoch) -> Result<()> {
         let mut statement = table.frontier.clone();
         statement.set_timestamp(Some(timestamp(epoch)?));
@@ -110,6 +113,9 @@ impl Connected {
     }
 
     /// See [`super::super::Sink::read`].
+    ///
+    /// # Errors
+    /// As those of the cluster; `Data` when an answer does not have the table's columns.
     pub(super) async fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch> {
         let fields = table.schema.fields();
         let columns: Vec<_> = fields.iter().map(|f| quoted(f.name())).collect();
@@ -307,6 +313,9 @@ impl Connected {
     }
 
     /// See [`super::super::Sink::frontiers`].
+    ///
+    /// # Errors
+    /// As those of the cluster; `Data` when a frontier row cannot be read.
     pub(super) async fn frontiers(&self, job: &str) -> Result<BTreeMap<String, Frontier>> {
         if !self.has(FRONTIERS).await? {
             return Ok(BTreeMap::new());
@@ -330,6 +339,9 @@ impl Connected {
     }
 
     /// See [`super::super::Sink::filled_by`].
+    ///
+    /// # Errors
+    /// As those of the cluster: `Retry` while it is not available.
     pub(super) async fn filled_by(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {
         let mut filled = BTreeMap::<String, BTreeSet<String>>::new();
         if !self.has(FRONTIERS).await? {
@@ -406,6 +418,9 @@ impl Connected {
     }
 
     /// See [`super::super::Sink::unclaimed`].
+    ///
+    /// # Errors
+    /// As those of the cluster: `Retry` while it is not available.
     pub(super) async fn unclaimed(&self, view: &str) -> Result<Unclaimed> {
         if !self.has(view).await? {
             return Ok(Unclaimed::None);
@@ -444,6 +459,9 @@ impl Connected {
     }
 
     /// See [`super::super::Sink::drop_view`].
+    ///
+    /// # Errors
+    /// As those of the cluster: `Retry` while it is not available.
     pub(super) async fn drop_view(&self, job: &str, view: &str) -> Result<()> {
         let keyspace = quoted(&self.keyspace);
         self.query(&format!("DROP TABLE IF EXISTS {keyspace}.{}", quoted(view)))

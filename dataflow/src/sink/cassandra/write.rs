@@ -30,13 +30,14 @@ const MAX_LANES: usize = 256;
 static IN_FLIGHT: Semaphore = Semaphore::const_new(MAX_IN_FLIGHT);
 
 /// One write under way: its rows as cells. Each lane takes the next row.
-/// The session.
 struct Work {
-    /// The table.
+    /// The session.
     connected: Arc<Connected>,
-    /// The statements with this write's timestamp.
+    /// The table.
     table: Arc<Prepared>,
+    /// The INSERT with this write's timestamp.
     insert: PreparedStatement,
+    /// The DELETE with this write's timestamp.
     delete: PreparedStatement,
     /// The columns of rows to insert.
     upserts: Vec<Cells>,

@@ -12,9 +12,13 @@ use crate::{Error, Kind, Result};
 
 /// A column in one of the types that SQLite stores.
 pub(super) enum Cells {
+    /// `INTEGER`: integers, booleans, dates and timestamps.
     Integer(Int64Array),
+    /// `REAL`.
     Real(Float64Array),
+    /// `TEXT`.
     Text(StringArray),
+    /// `BLOB`.
     Blob(BinaryArray),
 }
 

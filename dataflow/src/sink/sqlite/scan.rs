@@ -22,6 +22,9 @@ const ENGINE: Engine<Value> = Engine {
 };
 
 /// See [`super::super::Sink::scan`].
+///
+/// # Errors
+/// As those of SQLite: `Retry` if the same statement may succeed later, otherwise `Data`.
 pub(super) fn scan(
     connection: &Connection,
     table: &Table,
@@ -54,13 +57,16 @@ pub(super) fn scan(
 
 /// Rows that were read and not handed over yet, at most [`PAGE_ROWS`].
 struct Page<'a> {
+    /// The view's table.
     table: &'a Table,
     /// The values, column by column.
     columns: Vec<Vec<Value>>,
+    /// The number of rows in the page.
     rows: usize,
 }
 
 impl<'a> Page<'a> {
+    /// An empty page.
     fn new(table: &'a Table) -> Self {
         Self {
             table,

@@ -20,11 +20,17 @@ use crate::{Error, Kind, Result};
 pub(super) const VERSION: &str = "_epoch";
 
 /// See [`super::super::Sink::is_there`].
+///
+/// # Errors
+/// As those of SQLite: `Retry` if the same statement may succeed later (a busy file, a full disk).
 pub(super) fn is_there(connection: &Connection, view: &str) -> Result<bool> {
     has_table(connection, view).map_err(|e| failed(&format!("table `{view}`"), e))
 }
 
 /// See [`super::super::Sink::unclaimed`]. A table with the column `_epoch` was created by a job.
+///
+/// # Errors
+/// As those of SQLite: `Retry` if the same statement may succeed later, otherwise `Data`.
 pub(super) fn unclaimed(connection: &Connection, view: &str) -> Result<Unclaimed> {
     if !is_there(connection, view)? {
         return Ok(Unclaimed::None);
@@ -99,6 +105,9 @@ pub(super) fn ensure_table(connection: &Connection, table: &Table) -> Result<()>
 }
 
 /// See [`super::super::Sink::frontiers`].
+///
+/// # Errors
+/// As those of SQLite: `Retry` if the same statement may succeed later (a busy file, a full disk).
 pub(super) fn frontiers(connection: &Connection, job: &str) -> Result<BTreeMap<String, Frontier>> {
     let context = |e| failed("reading the frontiers", e);
     if !has_table(connection, "tidemill_frontiers").map_err(context)? {
@@ -116,6 +125,9 @@ pub(super) fn frontiers(connection: &Connection, job: &str) -> Result<BTreeMap<S
 }
 
 /// See [`super::super::Sink::filled_by`].
+///
+/// # Errors
+/// As those of SQLite: `Retry` if the same statement may succeed later (a busy file, a full disk).
 pub(super) fn filled_by(connection: &Connection) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let context = |e| failed("reading the frontiers", e);
     let mut filled = BTreeMap::<String, BTreeSet<String>>::new();
@@ -133,6 +145,9 @@ pub(super) fn filled_by(connection: &Connection) -> Result<BTreeMap<String, BTre
 }
 
 /// The frontier row of one view.
+///
+/// # Errors
+/// As those of SQLite; `Data` when a frontier row cannot be read.
 pub(super) fn frontier(
     connection: &Connection,
     job: &str,
