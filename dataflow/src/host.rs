@@ -3,7 +3,7 @@
 //! It also evaluates a job through the epochs that are already bound, without changing anything
 //! ([`evaluate`]), for `verify`.
 //!
-//! Processes of timely share fate. After a worker failed, nothing of the job continues in this
+//! Processes of timely share fate. After a worker failed, the job does not continue in this
 //! process, and [`run`] returns while its threads still hold their capabilities. The caller must
 //! then end the process.
 

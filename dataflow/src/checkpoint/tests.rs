@@ -1,4 +1,4 @@
-//! State written run by run, merged, damaged and read back.
+//! Tests of checkpoints: state is written run by run, merged, damaged and read back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Owns the proof that what crosses is what was sent, with each codec, and that bytes which no
-//! codec laid are errors.
+//! Tests of the exchange: with each codec, the received values are the sent values, and bytes that
+//! no codec wrote are errors.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

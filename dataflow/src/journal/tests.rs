@@ -1,5 +1,5 @@
-//! The journal keeps its contract on every engine, at every crash point that a reader can tell
-//! apart, and whatever else is there.
+//! Tests of the journal: its contract holds on every store engine, at every crash point that a
+//! reader can distinguish, and with foreign objects in the store.
 
 mod crashed;
 mod interleaved;

@@ -365,7 +365,7 @@ fn index_column(column: &IndexColumn) -> Option<&Ident> {
     }
 }
 
-/// The registry's columns, or the declared ones of them, which must exist with the declared type.
+/// The registry's columns, or only the declared ones, which must exist with the declared type.
 fn declared_of(
     declared: &Declared,
     registered: &Registered,

@@ -1,4 +1,4 @@
-//! All engines keep the same contract.
+//! Tests of the state store: all engines keep the same contract.
 
 use std::sync::Barrier;
 

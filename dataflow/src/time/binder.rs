@@ -199,8 +199,8 @@ impl Binder {
         }
         if !report.added.is_empty() {
             let (topic, partitions) = (report.topic.clone(), report.added);
-            // No worker reads these partitions before it is told of them. So no epoch holds a
-            // record of a partition without holding the partition's start offset.
+            // No worker reads these partitions before it has received this message. Therefore no
+            // epoch has a record of a partition without the partition's start offset.
             merge(&mut self.read, &resume::begins(&topic, &partitions));
             self.added.push(Added { topic, partitions });
         }

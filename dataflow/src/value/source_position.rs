@@ -11,7 +11,7 @@ use super::flat::{ByteSink, Flat, Read, Reader};
 pub struct SourcePosition {
     /// The commit and the index within it.
     pub position: Position,
-    /// When the snapshot was taken with which the table last began anew, in µs since 1970; `None`
+    /// When the snapshot was taken with which the table last began again, in µs since 1970; `None`
     /// if no snapshot was seen in the partition.
     pub begun_us: Option<i64>,
 }
@@ -22,7 +22,7 @@ pub struct SourcePosition {
 ///
 /// Positions of different databases cannot be compared, and a snapshot may come from another
 /// database. Therefore each change belongs to an era: that of the snapshot with which its partition
-/// last began anew. If the partition has none, it may be younger than the snapshots of other
+/// last began again. If the partition has none, it may be younger than the snapshots of other
 /// partitions, and the record's timestamp says whether the change is older than those. The type is
 /// compact, because every row in the state has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -394,9 +394,9 @@ impl Look {
                 }
             }
             let next = self.settle(wrong.only())?;
-            // What is still wrong was written with a later version than the last epoch. If the job
-            // runs, its next epoch is later than that. If the job does not run, overwriting loses
-            // nothing of it.
+            // The rows that are still wrong were written with a later version than the last epoch.
+            // If the job runs, its next epoch is later than that. If the job does not run,
+            // overwriting loses none of its writes.
             let idle = next.through == wrong.through;
             let in_vain = over_newer && idle;
             over_newer = idle;

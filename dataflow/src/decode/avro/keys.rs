@@ -3,7 +3,7 @@
 //! A job takes the bytes of a key as the identity of a row and never decodes them. This module
 //! detects when that stops being right: when the key has other columns than those that the views
 //! were planned with, or when its values are encoded in another way in a topic whose writer does
-//! not begin a table anew.
+//! not begin a table again.
 
 use std::collections::HashSet;
 
@@ -23,7 +23,7 @@ pub(super) struct Keys {
     planned: Shape,
     /// The version of the planned schema in the subject of keys.
     version: u32,
-    /// Whether Tidemill's own ingest writes the topic. It begins a table anew when the table's key
+    /// Whether Tidemill's own ingest writes the topic. It begins a table again when the table's key
     /// changes.
     own: bool,
     /// The ids of schemas that match the plan. The last one met is compared first.

@@ -32,7 +32,7 @@
 //! 5. A registry that lost its schemas ends the job. It is detected when a record carries an id
 //!    that must have existed. Otherwise all records of that schema would be missing in the views
 //!    unnoticed.
-//! 6. Before the own ingest changes the type of a column, it begins the table anew in all
+//! 6. Before the own ingest changes the type of a column, it begins the table again in all
 //!    partitions. An earlier record that does not fit the planned type is not a dead letter. Its
 //!    row is withheld until the new beginning of the table, which comes after it.
 

@@ -120,7 +120,7 @@ pub(super) struct Program {
     absent: Vec<Absent>,
     /// Columns for which the writer has another type.
     altered: Vec<usize>,
-    /// Whether the table began anew after these records, with other types.
+    /// Whether the table began again after these records, with other types.
     outdated: bool,
     /// Whether Tidemill's own ingest wrote the records; their texts are never placeholders.
     own: bool,
@@ -357,12 +357,12 @@ impl Program {
         }
     }
 
-    /// Records that the table began anew after these records: rows that do not fit are lost.
+    /// Records that the table began again after these records: rows that do not fit are lost.
     pub(super) fn outdate(&mut self) {
         self.outdated = true;
     }
 
-    /// Whether the table began anew after these records, with other types.
+    /// Whether the table began again after these records, with other types.
     pub(super) fn is_outdated(&self) -> bool {
         self.outdated
     }

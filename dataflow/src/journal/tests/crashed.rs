@@ -1,4 +1,5 @@
-//! A process that dies at each of the journal's failpoints, and the one after it.
+//! Tests of crashes: a process dies at each of the journal's failpoints, and the next one opens the
+//! journal.
 
 use std::io::Write;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Generations that one process mints and another writes as.
+//! Tests of minting: one process mints a generation, and another writes as it.
 
 use super::*;
 
