@@ -1,5 +1,5 @@
 //! Tests of the journal: its contract holds on every store engine, at every crash point that a
-//! reader can distinguish, and with foreign objects in the store.
+//! reader can distinguish, and after damage, old formats and racing openers.
 
 mod crashed;
 mod interleaved;

@@ -2,9 +2,9 @@
 //! crashes and lost answers between any two of them.
 //!
 //! Each writer is a process of its own, whose store waits before every operation until the schedule
-//! lets it continue. A writer that is not chosen for a while stands for a frozen process that
-//! wakes up.
-//! Generations are taken by opening, or minted by one writer and opened by one or several others.
+//! lets it continue. A writer that is not chosen for a while stands for a frozen process that wakes
+//! up. Generations are taken by opening, or minted by one writer and opened by one or several
+//! others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
