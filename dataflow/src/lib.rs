@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Records of a log's topics are decoded ([`decode`]) into Arrow batches, bound to epochs
-//! ([`journal`]), taken through the plan's operators ([`plan`], [`render`]), and written to the
+//! ([`journal`]), taken through the plan's operators ([`plan`], `render`), and written to the
 //! sink epoch by epoch ([`sink`]). A [`job`] runs all of this.
 //!
 //! A module uses only the modules above it in the table of `ARCHITECTURE.md`; a test compares the

@@ -28,7 +28,8 @@ pub enum Effect {
     Copy,
 }
 
-/// Decodes the values of one topic into the columns of one [`Source`]. Belongs to one thread.
+/// Decodes the values of one topic into the columns of one [`Source`](crate::plan::ir::Source).
+/// Belongs to one thread.
 ///
 /// A refused record leaves the batch as it was.
 pub trait Decoder: Send {

@@ -32,7 +32,7 @@
 //!    both cases the writer is fenced. What it just wrote is below the newest base.
 //! 4. From the base on (or from 1) the numbers have no gap.
 //! 5. In a directory, a binding is not an object but a frame in the *tail* of the writer's last
-//!    object ([`tail`]). A frame counts only if no object of another writer follows. The writer
+//!    object (`tail`). A frame counts only if no object of another writer follows. The writer
 //!    looks for such an object after its frame is durable. A process that opens the journal reads
 //!    the tail after its own object exists, and then appends a base with all that it read.
 //!    Therefore a binding that was reported durable is always read, and a binding that was refused

@@ -7,7 +7,7 @@
 //!                                                           output, fingerprint ───┘
 //! ```
 //!
-//! Nothing is approximated. What the IR cannot represent is refused by name and place ([`refuse`]).
+//! Nothing is approximated. What the IR cannot represent is refused by name and place (`refuse`).
 //!
 //! All views are planned before the first one is lowered, because a source has the columns that any
 //! view uses.

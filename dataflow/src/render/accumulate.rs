@@ -2,9 +2,9 @@
 //!
 //! The [`Totals`] of a group form a commutative group under addition. A retraction adds the
 //! negation. Differential dataflow only adds the totals up, so a group with many changes costs no
-//! more than another. All sums are exact: sums of integers and decimals ([`super::int_sum`]), and
-//! sums of floating-point numbers ([`FloatSum`]). Therefore a result does not depend on the order
-//! of rows, or on the number of workers.
+//! more than another. All sums are exact: sums of integers and decimals
+//! ([`crate::value::int_sum`]), and sums of floating-point numbers ([`crate::value::float_sum`]).
+//! Therefore a result does not depend on the order of rows, or on the number of workers.
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@
 //! 1. The timestamp of a statement is `epoch × 1000` µs and never the clock's, in tables and in the
 //!    frontier table. (The timestamp of a repair is between two epochs, or just before the
 //!    present.)
-//! 2. At most [`write::MAX_IN_FLIGHT`] statements are in flight in the process.
+//! 2. At most `write::MAX_IN_FLIGHT` statements are in flight in the process.
 //! 3. A key has at most one operation per epoch, as the contract says. This matters because at
 //!    equal timestamps a delete would win over an insert.
 //!

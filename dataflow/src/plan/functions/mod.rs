@@ -1,10 +1,10 @@
 //! The function table: all scalar functions, operators and casts that a view may use.
 //!
-//! An [`entry::Entry`] is one name with one list of argument types. SQL that matches no entry is
+//! An `entry::Entry` is one name with one list of argument types. SQL that matches no entry is
 //! refused by name; nothing is accepted by default. Every entry gives PostgreSQL's result or fails
 //! the row. The tests in `tests/sql/values` iterate over the table and compare each entry with a
 //! real PostgreSQL. Where the implementation of DataFusion or Arrow was shown to be equal, the
-//! entry uses it ([`entry::Body`]). Everything else is Tidemill's own code, one file for each
+//! entry uses it (`entry::Body`). Everything else is Tidemill's own code, one file for each
 //! family of functions.
 //!
 //! ```text
@@ -12,7 +12,7 @@
 //!        (planner)           node by node       (PostgreSQL's rules)     over Arrow's columns
 //! ```
 //!
-//! [`rewrite`] replaces what DataFusion's planner made by calls of entries. It runs before all
+//! `rewrite` replaces what DataFusion's planner made by calls of entries. It runs before all
 //! rules of the optimizer, so that constants are folded by the same code that evaluates rows.
 
 mod aggregate;
