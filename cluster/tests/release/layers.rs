@@ -1,5 +1,5 @@
-//! The arrows of ARCHITECTURE.md, held against the imports: inside a crate no modules import each
-//! other in a circle, and a module imports only those that the code map names above it.
+//! The code map of ARCHITECTURE.md, held against the code: it names every module, inside a crate no
+//! modules import each other in a circle, and a module imports only those named above it.
 //!
 //! Modules that are compiled for tests alone are left out, as are imports in them, and what the
 //! root of a folder imports from its own children.
@@ -252,6 +252,34 @@ fn code_map() -> BTreeMap<String, Vec<Vec<String>>> {
         }
     }
     tables
+}
+
+#[test]
+fn the_code_map_names_the_modules_that_are_there() {
+    let mut found = Vec::new();
+    let map = code_map();
+    for folder in CRATES {
+        if !map.contains_key(folder) {
+            found.push(format!("{folder} has no table"));
+        }
+    }
+    for (folder, rows) in map {
+        let path = root().join(&folder);
+        if !path.is_dir() || !CRATES.iter().any(|it| folder.starts_with(it)) {
+            continue;
+        }
+        let modules = modules(&path).into_keys();
+        let there: BTreeSet<String> = modules
+            .filter_map(|module| module.into_iter().next())
+            .filter(|name| !["bin", "tests"].contains(&name.as_str()))
+            .collect();
+        let named: BTreeSet<String> = rows.into_iter().flatten().collect();
+        let lacks = there.difference(&named);
+        found.extend(lacks.map(|name| format!("{folder}: `{name}` is in no row")));
+        let gone = named.difference(&there).filter(|it| *it != "main");
+        found.extend(gone.map(|name| format!("{folder}: `{name}` is no module")));
+    }
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
 #[test]

@@ -229,37 +229,6 @@ fn no_file_names_a_machine() {
     check(&tracked(), machine);
 }
 
-/// Once there is an ARCHITECTURE.md its code map is complete: every crate and every module of it.
-#[test]
-fn the_code_map_is_complete() {
-    let Ok(map) = std::fs::read_to_string(root().join("ARCHITECTURE.md")) else {
-        return;
-    };
-    let mut missing = Vec::new();
-    for (path, _) in rust() {
-        let Some((krate, module)) = path.split_once("/src/") else {
-            continue;
-        };
-        let top = module
-            .split('/')
-            .next()
-            .unwrap_or(module)
-            .trim_end_matches(".rs");
-        if !map.contains(krate) {
-            missing.push(format!(
-                "{path}: the crate {krate} is not in ARCHITECTURE.md"
-            ));
-        }
-        let words = || map.split(|c: char| !c.is_alphanumeric() && c != '_');
-        if !["lib", "main", "bin"].contains(&top) && !words().any(|word| word == top) {
-            missing.push(format!(
-                "{path}: the module {top} is not in ARCHITECTURE.md"
-            ));
-        }
-    }
-    assert!(missing.is_empty(), "\n{}\n", missing.join("\n"));
-}
-
 /// Does an SPDX expression leave a way that `allowed` permits? Splits at the outermost OR, then at
 /// AND, then opens parentheses; the old `/` means OR.
 fn permitted(expression: &str, allowed: &[&str]) -> bool {
