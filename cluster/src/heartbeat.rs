@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tidemill_dataflow::job;
 use tidemill_ingest::stats as ingest;
+use tidemill_log::sync::lock;
 
 use crate::observe::Shown;
 use crate::protocol::{Heartbeat, OPERATORS_TOLD_MAX, OperatorHeartbeat};
@@ -73,10 +73,6 @@ fn operators(all: BTreeMap<String, job::Operator>) -> Vec<OperatorHeartbeat> {
 /// A count for the protocol, which has signed numbers.
 fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

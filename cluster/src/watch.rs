@@ -2,7 +2,7 @@
 //! `--until` is reached. It has a thread of its own, so that a slow service delays no redraw.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,8 @@ use tidemill_ingest::config::Land;
 use tidemill_ingest::land;
 use tidemill_ingest::stats;
 use tidemill_log::log::{self, Log};
+
+use tidemill_log::sync::lock;
 
 use crate::output;
 use crate::views::Served;
@@ -125,10 +127,6 @@ impl Watch {
     }
 }
 
-fn lock(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The records in the log, and how many of them are not durable in the views.
 struct Backlog {
     behind: u64,
@@ -156,8 +154,7 @@ impl Watched {
         };
         for source in &self.plan.sources {
             let ranges = log.ranges(&source.topic)?;
-            let durable = self.job_stats.durable_ends.lock();
-            let durable = durable.unwrap_or_else(PoisonError::into_inner);
+            let durable = lock(&self.job_stats.durable_ends);
             let ends = durable.get(&source.topic);
             for range in ranges {
                 let end = ends

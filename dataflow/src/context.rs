@@ -25,9 +25,9 @@ use crate::sink::{Refused, Sink};
 use crate::site::Site;
 use crate::stats::Stats;
 use crate::store::Store;
-use crate::sync::lock;
 use crate::time::messages::Start;
 use crate::{Epoch, Error, Result};
+use tidemill_log::sync::lock;
 
 /// Most dead letters of one view in one epoch. A view with a wrong primary key would otherwise have
 /// one for each row.

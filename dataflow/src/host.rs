@@ -38,7 +38,7 @@ use crate::plan::ir::{Envelope, Format, Job, Source};
 use crate::render::{self, upsert};
 use crate::retyped_sources::Retyped;
 use crate::row::RowCodec;
-use crate::sink::{Frontier, Sink, Table, Unclaimed, claims};
+use crate::sink::{Frontier, Sink, Table, claims};
 use crate::source::operator::{Reading, operator};
 use crate::source::partitions::{Assigned, Partitions};
 use crate::source::record_batcher::{KeyedRows, Rows};
@@ -46,7 +46,6 @@ use crate::source::{registry_watch, topic_watch};
 use crate::stats::{Stats, ViewStats};
 use crate::store::Store;
 use crate::store::reporting::Reporting;
-use crate::sync::lock;
 use crate::time::binder::Binder;
 use crate::time::catch_up::CatchUp;
 use crate::time::checkpoints::Checkpoints;
@@ -55,6 +54,7 @@ use crate::time::messages::{Added, Command, Held, Start};
 use crate::time::resume;
 use crate::value::source_position::SourcePosition;
 use crate::{Epoch, Error, Kind, Result};
+use tidemill_log::sync::lock;
 
 /// How long a stop waits for the epochs in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -351,8 +351,8 @@ impl Shared {
     fn prepare_start(&self) -> Result<Option<Start>> {
         let prepared = self.awaited("prepare the views' tables", || {
             let (job, tables) = (&self.config.name, &self.tables);
-            claims::check(&*self.sink, job, tables, self.config.take_over)?;
-            self.drop_altered()?;
+            let lost = claims::check(&*self.sink, job, tables, self.config.take_over)?;
+            self.drop_altered(&lost)?;
             let prepared = self.sink.prepare(job, tables)?;
             // Of two jobs that start at the same moment, at least one sees the other.
             claims::check(&*self.sink, job, tables, false)?;
@@ -480,7 +480,7 @@ impl Shared {
 
     /// Drops tables, so that they are created and filled again: tables of views that were altered
     /// since, tables whose frontier is lost, and frontiers whose table is gone.
-    fn drop_altered(&self) -> Result<()> {
+    fn drop_altered(&self, lost: &BTreeSet<String>) -> Result<()> {
         let job = &self.config.name;
         let known = self.sink.frontiers(job)?;
         for table in &self.tables {
@@ -490,9 +490,7 @@ impl Shared {
                 // Somebody dropped it, or a start did and ended before it dropped the frontier.
                 Some(_) if !self.sink.is_there(view)? => "the view's table is gone",
                 Some(_) => continue,
-                None if self.sink.unclaimed(view)? == Unclaimed::Ours => {
-                    "nothing says how far the view's table was filled"
-                }
+                None if lost.contains(view) => "nothing says how far the view's table was filled",
                 None => continue,
             };
             tracing::warn!(view, "{why}: its table is made and filled anew");

@@ -36,7 +36,6 @@ mod site;
 mod source;
 mod stats;
 pub mod store;
-mod sync;
 mod time;
 mod value;
 pub mod verify;

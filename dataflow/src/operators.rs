@@ -24,7 +24,7 @@ use timely::logging::{StartStop, TimelyEvent, TimelyEventBuilder};
 use timely::progress::{Antichain, Timestamp};
 use timely::worker::Worker;
 
-use crate::sync::lock;
+use tidemill_log::sync::lock;
 
 /// Shortest time between two publications of a worker.
 const TELL_EVERY: Duration = Duration::from_millis(500);

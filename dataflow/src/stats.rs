@@ -17,7 +17,7 @@ use tidemill_log::waits::Waits;
 use crate::journal::Offsets;
 use crate::operators::Operators;
 use crate::row_counts::{RowCounts, Rows};
-use crate::sync::lock;
+use tidemill_log::sync::lock;
 
 /// A quantile of the recent freshness covers at least this long, and at most twice as long.
 const RECENT: Duration = Duration::from_secs(10);

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+pub(crate) use tidemill_log::sql::quoted;
+
 use crate::server::{Server, passes, refuses};
 use crate::{Error, Kind, Result};
 
@@ -92,9 +94,4 @@ pub(crate) fn sqlite_failed(doing: &str, error: rusqlite::Error) -> Error {
         _ => Kind::Data,
     };
     Error::with_source(kind, format!("SQLite: {doing}: {error}"), error)
-}
-
-/// A name as a quoted SQL identifier.
-pub(crate) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

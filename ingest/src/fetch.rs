@@ -10,7 +10,6 @@
 //! 2. A body larger than [`BODY_BYTES_MAX`] or slower than the timeout is given up.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -32,8 +31,6 @@ pub const BODY_BYTES_MAX: usize = 32 << 20;
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// Number of characters of an answer in an error message.
 const SHOWN_CHARS: usize = 80;
-/// Interval at which a wait checks whether to stop.
-const STOP_CHECK: Duration = Duration::from_millis(20);
 
 /// A page as received.
 #[derive(Debug)]
@@ -101,18 +98,6 @@ impl Backoff {
     /// A random wait between zero and the limit.
     pub fn wait(&self, attempts: u32) -> Duration {
         self.limit(attempts).mul_f64(rand::random::<f64>())
-    }
-}
-
-/// Sleeps for `wait`, or until `stop` is set.
-pub(crate) fn pause(wait: Duration, stop: &AtomicBool) {
-    let end = Instant::now() + wait;
-    while !stop.load(Ordering::Relaxed) {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        std::thread::sleep(left.min(STOP_CHECK));
     }
 }
 

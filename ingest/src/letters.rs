@@ -10,7 +10,9 @@ use std::time::Duration;
 use tidemill_log::dead_letter::{DeadLetter, topic_of};
 use tidemill_log::log::{Producer, Record};
 
-use crate::fetch::{Backoff, pause};
+use tidemill_log::backoff::sleep;
+
+use crate::fetch::Backoff;
 use crate::{Kind, Result};
 
 /// Backoff while the log cannot be reached.
@@ -61,7 +63,7 @@ impl<'a> Letters<'a> {
                     tracing::warn!(%error, "cannot write dead letters yet");
                     self.producer = None;
                     away = away.saturating_add(1);
-                    pause(BACKOFF.wait(away), self.stop);
+                    sleep(BACKOFF.wait(away), self.stop);
                 }
                 ended => return ended,
             }

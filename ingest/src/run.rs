@@ -34,7 +34,9 @@ use tidemill_log::health::Role;
 
 use crate::config::{Feed, Pipeline, Tick, check_url};
 use crate::database::{LEASE, RENEW};
-use crate::fetch::{Backoff, Client, Failure, Page, pause};
+use tidemill_log::backoff::sleep;
+
+use crate::fetch::{Backoff, Client, Failure, Page};
 use crate::land::Landing;
 use crate::letters::Letters;
 use crate::publish::StreamOptions;
@@ -197,7 +199,7 @@ fn retry_while_unreachable(
                 let wait = DATABASE_BACKOFF.wait(away);
                 let (error, wait_ms) = (error.to_string(), wait.as_millis());
                 tracing::warn!(error, wait_ms, "database is away, trying again");
-                pause(wait, stop);
+                sleep(wait, stop);
             }
             ended => return ended,
         }
@@ -316,7 +318,7 @@ impl<'a> Fetcher<'a> {
             }
             match self.ledger.next()? {
                 Next::Finished => return self.finished(),
-                Next::Idle(wait) | Next::AtEnd(wait) => pause(wait.min(IDLE_MAX), self.stop),
+                Next::Idle(wait) | Next::AtEnd(wait) => sleep(wait.min(IDLE_MAX), self.stop),
                 Next::Fetch(claim) => {
                     self.take(&claim)?;
                 }
@@ -403,7 +405,7 @@ impl<'a> Fetcher<'a> {
             self.ledger.retry(claim, wait, &text)?;
             if asked_for.is_some() {
                 // `Retry-After` is meant for all requests, not only for this page.
-                pause(wait, self.stop);
+                sleep(wait, self.stop);
             }
             return Ok(false);
         }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tidemill_dataflow::job;
 use tidemill_ingest::stats;
@@ -10,6 +9,8 @@ use tidemill_log::health::now_ms;
 
 use super::Shown;
 use super::metrics::{Family, Histogram, seconds};
+use tidemill_log::sync::lock;
+
 use crate::protocol::DependencyStatus;
 
 /// Bounds of the freshness histogram, in milliseconds.
@@ -345,8 +346,4 @@ fn operators(stats: &job::Stats) -> Vec<Family> {
         )
         .each(held().map(|(label, held)| (label, held.bytes))),
     ]
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

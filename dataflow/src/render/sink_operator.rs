@@ -40,8 +40,8 @@ use crate::plan::ir::{Output, View};
 use crate::row::{Encoded, Row, RowCodec};
 use crate::sink::{Refused, Sink, Table, Writes};
 use crate::site::Site;
-use crate::sync::lock;
 use crate::{Epoch, Error, Kind, Result};
+use tidemill_log::sync::lock;
 
 /// A change of a view: primary key, whole row, epoch, difference.
 type Change = (Row, Row, Epoch, i64);

@@ -12,21 +12,31 @@ use crate::{Error, Kind, Result};
 
 /// Checks that no other job fills one of the job's tables. With `take_over`, such tables are
 /// dropped with the other job's frontiers, so that they are created and filled again. A table that
-/// was not made by a job must be empty.
+/// was not made by a job must be empty. Returns the tables that a job made and filled, and whose
+/// frontiers are lost.
 ///
 /// # Errors
 /// `Data` when another job fills a table (names tables and jobs), or when a table has rows that no
 /// job wrote. Otherwise as the sink's methods.
-pub(crate) fn check(sink: &dyn Sink, job: &str, tables: &[Table], take_over: bool) -> Result<()> {
+pub(crate) fn check(
+    sink: &dyn Sink,
+    job: &str,
+    tables: &[Table],
+    take_over: bool,
+) -> Result<BTreeSet<String>> {
     let filled = sink.filled_by()?;
+    let mut lost = BTreeSet::new();
     for table in tables.iter().filter(|it| !filled.contains_key(&it.name)) {
-        if sink.unclaimed(&table.name)? == Unclaimed::Foreign {
-            return Err(foreign(&table.name));
+        match sink.unclaimed(&table.name)? {
+            Unclaimed::None => {}
+            Unclaimed::Ours => drop(lost.insert(table.name.clone())),
+            Unclaimed::Foreign => return Err(foreign(&table.name)),
         }
     }
     let others = of_others(filled, job, tables);
     if !take_over {
-        return refused(&others);
+        refused(&others)?;
+        return Ok(lost);
     }
     for (view, jobs) in &others {
         for other in jobs {
@@ -36,7 +46,7 @@ pub(crate) fn check(sink: &dyn Sink, job: &str, tables: &[Table], take_over: boo
         // The other job may have overwritten the rows that this job wrote into the table.
         sink.drop_view(job, view)?;
     }
-    Ok(())
+    Ok(lost)
 }
 
 /// The other jobs that filled one of these tables, by table.

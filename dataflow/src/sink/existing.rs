@@ -1,6 +1,7 @@
 //! Checks of existing tables that all engines share: columns, primary key, frontier rows.
 
 use arrow::datatypes::DataType;
+pub(super) use tidemill_log::sql::quoted;
 
 use super::contract::{Frontier, Table};
 use crate::{Epoch, Result};
@@ -76,11 +77,6 @@ pub(super) fn frontier_of(epoch: Option<i64>, fingerprint: &str) -> Result<Front
             .map_err(|e| damaged(e.into()))?,
         fingerprint: u64::from_str_radix(fingerprint, 16).map_err(|e| damaged(e.into()))?,
     })
-}
-
-/// A name as a quoted identifier, in SQL and CQL alike: keeps its case and its special characters.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The `Bug` error of a table that this process has not prepared.

@@ -19,8 +19,8 @@ use tidemill_log::schema::fingerprint;
 use crate::Result;
 use crate::failure::Failure;
 use crate::stats::Stats;
-use crate::sync::lock;
 use crate::time::resume;
+use tidemill_log::sync::lock;
 
 /// Longest time until the thread notices a stop.
 const STOP_LOOK: Duration = Duration::from_millis(100);

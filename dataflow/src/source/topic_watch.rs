@@ -16,10 +16,10 @@ use tidemill_log::log::{Log, TopicId};
 
 use crate::failure::Failure;
 use crate::stats::{Held as Ends, Stats};
-use crate::sync::lock;
 use crate::time::messages::{Added, Held};
 use crate::time::resume;
 use crate::{Error, Kind, Result};
+use tidemill_log::sync::lock;
 
 /// How long a topic may be missing before it counts as deleted. Brokers that start learn of their
 /// topics late.

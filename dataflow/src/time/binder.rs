@@ -37,8 +37,8 @@ use crate::config::Limits;
 use crate::failure::{Failure, patiently};
 use crate::journal::{Binding, Journal, Offsets, Places};
 use crate::stats::Stats;
-use crate::sync::lock;
 use crate::{Epoch, Result};
+use tidemill_log::sync::lock;
 
 /// Longest time that a stop waits for its last checkpoint.
 const CLOSING_MAX: Duration = Duration::from_secs(10);

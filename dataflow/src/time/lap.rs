@@ -18,7 +18,7 @@ use tidemill_log::log::PartitionRange;
 use crate::Epoch;
 use crate::journal::Binding;
 use crate::stats::Stats;
-use crate::sync::lock;
+use tidemill_log::sync::lock;
 
 /// The laps of one run, one after the other. Each lap settles one epoch.
 #[derive(Debug, Default)]

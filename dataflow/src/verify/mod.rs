@@ -33,10 +33,10 @@ use crate::journal::{Journal, Standing};
 use crate::sink::{Sink, Table};
 use crate::stats::Stats;
 use crate::store::Store;
-use crate::sync::lock;
 use crate::time::messages::{Held, Start};
 use crate::time::resume;
 use crate::{Epoch, Error, Kind, Result, host};
+use tidemill_log::sync::lock;
 
 mod compare;
 mod expected;

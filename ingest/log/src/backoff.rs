@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How soon a stop is seen during a pause.
-const STOP_LOOK: Duration = Duration::from_millis(100);
+const STOP_LOOK: Duration = Duration::from_millis(20);
 
 /// The pauses between the attempts of one operation.
 ///
@@ -42,14 +42,19 @@ impl Backoff {
 
     /// Sleeps for the next pause, or until `stop` is set.
     pub fn sleep(&mut self, stop: &AtomicBool) {
-        let end = Instant::now() + self.pause();
-        while !stop.load(Ordering::Relaxed) {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            std::thread::sleep(left.min(STOP_LOOK));
+        sleep(self.pause(), stop);
+    }
+}
+
+/// Sleeps for `wait`, or until `stop` is set.
+pub fn sleep(wait: Duration, stop: &AtomicBool) {
+    let end = Instant::now() + wait;
+    while !stop.load(Ordering::Relaxed) {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
         }
+        std::thread::sleep(left.min(STOP_LOOK));
     }
 }
 

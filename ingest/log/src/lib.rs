@@ -33,7 +33,9 @@ pub mod health;
 pub mod log;
 pub mod registry;
 pub mod schema;
+pub mod sql;
 pub mod sqlite;
+pub mod sync;
 pub mod tls;
 pub mod waits;
 

@@ -24,10 +24,10 @@ use tidemill_log::health::Role;
 use super::{CAPTURED, Fetcher, IDLE_MAX, Options, publish, stop_on_error, with_fetcher};
 use crate::capture::mark::{Marks, Place};
 use crate::config::Tick;
-use crate::fetch::pause;
 use crate::schedule::{Asked, Claim, Next, RETRYING_MAX};
 use crate::stats::Stats;
 use crate::{Error, Kind, Result};
+use tidemill_log::backoff::sleep;
 
 /// Interval between two checks whether everything is published.
 const PUBLISHED_LOOK: Duration = Duration::from_millis(50);
@@ -100,7 +100,7 @@ fn published(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<Opti
             }
             Err(error) => return Err(error),
         }
-        pause(PUBLISHED_LOOK, stop);
+        sleep(PUBLISHED_LOOK, stop);
     }
     Ok(None)
 }
@@ -155,7 +155,7 @@ impl Fetcher<'_> {
                 Next::Fetch(claim) => {
                     self.take(&claim)?;
                 }
-                Next::Idle(wait) if self.until.is_some() => pause(wait.min(IDLE_MAX), self.stop),
+                Next::Idle(wait) if self.until.is_some() => sleep(wait.min(IDLE_MAX), self.stop),
                 Next::Idle(wait) | Next::AtEnd(wait) => {
                     // Pages that other processes have, which may have died, and pages that failed a
                     // moment ago.
@@ -164,7 +164,7 @@ impl Fetcher<'_> {
                     if awaited.is_disjoint(&unfinished) {
                         return Ok(());
                     }
-                    pause(wait.min(OTHERS_LOOK), self.stop);
+                    sleep(wait.min(OTHERS_LOOK), self.stop);
                 }
             }
         }
@@ -204,14 +204,14 @@ impl Fetcher<'_> {
                 wait = Duration::ZERO;
                 break;
             }
-            pause(wait, self.stop);
+            sleep(wait, self.stop);
         }
     }
 
     /// Waits until the next page of a range may be requested.
     fn keep_pace(&self, rest: &mut RemainingPages) {
         if let (Tick::Every(every), Some(fetched)) = (self.tick, rest.fetched.take()) {
-            pause(every.saturating_sub(fetched.elapsed()), self.stop);
+            sleep(every.saturating_sub(fetched.elapsed()), self.stop);
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use postgres::Client;
 use postgres::types::PgLsn;
 use tidemill_log::schema::{Column, TableSchema};
+pub(super) use tidemill_log::sql::quoted as quote;
 
 use super::super::Generated;
 use super::pgoutput::Relation;
@@ -34,11 +35,6 @@ impl Table {
             quote(&self.schema.name)
         )
     }
-}
-
-/// A name as a quoted SQL identifier.
-pub(super) fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A column as the catalog has it now (`pg_attribute`).

@@ -18,12 +18,14 @@
 //! 3. Only the holder of the lock writes on the session, because a process that lost the lock has
 //!    no session. Each write is a single statement, so none waits for a frozen process.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator;
+
+use tidemill_log::sync::lock;
 
 use super::{catalog, progress, sql_error};
 use crate::capture::Holder;
@@ -232,11 +234,6 @@ pub(in crate::capture) fn holder(server: &Server, slot: &str) -> Result<Option<H
             sign: format!("{pid} {}", row.get::<_, String>(4)),
         }
     }))
-}
-
-/// Locks the session, also after a panic of another thread.
-fn lock(session: &Mutex<Client>) -> MutexGuard<'_, Client> {
-    session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The heartbeat: sends a query on the session every [`RENEW`], until the lease is dropped or lost.

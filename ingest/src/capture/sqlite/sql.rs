@@ -1,6 +1,7 @@
 //! Names, texts and rows as SQL.
 
 use tidemill_log::schema::TableSchema;
+pub(super) use tidemill_log::sql::quoted as quote;
 
 use super::cell::cell_json;
 
@@ -11,11 +12,6 @@ pub(super) fn row_json(table: &TableSchema, row: &str) -> String {
         format!("{}, {cell}", text(&column.name))
     });
     format!("json_object({})", cells.collect::<Vec<_>>().join(", "))
-}
-
-/// A name as a quoted SQL identifier.
-pub(super) fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A text as an SQL string literal.
