@@ -4,10 +4,11 @@
 //! file and open it here, so that all of them have the same durability and locking.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
+use crate::backoff::Backoff;
 use crate::{Error, Kind, Result};
 
 /// Pause between two attempts to get the write lock. SQLite's own busy timeout sleeps up to 100 ms
@@ -15,6 +16,10 @@ use crate::{Error, Kind, Result};
 const BUSY_PAUSE: Duration = Duration::from_micros(250);
 /// Number of attempts, which is about 30 seconds.
 const BUSY_LOOKS_MAX: i32 = 100_000;
+/// How long [`connect`] opens a locked file again. The change of a new file to WAL mode upgrades a
+/// read lock to a write lock, and SQLite does not call the busy handler there: two connections that
+/// wait for each other would never end. It reports the lock at once instead.
+const OPEN_WAIT: Duration = Duration::from_secs(30);
 
 /// Opens the embedded file. Creates the file and its folder if they do not exist.
 ///
@@ -45,15 +50,26 @@ pub fn connect(file: &str) -> Result<Connection> {
             Error::with_source(Kind::Data, what, error)
         })?;
     }
-    let open = || -> rusqlite::Result<Connection> {
-        let mut connection = Connection::open(path)?;
-        connection.busy_handler(Some(busy_wait))?;
-        connection.pragma_update(None, "journal_mode", "wal")?;
-        connection.pragma_update(None, "synchronous", "normal")?;
-        connection.pragma_update(None, "foreign_keys", false)?;
-        Ok(connection)
-    };
-    open().map_err(|error| failed(file, "cannot open it", error))
+    let deadline = Instant::now() + OPEN_WAIT;
+    let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(20));
+    loop {
+        match open(path) {
+            Err(error) if is_locked(&error) && Instant::now() < deadline => {
+                std::thread::sleep(backoff.pause());
+            }
+            opened => return opened.map_err(|error| failed(file, "cannot open it", error)),
+        }
+    }
+}
+
+/// One attempt to open the file.
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open(path)?;
+    connection.busy_handler(Some(busy_wait))?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "normal")?;
+    connection.pragma_update(None, "foreign_keys", false)?;
+    Ok(connection)
 }
 
 /// SQLite's busy handler: sleeps, and says whether to try again.
@@ -76,13 +92,23 @@ pub fn has_table(connection: &Connection, table: &str) -> rusqlite::Result<bool>
     connection.query_row(sql, [table], |row| row.get(0))
 }
 
+/// Whether another connection holds the lock that failed the operation.
+fn is_locked(error: &rusqlite::Error) -> bool {
+    use ErrorCode::{DatabaseBusy, DatabaseLocked};
+    matches!(
+        error.sqlite_error_code(),
+        Some(DatabaseBusy | DatabaseLocked)
+    )
+}
+
 /// An error of the embedded file: `Retry` for a lock of another connection and a full disk, `Data`
 /// for all others.
 pub(crate) fn failed(file: &str, doing: &str, error: rusqlite::Error) -> Error {
-    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull};
-    let kind = match error.sqlite_error_code() {
-        Some(DatabaseBusy | DatabaseLocked | DiskFull) => Kind::Retry,
-        _ => Kind::Data,
+    let full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
+    let kind = if full || is_locked(&error) {
+        Kind::Retry
+    } else {
+        Kind::Data
     };
     Error::with_source(kind, format!("embedded file `{file}`: {doing}"), error)
 }
@@ -111,5 +137,20 @@ mod tests {
         let error = connect(folder.path().to_str().unwrap()).unwrap_err();
         assert_eq!(error.kind(), Kind::Data);
         assert!(std::error::Error::source(&error).is_some());
+    }
+
+    #[test]
+    fn threads_that_create_one_file_wait_for_each_other() {
+        let create = "BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS t (a); COMMIT";
+        for _ in 0..300 {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("river.db");
+            let file = file.to_str().unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| connect(file).unwrap().execute_batch(create).unwrap());
+                }
+            });
+        }
     }
 }
