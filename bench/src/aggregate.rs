@@ -13,13 +13,14 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
 use crate::baseline::{Answer, Kind};
-use crate::child::{Running, Used};
 use crate::exchange;
-use crate::report::{Report, Row};
-use crate::services::Services;
-use crate::topic::{self, Format};
-use crate::users::{self, COLUMNS, Totals};
-use crate::view::{self, View};
+use crate::harness::child::{Running, Used};
+use crate::harness::report::{Report, Row};
+use crate::harness::services::Services;
+use crate::harness::topic::Format;
+use crate::harness::users::{COLUMNS, Totals};
+use crate::harness::view::View;
+use crate::harness::{topic, users, view};
 
 /// Timeout of one run.
 const PATIENCE: Duration = Duration::from_secs(300);

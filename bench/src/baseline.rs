@@ -16,7 +16,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
-use crate::users::Totals;
+use crate::harness::users::Totals;
 
 /// Which baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -41,8 +41,8 @@ pub(crate) struct BaselineArgs {
 /// The result of a baseline.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Answer {
-    pub(crate) records: u64,
-    pub(crate) totals: Totals,
+    pub records: u64,
+    pub totals: Totals,
 }
 
 /// The fields of a record that the hand-written loop reads.

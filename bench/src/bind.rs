@@ -9,12 +9,12 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use tidemill_dataflow::journal::{Binding, Journal, Offsets};
-use tidemill_dataflow::store;
+use tidemill_state::journal::{Binding, Journal, Offsets};
+use tidemill_state::store;
 
 use crate::freshness::latency_row;
-use crate::load;
-use crate::report::Report;
+use crate::harness::load;
+use crate::harness::report::Report;
 
 /// Number of bindings.
 const BINDINGS: u64 = 2000;

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use crate::child::cpu_seconds;
-use crate::report::{Report, Row};
+use crate::harness::child::cpu_seconds;
+use crate::harness::report::{Report, Row};
 
 /// Builds in an empty target folder, which is removed afterwards.
 pub(crate) fn run(work: &Path) -> anyhow::Result<Report> {

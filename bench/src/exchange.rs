@@ -23,8 +23,8 @@ use timely::dataflow::channels::pact::{Exchange, ParallelizationContract};
 use timely::dataflow::operators::{Operator, Probe};
 use timely::worker::Worker;
 
-use crate::child::{Running, Used};
-use crate::report::{Report, Row};
+use crate::harness::child::{Running, Used};
+use crate::harness::report::{Report, Row};
 
 /// Size of a row's key, in bytes.
 const KEY: usize = 12;

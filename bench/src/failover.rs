@@ -16,10 +16,10 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 use tidemill_log::log;
 
-use crate::child::{Running, cpu_seconds};
-use crate::report::{Report, Row};
-use crate::services::Services;
-use crate::topic::{PARTITIONS, send};
+use crate::harness::child::{Running, cpu_seconds};
+use crate::harness::report::{Report, Row};
+use crate::harness::services::Services;
+use crate::harness::topic::{PARTITIONS, send};
 
 /// Timeout of one step.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -21,12 +21,13 @@ use scylla::statement::prepared::PreparedStatement;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{Receiver, channel};
 
-use crate::child::Running;
-use crate::load::{self, Marker, Schedule};
-use crate::report::{Report, Row};
+use crate::harness::child::Running;
+use crate::harness::load;
+use crate::harness::load::{Marker, Schedule};
+use crate::harness::report::{Report, Row};
+use crate::harness::services::Services;
+use crate::harness::view::{connect, create_keyspace};
 use crate::round_trip;
-use crate::services::Services;
-use crate::view::{connect, create_keyspace};
 
 /// Time between two reads of a reader: the resolution of the result.
 const LOOK_EVERY: Duration = Duration::from_millis(2);

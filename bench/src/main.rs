@@ -4,28 +4,21 @@
 mod aggregate;
 mod baseline;
 mod bind;
-mod child;
 mod clean_build;
 mod exchange;
 mod failover;
 mod freshness;
-mod load;
+mod harness;
 mod processes;
 mod recovery;
-mod report;
 mod round_trip;
-mod services;
-mod topic;
-mod users;
-mod view;
 
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
-
-use crate::report::Report;
-use crate::topic::Format;
+use harness::report::Report;
+use harness::topic::Format;
 
 /// The allocator of `tidemill`, so that the baselines have no disadvantage.
 #[global_allocator]
@@ -48,7 +41,7 @@ struct Cli {
     #[arg(long, default_value = "bench/results.jsonl")]
     results: PathBuf,
     #[command(flatten)]
-    services: services::Services,
+    services: crate::harness::services::Services,
     #[command(flatten)]
     aggregate: aggregate::AggregateArgs,
     #[command(flatten)]

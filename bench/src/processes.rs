@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use crate::aggregate::{AggregateArgs, Race, Shape, progress, row};
-use crate::report::Report;
-use crate::services::Services;
-use crate::topic::Format;
+use crate::harness::report::Report;
+use crate::harness::services::Services;
+use crate::harness::topic::Format;
 
 /// The contestants. The second is compared with the first.
 const SHAPES: [Shape; 2] = [

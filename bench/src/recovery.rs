@@ -15,10 +15,10 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rusqlite::{Connection, OpenFlags};
 use tidemill_log::log;
 
-use crate::child::Running;
-use crate::report::{Report, Row};
-use crate::services::Services;
-use crate::topic::{PARTITIONS, send};
+use crate::harness::child::Running;
+use crate::harness::report::{Report, Row};
+use crate::harness::services::Services;
+use crate::harness::topic::{PARTITIONS, send};
 
 /// Timeout of one step.
 const PATIENCE: Duration = Duration::from_secs(600);

@@ -10,8 +10,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tidemill_log::log;
 
-use crate::load;
-use crate::services::Services;
+use crate::harness::load;
+use crate::harness::services::Services;
 
 /// Duration of the measurement.
 const SPAN: Duration = Duration::from_secs(10);

@@ -1,17 +1,17 @@
-//! Command line: all commands with their help and examples. The flags are in [`crate::args`] and
-//! beside the commands that use them.
+//! Command line: all commands with their help and examples. The flags are in
+//! [`tidemill_config::args`] and beside the commands that use them.
 
 use clap::{Parser, Subcommand};
-
-use crate::args::{
+use tidemill_config::args::{
     CheckArgs, DataflowArgs, DeadLettersCommand, DropArgs, ExplainArgs, IngestArgs, ManualArgs,
     PlanArgs, ResetArgs, RunArgs, VerifyArgs,
 };
-use crate::client::{
+use tidemill_master::MasterArgs;
+use tidemill_protocol::exit;
+
+use crate::command::client::{
     JobArgs, LogsArgs, ReadableArgs, RemoveArgs, RescaleArgs, StatusArgs, SubmitArgs,
 };
-use crate::exit;
-use crate::master::MasterArgs;
 use crate::worker::WorkerArgs;
 
 const EXAMPLES: &str = "\

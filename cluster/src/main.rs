@@ -4,51 +4,16 @@
 //! connections ([`connections`]), reads the pipeline ([`pipeline`]) and calls the libraries
 //! `ingest` and `dataflow`. Errors are printed by [`output`], and [`exit`] chooses the exit code.
 
-mod api;
-mod args;
-mod assignment;
-mod check;
+mod child;
 mod cli;
-mod client;
-mod connections;
-mod dataflow;
-mod dead_letters;
-mod display;
-mod exit;
-mod frame;
-mod heartbeat;
-mod hosts;
-mod ingest;
-mod lease;
-mod logging;
-mod logs;
+mod command;
 mod manual;
-mod master;
-mod mesh;
-mod observe;
-mod output;
-mod pipeline;
-mod preview;
-mod probe;
-mod protocol;
-mod readable;
-mod redact;
-mod removal;
-mod rotate;
-mod run;
-mod services;
-mod table;
-mod token;
-mod urls;
-mod verify;
-mod views;
-mod watch;
+mod terminal;
 mod worker;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-
 use cli::{Cli, Command};
 
 /// Differential dataflow allocates and frees many small rows all the time, at which this allocator
@@ -58,33 +23,33 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let ended = match Cli::parse().command {
-        Command::Run(args) => run::run(&args),
-        Command::Ingest(args) => ingest::run(&args),
-        Command::Dataflow(args) => dataflow::run(&args),
-        Command::Check(args) => check::check(&args),
-        Command::Explain(args) => check::explain(&args),
-        Command::Plan(args) => preview::plan(&args),
-        Command::Reset(args) => removal::reset(&args),
-        Command::Drop(args) => removal::drop(&args),
-        Command::Verify(args) => verify::run(&args),
-        Command::Master(args) => master::run(&args),
-        Command::DeadLetters(command) => dead_letters::run(&command),
+        Command::Run(args) => crate::command::run::run(&args),
+        Command::Ingest(args) => crate::command::ingest::run(&args),
+        Command::Dataflow(args) => crate::command::dataflow::run(&args),
+        Command::Check(args) => crate::command::check::check(&args),
+        Command::Explain(args) => crate::command::check::explain(&args),
+        Command::Plan(args) => crate::command::plan::plan(&args),
+        Command::Reset(args) => crate::command::removal::reset(&args),
+        Command::Drop(args) => crate::command::removal::drop(&args),
+        Command::Verify(args) => crate::command::verify::run(&args),
+        Command::Master(args) => tidemill_master::run(&args),
+        Command::DeadLetters(command) => crate::command::dead_letters::run(&command),
         Command::Worker(args) => worker::run(&args),
-        Command::Submit(args) => client::submit(&args),
-        Command::Status(args) => client::status(&args),
-        Command::Rescale(args) => client::rescale(&args),
-        Command::Wait(args) => client::wait_until_readable(&args),
-        Command::Stop(args) => client::stop(&args),
-        Command::Restart(args) => client::restart(&args),
-        Command::Remove(args) => client::remove(&args),
-        Command::Logs(args) => client::logs(&args),
+        Command::Submit(args) => crate::command::client::submit(&args),
+        Command::Status(args) => crate::command::client::status(&args),
+        Command::Rescale(args) => crate::command::client::rescale(&args),
+        Command::Wait(args) => crate::command::client::wait_until_readable(&args),
+        Command::Stop(args) => crate::command::client::stop(&args),
+        Command::Restart(args) => crate::command::client::restart(&args),
+        Command::Remove(args) => crate::command::client::remove(&args),
+        Command::Logs(args) => crate::command::client::logs(&args),
         Command::Manual(args) => manual::run(&args),
     };
     match ended {
-        Ok(()) => ExitCode::from(exit::OK),
+        Ok(()) => ExitCode::from(tidemill_protocol::exit::OK),
         Err(error) => {
-            output::error(&error);
-            ExitCode::from(exit::code_of(&error))
+            tidemill_protocol::output::error(&error);
+            ExitCode::from(tidemill_protocol::exit::code_of(&error))
         }
     }
 }

@@ -9,8 +9,8 @@ use std::fs;
 use anyhow::Context;
 use clap::CommandFactory;
 use clap_complete::Shell;
+use tidemill_config::args::ManualArgs;
 
-use crate::args::ManualArgs;
 use crate::cli::Cli;
 
 /// The shells with completions, each with its folder.

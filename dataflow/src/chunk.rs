@@ -6,10 +6,10 @@ use std::sync::Arc;
 use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
 use arrow::record_batch::RecordBatch;
+use tidemill_ir::Epoch;
+use tidemill_ir::row::{Row, RowCodec};
+use tidemill_log::Result;
 use timely::dataflow::StreamVec;
-
-use crate::row::{Row, RowCodec};
-use crate::{Epoch, Result};
 
 /// Changes to a collection at one epoch: row `i` of `batch` is added `diffs[i]` times, or removed
 /// if `diffs[i]` is negative.
@@ -60,7 +60,7 @@ impl Chunk {
     /// # Errors
     /// `Bug` when `keep` has another length than the chunk.
     pub(crate) fn filter(&self, keep: &BooleanArray) -> Result<Self> {
-        let batch = filter_record_batch(&self.batch, keep).map_err(crate::row::bug)?;
+        let batch = filter_record_batch(&self.batch, keep).map_err(tidemill_ir::row::bug)?;
         let kept = self.diffs.iter().zip(keep.iter());
         let diffs = kept
             .filter(|(_, keep)| *keep == Some(true))

@@ -4,9 +4,10 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::Result;
+use tidemill_ir::Job;
+use tidemill_log::Result;
+
 use crate::exchange::Engine;
-use crate::plan::ir::Job;
 
 /// The number of workers of a job, and the processes that they are in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,9 +116,10 @@ pub struct Config {
     pub log: String,
     /// The registry's URL; see [`tidemill_log::registry::open`]. Only Avro needs it.
     pub registry: Option<String>,
-    /// The state store's URL, for the journal and the checkpoints; see [`crate::store::open`].
+    /// The state store's URL, for the journal and the checkpoints; see
+    /// [`tidemill_state::store::open`].
     pub state: String,
-    /// The sink's URL; see [`crate::sink::open`].
+    /// The sink's URL; see [`tidemill_sinks::open`].
     pub sink: String,
     /// The topic of the dead letters.
     pub dead_letters: String,
@@ -125,8 +127,8 @@ pub struct Config {
     pub workers: Workers,
     /// The codec of rows between processes; see [`Engine::permitted`].
     pub codec: Engine,
-    /// The generation that was minted for this run ([`crate::journal::mint`]). Without one the job
-    /// takes the next generation itself.
+    /// The generation that was minted for this run ([`tidemill_state::journal::mint`]). Without one
+    /// the job takes the next generation itself.
     pub generation: Option<u64>,
     /// Whether a table that another job filled is taken over and filled again. If not, such a table
     /// ends the start with an error.

@@ -1,5 +1,7 @@
 //! Operator context: what all operators of a worker share (sink, counters, dead letters, failure).
 
+pub(crate) mod site;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -10,24 +12,24 @@ use std::time::Instant;
 use arrow::array::Array;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::array_value_to_string;
-use tidemill_log::dead_letter::{DeadLetter, Source, Stage};
+use site::Site;
+use tidemill_ir::Epoch;
+use tidemill_log::backoff::retry;
+use tidemill_log::log::dead_letter::{DeadLetter, Source, Stage};
 use tidemill_log::log::{Log, Producer, Record};
-
+use tidemill_log::{Error, Result, lock};
+use tidemill_sinks::{Refused, Sink};
+use tidemill_state::checkpoint::State;
+use tidemill_state::checkpoint::writer::Writer;
+use tidemill_state::failure::Failure;
+use tidemill_state::store::Store;
 use timely::scheduling::Activator;
 
-use crate::checkpoint::State;
-use crate::checkpoint::writer::Writer;
 use crate::chunk::Chunk;
+use crate::epoch::messages::Start;
 use crate::exchange::{Crossing, Engine};
-use crate::failure::{Failure, patiently};
-use crate::operators::Meter;
-use crate::sink::{Refused, Sink};
-use crate::site::Site;
 use crate::stats::Stats;
-use crate::store::Store;
-use crate::time::messages::Start;
-use crate::{Epoch, Error, Result};
-use tidemill_log::sync::lock;
+use crate::stats::operators::Meter;
 
 /// Most dead letters of one view in one epoch. A view with a wrong primary key would otherwise have
 /// one for each row.
@@ -60,7 +62,7 @@ pub(crate) struct Context {
     /// The epoch of the last checkpoint that was asked for.
     pub(crate) checkpoint: Cell<Option<Epoch>>,
     /// The settled epoch: no record older than what was read at or below it can arrive any more;
-    /// see [`crate::time::lap`].
+    /// see [`crate::epoch::lap`].
     pub(crate) settled: Cell<Epoch>,
     /// The checkpoint writer of this process.
     pub(crate) writer: Writer,
@@ -317,7 +319,7 @@ impl Context {
         };
         let records = letters.iter().flat_map(|letter| letter.records(topic));
         let records: Vec<Record> = records.collect();
-        if let Err(error) = patiently("write dead letters", || self.append(topic, &records)) {
+        if let Err(error) = retry("write dead letters", || self.append(topic, &records)) {
             self.fail(error);
         }
     }

@@ -4,20 +4,22 @@
 //! time. Counters are atomic. Values behind a lock are written a few times a second, or once per
 //! epoch.
 
+pub(crate) mod operators;
+pub(crate) mod row_counts;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use operators::Operators;
+use row_counts::{RowCounts, Rows};
+use tidemill_log::health::lag::Waits;
 use tidemill_log::health::{Health, Role, now_ms};
+use tidemill_log::lock;
 use tidemill_log::log::PartitionRange;
-use tidemill_log::waits::Waits;
-
-use crate::journal::Offsets;
-use crate::operators::Operators;
-use crate::row_counts::{RowCounts, Rows};
-use tidemill_log::sync::lock;
+use tidemill_state::journal::Offsets;
 
 /// A quantile of the recent freshness covers at least this long, and at most twice as long.
 const RECENT: Duration = Duration::from_secs(10);

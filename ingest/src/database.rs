@@ -2,12 +2,15 @@
 //!
 //! PostgreSQL's errors are sorted by SQLSTATE (manual, appendix "PostgreSQL Error Codes").
 
+pub mod server;
+
 use std::time::Duration;
 
-pub(crate) use tidemill_log::sql::quoted;
+use server::{Server, passes, refuses};
 
-use crate::server::{Server, passes, refuses};
 use crate::{Error, Kind, Result};
+
+pub(crate) use tidemill_log::schema::sql::quoted;
 
 /// How long a process that is silent keeps what it holds in a database: the right to capture, a
 /// claimed page, an open transaction.

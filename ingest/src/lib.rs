@@ -18,17 +18,14 @@
 
 pub mod capture;
 pub mod config;
-mod database;
+pub mod database;
 pub mod fetch;
 pub mod json;
 pub mod land;
-mod letters;
 pub mod probe;
 pub mod publish;
-pub mod randomuser;
 pub mod run;
 pub mod schedule;
-pub mod server;
 pub mod stats;
 
 pub use tidemill_log::{Error, Kind, Result};

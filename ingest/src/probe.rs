@@ -11,7 +11,7 @@ use tidemill_log::health::{ANSWER_WAIT, PROBE, Role, now_ms};
 
 use crate::capture::slot_of;
 use crate::database::postgres_failed;
-use crate::server::Server;
+use crate::database::server::Server;
 use crate::stats::Stats;
 use crate::{Error, Kind, Result};
 

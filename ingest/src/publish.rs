@@ -32,20 +32,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tidemill_log::dead_letter::{DeadLetter, Source, Stage, topic_of};
 use tidemill_log::envelope::Followed;
 use tidemill_log::event::{Change, Op, Value};
 use tidemill_log::failpoint;
 use tidemill_log::health::{Role, engines};
+use tidemill_log::log::dead_letter::{DeadLetter, Source, Stage, topic_of};
 use tidemill_log::log::{Log, Producer, RECORD_BYTES_MAX, Record};
 use tidemill_log::registry::Registry;
 use tidemill_log::schema::TableSchema;
+use topic::Topic;
 
-use crate::capture::{self, Capture, Captured, Refused};
+use crate::capture::{Capture, Captured, Refused};
 use crate::config::{Compatibility, SCHEMA_IN_TOPICS, TopicNaming};
 use crate::stats::Stats;
-use crate::{Error, Kind, Result};
-use topic::Topic;
+use crate::{Error, Kind, Result, capture};
 
 /// Longest single wait for changes, and so the delay of a stop.
 const WAIT: Duration = Duration::from_millis(100);

@@ -28,17 +28,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use tidemill_log::dead_letter::{DeadLetter, Source, Stage};
+use tidemill_log::backoff::sleep;
 use tidemill_log::failpoint;
 use tidemill_log::health::Role;
+use tidemill_log::log::dead_letter::{DeadLetter, Source, Stage};
 
 use crate::config::{Feed, Pipeline, Tick, check_url};
 use crate::database::{LEASE, RENEW};
-use tidemill_log::backoff::sleep;
-
 use crate::fetch::{Backoff, Client, Failure, Page};
 use crate::land::Landing;
-use crate::letters::Letters;
+use crate::land::letters::Letters;
 use crate::publish::StreamOptions;
 use crate::schedule::{Claim, Ledger, Next};
 use crate::stats::Stats;

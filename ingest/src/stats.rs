@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tidemill_log::health::Health;
-use tidemill_log::waits::Waits;
+use tidemill_log::health::lag::Waits;
 
 /// The statistics of one ingest process, shared by all its stages. Counters start at 0 with the
 /// process and never decrease.

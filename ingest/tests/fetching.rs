@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tidemill_ingest::Kind;
 use tidemill_ingest::config::{Feed, Pipeline, Seed};
 use tidemill_ingest::fetch::Client;
-use tidemill_ingest::land;
-use tidemill_ingest::randomuser::{self, Fault, Request, Server, Source};
-use tidemill_ingest::run::{self, Options};
-use tidemill_ingest::schedule::{self, Claim, Ledger, Next};
+use tidemill_ingest::run::Options;
+use tidemill_ingest::schedule::{Claim, Ledger, Next};
 use tidemill_ingest::stats::Stats;
-use tidemill_log::dead_letter::{self, DeadLetter, Entry, Stage};
+use tidemill_ingest::{Kind, land, run, schedule};
+use tidemill_log::log::dead_letter;
+use tidemill_log::log::dead_letter::{DeadLetter, Entry, Stage};
+use tidemill_randomuser::{Fault, Request, Server, Source};
 
 #[path = "fetching/answers.rs"]
 mod answers;
@@ -164,12 +164,12 @@ fn serve(
     source: Source,
     faults: impl Fn(&Request) -> Option<Fault> + Send + Sync + 'static,
 ) -> Server {
-    let options = randomuser::Options {
+    let options = tidemill_randomuser::Options {
         source,
         faults: Some(Arc::new(faults)),
-        ..randomuser::Options::default()
+        ..tidemill_randomuser::Options::default()
     };
-    randomuser::serve("127.0.0.1:0".parse().unwrap(), options).unwrap()
+    tidemill_randomuser::serve("127.0.0.1:0".parse().unwrap(), options).unwrap()
 }
 
 /// Fetches until the range is done; a run that does not end fails the test.
@@ -369,12 +369,12 @@ fn retry_after_is_obeyed() {
 
 #[test]
 fn the_server_limits_users_a_window() {
-    let options = randomuser::Options {
+    let options = tidemill_randomuser::Options {
         users_max: 250,
         window: Duration::from_millis(1500),
-        ..randomuser::Options::default()
+        ..tidemill_randomuser::Options::default()
     };
-    let server = randomuser::serve("127.0.0.1:0".parse().unwrap(), options).unwrap();
+    let server = tidemill_randomuser::serve("127.0.0.1:0".parse().unwrap(), options).unwrap();
     on_each("limit", |place| {
         let stats = fetched(&place.options(&server, 4, "limit"));
         assert!(count(&stats.retries) >= 1);
@@ -650,7 +650,8 @@ fn a_table_with_other_columns_is_refused_by_name() {
 #[test]
 fn a_port_that_is_taken_is_a_clear_error() {
     let server = serve(Source::Made, |_| None);
-    let error = randomuser::serve(server.addr, randomuser::Options::default()).unwrap_err();
+    let error = tidemill_randomuser::serve(server.addr, tidemill_randomuser::Options::default())
+        .unwrap_err();
     assert!(error.to_string().contains("choose another port"), "{error}");
 }
 

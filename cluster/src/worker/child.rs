@@ -35,16 +35,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::ValueEnum;
+use tidemill_logs::logging::LogArgs;
+use tidemill_protocol::{
+    Exit, FromChild, Heartbeat, Part, Phase, ProcessAssignment, ProcessKey, ProcessReport, ToChild,
+    exit,
+};
 
 use super::event::Event;
 use super::files;
 use super::reconcile::Known;
-use crate::exit;
-use crate::logging::LogArgs;
-use crate::logs;
-use crate::protocol::{
-    Exit, FromChild, Heartbeat, Part, Phase, ProcessAssignment, ProcessKey, ProcessReport, ToChild,
-};
 
 /// Lines of a child's log and stderr that are reported when it ended.
 const TAIL_LINES: usize = 20;
@@ -277,7 +276,7 @@ impl Child {
         if !said_all && now.saturating_duration_since(since) < WORDS_PATIENCE {
             return false;
         }
-        let mut tail = logs::tail(
+        let mut tail = tidemill_logs::tail(
             logs,
             &files::stem(&self.key),
             self.key.generation,

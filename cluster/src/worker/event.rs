@@ -1,6 +1,6 @@
 //! Events of the worker's thread.
 
-use crate::protocol::{Assignment, FromChild, ProcessKey};
+use tidemill_protocol::{Assignment, FromChild, ProcessKey};
 
 /// An event of the worker's thread, from the threads that read children and talk to the master.
 #[derive(Debug)]

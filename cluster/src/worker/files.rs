@@ -10,9 +10,8 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
-
-use crate::exit::Usage;
-use crate::protocol::{JobSpec, ProcessKey};
+use tidemill_protocol::exit::Usage;
+use tidemill_protocol::{JobSpec, ProcessKey};
 
 /// Limit of files of one pipeline.
 pub(crate) const FILES_MAX: usize = 1000;
@@ -30,7 +29,7 @@ pub(crate) fn stem(key: &ProcessKey) -> String {
 ///
 /// [`Usage`] (exit code 2), with the limit or the name that is wrong.
 pub(crate) fn check(spec: &JobSpec) -> anyhow::Result<()> {
-    crate::args::name(&spec.name)
+    tidemill_config::args::name(&spec.name)
         .map_err(|right| Usage(format!("the job's name `{}`: {right}", spec.name)))?;
     let count = spec.files.len();
     let bytes: usize = spec.files.values().map(String::len).sum();
@@ -95,7 +94,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::protocol::Part;
+    use tidemill_protocol::Part;
 
     fn spec(file: &str) -> JobSpec {
         JobSpec {

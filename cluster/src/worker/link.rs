@@ -15,9 +15,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use tidemill_protocol::api::{Failure, Master};
+use tidemill_protocol::{Assignment, Report, WorkerId};
+
 use super::event::Event;
-use crate::api::{Failure, Master};
-use crate::protocol::{Assignment, Report, WorkerId};
 
 /// Pause after a failed request.
 const AGAIN: Duration = Duration::from_secs(1);

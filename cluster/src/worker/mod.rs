@@ -36,18 +36,17 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use clap::Args;
-
 use child::{Child, Setting};
+use clap::Args;
 use event::Event;
 use link::Link;
 use reconcile::Action;
-
-use crate::api::{Master, WhichMaster};
-use crate::exit::{self, Usage};
-use crate::logging::{self, LogArgs, Origin};
-use crate::protocol::{Assignment, ProcessAssignment, ProcessKey, Report, ToChild};
-use crate::token::Token;
+use tidemill_logs::logging;
+use tidemill_logs::logging::{LogArgs, Origin};
+use tidemill_protocol::api::{Master, WhichMaster};
+use tidemill_protocol::exit::Usage;
+use tidemill_protocol::token::Token;
+use tidemill_protocol::{Assignment, ProcessAssignment, ProcessKey, Report, ToChild, exit};
 
 /// Limit of events in the queue. A sender waits when it is full.
 const EVENTS_MAX: usize = 1024;

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::protocol::{Assignment, ProcessAssignment, ProcessKey};
+use tidemill_protocol::{Assignment, ProcessAssignment, ProcessKey};
 
 /// A child that has sent no line for so long is frozen and is killed.
 pub(crate) const FROZEN_AFTER: Duration = Duration::from_secs(8);
@@ -105,7 +105,7 @@ pub(crate) fn actions(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{JobSpec, Part};
+    use tidemill_protocol::{JobSpec, Part};
 
     fn key(generation: u64, index: usize) -> ProcessKey {
         ProcessKey {

@@ -13,11 +13,9 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use tidemill_protocol::token::Token;
 
 use super::link::Link;
-use crate::logs;
-use crate::observe;
-use crate::token::Token;
 
 /// Opens the port of `--http`.
 ///
@@ -53,9 +51,9 @@ pub(super) fn start(
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(Arc::clone(&link))
-        .merge(observe::worker_router(move || link.told()))
-        .merge(logs::routes(name, folder, token));
-    let serve = move || runtime.block_on(observe::answer(listener, router));
+        .merge(tidemill_web::worker_router(move || link.told()))
+        .merge(tidemill_logs::routes(name, folder, token));
+    let serve = move || runtime.block_on(tidemill_web::answer(listener, router));
     thread::Builder::new()
         .name("http".to_owned())
         .spawn(serve)?;

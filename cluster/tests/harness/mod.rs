@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::array_value_to_string;
 use tempfile::TempDir;
-use tidemill_dataflow::sink::{self, Sink, Table};
-use tidemill_log::dead_letter::{self, Entry, Kept};
 use tidemill_log::envelope::Decoder;
-use tidemill_log::log::{self, OwnedRecord, Record};
+use tidemill_log::log;
+use tidemill_log::log::dead_letter::{Entry, Kept};
+use tidemill_log::log::{OwnedRecord, Record, dead_letter};
+use tidemill_sinks::{Sink, Table};
 
 pub(crate) mod certificates;
 pub(crate) mod database;
@@ -211,7 +212,7 @@ impl Place {
     /// Whether the job has made the tables of these views.
     pub(crate) fn are_there(&self, views: &[&str]) -> bool {
         // A connection to the embedded file that is older than a table may not see it.
-        let sink = sink::open(&self.sink).unwrap();
+        let sink = tidemill_sinks::open(&self.sink).unwrap();
         let filled = sink.frontiers(&self.name);
         filled.is_ok_and(|filled| views.iter().all(|view| filled.contains_key(*view)))
     }
@@ -350,7 +351,9 @@ impl Place {
             partition_columns: 1,
             fingerprint: 0,
         };
-        let sink = self.reading.get_or_init(|| sink::open(&self.sink).unwrap());
+        let sink = self
+            .reading
+            .get_or_init(|| tidemill_sinks::open(&self.sink).unwrap());
         let rows = sink.read(&table, ROWS_MAX);
         let Ok(rows) = rows else {
             return BTreeSet::new();

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::exposition::{self, Scrape};
-use super::{PATIENCE, Process, until};
+use super::exposition::Scrape;
+use super::{PATIENCE, Process, exposition, until};
 
 /// Where a process answers.
 pub(crate) struct Web(pub(crate) String);

@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{PATIENCE, Place, Process, View, free_port, until};
 use arrow::datatypes::DataType;
+
+use crate::harness::{PATIENCE, Place, Process, View, free_port, until};
 
 const SERVICES: [&str; 4] = ["postgres", "kafka", "registry", "cassandra"];
 

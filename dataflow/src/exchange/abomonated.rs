@@ -17,11 +17,11 @@ use std::io::{self, Write};
 use std::mem::{align_of, size_of};
 
 use abomonation::Abomonation;
+use tidemill_ir::row::Row;
+use tidemill_log::Result;
+use tidemill_state::value::keyed::Keyed;
 
 use super::{Codec, Malformed};
-use crate::Result;
-use crate::row::Row;
-use crate::value::keyed::Keyed;
 
 /// The codec that trusts the bytes it reads.
 #[derive(Debug)]

@@ -1,4 +1,5 @@
-//! The checked codec: values in flat form ([`crate::value::flat`]), one after the other, validated.
+//! The checked codec: values in flat form ([`tidemill_state::value::flat`]), one after the other,
+//! validated.
 //!
 //! Invariants:
 //! 1. Bytes are read as exactly the values that they were made from, or refused.
@@ -6,9 +7,10 @@
 
 use std::io::{self, BufWriter, Write};
 
+use tidemill_log::Result;
+use tidemill_state::value::flat::{ByteSink, Flat, Malformed, Reader};
+
 use super::Codec;
-use crate::Result;
-use crate::value::flat::{ByteSink, Flat, Malformed, Reader};
 
 /// Counts bytes without writing them.
 struct Length(usize);

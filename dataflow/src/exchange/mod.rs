@@ -31,16 +31,17 @@ use std::fmt::{Display, Formatter};
 use std::io::{self, Write};
 use std::str::FromStr;
 
-pub use crate::row::Row;
-pub use crate::value::flat::{ByteSink, Flat, Malformed, Read, Reader};
 #[cfg(feature = "abomonation")]
 pub use abomonated::Abomonated;
 pub use checked::Checked;
 pub use pact::Crossing;
+pub use tidemill_ir::row::Row;
+pub use tidemill_state::value::flat::{ByteSink, Flat, Malformed, Read, Reader};
 
-use crate::value::keyed::Keyed;
-use crate::value::totals::Totals;
-use crate::{Epoch, Error, Kind, Result};
+use tidemill_ir::Epoch;
+use tidemill_log::{Error, Kind, Result};
+use tidemill_state::value::keyed::Keyed;
+use tidemill_state::value::totals::Totals;
 
 /// Serializes batches of values, and reads them back.
 pub trait Codec<D> {

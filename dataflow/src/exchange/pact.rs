@@ -9,6 +9,7 @@
 
 use std::rc::Rc;
 
+use tidemill_log::Error;
 use timely::communication::{Pull, Push};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::Message;
@@ -21,7 +22,6 @@ use timely::worker::Worker;
 
 use super::rows::Rows;
 use super::{Crosses, Engine};
-use crate::Error;
 
 /// Sends each value to the worker whose index the function `route` returns for the value.
 pub struct Crossing<F> {

@@ -9,12 +9,12 @@
 
 use std::io::Write;
 
+use tidemill_log::{Error, Kind, Result};
 use timely::Accountable;
 use timely::bytes::arc::Bytes;
 use timely::dataflow::channels::ContainerBytes;
 
 use super::{Checked, Codec, Crosses, Engine, Malformed};
-use crate::{Error, Kind, Result};
 
 /// Bytes before the values: tag and count.
 const HEADER: usize = 16;

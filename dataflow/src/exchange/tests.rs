@@ -4,17 +4,16 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use smallvec::SmallVec;
+use tidemill_log::event::Position;
+use tidemill_state::value::float_sum::FloatSum;
+use tidemill_state::value::source_position::{ChangeOrder, SourcePosition};
+use tidemill_state::value::totals::{Cell, Sum};
 use timely::Accountable;
 use timely::bytes::arc::BytesMut;
 use timely::dataflow::channels::ContainerBytes;
 
 use super::rows::Rows;
-use tidemill_log::event::Position;
-
 use super::*;
-use crate::value::float_sum::FloatSum;
-use crate::value::source_position::{ChangeOrder, SourcePosition};
-use crate::value::totals::Cell;
 
 type Value = ((Row, Row), Epoch, isize);
 type Served = (Row, Row, Epoch, i64);
@@ -120,11 +119,12 @@ fn float() -> impl Strategy<Value = FloatSum> {
 }
 
 fn totals() -> impl Strategy<Value = ((Row, ()), Epoch, Totals)> {
-    let cell = prop_oneof![
-        any::<i64>().prop_map(Cell::counted),
-        (any::<i64>(), any::<i128>()).prop_map(|(count, sum)| Cell::added(count, sum)),
-        (any::<i64>(), float()).prop_map(|(count, sum)| Cell::added_floats(count, sum)),
+    let sum = prop_oneof![
+        Just(Sum::None),
+        any::<i128>().prop_map(|sum| Sum::Int(sum.into())),
+        float().prop_map(|sum| Sum::Float(Box::new(sum))),
     ];
+    let cell = (any::<i64>(), sum).prop_map(|(count, sum)| Cell { count, sum });
     (row(), any::<u64>(), any::<i64>(), vec(cell, 0..5)).prop_map(|(key, epoch, rows, cells)| {
         let cells = SmallVec::from_vec(cells);
         ((key, ()), epoch, Totals { rows, cells })

@@ -12,8 +12,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::journal::Binding;
-use crate::value::source_position::SourcePosition;
+use tidemill_state::journal::Binding;
+use tidemill_state::value::source_position::SourcePosition;
 
 /// The newest source position of each partition.
 #[derive(Debug, Default)]

@@ -19,6 +19,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill_ir::Epoch;
+use tidemill_log::Result;
+use tidemill_state::journal::Binding;
 use timely::container::{CapacityContainerBuilder, PushInto};
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilderSession;
@@ -28,11 +31,9 @@ use timely::dataflow::{Scope, StreamVec};
 use super::partitions::{Cut, Partitions};
 use super::record_batcher::Gather;
 use crate::context::Context;
-use crate::journal::Binding;
-use crate::time::alarm::Alarm;
-use crate::time::control::Control;
-use crate::time::messages::{Command, Report, Start};
-use crate::{Epoch, Result};
+use crate::epoch::alarm::Alarm;
+use crate::epoch::control::Control;
+use crate::epoch::messages::{Command, Report, Start};
 
 /// How often an idle source polls if an arrival may happen without a wake-up call, because another
 /// process writes the embedded log.

@@ -16,16 +16,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill_log::Result;
 use tidemill_log::log::{Log, OwnedRecord, Reader};
+use tidemill_state::journal::Binding;
+use tidemill_state::value::source_position::SourcePosition;
 
-use crate::Result;
+use super::record_batcher;
+use super::record_batcher::Gather;
 use crate::context::Refusal;
-use crate::journal::Binding;
-use crate::time::commits::Commits;
-use crate::time::messages::Held;
-use crate::value::source_position::SourcePosition;
-
-use super::record_batcher::{self, Gather};
+use crate::epoch::commits::Commits;
+use crate::epoch::messages::Held;
 
 /// Most records per poll. Bounds the size of a batch, and the time that the worker does not step.
 pub(crate) const RECORDS_PER_POLL_MAX: usize = 32_768;

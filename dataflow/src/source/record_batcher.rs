@@ -5,18 +5,18 @@
 
 use std::collections::BTreeMap;
 
+use arrow::record_batch::RecordBatch;
+use tidemill_decode::{Decoder, Effect, Refused, bare_key};
+use tidemill_ir::row::{Row, RowCodec, batch, comparable};
+use tidemill_ir::{Envelope, Format};
+use tidemill_log::Result;
 use tidemill_log::log::{OwnedRecord, RecordRef};
+use tidemill_state::value::keyed::Keyed;
+use tidemill_state::value::source_position::ChangeOrder;
 
 use super::newest_positions::Newest;
-use crate::Result;
 use crate::context::Refusal;
-use crate::decode::{Decoder, Effect, Refused, bare_key};
-use crate::plan::ir::{Envelope, Format};
-use crate::row::{Row, RowCodec, batch, comparable};
-use crate::time::commits::Commits;
-use crate::value::keyed::Keyed;
-use crate::value::source_position::ChangeOrder;
-use arrow::record_batch::RecordBatch;
+use crate::epoch::commits::Commits;
 
 /// What the records since the last [`Gather::finish`] became.
 pub(crate) struct Gathered<T> {

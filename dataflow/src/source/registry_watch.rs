@@ -15,12 +15,11 @@ use std::time::{Duration, Instant};
 
 use tidemill_log::registry::Registry;
 use tidemill_log::schema::fingerprint;
+use tidemill_log::{Result, lock};
+use tidemill_state::failure::Failure;
 
-use crate::Result;
-use crate::failure::Failure;
+use crate::epoch::resume;
 use crate::stats::Stats;
-use crate::time::resume;
-use tidemill_log::sync::lock;
 
 /// Longest time until the thread notices a stop.
 const STOP_LOOK: Duration = Duration::from_millis(100);

@@ -13,13 +13,12 @@ use std::time::{Duration, Instant};
 
 use tidemill_log::health::now_ms;
 use tidemill_log::log::{Log, TopicId};
+use tidemill_log::{Error, Kind, Result, lock};
+use tidemill_state::failure::Failure;
 
-use crate::failure::Failure;
+use crate::epoch::messages::{Added, Held};
+use crate::epoch::resume;
 use crate::stats::{Held as Ends, Stats};
-use crate::time::messages::{Added, Held};
-use crate::time::resume;
-use crate::{Error, Kind, Result};
-use tidemill_log::sync::lock;
 
 /// How long a topic may be missing before it counts as deleted. Brokers that start learn of their
 /// topics late.

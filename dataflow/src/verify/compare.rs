@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use hashbrown::HashMap;
+use tidemill_ir::Epoch;
+use tidemill_ir::row::{Row, bug};
+use tidemill_log::Result;
+use tidemill_sinks::{Odd, Scanned, Sink, Writes};
 
 use super::expected::{Keyed, Only, Rows};
-use crate::row::{Row, bug};
-use crate::sink::{Odd, Scanned, Sink, Writes};
-use crate::{Epoch, Result};
 
 /// What a table contains, by primary key.
 #[derive(Default)]

@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use hashbrown::HashMap;
-
-use crate::row::{Row, RowCodec};
-use crate::sink::{Done, Frontier, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes};
-use crate::{Epoch, Error, Kind, Result};
+use tidemill_ir::Epoch;
+use tidemill_ir::row::{Row, RowCodec};
+use tidemill_log::{Error, Kind, Result};
+use tidemill_sinks::{Done, Frontier, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes};
 
 /// A table with codecs of its keys and rows. Encoded rows are equal bytes if the rows are equal.
 pub(super) struct Keyed {

@@ -25,18 +25,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tidemill_ir::Epoch;
 use tidemill_log::log::Log;
+use tidemill_log::{Error, Kind, Result, lock};
+use tidemill_sinks::{Sink, Table};
+use tidemill_state::checkpoint;
+use tidemill_state::checkpoint::Manifest;
+use tidemill_state::journal::{Journal, Standing};
+use tidemill_state::store::Store;
 
-use crate::checkpoint::{self, Manifest};
 use crate::config::Config;
-use crate::journal::{Journal, Standing};
-use crate::sink::{Sink, Table};
+use crate::epoch::messages::{Held, Start};
+use crate::epoch::resume;
+use crate::runtime::host;
 use crate::stats::Stats;
-use crate::store::Store;
-use crate::time::messages::{Held, Start};
-use crate::time::resume;
-use crate::{Epoch, Error, Kind, Result, host};
-use tidemill_log::sync::lock;
 
 mod compare;
 mod expected;
@@ -190,8 +192,8 @@ impl Look {
         let tables = host::tables(&config.plan).into_iter();
         let tables = tables.map(|table| Ok(Arc::new(Keyed::new(table)?)));
         Ok(Self {
-            sink: crate::sink::open(&config.sink)?,
-            store: crate::store::open(&config.state)?,
+            sink: tidemill_sinks::open(&config.sink)?,
+            store: tidemill_state::store::open(&config.state)?,
             log: tidemill_log::log::open(&config.log)?,
             tables: tables.collect::<Result<_>>()?,
             from_log,

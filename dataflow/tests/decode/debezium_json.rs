@@ -8,8 +8,8 @@
 
 use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use tidemill_dataflow::decode::{Effect, open};
-use tidemill_dataflow::plan::ir::{Binary, Digits, Envelope, Epoch, Format, Missing, Spelling};
+use tidemill_decode::{Effect, open};
+use tidemill_ir::{Binary, Digits, Envelope, Format, Missing, Spelling, TimestampUnit};
 
 use crate::{batch, micros, source};
 
@@ -346,28 +346,28 @@ fn without_a_schema_the_table_says_it_or_the_record_is_refused() {
             Err("timestamps = 'seconds', 'millis', 'micros' or 'nanos'"),
         ),
         (&milli, said, micros(), Err("unit is not said")),
-        (&micro, times(Epoch::Micros), micros(), Ok(moment)),
+        (&micro, times(TimestampUnit::Micros), micros(), Ok(moment)),
         (
             &milli,
-            times(Epoch::Millis),
+            times(TimestampUnit::Millis),
             micros(),
             Ok("2024-05-06T07:08:09.123"),
         ),
         (
             "1714979289",
-            times(Epoch::Seconds),
+            times(TimestampUnit::Seconds),
             micros(),
             Ok("2024-05-06T07:08:09"),
         ),
         (
             "1714979289123456500",
-            times(Epoch::Nanos),
+            times(TimestampUnit::Nanos),
             micros(),
             Ok(moment),
         ),
         (
             &micro,
-            times(Epoch::Iso),
+            times(TimestampUnit::Iso),
             micros(),
             Err("expected a timestamp"),
         ),

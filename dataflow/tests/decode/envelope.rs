@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Date32Type, Decimal128Type, TimestampMicrosecondType};
-use tidemill_dataflow::decode::{Effect, open};
-use tidemill_dataflow::plan::ir::{Envelope, Format};
+use tidemill_decode::{Effect, open};
+use tidemill_ir::{Envelope, Format};
 use tidemill_log::envelope::{Decoder, Encoder};
 use tidemill_log::event::{Change, Op, Position, Value};
 use tidemill_log::log::OwnedRecord;

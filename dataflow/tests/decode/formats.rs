@@ -1,7 +1,7 @@
 //! docs/formats.md against the code: what each Avro type becomes.
 
 use arrow::datatypes::{DataType, TimeUnit};
-use tidemill_dataflow::plan::compile;
+use tidemill_plan::compile;
 
 use crate::Memory;
 

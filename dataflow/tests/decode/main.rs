@@ -24,8 +24,8 @@ use arrow::datatypes::{
 };
 use arrow::record_batch::RecordBatch;
 use proptest::prelude::*;
-use tidemill_dataflow::decode::{Decoder, Effect, open};
-use tidemill_dataflow::plan::ir::{Envelope, Format, Source, Spelling};
+use tidemill_decode::{Decoder, Effect, open};
+use tidemill_ir::{Envelope, Format, Source, Spelling};
 use tidemill_log::registry::{Registered, Registry};
 
 /// A registry in memory that can be away for a number of questions.

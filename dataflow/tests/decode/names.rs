@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use tidemill_dataflow::decode::{Effect, open};
-use tidemill_dataflow::plan::ir::{Envelope, Format};
+use tidemill_decode::{Effect, open};
+use tidemill_ir::{Envelope, Format};
 use tidemill_log::envelope::Encoder;
 use tidemill_log::event::{Change, Op, Position, Value};
 use tidemill_log::registry::Registry;
@@ -53,7 +53,7 @@ fn registry() -> (tempfile::TempDir, Arc<dyn Registry>) {
     (folder, registry)
 }
 
-fn source(registry: &Arc<dyn Registry>, columns: &[&str]) -> tidemill_dataflow::plan::ir::Source {
+fn source(registry: &Arc<dyn Registry>, columns: &[&str]) -> tidemill_ir::Source {
     let newest = registry.latest("people-value").unwrap().unwrap();
     let columns: Vec<_> = columns.iter().map(|it| (*it, DataType::Utf8)).collect();
     let format = Format::Avro {

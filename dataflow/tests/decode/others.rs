@@ -9,8 +9,8 @@ use arrow::datatypes::{
     TimestampMicrosecondType,
 };
 use serde_json::{Value, json};
-use tidemill_dataflow::decode::{Effect, open};
-use tidemill_dataflow::plan::compile;
+use tidemill_decode::{Effect, open};
+use tidemill_plan::compile;
 
 use crate::{Memory, batch};
 

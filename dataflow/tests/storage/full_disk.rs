@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tidemill_dataflow::Kind;
 use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::{Config, Limits, Stats, Workers, run};
-use tidemill_dataflow::journal::{Binding, Journal};
-use tidemill_dataflow::plan::compile;
-use tidemill_dataflow::store;
+use tidemill_log::Kind;
 use tidemill_log::log::Record;
+use tidemill_plan::compile;
+use tidemill_state::journal::{Binding, Journal};
+use tidemill_state::store;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Metadata, Subscriber};

@@ -6,6 +6,8 @@
 //!
 //! The encoding is that of RFC 3986, section 2.1, in both directions.
 
+pub mod tls;
+
 /// Splits a URL into the part before the `?` and the settings of the query, decoded and in their
 /// order. A name without `=` has an empty value.
 ///

@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::{Error, Kind, Result};
+
 /// How soon a stop is seen during a pause.
 const STOP_LOOK: Duration = Duration::from_millis(20);
 
@@ -56,6 +58,67 @@ pub fn sleep(wait: Duration, stop: &AtomicBool) {
         }
         std::thread::sleep(left.min(STOP_LOOK));
     }
+}
+
+/// The first pause between two attempts; the following ones double.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The longest pause between two attempts.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Retries `attempt` without limit while its errors [may pass](Error::may_pass): a service is away
+/// or refuses, or a disk is full. It logs when it begins to wait, when the reason changes, and when
+/// the attempt succeeds. `what` completes the sentence "cannot … yet".
+///
+/// # Errors
+/// The first error that does not pass.
+pub fn retry<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        // Nothing sets this flag, so `waited` always returns a result.
+        let passes = Error::may_pass;
+        if let Some(done) = waited(&AtomicBool::new(false), (what, passes), &mut attempt)? {
+            return Ok(done);
+        }
+    }
+}
+
+/// As [`retry`], for a start: returns `None` when `stop` is set, and a refusal ends it.
+///
+/// # Errors
+/// The first error whose kind is not `Retry`.
+pub fn retry_unless<T>(
+    stop: &AtomicBool,
+    what: &str,
+    attempt: impl FnMut() -> Result<T>,
+) -> Result<Option<T>> {
+    waited(stop, (what, |error| error.kind() == Kind::Retry), attempt)
+}
+
+/// Retries while `passes` is true for the error, until `stop` is set.
+fn waited<T>(
+    stop: &AtomicBool,
+    (what, passes): (&str, fn(&Error) -> bool),
+    mut attempt: impl FnMut() -> Result<T>,
+) -> Result<Option<T>> {
+    let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
+    let mut said = String::new();
+    while !stop.load(Ordering::Relaxed) {
+        match attempt() {
+            Err(error) if passes(&error) => {
+                let why = error.to_string();
+                if said != why {
+                    tracing::warn!(%error, "cannot {what} yet");
+                    said = why;
+                }
+                backoff.sleep(stop);
+            }
+            Ok(done) if !said.is_empty() => {
+                tracing::info!("could {what} at last");
+                return Ok(Some(done));
+            }
+            outcome => return outcome.map(Some),
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

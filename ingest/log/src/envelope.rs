@@ -30,13 +30,13 @@ mod encode;
 mod route;
 mod subject;
 
+use crate::event::{Op, Position};
+use crate::schema::fingerprint;
+
 pub use decode::{Decoder, Place};
 pub use encode::{Encoder, Followed};
 pub use route::partition_of_change;
 pub use subject::Evolution;
-
-use crate::event::{Op, Position};
-use crate::schema::fingerprint;
 
 /// The value of `source.connector` in records that Tidemill wrote.
 pub const CONNECTOR: &str = "tidemill";

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::Result;
 
 pub mod engines;
+pub mod lag;
 
 /// Timeout of a probe: without an answer in this time the service counts as down.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(3);

@@ -24,7 +24,6 @@
 
 pub mod address;
 pub mod backoff;
-pub mod dead_letter;
 pub mod envelope;
 pub mod error;
 pub mod event;
@@ -33,10 +32,14 @@ pub mod health;
 pub mod log;
 pub mod registry;
 pub mod schema;
-pub mod sql;
 pub mod sqlite;
-pub mod sync;
-pub mod tls;
-pub mod waits;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use error::{Error, Kind, Result};
+
+/// Locks a mutex. Poisoning is ignored: a thread that panics while it holds a lock ends the
+/// process, or it left the value whole.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

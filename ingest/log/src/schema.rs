@@ -10,13 +10,14 @@ mod avro;
 mod fingerprint;
 mod read;
 mod source_type;
+pub mod sql;
+
+use serde::Deserialize;
 
 pub use avro::{key_schema, value_schema};
 pub use fingerprint::fingerprint;
 pub use read::{Fields, Unusable, columns_of_envelope, columns_of_record, key_of, table_of};
 pub use source_type::{Comparison, SourceType};
-
-use serde::Deserialize;
 
 /// A type of a column that can be published and read by a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

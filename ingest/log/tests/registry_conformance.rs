@@ -8,10 +8,10 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use tidemill_log::Kind;
-use tidemill_log::failpoint::{self, Point};
+use tidemill_log::failpoint::Point;
 use tidemill_log::registry::{Registry, open};
 use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
+use tidemill_log::{Kind, failpoint};
 
 /// Runs a test on every engine that is there; a fresh subject name comes with it.
 fn on_each(test: impl Fn(&dyn Registry, &str)) {

@@ -24,8 +24,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tidemill_log::sqlite::has_table;
 
 use super::slot_of;
+use crate::database::server::Server;
 use crate::database::{Database, postgres_failed, sqlite_failed};
-use crate::server::Server;
 use crate::{Error, Kind, Result};
 
 /// Timeout of a connection attempt.

@@ -37,7 +37,7 @@ use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
 use crate::database::Database;
-use crate::server::Server;
+use crate::database::server::Server;
 use crate::{Error, Kind, Result};
 
 /// Largest number of changes that one [`Capture::next`] returns (about).

@@ -28,8 +28,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cell::value_of;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde_json::{Map, Value as Json};
+use tables::{check_capturable, follow, followed, make_triggers, newest_snapshot, tables_of};
 use tidemill_log::event::{Change, Op, Position, Value};
 use tidemill_log::failpoint;
 use tidemill_log::log::{Described, TopicId};
@@ -40,8 +42,6 @@ use super::{
     applicable_record, collect_fit, push, withhold,
 };
 use crate::{Error, Kind, Result};
-use cell::value_of;
-use tables::{check_capturable, follow, followed, make_triggers, newest_snapshot, tables_of};
 
 /// Pause between two reads of the file.
 const POLL: Duration = Duration::from_millis(2);

@@ -20,12 +20,14 @@
 //! 3. A page whose claim was lost does not land (an error of kind `Fence`).
 //! 4. If two records of a page have one key, the last one counts, as if they had come one by one.
 
+pub(crate) mod letters;
 mod postgres;
 mod record;
 mod sqlite;
 
 use std::collections::HashMap;
 
+use record::Row;
 use serde_json::value::RawValue;
 use tidemill_log::failpoint;
 use tidemill_log::schema::ColumnType;
@@ -37,7 +39,6 @@ use crate::fetch::Page;
 use crate::json::Path;
 use crate::schedule::{Claim, Ended};
 use crate::{Error, Kind, Result};
-use record::Row;
 
 /// The outcome of landing a page, in records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

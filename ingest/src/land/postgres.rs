@@ -13,11 +13,11 @@ use super::{
     listed, mismatch,
 };
 use crate::config::{Land, LandColumn};
-use crate::database::{self, postgres_failed, quoted};
+use crate::database::{postgres_failed, quoted};
 use crate::fetch::Page;
 use crate::schedule::Claim;
 use crate::schedule::postgres::finish;
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Result, database};
 
 /// A landing in PostgreSQL.
 pub(super) struct PostgresLanding {

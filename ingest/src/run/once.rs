@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tidemill_log::backoff::sleep;
 use tidemill_log::health::Role;
 
 use super::{CAPTURED, Fetcher, IDLE_MAX, Options, publish, stop_on_error, with_fetcher};
@@ -27,7 +28,6 @@ use crate::config::Tick;
 use crate::schedule::{Asked, Claim, Next, RETRYING_MAX};
 use crate::stats::Stats;
 use crate::{Error, Kind, Result};
-use tidemill_log::backoff::sleep;
 
 /// Interval between two checks whether everything is published.
 const PUBLISHED_LOOK: Duration = Duration::from_millis(50);

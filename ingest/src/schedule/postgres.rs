@@ -13,8 +13,8 @@ use super::{
     Asked, Claim, Claimed, Ended, Horizon, Ledger, LedgerState, Next, Plan, Run, Tally, Terms,
     lost, millis, shortened,
 };
-use crate::database::{self, postgres_failed};
-use crate::{Error, Result};
+use crate::database::postgres_failed;
+use crate::{Error, Result, database};
 
 /// The table and the index of pages that become due.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_runs (

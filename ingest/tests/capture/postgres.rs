@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
-use tidemill_ingest::Kind;
-use tidemill_ingest::capture::{self, Capture, Captured};
+use tidemill_ingest::capture::{Capture, Captured};
+use tidemill_ingest::{Kind, capture};
 use tidemill_log::event::{Change, Op, Position, Value};
 use tidemill_log::schema::ColumnType;
 

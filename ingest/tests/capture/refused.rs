@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tidemill_ingest::Kind;
-use tidemill_ingest::capture;
+use tidemill_ingest::{Kind, capture};
 
 use crate::postgres::Database;
 use crate::read;

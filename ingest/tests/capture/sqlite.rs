@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tidemill_ingest::Kind;
-use tidemill_ingest::capture::{self, Capture, Captured};
+use tidemill_ingest::capture::{Capture, Captured};
+use tidemill_ingest::{Kind, capture};
 use tidemill_log::event::{Op, Value};
 
 use crate::{STORY, changes, read, seen, the_same_story};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tidemill_dataflow::{journal, store};
+use tidemill_state::{journal, store};
 
 use crate::harness::{PATIENCE, Place, feed};
 use crate::mesh::Clicks;

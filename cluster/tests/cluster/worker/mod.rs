@@ -8,10 +8,11 @@ mod operated;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{PATIENCE, Process, send, until};
 use master::Master;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::harness::{PATIENCE, Process, send, until};
 
 const TOKEN: &str = "a-token-that-is-secret";
 

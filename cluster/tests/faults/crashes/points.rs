@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use tidemill_log::failpoint::{self, Point};
+use tidemill_log::failpoint;
+use tidemill_log::failpoint::Point;
 
 use crate::harness::river::River;
 use crate::harness::{PATIENCE, Place, Process, seed};

@@ -168,7 +168,7 @@ fn an_altered_view_of_an_idle_topic_is_filled_once() {
         write(&place, &[("altered", "sum(ms)")]);
         let job = place.start("dataflow", &["-w", "2"]);
         expect_sum(&place, "altered", 5);
-        let sink = tidemill_dataflow::sink::open(&place.sink).unwrap();
+        let sink = tidemill_sinks::open(&place.sink).unwrap();
         until("the view has a frontier", PATIENCE, || {
             let frontier = sink.frontiers(&place.name).unwrap().remove("altered");
             frontier.and_then(|frontier| frontier.epoch)

@@ -4,8 +4,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tidemill_ingest::randomuser;
-
 use crate::harness::database::Database;
 use crate::harness::{PATIENCE, Place, Process, feed, unique, until};
 
@@ -64,8 +62,8 @@ fn a_page_of_one_that_stands_still_is_landed_by_another() {
     let Some(place) = Place::services("page") else {
         return;
     };
-    let options = randomuser::Options::default();
-    let api = randomuser::serve("127.0.0.1:0".parse().unwrap(), options).unwrap();
+    let options = tidemill_randomuser::Options::default();
+    let api = tidemill_randomuser::serve("127.0.0.1:0".parse().unwrap(), options).unwrap();
     let url = api.url();
     let table = fetches(&place);
     let mut database = Database::open(&place.database);

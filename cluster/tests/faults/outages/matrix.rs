@@ -3,8 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tidemill_log::dead_letter::{DeadLetter, Stage};
 use tidemill_log::health::now_ms;
+use tidemill_log::log::dead_letter::{DeadLetter, Stage};
 
 use crate::harness::{PATIENCE, Process, until};
 use crate::outages::job::{Job, Waits, Where};

@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
-use tidemill_ingest::randomuser::{self, Fault, Faults, Server};
+use tidemill_randomuser::{Fault, Faults, Server};
 use tokio::runtime::Runtime;
 
 use crate::harness::certificates::Certificates;
@@ -279,12 +279,12 @@ fn serve_api(at: SocketAddr, answers: &Arc<AtomicU16>) -> Server {
         SILENT => Some(Fault::Hang),
         status => Some(Fault::Status(status)),
     });
-    let options = randomuser::Options {
+    let options = tidemill_randomuser::Options {
         faults: Some(faults),
-        ..randomuser::Options::default()
+        ..tidemill_randomuser::Options::default()
     };
     until("the API's port is free", PATIENCE, || {
-        randomuser::serve(at, options.clone()).ok()
+        tidemill_randomuser::serve(at, options.clone()).ok()
     })
 }
 

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use tidemill_dataflow::sink;
-
 use crate::harness::send;
 use crate::services::load::{Load, WHILE};
 
@@ -35,7 +33,7 @@ fn nodes_are_killed_frozen_and_restarted() {
     // A keyspace that is there is as it was said, or nothing runs.
     load.right("before the setting is changed");
     let other = format!("{keyspace}?replication=2");
-    let said = sink::open(&other)
+    let said = tidemill_sinks::open(&other)
         .and_then(|sink| sink.prepare("other", &[]))
         .unwrap_err()
         .to_string();

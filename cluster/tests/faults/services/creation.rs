@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema};
-use tidemill_dataflow::sink::{self, Table};
+use tidemill_sinks::Table;
 
 use crate::harness::own::Own;
 use crate::harness::{PATIENCE, until};
@@ -34,7 +34,7 @@ fn tables_whose_creation_was_cut_off_are_created_again() {
     for kill in 0..KILLS {
         let url = format!("{}/cut_off", own.url("cassandra"));
         let job = format!("job_{kill}");
-        let before = sink::open(&url).unwrap();
+        let before = tidemill_sinks::open(&url).unwrap();
         let begun = std::thread::spawn({
             let (job, tables) = (job.clone(), tables(kill));
             move || before.prepare(&job, &tables).map(|_| ())
@@ -43,7 +43,7 @@ fn tables_whose_creation_was_cut_off_are_created_again() {
         std::thread::sleep(Duration::from_millis(500 + 70 * kill));
         own.kill("cassandra");
         own.again("cassandra");
-        let sink = sink::open(&url).unwrap();
+        let sink = tidemill_sinks::open(&url).unwrap();
         let progress = until("Cassandra answers", PATIENCE, || {
             match sink.prepare(&job, &tables(kill)) {
                 Ok(progress) => Some(progress),

@@ -12,7 +12,8 @@ use rand::seq::SliceRandom;
 
 use crate::harness::own::Own;
 use crate::harness::{Place, Process, free_port, send};
-use crate::torture::pipeline::{self, Difference};
+use crate::torture::pipeline;
+use crate::torture::pipeline::Difference;
 
 /// Between one strike and the next.
 const GAP: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(7);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use postgres::{Client, NoTls};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tidemill_ingest::randomuser::{self, Fault, Server};
+use tidemill_randomuser::{Fault, Server};
 
 /// About how many users and offers there are; what is beyond is deleted.
 const USERS: usize = 1_500;
@@ -44,15 +44,15 @@ impl Load {
         let (closed, ended) = (Arc::default(), Arc::new(AtomicBool::new(false)));
         let turn = Arc::new(Mutex::new(()));
         let closing: Arc<AtomicBool> = Arc::clone(&closed);
-        let options = randomuser::Options {
+        let options = tidemill_randomuser::Options {
             // Away while nothing may change, and now and then.
             faults: Some(Arc::new(move |request| {
                 let away = closing.load(Ordering::Relaxed) || request.number % 17 == 3;
                 away.then_some(Fault::Status(503))
             })),
-            ..randomuser::Options::default()
+            ..tidemill_randomuser::Options::default()
         };
-        let server = randomuser::serve(([127, 0, 0, 1], 0).into(), options).unwrap();
+        let server = tidemill_randomuser::serve(([127, 0, 0, 1], 0).into(), options).unwrap();
         let mut changing = Changing {
             database: database.to_owned(),
             client: None,

@@ -16,13 +16,13 @@ mod pipeline;
 
 use std::time::Instant;
 
+use fleet::Fleet;
+use load::Load;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::harness::own::Own;
 use crate::harness::{Place, seed};
-use fleet::Fleet;
-use load::Load;
 
 /// Kills, unless the environment says otherwise.
 const KILLS: usize = 25;

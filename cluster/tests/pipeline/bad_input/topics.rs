@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use tidemill_log::dead_letter::{DeadLetter, Source, Stage, topic_of};
 use tidemill_log::envelope::Encoder;
 use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::log::dead_letter::{DeadLetter, Source, Stage, topic_of};
 use tidemill_log::log::{RECORD_BYTES_MAX, Record};
-use tidemill_log::registry::{self, Registry};
+use tidemill_log::registry;
+use tidemill_log::registry::Registry;
 use tidemill_log::schema::{Column, ColumnType, TableSchema};
 
 use crate::harness::{PATIENCE, Place, View, until};

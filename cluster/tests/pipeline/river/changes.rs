@@ -1,11 +1,10 @@
 //! Random inserts, updates, deletes and truncates in PostgreSQL while the river runs: in the end
 //! every view in Cassandra is what PostgreSQL answers to the same SQL.
 
+use postgres::Transaction;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-
-use postgres::Transaction;
 
 use crate::river::place::Place;
 use crate::river::rows::{expect_alike, settle};

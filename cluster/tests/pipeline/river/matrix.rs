@@ -11,12 +11,12 @@ mod pipeline;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use postgres::Client;
-
-use crate::river::place::Place;
 use cells::{CELLS, Cell, End, LOOKS, THEN};
 use load::Load;
 use pipeline::Pipeline;
+use postgres::Client;
+
+use crate::river::place::Place;
 
 /// How a change meets the pipeline.
 #[derive(Debug, Clone, Copy)]

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 use tempfile::TempDir;
-use tidemill_ingest::randomuser::{self, Server, Source};
 use tidemill_log::log::Log;
 use tidemill_log::registry::Registry;
+use tidemill_randomuser::{Server, Source};
 
 use crate::river::child::Tidemill;
 use crate::river::rows::{Keyspace, View};
@@ -231,11 +231,11 @@ pub(crate) fn recorded() -> PathBuf {
 
 /// Serves them over HTTP.
 pub(crate) fn serve_recorded() -> Server {
-    let options = randomuser::Options {
+    let options = tidemill_randomuser::Options {
         source: Source::Recorded(recorded()),
-        ..randomuser::Options::default()
+        ..tidemill_randomuser::Options::default()
     };
-    randomuser::serve(([127, 0, 0, 1], 0).into(), options).unwrap()
+    tidemill_randomuser::serve(([127, 0, 0, 1], 0).into(), options).unwrap()
 }
 
 /// The Python of Confluent's client.

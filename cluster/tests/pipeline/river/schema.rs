@@ -3,7 +3,7 @@
 //! answers, also the one that does not read what changed.
 
 use postgres::Client;
-use tidemill_log::dead_letter;
+use tidemill_log::log::dead_letter;
 
 use crate::river::child::{PATIENCE, Tidemill};
 use crate::river::place::Place;

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use tidemill_dataflow::plan::compile;
+use tidemill_plan::compile;
 
 use crate::types::page;
 

@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_log::dead_letter::{Source as Origin, Stage};
-use tidemill_log::registry::{self, Registry};
+use tidemill_log::log::dead_letter::{Source as Origin, Stage};
+use tidemill_log::registry;
+use tidemill_log::registry::Registry;
 
 use crate::harness::{PATIENCE, Place, Process, until};
 use crate::types::cells::{OPERATIONS, Operation};

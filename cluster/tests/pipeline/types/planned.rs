@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tidemill_dataflow::plan;
 use tidemill_log::registry::Registry;
 
 use crate::types::cells::{OPERATIONS, Operation};
@@ -66,7 +65,7 @@ pub(crate) fn verdicts(
             let asked = source.question(kind, operation);
             let known = asked.is_some();
             let plainly = asked.is_some_and(|asked| asked == query);
-            let planned = plan::compile(&sql, "views.sql", Some(registry.as_ref()));
+            let planned = tidemill_plan::compile(&sql, "views.sql", Some(registry.as_ref()));
             let verdict = match (planned, known) {
                 (Ok(_), true) => Verdict::Right,
                 (Ok(_), false) => {

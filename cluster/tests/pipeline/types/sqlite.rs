@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use rusqlite::Connection;
-use tidemill_log::dead_letter::Source as Origin;
+use tidemill_log::log::dead_letter::Source as Origin;
 
 use crate::harness::{PATIENCE, Place, until};
 use crate::types::page;

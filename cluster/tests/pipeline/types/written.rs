@@ -9,10 +9,12 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use Operation::{Distinct, Equal, Group, In, IsNull, Join, Key, Less, MinMax, Order, Pass};
 use serde_json::Value;
-use tidemill_dataflow::plan::compile;
-use tidemill_log::dead_letter::{Source as Origin, Stage};
-use tidemill_log::registry::{self, Registry};
+use tidemill_log::log::dead_letter::{Source as Origin, Stage};
+use tidemill_log::registry;
+use tidemill_log::registry::Registry;
+use tidemill_plan::compile;
 
 use crate::harness::{Place, Process};
 use crate::types::cells::{Operation, Subject};
@@ -21,8 +23,6 @@ use crate::types::page;
 use crate::types::same::difference;
 use crate::types::sink::Sink;
 use crate::types::source::Source;
-
-use Operation::{Distinct, Equal, Group, In, IsNull, Join, Key, Less, MinMax, Order, Pass};
 
 /// How long the views may take to be what PostgreSQL answers.
 const SETTLING: Duration = Duration::from_secs(240);

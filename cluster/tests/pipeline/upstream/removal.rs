@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use arrow::datatypes::DataType;
-use tidemill_dataflow::{sink, store};
+use tidemill_state::store;
 
 use crate::harness::database::Database;
 use crate::harness::{PATIENCE, Place, Process, View, feed, unique, until};
@@ -212,7 +212,7 @@ impl Left {
         assert!(!self.has_topic(&self.landed) && !self.has_topic(&dead_letters));
         assert!(!self.has_subject(&self.landed));
         assert!(!self.has_state());
-        let filled = sink::open(&self.place.sink)
+        let filled = tidemill_sinks::open(&self.place.sink)
             .unwrap()
             .frontiers(&self.place.name);
         assert_eq!(filled.unwrap().len(), 0);

@@ -1,8 +1,6 @@
 //! Two jobs of different names over one table: the second is refused before it writes, and takes
 //! the tables over where it is told to.
 
-use tidemill_dataflow::sink;
-
 use crate::harness::{Place, Process, until};
 use crate::verify::damage::Tables;
 use crate::verify::people::{PATIENCE, VIEWS, arrived, settle, write};
@@ -11,7 +9,10 @@ use crate::verify::people::{PATIENCE, VIEWS, arrived, settle, write};
 fn filled(place: &Place, mut job: Process, name: &str, mark: &str) {
     let tables = until("the tables are there", PATIENCE, || {
         job.runs();
-        let filled = sink::open(&place.sink).unwrap().frontiers(name).ok()?;
+        let filled = tidemill_sinks::open(&place.sink)
+            .unwrap()
+            .frontiers(name)
+            .ok()?;
         let there = VIEWS.iter().all(|view| filled.contains_key(*view));
         there.then(|| Tables::of(place))
     });

@@ -7,9 +7,9 @@ use std::time::Duration;
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde_json::json;
-use tidemill_dataflow::journal::{Journal, Standing};
-use tidemill_dataflow::store;
 use tidemill_log::log::Record;
+use tidemill_state::journal::{Journal, Standing};
+use tidemill_state::store;
 
 use crate::harness::{Place, until};
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use postgres::NoTls;
 use reqwest::blocking::{Client, RequestBuilder};
 use serde_json::{Value, json};
-use tidemill_ingest::randomuser::Fault;
+use tidemill_randomuser::Fault;
 
 use crate::airflow::documented::lines;
 use crate::airflow::installed::AIRFLOW;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use arrow::datatypes::DataType;
 use postgres::NoTls;
-use tidemill_ingest::randomuser::{self, Request, Server, Source};
+use tidemill_randomuser::{Request, Server, Source};
 
 use crate::airflow::documented::lines;
 use crate::airflow::installed::{Installed, root};
@@ -22,14 +22,14 @@ pub(crate) struct Users {
 
 /// The recorded pages; `fault` says what goes wrong with a request.
 pub(crate) fn pages(
-    fault: impl Fn(&Request) -> Option<randomuser::Fault> + Send + Sync + 'static,
+    fault: impl Fn(&Request) -> Option<tidemill_randomuser::Fault> + Send + Sync + 'static,
 ) -> Server {
-    let options = randomuser::Options {
+    let options = tidemill_randomuser::Options {
         source: Source::Recorded(root().join("ingest/tests/randomuser")),
         faults: Some(std::sync::Arc::new(fault)),
-        ..randomuser::Options::default()
+        ..tidemill_randomuser::Options::default()
     };
-    randomuser::serve("127.0.0.1:0".parse().unwrap(), options).unwrap()
+    tidemill_randomuser::serve("127.0.0.1:0".parse().unwrap(), options).unwrap()
 }
 
 impl Users {

@@ -5,6 +5,7 @@
 //! `UPDATE_EXPECT=1` writes them anew.
 
 mod mutated;
+mod serving;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,11 +14,11 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch};
 use arrow::util::display::array_value_to_string;
-use tidemill_dataflow::plan::ir::{Job, RelOp, View};
-use tidemill_dataflow::plan::{compile, explain};
-use tidemill_dataflow::{Kind, Result};
+use tidemill_ir::{Job, RelOp, View, explain};
 use tidemill_log::registry::{Registered, Registry};
 use tidemill_log::schema::{Column, ColumnType, SourceType, TableSchema, key_schema, value_schema};
+use tidemill_log::{Kind, Result};
+use tidemill_plan::compile;
 
 /// A registry of the schemas that the files use.
 struct Schemas(BTreeMap<String, String>);

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use tidemill_dataflow::Kind;
-use tidemill_dataflow::plan::compile;
+use tidemill_log::Kind;
+use tidemill_plan::compile;
 
 use crate::plan::{folder, plan};
 

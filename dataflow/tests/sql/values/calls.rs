@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use tidemill_dataflow::plan::functions::{Kind, Supported};
+use tidemill_functions::{Kind, Supported};
 
 use crate::values::edges;
 

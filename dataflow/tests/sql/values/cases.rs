@@ -3,7 +3,7 @@
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tidemill_dataflow::plan::functions::Kind;
+use tidemill_functions::Kind;
 
 use crate::values::calls::Call;
 use crate::values::judge::{Judge, Outcome};

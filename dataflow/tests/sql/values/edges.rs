@@ -1,6 +1,6 @@
 //! The values that columns of each type hold: where answers change.
 
-use tidemill_dataflow::plan::functions::Kind;
+use tidemill_functions::Kind;
 
 /// A column of the table: name, kind, and the type that PostgreSQL declares.
 pub(crate) const COLUMNS: [(&str, Kind, &str); 26] = [

@@ -15,9 +15,9 @@ use arrow::record_batch::RecordBatch;
 use postgres::{Client, NoTls, SimpleQueryMessage};
 use rand::Rng;
 use rand::rngs::StdRng;
-use tidemill_dataflow::plan::compile;
-use tidemill_dataflow::plan::functions::Kind;
-use tidemill_dataflow::plan::ir::{Job, RelOp};
+use tidemill_functions::Kind;
+use tidemill_ir::{Job, RelOp};
+use tidemill_plan::compile;
 
 use crate::values::calls::Call;
 use crate::values::edges::{COLUMNS, of};

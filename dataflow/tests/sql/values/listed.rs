@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tidemill_dataflow::plan::functions::{Supported, supported};
+use tidemill_functions::{Supported, supported};
 
 const START: &str = "<!-- list -->\n";
 const END: &str = "<!-- end of list -->";

@@ -10,7 +10,7 @@
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
-use tidemill_dataflow::plan::functions::{Kind, supported};
+use tidemill_functions::{Kind, supported};
 
 use crate::values::calls::Call;
 use crate::values::judge::{Judge, Outcome};

@@ -1,6 +1,6 @@
 //! Every scalar function, operator and cast that views accept, against PostgreSQL.
 //!
-//! The table of `plan::functions` is gone through, so that a new entry is tested without being
+//! The table of `tidemill_functions` is gone through, so that a new entry is tested without being
 //! remembered: each is called over columns of edge values and over literals, alone and nested in
 //! others, and every row must have PostgreSQL's value, or fail where PostgreSQL fails. The values
 //! are PostgreSQL's own text of its own answers; nothing is computed twice by one code. The seed is
@@ -13,11 +13,10 @@ mod judge;
 mod listed;
 mod matrix;
 
+use judge::{Judge, Outcome};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tidemill_dataflow::plan::functions::{Kind, supported};
-
-use judge::{Judge, Outcome};
+use tidemill_functions::{Kind, supported};
 
 /// Calls of each entry.
 const CALLS: usize = 4;

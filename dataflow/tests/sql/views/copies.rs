@@ -13,10 +13,8 @@ use tidemill_log::event::{Change, Op, Position, Value};
 use tidemill_log::log::{Producer, Record, partition_of};
 use tidemill_log::schema::{Column, ColumnType, TableSchema};
 
-use crate::views::Life;
-use crate::views::held;
 use crate::views::river::River;
-use crate::views::seed;
+use crate::views::{Life, held, seed};
 
 const TOPIC: &str = "items";
 const PARTITIONS: u32 = 3;

@@ -22,11 +22,10 @@ mod shapes;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-
 use feed::{Envelope, Feed};
 use oracle::Oracle;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use river::River;
 
 /// What happens to the job between and during waves.

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use postgres::{Client, NoTls};
-use tidemill_dataflow::sink::Table;
+use tidemill_sinks::Table;
 
 use crate::views::bundle::{COLUMNS, TABLES, View};
 use crate::views::feed::Feed;
-use crate::views::held::{self, Value};
+use crate::views::held;
+use crate::views::held::Value;
 
 /// A connection and its schema, which is dropped at the end.
 pub(crate) struct Oracle {

@@ -14,13 +14,14 @@ use arrow::datatypes::DataType;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value as Json, json};
-use tidemill_dataflow::plan::compile;
 use tidemill_log::log::Record;
+use tidemill_plan::compile;
 
 use crate::views::held::Value;
 use crate::views::oracle::Oracle;
 use crate::views::river::River;
-use crate::views::shapes::{self, Shapes};
+use crate::views::shapes;
+use crate::views::shapes::Shapes;
 
 /// Of a run that none is given to: the same for all, so that a change of ours is what fails.
 const SEED: u64 = 20_261_128;

@@ -13,13 +13,14 @@ use arrow::datatypes::{Field, Schema};
 use tempfile::TempDir;
 use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::{Config, Limits, Stats, Workers, run};
-use tidemill_dataflow::plan::compile;
-use tidemill_dataflow::sink::Table;
 use tidemill_dataflow::verify::{Options, Verified, verify};
 use tidemill_log::log::Log;
 use tidemill_log::registry::Registry;
+use tidemill_plan::compile;
+use tidemill_sinks::Table;
 
-use crate::views::held::{self, Value};
+use crate::views::held;
+use crate::views::held::Value;
 use crate::views::oracle::{Answer, key};
 
 const CHILD_DIRECTORY: &str = "TIDEMILL_TEST_VIEWS_CHILD";
@@ -41,7 +42,7 @@ pub(crate) struct River {
 struct Running {
     stats: Arc<Stats>,
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<tidemill_dataflow::Result<()>>,
+    thread: JoinHandle<tidemill_log::Result<()>>,
 }
 
 fn url(directory: &Path, file: &str) -> String {
@@ -247,7 +248,7 @@ impl River {
     /// The rows of a view by primary key.
     pub(crate) fn rows(&self, view: &str) -> BTreeMap<String, Vec<Value>> {
         let table = &self.tables[view];
-        let sink = tidemill_dataflow::sink::open(&sink(self.directory.path())).unwrap();
+        let sink = tidemill_sinks::open(&sink(self.directory.path())).unwrap();
         let batch = sink.read(table, usize::MAX).unwrap();
         let rows = held::rows(&batch);
         rows.into_iter()

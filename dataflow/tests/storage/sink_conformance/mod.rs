@@ -17,8 +17,9 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use proptest::prelude::*;
 use tempfile::TempDir;
-use tidemill_dataflow::sink::{self, Frontier, Refused, Sink, Table, Writes};
-use tidemill_dataflow::{Epoch, Kind, Result};
+use tidemill_ir::Epoch;
+use tidemill_log::{Kind, Result};
+use tidemill_sinks::{Frontier, Refused, Sink, Table, Writes};
 
 mod refused;
 
@@ -65,7 +66,7 @@ fn engines(test: &str) -> Vec<Engine> {
         .into_iter()
         .map(|(name, url, folder)| Engine {
             name,
-            sink: sink::open(&url).unwrap(),
+            sink: tidemill_sinks::open(&url).unwrap(),
             url,
             _folder: folder,
         })
@@ -218,7 +219,7 @@ fn an_epoch_again_and_an_older_epoch_change_nothing() {
         expect(&engine, &end);
         // The same after a restart, with the frontier beyond them.
         sink.advance("job", &[0], 30).unwrap();
-        let again = sink::open(&engine.url).unwrap();
+        let again = tidemill_sinks::open(&engine.url).unwrap();
         again.prepare("job", &[counts()]).unwrap();
         for step in [first, second, third] {
             write(&*again, step).unwrap();
@@ -280,7 +281,7 @@ fn workers_that_begin_at_once_find_each_others_tables() {
         std::thread::scope(|scope| {
             let workers = (0..6).map(|_| {
                 scope.spawn(|| {
-                    let sink = sink::open(&engine.url).unwrap();
+                    let sink = tidemill_sinks::open(&engine.url).unwrap();
                     sink.filled_by().unwrap();
                     sink.prepare("job", &tables).unwrap()
                 })
@@ -621,7 +622,7 @@ fn urls_that_name_no_sink_are_refused() {
         "cassandra://h:x/k",
         "mysql://h/k",
     ] {
-        let Err(error) = sink::open(url) else {
+        let Err(error) = tidemill_sinks::open(url) else {
             panic!("{url} was opened");
         };
         assert_eq!(error.kind(), Kind::Data);

@@ -230,7 +230,7 @@ fn a_keyspace_with_other_replicas_is_refused() {
             ("replication=2", false),
             ("replication=datacenter1:1", false),
         ] {
-            let other = sink::open(&format!("{}?{setting}", engine.url)).unwrap();
+            let other = tidemill_sinks::open(&format!("{}?{setting}", engine.url)).unwrap();
             let prepared = other.prepare("job", &[]);
             assert_eq!(prepared.is_ok(), fits, "{setting}: {prepared:?}");
             if let Err(error) = prepared {

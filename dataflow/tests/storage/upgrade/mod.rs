@@ -17,9 +17,10 @@ use serde_json::json;
 use tempfile::TempDir;
 use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::{Config, Limits, Stats, Workers, run};
-use tidemill_dataflow::plan::compile;
-use tidemill_dataflow::sink::{self, Table};
-use tidemill_log::log::{self, Record};
+use tidemill_log::log;
+use tidemill_log::log::Record;
+use tidemill_plan::compile;
+use tidemill_sinks::Table;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Where the folder of a new format is to be written.
@@ -105,7 +106,7 @@ struct Job {
     folder: PathBuf,
     stats: Arc<Stats>,
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<tidemill_dataflow::Result<()>>,
+    thread: JoinHandle<tidemill_log::Result<()>>,
 }
 
 impl Job {
@@ -167,7 +168,7 @@ impl Job {
 
     fn rows(&self) -> BTreeMap<&'static str, Rows> {
         let config = Self::config(&self.folder, 1, Duration::MAX);
-        let sink = sink::open(&config.sink).unwrap();
+        let sink = tidemill_sinks::open(&config.sink).unwrap();
         let mut views = BTreeMap::new();
         let names = ["shops", "fifths", "staff", "staff_sales", "latest"];
         for name in names {

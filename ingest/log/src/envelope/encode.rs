@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use apache_avro::Uuid;
 
-use super::subject::{self, Evolution};
-use super::{CONNECTOR, fingerprint_of, sequence_of, version_of};
+use super::subject::Evolution;
+use super::{CONNECTOR, fingerprint_of, sequence_of, subject, version_of};
 use crate::event::{Change, Op, Value};
 use crate::log::Record;
 use crate::registry::Registry;

@@ -11,6 +11,7 @@
 //! Partitions and offsets are as in Kafka. There are no consumer groups: who reads keeps its
 //! offsets itself.
 
+pub mod dead_letter;
 mod kafka;
 mod partition;
 mod sqlite;

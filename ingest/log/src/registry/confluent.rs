@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 
 use super::references::Types;
 use super::{Registered, Registry};
-use crate::tls::{self, Trust};
+use crate::address::tls;
+use crate::address::tls::Trust;
 use crate::{Error, Kind, Result, address};
 
 /// Timeout of a request.

@@ -27,17 +27,17 @@ use postgres::Client;
 use tidemill_log::failpoint;
 
 use super::super::collect_fit;
-use super::Phase;
-use super::catalog::{self, Table};
-use super::identity::{self, Noted, Published};
+use super::catalog::Table;
+use super::identity::{Noted, Published};
 use super::lease::Lease;
 use super::pgoutput::Relation;
-use super::progress::{self, Resume};
-use super::shape::Shape;
+use super::progress::Resume;
 use super::snapshot::Snapshot;
-use super::stream::{self, SlotKind, Stream};
-use super::timeline::Timeline;
-use crate::server::Server;
+use super::stream::{SlotKind, Stream};
+use super::{Phase, catalog, identity, progress, stream};
+use crate::capture::postgres::catalog::shape::Shape;
+use crate::capture::postgres::stream::timeline::Timeline;
+use crate::database::server::Server;
 use crate::{Error, Kind, Result};
 
 /// How often the catalog is read before a table counts as unfit for capture.

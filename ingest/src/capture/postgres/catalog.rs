@@ -5,17 +5,22 @@
 //! by INHERITS, without a primary key or with a deferrable one, without the key in the replica
 //! identity, or with partitions that PostgreSQL does not replicate.
 
+pub(crate) mod altered;
+pub(crate) mod shape;
+pub(crate) mod types;
+
 use std::sync::Arc;
 
 use postgres::Client;
 use postgres::types::PgLsn;
 use tidemill_log::schema::{Column, TableSchema};
-pub(super) use tidemill_log::sql::quoted as quote;
 
 use super::super::Generated;
 use super::pgoutput::Relation;
-use super::{sql_error, types};
+use super::sql_error;
 use crate::{Error, Kind, Result};
+
+pub(super) use tidemill_log::schema::sql::quoted as quote;
 
 /// A table that can be captured.
 #[derive(Debug, Clone)]

@@ -21,8 +21,8 @@ use postgres::Client;
 
 use super::advice::ADVICE;
 use super::catalog::Table;
-use super::shape::{Sent, Shape};
 use super::{lsn_text, sql_error};
+use crate::capture::postgres::catalog::shape::{Sent, Shape};
 use crate::{Error, Kind, Result};
 
 /// The record of a captured table.

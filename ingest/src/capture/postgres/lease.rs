@@ -24,14 +24,13 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator;
-
-use tidemill_log::sync::lock;
+use tidemill_log::lock;
 
 use super::{catalog, progress, sql_error};
 use crate::capture::Holder;
 use crate::capture::mark::Place;
+use crate::database::server::{CONNECT_WAIT, Server};
 use crate::database::{LEASE, RENEW};
-use crate::server::{CONNECT_WAIT, Server};
 use crate::{Error, Kind, Result};
 
 /// How long to wait for the end of a session that still reads the slot.

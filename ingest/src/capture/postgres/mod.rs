@@ -24,7 +24,6 @@
 //!    unacknowledged, keepalives advance it too, so that idle tables retain no WAL.
 
 mod advice;
-mod altered;
 mod beginning;
 mod catalog;
 mod identity;
@@ -32,36 +31,33 @@ mod image;
 mod lease;
 mod pgoutput;
 mod progress;
-mod shape;
 mod snapshot;
 mod stream;
-mod timeline;
-mod types;
 mod values;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use beginning::{Beginning, CapturedTable};
+use catalog::altered::Altered;
+use catalog::shape::Shape;
+use pgoutput::{Message, Old, Relation, Tuple};
 use postgres::error::SqlState;
+use progress::Resume;
+use snapshot::Snapshot;
+use stream::timeline::Timeline;
+use stream::{Event, Stream};
 use tidemill_log::event::{Change, Op, Position};
 use tidemill_log::failpoint;
 use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 
 use super::{BATCH, Capture, Captured, Generated, TABLES_PATIENCE, another_topic, collect_fit};
-use crate::server::Server;
-use crate::server::passes;
+use crate::database::server::{Server, passes};
 use crate::{Error, Kind, Result};
-use altered::Altered;
-use beginning::{Beginning, CapturedTable};
+
 pub(super) use lease::{Lease, holder};
-use pgoutput::{Message, Old, Relation, Tuple};
-use progress::Resume;
-use shape::Shape;
-use snapshot::Snapshot;
-use stream::{Event, Stream};
-use timeline::Timeline;
 
 /// Shortest interval between two records of the progress.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
@@ -208,7 +204,7 @@ impl PostgresCapture {
             self.server = self.servers.primary()?;
             self.lease = Lease::take(&self.server, &self.slot)?;
         }
-        let timeline = timeline::now(&mut self.lease.session())?;
+        let timeline = crate::capture::postgres::stream::timeline::now(&mut self.lease.session())?;
         if timeline != self.timeline.now {
             // The topics must be compared with the beginning of the new timeline.
             let what = format!("the server is on timeline {timeline}: a standby was promoted");

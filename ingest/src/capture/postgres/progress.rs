@@ -24,12 +24,12 @@ use tidemill_log::log::{Described, TopicId};
 
 use super::advice::ADVICE;
 use super::catalog::Table;
-use super::identity::{self, Published};
-use super::stream::{self, SlotKind};
-use super::timeline::Timeline;
-use super::{lsn_text, sql_error};
+use super::identity::Published;
+use super::stream::SlotKind;
+use super::{identity, lsn_text, sql_error, stream};
 use crate::capture::applicable_record;
-use crate::server::Server;
+use crate::capture::postgres::stream::timeline::Timeline;
+use crate::database::server::Server;
 use crate::{Error, Kind, Result};
 
 /// The row of a capture.

@@ -14,10 +14,10 @@ use tidemill_log::failpoint;
 use tidemill_log::schema::TableSchema;
 
 use super::catalog::{Table, quote};
-use super::shape::Shape;
 use super::sql_error;
 use super::stream::NewSlot;
 use super::values::{RowError, key_of_row, row_of};
+use crate::capture::postgres::catalog::shape::Shape;
 use crate::capture::{BATCH, Captured, withhold};
 use crate::{Error, Kind, Result};
 

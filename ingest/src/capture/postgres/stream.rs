@@ -5,6 +5,8 @@
 //! server's keepalives, also while nobody reads here. Commands are those of PostgreSQL's manual,
 //! section "Streaming Replication Protocol".
 
+pub(crate) mod timeline;
+
 use std::time::Duration;
 
 use pgwire_replication::{
@@ -13,8 +15,9 @@ use pgwire_replication::{
 use postgres::config::Host;
 use tokio::runtime::Runtime;
 
-use super::pgoutput::{self, Message};
-use crate::server::Server;
+use super::pgoutput;
+use super::pgoutput::Message;
+use crate::database::server::Server;
 use crate::{Error, Kind, Result};
 
 /// Number of messages that the transport reads ahead.

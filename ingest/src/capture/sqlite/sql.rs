@@ -1,9 +1,10 @@
 //! Names, texts and rows as SQL.
 
 use tidemill_log::schema::TableSchema;
-pub(super) use tidemill_log::sql::quoted as quote;
 
 use super::cell::cell_json;
+
+pub(super) use tidemill_log::schema::sql::quoted as quote;
 
 /// SQL: a row (`NEW`, `OLD` or the table itself) as a JSON object.
 pub(super) fn row_json(table: &TableSchema, row: &str) -> String {

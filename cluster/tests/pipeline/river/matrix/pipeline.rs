@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use tidemill_log::dead_letter::{self, Entry};
+use tidemill_log::log::dead_letter;
+use tidemill_log::log::dead_letter::Entry;
 
 use crate::river::child::{PATIENCE, Tidemill};
 use crate::river::place::Place;

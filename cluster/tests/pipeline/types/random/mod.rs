@@ -14,11 +14,10 @@ mod views;
 
 use std::time::{Duration, Instant};
 
+use judge::{Awaited, Judge};
 use rand::rngs::StdRng;
 use rand::seq::{IteratorRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
-
-use judge::{Awaited, Judge};
 use table::Table;
 use views::View;
 

@@ -6,8 +6,9 @@ use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::kinds::may;
 use super::table::{Column, Table, quote};
+use crate::types::cells::Operation;
 use crate::types::cells::Operation::{
-    self, Distinct, Equal, Group, In, IsNull, Join, Key, Less, MinMax, Order,
+    Distinct, Equal, Group, In, IsNull, Join, Key, Less, MinMax, Order,
 };
 
 /// Views of a table beside the one of all its columns.

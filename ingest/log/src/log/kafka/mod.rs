@@ -22,10 +22,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use rdkafka::{ClientContext, Message};
+use settings::Settings;
 
 use super::{Described, Log, OwnedRecord, PartitionRange, Producer, Reader};
 use crate::{Error, Kind, Result};
-use settings::Settings;
 
 pub use settings::refused;
 

@@ -1,0 +1,402 @@
+//! Status of the master, its workers and all jobs ([`Status`]), as a function of the state.
+//!
+//! The page, `tidemill status` and `GET /v1/status` show the same [`Status`]. Decision 25 explains
+//! how the numbers of several processes become one.
+
+pub(crate) mod rates;
+
+use std::collections::BTreeMap;
+
+use tidemill_protocol::{
+    DependencyStatus, Heartbeat, IngestStatus, JobStatus, MasterStatus, OPERATORS_TOLD_MAX,
+    OperatorHeartbeat, Part, Phase, ProcessKey, ProcessStatus, Status, WorkerStatus,
+};
+
+use super::component::{Half, Stage};
+use super::durable::{Job, Record, Run};
+use super::roster::Found;
+use crate::machine::State;
+
+/// The current status.
+pub(crate) fn of(state: &State) -> Status {
+    let jobs = state.durable.jobs.iter();
+    Status {
+        master: MasterStatus {
+            generation: state.author().generation,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_ms: state.started,
+            now_ms: state.now,
+        },
+        workers: state.roster.present().map(|it| worker(state, it)).collect(),
+        jobs: jobs.map(|(name, it)| job(state, name, it)).collect(),
+    }
+}
+
+/// The status of one worker.
+fn worker(state: &State, worker: &super::roster::Worker) -> WorkerStatus {
+    let report = &worker.report;
+    let runs = state.durable.records();
+    let used =
+        runs.filter_map(|(_, part, it)| Some(it.run.as_ref()?.slots_of(part, &report.worker)));
+    WorkerStatus {
+        id: report.worker.clone(),
+        name: report.name.clone(),
+        http: report.http.clone(),
+        slots: report.slots,
+        slots_used: used.sum(),
+        silent_ms: state.now.saturating_sub(worker.heard),
+        version: report.version.clone(),
+    }
+}
+
+/// The processes of a component that were reported, each with its last heartbeat.
+pub(crate) fn processes<'a>(
+    state: &'a State,
+    name: &str,
+    part: Part,
+    run: &'a Run,
+) -> Vec<Told<'a>> {
+    let all = run.workers.iter().enumerate();
+    all.filter_map(|(index, (worker, worker_name))| {
+        let key = ProcessKey {
+            job: name.to_owned(),
+            part,
+            generation: run.generation,
+            index,
+        };
+        let Found::Reported(found) = state.roster.find(worker, &key, state.now) else {
+            return None;
+        };
+        let beat = found.beat.as_ref();
+        let process = ProcessStatus {
+            part,
+            index,
+            worker: worker_name.clone(),
+            phase: found.phase.clone(),
+            http: beat.map(|beat| beat.http.clone()).unwrap_or_default(),
+        };
+        Some((process, beat))
+    })
+    .collect()
+}
+
+/// The status of one job, made from the last heartbeats of all its processes.
+fn job(state: &State, name: &str, job: &Job) -> JobStatus {
+    let record = &job.dataflow;
+    let half = state.halves.get(&(name.to_owned(), Part::Dataflow));
+    let run = record.run.as_ref();
+    let of_dataflow = run.map(|run| processes(state, name, Part::Dataflow, run));
+    let of_dataflow = of_dataflow.unwrap_or_default();
+    let of_ingest = job.ingest.run.as_ref();
+    let of_ingest = of_ingest.map(|run| processes(state, name, Part::Ingest, run));
+    let of_ingest = of_ingest.unwrap_or_default();
+    let beats: Vec<&Heartbeat> = of_dataflow.iter().filter_map(|(_, beat)| *beat).collect();
+    let whole = run.is_some_and(|run| beats.len() == run.workers.len());
+    let sum = |of: fn(&Heartbeat) -> u64| beats.iter().map(|beat| of(beat)).sum::<u64>();
+    let most = |of: fn(&Heartbeat) -> u64| beats.iter().map(|beat| of(beat)).max().unwrap_or(0);
+    let behind = beats.iter().flat_map(|beat| beat.behind.values());
+    let behind: u64 = behind.flat_map(BTreeMap::values).sum();
+    let (late, known) = lag(state.now, &of_dataflow, &of_ingest);
+    let fresh = |of: fn(&Heartbeat) -> Option<u64>| {
+        let told = beats.iter().find_map(|beat| of(beat));
+        told.max(late.filter(|late| *late > 0))
+    };
+    let (state_of, why) = described(state, name, Part::Dataflow, job, &of_dataflow);
+    let published = of_ingest
+        .iter()
+        .filter_map(|(_, beat)| beat.map(|beat| beat.records))
+        .sum();
+    let mut failures = record.failures.clone();
+    failures.extend(job.ingest.failures.iter().map(|it| {
+        let mut failure = it.clone();
+        failure.process = format!("ingest{}", it.process.trim_start_matches("process 0"));
+        failure
+    }));
+    failures.sort_by_key(|failure| std::cmp::Reverse(failure.at_ms));
+    failures.truncate(super::component::FAILURES_KEPT_MAX);
+    let ingest = job
+        .spec
+        .ingest
+        .then(|| ingest(state, name, job, &of_ingest, published));
+    let (state_of, why) = together((state_of, why), ingest.as_ref());
+    JobStatus {
+        name: name.to_owned(),
+        state: state_of,
+        why,
+        generation: record.generation,
+        restarts: record.restarts,
+        workers_wanted: job.spec.workers,
+        workers: run.map_or(0, |run| run.threads * run.workers.len()),
+        epoch: most(|beat| beat.durable),
+        lag_ms: late,
+        behind: known.then_some(behind),
+        dependencies: dependencies(of_dataflow.iter().chain(&of_ingest)),
+        freshness_p50_ms: fresh(|beat| beat.freshness_p50_ms),
+        freshness_p99_ms: fresh(|beat| beat.freshness_p99_ms),
+        records: sum(|beat| beat.records),
+        records_per_second: half.map_or(0.0, Half::rate),
+        dead_letters: sum(|beat| beat.dead_letters),
+        keys_in_error: sum(|beat| beat.keys_in_error),
+        checkpointed: most(|beat| beat.checkpointed),
+        ingest,
+        views: match whole {
+            true => views(&beats),
+            false => BTreeMap::new(),
+        },
+        operators: operators(&beats),
+        processes: of_dataflow
+            .into_iter()
+            .chain(of_ingest)
+            .map(|(it, _)| it)
+            .collect(),
+        failures,
+    }
+}
+
+/// A process, and its last heartbeat if it sent one.
+type Told<'a> = (ProcessStatus, Option<&'a Heartbeat>);
+
+/// The lag of a job in ms: how long the oldest change waits that is not in every view, or for how
+/// long nobody could tell. `None` when no process runs that would know. The flag says whether the
+/// ends of the log are known.
+fn lag(now: u64, dataflow: &[Told<'_>], ingest: &[Told<'_>]) -> (Option<u64>, bool) {
+    let first = dataflow.iter().find(|(it, _)| it.index == 0);
+    let Some(first) = first.and_then(|(_, beat)| *beat) else {
+        return (None, false);
+    };
+    let ingests = ingest.iter().filter_map(|(_, beat)| *beat);
+    let since = ingests
+        .chain([first])
+        .filter_map(|beat| beat.waits_since_ms);
+    let late = since.map(|since| now.saturating_sub(since)).max();
+    // A process that has just started has not measured its lag yet.
+    let late = late.or_else(|| first.lag_known.then_some(0));
+    (late, first.lag_known)
+}
+
+/// Merges the dependencies of all processes. The worst state wins. A service that several processes
+/// see down is down since the first of them saw it; a service that is up is up since the last.
+fn dependencies<'a>(told: impl Iterator<Item = &'a Told<'a>>) -> Vec<DependencyStatus> {
+    let mut all: Vec<DependencyStatus> = Vec::new();
+    let worst = |it: &DependencyStatus| {
+        ["up", "unknown", "down"]
+            .iter()
+            .position(|s| *s == it.state)
+    };
+    for found in told
+        .filter_map(|(_, beat)| *beat)
+        .flat_map(|beat| &beat.dependencies)
+    {
+        let same = |it: &&mut DependencyStatus| it.dependency == found.dependency;
+        match all.iter_mut().find(same) {
+            None => all.push(found.clone()),
+            Some(known) if worst(found) > worst(known) => known.clone_from(found),
+            Some(known) if worst(found) < worst(known) => {}
+            Some(known) if known.is_down() => known.since_ms = known.since_ms.min(found.since_ms),
+            Some(known) => known.since_ms = known.since_ms.max(found.since_ms),
+        }
+    }
+    all.sort_by_key(|it| ORDER.iter().position(|name| *name == it.dependency));
+    all
+}
+
+/// The names of the dependencies in the order in which data flows.
+const ORDER: [&str; 7] = [
+    "api", "database", "slot", "log", "registry", "state", "views",
+];
+
+/// Combines the states of the two components: a job whose views are live while its ingest does not
+/// run is `degraded`.
+fn together(
+    (state, why): (String, Option<String>),
+    ingest: Option<&IngestStatus>,
+) -> (String, Option<String>) {
+    let feeds = ingest.is_none_or(|ingest| ingest.state == "running");
+    if feeds || !["running", "degraded"].contains(&state.as_str()) {
+        return (state, why);
+    }
+    let ingest = ingest.map(|ingest| {
+        let why = ingest.why.as_ref().map(|why| format!(": {why}"));
+        format!("ingest {}{}", ingest.state, why.unwrap_or_default())
+    });
+    let why: Vec<String> = why.into_iter().chain(ingest).collect();
+    ("degraded".to_owned(), Some(why.join("; ")))
+}
+
+/// The status of a job's ingest.
+fn ingest(
+    state: &State,
+    name: &str,
+    job: &Job,
+    processes: &[Told<'_>],
+    published: u64,
+) -> IngestStatus {
+    let half = state.halves.get(&(name.to_owned(), Part::Ingest));
+    let (described, why) = described(state, name, Part::Ingest, job, processes);
+    IngestStatus {
+        state: described,
+        why,
+        restarts: job.ingest.restarts,
+        published,
+        published_per_second: half.map_or(0.0, Half::rate),
+        noticed: processes
+            .iter()
+            .filter_map(|(_, beat)| beat.as_ref())
+            .flat_map(|beat| beat.noticed.iter().cloned())
+            .collect(),
+    }
+}
+
+/// Rows of each view at the newest epoch of which all processes reported their counts. Empty if
+/// there is none.
+fn views(beats: &[&Heartbeat]) -> BTreeMap<String, i64> {
+    let mut views = BTreeMap::new();
+    let moments = beats.iter().flat_map(|beat| beat.rows.keys());
+    let everybody = |at: &&u64| beats.iter().all(|beat| beat.rows.contains_key(*at));
+    let Some(at) = moments.filter(everybody).max() else {
+        return views;
+    };
+    for (view, rows) in beats.iter().filter_map(|beat| beat.rows.get(at)).flatten() {
+        *views.entry(view.clone()).or_default() += rows;
+    }
+    views
+}
+
+/// Sums each operator over all processes; the most expensive first, at most [`OPERATORS_TOLD_MAX`].
+fn operators(beats: &[&Heartbeat]) -> Vec<OperatorHeartbeat> {
+    let mut all: BTreeMap<&str, OperatorHeartbeat> = BTreeMap::new();
+    let add = |sum: &mut Option<i64>, more: Option<i64>| {
+        *sum = sum.map_or(more, |sum| Some(sum + more.unwrap_or(0)));
+    };
+    for told in beats.iter().flat_map(|beat| &beat.operators) {
+        let sum = all.entry(&told.name).or_default();
+        sum.name.clone_from(&told.name);
+        sum.busy_us += told.busy_us;
+        add(&mut sum.rows, told.rows);
+        add(&mut sum.bytes, told.bytes);
+    }
+    let mut all: Vec<OperatorHeartbeat> = all.into_values().collect();
+    all.sort_by_key(|operator| std::cmp::Reverse(operator.busy_us));
+    all.truncate(OPERATORS_TOLD_MAX);
+    all
+}
+
+/// The state of a component in one word (see `docs/operate.md`), and the reason.
+fn described(
+    state: &State,
+    name: &str,
+    part: Part,
+    job: &Job,
+    processes: &[Told<'_>],
+) -> (String, Option<String>) {
+    let record = job.record(part);
+    let Some(half) = state.halves.get(&(name.to_owned(), part)) else {
+        return ("stopped".to_owned(), None);
+    };
+    let begins = if record.in_a_row == 0 {
+        "starting"
+    } else {
+        "restarting"
+    };
+    let last = record.failures.first().filter(|_| record.in_a_row > 0);
+    let after = last.map(|last| format!("{} {}", last.process, last.what));
+    let (word, why) = match &half.stage {
+        Stage::Stopped => ("stopped", None),
+        Stage::Failed => ("failed", record.failed.clone()),
+        Stage::Waiting(it) => ("waiting", it.why.clone()),
+        Stage::Minting(_) if !job.wants(part) => ("draining", None),
+        Stage::Minting(_) => (begins, Some("its journal begins a generation".to_owned())),
+        Stage::Starting(_) => (begins, doing(processes).or(after)),
+        Stage::Connecting(_) => (begins, Some("its processes connect".to_owned())),
+        Stage::Running(_) if !job.runs => {
+            ("draining", Some("until its ingest has ended".to_owned()))
+        }
+        Stage::Running(_) => {
+            let doing = doing(processes);
+            let downs = downs(state.now, processes);
+            let word = match (&doing, part) {
+                // The processes are connected, but state is being restored: views are not live yet.
+                (Some(_), Part::Dataflow) => begins,
+                (Some(_), Part::Ingest) => "waiting",
+                (None, _) if downs.is_empty() => "running",
+                (None, _) => "degraded",
+            };
+            let why = doing.into_iter().chain(downs);
+            let why: Vec<String> = why.chain(smaller(state, job, part)).collect();
+            (word, (!why.is_empty()).then(|| why.join("; ")))
+        }
+        Stage::Draining(_) => ("draining", doing(processes)),
+        Stage::Ending(_) if !job.wants(part) => ("draining", None),
+        Stage::Ending(_) => ("restarting", left(state, name, part, record)),
+        Stage::BackingOff(it) => ("restarting", it.why.clone().or(after)),
+    };
+    (word.to_owned(), why)
+}
+
+/// What the processes say that they wait for; the first one wins.
+fn doing(processes: &[Told<'_>]) -> Option<String> {
+    let mut beats = processes.iter().filter_map(|(_, beat)| *beat);
+    beats.find_map(|beat| beat.doing.clone())
+}
+
+/// The services that are down for the component's processes, in words.
+fn downs(now: u64, processes: &[Told<'_>]) -> Vec<String> {
+    let all = dependencies(processes.iter());
+    let downs = all.iter().filter(|it| it.is_down());
+    downs.map(|it| it.told(now)).collect()
+}
+
+/// The hint that a job runs with fewer workers than were asked for; `None` when it does not.
+fn smaller(state: &State, job: &Job, part: Part) -> Option<String> {
+    let run = job.record(part).run.as_ref()?;
+    let (has, wants) = (run.threads * run.workers.len(), job.spec.workers);
+    if part == Part::Ingest || has >= wants {
+        return None;
+    }
+    let slots = |it: &super::roster::Worker| {
+        let runs = state.durable.records();
+        let worker = &it.report.worker;
+        let used = runs.filter_map(|(_, part, it)| Some(it.run.as_ref()?.slots_of(part, worker)));
+        it.report.slots.saturating_sub(used.sum())
+    };
+    let free: usize = state.roster.present().map(slots).sum();
+    let name = &job.spec.name;
+    let more = match free {
+        0 => "no slot is free".to_owned(),
+        _ => format!("`tidemill rescale {name} --workers {wants}` would use {free} free slots"),
+    };
+    Some(format!("{has} of {wants} workers: {more}"))
+}
+
+/// Which process the end of a generation waits for.
+fn left(state: &State, name: &str, part: Part, record: &Record) -> Option<String> {
+    let run = record.run.as_ref()?;
+    let left = processes(state, name, part, run);
+    let left = left
+        .iter()
+        .find(|(it, _)| !matches!(it.phase, Phase::Exited(_)));
+    left.map(|(it, _)| format!("{} is to end", run.process(it.index)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_counts_are_of_one_epoch() {
+        let beat = |points: &[(u64, i64)]| Heartbeat {
+            rows: points
+                .iter()
+                .map(|(at, rows)| (*at, [("v".to_owned(), *rows)].into()))
+                .collect(),
+            ..Heartbeat::default()
+        };
+        let (first, second) = (
+            beat(&[(2_000, 5), (3_000, 6), (3_400, 9)]),
+            beat(&[(1_000, 1), (2_000, 2), (2_700, 3)]),
+        );
+        assert_eq!(views(&[&first, &second]), [("v".to_owned(), 7)].into());
+        assert_eq!(views(&[&first]), [("v".to_owned(), 9)].into());
+        assert_eq!(views(&[&first, &beat(&[(1_000, 1)])]), BTreeMap::new());
+    }
+}

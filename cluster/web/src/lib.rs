@@ -1,0 +1,322 @@
+//! HTTP server of a process: liveness (`/healthz`), readiness (`/readyz`), metrics (`/metrics`),
+//! and on the master the status page.
+//!
+//! In: counters, read at the time of a request. Nothing can be changed over these routes, and
+//! nothing shown is secret. [`process_router`], [`worker_router`] and [`master_router`] are for
+//! processes that already have a server; [`serve`] starts one. Clients cannot exhaust the process:
+//! connections are limited, and silent ones are closed.
+
+use std::fmt::Debug;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use readable::Later;
+use serde::Serialize;
+use tidemill_config::args::HttpArgs;
+use tidemill_dataflow::job;
+use tidemill_ingest::stats;
+use tidemill_log::health::{Health, now_ms};
+use tidemill_protocol::token::Token;
+use tidemill_protocol::{
+    DependencyStatus, NoticedStatus, Part, ProcessKey, Report, Status, redact, token,
+};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+#[cfg(test)]
+mod browser;
+mod cluster;
+#[cfg(test)]
+#[path = "../../tests/harness/exposition.rs"]
+mod exposition;
+mod metrics;
+mod page;
+mod process;
+pub mod readable;
+#[cfg(test)]
+mod tests;
+
+use metrics::Labels;
+
+/// Limit of connections at a time. Further ones wait to be accepted.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a connection may take for the head of each request.
+const REQUEST_WAIT: Duration = Duration::from_secs(10);
+/// Pause after the system could not accept a connection, for example with too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Everything that a process of a job shows: its names and its counters.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// The job's name.
+    pub job: String,
+    /// The component; `None` for `tidemill run`, which runs both.
+    pub part: Option<Part>,
+    /// The generation that a master gave the process; `None` without a master, then the journal's
+    /// is shown.
+    pub generation: Option<u64>,
+    /// The index among the component's processes.
+    pub index: usize,
+    /// Counters of the dataflow, if it runs here.
+    pub dataflow: Option<Arc<job::Stats>>,
+    /// Counters of the ingest, if it runs here.
+    pub ingest: Option<Arc<stats::Stats>>,
+    /// Answers whether everything that was committed is in the views. Process 0 of a dataflow can.
+    pub readable: Later,
+}
+
+impl Shown {
+    /// A process without counters. Generation 0 in the key means that there is no master.
+    pub fn of(key: ProcessKey) -> Self {
+        Self {
+            job: key.job,
+            part: Some(key.part),
+            generation: Some(key.generation).filter(|generation| *generation > 0),
+            index: key.index,
+            dataflow: None,
+            ingest: None,
+            readable: Later::default(),
+        }
+    }
+
+    /// Why the process is not ready: what it does or waits for at first, or which services are
+    /// down. `None` when it is ready.
+    pub(crate) fn unready(&self) -> Option<String> {
+        let now = now_ms();
+        let downs = self.dependencies().into_iter();
+        let downs = downs.filter(DependencyStatus::is_down);
+        let why: Vec<String> = downs.map(|it| it.told(now)).collect();
+        let why = self.doing().into_iter().chain(why).collect::<Vec<_>>();
+        (!why.is_empty()).then(|| why.join("; "))
+    }
+
+    /// What the process does or waits for instead of its work, in words.
+    pub fn doing(&self) -> Option<String> {
+        let dataflow = self.dataflow.as_ref().and_then(|stats| stats.unready());
+        dataflow.or_else(|| self.ingest.as_ref().and_then(|stats| stats.unready()))
+    }
+
+    /// The services that the process uses, without secrets.
+    pub fn dependencies(&self) -> Vec<DependencyStatus> {
+        let ingest = self.ingest.as_ref().map(|stats| &stats.health);
+        let dataflow = self.dataflow.as_ref().map(|stats| &stats.health);
+        let mut all: Vec<DependencyStatus> = Vec::new();
+        for found in ingest.into_iter().chain(dataflow).flat_map(Health::list) {
+            let dependency = found.role.name();
+            // In `tidemill run` both components have the same services.
+            if all.iter().any(|it| it.dependency == dependency) {
+                continue;
+            }
+            all.push(DependencyStatus {
+                dependency: dependency.to_owned(),
+                engine: found.engine,
+                at: found.place,
+                state: found.condition.name().to_owned(),
+                since_ms: found.since_ms,
+                error: found.error.map(|error| redact::text(&error).into_owned()),
+            });
+        }
+        all
+    }
+
+    /// What the ingest last noticed of captured tables in the catalog, newest last.
+    pub fn noticed(&self) -> Vec<NoticedStatus> {
+        let all = self.ingest.iter().flat_map(|stats| stats.last_noticed());
+        let told = all.map(|it| NoticedStatus {
+            at_ms: it.at_ms,
+            what: redact::text(&it.what).into_owned(),
+        });
+        told.collect()
+    }
+
+    /// The labels of all metrics of this process.
+    fn labels(&self) -> Labels {
+        use std::sync::atomic::Ordering::Relaxed;
+        let journaled = self.dataflow.as_ref();
+        let journaled = || journaled.map(|stats| stats.generation.load(Relaxed));
+        let generation = self.generation.or_else(journaled).unwrap_or(0);
+        let part = match self.part {
+            Some(Part::Ingest) => "ingest",
+            Some(Part::Dataflow) => "dataflow",
+            None => "both",
+        };
+        vec![
+            ("job", self.job.clone()),
+            ("generation", generation.to_string()),
+            ("process", self.index.to_string()),
+            ("part", part.to_owned()),
+        ]
+    }
+}
+
+/// Routes of a process of a job. `readable`, which asks the database, needs the token.
+pub(crate) fn process_router(process: Shown, token: Option<Token>) -> Router {
+    let shown = process.clone();
+    let readable = readable::routes(Arc::clone(&process.readable), token);
+    let ready = async move || readiness(&process);
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route(
+            "/metrics",
+            get(async move || scraped(shown.labels(), process::families(&shown))),
+        )
+        .merge(readable)
+}
+
+/// Body of `/readyz`: whether the process is ready, why not, and its services one by one.
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    why: Option<String>,
+    dependencies: Vec<DependencyStatus>,
+    noticed: Vec<NoticedStatus>,
+}
+
+/// The answer of `/readyz`: 200 when ready, else 503.
+fn readiness(process: &Shown) -> (StatusCode, Json<Readiness>) {
+    let why = process.unready();
+    let status = match why {
+        None => StatusCode::OK,
+        Some(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let body = Readiness {
+        ready: why.is_none(),
+        why: why.map(|why| redact::text(&why).into_owned()),
+        dependencies: process.dependencies(),
+        noticed: process.noticed(),
+    };
+    (status, Json(body))
+}
+
+/// Routes of a worker. `report` returns its last report to the master.
+pub fn worker_router(
+    report: impl Fn() -> Option<Report> + Clone + Send + Sync + 'static,
+) -> Router {
+    let metrics = get(async move || match report() {
+        Some(report) => {
+            let labels = vec![("worker", report.name.clone())];
+            scraped(labels, cluster::worker(&report))
+        }
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    });
+    Router::new().route("/metrics", metrics)
+}
+
+/// Routes of the master: the status page, and metrics of the cluster and of each job. `status`
+/// returns `None` when the master is too busy; then `/metrics` is 503.
+pub fn master_router<F>(status: impl Fn() -> F + Clone + Send + Sync + 'static) -> Router
+where
+    F: Future<Output = Option<Status>> + Send + 'static,
+{
+    let metrics = get(async move || match status().await {
+        Some(status) => scraped(Vec::new(), cluster::master(&status)),
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    });
+    page::router().route("/metrics", metrics)
+}
+
+/// The answer of `/metrics`.
+fn scraped(labels: Labels, families: Vec<metrics::Family>) -> Response {
+    match metrics::text(labels, families) {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "cannot write the metrics");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// Routes of this process, with the token of its environment.
+///
+/// # Errors
+///
+/// The token cannot be read.
+pub fn own_router(process: Shown) -> anyhow::Result<Router> {
+    let token = token::given()?;
+    let token = token.map(|token| Token::new(&token)).transpose()?;
+    Ok(process_router(process, token))
+}
+
+/// Serves the routes of a process if `--http` was given. Returns the address.
+///
+/// # Errors
+///
+/// The address is invalid or in use, or the token cannot be read.
+pub fn process(
+    args: &HttpArgs,
+    process: impl FnOnce() -> Shown,
+) -> anyhow::Result<Option<SocketAddr>> {
+    let serve = |address: &String| serve(address, own_router(process())?);
+    args.http.as_ref().map(serve).transpose()
+}
+
+/// Serves at an address as long as the process lives; port 0 takes any free port. Returns the
+/// address.
+///
+/// # Errors
+///
+/// The address is invalid or in use, or no thread can be started.
+pub fn serve(address: impl ToSocketAddrs + Debug, router: Router) -> anyhow::Result<SocketAddr> {
+    let cannot = || format!("cannot serve HTTP at {address:?}; it takes HOST:PORT");
+    let listener = listen(&address).with_context(cannot)?;
+    let at = listener.local_addr().with_context(cannot)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .with_context(cannot)?;
+    std::thread::Builder::new()
+        .name("tidemill-http".to_owned())
+        .spawn(move || runtime.block_on(answer(listener, router)))
+        .with_context(cannot)?;
+    tracing::info!("http: http://{at}/metrics");
+    Ok(at)
+}
+
+/// Opens a listening socket that does not block.
+fn listen(address: &impl ToSocketAddrs) -> std::io::Result<std::net::TcpListener> {
+    let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
+    let listener = std::net::TcpListener::bind(&*addresses)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Serves connections of a non-blocking listener until the runtime ends.
+pub async fn answer(listener: std::net::TcpListener, router: Router) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "cannot serve HTTP"),
+    };
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "a connection was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(REQUEST_WAIT)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "a connection ended");
+            }
+            drop(place);
+        });
+    }
+}

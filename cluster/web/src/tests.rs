@@ -1,0 +1,248 @@
+//! Tests of the metrics' text and of the page's headers, and that the documentation names each
+//! metric.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tidemill_dataflow::job;
+use tidemill_protocol::{
+    DependencyStatus, IngestStatus, JobStatus, MasterStatus, OperatorHeartbeat, ProcessKey,
+    ProcessReport, WorkerStatus,
+};
+
+use super::exposition::Scrape;
+use super::{exposition, *};
+
+const DOCUMENTED: &str = include_str!("../../../docs/metrics.md");
+
+fn get(at: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(at).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn scrape(at: SocketAddr) -> Scrape {
+    let answer = get(at, "/metrics");
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    exposition::parse(body).unwrap_or_else(|why| panic!("{why}\n{body}"))
+}
+
+/// A process with a value for every metric.
+fn process() -> Shown {
+    let stats = job::Stats::default();
+    for counter in [
+        &stats.generation,
+        &stats.records,
+        &stats.bound,
+        &stats.durable,
+        &stats.checkpointed,
+        &stats.checkpoint_ms,
+        &stats.recovery_ms,
+        &stats.restore_ms,
+    ] {
+        counter.store(7_000, Relaxed);
+    }
+    let range = tidemill_log::log::PartitionRange {
+        partition: 3,
+        low: 1,
+        high: 8,
+    };
+    let held = [("a\"b\\c\nd".to_owned(), vec![range])];
+    stats.held.lock().unwrap().extend(held);
+    let now = tidemill_log::health::now_ms();
+    let looked = stats.held.lock().unwrap().clone();
+    stats.looks.lock().unwrap().seen(now - 5_000, looked);
+    let role = tidemill_log::health::Role::Log;
+    stats.health.declare(role, "Kafka", "a:9092");
+    let view = job::ViewStats {
+        rows: -3,
+        conflicts: 2,
+        unfit: 0,
+    };
+    stats.views.lock().unwrap().insert("v".into(), view);
+    for ms in [1, 4, 5, 6, 700, 3_000_000] {
+        stats.freshness_ms.lock().unwrap().record(ms).unwrap();
+    }
+    Shown {
+        job: "users".into(),
+        part: None,
+        generation: None,
+        index: 2,
+        dataflow: Some(Arc::new(stats)),
+        ingest: Some(Arc::default()),
+        readable: Later::default(),
+    }
+}
+
+fn status() -> Status {
+    let job = JobStatus {
+        name: "users".into(),
+        state: "running".into(),
+        epoch: 1_000,
+        behind: Some(5),
+        lag_ms: Some(7_000),
+        dependencies: vec![DependencyStatus {
+            dependency: "log".into(),
+            engine: "Kafka".into(),
+            state: "up".into(),
+            since_ms: 1_000,
+            ..DependencyStatus::default()
+        }],
+        restarts: 4,
+        freshness_p50_ms: Some(20),
+        freshness_p99_ms: Some(90),
+        ingest: Some(IngestStatus::default()),
+        operators: vec![OperatorHeartbeat::default()],
+        ..JobStatus::default()
+    };
+    let stopped = JobStatus {
+        name: "other".into(),
+        state: "stopped".into(),
+        ..JobStatus::default()
+    };
+    let worker = WorkerStatus {
+        name: "node1".into(),
+        slots: 4,
+        slots_used: 3,
+        ..WorkerStatus::default()
+    };
+    Status {
+        master: MasterStatus::default(),
+        workers: vec![worker],
+        jobs: vec![job, stopped],
+    }
+}
+
+fn report() -> Report {
+    let key = ProcessKey {
+        job: "users".into(),
+        part: Part::Dataflow,
+        generation: 1,
+        index: 0,
+    };
+    Report {
+        worker: "w".into(),
+        sequence: 1,
+        name: "node1".into(),
+        http: String::new(),
+        slots: 4,
+        version: String::new(),
+        processes: vec![ProcessReport {
+            key,
+            phase: tidemill_protocol::Phase::Live,
+            beat: None,
+        }],
+    }
+}
+
+#[test]
+fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
+    let at = serve("127.0.0.1:0", process_router(process(), None)).unwrap();
+    let seen = scrape(at);
+    let topic = [("topic", "a\"b\\c\nd"), ("partition", "3")];
+    assert_eq!(seen.value("tidemill_lag_records", &topic), Some(7.0));
+    let named = [("job", "users"), ("generation", "7000"), ("process", "2")];
+    assert_eq!(seen.value("tidemill_records_total", &named), Some(7000.0));
+    assert_eq!(seen.value("tidemill_view_rows", &[]), Some(-3.0));
+    assert_eq!(
+        seen.value("tidemill_epoch_durable_timestamp_seconds", &[]),
+        Some(7.0)
+    );
+    let bucket = |le| seen.value("tidemill_freshness_seconds_bucket", &[("le", le)]);
+    assert_eq!(bucket("0.005"), Some(3.0));
+    assert_eq!(bucket("0.01"), Some(4.0));
+    assert_eq!(bucket("300.0"), Some(5.0));
+    assert_eq!(bucket("+Inf"), Some(6.0));
+    assert!(get(at, "/readyz").starts_with("HTTP/1.1 503"));
+
+    let seen = scrape(
+        serve(
+            "127.0.0.1:0",
+            master_router(|| std::future::ready(Some(status()))),
+        )
+        .unwrap(),
+    );
+    assert_eq!(
+        seen.value("tidemill_jobs", &[("state", "running")]),
+        Some(1.0)
+    );
+    assert_eq!(
+        seen.value("tidemill_jobs", &[("state", "failed")]),
+        Some(0.0)
+    );
+    let users = [("job", "users")];
+    assert_eq!(seen.value("tidemill_job_restarts_total", &users), Some(4.0));
+    assert_eq!(seen.value("tidemill_job_lag_records", &users), Some(5.0));
+    assert_eq!(seen.value("tidemill_slots_used", &[]), Some(3.0));
+
+    let seen = scrape(serve("127.0.0.1:0", worker_router(|| Some(report()))).unwrap());
+    let live = [("worker", "node1"), ("phase", "live")];
+    assert_eq!(seen.value("tidemill_worker_processes", &live), Some(1.0));
+}
+
+#[test]
+fn the_page_is_whole_and_lets_nothing_in() {
+    let at = serve(
+        "127.0.0.1:0",
+        master_router(|| std::future::ready(Some(status()))),
+    )
+    .unwrap();
+    for (path, kind) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/status.css", "text/css; charset=utf-8"),
+        ("/status.js", "text/javascript; charset=utf-8"),
+    ] {
+        let answer = get(at, path);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains(&format!("content-type: {kind}\r\n")));
+        assert!(answer.contains("content-security-policy: default-src 'none'; "));
+        for elsewhere in ["http://", "https://", "innerHTML", "@import"] {
+            // The name of SVG is no address that anybody goes to.
+            let text = answer.replace("http://www.w3.org/2000/svg", "");
+            assert!(!text.contains(elsewhere), "{path} has {elsewhere}");
+        }
+    }
+}
+
+/// Names of metrics in a text.
+fn names(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("tidemill_")).collect()
+}
+
+#[test]
+fn the_documented_metrics_are_the_codes() {
+    let all = [
+        super::process::families(&process()),
+        super::cluster::master(&status()),
+        super::cluster::worker(&report()),
+    ];
+    let all: BTreeSet<String> = all.iter().flatten().map(metrics::Family::shown).collect();
+    let rows = DOCUMENTED
+        .lines()
+        .filter(|line| line.starts_with("| `tidemill_"));
+    let listed: BTreeSet<&str> = rows
+        .filter_map(|row| names(row).into_iter().next())
+        .collect();
+    let missing: Vec<_> = all
+        .iter()
+        .filter(|name| !listed.contains(name.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "not in docs/metrics.md: {missing:?}");
+    let is_one = |name: &&str| {
+        let of = ["", "_bucket", "_sum", "_count"];
+        of.iter()
+            .any(|end| all.contains(name.strip_suffix(end).unwrap_or_default()))
+    };
+    let gone: Vec<_> = names(DOCUMENTED)
+        .into_iter()
+        .filter(|name| !is_one(name))
+        .collect();
+    assert!(gone.is_empty(), "there is no such metric: {gone:?}");
+}

@@ -1,0 +1,60 @@
+//! Declared types of JSON columns that allow less than the stored type: `smallint`, `varchar(n)`,
+//! `uuid`.
+//!
+//! Input: the cell of a column. Output: the cell as PostgreSQL's type has it, or none.
+
+use std::borrow::Cow;
+
+use crate::columns::Cell;
+use crate::wire;
+
+/// A declared type that allows less than the column's stored type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Integers of 16 bits.
+    SmallInt,
+    /// Texts of at most this many characters.
+    Varchar(usize),
+    /// UUIDs, written in one form, so that equal ones are equal texts.
+    Uuid,
+}
+
+impl Asked {
+    /// The type that the planner names; `None` for a type that allows all values.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match name {
+            "smallint" => Some(Self::SmallInt),
+            "uuid" => Some(Self::Uuid),
+            _ => {
+                let most = name.strip_prefix("varchar ")?;
+                most.trim().parse().ok().map(Self::Varchar)
+            }
+        }
+    }
+
+    /// The cell in the type's form; `None` if the type does not allow the value.
+    pub(crate) fn kept(self, cell: Cell<'_>) -> Option<Cell<'_>> {
+        match (self, cell) {
+            (Self::SmallInt, Cell::Int(value)) => {
+                i16::try_from(value).ok().map(|it| Cell::Int(it.into()))
+            }
+            (Self::Varchar(most), Cell::Text(text)) => {
+                (text.chars().count() <= most).then_some(Cell::Text(text))
+            }
+            (Self::Uuid, Cell::Text(text)) => {
+                let text = wire::uuid_text(&text)?.into_owned();
+                Some(Cell::Text(Cow::Owned(text)))
+            }
+            (_, cell) => Some(cell),
+        }
+    }
+
+    /// What the type allows, for the text of a refusal.
+    pub(crate) fn expected(self) -> String {
+        match self {
+            Self::SmallInt => "a whole number from -32768 to 32767".into(),
+            Self::Varchar(most) => format!("a string of at most {most} characters"),
+            Self::Uuid => "a UUID".into(),
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! `Entry`: one row of the function table, with name, argument types, result type and evaluation.
+
+use arrow::array::{ArrayRef, Datum as Datums};
+use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
+use arrow::error::ArrowError;
+use datafusion_common::ScalarValue;
+use datafusion_expr::Operator;
+
+use crate::value::datum::Datum;
+
+/// The type of an argument or a result, as far as PostgreSQL distinguishes types for functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `boolean`.
+    Bool,
+    /// `integer`, and `smallint`, which is stored as an integer.
+    Int,
+    /// `bigint`.
+    Long,
+    /// `numeric` of some precision and scale.
+    Numeric,
+    /// `real`.
+    Real,
+    /// `double precision`.
+    Double,
+    /// `text` and `varchar`.
+    Text,
+    /// `bytea`.
+    Bytes,
+    /// `date`.
+    Date,
+    /// `timestamp`.
+    Timestamp,
+    /// `timestamptz`.
+    Timestamptz,
+    /// `interval`.
+    Interval,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 12] = [
+        Self::Bool,
+        Self::Int,
+        Self::Long,
+        Self::Numeric,
+        Self::Real,
+        Self::Double,
+        Self::Text,
+        Self::Bytes,
+        Self::Date,
+        Self::Timestamp,
+        Self::Timestamptz,
+        Self::Interval,
+    ];
+
+    /// The kind of a column of an Arrow type; None for a type without operators.
+    pub(crate) fn of(kind: &DataType) -> Option<Self> {
+        Some(match kind {
+            DataType::Boolean => Self::Bool,
+            DataType::Int32 => Self::Int,
+            DataType::Int64 => Self::Long,
+            DataType::Decimal128(..) => Self::Numeric,
+            DataType::Float32 => Self::Real,
+            DataType::Float64 => Self::Double,
+            DataType::Utf8 => Self::Text,
+            DataType::Binary => Self::Bytes,
+            DataType::Date32 => Self::Date,
+            DataType::Timestamp(TimeUnit::Microsecond, None) => Self::Timestamp,
+            DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if &**zone == "UTC" => {
+                Self::Timestamptz
+            }
+            DataType::Interval(IntervalUnit::MonthDayNano) => Self::Interval,
+            _ => return None,
+        })
+    }
+
+    /// The Arrow type; None for numerics, whose scale depends on the arguments.
+    pub(super) fn arrow(self) -> Option<DataType> {
+        Some(match self {
+            Self::Bool => DataType::Boolean,
+            Self::Int => DataType::Int32,
+            Self::Long => DataType::Int64,
+            Self::Numeric => return None,
+            Self::Real => DataType::Float32,
+            Self::Double => DataType::Float64,
+            Self::Text => DataType::Utf8,
+            Self::Bytes => DataType::Binary,
+            Self::Date => DataType::Date32,
+            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Self::Timestamptz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
+        })
+    }
+
+    /// The name in SQL.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bool => "boolean",
+            Self::Int => "int",
+            Self::Long => "bigint",
+            Self::Numeric => "numeric",
+            Self::Real => "real",
+            Self::Double => "double precision",
+            Self::Text => "text",
+            Self::Bytes => "bytea",
+            Self::Date => "date",
+            Self::Timestamp => "timestamp",
+            Self::Timestamptz => "timestamptz",
+            Self::Interval => "interval",
+        }
+    }
+}
+
+/// The result for one row: a value, or the reason why the row fails.
+pub(super) type Answer = Result<Datum<'static>, String>;
+
+/// Computes the precision and scale of a numeric result, from the types of the arguments and from
+/// those arguments that are constants.
+pub(super) type ScaleOf = fn(&[DataType], &[Option<&ScalarValue>]) -> Result<(u8, i8), String>;
+
+/// The type of the result.
+#[derive(Clone, Copy)]
+pub(super) enum Gives {
+    /// Always this kind.
+    Kind(Kind),
+    /// A numeric, whose precision and scale follow from the arguments.
+    Numeric(ScaleOf),
+}
+
+/// Arithmetic on whole columns.
+pub(super) type Kernel = fn(&dyn Datums, &dyn Datums) -> Result<ArrayRef, ArrowError>;
+
+/// How an entry is evaluated.
+#[derive(Clone, Copy)]
+pub(super) enum Body {
+    /// Tidemill's own code, row by row.
+    Rows(fn(&[Datum<'_>]) -> Answer),
+    /// DataFusion's operator over two columns of one type.
+    Operator(Operator),
+    /// Arrow's kernel over two columns of one type. It fails if a value does not fit.
+    Kernel(Kernel),
+    /// PostgreSQL has the function, and views do not: the reason, and what to write instead.
+    Refused(&'static str),
+}
+
+/// One function, operator or cast over one list of argument types.
+pub(crate) struct Entry {
+    /// The name in SQL: `round`, `+`, `LIKE`, `CAST`.
+    pub(super) name: &'static str,
+    /// The kinds of the arguments, in order.
+    pub(super) takes: &'static [Kind],
+    /// Whether any number of further arguments may follow, of any type that can be written as text.
+    pub(super) more: bool,
+    /// The type of the result.
+    pub(super) gives: Gives,
+    /// Whether a null argument makes the result null, without calling the body.
+    pub(super) strict: bool,
+    /// How it is evaluated.
+    pub(super) body: Body,
+    /// Whether some rows may fail that PostgreSQL evaluates, because fewer values are accepted.
+    pub(super) narrower: bool,
+    /// Whether literals among the arguments are tried when a view is planned. They are patterns,
+    /// units or names, so a literal that is wrong for one row is wrong for every row.
+    pub(super) tried: bool,
+}
+
+impl Entry {
+    /// An entry that is strict and takes exactly these arguments.
+    pub(super) const fn new(
+        name: &'static str,
+        takes: &'static [Kind],
+        gives: Gives,
+        body: Body,
+    ) -> Self {
+        Self {
+            name,
+            takes,
+            more: false,
+            gives,
+            strict: true,
+            body,
+            narrower: false,
+            tried: false,
+        }
+    }
+
+    /// Marks that some rows may fail that PostgreSQL evaluates.
+    pub(super) const fn narrower(mut self) -> Self {
+        self.narrower = true;
+        self
+    }
+
+    /// Marks that literals are tried when a view is planned.
+    pub(super) const fn tried(mut self) -> Self {
+        self.tried = true;
+        self
+    }
+
+    /// Marks that the body is called with null arguments.
+    pub(super) fn lax(mut self) -> Self {
+        self.strict = false;
+        self
+    }
+
+    /// Marks that further arguments may follow; nulls are passed to the body.
+    pub(super) fn with_more(mut self) -> Self {
+        self.more = true;
+        self.lax()
+    }
+}
+
+/// An entry that Tidemill's own code evaluates row by row.
+pub(super) fn rows(
+    name: &'static str,
+    takes: &'static [Kind],
+    gives: Kind,
+    body: fn(&[Datum<'_>]) -> Answer,
+) -> Entry {
+    Entry::new(name, takes, Gives::Kind(gives), Body::Rows(body))
+}
+
+/// The same with a numeric result.
+pub(super) fn scaled(
+    name: &'static str,
+    takes: &'static [Kind],
+    scale: ScaleOf,
+    body: fn(&[Datum<'_>]) -> Answer,
+) -> Entry {
+    Entry::new(name, takes, Gives::Numeric(scale), Body::Rows(body))
+}
+
+/// The body of an entry, for arguments of these patterns. Other arguments do not occur, because
+/// entries are resolved by type.
+macro_rules! body {
+    ([$($pattern:pat),*] => $value:expr) => {
+        |arguments: &[$crate::value::datum::Datum<'_>]| match arguments {
+            [$($pattern),*] => $value,
+            _ => Err("arguments of other types than were planned".to_owned()),
+        }
+    };
+}
+pub(super) use body;

@@ -1,0 +1,36 @@
+//! The function table (`tidemill-functions`): all scalar functions, operators and casts that a view
+//! may use.
+//!
+//! An `entry::Entry` is one name with one list of argument types. SQL that matches no entry is
+//! refused by name; nothing is accepted by default. Every entry gives PostgreSQL's result or fails
+//! the row. The tests in `tests/sql/values` iterate over the table and compare each entry with a
+//! real PostgreSQL. Where the implementation of DataFusion or Arrow was shown to be equal, the
+//! entry uses it (`entry::Body`). Everything else is Tidemill's own code, one file for each
+//! family of functions.
+//!
+//! ```text
+//! SQL ─► names: stand-ins ─► pass ─► rewrite ─► resolve: entry, casts ─► native: evaluation
+//!        (planner)           node by node       (PostgreSQL's rules)     over Arrow's columns
+//! ```
+//!
+//! `rewrite` replaces what DataFusion's planner made by calls of entries. It runs before all
+//! rules of the optimizer, so that constants are folded by the same code that evaluates rows.
+
+mod aggregate;
+mod casts;
+pub mod chain;
+mod compare;
+mod entry;
+mod numeric;
+mod table;
+mod text;
+mod time;
+mod typing;
+mod value;
+
+pub use aggregate::{average, averaged, sum};
+pub use entry::Kind;
+pub use typing::names::{ROW, function, function_names, named};
+pub use typing::native::operator_text;
+pub use typing::pass::typed;
+pub use typing::resolve::{Supported, supported};

@@ -1,0 +1,218 @@
+//! Arithmetic and rounding of `numeric`, with PostgreSQL's scales.
+//!
+//! Source: PostgreSQL's `utils/adt/numeric.c`. In PostgreSQL a numeric's scale belongs to each
+//! value; here it belongs to the column's type. Therefore each function computes the result's
+//! precision and scale from the arguments' types, and refuses what has no such answer.
+
+use arrow::datatypes::DataType;
+use datafusion_common::ScalarValue;
+
+use crate::entry::{Entry, Kind, body, scaled};
+use crate::value::datum::Datum;
+use crate::value::decimal::{DIGITS, Num, QUOTIENT_SCALE};
+
+/// The precision and scale of each argument that is a numeric.
+fn parts(kinds: &[DataType]) -> Vec<(i32, i32)> {
+    let part = |kind: &DataType| match kind {
+        DataType::Decimal128(precision, scale) => Some((i32::from(*precision), i32::from(*scale))),
+        _ => None,
+    };
+    kinds.iter().filter_map(part).collect()
+}
+
+/// A precision and scale that fit Arrow's `Decimal128`. The precision is clamped to 38 digits; then
+/// a value that does not fit fails its row.
+///
+/// # Errors
+/// The scale is greater than 38.
+pub(crate) fn sized(precision: i32, scale: i32) -> Result<(u8, i8), String> {
+    if scale > i32::from(DIGITS) {
+        return Err(format!(
+            "the result has {scale} digits after the point and a numeric holds 38 digits: cast the \
+             operands to numerics of fewer digits"
+        ));
+    }
+    let precision = precision.clamp(scale.max(1), i32::from(DIGITS));
+    Ok((precision as u8, scale as i8))
+}
+
+/// The type of `+`, `-` and `%`: the greater scale, and one more digit before the point.
+fn sum_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
+    let parts = parts(kinds);
+    let scale = parts.iter().map(|(_, scale)| *scale).max().unwrap_or(0);
+    let whole = parts
+        .iter()
+        .map(|(precision, scale)| precision - scale)
+        .max();
+    sized(whole.unwrap_or(0) + scale + 1, scale)
+}
+
+/// The type of `*`: precisions and scales add up.
+fn product_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
+    let parts = parts(kinds);
+    let (precision, scale) = parts
+        .iter()
+        .fold((0, 0), |all, part| (all.0 + part.0, all.1 + part.1));
+    sized(precision, scale)
+}
+
+/// The type of `/`: 38 digits, at least [`QUOTIENT_SCALE`] of them after the point.
+fn quotient(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
+    if parts(kinds)
+        .iter()
+        .any(|(precision, scale)| *precision == 38 && *scale > 0)
+    {
+        return Err(
+            "how many digits PostgreSQL gives a quotient of this numeric depends on its value: \
+             round it first, as in round(x, 6)"
+                .to_owned(),
+        );
+    }
+    let scale = parts(kinds)
+        .iter()
+        .map(|(_, scale)| *scale)
+        .max()
+        .unwrap_or(0);
+    sized(i32::from(DIGITS), scale.max(i32::from(QUOTIENT_SCALE)))
+}
+
+/// The precision and scale of the first argument.
+pub(crate) fn same_scale(
+    kinds: &[DataType],
+    _: &[Option<&ScalarValue>],
+) -> Result<(u8, i8), String> {
+    let (precision, scale) = parts(kinds).first().copied().unwrap_or((38, 0));
+    sized(precision, scale)
+}
+
+/// An integer with as many digits as the whole part, and one more because rounding may carry.
+fn whole_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
+    let (precision, scale) = parts(kinds).first().copied().unwrap_or((38, 0));
+    sized(precision - scale + 1, 0)
+}
+
+/// The number of digits after the point that the second argument, a constant, gives.
+fn constant_scale(
+    kinds: &[DataType],
+    constants: &[Option<&ScalarValue>],
+) -> Result<(u8, i8), String> {
+    let (precision, scale) = parts(kinds).first().copied().unwrap_or((38, 0));
+    let Some(Some(ScalarValue::Int32(Some(digits)))) = constants.get(1) else {
+        return Err("the number of digits to round a numeric to must be a constant".to_owned());
+    };
+    let shown = (*digits).max(0);
+    sized(precision - scale + 1 + shown, shown)
+}
+
+/// All entries of this family.
+#[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
+pub(crate) fn entries() -> Vec<Entry> {
+    use Datum::{Int, Numeric};
+    const TWO: &[Kind] = &[Kind::Numeric, Kind::Numeric];
+    const ONE: &[Kind] = &[Kind::Numeric];
+    const DIGITS: &[Kind] = &[Kind::Numeric, Kind::Int];
+    let mut entries = vec![
+        scaled(
+            "+",
+            TWO,
+            sum_scale,
+            body!([Numeric(a), Numeric(b)] => a.add(*b).map(Numeric)),
+        ),
+        scaled(
+            "-",
+            TWO,
+            sum_scale,
+            body!([Numeric(a), Numeric(b)] => a.add(b.negated()).map(Numeric)),
+        ),
+        scaled(
+            "*",
+            TWO,
+            product_scale,
+            body!([Numeric(a), Numeric(b)] => a.multiply(*b).map(Numeric)),
+        ),
+        scaled(
+            "/",
+            TWO,
+            quotient,
+            body!([Numeric(a), Numeric(b)] => a.divide(*b).map(Numeric)),
+        )
+        .narrower(),
+        scaled(
+            "%",
+            TWO,
+            sum_scale,
+            body!([Numeric(a), Numeric(b)] => a.remainder(*b).map(Numeric)),
+        ),
+        scaled(
+            "mod",
+            TWO,
+            sum_scale,
+            body!([Numeric(a), Numeric(b)] => a.remainder(*b).map(Numeric)),
+        ),
+        scaled(
+            "-",
+            ONE,
+            same_scale,
+            body!([Numeric(a)] => Ok(Numeric(a.negated()))),
+        ),
+        scaled(
+            "abs",
+            ONE,
+            same_scale,
+            body!([Numeric(a)] => {
+                Ok(Numeric(Num::new(a.digits.abs(), a.scale)))
+            }),
+        ),
+        scaled(
+            "sign",
+            ONE,
+            |_, _| Ok((1, 0)),
+            body!([Numeric(a)] => {
+                Ok(Numeric(Num::new(a.digits.signum(), 0)))
+            }),
+        ),
+        scaled(
+            "floor",
+            ONE,
+            whole_scale,
+            body!([Numeric(a)] => a.integral(false).map(Numeric)),
+        ),
+        scaled(
+            "round",
+            ONE,
+            whole_scale,
+            body!([Numeric(a)] => a.rounded(0).map(Numeric)),
+        ),
+        scaled(
+            "trunc",
+            ONE,
+            whole_scale,
+            body!([Numeric(a)] => a.truncated(0).map(Numeric)),
+        ),
+        scaled(
+            "round",
+            DIGITS,
+            constant_scale,
+            body!([Numeric(a), Int(n)] => {
+                a.rounded((*n).clamp(-2000, 2000)).map(Numeric)
+            }),
+        ),
+        scaled(
+            "trunc",
+            DIGITS,
+            constant_scale,
+            body!([Numeric(a), Int(n)] => {
+                a.truncated((*n).clamp(-2000, 2000)).map(Numeric)
+            }),
+        ),
+    ];
+    for name in ["ceil", "ceiling"] {
+        entries.push(scaled(
+            name,
+            ONE,
+            whole_scale,
+            body!([Numeric(a)] => a.integral(true).map(Numeric)),
+        ));
+    }
+    entries
+}

@@ -1,0 +1,6 @@
+//! Functions of numbers, and numbers read from text.
+
+pub(crate) mod arithmetic;
+pub(crate) mod decimals;
+pub(crate) mod double;
+pub(crate) mod parse;

@@ -1,0 +1,135 @@
+//! Stand-ins: the names of functions and operators before the types of their arguments are known.
+//!
+//! DataFusion's planner puts a stand-in into the plan for each name. [`super::rewrite`] replaces it
+//! by an entry once the arguments have their types.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion_common::{Result, ScalarValue};
+use datafusion_expr::expr::ScalarFunction;
+use datafusion_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    TypeSignature, Volatility,
+};
+
+use super::resolve::{Argument, common, resolved};
+use crate::table::TABLE;
+
+/// Functions that are not entries, because they have a syntax or an order of evaluation of their
+/// own.
+pub(crate) const SPECIAL: [&str; 4] = ["coalesce", "nullif", "concat", "concat_ws"];
+/// The stand-in for a row of values, as in `(a, b) = (1, 2)`.
+pub const ROW: &str = "row";
+
+/// The names that SQL may call as functions: all entries except operators and the internal entries,
+/// and the special functions.
+static NAMES: LazyLock<BTreeSet<&'static str>> = LazyLock::new(|| {
+    let named = |name: &&str| name.starts_with(|c: char| c.is_ascii_lowercase());
+    let hidden = [
+        "comparable",
+        "compare",
+        "output",
+        "smallint",
+        "uuid",
+        "varchar",
+        "numeric",
+    ];
+    let entries = TABLE.iter().map(|entry| entry.name).filter(named);
+    entries
+        .filter(|name| !hidden.contains(name))
+        .chain(SPECIAL)
+        .collect()
+});
+
+/// A stand-in for a function or operator of that name.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Named {
+    /// The name in the function table.
+    pub(crate) name: String,
+    /// Any arguments; [`super::resolve`] checks them.
+    signature: Signature,
+}
+
+/// The stand-in for a name.
+fn stand_in(name: &str) -> Arc<ScalarUDF> {
+    let any = TypeSignature::OneOf(vec![TypeSignature::Nullary, TypeSignature::VariadicAny]);
+    Arc::new(ScalarUDF::from(Named {
+        name: name.to_owned(),
+        signature: Signature::new(any, Volatility::Immutable),
+    }))
+}
+
+/// The stand-in for a function; None if no function that views may use has that name.
+pub fn function(name: &str) -> Option<Arc<ScalarUDF>> {
+    NAMES.contains(name).then(|| stand_in(name))
+}
+
+/// The names of all functions that views may use, in alphabetical order.
+pub fn function_names() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().copied()
+}
+
+/// A call of a stand-in.
+pub fn named(name: &str, args: Vec<Expr>) -> Expr {
+    Expr::ScalarFunction(ScalarFunction::new_udf(stand_in(name), args))
+}
+
+/// The name that a stand-in stands for; None for other functions.
+pub(crate) fn name_of(function: &ScalarUDF) -> Option<&str> {
+    let inner: &dyn Any = function.inner().as_ref();
+    inner
+        .downcast_ref::<Named>()
+        .map(|named| named.name.as_str())
+}
+
+impl ScalarUDFImpl for Named {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Null)
+    }
+
+    /// The type of the result as far as it is known in this pass, otherwise Null. The second pass
+    /// finds the type, and reports what is wrong.
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        let arguments = args.arg_fields.iter().zip(args.scalar_arguments);
+        let arguments: Vec<Argument> = arguments
+            .map(|(field, constant)| match constant {
+                Some(ScalarValue::Int64(Some(value))) if i32::try_from(*value).is_ok() => {
+                    Argument::Known(DataType::Int32)
+                }
+                Some(ScalarValue::Utf8(_)) => Argument::Unknown,
+                _ => Argument::of(field.data_type()),
+            })
+            .collect();
+        let constants: Vec<Option<ScalarValue>> = args
+            .scalar_arguments
+            .iter()
+            .map(|constant| constant.cloned().map(super::resolve::narrowed))
+            .collect();
+        let kind = match self.name.as_str() {
+            "coalesce" => common(&arguments).ok().flatten(),
+            "nullif" => arguments.first().and_then(Argument::known).cloned(),
+            "concat" | "concat_ws" => Some(DataType::Utf8),
+            ROW => None,
+            name => resolved(name, &arguments, &constants)
+                .ok()
+                .map(|found| found.result),
+        };
+        let kind = kind.unwrap_or(DataType::Null);
+        Ok(Arc::new(Field::new(&self.name, kind, true)))
+    }
+
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        datafusion_common::internal_err!("`{}` has no types yet", self.name)
+    }
+}

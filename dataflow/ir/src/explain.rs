@@ -1,0 +1,240 @@
+//! `tidemill explain`: the plan of a job as an indented tree, like PostgreSQL's EXPLAIN.
+
+use std::fmt::{self, Display, Formatter, Write};
+
+use arrow::datatypes::{Field, Schema};
+
+use super::types;
+use crate::{Aggregate, Envelope, Format, Job, OrderBy, Output, Rel, RelOp, Scalar, Source, View};
+
+/// Shows one view of a job, or all of them, with the sources that they read.
+pub fn explain(job: &Job, view: Option<&str>) -> String {
+    let mut text = String::new();
+    let shown = |candidate: &&View| view.is_none_or(|name| candidate.name == name);
+    for view in job.views.iter().filter(shown) {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        // Writing to a string cannot fail.
+        let _infallible = write!(text, "{}", Explained { job, view });
+    }
+    text
+}
+
+/// One view in its job.
+struct Explained<'a> {
+    /// The job, whose sources the view reads.
+    job: &'a Job,
+    /// The view.
+    view: &'a View,
+}
+
+impl Display for Explained<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let View {
+            name, rel, output, ..
+        } = self.view;
+        writeln!(f, "view {name} ({})", Columns(&rel.schema))?;
+        match output {
+            Some(output) => writeln!(f, "  table {name}: {}", Key(output, &rel.schema))?,
+            None => writeln!(f, "  internal: no primary_key, so nothing is written")?,
+        }
+        self.node(f, rel, 1)
+    }
+}
+
+impl Explained<'_> {
+    /// Writes a node and the nodes below it.
+    fn node(&self, f: &mut Formatter<'_>, rel: &Rel, depth: usize) -> fmt::Result {
+        let indent = "  ".repeat(depth);
+        write!(f, "{indent}-> ")?;
+        match &rel.op {
+            RelOp::Source { source } => match self.job.sources.get(*source) {
+                Some(source) => writeln!(f, "{}", Read(source)),
+                None => writeln!(f, "unknown source {source}"),
+            },
+            RelOp::View { view } => match self.job.views.get(*view) {
+                Some(view) => writeln!(f, "View {}", view.name),
+                None => writeln!(f, "unknown view {view}"),
+            },
+            RelOp::Compute {
+                input,
+                filters,
+                outputs,
+            } => {
+                writeln!(f, "Compute {}", named(outputs, rel))?;
+                if !filters.is_empty() {
+                    let filters: Vec<&str> = filters.iter().map(|s| s.text.as_str()).collect();
+                    writeln!(f, "{indent}     filter: {}", filters.join(" AND "))?;
+                }
+                self.node(f, input, depth + 2)
+            }
+            RelOp::Reduce {
+                input, aggregates, ..
+            } => {
+                writeln!(f, "{}", Title(&rel.op))?;
+                let aggregates: Vec<String> = aggregates.iter().map(Aggregate::to_string).collect();
+                writeln!(f, "{indent}     aggregates: {}", aggregates.join(", "))?;
+                self.node(f, input, depth + 2)
+            }
+            RelOp::Distinct { input } | RelOp::TopK { input, .. } => {
+                writeln!(f, "{}", Title(&rel.op))?;
+                self.node(f, input, depth + 2)
+            }
+            RelOp::Union { inputs } => {
+                writeln!(f, "{}", Title(&rel.op))?;
+                inputs
+                    .iter()
+                    .try_for_each(|input| self.node(f, input, depth + 2))
+            }
+            RelOp::Join { left, right, .. } => {
+                writeln!(f, "{}", Title(&rel.op))?;
+                self.node(f, left, depth + 2)?;
+                self.node(f, right, depth + 2)
+            }
+        }
+    }
+}
+
+/// The title of a node, in `explain` and in the metrics of its operators.
+pub struct Title<'a>(pub &'a RelOp);
+
+impl Display for Title<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            RelOp::Source { .. } => f.write_str("Source"),
+            RelOp::View { .. } => f.write_str("View"),
+            RelOp::Compute { .. } => f.write_str("Compute"),
+            RelOp::Reduce { keys, .. } if keys.is_empty() => f.write_str("Reduce to one row"),
+            RelOp::Reduce { keys, .. } => {
+                let keys: Vec<&str> = keys.iter().map(|key| key.text.as_str()).collect();
+                write!(f, "Reduce by {}", keys.join(", "))
+            }
+            RelOp::Distinct { .. } => f.write_str("Distinct"),
+            RelOp::Union { inputs } => write!(f, "Union of {}", inputs.len()),
+            RelOp::Join {
+                keys, nulls_equal, ..
+            } => {
+                let is = match nulls_equal {
+                    true => "IS NOT DISTINCT FROM",
+                    false => "=",
+                };
+                let pair =
+                    |(left, right): &(Scalar, Scalar)| format!("{} {is} {}", left.text, right.text);
+                let keys: Vec<String> = keys.iter().map(pair).collect();
+                write!(f, "Join on {}", keys.join(" AND "))
+            }
+            RelOp::TopK { .. } => write!(f, "{}", Top(self.0)),
+        }
+    }
+}
+
+/// The title of a top-k.
+struct Top<'a>(&'a RelOp);
+
+impl Display for Top<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let RelOp::TopK {
+            partition,
+            order,
+            offset,
+            limit,
+            ranked,
+            ..
+        } = self.0
+        else {
+            return Ok(());
+        };
+        match limit {
+            Some(limit) => write!(f, "Top {limit}")?,
+            None => write!(f, "All")?,
+        }
+        if *offset > 0 {
+            write!(f, " after {offset}")?;
+        }
+        if !partition.is_empty() {
+            let partition: Vec<&str> = partition.iter().map(|key| key.text.as_str()).collect();
+            write!(f, " of each {}", partition.join(", "))?;
+        }
+        if !order.is_empty() {
+            let order: Vec<String> = order.iter().map(OrderBy::to_string).collect();
+            write!(f, " by {}", order.join(", "))?;
+        }
+        f.write_str(if *ranked { ", numbered" } else { "" })
+    }
+}
+
+/// The output expressions, with their names where these differ.
+fn named(outputs: &[Scalar], rel: &Rel) -> String {
+    if outputs.is_empty() {
+        return "no columns".to_owned();
+    }
+    let outputs = outputs.iter().zip(rel.schema.fields());
+    let outputs = outputs.map(|(output, field)| match output.text == *field.name() {
+        true => output.text.clone(),
+        false => format!("{} AS {}", output.text, field.name()),
+    });
+    outputs.collect::<Vec<_>>().join(", ")
+}
+
+/// Columns with their SQL types.
+struct Columns<'a>(&'a Schema);
+
+impl Display for Columns<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let column = |field: &Field| format!("{} {}", field.name(), types::name(field.data_type()));
+        let columns: Vec<String> = self.0.fields().iter().map(|field| column(field)).collect();
+        f.write_str(&columns.join(", "))
+    }
+}
+
+/// The partition key and clustering columns of a view's table.
+struct Key<'a>(&'a Output, &'a Schema);
+
+impl Display for Key<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(output, schema) = self;
+        let fields = schema.fields();
+        let name = |index: &usize| fields.get(*index).map(|field| field.name().as_str());
+        let names: Vec<&str> = output.primary_key.iter().filter_map(name).collect();
+        let (partition, clustering) = names.split_at(output.partition_columns.min(names.len()));
+        write!(f, "partition key {}", partition.join(", "))?;
+        if !clustering.is_empty() {
+            write!(f, "; clustering columns {}", clustering.join(", "))?;
+        }
+        f.write_str(match output.unique {
+            true => "; unique: proven",
+            false => "; unique: not proven, checked row by row",
+        })
+    }
+}
+
+/// A source: topic, format, envelope, key and columns.
+struct Read<'a>(&'a Source);
+
+impl Display for Read<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let source = self.0;
+        let format = match source.format {
+            Format::Json(_) => "json",
+            Format::Avro { .. } => "avro",
+        };
+        let envelope = match source.envelope {
+            Envelope::Append => "append",
+            Envelope::Upsert => "upsert",
+            Envelope::Debezium => "debezium",
+        };
+        write!(
+            f,
+            "Source {} (topic {}, {format}, {envelope}",
+            source.name, source.topic
+        )?;
+        if !source.key.is_empty() {
+            write!(f, ", key {}", source.key.join(", "))?;
+        }
+        match source.schema.fields().is_empty() {
+            true => write!(f, "): no columns"),
+            false => write!(f, "): {}", Columns(&source.schema)),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The intermediate representation (IR) of a job (`tidemill-ir`): what the planner gives to the
+//! renderer, and rows as bytes.
+//!
+//! A [`Job`] is a list of sources, and a list of views in the order of their dependencies. A view
+//! is a tree of [`Rel`] nodes, and each node knows its output schema. Expressions are DataFusion
+//! physical expressions, bound to the columns of their input by position: pure, immutable,
+//! evaluated on whole batches. No type of timely or differential appears here.
+
+pub mod explain;
+mod fingerprint;
+mod job;
+
+mod rel;
+pub mod row;
+mod serving;
+mod source;
+pub mod types;
+
+pub use explain::explain;
+pub use fingerprint::{fingerprint, state_of};
+pub use job::{Job, Output, View};
+pub use rel::{Aggregate, AggregateFunction, OrderBy, Rel, RelOp, Scalar};
+pub use source::{
+    Binary, Digits, Envelope, Format, KeySchema, Missing, Source, Spelling, TimestampUnit,
+};
+
+/// A timestamp of the job: ms since 1970-01-01T00:00:00Z, strictly increasing. At one epoch, all
+/// views show the same prefix of the input.
+pub type Epoch = u64;

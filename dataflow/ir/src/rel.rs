@@ -1,0 +1,180 @@
+//! Relations: the operators of a view as a tree, with their expressions.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion_physical_expr::PhysicalExpr;
+
+/// A relation: a node in the tree of a view.
+#[derive(Debug, Clone)]
+pub struct Rel {
+    /// The node's output columns.
+    pub schema: SchemaRef,
+    /// What the node does.
+    pub op: RelOp,
+}
+
+/// An expression, with the text that `explain` shows.
+#[derive(Debug, Clone)]
+pub struct Scalar {
+    /// The expression, evaluated on batches of the input.
+    pub expr: Arc<dyn PhysicalExpr>,
+    /// The expression as SQL-like text.
+    pub text: String,
+}
+
+/// What a relation computes.
+#[derive(Debug, Clone)]
+pub enum RelOp {
+    /// The rows of `Job::sources[source]`. The schema is the source's.
+    Source {
+        /// Index into `Job::sources`.
+        source: usize,
+    },
+    /// The rows of `Job::views[view]`, which is an earlier view.
+    View {
+        /// Index into `Job::views`.
+        view: usize,
+    },
+    /// Keeps the rows for which every filter is true, and then computes `outputs`: a filter and a
+    /// projection in one, evaluated batch by batch.
+    Compute {
+        /// Input.
+        input: Box<Rel>,
+        /// Conditions on the input's columns, all of which must be true.
+        filters: Vec<Scalar>,
+        /// One expression per output column.
+        outputs: Vec<Scalar>,
+    },
+    /// GROUP BY. The output columns are the keys, then the aggregates. Without keys there is
+    /// exactly one row, even over an empty input.
+    Reduce {
+        /// Input.
+        input: Box<Rel>,
+        /// The group keys; may be empty.
+        keys: Vec<Scalar>,
+        /// The aggregates; not empty (without aggregates, GROUP BY is `Distinct`).
+        aggregates: Vec<Aggregate>,
+    },
+    /// Each distinct row once.
+    Distinct {
+        /// Input.
+        input: Box<Rel>,
+    },
+    /// UNION ALL of inputs with equal schemas.
+    Union {
+        /// The inputs; at least 2.
+        inputs: Vec<Rel>,
+    },
+    /// An inner join: each pair of a left and a right row with equal keys. The columns are those of
+    /// the left row, then those of the right row. Other conditions are a `Compute` above the join.
+    Join {
+        /// Left input.
+        left: Box<Rel>,
+        /// Right input.
+        right: Box<Rel>,
+        /// Pairs of expressions of equal type, one over the left columns and one over the right; at
+        /// least 1.
+        keys: Vec<(Scalar, Scalar)>,
+        /// Whether null equals null (`IS NOT DISTINCT FROM`). If not, null equals nothing.
+        nulls_equal: bool,
+    },
+    /// Of the ordered rows of each group: those after the first `offset`, and at most `limit` of
+    /// them. Rows that are equal in the order are ordered by their other columns, ascending, nulls
+    /// last. Therefore the result depends on nothing but the rows.
+    TopK {
+        /// Input.
+        input: Box<Rel>,
+        /// The expressions that make a group; if there are none, all rows are one group.
+        partition: Vec<Scalar>,
+        /// The order within a group; may be empty.
+        order: Vec<OrderBy>,
+        /// The number of rows skipped at the beginning of each group.
+        offset: u64,
+        /// The number of rows kept of each group; `None` for all.
+        limit: Option<u64>,
+        /// Whether a last column has the row's number within its group, from 1 (`Int64`).
+        ranked: bool,
+    },
+}
+
+/// One expression of an ORDER BY.
+#[derive(Debug, Clone)]
+pub struct OrderBy {
+    /// The expression by which rows are compared.
+    pub scalar: Scalar,
+    /// Whether the greatest value is first.
+    pub descending: bool,
+    /// Whether nulls are before all other values.
+    pub nulls_first: bool,
+}
+
+/// One aggregate of a `Reduce`.
+#[derive(Debug, Clone)]
+pub struct Aggregate {
+    /// The aggregate function.
+    pub function: AggregateFunction,
+    /// The argument; `None` for `count(*)`.
+    pub argument: Option<Scalar>,
+    /// A condition; only rows for which it is true count (`FILTER (WHERE …)`).
+    pub filter: Option<Scalar>,
+    /// Whether DISTINCT was given. Never for `min`, `max`, `bool_and` and `bool_or`, where it has
+    /// no effect.
+    pub distinct: bool,
+}
+
+/// The aggregate functions that the renderer implements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AggregateFunction {
+    /// The number of rows, or of rows whose argument is not null. `Int64`.
+    Count,
+    /// The sum; null over no rows. Its type is that of [`tidemill_functions`]: `Int64`, `Float32`,
+    /// `Float64` or `Decimal128`.
+    Sum,
+    /// The average; null over no rows. `Float64` for floats, `Decimal128` for other numbers.
+    Avg,
+    /// The smallest value, of the argument's type.
+    Min,
+    /// The greatest value, of the argument's type.
+    Max,
+    /// Whether all arguments are true. `Boolean`, null over no rows.
+    BoolAnd,
+    /// Whether any argument is true. `Boolean`, null over no rows.
+    BoolOr,
+}
+
+impl fmt::Display for Aggregate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.function {
+            AggregateFunction::Count => "count",
+            AggregateFunction::Sum => "sum",
+            AggregateFunction::Avg => "avg",
+            AggregateFunction::Min => "min",
+            AggregateFunction::Max => "max",
+            AggregateFunction::BoolAnd => "bool_and",
+            AggregateFunction::BoolOr => "bool_or",
+        };
+        let distinct = if self.distinct { "DISTINCT " } else { "" };
+        let argument = self.argument.as_ref();
+        let argument = argument.map_or("*", |argument| argument.text.as_str());
+        write!(f, "{name}({distinct}{argument})")?;
+        match &self.filter {
+            Some(filter) => write!(f, " FILTER (WHERE {})", filter.text),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for OrderBy {
+    /// Names the place of nulls only if it is not PostgreSQL's default.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.scalar.text)?;
+        f.write_str(if self.descending { " DESC" } else { "" })?;
+        f.write_str(match (self.nulls_first, self.descending) {
+            (true, false) => " NULLS FIRST",
+            (false, true) => " NULLS LAST",
+            _ => "",
+        })
+    }
+}

@@ -1,0 +1,81 @@
+//! The names of functions and operators, as DataFusion's planner asks for them.
+
+use std::sync::Arc;
+
+use datafusion_common::{DFSchema, Result};
+use datafusion_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion_expr::{Expr, ScalarUDF};
+use datafusion_sql::sqlparser::ast::BinaryOperator;
+use tidemill_functions::named;
+
+/// The names of functions that views may use, as DataFusion's planner asks for them.
+#[derive(Debug)]
+pub(crate) struct Names;
+
+impl Names {
+    /// The stand-in for a function; None if there is no such name.
+    pub(crate) fn find(name: &str) -> Option<Arc<ScalarUDF>> {
+        tidemill_functions::function(name)
+    }
+
+    /// All names, in alphabetical order.
+    pub(crate) fn all() -> impl Iterator<Item = &'static str> {
+        tidemill_functions::function_names()
+    }
+}
+
+/// The name of an operator in the function table; None if the planner's own node is kept.
+fn operator(operator: &BinaryOperator) -> Option<&'static str> {
+    Some(match operator {
+        BinaryOperator::Plus => "+",
+        BinaryOperator::Minus => "-",
+        BinaryOperator::Multiply => "*",
+        BinaryOperator::Divide => "/",
+        BinaryOperator::Modulo => "%",
+        BinaryOperator::StringConcat => "||",
+        BinaryOperator::BitwiseAnd => "&",
+        BinaryOperator::BitwiseOr => "|",
+        BinaryOperator::PGBitwiseXor => "#",
+        BinaryOperator::PGBitwiseShiftLeft => "<<",
+        BinaryOperator::PGBitwiseShiftRight => ">>",
+        BinaryOperator::PGExp => "power",
+        BinaryOperator::PGRegexMatch => "~",
+        BinaryOperator::PGRegexIMatch => "~*",
+        BinaryOperator::PGRegexNotMatch => "!~",
+        BinaryOperator::PGRegexNotIMatch => "!~*",
+        _ => return None,
+    })
+}
+
+impl ExprPlanner for Names {
+    fn plan_binary_op(
+        &self,
+        expr: RawBinaryExpr,
+        _: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
+        Ok(match operator(&expr.op) {
+            Some(name) => PlannerResult::Planned(named(name, vec![expr.left, expr.right])),
+            None => PlannerResult::Original(expr),
+        })
+    }
+
+    fn plan_position(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(named("strpos", args)))
+    }
+
+    fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(named("extract", args)))
+    }
+
+    fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(named("substring", args)))
+    }
+
+    fn plan_overlay(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(named("overlay", args)))
+    }
+
+    fn plan_struct_literal(&self, args: Vec<Expr>, _: bool) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(named(tidemill_functions::ROW, args)))
+    }
+}

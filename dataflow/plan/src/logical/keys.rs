@@ -1,0 +1,90 @@
+//! Intervals are refused as keys of grouping, ordering and comparison.
+//!
+//! `1 month`, `30 days` and `720 hours` are equal for PostgreSQL and sort as one value. Here they
+//! are kept as their different parts. Therefore rows may not be grouped, ordered or compared by
+//! intervals.
+
+use arrow::datatypes::DataType;
+use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion_common::{DFSchema, Result, plan_err};
+use datafusion_expr::expr::{Sort, WindowFunction};
+use datafusion_expr::utils::merge_schema;
+use datafusion_expr::{Distinct, Expr, ExprSchemable, LogicalPlan};
+
+/// Refuses a plan that groups, orders or deduplicates rows by intervals.
+///
+/// # Errors
+/// A plan error that names the interval.
+pub(crate) fn checked(plan: &LogicalPlan) -> Result<()> {
+    let visited = plan.apply(|node| {
+        let schema = merge_schema(&node.inputs());
+        let (what, keys) = keys(node);
+        if let Some(key) = interval(&keys, &schema)? {
+            return plan_err!(
+                "{what} intervals is not supported in views: `{key}` is one; use \
+                 extract(epoch FROM …), for which a month has 30 days and a year 365.25"
+            );
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    visited.map(|_| ())
+}
+
+/// The first of the expressions that is an interval.
+fn interval<'a>(keys: &'a [Expr], schema: &DFSchema) -> Result<Option<&'a Expr>> {
+    for key in keys {
+        if matches!(key.get_type(schema)?, DataType::Interval(_)) {
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
+}
+
+/// The expressions by which a node compares rows, and the words for the comparison in messages.
+fn keys(node: &LogicalPlan) -> (&'static str, Vec<Expr>) {
+    let of = |order: &[Sort]| -> Vec<Expr> { order.iter().map(|by| by.expr.clone()).collect() };
+    match node {
+        LogicalPlan::Aggregate(grouping) => {
+            let mut keys = grouping.group_expr.clone();
+            keys.extend(grouping.aggr_expr.iter().flat_map(distinct_arguments));
+            ("GROUP BY and DISTINCT of", keys)
+        }
+        LogicalPlan::Distinct(Distinct::All(input)) => {
+            let columns = input.schema().columns().into_iter();
+            ("DISTINCT and UNION of", columns.map(Expr::Column).collect())
+        }
+        LogicalPlan::Distinct(Distinct::On(distinct)) => {
+            let mut keys = distinct.on_expr.clone();
+            keys.extend(of(distinct.sort_expr.as_deref().unwrap_or_default()));
+            ("DISTINCT ON and ORDER BY of", keys)
+        }
+        LogicalPlan::Sort(sort) => ("ORDER BY of", of(&sort.expr)),
+        LogicalPlan::Window(window) => {
+            let calls = window.window_expr.iter().filter_map(call);
+            let keys = calls.flat_map(|call| {
+                let order = of(&call.params.order_by);
+                [call.params.partition_by.clone(), order].concat()
+            });
+            ("PARTITION BY and ORDER BY of", keys.collect())
+        }
+        _ => ("", Vec::new()),
+    }
+}
+
+/// The window function in an expression.
+fn call(expr: &Expr) -> Option<&WindowFunction> {
+    match expr {
+        Expr::Alias(alias) => call(&alias.expr),
+        Expr::WindowFunction(call) => Some(call),
+        _ => None,
+    }
+}
+
+/// The arguments of an aggregate over DISTINCT.
+fn distinct_arguments(expr: &Expr) -> Vec<Expr> {
+    match expr {
+        Expr::Alias(alias) => distinct_arguments(&alias.expr),
+        Expr::AggregateFunction(call) if call.params.distinct => call.params.args.clone(),
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,495 @@
+//! Refusal of unsupported SQL, by name and place, before anything is planned.
+//!
+//! Input: a parsed query. Output: the first construct that is not supported or not known, if there
+//! is one. A query that is accepted contains only nodes that [`super::lower`] can lower.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use datafusion_sql::sqlparser::ast::{
+    BinaryOperator, Distinct, Expr, Function, FunctionArguments, GroupByExpr, Ident, Interval,
+    JoinOperator, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr,
+    SetOperator, Spanned, TableFactor, TableWithJoins, UnaryOperator, Value, Visit, Visitor,
+    visit_expressions,
+};
+use datafusion_sql::sqlparser::tokenizer::{Location, Span};
+use tidemill_log::Result;
+
+use super::catalog::{AGGREGATES, Catalog, aggregate, immutable};
+use super::script::{Script, did_you_mean, normal, single};
+use crate::catalog::names::Names;
+use crate::catalog::row_number;
+
+/// Checks the query of one view. `at` is the place of the statement, for parts without their own.
+///
+/// # Errors
+/// `Data` with the place and a message that says what to write instead.
+pub(super) fn check(
+    query: &Query,
+    catalog: &Catalog,
+    script: Script<'_>,
+    at: Location,
+) -> Result<()> {
+    let mut check = Check {
+        catalog,
+        ctes: Vec::new(),
+    };
+    match query.visit(&mut check) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break((span, what)) => {
+            let known = if span.start.line == 0 { at } else { span.start };
+            Err(script.error(known, what))
+        }
+    }
+}
+
+/// The result of a check: continue, or the place and the reason of a refusal.
+type Refusal = ControlFlow<(Span, String)>;
+
+/// The visitor that looks for unsupported constructs.
+struct Check<'a> {
+    /// The tables and views that exist so far.
+    catalog: &'a Catalog,
+    /// The names of the common table expressions in scope, innermost last.
+    ctes: Vec<HashSet<String>>,
+}
+
+/// Refuses a construct; `what` completes "… not supported in views yet".
+fn unsupported<T>(span: Span, what: &str) -> ControlFlow<(Span, String), T> {
+    ControlFlow::Break((span, format!("{what} not supported in views yet")))
+}
+
+/// Refuses the first construct of a list that was found.
+fn none_of(refused: &[(bool, Span, &str)]) -> Refusal {
+    match refused.iter().find(|(found, ..)| *found) {
+        Some((_, span, what)) => unsupported(*span, what),
+        None => ControlFlow::Continue(()),
+    }
+}
+
+impl Visitor for Check<'_> {
+    type Break = (Span, String);
+
+    fn pre_visit_query(&mut self, query: &Query) -> Refusal {
+        let mut names = HashSet::new();
+        if let Some(with) = &query.with {
+            if with.recursive {
+                return unsupported(with.span(), "WITH RECURSIVE is");
+            }
+            names.extend(with.cte_tables.iter().map(|cte| normal(&cte.alias.name)));
+        }
+        self.ctes.push(names);
+        let body = query.body.span();
+        none_of(&[
+            (query.fetch.is_some(), body, "FETCH (in place of LIMIT) is"),
+            (
+                !query.locks.is_empty(),
+                body,
+                "FOR UPDATE and FOR SHARE are",
+            ),
+            (query.for_clause.is_some(), body, "FOR is"),
+            (!query.pipe_operators.is_empty(), body, "|> is"),
+        ])?;
+        let first_of_each = matches!(query.body.as_ref(), SetExpr::Select(select)
+            if matches!(select.distinct, Some(Distinct::On(_))));
+        if let (Some(order), None, false) = (&query.order_by, &query.limit_clause, first_of_each) {
+            let what = "ORDER BY without LIMIT orders nothing: the rows of a view are sorted by \
+                        the clustering columns of its primary_key alone";
+            return ControlFlow::Break((order.span(), what.to_owned()));
+        }
+        if let (Some(order), SetExpr::Select(select)) = (&query.order_by, query.body.as_ref()) {
+            order_by_columns(order, select)?;
+        }
+        self.set(&query.body)
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> Refusal {
+        self.ctes.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> Refusal {
+        select_clauses(select)?;
+        self.having_columns(select)
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Refusal {
+        let span = factor.span();
+        match factor {
+            TableFactor::Table {
+                name,
+                args: None,
+                sample: None,
+                with_ordinality: false,
+                version: None,
+                ..
+            } => match single(name) {
+                Some(name) => self.table(name),
+                None => unsupported(span, &format!("a schema before a name (`{name}`) is")),
+            },
+            TableFactor::Derived {
+                lateral: false,
+                sample: None,
+                ..
+            } => ControlFlow::Continue(()),
+            TableFactor::Derived { lateral: true, .. } => unsupported(span, "LATERAL is"),
+            TableFactor::NestedJoin {
+                table_with_joins, ..
+            } => joins(table_with_joins),
+            TableFactor::Table { args: None, .. } | TableFactor::Derived { .. } => {
+                unsupported(span, "TABLESAMPLE and WITH ORDINALITY are")
+            }
+            _ => unsupported(span, "a table function (or PIVOT, UNNEST) in FROM is"),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> Refusal {
+        let span = expr.span();
+        match expr {
+            Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => {
+                unsupported(span, "a subquery in an expression is")
+            }
+            Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => {
+                unsupported(span, "GROUPING SETS, CUBE and ROLLUP are")
+            }
+            Expr::Function(function) => self.function(function),
+            Expr::Array(_) | Expr::Map(_) | Expr::Dictionary(_) | Expr::Struct { .. } => {
+                unsupported(span, "an array, map or struct literal is")
+            }
+            Expr::Collate { .. } => unsupported(span, "COLLATE (text sorts by its bytes) is"),
+            Expr::BinaryOp {
+                op: BinaryOperator::Custom(name),
+                ..
+            } => ControlFlow::Break((span, format!("unknown operator `{name}`"))),
+            Expr::UnaryOp {
+                op: UnaryOperator::Minus,
+                expr,
+            } if matches!(expr.as_ref(), Expr::Interval(_)) => {
+                // The planner would apply the minus only to the first unit.
+                unsupported(span, "a minus before INTERVAL (write INTERVAL '-1 day') is")
+            }
+            Expr::UnaryOp {
+                op: UnaryOperator::Plus,
+                ..
+            } => unsupported(
+                span,
+                "a plus sign before anything but a number (leave it out) is",
+            ),
+            Expr::Interval(interval) if !quoted(interval) => {
+                unsupported(span, "INTERVAL without a literal in quotes behind it is")
+            }
+            Expr::Interval(interval) if interval.leading_field.is_some() && !whole(interval) => {
+                let what = "a unit behind INTERVAL '…' (write it in the quotes, as in \
+                            INTERVAL '1.5 days') is";
+                unsupported(span, what)
+            }
+            Expr::CompoundFieldAccess { .. } => unsupported(span, "a subscript is"),
+            Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
+                unsupported(value.span, &format!("a parameter ({value}) is"))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// Whether an INTERVAL has a quoted literal.
+fn quoted(interval: &Interval) -> bool {
+    let literal = |value: &Value| matches!(value, Value::SingleQuotedString(_));
+    matches!(interval.value.as_ref(), Expr::Value(value) if literal(&value.value))
+}
+
+/// Whether an interval literal has a whole number of its unit.
+fn whole(interval: &Interval) -> bool {
+    match interval.value.as_ref() {
+        Expr::Value(value) => value.value.clone().into_string().is_some_and(|text| {
+            let digits = text.strip_prefix('-').unwrap_or(&text);
+            !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+        }),
+        _ => false,
+    }
+}
+
+impl Check<'_> {
+    /// Checks a SELECT or a set operation.
+    fn set(&self, body: &SetExpr) -> Refusal {
+        match body {
+            SetExpr::Select(_) | SetExpr::Query(_) => ControlFlow::Continue(()),
+            SetExpr::SetOperation {
+                left, op, right, ..
+            } => {
+                self.set(left)?;
+                self.set(right)?;
+                match op {
+                    SetOperator::Union => ControlFlow::Continue(()),
+                    other => unsupported(right.span(), &format!("{other} is")),
+                }
+            }
+            SetExpr::Values(values) => unsupported(values.span(), "VALUES is"),
+            other => unsupported(other.span(), "anything but SELECT is"),
+        }
+    }
+
+    /// Checks that a table, view or common table expression exists.
+    fn table(&self, ident: &Ident) -> Refusal {
+        let name = normal(ident);
+        let local = self.ctes.iter().any(|names| names.contains(&name));
+        if local || self.catalog.find(&name).is_some() {
+            return ControlFlow::Continue(());
+        }
+        let known = self
+            .catalog
+            .names()
+            .chain(self.ctes.iter().flatten().map(String::as_str));
+        let hint = did_you_mean(&name, known);
+        let hint = match hint.as_str() {
+            "" => "; a table or view must be created above the view that reads it",
+            hint => hint,
+        };
+        ControlFlow::Break((ident.span, format!("unknown table `{name}`{hint}")))
+    }
+
+    /// Checks a function call: the name, and the clauses that belong to it.
+    fn function(&self, function: &Function) -> Refusal {
+        let span = function.name.span();
+        let Some(ident) = single(&function.name) else {
+            let name = &function.name;
+            return unsupported(span, &format!("a schema before a function (`{name}`) is"));
+        };
+        let name = normal(ident);
+        none_of(&[
+            (!function.within_group.is_empty(), span, "WITHIN GROUP is"),
+            (
+                function.null_treatment.is_some(),
+                span,
+                "IGNORE NULLS and RESPECT NULLS are",
+            ),
+        ])?;
+        if let FunctionArguments::List(list) = &function.args
+            && !list.clauses.is_empty()
+        {
+            return unsupported(span, "ORDER BY (or another clause) inside a function is");
+        }
+        if let FunctionArguments::List(list) = &function.args {
+            let counts = aggregate(&name).is_some();
+            let plain = function.filter.is_none() && list.duplicate_treatment.is_none();
+            if counts && list.args.is_empty() {
+                return ControlFlow::Break((span, format!("{name} takes an argument: {name}(*)?")));
+            }
+            if !counts && !plain && name != row_number::NAME {
+                let what = format!("`{name}` is no aggregate: it takes no DISTINCT and no FILTER");
+                return ControlFlow::Break((span, what));
+            }
+        }
+        match (name == row_number::NAME, function.over.is_some()) {
+            (true, true) => return ControlFlow::Continue(()),
+            (true, false) => {
+                let what = "row_number() needs OVER (PARTITION BY … ORDER BY …)";
+                return ControlFlow::Break((span, what.to_owned()));
+            }
+            (false, true) => {
+                let what = format!("window function `{name}` (there is row_number()) is");
+                return unsupported(span, &what);
+            }
+            (false, false) if aggregate(&name).is_some() => return ControlFlow::Continue(()),
+            (false, false) => {}
+        }
+        if Names::find(&name).is_some() {
+            return ControlFlow::Continue(());
+        }
+        match self.catalog.scalar(&name) {
+            Some(scalar) if immutable(scalar) => {
+                let hint = did_you_mean(&name, Catalog::functions());
+                let what = format!(
+                    "function `{name}` is not supported in views: docs/sql.md lists those that \
+                     are{hint}"
+                );
+                ControlFlow::Break((span, what))
+            }
+            Some(_) => ControlFlow::Break((
+                span,
+                format!(
+                    "function `{name}` is not supported in views: its answer depends on more than \
+                     its arguments (clock, chance, settings or release), so a replay would differ"
+                ),
+            )),
+            None => ControlFlow::Break((span, self.unknown_function(&name))),
+        }
+    }
+
+    /// Checks the names in HAVING. In PostgreSQL a name in HAVING is a column of FROM. The planner
+    /// takes it for an output with this name if FROM has no such column.
+    fn having_columns(&self, select: &Select) -> Refusal {
+        let Some(having) = &select.having else {
+            return ControlFlow::Continue(());
+        };
+        let from = select.from.iter().map(ToString::to_string);
+        let from = from.collect::<Vec<_>>().join(" ");
+        let word = |c: char| !(c.is_alphanumeric() || c == '_');
+        let below =
+            |name: &str| self.catalog.has_column(name) || from.split(word).any(|word| word == name);
+        visit_expressions(having, |expr| match expr {
+            Expr::Identifier(name) if hides(select, &normal(name)) && !below(&normal(name)) => {
+                let name = normal(name);
+                let what = format!(
+                    "`{name}` of SELECT cannot be used in HAVING: write what it stands for"
+                );
+                ControlFlow::Break((expr.span(), what))
+            }
+            _ => ControlFlow::Continue(()),
+        })
+    }
+
+    /// The message for an unknown function.
+    fn unknown_function(&self, name: &str) -> String {
+        let known = datafusion_functions_aggregate::all_default_aggregate_functions();
+        if known
+            .iter()
+            .any(|f| f.name() == name || f.aliases().iter().any(|a| a == name))
+        {
+            let ours = AGGREGATES.join(", ");
+            return format!("aggregate `{name}` is not supported in views yet; there are {ours}");
+        }
+        let hint = did_you_mean(name, Catalog::functions());
+        format!("unknown function `{name}`{hint}")
+    }
+}
+
+/// Checks the names in ORDER BY. In an expression of ORDER BY a name is a column of FROM. The
+/// planner takes it for an output with this name if there is one.
+fn order_by_columns(order: &OrderBy, select: &Select) -> Refusal {
+    let OrderByKind::Expressions(exprs) = &order.kind else {
+        return unsupported(order.span(), "ORDER BY ALL is");
+    };
+    let each = exprs.iter().map(|by| &by.expr);
+    positions(each, "ORDER BY")?;
+    let bare = |by: &&OrderByExpr| matches!(by.expr, Expr::Identifier(_));
+    exprs.iter().filter(|by| !bare(by)).try_for_each(|by| {
+        visit_expressions(&by.expr, |expr| match expr {
+            Expr::Identifier(name) if hides(select, &normal(name)) => {
+                let name = normal(name);
+                let what = format!(
+                    "`{name}` in an expression of ORDER BY would mean a column of FROM, not the \
+                     `{name}` of SELECT: give that another name"
+                );
+                ControlFlow::Break((expr.span(), what))
+            }
+            _ => ControlFlow::Continue(()),
+        })
+    })
+}
+
+/// Whether SELECT gives this name to an expression that is not the column of the same name.
+fn hides(select: &Select, name: &str) -> bool {
+    select.projection.iter().any(|item| match item {
+        SelectItem::ExprWithAlias { expr, alias } => {
+            let itself = matches!(expr, Expr::Identifier(own) if normal(own) == name);
+            normal(alias) == name && !itself
+        }
+        _ => false,
+    })
+}
+
+/// Refuses literals among keys, except positions in SELECT.
+fn positions<'a>(mut keys: impl Iterator<Item = &'a Expr>, what: &str) -> Refusal {
+    let place = |value: &Value| match value {
+        Value::Number(digits, _) => digits.bytes().all(|byte| byte.is_ascii_digit()),
+        _ => false,
+    };
+    let wrong = keys.find_map(|key| match key {
+        Expr::Value(value) if !place(&value.value) => Some(value.span),
+        _ => None,
+    });
+    match wrong {
+        Some(span) => unsupported(
+            span,
+            &format!("a constant that is no position in {what} is"),
+        ),
+        None => ControlFlow::Continue(()),
+    }
+}
+
+/// Checks the clauses of a SELECT.
+fn select_clauses(select: &Select) -> Refusal {
+    let place = select.span();
+    if let Some(Distinct::On(exprs)) = &select.distinct {
+        let literal = exprs.iter().find(|expr| matches!(expr, Expr::Value(_)));
+        if let Some(position) = literal {
+            return unsupported(position.span(), "a position in DISTINCT ON is");
+        }
+    }
+    if let (Some(having), GroupByExpr::Expressions(keys, _)) = (&select.having, &select.group_by)
+        && keys.is_empty()
+        && !aggregates(select)
+    {
+        return unsupported(
+            having.span(),
+            "HAVING without GROUP BY and without an aggregate is",
+        );
+    }
+    if select.from.is_empty() {
+        return unsupported(place, "SELECT without FROM is");
+    }
+    select.from.iter().try_for_each(joins)?;
+    if let GroupByExpr::Expressions(keys, _) = &select.group_by {
+        positions(keys.iter(), "GROUP BY")?;
+    }
+    let (all, modifiers) = match &select.group_by {
+        GroupByExpr::All(modifiers) => (true, modifiers),
+        GroupByExpr::Expressions(_, modifiers) => (false, modifiers),
+    };
+    let group = select.group_by.span();
+    let sorted = !select.sort_by.is_empty()
+        || !select.cluster_by.is_empty()
+        || !select.distribute_by.is_empty();
+    none_of(&[
+        (all, group, "GROUP BY ALL is"),
+        (
+            !modifiers.is_empty(),
+            group,
+            "GROUPING SETS, CUBE and ROLLUP are",
+        ),
+        (select.top.is_some(), place, "TOP is"),
+        (select.into.is_some(), place, "SELECT INTO is"),
+        (!select.lateral_views.is_empty(), place, "LATERAL VIEW is"),
+        (!select.connect_by.is_empty(), place, "CONNECT BY is"),
+        (select.prewhere.is_some(), place, "PREWHERE is"),
+        (sorted, place, "SORT BY, CLUSTER BY and DISTRIBUTE BY are"),
+    ])
+}
+
+/// Whether SELECT or HAVING contains an aggregate.
+fn aggregates(select: &Select) -> bool {
+    let called = |expr: &Expr| match expr {
+        Expr::Function(function) => single(&function.name)
+            .is_some_and(|name| aggregate(&normal(name)).is_some() && function.over.is_none()),
+        _ => false,
+    };
+    let found = |expr: &Expr| match called(expr) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    visit_expressions(&select.projection, found).is_break()
+        || visit_expressions(&select.having, found).is_break()
+}
+
+/// Checks that all joins are inner joins, in any notation.
+fn joins(tables: &TableWithJoins) -> Refusal {
+    tables.joins.iter().try_for_each(|join| {
+        let what = match &join.join_operator {
+            JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_) => {
+                return ControlFlow::Continue(());
+            }
+            JoinOperator::Left(_) | JoinOperator::LeftOuter(_) => "LEFT JOIN is",
+            JoinOperator::Right(_) | JoinOperator::RightOuter(_) => "RIGHT JOIN is",
+            JoinOperator::FullOuter(_) => "FULL JOIN is",
+            JoinOperator::Semi(_) | JoinOperator::LeftSemi(_) | JoinOperator::RightSemi(_) => {
+                "SEMI JOIN is"
+            }
+            JoinOperator::Anti(_) | JoinOperator::LeftAnti(_) | JoinOperator::RightAnti(_) => {
+                "ANTI JOIN is"
+            }
+            _ => "this kind of join is",
+        };
+        unsupported(join.relation.span(), what)
+    })
+}

@@ -1,0 +1,88 @@
+//! `SELECT DISTINCT`: each row once, for as long as its count is positive.
+//!
+//! Rows are added up per batch, arranged as keys without values on the worker that owns each row,
+//! and passed to differential's `distinct_total`.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use differential_dataflow::operators::ThresholdTotal;
+use tidemill_ir::Epoch;
+use tidemill_ir::row::{Row, RowCodec};
+use tidemill_log::Result;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Operator;
+
+use super::arrange::arrange_keys;
+use super::group::group;
+use crate::chunk::{Chunk, ChunkStream, by_epoch};
+use crate::context::Context;
+use crate::context::site::Site;
+
+/// Renders a distinct over all columns of `schema`.
+///
+/// # Errors
+/// `Bug` when a column has a type that cannot be encoded.
+pub(crate) fn distinct<'scope>(
+    input: ChunkStream<'scope>,
+    context: &Rc<Context>,
+    schema: &SchemaRef,
+    site: Option<&Site>,
+) -> Result<ChunkStream<'scope>> {
+    let encoder = RowCodec::new(Arc::clone(schema))?;
+    let failing = Rc::clone(context);
+    let rows = input.unary(Pipeline, "DistinctRows", move |_, _| {
+        move |input, output| {
+            input.for_each(|cap, chunks| {
+                let mut session = output.session(&cap);
+                for chunk in chunks.drain(..) {
+                    match rows_of(&encoder, &chunk) {
+                        Ok(rows) => session.give_iterator(rows.into_iter()),
+                        Err(error) => failing.fail(error),
+                    }
+                }
+            });
+        }
+    });
+    let arranged = arrange_keys(rows, "ArrangeDistinct", context, site);
+    let distinct = arranged.distinct_total_core::<isize>();
+    let decoder = RowCodec::new(Arc::clone(schema))?;
+    let context = Rc::clone(context);
+    Ok(distinct
+        .inner
+        .unary(Pipeline, "DistinctChunks", move |_, _| {
+            move |input, output| {
+                input.for_each(|cap, updates| {
+                    let mut session = output.session(&cap);
+                    for (epoch, rows) in by_epoch(updates.drain(..)) {
+                        let rows = rows.iter().map(|(row, diff)| (row, *diff));
+                        match Chunk::decode(epoch, &decoder, rows) {
+                            Ok(chunk) => session.give(chunk),
+                            Err(error) => context.fail(error),
+                        }
+                    }
+                });
+            }
+        }))
+}
+
+/// A row with its difference, in the form of a key-only arrangement.
+type Update = ((Row, ()), Epoch, isize);
+
+/// The distinct rows of a chunk, each with the sum of its differences. Sums of zero are left out.
+fn rows_of(codec: &RowCodec, chunk: &Chunk) -> Result<Vec<Update>> {
+    let groups = group(codec, chunk.batch.columns(), chunk.diffs.len())?;
+    let mut sums = vec![0; groups.keys.len()];
+    for (group, diff) in groups.of_row.iter().zip(chunk.diffs.iter()) {
+        sums[*group as usize] += *diff as isize;
+    }
+    let rows = groups
+        .keys
+        .into_iter()
+        .zip(sums)
+        .filter(|(_, sum)| *sum != 0);
+    Ok(rows
+        .map(|(row, sum)| ((row, ()), chunk.epoch, sum))
+        .collect())
+}

@@ -1,0 +1,295 @@
+//! Rendering: builds timely and differential dataflow operators from the plan's IR.
+//!
+//! ```text
+//! sources ─► compute ─► join / reduce / distinct / top-k ─► compute ─► sink_operator ─► sink
+//!            stateless  arranged by key, exchanged by the key's hash    writes by primary key
+//! ```
+//!
+//! * Between the operators of one worker, rows travel as Arrow batches with a difference for each
+//!   row ([`crate::chunk::Chunk`]). Stateless operators evaluate whole batches ([`compute`]).
+//! * Stateful operators work on rows encoded as bytes ([`tidemill_ir::row`]), exchanged between
+//!   workers by a stable hash of their key.
+//! * Every update has a bound epoch as its timestamp.
+//! * A row that cannot be evaluated leaves on a second way, to the dead letters ([`Context`]).
+//! * The state of operators that need it is kept through restarts ([`restore`]).
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use tidemill_ir::explain::Title;
+use tidemill_ir::row::nullable;
+use tidemill_ir::{Envelope, Epoch, Job, Rel, RelOp};
+use tidemill_log::{Error, Kind, Result};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::operators::Concat;
+use timely::dataflow::{Scope, StreamVec};
+
+use crate::chunk::ChunkStream;
+use crate::context::site::Site;
+use crate::context::{Context, Sites};
+
+mod argument;
+mod arrange;
+mod compute;
+mod distinct;
+mod group;
+mod join;
+mod reduce;
+mod restore;
+mod sink_operator;
+mod top_k;
+pub(crate) mod upsert;
+
+use top_k::scan::Kept;
+
+/// Renders all views over the streams of the sources. The frontier of the result is the epoch up to
+/// which the sink's tables are durable; the stream carries no data.
+///
+/// # Errors
+/// `Bug` when the plan is inconsistent, for example names a view that does not exist.
+pub(crate) fn views<'scope>(
+    scope: Scope<'scope, Epoch>,
+    sources: Vec<ChunkStream<'scope>>,
+    plan: &Job,
+    context: &Rc<Context>,
+) -> Result<StreamVec<'scope, Epoch, ()>> {
+    let mut rendered: Vec<ChunkStream<'scope>> = Vec::new();
+    let mut origins: Vec<Origin> = Vec::new();
+    let mut durable = timely::dataflow::operators::generic::operator::empty(scope);
+    let mut table = 0;
+    for view in &plan.views {
+        *context.rendering.borrow_mut() = view.name.as_str().into();
+        let origin = Origin::of(&view.rel, plan, &origins);
+        let sites = Sites::new(context, view.site(), origin.sources.clone());
+        let stream = Renderer {
+            scope,
+            plan,
+            sources: &sources,
+            views: &rendered,
+            origins: &origins,
+            sites: &sites,
+            context,
+            view: &view.name,
+        }
+        .rel(&view.rel)?;
+        if view.output.is_some() {
+            let site = (!origin.is_state).then(|| sites.site(Some(table)));
+            let name = format!("{}: Write", view.name);
+            let serve = || sink_operator::serve(stream.clone(), context, view, table, site);
+            let served = context.meter.named(scope, name, serve)?;
+            durable = durable.concat(served);
+            table += 1;
+        }
+        rendered.push(stream);
+        origins.push(origin);
+    }
+    // A job without any output is as durable as its sources and views are complete.
+    for stream in sources.into_iter().chain(rendered) {
+        durable = durable.concat(frontier_of(stream));
+    }
+    Ok(durable)
+}
+
+/// For each view: the sources that it reads, directly or through other views.
+pub(crate) fn sources(plan: &Job) -> Vec<BTreeSet<usize>> {
+    let mut origins: Vec<Origin> = Vec::new();
+    for view in &plan.views {
+        let origin = Origin::of(&view.rel, plan, &origins);
+        origins.push(origin);
+    }
+    origins.into_iter().map(|origin| origin.sources).collect()
+}
+
+/// What the rows of a relation are made of.
+#[derive(Default)]
+struct Origin {
+    /// The indices of the sources that the relation reads.
+    sources: BTreeSet<usize>,
+    /// Whether every row comes from state that is restored, or computed again, after a restart. An
+    /// operator over such rows needs no site of its own.
+    is_state: bool,
+}
+
+impl Origin {
+    /// The origin of a relation; `views` are the origins of the views before it.
+    fn of(rel: &Rel, plan: &Job, views: &[Origin]) -> Self {
+        let all = |inputs: &mut dyn Iterator<Item = &Rel>| {
+            let mut all = Self {
+                is_state: true,
+                ..Self::default()
+            };
+            for input in inputs {
+                let origin = Self::of(input, plan, views);
+                all.sources.extend(origin.sources);
+                all.is_state &= origin.is_state;
+            }
+            all
+        };
+        match &rel.op {
+            RelOp::Source { source } => Self {
+                sources: BTreeSet::from([*source]),
+                is_state: plan
+                    .sources
+                    .get(*source)
+                    .is_some_and(|source| source.envelope != Envelope::Append),
+            },
+            RelOp::View { view } => views.get(*view).map_or_else(Self::default, |view| Self {
+                sources: view.sources.clone(),
+                is_state: view.is_state,
+            }),
+            RelOp::Compute { input, .. } => Self::of(input, plan, views),
+            RelOp::Union { inputs } => all(&mut inputs.iter()),
+            RelOp::Reduce { input, .. } | RelOp::Distinct { input } | RelOp::TopK { input, .. } => {
+                Self {
+                    is_state: true,
+                    ..Self::of(input, plan, views)
+                }
+            }
+            RelOp::Join { left, right, .. } => Self {
+                is_state: true,
+                ..all(&mut [&**left, &**right].into_iter())
+            },
+        }
+    }
+}
+
+/// Renders the relations of one view.
+struct Renderer<'a, 'scope> {
+    /// The dataflow that operators are added to.
+    scope: Scope<'scope, Epoch>,
+    /// The whole plan.
+    plan: &'a Job,
+    /// The streams of the sources.
+    sources: &'a [ChunkStream<'scope>],
+    /// The streams of the views before this one.
+    views: &'a [ChunkStream<'scope>],
+    /// The origins of the views before this one.
+    origins: &'a [Origin],
+    /// Names for the state of this view's operators.
+    sites: &'a Sites,
+    /// What operators share.
+    context: &'a Rc<Context>,
+    /// The view's name.
+    view: &'a str,
+}
+
+impl<'scope> Renderer<'_, 'scope> {
+    /// The sites for an operator over `input`; `None` if its state is computed from other state.
+    fn sites_over(&self, input: &Rel) -> Option<&Sites> {
+        let is_state = Origin::of(input, self.plan, self.origins).is_state;
+        (!is_state).then_some(self.sites)
+    }
+
+    /// The site of an operator over `input` that keeps one arrangement.
+    fn site_over(&self, input: &Rel) -> Option<Site> {
+        self.sites_over(input).map(|sites| sites.site(None))
+    }
+
+    /// Renders one input of a join.
+    fn side(&self, input: &Rel) -> Result<join::Side<'scope>> {
+        Ok(join::Side {
+            rows: self.rel(input)?,
+            schema: nullable(&input.schema),
+            site: self.site_over(input),
+        })
+    }
+
+    /// The stream of a source or view by its index; `what` names it in the error.
+    fn named(
+        streams: &[ChunkStream<'scope>],
+        index: usize,
+        what: &str,
+    ) -> Result<ChunkStream<'scope>> {
+        let missing = || Error::new(Kind::Bug, format!("the plan names a missing {what}"));
+        streams.get(index).cloned().ok_or_else(missing)
+    }
+
+    /// Renders a node of the plan as an operator with the name that `explain` shows.
+    fn rel(&self, rel: &Rel) -> Result<ChunkStream<'scope>> {
+        let name = format!("{}: {}", self.view, Title(&rel.op));
+        let render = || self.operator(rel);
+        self.context.meter.named(self.scope, name, render)
+    }
+
+    /// Renders a node of the plan, and its inputs first.
+    fn operator(&self, rel: &Rel) -> Result<ChunkStream<'scope>> {
+        match &rel.op {
+            RelOp::Source { source } => Self::named(self.sources, *source, "source"),
+            RelOp::View { view } => Self::named(self.views, *view, "view"),
+            RelOp::Compute {
+                input,
+                filters,
+                outputs,
+            } => Ok(compute::compute(
+                self.rel(input)?,
+                self.context,
+                filters.clone(),
+                outputs.clone(),
+                nullable(&rel.schema),
+            )),
+            RelOp::Reduce {
+                input,
+                keys,
+                aggregates,
+            } => {
+                let (scope, context) = (self.scope, self.context);
+                let rows = reduce::Input {
+                    rows: self.rel(input)?,
+                    schema: &nullable(&input.schema),
+                    sites: self.sites_over(input),
+                };
+                reduce::reduce(scope, rows, context, keys, aggregates, &rel.schema)
+            }
+            RelOp::Distinct { input } => {
+                let site = self.site_over(input);
+                let rows = self.rel(input)?;
+                distinct::distinct(rows, self.context, &rel.schema, site.as_ref())
+            }
+            RelOp::Union { inputs } => {
+                let streams = inputs.iter().map(|input| self.rel(input));
+                let streams = streams.collect::<Result<Vec<_>>>()?.into_iter();
+                let all = streams.reduce(|all, next| all.concat(next));
+                all.ok_or_else(|| Error::new(Kind::Bug, "a union has no input"))
+            }
+            RelOp::Join {
+                left,
+                right,
+                keys,
+                nulls_equal,
+            } => {
+                let (left, right) = (self.side(left)?, self.side(right)?);
+                join::join(left, right, self.context, (keys, *nulls_equal), &rel.schema)
+            }
+            RelOp::TopK {
+                input,
+                partition,
+                order,
+                offset,
+                limit,
+                ranked,
+            } => {
+                let of = top_k::Groups {
+                    partition,
+                    order,
+                    site: self.site_over(input),
+                };
+                let kept = Kept {
+                    offset: *offset,
+                    limit: *limit,
+                    numbered: *ranked,
+                };
+                let input = (self.rel(input)?, &input.schema);
+                top_k::top_k(input, self.context, of, kept, &rel.schema)
+            }
+        }
+    }
+}
+
+/// A stream without data that has the frontier of `stream`.
+fn frontier_of<'scope>(stream: ChunkStream<'scope>) -> StreamVec<'scope, Epoch, ()> {
+    use timely::dataflow::channels::pact::Pipeline;
+    use timely::dataflow::operators::Operator;
+    stream.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "Frontier", |_, _| {
+        |input, _| input.for_each(|_, chunks| chunks.clear())
+    })
+}

@@ -1,0 +1,266 @@
+//! Accumulable aggregates: counts, sums, averages, `bool_and` and `bool_or`, kept as differences.
+//!
+//! The [`Totals`] of a group form a commutative group under addition. A retraction adds the
+//! negation. Differential dataflow only adds the totals up, so a group with many changes costs no
+//! more than another. All sums are exact: sums of integers and decimals
+//! ([`tidemill_state::value::int_sum`]), and sums of floating-point numbers
+//! ([`tidemill_state::value::float_sum`]). Therefore a result does not depend on the order of rows,
+//! or on the number of workers.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, Int64Array,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, i256};
+use tidemill_functions::averaged;
+use tidemill_ir::AggregateFunction;
+use tidemill_log::{Error, Kind, Result};
+use tidemill_state::value::float_sum::FloatAdder;
+use tidemill_state::value::int_sum::IntAdder;
+use tidemill_state::value::totals::{Cell, Sum, Totals};
+
+/// An aggregate's argument column, cast to the type in which it is added.
+enum Input {
+    /// `count(*)`.
+    Rows,
+    /// `count(x)`.
+    NotNull(ArrayRef),
+    /// Integers of any width, as 64 bits.
+    Int(Int64Array),
+    /// The digits of decimals.
+    Decimal(Decimal128Array),
+    /// Floating-point numbers, as 64 bits.
+    Float(Float64Array),
+    /// The arguments of `bool_and` and `bool_or`; sums count the true ones.
+    Bool(BooleanArray),
+}
+
+/// The group and multiplicity of each row of a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    /// The index of each row's group.
+    pub(crate) groups: &'a [u32],
+    /// The multiplicity of each row; negative for retractions.
+    pub(crate) times: &'a [i64],
+}
+
+impl Rows<'_> {
+    /// Adds up the values by group, and counts those that are not null. `groups` is the number of
+    /// groups. The totals are made at the end, so that the loop over rows touches only plain sums.
+    fn add_up<V, S: Clone + Default>(
+        self,
+        values: impl Iterator<Item = Option<V>>,
+        groups: usize,
+        add: impl Fn(&mut S, V, i64),
+        total: impl Fn(S) -> Sum,
+    ) -> Vec<(i64, Sum)> {
+        let mut sums = vec![(0, S::default()); groups];
+        for ((value, &group), &times) in values.zip(self.groups).zip(self.times) {
+            if let (Some(value), Some((count, sum))) = (value, sums.get_mut(group as usize)) {
+                *count += times;
+                add(sum, value, times);
+            }
+        }
+        let sums = sums.into_iter();
+        sums.map(|(count, sum)| (count, total(sum))).collect()
+    }
+}
+
+/// One accumulable aggregate of a view.
+#[derive(Debug, Clone)]
+pub(crate) struct Accumulator {
+    /// Which aggregate it is.
+    function: AggregateFunction,
+    /// The argument's type; `None` for `count(*)`.
+    argument: Option<DataType>,
+    /// The type of the result.
+    output: DataType,
+}
+
+impl Accumulator {
+    /// The accumulator of an aggregate over an argument type, with its output type.
+    pub(crate) fn new(
+        function: AggregateFunction,
+        argument: Option<DataType>,
+        output: DataType,
+    ) -> Self {
+        Self {
+            function,
+            argument,
+            output,
+        }
+    }
+
+    /// Casts an argument column to the type in which it is added.
+    ///
+    /// # Errors
+    /// `Bug` when the planner let an aggregate through that this module cannot compute.
+    fn input(&self, column: Option<&ArrayRef>) -> Result<Input> {
+        use AggregateFunction as F;
+        let Some(column) = column else {
+            return Ok(Input::Rows);
+        };
+        let to = |kind: &DataType| cast(column, kind).map_err(tidemill_ir::row::bug);
+        Ok(match (self.function, column.data_type()) {
+            (F::Count, _) => Input::NotNull(Arc::clone(column)),
+            (F::BoolAnd | F::BoolOr, _) => Input::Bool(column.as_boolean().clone()),
+            (_, DataType::Decimal128(..)) => {
+                Input::Decimal(column.as_primitive::<Decimal128Type>().clone())
+            }
+            (_, kind) if kind.is_integer() => {
+                Input::Int(to(&DataType::Int64)?.as_primitive::<Int64Type>().clone())
+            }
+            (_, kind) if kind.is_floating() => Input::Float(
+                to(&DataType::Float64)?
+                    .as_primitive::<Float64Type>()
+                    .clone(),
+            ),
+            (function, kind) => {
+                let what = format!("{function:?} over {kind} reached the renderer");
+                return Err(Error::new(Kind::Bug, what));
+            }
+        })
+    }
+
+    /// Adds a column to the totals of groups. `rows` says which group each row belongs to and how
+    /// many times it counts. `cell` is the index of this aggregate in each group's cells, which
+    /// must be empty. The groups' own rows must be counted already.
+    ///
+    /// # Errors
+    /// `Bug` when the argument column has another type than planned.
+    pub(crate) fn accumulate(
+        &self,
+        column: Option<&ArrayRef>,
+        rows: Rows<'_>,
+        totals: &mut [Totals],
+        cell: usize,
+    ) -> Result<()> {
+        let groups = totals.len();
+        let int = |sum: IntAdder| Sum::from(sum.finish());
+        let sums = match self.input(column)? {
+            Input::Rows => totals.iter().map(|t| (t.rows, Sum::None)).collect(),
+            Input::NotNull(a) => {
+                let valid = (0..a.len()).map(|row| a.is_valid(row).then_some(()));
+                rows.add_up(valid, groups, |(), (), _| (), |()| Sum::None)
+            }
+            Input::Int(a) => rows.add_up(a.iter(), groups, IntAdder::add, int),
+            Input::Decimal(a) => rows.add_up(a.iter(), groups, IntAdder::add, int),
+            Input::Bool(a) => rows.add_up(a.iter(), groups, IntAdder::add, int),
+            Input::Float(a) => {
+                let float = |sum: FloatAdder| Sum::Float(Box::new(sum.finish()));
+                rows.add_up(a.iter(), groups, FloatAdder::add, float)
+            }
+        };
+        for (totals, (count, sum)) in totals.iter_mut().zip(sums) {
+            if let Some(place) = totals.cells.get_mut(cell)
+                && (count != 0 || !sum.is_zero())
+            {
+                *place = Cell { count, sum };
+            }
+        }
+        Ok(())
+    }
+
+    /// The aggregate's value for each group. The second result lists the groups whose value does
+    /// not fit the output type; their value is null.
+    ///
+    /// # Errors
+    /// `Bug` when the values cannot become a column of the output type.
+    pub(crate) fn finish<'a>(
+        &self,
+        totals: impl Iterator<Item = &'a Totals>,
+        cell: usize,
+    ) -> Result<(ArrayRef, Vec<usize>)> {
+        use AggregateFunction as F;
+        let empty = Cell::default();
+        let cells = totals.map(|t| t.cells.get(cell).unwrap_or(&empty));
+        let mut overflow = Vec::new();
+        let float = |c: &Cell| c.float().map(|sum| (sum, c.count));
+        let divided = |(sum, count): (Option<f64>, i64)| sum.map(|sum| sum / count as f64);
+        let array: ArrayRef = match (self.function, &self.output) {
+            (F::Count, _) => Arc::new(cells.map(|c| Some(c.count)).collect::<Int64Array>()),
+            (F::BoolAnd, _) => Arc::new(
+                cells
+                    .map(|c| c.truth(|t, n| t == n))
+                    .collect::<BooleanArray>(),
+            ),
+            (F::BoolOr, _) => Arc::new(
+                cells
+                    .map(|c| c.truth(|t, _| t > i256::ZERO))
+                    .collect::<BooleanArray>(),
+            ),
+            (F::Sum, DataType::Float64) => {
+                let sums = fit(cells, &mut overflow, Cell::float, |sum| sum);
+                Arc::new(sums.collect::<Float64Array>())
+            }
+            (F::Sum, DataType::Float32) => {
+                let sums = fit(cells, &mut overflow, Cell::float, |sum| sum.and_then(real));
+                Arc::new(sums.collect::<Float32Array>())
+            }
+            (F::Avg, DataType::Float64) => {
+                let averages = fit(cells, &mut overflow, float, divided);
+                Arc::new(averages.collect::<Float64Array>())
+            }
+            (F::Sum, DataType::Int64) => {
+                let narrow = |sum: i256| i64::try_from(sum.to_i128()?).ok();
+                let sums = fit(cells, &mut overflow, Cell::int, narrow);
+                Arc::new(sums.collect::<Int64Array>())
+            }
+            (F::Sum | F::Avg, DataType::Decimal128(precision, scale)) => {
+                let to = (*precision, *scale);
+                let value = |c: &Cell| c.int().map(|sum| (sum, c.count));
+                let narrow = |(sum, count)| self.decimal(sum, count, to);
+                let values = fit(cells, &mut overflow, value, narrow).collect::<Decimal128Array>();
+                Arc::new(
+                    values
+                        .with_precision_and_scale(*precision, *scale)
+                        .map_err(tidemill_ir::row::bug)?,
+                )
+            }
+            (function, kind) => {
+                let what = format!("{function:?} into {kind} reached the renderer");
+                return Err(Error::new(Kind::Bug, what));
+            }
+        };
+        Ok((array, overflow))
+    }
+
+    /// The digits of a sum or an average in a decimal of precision and scale `to`; `None` if the
+    /// value does not fit.
+    fn decimal(&self, sum: i256, count: i64, to: (u8, i8)) -> Option<i128> {
+        let sum = sum.to_i128()?;
+        let digits = match (self.function, &self.argument) {
+            (AggregateFunction::Avg, Some(DataType::Decimal128(_, from))) => {
+                averaged(sum, *from, count, to)?
+            }
+            _ => sum,
+        };
+        let limit = 10i128.pow(u32::from(to.0));
+        (digits.unsigned_abs() < limit.unsigned_abs()).then_some(digits)
+    }
+}
+
+/// A sum as `real`; `None` if it is finite and out of the range of `real`.
+fn real(sum: f64) -> Option<f32> {
+    let real = sum as f32;
+    (real.is_finite() || !sum.is_finite()).then_some(real)
+}
+
+/// Values narrowed to the output type. The index of each value that does not fit goes to
+/// `overflow`.
+fn fit<'a, W, V>(
+    cells: impl Iterator<Item = &'a Cell>,
+    overflow: &mut Vec<usize>,
+    value: impl Fn(&Cell) -> Option<W>,
+    narrow: impl Fn(W) -> Option<V>,
+) -> impl Iterator<Item = Option<V>> {
+    cells.enumerate().map(move |(index, cell)| {
+        let narrowed = narrow(value(cell)?);
+        if narrowed.is_none() {
+            overflow.push(index);
+        }
+        narrowed
+    })
+}

@@ -1,0 +1,6 @@
+//! The life of a job in one process: its start, its workers, its frontier and its end.
+
+pub(crate) mod frontier_writer;
+pub(crate) mod host;
+pub mod preview;
+pub(crate) mod retyped_sources;
