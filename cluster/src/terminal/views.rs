@@ -118,14 +118,12 @@ pub(crate) fn table_of(view: &View, output: &Output) -> Table {
     }
 }
 
-/// Whether a view aggregates.
+/// Whether a view is an aggregate, perhaps with filters and projections above it.
 fn is_aggregate(rel: &Rel) -> bool {
     match &rel.op {
         RelOp::Reduce { .. } => true,
         RelOp::Compute { input, .. } => is_aggregate(input),
-        RelOp::Source { .. } | RelOp::View { .. } => false,
-        RelOp::Distinct { .. } | RelOp::Union { .. } => false,
-        RelOp::Join { .. } | RelOp::TopK { .. } => false,
+        _ => false,
     }
 }
 

@@ -50,49 +50,31 @@ impl Explained<'_> {
         write!(f, "{indent}-> ")?;
         match &rel.op {
             RelOp::Source { source } => match self.job.sources.get(*source) {
-                Some(source) => writeln!(f, "{}", Read(source)),
-                None => writeln!(f, "unknown source {source}"),
+                Some(source) => writeln!(f, "{}", Read(source))?,
+                None => writeln!(f, "unknown source {source}")?,
             },
             RelOp::View { view } => match self.job.views.get(*view) {
-                Some(view) => writeln!(f, "View {}", view.name),
-                None => writeln!(f, "unknown view {view}"),
+                Some(view) => writeln!(f, "View {}", view.name)?,
+                None => writeln!(f, "unknown view {view}")?,
             },
             RelOp::Compute {
-                input,
-                filters,
-                outputs,
+                filters, outputs, ..
             } => {
                 writeln!(f, "Compute {}", named(outputs, rel))?;
                 if !filters.is_empty() {
                     let filters: Vec<&str> = filters.iter().map(|s| s.text.as_str()).collect();
                     writeln!(f, "{indent}     filter: {}", filters.join(" AND "))?;
                 }
-                self.node(f, input, depth + 2)
             }
-            RelOp::Reduce {
-                input, aggregates, ..
-            } => {
+            RelOp::Reduce { aggregates, .. } => {
                 writeln!(f, "{}", Title(&rel.op))?;
                 let aggregates: Vec<String> = aggregates.iter().map(Aggregate::to_string).collect();
                 writeln!(f, "{indent}     aggregates: {}", aggregates.join(", "))?;
-                self.node(f, input, depth + 2)
             }
-            RelOp::Distinct { input } | RelOp::TopK { input, .. } => {
-                writeln!(f, "{}", Title(&rel.op))?;
-                self.node(f, input, depth + 2)
-            }
-            RelOp::Union { inputs } => {
-                writeln!(f, "{}", Title(&rel.op))?;
-                inputs
-                    .iter()
-                    .try_for_each(|input| self.node(f, input, depth + 2))
-            }
-            RelOp::Join { left, right, .. } => {
-                writeln!(f, "{}", Title(&rel.op))?;
-                self.node(f, left, depth + 2)?;
-                self.node(f, right, depth + 2)
-            }
+            op => writeln!(f, "{}", Title(op))?,
         }
+        let mut inputs = rel.op.inputs().into_iter();
+        inputs.try_for_each(|input| self.node(f, input, depth + 2))
     }
 }
 

@@ -89,18 +89,13 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
             push(text, format_args!("view {read:?}"));
         }
         RelOp::Compute {
-            input,
-            filters,
-            outputs,
+            filters, outputs, ..
         } => {
             scalars(text, "compute", outputs);
             scalars(text, "where", filters);
-            node(text, input, &below, sources, views);
         }
         RelOp::Reduce {
-            input,
-            keys,
-            aggregates,
+            keys, aggregates, ..
         } => {
             scalars(text, "reduce", keys);
             for aggregate in aggregates {
@@ -108,28 +103,14 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
                 scalars(text, "of", aggregate.argument.as_slice());
                 scalars(text, "filter", aggregate.filter.as_slice());
             }
-            node(text, input, &below, sources, views);
         }
-        RelOp::Distinct { input } => {
-            text.push_str("distinct");
-            node(text, input, &below, sources, views);
-        }
-        RelOp::Union { inputs } => {
-            text.push_str("union");
-            for input in inputs {
-                node(text, input, &below, sources, views);
-            }
-        }
+        RelOp::Distinct { .. } => text.push_str("distinct"),
+        RelOp::Union { .. } => text.push_str("union"),
         // The input of a join or a top-k is never a source itself.
-        RelOp::Join { left, right, .. } => {
-            text.push_str(&described(&rel.op));
-            node(text, left, &below, sources, views);
-            node(text, right, &below, sources, views);
-        }
-        RelOp::TopK { input, .. } => {
-            text.push_str(&described(&rel.op));
-            node(text, input, &below, sources, views);
-        }
+        RelOp::Join { .. } | RelOp::TopK { .. } => text.push_str(&described(&rel.op)),
+    }
+    for input in rel.op.inputs() {
+        node(text, input, &below, sources, views);
     }
     if !matches!(rel.op, RelOp::Source { .. }) {
         fields(text, &rel.schema);

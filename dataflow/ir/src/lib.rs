@@ -15,6 +15,7 @@ pub mod row;
 mod serving;
 mod source;
 pub mod types;
+mod unique;
 
 pub use explain::explain;
 pub use fingerprint::{fingerprint, state_of};
@@ -23,6 +24,7 @@ pub use rel::{Aggregate, AggregateFunction, OrderBy, Rel, RelOp, Scalar};
 pub use source::{
     Binary, Digits, Envelope, Format, KeySchema, Missing, Source, Spelling, TimestampUnit,
 };
+pub use unique::is_unique;
 
 /// A timestamp of the job: ms since 1970-01-01T00:00:00Z, strictly increasing. At one epoch, all
 /// views show the same prefix of the input.

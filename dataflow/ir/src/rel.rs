@@ -1,4 +1,10 @@
 //! Relations: the operators of a view as a tree, with their expressions.
+//!
+//! What walks the tree uses [`Rel::visit`], [`Rel::visit_mut`] or [`Rel::fold`]. What differs from
+//! operator to operator is one `match` in this crate: [`RelOp::inputs`] and
+//! [`RelOp::inputs_mut`] here, its text in `explain`, what identifies its state in `fingerprint`,
+//! its unique columns in `unique`. A new operator needs these, a file of the planner that makes it,
+//! and a file of the dataflow that runs it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -97,6 +103,89 @@ pub enum RelOp {
         /// Whether a last column has the row's number within its group, from 1 (`Int64`).
         ranked: bool,
     },
+}
+
+impl Rel {
+    /// Calls `each` with this relation and then with all relations below it, from left to right.
+    pub fn visit<'a>(&'a self, each: &mut impl FnMut(&'a Rel)) {
+        each(self);
+        for input in self.op.inputs() {
+            input.visit(each);
+        }
+    }
+
+    /// As [`Rel::visit`], with relations that can be changed.
+    pub fn visit_mut(&mut self, each: &mut impl FnMut(&mut Rel)) {
+        each(self);
+        for input in self.op.inputs_mut() {
+            input.visit_mut(each);
+        }
+    }
+
+    /// Computes a value of each relation from the values of its inputs, from the leaves up. `each`
+    /// gets a relation and the values of its inputs, in their order.
+    ///
+    /// ```
+    /// use tidemill_ir::{Rel, RelOp};
+    ///
+    /// /// The number of operators on the longest way to a source or view.
+    /// fn depth(rel: &Rel) -> usize {
+    ///     rel.fold(&mut |_, inputs: Vec<usize>| 1 + inputs.into_iter().max().unwrap_or(0))
+    /// }
+    ///
+    /// let schema = std::sync::Arc::new(arrow::datatypes::Schema::empty());
+    /// let rel = |op| Rel { schema: std::sync::Arc::clone(&schema), op };
+    /// let source = rel(RelOp::Source { source: 0 });
+    /// assert_eq!(depth(&rel(RelOp::Distinct { input: Box::new(source) })), 2);
+    /// ```
+    pub fn fold<'a, T>(&'a self, each: &mut impl FnMut(&'a Rel, Vec<T>) -> T) -> T {
+        let inputs = self.op.inputs();
+        let values = inputs.into_iter().map(|input| input.fold(each)).collect();
+        each(self, values)
+    }
+}
+
+impl RelOp {
+    /// The relations that the operator reads, from left to right.
+    pub fn inputs(&self) -> Vec<&Rel> {
+        match self {
+            RelOp::Source { .. } | RelOp::View { .. } => Vec::new(),
+            RelOp::Compute { input, .. }
+            | RelOp::Reduce { input, .. }
+            | RelOp::Distinct { input }
+            | RelOp::TopK { input, .. } => vec![&**input],
+            RelOp::Union { inputs } => inputs.iter().collect(),
+            RelOp::Join { left, right, .. } => vec![&**left, &**right],
+        }
+    }
+
+    /// As [`RelOp::inputs`], with relations that can be changed.
+    pub fn inputs_mut(&mut self) -> Vec<&mut Rel> {
+        match self {
+            RelOp::Source { .. } | RelOp::View { .. } => Vec::new(),
+            RelOp::Compute { input, .. }
+            | RelOp::Reduce { input, .. }
+            | RelOp::Distinct { input }
+            | RelOp::TopK { input, .. } => vec![&mut **input],
+            RelOp::Union { inputs } => inputs.iter_mut().collect(),
+            RelOp::Join { left, right, .. } => vec![&mut **left, &mut **right],
+        }
+    }
+
+    /// Whether the operator keeps state from which its output can be computed again after a
+    /// restart. The other operators pass rows on.
+    pub fn is_stateful(&self) -> bool {
+        match self {
+            RelOp::Reduce { .. }
+            | RelOp::Distinct { .. }
+            | RelOp::TopK { .. }
+            | RelOp::Join { .. } => true,
+            RelOp::Source { .. }
+            | RelOp::View { .. }
+            | RelOp::Compute { .. }
+            | RelOp::Union { .. } => false,
+        }
+    }
 }
 
 /// One expression of an ORDER BY.

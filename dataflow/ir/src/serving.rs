@@ -61,37 +61,18 @@ impl Job {
 
 /// Collects the views and sources that a relation reads.
 fn reads(rel: &Rel, views: &mut BTreeSet<usize>, sources: &mut BTreeSet<usize>) {
-    match &rel.op {
-        RelOp::Source { source } => drop(sources.insert(*source)),
-        RelOp::View { view } => drop(views.insert(*view)),
-        RelOp::Compute { input, .. }
-        | RelOp::Reduce { input, .. }
-        | RelOp::Distinct { input }
-        | RelOp::TopK { input, .. } => reads(input, views, sources),
-        RelOp::Union { inputs } => inputs.iter().for_each(|rel| reads(rel, views, sources)),
-        RelOp::Join { left, right, .. } => {
-            reads(left, views, sources);
-            reads(right, views, sources);
-        }
-    }
+    rel.visit(&mut |rel| match rel.op {
+        RelOp::Source { source } => drop(sources.insert(source)),
+        RelOp::View { view } => drop(views.insert(view)),
+        _ => {}
+    });
 }
 
 /// Replaces the indices of a relation by those among the views and sources that stay.
 fn renumber(rel: &mut Rel, views: &BTreeSet<usize>, sources: &BTreeSet<usize>) {
-    match &mut rel.op {
+    rel.visit_mut(&mut |rel| match &mut rel.op {
         RelOp::Source { source } => *source = sources.range(..*source).count(),
         RelOp::View { view } => *view = views.range(..*view).count(),
-        RelOp::Compute { input, .. }
-        | RelOp::Reduce { input, .. }
-        | RelOp::Distinct { input }
-        | RelOp::TopK { input, .. } => renumber(input, views, sources),
-        RelOp::Union { inputs } => {
-            let inputs = inputs.iter_mut();
-            inputs.for_each(|rel| renumber(rel, views, sources));
-        }
-        RelOp::Join { left, right, .. } => {
-            renumber(left, views, sources);
-            renumber(right, views, sources);
-        }
-    }
+        _ => {}
+    });
 }

@@ -528,10 +528,6 @@ fn renamed(rel: Rel, schema: &SchemaRef) -> Result<Rel> {
     }
     let schema_of = Arc::clone(schema);
     let op = match rel.op {
-        op @ (RelOp::Compute { .. }
-        | RelOp::Reduce { .. }
-        | RelOp::Join { .. }
-        | RelOp::TopK { .. }) => op,
         RelOp::Distinct { input } => RelOp::Distinct {
             input: Box::new(renamed(*input, schema)?),
         },
@@ -551,6 +547,8 @@ fn renamed(rel: Rel, schema: &SchemaRef) -> Result<Rel> {
                 input: Box::new(read.base),
             }
         }
+        // All others name their own columns.
+        op => op,
     };
     Ok(Rel {
         schema: schema_of,

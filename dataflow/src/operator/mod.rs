@@ -101,7 +101,7 @@ pub(crate) fn sources(plan: &Job) -> Vec<BTreeSet<usize>> {
 }
 
 /// What the rows of a relation are made of.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Origin {
     /// The indices of the sources that the relation reads.
     sources: BTreeSet<usize>,
@@ -113,19 +113,7 @@ struct Origin {
 impl Origin {
     /// The origin of a relation; `views` are the origins of the views before it.
     fn of(rel: &Rel, plan: &Job, views: &[Origin]) -> Self {
-        let all = |inputs: &mut dyn Iterator<Item = &Rel>| {
-            let mut all = Self {
-                is_state: true,
-                ..Self::default()
-            };
-            for input in inputs {
-                let origin = Self::of(input, plan, views);
-                all.sources.extend(origin.sources);
-                all.is_state &= origin.is_state;
-            }
-            all
-        };
-        match &rel.op {
+        rel.fold(&mut |rel, inputs: Vec<Self>| match &rel.op {
             RelOp::Source { source } => Self {
                 sources: BTreeSet::from([*source]),
                 is_state: plan
@@ -133,23 +121,12 @@ impl Origin {
                     .get(*source)
                     .is_some_and(|source| source.envelope != Envelope::Append),
             },
-            RelOp::View { view } => views.get(*view).map_or_else(Self::default, |view| Self {
-                sources: view.sources.clone(),
-                is_state: view.is_state,
-            }),
-            RelOp::Compute { input, .. } => Self::of(input, plan, views),
-            RelOp::Union { inputs } => all(&mut inputs.iter()),
-            RelOp::Reduce { input, .. } | RelOp::Distinct { input } | RelOp::TopK { input, .. } => {
-                Self {
-                    is_state: true,
-                    ..Self::of(input, plan, views)
-                }
-            }
-            RelOp::Join { left, right, .. } => Self {
-                is_state: true,
-                ..all(&mut [&**left, &**right].into_iter())
+            RelOp::View { view } => views.get(*view).cloned().unwrap_or_default(),
+            op => Self {
+                is_state: op.is_stateful() || inputs.iter().all(|input| input.is_state),
+                sources: inputs.into_iter().flat_map(|it| it.sources).collect(),
             },
-        }
+        })
     }
 }
 

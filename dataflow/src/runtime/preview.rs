@@ -157,24 +157,21 @@ fn read_again(
 
 /// The append topics that a relation reads, directly or through views.
 fn appended(rel: &Rel, plan: &Job) -> BTreeSet<usize> {
-    let of = |rel: &Rel| appended(rel, plan);
-    match &rel.op {
+    let mut found = BTreeSet::new();
+    rel.visit(&mut |rel| match rel.op {
         RelOp::Source { source } => {
-            let known = plan.sources.get(*source);
-            let append = known.is_some_and(|source| source.envelope == Envelope::Append);
-            append.then_some(*source).into_iter().collect()
+            let known = plan.sources.get(source);
+            if known.is_some_and(|source| source.envelope == Envelope::Append) {
+                found.insert(source);
+            }
         }
         RelOp::View { view } => {
-            let view = plan.views.get(*view);
-            view.map_or_else(BTreeSet::new, |view| of(&view.rel))
+            let view = plan.views.get(view);
+            found.extend(view.map_or_else(BTreeSet::new, |view| appended(&view.rel, plan)));
         }
-        RelOp::Compute { input, .. }
-        | RelOp::Reduce { input, .. }
-        | RelOp::Distinct { input }
-        | RelOp::TopK { input, .. } => of(input),
-        RelOp::Union { inputs } => inputs.iter().flat_map(of).collect(),
-        RelOp::Join { left, right, .. } => of(left).into_iter().chain(of(right)).collect(),
-    }
+        _ => {}
+    });
+    found
 }
 
 /// How much of a source's topic is read after a checkpoint; `None` if the topic does not exist yet.
