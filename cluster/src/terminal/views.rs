@@ -93,6 +93,7 @@ impl Served {
         let name = &view.table.name;
         let batch = self
             .sink
+            .read_back()?
             .read(&view.table, READ_ROWS_MAX)
             .with_context(|| format!("view `{name}` cannot be read back"))?;
         Ok(sorted(&batch, &view.table)?)

@@ -354,7 +354,7 @@ impl Place {
         let sink = self
             .reading
             .get_or_init(|| tidemill_sinks::open(&self.sink).unwrap());
-        let rows = sink.read(&table, ROWS_MAX);
+        let rows = sink.read_back().unwrap().read(&table, ROWS_MAX);
         let Ok(rows) = rows else {
             return BTreeSet::new();
         };

@@ -36,7 +36,9 @@ use tidemill_log::{Error, Kind, Result, failpoint};
 use tokio::runtime::Runtime;
 
 use super::backlog::Backlog;
-use super::contract::{Done, Frontier, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes};
+use super::contract::{
+    Done, Frontier, ReadBack, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes,
+};
 use super::existing::unprepared;
 use super::scan::stored_form;
 
@@ -206,6 +208,12 @@ impl Sink for Cassandra {
         moved
     }
 
+    fn read_back(&self) -> Result<&dyn ReadBack> {
+        Ok(self)
+    }
+}
+
+impl ReadBack for Cassandra {
     fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch> {
         self.block_on(self.connected.read(table, limit))
     }

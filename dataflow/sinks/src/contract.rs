@@ -183,6 +183,24 @@ pub trait Sink: Send + Sync {
     /// As for the trait.
     fn unfit(&self, table: &Table, rows: &RecordBatch) -> Result<Vec<Unfit>>;
 
+    /// The same sink, to read its tables. A sink whose output cannot be read again, such as a
+    /// topic, keeps this default: its views are written, and neither shown nor verified.
+    ///
+    /// # Errors
+    /// `Data` when the sink cannot be read.
+    fn read_back(&self) -> Result<&dyn ReadBack> {
+        Err(tidemill_log::Error::new(
+            tidemill_log::Kind::Data,
+            "this sink cannot be read, only written",
+        ))
+    }
+}
+
+/// Reads the tables of a sink, and repairs their rows: for the terminal, for `verify` and for
+/// tests. A running job uses none of this.
+///
+/// All methods block. Errors are as those of [`Sink`].
+pub trait ReadBack: Send + Sync {
     /// Up to `limit` rows of a table, in the sink's own order: for the terminal and for checks.
     ///
     /// # Errors

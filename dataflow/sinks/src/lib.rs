@@ -18,7 +18,9 @@ mod scan;
 mod sqlite;
 
 pub use cassandra::probe::Probe;
-pub use contract::{Done, Frontier, Odd, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes};
+pub use contract::{
+    Done, Frontier, Odd, ReadBack, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes,
+};
 
 /// Opens the sink that `url` names. For Cassandra this connects, and waits for a cluster that is
 /// not available yet (see `cassandra`).

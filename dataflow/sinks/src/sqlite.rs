@@ -29,7 +29,9 @@ use tidemill_log::sqlite::connect;
 use tidemill_log::{Error, Kind, Result, failpoint};
 
 use super::backlog::{Backlog, Pending};
-use super::contract::{Done, Frontier, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes};
+use super::contract::{
+    Done, Frontier, ReadBack, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes,
+};
 use super::convert::{batch_of, beyond_bigint};
 use super::existing::{quoted, unprepared};
 use super::scan::stored_form;
@@ -206,6 +208,12 @@ impl Sink for Sqlite {
         Ok(unfit)
     }
 
+    fn read_back(&self) -> Result<&dyn ReadBack> {
+        Ok(self)
+    }
+}
+
+impl ReadBack for Sqlite {
     fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch> {
         let connection = connect(&self.file)?;
         let context = |e| failed(&format!("reading table `{}`", table.name), e);

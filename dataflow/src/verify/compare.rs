@@ -36,16 +36,17 @@ impl Found {
         if keys.as_ref().is_some_and(|keys| keys.num_rows() == 0) {
             return Ok(found);
         }
-        sink.scan(&keyed.table, keys.as_ref(), &mut |scanned: Scanned| {
-            let rows = keyed.encode(&scanned.rows)?;
-            for odd in scanned.odd {
-                if let Some((key, _)) = rows.get(odd.row) {
-                    found.odd.entry(key.clone()).or_default().push(odd);
+        sink.read_back()?
+            .scan(&keyed.table, keys.as_ref(), &mut |scanned: Scanned| {
+                let rows = keyed.encode(&scanned.rows)?;
+                for odd in scanned.odd {
+                    if let Some((key, _)) = rows.get(odd.row) {
+                        found.odd.entry(key.clone()).or_default().push(odd);
+                    }
                 }
-            }
-            found.rows.extend(rows);
-            Ok(())
-        })?;
+                found.rows.extend(rows);
+                Ok(())
+            })?;
         Ok(found)
     }
 

@@ -15,7 +15,7 @@ use hashbrown::HashMap;
 use tidemill_ir::Epoch;
 use tidemill_ir::row::{Row, RowCodec};
 use tidemill_log::{Error, Kind, Result};
-use tidemill_sinks::{Done, Frontier, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes};
+use tidemill_sinks::{Done, Frontier, Sink, Table, Unclaimed, Unfit, Writes};
 
 /// A table with codecs of its keys and rows. Encoded rows are equal bytes if the rows are equal.
 pub(super) struct Keyed {
@@ -187,7 +187,7 @@ impl Expected {
         let table = self.tables.get(writes.table);
         let table = table.ok_or_else(|| Error::new(Kind::Bug, "a write to an unknown table"))?;
         let keyed = &table.keyed;
-        let stored = |rows| keyed.encode(&self.real.stored(&keyed.table, rows)?);
+        let stored = |rows| keyed.encode(&self.real.read_back()?.stored(&keyed.table, rows)?);
         let (upserts, deletes) = (stored(&writes.upserts)?, stored(&writes.deletes)?);
         let upserts = upserts.into_iter().map(|(key, row)| (key, Some(row)));
         let deletes = deletes.into_iter().map(|(key, _)| (key, None));
@@ -240,27 +240,6 @@ impl Sink for Expected {
 
     fn unfit(&self, table: &Table, rows: &RecordBatch) -> Result<Vec<Unfit>> {
         self.real.unfit(table, rows)
-    }
-
-    fn read(&self, table: &Table, limit: usize) -> Result<RecordBatch> {
-        self.real.read(table, limit)
-    }
-
-    fn scan(
-        &self,
-        table: &Table,
-        keys: Option<&RecordBatch>,
-        each: &mut dyn FnMut(Scanned) -> Result<()>,
-    ) -> Result<()> {
-        self.real.scan(table, keys, each)
-    }
-
-    fn stored(&self, table: &Table, rows: &RecordBatch) -> Result<RecordBatch> {
-        self.real.stored(table, rows)
-    }
-
-    fn repair(&self, _writes: Writes, _over_newer: bool) -> Result<Vec<Refused>> {
-        Err(refused())
     }
 }
 

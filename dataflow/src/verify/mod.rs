@@ -389,7 +389,7 @@ impl Look {
                 if !differing.is_empty() {
                     let writes = repairs(keyed, index, wrong.through, differing)?;
                     let view = &keyed.table.name;
-                    for refused in self.sink.repair(writes, over_newer)? {
+                    for refused in self.sink.read_back()?.repair(writes, over_newer)? {
                         let reason = refused.reason;
                         tracing::warn!(view, reason, "a row is refused by the view's table");
                     }

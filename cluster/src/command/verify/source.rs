@@ -303,6 +303,7 @@ impl Look<'_> {
         let mut rows = ByKey::new();
         let mut failed = None;
         self.sink
+            .read_back()?
             .scan(&self.subject.table, None, &mut |scanned: Scanned| {
                 match texts(&scanned.rows) {
                     Ok(mut read) => {

@@ -249,7 +249,7 @@ impl River {
     pub(crate) fn rows(&self, view: &str) -> BTreeMap<String, Vec<Value>> {
         let table = &self.tables[view];
         let sink = tidemill_sinks::open(&sink(self.directory.path())).unwrap();
-        let batch = sink.read(table, usize::MAX).unwrap();
+        let batch = sink.read_back().unwrap().read(table, usize::MAX).unwrap();
         let rows = held::rows(&batch);
         rows.into_iter()
             .map(|row| (key(&row, table), row))

@@ -164,7 +164,7 @@ fn insert(table: &Table, epoch: Epoch, rows: RecordBatch) -> Writes {
 }
 
 fn contents(sink: &dyn Sink) -> BTreeMap<String, Option<i64>> {
-    let rows = sink.read(&counts(), 100_000).unwrap();
+    let rows = sink.read_back().unwrap().read(&counts(), 100_000).unwrap();
     let numbers = rows.column(1).as_primitive::<Int64Type>();
     let names = rows.column(0).as_string::<i32>();
     names
@@ -424,27 +424,50 @@ fn every_type_and_odd_names_come_back() {
         // An existing table of these types passes the check.
         sink.prepare("job", std::slice::from_ref(&table)).unwrap();
         write(sink, insert(&table, 5, rows.clone())).unwrap();
-        let back = sink.read(&table, 10).unwrap();
+        let back = sink.read_back().unwrap().read(&table, 10).unwrap();
         assert_eq!(sorted(&back), sorted(&rows), "{}", engine.name);
-        assert_eq!(sink.read(&table, 2).unwrap().num_rows(), 2);
-        assert_eq!(sink.read(&table, 0).unwrap().num_rows(), 0);
+        assert_eq!(
+            sink.read_back()
+                .unwrap()
+                .read(&table, 2)
+                .unwrap()
+                .num_rows(),
+            2
+        );
+        assert_eq!(
+            sink.read_back()
+                .unwrap()
+                .read(&table, 0)
+                .unwrap()
+                .num_rows(),
+            0
+        );
         let delete = Writes {
             deletes: rows.clone(),
             ..insert(&table, 6, rows.slice(0, 0))
         };
         write(sink, delete).unwrap();
-        assert_eq!(sink.read(&table, 10).unwrap().num_rows(), 0);
+        assert_eq!(
+            sink.read_back()
+                .unwrap()
+                .read(&table, 10)
+                .unwrap()
+                .num_rows(),
+            0
+        );
     }
 }
 
 /// What a scan hands over.
 fn scan(sink: &dyn Sink, table: &Table, keys: Option<&RecordBatch>) -> Result<RecordBatch> {
     let mut pages = Vec::new();
-    sink.scan(table, keys, &mut |scanned| {
-        assert_eq!(scanned.odd, []);
-        pages.push(scanned.rows);
-        Ok(())
-    })?;
+    sink.read_back()
+        .unwrap()
+        .scan(table, keys, &mut |scanned| {
+            assert_eq!(scanned.odd, []);
+            pages.push(scanned.rows);
+            Ok(())
+        })?;
     Ok(concat_batches(&table.schema, &pages).unwrap())
 }
 
@@ -457,7 +480,7 @@ fn a_scan_is_what_was_stored_and_finds_keys() {
         sink.prepare("job", std::slice::from_ref(&table)).unwrap();
         write(sink, insert(&table, 5, rows.clone())).unwrap();
         let all = scan(sink, &table, None).unwrap();
-        let stored = sink.stored(&table, &rows).unwrap();
+        let stored = sink.read_back().unwrap().stored(&table, &rows).unwrap();
         assert_eq!(sorted(&all), sorted(&stored), "{}", engine.name);
         let one = scan(sink, &table, Some(&rows.slice(1, 1))).unwrap();
         assert_eq!(sorted(&one), sorted(&stored.slice(1, 1)));
@@ -510,7 +533,10 @@ fn a_repair_wins_over_others_and_loses_to_the_next_epoch() {
         let repair = |epoch, over_newer| {
             let upserts = [(row("a", 1), Some(row("a", 9))), (row("c", 1), None)];
             let repair = writes(epoch, &upserts, &[row("d", 4)]);
-            sink.repair(repair, over_newer).unwrap();
+            sink.read_back()
+                .unwrap()
+                .repair(repair, over_newer)
+                .unwrap();
         };
         damage(15, &[row("c", 1)]);
         repair(10, false);
@@ -556,14 +582,20 @@ fn keys_of_several_columns_and_nothing_but_keys() {
         ];
         let rows = RecordBatch::try_new(Arc::clone(&pairs.schema), columns).unwrap();
         write(sink, insert(&pairs, 1, rows.clone())).unwrap();
-        assert_eq!(sorted(&sink.read(&pairs, 10).unwrap()), sorted(&rows));
+        assert_eq!(
+            sorted(&sink.read_back().unwrap().read(&pairs, 10).unwrap()),
+            sorted(&rows)
+        );
         let delete = Writes {
             deletes: rows.slice(1, 1),
             ..insert(&pairs, 2, rows.slice(0, 0))
         };
         write(sink, delete).unwrap();
         let left = concat_batches(&pairs.schema, [&rows.slice(0, 1), &rows.slice(2, 2)]).unwrap();
-        assert_eq!(sorted(&sink.read(&pairs, 10).unwrap()), sorted(&left));
+        assert_eq!(
+            sorted(&sink.read_back().unwrap().read(&pairs, 10).unwrap()),
+            sorted(&left)
+        );
         if engine.cassandra() {
             let other = Table {
                 partition_columns: 1,

@@ -44,7 +44,14 @@ fn a_refused_row_is_told_and_nothing_older_is_left_of_it() {
             insert(&table, epoch, concat_batches(&table.schema, &rows).unwrap())
         };
         write(sink, both(10, 1)).unwrap();
-        assert_eq!(sink.read(&table, 10).unwrap().num_rows(), 2);
+        assert_eq!(
+            sink.read_back()
+                .unwrap()
+                .read(&table, 10)
+                .unwrap()
+                .num_rows(),
+            2
+        );
         // Also when it is written once more.
         for _twice in 0..2 {
             let refused = write(sink, both(20, small)).unwrap();
@@ -58,14 +65,28 @@ fn a_refused_row_is_told_and_nothing_older_is_left_of_it() {
                 engine.name,
                 one.reason
             );
-            let left = sink.read(&table, 10).unwrap();
+            let left = sink.read_back().unwrap().read(&table, 10).unwrap();
             assert_eq!(sorted(&left), sorted(&long(&table, &[1, 2], "b")));
         }
         // An older epoch does not bring it back, a later one does.
         write(sink, both(15, 1)).unwrap();
-        assert_eq!(sink.read(&table, 10).unwrap().num_rows(), 1);
+        assert_eq!(
+            sink.read_back()
+                .unwrap()
+                .read(&table, 10)
+                .unwrap()
+                .num_rows(),
+            1
+        );
         write(sink, both(30, 1)).unwrap();
-        assert_eq!(sink.read(&table, 10).unwrap().num_rows(), 2);
+        assert_eq!(
+            sink.read_back()
+                .unwrap()
+                .read(&table, 10)
+                .unwrap()
+                .num_rows(),
+            2
+        );
     }
 }
 
@@ -132,7 +153,14 @@ fn what_is_told_to_be_unfit_is_what_the_service_refuses() {
                 };
                 write(sink, delete).unwrap();
             }
-            assert_eq!(sink.read(&table, 10).unwrap().num_rows(), 0);
+            assert_eq!(
+                sink.read_back()
+                    .unwrap()
+                    .read(&table, 10)
+                    .unwrap()
+                    .num_rows(),
+                0
+            );
         }
     }
 }
@@ -210,8 +238,8 @@ fn the_least_and_greatest_of_each_type_come_back() {
             let rows = RecordBatch::try_new(Arc::clone(&extremes.schema), columns).unwrap();
             let refused = write(sink, insert(&extremes, epoch, rows.clone())).unwrap();
             assert_eq!(refused.len(), 0, "{}: {refused:?}", engine.name);
-            let stored = sink.stored(&extremes, &rows).unwrap();
-            let read = sink.read(&extremes, 10).unwrap();
+            let stored = sink.read_back().unwrap().stored(&extremes, &rows).unwrap();
+            let read = sink.read_back().unwrap().read(&extremes, 10).unwrap();
             assert_eq!(read.columns(), stored.columns(), "{}", engine.name);
         }
     }

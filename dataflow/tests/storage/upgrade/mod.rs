@@ -186,7 +186,7 @@ impl Job {
                 partition_columns: output.partition_columns,
                 fingerprint: view.fingerprint,
             };
-            let Ok(batch) = sink.read(&table, 10_000) else {
+            let Ok(batch) = sink.read_back().unwrap().read(&table, 10_000) else {
                 continue; // not made yet
             };
             let cell = |row, column| array_value_to_string(batch.column(column), row).unwrap();
