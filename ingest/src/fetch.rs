@@ -3,7 +3,7 @@
 //! [`Client::page`] makes exactly one request. The result is the page with its records, byte by
 //! byte as received, or a [`Failure`] that says what to do next. Retries are scheduled by the
 //! ledger ([`crate::schedule`]), so that there is one mechanism, which survives a restart;
-//! [`Backoff`] computes the wait.
+//! [`tidemill_log::backoff`] computes the wait.
 //!
 //! Invariants:
 //! 1. No answer causes a panic.
@@ -66,38 +66,6 @@ impl From<Error> for Failure {
             retry_after: None,
             body: None,
         }
-    }
-}
-
-/// Exponential backoff with full jitter: the wait before the next attempt.
-#[derive(Debug, Clone, Copy)]
-pub struct Backoff {
-    /// Limit of the first wait.
-    pub first: Duration,
-    /// Limit of any wait.
-    pub max: Duration,
-}
-
-impl Backoff {
-    /// The longest wait after this many attempts; doubles with each one.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use tidemill_ingest::fetch::Backoff;
-    ///
-    /// let backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(1) };
-    /// assert_eq!(backoff.limit(1), Duration::from_millis(200));
-    /// assert_eq!(backoff.limit(3), Duration::from_millis(800));
-    /// assert_eq!(backoff.limit(9), Duration::from_secs(1));
-    /// ```
-    pub fn limit(&self, attempts: u32) -> Duration {
-        let factor = 1u32 << attempts.saturating_sub(1).min(20);
-        self.first.saturating_mul(factor).min(self.max)
-    }
-
-    /// A random wait between zero and the limit.
-    pub fn wait(&self, attempts: u32) -> Duration {
-        self.limit(attempts).mul_f64(rand::random::<f64>())
     }
 }
 
@@ -313,19 +281,5 @@ mod tests {
         assert_eq!(of("Sun, 06 Nov 1994 08:49:00 GMT"), Some(Duration::ZERO));
         assert_eq!(of("999999999999"), Some(RETRY_AFTER_MAX));
         assert_eq!(of("soon"), None);
-    }
-
-    #[test]
-    fn back_off_doubles_up_to_its_limit() {
-        let backoff = Backoff {
-            first: Duration::from_millis(200),
-            max: Duration::from_secs(60),
-        };
-        assert_eq!(backoff.limit(1), Duration::from_millis(200));
-        assert_eq!(backoff.limit(3), Duration::from_millis(800));
-        assert_eq!(backoff.limit(u32::MAX), Duration::from_secs(60));
-        for _ in 0..100 {
-            assert!(backoff.wait(2) <= Duration::from_millis(400));
-        }
     }
 }

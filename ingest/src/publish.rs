@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tidemill_log::backoff::{self, Backoff};
 use tidemill_log::envelope::Followed;
 use tidemill_log::event::{Change, Op, Value};
 use tidemill_log::failpoint;
@@ -92,21 +93,22 @@ pub struct StreamOptions {
 /// topics, refused schemas.
 pub fn stream(options: StreamOptions, stats: Arc<Stats>, stop: Arc<AtomicBool>) -> Result<()> {
     let mut resnapshot = options.resnapshot;
-    let (mut pause, mut said) = (PAUSE.0, String::new());
+    let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
+    let mut said = String::new();
     while !stop.load(Ordering::Relaxed) {
-        match run(&options, &mut resnapshot, &stats, &stop, &mut pause) {
+        match run(&options, &mut resnapshot, &stats, &stop, &mut backoff) {
             Err(error) if is_retried(&error, &stats) => {
-                let flowed = pause == PAUSE.0;
+                let flowed = backoff.is_fresh();
                 let text = error.to_string();
                 if flowed || text != said {
                     tracing::warn!(%error, "publishing waits");
                     said = text;
                 }
-                if error.kind() == Kind::Fence {
-                    pause = STANDBY;
-                }
                 stats.mark_waiting(&error);
-                sleep(&mut pause, &stop);
+                match error.kind() {
+                    Kind::Fence => backoff::sleep(STANDBY, &stop),
+                    _ => backoff.sleep(&stop),
+                }
             }
             other => return other,
         }
@@ -138,7 +140,7 @@ fn run(
     resnapshot: &mut bool,
     stats: &Stats,
     stop: &AtomicBool,
-    pause: &mut Duration,
+    backoff: &mut Backoff,
 ) -> Result<()> {
     let health = &stats.health;
     let log = engines::log(tidemill_log::log::open(&options.log)?, health);
@@ -167,7 +169,7 @@ fn run(
             stats.mark_waiting(&why);
             continue;
         }
-        *pause = PAUSE.0;
+        backoff.reset();
         stats.mark_publishing();
         if looked.elapsed() >= TOPICS_LOOK {
             looked = Instant::now();
@@ -196,7 +198,7 @@ fn run(
                 Err(error) if error.may_pass() => {
                     tracing::warn!(%error, "publishing waits");
                     stats.mark_waiting(&error);
-                    sleep(pause, stop);
+                    backoff.sleep(stop);
                     if stop.load(Ordering::Relaxed) {
                         return Ok(());
                     }
@@ -218,15 +220,6 @@ fn run(
 /// Whether it is a truncate.
 fn is_truncate(captured: &Captured) -> bool {
     matches!(captured, Captured::Change(change) if change.op == Op::Truncate)
-}
-
-/// Sleeps for the pause, or until `stop` is set, and doubles the pause.
-fn sleep(pause: &mut Duration, stop: &AtomicBool) {
-    let until = Instant::now() + *pause;
-    while !stop.load(Ordering::Relaxed) && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(20).min(*pause));
-    }
-    *pause = (*pause * 2).min(PAUSE.1);
 }
 
 /// The outcome of publishing a batch.

@@ -28,14 +28,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use tidemill_log::backoff::sleep;
+use tidemill_log::backoff::{Backoff, sleep};
 use tidemill_log::failpoint;
 use tidemill_log::health::Role;
 use tidemill_log::log::dead_letter::{DeadLetter, Source, Stage};
 
 use crate::config::{Feed, Pipeline, Tick, check_url};
 use crate::database::{LEASE, RENEW};
-use crate::fetch::{Backoff, Client, Failure, Page};
+use crate::fetch::{Client, Failure, Page};
 use crate::land::Landing;
 use crate::land::letters::Letters;
 use crate::publish::StreamOptions;
@@ -61,10 +61,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Longest sleep of the fetching thread between two looks at the ledger.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 /// Backoff while the database cannot be reached.
-const DATABASE_BACKOFF: Backoff = Backoff {
-    first: Duration::from_millis(200),
-    max: Duration::from_secs(10),
-};
+const DATABASE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
 
 /// Remedy for a page that failed for good.
 const ASK_AGAIN: &str = "`tidemill dead-letters replay` asks for it again";
@@ -195,7 +192,7 @@ fn retry_while_unreachable(
                 if error.kind() == Kind::Retry || error.is_refused() && stats.is_capturing() =>
             {
                 away = away.saturating_add(1);
-                let wait = DATABASE_BACKOFF.wait(away);
+                let wait = DATABASE_BACKOFF.after(away).pause();
                 let (error, wait_ms) = (error.to_string(), wait.as_millis());
                 tracing::warn!(error, wait_ms, "database is away, trying again");
                 sleep(wait, stop);
@@ -283,10 +280,7 @@ impl<'a> Fetcher<'a> {
             ledger: schedule::open(&options.database, &options.name, when, LEASE)?,
             landing: land::open(&options.database, land)?,
             letters: Letters::new(&options.log, &options.name, stop),
-            backoff: Backoff {
-                first: fetch.backoff,
-                max: fetch.backoff_max,
-            },
+            backoff: Backoff::new(fetch.backoff, fetch.backoff_max),
             until: options.until,
             tick: &when.tick,
             tries: fetch.tries,
@@ -398,7 +392,7 @@ impl<'a> Fetcher<'a> {
             Stats::add(&self.stats.retries, 1);
             self.give_up(claim, &failure.error)?;
             let asked_for = failure.retry_after;
-            let wait = asked_for.unwrap_or_else(|| self.backoff.wait(tries));
+            let wait = asked_for.unwrap_or_else(|| self.backoff.after(tries).pause());
             let (page, wait_ms) = (claim.page, wait.as_millis());
             tracing::warn!(page, wait_ms, error = text, "page failed, trying again");
             self.ledger.retry(claim, wait, &text)?;

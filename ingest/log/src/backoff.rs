@@ -24,6 +24,7 @@ const STOP_LOOK: Duration = Duration::from_millis(20);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Backoff {
+    first: Duration,
     next: Duration,
     max: Duration,
 }
@@ -31,8 +32,43 @@ pub struct Backoff {
 impl Backoff {
     /// Pauses of at most `first`, then of twice as much each time, and never of more than `max`.
     #[must_use]
-    pub fn new(first: Duration, max: Duration) -> Self {
-        Self { next: first, max }
+    pub const fn new(first: Duration, max: Duration) -> Self {
+        Self {
+            first,
+            next: first,
+            max,
+        }
+    }
+
+    /// The pauses after this many failed attempts, as for attempts that are counted in a table and
+    /// go on in another process.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidemill_log::backoff::Backoff;
+    ///
+    /// let fresh = Backoff::new(Duration::from_millis(20), Duration::from_secs(5));
+    /// let third = fresh.after(3).pause();
+    /// assert!((Duration::from_millis(40)..=Duration::from_millis(80)).contains(&third));
+    /// ```
+    #[must_use]
+    pub fn after(&self, attempts: u32) -> Self {
+        let factor = 1u32 << attempts.saturating_sub(1).min(20);
+        Self {
+            next: self.first.saturating_mul(factor).min(self.max),
+            ..*self
+        }
+    }
+
+    /// Starts again with the first pause, after an attempt that succeeded.
+    pub fn reset(&mut self) {
+        self.next = self.first;
+    }
+
+    /// Whether no pause was taken yet, or none since the last [`Backoff::reset`].
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.next == self.first
     }
 
     /// The next pause.
@@ -133,6 +169,20 @@ mod tests {
             let pause = backoff.pause();
             assert!((ms(whole / 2)..=ms(whole)).contains(&pause), "{pause:?}");
         }
+    }
+
+    #[test]
+    fn attempts_counted_elsewhere_give_the_same_pauses() {
+        let ms = Duration::from_millis;
+        let fresh = Backoff::new(ms(200), Duration::from_secs(60));
+        for (attempts, whole) in [(0, 200), (1, 200), (3, 800), (u32::MAX, 60_000)] {
+            let pause = fresh.after(attempts).pause();
+            assert!((ms(whole / 2)..=ms(whole)).contains(&pause), "{pause:?}");
+        }
+        let mut used = fresh.after(3);
+        assert!(!used.is_fresh());
+        used.reset();
+        assert!(used.is_fresh() && used.pause() <= ms(200));
     }
 
     #[test]

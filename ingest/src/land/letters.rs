@@ -7,18 +7,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidemill_log::backoff::sleep;
+use tidemill_log::backoff::{Backoff, sleep};
 use tidemill_log::log::dead_letter::{DeadLetter, topic_of};
 use tidemill_log::log::{Producer, Record};
 
-use crate::fetch::Backoff;
 use crate::{Kind, Result};
 
 /// Backoff while the log cannot be reached.
-const BACKOFF: Backoff = Backoff {
-    first: Duration::from_millis(200),
-    max: Duration::from_secs(5),
-};
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
 /// Writes the dead letters of one pipeline.
 pub(crate) struct Letters<'a> {
@@ -62,7 +58,7 @@ impl<'a> Letters<'a> {
                     tracing::warn!(%error, "cannot write dead letters yet");
                     self.producer = None;
                     away = away.saturating_add(1);
-                    sleep(BACKOFF.wait(away), self.stop);
+                    sleep(BACKOFF.after(away).pause(), self.stop);
                 }
                 ended => return ended,
             }

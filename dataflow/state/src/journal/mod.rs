@@ -60,6 +60,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tidemill_ir::Epoch;
+use tidemill_log::backoff::Backoff;
 use tidemill_log::{Error, Kind, Result, failpoint};
 
 use self::entry::{Entry, NOBODY, Opened, Record};
@@ -75,6 +76,10 @@ pub use self::standing::Standing;
 const LOOKS_MAX: usize = 10;
 /// Attempts to take over from processes that open the journal at the same moment.
 const TAKEOVERS_MAX: u64 = 20;
+/// The first pause of a process whose takeover was overtaken.
+const TAKEOVER_PAUSE: Duration = Duration::from_millis(20);
+/// The longest of these pauses.
+const TAKEOVER_PAUSE_LONGEST: Duration = Duration::from_millis(400);
 /// A journal with nothing to merge is truncated anyway when this many objects follow its base,
 /// because each start of a job adds objects.
 const OBJECTS_MAX: u64 = 100;
@@ -241,7 +246,8 @@ impl Journal {
     /// Takes the journal over as the next generation, and again if another process does so first.
     fn take_over(store: Arc<dyn Store>, job: &str, writer: u64) -> Result<(Self, Standing)> {
         let folder = folder(job)?;
-        for attempt in 1..=TAKEOVERS_MAX {
+        let mut backoff = Backoff::new(TAKEOVER_PAUSE, TAKEOVER_PAUSE_LONGEST);
+        for _ in 1..=TAKEOVERS_MAX {
             let mut tail = Tail::from(load(&*store, &folder)?);
             let journal = Self::new(Arc::clone(&store), folder.clone());
             let generation = tail.standing.generation + 1;
@@ -249,8 +255,7 @@ impl Journal {
                 Err(error) if error.kind() == Kind::Fence => {
                     // The competing process needs a few writes. A random pause lets every process
                     // have its turn.
-                    let wait = RandomState::new().hash_one(attempt) % (1 + attempt * 20);
-                    std::thread::sleep(Duration::from_millis(wait));
+                    std::thread::sleep(backoff.pause());
                     continue;
                 }
                 entered => entered?,

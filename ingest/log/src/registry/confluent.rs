@@ -22,6 +22,7 @@ use super::references::Types;
 use super::{Registered, Registry};
 use crate::address::tls;
 use crate::address::tls::Trust;
+use crate::backoff::Backoff;
 use crate::{Error, Kind, Result, address};
 
 /// Timeout of a request.
@@ -43,12 +44,11 @@ pub(super) struct ConfluentRegistry {
 /// Apicurio stores the text and the version of a schema in two transactions. A deletion of any
 /// other subject in between removes the text: the registration then fails with 404 or 500, or is
 /// answered with an id and not kept (Apicurio issue 9571). Registering a schema again is harmless.
-const REGISTER_WAITS: [Duration; 4] = [
-    Duration::from_millis(20),
-    Duration::from_millis(100),
-    Duration::from_millis(500),
-    Duration::from_secs(2),
-];
+const REGISTER_ATTEMPTS: usize = 7;
+/// The first pause between these attempts.
+const REGISTER_PAUSE: Duration = Duration::from_millis(40);
+/// The longest pause between these attempts.
+const REGISTER_PAUSE_LONGEST: Duration = Duration::from_secs(2);
 
 /// Why a schema was not registered.
 enum Unregistered {
@@ -387,15 +387,18 @@ fn reason(text: &str) -> String {
 
 impl Registry for ConfluentRegistry {
     fn register(&self, subject: &str, schema: &str) -> Result<Registered> {
-        let mut waits = REGISTER_WAITS.into_iter();
+        let mut backoff = Backoff::new(REGISTER_PAUSE, REGISTER_PAUSE_LONGEST);
+        let mut attempts = 1..REGISTER_ATTEMPTS;
         loop {
-            match (self.registered_once(subject, schema), waits.next()) {
-                (Ok(registered), _) => {
+            match self.registered_once(subject, schema) {
+                Ok(registered) => {
                     self.remember(&registered);
                     return Ok(registered);
                 }
-                (Err(Unregistered::Answered(_)), Some(wait)) => std::thread::sleep(wait),
-                (Err(Unregistered::Answered(error) | Unregistered::Final(error)), _) => {
+                Err(Unregistered::Answered(_)) if attempts.next().is_some() => {
+                    std::thread::sleep(backoff.pause());
+                }
+                Err(Unregistered::Answered(error) | Unregistered::Final(error)) => {
                     return Err(error);
                 }
             }

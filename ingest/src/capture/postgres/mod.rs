@@ -48,6 +48,7 @@ use progress::Resume;
 use snapshot::Snapshot;
 use stream::timeline::Timeline;
 use stream::{Event, Stream};
+use tidemill_log::backoff::Backoff;
 use tidemill_log::event::{Change, Op, Position};
 use tidemill_log::failpoint;
 use tidemill_log::log::Described;
@@ -69,6 +70,8 @@ const IDLE_WAL: u64 = 64 * 1024;
 const TABLES_LOOK: Duration = Duration::from_secs(2);
 /// Longest pause between two attempts to reach the server.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// The pauses between attempts to reach PostgreSQL again.
+const RECONNECT: Backoff = Backoff::new(Duration::from_millis(50), BACKOFF_MAX);
 
 /// A capture of some tables of a PostgreSQL database.
 pub(super) struct PostgresCapture {
@@ -129,8 +132,8 @@ enum Phase {
     Stream(Stream),
     /// Nothing: the server cannot be reached.
     Unreachable {
-        /// Length of the backoff.
-        pause: Duration,
+        /// The pauses between the attempts.
+        backoff: Backoff,
         /// Time of the next attempt.
         again: Instant,
         /// The error.
@@ -242,7 +245,7 @@ impl PostgresCapture {
     fn wait_and_reconnect(
         &mut self,
         wait: Duration,
-        pause: Duration,
+        backoff: Backoff,
         again: Instant,
     ) -> Result<()> {
         let left = again.saturating_duration_since(Instant::now());
@@ -253,7 +256,7 @@ impl PostgresCapture {
         match self.reconnect() {
             Err(error) if error.kind() == Kind::Retry => {
                 tracing::debug!(%error, "PostgreSQL is still away");
-                self.phase = away((pause * 2).min(BACKOFF_MAX), &error);
+                self.phase = away(backoff, &error);
                 Ok(())
             }
             // Another process used the slot, or the server is another one: a new capture finds out
@@ -268,12 +271,12 @@ impl PostgresCapture {
     /// Reads the next batch; see [`Capture::next`].
     fn read(&mut self, wait: Duration) -> Result<Vec<Captured>> {
         if self.lease.is_lost() && matches!(self.phase, Phase::Stream(_)) {
-            self.phase = away(Duration::from_millis(50), &"the session is lost");
+            self.phase = away(RECONNECT, &"the session is lost");
         }
         match &mut self.phase {
-            Phase::Unreachable { pause, again, .. } => {
-                let (pause, again) = (*pause, *again);
-                self.wait_and_reconnect(wait, pause, again)?;
+            Phase::Unreachable { backoff, again, .. } => {
+                let (backoff, again) = (backoff.clone(), *again);
+                self.wait_and_reconnect(wait, backoff, again)?;
                 Ok(Vec::new())
             }
             Phase::Snapshot(snapshot, consistent, next) => {
@@ -415,7 +418,7 @@ impl PostgresCapture {
                 Ok(Some(Event::Message(message))) => self.apply(message, &mut out)?,
                 Err(error) if error.kind() == Kind::Retry => {
                     tracing::warn!(%error, "PostgreSQL is away; trying again");
-                    self.phase = away(Duration::from_millis(50), &error);
+                    self.phase = away(RECONNECT, &error);
                     break;
                 }
                 Err(error) => return Err(error),
@@ -604,7 +607,7 @@ impl PostgresCapture {
             Ok(()) => {}
             Err(error) if error.kind() == Kind::Retry && self.confirmed.is_some() => {
                 tracing::warn!(%error, "PostgreSQL is away; trying again");
-                self.phase = away(Duration::from_millis(50), &error);
+                self.phase = away(RECONNECT, &error);
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -704,10 +707,10 @@ impl Capture for PostgresCapture {
 }
 
 /// The phase while the server cannot be reached.
-fn away(pause: Duration, why: &dyn std::fmt::Display) -> Phase {
+fn away(mut backoff: Backoff, why: &dyn std::fmt::Display) -> Phase {
     Phase::Unreachable {
-        pause,
-        again: Instant::now() + pause,
+        again: Instant::now() + backoff.pause(),
+        backoff,
         why: format!("PostgreSQL is away: {why}"),
     }
 }
