@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use tidemill_ingest::config::{Land, Pipeline as Ingest, TopicNaming};
 use tidemill_ingest::{capture, land};
 use tidemill_ir::Job;
+use tidemill_log::Kind;
 use tidemill_log::registry;
 use tidemill_log::registry::{Registered, Registry};
 use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
@@ -166,16 +167,18 @@ impl Views {
     }
 
     /// Whether the SQL may compile once the ingest has published the columns that the captured
-    /// tables have in the database now. Also true if the database does not answer; the ingest
-    /// reports that.
+    /// tables have in the database now. Also true if the database or the registry does not answer,
+    /// or its file is locked; the ingest reports that.
     pub fn fit_the_database(&self, connections: &Connections) -> bool {
-        let Ok(registry) = registry::open(&connections.registry) else {
-            return false;
+        let may_fit = |error: tidemill_log::Error| error.kind() == Kind::Retry;
+        let registry = match registry::open(&connections.registry) {
+            Ok(registry) => registry,
+            Err(error) => return may_fit(error),
         };
         let ingest = self.ingest.as_ref();
         let next =
             Expected::new(Some(registry), ingest, &connections.database).with_catalog_first();
-        next.captured.schemas().is_err() || self.compile(Some(&next)).is_ok()
+        next.captured.schemas().is_err() || self.compile(Some(&next)).map_or_else(may_fit, |_| true)
     }
 
     /// Improves the error about an unknown column that is a generated column of a captured table.
@@ -289,7 +292,7 @@ impl Expected {
 impl Registry for Expected {
     fn register(&self, subject: &str, _schema: &str) -> tidemill_log::Result<Registered> {
         let what = format!("subject `{subject}`: nothing is registered while checking");
-        Err(tidemill_log::Error::new(tidemill_log::Kind::Bug, what))
+        Err(tidemill_log::Error::new(Kind::Bug, what))
     }
 
     fn by_id(&self, id: u32) -> tidemill_log::Result<Option<String>> {
@@ -326,7 +329,7 @@ impl Registry for Expected {
 
     fn delete(&self, subject: &str) -> tidemill_log::Result<bool> {
         let what = format!("subject `{subject}`: nothing is deleted while checking");
-        Err(tidemill_log::Error::new(tidemill_log::Kind::Bug, what))
+        Err(tidemill_log::Error::new(Kind::Bug, what))
     }
 }
 

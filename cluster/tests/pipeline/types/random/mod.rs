@@ -38,6 +38,8 @@ const ROUNDS_BY_DEFAULT: u64 = 20;
 const TABLES_ON_SERVICES: usize = 8;
 /// Starts of a job until it fits its tables again, each of which may end it once.
 const STARTS: usize = 20;
+/// How long a pipeline may run on over tables that were altered loudly, until it is started anew.
+const ENDS_WITHIN: Duration = Duration::from_secs(3);
 /// Between two looks at the views.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Views that are found unlike in one look.
@@ -276,6 +278,20 @@ impl Round {
         }
     }
 
+    /// Starts the pipeline with the new `views.sql`, as a user does, unless it ends because of the
+    /// altered tables. A table that only got more columns ends nothing.
+    fn start_with_new_views(&mut self) {
+        let deadline = Instant::now() + ENDS_WITHIN;
+        while Instant::now() < deadline {
+            if self.run.as_mut().is_some_and(|run| run.ended().is_some()) {
+                return;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        self.kill();
+        self.start(&[]);
+    }
+
     /// Starts the pipeline again as what it said last asks for.
     fn follow(&mut self) {
         let said = self.said();
@@ -362,7 +378,10 @@ impl Round {
         self.is_right("altered");
         let few = self.tables.len() / 5;
         match self.rng.random_ratio(1, 3) {
-            true => self.alter_loudly(3),
+            true => {
+                self.alter_loudly(3);
+                self.start_with_new_views();
+            }
             false => {
                 self.kill();
                 self.alter_loudly(few);
