@@ -29,7 +29,7 @@ use tidemill_log::health::now_ms;
 use tidemill_log::{Result, lock};
 use tidemill_state::checkpoint::Manifest;
 use tidemill_state::failure::Failure;
-use tidemill_state::journal::{Binding, Journal, Offsets, Places};
+use tidemill_state::journal::{Binding, Facts, Journal, Offsets, Positions, topic_facts};
 use timely::scheduling::{Activator, SyncActivator};
 
 use super::catch_up::CatchUp;
@@ -74,7 +74,9 @@ pub(crate) struct Binder {
     /// The end offsets through which all workers have read, bound or not.
     read: Offsets,
     /// The source position of the newest change of each partition below `read`.
-    places: Places,
+    positions: Positions,
+    /// What was learned of the topics, bound or not.
+    facts: Facts,
     /// Everything bound so far as one binding: the last epoch, the end offsets, the source
     /// positions.
     bound: Binding,
@@ -144,8 +146,8 @@ impl Binder {
                 bytes: 0,
             });
         }
-        let mut read = bound.ends.clone();
-        merge(&mut read, &start.begins);
+        let (read, mut facts) = (bound.ends.clone(), bound.facts.clone());
+        topic_facts::learn(&mut facts, &start.facts);
         let restored = start.checkpoint.as_ref().map(|checkpoint| checkpoint.epoch);
         let known_through = start.replayed.max(restored);
         Ok(Self {
@@ -159,7 +161,8 @@ impl Binder {
             catch_up,
             laps: Laps::default(),
             read,
-            places: bound.places.clone(),
+            facts,
+            positions: bound.positions.clone(),
             bound,
             start: Some(start),
             limits,
@@ -202,21 +205,26 @@ impl Binder {
             let (topic, partitions) = (report.topic.clone(), report.added);
             // No worker reads these partitions before it has received this message. Therefore no
             // epoch has a record of a partition without the partition's start offset.
-            merge(&mut self.read, &resume::begins(&topic, &partitions));
+            let begins = resume::begins(&partitions);
+            self.facts.entry(topic.clone()).or_default().learn(&begins);
             self.added.push(Added { topic, partitions });
         }
-        if !report.places.is_empty() {
+        if !report.positions.is_empty() {
             // Each partition has one reader, and its reports arrive in order.
-            let places = self.places.entry(report.topic.clone()).or_default();
-            places.extend(report.places);
+            let positions = self.positions.entry(report.topic.clone()).or_default();
+            positions.extend(report.positions);
         }
         if !report.schemas.is_empty() {
-            let noted = resume::noted(&report.topic, report.schemas);
-            if resume::differ(&self.read, &noted) {
+            let known = self.facts.entry(report.topic.clone()).or_default();
+            let is_another = |(id, new): (&u32, &i64)| {
+                let known = known.schemas.get(id);
+                known.is_some_and(|known| known != new)
+            };
+            if report.schemas.iter().any(is_another) {
                 self.failure.set(resume::registry_made_anew(&report.topic));
                 return;
             }
-            merge(&mut self.read, &noted);
+            known.schemas.extend(report.schemas);
             self.tell_schemas(&report.topic);
         }
         if !report.ends.is_empty() {
@@ -301,11 +309,16 @@ impl Binder {
     fn may_bind(&self) -> bool {
         self.journal.is_some()
             && self.writing.is_none()
-            && (self.read != self.bound.ends || self.owes_checkpoint() || self.owes_epoch())
+            && (self.has_news() || self.owes_checkpoint() || self.owes_epoch())
             && self.in_flight.len() < self.limits.epochs_in_flight_max
             && self.in_flight.iter().map(|it| it.bytes).sum::<usize>()
                 < self.limits.bytes_in_flight_max
             && self.epoch_in().is_none()
+    }
+
+    /// Whether something was read or learned that is not bound yet.
+    fn has_news(&self) -> bool {
+        self.read != self.bound.ends || self.facts != self.bound.facts
     }
 
     /// Whether an epoch is due for a checkpoint of what was bound since the last checkpoint.
@@ -338,8 +351,11 @@ impl Binder {
 
     /// Publishes in the statistics which schemas a topic's records were read with.
     fn tell_schemas(&self, topic: &str) {
-        let schemas = resume::schemas_in(&self.read, topic);
-        let schemas = schemas.map(|(id, schema)| ((topic.to_owned(), *id), *schema));
+        let schemas = self.facts.get(topic).map(|facts| &facts.schemas);
+        let schemas = schemas
+            .into_iter()
+            .flatten()
+            .map(|(id, schema)| ((topic.to_owned(), *id), *schema));
         lock(&self.stats.schemas).extend(schemas);
     }
 
@@ -369,8 +385,9 @@ impl Binder {
         let ends = moved(&self.bound.ends, &self.read);
         let binding = Binding {
             epoch,
-            places: of(&self.places, &ends),
+            positions: of(&self.positions, &ends),
             ends,
+            facts: topic_facts::beyond(&self.facts, &self.bound.facts),
         };
         let commits = self.commits.take();
         self.last = epoch;
@@ -443,17 +460,18 @@ fn merge(offsets: &mut Offsets, with: &Offsets) {
 fn extend(bound: &mut Binding, with: &Binding) {
     bound.epoch = with.epoch;
     merge(&mut bound.ends, &with.ends);
-    with.move_places(&mut bound.places);
+    with.move_positions(&mut bound.positions);
+    topic_facts::learn(&mut bound.facts, &with.facts);
 }
 
 /// The source positions of the partitions in `ends`.
-fn of(places: &Places, ends: &Offsets) -> Places {
-    let mut of = Places::new();
+fn of(positions: &Positions, ends: &Offsets) -> Positions {
+    let mut of = Positions::new();
     for (topic, ends) in ends {
-        let known = places.get(topic).into_iter().flatten();
+        let known = positions.get(topic).into_iter().flatten();
         let known = known.filter(|(partition, _)| ends.contains_key(partition));
         let known: BTreeMap<_, _> = known
-            .map(|(partition, place)| (*partition, *place))
+            .map(|(partition, position)| (*partition, *position))
             .collect();
         if !known.is_empty() {
             of.insert(topic.clone(), known);

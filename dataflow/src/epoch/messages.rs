@@ -11,7 +11,7 @@ use tidemill_ir::Epoch;
 use tidemill_log::log::PartitionRange;
 use tidemill_state::checkpoint::Manifest;
 use tidemill_state::checkpoint::writer::Written;
-use tidemill_state::journal::{Binding, Offsets};
+use tidemill_state::journal::{Binding, Facts};
 use tidemill_state::value::source_position::SourcePosition;
 
 use super::commits::Commits;
@@ -27,7 +27,7 @@ pub(crate) struct Report {
     pub(crate) ends: BTreeMap<u32, i64>,
     /// The source position of the newest change below `ends`, by partition. A partition whose
     /// records carry no source position is absent.
-    pub(crate) places: BTreeMap<u32, SourcePosition>,
+    pub(crate) positions: BTreeMap<u32, SourcePosition>,
     /// Schemas that the worker met and that no earlier run had noted: a fingerprint by schema id;
     /// see [`super::resume::schemas`].
     pub(crate) schemas: BTreeMap<u32, i64>,
@@ -55,9 +55,10 @@ pub(crate) struct Start {
     pub(crate) bindings: Vec<Binding>,
     /// The last epoch that an earlier run bound; `None` on the first run.
     pub(crate) replayed: Option<Epoch>,
-    /// What the first epoch of this run binds in addition: the start offsets of partitions that no
-    /// earlier run has read, and the ids of their topics; see [`super::resume`].
-    pub(crate) begins: Offsets,
+    /// What the first epoch of this run binds in addition: what was learned of the topics at this
+    /// start, such as the start offsets of partitions that no earlier run has read; see
+    /// [`super::resume`].
+    pub(crate) facts: Facts,
     /// For each sink table, in the order of the plan: the frontier through which the table is
     /// complete.
     pub(crate) served: Vec<Option<Epoch>>,

@@ -8,14 +8,6 @@
 //! checkpoint, is still at its offset, because the job's state is built from these records again. A
 //! topic that was deleted and created again is recognised by its topic id (KIP-516), if the brokers
 //! give topics ids.
-//!
-//! The journal keeps these facts as entries of [`Offsets`] under names that no topic can have:
-//!
-//! | name            | key           | value                                        |
-//! |-----------------|---------------|----------------------------------------------|
-//! | `TOPIC@begins`  | partition     | the start offset when it was first read      |
-//! | `TOPIC@id`      | 0 and 1       | the two halves of the topic's id             |
-//! | `TOPIC@schemas` | schema id     | the fingerprint of the schema                |
 
 use std::collections::BTreeMap;
 
@@ -24,65 +16,27 @@ use tidemill_log::log::TopicId;
 use tidemill_log::{Error, Kind, Result};
 use tidemill_sinks::Table;
 use tidemill_state::checkpoint::Manifest;
-use tidemill_state::journal::{Binding, Offsets};
+use tidemill_state::journal::{Binding, Facts, TopicFacts, topic_facts};
 
 use super::messages::{Held, Start};
 
-/// The name of the journal's entry for the start offsets of a topic's partitions, as they were
-/// first read. Kafka does not allow `@` in a topic's name, so no topic has this name.
-fn begins_of(topic: &str) -> String {
-    format!("{topic}@begins")
-}
-
-/// The name of the journal's entry for a topic's id, stored as two halves.
-fn id_of(topic: &str) -> String {
-    format!("{topic}@id")
-}
-
-/// The name of the journal's entry for the schemas of a topic's records: the schema's fingerprint
-/// by schema id. A record carries only the id, which a recreated registry may give to another
-/// schema.
-fn schemas_of(topic: &str) -> String {
-    format!("{topic}@schemas")
-}
-
-/// The schemas of a topic's records, in the form of the journal's entries.
-pub(crate) fn noted(topic: &str, schemas: BTreeMap<u32, i64>) -> Offsets {
-    Offsets::from([(schemas_of(topic), schemas)])
-}
-
 /// The schemas that earlier runs read a topic's records with: a fingerprint by schema id.
 pub(crate) fn schemas(start: &Start, topic: &str) -> BTreeMap<u32, i64> {
-    let name = schemas_of(topic);
-    let kept = start.checkpoint.iter().map(|kept| &kept.ends);
-    let all = kept.chain(start.bindings.iter().map(|binding| &binding.ends));
-    let of = all.filter_map(|ends| ends.get(&name)).flatten();
+    let kept = start.checkpoint.iter().map(|kept| &kept.facts);
+    let all = kept.chain(start.bindings.iter().map(|binding| &binding.facts));
+    let of = all
+        .filter_map(|facts| Some(&facts.get(topic)?.schemas))
+        .flatten();
     of.map(|(id, schema)| (*id, *schema)).collect()
 }
 
-/// The schemas of a topic's records that `ends` holds in the form of the journal's entries.
-pub(crate) fn schemas_in<'a>(
-    ends: &'a Offsets,
-    topic: &str,
-) -> impl Iterator<Item = (&'a u32, &'a i64)> {
-    ends.get(&schemas_of(topic)).into_iter().flatten()
-}
-
-/// Whether an id stands for another schema in `new` than in `known`.
-pub(crate) fn differ(known: &Offsets, new: &Offsets) -> bool {
-    let mut all = new
-        .iter()
-        .flat_map(|(name, of)| of.iter().map(move |it| (name, it)));
-    all.any(|(name, (id, new))| {
-        let known = known.get(name).and_then(|known| known.get(id));
-        known.is_some_and(|known| known != new)
-    })
-}
-
-/// The start offsets of partitions, in the form of the journal's entries.
-pub(crate) fn begins(topic: &str, partitions: &[Held]) -> Offsets {
+/// The start offsets of partitions, as a fact about their topic.
+pub(crate) fn begins(partitions: &[Held]) -> TopicFacts {
     let begins = partitions.iter().map(|held| (held.partition, held.low));
-    Offsets::from([(begins_of(topic), begins.collect())])
+    TopicFacts {
+        begins: begins.collect(),
+        ..TopicFacts::default()
+    }
 }
 
 /// The message by which all workers start: the state of `checkpoint` and the bindings after it.
@@ -102,13 +56,13 @@ pub(crate) fn start(
     if let Some(checkpoint) = &checkpoint {
         bindings.retain(|binding| binding.epoch > checkpoint.epoch);
     }
-    let begins = check(checkpoint.as_ref(), &bindings, &partitions, ids)?;
+    let facts = check(checkpoint.as_ref(), &bindings, &partitions, ids)?;
     Ok(Start {
         partitions,
         checkpoint,
         bindings,
         replayed,
-        begins,
+        facts,
         served,
     })
 }
@@ -123,56 +77,73 @@ fn check(
     bindings: &[Binding],
     partitions: &BTreeMap<String, Vec<Held>>,
     ids: &BTreeMap<String, TopicId>,
-) -> Result<Offsets> {
-    let kept = checkpoint.map(|checkpoint| &checkpoint.ends);
-    let mut bound = kept.cloned().unwrap_or_default();
+) -> Result<Facts> {
+    let mut bound = checkpoint.map(Manifest::at).unwrap_or_default();
     for binding in bindings {
         for (topic, moved) in &binding.ends {
-            bound.entry(topic.clone()).or_default().extend(moved);
+            bound.ends.entry(topic.clone()).or_default().extend(moved);
         }
+        topic_facts::learn(&mut bound.facts, &binding.facts);
     }
-    let mut new = Offsets::new();
+    let nothing = TopicFacts::default();
+    let mut new = Facts::new();
     for (topic, held) in partitions {
-        if let Some(TopicId(id)) = ids.get(topic).filter(|id| id.is_known()) {
-            let id = BTreeMap::from([(0, id[0]), (1, id[1])]);
-            match bound.remove(&id_of(topic)) {
-                Some(known) if known != id => return Err(made_anew(topic)),
-                Some(_) => {}
-                None => drop(new.insert(id_of(topic), id)),
+        let known = bound.facts.get(topic).unwrap_or(&nothing);
+        let id = ids.get(topic).filter(|id| id.is_known()).map(|id| id.0);
+        if known.id.is_some() && id.is_some() && known.id != id {
+            return Err(made_anew(topic));
+        }
+        for (partition, end) in bound.ends.get(topic).into_iter().flatten() {
+            let found = held.iter().find(|held| held.partition == *partition);
+            if found.is_none_or(|found| found.high < *end) {
+                let what = format!("ends at offset {}", found.map_or(0, |found| found.high));
+                return Err(changed(topic, *partition, &what, *end));
             }
         }
-        let begins = bound.remove(&begins_of(topic)).unwrap_or_default();
-        for (partition, end) in bound.remove(topic).unwrap_or_default() {
-            let known = held.iter().find(|held| held.partition == partition);
-            if known.is_none_or(|known| known.high < end) {
-                let what = format!("ends at offset {}", known.map_or(0, |known| known.high));
-                return Err(changed(topic, partition, &what, end));
-            }
-        }
-        for held in held {
-            // The topic need not hold records that are in the checkpoint.
-            let kept = kept.and_then(|kept| kept.get(topic)?.get(&held.partition));
-            if let Some(next) = kept {
-                if held.low > *next {
-                    let what = format!("begins at offset {}", held.low);
-                    return Err(changed(topic, held.partition, &what, *next));
-                }
-                continue;
-            }
-            match begins.get(&held.partition) {
-                Some(first) if *first != held.low => {
-                    let what = format!("begins at offset {}", held.low);
-                    return Err(changed(topic, held.partition, &what, *first));
-                }
-                Some(_) => {}
-                None => {
-                    let begins = new.entry(begins_of(topic)).or_default();
-                    begins.insert(held.partition, held.low);
-                }
-            }
+        let kept = checkpoint.and_then(|checkpoint| checkpoint.ends.get(topic));
+        let begins = first_read(topic, held, kept, known)?;
+        let learned = TopicFacts {
+            id: id.filter(|_| known.id.is_none()),
+            begins,
+            ..TopicFacts::default()
+        };
+        if learned != nothing {
+            new.insert(topic.clone(), learned);
         }
     }
     Ok(new)
+}
+
+/// The start offsets of a topic's partitions that no earlier run has read. `kept` are the offsets
+/// through which the checkpoint holds the topic's records.
+///
+/// # Errors
+/// `Data` when records are gone that the checkpoint does not hold.
+fn first_read(
+    topic: &str,
+    held: &[Held],
+    kept: Option<&BTreeMap<u32, i64>>,
+    known: &TopicFacts,
+) -> Result<BTreeMap<u32, i64>> {
+    let mut begins = BTreeMap::new();
+    for held in held {
+        let begun = || format!("begins at offset {}", held.low);
+        // The topic need not hold records that are in the checkpoint.
+        if let Some(next) = kept.and_then(|kept| kept.get(&held.partition)) {
+            if held.low > *next {
+                return Err(changed(topic, held.partition, &begun(), *next));
+            }
+            continue;
+        }
+        match known.begins.get(&held.partition) {
+            Some(first) if *first != held.low => {
+                return Err(changed(topic, held.partition, &begun(), *first));
+            }
+            Some(_) => {}
+            None => drop(begins.insert(held.partition, held.low)),
+        }
+    }
+    Ok(begins)
 }
 
 /// Checks that a topic still holds all records that the checkpoint's epochs read, for a view that
@@ -185,7 +156,7 @@ pub(crate) fn check_whole(
     topic: &str,
     partitions: &BTreeMap<String, Vec<Held>>,
 ) -> Result<()> {
-    let begins = checkpoint.ends.get(&begins_of(topic));
+    let begins = checkpoint.facts.get(topic).map(|facts| &facts.begins);
     for held in partitions.get(topic).into_iter().flatten() {
         let first = begins.and_then(|begins| begins.get(&held.partition));
         if let Some(first) = first.filter(|first| **first != held.low) {
@@ -273,20 +244,19 @@ mod tests {
     #[test]
     fn a_topic_that_changed_is_refused() {
         let ids = |high| BTreeMap::from([("t".to_owned(), TopicId([high, 4]))]);
-        let begins = check(None, &[], &held(5, 9), &ids(-3)).unwrap();
-        let mut ends = begins.clone();
-        ends.insert("t".to_owned(), BTreeMap::from([(0, 9)]));
+        let facts = check(None, &[], &held(5, 9), &ids(-3)).unwrap();
         let bound = [Binding {
             epoch: 1,
-            ends,
+            ends: BTreeMap::from([("t".to_owned(), BTreeMap::from([(0, 9)]))]),
+            facts,
             ..Binding::default()
         }];
         let same = check(None, &bound, &held(5, 12), &ids(-3)).unwrap();
-        assert_eq!(same, Offsets::new());
+        assert_eq!(same, Facts::new());
         let grown_past = check(None, &bound, &held(5, 99), &ids(1)).unwrap_err();
         assert!(grown_past.to_string().contains("made anew"));
         let unknown = check(None, &bound, &held(5, 12), &BTreeMap::new()).unwrap();
-        assert_eq!(unknown, Offsets::new());
+        assert_eq!(unknown, Facts::new());
         for (now, said) in [
             (held(6, 12), "begins at offset 6, but it was 5"),
             (held(0, 12), "begins at offset 0, but it was 5"),

@@ -27,7 +27,7 @@ use tidemill_sinks::{Frontier, Sink, Table, claims};
 use tidemill_state::checkpoint::Manifest;
 use tidemill_state::checkpoint::writer::{Leading as Committing, Writer, Writing};
 use tidemill_state::failure::Failure;
-use tidemill_state::journal::{Claim, Journal, Standing};
+use tidemill_state::journal::{Claim, Journal, Standing, topic_facts};
 use tidemill_state::store::Store;
 use tidemill_state::store::reporting::Reporting;
 use tidemill_state::value::source_position::SourcePosition;
@@ -406,7 +406,7 @@ impl Shared {
         let replayed = standing.bindings.last().map(|binding| binding.epoch);
         resume::check_filled(replayed, &self.tables, &served)?;
         let mut start = resume::start(checkpoint, standing.bindings, partitions, &ids, served)?;
-        start.begins.extend(retyped.notes);
+        topic_facts::learn(&mut start.facts, &retyped.facts);
         self.watch_registry(&start)?;
         let watched = topic_watch::Watched::new(&start.partitions, ids);
         let every = self.config.limits.topics_look_every;
@@ -714,13 +714,13 @@ fn held_from(
 ) -> (Vec<Held>, BTreeMap<u32, SourcePosition>) {
     let restored = start.checkpoint.as_ref().filter(|_| !hydrates);
     let ends = restored.and_then(|checkpoint| checkpoint.ends.get(topic));
-    let places = restored.and_then(|checkpoint| checkpoint.places.get(topic));
+    let positions = restored.and_then(|checkpoint| checkpoint.positions.get(topic));
     let mut held = start.partitions.get(topic).cloned().unwrap_or_default();
     for held in &mut held {
         let end = ends.and_then(|ends| ends.get(&held.partition));
         held.low = end.copied().unwrap_or(held.low);
     }
-    (held, places.cloned().unwrap_or_default())
+    (held, positions.cloned().unwrap_or_default())
 }
 
 /// Renders the rows of a source.
@@ -753,9 +753,9 @@ fn source_stream<'scope>(
     };
     if source.envelope == Envelope::Append {
         let open = move |start: &Start| {
-            let (held, places) = held(start, &assigned.topic);
+            let (held, positions) = held(start, &assigned.topic);
             decoder.remember(resume::schemas(start, &assigned.topic));
-            Partitions::open(assigned, &held, places, Rows::new(decoder))
+            Partitions::open(assigned, &held, positions, Rows::new(decoder))
         };
         return Ok(operator(
             scope,
@@ -769,9 +769,9 @@ fn source_stream<'scope>(
     let codec = RowCodec::new(Arc::clone(&source.schema))?;
     let mut gather = KeyedRows::new(decoder, codec, source.envelope, &source.format, peers);
     let open = move |start: &Start| {
-        let (held, places) = held(start, &assigned.topic);
+        let (held, positions) = held(start, &assigned.topic);
         gather.remember(resume::schemas(start, &assigned.topic));
-        Partitions::open(assigned, &held, places, gather)
+        Partitions::open(assigned, &held, positions, gather)
     };
     let keyed = operator(scope, reading, commands, context, open, |epoch, keyed| {
         (epoch, keyed)

@@ -13,20 +13,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_ir::{Job, Source};
 use tidemill_state::checkpoint::Manifest;
-use tidemill_state::journal::{Binding, Offsets};
+use tidemill_state::journal::{Binding, Facts, TopicFacts};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What an earlier run noted about the sources' columns, compared with the plan.
 pub(crate) struct Retyped {
     /// The indices of the sources that have a column of another type than before.
     pub(crate) sources: BTreeSet<usize>,
-    /// Notes that are missing in the journal, to be bound with the first epoch.
-    pub(crate) notes: Offsets,
-}
-
-/// The name of the journal's entry for the types of a topic's columns.
-fn columns_of(topic: &str) -> String {
-    format!("{topic}@columns")
+    /// The types that the journal does not hold, to be bound with the first epoch.
+    pub(crate) facts: Facts,
 }
 
 /// A hash of the type of each of a source's columns, by a hash of the column's name.
@@ -49,24 +44,28 @@ impl Retyped {
         bindings: &[Binding],
         sources: &[Source],
     ) -> Self {
-        let kept = checkpoint.map(|checkpoint| &checkpoint.ends);
-        let known = kept.into_iter().chain(bindings.iter().map(|it| &it.ends));
-        let known: Vec<&Offsets> = known.collect();
+        let kept = checkpoint.map(|checkpoint| &checkpoint.facts);
+        let known = kept.into_iter().chain(bindings.iter().map(|it| &it.facts));
+        let known: Vec<&Facts> = known.collect();
         let mut found = Self {
             sources: BTreeSet::new(),
-            notes: Offsets::new(),
+            facts: Facts::new(),
         };
         for (index, source) in sources.iter().enumerate() {
-            let name = columns_of(&source.topic);
-            let noted = known.iter().filter_map(|ends| ends.get(&name)).flatten();
+            let of = known.iter().filter_map(|facts| facts.get(&source.topic));
+            let noted = of.flat_map(|facts| &facts.columns);
             let noted: BTreeMap<u32, i64> = noted.map(|(column, kind)| (*column, *kind)).collect();
-            let mut types = types(source);
-            types.retain(|column, kind| noted.get(column) != Some(kind));
-            if types.keys().any(|column| noted.contains_key(column)) {
+            let mut columns = types(source);
+            columns.retain(|column, kind| noted.get(column) != Some(kind));
+            if columns.keys().any(|column| noted.contains_key(column)) {
                 found.sources.insert(index);
             }
-            if !types.is_empty() {
-                found.notes.insert(name, types);
+            if !columns.is_empty() {
+                let learned = found.facts.entry(source.topic.clone()).or_default();
+                learned.learn(&TopicFacts {
+                    columns,
+                    ..TopicFacts::default()
+                });
             }
         }
         found
@@ -121,7 +120,7 @@ mod tests {
             let epoch = bindings.len() as u64 + 1;
             bindings.push(Binding {
                 epoch,
-                ends: found.notes,
+                facts: found.facts,
                 ..Binding::default()
             });
             !found.sources.is_empty()

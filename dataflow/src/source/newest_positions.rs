@@ -19,7 +19,7 @@ use tidemill_state::value::source_position::SourcePosition;
 #[derive(Debug, Default)]
 pub(crate) struct Newest {
     /// By partition; `None` when no record with a source position was read yet.
-    places: BTreeMap<u32, Option<SourcePosition>>,
+    positions: BTreeMap<u32, Option<SourcePosition>>,
     /// Partitions of the epoch being replayed whose records all count, whatever their positions
     /// are.
     all: BTreeSet<u32>,
@@ -27,8 +27,8 @@ pub(crate) struct Newest {
 
 impl Newest {
     /// Sets the positions with which reading begins: those at the end of a checkpoint.
-    pub(crate) fn begin(&mut self, places: BTreeMap<u32, SourcePosition>) {
-        self.places = places
+    pub(crate) fn begin(&mut self, positions: BTreeMap<u32, SourcePosition>) {
+        self.positions = positions
             .into_iter()
             .map(|(partition, place)| (partition, Some(place)))
             .collect();
@@ -40,7 +40,7 @@ impl Newest {
         if !self.all.is_empty() && self.all.contains(&partition) {
             return None;
         }
-        Some(self.places.entry(partition).or_default())
+        Some(self.positions.entry(partition).or_default())
     }
 
     /// The positions of these partitions, as far as they have one.
@@ -48,13 +48,13 @@ impl Newest {
         &self,
         partitions: impl Iterator<Item = &'a u32>,
     ) -> BTreeMap<u32, SourcePosition> {
-        let place = |partition: &u32| Some((*partition, (*self.places.get(partition)?)?));
+        let place = |partition: &u32| Some((*partition, (*self.positions.get(partition)?)?));
         partitions.filter_map(place).collect()
     }
 
     /// Begins the replay of an epoch, whose records of `topic` lie below `ends`.
     pub(crate) fn replay(&mut self, binding: &Binding, topic: &str, ends: &BTreeMap<u32, i64>) {
-        let bound = binding.places.get(topic);
+        let bound = binding.positions.get(topic);
         let unbound = |partition: &&u32| bound.is_none_or(|bound| !bound.contains_key(*partition));
         self.all = ends.keys().filter(unbound).copied().collect();
     }
@@ -62,10 +62,10 @@ impl Newest {
     /// Ends the replay of an epoch: the bound positions are now those in memory.
     pub(crate) fn replayed(&mut self, binding: &Binding, topic: &str, ends: &BTreeMap<u32, i64>) {
         self.all.clear();
-        let bound = binding.places.get(topic);
+        let bound = binding.positions.get(topic);
         for partition in ends.keys() {
             let place = bound.and_then(|bound| bound.get(partition)).copied();
-            self.places.insert(*partition, place);
+            self.positions.insert(*partition, place);
         }
     }
 }
@@ -90,7 +90,8 @@ mod tests {
         let binding = Binding {
             epoch: 1,
             ends: [("t".to_owned(), ends.clone())].into(),
-            places: [("t".to_owned(), [(0, place(8))].into())].into(),
+            positions: [("t".to_owned(), [(0, place(8))].into())].into(),
+            ..Binding::default()
         };
         newest.replay(&binding, "t", &ends);
         assert_eq!(newest.of(0), Some(&mut Some(place(5))));
@@ -104,8 +105,8 @@ mod tests {
         assert_eq!(newest.of(1), Some(&mut None));
         // What the binder knows is the same.
         let before = [(0, place(5)), (1, place(6)), (2, place(7))].into();
-        let mut places = [("t".to_owned(), before)].into();
-        binding.move_places(&mut places);
-        assert_eq!(places["t"], bound);
+        let mut positions = [("t".to_owned(), before)].into();
+        binding.move_positions(&mut positions);
+        assert_eq!(positions["t"], bound);
     }
 }

@@ -192,7 +192,7 @@ impl<G: Gather> Running<G> {
         let mut report = Report {
             topic: reading.topic.clone(),
             ends: cut.ends.clone(),
-            places: cut.places.clone(),
+            positions: cut.positions.clone(),
             commits: cut.commits.clone(),
             bytes: cut.bytes,
             ..Report::default()

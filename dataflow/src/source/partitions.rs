@@ -41,7 +41,7 @@ pub(crate) struct Cut<T> {
     pub(crate) ends: BTreeMap<u32, i64>,
     /// The source position of the newest change of each of these partitions at its end, for records
     /// that carry source positions.
-    pub(crate) places: BTreeMap<u32, SourcePosition>,
+    pub(crate) positions: BTreeMap<u32, SourcePosition>,
     /// The decoded rows, as the operator sends them.
     pub(crate) items: Vec<T>,
     /// Records that could not be decoded; they become dead letters.
@@ -106,7 +106,7 @@ pub(crate) struct Partitions<G: Gather> {
 }
 
 impl<G: Gather> Partitions<G> {
-    /// Opens this worker's share of the partitions; `places` are the source positions of the newest
+    /// Opens this worker's share of the partitions; `positions` are the source positions of the newest
     /// changes before the offset at which each partition begins.
     ///
     /// # Errors
@@ -114,11 +114,11 @@ impl<G: Gather> Partitions<G> {
     pub(crate) fn open(
         assigned: Assigned,
         held: &[Held],
-        places: BTreeMap<u32, SourcePosition>,
+        positions: BTreeMap<u32, SourcePosition>,
         mut gather: G,
     ) -> Result<Self> {
         if let Some(newest) = gather.newest() {
-            newest.begin(places);
+            newest.begin(positions);
         }
         let mut partitions = Self {
             assigned,
@@ -316,14 +316,14 @@ impl<G: Gather> Partitions<G> {
     fn cut(&mut self, ends: BTreeMap<u32, i64>) -> Result<Cut<G::Item>> {
         let gathered = self.gather.finish()?;
         let newest = self.gather.newest();
-        let places = newest.map_or_else(BTreeMap::new, |newest| newest.at(ends.keys()));
+        let positions = newest.map_or_else(BTreeMap::new, |newest| newest.at(ends.keys()));
         let mut refusals = gathered.refusals;
         refusals
             .iter_mut()
             .for_each(|refusal| refusal.topic.clone_from(&self.assigned.topic));
         Ok(Cut {
             ends,
-            places,
+            positions,
             items: gathered.items,
             refusals,
             records: gathered.records,

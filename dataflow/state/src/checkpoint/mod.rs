@@ -39,7 +39,7 @@ use tidemill_ir::Epoch;
 use tidemill_log::{Error, Kind, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::journal::{Binding, Checkpointed, Offsets, Places};
+use crate::journal::{Binding, Checkpointed, Facts, Offsets, Positions, topic_facts};
 use crate::store::Store;
 
 mod change;
@@ -58,8 +58,9 @@ pub use read::Reader;
 
 /// The format version of manifests and parts. It changes with their layout and with the encoding of
 /// rows or changes. In format 2 rows have source positions. Format 1 is read as rows without source
-/// positions, also from parts of format 1 that a manifest of format 2 names.
-const FORMAT: u32 = 2;
+/// positions, also from parts of format 1 that a manifest of a later format names. In format 3 a
+/// manifest has facts about topics; before, they were among its offsets. Parts are as in format 2.
+const FORMAT: u32 = 3;
 /// The oldest format that this version reads.
 const FORMAT_MIN: u32 = 1;
 /// The number of parts that are verified at the same time. Each is in memory meanwhile.
@@ -89,6 +90,7 @@ impl Run {
 
 /// The manifest of a checkpoint: names every object that the checkpoint needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredManifest")]
 pub struct Manifest {
     /// The format version that the manifest was written in.
     format: u32,
@@ -98,10 +100,38 @@ pub struct Manifest {
     pub ends: Offsets,
     /// The source position of the newest change of each partition there. Empty in manifests of
     /// versions that kept none.
-    #[serde(default)]
-    pub places: Places,
+    pub positions: Positions,
+    /// What was learned of the topics through this epoch.
+    pub facts: Facts,
     /// State by site. A site without state has no runs.
     pub sites: BTreeMap<String, State>,
+}
+
+/// A manifest as it is stored, also by earlier formats.
+#[derive(Deserialize)]
+struct StoredManifest {
+    format: u32,
+    epoch: Epoch,
+    ends: Offsets,
+    #[serde(default, alias = "places")]
+    positions: Positions,
+    #[serde(default)]
+    facts: Facts,
+    sites: BTreeMap<String, State>,
+}
+
+impl From<StoredManifest> for Manifest {
+    fn from(stored: StoredManifest) -> Self {
+        let (ends, facts) = topic_facts::split(stored.ends, stored.facts);
+        Self {
+            format: stored.format,
+            epoch: stored.epoch,
+            ends,
+            positions: stored.positions,
+            facts,
+            sites: stored.sites,
+        }
+    }
 }
 
 impl Manifest {
@@ -111,18 +141,20 @@ impl Manifest {
             format: FORMAT,
             epoch: at.epoch,
             ends: at.ends,
-            places: at.places,
+            positions: at.positions,
+            facts: at.facts,
             sites,
         }
     }
 
-    /// The epoch, end offsets and source positions, in the form of a binding. It stands for all
+    /// The epoch, end offsets, source positions and facts, in the form of a binding. It stands for all
     /// bindings through the checkpoint.
     pub fn at(&self) -> Binding {
         Binding {
             epoch: self.epoch,
             ends: self.ends.clone(),
-            places: self.places.clone(),
+            positions: self.positions.clone(),
+            facts: self.facts.clone(),
         }
     }
 

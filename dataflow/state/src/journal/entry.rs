@@ -12,8 +12,11 @@ use super::{Binding, Checkpointed, Standing};
 
 /// The first words of every object.
 const WORDS: &str = "tidemill journal ";
-/// The format version that this program writes, which is also the newest that it reads.
-const VERSION: u32 = 1;
+/// The format version that this program writes, which is also the newest that it reads. In format 1
+/// bindings hold facts about topics as offsets; see [`super::topic_facts`].
+pub(super) const VERSION: u32 = 2;
+/// The oldest format with a version that this program reads.
+const VERSION_MIN: u32 = 1;
 
 /// One object of the journal, or one frame of a tail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +109,7 @@ impl Entry {
     /// Decodes an object's bytes; `name` is for messages.
     ///
     /// # Errors
-    /// `Data` when the bytes are damaged, or of a format version other than [`VERSION`].
+    /// `Data` when the bytes are damaged, or of a format version that this program does not read.
     pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Self> {
         if bytes.starts_with(b"{") {
             return Self::decode_unversioned(name, bytes);
@@ -121,7 +124,7 @@ impl Entry {
         let Some((Ok(version), checksum)) = words.map(|(v, c)| (v.parse::<u32>(), c)) else {
             return Err(damaged(name, "its first line is not a journal's"));
         };
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             let what = format!(
                 "journal object `{name}` has format {version}, which a newer Tidemill wrote; this \
                  one reads formats up to {VERSION}: run that version or a later one"
@@ -206,13 +209,13 @@ mod tests {
     #[test]
     fn a_newer_format_is_refused_by_name() {
         let later = String::from_utf8(entry().encode().unwrap()).unwrap();
-        let later = later.replacen("journal 1 ", "journal 2 ", 1);
+        let later = later.replacen("journal 2 ", "journal 3 ", 1);
         let error = Entry::decode("x", later.as_bytes())
             .unwrap_err()
             .to_string();
         for said in [
-            "has format 2",
-            "reads formats up to 1",
+            "has format 3",
+            "reads formats up to 2",
             "run that version or a later one",
         ] {
             assert!(error.contains(said), "{error}");

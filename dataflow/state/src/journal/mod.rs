@@ -48,6 +48,7 @@
 mod entry;
 mod standing;
 mod tail;
+pub mod topic_facts;
 
 #[cfg(test)]
 mod tests;
@@ -70,6 +71,7 @@ use crate::store::Store;
 use crate::value::source_position::SourcePosition;
 
 pub use self::standing::Standing;
+pub use self::topic_facts::{Facts, TopicFacts};
 
 /// Attempts of one append. A store may report a number as taken while no object is visible yet, and
 /// a writer that is being taken over may append in between.
@@ -85,17 +87,15 @@ const TAKEOVER_PAUSE_LONGEST: Duration = Duration::from_millis(400);
 const OBJECTS_MAX: u64 = 100;
 
 /// End offsets (one past the last record) by topic and partition.
-///
-/// The journal also keeps facts about topics in this form, under names with `@`; see
-/// `time/resume.rs`.
 pub type Offsets = BTreeMap<String, BTreeMap<u32, i64>>;
 
 /// Source positions of the newest changes that were read, by topic and partition.
-pub type Places = BTreeMap<String, BTreeMap<u32, SourcePosition>>;
+pub type Positions = BTreeMap<String, BTreeMap<u32, SourcePosition>>;
 
 /// The binding of one epoch. A record belongs to the epoch if its offset is below `ends` and it is
 /// in no earlier epoch. Partitions that did not move since the previous epoch are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredBinding")]
 pub struct Binding {
     /// The epoch, in ms since 1970; strictly increasing.
     pub epoch: Epoch,
@@ -104,25 +104,50 @@ pub struct Binding {
     /// The source position of the newest change of each partition in `ends`. A partition has none
     /// if its records carry no source positions, or if they were read by a version that did not
     /// filter duplicates and kept no positions.
+    pub positions: Positions,
+    /// What was learned of the topics since the previous epoch.
+    pub facts: Facts,
+}
+
+/// A binding as it is stored. Formats before [`entry::VERSION`] 2 have no facts; see
+/// [`topic_facts::split`].
+#[derive(Deserialize)]
+struct StoredBinding {
+    epoch: Epoch,
+    ends: Offsets,
+    #[serde(default, alias = "places")]
+    positions: Positions,
     #[serde(default)]
-    pub places: Places,
+    facts: Facts,
+}
+
+impl From<StoredBinding> for Binding {
+    fn from(stored: StoredBinding) -> Self {
+        let (ends, facts) = topic_facts::split(stored.ends, stored.facts);
+        Self {
+            epoch: stored.epoch,
+            ends,
+            positions: stored.positions,
+            facts,
+        }
+    }
 }
 
 impl Binding {
     /// Moves source positions from before this epoch to its end. A partition that the epoch moves
     /// without a position loses its position.
-    pub fn move_places(&self, places: &mut Places) {
+    pub fn move_positions(&self, positions: &mut Positions) {
         for (topic, ends) in &self.ends {
-            let known = places.entry(topic.clone()).or_default();
-            let bound = self.places.get(topic);
+            let known = positions.entry(topic.clone()).or_default();
+            let bound = self.positions.get(topic);
             for partition in ends.keys() {
                 match bound.and_then(|bound| bound.get(partition)) {
-                    Some(place) => drop(known.insert(*partition, *place)),
+                    Some(position) => drop(known.insert(*partition, *position)),
                     None => drop(known.remove(partition)),
                 }
             }
         }
-        places.retain(|_, known| !known.is_empty());
+        positions.retain(|_, known| !known.is_empty());
     }
 }
 

@@ -5,7 +5,7 @@ use tidemill_ir::Epoch;
 use tidemill_log::{Error, Kind, Result};
 
 use super::entry::{Entry, NOBODY, Record, damaged};
-use super::{Binding, Checkpointed, tail};
+use super::{Binding, Checkpointed, tail, topic_facts};
 use crate::store::Store;
 
 /// How often the objects are listed again, because another process truncated the journal in
@@ -39,13 +39,14 @@ impl Standing {
         let Some(last) = self.bindings.last().filter(|it| it.epoch == binding.epoch) else {
             return false;
         };
-        binding.ends.iter().all(|(topic, ends)| {
+        let ends = binding.ends.iter().all(|(topic, ends)| {
             let held = last.ends.get(topic);
             ends.iter().all(|(partition, end)| {
                 held.and_then(|held| held.get(partition))
                     .is_some_and(|held| held == end)
             })
-        })
+        });
+        ends && topic_facts::beyond(&binding.facts, &last.facts).is_empty()
     }
 
     /// Applies the next entry. The error says what is wrong with the entry: a generation or an
@@ -103,7 +104,8 @@ fn merge(bindings: impl IntoIterator<Item = Binding>) -> Binding {
     let mut merged = Binding::default();
     for binding in bindings {
         merged.epoch = binding.epoch;
-        binding.move_places(&mut merged.places);
+        binding.move_positions(&mut merged.positions);
+        topic_facts::learn(&mut merged.facts, &binding.facts);
         for (topic, ends) in binding.ends {
             merged.ends.entry(topic).or_default().extend(ends);
         }

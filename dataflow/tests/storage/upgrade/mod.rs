@@ -305,7 +305,7 @@ fn a_job_goes_on_from_what_each_format_kept() {
         let anew = if number == 1 { KEPT } else { 0 };
         assert_eq!(read, (since + anew) as u64, "{format}: records read");
         // So that a version which does not know what rows have now refuses it by name.
-        assert_eq!(newest_format(place.path()), 2, "{format}");
+        assert_eq!(newest_format(place.path()), 3, "{format}");
         let again = Job::start(place.path(), 1, Duration::from_secs(3600));
         again.settle(ALL);
         assert_eq!(again.stop().records.load(Ordering::Relaxed), 0, "{format}");
