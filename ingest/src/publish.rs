@@ -32,15 +32,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tidemill_log::backoff::{self, Backoff};
+use tidemill_log::backoff::Backoff;
 use tidemill_log::envelope::Followed;
-use tidemill_log::event::{Change, Op, Value};
-use tidemill_log::failpoint;
+use tidemill_log::envelope::event::{Change, Op, Value};
 use tidemill_log::health::{Role, engines};
 use tidemill_log::log::dead_letter::{DeadLetter, Source, Stage, topic_of};
 use tidemill_log::log::{Log, Producer, RECORD_BYTES_MAX, Record};
 use tidemill_log::registry::Registry;
 use tidemill_log::schema::TableSchema;
+use tidemill_log::{backoff, failpoint};
 use topic::Topic;
 
 use crate::capture::{Capture, Captured, Refused};

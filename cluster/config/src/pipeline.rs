@@ -10,10 +10,9 @@ use anyhow::{Context, bail};
 use tidemill_ingest::config::{Land, Pipeline as Ingest, TopicNaming};
 use tidemill_ingest::{capture, land};
 use tidemill_ir::Job;
-use tidemill_log::Kind;
-use tidemill_log::registry;
 use tidemill_log::registry::{Registered, Registry};
 use tidemill_log::schema::{Column, ColumnType, TableSchema, key_schema, value_schema};
+use tidemill_log::{Kind, registry};
 use tidemill_protocol::redact;
 
 use crate::args::NameArgs;

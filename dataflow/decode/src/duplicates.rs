@@ -13,7 +13,7 @@
 //! taken:                      1  2  3  -  -  4
 //! ```
 
-use tidemill_log::event::Position;
+use tidemill_log::envelope::event::Position;
 use tidemill_state::value::source_position::SourcePosition;
 
 /// The source position that a record carries.

@@ -32,8 +32,9 @@ use std::time::Duration;
 use arrow::record_batch::RecordBatch;
 use tidemill_ir::Epoch;
 use tidemill_log::health::{Health as Reports, now_ms};
-use tidemill_log::{Error, Kind, Result, failpoint};
-use tokio::runtime::Runtime;
+use tidemill_log::{Error, Kind, Result, failpoint, io};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
 
 use super::backlog::Backlog;
 use super::contract::{
@@ -59,12 +60,15 @@ use connected::{Connected, connect, timestamp};
 use health::Health;
 use table::Prepared;
 use unfit::Limits;
-use write::write;
+use write::{MAX_IN_FLIGHT, write};
 
 /// A sink over one keyspace.
 pub(super) struct Cassandra {
-    /// The runtime of the driver. Only `drop` takes it out.
-    runtime: Option<Runtime>,
+    /// The runtime of the driver.
+    runtime: Handle,
+    /// Ends the writes under way when the sink is dropped: nobody who drops a sink is interested in
+    /// them, and their retries have no limit.
+    open: watch::Sender<()>,
     /// The session and what all statements share.
     connected: Arc<Connected>,
     /// Bounds what is accepted and not durable.
@@ -82,12 +86,7 @@ impl Cassandra {
     /// `Retry` when the cluster does not answer within the waiting time.
     pub(super) fn open(rest: &str, reports: &Reports) -> Result<Self> {
         let address = Address::parse(rest)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("sink-cassandra")
-            .enable_all()
-            .build()
-            .map_err(|e| Error::with_source(Kind::Retry, "starting the sink's threads", e))?;
+        let runtime = io::runtime()?;
         if replication::is_weak(address.consistency) {
             tracing::warn!(
                 "consistency {}: rows that fewer nodes than a quorum acknowledged are lost when \
@@ -101,13 +100,15 @@ impl Cassandra {
             Ok::<_, Error>((session, limits))
         })?;
         Ok(Self {
-            runtime: Some(runtime),
+            runtime,
+            open: watch::Sender::new(()),
             connected: Arc::new(Connected {
                 session,
                 limits,
                 keyspace: address.keyspace,
                 replication: address.replication,
                 quorum: replication::of_quorum(address.consistency),
+                in_flight: Semaphore::new(MAX_IN_FLIGHT),
                 health: Health::new(reports.clone()),
             }),
             backlog: Arc::default(),
@@ -115,12 +116,9 @@ impl Cassandra {
         })
     }
 
-    /// Runs a future on the sink's runtime and blocks until it is done.
+    /// Runs a future on the runtime of the driver and blocks until it is done.
     fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        match &self.runtime {
-            Some(runtime) => runtime.block_on(work),
-            None => Err(Error::new(Kind::Bug, "the sink is closed")),
-        }
+        self.runtime.block_on(work)
     }
 
     /// The prepared table with an index; `Bug` if this process did not prepare it.
@@ -130,16 +128,6 @@ impl Cassandra {
             .get(index)
             .map(Arc::clone)
             .ok_or_else(|| unprepared(index))
-    }
-}
-
-impl Drop for Cassandra {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // Does not wait for what is under way, because nobody who drops the sink is interested
-            // in it. The caller may also be inside another runtime, where blocking is not allowed.
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -181,15 +169,19 @@ impl Sink for Cassandra {
             Err(error) => return pending.finish(Err(error)),
         };
         let connected = Arc::clone(&self.connected);
-        if let Some(runtime) = &self.runtime {
-            runtime.spawn(async move {
-                let result = match timestamp(writes.epoch) {
+        let mut dropped = self.open.subscribe();
+        self.runtime.spawn(async move {
+            let written = async {
+                match timestamp(writes.epoch) {
                     Ok(at) => write(connected, table, writes, at).await,
                     Err(error) => Err(error),
-                };
-                pending.finish(result);
-            });
-        }
+                }
+            };
+            tokio::select! {
+                result = written => pending.finish(result),
+                _ = dropped.changed() => {}
+            }
+        });
     }
 
     fn advance(&self, job: &str, tables: &[usize], epoch: Epoch) -> Result<()> {
@@ -254,11 +246,7 @@ pub(super) fn ask(rest: &str, wait: Duration) -> Result<String> {
         wait,
         ..Address::parse(rest)?
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Error::with_source(Kind::Retry, "starting a thread", e))?;
-    runtime.block_on(async {
+    io::runtime()?.block_on(async {
         let session = connect(&address, &Reports::default()).await?;
         let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
             let what = format!("Cassandra at {} cannot be asked", address.nodes.join(","));

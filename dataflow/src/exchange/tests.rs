@@ -4,7 +4,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use smallvec::SmallVec;
-use tidemill_log::event::Position;
+use tidemill_log::envelope::event::Position;
 use tidemill_state::value::float_sum::FloatSum;
 use tidemill_state::value::source_position::{ChangeOrder, SourcePosition};
 use tidemill_state::value::totals::{Cell, Sum};

@@ -443,7 +443,7 @@ pub(crate) fn upsert<'scope>(
 
 #[cfg(test)]
 mod tests {
-    use tidemill_log::event::Position;
+    use tidemill_log::envelope::event::Position;
 
     use super::*;
     use tidemill_state::value::source_position::SourcePosition;

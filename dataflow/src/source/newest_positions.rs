@@ -72,7 +72,7 @@ impl Newest {
 
 #[cfg(test)]
 mod tests {
-    use tidemill_log::event::Position;
+    use tidemill_log::envelope::event::Position;
 
     use super::*;
 

@@ -7,8 +7,8 @@ use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Date32Type, Decimal128Type, TimestampMicrosecondType};
 use tidemill_decode::{Effect, open};
 use tidemill_ir::{Envelope, Format};
+use tidemill_log::envelope::event::{Change, Op, Position, Value};
 use tidemill_log::envelope::{Decoder, Encoder};
-use tidemill_log::event::{Change, Op, Position, Value};
 use tidemill_log::log::OwnedRecord;
 use tidemill_log::schema::{Column, ColumnType, TableSchema};
 

@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 use tidemill_decode::{Effect, open};
 use tidemill_ir::{Envelope, Format};
 use tidemill_log::envelope::Encoder;
-use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::envelope::event::{Change, Op, Position, Value};
 use tidemill_log::registry::Registry;
 use tidemill_log::schema::{Column, ColumnType, TableSchema, columns_of_envelope};
 

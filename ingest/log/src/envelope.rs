@@ -1,6 +1,6 @@
 //! Debezium envelopes in Avro: change events as records of the log, in Confluent's wire format.
 //!
-//! [`Encoder`] turns a [`Change`](crate::event::Change) into a [`Record`](crate::log::Record) and
+//! [`Encoder`] turns a [`Change`](crate::envelope::event::Change) into a [`Record`](crate::log::Record) and
 //! registers the schemas of the table. [`Decoder`] reads records back, for tools, tests and the
 //! publisher, which asks how far a topic reaches. (The dataflow has its own columnar decoder.)
 //!
@@ -27,10 +27,12 @@
 
 mod decode;
 mod encode;
+pub mod event;
 mod route;
 mod subject;
 
-use crate::event::{Op, Position};
+use event::{Op, Position};
+
 use crate::schema::fingerprint;
 
 pub use decode::{Decoder, Place};
@@ -113,7 +115,7 @@ pub fn is_withheld(sequence: &[u8]) -> bool {
 ///
 /// ```
 /// use tidemill_log::envelope::position_of;
-/// use tidemill_log::event::Position;
+/// use crate::envelope::event::Position;
 ///
 /// let position = Position { commit: 45_449_976, index: 3 };
 /// assert_eq!(position_of(br#"["45449976","3"]"#), Some(position));

@@ -8,8 +8,8 @@ use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value as Avro;
 use proptest::prelude::*;
+use tidemill_log::envelope::event::{Change, Op, Position, Value};
 use tidemill_log::envelope::{Decoder, Encoder};
-use tidemill_log::event::{Change, Op, Position, Value};
 use tidemill_log::log::{OwnedRecord, Record};
 use tidemill_log::registry::{Registry, open};
 use tidemill_log::schema::{

@@ -32,7 +32,7 @@ mod value;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::envelope::event::{Change, Op, Position, Value};
 use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;
 

@@ -32,7 +32,7 @@ use cell::value_of;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde_json::{Map, Value as Json};
 use tables::{check_capturable, follow, followed, make_triggers, newest_snapshot, tables_of};
-use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::envelope::event::{Change, Op, Position, Value};
 use tidemill_log::failpoint;
 use tidemill_log::log::{Described, TopicId};
 use tidemill_log::schema::TableSchema;

@@ -4,7 +4,7 @@
 //! Nothing is rounded: a value that does not fit is refused.
 
 use jiff::civil;
-use tidemill_log::event::Value;
+use tidemill_log::envelope::event::Value;
 use tidemill_log::schema::ColumnType;
 
 /// The value of `text` in a column of this type. The error is a fragment for dead letters.

@@ -13,8 +13,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tidemill_log::envelope::event::{Change, Op, Position};
 use tidemill_log::envelope::{Decoder, Encoder, Evolution, Followed, partition_of_change};
-use tidemill_log::event::{Change, Op, Position};
 use tidemill_log::log::{Described, Log, OwnedRecord, Record};
 use tidemill_log::registry::Registry;
 use tidemill_log::schema::TableSchema;

@@ -14,7 +14,7 @@ mod types;
 use std::time::{Duration, Instant};
 
 use tidemill_ingest::capture::{Capture, Captured};
-use tidemill_log::event::{Change, Op, Value};
+use tidemill_log::envelope::event::{Change, Op, Value};
 
 /// Reads changes until there are `count`, without acknowledging any.
 fn read(capture: &mut dyn Capture, count: usize) -> Vec<Captured> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use postgres::{Client, NoTls};
 use tidemill_ingest::capture::{Capture, Captured};
 use tidemill_ingest::{Kind, capture};
-use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::envelope::event::{Change, Op, Position, Value};
 use tidemill_log::schema::ColumnType;
 
 use crate::{STORY, changes, read, row, seen, the_same_story};

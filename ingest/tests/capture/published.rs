@@ -10,8 +10,8 @@ use tidemill_ingest::capture::{Capture, Captured};
 use tidemill_ingest::config::{Compatibility, TopicNaming};
 use tidemill_ingest::publish::{Publisher, StreamOptions, stream};
 use tidemill_ingest::stats::Stats;
+use tidemill_log::envelope::event::{Change, Op, Value};
 use tidemill_log::envelope::{Decoder, Encoder};
-use tidemill_log::event::{Change, Op, Value};
 use tidemill_log::log::dead_letter::{DeadLetter, Entry, Source, Stage};
 use tidemill_log::log::{Log, OwnedRecord, Record, dead_letter};
 

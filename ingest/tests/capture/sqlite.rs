@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tidemill_ingest::capture::{Capture, Captured};
 use tidemill_ingest::{Kind, capture};
-use tidemill_log::event::{Op, Value};
+use tidemill_log::envelope::event::{Op, Value};
 
 use crate::{STORY, changes, read, seen, the_same_story};
 

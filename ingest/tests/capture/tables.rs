@@ -10,7 +10,7 @@ use tidemill_ingest::Kind;
 use tidemill_ingest::capture::{Capture, Captured};
 use tidemill_ingest::publish::stream;
 use tidemill_ingest::stats::Stats;
-use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::envelope::event::{Change, Op, Position, Value};
 
 use crate::postgres::Database;
 use crate::published::options;

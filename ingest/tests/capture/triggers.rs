@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidemill_ingest::Kind;
 use tidemill_ingest::capture::{Capture, Captured};
-use tidemill_log::event::Change;
+use tidemill_log::envelope::event::Change;
 
 use crate::sqlite::{File, Rows};
 

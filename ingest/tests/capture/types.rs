@@ -1,6 +1,6 @@
 //! Which type each PostgreSQL type travels as, and that rows are found again by keys of any type.
 
-use tidemill_log::event::{Change, Op, Value};
+use tidemill_log::envelope::event::{Change, Op, Value};
 use tidemill_log::schema::{ColumnType, SourceType};
 
 use crate::changes;

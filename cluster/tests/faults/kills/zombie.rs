@@ -8,7 +8,7 @@ use arrow::datatypes::DataType;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tidemill_log::envelope::Decoder;
-use tidemill_log::event::{Op, Position, Value};
+use tidemill_log::envelope::event::{Op, Position, Value};
 use tidemill_log::log::Record;
 
 use crate::harness::database::Database;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use tidemill_log::envelope::Encoder;
-use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::envelope::event::{Change, Op, Position, Value};
 use tidemill_log::log::dead_letter::{DeadLetter, Source, Stage, topic_of};
 use tidemill_log::log::{RECORD_BYTES_MAX, Record};
 use tidemill_log::registry;

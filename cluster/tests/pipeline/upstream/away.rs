@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tidemill_log::envelope::Decoder;
-use tidemill_log::event::{Op, Value};
+use tidemill_log::envelope::event::{Op, Value};
 
 use crate::harness::own::Own;
 use crate::harness::{PATIENCE, Place, until};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use tidemill_log::envelope::Encoder;
-use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::envelope::event::{Change, Op, Position, Value};
 use tidemill_log::registry;
 use tidemill_log::schema::{Column, ColumnType, TableSchema};
 

@@ -13,6 +13,7 @@ use tidemill_ir::Epoch;
 use tidemill_log::backoff::Backoff;
 use tidemill_log::health::{Health as Reports, Role};
 use tidemill_log::{Error, Kind, Result};
+use tokio::sync::Semaphore;
 
 use super::address::{Address, refusal};
 use super::health::{Health, WRITE};
@@ -41,6 +42,8 @@ pub(super) struct Connected {
     pub(super) health: Health,
     /// The sizes that the cluster takes.
     pub(super) limits: Limits,
+    /// The permits of statements in flight.
+    pub(super) in_flight: Semaphore,
 }
 
 /// Connects. Retries with backoff until the waiting time of the address is over.

@@ -7,8 +7,8 @@ use scylla::client::PoolSize;
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
-use tidemill_log::{Error, Kind, Result};
-use tokio::runtime::Runtime;
+use tidemill_log::{Error, Kind, Result, io};
+use tokio::runtime::Handle;
 
 use super::address::{Address, refusal};
 
@@ -20,7 +20,7 @@ pub struct Probe {
     /// The cluster.
     address: Address,
     /// Runs the driver.
-    runtime: Runtime,
+    runtime: Handle,
     /// The session; `None` before the first answer.
     session: Option<Session>,
     /// Longest wait for an answer.
@@ -34,15 +34,9 @@ impl Probe {
     /// `Data` when `url` is not a cluster's URL; `Retry` when no thread can be started.
     pub fn new(url: &str, wait: Duration) -> Result<Self> {
         let rest = url.strip_prefix("cassandra://").unwrap_or(url);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("probe-cassandra")
-            .enable_all()
-            .build()
-            .map_err(|error| Error::with_source(Kind::Retry, "no thread for a probe", error))?;
         Ok(Self {
             address: Address::parse(rest)?,
-            runtime,
+            runtime: io::runtime()?,
             session: None,
             wait,
         })

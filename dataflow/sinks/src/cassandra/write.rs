@@ -11,7 +11,6 @@ use arrow::record_batch::RecordBatch;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
 use tidemill_log::{Error, Kind, Result, failpoint};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::super::contract::{Refused, Table, Writes};
@@ -21,12 +20,10 @@ use super::connected::Connected;
 use super::retry::{failed, of_values};
 use super::table::{Prepared, cql_type};
 
-/// Most statements in flight in one process.
-const MAX_IN_FLIGHT: usize = 512;
+/// Most statements in flight of one sink.
+pub(super) const MAX_IN_FLIGHT: usize = 512;
 /// Most statements in flight of one write.
 const MAX_LANES: usize = 256;
-/// The permits of statements in flight.
-static IN_FLIGHT: Semaphore = Semaphore::const_new(MAX_IN_FLIGHT);
 
 /// One write under way: its rows as cells. Each lane takes the next row.
 struct Work {
@@ -98,10 +95,10 @@ impl Work {
             if row >= self.rows {
                 return Ok(());
             }
-            let _permit = IN_FLIGHT
-                .acquire()
-                .await
-                .map_err(|e| Error::with_source(Kind::Bug, "the statement limit is closed", e))?;
+            let _permit =
+                self.connected.in_flight.acquire().await.map_err(|e| {
+                    Error::with_source(Kind::Bug, "the statement limit is closed", e)
+                })?;
             match row.checked_sub(upserts) {
                 None => self.upsert(row).await?,
                 Some(row) => drop(self.delete(&self.deletes, row).await?),

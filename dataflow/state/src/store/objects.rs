@@ -4,8 +4,8 @@
 //! the file, links or renames it, and syncs the folder. On S3, put-if-absent is a conditional write
 //! (`If-None-Match: *`).
 //!
-//! Calls block the calling thread, which may belong to an async runtime. A runtime with one thread
-//! of its own drives the connections to S3. A directory needs no runtime.
+//! Calls block the calling thread, which may belong to an async runtime. The runtime of the process
+//! ([`tidemill_log::io`]) drives the connections to S3. A directory needs no runtime.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,8 +22,8 @@ use object_store::{
     Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig,
 };
 use tidemill_log::failpoint::Point;
-use tidemill_log::{Error, Kind, Result, failpoint};
-use tokio::runtime::{EnterGuard, Runtime};
+use tidemill_log::{Error, Kind, Result, failpoint, io};
+use tokio::runtime::{EnterGuard, Handle};
 use tokio::task::JoinSet;
 
 use super::contract;
@@ -49,7 +49,7 @@ pub(super) struct Objects {
     /// The directory; `None` on S3.
     directory: Option<PathBuf>,
     /// The runtime of the connections to S3; `None` for a directory.
-    runtime: Option<Runtime>,
+    runtime: Option<Handle>,
 }
 
 impl Objects {
@@ -87,14 +87,7 @@ impl Objects {
             return Err(unusable(&place, why));
         }
         let root = Path::parse(prefix).map_err(|error| unusable(&place, error))?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("s3")
-            .enable_all()
-            .build()
-            .map_err(|error| {
-                Error::with_source(Kind::Retry, "cannot start the thread `s3`", error)
-            })?;
+        let runtime = io::runtime()?;
         // An error says that a provider is installed already, which is as good.
         rustls::crypto::ring::default_provider()
             .install_default()
@@ -131,7 +124,7 @@ impl Objects {
 
     /// Enters the runtime while a future of the store is waited for.
     fn context(&self) -> Option<EnterGuard<'_>> {
-        self.runtime.as_ref().map(Runtime::enter)
+        self.runtime.as_ref().map(Handle::enter)
     }
 
     /// The error of a request: `Data` if trying again is useless, `Retry` otherwise.
@@ -191,7 +184,7 @@ impl Objects {
     /// objects.
     fn ask_all<T, F>(
         &self,
-        runtime: &Runtime,
+        runtime: &Handle,
         names: &[String],
         ask: impl Fn(Arc<dyn ObjectStore>, Path) -> F,
         answered: impl Fn(),
@@ -210,7 +203,7 @@ impl Objects {
                     && let Some((name, place)) = waiting.next()
                 {
                     let request = ask(Arc::clone(&self.store), self.object(name)?);
-                    let task = asked.spawn_on(request, runtime.handle());
+                    let task = asked.spawn_on(request, runtime);
                     places.insert(task.id(), (name, place));
                 }
                 let Some(joined) = asked.join_next_with_id().await else {
@@ -353,16 +346,6 @@ impl Store for Objects {
                 Error::with_source(Kind::Retry, what, error)
             }),
             None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Objects {
-    fn drop(&mut self) {
-        // Dropping a runtime blocks until it has ended, which a thread of another runtime must not
-        // do.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
         }
     }
 }

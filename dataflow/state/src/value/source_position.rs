@@ -1,7 +1,7 @@
 //! Source positions: the newest change of a partition, and the order of changes across partitions.
 
 use serde::{Deserialize, Serialize};
-use tidemill_log::event::Position;
+use tidemill_log::envelope::event::Position;
 
 use super::flat::{ByteSink, Flat, Read, Reader};
 

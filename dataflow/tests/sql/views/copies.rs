@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tidemill_log::envelope::Encoder;
-use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::envelope::event::{Change, Op, Position, Value};
 use tidemill_log::log::{Producer, Record, partition_of};
 use tidemill_log::schema::{Column, ColumnType, TableSchema};
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tidemill_log::envelope::Encoder;
-use tidemill_log::event::{Change, Op, Position, Value as Cell};
+use tidemill_log::envelope::event::{Change, Op, Position, Value as Cell};
 use tidemill_log::log::Record;
 use tidemill_log::schema::{Column, ColumnType, TableSchema};
 

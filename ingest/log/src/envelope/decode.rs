@@ -12,7 +12,7 @@ use apache_avro::types::Value as Avro;
 use apache_avro::writer::datum::GenericDatumWriter;
 
 use super::{CONNECTOR, REPLAYED, fingerprint_in, is_withheld, position_of};
-use crate::event::{Change, Op, Position, Value};
+use crate::envelope::event::{Change, Op, Position, Value};
 use crate::log::OwnedRecord;
 use crate::registry::Registry;
 use crate::schema::{TableSchema, fingerprint, table_of};
@@ -24,7 +24,7 @@ use crate::{Error, Kind, Result};
 /// ```
 /// use std::sync::Arc;
 /// use tidemill_log::envelope::{Decoder, Encoder};
-/// use tidemill_log::event::{Change, Op, Position, Value};
+/// use crate::envelope::event::{Change, Op, Position, Value};
 /// use tidemill_log::schema::{Column, ColumnType, TableSchema};
 /// use tidemill_log::{log, registry};
 ///

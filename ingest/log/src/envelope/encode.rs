@@ -13,7 +13,7 @@ use apache_avro::Uuid;
 
 use super::subject::Evolution;
 use super::{CONNECTOR, fingerprint_of, sequence_of, subject, version_of};
-use crate::event::{Change, Op, Value};
+use crate::envelope::event::{Change, Op, Value};
 use crate::log::Record;
 use crate::registry::Registry;
 use crate::schema::{Column, ColumnType, TableSchema, fingerprint, key_schema, value_schema};
@@ -25,7 +25,7 @@ use crate::{Error, Kind, Result};
 /// ```
 /// use std::sync::Arc;
 /// use tidemill_log::envelope::Encoder;
-/// use tidemill_log::event::{Change, Op, Position, Value};
+/// use crate::envelope::event::{Change, Op, Position, Value};
 /// use tidemill_log::schema::{Column, ColumnType, TableSchema};
 ///
 /// # fn main() -> tidemill_log::Result<()> {

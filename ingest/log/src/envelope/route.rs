@@ -19,7 +19,7 @@
 //! | date | days since 1970-01-01 |
 //! | timestamp | microseconds since 1970-01-01 |
 
-use crate::event::{Change, Op, Value};
+use crate::envelope::event::{Change, Op, Value};
 use crate::log::partition_of;
 use crate::schema::ColumnType;
 
@@ -84,7 +84,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::event::Position;
+    use crate::envelope::event::Position;
     use crate::schema::{Column, TableSchema};
 
     fn change(key: &[(ColumnType, Value)]) -> Change {

@@ -4,7 +4,7 @@
 //! key must be representable; its other values are dropped otherwise. A row after the change that
 //! cannot be represented is refused, and what was published of its keys is removed.
 
-use tidemill_log::event::{Change, Op, Value};
+use tidemill_log::envelope::event::{Change, Op, Value};
 use tidemill_log::schema::TableSchema;
 
 use super::pgoutput::{Old, Tuple};

@@ -49,7 +49,7 @@ use snapshot::Snapshot;
 use stream::timeline::Timeline;
 use stream::{Event, Stream};
 use tidemill_log::backoff::Backoff;
-use tidemill_log::event::{Change, Op, Position};
+use tidemill_log::envelope::event::{Change, Op, Position};
 use tidemill_log::failpoint;
 use tidemill_log::log::Described;
 use tidemill_log::schema::TableSchema;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use postgres::error::SqlState;
 use postgres::{Client, SimpleQueryMessage};
-use tidemill_log::event::{Change, Op, Position, Value};
+use tidemill_log::envelope::event::{Change, Op, Position, Value};
 use tidemill_log::failpoint;
 use tidemill_log::schema::TableSchema;
 

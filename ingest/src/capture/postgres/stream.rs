@@ -13,7 +13,8 @@ use pgwire_replication::{
     Lsn, PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent,
 };
 use postgres::config::Host;
-use tokio::runtime::Runtime;
+use tidemill_log::io;
+use tokio::runtime::Handle;
 
 use super::pgoutput;
 use super::pgoutput::Message;
@@ -60,11 +61,10 @@ const REFUSED: [&str; 4] = [
 
 /// An open replication connection.
 pub(super) struct Stream {
-    // Dropped before the runtime on which it runs.
     /// The transport's connection.
     client: ReplicationClient,
-    /// The runtime of the transport, with one thread.
-    runtime: Runtime,
+    /// The runtime of the transport.
+    runtime: Handle,
 }
 
 impl Stream {
@@ -77,7 +77,7 @@ impl Stream {
         let settings = settings(server, slot)?
             .with_start_lsn(Lsn(from))
             .with_ack_lsn(Lsn(from));
-        let runtime = runtime()?;
+        let runtime = io::runtime()?;
         let started: std::result::Result<_, PgWireError> = runtime.block_on(async {
             let mut client = ReplicationClient::connect(settings).await?;
             client.wait_started().await?;
@@ -161,8 +161,6 @@ pub(super) struct NewSlot {
     pub(super) snapshot: String,
     /// The session that exported the snapshot.
     _session: ReplicationClient,
-    /// The runtime of the session.
-    _runtime: Runtime,
 }
 
 /// The kind of a new slot.
@@ -195,7 +193,7 @@ impl SlotKind {
 /// Runs one command on a replication connection and returns its rows.
 fn asked(server: &Server, slot: &str, command: &str) -> Result<Vec<Vec<Option<String>>>> {
     let settings = settings(server, slot)?;
-    let runtime = runtime()?;
+    let runtime = io::runtime()?;
     let rows: std::result::Result<_, PgWireError> = runtime.block_on(async {
         let mut session = ReplicationClient::connect_gated(settings).await?;
         session.simple_query(command).await
@@ -239,7 +237,7 @@ pub(super) fn fail_over(server: &Server, slot: &str) -> Result<()> {
 /// is still in use.
 pub(super) fn create_slot(server: &Server, slot: &str, kind: SlotKind) -> Result<NewSlot> {
     let settings = settings(server, slot)?;
-    let runtime = runtime()?;
+    let runtime = io::runtime()?;
     let created: std::result::Result<_, PgWireError> = runtime.block_on(async {
         let mut session = ReplicationClient::connect_gated(settings).await?;
         let rows = session.simple_query(&kind.command(slot)).await?;
@@ -263,29 +261,12 @@ pub(super) fn create_slot(server: &Server, slot: &str, kind: SlotKind) -> Result
             consistent: consistent.as_u64(),
             snapshot,
             _session: session,
-            _runtime: runtime,
         }),
         _ => Err(Error::new(
             Kind::Bug,
             format!("creating replication slot `{slot}` gave no consistent point and snapshot"),
         )),
     }
-}
-
-/// A runtime with one thread for the transport.
-fn runtime() -> Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("capture")
-        .enable_all()
-        .build()
-        .map_err(|error| {
-            Error::with_source(
-                Kind::Retry,
-                format!("starting capture's thread: {error}"),
-                error,
-            )
-        })
 }
 
 /// The transport's settings from a libpq URL.

@@ -3,7 +3,7 @@
 //! In: the cells of a row. Out: values, or why there are none: a value that no column can hold
 //! makes the row a dead letter; a value that the server did not send ends the capture.
 
-use tidemill_log::event::{Position, Value};
+use tidemill_log::envelope::event::{Position, Value};
 use tidemill_log::schema::TableSchema;
 
 use super::super::{Refused, value};

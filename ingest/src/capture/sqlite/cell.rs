@@ -15,7 +15,7 @@
 //! bytes.
 
 use serde_json::Value as Json;
-use tidemill_log::event::Value;
+use tidemill_log::envelope::event::Value;
 use tidemill_log::schema::{ColumnType, SourceType};
 
 use crate::capture::value;

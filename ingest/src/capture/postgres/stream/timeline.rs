@@ -15,7 +15,7 @@
 //! with its beginning, and before a change of it is published.
 
 use postgres::Client;
-use tidemill_log::event::Position;
+use tidemill_log::envelope::event::Position;
 
 use crate::capture::postgres::advice::ADVICE;
 use crate::capture::postgres::{lsn_text, sql_error, stream};
