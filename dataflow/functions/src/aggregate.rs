@@ -60,11 +60,16 @@ fn aggregate(function: Function) -> Arc<AggregateUDF> {
 }
 
 /// The aggregate `sum`.
+///
+/// The planner registers this function instead of DataFusion's `sum`. Calling its accumulator is an
+/// internal error, because the dataflow adds up the values.
 pub fn sum() -> Arc<AggregateUDF> {
     aggregate(Function::Sum)
 }
 
 /// The aggregate `avg`.
+///
+/// The dataflow keeps the sum and the count, and divides with [`averaged`].
 pub fn average() -> Arc<AggregateUDF> {
     aggregate(Function::Avg)
 }
@@ -126,6 +131,16 @@ fn average_type(kinds: &[DataType]) -> DataType {
 ///
 /// The result is the digits of a numeric of the precision and scale `to`, or None if the average
 /// does not fit or `count` is 0.
+///
+/// The digits are those of `numeric_avg`: the quotient of the sum and the count, with the number of
+/// digits that PostgreSQL's `select_div_scale` gives.
+///
+/// ```
+/// // 1 + 2 + 3 + 4 = 10, and 10 / 4 = 2.5, as numeric(38,28).
+/// let average = tidemill_functions::averaged(10, 0, 4, (38, 28));
+/// assert_eq!(average, Some(25 * 10_i128.pow(27)));
+/// assert_eq!(tidemill_functions::averaged(10, 0, 0, (38, 28)), None);
+/// ```
 pub fn averaged(sum: i128, scale: i8, count: i64, to: (u8, i8)) -> Option<i128> {
     let sum = Num::new(sum, i32::from(scale));
     let average = sum.divide(Num::new(i128::from(count), 0)).ok()?;

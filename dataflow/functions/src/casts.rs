@@ -3,6 +3,19 @@
 //! A cast is an entry named [`CAST`] from one kind to another. Type modifiers (`varchar(5)`,
 //! `numeric(8,2)`), and types that are stored as another type (`smallint`, `uuid`), are entries of
 //! their own. They are applied to the result of the cast to the stored type.
+//!
+//! | from | to | PostgreSQL's function | fails the row |
+//! |---|---|---|---|
+//! | double precision, real | int, bigint | `dtoi4`, `dtoi8`, `ftoi4`, `ftoi8` | NaN, infinity, out of range |
+//! | numeric | int, bigint | `numeric_int4`, `numeric_int8` | out of range |
+//! | double precision | real | `dtof` | overflow, underflow |
+//! | real, double precision | numeric(p,s) | `float4_numeric`, `float8_numeric` | NaN, infinity, too many digits |
+//! | timestamp, timestamptz | date | `timestamp_date`, `timestamptz_date` | never |
+//! | text | any | the input function of the type | text of another form |
+//! | any | text | the output function of the type | never |
+//!
+//! Invariant: the table holds at most one cast for a pair of kinds. The lookup in
+//! [`crate::typing::rewrite`] takes the first.
 
 use std::borrow::Cow;
 
@@ -33,12 +46,18 @@ pub(super) const VARCHAR: &str = "varchar";
 pub(super) const NUMERIC: &str = "numeric";
 
 /// The error of a value that does not fit the type.
+///
+/// `kind` is the SQL name of the type, as in PostgreSQL's "integer out of range".
 fn out(kind: &str) -> String {
     format!("{kind} out of range")
 }
 
 /// Rounds half to even, as C's `rint`, and fails in the cases in which PostgreSQL's `dtoi4` and
 /// `dtoi8` fail.
+///
+/// The result is a whole number in the range from `least` (included) to `most` (excluded). NaN
+/// fails, because NaN is in no range. The bounds are doubles because both limits are powers of two,
+/// which a double holds exactly.
 fn rounded(value: f64, least: f64, most: f64, kind: &str) -> Result<i128, String> {
     let value = value.round_ties_even();
     match value >= least && value < most {
@@ -69,6 +88,10 @@ fn to_long(value: f64) -> Answer {
 
 /// A floating point number as a decimal of `digits` significant digits: 15 as in C's `%.15g` for
 /// doubles, 6 for reals.
+///
+/// PostgreSQL's `float8_numeric` prints the number with `DBL_DIG` (15) digits and reads the text as
+/// a numeric; `float4_numeric` uses `FLT_DIG` (6). Digits beyond that are lost there as well, so
+/// `0.1::float8::numeric` is 0.1.
 fn decimal(value: f64, digits: usize) -> Result<Num, String> {
     if !value.is_finite() {
         return Err(format!(
@@ -80,6 +103,8 @@ fn decimal(value: f64, digits: usize) -> Result<Num, String> {
 }
 
 /// A number as `numeric(precision, scale)`: rounded to the scale. Fails if it does not fit.
+///
+/// PostgreSQL's `apply_typmod`. `precision` and `scale` are the type modifiers as SQL names them.
 fn fitted(value: Num, precision: i32, scale: i32) -> Answer {
     let value = value.rounded(scale)?;
     let precision = u8::try_from(precision).map_err(|_| out("precision"))?;
@@ -100,6 +125,9 @@ fn real(value: f64) -> Answer {
 }
 
 /// Casts to and from integers and bigints.
+///
+/// Casts from numerics round half away from zero, and casts from floating point numbers round half
+/// to even, as in PostgreSQL: `2.5::int` is 3, and `2.5::float8::int` is 2.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn integers() -> Vec<Entry> {
     use Datum::{Bool, Double, Int, Long, Numeric, Real, Text};
@@ -191,6 +219,10 @@ fn integers() -> Vec<Entry> {
 }
 
 /// Casts to floating point numbers and numerics.
+///
+/// A cast of an integer or a bigint to `numeric` without modifiers has the precision of the
+/// greatest value: 10 and 19 digits. Text and floating point numbers have casts to
+/// `numeric(precision, scale)` only, because without modifiers each value has a scale of its own.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn numbers() -> Vec<Entry> {
     use Datum::{Double, Int, Long, Numeric, Real, Text};
@@ -289,6 +321,9 @@ fn numbers() -> Vec<Entry> {
 }
 
 /// The precision and scale, which are the constants after the value.
+///
+/// # Errors
+/// Precision or scale is not a constant, or the scale is greater than 38.
 fn modified(_: &[DataType], constants: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
     match constants {
         [
@@ -301,6 +336,10 @@ fn modified(_: &[DataType], constants: &[Option<&ScalarValue>]) -> Result<(u8, i
 }
 
 /// The cast to `numeric(precision, scale)`.
+///
+/// # Errors
+/// The text is not a number, the floating point number is NaN or infinite, or the value does not
+/// fit the precision.
 fn to_numeric(arguments: &[Datum<'_>]) -> Answer {
     let [value, Datum::Int(precision), Datum::Int(scale)] = arguments else {
         return Err("precision and scale are constants".to_owned());
@@ -318,6 +357,12 @@ fn to_numeric(arguments: &[Datum<'_>]) -> Answer {
 }
 
 /// Casts between dates, timestamps, timestamptzs and text. The session's time zone is UTC.
+///
+/// A date becomes midnight. A timestamp becomes the date on which it lies, also before 1970, where
+/// the microseconds are negative. A timestamp and the timestamptz of the same UTC time have the
+/// same microseconds, so these two casts change only the type.
+///
+/// Casts from text are `narrower`: they read the ISO forms only ([`parse::timestamp`]).
 fn times() -> Vec<Entry> {
     use Datum::{Date, Stamp, Text};
     const DAY: Kind = Kind::Date;
@@ -358,6 +403,10 @@ fn times() -> Vec<Entry> {
 }
 
 /// Casts to text, and from text to boolean, bytea, uuid and varchar.
+///
+/// `boolean` as text is `true` or `false` (`booltext`), while its output function writes `t` or `f`
+/// ([`OUTPUT`]). A cast to `varchar(n)` cuts the text without an error, as an explicit cast does in
+/// PostgreSQL; assignments, which would fail, do not occur in views.
 fn texts() -> Vec<Entry> {
     use Datum::{Bool, Bytes, Int, Text};
     const X: Kind = Kind::Text;

@@ -6,6 +6,10 @@
 //! - Floating point numbers have one zero and one NaN, which is greater than all other numbers.
 //! - Numerics are compared at one scale.
 //! - Intervals are compared by length, as PostgreSQL's `interval_cmp_value` computes it.
+//!
+//! Input: two operands that [`crate::typing::rewrite`] cast to one type. Output: a boolean, which
+//! is null if an operand is null (`IS DISTINCT FROM` is never null). Text is compared byte by byte,
+//! as in PostgreSQL's collations `C` and `C.UTF-8`.
 
 use std::cmp::Ordering;
 
@@ -16,8 +20,15 @@ use crate::value::calendar::MICROS_PER_DAY;
 use crate::value::datum::{Datum, Span};
 
 /// The entry that gives equal floating point numbers equal bits.
+///
+/// Adding 0.0 makes -0.0 to 0.0, and every NaN becomes the same NaN. The result has one pattern of
+/// bits for each class of equal numbers, so hashing and comparing bytes agree with PostgreSQL's
+/// `=`.
 pub(super) const NORMAL: &str = "comparable";
 /// The entry that compares two values: -1, 0 or 1.
+///
+/// It serves intervals and numerics of 38 digits, which have no operator of DataFusion that
+/// compares them as PostgreSQL does. `a < b` becomes `compare(a, b) < 0`.
 pub(super) const ORDER: &str = "compare";
 
 /// The comparison operators by their name in SQL.
@@ -49,6 +60,9 @@ const PAIRS: [&[Kind]; 12] = [
 ];
 
 /// The order of two values of one kind. Neither is null.
+///
+/// Values of different kinds are equal here. This does not occur, because an entry's arguments have
+/// one kind.
 fn order(one: &Datum<'_>, other: &Datum<'_>) -> Ordering {
     match (one, other) {
         (Datum::Bool(a), Datum::Bool(b)) => a.cmp(b),
@@ -65,12 +79,16 @@ fn order(one: &Datum<'_>, other: &Datum<'_>) -> Ordering {
 }
 
 /// The order of two floating point numbers. NaN is equal to NaN and greater than all others.
+///
+/// PostgreSQL's `float8_cmp_internal`.
 fn floats(a: f64, b: f64) -> Ordering {
     a.partial_cmp(&b)
         .unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }
 
 /// The length of an interval in microseconds. A month has 30 days, as in `interval_cmp_value`.
+///
+/// The result needs 128 bits: 2^31 months are more microseconds than 64 bits hold.
 fn length(span: Span) -> i128 {
     let days = i128::from(span.months) * 30 + i128::from(span.days);
     days * i128::from(MICROS_PER_DAY) + i128::from(span.micros)
@@ -78,6 +96,8 @@ fn length(span: Span) -> i128 {
 
 /// The greatest (`wanted` is Greater) or least (Less) of the values that are not null; null if all
 /// are.
+///
+/// PostgreSQL's `MinMaxExpr` ignores nulls in the same way. Of equal values the first is returned.
 fn extreme(arguments: &[Datum<'_>], wanted: Ordering) -> Answer {
     let mut found: Option<&Datum<'_>> = None;
     for value in arguments.iter().filter(|value| **value != Datum::Null) {
@@ -89,6 +109,9 @@ fn extreme(arguments: &[Datum<'_>], wanted: Ordering) -> Answer {
 }
 
 /// All entries of this family.
+///
+/// `IS DISTINCT FROM` has no entry for intervals, because it cannot be written with [`ORDER`],
+/// which is null if an operand is.
 pub(super) fn entries() -> Vec<Entry> {
     use Datum::{Double, Int, Real};
     let mut entries = vec![

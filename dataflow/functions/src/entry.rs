@@ -1,4 +1,14 @@
 //! `Entry`: one row of the function table, with name, argument types, result type and evaluation.
+//!
+//! An entry is a constant of the program: the table is built once ([`crate::table`]) and lives as
+//! long as the process. A family of functions (`numeric`, `text`, `time`, …) makes its entries with
+//! [`rows`], [`scaled`] and [`body!`](body), and changes their properties with [`Entry::narrower`],
+//! [`Entry::tried`], [`Entry::lax`] and [`Entry::with_more`]:
+//!
+//! ```text
+//! rows("left", &[Kind::Text, Kind::Int], Kind::Text, body!([Text(t), Int(n)] => left(t, *n)))
+//!       name    kinds of arguments        result      evaluation of one row
+//! ```
 
 use arrow::array::{ArrayRef, Datum as Datums};
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
@@ -55,6 +65,9 @@ impl Kind {
     ];
 
     /// The kind of a column of an Arrow type; None for a type without operators.
+    ///
+    /// Timestamps have microseconds, and the only time zone is `UTC`. Every other unit or zone is
+    /// no kind, and a call with it is refused.
     pub(crate) fn of(kind: &DataType) -> Option<Self> {
         Some(match kind {
             DataType::Boolean => Self::Bool,
@@ -94,6 +107,10 @@ impl Kind {
     }
 
     /// The name in SQL.
+    ///
+    /// ```
+    /// assert_eq!(tidemill_functions::Kind::Double.name(), "double precision");
+    /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -114,10 +131,17 @@ impl Kind {
 }
 
 /// The result for one row: a value, or the reason why the row fails.
+///
+/// The reason is PostgreSQL's message where PostgreSQL fails too. It becomes the reason of the
+/// row's dead letter.
 pub(super) type Answer = Result<Datum<'static>, String>;
 
 /// Computes the precision and scale of a numeric result, from the types of the arguments and from
 /// those arguments that are constants.
+///
+/// The first parameter has one type for each argument, after the implicit casts. The second has the
+/// value of each argument that is a constant, and None for the others. The result is (precision,
+/// scale).
 pub(super) type ScaleOf = fn(&[DataType], &[Option<&ScalarValue>]) -> Result<(u8, i8), String>;
 
 /// The type of the result.
@@ -130,6 +154,8 @@ pub(super) enum Gives {
 }
 
 /// Arithmetic on whole columns.
+///
+/// It gets two columns of one length, and returns a column of that length.
 pub(super) type Kernel = fn(&dyn Datums, &dyn Datums) -> Result<ArrayRef, ArrowError>;
 
 /// How an entry is evaluated.
@@ -142,6 +168,9 @@ pub(super) enum Body {
     /// Arrow's kernel over two columns of one type. It fails if a value does not fit.
     Kernel(Kernel),
     /// PostgreSQL has the function, and views do not: the reason, and what to write instead.
+    ///
+    /// Without such an entry the error would be that no function of the name takes these types, and
+    /// would not say what to write.
     Refused(&'static str),
 }
 
@@ -152,6 +181,9 @@ pub(crate) struct Entry {
     /// The kinds of the arguments, in order.
     pub(super) takes: &'static [Kind],
     /// Whether any number of further arguments may follow, of any type that can be written as text.
+    ///
+    /// The further arguments have the kind of the last one, or any kind where the typing pass
+    /// converts each of them itself (`concat`).
     pub(super) more: bool,
     /// The type of the result.
     pub(super) gives: Gives,
@@ -160,6 +192,9 @@ pub(crate) struct Entry {
     /// How it is evaluated.
     pub(super) body: Body,
     /// Whether some rows may fail that PostgreSQL evaluates, because fewer values are accepted.
+    ///
+    /// The documentation marks these entries, and the tests accept a failed row where PostgreSQL
+    /// gives a value.
     pub(super) narrower: bool,
     /// Whether literals among the arguments are tried when a view is planned. They are patterns,
     /// units or names, so a literal that is wrong for one row is wrong for every row.
@@ -168,6 +203,9 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// An entry that is strict and takes exactly these arguments.
+    ///
+    /// `gives` and `body` must agree: a body returns a value of the kind that `gives` names, or
+    /// `Datum::Null`.
     pub(super) const fn new(
         name: &'static str,
         takes: &'static [Kind],
@@ -193,12 +231,17 @@ impl Entry {
     }
 
     /// Marks that literals are tried when a view is planned.
+    ///
+    /// `to_char(at, 'TM')` then fails when the view is planned, instead of failing each row of the
+    /// topic.
     pub(super) const fn tried(mut self) -> Self {
         self.tried = true;
         self
     }
 
     /// Marks that the body is called with null arguments.
+    ///
+    /// The body must treat `Datum::Null` in every place.
     pub(super) fn lax(mut self) -> Self {
         self.strict = false;
         self
@@ -212,6 +255,10 @@ impl Entry {
 }
 
 /// An entry that Tidemill's own code evaluates row by row.
+///
+/// Parameters: the SQL name, the kinds of the arguments, the kind of the result, and the function
+/// of one row's arguments. A numeric result needs [`scaled`], because its scale follows from the
+/// arguments.
 pub(super) fn rows(
     name: &'static str,
     takes: &'static [Kind],
@@ -222,6 +269,8 @@ pub(super) fn rows(
 }
 
 /// The same with a numeric result.
+///
+/// A value that does not fit the precision and scale that `scale` computes fails the row.
 pub(super) fn scaled(
     name: &'static str,
     takes: &'static [Kind],

@@ -15,6 +15,31 @@
 //!
 //! `rewrite` replaces what DataFusion's planner made by calls of entries. It runs before all
 //! rules of the optimizer, so that constants are folded by the same code that evaluates rows.
+//!
+//! # Invariants
+//!
+//! - **Same result or failed row.** An entry never returns a value that PostgreSQL would not
+//!   return. If Tidemill cannot compute PostgreSQL's result, the row fails with a reason and
+//!   becomes a dead letter. Entries for which this happens with values that PostgreSQL evaluates
+//!   are marked `narrower`.
+//! - **Immutable.** An entry depends only on its arguments: there is no session, no clock and no
+//!   random number. The settings that PostgreSQL reads from the session are constants here:
+//!   `TimeZone` UTC, `DateStyle` ISO, `IntervalStyle` postgres, `bytea_output` hex,
+//!   `extra_float_digits` 1.
+//! - **No panic on data.** A body returns `Err` for every value that it cannot evaluate.
+//!
+//! # Example
+//!
+//! Which overloads of `round` a view may call:
+//!
+//! ```
+//! let supported = tidemill_functions::supported();
+//! let round = supported.iter().filter(|entry| entry.name == "round");
+//! let takes: Vec<String> = round
+//!     .map(|entry| entry.takes.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", "))
+//!     .collect();
+//! assert_eq!(takes, ["numeric", "numeric, int", "double precision"]);
+//! ```
 
 mod aggregate;
 mod casts;

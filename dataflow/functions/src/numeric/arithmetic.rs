@@ -3,6 +3,19 @@
 //! Source: PostgreSQL's `int.c`, `int8.c` and `float.c`. A result that does not fit its type, and a
 //! division by zero, fail the row. Integers never wrap around, except for the shifts, which
 //! PostgreSQL leaves to the processor.
+//!
+//! | operator | arguments | result | fails the row |
+//! |---|---|---|---|
+//! | `+` `-` `*` | int, bigint, real, double precision | the same type | overflow; underflow of `*` |
+//! | `/` | the same | the same type; integers are truncated | division by 0, overflow |
+//! | `%`, `mod` | int, bigint | the same type, with the sign of the dividend | division by 0 |
+//! | unary `-`, `abs` | all four | the same type | the least integer |
+//! | `&` `\|` `#` | int, bigint | the same type | never |
+//! | `<<` `>>` | int or bigint, and int | the type of the first | never |
+//! | `gcd`, `lcm` | int, bigint | the same type | the result does not fit |
+//!
+//! A smallint is an int here. [`crate::typing::rewrite`] checks afterwards that the result fits 16
+//! bits.
 
 use arrow::compute::kernels::numeric::{add, div, mul, sub};
 
@@ -18,6 +31,9 @@ const BY_ZERO: &str = "division by zero";
 
 /// Checks a result: it may be infinite only if `infinite` (an operand is), and 0 only if `zero` (it
 /// is no underflow).
+///
+/// PostgreSQL's `float8_pl`, `float8_mi`, `float8_mul` and `float8_div` (`utils/float.h`) make the
+/// same checks. For reals the check is made on the real result.
 fn checked(result: f64, infinite: bool, zero: bool) -> Result<f64, String> {
     match result {
         _ if result.is_infinite() && !infinite => Err(OVERFLOW.to_owned()),
@@ -41,6 +57,8 @@ fn product(a: f64, b: f64, result: f64) -> Result<f64, String> {
 }
 
 /// Checks the result of `a / b`. NaN divided by 0 is NaN and no error, as in `float8_div`.
+///
+/// A finite number divided by infinity is 0 and no underflow.
 fn quotient(a: f64, b: f64, result: f64) -> Result<f64, String> {
     if b == 0.0 && !a.is_nan() {
         return Err(BY_ZERO.to_owned());
@@ -49,11 +67,16 @@ fn quotient(a: f64, b: f64, result: f64) -> Result<f64, String> {
 }
 
 /// Checks a result that was computed as a real.
+///
+/// The conversion to double is exact, so infinity and 0 remain what they are.
 fn real(result: f32, check: impl Fn(f64) -> Result<f64, String>) -> Answer {
     check(f64::from(result)).map(|_| Datum::Real(result))
 }
 
 /// The operators of double precision, of real, and of both together.
+///
+/// The result of each operator is IEEE 754's, rounded to nearest, as C computes it. Only overflow,
+/// underflow and division by zero are checked.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn doubles() -> Vec<Entry> {
     use Datum::{Double, Real};
@@ -140,6 +163,8 @@ fn doubles() -> Vec<Entry> {
 }
 
 /// Evaluates an operator of a real and a double, as doubles.
+///
+/// PostgreSQL has `float48pl`, `float84pl` and their like for the same purpose.
 fn mixed(arguments: &[Datum<'_>], compute: impl Fn(f64, f64) -> Result<f64, String>) -> Answer {
     let (a, b) = match arguments {
         [Datum::Real(a), Datum::Double(b)] => (f64::from(*a), *b),
@@ -160,6 +185,8 @@ fn bigint_out() -> String {
 }
 
 /// The remainder of integers and bigints under one name. The least integer modulo -1 is 0.
+///
+/// The processor's division would trap there, so PostgreSQL's `int4mod` treats the case apart.
 fn remainder(name: &'static str) -> [Entry; 2] {
     use Datum::{Int, Long};
     [
@@ -321,6 +348,8 @@ pub(crate) fn long(value: i128) -> Answer {
 }
 
 /// The greatest common divisor (Euclid's algorithm), never negative.
+///
+/// 128 bits hold the absolute value of the least bigint, which 64 bits do not.
 fn gcd(a: i128, b: i128) -> i128 {
     let (mut a, mut b) = (a.abs(), b.abs());
     while b != 0 {
@@ -330,6 +359,8 @@ fn gcd(a: i128, b: i128) -> i128 {
 }
 
 /// The least common multiple, never negative; 0 if both are 0.
+///
+/// Dividing before multiplying keeps the intermediate result within 128 bits.
 fn lcm(a: i128, b: i128) -> i128 {
     match gcd(a, b) {
         0 => 0,

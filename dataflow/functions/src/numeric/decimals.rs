@@ -3,6 +3,21 @@
 //! Source: PostgreSQL's `utils/adt/numeric.c`. In PostgreSQL a numeric's scale belongs to each
 //! value; here it belongs to the column's type. Therefore each function computes the result's
 //! precision and scale from the arguments' types, and refuses what has no such answer.
+//!
+//! With `p1,s1` and `p2,s2` as the arguments' precisions and scales:
+//!
+//! | function | precision of the result | scale of the result |
+//! |---|---|---|
+//! | `+` `-` `%` `mod` | max(p1-s1, p2-s2) + max(s1, s2) + 1 | max(s1, s2) |
+//! | `*` | p1 + p2 | s1 + s2 |
+//! | `/` | 38 | max(s1, s2, [`QUOTIENT_SCALE`]) |
+//! | unary `-`, `abs` | p1 | s1 |
+//! | `floor`, `ceil`, `round(x)`, `trunc(x)` | p1 - s1 + 1 | 0 |
+//! | `round(x, n)`, `trunc(x, n)` | p1 - s1 + 1 + max(n, 0) | max(n, 0) |
+//! | `sign` | 1 | 0 |
+//!
+//! A precision above 38 becomes 38, and a value that needs more digits fails its row. A scale above
+//! 38 is refused when the view is planned.
 
 use arrow::datatypes::DataType;
 use datafusion_common::ScalarValue;
@@ -12,6 +27,8 @@ use crate::value::datum::Datum;
 use crate::value::decimal::{DIGITS, Num, QUOTIENT_SCALE};
 
 /// The precision and scale of each argument that is a numeric.
+///
+/// Arguments of other types, such as the number of digits of `round`, are left out.
 fn parts(kinds: &[DataType]) -> Vec<(i32, i32)> {
     let part = |kind: &DataType| match kind {
         DataType::Decimal128(precision, scale) => Some((i32::from(*precision), i32::from(*scale))),
@@ -37,6 +54,9 @@ pub(crate) fn sized(precision: i32, scale: i32) -> Result<(u8, i8), String> {
 }
 
 /// The type of `+`, `-` and `%`: the greater scale, and one more digit before the point.
+///
+/// # Errors
+/// The scale is greater than 38.
 fn sum_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
     let parts = parts(kinds);
     let scale = parts.iter().map(|(_, scale)| *scale).max().unwrap_or(0);
@@ -48,6 +68,9 @@ fn sum_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8),
 }
 
 /// The type of `*`: precisions and scales add up.
+///
+/// # Errors
+/// The sum of the scales is greater than 38.
 fn product_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
     let parts = parts(kinds);
     let (precision, scale) = parts
@@ -57,6 +80,14 @@ fn product_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, 
 }
 
 /// The type of `/`: 38 digits, at least [`QUOTIENT_SCALE`] of them after the point.
+///
+/// PostgreSQL's `select_div_scale` computes the scale from the two values. 24 digits after the
+/// point are enough for every quotient whose integer part is small. A quotient with more digits
+/// fails its row, unless the digits that do not fit are zeros.
+///
+/// # Errors
+/// An argument is a numeric whose own scale is not known (38 digits with a fraction), or the scale
+/// is greater than 38.
 fn quotient(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
     if parts(kinds)
         .iter()
@@ -86,12 +117,17 @@ pub(crate) fn same_scale(
 }
 
 /// An integer with as many digits as the whole part, and one more because rounding may carry.
+///
+/// `round(9.9)` has two digits before the point, and the argument has one.
 fn whole_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
     let (precision, scale) = parts(kinds).first().copied().unwrap_or((38, 0));
     sized(precision - scale + 1, 0)
 }
 
 /// The number of digits after the point that the second argument, a constant, gives.
+///
+/// # Errors
+/// The second argument is not a constant, or is greater than 38.
 fn constant_scale(
     kinds: &[DataType],
     constants: &[Option<&ScalarValue>],
@@ -105,6 +141,9 @@ fn constant_scale(
 }
 
 /// All entries of this family.
+///
+/// The second argument of `round` and `trunc` is limited to ±2000, so that the arithmetic of scales
+/// cannot overflow. No numeric has a digit that far from the point.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 pub(crate) fn entries() -> Vec<Entry> {
     use Datum::{Int, Numeric};

@@ -2,6 +2,24 @@
 //!
 //! Source: PostgreSQL's `float.c`. It calls the C library's functions, which Rust's standard
 //! library calls as well.
+//!
+//! | function | C function in `float.c` | fails the row |
+//! |---|---|---|
+//! | `round`, `ceil`, `floor`, `trunc`, `sign` | `dround`, `dceil`, `dfloor`, `dtrunc`, `dsign` | never |
+//! | `sqrt` | `dsqrt` | negative number |
+//! | `exp` | `dexp` | overflow, underflow |
+//! | `ln`, `log`, `log10` | `dlog1`, `dlog10` | 0, negative number |
+//! | `power`, `pow` | `dpow` | overflow, underflow, complex result |
+//! | `sin`, `cos`, `tan`, `cot` | `dsin`, `dcos`, `dtan`, `dcot` | infinity |
+//! | `asin`, `acos` | `dasin`, `dacos` | outside of -1 to 1 |
+//! | `atan`, `atan2`, `sinh`, `cosh`, `tanh` | `datan`, `datan2`, `dsinh`, … | never |
+//! | `degrees`, `radians` | `degrees`, `radians` | overflow; underflow |
+//!
+//! Angles are in radians. NaN gives NaN in every function except `sign`, which gives 0, and
+//! `power`, where 1 to any power and any number to the power 0 is 1.
+//!
+//! Integers reach these functions by the implicit cast to double precision. Numerics do not:
+//! PostgreSQL has overloads for numeric with more digits, which are refused by name.
 
 use super::arithmetic::{OVERFLOW, UNDERFLOW};
 use crate::entry::{Answer, Body, Entry, Gives, Kind, body, rows};
@@ -26,6 +44,10 @@ fn finite(argument: f64, value: f64) -> Answer {
 }
 
 /// `exp` (`dexp`). A result of 0 is underflow, except for minus infinity.
+///
+/// # Errors
+/// "value out of range: overflow" above about 709.78, and "value out of range: underflow" below
+/// about -745.13.
 fn exp(x: f64) -> Answer {
     match x {
         f64::NEG_INFINITY => double(0.0),
@@ -36,6 +58,8 @@ fn exp(x: f64) -> Answer {
 }
 
 /// A logarithm (`dlog1`, `dlog10`). The logarithm of 0 and of negative numbers fails the row.
+///
+/// `of` is the natural or the decimal logarithm. PostgreSQL's `log` with one argument is decimal.
 fn logarithm(x: f64, of: fn(f64) -> f64) -> Answer {
     match x {
         0.0 => Err("cannot take logarithm of zero".to_owned()),
@@ -45,6 +69,9 @@ fn logarithm(x: f64, of: fn(f64) -> f64) -> Answer {
 }
 
 /// `power` (`dpow`). The special cases are those of POSIX; the errors are PostgreSQL's.
+///
+/// # Errors
+/// 0 to a negative power, a negative number to a power that is not whole, overflow, underflow.
 fn power(x: f64, y: f64) -> Answer {
     if x.is_nan() || y.is_nan() {
         let one = x == 1.0 || y == 0.0;
@@ -92,6 +119,9 @@ fn sign(x: f64) -> f64 {
 }
 
 /// Rounding, roots, exponentials and logarithms, and the conversion of angles.
+///
+/// `round` rounds half to even, as C's `rint` does; `round` of a numeric rounds half away from
+/// zero.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn rounding() -> Vec<Entry> {
     use Datum::Double;
@@ -168,6 +198,8 @@ fn rounding() -> Vec<Entry> {
 }
 
 /// Trigonometric and hyperbolic functions.
+///
+/// The last digit depends on the C library: PostgreSQL gives no guarantee for it either.
 fn trigonometry() -> Vec<Entry> {
     use Datum::Double;
     const D: Kind = Kind::Double;
@@ -222,6 +254,9 @@ fn trigonometry() -> Vec<Entry> {
 }
 
 /// Functions that PostgreSQL computes in numeric, to many digits. Views refuse them.
+///
+/// The result kind of these entries is never used: an entry with [`Body::Refused`] fails before its
+/// result is typed.
 fn refused() -> impl Iterator<Item = Entry> {
     const ONE: &[Kind] = &[Kind::Numeric];
     const TWO: &[Kind] = &[Kind::Numeric, Kind::Numeric];

@@ -2,6 +2,19 @@
 //!
 //! Numbers and booleans are read exactly as PostgreSQL reads them. Of dates and timestamps only the
 //! ISO forms are read; other forms fail the row.
+//!
+//! | function | type | accepts | PostgreSQL's function |
+//! |---|---|---|---|
+//! | [`integer`] | int, bigint | sign and decimal digits | `pg_strtoint32`, `pg_strtoint64` |
+//! | [`boolean`] | boolean | words and their beginnings | `boolin` |
+//! | [`double`], [`real`] | floating point | decimal notation, NaN, Infinity | `float8in`, `float4in` |
+//! | [`numeric`] | numeric | decimal notation | `numeric_in` |
+//! | [`date`], [`timestamp`], [`timestamptz`] | dates and times | ISO 8601 with a blank or `T` | `date_in`, … |
+//! | [`bytes`] | bytea | hexadecimal and escape format | `byteain` |
+//! | [`uuid`] | uuid | with or without hyphens and braces | `uuid_in` |
+//!
+//! Whitespace around the value is ignored, except for bytea and uuid. The error is PostgreSQL's
+//! message, with the text as it was given.
 
 use crate::entry::Answer;
 use crate::value::calendar;
@@ -20,6 +33,12 @@ fn invalid(kind: &str, text: &str) -> String {
 }
 
 /// An integer (`pg_strtoint32`, `pg_strtoint64`), without a check of the type's range.
+///
+/// `kind` is the SQL name of the type for the error. Notations that PostgreSQL 16 added (`0x1F`,
+/// `1_000`) fail the row.
+///
+/// # Errors
+/// The text is not a whole number, or does not fit 128 bits.
 pub(crate) fn integer(text: &str, kind: &'static str) -> Result<i128, String> {
     let trimmed = text.trim_matches(space);
     let digits = trimmed.strip_prefix(['+', '-']).unwrap_or(trimmed);
@@ -33,6 +52,8 @@ pub(crate) fn integer(text: &str, kind: &'static str) -> Result<i128, String> {
 
 /// A boolean (`boolin`): any beginning of `true`, `false`, `yes`, `no`; `on`, `off`, `of`, `1`,
 /// `0`.
+///
+/// `o` alone is an error, because it begins both `on` and `off`.
 pub(crate) fn boolean(text: &str) -> Answer {
     let word = text.trim_matches(space).to_ascii_lowercase();
     let begins = |whole: &str| !word.is_empty() && whole.starts_with(&word);
@@ -46,6 +67,9 @@ pub(crate) fn boolean(text: &str) -> Answer {
 }
 
 /// Whether `strtod` and `numeric_in` both read the text: digits, a point, an exponent.
+///
+/// `strtod` also reads hexadecimal numbers, and `numeric_in` reads hexadecimal, octal and binary
+/// ones. These fail the row.
 fn decimal(text: &str) -> bool {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
@@ -107,6 +131,9 @@ fn special(text: &str) -> Option<f64> {
 }
 
 /// Fails if the number overflowed, or became 0 though a digit of the text is not 0.
+///
+/// `infinite` and `zero` describe the number that was read, and `text` is what it was read from.
+/// `1e-400` is out of range, and `0e-400` is 0.
 fn ranged(infinite: bool, zero: bool, text: &str, kind: &str) -> Result<(), String> {
     let mantissa = text.split(['e', 'E']).next().unwrap_or(text);
     let something = mantissa.bytes().any(|byte| (b'1'..=b'9').contains(&byte));
@@ -117,6 +144,12 @@ fn ranged(infinite: bool, zero: bool, text: &str, kind: &str) -> Result<(), Stri
 }
 
 /// A numeric (`numeric_in`), of at most 38 digits. NaN and the infinities fail the row.
+///
+/// The scale is the number of digits after the point, less the exponent. `1.50` has the scale 2 and
+/// keeps its zero, as in PostgreSQL.
+///
+/// # Errors
+/// The text is not a decimal number, or has more than 38 digits.
 pub(crate) fn numeric(text: &str) -> Result<Num, String> {
     let trimmed = text.trim_matches(space);
     if !decimal(trimmed) {
@@ -150,6 +183,9 @@ pub(crate) fn numeric(text: &str) -> Result<Num, String> {
 }
 
 /// A number of `least` to `most` digits at the start of `text`, and the rest of the text.
+///
+/// None if the text begins with fewer than `least` digits. Digits after the first `most` stay in
+/// the rest.
 fn number(text: &str, least: usize, most: usize) -> Option<(i64, &str)> {
     let digits = text
         .bytes()
@@ -161,6 +197,9 @@ fn number(text: &str, least: usize, most: usize) -> Option<(i64, &str)> {
 }
 
 /// `YYYY-MM-DD` as days since 1970, and the rest of the text. None if the form is another one.
+///
+/// The outer None means that the text has another form. The inner error means that the form is
+/// right, and that there is no such day.
 fn day(text: &str, before_christ: bool) -> Option<(Result<i64, String>, &str)> {
     let (year, rest) = number(text, 4, 7)?;
     let (month, rest) = number(rest.strip_prefix('-')?, 1, 2)?;
@@ -176,6 +215,9 @@ fn day(text: &str, before_christ: bool) -> Option<(Result<i64, String>, &str)> {
 }
 
 /// `HH:MM[:SS[.ffffff]]` in microseconds, and the rest of the text. `24:00:00` is accepted.
+///
+/// The end of the day (`24:00:00`) and a leap second (`:60`) are read as the next second, as in
+/// PostgreSQL. More than six decimals are another form, because PostgreSQL rounds them.
 fn clock(text: &str) -> Option<(Result<i64, String>, &str)> {
     let (hour, rest) = number(text, 1, 2)?;
     let (minute, mut rest) = number(rest.strip_prefix(':')?, 2, 2)?;
@@ -199,6 +241,9 @@ fn clock(text: &str) -> Option<(Result<i64, String>, &str)> {
 }
 
 /// An offset from UTC in microseconds: `Z`, `UTC`, `+HH`, `+HH:MM`, `+HHMM`; 0 if there is none.
+///
+/// None for every other text, such as the abbreviation `CET`. Offsets up to 15:59 are read, as
+/// PostgreSQL's `MAX_TZDISP_HOUR` allows.
 fn offset(text: &str) -> Option<i64> {
     let text = text.trim_start_matches(space);
     if text.is_empty() || text.eq_ignore_ascii_case("z") || text.eq_ignore_ascii_case("utc") {
@@ -221,6 +266,9 @@ fn offset(text: &str) -> Option<i64> {
 }
 
 /// Days since 1970, microseconds of the day, and the offset from UTC in microseconds.
+///
+/// # Errors
+/// The text has another form, or there is no such day or time.
 fn moment(text: &str, kind: &'static str) -> Result<(i64, i64, i64), String> {
     let narrow = || {
         format!("\"{text}\" is not a {kind} in the form YYYY-MM-DD HH:MM:SS, the one that is read")
@@ -254,6 +302,8 @@ pub(crate) fn timestamp(text: &str) -> Answer {
 }
 
 /// A timestamptz (`timestamptz_in`). Without an offset the time is UTC.
+///
+/// The result is in UTC: `2024-05-01 12:00+02` is 10:00 UTC.
 pub(crate) fn timestamptz(text: &str) -> Answer {
     let (days, time, offset) = moment(text, "timestamptz")?;
     calendar::stamp(days, time - offset).map(Datum::Stamp)
@@ -268,6 +318,10 @@ pub(crate) fn bytes(text: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Bytes from hexadecimal digits, in either case (`hex_decode`).
+///
+/// # Errors
+/// A character is neither a hexadecimal digit nor whitespace between two bytes, or the number of
+/// digits is odd.
 pub(crate) fn hex(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let mut high = None;
@@ -291,6 +345,9 @@ pub(crate) fn hex(text: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Bytes in the escape format: `\\` is a backslash, and `\` with three octal digits is a byte.
+///
+/// # Errors
+/// A backslash is followed by anything else.
 fn escaped(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -324,6 +381,9 @@ fn escaped(text: &str) -> Result<Vec<u8>, String> {
 
 /// A uuid (`uuid_in`), as the text that `uuid_out` writes. Hyphens are optional between groups of
 /// four digits.
+///
+/// Braces may surround the whole. The result is in lower case with hyphens after 8, 12, 16 and 20
+/// digits, so that equal uuids are equal texts.
 pub(crate) fn uuid(text: &str) -> Result<String, String> {
     let wrong = || invalid("uuid", text);
     let inner = match text.strip_prefix('{') {

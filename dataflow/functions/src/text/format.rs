@@ -2,6 +2,17 @@
 //!
 //! The settings are `DateStyle` ISO, `IntervalStyle` postgres, `bytea_output` hex,
 //! `extra_float_digits` 1 and `TimeZone` UTC.
+//!
+//! | function | type | PostgreSQL's function |
+//! |---|---|---|
+//! | [`real`], [`double`] | floating point | `float4out`, `float8out` |
+//! | [`date`], [`timestamp`] | dates and times | `date_out`, `timestamp_out` |
+//! | [`interval`] | interval | `interval_out` (`EncodeInterval`) |
+//! | [`bytes`] | bytea | `byteaout` |
+//! | [`text`] | any | the function of the value's type |
+//!
+//! Invariant: [`crate::numeric::parse`] reads every text that these functions write as the same
+//! value. Intervals are the exception, because no cast reads them.
 
 use std::fmt::Write;
 
@@ -10,6 +21,8 @@ use crate::value::datum::{Datum, Span};
 
 /// The shortest digits that read back as the same number, as `float8out` writes them. Numbers below
 /// 1e-4 and from 1e15 on have an exponent.
+///
+/// `{:e}` in Rust gives the shortest digits that round-trip, as PostgreSQL's Ryu does.
 pub(crate) fn double(value: f64) -> String {
     shortest(
         value.is_sign_negative(),
@@ -49,6 +62,9 @@ impl Special for f64 {
 
 /// The text of a number from its shortest scientific form; an exponent is written from 10^`digits`
 /// on.
+///
+/// `scientific` is the absolute value in Rust's form `1.5e-7`. `digits` is 15 for doubles and 6 for
+/// reals.
 fn shortest(negative: bool, scientific: &str, special: Option<&str>, digits: i32) -> String {
     if let Some(special) = special {
         return special.to_owned();
@@ -74,6 +90,8 @@ fn shortest(negative: bool, scientific: &str, special: Option<&str>, digits: i32
 }
 
 /// The year as it is written, and what follows the whole date: " BC" for years before 1.
+///
+/// Year 0 is 1 BC, and year -1 is 2 BC.
 fn era(year: i64) -> (i64, &'static str) {
     if year > 0 {
         (year, "")

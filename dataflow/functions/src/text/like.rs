@@ -24,6 +24,9 @@ enum Step {
 }
 
 /// The elements of a pattern; None if the escape character is its last character.
+///
+/// The escape character makes the next character stand for itself. Without an escape character
+/// (`ESCAPE ''`), only `%` and `_` are special.
 fn steps(pattern: &str, escape: Option<char>) -> Option<Vec<Step>> {
     let mut steps = Vec::new();
     let mut chars = pattern.chars();
@@ -43,6 +46,9 @@ fn steps(pattern: &str, escape: Option<char>) -> Option<Vec<Step>> {
 /// When an element does not match, matching goes on one character after the place where the last
 /// `%` began. An earlier `%` need not be tried again, so the work is at most length of text ×
 /// length of pattern.
+///
+/// # Errors
+/// The escape has more than one character, or the pattern ends with the escape character.
 fn like(text: &str, pattern: &str, escape: &str) -> Answer {
     let mut escapes = escape.chars();
     let escape = escapes.next();
@@ -83,6 +89,8 @@ fn like(text: &str, pattern: &str, escape: &str) -> Answer {
 }
 
 /// The same for texts in lower case, character by character.
+///
+/// The escape character is put into lower case too, so it is found in the pattern in lower case.
 fn ilike(text: &str, pattern: &str, escape: &str) -> Answer {
     let small = |text: &str| text.chars().map(lower).collect::<String>();
     like(&small(text), &small(pattern), escape)

@@ -5,6 +5,22 @@
 //! what the crate does not have (back references, lookaround, word boundaries, embedded options),
 //! fails the row with the reason. Where the extent of a match matters, it is the longest of the
 //! leftmost matches, as POSIX defines. There, patterns that are not greedy are refused.
+//!
+//! ```text
+//! pattern ─► Reader: syntax of the crate `regex` ─► Compiled: Regex (where a match begins, groups)
+//!                                                             DFA   (where the longest match ends)
+//! ```
+//!
+//! Every entry is [`narrower`](Entry::narrower), and a constant pattern is [`tried`](Entry::tried)
+//! when the view is planned. The crate's matching time is linear in the length of the text, so no
+//! pattern can stop a job.
+//!
+//! | PostgreSQL | here |
+//! |---|---|
+//! | `.` and `[^x]` match line breaks; `^` and `$` match at the ends of the text | the same, by the option `s` |
+//! | `\d` `\s` `\w` `[:alpha:]` … in the locale C.UTF-8 | sets of characters, written out |
+//! | `*?`, `+?`, `??`, `{m,n}?` | accepted where only a yes or no counts, refused in `regexp_replace` |
+//! | `\1` in a pattern, `(?=…)`, `(?!…)`, `\m`, `\M`, `\y` | refused |
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -35,6 +51,9 @@ struct Compiled {
     /// Finds where the leftmost match begins, and its groups.
     regex: Regex,
     /// Finds the longest match at a place.
+    ///
+    /// Built lazily, state by state. `MatchKind::All` makes the search go on after the first match,
+    /// so the last one found is the longest.
     longest: DFA,
     /// The states of `longest` that were built so far.
     cache: RefCell<Cache>,
@@ -62,6 +81,8 @@ thread_local! {
 ///
 /// # Errors
 /// The pattern is not valid, or not supported.
+///
+/// Patterns may come from a column, so the cache is limited to [`PATTERNS_KEPT`] patterns.
 fn compiled(pattern: &str, fold: bool) -> Result<Rc<Compiled>, String> {
     let key = (pattern.to_owned(), fold);
     if let Some(found) = KEPT.with_borrow(|kept| kept.get(&key).map(Rc::clone)) {
@@ -94,6 +115,9 @@ fn compiled(pattern: &str, fold: bool) -> Result<Rc<Compiled>, String> {
 impl Compiled {
     /// The leftmost match that begins at or after `from`, of the greatest length: its start and end
     /// in bytes.
+    ///
+    /// # Errors
+    /// The lazy DFA cannot search the text (`MatchError`).
     fn find(&self, text: &str, from: usize) -> Result<Option<(usize, usize)>, String> {
         let Some(found) = self.regex.find_at(text, from) else {
             return Ok(None);
@@ -190,6 +214,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Appends a character that stands for itself.
+    ///
+    /// With `fold`, a letter becomes the set of itself, its upper and its lower case.
     fn literal(&mut self, c: char) {
         let text = match self.fold && (upper(c) != c || lower(c) != c) {
             true => format!("[{}{}{}]", hex(c), hex(upper(c)), hex(lower(c))),
@@ -199,6 +225,9 @@ impl<'a> Reader<'a> {
     }
 
     /// A group. `(?:` is the only kind with a question mark.
+    ///
+    /// # Errors
+    /// Any other construct that begins with `(?`.
     fn open(&mut self) -> Result<(), String> {
         self.depth += 1;
         self.atom = false;
@@ -217,6 +246,10 @@ impl<'a> Reader<'a> {
     }
 
     /// An escape outside of brackets.
+    ///
+    /// # Errors
+    /// The pattern ends here, or the escape is a letter or digit that is no class and no control
+    /// character.
     fn escape(&mut self) -> Result<(), String> {
         let Some(c) = self.rest.next() else {
             return Err("invalid escape \\ sequence".to_owned());
@@ -236,6 +269,11 @@ impl<'a> Reader<'a> {
     }
 
     /// A quantifier after an atom.
+    ///
+    /// `what` is the quantifier as it is written, without the `?` that makes it not greedy.
+    ///
+    /// # Errors
+    /// There is nothing to repeat, or another quantifier follows.
     fn quantifier(&mut self, what: &str) -> Result<(), String> {
         if !self.atom {
             return Err("quantifier operand invalid".to_owned());
@@ -254,6 +292,9 @@ impl<'a> Reader<'a> {
     }
 
     /// The bounds `{m}`, `{m,}` or `{m,n}`, up to 255 as in PostgreSQL (`DUPMAX`).
+    ///
+    /// # Errors
+    /// The bounds are no numbers up to 255, or the first is greater than the second.
     fn bounds(&mut self) -> Result<(), String> {
         let mut inside = String::new();
         loop {
@@ -274,6 +315,11 @@ impl<'a> Reader<'a> {
     }
 
     /// A bracket expression, whose `[` was read.
+    ///
+    /// A `]` directly after `[` or `[^` is a member.
+    ///
+    /// # Errors
+    /// The bracket is not closed, or one of its members is not supported.
     fn bracket(&mut self) -> Result<(), String> {
         let negated = self.rest.next_if_eq(&'^').is_some();
         let mut inside = String::new();
@@ -338,6 +384,9 @@ impl<'a> Reader<'a> {
     }
 
     /// The character that `c` begins. None if it is a class, which is appended to `inside`.
+    ///
+    /// # Errors
+    /// A class that means all other characters, or an escape that is not supported in brackets.
     fn point(&mut self, c: char, inside: &mut String) -> Result<Option<char>, String> {
         if c != '\\' {
             return Ok(Some(c));
@@ -357,6 +406,10 @@ impl<'a> Reader<'a> {
     }
 
     /// A class by name, as in `[:digit:]`.
+    ///
+    /// # Errors
+    /// The class is not known, or ignores case and is `upper` or `lower`. Collating elements
+    /// (`[.x.]`) and equivalence classes (`[=x=]`) are not known.
     fn named(&mut self) -> Result<&'static str, String> {
         let mut name = String::new();
         for c in self.rest.by_ref() {
@@ -411,6 +464,12 @@ fn matches(text: &str, pattern: &str, fold: bool) -> Result<bool, String> {
 }
 
 /// The flags of a function: whether to ignore case, and whether to replace all matches.
+///
+/// `s` and `t` are PostgreSQL's defaults: the pattern is not sensitive to line breaks, and its
+/// syntax is the tight one.
+///
+/// # Errors
+/// Any other flag, such as `n`, `x` or `q`.
 fn flags(flags: &str) -> Result<(bool, bool), String> {
     let (mut fold, mut all) = (false, false);
     for flag in flags.chars() {
@@ -434,6 +493,9 @@ fn flags(flags: &str) -> Result<(bool, bool), String> {
 /// # Errors
 /// The pattern is not valid or not supported, is not greedy, or its groups are used and could
 /// differ from PostgreSQL's.
+///
+/// `with` is the replacement, and the last parameter says whether case is ignored and whether all
+/// matches are replaced. After an empty match the search goes on one character later.
 fn replace(text: &str, pattern: &str, with: &str, (fold, all): (bool, bool)) -> Answer {
     let compiled = compiled(pattern, fold)?;
     let Shape {
@@ -511,6 +573,13 @@ fn replacement(with: &str, whole: &str, parts: Option<&regex::Captures<'_>>, to:
 }
 
 /// The regular expression of a SIMILAR TO pattern (`similar_escape`).
+///
+/// `%` becomes `.*`, `_` becomes `.`, and groups do not capture. The whole text must match, so the
+/// result is anchored on both sides.
+///
+/// # Errors
+/// The escape has more than one character, or is followed by a quote (the separators of SQL's
+/// `substring`).
 fn similar(pattern: &str, escape: &str) -> Result<String, String> {
     let mut escapes = escape.chars();
     let escape = escapes.next();

@@ -2,6 +2,15 @@
 //!
 //! Source: PostgreSQL's `varlena.c`, `oracle_compat.c` and `formatting.c`. Lengths and positions
 //! are in characters. Letters change case one by one, as in the locale C.UTF-8.
+//!
+//! | functions | PostgreSQL's source |
+//! |---|---|
+//! | `length`, `char_length`, `octet_length`, `bit_length`, `strpos`, `position`, `substr`, `substring`, `overlay`, `left`, `right`, `replace`, `reverse`, `split_part`, `starts_with`, `concat`, `concat_ws`, `to_hex`, `\|\|` | `varlena.c` |
+//! | `lpad`, `rpad`, `trim`, `btrim`, `ltrim`, `rtrim`, `translate`, `repeat`, `ascii`, `chr` | `oracle_compat.c` |
+//! | `upper`, `lower`, `initcap` | `formatting.c` |
+//! | `encode`, `decode` | `encode.c`, of which only `hex` is known |
+//!
+//! A function fails its row if PostgreSQL does, or if its result is longer than [`TEXT_BYTES_MAX`].
 
 use std::borrow::Cow;
 
@@ -14,7 +23,9 @@ use crate::value::datum::Datum;
 /// cannot hold values of that size.
 const TEXT_BYTES_MAX: usize = 64 << 20;
 
+/// Short for the list of entries.
 const T: Kind = Kind::Text;
+/// Short for the list of entries.
 const I: Kind = Kind::Int;
 
 /// A text result.
@@ -23,6 +34,9 @@ fn text(text: impl Into<String>) -> Answer {
 }
 
 /// One character in upper case, as C's `towupper`.
+///
+/// The result is always one character: `ß`, whose capital is `SS`, stays as it is. Rust's
+/// `str::to_uppercase` would return two characters.
 pub(crate) fn upper(c: char) -> char {
     let mut upper = c.to_uppercase();
     match (upper.next(), upper.next()) {
@@ -40,6 +54,8 @@ pub(crate) fn upper(c: char) -> char {
 }
 
 /// One character in lower case, as C's `towlower`.
+///
+/// `İ` (U+0130) has a lower case of two characters, of which C takes the first.
 pub(crate) fn lower(c: char) -> char {
     let mut lower = c.to_lowercase();
     match (lower.next(), lower.next()) {
@@ -76,6 +92,12 @@ fn trimmed<'a>(value: &'a str, what: &str, start: bool, end: bool) -> &'a str {
 }
 
 /// `substring` (`text_substring`): positions are counted from 1, and may be before the start.
+///
+/// `length` counts from `from`, also if `from` is before the start: `substring('abc', -1, 3)` is
+/// `a`.
+///
+/// # Errors
+/// `length` is negative.
 fn substring(value: &str, from: i32, length: Option<i32>) -> Answer {
     let from = i64::from(from);
     let end = match length {
@@ -125,6 +147,8 @@ fn kept(value: &str, count: i32) -> usize {
 }
 
 /// Fails if a text would be longer than [`TEXT_BYTES_MAX`].
+///
+/// `bytes` is an upper bound of the length in UTF-8.
 fn sized(bytes: usize) -> Result<(), String> {
     match bytes > TEXT_BYTES_MAX {
         true => Err(format!("the text is longer than {TEXT_BYTES_MAX} bytes")),
@@ -133,6 +157,8 @@ fn sized(bytes: usize) -> Result<(), String> {
 }
 
 /// `lpad` (`before`) and `rpad`: a text of exactly `length` characters.
+///
+/// A text that is too long is cut, and an empty `with` pads nothing. A negative length counts as 0.
 fn padded(value: &str, length: i32, with: &str, before: bool) -> Answer {
     let wanted = usize::try_from(length).unwrap_or(0);
     let length = value.chars().count();
@@ -149,6 +175,8 @@ fn padded(value: &str, length: i32, with: &str, before: bool) -> Answer {
 }
 
 /// `repeat`.
+///
+/// A negative number of times counts as 0.
 fn repeated(value: &str, times: i32) -> Answer {
     let times = usize::try_from(times).unwrap_or(0);
     sized(value.len().saturating_mul(times))?;
@@ -164,6 +192,11 @@ fn replaced(value: &str, from: &str, to: &str) -> Answer {
 }
 
 /// `split_part`. A negative field counts from the end.
+///
+/// An empty separator does not occur, so the whole text is the only field.
+///
+/// # Errors
+/// The field is 0.
 fn split_part(value: &str, by: &str, field: i32) -> Answer {
     if field == 0 {
         return Err("field position must not be zero".to_owned());
@@ -199,6 +232,11 @@ fn position(value: &str, what: &str) -> Answer {
 }
 
 /// `overlay` (`text_overlay`): replaces `length` characters from position `from`.
+///
+/// `length` may be negative or exceed the text: `overlay('abc' PLACING 'x' FROM 2 FOR 0)` inserts.
+///
+/// # Errors
+/// `from` is not positive, or `from + length` does not fit an int.
 fn overlay(value: &str, with: &str, from: i32, length: i32) -> Answer {
     if from <= 0 {
         return Err("negative substring length not allowed".to_owned());
@@ -215,6 +253,8 @@ fn overlay(value: &str, with: &str, from: i32, length: i32) -> Answer {
 }
 
 /// `translate`: replaces characters one by one; those without a partner are removed.
+///
+/// If a character occurs twice in `from`, its first place counts.
 fn translate(value: &str, from: &str, to: &str) -> Answer {
     let from: Vec<char> = from.chars().collect();
     let to: Vec<char> = to.chars().collect();
@@ -226,6 +266,9 @@ fn translate(value: &str, from: &str, to: &str) -> Answer {
 }
 
 /// `chr`: the character of a Unicode code point.
+///
+/// # Errors
+/// The code is 0, negative, a surrogate, or greater than U+10FFFF.
 fn chr(code: i32) -> Answer {
     match u32::try_from(code) {
         Err(_) => Err("character number must be positive".to_owned()),
@@ -247,6 +290,9 @@ fn count(count: usize) -> Answer {
 }
 
 /// Joins the texts that are not null.
+///
+/// The values are texts or null, because the typing pass converts each argument of `concat` and
+/// `concat_ws` to text.
 fn joined(values: &[Datum<'_>], by: &str) -> Answer {
     let texts = values.iter().filter_map(|value| match value {
         Datum::Text(text) => Some(text.as_ref()),
@@ -256,6 +302,8 @@ fn joined(values: &[Datum<'_>], by: &str) -> Answer {
 }
 
 /// Lengths and positions.
+///
+/// `ascii` gives the Unicode code point of the first character, and 0 for an empty text.
 fn lengths() -> Vec<Entry> {
     use Datum::{Bytes, Int, Text};
     let mut entries = vec![
@@ -317,6 +365,8 @@ fn lengths() -> Vec<Entry> {
 }
 
 /// Functions that change a text.
+///
+/// `to_hex` writes a negative number as its two's complement, as PostgreSQL does.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn changes() -> Vec<Entry> {
     use Datum::{Int, Long, Text};
@@ -394,6 +444,9 @@ fn changes() -> Vec<Entry> {
 }
 
 /// Functions that take parts of a text.
+///
+/// `substring(text, text)` has entries only to be refused: in PostgreSQL its second argument is a
+/// pattern, so a quoted number there has another meaning than the user expects.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn parts() -> Vec<Entry> {
     use Datum::{Bool, Int, Text};
@@ -516,6 +569,8 @@ fn parts() -> Vec<Entry> {
 }
 
 /// Concatenation, and bytes as text.
+///
+/// `encode` and `decode` know the format `hex` and fail for `base64` and `escape`.
 fn joins() -> Vec<Entry> {
     use Datum::{Bytes, Text};
     const B: Kind = Kind::Bytes;

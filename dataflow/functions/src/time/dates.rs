@@ -2,12 +2,30 @@
 //!
 //! Source: PostgreSQL's `date.c` and `timestamp.c`. The session's time zone is UTC, so a
 //! timestamptz has the same arithmetic as a timestamp.
+//!
+//! | expression | result |
+//! |---|---|
+//! | date + int, int + date, date - int | date |
+//! | date - date | int, in days |
+//! | date ± interval, interval + date | timestamp |
+//! | timestamp ± interval, interval + timestamp | timestamp; the same for timestamptz |
+//! | timestamp - timestamp | interval of days and microseconds; the same for timestamptz |
+//! | interval ± interval, - interval | interval, part by part |
+//! | `date_trunc(unit, timestamp)` | timestamp; the same for timestamptz |
+//! | `date_bin(stride, timestamp, origin)` | timestamp; the same for timestamptz |
+//! | `make_date(year, month, day)` | date |
+//! | timestamp `AT TIME ZONE` text | timestamptz, and the other way round |
+//!
+//! Dates are days since 1970-01-01, and timestamps are microseconds since 1970-01-01 00:00 UTC. A
+//! result out of PostgreSQL's range fails the row. The functions that depend on the clock (`now`,
+//! `current_date`) do not exist, because a replay would give another result.
 
 use crate::entry::{Answer, Body, Entry, Gives, Kind, body, rows};
 use crate::value::calendar::{MICROS_PER_DAY, MICROS_PER_SECOND, days_in, days_of, moment};
 use crate::value::datum::{Datum, Span};
 use crate::value::{calendar, zones};
 
+/// Short for the list of entries, as are the next four.
 const D: Kind = Kind::Date;
 const T: Kind = Kind::Timestamp;
 const Z: Kind = Kind::Timestamptz;
@@ -17,12 +35,20 @@ const X: Kind = Kind::Text;
 const HOUR: i64 = 3600 * MICROS_PER_SECOND;
 
 /// A date, which must be in range.
+///
+/// # Errors
+/// The date is outside of 4713 BC to 5874897 AD.
 fn day(days: i64) -> Answer {
     calendar::date(days).map(Datum::Date)
 }
 
 /// A timestamp plus an interval (`timestamp_pl_interval`): first the months, then the days, then
 /// the time. A day that the month does not have becomes the month's last day.
+///
+/// `2024-01-31 + 1 month` is 2024-02-29, and `2024-01-31 + 1 month 1 day` is 2024-03-01.
+///
+/// # Errors
+/// The result, or the timestamp after one of the first two steps, is out of range.
 fn moved(micros: i64, span: Span) -> Answer {
     let mut micros = micros;
     if span.months != 0 {
@@ -64,6 +90,9 @@ fn added(one: Span, other: Span) -> Answer {
 }
 
 /// The difference of two timestamps (`timestamp_mi`): whole days, and the rest as microseconds.
+///
+/// PostgreSQL's `timestamp_mi` ends with `interval_justify_hours`, so the days are multiples of 24
+/// hours.
 fn apart(one: i64, other: i64) -> Answer {
     let micros = one.checked_sub(other).ok_or("interval out of range")?;
     let days = i32::try_from(micros / MICROS_PER_DAY).map_err(|_| "interval out of range")?;
@@ -75,6 +104,12 @@ fn apart(one: i64, other: i64) -> Answer {
 }
 
 /// `date_trunc` (`timestamp_trunc`): the start of the unit that contains the timestamp.
+///
+/// `unit` may have any case, and the spellings of PostgreSQL's table `deltatktbl` (`datetime.c`). A
+/// week begins on Monday (ISO 8601).
+///
+/// # Errors
+/// The unit is not known, or the start is before PostgreSQL's first timestamp.
 fn truncated(unit: &str, micros: i64) -> Answer {
     let unit = unit.to_ascii_lowercase();
     let now = moment(micros);
@@ -112,6 +147,11 @@ fn truncated(unit: &str, micros: i64) -> Answer {
 }
 
 /// `date_bin` (`timestamp_bin`): the start of the stride that contains `at`, counted from `origin`.
+///
+/// `at` and `origin` are in microseconds since 1970; a day of the stride has 24 hours.
+///
+/// # Errors
+/// The stride has months, or is not positive; a difference or the result does not fit.
 fn binned(stride: Span, at: i64, origin: i64) -> Answer {
     if stride.months != 0 {
         let what = "timestamps cannot be binned into intervals containing months or years";
@@ -272,6 +312,9 @@ fn differences() -> Vec<Entry> {
 pub(crate) const AT_TIME_ZONE: &str = "AT TIME ZONE";
 
 /// The functions of timestamps, and `AT TIME ZONE`.
+///
+/// `AT TIME ZONE` is [`narrower`](Entry::narrower): it knows whole zone names and the years 1900 to
+/// 2098.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn others() -> Vec<Entry> {
     use Datum::{Int, Span as Interval, Stamp, Text};

@@ -2,6 +2,20 @@
 //!
 //! Source: PostgreSQL's `timestamp_part_common`, `extract_date` and `interval_part_common`. The
 //! session's time zone is UTC.
+//!
+//! | field | date | timestamp, timestamptz | interval | type of `extract` |
+//! |---|---|---|---|---|
+//! | `microseconds` | no | yes | yes | numeric(20,0) |
+//! | `milliseconds` | no | yes | yes | numeric(8,3) |
+//! | `second` | no | yes | yes | numeric(8,6) |
+//! | `minute`, `hour` | no | yes | yes | numeric(20,0) |
+//! | `day`, `month`, `quarter`, `year`, `decade`, `century`, `millennium` | yes | yes | yes | numeric(20,0) |
+//! | `week`, `isoyear`, `dow`, `isodow`, `doy` | yes | yes | no | numeric(20,0) |
+//! | `epoch` | yes | yes | yes | numeric(20,6), of a date numeric(20,0) |
+//! | `timezone` | no | timestamptz | no | numeric(20,0) |
+//!
+//! `date_part` casts a date to a timestamp first, as PostgreSQL does, and so knows the fields of
+//! the time for dates too.
 
 use arrow::datatypes::DataType;
 use datafusion_common::ScalarValue;
@@ -56,6 +70,10 @@ enum Unit {
 }
 
 /// The field of a name, in any case.
+///
+/// # Errors
+/// The name is not known, or is one of the fields that depend on the session (`timezone_hour`) or
+/// count days from another origin (`julian`).
 fn unit(name: &str) -> Result<Unit, String> {
     Ok(match name.to_ascii_lowercase().as_str() {
         "microsecond" | "microseconds" | "us" | "usec" | "usecs" => Unit::Microseconds,
@@ -87,6 +105,9 @@ fn counted(year: i64) -> i64 {
 }
 
 /// The century (`length` 100) or millennium (1000) of an astronomical year.
+///
+/// Astronomical years have a year 0. The first century is the years 1 to 100, and the century
+/// before it is -1.
 fn period(year: i64, length: i64) -> i64 {
     match year > 0 {
         true => (year + length - 1) / length,
@@ -116,6 +137,9 @@ fn of_day(unit: Unit, days: i64) -> Option<i64> {
 }
 
 /// A field of a time, in microseconds; None for fields of the day.
+///
+/// `micros` is since midnight, or the time part of an interval, which may be negative and longer
+/// than a day.
 fn of_time(unit: Unit, micros: i64) -> Option<Num> {
     let minute = micros % (60 * MICROS_PER_SECOND);
     let whole = |value: i64| Num::new(i128::from(value), 0);
@@ -135,6 +159,9 @@ fn unsupported(unit: Unit, kind: &str) -> String {
 }
 
 /// A field of a timestamp; `zone` if it is a timestamptz.
+///
+/// # Errors
+/// The field is not known, or a timestamp does not have it.
 fn of_stamp(name: &str, micros: i64, zone: bool) -> Result<Num, String> {
     let unit = unit(name)?;
     let now = moment(micros);
@@ -150,6 +177,9 @@ fn of_stamp(name: &str, micros: i64, zone: bool) -> Result<Num, String> {
 }
 
 /// A field of a date.
+///
+/// # Errors
+/// The field is not known, or is a field of the time.
 fn of_date(name: &str, days: i64) -> Result<Num, String> {
     let unit = unit(name)?;
     if unit == Unit::Epoch {
@@ -160,6 +190,9 @@ fn of_date(name: &str, days: i64) -> Result<Num, String> {
 }
 
 /// A field of an interval.
+///
+/// # Errors
+/// The field is not known, or an interval does not have it.
 fn of_interval(name: &str, span: Span) -> Result<Num, String> {
     let unit = unit(name)?;
     let (years, months) = (i64::from(span.months / 12), i64::from(span.months % 12));
@@ -183,6 +216,9 @@ fn of_interval(name: &str, span: Span) -> Result<Num, String> {
 }
 
 /// The precision and scale of the result. The field must be a constant.
+///
+/// # Errors
+/// The field is not a constant, or is not known.
 fn decimals(kinds: &[DataType], constants: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
     let name = match constants.first() {
         Some(Some(ScalarValue::Utf8(Some(name)))) => name,

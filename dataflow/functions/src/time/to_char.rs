@@ -1,4 +1,18 @@
 //! `to_char` of timestamps, by PostgreSQL's template patterns. Source: its `formatting.c`.
+//!
+//! Input: a template and a timestamp in microseconds. Output: text with English names. [`pieces`]
+//! also serves [`super::to_date`].
+//!
+//! | kind of pattern | patterns |
+//! |---|---|
+//! | year | `Y,YYY` `YYYY` `YYY` `YY` `Y`, ISO: `IYYY` `IYY` `IY` `I`, century: `CC` |
+//! | month, day | `MM` `MON` `MONTH` `RM`; `DD` `DDD` `D` `DY` `DAY`; ISO: `ID` `IDDD`; Julian: `J` |
+//! | week, quarter | `WW` `W` `IW` `Q` |
+//! | time | `HH24` `HH12` `HH` `MI` `SS` `MS` `US` `FF1` to `FF6` `SSSS` `SSSSS` `AM` `PM` |
+//! | era, zone | `AD` `BC` `TZ` `TZH` `TZM` `OF` |
+//! | modifiers | `FM` before a pattern (no padding), `TH` after a number (ordinal) |
+//!
+//! Text in double quotes is copied. `TM` and `SP` are refused.
 
 use crate::entry::{Answer, Body, Entry, Gives, Kind, body, rows};
 use crate::value::calendar;
@@ -60,6 +74,8 @@ pub(crate) enum Piece<'a> {
 
 /// The pattern at the start of `rest`, in upper case and as written. The case of names of days and
 /// months has a meaning, so these patterns have three cases. The others have upper or lower case.
+///
+/// None if no pattern begins here, so the character is a literal.
 fn pattern(rest: &str) -> Option<(&'static str, &str)> {
     let all = PATTERNS.iter().copied().chain(["Y"]);
     all.filter_map(|name| Some((name, rest.get(..name.len())?)))
@@ -132,6 +148,8 @@ pub(crate) fn pieces(template: &str) -> Result<Vec<Piece<'_>>, String> {
 }
 
 /// The ending of an ordinal number: `st`, `nd`, `rd`, `th`.
+///
+/// 11, 12 and 13 end in `th`.
 fn ordinal(number: i64, small: bool) -> &'static str {
     let ending = match (number.abs() % 100, number.abs() % 10) {
         (11..=13, _) => 0,
@@ -151,6 +169,8 @@ fn ordinal(number: i64, small: bool) -> &'static str {
 }
 
 /// A name in the case in which its pattern is written.
+///
+/// `MONTH` gives upper case, `Month` the name as it is, and `month` lower case.
 fn cased(name: &str, written: &str) -> String {
     let upper = |at: usize| {
         written
@@ -166,6 +186,8 @@ fn cased(name: &str, written: &str) -> String {
 }
 
 /// A numeric pattern: its value, and the width to which zeros are put in front. None for others.
+///
+/// A year BC is written as its positive number; the pattern `BC` tells it apart.
 fn number(name: &str, now: &Moment) -> Option<(i64, usize)> {
     let date = now.date;
     let second = now.time / MICROS_PER_SECOND;
@@ -222,6 +244,9 @@ fn number(name: &str, now: &Moment) -> Option<(i64, usize)> {
 }
 
 /// A pattern of words: its text, and the width to which blanks are appended. None for others.
+///
+/// `zone` is true for a timestamptz, whose zone is UTC. For a timestamp, `TZ` is empty, as in
+/// PostgreSQL.
 fn word(name: &str, written: &str, now: &Moment, zone: bool) -> Option<(String, usize)> {
     let small = written.starts_with(|c: char| c.is_ascii_lowercase());
     let afternoon = now.time >= 12 * 3600 * MICROS_PER_SECOND;
@@ -258,6 +283,9 @@ fn word(name: &str, written: &str, now: &Moment, zone: bool) -> Option<(String, 
 }
 
 /// `to_char`. An empty template gives null, as in PostgreSQL.
+///
+/// # Errors
+/// The template has an element that is not supported.
 fn written(template: &str, micros: i64, zone: bool) -> Answer {
     if template.is_empty() {
         return Ok(Datum::Null);
@@ -316,6 +344,9 @@ fn written(template: &str, micros: i64, zone: bool) -> Answer {
 }
 
 /// All entries of this family.
+///
+/// `to_char` of numbers and intervals is refused by name. Otherwise a call with a number would be
+/// an error about unknown types.
 pub(crate) fn entries() -> Vec<Entry> {
     use Datum::{Stamp, Text};
     const X: Kind = Kind::Text;

@@ -3,6 +3,15 @@
 //! PostgreSQL reads almost any text with almost any template. Here the text must have exactly the
 //! form of the template: fields of full width and the same separators. Any other text fails its
 //! row, with the reason.
+//!
+//! | input | result |
+//! |---|---|
+//! | `to_date(text, template)` | date; a time in the text is read and dropped |
+//! | `to_timestamp(text, template)` | timestamptz, in UTC |
+//! | `to_timestamp(seconds)` | timestamptz; `seconds` is a double precision, since 1970 |
+//!
+//! A field that the template lacks has its least value: month 1, day 1, 00:00:00. The year is
+//! required.
 
 use super::to_char::{MONTHS, Piece, pieces};
 use crate::entry::{Answer, Entry, Kind, body, rows};
@@ -35,6 +44,8 @@ struct Fields {
 
 /// A number of exactly `width` digits, or of at most `width` digits if no digit follows; and the
 /// rest of the text.
+///
+/// None if there is no such number.
 fn digits(text: &str, width: usize, exact: bool) -> Option<(i64, &str)> {
     let found = text
         .bytes()
@@ -64,6 +75,10 @@ fn month(text: &str, short: bool) -> Option<(i64, &str)> {
 impl Fields {
     /// Reads the field of one pattern. Returns the rest of the text, or None if the text has
     /// another form.
+    ///
+    /// `last` says whether no pattern follows directly. Only then may the field have fewer digits
+    /// than its full width, because otherwise the next field would begin at a place that PostgreSQL
+    /// and Tidemill might see differently.
     fn take<'a>(&mut self, name: &str, text: &'a str, last: bool) -> Option<&'a str> {
         let wide = |width| digits(text, width, true);
         let narrow = |width| digits(text, width, !last);
@@ -128,6 +143,8 @@ impl Fields {
     }
 
     /// Days since 1970 and microseconds of the day; None if there is no such timestamp.
+    ///
+    /// None as well if AM or PM is written without an hour of the twelve-hour clock.
     fn moment(&self) -> Option<(i64, i64)> {
         let (year, month, day) = (self.year?, self.month.unwrap_or(1), self.day.unwrap_or(1));
         let date =
@@ -153,6 +170,10 @@ impl Fields {
 }
 
 /// Reads a text with a template: days since 1970 and microseconds of the day.
+///
+/// # Errors
+/// The template has an element that is not read, the text has another form, or there is no such
+/// date or time.
 fn read(text: &str, template: &str) -> Result<(i64, i64), String> {
     let wrong = || {
         format!(
@@ -185,6 +206,9 @@ fn read(text: &str, template: &str) -> Result<(i64, i64), String> {
 }
 
 /// `to_timestamp` (`float8_timestamptz`): seconds since 1970.
+///
+/// # Errors
+/// The number is NaN or infinite, or the timestamp is out of range.
 fn of_seconds(seconds: f64) -> Answer {
     if !seconds.is_finite() {
         return Err("timestamp out of range".to_owned());

@@ -2,6 +2,14 @@
 //!
 //! DataFusion's planner puts a stand-in into the plan for each name. [`super::rewrite`] replaces it
 //! by an entry once the arguments have their types.
+//!
+//! ```text
+//! SQL: round(x + 1)
+//! planner's plan: round‹stand-in›(+‹stand-in›(x, 1))
+//! after rewrite:  round‹numeric›(+‹numeric, numeric›(x, CAST(1 AS numeric)))
+//! ```
+//!
+//! A stand-in takes any arguments and is never evaluated.
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -26,6 +34,9 @@ pub const ROW: &str = "row";
 
 /// The names that SQL may call as functions: all entries except operators and the internal entries,
 /// and the special functions.
+///
+/// Internal entries have lower-case names that SQL must not be able to call: `varchar('x', 3)`
+/// would otherwise be a function.
 static NAMES: LazyLock<BTreeSet<&'static str>> = LazyLock::new(|| {
     let named = |name: &&str| name.starts_with(|c: char| c.is_ascii_lowercase());
     let hidden = [
@@ -63,6 +74,13 @@ fn stand_in(name: &str) -> Arc<ScalarUDF> {
 }
 
 /// The stand-in for a function; None if no function that views may use has that name.
+///
+/// `name` is in lower case.
+///
+/// ```
+/// assert!(tidemill_functions::function("round").is_some());
+/// assert!(tidemill_functions::function("random").is_none());
+/// ```
 pub fn function(name: &str) -> Option<Arc<ScalarUDF>> {
     NAMES.contains(name).then(|| stand_in(name))
 }
@@ -73,6 +91,9 @@ pub fn function_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// A call of a stand-in.
+///
+/// `name` is a function or operator of the table, such as `+` or `rtrim`, or [`ROW`]. The name is
+/// not checked here: [`crate::typed`] reports unknown ones.
 pub fn named(name: &str, args: Vec<Expr>) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(stand_in(name), args))
 }

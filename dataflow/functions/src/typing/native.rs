@@ -1,4 +1,9 @@
 //! `Native`: an entry as a scalar function of DataFusion, evaluated over Arrow's columns.
+//!
+//! Input: columns of one length, or scalars, in the types that the entry takes. Output: a column of
+//! the result type, or a scalar if all arguments are scalars. The first row that fails makes the
+//! whole call fail; the caller halves such a batch until it finds the row (`operator/compute` of
+//! the crate `tidemill-dataflow`).
 
 use std::any::Any;
 use std::hash::{Hash, Hasher};
@@ -55,6 +60,8 @@ impl std::fmt::Debug for Entry {
 }
 
 /// A call of an entry, with arguments that have its types already.
+///
+/// The caller has resolved the entry and cast the arguments. Neither is checked again.
 pub(crate) fn call(entry: &'static Entry, result: DataType, args: Vec<Expr>) -> Expr {
     let native = Native {
         entry,
@@ -114,6 +121,8 @@ fn harmless(kind: Kind) -> Datum<'static> {
 ///
 /// # Errors
 /// The first row that fails, with the reason; a result that does not fit the type.
+///
+/// A row with a null argument is null without calling the body, if the entry is strict.
 fn evaluate(
     entry: &Entry,
     body: fn(&[Datum<'_>]) -> Answer,
@@ -185,6 +194,9 @@ impl ScalarUDFImpl for Native {
 
 /// SQL text of a call of an entry that SQL does not write as a function; None for other calls. The
 /// arguments are SQL text already.
+///
+/// The text becomes part of the plan that `explain` shows, and of the fingerprint of the view. A
+/// change here therefore changes fingerprints.
 pub fn operator_text(call: &ScalarFunction) -> Option<String> {
     let inner: &dyn Any = call.func.inner().as_ref();
     let native = inner.downcast_ref::<Native>()?;

@@ -1,6 +1,10 @@
 //! Typing pass: each node's expressions get PostgreSQL's types, and its columns follow.
 //!
 //! [`super::rewrite`] types one expression. This pass goes over the plan from the sources up.
+//!
+//! Input: the plan of DataFusion's planner, with stand-ins. Output: the same nodes, with calls of
+//! entries, and with the casts that PostgreSQL makes implicitly. The names of the columns stay as
+//! they are.
 
 use std::sync::Arc;
 
@@ -19,6 +23,8 @@ use super::rewrite::Scope;
 ///
 /// # Errors
 /// An expression has no type: a function, an operator or a cast is not supported.
+///
+/// Limits and scans have no expressions to type. Their numbers and columns keep their types.
 pub fn typed(plan: LogicalPlan) -> Result<LogicalPlan> {
     let typed = plan.transform_up(|node| {
         if matches!(node, LogicalPlan::Limit(_) | LogicalPlan::TableScan(_)) {
@@ -58,6 +64,8 @@ fn joined(mut join: Join) -> Result<LogicalPlan> {
 
 /// Casts the columns of a union's inputs to their common types. A column without a common type is
 /// refused later, by its name.
+///
+/// The types are PostgreSQL's common types (`select_common_type`), column by column.
 fn united(union: Union) -> Result<LogicalPlan> {
     let mut targets = Vec::new();
     for index in 0..union.schema.fields().len() {

@@ -47,6 +47,8 @@ impl Argument {
 }
 
 /// An entry that was found, and the kinds that its arguments are cast to first.
+///
+/// The caller casts each argument to its kind ([`cast_type`]) and calls the entry.
 pub(crate) struct Resolved {
     /// The entry.
     pub(crate) entry: &'static Entry,
@@ -95,6 +97,8 @@ fn preferred(kind: Kind) -> bool {
 }
 
 /// Whether PostgreSQL casts implicitly (`pg_cast.castcontext` is `i`).
+///
+/// Each pair is listed, also those that follow from two others.
 pub(crate) fn implicit(from: Kind, to: Kind) -> bool {
     use Kind::{Date, Double, Int, Long, Numeric, Real, Timestamp, Timestamptz};
     from == to
@@ -114,6 +118,8 @@ type Candidate = &'static Entry;
 
 /// The best entries for arguments of these kinds (`func_select_candidate`); None is an unknown
 /// kind. More than one entry means that the call is ambiguous.
+///
+/// `kinds` has one element for each argument, and each candidate takes as many.
 fn best(mut candidates: Vec<Candidate>, kinds: &[Option<Kind>]) -> Vec<Candidate> {
     let exact = |entry: &Candidate| {
         let pairs = entry.takes.iter().zip(kinds);
@@ -184,6 +190,9 @@ fn kinds_of(name: &str, arguments: &[Argument]) -> Result<Vec<Option<Kind>>, Str
 ///
 /// # Errors
 /// No entry or more than one fits, the entry is refused, or the result's scale cannot be computed.
+///
+/// `constants` has the value of each argument that is a literal, which numeric results need for
+/// their scale.
 pub(crate) fn resolved(
     name: &str,
     arguments: &[Argument],
@@ -250,6 +259,9 @@ pub(crate) fn resolved(
 
 /// Whether PostgreSQL finds several operators where the function table has one: those of money, of
 /// times of the day and of geometric types, which views do not have.
+///
+/// `date + '1 day'` is an example: PostgreSQL has `date + interval`, `date + time` and `date +
+/// int`.
 fn ambiguous(name: &str, kinds: &[Option<Kind>]) -> bool {
     matches!(
         (name, kinds),
@@ -328,6 +340,8 @@ pub(crate) fn cast_type(
 }
 
 /// A call as the error messages write it: types instead of values.
+///
+/// Operators are written between or before the types, and functions before parentheses.
 fn signature(name: &str, arguments: &[Argument]) -> String {
     let kinds = arguments.iter().map(|argument| match argument {
         Argument::Unknown => "unknown".to_owned(),
@@ -374,6 +388,9 @@ pub(crate) fn shown(entry: &Entry) -> String {
 ///
 /// # Errors
 /// Two types have no common type.
+///
+/// Each type is combined with the common type of those before it, as in PostgreSQL. Numerics get
+/// the greater scale.
 pub(crate) fn common(arguments: &[Argument]) -> Result<Option<DataType>, String> {
     let mut found: Option<DataType> = None;
     for kind in arguments.iter().filter_map(Argument::known) {
@@ -442,6 +459,9 @@ pub struct Supported {
 }
 
 /// All entries of the function table.
+///
+/// The table includes the refused entries (with the reason) and the internal entries, whose names
+/// SQL cannot call ([`crate::function_names`] lists those that it can).
 #[must_use]
 pub fn supported() -> Vec<Supported> {
     let each = |entry: &Entry| Supported {
@@ -462,6 +482,9 @@ pub fn supported() -> Vec<Supported> {
 }
 
 /// A literal with PostgreSQL's type: a whole number that fits 32 bits is an int.
+///
+/// The parser reads every whole number as 64 bits. The least int is excluded, because SQL writes it
+/// as minus 2147483648, and that number is a bigint in PostgreSQL.
 pub(crate) fn narrowed(value: ScalarValue) -> ScalarValue {
     match value {
         ScalarValue::Int64(Some(number)) if number != i64::from(i32::MIN) => {

@@ -28,6 +28,8 @@ mod lists;
 mod smallints;
 
 /// The error of SQL that views do not support.
+///
+/// The message completes the place that the planner adds.
 fn refused<T>(why: String) -> Result<T> {
     plan_err!("{why}")
 }
@@ -113,6 +115,7 @@ impl Scope {
         })
     }
 
+    /// The arguments of a call, in order.
     fn arguments(&self, exprs: &[Expr]) -> Result<Vec<Argument>> {
         exprs.iter().map(|expr| self.argument(expr)).collect()
     }
@@ -378,6 +381,7 @@ impl Scope {
         Ok(if like.negated { not(matched) } else { matched })
     }
 
+    /// BETWEEN as the two comparisons that define it.
     fn between(&self, between: Between) -> Result<Expr> {
         let Between {
             expr,
@@ -664,6 +668,7 @@ impl Scope {
         }
     }
 
+    /// The cast of a value to `numeric(precision, scale)`; a quoted literal is read as text.
     fn numeric(&self, args: [Expr; 3]) -> Result<Expr> {
         let [value, precision, scale] = args;
         let null = matches!(&value, Expr::Literal(value, _) if value.is_null());
@@ -761,6 +766,7 @@ fn wide(kind: &DataType) -> bool {
     matches!(kind, DataType::Decimal128(38, _))
 }
 
+/// The values of a row constructor; None for other expressions.
 fn row(expr: &Expr) -> Option<&[Expr]> {
     match expr {
         Expr::ScalarFunction(call) if name_of(&call.func) == Some(ROW) => Some(&call.args),
@@ -774,6 +780,7 @@ fn each_of(value: &Expr, test: fn(Expr) -> Expr) -> Expr {
     all(values.map(test).collect())
 }
 
+/// All conditions joined by AND; true if there are none.
 fn all(conditions: Vec<Expr>) -> Expr {
     conditions
         .into_iter()

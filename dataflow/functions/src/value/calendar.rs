@@ -2,6 +2,10 @@
 //!
 //! PostgreSQL uses the same calendar. The functions give the results of its `date2j` and `j2date`,
 //! over days since 1970-01-01 instead of Julian days. Years are astronomical: year 0 is 1 BC.
+//!
+//! Source of the algorithms: `civil_from_days` and `days_from_civil` in "chrono-Compatible
+//! Low-Level Date Algorithms" (<https://howardhinnant.github.io/date_algorithms.html>). A year
+//! begins on 1 March there, so a leap day is the last day of its year.
 
 /// Microseconds of one second.
 pub(crate) const MICROS_PER_SECOND: i64 = 1_000_000;
@@ -37,6 +41,8 @@ pub(crate) struct Moment {
 }
 
 /// The date of a day since 1970.
+///
+/// 146 097 days are 400 years, and 719 468 days lie between 0000-03-01 and 1970-01-01.
 pub(crate) fn date_of(days: i64) -> Day {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
@@ -96,6 +102,8 @@ pub(crate) fn weekday(days: i64) -> i64 {
 }
 
 /// The ISO year and week of a day.
+///
+/// By ISO 8601 a week begins on Monday and belongs to the year in which its Thursday lies.
 pub(crate) fn iso_week(days: i64) -> (i64, i64) {
     // The Thursday of the week decides.
     let thursday = days - (weekday(days) + 6).rem_euclid(7) + 3;

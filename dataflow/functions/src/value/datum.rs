@@ -1,6 +1,12 @@
 //! `Datum`: one value of a row, between Arrow's columns and the functions.
 //!
 //! [`read`] takes a value from a column; a [`Column`] collects the results.
+//!
+//! ```text
+//! Arrow columns ─► read(column, row) ─► Datum ─► body of an entry ─► Datum ─► Column ─► Arrow column
+//! ```
+//!
+//! Texts and bytes are borrowed from the column on the way in, and owned on the way out.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -83,6 +89,9 @@ impl Datum<'_> {
 }
 
 /// The value of `column` at `row`. Null for a column of a type that no function takes.
+///
+/// `row` must be less than the column's length. Arrow's intervals have nanoseconds, which are cut
+/// to microseconds.
 pub(crate) fn read(column: &ArrayRef, row: usize) -> Datum<'_> {
     if column.is_null(row) {
         return Datum::Null;
@@ -117,6 +126,7 @@ pub(crate) fn read(column: &ArrayRef, row: usize) -> Datum<'_> {
 
 /// Builds a column of one type from values, in the order of the rows.
 pub(crate) struct Column {
+    /// Knows the type, and holds the values so far.
     builder: Builder,
 }
 
@@ -195,6 +205,8 @@ impl Column {
     }
 
     /// The column.
+    ///
+    /// The column has one value for each call of [`Self::push`] that succeeded.
     pub(crate) fn finish(mut self) -> ArrayRef {
         match &mut self.builder {
             Builder::Bool(b) => Arc::new(b.finish()),

@@ -38,6 +38,9 @@ pub(crate) fn wide_power(exponent: i32) -> i256 {
 }
 
 /// Divides integers and rounds half away from zero. None for a division by zero or an overflow.
+///
+/// Half away from zero is the rounding of PostgreSQL's numerics: 2.5 becomes 3, and -2.5 becomes
+/// -3.
 fn divided(value: i256, by: i256) -> Option<i256> {
     let quotient = value.checked_div(by)?;
     let rest = value.checked_rem(by)?;
@@ -115,6 +118,8 @@ impl Num {
     }
 
     /// The digits of both numbers at the greater of their scales, and that scale.
+    ///
+    /// The digits fit 256 bits while both scales are at most 38, as those of columns are.
     fn aligned(self, other: Self) -> (i256, i256, i32) {
         let scale = self.scale.max(other.scale);
         let at = |num: Self| wide(num.digits).wrapping_mul(wide_power(scale - num.scale));
@@ -139,6 +144,9 @@ impl Num {
     }
 
     /// The product. The scales add up.
+    ///
+    /// # Errors
+    /// The product has more than 38 digits.
     pub(crate) fn multiply(self, other: Self) -> Result<Self, String> {
         let product = wide(self.digits).checked_mul(wide(other.digits));
         narrow(product, self.scale + other.scale)
@@ -261,6 +269,10 @@ pub(crate) fn first_digit(num: Num) -> (i32, i128) {
 }
 
 /// The scale of a quotient, from PostgreSQL's `select_div_scale`: at least 16 significant digits.
+///
+/// The weights are in base 10000, in which PostgreSQL stores numerics. The first digits of both
+/// operands decide how many digits the quotient has before the point. The scale is at least that of
+/// both operands, and at most 1000 (`NUMERIC_MAX_DISPLAY_SCALE`).
 pub(crate) fn quotient_scale(above: Num, below: Num) -> i32 {
     let ((weight1, first1), (weight2, first2)) = (first_digit(above), first_digit(below));
     let mut weight = weight1 - weight2;

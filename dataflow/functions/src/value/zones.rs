@@ -14,6 +14,11 @@ const YEARS: std::ops::RangeInclusive<i64> = 1900..=2098;
 
 /// A zone by its whole name. Abbreviations are refused, because PostgreSQL has a list of its own
 /// for them.
+///
+/// A whole name contains a slash (`Europe/Berlin`) or is `UTC`.
+///
+/// # Errors
+/// The name is an abbreviation (`CET`), an offset (`+02`), or not in the database.
 fn zone(name: &str) -> Result<Tz, String> {
     let whole = name.contains('/') || name == "UTC";
     let known = whole.then(|| name.parse().ok()).flatten();

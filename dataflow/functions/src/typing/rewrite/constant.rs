@@ -1,4 +1,6 @@
 //! Evaluation of constant expressions while a query is typed.
+//!
+//! The expression is evaluated by the same code that evaluates rows, over one row without columns.
 
 use std::sync::Arc;
 
@@ -10,6 +12,9 @@ use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_physical_expr::create_physical_expr;
 
 /// The value of a constant expression.
+///
+/// # Errors
+/// The expression reads a column, or its evaluation fails.
 pub(super) fn evaluated(expr: &Expr) -> Result<ScalarValue> {
     let empty = DFSchema::empty();
     let physical = create_physical_expr(

@@ -14,6 +14,9 @@ use crate::chain::chained;
 
 impl Scope {
     /// Replaces a list by DataFusion's node or by comparisons.
+    ///
+    /// `x IN (a, b)` without a common type becomes `x = a OR x = b`, in which each pair has its own
+    /// types.
     pub(super) fn in_list(&self, list: InList) -> Result<Expr> {
         let InList {
             expr,

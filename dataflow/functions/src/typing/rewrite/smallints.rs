@@ -1,5 +1,8 @@
 //! Operators of smallints, which are stored as ints: results are limited to 16 bits as in
 //! PostgreSQL.
+//!
+//! A field's metadata says that it is a smallint ([`types::ASKED`]). Input: a call whose arguments
+//! are all smallints. Output: the call over ints, with a check of its result.
 
 use datafusion_common::Result;
 use datafusion_expr::{Expr, ExprSchemable, lit};
