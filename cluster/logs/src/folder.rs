@@ -1,4 +1,7 @@
 //! Reads one page from the log files of one folder.
+//!
+//! In: a folder that [`crate::rotate`] writes, and a query. Out: the next page of its lines. The
+//! files are read again for each page; nothing is kept in between.
 
 use std::path::Path;
 use std::{fs, io};
@@ -13,6 +16,9 @@ use crate::rotate;
 /// # Errors
 ///
 /// The folder or a file cannot be read.
+///
+/// Of all processes the one with the oldest next line is taken. The page ends at [`LINES_MAX`]
+/// lines or [`SCAN_BYTES_MAX`] bytes, whichever comes first.
 pub(crate) fn read(folder: &Path, worker: &str, query: &Query) -> io::Result<Page> {
     let mut cursor = query.cursor();
     let mine = format!("{worker}/");
@@ -57,6 +63,11 @@ pub(crate) fn read(folder: &Path, worker: &str, query: &Query) -> io::Result<Pag
 }
 
 /// The names of the processes that have log files in the folder, sorted.
+///
+/// Other files in the folder are ignored.
+///
+/// # Errors
+/// The folder cannot be read.
 fn stems(folder: &Path) -> io::Result<Vec<String>> {
     let mut stems = Vec::new();
     for entry in fs::read_dir(folder)? {

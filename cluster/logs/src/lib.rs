@@ -18,6 +18,18 @@
 //! 3. A page has at most [`page::LINES_MAX`] lines. Each worker reads at most
 //!    [`page::SCAN_BYTES_MAX`] bytes of lines for it.
 //! 4. Only files that were found in the folder are opened, never one that a cursor names.
+//!
+//! Over HTTP, a page is what `GET /v1/logs` answers. The parameters are the fields of [`Query`]:
+//!
+//! ```
+//! let query = tidemill_logs::Query {
+//!     job: Some("users".to_owned()),
+//!     level: tidemill_logs::level("warn").map(str::to_owned),
+//!     ..Default::default()
+//! };
+//! let pairs = query.pairs();
+//! assert_eq!(pairs, [("job", "users".to_owned()), ("level", "WARN".to_owned())]);
+//! ```
 
 mod folder;
 pub mod logging;
@@ -43,8 +55,11 @@ pub use source::tail;
 
 /// State of the route.
 struct Served {
+    /// The worker's name in the lines and cursors.
     worker: String,
+    /// The folder of the log files.
     folder: PathBuf,
+    /// The token that a request must show; `None` shows the logs to everybody.
     token: Option<Token>,
 }
 

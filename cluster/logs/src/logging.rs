@@ -3,6 +3,11 @@
 //! masked.
 //!
 //! In: events of all threads. Out: lines, which [`crate`] reads again.
+//!
+//! ```text
+//! text: 2026-11-22T21:14:05.123456Z  INFO job=users generation=3 process=1 worker=0 tidemill: started
+//! JSON: {"job":"users","generation":3,"process":1,"worker":0,"timestamp":…,"level":"INFO",…}
+//! ```
 
 use std::io;
 use std::path::PathBuf;
@@ -62,6 +67,11 @@ pub enum LogFormat {
 }
 
 /// Parses `--log-size`.
+///
+/// The units are powers of 1024.
+///
+/// # Errors
+/// The text is no number with a known unit, or fewer than [`LOG_BYTES_MIN`] bytes.
 fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = match text[digits.len()..].trim() {
@@ -108,6 +118,8 @@ impl<'a> Origin<'a> {
     }
 
     /// The begin of the names of the log files.
+    ///
+    /// `JOB.PART.INDEX` for a process of a job, otherwise the command's name.
     pub(crate) fn stem(&self) -> String {
         match self.job {
             Some(job) => format!("{job}.{}.{}", self.part, self.process),
@@ -183,6 +195,7 @@ pub fn start(args: &LogArgs, default: &str, origin: &Origin<'_>) -> anyhow::Resu
 /// the worker threads, and a span entered here does not reach them.
 #[derive(Debug, Clone)]
 struct Lines {
+    /// Decides where the fields are inserted.
     format: LogFormat,
     /// The fields of the process, as text or as part of a JSON object.
     fields: String,
@@ -194,6 +207,8 @@ struct Lines {
 
 impl Lines {
     /// Inserts the fields after the time and the level, or into the JSON object.
+    ///
+    /// `thread` is the name of the calling thread. Only timely's worker threads have a number.
     fn line(&self, text: &str, thread: Option<&str>) -> String {
         let worker = thread.and_then(|name| name.strip_prefix(WORKER_THREAD));
         let worker = worker.and_then(|number| number.parse::<usize>().ok());

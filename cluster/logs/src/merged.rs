@@ -18,12 +18,17 @@ const MASTER: &str = "master";
 /// The HTTP client for the workers, and the master's own log folder if it has one.
 #[derive(Debug, Clone)]
 pub struct Peers {
+    /// The client, with the token, that [`Peers::at`] copies for each worker.
     way: Master,
+    /// The master's log folder.
     own: Option<PathBuf>,
 }
 
 impl Peers {
     /// `token` is sent to the workers; `own` is the master's log folder.
+    ///
+    /// # Errors
+    /// The HTTP client cannot be made, or the token cannot be sent in a header.
     pub fn new(token: Option<String>, own: Option<PathBuf>) -> anyhow::Result<Self> {
         let way = Master::plain(token)?;
         Ok(Self { way, own })

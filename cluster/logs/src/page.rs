@@ -1,4 +1,7 @@
 //! Pages of log lines: the query, the page, and the merge of several workers' pages.
+//!
+//! A [`Query`] is plain data with a form for URLs; a [`Page`] is JSON. A cursor names processes and
+//! numbers of files, and only files that were found in the folder are opened.
 
 use std::collections::BTreeMap;
 
@@ -73,6 +76,11 @@ impl Line {
 }
 
 /// The level of this name in any case; `None` if there is none.
+///
+/// ```
+/// assert_eq!(tidemill_logs::level("warn"), Some("WARN"));
+/// assert_eq!(tidemill_logs::level("loud"), None);
+/// ```
 pub fn level(given: &str) -> Option<&'static str> {
     let given = given.to_ascii_uppercase();
     LEVELS.into_iter().find(|level| *level == given)
@@ -87,6 +95,8 @@ impl Query {
     }
 
     /// The query as parameters of a URL.
+    ///
+    /// Fields that are not set have no parameter.
     pub fn pairs(&self) -> Vec<(&'static str, String)> {
         let since = self.since_ms.map(|since| since.to_string());
         let all = [

@@ -21,7 +21,9 @@ const DIGITS: usize = 6;
 /// The log file being written.
 #[derive(Debug)]
 pub(crate) struct Rotating {
+    /// The folder of the files.
     folder: PathBuf,
+    /// The begin of the files' names, as [`crate::logging`] makes it.
     stem: String,
     /// Size at which the next file is begun, in bytes.
     size: u64,
@@ -29,6 +31,7 @@ pub(crate) struct Rotating {
     keep: usize,
     /// The number of the open file.
     number: u64,
+    /// The open file, in append mode, so that lines of two processes do not overwrite each other.
     file: File,
     /// Size of the open file, in bytes.
     written: u64,
@@ -57,6 +60,11 @@ impl Rotating {
     }
 
     /// Writes one line, in the next file if this one is full.
+    ///
+    /// A line that is longer than a file gets a file of its own.
+    ///
+    /// # Errors
+    /// The disk does not take the line, or an old file cannot be deleted.
     pub(crate) fn write(&mut self, line: &str) -> io::Result<()> {
         let length = line.len() as u64;
         if self.written > 0 && self.written + length > self.size {
@@ -67,6 +75,9 @@ impl Rotating {
     }
 
     /// Begins the next file and deletes the oldest ones.
+    ///
+    /// # Errors
+    /// The new file cannot be opened, or an old one cannot be deleted.
     fn next(&mut self) -> io::Result<()> {
         let (file, written) = append(&self.folder, &self.stem, self.number + 1)?;
         self.number += 1;
@@ -97,6 +108,9 @@ pub(crate) fn parse(name: &str) -> Option<(&str, u64)> {
 }
 
 /// The files of one stem with their numbers, oldest first.
+///
+/// # Errors
+/// The folder cannot be read.
 pub(crate) fn files(folder: &Path, stem: &str) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {

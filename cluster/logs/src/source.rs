@@ -16,7 +16,9 @@ use crate::rotate;
 
 /// The log files of one process and the position in them.
 pub(super) struct Source<'a> {
+    /// The worker's name, for the entries.
     worker: &'a str,
+    /// The process's name, which begins the names of its files.
     stem: String,
     /// The files after the one that is open, the newest first.
     files: Vec<(u64, PathBuf)>,
@@ -33,6 +35,9 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     /// Opens the files of process `stem` at a cursor's position, or at the first file that may have
     /// lines from `since_ms` on.
+    ///
+    /// # Errors
+    /// The folder or a file cannot be read.
     pub(super) fn open(
         folder: &Path,
         worker: &'a str,
@@ -179,6 +184,9 @@ fn head(line: &str) -> Option<(i64, String)> {
 
 /// The last lines of one generation of a process, at most `count`. Files that cannot be read are
 /// skipped.
+///
+/// `stem` is the process's name as in the files, and `generation` the one whose lines are wanted.
+/// At most the last 8 MiB of each file are read. They are shown with the failure of a process.
 pub fn tail(folder: &Path, stem: &str, generation: u64, count: usize) -> Vec<String> {
     let (text, json) = (
         format!(" generation={generation} "),

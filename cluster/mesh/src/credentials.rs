@@ -1,4 +1,8 @@
 //! Credentials of a process in the mesh: the shared secret, and a certificate if the mesh uses TLS.
+//!
+//! In: the flags `--mesh-cert`, `--mesh-key`, `--mesh-ca`, the variables `TIDEMILL_MESH_SECRET` and
+//! `TIDEMILL_MESH_SECRET_FILE`, and the secret that a master may have chosen. Out: [`Credentials`].
+//! The secret is no flag, because other users of a machine can read a process's arguments.
 
 use std::path::PathBuf;
 
@@ -78,11 +82,20 @@ pub struct Credentials {
     /// Whether there is a secret or a certificate. Without either, anybody who reaches the port can
     /// pass for a process of the job.
     pub authenticated: bool,
+    /// The shared secret; the empty one if none was given.
     pub(super) secret: Secret,
+    /// The certificate and the authority, if the mesh uses TLS.
     pub(super) tls: Option<Tls>,
 }
 
 /// The secret that the environment names; `None` when there is none.
+///
+/// An empty variable counts as not given. White space around the secret is removed, because a file
+/// usually ends with a line break.
+///
+/// # Errors
+/// Both variables are given ([`Usage`]), the file cannot be read, or the secret is too short
+/// ([`Usage`]).
 fn secret() -> anyhow::Result<Option<String>> {
     let given = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
     let (secret, place) = match (given(SECRET), given(SECRET_FILE)) {
@@ -102,6 +115,11 @@ fn secret() -> anyhow::Result<Option<String>> {
 }
 
 /// Refuses a secret that is too short.
+///
+/// `place` is the variable, for the message. The message does not contain the secret.
+///
+/// # Errors
+/// [`Usage`], when the secret has fewer than [`SECRET_LEN_MIN`] bytes.
 fn checked(secret: &str, place: &str) -> anyhow::Result<String> {
     if secret.len() < SECRET_LEN_MIN {
         let why = format!(

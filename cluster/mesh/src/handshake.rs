@@ -63,6 +63,10 @@ where
 }
 
 /// Reads the other side's answer: `rest` after [`GO_ON`], or the refusal that a code stands for.
+///
+/// # Errors
+/// The refusal of the other side, [`Refusal::Garbage`] for an unknown code, or the end of the
+/// connection.
 async fn answer<S: AsyncRead + Unpin>(stream: &mut S, rest: &mut [u8]) -> Result<(), Refusal> {
     match stream.read_u8().await? {
         GO_ON => {}
@@ -77,6 +81,7 @@ async fn answer<S: AsyncRead + Unpin>(stream: &mut S, rest: &mut [u8]) -> Result
 pub(super) struct Proven {
     /// The process's index.
     pub(super) from: usize,
+    /// What both sides said so far, which the last proof covers.
     meeting: Meeting,
 }
 
@@ -115,6 +120,9 @@ where
 
 impl Proven {
     /// The last step: proves this process's identity and completes the handshake.
+    ///
+    /// # Errors
+    /// The connection ended.
     pub(super) async fn welcome<S>(self, stream: &mut S, secret: &Secret) -> Result<(), Refusal>
     where
         S: AsyncRead + AsyncWrite + Unpin,

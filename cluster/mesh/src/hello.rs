@@ -8,6 +8,14 @@
 //!
 //! Each proof is the HMAC-SHA256 of the sender's role, the whole hello (which contains the first
 //! nonce) and the second nonce. A proof is valid in one handshake only.
+//!
+//! ```text
+//! bytes   0        8         10       12              12+n
+//!         tidemesh │ version │ n      │ Hello as JSON │
+//!                    u16 BE    u16 BE   n ≤ 1024
+//! ```
+//!
+//! HMAC-SHA256 is defined in RFC 2104 and FIPS 180-4.
 
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -31,6 +39,8 @@ pub(super) const PROOF: usize = 32;
 pub(super) type Nonce = [u8; 32];
 
 /// The identity of a process within its job.
+///
+/// All fields but [`Identity::process`] must be equal in all processes of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The job's name.
@@ -47,8 +57,18 @@ pub struct Identity {
     pub threads: usize,
 }
 
-/// A hash of 16 hexadecimal digits over `parts`: what the processes of a job must have in common to
-/// understand each other's rows.
+/// A hash of 32 hexadecimal digits (128 bits of SHA-256) over `parts`: what the processes of a job
+/// must have in common to understand each other's rows.
+///
+/// Each part is hashed with its length, so moving a character from one part to the next changes the
+/// hash.
+///
+/// ```
+/// use tidemill_mesh::program;
+///
+/// assert_eq!(program(&["1.0", "SELECT"]).len(), 32);
+/// assert_ne!(program(&["1.0", "SELECT"]), program(&["1.0S", "ELECT"]));
+/// ```
 pub fn program(parts: &[&str]) -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     for part in parts {
@@ -64,13 +84,19 @@ pub fn program(parts: &[&str]) -> String {
 /// nonce.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
+    /// The job's name.
     job: String,
-    /// The sender's generation, program, index and size, and the index that it wants to reach.
+    /// The generation of the sender.
     generation: u64,
+    /// Hash of what all processes must have in common.
     program: String,
+    /// The sender's index.
     pub(super) from: usize,
+    /// The index that the sender wants to reach.
     to: usize,
+    /// The number of processes that the sender was started for.
     processes: usize,
+    /// The number of threads of each of them.
     threads: usize,
     /// The nonce of the connecting side.
     nonce: Nonce,
@@ -158,6 +184,9 @@ pub(super) fn length(lead: [u8; LEAD]) -> Result<usize, Refusal> {
 }
 
 /// A nonce from the system's random numbers.
+///
+/// # Errors
+/// The system gives no random numbers.
 pub(super) fn nonce() -> std::io::Result<Nonce> {
     let mut nonce = Nonce::default();
     let filled = SystemRandom::new().fill(&mut nonce);
@@ -179,13 +208,16 @@ impl Secret {
 /// The two sides of a handshake. A proof names the role of its sender, so it cannot be sent back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
+    /// The side with the higher index.
     Connects,
+    /// The side with the lower index.
     Accepts,
 }
 
 /// Everything that both sides saw of one handshake, which the proofs cover.
 #[derive(Debug)]
 pub(super) struct Meeting {
+    /// The frame of the connecting side, byte by byte.
     hello: Vec<u8>,
     nonce: Nonce,
 }
@@ -215,6 +247,8 @@ impl Meeting {
     }
 
     /// Whether the other side's proof is valid.
+    ///
+    /// The comparison takes the same time wherever the first wrong byte is (`ring::hmac::verify`).
     pub(super) fn proves(&self, role: Role, proof: &[u8], secret: &Secret) -> bool {
         hmac::verify(&secret.0, &self.text(role), proof).is_ok()
     }

@@ -16,6 +16,14 @@
 //! 2. A connection ends when the other machine has not answered for some seconds ([`socket`]).
 //! 3. Strangers hold at most [`limits::PENDING_MAX`] connections, each for at most
 //!    [`limits::HANDSHAKE_MAX`], and keep no process of the job out.
+//!
+//! ```text
+//! listen() ─► port() ─► the master tells all addresses ─► connect() ─► formed() ─► take() ─► timely
+//!                                                         in the background
+//! ```
+//!
+//! Without a mesh of its own, timely would accept any connection on its port, and would not notice
+//! a process of another generation.
 
 mod credentials;
 mod handshake;
@@ -70,7 +78,9 @@ impl std::error::Error for Unreachable {}
 pub struct Mesh {
     /// The runtime of listener, connectors and TLS.
     runtime: Option<Runtime>,
+    /// What the listener and the connectors share.
     shared: Arc<Shared>,
+    /// The address of the listening socket.
     address: SocketAddr,
 }
 
@@ -159,6 +169,9 @@ impl Mesh {
     }
 
     /// Polls `ready` until it returns a value, `stop` is set, or the deadline passes.
+    ///
+    /// # Errors
+    /// [`Unreachable`] after the deadline.
     fn wait<T>(
         &self,
         deadline: Option<Instant>,
@@ -187,6 +200,9 @@ impl Mesh {
 
     /// Waits until the last bytes of timely have been sent over TLS, for at most
     /// [`LAST_WORDS_MAX`].
+    ///
+    /// Without TLS there is nothing to wait for, because timely writes to the sockets itself. The
+    /// process would otherwise end while the copying tasks still hold bytes.
     pub fn drained(&self) {
         let deadline = Instant::now() + LAST_WORDS_MAX;
         let done = || self.shared.tls.as_ref().is_none_or(Tls::is_done);

@@ -1,4 +1,7 @@
 //! Limits of the mesh's handshakes, and the version of the protocol.
+//!
+//! The limits protect a process from strangers: before the handshake is done, a connection costs
+//! one socket, one task and at most [`super::hello::HELLO_BYTES_MAX`] bytes.
 
 use std::time::Duration;
 

@@ -5,6 +5,8 @@
 //! 1. At most [`PENDING_MAX`] connections are in their handshake. A further one ends the oldest, so
 //!    silent connections keep no process out.
 //! 2. Each handshake may take [`HANDSHAKE_MAX`] in all.
+//!
+//! In: TCP connections. Out: filled slots of the roster ([`super::roster`]), and counted refusals.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -71,6 +73,9 @@ async fn meet(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
 }
 
 /// Does the handshake, over TLS if the mesh uses it, and puts the connection into the roster.
+///
+/// # Errors
+/// The refusal of either side, or an I/O error as a refusal.
 async fn let_in(stream: TcpStream, shared: &Arc<Shared>) -> Result<usize, Refusal> {
     bound(&stream)?;
     let (from, reservation, link) = match &shared.tls {
@@ -90,6 +95,9 @@ async fn let_in(stream: TcpStream, shared: &Arc<Shared>) -> Result<usize, Refusa
 }
 
 /// Does the accepting side of the handshake. A side that is refused is told why.
+///
+/// # Errors
+/// Why the other side is refused.
 async fn known<S>(stream: &mut S, shared: &Arc<Shared>) -> Result<(usize, Reservation), Refusal>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -108,6 +116,9 @@ where
 }
 
 /// Admits a process that has proved its identity and is not connected yet.
+///
+/// # Errors
+/// Why the other side is refused. A second process of an index gets [`Refusal::Connected`].
 async fn admit<S>(stream: &mut S, shared: &Arc<Shared>) -> Result<(Proven, Reservation), Refusal>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,

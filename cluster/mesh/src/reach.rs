@@ -1,5 +1,8 @@
 //! The connector of the mesh: connects to the processes with lower indices, and tries again until
 //! they are there.
+//!
+//! In: the address of one process. Out: a filled slot of the roster. The task ends when the
+//! connections were handed to timely, or with the mesh.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +21,7 @@ use super::socket::{Link, bound};
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Shortest and longest back-off pause between two attempts.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The longest back-off pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How soon a connection that ended is noticed.
 const LOOK: Duration = Duration::from_millis(200);
@@ -54,6 +58,12 @@ pub(super) async fn reach(to: usize, address: String, shared: Arc<Shared>) {
 }
 
 /// One attempt: TCP, TLS if the mesh uses it, and the handshake.
+///
+/// The slot is reserved before the handshake, so two attempts never connect to one process.
+///
+/// # Errors
+/// Why it failed. The caller tries again, whatever the reason: a process of another generation may
+/// be replaced by one of this generation.
 async fn attempt(to: usize, address: &str, shared: &Arc<Shared>) -> Result<(), Refusal> {
     let none = || Refusal::Unreached(format!("no answer in {CONNECT_MAX:?}"));
     let connecting = timeout(CONNECT_MAX, TcpStream::connect(address)).await;

@@ -1,5 +1,8 @@
 //! Refusals of the mesh: the reasons in words for the log and as codes for the other side, and a
 //! rate limit of their log lines.
+//!
+//! The code is one byte of the wire format ([`super::hello`]). A code keeps its meaning for all
+//! versions, because the other side may be another version.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,6 +27,7 @@ pub(super) enum Refusal {
     Closed,
     /// A newer connection took the place of this one in the handshake.
     Crowded,
+    /// The TLS handshake failed, with the library's reason.
     Tls(String),
     /// The other side speaks this version of the protocol.
     Version(u16),
@@ -31,19 +35,25 @@ pub(super) enum Refusal {
     Job(String),
     /// The generations of the other side and of this process.
     Generation {
+        /// Of the other side.
         its: u64,
+        /// Of this process.
         own: u64,
     },
     /// The other side has another version of Tidemill, other views or another codec.
     Program,
     /// Processes and threads that each side was started for.
     Size {
+        /// Of the other side: processes, threads.
         its: (usize, usize),
+        /// Of this process: processes, threads.
         own: (usize, usize),
     },
     /// The indices in the hello do not fit: only a higher index connects to a lower one.
     Index {
+        /// The index that the other side says it has.
         from: usize,
+        /// The index that the other side looks for.
         to: usize,
     },
     /// The other side's proof is wrong.
@@ -172,6 +182,8 @@ fn refused(code: u8) -> Option<&'static str> {
 /// The rate-limited log of refusals.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
+    /// By kind. An entry is removed when its period is over, so the map has at most one entry for
+    /// each kind.
     kinds: Mutex<BTreeMap<&'static str, Told>>,
 }
 
@@ -190,6 +202,9 @@ struct Told {
 
 impl Refusals {
     /// Logs a refusal, or counts it when too many of its kind were logged.
+    ///
+    /// `peer` is the address of the refused connection. Strangers cannot fill the disk with log
+    /// lines.
     pub(super) fn tell(&self, peer: SocketAddr, refusal: &Refusal) {
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let told = kinds.entry(refusal.kind()).or_insert_with(|| Told {

@@ -7,6 +7,12 @@
 //!
 //! Slots go from Free to Reserved (a process proved its identity) to Connected to Taken (handed to
 //! timely), and back to Free when the handshake fails or the connection ends.
+//!
+//! ```text
+//! Free ─ reserve ─► Reserved ─ fill ─► Connected ─ take ─► Taken
+//!   ▲                  │ dropped            │ ended
+//!   └──────────────────┴────────────────────┘
+//! ```
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,6 +39,7 @@ enum Slot {
 /// One slot per process, by index.
 #[derive(Debug)]
 pub(super) struct Roster {
+    /// The slot of this process is [`Slot::Own`].
     slots: Mutex<Vec<Slot>>,
 }
 
@@ -45,6 +52,7 @@ impl Roster {
         }
     }
 
+    /// The slots, also after a panic of another thread: each change of a slot is one assignment.
     fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -119,7 +127,9 @@ impl Roster {
 /// A reserved slot. Dropping the reservation frees the slot, unless it was filled.
 #[derive(Debug)]
 pub(super) struct Reservation {
+    /// The roster of the slot.
     roster: Arc<Roster>,
+    /// The index of the process to which the slot belongs.
     index: usize,
 }
 

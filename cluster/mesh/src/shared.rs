@@ -14,6 +14,7 @@ pub(super) struct Shared {
     pub(super) me: Identity,
     /// The secret of the job, and TLS if the mesh uses it.
     pub(super) secret: Secret,
+    /// TLS, if the mesh uses it.
     pub(super) tls: Option<Tls>,
     /// Which processes are connected.
     pub(super) roster: Arc<Roster>,

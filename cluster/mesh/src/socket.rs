@@ -1,5 +1,8 @@
 //! Socket options of the mesh: how soon a connection ends when the other machine is gone, and a
 //! check whether a connection is still up.
+//!
+//! Without these options, a connection on which nothing is sent never ends when the network is cut,
+//! and the job would stand still. `TCP_USER_TIMEOUT` is described in tcp(7) and RFC 5482.
 
 use std::mem::MaybeUninit;
 use std::net::TcpStream;
@@ -19,6 +22,9 @@ const UNANSWERED_MAX: Duration = Duration::from_secs(8);
 
 /// Sets the options that end the connection when the network is cut or the other machine is gone,
 /// also while nothing is sent.
+///
+/// # Errors
+/// The system refuses an option.
 pub(super) fn bound(stream: &impl AsFd) -> std::io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
@@ -34,6 +40,7 @@ pub(super) fn bound(stream: &impl AsFd) -> std::io::Result<()> {
 /// A connection to another process. The socket is non-blocking until timely takes it over.
 #[derive(Debug)]
 pub(super) enum Link {
+    /// A TCP connection, which timely uses itself.
     Tcp(TcpStream),
     /// A local socket pair, whose other end is copied over TLS.
     Unix(UnixStream),

@@ -6,6 +6,13 @@
 //! between the other end and the TLS stream, at most [`CARRY_BYTES`] at a time in each direction.
 //! The end of one direction is sent as TLS's own end of data. A connection that ends without it
 //! ends the local socket too.
+//!
+//! ```text
+//! timely ─► local socket pair ─► task ─► TLS stream ─► network ─► … ─► timely of the other process
+//! ```
+//!
+//! The client certificate is required and verified (`WebPkiClientVerifier`), so both sides are
+//! known before the handshake of the mesh begins.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -30,14 +37,19 @@ const CARRY_BYTES: usize = 64 * 1024;
 /// The PEM files of `--mesh-cert`, `--mesh-key` and `--mesh-ca`.
 #[derive(Debug, Clone)]
 pub(crate) struct TlsFiles {
+    /// The certificate of this process, with its chain.
     pub(crate) cert: PathBuf,
+    /// The private key of that certificate.
     pub(crate) key: PathBuf,
+    /// The authorities that may sign the certificates of all processes.
     pub(crate) ca: PathBuf,
 }
 
 /// The TLS settings of both sides.
 pub(super) struct Tls {
+    /// The accepting side.
     acceptor: TlsAcceptor,
+    /// The connecting side.
     connector: TlsConnector,
     /// Its reference count is one above the number of connections that are being copied.
     carrying: Arc<()>,
@@ -90,6 +102,9 @@ impl Tls {
     }
 
     /// The TLS handshake of the accepting side, which asks for a certificate.
+    ///
+    /// # Errors
+    /// [`Refusal::Tls`] when the other side shows no certificate of the authority.
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
@@ -99,6 +114,9 @@ impl Tls {
 
     /// The TLS handshake of the connecting side. `address` is `host:port`; the certificate must be
     /// for the host.
+    ///
+    /// # Errors
+    /// [`Refusal::Tls`] when the certificate is not of the authority, or is for another host.
     pub(super) async fn connect(
         &self,
         address: &str,
@@ -115,6 +133,9 @@ impl Tls {
 
     /// Starts to copy between the TLS stream to process `index` and a new local socket pair;
     /// returns timely's end.
+    ///
+    /// # Errors
+    /// No socket pair can be made.
     pub(super) fn carried<S>(&self, mut stream: S, index: usize) -> Result<Link, Refusal>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -148,6 +169,9 @@ fn refusal(error: std::io::Error) -> Refusal {
 }
 
 /// All certificates of a PEM file, at least one.
+///
+/// # Errors
+/// The file cannot be read, is not PEM, or has no certificate.
 fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_reader_iter(BufReader::new(file)).collect();

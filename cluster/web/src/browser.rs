@@ -1,4 +1,16 @@
 //! Tests of the status page in a real browser, driven by chromedriver over WebDriver.
+//!
+//! The page's script is tested as a reader sees it: what is asserted is the visible text, the title
+//! and the computed style, never the page's own functions. The master is a fake one with a status
+//! that the test changes ([`Master`]).
+//!
+//! ```text
+//! test ─► WebDriver (HTTP, JSON) ─► chromedriver ─► headless browser ─► page ─► /v1/status of Master
+//! ```
+//!
+//! The protocol is the W3C's WebDriver (<https://www.w3.org/TR/webdriver2/>). Two commands are
+//! needed, so no client library is used. Without [`DRIVER`] the tests print that they were left out
+//! and pass.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -18,19 +30,25 @@ use super::{answer, listen, master_router};
 
 /// Names the chromedriver. Without the variable the tests are skipped.
 const DRIVER: &str = "TIDEMILL_TEST_CHROMEDRIVER";
+/// How long a test waits for a text on the page, and for an answer of the driver.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Markup that shows if it is ever treated as more than text.
 const HOSTILE: &str = "<img src=x onerror=\"window.hit=1\"><script>window.hit=2</script>";
 
 /// A browser with one page; ends with the test.
 struct Browser {
+    /// The chromedriver's process, which starts the browser and ends it with the session.
     driver: Child,
+    /// The port that the driver chose (`--port=0`).
     port: u16,
+    /// The id of the WebDriver session; empty until it is made.
     session: String,
+    /// The browser's profile, so that no test sees what another one stored.
     _profile: tempfile::TempDir,
 }
 
 impl Browser {
+    /// Starts the driver and a session. `None` without [`DRIVER`].
     fn open() -> Option<Self> {
         let Ok(driver) = std::env::var(DRIVER) else {
             // Past the harness, which hides what a passing test prints.
@@ -80,6 +98,9 @@ impl Browser {
     }
 
     /// One WebDriver call; returns its value.
+    ///
+    /// `method` and `path` are those of the WebDriver protocol. An error of the driver comes as a
+    /// value with a field `error`, and the caller checks for it.
     fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -110,12 +131,16 @@ impl Browser {
         answer["value"].take()
     }
 
+    /// A command of this session, such as `url` or `execute/sync`.
     fn command(&self, name: &str, body: &Value) -> Value {
         let path = format!("/session/{}/{name}", self.session);
         self.call("POST", &path, body)
     }
 
     /// Runs a script in the page and returns its result.
+    ///
+    /// The script is the body of a function; its `return` is the result. The test fails if the
+    /// script throws.
     #[track_caller]
     fn js(&self, script: &str) -> Value {
         let value = self.command("execute/sync", &json!({"script": script, "args": []}));
@@ -123,6 +148,7 @@ impl Browser {
         value
     }
 
+    /// A command of the Chrome DevTools protocol, which emulates the device and its settings.
     fn devtools(&self, command: &str, parameters: Value) {
         let body = json!({"cmd": command, "params": parameters});
         let value = self.command("goog/cdp/execute", &body);
@@ -135,6 +161,8 @@ impl Browser {
         text.as_str().unwrap_or_default().to_owned()
     }
 
+    /// Waits until the page shows all of `parts`, and fails after [`PATIENCE`] with the whole text.
+    /// The page updates once a second, so a text may take a moment.
     #[track_caller]
     fn sees(&self, parts: &[&str]) {
         let deadline = Instant::now() + PATIENCE;
@@ -161,12 +189,17 @@ impl Drop for Browser {
 
 /// A fake master with a status that the test sets. It ends when dropped.
 struct Master {
+    /// What `/v1/status` answers, except for the clock, which is the system's.
     status: Arc<Mutex<Status>>,
+    /// `host:port` of the page.
     address: String,
+    /// Serves the page. Dropping the runtime closes the listener and all connections.
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Master {
+    /// A master at `address`, with port 0 for any free port. The routes are the real ones, and
+    /// `/v1/status` is the test's.
     fn at(address: &str, status: Status) -> Self {
         let listener = listen(&address).unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -194,11 +227,13 @@ impl Master {
         }
     }
 
+    /// Changes the status that the next requests get.
     fn change(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.status.lock().unwrap());
     }
 }
 
+/// An operator that was busy for `busy_us` µs and holds `rows` rows of 2 KiB each, if it holds any.
 fn operator(name: &str, busy_us: u64, rows: Option<i64>) -> OperatorHeartbeat {
     OperatorHeartbeat {
         name: name.to_owned(),
@@ -208,6 +243,7 @@ fn operator(name: &str, busy_us: u64, rows: Option<i64>) -> OperatorHeartbeat {
     }
 }
 
+/// Process `index` of a dataflow, in some phase.
 fn process(index: usize, phase: Phase) -> ProcessStatus {
     ProcessStatus {
         part: Part::Dataflow,
@@ -218,6 +254,9 @@ fn process(index: usize, phase: Phase) -> ProcessStatus {
     }
 }
 
+/// A cluster with one job, in which every part of the page has something to show: a reason why
+/// workers are missing, a process that was killed, a failure with its last lines, an operator with
+/// state.
 fn status() -> Status {
     let killed = Exit {
         code: None,
@@ -277,6 +316,8 @@ fn status() -> Status {
     }
 }
 
+/// The page is loaded once. Everything after that reaches it by its own requests: new numbers, a
+/// job that fails, the end of the master, and a master of the next generation at the same address.
 #[test]
 fn the_page_shows_the_cluster_live_and_says_when_the_master_is_away() {
     let Some(browser) = Browser::open() else {
@@ -353,6 +394,9 @@ fn the_page_shows_the_cluster_live_and_says_when_the_master_is_away() {
     assert!(!browser.text().contains("is away"));
 }
 
+/// Every text that comes from outside (names, reasons, addresses, log lines) is markup in this
+/// test. It must appear as text, make no element and run no script. The content security policy is
+/// tested with a script element that the test inserts itself.
 #[test]
 fn what_a_job_says_is_text_and_fits_a_phone_in_the_dark() {
     let Some(browser) = Browser::open() else {

@@ -1,10 +1,28 @@
 //! Metrics of the master and of a worker, made from the status and from the worker's report.
+//!
+//! Input: what the master already knows of its workers and jobs ([`Status`]), or the last report of
+//! a worker ([`Report`]). Output: families, in which each job, worker or service is a label. No
+//! process is asked for its numbers here: what a job's processes report to the master arrives with
+//! their heartbeats.
+//!
+//! | function | metrics | labels |
+//! |---|---|---|
+//! | [`cluster`] | `tidemill_master_*`, `tidemill_workers`, `tidemill_slots*`, `tidemill_jobs` | `worker`, `state` |
+//! | [`jobs`] | `tidemill_job_running`, `_degraded`, `_generation`, `_restarts`, `_workers*` | `job` |
+//! | [`flow`] | `tidemill_job_lag_*`, `_freshness_seconds`, `_records`, `_dead_letters` | `job`, `quantile` |
+//! | [`dependencies`] | `tidemill_job_dependency_*` | `job`, `dependency`, `engine` |
+//! | [`worker`] | `tidemill_worker_slots`, `tidemill_worker_processes` | `phase` |
+//!
+//! Times are in seconds, and points in time are in seconds since 1970, as Prometheus wants base
+//! units.
 
 use tidemill_protocol::{JobStatus, Phase, Report, Status};
 
 use super::metrics::{Family, Labels, seconds};
 
 /// All values of [`JobStatus::state`].
+///
+/// Each state has a sample also while no job is in it, so that a graph shows 0 instead of a gap.
 const STATES: [&str; 8] = [
     "running",
     "degraded",
@@ -17,6 +35,8 @@ const STATES: [&str; 8] = [
 ];
 
 /// All metrics of the master.
+///
+/// The families are in the order of the table above.
 pub(super) fn master(status: &Status) -> Vec<Family> {
     let mut all = cluster(status);
     all.extend(jobs(status));
@@ -26,6 +46,8 @@ pub(super) fn master(status: &Status) -> Vec<Family> {
 }
 
 /// Whether each service of each job is up, and since when its state holds.
+///
+/// A job's processes may see a service differently; the master has merged their reports already.
 fn dependencies(status: &Status) -> Vec<Family> {
     let all = || {
         status.jobs.iter().flat_map(|job| {
@@ -53,6 +75,8 @@ fn dependencies(status: &Status) -> Vec<Family> {
 }
 
 /// Metrics of the cluster: master, workers, slots, and jobs by state.
+///
+/// `silent_ms` of a worker is the time since its last report, by the master's clock.
 fn cluster(status: &Status) -> Vec<Family> {
     let used: usize = status.workers.iter().map(|it| it.slots_used).sum();
     let slots: usize = status.workers.iter().map(|it| it.slots).sum();
@@ -88,6 +112,8 @@ fn cluster(status: &Status) -> Vec<Family> {
 }
 
 /// One sample per job.
+///
+/// A job for which `of` returns `None` has no sample, because 0 would be a value.
 fn each<T>(status: &Status, of: impl Fn(&JobStatus) -> Option<T>) -> Vec<(Labels, T)> {
     let jobs = status.jobs.iter();
     let sample = jobs.filter_map(|job| Some((vec![("job", job.name.clone())], of(job)?)));
@@ -95,6 +121,8 @@ fn each<T>(status: &Status, of: impl Fn(&JobStatus) -> Option<T>) -> Vec<(Labels
 }
 
 /// Metrics of each job: its state, generation, restarts and workers.
+///
+/// A degraded job counts as running: its views are readable, and something that feeds them is away.
 fn jobs(status: &Status) -> Vec<Family> {
     let whole = |of: fn(&JobStatus) -> u64| each(status, |job| Some(of(job))).into_iter();
     let up = |job: &JobStatus| u64::from(["running", "degraded"].contains(&job.state.as_str()));
@@ -124,6 +152,9 @@ fn jobs(status: &Status) -> Vec<Family> {
 }
 
 /// Metrics of each job's data: lag, freshness, records and dead letters.
+///
+/// Records and dead letters are gauges: they belong to the current generation and begin at 0 with
+/// the next one.
 fn flow(status: &Status) -> Vec<Family> {
     let whole = |of: fn(&JobStatus) -> u64| each(status, |job| Some(of(job))).into_iter();
     let freshness = status.jobs.iter().flat_map(|job| {
@@ -183,6 +214,8 @@ fn flow(status: &Status) -> Vec<Family> {
 }
 
 /// All metrics of a worker.
+///
+/// A process is in exactly one phase, so the samples add up to the number of processes.
 pub(super) fn worker(report: &Report) -> Vec<Family> {
     let of = |name: &str, is: fn(&Phase) -> bool| {
         let processes = report.processes.iter().filter(|it| is(&it.phase));

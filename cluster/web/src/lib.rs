@@ -5,6 +5,18 @@
 //! nothing shown is secret. [`process_router`], [`worker_router`] and [`master_router`] are for
 //! processes that already have a server; [`serve`] starts one. Clients cannot exhaust the process:
 //! connections are limited, and silent ones are closed.
+//!
+//! | route | process of a job | worker | master |
+//! |---|---|---|---|
+//! | `/healthz` | 200 while the process lives | | |
+//! | `/readyz` | 200 when it does its work, else 503 with the reasons as JSON | | |
+//! | `/metrics` | its stages | its slots and processes | the cluster and all jobs |
+//! | `POST /v1/jobs/NAME/readable` | whether a change is in every view ([`readable`]); needs the token | | |
+//! | `/`, `/status.css`, `/status.js` | | | the status page |
+//!
+//! Workers and the master have further routes of their own. The server is HTTP/1.1 without TLS. It
+//! runs on one thread of its own, so an answer never waits for a dataflow worker, and a slow client
+//! never holds one up.
 
 use std::fmt::Debug;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -48,6 +60,8 @@ mod tests;
 use metrics::Labels;
 
 /// Limit of connections at a time. Further ones wait to be accepted.
+///
+/// A scraper needs one connection, so 64 leave room for several scrapers and some that hang.
 const CONNECTIONS_MAX: usize = 64;
 /// How long a connection may take for the head of each request.
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
@@ -90,6 +104,8 @@ impl Shown {
 
     /// Why the process is not ready: what it does or waits for at first, or which services are
     /// down. `None` when it is ready.
+    ///
+    /// A process without counters is ready.
     pub(crate) fn unready(&self) -> Option<String> {
         let now = now_ms();
         let downs = self.dependencies().into_iter();
@@ -100,12 +116,16 @@ impl Shown {
     }
 
     /// What the process does or waits for instead of its work, in words.
+    ///
+    /// `None` when the process does its work. The dataflow's words come before those of the ingest.
     pub fn doing(&self) -> Option<String> {
         let dataflow = self.dataflow.as_ref().and_then(|stats| stats.unready());
         dataflow.or_else(|| self.ingest.as_ref().and_then(|stats| stats.unready()))
     }
 
     /// The services that the process uses, without secrets.
+    ///
+    /// The addresses are without user names and passwords, and passwords in error texts are masked.
     pub fn dependencies(&self) -> Vec<DependencyStatus> {
         let ingest = self.ingest.as_ref().map(|stats| &stats.health);
         let dataflow = self.dataflow.as_ref().map(|stats| &stats.health);
@@ -129,6 +149,8 @@ impl Shown {
     }
 
     /// What the ingest last noticed of captured tables in the catalog, newest last.
+    ///
+    /// For example, that a captured table was renamed. Empty in a process without an ingest.
     pub fn noticed(&self) -> Vec<NoticedStatus> {
         let all = self.ingest.iter().flat_map(|stats| stats.last_noticed());
         let told = all.map(|it| NoticedStatus {
@@ -139,6 +161,8 @@ impl Shown {
     }
 
     /// The labels of all metrics of this process.
+    ///
+    /// `job`, `generation`, `process` and `part`. `part` is `both` for `tidemill run`.
     fn labels(&self) -> Labels {
         use std::sync::atomic::Ordering::Relaxed;
         let journaled = self.dataflow.as_ref();
@@ -159,6 +183,8 @@ impl Shown {
 }
 
 /// Routes of a process of a job. `readable`, which asks the database, needs the token.
+///
+/// `process` is read at each request; nothing is copied in between.
 pub(crate) fn process_router(process: Shown, token: Option<Token>) -> Router {
     let shown = process.clone();
     let readable = readable::routes(Arc::clone(&process.readable), token);
@@ -176,9 +202,13 @@ pub(crate) fn process_router(process: Shown, token: Option<Token>) -> Router {
 /// Body of `/readyz`: whether the process is ready, why not, and its services one by one.
 #[derive(Serialize)]
 struct Readiness {
+    /// The same as the status code says.
     ready: bool,
+    /// What the process waits for, as one text without secrets.
     why: Option<String>,
+    /// Each service with its state, and since when it holds.
     dependencies: Vec<DependencyStatus>,
+    /// The newest changes of captured tables in the database's catalog.
     noticed: Vec<NoticedStatus>,
 }
 
@@ -199,6 +229,8 @@ fn readiness(process: &Shown) -> (StatusCode, Json<Readiness>) {
 }
 
 /// Routes of a worker. `report` returns its last report to the master.
+///
+/// Before the first report there is nothing to show, and `/metrics` is 503.
 pub fn worker_router(
     report: impl Fn() -> Option<Report> + Clone + Send + Sync + 'static,
 ) -> Router {
@@ -226,6 +258,8 @@ where
 }
 
 /// The answer of `/metrics`.
+///
+/// 500 when the text cannot be written, which the log then has.
 fn scraped(labels: Labels, families: Vec<metrics::Family>) -> Response {
     match metrics::text(labels, families) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
@@ -283,6 +317,11 @@ pub fn serve(address: impl ToSocketAddrs + Debug, router: Router) -> anyhow::Res
 }
 
 /// Opens a listening socket that does not block.
+///
+/// All addresses that a host name has are tried, in order.
+///
+/// # Errors
+/// No address can be bound.
 fn listen(address: &impl ToSocketAddrs) -> std::io::Result<std::net::TcpListener> {
     let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
     let listener = std::net::TcpListener::bind(&*addresses)?;
@@ -291,6 +330,9 @@ fn listen(address: &impl ToSocketAddrs) -> std::io::Result<std::net::TcpListener
 }
 
 /// Serves connections of a non-blocking listener until the runtime ends.
+///
+/// A place is taken before a connection is accepted, so the connections beyond [`CONNECTIONS_MAX`]
+/// stay in the system's backlog. `listener` must be non-blocking.
 pub async fn answer(listener: std::net::TcpListener, router: Router) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,

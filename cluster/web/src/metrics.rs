@@ -2,6 +2,13 @@
 //!
 //! The modules beside this one build the metrics anew at each request, so no number is stored
 //! twice.
+//!
+//! ```text
+//! Status, Stats ─► Family (name, help, kind, samples) ─► text() ─► prometheus_client ─► text
+//! ```
+//!
+//! Format: <https://prometheus.io/docs/specs/om/open_metrics_spec/>. The order of families and
+//! samples is that in which they are given. Label values are escaped by the encoder.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,6 +20,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 /// The content type of `/metrics`.
+///
+/// Prometheus chooses its parser by this header.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Names and values of labels.
@@ -23,7 +32,9 @@ pub(super) type Labels = Vec<(&'static str, String)>;
 pub(super) struct Family {
     /// The name without the suffix `_total` of a counter, which the format adds.
     name: &'static str,
+    /// One sentence without a full stop.
     help: &'static str,
+    /// The type, which decides how samples are written.
     kind: Kind,
     /// The samples, each with its labels.
     samples: Vec<(Labels, Value)>,
@@ -32,8 +43,11 @@ pub(super) struct Family {
 /// The type of a metric.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
+    /// A number that only rises while the process lives.
     Counter,
+    /// A number that rises and falls.
     Gauge,
+    /// A distribution over fixed ranges.
     Histogram,
 }
 
@@ -44,6 +58,7 @@ enum Value {
     Number(f64),
     /// An integer.
     Whole(u64),
+    /// A distribution.
     Histogram(Histogram),
 }
 
@@ -124,6 +139,9 @@ impl Family {
     }
 
     /// Writes the family and its samples.
+    ///
+    /// # Errors
+    /// The encoder cannot write, which does not happen for a string.
     fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let kind = match self.kind {
             Kind::Counter => MetricType::Counter,
@@ -171,6 +189,9 @@ impl Collector for Families {
 }
 
 /// The text of all families. `labels` are added to every sample.
+///
+/// # Errors
+/// The encoder refuses a name or a value.
 pub(super) fn text(labels: Labels, families: Vec<Family>) -> Result<String, fmt::Error> {
     let labels = labels.into_iter();
     let labels = labels.map(|(name, value)| (Cow::Borrowed(name), Cow::Owned(value)));

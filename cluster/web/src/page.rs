@@ -1,5 +1,10 @@
 //! Status page of the master: three files that are compiled into the binary and load nothing from
 //! elsewhere. The page reads `/v1/status` once a second.
+//!
+//! The files are `page/status.html`, `page/status.css` and `page/status.js`. The page needs no
+//! build step and no network beyond the master, so it works where a cluster has no access to the
+//! internet. The browser must not keep the files (`no-cache`), because a new release of the master
+//! brings other ones.
 
 use axum::Router;
 use axum::http::HeaderName;
@@ -14,9 +19,12 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
+/// The names and values of the headers of one file.
 type Headers = [(HeaderName, &'static str); 5];
 
 /// The headers of each file.
+///
+/// `kind` is the content type.
 fn headers(kind: &'static str) -> Headers {
     [
         (CONTENT_TYPE, kind),

@@ -1,4 +1,21 @@
 //! Metrics of one process of a job, made from the counters of its stages.
+//!
+//! Input: counters that the stages of the ingest and the dataflow raise while they work. Output:
+//! families, which [`Shown`] labels with job, generation, process and part. Reading a counter takes
+//! no lock that a stage holds for long.
+//!
+//! | function | shows | labels |
+//! |---|---|---|
+//! | [`dependencies`] | services that are up | `dependency`, `engine` |
+//! | [`ingest`] | records from the API to the log | |
+//! | [`unpublished`] | what is committed and not in the log | |
+//! | [`flow`] | records, lag and freshness of the dataflow | `topic`, `partition`, `quantile` |
+//! | [`epochs`] | epochs, checkpoints, recovery | |
+//! | [`views`] | rows of views | `view` |
+//! | [`operators`] | time and state of operators | `operator` |
+//!
+//! Some values are known to process 0 of a dataflow only, because it binds the epochs and watches
+//! the log. Other processes have no values for these.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -13,11 +30,15 @@ use super::Shown;
 use super::metrics::{Family, Histogram, seconds};
 
 /// Bounds of the freshness histogram, in milliseconds.
+///
+/// From 5 ms to five minutes. Beyond that the exact value does not matter any more.
 const FRESHNESS_BOUNDS_MS: [u64; 14] = [
     5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000,
 ];
 
 /// All metrics of a process.
+///
+/// The families depend on what runs here: the ingest, the dataflow, or both.
 pub(super) fn families(process: &Shown) -> Vec<Family> {
     let mut all = vec![
         Family::gauge("tidemill_ready", "1 when the process does its work, else 0")
@@ -38,6 +59,8 @@ pub(super) fn families(process: &Shown) -> Vec<Family> {
 }
 
 /// Whether each service is up, and since when its state holds.
+///
+/// A service whose state is unknown counts as not up.
 fn dependencies(all: &[DependencyStatus]) -> Vec<Family> {
     let labels = |it: &DependencyStatus| {
         let engine = ("engine", it.engine.clone());
@@ -62,6 +85,9 @@ fn dependencies(all: &[DependencyStatus]) -> Vec<Family> {
 }
 
 /// Lag of the ingest: what was committed and is not in the log yet.
+///
+/// The lag in seconds is 0 when nothing waits. Bytes are known of PostgreSQL, and changes of
+/// SQLite.
 fn unpublished(stats: &stats::Stats) -> Vec<Family> {
     let waiting = stats.unpublished();
     let late = waiting
@@ -89,6 +115,9 @@ fn unpublished(stats: &stats::Stats) -> Vec<Family> {
 }
 
 /// Counters of the ingest's stages.
+///
+/// The counters begin at 0 with the process. Their differences show where records stay: fetched,
+/// landed, captured, published.
 fn ingest(stats: &stats::Stats) -> Vec<Family> {
     let counter = |name, help, of: &AtomicU64| Family::counter(name, help).is(of.load(Relaxed));
     vec![
@@ -146,6 +175,9 @@ fn ingest(stats: &stats::Stats) -> Vec<Family> {
 }
 
 /// Records, lag and freshness of the dataflow.
+///
+/// The lag in records is the distance between the end of a partition and what every view shows.
+/// While the log does not answer, the lag in records is left out and the lag in seconds grows.
 fn flow(stats: &job::Stats) -> Vec<Family> {
     let lag = stats.lag();
     let behind = match lag.known {
@@ -217,6 +249,9 @@ fn flow(stats: &job::Stats) -> Vec<Family> {
 }
 
 /// Freshness since the start of the process, as a histogram in seconds.
+///
+/// The values come from an HDR histogram, whose buckets are narrow relative to the value; the
+/// bounds here are coarser. `count` is computed from the buckets, so that the text is consistent.
 fn freshness(stats: &job::Stats) -> Histogram {
     let all = lock(&stats.freshness_ms);
     let mut below = 0;
@@ -238,6 +273,9 @@ fn freshness(stats: &job::Stats) -> Histogram {
 }
 
 /// Epochs, checkpoints and recovery of the dataflow.
+///
+/// An epoch is a timestamp in ms. Epochs and durations that are 0 have not happened yet and are
+/// left out.
 fn epochs(stats: &job::Stats) -> Vec<Family> {
     let gauge = |name, help, of: &AtomicU64| Family::gauge(name, help).is(of.load(Relaxed));
     let at = |name, help, of: &AtomicU64| {
@@ -297,6 +335,8 @@ fn epochs(stats: &job::Stats) -> Vec<Family> {
 }
 
 /// Rows of each view, and rows that were withheld.
+///
+/// Rows are withheld from the table while several of them have one primary key.
 fn views(stats: &job::Stats) -> Vec<Family> {
     let views = lock(&stats.views).clone();
     let label = |name: &String| vec![("view", name.clone())];
@@ -319,6 +359,9 @@ fn views(stats: &job::Stats) -> Vec<Family> {
 }
 
 /// Time and state of each operator.
+///
+/// The names are those that `tidemill explain` shows, with the view before them. Operators without
+/// state have no rows and bytes.
 fn operators(stats: &job::Stats) -> Vec<Family> {
     let operators = stats.operators.by_name();
     let label = |name: &String| vec![("operator", name.clone())];

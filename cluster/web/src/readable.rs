@@ -11,6 +11,14 @@
 //!
 //! Each step begins when the one before is done. When everything before the position is published,
 //! the topics contain all of it. Offsets mean the same in every generation of a job.
+//!
+//! A client repeats the question until `readable` is true:
+//!
+//! ```text
+//! POST {}                                  ─► {"lsn": "0/16B3748", "waits_for": "not everything …"}
+//! POST {"lsn": "0/16B3748"}                ─► {"lsn": …, "ends": {"users": {"0": 42}}, "waits_for": …}
+//! POST {"lsn": …, "ends": {"users": …}}    ─► {"readable": true, …}
+//! ```
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -73,6 +81,8 @@ pub struct Answer {
 
 impl Answer {
     /// The answer that something is still waited for, with the progress of the question.
+    ///
+    /// Passwords in `what` are masked, because it may be the error of a database.
     pub fn waits(question: Question, what: impl Into<String>) -> Self {
         Self {
             lsn: question.lsn,
@@ -84,11 +94,17 @@ impl Answer {
 }
 
 /// Answers questions about one job, in the process that knows the progress of the views.
+///
+/// The connections are opened at the first question that needs them, and kept for the next ones.
+/// Questions wait for each other while one of them asks the database.
 pub struct Readable {
+    /// The job's name, which a question must name in its path.
     job: String,
     /// The database's URL; `None` if the job captures no database.
     database: Option<String>,
+    /// The log's URL.
     log: String,
+    /// The progress of the dataflow: which offsets every view shows.
     stats: Arc<job::Stats>,
     /// The connection to the database, once it was needed.
     marks: Mutex<Option<Marks>>,
@@ -103,6 +119,8 @@ impl fmt::Debug for Readable {
 }
 
 /// A [`Readable`] that is set once the process knows its connections.
+///
+/// Until then questions are answered with "the process starts".
 pub type Later = Arc<OnceLock<Readable>>;
 
 impl Readable {
@@ -157,6 +175,12 @@ impl Readable {
     }
 
     /// Takes the steps. Returns what is waited for, or `None` when everything is readable.
+    ///
+    /// `known` gets the progress: first the position, then the ends of the topics.
+    ///
+    /// # Errors
+    /// Kind `Retry` when a service does not answer, and `Data` when the question can never be
+    /// answered.
     fn steps(&self, known: &mut Question) -> Result<Option<String>> {
         if known.ends.is_none() {
             if let Some(what) = self.published(known)? {
@@ -189,6 +213,12 @@ impl Readable {
 
     /// Waits for the capture. Returns what is waited for, or `None` when everything before the
     /// position is published.
+    ///
+    /// A job that captures no database has nothing to wait for here.
+    ///
+    /// # Errors
+    /// Kind `Data` when the position does not parse, or is asked for of a job without a database.
+    /// Kind `Retry` when the database does not answer.
     fn published(&self, known: &mut Question) -> Result<Option<String>> {
         let Some(database) = &self.database else {
             if known.lsn.is_none() && known.committed_before_ms.is_none() {
@@ -222,6 +252,11 @@ impl Readable {
     }
 
     /// The ends of the job's topics; `None` until the job knows its topics.
+    ///
+    /// The topics are those that the dataflow reads.
+    ///
+    /// # Errors
+    /// The log does not answer.
     fn ends(&self) -> Result<Option<Ends>> {
         let topics: Vec<String> = locked(&self.stats.held).keys().cloned().collect();
         if topics.is_empty() {
@@ -245,15 +280,22 @@ impl Readable {
     }
 }
 
+/// The words for a position that the capture has not passed.
 fn not_published(place: Place) -> String {
     format!("not everything before {place} is captured and published yet")
 }
 
+/// The value of a mutex, also after a panic of another thread: the values here are whole at any
+/// time.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The path of this question, at a process and at a master.
+///
+/// ```
+/// assert_eq!(tidemill_web::readable::path("users"), "/v1/jobs/users/readable");
+/// ```
 pub fn path(job: &str) -> String {
     format!("/v1/jobs/{job}/readable")
 }
@@ -267,9 +309,18 @@ pub(crate) fn routes(readable: Later, token: Option<Token>) -> Router {
         .with_state(state)
 }
 
+/// The state of the route: the answers, and the token that a question must show.
 type Kept = Arc<(Later, Option<Token>)>;
 
 /// Answers one question.
+///
+/// | status | when |
+/// |---|---|
+/// | 200 | the answer, also while something is waited for |
+/// | 400 | the question does not parse, or can never be answered |
+/// | 401 | the token is missing or wrong |
+/// | 404 | the process runs another job |
+/// | 500 | the answer could not be computed |
 async fn ask(
     State(kept): State<Kept>,
     Path(name): Path<String>,

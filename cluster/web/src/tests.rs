@@ -1,5 +1,8 @@
 //! Tests of the metrics' text and of the page's headers, and that the documentation names each
 //! metric.
+//!
+//! The servers are real ones on a free port, and the text is read by a strict parser of the format
+//! ([`exposition`]), so that a metric which Prometheus would drop fails a test.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -16,8 +19,10 @@ use tidemill_protocol::{
 use super::exposition::Scrape;
 use super::{exposition, *};
 
+/// The page of the documentation that lists all metrics.
 const DOCUMENTED: &str = include_str!("../../../docs/metrics.md");
 
+/// The whole answer to a GET request, with its headers.
 fn get(at: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(at).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -27,6 +32,7 @@ fn get(at: SocketAddr, path: &str) -> String {
     answer
 }
 
+/// The parsed metrics of a server. Fails with the text if the parser refuses it.
 fn scrape(at: SocketAddr) -> Scrape {
     let answer = get(at, "/metrics");
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -34,6 +40,9 @@ fn scrape(at: SocketAddr) -> Scrape {
 }
 
 /// A process with a value for every metric.
+///
+/// The topic's name has characters that the format must escape. One view has a negative number of
+/// rows, as in a process that removed rows which another one counted.
 fn process() -> Shown {
     let stats = job::Stats::default();
     for counter in [
@@ -80,6 +89,7 @@ fn process() -> Shown {
     }
 }
 
+/// A status with a job that runs, a job that is stopped, and one worker.
 fn status() -> Status {
     let job = JobStatus {
         name: "users".into(),
@@ -119,6 +129,7 @@ fn status() -> Status {
     }
 }
 
+/// A worker's report with one live process.
 fn report() -> Report {
     let key = ProcessKey {
         job: "users".into(),
@@ -141,6 +152,8 @@ fn report() -> Report {
     }
 }
 
+/// A process, a master and a worker each answer `/metrics`. Buckets are cumulative in the text,
+/// though the code counts each range alone.
 #[test]
 fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
     let at = serve("127.0.0.1:0", process_router(process(), None)).unwrap();
@@ -186,6 +199,7 @@ fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
     assert_eq!(seen.value("tidemill_worker_processes", &live), Some(1.0));
 }
 
+/// Each file has its content type and the policy, and names no other host.
 #[test]
 fn the_page_is_whole_and_lets_nothing_in() {
     let at = serve(
@@ -216,6 +230,8 @@ fn names(text: &str) -> BTreeSet<&str> {
     words.filter(|word| word.starts_with("tidemill_")).collect()
 }
 
+/// In both directions: each metric has a row in the documentation, and each name in the
+/// documentation is a metric.
 #[test]
 fn the_documented_metrics_are_the_codes() {
     let all = [

@@ -2,6 +2,10 @@
 //!
 //! Functions are those of the table in [`tidemill_functions`], and exactly the aggregates that the
 //! renderer implements. Everything else is refused by name; see [`super::refuse`].
+//!
+//! Input: the tables and views that the statements so far have created. Output: the answers to
+//! DataFusion's [`ContextProvider`], which resolves each name in a query. A name means the same in
+//! all views of a file, and a table or view is never replaced.
 
 pub(crate) mod names;
 pub(crate) mod row_number;
@@ -26,6 +30,8 @@ use tidemill_ir::{AggregateFunction, Envelope, Format};
 use tidemill_log::schema::{SourceType, Unusable};
 
 /// For each column: the source's type, if the column holds the text of a value of that type.
+///
+/// `None` is a column with a type of its own, such as an int. See [`super::logical::source_types`].
 pub(super) type SourceTypes = Vec<Option<SourceType>>;
 
 /// A table as its `CREATE TABLE` and the registry describe it.
@@ -96,6 +102,8 @@ pub(super) struct Catalog {
 }
 
 /// The renderer's aggregate for a name; `None` if the renderer does not implement it.
+///
+/// `name` is in lower case.
 pub(super) fn aggregate(name: &str) -> Option<AggregateFunction> {
     Some(match name {
         "count" => AggregateFunction::Count,
@@ -115,6 +123,8 @@ pub(super) const AGGREGATES: [&str; 7] =
 
 impl Catalog {
     /// A catalog without tables and views.
+    ///
+    /// DataFusion's own scalar functions are listed only to tell "not supported" from "unknown".
     pub(super) fn new() -> Self {
         let mut scalars = BTreeMap::new();
         for function in datafusion_functions::all_default_functions() {
@@ -134,6 +144,8 @@ impl Catalog {
     }
 
     /// The relation of a name, with its columns.
+    ///
+    /// Tables and views share one name space, so the order of the two lookups does not matter.
     pub(super) fn find(&self, name: &str) -> Option<(Relation, &SchemaRef)> {
         let table = self.tables.iter().position(|table| table.name == name);
         let view = || self.views.iter().position(|(view, _)| view == name);
@@ -147,6 +159,8 @@ impl Catalog {
     }
 
     /// Whether any table or view has a column with this name.
+    ///
+    /// `name` must be folded already ([`normal`](super::script::normal)).
     pub(super) fn has_column(&self, name: &str) -> bool {
         let tables = self.tables.iter().map(|table| &table.schema);
         let views = self.views.iter().map(|(_, schema)| schema);
@@ -174,11 +188,15 @@ impl Catalog {
 
 /// Whether the same arguments always give the same result, also in the next release. Replay and
 /// retraction depend on this.
+///
+/// `version()` is immutable for DataFusion, and changes with each of its releases.
 pub(super) fn immutable(function: &ScalarUDF) -> bool {
     function.signature().volatility == Volatility::Immutable && function.name() != "version"
 }
 
 /// Gives the casts our column types, where DataFusion would choose other ones.
+///
+/// DataFusion would give `timestamp` nanoseconds, for example, and a column has microseconds.
 #[derive(Debug)]
 struct Types;
 

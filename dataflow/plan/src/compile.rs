@@ -1,4 +1,15 @@
 //! The planner's steps in order: from the text of a `views.sql` to the IR of a job.
+//!
+//! ```text
+//! planned ─► Script::statements
+//!         ─► CREATE TABLE: table::create ─────────────────► Catalog
+//!         ─► CREATE VIEW:  refuse::check ─► logical::plan ─► Planned   (all views)
+//!         ─► sources: the columns that any view reads      ─► Vec<Source>
+//!         ─► lower::lower ─► output::output ─► fingerprint ─► View      (in the order of the file)
+//! ```
+//!
+//! Invariants: a statement sees only what is created above it, and the first error ends the
+//! planning.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,6 +30,9 @@ use super::{logical, lower, output, refuse, table};
 use crate::table::options::Options;
 
 /// The stack size of the planning thread, in bytes.
+///
+/// The limits in [`super::script`] bound how deep SQL nests, and 256 MiB is enough for that depth.
+/// Only the pages that are touched become memory.
 const PLANNING_STACK: usize = 256 << 20;
 
 /// A view whose query is planned and not lowered yet.
@@ -44,6 +58,10 @@ struct Planned {
 /// `Data` with file, line and column when the SQL is wrong or not supported. `Retry` when the
 /// registry is away or does not have a subject yet; the SQL may be right, so the caller may wait.
 /// `Bug` when planning panicked.
+///
+/// `sql` is the text of the file. The result has the tables that views read as sources, and every
+/// view, in the order of the file. Planning has no side effects except the requests to the
+/// registry.
 pub fn compile(sql: &str, file: &str, registry: Option<&dyn Registry>) -> Result<Job> {
     // Parsing and planning recurse as deep as the SQL nests.
     let planning = std::thread::Builder::new().stack_size(PLANNING_STACK);
@@ -59,6 +77,9 @@ pub fn compile(sql: &str, file: &str, registry: Option<&dyn Registry>) -> Result
 
 /// All steps, on the planning thread. All views are planned before the first is lowered, because a
 /// source has the columns that any view uses.
+///
+/// `registry` is needed only if the file has an Avro table. Tables that no view reads are checked
+/// and then left out.
 fn planned(sql: &str, file: &str, registry: Option<&dyn Registry>) -> Result<Job> {
     let script = Script { file };
     let mut catalog = Catalog::new();
@@ -107,6 +128,9 @@ fn planned(sql: &str, file: &str, registry: Option<&dyn Registry>) -> Result<Job
 
 /// Runs a step of planning. A panic is a bug of this program or of a library. It becomes an error
 /// that names the view to be written in another way.
+///
+/// # Errors
+/// The error of the step itself, or `Bug` at `at` when the step panicked.
 fn guarded<T>(script: Script<'_>, at: Location, step: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
         let what = panic.downcast_ref::<String>().map(String::as_str);
@@ -120,6 +144,12 @@ fn guarded<T>(script: Script<'_>, at: Location, step: impl FnOnce() -> Result<T>
 }
 
 /// Plans a `CREATE VIEW` up to its optimised logical plan.
+///
+/// The second result is the source type of each column of the view, for views that read this one.
+///
+/// # Errors
+/// `Data` with the place, when the name is taken, an option is unknown, or the query is not
+/// supported.
 fn view(
     create: &CreateView,
     sql: String,
@@ -152,6 +182,12 @@ fn view(
 }
 
 /// Lowers a planned view to the IR, with its output and its fingerprint.
+///
+/// `views` are the views that were lowered before, because this view may read them.
+///
+/// # Errors
+/// `Data` with the place, when the IR cannot represent the plan, or the primary key names no
+/// column.
 fn lowered(
     view: Planned,
     sources: &[Source],
@@ -182,6 +218,8 @@ fn lowered(
 
 /// The sources that the views read, each with the columns that any view uses. The second result is
 /// the source of each table in the catalog; `None` for tables that no view reads.
+///
+/// A source keeps the order of its table's columns. A scan without a projection reads all of them.
 fn sources(catalog: &Catalog, views: &[Planned]) -> (Vec<Source>, Vec<Option<usize>>) {
     let mut used: Vec<Option<BTreeSet<usize>>> = vec![None; catalog.tables.len()];
     for view in views {

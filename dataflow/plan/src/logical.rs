@@ -69,6 +69,12 @@ pub(super) fn plan(
 }
 
 /// The typed plan of a query before optimisation, with the source types of its columns.
+///
+/// Numbers with a point are read as decimals and not as doubles (`with_parse_float_as_decimal`), as
+/// PostgreSQL reads them. Spans are collected, because errors need places.
+///
+/// # Errors
+/// DataFusion's error, with a diagnostic that has the place where the planner knows it.
 fn analyzed(
     query: &Query,
     catalog: &Catalog,
@@ -94,6 +100,9 @@ fn analyzed(
 }
 
 /// Refuses unions of columns of different kinds, which type coercion would turn into text.
+///
+/// # Errors
+/// A plan error that names the column and both types.
 fn unions_fit(plan: &LogicalPlan) -> std::result::Result<(), DataFusionError> {
     let visited = plan.apply_with_subqueries(|node| {
         let LogicalPlan::Union(union) = node else {
@@ -121,6 +130,10 @@ fn unions_fit(plan: &LogicalPlan) -> std::result::Result<(), DataFusionError> {
 
 /// Optimises a plan. Each step runs once and in this order, so a rule sees only what the steps
 /// before it leave.
+///
+/// The order of the steps: unions of unions become one, expressions are simplified, cross joins
+/// with a filter become inner joins, filters move down, equalities become join keys, columns that
+/// nothing reads are removed.
 fn optimized(
     plan: LogicalPlan,
     catalog: &Catalog,
@@ -158,6 +171,13 @@ fn is_cross_join(node: &LogicalPlan) -> bool {
 }
 
 /// The names of the view's columns: those declared after the view's name, or those of the query.
+///
+/// Output columns must have names that every sink can hold. Nothing is renamed silently: an
+/// expression without AS is an error.
+///
+/// # Errors
+/// `Data` with the place, when a column has no name, a name that no sink can hold, or the name of
+/// another column.
 fn column_names(
     view: &CreateView,
     plan: &LogicalPlan,
@@ -205,12 +225,18 @@ fn column_names(
 }
 
 /// Whether every sink can have this as a column's name.
+///
+/// A letter or an underscore, then letters, digits and underscores, all of them ASCII.
 fn is_name(name: &str) -> bool {
     let letter = |c: char| c == '_' || c.is_ascii_alphabetic();
     name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit())
 }
 
 /// Casts the plan's columns to types that a view can hold, and gives them the view's names.
+///
+/// # Errors
+/// `Data` at the statement, when a column has a type that a view cannot hold (an interval, for
+/// example).
 fn conformed(
     plan: LogicalPlan,
     names: &[String],
@@ -240,6 +266,8 @@ fn conformed(
 }
 
 /// A message for an unknown column that is a field of its table which cannot be a column.
+///
+/// `None` if the error is another one, or no table has such a field.
 fn unusable(error: &DataFusionError, catalog: &Catalog) -> Option<String> {
     let root = match error {
         DataFusionError::Collection(errors) => errors.first().unwrap_or(error),
@@ -264,6 +292,9 @@ fn unusable(error: &DataFusionError, catalog: &Catalog) -> Option<String> {
 }
 
 /// The planner's error in the words of this program, with its place if the planner knows it.
+///
+/// Of several errors the first is reported. Without a place of its own, the error is at the
+/// statement (`at`).
 pub(super) fn located(error: &DataFusionError, script: Script<'_>, at: Location) -> Error {
     located_as(error, None, script, at)
 }
@@ -295,6 +326,8 @@ fn located_as(
 }
 
 /// Replaces a message that only the program's authors can read.
+///
+/// A message with a Rust struct in it (`Foo { … }`) is such a message.
 fn readable(text: String) -> String {
     match text.contains(" { ") {
         true => {
@@ -305,6 +338,8 @@ fn readable(text: String) -> String {
 }
 
 /// The message with values as SQL writes them, in place of the planner's `Int64(1)`.
+///
+/// `Int64(1) + Utf8("a")` becomes `1 + 'a'`. The text is only shown; nothing parses it.
 fn plain(text: &str) -> String {
     let kinds = [
         "Int64(",
@@ -344,6 +379,8 @@ fn plain(text: &str) -> String {
 }
 
 /// The place and the message of an error about column names.
+///
+/// An unknown column is answered with the closest name, or with all names if none is close.
 fn schema_error(error: &SchemaError) -> (Option<datafusion_common::Span>, String) {
     match error {
         SchemaError::FieldNotFound {

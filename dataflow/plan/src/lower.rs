@@ -114,6 +114,12 @@ impl Inputs<'_> {
     }
 
     /// Lowers the scan of a table or a view.
+    ///
+    /// The outputs are the columns that the scan's projection names, in that order.
+    ///
+    /// # Errors
+    /// An internal error for a filter or a limit inside the scan: no rule of the optimizer puts one
+    /// there.
     fn scan(&self, scan: &TableScan) -> Result<Pending> {
         let Some(scanned) = scan.source.downcast_ref::<Scanned>() else {
             return internal_err!("`{}` is no relation of this file", scan.table_name);
@@ -150,6 +156,12 @@ impl Inputs<'_> {
     }
 
     /// Lowers a GROUP BY; without aggregates it is a `Distinct`.
+    ///
+    /// The filters below become a `Compute` of their own, because a `Reduce` has none.
+    ///
+    /// # Errors
+    /// A plan error for an aggregate that the renderer does not have, or for a type that it cannot
+    /// add up.
     fn aggregate(&self, grouping: &Grouping) -> Result<Pending> {
         let scope = Arc::clone(&grouping.schema);
         let mut pending = self.lower(&grouping.input)?;
@@ -194,6 +206,9 @@ impl Inputs<'_> {
     }
 
     /// Lowers a UNION ALL.
+    ///
+    /// A column is nullable if it is in any input. All inputs get the union's names, so that they
+    /// have one schema.
     fn union(&self, union: &Union) -> Result<Pending> {
         let mut inputs = Vec::new();
         for input in &union.inputs {
@@ -353,6 +368,8 @@ impl Pending {
     }
 
     /// The node with these rows: a `Compute`, or `base` itself if nothing is left to do.
+    ///
+    /// A [`RelOp::Source`] always gets a `Compute`, which names the columns that the view reads.
     fn finish(self) -> Result<Rel> {
         let this = self.settled()?;
         let base = this.base.schema.fields();
@@ -411,6 +428,9 @@ impl Pending {
     }
 
     /// Lowers the call of an aggregate.
+    ///
+    /// `count(1)` counts rows, as `count(*)` does. DISTINCT is dropped for aggregates that
+    /// repetition does not change.
     fn call(&self, expr: &Expr) -> Result<Aggregate> {
         let bound = self.bind(expr)?;
         let Expr::AggregateFunction(Call { func, params }) = &bound else {
@@ -446,6 +466,9 @@ impl Pending {
 }
 
 /// The physical expression that evaluates an expression over columns of `schema`.
+///
+/// # Errors
+/// DataFusion has no evaluation for the expression.
 pub(super) fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
     checked(create_physical_expr(
         expr,
@@ -485,6 +508,9 @@ fn distinct(input: Rel) -> Rel {
 }
 
 /// Refuses sums and averages of types that the renderer cannot add exactly.
+///
+/// # Errors
+/// A plan error that names the type.
 fn summable(function: AggregateFunction, result: &DataType) -> Result<()> {
     let adds = matches!(function, AggregateFunction::Sum | AggregateFunction::Avg);
     let known = matches!(
@@ -506,6 +532,8 @@ fn field_names(scope: &DFSchema) -> Vec<String> {
 }
 
 /// Appends a number to names that occur again.
+///
+/// A second `n` becomes `n_2`. The number grows until the name is free.
 pub(super) fn distinctly_named(fields: Vec<Field>) -> Vec<Field> {
     let mut taken = HashSet::new();
     let mut named = Vec::with_capacity(fields.len());
@@ -522,6 +550,8 @@ pub(super) fn distinctly_named(fields: Vec<Field>) -> Vec<Field> {
 }
 
 /// The same rows with the names and nullability of `schema`, whose types must be equal already.
+///
+/// Operators that pass rows on (DISTINCT, UNION) are renamed down to a node that names its columns.
 fn renamed(rel: Rel, schema: &SchemaRef) -> Result<Rel> {
     if rel.schema == *schema {
         return Ok(rel);

@@ -1,4 +1,13 @@
 //! The output of a view: its primary key, and whether the plan proves that the key is unique.
+//!
+//! | `primary_key` | partition key | clustering columns |
+//! |---|---|---|
+//! | `'a'` | a | none |
+//! | `'a, b'` | a | b |
+//! | `'(a, b), c'` | a, b | c |
+//! | `'(a, b)'` | a, b | none |
+//!
+//! The notation is that of Cassandra's `PRIMARY KEY`.
 
 use datafusion_sql::sqlparser::tokenizer::Location;
 use tidemill_ir::{Output, Rel, Source, View, is_unique};
@@ -10,6 +19,9 @@ use super::script::{Script, did_you_mean};
 ///
 /// # Errors
 /// `Data` with the place, when the text does not parse or names a column that the view lacks.
+///
+/// If the plan does not prove the key unique, the view is still planned: `unique` is false, and the
+/// sink operator keeps the rows of each key, to withhold those that share one.
 pub(super) fn output(
     text: &str,
     rel: &Rel,
@@ -68,6 +80,8 @@ pub(super) fn output(
 }
 
 /// A name in lower case, or as quoted; `None` if it is not a name.
+///
+/// Letters, digits and underscores only, because every sink must be able to hold the name.
 fn unquoted(part: &str) -> Option<String> {
     let quoted = part
         .strip_prefix('"')

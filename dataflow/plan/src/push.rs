@@ -13,6 +13,10 @@
 //!
 //! The conditions of a lower node are before those that come from above, so `x <> 0` below still
 //! guards `10 / x > 1` above.
+//!
+//! Input: a simplified logical plan. Output: a plan with the same rows, in which conditions are
+//! lower or in the condition of a join. A lower condition means fewer rows in the state of joins
+//! and aggregates.
 
 use std::sync::Arc;
 
@@ -33,6 +37,8 @@ pub(super) fn filters_down(plan: LogicalPlan) -> Result<LogicalPlan> {
 }
 
 /// Adds `conditions` to a plan: only the rows for which all of them are true are kept.
+///
+/// `conditions` are over the columns of `plan`.
 fn push(plan: LogicalPlan, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     match plan {
         LogicalPlan::Filter(filter) => {
@@ -76,6 +82,8 @@ fn filtered(plan: LogicalPlan, conditions: Vec<Expr>) -> Result<LogicalPlan> {
 }
 
 /// Moves all conditions below a projection.
+///
+/// A condition on `c` becomes a condition on the expression of which `c` is the alias.
 fn through_projection(mut projection: Projection, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     let outputs = projection.expr.iter().map(|expr| expr.clone().unalias());
     let outputs: Vec<Expr> = outputs.collect();
@@ -98,6 +106,8 @@ fn through_union(mut union: Union, conditions: Vec<Expr>) -> Result<LogicalPlan>
 }
 
 /// Moves the conditions on group keys below an aggregate.
+///
+/// `HAVING g = 1` on a group key becomes a filter of the rows. Conditions on aggregates stay above.
 fn through_aggregate(mut grouping: Aggregate, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     let keys = grouping.group_expr.len();
     let of_keys = |condition: &Expr| {
@@ -117,6 +127,9 @@ fn through_aggregate(mut grouping: Aggregate, conditions: Vec<Expr>) -> Result<L
 }
 
 /// Moves the conditions on partition keys below a window function.
+///
+/// A row that is removed below must not change the number of another row. A condition on a
+/// partition key removes whole groups.
 fn through_window(mut window: Window, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     let partitioned = |column: &Column| {
         window.window_expr.iter().all(|expr| match unaliased(expr) {
@@ -143,6 +156,8 @@ fn unaliased(expr: &Expr) -> &Expr {
 }
 
 /// Distributes the conditions over the two sides of an inner join and its own condition.
+///
+/// Of `a.x = b.y AND a.x > 5`, the condition `b.y > 5` follows, and both sides are filtered.
 fn into_join(mut join: Join, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     let mut all: Vec<Expr> = join
         .filter
@@ -181,6 +196,8 @@ fn into_join(mut join: Join, conditions: Vec<Expr>) -> Result<LogicalPlan> {
 }
 
 /// The condition that `a.x > 5` implies for `b.y`, if `a.x = b.y` must hold too.
+///
+/// `None` unless the condition compares a column with a literal, and both columns have one type.
 fn counterpart(condition: &Expr, join: &Join, all: &[Expr]) -> Option<Expr> {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = condition else {
         return None;
@@ -221,6 +238,8 @@ fn counterpart(condition: &Expr, join: &Join, all: &[Expr]) -> Option<Expr> {
 }
 
 /// The conditions with each column of `schema` replaced by an expression.
+///
+/// `exprs` has one element for each field of `schema`.
 fn over(conditions: Vec<Expr>, schema: &DFSchema, exprs: &[Expr]) -> Result<Vec<Expr>> {
     let replaced = |condition: Expr| {
         let replaced = condition.transform_up(|expr| {

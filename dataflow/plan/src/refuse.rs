@@ -2,6 +2,17 @@
 //!
 //! Input: a parsed query. Output: the first construct that is not supported or not known, if there
 //! is one. A query that is accepted contains only nodes that [`super::lower`] can lower.
+//!
+//! The check comes before planning for two reasons: the planner accepts some SQL and gives it
+//! another meaning than PostgreSQL does, and its errors have no places. Each refusal names the
+//! construct, and where possible what to write instead.
+//!
+//! | checked at | refused |
+//! |---|---|
+//! | a query | WITH RECURSIVE, FETCH, FOR UPDATE, INTERSECT, EXCEPT, VALUES, ORDER BY without LIMIT |
+//! | a SELECT | no FROM, GROUPING SETS, HAVING without groups, SELECT INTO |
+//! | an item of FROM | outer joins, LATERAL, table functions, TABLESAMPLE, names with a schema |
+//! | an expression | subqueries, arrays, COLLATE, parameters, unknown functions and operators |
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -55,11 +66,15 @@ struct Check<'a> {
 }
 
 /// Refuses a construct; `what` completes "… not supported in views yet".
+///
+/// `what` ends with "is" or "are".
 fn unsupported<T>(span: Span, what: &str) -> ControlFlow<(Span, String), T> {
     ControlFlow::Break((span, format!("{what} not supported in views yet")))
 }
 
 /// Refuses the first construct of a list that was found.
+///
+/// Each element is whether the construct occurs, its place, and its words.
 fn none_of(refused: &[(bool, Span, &str)]) -> Refusal {
     match refused.iter().find(|(found, ..)| *found) {
         Some((_, span, what)) => unsupported(*span, what),
@@ -193,12 +208,16 @@ impl Visitor for Check<'_> {
 }
 
 /// Whether an INTERVAL has a quoted literal.
+///
+/// `INTERVAL 1 DAY` is not PostgreSQL's syntax.
 fn quoted(interval: &Interval) -> bool {
     let literal = |value: &Value| matches!(value, Value::SingleQuotedString(_));
     matches!(interval.value.as_ref(), Expr::Value(value) if literal(&value.value))
 }
 
 /// Whether an interval literal has a whole number of its unit.
+///
+/// `INTERVAL '1.5' DAY` has another meaning in the planner than in PostgreSQL.
 fn whole(interval: &Interval) -> bool {
     match interval.value.as_ref() {
         Expr::Value(value) => value.value.clone().into_string().is_some_and(|text| {
@@ -211,6 +230,8 @@ fn whole(interval: &Interval) -> bool {
 
 impl Check<'_> {
     /// Checks a SELECT or a set operation.
+    ///
+    /// UNION and UNION ALL are the only set operations.
     fn set(&self, body: &SetExpr) -> Refusal {
         match body {
             SetExpr::Select(_) | SetExpr::Query(_) => ControlFlow::Continue(()),
@@ -230,6 +251,8 @@ impl Check<'_> {
     }
 
     /// Checks that a table, view or common table expression exists.
+    ///
+    /// The names of common table expressions hide those of tables.
     fn table(&self, ident: &Ident) -> Refusal {
         let name = normal(ident);
         let local = self.ctes.iter().any(|names| names.contains(&name));
@@ -249,6 +272,10 @@ impl Check<'_> {
     }
 
     /// Checks a function call: the name, and the clauses that belong to it.
+    ///
+    /// Aggregates, `row_number()` and scalar functions are told apart by name. A function that
+    /// DataFusion has and views do not is reported as not supported, and any other one as unknown,
+    /// with the closest name.
     fn function(&self, function: &Function) -> Refusal {
         let span = function.name.span();
         let Some(ident) = single(&function.name) else {
@@ -390,6 +417,8 @@ fn hides(select: &Select, name: &str) -> bool {
 }
 
 /// Refuses literals among keys, except positions in SELECT.
+///
+/// PostgreSQL takes a whole number in GROUP BY and ORDER BY for a position in SELECT.
 fn positions<'a>(mut keys: impl Iterator<Item = &'a Expr>, what: &str) -> Refusal {
     let place = |value: &Value| match value {
         Value::Number(digits, _) => digits.bytes().all(|byte| byte.is_ascii_digit()),
@@ -409,6 +438,9 @@ fn positions<'a>(mut keys: impl Iterator<Item = &'a Expr>, what: &str) -> Refusa
 }
 
 /// Checks the clauses of a SELECT.
+///
+/// # Errors
+/// The first clause that is not supported, in the order of the checks.
 fn select_clauses(select: &Select) -> Refusal {
     let place = select.span();
     if let Some(Distinct::On(exprs)) = &select.distinct {
@@ -458,6 +490,8 @@ fn select_clauses(select: &Select) -> Refusal {
 }
 
 /// Whether SELECT or HAVING contains an aggregate.
+///
+/// Aggregates with OVER are window functions and do not count.
 fn aggregates(select: &Select) -> bool {
     let called = |expr: &Expr| match expr {
         Expr::Function(function) => single(&function.name)

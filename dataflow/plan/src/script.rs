@@ -2,6 +2,10 @@
 //!
 //! Input: SQL text. Output: parsed statements with their text as written. Each place in an error is
 //! a line and a column of the file, counted from 1.
+//!
+//! ```text
+//! text ─► lexer: tokens ─► split at `;` ─► bounds: nesting ─► parser (dialect) ─► balance ─► Statement
+//! ```
 
 pub(crate) mod balance;
 pub(crate) mod bounds;
@@ -53,6 +57,8 @@ impl Script<'_> {
     ///
     /// # Errors
     /// `Data` with the place, when the text does not parse or nests too deeply.
+    ///
+    /// Empty statements are left out, so a file may end with any number of semicolons.
     pub(super) fn statements(self, sql: &str) -> Result<Vec<Statement>> {
         let tokens = lexer::tokens(sql)
             .map_err(|error| self.error(error.location, lower_first(&error.message)))?;
@@ -88,6 +94,9 @@ impl Script<'_> {
     }
 
     /// The error of the parser, which writes the place into its message and knows none at the end.
+    ///
+    /// The parser's message has the form `… at Line: L, Column: C`. `end` is the end of the
+    /// statement.
     fn syntax(self, error: &ParserError, end: Location) -> Error {
         let message = match error {
             ParserError::ParserError(message) | ParserError::TokenizerError(message) => {
@@ -109,6 +118,8 @@ impl Script<'_> {
 }
 
 /// The byte offset of a place. Columns count characters.
+///
+/// A place behind the end of the text is the end of the text.
 fn offset(sql: &str, at: Location) -> usize {
     let line = usize::try_from(at.line.saturating_sub(1)).unwrap_or(usize::MAX);
     let column = usize::try_from(at.column.saturating_sub(1)).unwrap_or(usize::MAX);
@@ -122,6 +133,9 @@ fn offset(sql: &str, at: Location) -> usize {
 }
 
 /// A name with ASCII letters in lower case unless quoted, as PostgreSQL folds names.
+///
+/// PostgreSQL's `downcase_identifier` also folds letters beyond ASCII, but only in encodings of one
+/// byte for each character.
 pub(super) fn normal(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
@@ -138,6 +152,9 @@ pub(super) fn single(name: &ObjectName) -> Option<&Ident> {
 }
 
 /// The text ``; did you mean `x`?`` for the closest candidate, or nothing if none is close.
+///
+/// The distance is Levenshtein's. A candidate is close if it differs in at most a third of the
+/// letters, and in one letter for short names.
 pub(super) fn did_you_mean(name: &str, among: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     let name = name.to_lowercase();
     among
@@ -165,6 +182,8 @@ pub(super) fn written(name: &str) -> String {
 }
 
 /// Lowers the first letter, because messages here are fragments and those of libraries are not.
+///
+/// A text that begins with an abbreviation (`SQL …`) stays as it is.
 pub(super) fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     let second_is_upper = chars.clone().nth(1).is_some_and(char::is_uppercase);

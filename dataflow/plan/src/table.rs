@@ -3,6 +3,17 @@
 //! Input: the parsed statement and the registry. Output: a [`Table`] of the catalog. The columns of
 //! an Avro table come from the registry (subjects `TOPIC-value` and `TOPIC-key`): all of them, or
 //! those that are declared. The columns of a JSON table are the declared ones.
+//!
+//! | option | values | default |
+//! |---|---|---|
+//! | `topic` | a topic | the table's name |
+//! | `format` | `avro`, `json` | `avro` |
+//! | `envelope` | `append`, `upsert`, `debezium` | `debezium` for Avro, `append` for JSON |
+//! | `unavailable` | a text, or `hex:` and digits | Debezium's default placeholder alone |
+//! | `timestamps` | `seconds`, `millis`, `micros`, `nanos`, `iso` | JSON only |
+//! | `decimals` | `string`, `double`, `base64` | JSON only |
+//! | `binary` | `base64`, `hex`, `text` | JSON only |
+//! | `missing` | `null`, `refuse` | JSON only |
 
 pub(crate) mod options;
 pub(crate) mod registered;
@@ -52,6 +63,8 @@ const TIMESTAMPS: [(&str, TimestampUnit); 5] = [
     ("iso", TimestampUnit::Iso),
 ];
 /// The values of the option `decimals`.
+///
+/// `string` and `double` are read alike: the digits as they are in the JSON text.
 const DECIMALS: [(&str, Digits); 3] = [
     ("string", Digits::Text),
     ("double", Digits::Text),
@@ -88,6 +101,8 @@ struct Declared {
 /// # Errors
 /// `Data` with the place when the statement is wrong; `Retry` when the registry is away or does not
 /// have the subject yet.
+///
+/// `catalog` has the tables and views above this statement, whose names and topics are taken.
 pub(super) fn create(
     create: &CreateTable,
     catalog: &Catalog,
@@ -166,6 +181,8 @@ pub(super) fn create(
 }
 
 /// The PostgreSQL type as which texts of a declared type compare.
+///
+/// Texts of other declared types compare as text.
 fn compared_as(asked: Option<&str>) -> Option<SourceType> {
     match asked {
         Some(name @ ("uuid" | "json")) => Some(SourceType::named(name)),
@@ -174,6 +191,9 @@ fn compared_as(asked: Option<&str>) -> Option<SourceType> {
 }
 
 /// How the records write values. Only JSON leaves this open.
+///
+/// # Errors
+/// `Data` with the place, when an option is given for Avro, or has an unknown value.
 fn spelling(options: &Options, encoding: Encoding, script: Script<'_>) -> Result<Spelling> {
     let given = SPELLING
         .iter()
@@ -191,6 +211,11 @@ fn spelling(options: &Options, encoding: Encoding, script: Script<'_>) -> Result
 }
 
 /// The bytes of Debezium's `unavailable.value.placeholder`.
+///
+/// `None` if the option is not given.
+///
+/// # Errors
+/// `Data` with the place, when the envelope is `append`, or the bytes are empty or not hexadecimal.
 fn unavailable(
     options: &Options,
     envelope: Envelope,
@@ -216,6 +241,8 @@ fn unavailable(
 }
 
 /// Bytes from hexadecimal digits.
+///
+/// `None` for an odd number of digits, and for any other character.
 fn hex(digits: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let pairs = digits.as_bytes().chunks(2).map(|pair| match pair {
@@ -242,6 +269,8 @@ fn read_once(topic: &str, catalog: &Catalog, script: Script<'_>, at: Location) -
 ///
 /// # Errors
 /// `Data` with the place, when the name exists already or no sink can hold it.
+///
+/// The name is folded to lower case unless it is quoted.
 pub(super) fn new_name(
     ident: Option<&Ident>,
     catalog: &Catalog,
@@ -289,6 +318,10 @@ fn refuse_extras(create: &CreateTable, script: Script<'_>, at: Location) -> Resu
 }
 
 /// The declared columns, their types and the primary key.
+///
+/// # Errors
+/// `Data` with the place, when a column is declared twice, a type or constraint is not known, or
+/// there are two primary keys.
 fn declared(create: &CreateTable, script: Script<'_>) -> Result<Declared> {
     let (mut key, mut asked) = (Vec::new(), Vec::new());
     let mut columns: Vec<(Ident, Field)> = Vec::new();
@@ -369,6 +402,11 @@ fn index_column(column: &IndexColumn) -> Option<&Ident> {
 }
 
 /// The registry's columns, or only the declared ones, which must exist with the declared type.
+///
+/// The columns are in the order of the declaration. Nullability is the registry's.
+///
+/// # Errors
+/// `Data` with the place, when a column does not exist or has another type.
 fn declared_of(
     declared: &Declared,
     registered: &Registered,

@@ -1,4 +1,8 @@
 //! The names of functions and operators, as DataFusion's planner asks for them.
+//!
+//! Input: a function call or an operator, as parsed. Output: a call of a stand-in
+//! ([`tidemill_functions::named`]), which the typing pass replaces by an entry of the function
+//! table. AND, OR and the comparisons keep the planner's own node.
 
 use std::sync::Arc;
 
@@ -14,6 +18,8 @@ pub(crate) struct Names;
 
 impl Names {
     /// The stand-in for a function; None if there is no such name.
+    ///
+    /// Operators are no functions: `"+"(1, 2)` finds nothing.
     pub(crate) fn find(name: &str) -> Option<Arc<ScalarUDF>> {
         tidemill_functions::function(name)
     }
@@ -25,6 +31,9 @@ impl Names {
 }
 
 /// The name of an operator in the function table; None if the planner's own node is kept.
+///
+/// PostgreSQL's `^` is `power`. An operator without a name here reaches the typing pass, which
+/// refuses it by name.
 fn operator(operator: &BinaryOperator) -> Option<&'static str> {
     Some(match operator {
         BinaryOperator::Plus => "+",
@@ -47,6 +56,9 @@ fn operator(operator: &BinaryOperator) -> Option<&'static str> {
     })
 }
 
+/// Syntax with keywords (`POSITION(a IN b)`, `EXTRACT(x FROM y)`, `SUBSTRING(a FROM b)`,
+/// `OVERLAY(…)`, `(a, b)`) becomes a call too. The planner passes the arguments in the order of the
+/// function of the same name.
 impl ExprPlanner for Names {
     fn plan_binary_op(
         &self,

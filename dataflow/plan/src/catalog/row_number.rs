@@ -18,6 +18,7 @@ pub(crate) const NAME: &str = "row_number";
 /// The function `row_number()`: a row's number within its group, from 1.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RowNumber {
+    /// No arguments.
     signature: Signature,
 }
 
@@ -57,6 +58,9 @@ impl WindowUDFImpl for RowNumber {
 ///
 /// # Errors
 /// When a rewritten plan is not valid.
+///
+/// The planner checks the ORDER BY of a range frame against types that it can add to, and bytes are
+/// not among them.
 pub(crate) fn unframed(plan: LogicalPlan) -> Result<LogicalPlan> {
     let unframed = |expr: Expr| match expr {
         Expr::WindowFunction(mut call) => {

@@ -1,10 +1,28 @@
 //! The Arrow types of SQL types: of declared columns and of casts.
+//!
+//! | SQL | Arrow |
+//! |---|---|
+//! | `boolean` | Boolean |
+//! | `smallint`, `int` | Int32 |
+//! | `bigint` | Int64 |
+//! | `real`, `float(1)` to `float(24)` | Float32 |
+//! | `double precision`, `float` | Float64 |
+//! | `text`, `varchar`, `uuid`, `json`, `jsonb` | Utf8 |
+//! | `bytea` | Binary |
+//! | `date` | Date32 |
+//! | `timestamp`, `timestamptz` | Timestamp(Microsecond, none or UTC) |
+//! | `numeric(p,s)` with p up to 38 and s from 0 to p | Decimal128(p, s) |
+//!
+//! What a type demands beyond its Arrow type (`smallint`, `uuid`, `json`, `varchar(n)`) is its
+//! "asked" type, which the column's metadata holds under [`ASKED`].
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion_sql::sqlparser::ast::DataType as SqlType;
 use tidemill_ir::types::{ASKED, instant};
 
 /// The Arrow type of a declared column or a cast; `None` for types without a column form.
+///
+/// A `numeric` without precision has no column form, because its values have scales of their own.
 pub(crate) fn of_sql(sql: &SqlType) -> Option<DataType> {
     let text = sql.to_string().to_lowercase();
     let (base, arguments) = match (text.find('('), text.rfind(')')) {
@@ -40,6 +58,8 @@ pub(crate) fn of_sql(sql: &SqlType) -> Option<DataType> {
 }
 
 /// What a SQL type demands of its values besides the type that they are stored in.
+///
+/// The result is `smallint`, `uuid`, `json` or `varchar N`; `None` for other types.
 pub(crate) fn asked_of(sql: &SqlType) -> Option<String> {
     let text = sql.to_string().to_lowercase();
     let base = text.split('(').next().unwrap_or_default().trim_end();
@@ -59,6 +79,9 @@ pub(crate) fn asked_of(sql: &SqlType) -> Option<String> {
 ///
 /// # Errors
 /// When the type is not supported.
+///
+/// The field has no name. A cast to `numeric` without precision is allowed here and gets its scale
+/// from its operand in the typing pass.
 pub(crate) fn of_cast(sql: &SqlType) -> Result<Field, String> {
     let text = sql.to_string().to_lowercase();
     let base = text.split('(').next().unwrap_or_default().trim_end();

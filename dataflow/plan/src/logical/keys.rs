@@ -3,6 +3,8 @@
 //! `1 month`, `30 days` and `720 hours` are equal for PostgreSQL and sort as one value. Here they
 //! are kept as their different parts. Therefore rows may not be grouped, ordered or compared by
 //! intervals.
+//!
+//! Input: a typed plan. Output: nothing, or the error that names the first such key.
 
 use arrow::datatypes::DataType;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -31,6 +33,8 @@ pub(crate) fn checked(plan: &LogicalPlan) -> Result<()> {
 }
 
 /// The first of the expressions that is an interval.
+///
+/// `schema` has the columns of the node's inputs.
 fn interval<'a>(keys: &'a [Expr], schema: &DFSchema) -> Result<Option<&'a Expr>> {
     for key in keys {
         if matches!(key.get_type(schema)?, DataType::Interval(_)) {
@@ -41,6 +45,8 @@ fn interval<'a>(keys: &'a [Expr], schema: &DFSchema) -> Result<Option<&'a Expr>>
 }
 
 /// The expressions by which a node compares rows, and the words for the comparison in messages.
+///
+/// A node that compares no rows has no keys and no words.
 fn keys(node: &LogicalPlan) -> (&'static str, Vec<Expr>) {
     let of = |order: &[Sort]| -> Vec<Expr> { order.iter().map(|by| by.expr.clone()).collect() };
     match node {
@@ -81,6 +87,8 @@ fn call(expr: &Expr) -> Option<&WindowFunction> {
 }
 
 /// The arguments of an aggregate over DISTINCT.
+///
+/// `count(DISTINCT x)` compares values of `x`. An aggregate without DISTINCT has no such arguments.
 fn distinct_arguments(expr: &Expr) -> Vec<Expr> {
     match expr {
         Expr::Alias(alias) => distinct_arguments(&alias.expr),

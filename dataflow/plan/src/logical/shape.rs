@@ -3,6 +3,14 @@
 //! - A group key counts once, however often GROUP BY repeats it, because rules find keys by name.
 //! - DISTINCT ON becomes the first row of each group: numbered by `row_number()` and filtered, as a
 //!   user would write it. Under a LIMIT, its ORDER BY also decides which groups come first.
+//!
+//! ```text
+//! SELECT DISTINCT ON (g) a FROM t ORDER BY g, x
+//!   ─► Projection a
+//!        Filter "distinct on" <= 1
+//!          Window row_number() OVER (PARTITION BY g ORDER BY x) AS "distinct on"
+//!            t
+//! ```
 
 use std::sync::Arc;
 
@@ -64,6 +72,8 @@ fn repeats(exprs: &[Expr]) -> bool {
 }
 
 /// The expressions without repetitions, in order.
+///
+/// The first occurrence of each stays.
 fn once(exprs: &[Expr]) -> Vec<Expr> {
     let mut kept: Vec<Expr> = Vec::new();
     for expr in exprs {
@@ -75,6 +85,9 @@ fn once(exprs: &[Expr]) -> Vec<Expr> {
 }
 
 /// The first row of each group. With `ordered`, the groups are in the order of ORDER BY too.
+///
+/// ORDER BY expressions that are group keys are left out within a group, because they are equal
+/// there.
 fn first_of_each(distinct: DistinctOn, ordered: bool) -> Result<LogicalPlan> {
     let order = distinct.sort_expr.unwrap_or_default();
     let within: Vec<SortExpr> = order
@@ -103,6 +116,9 @@ fn first_of_each(distinct: DistinctOn, ordered: bool) -> Result<LogicalPlan> {
 
 /// Refuses USING and NATURAL over columns of two types. The joined column would have the common
 /// type, and would not be a column of either side.
+///
+/// # Errors
+/// A plan error with the column's name and both types.
 fn of_one_kind(
     on: &[(Expr, Expr)],
     left: &datafusion_common::DFSchema,

@@ -11,6 +11,10 @@
 //! - `CAST(i AS bigint) > 3` compares `i` itself if the constant is a value of its type. The same
 //!   holds for dates and timestamps, for which the wider type may not even have a value.
 //! - Functions without an evaluation of their own become the CASE that defines them.
+//!
+//! Input: a typed plan. Output: a plan with the same nodes, whose expressions have the same value
+//! for every row. DataFusion's own simplifier is not used, because some of its rules do not hold
+//! for null (it replaces `x # x` by 0).
 
 use std::sync::Arc;
 
@@ -29,6 +33,8 @@ use crate::lower::physical;
 
 /// Functions that DataFusion replaces by another expression. Most have no evaluation of their own;
 /// for `concat` and `concat_ws`, nulls and constants are combined.
+///
+/// Of these, only `coalesce`, `concat` and `concat_ws` have names that SQL may call here.
 const SHORTHANDS: [&str; 9] = [
     "coalesce",
     "concat",
@@ -59,6 +65,8 @@ pub(crate) fn simplified(plan: LogicalPlan) -> Result<LogicalPlan> {
 }
 
 /// Simplifies one expression whose operands are simple already.
+///
+/// The operands come first (`transform_up`), so constants propagate outwards in one pass.
 fn simpler(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let before = expr.clone();
     let expr = match expr {
@@ -118,6 +126,8 @@ fn boolean(expr: &Expr) -> Option<bool> {
 }
 
 /// Removes operands of AND and OR that decide nothing.
+///
+/// `NULL AND x` stays: it is false where `x` is false, and null elsewhere.
 fn logical(expr: Expr) -> Expr {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else {
         return expr;
@@ -135,6 +145,9 @@ fn logical(expr: Expr) -> Expr {
 }
 
 /// The negation of an expression.
+///
+/// By De Morgan's laws, which hold in three-valued logic too. `NOT (a < b)` is `a >= b`, because
+/// both are null if an operand is null.
 fn negated(expr: Expr) -> Expr {
     match expr {
         Expr::Not(inner) => *inner,
@@ -160,6 +173,9 @@ fn negated(expr: Expr) -> Expr {
 
 /// A comparison with the constant on the right side, and of two columns in the order of their
 /// names.
+///
+/// Two conditions that mean the same then have the same text, so the second one is found to be a
+/// repetition.
 fn turned(expr: Expr) -> Expr {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else {
         return expr;
@@ -176,6 +192,9 @@ fn turned(expr: Expr) -> Expr {
 }
 
 /// Replaces the comparison of a widened value with a constant by a comparison of the value itself.
+///
+/// The comparison stays if the constant has no exact counterpart in the narrow type: `CAST(i AS
+/// bigint) = 3000000000` is never true for an int `i`.
 fn uncast(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = &expr else {
         return Ok(expr);
@@ -199,6 +218,9 @@ fn uncast(expr: Expr, schema: &DFSchema) -> Result<Expr> {
 }
 
 /// The constant in the type of the value that is widened, if it is a value of that type.
+///
+/// A type widens another one if every value of the narrow type has exactly one counterpart. The
+/// constant must survive the way to the narrow type and back.
 fn narrowed(wide: &Cast, value: &ScalarValue, schema: &DFSchema) -> Result<Option<ScalarValue>> {
     let narrow = wide.expr.get_type(schema)?;
     let to = wide.field.data_type();
@@ -223,6 +245,9 @@ fn narrowed(wide: &Cast, value: &ScalarValue, schema: &DFSchema) -> Result<Optio
 }
 
 /// Replaces IN with few values by comparisons.
+///
+/// `x IN (1, 2)` becomes `x = 1 OR x = 2`, which other rules understand. An expression with more
+/// than a column stays in the list, so that it is evaluated once.
 fn listed(list: InList, schema: &DFSchema) -> Result<Expr> {
     let InList {
         expr,
@@ -251,6 +276,8 @@ fn listed(list: InList, schema: &DFSchema) -> Result<Expr> {
 const FEW: usize = 3;
 
 /// Removes CASE branches that are never taken, and those after one that is always taken.
+///
+/// A CASE without branches left is its ELSE, cast to the type that the CASE had.
 fn branches(mut case: Case, schema: &DFSchema) -> Result<Expr> {
     if case.expr.is_some() {
         return Ok(Expr::Case(case));
@@ -279,6 +306,9 @@ fn branches(mut case: Case, schema: &DFSchema) -> Result<Expr> {
 }
 
 /// Evaluates an operation on constants.
+///
+/// # Errors
+/// A cast of a constant fails. Every other operation that fails stays in the plan.
 fn folded(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     if let Expr::BinaryExpr(BinaryExpr { left, op, right }) = &expr {
         let null = |side: &Expr| matches!(side, Expr::Literal(value, _) if value.is_null());

@@ -7,6 +7,14 @@
 //! What the texts cannot answer as the source would is refused by name: equality of values that
 //! have several texts, the order of types with an order of their own, and every function and
 //! operator that PostgreSQL has for the type and the dataflow does not.
+//!
+//! | comparison of the type's texts | examples | allowed |
+//! |---|---|---|
+//! | [`Comparison::Order`] | types whose texts sort as the values do | `=`, `<`, GROUP BY, ORDER BY, `min`, `max` |
+//! | [`Comparison::Equality`] | types with one text for each value | `=`, GROUP BY, DISTINCT |
+//! | [`Comparison::Blanks`] | `char(n)`, whose trailing blanks do not count | comparisons without the blanks |
+//! | [`Comparison::Number`] | numbers with more digits than a view holds | casts to a numeric |
+//! | [`Comparison::Nothing`] | all others | passing on, counting, a cast to text |
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,6 +42,8 @@ use crate::script::{first_line, written};
 type Typed = (Expr, Option<SourceType>);
 
 /// The type whose cast to text differs from what its output function writes.
+///
+/// `inet` writes `10.0.0.1`, and `inet::text` writes `10.0.0.1/32`.
 const MASKED: &str = "inet";
 
 /// Functions that write their arguments as PostgreSQL does, for any type.
@@ -43,6 +53,8 @@ const WRITERS: [&str; 2] = ["concat", "concat_ws"];
 ///
 /// # Errors
 /// A plan error with the column's place, when the texts cannot answer as the source would.
+///
+/// A file without such columns is returned at once.
 pub(crate) fn checked(plan: LogicalPlan, catalog: &Catalog) -> Result<(LogicalPlan, SourceTypes)> {
     let tables = catalog.tables.iter().map(|table| &table.source_types);
     let known = tables.chain(&catalog.view_types).flatten();
@@ -54,6 +66,8 @@ pub(crate) fn checked(plan: LogicalPlan, catalog: &Catalog) -> Result<(LogicalPl
 }
 
 /// Checks a node, and the nodes below it first.
+///
+/// The second result has one element for each column of the node's output.
 fn node(plan: LogicalPlan, catalog: &Catalog) -> Result<(LogicalPlan, SourceTypes)> {
     let (mut schemas, mut types) = (Vec::new(), Vec::new());
     let plan = plan.map_children(|child| {
@@ -91,6 +105,9 @@ fn node(plan: LogicalPlan, catalog: &Catalog) -> Result<(LogicalPlan, SourceType
 }
 
 /// The types of a union's columns, which must be the same in all of its queries.
+///
+/// # Errors
+/// A plan error that names the column, when the types differ or the column is a padded text.
 fn united(union: &Union, inputs: &[SourceTypes]) -> Result<SourceTypes> {
     let columns = union.schema.fields().iter().enumerate();
     columns
@@ -196,6 +213,9 @@ impl Scope {
     }
 
     /// The expression with its comparisons written out, and its source type.
+    ///
+    /// # Errors
+    /// A plan error at the expression's first column, when an operation needs more than the text.
     fn expr(&self, expr: Expr) -> Result<Typed> {
         match expr {
             Expr::Column(column) => {
@@ -237,6 +257,8 @@ impl Scope {
     }
 
     /// Checks an expression that is tested for NULL.
+    ///
+    /// Only composite types differ: `ROW(NULL, NULL) IS NULL` is true in PostgreSQL.
     fn tested(&self, expr: Expr) -> Result<Expr> {
         match self.expr(expr)? {
             (expr, Some(kind)) if kind.has_fields() => {
@@ -298,6 +320,8 @@ impl Scope {
     }
 
     /// Checks a BETWEEN.
+    ///
+    /// A BETWEEN compares by order, with both bounds.
     fn between(&self, between: Between) -> Result<Typed> {
         let expr = self.expr(*between.expr)?;
         let (_, low) = compared(expr.clone(), self.expr(*between.low)?, true)?;
@@ -308,6 +332,8 @@ impl Scope {
     }
 
     /// Checks an IN list.
+    ///
+    /// Each item is compared for equality.
     fn in_list(&self, list: InList) -> Result<Typed> {
         let expr = self.expr(*list.expr)?;
         let mut one = expr.0.clone();
@@ -385,6 +411,9 @@ impl Scope {
     }
 
     /// Checks an aggregate.
+    ///
+    /// `count` needs no order, `count(DISTINCT …)` needs equality, and `min` and `max` need order
+    /// and keep the source type.
     fn aggregate(&self, call: AggregateFunction) -> Result<Typed> {
         let AggregateFunction { func, mut params } = call;
         let name = func.name();
@@ -432,6 +461,8 @@ impl Scope {
     }
 
     /// A DISTINCT ON with the order that chooses its rows written out.
+    ///
+    /// Each expression of its ORDER BY is treated as one of an ORDER BY.
     fn first_of_each(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
         let LogicalPlan::Distinct(Distinct::On(mut distinct)) = plan else {
             return Ok(plan);
@@ -458,6 +489,11 @@ fn scanned(scan: &TableScan, catalog: &Catalog) -> SourceTypes {
 }
 
 /// Both sides of a comparison, as texts that compare as the source's values do.
+///
+/// `order` is true for `<` and its like, and false for equality.
+///
+/// # Errors
+/// The two have different source types, or the type does not allow this comparison.
 fn compared(left: Typed, right: Typed, order: bool) -> Result<(Expr, Expr)> {
     let what = if order {
         "compared by order"
@@ -501,6 +537,8 @@ fn unpadded(expr: Expr) -> Expr {
 }
 
 /// Checks that texts of a type can be compared, or ordered, as the source's values are.
+///
+/// `what` completes "cannot be … here".
 fn usable(expr: &Expr, kind: SourceType, order: bool, what: &str) -> Result<()> {
     match (kind.comparison(), order) {
         (Comparison::Order | Comparison::Blanks, _) | (Comparison::Equality, false) => Ok(()),
@@ -509,6 +547,9 @@ fn usable(expr: &Expr, kind: SourceType, order: bool, what: &str) -> Result<()> 
 }
 
 /// Checks that an expression without the source type may be compared with one of the type.
+///
+/// A literal must be written exactly as PostgreSQL writes a value of the type (`kind.writes`),
+/// because texts are compared.
 fn fits(expr: &Expr, other: &Expr, kind: SourceType) -> Result<()> {
     match literal(expr) {
         Some(value) if value.is_null() => Ok(()),
@@ -540,6 +581,9 @@ fn literal(expr: &Expr) -> Option<&ScalarValue> {
 }
 
 /// The results of an expression that returns one of them, which must all be of one type.
+///
+/// CASE and COALESCE return one of several results. NULL, and a literal in the type's own form, fit
+/// any type.
 fn one_of(results: Vec<Typed>) -> Result<(Vec<Expr>, Option<SourceType>)> {
     let typed = results
         .iter()
@@ -561,6 +605,9 @@ fn one_of(results: Vec<Typed>) -> Result<(Vec<Expr>, Option<SourceType>)> {
 }
 
 /// Checks a cast: the source's text can be cast to text, and a number's text to a number.
+///
+/// # Errors
+/// The cast is to another type, or is to text and PostgreSQL writes another text there.
 fn cast(inner: Typed, to: &DataType) -> Result<Expr> {
     let (expr, Some(kind)) = inner else {
         return Ok(inner.0);
@@ -627,6 +674,9 @@ fn placed(expr: &Expr, text: String) -> DataFusionError {
 
 /// Adds the columns with source types to the planner's error about types. For the planner such
 /// columns are text, so its error does not name them.
+///
+/// The message of the planner is kept, and the columns of the query with source types are appended
+/// to it.
 pub(crate) fn named(error: DataFusionError, query: &Query, catalog: &Catalog) -> DataFusionError {
     let DataFusionError::Plan(text) = error.find_root() else {
         return error;

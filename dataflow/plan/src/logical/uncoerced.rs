@@ -2,6 +2,9 @@
 //!
 //! Types follow PostgreSQL's rules from [`tidemill_functions`] on. DataFusion's analyzer has rules
 //! of its own for implicit casts. A view in which it would add a cast is refused.
+//!
+//! The comparison is by the sets of casts before and after. A cast of NULL does not count, because
+//! NULL has every type.
 
 use std::collections::HashSet;
 
@@ -10,6 +13,8 @@ use datafusion_common::{Result, plan_err};
 use datafusion_expr::{Expr, LogicalPlan};
 
 /// The casts in a plan.
+///
+/// Each different cast is in the set once.
 fn casts(plan: &LogicalPlan) -> Result<HashSet<Expr>> {
     let mut found = HashSet::new();
     plan.apply_with_subqueries(|node| {

@@ -4,6 +4,14 @@
 //! right side. Input: a parsed query. Output: the same query without such a `*`. The names of
 //! columns are known from the catalog, and from the SELECT lists of subqueries and common table
 //! expressions.
+//!
+//! ```text
+//! SELECT * FROM a JOIN b USING (id)     a (x, id), b (id, y)
+//!   ─► SELECT a.id, a.x, b.y FROM a JOIN b USING (id)
+//! ```
+//!
+//! Source: PostgreSQL's `expandNSItemAttrs` and `transformFromClauseItem` (`parse_relation.c`,
+//! `parse_clause.c`).
 
 use std::ops::ControlFlow;
 
@@ -37,6 +45,8 @@ type Found<T> = std::result::Result<T, (Span, String)>;
 ///
 /// # Errors
 /// `Data` with the place, when a wildcard cannot be expanded.
+///
+/// A query without USING and NATURAL is returned as it is, and the planner expands its wildcards.
 pub(crate) fn expanded(
     query: &Query,
     catalog: &Catalog,
@@ -83,6 +93,8 @@ fn selects(body: &SetExpr) -> Vec<&Select> {
 }
 
 /// All joins of a FROM item, with nested ones.
+///
+/// In no particular order, because only their existence is asked for.
 fn all_joins(tables: &TableWithJoins) -> Vec<&Join> {
     let mut joins: Vec<&Join> = tables.joins.iter().collect();
     let factors = tables.joins.iter().map(|join| &join.relation);
@@ -129,6 +141,8 @@ struct Expansion<'a> {
 
 impl Expansion<'_> {
     /// Expands a query. Returns the names of its columns.
+    ///
+    /// A common table expression sees those before it, and hides a table of its name.
     fn query(&self, query: &mut Query, outer: &Scope) -> Found<Vec<Option<Ident>>> {
         let mut scope = outer.clone();
         if let Some(with) = &mut query.with {
@@ -142,6 +156,8 @@ impl Expansion<'_> {
     }
 
     /// Expands a query body.
+    ///
+    /// A set operation has the names of its left side.
     fn body(&self, body: &mut SetExpr, scope: &Scope) -> Found<Vec<Option<Ident>>> {
         match body {
             SetExpr::Select(select) => self.select(select, scope),
@@ -156,6 +172,9 @@ impl Expansion<'_> {
     }
 
     /// Expands a SELECT.
+    ///
+    /// `t.*` is left to the planner, because it has no merged columns. Its names are added for the
+    /// query around this one.
     fn select(&self, select: &mut Select, scope: &Scope) -> Found<Vec<Option<Ident>>> {
         let (mut columns, mut tables) = (Vec::new(), Vec::new());
         for from in &mut select.from {
@@ -236,6 +255,10 @@ impl Expansion<'_> {
     }
 
     /// The columns of one item of FROM.
+    ///
+    /// # Errors
+    /// The item is a join in parentheses with an alias, or something that `refuse` lets through and
+    /// that has no columns known here.
     fn factor(
         &self,
         factor: &mut TableFactor,
@@ -318,6 +341,8 @@ fn qualify(select: &mut Select, columns: &[Named], tables: &[Named]) {
 
 impl Named {
     /// The expression that refers to the column.
+    ///
+    /// The reference is placed at the wildcard, so errors about it point there.
     fn expr(&self, span: Span) -> Found<Expr> {
         let Some(name) = self.name.clone() else {
             let what = "`*` has a column without a name here: name it in the subquery with AS";
@@ -335,6 +360,8 @@ impl Named {
 }
 
 /// The names after `AS alias (a, b)`.
+///
+/// An alias may name fewer columns than there are; the others keep their names.
 fn renamed(names: Vec<Option<Ident>>, alias: &TableAlias) -> Vec<Option<Ident>> {
     let given = alias.columns.iter().map(|column| Some(column.name.clone()));
     let rest = names.into_iter().skip(alias.columns.len());

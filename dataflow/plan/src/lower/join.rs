@@ -3,6 +3,12 @@
 //! Input: an inner join whose equalities the optimizer has extracted from its condition. Output: a
 //! [`RelOp::Join`] on these equalities, with the rest of the condition as filters above it. A join
 //! without any equality would pair every row with every other row at each change, so it is refused.
+//!
+//! ```text
+//! Join on a.id = b.id, filter a.x < b.y     Compute filter: x < y
+//!   a                                   ─►    Join keys (id, id)
+//!   b                                           a, b
+//! ```
 
 use std::sync::Arc;
 
@@ -19,6 +25,9 @@ impl Inputs<'_> {
     ///
     /// # Errors
     /// A plan error for outer joins, and for joins without an equality.
+    ///
+    /// The columns of the result are those of the left side, then those of the right side. A name
+    /// that occurs again gets a number.
     pub(crate) fn join(&self, join: &Join) -> Result<Pending> {
         if join.join_type != JoinType::Inner {
             return not_impl_err!("{} JOIN is not supported in views yet", join.join_type);

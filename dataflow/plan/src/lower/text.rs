@@ -1,6 +1,8 @@
 //! Expressions as SQL-like text, which `explain` shows and the fingerprint covers.
 //!
 //! Changing a text here changes fingerprints, and views with such expressions fill again.
+//!
+//! Input: a bound expression. Output: one line of text, which nothing parses.
 
 use arrow::datatypes::DataType;
 use datafusion_common::tree_node::{Transformed, TreeNode};
@@ -10,6 +12,8 @@ use tidemill_functions::operator_text;
 use tidemill_ir::types;
 
 /// An expression as SQL-like text: literals, casts and lists as SQL writes them.
+///
+/// An expression of DataFusion that has no form of its own here is written as DataFusion writes it.
 pub(crate) fn text(expr: &Expr) -> String {
     let readable = expr.clone().transform_up(|expr| {
         let text = match &expr {
@@ -33,11 +37,16 @@ pub(crate) fn text(expr: &Expr) -> String {
 }
 
 /// A cast as SQL writes it.
+///
+/// `to` is written with its SQL name.
 fn cast_text(function: &str, expr: &Expr, to: &DataType) -> String {
     format!("{function}({expr} AS {})", types::name(to))
 }
 
 /// A literal as SQL writes it; `None` for types that have no such form.
+///
+/// Texts are in single quotes, with quotes doubled. Dates, timestamps and intervals have their type
+/// before them.
 fn literal(value: &ScalarValue) -> Option<String> {
     if value.is_null() {
         return Some("NULL".to_owned());

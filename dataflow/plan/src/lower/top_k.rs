@@ -73,6 +73,9 @@ impl Inputs<'_> {
     }
 
     /// Lowers a `row_number()`.
+    ///
+    /// # Errors
+    /// A plan error for another window function, or for several `row_number()` in one SELECT.
     pub(crate) fn window(&self, window: &Window) -> Result<Pending> {
         let [expr] = window.window_expr.as_slice() else {
             return not_impl_err!("more than one row_number() in a SELECT is not supported");
@@ -103,6 +106,8 @@ impl Inputs<'_> {
 
 /// Builds a top-k. With `numbered`, the scope whose last column is the row number, the top-k has
 /// this column too.
+///
+/// The input is materialised, because keys and order may be expressions over its columns.
 fn top_k(
     input: Pending,
     looked: &Looked<'_>,
@@ -156,6 +161,8 @@ impl Pending {
 
     /// Takes a bound condition on the row number into the top-k. Returns false if it is no such
     /// condition.
+    ///
+    /// Several conditions narrow the range: `n > 2 AND n <= 5` gives offset 2 and limit 3.
     pub(crate) fn takes(&mut self, condition: &Expr) -> bool {
         let Some((from, to)) = self.number().and_then(|number| range(condition, number)) else {
             return false;
@@ -199,6 +206,8 @@ impl Pending {
 }
 
 /// The least and the greatest number for which a comparison with constants is true.
+///
+/// Both ends are included. `None` for any other condition, which then stays a filter.
 fn range(condition: &Expr, number: &str) -> Option<(i64, i64)> {
     let is_number = |expr: &Expr| matches!(expr, Expr::Column(column) if column.name == number);
     match condition {

@@ -4,6 +4,10 @@
 //! The parser limits the nesting of parentheses. A chain such as `a + b + c …` nests as deep as it
 //! is long, so operators are counted here. A long chain of AND and OR becomes a balanced tree
 //! ([`balance`](super::balance)), so it counts no more than the longest chain that is not balanced.
+//!
+//! Input: the tokens of one statement. Output: the first place at which a limit is exceeded, if
+//! there is one. Operators are counted by their tokens, so SQL that nests less than it seems may be
+//! refused too.
 
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
@@ -19,6 +23,8 @@ const LOGICAL_IN_A_ROW_MAX: usize = 10_000;
 const RELATIONS_MAX: usize = 200;
 
 /// The operators counted so far between two parentheses.
+///
+/// A comma or a new clause begins a chain; a parenthesis begins one within the chain around it.
 #[derive(Default, Clone, Copy)]
 struct Chain {
     /// The length of the chain of ANDs and ORs.

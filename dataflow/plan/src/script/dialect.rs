@@ -40,6 +40,8 @@ impl Dialect for Grammar {
         TypeId::of::<PostgreSqlDialect>()
     }
 
+    /// A sign binds tighter than `^`, as in PostgreSQL's grammar (`UMINUS`). A plus before a number
+    /// is dropped.
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
         let op = match &parser.peek_token_ref().token {
             Token::Minus => UnaryOperator::Minus,
@@ -63,6 +65,8 @@ impl Dialect for Grammar {
         }))
     }
 
+    /// IS \[NOT\] DISTINCT FROM, whose right side ends before AND. `None` leaves every other
+    /// operator to the parser.
     fn parse_infix(
         &self,
         parser: &mut Parser<'_>,

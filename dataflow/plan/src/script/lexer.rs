@@ -57,6 +57,11 @@ pub(crate) fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, TokenizerError> {
 }
 
 /// A number with an exponent, written out in digits; `None` if it has no exponent.
+///
+/// `1.5e3` becomes `1500.`, and `1e-3` becomes `0.001`.
+///
+/// # Errors
+/// The number needs more than 38 digits.
 fn written_out(number: &str, at: Location) -> Result<Option<String>, TokenizerError> {
     let Some((mantissa, exponent)) = number.split_once(['e', 'E']) else {
         return Ok(None);
@@ -85,6 +90,9 @@ fn written_out(number: &str, at: Location) -> Result<Option<String>, TokenizerEr
 }
 
 /// Cuts a run of operator characters, which starts at `at`, into operators.
+///
+/// # Errors
+/// The run contains the beginning of a comment.
 fn cut(run: &str, at: Location, tokens: &mut Vec<TokenWithSpan>) -> Result<(), TokenizerError> {
     if run.contains("--") || run.contains("/*") {
         return Err(TokenizerError {

@@ -1,4 +1,7 @@
 //! Statement options: `WITH (name = 'value', …)`. Each is known, given at most once, and a string.
+//!
+//! Input: the options as parsed, and the names that the statement knows. Output: the values with
+//! their places, for errors about a value.
 
 use datafusion_sql::sqlparser::ast::{CreateTableOptions, Expr, SqlOption, Value};
 use datafusion_sql::sqlparser::ast::{Ident, Spanned};
@@ -58,6 +61,8 @@ impl Options {
     }
 
     /// The value of an option and its place.
+    ///
+    /// `name` is in lower case.
     pub(crate) fn get(&self, name: &str) -> Option<(&str, Location)> {
         let found = self.given.iter().find(|(other, ..)| other == name);
         found.map(|(_, value, at)| (value.as_str(), *at))
@@ -101,6 +106,8 @@ fn key_value(option: &SqlOption) -> Option<(&Ident, &Expr)> {
 }
 
 /// The text of a string literal.
+///
+/// `None` for numbers, booleans and names, which are not quoted.
 fn string(value: &Expr) -> Option<String> {
     match value {
         Expr::Value(value) => match &value.value {

@@ -1,4 +1,13 @@
 //! The columns of an Avro table, as the schema registry describes them now.
+//!
+//! | envelope | columns | key |
+//! |---|---|---|
+//! | debezium | the fields of `after` | the fields of the key's schema |
+//! | upsert | the fields of the value | the fields of the key's schema, if there is one |
+//! | append | the fields of the value | none |
+//!
+//! The newest versions count. The decoder reads records of older versions by Avro's schema
+//! resolution.
 
 use std::sync::Arc;
 
@@ -107,6 +116,10 @@ pub(crate) fn fetch(
 
 /// The key's columns, if all of them are columns of the row. If one of them cannot be a column, the
 /// others are not unique together, so no key is known.
+///
+/// # Errors
+/// `Data` when a key column of a Debezium topic is missing in `after`: key and value do not belong
+/// together.
 fn key_columns(
     key: Vec<String>,
     columns: &[Column],
