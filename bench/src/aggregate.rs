@@ -3,6 +3,22 @@
 //!
 //! The contestants alternate, and each run is a process of its own. The clock of a run stops when
 //! its counts are complete. Then the counts are checked to be exact.
+//!
+//! | value | unit | of ours | of the baseline |
+//! |---|---|---|---|
+//! | `records/CPU-s` | records for each second of user and system time, all threads | all processes | the one process |
+//! | `wall s` | seconds from the start of the process to the complete answer | until the view is complete | until the line is printed |
+//! | `CPU s` | seconds | the same | the same |
+//! | `peak MB` | MiB, `VmHWM` of the kernel | the sum | the same |
+//!
+//! The view is looked at every [`LOOK_EVERY`], which is the resolution of our wall time. Topics
+//! have 8 partitions, and users are generated ([`users`]).
+//!
+//! ```text
+//! round 1: baseline, ours -w 1, baseline, ours -w 2      the bars compare
+//! round 2: baseline, ours -w 1, baseline, ours -w 2      the medians over
+//! round 3: …                                             all rounds
+//! ```
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -47,13 +63,16 @@ pub(crate) struct AggregateArgs {
 /// Where our views go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum SinkKind {
+    /// A file in the folder of the run.
     Sqlite,
+    /// A keyspace of its own, which is dropped afterwards.
     Cassandra,
 }
 
 /// The processes and worker threads of a Tidemill job.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
+    /// Processes of the job, on this machine.
     pub(crate) processes: usize,
     /// Worker threads in each process.
     pub(crate) workers: usize,
@@ -71,12 +90,19 @@ impl Shape {
 
 /// One benchmark, ready to run.
 pub(crate) struct Race<'a> {
+    /// How many records, rounds and workers.
     args: &'a AggregateArgs,
+    /// The services' URLs.
     services: &'a Services,
+    /// The binary under test.
     tidemill: &'a Path,
+    /// The folder for logs and for the folders of the runs.
     work: &'a Path,
+    /// The format of the records in the topic.
     format: Format,
+    /// The topic, which is filled already.
     topic: String,
+    /// The right answer, from the generator.
     totals: Totals,
 }
 
@@ -147,6 +173,9 @@ pub(crate) fn row(name: &str, records: u64, runs: &[Used]) -> Row {
 }
 
 /// Adds the bars that hold Tidemill against the baseline.
+///
+/// The bars: 0.8 of the loop's records per CPU-second for JSON, 0.7 of the poll's for Avro, and
+/// with two workers at least the loop's speed in wall time.
 fn compare(report: &mut Report, format: Format, workers: usize, base: &Row, ours: &Row) {
     let rate = ours.median("records/CPU-s") / base.median("records/CPU-s");
     let wall = base.median("wall s") / ours.median("wall s");
@@ -183,6 +212,12 @@ impl<'a> Race<'a> {
     }
 
     /// Runs a baseline once and checks its answer.
+    ///
+    /// The line of the baseline says that it is done. CPU time is read right after that, while the
+    /// process waits on its stdin.
+    ///
+    /// # Errors
+    /// The baseline ended early, or its records or counts are wrong.
     fn baseline(&self, kind: Kind) -> anyhow::Result<Used> {
         let name = kind.to_possible_value().context("a kind has a name")?;
         let mut command = Command::new(std::env::current_exe()?);
@@ -210,6 +245,13 @@ impl<'a> Race<'a> {
     }
 
     /// Runs Tidemill once: from the start of its processes until their view is complete.
+    ///
+    /// Journal and view begin empty in each run, so planning, the creation of the table and the
+    /// last commit are inside the measured time.
+    ///
+    /// # Errors
+    /// A process ended, the view is not complete after [`PATIENCE`], or its rows are not exactly
+    /// the generator's.
     pub(crate) fn ours(&self, shape: Shape) -> anyhow::Result<Used> {
         let folder = tempfile::tempdir_in(self.work)?;
         let at = |name: &str| folder.path().join(name);

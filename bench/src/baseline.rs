@@ -3,6 +3,15 @@
 //!
 //! A baseline prints its answer as one line of JSON. Then it waits until its stdin is closed, so
 //! that its CPU time can be read while it is alive.
+//!
+//! | baseline | what it does with a record | compared with |
+//! |---|---|---|
+//! | [`Kind::Loop`] | parses `country` and `age` out of the JSON, counts and sums in a `HashMap` | `json` |
+//! | [`Kind::Poll`] | drops the record unread | `avro` |
+//!
+//! Neither commits an offset or writes anything durable, so both do less than a job does. The loop
+//! is what a careful user would write: the fields are borrowed from the record, and the key is
+//! copied only for a new country.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -41,19 +50,26 @@ pub(crate) struct BaselineArgs {
 /// The result of a baseline.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Answer {
+    /// Records read.
     pub records: u64,
+    /// The counts and sums by country; empty for [`Kind::Poll`].
     pub totals: Totals,
 }
 
 /// The fields of a record that the hand-written loop reads.
 #[derive(Deserialize)]
 struct Used<'a> {
+    /// Borrowed, unless the JSON text has escapes.
     #[serde(borrow)]
     country: Cow<'a, str>,
+    /// In years.
     age: i64,
 }
 
 /// Runs a baseline to its end.
+///
+/// # Errors
+/// Kafka does not answer, or a record is not the expected JSON.
 pub(crate) fn run(args: &BaselineArgs) -> anyhow::Result<()> {
     let (consumer, count) = consumer(&args.brokers, &args.topic)?;
     let answer = match args.kind {
@@ -103,6 +119,8 @@ fn by_hand(consumer: &BaseConsumer, count: u64) -> anyhow::Result<Answer> {
 }
 
 /// A consumer at the begin of the topic, and the number of records.
+///
+/// It reads all partitions from the first record on, without a consumer group's rebalancing.
 fn consumer(brokers: &str, topic: &str) -> anyhow::Result<(BaseConsumer, u64)> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)

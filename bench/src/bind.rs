@@ -1,6 +1,17 @@
 //! Benchmark `bind`: binding an epoch in a journal in a directory, compared with writing and
 //! syncing a file of the same size in the same folder. The two alternate, and the journal is
 //! truncated meanwhile, as a job does.
+//!
+//! What is measured: the time in µs of `Journal::bind`, that is, until the offsets of an epoch are
+//! durable. An epoch's rows leave the source only after that, so this time is part of every
+//! change's freshness. The baseline shows what the disk itself takes for a new file of as many
+//! bytes with `fsync`.
+//!
+//! ```text
+//! bind ── 5 ms ── bare write ── 5 ms ── bind ── 5 ms ── …      2000 of each, on a fixed schedule
+//! ```
+//!
+//! The bar: the 99th percentile of binding is at most 10 ms.
 
 use std::fs::File;
 use std::io::Write;
@@ -26,6 +37,11 @@ const TRUNCATE_EVERY: u64 = 500;
 const PARTITIONS: u32 = 8;
 
 /// Runs the benchmark.
+///
+/// `work` is on the disk that is measured.
+///
+/// # Errors
+/// The journal or the file cannot be written.
 pub(crate) fn run(work: &Path) -> anyhow::Result<Report> {
     let mut report = Report::new("bind");
     let folder = tempfile::tempdir_in(work)?;
@@ -77,11 +93,14 @@ pub(crate) fn run(work: &Path) -> anyhow::Result<Report> {
     Ok(report)
 }
 
+/// Sleeps until `due`; returns at once if it is past.
 fn wait_until(due: Instant) {
     std::thread::sleep(due.saturating_duration_since(Instant::now()));
 }
 
 /// The binding of one epoch.
+///
+/// It has the size of a real one: offsets of 8 partitions of one topic.
 fn binding(epoch: u64) -> Binding {
     let ends = (0..PARTITIONS).map(|partition| (partition, 1_000_000 + epoch.cast_signed()));
     Binding {

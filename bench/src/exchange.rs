@@ -4,6 +4,15 @@
 //! Each process has one worker, which makes rows and sends all of them to the other one. The
 //! contestants alternate, each with two new processes. The number of rows that arrive and the sum
 //! of every byte are checked.
+//!
+//! | value | unit |
+//! |---|---|
+//! | `rows/s` | rows of both directions together, by the slower process's time |
+//! | `CPU ns/row` | CPU time of both processes for each row, in ns; making and checking rows included |
+//!
+//! The time begins when both processes are connected and ends when all rows have arrived. The bars:
+//! each codec has at least the rows per second and per CPU-second of bincode. The codec
+//! `abomonation` takes part in builds with that feature.
 
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read};
@@ -29,8 +38,12 @@ use crate::harness::report::{Report, Row};
 /// Size of a row's key, in bytes.
 const KEY: usize = 12;
 /// Rows sent at one timestamp.
+///
+/// A change of the timestamp lets progress messages flow, as a job's epochs do.
 const BATCH: u64 = 10_000;
 /// Timestamps in flight.
+///
+/// It bounds the memory of a sender that is faster than the receiver.
 const AHEAD: u64 = 4;
 
 /// Longest sleep of a worker that waits for the other one. An event wakes it earlier.
@@ -56,21 +69,29 @@ pub(crate) struct ExchangeArgs {
 /// What a row crosses by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum By {
+    /// Timely's own serialization, the baseline.
     Bincode,
+    /// Tidemill's codec, which checks what arrives.
     Checked,
+    /// Tidemill's codec that reads memory as it was written.
     Abomonation,
 }
 
 /// Flags of the hidden subcommand.
 #[derive(Debug, Args)]
 pub(crate) struct PeerArgs {
+    /// The way to serialize.
     by: By,
+    /// The index of this process, 0 or 1.
     #[arg(long)]
     index: usize,
+    /// Where each process listens, by index.
     #[arg(long, value_delimiter = ',')]
     addresses: Vec<String>,
+    /// Rows that this process sends.
     #[arg(long)]
     rows: u64,
+    /// Bytes of a row, key and value.
     #[arg(long)]
     row_bytes: usize,
 }
@@ -78,7 +99,9 @@ pub(crate) struct PeerArgs {
 /// What arrived in one process.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Arrived {
+    /// Rows that arrived.
     rows: u64,
+    /// Their checksum.
     sum: u64,
     /// Time in µs from the first row sent to the last row received.
     micros: u64,
@@ -103,6 +126,9 @@ fn name(by: By) -> &'static str {
 }
 
 /// Runs the benchmark.
+///
+/// # Errors
+/// `--row-bytes` is smaller than a key, or rows are lost or changed on their way.
 pub(crate) fn run(args: &ExchangeArgs, work: &Path) -> anyhow::Result<Report> {
     let mut report = Report::new("exchange");
     let all = contestants();
@@ -147,6 +173,8 @@ pub(crate) fn run(args: &ExchangeArgs, work: &Path) -> anyhow::Result<Report> {
 }
 
 /// All runs of a contestant as a row of the report.
+///
+/// A run is (rows per second, CPU time in ns for each row).
 fn row(by: By, bytes: usize, runs: &[(f64, f64)]) -> Row {
     Row {
         name: format!("{bytes} bytes, {}", name(by)),
@@ -159,6 +187,9 @@ fn row(by: By, bytes: usize, runs: &[(f64, f64)]) -> Row {
 
 /// Runs one pair of processes. Returns the time in µs of the slower one, and what both used
 /// together.
+///
+/// # Errors
+/// A process ended early, or what arrived is not what was sent.
 fn pair(by: By, bytes: usize, (rows, sum): (u64, u64), work: &Path) -> anyhow::Result<(u64, Used)> {
     let addresses = addresses(2)?;
     let kind = by.to_possible_value().context("a codec has a name")?;
@@ -195,6 +226,9 @@ fn pair(by: By, bytes: usize, (rows, sum): (u64, u64), work: &Path) -> anyhow::R
 }
 
 /// `count` addresses of this machine on which nobody listens.
+///
+/// The ports are free when this returns; another program may take one before the caller listens
+/// there.
 pub(crate) fn addresses(count: usize) -> anyhow::Result<String> {
     let held: Vec<TcpListener> = (0..count)
         .map(|_| TcpListener::bind("127.0.0.1:0"))
@@ -206,6 +240,9 @@ pub(crate) fn addresses(count: usize) -> anyhow::Result<String> {
 }
 
 /// Makes the row with this number.
+///
+/// The keys are spread over all bytes by a multiplication, as hashed keys are. `bytes` is the size
+/// of the row, and the two buffers are reused.
 fn value(number: u64, bytes: usize, key: &mut [u8; KEY], value: &mut Vec<u8>) -> (Bytes, Bytes) {
     key[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
     value.resize(bytes - KEY, number as u8);
@@ -216,6 +253,8 @@ fn value(number: u64, bytes: usize, key: &mut [u8; KEY], value: &mut Vec<u8>) ->
 }
 
 /// The checksum of a row.
+///
+/// Sums over rows do not depend on their order.
 fn sum(row: &Value) -> u64 {
     let hash = row.0.0.owner(1 << 32);
     hash.wrapping_add(row.1).wrapping_add(row.2 as u64)
@@ -232,6 +271,9 @@ fn expected(rows: u64, bytes: usize) -> (u64, u64) {
 }
 
 /// Runs one of the two processes.
+///
+/// It prints [`Arrived`] as a line of JSON and waits until its stdin is closed, so that its CPU
+/// time can be read.
 pub(crate) fn peer(args: PeerArgs) -> anyhow::Result<()> {
     let communication = CommunicationConfig::Cluster {
         threads: 1,
@@ -271,6 +313,8 @@ pub(crate) fn peer(args: PeerArgs) -> anyhow::Result<()> {
 }
 
 /// Sends and receives all rows. Returns what arrived.
+///
+/// `pact` is the serialization under test; it sends each row to the other worker.
 fn send<P>(worker: &mut Worker, args: &PeerArgs, pact: P) -> Arrived
 where
     P: ParallelizationContract<u64, Vec<Value>>,

@@ -5,6 +5,16 @@
 //! A master and two workers with one slot each run a job with small state. Times are taken from the
 //! signal to the change in the master's status, which is polled every few milliseconds. A job is
 //! live when its state is restored and everything that earlier runs bound has passed through it.
+//!
+//! | value | unit | bar |
+//! |---|---|---|
+//! | `% of a core` of the idle cluster | CPU time of all processes over wall time, for a minute | 2 % |
+//! | `seen after s` of a killed process, a killed worker | seconds | 2 s |
+//! | `seen after s` of a frozen process | seconds | 10 s |
+//! | `live then s` | seconds from when it was seen | 5 s |
+//!
+//! There is no baseline. The bars hold for the worst of [`ROUNDS`] trials, not for the median. A
+//! process is frozen with SIGSTOP: it keeps its connections and says nothing.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,16 +44,26 @@ const RECORDS: u64 = 10_000;
 
 /// A running cluster.
 struct Cluster<'a> {
+    /// The binary under test.
     tidemill: &'a Path,
+    /// The folder for the logs.
     work: &'a Path,
+    /// The folder of the cluster: its state, the pipeline and the views.
     folder: tempfile::TempDir,
+    /// The master's URL.
     url: String,
+    /// For the master's status.
     client: reqwest::blocking::Client,
+    /// The master's process.
     master: Running,
+    /// The workers' processes by index; `None` while one is killed.
     workers: Vec<Option<Running>>,
 }
 
 /// Runs the benchmark.
+///
+/// # Errors
+/// A step takes longer than [`PATIENCE`], or a process cannot be started.
 pub(crate) fn run(services: &Services, tidemill: &Path, work: &Path) -> anyhow::Result<Report> {
     let mut report = Report::new("failover");
     let topic = fill(services)?;
@@ -93,6 +113,8 @@ fn row(name: &str, values: &[(&'static str, Vec<f64>)]) -> Row {
 }
 
 /// Adds the times of one kind of failure to the report, with their bars.
+///
+/// `seen_max` is the bar of `seen` in seconds.
 fn told(report: &mut Report, what: &str, seen: Vec<f64>, live: Vec<f64>, seen_max: f64) {
     let most = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
     let (latest, longest) = (most(&seen), most(&live));
@@ -102,6 +124,8 @@ fn told(report: &mut Report, what: &str, seen: Vec<f64>, live: Vec<f64>, seen_ma
 }
 
 /// Creates and fills the topic.
+///
+/// The view over it has 100 groups, so the state is small.
 fn fill(services: &Services) -> anyhow::Result<String> {
     let name = format!("bench_failover_{}", std::process::id());
     log::open(services.kafka()?)?.create_topic(&name, PARTITIONS)?;
@@ -133,7 +157,9 @@ fn signal_to(signal: &str, process: u32) -> anyhow::Result<()> {
 /// The times in seconds from a failure until it was noticed, and from then until the next
 /// generation was live.
 struct Times {
+    /// From the signal until the master's status is another one.
     seen_s: f64,
+    /// From then until the next generation is live.
     live_s: f64,
 }
 
@@ -166,6 +192,8 @@ impl<'a> Cluster<'a> {
     }
 
     /// Starts the worker with this index.
+    ///
+    /// A worker with one slot.
     fn start_worker(&mut self, index: usize) -> anyhow::Result<()> {
         let mut worker = Command::new(self.tidemill);
         worker.args(["worker", "--master", &self.url, "--slots", "1"]);
@@ -203,6 +231,9 @@ impl<'a> Cluster<'a> {
     }
 
     /// Runs a client command.
+    ///
+    /// # Errors
+    /// The command fails, with what it printed.
     fn client_command(&self, arguments: &[&str]) -> anyhow::Result<()> {
         let mut client = Command::new(self.tidemill);
         client.args(arguments).args(["--master", &self.url]);
@@ -267,6 +298,8 @@ impl<'a> Cluster<'a> {
     }
 
     /// Injects a failure into the job and measures the times.
+    ///
+    /// `before` is the generation that runs. The resolution of both times is [`LOOK_EVERY`].
     fn fails(
         &self,
         before: u64,
@@ -302,6 +335,8 @@ impl<'a> Cluster<'a> {
     }
 
     /// The share of one core that all processes use together while nothing happens.
+    ///
+    /// The processes of the job are counted too.
     fn idle(&self) -> anyhow::Result<f64> {
         let workers = self.workers.iter().flatten();
         let mut all: Vec<u32> = workers
@@ -328,6 +363,8 @@ impl<'a> Cluster<'a> {
 }
 
 /// The children of a process.
+///
+/// Read from `/proc`, for all threads of the process.
 fn children(process: u32) -> Vec<u32> {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{process}/task")) else {
         return Vec::new();

@@ -1,5 +1,17 @@
 //! The benchmarks: each compares Tidemill with a baseline in the same run. `bench/run` starts the
 //! services that they need.
+//!
+//! ```text
+//! bench/run ─► services ─► tidemill-bench NAME … ─► one report for each benchmark ─► results.jsonl
+//!                               │
+//!                               ├─► tidemill (the binary under test, a process of its own)
+//!                               └─► tidemill-bench baseline | exchange-peer (also processes)
+//! ```
+//!
+//! A contestant always runs in a process of its own, so that the kernel's numbers of CPU time and
+//! memory belong to it alone ([`harness::child`]). Results are ratios within one run on one
+//! machine: absolute numbers of different machines are not comparable. Every benchmark checks the
+//! answer of its contestants, and a wrong answer ends it without a result.
 
 mod aggregate;
 mod baseline;
@@ -40,16 +52,22 @@ struct Cli {
     /// The file that each result is appended to
     #[arg(long, default_value = "bench/results.jsonl")]
     results: PathBuf,
+    /// The URLs of Kafka, the registry, PostgreSQL and Cassandra.
     #[command(flatten)]
     services: crate::harness::services::Services,
+    /// Flags of `json`, `avro` and `processes`.
     #[command(flatten)]
     aggregate: aggregate::AggregateArgs,
+    /// Flags of `freshness`.
     #[command(flatten)]
     freshness: freshness::FreshnessArgs,
+    /// Flags of `recovery`.
     #[command(flatten)]
     recovery: recovery::RecoveryArgs,
+    /// Flags of `exchange`.
     #[command(flatten)]
     exchange: exchange::ExchangeArgs,
+    /// A hidden subcommand, with which the benchmarks start this binary again.
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -77,6 +95,7 @@ enum Name {
     Build,
 }
 
+/// The processes that the benchmarks start from this binary.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// One run of a baseline, in a process of its own
@@ -87,6 +106,8 @@ enum Command {
     ExchangePeer(exchange::PeerArgs),
 }
 
+/// Runs the benchmarks one after the other. The first one that fails ends the run; the results
+/// before it are in the file.
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.command {
@@ -110,6 +131,10 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Runs one benchmark.
+///
+/// # Errors
+/// A service does not answer, a contestant ended early or was too slow, or its answer was wrong. A
+/// bar that is missed is no error: the report shows it.
 fn measure(name: Name, cli: &Cli) -> anyhow::Result<Report> {
     let (services, tidemill, work) = (&cli.services, &cli.tidemill, &cli.work);
     match name {

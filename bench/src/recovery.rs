@@ -3,6 +3,17 @@
 //!
 //! The topic contains a history: every group changes several times, as in every topic that is much
 //! older than its state is large.
+//!
+//! ```text
+//! read without checkpoints ─► read with checkpoints every 10 s ─► checkpoint (size)
+//!   ─► 1 % of the groups change ─► checkpoint (written) ─► SIGKILL ─► one record ─► start ─► counted
+//! ```
+//!
+//! | value | unit | bar |
+//! |---|---|---|
+//! | recovery: start until a record that came meanwhile is in the view | s | 10 s, and 5 × faster than reading |
+//! | reading with checkpoints | s | 0.95 of the speed without |
+//! | bytes that a checkpoint writes after 1 % of the groups changed | MB (10^6) | 3 % of the state |
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,6 +50,9 @@ pub(crate) struct RecoveryArgs {
 }
 
 /// Runs the benchmark.
+///
+/// # Errors
+/// A step takes longer than [`PATIENCE`], or the job ends.
 pub(crate) fn run(
     args: &RecoveryArgs,
     services: &Services,
@@ -96,9 +110,14 @@ pub(crate) fn run(
 }
 
 /// The topic and its producer.
+///
+/// Record `i` belongs to group `i mod groups`, so each group occurs `history` times, far apart.
 struct History {
+    /// The topic.
     name: String,
+    /// Records before anything is appended.
     records: u64,
+    /// Also appends the records that come later.
     producer: BaseProducer,
 }
 
@@ -141,10 +160,15 @@ impl History {
 
 /// A job that reads the topic, with its folder.
 struct Job<'a> {
+    /// The binary under test.
     tidemill: &'a Path,
+    /// Kafka's URL.
     kafka: &'a str,
+    /// The folder of the pipeline, the state and the views.
     folder: tempfile::TempDir,
+    /// The file for the job's log.
     log: PathBuf,
+    /// The interval of checkpoints, as the flag takes it.
     every: &'static str,
 }
 
@@ -154,6 +178,7 @@ struct Size {
     bytes: u64,
     /// Bytes of the parts that this checkpoint wrote.
     written: u64,
+    /// Entries of all its parts: one for each group and operator.
     entries: u64,
 }
 
@@ -201,6 +226,8 @@ impl<'a> Job<'a> {
     }
 
     /// Seconds from the job's start until this number of records is counted in the view.
+    ///
+    /// The view sums up the counts of all groups, so it is right only if no group is lost.
     fn until(&self, running: &mut Running, records: u64) -> anyhow::Result<f64> {
         let by = Instant::now() + PATIENCE;
         let file = self.folder.path().join("views.sqlite");
@@ -250,6 +277,10 @@ fn counted(file: &Path, open: &mut Option<Connection>) -> anyhow::Result<u64> {
 }
 
 /// The newest checkpoint, if it is complete and contains this number of records.
+///
+/// The manifest is the last file of a checkpoint. Its first line is a checksum, and the rest is
+/// JSON with the ends of the topics and the parts. A part whose name has the epoch was written by
+/// this checkpoint, and the others were kept from earlier ones.
 fn complete(folder: &Path, records: u64) -> anyhow::Result<Option<Size>> {
     let mut epochs: Vec<PathBuf> = match std::fs::read_dir(folder) {
         Ok(entries) => entries

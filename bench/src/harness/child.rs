@@ -15,20 +15,28 @@ const TICKS_A_SECOND: f64 = 100.0;
 /// What a child has used so far: seconds of wall and CPU time, and MiB of peak memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Used {
+    /// Seconds since the start of the process.
     pub(crate) wall_s: f64,
+    /// Seconds of user and system time of all threads.
     pub(crate) cpu_s: f64,
+    /// MiB of resident memory at most (`VmHWM`).
     pub(crate) peak_mb: f64,
 }
 
 /// A running child, which is stopped when dropped.
 pub(crate) struct Running {
+    /// The process; its stdin is open.
     pub(crate) child: Child,
+    /// Taken before the process is made, so loading the binary is measured.
     started: Instant,
+    /// The file with its stderr.
     log: PathBuf,
 }
 
 impl Used {
     /// The sum over two processes that ran at the same time.
+    ///
+    /// The wall time is that of the slower one.
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
             wall_s: self.wall_s.max(other.wall_s),
@@ -108,6 +116,8 @@ impl Drop for Running {
 }
 
 /// User and system time in seconds: of a process, and of the children that it waited for.
+///
+/// `stat` is `/proc/PID/stat` (see proc(5)).
 pub(crate) fn cpu_seconds(stat: &Path) -> anyhow::Result<(f64, f64)> {
     let text = std::fs::read_to_string(stat).with_context(|| format!("{}", stat.display()))?;
     // The second field is the program's name in parentheses and may contain anything.

@@ -4,6 +4,9 @@
 //! Change `k` is due `k` periods after the start and touches row `k mod IDS`. The changes of a row
 //! are insert, update, update, delete, and again. The kind with which a row begins depends on its
 //! id, so that all kinds are mixed at any time. Every change contains `k`.
+//!
+//! Because the schedule is fixed, a stall of the system under test does not slow the load down
+//! (open loop). Lateness of the writers themselves is recorded and reported.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -24,11 +27,15 @@ const MARKER_EVERY: u64 = 21;
 /// A committed change that a reader waits to see.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Marker {
+    /// The row.
     pub(crate) id: i64,
+    /// The number of the change, which the row contains from then on.
     pub(crate) seq: i64,
     /// Whether the change deletes the row.
     pub(crate) deletes: bool,
     /// When the change was due, and when its commit returned.
+    ///
+    /// When the change was planned.
     pub(crate) due: Instant,
     pub(crate) committed: Instant,
 }
@@ -36,11 +43,13 @@ pub(crate) struct Marker {
 /// The schedule of the changes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Schedule {
+    /// When change 0 is due.
     pub(crate) start: Instant,
     /// Changes per second.
     pub(crate) rate: u32,
     /// The number of changes before anything is followed.
     pub(crate) warm_up: u64,
+    /// The number of changes, the warm-up included.
     pub(crate) changes: u64,
 }
 
@@ -89,6 +98,8 @@ pub(crate) fn prepare(client: &mut Client) -> anyhow::Result<i64> {
 
 /// Commits every change. Returns the latencies in µs from each change's due time to the return of
 /// its commit.
+///
+/// `markers` gets every 21st change after its commit.
 pub(crate) fn run(
     schedule: Schedule,
     database: &postgres::Config,
@@ -121,6 +132,9 @@ pub(crate) fn run(
 }
 
 /// Commits the changes of one connection.
+///
+/// # Errors
+/// A statement fails or touches another number of rows than one.
 fn write(
     writer: u64,
     schedule: Schedule,

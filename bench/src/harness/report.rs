@@ -1,4 +1,8 @@
 //! Report of a benchmark: a table for people, and one line of JSON per run.
+//!
+//! A row has one contestant's values, all of them, and the table shows the median first. A bar is a
+//! number with a limit, and whether it holds. The JSON line has everything that the table shows, so
+//! that results can be compared over time.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -10,29 +14,41 @@ use serde::Serialize;
 /// The result of one benchmark.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
+    /// The benchmark's name.
     benchmark: String,
+    /// When it began, in seconds since 1970.
     at_unix_s: u64,
+    /// Cores that this process may use.
     cores: usize,
     /// The system's load average at the start. If it is above `cores`, the wall times mean little.
     load_before: f64,
+    /// The contestants.
     rows: Vec<Row>,
+    /// The limits, in the order in which they were added.
     bars: Vec<Bar>,
 }
 
 /// One contestant with all its measured values.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
+    /// The contestant.
     pub(crate) name: String,
+    /// For each column, with its unit in the name, one value for each run.
     pub(crate) values: Vec<(&'static str, Vec<f64>)>,
 }
 
 /// A measured number and its limit.
 #[derive(Debug, Serialize)]
 struct Bar {
+    /// What is measured, with its unit.
     what: String,
+    /// The measured value, usually a median or a ratio of medians.
     value: f64,
+    /// `>=` or `<=`.
     relation: &'static str,
+    /// The limit, in the unit of the value.
     limit: f64,
+    /// Whether the value is within the limit.
     holds: bool,
 }
 

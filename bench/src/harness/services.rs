@@ -27,6 +27,7 @@ fn given<'a>(url: &'a Option<String>, name: &str) -> anyhow::Result<&'a str> {
 }
 
 impl Services {
+    /// The URL of Kafka, in Tidemill's form.
     pub(crate) fn kafka(&self) -> anyhow::Result<&str> {
         given(&self.kafka, "kafka")
     }
@@ -37,14 +38,17 @@ impl Services {
         Ok(url.strip_prefix("kafka://").unwrap_or(url))
     }
 
+    /// The URL of the schema registry.
     pub(crate) fn registry(&self) -> anyhow::Result<&str> {
         given(&self.registry, "registry")
     }
 
+    /// The URL of PostgreSQL, with a database in which others can be created.
     pub(crate) fn postgres(&self) -> anyhow::Result<&str> {
         given(&self.postgres, "postgres")
     }
 
+    /// The URL of Cassandra, without a keyspace.
     pub(crate) fn cassandra(&self) -> anyhow::Result<&str> {
         given(&self.cassandra, "cassandra")
     }

@@ -1,5 +1,8 @@
 //! Topics filled with generated users: one topic for each number of users and format, reused by
 //! later runs.
+//!
+//! A topic's name has the format, the number of users and the version of the generator. User `i` is
+//! in partition `i mod 8`. Records are not compressed and have no key.
 
 use std::io::Write;
 
@@ -29,6 +32,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
+    /// The name in topics and in SQL.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Format::Json => "json",
@@ -94,9 +98,12 @@ fn last(count: u64) -> Users {
     users
 }
 
+/// Appends one user to a buffer.
 type Encode = Box<dyn FnMut(&User, &mut Vec<u8>) -> anyhow::Result<()>>;
 
 /// The function that encodes a user in this format.
+///
+/// For Avro, the schema is registered under the topic's subject first.
 fn encoder(services: &Services, topic: &str, format: Format) -> anyhow::Result<Encode> {
     if format == Format::Json {
         return Ok(Box::new(|user, out| Ok(serde_json::to_writer(out, user)?)));

@@ -1,5 +1,8 @@
 //! Generated users that the benchmarks count: flat, 14 fields, about 440 bytes as JSON, and equal
 //! for the same index on every machine. Also their expected aggregates.
+//!
+//! The fields are modelled on those of randomuser.me. The generator is SplitMix64, whose numbers
+//! depend on nothing but the state, so that the users are equal in all releases.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,6 +13,7 @@ use serde::Serialize;
 /// users is not reused.
 pub(crate) const VERSION: u32 = 1;
 
+/// The groups of the benchmarks' view.
 const COUNTRIES: [&str; 21] = [
     "Australia",
     "Brazil",
@@ -33,10 +37,12 @@ const COUNTRIES: [&str; 21] = [
     "United Kingdom",
     "United States",
 ];
+/// First names, some of them with letters beyond ASCII.
 const FIRST: [&str; 12] = [
     "Ada", "Björn", "Carmen", "Dylan", "Elif", "Florian", "Gisela", "Hanna", "Ivan", "Jasmine",
     "Konsta", "Ludovic",
 ];
+/// Last names.
 const LAST: [&str; 12] = [
     "Andersen",
     "Bakker",
@@ -51,6 +57,7 @@ const LAST: [&str; 12] = [
     "Koskela",
     "Lambert",
 ];
+/// Streets of the addresses.
 const STREETS: [&str; 8] = [
     "Avenue de l'Abbaye",
     "Calle de Alcalá",
@@ -61,6 +68,7 @@ const STREETS: [&str; 8] = [
     "South Parade",
     "Valley View Lane",
 ];
+/// Cities of the addresses.
 const CITIES: [&str; 8] = [
     "Albuquerque",
     "Ballarat",
@@ -71,7 +79,9 @@ const CITIES: [&str; 8] = [
     "Guadalajara",
     "Hämeenlinna",
 ];
+/// Second halves of user names.
 const ANIMALS: [&str; 6] = ["bear", "duck", "koala", "leopard", "panda", "swan"];
+/// First halves of user names.
 const COLOURS: [&str; 6] = ["angry", "crazy", "golden", "purple", "silver", "yellow"];
 
 /// The Avro schema of [`User`].
@@ -126,7 +136,9 @@ pub(crate) struct User {
 /// Generates users one after the other, reusing the memory of one user.
 #[derive(Default)]
 pub(crate) struct Users {
+    /// The state of the generator.
     state: u64,
+    /// The user that was made last.
     user: User,
 }
 
@@ -146,15 +158,18 @@ impl Users {
         z ^ (z >> 31)
     }
 
+    /// A number from 0 to `bound` - 1. The tiny bias of the remainder does not matter here.
     fn below(&mut self, bound: u64) -> u64 {
         self.draw() % bound
     }
 
+    /// One of these words.
     fn one_of(&mut self, words: &[&'static str]) -> &'static str {
         let index = self.below(words.len() as u64) as usize;
         words.get(index).copied().unwrap_or_default()
     }
 
+    /// Makes the next user. The order of the draws is part of [`VERSION`].
     fn fill(&mut self) -> std::fmt::Result {
         let (a, b) = (self.draw(), self.draw());
         let (first, last) = (self.one_of(&FIRST), self.one_of(&LAST));

@@ -1,4 +1,7 @@
 //! The view `users_by_country` as readers see it, in SQLite or Cassandra.
+//!
+//! A reader uses the sink's own protocol and not Tidemill, so that what is measured is what a user
+//! of the view sees.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,21 +20,29 @@ pub(crate) type Rows = BTreeMap<String, (i64, f64)>;
 
 /// Where the view of a run is served.
 pub(crate) enum View {
+    /// A file of the embedded sink.
     Sqlite {
+        /// The file.
         file: PathBuf,
+        /// The connection, once the file exists.
         open: Option<Connection>,
     },
+    /// A table in a keyspace of its own.
     Cassandra(Box<Keyspace>),
 }
 
 /// A keyspace in Cassandra, which is dropped together with the view.
 pub(crate) struct Keyspace {
+    /// The connection.
     session: Session,
+    /// Runs the driver.
     runtime: Runtime,
+    /// The keyspace.
     name: String,
 }
 
 impl View {
+    /// The file need not exist yet.
     pub(crate) fn sqlite(file: &Path) -> Self {
         let file = file.to_owned();
         View::Sqlite { file, open: None }
