@@ -95,7 +95,6 @@ enum Name {
     Build,
 }
 
-/// The processes that the benchmarks start from this binary.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// One run of a baseline, in a process of its own

@@ -1,5 +1,9 @@
 //! Command line: all commands with their help and examples. The flags are in
 //! [`tidemill_config::args`] and beside the commands that use them.
+//!
+//! Input: the arguments, and the variables of the environment that flags name. Output: one
+//! [`Command`] with its flags. Doc comments on commands and flags are the text of `--help` and of
+//! the man pages, so they are written for users.
 
 use clap::{Parser, Subcommand};
 use tidemill_config::args::{
@@ -14,6 +18,7 @@ use crate::command::client::{
 };
 use crate::worker::WorkerArgs;
 
+/// Shown below `tidemill --help`.
 const EXAMPLES: &str = "\
 Examples:
   tidemill run examples/users
@@ -27,6 +32,7 @@ Examples:
   tidemill check examples/users
       validate a pipeline without starting anything";
 
+/// Shown below `tidemill run --help`; the constants that follow belong to the other commands.
 const RUN_EXAMPLES: &str = "\
 Examples:
   tidemill run examples/users
@@ -164,6 +170,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// The end of `tidemill --help`: the examples and the exit codes.
 fn after_long() -> String {
     format!("{EXAMPLES}\n\n{}", exit::HELP)
 }

@@ -1,8 +1,18 @@
 //! The binary `tidemill`: one entry point for all commands.
 //!
 //! The binary computes nothing itself. A command reads its flags ([`cli`]), resolves the
-//! connections ([`connections`]), reads the pipeline ([`pipeline`]) and calls the libraries
-//! `ingest` and `dataflow`. Errors are printed by [`output`], and [`exit`] chooses the exit code.
+//! connections ([`tidemill_config::connections`]), reads the pipeline
+//! ([`tidemill_config::pipeline`]) and calls the libraries `ingest` and `dataflow`. Errors are
+//! printed by [`tidemill_protocol::output`], and [`tidemill_protocol::exit`] chooses the exit code.
+//!
+//! ```text
+//! arguments ─► cli ─► command ─┬─► one process: ingest, dataflow, run
+//!                              ├─► a cluster: master, worker, and the clients of a master
+//!                              └─► a look or a removal: check, explain, plan, verify, reset, drop
+//! ```
+//!
+//! Invariants: a command prints only through `tidemill_protocol::output`, which masks secrets, and
+//! every error reaches `main`, so that one place chooses the exit code.
 
 mod child;
 mod cli;
@@ -21,6 +31,7 @@ use cli::{Cli, Command};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The exit codes are listed in `tidemill --help` and in `tidemill_protocol::exit`.
 fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Run(args) => crate::command::run::run(&args),

@@ -1,4 +1,8 @@
 //! Heartbeat of a process of a job: its statistics as a [`Heartbeat`], sent twice a second.
+//!
+//! In: the counters of the process. Out: one [`Heartbeat`], which the child writes to its stdout as
+//! a line. The worker passes it on to the master with its next report. Everything in it is absolute
+//! (totals and points in time, no differences), so a lost heartbeat loses nothing.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,6 +14,8 @@ use tidemill_protocol::{Heartbeat, OPERATORS_TOLD_MAX, OperatorHeartbeat, redact
 use tidemill_web::Shown;
 
 /// The current heartbeat of a process whose HTTP server is at `http`.
+///
+/// The texts are without secrets.
 pub(crate) fn of(shown: &Shown, http: &str) -> Heartbeat {
     let mut beat = Heartbeat {
         http: http.to_owned(),
@@ -28,6 +34,8 @@ pub(crate) fn of(shown: &Shown, http: &str) -> Heartbeat {
 }
 
 /// Fills in the statistics of an ingest.
+///
+/// `records` counts published changes, for the rate that `tidemill status` shows.
 fn ingest(beat: &mut Heartbeat, stats: &ingest::Stats) {
     beat.records = stats.published.load(Relaxed);
     let unpublished = stats.unpublished();
@@ -37,6 +45,8 @@ fn ingest(beat: &mut Heartbeat, stats: &ingest::Stats) {
 }
 
 /// Fills in the statistics of a dataflow.
+///
+/// Only process 0 knows epochs, lag and freshness. In other processes these stay at their defaults.
 fn dataflow(beat: &mut Heartbeat, stats: &job::Stats) {
     beat.records = stats.records.load(Relaxed);
     beat.bytes = stats.bytes.load(Relaxed);
@@ -55,6 +65,8 @@ fn dataflow(beat: &mut Heartbeat, stats: &job::Stats) {
 }
 
 /// The most expensive operators first, at most [`OPERATORS_TOLD_MAX`].
+///
+/// A job with many views has hundreds of operators, and a heartbeat must stay small.
 fn operators(all: BTreeMap<String, job::Operator>) -> Vec<OperatorHeartbeat> {
     let mut all: Vec<_> = all.into_iter().collect();
     all.sort_by_key(|(_, operator)| std::cmp::Reverse(operator.busy));

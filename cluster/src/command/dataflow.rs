@@ -3,6 +3,11 @@
 //!
 //! One process of several is started by hand with the list of all processes, or by a worker
 //! (`--orders`, see [`assignment`]). It connects to the others over the [`mesh`] before it runs.
+//!
+//! ```text
+//! by hand:  flags ─► lease (process 0) ─► HTTP ─► mesh ─► plan ─► job
+//! ordered:  Begin ─► heartbeats ─► mesh: Listening ─► Peers ─► Live ─► plan ─► job
+//! ```
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -117,6 +122,10 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
 
 /// Runs one process of a job as the child of a worker. The first line on stdin says how many
 /// processes there are and which one this is; a later line has the addresses of all.
+///
+/// # Errors
+/// As for [`run`]. Processes that cannot be reached are told to the worker first, because the
+/// master uses them to find the process that failed.
 fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
     let stop = exit::stop_on_signal()?;
     let (begin, orders) = child::begin(Part::Dataflow, &stop)?;
@@ -194,12 +203,17 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
 }
 
 /// Refuses a codec that trusts the other processes if the mesh is not authenticated.
+///
+/// # Errors
+/// [`exit::Usage`]: the codec needs a secret or certificates.
 fn permit(codec: Engine, authenticated: bool) -> anyhow::Result<()> {
     let permitted = codec.permitted(authenticated);
     permitted.map_err(|error| exit::Usage(error.to_string()).into())
 }
 
 /// What the HTTP server and the heartbeat show of this process.
+///
+/// The counters are shared, so the server always shows the current values.
 fn shown(key: ProcessKey, stats: &Arc<Stats>, readable: &Later) -> Shown {
     Shown {
         dataflow: Some(Arc::clone(stats)),
@@ -209,6 +223,8 @@ fn shown(key: ProcessKey, stats: &Arc<Stats>, readable: &Later) -> Shown {
 }
 
 /// `host:port` with an IPv6 address in brackets.
+///
+/// The form that a mesh address has in messages and flags.
 fn at(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
@@ -219,17 +235,25 @@ fn at(host: &str, port: u16) -> String {
 
 /// One process of a job.
 struct Process {
+    /// The job's name.
     name: String,
+    /// The text of `views.sql`, which is compiled when the schemas are known.
     views: Views,
+    /// The services.
     connections: Connections,
+    /// Which process of how many this one is, and its threads.
     workers: Workers,
     /// The generation that a master gave; `None` without a master.
     generation: Option<u64>,
+    /// The interval of checkpoints.
     state: StateArgs,
+    /// How rows cross to other processes.
     codec: Engine,
     /// The mesh; `None` for a process that is alone.
     mesh: Option<Mesh>,
+    /// The counters of this process.
     stats: Arc<Stats>,
+    /// Set by a signal or by the worker: end cleanly.
     stop: Arc<AtomicBool>,
     /// Whether tables that another job filled are dropped and filled by this one.
     take_over: bool,
@@ -239,6 +263,9 @@ struct Process {
 
 impl Process {
     /// The identity for the mesh's handshake.
+    ///
+    /// Processes of another version, other views or another codec would not understand this one's
+    /// rows, so they are part of the identity.
     fn identity(&self) -> Identity {
         Identity {
             job: self.name.clone(),
@@ -272,6 +299,9 @@ impl Process {
 
     /// Runs this process's worker threads as soon as there is a plan and all processes are
     /// connected.
+    ///
+    /// # Errors
+    /// The SQL is wrong, or the job failed.
     fn work(mut self) -> anyhow::Result<()> {
         // The lease is released when this function returns.
         let _lease = self.lease.take();

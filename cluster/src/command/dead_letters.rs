@@ -6,6 +6,14 @@
 //! topic, so that a letter is replayed only once.
 //!
 //! Invariant: a record is not put back behind a newer record of its key, unless forced.
+//!
+//! | stage and source of a letter | what `replay` does |
+//! |---|---|
+//! | a record of a topic | appends the record to its partition again |
+//! | landing: a record of the API | lands it in its table again |
+//! | fetching: a page | makes the page due again in the ledger |
+//! | publishing: a change of a row | nothing; the user changes the row |
+//! | writing: a row of a view | nothing; the user corrects the record, the row or the view |
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -46,9 +54,13 @@ pub(crate) fn run(command: &DeadLettersCommand) -> anyhow::Result<()> {
 
 /// The dead letters of one pipeline.
 struct Letters {
+    /// The pipeline, for its `ingest.toml`.
     folder: Folder,
+    /// The services of the pipeline.
     connections: Connections,
+    /// The log that holds the letters.
     log: Arc<dyn Log>,
+    /// The topic of the letters.
     topic: String,
     /// When (ms) and how letters were replayed, by the letters' ids.
     replayed: HashMap<String, (i64, String)>,
@@ -56,6 +68,9 @@ struct Letters {
 
 impl Letters {
     /// Opens the log and reads which letters were replayed.
+    ///
+    /// # Errors
+    /// The pipeline or a connection is wrong, or the log does not answer.
     fn open(args: &LetterArgs) -> anyhow::Result<Self> {
         let folder = Folder::open(&args.pipeline)?.named(&args.name);
         let connections = Connections::resolve(&args.connections, folder.path())?;
@@ -78,6 +93,8 @@ impl Letters {
     }
 
     /// Calls `each` with every letter, oldest first.
+    ///
+    /// The topic is read again each time, so letters need not fit into memory.
     fn each(&self, each: &mut dyn FnMut(Kept)) -> anyhow::Result<()> {
         dead_letter::read(self.log.as_ref(), &self.topic, &mut |entry| {
             if let Entry::Letter(kept) = entry {
@@ -89,6 +106,8 @@ impl Letters {
     }
 
     /// A letter as JSON, without its bytes.
+    ///
+    /// Key and value are left out, because they may be large and are no text.
     fn json(&self, kept: &Kept) -> serde_json::Value {
         let replayed = self.replayed.get(&kept.id);
         json!({
@@ -109,6 +128,8 @@ fn time(at_ms: i64) -> String {
 }
 
 /// Text on one line of at most `width` characters.
+///
+/// Control characters become blanks, so a letter cannot control the terminal.
 fn cut(text: &str, width: usize) -> String {
     let sign = |c: char| if c.is_control() { ' ' } else { c };
     let mut signs = text.chars().map(sign);
@@ -122,6 +143,8 @@ fn cut(text: &str, width: usize) -> String {
 }
 
 /// Prints the newest letters.
+///
+/// `--last` letters are kept in memory, and the others only counted.
 fn list(args: &ListArgs) -> anyhow::Result<()> {
     let letters = Letters::open(&args.letters)?;
     let mut newest = VecDeque::new();
@@ -161,6 +184,8 @@ fn list(args: &ListArgs) -> anyhow::Result<()> {
 }
 
 /// The letters as a table, not wider than the terminal.
+///
+/// A replayed letter is marked before its reason.
 fn lines(letters: &Letters, newest: &VecDeque<Kept>) -> Vec<String> {
     if newest.is_empty() {
         return Vec::new();
@@ -261,6 +286,11 @@ enum Outcome {
 }
 
 /// Replays the chosen letters. Stops at the first error.
+///
+/// Letters that were replayed before are left alone by `--all`.
+///
+/// # Errors
+/// A letter does not exist, or a service fails. What was replayed until then stays replayed.
 fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
     if args.numbers.is_empty() && !args.all {
         bail!("say which: the letters' numbers, or --all");
@@ -337,6 +367,9 @@ impl Letters {
     }
 
     /// Appends a record to the partition from which it came.
+    ///
+    /// # Errors
+    /// The topic or the log fails.
     fn put_back(&self, letter: &DeadLetter, force: bool) -> anyhow::Result<Outcome> {
         let Source::Record {
             topic,
@@ -396,6 +429,9 @@ impl Letters {
     }
 
     /// The offset of the last record with this key after `offset`; `None` if there is none.
+    ///
+    /// # Errors
+    /// The partition gives no records for [`READ_PATIENCE`].
     fn newer(
         &self,
         topic: &str,
@@ -430,6 +466,9 @@ impl Letters {
     }
 
     /// Lands a record of the API in its table again.
+    ///
+    /// # Errors
+    /// The pipeline fetches nothing any more, or the database does not answer.
     fn land(&self, letter: &DeadLetter) -> anyhow::Result<Outcome> {
         let ingest = self.folder.ingest()?;
         let feed = ingest
@@ -453,6 +492,9 @@ impl Letters {
     }
 
     /// Makes a page due again in the ledger.
+    ///
+    /// # Errors
+    /// The pipeline fetches nothing any more, or the database does not answer.
     fn ask_again(&self, page: u64) -> anyhow::Result<Outcome> {
         let ingest = self.folder.ingest()?;
         let feed = ingest

@@ -1,5 +1,12 @@
 //! The command `ingest`, and the parts that `run` shares with it, such as the choice of the API to
 //! fetch from.
+//!
+//! ```text
+//! flags or Begin ─► connections ─► API (built-in or real) ─► lease ─► probes ─► run, or once
+//! ```
+//!
+//! As the child of a worker (`--orders`) the process gets its name and generation from the worker,
+//! and tells it heartbeats. Otherwise a lease keeps a second ingest from capturing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -117,6 +124,9 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
 }
 
 /// Refuses to run beside another process, unless the flags allow it.
+///
+/// # Errors
+/// [`exit::Held`]: another process runs the ingest.
 fn free(place: &lease::Place, is_file: bool, take_over: bool) -> anyhow::Result<()> {
     let instead = match is_file {
         // Two captures of one SQLite file would publish the same changes.
@@ -135,11 +145,14 @@ fn free(place: &lease::Place, is_file: bool, take_over: bool) -> anyhow::Result<
 struct Told {
     /// Pages that were fetched, and pages that failed for good.
     pages: u64,
+    /// Pages that failed for good.
     failed_pages: u64,
     /// Records in those pages; of these the ones that are rows now; of these the ones that are new
     /// or changed.
     fetched: u64,
+    /// Of the fetched records, those that are rows now.
     landed: u64,
+    /// Of the landed records, those that are new or changed their row.
     changed: u64,
     /// Records that this process put aside as dead letters.
     dead: u64,
@@ -155,6 +168,8 @@ struct Told {
 ///
 /// * [`NotYet`] (exit code 6): stopped before everything was published.
 /// * [`Incomplete`] (exit code 7): pages failed for good.
+///
+/// The line on stdout is written also if pages failed, so a scheduler can read it.
 fn once(
     args: &IngestArgs,
     options: &Options,
@@ -200,6 +215,8 @@ fn shown(key: ProcessKey, stats: &Arc<Stats>) -> Shown {
 }
 
 /// Logs the counters while they change.
+///
+/// At most one line in [`PROGRESS`].
 fn log_progress(stats: &Stats, ended: &AtomicBool) {
     let mut last = ([0; 4], Instant::now());
     while !ended.load(Relaxed) {
@@ -260,6 +277,9 @@ pub(crate) fn api_of(options: &Options) -> Option<String> {
 }
 
 /// Whether the built-in server replaces this API.
+///
+/// `https://randomuser.me/api/` and `http://randomuser.me:80?x` are; `https://api.randomuser.me` is
+/// not.
 pub(crate) fn has_built_in(url: &str) -> bool {
     let host = url.split_once("://").map_or("", |(_, rest)| rest);
     host.split(['/', ':', '?']).next() == Some(BUILT_IN_FOR)
@@ -271,6 +291,7 @@ pub(crate) struct Api {
     pub(crate) url: Option<String>,
     /// Which API it is and how to use the other one, in a sentence.
     pub(crate) said: String,
+    /// Dropping the server ends it.
     _server: Option<Server>,
 }
 
@@ -336,6 +357,8 @@ impl Api {
     }
 
     /// An API that is not built in.
+    ///
+    /// `said` is the URL for the message, which is shown without secrets.
     fn at(said: &str, url: Option<String>, tick: &Tick) -> Self {
         let pace = pace(tick);
         Self {

@@ -1,4 +1,7 @@
 //! The command `plan`: shows what a start of the pipeline would keep, fill again and delete.
+//!
+//! In: the pipeline, and the journal, checkpoint, frontiers and topics as they are now. Out: lines,
+//! one for each view and topic. Nothing is changed, not even an embedded file is created.
 
 use std::path::Path;
 
@@ -39,6 +42,8 @@ pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
 }
 
 /// The preview as lines.
+///
+/// The names are padded to one width, so that the explanations align.
 fn shown(preview: &Preview) -> Vec<String> {
     let mut lines = vec![match preview.checkpoint {
         Some((epoch, bytes)) => format!("checkpoint  epoch {epoch}, {bytes} bytes"),

@@ -48,6 +48,7 @@ struct Step<'a> {
 /// What the command will remove, what it keeps, and what does not exist.
 #[derive(Default)]
 struct Plan<'a> {
+    /// What is removed, in order.
     steps: Vec<Step<'a>>,
     /// What is kept: the place, the thing, and why.
     kept: Vec<(&'static str, String, String)>,
@@ -133,6 +134,9 @@ pub(crate) fn reset(args: &ResetArgs) -> anyhow::Result<()> {
 }
 
 /// Fails while a service that was named does not answer, because then nobody can tell what exists.
+///
+/// # Errors
+/// A service does not answer; its error is printed before.
 fn reached(connections: &Connections) -> anyhow::Result<()> {
     let away = services::ask(connections).into_iter();
     let away: Vec<_> = away
@@ -153,6 +157,9 @@ fn reached(connections: &Connections) -> anyhow::Result<()> {
 }
 
 /// Fails while a process runs the pipeline.
+///
+/// # Errors
+/// [`tidemill_protocol::exit::Held`]: a process holds the lease of a component.
 fn free(name: &str, connections: &Connections, ingest: bool) -> anyhow::Result<()> {
     let instead = "stop it first (Ctrl-C, or `tidemill stop` and `tidemill remove` for a job of a \
                    cluster)";
@@ -176,6 +183,7 @@ fn is_absent(url: &str) -> bool {
 struct Parts {
     /// The log, for topics.
     log: Option<Arc<dyn Log>>,
+    /// The registry, for subjects.
     registry: Option<Arc<dyn Registry>>,
     /// The sink, for tables of views.
     sink: Option<Arc<dyn Sink>>,
@@ -320,6 +328,9 @@ impl<'a> Plan<'a> {
     }
 
     /// Adds the tables of views that the pipeline filled: all, or the named ones.
+    ///
+    /// # Errors
+    /// A view of `only` was not filled by this pipeline, or the sink does not answer.
     fn views(
         &mut self,
         parts: &'a Parts,
@@ -391,6 +402,10 @@ impl<'a> Plan<'a> {
     }
 
     /// Shows the plan, asks the user, checks again that no process runs the pipeline, and removes.
+    ///
+    /// # Errors
+    /// The user said no, a process runs the pipeline by now, or a removal failed. The message of
+    /// the last lists what remains.
     fn carry_out(
         mut self,
         question: &str,

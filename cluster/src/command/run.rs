@@ -56,12 +56,15 @@ const COLUMNS_LOOK: Duration = Duration::from_millis(200);
 
 /// The thread of the ingest or of the dataflow.
 struct Stage {
+    /// `ingest` or `dataflow`.
     name: &'static str,
+    /// Ends with the stage's result.
     thread: JoinHandle<anyhow::Result<()>>,
 }
 
 /// The result of showing a run.
 struct Shown {
+    /// The display, which shows the last moment after both stages have ended.
     display: Display,
     /// The compiled plan; `None` if the run ended before the schemas were known.
     plan: Option<Job>,
@@ -72,13 +75,17 @@ struct Shown {
 /// What the threads of a run share.
 struct River {
     name: String,
+    /// The services of all stages.
     connections: Connections,
+    /// The condition of `--until`.
     until: Option<Until>,
     /// Stops the ingest and the display.
     stop: Arc<AtomicBool>,
     /// Stops the dataflow. Set after `stop`, when the ingest has published everything.
     stop_views: Arc<AtomicBool>,
+    /// The counters of the ingest.
     ingest_stats: Arc<stats::Stats>,
+    /// The counters of the dataflow.
     job_stats: Arc<job::Stats>,
     /// What the dataflow waits for before it can start.
     awaited: Arc<Mutex<Option<String>>>,

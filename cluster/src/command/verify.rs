@@ -3,6 +3,12 @@
 //!
 //! Without `--from-source`, the dataflow crate computes the views again from checkpoint, journal
 //! and topics. With `--from-source`, [`source`] asks PostgreSQL for the answers to the views' SQL.
+//!
+//! | mode | what the table is compared with | needs |
+//! |---|---|---|
+//! | default | the views computed again from checkpoint and topics | the state and the log |
+//! | `--from-log` | the views computed again from the topics alone | the log |
+//! | `--from-source` | PostgreSQL's own answers | the captured tables |
 
 use std::path::Path;
 use std::sync::Arc;
@@ -150,6 +156,8 @@ fn counted(count: u64) -> String {
 }
 
 /// The result for one view as text.
+///
+/// `width` is that of the terminal, in characters.
 fn lines(view: &Verified, width: usize) -> Result<Vec<String>, ArrowError> {
     let (name, epoch) = (&view.view, view.epoch);
     let rows = format!(
@@ -192,6 +200,9 @@ fn lines(view: &Verified, width: usize) -> Result<Vec<String>, ArrowError> {
 }
 
 /// The differences by kind, in words.
+///
+/// Missing rows are not in the table, extra rows should not be there, and different rows have other
+/// values.
 fn by_kind(found: &Differences) -> String {
     let (missing, extra) = (grouped(found.missing), grouped(found.extra));
     let different = grouped(found.different);
@@ -200,6 +211,8 @@ fn by_kind(found: &Differences) -> String {
 
 /// The differences as a table: a line for each missing or extra row, and for each value that
 /// differs.
+///
+/// Only the differences that are described (`--limit`) have lines.
 fn shown(
     key: &[String],
     differences: &Differences,
@@ -249,6 +262,8 @@ fn shown(
 
 /// The result for one view as JSON: an object for each described difference, then one with the
 /// sums.
+///
+/// The last object has no `difference`, so a script tells it apart.
 fn objects(view: &Verified) -> Vec<String> {
     let name = &view.view;
     let sum = json!({

@@ -19,12 +19,19 @@ const TICKS_A_LINE: u64 = 4;
 
 /// The display and what it reads.
 pub(crate) struct Display {
+    /// The name in the header.
     job: String,
+    /// Whether the block is redrawn in place.
     live: bool,
+    /// When the run began.
     started: Instant,
+    /// Ticks so far.
     ticks: u64,
+    /// Makes the frames.
     gauge: Gauge,
+    /// The counters of the ingest.
     ingest_stats: Arc<stats::Stats>,
+    /// The counters of the dataflow.
     job_stats: Arc<job::Stats>,
 }
 
@@ -48,6 +55,8 @@ impl Display {
     }
 
     /// Shows the current moment.
+    ///
+    /// `phase` and `top` come from the watcher, which asks the services.
     pub(crate) fn tick(&mut self, phase: Option<String>, top: Vec<String>) {
         let frame = self.frame(phase, top);
         if self.live {

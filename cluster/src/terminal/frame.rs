@@ -2,6 +2,19 @@
 //!
 //! In: the stages' counters. Out: a block of lines, or one line. Pure: the caller passes the time
 //! and the counters.
+//!
+//! ```text
+//! users  00:01:05  catching up: 12,000 of 40,000 records
+//!
+//!      fetched →       landed →     captured →    published
+//!       40,000         40,000         40,000         40,000
+//!        400/s          400/s          400/s          400/s
+//!
+//!   epoch 11:34:05.123Z   lag 7 ms   freshness p50 12 ms, p99 40 ms
+//!
+//!   users_by_country        21 rows
+//!   dead letters             0
+//! ```
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::PoisonError;
@@ -20,13 +33,16 @@ const RATE_WINDOW: Duration = Duration::from_secs(2);
 /// The counter of one stage, and its rate.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Counter {
+    /// Records since the start of the process.
     pub(crate) total: u64,
+    /// Records per second over [`RATE_WINDOW`].
     pub(crate) per_second: f64,
 }
 
 /// One moment of a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Frame {
+    /// The name in the header.
     pub(crate) job: String,
     /// Time since the start.
     pub(crate) elapsed: Duration,
@@ -42,9 +58,11 @@ pub(crate) struct Frame {
     pub(crate) lag_known: bool,
     /// The services that are down, in words.
     pub(crate) downs: Vec<String>,
+    /// Rows and withheld rows by view.
     pub(crate) views: BTreeMap<String, job::ViewStats>,
     /// Freshness p50 and p99 in ms; `None` before the first sample.
     pub(crate) freshness_ms: Option<(u64, u64)>,
+    /// Of both components.
     pub(crate) dead_letters: u64,
     /// The first rows of the first aggregate view.
     pub(crate) top: Vec<String>,
@@ -56,6 +74,7 @@ const STAGES: [&str; 4] = ["fetched", "landed", "captured", "published"];
 /// Makes frames from counters; keeps the samples that rates and lag need.
 #[derive(Debug, Default)]
 pub(crate) struct Gauge {
+    /// The totals at earlier times, the oldest first.
     samples: VecDeque<(Duration, [u64; 4])>,
     /// When every bound epoch was last durable, in ms.
     caught_up_ms: u64,
@@ -216,6 +235,7 @@ impl Frame {
         parts.join("  ")
     }
 
+    /// The newest epoch as a time of day, or `-` before the first.
     fn epoch_text(&self) -> String {
         let at = i64::try_from(self.epoch).ok().filter(|&epoch| epoch > 0);
         match at.and_then(|epoch| Timestamp::from_millisecond(epoch).ok()) {
@@ -224,6 +244,7 @@ impl Frame {
         }
     }
 
+    /// `unknown` while nobody has looked at the log, or cannot.
     fn lag_text(&self) -> String {
         match self.lag_known {
             true => millis(self.lag_ms),
@@ -232,6 +253,7 @@ impl Frame {
         }
     }
 
+    /// Both quantiles, or `-` before the first sample.
     fn freshness_text(&self) -> String {
         match self.freshness_ms {
             None => "-".to_owned(),

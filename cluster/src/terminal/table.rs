@@ -1,4 +1,13 @@
 //! Text tables in psql's format, fitted to the width of the terminal.
+//!
+//! ```text
+//!  country | users |  age
+//! ---------+-------+--------
+//!  Norway  |  1200 | 44.333
+//! ```
+//!
+//! In: a batch of Arrow columns. Out: lines that are at most as wide as the terminal. Numbers are
+//! aligned to the right, and null is empty, as in psql.
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
@@ -25,6 +34,8 @@ pub(crate) struct Text {
 /// # Errors
 ///
 /// A value cannot be formatted.
+///
+/// Floating-point numbers have three decimals, and very small ones all of them.
 pub(crate) fn fitted(
     batch: &RecordBatch,
     rows_max: usize,
@@ -79,6 +90,9 @@ pub(crate) fn fitted(
 }
 
 /// Narrows the widest columns until all fit. If that is not enough, the last columns are left out.
+///
+/// A column takes three more characters for its borders. The first column always stays, because it
+/// is the key.
 fn fit(widths: &mut Vec<usize>, width_max: usize) {
     let total = |widths: &[usize]| widths.iter().map(|width| width + 3).sum::<usize>() - 1;
     let least = |width: &usize| (*width).min(CELL_WIDTH_MIN);
@@ -99,6 +113,9 @@ fn is_number(kind: &DataType) -> bool {
 }
 
 /// The first cells of a column as text.
+///
+/// # Errors
+/// Arrow cannot format a value of this type.
 fn cells_of(array: &dyn Array, rows: usize) -> Result<Vec<String>, ArrowError> {
     let float = |value: f64| {
         if value != 0.0 && value.abs() < 0.001 {

@@ -1,4 +1,7 @@
 //! Reads served views back from the sink, sorted as a person would sort them.
+//!
+//! In: the job's plan and the URL of its sink. Out: lines. The rows are read over the sink's own
+//! interface, so what is shown is what a reader of the table sees.
 
 use std::sync::Arc;
 
@@ -22,12 +25,15 @@ const TOP_ROWS_MAX: usize = 5;
 
 /// The views of a job that have a table.
 pub(crate) struct Served {
+    /// Where the tables are.
     sink: Arc<dyn Sink>,
+    /// The views with a table, in the order of the job.
     views: Vec<ServedView>,
 }
 
 /// A view and its table.
 struct ServedView {
+    /// The table, as the sink knows it.
     table: Table,
     /// Whether the view aggregates: such a view is shown first, and with more rows.
     aggregate: bool,
@@ -49,6 +55,9 @@ impl Served {
 
     /// Every view as a table of at most `width` columns of text, with its name and row count.
     /// `rows` returns the count of a view that is too large to be read completely.
+    ///
+    /// # Errors
+    /// A view cannot be read back.
     pub(crate) fn printed(
         &self,
         width: usize,
@@ -75,6 +84,9 @@ impl Served {
     }
 
     /// The first rows of the first aggregate view, with its name; empty while it has no rows.
+    ///
+    /// # Errors
+    /// The view cannot be read back.
     pub(crate) fn top(&self, width: usize) -> anyhow::Result<Vec<String>> {
         let Some(view) = self.views.iter().find(|view| view.aggregate) else {
             return Ok(Vec::new());

@@ -59,15 +59,19 @@ pub(crate) struct Watched {
     pub(crate) plan: Job,
     /// The URLs of the log and of the sink.
     pub(crate) log: String,
+    /// The URL of the sink.
     pub(crate) sink: String,
     /// The condition of `--until`, if it was given.
     pub(crate) until: Option<Until>,
+    /// The counters of the ingest.
     pub(crate) ingest_stats: Arc<stats::Stats>,
+    /// The counters of the dataflow.
     pub(crate) job_stats: Arc<job::Stats>,
 }
 
 /// A running watcher.
 pub(crate) struct Watch {
+    /// Written by the thread after each look.
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -127,12 +131,17 @@ impl Watch {
 
 /// The records in the log, and how many of them are not durable in the views.
 struct Backlog {
+    /// Records that are not durable in every view.
     behind: u64,
+    /// Records that the log holds.
     records: u64,
 }
 
 impl Watched {
     /// Looks at the log once, opening it if necessary. Returns whether `--until` is reached.
+    ///
+    /// # Errors
+    /// The log cannot be opened or does not answer.
     fn look(&self, log: &mut Option<Arc<dyn Log>>) -> anyhow::Result<(Backlog, bool)> {
         let log = match log {
             Some(log) => log,

@@ -81,6 +81,7 @@ pub(super) struct Child {
     phase: Phase,
     /// The child's newest heartbeat.
     beat: Option<Heartbeat>,
+    /// Job, component, generation and index.
     key: ProcessKey,
     /// The folder with the child's pipeline files.
     place: Option<PathBuf>,
@@ -150,6 +151,9 @@ impl Child {
     }
 
     /// Starts the process and its two reading threads, and sends the first line.
+    ///
+    /// # Errors
+    /// The files cannot be written, or the process or a thread cannot be started.
     fn spawn(
         &mut self,
         order: &ProcessAssignment,
@@ -401,6 +405,9 @@ fn keep(err: Option<impl Read>, stem: &str, kept: &Mutex<VecDeque<String>>) {
 
 /// Calls `each` with every line until it returns false. A line longer than [`SAID_BYTES_MAX`] comes
 /// in parts.
+///
+/// # Errors
+/// The pipe cannot be read.
 fn lines(from: Option<impl Read>, mut each: impl FnMut(&str) -> bool) -> io::Result<()> {
     let Some(from) = from else {
         return Ok(());

@@ -115,6 +115,8 @@ impl Link {
     }
 
     /// The reporting thread.
+    ///
+    /// It ends when the worker's thread is gone.
     fn report_on(&self, events: &SyncSender<Event>) {
         let mut said = false;
         let mut ever = false;
@@ -159,6 +161,8 @@ impl Link {
     }
 
     /// The long-polling thread.
+    ///
+    /// While the master does not accept reports, nothing is asked.
     fn ask_on(&self, events: &SyncSender<Event>) {
         let path = format!("/v1/workers/{}/orders", self.id);
         loop {

@@ -8,6 +8,13 @@
 //! 2. No process of a component starts while one of another generation of it is alive on this
 //!    worker.
 //! 3. An assignment that is older than one already received changes nothing ([`newer`]).
+//!
+//! ```text
+//!              assigned                      not assigned
+//! not there    Start (when older ones ended) –
+//! alive        Tell, Drain, KillFrozen       Kill
+//! ended        –                             Forget
+//! ```
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

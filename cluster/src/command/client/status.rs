@@ -2,6 +2,20 @@
 //! second.
 //!
 //! In: the master's [`Status`]. Out: lines.
+//!
+//! ```text
+//! master http://a:7070, generation 2, up 2 h 1 min, version 0.1.0
+//!
+//! job    state    generation  workers  epoch          lag   behind  …
+//! users  running  4           3 of 4   21:14:05.123Z  0 ms  12      …
+//! users: 3 of 4 workers: there are no more slots
+//!
+//! worker  slots  used  heard     version  http
+//! node1   4      3     0 ms ago  0.1.0    node1:9100
+//! ```
+//!
+//! With `--json` the lines are the master's own JSON, for scripts. Times are relative to the
+//! master's clock, so a wrong clock of this machine does not matter.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -63,6 +77,9 @@ pub(super) fn show(args: &StatusArgs, master: &Master) -> anyhow::Result<()> {
 }
 
 /// The lines to print: everything, or one job.
+///
+/// # Errors
+/// There is no job of the name that was given; the message lists those that there are.
 fn lines(args: &StatusArgs, master: &Master, status: Status) -> anyhow::Result<Vec<String>> {
     let Some(name) = &args.job else {
         return match args.json {
@@ -85,6 +102,8 @@ fn lines(args: &StatusArgs, master: &Master, status: Status) -> anyhow::Result<V
 }
 
 /// All jobs and workers as tables.
+///
+/// `url` is the master's, for the hints when there are no jobs or workers.
 fn overview(url: &str, status: &Status) -> Vec<String> {
     let (master, now) = (&status.master, status.master.now_ms);
     let mut lines = vec![format!(
@@ -142,6 +161,8 @@ const JOB_HEAD: [&str; 11] = [
 ];
 
 /// A job as a row of that table.
+///
+/// One cell for each name in [`JOB_HEAD`]. A value that nobody knows is `unknown` or `-`.
 fn row(job: &JobStatus) -> Vec<String> {
     let workers = match job.workers == job.workers_wanted {
         true => job.workers.to_string(),
@@ -164,6 +185,8 @@ fn row(job: &JobStatus) -> Vec<String> {
 }
 
 /// Remarks below the table: the reason of a state, keys in error, the ingest, the last failure.
+///
+/// `now` is the master's clock in ms since 1970.
 fn remarks(job: &JobStatus, now: u64) -> Vec<String> {
     let name = &job.name;
     let mut lines: Vec<String> = Vec::new();
@@ -198,6 +221,8 @@ fn remarks(job: &JobStatus, now: u64) -> Vec<String> {
 }
 
 /// The last failure of a job, with the last lines of the process's log.
+///
+/// At most [`TAIL_LINES_MAX`] lines of the log, the last ones.
 fn failure_lines(name: &str, failure: &Ended, now: u64) -> Vec<String> {
     let mut lines = vec![format!(
         "{name}: last failure {}, generation {}: {} {}",
@@ -218,6 +243,9 @@ fn failure_lines(name: &str, failure: &Ended, now: u64) -> Vec<String> {
 }
 
 /// One job in detail.
+///
+/// The table's row as lines, then the sections: processes, services, views, operators. Sections
+/// without rows are left out.
 fn whole(job: &JobStatus, now: u64) -> Vec<String> {
     let row = row(job);
     let pairs = JOB_HEAD.iter().zip(&row);
@@ -303,6 +331,7 @@ fn phase(phase: &Phase) -> String {
     }
 }
 
+/// Both quantiles, or `-` before the first sample.
 fn freshness(job: &JobStatus) -> String {
     match (job.freshness_p50_ms, job.freshness_p99_ms) {
         (Some(p50), Some(p99)) => format!("{} ms, {} ms", grouped(p50), grouped(p99)),
@@ -311,6 +340,8 @@ fn freshness(job: &JobStatus) -> String {
 }
 
 /// An epoch as a time of day.
+///
+/// `-` before the first epoch.
 fn epoch(epoch: u64) -> String {
     let time = i64::try_from(epoch).ok().filter(|epoch| *epoch > 0);
     let time = time.and_then(|epoch| Timestamp::from_millisecond(epoch).ok());
@@ -328,6 +359,8 @@ pub(super) fn ago(at_ms: u64, now: Option<u64>) -> String {
 }
 
 /// A duration in its two largest units.
+///
+/// Below a second in ms. `90061000` is `1 d 1 h`.
 fn span(ms: u64) -> String {
     let seconds = ms / 1000;
     let units = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
@@ -348,6 +381,8 @@ fn span(ms: u64) -> String {
 }
 
 /// Aligns cells in columns.
+///
+/// Widths are in characters. Trailing blanks are removed.
 fn aligned(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {

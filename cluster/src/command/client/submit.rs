@@ -110,6 +110,9 @@ pub(super) fn spec(args: &SubmitArgs) -> anyhow::Result<JobSpec> {
 
 /// Refuses a pipeline that cannot run. If something does not exist yet or this machine cannot reach
 /// it, the job is accepted, and the workers wait for it.
+///
+/// # Errors
+/// The pipeline is wrong, or its tables were filled with another journal.
 fn validate(folder: &Folder, connections: &Connections, knows_state: bool) -> anyhow::Result<()> {
     let ingest = folder.ingest_if_any()?;
     let job = match check::compile(folder, connections, ingest.as_ref()) {
@@ -140,6 +143,8 @@ fn validate(folder: &Folder, connections: &Connections, knows_state: bool) -> an
 /// # Errors
 ///
 /// A connection contains a password ([`Usage`], exit code 2).
+///
+/// `data` is always part of a job, because each worker runs in a folder of its own.
 fn connections_of(
     connections: &Connections,
     state_of_run: bool,
@@ -165,6 +170,8 @@ fn connections_of(
 }
 
 /// Makes the path of a `file://` or `sqlite://` URL absolute.
+///
+/// URLs of servers stay as they are.
 fn absolute_url(url: &str) -> anyhow::Result<String> {
     for scheme in ["file://", "sqlite://"] {
         if let Some(path) = url.strip_prefix(scheme) {
@@ -175,6 +182,9 @@ fn absolute_url(url: &str) -> anyhow::Result<String> {
 }
 
 /// An absolute path as text.
+///
+/// # Errors
+/// The path is empty, or is not valid UTF-8.
 fn absolute(path: &Path) -> anyhow::Result<String> {
     let place = || format!("{}: this is no path from here", path.display());
     let whole = std::path::absolute(path).with_context(place)?;
@@ -185,6 +195,9 @@ fn absolute(path: &Path) -> anyhow::Result<String> {
 }
 
 /// The pipeline's files as text: `ingest.toml`, `views.sql` and the files of its seeds.
+///
+/// # Errors
+/// A file cannot be read, or is not text.
 fn files_of(folder: &Folder) -> anyhow::Result<BTreeMap<String, String>> {
     let ingest = folder.ingest_if_any()?;
     let seeds = ingest.iter().flat_map(|ingest| &ingest.seeds);

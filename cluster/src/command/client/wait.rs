@@ -2,6 +2,14 @@
 //!
 //! In: the job's status, polled from the master. Out: success, or why the state is not reached. A
 //! master that does not answer for a while is asked again, because the job runs without it.
+//!
+//! ```text
+//! job status ─► Goal::progress ─► Done ───────────────► success
+//!               every 250 ms      Unchanged, 8 times ─► success: the job was so already
+//!                                 Never, 8 times ─────► the job failed or is stopped (exit code 1)
+//!                                 Degraded for 5 s ───► not yet (exit code 6)
+//!                                 Waits ──────────────► again, until the timeout (exit code 6)
+//! ```
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -56,11 +64,15 @@ enum Progress {
 
 impl Goal {
     /// The goal of `submit` and `restart`: the job runs, in a new generation if it ran before.
+    ///
+    /// `before` is the job's status before the command; `None` if it is new.
     pub(super) fn running(before: Option<&JobStatus>) -> Self {
         Self::Above(before.map_or(0, |before| before.generation))
     }
 
     /// The goal of `rescale`: the job runs with so many workers.
+    ///
+    /// A job that has the size already is not restarted, so no new generation is waited for.
     pub(super) fn sized(before: Option<&JobStatus>, workers: usize) -> Self {
         match before {
             // A stopped job gets the workers at its next start.
@@ -73,6 +85,9 @@ impl Goal {
     }
 
     /// Compares a job's status with the goal.
+    ///
+    /// A state is judged alone, without the states before it. [`until`] counts how often it was
+    /// seen.
     fn progress(self, job: &JobStatus) -> Progress {
         let live = |above: u64| job.generation > above && job.state == "degraded";
         let runs = |above: u64| job.state == "running" && job.generation > above;
@@ -197,6 +212,8 @@ fn progress(shown: &mut String, name: &str, said: &str) {
 }
 
 /// The error for a job that failed, with the last lines of the failed process's log.
+///
+/// The master keeps these lines, so they are shown even if the worker is gone.
 fn failed(name: &str, why: &str, job: &JobStatus) -> anyhow::Error {
     let Some(failure) = job.failures.first() else {
         return anyhow!("{name}: {why}");

@@ -4,6 +4,12 @@
 //! In: the job's views and the tables that fill its topics. Out: one query per view, whose columns
 //! are all text, and the same texts of the rows in the sink's table. Nothing here plans, decodes or
 //! evaluates: PostgreSQL parses and answers the view's own SQL.
+//!
+//! ```text
+//! WITH "users" AS (SELECT * FROM "public"."users"),
+//!      "users_by_country" ("country", "users") AS (… the view's own query …)
+//! SELECT "country"::text, "users"::text FROM "users_by_country"
+//! ```
 
 use std::fmt::Write as _;
 
@@ -61,9 +67,11 @@ pub(super) struct Queries {
 
 /// A common table expression.
 struct Named {
+    /// The name of the table or view.
     name: String,
     /// The name, followed by its columns for a view.
     head: String,
+    /// What the expression stands for.
     query: String,
 }
 
@@ -148,6 +156,9 @@ impl Queries {
 
 /// PostgreSQL's expression for a column as text: numbers as digits, times as µs since 1970, bytes
 /// in hexadecimal.
+///
+/// # Errors
+/// The type has no text that both sides write alike.
 fn as_text(column: &str, kind: &DataType) -> anyhow::Result<String> {
     let finite = |number: &str| {
         format!("CASE WHEN isfinite({column}) THEN ({number})::text ELSE {column}::text END")
@@ -169,6 +180,9 @@ fn as_text(column: &str, kind: &DataType) -> anyhow::Result<String> {
 }
 
 /// The rows of a batch as the texts that [`Queries::of`] asks PostgreSQL for.
+///
+/// # Errors
+/// A column has a type that cannot be compared.
 pub(super) fn texts(batch: &RecordBatch) -> anyhow::Result<Vec<Texts>> {
     let mut rows = vec![Texts::with_capacity(batch.num_columns()); batch.num_rows()];
     for column in batch.columns() {

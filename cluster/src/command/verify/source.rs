@@ -62,6 +62,7 @@ struct Answer {
 
 /// The result for one view.
 pub(super) struct Compared {
+    /// The view's name.
     pub(super) view: String,
     /// Names of the primary key's columns.
     pub(super) key: Vec<String>,
@@ -75,7 +76,9 @@ pub(super) struct Compared {
 
 /// One view: its query for PostgreSQL, and its table in the sink.
 struct Subject {
+    /// The table in the sink.
     table: Table,
+    /// PostgreSQL's query, whose columns are all text.
     query: String,
     /// How each column is compared.
     sameness: Vec<Sameness>,
@@ -199,13 +202,18 @@ fn subjects(
 
 /// The comparison of one view.
 struct Look<'a> {
+    /// The view.
     subject: &'a Subject,
+    /// Where its table is.
     sink: Arc<dyn Sink>,
 }
 
 impl Look<'_> {
     /// Reads both sides until nothing differs, or every difference stood still for the settle time,
     /// or [`SETTLE_TIMES_MAX`] settle times passed.
+    ///
+    /// # Errors
+    /// PostgreSQL or the sink does not answer, or refuses the query.
     fn settled(
         &self,
         client: &mut Client,
