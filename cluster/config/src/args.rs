@@ -122,6 +122,15 @@ pub struct NameArgs {
 }
 
 /// Parses a pipeline's name.
+///
+/// ```
+/// assert!(tidemill_config::args::name("users_2").is_ok());
+/// assert!(tidemill_config::args::name("Users").is_err());
+/// ```
+///
+/// # Errors
+///
+/// The text is empty, too long, or has other characters. The message says which ones are allowed.
 pub fn name(given: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if given.is_empty() || given.len() > NAME_LEN_MAX || !given.chars().all(fits) {
@@ -132,6 +141,17 @@ pub fn name(given: &str) -> Result<String, String> {
 }
 
 /// Parses a duration above zero.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let every = tidemill_config::args::every("250ms").unwrap();
+/// assert_eq!(every, Duration::from_millis(250));
+/// ```
+///
+/// # Errors
+///
+/// The text is no duration, or a duration below one millisecond.
 pub fn every(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no time such as 250ms, 2s or 1m");
     let span: SignedDuration = text.parse().map_err(|_| wrong())?;

@@ -1,5 +1,8 @@
 //! Processes of one job, from timely's own flags: how many there are, which one this is, and the
 //! addresses of all.
+//!
+//! The flags are timely's (`-w`, `-n`, `-p`, `-h`), so that a job is started like any other timely
+//! program. In: flags and the host file. Out: [`Hosts`], with one address for each process.
 
 use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -107,6 +110,10 @@ impl HostArgs {
 }
 
 /// Reads a host file: one `host:port` per line, `#` begins a comment.
+///
+/// # Errors
+///
+/// The file cannot be read.
 fn read(file: &Path) -> anyhow::Result<Vec<String>> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read the host file {}", file.display()))?;

@@ -77,6 +77,10 @@ impl Folder {
     }
 
     /// Reads `ingest.toml`, if the folder has one.
+    ///
+    /// # Errors
+    ///
+    /// The file is invalid.
     pub fn ingest_if_any(&self) -> anyhow::Result<Option<Ingest>> {
         self.has(INGEST).then(|| self.ingest()).transpose()
     }
@@ -101,6 +105,10 @@ impl Folder {
     }
 
     /// Reads `views.sql`, if the folder has one.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
     pub fn views_if_any(&self) -> anyhow::Result<Option<Views>> {
         self.has(VIEWS).then(|| self.views()).transpose()
     }

@@ -1,5 +1,9 @@
 //! Service check: asks each named service, and the API to fetch from, whether it answers, with its
 //! own protocol and within seconds.
+//!
+//! A service is first asked by its own protocol. Only if that fails, a plain TCP connection tells
+//! whether anything listens there, so the error can name the cause: host, port, TLS,
+//! authentication.
 
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -43,6 +47,8 @@ pub fn ask(connections: &Connections) -> Vec<(&'static str, anyhow::Result<Strin
 }
 
 /// Asks the API for its first page, as the ingest does.
+///
+/// One request is sent, which counts against the API's rate limit.
 pub fn ask_api(fetch: &Fetch) -> (&'static str, anyhow::Result<String>) {
     let (name, asked) = ("the API", fetch.clone());
     let ask = move || {

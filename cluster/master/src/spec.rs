@@ -2,6 +2,8 @@
 //!
 //! In: the job as it was sent. Out: the same job, with its state store as an absolute URL, or what
 //! is wrong and what would be right.
+//!
+//! The client checks a job too. It is checked again here, because any program may send one.
 
 use std::path::{Component, Path};
 

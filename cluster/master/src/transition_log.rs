@@ -1,5 +1,8 @@
 //! The master's log lines about changes of the state: workers that come and go, state transitions
 //! of components, and why generations ended.
+//!
+//! In: the state after each event. Out: log lines, at most one for each change. The log is how an
+//! operator sees afterwards what the master decided, and when.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -105,6 +105,10 @@ impl Master {
 
     /// A client without an address and without TLS, from which [`Master::other`] makes clients for
     /// workers.
+    ///
+    /// # Errors
+    ///
+    /// The HTTP client cannot be built.
     pub fn plain(token: Option<String>) -> anyhow::Result<Self> {
         Self::with_url(Url::parse("http://127.0.0.1")?, None, token)
     }
@@ -160,6 +164,11 @@ impl Master {
     }
 
     /// Sends a GET and parses the answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Away`] when nobody answers or the answer is not the expected JSON,
+    /// [`Failure::Busy`] for HTTP 5xx and 429, [`Failure::Refused`] for any other HTTP error.
     pub fn get<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -169,12 +178,20 @@ impl Master {
     }
 
     /// The status of one job; `None` if the master does not know it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Master::get`].
     pub fn job(&self, name: &str) -> Result<Option<JobStatus>, Failure> {
         let status: Status = self.get("/v1/status", &[])?;
         Ok(status.jobs.into_iter().find(|job| job.name == name))
     }
 
     /// Posts a JSON body and parses the answer.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Master::get`].
     pub fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -184,6 +201,10 @@ impl Master {
     }
 
     /// Posts without a body and parses the answer.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Master::get`].
     pub fn command<T: DeserializeOwned>(
         &self,
         path: &str,

@@ -42,6 +42,13 @@ pub fn remember(url: &str) {
 }
 
 /// Remembers a single secret: a password or a token.
+///
+/// ```
+/// use tidemill_protocol::redact;
+///
+/// redact::remember_alone("hunter2hunter2");
+/// assert_eq!(redact::text("refused: hunter2hunter2"), "refused: ***");
+/// ```
 pub fn remember_alone(secret: &str) {
     let anywhere = secret.len() >= ANYWHERE_LENGTH_MIN && !NAMES.contains(&secret);
     keep(forms(secret, anywhere));
@@ -61,6 +68,13 @@ fn keep(found: Vec<Secret>) {
 
 /// Whether a connection contains a password. Such a connection may be in a file or in the
 /// environment, but not in a flag or in a job.
+///
+/// ```
+/// use tidemill_protocol::redact::holds_password;
+///
+/// assert!(holds_password("postgres://me:s3cret@db/shop"));
+/// assert!(!holds_password("postgres://me@db/shop"));
+/// ```
 pub fn holds_password(connection: &str) -> bool {
     !secrets_of(connection).is_empty()
 }
@@ -82,6 +96,12 @@ pub fn text(text: &str) -> Cow<'_, str> {
 }
 
 /// A URL with its own passwords masked.
+///
+/// ```
+/// use tidemill_protocol::redact;
+///
+/// assert_eq!(redact::url("postgres://me:s3cret@db/shop"), "postgres://me:***@db/shop");
+/// ```
 pub fn url(url: &str) -> String {
     mask(url, &secrets_of(url)).into_owned()
 }

@@ -1,5 +1,8 @@
 //! Connection URLs: what users type, converted to the URL that the engines take. Errors say what
 //! would be right; the caller adds where the value came from.
+//!
+//! In: the text of a flag, a variable or a line of `tidemill.toml`. Out: a URL with a scheme, a
+//! port and everything that the engine needs. No connection is opened, and no host is looked up.
 
 use tidemill_log::address;
 
@@ -15,6 +18,20 @@ type Parsed = Result<String, String>;
 
 /// PostgreSQL: `postgres://…`, `postgresql://…`, `host[:port]/db`, or `host=… dbname=…` as psql
 /// takes it.
+///
+/// ```
+/// use tidemill_protocol::urls::postgres;
+///
+/// assert_eq!(postgres("db.example:5432/shop").unwrap(), "postgres://db.example:5432/shop");
+/// assert_eq!(
+///     postgres("host=db.example user=me dbname=shop").unwrap(),
+///     "postgres://me@db.example:5432/shop"
+/// );
+/// ```
+///
+/// # Errors
+///
+/// The scheme is another one, or the words are not `name=value`. The text says what would be right.
 pub fn postgres(given: &str) -> Parsed {
     match given.split_once("://") {
         Some(("postgres" | "postgresql", rest)) => Ok(format!("postgres://{rest}")),
@@ -27,6 +44,17 @@ pub fn postgres(given: &str) -> Parsed {
 
 /// Kafka: `kafka://host:port,…`, `host:port,…`, or `SASL_SSL://host:port,…` as in Kafka's
 /// listeners; each may end with `?setting=value&…`.
+///
+/// ```
+/// use tidemill_protocol::urls::kafka;
+///
+/// assert_eq!(kafka("a,b:9093").unwrap(), "kafka://a:9092,b:9093");
+/// assert!(kafka("http://a").is_err());
+/// ```
+///
+/// # Errors
+///
+/// The scheme is unknown, a host is missing, or a port is not a number.
 pub fn kafka(given: &str) -> Parsed {
     const EXAMPLE: &str = "host:9092[,host:9092]";
     let (place, query) = split_query(given);
@@ -49,6 +77,10 @@ pub fn kafka(given: &str) -> Parsed {
 }
 
 /// Registry: `http://…`, `https://…`, or `host:port`.
+///
+/// # Errors
+///
+/// The scheme is another one than HTTP, HTTPS or SQLite.
 pub fn registry(given: &str) -> Parsed {
     match given.split_once("://") {
         Some(("http" | "https", _)) => Ok(given.trim_end_matches('/').to_owned()),
@@ -60,6 +92,16 @@ pub fn registry(given: &str) -> Parsed {
 
 /// Cassandra: `cassandra://[user[:password]@]host[:port][,host][/keyspace][?setting=value&…]`, with
 /// or without the scheme.
+///
+/// ```
+/// use tidemill_protocol::urls::cassandra;
+///
+/// assert_eq!(cassandra("node1").unwrap(), "cassandra://node1:9042/tidemill");
+/// ```
+///
+/// # Errors
+///
+/// The scheme is unknown, a host is missing, or a port is not a number.
 pub fn cassandra(given: &str) -> Parsed {
     const EXAMPLE: &str = "host:9042[,host:9042][/keyspace]";
     let (place, query) = split_query(given);
@@ -90,6 +132,17 @@ pub fn cassandra(given: &str) -> Parsed {
 }
 
 /// State: `file://DIRECTORY`, a directory, `s3://BUCKET[/PREFIX]`, or `sqlite://FILE`.
+///
+/// ```
+/// use tidemill_protocol::urls::state;
+///
+/// assert_eq!(state("/var/tidemill").unwrap(), "file:///var/tidemill");
+/// assert!(state("s3://key:secret@bucket").is_err(), "credentials are not part of the URL");
+/// ```
+///
+/// # Errors
+///
+/// The scheme is unknown, the place is missing, or the URL contains credentials.
 pub fn state(given: &str) -> Parsed {
     const EXAMPLE: &str = "file://DIRECTORY, s3://BUCKET/PREFIX";
     match given.split_once("://") {

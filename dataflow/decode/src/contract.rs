@@ -33,6 +33,9 @@ pub enum Effect {
 /// A refused record leaves the batch as it was.
 pub trait Decoder: Send {
     /// Decodes one value and appends at most one row to the batch. The caller handles null values.
+    ///
+    /// # Errors
+    /// A refusal, whose text becomes the reason of a dead letter.
     fn push(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
         self.push_behind(value, &mut None)
     }

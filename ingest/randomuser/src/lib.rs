@@ -8,6 +8,15 @@
 //! 1. The same seed and page give the same users.
 //! 2. Each server answers at most `users_max` users per window. Beyond that it answers 429 with
 //!    `Retry-After`.
+//!
+//! ```
+//! let any_port = ([127, 0, 0, 1], 0).into();
+//! let server = tidemill_randomuser::serve(any_port, tidemill_randomuser::Options::default()).unwrap();
+//! assert!(server.url().ends_with("/api/1.4/"));
+//! ```
+//!
+//! The real API is described at <https://randomuser.me/documentation>. Its parameters `page`,
+//! `results` and `seed` are understood.
 
 mod users;
 

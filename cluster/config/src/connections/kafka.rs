@@ -19,8 +19,11 @@ const BROKERS: &str = "bootstrap.servers";
 
 /// A setting and where it was given.
 pub(super) struct Setting {
+    /// The name, as librdkafka knows it.
     name: String,
+    /// The value, which may be a secret.
     value: String,
+    /// The file and line, or the variable, for messages.
     place: String,
 }
 
@@ -117,6 +120,10 @@ fn properties(path: &str, text: &str) -> Vec<Setting> {
 }
 
 /// Translates the settings of Java clients.
+///
+/// # Errors
+///
+/// A setting has no meaning for librdkafka and cannot be translated.
 fn translate(setting: Setting) -> Result<Vec<Setting>, Usage> {
     let Setting { name, value, place } = setting;
     let wrong = |right: &str| Err(Usage(format!("{place}: `{name}`: {right}")));

@@ -66,6 +66,10 @@ pub(super) fn reach(url: &str, port: u16) -> anyhow::Result<()> {
 }
 
 /// Connects to all addresses of one host in turn.
+///
+/// # Errors
+///
+/// The name has no address, or none of its addresses accepts a connection within [`WAIT`].
 fn connect(host: &str, port: u16) -> anyhow::Result<()> {
     let has_port = host
         .rsplit_once(':')

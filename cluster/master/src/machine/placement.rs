@@ -5,6 +5,12 @@
 //! the same number of threads in every process. Among the ways to divide N, the one with the fewest
 //! processes that fits the free slots wins. If N does not fit, the largest smaller number is
 //! placed, or nothing when the job waits for slots.
+//!
+//! ```text
+//! N = 6, free slots 4 and 4    ─►  P = 2, T = 3      one process on each worker
+//! N = 6, free slots 2, 2 and 2 ─►  P = 3, T = 2
+//! N = 6, free slots 4 and 1    ─►  P = 5, T = 1      six do not fit, so five are placed
+//! ```
 
 pub(crate) mod anti_affinity;
 
@@ -12,8 +18,8 @@ use tidemill_protocol::WorkerId;
 
 /// A worker and its free slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
-/// The worker's id.
 pub(crate) struct Free {
+    /// The worker's id.
     pub(crate) worker: WorkerId,
     /// The worker's name, for messages.
     pub(crate) name: String,
@@ -64,6 +70,8 @@ pub(crate) fn place(
 }
 
 /// Explains to the user why nothing could be placed.
+///
+/// `wanted` is the number of worker threads that were asked for.
 fn why_not(free: &[Free], wanted: usize) -> String {
     let slots: usize = free.iter().map(|free| free.slots).sum();
     if free.is_empty() {

@@ -76,6 +76,8 @@ pub(crate) fn find(
 }
 
 /// No process failed by itself: some processes could not reach others.
+///
+/// The pair that could not meet is named, and placement keeps the two workers apart for a while.
 fn unreachable(run: &Run, ended: &BTreeMap<usize, Ended>, now: u64) -> Culprit {
     let mut first = None;
     let mut apart = Vec::new();
@@ -105,6 +107,9 @@ fn unreachable(run: &Run, ended: &BTreeMap<usize, Ended>, now: u64) -> Culprit {
 }
 
 /// Describes process `index` as the root cause.
+///
+/// `what` is the description in words. The last lines of the process's log become part of the
+/// failure.
 fn culprit(run: &Run, index: usize, what: String, end: Option<&Ended>, now: u64) -> Culprit {
     let exit = match end {
         Some(Ended::Exited { exit, .. }) => Some(exit),

@@ -2,6 +2,14 @@
 //!
 //! The page, `tidemill status` and `GET /v1/status` show the same [`Status`]. Decision 25 explains
 //! how the numbers of several processes become one.
+//!
+//! | value | how it is made from the processes |
+//! |---|---|
+//! | records, dead letters, keys in error, operators | the sum |
+//! | epochs | the greatest: process 0 knows them, and the others have 0 |
+//! | lag, freshness | process 0's, and at least what waits in the ingest |
+//! | rows of views | the sum at one epoch that all processes reported |
+//! | dependencies | the worst state that a process sees |
 
 pub(crate) mod rates;
 
@@ -33,6 +41,8 @@ pub(crate) fn of(state: &State) -> Status {
 }
 
 /// The status of one worker.
+///
+/// Slots in use are those of all jobs' runs, also of processes that have not started yet.
 fn worker(state: &State, worker: &super::roster::Worker) -> WorkerStatus {
     let report = &worker.report;
     let runs = state.durable.records();
@@ -50,6 +60,8 @@ fn worker(state: &State, worker: &super::roster::Worker) -> WorkerStatus {
 }
 
 /// The processes of a component that were reported, each with its last heartbeat.
+///
+/// A process that its worker has not reported yet is left out.
 pub(crate) fn processes<'a>(
     state: &'a State,
     name: &str,
@@ -81,6 +93,8 @@ pub(crate) fn processes<'a>(
 }
 
 /// The status of one job, made from the last heartbeats of all its processes.
+///
+/// `epoch` and the like are 0 while no process runs.
 fn job(state: &State, name: &str, job: &Job) -> JobStatus {
     let record = &job.dataflow;
     let half = state.halves.get(&(name.to_owned(), Part::Dataflow));
@@ -207,6 +221,8 @@ const ORDER: [&str; 7] = [
 
 /// Combines the states of the two components: a job whose views are live while its ingest does not
 /// run is `degraded`.
+///
+/// A job that does not run keeps its state, whatever the ingest does.
 fn together(
     (state, why): (String, Option<String>),
     ingest: Option<&IngestStatus>,
@@ -224,6 +240,8 @@ fn together(
 }
 
 /// The status of a job's ingest.
+///
+/// `noticed` has what the ingest's processes reported, oldest first.
 fn ingest(
     state: &State,
     name: &str,
@@ -249,6 +267,9 @@ fn ingest(
 
 /// Rows of each view at the newest epoch of which all processes reported their counts. Empty if
 /// there is none.
+///
+/// Counts of different moments cannot be added up: a row that moved between two processes would be
+/// counted twice or not at all.
 fn views(beats: &[&Heartbeat]) -> BTreeMap<String, i64> {
     let mut views = BTreeMap::new();
     let moments = beats.iter().flat_map(|beat| beat.rows.keys());
@@ -263,6 +284,8 @@ fn views(beats: &[&Heartbeat]) -> BTreeMap<String, i64> {
 }
 
 /// Sums each operator over all processes; the most expensive first, at most [`OPERATORS_TOLD_MAX`].
+///
+/// Operators are the same in all processes, by name.
 fn operators(beats: &[&Heartbeat]) -> Vec<OperatorHeartbeat> {
     let mut all: BTreeMap<&str, OperatorHeartbeat> = BTreeMap::new();
     let add = |sum: &mut Option<i64>, more: Option<i64>| {
@@ -282,6 +305,8 @@ fn operators(beats: &[&Heartbeat]) -> Vec<OperatorHeartbeat> {
 }
 
 /// The state of a component in one word (see `docs/operate.md`), and the reason.
+///
+/// A reason is text for users, and may be missing.
 fn described(
     state: &State,
     name: &str,

@@ -3,6 +3,9 @@
 //! Every call is one transaction. With `synchronous = NORMAL`, a power failure may undo the last
 //! transactions of the file. Log, objects and views are in the same file, so they always lose the
 //! same suffix and stay consistent with each other.
+//!
+//! The table is `_tidemill_objects (name, bytes)`. `put_new` is `INSERT OR IGNORE`, whose count of
+//! changed rows says whether the object was there.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};

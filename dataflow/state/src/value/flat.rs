@@ -52,6 +52,9 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes the next `count` bytes.
+    ///
+    /// # Errors
+    /// Fewer bytes are left.
     fn take(&mut self, count: usize) -> Read<&'a [u8]> {
         let Some((taken, left)) = self.0.split_at_checked(count) else {
             return Err(Malformed("a value ends beyond the last byte"));
@@ -75,6 +78,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads an unsigned varint.
+    ///
+    /// Numbers below 2^14 are read here, because most lengths and counts are that small.
     #[inline]
     pub(crate) fn small(&mut self) -> Read<u64> {
         let first = self.byte()?;

@@ -1,6 +1,13 @@
 //! Group totals: the difference type of an aggregating arrangement, one cell per aggregate.
 //!
 //! All sums are exact, so a retraction removes exactly what was added.
+//!
+//! ```text
+//! row of group g, arguments (a, b)  ─►  Totals { rows: 1, cells: [a: count 1, sum a | b: count 1, sum b] }
+//! the same row retracted            ─►  the same, with every number negated
+//! ```
+//!
+//! A group whose totals are zero has no row in the result, and the arrangement drops it.
 
 use arrow::datatypes::i256;
 use differential_dataflow::difference::{IsZero, Semigroup};
@@ -64,6 +71,9 @@ impl Sum {
     }
 
     /// Adds a sum of the same kind.
+    ///
+    /// A sum that no longer fits an `i128` becomes [`Sum::Wide`], and one that fits again becomes
+    /// [`Sum::Int`], so that equal sums are equal values.
     fn add(&mut self, other: &Sum) {
         match (&mut *self, other) {
             (_, Sum::None) => {}

@@ -15,7 +15,9 @@ use super::world::{Next, World};
 
 /// A simulated worker process.
 pub(super) struct Worker {
+    /// The id, which is also the name.
     pub(super) id: String,
+    /// Slots that the worker offers.
     pub(super) slots: usize,
     pub(super) children: BTreeMap<ProcessKey, Child>,
     /// The worker neither receives nor sends anything before this time.
@@ -24,17 +26,23 @@ pub(super) struct Worker {
     pub(super) cut_until: u64,
     /// The number of the worker's newest long poll.
     pub(super) poll: u64,
+    /// The assignment that the worker follows.
     orders: Option<Arc<Assignment>>,
+    /// The number of the last report.
     sequence: u64,
 }
 
 /// A simulated child, until no assignment names it.
 pub(super) struct Child {
+    /// What was assigned.
     pub(super) order: ProcessAssignment,
+    /// How far the child is.
     pub(super) phase: Phase,
     /// The child was killed and has not ended yet.
     killed: bool,
+    /// Whether the addresses of the others arrived.
     knows_peers: bool,
+    /// Whether the child was told to drain.
     drains: bool,
     /// The child is frozen: nothing happens in it any more.
     pub(super) frozen: bool,
@@ -43,9 +51,11 @@ pub(super) struct Child {
 /// What happens to a child next.
 #[derive(Clone)]
 pub(super) enum Step {
+    /// The child listens, or is live if it is alone.
     Ready,
     /// The child connects to the others; `since` is when it began.
     Connect(u64),
+    /// The child ends in this way.
     End(Box<Exit>),
 }
 

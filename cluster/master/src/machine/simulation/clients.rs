@@ -27,9 +27,11 @@ const TEND: u64 = 5000;
 pub(super) struct Clients {
     /// Commands without an answer so far, by master and request.
     asked: BTreeMap<(usize, u64), Command>,
+    /// The number of the last request.
     requests: u64,
     /// The last command about each job.
     last_asked: BTreeMap<String, u64>,
+    /// What is known of each job, by name.
     known: BTreeMap<String, Known>,
     /// Whether stopped jobs are being removed now, and how many were.
     tidies: bool,
@@ -39,9 +41,13 @@ pub(super) struct Clients {
 /// What is known of one job.
 #[derive(Debug, Default)]
 struct Known {
+    /// Whether the job exists.
     there: Option<bool>,
+    /// Whether the job is to run.
     runs: Option<bool>,
+    /// How many workers were asked for last.
     workers: Option<usize>,
+    /// The definition that was submitted last.
     spec: Option<Arc<JobSpec>>,
 }
 
@@ -56,6 +62,7 @@ impl Known {
         }
     }
 
+    /// An accepted command: what it asked for is so from now on.
     fn hear(&mut self, command: Command) {
         self.there = Some(true);
         match command {
@@ -76,6 +83,7 @@ impl Known {
         }
     }
 
+    /// `None` fits everything: the answer is not known.
     fn fits(&self, durable: &Durable, name: &str) -> bool {
         let Some(job) = durable.jobs.get(name) else {
             return self.there != Some(true);

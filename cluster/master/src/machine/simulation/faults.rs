@@ -1,4 +1,8 @@
 //! Faults that the simulation injects, and how they end.
+//!
+//! In: the seed's random numbers. Out: events in the queue of the world. A fault is drawn every 0.2
+//! to 8 s of simulated time; which faults there are depends on the [`Weather`]. Every fault heals
+//! by itself, so that in the end the cluster must run again.
 
 use tidemill_protocol::ProcessKey;
 
@@ -21,6 +25,10 @@ pub(super) enum Fault {
 }
 
 impl World {
+    /// Injects one random fault, and schedules the next one.
+    ///
+    /// # Errors
+    /// A violation, when a new master finds the store in a state that cannot be.
     pub(super) fn fault(&mut self) -> Result<(), String> {
         if !self.faulty {
             return Ok(());
@@ -56,6 +64,7 @@ impl World {
         Ok(())
     }
 
+    /// Ends a fault: the process is started again, or its worker kills it.
     pub(super) fn heal(&mut self, fault: Fault) -> Result<(), String> {
         match fault {
             Fault::WorkerAway => self.start_worker(),
@@ -72,6 +81,7 @@ impl World {
         Ok(())
     }
 
+    /// A random child that runs.
     fn any_child(&mut self) -> Option<(String, ProcessKey)> {
         let all = self.workers.iter().flat_map(|worker| {
             let running = worker.children.iter().filter(|(_, child)| child.runs());
@@ -83,6 +93,7 @@ impl World {
         all.into_iter().nth(at)
     }
 
+    /// A child ends with a random exit code, or by a signal.
     fn child_fails(&mut self) {
         let Some((worker, key)) = self.any_child() else {
             return;
@@ -96,6 +107,7 @@ impl World {
         self.after(0, Next::Child(worker, key, Step::End(Box::new(exit))));
     }
 
+    /// A child does nothing any more, until its worker kills it after 8 s.
     fn child_freezes(&mut self) {
         let Some((id, key)) = self.any_child() else {
             return;
@@ -107,6 +119,7 @@ impl World {
         }
     }
 
+    /// The index of a random worker.
     fn any_worker(&mut self) -> Option<usize> {
         let last = self.workers.len().checked_sub(1)?;
         Some(self.between(0, last as u64) as usize)
@@ -127,6 +140,7 @@ impl World {
         self.after(wait, Next::Heal(Fault::WorkerAway));
     }
 
+    /// The master notices most broken connections, and misses some.
     fn connection_ends(&mut self, worker: &str, poll: u64) {
         let seen = self.chance(0.8);
         if let Some(master) = self.master().filter(|_| seen) {
@@ -146,6 +160,7 @@ impl World {
         Ok(())
     }
 
+    /// The newest master ends, and another one starts later.
     fn master_dies(&mut self) {
         if let Some(master) = self.master() {
             self.masters[master].alive = false;
@@ -154,6 +169,7 @@ impl World {
         self.after(wait, Next::Heal(Fault::MasterAway));
     }
 
+    /// The newest master does nothing for up to 20 s, and then goes on with what it knew.
     fn master_freezes(&mut self) {
         let wait = self.between(500, 20_000);
         if let Some(master) = self.master() {
@@ -161,6 +177,7 @@ impl World {
         }
     }
 
+    /// A worker neither sends nor receives anything for a while.
     fn worker_freezes(&mut self) {
         let most = match self.weather {
             Weather::Masters => SILENCE_OVERLOOKED,
@@ -176,6 +193,7 @@ impl World {
         }
     }
 
+    /// A worker runs on without a connection to any master.
     fn worker_is_cut(&mut self) {
         let (wait, now) = (self.between(500, 20_000), self.now);
         if let Some(at) = self.any_worker() {
@@ -203,6 +221,7 @@ impl World {
         self.after(away, Next::Heal(Fault::Connected(id)));
     }
 
+    /// The worker polls again and reports at once.
     fn connected(&mut self, id: &str) {
         let Some(worker) = self.worker(id) else {
             return;

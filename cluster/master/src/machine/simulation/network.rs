@@ -1,4 +1,10 @@
 //! The simulated network between masters and workers: messages on their way.
+//!
+//! A message is lost, delayed, or delivered twice, unless the weather is calm. The order of two
+//! messages is not kept. Answers to clients are delivered at once.
+//!
+//! Checked on the way: a component is not ended without draining unless something of it had ended,
+//! and is said to run only when all its processes are live.
 
 use std::sync::Arc;
 
@@ -12,6 +18,8 @@ use crate::machine::event::{Action, Event};
 
 impl World {
     /// The delays of a message, one for each time that it arrives: none, one or two.
+    ///
+    /// In milliseconds. An empty list is a lost message.
     fn ways(&mut self) -> Vec<u64> {
         let soon = self.between(0, 20);
         if !self.faulty || self.weather == Weather::Calm {
@@ -27,6 +35,11 @@ impl World {
     }
 
     /// Passes an event to a master, and begins to carry out its actions.
+    ///
+    /// A dead master drops the event.
+    ///
+    /// # Errors
+    /// A violation of the invariants, in words.
     pub(super) fn tell_master(&mut self, master: usize, event: Event) -> Result<(), String> {
         let process = &mut self.masters[master];
         if !process.alive {
@@ -102,6 +115,7 @@ impl World {
         Ok(())
     }
 
+    /// The slots of a worker, for the check that no assignment exceeds them.
     fn slots_of(&self, worker: &str) -> usize {
         // One that died had as many as any has at most.
         let found = self.workers.iter().find(|it| it.id == worker);

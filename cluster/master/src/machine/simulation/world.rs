@@ -1,4 +1,7 @@
 //! The simulated cluster: its processes, and the queue of what happens next.
+//!
+//! Time is a number of milliseconds that jumps from one event to the next, so hours pass in a
+//! moment. All randomness comes from the seed: the same seed gives the same run, event by event.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -29,7 +32,9 @@ const STEPS_LIMIT: usize = 400_000;
 
 /// A simulated master process.
 pub(super) struct Process {
+    /// The state machine under test, the real one.
     pub(super) state: State,
+    /// Whether the process has not died.
     pub(super) alive: bool,
     /// The master does nothing before this time.
     pub(super) frozen_until: u64,
@@ -40,20 +45,27 @@ pub(super) struct Process {
 /// What happens at a point in time.
 #[derive(Clone)]
 pub(super) enum Next {
+    /// A master receives the time.
     Tick(usize),
+    /// A master looks for a newer master in the store.
     Look(usize),
     /// An event reaches a master.
     ToMaster(usize, Event),
+    /// An assignment reaches a worker.
     ToWorker(String, Arc<Assignment>),
+    /// A worker sends its regular report.
     Report(String),
     /// A master asks the store to write a document.
     Put(usize, u64, Box<Durable>),
     /// A master asks a journal for a generation.
     Mint(usize, Arc<JobSpec>),
+    /// Something happens in a child.
     Child(String, ProcessKey, Step),
     /// A client thinks of a command.
     Client,
+    /// A fault is injected.
     Fault,
+    /// A fault ends.
     Heal(Fault),
     /// A person tends the cluster.
     Tend,
@@ -72,21 +84,33 @@ pub(super) enum Weather {
 
 /// The simulated world.
 pub(super) struct World {
+    /// The simulated time in ms.
     pub(super) now: u64,
+    /// The only source of randomness.
     pub(super) rng: StdRng,
+    /// When each event is due, and its number; events that are due together come in the order of
+    /// their numbers.
     queue: BinaryHeap<Reverse<(u64, u64)>>,
+    /// The events by number.
     events: BTreeMap<u64, Next>,
+    /// The number of the last event.
     last: u64,
+    /// All masters that ever ran, the newest last.
     pub(super) masters: Vec<Process>,
+    /// The workers that are alive.
     pub(super) workers: Vec<Worker>,
     pub(super) workers_made: usize,
+    /// The store: the documents by number.
     pub(super) documents: BTreeMap<u64, Durable>,
+    /// The generation of each journal.
     pub(super) journals: BTreeMap<String, u64>,
     pub(super) seen: Seen,
     /// Whether faults are injected now.
     pub(super) faulty: bool,
     pub(super) weather: Weather,
+    /// The store refuses writes before this time.
     pub(super) store_away_until: u64,
+    /// No journal gives a generation before this time.
     pub(super) journals_away_until: u64,
     pub(super) clients: Clients,
     pub(super) causes: Causes,

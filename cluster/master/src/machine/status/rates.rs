@@ -1,4 +1,7 @@
 //! Samples of how many records each component has processed, from which `status` computes rates.
+//!
+//! In: the record counters of the last heartbeats. Out: one sample for each component in its
+//! [`Half`](crate::machine::component::Half), which computes the rate over the last samples.
 
 use tidemill_protocol::Part;
 
