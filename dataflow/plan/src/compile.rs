@@ -54,6 +54,30 @@ struct Planned {
 ///
 /// Planning runs on a thread with a large stack, because it recurses as deep as the SQL nests.
 ///
+/// ```
+/// let sql = "
+///     CREATE TABLE clicks (page text, ms int) WITH (format = 'json');
+///     CREATE MATERIALIZED VIEW slow WITH (primary_key = 'page') AS
+///         SELECT page, count(*) AS n FROM clicks WHERE ms > 100 GROUP BY page;
+/// ";
+/// let job = tidemill_plan::compile(sql, "views.sql", None).unwrap();
+/// assert_eq!(
+///     tidemill_ir::explain(&job, None),
+///     "\
+/// view slow (page text, n bigint)
+///   table slow: partition key page; unique: proven
+///   -> Reduce by page
+///        aggregates: count(*)
+///       -> Compute page
+///            filter: ms > 100
+///           -> Source clicks (topic clicks, json, append): page text, ms int
+/// "
+/// );
+///
+/// let error = tidemill_plan::compile("SELECT 1", "views.sql", None).unwrap_err();
+/// assert!(error.to_string().starts_with("views.sql:1:1: `SELECT 1` is not known here"));
+/// ```
+///
 /// # Errors
 /// `Data` with file, line and column when the SQL is wrong or not supported. `Retry` when the
 /// registry is away or does not have a subject yet; the SQL may be right, so the caller may wait.

@@ -4,8 +4,8 @@
 //! transactions of the file. Log, objects and views are in the same file, so they always lose the
 //! same suffix and stay consistent with each other.
 //!
-//! The table is `_tidemill_objects (name, bytes)`. `put_new` is `INSERT OR IGNORE`, whose count of
-//! changed rows says whether the object was there.
+//! The table is `_tidemill_objects (name, bytes)`. The count of rows that `put_new`'s statement
+//! changes says whether the object was there already.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
