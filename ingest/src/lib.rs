@@ -12,9 +12,9 @@
 //! row change out of the database, and [`publish`] appends it to the log as a Debezium-style Avro
 //! envelope. Either half works alone: a pipeline may capture tables that others write.
 //!
-//! A module uses only those before it in this list: stats, json, config, server, database,
-//! schedule, fetch, land, letters, capture, publish, probe, run. [`randomuser`], the built-in HTTP
-//! API for examples and tests, uses none of them.
+//! A module uses only those before it in this list: stats, json, config, database, schedule, fetch,
+//! land, capture, publish, probe, run. The built-in HTTP API for examples and tests is a crate of
+//! its own, `tidemill-randomuser`.
 
 pub mod capture;
 pub mod config;

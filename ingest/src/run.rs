@@ -17,8 +17,8 @@
 //!    times and then fails for good; unless no page can be read, which is an outage of the API. The
 //!    same holds when the API refuses every page and has given some before.
 //!
-//! A run that [ends](mod@once) as soon as everything due is fetched and published does not wait for
-//! an API.
+//! A run that ends as soon as everything due is fetched and published (`once`) does not wait for an
+//! API.
 
 mod once;
 

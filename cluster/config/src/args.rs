@@ -193,6 +193,7 @@ impl Default for StateArgs {
 
 /// Flags of the two commands that ingest.
 #[derive(Debug, Clone, Args)]
+#[allow(rustdoc::bare_urls, reason = "the text of --help, and no Markdown")]
 pub struct FetchArgs {
     /// The API to fetch from, such as https://randomuser.me/api/1.4/ [default: the pipeline's; for
     /// randomuser.me the built-in server that speaks its API]
@@ -306,6 +307,10 @@ pub struct ResetArgs {
 
 /// Flags of `tidemill drop`.
 #[derive(Debug, Args)]
+#[allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the text of --help, and no Markdown"
+)]
 pub struct DropArgs {
     /// The pipeline's folder
     pub pipeline: PathBuf,

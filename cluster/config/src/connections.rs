@@ -38,6 +38,10 @@ const OTHERS: [&str; 2] = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 /// The connections as flags and environment give them.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connections (flag, else environment, else tidemill.toml)")]
+#[allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the text of --help, and no Markdown"
+)]
 pub struct ConnectionArgs {
     /// The database that users land in: postgres://user@host/db?sslmode=…, or as psql takes it
     #[arg(

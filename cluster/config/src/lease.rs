@@ -18,7 +18,7 @@
 //!
 //! Invariants:
 //! 1. Clocks of two machines are never compared. A heartbeat that changes is alive; one that does
-//!    not change for [`LEASE`] is dead. For a process of the same machine, the process table
+//!    not change for `LEASE` is dead. For a process of the same machine, the process table
 //!    answers at once.
 //! 2. The lease protects users from a mistake, and nothing else. Writes of a process that was taken
 //!    over are refused by the journal's generation and by PostgreSQL's lock (fencing).
@@ -149,8 +149,8 @@ impl Place {
         })
     }
 
-    /// Waits until it is certain that no other process holds the lease: at most [`LEASE`], and for
-    /// PostgreSQL [`SERVER_GRACE`] more.
+    /// Waits until it is certain that no other process holds the lease: at most `LEASE`, and for
+    /// PostgreSQL `SERVER_GRACE` more.
     ///
     /// # Errors
     /// [`Held`] if another process holds the lease; `instead` tells the user what to do. If the

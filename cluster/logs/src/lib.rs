@@ -15,8 +15,8 @@
 //! 1. Following the cursors, each line that is kept long enough is returned once, whatever the
 //!    clocks of the machines say.
 //! 2. A page is sorted by time, as far as that keeps the lines of each process in their own order.
-//! 3. A page has at most [`page::LINES_MAX`] lines. Each worker reads at most
-//!    [`page::SCAN_BYTES_MAX`] bytes of lines for it.
+//! 3. A page has at most `page::LINES_MAX` lines. Each worker reads at most
+//!    `page::SCAN_BYTES_MAX` bytes of lines for it.
 //! 4. Only files that were found in the folder are opened, never one that a cursor names.
 //!
 //! Over HTTP, a page is what `GET /v1/logs` answers. The parameters are the fields of [`Query`]:

@@ -6,13 +6,13 @@
 //!
 //! ```text
 //! HTTP handlers ──message──► mailbox ──event──► state machine ──action──► mailbox
-//!  (`server`)               (`mailbox`)     (`state`, `component`)       carries it out
+//!  (`server`)               (`mailbox`)     (`machine`)                  carries it out
 //! ```
 //!
-//! * [`state`] is a pure state machine. [`component`] contains one file per state of a component
-//!   (the dataflow or the ingest of a job).
-//! * [`mailbox`] owns the thread that runs the state machine and carries out its actions.
-//! * [`server`] serves HTTP; [`state_log`] makes the durable state durable.
+//! * `machine` is a pure state machine. `machine/component` contains one file per state of a
+//!   component (the dataflow or the ingest of a job).
+//! * `mailbox` owns the thread that runs the state machine and carries out its actions.
+//! * `server` serves HTTP; `state_log` makes the durable state durable.
 //! * [`tidemill_protocol`] defines the messages. `docs/decisions/0015` explains the design.
 
 mod listen;

@@ -3,19 +3,19 @@
 //! In: the addresses of all processes, the identity of this one, and the secret that they share.
 //! Out: connected sockets for timely, or which processes could not be reached.
 //!
-//! * The process with the higher index connects ([`reach`]); the one with the lower index accepts
-//!   ([`listen`]).
+//! * The process with the higher index connects (`reach`); the one with the lower index accepts
+//!   (`listen`).
 //! * Both prove that they know the secret, and that they belong to the same job, generation,
-//!   program and size ([`handshake`], [`hello`]).
+//!   program and size (`handshake`, `hello`).
 //! * The listener stays open as long as the process lives. It refuses everybody else, which is
-//!   logged and disturbs nothing ([`refusal`]).
+//!   logged and disturbs nothing (`refusal`).
 //!
 //! Invariants:
 //! 1. Timely gets only sockets on which both sides completed the handshake. All bytes after the
 //!    handshake are timely's.
-//! 2. A connection ends when the other machine has not answered for some seconds ([`socket`]).
-//! 3. Strangers hold at most [`limits::PENDING_MAX`] connections, each for at most
-//!    [`limits::HANDSHAKE_MAX`], and keep no process of the job out.
+//! 2. A connection ends when the other machine has not answered for some seconds (`socket`).
+//! 3. Strangers hold at most `limits::PENDING_MAX` connections, each for at most
+//!    `limits::HANDSHAKE_MAX`, and keep no process of the job out.
 //!
 //! ```text
 //! listen() ─► port() ─► the master tells all addresses ─► connect() ─► formed() ─► take() ─► timely
@@ -152,7 +152,7 @@ impl Mesh {
     ///
     /// # Errors
     ///
-    /// [`Unreachable`] names the processes that are missing after `patience`.
+    /// `Unreachable` names the processes that are missing after `patience`.
     pub fn formed(&self, patience: Duration, stop: &AtomicBool) -> Result<bool, Unreachable> {
         let all = |roster: &Roster| roster.missing().is_empty().then_some(());
         let deadline = Instant::now() + patience;
@@ -199,7 +199,7 @@ impl Mesh {
     }
 
     /// Waits until the last bytes of timely have been sent over TLS, for at most
-    /// [`LAST_WORDS_MAX`].
+    /// `LAST_WORDS_MAX`.
     ///
     /// Without TLS there is nothing to wait for, because timely writes to the sockets itself. The
     /// process would otherwise end while the copying tasks still hold bytes.

@@ -58,7 +58,7 @@ Exit codes:
 pub struct Usage(pub String);
 
 /// Error: tables differ from their views. The text names the views and the numbers of rows (exit
-/// code [`DIFFERENT`]).
+/// code `DIFFERENT`).
 #[derive(Debug, thiserror::Error)]
 #[error("the tables are not what the views should hold: {0}")]
 pub struct Different(pub String);
@@ -68,7 +68,7 @@ pub struct Different(pub String);
 #[error("{0}")]
 pub struct PeerLost(pub String);
 
-/// Error: another process runs the pipeline (exit code [`HELD`]).
+/// Error: another process runs the pipeline (exit code `HELD`).
 #[derive(Debug, thiserror::Error)]
 #[error("the {half} of pipeline `{pipeline}` runs already: {who}, since {since}")]
 pub struct Held {
@@ -84,12 +84,12 @@ pub struct Held {
     pub instead: String,
 }
 
-/// Error: a job has not reached the desired state and continues (exit code [`NOT_YET`]).
+/// Error: a job has not reached the desired state and continues (exit code `NOT_YET`).
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NotYet(pub String);
 
-/// Error: this number of pages failed for good (exit code [`INCOMPLETE`]).
+/// Error: this number of pages failed for good (exit code `INCOMPLETE`).
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{count} {pages} failed for good; `tidemill dead-letters list --stage fetch` says why",
@@ -98,7 +98,7 @@ pub struct NotYet(pub String);
 )]
 pub struct Incomplete(pub u64);
 
-/// Error: a job does not run any more (exit code [`ENDED`]).
+/// Error: a job does not run any more (exit code `ENDED`).
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Ended(pub String);

@@ -95,7 +95,7 @@ pub fn is_terminal() -> bool {
     io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// The width for output: the terminal's, or [`WIDTH`] for a file or a pipe.
+/// The width for output: the terminal's, or `WIDTH` for a file or a pipe.
 pub fn width() -> usize {
     let terminal = console::Term::stdout();
     let size = terminal.size_checked().filter(|_| terminal.is_term());

@@ -2,7 +2,8 @@
 //! schemas of its tables are known, then run it.
 //!
 //! One process of several is started by hand with the list of all processes, or by a worker
-//! (`--orders`, see [`assignment`]). It connects to the others over the [`mesh`] before it runs.
+//! (`--orders`, see [`tidemill_protocol::Assignment`]). It connects to the others over the mesh
+//! ([`tidemill_mesh`]) before it runs.
 //!
 //! ```text
 //! by hand:  flags ─► lease (process 0) ─► HTTP ─► mesh ─► plan ─► job

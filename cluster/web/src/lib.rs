@@ -2,7 +2,7 @@
 //! and on the master the status page.
 //!
 //! In: counters, read at the time of a request. Nothing can be changed over these routes, and
-//! nothing shown is secret. [`process_router`], [`worker_router`] and [`master_router`] are for
+//! nothing shown is secret. `process_router`, [`worker_router`] and [`master_router`] are for
 //! processes that already have a server; [`serve`] starts one. Clients cannot exhaust the process:
 //! connections are limited, and silent ones are closed.
 //!
@@ -331,7 +331,7 @@ fn listen(address: &impl ToSocketAddrs) -> std::io::Result<std::net::TcpListener
 
 /// Serves connections of a non-blocking listener until the runtime ends.
 ///
-/// A place is taken before a connection is accepted, so the connections beyond [`CONNECTIONS_MAX`]
+/// A place is taken before a connection is accepted, so the connections beyond `CONNECTIONS_MAX`
 /// stay in the system's backlog. `listener` must be non-blocking.
 pub async fn answer(listener: std::net::TcpListener, router: Router) {
     let listener = match TcpListener::from_std(listener) {

@@ -146,7 +146,7 @@ fn described(op: &RelOp) -> String {
 }
 
 /// An expression's text, with the version of the rules by which it is evaluated. State that was
-/// computed by other rules is not kept. Version 2 are PostgreSQL's rules in [`tidemill_functions`].
+/// computed by other rules is not kept. Version 2 are PostgreSQL's rules in `tidemill-functions`.
 fn meaning(scalar: &Scalar) -> String {
     let plain = scalar.expr.is::<Column>() || scalar.expr.is::<Literal>();
     let rules = if plain { "" } else { "2 " };

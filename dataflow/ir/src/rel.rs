@@ -218,7 +218,7 @@ pub struct Aggregate {
 pub enum AggregateFunction {
     /// The number of rows, or of rows whose argument is not null. `Int64`.
     Count,
-    /// The sum; null over no rows. Its type is that of [`tidemill_functions`]: `Int64`, `Float32`,
+    /// The sum; null over no rows. Its type is that of `tidemill-functions`: `Int64`, `Float32`,
     /// `Float64` or `Decimal128`.
     Sum,
     /// The average; null over no rows. `Float64` for floats, `Decimal128` for other numbers.

@@ -618,7 +618,7 @@ impl Prepared {
         Ok(refused)
     }
 
-    /// See [`Sink::repair`]. Columns that the view does not have stay unchanged.
+    /// See [`ReadBack::repair`]. Columns that the view does not have stay unchanged.
     fn repair(
         &self,
         connection: &Connection,

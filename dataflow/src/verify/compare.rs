@@ -28,7 +28,7 @@ impl Found {
     /// Reads a table, or only some of its keys.
     ///
     /// # Errors
-    /// As [`Sink::scan`].
+    /// As [`tidemill_sinks::ReadBack::scan`].
     pub(super) fn read(sink: &dyn Sink, keyed: &Keyed, only: &Only) -> Result<Self> {
         let mut found = Self::default();
         let keys = only.as_ref().map(|only| keyed.decode(only.values()));

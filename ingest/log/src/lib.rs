@@ -17,10 +17,10 @@
 //! engines, a networked one (Kafka, Confluent's REST API) and an embedded one (SQLite). The URL
 //! chooses the engine, and both engines of a trait pass one conformance suite (`tests/`).
 //!
-//! The rest of the crate is what both sides need besides: [`dead_letter`] (input that a stage
-//! cannot use), [`error`], [`health`] (state of the services), [`waits`] (lag), [`tls`],
-//! [`address`] (URLs with settings), [`sqlite`] (the embedded file) and [`failpoint`] (crash
-//! tests).
+//! The rest of the crate is what both sides need besides: [`log::dead_letter`] (input that a stage
+//! cannot use), [`error`], [`health`] (state of the services), [`health::lag`] (what waits),
+//! [`address`] (URLs with settings), [`address::tls`] (certificates), [`sqlite`] (the embedded
+//! file) and [`failpoint`] (crash tests).
 
 pub mod address;
 pub mod backoff;

@@ -29,7 +29,7 @@ const ENGINE: Engine<Option<CqlValue>> = Engine {
 };
 
 impl Connected {
-    /// See [`super::super::Sink::scan`]: reads the whole table, one page after the other.
+    /// See [`crate::ReadBack::scan`]: reads the whole table, one page after the other.
     ///
     /// # Errors
     /// As those of the cluster; `Data` when an answer does not have the table's columns.

@@ -112,7 +112,7 @@ impl Connected {
         Ok(())
     }
 
-    /// See [`super::super::Sink::read`].
+    /// See [`crate::ReadBack::read`].
     ///
     /// # Errors
     /// As those of the cluster; `Data` when an answer does not have the table's columns.

@@ -20,7 +20,7 @@ const ENGINE: Engine<Value> = Engine {
     text,
 };
 
-/// See [`super::super::Sink::scan`].
+/// See [`crate::ReadBack::scan`].
 ///
 /// # Errors
 /// As those of SQLite: `Retry` if the same statement may succeed later, otherwise `Data`.

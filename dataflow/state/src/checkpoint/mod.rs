@@ -4,9 +4,9 @@
 //! come from other state. All state below them is computed again from theirs. Each arrangement of a
 //! leading operator is a *site*. Input: the changes of a site since the previous checkpoint. They
 //! are written as one more *run* of the site ([`writer`]), so the cost of a checkpoint depends on
-//! what changed and not on the size of the state. Runs are merged in the background ([`merge`]). A
-//! run is cut into 256 shards by key, in files (*parts*) of bounded size ([`part`]). A restart
-//! reads the shards of all runs with any number of workers ([`read`]).
+//! what changed and not on the size of the state. Runs are merged in the background (`merge`). A
+//! run is cut into 256 shards by key, in files (*parts*) of bounded size (`part`). A restart
+//! reads the shards of all runs with any number of workers (`read`).
 //!
 //! ```text
 //!            every process                        process of worker 0

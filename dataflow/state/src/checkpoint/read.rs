@@ -46,7 +46,7 @@ impl<C: Change> Reader<C> {
     /// Opens the share of worker `index` of `peers`: a contiguous range of the 256 shards.
     ///
     /// # Errors
-    /// `Bug` when the site's state is of another kind than `C`. Otherwise as [`OpenPart::open`].
+    /// `Bug` when the site's state is of another kind than `C`. Otherwise as `OpenPart::open`.
     pub fn share(store: Arc<dyn Store>, state: &State, index: usize, peers: usize) -> Result<Self> {
         if state.sum != C::SUM {
             let what = "a checkpoint holds another kind of state than its site";
