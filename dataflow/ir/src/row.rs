@@ -103,6 +103,26 @@ pub enum Order {
 }
 
 /// Encodes columns as rows, and decodes them.
+///
+/// Encoded rows sort by their bytes as their values do, so a sorted arrangement of rows needs no
+/// columns. The encoding is Arrow's row format (<https://docs.rs/arrow-row>).
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use arrow::array::{ArrayRef, AsArray, Int64Array};
+/// use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+/// use tidemill_ir::row::RowCodec;
+///
+/// let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
+/// let codec = RowCodec::new(schema).unwrap();
+/// let column: ArrayRef = Arc::new(Int64Array::from(vec![7, -3]));
+/// let encoded = codec.encode(&[column], 2).unwrap();
+/// let mut rows = [encoded.row(0), encoded.row(1)];
+/// rows.sort();
+/// let batch = codec.decode(rows.iter()).unwrap();
+/// assert_eq!(batch.column(0).as_primitive::<Int64Type>().values(), &[-3, 7]);
+/// ```
 pub struct RowCodec {
     /// Arrow's converter of columns to rows of comparable bytes.
     converter: RowConverter,

@@ -32,6 +32,13 @@ pub fn of_column(kind: ColumnType) -> DataType {
 pub const ASKED: &str = "asked";
 
 /// The type in which a view's column of a computed type is stored; `None` if a view cannot hold it.
+///
+/// ```
+/// use arrow::datatypes::DataType;
+/// use tidemill_ir::types::of_view;
+///
+/// assert_eq!(of_view(&DataType::Int32), Some(DataType::Int32));
+/// ```
 pub fn of_view(computed: &DataType) -> Option<DataType> {
     Some(match computed {
         DataType::Boolean
@@ -70,6 +77,12 @@ pub fn alike(one: &DataType, other: &DataType) -> bool {
 }
 
 /// The SQL name of a type, for messages.
+///
+/// ```
+/// use arrow::datatypes::DataType;
+///
+/// assert_eq!(tidemill_ir::types::name(&DataType::Decimal128(12, 2)), "numeric(12,2)");
+/// ```
 pub fn name(kind: &DataType) -> String {
     match kind {
         DataType::Boolean => "boolean".into(),

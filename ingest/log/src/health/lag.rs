@@ -22,7 +22,7 @@ const LOOK_WAIT: Duration = Duration::from_secs(5);
 /// The observations whose ends are not reached yet, oldest first. `M` is the position of an end.
 ///
 /// ```
-/// use crate::health::lag::Waits;
+/// use tidemill_log::health::lag::Waits;
 ///
 /// let mut waits = Waits::default();
 /// waits.seen(100, 5);

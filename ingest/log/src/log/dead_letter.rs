@@ -153,7 +153,7 @@ impl fmt::Display for Source {
 /// Refused input and the reason.
 ///
 /// ```
-/// use crate::log::dead_letter::{DeadLetter, Entry, Source, Stage, read, topic_of};
+/// use tidemill_log::log::dead_letter::{DeadLetter, Entry, Source, Stage, read, topic_of};
 ///
 /// # fn main() -> tidemill_log::Result<()> {
 /// let folder = tempfile::tempdir().expect("a folder");
