@@ -6,8 +6,8 @@
 //!
 //! | value | unit | of ours | of the baseline |
 //! |---|---|---|---|
-//! | `records/CPU-s` | records for each second of user and system time, all threads | all processes | the one process |
-//! | `wall s` | seconds from the start of the process to the complete answer | until the view is complete | until the line is printed |
+//! | `records/CPU-s` | records for each second of CPU time | all processes | its process |
+//! | `wall s` | seconds from the process's start | until the view is complete | until its line |
 //! | `CPU s` | seconds | the same | the same |
 //! | `peak MB` | MiB, `VmHWM` of the kernel | the sum | the same |
 //!

@@ -6,7 +6,7 @@
 //!
 //! | baseline | what it does with a record | compared with |
 //! |---|---|---|
-//! | [`Kind::Loop`] | parses `country` and `age` out of the JSON, counts and sums in a `HashMap` | `json` |
+//! | [`Kind::Loop`] | parses `country` and `age`, counts and sums in a `HashMap` | `json` |
 //! | [`Kind::Poll`] | drops the record unread | `avro` |
 //!
 //! Neither commits an offset or writes anything durable, so both do less than a job does. The loop

@@ -8,7 +8,7 @@
 //! | value | unit |
 //! |---|---|
 //! | `rows/s` | rows of both directions together, by the slower process's time |
-//! | `CPU ns/row` | CPU time of both processes for each row, in ns; making and checking rows included |
+//! | `CPU ns/row` | CPU time of both processes for each row, making and checking rows included |
 //!
 //! The time begins when both processes are connected and ends when all rows have arrived. The bars:
 //! each codec has at least the rows per second and per CPU-second of bincode. The codec

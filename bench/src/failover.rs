@@ -8,7 +8,7 @@
 //!
 //! | value | unit | bar |
 //! |---|---|---|
-//! | `% of a core` of the idle cluster | CPU time of all processes over wall time, for a minute | 2 % |
+//! | `% of a core` of the idle cluster | CPU time of all processes over wall time | 2 % |
 //! | `seen after s` of a killed process, a killed worker | seconds | 2 s |
 //! | `seen after s` of a frozen process | seconds | 10 s |
 //! | `live then s` | seconds from when it was seen | 5 s |

@@ -6,14 +6,15 @@
 //!
 //! ```text
 //! read without checkpoints ─► read with checkpoints every 10 s ─► checkpoint (size)
-//!   ─► 1 % of the groups change ─► checkpoint (written) ─► SIGKILL ─► one record ─► start ─► counted
+//!   ─► 1 % of the groups change ─► checkpoint (written)
+//!   ─► SIGKILL ─► one record ─► start ─► counted
 //! ```
 //!
 //! | value | unit | bar |
 //! |---|---|---|
-//! | recovery: start until a record that came meanwhile is in the view | s | 10 s, and 5 × faster than reading |
+//! | recovery: from the start until a new record is seen | s | 10 s, 5 × faster than reading |
 //! | reading with checkpoints | s | 0.95 of the speed without |
-//! | bytes that a checkpoint writes after 1 % of the groups changed | MB (10^6) | 3 % of the state |
+//! | what a checkpoint writes after 1 % of the groups changed | MB (10^6) | 3 % of the state |
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

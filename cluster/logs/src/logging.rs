@@ -5,7 +5,7 @@
 //! In: events of all threads. Out: lines, which [`crate`] reads again.
 //!
 //! ```text
-//! text: 2026-11-22T21:14:05.123456Z  INFO job=users generation=3 process=1 worker=0 tidemill: started
+//! text: 2026-11-22T21:14:05.123456Z  INFO job=users generation=3 process=1 worker=0 tidemill: up
 //! JSON: {"job":"users","generation":3,"process":1,"worker":0,"timestamp":…,"level":"INFO",…}
 //! ```
 

@@ -18,8 +18,8 @@
 //!    `limits::HANDSHAKE_MAX`, and keep no process of the job out.
 //!
 //! ```text
-//! listen() ─► port() ─► the master tells all addresses ─► connect() ─► formed() ─► take() ─► timely
-//!                                                         in the background
+//! listen() ─► port() ─► the master tells all addresses
+//!   ─► connect(), in the background ─► formed() ─► take() ─► timely
 //! ```
 //!
 //! Without a mesh of its own, timely would accept any connection on its port, and would not notice

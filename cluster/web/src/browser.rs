@@ -5,7 +5,7 @@
 //! that the test changes ([`Master`]).
 //!
 //! ```text
-//! test ─► WebDriver (HTTP, JSON) ─► chromedriver ─► headless browser ─► page ─► /v1/status of Master
+//! test ─► WebDriver (HTTP, JSON) ─► chromedriver ─► browser ─► page ─► /v1/status of Master
 //! ```
 //!
 //! The protocol is the W3C's WebDriver (<https://www.w3.org/TR/webdriver2/>). Two commands are

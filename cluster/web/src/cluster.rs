@@ -7,9 +7,9 @@
 //!
 //! | function | metrics | labels |
 //! |---|---|---|
-//! | [`cluster`] | `tidemill_master_*`, `tidemill_workers`, `tidemill_slots*`, `tidemill_jobs` | `worker`, `state` |
-//! | [`jobs`] | `tidemill_job_running`, `_degraded`, `_generation`, `_restarts`, `_workers*` | `job` |
-//! | [`flow`] | `tidemill_job_lag_*`, `_freshness_seconds`, `_records`, `_dead_letters` | `job`, `quantile` |
+//! | [`cluster`] | `tidemill_master_*`, `tidemill_workers`, `_slots*`, … | `worker`, `state` |
+//! | [`jobs`] | `tidemill_job_running`, `_generation`, `_restarts`, `_workers*`, … | `job` |
+//! | [`flow`] | `tidemill_job_lag_*`, `_freshness_seconds`, `_records`, … | `job`, `quantile` |
 //! | [`dependencies`] | `tidemill_job_dependency_*` | `job`, `dependency`, `engine` |
 //! | [`worker`] | `tidemill_worker_slots`, `tidemill_worker_processes` | `phase` |
 //!

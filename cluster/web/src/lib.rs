@@ -11,7 +11,7 @@
 //! | `/healthz` | 200 while the process lives | | |
 //! | `/readyz` | 200 when it does its work, else 503 with the reasons as JSON | | |
 //! | `/metrics` | its stages | its slots and processes | the cluster and all jobs |
-//! | `POST /v1/jobs/NAME/readable` | whether a change is in every view ([`readable`]); needs the token | | |
+//! | `POST /v1/jobs/NAME/readable` | [`readable`]: is a change in every view? Needs the token | | |
 //! | `/`, `/status.css`, `/status.js` | | | the status page |
 //!
 //! Workers and the master have further routes of their own. The server is HTTP/1.1 without TLS. It

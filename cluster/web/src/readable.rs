@@ -15,9 +15,12 @@
 //! A client repeats the question until `readable` is true:
 //!
 //! ```text
-//! POST {}                                  ─► {"lsn": "0/16B3748", "waits_for": "not everything …"}
-//! POST {"lsn": "0/16B3748"}                ─► {"lsn": …, "ends": {"users": {"0": 42}}, "waits_for": …}
-//! POST {"lsn": …, "ends": {"users": …}}    ─► {"readable": true, …}
+//! POST {}
+//!   ─► {"lsn": "0/16B3748", "waits_for": "not everything …"}
+//! POST {"lsn": "0/16B3748"}
+//!   ─► {"lsn": "0/16B3748", "ends": {"users": {"0": 42}}, "waits_for": "3 records …"}
+//! POST {"lsn": "0/16B3748", "ends": {"users": {"0": 42}}}
+//!   ─► {"readable": true, …}
 //! ```
 
 use std::collections::BTreeMap;

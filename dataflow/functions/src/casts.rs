@@ -6,10 +6,10 @@
 //!
 //! | from | to | PostgreSQL's function | fails the row |
 //! |---|---|---|---|
-//! | double precision, real | int, bigint | `dtoi4`, `dtoi8`, `ftoi4`, `ftoi8` | NaN, infinity, out of range |
+//! | double precision, real | int, bigint | `dtoi4`, `dtoi8`, `ftoi4`, … | NaN, out of range |
 //! | numeric | int, bigint | `numeric_int4`, `numeric_int8` | out of range |
 //! | double precision | real | `dtof` | overflow, underflow |
-//! | real, double precision | numeric(p,s) | `float4_numeric`, `float8_numeric` | NaN, infinity, too many digits |
+//! | real, double precision | numeric(p,s) | `float8_numeric`, … | NaN, too many digits |
 //! | timestamp, timestamptz | date | `timestamp_date`, `timestamptz_date` | never |
 //! | text | any | the input function of the type | text of another form |
 //! | any | text | the output function of the type | never |

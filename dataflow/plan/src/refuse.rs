@@ -9,7 +9,7 @@
 //!
 //! | checked at | refused |
 //! |---|---|
-//! | a query | WITH RECURSIVE, FETCH, FOR UPDATE, INTERSECT, EXCEPT, VALUES, ORDER BY without LIMIT |
+//! | a query | WITH RECURSIVE, FETCH, FOR UPDATE, INTERSECT, VALUES, ORDER BY without LIMIT |
 //! | a SELECT | no FROM, GROUPING SETS, HAVING without groups, SELECT INTO |
 //! | an item of FROM | outer joins, LATERAL, table functions, TABLESAMPLE, names with a schema |
 //! | an expression | subqueries, arrays, COLLATE, parameters, unknown functions and operators |

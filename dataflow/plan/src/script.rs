@@ -4,7 +4,7 @@
 //! a line and a column of the file, counted from 1.
 //!
 //! ```text
-//! text ─► lexer: tokens ─► split at `;` ─► bounds: nesting ─► parser (dialect) ─► balance ─► Statement
+//! text ─► lexer ─► split at `;` ─► bounds: nesting ─► parser (dialect) ─► balance ─► Statement
 //! ```
 
 pub(crate) mod balance;

@@ -106,8 +106,8 @@ pub(crate) struct Partitions<G: Gather> {
 }
 
 impl<G: Gather> Partitions<G> {
-    /// Opens this worker's share of the partitions; `positions` are the source positions of the newest
-    /// changes before the offset at which each partition begins.
+    /// Opens this worker's share of the partitions; `positions` are the source positions of the
+    /// newest changes before the offset at which each partition begins.
     ///
     /// # Errors
     /// As `Log::reader`.

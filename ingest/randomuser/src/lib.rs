@@ -10,8 +10,10 @@
 //!    `Retry-After`.
 //!
 //! ```
+//! use tidemill_randomuser::{Options, serve};
+//!
 //! let any_port = ([127, 0, 0, 1], 0).into();
-//! let server = tidemill_randomuser::serve(any_port, tidemill_randomuser::Options::default()).unwrap();
+//! let server = serve(any_port, Options::default()).unwrap();
 //! assert!(server.url().ends_with("/api/1.4/"));
 //! ```
 //!

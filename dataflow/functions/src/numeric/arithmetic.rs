@@ -6,7 +6,7 @@
 //!
 //! | operator | arguments | result | fails the row |
 //! |---|---|---|---|
-//! | `+` `-` `*` | int, bigint, real, double precision | the same type | overflow; underflow of `*` |
+//! | `+` `-` `*` | int, bigint, real, double precision | the same type | overflow, underflow |
 //! | `/` | the same | the same type; integers are truncated | division by 0, overflow |
 //! | `%`, `mod` | int, bigint | the same type, with the sign of the dividend | division by 0 |
 //! | unary `-`, `abs` | all four | the same type | the least integer |

@@ -5,7 +5,8 @@
 //!
 //! | function | C function in `float.c` | fails the row |
 //! |---|---|---|
-//! | `round`, `ceil`, `floor`, `trunc`, `sign` | `dround`, `dceil`, `dfloor`, `dtrunc`, `dsign` | never |
+//! | `round`, `ceil`, `floor`, `trunc` | `dround`, `dceil`, `dfloor`, `dtrunc` | never |
+//! | `sign` | `dsign` | never |
 //! | `sqrt` | `dsqrt` | negative number |
 //! | `exp` | `dexp` | overflow, underflow |
 //! | `ln`, `log`, `log10` | `dlog1`, `dlog10` | 0, negative number |

@@ -7,9 +7,9 @@
 //! |---|---|---|---|
 //! | [`integer`] | int, bigint | sign and decimal digits | `pg_strtoint32`, `pg_strtoint64` |
 //! | [`boolean`] | boolean | words and their beginnings | `boolin` |
-//! | [`double`], [`real`] | floating point | decimal notation, NaN, Infinity | `float8in`, `float4in` |
+//! | [`double`], [`real`] | floating point | decimals, NaN, Infinity | `float8in`, `float4in` |
 //! | [`numeric`] | numeric | decimal notation | `numeric_in` |
-//! | [`date`], [`timestamp`], [`timestamptz`] | dates and times | ISO 8601 with a blank or `T` | `date_in`, … |
+//! | [`date`], [`timestamp`], [`timestamptz`] | dates and times | ISO 8601 | `date_in`, … |
 //! | [`bytes`] | bytea | hexadecimal and escape format | `byteain` |
 //! | [`uuid`] | uuid | with or without hyphens and braces | `uuid_in` |
 //!

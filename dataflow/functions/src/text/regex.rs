@@ -17,9 +17,9 @@
 //!
 //! | PostgreSQL | here |
 //! |---|---|
-//! | `.` and `[^x]` match line breaks; `^` and `$` match at the ends of the text | the same, by the option `s` |
+//! | `.` and `[^x]` match line breaks; `^` and `$` match at the ends alone | the same, by `(?s)` |
 //! | `\d` `\s` `\w` `[:alpha:]` … in the locale C.UTF-8 | sets of characters, written out |
-//! | `*?`, `+?`, `??`, `{m,n}?` | accepted where only a yes or no counts, refused in `regexp_replace` |
+//! | `*?`, `+?`, `??`, `{m,n}?` | the same for a yes or no; refused in `regexp_replace` |
 //! | `\1` in a pattern, `(?=…)`, `(?!…)`, `\m`, `\M`, `\y` | refused |
 
 use std::cell::RefCell;

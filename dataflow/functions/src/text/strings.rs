@@ -5,8 +5,11 @@
 //!
 //! | functions | PostgreSQL's source |
 //! |---|---|
-//! | `length`, `char_length`, `octet_length`, `bit_length`, `strpos`, `position`, `substr`, `substring`, `overlay`, `left`, `right`, `replace`, `reverse`, `split_part`, `starts_with`, `concat`, `concat_ws`, `to_hex`, `\|\|` | `varlena.c` |
-//! | `lpad`, `rpad`, `trim`, `btrim`, `ltrim`, `rtrim`, `translate`, `repeat`, `ascii`, `chr` | `oracle_compat.c` |
+//! | `length`, `char_length`, `octet_length`, `bit_length`, `strpos`, `position` | `varlena.c` |
+//! | `substr`, `substring`, `overlay`, `left`, `right`, `split_part`, `starts_with` | `varlena.c` |
+//! | `replace`, `reverse`, `concat`, `concat_ws`, `to_hex`, `\|\|` | `varlena.c` |
+//! | `lpad`, `rpad`, `trim`, `btrim`, `ltrim`, `rtrim` | `oracle_compat.c` |
+//! | `translate`, `repeat`, `ascii`, `chr` | `oracle_compat.c` |
 //! | `upper`, `lower`, `initcap` | `formatting.c` |
 //! | `encode`, `decode` | `encode.c`, of which only `hex` is known |
 //!

@@ -9,7 +9,8 @@
 //! | `milliseconds` | no | yes | yes | numeric(8,3) |
 //! | `second` | no | yes | yes | numeric(8,6) |
 //! | `minute`, `hour` | no | yes | yes | numeric(20,0) |
-//! | `day`, `month`, `quarter`, `year`, `decade`, `century`, `millennium` | yes | yes | yes | numeric(20,0) |
+//! | `day`, `month`, `quarter`, `year` | yes | yes | yes | numeric(20,0) |
+//! | `decade`, `century`, `millennium` | yes | yes | yes | numeric(20,0) |
 //! | `week`, `isoyear`, `dow`, `isodow`, `doy` | yes | yes | no | numeric(20,0) |
 //! | `epoch` | yes | yes | yes | numeric(20,6), of a date numeric(20,0) |
 //! | `timezone` | no | timestamptz | no | numeric(20,0) |

@@ -6,7 +6,8 @@
 //! | kind of pattern | patterns |
 //! |---|---|
 //! | year | `Y,YYY` `YYYY` `YYY` `YY` `Y`, ISO: `IYYY` `IYY` `IY` `I`, century: `CC` |
-//! | month, day | `MM` `MON` `MONTH` `RM`; `DD` `DDD` `D` `DY` `DAY`; ISO: `ID` `IDDD`; Julian: `J` |
+//! | month | `MM` `MON` `MONTH` `RM` |
+//! | day | `DD` `DDD` `D` `DY` `DAY`, ISO: `ID` `IDDD`, Julian: `J` |
 //! | week, quarter | `WW` `W` `IW` `Q` |
 //! | time | `HH24` `HH12` `HH` `MI` `SS` `MS` `US` `FF1` to `FF6` `SSSS` `SSSSS` `AM` `PM` |
 //! | era, zone | `AD` `BC` `TZ` `TZH` `TZM` `OF` |

@@ -3,7 +3,7 @@
 //! [`read`] takes a value from a column; a [`Column`] collects the results.
 //!
 //! ```text
-//! Arrow columns ─► read(column, row) ─► Datum ─► body of an entry ─► Datum ─► Column ─► Arrow column
+//! Arrow columns ─► read ─► Datum ─► body of an entry ─► Datum ─► Column ─► Arrow column
 //! ```
 //!
 //! Texts and bytes are borrowed from the column on the way in, and owned on the way out.

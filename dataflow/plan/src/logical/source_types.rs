@@ -10,9 +10,9 @@
 //!
 //! | comparison of the type's texts | examples | allowed |
 //! |---|---|---|
-//! | [`Comparison::Order`] | types whose texts sort as the values do | `=`, `<`, GROUP BY, ORDER BY, `min`, `max` |
+//! | [`Comparison::Order`] | types whose texts sort as the values do | all, also `min` and `max` |
 //! | [`Comparison::Equality`] | types with one text for each value | `=`, GROUP BY, DISTINCT |
-//! | [`Comparison::Blanks`] | `char(n)`, whose trailing blanks do not count | comparisons without the blanks |
+//! | [`Comparison::Blanks`] | `char(n)` | all, without the trailing blanks |
 //! | [`Comparison::Number`] | numbers with more digits than a view holds | casts to a numeric |
 //! | [`Comparison::Nothing`] | all others | passing on, counting, a cast to text |
 

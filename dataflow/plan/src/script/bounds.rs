@@ -3,7 +3,8 @@
 //! Planning an expression recurses as deep as it nests, and so does evaluating it for each batch.
 //! The parser limits the nesting of parentheses. A chain such as `a + b + c …` nests as deep as it
 //! is long, so operators are counted here. A long chain of AND and OR becomes a balanced tree
-//! ([`balance`](mod@super::balance)), so it counts no more than the longest chain that is not balanced.
+//! ([`balance`](mod@super::balance)), so it counts no more than the longest chain that is not
+//! balanced.
 //!
 //! Input: the tokens of one statement. Output: the first place at which a limit is exceeded, if
 //! there is one. Operators are counted by their tokens, so SQL that nests less than it seems may be
@@ -16,7 +17,8 @@ use tidemill_functions::chain::BALANCED_FROM;
 /// Most operators that work on each other's results in one expression, without the balanced ones.
 const OPERATORS_IN_A_ROW_MAX: usize = 100;
 
-/// Most ANDs and ORs in one chain. [`balance`](mod@super::balance) makes a tree of small depth of it.
+/// Most ANDs and ORs in one chain. [`balance`](mod@super::balance) makes a tree of small depth of
+/// it.
 const LOGICAL_IN_A_ROW_MAX: usize = 10_000;
 
 /// Most queries combined by UNION and relations joined in one statement.

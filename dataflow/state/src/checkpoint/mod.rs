@@ -147,8 +147,8 @@ impl Manifest {
         }
     }
 
-    /// The epoch, end offsets, source positions and facts, in the form of a binding. It stands for all
-    /// bindings through the checkpoint.
+    /// The epoch, end offsets, source positions and facts, in the form of a binding. It stands for
+    /// all bindings through the checkpoint.
     pub fn at(&self) -> Binding {
         Binding {
             epoch: self.epoch,

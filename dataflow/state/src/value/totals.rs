@@ -3,8 +3,8 @@
 //! All sums are exact, so a retraction removes exactly what was added.
 //!
 //! ```text
-//! row of group g, arguments (a, b)  ─►  Totals { rows: 1, cells: [a: count 1, sum a | b: count 1, sum b] }
-//! the same row retracted            ─►  the same, with every number negated
+//! a row with arguments a, b  ─►  rows: 1, cells: [count 1, sum a] [count 1, sum b]
+//! the same row retracted     ─►  the same, with every number negated
 //! ```
 //!
 //! A group whose totals are zero has no row in the result, and the arrangement drops it.

@@ -3,8 +3,9 @@
 //! In: a URL and table names. Out: [`Captured`]. The parts: [`lease`] decides which process may
 //! capture, [`progress`] how a capture resumes, [`beginning`] where it begins, [`snapshot`] reads
 //! the existing rows, [`stream`] is the replication connection, [`pgoutput`] decodes it,
-//! [`catalog`] loads the tables, [`identity`] compares them with their recorded
-//! [`catalog::shape`], and [`catalog::altered`] finds new columns. This module makes one sequence of positions out of them.
+//! [`catalog`] loads the tables, [`identity`] compares them with their recorded [`catalog::shape`],
+//! and [`catalog::altered`] finds new columns. This module makes one sequence of positions out of
+//! them.
 //!
 //! ```text
 //!            commit LSN 100 (3 changes)            commit LSN 180
