@@ -1,9 +1,9 @@
 //! Benchmark `build`: a clean release build of the binary, like a new user's first one.
 //!
 //! What is measured: wall time and CPU time in seconds of `cargo build --release -p tidemill` with
-//! an empty target folder, from crates that are downloaded already. There is no baseline; the bar
-//! is 12 minutes of wall time on 2 cores. CPU time is that of `cargo` and all compilers, which the
-//! kernel adds to this process when they have ended.
+//! an empty target folder. Crates that are not in cargo's cache are downloaded meanwhile. There is
+//! no baseline; the bar is 12 minutes of wall time on 2 cores. CPU time is that of `cargo` and all
+//! compilers, which the kernel adds to this process when they have ended.
 
 use std::path::Path;
 use std::process::Command;

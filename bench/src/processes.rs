@@ -2,8 +2,8 @@
 //! process with two workers.
 //!
 //! What is measured: the same as in `json` ([`crate::aggregate`]), of 1 × 2 and of 2 × 1 worker
-//! threads. Two processes must send half of the partial sums over loopback sockets, which is what
-//! the comparison shows. The bar: 0.85 of the speed of one process in wall time.
+//! threads. Two processes exchange rows over loopback sockets, and the comparison shows what that
+//! costs. The bar: 0.85 of the speed of one process in wall time.
 
 use std::path::Path;
 

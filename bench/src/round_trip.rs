@@ -2,8 +2,8 @@
 //! fixed rate and consumed by the same process.
 //!
 //! What is measured: the time in µs from when a record was due until the consumer had it, over one
-//! partition with `acks=all` and without lingering. Producer and consumer use librdkafka with the
-//! settings that Tidemill uses for low latency.
+//! partition with `acks=all` and without lingering. Producer and consumer use librdkafka, with
+//! settings for low latency.
 
 use std::time::{Duration, Instant};
 

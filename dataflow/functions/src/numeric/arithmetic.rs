@@ -7,7 +7,7 @@
 //! | operator | arguments | result | fails the row |
 //! |---|---|---|---|
 //! | `+` `-` `*` | int, bigint, real, double precision | the same type | overflow, underflow |
-//! | `/` | the same | the same type; integers are truncated | division by 0, overflow |
+//! | `/` | the same | the same type; integers are truncated | division by 0, overflow, underflow |
 //! | `%`, `mod` | int, bigint | the same type, with the sign of the dividend | division by 0 |
 //! | unary `-`, `abs` | all four | the same type | the least integer |
 //! | `&` `\|` `#` | int, bigint | the same type | never |

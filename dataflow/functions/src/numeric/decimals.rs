@@ -82,8 +82,8 @@ fn product_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, 
 /// The type of `/`: 38 digits, at least [`QUOTIENT_SCALE`] of them after the point.
 ///
 /// PostgreSQL's `select_div_scale` computes the scale from the two values. 24 digits after the
-/// point are enough for every quotient whose integer part is small. A quotient with more digits
-/// fails its row, unless the digits that do not fit are zeros.
+/// point hold the result of every quotient of at least about 10^-8. A smaller one has more digits
+/// in PostgreSQL; its row fails, unless the digits that do not fit are zeros.
 ///
 /// # Errors
 /// An argument is a numeric whose own scale is not known (38 digits with a fraction), or the scale

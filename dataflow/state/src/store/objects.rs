@@ -6,13 +6,6 @@
 //!
 //! Calls block the calling thread, which may belong to an async runtime. The runtime of the process
 //! ([`tidemill_log::io`]) drives the connections to S3. A directory needs no runtime.
-//!
-//! A directory is written as follows; a crash between two steps leaves either no object or the
-//! whole object:
-//!
-//! ```text
-//! write NAME#N ─► sync the file ─► link (put_new) or rename (put) to NAME ─► sync the folder
-//! ```
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -171,8 +164,14 @@ impl Objects {
 
     /// Writes an object. Returns false if it must not exist and does.
     ///
+    /// In a directory, a crash between two steps leaves either no object or the whole object:
+    ///
+    /// ```text
+    /// write NAME#N ─► sync the file ─► link (put_new) or rename (put) to NAME ─► sync the folder
+    /// ```
+    ///
     /// # Errors
-    /// `Data` when the store refuses or the disk is full for good; `Retry` otherwise.
+    /// `Data` when the store refuses; `Retry` otherwise, also when the disk is full.
     fn put_as(&self, name: &str, bytes: Vec<u8>, mode: PutMode) -> Result<bool> {
         let path = self.object(name)?;
         let _context = self.context();
