@@ -1,7 +1,7 @@
 //! Processes that are killed and frozen, and networks that are cut: each heals without a human,
 //! within the time that is promised from the moment it was seen, and the views are right.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::fleet::{Fleet, HEALED, children};
 use crate::harness::send;
@@ -10,6 +10,9 @@ use crate::harness::send;
 const KILLED_SEEN: Duration = Duration::from_secs(5);
 /// How soon one that is frozen, or out of reach, is to be seen: 10 s, and a busy machine.
 const FROZEN_SEEN: Duration = Duration::from_secs(20);
+
+/// So long the master places no two workers together that could not reach each other.
+const APART: Duration = Duration::from_secs(31);
 
 /// Three workers with two slots each that run a job on all six.
 fn full(test: &str) -> Option<(Fleet, u64)> {
@@ -21,14 +24,27 @@ fn full(test: &str) -> Option<(Fleet, u64)> {
     Some((fleet, generation))
 }
 
+/// The generation that runs after a failure, and since when at the latest.
 #[track_caller]
-fn healed(fleet: &mut Fleet, what: &str, before: u64, workers: usize, seen_max: Duration) -> u64 {
+fn healed_at(
+    fleet: &mut Fleet,
+    what: &str,
+    before: u64,
+    workers: usize,
+    seen_max: Duration,
+) -> (u64, Instant) {
     let (seen, healing) = fleet.heals(before, workers);
+    let live = Instant::now();
     eprintln!("{what}: seen after {seen:.1?}, live {healing:.1?} later");
     assert!(seen <= seen_max, "{what}: seen after {seen:?}");
     assert!(healing <= HEALED, "{what}: took {healing:?}");
     fleet.settle(what);
-    fleet.runs_with(workers)
+    (fleet.runs_with(workers), live)
+}
+
+#[track_caller]
+fn healed(fleet: &mut Fleet, what: &str, before: u64, workers: usize, seen_max: Duration) -> u64 {
+    healed_at(fleet, what, before, workers, seen_max).0
 }
 
 #[test]
@@ -103,7 +119,7 @@ fn frozen_for_a_minute() {
     let worker = fleet.worker(frozen_machine).id();
     let mut frozen = children(worker);
     frozen.push(worker);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     for process in &frozen {
         assert!(send("STOP", *process));
     }
@@ -146,11 +162,13 @@ fn cut_networks() {
     };
     // The three cannot all run together; two that reach each other can.
     fleet.network.cut(0, 1);
-    generation = healed(&mut fleet, "a cut network", generation, 4, FROZEN_SEEN);
+    let what = "a cut network";
+    let live;
+    (generation, live) = healed_at(&mut fleet, what, generation, 4, FROZEN_SEEN);
     fleet.network.heal(0, 1);
     let name = fleet.river.place.name.clone();
-    // By then the two may be placed together again.
-    std::thread::sleep(Duration::from_secs(31));
+    // The two were found apart before the generation that runs was placed.
+    std::thread::sleep(APART.saturating_sub(live.elapsed()));
     fleet.client(&["rescale", &name, "--workers", "6"]);
     generation = fleet.runs_with(6).max(generation);
     fleet.settle("a network that is whole again");

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-use crate::harness::{PATIENCE, until};
+use crate::harness::{PATIENCE, left_out, until};
 
 /// Listens at `from`, and passes on what comes to `to`; each `PORT`, on 127.0.0.1, or a path.
 const RELAY: &str = r#"
@@ -80,8 +80,7 @@ impl Network {
         let process = std::process::id();
         let name = format!("tm{}x{number}", process % 100_000);
         if !ip(&format!("netns add {name}m0")) {
-            let line = format!("left out: {test} needs `ip netns` and root\n");
-            let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+            left_out(&format!("{test} needs `ip netns` and root"));
             return None;
         }
         let network = Self {

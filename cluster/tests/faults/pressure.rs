@@ -11,7 +11,7 @@ use arrow::datatypes::DataType;
 use tidemill_log::log::Record;
 
 use crate::harness::own::Own;
-use crate::harness::{Place, Process, View, send, until};
+use crate::harness::{PATIENCE, Place, Process, View, send, until};
 
 /// How long Cassandra is away; `TIDEMILL_TEST_AWAY_SECONDS` says otherwise. On a slow machine it is
 /// away until enough was written to tell.
@@ -30,6 +30,9 @@ const FILLER: usize = 1_000;
 const MEMORY_MAX: u64 = 2 * (512 << 20);
 /// What is written at least while it is away, most of which has to stay in the log.
 const WRITTEN: u64 = 2 * MEMORY_MAX;
+
+/// What is written before it goes away: the job is in the middle of it then.
+const LOADED: u64 = 32 << 20;
 
 /// Rows that replace each other, and events that count each.
 const VIEWS: &str = "CREATE TABLE items (id bigint, n bigint, filler text)
@@ -178,7 +181,9 @@ fn cassandra_away_under_full_load_takes_no_memory_and_loses_nothing() {
     // Killed it has to start anew as well; how long it is away makes no difference any more.
     for (how, away) in [("stopped", away), ("killed", away / 4)] {
         let load = Load::start(&place, count);
-        std::thread::sleep(Duration::from_secs(2));
+        until("the load runs", PATIENCE, || {
+            load.has_written(count, LOADED).then_some(())
+        });
         let before = job.memory();
         assert!(send(
             if how == "killed" { "KILL" } else { "STOP" },

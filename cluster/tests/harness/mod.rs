@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::{DataType, Field, Schema};
+use arrow::record_batch::RecordBatch;
 use arrow::util::display::array_value_to_string;
 use tempfile::TempDir;
 use tidemill_log::envelope::Decoder;
@@ -58,6 +59,20 @@ pub(crate) fn until<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> 
     }
 }
 
+/// Asks a service that a test may have stopped, frozen or altered until it answers. No error is
+/// taken for an empty answer.
+#[track_caller]
+fn answered<T>(what: &str, mut ask: impl FnMut() -> tidemill_log::Result<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(error) => assert!(Instant::now() < deadline, "{what}: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A port that nobody listens on.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -71,6 +86,22 @@ pub(crate) fn send(signal: &str, process: u32) -> bool {
         .stderr(Stdio::null())
         .status();
     sent.unwrap().success()
+}
+
+/// Says what a test leaves out, past libtest, which hides what a passing test prints. `./test`
+/// fails when it reads such a line, unless the line names a flag of `./test` that was not given.
+pub(crate) fn left_out(what: &str) {
+    let line = format!("left out: {what}\n");
+    let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+}
+
+/// What a variable of the environment names; none, said plainly, when it is not set.
+pub(crate) fn given(test: &str, variable: &str) -> Option<String> {
+    let found = std::env::var(variable).ok();
+    if found.is_none() {
+        left_out(&format!("{test} needs {variable} (run ./test)"));
+    }
+    found
 }
 
 /// How users come to a pipeline, in its ingest.toml: twenty every 50 ms, made from a seed.
@@ -132,16 +163,8 @@ impl Place {
     pub(crate) fn services(name: &str) -> Option<Self> {
         let mut urls = Vec::new();
         for service in ["POSTGRES", "KAFKA", "REGISTRY", "CASSANDRA"] {
-            let variable = format!("TIDEMILL_TEST_{service}");
-            let Ok(url) = std::env::var(&variable) else {
-                // Past the harness, which hides what a passing test prints.
-                let line =
-                    format!("left out: {name} on the services needs {variable} (run ./test)\n");
-                let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
-
-                return None;
-            };
-            urls.push(url);
+            let test = format!("{name} on the services");
+            urls.push(given(&test, &format!("TIDEMILL_TEST_{service}"))?);
         }
         let [database, log, registry, cassandra] = urls.try_into().unwrap();
         Some(Self::on(name, database, log, registry, &cassandra))
@@ -297,7 +320,8 @@ impl Place {
         log.create_topic(topic, partitions).unwrap();
     }
 
-    /// The last records of a topic; none while there is no topic.
+    /// The last records of a topic; none where there is no topic. What cannot be read in time fails
+    /// the test.
     pub(crate) fn records(&self, topic: &str) -> Vec<OwnedRecord> {
         self.records_up_to(topic, 100_000)
     }
@@ -305,7 +329,12 @@ impl Place {
     /// Of each of its partitions at most so many.
     pub(crate) fn records_up_to(&self, topic: &str, count: u32) -> Vec<OwnedRecord> {
         let log = log::open(&self.log).unwrap();
-        log.tail(topic, count).unwrap_or_default()
+        answered(&format!("the records of {topic}"), || {
+            match log.describe(topic)? {
+                Some(_) => log.tail(topic, count),
+                None => Ok(Vec::new()),
+            }
+        })
     }
 
     /// Checks that a captured table's topic holds every change once.
@@ -321,6 +350,7 @@ impl Place {
         });
         let mut positions: Vec<_> = positions.collect();
         let all = positions.len();
+        assert!(all > 0, "{topic}: no change was published");
         positions.sort_unstable();
         positions.dedup();
         assert_eq!(positions.len(), all, "{topic}: changes published twice");
@@ -340,7 +370,9 @@ impl Place {
         letters
     }
 
-    /// A view's rows as text; empty while there is no table.
+    /// A view's rows as text; empty where there is no table. What cannot be read in time fails the
+    /// test.
+    #[track_caller]
     pub(crate) fn view(&self, view: &View) -> BTreeSet<Vec<String>> {
         let fields = view.columns.iter();
         let fields = fields.map(|(name, kind)| Field::new(*name, kind.clone(), true));
@@ -354,10 +386,14 @@ impl Place {
         let sink = self
             .reading
             .get_or_init(|| tidemill_sinks::open(&self.sink).unwrap());
-        let rows = sink.read_back().unwrap().read(&table, ROWS_MAX);
-        let Ok(rows) = rows else {
-            return BTreeSet::new();
-        };
+        let rows = answered(&format!("the view {}", view.name), || {
+            match sink.read_back()?.read(&table, ROWS_MAX) {
+                Err(_) if !sink.is_there(&view.name)? => {
+                    Ok(RecordBatch::new_empty(Arc::clone(&table.schema)))
+                }
+                read => read,
+            }
+        });
         let cell = |column, row| array_value_to_string(rows.column(column), row).unwrap();
         let all =
             (0..rows.num_rows()).map(|row| (0..rows.num_columns()).map(|c| cell(c, row)).collect());

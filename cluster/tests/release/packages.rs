@@ -8,6 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::harness::{given, left_out};
+
 /// Versions of Kubernetes whose schemas the manifests must fit: the chart's oldest and a new one.
 const KUBERNETES: [&str; 2] = ["1.27", "1.37"];
 /// What `systemd-analyze security` may say at most of a unit, from 0 (safe) to 100.
@@ -65,12 +67,6 @@ fn flags(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
     let long = words.filter(|word| word.starts_with("--") && word.len() > 2);
     long.map(str::to_owned).collect()
-}
-
-/// Says past the harness, which hides what a passing test prints, what was not looked at.
-fn left_out(what: &str) {
-    let line = format!("left out: {what}\n");
-    let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
 }
 
 fn there(program: &str) -> bool {
@@ -210,8 +206,7 @@ fn packages_have_the_version_of_the_workspace() {
 /// renders them again.
 #[test]
 fn manifests_are_what_kubernetes_takes() {
-    let Ok(python) = std::env::var("TIDEMILL_TEST_PYTHON") else {
-        left_out("the chart's schema check needs TIDEMILL_TEST_PYTHON (run ./test)");
+    let Some(python) = given("the chart's schema check", "TIDEMILL_TEST_PYTHON") else {
         return;
     };
     for version in KUBERNETES {

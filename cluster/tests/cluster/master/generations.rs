@@ -1,13 +1,16 @@
 //! A job's generations as a worker sees them: ordered, live, failed, drained.
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::harness::{PATIENCE, until};
 use crate::master::asking::{Master, Worker, exited, job};
+
+/// After so long without a report a worker is gone in any case.
+const SILENT: Duration = Duration::from_secs(8);
 
 #[test]
 fn two_processes_learn_of_each_other_and_a_crash_ends_both() {
@@ -82,22 +85,39 @@ fn a_worker_whose_connection_ends_is_gone_at_once() {
     let at = master.url.trim_start_matches("http://");
     let after = u64::MAX;
     let ask = format!("GET /v1/workers/a/orders?after={after} HTTP/1.1\r\nHost: {at}\r\n\r\n");
+    let mut wait = TcpStream::connect(at).unwrap();
+    let heard = Instant::now();
+    worker.report(&master);
+    wait.write_all(ask.as_bytes()).unwrap();
     // One that ends before the master has read what it asks is no wait that ended.
-    until("the worker is gone soon", PATIENCE, || {
-        worker.report(&master);
-        let reported = Instant::now();
-        let mut wait = TcpStream::connect(at).unwrap();
-        wait.write_all(ask.as_bytes()).unwrap();
-        std::thread::sleep(Duration::from_millis(300));
-        drop(wait);
-        until("the worker is gone", PATIENCE, || {
-            let (_, status) = master.get("/v1/status");
-            let workers = status["workers"].as_array().unwrap();
-            workers.is_empty().then_some(())
-        });
-        // Silence alone would take 8 s.
-        (reported.elapsed() < Duration::from_secs(6)).then_some(())
+    until("the question is read", PATIENCE, || {
+        is_read(&wait).then_some(())
     });
+    drop(wait);
+    until("the worker is gone", PATIENCE, || {
+        let (_, status) = master.get("/v1/status");
+        let workers = status["workers"].as_array().unwrap();
+        workers.is_empty().then_some(())
+    });
+    let took = heard.elapsed();
+    assert!(took < SILENT, "gone after {took:?}, as one that is silent");
+}
+
+/// Whether the process at the other end, on this machine, has read all that was sent to it.
+fn is_read(connection: &TcpStream) -> bool {
+    let hex = |at: SocketAddr| match at.ip() {
+        IpAddr::V4(ip) => format!("{:08X}:{:04X}", u32::from_le_bytes(ip.octets()), at.port()),
+        IpAddr::V6(ip) => panic!("{ip} is not in /proc/net/tcp"),
+    };
+    let here = hex(connection.peer_addr().unwrap());
+    let there = hex(connection.local_addr().unwrap());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    // Number, local address, remote address, state (01 is connected), bytes to send:to be read.
+    let mut lines = table.lines().map(|line| line.split_whitespace());
+    lines.any(|words| {
+        let words: Vec<&str> = words.take(5).collect();
+        words[1..4] == [here.as_str(), &there, "01"] && words[4].ends_with(":00000000")
+    })
 }
 
 #[test]

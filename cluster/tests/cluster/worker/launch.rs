@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use arrow::datatypes::DataType;
 
 use crate::harness::database::Database;
-use crate::harness::{PATIENCE, Place, Process, View, free_port, send, until};
+use crate::harness::{PATIENCE, Place, Process, View, free_port, given, send, until};
 
 pub(super) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -31,11 +31,7 @@ pub(super) struct Ssh {
 impl Ssh {
     /// None without an sshd.
     fn start(place: &Place) -> Option<Self> {
-        let Ok(binary) = std::env::var("TIDEMILL_TEST_SSHD") else {
-            let line = "left out: a launch over ssh needs TIDEMILL_TEST_SSHD (run ./test)\n";
-            let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
-            return None;
-        };
+        let binary = given("a launch over ssh", "TIDEMILL_TEST_SSHD")?;
         let folder = place.folder().join("ssh");
         std::fs::create_dir(&folder).unwrap();
         let (at, port) = (folder.display(), free_port());

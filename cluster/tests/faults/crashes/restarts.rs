@@ -7,7 +7,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::harness::river::River;
-use crate::harness::{PATIENCE, Place, Process, free_port, seed, until};
+use crate::harness::{PATIENCE, Place, Process, free_port, given, seed, until};
 
 /// Records that may come while a run stops: less than there are before the first stop.
 const SLACK: u64 = 100;
@@ -123,9 +123,7 @@ fn processes_come_and_go_between_checkpoints() {
 #[test]
 fn a_job_whose_state_is_on_s3_is_killed_and_goes_on_with_other_workers() {
     let test = "a_job_whose_state_is_on_s3_is_killed_and_goes_on_with_other_workers";
-    let Ok(s3) = std::env::var("TIDEMILL_TEST_S3") else {
-        let line = format!("left out: {test} needs TIDEMILL_TEST_S3 (run ./test)\n");
-        let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    let Some(s3) = given(test, "TIDEMILL_TEST_S3") else {
         return;
     };
     if let Some(mut place) = Place::services("on_s3") {

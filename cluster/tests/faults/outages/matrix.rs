@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tidemill_log::health::now_ms;
 use tidemill_log::log::dead_letter::{DeadLetter, Stage};
 
-use crate::harness::{PATIENCE, Process, until};
+use crate::harness::{PATIENCE, Process, left_out, until};
 use crate::outages::job::{Job, Waits, Where};
 use crate::outages::services::{GUARDED, How, LOCKED};
 
@@ -107,8 +107,7 @@ fn outages_of_a_cluster_are_told_and_healed() {
     if std::env::var(WHICH).is_ok() {
         outages("cluster", Where::Cluster);
     } else {
-        let line = "left out: the outages of a cluster (run ./test --outages)\n";
-        let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+        left_out("the outages of a cluster (run ./test --outages)");
     }
 }
 

@@ -14,16 +14,15 @@ mod postgres;
 mod versions;
 mod zookeeper;
 
-use crate::harness::Place;
 use crate::harness::own::Own;
+use crate::harness::{Place, left_out};
 
 /// Whether `./test` was asked for these tests, which take minutes. Says what is left out.
 fn asked(what: &str, test: &str) -> bool {
     let asked = std::env::var(format!("TIDEMILL_TEST_{what}")).is_ok();
     if !asked {
         let flag = what.to_lowercase();
-        let line = format!("left out: {test} is one of ./test --{flag}\n");
-        let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+        left_out(&format!("{test} is one of ./test --{flag}"));
     }
     asked
 }

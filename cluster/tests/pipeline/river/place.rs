@@ -11,6 +11,7 @@ use tidemill_log::log::Log;
 use tidemill_log::registry::Registry;
 use tidemill_randomuser::{Server, Source};
 
+use crate::harness::given;
 use crate::river::child::Tidemill;
 use crate::river::rows::{Keyspace, View};
 
@@ -29,17 +30,6 @@ pub(crate) struct Place {
     pub(crate) cassandra: String,
     pub(crate) views: Keyspace,
     admin: Client,
-}
-
-/// A service's URL; none, said plainly, when it was not given.
-pub(crate) fn given(test: &str, variable: &str) -> Option<String> {
-    let found = std::env::var(variable).ok();
-    if found.is_none() {
-        // Past the harness, which hides what a passing test prints.
-        let line = format!("left out: {test} needs {variable} (run ./test)\n");
-        let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
-    }
-    found
 }
 
 impl Place {

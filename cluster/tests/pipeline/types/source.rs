@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use postgres::types::Type;
 use postgres::{Client, NoTls, SimpleQueryMessage};
 
-use crate::harness::{PATIENCE, unique};
+use crate::harness::{PATIENCE, given, unique};
 use crate::types::cells::Operation;
 use crate::types::kinds::{KINDS, Kind, SETUP};
 
@@ -32,12 +32,7 @@ impl Source {
     /// An empty database whose text is in the order of its bytes; none, said plainly, when no
     /// server was given.
     pub(crate) fn new(what: &str) -> Option<Self> {
-        let Ok(server) = std::env::var("TIDEMILL_TEST_POSTGRES") else {
-            // Past the harness, which hides what a passing test prints.
-            let line = format!("left out: {what} needs TIDEMILL_TEST_POSTGRES (run ./test)\n");
-            let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
-            return None;
-        };
+        let server = given(what, "TIDEMILL_TEST_POSTGRES")?;
         let name = unique(what);
         let mut admin = Client::connect(&server, NoTls).unwrap();
         let create = format!("CREATE DATABASE {name} TEMPLATE template0 LOCALE 'C.UTF-8'");

@@ -16,7 +16,7 @@ use tidemill_log::registry;
 use tidemill_log::registry::Registry;
 use tidemill_plan::compile;
 
-use crate::harness::{Place, Process};
+use crate::harness::{Place, Process, given};
 use crate::types::cells::{Operation, Subject};
 use crate::types::matrix::{View, wide};
 use crate::types::page;
@@ -450,8 +450,7 @@ fn list(tables: &[Table], is_avro: bool) -> String {
 #[test]
 fn what_others_clients_write_is_right_or_refused_by_name() {
     let test = "what_others_clients_write_is_right_or_refused_by_name";
-    let Ok(python) = std::env::var("TIDEMILL_TEST_PYTHON") else {
-        eprintln!("left out: {test} needs TIDEMILL_TEST_PYTHON (run ./test)");
+    let Some(python) = given(test, "TIDEMILL_TEST_PYTHON") else {
         return;
     };
     let (Some(services), Some(mut source)) = (Place::services("formats"), Source::new("formats"))

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::harness::{PATIENCE, Process};
+use crate::harness::{PATIENCE, Process, given};
 
 /// How long Airflow may take for what takes it some seconds.
 pub(crate) const AIRFLOW: std::time::Duration = PATIENCE.saturating_mul(5);
@@ -23,12 +23,7 @@ pub(crate) struct Installed {
 impl Installed {
     /// Installs the package; none, said plainly, where there is no Airflow.
     pub(crate) fn new(test: &str) -> Option<Self> {
-        let Ok(python) = std::env::var("TIDEMILL_TEST_AIRFLOW") else {
-            let line = format!("left out: {test} needs TIDEMILL_TEST_AIRFLOW (run ./test)\n");
-            // Past the harness, which hides what a passing test prints.
-            let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
-            return None;
-        };
+        let python = given(test, "TIDEMILL_TEST_AIRFLOW")?;
         let installed = Self {
             python: python.into(),
             folder: tempfile::tempdir().unwrap(),

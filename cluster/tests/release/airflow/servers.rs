@@ -14,7 +14,7 @@ use tidemill_randomuser::Fault;
 use crate::airflow::documented::lines;
 use crate::airflow::installed::AIRFLOW;
 use crate::airflow::users::{Users, pages};
-use crate::harness::{PATIENCE, Process, free_port, send, until};
+use crate::harness::{PATIENCE, Process, free_port, left_out, send, until};
 
 const DAG: &str = "tidemill_users";
 
@@ -283,9 +283,7 @@ fn fetching(pipeline: &str, page: u64) -> Option<(u32, u32)> {
 fn every_user_counts_once_whatever_happens_to_the_runs() {
     let test = "every_user_counts_once_whatever_happens_to_the_runs";
     if std::env::var("TIDEMILL_TEST_AIRFLOW_SERVERS").is_err() {
-        let line = format!("left out: {test} needs ./test --airflow\n");
-        // Past the harness, which hides what a passing test prints.
-        let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+        left_out(&format!("{test} needs ./test --airflow"));
         return;
     }
     let Some(users) = Users::start(test) else {

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::containers::{root, run};
+use crate::harness::left_out;
 
 /// How long something may take that other processes hold up.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -26,8 +27,9 @@ impl Engine {
     pub(crate) fn given(what: &str) -> Option<Self> {
         let variable = "TIDEMILL_TEST_DOCKER";
         let Ok(socket) = std::env::var(variable) else {
-            let line = format!("left out: {what} needs {variable} (run ./test --containers)\n");
-            let _unseen = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+            left_out(&format!(
+                "{what} needs {variable} (run ./test --containers)"
+            ));
             return None;
         };
         Some(Self { socket })

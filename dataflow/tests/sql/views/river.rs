@@ -28,6 +28,8 @@ const CHILD_WORKERS: &str = "TIDEMILL_TEST_VIEWS_WORKERS";
 /// How long a wave may take to become durable.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(5);
+/// A job whose frontier has not moved for so long has bound all there is.
+const STILL: Duration = Duration::from_secs(1);
 
 /// A job and its files.
 pub(crate) struct River {
@@ -312,10 +314,13 @@ impl River {
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .spawn();
-        Victim {
+        let mut victim = Victim {
             child: child.unwrap_or_else(|error| panic!("{name}: {error}")),
             sink: self.directory.path().join("sink.db"),
-        }
+            before: None,
+        };
+        victim.before = victim.frontier();
+        victim
     }
 
     /// The other process's side; returns at once in any process that is none.
@@ -334,23 +339,31 @@ impl River {
 pub(crate) struct Victim {
     child: Child,
     sink: PathBuf,
+    /// The frontier that the job's life before it left.
+    before: Option<i64>,
 }
 
 impl Victim {
-    /// Kills the process when it has made this many epochs durable, or all there are: wherever
-    /// that finds it.
-    pub(crate) fn kill_after(&mut self, epochs: usize) {
-        let deadline = Instant::now() + Duration::from_secs(1);
-        let mut seen = Vec::new();
-        while seen.len() <= epochs && Instant::now() < deadline {
+    /// Kills the process when it has made one epoch durable and this many more, or all there are:
+    /// wherever that finds it.
+    pub(crate) fn kill_after(&mut self, more: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        let (mut last, mut seen) = (self.before, 0);
+        let mut moved = Instant::now();
+        while seen == 0 || seen <= more && moved.elapsed() < STILL {
             assert!(
                 self.child.try_wait().unwrap().is_none(),
                 "the child ended by itself"
             );
+            assert!(
+                Instant::now() < deadline,
+                "no epoch is durable after {PATIENCE:?}"
+            );
             let frontier = self.frontier();
-            if frontier.is_some() && seen.last() != Some(&frontier) {
-                seen.push(frontier);
+            if frontier > last {
+                (last, seen, moved) = (frontier, seen + 1, Instant::now());
             }
+            std::thread::sleep(Duration::from_millis(1));
         }
         self.child.kill().unwrap();
         self.child.wait().unwrap();
