@@ -41,7 +41,10 @@ fn options(place: &Place, server: &Server, name: &str) -> Options {
 
 fn published(place: &Place, topic: &str) -> u64 {
     let log = tidemill_log::log::open(&place.log).unwrap();
-    let ranges = log.ranges(topic).unwrap_or_default();
+    if log.describe(topic).unwrap().is_none() {
+        return 0;
+    }
+    let ranges = log.ranges(topic).unwrap();
     ranges
         .iter()
         .map(|range| range.high - range.low)

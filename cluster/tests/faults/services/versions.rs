@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::harness::Place;
+use crate::harness::{Place, given};
 use crate::services::load::Load;
 
 const KILLS: usize = 4;
@@ -19,10 +19,10 @@ fn the_river_is_fresh_and_goes_on_after_kills() {
     let Some(mut place) = Place::services("versions") else {
         return;
     };
-    if let Ok(s3) = std::env::var("TIDEMILL_TEST_S3") {
-        let state = format!("{s3}/{}", place.name);
-        place.keep_state_at(&state);
-    }
+    let Some(s3) = given(test, "TIDEMILL_TEST_S3") else {
+        return;
+    };
+    place.keep_state_at(&format!("{s3}/{}", place.name));
     let mut load = Load::start(test, place);
     let mut times: Vec<Duration> = (0..TIMES).map(|_| load.fresh("a change")).collect();
     times.sort_unstable();

@@ -292,9 +292,12 @@ impl River {
         wrong.into_iter().map(said).collect()
     }
 
-    /// The reasons of all dead letters.
+    /// The reasons of all dead letters; none while they have no topic.
     pub(crate) fn reasons(&self) -> Vec<String> {
-        let letters = self.log.tail("dead_letters", 1000).unwrap_or_default();
+        if self.log.describe("dead_letters").unwrap().is_none() {
+            return Vec::new();
+        }
+        let letters = self.log.tail("dead_letters", 1000).unwrap();
         let reason = |value: Option<Vec<u8>>| {
             let letter: serde_json::Value = serde_json::from_slice(&value.unwrap()).unwrap();
             letter["reason"].as_str().unwrap().to_owned()
@@ -307,6 +310,8 @@ impl River {
 
     /// Starts the job in a process of its own, to be killed.
     pub(crate) fn start_child(&self, name: &str) -> Victim {
+        let sink = self.directory.path().join("sink.db");
+        let before = frontier(&sink).unwrap_or_else(|error| panic!("{name}: {error}"));
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["views::child", "--exact"])
             .env(CHILD_DIRECTORY, self.directory.path())
@@ -314,13 +319,11 @@ impl River {
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .spawn();
-        let mut victim = Victim {
+        Victim {
             child: child.unwrap_or_else(|error| panic!("{name}: {error}")),
-            sink: self.directory.path().join("sink.db"),
-            before: None,
-        };
-        victim.before = victim.frontier();
-        victim
+            sink,
+            before,
+        }
     }
 
     /// The other process's side; returns at once in any process that is none.
@@ -345,9 +348,9 @@ pub(crate) struct Victim {
 
 impl Victim {
     /// Kills the process when it has made one epoch durable and this many more, or all there are:
-    /// wherever that finds it.
+    /// wherever that finds it. Something must have been fed since the life before it ended.
     pub(crate) fn kill_after(&mut self, more: usize) {
-        let deadline = Instant::now() + PATIENCE;
+        let began = Instant::now();
         let (mut last, mut seen) = (self.before, 0);
         let mut moved = Instant::now();
         while seen == 0 || seen <= more && moved.elapsed() < STILL {
@@ -355,25 +358,36 @@ impl Victim {
                 self.child.try_wait().unwrap().is_none(),
                 "the child ended by itself"
             );
+            let now = frontier(&self.sink);
             assert!(
-                Instant::now() < deadline,
-                "no epoch is durable after {PATIENCE:?}"
+                began.elapsed() < PATIENCE || seen > 0,
+                "no epoch is durable after {PATIENCE:?}; before it {:?}, now {now:?}",
+                self.before
             );
-            let frontier = self.frontier();
-            if frontier > last {
-                (last, seen, moved) = (frontier, seen + 1, Instant::now());
+            // The file may be in the middle of being made.
+            if let Ok(now) = now
+                && now > last
+            {
+                (last, seen, moved) = (now, seen + 1, Instant::now());
             }
             std::thread::sleep(Duration::from_millis(1));
         }
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
+}
 
-    /// The greatest frontier that the sink shows.
-    fn frontier(&self) -> Option<i64> {
-        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-        let connection = rusqlite::Connection::open_with_flags(&self.sink, flags).ok()?;
-        let select = "SELECT max(epoch) FROM tidemill_frontiers";
-        connection.query_row(select, [], |row| row.get(0)).ok()?
+/// The greatest frontier that a sink shows; none before there is one.
+fn frontier(sink: &Path) -> rusqlite::Result<Option<i64>> {
+    if !sink.exists() {
+        return Ok(None);
     }
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let connection = rusqlite::Connection::open_with_flags(sink, flags)?;
+    let table = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'tidemill_frontiers')";
+    if !connection.query_row(table, [], |row| row.get(0))? {
+        return Ok(None);
+    }
+    let select = "SELECT max(epoch) FROM tidemill_frontiers";
+    connection.query_row(select, [], |row| row.get(0))
 }

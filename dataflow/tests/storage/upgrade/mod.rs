@@ -186,9 +186,10 @@ impl Job {
                 partition_columns: output.partition_columns,
                 fingerprint: view.fingerprint,
             };
-            let Ok(batch) = sink.read_back().unwrap().read(&table, 10_000) else {
+            if !sink.is_there(name).unwrap() {
                 continue; // not made yet
-            };
+            }
+            let batch = sink.read_back().unwrap().read(&table, 10_000).unwrap();
             let cell = |row, column| array_value_to_string(batch.column(column), row).unwrap();
             let row = |row| (0..batch.num_columns()).map(|c| cell(row, c)).collect();
             views.insert(name, (0..batch.num_rows()).map(row).collect());
