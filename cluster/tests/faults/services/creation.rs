@@ -1,7 +1,6 @@
 //! Cassandra is killed while the sink creates its tables: the next start has all of them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use tidemill_sinks::Table;
@@ -12,12 +11,16 @@ use crate::harness::{PATIENCE, until};
 /// Kills. After about every second one the catalog shows a table that the node does not know.
 const KILLS: u64 = 3;
 
+fn name(kill: u64, number: u64) -> String {
+    format!("counts_{kill}_{number}")
+}
+
 fn tables(kill: u64) -> Vec<Table> {
     let columns = [("name", DataType::Utf8), ("n", DataType::Int64)];
     let columns = columns.map(|(name, kind)| Field::new(name, kind, true));
     let schema = Arc::new(Schema::new(columns.to_vec()));
     let table = |number| Table {
-        name: format!("counts_{kill}_{number}"),
+        name: name(kill, number),
         schema: Arc::clone(&schema),
         primary_key: vec![0],
         partition_columns: 1,
@@ -39,8 +42,11 @@ fn tables_whose_creation_was_cut_off_are_created_again() {
             let (job, tables) = (job.clone(), tables(kill));
             move || before.prepare(&job, &tables).map(|_| ())
         });
-        // Some are created by then, of 20 that take at least 50 ms each.
-        std::thread::sleep(Duration::from_millis(500 + 70 * kill));
+        // They are created one after the other: it is in the middle of the next ones then.
+        let (last, looks) = (3 * kill + 1, tidemill_sinks::open(&url).unwrap());
+        until("some tables are there", PATIENCE, || {
+            looks.is_there(&name(kill, last)).ok()?.then_some(())
+        });
         own.kill("cassandra");
         own.again("cassandra");
         let sink = tidemill_sinks::open(&url).unwrap();
