@@ -1,6 +1,6 @@
 //! Debezium envelopes in Avro: change events as records of the log, in Confluent's wire format.
 //!
-//! [`Encoder`] turns a [`Change`](crate::envelope::event::Change) into a [`Record`](crate::log::Record) and
+//! [`Encoder`] turns a [`Change`](event::Change) into a [`Record`](crate::log::Record) and
 //! registers the schemas of the table. [`Decoder`] reads records back, for tools, tests and the
 //! publisher, which asks how far a topic reaches. (The dataflow has its own columnar decoder.)
 //!
@@ -115,7 +115,7 @@ pub fn is_withheld(sequence: &[u8]) -> bool {
 ///
 /// ```
 /// use tidemill_log::envelope::position_of;
-/// use crate::envelope::event::Position;
+/// use tidemill_log::envelope::event::Position;
 ///
 /// let position = Position { commit: 45_449_976, index: 3 };
 /// assert_eq!(position_of(br#"["45449976","3"]"#), Some(position));

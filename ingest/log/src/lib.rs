@@ -1,14 +1,14 @@
 //! Change events, Avro schemas, the schema registry and the log: the interface between ingest and
 //! dataflow.
 //!
-//! A row change that ingest captured from a database ([`crate::envelope::event::Change`]) is encoded as a
+//! A row change that ingest captured from a database ([`envelope::event::Change`]) is encoded as a
 //! Debezium-style Avro envelope ([`envelope`]) under a schema that a schema registry keeps
 //! ([`registry::Registry`]). Ingest appends the encoded record to a replayable, partitioned log
 //! ([`log::Log`]); the dataflow reads the record back.
 //!
 //! ```text
 //! ingest                                                                dataflow
-//! crate::envelope::event::Change ─► envelope::Encoder ─► log::Producer ─► topic ─► log::Reader ─► decode
+//! event::Change ─► envelope::Encoder ─► log::Producer ─► topic ─► log::Reader ─► decode
 //!                       │ register                                      │ by_id
 //!                       └──────────► registry::Registry ◄───────────────┘
 //! ```

@@ -61,6 +61,8 @@ pub use read::Reader;
 /// positions, also from parts of format 1 that a manifest of a later format names. In format 3 a
 /// manifest has facts about topics; before, they were among its offsets. Parts are as in format 2.
 const FORMAT: u32 = 3;
+/// The format version of parts.
+const PART_FORMAT: u32 = 2;
 /// The oldest format that this version reads.
 const FORMAT_MIN: u32 = 1;
 /// The number of parts that are verified at the same time. Each is in memory meanwhile.

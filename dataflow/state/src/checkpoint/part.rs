@@ -15,7 +15,7 @@ use tidemill_log::{Error, Kind, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::change::{Block, SHARDS, Sum};
-use super::{FORMAT, FORMAT_MIN};
+use super::{FORMAT_MIN, PART_FORMAT};
 use crate::store::Store;
 
 /// The first bytes of every part.
@@ -84,7 +84,7 @@ pub(super) fn encode(name: String, sum: Sum, blocks: &[Block]) -> Result<Option<
         LEAD + header.len() + blocks.iter().map(|block| block.bytes.len()).sum::<usize>(),
     );
     bytes.extend(MAGIC);
-    bytes.extend(FORMAT.to_le_bytes());
+    bytes.extend(PART_FORMAT.to_le_bytes());
     // A header has at most 256 shards of a few bytes.
     bytes.extend((header.len() as u32).to_le_bytes());
     bytes.extend(xxh3_64(&header).to_le_bytes());
@@ -125,8 +125,8 @@ impl OpenPart {
         }
         let format = field(4..8).and_then(|b| b.try_into().ok());
         let format = format.map_or(0, u32::from_le_bytes);
-        if !(FORMAT_MIN..=FORMAT).contains(&format) {
-            let what = format!("its format is {format}, not {FORMAT_MIN} to {FORMAT}");
+        if !(FORMAT_MIN..=PART_FORMAT).contains(&format) {
+            let what = format!("its format is {format}, not {FORMAT_MIN} to {PART_FORMAT}");
             return Err(damaged(name, &what));
         }
         let length = field(8..12).and_then(|b| b.try_into().ok());

@@ -177,7 +177,7 @@ fn another_format_is_refused_with_what_to_do() {
     let entry = checkpoint(&store, 10);
     let text = String::from_utf8(store.get(&entry.manifest).unwrap().unwrap()).unwrap();
     let (_, json) = text.split_once('\n').unwrap();
-    let json = json.replace("\"format\": 2", "\"format\": 99");
+    let json = json.replace("\"format\": 3", "\"format\": 99");
     let text = format!("{:016x}\n{json}", xxh3_64(json.as_bytes()));
     store.put(&entry.manifest, text.into_bytes()).unwrap();
     // Not the one before: what the other version kept would be thrown away.

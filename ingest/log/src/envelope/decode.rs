@@ -24,7 +24,7 @@ use crate::{Error, Kind, Result};
 /// ```
 /// use std::sync::Arc;
 /// use tidemill_log::envelope::{Decoder, Encoder};
-/// use crate::envelope::event::{Change, Op, Position, Value};
+/// use tidemill_log::envelope::event::{Change, Op, Position, Value};
 /// use tidemill_log::schema::{Column, ColumnType, TableSchema};
 /// use tidemill_log::{log, registry};
 ///

@@ -25,7 +25,7 @@ use crate::{Error, Kind, Result};
 /// ```
 /// use std::sync::Arc;
 /// use tidemill_log::envelope::Encoder;
-/// use crate::envelope::event::{Change, Op, Position, Value};
+/// use tidemill_log::envelope::event::{Change, Op, Position, Value};
 /// use tidemill_log::schema::{Column, ColumnType, TableSchema};
 ///
 /// # fn main() -> tidemill_log::Result<()> {
