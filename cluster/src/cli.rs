@@ -8,7 +8,7 @@
 use clap::{Parser, Subcommand};
 use tidemill_config::args::{
     CheckArgs, DataflowArgs, DeadLettersCommand, DropArgs, ExplainArgs, IngestArgs, ManualArgs,
-    PlanArgs, ResetArgs, RunArgs, VerifyArgs,
+    PipelineArgs, ResetArgs, RunArgs, VerifyArgs,
 };
 use tidemill_master::MasterArgs;
 use tidemill_protocol::exit;
@@ -194,7 +194,7 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Show what a start would keep, make anew and delete, after views.sql was changed
     #[command(after_help = PLAN_EXAMPLES)]
-    Plan(PlanArgs),
+    Plan(PipelineArgs),
     /// Throw away what the views are computed from: the next start fills them anew
     #[command(after_help = RESET_EXAMPLES)]
     Reset(ResetArgs),

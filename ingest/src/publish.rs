@@ -105,10 +105,13 @@ pub fn stream(options: StreamOptions, stats: Arc<Stats>, stop: Arc<AtomicBool>) 
                     said = text;
                 }
                 stats.mark_waiting(&error);
-                match error.kind() {
-                    Kind::Fence => backoff::sleep(STANDBY, &stop),
-                    _ => backoff.sleep(&stop),
-                }
+                // The pause counts also for a standby, so that its reason is logged once.
+                let pause = backoff.pause();
+                let pause = match error.kind() {
+                    Kind::Fence => STANDBY,
+                    _ => pause,
+                };
+                backoff::sleep(pause, &stop);
             }
             other => return other,
         }

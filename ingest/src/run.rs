@@ -168,31 +168,30 @@ fn with_fetcher(
         asked.url.clone_from(api);
     }
     let client = Client::new(&asked)?;
-    retry_while_unreachable(stop, stats, |away| {
+    retry_while_unreachable(stop, stats, |backoff| {
         let mut fetcher = Fetcher::open(options, feed, &client, stats, stop)?;
         stats.health.up(Role::Database, LAND);
-        *away = 0;
+        backoff.reset();
         work(&mut fetcher)
     })
 }
 
-/// Runs `work` again as long as the database cannot be reached. `work` sets its argument to 0 when
-/// it succeeded in connecting, which resets the backoff.
+/// Runs `work` again as long as the database cannot be reached. `work` resets the backoff when it
+/// succeeded in connecting.
 fn retry_while_unreachable(
     stop: &AtomicBool,
     stats: &Stats,
-    mut work: impl FnMut(&mut u32) -> Result<()>,
+    mut work: impl FnMut(&mut Backoff) -> Result<()>,
 ) -> Result<()> {
-    let mut away = 0u32;
+    let mut backoff = DATABASE_BACKOFF;
     while !stop.load(Ordering::Relaxed) {
-        let outcome = work(&mut away);
+        let outcome = work(&mut backoff);
         stats.health.note(Role::Database, LAND, &outcome);
         match outcome {
             Err(error)
                 if error.kind() == Kind::Retry || error.is_refused() && stats.is_capturing() =>
             {
-                away = away.saturating_add(1);
-                let wait = DATABASE_BACKOFF.after(away).pause();
+                let wait = backoff.pause();
                 let (error, wait_ms) = (error.to_string(), wait.as_millis());
                 tracing::warn!(error, wait_ms, "database is away, trying again");
                 sleep(wait, stop);

@@ -265,19 +265,6 @@ pub struct CheckArgs {
     pub connections: ConnectionArgs,
 }
 
-/// Flags of `tidemill plan`.
-#[derive(Debug, Args)]
-pub struct PlanArgs {
-    /// The pipeline's folder
-    pub pipeline: PathBuf,
-    /// The pipeline's name.
-    #[command(flatten)]
-    pub name: NameArgs,
-    /// The connections to the services.
-    #[command(flatten)]
-    pub connections: ConnectionArgs,
-}
-
 /// Whether to ask before something is removed.
 #[derive(Debug, Args)]
 pub struct Sure {
@@ -398,9 +385,9 @@ pub enum DeadLettersCommand {
     Replay(ReplayArgs),
 }
 
-/// Whose dead letters.
+/// A pipeline, its name and its connections.
 #[derive(Debug, Args)]
-pub struct LetterArgs {
+pub struct PipelineArgs {
     /// The pipeline's folder
     pub pipeline: PathBuf,
     /// The pipeline's name.
@@ -416,7 +403,7 @@ pub struct LetterArgs {
 pub struct ListArgs {
     /// Whose dead letters.
     #[command(flatten)]
-    pub letters: LetterArgs,
+    pub letters: PipelineArgs,
     /// Only those of one stage: fetch, land, capture, publish, decode, evaluate or serve
     #[arg(long, value_name = "STAGE", value_parser = stage)]
     pub stage: Option<Stage>,
@@ -433,7 +420,7 @@ pub struct ListArgs {
 pub struct ShowArgs {
     /// Whose dead letters.
     #[command(flatten)]
-    pub letters: LetterArgs,
+    pub letters: PipelineArgs,
     /// Its number in the list
     pub number: i64,
     /// As a JSON object
@@ -446,7 +433,7 @@ pub struct ShowArgs {
 pub struct ReplayArgs {
     /// Whose dead letters.
     #[command(flatten)]
-    pub letters: LetterArgs,
+    pub letters: PipelineArgs,
     /// Their numbers in the list
     #[arg(conflicts_with = "all")]
     pub numbers: Vec<i64>,

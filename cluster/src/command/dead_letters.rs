@@ -23,7 +23,7 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tidemill_config::args::{DeadLettersCommand, LetterArgs, ListArgs, ReplayArgs, ShowArgs};
+use tidemill_config::args::{DeadLettersCommand, ListArgs, PipelineArgs, ReplayArgs, ShowArgs};
 use tidemill_config::connections::Connections;
 use tidemill_config::pipeline::Folder;
 use tidemill_ingest::{land, schedule};
@@ -71,7 +71,7 @@ impl Letters {
     ///
     /// # Errors
     /// The pipeline or a connection is wrong, or the log does not answer.
-    fn open(args: &LetterArgs) -> anyhow::Result<Self> {
+    fn open(args: &PipelineArgs) -> anyhow::Result<Self> {
         let folder = Folder::open(&args.pipeline)?.named(&args.name);
         let connections = Connections::resolve(&args.connections, folder.path())?;
         let mut letters = Self {

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use tidemill_config::args::{PlanArgs, StateArgs};
+use tidemill_config::args::{PipelineArgs, StateArgs};
 use tidemill_config::connections::Connections;
 use tidemill_config::pipeline::Folder;
 use tidemill_dataflow::job::Workers;
@@ -20,7 +20,7 @@ use crate::command::{check, dataflow};
 /// # Errors
 ///
 /// The pipeline is invalid or has no `views.sql`, or a service does not answer.
-pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<()> {
+pub(crate) fn plan(args: &PipelineArgs) -> anyhow::Result<()> {
     let folder = Folder::open(&args.pipeline)?.named(&args.name);
     let connections = Connections::resolve(&args.connections, folder.path())?;
     let ingest = folder.ingest_if_any()?;

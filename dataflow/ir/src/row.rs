@@ -269,19 +269,14 @@ pub enum Encoded {
 
 impl Encoded {
     /// The number of rows.
-    pub fn len(&self) -> usize {
+    pub fn num_rows(&self) -> usize {
         match self {
             Encoded::Empty(count) => *count,
             Encoded::Rows(rows) => rows.num_rows(),
         }
     }
 
-    /// Whether there are no rows.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The bytes of row `index`, which must be below `len`.
+    /// The bytes of row `index`, which must be below `num_rows`.
     pub fn bytes(&self, index: usize) -> &[u8] {
         match self {
             Encoded::Empty(_) => &[],
@@ -367,7 +362,7 @@ mod tests {
     fn no_columns_still_count() {
         let codec = RowCodec::new(Arc::new(Schema::empty())).unwrap();
         let encoded = codec.encode(&[], 4).unwrap();
-        assert_eq!(encoded.len(), 4);
+        assert_eq!(encoded.num_rows(), 4);
         let rows = [encoded.row(0), encoded.row(1)];
         assert_eq!(codec.decode(rows.iter()).unwrap().num_rows(), 2);
     }

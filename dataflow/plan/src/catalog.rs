@@ -182,7 +182,7 @@ impl Catalog {
 
     /// The names of all functions that views may use.
     pub(super) fn functions() -> impl Iterator<Item = &'static str> {
-        Names::all().chain(AGGREGATES)
+        tidemill_functions::function_names().chain(AGGREGATES)
     }
 }
 
@@ -229,7 +229,7 @@ impl ContextProvider for Catalog {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        Names::find(name)
+        tidemill_functions::function(name)
     }
 
     fn get_higher_order_meta(&self, _: &str) -> Option<Arc<HigherOrderUDF>> {
@@ -261,7 +261,9 @@ impl ContextProvider for Catalog {
     }
 
     fn udf_names(&self) -> Vec<String> {
-        Names::all().map(str::to_owned).collect()
+        tidemill_functions::function_names()
+            .map(str::to_owned)
+            .collect()
     }
 
     fn higher_order_function_names(&self) -> Vec<String> {

@@ -28,7 +28,6 @@ use tidemill_log::Result;
 
 use super::catalog::{AGGREGATES, Catalog, aggregate, immutable};
 use super::script::{Script, did_you_mean, normal, single};
-use crate::catalog::names::Names;
 use crate::catalog::row_number;
 
 /// Checks the query of one view. `at` is the place of the statement, for parts without their own.
@@ -320,7 +319,7 @@ impl Check<'_> {
             (false, false) if aggregate(&name).is_some() => return ControlFlow::Continue(()),
             (false, false) => {}
         }
-        if Names::find(&name).is_some() {
+        if tidemill_functions::function(&name).is_some() {
             return ControlFlow::Continue(());
         }
         match self.catalog.scalar(&name) {

@@ -47,7 +47,9 @@ pub(crate) fn group(codec: &RowCodec, keys: &[ArrayRef], count: usize) -> Result
     let encoded = codec.encode(&firsts, first_rows.len())?;
     Ok(Groups {
         of_row: numbers.of_row,
-        keys: (0..encoded.len()).map(|row| encoded.row(row)).collect(),
+        keys: (0..encoded.num_rows())
+            .map(|row| encoded.row(row))
+            .collect(),
     })
 }
 

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidemill_log::backoff::{Backoff, sleep};
+use tidemill_log::backoff::Backoff;
 use tidemill_log::log::dead_letter::{DeadLetter, topic_of};
 use tidemill_log::log::{Producer, Record};
 
@@ -48,7 +48,7 @@ impl<'a> Letters<'a> {
             .iter()
             .flat_map(|letter| letter.records(&self.topic))
             .collect();
-        let mut away = 0u32;
+        let mut backoff = BACKOFF;
         loop {
             match self.append(&records) {
                 Err(error) if error.kind() == Kind::Retry => {
@@ -57,8 +57,7 @@ impl<'a> Letters<'a> {
                     }
                     tracing::warn!(%error, "cannot write dead letters yet");
                     self.producer = None;
-                    away = away.saturating_add(1);
-                    sleep(BACKOFF.after(away).pause(), self.stop);
+                    backoff.sleep(self.stop);
                 }
                 ended => return ended,
             }

@@ -4,31 +4,15 @@
 //! ([`tidemill_functions::named`]), which the typing pass replaces by an entry of the function
 //! table. AND, OR and the comparisons keep the planner's own node.
 
-use std::sync::Arc;
-
 use datafusion_common::{DFSchema, Result};
+use datafusion_expr::Expr;
 use datafusion_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion_expr::{Expr, ScalarUDF};
 use datafusion_sql::sqlparser::ast::BinaryOperator;
 use tidemill_functions::named;
 
-/// The names of functions that views may use, as DataFusion's planner asks for them.
+/// Plans operators, and calls with a syntax of their own, as calls of stand-ins.
 #[derive(Debug)]
 pub(crate) struct Names;
-
-impl Names {
-    /// The stand-in for a function; None if there is no such name.
-    ///
-    /// Operators are no functions: `"+"(1, 2)` finds nothing.
-    pub(crate) fn find(name: &str) -> Option<Arc<ScalarUDF>> {
-        tidemill_functions::function(name)
-    }
-
-    /// All names, in alphabetical order.
-    pub(crate) fn all() -> impl Iterator<Item = &'static str> {
-        tidemill_functions::function_names()
-    }
-}
 
 /// The name of an operator in the function table; None if the planner's own node is kept.
 ///

@@ -152,5 +152,5 @@ fn finish(
     }
     let rows = codec.encode(&columns, updates.len())?;
     let row = |index: usize| (!left_out[index]).then(|| rows.row(index));
-    Ok((0..rows.len()).map(row).collect())
+    Ok((0..rows.num_rows()).map(row).collect())
 }

@@ -61,6 +61,8 @@ pub use read::Reader;
 /// positions, also from parts of format 1 that a manifest of a later format names. In format 3 a
 /// manifest has facts about topics; before, they were among its offsets. Parts are as in format 2.
 const FORMAT: u32 = 3;
+/// The first format in which facts about topics are apart from offsets.
+const FACTS_FROM: u32 = 3;
 /// The format version of parts.
 const PART_FORMAT: u32 = 2;
 /// The oldest format that this version reads.
@@ -92,7 +94,6 @@ impl Run {
 
 /// The manifest of a checkpoint: names every object that the checkpoint needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "StoredManifest")]
 pub struct Manifest {
     /// The format version that the manifest was written in.
     format: u32,
@@ -102,38 +103,13 @@ pub struct Manifest {
     pub ends: Offsets,
     /// The source position of the newest change of each partition there. Empty in manifests of
     /// versions that kept none.
+    #[serde(default, alias = "places")]
     pub positions: Positions,
     /// What was learned of the topics through this epoch.
+    #[serde(default)]
     pub facts: Facts,
     /// State by site. A site without state has no runs.
     pub sites: BTreeMap<String, State>,
-}
-
-/// A manifest as it is stored, also by earlier formats.
-#[derive(Deserialize)]
-struct StoredManifest {
-    format: u32,
-    epoch: Epoch,
-    ends: Offsets,
-    #[serde(default, alias = "places")]
-    positions: Positions,
-    #[serde(default)]
-    facts: Facts,
-    sites: BTreeMap<String, State>,
-}
-
-impl From<StoredManifest> for Manifest {
-    fn from(stored: StoredManifest) -> Self {
-        let (ends, facts) = topic_facts::split(stored.ends, stored.facts);
-        Self {
-            format: stored.format,
-            epoch: stored.epoch,
-            ends,
-            positions: stored.positions,
-            facts,
-            sites: stored.sites,
-        }
-    }
 }
 
 impl Manifest {
@@ -147,6 +123,14 @@ impl Manifest {
             facts: at.facts,
             sites,
         }
+    }
+
+    /// The manifest with its facts apart from its offsets, among which earlier formats kept them.
+    fn with_facts(mut self) -> Self {
+        if self.format < FACTS_FROM {
+            self.facts = topic_facts::split(&mut self.ends);
+        }
+        self
     }
 
     /// The epoch, end offsets, source positions and facts, in the form of a binding. It stands for
@@ -206,7 +190,8 @@ impl Manifest {
         };
         match manifest.get("format").and_then(serde_json::Value::as_u64) {
             Some(format) if (u64::from(FORMAT_MIN)..=u64::from(FORMAT)).contains(&format) => {
-                Ok(serde_json::from_value(manifest).map_err(unreadable))
+                let read: std::result::Result<Self, _> = serde_json::from_value(manifest);
+                Ok(read.map(Self::with_facts).map_err(unreadable))
             }
             format => {
                 let what = format!(

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_log::{Error, Kind, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Binding, Checkpointed, Standing};
+use super::{Binding, Checkpointed, Standing, topic_facts};
 
 /// The first words of every object.
 const WORDS: &str = "tidemill journal ";
@@ -90,6 +90,25 @@ impl Record {
             checkpoints: standing.checkpoints,
         }
     }
+
+    /// The record of an earlier format, whose bindings hold facts about topics as offsets.
+    fn with_facts(self) -> Self {
+        let split = |mut binding: Binding| {
+            binding.facts = topic_facts::split(&mut binding.ends);
+            binding
+        };
+        match self {
+            Self::Bound(binding) => Self::Bound(split(binding)),
+            Self::Truncated {
+                bindings,
+                checkpoints,
+            } => Self::Truncated {
+                bindings: bindings.into_iter().map(split).collect(),
+                checkpoints,
+            },
+            other @ (Self::Opened(_) | Self::Checkpoint(_)) => other,
+        }
+    }
 }
 
 impl Entry {
@@ -134,24 +153,31 @@ impl Entry {
         if checksum != format!("{:016x}", xxh3_64(json)) {
             return Err(damaged(name, "its checksum does not match"));
         }
-        serde_json::from_slice(json).map_err(|error| damaged(name, error))
+        let entry: Self = serde_json::from_slice(json).map_err(|error| damaged(name, error))?;
+        Ok(match version {
+            1 => Self {
+                record: entry.record.with_facts(),
+                ..entry
+            },
+            _ => entry,
+        })
     }
 
     /// Decodes an object in the format without a version.
     fn decode_unversioned(name: &str, bytes: &[u8]) -> Result<Self> {
         let old: Unversioned =
             serde_json::from_slice(bytes).map_err(|error| damaged(name, error))?;
+        let record = match old.collapsed {
+            true => Record::Truncated {
+                bindings: vec![old.binding],
+                checkpoints: Vec::new(),
+            },
+            false => Record::Bound(old.binding),
+        };
         Ok(Self {
             generation: 0,
             writer: NOBODY,
-            record: if old.collapsed {
-                Record::Truncated {
-                    bindings: vec![old.binding],
-                    checkpoints: Vec::new(),
-                }
-            } else {
-                Record::Bound(old.binding)
-            },
+            record: record.with_facts(),
         })
     }
 
@@ -189,6 +215,25 @@ mod tests {
     fn an_entry_is_read_as_it_was_written() {
         let bytes = entry().encode().unwrap();
         assert_eq!(Entry::decode("x", &bytes).unwrap(), entry());
+    }
+
+    #[test]
+    fn facts_are_apart_from_offsets_in_this_format_and_among_them_in_the_one_before() {
+        // In the embedded log a topic may have such a name.
+        let mut with_such_a_topic = entry();
+        let Record::Bound(binding) = &mut with_such_a_topic.record else {
+            panic!("a binding");
+        };
+        binding.ends.insert("a@begins".to_owned(), [(0, 3)].into());
+        let bytes = with_such_a_topic.encode().unwrap();
+        assert_eq!(Entry::decode("x", &bytes).unwrap(), with_such_a_topic);
+        let before = String::from_utf8(bytes).unwrap();
+        let before = before.replacen("journal 2 ", "journal 1 ", 1);
+        let Record::Bound(read) = Entry::decode("x", before.as_bytes()).unwrap().record else {
+            panic!("a binding");
+        };
+        assert_eq!(read.ends, [("a".to_owned(), [(0, 5)].into())].into());
+        assert_eq!(read.facts["a"].begins, [(0, 3)].into());
     }
 
     #[test]

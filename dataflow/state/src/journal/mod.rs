@@ -81,7 +81,7 @@ const TAKEOVERS_MAX: u64 = 20;
 /// The first pause of a process whose takeover was overtaken.
 const TAKEOVER_PAUSE: Duration = Duration::from_millis(20);
 /// The longest of these pauses.
-const TAKEOVER_PAUSE_LONGEST: Duration = Duration::from_millis(400);
+const TAKEOVER_PAUSE_MAX: Duration = Duration::from_millis(400);
 /// A journal with nothing to merge is truncated anyway when this many objects follow its base,
 /// because each start of a job adds objects.
 const OBJECTS_MAX: u64 = 100;
@@ -95,7 +95,6 @@ pub type Positions = BTreeMap<String, BTreeMap<u32, SourcePosition>>;
 /// The binding of one epoch. A record belongs to the epoch if its offset is below `ends` and it is
 /// in no earlier epoch. Partitions that did not move since the previous epoch are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "StoredBinding")]
 pub struct Binding {
     /// The epoch, in ms since 1970; strictly increasing.
     pub epoch: Epoch,
@@ -104,33 +103,11 @@ pub struct Binding {
     /// The source position of the newest change of each partition in `ends`. A partition has none
     /// if its records carry no source positions, or if they were read by a version that did not
     /// filter duplicates and kept no positions.
+    #[serde(default, alias = "places")]
     pub positions: Positions,
     /// What was learned of the topics since the previous epoch.
-    pub facts: Facts,
-}
-
-/// A binding as it is stored. Formats before [`entry::VERSION`] 2 have no facts; see
-/// [`topic_facts::split`].
-#[derive(Deserialize)]
-struct StoredBinding {
-    epoch: Epoch,
-    ends: Offsets,
-    #[serde(default, alias = "places")]
-    positions: Positions,
     #[serde(default)]
-    facts: Facts,
-}
-
-impl From<StoredBinding> for Binding {
-    fn from(stored: StoredBinding) -> Self {
-        let (ends, facts) = topic_facts::split(stored.ends, stored.facts);
-        Self {
-            epoch: stored.epoch,
-            ends,
-            positions: stored.positions,
-            facts,
-        }
-    }
+    pub facts: Facts,
 }
 
 impl Binding {
@@ -271,7 +248,7 @@ impl Journal {
     /// Takes the journal over as the next generation, and again if another process does so first.
     fn take_over(store: Arc<dyn Store>, job: &str, writer: u64) -> Result<(Self, Standing)> {
         let folder = folder(job)?;
-        let mut backoff = Backoff::new(TAKEOVER_PAUSE, TAKEOVER_PAUSE_LONGEST);
+        let mut backoff = Backoff::new(TAKEOVER_PAUSE, TAKEOVER_PAUSE_MAX);
         for _ in 1..=TAKEOVERS_MAX {
             let mut tail = Tail::from(load(&*store, &folder)?);
             let journal = Self::new(Arc::clone(&store), folder.clone());

@@ -77,23 +77,25 @@ pub fn beyond(facts: &Facts, known: &Facts) -> Facts {
 /// | `TOPIC@id`      | 0 and 1              | the two halves of the topic's id             |
 /// | `TOPIC@schemas` | schema id            | the fingerprint of the schema                |
 /// | `TOPIC@columns` | hash of the name     | a hash of the column's type                  |
-pub(crate) fn split(ends: Offsets, mut facts: Facts) -> (Offsets, Facts) {
-    let mut offsets = Offsets::new();
-    for (name, of) in ends {
+pub(crate) fn split(ends: &mut Offsets) -> Facts {
+    let mut facts = Facts::new();
+    ends.retain(|name, of| {
         let Some((topic, what)) = name.rsplit_once('@') else {
-            offsets.insert(name, of);
-            continue;
+            return true;
         };
-        let known = facts.entry(topic.to_owned()).or_default();
+        let mut learned = TopicFacts::default();
+        let of = std::mem::take(of);
         match what {
-            "begins" => known.begins = of,
-            "schemas" => known.schemas = of,
-            "columns" => known.columns = of,
-            "id" => known.id = of.get(&0).zip(of.get(&1)).map(|(high, low)| [*high, *low]),
-            _ => drop(offsets.insert(name, of)),
+            "begins" => learned.begins = of,
+            "schemas" => learned.schemas = of,
+            "columns" => learned.columns = of,
+            "id" => learned.id = of.get(&0).zip(of.get(&1)).map(|(high, low)| [*high, *low]),
+            _ => return true,
         }
-    }
-    (offsets, facts)
+        facts.entry(topic.to_owned()).or_default().learn(&learned);
+        false
+    });
+    facts
 }
 
 #[cfg(test)]
@@ -103,14 +105,14 @@ mod tests {
     #[test]
     fn facts_of_earlier_formats_are_taken_out_of_the_offsets() {
         let of = |name: &str, of: &[(u32, i64)]| (name.to_owned(), of.iter().copied().collect());
-        let stored = Offsets::from([
+        let mut ends = Offsets::from([
             of("t", &[(0, 9)]),
             of("t@begins", &[(0, 5)]),
             of("t@id", &[(0, -3), (1, 4)]),
             of("t@schemas", &[(7, 70)]),
             of("t@columns", &[(8, 80)]),
         ]);
-        let (ends, facts) = split(stored, Facts::new());
+        let facts = split(&mut ends);
         assert_eq!(ends, Offsets::from([of("t", &[(0, 9)])]));
         let expected = TopicFacts {
             id: Some([-3, 4]),

@@ -39,16 +39,16 @@ pub(super) struct ConfluentRegistry {
     by_id: Mutex<HashMap<u32, String>>,
 }
 
-/// Backoff between the attempts to register a schema.
+/// The attempts to register a schema.
 ///
 /// Apicurio stores the text and the version of a schema in two transactions. A deletion of any
 /// other subject in between removes the text: the registration then fails with 404 or 500, or is
 /// answered with an id and not kept (Apicurio issue 9571). Registering a schema again is harmless.
-const REGISTER_ATTEMPTS: usize = 7;
+const REGISTER_ATTEMPTS: usize = 8;
 /// The first pause between these attempts.
 const REGISTER_PAUSE: Duration = Duration::from_millis(40);
 /// The longest pause between these attempts.
-const REGISTER_PAUSE_LONGEST: Duration = Duration::from_secs(2);
+const REGISTER_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Why a schema was not registered.
 enum Unregistered {
@@ -387,7 +387,7 @@ fn reason(text: &str) -> String {
 
 impl Registry for ConfluentRegistry {
     fn register(&self, subject: &str, schema: &str) -> Result<Registered> {
-        let mut backoff = Backoff::new(REGISTER_PAUSE, REGISTER_PAUSE_LONGEST);
+        let mut backoff = Backoff::new(REGISTER_PAUSE, REGISTER_PAUSE_MAX);
         let mut attempts = 1..REGISTER_ATTEMPTS;
         loop {
             match self.registered_once(subject, schema) {
