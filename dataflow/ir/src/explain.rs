@@ -5,7 +5,10 @@ use std::fmt::{self, Display, Formatter, Write};
 use arrow::datatypes::{Field, Schema};
 
 use super::types;
-use crate::{Aggregate, Envelope, Format, Job, OrderBy, Output, Rel, RelOp, Scalar, Source, View};
+use crate::{
+    Aggregate, Envelope, Format, Job, JoinKey, JoinKind, OrderBy, Output, Rel, RelOp, Scalar,
+    Source, View,
+};
 
 /// Shows one view of a job, or all of them, with the sources that they read.
 pub fn explain(job: &Job, view: Option<&str>) -> String {
@@ -71,6 +74,14 @@ impl Explained<'_> {
                 let aggregates: Vec<String> = aggregates.iter().map(Aggregate::to_string).collect();
                 writeln!(f, "{indent}     aggregates: {}", aggregates.join(", "))?;
             }
+            RelOp::Join { conditions, .. } => {
+                writeln!(f, "{}", Title(&rel.op))?;
+                if !conditions.is_empty() {
+                    let conditions = conditions.iter().map(|scalar| scalar.text.as_str());
+                    let conditions: Vec<&str> = conditions.collect();
+                    writeln!(f, "{indent}     condition: {}", conditions.join(" AND "))?;
+                }
+            }
             op => writeln!(f, "{}", Title(op))?,
         }
         let mut inputs = rel.op.inputs().into_iter();
@@ -94,17 +105,19 @@ impl Display for Title<'_> {
             }
             RelOp::Distinct { .. } => f.write_str("Distinct"),
             RelOp::Union { inputs } => write!(f, "Union of {}", inputs.len()),
-            RelOp::Join {
-                keys, nulls_equal, ..
-            } => {
-                let is = match nulls_equal {
-                    true => "IS NOT DISTINCT FROM",
-                    false => "=",
-                };
-                let pair =
-                    |(left, right): &(Scalar, Scalar)| format!("{} {is} {}", left.text, right.text);
-                let keys: Vec<String> = keys.iter().map(pair).collect();
-                write!(f, "Join on {}", keys.join(" AND "))
+            RelOp::Join { kind, keys, .. } => {
+                f.write_str(match (kind, keys.is_empty()) {
+                    (JoinKind::Inner, false) => "Join",
+                    (JoinKind::Inner, true) => "Cross join",
+                    (JoinKind::Left, _) => "Left join",
+                    (JoinKind::Semi, _) => "Semi join",
+                    (JoinKind::Anti, _) => "Anti join",
+                })?;
+                let keys: Vec<String> = keys.iter().map(JoinKey::to_string).collect();
+                match keys.is_empty() {
+                    true => Ok(()),
+                    false => write!(f, " on {}", keys.join(" AND ")),
+                }
             }
             RelOp::TopK { .. } => write!(f, "{}", Top(self.0)),
         }

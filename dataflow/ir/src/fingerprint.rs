@@ -17,7 +17,9 @@ use datafusion_physical_expr::utils::collect_columns;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::types;
-use crate::{Envelope, Format, Output, Rel, RelOp, Scalar, Source, Spelling, View};
+use crate::{
+    Envelope, Format, JoinKey, JoinKind, Output, Rel, RelOp, Scalar, Source, Spelling, View,
+};
 
 /// The fingerprint of a view that is being planned.
 pub fn fingerprint(
@@ -122,11 +124,30 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
 fn described(op: &RelOp) -> String {
     match op {
         RelOp::Join {
-            keys, nulls_equal, ..
+            kind,
+            keys,
+            conditions,
+            ..
         } => {
-            let keys = keys.iter();
-            let keys = keys.map(|(one, other)| format!("[{} = {}]", meaning(one), meaning(other)));
-            format!("join {nulls_equal}{}", keys.collect::<String>())
+            // An inner join has the text that it had when there was no other kind.
+            let nulls_equal = keys.iter().any(|key| key.nulls_equal);
+            let uniform = keys.iter().all(|key| key.nulls_equal == nulls_equal);
+            let key = |key: &JoinKey| {
+                let nulls = match (uniform, key.nulls_equal) {
+                    (false, true) => " null safe",
+                    _ => "",
+                };
+                format!("[{} = {}{nulls}]", meaning(&key.left), meaning(&key.right))
+            };
+            let keys: String = keys.iter().map(key).collect();
+            let conditions = conditions.iter().map(|it| format!("[{}]", meaning(it)));
+            match kind {
+                JoinKind::Inner => format!("join {nulls_equal}{keys}"),
+                kind => format!(
+                    "{kind:?} join {nulls_equal}{keys}if{}",
+                    conditions.collect::<String>()
+                ),
+            }
         }
         RelOp::TopK {
             partition,

@@ -20,7 +20,7 @@ mod unique;
 pub use explain::explain;
 pub use fingerprint::{fingerprint, state_of};
 pub use job::{Job, Output, View};
-pub use rel::{Aggregate, AggregateFunction, OrderBy, Rel, RelOp, Scalar};
+pub use rel::{Aggregate, AggregateFunction, JoinKey, JoinKind, OrderBy, Rel, RelOp, Scalar};
 pub use source::{
     Binary, Digits, Envelope, Format, KeySchema, Missing, Source, Spelling, TimestampUnit,
 };

@@ -73,18 +73,19 @@ pub enum RelOp {
         /// The inputs; at least 2.
         inputs: Vec<Rel>,
     },
-    /// An inner join: each pair of a left and a right row with equal keys. The columns are those of
-    /// the left row, then those of the right row. Other conditions are a `Compute` above the join.
+    /// A join on equal keys; [`JoinKind`] says which rows it gives.
     Join {
+        /// Which rows the join gives.
+        kind: JoinKind,
         /// Left input.
         left: Box<Rel>,
         /// Right input.
         right: Box<Rel>,
-        /// Pairs of expressions of equal type, one over the left columns and one over the right; at
-        /// least 1.
-        keys: Vec<(Scalar, Scalar)>,
-        /// Whether null equals null (`IS NOT DISTINCT FROM`). If not, null equals nothing.
-        nulls_equal: bool,
+        /// What must be equal; if empty, every left row meets every right row.
+        keys: Vec<JoinKey>,
+        /// Other conditions on a pair of rows, over the left columns followed by the right columns.
+        /// Empty for [`JoinKind::Inner`], whose conditions are a `Compute` above the join.
+        conditions: Vec<Scalar>,
     },
     /// Of the ordered rows of each group: those after the first `offset`, and at most `limit` of
     /// them. Rows that are equal in the order are ordered by their other columns, ascending, nulls
@@ -188,6 +189,30 @@ impl RelOp {
     }
 }
 
+/// The rows that a join gives. Two rows meet if their keys are equal and all conditions are true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JoinKind {
+    /// Each pair of rows that meet: the left columns, then the right columns.
+    Inner,
+    /// As `Inner`, and each left row that meets none, with nulls as the right columns.
+    Left,
+    /// Each left row that meets a right row, once.
+    Semi,
+    /// Each left row that meets no right row.
+    Anti,
+}
+
+/// One equality of a join.
+#[derive(Debug, Clone)]
+pub struct JoinKey {
+    /// The expression over the left columns.
+    pub left: Scalar,
+    /// The expression over the right columns, of the same type.
+    pub right: Scalar,
+    /// Whether null equals null (`IS NOT DISTINCT FROM`). If not, null equals nothing.
+    pub nulls_equal: bool,
+}
+
 /// One expression of an ORDER BY.
 #[derive(Debug, Clone)]
 pub struct OrderBy {
@@ -252,6 +277,16 @@ impl fmt::Display for Aggregate {
             Some(filter) => write!(f, " FILTER (WHERE {})", filter.text),
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Display for JoinKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is = match self.nulls_equal {
+            true => "IS NOT DISTINCT FROM",
+            false => "=",
+        };
+        write!(f, "{} {is} {}", self.left.text, self.right.text)
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use datafusion_physical_expr::expressions::{Column, Literal};
 
-use crate::{Envelope, Rel, RelOp, Scalar, Source, View};
+use crate::{Envelope, JoinKey, JoinKind, Rel, RelOp, Scalar, Source, View};
 
 /// Whether the plan proves that no two rows of a relation share the columns of `primary_key`.
 pub fn is_unique(rel: &Rel, primary_key: &[usize], sources: &[Source], views: &[View]) -> bool {
@@ -56,6 +56,12 @@ fn keys(rel: &Rel, sources: &[Source], views: &[View]) -> Vec<Key> {
         }
         RelOp::Union { .. } => Vec::new(),
         RelOp::Join {
+            kind: JoinKind::Semi | JoinKind::Anti,
+            left,
+            ..
+        } => keys(left, sources, views),
+        RelOp::Join {
+            kind,
             left,
             right,
             keys: on,
@@ -63,7 +69,7 @@ fn keys(rel: &Rel, sources: &[Source], views: &[View]) -> Vec<Key> {
         } => {
             let columns = left.schema.fields().len();
             let left = keys(left, sources, views);
-            joined(left, &keys(right, sources, views), columns, on)
+            joined(left, &keys(right, sources, views), columns, (*kind, on))
         }
         RelOp::TopK {
             input,
@@ -92,18 +98,24 @@ fn keys(rel: &Rel, sources: &[Source], views: &[View]) -> Vec<Key> {
 
 /// The keys of a join: those of one side alone if each of its rows meets at most one row of the
 /// other side, and in any case a key of both sides together. A join column is present on both
-/// sides. `columns` is the number of columns on the left side.
-fn joined(left: Vec<Key>, right: &[Key], columns: usize, on: &[(Scalar, Scalar)]) -> Vec<Key> {
+/// sides. In a left join, a row without a match has nulls as its right columns, so these alone
+/// distinguish nothing. `columns` is the number of columns on the left side.
+fn joined(
+    left: Vec<Key>,
+    right: &[Key],
+    columns: usize,
+    (kind, on): (JoinKind, &[JoinKey]),
+) -> Vec<Key> {
     let covered = |key: &Key, on: &mut dyn Iterator<Item = Option<usize>>| {
         let on: BTreeSet<usize> = on.flatten().collect();
         key.iter().all(|positions| !positions.is_disjoint(&on))
     };
     let one_right = right
         .iter()
-        .any(|key| covered(key, &mut on.iter().map(|(_, r)| plain(r))));
+        .any(|key| covered(key, &mut on.iter().map(|key| plain(&key.right))));
     let one_left = left
         .iter()
-        .any(|key| covered(key, &mut on.iter().map(|(l, _)| plain(l))));
+        .any(|key| covered(key, &mut on.iter().map(|key| plain(&key.left))));
     let moved = |positions: &BTreeSet<usize>| positions.iter().map(|p| p + columns).collect();
     let right: Vec<Key> = right
         .iter()
@@ -114,10 +126,13 @@ fn joined(left: Vec<Key>, right: &[Key], columns: usize, on: &[(Scalar, Scalar)]
         keys.extend(right.iter().map(|right| [left.as_slice(), right].concat()));
     }
     keys.extend(one_right.then_some(left).into_iter().flatten());
+    if kind == JoinKind::Left {
+        return keys;
+    }
     keys.extend(one_left.then_some(right).into_iter().flatten());
     let equal = on
         .iter()
-        .filter_map(|(left, right)| Some((plain(left)?, plain(right)? + columns)));
+        .filter_map(|key| Some((plain(&key.left)?, plain(&key.right)? + columns)));
     for (left, right) in equal {
         for positions in keys.iter_mut().flatten() {
             if positions.contains(&left) || positions.contains(&right) {

@@ -55,6 +55,7 @@ pub(super) struct Inputs<'a> {
 }
 
 /// A `Compute` under construction: the rows of `base` for which all `filters` hold, as `outputs`.
+#[derive(Clone)]
 pub(super) struct Pending {
     /// The node below.
     pub(super) base: Rel,
@@ -370,7 +371,7 @@ impl Pending {
     /// The node with these rows: a `Compute`, or `base` itself if nothing is left to do.
     ///
     /// A [`RelOp::Source`] always gets a `Compute`, which names the columns that the view reads.
-    fn finish(self) -> Result<Rel> {
+    pub(super) fn finish(self) -> Result<Rel> {
         let this = self.settled()?;
         let base = this.base.schema.fields();
         let whole = this.outputs.len() == base.len()
@@ -552,7 +553,7 @@ pub(super) fn distinctly_named(fields: Vec<Field>) -> Vec<Field> {
 /// The same rows with the names and nullability of `schema`, whose types must be equal already.
 ///
 /// Operators that pass rows on (DISTINCT, UNION) are renamed down to a node that names its columns.
-fn renamed(rel: Rel, schema: &SchemaRef) -> Result<Rel> {
+pub(super) fn renamed(rel: Rel, schema: &SchemaRef) -> Result<Rel> {
     if rel.schema == *schema {
         return Ok(rel);
     }

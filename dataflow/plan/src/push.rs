@@ -7,6 +7,7 @@
 //! |---|---|
 //! | projection, alias, filter, DISTINCT, union | all |
 //! | inner join | those that read one side alone; the others become part of the join's condition |
+//! | other joins | those that read one side alone, if all rows of that side are in the result |
 //! | aggregate | those that read group keys alone; none without GROUP BY (always gives a row) |
 //! | window | those that read only keys of every PARTITION BY |
 //! | LIMIT, and all others | none |
@@ -64,6 +65,7 @@ fn push(plan: LogicalPlan, conditions: Vec<Expr>) -> Result<LogicalPlan> {
         }
         LogicalPlan::Union(union) => through_union(union, conditions),
         LogicalPlan::Join(join) if join.join_type == JoinType::Inner => into_join(join, conditions),
+        LogicalPlan::Join(join) => through_join(join, conditions),
         LogicalPlan::Aggregate(grouping) => through_aggregate(grouping, conditions),
         LogicalPlan::Window(window) => through_window(window, conditions),
         other => {
@@ -193,6 +195,64 @@ fn into_join(mut join: Join, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     join.right = Arc::new(push(Arc::unwrap_or_clone(join.right), right)?);
     join.filter = chained(both, Expr::and);
     Ok(LogicalPlan::Join(join))
+}
+
+/// Moves conditions to the sides of a join that is not an inner one.
+///
+/// A condition from above may pass to a side whose rows the join never makes up from nulls. A part
+/// of the join's own condition may pass to a side whose rows without a partner are not in the
+/// result: `a LEFT JOIN b ON a.id = b.id AND b.x > 5` needs no other rows of `b`.
+fn through_join(mut join: Join, conditions: Vec<Expr>) -> Result<LogicalPlan> {
+    let (left_whole, right_whole) = match join.join_type {
+        JoinType::Left | JoinType::LeftAnti => (true, false),
+        JoinType::Right => (false, true),
+        JoinType::LeftSemi => (false, false),
+        _ => (true, true),
+    };
+    let above_left = matches!(
+        join.join_type,
+        JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti
+    );
+    let above_right = join.join_type == JoinType::Right;
+    let (mut left, mut right, mut kept, mut own) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for condition in conditions {
+        match one_side(&condition, &join) {
+            Some(Side::Left) if above_left => left.push(condition),
+            Some(Side::Right) if above_right => right.push(condition),
+            _ => kept.push(condition),
+        }
+    }
+    let filter = join.filter.take();
+    for condition in filter.map_or_else(Vec::new, split_conjunction_owned) {
+        match one_side(&condition, &join) {
+            Some(Side::Left) if !left_whole => left.push(condition),
+            Some(Side::Right) if !right_whole => right.push(condition),
+            _ => own.push(condition),
+        }
+    }
+    join.left = Arc::new(push(Arc::unwrap_or_clone(join.left), left)?);
+    join.right = Arc::new(push(Arc::unwrap_or_clone(join.right), right)?);
+    join.filter = chained(own, Expr::and);
+    filtered(LogicalPlan::Join(join), kept)
+}
+
+/// A side of a join.
+enum Side {
+    /// The left side.
+    Left,
+    /// The right side.
+    Right,
+}
+
+/// The side whose columns alone a condition reads; `None` for a constant, or if it reads both.
+fn one_side(condition: &Expr, join: &Join) -> Option<Side> {
+    let columns = condition.column_refs();
+    let within = |side: &DFSchema| columns.iter().all(|c| position(side, c).is_some());
+    match (within(join.left.schema()), within(join.right.schema())) {
+        (true, false) => Some(Side::Left),
+        (false, true) => Some(Side::Right),
+        _ => None,
+    }
 }
 
 /// The condition that `a.x > 5` implies for `b.y`, if `a.x = b.y` must hold too.

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | a query | WITH RECURSIVE, FETCH, FOR UPDATE, INTERSECT, VALUES, ORDER BY without LIMIT |
 //! | a SELECT | no FROM, GROUPING SETS, HAVING without groups, SELECT INTO |
-//! | an item of FROM | outer joins, LATERAL, table functions, TABLESAMPLE, names with a schema |
+//! | an item of FROM | RIGHT and FULL JOIN with USING, table functions, TABLESAMPLE, names with a schema |
 //! | an expression | subqueries, arrays, COLLATE, parameters, unknown functions and operators |
 
 use std::collections::HashSet;
@@ -19,9 +19,9 @@ use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, Distinct, Expr, Function, FunctionArguments, GroupByExpr, Ident, Interval,
-    JoinOperator, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr,
-    SetOperator, Spanned, TableFactor, TableWithJoins, UnaryOperator, Value, Visit, Visitor,
-    visit_expressions,
+    JoinConstraint, JoinOperator, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem,
+    SetExpr, SetOperator, Spanned, TableFactor, TableWithJoins, UnaryOperator, Value, Visit,
+    Visitor, visit_expressions,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 use tidemill_log::Result;
@@ -505,24 +505,29 @@ fn aggregates(select: &Select) -> bool {
         || visit_expressions(&select.having, found).is_break()
 }
 
-/// Checks that all joins are inner joins, in any notation.
+/// Checks that all joins are ones that PostgreSQL has, in any notation.
 fn joins(tables: &TableWithJoins) -> Refusal {
     tables.joins.iter().try_for_each(|join| {
-        let what = match &join.join_operator {
-            JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_) => {
-                return ControlFlow::Continue(());
+        let outer = match &join.join_operator {
+            JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_) => None,
+            JoinOperator::Left(constraint) | JoinOperator::LeftOuter(constraint) => {
+                Some((constraint, "LEFT JOIN"))
             }
-            JoinOperator::Left(_) | JoinOperator::LeftOuter(_) => "LEFT JOIN is",
-            JoinOperator::Right(_) | JoinOperator::RightOuter(_) => "RIGHT JOIN is",
-            JoinOperator::FullOuter(_) => "FULL JOIN is",
-            JoinOperator::Semi(_) | JoinOperator::LeftSemi(_) | JoinOperator::RightSemi(_) => {
-                "SEMI JOIN is"
+            JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => {
+                Some((constraint, "RIGHT JOIN"))
             }
-            JoinOperator::Anti(_) | JoinOperator::LeftAnti(_) | JoinOperator::RightAnti(_) => {
-                "ANTI JOIN is"
-            }
-            _ => "this kind of join is",
+            JoinOperator::FullOuter(constraint) => Some((constraint, "FULL JOIN")),
+            _ => return unsupported(join.relation.span(), "this kind of join is"),
         };
-        unsupported(join.relation.span(), what)
+        match outer {
+            // The planner takes the merged column from the left side, where it may be null.
+            Some((JoinConstraint::Using(_) | JoinConstraint::Natural, what))
+                if what != "LEFT JOIN" =>
+            {
+                let what = format!("{what} with USING or NATURAL (write ON) is");
+                unsupported(join.relation.span(), &what)
+            }
+            _ => ControlFlow::Continue(()),
+        }
     })
 }

@@ -106,10 +106,10 @@ pub(crate) fn arrange_values<'scope>(
 }
 
 /// What happens to rows whose key contains null.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NullKeys {
-    /// The rows are left out, as an inner join on `=` needs.
-    Dropped,
+    /// The rows in which one of these key columns is null are left out, as a join on `=` needs.
+    Dropped(Vec<usize>),
     /// Null is a key like any other, as GROUP BY and `IS NOT DISTINCT FROM` need.
     Kept,
 }
@@ -214,7 +214,10 @@ impl Layout {
                             let count = piece.diffs.len();
                             let columns = piece.batch.columns();
                             let (key, value) = columns.split_at(keys.schema().fields().len());
-                            let missing = missing(key).filter(|_| nulls == NullKeys::Dropped);
+                            let missing = match &nulls {
+                                NullKeys::Dropped(columns) => missing(key, columns),
+                                NullKeys::Kept => None,
+                            };
                             let encoded = keys.encode(key, count);
                             let encoded =
                                 encoded.and_then(|keys| Ok((keys, values.encode(value, count)?)));
@@ -264,13 +267,14 @@ fn options(by: &OrderBy) -> SortOptions {
     }
 }
 
-/// A bitmap of the rows in which no column is null; `None` if no column contains a null.
-fn missing(columns: &[ArrayRef]) -> Option<NullBuffer> {
-    columns
-        .iter()
-        .fold(None, |all: Option<NullBuffer>, column| {
+/// A bitmap of the rows in which none of these columns is null; `None` if none contains a null.
+fn missing(keys: &[ArrayRef], columns: &[usize]) -> Option<NullBuffer> {
+    columns.iter().filter_map(|column| keys.get(*column)).fold(
+        None,
+        |all: Option<NullBuffer>, column| {
             NullBuffer::union(all.as_ref(), column.logical_nulls().as_ref())
-        })
+        },
+    )
 }
 
 /// Turns keys and values back to the columns of the arranged relation.

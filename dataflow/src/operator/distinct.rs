@@ -11,6 +11,7 @@ use differential_dataflow::operators::ThresholdTotal;
 use tidemill_ir::Epoch;
 use tidemill_ir::row::{Row, RowCodec};
 use tidemill_log::Result;
+use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
@@ -30,21 +31,7 @@ pub(crate) fn distinct<'scope>(
     schema: &SchemaRef,
     site: Option<&Site>,
 ) -> Result<ChunkStream<'scope>> {
-    let encoder = RowCodec::new(Arc::clone(schema))?;
-    let failing = Rc::clone(context);
-    let rows = input.unary(Pipeline, "DistinctRows", move |_, _| {
-        move |input, output| {
-            input.for_each(|cap, chunks| {
-                let mut session = output.session(&cap);
-                for chunk in chunks.drain(..) {
-                    match rows_of(&encoder, &chunk) {
-                        Ok(rows) => session.give_iterator(rows.into_iter()),
-                        Err(error) => failing.fail(error),
-                    }
-                }
-            });
-        }
-    });
+    let rows = encoded(input, context, schema)?;
     let arranged = arrange_keys(rows, "ArrangeDistinct", context, site);
     let distinct = arranged.distinct_total_core::<isize>();
     let decoder = RowCodec::new(Arc::clone(schema))?;
@@ -65,6 +52,32 @@ pub(crate) fn distinct<'scope>(
                 });
             }
         }))
+}
+
+/// Encodes the rows of `schema` as keys without values. Equal rows of a chunk are added up.
+///
+/// # Errors
+/// `Bug` when a column has a type that cannot be encoded.
+pub(crate) fn encoded<'scope>(
+    input: ChunkStream<'scope>,
+    context: &Rc<Context>,
+    schema: &SchemaRef,
+) -> Result<StreamVec<'scope, Epoch, Update>> {
+    let encoder = RowCodec::new(Arc::clone(schema))?;
+    let failing = Rc::clone(context);
+    Ok(input.unary(Pipeline, "DistinctRows", move |_, _| {
+        move |input, output| {
+            input.for_each(|cap, chunks| {
+                let mut session = output.session(&cap);
+                for chunk in chunks.drain(..) {
+                    match rows_of(&encoder, &chunk) {
+                        Ok(rows) => session.give_iterator(rows.into_iter()),
+                        Err(error) => failing.fail(error),
+                    }
+                }
+            });
+        }
+    }))
 }
 
 /// A row with its difference, in the form of a key-only arrangement.

@@ -229,13 +229,20 @@ impl<'scope> Renderer<'_, 'scope> {
                 all.ok_or_else(|| Error::new(Kind::Bug, "a union has no input"))
             }
             RelOp::Join {
+                kind,
                 left,
                 right,
                 keys,
-                nulls_equal,
+                conditions,
             } => {
+                let more = self.sites_over(left);
                 let (left, right) = (self.side(left)?, self.side(right)?);
-                join::join(left, right, self.context, (keys, *nulls_equal), &rel.schema)
+                let on = join::On {
+                    kind: *kind,
+                    keys,
+                    conditions,
+                };
+                join::join(left, right, self.context, &on, &rel.schema, more)
             }
             RelOp::TopK {
                 input,

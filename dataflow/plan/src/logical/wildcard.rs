@@ -124,6 +124,8 @@ fn merged(join: &Join) -> Merged<'_> {
     match &join.join_operator {
         JoinOperator::Join(constraint)
         | JoinOperator::Inner(constraint)
+        | JoinOperator::Left(constraint)
+        | JoinOperator::LeftOuter(constraint)
         | JoinOperator::CrossJoin(constraint) => match constraint {
             JoinConstraint::Using(names) => Merged::Using(names),
             JoinConstraint::Natural => Merged::Natural,

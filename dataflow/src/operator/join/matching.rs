@@ -1,0 +1,126 @@
+//! Semi and anti joins: the rows of the left side that have a partner, or that have none.
+//!
+//! The keys of the right side are arranged once each, however often they occur ([`once`]). A left
+//! row with such a key has a partner. The rows without one are all rows minus those with one, so
+//! both follow every change of either side.
+//!
+//! ```text
+//! left rows by key ────────────────┬──────────────── − ─► rows without a partner
+//!                                  ├─► join ─────────┘
+//! right keys ─► distinct ─► arrange┘    └─► rows with a partner
+//! ```
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arrow::array::new_null_array;
+use arrow::datatypes::SchemaRef;
+use differential_dataflow::operators::ThresholdTotal;
+use differential_dataflow::operators::arrange::Arranged;
+use differential_dataflow::{AsCollection, VecCollection};
+use tidemill_ir::Epoch;
+use tidemill_ir::row::{Row, batch, nullable};
+use tidemill_log::Result;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Operator;
+
+use crate::chunk::{Chunk, ChunkStream, by_epoch};
+use crate::context::Context;
+use crate::context::site::Site;
+use crate::operator::arrange::{Decoder, Keys, Update, Values, arrange_keys};
+
+/// A key with its difference, in the form of a key-only arrangement.
+pub(crate) type KeyUpdate = ((Row, ()), Epoch, isize);
+
+/// The keys of updates, without their values.
+pub(crate) fn keys(updates: StreamVec<'_, Epoch, Update>) -> StreamVec<'_, Epoch, KeyUpdate> {
+    let updates = updates.as_collection();
+    updates.map(|(key, _): (Row, Row)| (key, ())).inner
+}
+
+/// An arrangement of each key once, for as long as its count is positive. If there is a site, the
+/// counts are restored from it and kept at it.
+pub(crate) fn once<'scope>(
+    keys: StreamVec<'scope, Epoch, KeyUpdate>,
+    name: &str,
+    context: &Rc<Context>,
+    site: Option<&Site>,
+) -> Arranged<'scope, Keys<isize>> {
+    let counted = arrange_keys(keys, name, context, site);
+    let once = counted.distinct_total_core::<isize>();
+    arrange_keys(once.map(|key| (key, ())).inner, name, context, None)
+}
+
+/// The rows whose key is among `keys`; with `alone`, all the others.
+pub(crate) fn kept<'scope>(
+    rows: &Arranged<'scope, Values>,
+    keys: Arranged<'scope, Keys<isize>>,
+    alone: bool,
+) -> VecCollection<'scope, Epoch, (Row, Row), isize> {
+    let pair = |key: &Row, value: &Row| (key.clone(), value.clone());
+    let with = rows
+        .clone()
+        .join_core(keys, move |key, value, ()| Some(pair(key, value)));
+    match alone {
+        true => rows.clone().as_collection(pair).concat(with.negate()),
+        false => with,
+    }
+}
+
+/// Turns keys and values back to chunks. Columns of `schema` that the rows do not have are null.
+///
+/// # Errors
+/// None; a row that cannot be decoded ends the job.
+pub(crate) fn chunks<'scope>(
+    rows: VecCollection<'scope, Epoch, (Row, Row), isize>,
+    decoder: Decoder,
+    schema: &SchemaRef,
+    context: &Rc<Context>,
+) -> Result<ChunkStream<'scope>> {
+    let (schema, context) = (nullable(schema), Rc::clone(context));
+    let decode = move |epoch, rows: &[((Row, Row), i64)]| -> Result<Chunk> {
+        let keys = rows.iter().map(|((key, _), _)| key.bytes());
+        let values = rows.iter().map(|((_, value), _)| value.bytes());
+        let columns = decoder.columns(keys, values)?;
+        let diffs: Arc<[i64]> = rows.iter().map(|(_, diff)| *diff).collect();
+        extended(epoch, columns, diffs, &schema)
+    };
+    Ok(rows.inner.unary(Pipeline, "MatchingChunks", move |_, _| {
+        move |input, output| {
+            input.for_each(|cap, updates| {
+                let mut session = output.session(&cap);
+                for (epoch, rows) in by_epoch(updates.drain(..)) {
+                    match decode(epoch, &rows) {
+                        Ok(chunk) => session.give(chunk),
+                        Err(error) => context.fail(error),
+                    }
+                }
+            });
+        }
+    }))
+}
+
+/// A chunk of these columns, and of nulls for the other columns of `schema`.
+///
+/// # Errors
+/// `Bug` when the columns are not the first ones of `schema`.
+pub(crate) fn extended(
+    epoch: Epoch,
+    mut columns: Vec<arrow::array::ArrayRef>,
+    diffs: Arc<[i64]>,
+    schema: &SchemaRef,
+) -> Result<Chunk> {
+    let count = diffs.len();
+    let missing = schema.fields().iter().skip(columns.len());
+    let missing: Vec<_> = missing
+        .map(|field| new_null_array(field.data_type(), count))
+        .collect();
+    columns.extend(missing);
+    let batch = batch(schema, columns, count)?;
+    Ok(Chunk {
+        epoch,
+        batch,
+        diffs,
+    })
+}
