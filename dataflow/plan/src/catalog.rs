@@ -9,6 +9,7 @@
 
 pub(crate) mod names;
 pub(crate) mod row_number;
+pub(crate) mod single_row;
 pub(crate) mod sql_types;
 
 use std::collections::BTreeMap;

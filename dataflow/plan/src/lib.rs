@@ -21,5 +21,6 @@ mod push;
 mod refuse;
 mod script;
 mod table;
+mod unnest;
 
 pub use compile::compile;

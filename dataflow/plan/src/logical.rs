@@ -4,7 +4,7 @@
 //! names, and types that a view can hold.
 //!
 //! ```text
-//! query ─► wildcard ─► SqlToRel ─► source_types ─► functions ─► keys, unions ─► shape
+//! query ─► wildcard ─► SqlToRel ─► unnest ─► source_types ─► functions ─► keys, unions ─► shape
 //!       ─► Analyzer (uncoerced: may not cast) ─► conformed ─► optimized ─► lower
 //! ```
 //!
@@ -45,6 +45,7 @@ use super::catalog::{Catalog, SourceTypes, Table};
 use super::push::filters_down;
 use super::script::{Script, did_you_mean, first_line, lower_first, normal, written};
 use super::table::unusable_column;
+use super::unnest::unnested;
 use crate::catalog::row_number;
 
 /// Plans the query of one view. `at` is the place of the statement.
@@ -87,6 +88,7 @@ fn analyzed(
     let plan = planner
         .sql_statement_to_plan(Statement::Query(Box::new(query.clone())))
         .map_err(|error| source_types::named(error, query, catalog))?;
+    let plan = unnested(plan)?;
     // This runs before type coercion, because a cast that nobody wrote would hide what is compared.
     let (plan, source_types) = source_types::checked(plan, catalog)?;
     let plan = tidemill_functions::typed(plan)?;

@@ -141,12 +141,7 @@ impl Visitor for Check<'_> {
                 Some(name) => self.table(name),
                 None => unsupported(span, &format!("a schema before a name (`{name}`) is")),
             },
-            TableFactor::Derived {
-                lateral: false,
-                sample: None,
-                ..
-            } => ControlFlow::Continue(()),
-            TableFactor::Derived { lateral: true, .. } => unsupported(span, "LATERAL is"),
+            TableFactor::Derived { sample: None, .. } => ControlFlow::Continue(()),
             TableFactor::NestedJoin {
                 table_with_joins, ..
             } => joins(table_with_joins),
@@ -160,9 +155,6 @@ impl Visitor for Check<'_> {
     fn pre_visit_expr(&mut self, expr: &Expr) -> Refusal {
         let span = expr.span();
         match expr {
-            Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => {
-                unsupported(span, "a subquery in an expression is")
-            }
             Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => {
                 unsupported(span, "GROUPING SETS, CUBE and ROLLUP are")
             }

@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 use datafusion_sql::sqlparser::ast::{
     Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
     SelectItemQualifiedWildcardKind, SetExpr, Spanned, TableAlias, TableFactor, TableWithJoins,
-    Visit, Visitor, WildcardAdditionalOptions, visit_expressions_mut,
+    Visit, VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 use tidemill_log::Result;
@@ -327,18 +327,49 @@ fn qualify(select: &mut Select, columns: &[Named], tables: &[Named]) {
             .filter(|column| column.name.as_ref().is_some_and(is));
         all.cloned().collect()
     };
-    let _visited: ControlFlow<()> = visit_expressions_mut(condition, |expr| {
-        if let Expr::Identifier(ident) = expr {
-            let name = normal(ident);
-            if let [only] = called(columns, &name).as_slice()
-                && called(tables, &name).len() > 1
-                && let Ok(qualified) = only.expr(ident.span)
-            {
-                *expr = qualified;
+    let _visited: ControlFlow<()> = condition.visit(&mut OwnNames {
+        depth: 0,
+        each: |expr: &mut Expr| {
+            if let Expr::Identifier(ident) = expr {
+                let name = normal(ident);
+                if let [only] = called(columns, &name).as_slice()
+                    && called(tables, &name).len() > 1
+                    && let Ok(qualified) = only.expr(ident.span)
+                {
+                    *expr = qualified;
+                }
             }
+        },
+    });
+}
+
+/// A visitor of the expressions of one query, without those of subqueries within.
+struct OwnNames<F> {
+    /// The number of subqueries around the expression.
+    depth: usize,
+    /// What is done with each expression.
+    each: F,
+}
+
+impl<F: FnMut(&mut Expr)> VisitorMut for OwnNames<F> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if self.depth == 0 {
+            (self.each)(expr);
         }
         ControlFlow::Continue(())
-    });
+    }
 }
 
 impl Named {
