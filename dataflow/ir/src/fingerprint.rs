@@ -41,6 +41,13 @@ pub fn fingerprint(
     xxh3_64(text.as_bytes())
 }
 
+/// A text that two relations share only if they have the same rows and columns.
+pub fn identity(rel: &Rel, sources: &[Source], views: &[View]) -> String {
+    let mut text = String::new();
+    node(&mut text, rel, &BTreeSet::new(), sources, views);
+    text
+}
+
 /// The name of the state of a keyed source. It contains everything that the state depends on: how
 /// the source is read, and the columns that are kept.
 pub fn state_of(source: &Source) -> String {

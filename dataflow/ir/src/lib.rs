@@ -18,7 +18,7 @@ pub mod types;
 mod unique;
 
 pub use explain::explain;
-pub use fingerprint::{fingerprint, state_of};
+pub use fingerprint::{fingerprint, identity, state_of};
 pub use job::{Job, Output, View};
 pub use rel::{Aggregate, AggregateFunction, JoinKey, JoinKind, OrderBy, Rel, RelOp, Scalar};
 pub use source::{

@@ -77,6 +77,9 @@ struct Outer {
     domain: LogicalPlan,
     /// Each outer column, and the column that carries its value through the subquery.
     columns: Vec<(Column, Column)>,
+    /// Whether outer rows that no row belongs to get a group of the next GROUP BY without keys. If
+    /// not, the outer query knows the value of an empty group.
+    fills: Cell<bool>,
 }
 
 impl Outer {
@@ -132,7 +135,7 @@ impl Unnesting {
     }
 
     /// Computes a subquery for all rows of `input`. `outer` are the columns that `input` itself
-    /// carries.
+    /// carries. `fills` is [`Outer::fills`].
     ///
     /// # Errors
     /// A plan error when the subquery reads a column that neither `input` nor `outer` has.
@@ -141,6 +144,7 @@ impl Unnesting {
         input: &LogicalPlan,
         query: &LogicalPlan,
         outer: Option<&Outer>,
+        fills: bool,
     ) -> Result<Computed> {
         let number = self.number();
         let name = TableReference::bare(format!("subquery {number}"));
@@ -175,7 +179,12 @@ impl Unnesting {
                 let values = Projection::try_new(values.collect(), Arc::new(input.clone()))?;
                 let values = LogicalPlan::Projection(values);
                 let domain = LogicalPlan::Distinct(Distinct::All(Arc::new(values)));
-                self.node(query.clone(), Some(&Outer { domain, columns }))?
+                let outer = Outer {
+                    domain,
+                    columns,
+                    fills: Cell::new(fills),
+                };
+                self.node(query.clone(), Some(&outer))?
             }
         };
         Ok(Computed { plan, on, name })

@@ -13,12 +13,13 @@
 //! * A row that cannot be evaluated leaves on a second way, to the dead letters ([`Context`]).
 //! * The state of operators that need it is kept through restarts ([`restore`]).
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use tidemill_ir::explain::Title;
 use tidemill_ir::row::nullable;
-use tidemill_ir::{Envelope, Epoch, Job, Rel, RelOp};
+use tidemill_ir::{Envelope, Epoch, Job, JoinKind, Rel, RelOp};
 use tidemill_log::{Error, Kind, Result};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Concat;
@@ -70,6 +71,7 @@ pub(crate) fn views<'scope>(
             sites: &sites,
             context,
             view: &view.name,
+            shared: repeats(&view.rel).then(RefCell::default),
         }
         .rel(&view.rel)?;
         if view.output.is_some() {
@@ -148,6 +150,19 @@ struct Renderer<'a, 'scope> {
     context: &'a Rc<Context>,
     /// The view's name.
     view: &'a str,
+    /// The relations of this view that are rendered already, by their identity, if the view may
+    /// contain a relation twice.
+    shared: Option<RefCell<BTreeMap<String, ChunkStream<'scope>>>>,
+}
+
+/// Whether a view may contain a relation twice, which is then rendered once. The planner repeats
+/// relations for outer joins and subqueries only. The state of a view with other operators is named
+/// as in the releases before there were any.
+fn repeats(rel: &Rel) -> bool {
+    rel.fold(&mut |rel, inputs: Vec<bool>| {
+        let join = matches!(&rel.op, RelOp::Join { kind, .. } if *kind != JoinKind::Inner);
+        join || inputs.contains(&true)
+    })
 }
 
 impl<'scope> Renderer<'_, 'scope> {
@@ -185,7 +200,20 @@ impl<'scope> Renderer<'_, 'scope> {
     fn rel(&self, rel: &Rel) -> Result<ChunkStream<'scope>> {
         let name = format!("{}: {}", self.view, Title(&rel.op));
         let render = || self.operator(rel);
-        self.context.meter.named(self.scope, name, render)
+        let Some(shared) = &self.shared else {
+            return self.context.meter.named(self.scope, name, render);
+        };
+        // A source reads the columns that the relation above it uses, so it has no identity alone.
+        if matches!(rel.op, RelOp::Source { .. } | RelOp::View { .. }) {
+            return render();
+        }
+        let identity = tidemill_ir::identity(rel, &self.plan.sources, &self.plan.views);
+        if let Some(known) = shared.borrow().get(&identity) {
+            return Ok(known.clone());
+        }
+        let stream = self.context.meter.named(self.scope, name, render)?;
+        shared.borrow_mut().insert(identity, stream.clone());
+        Ok(stream)
     }
 
     /// Renders a node of the plan, and its inputs first.

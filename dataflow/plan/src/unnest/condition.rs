@@ -30,12 +30,12 @@ enum Rows {
 }
 
 /// How many rows a query has, as far as its form tells.
-fn rows(query: &LogicalPlan) -> Rows {
+fn rows_of(query: &LogicalPlan) -> Rows {
     match query {
-        LogicalPlan::Projection(projection) => rows(&projection.input),
-        LogicalPlan::SubqueryAlias(alias) => rows(&alias.input),
-        LogicalPlan::Sort(sort) => rows(&sort.input),
-        LogicalPlan::Filter(filter) => match rows(&filter.input) {
+        LogicalPlan::Projection(projection) => rows_of(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => rows_of(&alias.input),
+        LogicalPlan::Sort(sort) => rows_of(&sort.input),
+        LogicalPlan::Filter(filter) => match rows_of(&filter.input) {
             Rows::Any => Rows::Any,
             _ => Rows::AtMostOne,
         },
@@ -46,6 +46,50 @@ fn rows(query: &LogicalPlan) -> Rows {
         },
         LogicalPlan::EmptyRelation(empty) if empty.produce_one_row => Rows::One,
         _ => Rows::Any,
+    }
+}
+
+/// The value of a query `SELECT expression of aggregates` over no rows, if the query has this form.
+fn of_empty_group(query: &LogicalPlan) -> Result<Option<Expr>> {
+    let LogicalPlan::Projection(projection) = query else {
+        return Ok(None);
+    };
+    let (LogicalPlan::Aggregate(grouping), [expr]) =
+        (projection.input.as_ref(), projection.expr.as_slice())
+    else {
+        return Ok(None);
+    };
+    let plain =
+        !nests(expr)? && !expr.exists(|it| Ok(matches!(it, Expr::OuterReferenceColumn(..))))?;
+    if !grouping.group_expr.is_empty() || !plain {
+        return Ok(None);
+    }
+    let columns = grouping.schema.columns();
+    let value = expr.clone().unalias().transform_up(|expr| {
+        let index = match &expr {
+            Expr::Column(column) => columns.iter().position(|own| own == column),
+            _ => None,
+        };
+        let call = index.and_then(|index| grouping.aggr_expr.get(index));
+        Ok(match call {
+            Some(call) if counts(call) => Transformed::yes(lit(0_i64)),
+            Some(_) => Transformed::yes(Expr::Literal(ScalarValue::Null, None)),
+            None => Transformed::no(expr),
+        })
+    })?;
+    Ok(value
+        .data
+        .column_refs()
+        .is_empty()
+        .then_some(value.data.clone()))
+}
+
+/// Whether an aggregate counts: over no rows it is 0, and not null.
+pub(super) fn counts(expr: &Expr) -> bool {
+    match expr {
+        Expr::Alias(alias) => counts(&alias.expr),
+        Expr::AggregateFunction(call) => matches!(call.func.name(), "count" | "regr_count"),
+        _ => false,
     }
 }
 
@@ -126,21 +170,24 @@ impl Unnesting {
         exprs: Vec<Expr>,
         outer: Option<&Outer>,
     ) -> Result<(LogicalPlan, Vec<Expr>)> {
+        let rows = input.clone();
         let names = NamePreserver::new_for_projection();
         let mut attached = Vec::new();
         for expr in exprs {
             let name = names.save(&expr);
-            let (extended, expr) = self.value(input, expr, outer)?;
+            let (extended, expr) = self.value(input, &rows, expr, outer)?;
             input = extended;
             attached.push(name.restore(expr));
         }
         Ok((input, attached))
     }
 
-    /// Binds one expression to `input`, with a column for each of its subqueries.
+    /// Binds one expression to `input`, with a column for each of its subqueries. `rows` is `input`
+    /// before other subqueries got their columns: it has all the columns that a subquery reads.
     fn value(
         &self,
         input: LogicalPlan,
+        rows: &LogicalPlan,
         expr: Expr,
         outer: Option<&Outer>,
     ) -> Result<(LogicalPlan, Expr)> {
@@ -153,7 +200,7 @@ impl Unnesting {
             if !is_subquery(&expr) {
                 return Ok(Transformed::no(expr));
             }
-            let (extended, expr) = self.subquery(input.clone(), expr, outer)?;
+            let (extended, expr) = self.subquery(input.clone(), rows, expr, outer)?;
             input = extended;
             Ok(Transformed::new(expr, true, TreeNodeRecursion::Continue))
         });
@@ -165,23 +212,25 @@ impl Unnesting {
     fn subquery(
         &self,
         input: LogicalPlan,
+        rows: &LogicalPlan,
         expr: Expr,
         outer: Option<&Outer>,
     ) -> Result<(LogicalPlan, Expr)> {
         match expr {
-            Expr::ScalarSubquery(subquery) => self.scalar(input, &subquery.subquery, outer),
+            Expr::ScalarSubquery(subquery) => self.scalar((input, rows), &subquery.subquery, outer),
             Expr::Exists(exists) => {
-                let (input, found) = self.exists(input, &exists.subquery.subquery, outer)?;
+                let (input, found) =
+                    self.exists((input, rows), &exists.subquery.subquery, outer)?;
                 let found = if exists.negated { not(found) } else { found };
                 Ok((input, found))
             }
             Expr::InSubquery(within) => {
                 let query = &within.subquery.subquery;
-                let (input, found) = self.within(input, &within.expr, query, outer)?;
+                let (input, found) = self.within((input, rows), &within.expr, query, outer)?;
                 let found = if within.negated { not(found) } else { found };
                 Ok((input, found))
             }
-            Expr::SetComparison(compared) => self.compared(input, &compared, outer),
+            Expr::SetComparison(compared) => self.compared((input, rows), &compared, outer),
             other => Ok((input, other)),
         }
     }
@@ -189,15 +238,16 @@ impl Unnesting {
     /// A scalar subquery: its value, null if it has no row, an error if it has several.
     fn scalar(
         &self,
-        input: LogicalPlan,
+        (input, rows): (LogicalPlan, &LogicalPlan),
         query: &LogicalPlan,
         outer: Option<&Outer>,
     ) -> Result<(LogicalPlan, Expr)> {
-        let computed = self.computed(&input, query, outer)?;
+        let empty = of_empty_group(query)?;
+        let computed = self.computed(rows, query, outer, empty.is_none())?;
         let name = computed.name.clone();
         let (value, carried) = (value_of(&computed), computed.carried());
         let on = computed.conditions();
-        let mut of_rows = rows(query);
+        let mut of_rows = rows_of(query);
         let mut plan = computed.plan;
         let mut outputs = carried.clone();
         let mut answer = column(&name, "value");
@@ -218,7 +268,13 @@ impl Unnesting {
             answer = when(single_row(column(&name, "rows")), answer).end()?;
             of_rows = Rows::One;
         } else {
-            outputs.push(value.alias_qualified(Some(name), "value"));
+            outputs.push(value.alias_qualified(Some(name.clone()), "value"));
+        }
+        // A left join gives null already.
+        let null = |empty: &Expr| matches!(empty, Expr::Literal(value, _) if value.is_null());
+        if let Some(empty) = empty.filter(|empty| !on.is_empty() && !null(empty)) {
+            outputs.push(lit(true).alias_qualified(Some(name.clone()), "found"));
+            answer = when(column(&name, "found"), answer).otherwise(empty)?;
         }
         let plan = projected(plan, outputs)?;
         let kind = match on.is_empty() && of_rows == Rows::One {
@@ -231,11 +287,11 @@ impl Unnesting {
     /// Whether a subquery has a row.
     fn exists(
         &self,
-        input: LogicalPlan,
+        (input, rows): (LogicalPlan, &LogicalPlan),
         query: &LogicalPlan,
         outer: Option<&Outer>,
     ) -> Result<(LogicalPlan, Expr)> {
-        let computed = self.computed(&input, query, outer)?;
+        let computed = self.computed(rows, query, outer, true)?;
         let (name, on) = (computed.name.clone(), computed.conditions());
         if on.is_empty() {
             let plan = counted(computed, Vec::new())?;
@@ -254,12 +310,12 @@ impl Unnesting {
     /// Whether `x` is among the values of a subquery, in three-valued logic.
     fn within(
         &self,
-        input: LogicalPlan,
+        (input, rows): (LogicalPlan, &LogicalPlan),
         x: &Expr,
         query: &LogicalPlan,
         outer: Option<&Outer>,
     ) -> Result<(LogicalPlan, Expr)> {
-        let computed = self.computed(&input, query, outer)?;
+        let computed = self.computed(rows, query, outer, true)?;
         let name = computed.name.clone();
         let (value, on, carried) = (
             value_of(&computed),
@@ -292,21 +348,21 @@ impl Unnesting {
     /// A comparison with ANY or ALL values of a subquery, in three-valued logic.
     fn compared(
         &self,
-        input: LogicalPlan,
+        (input, rows): (LogicalPlan, &LogicalPlan),
         compared: &SetComparison,
         outer: Option<&Outer>,
     ) -> Result<(LogicalPlan, Expr)> {
         let (x, query) = (compared.expr.as_ref(), &compared.subquery.subquery);
         let all = matches!(compared.quantifier, SetQuantifier::All);
         match (compared.op, all) {
-            (Operator::Eq, false) => return self.within(input, x, query, outer),
+            (Operator::Eq, false) => return self.within((input, rows), x, query, outer),
             (Operator::NotEq, true) => {
-                let (input, found) = self.within(input, x, query, outer)?;
+                let (input, found) = self.within((input, rows), x, query, outer)?;
                 return Ok((input, not(found)));
             }
             _ => {}
         }
-        let computed = self.computed(&input, query, outer)?;
+        let computed = self.computed(rows, query, outer, true)?;
         let (name, value, on) = (
             computed.name.clone(),
             value_of(&computed),
@@ -331,54 +387,54 @@ impl Unnesting {
     }
 
     /// Keeps the rows of `input` for which a condition is true. The columns of `input` are the first
-    /// ones of the result.
+    /// ones of the result. `rows` is as in [`Unnesting::value`].
     ///
     /// # Errors
     /// A plan error when a subquery cannot be unnested.
     pub(super) fn kept(
         &self,
-        input: LogicalPlan,
+        (input, rows): (LogicalPlan, &LogicalPlan),
         condition: Expr,
         outer: Option<&Outer>,
     ) -> Result<LogicalPlan> {
         match condition {
             Expr::Exists(exists) => {
                 let kind = semi(exists.negated);
-                self.partners(input, None, &exists.subquery.subquery, kind, outer)
+                self.partners((input, rows), None, &exists.subquery.subquery, kind, outer)
             }
             Expr::Not(inner) => match *inner {
                 Expr::Exists(exists) => {
                     let kind = semi(!exists.negated);
-                    self.partners(input, None, &exists.subquery.subquery, kind, outer)
+                    self.partners((input, rows), None, &exists.subquery.subquery, kind, outer)
                 }
-                other => self.tested(input, not(other), outer),
+                other => self.tested((input, rows), not(other), outer),
             },
             Expr::InSubquery(InSubquery {
                 expr,
                 subquery,
                 negated: false,
             }) => {
-                let (input, x) = self.value(input, *expr, outer)?;
+                let (input, x) = self.value(input, rows, *expr, outer)?;
                 self.partners(
-                    input,
+                    (input, rows),
                     Some(x),
                     &subquery.subquery,
                     JoinType::LeftSemi,
                     outer,
                 )
             }
-            other => self.tested(input, other, outer),
+            other => self.tested((input, rows), other, outer),
         }
     }
 
     /// Keeps the rows of `input` for which a condition with columns of subqueries is true.
     fn tested(
         &self,
-        input: LogicalPlan,
+        (input, rows): (LogicalPlan, &LogicalPlan),
         condition: Expr,
         outer: Option<&Outer>,
     ) -> Result<LogicalPlan> {
-        let (input, condition) = self.value(input, condition, outer)?;
+        let (input, condition) = self.value(input, rows, condition, outer)?;
         super::filtered(input, vec![condition])
     }
 
@@ -386,13 +442,13 @@ impl Unnesting {
     /// partner is a row whose value equals it.
     fn partners(
         &self,
-        input: LogicalPlan,
+        (input, rows): (LogicalPlan, &LogicalPlan),
         x: Option<Expr>,
         query: &LogicalPlan,
         kind: JoinType,
         outer: Option<&Outer>,
     ) -> Result<LogicalPlan> {
-        let computed = self.computed(&input, query, outer)?;
+        let computed = self.computed(rows, query, outer, true)?;
         let (name, mut on) = (computed.name.clone(), computed.conditions());
         let mut outputs = computed.carried();
         let of_query = match x {

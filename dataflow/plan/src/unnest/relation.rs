@@ -20,7 +20,7 @@ use datafusion_expr::{
     WindowFunctionDefinition, WindowUDF, lit, when,
 };
 
-use super::condition::bound;
+use super::condition::{bound, counts};
 use super::free::{has, is_subquery};
 use super::{Outer, Unnesting, columns, filtered, joined, named, projected, same};
 use crate::catalog::row_number::RowNumber;
@@ -132,8 +132,9 @@ impl Unnesting {
         if nested.is_empty() {
             return Ok(input);
         }
+        let rows = input.clone();
         for condition in nested {
-            input = self.kept(input, condition, outer)?;
+            input = self.kept((input, &rows), condition, outer)?;
         }
         projected(input, own)
     }
@@ -199,7 +200,8 @@ impl Unnesting {
 
     /// Unnests a GROUP BY. Without group keys, each outer row has a group, also if no row is in it.
     fn aggregate(&self, grouping: Aggregate, outer: Option<&Outer>) -> Result<LogicalPlan> {
-        let scalar = grouping.group_expr.is_empty();
+        let fills = outer.is_some_and(|outer| outer.fills.replace(true));
+        let scalar = grouping.group_expr.is_empty() && fills;
         let sets = |expr: &Expr| matches!(expr, Expr::GroupingSet(_));
         if outer.is_some() && grouping.group_expr.iter().any(sets) {
             return not_impl_err!("GROUPING SETS in a correlated subquery are not supported");
@@ -409,7 +411,7 @@ impl Unnesting {
         }
         let left = self.node(Arc::unwrap_or_clone(join.left), outer)?;
         let own = columns(join.right.schema());
-        let computed = self.computed(&left, &join.right, outer)?;
+        let computed = self.computed(&left, &join.right, outer, true)?;
         let mut on = computed.conditions();
         if let Some(condition) = join.filter {
             on.push(bound(condition, outer)?);
@@ -518,14 +520,5 @@ fn own_side(condition: &Expr, outer: &Column, schema: &DFSchemaRef) -> Option<Ex
     match own {
         Expr::Column(column) if has(schema, column) => Some(own.clone()),
         _ => None,
-    }
-}
-
-/// Whether an aggregate counts: over no rows it is 0, and not null.
-fn counts(expr: &Expr) -> bool {
-    match expr {
-        Expr::Alias(alias) => counts(&alias.expr),
-        Expr::AggregateFunction(call) => matches!(call.func.name(), "count" | "regr_count"),
-        _ => false,
     }
 }
