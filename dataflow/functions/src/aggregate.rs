@@ -1,15 +1,18 @@
-//! The aggregate functions `sum` and `avg`, with PostgreSQL's result types.
+//! The aggregate functions that DataFusion does not have with PostgreSQL's types.
 //!
 //! DataFusion's own types differ: here the sum of reals is a real, the sum of bigints is a numeric,
-//! and an average of numerics is divided as PostgreSQL's `numeric_avg` divides.
+//! and averages and variances of numerics are divided as PostgreSQL's `numeric` divides.
 //!
-//! | argument | `sum` | `avg` |
+//! | argument | `sum` | `avg`, variances and deviations |
 //! |---|---|---|
 //! | integer | bigint | numeric |
 //! | bigint | numeric | numeric |
 //! | numeric | numeric of ten more digits | numeric |
 //! | real | real | double precision |
 //! | double precision | double precision | double precision |
+//!
+//! Functions of pairs (`corr`, `covar_*`, `regr_*`) and `percentile_cont` give a double, `bit_*`,
+//! `mode` and `percentile_disc` the type of their argument, `string_agg` a text.
 //!
 //! The functions only give the types. The dataflow evaluates them ([`tidemill_ir`]).
 
@@ -19,6 +22,7 @@ use arrow::datatypes::DataType;
 use datafusion_common::{Result, internal_err};
 use datafusion_expr::function::AccumulatorArgs;
 use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
+use tidemill_ir::AggregateFunction as Function;
 
 use crate::value::decimal::{DIGITS, Num};
 
@@ -32,64 +36,53 @@ const SCALE: i8 = 28;
 /// digits in PostgreSQL.
 const SCALE_LEAST: i8 = 20;
 
-/// Which aggregate function it is.
-#[derive(Debug, PartialEq, Eq, Hash)]
-enum Function {
-    /// `sum`.
-    Sum,
-    /// `avg`.
-    Avg,
-}
-
 /// An aggregate function that the planner types and the dataflow evaluates.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Aggregate {
+struct Declared {
     /// Which function it is.
     function: Function,
-    /// One argument of any type. [`crate::typing::rewrite`] checks the type.
+    /// Arguments of any type. [`crate::typing::rewrite`] checks the types.
     signature: Signature,
 }
 
-/// The aggregate function for the planner.
-fn aggregate(function: Function) -> Arc<AggregateUDF> {
-    let signature = Signature::any(1, Volatility::Immutable);
-    Arc::new(AggregateUDF::from(Aggregate {
+/// The aggregate function for the planner, in place of DataFusion's.
+///
+/// Calling its accumulator is an internal error, because the dataflow computes the result.
+pub fn declared(function: Function) -> Arc<AggregateUDF> {
+    // The planner puts the expression of WITHIN GROUP before the other arguments.
+    let arguments = function.arity() + usize::from(function.is_ordered_set());
+    Arc::new(AggregateUDF::from(Declared {
         function,
-        signature,
+        signature: Signature::any(arguments, Volatility::Immutable),
     }))
 }
 
-/// The aggregate `sum`.
-///
-/// The planner registers this function instead of DataFusion's `sum`. Calling its accumulator is an
-/// internal error, because the dataflow adds up the values.
-pub fn sum() -> Arc<AggregateUDF> {
-    aggregate(Function::Sum)
-}
-
-/// The aggregate `avg`.
-///
-/// The dataflow keeps the sum and the count, and divides with [`averaged`].
-pub fn average() -> Arc<AggregateUDF> {
-    aggregate(Function::Avg)
-}
-
-impl AggregateUDFImpl for Aggregate {
+impl AggregateUDFImpl for Declared {
     fn name(&self) -> &str {
-        match self.function {
-            Function::Sum => "sum",
-            Function::Avg => "avg",
-        }
+        self.function.name()
     }
 
     fn signature(&self) -> &Signature {
         &self.signature
     }
 
+    fn supports_within_group_clause(&self) -> bool {
+        self.function.is_ordered_set()
+    }
+
     fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
+        let first = kinds.first().cloned().unwrap_or(DataType::Null);
         Ok(match self.function {
             Function::Sum => sum_type(kinds),
-            Function::Avg => average_type(kinds),
+            Function::Avg => average_type(&first),
+            Function::StddevPop | Function::StddevSamp => deviation_type(&first, false),
+            Function::VarPop | Function::VarSamp => deviation_type(&first, true),
+            Function::RegrCount => DataType::Int64,
+            Function::StringAgg => DataType::Utf8,
+            Function::BoolAnd | Function::BoolOr => DataType::Boolean,
+            Function::PercentileCont => DataType::Float64,
+            function if function.is_of_pairs() => DataType::Float64,
+            _ => first,
         })
     }
 
@@ -113,17 +106,36 @@ fn sum_type(kinds: &[DataType]) -> DataType {
 
 /// The type of the average: a numeric for integers and numerics, a double for floating point
 /// numbers.
-fn average_type(kinds: &[DataType]) -> DataType {
-    match kinds {
-        [DataType::Decimal128(precision, scale)] => {
-            let room = DIGITS.cast_signed() - (precision.cast_signed() - scale);
-            let scale = room.clamp(SCALE_LEAST, SCALE).max(*scale);
-            DataType::Decimal128(DIGITS, scale)
+fn average_type(kind: &DataType) -> DataType {
+    match kind {
+        DataType::Decimal128(precision, scale) => {
+            quotient_type(precision.cast_signed() - scale, *scale)
         }
         // Before the arguments have their types: integers are averaged as numerics.
-        [DataType::Int32 | DataType::Int64] => DataType::Decimal128(DIGITS, SCALE),
+        DataType::Int32 | DataType::Int64 => DataType::Decimal128(DIGITS, SCALE),
         _ => DataType::Float64,
     }
+}
+
+/// The type of a standard deviation, or of a variance if `squared`. In PostgreSQL both have at
+/// least twice as many digits after the point as the argument.
+fn deviation_type(kind: &DataType, squared: bool) -> DataType {
+    match kind {
+        DataType::Decimal128(precision, scale) => {
+            let whole = precision.cast_signed() - scale;
+            let whole = if squared { whole * 2 } else { whole };
+            quotient_type(whole, scale.saturating_mul(2).min(DIGITS.cast_signed()))
+        }
+        DataType::Int32 | DataType::Int64 => DataType::Decimal128(DIGITS, SCALE),
+        _ => DataType::Float64,
+    }
+}
+
+/// A numeric with room for `whole` digits before the point, as far as there is room, and for
+/// `scale` digits and more after it.
+fn quotient_type(whole: i8, scale: i8) -> DataType {
+    let room = DIGITS.cast_signed().saturating_sub(whole);
+    DataType::Decimal128(DIGITS, room.clamp(SCALE_LEAST, SCALE).max(scale))
 }
 
 /// The average of `count` numerics with `scale` digits after the point, whose digits add up to

@@ -45,6 +45,7 @@ mod aggregate;
 mod casts;
 pub mod chain;
 mod compare;
+mod deviation;
 mod entry;
 mod numeric;
 mod table;
@@ -53,7 +54,8 @@ mod time;
 mod typing;
 mod value;
 
-pub use aggregate::{average, averaged, sum};
+pub use aggregate::{averaged, declared};
+pub use deviation::{Deviation, Sums, deviation};
 pub use entry::Kind;
 pub use typing::names::{ROW, function, function_names, named};
 pub use typing::native::operator_text;

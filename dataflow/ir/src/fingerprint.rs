@@ -109,7 +109,12 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
             scalars(text, "reduce", keys);
             for aggregate in aggregates {
                 push(text, format_args!("{aggregate}"));
-                scalars(text, "of", aggregate.argument.as_slice());
+                scalars(text, "of", &aggregate.arguments);
+                let order: Vec<Scalar> =
+                    aggregate.order.iter().map(|by| by.scalar.clone()).collect();
+                if !order.is_empty() {
+                    scalars(text, "by", &order);
+                }
                 scalars(text, "filter", aggregate.filter.as_slice());
             }
         }

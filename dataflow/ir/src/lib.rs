@@ -6,6 +6,7 @@
 //! physical expressions, bound to the columns of their input by position: pure, immutable,
 //! evaluated on whole batches. No type of timely or differential appears here.
 
+mod aggregate;
 pub mod explain;
 mod fingerprint;
 mod job;
@@ -17,10 +18,11 @@ mod source;
 pub mod types;
 mod unique;
 
+pub use aggregate::{Aggregate, AggregateFunction};
 pub use explain::explain;
 pub use fingerprint::{fingerprint, identity, state_of};
 pub use job::{Job, Output, View};
-pub use rel::{Aggregate, AggregateFunction, JoinKey, JoinKind, OrderBy, Rel, RelOp, Scalar};
+pub use rel::{JoinKey, JoinKind, OrderBy, Rel, RelOp, Scalar};
 pub use source::{
     Binary, Digits, Envelope, Format, KeySchema, Missing, Source, Spelling, TimestampUnit,
 };

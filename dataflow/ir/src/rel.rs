@@ -12,6 +12,8 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion_physical_expr::PhysicalExpr;
 
+use crate::aggregate::Aggregate;
+
 /// A relation: a node in the tree of a view.
 #[derive(Debug, Clone)]
 pub struct Rel {
@@ -222,62 +224,6 @@ pub struct OrderBy {
     pub descending: bool,
     /// Whether nulls are before all other values.
     pub nulls_first: bool,
-}
-
-/// One aggregate of a `Reduce`.
-#[derive(Debug, Clone)]
-pub struct Aggregate {
-    /// The aggregate function.
-    pub function: AggregateFunction,
-    /// The argument; `None` for `count(*)`.
-    pub argument: Option<Scalar>,
-    /// A condition; only rows for which it is true count (`FILTER (WHERE …)`).
-    pub filter: Option<Scalar>,
-    /// Whether DISTINCT was given. Never for `min`, `max`, `bool_and` and `bool_or`, where it has
-    /// no effect.
-    pub distinct: bool,
-}
-
-/// The aggregate functions that the renderer implements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AggregateFunction {
-    /// The number of rows, or of rows whose argument is not null. `Int64`.
-    Count,
-    /// The sum; null over no rows. Its type is that of `tidemill-functions`: `Int64`, `Float32`,
-    /// `Float64` or `Decimal128`.
-    Sum,
-    /// The average; null over no rows. `Float64` for floats, `Decimal128` for other numbers.
-    Avg,
-    /// The smallest value, of the argument's type.
-    Min,
-    /// The greatest value, of the argument's type.
-    Max,
-    /// Whether all arguments are true. `Boolean`, null over no rows.
-    BoolAnd,
-    /// Whether any argument is true. `Boolean`, null over no rows.
-    BoolOr,
-}
-
-impl fmt::Display for Aggregate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self.function {
-            AggregateFunction::Count => "count",
-            AggregateFunction::Sum => "sum",
-            AggregateFunction::Avg => "avg",
-            AggregateFunction::Min => "min",
-            AggregateFunction::Max => "max",
-            AggregateFunction::BoolAnd => "bool_and",
-            AggregateFunction::BoolOr => "bool_or",
-        };
-        let distinct = if self.distinct { "DISTINCT " } else { "" };
-        let argument = self.argument.as_ref();
-        let argument = argument.map_or("*", |argument| argument.text.as_str());
-        write!(f, "{name}({distinct}{argument})")?;
-        match &self.filter {
-            Some(filter) => write!(f, " FILTER (WHERE {})", filter.text),
-            None => Ok(()),
-        }
-    }
 }
 
 impl fmt::Display for JoinKey {

@@ -12,7 +12,7 @@ pub(crate) mod row_number;
 pub(crate) mod single_row;
 pub(crate) mod sql_types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
@@ -23,7 +23,7 @@ use datafusion_expr::{
     AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, Volatility, WindowUDF,
 };
 use datafusion_functions_aggregate::planner::AggregateFunctionPlanner;
-use datafusion_functions_aggregate::{bool_and_or, count, min_max};
+use datafusion_functions_aggregate::{count, min_max};
 use datafusion_sql::sqlparser::ast::DataType as SqlType;
 use names::Names;
 use row_number::RowNumber;
@@ -106,21 +106,20 @@ pub(super) struct Catalog {
 ///
 /// `name` is in lower case.
 pub(super) fn aggregate(name: &str) -> Option<AggregateFunction> {
-    Some(match name {
-        "count" => AggregateFunction::Count,
-        "sum" => AggregateFunction::Sum,
-        "avg" => AggregateFunction::Avg,
-        "min" => AggregateFunction::Min,
-        "max" => AggregateFunction::Max,
-        "bool_and" => AggregateFunction::BoolAnd,
-        "bool_or" => AggregateFunction::BoolOr,
-        _ => return None,
-    })
+    AggregateFunction::named(name)
 }
 
-/// The names of the aggregates.
-pub(super) const AGGREGATES: [&str; 7] =
-    ["avg", "bool_and", "bool_or", "count", "max", "min", "sum"];
+/// The names of the aggregates that are second names of others.
+const ALIASES: [&str; 3] = ["every", "stddev", "variance"];
+
+/// The names of the aggregates, in alphabetical order.
+pub(super) fn aggregates() -> BTreeSet<&'static str> {
+    let functions = AggregateFunction::ALL.into_iter();
+    functions
+        .map(AggregateFunction::name)
+        .chain(ALIASES)
+        .collect()
+}
 
 impl Catalog {
     /// A catalog without tables and views.
@@ -183,7 +182,7 @@ impl Catalog {
 
     /// The names of all functions that views may use.
     pub(super) fn functions() -> impl Iterator<Item = &'static str> {
-        tidemill_functions::function_names().chain(AGGREGATES)
+        tidemill_functions::function_names().chain(aggregates())
     }
 }
 
@@ -240,12 +239,9 @@ impl ContextProvider for Catalog {
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
         Some(match aggregate(name)? {
             AggregateFunction::Count => count::count_udaf(),
-            AggregateFunction::Sum => tidemill_functions::sum(),
-            AggregateFunction::Avg => tidemill_functions::average(),
             AggregateFunction::Min => min_max::min_udaf(),
             AggregateFunction::Max => min_max::max_udaf(),
-            AggregateFunction::BoolAnd => bool_and_or::bool_and_udaf(),
-            AggregateFunction::BoolOr => bool_and_or::bool_or_udaf(),
+            function => tidemill_functions::declared(function),
         })
     }
 
@@ -272,7 +268,7 @@ impl ContextProvider for Catalog {
     }
 
     fn udaf_names(&self) -> Vec<String> {
-        AGGREGATES.map(str::to_owned).to_vec()
+        aggregates().into_iter().map(str::to_owned).collect()
     }
 
     fn udwf_names(&self) -> Vec<String> {

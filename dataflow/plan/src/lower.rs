@@ -38,7 +38,7 @@ use datafusion_expr::{Distinct, Expr, ExprSchemable, LogicalPlan};
 use datafusion_physical_expr::expressions::BinaryExpr;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use text::text;
-use tidemill_ir::{Aggregate, AggregateFunction, Rel, RelOp, Scalar, Source, View};
+use tidemill_ir::{Aggregate, AggregateFunction, OrderBy, Rel, RelOp, Scalar, Source, View};
 
 use super::catalog;
 use super::catalog::{Relation, Scanned};
@@ -190,7 +190,7 @@ impl Inputs<'_> {
             let aggregate = pending.call(expr)?;
             let kind = scope.field(keys.len() + index).data_type().clone();
             summable(aggregate.function, &kind)?;
-            let nullable = aggregate.function != AggregateFunction::Count;
+            let nullable = !aggregate.function.is_count();
             fields.push(Field::new(aggregate.to_string(), kind, nullable));
             aggregates.push(aggregate);
         }
@@ -440,28 +440,34 @@ impl Pending {
         let Some(function) = catalog::aggregate(func.name()) else {
             return not_impl_err!("aggregate `{}` is not supported in views yet", func.name());
         };
-        let argument = match params.args.as_slice() {
+        let arguments = match params.args.as_slice() {
             [Expr::Literal(value, _)]
                 if function == AggregateFunction::Count && !params.distinct && !value.is_null() =>
             {
-                None
+                Vec::new()
             }
-            [argument] => Some(self.scalar(argument)?),
-            _ => return not_impl_err!("`{}` of several arguments is not supported", func.name()),
+            args => args
+                .iter()
+                .map(|arg| self.scalar(arg))
+                .collect::<Result<_>>()?,
         };
+        if arguments.len() > function.arity() + usize::from(function.is_ordered_set()) {
+            return not_impl_err!("`{}` of several arguments is not supported", func.name());
+        }
+        let order = params.order_by.iter().map(|by| {
+            Ok(OrderBy {
+                scalar: self.scalar(&by.expr)?,
+                descending: !by.asc,
+                nulls_first: by.nulls_first,
+            })
+        });
         let filter = params.filter.as_deref().map(|filter| self.scalar(filter));
-        let idempotent = matches!(
-            function,
-            AggregateFunction::Min
-                | AggregateFunction::Max
-                | AggregateFunction::BoolAnd
-                | AggregateFunction::BoolOr
-        );
         Ok(Aggregate {
             function,
-            argument,
+            arguments,
+            order: order.collect::<Result<_>>()?,
             filter: filter.transpose()?,
-            distinct: params.distinct && !idempotent,
+            distinct: params.distinct && !function.is_idempotent(),
         })
     }
 }

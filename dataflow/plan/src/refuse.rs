@@ -11,24 +11,25 @@
 //! |---|---|
 //! | a query | WITH RECURSIVE, FETCH, FOR UPDATE, INTERSECT, VALUES, ORDER BY without LIMIT |
 //! | a SELECT | no FROM, GROUPING SETS, HAVING without groups, SELECT INTO |
-//! | an item of FROM | RIGHT and FULL JOIN with USING, table functions, TABLESAMPLE, names with a schema |
-//! | an expression | subqueries, arrays, COLLATE, parameters, unknown functions and operators |
+//! | an item of FROM | RIGHT and FULL JOIN with USING, table functions, TABLESAMPLE, schemas |
+//! | an expression | arrays, COLLATE, parameters, unknown operators |
+//! | a function call ([`calls`]) | unknown functions, clauses that the function does not take |
+
+pub(crate) mod calls;
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    BinaryOperator, Distinct, Expr, Function, FunctionArguments, GroupByExpr, Ident, Interval,
-    JoinConstraint, JoinOperator, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem,
-    SetExpr, SetOperator, Spanned, TableFactor, TableWithJoins, UnaryOperator, Value, Visit,
-    Visitor, visit_expressions,
+    BinaryOperator, Distinct, Expr, GroupByExpr, Ident, Interval, JoinConstraint, JoinOperator,
+    OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, SetOperator, Spanned,
+    TableFactor, TableWithJoins, UnaryOperator, Value, Visit, Visitor, visit_expressions,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 use tidemill_log::Result;
 
-use super::catalog::{AGGREGATES, Catalog, aggregate, immutable};
+use super::catalog::{Catalog, aggregate};
 use super::script::{Script, did_you_mean, normal, single};
-use crate::catalog::row_number;
 
 /// Checks the query of one view. `at` is the place of the statement, for parts without their own.
 ///
@@ -262,78 +263,6 @@ impl Check<'_> {
         ControlFlow::Break((ident.span, format!("unknown table `{name}`{hint}")))
     }
 
-    /// Checks a function call: the name, and the clauses that belong to it.
-    ///
-    /// Aggregates, `row_number()` and scalar functions are told apart by name. A function that
-    /// DataFusion has and views do not is reported as not supported, and any other one as unknown,
-    /// with the closest name.
-    fn function(&self, function: &Function) -> Refusal {
-        let span = function.name.span();
-        let Some(ident) = single(&function.name) else {
-            let name = &function.name;
-            return unsupported(span, &format!("a schema before a function (`{name}`) is"));
-        };
-        let name = normal(ident);
-        none_of(&[
-            (!function.within_group.is_empty(), span, "WITHIN GROUP is"),
-            (
-                function.null_treatment.is_some(),
-                span,
-                "IGNORE NULLS and RESPECT NULLS are",
-            ),
-        ])?;
-        if let FunctionArguments::List(list) = &function.args
-            && !list.clauses.is_empty()
-        {
-            return unsupported(span, "ORDER BY (or another clause) inside a function is");
-        }
-        if let FunctionArguments::List(list) = &function.args {
-            let counts = aggregate(&name).is_some();
-            let plain = function.filter.is_none() && list.duplicate_treatment.is_none();
-            if counts && list.args.is_empty() {
-                return ControlFlow::Break((span, format!("{name} takes an argument: {name}(*)?")));
-            }
-            if !counts && !plain && name != row_number::NAME {
-                let what = format!("`{name}` is no aggregate: it takes no DISTINCT and no FILTER");
-                return ControlFlow::Break((span, what));
-            }
-        }
-        match (name == row_number::NAME, function.over.is_some()) {
-            (true, true) => return ControlFlow::Continue(()),
-            (true, false) => {
-                let what = "row_number() needs OVER (PARTITION BY … ORDER BY …)";
-                return ControlFlow::Break((span, what.to_owned()));
-            }
-            (false, true) => {
-                let what = format!("window function `{name}` (there is row_number()) is");
-                return unsupported(span, &what);
-            }
-            (false, false) if aggregate(&name).is_some() => return ControlFlow::Continue(()),
-            (false, false) => {}
-        }
-        if tidemill_functions::function(&name).is_some() {
-            return ControlFlow::Continue(());
-        }
-        match self.catalog.scalar(&name) {
-            Some(scalar) if immutable(scalar) => {
-                let hint = did_you_mean(&name, Catalog::functions());
-                let what = format!(
-                    "function `{name}` is not supported in views: docs/sql.md lists those that \
-                     are{hint}"
-                );
-                ControlFlow::Break((span, what))
-            }
-            Some(_) => ControlFlow::Break((
-                span,
-                format!(
-                    "function `{name}` is not supported in views: its answer depends on more than \
-                     its arguments (clock, chance, settings or release), so a replay would differ"
-                ),
-            )),
-            None => ControlFlow::Break((span, self.unknown_function(&name))),
-        }
-    }
-
     /// Checks the names in HAVING. In PostgreSQL a name in HAVING is a column of FROM. The planner
     /// takes it for an output with this name if FROM has no such column.
     fn having_columns(&self, select: &Select) -> Refusal {
@@ -355,20 +284,6 @@ impl Check<'_> {
             }
             _ => ControlFlow::Continue(()),
         })
-    }
-
-    /// The message for an unknown function.
-    fn unknown_function(&self, name: &str) -> String {
-        let known = datafusion_functions_aggregate::all_default_aggregate_functions();
-        if known
-            .iter()
-            .any(|f| f.name() == name || f.aliases().iter().any(|a| a == name))
-        {
-            let ours = AGGREGATES.join(", ");
-            return format!("aggregate `{name}` is not supported in views yet; there are {ours}");
-        }
-        let hint = did_you_mean(name, Catalog::functions());
-        format!("unknown function `{name}`{hint}")
     }
 }
 

@@ -5,6 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use tidemill_log::envelope::event::Position;
+use tidemill_state::value::bit_counts::BitCounts;
 use tidemill_state::value::float_sum::FloatSum;
 use tidemill_state::value::source_position::{ChangeOrder, SourcePosition};
 use tidemill_state::value::totals::{Cell, Sum};
@@ -123,6 +124,13 @@ fn totals() -> impl Strategy<Value = ((Row, ()), Epoch, Totals)> {
         Just(Sum::None),
         any::<i128>().prop_map(|sum| Sum::Int(sum.into())),
         float().prop_map(|sum| Sum::Float(Box::new(sum))),
+        vec((any::<u64>(), -3i64..4), 0..4).prop_map(|values| {
+            let mut counts = BitCounts::default();
+            values
+                .iter()
+                .for_each(|(value, times)| counts.add(*value, *times));
+            Sum::Bits(Box::new(counts))
+        }),
     ];
     let cell = (any::<i64>(), sum).prop_map(|(count, sum)| Cell { count, sum });
     (row(), any::<u64>(), any::<i64>(), vec(cell, 0..5)).prop_map(|(key, epoch, rows, cells)| {

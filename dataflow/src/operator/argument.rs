@@ -3,7 +3,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::buffer::NullBuffer;
 use arrow::compute::nullif;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_physical_expr::expressions::{CaseExpr, Column};
@@ -14,12 +15,14 @@ use super::compute::{Stage, compute};
 use crate::chunk::{Chunk, ChunkStream};
 use crate::context::Context;
 
-/// Which of the evaluated columns are one aggregate's argument and filter.
+/// Which of the evaluated columns are one aggregate's arguments and filter.
 struct Slot {
     /// Which aggregate it is.
     function: AggregateFunction,
-    /// The argument's column; `None` for `count(*)` without a filter.
-    column: Option<usize>,
+    /// The arguments' columns; none for `count(*)` without a filter.
+    columns: Vec<usize>,
+    /// Which of them must not be null, or the row does not count.
+    needed: std::ops::Range<usize>,
     /// The filter's column; `None` without a filter.
     filter: Option<usize>,
 }
@@ -38,8 +41,9 @@ pub(crate) struct Arguments {
 pub(crate) struct Columns {
     /// The group keys.
     pub(crate) keys: Vec<ArrayRef>,
-    /// One per aggregate; `None` for `count(*)`. A value is null where the filter is not true.
-    pub(crate) arguments: Vec<Option<ArrayRef>>,
+    /// The arguments of each aggregate; none for `count(*)`. All arguments of an aggregate are null
+    /// where the row does not count for it: where the filter is not true, or an argument is null.
+    pub(crate) arguments: Vec<Vec<ArrayRef>>,
     /// The difference of each row.
     pub(crate) diffs: Arc<[i64]>,
 }
@@ -64,14 +68,23 @@ impl Arguments {
             .iter()
             .map(|aggregate| {
                 let filter = aggregate.filter.as_ref().map(&mut add);
-                let column = match guarded(aggregate)? {
-                    Some(argument) => Some(add(&argument)),
+                let read = read(aggregate);
+                let columns = read
+                    .iter()
+                    .map(|scalar| Ok(add(&guarded(aggregate, scalar)?)));
+                let mut columns: Vec<usize> = columns.collect::<Result<_>>()?;
+                if columns.is_empty() {
                     // `count(*)` with a filter counts the rows in which the filter is true.
-                    None => filter,
+                    columns.extend(filter);
+                }
+                let needed = match aggregate.function.is_collected() {
+                    true => value_column(aggregate)..value_column(aggregate) + 1,
+                    false => 0..columns.len(),
                 };
                 Ok(Slot {
                     function: aggregate.function,
-                    column,
+                    columns,
+                    needed,
                     filter,
                 })
             })
@@ -89,22 +102,24 @@ impl Arguments {
         })
     }
 
-    /// The aggregates' functions, each with the type of its argument.
+    /// The aggregates' functions, each with the type of its first argument.
     pub(crate) fn functions(&self) -> impl Iterator<Item = (AggregateFunction, Option<DataType>)> {
-        self.slots.iter().map(|slot| {
-            let kind = slot
-                .column
-                .map(|c| self.stage.schema.field(c).data_type().clone());
-            (slot.function, kind)
-        })
+        let slots = self.slots.iter();
+        slots.map(|slot| (slot.function, self.kinds(slot).next().cloned()))
     }
 
-    /// The argument type of aggregate `index`; boolean for `count(*)`.
-    pub(crate) fn kind(&self, index: usize) -> &DataType {
-        match self.slots[index].column {
-            Some(column) => self.stage.schema.field(column).data_type(),
-            None => &DataType::Boolean,
-        }
+    /// The argument types of the first aggregate.
+    pub(crate) fn first_kinds(&self) -> Vec<DataType> {
+        let first = self.slots.first().into_iter();
+        first.flat_map(|slot| self.kinds(slot)).cloned().collect()
+    }
+
+    /// The argument types of an aggregate.
+    fn kinds(&self, slot: &Slot) -> impl Iterator<Item = &DataType> {
+        let fields = self.stage.schema.fields();
+        slot.columns
+            .iter()
+            .map(|column| fields[*column].data_type())
     }
 
     /// Evaluates a chunk. Rows that fail become dead letters, which may cut the chunk into pieces.
@@ -158,34 +173,71 @@ pub(crate) fn evaluated<'scope>(
     let keys = keys.iter().cloned().map(&mut place).collect();
     let mut placed = Vec::new();
     for aggregate in aggregates {
-        placed.push(Aggregate {
-            argument: guarded(aggregate)?.map(&mut place),
-            filter: aggregate.filter.clone().map(&mut place),
-            ..aggregate.clone()
-        });
+        let mut moved = aggregate.clone();
+        let read = read_count(aggregate);
+        for argument in moved.arguments.iter_mut().take(read) {
+            *argument = place(guarded(aggregate, argument)?);
+        }
+        for by in &mut moved.order {
+            by.scalar = place(guarded(aggregate, &by.scalar)?);
+        }
+        moved.filter = moved.filter.map(&mut place);
+        placed.push(moved);
     }
     let schema = numbered(&outputs, input)?;
     let stream = compute(stream, context, Vec::new(), outputs, Arc::clone(&schema));
     Ok((stream, schema, keys, placed))
 }
 
-/// The argument of an aggregate, evaluated only where its filter is true: `sum(1 / x) FILTER (WHERE
+/// The number of arguments that are evaluated. The second one of a collected function is a literal.
+fn read_count(aggregate: &Aggregate) -> usize {
+    match aggregate.function.is_collected() {
+        true => 1,
+        false => aggregate.arguments.len(),
+    }
+}
+
+/// What is evaluated of each row: the arguments. For collected functions: the expressions of the
+/// order, and then the first argument, unless it is one of them.
+fn read(aggregate: &Aggregate) -> Vec<Scalar> {
+    let arguments = aggregate.arguments.iter().take(read_count(aggregate));
+    let order = aggregate.order.iter().map(|by| &by.scalar);
+    let mut read: Vec<Scalar> = order.cloned().collect();
+    let ordered = read.len();
+    for argument in arguments {
+        let known = |by: &Scalar| by.text == argument.text;
+        if !read.iter().take(ordered).any(known) {
+            read.push(argument.clone());
+        }
+    }
+    read
+}
+
+/// Which of the evaluated columns of a collected function is its first argument.
+pub(crate) fn value_column(aggregate: &Aggregate) -> usize {
+    let first = aggregate.arguments.first();
+    let mut order = aggregate.order.iter();
+    let known = order.position(|by| first.is_some_and(|first| by.scalar.text == first.text));
+    known.unwrap_or(aggregate.order.len())
+}
+
+/// An argument of an aggregate, evaluated only where its filter is true: `sum(1 / x) FILTER (WHERE
 /// x <> 0)` does not divide by zero.
-fn guarded(aggregate: &Aggregate) -> Result<Option<Scalar>> {
-    let (Some(argument), Some(filter)) = (&aggregate.argument, &aggregate.filter) else {
-        return Ok(aggregate.argument.clone());
+fn guarded(aggregate: &Aggregate, argument: &Scalar) -> Result<Scalar> {
+    let Some(filter) = &aggregate.filter else {
+        return Ok(argument.clone());
     };
     if argument.expr.downcast_ref::<Column>().is_some() {
-        return Ok(Some(argument.clone()));
+        return Ok(argument.clone());
     }
     let when = (Arc::clone(&filter.expr), Arc::clone(&argument.expr));
     let text = format!("CASE WHEN {} THEN {} END", filter.text, argument.text);
     let expr = CaseExpr::try_new(None, vec![when], None)
         .map_err(|error| Error::with_source(Kind::Bug, format!("`{text}` is no case"), error))?;
-    Ok(Some(Scalar {
+    Ok(Scalar {
         expr: Arc::new(expr),
         text,
-    }))
+    })
 }
 
 /// The schema of the expressions' types, with the numbers from 0 as names.
@@ -201,20 +253,29 @@ pub(crate) fn numbered(outputs: &[Scalar], input: &SchemaRef) -> Result<SchemaRe
     Ok(Arc::new(Schema::new(fields.collect::<Result<Vec<_>>>()?)))
 }
 
-/// The argument column of an aggregate, null where the filter is not true.
-fn masked(columns: &[ArrayRef], slot: &Slot) -> Result<Option<ArrayRef>> {
-    let Some(column) = slot.column.map(|index| &columns[index]) else {
-        return Ok(None);
-    };
-    let Some(filter) = slot.filter.map(|index| &columns[index]) else {
-        return Ok(Some(Arc::clone(column)));
-    };
-    let out: BooleanArray = filter
-        .as_boolean()
+/// The argument columns of an aggregate, all of them null in rows that do not count.
+fn masked(columns: &[ArrayRef], slot: &Slot) -> Result<Vec<ArrayRef>> {
+    let read = slot
+        .columns
         .iter()
-        .map(|f| Some(f != Some(true)))
-        .collect();
-    nullif(column, &out)
-        .map(Some)
+        .map(|index| Arc::clone(&columns[*index]));
+    let read: Vec<ArrayRef> = read.collect();
+    let filter = slot.filter.map(|index| columns[index].as_boolean());
+    if filter.is_none() && read.len() < 2 {
+        return Ok(read);
+    }
+    let needed = read.get(slot.needed.clone()).unwrap_or_default();
+    let whole = needed.iter().fold(None, |all: Option<NullBuffer>, column| {
+        NullBuffer::union(all.as_ref(), column.logical_nulls().as_ref())
+    });
+    let counts = |row: usize| {
+        let passes = filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
+        passes && whole.as_ref().is_none_or(|whole| whole.is_valid(row))
+    };
+    let rows = read.first().map_or(0, |column| column.len());
+    let out: BooleanArray = (0..rows).map(|row| Some(!counts(row))).collect();
+    let masked = read.iter().map(|column| nullif(column, &out));
+    masked
+        .collect::<std::result::Result<_, _>>()
         .map_err(tidemill_ir::row::bug)
 }

@@ -1,25 +1,32 @@
 //! GROUP BY: a reduce, split into parts by kind of aggregate.
 //!
-//! - *totals*: `count`, `sum`, `avg`, `bool_and` and `bool_or` are kept as differences
+//! - *totals*: `count`, `sum`, `avg`, `bool_*`, `bit_*` and statistics are kept as differences
 //!   ([`accumulate`]). Rows are combined per batch before they cross workers.
 //! - *first*: each `min` or `max` is the first of the group's sorted values
 //!   ([`crate::operator::top_k::scan`]).
-//! - *distinct totals*: aggregates over DISTINCT are totals over the distinct (group, argument).
+//! - *collected*: `string_agg`, `mode` and percentiles are computed from all of the group's sorted
+//!   values ([`collected`]). Those over the same sorted values are one part.
+//! - *distinct totals*: aggregates over DISTINCT are totals over the distinct (group, arguments).
 //!
 //! ```text
 //!              ┌─► totals ───────────────────────────────┐
 //! rows ────────┼─► first: min(x)  (arranged by group)    ├─► collate by group ─► rows
-//! evaluated    └─► distinct (group, y) ─► totals of y ───┘
+//! evaluated    ├─► collected: mode of z (arranged)       │
+//!              └─► distinct (group, y) ─► totals of y ───┘
 //! ```
 //!
 //! With a single part there is no collate. Every part has exactly one row for each group that has
 //! rows, so the collate step waits until a group has a row of each part.
 
 pub(crate) mod accumulate;
+pub(crate) mod collected;
 pub(crate) mod grouping;
 pub(crate) mod min_max;
+pub(crate) mod ratio;
 pub(crate) mod seed;
+pub(crate) mod statistics;
 pub(crate) mod totals;
+pub(crate) mod values;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -67,7 +74,9 @@ enum PartKind {
     Totals,
     /// The first value by group in this order: `min` or `max`.
     First(Order),
-    /// Totals over the distinct values of the argument.
+    /// All values by group, sorted.
+    Collected,
+    /// Totals over the distinct values of the arguments.
     DistinctTotals,
 }
 
@@ -107,7 +116,12 @@ pub(crate) fn reduce<'scope>(
             .iter()
             .map(|i| schema.field(keys.len() + i).clone());
         let outputs: SchemaRef = Arc::new(Schema::new(outputs.collect::<Vec<Field>>()));
-        let arguments = Arguments::new(context.view(), &input_schema, &keys, &with)?;
+        // All collected aggregates of a part are computed from the same arguments.
+        let read = match part.kind {
+            PartKind::Collected => &with[..1],
+            _ => with.as_slice(),
+        };
+        let arguments = Arguments::new(context.view(), &input_schema, &keys, read)?;
         codecs.push(RowCodec::new(Arc::clone(&outputs))?);
         let (grouping, input, site) = (&grouping, input.clone(), sites.map(|s| s.site(None)));
         let site = site.as_ref();
@@ -115,6 +129,14 @@ pub(crate) fn reduce<'scope>(
             PartKind::Totals => totals::totals(grouping, input, arguments, outputs, site)?,
             PartKind::First(order) => {
                 min_max::min_max(grouping, input, arguments, order, outputs, site)?
+            }
+            PartKind::Collected => {
+                let input = collected::Input {
+                    rows: input,
+                    arguments,
+                    aggregates: &with,
+                };
+                collected::collected(grouping, input, outputs, site)?
             }
             PartKind::DistinctTotals => {
                 let (pairs, over) = distinct_pairs(grouping, input, arguments, &with, site)?;
@@ -131,52 +153,47 @@ pub(crate) fn reduce<'scope>(
 }
 
 /// Splits aggregates into parts: all plain totals are one part, all totals over the same distinct
-/// argument and filter are one part, and each `min` and `max` is a part of its own.
+/// arguments and filter are one part, all collected aggregates over the same sorted values are one
+/// part, and each `min` and `max` is a part of its own.
 fn parts(aggregates: &[Aggregate]) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
-    let text = |scalar: &Option<Scalar>| scalar.as_ref().map(|scalar| scalar.text.clone());
     for (index, aggregate) in aggregates.iter().enumerate() {
-        let first = match aggregate.function {
-            AggregateFunction::Min => Some(Order::Ascending),
-            AggregateFunction::Max => Some(Order::Descending),
-            _ => None,
+        let kind = match aggregate.function {
+            AggregateFunction::Min => PartKind::First(Order::Ascending),
+            AggregateFunction::Max => PartKind::First(Order::Descending),
+            function if function.is_collected() => PartKind::Collected,
+            _ if aggregate.distinct && !aggregate.arguments.is_empty() => PartKind::DistinctTotals,
+            _ => PartKind::Totals,
         };
-        if let Some(order) = first {
-            parts.push(Part {
-                fills: vec![index],
-                kind: PartKind::First(order),
-            });
-            continue;
-        }
-        let joined = parts.iter_mut().find(|part| match part.kind {
-            PartKind::Totals => !aggregate.distinct,
-            PartKind::DistinctTotals => {
+        let joined = parts.iter_mut().find(|part| match (&part.kind, &kind) {
+            (PartKind::Totals, PartKind::Totals) => true,
+            (PartKind::DistinctTotals, PartKind::DistinctTotals) => {
                 let with = &aggregates[part.fills[0]];
-                aggregate.distinct
-                    && text(&with.argument) == text(&aggregate.argument)
-                    && text(&with.filter) == text(&aggregate.filter)
+                texts(&with.arguments) == texts(&aggregate.arguments)
+                    && texts(with.filter.as_slice()) == texts(aggregate.filter.as_slice())
             }
-            PartKind::First(_) => false,
+            (PartKind::Collected, PartKind::Collected) => {
+                collected::alike(&aggregates[part.fills[0]], aggregate)
+            }
+            _ => false,
         });
-        let distinct = aggregate.distinct && aggregate.argument.is_some();
         match joined {
             Some(part) => part.fills.push(index),
-            None if distinct => {
-                parts.push(Part {
-                    fills: vec![index],
-                    kind: PartKind::DistinctTotals,
-                });
-            }
             None => parts.push(Part {
                 fills: vec![index],
-                kind: PartKind::Totals,
+                kind,
             }),
         }
     }
     parts
 }
 
-/// The distinct (group, argument) pairs, and the aggregates rewritten over them. Pairs with a null
+/// The texts of expressions; equal expressions have equal texts.
+fn texts(scalars: &[Scalar]) -> Vec<&str> {
+    scalars.iter().map(|scalar| scalar.text.as_str()).collect()
+}
+
+/// The distinct (group, arguments), and the aggregates rewritten over them. Those with a null
 /// argument stay: they count as nothing, but they keep their group in the part.
 fn distinct_pairs<'scope>(
     grouping: &Grouping<'scope>,
@@ -187,11 +204,11 @@ fn distinct_pairs<'scope>(
 ) -> Result<(ChunkStream<'scope>, Arguments)> {
     let keys = grouping.keys.fields().len();
     let mut fields = grouping.keys.fields().to_vec();
-    fields.push(Arc::new(Field::new(
-        "argument",
-        arguments.kind(0).clone(),
-        true,
-    )));
+    let kinds = arguments.first_kinds();
+    fields.extend(kinds.iter().enumerate().map(|(index, kind)| {
+        let name = format!("argument {index}");
+        Arc::new(Field::new(name, kind.clone(), true))
+    }));
     let schema: SchemaRef = Arc::new(Schema::new(fields));
     let context = Rc::clone(&grouping.context);
     let of = Arc::clone(&schema);
@@ -202,7 +219,7 @@ fn distinct_pairs<'scope>(
                 for chunk in chunks.drain(..) {
                     for columns in arguments.columns(&chunk, &context) {
                         let mut all = columns.keys;
-                        all.extend(columns.arguments.into_iter().flatten().take(1));
+                        all.extend(columns.arguments.into_iter().next().unwrap_or_default());
                         match batch(&of, all, columns.diffs.len()) {
                             Ok(batch) => session.give(Chunk {
                                 epoch: chunk.epoch,
@@ -218,10 +235,11 @@ fn distinct_pairs<'scope>(
     });
     let pairs = distinct(pairs, &grouping.context, &schema, site)?;
     let columns: Vec<Scalar> = (0..keys).map(|index| column(&schema, index)).collect();
+    let over = keys..keys + kinds.len();
     let rewritten: Vec<Aggregate> = aggregates
         .iter()
         .map(|aggregate| Aggregate {
-            argument: Some(column(&schema, keys)),
+            arguments: over.clone().map(|index| column(&schema, index)).collect(),
             filter: None,
             distinct: false,
             ..aggregate.clone()

@@ -7,22 +7,21 @@
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DFSchema, Result, ScalarValue, plan_err};
-use datafusion_expr::expr::{
-    AggregateFunction, Between, BinaryExpr, Case, Cast, Like, ScalarFunction,
-};
+use datafusion_expr::expr::{Between, BinaryExpr, Case, Cast, Like, ScalarFunction};
 use datafusion_expr::{Expr, ExprSchemable, Operator, lit, not};
 use tidemill_ir::types;
 
 use self::constant::evaluated;
 use super::names::{ROW, name_of};
 use super::native;
-use super::resolve::{Argument, cast_type, common, implicit, narrowed, resolved};
+use super::resolve::{Argument, cast_type, common, narrowed, resolved};
 use crate::entry::{Body, Entry, Gives, Kind};
 use crate::table::TABLE;
 use crate::text::{like, regex};
 use crate::time::dates;
 use crate::{casts, compare};
 
+mod aggregates;
 mod constant;
 mod lists;
 mod smallints;
@@ -678,44 +677,6 @@ impl Scope {
             Argument::Known(_) => value,
         };
         self.internal(casts::NUMERIC, vec![value, precision, scale])
-    }
-
-    /// Checks an aggregate's argument, and casts it to the type that is added up.
-    fn aggregate(&self, mut call: AggregateFunction) -> Result<Expr> {
-        let filter = call.params.filter.take();
-        let filter = filter.map(|filter| self.boolean(*filter, "FILTER").map(Box::new));
-        call.params.filter = filter.transpose()?;
-        let name = call.func.name().to_owned();
-        if let [arg] = call.params.args.as_mut_slice() {
-            let argument = self.argument(arg)?;
-            let kind = argument.known().and_then(Kind::of);
-            let takes = match name.as_str() {
-                "count" => true,
-                "sum" | "avg" => kind.is_some_and(|kind| implicit(kind, Kind::Double)),
-                "min" | "max" => kind
-                    .is_some_and(|kind| !matches!(kind, Kind::Bool | Kind::Bytes | Kind::Interval)),
-                _ => kind == Some(Kind::Bool),
-            };
-            if !takes {
-                let is = argument
-                    .known()
-                    .map_or_else(|| "unknown".to_owned(), types::name);
-                return refused(format!("{name}({is}) is not supported: cast the argument"));
-            }
-            // Integers and numerics are added up as numerics, and reals as doubles.
-            let to = match (name.as_str(), kind) {
-                ("sum", Some(Kind::Long)) | ("avg", Some(Kind::Int | Kind::Long)) => {
-                    Some(Kind::Numeric)
-                }
-                ("avg", Some(Kind::Real)) => Some(Kind::Double),
-                _ => None,
-            };
-            if let Some(to) = to {
-                let value = std::mem::replace(arg, lit(false));
-                *arg = self.implicitly(value, to)?;
-            }
-        }
-        Ok(Expr::AggregateFunction(call))
     }
 }
 

@@ -4,6 +4,7 @@
 //! have more. Intermediate results have 256 bits; a result that does not fit fails the row.
 
 use arrow::datatypes::i256;
+use num_bigint::BigInt;
 
 /// Most digits of a numeric.
 pub(crate) const DIGITS: u8 = 38;
@@ -274,13 +275,30 @@ pub(crate) fn first_digit(num: Num) -> (i32, i128) {
 /// operands decide how many digits the quotient has before the point. The scale is at least that of
 /// both operands, and at most 1000 (`NUMERIC_MAX_DISPLAY_SCALE`).
 pub(crate) fn quotient_scale(above: Num, below: Num) -> i32 {
-    let ((weight1, first1), (weight2, first2)) = (first_digit(above), first_digit(below));
+    let least = above.scale.max(below.scale);
+    scale_of(first_digit(above), first_digit(below), least)
+}
+
+/// As [`quotient_scale`], of positive numbers of any size, each as its digits and its scale.
+pub(crate) fn quotient_scale_of(above: (&BigInt, u32), below: (&BigInt, u32)) -> u32 {
+    let first = |(digits, scale): (&BigInt, u32)| {
+        let digits = digits.to_string();
+        let place = i32::try_from(digits.len()).unwrap_or(i32::MAX) - 1 - scale.cast_signed();
+        let count = usize::try_from(place.rem_euclid(4) + 1).unwrap_or(1);
+        let group = digits.bytes().chain(std::iter::repeat(b'0')).take(count);
+        let first = group.fold(0, |first, digit| first * 10 + i128::from(digit - b'0'));
+        (place.div_euclid(4), first)
+    };
+    let least = above.1.max(below.1).cast_signed();
+    scale_of(first(above), first(below), least).unsigned_abs()
+}
+
+/// The scale of a quotient from the weights and first digits of the operands, and the greater of
+/// their scales.
+fn scale_of((weight1, first1): (i32, i128), (weight2, first2): (i32, i128), least: i32) -> i32 {
     let mut weight = weight1 - weight2;
     if first1 <= first2 {
         weight -= 1;
     }
-    (16 - weight * 4)
-        .max(above.scale)
-        .max(below.scale)
-        .clamp(0, 1000)
+    (16 - weight * 4).max(least).clamp(0, 1000)
 }

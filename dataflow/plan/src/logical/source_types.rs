@@ -438,6 +438,10 @@ impl Scope {
         let filter = params.filter.take();
         let filter = filter.map(|filter| self.plain(*filter, "a condition"));
         params.filter = filter.transpose()?.map(Box::new);
+        self.sorted(&params.order_by)?;
+        for by in &mut params.order_by {
+            by.expr = self.order(by.expr.clone())?;
+        }
         let call = AggregateFunction { func, params };
         Ok((Expr::AggregateFunction(call), returned))
     }

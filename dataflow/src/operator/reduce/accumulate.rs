@@ -1,4 +1,5 @@
-//! Accumulable aggregates: counts, sums, averages, `bool_and` and `bool_or`, kept as differences.
+//! Accumulable aggregates: counts, sums, averages, `bool_*`, `bit_*` and statistics, kept as
+//! differences.
 //!
 //! The [`Totals`] of a group form a commutative group under addition. A retraction adds the
 //! negation. Differential dataflow only adds the totals up, so a group with many changes costs no
@@ -6,6 +7,8 @@
 //! ([`tidemill_state::value::int_sum`]), and sums of floating-point numbers
 //! ([`tidemill_state::value::float_sum`]). Therefore a result does not depend on the order of rows,
 //! or on the number of workers.
+//!
+//! An aggregate has one cell, or one for each sum that a statistic needs ([`super::statistics`]).
 
 use std::sync::Arc;
 
@@ -17,9 +20,13 @@ use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, i256};
 use tidemill_functions::averaged;
 use tidemill_ir::AggregateFunction;
 use tidemill_log::{Error, Kind, Result};
+use tidemill_state::value::bit_counts::BitCounts;
 use tidemill_state::value::float_sum::FloatAdder;
 use tidemill_state::value::int_sum::IntAdder;
 use tidemill_state::value::totals::{Cell, Sum, Totals};
+
+use super::statistics;
+use super::statistics::Terms;
 
 /// An aggregate's argument column, cast to the type in which it is added.
 enum Input {
@@ -35,6 +42,8 @@ enum Input {
     Float(Float64Array),
     /// The arguments of `bool_and` and `bool_or`; sums count the true ones.
     Bool(BooleanArray),
+    /// The arguments of `bit_and`, `bit_or` and `bit_xor`, as 64 bits.
+    Bits(Int64Array),
 }
 
 /// The group and multiplicity of each row of a batch.
@@ -49,7 +58,7 @@ pub(crate) struct Rows<'a> {
 impl Rows<'_> {
     /// Adds up the values by group, and counts those that are not null. `groups` is the number of
     /// groups. The totals are made at the end, so that the loop over rows touches only plain sums.
-    fn add_up<V, S: Clone + Default>(
+    pub(crate) fn add_up<V, S: Clone + Default>(
         self,
         values: impl Iterator<Item = Option<V>>,
         groups: usize,
@@ -106,6 +115,9 @@ impl Accumulator {
         Ok(match (self.function, column.data_type()) {
             (F::Count, _) => Input::NotNull(Arc::clone(column)),
             (F::BoolAnd | F::BoolOr, _) => Input::Bool(column.as_boolean().clone()),
+            (F::BitAnd | F::BitOr | F::BitXor, _) => {
+                Input::Bits(to(&DataType::Int64)?.as_primitive::<Int64Type>().clone())
+            }
             (_, DataType::Decimal128(..)) => {
                 Input::Decimal(column.as_primitive::<Decimal128Type>().clone())
             }
@@ -124,22 +136,34 @@ impl Accumulator {
         })
     }
 
-    /// Adds a column to the totals of groups. `rows` says which group each row belongs to and how
-    /// many times it counts. `cell` is the index of this aggregate in each group's cells, which
-    /// must be empty. The groups' own rows must be counted already.
+    /// The number of cells that the aggregate has in a group's totals.
+    pub(crate) fn cells(&self) -> usize {
+        Terms::of(self.function).map_or(1, |terms| terms.list().len())
+    }
+
+    /// Adds columns to the totals of groups. `rows` says which group each row belongs to and how
+    /// many times it counts. `cell` is the index of the aggregate's first cell in each group's
+    /// cells, which must be empty. The groups' own rows must be counted already.
     ///
     /// # Errors
-    /// `Bug` when the argument column has another type than planned.
+    /// `Bug` when an argument column has another type than planned.
     pub(crate) fn accumulate(
         &self,
-        column: Option<&ArrayRef>,
+        columns: &[ArrayRef],
         rows: Rows<'_>,
         totals: &mut [Totals],
         cell: usize,
     ) -> Result<()> {
         let groups = totals.len();
+        if let Some(terms) = Terms::of(self.function) {
+            for (at, term) in terms.list().iter().enumerate() {
+                let sums = term.add_up(columns, rows, groups)?;
+                place(sums, totals, cell + at);
+            }
+            return Ok(());
+        }
         let int = |sum: IntAdder| Sum::from(sum.finish());
-        let sums = match self.input(column)? {
+        let sums = match self.input(columns.first())? {
             Input::Rows => totals.iter().map(|t| (t.rows, Sum::None)).collect(),
             Input::NotNull(a) => {
                 let valid = (0..a.len()).map(|row| a.is_valid(row).then_some(()));
@@ -152,14 +176,14 @@ impl Accumulator {
                 let float = |sum: FloatAdder| Sum::Float(Box::new(sum.finish()));
                 rows.add_up(a.iter(), groups, FloatAdder::add, float)
             }
-        };
-        for (totals, (count, sum)) in totals.iter_mut().zip(sums) {
-            if let Some(place) = totals.cells.get_mut(cell)
-                && (count != 0 || !sum.is_zero())
-            {
-                *place = Cell { count, sum };
+            Input::Bits(a) => {
+                let add = |counts: &mut BitCounts, value: i64, times| {
+                    counts.add(value.cast_unsigned(), times);
+                };
+                rows.add_up(a.iter(), groups, add, |counts| Sum::Bits(Box::new(counts)))
             }
-        }
+        };
+        place(sums, totals, cell);
         Ok(())
     }
 
@@ -174,6 +198,10 @@ impl Accumulator {
         cell: usize,
     ) -> Result<(ArrayRef, Vec<usize>)> {
         use AggregateFunction as F;
+        if let Some(terms) = Terms::of(self.function) {
+            let cells = totals.map(|t| t.cells.get(cell..).unwrap_or_default());
+            return statistics::finish(self.function, terms, cells, self.kinds());
+        }
         let empty = Cell::default();
         let cells = totals.map(|t| t.cells.get(cell).unwrap_or(&empty));
         let mut overflow = Vec::new();
@@ -191,6 +219,18 @@ impl Accumulator {
                     .map(|c| c.truth(|t, _| t > i256::ZERO))
                     .collect::<BooleanArray>(),
             ),
+            (F::BitAnd | F::BitOr | F::BitXor, kind) => {
+                let bits = cells.map(|c| {
+                    let bits = match self.function {
+                        F::BitAnd => c.bits(|count, all| count == all),
+                        F::BitOr => c.bits(|count, _| count > 0),
+                        _ => c.bits(|count, _| count % 2 != 0),
+                    };
+                    bits.map(u64::cast_signed)
+                });
+                let bits: ArrayRef = Arc::new(bits.collect::<Int64Array>());
+                cast(&bits, kind).map_err(tidemill_ir::row::bug)?
+            }
             (F::Sum, DataType::Float64) => {
                 let sums = fit(cells, &mut overflow, Cell::float, |sum| sum);
                 Arc::new(sums.collect::<Float64Array>())
@@ -227,6 +267,11 @@ impl Accumulator {
         Ok((array, overflow))
     }
 
+    /// The types of the argument and of the result.
+    fn kinds(&self) -> (Option<&DataType>, &DataType) {
+        (self.argument.as_ref(), &self.output)
+    }
+
     /// The digits of a sum or an average in a decimal of precision and scale `to`; `None` if the
     /// value does not fit.
     fn decimal(&self, sum: i256, count: i64, to: (u8, i8)) -> Option<i128> {
@@ -239,6 +284,17 @@ impl Accumulator {
         };
         let limit = 10i128.pow(u32::from(to.0));
         (digits.unsigned_abs() < limit.unsigned_abs()).then_some(digits)
+    }
+}
+
+/// Puts the sums of groups into a cell that is empty.
+fn place(sums: Vec<(i64, Sum)>, totals: &mut [Totals], cell: usize) {
+    for (totals, (count, sum)) in totals.iter_mut().zip(sums) {
+        if let Some(place) = totals.cells.get_mut(cell)
+            && (count != 0 || !sum.is_zero())
+        {
+            *place = Cell { count, sum };
+        }
     }
 }
 

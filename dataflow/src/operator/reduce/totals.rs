@@ -73,7 +73,7 @@ pub(crate) fn totals<'scope>(
     if grouping.keys.fields().is_empty() {
         // An aggregate without keys has one row even over an empty input. This seed row keeps its
         // group.
-        let cells = smallvec![Cell::default(); accumulators.len()];
+        let cells = smallvec![Cell::default(); cells(&accumulators)];
         let one: Update = ((Row::default(), ()), 0, Totals { rows: 1, cells });
         updates = updates.concat(seed(grouping.scope, one));
     }
@@ -101,6 +101,11 @@ pub(crate) fn totals<'scope>(
     Ok(rows.as_collection())
 }
 
+/// The number of cells of all aggregates together.
+fn cells(accumulators: &[Accumulator]) -> usize {
+    accumulators.iter().map(Accumulator::cells).sum()
+}
+
 /// Adds up the rows of each group in a batch.
 fn combine(
     keys: &RowCodec,
@@ -110,7 +115,7 @@ fn combine(
     let groups = group(keys, &columns.keys, columns.diffs.len())?;
     let empty = Totals {
         rows: 0,
-        cells: smallvec![Cell::default(); accumulators.len()],
+        cells: smallvec![Cell::default(); cells(accumulators)],
     };
     let mut totals = vec![empty; groups.keys.len()];
     for (group, diff) in groups.of_row.iter().zip(columns.diffs.iter()) {
@@ -120,8 +125,10 @@ fn combine(
         groups: &groups.of_row,
         times: &columns.diffs,
     };
-    for (cell, (accumulator, argument)) in accumulators.iter().zip(&columns.arguments).enumerate() {
-        accumulator.accumulate(argument.as_ref(), rows, &mut totals, cell)?;
+    let mut cell = 0;
+    for (accumulator, arguments) in accumulators.iter().zip(&columns.arguments) {
+        accumulator.accumulate(arguments, rows, &mut totals, cell)?;
+        cell += accumulator.cells();
     }
     Ok(groups.keys.into_iter().zip(totals))
 }
@@ -136,19 +143,21 @@ fn finish(
 ) -> Result<Vec<Option<Row>>> {
     let mut columns = Vec::new();
     let mut left_out = vec![false; updates.len()];
-    for (cell, accumulator) in accumulators.iter().enumerate() {
+    let mut cell = 0;
+    for (column, accumulator) in accumulators.iter().enumerate() {
         let totals = updates.iter().map(|((_, totals), _, _)| totals);
-        let (column, overflow) = accumulator.finish(totals, cell)?;
+        let (values, overflow) = accumulator.finish(totals, cell)?;
+        cell += accumulator.cells();
         for index in overflow {
             let ((key, _), epoch, diff) = &updates[index];
             left_out[index] = true;
             if *diff > 0 {
-                let name = codec.schema().field(cell).name();
+                let name = codec.schema().field(column).name();
                 let what = format!("`{name}` is out of range; the group is left out");
                 context.refuse(view, *epoch, key.bytes(), &Error::new(Kind::Data, what));
             }
         }
-        columns.push(column);
+        columns.push(values);
     }
     let rows = codec.encode(&columns, updates.len())?;
     let row = |index: usize| (!left_out[index]).then(|| rows.row(index));

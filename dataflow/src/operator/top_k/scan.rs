@@ -65,39 +65,50 @@ pub(crate) fn first<'scope>(
     arranged: Arranged<'scope, Values>,
     kept: Kept,
 ) -> StreamVec<'scope, Epoch, First> {
+    scanned(arranged, "First", move |new, held, lower, give| {
+        changes(new, held, lower, kept, give);
+    })
+}
+
+/// Reads the trace of an arrangement for each batch that is added to it.
+///
+/// `changes` gets the new batches, all batches of the trace with the new ones, and the frontier
+/// below the new ones: updates from before the new batches have times below it. It gives updates at
+/// the epochs in the new batches.
+pub(crate) fn scanned<'scope, U: Clone + 'static>(
+    arranged: Arranged<'scope, Values>,
+    name: &str,
+    mut changes: impl FnMut(Vec<Batch>, Vec<Batch>, &Antichain<Epoch>, &mut dyn FnMut(U)) + 'static,
+) -> StreamVec<'scope, Epoch, U> {
     let mut trace = arranged.trace.clone();
     arranged
         .stream
-        .unary_frontier::<CapacityContainerBuilder<Vec<First>>, _, _, _>(
-            Pipeline,
-            "First",
-            move |_, _| {
-                let mut upper = Antichain::from_elem(0);
-                move |(input, _frontier), output| {
-                    let lower = upper.clone();
-                    let mut caps = CapabilitySet::new();
-                    let mut batches = Vec::new();
-                    input.for_each(|cap, spans| {
-                        for cap in cap.retain_stamp(0).iter() {
-                            caps.insert(cap.clone());
-                        }
-                        for span in spans.drain(..) {
-                            upper.clone_from(span.upper());
-                            batches.extend(span.inner);
-                        }
-                    });
-                    if !caps.is_empty()
-                        && let Some(held) = trace.batches_through(upper.borrow())
-                    {
-                        let mut session = output.session(&caps);
-                        changes(batches, held, &lower, kept, |update| session.give(update));
+        .unary_frontier::<CapacityContainerBuilder<Vec<U>>, _, _, _>(Pipeline, name, move |_, _| {
+            let mut upper = Antichain::from_elem(0);
+            move |(input, _frontier), output| {
+                let lower = upper.clone();
+                let mut caps = CapabilitySet::new();
+                let mut batches = Vec::new();
+                input.for_each(|cap, spans| {
+                    for cap in cap.retain_stamp(0).iter() {
+                        caps.insert(cap.clone());
                     }
-                    trace.advance_upper(&mut upper);
-                    trace.set_logical_compaction(just_below(&upper).borrow());
-                    trace.set_physical_compaction(upper.borrow());
+                    for span in spans.drain(..) {
+                        upper.clone_from(span.upper());
+                        batches.extend(span.inner);
+                    }
+                });
+                if !caps.is_empty()
+                    && let Some(held) = trace.batches_through(upper.borrow())
+                {
+                    let mut session = output.session(&caps);
+                    changes(batches, held, &lower, &mut |update| session.give(update));
                 }
-            },
-        )
+                trace.advance_upper(&mut upper);
+                trace.set_logical_compaction(just_below(&upper).borrow());
+                trace.set_physical_compaction(upper.borrow());
+            }
+        })
 }
 
 /// The frontier one epoch before `upper`.
@@ -122,7 +133,7 @@ fn changes(
     held: Vec<Batch>,
     lower: &Antichain<Epoch>,
     kept: Kept,
-    mut give: impl FnMut(First),
+    give: &mut dyn FnMut(First),
 ) {
     let (mut changed, changed_in) = cursor_list(new);
     let (mut all, all_in) = cursor_list(held);

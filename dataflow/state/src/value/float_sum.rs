@@ -3,8 +3,10 @@
 //! A sum is stored as fixed-point digits in base 2³², each in an `i128` with room to spare, over
 //! the whole exponent range of `f64`. This is a superaccumulator: Neal, "Fast exact summation using
 //! small and large superaccumulators", 2015. Only digits other than zero are stored. Values of
-//! similar magnitude use two or three digits.
+//! similar magnitude use two or three digits. Products are exact too: their digits have places
+//! beyond those of values, on both sides.
 
+use num_bigint::{BigInt, Sign};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -14,6 +16,8 @@ use super::flat::{ByteSink, Flat, Read, Reader};
 const DIGIT_BITS: i32 = 32;
 /// The exponent of the lowest digit's weight. The smallest subnormal number is 2^-1074.
 const LOWEST_EXPONENT: i32 = -1088;
+/// The place of the digit with the weight 1.
+const WHOLE_PLACE: i32 = -LOWEST_EXPONENT / DIGIT_BITS;
 
 /// An exact sum of `f64` values and of their negations.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,6 +65,68 @@ impl FloatSum {
             self.add_digit(place + 1, high * i128::from(times));
             self.carry();
         }
+    }
+
+    /// Adds the exact product of `one` and `other` `times` times. Products with infinities and NaN
+    /// are left out.
+    pub fn add_product(&mut self, one: f64, other: f64, times: i64) {
+        if one == 0.0 || other == 0.0 || !one.is_finite() || !other.is_finite() {
+            return;
+        }
+        let ((one, low), (other, high)) = (decompose(one), decompose(other));
+        // 106 bits, whose lowest has the weight 2^(low + high).
+        let product = one * other;
+        let shift = low + high - LOWEST_EXPONENT;
+        let (place, shift) = (shift.div_euclid(DIGIT_BITS), shift.rem_euclid(DIGIT_BITS));
+        let times = i128::from(times) * product.signum();
+        let mut left = product.unsigned_abs();
+        for place in place.. {
+            if left == 0 {
+                break;
+            }
+            let digit = (left & u128::from(u32::MAX)) << shift;
+            self.add_split(place, digit, times);
+            left >>= DIGIT_BITS;
+        }
+        self.carry();
+    }
+
+    /// Adds the exact product of two integers `times` times.
+    pub fn add_whole_product(&mut self, one: i128, other: i128, times: i64) {
+        let product = BigInt::from(one) * other;
+        let times = match product.sign() {
+            Sign::Minus => -i128::from(times),
+            _ => i128::from(times),
+        };
+        for (place, digit) in (WHOLE_PLACE..).zip(product.iter_u32_digits()) {
+            self.add_split(place, u128::from(digit), times);
+        }
+        self.carry();
+    }
+
+    /// Adds a digit of up to 64 bits `times` times, as two digits. An `i128` has room for them.
+    fn add_split(&mut self, place: i32, digit: u128, times: i128) {
+        let low = (digit & u128::from(u32::MAX)).cast_signed();
+        let high = (digit >> DIGIT_BITS).cast_signed();
+        self.add_digit(place, low * times);
+        self.add_digit(place + 1, high * times);
+    }
+
+    /// The sum of the finite values as `digits` × 2^`exponent`.
+    pub(crate) fn exact(&self) -> (BigInt, i32) {
+        let Some(&(lowest, _)) = self.digits.first() else {
+            return (BigInt::ZERO, 0);
+        };
+        let mut digits = BigInt::ZERO;
+        for (place, digit) in &self.digits {
+            digits += BigInt::from(*digit) << ((place - lowest) * DIGIT_BITS);
+        }
+        (digits, LOWEST_EXPONENT + lowest * DIGIT_BITS)
+    }
+
+    /// Whether a value is infinite or no number.
+    pub(crate) fn is_special(&self) -> bool {
+        self.special != [0; 3]
     }
 
     /// Adds another sum.
@@ -324,6 +390,32 @@ mod tests {
         fn two_values_round_once(a in finite(), b in finite()) {
             // IEEE addition of two numbers is the exact sum rounded once.
             prop_assert_eq!(sum(&[a, b]).value(), a + b);
+        }
+
+        #[test]
+        fn products_are_exact_and_can_be_taken_back(a in finite(), b in finite(), times in 1..9i64) {
+            let mut products = FloatSum::default();
+            products.add_product(a, b, times);
+            let whole = |v: f64| sum(&[v]).exact();
+            let ((one, low), (two, high)) = (whole(a), whole(b));
+            let (digits, exponent) = products.exact();
+            let shift = low + high - exponent;
+            let expected: BigInt = one * two * times;
+            let same = match shift >= 0 {
+                true => digits == expected << shift,
+                false => digits << -shift == expected,
+            };
+            prop_assert!(same || a == 0.0 || b == 0.0);
+            products.add_product(b, a, -times);
+            prop_assert!(products.is_zero());
+        }
+
+        #[test]
+        fn products_of_integers_are_exact(a in any::<i128>(), b in any::<i128>()) {
+            let mut products = FloatSum::default();
+            products.add_whole_product(a, b, -3);
+            let (digits, exponent) = products.exact();
+            prop_assert!(exponent >= 0 && digits << exponent == BigInt::from(a) * b * -3);
         }
 
         #[test]

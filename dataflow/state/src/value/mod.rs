@@ -1,6 +1,7 @@
 //! Values that flow between operators, cross workers and are stored in checkpoints, with their
 //! bytes. Nothing in this module knows an operator.
 
+pub mod bit_counts;
 pub mod flat;
 pub mod float_sum;
 pub mod int_sum;

@@ -11,9 +11,11 @@
 
 use arrow::datatypes::i256;
 use differential_dataflow::difference::{IsZero, Semigroup};
+use num_bigint::BigInt;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use super::bit_counts::BitCounts;
 use super::flat::{ByteSink, Flat, Malformed, Read, Reader};
 use super::float_sum::FloatSum;
 use super::int_sum::{Int, Wide};
@@ -23,7 +25,8 @@ use super::int_sum::{Int, Wide};
 pub struct Totals {
     /// The number of rows in the group.
     pub rows: i64,
-    /// One cell per aggregate; missing cells count as zero.
+    /// One cell per aggregate, or several for an aggregate over several sums; missing cells count
+    /// as zero.
     pub cells: SmallVec<[Cell; 2]>,
 }
 
@@ -48,6 +51,8 @@ pub enum Sum {
     Float(Box<FloatSum>),
     /// Integers and unscaled decimals beyond an `i128`.
     Wide(Box<Wide>),
+    /// The bits of integers.
+    Bits(Box<BitCounts>),
 }
 
 impl Sum {
@@ -58,6 +63,7 @@ impl Sum {
             Sum::Int(sum) => i128::from(*sum) == 0,
             Sum::Float(sum) => sum.is_zero(),
             Sum::Wide(_) => false,
+            Sum::Bits(counts) => counts.is_zero(),
         }
     }
 
@@ -66,7 +72,7 @@ impl Sum {
         match self {
             Sum::Int(sum) => Some(i256::from_i128((*sum).into())),
             Sum::Wide(sum) => Some((**sum).into()),
-            Sum::None | Sum::Float(_) => None,
+            Sum::None | Sum::Float(_) | Sum::Bits(_) => None,
         }
     }
 
@@ -79,6 +85,7 @@ impl Sum {
             (_, Sum::None) => {}
             (Sum::None, other) => *self = other.clone(),
             (Sum::Float(mine), Sum::Float(theirs)) => mine.merge(theirs),
+            (Sum::Bits(mine), Sum::Bits(theirs)) => mine.merge(theirs),
             (Sum::Int(mine), Sum::Int(theirs))
                 if let Some(sum) = i128::from(*mine).checked_add((*theirs).into()) =>
             {
@@ -137,6 +144,10 @@ impl Flat for Cell {
                 to.put(&[3]);
                 sum.lay(to);
             }
+            Sum::Bits(counts) => {
+                to.put(&[4]);
+                counts.lay(to);
+            }
         }
     }
 
@@ -148,6 +159,7 @@ impl Flat for Cell {
                 1 => Sum::Int(i128::read(from)?.into()),
                 2 => Sum::Float(Flat::read(from)?),
                 3 => Sum::Wide(Flat::read(from)?),
+                4 => Sum::Bits(Flat::read(from)?),
                 _ => return Err(Malformed("an unknown sum tag")),
             },
         })
@@ -188,6 +200,35 @@ impl Cell {
             (_, 0) => None,
             (Sum::Float(sum), _) => Some(sum.ranged()),
             _ => Some(Some(0.0)),
+        }
+    }
+
+    /// The exact sum as digits and a power of two: `digits` × 2^`exponent`. Floats that are not
+    /// finite do not count.
+    pub fn exact(&self) -> (BigInt, i32) {
+        match &self.sum {
+            Sum::None | Sum::Bits(_) => (BigInt::ZERO, 0),
+            Sum::Int(sum) => (i128::from(*sum).into(), 0),
+            Sum::Wide(sum) => {
+                let bytes = i256::from(**sum).to_le_bytes();
+                (BigInt::from_signed_bytes_le(&bytes), 0)
+            }
+            Sum::Float(sum) => sum.exact(),
+        }
+    }
+
+    /// Whether an argument is infinite or no number.
+    pub fn is_special(&self) -> bool {
+        matches!(&self.sum, Sum::Float(sum) if sum.is_special())
+    }
+
+    /// The bits whose count passes a test, which gets it with the number of arguments; `None` if no
+    /// argument was not null.
+    pub fn bits(&self, test: impl Fn(i64, i64) -> bool) -> Option<u64> {
+        match (&self.sum, self.count) {
+            (_, 0) => None,
+            (Sum::Bits(counts), all) => Some(counts.bits(|count| test(count, all))),
+            _ => Some(0),
         }
     }
 

@@ -87,12 +87,88 @@ CREATE VIEW v AS SELECT a FROM t FOR UPDATE;
 CREATE VIEW v AS SELECT a FROM t QUALIFY a > 1;
 --- aggregate
 CREATE VIEW v AS SELECT median(a) AS m FROM t;
---- aggregate of text
-CREATE VIEW v AS SELECT string_agg(b, ',') AS m FROM t;
---- ordered aggregate
-CREATE VIEW v AS SELECT sum(a ORDER BY b) AS m FROM t;
---- within group
-CREATE VIEW v AS SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY a) AS m FROM t;
+--- array_agg
+CREATE VIEW v AS SELECT array_agg(a) AS m FROM t;
+--- json_agg
+CREATE VIEW v AS SELECT json_agg(a) AS m FROM t;
+--- jsonb_object_agg
+CREATE VIEW v AS SELECT jsonb_object_agg(b, a) AS m FROM t;
+--- an alias of another database
+CREATE VIEW v AS SELECT std(a) AS m FROM t;
+--- another alias of another database
+CREATE VIEW v AS SELECT covar(a, a) AS m FROM t;
+--- hypothetical-set aggregate
+CREATE VIEW v AS SELECT rank(3) WITHIN GROUP (ORDER BY a) AS m FROM t;
+--- percentile without WITHIN GROUP
+CREATE VIEW v AS SELECT percentile_cont(0.5) AS m FROM t;
+--- percentile with ORDER BY inside
+CREATE VIEW v AS SELECT percentile_cont(a, 0.5 ORDER BY a) AS m FROM t;
+--- percentile of two expressions
+CREATE VIEW v AS SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY a, b) AS m FROM t;
+--- distinct percentile
+CREATE VIEW v AS SELECT percentile_disc(DISTINCT 0.5) WITHIN GROUP (ORDER BY a) AS m FROM t;
+--- a fraction above 1
+CREATE VIEW v AS SELECT percentile_disc(1.5) WITHIN GROUP (ORDER BY a) AS m FROM t;
+--- a fraction that is null
+CREATE VIEW v AS SELECT percentile_cont(NULL) WITHIN GROUP (ORDER BY a) AS m FROM t;
+--- a fraction that depends
+CREATE VIEW v AS SELECT percentile_cont(n) WITHIN GROUP (ORDER BY a) AS m FROM t GROUP BY n;
+--- several fractions
+CREATE VIEW v AS SELECT percentile_cont(ARRAY[0.5]) WITHIN GROUP (ORDER BY a) AS m FROM t;
+--- percentile of text
+CREATE VIEW v AS SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY b) AS m FROM t;
+--- percentile of an interval
+CREATE VIEW v AS SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY d - DATE '2024-01-01' + INTERVAL '1 day') AS m FROM t;
+--- mode of an interval
+CREATE VIEW v AS SELECT mode() WITHIN GROUP (ORDER BY INTERVAL '1 day' + INTERVAL '2 days') AS m, count(a) AS c FROM t;
+--- mode with an argument
+CREATE VIEW v AS SELECT mode(a) AS m FROM t;
+--- mode of a constant
+CREATE VIEW v AS SELECT mode() WITHIN GROUP (ORDER BY 1) AS m FROM t;
+--- WITHIN GROUP of a plain aggregate
+CREATE VIEW v AS SELECT sum(a) WITHIN GROUP (ORDER BY a) AS m FROM t;
+--- a text without a separator
+CREATE VIEW v AS SELECT string_agg(b) AS m FROM t;
+--- a separator that depends
+CREATE VIEW v AS SELECT string_agg(b, b) AS m FROM t;
+--- a separator that is a number
+CREATE VIEW v AS SELECT string_agg(b, 1) AS m FROM t;
+--- string_agg of numbers
+CREATE VIEW v AS SELECT string_agg(a, ',') AS m FROM t;
+--- ORDER BY of a constant in an aggregate
+CREATE VIEW v AS SELECT string_agg(b, ',' ORDER BY 1) AS m FROM t;
+--- ORDER BY of an interval in an aggregate
+CREATE VIEW v AS SELECT string_agg(b, ',' ORDER BY d - (d - INTERVAL '1 day')) AS m FROM t;
+--- ORDER BY beside count(*)
+CREATE VIEW v AS SELECT count(* ORDER BY a) AS m FROM t;
+--- DISTINCT ordered by another column
+CREATE VIEW v AS SELECT sum(DISTINCT a ORDER BY b) AS m FROM t;
+--- DISTINCT text ordered by another column
+CREATE VIEW v AS SELECT string_agg(DISTINCT b, ',' ORDER BY a) AS m FROM t;
+--- ORDER BY inside a scalar function
+CREATE VIEW v AS SELECT abs(a ORDER BY a) AS m FROM t;
+--- too many arguments
+CREATE VIEW v AS SELECT stddev(a, a) AS m FROM t;
+--- too few arguments
+CREATE VIEW v AS SELECT corr(a) AS m FROM t;
+--- a star in an aggregate
+CREATE VIEW v AS SELECT variance(*) AS m FROM t;
+--- deviation of text
+CREATE VIEW v AS SELECT stddev(b) AS m FROM t;
+--- regression of text
+CREATE VIEW v AS SELECT regr_slope(a, b) AS m FROM t;
+--- bits of numerics
+CREATE VIEW v AS SELECT bit_and(n) AS m FROM t;
+--- every of a number
+CREATE VIEW v AS SELECT every(a) AS m FROM t;
+--- deviation of a quotient
+CREATE VIEW v AS SELECT stddev(n / 3) AS m FROM t;
+--- average of a quotient
+CREATE VIEW v AS SELECT avg(n / 3) AS m FROM t;
+--- variance of many digits after the point
+CREATE VIEW v AS SELECT variance(CAST(n AS numeric(30,20))) AS m FROM t;
+--- a window over a statistic
+CREATE VIEW v AS SELECT stddev(a) OVER () AS m FROM t;
 --- count of several columns
 CREATE VIEW v AS SELECT count(DISTINCT a, b) AS m FROM t;
 --- clock
