@@ -16,6 +16,8 @@
 //!
 //! The functions only give the types. The dataflow evaluates them ([`tidemill_ir`]).
 
+pub(crate) mod deviation;
+
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;

@@ -45,7 +45,6 @@ mod aggregate;
 mod casts;
 pub mod chain;
 mod compare;
-mod deviation;
 mod entry;
 mod numeric;
 mod table;
@@ -54,8 +53,8 @@ mod time;
 mod typing;
 mod value;
 
+pub use aggregate::deviation::{Deviation, Sums, deviation};
 pub use aggregate::{averaged, declared};
-pub use deviation::{Deviation, Sums, deviation};
 pub use entry::Kind;
 pub use typing::names::{ROW, function, function_names, named};
 pub use typing::native::operator_text;

@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use crate::rel::{OrderBy, Scalar};
+use crate::scalar::{OrderBy, Scalar};
 
 /// One aggregate of a `Reduce`.
 #[derive(Debug, Clone)]

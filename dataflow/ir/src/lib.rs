@@ -13,6 +13,7 @@ mod job;
 
 mod rel;
 pub mod row;
+mod scalar;
 mod serving;
 mod source;
 pub mod types;
@@ -22,7 +23,8 @@ pub use aggregate::{Aggregate, AggregateFunction};
 pub use explain::explain;
 pub use fingerprint::{fingerprint, identity, state_of};
 pub use job::{Job, Output, View};
-pub use rel::{JoinKey, JoinKind, OrderBy, Rel, RelOp, Scalar};
+pub use rel::{JoinKey, JoinKind, Rel, RelOp};
+pub use scalar::{OrderBy, Scalar};
 pub use source::{
     Binary, Digits, Envelope, Format, KeySchema, Missing, Source, Spelling, TimestampUnit,
 };

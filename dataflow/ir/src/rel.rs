@@ -6,13 +6,10 @@
 //! its unique columns in `unique`. A new operator needs these, a file of the planner that makes it,
 //! and a file of the dataflow that runs it.
 
-use std::fmt;
-use std::sync::Arc;
-
 use arrow::datatypes::SchemaRef;
-use datafusion_physical_expr::PhysicalExpr;
 
 use crate::aggregate::Aggregate;
+use crate::scalar::{OrderBy, Scalar};
 
 /// A relation: a node in the tree of a view.
 #[derive(Debug, Clone)]
@@ -21,15 +18,6 @@ pub struct Rel {
     pub schema: SchemaRef,
     /// What the node does.
     pub op: RelOp,
-}
-
-/// An expression, with the text that `explain` shows.
-#[derive(Debug, Clone)]
-pub struct Scalar {
-    /// The expression, evaluated on batches of the input.
-    pub expr: Arc<dyn PhysicalExpr>,
-    /// The expression as SQL-like text.
-    pub text: String,
 }
 
 /// What a relation computes.
@@ -215,17 +203,6 @@ pub struct JoinKey {
     pub nulls_equal: bool,
 }
 
-/// One expression of an ORDER BY.
-#[derive(Debug, Clone)]
-pub struct OrderBy {
-    /// The expression by which rows are compared.
-    pub scalar: Scalar,
-    /// Whether the greatest value is first.
-    pub descending: bool,
-    /// Whether nulls are before all other values.
-    pub nulls_first: bool,
-}
-
 impl fmt::Display for JoinKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is = match self.nulls_equal {
@@ -233,18 +210,5 @@ impl fmt::Display for JoinKey {
             false => "=",
         };
         write!(f, "{} {is} {}", self.left.text, self.right.text)
-    }
-}
-
-impl fmt::Display for OrderBy {
-    /// Names the place of nulls only if it is not PostgreSQL's default.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.scalar.text)?;
-        f.write_str(if self.descending { " DESC" } else { "" })?;
-        f.write_str(match (self.nulls_first, self.descending) {
-            (true, false) => " NULLS FIRST",
-            (false, true) => " NULLS LAST",
-            _ => "",
-        })
     }
 }

@@ -16,7 +16,7 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    fn new(columns: &str, view: &str, workers: usize) -> Self {
+    pub(crate) fn new(columns: &str, view: &str, workers: usize) -> Self {
         Self::serving(columns, view, workers, None)
     }
 

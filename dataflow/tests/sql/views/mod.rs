@@ -7,6 +7,7 @@
 //! of waves. Checkpoints are taken all the time, so that whatever starts again does so from one.
 //! The seed is printed; `TIDEMILL_TEST_SEED` repeats a run.
 
+mod aggregates;
 mod bundle;
 mod copies;
 mod edges;

@@ -415,7 +415,8 @@ impl<'a> Shapes<'a> {
 
     fn aggregate(&mut self, from: &From) -> String {
         let number = self.number(from);
-        match self.rng.random_range(0..8) {
+        match self.rng.random_range(0..12) {
+            8..12 => self.rare_aggregate(from, &number),
             0 | 1 => "count(*)".to_owned(),
             2 => format!("count({number})"),
             3 => format!("count(DISTINCT {number})"),
@@ -423,6 +424,25 @@ impl<'a> Shapes<'a> {
             5 => format!("max({number})"),
             6 => format!("min({number}) FILTER (WHERE {})", self.condition(from)),
             _ => format!("count(*) FILTER (WHERE {})", self.condition(from)),
+        }
+    }
+
+    /// Statistics and ordered aggregates, as whole numbers.
+    fn rare_aggregate(&mut self, from: &From, number: &str) -> String {
+        let (other, text) = (self.number(from), self.text(from));
+        match self.rng.random_range(0..12) {
+            0 => format!("bit_and({number})"),
+            1 => format!("bit_or({number})"),
+            2 => format!("bit_xor({number})"),
+            3 => format!("CAST(round(stddev_pop({number})*100) AS int)"),
+            4 => format!("CAST(round(variance(DISTINCT {number})*100) AS int)"),
+            5 => format!("regr_count({number}, {other})"),
+            6 => format!("CAST(regr_avgx({number}, {other})*1000+0.3 AS int)"),
+            7 => format!("mode() WITHIN GROUP (ORDER BY {number} DESC)"),
+            8 => format!("percentile_disc(0.4) WITHIN GROUP (ORDER BY {number})"),
+            9 => format!("CAST(percentile_cont(0.5) WITHIN GROUP (ORDER BY {number})*2 AS int)"),
+            10 => format!("length(string_agg({text}, '-' ORDER BY {number}, {text}))"),
+            _ => format!("ascii(reverse(string_agg(DISTINCT {text}, '')))"),
         }
     }
 
