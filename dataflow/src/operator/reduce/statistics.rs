@@ -83,7 +83,7 @@ impl Terms {
     }
 
     /// The cell of a sum.
-    fn cell<'a>(self, term: Term, cells: &'a [Cell]) -> Option<&'a Cell> {
+    fn cell(self, term: Term, cells: &[Cell]) -> Option<&Cell> {
         cells.get(self.list.iter().position(|own| *own == term)?)
     }
 }
@@ -163,14 +163,11 @@ pub(crate) fn finish<'a>(
     (argument, output): (Option<&DataType>, &DataType),
 ) -> Result<(ArrayRef, Vec<usize>)> {
     let mut left_out = Vec::new();
-    let count = |cells: &[Cell]| cells.first().map_or(0, |cell| cell.count);
     let array: ArrayRef = match (output, argument) {
-        (DataType::Int64, _) => Arc::new(Int64Array::from_iter_values(
-            groups.map(|cells| count(cells)),
-        )),
+        (DataType::Int64, _) => Arc::new(Int64Array::from_iter_values(groups.map(counted))),
         (DataType::Decimal128(precision, scale), Some(DataType::Decimal128(_, from))) => {
             let values = groups.enumerate().map(|(index, cells)| {
-                if count(cells) < least(function) {
+                if counted(cells) < least(function) {
                     return None;
                 }
                 let value = numeric(function, terms, (cells, *from), (*precision, *scale));
@@ -185,7 +182,7 @@ pub(crate) fn finish<'a>(
         }
         (DataType::Float64, _) => {
             let values = groups.enumerate().map(|(index, cells)| {
-                if count(cells) < least(function) {
+                if counted(cells) < least(function) {
                     return None;
                 }
                 let value = Moments::of(terms, cells).value(function);
@@ -202,6 +199,11 @@ pub(crate) fn finish<'a>(
         }
     };
     Ok((array, left_out))
+}
+
+/// The number of rows that count.
+fn counted(cells: &[Cell]) -> i64 {
+    cells.first().map_or(0, |cell| cell.count)
 }
 
 /// The least number of rows over which a statistic is not null.
@@ -224,7 +226,7 @@ fn numeric(
         digits << exponent
     };
     let sums = Sums {
-        count: cells.first()?.count,
+        count: counted(cells),
         sum: whole(Term::X),
         squares: whole(Term::XX),
         scale,
@@ -278,7 +280,7 @@ struct Moments<'a> {
 impl<'a> Moments<'a> {
     /// The sums of a group.
     fn of(terms: Terms, cells: &'a [Cell]) -> Self {
-        let count = cells.first().map_or(0, |cell| cell.count).into();
+        let count = counted(cells).into();
         Self {
             terms,
             cells,
@@ -323,7 +325,7 @@ impl<'a> Moments<'a> {
     /// The average of `x` or `y`, divided as `avg` divides.
     fn average(&self, term: Term) -> Value {
         let sum = self.terms.cell(term, self.cells).and_then(Cell::float);
-        let count = self.cells.first().map_or(0, |cell| cell.count) as f64;
+        let count = counted(self.cells) as f64;
         match sum {
             Some(Some(sum)) => Value::Number(sum / count),
             Some(None) => Value::Beyond,
