@@ -6,6 +6,8 @@
 //! its unique columns in `unique`. A new operator needs these, a file of the planner that makes it,
 //! and a file of the dataflow that runs it.
 
+use std::fmt;
+
 use arrow::datatypes::SchemaRef;
 
 use crate::aggregate::Aggregate;

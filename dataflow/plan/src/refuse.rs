@@ -424,6 +424,12 @@ fn joins(tables: &TableWithJoins) -> Refusal {
                 Some((constraint, "RIGHT JOIN"))
             }
             JoinOperator::FullOuter(constraint) => Some((constraint, "FULL JOIN")),
+            JoinOperator::Semi(_) | JoinOperator::LeftSemi(_) | JoinOperator::RightSemi(_) => {
+                return unsupported(join.relation.span(), "SEMI JOIN (write EXISTS) is");
+            }
+            JoinOperator::Anti(_) | JoinOperator::LeftAnti(_) | JoinOperator::RightAnti(_) => {
+                return unsupported(join.relation.span(), "ANTI JOIN (write NOT EXISTS) is");
+            }
             _ => return unsupported(join.relation.span(), "this kind of join is"),
         };
         match outer {

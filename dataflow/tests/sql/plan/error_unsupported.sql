@@ -1,24 +1,20 @@
 CREATE TABLE t (a int, b text, d date, n numeric(5, 2)) WITH (format = 'json');
---- join without an equality
-CREATE VIEW v AS SELECT x.a FROM t AS x
-JOIN t AS y ON x.a < y.a;
---- right join
-CREATE VIEW v AS SELECT x.a FROM t x RIGHT JOIN t y ON x.a = y.a;
---- full join
-CREATE VIEW v AS SELECT x.a FROM t x FULL OUTER JOIN t y ON x.a = y.a;
+--- full join with USING
+CREATE VIEW v AS SELECT x.b FROM t x FULL JOIN t y USING (a);
+--- natural right join
+CREATE VIEW v AS SELECT x.b FROM t x NATURAL RIGHT JOIN t y;
+--- a subquery in the condition of an outer join
+CREATE VIEW v AS SELECT x.b FROM t x LEFT JOIN t y ON x.a = y.a AND y.a IN (SELECT a FROM t);
+--- a correlated subquery in ORDER BY of another column
+CREATE VIEW v AS SELECT b FROM t AS x ORDER BY (SELECT max(a) FROM t WHERE t.a = x.a) LIMIT 1;
+--- a subquery of two columns
+CREATE VIEW v AS SELECT a, (SELECT a, b FROM t) AS m FROM t;
+--- LIKE ANY of a subquery
+CREATE VIEW v AS SELECT a FROM t WHERE b LIKE ANY (SELECT b FROM t);
 --- semi join
 CREATE VIEW v AS SELECT x.a FROM t x LEFT SEMI JOIN t y ON x.a = y.a;
 --- anti join
 CREATE VIEW v AS SELECT x.a FROM t x ANTI JOIN t y ON x.a = y.a;
---- left join in parentheses
-CREATE VIEW v AS SELECT x.a FROM (t x LEFT JOIN t y ON x.a = y.a);
---- left join
-CREATE VIEW v AS SELECT x.a FROM t x LEFT JOIN t y USING (a);
---- join in parentheses
-CREATE VIEW v AS SELECT x.a FROM (t x CROSS JOIN t y);
---- join by comma
-CREATE VIEW v AS SELECT x.a FROM t x,
- t y;
 --- order by
 CREATE VIEW v AS SELECT a FROM t
 ORDER BY a;
@@ -45,14 +41,6 @@ CREATE VIEW v AS SELECT a FROM (SELECT a, row_number() OVER (ORDER BY a) AS n,
 CREATE VIEW v AS SELECT a FROM (SELECT a, rank() OVER (ORDER BY a) AS n FROM t) AS s WHERE n < 3;
 --- window over an aggregate
 CREATE VIEW v AS SELECT sum(a) OVER () AS n FROM t;
---- scalar subquery
-CREATE VIEW v AS SELECT a, (SELECT max(a) FROM t) AS m FROM t;
---- IN subquery
-CREATE VIEW v AS SELECT a FROM t WHERE a IN (SELECT a FROM t);
---- EXISTS
-CREATE VIEW v AS SELECT a FROM t WHERE EXISTS (SELECT a FROM t);
---- ANY subquery
-CREATE VIEW v AS SELECT a FROM t WHERE a = ANY (SELECT a FROM t);
 --- recursive
 CREATE VIEW v AS WITH RECURSIVE r AS (SELECT a FROM t) SELECT a FROM r;
 --- grouping sets
@@ -73,8 +61,6 @@ CREATE VIEW v AS SELECT 1 AS one;
 CREATE VIEW v AS SELECT a FROM t INTERSECT SELECT a FROM t;
 --- except
 CREATE VIEW v AS SELECT a FROM t EXCEPT SELECT a FROM t;
---- lateral
-CREATE VIEW v AS SELECT a FROM t, LATERAL (SELECT 1) AS y;
 --- table function
 CREATE VIEW v AS SELECT * FROM generate_series(1, 3);
 --- unnest
