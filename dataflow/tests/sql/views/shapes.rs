@@ -4,6 +4,8 @@
 //! Every query has one answer: rows that LIMIT or `row_number()` choose among are ordered by all
 //! their columns.
 
+mod nested;
+
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -95,13 +97,15 @@ impl<'a> Shapes<'a> {
 
     /// A query that nests this deep at most.
     pub(crate) fn query(&mut self, depth: usize) -> Query {
-        match self.rng.random_range(0..22) {
+        match self.rng.random_range(0..25) {
             0..3 => self.filter(depth),
             3..5 => self.project(depth),
             5 => self.distinct(depth),
             6..9 => self.distinct_on(depth),
             9..12 => self.group(depth),
             12 => self.whole(depth),
+            22..24 => self.outer_join(depth),
+            24 => self.lateral(depth),
             13..15 => self.union(depth),
             15..17 => self.join(depth),
             17 => self.merged(depth),
@@ -213,6 +217,7 @@ impl<'a> Shapes<'a> {
             9 => format!("{number} IS DISTINCT FROM {}", self.number(from)),
             10 => format!("{number} = {}", self.number(from)),
             11 => format!("{} LIKE '%y'", self.text(from)),
+            12 if self.yes(0.5) => self.nested_condition(from),
             _ => {
                 let op = *["<", ">", "=", "<>", "<=", ">="].choose(self.rng).unwrap();
                 match self.yes(0.5) {
@@ -244,7 +249,11 @@ impl<'a> Shapes<'a> {
         let (mut items, mut columns) = (Vec::new(), Vec::new());
         for name in self.names(count) {
             let kind = *[Kind::Int, Kind::Int, Kind::Text].choose(self.rng).unwrap();
-            items.push(format!("{} AS {name}", self.value(from, kind)));
+            let value = match kind == Kind::Int && self.yes(0.1) {
+                true => self.nested_number(from),
+                false => self.value(from, kind),
+            };
+            items.push(format!("{value} AS {name}"));
             columns.push(Column { name, kind });
         }
         (items, columns)
