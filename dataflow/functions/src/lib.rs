@@ -52,11 +52,14 @@ mod text;
 mod time;
 mod typing;
 mod value;
+mod window;
 
 pub use aggregate::deviation::{Deviation, Sums, deviation};
 pub use aggregate::{averaged, declared};
 pub use entry::Kind;
+pub use time::dates::shifted;
 pub use typing::names::{ROW, function, function_names, named};
 pub use typing::native::operator_text;
 pub use typing::pass::typed;
 pub use typing::resolve::{Supported, supported};
+pub use window::{WINDOW_FUNCTIONS, window, window_call};

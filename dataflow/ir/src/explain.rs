@@ -82,6 +82,11 @@ impl Explained<'_> {
                     writeln!(f, "{indent}     condition: {}", conditions.join(" AND "))?;
                 }
             }
+            RelOp::Window { functions, .. } => {
+                writeln!(f, "{}", Title(&rel.op))?;
+                let functions: Vec<String> = functions.iter().map(ToString::to_string).collect();
+                writeln!(f, "{indent}     functions: {}", functions.join(", "))?;
+            }
             op => writeln!(f, "{}", Title(op))?,
         }
         let mut inputs = rel.op.inputs().into_iter();
@@ -120,6 +125,12 @@ impl Display for Title<'_> {
                 }
             }
             RelOp::TopK { .. } => write!(f, "{}", Top(self.0)),
+            RelOp::Window {
+                partition, order, ..
+            } => {
+                f.write_str("Window")?;
+                ordered(f, partition, order)
+            }
         }
     }
 }
@@ -147,16 +158,22 @@ impl Display for Top<'_> {
         if *offset > 0 {
             write!(f, " after {offset}")?;
         }
-        if !partition.is_empty() {
-            let partition: Vec<&str> = partition.iter().map(|key| key.text.as_str()).collect();
-            write!(f, " of each {}", partition.join(", "))?;
-        }
-        if !order.is_empty() {
-            let order: Vec<String> = order.iter().map(OrderBy::to_string).collect();
-            write!(f, " by {}", order.join(", "))?;
-        }
+        ordered(f, partition, order)?;
         f.write_str(if *ranked { ", numbered" } else { "" })
     }
+}
+
+/// The groups of rows and the order within a group, as the end of a title.
+fn ordered(f: &mut Formatter<'_>, partition: &[Scalar], order: &[OrderBy]) -> fmt::Result {
+    if !partition.is_empty() {
+        let partition: Vec<&str> = partition.iter().map(|key| key.text.as_str()).collect();
+        write!(f, " of each {}", partition.join(", "))?;
+    }
+    if !order.is_empty() {
+        let order: Vec<String> = order.iter().map(OrderBy::to_string).collect();
+        write!(f, " by {}", order.join(", "))?;
+    }
+    Ok(())
 }
 
 /// The output expressions, with their names where these differ.

@@ -120,8 +120,10 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
         }
         RelOp::Distinct { .. } => text.push_str("distinct"),
         RelOp::Union { .. } => text.push_str("union"),
-        // The input of a join or a top-k is never a source itself.
-        RelOp::Join { .. } | RelOp::TopK { .. } => text.push_str(&described(&rel.op)),
+        // The input of a join, a top-k or a window is never a source itself.
+        RelOp::Join { .. } | RelOp::TopK { .. } | RelOp::Window { .. } => {
+            text.push_str(&described(&rel.op));
+        }
     }
     for input in rel.op.inputs() {
         node(text, input, &below, sources, views);
@@ -132,7 +134,7 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
     text.push(')');
 }
 
-/// What a join or a top-k computes, without its inputs.
+/// What a join, a top-k or a window computes, without its inputs.
 fn described(op: &RelOp) -> String {
     match op {
         RelOp::Join {
@@ -173,6 +175,22 @@ fn described(op: &RelOp) -> String {
             let order = order.iter().map(|by| format!("[{by}]"));
             let (partition, order) = (partition.collect::<String>(), order.collect::<String>());
             format!("top {limit:?} {offset} {ranked}{partition}by{order}")
+        }
+        RelOp::Window {
+            partition,
+            order,
+            functions,
+            ..
+        } => {
+            let partition = partition.iter().map(|key| format!("[{}]", meaning(key)));
+            let order = order.iter().map(|by| {
+                let (descending, nulls_first) = (by.descending, by.nulls_first);
+                format!("[{} {descending} {nulls_first}]", meaning(&by.scalar))
+            });
+            let functions = functions.iter().map(|function| format!("[{function}]"));
+            let (partition, order) = (partition.collect::<String>(), order.collect::<String>());
+            let functions = functions.collect::<String>();
+            format!("window{functions}{partition}by{order}")
         }
         _ => String::new(),
     }

@@ -18,6 +18,7 @@ mod serving;
 mod source;
 pub mod types;
 mod unique;
+mod window;
 
 pub use aggregate::{Aggregate, AggregateFunction};
 pub use explain::explain;
@@ -29,6 +30,7 @@ pub use source::{
     Binary, Digits, Envelope, Format, KeySchema, Missing, Source, Spelling, TimestampUnit,
 };
 pub use unique::is_unique;
+pub use window::{Frame, FrameBound, FrameOffset, FrameUnits, WindowCall, WindowFunction};
 
 /// A timestamp of the job: ms since 1970-01-01T00:00:00Z, strictly increasing. At one epoch, all
 /// views show the same prefix of the input.

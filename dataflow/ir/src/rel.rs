@@ -12,6 +12,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::aggregate::Aggregate;
 use crate::scalar::{OrderBy, Scalar};
+use crate::window::WindowFunction;
 
 /// A relation: a node in the tree of a view.
 #[derive(Debug, Clone)]
@@ -96,6 +97,19 @@ pub enum RelOp {
         /// Whether a last column has the row's number within its group, from 1 (`Int64`).
         ranked: bool,
     },
+    /// Window functions: each row of the input with a column for each function, computed over the
+    /// rows of its partition in the order. Rows that are equal in the order are ordered by their
+    /// other columns, as in a `TopK`.
+    Window {
+        /// Input.
+        input: Box<Rel>,
+        /// The expressions that make a partition; if there are none, all rows are one partition.
+        partition: Vec<Scalar>,
+        /// The order within a partition; may be empty.
+        order: Vec<OrderBy>,
+        /// The functions; at least 1.
+        functions: Vec<WindowFunction>,
+    },
 }
 
 impl Rel {
@@ -146,7 +160,8 @@ impl RelOp {
             RelOp::Compute { input, .. }
             | RelOp::Reduce { input, .. }
             | RelOp::Distinct { input }
-            | RelOp::TopK { input, .. } => vec![&**input],
+            | RelOp::TopK { input, .. }
+            | RelOp::Window { input, .. } => vec![&**input],
             RelOp::Union { inputs } => inputs.iter().collect(),
             RelOp::Join { left, right, .. } => vec![&**left, &**right],
         }
@@ -159,7 +174,8 @@ impl RelOp {
             RelOp::Compute { input, .. }
             | RelOp::Reduce { input, .. }
             | RelOp::Distinct { input }
-            | RelOp::TopK { input, .. } => vec![&mut **input],
+            | RelOp::TopK { input, .. }
+            | RelOp::Window { input, .. } => vec![&mut **input],
             RelOp::Union { inputs } => inputs.iter_mut().collect(),
             RelOp::Join { left, right, .. } => vec![&mut **left, &mut **right],
         }
@@ -172,6 +188,7 @@ impl RelOp {
             RelOp::Reduce { .. }
             | RelOp::Distinct { .. }
             | RelOp::TopK { .. }
+            | RelOp::Window { .. }
             | RelOp::Join { .. } => true,
             RelOp::Source { .. }
             | RelOp::View { .. }

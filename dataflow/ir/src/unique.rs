@@ -2,14 +2,14 @@
 //! it.
 //!
 //! The proof follows keys through the plan: a source's record key, the keys of a GROUP BY, all
-//! columns of a DISTINCT, the group of a top-1. A key survives a node if the node passes on its
+//! columns of a DISTINCT, the group of a top-1, a group with its row number. A key survives a node if the node passes on its
 //! columns.
 
 use std::collections::BTreeSet;
 
 use datafusion_physical_expr::expressions::{Column, Literal};
 
-use crate::{Envelope, JoinKey, JoinKind, Rel, RelOp, Scalar, Source, View};
+use crate::{Envelope, JoinKey, JoinKind, Rel, RelOp, Scalar, Source, View, WindowCall};
 
 /// Whether the plan proves that no two rows of a relation share the columns of `primary_key`.
 pub fn is_unique(rel: &Rel, primary_key: &[usize], sources: &[Source], views: &[View]) -> bool {
@@ -90,6 +90,25 @@ fn keys(rel: &Rel, sources: &[Source], views: &[View]) -> Vec<Key> {
                 } else if *limit == Some(1) {
                     keys.push(group);
                 }
+            }
+            keys
+        }
+        RelOp::Window {
+            input,
+            partition,
+            functions,
+            ..
+        } => {
+            let mut keys = keys(input, sources, views);
+            let group = partition.iter().filter(|key| !constant(key));
+            let group: Option<Key> = group
+                .map(|key| Some(BTreeSet::from([plain(key)?])))
+                .collect();
+            let columns = input.schema.fields().len();
+            let numbers = functions.iter().enumerate();
+            let numbers = numbers.filter(|(_, it)| it.call == WindowCall::RowNumber);
+            if let (Some(group), Some((index, _))) = (group, numbers.last()) {
+                keys.push([group, vec![BTreeSet::from([columns + index])]].concat());
             }
             keys
         }

@@ -182,7 +182,10 @@ impl Catalog {
 
     /// The names of all functions that views may use.
     pub(super) fn functions() -> impl Iterator<Item = &'static str> {
-        tidemill_functions::function_names().chain(aggregates())
+        tidemill_functions::function_names()
+            .chain(aggregates())
+            .chain(tidemill_functions::WINDOW_FUNCTIONS)
+            .chain([row_number::NAME])
     }
 }
 
@@ -246,7 +249,10 @@ impl ContextProvider for Catalog {
     }
 
     fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
-        (name == row_number::NAME).then(|| Arc::new(WindowUDF::from(RowNumber::new())))
+        match name {
+            row_number::NAME => Some(Arc::new(WindowUDF::from(RowNumber::new()))),
+            name => tidemill_functions::window(name),
+        }
     }
 
     fn get_variable_type(&self, _: &[String]) -> Option<DataType> {
@@ -272,6 +278,10 @@ impl ContextProvider for Catalog {
     }
 
     fn udwf_names(&self) -> Vec<String> {
-        vec![row_number::NAME.to_owned()]
+        let names = tidemill_functions::WINDOW_FUNCTIONS.iter();
+        names
+            .chain(&[row_number::NAME])
+            .map(|name| (*name).to_owned())
+            .collect()
     }
 }

@@ -4,7 +4,8 @@
 //! names, and types that a view can hold.
 //!
 //! ```text
-//! query ─► wildcard ─► SqlToRel ─► unnest ─► source_types ─► functions ─► keys, unions ─► shape
+//! query ─► wildcard, windows ─► SqlToRel ─► unnest ─► source_types ─► functions
+//!       ─► keys, unions ─► shape
 //!       ─► Analyzer (uncoerced: may not cast) ─► conformed ─► optimized ─► lower
 //! ```
 //!
@@ -17,6 +18,7 @@ pub(crate) mod simplify;
 pub(crate) mod source_types;
 pub(crate) mod uncoerced;
 pub(crate) mod wildcard;
+pub(crate) mod windows;
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -60,6 +62,7 @@ pub(super) fn plan(
 ) -> Result<(LogicalPlan, SourceTypes)> {
     let explain = |error: DataFusionError| located(&error, script, at);
     let query = wildcard::expanded(&view.query, catalog, script, at)?;
+    let query = windows::written_out(query, script, at)?;
     let (plan, source_types) = analyzed(&query, catalog).map_err(|error| {
         let what = unusable(&error, catalog);
         located_as(&error, what, script, at)

@@ -20,6 +20,7 @@
 pub(crate) mod join;
 pub(crate) mod text;
 pub(crate) mod top_k;
+pub(crate) mod window;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -372,7 +373,7 @@ impl Pending {
     ///
     /// A [`RelOp::Source`] always gets a `Compute`, which names the columns that the view reads.
     pub(super) fn finish(self) -> Result<Rel> {
-        let this = self.settled()?;
+        let this = self.settled();
         let base = this.base.schema.fields();
         let whole = this.outputs.len() == base.len()
             && this
@@ -383,12 +384,8 @@ impl Pending {
         if whole && this.filters.is_empty() && !matches!(this.base.op, RelOp::Source { .. }) {
             return Ok(this.base);
         }
-        let names = field_names(&this.scope);
-        let fields = this
-            .outputs
-            .iter()
-            .zip(names)
-            .map(|(expr, name)| this.field(expr, name));
+        let fields = this.outputs.iter().zip(window::names(&this));
+        let fields = fields.map(|(expr, name)| this.field(expr, name));
         let fields = fields.collect::<Result<Vec<_>>>()?;
         let filters = this.filters.iter().map(|expr| this.scalar(expr));
         let outputs = this.outputs.iter().map(|expr| this.scalar(expr));

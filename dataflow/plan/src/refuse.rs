@@ -13,9 +13,11 @@
 //! | a SELECT | no FROM, GROUPING SETS, HAVING without groups, SELECT INTO |
 //! | an item of FROM | RIGHT and FULL JOIN with USING, table functions, TABLESAMPLE, schemas |
 //! | an expression | arrays, COLLATE, parameters, unknown operators |
+//! | a window ([`window`]) | its place, its frame, DISTINCT and FILTER |
 //! | a function call ([`calls`]) | unknown functions, clauses that the function does not take |
 
 pub(crate) mod calls;
+mod window;
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -125,6 +127,7 @@ impl Visitor for Check<'_> {
 
     fn pre_visit_select(&mut self, select: &Select) -> Refusal {
         select_clauses(select)?;
+        window::select(select)?;
         self.having_columns(select)
     }
 

@@ -297,6 +297,18 @@ impl Decoder {
         keys: impl Iterator<Item = &'a [u8]>,
         values: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Vec<ArrayRef>> {
+        Ok(self.parts(keys, values)?.0)
+    }
+
+    /// The input's columns, and the columns of the values, which begin with those of the order.
+    ///
+    /// # Errors
+    /// As [`Decoder::columns`].
+    pub(crate) fn parts<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a [u8]>,
+        values: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
         let read = |place: &Place| matches!(place, Place::Key(_));
         let keys = match self.places.iter().any(read) {
             true => Some(self.keys.decode_bytes(keys)?),
@@ -307,6 +319,6 @@ impl Decoder {
             Place::Key(index) => Some(Arc::clone(keys.as_ref()?.column(*index))),
             Place::Value(index) => Some(Arc::clone(values.column(*index))),
         });
-        Ok(columns.collect())
+        Ok((columns.collect(), values.columns().to_vec()))
     }
 }

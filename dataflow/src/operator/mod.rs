@@ -1,7 +1,7 @@
 //! Rendering: builds timely and differential dataflow operators from the plan's IR.
 //!
 //! ```text
-//! sources ─► compute ─► join / reduce / distinct / top-k ─► compute ─► sink_operator ─► sink
+//! sources ─► compute ─► join / reduce / top-k / window … ─► compute ─► sink_operator ─► sink
 //!            stateless  arranged by key, exchanged by the key's hash    writes by primary key
 //! ```
 //!
@@ -40,6 +40,7 @@ mod restore;
 mod sink_operator;
 mod top_k;
 pub(crate) mod upsert;
+mod window;
 
 use top_k::scan::Kept;
 
@@ -292,6 +293,20 @@ impl<'scope> Renderer<'_, 'scope> {
                 };
                 let input = (self.rel(input)?, &input.schema);
                 top_k::top_k(input, self.context, of, kept, &rel.schema)
+            }
+            RelOp::Window {
+                input,
+                partition,
+                order,
+                functions,
+            } => {
+                let of = top_k::Groups {
+                    partition,
+                    order,
+                    site: self.site_over(input),
+                };
+                let input = (self.rel(input)?, &input.schema);
+                window::window(input, self.context, of, functions, &rel.schema)
             }
         }
     }

@@ -69,6 +69,27 @@ fn moved(micros: i64, span: Span) -> Answer {
     calendar::stamp(0, micros).map(Datum::Stamp)
 }
 
+/// A timestamp plus an interval of months, days and microseconds, as the operator `+` gives it.
+/// `None` if the result is out of range.
+///
+/// `micros` are microseconds since 1970.
+///
+/// ```
+/// let january_31 = 30 * 86_400_000_000;
+/// assert_eq!(tidemill_functions::shifted(january_31, (1, 0, 0)), Some(58 * 86_400_000_000));
+/// ```
+pub fn shifted(micros: i64, (months, days, more): (i32, i32, i64)) -> Option<i64> {
+    let span = Span {
+        months,
+        days,
+        micros: more,
+    };
+    match moved(micros, span) {
+        Ok(Datum::Stamp(micros)) => Some(micros),
+        _ => None,
+    }
+}
+
 /// The negative interval. Fails if a part does not fit.
 fn negated(span: Span) -> Result<Span, String> {
     let out = "interval out of range";

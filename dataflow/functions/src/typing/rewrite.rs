@@ -25,6 +25,7 @@ mod aggregates;
 mod constant;
 mod lists;
 mod smallints;
+mod windows;
 
 /// The error of SQL that views do not support.
 ///
@@ -95,6 +96,7 @@ impl Scope {
             }
             Expr::ScalarFunction(call) => self.function(call),
             Expr::AggregateFunction(call) => self.aggregate(call),
+            Expr::WindowFunction(call) => self.window(*call),
             other => Ok(other),
         }
     }

@@ -30,7 +30,9 @@ use datafusion_expr::expr::{
 };
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::logical_plan::{Aggregate, DistinctOn, Join, Projection, TableScan, Union};
-use datafusion_expr::{BinaryExpr, Distinct, Expr, LogicalPlan, Operator, lit};
+use datafusion_expr::{
+    BinaryExpr, Distinct, Expr, LogicalPlan, Operator, WindowFunctionDefinition, lit,
+};
 use datafusion_sql::sqlparser::ast::Query;
 use tidemill_ir::types;
 use tidemill_log::schema::{Comparison, SourceType};
@@ -203,11 +205,7 @@ impl Scope {
                 ..
             }) => [of(group_expr)?, of(aggr_expr)?].concat(),
             LogicalPlan::Distinct(Distinct::On(DistinctOn { select_expr, .. })) => of(select_expr)?,
-            LogicalPlan::Window(_) => {
-                let mut types = self.types.clone();
-                types.resize(plan.schema().fields().len(), None);
-                types
-            }
+            LogicalPlan::Window(window) => [self.types.clone(), of(&window.window_expr)?].concat(),
             _ => self.types.clone(),
         })
     }
@@ -453,7 +451,41 @@ impl Scope {
         for by in &mut call.params.order_by {
             by.expr = self.order(by.expr.clone())?;
         }
-        Ok((Expr::WindowFunction(Box::new(call)), None))
+        let args = std::mem::take(&mut call.params.args);
+        let (args, kind) = match &call.fun {
+            WindowFunctionDefinition::AggregateUDF(function) => {
+                let filter = call.params.filter.take();
+                let distinct = call.params.distinct;
+                let function = Arc::clone(function);
+                let plain =
+                    AggregateFunction::new_udf(function, args, distinct, filter, Vec::new(), None);
+                let (Expr::AggregateFunction(plain), kind) = self.aggregate(plain)? else {
+                    return Ok((Expr::WindowFunction(Box::new(call)), None));
+                };
+                call.params.filter = plain.params.filter;
+                (plain.params.args, kind)
+            }
+            WindowFunctionDefinition::WindowUDF(_) => self.moved(args)?,
+        };
+        call.params.args = args;
+        Ok((Expr::WindowFunction(Box::new(call)), kind))
+    }
+
+    /// The arguments of a window function that returns the value of another row, and the type of
+    /// that value. Between the value and the default of `lag` and `lead` is a number.
+    fn moved(&self, args: Vec<Expr>) -> Result<(Vec<Expr>, Option<SourceType>)> {
+        let mut args = args.into_iter();
+        let value = args.next().map(|value| self.expr(value)).transpose()?;
+        let number = args.next().map(|number| self.plain(number, "a number"));
+        let default = args.next().map(|value| self.expr(value)).transpose()?;
+        let (mut values, kind) = match (value, default) {
+            (Some((value, kind)), None) => (vec![value], kind),
+            (value, default) => one_of(value.into_iter().chain(default).collect())?,
+        };
+        if let (Some(number), false) = (number.transpose()?, values.is_empty()) {
+            values.insert(1, number);
+        }
+        Ok((values, kind))
     }
 
     /// An expression of ORDER BY. The trailing blanks of a padded text do not count.

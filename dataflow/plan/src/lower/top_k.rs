@@ -8,14 +8,14 @@
 //!   ─► Filter n <= 10 over TopK { limit: None, ranked }  ─►  TopK { limit: 10, ranked }
 //! ```
 //!
-//! When its rows are needed, the top-k must have a limit, because without one a single row could
-//! renumber all others. A row number that nothing reads is removed.
+//! Without such a filter all rows are numbered, and a single row may renumber all others of its
+//! group. A row number that nothing reads is removed.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion_common::{DFSchemaRef, Result, ScalarValue, internal_err, not_impl_err, plan_err};
-use datafusion_expr::expr::{Sort as SortExpr, WindowFunctionDefinition};
+use datafusion_common::{DFSchemaRef, Result, ScalarValue, not_impl_err};
+use datafusion_expr::expr::{Sort as SortExpr, WindowFunction};
 use datafusion_expr::logical_plan::{FetchType, Limit, SkipType, Window};
 use datafusion_expr::{Expr, LogicalPlan, Operator};
 use tidemill_ir::{OrderBy, Rel, RelOp, Scalar};
@@ -72,21 +72,11 @@ impl Inputs<'_> {
         top_k(self.lower(input)?, &Looked { partition, order }, kept, None)
     }
 
-    /// Lowers a `row_number()`.
+    /// Lowers a window whose only function is `row_number()`.
     ///
     /// # Errors
-    /// A plan error for another window function, or for several `row_number()` in one SELECT.
-    pub(crate) fn window(&self, window: &Window) -> Result<Pending> {
-        let [expr] = window.window_expr.as_slice() else {
-            return not_impl_err!("more than one row_number() in a SELECT is not supported");
-        };
-        let Expr::WindowFunction(call) = expr.clone().unalias_nested().data else {
-            return internal_err!("`{expr}` is no window function");
-        };
-        match &call.fun {
-            WindowFunctionDefinition::WindowUDF(udf) if udf.name() == row_number::NAME => {}
-            other => return not_impl_err!("window function `{other}` is not supported in views"),
-        }
+    /// When a part of the query cannot be represented.
+    pub(super) fn numbered(&self, window: &Window, call: &WindowFunction) -> Result<Pending> {
         let looked = Looked {
             partition: &call.params.partition_by,
             order: &call.params.order_by,
@@ -177,31 +167,19 @@ impl Pending {
     }
 
     /// Returns itself, without a row number that nothing reads.
-    ///
-    /// # Errors
-    /// A plan error when there is a row number without a limit.
-    pub(crate) fn settled(mut self) -> Result<Self> {
+    pub(crate) fn settled(mut self) -> Self {
         let Some(number) = self.number() else {
-            return Ok(self);
+            return self;
         };
         let mut exprs = self.outputs.iter().chain(&self.filters);
         let read = exprs.any(|expr| expr.column_refs().iter().any(|read| read.name == number));
-        if let RelOp::TopK { limit, ranked, .. } = &mut self.base.op {
-            if limit.is_none() {
-                return plan_err!(
-                    "row_number() needs an end, or one row could renumber all others: keep the \
-                     first rows of each group, as in SELECT … FROM (SELECT …, row_number() OVER \
-                     (…) AS n FROM …) AS numbered WHERE n <= 10"
-                );
-            }
-            if !read {
-                *ranked = false;
-                let fields = self.base.schema.fields();
-                let others = fields.iter().take(fields.len() - 1).map(Arc::clone);
-                self.base.schema = Arc::new(Schema::new(others.collect::<Vec<_>>()));
-            }
+        if let (RelOp::TopK { ranked, .. }, false) = (&mut self.base.op, read) {
+            *ranked = false;
+            let fields = self.base.schema.fields();
+            let others = fields.iter().take(fields.len() - 1).map(Arc::clone);
+            self.base.schema = Arc::new(Schema::new(others.collect::<Vec<_>>()));
         }
-        Ok(self)
+        self
     }
 }
 

@@ -1,6 +1,6 @@
 //! Function calls: which functions there are, and which clauses each of them takes.
 //!
-//! Aggregates, `row_number()` and scalar functions are told apart by name. A function that
+//! Aggregates, window functions and scalar functions are told apart by name. A function that
 //! DataFusion has and views do not is reported as not supported, and any other one as unknown, with
 //! the closest name.
 //!
@@ -9,7 +9,7 @@
 //! | DISTINCT, ORDER BY | aggregates, except those with WITHIN GROUP |
 //! | WITHIN GROUP | `mode`, `percentile_cont`, `percentile_disc` |
 //! | FILTER | all aggregates |
-//! | OVER | `row_number` |
+//! | OVER | window functions and some aggregates ([`super::window`]) |
 
 use std::ops::ControlFlow;
 
@@ -19,8 +19,8 @@ use datafusion_sql::sqlparser::ast::{
 };
 use tidemill_ir::AggregateFunction;
 
-use super::{Check, Refusal, none_of, unsupported};
-use crate::catalog::{Catalog, aggregate, aggregates, immutable, row_number};
+use super::{Check, Refusal, none_of, unsupported, window};
+use crate::catalog::{Catalog, aggregate, aggregates, immutable};
 use crate::script::{did_you_mean, normal, single};
 
 impl Check<'_> {
@@ -37,21 +37,19 @@ impl Check<'_> {
             span,
             "IGNORE NULLS and RESPECT NULLS are",
         )])?;
-        if name != row_number::NAME && function.over.is_some() {
-            let what = format!("window function `{name}` (there is row_number()) is");
-            return unsupported(span, &what);
+        if function.over.is_some() {
+            return window::call(function, &name);
+        }
+        if window::is_window(&name) {
+            let what = format!("{name}() needs OVER (PARTITION BY … ORDER BY …)");
+            return ControlFlow::Break((span, what));
         }
         match aggregate(&name) {
-            Some(known) => return aggregated(function, known, &name),
-            None => others(function, &name)?,
-        }
-        match (name == row_number::NAME, function.over.is_some()) {
-            (true, true) => return ControlFlow::Continue(()),
-            (true, false) => {
-                let what = "row_number() needs OVER (PARTITION BY … ORDER BY …)";
-                return ControlFlow::Break((span, what.to_owned()));
+            Some(known) => {
+                window::in_aggregate(function)?;
+                return aggregated(function, known, &name);
             }
-            (false, _) => {}
+            None => others(function, &name)?,
         }
         if tidemill_functions::function(&name).is_some() {
             return ControlFlow::Continue(());
@@ -88,7 +86,7 @@ fn others(function: &Function, name: &str) -> Refusal {
         return unsupported(span, "ORDER BY (or another clause) inside a function is");
     }
     let plain = function.filter.is_none() && list.duplicate_treatment.is_none();
-    if !plain && name != row_number::NAME {
+    if !plain {
         let what = format!("`{name}` is no aggregate: it takes no DISTINCT and no FILTER");
         return ControlFlow::Break((span, what));
     }

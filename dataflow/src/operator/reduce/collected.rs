@@ -41,7 +41,7 @@ use crate::context::site::Site;
 use crate::operator::argument::{Arguments, value_column};
 use crate::operator::arrange::Batch;
 use crate::operator::compute::evaluate;
-use crate::operator::top_k::scan::scanned;
+use crate::operator::top_k::scan::each_change;
 
 /// The input of a part.
 pub(crate) struct Input<'a, 'scope> {
@@ -98,7 +98,7 @@ pub(crate) fn collected<'scope>(
     };
     let source = (input.rows, input.arguments);
     let arranged = arranged_values(grouping, source, &sorted, "ArrangeCollected", site)?;
-    let results = scanned(arranged, "Collect", move |new, held, lower, give| {
+    let results = each_change(arranged, "Collect", move |new, held, lower, give| {
         collect.changes(new, held, lower, give);
     });
     let finish = Finish {
@@ -199,7 +199,7 @@ struct Collect {
 
 impl Collect {
     /// Gives the changes of the results of all groups in the new batches; see
-    /// [`crate::operator::top_k::scan::scanned`].
+    /// [`crate::operator::top_k::scan::each_change`].
     fn changes(
         &self,
         new: Vec<Batch>,

@@ -65,25 +65,26 @@ pub(crate) fn first<'scope>(
     arranged: Arranged<'scope, Values>,
     kept: Kept,
 ) -> StreamVec<'scope, Epoch, First> {
-    scanned(arranged, "First", move |new, held, lower, give| {
+    each_change(arranged, "First", move |new, held, lower, give| {
         changes(new, held, lower, kept, give);
     })
 }
 
-/// Reads the trace of an arrangement for each batch that is added to it.
-///
-/// `changes` gets the new batches, all batches of the trace with the new ones, and the frontier
-/// below the new ones: updates from before the new batches have times below it. It gives updates at
-/// the epochs in the new batches.
-pub(crate) fn scanned<'scope, U: Clone + 'static>(
+/// Derives output from an arrangement alone, each time that the arrangement has new batches.
+/// `logic` gets these batches, all batches of the trace with the new ones, the frontier below which
+/// the updates from before the new batches are, and what takes the output.
+pub(crate) fn each_change<'scope, D: 'static>(
     arranged: Arranged<'scope, Values>,
     name: &str,
-    mut changes: impl FnMut(Vec<Batch>, Vec<Batch>, &Antichain<Epoch>, &mut dyn FnMut(U)) + 'static,
-) -> StreamVec<'scope, Epoch, U> {
+    mut logic: impl FnMut(Vec<Batch>, Vec<Batch>, &Antichain<Epoch>, &mut dyn FnMut(D)) + 'static,
+) -> StreamVec<'scope, Epoch, D>
+where
+    D: Clone,
+{
     let mut trace = arranged.trace.clone();
     arranged
         .stream
-        .unary_frontier::<CapacityContainerBuilder<Vec<U>>, _, _, _>(Pipeline, name, move |_, _| {
+        .unary_frontier::<CapacityContainerBuilder<Vec<D>>, _, _, _>(Pipeline, name, move |_, _| {
             let mut upper = Antichain::from_elem(0);
             move |(input, _frontier), output| {
                 let lower = upper.clone();
@@ -102,7 +103,7 @@ pub(crate) fn scanned<'scope, U: Clone + 'static>(
                     && let Some(held) = trace.batches_through(upper.borrow())
                 {
                     let mut session = output.session(&caps);
-                    changes(batches, held, &lower, &mut |update| session.give(update));
+                    logic(batches, held, &lower, &mut |update| session.give(update));
                 }
                 trace.advance_upper(&mut upper);
                 trace.set_logical_compaction(just_below(&upper).borrow());

@@ -28,19 +28,80 @@ CREATE VIEW v AS SELECT a FROM t LIMIT -1;
 CREATE VIEW v AS SELECT a FROM t LIMIT 3 BY a;
 --- fetch
 CREATE VIEW v AS SELECT a FROM t FETCH FIRST 3 ROWS ONLY;
---- row_number without an end
-CREATE VIEW v AS SELECT a, row_number() OVER (ORDER BY a) AS n FROM t;
---- row_number with a lower end alone
-CREATE VIEW v AS SELECT a FROM (SELECT a, row_number() OVER (ORDER BY a) AS n FROM t) AS s WHERE n > 3;
 --- row_number without OVER
 CREATE VIEW v AS SELECT a, row_number() AS n FROM t;
---- two row_numbers
-CREATE VIEW v AS SELECT a FROM (SELECT a, row_number() OVER (ORDER BY a) AS n,
-  row_number() OVER (ORDER BY b) AS m FROM t) AS s WHERE n < 3 AND m < 3;
---- rank
-CREATE VIEW v AS SELECT a FROM (SELECT a, rank() OVER (ORDER BY a) AS n FROM t) AS s WHERE n < 3;
---- window over an aggregate
-CREATE VIEW v AS SELECT sum(a) OVER () AS n FROM t;
+--- rank without OVER
+CREATE VIEW v AS SELECT a, rank() AS n FROM t;
+--- a window function in WHERE
+CREATE VIEW v AS SELECT a FROM t WHERE rank() OVER (ORDER BY a) < 3;
+--- a window function in HAVING
+CREATE VIEW v AS SELECT a FROM t GROUP BY a HAVING count(*) OVER () > 1;
+--- a window function in GROUP BY
+CREATE VIEW v AS SELECT count(*) AS n FROM t GROUP BY rank() OVER (ORDER BY a);
+--- a window function in a join
+CREATE VIEW v AS SELECT x.a FROM t x JOIN t y ON x.a = y.a AND rank() OVER (ORDER BY x.a) = 1;
+--- a window function in an aggregate
+CREATE VIEW v AS SELECT sum(rank() OVER (ORDER BY a)) AS n FROM t;
+--- a window function in a window
+CREATE VIEW v AS SELECT rank() OVER (ORDER BY lag(a) OVER (ORDER BY a)) AS n FROM t;
+--- a function that is no window function
+CREATE VIEW v AS SELECT abs(a) OVER () AS n FROM t;
+--- an aggregate that views do not have, with OVER
+CREATE VIEW v AS SELECT array_agg(a) OVER () AS n FROM t;
+--- DISTINCT in a window
+CREATE VIEW v AS SELECT count(DISTINCT a) OVER () AS n FROM t;
+--- FILTER of a window function
+CREATE VIEW v AS SELECT rank() FILTER (WHERE a > 1) OVER (ORDER BY a) AS n FROM t;
+--- IGNORE NULLS
+CREATE VIEW v AS SELECT lag(a) IGNORE NULLS OVER (ORDER BY a) AS n FROM t;
+--- an offset of lag that depends
+CREATE VIEW v AS SELECT lag(a, a) OVER (ORDER BY a) AS n FROM t;
+--- an offset of lag that is null
+CREATE VIEW v AS SELECT lag(a, NULL) OVER (ORDER BY a) AS n FROM t;
+--- a default of another type
+CREATE VIEW v AS SELECT lag(a, 1, d) OVER (ORDER BY a) AS n FROM t;
+--- no bucket
+CREATE VIEW v AS SELECT ntile(0) OVER (ORDER BY a) AS n FROM t;
+--- a number of buckets that depends
+CREATE VIEW v AS SELECT ntile(a) OVER (ORDER BY a) AS n FROM t;
+--- the value before the first
+CREATE VIEW v AS SELECT nth_value(a, 0) OVER (ORDER BY a) AS n FROM t;
+--- too many arguments
+CREATE VIEW v AS SELECT rank(a) OVER (ORDER BY a) AS n FROM t;
+--- an unknown window
+CREATE VIEW v AS SELECT rank() OVER w AS n FROM t;
+--- a window with a second order
+CREATE VIEW v AS SELECT rank() OVER (w ORDER BY b) AS n FROM t WINDOW w AS (ORDER BY a);
+--- a window with a second partition
+CREATE VIEW v AS SELECT rank() OVER (w PARTITION BY b) AS n FROM t WINDOW w AS (ORDER BY a);
+--- a window that extends a frame
+CREATE VIEW v AS SELECT sum(a) OVER (w ORDER BY b) AS n FROM t WINDOW w AS (ROWS 1 PRECEDING);
+--- a frame with EXCLUDE
+CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY a ROWS 1 PRECEDING EXCLUDE CURRENT ROW) AS n FROM t;
+--- a frame that ends before it starts
+CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY a ROWS BETWEEN CURRENT ROW AND 1 PRECEDING) AS n FROM t;
+--- a frame that starts after the row
+CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY a ROWS 1 FOLLOWING) AS n FROM t;
+--- a frame that starts at the end
+CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY a ROWS BETWEEN UNBOUNDED FOLLOWING AND UNBOUNDED FOLLOWING) AS n FROM t;
+--- groups without an order
+CREATE VIEW v AS SELECT sum(a) OVER (GROUPS 1 PRECEDING) AS n FROM t;
+--- a range of two orders
+CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY a, b RANGE 1 PRECEDING) AS n FROM t;
+--- a range of texts
+CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY b RANGE 1 PRECEDING) AS n FROM t;
+--- a range of dates by a number
+CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY d RANGE 1 PRECEDING) AS n FROM t;
+--- a range of ints by a numeric
+CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY a RANGE 1.5 PRECEDING) AS n FROM t;
+--- a range by a number in quotes
+CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY a RANGE '1' PRECEDING) AS n FROM t;
+--- a range by a part of a month
+CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY d RANGE '1.5 months' PRECEDING) AS n FROM t;
+--- a frame whose offset depends
+CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY a ROWS a PRECEDING) AS n FROM t;
+--- a frame with a negative offset
+CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY a ROWS -1 PRECEDING) AS n FROM t;
 --- recursive
 CREATE VIEW v AS WITH RECURSIVE r AS (SELECT a FROM t) SELECT a FROM r;
 --- grouping sets

@@ -105,6 +105,57 @@ fn a_group_whose_sum_is_out_of_range_is_left_out_and_comes_back() {
     assert_eq!(edge.rows(), [[number(1), number(&most), number(&most)]]);
 }
 
+/// The sums of a window: only the rows whose own sum does not fit are left out.
+#[test]
+fn rows_whose_running_sum_is_out_of_range_are_left_out_and_come_back() {
+    let view = "CREATE VIEW v WITH (primary_key = 'id') AS SELECT id, sum(x) OVER (ORDER BY id) AS
+        s, count(*) OVER (ORDER BY id) AS c FROM t;";
+    let mut edge = Edge::new("x numeric(38, 0)", view, 2);
+    let most = "9".repeat(38);
+    let row = |digits: &str| Some(json!({ "x": digits }));
+    let line = |id: i64, sum: &str, count: i64| vec![number(id), number(sum), number(count)];
+    edge.put(&[(1, row(&most)), (2, row("1")), (3, row("-1"))]);
+    assert_eq!(edge.rows(), [line(1, &most, 1), line(3, &most, 3)]);
+    let reasons = edge.river.reasons();
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    assert!(
+        reasons[0].contains("`sum(x)` is out of range"),
+        "{reasons:?}"
+    );
+    // Row 2 stays out of range, and row 3 is gone.
+    edge.put(&[(3, None)]);
+    assert_eq!(edge.rows(), [line(1, &most, 1)]);
+    edge.put(&[(1, row("7")), (4, row("2"))]);
+    let found = edge.rows();
+    assert_eq!(found, [line(1, "7", 1), line(2, "8", 2), line(4, "10", 3)]);
+    edge.put(&[(1, None), (2, None), (4, None)]);
+    assert!(edge.rows().is_empty());
+}
+
+/// A row that cannot be evaluated is in no partition; one that FILTER leaves out is not evaluated.
+#[test]
+fn a_row_whose_argument_fails_is_in_no_window() {
+    let view = "CREATE VIEW v WITH (primary_key = 'id') AS SELECT id, lag(6 / x) OVER (ORDER BY id)
+        AS a, sum(6 / y) FILTER (WHERE y <> 0) OVER () AS s FROM t;";
+    let mut edge = Edge::new("x int, y int", view, 2);
+    let row = |x: i64, y: i64| Some(json!({ "x": x, "y": y }));
+    edge.put(&[(1, row(1, 0)), (2, row(0, 1)), (3, row(3, 2))]);
+    let line = |id: i64, a: Option<i64>, s: i64| {
+        let a = a.map_or(Value::Null, |a| number(a));
+        vec![number(id), a, number(s)]
+    };
+    assert_eq!(edge.rows(), [line(1, None, 3), line(3, Some(6), 3)]);
+    let reasons = edge.river.reasons();
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    assert!(reasons[0].contains("by zero"), "{reasons:?}");
+    edge.put(&[(2, row(2, 1))]);
+    let found = edge.rows();
+    assert_eq!(
+        found,
+        [line(1, None, 9), line(2, Some(6), 9), line(3, Some(3), 9)]
+    );
+}
+
 /// Four of these add up to more than 2¹²⁸, and modulo that to a number of 38 digits.
 #[test]
 fn sums_of_the_greatest_numerics_do_not_wrap_around() {

@@ -10,6 +10,8 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
+mod windows;
+
 /// What the queries read. The views come after the tables.
 pub(crate) const TABLES: [(&str, &str); 3] = [
     ("one", "id int, a int, b int, s text"),
@@ -111,6 +113,7 @@ impl<'a> Shapes<'a> {
             17 => self.merged(depth),
             18..20 => self.limit(depth),
             20 => self.numbered(depth),
+            21..24 => self.windows(depth),
             _ => self.with(depth),
         }
     }
