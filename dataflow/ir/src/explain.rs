@@ -2,7 +2,10 @@
 
 use std::fmt::{self, Display, Formatter, Write};
 
+use arrow::array::Array;
 use arrow::datatypes::{Field, Schema};
+use arrow::record_batch::RecordBatch;
+use arrow::util::display::array_value_to_string;
 
 use super::types;
 use crate::{
@@ -87,6 +90,12 @@ impl Explained<'_> {
                 let functions: Vec<String> = functions.iter().map(ToString::to_string).collect();
                 writeln!(f, "{indent}     functions: {}", functions.join(", "))?;
             }
+            RelOp::Values { rows } => {
+                writeln!(f, "{}", Title(&rel.op))?;
+                if rows.num_rows() > 0 && rows.num_columns() > 0 {
+                    writeln!(f, "{indent}     rows: {}", Rows(rows))?;
+                }
+            }
             op => writeln!(f, "{}", Title(op))?,
         }
         let mut inputs = rel.op.inputs().into_iter();
@@ -131,7 +140,38 @@ impl Display for Title<'_> {
                 f.write_str("Window")?;
                 ordered(f, partition, order)
             }
+            RelOp::SetOp { kind, .. } => write!(f, "{kind}"),
+            RelOp::Values { rows } => match rows.num_rows() {
+                1 => f.write_str("Values of 1 row"),
+                count => write!(f, "Values of {count} rows"),
+            },
         }
+    }
+}
+
+/// The number of constant rows that are shown.
+const SHOWN_ROWS: usize = 5;
+
+/// Constant rows: the first of them.
+struct Rows<'a>(&'a RecordBatch);
+
+impl Display for Rows<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let row = |row: usize| {
+            let values = self.0.columns().iter();
+            let values = values.map(|column| match column.is_null(row) {
+                true => "NULL".to_owned(),
+                false => array_value_to_string(column, row).unwrap_or_default(),
+            });
+            format!("({})", values.collect::<Vec<_>>().join(", "))
+        };
+        let rows: Vec<String> = (0..self.0.num_rows()).take(SHOWN_ROWS).map(row).collect();
+        f.write_str(&rows.join(", "))?;
+        f.write_str(if self.0.num_rows() > SHOWN_ROWS {
+            ", …"
+        } else {
+            ""
+        })
     }
 }
 

@@ -11,7 +11,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use arrow::array::Array;
 use arrow::datatypes::{DataType, Field, Schema};
+use arrow::record_batch::RecordBatch;
+use arrow::util::display::array_value_to_string;
 use datafusion_physical_expr::expressions::{Column, Literal};
 use datafusion_physical_expr::utils::collect_columns;
 use xxhash_rust::xxh3::xxh3_64;
@@ -120,6 +123,8 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
         }
         RelOp::Distinct { .. } => text.push_str("distinct"),
         RelOp::Union { .. } => text.push_str("union"),
+        RelOp::SetOp { kind, .. } => push(text, format_args!("{kind}")),
+        RelOp::Values { rows } => values(text, rows),
         // The input of a join, a top-k or a window is never a source itself.
         RelOp::Join { .. } | RelOp::TopK { .. } | RelOp::Window { .. } => {
             text.push_str(&described(&rel.op));
@@ -132,6 +137,22 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
         fields(text, &rel.schema);
     }
     text.push(')');
+}
+
+/// Appends constant rows.
+fn values(text: &mut String, rows: &RecordBatch) {
+    push(text, format_args!("values {}", rows.num_rows()));
+    for column in rows.columns() {
+        text.push('[');
+        for row in 0..rows.num_rows() {
+            let value = array_value_to_string(column, row).unwrap_or_default();
+            push(
+                text,
+                format_args!("{:?}", column.is_valid(row).then_some(value)),
+            );
+        }
+        text.push(']');
+    }
 }
 
 /// What a join, a top-k or a window computes, without its inputs.

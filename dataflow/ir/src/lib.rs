@@ -24,7 +24,7 @@ pub use aggregate::{Aggregate, AggregateFunction};
 pub use explain::explain;
 pub use fingerprint::{fingerprint, identity, state_of};
 pub use job::{Job, Output, View};
-pub use rel::{JoinKey, JoinKind, Rel, RelOp};
+pub use rel::{JoinKey, JoinKind, Rel, RelOp, SetKind};
 pub use scalar::{OrderBy, Scalar};
 pub use source::{
     Binary, Digits, Envelope, Format, KeySchema, Missing, Source, Spelling, TimestampUnit,

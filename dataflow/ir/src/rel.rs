@@ -9,6 +9,7 @@
 use std::fmt;
 
 use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
 
 use crate::aggregate::Aggregate;
 use crate::scalar::{OrderBy, Scalar};
@@ -65,6 +66,20 @@ pub enum RelOp {
     Union {
         /// The inputs; at least 2.
         inputs: Vec<Rel>,
+    },
+    /// INTERSECT or EXCEPT of two inputs with equal schemas. Null equals null.
+    SetOp {
+        /// Left input.
+        left: Box<Rel>,
+        /// Right input.
+        right: Box<Rel>,
+        /// How often a row occurs in the output.
+        kind: SetKind,
+    },
+    /// These rows, which are there from the job's first epoch on: VALUES, and SELECT without FROM.
+    Values {
+        /// The rows, with the node's schema.
+        rows: RecordBatch,
     },
     /// A join on equal keys; [`JoinKind`] says which rows it gives.
     Join {
@@ -156,28 +171,32 @@ impl RelOp {
     /// The relations that the operator reads, from left to right.
     pub fn inputs(&self) -> Vec<&Rel> {
         match self {
-            RelOp::Source { .. } | RelOp::View { .. } => Vec::new(),
+            RelOp::Source { .. } | RelOp::View { .. } | RelOp::Values { .. } => Vec::new(),
             RelOp::Compute { input, .. }
             | RelOp::Reduce { input, .. }
             | RelOp::Distinct { input }
             | RelOp::TopK { input, .. }
             | RelOp::Window { input, .. } => vec![&**input],
             RelOp::Union { inputs } => inputs.iter().collect(),
-            RelOp::Join { left, right, .. } => vec![&**left, &**right],
+            RelOp::Join { left, right, .. } | RelOp::SetOp { left, right, .. } => {
+                vec![&**left, &**right]
+            }
         }
     }
 
     /// As [`RelOp::inputs`], with relations that can be changed.
     pub fn inputs_mut(&mut self) -> Vec<&mut Rel> {
         match self {
-            RelOp::Source { .. } | RelOp::View { .. } => Vec::new(),
+            RelOp::Source { .. } | RelOp::View { .. } | RelOp::Values { .. } => Vec::new(),
             RelOp::Compute { input, .. }
             | RelOp::Reduce { input, .. }
             | RelOp::Distinct { input }
             | RelOp::TopK { input, .. }
             | RelOp::Window { input, .. } => vec![&mut **input],
             RelOp::Union { inputs } => inputs.iter_mut().collect(),
-            RelOp::Join { left, right, .. } => vec![&mut **left, &mut **right],
+            RelOp::Join { left, right, .. } | RelOp::SetOp { left, right, .. } => {
+                vec![&mut **left, &mut **right]
+            }
         }
     }
 
@@ -189,12 +208,60 @@ impl RelOp {
             | RelOp::Distinct { .. }
             | RelOp::TopK { .. }
             | RelOp::Window { .. }
+            | RelOp::SetOp { .. }
             | RelOp::Join { .. } => true,
             RelOp::Source { .. }
             | RelOp::View { .. }
+            | RelOp::Values { .. }
             | RelOp::Compute { .. }
             | RelOp::Union { .. } => false,
         }
+    }
+}
+
+/// How often a row is in the output of a set operation, of a row that is `l` times in the left
+/// input and `r` times in the right one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SetKind {
+    /// Once if `l > 0` and `r > 0`.
+    Intersect,
+    /// `min(l, r)` times.
+    IntersectAll,
+    /// Once if `l > 0` and `r = 0`.
+    Except,
+    /// `max(l - r, 0)` times.
+    ExceptAll,
+}
+
+impl SetKind {
+    /// How often a row is in the output.
+    ///
+    /// ```
+    /// use tidemill_ir::SetKind;
+    ///
+    /// assert_eq!(SetKind::ExceptAll.times(3, 1), 2);
+    /// assert_eq!(SetKind::Except.times(3, 1), 0);
+    /// ```
+    #[must_use]
+    pub fn times(self, left: i64, right: i64) -> i64 {
+        let (left, right) = (left.max(0), right.max(0));
+        match self {
+            SetKind::Intersect => i64::from(left > 0 && right > 0),
+            SetKind::IntersectAll => left.min(right),
+            SetKind::Except => i64::from(left > 0 && right == 0),
+            SetKind::ExceptAll => (left - right).max(0),
+        }
+    }
+}
+
+impl fmt::Display for SetKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SetKind::Intersect => "Intersect",
+            SetKind::IntersectAll => "Intersect all",
+            SetKind::Except => "Except",
+            SetKind::ExceptAll => "Except all",
+        })
     }
 }
 

@@ -7,9 +7,12 @@
 
 use std::collections::BTreeSet;
 
+use arrow::array::ArrayRef;
+use arrow::record_batch::RecordBatch;
+use arrow::util::display::array_value_to_string;
 use datafusion_physical_expr::expressions::{Column, Literal};
 
-use crate::{Envelope, JoinKey, JoinKind, Rel, RelOp, Scalar, Source, View, WindowCall};
+use crate::{Envelope, JoinKey, JoinKind, Rel, RelOp, Scalar, SetKind, Source, View, WindowCall};
 
 /// Whether the plan proves that no two rows of a relation share the columns of `primary_key`.
 pub fn is_unique(rel: &Rel, primary_key: &[usize], sources: &[Source], views: &[View]) -> bool {
@@ -55,6 +58,12 @@ fn keys(rel: &Rel, sources: &[Source], views: &[View]) -> Vec<Key> {
             keys
         }
         RelOp::Union { .. } => Vec::new(),
+        RelOp::SetOp { left, right, kind } => {
+            let right = keys(right, sources, views);
+            let columns = rel.schema.fields().len();
+            combined(keys(left, sources, views), right, *kind, columns)
+        }
+        RelOp::Values { rows } => constant_keys(rows),
         RelOp::Join {
             kind: JoinKind::Semi | JoinKind::Anti,
             left,
@@ -113,6 +122,36 @@ fn keys(rel: &Rel, sources: &[Source], views: &[View]) -> Vec<Key> {
             keys
         }
     }
+}
+
+/// The keys of a set operation: its rows are some of the left input, and for INTERSECT of the right
+/// one too. Without ALL each row is there once.
+fn combined(mut left: Vec<Key>, right: Vec<Key>, kind: SetKind, columns: usize) -> Vec<Key> {
+    if matches!(kind, SetKind::Intersect | SetKind::IntersectAll) {
+        left.extend(right);
+    }
+    if matches!(kind, SetKind::Intersect | SetKind::Except) {
+        left.push(each(0..columns));
+    }
+    left
+}
+
+/// The keys of constant rows: no column if there is one row at most, or each column in which no two
+/// rows have one value.
+fn constant_keys(rows: &RecordBatch) -> Vec<Key> {
+    let count = rows.num_rows();
+    if count <= 1 {
+        return vec![Vec::new()];
+    }
+    let differ = |column: &ArrayRef| {
+        let value = |row: usize| array_value_to_string(column, row).ok();
+        (0..count).map(value).collect::<BTreeSet<_>>().len() == count
+    };
+    let columns = rows.columns().iter().enumerate();
+    let differing = columns.filter(|(_, column)| differ(column));
+    differing
+        .map(|(index, _)| each(std::iter::once(index)))
+        .collect()
 }
 
 /// The keys of a join: those of one side alone if each of its rows meets at most one row of the

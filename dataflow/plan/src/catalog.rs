@@ -23,12 +23,14 @@ use datafusion_expr::{
     AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, Volatility, WindowUDF,
 };
 use datafusion_functions_aggregate::planner::AggregateFunctionPlanner;
-use datafusion_functions_aggregate::{count, min_max};
+use datafusion_functions_aggregate::{count, grouping, min_max};
 use datafusion_sql::sqlparser::ast::DataType as SqlType;
 use names::Names;
 use row_number::RowNumber;
 use tidemill_ir::{AggregateFunction, Envelope, Format};
 use tidemill_log::schema::{SourceType, Unusable};
+
+use crate::logical::grouping_sets::GROUPING;
 
 /// For each column: the source's type, if the column holds the text of a value of that type.
 ///
@@ -240,6 +242,9 @@ impl ContextProvider for Catalog {
     }
 
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        if name == GROUPING {
+            return Some(grouping::grouping_udaf());
+        }
         Some(match aggregate(name)? {
             AggregateFunction::Count => count::count_udaf(),
             AggregateFunction::Min => min_max::min_udaf(),

@@ -27,6 +27,7 @@ use tidemill_log::{Error, Kind, Result};
 use super::catalog::{Catalog, Relation, Scanned, SourceTypes};
 use super::script::{Script, Statement, single};
 use super::{logical, lower, output, refuse, table};
+use crate::logical::series;
 use crate::table::options::Options;
 
 /// The stack size of the planning thread, in bytes.
@@ -192,8 +193,10 @@ fn view(
         return Err(script.error(at, format!("CREATE VIEW does not take {what}")));
     }
     let options = Options::read(&create.options, &["primary_key"], script, at)?;
+    let mut create = create.clone();
+    series::listed(&mut create.query);
     refuse::check(&create.query, catalog, script, at)?;
-    let (plan, source_types) = logical::plan(create, catalog, script, at)?;
+    let (plan, source_types) = logical::plan(&create, catalog, script, at)?;
     let primary_key = options.get("primary_key");
     let planned = Planned {
         primary_key: primary_key.map(|(text, at)| (text.to_owned(), at)),

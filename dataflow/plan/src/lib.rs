@@ -19,6 +19,7 @@ mod lower;
 mod output;
 mod push;
 mod refuse;
+mod rewrite;
 mod script;
 mod table;
 mod unnest;

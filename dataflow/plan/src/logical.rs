@@ -4,21 +4,23 @@
 //! names, and types that a view can hold.
 //!
 //! ```text
-//! query ─► wildcard, windows ─► SqlToRel ─► unnest ─► source_types ─► functions
-//!       ─► keys, unions ─► shape
-//!       ─► Analyzer (uncoerced: may not cast) ─► conformed ─► optimized ─► lower
+//! query ─► constants, limits, groups, wildcard, windows (rewrite) ─► set_operations
+//!       ─► SqlToRel ─► grouping_sets ─► unnest ─► source_types ─► functions
+//!       ─► keys, unions ─► shape ─► Analyzer (uncoerced: may not cast)
+//!       ─► set_operations ─► conformed ─► optimized ─► lower
 //! ```
 //!
 //! The optimizer's rules are chosen so that none of them makes a node that [`super::lower`] does
 //! not know.
 
+pub(crate) mod grouping_sets;
 pub(crate) mod keys;
+pub(crate) mod series;
+pub(crate) mod set_operations;
 pub(crate) mod shape;
 pub(crate) mod simplify;
 pub(crate) mod source_types;
 pub(crate) mod uncoerced;
-pub(crate) mod wildcard;
-pub(crate) mod windows;
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -49,6 +51,7 @@ use super::script::{Script, did_you_mean, first_line, lower_first, normal, writt
 use super::table::unusable_column;
 use super::unnest::unnested;
 use crate::catalog::row_number;
+use crate::rewrite::{constants, groups, limits, wildcard, windows};
 
 /// Plans the query of one view. `at` is the place of the statement.
 ///
@@ -61,8 +64,13 @@ pub(super) fn plan(
     at: Location,
 ) -> Result<(LogicalPlan, SourceTypes)> {
     let explain = |error: DataFusionError| located(&error, script, at);
-    let query = wildcard::expanded(&view.query, catalog, script, at)?;
-    let query = windows::written_out(query, script, at)?;
+    let mut query = view.query.as_ref().clone();
+    constants::selected(&mut query)?;
+    limits::written(&mut query);
+    groups::expanded(&mut query, script, at)?;
+    let query = wildcard::expanded(&query, catalog, script, at)?;
+    let mut query = windows::written_out(query, script, at)?;
+    set_operations::marked(&mut query)?;
     let (plan, source_types) = analyzed(&query, catalog).map_err(|error| {
         let what = unusable(&error, catalog);
         located_as(&error, what, script, at)
@@ -91,7 +99,7 @@ fn analyzed(
     let plan = planner
         .sql_statement_to_plan(Statement::Query(Box::new(query.clone())))
         .map_err(|error| source_types::named(error, query, catalog))?;
-    let plan = unnested(plan)?;
+    let plan = unnested(grouping_sets::expanded(constants::together(plan)?)?)?;
     // This runs before type coercion, because a cast that nobody wrote would hide what is compared.
     let (plan, source_types) = source_types::checked(plan, catalog)?;
     let plan = tidemill_functions::typed(plan)?;
@@ -101,7 +109,7 @@ fn analyzed(
     let plan = uncoerced::analyzed(plan, |plan| {
         Analyzer::new().execute_and_check(plan, catalog.options(), |_, _| {})
     })?;
-    Ok((plan, source_types))
+    Ok((set_operations::resolved(plan)?, source_types))
 }
 
 /// Refuses unions of columns of different kinds, which type coercion would turn into text.
@@ -337,6 +345,10 @@ fn readable(text: String) -> String {
     match text.contains(" { ") {
         true => {
             "this cannot be planned: this is a bug of tidemill, please report the SQL".to_owned()
+        }
+        // INTERSECT and EXCEPT are planned as unions.
+        false if text.starts_with("UNION queries have different number") => {
+            "the queries of a UNION, INTERSECT or EXCEPT have different numbers of columns".into()
         }
         false => text,
     }

@@ -18,8 +18,10 @@
 //!    use. Therefore the tree of a view does not depend on what other views read.
 
 pub(crate) mod join;
+pub(crate) mod set_op;
 pub(crate) mod text;
 pub(crate) mod top_k;
+pub(crate) mod values;
 pub(crate) mod window;
 
 use std::collections::HashSet;
@@ -32,10 +34,10 @@ use datafusion_common::{
 };
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::expr::AggregateFunction as Call;
-use datafusion_expr::logical_plan::{Aggregate as Grouping, TableScan, Union};
+use datafusion_expr::logical_plan::{Aggregate as Grouping, TableScan};
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::utils::split_conjunction;
-use datafusion_expr::{Distinct, Expr, ExprSchemable, LogicalPlan};
+use datafusion_expr::{Distinct, Expr, LogicalPlan};
 use datafusion_physical_expr::expressions::BinaryExpr;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use text::text;
@@ -108,7 +110,11 @@ impl Inputs<'_> {
                 Ok(Pending::of(distinct(pending.finish()?), scope))
             }
             LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::Extension(extension) => self.extension(extension),
+            LogicalPlan::EmptyRelation(none) => values::constant(none),
             LogicalPlan::Join(join) => self.join(join),
+            // An order without a limit has no meaning: a view is a set of rows.
+            LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.lower(&sort.input),
             LogicalPlan::Limit(limit) => self.limit(limit),
             LogicalPlan::Window(window) => self.window(window),
             other => not_impl_err!("`{}` is not supported in views yet", other.display()),
@@ -206,38 +212,6 @@ impl Inputs<'_> {
         };
         Ok(Pending::of(rel, scope))
     }
-
-    /// Lowers a UNION ALL.
-    ///
-    /// A column is nullable if it is in any input. All inputs get the union's names, so that they
-    /// have one schema.
-    fn union(&self, union: &Union) -> Result<Pending> {
-        let mut inputs = Vec::new();
-        for input in &union.inputs {
-            let mut pending = self.lower(input)?;
-            let df = pending.df()?;
-            for (output, field) in pending.outputs.iter_mut().zip(union.schema.fields()) {
-                *output = output.clone().cast_to(field.data_type(), &df)?;
-            }
-            inputs.push(pending.finish()?);
-        }
-        let fields = union.schema.fields().iter().enumerate();
-        let fields = fields.map(|(index, field)| {
-            let nullable = inputs
-                .iter()
-                .any(|input| input.schema.field(index).is_nullable());
-            Field::new(field.name(), field.data_type().clone(), nullable)
-        });
-        let schema = Arc::new(Schema::new(distinctly_named(fields.collect())));
-        let inputs = inputs.into_iter().map(|input| renamed(input, &schema));
-        let rel = Rel {
-            op: RelOp::Union {
-                inputs: inputs.collect::<Result<_>>()?,
-            },
-            schema,
-        };
-        Ok(Pending::of(rel, Arc::clone(&union.schema)))
-    }
 }
 
 impl Pending {
@@ -253,7 +227,7 @@ impl Pending {
     }
 
     /// The schema of `base` in DataFusion's form.
-    fn df(&self) -> Result<DFSchema> {
+    pub(super) fn df(&self) -> Result<DFSchema> {
         DFSchema::try_from(self.base.schema.as_ref().clone())
     }
 
@@ -387,6 +361,9 @@ impl Pending {
         let fields = this.outputs.iter().zip(window::names(&this));
         let fields = fields.map(|(expr, name)| this.field(expr, name));
         let fields = fields.collect::<Result<Vec<_>>>()?;
+        if let Some(rel) = values::evaluated(&this, &fields)? {
+            return Ok(rel);
+        }
         let filters = this.filters.iter().map(|expr| this.scalar(expr));
         let outputs = this.outputs.iter().map(|expr| this.scalar(expr));
         Ok(Rel {
@@ -571,6 +548,14 @@ pub(super) fn renamed(rel: Rel, schema: &SchemaRef) -> Result<Rel> {
                 inputs: inputs.collect::<Result<_>>()?,
             }
         }
+        RelOp::SetOp { left, right, kind } => RelOp::SetOp {
+            left: Box::new(renamed(*left, schema)?),
+            right: Box::new(renamed(*right, schema)?),
+            kind,
+        },
+        RelOp::Values { rows } => RelOp::Values {
+            rows: values::with_schema(&rows, schema)?,
+        },
         op @ (RelOp::Source { .. } | RelOp::View { .. }) => {
             let scope = Arc::new(DFSchema::try_from(rel.schema.as_ref().clone())?);
             let read = Pending::of(Rel { op, ..rel }, scope);

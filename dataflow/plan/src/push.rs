@@ -6,6 +6,7 @@
 //! | node | conditions that pass |
 //! |---|---|
 //! | projection, alias, filter, DISTINCT, union | all |
+//! | INTERSECT, EXCEPT | those that cannot fail, into both sides |
 //! | inner join | those that read one side alone; the others become part of the join's condition |
 //! | other joins | those that read one side alone, if all rows of that side are in the result |
 //! | aggregate | those that read group keys alone; none without GROUP BY (always gives a row) |
@@ -28,6 +29,8 @@ use datafusion_expr::logical_plan::{Aggregate, Filter, Join, Projection, Union, 
 use datafusion_expr::utils::split_conjunction_owned;
 use datafusion_expr::{Distinct, Expr, JoinType, LogicalPlan, Operator};
 use tidemill_functions::chain::chained;
+
+use crate::logical::set_operations::SetOperation;
 
 /// Moves every filter of a plan down as far as it may go.
 ///
@@ -64,6 +67,10 @@ fn push(plan: LogicalPlan, conditions: Vec<Expr>) -> Result<LogicalPlan> {
             Ok(LogicalPlan::Distinct(Distinct::All(Arc::new(input))))
         }
         LogicalPlan::Union(union) => through_union(union, conditions),
+        LogicalPlan::Extension(extension) => match SetOperation::in_node(&extension) {
+            Some(operation) => through_set_operation(operation.clone(), conditions),
+            None => filtered(LogicalPlan::Extension(extension), conditions),
+        },
         LogicalPlan::Join(join) if join.join_type == JoinType::Inner => into_join(join, conditions),
         LogicalPlan::Join(join) => through_join(join, conditions),
         LogicalPlan::Aggregate(grouping) => through_aggregate(grouping, conditions),
@@ -105,6 +112,40 @@ fn through_union(mut union: Union, conditions: Vec<Expr>) -> Result<LogicalPlan>
     }
     union.inputs = inputs;
     Ok(LogicalPlan::Union(union))
+}
+
+/// Moves conditions into both inputs of INTERSECT or EXCEPT: a row is the same on both sides, so a
+/// condition removes all or none of them.
+///
+/// A condition that may fail stays above, because the inputs have rows that the output does not.
+fn through_set_operation(
+    mut operation: SetOperation,
+    conditions: Vec<Expr>,
+) -> Result<LogicalPlan> {
+    let (down, kept): (Vec<Expr>, Vec<Expr>) = conditions.into_iter().partition(compares);
+    let schema = Arc::clone(&operation.schema);
+    let pushed = |input: LogicalPlan| {
+        let columns = input.schema().columns();
+        let columns: Vec<Expr> = columns.into_iter().map(Expr::Column).collect();
+        push(input, over(down.clone(), &schema, &columns)?)
+    };
+    operation.left = pushed(operation.left)?;
+    operation.right = pushed(operation.right)?;
+    filtered(operation.into_plan(), kept)
+}
+
+/// Whether a condition does nothing but compare columns and constants.
+fn compares(condition: &Expr) -> bool {
+    match condition {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let known = op.supports_propagation()
+                || matches!(op, Operator::And | Operator::Or | Operator::NotEq);
+            known && compares(left) && compares(right)
+        }
+        Expr::Not(inner) | Expr::IsNull(inner) | Expr::IsNotNull(inner) => compares(inner),
+        Expr::Column(_) | Expr::Literal(..) => true,
+        _ => false,
+    }
 }
 
 /// Moves the conditions on group keys below an aggregate.

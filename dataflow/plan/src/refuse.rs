@@ -9,29 +9,32 @@
 //!
 //! | checked at | refused |
 //! |---|---|
-//! | a query | WITH RECURSIVE, FETCH, FOR UPDATE, INTERSECT, VALUES, ORDER BY without LIMIT |
-//! | a SELECT | no FROM, GROUPING SETS, HAVING without groups, SELECT INTO |
+//! | a query | WITH RECURSIVE, WITH TIES, FOR UPDATE, MINUS |
+//! | a SELECT | GROUP BY ALL, HAVING without groups, SELECT INTO |
 //! | an item of FROM | RIGHT and FULL JOIN with USING, table functions, TABLESAMPLE, schemas |
 //! | an expression | arrays, COLLATE, parameters, unknown operators |
 //! | a window ([`window`]) | its place, its frame, DISTINCT and FILTER |
 //! | a function call ([`calls`]) | unknown functions, clauses that the function does not take |
 
 pub(crate) mod calls;
+pub(crate) mod values;
 mod window;
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    BinaryOperator, Distinct, Expr, GroupByExpr, Ident, Interval, JoinConstraint, JoinOperator,
-    OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, SetOperator, Spanned,
-    TableFactor, TableWithJoins, UnaryOperator, Value, Visit, Visitor, visit_expressions,
+    BinaryOperator, Distinct, Expr, Function, FunctionArguments, GroupByExpr, Ident, Interval,
+    JoinConstraint, JoinOperator, LimitClause, OrderBy, OrderByExpr, OrderByKind, Query, Select,
+    SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins,
+    UnaryOperator, Value, Visit, Visitor, visit_expressions,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 use tidemill_log::Result;
 
 use super::catalog::{Catalog, aggregate};
 use super::script::{Script, did_you_mean, normal, single};
+use crate::logical::grouping_sets::GROUPING;
 
 /// Checks the query of one view. `at` is the place of the statement, for parts without their own.
 ///
@@ -46,6 +49,7 @@ pub(super) fn check(
     let mut check = Check {
         catalog,
         ctes: Vec::new(),
+        unordered: Vec::new(),
     };
     match query.visit(&mut check) {
         ControlFlow::Continue(()) => Ok(()),
@@ -65,6 +69,8 @@ struct Check<'a> {
     catalog: &'a Catalog,
     /// The names of the common table expressions in scope, innermost last.
     ctes: Vec<HashSet<String>>,
+    /// For each query around: whether it has a LIMIT without an ORDER BY.
+    unordered: Vec<bool>,
 }
 
 /// Refuses a construct; `what` completes "… not supported in views yet".
@@ -97,8 +103,18 @@ impl Visitor for Check<'_> {
         }
         self.ctes.push(names);
         let body = query.body.span();
+        let fetch = query.fetch.as_ref();
+        let ties = fetch.is_some_and(|fetch| fetch.with_ties);
+        let percent = fetch.is_some_and(|fetch| fetch.percent);
+        let limits = match &query.limit_clause {
+            Some(LimitClause::LimitOffset { limit, .. }) => limit.is_some(),
+            other => other.is_some(),
+        };
+        let both = fetch.is_some() && limits;
         none_of(&[
-            (query.fetch.is_some(), body, "FETCH (in place of LIMIT) is"),
+            (ties, body, "WITH TIES is"),
+            (percent, body, "PERCENT in FETCH is"),
+            (both, body, "LIMIT beside FETCH is"),
             (
                 !query.locks.is_empty(),
                 body,
@@ -109,11 +125,15 @@ impl Visitor for Check<'_> {
         ])?;
         let first_of_each = matches!(query.body.as_ref(), SetExpr::Select(select)
             if matches!(select.distinct, Some(Distinct::On(_))));
-        if let (Some(order), None, false) = (&query.order_by, &query.limit_clause, first_of_each) {
-            let what = "ORDER BY without LIMIT orders nothing: the rows of a view are sorted by \
-                        the clustering columns of its primary_key alone";
+        let limited = limits || fetch.is_some() || query.limit_clause.is_some();
+        if let (Some(order), false, false) = (&query.order_by, limited, first_of_each)
+            && self.unordered.contains(&true)
+        {
+            let what = "ORDER BY in a subquery orders nothing for a LIMIT around it: write ORDER \
+                        BY beside LIMIT";
             return ControlFlow::Break((order.span(), what.to_owned()));
         }
+        self.unordered.push(limited && query.order_by.is_none());
         if let (Some(order), SetExpr::Select(select)) = (&query.order_by, query.body.as_ref()) {
             order_by_columns(order, select)?;
         }
@@ -122,6 +142,7 @@ impl Visitor for Check<'_> {
 
     fn post_visit_query(&mut self, _: &Query) -> Refusal {
         self.ctes.pop();
+        self.unordered.pop();
         ControlFlow::Continue(())
     }
 
@@ -133,6 +154,7 @@ impl Visitor for Check<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Refusal {
         let span = factor.span();
+        values::unmarked(factor)?;
         match factor {
             TableFactor::Table {
                 name,
@@ -152,16 +174,17 @@ impl Visitor for Check<'_> {
             TableFactor::Table { args: None, .. } | TableFactor::Derived { .. } => {
                 unsupported(span, "TABLESAMPLE and WITH ORDINALITY are")
             }
-            _ => unsupported(span, "a table function (or PIVOT, UNNEST) in FROM is"),
+            _ => unsupported(
+                span,
+                "a table function in FROM (but generate_series of whole numbers and \
+                 unnest(ARRAY[…]), with at most 1000 constant rows) is",
+            ),
         }
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> Refusal {
         let span = expr.span();
         match expr {
-            Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => {
-                unsupported(span, "GROUPING SETS, CUBE and ROLLUP are")
-            }
             Expr::Function(function) => self.function(function),
             Expr::Array(_) | Expr::Map(_) | Expr::Dictionary(_) | Expr::Struct { .. } => {
                 unsupported(span, "an array, map or struct literal is")
@@ -224,23 +247,29 @@ fn whole(interval: &Interval) -> bool {
 }
 
 impl Check<'_> {
-    /// Checks a SELECT or a set operation.
-    ///
-    /// UNION and UNION ALL are the only set operations.
+    /// Checks a SELECT, VALUES or a set operation.
     fn set(&self, body: &SetExpr) -> Refusal {
         match body {
             SetExpr::Select(_) | SetExpr::Query(_) => ControlFlow::Continue(()),
             SetExpr::SetOperation {
-                left, op, right, ..
+                left,
+                op,
+                right,
+                set_quantifier,
             } => {
                 self.set(left)?;
                 self.set(right)?;
+                let plain = matches!(
+                    set_quantifier,
+                    SetQuantifier::All | SetQuantifier::Distinct | SetQuantifier::None
+                );
                 match op {
-                    SetOperator::Union => ControlFlow::Continue(()),
-                    other => unsupported(right.span(), &format!("{other} is")),
+                    SetOperator::Minus => unsupported(right.span(), "MINUS (write EXCEPT) is"),
+                    _ if !plain => unsupported(right.span(), &format!("{op} {set_quantifier} is")),
+                    _ => ControlFlow::Continue(()),
                 }
             }
-            SetExpr::Values(values) => unsupported(values.span(), "VALUES is"),
+            SetExpr::Values(list) => values::checked(list),
             other => unsupported(other.span(), "anything but SELECT is"),
         }
     }
@@ -288,6 +317,28 @@ impl Check<'_> {
             _ => ControlFlow::Continue(()),
         })
     }
+}
+
+/// Checks `grouping(…)`, and what stands inside GROUPING SETS. `None` for all other functions.
+fn of_groups(name: &str, function: &Function) -> Option<Refusal> {
+    let span = function.name.span();
+    if name == "rollup" || name == "cube" {
+        return Some(unsupported(span, "ROLLUP or CUBE inside GROUPING SETS is"));
+    }
+    if name != GROUPING {
+        return None;
+    }
+    let plain = match &function.args {
+        FunctionArguments::List(list) => {
+            !list.args.is_empty() && list.duplicate_treatment.is_none()
+        }
+        _ => false,
+    };
+    if !plain || function.filter.is_some() || function.over.is_some() {
+        let what = "grouping takes expressions of GROUP BY, and no DISTINCT, FILTER or OVER";
+        return Some(ControlFlow::Break((span, what.to_owned())));
+    }
+    Some(ControlFlow::Continue(()))
 }
 
 /// Checks the names in ORDER BY. In an expression of ORDER BY a name is a column of FROM. The
@@ -353,10 +404,7 @@ fn positions<'a>(mut keys: impl Iterator<Item = &'a Expr>, what: &str) -> Refusa
 fn select_clauses(select: &Select) -> Refusal {
     let place = select.span();
     if let Some(Distinct::On(exprs)) = &select.distinct {
-        let literal = exprs.iter().find(|expr| matches!(expr, Expr::Value(_)));
-        if let Some(position) = literal {
-            return unsupported(position.span(), "a position in DISTINCT ON is");
-        }
+        positions(exprs.iter(), "DISTINCT ON")?;
     }
     if let (Some(having), GroupByExpr::Expressions(keys, _)) = (&select.having, &select.group_by)
         && keys.is_empty()
@@ -367,8 +415,15 @@ fn select_clauses(select: &Select) -> Refusal {
             "HAVING without GROUP BY and without an aggregate is",
         );
     }
-    if select.from.is_empty() {
-        return unsupported(place, "SELECT without FROM is");
+    if let GroupByExpr::Expressions(keys, _) = &select.group_by
+        && !keys.is_empty()
+        && keys
+            .iter()
+            .all(|key| matches!(key, Expr::Tuple(none) if none.is_empty()))
+        && !aggregates(select)
+    {
+        let group = select.group_by.span();
+        return unsupported(group, "GROUP BY () without an aggregate is");
     }
     select.from.iter().try_for_each(joins)?;
     if let GroupByExpr::Expressions(keys, _) = &select.group_by {
@@ -387,7 +442,7 @@ fn select_clauses(select: &Select) -> Refusal {
         (
             !modifiers.is_empty(),
             group,
-            "GROUPING SETS, CUBE and ROLLUP are",
+            "WITH ROLLUP (write ROLLUP (…)) is",
         ),
         (select.top.is_some(), place, "TOP is"),
         (select.into.is_some(), place, "SELECT INTO is"),

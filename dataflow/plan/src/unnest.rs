@@ -9,10 +9,10 @@
 //! SELECT … FROM t WHERE x > (SELECT max(y) FROM u WHERE u.k = t.k)
 //!
 //!   Filter x > value
-//!     Left join on t.k IS NOT DISTINCT FROM "outer 1".c0
+//!     Left join on t.k IS NOT DISTINCT FROM "outer k"
 //!       t
-//!       max(y) AS value for each "outer 1".c0         the subquery, for all outer rows
-//!         u, and the domain: the distinct t.k AS c0
+//!       max(y) AS value for each "outer k"           the subquery, for all outer rows
+//!         u, and the domain: the distinct t.k AS "outer k"
 //! ```
 //!
 //! The *domain* is the set of distinct values of the outer columns. A subquery's tables are joined
@@ -166,7 +166,13 @@ impl Unnesting {
                     );
                 }
             };
-            let carried = Column::new(Some(carrier.clone()), format!("c{}", columns.len()));
+            // The space keeps the name apart from those of the subquery.
+            let known = |name: &String| columns.iter().any(|(_, it)| it.name == *name);
+            let mut carried = format!("outer {}", column.name);
+            while known(&carried) {
+                carried = format!("another {carried}");
+            }
+            let carried = Column::new(Some(carrier.clone()), carried);
             on.push((Expr::Column(source), carried.clone()));
             columns.push((column, carried));
         }

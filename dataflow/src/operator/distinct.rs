@@ -3,10 +3,13 @@
 //! Rows are added up per batch, arranged as keys without values on the worker that owns each row,
 //! and passed to differential's `distinct_total`.
 
+pub(crate) mod set_op;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use differential_dataflow::VecCollection;
 use differential_dataflow::operators::ThresholdTotal;
 use tidemill_ir::Epoch;
 use tidemill_ir::row::{Row, RowCodec};
@@ -34,24 +37,34 @@ pub(crate) fn distinct<'scope>(
     let rows = encoded(input, context, schema)?;
     let arranged = arrange_keys(rows, "ArrangeDistinct", context, site);
     let distinct = arranged.distinct_total_core::<isize>();
+    decoded(distinct, context, schema)
+}
+
+/// Turns a collection of encoded rows back to chunks with the columns of `schema`.
+///
+/// # Errors
+/// `Bug` when a column has a type that cannot be decoded.
+fn decoded<'scope>(
+    rows: VecCollection<'scope, Epoch, Row, isize>,
+    context: &Rc<Context>,
+    schema: &SchemaRef,
+) -> Result<ChunkStream<'scope>> {
     let decoder = RowCodec::new(Arc::clone(schema))?;
     let context = Rc::clone(context);
-    Ok(distinct
-        .inner
-        .unary(Pipeline, "DistinctChunks", move |_, _| {
-            move |input, output| {
-                input.for_each(|cap, updates| {
-                    let mut session = output.session(&cap);
-                    for (epoch, rows) in by_epoch(updates.drain(..)) {
-                        let rows = rows.iter().map(|(row, diff)| (row, *diff));
-                        match Chunk::decode(epoch, &decoder, rows) {
-                            Ok(chunk) => session.give(chunk),
-                            Err(error) => context.fail(error),
-                        }
+    Ok(rows.inner.unary(Pipeline, "RowChunks", move |_, _| {
+        move |input, output| {
+            input.for_each(|cap, updates| {
+                let mut session = output.session(&cap);
+                for (epoch, rows) in by_epoch(updates.drain(..)) {
+                    let rows = rows.iter().map(|(row, diff)| (row, *diff));
+                    match Chunk::decode(epoch, &decoder, rows) {
+                        Ok(chunk) => session.give(chunk),
+                        Err(error) => context.fail(error),
                     }
-                });
-            }
-        }))
+                }
+            });
+        }
+    }))
 }
 
 /// Encodes the rows of `schema` as keys without values. Equal rows of a chunk are added up.

@@ -17,9 +17,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use arrow::datatypes::SchemaRef;
 use tidemill_ir::explain::Title;
 use tidemill_ir::row::nullable;
-use tidemill_ir::{Envelope, Epoch, Job, JoinKind, Rel, RelOp};
+use tidemill_ir::{Envelope, Epoch, Job, JoinKind, Rel, RelOp, SetKind};
 use tidemill_log::{Error, Kind, Result};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Concat;
@@ -125,6 +126,11 @@ impl Origin {
                     .is_some_and(|source| source.envelope != Envelope::Append),
             },
             RelOp::View { view } => views.get(*view).cloned().unwrap_or_default(),
+            // Constant rows are given again at every start.
+            RelOp::Values { .. } => Self {
+                is_state: true,
+                ..Self::default()
+            },
             op => Self {
                 is_state: op.is_stateful() || inputs.iter().all(|input| input.is_state),
                 sources: inputs.into_iter().flat_map(|it| it.sources).collect(),
@@ -185,6 +191,27 @@ impl<'scope> Renderer<'_, 'scope> {
             schema: nullable(&input.schema),
             site: self.site_over(input),
         })
+    }
+
+    /// Renders a union, and its inputs first.
+    fn union(&self, inputs: &[Rel]) -> Result<ChunkStream<'scope>> {
+        let streams = inputs.iter().map(|input| self.rel(input));
+        let streams = streams.collect::<Result<Vec<_>>>()?.into_iter();
+        let all = streams.reduce(|all, next| all.concat(next));
+        all.ok_or_else(|| Error::new(Kind::Bug, "a union has no input"))
+    }
+
+    /// Renders a set operation, and its inputs first.
+    fn set_op(
+        &self,
+        (left, right): (&Rel, &Rel),
+        kind: SetKind,
+        schema: &SchemaRef,
+    ) -> Result<ChunkStream<'scope>> {
+        let sites = self.sites_over(left).or_else(|| self.sites_over(right));
+        let site = sites.map(|sites| sites.site(None));
+        let inputs = (self.rel(left)?, self.rel(right)?);
+        distinct::set_op::set_op(inputs, self.context, kind, schema, site.as_ref())
     }
 
     /// The stream of a source or view by its index; `what` names it in the error.
@@ -251,12 +278,9 @@ impl<'scope> Renderer<'_, 'scope> {
                 let rows = self.rel(input)?;
                 distinct::distinct(rows, self.context, &rel.schema, site.as_ref())
             }
-            RelOp::Union { inputs } => {
-                let streams = inputs.iter().map(|input| self.rel(input));
-                let streams = streams.collect::<Result<Vec<_>>>()?.into_iter();
-                let all = streams.reduce(|all, next| all.concat(next));
-                all.ok_or_else(|| Error::new(Kind::Bug, "a union has no input"))
-            }
+            RelOp::Union { inputs } => self.union(inputs),
+            RelOp::SetOp { left, right, kind } => self.set_op((left, right), *kind, &rel.schema),
+            RelOp::Values { rows } => compute::values::values(self.scope, rows),
             RelOp::Join {
                 kind,
                 left,

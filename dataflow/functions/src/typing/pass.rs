@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
 use datafusion_common::tree_node::{Transformed, TreeNode};
-use datafusion_common::{Column, Result};
+use datafusion_common::{Column, Result, ScalarValue};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::logical_plan::{Join, Union};
 use datafusion_expr::utils::merge_schema;
@@ -69,13 +69,14 @@ fn joined(mut join: Join) -> Result<LogicalPlan> {
 fn united(union: Union) -> Result<LogicalPlan> {
     let mut targets = Vec::new();
     for index in 0..union.schema.fields().len() {
-        let fields = union
-            .inputs
-            .iter()
-            .filter_map(|input| input.schema().fields().get(index));
-        let arguments: Vec<Argument> = fields
-            .map(|field| Argument::of(field.data_type()))
-            .collect();
+        let arguments = union.inputs.iter().filter_map(|input| {
+            let field = input.schema().fields().get(index)?;
+            Some(match quoted(input, index) {
+                Some(_) => Argument::Unknown,
+                None => Argument::of(field.data_type()),
+            })
+        });
+        let arguments: Vec<Argument> = arguments.collect();
         // A column that is null in all inputs is text.
         let target = common(&arguments).map(|kind| kind.unwrap_or(DataType::Utf8));
         targets.push(target.ok());
@@ -94,11 +95,12 @@ fn united(union: Union) -> Result<LogicalPlan> {
         }
         let scope = Scope { schema };
         let mut outputs = Vec::new();
-        for ((qualifier, field), target) in scope.schema.iter().zip(&targets) {
+        for (index, ((qualifier, field), target)) in scope.schema.iter().zip(&targets).enumerate() {
             let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
-            let value = match target {
-                Some(target) => scope.coerced(column, target)?,
-                None => column,
+            let value = match (target, quoted(&input, index)) {
+                (Some(DataType::Utf8) | None, Some(_)) | (None, None) => column,
+                (Some(target), Some(literal)) => scope.coerced(literal.clone(), target)?,
+                (Some(target), None) => scope.coerced(column, target)?,
             };
             outputs.push(value.alias_qualified(qualifier.cloned(), field.name()));
         }
@@ -106,4 +108,16 @@ fn united(union: Union) -> Result<LogicalPlan> {
         inputs.push(Arc::new(projection.build()?));
     }
     Ok(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?))
+}
+
+/// The quoted literal that is a column of a query; it takes the type that is needed.
+fn quoted(query: &LogicalPlan, column: usize) -> Option<&Expr> {
+    let LogicalPlan::Projection(projection) = query else {
+        return None;
+    };
+    let mut expr = projection.expr.get(column)?;
+    while let Expr::Alias(alias) = expr {
+        expr = &alias.expr;
+    }
+    matches!(expr, Expr::Literal(ScalarValue::Utf8(_), _)).then_some(expr)
 }

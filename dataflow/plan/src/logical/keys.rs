@@ -13,6 +13,8 @@ use datafusion_expr::expr::{Sort, WindowFunction};
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Distinct, Expr, ExprSchemable, LogicalPlan};
 
+use super::set_operations;
+
 /// Refuses a plan that groups, orders or deduplicates rows by intervals.
 ///
 /// # Errors
@@ -58,6 +60,11 @@ fn keys(node: &LogicalPlan) -> (&'static str, Vec<Expr>) {
         LogicalPlan::Distinct(Distinct::All(input)) => {
             let columns = input.schema().columns().into_iter();
             ("DISTINCT and UNION of", columns.map(Expr::Column).collect())
+        }
+        LogicalPlan::SubqueryAlias(alias) if set_operations::kind(alias).is_some() => {
+            let columns = alias.input.schema().columns().into_iter();
+            let columns = columns.map(Expr::Column).collect();
+            ("INTERSECT and EXCEPT of", columns)
         }
         LogicalPlan::Distinct(Distinct::On(distinct)) => {
             let mut keys = distinct.on_expr.clone();

@@ -37,6 +37,7 @@ use datafusion_sql::sqlparser::ast::Query;
 use tidemill_ir::types;
 use tidemill_log::schema::{Comparison, SourceType};
 
+use super::set_operations;
 use crate::catalog::{Catalog, Relation, Scanned, SourceTypes};
 use crate::script::{first_line, written};
 
@@ -151,6 +152,11 @@ impl Scope {
             LogicalPlan::Distinct(Distinct::All(input)) => {
                 let columns = input.schema().columns().into_iter().map(Expr::Column);
                 self.all(&columns.collect::<Vec<_>>(), false, "compared by DISTINCT")
+            }
+            LogicalPlan::SubqueryAlias(alias) if set_operations::kind(alias).is_some() => {
+                let columns = alias.input.schema().columns().into_iter().map(Expr::Column);
+                let columns = columns.collect::<Vec<_>>();
+                self.all(&columns, false, "compared by INTERSECT or EXCEPT")
             }
             LogicalPlan::Distinct(Distinct::On(DistinctOn {
                 on_expr, sort_expr, ..

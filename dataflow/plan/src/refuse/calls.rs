@@ -19,7 +19,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 use tidemill_ir::AggregateFunction;
 
-use super::{Check, Refusal, none_of, unsupported, window};
+use super::{Check, Refusal, none_of, of_groups, unsupported, window};
 use crate::catalog::{Catalog, aggregate, aggregates, immutable};
 use crate::script::{did_you_mean, normal, single};
 
@@ -37,6 +37,9 @@ impl Check<'_> {
             span,
             "IGNORE NULLS and RESPECT NULLS are",
         )])?;
+        if let Some(checked) = of_groups(&name, function) {
+            return checked;
+        }
         if function.over.is_some() {
             return window::call(function, &name);
         }

@@ -21,7 +21,7 @@ const OPERATORS_IN_A_ROW_MAX: usize = 100;
 /// it.
 const LOGICAL_IN_A_ROW_MAX: usize = 10_000;
 
-/// Most queries combined by UNION and relations joined in one statement.
+/// Most queries combined by UNION, INTERSECT and EXCEPT and relations joined in one statement.
 const RELATIONS_MAX: usize = 200;
 
 /// The operators counted so far between two parentheses.
@@ -53,7 +53,7 @@ pub(crate) fn exceeded(tokens: &[TokenWithSpan]) -> Option<(Location, String)> {
                     chain.logical += 1;
                     chain.other = 0;
                 }
-                Keyword::UNION | Keyword::JOIN => {
+                Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT | Keyword::JOIN => {
                     relations += 1;
                     *chain = Chain::default();
                 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use datafusion_common::tree_node::{Transformed, TreeNode};
-use datafusion_common::{Column, DFSchemaRef, Result, not_impl_err};
+use datafusion_common::{Column, DFSchemaRef, Result, internal_err, not_impl_err};
 use datafusion_expr::expr::{BinaryExpr, Sort as SortExpr, WindowFunction};
 use datafusion_expr::logical_plan::{
     Aggregate, DistinctOn, FetchType, Filter, Join, Limit, SkipType, Sort, SubqueryAlias, Union,
@@ -24,6 +24,7 @@ use super::condition::{bound, counts};
 use super::free::{has, is_subquery};
 use super::{Outer, Unnesting, columns, filtered, joined, named, projected, same};
 use crate::catalog::row_number::RowNumber;
+use crate::logical::set_operations;
 
 /// The name of the column that numbers the rows for each outer row. No query can use this name.
 const NUMBER: &str = "row of outer";
@@ -188,6 +189,9 @@ impl Unnesting {
     /// Unnests an alias, which gives the node's own columns another qualifier.
     fn alias(&self, alias: SubqueryAlias, outer: Option<&Outer>) -> Result<LogicalPlan> {
         let below = columns(alias.input.schema());
+        if outer.is_some() && set_operations::kind(&alias).is_some() {
+            return self.set_operation(alias, outer);
+        }
         let input = self.node(Arc::unwrap_or_clone(alias.input), outer)?;
         if outer.is_none() {
             let alias = SubqueryAlias::try_new(Arc::new(input), alias.alias)?;
@@ -362,17 +366,34 @@ impl Unnesting {
 
     /// Unnests a UNION ALL.
     fn union(&self, union: Union, outer: Option<&Outer>) -> Result<LogicalPlan> {
+        let names = columns(&union.schema);
+        let all = LogicalPlan::Union(self.inputs(union, outer)?);
+        match outer {
+            Some(outer) => renamed(all, names, outer),
+            None => Ok(all),
+        }
+    }
+
+    /// Unnests the inputs of a union, whose first columns are then the carried ones.
+    fn inputs(&self, union: Union, outer: Option<&Outer>) -> Result<Union> {
         let mut inputs = Vec::new();
         for input in union.inputs {
             inputs.push(Arc::new(self.node(Arc::unwrap_or_clone(input), outer)?));
         }
-        let all = LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?);
-        let carriers = outer.map(|outer| outer.columns.iter().map(|(_, it)| it.clone()));
-        let names = carriers.into_iter().flatten().chain(columns(&union.schema));
-        let outputs = columns(all.schema()).into_iter().zip(names);
-        let outputs = outputs.map(|(own, name)| named(Expr::Column(own), &name));
-        let outputs = outputs.collect();
-        projected(all, outputs)
+        Union::try_new_with_loose_types(inputs)
+    }
+
+    /// Unnests an INTERSECT or EXCEPT, which compares the carried columns too. The alias of its
+    /// union says which operation it is, so it stays.
+    fn set_operation(&self, alias: SubqueryAlias, outer: Option<&Outer>) -> Result<LogicalPlan> {
+        let names = columns(&alias.schema);
+        let (LogicalPlan::Union(union), Some(outer)) = (Arc::unwrap_or_clone(alias.input), outer)
+        else {
+            return internal_err!("a set operation is no union of its inputs");
+        };
+        let union = LogicalPlan::Union(self.inputs(union, Some(outer))?);
+        let marked = SubqueryAlias::try_new(Arc::new(union), alias.alias)?;
+        renamed(LogicalPlan::SubqueryAlias(marked), names, outer)
     }
 
     /// Unnests a join: LATERAL on its right side, and subqueries in the condition of an inner join.
@@ -499,6 +520,15 @@ impl Unnesting {
         outputs.extend(own.into_iter().map(Expr::Column));
         Ok((projected(side, outputs)?, equal))
     }
+}
+
+/// A plan whose first columns are the carried ones, with the names of these and of its own columns.
+fn renamed(plan: LogicalPlan, own: Vec<Column>, outer: &Outer) -> Result<LogicalPlan> {
+    let carriers = outer.columns.iter().map(|(_, carrier)| carrier.clone());
+    let outputs = columns(plan.schema()).into_iter().zip(carriers.chain(own));
+    let outputs = outputs.map(|(column, name)| named(Expr::Column(column), &name));
+    let outputs = outputs.collect();
+    projected(plan, outputs)
 }
 
 /// The side of `own = outer` that is a column of `schema`, if the condition is such an equality.

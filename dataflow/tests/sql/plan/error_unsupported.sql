@@ -15,9 +15,9 @@ CREATE VIEW v AS SELECT a FROM t WHERE b LIKE ANY (SELECT b FROM t);
 CREATE VIEW v AS SELECT x.a FROM t x LEFT SEMI JOIN t y ON x.a = y.a;
 --- anti join
 CREATE VIEW v AS SELECT x.a FROM t x ANTI JOIN t y ON x.a = y.a;
---- order by
+--- order by an unknown column
 CREATE VIEW v AS SELECT a FROM t
-ORDER BY a;
+ORDER BY x;
 --- order by in a subquery
 CREATE VIEW v AS SELECT a FROM (SELECT a FROM t ORDER BY a) AS s LIMIT 3;
 --- limit that depends
@@ -26,8 +26,14 @@ CREATE VIEW v AS SELECT a FROM t LIMIT a;
 CREATE VIEW v AS SELECT a FROM t LIMIT -1;
 --- limit by
 CREATE VIEW v AS SELECT a FROM t LIMIT 3 BY a;
---- fetch
-CREATE VIEW v AS SELECT a FROM t FETCH FIRST 3 ROWS ONLY;
+--- fetch with ties
+CREATE VIEW v AS SELECT a FROM t ORDER BY a FETCH FIRST 3 ROWS WITH TIES;
+--- fetch percent
+CREATE VIEW v AS SELECT a FROM t FETCH FIRST 3 PERCENT ROWS ONLY;
+--- fetch and limit
+CREATE VIEW v AS SELECT a FROM t LIMIT 2 FETCH FIRST 3 ROWS ONLY;
+--- limit that is negative after all
+CREATE VIEW v AS SELECT a FROM t LIMIT 2 - 3;
 --- row_number without OVER
 CREATE VIEW v AS SELECT a, row_number() AS n FROM t;
 --- rank without OVER
@@ -104,28 +110,60 @@ CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY a ROWS a PRECEDING) AS n FROM t;
 CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY a ROWS -1 PRECEDING) AS n FROM t;
 --- recursive
 CREATE VIEW v AS WITH RECURSIVE r AS (SELECT a FROM t) SELECT a FROM r;
---- grouping sets
-CREATE VIEW v AS SELECT a, count(*) AS n FROM t GROUP BY GROUPING SETS ((a), ());
---- rollup
-CREATE VIEW v AS SELECT a, count(*) AS n FROM t GROUP BY ROLLUP (a);
---- cube
-CREATE VIEW v AS SELECT a, count(*) AS n FROM t GROUP BY CUBE (a, b);
+--- rollup inside grouping sets
+CREATE VIEW v AS SELECT a, count(*) AS n FROM t GROUP BY GROUPING SETS ((a), ROLLUP (a, b));
+--- a column that is no key of a grouping set
+CREATE VIEW v AS SELECT a, b, count(*) AS n FROM t GROUP BY ROLLUP (a);
+--- grouping of no key
+CREATE VIEW v AS SELECT a, grouping(b) AS g FROM t GROUP BY ROLLUP (a);
+--- grouping of nothing
+CREATE VIEW v AS SELECT a, grouping() AS g FROM t GROUP BY ROLLUP (a);
+--- a position in a grouping set that is none
+CREATE VIEW v AS SELECT a FROM t GROUP BY ROLLUP (3);
+--- group by nothing without an aggregate
+CREATE VIEW v AS SELECT 1 AS one FROM t GROUP BY ();
+--- a cube of too many sets
+CREATE VIEW v AS SELECT a, count(*) AS n FROM t GROUP BY CUBE (a, b), CUBE (d, n), CUBE (a, d, n);
 --- group by all
 CREATE VIEW v AS SELECT a, count(*) AS n FROM t GROUP BY ALL;
---- values
-CREATE VIEW v AS VALUES (1), (2);
---- values in FROM
-CREATE VIEW v AS SELECT x FROM (VALUES (1)) AS y (x);
---- no FROM
-CREATE VIEW v AS SELECT 1 AS one;
---- intersect
-CREATE VIEW v AS SELECT a FROM t INTERSECT SELECT a FROM t;
---- except
-CREATE VIEW v AS SELECT a FROM t EXCEPT SELECT a FROM t;
+--- values of two lengths
+CREATE VIEW v AS VALUES (1), (2, 3);
+--- values of two types
+CREATE VIEW v AS SELECT x FROM (VALUES (1), (true)) AS y (x);
+--- an aggregate in values
+CREATE VIEW v AS VALUES (count(*));
+--- a column in values
+CREATE VIEW v AS VALUES (a);
+--- values with the word of another database
+CREATE VIEW v AS VALUES ROW(1);
+--- a star without FROM
+CREATE VIEW v AS SELECT *;
+--- a column without FROM
+CREATE VIEW v AS SELECT a;
+--- minus
+CREATE VIEW v AS SELECT a FROM t MINUS SELECT a FROM t;
+--- except of two types
+CREATE VIEW v AS SELECT a FROM t EXCEPT SELECT 'x' || a FROM t;
+--- except by name
+CREATE VIEW v AS SELECT a FROM t EXCEPT BY NAME SELECT a FROM t;
+--- intersect of two lengths
+CREATE VIEW v AS SELECT a FROM t INTERSECT SELECT a, b FROM t;
+--- intersect of intervals
+CREATE VIEW v AS SELECT INTERVAL '1 day' AS i INTERSECT SELECT INTERVAL '24 hours';
+--- an alias that looks like a mark
+CREATE VIEW v AS SELECT * FROM t AS "Except";
 --- table function
-CREATE VIEW v AS SELECT * FROM generate_series(1, 3);
---- unnest
-CREATE VIEW v AS SELECT * FROM UNNEST(ARRAY[1]);
+CREATE VIEW v AS SELECT * FROM generate_series(1, a);
+--- a series of too many numbers
+CREATE VIEW v AS SELECT * FROM generate_series(1, 1001);
+--- a series of numbers with a point
+CREATE VIEW v AS SELECT * FROM generate_series(1.5, 3);
+--- unnest of no array
+CREATE VIEW v AS SELECT * FROM UNNEST(b);
+--- unnest of an array with a column
+CREATE VIEW v AS SELECT x FROM t, UNNEST(ARRAY[1, a]) AS x;
+--- unnest of an empty array
+CREATE VIEW v AS SELECT * FROM UNNEST(ARRAY[]);
 --- tablesample
 CREATE VIEW v AS SELECT a FROM t TABLESAMPLE SYSTEM (3);
 --- for update
@@ -240,8 +278,8 @@ CREATE VIEW v AS SELECT CAST('10:00' AS time) AS r FROM t;
 CREATE VIEW v AS SELECT CAST(a AS money) AS r FROM t;
 --- HAVING of one group without an aggregate
 CREATE VIEW v AS SELECT 1 AS one FROM t HAVING true;
---- a position in DISTINCT ON
-CREATE VIEW v AS SELECT DISTINCT ON (1) a, b FROM t;
+--- a position in DISTINCT ON that is none
+CREATE VIEW v AS SELECT DISTINCT ON (3) a, b FROM t;
 --- a name that means two things
 CREATE VIEW v AS SELECT -a AS a FROM t ORDER BY a + 1 LIMIT 1;
 --- USING over two types

@@ -9,6 +9,7 @@
 
 mod aggregates;
 mod bundle;
+mod constant;
 mod copies;
 mod edges;
 mod feed;

@@ -493,9 +493,25 @@ impl<'a> Shapes<'a> {
                 .map(|(name, kind)| format!("{} AS {name}", self.value(&from, kind)))
                 .collect();
             let filter = self.filtering(&from, 0.3);
-            let select = format!("SELECT {} FROM {}{filter}", items.join(", "), from.sql);
+            let select = match self.yes(0.15) {
+                true => self.rows(&kinds, names.len()),
+                false => format!("SELECT {} FROM {}{filter}", items.join(", "), from.sql),
+            };
+            let select = match input {
+                // The first query names the columns.
+                0 => format!("SELECT {} FROM {}{filter}", items.join(", "), from.sql),
+                _ => select,
+            };
             if input > 0 {
-                sql += [" UNION ALL ", " UNION "].choose(self.rng).unwrap();
+                let operations = [
+                    " UNION ALL ",
+                    " UNION ",
+                    " INTERSECT ",
+                    " INTERSECT ALL ",
+                    " EXCEPT ",
+                    " EXCEPT ALL ",
+                ];
+                sql += operations.choose(self.rng).unwrap();
             }
             sql += &match self.yes(0.2) {
                 true => format!("({select} ORDER BY {} LIMIT 2)", self.order_by(names.len())),
@@ -507,6 +523,20 @@ impl<'a> Shapes<'a> {
             sql,
             columns: columns.map(|(name, kind)| Column { name, kind }).collect(),
         }
+    }
+
+    /// VALUES of these kinds.
+    fn rows(&mut self, kinds: &[Kind], columns: usize) -> String {
+        let mut rows = Vec::new();
+        for _ in 0..self.rng.random_range(1..4) {
+            let values = kinds.iter().take(columns).map(|kind| match kind {
+                _ if self.rng.random_bool(0.2) => "NULL".to_owned(),
+                Kind::Int => self.rng.random_range(-2..3).to_string(),
+                Kind::Text => (*["'x'", "'y'"].choose(self.rng).unwrap()).to_owned(),
+            });
+            rows.push(format!("({})", values.collect::<Vec<_>>().join(", ")));
+        }
+        format!("VALUES {}", rows.join(", "))
     }
 
     /// All columns by their positions.
