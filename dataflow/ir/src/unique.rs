@@ -80,47 +80,45 @@ fn keys(rel: &Rel, sources: &[Source], views: &[View]) -> Vec<Key> {
             let left = keys(left, sources, views);
             joined(left, &keys(right, sources, views), columns, (*kind, on))
         }
+        RelOp::TopK { input, .. } | RelOp::Window { input, .. } => {
+            let mut keys = keys(input, sources, views);
+            keys.extend(ordered(rel, input.schema.fields().len()));
+            keys
+        }
+    }
+}
+
+/// The key that a top-k or a window adds: its groups with the row number, or its groups alone if
+/// they have one row each. `columns` is the number of columns of the input.
+fn ordered(rel: &Rel, columns: usize) -> Option<Key> {
+    let (partition, number, single) = match &rel.op {
         RelOp::TopK {
-            input,
             partition,
             limit,
             ranked,
             ..
         } => {
-            let mut keys = keys(input, sources, views);
-            let group = partition.iter().filter(|key| !constant(key));
-            let group: Option<Key> = group
-                .map(|key| Some(BTreeSet::from([plain(key)?])))
-                .collect();
-            if let Some(mut group) = group {
-                if *ranked {
-                    group.push(BTreeSet::from([rel.schema.fields().len() - 1]));
-                    keys.push(group);
-                } else if *limit == Some(1) {
-                    keys.push(group);
-                }
-            }
-            keys
+            let number = ranked.then(|| rel.schema.fields().len() - 1);
+            (partition, number, *limit == Some(1))
         }
         RelOp::Window {
-            input,
             partition,
             functions,
             ..
         } => {
-            let mut keys = keys(input, sources, views);
-            let group = partition.iter().filter(|key| !constant(key));
-            let group: Option<Key> = group
-                .map(|key| Some(BTreeSet::from([plain(key)?])))
-                .collect();
-            let columns = input.schema.fields().len();
-            let numbers = functions.iter().enumerate();
-            let numbers = numbers.filter(|(_, it)| it.call == WindowCall::RowNumber);
-            if let (Some(group), Some((index, _))) = (group, numbers.last()) {
-                keys.push([group, vec![BTreeSet::from([columns + index])]].concat());
-            }
-            keys
+            let mut functions = functions.iter();
+            let number = functions.position(|it| it.call == WindowCall::RowNumber);
+            (partition, number.map(|number| columns + number), false)
         }
+        _ => return None,
+    };
+    let group = partition.iter().filter(|key| !constant(key));
+    let group: Option<Key> = group
+        .map(|key| Some(BTreeSet::from([plain(key)?])))
+        .collect();
+    match number {
+        Some(number) => Some([group?, vec![BTreeSet::from([number])]].concat()),
+        None => group.filter(|_| single),
     }
 }
 

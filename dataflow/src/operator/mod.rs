@@ -301,37 +301,49 @@ impl<'scope> Renderer<'_, 'scope> {
                 input,
                 partition,
                 order,
-                offset,
-                limit,
-                ranked,
+                ..
+            }
+            | RelOp::Window {
+                input,
+                partition,
+                order,
+                ..
             } => {
                 let of = top_k::Groups {
                     partition,
                     order,
                     site: self.site_over(input),
                 };
+                self.ordered(rel, (self.rel(input)?, &input.schema), of)
+            }
+        }
+    }
+
+    /// Renders a top-k or a window, which read the rows of each group in an order.
+    fn ordered(
+        &self,
+        rel: &Rel,
+        input: (ChunkStream<'scope>, &SchemaRef),
+        of: top_k::Groups<'_>,
+    ) -> Result<ChunkStream<'scope>> {
+        match &rel.op {
+            RelOp::TopK {
+                offset,
+                limit,
+                ranked,
+                ..
+            } => {
                 let kept = Kept {
                     offset: *offset,
                     limit: *limit,
                     numbered: *ranked,
                 };
-                let input = (self.rel(input)?, &input.schema);
                 top_k::top_k(input, self.context, of, kept, &rel.schema)
             }
-            RelOp::Window {
-                input,
-                partition,
-                order,
-                functions,
-            } => {
-                let of = top_k::Groups {
-                    partition,
-                    order,
-                    site: self.site_over(input),
-                };
-                let input = (self.rel(input)?, &input.schema);
+            RelOp::Window { functions, .. } => {
                 window::window(input, self.context, of, functions, &rel.schema)
             }
+            _ => Err(Error::new(Kind::Bug, "the operator has no order")),
         }
     }
 }

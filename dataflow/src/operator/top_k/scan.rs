@@ -73,14 +73,11 @@ pub(crate) fn first<'scope>(
 /// Derives output from an arrangement alone, each time that the arrangement has new batches.
 /// `logic` gets these batches, all batches of the trace with the new ones, the frontier below which
 /// the updates from before the new batches are, and what takes the output.
-pub(crate) fn each_change<'scope, D: 'static>(
+pub(crate) fn each_change<'scope, D: Clone + 'static>(
     arranged: Arranged<'scope, Values>,
     name: &str,
     mut logic: impl FnMut(Vec<Batch>, Vec<Batch>, &Antichain<Epoch>, &mut dyn FnMut(D)) + 'static,
-) -> StreamVec<'scope, Epoch, D>
-where
-    D: Clone,
-{
+) -> StreamVec<'scope, Epoch, D> {
     let mut trace = arranged.trace.clone();
     arranged
         .stream

@@ -224,11 +224,11 @@ fn totals(
                 running = empty();
                 held = frame.start..frame.start;
             }
-            for row in held.start..frame.start {
-                running.plus_equals(&removed[row]);
+            for total in removed.get(held.start..frame.start).unwrap_or_default() {
+                running.plus_equals(total);
             }
-            for row in held.end..frame.end {
-                running.plus_equals(&added[row]);
+            for total in added.get(held.end..frame.end).unwrap_or_default() {
+                running.plus_equals(total);
             }
             held = frame.start..frame.end.max(frame.start);
             distinct.push(running.clone());
