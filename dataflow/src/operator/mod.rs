@@ -184,6 +184,18 @@ impl<'scope> Renderer<'_, 'scope> {
         self.sites_over(input).map(|sites| sites.site(None))
     }
 
+    /// Renders a join.
+    fn join(
+        &self,
+        (left, right): (&Rel, &Rel),
+        on: &join::On<'_>,
+        schema: &SchemaRef,
+    ) -> Result<ChunkStream<'scope>> {
+        let more = self.sites_over(left);
+        let (left, right) = (self.side(left)?, self.side(right)?);
+        join::join(left, right, self.context, on, schema, more)
+    }
+
     /// Renders one input of a join.
     fn side(&self, input: &Rel) -> Result<join::Side<'scope>> {
         Ok(join::Side {
@@ -288,14 +300,12 @@ impl<'scope> Renderer<'_, 'scope> {
                 keys,
                 conditions,
             } => {
-                let more = self.sites_over(left);
-                let (left, right) = (self.side(left)?, self.side(right)?);
                 let on = join::On {
                     kind: *kind,
                     keys,
                     conditions,
                 };
-                join::join(left, right, self.context, &on, &rel.schema, more)
+                self.join((left, right), &on, &rel.schema)
             }
             RelOp::TopK {
                 input,

@@ -416,8 +416,8 @@ impl Unnesting {
                 None => not_impl_err!("a join has no condition"),
             };
         }
-        let left = Arc::unwrap_or_clone(join.left.clone());
-        let right = Arc::unwrap_or_clone(join.right.clone());
+        let left = join.left.as_ref().clone();
+        let right = join.right.as_ref().clone();
         let lateral = super::free::free(&right)?;
         if lateral.iter().any(|column| has(left.schema(), column)) {
             return self.lateral(join, outer);

@@ -141,7 +141,7 @@ fn a_row_whose_argument_fails_is_in_no_window() {
     let row = |x: i64, y: i64| Some(json!({ "x": x, "y": y }));
     edge.put(&[(1, row(1, 0)), (2, row(0, 1)), (3, row(3, 2))]);
     let line = |id: i64, a: Option<i64>, s: i64| {
-        let a = a.map_or(Value::Null, |a| number(a));
+        let a = a.map_or(Value::Null, number);
         vec![number(id), a, number(s)]
     };
     assert_eq!(edge.rows(), [line(1, None, 3), line(3, Some(6), 3)]);
