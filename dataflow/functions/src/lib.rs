@@ -52,7 +52,6 @@ mod text;
 mod time;
 mod typing;
 mod value;
-mod window;
 
 pub use aggregate::deviation::{Deviation, Sums, deviation};
 pub use aggregate::{averaged, declared};
@@ -62,4 +61,4 @@ pub use typing::names::{ROW, function, function_names, named};
 pub use typing::native::operator_text;
 pub use typing::pass::typed;
 pub use typing::resolve::{Supported, supported};
-pub use window::{WINDOW_FUNCTIONS, window, window_call};
+pub use typing::window::{WINDOW_FUNCTIONS, window, window_call};

@@ -6,7 +6,7 @@
 //! physical expressions, bound to the columns of their input by position: pure, immutable,
 //! evaluated on whole batches. No type of timely or differential appears here.
 
-mod aggregate;
+mod calls;
 pub mod explain;
 mod fingerprint;
 mod job;
@@ -18,9 +18,9 @@ mod serving;
 mod source;
 pub mod types;
 mod unique;
-mod window;
 
-pub use aggregate::{Aggregate, AggregateFunction};
+pub use calls::aggregate::{Aggregate, AggregateFunction};
+pub use calls::window::{Frame, FrameBound, FrameOffset, FrameUnits, WindowCall, WindowFunction};
 pub use explain::explain;
 pub use fingerprint::{fingerprint, identity, state_of};
 pub use job::{Job, Output, View};
@@ -30,7 +30,6 @@ pub use source::{
     Binary, Digits, Envelope, Format, KeySchema, Missing, Source, Spelling, TimestampUnit,
 };
 pub use unique::is_unique;
-pub use window::{Frame, FrameBound, FrameOffset, FrameUnits, WindowCall, WindowFunction};
 
 /// A timestamp of the job: ms since 1970-01-01T00:00:00Z, strictly increasing. At one epoch, all
 /// views show the same prefix of the input.

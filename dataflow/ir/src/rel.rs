@@ -11,9 +11,9 @@ use std::fmt;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 
-use crate::aggregate::Aggregate;
+use crate::calls::aggregate::Aggregate;
+use crate::calls::window::WindowFunction;
 use crate::scalar::{OrderBy, Scalar};
-use crate::window::WindowFunction;
 
 /// A relation: a node in the tree of a view.
 #[derive(Debug, Clone)]

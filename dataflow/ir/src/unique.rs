@@ -2,8 +2,8 @@
 //! it.
 //!
 //! The proof follows keys through the plan: a source's record key, the keys of a GROUP BY, all
-//! columns of a DISTINCT, the group of a top-1, a group with its row number. A key survives a node if the node passes on its
-//! columns.
+//! columns of a DISTINCT, the group of a top-1, a group with its row number. A key survives a node
+//! if the node passes on its columns.
 
 use std::collections::BTreeSet;
 

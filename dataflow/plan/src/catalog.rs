@@ -30,7 +30,8 @@ use row_number::RowNumber;
 use tidemill_ir::{AggregateFunction, Envelope, Format};
 use tidemill_log::schema::{SourceType, Unusable};
 
-use crate::logical::grouping_sets::GROUPING;
+/// The name of the function that tells grouping sets apart.
+pub(crate) const GROUPING: &str = "grouping";
 
 /// For each column: the source's type, if the column holds the text of a value of that type.
 ///

@@ -16,7 +16,6 @@
 pub(crate) mod grouping_sets;
 pub(crate) mod keys;
 pub(crate) mod series;
-pub(crate) mod set_operations;
 pub(crate) mod shape;
 pub(crate) mod simplify;
 pub(crate) mod source_types;
@@ -51,7 +50,7 @@ use super::script::{Script, did_you_mean, first_line, lower_first, normal, writt
 use super::table::unusable_column;
 use super::unnest::unnested;
 use crate::catalog::row_number;
-use crate::rewrite::{constants, groups, limits, wildcard, windows};
+use crate::rewrite::{constants, groups, limits, set_operations, wildcard, windows};
 
 /// Plans the query of one view. `at` is the place of the statement.
 ///

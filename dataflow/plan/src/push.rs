@@ -30,7 +30,7 @@ use datafusion_expr::utils::split_conjunction_owned;
 use datafusion_expr::{Distinct, Expr, JoinType, LogicalPlan, Operator};
 use tidemill_functions::chain::chained;
 
-use crate::logical::set_operations::SetOperation;
+use crate::rewrite::set_operations::SetOperation;
 
 /// Moves every filter of a plan down as far as it may go.
 ///

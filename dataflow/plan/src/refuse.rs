@@ -34,7 +34,7 @@ use tidemill_log::Result;
 
 use super::catalog::{Catalog, aggregate};
 use super::script::{Script, did_you_mean, normal, single};
-use crate::logical::grouping_sets::GROUPING;
+use crate::catalog::GROUPING;
 
 /// Checks the query of one view. `at` is the place of the statement, for parts without their own.
 ///

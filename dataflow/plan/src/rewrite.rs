@@ -7,5 +7,6 @@ pub(crate) mod constants;
 pub(crate) mod derived;
 pub(crate) mod groups;
 pub(crate) mod limits;
+pub(crate) mod set_operations;
 pub(crate) mod wildcard;
 pub(crate) mod windows;

@@ -1,8 +1,8 @@
 //! Unnesting: subqueries in expressions, and LATERAL, become joins.
 //!
-//! A subquery that reads columns of the query around it is *correlated*: it has a value for each row
-//! of the outer query. An incremental dataflow cannot run it row by row. Instead, the subquery is
-//! computed for all outer rows at once: each of its operators carries the outer columns that the
+//! A subquery that reads columns of the query around it is *correlated*: it has a value for each
+//! row of the outer query. An incremental dataflow cannot run it row by row. Instead, the subquery
+//! is computed for all outer rows at once: each of its operators carries the outer columns that the
 //! subquery reads, and the result is joined back on these columns.
 //!
 //! ```text
@@ -22,7 +22,7 @@
 //! | in SQL | becomes |
 //! |---|---|
 //! | `EXISTS`, `IN` as a condition of WHERE | semi join, anti join |
-//! | `EXISTS`, `IN`, `ANY`, `ALL` elsewhere | left join with the counts that three-valued logic needs |
+//! | `EXISTS`, `IN`, `ANY`, `ALL` elsewhere | left join with counts, for three-valued logic |
 //! | a scalar subquery | left join; more than one row is an error of the outer row |
 //! | `LATERAL` | join |
 //!

@@ -3,6 +3,7 @@
 //! Rows are added up per batch, arranged as keys without values on the worker that owns each row,
 //! and passed to differential's `distinct_total`.
 
+pub(crate) mod group;
 pub(crate) mod set_op;
 
 use std::rc::Rc;
@@ -19,10 +20,10 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
 use super::arrange::arrange_keys;
-use super::group::group;
 use crate::chunk::{Chunk, ChunkStream, by_epoch};
 use crate::context::Context;
 use crate::context::site::Site;
+use group::group;
 
 /// Renders a distinct over all columns of `schema`.
 ///

@@ -34,7 +34,6 @@ mod argument;
 mod arrange;
 mod compute;
 mod distinct;
-mod group;
 mod join;
 mod reduce;
 mod restore;

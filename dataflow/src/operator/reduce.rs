@@ -23,6 +23,7 @@ pub(crate) mod collected;
 pub(crate) mod grouping;
 pub(crate) mod min_max;
 pub(crate) mod ratio;
+pub(crate) mod rows;
 pub(crate) mod seed;
 pub(crate) mod statistics;
 pub(crate) mod totals;

@@ -5,3 +5,4 @@ pub(crate) mod native;
 pub(crate) mod pass;
 pub(crate) mod resolve;
 pub(crate) mod rewrite;
+pub(crate) mod window;

@@ -22,8 +22,7 @@ use datafusion_expr::logical_plan::{Aggregate, Projection, Union};
 use datafusion_expr::{Expr, LogicalPlan, lit};
 use datafusion_functions_aggregate::expr_fn::count;
 
-/// The name of the function that tells grouping sets apart.
-pub(crate) const GROUPING: &str = "grouping";
+use crate::catalog::GROUPING;
 
 /// Writes out the grouping sets of a plan.
 ///

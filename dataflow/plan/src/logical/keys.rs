@@ -13,7 +13,7 @@ use datafusion_expr::expr::{Sort, WindowFunction};
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Distinct, Expr, ExprSchemable, LogicalPlan};
 
-use super::set_operations;
+use crate::rewrite::set_operations;
 
 /// Refuses a plan that groups, orders or deduplicates rows by intervals.
 ///

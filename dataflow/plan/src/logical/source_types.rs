@@ -37,8 +37,8 @@ use datafusion_sql::sqlparser::ast::Query;
 use tidemill_ir::types;
 use tidemill_log::schema::{Comparison, SourceType};
 
-use super::set_operations;
 use crate::catalog::{Catalog, Relation, Scanned, SourceTypes};
+use crate::rewrite::set_operations;
 use crate::script::{first_line, written};
 
 /// An expression, and the source's type if its value is the text of such a type.

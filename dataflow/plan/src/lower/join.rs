@@ -1,9 +1,9 @@
 //! Planning of joins: from a join of the logical plan to [`RelOp::Join`].
 //!
 //! Input: a join whose equalities the optimizer has extracted from its condition. Output: a
-//! [`RelOp::Join`] on these equalities. The rest of the condition of an inner join is a filter above
-//! the join; that of the other joins belongs to the join itself, because it decides which rows have
-//! a partner.
+//! [`RelOp::Join`] on these equalities. The rest of the condition of an inner join is a filter
+//! above the join; that of the other joins belongs to the join itself, because it decides which
+//! rows have a partner.
 //!
 //! ```text
 //! Join on a.id = b.id, filter a.x < b.y     Compute filter: x < y

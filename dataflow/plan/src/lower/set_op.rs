@@ -13,7 +13,7 @@ use datafusion_expr::{ExprSchemable, LogicalPlan};
 use tidemill_ir::{Rel, RelOp};
 
 use super::{Inputs, Pending, distinctly_named, renamed};
-use crate::logical::set_operations::SetOperation;
+use crate::rewrite::set_operations::SetOperation;
 
 impl Inputs<'_> {
     /// Lowers a UNION ALL.

@@ -386,8 +386,8 @@ impl Unnesting {
         Ok((joined(input, plan, kind, on)?, answer))
     }
 
-    /// Keeps the rows of `input` for which a condition is true. The columns of `input` are the first
-    /// ones of the result. `rows` is as in [`Unnesting::value`].
+    /// Keeps the rows of `input` for which a condition is true. The columns of `input` are the
+    /// first ones of the result. `rows` is as in [`Unnesting::value`].
     ///
     /// # Errors
     /// A plan error when a subquery cannot be unnested.
@@ -471,7 +471,8 @@ fn semi(negated: bool) -> JoinType {
     }
 }
 
-/// The number of rows of a subquery as `rows`, and more aggregates, for each outer row that has any.
+/// The number of rows of a subquery as `rows`, and more aggregates, for each outer row that has
+/// any.
 fn counted(computed: Computed, more: Vec<Expr>) -> Result<LogicalPlan> {
     let carried = computed.carried();
     let names = more.iter().map(|call| call.schema_name().to_string());

@@ -24,7 +24,7 @@ use super::condition::{bound, counts};
 use super::free::{has, is_subquery};
 use super::{Outer, Unnesting, columns, filtered, joined, named, projected, same};
 use crate::catalog::row_number::RowNumber;
-use crate::logical::set_operations;
+use crate::rewrite::set_operations;
 
 /// The name of the column that numbers the rows for each outer row. No query can use this name.
 const NUMBER: &str = "row of outer";

@@ -4,8 +4,8 @@
 //! The values are arranged by group in the order of the aggregate ([`super::values`]). At each
 //! epoch in which a group changes, its values are read in order from the trace, and the aggregates
 //! are computed anew. The operator keeps no state of its own, and its work is proportional to the
-//! size of the groups that change. Rows without a value are kept as nulls, which count for the group
-//! alone.
+//! size of the groups that change. Rows without a value are kept as nulls, which count for the
+//! group alone.
 //!
 //! ```text
 //! rows ─► ArrangeCollected (group, sorted values) ─► Collect: old and new results of each group
@@ -16,6 +16,7 @@
 
 pub(crate) mod fold;
 pub(crate) mod texts;
+pub(crate) mod wanted;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,13 +26,14 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::{Float64Type, Schema, SchemaRef};
 use differential_dataflow::AsCollection;
 use differential_dataflow::trace::cursor::{Cursor, cursor_list};
-use fold::{Folded, Given, Group, Wanted, folded};
+use fold::{Folded, Given, Group, folded};
 use tidemill_ir::row::{Row, RowCodec};
 use tidemill_ir::{Aggregate, AggregateFunction, Epoch, OrderBy, Scalar};
 use tidemill_log::{Error, Kind, Result};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 use timely::progress::Antichain;
+use wanted::Wanted;
 
 use super::grouping::{Grouping, PartRows};
 use super::values::{Sorted, arranged_values};

@@ -26,8 +26,8 @@ use tidemill_state::value::float_sum::{FloatAdder, FloatSum};
 use tidemill_state::value::int_sum::IntAdder;
 use tidemill_state::value::totals::{Cell, Sum};
 
-use super::accumulate::Rows;
 use super::ratio::{Exact, ratio};
+use super::rows::Rows;
 
 /// Digits of a numeric whose square fits an `i128`.
 const NARROW_DIGITS: u8 = 19;

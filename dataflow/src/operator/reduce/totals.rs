@@ -19,15 +19,16 @@ use tidemill_state::value::totals::{Cell, Totals};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::{Concat, Operator};
 
-use super::accumulate::{Accumulator, Rows};
+use super::accumulate::Accumulator;
 use super::grouping::{Grouping, PartRows};
+use super::rows::Rows;
 use super::seed::seed;
 use crate::chunk::ChunkStream;
 use crate::context::Context;
 use crate::context::site::Site;
 use crate::operator::argument::{Arguments, Columns};
 use crate::operator::arrange::arrange_keys;
-use crate::operator::group::group;
+use crate::operator::distinct::group::group;
 
 /// A group key whose difference is the totals of the group.
 type Update = ((Row, ()), Epoch, Totals);

@@ -26,7 +26,7 @@ use crate::chunk::ChunkStream;
 use crate::context::site::Site;
 use crate::operator::argument::{Arguments, Columns};
 use crate::operator::arrange::{Update, Values, arrange_values};
-use crate::operator::group::group;
+use crate::operator::distinct::group::group;
 
 /// The columns of a value and their order.
 pub(crate) struct Sorted {

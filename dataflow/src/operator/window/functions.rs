@@ -24,7 +24,7 @@ use super::frames::frames;
 use super::partitions::Partitions;
 use super::unnamed;
 use crate::operator::compute;
-use crate::operator::reduce::accumulate::{Accumulator, Rows};
+use crate::operator::reduce::{accumulate::Accumulator, rows::Rows};
 
 /// The results of a function of the type `kind` over `rows`, and the rows whose result is out of
 /// range.

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::flat::{ByteSink, Flat, Malformed, Read, Reader};
 
 /// The bits of the widest argument.
-const BITS_MAX: usize = 64;
+const BITS: usize = 64;
 
 /// How many arguments have each bit set, lowest first. The last count is not zero, so that equal
 /// counts are equal values.
@@ -55,7 +55,7 @@ impl BitCounts {
             true => bits | 1 << bit,
             false => bits,
         };
-        self.0.iter().take(BITS_MAX).enumerate().fold(0, set)
+        self.0.iter().take(BITS).enumerate().fold(0, set)
     }
 
     /// Drops zeros at the end.
@@ -75,7 +75,7 @@ impl Flat for BitCounts {
 
     fn read(from: &mut Reader<'_>) -> Read<Self> {
         let counts: SmallVec<[i64; 2]> = Flat::read(from)?;
-        if counts.len() > BITS_MAX {
+        if counts.len() > BITS {
             return Err(Malformed("counts of more than 64 bits"));
         }
         Ok(Self(counts))

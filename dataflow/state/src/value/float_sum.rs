@@ -393,7 +393,11 @@ mod tests {
         }
 
         #[test]
-        fn products_are_exact_and_can_be_taken_back(a in finite(), b in finite(), times in 1..9i64) {
+        fn products_are_exact_and_can_be_taken_back(
+            a in finite(),
+            b in finite(),
+            times in 1..9i64,
+        ) {
             let mut products = FloatSum::default();
             products.add_product(a, b, times);
             let whole = |v: f64| sum(&[v]).exact();

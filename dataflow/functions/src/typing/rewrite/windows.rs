@@ -1,8 +1,8 @@
 //! Typing of window functions: their arguments, their constants and their frames.
 //!
-//! A call becomes a function that holds its constants and its frame ([`crate::window`]), over
-//! arguments of the types that PostgreSQL gives them. A condition of FILTER becomes a CASE of the
-//! argument, because no aggregate counts nulls.
+//! A call becomes a function that holds its constants and its frame ([`crate::typing::window`]),
+//! over arguments of the types that PostgreSQL gives them. A condition of FILTER becomes a CASE of
+//! the argument, because no aggregate counts nulls.
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion_common::{Result, ScalarValue};
@@ -17,7 +17,7 @@ use tidemill_ir::{WindowCall, types};
 
 use super::{Scope, evaluated, refused, text_known};
 use crate::entry::Kind;
-use crate::window::typed;
+use crate::typing::window::typed;
 
 /// Microseconds of each unit of time that an offset can have.
 const TIMES: [(&str, i64); 4] = [

@@ -9,25 +9,8 @@ use tidemill_ir::row::{Row, RowCodec};
 use tidemill_log::Result;
 
 use super::texts::Texts;
+use super::wanted::Wanted;
 use crate::operator::arrange::{Batch, Values};
-
-/// What an aggregate wants of the sorted values.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Wanted {
-    /// The most frequent value.
-    Mode,
-    /// The value at a fraction, interpolated.
-    Continuous(f64),
-    /// The first value at or behind a fraction.
-    Discrete(f64),
-    /// All texts in one.
-    Text {
-        /// What is between two texts.
-        separator: String,
-        /// Whether equal texts are taken once.
-        distinct: bool,
-    },
-}
 
 /// The result of one aggregate.
 #[derive(Debug, Clone, PartialEq)]

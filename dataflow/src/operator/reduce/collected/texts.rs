@@ -4,7 +4,7 @@ use arrow::array::{Array, AsArray};
 use tidemill_ir::row::{Row, RowCodec};
 use tidemill_log::{Error, Kind, Result};
 
-use super::fold::Wanted;
+use super::wanted::Wanted;
 
 /// Bytes of a `string_agg`; a group whose text is longer is a dead letter.
 pub(crate) const STRING_AGG_BYTES_MAX: usize = 1 << 20;

@@ -28,7 +28,7 @@ use datafusion_sql::sqlparser::ast::{
 use tidemill_ir::SetKind;
 use tidemill_log::{Error, Result};
 
-use crate::rewrite::derived::{MARK, marked as derived};
+use super::derived::{MARK, marked as derived};
 
 /// All operations.
 const KINDS: [SetKind; 4] = [

@@ -2,7 +2,7 @@
 //!
 //! | kind | functions | state in the dataflow |
 //! |---|---|---|
-//! | totals | `count`, `sum`, `avg`, `bool_*`, `bit_*`, statistics | sums, added up as differences |
+//! | totals | `count`, `sum`, `avg`, `bool_*`, `bit_*`, statistics | sums, kept as differences |
 //! | extremes | `min`, `max` | the sorted values, of which the first is read |
 //! | collected | `string_agg`, `mode`, `percentile_*` | the sorted values, all of which are read |
 
