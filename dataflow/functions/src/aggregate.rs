@@ -26,7 +26,7 @@ use datafusion_expr::function::AccumulatorArgs;
 use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 use tidemill_ir::AggregateFunction as Function;
 
-use crate::value::decimal::{DIGITS, Num};
+use crate::value::decimal::{COMPUTED_SCALE_LEAST, DIGITS, Num};
 
 /// Digits that the sum of numerics has in addition to the digits of one numeric. Ten digits are
 /// room for 10^10 rows.
@@ -34,9 +34,6 @@ const MORE_DIGITS: u8 = 10;
 /// Digits after the point of an average, unless the argument has more, or its whole part leaves
 /// less room.
 const SCALE: i8 = 28;
-/// Least number of digits after the point of an average, because averages below 1 have 20 and more
-/// digits in PostgreSQL.
-const SCALE_LEAST: i8 = 20;
 
 /// An aggregate function that the planner types and the dataflow evaluates.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -137,7 +134,7 @@ fn deviation_type(kind: &DataType, squared: bool) -> DataType {
 /// `scale` digits and more after it.
 fn quotient_type(whole: i8, scale: i8) -> DataType {
     let room = DIGITS.cast_signed().saturating_sub(whole);
-    DataType::Decimal128(DIGITS, room.clamp(SCALE_LEAST, SCALE).max(scale))
+    DataType::Decimal128(DIGITS, room.clamp(COMPUTED_SCALE_LEAST, SCALE).max(scale))
 }
 
 /// The average of `count` numerics with `scale` digits after the point, whose digits add up to

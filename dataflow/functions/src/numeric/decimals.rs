@@ -24,7 +24,7 @@ use datafusion_common::ScalarValue;
 
 use crate::entry::{Entry, Kind, body, scaled};
 use crate::value::datum::Datum;
-use crate::value::decimal::{DIGITS, Num, QUOTIENT_SCALE};
+use crate::value::decimal::{DIGITS, Num, QUOTIENT_SCALE, digits_depend_on_value};
 
 /// The precision and scale of each argument that is a numeric.
 ///
@@ -86,13 +86,13 @@ fn product_scale(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, 
 /// in PostgreSQL; its row fails, unless the digits that do not fit are zeros.
 ///
 /// # Errors
-/// An argument is a numeric whose own scale is not known (38 digits with a fraction), or the scale
-/// is greater than 38.
+/// The number of digits of an argument depends on its value, or the scale is greater than 38.
 fn quotient(kinds: &[DataType], _: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
-    if parts(kinds)
-        .iter()
-        .any(|(precision, scale)| *precision == 38 && *scale > 0)
-    {
+    let unknown = |kind: &DataType| match kind {
+        DataType::Decimal128(precision, scale) => digits_depend_on_value(*precision, *scale),
+        _ => false,
+    };
+    if kinds.iter().any(unknown) {
         return Err(
             "how many digits PostgreSQL gives a quotient of this numeric depends on its value: \
              round it first, as in round(x, 6)"

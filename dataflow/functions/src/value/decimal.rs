@@ -11,6 +11,17 @@ pub(crate) const DIGITS: u8 = 38;
 /// Digits after the point of a quotient of numerics, unless an operand has more.
 pub(crate) const QUOTIENT_SCALE: i8 = 24;
 
+/// Fewest digits after the point of an average, a variance or a quotient. Averages below 1 have 20
+/// and more digits in PostgreSQL.
+pub(crate) const COMPUTED_SCALE_LEAST: i8 = 20;
+
+/// Whether the number of digits that PostgreSQL gives a numeric depends on its value: a quotient, an
+/// average, or what is computed from them. These have all digits that a numeric may have, and at
+/// least [`COMPUTED_SCALE_LEAST`] of them after the point. A sum has the digits of its arguments.
+pub(crate) fn digits_depend_on_value(precision: u8, scale: i8) -> bool {
+    precision == DIGITS && scale >= COMPUTED_SCALE_LEAST
+}
+
 /// A decimal number: `digits` × 10^-`scale`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Num {

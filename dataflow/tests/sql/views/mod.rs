@@ -20,6 +20,7 @@ mod queries;
 mod refused;
 mod river;
 mod shapes;
+mod tpch;
 
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -16,9 +16,10 @@ use datafusion_expr::{Expr, lit};
 use tidemill_ir::{AggregateFunction as Function, types};
 
 use super::constant::evaluated;
-use super::{Scope, refused, text_known, wide};
+use super::{Scope, refused, text_known};
 use crate::entry::Kind;
 use crate::typing::resolve::{Argument, implicit};
+use crate::value::decimal::digits_depend_on_value;
 
 impl Scope {
     /// Checks an aggregate's arguments, and casts them to the types that it is computed in.
@@ -168,7 +169,9 @@ fn takes(function: Function, kind: Kind) -> bool {
 fn divisible(function: Function, kind: Option<&DataType>) -> Result<()> {
     let name = function.name();
     match kind {
-        Some(kind @ DataType::Decimal128(_, scale)) if wide(kind) && *scale > 0 => {
+        Some(DataType::Decimal128(precision, scale))
+            if digits_depend_on_value(*precision, *scale) =>
+        {
             refused(format!(
                 "how many digits PostgreSQL gives {name} of this numeric depends on its value: \
                  round it first, as in round(x, 6)"
