@@ -50,6 +50,7 @@ pub(super) fn check(
         catalog,
         ctes: Vec::new(),
         unordered: Vec::new(),
+        subqueries: 0,
     };
     match query.visit(&mut check) {
         ControlFlow::Continue(()) => Ok(()),
@@ -71,6 +72,8 @@ struct Check<'a> {
     ctes: Vec<HashSet<String>>,
     /// For each query around: whether it has a LIMIT without an ORDER BY.
     unordered: Vec<bool>,
+    /// The number of subqueries in expressions around the current place.
+    subqueries: usize,
 }
 
 /// Refuses a construct; `what` completes "… not supported in views yet".
@@ -182,8 +185,18 @@ impl Visitor for Check<'_> {
         }
     }
 
+    fn post_visit_expr(&mut self, expr: &Expr) -> Refusal {
+        self.subqueries -= usize::from(is_subquery(expr));
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &Expr) -> Refusal {
         let span = expr.span();
+        self.subqueries += usize::from(is_subquery(expr));
+        if self.subqueries > NESTED_SUBQUERIES_MAX {
+            let what = format!("more than {NESTED_SUBQUERIES_MAX} subqueries in each other are");
+            return unsupported(span, &what);
+        }
         match expr {
             Expr::Function(function) => self.function(function),
             Expr::Array(_) | Expr::Map(_) | Expr::Dictionary(_) | Expr::Struct { .. } => {
@@ -223,6 +236,18 @@ impl Visitor for Check<'_> {
             _ => ControlFlow::Continue(()),
         }
     }
+}
+
+/// Most subqueries in expressions that are nested in each other. The plan of nested `NOT IN` grows
+/// with each level by a factor.
+pub(crate) const NESTED_SUBQUERIES_MAX: usize = 6;
+
+/// Whether an expression is a subquery.
+fn is_subquery(expr: &Expr) -> bool {
+    matches!(
+        expr,
+        Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. }
+    )
 }
 
 /// Whether an INTERVAL has a quoted literal.

@@ -7,6 +7,10 @@ CREATE VIEW v AS SELECT x.b FROM t x NATURAL RIGHT JOIN t y;
 CREATE VIEW v AS SELECT x.b FROM t x LEFT JOIN t y ON x.a = y.a AND y.a IN (SELECT a FROM t);
 --- a correlated subquery in ORDER BY of another column
 CREATE VIEW v AS SELECT b FROM t AS x ORDER BY (SELECT max(a) FROM t WHERE t.a = x.a) LIMIT 1;
+--- subqueries too deep in each other
+CREATE VIEW v AS SELECT a FROM t WHERE a IN (SELECT a FROM t WHERE a IN (SELECT a FROM t WHERE a IN (
+  SELECT a FROM t WHERE a IN (SELECT a FROM t WHERE a IN (SELECT a FROM t WHERE a IN (
+  SELECT a FROM t WHERE a IN (SELECT a FROM t)))))));
 --- a subquery of two columns
 CREATE VIEW v AS SELECT a, (SELECT a, b FROM t) AS m FROM t;
 --- LIKE ANY of a subquery
