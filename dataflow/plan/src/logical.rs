@@ -4,7 +4,7 @@
 //! names, and types that a view can hold.
 //!
 //! ```text
-//! query ─► constants, limits, groups, wildcard, windows (rewrite) ─► set_operations
+//! query ─► constants, limits, groups, wildcard, windows, row_in, set_operations (rewrite)
 //!       ─► SqlToRel ─► grouping_sets ─► unnest ─► source_types ─► functions
 //!       ─► keys, unions ─► shape ─► Analyzer (uncoerced: may not cast)
 //!       ─► set_operations ─► conformed ─► optimized ─► lower
@@ -50,7 +50,7 @@ use super::script::{Script, did_you_mean, first_line, lower_first, normal, writt
 use super::table::unusable_column;
 use super::unnest::unnested;
 use crate::catalog::row_number;
-use crate::rewrite::{constants, groups, limits, set_operations, wildcard, windows};
+use crate::rewrite::{constants, groups, limits, row_in, set_operations, wildcard, windows};
 
 /// Plans the query of one view. `at` is the place of the statement.
 ///
@@ -69,6 +69,7 @@ pub(super) fn plan(
     groups::expanded(&mut query, script, at)?;
     let query = wildcard::expanded(&query, catalog, script, at)?;
     let mut query = windows::written_out(query, script, at)?;
+    row_in::written(&mut query)?;
     set_operations::marked(&mut query)?;
     let (plan, source_types) = analyzed(&query, catalog).map_err(|error| {
         let what = unusable(&error, catalog);
