@@ -15,8 +15,8 @@ pub(crate) const QUOTIENT_SCALE: i8 = 24;
 /// and more digits in PostgreSQL.
 pub(crate) const COMPUTED_SCALE_LEAST: i8 = 20;
 
-/// Whether the number of digits that PostgreSQL gives a numeric depends on its value: a quotient, an
-/// average, or what is computed from them. These have all digits that a numeric may have, and at
+/// Whether the number of digits that PostgreSQL gives a numeric depends on its value: a quotient,
+/// an average, or what is computed from them. These have all digits that a numeric may have, and at
 /// least [`COMPUTED_SCALE_LEAST`] of them after the point. A sum has the digits of its arguments.
 pub(crate) fn digits_depend_on_value(precision: u8, scale: i8) -> bool {
     precision == DIGITS && scale >= COMPUTED_SCALE_LEAST
