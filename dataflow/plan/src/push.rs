@@ -83,7 +83,7 @@ fn push(plan: LogicalPlan, conditions: Vec<Expr>) -> Result<LogicalPlan> {
 }
 
 /// A filter over a plan, if there are any conditions.
-fn filtered(plan: LogicalPlan, conditions: Vec<Expr>) -> Result<LogicalPlan> {
+pub(super) fn filtered(plan: LogicalPlan, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     match chained(conditions, Expr::and) {
         Some(condition) => Filter::try_new(condition, Arc::new(plan)).map(LogicalPlan::Filter),
         None => Ok(plan),

@@ -41,9 +41,9 @@ use datafusion_common::tree_node::TreeNode;
 use datafusion_common::{
     Column, DFSchema, JoinConstraint, NullEquality, Result, TableReference, plan_err,
 };
-use datafusion_expr::logical_plan::{Filter, Join, Projection};
+use datafusion_expr::logical_plan::{Join, Projection};
 use datafusion_expr::{BinaryExpr, Distinct, Expr, JoinType, LogicalPlan, Operator};
-use free::{free, has, is_subquery};
+use free::{free, has, nests};
 use tidemill_functions::chain::chained;
 
 /// Replaces all subqueries of a plan by joins.
@@ -54,7 +54,7 @@ pub(super) fn unnested(plan: LogicalPlan) -> Result<LogicalPlan> {
     let nested = plan.exists(|node| {
         let mut found = matches!(node, LogicalPlan::Subquery(_));
         for expr in node.expressions() {
-            found |= expr.exists(|expr| Ok(is_subquery(expr)))?;
+            found |= nests(&expr)?;
         }
         Ok(found)
     })?;
@@ -219,14 +219,6 @@ fn columns(schema: &DFSchema) -> Vec<Column> {
 /// A projection.
 fn projected(input: LogicalPlan, exprs: Vec<Expr>) -> Result<LogicalPlan> {
     Projection::try_new(exprs, Arc::new(input)).map(LogicalPlan::Projection)
-}
-
-/// A filter, if there are any conditions.
-fn filtered(input: LogicalPlan, conditions: Vec<Expr>) -> Result<LogicalPlan> {
-    match chained(conditions, Expr::and) {
-        Some(condition) => Filter::try_new(condition, Arc::new(input)).map(LogicalPlan::Filter),
-        None => Ok(input),
-    }
 }
 
 /// A join on conditions.

@@ -14,9 +14,10 @@ use datafusion_functions_aggregate::count::count_udaf;
 use datafusion_functions_aggregate::min_max::{max_udaf, min_udaf};
 use std::sync::Arc;
 
-use super::free::is_subquery;
+use super::free::{is_subquery, nests};
 use super::{Computed, Outer, Unnesting, joined, projected};
 use crate::catalog::single_row::single_row;
+use crate::push::filtered;
 
 /// How many rows a query may have.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,11 +108,6 @@ pub(super) fn bound(expr: Expr, outer: Option<&Outer>) -> Result<Expr> {
         })
     });
     bound.map(|bound| bound.data)
-}
-
-/// Whether an expression contains a subquery.
-fn nests(expr: &Expr) -> Result<bool> {
-    expr.exists(|expr| Ok(is_subquery(expr)))
 }
 
 /// The last column of a result, which is the value of a subquery with one column.
@@ -435,7 +431,7 @@ impl Unnesting {
         outer: Option<&Outer>,
     ) -> Result<LogicalPlan> {
         let (input, condition) = self.value(input, rows, condition, outer)?;
-        super::filtered(input, vec![condition])
+        filtered(input, vec![condition])
     }
 
     /// Keeps the rows of `input` that have a partner in a subquery, or that have none. With `x`, a

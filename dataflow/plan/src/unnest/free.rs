@@ -10,6 +10,11 @@ pub(super) fn is_subquery(expr: &Expr) -> bool {
     query_of(expr).is_some()
 }
 
+/// Whether an expression contains a subquery.
+pub(super) fn nests(expr: &Expr) -> Result<bool> {
+    expr.exists(|expr| Ok(is_subquery(expr)))
+}
+
 /// The query of an expression that is a subquery.
 pub(super) fn query_of(expr: &Expr) -> Option<&LogicalPlan> {
     match expr {

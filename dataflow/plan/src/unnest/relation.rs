@@ -21,9 +21,10 @@ use datafusion_expr::{
 };
 
 use super::condition::{bound, counts};
-use super::free::{has, is_subquery};
-use super::{Outer, Unnesting, columns, filtered, joined, named, projected, same};
+use super::free::{free, has, nests};
+use super::{Outer, Unnesting, columns, joined, named, projected, same};
 use crate::catalog::row_number::RowNumber;
+use crate::push::filtered;
 use crate::rewrite::set_operations;
 
 /// The name of the column that numbers the rows for each outer row. No query can use this name.
@@ -37,11 +38,6 @@ fn all(schema: &DFSchemaRef) -> Vec<Expr> {
 /// The expressions that pass on the carried columns; none without `outer`.
 fn carried(outer: Option<&Outer>) -> Vec<Expr> {
     outer.map(Outer::carried).unwrap_or_default()
-}
-
-/// Whether an expression contains a subquery.
-fn nests(expr: &Expr) -> Result<bool> {
-    expr.exists(|expr| Ok(is_subquery(expr)))
 }
 
 impl Unnesting {
@@ -418,7 +414,7 @@ impl Unnesting {
         }
         let left = join.left.as_ref().clone();
         let right = join.right.as_ref().clone();
-        let lateral = super::free::free(&right)?;
+        let lateral = free(&right)?;
         if lateral.iter().any(|column| has(left.schema(), column)) {
             return self.lateral(join, outer);
         }
