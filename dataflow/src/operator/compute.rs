@@ -7,6 +7,7 @@
 //! the failing row is found. Only this row becomes a dead letter. A batch without a failing row
 //! costs nothing extra; one failing row among `n` costs about `2 · log2(n)` more evaluations.
 
+pub(crate) mod chunks;
 pub(crate) mod values;
 
 use std::rc::Rc;

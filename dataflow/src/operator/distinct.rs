@@ -20,7 +20,8 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
 use super::arrange::arrange_keys;
-use crate::chunk::{Chunk, ChunkStream, by_epoch};
+use super::compute::chunks::chunks;
+use crate::chunk::{Chunk, ChunkStream};
 use crate::context::Context;
 use crate::context::site::Site;
 use group::group;
@@ -51,21 +52,15 @@ fn decoded<'scope>(
     schema: &SchemaRef,
 ) -> Result<ChunkStream<'scope>> {
     let decoder = RowCodec::new(Arc::clone(schema))?;
-    let context = Rc::clone(context);
-    Ok(rows.inner.unary(Pipeline, "RowChunks", move |_, _| {
-        move |input, output| {
-            input.for_each(|cap, updates| {
-                let mut session = output.session(&cap);
-                for (epoch, rows) in by_epoch(updates.drain(..)) {
-                    let rows = rows.iter().map(|(row, diff)| (row, *diff));
-                    match Chunk::decode(epoch, &decoder, rows) {
-                        Ok(chunk) => session.give(chunk),
-                        Err(error) => context.fail(error),
-                    }
-                }
-            });
-        }
-    }))
+    Ok(chunks(
+        rows.inner,
+        "RowChunks",
+        context,
+        move |epoch, rows| {
+            let rows = rows.iter().map(|(row, diff)| (row, *diff));
+            Chunk::decode(epoch, &decoder, rows)
+        },
+    ))
 }
 
 /// Encodes the rows of `schema` as keys without values. Equal rows of a chunk are added up.

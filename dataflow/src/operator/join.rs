@@ -104,7 +104,12 @@ pub(crate) fn join<'scope>(
         let keys = matching::keys(right_updates);
         let keys = matching::once(keys, "ArrangeMatchingKeys", context, right_site);
         let kept = matching::kept(&rows, keys, on.kind == JoinKind::Anti);
-        return matching::chunks(kept, left_layout.decoder()?, schema, context);
+        return Ok(matching::chunks(
+            kept,
+            left_layout.decoder()?,
+            schema,
+            context,
+        ));
     }
     let other = arrange_values(right_updates, "ArrangeJoinRight", context, right_site);
     let joined = Joined {
@@ -119,7 +124,7 @@ pub(crate) fn join<'scope>(
     let keys = other.as_collection(|key, _| (key.clone(), ())).inner;
     let keys = matching::once(keys, "ArrangeMatchingKeys", context, None);
     let alone = matching::kept(&rows, keys, true);
-    let alone = matching::chunks(alone, left_layout.decoder()?, schema, context)?;
+    let alone = matching::chunks(alone, left_layout.decoder()?, schema, context);
     Ok(pairs.concat(alone))
 }
 

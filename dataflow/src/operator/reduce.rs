@@ -44,9 +44,10 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
 use super::argument::{Arguments, evaluated};
+use super::compute::chunks::chunks;
 use super::compute::column;
 use super::distinct::distinct;
-use crate::chunk::{Chunk, ChunkStream, by_epoch};
+use crate::chunk::{Chunk, ChunkStream};
 use crate::context::site::Site;
 use crate::context::{Context, Sites};
 use crate::operator::arrange::memory_size;
@@ -294,8 +295,7 @@ fn output<'scope>(
     schema: SchemaRef,
 ) -> Result<ChunkStream<'scope>> {
     let keys = RowCodec::new(Arc::clone(&grouping.keys))?;
-    let context = Rc::clone(&grouping.context);
-    let decode = move |epoch, groups: Vec<((Row, Vec<Row>), i64)>| -> Result<Chunk> {
+    let decode = move |epoch, groups: &[((Row, Vec<Row>), i64)]| -> Result<Chunk> {
         let mut columns = keys
             .decode(groups.iter().map(|((key, _), _)| key))?
             .columns()
@@ -316,17 +316,10 @@ fn output<'scope>(
             diffs,
         })
     };
-    Ok(groups.inner.unary(Pipeline, "ReduceChunks", move |_, _| {
-        move |input, output| {
-            input.for_each(|cap, updates| {
-                let mut session = output.session(&cap);
-                for (epoch, groups) in by_epoch(updates.drain(..)) {
-                    match decode(epoch, groups) {
-                        Ok(chunk) => session.give(chunk),
-                        Err(error) => context.fail(error),
-                    }
-                }
-            });
-        }
-    }))
+    Ok(chunks(
+        groups.inner,
+        "ReduceChunks",
+        &grouping.context,
+        decode,
+    ))
 }

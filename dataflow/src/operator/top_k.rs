@@ -13,15 +13,14 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::SchemaRef;
-use scan::{First, Kept, first};
+use scan::{Kept, first};
 use tidemill_ir::row::{Row, batch, nullable};
 use tidemill_ir::{Epoch, OrderBy, Scalar};
 use tidemill_log::Result;
-use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::Operator;
 
 use super::arrange::{Decoder, Layout, NullKeys, arrange_values};
-use crate::chunk::{Chunk, ChunkStream, by_epoch};
+use super::compute::chunks::chunks;
+use crate::chunk::{Chunk, ChunkStream};
 use crate::context::Context;
 use crate::context::site::Site;
 
@@ -52,19 +51,8 @@ pub(crate) fn top_k<'scope>(
     let rows = first(arranged, kept);
     let decoder = layout.decoder()?;
     let (schema, numbered) = (nullable(schema), kept.numbered);
-    let context = Rc::clone(context);
-    Ok(rows.unary(Pipeline, "TopKChunks", move |_, _| {
-        move |input, output| {
-            input.for_each(|cap, updates: &mut Vec<First>| {
-                let mut session = output.session(&cap);
-                for (epoch, rows) in by_epoch(updates.drain(..)) {
-                    match chunk(&decoder, &schema, epoch, &rows, numbered) {
-                        Ok(chunk) => session.give(chunk),
-                        Err(error) => context.fail(error),
-                    }
-                }
-            });
-        }
+    Ok(chunks(rows, "TopKChunks", context, move |epoch, rows| {
+        chunk(&decoder, &schema, epoch, rows, numbered)
     }))
 }
 

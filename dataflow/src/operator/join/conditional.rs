@@ -18,13 +18,13 @@ use differential_dataflow::VecCollection;
 use tidemill_ir::row::{Row, RowCodec, nullable};
 use tidemill_ir::{Epoch, JoinKind};
 use tidemill_log::Result;
-use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::{Concat, Operator};
+use timely::dataflow::operators::Concat;
 
 use super::{Joined, On, Side, matching, pairs};
-use crate::chunk::{ChunkStream, by_epoch};
+use crate::chunk::ChunkStream;
 use crate::context::{Context, Sites};
 use crate::operator::arrange::{arrange_keys, arrange_values};
+use crate::operator::compute::chunks::chunks;
 use crate::operator::compute::{column, compute};
 use crate::operator::distinct::encoded;
 
@@ -114,24 +114,15 @@ fn whole<'scope>(
     context: &Rc<Context>,
 ) -> Result<ChunkStream<'scope>> {
     let codec = RowCodec::new(Arc::clone(of_rows))?;
-    let (schema, context) = (nullable(schema), Rc::clone(context));
-    Ok(rows.inner.unary(Pipeline, "MatchingRows", move |_, _| {
-        move |input, output| {
-            input.for_each(|cap, updates| {
-                let mut session = output.session(&cap);
-                for (epoch, rows) in by_epoch(updates.drain(..)) {
-                    let chunk = codec
-                        .decode(rows.iter().map(|(row, _)| row))
-                        .and_then(|rows_of| {
-                            let diffs = rows.iter().map(|(_, diff)| *diff).collect();
-                            matching::extended(epoch, rows_of.columns().to_vec(), diffs, &schema)
-                        });
-                    match chunk {
-                        Ok(chunk) => session.give(chunk),
-                        Err(error) => context.fail(error),
-                    }
-                }
-            });
-        }
-    }))
+    let schema = nullable(schema);
+    Ok(chunks(
+        rows.inner,
+        "MatchingRows",
+        context,
+        move |epoch, rows| {
+            let decoded = codec.decode(rows.iter().map(|(row, _)| row))?;
+            let diffs = rows.iter().map(|(_, diff)| *diff).collect();
+            matching::extended(epoch, decoded.columns().to_vec(), diffs, &schema)
+        },
+    ))
 }

@@ -22,13 +22,12 @@ use tidemill_ir::Epoch;
 use tidemill_ir::row::{Row, batch, nullable};
 use tidemill_log::Result;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::Operator;
 
-use crate::chunk::{Chunk, ChunkStream, by_epoch};
+use crate::chunk::{Chunk, ChunkStream};
 use crate::context::Context;
 use crate::context::site::Site;
 use crate::operator::arrange::{Decoder, Keys, Update, Values, arrange_keys};
+use crate::operator::compute::chunks::chunks as chunked;
 
 /// A key with its difference, in the form of a key-only arrangement.
 pub(crate) type KeyUpdate = ((Row, ()), Epoch, isize);
@@ -69,36 +68,20 @@ pub(crate) fn kept<'scope>(
 }
 
 /// Turns keys and values back to chunks. Columns of `schema` that the rows do not have are null.
-///
-/// # Errors
-/// None; a row that cannot be decoded ends the job.
 pub(crate) fn chunks<'scope>(
     rows: VecCollection<'scope, Epoch, (Row, Row), isize>,
     decoder: Decoder,
     schema: &SchemaRef,
     context: &Rc<Context>,
-) -> Result<ChunkStream<'scope>> {
-    let (schema, context) = (nullable(schema), Rc::clone(context));
-    let decode = move |epoch, rows: &[((Row, Row), i64)]| -> Result<Chunk> {
+) -> ChunkStream<'scope> {
+    let schema = nullable(schema);
+    chunked(rows.inner, "MatchingChunks", context, move |epoch, rows| {
         let keys = rows.iter().map(|((key, _), _)| key.bytes());
         let values = rows.iter().map(|((_, value), _)| value.bytes());
         let columns = decoder.columns(keys, values)?;
         let diffs: Arc<[i64]> = rows.iter().map(|(_, diff)| *diff).collect();
         extended(epoch, columns, diffs, &schema)
-    };
-    Ok(rows.inner.unary(Pipeline, "MatchingChunks", move |_, _| {
-        move |input, output| {
-            input.for_each(|cap, updates| {
-                let mut session = output.session(&cap);
-                for (epoch, rows) in by_epoch(updates.drain(..)) {
-                    match decode(epoch, &rows) {
-                        Ok(chunk) => session.give(chunk),
-                        Err(error) => context.fail(error),
-                    }
-                }
-            });
-        }
-    }))
+    })
 }
 
 /// A chunk of these columns, and of nulls for the other columns of `schema`.
