@@ -8,6 +8,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
+use rand::Rng;
+use rand::rngs::StdRng;
+
 use crate::views::feed::Envelope;
 
 /// One view.
@@ -96,6 +99,25 @@ pub(crate) fn views() -> Vec<View> {
     let names: BTreeSet<&str> = views.iter().map(|view| view.name.as_str()).collect();
     assert_eq!(names.len(), views.len(), "two views of one name");
     views
+}
+
+/// One in `one_in` of the views, drawn by `rng`, and those that they read, in the same order.
+pub(crate) fn drawn(views: Vec<View>, rng: &mut StdRng, one_in: u32) -> Vec<View> {
+    let mut wanted: BTreeSet<String> = BTreeSet::new();
+    let mut kept: Vec<View> = Vec::new();
+    // A view stands after those that it reads.
+    for view in views.into_iter().rev() {
+        if !wanted.contains(&view.name) && !rng.random_ratio(1, one_in) {
+            continue;
+        }
+        let words = view
+            .select
+            .split(|c: char| !c.is_alphanumeric() && c != '_');
+        wanted.extend(words.map(str::to_owned));
+        kept.push(view);
+    }
+    kept.reverse();
+    kept
 }
 
 fn view(create: &str) -> View {
