@@ -37,7 +37,7 @@ use tidemill_state::store;
 use tokio::runtime::{Builder, Runtime};
 
 use self::listen::Ready;
-use self::state_log::Book;
+use self::state_log::StateLog;
 
 /// Default of `--state`: where the master keeps its state.
 const STATE: &str = "./tidemill-state";
@@ -111,15 +111,15 @@ pub fn run(args: &MasterArgs) -> anyhow::Result<()> {
     let listener = runtime.block_on(tokio::net::TcpListener::bind(address));
     let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
-    let book = Book::new(store::open(&url)?);
-    let durable = book.take_over(&address.to_string())?;
+    let state_log = StateLog::new(store::open(&url)?);
+    let durable = state_log.take_over(&address.to_string())?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let (generation, jobs) = (durable.by.generation, durable.jobs.len());
     tracing::info!(generation, jobs, state = %url, "takes over");
-    let master = mailbox::Master::new(durable, book)?;
+    let master = mailbox::Master::new(durable, state_log)?;
     let peers = Peers::new(given, args.log.log_dir.clone())?;
     let at = address.to_string();
-    let router = server::router(master.desk(), token, peers, &url, &at);
+    let router = server::router(master.mailbox(), token, peers, &url, &at);
     let ready = {
         let _entered = runtime.enter();
         Ready::start(listener, tls)?

@@ -1,7 +1,7 @@
 //! HTTP server of the master: the API for workers, users and Prometheus, and the status page.
 //!
 //! In: requests. Out: JSON; an error is `{"error": "…"}` with a fitting status. Handlers decide
-//! nothing: they send messages to the [`Desk`] of the master's thread.
+//! nothing: they send messages to the [`Mailbox`] of the master's thread.
 //!
 //! | route | who asks | answer |
 //! |---|---|---|
@@ -40,7 +40,7 @@ use tidemill_protocol::{JobSpec, Part, Report, Status, WorkerId, token};
 use tidemill_web::readable;
 use tidemill_web::readable::{QUESTION_BYTES_MAX, Question};
 
-use super::mailbox::{Busy, Desk};
+use super::mailbox::{Busy, Mailbox};
 use super::spec;
 use crate::machine::event::{Command, Event, Refusal};
 
@@ -60,7 +60,7 @@ const SLOTS_MAX: usize = 4096;
 /// What every handler can use.
 #[derive(Clone)]
 pub(crate) struct App {
-    desk: Desk,
+    mailbox: Mailbox,
     token: Option<Arc<Token>>,
     /// The URL of the master's store: for journal and checkpoints of jobs that name no store.
     state: Arc<str>,
@@ -102,14 +102,14 @@ type Answer = Result<Response, Failed>;
 
 /// Builds all routes: those that need the token, the open ones, and the status page.
 pub(crate) fn router(
-    desk: Desk,
+    mailbox: Mailbox,
     token: Option<Token>,
     peers: Peers,
     state: &str,
     at: &str,
 ) -> Router {
     let app = App {
-        desk,
+        mailbox,
         token: token.map(Arc::new),
         state: state.into(),
         at: at.into(),
@@ -127,10 +127,10 @@ pub(crate) fn router(
         .route(&readable::path("{name}"), post(readable))
         .route("/v1/logs", get(logs))
         .layer(middleware::from_fn_with_state(app.clone(), check));
-    let desk = app.desk.clone();
+    let mailbox = app.mailbox.clone();
     let shown = tidemill_web::master_router(move || {
-        let desk = desk.clone();
-        async move { desk.status().await.ok() }
+        let mailbox = mailbox.clone();
+        async move { mailbox.status().await.ok() }
     });
     let open = Router::new()
         .route("/v1/jobs", get(jobs))
@@ -210,7 +210,7 @@ async fn report(State(app): State<App>, Path(id): Path<WorkerId>, given: Body) -
     } else if report.slots > SLOTS_MAX {
         format!("slots: {}, expected at most {SLOTS_MAX}", report.slots)
     } else {
-        let orders = app.desk.report(report).await?;
+        let orders = app.mailbox.report(report).await?;
         let full = || {
             let why = "the master has as many workers as it takes".to_owned();
             Failed(StatusCode::TOO_MANY_REQUESTS, why)
@@ -230,7 +230,7 @@ struct After {
 
 /// A long poll. Dropping it before the answer reports that the worker's connection broke.
 struct Wait {
-    desk: Desk,
+    mailbox: Mailbox,
     /// The event that reports the break; taken out when the poll is answered.
     cut: Option<Event>,
 }
@@ -238,7 +238,7 @@ struct Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         if let Some(cut) = self.cut.take() {
-            self.desk.tell(cut);
+            self.mailbox.tell(cut);
         }
     }
 }
@@ -251,17 +251,17 @@ async fn orders(
     query: Result<Query<After>, QueryRejection>,
 ) -> Answer {
     let after = query.map_err(bad_query)?.after;
-    let Some(mut orders) = app.desk.orders(&worker) else {
+    let Some(mut orders) = app.mailbox.orders(&worker) else {
         let why = format!("worker `{worker}` has not reported to this master yet");
         return Err(Failed(StatusCode::NOT_FOUND, why));
     };
     let poll = app.polls.fetch_add(1, Ordering::Relaxed) + 1;
-    app.desk.tell(Event::Waits {
+    app.mailbox.tell(Event::Waits {
         worker: worker.clone(),
         poll,
     });
     let mut wait = Wait {
-        desk: app.desk.clone(),
+        mailbox: app.mailbox.clone(),
         cut: Some(Event::Cut { worker, poll }),
     };
     let newer = orders.wait_for(|orders| orders.version > after);
@@ -313,7 +313,7 @@ async fn rescale(
 
 /// Sends a user's command and answers when its change is durable.
 async fn command(app: &App, command: Command) -> Answer {
-    let said = app.desk.command(command).await??;
+    let said = app.mailbox.command(command).await??;
     Ok(Json(json!({"message": said})).into_response())
 }
 
@@ -321,7 +321,7 @@ async fn command(app: &App, command: Command) -> Answer {
 /// job's dataflow.
 async fn readable(State(app): State<App>, Path(name): Path<String>, given: Body) -> Answer {
     let question: Question = body(given, QUESTION_BYTES_MAX, "a question").await?;
-    let jobs = app.desk.status().await?.jobs;
+    let jobs = app.mailbox.status().await?.jobs;
     let job = jobs.iter().find(|job| job.name == name);
     let job = job.ok_or_else(|| Failed(StatusCode::NOT_FOUND, format!("no job `{name}`")))?;
     let state = match &job.why {
@@ -361,7 +361,7 @@ async fn readable(State(app): State<App>, Path(name): Path<String>, given: Body)
 }
 
 async fn status(State(app): State<App>) -> Answer {
-    Ok(Json(app.desk.status().await?).into_response())
+    Ok(Json(app.mailbox.status().await?).into_response())
 }
 
 /// One page of the merged logs of all workers and of the master itself.
@@ -370,7 +370,7 @@ async fn logs(
     query: Result<Query<tidemill_logs::Query>, QueryRejection>,
 ) -> Answer {
     let query = query.map_err(bad_query)?.0;
-    let workers = app.desk.status().await?.workers.into_iter();
+    let workers = app.mailbox.status().await?.workers.into_iter();
     let workers: Vec<_> = workers.map(|it| (it.name, it.http)).collect();
     let page = tokio::task::spawn_blocking(move || app.peers.page(&workers, &query)).await;
     let page =
@@ -379,11 +379,11 @@ async fn logs(
 }
 
 async fn jobs(State(app): State<App>) -> Answer {
-    Ok(Json(app.desk.status().await?.jobs).into_response())
+    Ok(Json(app.mailbox.status().await?.jobs).into_response())
 }
 
 async fn job(State(app): State<App>, Path(name): Path<String>) -> Answer {
-    let jobs = app.desk.status().await?.jobs;
+    let jobs = app.mailbox.status().await?.jobs;
     let found = jobs.into_iter().find(|job| job.name == name);
     let found = found.ok_or_else(|| Failed(StatusCode::NOT_FOUND, format!("no job `{name}`")))?;
     Ok(Json(found).into_response())
@@ -391,7 +391,7 @@ async fn job(State(app): State<App>, Path(name): Path<String>) -> Answer {
 
 /// Readiness: whether the store of the master's state answers.
 async fn ready(State(app): State<App>) -> Answer {
-    if app.desk.is_ready() {
+    if app.mailbox.is_ready() {
         return Ok("ok\n".into_response());
     }
     let why = "the store of the master's state is away".to_owned();
@@ -400,7 +400,7 @@ async fn ready(State(app): State<App>) -> Answer {
 
 /// The addresses of all metrics pages, in the format of Prometheus' `http_sd_configs`.
 async fn targets(State(app): State<App>) -> Answer {
-    Ok(Json(targets_of(&app.desk.status().await?, &app.at)).into_response())
+    Ok(Json(targets_of(&app.mailbox.status().await?, &app.at)).into_response())
 }
 
 /// The list of targets of a status, beginning with the master itself.

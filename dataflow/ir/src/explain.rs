@@ -93,7 +93,7 @@ impl Explained<'_> {
             RelOp::Values { rows } => {
                 writeln!(f, "{}", Title(&rel.op))?;
                 if rows.num_rows() > 0 && rows.num_columns() > 0 {
-                    writeln!(f, "{indent}     rows: {}", Rows(rows))?;
+                    writeln!(f, "{indent}     rows: {}", ConstantRows(rows))?;
                 }
             }
             op => writeln!(f, "{}", Title(op))?,
@@ -153,9 +153,9 @@ impl Display for Title<'_> {
 const SHOWN_ROWS: usize = 5;
 
 /// Constant rows: the first of them.
-struct Rows<'a>(&'a RecordBatch);
+struct ConstantRows<'a>(&'a RecordBatch);
 
-impl Display for Rows<'_> {
+impl Display for ConstantRows<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let row = |row: usize| {
             let values = self.0.columns().iter();
