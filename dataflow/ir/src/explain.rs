@@ -141,6 +141,9 @@ impl Display for Title<'_> {
                 ordered(f, partition, order)
             }
             RelOp::SetOp { kind, .. } => write!(f, "{kind}"),
+            RelOp::Recursion { distinct: true, .. } => f.write_str("Recursive union"),
+            RelOp::Recursion { .. } => f.write_str("Recursive union all"),
+            RelOp::WorkTable => f.write_str("Work table"),
             RelOp::Values { rows } => match rows.num_rows() {
                 1 => f.write_str("Values of 1 row"),
                 count => write!(f, "Values of {count} rows"),

@@ -11,7 +11,7 @@
 //! | other joins | those that read one side alone, if all rows of that side are in the result |
 //! | aggregate | those that read group keys alone; none without GROUP BY (always gives a row) |
 //! | window | those that read only keys of every PARTITION BY |
-//! | LIMIT, and all others | none |
+//! | LIMIT, WITH RECURSIVE, and all others | none |
 //!
 //! The conditions of a lower node are before those that come from above, so `x <> 0` below still
 //! guards `10 / x > 1` above.
@@ -67,10 +67,12 @@ fn push(plan: LogicalPlan, conditions: Vec<Expr>) -> Result<LogicalPlan> {
             Ok(LogicalPlan::Distinct(Distinct::All(Arc::new(input))))
         }
         LogicalPlan::Union(union) => through_union(union, conditions),
-        LogicalPlan::Extension(extension) => match SetOperation::in_node(&extension) {
-            Some(operation) => through_set_operation(operation.clone(), conditions),
-            None => filtered(LogicalPlan::Extension(extension), conditions),
-        },
+        LogicalPlan::Extension(extension) if SetOperation::in_node(&extension).is_some() => {
+            match SetOperation::in_node(&extension) {
+                Some(operation) => through_set_operation(operation.clone(), conditions),
+                None => filtered(LogicalPlan::Extension(extension), conditions),
+            }
+        }
         LogicalPlan::Join(join) if join.join_type == JoinType::Inner => into_join(join, conditions),
         LogicalPlan::Join(join) => through_join(join, conditions),
         LogicalPlan::Aggregate(grouping) => through_aggregate(grouping, conditions),

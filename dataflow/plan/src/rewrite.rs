@@ -7,6 +7,7 @@ pub(crate) mod constants;
 pub(crate) mod derived;
 pub(crate) mod groups;
 pub(crate) mod limits;
+pub(crate) mod recursion;
 pub(crate) mod row_in;
 pub(crate) mod set_operations;
 pub(crate) mod wildcard;

@@ -25,15 +25,16 @@ use timely::dataflow::operators::Operator;
 
 use crate::chunk::{Chunk, ChunkStream};
 use crate::context::Context;
+use crate::time::Time;
 
 /// Renders a filter and projection. The outputs are cast to the types of `schema`.
-pub(crate) fn compute<'scope>(
-    input: ChunkStream<'scope>,
+pub(crate) fn compute<'scope, T: Time>(
+    input: ChunkStream<'scope, T>,
     context: &Rc<Context>,
     filters: Vec<Scalar>,
     outputs: Vec<Scalar>,
     schema: SchemaRef,
-) -> ChunkStream<'scope> {
+) -> ChunkStream<'scope, T> {
     let context = Rc::clone(context);
     let stage = Stage {
         view: context.view(),
@@ -69,7 +70,12 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Evaluates a chunk and appends the results. Rows that fail become dead letters.
-    pub(crate) fn each(&self, chunk: &Chunk, context: &Context, computed: &mut Vec<Chunk>) {
+    pub(crate) fn each<T: Time>(
+        &self,
+        chunk: &Chunk<T>,
+        context: &Context,
+        computed: &mut Vec<Chunk<T>>,
+    ) {
         match self.apply(chunk) {
             Ok(chunk) => computed.push(chunk),
             Err(error) if chunk.diffs.len() <= 1 => {
@@ -88,7 +94,7 @@ impl Stage {
     }
 
     /// Evaluates a chunk as a whole; `Data` if any row fails.
-    fn apply(&self, chunk: &Chunk) -> Result<Chunk> {
+    fn apply<T: Time>(&self, chunk: &Chunk<T>) -> Result<Chunk<T>> {
         // Filters are applied one after the other, so a later filter sees only rows that passed the
         // earlier ones: `x <> 0 AND 10 / x > 1` refuses no row.
         let mut filtered = chunk.clone();

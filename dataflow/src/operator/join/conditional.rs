@@ -15,32 +15,33 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use differential_dataflow::VecCollection;
+use tidemill_ir::JoinKind;
 use tidemill_ir::row::{Row, RowCodec, nullable};
-use tidemill_ir::{Epoch, JoinKind};
 use tidemill_log::Result;
 use timely::dataflow::operators::Concat;
 
 use super::{Joined, On, Side, matching, pairs};
 use crate::chunk::ChunkStream;
 use crate::context::{Context, Sites};
-use crate::operator::arrange::{arrange_keys, arrange_values};
+use crate::operator::arrange::Arranges;
 use crate::operator::compute::chunks::chunks;
 use crate::operator::compute::{column, compute};
 use crate::operator::distinct::encoded;
+use crate::time::Time;
 
 /// Renders a join other than an inner one, with conditions. The arguments are those of
 /// [`super::join`].
 ///
 /// # Errors
 /// As [`super::join`].
-pub(crate) fn join<'scope>(
-    left: Side<'scope>,
-    right: Side<'scope>,
+pub(crate) fn join<'scope, T: Arranges>(
+    left: Side<'scope, T>,
+    right: Side<'scope, T>,
     context: &Rc<Context>,
     on: &On<'_>,
     schema: &SchemaRef,
     more: Option<&Sites>,
-) -> Result<ChunkStream<'scope>> {
+) -> Result<ChunkStream<'scope, T>> {
     let rows = left.rows.clone();
     let of_left = Arc::clone(&left.schema);
     let met = met(left, right, context, on)?;
@@ -56,7 +57,7 @@ pub(crate) fn join<'scope>(
     let partners = matching::once(partners, "ArrangePartners", context, None);
     let all = encoded(rows, context, &of_left)?;
     let site = more.map(|sites| sites.site(None));
-    let all = arrange_keys(all, "ArrangeJoinRows", context, site.as_ref());
+    let all = T::arrange_keys(all, "ArrangeJoinRows", context, site.as_ref());
     let with = all
         .clone()
         .join_core(partners, |row: &Row, (), ()| Some(row.clone()));
@@ -75,12 +76,12 @@ pub(crate) fn join<'scope>(
 }
 
 /// The pairs of the inner join that pass the conditions: the left columns, then the right columns.
-fn met<'scope>(
-    left: Side<'scope>,
-    right: Side<'scope>,
+fn met<'scope, T: Arranges>(
+    left: Side<'scope, T>,
+    right: Side<'scope, T>,
     context: &Rc<Context>,
     on: &On<'_>,
-) -> Result<ChunkStream<'scope>> {
+) -> Result<ChunkStream<'scope, T>> {
     let fields = left.schema.fields().iter().chain(right.schema.fields());
     let fields = fields.enumerate();
     let both = fields.map(|(index, field)| field.as_ref().clone().with_name(index.to_string()));
@@ -88,9 +89,9 @@ fn met<'scope>(
     let left_layout = on.layout(&left.schema, |key| &key.left)?;
     let right_layout = on.layout(&right.schema, |key| &key.right)?;
     let one = left_layout.updates(left.rows, context, on.without_nulls())?;
-    let one = arrange_values(one, "ArrangeJoinLeft", context, left.site.as_ref());
+    let one = T::arrange_values(one, "ArrangeJoinLeft", context, left.site.as_ref());
     let other = right_layout.updates(right.rows, context, on.without_nulls())?;
-    let other = arrange_values(other, "ArrangeJoinRight", context, right.site.as_ref());
+    let other = T::arrange_values(other, "ArrangeJoinRight", context, right.site.as_ref());
     let joined = Joined {
         left: left_layout.decoder()?,
         right: right_layout.decoder()?,
@@ -107,12 +108,12 @@ fn met<'scope>(
 }
 
 /// Turns whole rows back to chunks, with nulls for the columns that they do not have.
-fn whole<'scope>(
-    rows: VecCollection<'scope, Epoch, Row, isize>,
+fn whole<'scope, T: Time>(
+    rows: VecCollection<'scope, T, Row, isize>,
     of_rows: &SchemaRef,
     schema: &SchemaRef,
     context: &Rc<Context>,
-) -> Result<ChunkStream<'scope>> {
+) -> Result<ChunkStream<'scope, T>> {
     let codec = RowCodec::new(Arc::clone(of_rows))?;
     let schema = nullable(schema);
     Ok(chunks(
