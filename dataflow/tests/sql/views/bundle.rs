@@ -2,7 +2,9 @@
 //! understands too, and the queries there, which both must answer alike.
 //!
 //! The files are sqllogictest's: records between empty lines, `statement ok` or `query` above the
-//! SQL. What a query must return stands in none of them: PostgreSQL says it.
+//! SQL. What a query must return stands in none of them: PostgreSQL says it. Where PostgreSQL does
+//! not have a view's syntax, the view is `skipif postgresql`, and the next record, `onlyif
+//! postgresql`, creates it by hand.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -82,6 +84,12 @@ pub(crate) fn views() -> Vec<View> {
         for record in records {
             match record.trim_end().trim_end_matches(';').split_once('\n') {
                 Some(("statement ok", sql)) => views.push(view(sql)),
+                Some(("skipif postgresql", record)) => views.push(view(statement(record))),
+                Some(("onlyif postgresql", record)) => {
+                    let by_hand = view(statement(record));
+                    let last = views.last_mut().filter(|last| last.name == by_hand.name);
+                    last.unwrap_or_else(|| panic!("{record}")).select = by_hand.select;
+                }
                 Some(("query", sql)) => {
                     let name = sql.strip_prefix("SELECT * FROM ");
                     queried.insert(name.unwrap_or_else(|| panic!("{sql}")).to_owned());
@@ -118,6 +126,11 @@ pub(crate) fn drawn(views: Vec<View>, rng: &mut StdRng, one_in: u32) -> Vec<View
     }
     kept.reverse();
     kept
+}
+
+fn statement(record: &str) -> &str {
+    let sql = record.strip_prefix("statement ok\n");
+    sql.unwrap_or_else(|| panic!("{record}"))
 }
 
 fn view(create: &str) -> View {
