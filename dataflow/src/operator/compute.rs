@@ -56,6 +56,15 @@ pub(crate) fn compute<'scope, T: Time>(
     })
 }
 
+/// What became of the rows of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// They passed the filters, and their expressions are computed.
+    Computed,
+    /// A filter or expression cannot be evaluated for the one row.
+    Failed,
+}
+
 /// The filters and expressions of a view, bound to one input schema.
 pub(crate) struct Stage {
     /// The view's name, for dead letters.
@@ -76,19 +85,31 @@ impl Stage {
         context: &Context,
         computed: &mut Vec<Chunk<T>>,
     ) {
+        self.each_or(chunk, context, &mut |chunk, outcome| {
+            if outcome == Outcome::Computed {
+                computed.push(chunk);
+            }
+        });
+    }
+
+    /// As [`Stage::each`]. The rows that fail are passed on too, as they came in.
+    pub(crate) fn each_or<T: Time>(
+        &self,
+        chunk: &Chunk<T>,
+        context: &Context,
+        take: &mut impl FnMut(Chunk<T>, Outcome),
+    ) {
         match self.apply(chunk) {
-            Ok(chunk) => computed.push(chunk),
+            Ok(computed) => take(computed, Outcome::Computed),
             Err(error) if chunk.diffs.len() <= 1 => {
                 context.refuse_row(&self.view, chunk, &error);
+                take(chunk.clone(), Outcome::Failed);
             }
             Err(_) => {
                 let half = chunk.diffs.len() / 2;
-                self.each(&chunk.slice(0, half), context, computed);
-                self.each(
-                    &chunk.slice(half, chunk.diffs.len() - half),
-                    context,
-                    computed,
-                );
+                let rest = chunk.diffs.len() - half;
+                self.each_or(&chunk.slice(0, half), context, take);
+                self.each_or(&chunk.slice(half, rest), context, take);
             }
         }
     }
