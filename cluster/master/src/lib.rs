@@ -15,6 +15,7 @@
 //! * `server` serves HTTP; `state_log` makes the durable state durable.
 //! * [`tidemill_protocol`] defines the messages. `docs/decisions/0015` explains the design.
 
+mod inspected;
 mod listen;
 mod machine;
 mod mailbox;

@@ -10,6 +10,7 @@
 //! | `POST /v1/jobs`, `/v1/jobs/{name}/stop` … | users | a sentence, when the change is durable |
 //! | `POST` to [`readable::path`] | `tidemill wait` | whether all commits are readable |
 //! | `GET /v1/logs` | users | a page of the merged logs |
+//! | `/api/v1/jobs/{name}/topics` … | users | [`inspected`]: passed on to a process |
 //! | `GET /v1/status`, `/v1/jobs`, `/v1/jobs/{name}` | anybody | the status |
 //! | `GET /v1/targets` | Prometheus | where metrics are |
 //! | `GET /healthz`, `/readyz` | anybody | liveness, readiness |
@@ -40,6 +41,7 @@ use tidemill_protocol::{JobSpec, Part, Report, Status, WorkerId, token};
 use tidemill_web::readable;
 use tidemill_web::readable::{QUESTION_BYTES_MAX, Question};
 
+use super::inspected;
 use super::mailbox::{Busy, Desk};
 use super::spec;
 use crate::machine::event::{Command, Event, Refusal};
@@ -72,8 +74,20 @@ pub(crate) struct App {
     peers: Arc<Peers>,
 }
 
+impl App {
+    /// The way to the master's thread.
+    pub(super) fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    /// The HTTP client for processes.
+    pub(super) fn peers(&self) -> &Peers {
+        &self.peers
+    }
+}
+
 /// An HTTP error status, and its message for the JSON body.
-struct Failed(StatusCode, String);
+pub(super) struct Failed(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
@@ -98,7 +112,7 @@ impl From<Refusal> for Failed {
     }
 }
 
-type Answer = Result<Response, Failed>;
+pub(super) type Answer = Result<Response, Failed>;
 
 /// Builds all routes: those that need the token, the open ones, and the status page.
 pub(crate) fn router(
@@ -126,6 +140,7 @@ pub(crate) fn router(
         .route("/v1/jobs/{name}/remove", post(remove))
         .route(&readable::path("{name}"), post(readable))
         .route("/v1/logs", get(logs))
+        .merge(inspected::routes())
         .layer(middleware::from_fn_with_state(app.clone(), check));
     let desk = app.desk.clone();
     let shown = tidemill_web::master_router(move || {

@@ -15,6 +15,7 @@ const TOKEN: &str = "TIDEMILL_TOKEN";
 const TOKEN_FILE: &str = "TIDEMILL_TOKEN_FILE";
 
 /// The token that a request must show to change state. Only a keyed hash of the token is kept.
+#[derive(Clone)]
 pub struct Token {
     key: hmac::Key,
     tag: hmac::Tag,

@@ -24,6 +24,7 @@ use tidemill_dataflow::job;
 use tidemill_dataflow::job::Workers;
 use tidemill_ingest::config::Pipeline;
 use tidemill_ingest::stats;
+use tidemill_inspect::Inspected;
 use tidemill_ir::Job;
 use tidemill_log::health::Health;
 use tidemill_logs::logging;
@@ -116,7 +117,10 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     // Both components use the same services, so they share one health record.
     let health = Health::default();
     let job_stats = Arc::new(job::Stats::with(health.clone()));
+    let ingest_stats = Arc::new(stats::Stats::with(health));
     let readable = Readable::new(&folder.name, &folder, &connections, &job_stats)?;
+    let (name, counts) = (&folder.name, (Some(&job_stats), Some(&ingest_stats)));
+    let inspected = Inspected::new(name, &folder, &connections, counts.0, counts.1);
     let river = River {
         until: match args.until {
             Some(records) => Some(until(records, &pipeline, &connections)?),
@@ -126,11 +130,11 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         connections,
         stop: exit::stop_on_signal()?,
         stop_views: Arc::default(),
-        ingest_stats: Arc::new(stats::Stats::with(health)),
+        ingest_stats,
         job_stats,
         awaited: Arc::default(),
     };
-    river.serve(&args.http, readable)?;
+    river.serve(&args.http, readable, inspected)?;
     let options = ingest::options(
         &river.name,
         pipeline,
@@ -291,7 +295,12 @@ fn join(stages: [Stage; 2], stop_views: &AtomicBool) -> anyhow::Result<()> {
 
 impl River {
     /// Serves HTTP if `--http` was given.
-    fn serve(&self, args: &HttpArgs, readable: Readable) -> anyhow::Result<()> {
+    fn serve(
+        &self,
+        args: &HttpArgs,
+        readable: Readable,
+        inspected: Inspected,
+    ) -> anyhow::Result<()> {
         let at = tidemill_web::process(args, || tidemill_web::Shown {
             job: self.name.clone(),
             part: None,
@@ -300,6 +309,7 @@ impl River {
             dataflow: Some(Arc::clone(&self.job_stats)),
             ingest: Some(Arc::clone(&self.ingest_stats)),
             readable: Later::new(readable.into()),
+            inspected: tidemill_inspect::Later::new(inspected.into()),
         })?;
         if let Some(at) = at {
             output::line(&format!("metrics: http://{at}/metrics"));
