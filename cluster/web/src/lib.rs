@@ -1,5 +1,5 @@
 //! HTTP server of a process: liveness (`/healthz`), readiness (`/readyz`), metrics (`/metrics`),
-//! and on the master the status page.
+//! and on the master and in `tidemill run` the control center.
 //!
 //! In: counters, read at the time of a request. Nothing can be changed over these routes, and
 //! nothing shown is secret. `process_router`, [`worker_router`] and [`master_router`] are for
@@ -12,7 +12,7 @@
 //! | `/readyz` | 200 when it does its work, else 503 with the reasons as JSON | | |
 //! | `/metrics` | its stages | its slots and processes | the cluster and all jobs |
 //! | `POST /v1/jobs/NAME/readable` | [`readable`]: is a change in every view? Needs the token | | |
-//! | `/`, `/status.css`, `/status.js` | | | the status page |
+//! | `/`, `/app/…`, `/api/v1/…` | of `tidemill run`: the control center | | the control center |
 //!
 //! Workers and the master have further routes of their own. The server is HTTP/1.1 without TLS. It
 //! runs on one thread of its own, so an answer never waits for a dataflow worker, and a slow client
@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use api::Facts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -39,11 +40,13 @@ use tidemill_ingest::stats;
 use tidemill_log::health::{Health, now_ms};
 use tidemill_protocol::token::Token;
 use tidemill_protocol::{
-    DependencyStatus, NoticedStatus, Part, ProcessKey, Report, Status, redact, token,
+    DependencyStatus, NoticedStatus, Part, ProcessKey, Report, redact, token,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+pub mod api;
+mod app;
 #[cfg(test)]
 mod browser;
 mod cluster;
@@ -51,7 +54,6 @@ mod cluster;
 #[path = "../../tests/harness/exposition.rs"]
 mod exposition;
 mod metrics;
-mod page;
 mod process;
 pub mod readable;
 #[cfg(test)]
@@ -244,17 +246,15 @@ pub fn worker_router(
     Router::new().route("/metrics", metrics)
 }
 
-/// Routes of the master: the status page, and metrics of the cluster and of each job. `status`
-/// returns `None` when the master is too busy; then `/metrics` is 503.
-pub fn master_router<F>(status: impl Fn() -> F + Clone + Send + Sync + 'static) -> Router
-where
-    F: Future<Output = Option<Status>> + Send + 'static,
-{
+/// Routes of the master: the control center, and metrics of the cluster and of each job. While the
+/// master is too busy to tell its status, `/metrics` is 503.
+pub fn master_router(facts: Facts) -> Router {
+    let status = Arc::clone(&facts.status);
     let metrics = get(async move || match status().await {
         Some(status) => scraped(Vec::new(), cluster::master(&status)),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     });
-    page::router().route("/metrics", metrics)
+    api::router(facts).route("/metrics", metrics)
 }
 
 /// The answer of `/metrics`.

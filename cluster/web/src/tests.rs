@@ -129,6 +129,22 @@ fn status() -> Status {
     }
 }
 
+/// What a master without a token tells, whose status is this one.
+pub(super) fn facts(status: impl Fn() -> Status + Clone + Send + Sync + 'static) -> Facts {
+    let session = Session {
+        kind: "master",
+        token: None,
+        own_machine: true,
+        tls: false,
+    };
+    let status = move || -> api::Later { Box::pin(std::future::ready(Some(status()))) };
+    Facts {
+        session,
+        status: Arc::new(status),
+        history: Arc::default(),
+    }
+}
+
 /// A worker's report with one live process.
 fn report() -> Report {
     let key = ProcessKey {
@@ -177,7 +193,7 @@ fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
     let seen = scrape(
         serve(
             "127.0.0.1:0",
-            master_router(|| std::future::ready(Some(status()))),
+            master_router(facts(status)),
         )
         .unwrap(),
     );
@@ -204,7 +220,7 @@ fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
 fn the_page_is_whole_and_lets_nothing_in() {
     let at = serve(
         "127.0.0.1:0",
-        master_router(|| std::future::ready(Some(status()))),
+        master_router(facts(status)),
     )
     .unwrap();
     for (path, kind) in [
