@@ -35,6 +35,7 @@ use tidemill_protocol::exit::Usage;
 use tidemill_protocol::token::Token;
 use tidemill_protocol::{exit, output, redact, urls};
 use tidemill_state::store;
+use tidemill_web::api::history;
 use tokio::runtime::{Builder, Runtime};
 
 use self::listen::Ready;
@@ -120,7 +121,9 @@ pub fn run(args: &MasterArgs) -> anyhow::Result<()> {
     let master = mailbox::Master::new(durable, book)?;
     let peers = Peers::new(given, args.log.log_dir.clone())?;
     let at = address.to_string();
-    let router = server::router(master.desk(), token, peers, &url, &at);
+    let facts = server::facts(&master.desk(), token, tls.is_some());
+    runtime.spawn(history::sample(facts.clone()));
+    let router = server::router(master.desk(), facts, peers, &url, &at);
     let ready = {
         let _entered = runtime.enter();
         Ready::start(listener, tls)?

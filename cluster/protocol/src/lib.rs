@@ -274,6 +274,8 @@ pub struct Heartbeat {
     pub freshness_p50_ms: Option<u64>,
     /// The 99th percentile of the same.
     pub freshness_p99_ms: Option<u64>,
+    /// The 99.9th percentile of the same.
+    pub freshness_p999_ms: Option<u64>,
     /// Rows of each view that this process's workers keep, at the last few epochs. The count at an
     /// epoch contains everything before that epoch.
     pub rows: BTreeMap<u64, BTreeMap<String, i64>>,
@@ -423,6 +425,8 @@ pub struct JobStatus {
     pub freshness_p50_ms: Option<u64>,
     /// The 99th percentile of freshness, in ms.
     pub freshness_p99_ms: Option<u64>,
+    /// The 99.9th percentile of freshness, in ms.
+    pub freshness_p999_ms: Option<u64>,
     /// Records read from the log, and the current rate.
     pub records: u64,
     /// Records read from the log, per second.

@@ -18,14 +18,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use axum::Json;
-use axum::routing::get;
 use serde_json::{Value, json};
 use tidemill_protocol::{
     Exit, Failure, JobStatus, MasterStatus, OperatorHeartbeat, Part, Phase, ProcessStatus, Status,
     WorkerStatus,
 };
 
+use super::tests::facts;
 use super::{answer, listen, master_router};
 
 /// Names the chromedriver. Without the variable the tests are skipped.
@@ -211,9 +210,7 @@ impl Master {
             status.master.now_ms = since.as_millis() as u64;
             status
         };
-        let told = now.clone();
-        let router = master_router(move || std::future::ready(Some(now())))
-            .route("/v1/status", get(async move || Json(told())));
+        let router = master_router(facts(now));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()

@@ -1,5 +1,5 @@
 //! HTTP server of a process: liveness (`/healthz`), readiness (`/readyz`), metrics (`/metrics`),
-//! and on the master the status page.
+//! and on the master and in `tidemill run` the control center.
 //!
 //! In: counters, read at the time of a request. Nothing can be changed over these routes, and
 //! nothing shown is secret. `process_router`, [`worker_router`] and [`master_router`] are for
@@ -13,7 +13,7 @@
 //! | `/metrics` | its stages | its slots and processes | the cluster and all jobs |
 //! | `POST /v1/jobs/NAME/readable` | [`readable`]: is a change in every view? Needs the token | | |
 //! | `/api/v1/jobs/NAME/…` | [`tidemill_inspect`]: what the job's services hold. Needs the token | | |
-//! | `/`, `/status.css`, `/status.js` | | | the status page |
+//! | `/`, `/app/…`, `/api/v1/…` | of `tidemill run`: the control center | | the control center |
 //!
 //! Workers and the master have further routes of their own. The server is HTTP/1.1 without TLS. It
 //! runs on one thread of its own, so an answer never waits for a dataflow worker, and a slow client
@@ -25,7 +25,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use api::Facts;
+use api::session::{self, Session};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -39,12 +42,12 @@ use tidemill_dataflow::job;
 use tidemill_ingest::stats;
 use tidemill_log::health::{Health, now_ms};
 use tidemill_protocol::token::Token;
-use tidemill_protocol::{
-    DependencyStatus, NoticedStatus, Part, ProcessKey, Report, Status, redact, token,
-};
+use tidemill_protocol::{DependencyStatus, NoticedStatus, Part, ProcessKey, Report, redact, token};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+pub mod api;
+mod app;
 #[cfg(test)]
 mod browser;
 mod cluster;
@@ -52,7 +55,6 @@ mod cluster;
 #[path = "../../tests/harness/exposition.rs"]
 mod exposition;
 mod metrics;
-mod page;
 mod process;
 pub mod readable;
 #[cfg(test)]
@@ -192,7 +194,14 @@ impl Shown {
 pub(crate) fn process_router(process: Shown, token: Option<Token>) -> Router {
     let shown = process.clone();
     let readable = readable::routes(Arc::clone(&process.readable), token.clone());
-    let inspected = tidemill_inspect::routes(Arc::clone(&process.inspected), token);
+    let session = Session {
+        kind: "process",
+        token: token.map(Arc::new),
+        own_machine: false,
+        tls: false,
+    };
+    let inspected = tidemill_inspect::routes(Arc::clone(&process.inspected))
+        .layer(from_fn_with_state(session, session::guard));
     let ready = async move || readiness(&process);
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -250,17 +259,15 @@ pub fn worker_router(
     Router::new().route("/metrics", metrics)
 }
 
-/// Routes of the master: the status page, and metrics of the cluster and of each job. `status`
-/// returns `None` when the master is too busy; then `/metrics` is 503.
-pub fn master_router<F>(status: impl Fn() -> F + Clone + Send + Sync + 'static) -> Router
-where
-    F: Future<Output = Option<Status>> + Send + 'static,
-{
+/// Routes of the master: the control center, and metrics of the cluster and of each job. While the
+/// master is too busy to tell its status, `/metrics` is 503.
+pub fn master_router(facts: Facts) -> Router {
+    let status = Arc::clone(&facts.status);
     let metrics = get(async move || match status().await {
         Some(status) => scraped(Vec::new(), cluster::master(&status)),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     });
-    page::router().route("/metrics", metrics)
+    api::router(facts).route("/metrics", metrics)
 }
 
 /// The answer of `/metrics`.

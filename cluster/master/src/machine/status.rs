@@ -147,6 +147,7 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
         dependencies: dependencies(of_dataflow.iter().chain(&of_ingest)),
         freshness_p50_ms: fresh(|beat| beat.freshness_p50_ms),
         freshness_p99_ms: fresh(|beat| beat.freshness_p99_ms),
+        freshness_p999_ms: fresh(|beat| beat.freshness_p999_ms),
         records: sum(|beat| beat.records),
         records_per_second: half.map_or(0.0, Half::rate),
         dead_letters: sum(|beat| beat.dead_letters),

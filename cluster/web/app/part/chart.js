@@ -1,0 +1,63 @@
+// A time series as a line chart. Times are in ms since 1970; a missing value is a gap, not 0.
+
+import uPlot from "../vendor/uplot.mjs";
+import { html, useEffect, useRef } from "./ui.js";
+
+/** @typedef {{ label: string, values: (number | null)[], color: string }} Series */
+
+/** The value of a colour of the theme. @param {string} name */
+const themed = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+/**
+ * @param {(n: number) => string} format @param {number} width @param {number} height
+ * @param {Series[]} series
+ */
+function options(format, width, height, series) {
+  const axis = { stroke: themed("--quiet"), grid: { stroke: themed("--line"), width: 1 },
+    ticks: { stroke: themed("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
+  const shown = (/** @type {any} */ _, /** @type {any} */ v) => (v === null ? "–" : format(v));
+  const lines = series.map((it) => ({ label: it.label, stroke: themed(it.color), width: 1.5,
+    value: shown, spanGaps: false, points: { show: false } }));
+  return {
+    width,
+    height,
+    cursor: { drag: { x: false, y: false } },
+    scales: { y: { range: (/** @type {any} */ _, /** @type {number} */ low,
+      /** @type {number} */ high) => [Math.min(0, low ?? 0), (high || 1) * 1.1] } },
+    axes: [axis, { ...axis, size: 70,
+      values: (/** @type {any} */ _, /** @type {number[]} */ all) => all.map(format) }],
+    series: [{ value: "{HH}:{mm}:{ss}" }, ...lines],
+  };
+}
+
+/**
+ * @param {{ label: string, times: number[], series: Series[], format: (n: number) => string,
+ *   height?: number, theme?: string }} props
+ */
+export function Chart({ label, times, series, format, height = 220, theme }) {
+  /** @type {{ current: any }} */
+  const box = useRef(null);
+  /** @type {{ current: any }} */
+  const plot = useRef(null);
+  const names = series.map((it) => it.label).join("|");
+  const data = [times.map((ms) => ms / 1000), ...series.map((it) => it.values)];
+  useEffect(() => {
+    const width = () => Math.max(200, box.current.clientWidth);
+    plot.current = new uPlot(options(format, width(), height, series), data, box.current);
+    const sized = new ResizeObserver(() => plot.current?.setSize({ width: width(), height }));
+    sized.observe(box.current);
+    return () => {
+      sized.disconnect();
+      plot.current?.destroy();
+      plot.current = null;
+    };
+  }, [names, height, theme]);
+  useEffect(() => plot.current?.setData(data), [times, series]);
+  const last = series.map((it) => {
+    const value = it.values.at(-1);
+    return `${it.label} ${value === null || value === undefined ? "unknown" : format(value)}`;
+  });
+  return html`<figure class="chart"><figcaption>${label}
+    <span class="unseen">, newest values: ${last.join(", ")}</span></figcaption>
+    <div class="plot" ref=${box}></div></figure>`;
+}
