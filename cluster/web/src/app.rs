@@ -131,7 +131,5 @@ fn answer(path: &str, asked: &HeaderMap) -> Response {
 pub(super) fn router() -> Router {
     let index = get(async |asked: HeaderMap| answer("index.html", &asked));
     let file = get(async |Path(path): Path<String>, asked: HeaderMap| answer(&path, &asked));
-    Router::new()
-        .route("/", index)
-        .route("/app/{*path}", file)
+    Router::new().route("/", index).route("/app/{*path}", file)
 }

@@ -39,9 +39,7 @@ use tidemill_dataflow::job;
 use tidemill_ingest::stats;
 use tidemill_log::health::{Health, now_ms};
 use tidemill_protocol::token::Token;
-use tidemill_protocol::{
-    DependencyStatus, NoticedStatus, Part, ProcessKey, Report, redact, token,
-};
+use tidemill_protocol::{DependencyStatus, NoticedStatus, Part, ProcessKey, Report, redact, token};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -294,6 +292,42 @@ pub fn process(
     args.http.as_ref().map(serve).transpose()
 }
 
+/// Serves the routes of a process and the control center of its own pipeline, whose status `status`
+/// tells. Returns the address, and whether the control center is there: beyond this machine it needs
+/// a token, because it shows the pipeline's data.
+///
+/// # Errors
+///
+/// The address is invalid or in use, or the token cannot be read.
+pub fn center(
+    address: &str,
+    process: Shown,
+    status: Arc<dyn Fn() -> api::Later + Send + Sync>,
+) -> anyhow::Result<(SocketAddr, bool)> {
+    let given = token::given()?;
+    let token = given.as_deref().map(Token::new).transpose()?;
+    let routes = own_router(process)?;
+    let listener = listened(&address)?;
+    let own_machine = listener.local_addr()?.ip().is_loopback();
+    if !own_machine && token.is_none() {
+        return Ok((start(listener, routes, None)?, false));
+    }
+    let session = api::session::Session {
+        kind: "run",
+        features: &[],
+        token: token.map(Arc::new),
+        own_machine,
+        tls: false,
+    };
+    let facts = Facts {
+        session,
+        status,
+        history: Arc::default(),
+    };
+    let routes = routes.merge(api::router(facts.clone()));
+    Ok((start(listener, routes, Some(facts))?, true))
+}
+
 /// Serves at an address as long as the process lives; port 0 takes any free port. Returns the
 /// address.
 ///
@@ -301,16 +335,44 @@ pub fn process(
 ///
 /// The address is invalid or in use, or no thread can be started.
 pub fn serve(address: impl ToSocketAddrs + Debug, router: Router) -> anyhow::Result<SocketAddr> {
+    start(listened(&address)?, router, None)
+}
+
+/// Opens the socket of a server.
+///
+/// # Errors
+///
+/// The address is invalid or in use.
+fn listened(address: &(impl ToSocketAddrs + Debug)) -> anyhow::Result<std::net::TcpListener> {
     let cannot = || format!("cannot serve HTTP at {address:?}; it takes HOST:PORT");
-    let listener = listen(&address).with_context(cannot)?;
-    let at = listener.local_addr().with_context(cannot)?;
+    listen(address).with_context(cannot)
+}
+
+/// Starts the thread that answers until the process ends, and samples the facts if there are any.
+///
+/// # Errors
+///
+/// No thread can be started.
+fn start(
+    listener: std::net::TcpListener,
+    router: Router,
+    sampled: Option<Facts>,
+) -> anyhow::Result<SocketAddr> {
+    let at = listener.local_addr()?;
+    let cannot = || format!("cannot serve HTTP at {at}");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .with_context(cannot)?;
+    let work = async move {
+        if let Some(facts) = sampled {
+            tokio::spawn(api::history::sample(facts));
+        }
+        answer(listener, router).await;
+    };
     std::thread::Builder::new()
         .name("tidemill-http".to_owned())
-        .spawn(move || runtime.block_on(answer(listener, router)))
+        .spawn(move || runtime.block_on(work))
         .with_context(cannot)?;
     tracing::info!("http: http://{at}/metrics");
     Ok(at)

@@ -133,6 +133,7 @@ fn status() -> Status {
 pub(super) fn facts(status: impl Fn() -> Status + Clone + Send + Sync + 'static) -> Facts {
     let session = Session {
         kind: "master",
+        features: &["audit", "changes", "logs"],
         token: None,
         own_machine: true,
         tls: false,
@@ -190,13 +191,7 @@ fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
     assert_eq!(bucket("+Inf"), Some(6.0));
     assert!(get(at, "/readyz").starts_with("HTTP/1.1 503"));
 
-    let seen = scrape(
-        serve(
-            "127.0.0.1:0",
-            master_router(facts(status)),
-        )
-        .unwrap(),
-    );
+    let seen = scrape(serve("127.0.0.1:0", master_router(facts(status))).unwrap());
     assert_eq!(
         seen.value("tidemill_jobs", &[("state", "running")]),
         Some(1.0)
@@ -218,11 +213,7 @@ fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
 /// Each file has its content type and the policy, and names no other host.
 #[test]
 fn the_page_is_whole_and_lets_nothing_in() {
-    let at = serve(
-        "127.0.0.1:0",
-        master_router(facts(status)),
-    )
-    .unwrap();
+    let at = serve("127.0.0.1:0", master_router(facts(status))).unwrap();
     for (path, kind) in [
         ("/", "text/html; charset=utf-8"),
         ("/status.css", "text/css; charset=utf-8"),

@@ -7,7 +7,17 @@
 // `view` is a component; it gets { job, route, session, theme }, where `job` is the job's name or
 // null. A screen polls what it shows with usePolled and wraps it in Loaded.
 
+import { screen as audit } from "./cluster/audit.js";
 import { screen as jobs } from "./cluster/jobs.js";
+import { screen as logs } from "./cluster/logs.js";
+import { screen as workers } from "./cluster/workers.js";
+import { screen as freshness } from "./job/freshness.js";
+import { screen as generations } from "./job/generations.js";
+import { screen as ingest } from "./job/ingest.js";
+import { screen as operators } from "./job/operators.js";
+import { screen as river } from "./job/river.js";
+import { screen as sink } from "./job/sink.js";
+import { screen as views } from "./job/views.js";
 
 /**
  * @typedef {{ id: string, title: string, key: string, of: "job" | "cluster", view: any,
@@ -16,5 +26,6 @@ import { screen as jobs } from "./cluster/jobs.js";
 
 /** @type {Screen[]} */
 export const screens = [
-  jobs,
+  river, freshness, ingest, views, operators, sink, generations,
+  jobs, workers, logs, audit,
 ];

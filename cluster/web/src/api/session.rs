@@ -40,6 +40,8 @@ const KEPT_S: u64 = 30 * 24 * 60 * 60;
 pub struct Session {
     /// `master`, or `run`.
     pub kind: &'static str,
+    /// What the server has beside the status: `audit`, `changes`, `logs`.
+    pub features: &'static [&'static str],
     /// The token; `None` when none is set.
     pub token: Option<Arc<Token>>,
     /// Whether only this machine shall reach the server.
@@ -166,6 +168,7 @@ async fn told(State(session): State<Session>, headers: HeaderMap) -> Response {
     }
     let told = json!({
         "kind": session.kind,
+        "features": session.features,
         "version": env!("CARGO_PKG_VERSION"),
         "token": session.token.is_some(),
         "authenticated": session.is_open_to(&headers),
@@ -194,7 +197,11 @@ async fn log_in(State(session): State<Session>, headers: HeaderMap, body: Body) 
         None => Json(json!({"message": "no token is needed"})).into_response(),
         Some(token) if token.is(given) => {
             let cookie = session.kept(&digits(given), KEPT_S);
-            ([(SET_COOKIE, cookie)], Json(json!({"message": "logged in"}))).into_response()
+            (
+                [(SET_COOKIE, cookie)],
+                Json(json!({"message": "logged in"})),
+            )
+                .into_response()
         }
         Some(_) => refused(StatusCode::UNAUTHORIZED, "the token is not this server's"),
     }
@@ -206,7 +213,11 @@ async fn log_out(State(session): State<Session>, headers: HeaderMap) -> Response
         return refused(StatusCode::FORBIDDEN, why);
     }
     let cookie = session.kept("", 0);
-    ([(SET_COOKIE, cookie)], Json(json!({"message": "logged out"}))).into_response()
+    (
+        [(SET_COOKIE, cookie)],
+        Json(json!({"message": "logged out"})),
+    )
+        .into_response()
 }
 
 #[cfg(test)]
@@ -229,7 +240,11 @@ mod tests {
         let given = headers(&[("cookie", "a=b; tidemill_session=733b20; c=d")]);
         assert_eq!(cookie(&given).as_deref(), Some("s; "));
         assert_eq!(digits("s; "), "733b20");
-        for wrong in ["tidemill_session=7", "tidemill_session=zz", "tidemill_sessions=73"] {
+        for wrong in [
+            "tidemill_session=7",
+            "tidemill_session=zz",
+            "tidemill_sessions=73",
+        ] {
             assert_ne!(cookie(&headers(&[("cookie", wrong)])).as_deref(), Some("s"));
         }
     }
@@ -239,7 +254,11 @@ mod tests {
         for own in ["127.0.0.1:7070", "localhost:1", "[::1]:80", "::1"] {
             assert!(is_own_name(&headers(&[("host", own)])), "{own}");
         }
-        for foreign in ["evil.example:7070", "evil.example", "127.0.0.1.evil.example:1"] {
+        for foreign in [
+            "evil.example:7070",
+            "evil.example",
+            "127.0.0.1.evil.example:1",
+        ] {
             assert!(!is_own_name(&headers(&[("host", foreign)])), "{foreign}");
         }
     }
