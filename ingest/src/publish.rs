@@ -185,6 +185,7 @@ fn run(
             stats.mark_settled();
         }
         let Some(last) = batch.last().map(Captured::position) else {
+            stats.note_snapshot(&batch);
             continue;
         };
         let truncates = batch
@@ -216,6 +217,7 @@ fn run(
         Stats::add(&stats.dead_letters, done.dead_letters);
         Stats::add(&stats.unpublishable, done.dead_letters);
         Stats::add(&stats.published, done.published.saturating_sub(truncates));
+        stats.note_snapshot(&batch);
     }
     Ok(())
 }

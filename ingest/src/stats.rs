@@ -4,12 +4,18 @@
 //! All stages share one [`Stats`] and only write to it. Who shows it reads [`Stats::unpublished`]
 //! (lag), [`Stats::unready`] (readiness), [`Stats::last_noticed`] and the counters.
 
+mod snapshot;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tidemill_log::health::Health;
 use tidemill_log::health::lag::Waits;
+
+use crate::capture::Captured;
+
+pub use snapshot::SnapshotProgress;
 
 /// The statistics of one ingest process, shared by all its stages. Counters start at 0 with the
 /// process and never decrease.
@@ -55,6 +61,8 @@ pub struct Stats {
     capturing: AtomicBool,
     /// See [`Stats::is_settled`].
     settled: AtomicBool,
+    /// The snapshot that this process read, if it read one.
+    snapshot: Mutex<SnapshotProgress>,
     /// Why publishing is interrupted; `None` while it runs.
     waiting: Mutex<Option<String>>,
 }
@@ -236,6 +244,18 @@ impl Stats {
     /// The last noticed changes, the newest last; at most 20.
     pub fn last_noticed(&self) -> Vec<Noticed> {
         locked(&self.last_noticed).iter().cloned().collect()
+    }
+
+    /// The progress of the snapshot that this process reads or has read; `None` when it began
+    /// none.
+    pub fn snapshot(&self) -> Option<SnapshotProgress> {
+        let progress = locked(&self.snapshot).clone();
+        (progress.began_ms > 0).then_some(progress)
+    }
+
+    /// A batch was captured and, if it is not empty, published.
+    pub(crate) fn note_snapshot(&self, batch: &[Captured]) {
+        locked(&self.snapshot).note(batch);
     }
 
     /// Publishing runs.

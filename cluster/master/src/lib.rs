@@ -16,6 +16,7 @@
 //! * [`tidemill_protocol`] defines the messages. `docs/decisions/0015` explains the design.
 
 mod audit;
+mod inspected;
 mod listen;
 mod machine;
 mod mailbox;

@@ -10,6 +10,7 @@
 //! | `POST /v1/jobs`, `/v1/jobs/{name}/stop` … | users | a sentence, when the change is durable |
 //! | `POST` to [`readable::path`] | `tidemill wait` | whether all commits are readable |
 //! | `GET /v1/logs` | users | a page of the merged logs |
+//! | `/api/v1/jobs/{name}/topics` … | users | [`inspected`]: passed on to a process |
 //! | `GET /v1/status`, `/v1/jobs`, `/v1/jobs/{name}` | anybody | the status |
 //! | `GET /v1/targets` | Prometheus | where metrics are |
 //! | `GET /healthz`, `/readyz` | anybody | liveness, readiness |
@@ -43,6 +44,7 @@ use tidemill_web::readable;
 use tidemill_web::readable::{QUESTION_BYTES_MAX, Question};
 
 use super::audit::{Audit, audited};
+use super::inspected;
 use super::mailbox::{Busy, Desk};
 use super::spec;
 use crate::machine::event::{Command, Event, Refusal};
@@ -74,8 +76,20 @@ pub(crate) struct App {
     peers: Arc<Peers>,
 }
 
+impl App {
+    /// The way to the master's thread.
+    pub(super) fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    /// The HTTP client for processes.
+    pub(super) fn peers(&self) -> &Peers {
+        &self.peers
+    }
+}
+
 /// An HTTP error status, and its message for the JSON body.
-struct Failed(StatusCode, String);
+pub(super) struct Failed(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
@@ -100,7 +114,7 @@ impl From<Refusal> for Failed {
     }
 }
 
-type Answer = Result<Response, Failed>;
+pub(super) type Answer = Result<Response, Failed>;
 
 /// What the pages read: the status of the master's thread, and its history.
 pub(crate) fn facts(desk: &Desk, token: Option<Token>, tls: bool) -> Facts {
@@ -145,6 +159,7 @@ pub(crate) fn router(
         .route(&readable::path("{name}"), post(readable))
         .merge(shared("/v1", &audit))
         .merge(shared("/api/v1", &audit))
+        .merge(inspected::routes().layer(from_fn_with_state(audit.clone(), audited)))
         .merge(audit.router().with_state(()))
         .layer(from_fn_with_state(facts.session.clone(), session::guard));
     let open = Router::new()

@@ -26,6 +26,7 @@ use tidemill_dataflow::job;
 use tidemill_dataflow::job::Workers;
 use tidemill_ingest::config::Pipeline;
 use tidemill_ingest::stats;
+use tidemill_inspect::Inspected;
 use tidemill_ir::Job;
 use tidemill_log::health::Health;
 use tidemill_logs::logging;
@@ -118,7 +119,10 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     // Both components use the same services, so they share one health record.
     let health = Health::default();
     let job_stats = Arc::new(job::Stats::with(health.clone()));
+    let ingest_stats = Arc::new(stats::Stats::with(health));
     let readable = Readable::new(&folder.name, &folder, &connections, &job_stats)?;
+    let (name, counts) = (&folder.name, (Some(&job_stats), Some(&ingest_stats)));
+    let inspected = Inspected::new(name, &folder, &connections, counts.0, counts.1);
     let river = River {
         until: match args.until {
             Some(records) => Some(until(records, &pipeline, &connections)?),
@@ -128,11 +132,11 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         connections,
         stop: exit::stop_on_signal()?,
         stop_views: Arc::default(),
-        ingest_stats: Arc::new(stats::Stats::with(health)),
+        ingest_stats,
         job_stats,
         awaited: Arc::default(),
     };
-    river.serve(args, readable)?;
+    river.serve(args, readable, inspected)?;
     introduce(&river.name, &river.connections, &api);
     let options = ingest::options(
         &river.name,
@@ -298,7 +302,12 @@ impl River {
     /// # Errors
     ///
     /// The address is invalid or in use.
-    fn serve(&self, args: &RunArgs, readable: Readable) -> anyhow::Result<()> {
+    fn serve(
+        &self,
+        args: &RunArgs,
+        readable: Readable,
+        inspected: Inspected,
+    ) -> anyhow::Result<()> {
         let shown = tidemill_web::Shown {
             job: self.name.clone(),
             part: None,
@@ -307,6 +316,7 @@ impl River {
             dataflow: Some(Arc::clone(&self.job_stats)),
             ingest: Some(Arc::clone(&self.ingest_stats)),
             readable: Later::new(readable.into()),
+            inspected: tidemill_inspect::Later::new(inspected.into()),
         };
         let status = Center::new(shown.clone(), usize::from(args.workers)).source();
         let (at, is_whole) = tidemill_web::center(&args.http, shown, status)?;

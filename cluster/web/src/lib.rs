@@ -12,6 +12,7 @@
 //! | `/readyz` | 200 when it does its work, else 503 with the reasons as JSON | | |
 //! | `/metrics` | its stages | its slots and processes | the cluster and all jobs |
 //! | `POST /v1/jobs/NAME/readable` | [`readable`]: is a change in every view? Needs the token | | |
+//! | `/api/v1/jobs/NAME/…` | [`tidemill_inspect`]: what the job's services hold. Needs the token | | |
 //! | `/`, `/app/…`, `/api/v1/…` | of `tidemill run`: the control center | | the control center |
 //!
 //! Workers and the master have further routes of their own. The server is HTTP/1.1 without TLS. It
@@ -86,6 +87,8 @@ pub struct Shown {
     pub ingest: Option<Arc<stats::Stats>>,
     /// Answers whether everything that was committed is in the views. Process 0 of a dataflow can.
     pub readable: Later,
+    /// Shows topics, schemas, the slot, rows and dead letters of the job.
+    pub inspected: tidemill_inspect::Later,
 }
 
 impl Shown {
@@ -99,6 +102,7 @@ impl Shown {
             dataflow: None,
             ingest: None,
             readable: Later::default(),
+            inspected: tidemill_inspect::Later::default(),
         }
     }
 
@@ -187,7 +191,8 @@ impl Shown {
 /// `process` is read at each request; nothing is copied in between.
 pub(crate) fn process_router(process: Shown, token: Option<Token>) -> Router {
     let shown = process.clone();
-    let readable = readable::routes(Arc::clone(&process.readable), token);
+    let readable = readable::routes(Arc::clone(&process.readable), token.clone());
+    let inspected = tidemill_inspect::routes(Arc::clone(&process.inspected), token);
     let ready = async move || readiness(&process);
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -197,6 +202,7 @@ pub(crate) fn process_router(process: Shown, token: Option<Token>) -> Router {
             get(async move || scraped(shown.labels(), process::families(&shown))),
         )
         .merge(readable)
+        .merge(inspected)
 }
 
 /// Body of `/readyz`: whether the process is ready, why not, and its services one by one.

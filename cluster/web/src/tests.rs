@@ -85,6 +85,7 @@ fn process() -> Shown {
         index: 2,
         dataflow: Some(Arc::new(stats)),
         ingest: Some(Arc::default()),
+        inspected: tidemill_inspect::Later::default(),
         readable: Later::default(),
     }
 }

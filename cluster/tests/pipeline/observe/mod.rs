@@ -4,6 +4,7 @@
 
 mod dataflow;
 mod garbage;
+mod inspected;
 mod outages;
 mod readable;
 mod river;
