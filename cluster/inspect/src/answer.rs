@@ -22,7 +22,7 @@ use tidemill_log::Kind;
 use tidemill_protocol::redact;
 use tokio::sync::Semaphore;
 
-use crate::{Inspected, Later, capture, letters, messages, rows, schemas, topics};
+use crate::{Inspected, Later, capture, letters, messages, plan, rows, runs, schemas, topics};
 
 /// Limit of requests that run at a time. Further ones are refused.
 pub(crate) const REQUESTS_MAX: usize = 4;
@@ -119,7 +119,7 @@ struct Shared {
 type Kept = State<Arc<Shared>>;
 
 /// The paths of all routes below `/api/v1/jobs/{job}`.
-pub const PATHS: [&str; 11] = [
+pub const PATHS: [&str; 13] = [
     "/topics",
     "/topics/{topic}",
     "/topics/{topic}/messages",
@@ -127,6 +127,8 @@ pub const PATHS: [&str; 11] = [
     "/schemas/{subject}",
     "/schemas/{subject}/difference",
     "/capture",
+    "/plan",
+    "/runs",
     "/views/{view}/rows",
     "/dead-letters",
     "/dead-letters/{number}",
@@ -136,7 +138,7 @@ pub const PATHS: [&str; 11] = [
 /// Whether the ingest knows most about a path below `/api/v1/jobs/{job}`, else the dataflow does.
 #[must_use]
 pub fn is_of_ingest(path: &str) -> bool {
-    path.ends_with("/capture")
+    path.ends_with("/capture") || path.ends_with("/runs")
 }
 
 /// The routes of one job, below `/api/v1/jobs/{job}`. They make services do work and show data: put
@@ -152,6 +154,8 @@ pub fn routes(later: Later) -> Router {
         .route("/schemas/{subject}", get(one_subject))
         .route("/schemas/{subject}/difference", get(difference))
         .route("/capture", get(captured))
+        .route("/plan", get(planned))
+        .route("/runs", get(ledger))
         .route("/views/{view}/rows", get(view_rows))
         .route("/dead-letters", get(all_letters))
         .route("/dead-letters/{number}", get(one_letter))
@@ -284,6 +288,14 @@ async fn difference(
 
 async fn captured(State(shared): Kept, Path(job): Path<String>) -> Response {
     told(shared, job, capture::now).await
+}
+
+async fn planned(State(shared): Kept, Path(job): Path<String>) -> Response {
+    told(shared, job, plan::plan).await
+}
+
+async fn ledger(State(shared): Kept, Path(job): Path<String>) -> Response {
+    told(shared, job, runs::runs).await
 }
 
 async fn view_rows(

@@ -14,6 +14,8 @@
 //! | `GET /topics/{topic}/messages` | [`messages`]: records, decoded |
 //! | `GET /schemas`, `/schemas/{subject}` … | [`schemas`]: versions, differences, readers |
 //! | `GET /capture` | [`capture`]: slot, retained WAL, snapshot |
+//! | `GET /plan` | [`plan`]: sources, views, their operators |
+//! | `GET /runs` | [`runs`]: the pages of the ingest's ledger |
 //! | `GET /views/{view}/rows` | [`rows`]: rows of the view's table |
 //! | `GET /dead-letters`, `/dead-letters/{number}` | [`letters`]: grouped reasons, one letter |
 //! | `POST /dead-letters/replay` | [`letters::replay`]: letters put back |
@@ -36,8 +38,10 @@ mod capture;
 mod decoded;
 pub mod letters;
 mod messages;
+mod plan;
 mod reads;
 mod rows;
+mod runs;
 mod schemas;
 mod topics;
 

@@ -15,6 +15,7 @@
 //! * `server` serves HTTP; `state_log` makes the durable state durable.
 //! * [`tidemill_protocol`] defines the messages. `docs/decisions/0015` explains the design.
 
+mod audit;
 mod inspected;
 mod listen;
 mod machine;
@@ -26,6 +27,7 @@ mod transition_log;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
@@ -38,8 +40,11 @@ use tidemill_state::store;
 use tidemill_web::api::history;
 use tokio::runtime::{Builder, Runtime};
 
+use self::audit::Audit;
 use self::listen::Ready;
 use self::state_log::Book;
+
+pub use self::machine::status::alone;
 
 /// Default of `--state`: where the master keeps its state.
 const STATE: &str = "./tidemill-state";
@@ -113,7 +118,9 @@ pub fn run(args: &MasterArgs) -> anyhow::Result<()> {
     let listener = runtime.block_on(tokio::net::TcpListener::bind(address));
     let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
-    let book = Book::new(store::open(&url)?);
+    let store = store::open(&url)?;
+    let audit = Audit::open(Arc::clone(&store))?;
+    let book = Book::new(store);
     let durable = book.take_over(&address.to_string())?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let (generation, jobs) = (durable.by.generation, durable.jobs.len());
@@ -123,7 +130,7 @@ pub fn run(args: &MasterArgs) -> anyhow::Result<()> {
     let at = address.to_string();
     let facts = server::facts(&master.desk(), token, tls.is_some());
     runtime.spawn(history::sample(facts.clone()));
-    let router = server::router(master.desk(), facts, peers, &url, &at);
+    let router = server::router(master.desk(), (facts, audit), peers, &url, &at);
     let ready = {
         let _entered = runtime.enter();
         Ready::start(listener, tls)?

@@ -43,6 +43,7 @@ use tidemill_web::api::{Facts, Later};
 use tidemill_web::readable;
 use tidemill_web::readable::{QUESTION_BYTES_MAX, Question};
 
+use super::audit::{Audit, audited};
 use super::inspected;
 use super::mailbox::{Busy, Desk};
 use super::spec;
@@ -119,6 +120,7 @@ pub(super) type Answer = Result<Response, Failed>;
 pub(crate) fn facts(desk: &Desk, token: Option<Token>, tls: bool) -> Facts {
     let session = Session {
         kind: "master",
+        features: &["audit", "changes", "logs"],
         token: token.map(Arc::new),
         own_machine: false,
         tls,
@@ -137,7 +139,13 @@ pub(crate) fn facts(desk: &Desk, token: Option<Token>, tls: bool) -> Facts {
 
 /// Builds all routes: those that need the token, the open ones, and the control center. `facts` are
 /// sampled for as long as the runtime lives.
-pub(crate) fn router(desk: Desk, facts: Facts, peers: Peers, state: &str, at: &str) -> Router {
+pub(crate) fn router(
+    desk: Desk,
+    (facts, audit): (Facts, Audit),
+    peers: Peers,
+    state: &str,
+    at: &str,
+) -> Router {
     let app = App {
         desk,
         state: state.into(),
@@ -149,9 +157,10 @@ pub(crate) fn router(desk: Desk, facts: Facts, peers: Peers, state: &str, at: &s
         .route("/v1/workers/{id}/report", post(report))
         .route("/v1/workers/{id}/orders", get(orders))
         .route(&readable::path("{name}"), post(readable))
-        .merge(inspected::routes())
-        .merge(shared("/v1"))
-        .merge(shared("/api/v1"))
+        .merge(shared("/v1", &audit))
+        .merge(shared("/api/v1", &audit))
+        .merge(inspected::routes().layer(from_fn_with_state(audit.clone(), audited)))
+        .merge(audit.router().with_state(()))
         .layer(from_fn_with_state(facts.session.clone(), session::guard));
     let open = Router::new()
         .route("/v1/jobs", get(jobs))
@@ -187,8 +196,8 @@ async fn body<T: DeserializeOwned>(body: Body, most: usize, what: &str) -> Resul
 }
 
 /// The guarded routes that users have below both prefixes: `/v1`, of the first clients, and
-/// `/api/v1`.
-fn shared(prefix: &str) -> Router<App> {
+/// `/api/v1`. Changes are audited.
+fn shared(prefix: &str, audit: &Audit) -> Router<App> {
     let at = |path: &str| format!("{prefix}/{path}");
     Router::new()
         .route(&at("jobs"), post(submit))
@@ -197,6 +206,7 @@ fn shared(prefix: &str) -> Router<App> {
         .route(&at("jobs/{name}/rescale"), post(rescale))
         .route(&at("jobs/{name}/remove"), post(remove))
         .route(&at("logs"), get(logs))
+        .layer(from_fn_with_state(audit.clone(), audited))
 }
 
 /// A worker reports all its processes; the answer is its assignment.

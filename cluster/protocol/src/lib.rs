@@ -482,6 +482,12 @@ pub struct ProcessStatus {
     pub phase: Phase,
     /// The URL of the process's HTTP server; empty while it has none.
     pub http: String,
+    /// Records read from the log, or published to it, since the process started.
+    #[serde(default)]
+    pub records: u64,
+    /// The operators of this process alone, the most expensive first.
+    #[serde(default)]
+    pub operators: Vec<OperatorHeartbeat>,
 }
 
 /// How a generation failed.

@@ -9,13 +9,15 @@
 //!
 //! A stop ends the ingest first. Then the views take everything that it published.
 
+mod center;
+
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tidemill_config::args::{HttpArgs, RunArgs};
+use tidemill_config::args::RunArgs;
 use tidemill_config::connections::Connections;
 use tidemill_config::lease::Lease;
 use tidemill_config::pipeline::{Folder, Views};
@@ -32,6 +34,7 @@ use tidemill_logs::logging::Origin;
 use tidemill_protocol::{exit, output, redact};
 use tidemill_web::readable::{Later, Readable};
 
+use self::center::Center;
 use crate::command::ingest::Api;
 use crate::command::{dataflow, ingest};
 use crate::terminal::display::{Display, TICK};
@@ -113,7 +116,6 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let (mut pipeline, views) = (folder.ingest()?, folder.views()?);
     let api = Api::choose(&mut pipeline, &args.fetch)?;
     let _leases = leases(&folder.name, &connections, args.take_over)?;
-    introduce(&folder.name, &connections, &api);
     // Both components use the same services, so they share one health record.
     let health = Health::default();
     let job_stats = Arc::new(job::Stats::with(health.clone()));
@@ -134,7 +136,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         job_stats,
         awaited: Arc::default(),
     };
-    river.serve(&args.http, readable, inspected)?;
+    river.serve(args, readable, inspected)?;
+    introduce(&river.name, &river.connections, &api);
     let options = ingest::options(
         &river.name,
         pipeline,
@@ -294,14 +297,18 @@ fn join(stages: [Stage; 2], stop_views: &AtomicBool) -> anyhow::Result<()> {
 }
 
 impl River {
-    /// Serves HTTP if `--http` was given.
+    /// Serves HTTP, and says where.
+    ///
+    /// # Errors
+    ///
+    /// The address is invalid or in use.
     fn serve(
         &self,
-        args: &HttpArgs,
+        args: &RunArgs,
         readable: Readable,
         inspected: Inspected,
     ) -> anyhow::Result<()> {
-        let at = tidemill_web::process(args, || tidemill_web::Shown {
+        let shown = tidemill_web::Shown {
             job: self.name.clone(),
             part: None,
             generation: None,
@@ -310,10 +317,14 @@ impl River {
             ingest: Some(Arc::clone(&self.ingest_stats)),
             readable: Later::new(readable.into()),
             inspected: tidemill_inspect::Later::new(inspected.into()),
-        })?;
-        if let Some(at) = at {
-            output::line(&format!("metrics: http://{at}/metrics"));
-        }
+        };
+        let status = Center::new(shown.clone(), usize::from(args.workers)).source();
+        let (at, is_whole) = tidemill_web::center(&args.http, shown, status)?;
+        let metrics = format!("metrics: http://{at}/metrics");
+        output::line(&match is_whole {
+            true => format!("control center: http://{at}/ ({metrics})"),
+            false => format!("{metrics} (beyond this machine the control center needs a token)"),
+        });
         Ok(())
     }
 

@@ -124,7 +124,7 @@ function title(jobs, /** @type {boolean} */ away) {
 function Shell({ session, out }) {
   const route = useRoute();
   const [theme, nextTheme] = useTheme();
-  const status = usePolled("status");
+  const status = usePolled("summary");
   /** @type {{ current: any }} */
   const keys = useRef(null);
   const jobs = status.data?.jobs ?? [];

@@ -12,12 +12,15 @@
 //! | `POST`, `DELETE /api/v1/session` | log in with the token, log out; open |
 //! | `GET /api/v1/openapi.json` | the description of all routes; open |
 //! | `GET /api/v1/status` | [`Status`]: the server, its workers and jobs |
+//! | `GET /api/v1/summary` | the same without views, operators, processes and failures |
 //! | `GET /api/v1/jobs`, `/api/v1/jobs/{job}` | the jobs; one job |
 //! | `GET /api/v1/jobs/{job}/history` | freshness, lag and rates of up to 24 h |
+//! | `GET /api/v1/jobs/{job}/events` | what happened to the job, the newest last |
 //!
 //! A master has further routes, behind the same [`session::guard`]. An error is
 //! `{"error": "…"}` with a fitting status.
 
+mod events;
 pub mod history;
 pub mod session;
 
@@ -72,9 +75,11 @@ pub fn refused(status: StatusCode, why: impl Into<String>) -> Response {
 pub fn router(facts: Facts) -> Router {
     let guarded = Router::new()
         .route("/api/v1/status", get(status))
+        .route("/api/v1/summary", get(summary))
         .route("/api/v1/jobs", get(jobs))
         .route("/api/v1/jobs/{job}", get(job))
         .route("/api/v1/jobs/{job}/history", get(kept))
+        .route("/api/v1/jobs/{job}/events", get(happened))
         .layer(from_fn_with_state(facts.session.clone(), session::guard))
         .with_state(facts.clone());
     let document = ([(header::CONTENT_TYPE, "application/json")], OPENAPI);
@@ -99,6 +104,24 @@ async fn status(State(facts): State<Facts>) -> Result<Response, Response> {
     Ok(Json(current(&facts).await?).into_response())
 }
 
+/// The status without the long lists of each job, for pages that show all jobs.
+async fn summary(State(facts): State<Facts>) -> Result<Response, Response> {
+    let mut status = current(&facts).await?;
+    for job in &mut status.jobs {
+        job.views.clear();
+        job.operators.clear();
+        job.processes.clear();
+        job.failures.clear();
+        for dependency in &mut job.dependencies {
+            dependency.error = dependency
+                .error
+                .take()
+                .filter(|_| dependency.state == "down");
+        }
+    }
+    Ok(Json(status).into_response())
+}
+
 async fn jobs(State(facts): State<Facts>) -> Result<Response, Response> {
     Ok(Json(current(&facts).await?.jobs).into_response())
 }
@@ -118,6 +141,13 @@ fn no_job(name: &str) -> Response {
 async fn kept(State(facts): State<Facts>, Path(name): Path<String>) -> Response {
     match facts.history.of(&name) {
         Some(series) => Json(series).into_response(),
+        None => no_job(&name),
+    }
+}
+
+async fn happened(State(facts): State<Facts>, Path(name): Path<String>) -> Response {
+    match facts.history.events(&name) {
+        Some(events) => Json(events).into_response(),
         None => no_job(&name),
     }
 }

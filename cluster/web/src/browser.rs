@@ -248,6 +248,8 @@ fn process(index: usize, phase: Phase) -> ProcessStatus {
         worker: format!("node{index}"),
         phase,
         http: format!("10.0.0.{index}:9"),
+        records: 0,
+        operators: Vec::new(),
     }
 }
 

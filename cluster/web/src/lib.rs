@@ -188,20 +188,47 @@ impl Shown {
     }
 }
 
-/// Routes of a process of a job. `readable`, which asks the database, needs the token.
+/// From where a process can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// From this machine alone.
+    OwnMachine,
+    /// From the machines of a cluster: a child of a worker.
+    Cluster,
+    /// From anywhere.
+    Anywhere,
+}
+
+impl Reach {
+    /// The reach of a server at this address that a user chose.
+    fn of(at: SocketAddr) -> Self {
+        match at.ip().is_loopback() {
+            true => Self::OwnMachine,
+            false => Self::Anywhere,
+        }
+    }
+}
+
+/// Routes of a process of a job. `readable`, which asks the database, needs the token, and so does
+/// what the job's services hold. Without a token that data is not served to anywhere.
 ///
 /// `process` is read at each request; nothing is copied in between.
-pub(crate) fn process_router(process: Shown, token: Option<Token>) -> Router {
+pub(crate) fn process_router(process: Shown, token: Option<Token>, reach: Reach) -> Router {
     let shown = process.clone();
     let readable = readable::routes(Arc::clone(&process.readable), token.clone());
+    let is_shown = reach != Reach::Anywhere || token.is_some();
     let session = Session {
         kind: "process",
+        features: &[],
         token: token.map(Arc::new),
-        own_machine: false,
+        own_machine: reach == Reach::OwnMachine,
         tls: false,
     };
-    let inspected = tidemill_inspect::routes(Arc::clone(&process.inspected))
-        .layer(from_fn_with_state(session, session::guard));
+    let inspected = match is_shown {
+        true => tidemill_inspect::routes(Arc::clone(&process.inspected)),
+        false => Router::new(),
+    };
+    let inspected = inspected.layer(from_fn_with_state(session, session::guard));
     let ready = async move || readiness(&process);
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -288,10 +315,10 @@ fn scraped(labels: Labels, families: Vec<metrics::Family>) -> Response {
 /// # Errors
 ///
 /// The token cannot be read.
-pub fn own_router(process: Shown) -> anyhow::Result<Router> {
+pub fn own_router(process: Shown, reach: Reach) -> anyhow::Result<Router> {
     let token = token::given()?;
     let token = token.map(|token| Token::new(&token)).transpose()?;
-    Ok(process_router(process, token))
+    Ok(process_router(process, token, reach))
 }
 
 /// Serves the routes of a process if `--http` was given. Returns the address.
@@ -303,8 +330,49 @@ pub fn process(
     args: &HttpArgs,
     process: impl FnOnce() -> Shown,
 ) -> anyhow::Result<Option<SocketAddr>> {
-    let serve = |address: &String| serve(address, own_router(process())?);
+    let serve = |address: &String| {
+        let listener = listened(address)?;
+        let reach = Reach::of(listener.local_addr()?);
+        start(listener, own_router(process(), reach)?, None)
+    };
     args.http.as_ref().map(serve).transpose()
+}
+
+/// Serves the routes of a process and the control center of its own pipeline, whose status `status`
+/// tells. Returns the address, and whether the control center is there: beyond this machine it needs
+/// a token, because it shows the pipeline's data.
+///
+/// # Errors
+///
+/// The address is invalid or in use, or the token cannot be read.
+pub fn center(
+    address: &str,
+    process: Shown,
+    status: Arc<dyn Fn() -> api::Later + Send + Sync>,
+) -> anyhow::Result<(SocketAddr, bool)> {
+    let given = token::given()?;
+    let token = given.as_deref().map(Token::new).transpose()?;
+    let listener = listened(&address)?;
+    let reach = Reach::of(listener.local_addr()?);
+    let routes = own_router(process, reach)?;
+    let own_machine = reach == Reach::OwnMachine;
+    if !own_machine && token.is_none() {
+        return Ok((start(listener, routes, None)?, false));
+    }
+    let session = api::session::Session {
+        kind: "run",
+        features: &[],
+        token: token.map(Arc::new),
+        own_machine,
+        tls: false,
+    };
+    let facts = Facts {
+        session,
+        status,
+        history: Arc::default(),
+    };
+    let routes = routes.merge(api::router(facts.clone()));
+    Ok((start(listener, routes, Some(facts))?, true))
 }
 
 /// Serves at an address as long as the process lives; port 0 takes any free port. Returns the
@@ -314,16 +382,44 @@ pub fn process(
 ///
 /// The address is invalid or in use, or no thread can be started.
 pub fn serve(address: impl ToSocketAddrs + Debug, router: Router) -> anyhow::Result<SocketAddr> {
+    start(listened(&address)?, router, None)
+}
+
+/// Opens the socket of a server.
+///
+/// # Errors
+///
+/// The address is invalid or in use.
+fn listened(address: &(impl ToSocketAddrs + Debug)) -> anyhow::Result<std::net::TcpListener> {
     let cannot = || format!("cannot serve HTTP at {address:?}; it takes HOST:PORT");
-    let listener = listen(&address).with_context(cannot)?;
-    let at = listener.local_addr().with_context(cannot)?;
+    listen(address).with_context(cannot)
+}
+
+/// Starts the thread that answers until the process ends, and samples the facts if there are any.
+///
+/// # Errors
+///
+/// No thread can be started.
+fn start(
+    listener: std::net::TcpListener,
+    router: Router,
+    sampled: Option<Facts>,
+) -> anyhow::Result<SocketAddr> {
+    let at = listener.local_addr()?;
+    let cannot = || format!("cannot serve HTTP at {at}");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .with_context(cannot)?;
+    let work = async move {
+        if let Some(facts) = sampled {
+            tokio::spawn(api::history::sample(facts));
+        }
+        answer(listener, router).await;
+    };
     std::thread::Builder::new()
         .name("tidemill-http".to_owned())
-        .spawn(move || runtime.block_on(answer(listener, router)))
+        .spawn(move || runtime.block_on(work))
         .with_context(cannot)?;
     tracing::info!("http: http://{at}/metrics");
     Ok(at)

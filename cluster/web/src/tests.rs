@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tidemill_dataflow::job;
 use tidemill_protocol::{
     DependencyStatus, IngestStatus, JobStatus, MasterStatus, OperatorHeartbeat, ProcessKey,
-    ProcessReport, WorkerStatus,
+    ProcessReport, Status, WorkerStatus,
 };
 
 use super::exposition::Scrape;
@@ -134,6 +134,7 @@ fn status() -> Status {
 pub(super) fn facts(status: impl Fn() -> Status + Clone + Send + Sync + 'static) -> Facts {
     let session = Session {
         kind: "master",
+        features: &["audit", "changes", "logs"],
         token: None,
         own_machine: true,
         tls: false,
@@ -173,7 +174,11 @@ fn report() -> Report {
 /// though the code counts each range alone.
 #[test]
 fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
-    let at = serve("127.0.0.1:0", process_router(process(), None)).unwrap();
+    let at = serve(
+        "127.0.0.1:0",
+        process_router(process(), None, crate::Reach::OwnMachine),
+    )
+    .unwrap();
     let seen = scrape(at);
     let topic = [("topic", "a\"b\\c\nd"), ("partition", "3")];
     assert_eq!(seen.value("tidemill_lag_records", &topic), Some(7.0));

@@ -32,6 +32,7 @@ export function address(path, query = {}) {
 
 /** @param {string} method @param {string} url @param {any} [body] */
 async function ask(method, url, body) {
+  /** @type {Record<string, string>} */
   const headers = body === undefined ? {} : { "content-type": "application/json" };
   const request = {
     method,

@@ -39,7 +39,8 @@ function path(points) {
   let text = `M${first.x},${first.y}`;
   for (let at = 0; at < rest.length - 1; at += 1) {
     const [here, next] = [rest[at], rest[at + 1]];
-    const end = at === rest.length - 2 ? next : { x: (here.x + next.x) / 2, y: (here.y + next.y) / 2 };
+    const middle = { x: (here.x + next.x) / 2, y: (here.y + next.y) / 2 };
+    const end = at === rest.length - 2 ? next : middle;
     text += ` Q${here.x},${here.y} ${end.x},${end.y}`;
   }
   return rest.length === 1 ? `${text} L${rest[0].x},${rest[0].y}` : text;

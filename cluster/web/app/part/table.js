@@ -28,7 +28,8 @@ export function Table({ label, columns, rows, rowKey, order = "", name = "sort",
   const chosen = route.query[name] ?? order;
   const down = chosen.startsWith("-");
   const by = columns.find((it) => it.id === chosen.replace(/^-/, ""));
-  const sorted = by ? [...rows].sort((a, b) => compare(by.of(a), by.of(b)) * (down ? -1 : 1)) : rows;
+  const sign = down ? -1 : 1;
+  const sorted = by ? [...rows].sort((a, b) => sign * compare(by.of(a), by.of(b))) : rows;
   if (rows.length === 0 && empty) return html`<div class="note empty">${empty}</div>`;
   const head = (/** @type {Column} */ column) => {
     const mine = by === column;
@@ -46,4 +47,11 @@ export function Table({ label, columns, rows, rowKey, order = "", name = "sort",
       <td key=${column.id} class=${column.numeric ? "n" : ""}>
         ${column.cell ? column.cell(row) : column.of(row)}</td>`)}</tr>`)}</tbody>
   </table></div>`;
+}
+
+/** The filter of a screen, which is in the URL. @param {{ route: any, name?: string }} props */
+export function Filter({ route, name = "filter" }) {
+  const typed = (/** @type {any} */ event) => setQuery(route, { [name]: event.target.value });
+  return html`<label>Filter <input type="search" data-filter value=${route.query[name] ?? ""}
+    onInput=${typed} /></label>`;
 }

@@ -21,6 +21,7 @@ use serde::Serialize;
 use tidemill_protocol::{JobStatus, Status};
 
 use super::Facts;
+use super::events::{Event, Events};
 
 /// Time between two samples.
 const EVERY: Duration = Duration::from_secs(2);
@@ -126,7 +127,7 @@ impl Series {
 /// The series of all jobs.
 #[derive(Debug, Default)]
 pub struct History {
-    jobs: Mutex<BTreeMap<String, Series>>,
+    jobs: Mutex<BTreeMap<String, (Series, Events)>>,
 }
 
 impl History {
@@ -136,15 +137,22 @@ impl History {
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         jobs.retain(|name, _| status.jobs.iter().any(|job| job.name == *name));
         for job in status.jobs.iter().take(JOBS_KEPT_MAX) {
-            let series = jobs.entry(job.name.clone()).or_default();
+            let (series, events) = jobs.entry(job.name.clone()).or_default();
             series.add(Point::of(job, at_ms));
+            events.add(job, at_ms);
         }
     }
 
     /// The points of a job; `None` for a job that no sample had.
     pub fn of(&self, job: &str) -> Option<Series> {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        jobs.get(job).cloned()
+        jobs.get(job).map(|(series, _)| series.clone())
+    }
+
+    /// What happened to a job, the newest last; `None` for a job that no sample had.
+    pub(crate) fn events(&self, job: &str) -> Option<Vec<Event>> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.get(job).map(|(_, events)| events.list())
     }
 }
 

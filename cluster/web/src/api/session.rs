@@ -10,13 +10,13 @@
 //! 4. A server that is for this machine alone answers no other host name: a page elsewhere whose
 //!    name points here (DNS rebinding) is 403.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{COOKIE, HOST, ORIGIN, SET_COOKIE};
+use axum::http::header::{HOST, ORIGIN, SET_COOKIE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -24,12 +24,10 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
-use tidemill_protocol::token::{self, Token};
+use tidemill_protocol::token::{self, COOKIE, Token};
 
 use super::refused;
 
-/// The name of the cookie.
-const NAME: &str = "tidemill_session";
 /// Limit of a log-in request, in bytes.
 const LOG_IN_BYTES_MAX: usize = 16 * 1024;
 /// How long a browser keeps the cookie: 30 days, in seconds.
@@ -40,6 +38,8 @@ const KEPT_S: u64 = 30 * 24 * 60 * 60;
 pub struct Session {
     /// `master`, or `run`.
     pub kind: &'static str,
+    /// What the server has beside the status: `audit`, `changes`, `logs`.
+    pub features: &'static [&'static str],
     /// The token; `None` when none is set.
     pub token: Option<Arc<Token>>,
     /// Whether only this machine shall reach the server.
@@ -60,7 +60,7 @@ impl Session {
         let Some(token) = &self.token else {
             return true;
         };
-        token.is_shown(headers) || cookie(headers).is_some_and(|shown| token.is(&shown))
+        token.is_shown(headers)
     }
 
     /// Why a browser must not send this request for the page that it shows.
@@ -75,7 +75,7 @@ impl Session {
     /// The cookie with this value, which ends after `seconds`.
     fn kept(&self, value: &str, seconds: u64) -> String {
         let secure = if self.tls { "; Secure" } else { "" };
-        format!("{NAME}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
+        format!("{COOKIE}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
     }
 }
 
@@ -103,29 +103,6 @@ fn is_own_name(headers: &HeaderMap) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
-/// The token in the cookie, which holds its bytes as hexadecimal digits.
-fn cookie(headers: &HeaderMap) -> Option<String> {
-    let all = headers.get_all(COOKIE).iter();
-    let all = all.filter_map(|it| it.to_str().ok());
-    let mut pairs = all.flat_map(|it| it.split(';'));
-    let digits = pairs.find_map(|it| it.trim().strip_prefix(NAME)?.strip_prefix('='))?;
-    let bytes: Option<Vec<u8>> = digits
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect();
-    String::from_utf8(bytes?).ok()
-}
-
-/// The token as the cookie holds it.
-fn digits(token: &str) -> String {
-    token.bytes().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _written = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// Middleware of the routes that need the token.
 ///
 /// # Errors
@@ -142,7 +119,7 @@ pub async fn guard(
     if session.is_open_to(headers) {
         return Ok(next.run(request).await);
     }
-    let why = match token::shown(headers).is_some() || cookie(headers).is_some() {
+    let why = match token::shown(headers).is_some() || token::cookie(headers).is_some() {
         true => "the token is not this server's",
         false => {
             "this needs the token: `Authorization: Bearer TOKEN` (TIDEMILL_TOKEN or \
@@ -166,6 +143,7 @@ async fn told(State(session): State<Session>, headers: HeaderMap) -> Response {
     }
     let told = json!({
         "kind": session.kind,
+        "features": session.features,
         "version": env!("CARGO_PKG_VERSION"),
         "token": session.token.is_some(),
         "authenticated": session.is_open_to(&headers),
@@ -193,7 +171,7 @@ async fn log_in(State(session): State<Session>, headers: HeaderMap, body: Body) 
     match &session.token {
         None => Json(json!({"message": "no token is needed"})).into_response(),
         Some(token) if token.is(given) => {
-            let cookie = session.kept(&digits(given), KEPT_S);
+            let cookie = session.kept(&token::digits(given), KEPT_S);
             (
                 [(SET_COOKIE, cookie)],
                 Json(json!({"message": "logged in"})),
@@ -230,20 +208,6 @@ mod tests {
             (name, HeaderValue::from_str(value).unwrap())
         });
         pairs.collect()
-    }
-
-    #[test]
-    fn the_cookie_holds_the_token() {
-        let given = headers(&[("cookie", "a=b; tidemill_session=733b20; c=d")]);
-        assert_eq!(cookie(&given).as_deref(), Some("s; "));
-        assert_eq!(digits("s; "), "733b20");
-        for wrong in [
-            "tidemill_session=7",
-            "tidemill_session=zz",
-            "tidemill_sessions=73",
-        ] {
-            assert_ne!(cookie(&headers(&[("cookie", wrong)])).as_deref(), Some("s"));
-        }
     }
 
     #[test]

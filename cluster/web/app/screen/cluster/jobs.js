@@ -30,7 +30,7 @@ const COLUMNS = [
 ];
 
 function Jobs() {
-  const polled = usePolled("status");
+  const polled = usePolled("summary");
   const empty = html`No job yet. <code>tidemill submit PIPELINE</code> submits one.`;
   return html`<${Panel} title="Jobs">
     <${Loaded} polled=${polled} what="the jobs" empty=${empty}
