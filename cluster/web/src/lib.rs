@@ -46,13 +46,16 @@ use tokio::sync::Semaphore;
 
 pub mod api;
 mod app;
-#[cfg(test)]
-mod browser;
 mod cluster;
+#[cfg(test)]
+#[path = "../../tests/harness/browser.rs"]
+mod driver;
 #[cfg(test)]
 #[path = "../../tests/harness/exposition.rs"]
 mod exposition;
 mod metrics;
+#[cfg(test)]
+mod pages;
 mod process;
 pub mod readable;
 #[cfg(test)]

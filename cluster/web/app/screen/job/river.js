@@ -71,7 +71,12 @@ function picture(job, told) {
 function addViews(/** @type {any} */ job, /** @type {any} */ plan, /** @type {any[]} */ nodes,
   /** @type {any[]} */ edges) {
   const late = isLate(job);
-  const lag = job.behind ? `${count(job.behind)} behind` : rate(job.records_per_second);
+  const topics = new Set(plan.sources.map((/** @type {any} */ it) => it.topic)).size;
+  const read = topics > 1 ? "" : rate(job.records_per_second);
+  const lagOf = (/** @type {string} */ name) => {
+    const behind = job.behind_by_topic?.[name] ?? (topics > 1 ? 0 : job.behind);
+    return behind ? `${count(behind)} behind` : read;
+  };
   const topic = new Map(plan.sources.map((/** @type {any} */ it) => [it.name, it.topic]));
   for (const view of plan.views) {
     const rows = job.views[view.name];
@@ -83,8 +88,9 @@ function addViews(/** @type {any} */ job, /** @type {any} */ plan, /** @type {an
     for (const source of new Set(from.length ? from : ["topic the log"])) {
       const first = edges.every((it) => it.from !== source || !it.label);
       const ofLog = String(source).startsWith("topic");
+      const lag = lagOf(String(source).replace("topic ", ""));
       edges.push({ from: source, to: `view ${view.name}`, mood: late && ofLog ? "bad" : "",
-        label: first && ofLog ? lag : "", title: ofLog ? `${lag}; the oldest change waits for ${
+        label: first && ofLog ? lag : "", title: ofLog ? `the oldest change waits for ${
           duration(job.lag_ms)}` : "" });
     }
   }
