@@ -1,10 +1,8 @@
-//! HTTP: the routes, who may ask, and how errors are answered.
+//! HTTP: the routes, and how errors are answered. Who may ask is checked before.
 //!
 //! | status | when |
 //! |---|---|
 //! | 400 | the request is wrong, or a service refuses it for good |
-//! | 401 | the token is missing or wrong |
-//! | 403 | a page of another site asks |
 //! | 404 | there is no such topic, subject, view or letter, or the process runs another job |
 //! | 429 | too many requests run already |
 //! | 503 | the process starts, or a service does not answer |
@@ -12,9 +10,8 @@
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -23,7 +20,6 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tidemill_log::Kind;
 use tidemill_protocol::redact;
-use tidemill_protocol::token::Token;
 use tokio::sync::Semaphore;
 
 use crate::{Inspected, Later, capture, letters, messages, plan, rows, runs, schemas, topics};
@@ -115,8 +111,6 @@ fn failed(status: StatusCode, why: &str) -> Response {
 struct Shared {
     /// The job, once the process knows its connections.
     later: Later,
-    /// The token that a request must show.
-    token: Option<Token>,
     /// One permit for each request that runs.
     running: Arc<Semaphore>,
 }
@@ -147,15 +141,11 @@ pub fn is_of_ingest(path: &str) -> bool {
     path.ends_with("/capture") || path.ends_with("/runs")
 }
 
-/// The routes of one job, below `/api/v1/jobs/{job}`. All of them need the token if there is one,
-/// because they make services do work and show data.
-pub fn routes(later: Later, token: Option<Token>) -> Router {
+/// The routes of one job, below `/api/v1/jobs/{job}`. They make services do work and show data: put
+/// them behind the token.
+pub fn routes(later: Later) -> Router {
     let running = Arc::new(Semaphore::new(REQUESTS_MAX));
-    let shared = Arc::new(Shared {
-        later,
-        token,
-        running,
-    });
+    let shared = Arc::new(Shared { later, running });
     let below = Router::new()
         .route("/topics", get(all_topics))
         .route("/topics/{topic}", get(one_topic))
@@ -170,40 +160,8 @@ pub fn routes(later: Later, token: Option<Token>) -> Router {
         .route("/dead-letters", get(all_letters))
         .route("/dead-letters/{number}", get(one_letter))
         .route("/dead-letters/replay", post(replay))
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard))
         .with_state(shared);
     Router::new().nest("/api/v1/jobs/{job}", below)
-}
-
-/// Refuses requests without the token, and those that a page of another site makes.
-async fn guard(State(shared): Kept, request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    if is_of_another_site(headers) {
-        let why = "a page of another site may not do this";
-        return failed(StatusCode::FORBIDDEN, why);
-    }
-    let shown = shared.token.as_ref().is_none_or(|it| it.is_shown(headers));
-    if !shown {
-        return failed(
-            StatusCode::UNAUTHORIZED,
-            "this needs the cluster's token: `Authorization: Bearer TOKEN`",
-        );
-    }
-    next.run(request).await
-}
-
-/// Whether a browser sends this request for a page of another site, by its header `Origin`.
-fn is_of_another_site(headers: &HeaderMap) -> bool {
-    let text = |name| {
-        headers
-            .get(name)
-            .and_then(|it: &HeaderValue| it.to_str().ok())
-    };
-    let Some(origin) = headers.get(header::ORIGIN) else {
-        return false;
-    };
-    let origin = origin.to_str().ok().and_then(|it| it.split_once("://"));
-    origin.map(|(_, authority)| authority) != text(header::HOST) || origin.is_none()
 }
 
 /// Runs `work` on a thread that may block, if few enough run already and the job is this one.

@@ -491,4 +491,41 @@ mod tests {
         assert_eq!((changed.name.as_str(), kinds), ("a", ("int", "long")));
         assert_eq!(compared(&before, &before).changed, []);
     }
+
+    #[test]
+    fn what_a_version_breaks_is_the_planners_word() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipeline = folder.path().join("shop");
+        std::fs::create_dir(&pipeline).unwrap();
+        let sql = "CREATE TABLE t WITH (topic = 't', format = 'avro', envelope = 'append');
+            CREATE MATERIALIZED VIEW v WITH (primary_key = 'id') AS SELECT id, country FROM t;";
+        std::fs::write(pipeline.join("views.sql"), sql).unwrap();
+        let given = tidemill_config::connections::ConnectionArgs {
+            data: Some(folder.path().join("all.db").display().to_string()),
+            ..Default::default()
+        };
+        let opened = tidemill_config::pipeline::Folder::open(&pipeline).unwrap();
+        let connections =
+            tidemill_config::connections::Connections::resolve(&given, &pipeline).unwrap();
+        let registry = tidemill_log::registry::open(&connections.registry).unwrap();
+        let schema = |more: &str| {
+            format!(
+                r#"{{"type":"record","name":"r","fields":[
+                {{"name":"id","type":"string"}}{more}]}}"#
+            )
+        };
+        let country = r#",{"name":"country","type":["null","string"],"default":null}"#;
+        registry.register("t-value", &schema("")).unwrap();
+        registry.register("t-value", &schema(country)).unwrap();
+        let job = Inspected::new("shop", &opened, &connections, None, None);
+        let on = difference(&job, "t-value", Pair { from: 1, to: 2 }).unwrap();
+        assert_eq!(
+            (on.plans, on.removed.len(), on.added.len()),
+            (Some(true), 0, 1)
+        );
+        let back = difference(&job, "t-value", Pair { from: 2, to: 1 }).unwrap();
+        assert_eq!(back.plans, Some(false));
+        assert!(back.why.as_ref().unwrap().contains("country"), "{back:?}");
+        assert_eq!(back.removed[0].views, ["v"]);
+    }
 }

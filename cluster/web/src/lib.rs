@@ -26,7 +26,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use api::Facts;
+use api::session::{self, Session};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -189,13 +191,47 @@ impl Shown {
     }
 }
 
-/// Routes of a process of a job. `readable`, which asks the database, needs the token.
+/// From where a process can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// From this machine alone.
+    OwnMachine,
+    /// From the machines of a cluster: a child of a worker.
+    Cluster,
+    /// From anywhere.
+    Anywhere,
+}
+
+impl Reach {
+    /// The reach of a server at this address that a user chose.
+    fn of(at: SocketAddr) -> Self {
+        match at.ip().is_loopback() {
+            true => Self::OwnMachine,
+            false => Self::Anywhere,
+        }
+    }
+}
+
+/// Routes of a process of a job. `readable`, which asks the database, needs the token, and so does
+/// what the job's services hold. Without a token that data is not served to anywhere.
 ///
 /// `process` is read at each request; nothing is copied in between.
-pub(crate) fn process_router(process: Shown, token: Option<Token>) -> Router {
+pub(crate) fn process_router(process: Shown, token: Option<Token>, reach: Reach) -> Router {
     let shown = process.clone();
     let readable = readable::routes(Arc::clone(&process.readable), token.clone());
-    let inspected = tidemill_inspect::routes(Arc::clone(&process.inspected), token);
+    let is_shown = reach != Reach::Anywhere || token.is_some();
+    let session = Session {
+        kind: "process",
+        features: &[],
+        token: token.map(Arc::new),
+        own_machine: reach == Reach::OwnMachine,
+        tls: false,
+    };
+    let inspected = match is_shown {
+        true => tidemill_inspect::routes(Arc::clone(&process.inspected)),
+        false => Router::new(),
+    };
+    let inspected = inspected.layer(from_fn_with_state(session, session::guard));
     let ready = async move || readiness(&process);
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -282,10 +318,10 @@ fn scraped(labels: Labels, families: Vec<metrics::Family>) -> Response {
 /// # Errors
 ///
 /// The token cannot be read.
-pub fn own_router(process: Shown) -> anyhow::Result<Router> {
+pub fn own_router(process: Shown, reach: Reach) -> anyhow::Result<Router> {
     let token = token::given()?;
     let token = token.map(|token| Token::new(&token)).transpose()?;
-    Ok(process_router(process, token))
+    Ok(process_router(process, token, reach))
 }
 
 /// Serves the routes of a process if `--http` was given. Returns the address.
@@ -297,7 +333,11 @@ pub fn process(
     args: &HttpArgs,
     process: impl FnOnce() -> Shown,
 ) -> anyhow::Result<Option<SocketAddr>> {
-    let serve = |address: &String| serve(address, own_router(process())?);
+    let serve = |address: &String| {
+        let listener = listened(address)?;
+        let reach = Reach::of(listener.local_addr()?);
+        start(listener, own_router(process(), reach)?, None)
+    };
     args.http.as_ref().map(serve).transpose()
 }
 
@@ -315,9 +355,10 @@ pub fn center(
 ) -> anyhow::Result<(SocketAddr, bool)> {
     let given = token::given()?;
     let token = given.as_deref().map(Token::new).transpose()?;
-    let routes = own_router(process)?;
     let listener = listened(&address)?;
-    let own_machine = listener.local_addr()?.ip().is_loopback();
+    let reach = Reach::of(listener.local_addr()?);
+    let routes = own_router(process, reach)?;
+    let own_machine = reach == Reach::OwnMachine;
     if !own_machine && token.is_none() {
         return Ok((start(listener, routes, None)?, false));
     }

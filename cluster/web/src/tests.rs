@@ -176,7 +176,11 @@ fn report() -> Report {
 /// though the code counts each range alone.
 #[test]
 fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
-    let at = serve("127.0.0.1:0", process_router(process(), None)).unwrap();
+    let at = serve(
+        "127.0.0.1:0",
+        process_router(process(), None, crate::Reach::OwnMachine),
+    )
+    .unwrap();
     let seen = scrape(at);
     let topic = [("topic", "a\"b\\c\nd"), ("partition", "3")];
     assert_eq!(seen.value("tidemill_lag_records", &topic), Some(7.0));

@@ -11,6 +11,11 @@ import { screen as audit } from "./cluster/audit.js";
 import { screen as jobs } from "./cluster/jobs.js";
 import { screen as logs } from "./cluster/logs.js";
 import { screen as workers } from "./cluster/workers.js";
+import { screen as capture } from "./data/capture.js";
+import { screen as letters } from "./data/letters.js";
+import { screen as rows } from "./data/rows.js";
+import { screen as schemas } from "./data/schemas.js";
+import { screen as topics } from "./data/topics.js";
 import { screen as freshness } from "./job/freshness.js";
 import { screen as generations } from "./job/generations.js";
 import { screen as ingest } from "./job/ingest.js";
@@ -26,6 +31,7 @@ import { screen as views } from "./job/views.js";
 
 /** @type {Screen[]} */
 export const screens = [
-  river, freshness, ingest, views, operators, sink, generations,
+  river, freshness, ingest, capture, topics, schemas, views, rows, operators, sink, letters,
+  generations,
   jobs, workers, logs, audit,
 ];
