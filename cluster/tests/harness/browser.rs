@@ -170,6 +170,20 @@ impl Browser {
         }
     }
 
+    /// Waits until the page has this title.
+    #[track_caller]
+    pub(crate) fn is_titled(&self, title: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = self.js("return document.title");
+            if found == title {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the title is {found}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Goes to an address. An address of the same page with another part after `#` loads nothing
     /// anew, so a blank page comes between.
     pub(crate) fn go(&self, url: &str) {

@@ -21,7 +21,7 @@ use super::{answer, app, listen, master_router};
 /// Markup that shows if it is ever treated as more than text.
 const HOSTILE: &str = "<img src=x onerror=\"window.hit=1\"><script>window.hit=2</script>";
 /// Limit of what a browser loads, in bytes.
-const LOADED_BYTES_MAX: usize = 250 * 1024;
+const LOADED_BYTES: usize = 250 * 1024;
 
 /// A fake master with a status that the test sets. It ends when dropped.
 struct Master {
@@ -214,7 +214,7 @@ fn the_pages_are_live_and_say_when_the_master_is_away() {
         it.querySelector('title').textContent.split('\\n')[0])",
     );
     assert!(red.to_string().contains("Topic"), "{red}");
-    assert_eq!(browser.js("return document.title"), "(1 degraded) Tidemill");
+    browser.is_titled("(1 degraded) Tidemill");
     let kept = browser.js("return document.querySelector('main').dataset.kept");
     assert_eq!(kept, "yes", "the page was built anew");
 
@@ -227,7 +227,7 @@ fn the_pages_are_live_and_say_when_the_master_is_away() {
     // The master ends, and comes back.
     drop(master);
     browser.sees(&["Not up to date: nobody answers"]);
-    assert_eq!(browser.js("return document.title"), "(away) Tidemill");
+    browser.is_titled("(away) Tidemill");
     let mut back = status();
     back.jobs[0].views.insert("added".into(), 31);
     let _back = Master::at(&address, back, None);
@@ -458,7 +458,7 @@ fn many_jobs_with_many_views_are_shown() {
 #[test]
 fn assets_are_small_and_vendored_files_are_unchanged() {
     let loaded = app::bytes_loaded();
-    assert!(loaded <= LOADED_BYTES_MAX, "{loaded} bytes");
+    assert!(loaded <= LOADED_BYTES, "{loaded} bytes");
     let folders = [
         concat!(env!("CARGO_MANIFEST_DIR"), "/app/vendor"),
         concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vendor"),
