@@ -345,7 +345,8 @@ impl DependencyStatus {
     }
 }
 
-/// The status of a cluster: `GET /v1/status`, `tidemill status --json`, and the status page.
+/// The status of a cluster: `GET /v1/status`, `tidemill status --json`, and the control
+/// center.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
@@ -419,6 +420,8 @@ pub struct JobStatus {
     pub lag_ms: Option<u64>,
     /// Records in the log that are not in every view yet; `None` when nobody knows.
     pub behind: Option<u64>,
+    /// The same by topic; empty when nobody knows.
+    pub behind_by_topic: BTreeMap<String, u64>,
     /// The services that the job's processes use.
     pub dependencies: Vec<DependencyStatus>,
     /// Freshness in ms: the median and the 99th percentile of the time from commit to readable.

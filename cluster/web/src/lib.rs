@@ -12,7 +12,7 @@
 //! | `/readyz` | 200 when it does its work, else 503 with the reasons as JSON | | |
 //! | `/metrics` | its stages | its slots and processes | the cluster and all jobs |
 //! | `POST /v1/jobs/NAME/readable` | [`readable`]: is a change in every view? Needs the token | | |
-//! | `/api/v1/jobs/NAME/…` | [`tidemill_inspect`]: what the job's services hold. Needs the token | | |
+//! | `/api/v1/jobs/NAME/…` | [`tidemill_inspect`]: what its services hold. Needs the token | | |
 //! | `/`, `/app/…`, `/api/v1/…` | of `tidemill run`: the control center | | the control center |
 //!
 //! Workers and the master have further routes of their own. The server is HTTP/1.1 without TLS. It
@@ -48,13 +48,16 @@ use tokio::sync::Semaphore;
 
 pub mod api;
 mod app;
-#[cfg(test)]
-mod browser;
 mod cluster;
+#[cfg(test)]
+#[path = "../../tests/harness/browser.rs"]
+mod driver;
 #[cfg(test)]
 #[path = "../../tests/harness/exposition.rs"]
 mod exposition;
 mod metrics;
+#[cfg(test)]
+mod pages;
 mod process;
 pub mod readable;
 #[cfg(test)]
@@ -339,8 +342,8 @@ pub fn process(
 }
 
 /// Serves the routes of a process and the control center of its own pipeline, whose status `status`
-/// tells. Returns the address, and whether the control center is there: beyond this machine it needs
-/// a token, because it shows the pipeline's data.
+/// tells. Returns the address, and whether the control center is there: beyond this machine it
+/// needs a token, because it shows the pipeline's data.
 ///
 /// # Errors
 ///

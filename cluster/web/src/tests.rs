@@ -16,6 +16,8 @@ use tidemill_protocol::{
     ProcessReport, Status, WorkerStatus,
 };
 
+use super::api::session::Session;
+
 use super::exposition::Scrape;
 use super::{exposition, *};
 
@@ -215,25 +217,37 @@ fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
     assert_eq!(seen.value("tidemill_worker_processes", &live), Some(1.0));
 }
 
-/// Each file has its content type and the policy, and names no other host.
+/// Each file has its content type and the policy. Our own files name no other host, and none of
+/// them makes markup from text.
 #[test]
-fn the_page_is_whole_and_lets_nothing_in() {
+fn the_pages_are_whole_and_let_nothing_in() {
     let at = serve("127.0.0.1:0", master_router(facts(status))).unwrap();
-    for (path, kind) in [
-        ("/", "text/html; charset=utf-8"),
-        ("/status.css", "text/css; charset=utf-8"),
-        ("/status.js", "text/javascript; charset=utf-8"),
-    ] {
-        let answer = get(at, path);
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert!(answer.contains(&format!("content-type: {kind}\r\n")));
+    let mut own = 0;
+    for path in app::paths() {
+        let (at_path, kind) = match path.rsplit_once('.') {
+            Some((_, "html")) => ("/".to_owned(), "text/html; charset=utf-8"),
+            Some((_, "css")) => (format!("/app/{path}"), "text/css; charset=utf-8"),
+            Some((_, "txt")) => (format!("/app/{path}"), "text/plain; charset=utf-8"),
+            _ => (format!("/app/{path}"), "text/javascript; charset=utf-8"),
+        };
+        let answer = get(at, &at_path);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        assert!(
+            answer.contains(&format!("content-type: {kind}\r\n")),
+            "{path}"
+        );
         assert!(answer.contains("content-security-policy: default-src 'none'; "));
-        for elsewhere in ["http://", "https://", "innerHTML", "@import"] {
-            // The name of SVG is no address that anybody goes to.
-            let text = answer.replace("http://www.w3.org/2000/svg", "");
-            assert!(!text.contains(elsewhere), "{path} has {elsewhere}");
+        if path.starts_with("vendor/") {
+            continue;
+        }
+        own += 1;
+        for elsewhere in ["http://", "https://", "innerHTML", "@import", "eval("] {
+            assert!(!answer.contains(elsewhere), "{path} has {elsewhere}");
         }
     }
+    assert!(own > 20, "{own} files of our own");
+    let missing = get(at, "/app/vendor/preact.d.mts");
+    assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
 }
 
 /// Names of metrics in a text.

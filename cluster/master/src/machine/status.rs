@@ -110,8 +110,7 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
     let whole = run.is_some_and(|run| beats.len() == run.workers.len());
     let sum = |of: fn(&Heartbeat) -> u64| beats.iter().map(|beat| of(beat)).sum::<u64>();
     let most = |of: fn(&Heartbeat) -> u64| beats.iter().map(|beat| of(beat)).max().unwrap_or(0);
-    let behind = beats.iter().flat_map(|beat| beat.behind.values());
-    let behind: u64 = behind.flat_map(BTreeMap::values).sum();
+    let behind = by_topic(&beats);
     let (late, known) = lag(state.now, &of_dataflow, &of_ingest);
     let fresh = |of: fn(&Heartbeat) -> Option<u64>| {
         let told = beats.iter().find_map(|beat| of(beat));
@@ -145,7 +144,8 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
         workers: run.map_or(0, |run| run.threads * run.workers.len()),
         epoch: most(|beat| beat.durable),
         lag_ms: late,
-        behind: known.then_some(behind),
+        behind: known.then(|| behind.values().sum()),
+        behind_by_topic: if known { behind } else { BTreeMap::new() },
         dependencies: dependencies(of_dataflow.iter().chain(&of_ingest)),
         freshness_p50_ms: fresh(|beat| beat.freshness_p50_ms),
         freshness_p99_ms: fresh(|beat| beat.freshness_p99_ms),
@@ -170,6 +170,15 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
     }
 }
 
+/// The records of each topic that are not in every view yet. Process 0 knows them.
+fn by_topic(beats: &[&Heartbeat]) -> BTreeMap<String, u64> {
+    let mut behind: BTreeMap<String, u64> = BTreeMap::new();
+    for (topic, partitions) in beats.iter().flat_map(|beat| &beat.behind) {
+        *behind.entry(topic.clone()).or_default() += partitions.values().sum::<u64>();
+    }
+    behind
+}
+
 /// The status of a job that one process runs alone, as `tidemill run` does: `dataflow` and `ingest`
 /// are what its two components tell. Rates are 0, because one moment has none.
 pub fn alone(name: &str, now: u64, dataflow: &Heartbeat, ingest: &Heartbeat) -> JobStatus {
@@ -185,7 +194,7 @@ pub fn alone(name: &str, now: u64, dataflow: &Heartbeat, ingest: &Heartbeat) -> 
     let of_dataflow = [(process(Part::Dataflow, dataflow), Some(dataflow))];
     let of_ingest = [(process(Part::Ingest, ingest), Some(ingest))];
     let (late, known) = lag(now, &of_dataflow, &of_ingest);
-    let behind = dataflow.behind.values().flat_map(BTreeMap::values);
+    let behind = by_topic(&[dataflow]);
     let fresh = |told: Option<u64>| told.max(late.filter(|late| *late > 0));
     let condition = |told: &[Told<'_>], away: &str| {
         let (doing, downs) = (doing(told), downs(now, told));
@@ -212,7 +221,8 @@ pub fn alone(name: &str, now: u64, dataflow: &Heartbeat, ingest: &Heartbeat) -> 
         why,
         epoch: dataflow.durable,
         lag_ms: late,
-        behind: known.then(|| behind.sum()),
+        behind: known.then(|| behind.values().sum()),
+        behind_by_topic: if known { behind } else { BTreeMap::new() },
         dependencies: dependencies(of_dataflow.iter().chain(&of_ingest)),
         freshness_p50_ms: fresh(dataflow.freshness_p50_ms),
         freshness_p99_ms: fresh(dataflow.freshness_p99_ms),

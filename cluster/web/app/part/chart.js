@@ -5,6 +5,17 @@ import { html, useEffect, useRef } from "./ui.js";
 
 /** @typedef {{ label: string, values: (number | null)[], color: string }} Series */
 
+/** The hours and minutes of a time; with seconds while the axis shows few minutes. */
+function clocks(/** @type {any} */ _, /** @type {number[]} */ splits) {
+  const fine = splits.length > 1 && splits[1] - splits[0] < 60;
+  const part = (/** @type {number} */ n) => String(n).padStart(2, "0");
+  return splits.map((it) => {
+    const at = new Date(it * 1000);
+    const minutes = `${part(at.getHours())}:${part(at.getMinutes())}`;
+    return fine ? `${minutes}:${part(at.getSeconds())}` : minutes;
+  });
+}
+
 /** The value of a colour of the theme. @param {string} name */
 const themed = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -24,7 +35,7 @@ function options(format, width, height, series) {
     cursor: { drag: { x: false, y: false } },
     scales: { y: { range: (/** @type {any} */ _, /** @type {number} */ low,
       /** @type {number} */ high) => [Math.min(0, low ?? 0), (high || 1) * 1.1] } },
-    axes: [axis, { ...axis, size: 70,
+    axes: [{ ...axis, values: clocks, space: 80 }, { ...axis, size: 70,
       values: (/** @type {any} */ _, /** @type {number[]} */ all) => all.map(format) }],
     series: [{ value: "{HH}:{mm}:{ss}" }, ...lines],
   };

@@ -7,9 +7,10 @@
 import { Graph as Layered, layout } from "../vendor/dagre.mjs";
 import { html, useMemo } from "./ui.js";
 
-const CHAR = 7.4; // about the width of a character, in px
+const CHAR = 7.9; // about the width of a character, in px
 const LINE = 18; // height of a line of a node, in px
 const SIDE = 14; // between a node's border and its text, in px
+const SHRUNK_MIN = 0.72; // of its size, to fit; a wider picture scrolls
 const WIDE_MAX = 34; // characters of a line that are shown
 
 /** @param {string} text */
@@ -18,7 +19,7 @@ const cut = (text) => (text.length > WIDE_MAX ? `${text.slice(0, WIDE_MAX - 1)}â
 /** @param {any[]} nodes @param {any[]} edges */
 function place(nodes, edges) {
   const graph = new Layered();
-  graph.setGraph({ rankdir: "LR", nodesep: 22, ranksep: 74, marginx: 8, marginy: 8 });
+  graph.setGraph({ rankdir: "LR", nodesep: 18, ranksep: 26, marginx: 8, marginy: 8 });
   graph.setDefaultEdgeLabel(() => ({}));
   for (const node of nodes) {
     const texts = [node.title, ...(node.widest ?? node.lines ?? [])];
@@ -27,7 +28,7 @@ function place(nodes, edges) {
     graph.setNode(node.id, { width: chars * CHAR + 2 * SIDE, height });
   }
   for (const edge of edges) {
-    graph.setEdge(edge.from, edge.to, { width: 64, height: 14, labelpos: "c" });
+    graph.setEdge(edge.from, edge.to, { width: edge.label ? 84 : 8, height: 14, labelpos: "c" });
   }
   layout(graph);
   return graph;
@@ -65,12 +66,13 @@ function Node({ node, at }) {
 export function Graph({ label, nodes, edges }) {
   // What the places depend on. Texts that change often give their widest form in `widest`.
   const shape = JSON.stringify([nodes.map((it) => [it.id, it.title, it.lines?.length]),
-    edges.map((it) => [it.from, it.to])]);
+    edges.map((it) => [it.from, it.to, Boolean(it.label)])]);
   const placed = useMemo(() => place(nodes, edges), [shape]);
   const size = placed.graph();
   const lines = edges.map((edge) => ({ edge, at: placed.edge(edge.from, edge.to) }));
   return html`<div class="wide graph" role="region" aria-label=${label} tabindex="0">
-    <svg width=${size.width} height=${size.height} viewBox=${`0 0 ${size.width} ${size.height}`}
+    <svg style=${{ minWidth: `${size.width * SHRUNK_MIN}px`, maxWidth: "100%", height: "auto" }}
+      width=${size.width} height=${size.height} viewBox=${`0 0 ${size.width} ${size.height}`}
       role="group" aria-label=${label}>
       ${lines.map(({ edge, at }) => html`<g key=${`${edge.from}>${edge.to}`}
         class=${`edge ${edge.mood ?? ""}`}><title>${edge.title ?? ""}</title>

@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_name_that_points_here_is_foreign() {
-        for own in ["127.0.0.1:7070", "localhost:1", "[::1]:80", "::1"] {
+        for own in ["127.0.0.1:7070", "localhost:1", "[::1]:80", "[::1]"] {
             assert!(is_own_name(&headers(&[("host", own)])), "{own}");
         }
         for foreign in [

@@ -57,6 +57,8 @@ function useLog(/** @type {any} */ filter, /** @type {boolean} */ follows) {
 /** @param {any} line */
 const time = (line) => (line.time_us
   ? new Date(line.time_us / 1000).toISOString().slice(11, 23) : "");
+/** The text without time and level, which have columns. @param {any} line */
+const words = (line) => line.text.replace(/^\d{4}-\S+Z\s+[A-Z]+\s+/, "");
 const TONES = /** @type {Record<string, string>} */ ({ ERROR: "failed", WARN: "busy",
   INFO: "live" });
 
@@ -71,7 +73,7 @@ function Lines({ lines, follows }) {
     aria-live="off">${lines.map((it, at) => html`<div key=${`${it.worker}/${it.process} ${
     it.next?.join(":") ?? at}`} class="log-line"><time>${time(it)}</time>
       <span class=${`badge ${tone(TONES[it.level] ?? "")}`}>${it.level || "–"}</span>
-      <span class="quiet">${it.worker}/${it.process}</span><span class="log-text">${it.text}</span>
+      <span class="quiet">${it.worker}/${it.process}</span><span class="log-text">${words(it)}</span>
     </div>`)}</div>`;
 }
 

@@ -1,7 +1,7 @@
 // The ledger of a job's ingest as a grid of runs: a square a page, coloured by its state.
 
 import { part } from "../../part/api.js";
-import { count, moment, rate } from "../../part/format.js";
+import { count, duration, moment, rate } from "../../part/format.js";
 import { usePolled } from "../../part/poll.js";
 import { setQuery } from "../../part/route.js";
 import { Badge, Empty, Facts, Loaded, Panel } from "../../part/state.js";
@@ -16,12 +16,16 @@ const WORDS = /** @type {Record<string, string>} */ ({ done: "landed", claimed: 
 /** @param {any} run */
 const word = (run) => WORDS[run.state] ?? run.state;
 
+/** From when a page was due to its landing or failing, in ms. @param {any} run */
+const took = (run) => (run.finished_ms === null ? null : run.finished_ms - run.due_ms);
+
 /** @type {import("../../part/table.js").Column[]} */
 const COLUMNS = [
   { id: "page", head: "Page", numeric: true, of: (it) => it.page },
   { id: "state", head: "State", of: word,
     cell: (it) => html`<span class=${`badge ${TONES[it.state] ?? ""}`}>${word(it)}</span>` },
   { id: "due", head: "Due", of: (it) => it.due_ms, cell: (it) => moment(it.due_ms) },
+  { id: "took", head: "Landed after", numeric: true, of: took, cell: (it) => duration(took(it)) },
   { id: "attempts", head: "Attempts", numeric: true, of: (it) => it.attempts },
   { id: "records", head: "Records", numeric: true, of: (it) => it.records,
     cell: (it) => count(it.records) },

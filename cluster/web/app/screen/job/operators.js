@@ -56,12 +56,13 @@ function ByView({ rows }) {
   }
   const sorted = [...views].sort((a, b) => b[1] - a[1]);
   const most = sorted[0]?.[1] ?? 1;
-  return html`<table><caption class="unseen">Time by view</caption><tbody>
+  return html`<div class="wide" role="region" aria-label="Time by view" tabindex="0"><table>
+    <caption class="unseen">Time by view</caption><tbody>
     ${sorted.map(([view, busy]) => html`<tr key=${view}>
       <th scope="row">${view || "reading and binding"}</th>
       <td class="n">${duration(busy / 1000)}</td><td><meter min="0" max=${most} value=${busy}
         aria-label=${`time of ${view || "reading and binding"}`}></meter></td></tr>`)}
-    </tbody></table>`;
+    </tbody></table></div>`;
 }
 
 /** @param {{ job: any, at: number | null, route: any }} props */
@@ -89,8 +90,9 @@ function Shown({ job, at, route }) {
     columns.push(
       { id: "skew", head: "Skew", numeric: true, of: (it) => it.skew,
         cell: (it) => (it.skew === null ? "–" : `${decimal(it.skew)} ×`) },
-      { id: "by", head: "By process", of: (it) => it.of.map((/** @type {any} */ one) =>
-        `${one.index}: ${duration(one.busy / 1000)}`).join(", "), fixed: true },
+      { id: "by", head: "By process", of: () => "", fixed: true,
+        cell: (it) => it.of.map((/** @type {any} */ one) => html`<div class="keep"
+          key=${one.index}>${one.index}: ${duration(one.busy / 1000)}</div>`) },
     );
   }
   return html`<${Panel} title="Operators" aside=${`${job.operators.length} most expensive`}>

@@ -16,13 +16,17 @@ const LATE_MS = 10_000; // a lag from which an edge is red
 const dependency = (job, name) => job.dependencies.find((/** @type {any} */ it) =>
   it.dependency === name);
 
-/** The node of a service. @param {any} job @param {string} name @param {string[]} lines */
-function service(job, name, lines, title = "") {
+/**
+ * The node of a service, which leads to a screen.
+ * @param {any} job @param {string} name @param {string[]} lines @param {string} title
+ * @param {string} screen
+ */
+function service(job, name, lines, title, screen) {
   const found = dependency(job, name);
   if (!found) return null;
   const mood = found.state === "up" ? "good" : found.state === "down" ? "bad" : "quiet";
   const place = found.at.replace(/^[a-z+]+:\/\//, "");
-  return { id: name, title: title || found.engine, mood, lines: [place, ...lines] };
+  return { id: name, title, mood, lines: [place, ...lines], href: link(job.name, screen) };
 }
 
 /** What the plan says of a view; before the plan is known, that it reads the log. */
@@ -37,14 +41,25 @@ function isLate(job) {
   return job.lag_ms > LATE_MS;
 }
 
-/** @param {any} job @param {any} told */
-function picture(job, told) {
+/** The rate of a topic, and how many of its records wait. */
+function flowOf(/** @type {any} */ job, /** @type {any[]} */ told, /** @type {string} */ name,
+  /** @type {boolean} */ alone) {
+  const found = told.find((it) => it.name === name);
+  const all = job.ingest ? job.ingest.published_per_second : job.records_per_second;
+  const behind = job.behind_by_topic?.[name] ?? (alone ? job.behind : null);
+  const known = job.behind !== null;
+  return { rate: rate(found?.records_per_s ?? (alone ? all : null)),
+    behind: known ? `${count(behind ?? 0)} behind` : "lag unknown" };
+}
+
+/** @param {any} job @param {any} told the plan @param {any[]} topicsTold */
+function picture(job, told, topicsTold) {
   const plan = planOf(job, told);
   const ingest = job.ingest;
   const nodes = [
-    service(job, "api", [], "API"),
-    service(job, "database", [], `Tables in ${dependency(job, "database")?.engine}`),
-    service(job, "slot", [], "Replication slot"),
+    service(job, "api", [], "API", "ingest"),
+    service(job, "database", [], `Tables in ${dependency(job, "database")?.engine}`, "capture"),
+    service(job, "slot", [], "Replication slot", "capture"),
   ].filter((it) => it !== null);
   /** @type {any[]} */
   const edges = nodes.slice(1).map((node, at) => ({ from: nodes[at].id, to: node.id,
@@ -55,23 +70,26 @@ function picture(job, told) {
     it.topic))] : ["the log"];
   const held = ingest && !["running"].includes(ingest.state);
   for (const topic of topics) {
+    const flow = flowOf(job, topicsTold, topic, topics.length === 1);
     nodes.push({ id: `topic ${topic}`, title: `Topic ${topic}`,
-      mood: log?.state === "down" ? "bad" : "good", lines: [log?.engine ?? "log"] });
+      mood: log?.state === "down" ? "bad" : "good",
+      lines: [log?.engine ?? "log", ...(captured ? [] : [flow.rate])],
+      href: link(job.name, "topics", { topic }) });
     if (captured) {
       edges.push({ from: captured, to: `topic ${topic}`, mood: held ? "bad" : "",
-        label: ingest && topics.length === 1 ? rate(ingest.published_per_second) : "",
-        title: ingest?.why ?? "" });
+        label: flow.rate, title: ingest?.why ?? "" });
     }
   }
-  addViews(job, plan, nodes, edges);
+  const lagOf = (/** @type {string} */ name) => flowOf(job, topicsTold, name,
+    topics.length === 1).behind;
+  addViews(job, plan, nodes, edges, lagOf);
   return { nodes, edges };
 }
 
 /** Adds the views, what they read, and the sink. */
 function addViews(/** @type {any} */ job, /** @type {any} */ plan, /** @type {any[]} */ nodes,
-  /** @type {any[]} */ edges) {
+  /** @type {any[]} */ edges, /** @type {(name: string) => string} */ lagOf) {
   const late = isLate(job);
-  const lag = job.behind ? `${count(job.behind)} behind` : rate(job.records_per_second);
   const topic = new Map(plan.sources.map((/** @type {any} */ it) => [it.name, it.topic]));
   for (const view of plan.views) {
     const rows = job.views[view.name];
@@ -83,13 +101,16 @@ function addViews(/** @type {any} */ job, /** @type {any} */ plan, /** @type {an
     for (const source of new Set(from.length ? from : ["topic the log"])) {
       const first = edges.every((it) => it.from !== source || !it.label);
       const ofLog = String(source).startsWith("topic");
-      edges.push({ from: source, to: `view ${view.name}`, mood: late && ofLog ? "bad" : "",
-        label: first && ofLog ? lag : "", title: ofLog ? `${lag}; the oldest change waits for ${
+      const lag = lagOf(String(source).replace("topic ", ""));
+      // Only what waits makes an edge late.
+      const waits = late && ofLog && !lag.startsWith("0 ");
+      edges.push({ from: source, to: `view ${view.name}`, mood: waits ? "bad" : "",
+        label: first && ofLog ? lag : "", title: ofLog ? `the oldest change waits for ${
           duration(job.lag_ms)}` : "" });
     }
   }
   const sink = service(job, "views", [`p99 ${duration(job.freshness_p99_ms)}`], `Tables in ${
-    dependency(job, "views")?.engine}`);
+    dependency(job, "views")?.engine}`, "sink");
   if (!sink) return;
   nodes.push(sink);
   for (const view of plan.views.filter((/** @type {any} */ it) => it.written)) {
@@ -125,9 +146,9 @@ const SERVICES = [
   { id: "error", head: "Last error", of: (it) => it.error ?? "", fixed: true },
 ];
 
-/** @param {{ job: any, plan: any }} props */
-function Shown({ job, plan }) {
-  const { nodes, edges } = picture(job, plan);
+/** @param {{ job: any, plan: any, topics: any[] }} props */
+function Shown({ job, plan, topics }) {
+  const { nodes, edges } = picture(job, plan, topics);
   const wrong = reasons(job);
   const serious = ["failed", "degraded"].includes(job.state) || isLate(job);
   const memory = job.operators.reduce((/** @type {number} */ sum, /** @type {any} */ it) =>
@@ -143,7 +164,8 @@ function Shown({ job, plan }) {
       isLate(job) ? "bad" : ""],
     ["Read", rate(job.records_per_second)],
     ["Published", job.ingest ? rate(job.ingest.published_per_second) : "not of this cluster"],
-    ["Dead letters", count(job.dead_letters), job.dead_letters ? "busy" : ""],
+    ["Dead letters", html`<a href=${link(job.name, "letters")}>${count(job.dead_letters)}</a>`,
+      job.dead_letters ? "busy" : ""],
     ["Workers", job.workers === job.workers_wanted ? count(job.workers)
       : `${job.workers} of ${job.workers_wanted}`],
     ["State in memory", bytes(memory)],
@@ -161,8 +183,10 @@ function Shown({ job, plan }) {
 function River({ job }) {
   const polled = usePolled(`jobs/${part(job)}`);
   const plan = usePolled(`jobs/${part(job)}/plan`, 15_000);
+  const topics = usePolled(`jobs/${part(job)}/topics`, 15_000);
   return html`<${Loaded} polled=${polled} what="the pipeline">
-    ${(/** @type {any} */ it) => html`<${Shown} job=${it} plan=${plan.data} />`}<//>`;
+    ${(/** @type {any} */ it) => html`<${Shown} job=${it} plan=${plan.data}
+      topics=${topics.data?.topics ?? []} />`}<//>`;
 }
 
 export const screen = {
