@@ -81,7 +81,7 @@ impl Shown {
         place.topic(&carts, 2);
         let mut command = place.command(&["run"], &["--http", "127.0.0.1:0"]);
         command.env("TIDEMILL_TOKEN", TOKEN);
-        let mut run = Process::start_in(command, place.folder());
+        let mut run = Process::start(command, place.folder());
         let web = Web::of(&mut run);
         web.until("/readyz", 200);
         let at = format!("http://{}/api/v1/jobs/{}", web.0, place.name);
@@ -463,11 +463,14 @@ fn letters(shown: &Shown) {
     let group = until("it is refused again", PATIENCE, || {
         let told = shown.get("/dead-letters", &[("stage", "decode")]);
         let groups = told["groups"].as_array().unwrap().clone();
-        groups.into_iter().find(|it| it["count"] == 2)
+        // The other one of Kafka is the record with headers.
+        let count = counted + 1;
+        groups.into_iter().find(|it| it["count"].as_u64() == Some(count))
     });
     let group = &group["group"];
     let all = shown.replay(&json!({ "all": true, "group": group }));
-    assert_eq!(all["done"].as_array().unwrap().len(), 1, "{all}");
+    let done = all["done"].as_array().unwrap().len() as u64;
+    assert_eq!(done, counted, "{all}");
     assert_eq!(all["goes_on_after"], Value::Null);
 }
 
