@@ -465,7 +465,9 @@ fn letters(shown: &Shown) {
         let groups = told["groups"].as_array().unwrap().clone();
         // The other one of Kafka is the record with headers.
         let count = counted + 1;
-        groups.into_iter().find(|it| it["count"].as_u64() == Some(count))
+        groups
+            .into_iter()
+            .find(|it| it["count"].as_u64() == Some(count))
     });
     let group = &group["group"];
     let all = shown.replay(&json!({ "all": true, "group": group }));
