@@ -185,7 +185,7 @@ fn run(
             stats.mark_settled();
         }
         let Some(last) = batch.last().map(Captured::position) else {
-            stats.note_snapshot(&batch);
+            stats.note_snapshot(changes_of(&batch), batch.is_empty());
             continue;
         };
         let truncates = batch
@@ -217,9 +217,17 @@ fn run(
         Stats::add(&stats.dead_letters, done.dead_letters);
         Stats::add(&stats.unpublishable, done.dead_letters);
         Stats::add(&stats.published, done.published.saturating_sub(truncates));
-        stats.note_snapshot(&batch);
+        stats.note_snapshot(changes_of(&batch), batch.is_empty());
     }
     Ok(())
+}
+
+/// The changes of a batch.
+fn changes_of(batch: &[Captured]) -> impl Iterator<Item = &Change> {
+    batch.iter().filter_map(|captured| match captured {
+        Captured::Change(change) => Some(change),
+        Captured::Refused(_) => None,
+    })
 }
 
 /// Whether it is a truncate.

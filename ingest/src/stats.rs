@@ -10,10 +10,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tidemill_log::envelope::event::Change;
 use tidemill_log::health::Health;
 use tidemill_log::health::lag::Waits;
-
-use crate::capture::Captured;
 
 pub use snapshot::SnapshotProgress;
 
@@ -253,9 +252,13 @@ impl Stats {
         (progress.began_ms > 0).then_some(progress)
     }
 
-    /// A batch was captured and, if it is not empty, published.
-    pub(crate) fn note_snapshot(&self, batch: &[Captured]) {
-        locked(&self.snapshot).note(batch);
+    /// A batch with these changes was captured and, if it is not empty, published.
+    pub(crate) fn note_snapshot<'a>(
+        &self,
+        changes: impl Iterator<Item = &'a Change>,
+        is_empty: bool,
+    ) {
+        locked(&self.snapshot).note(changes, is_empty);
     }
 
     /// Publishing runs.

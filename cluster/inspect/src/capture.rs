@@ -11,7 +11,7 @@ use serde::Serialize;
 use tidemill_ingest::probe::slot::{Slot, SlotProbe};
 use tidemill_ingest::stats::Stats;
 
-use crate::answer::Answer;
+use crate::refusal::Answer;
 use crate::{Inspected, locked};
 
 /// Limit of the positions that are kept for the rate.

@@ -21,8 +21,8 @@ use tidemill_log::log::dead_letter::{Entry, Kept, Stage};
 use tidemill_log::log::{Log, dead_letter};
 
 use crate::Inspected;
-use crate::answer::{Answer, Refusal};
 use crate::decoded::{Decoded, Decoder};
+use crate::refusal::{Answer, Refusal};
 
 pub use replay::Outcome;
 
@@ -346,6 +346,9 @@ pub(crate) struct Wanted {
     group: Option<String>,
     /// With `all`: only letters with a higher number, as `goes_on_after` of an answer.
     after: Option<i64>,
+    /// With `all`: no letters with a higher number, as `up_to` of the first answer. A letter that
+    /// is refused again becomes a new letter, which would be replayed without end.
+    up_to: Option<i64>,
     /// Also letters that were replayed, and behind newer records of their keys.
     force: bool,
 }
@@ -367,6 +370,11 @@ pub(crate) struct Replayed {
     missing: Vec<i64>,
     /// With `all`: the next request goes on after this number; absent when nothing remains.
     goes_on_after: Option<i64>,
+    /// With `all`: the newest letter that the first request saw.
+    up_to: Option<i64>,
+    /// Whether letters remain for another request.
+    #[serde(skip)]
+    is_cut: bool,
     /// The letter at which a service failed, and how. What was replayed before stays replayed.
     failed: Option<Became>,
 }
@@ -381,6 +389,7 @@ impl Wanted {
         let of_group = |group: &String| *group == group_of(&letter.reason);
         (!is_replayed || self.force)
             && self.after.is_none_or(|after| kept.number > after)
+            && self.up_to.is_none_or(|up_to| kept.number <= up_to)
             && self.stage.is_none_or(|stage| stage == letter.stage)
             && self.group.as_ref().is_none_or(of_group)
     }
@@ -396,21 +405,30 @@ pub(crate) fn replay_some(job: &Inspected, wanted: &Wanted) -> Answer<Replayed> 
         return Err(Refusal::Wrong(why));
     }
     let letters = job.letters()?;
+    // Letters that come while these are replayed are left for another request.
+    let (mut chosen, mut newest) = (Vec::new(), None);
+    letters.each(&mut |kept| {
+        newest = newest.max(Some(kept.number));
+        let is_wanted = wanted.has(&kept, letters.is_replayed(&kept));
+        if is_wanted && chosen.len() <= REPLAYED_MAX {
+            chosen.push(kept.number);
+        }
+    })?;
+    let given = wanted.numbers.iter();
     let mut told = Replayed {
-        missing: wanted.numbers.clone(),
+        missing: given.copied().filter(|it| !chosen.contains(it)).collect(),
+        up_to: wanted.up_to.or(newest).filter(|_| wanted.all),
         ..Replayed::default()
     };
-    let (began, mut last) = (Instant::now(), None);
+    let (began, mut last) = (Instant::now(), wanted.after);
     letters.each(&mut |kept| {
-        let is_wanted = wanted.has(&kept, letters.is_replayed(&kept));
-        if !is_wanted || told.failed.is_some() || told.goes_on_after.is_some() {
+        if !chosen.contains(&kept.number) || told.failed.is_some() || told.is_cut {
             return;
         }
         let number = kept.number;
-        told.missing.retain(|it| *it != number);
         let is_full = told.done.len() + told.left.len() >= REPLAYED_MAX;
-        if wanted.all && (is_full || began.elapsed() > REPLAY_WAIT) {
-            told.goes_on_after = last;
+        if wanted.all && last != wanted.after && (is_full || began.elapsed() > REPLAY_WAIT) {
+            (told.is_cut, told.goes_on_after) = (true, last);
             return;
         }
         last = Some(number);

@@ -6,7 +6,7 @@
 //!
 //! Everything that is asked for belongs to the job: its topics, its subjects, its views. Services
 //! are connected to at the first request that needs them. A request is bounded in records, bytes
-//! and time, and [`REQUESTS_MAX`](answer::REQUESTS_MAX) of them run at a time.
+//! and time, and [`REQUESTS_MAX`](routes::REQUESTS_MAX) of them run at a time.
 //!
 //! | route below `/api/v1/jobs/{job}` | answer |
 //! |---|---|
@@ -33,19 +33,20 @@ use tidemill_log::log::Log;
 use tidemill_log::registry::Registry;
 use tidemill_sinks::Sink;
 
-mod answer;
 mod capture;
 mod decoded;
 pub mod letters;
 mod messages;
 mod plan;
-mod reads;
+mod refusal;
+mod routes;
 mod rows;
 mod runs;
 mod schemas;
 mod topics;
 
-pub use answer::{PATHS, Refusal, is_of_ingest, routes};
+pub use refusal::Refusal;
+pub use routes::{PATHS, is_of_ingest, routes};
 
 /// One job, as a process of it can see it.
 pub struct Inspected {

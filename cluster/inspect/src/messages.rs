@@ -12,8 +12,8 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tidemill_log::log::{Header, PartitionRange, RecordRef};
 
-use crate::answer::{Answer, Refusal};
 use crate::decoded::{Decoded, Decoder};
+use crate::refusal::{Answer, Refusal};
 use crate::{Inspected, topics};
 
 /// Messages of an answer, unless the request says how many.

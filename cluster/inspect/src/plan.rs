@@ -9,7 +9,7 @@ use tidemill_ir::types;
 use tidemill_ir::{Job, Rel, RelOp, View};
 
 use crate::Inspected;
-use crate::answer::Answer;
+use crate::refusal::Answer;
 
 /// Everything that a job maintains.
 #[derive(Debug, Default, Serialize)]

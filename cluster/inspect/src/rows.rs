@@ -13,7 +13,7 @@ use tidemill_log::{Error, Kind};
 use tidemill_sinks::Table;
 
 use crate::Inspected;
-use crate::answer::{Answer, Refusal};
+use crate::refusal::{Answer, Refusal};
 
 /// Rows of an answer, unless the request says how many.
 const ROWS: usize = 50;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tidemill_ingest::schedule;
 
 use crate::Inspected;
-use crate::answer::Answer;
+use crate::refusal::Answer;
 
 /// Limit of pages in an answer; the newest ones are in it.
 const RUNS_MAX: u32 = 500;

@@ -5,6 +5,8 @@
 //! other record its own ones. What a version breaks is not guessed: the views are planned with that
 //! version as the newest one, and the planner's refusal is shown.
 
+mod reads;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -13,8 +15,8 @@ use serde_json::Value;
 use tidemill_ir::{Format, Job};
 use tidemill_log::registry::{Registered, Registry};
 
-use crate::answer::{Answer, Refusal};
-use crate::{Inspected, reads, topics};
+use crate::refusal::{Answer, Refusal};
+use crate::{Inspected, topics};
 
 /// Limit of the versions of a subject that are shown: the newest ones.
 const VERSIONS_MAX: usize = 200;

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tidemill_log::health::now_ms;
 use tidemill_log::log::{Log, PartitionRange, dead_letter};
 
-use crate::answer::{Answer, Refusal};
+use crate::refusal::{Answer, Refusal};
 use crate::{Inspected, locked};
 
 /// The newest records of each partition whose sizes are looked at.

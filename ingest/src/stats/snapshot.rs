@@ -5,10 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use tidemill_log::envelope::event::Op;
+use tidemill_log::envelope::event::{Change, Op};
 use tidemill_log::health::now_ms;
-
-use crate::capture::Captured;
 
 /// How far the last snapshot of a process is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,13 +20,10 @@ pub struct SnapshotProgress {
 }
 
 impl SnapshotProgress {
-    /// Takes a batch into account.
-    pub(super) fn note(&mut self, batch: &[Captured]) {
-        let changes = batch.iter().filter_map(|captured| match captured {
-            Captured::Change(change) => Some(change),
-            _ => None,
-        });
-        let mut is_over = batch.is_empty();
+    /// Takes the changes of a batch into account. `is_empty` says whether the batch held nothing,
+    /// not even a row that was refused.
+    pub(super) fn note<'a>(&mut self, changes: impl Iterator<Item = &'a Change>, is_empty: bool) {
+        let mut is_over = is_empty;
         for change in changes {
             if !change.snapshot {
                 is_over = true;

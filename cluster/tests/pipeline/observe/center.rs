@@ -14,7 +14,7 @@ use crate::harness::browser::Browser;
 use crate::harness::database::Database;
 use crate::harness::{PATIENCE, Place, Process, free_port, until};
 
-const OPENAPI: &str = include_str!("../../../web/src/api/openapi.json");
+pub(super) const OPENAPI: &str = include_str!("../../../web/src/api/openapi.json");
 const TOKEN: &str = "center-token";
 /// The widths of the pictures, in px.
 const WIDTHS: [u32; 2] = [1280, 360];
@@ -112,7 +112,7 @@ fn sent(request: RequestBuilder) -> (u16, Value) {
 
 /// What of a value its schema in the OpenAPI document does not allow. A field that the schema does
 /// not name is not allowed either.
-fn breaches(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
+pub(super) fn breaches(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
     if let Some(name) = schema["$ref"].as_str() {
         let found = document.pointer(name.trim_start_matches('#'));
         let found = found.unwrap_or_else(|| panic!("{name} is not in the document"));
@@ -195,7 +195,7 @@ fn picture(name: &str, theme: &str, width: u32) -> PathBuf {
 
 /// Goes to a screen, waits for a text of it, and takes pictures in which nothing is inaccessible.
 #[track_caller]
-fn look(browser: &Browser, url: &str, name: &str, text: &str) {
+pub(super) fn look(browser: &Browser, url: &str, name: &str, text: &str) {
     browser.look_as(WIDTHS[0], "light");
     browser.go(url);
     browser.sees(&[text]);
@@ -362,9 +362,7 @@ fn press_the_buttons(browser: &Browser, center: &Center, job: &str) {
     browser.sees(&["3 of 3"]);
     browser.click("Stop");
     browser.click("Stop");
-    cluster
-        .center
-        .until(job, "it is stopped", |job| job["state"] == "stopped");
+    center.until(job, "it is stopped", |job| job["state"] == "stopped");
     browser.sees(&["stopped", "No process of the job runs"]);
     browser.click("Start");
     browser.click("Start");

@@ -20,14 +20,16 @@ const REQUESTS_MAX = 1000; // of one replay of all
 async function replay(job, wanted) {
   let [done, left] = [0, 0];
   let after;
+  let upTo;
   let last = "";
   for (let turn = 0; turn < REQUESTS_MAX; turn += 1) {
-    const told = await post(`jobs/${part(job)}/dead-letters/replay`, { ...wanted, after });
+    const told = await post(`jobs/${part(job)}/dead-letters/replay`, { ...wanted, after, up_to: upTo });
     done += told.done.length;
     left += told.left.length;
     last = told.left[0]?.how ?? told.done[0]?.how ?? last;
     if (told.failed) throw new Error(`letter ${told.failed.number}: ${told.failed.how}`);
     after = told.goes_on_after;
+    upTo = told.up_to;
     if (after === null) {
       const why = done + left === 1 ? `: ${last}` : left ? `; for example: ${last}` : "";
       return { message: `${count(done)} replayed, ${count(left)} left as they are${why}` };
@@ -47,7 +49,7 @@ const groups = (job) => [
   { id: "replayed", head: "Replayed", numeric: true, of: (it) => it.replayed,
     cell: (it) => count(it.replayed) },
   { id: "newest", head: "Newest", of: (it) => it.newest_ms, cell: (it) => moment(it.newest_ms) },
-  { id: "replay", head: "", fixed: true, of: () => "", cell: (it) => html`<${Confirmed}
+  { id: "replay", head: "Put back", fixed: true, of: () => "", cell: (it) => html`<${Confirmed}
     label="Replay all" title="Replay all letters of this reason" disabled=${it.replayed >= it.count}
     text=${`The letters that were not replayed go back to where they came from: ${it.group}`}
     act=${() => replay(job, { all: true, stage: it.stage, group: it.group })} />` },

@@ -32,13 +32,13 @@ const columns = (job) => [
     cell: (it) => html`<a href=${link(job, "topics", { topic: it.name })}>${it.name}</a>` },
   { id: "uses", head: "Used for", of: (it) => it.uses.join(", ") },
   { id: "partitions", head: "Partitions", numeric: true, of: (it) => it.partitions.length },
-  { id: "records", head: "Offsets held", numeric: true, of: (it) => it.records,
+  { id: "records", head: "Records", numeric: true, of: (it) => it.records,
     cell: (it) => count(it.records) },
-  { id: "bytes", head: "Size, about", numeric: true, of: (it) => it.bytes_about,
+  { id: "bytes", head: "Size", numeric: true, of: (it) => it.bytes_about,
     cell: (it) => bytes(it.bytes_about) },
-  { id: "rate", head: "Records, last minute", numeric: true, of: (it) => it.records_per_s,
+  { id: "rate", head: "Rate", numeric: true, of: (it) => it.records_per_s,
     cell: (it) => rate(it.records_per_s) },
-  { id: "behind", head: "Not in every view", numeric: true, of: behind,
+  { id: "behind", head: "Lag", numeric: true, of: behind,
     cell: (it) => count(behind(it)) },
   { id: "problem", head: "Problem", of: (it) => it.problem ?? "" },
 ];
@@ -50,7 +50,7 @@ const PARTITIONS = [
     cell: (it) => count(it.low) },
   { id: "high", head: "Next offset", numeric: true, of: (it) => it.high,
     cell: (it) => count(it.high) },
-  { id: "behind", head: "Not in every view", numeric: true, of: (it) => it.behind,
+  { id: "behind", head: "Lag", numeric: true, of: (it) => it.behind,
     cell: (it) => count(it.behind) },
 ];
 
@@ -121,7 +121,7 @@ function Topics({ job, route }) {
   const { topic } = route.query;
   const chosen = polled.data?.topics.find((/** @type {any} */ it) => it.name === topic);
   return html`<${Panel} title="Topics"
-      aside="Sizes are estimated from the newest records, before compression.">
+      aside="Records are the offsets held, sizes are estimated, rates are of the last minute.">
       <${Loaded} polled=${polled} what="the topics" empty="The job has no topic."
         isEmpty=${(/** @type {any} */ it) => it.topics.length === 0}>
         ${(/** @type {any} */ told) => html`
