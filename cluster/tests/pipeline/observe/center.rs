@@ -262,7 +262,11 @@ fn run_shows_its_own_pipeline() {
     assert!(asked >= 12, "{asked} answers were compared");
     // A name of another site that points to this machine is refused.
     let elsewhere = center.http.get(format!("{}/api/v1/status", center.at));
-    let (status, _) = sent(elsewhere.header("host", "elsewhere.example"));
+    let (status, _) = sent(
+        elsewhere
+            .header("host", "elsewhere.example")
+            .header("user-agent", "Mozilla/5.0"),
+    );
     assert_eq!(status, 403);
 
     let Some(browser) = Browser::open() else {
