@@ -121,8 +121,9 @@ pub(crate) fn facts(desk: &Desk, token: Option<Token>, tls: bool) -> Facts {
     let session = Session {
         kind: "master",
         features: &["audit", "changes", "logs"],
+        // Without a token the master listens on this machine alone.
+        own_machine: token.is_none(),
         token: token.map(Arc::new),
-        own_machine: false,
         tls,
     };
     let desk = desk.clone();

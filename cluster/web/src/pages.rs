@@ -298,14 +298,8 @@ fn each_screen_shows_its_numbers_and_says_when_there_are_none() {
     browser.sees(&["No job yet"]);
 }
 
-/// Every text that comes from outside (names, reasons, addresses, log lines) is markup in this
-/// test. It must appear as text, make no element and run no script. The content security policy is
-/// tested with a script element that the test inserts itself.
-#[test]
-fn what_a_job_says_is_text_and_fits_a_phone_in_the_dark() {
-    let Some(browser) = Browser::open() else {
-        return;
-    };
+/// A status in which every text is markup, and a job with a name as long as one may be.
+fn hostile() -> Status {
     let mut hostile = status();
     let text = || HOSTILE.to_owned();
     let job = &mut hostile.jobs[0];
@@ -322,7 +316,18 @@ fn what_a_job_says_is_text_and_fits_a_phone_in_the_dark() {
     let mut plain = status().jobs.remove(0);
     plain.name = "a_name_as_long_as_a_name_of_a_job_may_be_but_not_longer".into();
     hostile.jobs.push(plain);
-    let master = Master::at("127.0.0.1:0", hostile, None);
+    hostile
+}
+
+/// Every text that comes from outside (names, reasons, addresses, log lines) is markup in this
+/// test. It must appear as text, make no element and run no script. The content security policy is
+/// tested with a script element that the test inserts itself.
+#[test]
+fn what_a_job_says_is_text_and_fits_a_phone_in_the_dark() {
+    let Some(browser) = Browser::open() else {
+        return;
+    };
+    let master = Master::at("127.0.0.1:0", hostile(), None);
     browser.look_as(360, "dark");
     let screens = [
         "river",

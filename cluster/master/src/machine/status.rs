@@ -203,6 +203,7 @@ pub fn alone(name: &str, now: u64, dataflow: &Heartbeat, ingest: &Heartbeat) -> 
             (None, true) => "running",
             (None, false) => "degraded",
         };
+        let doing = doing.filter(|doing| doing != word);
         let why: Vec<String> = doing.into_iter().chain(downs).collect();
         (word.to_owned(), (!why.is_empty()).then(|| why.join("; ")))
     };

@@ -262,7 +262,11 @@ fn run_shows_its_own_pipeline() {
     assert!(asked >= 12, "{asked} answers were compared");
     // A name of another site that points to this machine is refused.
     let elsewhere = center.http.get(format!("{}/api/v1/status", center.at));
-    let (status, _) = sent(elsewhere.header("host", "elsewhere.example"));
+    let (status, _) = sent(
+        elsewhere
+            .header("host", "elsewhere.example")
+            .header("user-agent", "Mozilla/5.0"),
+    );
     assert_eq!(status, 403);
 
     let Some(browser) = Browser::open() else {
@@ -336,6 +340,63 @@ impl Cluster {
     }
 }
 
+/// Whether a job runs and has all records in its views.
+fn is_whole(job: &Value) -> bool {
+    job["state"] == "running" && job["views"]["people"] == 200
+}
+
+/// Logs in, and presses each button of a job but the last.
+fn press_the_buttons(browser: &Browser, center: &Center, job: &str) {
+    let url = format!("{}/#/jobs/{job}/cluster", center.at);
+    browser.look_as(1280, "light");
+    browser.go(&url);
+    browser.sees(&["needs the cluster's token"]);
+    browser.js(&format!(
+        "document.querySelector('#token').value = '{TOKEN}'; return 1"
+    ));
+    browser.click("Log in");
+    browser.sees(&["dataflow 0", "ingest 0", "node1", "2 of 2"]);
+    browser.click("Rescale");
+    browser.js("const box = document.querySelector('dialog[open] input');
+                box.value = 3; box.dispatchEvent(new Event('input')); return 1");
+    browser.click("Rescale");
+    center.until(job, "it has three workers", |job| {
+        job["workers"] == 3 && job["state"] == "running"
+    });
+    browser.sees(&["3 of 3"]);
+    browser.click("Stop");
+    browser.click("Stop");
+    center.until(job, "it is stopped", |job| job["state"] == "stopped");
+    browser.sees(&["stopped", "No process of the job runs"]);
+    browser.click("Start");
+    browser.click("Start");
+    center.until(job, "it runs again", is_whole);
+}
+
+/// The audit log has each change, and nothing else.
+#[track_caller]
+fn is_remembered(center: &Center, job: &str) {
+    let audit = center.told("audit");
+    let what = |entry: &Value| entry["what"].as_str().unwrap().to_owned();
+    let changes: Vec<String> = audit.as_array().unwrap().iter().rev().map(what).collect();
+    let path = format!("/api/v1/jobs/{job}");
+    let expected = [
+        "/v1/jobs".to_owned(),
+        format!("{path}/rescale?workers=3"),
+        format!("{path}/stop"),
+        format!("{path}/restart"),
+    ];
+    assert_eq!(changes, expected);
+    let by: Vec<&Value> = audit
+        .as_array()
+        .unwrap()
+        .iter()
+        .rev()
+        .map(|it| &it["by"])
+        .collect();
+    assert_eq!(by, ["program", "page", "page", "page"]);
+}
+
 /// The token is asked for; each button does its work; every change is in the audit log, also after
 /// the master was killed; and the logs, the workers and the processes are shown.
 #[test]
@@ -364,33 +425,7 @@ fn buttons_change_the_cluster_and_are_remembered() {
     );
     assert_eq!(status, 401, "it answers without the token");
 
-    let url = format!("{}/#/jobs/{job}/cluster", cluster.center.at);
-    browser.look_as(1280, "light");
-    browser.go(&url);
-    browser.sees(&["needs the cluster's token"]);
-    browser.js(&format!(
-        "document.querySelector('#token').value = '{TOKEN}'; return 1"
-    ));
-    browser.click("Log in");
-    browser.sees(&["dataflow 0", "ingest 0", "node1", "2 of 2"]);
-    browser.click("Rescale");
-    browser.js("const box = document.querySelector('dialog[open] input');
-                box.value = 3; box.dispatchEvent(new Event('input')); return 1");
-    browser.click("Rescale");
-    cluster.center.until(&job, "it has three workers", |job| {
-        job["workers"] == 3 && job["state"] == "running"
-    });
-    browser.sees(&["3 of 3"]);
-    browser.click("Stop");
-    browser.click("Stop");
-    cluster
-        .center
-        .until(&job, "it is stopped", |job| job["state"] == "stopped");
-    browser.sees(&["stopped", "No process of the job runs"]);
-    browser.click("Start");
-    browser.click("Start");
-    let running = |job: &Value| job["state"] == "running" && job["views"]["people"] == 200;
-    cluster.center.until(&job, "it runs again", running);
+    press_the_buttons(&browser, &cluster.center, &job);
     let asked = matches_its_document(&cluster.center, &job, &[]);
     assert!(asked >= 14, "{asked} answers were compared");
 
@@ -401,30 +436,12 @@ fn buttons_change_the_cluster_and_are_remembered() {
     cluster.master = Cluster::master(&cluster.folder, cluster.port);
     cluster
         .center
-        .until(&job, "the next master knows it", running);
+        .until(&job, "the next master knows it", is_whole);
     browser.sees(&["generation"]);
     until("the page is up to date again", PATIENCE, || {
         (!browser.text().contains("Not up to date")).then_some(())
     });
-    let audit = cluster.center.told("audit");
-    let what = |entry: &Value| entry["what"].as_str().unwrap().to_owned();
-    let changes: Vec<String> = audit.as_array().unwrap().iter().rev().map(what).collect();
-    let path = format!("/api/v1/jobs/{job}");
-    let expected = [
-        "/v1/jobs".to_owned(),
-        format!("{path}/rescale?workers=3"),
-        format!("{path}/stop"),
-        format!("{path}/restart"),
-    ];
-    assert_eq!(changes, expected);
-    let by: Vec<&Value> = audit
-        .as_array()
-        .unwrap()
-        .iter()
-        .rev()
-        .map(|it| &it["by"])
-        .collect();
-    assert_eq!(by, ["program", "page", "page", "page"]);
+    is_remembered(&cluster.center, &job);
     for (hash, name, text) in [
         ("#/jobs", "jobs", job.as_str()),
         ("#/workers", "workers", "node1"),

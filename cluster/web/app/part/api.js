@@ -4,6 +4,7 @@
 // tells the session, so that the shell asks for the token.
 
 const PATIENCE_MS = 10_000; // how long one answer may take
+const TRIES_MAX = 6; // of a request that is one too many
 
 /** Why a request has no answer; status 0 means that nobody answered. */
 export class Refusal extends Error {
@@ -60,8 +61,22 @@ async function ask(method, url, body) {
   throw new Refusal(answer.status, told?.error ?? `HTTP ${answer.status}`);
 }
 
-/** @param {string} path @param {Record<string, any>} [query] */
-export const get = (path, query) => ask("GET", address(path, query));
+/**
+ * A process answers few requests at a time. One too many is asked again after a while of random
+ * length, so that several pages do not come back at the same moment.
+ * @param {string} path @param {Record<string, any>} [query]
+ */
+export async function get(path, query) {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await ask("GET", address(path, query));
+    } catch (error) {
+      const full = error instanceof Refusal && error.status === 429;
+      if (!full || tries === TRIES_MAX) throw error;
+    }
+    await new Promise((later) => { setTimeout(later, 200 + Math.random() * 600); });
+  }
+}
 /** @param {string} path @param {any} [body] @param {Record<string, any>} [query] */
 export const post = (path, body, query) => ask("POST", address(path, query), body);
 /** @param {string} path */

@@ -3,6 +3,9 @@
 import uPlot from "../vendor/uplot.mjs";
 import { html, useEffect, useRef } from "./ui.js";
 
+/** Steps of an axis of whole numbers. */
+const WHOLE = [...Array(13).keys()].flatMap((n) => [1, 2, 5].map((it) => it * 10 ** n));
+
 /** @typedef {{ label: string, values: (number | null)[], color: string }} Series */
 
 /** The hours and minutes of a time; with seconds while the axis shows few minutes. */
@@ -20,10 +23,10 @@ function clocks(/** @type {any} */ _, /** @type {number[]} */ splits) {
 const themed = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 /**
- * @param {(n: number) => string} format @param {number} width @param {number} height
- * @param {Series[]} series
+ * @param {{ format: (n: number) => string, whole?: boolean, series: Series[] }} of
+ * @param {number} width @param {number} height
  */
-function options(format, width, height, series) {
+function options({ format, whole, series }, width, height) {
   const axis = { stroke: themed("--quiet"), grid: { stroke: themed("--line"), width: 1 },
     ticks: { stroke: themed("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
   const shown = (/** @type {any} */ _, /** @type {any} */ v) => (v === null ? "–" : format(v));
@@ -36,6 +39,7 @@ function options(format, width, height, series) {
     scales: { y: { range: (/** @type {any} */ _, /** @type {number} */ low,
       /** @type {number} */ high) => [Math.min(0, low ?? 0), (high || 1) * 1.1] } },
     axes: [{ ...axis, values: clocks, space: 80 }, { ...axis, size: 70,
+      ...(whole ? { incrs: WHOLE } : {}),
       values: (/** @type {any} */ _, /** @type {number[]} */ all) => all.map(format) }],
     series: [{ value: "{HH}:{mm}:{ss}" }, ...lines],
   };
@@ -43,9 +47,10 @@ function options(format, width, height, series) {
 
 /**
  * @param {{ label: string, times: number[], series: Series[], format: (n: number) => string,
- *   height?: number, theme?: string }} props
+ *   whole?: boolean, height?: number, theme?: string }} props
+ * `whole` is for values that have no fractions.
  */
-export function Chart({ label, times, series, format, height = 220, theme }) {
+export function Chart({ label, times, series, format, whole, height = 220, theme }) {
   /** @type {{ current: any }} */
   const box = useRef(null);
   /** @type {{ current: any }} */
@@ -54,7 +59,8 @@ export function Chart({ label, times, series, format, height = 220, theme }) {
   const data = [times.map((ms) => ms / 1000), ...series.map((it) => it.values)];
   useEffect(() => {
     const width = () => Math.max(200, box.current.clientWidth);
-    plot.current = new uPlot(options(format, width(), height, series), data, box.current);
+    const chosen = options({ format, whole, series }, width(), height);
+    plot.current = new uPlot(chosen, data, box.current);
     const sized = new ResizeObserver(() => plot.current?.setSize({ width: width(), height }));
     sized.observe(box.current);
     return () => {

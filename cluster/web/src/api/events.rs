@@ -62,7 +62,7 @@ impl Events {
             self.push(plain(at_ms, "generation", what));
         }
         if job.checkpointed > last.checkpointed {
-            let what = format!("a checkpoint of epoch {}", job.checkpointed);
+            let what = format!("complete, of epoch {}", job.checkpointed);
             // The first sample does not know when it was taken.
             self.checkpoints.push_back(plain(at_ms, "checkpoint", what));
             while self.checkpoints.len() > CHECKPOINTS_KEPT_MAX {

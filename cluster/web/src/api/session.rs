@@ -7,8 +7,8 @@
 //! 1. Without a token set, everybody who reaches the server may read and change.
 //! 2. With one, every guarded request is 401 unless it shows the token.
 //! 3. A request of another site's page (`Origin`) is 403.
-//! 4. A server that is for this machine alone answers no other host name: a page elsewhere whose
-//!    name points here (DNS rebinding) is 403.
+//! 4. A server that is for this machine alone answers a browser under no other host name: a page
+//!    elsewhere whose name points here (DNS rebinding) is 403.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{HOST, ORIGIN, SET_COOKIE};
+use axum::http::header::{HOST, ORIGIN, SET_COOKIE, USER_AGENT};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -68,7 +68,7 @@ impl Session {
         if is_of_another_site(headers) {
             return Some("a page of another site may not do this");
         }
-        let is_named = self.own_machine && !is_own_name(headers);
+        let is_named = self.own_machine && is_browser(headers) && !is_own_name(headers);
         is_named.then_some("this server answers on this machine's own addresses alone")
     }
 
@@ -87,6 +87,12 @@ pub fn is_of_another_site(headers: &HeaderMap) -> bool {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let origin = origin.to_str().ok().and_then(|it| it.split_once("://"));
     origin.map(|(_, authority)| authority) != host || host.is_none()
+}
+
+/// Whether a browser asks: all of them call themselves so.
+fn is_browser(headers: &HeaderMap) -> bool {
+    let name = headers.get(USER_AGENT).and_then(|name| name.to_str().ok());
+    name.is_some_and(|name| name.starts_with("Mozilla/"))
 }
 
 /// Whether the request was sent to an address or to `localhost`, and not to another name.
@@ -215,6 +221,7 @@ mod tests {
         for own in ["127.0.0.1:7070", "localhost:1", "[::1]:80", "[::1]"] {
             assert!(is_own_name(&headers(&[("host", own)])), "{own}");
         }
+        assert!(!is_browser(&headers(&[("user-agent", "curl/8.5.0")])));
         for foreign in [
             "evil.example:7070",
             "evil.example",

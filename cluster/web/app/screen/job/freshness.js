@@ -66,7 +66,7 @@ function Charts({ series, route, theme }) {
   <${Chart} label="Freshness: commit to readable" times=${shown.times} series=${shown.fresh}
     format=${duration} theme=${theme} height=${260} />
   <div class="columns"><${Chart} label="Records that are not in every view" times=${shown.times}
-    series=${shown.behind} format=${count} theme=${theme} height=${180} />
+    series=${shown.behind} format=${count} whole theme=${theme} height=${180} />
   <${Chart} label="Records a second" times=${shown.times} series=${shown.rates} format=${rate}
     theme=${theme} height=${180} /></div>`;
 }

@@ -4,7 +4,7 @@ import { part, post } from "../../part/api.js";
 import { ago, clock, count, duration, moment, phase, tone } from "../../part/format.js";
 import { Confirmed } from "../../part/dialog.js";
 import { usePolled } from "../../part/poll.js";
-import { setQuery } from "../../part/route.js";
+import { link, setQuery } from "../../part/route.js";
 import { Badge, Empty, Facts, Loaded, Panel } from "../../part/state.js";
 import { Table } from "../../part/table.js";
 import { html, useState } from "../../part/ui.js";
@@ -50,7 +50,7 @@ function Line({ events, kinds }) {
   const shown = events.filter((it) => !kinds || it.kind === kinds
     || (kinds === "trouble" && it.bad));
   if (shown.length === 0) return html`<${Empty}>Nothing of this kind has happened.<//>`;
-  return html`<ol class="line">${[...shown].reverse().map((it) => html`
+  return html`<ol class="line" tabindex="0">${[...shown].reverse().map((it) => html`
     <li key=${`${it.at_ms} ${it.kind} ${it.what}`} class=${it.bad ? "bad" : it.kind}>
       <time datetime=${new Date(it.at_ms).toISOString()} title=${moment(it.at_ms)}>
         ${clock(it.at_ms)}</time>
@@ -80,6 +80,8 @@ function Shown({ job, route, session }) {
     <option value="generation">generations</option><option value="checkpoint">checkpoints</option>
     <option value="recovered">recoveries</option></select></label>`;
   const now = Date.now();
+  const logs = session.features.includes("logs")
+    && html`<a href=${link(null, "logs", { job: job.name })}>Logs of the job</a>`;
   return html`<${Panel} title=${html`${job.name} <${Badge} state=${job.state} />`}
     aside=${job.why}>
     <${Facts} of=${[
@@ -90,7 +92,7 @@ function Shown({ job, route, session }) {
     ["Epoch", clock(job.epoch)],
   ]} />
     ${session.features.includes("changes") && html`<${Buttons} job=${job} />`}<//>
-    <${Panel} title="Processes"><${Table} label="Processes" columns=${PROCESSES}
+    <${Panel} title="Processes" aside=${logs}><${Table} label="Processes" columns=${PROCESSES}
       rows=${job.processes} rowKey=${(/** @type {any} */ it) => `${it.part} ${it.index}`}
       empty="No process of the job runs." /><//>
     <div class="columns"><${Panel} title="What happened" aside=${choose}>
