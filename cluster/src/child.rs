@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tidemill_protocol::{FromChild, Part, ProcessKey, ToChild, exit, output};
-use tidemill_web::{self, Shown};
+use tidemill_web::{self, Reach, Shown};
 
 /// Time between two heartbeats.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
@@ -197,7 +197,10 @@ pub(crate) fn tell_lost(index: Option<usize>) {
 ///
 /// No port is free, or no thread can be started.
 pub(crate) fn beat(host: &str, shown: Shown) -> anyhow::Result<()> {
-    let http = tidemill_web::serve((host, 0), tidemill_web::own_router(shown.clone())?)?;
+    let http = tidemill_web::serve(
+        (host, 0),
+        tidemill_web::own_router(shown.clone(), Reach::Cluster)?,
+    )?;
     let http = http.to_string();
     let once = move || {
         let beat = FromChild::Heartbeat(Box::new(heartbeat::of(&shown, &http)));

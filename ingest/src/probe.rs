@@ -15,6 +15,7 @@ use crate::database::server::Server;
 use crate::stats::Stats;
 use crate::{Error, Kind, Result};
 
+pub mod slot;
 mod sqlite;
 
 pub use sqlite::FileProbe;

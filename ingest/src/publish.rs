@@ -185,12 +185,10 @@ fn run(
             stats.mark_settled();
         }
         let Some(last) = batch.last().map(Captured::position) else {
+            stats.note_snapshot(changes_of(&batch), batch.is_empty());
             continue;
         };
-        let truncates = batch
-            .iter()
-            .filter(|captured| is_truncate(captured))
-            .count() as u64;
+        let truncates = truncates_of(&batch);
         Stats::add(&stats.captured, batch.len() as u64 - truncates);
         let done = loop {
             capture.check()?;
@@ -216,8 +214,22 @@ fn run(
         Stats::add(&stats.dead_letters, done.dead_letters);
         Stats::add(&stats.unpublishable, done.dead_letters);
         Stats::add(&stats.published, done.published.saturating_sub(truncates));
+        stats.note_snapshot(changes_of(&batch), batch.is_empty());
     }
     Ok(())
+}
+
+/// The changes of a batch.
+fn changes_of(batch: &[Captured]) -> impl Iterator<Item = &Change> {
+    batch.iter().filter_map(|captured| match captured {
+        Captured::Change(change) => Some(change),
+        Captured::Refused(_) => None,
+    })
+}
+
+/// The number of truncates in a batch.
+fn truncates_of(batch: &[Captured]) -> u64 {
+    batch.iter().filter(|it| is_truncate(it)).count() as u64
 }
 
 /// Whether it is a truncate.

@@ -4,12 +4,17 @@
 //! All stages share one [`Stats`] and only write to it. Who shows it reads [`Stats::unpublished`]
 //! (lag), [`Stats::unready`] (readiness), [`Stats::last_noticed`] and the counters.
 
+mod snapshot;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tidemill_log::envelope::event::Change;
 use tidemill_log::health::Health;
 use tidemill_log::health::lag::Waits;
+
+pub use snapshot::SnapshotProgress;
 
 /// The statistics of one ingest process, shared by all its stages. Counters start at 0 with the
 /// process and never decrease.
@@ -55,6 +60,8 @@ pub struct Stats {
     capturing: AtomicBool,
     /// See [`Stats::is_settled`].
     settled: AtomicBool,
+    /// The snapshot that this process read, if it read one.
+    snapshot: Mutex<SnapshotProgress>,
     /// Why publishing is interrupted; `None` while it runs.
     waiting: Mutex<Option<String>>,
 }
@@ -236,6 +243,22 @@ impl Stats {
     /// The last noticed changes, the newest last; at most 20.
     pub fn last_noticed(&self) -> Vec<Noticed> {
         locked(&self.last_noticed).iter().cloned().collect()
+    }
+
+    /// The progress of the snapshot that this process reads or has read; `None` when it began
+    /// none.
+    pub fn snapshot(&self) -> Option<SnapshotProgress> {
+        let progress = locked(&self.snapshot).clone();
+        (progress.began_ms > 0).then_some(progress)
+    }
+
+    /// A batch with these changes was captured and, if it is not empty, published.
+    pub(crate) fn note_snapshot<'a>(
+        &self,
+        changes: impl Iterator<Item = &'a Change>,
+        is_empty: bool,
+    ) {
+        locked(&self.snapshot).note(changes, is_empty);
     }
 
     /// Publishing runs.

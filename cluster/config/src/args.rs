@@ -46,9 +46,10 @@ pub struct RunArgs {
     /// Flags of state.
     #[command(flatten)]
     pub state: StateArgs,
-    /// The HTTP server.
-    #[command(flatten)]
-    pub http: HttpArgs,
+    /// Answer HTTP here: the control center, /healthz, /readyz and /metrics. Port 0 is any free
+    /// one, which the first line names. Beyond this machine the control center needs TIDEMILL_TOKEN
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
+    pub http: String,
     /// The connections to the services.
     #[command(flatten)]
     pub connections: ConnectionArgs,

@@ -15,6 +15,8 @@
 //! * `server` serves HTTP; `state_log` makes the durable state durable.
 //! * [`tidemill_protocol`] defines the messages. `docs/decisions/0015` explains the design.
 
+mod audit;
+mod inspected;
 mod listen;
 mod machine;
 mod mailbox;
@@ -25,6 +27,7 @@ mod transition_log;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
@@ -34,10 +37,14 @@ use tidemill_protocol::exit::Usage;
 use tidemill_protocol::token::Token;
 use tidemill_protocol::{exit, output, redact, urls};
 use tidemill_state::store;
+use tidemill_web::api::history;
 use tokio::runtime::{Builder, Runtime};
 
+use self::audit::Audit;
 use self::listen::Ready;
 use self::state_log::StateLog;
+
+pub use self::machine::status::alone;
 
 /// Default of `--state`: where the master keeps its state.
 const STATE: &str = "./tidemill-state";
@@ -111,7 +118,9 @@ pub fn run(args: &MasterArgs) -> anyhow::Result<()> {
     let listener = runtime.block_on(tokio::net::TcpListener::bind(address));
     let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
-    let state_log = StateLog::new(store::open(&url)?);
+    let store = store::open(&url)?;
+    let audit = Audit::open(Arc::clone(&store))?;
+    let state_log = StateLog::new(store);
     let durable = state_log.take_over(&address.to_string())?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let (generation, jobs) = (durable.by.generation, durable.jobs.len());
@@ -119,7 +128,9 @@ pub fn run(args: &MasterArgs) -> anyhow::Result<()> {
     let master = mailbox::Master::new(durable, state_log)?;
     let peers = Peers::new(given, args.log.log_dir.clone())?;
     let at = address.to_string();
-    let router = server::router(master.mailbox(), token, peers, &url, &at);
+    let facts = server::facts(&master.mailbox(), token, tls.is_some());
+    runtime.spawn(history::sample(facts.clone()));
+    let router = server::router(master.mailbox(), (facts, audit), peers, &url, &at);
     let ready = {
         let _entered = runtime.enter();
         Ready::start(listener, tls)?

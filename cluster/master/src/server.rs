@@ -1,4 +1,4 @@
-//! HTTP server of the master: the API for workers, users and Prometheus, and the status page.
+//! HTTP server of the master: the API for workers, users and Prometheus, and the control center.
 //!
 //! In: requests. Out: JSON; an error is `{"error": "…"}` with a fitting status. Handlers decide
 //! nothing: they send messages to the [`Mailbox`] of the master's thread.
@@ -10,6 +10,7 @@
 //! | `POST /v1/jobs`, `/v1/jobs/{name}/stop` … | users | a sentence, when the change is durable |
 //! | `POST` to [`readable::path`] | `tidemill wait` | whether all commits are readable |
 //! | `GET /v1/logs` | users | a page of the merged logs |
+//! | `/api/v1/jobs/{name}/topics` … | users | [`inspected`]: passed on to a process |
 //! | `GET /v1/status`, `/v1/jobs`, `/v1/jobs/{name}` | anybody | the status |
 //! | `GET /v1/targets` | Prometheus | where metrics are |
 //! | `GET /healthz`, `/readyz` | anybody | liveness, readiness |
@@ -24,9 +25,9 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -36,10 +37,14 @@ use serde_json::json;
 use tidemill_logs::Peers;
 use tidemill_protocol::api::Failure;
 use tidemill_protocol::token::Token;
-use tidemill_protocol::{JobSpec, Part, Report, Status, WorkerId, token};
+use tidemill_protocol::{JobSpec, Part, Report, Status, WorkerId};
+use tidemill_web::api::session::{self, Session};
+use tidemill_web::api::{Facts, Later};
 use tidemill_web::readable;
 use tidemill_web::readable::{QUESTION_BYTES_MAX, Question};
 
+use super::audit::{Audit, audited};
+use super::inspected;
 use super::mailbox::{Busy, Mailbox};
 use super::spec;
 use crate::machine::event::{Command, Event, Refusal};
@@ -61,7 +66,6 @@ const SLOTS_MAX: usize = 4096;
 #[derive(Clone)]
 pub(crate) struct App {
     mailbox: Mailbox,
-    token: Option<Arc<Token>>,
     /// The URL of the master's store: for journal and checkpoints of jobs that name no store.
     state: Arc<str>,
     /// The address at which this master listens.
@@ -72,8 +76,20 @@ pub(crate) struct App {
     peers: Arc<Peers>,
 }
 
+impl App {
+    /// The way to the master's thread.
+    pub(super) fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+
+    /// The HTTP client for processes.
+    pub(super) fn peers(&self) -> &Peers {
+        &self.peers
+    }
+}
+
 /// An HTTP error status, and its message for the JSON body.
-struct Failed(StatusCode, String);
+pub(super) struct Failed(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
@@ -98,19 +114,41 @@ impl From<Refusal> for Failed {
     }
 }
 
-type Answer = Result<Response, Failed>;
+pub(super) type Answer = Result<Response, Failed>;
 
-/// Builds all routes: those that need the token, the open ones, and the status page.
+/// What the pages read: the status of the master's thread, and its history.
+pub(crate) fn facts(mailbox: &Mailbox, token: Option<Token>, tls: bool) -> Facts {
+    let session = Session {
+        kind: "master",
+        features: &["audit", "changes", "logs"],
+        // Without a token the master listens on this machine alone.
+        own_machine: token.is_none(),
+        token: token.map(Arc::new),
+        tls,
+    };
+    let mailbox = mailbox.clone();
+    let status = move || -> Later {
+        let mailbox = mailbox.clone();
+        Box::pin(async move { mailbox.status().await.ok() })
+    };
+    Facts {
+        session,
+        status: Arc::new(status),
+        history: Arc::default(),
+    }
+}
+
+/// Builds all routes: those that need the token, the open ones, and the control center. `facts` are
+/// sampled for as long as the runtime lives.
 pub(crate) fn router(
     mailbox: Mailbox,
-    token: Option<Token>,
+    (facts, audit): (Facts, Audit),
     peers: Peers,
     state: &str,
     at: &str,
 ) -> Router {
     let app = App {
         mailbox,
-        token: token.map(Arc::new),
         state: state.into(),
         at: at.into(),
         polls: Arc::default(),
@@ -119,19 +157,12 @@ pub(crate) fn router(
     let guarded = Router::new()
         .route("/v1/workers/{id}/report", post(report))
         .route("/v1/workers/{id}/orders", get(orders))
-        .route("/v1/jobs", post(submit))
-        .route("/v1/jobs/{name}/stop", post(stop))
-        .route("/v1/jobs/{name}/restart", post(restart))
-        .route("/v1/jobs/{name}/rescale", post(rescale))
-        .route("/v1/jobs/{name}/remove", post(remove))
         .route(&readable::path("{name}"), post(readable))
-        .route("/v1/logs", get(logs))
-        .layer(middleware::from_fn_with_state(app.clone(), check));
-    let mailbox = app.mailbox.clone();
-    let shown = tidemill_web::master_router(move || {
-        let mailbox = mailbox.clone();
-        async move { mailbox.status().await.ok() }
-    });
+        .merge(shared("/v1", &audit))
+        .merge(shared("/api/v1", &audit))
+        .merge(inspected::routes().layer(from_fn_with_state(audit.clone(), audited)))
+        .merge(audit.router().with_state(()))
+        .layer(from_fn_with_state(facts.session.clone(), session::guard));
     let open = Router::new()
         .route("/v1/jobs", get(jobs))
         .route("/v1/jobs/{name}", get(job))
@@ -147,41 +178,7 @@ pub(crate) fn router(
             Failed(StatusCode::METHOD_NOT_ALLOWED, why)
         })
         .with_state(app)
-        .merge(shown)
-}
-
-/// Middleware of the routes that need the token: refuses pages of other sites (403) and a missing
-/// or wrong token (401).
-async fn check(State(app): State<App>, request: Request, next: Next) -> Answer {
-    let headers = request.headers();
-    if is_of_another_site(headers) {
-        let why = "a page of another site may not do this".to_owned();
-        return Err(Failed(StatusCode::FORBIDDEN, why));
-    }
-    if let Some(token) = &app.token {
-        let why = match token::shown(headers) {
-            Some(shown) if token.is(shown) => return Ok(next.run(request).await),
-            Some(_) => "the token is not this master's",
-            None => {
-                "this needs the master's token: `Authorization: Bearer TOKEN` (TIDEMILL_TOKEN or \
-                 TIDEMILL_TOKEN_FILE)"
-            }
-        };
-        return Err(Failed(StatusCode::UNAUTHORIZED, why.to_owned()));
-    }
-    Ok(next.run(request).await)
-}
-
-/// Whether a browser sends this request for a page of another site, by its header `Origin`.
-fn is_of_another_site(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else {
-        return false;
-    };
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    let origin = origin.to_str().ok().and_then(|it| it.split_once("://"));
-    origin.map(|(_, authority)| authority) != host || host.is_none()
+        .merge(tidemill_web::master_router(facts))
 }
 
 /// Reads a JSON body of at most `most` bytes within [`BODY_TIME_MAX`].
@@ -197,6 +194,20 @@ async fn body<T: DeserializeOwned>(body: Body, most: usize, what: &str) -> Resul
     })?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Failed(StatusCode::BAD_REQUEST, format!("{what}: {error}")))
+}
+
+/// The guarded routes that users have below both prefixes: `/v1`, of the first clients, and
+/// `/api/v1`. Changes are audited.
+fn shared(prefix: &str, audit: &Audit) -> Router<App> {
+    let at = |path: &str| format!("{prefix}/{path}");
+    Router::new()
+        .route(&at("jobs"), post(submit))
+        .route(&at("jobs/{name}/stop"), post(stop))
+        .route(&at("jobs/{name}/restart"), post(restart))
+        .route(&at("jobs/{name}/rescale"), post(rescale))
+        .route(&at("jobs/{name}/remove"), post(remove))
+        .route(&at("logs"), get(logs))
+        .layer(from_fn_with_state(audit.clone(), audited))
 }
 
 /// A worker reports all its processes; the answer is its assignment.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use reqwest::blocking::{Client, RequestBuilder, Response};
+use reqwest::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use reqwest::{Certificate, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -26,6 +27,8 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// Limit of an answer, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Limit of an answer that is passed on, in bytes.
+const PASSED_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Limit of a refusal's text that is shown, in bytes.
 const REFUSAL_BYTES_MAX: u64 = 2000;
 
@@ -73,6 +76,22 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// An answer that is passed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passed {
+    /// The HTTP status.
+    pub status: u16,
+    /// The content type; empty if there is none.
+    pub kind: String,
+    /// How a browser saves the answer, if it is a file.
+    pub disposition: Option<String>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// An answer that is passed on, or why there is none.
+pub type PassedOn = Result<Passed, Failure>;
 
 /// A client for the master, or for another process of the cluster.
 #[derive(Debug, Clone)]
@@ -211,6 +230,46 @@ impl Master {
         query: &[(&str, String)],
     ) -> Result<T, Failure> {
         self.json(self.http.post(self.with(path, query)))
+    }
+
+    /// Sends a request for somebody else, and gives the answer as it is, also a refusal.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Away`] when nobody answers, or the answer is larger than is passed on.
+    pub fn pass(&self, path: &str, query: Option<&str>, post: Option<Vec<u8>>) -> PassedOn {
+        let mut url = self.at(path);
+        url.set_query(query);
+        let request = match post {
+            Some(body) => self.http.post(url).body(body),
+            None => self.http.get(url),
+        };
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        let away = |why: String| Failure::Away(format!("{} {why}", self.url()));
+        let answer = request
+            .send()
+            .map_err(|error| away(format!("does not answer: {}", cause_of(&error))))?;
+        let header = |name| {
+            let value = answer.headers().get(name)?.to_str().ok()?;
+            Some(value.to_owned())
+        };
+        let mut passed = Passed {
+            status: answer.status().as_u16(),
+            kind: header(CONTENT_TYPE).unwrap_or_default(),
+            disposition: header(CONTENT_DISPOSITION),
+            body: Vec::new(),
+        };
+        let mut answer = answer.take(PASSED_BYTES_MAX + 1);
+        let read = answer.read_to_end(&mut passed.body);
+        read.map_err(|error| away(format!("broke off: {error}")))?;
+        if passed.body.len() as u64 > PASSED_BYTES_MAX {
+            let why = format!("gives more than {PASSED_BYTES_MAX} bytes; ask for less");
+            return Err(away(why));
+        }
+        Ok(passed)
     }
 
     /// The URL of a path.

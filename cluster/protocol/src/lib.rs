@@ -274,6 +274,8 @@ pub struct Heartbeat {
     pub freshness_p50_ms: Option<u64>,
     /// The 99th percentile of the same.
     pub freshness_p99_ms: Option<u64>,
+    /// The 99.9th percentile of the same.
+    pub freshness_p999_ms: Option<u64>,
     /// Rows of each view that this process's workers keep, at the last few epochs. The count at an
     /// epoch contains everything before that epoch.
     pub rows: BTreeMap<u64, BTreeMap<String, i64>>,
@@ -343,7 +345,8 @@ impl DependencyStatus {
     }
 }
 
-/// The status of a cluster: `GET /v1/status`, `tidemill status --json`, and the status page.
+/// The status of a cluster: `GET /v1/status`, `tidemill status --json`, and the control
+/// center.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
@@ -417,12 +420,16 @@ pub struct JobStatus {
     pub lag_ms: Option<u64>,
     /// Records in the log that are not in every view yet; `None` when nobody knows.
     pub behind: Option<u64>,
+    /// The same by topic; empty when nobody knows.
+    pub behind_by_topic: BTreeMap<String, u64>,
     /// The services that the job's processes use.
     pub dependencies: Vec<DependencyStatus>,
     /// Freshness in ms: the median and the 99th percentile of the time from commit to readable.
     pub freshness_p50_ms: Option<u64>,
     /// The 99th percentile of freshness, in ms.
     pub freshness_p99_ms: Option<u64>,
+    /// The 99.9th percentile of freshness, in ms.
+    pub freshness_p999_ms: Option<u64>,
     /// Records read from the log, and the current rate.
     pub records: u64,
     /// Records read from the log, per second.
@@ -478,6 +485,12 @@ pub struct ProcessStatus {
     pub phase: Phase,
     /// The URL of the process's HTTP server; empty while it has none.
     pub http: String,
+    /// Records read from the log, or published to it, since the process started.
+    #[serde(default)]
+    pub records: u64,
+    /// The operators of this process alone, the most expensive first.
+    #[serde(default)]
+    pub operators: Vec<OperatorHeartbeat>,
 }
 
 /// How a generation failed.

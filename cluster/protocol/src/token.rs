@@ -3,6 +3,8 @@
 //!
 //! Invariant: the time of a comparison reveals nothing about the token.
 
+use std::fmt::Write;
+
 use anyhow::Context;
 use axum::http::{HeaderMap, header};
 use ring::hmac;
@@ -14,7 +16,11 @@ use crate::exit::Usage;
 const TOKEN: &str = "TIDEMILL_TOKEN";
 const TOKEN_FILE: &str = "TIDEMILL_TOKEN_FILE";
 
+/// The name of the cookie in which a browser keeps the token.
+pub const COOKIE: &str = "tidemill_session";
+
 /// The token that a request must show to change state. Only a keyed hash of the token is kept.
+#[derive(Clone)]
 pub struct Token {
     key: hmac::Key,
     tag: hmac::Tag,
@@ -38,10 +44,34 @@ impl Token {
         hmac::verify(&self.key, shown.as_bytes(), self.tag.as_ref()).is_ok()
     }
 
-    /// Whether a request shows the token.
+    /// Whether a request shows the token, in its header or in the cookie of a browser.
     pub fn is_shown(&self, headers: &HeaderMap) -> bool {
         shown(headers).is_some_and(|shown| self.is(shown))
+            || cookie(headers).is_some_and(|shown| self.is(&shown))
     }
+}
+
+/// The token in the cookie, which holds its bytes as hexadecimal digits.
+pub fn cookie(headers: &HeaderMap) -> Option<String> {
+    let all = headers.get_all(header::COOKIE).iter();
+    let all = all.filter_map(|it| it.to_str().ok());
+    let mut pairs = all.flat_map(|it| it.split(';'));
+    let digits = pairs.find_map(|it| it.trim().strip_prefix(COOKIE)?.strip_prefix('='))?;
+    let bytes: Option<Vec<u8>> = digits
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect();
+    String::from_utf8(bytes?).ok()
+}
+
+/// The token as the cookie holds it: its bytes as hexadecimal digits.
+pub fn digits(token: &str) -> String {
+    token.bytes().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _written = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// The token in the header `Authorization: Bearer TOKEN`; `None` if there is none.
@@ -75,6 +105,26 @@ pub fn given() -> anyhow::Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cookie_holds_the_token() {
+        let headers = |text: &str| {
+            let value = axum::http::HeaderValue::from_str(text).unwrap();
+            HeaderMap::from_iter([(header::COOKIE, value)])
+        };
+        let given = headers("a=b; tidemill_session=733b20; c=d");
+        assert_eq!(cookie(&given).as_deref(), Some("s; "));
+        assert_eq!(digits("s; "), "733b20");
+        let token = Token::new("s; ").unwrap();
+        assert!(token.is_shown(&given));
+        for wrong in [
+            "tidemill_session=7",
+            "tidemill_session=zz",
+            "tidemill_sessions=733b20",
+        ] {
+            assert!(!token.is_shown(&headers(wrong)), "{wrong}");
+        }
+    }
 
     #[test]
     fn only_the_whole_token_is_it() {

@@ -60,6 +60,7 @@ fn dataflow(beat: &mut Heartbeat, stats: &job::Stats) {
     (beat.waits_since_ms, beat.lag_known) = (lag.since_ms, lag.known);
     beat.freshness_p50_ms = stats.freshness(0.5);
     beat.freshness_p99_ms = stats.freshness(0.99);
+    beat.freshness_p999_ms = stats.freshness(0.999);
     beat.rows = lock(&stats.row_counts).points();
     beat.operators = operators(stats.operators.by_name());
 }

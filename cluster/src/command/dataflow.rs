@@ -25,6 +25,7 @@ use tidemill_config::{lease, probe};
 use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job;
 use tidemill_dataflow::job::{Config, Connect, Limits, Stats, Workers};
+use tidemill_inspect::Inspected;
 use tidemill_ir::Job;
 use tidemill_log::log::dead_letter::topic_of;
 use tidemill_log::{Kind, registry};
@@ -97,11 +98,9 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
         generation: 0,
         index: args.hosts.process,
     };
-    let later = Later::default();
-    tidemill_web::process(&args.http, || shown(alone, &one.stats, &later))?;
-    let readable = Readable::new(&one.name, &folder, &one.connections, &one.stats)?;
-    // Nobody else sets the value.
-    let _ = later.set(readable);
+    let answers = Answers::default();
+    tidemill_web::process(&args.http, || shown(alone, &one.stats, &answers))?;
+    answers.begin(&one.name, &folder, &one.connections, &one.stats)?;
     if let Some(listener) = listener {
         let credentials = args.mesh.credentials(None)?;
         permit(args.codec, credentials.authenticated)?;
@@ -130,14 +129,12 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
 fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
     let stop = exit::stop_on_signal()?;
     let (begin, orders) = child::begin(Part::Dataflow, &stop)?;
-    let (stats, later) = (Arc::default(), Later::default());
-    child::beat(&begin.host, shown(begin.key.clone(), &stats, &later))?;
+    let (stats, answers) = (Arc::default(), Answers::default());
+    child::beat(&begin.host, shown(begin.key.clone(), &stats, &answers))?;
     let folder = Folder::open(&args.pipeline)?;
     let connections = Connections::resolve(&args.connections, folder.path())?;
     logging::start(&args.log, "info", &Origin::of(&begin.key))?;
-    let readable = Readable::new(&begin.key.job, &folder, &connections, &stats)?;
-    // Nobody else sets the value.
-    let _ = later.set(readable);
+    answers.begin(&begin.key.job, &folder, &connections, &stats)?;
     let ProcessKey {
         job,
         generation,
@@ -215,11 +212,42 @@ fn permit(codec: Engine, authenticated: bool) -> anyhow::Result<()> {
 /// What the HTTP server and the heartbeat show of this process.
 ///
 /// The counters are shared, so the server always shows the current values.
-fn shown(key: ProcessKey, stats: &Arc<Stats>, readable: &Later) -> Shown {
+fn shown(key: ProcessKey, stats: &Arc<Stats>, answers: &Answers) -> Shown {
     Shown {
         dataflow: Some(Arc::clone(stats)),
-        readable: Arc::clone(readable),
+        readable: Arc::clone(&answers.readable),
+        inspected: Arc::clone(&answers.inspected),
         ..Shown::of(key)
+    }
+}
+
+/// What the HTTP server can answer once the connections are known.
+#[derive(Default)]
+struct Answers {
+    /// Whether everything that was committed is in the views.
+    readable: Later,
+    /// What the job's services hold.
+    inspected: tidemill_inspect::Later,
+}
+
+impl Answers {
+    /// From now on questions are answered.
+    ///
+    /// # Errors
+    /// The pipeline's `ingest.toml` cannot be read.
+    fn begin(
+        &self,
+        name: &str,
+        folder: &Folder,
+        connections: &Connections,
+        stats: &Arc<Stats>,
+    ) -> anyhow::Result<()> {
+        let readable = Readable::new(name, folder, connections, stats)?;
+        let inspected = Inspected::new(name, folder, connections, Some(stats), None);
+        // Nobody else sets the values.
+        let _ = self.readable.set(readable);
+        let _ = self.inspected.set(inspected);
+        Ok(())
     }
 }
 

@@ -23,6 +23,7 @@ use tidemill_ingest::config::{Pipeline, Tick};
 use tidemill_ingest::run;
 use tidemill_ingest::run::{Once, Options};
 use tidemill_ingest::stats::Stats;
+use tidemill_inspect::{Inspected, Later};
 use tidemill_logs::logging;
 use tidemill_logs::logging::Origin;
 use tidemill_protocol::exit::{Incomplete, NotYet, Usage};
@@ -57,11 +58,12 @@ const WAIT: Duration = Duration::from_millis(100);
 pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     let stop = exit::stop_on_signal()?;
     let stats = Arc::new(Stats::default());
+    let inspected = Later::default();
     let (name, generation) = match args.orders {
         true => {
             let (begin, _orders) = child::begin(Part::Ingest, &stop)?;
             let (name, generation) = (begin.key.job.clone(), begin.key.generation);
-            child::beat(&begin.host, shown(begin.key, &stats))?;
+            child::beat(&begin.host, shown(begin.key, &stats, &inspected))?;
             (NameArgs { name: Some(name) }, Some(generation))
         }
         false => (args.name.clone(), None),
@@ -82,7 +84,15 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
         generation: 0,
         index: 0,
     };
-    tidemill_web::process(&args.http, || shown(alone, &stats))?;
+    tidemill_web::process(&args.http, || shown(alone, &stats, &inspected))?;
+    // Nobody else sets the value.
+    let _ = inspected.set(Inspected::new(
+        &folder.name,
+        &folder,
+        &connections,
+        None,
+        Some(&stats),
+    ));
     let mut pipeline = folder.ingest()?;
     for (stage, url) in connections.described().iter().take(3) {
         tracing::info!(stage, url, "connection");
@@ -207,9 +217,10 @@ fn once(
 }
 
 /// What the HTTP server and the heartbeat show of this process.
-fn shown(key: ProcessKey, stats: &Arc<Stats>) -> Shown {
+fn shown(key: ProcessKey, stats: &Arc<Stats>, inspected: &Later) -> Shown {
     Shown {
         ingest: Some(Arc::clone(stats)),
+        inspected: Arc::clone(inspected),
         ..Shown::of(key)
     }
 }

@@ -9,13 +9,15 @@
 //!
 //! A stop ends the ingest first. Then the views take everything that it published.
 
+mod center;
+
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tidemill_config::args::{HttpArgs, RunArgs};
+use tidemill_config::args::RunArgs;
 use tidemill_config::connections::Connections;
 use tidemill_config::lease::Lease;
 use tidemill_config::pipeline::{Folder, Views};
@@ -24,6 +26,7 @@ use tidemill_dataflow::job;
 use tidemill_dataflow::job::Workers;
 use tidemill_ingest::config::Pipeline;
 use tidemill_ingest::stats;
+use tidemill_inspect::Inspected;
 use tidemill_ir::Job;
 use tidemill_log::health::Health;
 use tidemill_logs::logging;
@@ -31,6 +34,7 @@ use tidemill_logs::logging::Origin;
 use tidemill_protocol::{exit, output, redact};
 use tidemill_web::readable::{Later, Readable};
 
+use self::center::Center;
 use crate::command::ingest::Api;
 use crate::command::{dataflow, ingest};
 use crate::terminal::display::{Display, TICK};
@@ -112,11 +116,13 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let (mut pipeline, views) = (folder.ingest()?, folder.views()?);
     let api = Api::choose(&mut pipeline, &args.fetch)?;
     let _leases = leases(&folder.name, &connections, args.take_over)?;
-    introduce(&folder.name, &connections, &api);
     // Both components use the same services, so they share one health record.
     let health = Health::default();
     let job_stats = Arc::new(job::Stats::with(health.clone()));
+    let ingest_stats = Arc::new(stats::Stats::with(health));
     let readable = Readable::new(&folder.name, &folder, &connections, &job_stats)?;
+    let (name, counts) = (&folder.name, (Some(&job_stats), Some(&ingest_stats)));
+    let inspected = Inspected::new(name, &folder, &connections, counts.0, counts.1);
     let river = River {
         until: match args.until {
             Some(records) => Some(until(records, &pipeline, &connections)?),
@@ -126,11 +132,12 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         connections,
         stop: exit::stop_on_signal()?,
         stop_views: Arc::default(),
-        ingest_stats: Arc::new(stats::Stats::with(health)),
+        ingest_stats,
         job_stats,
         awaited: Arc::default(),
     };
-    river.serve(&args.http, readable)?;
+    river.serve(args, readable, inspected)?;
+    introduce(&river.name, &river.connections, &api);
     let options = ingest::options(
         &river.name,
         pipeline,
@@ -290,9 +297,18 @@ fn join(stages: [Stage; 2], stop_views: &AtomicBool) -> anyhow::Result<()> {
 }
 
 impl River {
-    /// Serves HTTP if `--http` was given.
-    fn serve(&self, args: &HttpArgs, readable: Readable) -> anyhow::Result<()> {
-        let at = tidemill_web::process(args, || tidemill_web::Shown {
+    /// Serves HTTP, and says where.
+    ///
+    /// # Errors
+    ///
+    /// The address is invalid or in use.
+    fn serve(
+        &self,
+        args: &RunArgs,
+        readable: Readable,
+        inspected: Inspected,
+    ) -> anyhow::Result<()> {
+        let shown = tidemill_web::Shown {
             job: self.name.clone(),
             part: None,
             generation: None,
@@ -300,10 +316,15 @@ impl River {
             dataflow: Some(Arc::clone(&self.job_stats)),
             ingest: Some(Arc::clone(&self.ingest_stats)),
             readable: Later::new(readable.into()),
-        })?;
-        if let Some(at) = at {
-            output::line(&format!("metrics: http://{at}/metrics"));
-        }
+            inspected: tidemill_inspect::Later::new(inspected.into()),
+        };
+        let status = Center::new(shown.clone(), usize::from(args.workers)).source();
+        let (at, is_whole) = tidemill_web::center(&args.http, shown, status)?;
+        let metrics = format!("metrics: http://{at}/metrics");
+        output::line(&match is_whole {
+            true => format!("control center: http://{at}/ ({metrics})"),
+            false => format!("{metrics} (beyond this machine the control center needs a token)"),
+        });
         Ok(())
     }
 

@@ -25,6 +25,7 @@ use tidemill_log::log::dead_letter::{Entry, Kept};
 use tidemill_log::log::{OwnedRecord, Record, dead_letter};
 use tidemill_sinks::{Sink, Table};
 
+pub(crate) mod browser;
 pub(crate) mod certificates;
 pub(crate) mod database;
 pub(crate) mod exposition;

@@ -1,5 +1,5 @@
 //! HTTP server of a process: liveness (`/healthz`), readiness (`/readyz`), metrics (`/metrics`),
-//! and on the master the status page.
+//! and on the master and in `tidemill run` the control center.
 //!
 //! In: counters, read at the time of a request. Nothing can be changed over these routes, and
 //! nothing shown is secret. `process_router`, [`worker_router`] and [`master_router`] are for
@@ -12,7 +12,8 @@
 //! | `/readyz` | 200 when it does its work, else 503 with the reasons as JSON | | |
 //! | `/metrics` | its stages | its slots and processes | the cluster and all jobs |
 //! | `POST /v1/jobs/NAME/readable` | [`readable`]: is a change in every view? Needs the token | | |
-//! | `/`, `/status.css`, `/status.js` | | | the status page |
+//! | `/api/v1/jobs/NAME/…` | [`tidemill_inspect`]: what its services hold. Needs the token | | |
+//! | `/`, `/app/…`, `/api/v1/…` | of `tidemill run`: the control center | | the control center |
 //!
 //! Workers and the master have further routes of their own. The server is HTTP/1.1 without TLS. It
 //! runs on one thread of its own, so an answer never waits for a dataflow worker, and a slow client
@@ -24,7 +25,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use api::Facts;
+use api::session::{self, Session};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -38,20 +42,22 @@ use tidemill_dataflow::job;
 use tidemill_ingest::stats;
 use tidemill_log::health::{Health, now_ms};
 use tidemill_protocol::token::Token;
-use tidemill_protocol::{
-    DependencyStatus, NoticedStatus, Part, ProcessKey, Report, Status, redact, token,
-};
+use tidemill_protocol::{DependencyStatus, NoticedStatus, Part, ProcessKey, Report, redact, token};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-#[cfg(test)]
-mod browser;
+pub mod api;
+mod app;
 mod cluster;
+#[cfg(test)]
+#[path = "../../tests/harness/browser.rs"]
+mod driver;
 #[cfg(test)]
 #[path = "../../tests/harness/exposition.rs"]
 mod exposition;
 mod metrics;
-mod page;
+#[cfg(test)]
+mod pages;
 mod process;
 pub mod readable;
 #[cfg(test)]
@@ -86,6 +92,8 @@ pub struct Shown {
     pub ingest: Option<Arc<stats::Stats>>,
     /// Answers whether everything that was committed is in the views. Process 0 of a dataflow can.
     pub readable: Later,
+    /// Shows topics, schemas, the slot, rows and dead letters of the job.
+    pub inspected: tidemill_inspect::Later,
 }
 
 impl Shown {
@@ -99,6 +107,7 @@ impl Shown {
             dataflow: None,
             ingest: None,
             readable: Later::default(),
+            inspected: tidemill_inspect::Later::default(),
         }
     }
 
@@ -182,12 +191,47 @@ impl Shown {
     }
 }
 
-/// Routes of a process of a job. `readable`, which asks the database, needs the token.
+/// From where a process can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// From this machine alone.
+    OwnMachine,
+    /// From the machines of a cluster: a child of a worker.
+    Cluster,
+    /// From anywhere.
+    Anywhere,
+}
+
+impl Reach {
+    /// The reach of a server at this address that a user chose.
+    fn of(at: SocketAddr) -> Self {
+        match at.ip().is_loopback() {
+            true => Self::OwnMachine,
+            false => Self::Anywhere,
+        }
+    }
+}
+
+/// Routes of a process of a job. `readable`, which asks the database, needs the token, and so does
+/// what the job's services hold. Without a token that data is not served to anywhere.
 ///
 /// `process` is read at each request; nothing is copied in between.
-pub(crate) fn process_router(process: Shown, token: Option<Token>) -> Router {
+pub(crate) fn process_router(process: Shown, token: Option<Token>, reach: Reach) -> Router {
     let shown = process.clone();
-    let readable = readable::routes(Arc::clone(&process.readable), token);
+    let readable = readable::routes(Arc::clone(&process.readable), token.clone());
+    let is_shown = reach != Reach::Anywhere || token.is_some();
+    let session = Session {
+        kind: "process",
+        features: &[],
+        token: token.map(Arc::new),
+        own_machine: reach == Reach::OwnMachine,
+        tls: false,
+    };
+    let inspected = match is_shown {
+        true => tidemill_inspect::routes(Arc::clone(&process.inspected)),
+        false => Router::new(),
+    };
+    let inspected = inspected.layer(from_fn_with_state(session, session::guard));
     let ready = async move || readiness(&process);
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -197,6 +241,7 @@ pub(crate) fn process_router(process: Shown, token: Option<Token>) -> Router {
             get(async move || scraped(shown.labels(), process::families(&shown))),
         )
         .merge(readable)
+        .merge(inspected)
 }
 
 /// Body of `/readyz`: whether the process is ready, why not, and its services one by one.
@@ -244,17 +289,15 @@ pub fn worker_router(
     Router::new().route("/metrics", metrics)
 }
 
-/// Routes of the master: the status page, and metrics of the cluster and of each job. `status`
-/// returns `None` when the master is too busy; then `/metrics` is 503.
-pub fn master_router<F>(status: impl Fn() -> F + Clone + Send + Sync + 'static) -> Router
-where
-    F: Future<Output = Option<Status>> + Send + 'static,
-{
+/// Routes of the master: the control center, and metrics of the cluster and of each job. While the
+/// master is too busy to tell its status, `/metrics` is 503.
+pub fn master_router(facts: Facts) -> Router {
+    let status = Arc::clone(&facts.status);
     let metrics = get(async move || match status().await {
         Some(status) => scraped(Vec::new(), cluster::master(&status)),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     });
-    page::router().route("/metrics", metrics)
+    api::router(facts).route("/metrics", metrics)
 }
 
 /// The answer of `/metrics`.
@@ -275,10 +318,10 @@ fn scraped(labels: Labels, families: Vec<metrics::Family>) -> Response {
 /// # Errors
 ///
 /// The token cannot be read.
-pub fn own_router(process: Shown) -> anyhow::Result<Router> {
+pub fn own_router(process: Shown, reach: Reach) -> anyhow::Result<Router> {
     let token = token::given()?;
     let token = token.map(|token| Token::new(&token)).transpose()?;
-    Ok(process_router(process, token))
+    Ok(process_router(process, token, reach))
 }
 
 /// Serves the routes of a process if `--http` was given. Returns the address.
@@ -290,8 +333,49 @@ pub fn process(
     args: &HttpArgs,
     process: impl FnOnce() -> Shown,
 ) -> anyhow::Result<Option<SocketAddr>> {
-    let serve = |address: &String| serve(address, own_router(process())?);
+    let serve = |address: &String| {
+        let listener = listened(address)?;
+        let reach = Reach::of(listener.local_addr()?);
+        start(listener, own_router(process(), reach)?, None)
+    };
     args.http.as_ref().map(serve).transpose()
+}
+
+/// Serves the routes of a process and the control center of its own pipeline, whose status `status`
+/// tells. Returns the address, and whether the control center is there: beyond this machine it
+/// needs a token, because it shows the pipeline's data.
+///
+/// # Errors
+///
+/// The address is invalid or in use, or the token cannot be read.
+pub fn center(
+    address: &str,
+    process: Shown,
+    status: Arc<dyn Fn() -> api::Later + Send + Sync>,
+) -> anyhow::Result<(SocketAddr, bool)> {
+    let given = token::given()?;
+    let token = given.as_deref().map(Token::new).transpose()?;
+    let listener = listened(&address)?;
+    let reach = Reach::of(listener.local_addr()?);
+    let routes = own_router(process, reach)?;
+    let own_machine = reach == Reach::OwnMachine;
+    if !own_machine && token.is_none() {
+        return Ok((start(listener, routes, None)?, false));
+    }
+    let session = api::session::Session {
+        kind: "run",
+        features: &[],
+        token: token.map(Arc::new),
+        own_machine,
+        tls: false,
+    };
+    let facts = Facts {
+        session,
+        status,
+        history: Arc::default(),
+    };
+    let routes = routes.merge(api::router(facts.clone()));
+    Ok((start(listener, routes, Some(facts))?, true))
 }
 
 /// Serves at an address as long as the process lives; port 0 takes any free port. Returns the
@@ -301,16 +385,44 @@ pub fn process(
 ///
 /// The address is invalid or in use, or no thread can be started.
 pub fn serve(address: impl ToSocketAddrs + Debug, router: Router) -> anyhow::Result<SocketAddr> {
+    start(listened(&address)?, router, None)
+}
+
+/// Opens the socket of a server.
+///
+/// # Errors
+///
+/// The address is invalid or in use.
+fn listened(address: &(impl ToSocketAddrs + Debug)) -> anyhow::Result<std::net::TcpListener> {
     let cannot = || format!("cannot serve HTTP at {address:?}; it takes HOST:PORT");
-    let listener = listen(&address).with_context(cannot)?;
-    let at = listener.local_addr().with_context(cannot)?;
+    listen(address).with_context(cannot)
+}
+
+/// Starts the thread that answers until the process ends, and samples the facts if there are any.
+///
+/// # Errors
+///
+/// No thread can be started.
+fn start(
+    listener: std::net::TcpListener,
+    router: Router,
+    sampled: Option<Facts>,
+) -> anyhow::Result<SocketAddr> {
+    let at = listener.local_addr()?;
+    let cannot = || format!("cannot serve HTTP at {at}");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .with_context(cannot)?;
+    let work = async move {
+        if let Some(facts) = sampled {
+            tokio::spawn(api::history::sample(facts));
+        }
+        answer(listener, router).await;
+    };
     std::thread::Builder::new()
         .name("tidemill-http".to_owned())
-        .spawn(move || runtime.block_on(answer(listener, router)))
+        .spawn(move || runtime.block_on(work))
         .with_context(cannot)?;
     tracing::info!("http: http://{at}/metrics");
     Ok(at)

@@ -13,8 +13,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use tidemill_dataflow::job;
 use tidemill_protocol::{
     DependencyStatus, IngestStatus, JobStatus, MasterStatus, OperatorHeartbeat, ProcessKey,
-    ProcessReport, WorkerStatus,
+    ProcessReport, Status, WorkerStatus,
 };
+
+use super::api::session::Session;
 
 use super::exposition::Scrape;
 use super::{exposition, *};
@@ -85,6 +87,7 @@ fn process() -> Shown {
         index: 2,
         dataflow: Some(Arc::new(stats)),
         ingest: Some(Arc::default()),
+        inspected: tidemill_inspect::Later::default(),
         readable: Later::default(),
     }
 }
@@ -129,6 +132,23 @@ fn status() -> Status {
     }
 }
 
+/// What a master without a token tells, whose status is this one.
+pub(super) fn facts(status: impl Fn() -> Status + Clone + Send + Sync + 'static) -> Facts {
+    let session = Session {
+        kind: "master",
+        features: &["audit", "changes", "logs"],
+        token: None,
+        own_machine: true,
+        tls: false,
+    };
+    let status = move || -> api::Later { Box::pin(std::future::ready(Some(status()))) };
+    Facts {
+        session,
+        status: Arc::new(status),
+        history: Arc::default(),
+    }
+}
+
 /// A worker's report with one live process.
 fn report() -> Report {
     let key = ProcessKey {
@@ -156,7 +176,11 @@ fn report() -> Report {
 /// though the code counts each range alone.
 #[test]
 fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
-    let at = serve("127.0.0.1:0", process_router(process(), None)).unwrap();
+    let at = serve(
+        "127.0.0.1:0",
+        process_router(process(), None, crate::Reach::OwnMachine),
+    )
+    .unwrap();
     let seen = scrape(at);
     let topic = [("topic", "a\"b\\c\nd"), ("partition", "3")];
     assert_eq!(seen.value("tidemill_lag_records", &topic), Some(7.0));
@@ -174,13 +198,7 @@ fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
     assert_eq!(bucket("+Inf"), Some(6.0));
     assert!(get(at, "/readyz").starts_with("HTTP/1.1 503"));
 
-    let seen = scrape(
-        serve(
-            "127.0.0.1:0",
-            master_router(|| std::future::ready(Some(status()))),
-        )
-        .unwrap(),
-    );
+    let seen = scrape(serve("127.0.0.1:0", master_router(facts(status))).unwrap());
     assert_eq!(
         seen.value("tidemill_jobs", &[("state", "running")]),
         Some(1.0)
@@ -199,29 +217,37 @@ fn metrics_of_all_three_are_strict_and_escape_what_they_show() {
     assert_eq!(seen.value("tidemill_worker_processes", &live), Some(1.0));
 }
 
-/// Each file has its content type and the policy, and names no other host.
+/// Each file has its content type and the policy. Our own files name no other host, and none of
+/// them makes markup from text.
 #[test]
-fn the_page_is_whole_and_lets_nothing_in() {
-    let at = serve(
-        "127.0.0.1:0",
-        master_router(|| std::future::ready(Some(status()))),
-    )
-    .unwrap();
-    for (path, kind) in [
-        ("/", "text/html; charset=utf-8"),
-        ("/status.css", "text/css; charset=utf-8"),
-        ("/status.js", "text/javascript; charset=utf-8"),
-    ] {
-        let answer = get(at, path);
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert!(answer.contains(&format!("content-type: {kind}\r\n")));
+fn the_pages_are_whole_and_let_nothing_in() {
+    let at = serve("127.0.0.1:0", master_router(facts(status))).unwrap();
+    let mut own = 0;
+    for path in app::paths() {
+        let (at_path, kind) = match path.rsplit_once('.') {
+            Some((_, "html")) => ("/".to_owned(), "text/html; charset=utf-8"),
+            Some((_, "css")) => (format!("/app/{path}"), "text/css; charset=utf-8"),
+            Some((_, "txt")) => (format!("/app/{path}"), "text/plain; charset=utf-8"),
+            _ => (format!("/app/{path}"), "text/javascript; charset=utf-8"),
+        };
+        let answer = get(at, &at_path);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        assert!(
+            answer.contains(&format!("content-type: {kind}\r\n")),
+            "{path}"
+        );
         assert!(answer.contains("content-security-policy: default-src 'none'; "));
-        for elsewhere in ["http://", "https://", "innerHTML", "@import"] {
-            // The name of SVG is no address that anybody goes to.
-            let text = answer.replace("http://www.w3.org/2000/svg", "");
-            assert!(!text.contains(elsewhere), "{path} has {elsewhere}");
+        if path.starts_with("vendor/") {
+            continue;
+        }
+        own += 1;
+        for elsewhere in ["http://", "https://", "innerHTML", "@import", "eval("] {
+            assert!(!answer.contains(elsewhere), "{path} has {elsewhere}");
         }
     }
+    assert!(own > 20, "{own} files of our own");
+    let missing = get(at, "/app/vendor/preact.d.mts");
+    assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
 }
 
 /// Names of metrics in a text.

@@ -123,6 +123,42 @@ fn what_was_appended_is_read_in_order_from_its_keys_partition() {
 }
 
 #[test]
+fn a_scan_ends_at_the_ends_or_when_enough_was_seen() {
+    on_each(|log, topic| {
+        log.create_topic(topic, 2).unwrap();
+        let at = |partition, at_ms| Record {
+            partition: Some(partition),
+            ..record(topic, "key", "value", at_ms)
+        };
+        let records = [at(0, 10), at(0, 20), at(0, 30), at(1, 40)];
+        log.producer().unwrap().append(&records).unwrap();
+        let mut seen = Vec::new();
+        let is_whole = log.scan(
+            topic,
+            &[(0, 1), (1, 0)],
+            PATIENCE,
+            &mut |record, headers| {
+                assert!(headers.is_empty());
+                seen.push((record.partition, record.offset, record.timestamp_ms));
+                true
+            },
+        );
+        assert!(is_whole.unwrap());
+        seen.sort_unstable();
+        assert_eq!(seen, [(0, 1, 20), (0, 2, 30), (1, 0, 40)]);
+        let mut count = 0;
+        let is_whole = log.scan(topic, &[(0, 0)], PATIENCE, &mut |_, _| {
+            count += 1;
+            count < 2
+        });
+        assert_eq!((is_whole.unwrap(), count), (false, 2));
+        assert!(log.scan(topic, &[], PATIENCE, &mut |_, _| true).unwrap());
+        assert_eq!(log.offsets_at(topic, 15).unwrap(), [(0, 1), (1, 0)]);
+        assert_eq!(log.offsets_at(topic, 41).unwrap(), [(0, 3), (1, 1)]);
+    });
+}
+
+#[test]
 fn null_and_empty_are_told_apart() {
     on_each(|log, topic| {
         log.create_topic(topic, 1).unwrap();

@@ -161,6 +161,8 @@ pub struct Run {
     pub records: Option<u64>,
     /// The error of the last attempt.
     pub error: Option<String>,
+    /// When the page landed or failed for good; `None` before.
+    pub finished_at: Option<Timestamp>,
 }
 
 /// The ledger of one pipeline, for one process.

@@ -389,7 +389,8 @@ impl Ledger for PostgresLedger {
 
     fn history(&mut self, limit: u32) -> Result<Vec<Run>> {
         let select = "SELECT page, (extract(epoch FROM due_at) * 1000)::bigint, state, attempts,
-            records, error FROM _tidemill_runs WHERE pipeline = $1 ORDER BY page DESC LIMIT $2";
+            records, error, (extract(epoch FROM finished_at) * 1000)::bigint
+            FROM _tidemill_runs WHERE pipeline = $1 ORDER BY page DESC LIMIT $2";
         let (pipeline, limit) = (&self.terms.pipeline, i64::from(limit));
         let rows = self
             .client
@@ -402,6 +403,9 @@ impl Ledger for PostgresLedger {
             attempts: row.get::<_, i32>(3) as u32,
             records: row.get::<_, Option<i64>>(4).map(|records| records as u64),
             error: row.get(5),
+            finished_at: row
+                .get::<_, Option<i64>>(6)
+                .and_then(|at| Timestamp::from_millisecond(at).ok()),
         };
         Ok(rows.into_iter().map(run).collect())
     }

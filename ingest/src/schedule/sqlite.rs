@@ -411,7 +411,7 @@ impl Ledger for SqliteLedger {
     }
 
     fn history(&mut self, limit: u32) -> Result<Vec<Run>> {
-        let select = "SELECT page, due_at, state, attempts, records, error
+        let select = "SELECT page, due_at, state, attempts, records, error, finished_at
             FROM _tidemill_runs WHERE pipeline = ?1 ORDER BY page DESC LIMIT ?2";
         let mut statement = self.connection.prepare(select).map_err(failed)?;
         let rows = statement.query_map(params![self.terms.pipeline, limit], |row| {
@@ -422,6 +422,9 @@ impl Ledger for SqliteLedger {
                 attempts: row.get(3)?,
                 records: row.get::<_, Option<i64>>(4)?.map(|records| records as u64),
                 error: row.get(5)?,
+                finished_at: row
+                    .get::<_, Option<i64>>(6)?
+                    .and_then(|at| Timestamp::from_millisecond(at).ok()),
             })
         });
         rows.and_then(Iterator::collect).map_err(failed)

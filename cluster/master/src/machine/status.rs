@@ -86,6 +86,8 @@ pub(crate) fn processes<'a>(
             worker: worker_name.clone(),
             phase: found.phase.clone(),
             http: beat.map(|beat| beat.http.clone()).unwrap_or_default(),
+            records: beat.map_or(0, |beat| beat.records),
+            operators: beat.map(|beat| beat.operators.clone()).unwrap_or_default(),
         };
         Some((process, beat))
     })
@@ -108,8 +110,7 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
     let whole = run.is_some_and(|run| beats.len() == run.workers.len());
     let sum = |of: fn(&Heartbeat) -> u64| beats.iter().map(|beat| of(beat)).sum::<u64>();
     let most = |of: fn(&Heartbeat) -> u64| beats.iter().map(|beat| of(beat)).max().unwrap_or(0);
-    let behind = beats.iter().flat_map(|beat| beat.behind.values());
-    let behind: u64 = behind.flat_map(BTreeMap::values).sum();
+    let behind = by_topic(&beats);
     let (late, known) = lag(state.now, &of_dataflow, &of_ingest);
     let fresh = |of: fn(&Heartbeat) -> Option<u64>| {
         let told = beats.iter().find_map(|beat| of(beat));
@@ -143,10 +144,12 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
         workers: run.map_or(0, |run| run.threads * run.workers.len()),
         epoch: most(|beat| beat.durable),
         lag_ms: late,
-        behind: known.then_some(behind),
+        behind: known.then(|| behind.values().sum()),
+        behind_by_topic: if known { behind } else { BTreeMap::new() },
         dependencies: dependencies(of_dataflow.iter().chain(&of_ingest)),
         freshness_p50_ms: fresh(|beat| beat.freshness_p50_ms),
         freshness_p99_ms: fresh(|beat| beat.freshness_p99_ms),
+        freshness_p999_ms: fresh(|beat| beat.freshness_p999_ms),
         records: sum(|beat| beat.records),
         records_per_second: component.map_or(0.0, Component::rate),
         dead_letters: sum(|beat| beat.dead_letters),
@@ -164,6 +167,78 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
             .map(|(it, _)| it)
             .collect(),
         failures,
+    }
+}
+
+/// The records of each topic that are not in every view yet. Process 0 knows them.
+fn by_topic(beats: &[&Heartbeat]) -> BTreeMap<String, u64> {
+    let mut behind: BTreeMap<String, u64> = BTreeMap::new();
+    for (topic, partitions) in beats.iter().flat_map(|beat| &beat.behind) {
+        *behind.entry(topic.clone()).or_default() += partitions.values().sum::<u64>();
+    }
+    behind
+}
+
+/// The status of a job that one process runs alone, as `tidemill run` does: `dataflow` and `ingest`
+/// are what its two components tell. Rates are 0, because one moment has none.
+pub fn alone(name: &str, now: u64, dataflow: &Heartbeat, ingest: &Heartbeat) -> JobStatus {
+    let process = |part, beat: &Heartbeat| ProcessStatus {
+        part,
+        index: 0,
+        worker: "this process".to_owned(),
+        phase: Phase::Live,
+        http: beat.http.clone(),
+        records: beat.records,
+        operators: beat.operators.clone(),
+    };
+    let of_dataflow = [(process(Part::Dataflow, dataflow), Some(dataflow))];
+    let of_ingest = [(process(Part::Ingest, ingest), Some(ingest))];
+    let (late, known) = lag(now, &of_dataflow, &of_ingest);
+    let behind = by_topic(&[dataflow]);
+    let fresh = |told: Option<u64>| told.max(late.filter(|late| *late > 0));
+    let condition = |told: &[Told<'_>], away: &str| {
+        let (doing, downs) = (doing(told), downs(now, told));
+        let word = match (&doing, downs.is_empty()) {
+            (Some(_), _) => away,
+            (None, true) => "running",
+            (None, false) => "degraded",
+        };
+        let doing = doing.filter(|doing| doing != word);
+        let why: Vec<String> = doing.into_iter().chain(downs).collect();
+        (word.to_owned(), (!why.is_empty()).then(|| why.join("; ")))
+    };
+    let fed = condition(&of_ingest, "waiting");
+    let fed = IngestStatus {
+        state: fed.0,
+        why: fed.1,
+        published: ingest.records,
+        noticed: ingest.noticed.clone(),
+        ..IngestStatus::default()
+    };
+    let (state, why) = together(condition(&of_dataflow, "starting"), Some(&fed));
+    JobStatus {
+        name: name.to_owned(),
+        state,
+        why,
+        epoch: dataflow.durable,
+        lag_ms: late,
+        behind: known.then(|| behind.values().sum()),
+        behind_by_topic: if known { behind } else { BTreeMap::new() },
+        dependencies: dependencies(of_dataflow.iter().chain(&of_ingest)),
+        freshness_p50_ms: fresh(dataflow.freshness_p50_ms),
+        freshness_p99_ms: fresh(dataflow.freshness_p99_ms),
+        freshness_p999_ms: fresh(dataflow.freshness_p999_ms),
+        records: dataflow.records,
+        dead_letters: dataflow.dead_letters + ingest.dead_letters,
+        keys_in_error: dataflow.keys_in_error,
+        checkpointed: dataflow.checkpointed,
+        ingest: Some(fed),
+        views: views(&[dataflow]),
+        operators: operators(&[dataflow]),
+        processes: [of_dataflow, of_ingest]
+            .map(|[(process, _)]| process)
+            .into(),
+        ..JobStatus::default()
     }
 }
 

@@ -450,6 +450,8 @@ mod tests {
                 worker: "node1".to_owned(),
                 phase: Phase::Live,
                 http: "node1:81".to_owned(),
+                records: 0,
+                operators: Vec::new(),
             }],
             failures: vec![Ended {
                 generation: 3,

@@ -2,8 +2,11 @@
 //! of its services are down, whether its views show what was committed, and that nobody who
 //! connects can disturb it.
 
+mod browsed;
+mod center;
 mod dataflow;
 mod garbage;
+mod inspected;
 mod outages;
 mod readable;
 mod river;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Health, Role};
 use crate::Result;
-use crate::log::{Described, Log, OwnedRecord, PartitionRange, Producer, Reader, Record};
+use crate::log::{Described, Log, Look, OwnedRecord, PartitionRange, Producer, Reader, Record};
 use crate::registry::{Registered, Registry};
 
 /// Wraps a log so that its producers report.
@@ -79,6 +79,20 @@ impl Log for Reporting<dyn Log> {
     fn tail(&self, topic: &str, count: u32) -> Result<Vec<OwnedRecord>> {
         self.inner.tail(topic, count)
     }
+
+    fn scan(
+        &self,
+        topic: &str,
+        from: &[(u32, i64)],
+        wait: Duration,
+        look: Look<'_>,
+    ) -> Result<bool> {
+        self.inner.scan(topic, from, wait, look)
+    }
+
+    fn offsets_at(&self, topic: &str, at_ms: i64) -> Result<Vec<(u32, i64)>> {
+        self.inner.offsets_at(topic, at_ms)
+    }
 }
 
 impl Reporting<dyn Registry> {
@@ -120,5 +134,9 @@ impl Registry for Reporting<dyn Registry> {
 
     fn latest(&self, subject: &str) -> Result<Option<Registered>> {
         self.noted(self.inner.latest(subject))
+    }
+
+    fn compatibility(&self, subject: &str) -> Result<Option<String>> {
+        self.noted(self.inner.compatibility(subject))
     }
 }

@@ -151,6 +151,12 @@ pub trait Reader: Send {
     fn on_arrival(&mut self, wake: Arc<dyn Fn() + Send + Sync>) -> bool;
 }
 
+/// A header of a record: its name, and its value, which may be null.
+pub type Header = (String, Option<Vec<u8>>);
+
+/// Takes one record of a [scan](Log::scan) with its headers; false ends the scan.
+pub type Look<'a> = &'a mut dyn FnMut(RecordRef<'_>, &[Header]) -> bool;
+
 /// A log with its topics.
 pub trait Log: Send + Sync {
     /// Creates a topic with this number of partitions. An existing topic stays as it is, also with
@@ -203,6 +209,26 @@ pub trait Log: Send + Sync {
     /// # Errors
     /// Those of [`Log::ranges`] and of reading.
     fn tail(&self, topic: &str, count: u32) -> Result<Vec<OwnedRecord>>;
+    /// For people who look into a topic: calls `look` with the records of the given partitions,
+    /// each from the given offset on, until `look` returns false, all partitions were read to
+    /// their ends, or `wait` is over. Returns whether all were read to their ends. No group is
+    /// joined and no offset is committed.
+    ///
+    /// # Errors
+    /// Those of [`Log::reader`] and [`Reader::poll`].
+    fn scan(
+        &self,
+        topic: &str,
+        from: &[(u32, i64)],
+        wait: Duration,
+        look: Look<'_>,
+    ) -> Result<bool>;
+    /// Of each partition the first offset whose record has this time (ms since 1970) or a later
+    /// one; the end of the partition when there is none.
+    ///
+    /// # Errors
+    /// Those of [`Log::ranges`].
+    fn offsets_at(&self, topic: &str, at_ms: i64) -> Result<Vec<(u32, i64)>>;
 }
 
 /// Opens the log that `url` names: `kafka://host:port[,host:port][?setting=value&…]` with

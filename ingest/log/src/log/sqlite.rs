@@ -17,12 +17,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::partition::check_sizes;
 use super::{
-    Described, Log, OwnedRecord, PartitionRange, Producer, Reader, Record, RecordRef, TopicId,
-    partition_of,
+    Described, Log, Look, OwnedRecord, PartitionRange, Producer, Reader, Record, RecordRef,
+    TopicId, partition_of,
 };
 use crate::sqlite::{connect, failed};
 use crate::{Error, Kind, Result};
@@ -57,6 +57,10 @@ const APPEND: &str = "INSERT INTO _tidemill_log VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
 /// The records of a partition from an offset on.
 const FROM: &str = "SELECT \"offset\", timestamp_ms, key, value FROM _tidemill_log
     WHERE topic = ?1 AND partition = ?2 AND \"offset\" >= ?3 ORDER BY \"offset\" LIMIT ?4";
+
+/// The first offset of a partition whose record has this time or a later one.
+const FIRST_AT: &str = "SELECT min(\"offset\") FROM _tidemill_log
+    WHERE topic = ?1 AND partition = ?2 AND timestamp_ms >= ?3";
 
 /// The log in one embedded file.
 pub(super) struct SqliteLog {
@@ -188,6 +192,48 @@ impl Log for SqliteLog {
             .map_err(|error| self.failed(topic, error))?;
         }
         Ok(records)
+    }
+
+    fn scan(
+        &self,
+        topic: &str,
+        from: &[(u32, i64)],
+        wait: Duration,
+        look: Look<'_>,
+    ) -> Result<bool> {
+        let deadline = Instant::now() + wait;
+        let connection = connect(&self.file)?;
+        for &(partition, offset) in from {
+            let mut read = || -> rusqlite::Result<bool> {
+                let mut statement = connection.prepare_cached(FROM)?;
+                let mut rows = statement.query(params![topic, partition, offset, i64::MAX])?;
+                while let Some(row) = rows.next()? {
+                    let is_wanted = look(record_of(partition, row)?, &[]);
+                    if !is_wanted || Instant::now() > deadline {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            };
+            if !read().map_err(|error| self.failed(topic, error))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn offsets_at(&self, topic: &str, at_ms: i64) -> Result<Vec<(u32, i64)>> {
+        let ranges = self.ranges(topic)?.into_iter();
+        let connection = locked(&self.connection);
+        let of = |range: PartitionRange| -> rusqlite::Result<(u32, i64)> {
+            let first =
+                connection.query_row(FIRST_AT, params![topic, range.partition, at_ms], |row| {
+                    row.get::<_, Option<i64>>(0)
+                })?;
+            Ok((range.partition, first.unwrap_or(range.high)))
+        };
+        let found: rusqlite::Result<_> = ranges.map(of).collect();
+        found.map_err(|error| self.failed(topic, error))
     }
 }
 
@@ -411,18 +457,23 @@ fn read_from(
     let mut rows = statement.query(params![topic, partition, offset, limit])?;
     let mut count = 0;
     while let Some(row) = rows.next()? {
-        let record = RecordRef {
-            partition,
-            offset: row.get(0)?,
-            timestamp_ms: row.get(1)?,
-            key: row.get_ref(2)?.as_blob_or_null()?,
-            value: row.get_ref(3)?.as_blob_or_null()?,
-        };
+        let record = record_of(partition, row)?;
         offset = record.offset + 1;
         count += 1;
         each(record);
     }
     Ok((count, offset))
+}
+
+/// A row of [`FROM`] as a record.
+fn record_of<'a>(partition: u32, row: &'a Row<'_>) -> rusqlite::Result<RecordRef<'a>> {
+    Ok(RecordRef {
+        partition,
+        offset: row.get(0)?,
+        timestamp_ms: row.get(1)?,
+        key: row.get_ref(2)?.as_blob_or_null()?,
+        value: row.get_ref(3)?.as_blob_or_null()?,
+    })
 }
 
 /// The number of partitions of a topic; `None` when it does not exist.

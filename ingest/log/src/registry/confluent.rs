@@ -457,6 +457,13 @@ impl Registry for ConfluentRegistry {
         Ok(versions)
     }
 
+    fn compatibility(&self, subject: &str) -> Result<Option<String>> {
+        match self.level(subject)? {
+            None => self.global_level(),
+            own => Ok(own),
+        }
+    }
+
     fn latest(&self, subject: &str) -> Result<Option<Registered>> {
         let url = self.url(&["subjects", subject, "versions", "latest"]);
         let latest = self.send::<Version>(&format!("subject `{subject}`"), self.client.get(url))?;

@@ -109,11 +109,20 @@ impl ConfluentRegistry {
     }
 
     /// The subject's own level. Some registries answer with the effective level instead.
-    fn level(&self, subject: &str) -> Result<Option<String>> {
+    pub(super) fn level(&self, subject: &str) -> Result<Option<String>> {
         let mut url = self.url(&["config", subject]);
         url.set_query(Some("defaultToGlobal=false"));
         let about = format!("compatibility of subject `{subject}`");
         let level: Option<Level> = self.send(&about, self.client.get(url))?;
+        Ok(level.map(|level| level.compatibility_level))
+    }
+
+    /// The level of subjects that have none of their own.
+    pub(super) fn global_level(&self) -> Result<Option<String>> {
+        let level: Option<Level> = self.send(
+            "the registry's compatibility",
+            self.client.get(self.url(&["config"])),
+        )?;
         Ok(level.map(|level| level.compatibility_level))
     }
 

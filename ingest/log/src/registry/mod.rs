@@ -80,6 +80,14 @@ pub trait Registry: Send + Sync {
     fn latest(&self, subject: &str) -> Result<Option<Registered>> {
         Ok(self.versions(subject)?.pop())
     }
+    /// The compatibility level that a new version of the subject must keep, as the registry names
+    /// it: the subject's own, else the registry's. `None` when the registry has no levels.
+    ///
+    /// # Errors
+    /// Those of [`Registry::by_id`].
+    fn compatibility(&self, _subject: &str) -> Result<Option<String>> {
+        Ok(None)
+    }
 }
 
 /// The number of subjects of the registry at `url` (`http(s)://…`): a check of the connection.

@@ -122,6 +122,10 @@ impl Registry for SqliteRegistry {
         })
     }
 
+    fn compatibility(&self, _subject: &str) -> Result<Option<String>> {
+        Ok(Some("BACKWARD".to_owned()))
+    }
+
     fn versions(&self, subject: &str) -> Result<Vec<Registered>> {
         self.with("cannot read a subject", |connection| {
             all_versions(connection, subject)

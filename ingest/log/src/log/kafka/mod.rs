@@ -9,6 +9,7 @@ mod batch;
 mod describe;
 mod producer;
 mod reader;
+mod scan;
 mod settings;
 
 use std::collections::VecDeque;
@@ -24,7 +25,7 @@ use rdkafka::metadata::Metadata;
 use rdkafka::{ClientContext, Message};
 use settings::Settings;
 
-use super::{Described, Log, OwnedRecord, PartitionRange, Producer, Reader};
+use super::{Described, Log, Look, OwnedRecord, PartitionRange, Producer, Reader};
 use crate::{Error, Kind, Result};
 
 pub use settings::refused;
@@ -343,6 +344,20 @@ impl Log for KafkaLog {
             }
         }
         Ok(records)
+    }
+
+    fn scan(
+        &self,
+        topic: &str,
+        from: &[(u32, i64)],
+        wait: Duration,
+        look: Look<'_>,
+    ) -> Result<bool> {
+        scan::scan(self, topic, from, wait, look)
+    }
+
+    fn offsets_at(&self, topic: &str, at_ms: i64) -> Result<Vec<(u32, i64)>> {
+        scan::offsets_at(self, topic, at_ms)
     }
 }
 

@@ -1,0 +1,58 @@
+// The sink of a job: how far its tables are, and what writing each of them costs.
+
+import { part } from "../../part/api.js";
+import { ago, count, duration, moment, percent } from "../../part/format.js";
+import { usePolled } from "../../part/poll.js";
+import { link } from "../../part/route.js";
+import { Badge, Facts, Loaded, Panel } from "../../part/state.js";
+import { Table } from "../../part/table.js";
+import { html } from "../../part/ui.js";
+import { useShares, viewOf } from "./operators.js";
+
+/** @param {{ job: any, at: number | null, now: number }} props */
+function Shown({ job, at, now }) {
+  const shares = useShares(job.operators, at);
+  const writes = job.operators.filter((/** @type {any} */ it) => it.name.endsWith(": Write"));
+  const cost = new Map(writes.map((/** @type {any} */ it) => [viewOf(it.name), it]));
+  const rows = Object.entries(job.views).map(([name, count]) => ({ name, count,
+    write: cost.get(name), share: shares.get(`${name}: Write`) }));
+  const service = job.dependencies.find((/** @type {any} */ it) => it.dependency === "views");
+  /** @type {import("../../part/table.js").Column[]} */
+  const columns = [
+    { id: "name", head: "Table", of: (it) => it.name,
+      cell: (it) => html`<a href=${link(job.name, "views", { view: it.name })}>${it.name}</a>` },
+    { id: "rows", head: "Rows", numeric: true, of: (it) => it.count,
+      cell: (it) => count(it.count) },
+    { id: "share", head: "Writing, of a core", numeric: true, of: (it) => it.share ?? null,
+      cell: (it) => percent(it.share) },
+    { id: "busy", head: "Writing, since the start", numeric: true,
+      of: (it) => it.write?.busy_us ?? null,
+      cell: (it) => duration(it.write ? it.write.busy_us / 1000 : null) },
+  ];
+  return html`<${Panel} title=${html`Sink ${service && html`<${Badge} state=${service.state} />`}`}>
+      <${Facts} of=${[
+    ["Engine", service?.engine ?? "unknown"], ["Address", service?.at ?? "unknown"],
+    ["Every table shows", moment(job.epoch)],
+    ["That is", job.epoch ? ago(Math.max(0, now - job.epoch)) : "nothing yet"],
+    ["Freshness p99", duration(job.freshness_p99_ms)],
+    ["Behind", job.behind === null ? "unknown" : `${count(job.behind)} records`],
+  ]} />
+      ${service?.error && html`<p class=${`note ${service.state === "down" ? "failed" : ""}`}>
+        Last error: ${service.error}</p>`}
+    <//>
+    <${Panel} title="Tables"><${Table} label="Tables of the sink" columns=${columns} rows=${rows}
+      order="name" rowKey=${(/** @type {any} */ it) => it.name}
+      empty="The rows are counted when all processes show one epoch." /><//>`;
+}
+
+/** @param {{ job: string }} props */
+function Sink({ job }) {
+  const polled = usePolled(`jobs/${part(job)}`);
+  return html`<${Loaded} polled=${polled} what="the sink">
+    ${(/** @type {any} */ it) => html`<${Shown} job=${it} at=${polled.at}
+      now=${polled.at ?? Date.now()} />`}<//>`;
+}
+
+export const screen = {
+  id: "sink", title: "Sink", key: "s", of: /** @type {const} */ ("job"), view: Sink,
+};
