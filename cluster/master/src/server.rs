@@ -135,6 +135,7 @@ pub(crate) fn facts(mailbox: &Mailbox, token: Option<Token>, tls: bool) -> Facts
         session,
         status: Arc::new(status),
         history: Arc::default(),
+        alerts: Arc::default(),
     }
 }
 

@@ -452,6 +452,10 @@ pub struct JobStatus {
     pub processes: Vec<ProcessStatus>,
     /// The last failures of both components, newest first.
     pub failures: Vec<Failure>,
+    /// The text of the pipeline's `alerts.toml`, for the process that evaluates its rules. It is
+    /// not sent, because a webhook's URL may be in it.
+    #[serde(skip)]
+    pub alerts_file: Option<String>,
 }
 
 /// The status of a job's ingest.

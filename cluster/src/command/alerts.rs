@@ -37,11 +37,23 @@ pub(crate) fn alerts(args: &AlertsArgs) -> anyhow::Result<()> {
 /// # Errors
 ///
 /// The file cannot be read, or is invalid.
-fn rules_of(folder: &Folder) -> anyhow::Result<Rules> {
+pub(crate) fn rules_of(folder: &Folder) -> anyhow::Result<Rules> {
+    match text_of(folder)? {
+        Some(text) => Ok(Rules::parse(&text)?),
+        None => Ok(Rules::default_rules()?),
+    }
+}
+
+/// The text of a pipeline's `alerts.toml`, whose rules are valid; `None` if it has none.
+///
+/// # Errors
+///
+/// The file cannot be read, or is invalid.
+pub(crate) fn text_of(folder: &Folder) -> anyhow::Result<Option<String>> {
     let file = folder.path().join(FILE);
     match std::fs::read_to_string(&file) {
-        Ok(text) => Ok(Rules::parse(&text)?),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Rules::default_rules()?),
+        Ok(text) => Rules::parse(&text).map(|_| Some(text)).map_err(Into::into),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
     }
 }

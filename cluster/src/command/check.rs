@@ -14,6 +14,7 @@ use tidemill_log::registry;
 use tidemill_log::registry::Registry;
 use tidemill_protocol::{output, redact};
 
+use crate::command::alerts::rules_of;
 use crate::command::ingest::has_built_in;
 
 /// Validates both files and asks the named services. Prints all errors.
@@ -30,6 +31,7 @@ pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
         None
     });
     let ingest_is_wrong = !wrong.is_empty();
+    wrong.extend(rules_of(&folder).err());
     let mut answers = services::ask(&connections);
     match (api(ingest.as_ref(), args), &args.api) {
         (Some(fetch), _) => answers.push(services::ask_api(&fetch)),

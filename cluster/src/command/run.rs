@@ -36,7 +36,7 @@ use tidemill_web::readable::{Later, Readable};
 
 use self::center::Center;
 use crate::command::ingest::Api;
-use crate::command::{dataflow, ingest};
+use crate::command::{alerts, dataflow, ingest};
 use crate::terminal::display::{Display, TICK};
 use crate::terminal::table::grouped;
 use crate::terminal::views;
@@ -79,6 +79,8 @@ struct Shown {
 /// What the threads of a run share.
 struct River {
     name: String,
+    /// The text of the pipeline's `alerts.toml`.
+    alerts: Option<String>,
     /// The services of all stages.
     connections: Connections,
     /// The condition of `--until`.
@@ -128,6 +130,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
             Some(records) => Some(until(records, &pipeline, &connections)?),
             None => None,
         },
+        alerts: alerts::text_of(&folder)?,
         name: folder.name,
         connections,
         stop: exit::stop_on_signal()?,
@@ -318,7 +321,8 @@ impl River {
             readable: Later::new(readable.into()),
             inspected: tidemill_inspect::Later::new(inspected.into()),
         };
-        let status = Center::new(shown.clone(), usize::from(args.workers)).source();
+        let workers = usize::from(args.workers);
+        let status = Center::new(shown.clone(), workers, self.alerts.clone()).source();
         let (at, is_whole) = tidemill_web::center(&args.http, shown, status)?;
         let metrics = format!("metrics: http://{at}/metrics");
         output::line(&match is_whole {

@@ -16,10 +16,12 @@
 //! | `GET /api/v1/jobs`, `/api/v1/jobs/{job}` | the jobs; one job |
 //! | `GET /api/v1/jobs/{job}/history` | freshness, lag and rates of up to 24 h |
 //! | `GET /api/v1/jobs/{job}/events` | what happened to the job, the newest last |
+//! | `GET /api/v1/jobs/{job}/alerts` | its alerting rules with their states |
 //!
 //! A master has further routes, behind the same [`session::guard`]. An error is
 //! `{"error": "…"}` with a fitting status.
 
+pub mod alerts;
 mod events;
 pub mod history;
 pub mod session;
@@ -37,6 +39,7 @@ use axum::{Json, Router};
 use serde_json::json;
 use tidemill_protocol::Status;
 
+use alerts::Alerting;
 use history::History;
 use session::Session;
 
@@ -55,6 +58,8 @@ pub struct Facts {
     pub status: Arc<dyn Fn() -> Later + Send + Sync>,
     /// What the sampler kept.
     pub history: Arc<History>,
+    /// The alerts, which are evaluated over the samples.
+    pub alerts: Arc<Alerting>,
 }
 
 impl fmt::Debug for Facts {
@@ -80,6 +85,7 @@ pub fn router(facts: Facts) -> Router {
         .route("/api/v1/jobs/{job}", get(job))
         .route("/api/v1/jobs/{job}/history", get(kept))
         .route("/api/v1/jobs/{job}/events", get(happened))
+        .route("/api/v1/jobs/{job}/alerts", get(alerting))
         .layer(from_fn_with_state(facts.session.clone(), session::guard))
         .with_state(facts.clone());
     let document = ([(header::CONTENT_TYPE, "application/json")], OPENAPI);
@@ -148,6 +154,13 @@ async fn kept(State(facts): State<Facts>, Path(name): Path<String>) -> Response 
 async fn happened(State(facts): State<Facts>, Path(name): Path<String>) -> Response {
     match facts.history.events(&name) {
         Some(events) => Json(events).into_response(),
+        None => no_job(&name),
+    }
+}
+
+async fn alerting(State(facts): State<Facts>, Path(name): Path<String>) -> Response {
+    match facts.alerts.of(&name) {
+        Some(alerts) => Json(alerts).into_response(),
         None => no_job(&name),
     }
 }

@@ -373,6 +373,7 @@ pub fn center(
         session,
         status,
         history: Arc::default(),
+        alerts: Arc::default(),
     };
     let routes = routes.merge(api::router(facts.clone()));
     Ok((start(listener, routes, Some(facts))?, true))

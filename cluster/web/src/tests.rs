@@ -146,6 +146,7 @@ pub(super) fn facts(status: impl Fn() -> Status + Clone + Send + Sync + 'static)
         session,
         status: Arc::new(status),
         history: Arc::default(),
+        alerts: Arc::default(),
     }
 }
 

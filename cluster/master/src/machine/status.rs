@@ -167,6 +167,7 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
             .map(|(it, _)| it)
             .collect(),
         failures,
+        alerts_file: job.spec.files.get(tidemill_alerts::FILE).cloned(),
     }
 }
 

@@ -25,6 +25,7 @@ use tidemill_protocol::exit::Usage;
 use tidemill_protocol::{JobSpec, output, redact};
 
 use super::args::WaitArgs;
+use crate::command::alerts::rules_of;
 use crate::command::{check, dataflow};
 use crate::worker::files;
 
@@ -78,6 +79,7 @@ pub(super) fn spec(args: &SubmitArgs) -> anyhow::Result<JobSpec> {
     let connections = Connections::resolve(&args.connections, folder.path())?;
     let given = connections_of(&connections, args.state_of_run)?;
     validate(&folder, &connections, given.contains_key("state"))?;
+    rules_of(&folder)?;
     let files = files_of(&folder)?;
     if !files.contains_key(VIEWS) {
         let place = folder.path().display();
@@ -194,7 +196,8 @@ fn absolute(path: &Path) -> anyhow::Result<String> {
         .ok_or_else(|| anyhow!("{}: expected letters of Unicode", path.display()))
 }
 
-/// The pipeline's files as text: `ingest.toml`, `views.sql` and the files of its seeds.
+/// The pipeline's files as text: `ingest.toml`, `views.sql`, `alerts.toml` and the files of its
+/// seeds.
 ///
 /// # Errors
 /// A file cannot be read, or is not text.
@@ -202,7 +205,7 @@ fn files_of(folder: &Folder) -> anyhow::Result<BTreeMap<String, String>> {
     let ingest = folder.ingest_if_any()?;
     let seeds = ingest.iter().flat_map(|ingest| &ingest.seeds);
     let mut names: Vec<String> = seeds.map(|seed| seed.file.display().to_string()).collect();
-    names.extend([INGEST, VIEWS].map(str::to_owned));
+    names.extend([INGEST, VIEWS, tidemill_alerts::FILE].map(str::to_owned));
     let mut files = BTreeMap::new();
     for name in names {
         let file = folder.path().join(&name);
@@ -210,7 +213,7 @@ fn files_of(folder: &Folder) -> anyhow::Result<BTreeMap<String, String>> {
             Ok(text) => {
                 files.insert(name, text);
             }
-            // `ingest.toml` or `views.sql` may be missing. The files of seeds were read before.
+            // Those of the pipeline itself may be missing. The files of seeds were read before.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot read {}", file.display()));

@@ -27,16 +27,19 @@ pub(super) struct Center {
     shown: Shown,
     /// Worker threads of the dataflow.
     workers: usize,
+    /// The text of the pipeline's `alerts.toml`.
+    alerts: Option<String>,
     started_ms: u64,
     samples: Mutex<VecDeque<Sample>>,
 }
 
 impl Center {
     /// The pipeline that `shown` counts, with this many worker threads.
-    pub(super) fn new(shown: Shown, workers: usize) -> Self {
+    pub(super) fn new(shown: Shown, workers: usize, alerts: Option<String>) -> Self {
         Self {
             shown,
             workers,
+            alerts,
             started_ms: now_ms(),
             samples: Mutex::default(),
         }
@@ -81,6 +84,7 @@ impl Center {
         let generation = self.shown.dataflow.as_ref();
         job.generation = generation.map_or(0, |stats| stats.generation.load(Relaxed));
         (job.workers, job.workers_wanted) = (self.workers, self.workers);
+        job.alerts_file.clone_from(&self.alerts);
         let published = job.ingest.as_ref().map_or(0, |ingest| ingest.published);
         let now = Instant::now();
         let samples = self.samples.lock();

@@ -48,7 +48,7 @@ CREATE MATERIALIZED VIEW countries WITH (primary_key = 'country') AS
 ";
 
 /// The screens of a job and those of the whole server, each with a text that it must show.
-const OF_JOB: [(&str, &str); 7] = [
+const OF_JOB: [(&str, &str); 8] = [
     ("river", "Topic"),
     ("freshness", "Freshness"),
     ("ingest", "Landed"),
@@ -56,6 +56,7 @@ const OF_JOB: [(&str, &str); 7] = [
     ("operators", "countries: Reduce by country"),
     ("sink", "countries"),
     ("cluster", "dataflow 0"),
+    ("alerts", "services_down"),
 ];
 
 /// A server that shows the control center.

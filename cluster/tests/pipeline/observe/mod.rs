@@ -2,6 +2,7 @@
 //! of its services are down, whether its views show what was committed, and that nobody who
 //! connects can disturb it.
 
+mod alerts;
 mod browsed;
 mod center;
 mod dataflow;

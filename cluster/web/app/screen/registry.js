@@ -16,6 +16,7 @@ import { screen as letters } from "./data/letters.js";
 import { screen as rows } from "./data/rows.js";
 import { screen as schemas } from "./data/schemas.js";
 import { screen as topics } from "./data/topics.js";
+import { screen as alerts } from "./job/alerts.js";
 import { screen as freshness } from "./job/freshness.js";
 import { screen as generations } from "./job/generations.js";
 import { screen as ingest } from "./job/ingest.js";
@@ -32,6 +33,6 @@ import { screen as views } from "./job/views.js";
 /** @type {Screen[]} */
 export const screens = [
   river, freshness, ingest, capture, topics, schemas, views, rows, operators, sink, letters,
-  generations,
+  generations, alerts,
   jobs, workers, logs, audit,
 ];

@@ -164,6 +164,7 @@ pub async fn sample(facts: Facts) {
         ticks.tick().await;
         if let Some(status) = (facts.status)().await {
             facts.history.add(&status);
+            facts.alerts.look(&status);
         }
     }
 }
