@@ -189,8 +189,8 @@ impl Visitor for Check<'_> {
             }
             _ => unsupported(
                 span,
-                "a table function in FROM (but TUMBLE, HOP, SESSION, and with at most 1000 constant \
-                 rows generate_series of whole numbers and unnest(ARRAY[…])) is",
+                "a table function in FROM (but TUMBLE, HOP, SESSION, and with at most 1000 \
+                 constant rows generate_series of whole numbers and unnest(ARRAY[…])) is",
             ),
         }
     }
@@ -213,8 +213,8 @@ impl Visitor for Check<'_> {
                 unsupported(span, "an array, map or struct literal is")
             }
             Expr::Prefixed { prefix, .. } => {
-                let what = "`TABLE` and `PARTITION BY` as arguments of anything but TUMBLE, HOP and \
-                            SESSION in FROM are";
+                let what = "`TABLE` and `PARTITION BY` as arguments of anything but TUMBLE, HOP \
+                            and SESSION in FROM are";
                 unsupported(prefix.span, what)
             }
             Expr::Collate { .. } => unsupported(span, "COLLATE (text sorts by its bytes) is"),

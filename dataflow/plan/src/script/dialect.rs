@@ -5,8 +5,8 @@
 //! - `a IS DISTINCT FROM b AND c` is `(a IS DISTINCT FROM b) AND c`.
 //! - `-a ^ b` is `(-a) ^ b`.
 //!
-//! `TABLE t` and `PARTITION BY …` may stand where an expression may: as arguments of TUMBLE, HOP and
-//! SESSION ([`crate::rewrite::time_windows`]). They are prefixes of a row of expressions.
+//! `TABLE t` and `PARTITION BY …` may stand where an expression may: they are arguments of TUMBLE,
+//! HOP and SESSION ([`crate::rewrite::time_windows`]). They are prefixes of a row of expressions.
 //!
 //! `substr(…)` is a function like others, and not SUBSTRING.
 //!
@@ -15,7 +15,9 @@
 
 use std::any::TypeId;
 
-use datafusion_sql::sqlparser::ast::{Expr, Ident, ObjectName, UnaryOperator, Value, ValueWithSpan};
+use datafusion_sql::sqlparser::ast::{
+    Expr, Ident, ObjectName, UnaryOperator, Value, ValueWithSpan,
+};
 use datafusion_sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
