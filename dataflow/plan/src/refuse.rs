@@ -34,9 +34,9 @@ use datafusion_sql::sqlparser::ast::{
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 use tidemill_log::Result;
 
+use self::recursion::RECURSIONS_MAX;
 use super::catalog::{Catalog, aggregate};
 use super::script::{Script, did_you_mean, normal, single};
-use self::recursion::RECURSIONS_MAX;
 use crate::catalog::GROUPING;
 
 /// Checks the query of one view. `at` is the place of the statement, for parts without their own.
@@ -108,7 +108,8 @@ impl Visitor for Check<'_> {
             if with.recursive {
                 self.recursions += recursion::checked(with)?;
                 if self.recursions > RECURSIONS_MAX {
-                    let what = format!("more than {RECURSIONS_MAX} recursive queries in a view are");
+                    let what =
+                        format!("more than {RECURSIONS_MAX} recursive queries in a view are");
                     return unsupported(with.span(), &what);
                 }
             }

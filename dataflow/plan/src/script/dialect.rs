@@ -26,8 +26,8 @@ use datafusion_sql::sqlparser::tokenizer::{Span, Token};
 /// The parser's own dialect, which answers everything else.
 const BASE: PostgreSqlDialect = PostgreSqlDialect {};
 
-/// The prefix of a table that is an argument: its value is a row of the table's name, or of a query,
-/// and of what it is partitioned by, if there is something.
+/// The prefix of a table that is an argument. Its value is a row of the table's name (or of a
+/// query) and of what the table is partitioned by, if there is something.
 pub(crate) const TABLE: &str = "TABLE";
 
 /// The prefix of the expressions that a table in an argument is partitioned by.
