@@ -9,7 +9,7 @@
 //!
 //! | checked at | refused |
 //! |---|---|
-//! | a query | WITH TIES, FOR UPDATE, MINUS |
+//! | a query | WITH TIES with OFFSET, FOR UPDATE, MINUS |
 //! | a recursive query ([`recursion`]) | what PostgreSQL refuses there |
 //! | a SELECT | GROUP BY ALL, HAVING without groups, SELECT INTO |
 //! | an item of FROM | RIGHT and FULL JOIN with USING, table functions, TABLESAMPLE, schemas |
@@ -125,8 +125,13 @@ impl Visitor for Check<'_> {
             other => other.is_some(),
         };
         let both = fetch.is_some() && limits;
+        let offset = matches!(&query.limit_clause, Some(LimitClause::LimitOffset { offset, .. })
+            if offset.is_some());
+        if ties && query.order_by.is_none() {
+            return ControlFlow::Break((body, "WITH TIES needs an ORDER BY".to_owned()));
+        }
         none_of(&[
-            (ties, body, "WITH TIES is"),
+            (ties && offset, body, "OFFSET beside WITH TIES is"),
             (percent, body, "PERCENT in FETCH is"),
             (both, body, "LIMIT beside FETCH is"),
             (
