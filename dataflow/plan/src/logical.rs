@@ -4,8 +4,8 @@
 //! names, and types that a view can hold.
 //!
 //! ```text
-//! query ─► recursion, constants, limits, groups, wildcard, windows, row_in, set_operations (rewrite)
-//!       ─► SqlToRel ─► grouping_sets ─► unnest ─► source_types ─► functions
+//! query ─► recursion, constants, limits, groups, wildcard, windows, row_in, set_operations
+//!       ─► SqlToRel ─► grouping_sets ─► with_ties ─► unnest ─► source_types ─► functions
 //!       ─► keys, unions ─► shape ─► Analyzer (uncoerced: may not cast)
 //!       ─► set_operations, recursion ─► conformed ─► optimized ─► lower
 //! ```
@@ -20,6 +20,7 @@ pub(crate) mod shape;
 pub(crate) mod simplify;
 pub(crate) mod source_types;
 pub(crate) mod uncoerced;
+pub(crate) mod with_ties;
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -68,7 +69,7 @@ pub(super) fn plan(
     let mut query = view.query.as_ref().clone();
     recursion::marked(&mut query)?;
     constants::selected(&mut query)?;
-    limits::written(&mut query);
+    limits::written(&mut query)?;
     groups::expanded(&mut query, script, at)?;
     let query = wildcard::expanded(&query, catalog, script, at)?;
     let mut query = windows::written_out(query, script, at)?;
@@ -102,7 +103,8 @@ fn analyzed(
     let plan = planner
         .sql_statement_to_plan(Statement::Query(Box::new(query.clone())))
         .map_err(|error| source_types::named(error, query, catalog))?;
-    let plan = unnested(grouping_sets::expanded(constants::together(plan)?)?)?;
+    let plan = with_ties::ranked(grouping_sets::expanded(constants::together(plan)?)?)?;
+    let plan = unnested(plan)?;
     // This runs before type coercion, because a cast that nobody wrote would hide what is compared.
     let (plan, source_types) = source_types::checked(plan, catalog)?;
     let plan = tidemill_functions::typed(plan)?;

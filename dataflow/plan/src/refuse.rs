@@ -9,7 +9,7 @@
 //!
 //! | checked at | refused |
 //! |---|---|
-//! | a query | WITH TIES, FOR UPDATE, MINUS |
+//! | a query | WITH TIES with OFFSET, FOR UPDATE, MINUS |
 //! | a recursive query ([`recursion`]) | what PostgreSQL refuses there |
 //! | a SELECT | GROUP BY ALL, HAVING without groups, SELECT INTO |
 //! | an item of FROM | RIGHT and FULL JOIN with USING, table functions, TABLESAMPLE, schemas |
@@ -34,9 +34,9 @@ use datafusion_sql::sqlparser::ast::{
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 use tidemill_log::Result;
 
+use self::recursion::RECURSIONS_MAX;
 use super::catalog::{Catalog, aggregate};
 use super::script::{Script, did_you_mean, normal, single};
-use self::recursion::RECURSIONS_MAX;
 use crate::catalog::GROUPING;
 
 /// Checks the query of one view. `at` is the place of the statement, for parts without their own.
@@ -108,7 +108,8 @@ impl Visitor for Check<'_> {
             if with.recursive {
                 self.recursions += recursion::checked(with)?;
                 if self.recursions > RECURSIONS_MAX {
-                    let what = format!("more than {RECURSIONS_MAX} recursive queries in a view are");
+                    let what =
+                        format!("more than {RECURSIONS_MAX} recursive queries in a view are");
                     return unsupported(with.span(), &what);
                 }
             }
@@ -124,8 +125,13 @@ impl Visitor for Check<'_> {
             other => other.is_some(),
         };
         let both = fetch.is_some() && limits;
+        let offset = matches!(&query.limit_clause, Some(LimitClause::LimitOffset { offset, .. })
+            if offset.is_some());
+        if ties && query.order_by.is_none() {
+            return ControlFlow::Break((body, "WITH TIES needs an ORDER BY".to_owned()));
+        }
         none_of(&[
-            (ties, body, "WITH TIES is"),
+            (ties && offset, body, "OFFSET beside WITH TIES is"),
             (percent, body, "PERCENT in FETCH is"),
             (both, body, "LIMIT beside FETCH is"),
             (
@@ -189,8 +195,8 @@ impl Visitor for Check<'_> {
             }
             _ => unsupported(
                 span,
-                "a table function in FROM (but TUMBLE, HOP, SESSION, and with at most 1000 constant \
-                 rows generate_series of whole numbers and unnest(ARRAY[…])) is",
+                "a table function in FROM (but TUMBLE, HOP, SESSION, and with at most 1000 \
+                 constant rows generate_series of whole numbers and unnest(ARRAY[…])) is",
             ),
         }
     }
@@ -213,8 +219,8 @@ impl Visitor for Check<'_> {
                 unsupported(span, "an array, map or struct literal is")
             }
             Expr::Prefixed { prefix, .. } => {
-                let what = "`TABLE` and `PARTITION BY` as arguments of anything but TUMBLE, HOP and \
-                            SESSION in FROM are";
+                let what = "`TABLE` and `PARTITION BY` as arguments of anything but TUMBLE, HOP \
+                            and SESSION in FROM are";
                 unsupported(prefix.span, what)
             }
             Expr::Collate { .. } => unsupported(span, "COLLATE (text sorts by its bytes) is"),

@@ -448,8 +448,8 @@ fn changes() -> Vec<Entry> {
 
 /// Functions that take parts of a text.
 ///
-/// `substring(text, text)` takes a pattern ([`super::regex`]), and of three texts it takes one of SQL,
-/// which is refused.
+/// `substring(text, text)` takes a pattern ([`super::regex`]). `substring` of three texts takes a
+/// pattern of SQL, which is refused.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn parts() -> Vec<Entry> {
     use Datum::{Bool, Int, Text};

@@ -1,26 +1,42 @@
 //! LIMIT and OFFSET as written: FETCH FIRST, and constant expressions.
 //!
 //! Input: a parsed query. Output: the same query with LIMIT in place of FETCH, and with numbers in
-//! place of sums, differences and products of numbers.
+//! place of sums, differences and products of numbers. A query WITH TIES is marked.
 
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    BinaryOperator, Expr, LimitClause, Query, UnaryOperator, Value, VisitMut, VisitorMut,
+    BinaryOperator, Expr, LimitClause, Query, SetExpr, TableFactor, UnaryOperator, Value, VisitMut,
+    VisitorMut,
 };
+use tidemill_log::{Error, Result};
+
+use super::derived::{MARK, marked};
+
+/// The alias that marks a query whose limit is WITH TIES ([`crate::logical::with_ties`]).
+pub(crate) fn mark() -> String {
+    format!("{MARK}with ties")
+}
 
 /// Writes out the limits of a query.
-pub(crate) fn written(query: &mut Query) {
-    let _visited: ControlFlow<()> = query.visit(&mut Writing);
+///
+/// # Errors
+/// `Bug` when the templates do not parse.
+pub(crate) fn written(query: &mut Query) -> Result<()> {
+    match query.visit(&mut Writing) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
 }
 
 /// The visitor that writes out limits.
 struct Writing;
 
 impl VisitorMut for Writing {
-    type Break = ();
+    type Break = Error;
 
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        let ties = query.fetch.as_ref().is_some_and(|fetch| fetch.with_ties);
         if let Some(fetch) = query.fetch.take() {
             // FETCH FIRST ROW ONLY is one row.
             let count = fetch.quantity.unwrap_or_else(|| number(1));
@@ -42,8 +58,27 @@ impl VisitorMut for Writing {
                 }
             }
         }
-        ControlFlow::Continue(())
+        match if ties { tied(query) } else { Ok(()) } {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
     }
+}
+
+/// Marks a query with a limit: `SELECT * FROM (query) AS mark`. Its common table expressions stay
+/// where they are.
+fn tied(query: &mut Query) -> Result<()> {
+    let mut body = marked(query.body.as_ref().clone(), &mark())?;
+    if let SetExpr::Select(select) = &mut body {
+        for from in &mut select.from {
+            if let TableFactor::Derived { subquery, .. } = &mut from.relation {
+                subquery.order_by = query.order_by.take();
+                subquery.limit_clause = query.limit_clause.take();
+            }
+        }
+    }
+    *query.body = body;
+    Ok(())
 }
 
 /// The literal of a number.

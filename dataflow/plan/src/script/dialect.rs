@@ -5,8 +5,8 @@
 //! - `a IS DISTINCT FROM b AND c` is `(a IS DISTINCT FROM b) AND c`.
 //! - `-a ^ b` is `(-a) ^ b`.
 //!
-//! `TABLE t` and `PARTITION BY …` may stand where an expression may: as arguments of TUMBLE, HOP and
-//! SESSION ([`crate::rewrite::time_windows`]). They are prefixes of a row of expressions.
+//! `TABLE t` and `PARTITION BY …` may stand where an expression may: they are arguments of TUMBLE,
+//! HOP and SESSION ([`crate::rewrite::time_windows`]). They are prefixes of a row of expressions.
 //!
 //! `substr(…)` is a function like others, and not SUBSTRING.
 //!
@@ -15,7 +15,9 @@
 
 use std::any::TypeId;
 
-use datafusion_sql::sqlparser::ast::{Expr, Ident, ObjectName, UnaryOperator, Value, ValueWithSpan};
+use datafusion_sql::sqlparser::ast::{
+    Expr, Ident, ObjectName, UnaryOperator, Value, ValueWithSpan,
+};
 use datafusion_sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
@@ -24,8 +26,8 @@ use datafusion_sql::sqlparser::tokenizer::{Span, Token};
 /// The parser's own dialect, which answers everything else.
 const BASE: PostgreSqlDialect = PostgreSqlDialect {};
 
-/// The prefix of a table that is an argument: its value is a row of the table's name, or of a query,
-/// and of what it is partitioned by, if there is something.
+/// The prefix of a table that is an argument. Its value is a row of the table's name (or of a
+/// query) and of what the table is partitioned by, if there is something.
 pub(crate) const TABLE: &str = "TABLE";
 
 /// The prefix of the expressions that a table in an argument is partitioned by.

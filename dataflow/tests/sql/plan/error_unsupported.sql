@@ -31,7 +31,11 @@ CREATE VIEW v AS SELECT a FROM t LIMIT -1;
 --- limit by
 CREATE VIEW v AS SELECT a FROM t LIMIT 3 BY a;
 --- fetch with ties
-CREATE VIEW v AS SELECT a FROM t ORDER BY a FETCH FIRST 3 ROWS WITH TIES;
+CREATE VIEW v AS SELECT a FROM t ORDER BY a OFFSET 2 FETCH FIRST 3 ROWS WITH TIES;
+--- ties without an order
+CREATE VIEW v AS SELECT a FROM t FETCH FIRST 3 ROWS WITH TIES;
+--- ties of the first of each
+CREATE VIEW v AS SELECT DISTINCT ON (a) a, b FROM t ORDER BY a, b FETCH FIRST 3 ROWS WITH TIES;
 --- fetch percent
 CREATE VIEW v AS SELECT a FROM t FETCH FIRST 3 PERCENT ROWS ONLY;
 --- fetch and limit
@@ -112,8 +116,6 @@ CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY d RANGE '1.5 months' PRECEDING) AS
 CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY a ROWS a PRECEDING) AS n FROM t;
 --- a frame with a negative offset
 CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY a ROWS -1 PRECEDING) AS n FROM t;
---- recursive
-CREATE VIEW v AS WITH RECURSIVE r AS (SELECT a FROM t) SELECT a FROM r;
 --- rollup inside grouping sets
 CREATE VIEW v AS SELECT a, count(*) AS n FROM t GROUP BY GROUPING SETS ((a), ROLLUP (a, b));
 --- a column that is no key of a grouping set

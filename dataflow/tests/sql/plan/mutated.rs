@@ -213,6 +213,33 @@ fn thousands_of_ands_and_ors_are_planned() {
     );
 }
 
+/// A HOP is a SELECT for each of its windows, and those of all its HOPs are counted together.
+#[test]
+fn a_thousand_windows_of_a_row_are_planned_and_more_are_refused() {
+    let table = "CREATE TABLE t (id int, at timestamp, PRIMARY KEY (id))
+        WITH (format = 'json', envelope = 'upsert'); CREATE VIEW v AS ";
+    let hop = |of: &str, size: u32| {
+        format!("HOP({of}, at, INTERVAL '1 second', INTERVAL '{size} seconds')")
+    };
+    let sql = format!("{table}SELECT id, window_end FROM {}", hop("TABLE t", 1000));
+    let began = Instant::now();
+    compile(&sql, "views.sql", None).unwrap();
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    let inner = format!("(SELECT id, at FROM {})", hop("TABLE t", 100));
+    for (from, windows) in [
+        (hop(&inner, 10), 1110),
+        (
+            format!("{} AS a, {} AS b", hop("t", 999), hop("t", 2)),
+            1001,
+        ),
+    ] {
+        let sql = format!("{table}SELECT 1 AS one FROM {from}");
+        let error = compile(&sql, "views.sql", None).unwrap_err().to_string();
+        let expected = format!("put each row into {windows} windows; at most 1000");
+        assert!(error.contains(&expected), "{error}");
+    }
+}
+
 #[test]
 fn long_and_deep_texts_are_planned_or_refused() {
     let table = "CREATE TABLE t (a int, b text) WITH (format = 'json'); CREATE VIEW v AS ";

@@ -1,6 +1,6 @@
-//! Nexmark as standing views (`examples/nexmark`): small random auctions, with people, bids and a side
-//! input that are inserted, changed and deleted. After each round all 23 views are what PostgreSQL
-//! answers, whose queries have their windows written by hand.
+//! Nexmark as standing views (`examples/nexmark`): small random auctions, with people, bids and a
+//! side input that are inserted, changed and deleted. After each round all 23 views are what
+//! PostgreSQL answers, whose queries have their windows written by hand.
 
 use std::collections::BTreeSet;
 
@@ -68,7 +68,8 @@ const WINDOWS: [(&str, &str); 6] = [
 ];
 
 const TUMBLED_BIDS: &str = "FROM (SELECT *,
-    to_timestamp(div(extract(epoch FROM \"dateTime\"), 10)::int * 10) AT TIME ZONE 'UTC' AS window_start,
+    to_timestamp(div(extract(epoch FROM \"dateTime\"), 10)::int * 10) AT TIME ZONE 'UTC'
+    AS window_start,
     to_timestamp(div(extract(epoch FROM \"dateTime\"), 10)::int * 10 + 10) AT TIME ZONE 'UTC'
     AS window_end FROM bid) AS windows";
 
@@ -164,13 +165,14 @@ fn bid(rng: &mut StdRng, id: i64, taken: &mut Taken) -> Json {
             "?channel_id=8&x=1&channel_id=",
         ],
     );
+    let directory = pick(rng, &["a/b", "c", "d/e/f"]);
     json!({
         "id": id,
         "auction": auction_id(rng.random_range(0..AUCTIONS)),
         "bidder": rng.random_range(0..PEOPLE),
         "price": price,
         "channel": pick(rng, &["Apple", "Google", "facebook", "Baidu", "channel-1", "channel-2"]),
-        "url": format!("https://www.nexmark.com/{}/item.htm{query}", pick(rng, &["a/b", "c", "d/e/f"])),
+        "url": format!("https://www.nexmark.com/{directory}/item.htm{query}"),
         "dateTime": moment(at),
         "extra": pick(rng, &["", "cold cocoa", "abc", "none"]),
     })

@@ -11,8 +11,8 @@
 //! FROM SESSION(TABLE t, DESCRIPTOR(c), DESCRIPTOR(k), gap)               Calcite
 //! ```
 //!
-//! In place of `TABLE t` there may be a query in parentheses. `TABLE t` and `PARTITION BY` come from
-//! the parser as prefixes of expressions ([`crate::script::dialect`]).
+//! In place of `TABLE t` there may be a query in parentheses. The parser reads `TABLE t` and
+//! `PARTITION BY` as prefixes of expressions ([`crate::script::dialect`]).
 
 use std::fmt;
 
