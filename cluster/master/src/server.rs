@@ -76,20 +76,8 @@ pub(crate) struct App {
     peers: Arc<Peers>,
 }
 
-impl App {
-    /// The way to the master's thread.
-    pub(super) fn mailbox(&self) -> &Mailbox {
-        &self.mailbox
-    }
-
-    /// The HTTP client for processes.
-    pub(super) fn peers(&self) -> &Peers {
-        &self.peers
-    }
-}
-
 /// An HTTP error status, and its message for the JSON body.
-pub(super) struct Failed(pub(super) StatusCode, pub(super) String);
+struct Failed(StatusCode, String);
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
@@ -114,7 +102,7 @@ impl From<Refusal> for Failed {
     }
 }
 
-pub(super) type Answer = Result<Response, Failed>;
+type Answer = Result<Response, Failed>;
 
 /// What the pages read: the status of the master's thread, and its history.
 pub(crate) fn facts(mailbox: &Mailbox, token: Option<Token>, tls: bool) -> Facts {
@@ -155,13 +143,15 @@ pub(crate) fn router(
         polls: Arc::default(),
         peers: Arc::new(peers),
     };
+    let passed_on = inspected::routes(app.mailbox.clone(), Arc::clone(&app.peers))
+        .layer(from_fn_with_state(audit.clone(), audited));
     let guarded = Router::new()
         .route("/v1/workers/{id}/report", post(report))
         .route("/v1/workers/{id}/orders", get(orders))
         .route(&readable::path("{name}"), post(readable))
         .merge(shared("/v1", &audit))
         .merge(shared("/api/v1", &audit))
-        .merge(inspected::routes().layer(from_fn_with_state(audit.clone(), audited)))
+        .merge(passed_on.with_state(()))
         .merge(audit.router().with_state(()))
         .layer(from_fn_with_state(facts.session.clone(), session::guard));
     let open = Router::new()
