@@ -188,10 +188,7 @@ fn run(
             stats.note_snapshot(changes_of(&batch), batch.is_empty());
             continue;
         };
-        let truncates = batch
-            .iter()
-            .filter(|captured| is_truncate(captured))
-            .count() as u64;
+        let truncates = truncates_of(&batch);
         Stats::add(&stats.captured, batch.len() as u64 - truncates);
         let done = loop {
             capture.check()?;
@@ -228,6 +225,11 @@ fn changes_of(batch: &[Captured]) -> impl Iterator<Item = &Change> {
         Captured::Change(change) => Some(change),
         Captured::Refused(_) => None,
     })
+}
+
+/// The number of truncates in a batch.
+fn truncates_of(batch: &[Captured]) -> u64 {
+    batch.iter().filter(|it| is_truncate(it)).count() as u64
 }
 
 /// Whether it is a truncate.

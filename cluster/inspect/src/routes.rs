@@ -116,10 +116,13 @@ async fn told<T: Serialize + Send + 'static>(
 /// The query of a request.
 type Asked<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
 
-/// The query, or the answer that it is wrong.
-fn query<T>(asked: Asked<T>) -> Result<T, Response> {
+/// The query.
+///
+/// # Errors
+/// `Wrong` when it does not parse.
+fn query<T>(asked: Asked<T>) -> Answer<T> {
     let asked = asked.map(|Query(query)| query);
-    asked.map_err(|error| failed(StatusCode::BAD_REQUEST, &error.body_text()))
+    asked.map_err(|error| Refusal::Wrong(error.body_text()))
 }
 
 /// The body as JSON, or the answer that it is wrong.
@@ -145,7 +148,7 @@ async fn browse(
 ) -> Response {
     let asked = match query(asked) {
         Ok(asked) => asked,
-        Err(refused) => return refused,
+        Err(refused) => return refused.into_response(),
     };
     let lines = asked.lines;
     let name = topic.clone();
@@ -195,7 +198,7 @@ async fn difference(
             })
             .await
         }
-        Err(refused) => refused,
+        Err(refused) => refused.into_response(),
     }
 }
 
@@ -218,7 +221,7 @@ async fn view_rows(
 ) -> Response {
     match query(asked) {
         Ok(asked) => told(shared, job, move |it| rows::read(it, &view, &asked)).await,
-        Err(refused) => refused,
+        Err(refused) => refused.into_response(),
     }
 }
 
@@ -229,7 +232,7 @@ async fn all_letters(
 ) -> Response {
     match query(asked) {
         Ok(asked) => told(shared, job, move |it| letters::all(it, &asked)).await,
-        Err(refused) => refused,
+        Err(refused) => refused.into_response(),
     }
 }
 

@@ -111,8 +111,11 @@ pub(crate) struct Difference {
     why: Option<String>,
 }
 
+/// Topics, each with the views that read it.
+type Read = Vec<(String, Vec<String>)>;
+
 /// The topics that have subjects, each with the views that read it.
-fn described(job: &Inspected) -> Answer<(Vec<(String, Vec<String>)>, Option<String>)> {
+fn described(job: &Inspected) -> Answer<(Read, Option<String>)> {
     let (names, problem) = topics::names(job)?;
     let plan = job.plan().ok().flatten();
     let mut found = Vec::new();

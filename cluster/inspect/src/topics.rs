@@ -103,9 +103,12 @@ pub(crate) fn uses(job: &Inspected, topic: &str) -> Answer<Vec<String>> {
     })
 }
 
+/// Topics, each with what the job does with it.
+pub(crate) type Names = BTreeMap<String, Vec<String>>;
+
 /// The job's topics, each with what the job does with it; and why some may be missing.
-pub(crate) fn names(job: &Inspected) -> Answer<(BTreeMap<String, Vec<String>>, Option<String>)> {
-    let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+pub(crate) fn names(job: &Inspected) -> Answer<(Names, Option<String>)> {
+    let mut names = Names::new();
     let mut add = |topic: String, used: String| names.entry(topic).or_default().push(used);
     if let Some(ingest) = job.folder.ingest_if_any()? {
         let naming = ingest.publish.naming();

@@ -37,6 +37,7 @@ function Slot({ slot }) {
   const few = hours !== null && hours < HOURS_FEW;
   const limit = slot.keep_max_bytes === null
     ? "none: the server's disk is the limit" : bytes(slot.keep_max_bytes);
+  const written = slot.wal_bytes_per_s === null ? "measuring" : `${bytes(slot.wal_bytes_per_s)}/s`;
   return html`${lost && html`<div class="note failed">The slot is lost: the server removed WAL that
       the capture needs. Its tables must be read again.</div>`}
     ${!slot.active && html`<div class="note failed">Nobody reads the slot, so the server keeps
@@ -44,12 +45,12 @@ function Slot({ slot }) {
     <${Facts} of=${[
     ["Slot", slot.name],
     ["wal_status", slot.wal_status ?? "unknown", risky ? "bad" : "good"],
-    ["Read by", slot.active ? `process ${slot.active_pid}` : "nobody", slot.active ? "good" : "bad"],
+    slot.active ? ["Read by", `process ${slot.active_pid}`, "good"] : ["Read by", "nobody", "bad"],
     ["WAL kept back", bytes(slot.retained_bytes)],
     ["Not confirmed", bytes(slot.unconfirmed_bytes)],
     ["Limit for slots", limit],
     ["Left to the limit", bytes(slot.safe_wal_size), few ? "bad" : ""],
-    ["WAL written", slot.wal_bytes_per_s === null ? "measuring" : `${bytes(slot.wal_bytes_per_s)}/s`],
+    ["WAL written", written],
     ["Hours to the limit", hours === null ? "–" : decimal(hours), few ? "bad" : ""],
     ["restart_lsn", slot.restart_lsn ?? "–"],
     ["confirmed_flush_lsn", slot.confirmed_flush_lsn ?? "–"],

@@ -23,7 +23,8 @@ async function replay(job, wanted) {
   let upTo;
   let last = "";
   for (let turn = 0; turn < REQUESTS_MAX; turn += 1) {
-    const told = await post(`jobs/${part(job)}/dead-letters/replay`, { ...wanted, after, up_to: upTo });
+    const what = { ...wanted, after, up_to: upTo };
+    const told = await post(`jobs/${part(job)}/dead-letters/replay`, what);
     done += told.done.length;
     left += told.left.length;
     last = told.left[0]?.how ?? told.done[0]?.how ?? last;
@@ -118,7 +119,8 @@ function Letters({ job, route }) {
           onClick=${() => setQuery(route, all)}>All reasons</button>`}>
         ${group && html`<p>${group}</p>`}
         <${Table} label="Letters" name="letters" columns=${letters(route)} rows=${told.letters}
-          rowKey=${(/** @type {any} */ it) => String(it.number)} empty="No letter fits." /><//>`}<//>
+          rowKey=${(/** @type {any} */ it) => String(it.number)}
+          empty="No letter fits." /><//>`}<//>
     ${letter && html`<${Letter} key=${letter} job=${job} number=${letter} />`}`;
 }
 

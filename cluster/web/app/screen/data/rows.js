@@ -11,7 +11,10 @@ import { given } from "./shown.js";
 
 const LOOK_MS = 5000;
 
-/** The columns of the table. @param {any} found @returns {import("../../part/table.js").Column[]} */
+/**
+ * The columns of the table.
+ * @param {any} found @returns {import("../../part/table.js").Column[]}
+ */
 const columns = (found) => found.columns.map((/** @type {any} */ it, /** @type {number} */ at) => ({
   id: it.name, head: it.key ? `${it.name} (key ${it.key})` : it.name,
   of: (/** @type {any} */ row) => row[at],
@@ -35,7 +38,8 @@ function LookUp({ route, found }) {
 
 /** @param {{ found: any }} props */
 function Notes({ found }) {
-  return html`<p class="quiet">${found.count === null ? "How many rows the view has is not known here."
+  return html`<p class="quiet">${found.count === null
+    ? "How many rows the view has is not known here."
     : `The view has ${count(found.count)} rows in this process of the job.`}
     ${found.withheld ? ` ${count(found.withheld)} rows were withheld so far.` : ""}
     ${found.cut.length ? ` ${count(found.cut.length)} values are cut.` : ""}</p>
@@ -73,7 +77,8 @@ function ViewRows({ job, route }) {
     const choose = (/** @type {any} */ event) => setQuery(route,
       { view: event.target.value, key: "", sort: "" });
     return html`<div class="row"><label>View <select value=${view} onChange=${choose}>
-        ${names(told).map((/** @type {string} */ it) => html`<option key=${it} value=${it}>${it}</option>`)}
+        ${names(told).map((/** @type {string} */ it) => html`
+          <option key=${it} value=${it}>${it}</option>`)}
         </select></label></div>
       <${Rows} key=${view} job=${job} route=${route} view=${view} />`;
   }}<//>`;

@@ -14,7 +14,8 @@ const LIST_MS = 10_000;
 /** @param {string} job @returns {import("../../part/table.js").Column[]} */
 const columns = (job) => [
   { id: "subject", head: "Subject", of: (it) => it.subject,
-    cell: (it) => html`<a href=${link(job, "schemas", { subject: it.subject })}>${it.subject}</a>` },
+    cell: (it) => html`<a href=${link(job, "schemas", { subject: it.subject })}>
+      ${it.subject}</a>` },
   { id: "versions", head: "Versions", numeric: true, of: (it) => it.versions.length },
   { id: "id", head: "Newest id", numeric: true, of: (it) => it.schema_id },
   { id: "fields", head: "Fields", numeric: true, of: (it) => it.fields,
@@ -42,11 +43,11 @@ const CHANGES = [
   { id: "views", head: "Read by", of: (it) => it.views.join(", ") },
 ];
 
-/** The rows of a difference. @param {any} it */
+/** The rows of a difference. @param {any} it @returns {any[]} */
 const changes = (it) => [
-  ...it.removed.map((/** @type {any} */ field) => ({ ...field, change: "removed", before: field.kind })),
-  ...it.changed.map((/** @type {any} */ field) => ({ ...field, change: "changed" })),
-  ...it.added.map((/** @type {any} */ field) => ({ ...field, change: "added", after: field.kind })),
+  ...it.removed.map((/** @type {any} */ one) => ({ ...one, change: "removed", before: one.kind })),
+  ...it.changed.map((/** @type {any} */ one) => ({ ...one, change: "changed" })),
+  ...it.added.map((/** @type {any} */ one) => ({ ...one, change: "added", after: one.kind })),
 ];
 
 /** @param {{ difference: any, to: number }} props */

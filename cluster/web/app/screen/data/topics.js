@@ -23,7 +23,8 @@ const ENDED = /** @type {Record<string, string>} */ ({
 function behind(topic) {
   const known = topic.partitions.map((/** @type {any} */ it) => it.behind)
     .filter((/** @type {any} */ it) => it !== null);
-  return known.length ? known.reduce((/** @type {number} */ a, /** @type {number} */ b) => a + b) : null;
+  const sum = (/** @type {number} */ a, /** @type {number} */ b) => a + b;
+  return known.length ? known.reduce(sum) : null;
 }
 
 /** @param {string} job @returns {import("../../part/table.js").Column[]} */
@@ -86,9 +87,10 @@ function Browser({ job, route, topic }) {
   const lines = address(path, { ...wanted, limit: DOWNLOAD_MESSAGES, lines: true });
   const seek = (/** @type {any} */ event) => setQuery(route, { ...given(event), from: "" });
   const none = { partition: "", offset: "", at: "", filter: "", from: "", limit: "" };
-  const on = (/** @type {any} */ next) => setQuery(route, {
-    offset: "", at: "", from: Object.entries(next).map(([it, offset]) => `${it}:${offset}`).join(","),
-  });
+  const on = (/** @type {any} */ next) => {
+    const from = Object.entries(next).map(([it, offset]) => `${it}:${offset}`).join(",");
+    setQuery(route, { offset: "", at: "", from });
+  };
   return html`<${Panel} title=${`Messages of ${topic}`}
     aside=${html`<a href=${lines} download>Download as JSON lines</a>`}>
     <form class="row" onSubmit=${seek} key=${JSON.stringify(query)}>
