@@ -23,7 +23,7 @@ use tidemill_protocol::{FromChild, Part, ProcessKey, ToChild, exit, output};
 use tidemill_web::{self, Reach, Shown};
 
 /// Time between two heartbeats.
-const BEAT: Duration = Duration::from_millis(500);
+const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
 /// Limit of one line from the worker, in bytes.
 const ORDER_BYTES_MAX: u64 = 1 << 20;
 /// Limit of lines that wait to be printed. A heartbeat that does not fit is dropped.
@@ -211,7 +211,7 @@ pub(crate) fn beat(host: &str, shown: Shown) -> anyhow::Result<()> {
     };
     once();
     let beats = move || loop {
-        thread::sleep(BEAT);
+        thread::sleep(HEARTBEAT_EVERY);
         once();
     };
     thread::Builder::new().name("beat".into()).spawn(beats)?;

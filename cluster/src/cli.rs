@@ -7,8 +7,8 @@
 
 use clap::{Parser, Subcommand};
 use tidemill_config::args::{
-    CheckArgs, DataflowArgs, DeadLettersCommand, DropArgs, ExplainArgs, IngestArgs, ManualArgs,
-    PipelineArgs, ResetArgs, RunArgs, VerifyArgs,
+    AlertsArgs, CheckArgs, DataflowArgs, DeadLettersCommand, DropArgs, ExplainArgs, IngestArgs,
+    ManualArgs, PipelineArgs, ResetArgs, RunArgs, VerifyArgs,
 };
 use tidemill_master::MasterArgs;
 use tidemill_protocol::exit;
@@ -110,6 +110,14 @@ Examples:
   tidemill explain examples/users
   tidemill explain examples/users users_by_country";
 
+const ALERTS_EXAMPLES: &str = "\
+Examples:
+  tidemill alerts examples/users
+  tidemill alerts examples/users --format prometheus > /etc/prometheus/rules/users.yml
+  tidemill alerts examples/users --format grafana > users.json
+
+The rules are in the pipeline's alerts.toml. A pipeline without one has the default rules.";
+
 const MASTER_EXAMPLES: &str = "\
 Examples:
   tidemill master
@@ -192,6 +200,9 @@ pub(crate) enum Command {
     /// Show what the views compute, and from what
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
+    /// Print the alerting rules of a pipeline, also for Prometheus and Grafana
+    #[command(after_help = ALERTS_EXAMPLES)]
+    Alerts(AlertsArgs),
     /// Show what a start would keep, make anew and delete, after views.sql was changed
     #[command(after_help = PLAN_EXAMPLES)]
     Plan(PipelineArgs),

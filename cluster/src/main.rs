@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Dataflow(args) => crate::command::dataflow::run(&args),
         Command::Check(args) => crate::command::check::check(&args),
         Command::Explain(args) => crate::command::check::explain(&args),
+        Command::Alerts(args) => crate::command::alerts::alerts(&args),
         Command::Plan(args) => crate::command::plan::plan(&args),
         Command::Reset(args) => crate::command::removal::reset(&args),
         Command::Drop(args) => crate::command::removal::drop(&args),

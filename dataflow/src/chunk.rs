@@ -11,12 +11,12 @@ use tidemill_ir::row::{Row, RowCodec};
 use tidemill_log::Result;
 use timely::dataflow::StreamVec;
 
-/// Changes to a collection at one epoch: row `i` of `batch` is added `diffs[i]` times, or removed
+/// Changes to a collection at one time: row `i` of `batch` is added `diffs[i]` times, or removed
 /// if `diffs[i]` is negative.
 #[derive(Debug, Clone)]
-pub(crate) struct Chunk {
-    /// The epoch of all rows.
-    pub(crate) epoch: Epoch,
+pub(crate) struct Chunk<T = Epoch> {
+    /// The time of all rows: an epoch, or within a recursion a [`crate::time::Round`].
+    pub(crate) epoch: T,
     /// The rows.
     pub(crate) batch: RecordBatch,
     /// The difference of each row; as long as the batch.
@@ -24,11 +24,11 @@ pub(crate) struct Chunk {
 }
 
 /// A collection as a stream between operators of one worker. It never crosses workers.
-pub(crate) type ChunkStream<'scope> = StreamVec<'scope, Epoch, Chunk>;
+pub(crate) type ChunkStream<'scope, T = Epoch> = StreamVec<'scope, T, Chunk<T>>;
 
-impl Chunk {
+impl<T: Copy> Chunk<T> {
     /// A chunk of rows that are each added once.
-    pub(crate) fn insertions(epoch: Epoch, batch: RecordBatch) -> Self {
+    pub(crate) fn insertions(epoch: T, batch: RecordBatch) -> Self {
         let diffs = vec![1; batch.num_rows()].into();
         Self {
             epoch,
@@ -42,7 +42,7 @@ impl Chunk {
     /// # Errors
     /// `Bug` when the bytes are not what the codec wrote.
     pub(crate) fn decode<'a>(
-        epoch: Epoch,
+        epoch: T,
         codec: &RowCodec,
         rows: impl Iterator<Item = (&'a Row, i64)>,
     ) -> Result<Self> {
@@ -82,13 +82,22 @@ impl Chunk {
             diffs: self.diffs[from..from + count].into(),
         }
     }
+
+    /// The same changes at another time.
+    pub(crate) fn at<U>(self, epoch: U) -> Chunk<U> {
+        Chunk {
+            epoch,
+            batch: self.batch,
+            diffs: self.diffs,
+        }
+    }
 }
 
 /// Groups updates of a differential collection by epoch, in epoch order.
-pub(crate) fn by_epoch<D>(
-    updates: impl Iterator<Item = (D, Epoch, isize)>,
-) -> BTreeMap<Epoch, Vec<(D, i64)>> {
-    let mut epochs: BTreeMap<Epoch, Vec<(D, i64)>> = BTreeMap::new();
+pub(crate) fn by_epoch<T: Ord, D>(
+    updates: impl Iterator<Item = (D, T, isize)>,
+) -> BTreeMap<T, Vec<(D, i64)>> {
+    let mut epochs: BTreeMap<T, Vec<(D, i64)>> = BTreeMap::new();
     for (data, epoch, diff) in updates {
         epochs.entry(epoch).or_default().push((data, diff as i64));
     }

@@ -30,6 +30,7 @@ use crate::epoch::messages::Start;
 use crate::exchange::{Crossing, Engine};
 use crate::stats::Stats;
 use crate::stats::operators::Meter;
+use crate::time::Time;
 
 /// Most dead letters of one view in one epoch. A view with a wrong primary key would otherwise have
 /// one for each row.
@@ -229,19 +230,36 @@ impl Context {
 
     /// Makes a dead letter of a row that could not be evaluated for a view. `chunk` has one row; a
     /// retraction makes none.
-    pub(crate) fn refuse_row(&self, view: &str, chunk: &Chunk, error: &Error) {
+    pub(crate) fn refuse_row<T: Time>(&self, view: &str, chunk: &Chunk<T>, error: &Error) {
         if chunk.diffs.first().is_none_or(|diff| *diff <= 0) {
             return;
         }
         let row = row_text(&chunk.batch, 0);
-        let letter = letter(Stage::Evaluate, chunk.epoch, view, &error.to_string());
+        let epoch = chunk.epoch.epoch();
+        let letter = letter(Stage::Evaluate, epoch, view, &error.to_string());
         self.dead_letters(
-            chunk.epoch,
+            epoch,
             vec![DeadLetter {
                 value: Some(row.into_bytes()),
                 ..letter
             }],
         );
+    }
+
+    /// Makes dead letters of the added rows of a chunk: at most [`WITHHELD_LETTERS_MAX`]. All of
+    /// the rows are counted.
+    pub(crate) fn refuse_rows<T: Time>(&self, view: &str, chunk: &Chunk<T>, error: &Error) {
+        let rows = chunk.diffs.iter().enumerate();
+        let added: Vec<usize> = rows
+            .filter(|(_, diff)| **diff > 0)
+            .map(|(row, _)| row)
+            .collect();
+        let more = added.len().saturating_sub(WITHHELD_LETTERS_MAX);
+        let count = &self.stats.dead_letters;
+        count.fetch_add(more as u64, Ordering::Relaxed);
+        for row in added.into_iter().take(WITHHELD_LETTERS_MAX) {
+            self.refuse_row(view, &chunk.slice(row, 1), error);
+        }
     }
 
     /// Makes a dead letter of a group of a view, given by the encoded bytes of its key.

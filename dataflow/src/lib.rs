@@ -23,4 +23,5 @@ mod operator;
 pub mod runtime;
 mod source;
 mod stats;
+mod time;
 pub mod verify;

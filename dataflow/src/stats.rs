@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use operators::Operators;
-use row_counts::{RowCounts, Rows};
+use row_counts::{CountByView, RowCounts};
 use tidemill_log::health::lag::Waits;
 use tidemill_log::health::{Health, Role, now_ms};
 use tidemill_log::lock;
@@ -73,7 +73,7 @@ pub struct Stats {
     /// Bytes of the keys and values of those records.
     pub bytes: AtomicU64,
     /// The number of those records that were dropped as duplicates.
-    pub copies: AtomicU64,
+    pub duplicates: AtomicU64,
     /// The number of dead letters of records and rows (without withheld rows).
     pub dead_letters: AtomicU64,
     /// The last epoch that is bound in the journal (process of worker 0).
@@ -142,7 +142,7 @@ impl Default for Stats {
             doing: Mutex::default(),
             records: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            copies: AtomicU64::new(0),
+            duplicates: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
             bound: AtomicU64::new(0),
             durable: AtomicU64::new(0),
@@ -247,10 +247,11 @@ impl Stats {
     }
 
     /// Counts records that were read, and duplicates among them.
-    pub(crate) fn read(&self, records: usize, bytes: usize, copies: usize) {
+    pub(crate) fn read(&self, records: usize, bytes: usize, duplicates: usize) {
         self.records.fetch_add(records as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.copies.fetch_add(copies as u64, Ordering::Relaxed);
+        self.duplicates
+            .fetch_add(duplicates as u64, Ordering::Relaxed);
     }
 
     /// Adds `more` keys in error to a source; negative when keys are right again.
@@ -268,7 +269,7 @@ impl Stats {
     }
 
     /// Sets the row counts of all views.
-    pub(crate) fn counted(&self, rows: &Rows) {
+    pub(crate) fn counted(&self, rows: &CountByView) {
         let mut views = lock(&self.views);
         for (view, rows) in rows {
             if let Some(view) = views.get_mut(view) {

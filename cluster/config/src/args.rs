@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Subcommand};
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job::Limits;
@@ -372,6 +372,30 @@ pub struct ExplainArgs {
     /// The connections to the services.
     #[command(flatten)]
     pub connections: ConnectionArgs,
+}
+
+/// Flags of `tidemill alerts`.
+#[derive(Debug, Args)]
+pub struct AlertsArgs {
+    /// The pipeline's folder
+    pub pipeline: PathBuf,
+    /// The pipeline's name.
+    #[command(flatten)]
+    pub name: NameArgs,
+    /// What to print
+    #[arg(long, value_enum, default_value_t = AlertsFormat::Text)]
+    pub format: AlertsFormat,
+}
+
+/// The forms in which `tidemill alerts` prints the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AlertsFormat {
+    /// A table
+    Text,
+    /// A rules file of Prometheus
+    Prometheus,
+    /// A dashboard of Grafana
+    Grafana,
 }
 
 /// The commands of `tidemill dead-letters`.

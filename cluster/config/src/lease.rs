@@ -55,24 +55,24 @@ const SERVER_GRACE: Duration = Duration::from_secs(2);
 
 /// Which component of a pipeline a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Half {
+pub(crate) enum Component {
     Dataflow,
     Ingest,
 }
 
-impl Half {
+impl Component {
     fn name(self) -> &'static str {
         match self {
-            Half::Dataflow => "dataflow",
-            Half::Ingest => "ingest",
+            Component::Dataflow => "dataflow",
+            Component::Ingest => "ingest",
         }
     }
 }
 
 /// The place of one component's lease.
-pub struct Place {
+pub struct LeaseKey {
     pipeline: String,
-    half: Half,
+    component: Component,
     keeper: Keeper,
 }
 
@@ -120,7 +120,7 @@ pub struct Lease {
     renewing: Option<thread::JoinHandle<()>>,
 }
 
-impl Place {
+impl LeaseKey {
     /// The lease of a dataflow, in the store at `state`.
     ///
     /// # Errors
@@ -128,7 +128,7 @@ impl Place {
     pub fn dataflow(pipeline: &str, state: &str) -> anyhow::Result<Self> {
         Ok(Self {
             pipeline: pipeline.to_owned(),
-            half: Half::Dataflow,
+            component: Component::Dataflow,
             keeper: Keeper::Store(store::open(state)?),
         })
     }
@@ -144,7 +144,7 @@ impl Place {
         };
         Ok(Self {
             pipeline: pipeline.to_owned(),
-            half: Half::Ingest,
+            component: Component::Ingest,
             keeper,
         })
     }
@@ -166,7 +166,7 @@ impl Place {
             }
             let held = |now: &Holder| Held {
                 pipeline: self.pipeline.clone(),
-                half: self.half.name(),
+                component: self.component.name(),
                 who: now.who.clone(),
                 since: since(now.since_ms),
                 instead: instead.to_owned(),
@@ -198,7 +198,7 @@ impl Place {
         output::log(&format!(
             "the {} of `{}` was last run by {}, since {}; waiting for at most {} s to see whether \
              it is still there\n",
-            self.half.name(),
+            self.component.name(),
             self.pipeline,
             holder.who,
             since(holder.since_ms),
@@ -246,7 +246,7 @@ impl Place {
 
     /// The object with this component's heartbeat.
     fn object(&self) -> String {
-        object(&self.pipeline, self.half)
+        object(&self.pipeline, self.component)
     }
 
     /// The holder of the lease; `None` if there is none, or if it cannot be found out.
@@ -273,8 +273,8 @@ impl Drop for Lease {
 }
 
 /// The object with the heartbeat.
-fn object(pipeline: &str, half: Half) -> String {
-    format!("{pipeline}/running/{}", half.name())
+fn object(pipeline: &str, component: Component) -> String {
+    format!("{pipeline}/running/{}", component.name())
 }
 
 /// The holder by an object in a store.
@@ -402,8 +402,8 @@ fn since(ms: u64) -> String {
 mod tests {
     use super::*;
 
-    fn place(folder: &Path) -> Place {
-        Place::dataflow("users", &format!("file://{}", folder.display())).unwrap()
+    fn place(folder: &Path) -> LeaseKey {
+        LeaseKey::dataflow("users", &format!("file://{}", folder.display())).unwrap()
     }
 
     #[test]

@@ -39,7 +39,7 @@ async fn pass(
     body: Body,
 ) -> Answer {
     let name = names.get("job").cloned().unwrap_or_default();
-    let jobs = app.desk().status().await?.jobs;
+    let jobs = app.mailbox().status().await?.jobs;
     let job = jobs.iter().find(|job| job.name == name);
     let job = job.ok_or_else(|| Failed(StatusCode::NOT_FOUND, format!("no job `{name}`")))?;
     let unavailable = |why: String| Failed(StatusCode::SERVICE_UNAVAILABLE, why);

@@ -42,7 +42,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use self::audit::Audit;
 use self::listen::Ready;
-use self::state_log::Book;
+use self::state_log::StateLog;
 
 pub use self::machine::status::alone;
 
@@ -120,17 +120,17 @@ pub fn run(args: &MasterArgs) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let store = store::open(&url)?;
     let audit = Audit::open(Arc::clone(&store))?;
-    let book = Book::new(store);
-    let durable = book.take_over(&address.to_string())?;
+    let state_log = StateLog::new(store);
+    let durable = state_log.take_over(&address.to_string())?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let (generation, jobs) = (durable.by.generation, durable.jobs.len());
     tracing::info!(generation, jobs, state = %url, "takes over");
-    let master = mailbox::Master::new(durable, book)?;
+    let master = mailbox::Master::new(durable, state_log)?;
     let peers = Peers::new(given, args.log.log_dir.clone())?;
     let at = address.to_string();
-    let facts = server::facts(&master.desk(), token, tls.is_some());
+    let facts = server::facts(&master.mailbox(), token, tls.is_some());
     runtime.spawn(history::sample(facts.clone()));
-    let router = server::router(master.desk(), (facts, audit), peers, &url, &at);
+    let router = server::router(master.mailbox(), (facts, audit), peers, &url, &at);
     let ready = {
         let _entered = runtime.enter();
         Ready::start(listener, tls)?

@@ -32,11 +32,11 @@ pub(crate) mod times;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use component::{Half, Here, Stage};
+use component::{Component, Here, Stage};
 use durable::{Author, Durable};
 use event::{Action, Event};
 use placement::Free;
-use placement::anti_affinity::Apart;
+use placement::anti_affinity::AntiAffinity;
 use roster::Roster;
 use tidemill_protocol::{Assignment, Part, Phase, ProcessKey, Report, WorkerId};
 use times::AWAY_MIN;
@@ -66,26 +66,26 @@ pub(crate) struct State {
     /// The workers.
     pub(crate) roster: Roster,
     /// The state machine of each component.
-    pub(crate) halves: BTreeMap<(String, Part), Half>,
+    pub(crate) components: BTreeMap<(String, Part), Component>,
     /// The assignment of each worker.
     pub(crate) orders: BTreeMap<WorkerId, Arc<Assignment>>,
     /// The version of the newest assignment, over all workers.
     version: u64,
     /// Pairs of workers that are not placed together.
-    apart: Apart,
+    apart: AntiAffinity,
 }
 
 impl State {
     /// The state of a master that took over with `durable`, which is already written down.
     pub(crate) fn new(durable: Durable, now: u64) -> Self {
-        let halves = durable.records().map(|(job, part, record)| {
-            let half = Half::adopt(record, now);
-            ((job.to_owned(), part), half)
+        let components = durable.records().map(|(job, part, record)| {
+            let component = Component::adopt(record, now);
+            ((job.to_owned(), part), component)
         });
         Self {
             started: now,
             now,
-            halves: halves.collect(),
+            components: components.collect(),
             number: durable.by.number,
             // Above the versions of every master before: 2³² versions for each generation of
             // masters.
@@ -97,7 +97,7 @@ impl State {
             held_longer: Vec::new(),
             roster: Roster::new(now),
             orders: BTreeMap::new(),
-            apart: Apart::default(),
+            apart: AntiAffinity::default(),
         }
     }
 
@@ -129,8 +129,8 @@ impl State {
             Event::Waits { worker, poll } => self.roster.waits(&worker, poll),
             Event::Cut { worker, poll } => self.roster.cut(&worker, poll, self.now),
             Event::Minted { job, minted } => {
-                if let Some(half) = self.halves.get_mut(&(job, Part::Dataflow)) {
-                    half.minted = Some(minted);
+                if let Some(component) = self.components.get_mut(&(job, Part::Dataflow)) {
+                    component.minted = Some(minted);
                 }
             }
             Event::Wrote(number) => {
@@ -188,14 +188,14 @@ impl State {
     /// Steps the state machine of each component. Returns true when one changed its state.
     fn step(&mut self, held: &mut Vec<Action>) -> bool {
         let jobs = &self.durable.jobs;
-        self.halves.retain(|(job, _), _| jobs.contains_key(job));
+        self.components.retain(|(job, _), _| jobs.contains_key(job));
         let names: Vec<String> = jobs.keys().cloned().collect();
         let mut changed = false;
         for _ in 0..ROUNDS_MAX {
             let mut again = false;
             for name in &names {
                 for part in [Part::Dataflow, Part::Ingest] {
-                    again |= self.step_half(name, part, held);
+                    again |= self.step_component(name, part, held);
                 }
             }
             changed |= again;
@@ -207,7 +207,7 @@ impl State {
     }
 
     /// Steps one component with its view of the state, [`Here`].
-    fn step_half(&mut self, name: &str, part: Part, held: &mut Vec<Action>) -> bool {
+    fn step_component(&mut self, name: &str, part: Part, held: &mut Vec<Action>) -> bool {
         let free = self.free_for(name, part);
         let Some(job) = self.durable.jobs.get_mut(name) else {
             return false;
@@ -215,8 +215,8 @@ impl State {
         let wanted = job.wants(part);
         let spec = Arc::clone(&job.spec);
         let record = job.record_mut(part);
-        let half = self.halves.entry((name.to_owned(), part));
-        let half = half.or_insert_with(|| Half::adopt(record, self.now));
+        let component = self.components.entry((name.to_owned(), part));
+        let component = component.or_insert_with(|| Component::adopt(record, self.now));
         let written = self.written.jobs.get(name);
         let written = written.and_then(|job| job.record(part).run.as_ref());
         let run = record.run.as_ref().map(|run| run.generation);
@@ -236,16 +236,16 @@ impl State {
             unordered: !ordered,
             actions: held,
         };
-        half.step(&mut here)
+        component.step(&mut here)
     }
 
     /// Free slots of the present workers for a component without processes. Empty while the
     /// component has processes, because it then places nothing.
     fn free_for(&self, name: &str, part: Part) -> Vec<Free> {
-        let half = self.halves.get(&(name.to_owned(), part));
-        let has_processes = half.is_some_and(|half| {
+        let component = self.components.get(&(name.to_owned(), part));
+        let has_processes = component.is_some_and(|component| {
             matches!(
-                half.stage,
+                component.stage,
                 Stage::Starting(_) | Stage::Connecting(_) | Stage::Running(_) | Stage::Draining(_)
             )
         });
@@ -297,7 +297,7 @@ impl State {
         let known: Vec<WorkerId> = self.roster.known().map(str::to_owned).collect();
         self.orders.retain(|worker, _| known.contains(worker));
         for worker in known {
-            let processes = assignments::of(&self.written, &self.halves, &worker);
+            let processes = assignments::of(&self.written, &self.components, &worker);
             let before = self.orders.get(&worker);
             if before.is_none_or(|before| before.processes != processes) {
                 self.version += 1;

@@ -30,8 +30,8 @@ use tidemill_protocol::{Assignment, JobSpec, Report, Status, WorkerId};
 use tidemill_state::{journal, store};
 use tokio::sync::{oneshot, watch};
 
-use super::state_log::{Book, Written};
-use super::transition_log::Spoken;
+use super::state_log::{StateLog, Written};
+use super::transition_log::Logged;
 use crate::machine::durable::{Author, Durable};
 use crate::machine::event::{Action, Command, Event, Minted, Refusal, Unminted};
 use crate::machine::{State, status};
@@ -64,7 +64,7 @@ enum Message {
 
 /// Handle to the master's thread, for HTTP handlers. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Desk {
+pub(crate) struct Mailbox {
     messages: SyncSender<(u64, Message)>,
     clock: Clock,
     shown: Arc<Shown>,
@@ -107,7 +107,7 @@ impl Clock {
     }
 }
 
-impl Desk {
+impl Mailbox {
     /// Puts a message into the queue without waiting.
     fn send(&self, message: Message) -> Result<(), Busy> {
         let sent = self.messages.try_send((self.clock.now(), message));
@@ -170,7 +170,7 @@ impl Desk {
 /// The master's thread: the state machine and its surroundings.
 pub(crate) struct Master {
     state: State,
-    desk: Desk,
+    mailbox: Mailbox,
     /// The receiving end of the mailbox.
     messages: Receiver<(u64, Message)>,
     /// The queue to the thread that writes documents; holds one document.
@@ -179,21 +179,21 @@ pub(crate) struct Master {
     answers: BTreeMap<u64, oneshot::Sender<Result<String, Refusal>>>,
     /// The number of the last request.
     requests: u64,
-    spoken: Spoken,
+    logged: Logged,
 }
 
 impl Master {
-    /// Builds the master of a state that [`Book::take_over`] returned, and starts the thread that
-    /// writes documents.
+    /// Builds the master of a state that [`StateLog::take_over`] returned, and starts the thread
+    /// that writes documents.
     ///
     /// # Errors
     ///
     /// The thread cannot be started.
-    pub(crate) fn new(durable: Durable, book: Book) -> anyhow::Result<Self> {
+    pub(crate) fn new(durable: Durable, state_log: StateLog) -> anyhow::Result<Self> {
         let (messages, heard) = sync_channel(MESSAGES_MAX);
         let (documents, to_write) = sync_channel(1);
         let clock = Clock::start();
-        let desk = Desk {
+        let mailbox = Mailbox {
             messages,
             clock,
             shown: Arc::default(),
@@ -201,26 +201,26 @@ impl Master {
         let state = State::new(durable, clock.now());
         let writer = Writer {
             number: state.number(),
-            book,
-            desk: desk.clone(),
+            state_log,
+            mailbox: mailbox.clone(),
         };
         thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run(&to_write))?;
         Ok(Self {
             state,
-            desk,
+            mailbox,
             messages: heard,
             documents,
             answers: BTreeMap::new(),
             requests: 0,
-            spoken: Spoken::default(),
+            logged: Logged::default(),
         })
     }
 
     /// A handle to this thread.
-    pub(crate) fn desk(&self) -> Desk {
-        self.desk.clone()
+    pub(crate) fn mailbox(&self) -> Mailbox {
+        self.mailbox.clone()
     }
 
     /// Runs the state machine until `stop` is set.
@@ -238,7 +238,7 @@ impl Master {
             }
             // The tick has the current time. A queued message has the earlier time at which it was
             // sent.
-            let now = self.desk.clock.now();
+            let now = self.mailbox.clock.now();
             if now >= ticked + TICK.as_millis() as u64 {
                 ticked = now;
                 self.drain_messages()?;
@@ -312,13 +312,13 @@ impl Master {
             }
         }
         self.show_orders();
-        self.spoken.tell(&self.state);
+        self.logged.tell(&self.state);
         Ok(())
     }
 
     /// Publishes the assignments of all workers. Long polls wake up when the version changed.
     fn show_orders(&self) {
-        let shown = self.desk.shown.orders.lock();
+        let shown = self.mailbox.shown.orders.lock();
         let mut shown = shown.unwrap_or_else(PoisonError::into_inner);
         shown.retain(|worker, _| self.state.orders.contains_key(worker));
         for (worker, orders) in &self.state.orders {
@@ -340,13 +340,13 @@ impl Master {
 
     /// Mints a generation on a thread of its own, because the journal may be slow or down.
     fn mint(&self, job: String, spec: Arc<JobSpec>) -> anyhow::Result<()> {
-        let desk = self.desk.clone();
+        let mailbox = self.mailbox.clone();
         let mint = move || {
             let minted = mint(&spec);
             let event = Event::Minted { job, minted };
-            let now = desk.clock.now();
+            let now = mailbox.clock.now();
             // The receiver is gone when the master has ended.
-            let _unheard = desk.messages.send((now, Message::Event(event)));
+            let _unheard = mailbox.messages.send((now, Message::Event(event)));
         };
         let started = thread::Builder::new().name("mint".to_owned()).spawn(mint);
         started.context("no thread can be started")?;
@@ -375,8 +375,8 @@ fn mint(spec: &JobSpec) -> Result<Minted, Unminted> {
 struct Writer {
     /// The number of the last document that was written.
     number: u64,
-    book: Book,
-    desk: Desk,
+    state_log: StateLog,
+    mailbox: Mailbox,
 }
 
 impl Writer {
@@ -387,7 +387,7 @@ impl Writer {
             let message = match documents.recv_timeout(LOOK) {
                 Ok((number, document)) => {
                     self.number = number;
-                    let written = self.insist(|book| book.write(number, &document));
+                    let written = self.insist(|state_log| state_log.write(number, &document));
                     match written {
                         Ok(Written::Done) => Message::Event(Event::Wrote(number)),
                         Ok(Written::Overtaken(by)) => Message::Overtaken(by),
@@ -396,7 +396,7 @@ impl Writer {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     let number = self.number;
-                    match self.insist(|book| book.overtaken(number)) {
+                    match self.insist(|state_log| state_log.overtaken(number)) {
                         Ok(None) => continue,
                         Ok(Some(by)) => Message::Overtaken(by),
                         Err(error) => Message::Broken(error),
@@ -404,8 +404,8 @@ impl Writer {
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let now = self.desk.clock.now();
-            if self.desk.messages.send((now, message)).is_err() {
+            let now = self.mailbox.clock.now();
+            if self.mailbox.messages.send((now, message)).is_err() {
                 return;
             }
         }
@@ -416,12 +416,12 @@ impl Writer {
     /// # Errors
     ///
     /// An error of any other kind than `Retry`.
-    fn insist<T>(&self, ask: impl Fn(&Book) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    fn insist<T>(&self, ask: impl Fn(&StateLog) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let mut backoff = Backoff::new(TICK, STORE_PAUSE_MAX);
         loop {
-            let error = match ask(&self.book) {
+            let error = match ask(&self.state_log) {
                 Ok(answer) => {
-                    if self.desk.shown.store_away.swap(false, Ordering::Relaxed) {
+                    if self.mailbox.shown.store_away.swap(false, Ordering::Relaxed) {
                         tracing::info!("the store answers again");
                     }
                     return Ok(answer);
@@ -434,7 +434,7 @@ impl Writer {
             if kind != Some(Kind::Retry) {
                 return Err(error.context("the master's state cannot be written"));
             }
-            if !self.desk.shown.store_away.swap(true, Ordering::Relaxed) {
+            if !self.mailbox.shown.store_away.swap(true, Ordering::Relaxed) {
                 tracing::warn!("the store is away, nothing changes until it is back: {error:#}");
             }
             thread::sleep(backoff.pause());

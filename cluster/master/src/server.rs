@@ -1,7 +1,7 @@
 //! HTTP server of the master: the API for workers, users and Prometheus, and the control center.
 //!
 //! In: requests. Out: JSON; an error is `{"error": "…"}` with a fitting status. Handlers decide
-//! nothing: they send messages to the [`Desk`] of the master's thread.
+//! nothing: they send messages to the [`Mailbox`] of the master's thread.
 //!
 //! | route | who asks | answer |
 //! |---|---|---|
@@ -45,7 +45,7 @@ use tidemill_web::readable::{QUESTION_BYTES_MAX, Question};
 
 use super::audit::{Audit, audited};
 use super::inspected;
-use super::mailbox::{Busy, Desk};
+use super::mailbox::{Busy, Mailbox};
 use super::spec;
 use crate::machine::event::{Command, Event, Refusal};
 
@@ -65,7 +65,7 @@ const SLOTS_MAX: usize = 4096;
 /// What every handler can use.
 #[derive(Clone)]
 pub(crate) struct App {
-    desk: Desk,
+    mailbox: Mailbox,
     /// The URL of the master's store: for journal and checkpoints of jobs that name no store.
     state: Arc<str>,
     /// The address at which this master listens.
@@ -78,8 +78,8 @@ pub(crate) struct App {
 
 impl App {
     /// The way to the master's thread.
-    pub(super) fn desk(&self) -> &Desk {
-        &self.desk
+    pub(super) fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
     }
 
     /// The HTTP client for processes.
@@ -117,7 +117,7 @@ impl From<Refusal> for Failed {
 pub(super) type Answer = Result<Response, Failed>;
 
 /// What the pages read: the status of the master's thread, and its history.
-pub(crate) fn facts(desk: &Desk, token: Option<Token>, tls: bool) -> Facts {
+pub(crate) fn facts(mailbox: &Mailbox, token: Option<Token>, tls: bool) -> Facts {
     let session = Session {
         kind: "master",
         features: &["audit", "changes", "logs"],
@@ -126,10 +126,10 @@ pub(crate) fn facts(desk: &Desk, token: Option<Token>, tls: bool) -> Facts {
         token: token.map(Arc::new),
         tls,
     };
-    let desk = desk.clone();
+    let mailbox = mailbox.clone();
     let status = move || -> Later {
-        let desk = desk.clone();
-        Box::pin(async move { desk.status().await.ok() })
+        let mailbox = mailbox.clone();
+        Box::pin(async move { mailbox.status().await.ok() })
     };
     Facts {
         session,
@@ -141,14 +141,14 @@ pub(crate) fn facts(desk: &Desk, token: Option<Token>, tls: bool) -> Facts {
 /// Builds all routes: those that need the token, the open ones, and the control center. `facts` are
 /// sampled for as long as the runtime lives.
 pub(crate) fn router(
-    desk: Desk,
+    mailbox: Mailbox,
     (facts, audit): (Facts, Audit),
     peers: Peers,
     state: &str,
     at: &str,
 ) -> Router {
     let app = App {
-        desk,
+        mailbox,
         state: state.into(),
         at: at.into(),
         polls: Arc::default(),
@@ -221,7 +221,7 @@ async fn report(State(app): State<App>, Path(id): Path<WorkerId>, given: Body) -
     } else if report.slots > SLOTS_MAX {
         format!("slots: {}, expected at most {SLOTS_MAX}", report.slots)
     } else {
-        let orders = app.desk.report(report).await?;
+        let orders = app.mailbox.report(report).await?;
         let full = || {
             let why = "the master has as many workers as it takes".to_owned();
             Failed(StatusCode::TOO_MANY_REQUESTS, why)
@@ -241,7 +241,7 @@ struct After {
 
 /// A long poll. Dropping it before the answer reports that the worker's connection broke.
 struct Wait {
-    desk: Desk,
+    mailbox: Mailbox,
     /// The event that reports the break; taken out when the poll is answered.
     cut: Option<Event>,
 }
@@ -249,7 +249,7 @@ struct Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         if let Some(cut) = self.cut.take() {
-            self.desk.tell(cut);
+            self.mailbox.tell(cut);
         }
     }
 }
@@ -262,17 +262,17 @@ async fn orders(
     query: Result<Query<After>, QueryRejection>,
 ) -> Answer {
     let after = query.map_err(bad_query)?.after;
-    let Some(mut orders) = app.desk.orders(&worker) else {
+    let Some(mut orders) = app.mailbox.orders(&worker) else {
         let why = format!("worker `{worker}` has not reported to this master yet");
         return Err(Failed(StatusCode::NOT_FOUND, why));
     };
     let poll = app.polls.fetch_add(1, Ordering::Relaxed) + 1;
-    app.desk.tell(Event::Waits {
+    app.mailbox.tell(Event::Waits {
         worker: worker.clone(),
         poll,
     });
     let mut wait = Wait {
-        desk: app.desk.clone(),
+        mailbox: app.mailbox.clone(),
         cut: Some(Event::Cut { worker, poll }),
     };
     let newer = orders.wait_for(|orders| orders.version > after);
@@ -324,7 +324,7 @@ async fn rescale(
 
 /// Sends a user's command and answers when its change is durable.
 async fn command(app: &App, command: Command) -> Answer {
-    let said = app.desk.command(command).await??;
+    let said = app.mailbox.command(command).await??;
     Ok(Json(json!({"message": said})).into_response())
 }
 
@@ -332,7 +332,7 @@ async fn command(app: &App, command: Command) -> Answer {
 /// job's dataflow.
 async fn readable(State(app): State<App>, Path(name): Path<String>, given: Body) -> Answer {
     let question: Question = body(given, QUESTION_BYTES_MAX, "a question").await?;
-    let jobs = app.desk.status().await?.jobs;
+    let jobs = app.mailbox.status().await?.jobs;
     let job = jobs.iter().find(|job| job.name == name);
     let job = job.ok_or_else(|| Failed(StatusCode::NOT_FOUND, format!("no job `{name}`")))?;
     let state = match &job.why {
@@ -372,7 +372,7 @@ async fn readable(State(app): State<App>, Path(name): Path<String>, given: Body)
 }
 
 async fn status(State(app): State<App>) -> Answer {
-    Ok(Json(app.desk.status().await?).into_response())
+    Ok(Json(app.mailbox.status().await?).into_response())
 }
 
 /// One page of the merged logs of all workers and of the master itself.
@@ -381,7 +381,7 @@ async fn logs(
     query: Result<Query<tidemill_logs::Query>, QueryRejection>,
 ) -> Answer {
     let query = query.map_err(bad_query)?.0;
-    let workers = app.desk.status().await?.workers.into_iter();
+    let workers = app.mailbox.status().await?.workers.into_iter();
     let workers: Vec<_> = workers.map(|it| (it.name, it.http)).collect();
     let page = tokio::task::spawn_blocking(move || app.peers.page(&workers, &query)).await;
     let page =
@@ -390,11 +390,11 @@ async fn logs(
 }
 
 async fn jobs(State(app): State<App>) -> Answer {
-    Ok(Json(app.desk.status().await?.jobs).into_response())
+    Ok(Json(app.mailbox.status().await?.jobs).into_response())
 }
 
 async fn job(State(app): State<App>, Path(name): Path<String>) -> Answer {
-    let jobs = app.desk.status().await?.jobs;
+    let jobs = app.mailbox.status().await?.jobs;
     let found = jobs.into_iter().find(|job| job.name == name);
     let found = found.ok_or_else(|| Failed(StatusCode::NOT_FOUND, format!("no job `{name}`")))?;
     Ok(Json(found).into_response())
@@ -402,7 +402,7 @@ async fn job(State(app): State<App>, Path(name): Path<String>) -> Answer {
 
 /// Readiness: whether the store of the master's state answers.
 async fn ready(State(app): State<App>) -> Answer {
-    if app.desk.is_ready() {
+    if app.mailbox.is_ready() {
         return Ok("ok\n".into_response());
     }
     let why = "the store of the master's state is away".to_owned();
@@ -411,7 +411,7 @@ async fn ready(State(app): State<App>) -> Answer {
 
 /// The addresses of all metrics pages, in the format of Prometheus' `http_sd_configs`.
 async fn targets(State(app): State<App>) -> Answer {
-    Ok(Json(targets_of(&app.desk.status().await?, &app.at)).into_response())
+    Ok(Json(targets_of(&app.mailbox.status().await?, &app.at)).into_response())
 }
 
 /// The list of targets of a status, beginning with the master itself.

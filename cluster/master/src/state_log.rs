@@ -33,7 +33,7 @@ const TAKEOVERS_MAX: usize = 20;
 
 /// The documents of one cluster's master.
 #[derive(Clone)]
-pub(crate) struct Book {
+pub(crate) struct StateLog {
     store: Arc<dyn Store>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) enum Written {
     Overtaken(Author),
 }
 
-impl Book {
+impl StateLog {
     /// The documents in this store.
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         Self { store }
@@ -194,28 +194,32 @@ mod tests {
     use super::*;
     use tidemill_state::store;
 
-    fn book() -> (tempfile::TempDir, Book) {
+    fn state_log() -> (tempfile::TempDir, StateLog) {
         let folder = tempfile::tempdir().unwrap();
         let store = store::open(&format!("file://{}", folder.path().display())).unwrap();
-        (folder, Book::new(store))
+        (folder, StateLog::new(store))
     }
 
     #[test]
     fn the_last_to_start_goes_on_and_the_other_finds_out() {
-        let (_folder, book) = book();
-        let first = book.take_over("a:1").unwrap();
+        let (_folder, state_log) = state_log();
+        let first = state_log.take_over("a:1").unwrap();
         assert_eq!(first.by.generation, 1);
         let mut changed = first.clone();
         changed.ingests = 7;
-        assert_eq!(book.write(2, &changed).unwrap(), Written::Done);
-        assert_eq!(book.write(2, &changed).unwrap(), Written::Done, "again");
-        let second = book.take_over("b:2").unwrap();
+        assert_eq!(state_log.write(2, &changed).unwrap(), Written::Done);
+        assert_eq!(
+            state_log.write(2, &changed).unwrap(),
+            Written::Done,
+            "again"
+        );
+        let second = state_log.take_over("b:2").unwrap();
         assert_eq!((second.by.generation, second.by.number), (2, 3));
         assert_eq!(second.ingests, 7);
         let overtaken = Written::Overtaken(second.by.clone());
-        assert_eq!(book.write(3, &changed).unwrap(), overtaken);
-        assert_eq!(book.overtaken(2).unwrap(), Some(second.by.clone()));
-        assert_eq!(book.overtaken(3).unwrap(), None);
+        assert_eq!(state_log.write(3, &changed).unwrap(), overtaken);
+        assert_eq!(state_log.overtaken(2).unwrap(), Some(second.by.clone()));
+        assert_eq!(state_log.overtaken(3).unwrap(), None);
         let said = second.by.to_string();
         assert!(
             said.contains("master generation 2") && said.contains("b:2"),
@@ -225,16 +229,16 @@ mod tests {
 
     #[test]
     fn a_number_that_is_free_again_does_not_bring_an_old_master_back() {
-        let (_folder, book) = book();
-        let first = book.take_over("a:1").unwrap();
-        let mut second = book.take_over("b:2").unwrap();
+        let (_folder, state_log) = state_log();
+        let first = state_log.take_over("a:1").unwrap();
+        let mut second = state_log.take_over("b:2").unwrap();
         for number in 3..30 {
             second.ingests += 1;
-            assert_eq!(book.write(number, &second).unwrap(), Written::Done);
+            assert_eq!(state_log.write(number, &second).unwrap(), Written::Done);
         }
-        assert_eq!(book.numbers().unwrap().len(), KEPT_MAX);
-        let written = book.write(2, &first).unwrap();
+        assert_eq!(state_log.numbers().unwrap().len(), KEPT_MAX);
+        let written = state_log.write(2, &first).unwrap();
         assert_eq!(written, Written::Overtaken(second.by.clone()));
-        assert_eq!(book.newest().unwrap(), Some((29, second)));
+        assert_eq!(state_log.newest().unwrap(), Some((29, second)));
     }
 }

@@ -13,14 +13,14 @@ use crate::machine::component::Stage;
 
 /// What was logged already, so that only changes are logged.
 #[derive(Debug, Default)]
-pub(super) struct Spoken {
+pub(super) struct Logged {
     /// The name of each present worker, by id.
     workers: BTreeMap<String, String>,
     /// The state, generation and newest failure of each component.
-    halves: BTreeMap<(String, Part), (&'static str, u64, Option<Failure>)>,
+    components: BTreeMap<(String, Part), (&'static str, u64, Option<Failure>)>,
 }
 
-impl Spoken {
+impl Logged {
     /// Logs what changed since the last call.
     pub(super) fn tell(&mut self, state: &State) {
         let present = state.roster.present();
@@ -41,14 +41,14 @@ impl Spoken {
                     .insert(report.worker.clone(), report.name.clone());
             }
         }
-        self.halves
-            .retain(|half, _| state.halves.contains_key(half));
-        for ((job, part), half) in &state.halves {
+        self.components
+            .retain(|component, _| state.components.contains_key(component));
+        for ((job, part), component) in &state.components {
             let Some(record) = state.durable.jobs.get(job).map(|job| job.record(*part)) else {
                 continue;
             };
-            let word = word(&half.stage);
-            let told = self.halves.get(&(job.clone(), *part));
+            let word = word(&component.stage);
+            let told = self.components.get(&(job.clone(), *part));
             let failure = record.failures.first();
             let known = told.and_then(|(_, _, failure)| failure.as_ref());
             if let Some(failure) = failure.filter(|it| told.is_some() && Some(*it) != known) {
@@ -68,7 +68,7 @@ impl Spoken {
             }
             if is_new || known != failure {
                 let now = (word, generation, failure.cloned());
-                self.halves.insert((job.clone(), *part), now);
+                self.components.insert((job.clone(), *part), now);
             }
         }
     }

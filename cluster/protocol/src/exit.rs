@@ -70,12 +70,12 @@ pub struct PeerLost(pub String);
 
 /// Error: another process runs the pipeline (exit code `HELD`).
 #[derive(Debug, thiserror::Error)]
-#[error("the {half} of pipeline `{pipeline}` runs already: {who}, since {since}")]
+#[error("the {component} of pipeline `{pipeline}` runs already: {who}, since {since}")]
 pub struct Held {
     /// The pipeline's name.
     pub pipeline: String,
     /// `dataflow` or `ingest`.
-    pub half: &'static str,
+    pub component: &'static str,
     /// The process that runs it, as in `process 12 on host a`.
     pub who: String,
     /// Since when it runs: date and time in UTC, or that the time is unknown.

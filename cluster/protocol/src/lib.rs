@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 /// another id.
 pub type WorkerId = String;
 
-/// The kind of a component: which half of a pipeline a process runs.
+/// The kind of a component: ingest or dataflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {

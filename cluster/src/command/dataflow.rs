@@ -84,7 +84,7 @@ pub(crate) fn run(args: &DataflowArgs) -> anyhow::Result<()> {
         lease: None,
     };
     if args.hosts.process == 0 {
-        let place = lease::Place::dataflow(&one.name, &one.connections.state)?;
+        let place = lease::LeaseKey::dataflow(&one.name, &one.connections.state)?;
         if !args.take_over {
             place.free(
                 "stop that one first, or start this one with --take-over: then that one ends",
@@ -169,7 +169,7 @@ fn run_ordered(args: &DataflowArgs) -> anyhow::Result<()> {
     if index == 0 {
         // Processes of earlier generations were fenced by the journal's generation, so nothing is
         // checked here.
-        one.lease = Some(lease::Place::dataflow(&one.name, &one.connections.state)?.take()?);
+        one.lease = Some(lease::LeaseKey::dataflow(&one.name, &one.connections.state)?.take()?);
     }
     one.say_connections();
     if processes > 1 {

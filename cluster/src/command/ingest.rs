@@ -100,7 +100,7 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     let api = Api::choose(&mut pipeline, &args.fetch)?;
     tracing::info!("{}", api.said);
     // Children of a master's workers take over from one another by their generations.
-    let place = lease::Place::ingest(&folder.name, &connections.database)?;
+    let place = lease::LeaseKey::ingest(&folder.name, &connections.database)?;
     let is_file = connections.database.starts_with("sqlite://");
     // With `--once` another ingest may run: it then captures, and this process only fetches.
     if !args.orders && (is_file || !args.once) {
@@ -137,7 +137,7 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// [`exit::Held`]: another process runs the ingest.
-fn free(place: &lease::Place, is_file: bool, take_over: bool) -> anyhow::Result<()> {
+fn free(place: &lease::LeaseKey, is_file: bool, take_over: bool) -> anyhow::Result<()> {
     let instead = match is_file {
         // Two captures of one SQLite file would publish the same changes.
         true => Some("stop that one first: one SQLite file takes one ingest at a time"),

@@ -13,6 +13,7 @@
 //! A command is a function from its flags to a result. It opens what it needs and starts its own
 //! logging.
 
+pub(crate) mod alerts;
 pub(crate) mod check;
 pub(crate) mod client;
 pub(crate) mod dataflow;

@@ -165,10 +165,10 @@ fn free(name: &str, connections: &Connections, ingest: bool) -> anyhow::Result<(
                    cluster)";
     let mut places = Vec::new();
     if !is_absent(&connections.state) {
-        places.push(lease::Place::dataflow(name, &connections.state)?);
+        places.push(lease::LeaseKey::dataflow(name, &connections.state)?);
     }
     if ingest && !is_absent(&connections.database) {
-        places.push(lease::Place::ingest(name, &connections.database)?);
+        places.push(lease::LeaseKey::ingest(name, &connections.database)?);
     }
     places.iter().try_for_each(|place| place.free(instead))
 }

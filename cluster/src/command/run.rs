@@ -179,8 +179,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
 /// [`exit::Held`] if another process holds one, unless it is to be taken over.
 fn leases(name: &str, connections: &Connections, take_over: bool) -> anyhow::Result<[Lease; 2]> {
     let places = [
-        lease::Place::dataflow(name, &connections.state)?,
-        lease::Place::ingest(name, &connections.database)?,
+        lease::LeaseKey::dataflow(name, &connections.state)?,
+        lease::LeaseKey::ingest(name, &connections.database)?,
     ];
     if !take_over {
         let instead = "stop that one first, or start this one with --take-over: then that one ends";

@@ -209,10 +209,10 @@ fn flow(stats: &job::Stats) -> Vec<Family> {
         )
         .is(stats.bytes.load(Relaxed)),
         Family::counter(
-            "tidemill_copies",
-            "Records dropped as copies of changes that came before",
+            "tidemill_duplicates",
+            "Records dropped because their change came before",
         )
-        .is(stats.copies.load(Relaxed)),
+        .is(stats.duplicates.load(Relaxed)),
         Family::counter("tidemill_dead_letters", "Records put aside as dead letters")
             .is(stats.dead_letters.load(Relaxed)),
         Family::gauge(

@@ -39,7 +39,7 @@ use serde_json::json;
 use tidemill_config::connections::Connections;
 use tidemill_config::pipeline::Folder;
 use tidemill_dataflow::job;
-use tidemill_ingest::capture::mark::{Marks, Place};
+use tidemill_ingest::capture::mark::{CommitPosition, Marks};
 use tidemill_log::log::Log;
 use tidemill_log::{Error, Kind, Result, log};
 use tidemill_protocol::redact;
@@ -284,7 +284,7 @@ impl Readable {
 }
 
 /// The words for a position that the capture has not passed.
-fn not_published(place: Place) -> String {
+fn not_published(place: CommitPosition) -> String {
     format!("not everything before {place} is captured and published yet")
 }
 

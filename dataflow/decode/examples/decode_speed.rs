@@ -202,7 +202,7 @@ fn measure(records: &[Vec<u8>], decoder: Box<dyn Decoder>) -> f64 {
             let mut place = newest.get();
             decoder
                 .borrow_mut()
-                .push_behind(record, &mut place)
+                .push_after(record, &mut place)
                 .expect("the record is right");
             newest.set(place);
         },

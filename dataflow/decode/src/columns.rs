@@ -1,6 +1,7 @@
 //! Column builders: the Arrow builders of one source, and the cells that decoders fill them with.
 //!
-//! Input: one slice of [`Cell`]s per row, already of the columns' kinds. Output: a `RecordBatch`.
+//! Input: one slice of [`DecodedValue`]s per row, already of the columns' kinds. Output: a
+//! `RecordBatch`.
 //!
 //! Invariant: a row is checked completely before its first cell is appended. Therefore all builders
 //! always have the same length, and a refused row leaves nothing behind.
@@ -22,7 +23,7 @@ use super::contract::Refused;
 
 /// A decoded value, borrowed from the record where possible.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Cell<'a> {
+pub(super) enum DecodedValue<'a> {
     /// SQL NULL.
     Null,
     /// A boolean.
@@ -41,7 +42,7 @@ pub(super) enum Cell<'a> {
 }
 
 /// The cells of a row. Rows with up to six columns need no allocation.
-pub(super) type Cells<'a> = SmallVec<[Cell<'a>; 6]>;
+pub(super) type Cells<'a> = SmallVec<[DecodedValue<'a>; 6]>;
 
 /// The Arrow builder of one column.
 enum Builder {
@@ -102,16 +103,16 @@ impl Builder {
     }
 
     /// Whether the cell still fits Arrow's 32-bit offsets.
-    fn has_room(&self, cell: &Cell<'_>) -> bool {
+    fn has_room(&self, cell: &DecodedValue<'_>) -> bool {
         const MOST: usize = i32::MAX as usize;
         match (self, cell) {
-            (Self::Text(builder), Cell::Text(text)) => {
+            (Self::Text(builder), DecodedValue::Text(text)) => {
                 builder.values_slice().len() + text.len() <= MOST
             }
-            (Self::Bytes(builder), Cell::Text(text)) => {
+            (Self::Bytes(builder), DecodedValue::Text(text)) => {
                 builder.values_slice().len() + text.len() <= MOST
             }
-            (Self::Bytes(builder), Cell::Bytes(bytes)) => {
+            (Self::Bytes(builder), DecodedValue::Bytes(bytes)) => {
                 builder.values_slice().len() + bytes.len() <= MOST
             }
             _ => true,
@@ -119,29 +120,37 @@ impl Builder {
     }
 
     /// Whether a date or timestamp is in the years that all sinks and functions support.
-    fn is_in_years(&self, cell: &Cell<'_>) -> bool {
+    fn is_in_years(&self, cell: &DecodedValue<'_>) -> bool {
         match (self, cell) {
-            (Self::Date(_), Cell::Int(days)) => DAYS.contains(days),
-            (Self::Timestamp(_), Cell::Int(at)) => DAYS.contains(&at.div_euclid(DAY)),
+            (Self::Date(_), DecodedValue::Int(days)) => DAYS.contains(days),
+            (Self::Timestamp(_), DecodedValue::Int(at)) => DAYS.contains(&at.div_euclid(DAY)),
             _ => true,
         }
     }
 
     /// Appends a cell. Decoders make cells of the column's kind. Any other cell becomes null, so
     /// that all builders keep the same length.
-    fn append(&mut self, cell: &Cell<'_>) {
+    fn append(&mut self, cell: &DecodedValue<'_>) {
         match (self, cell) {
-            (Self::Bool(builder), Cell::Bool(value)) => builder.append_value(*value),
-            (Self::Int32(builder), Cell::Int(value)) => builder.append_option(narrow(*value)),
-            (Self::Int64(builder), Cell::Int(value)) => builder.append_value(*value),
-            (Self::Float32(builder), Cell::Float(value)) => builder.append_value(*value as f32),
-            (Self::Float64(builder), Cell::Float(value)) => builder.append_value(*value),
-            (Self::Text(builder), Cell::Text(text)) => builder.append_value(text),
-            (Self::Bytes(builder), Cell::Bytes(bytes)) => builder.append_value(bytes),
-            (Self::Bytes(builder), Cell::Text(text)) => builder.append_value(text.as_bytes()),
-            (Self::Date(builder), Cell::Int(value)) => builder.append_option(narrow(*value)),
-            (Self::Timestamp(builder), Cell::Int(value)) => builder.append_value(*value),
-            (Self::Decimal(builder), Cell::Decimal(value)) => builder.append_value(*value),
+            (Self::Bool(builder), DecodedValue::Bool(value)) => builder.append_value(*value),
+            (Self::Int32(builder), DecodedValue::Int(value)) => {
+                builder.append_option(narrow(*value))
+            }
+            (Self::Int64(builder), DecodedValue::Int(value)) => builder.append_value(*value),
+            (Self::Float32(builder), DecodedValue::Float(value)) => {
+                builder.append_value(*value as f32)
+            }
+            (Self::Float64(builder), DecodedValue::Float(value)) => builder.append_value(*value),
+            (Self::Text(builder), DecodedValue::Text(text)) => builder.append_value(text),
+            (Self::Bytes(builder), DecodedValue::Bytes(bytes)) => builder.append_value(bytes),
+            (Self::Bytes(builder), DecodedValue::Text(text)) => {
+                builder.append_value(text.as_bytes())
+            }
+            (Self::Date(builder), DecodedValue::Int(value)) => {
+                builder.append_option(narrow(*value))
+            }
+            (Self::Timestamp(builder), DecodedValue::Int(value)) => builder.append_value(*value),
+            (Self::Decimal(builder), DecodedValue::Decimal(value)) => builder.append_value(*value),
             (builder, _) => builder.append_null(),
         }
     }
@@ -212,16 +221,19 @@ impl Columns {
     /// # Errors
     /// A refusal that names the column: null in a column that is not nullable, a date or timestamp
     /// out of range, or more than 2 GiB of text in a batch.
-    pub(super) fn append(&mut self, cells: &[Cell<'_>]) -> std::result::Result<(), Refused> {
+    pub(super) fn append(
+        &mut self,
+        cells: &[DecodedValue<'_>],
+    ) -> std::result::Result<(), Refused> {
         for (index, cell) in cells.iter().enumerate() {
             let nullable = self.nullable.get(index).copied().unwrap_or(true);
-            if matches!(cell, Cell::Null) && !nullable {
+            if matches!(cell, DecodedValue::Null) && !nullable {
                 let name = self.schema.field(index).name();
                 return Err(Refused(format!(
                     "field `{name}`: found nothing, expected a value (the column is not nullable)"
                 )));
             }
-            if let (Some(builder), Cell::Int(value)) = (self.builders.get(index), cell)
+            if let (Some(builder), DecodedValue::Int(value)) = (self.builders.get(index), cell)
                 && !builder.is_in_years(cell)
             {
                 let name = self.schema.field(index).name();

@@ -24,7 +24,7 @@ pub enum Effect {
     /// The record is not about a row: a message, a heartbeat, the begin or end of a transaction.
     Nothing,
     /// The record is a duplicate of a change that was taken before; nothing was added.
-    Copy,
+    Duplicate,
 }
 
 /// Decodes the values of one topic into the columns of one [`Source`](tidemill_ir::Source).
@@ -37,14 +37,14 @@ pub trait Decoder: Send {
     /// # Errors
     /// A refusal, whose text becomes the reason of a dead letter.
     fn push(&mut self, value: &[u8]) -> std::result::Result<Effect, Refused> {
-        self.push_behind(value, &mut None)
+        self.push_after(value, &mut None)
     }
     /// As [`Decoder::push`], for a record of a partition whose newest source position so far is
     /// `newest`. Moves `newest` if the record carries a position; see [`SourcePosition`].
     ///
     /// # Errors
     /// A refusal, whose text becomes the reason of a dead letter.
-    fn push_behind(
+    fn push_after(
         &mut self,
         value: &[u8],
         newest: &mut Option<SourcePosition>,

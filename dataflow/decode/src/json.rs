@@ -29,7 +29,7 @@ use tidemill_log::{Error, Kind, Result};
 use tidemill_state::value::source_position::SourcePosition;
 use value::{Misfit, Rules};
 
-use super::columns::{Cell, Cells, Columns};
+use super::columns::{Cells, Columns, DecodedValue};
 use super::contract::{Decoder, Effect, Refused};
 use super::duplicates::Said;
 use super::text;
@@ -147,7 +147,7 @@ impl Json {
             let written = written.and_then(|columns| columns.get(index).copied().flatten());
             cells.push(match raw {
                 None if self.complete => return Err(absent(field)),
-                None | Some("null") => Cell::Null,
+                None | Some("null") => DecodedValue::Null,
                 Some(raw) => {
                     let cell = self.rules.cell(raw, written, &field.kind);
                     let cell = cell.map_err(|misfit| misfitted(field, raw, &misfit))?;
@@ -258,7 +258,7 @@ impl Json {
 }
 
 impl Decoder for Json {
-    fn push_behind(
+    fn push_after(
         &mut self,
         value: &[u8],
         newest: &mut Option<SourcePosition>,

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use tidemill_log::schema::SourceType;
 use tidemill_log::schema::arena::{Meaning, Unit};
 
-use super::columns::Cell;
+use super::columns::DecodedValue;
 use super::text;
 
 /// Debezium's default placeholder for a large value (TOAST) that a change left unchanged.
@@ -43,45 +43,49 @@ pub(super) enum Wire<'a> {
 
 impl<'a> Wire<'a> {
     /// The cell for a column of this type; `None` if the column does not take the value.
-    pub(super) fn cell(&self, kind: &DataType, utc: &Tz) -> Option<Cell<'a>> {
+    pub(super) fn cell(&self, kind: &DataType, utc: &Tz) -> Option<DecodedValue<'a>> {
         Some(match (self, kind) {
-            (Self::Bool(value), DataType::Boolean) => Cell::Bool(*value),
+            (Self::Bool(value), DataType::Boolean) => DecodedValue::Bool(*value),
             (Self::Int(value, meaning), kind) => return whole(*value, *meaning, kind),
             (Self::Float(value, _), DataType::Float64)
-            | (Self::Float(value, true), DataType::Float32) => Cell::Float(*value),
-            (Self::Text(value), DataType::Utf8) => Cell::Text(value.clone()),
+            | (Self::Float(value, true), DataType::Float32) => DecodedValue::Float(*value),
+            (Self::Text(value), DataType::Utf8) => DecodedValue::Text(value.clone()),
             (Self::Uuid(value), DataType::Utf8) => {
-                Cell::Text(uuid_text(value).unwrap_or_else(|| value.clone()))
+                DecodedValue::Text(uuid_text(value).unwrap_or_else(|| value.clone()))
             }
-            (Self::Text(value), DataType::Binary) => Cell::Bytes(match value {
+            (Self::Text(value), DataType::Binary) => DecodedValue::Bytes(match value {
                 Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
                 Cow::Owned(text) => Cow::Owned(text.as_bytes().to_vec()),
             }),
-            (Self::Text(value), DataType::Date32) => Cell::Int(i64::from(text::date(value)?)),
+            (Self::Text(value), DataType::Date32) => {
+                DecodedValue::Int(i64::from(text::date(value)?))
+            }
             (Self::Text(value), DataType::Timestamp(_, _)) => {
-                Cell::Int(text::timestamp(value, utc)?)
+                DecodedValue::Int(text::timestamp(value, utc)?)
             }
             (Self::Text(value), DataType::Decimal128(precision, scale)) => {
-                Cell::Decimal(text::decimal(value, *precision, *scale)?)
+                DecodedValue::Decimal(text::decimal(value, *precision, *scale)?)
             }
             (Self::Bytes(value, Meaning::Decimal { scale, .. }), DataType::Decimal128(p, to)) => {
                 let value = text::rescale(twos_complement(value)?, *scale, i64::from(*to))?;
-                Cell::Decimal(text::in_precision(value, *p)?)
+                DecodedValue::Decimal(text::in_precision(value, *p)?)
             }
-            (Self::Bytes(value, _), DataType::Binary) => Cell::Bytes(value.clone()),
+            (Self::Bytes(value, _), DataType::Binary) => DecodedValue::Bytes(value.clone()),
             (Self::Bytes(value, Meaning::Bits(count)), DataType::Utf8) => {
-                Cell::Text(Cow::Owned(bits(value, *count)))
+                DecodedValue::Text(Cow::Owned(bits(value, *count)))
             }
             (Self::Bytes(value, Meaning::Bits(1)), DataType::Boolean) => {
-                Cell::Bool(bits(value, 1) == "1")
+                DecodedValue::Bool(bits(value, 1) == "1")
             }
             (Self::Bytes(value, Meaning::Uuid), DataType::Utf8) => {
-                Cell::Text(Cow::Owned(uuid(value)?))
+                DecodedValue::Text(Cow::Owned(uuid(value)?))
             }
-            (Self::Bytes(value, Meaning::Plain), DataType::Utf8) => Cell::Text(match value {
-                Cow::Borrowed(bytes) => Cow::Borrowed(std::str::from_utf8(bytes).ok()?),
-                Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes.clone()).ok()?),
-            }),
+            (Self::Bytes(value, Meaning::Plain), DataType::Utf8) => {
+                DecodedValue::Text(match value {
+                    Cow::Borrowed(bytes) => Cow::Borrowed(std::str::from_utf8(bytes).ok()?),
+                    Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes.clone()).ok()?),
+                })
+            }
             _ => return None,
         })
     }
@@ -114,28 +118,28 @@ pub(super) fn is_placeholder(bytes: &[u8], told: Option<&[u8]>) -> bool {
 }
 
 /// The cell of an `int` or a `long`.
-fn whole(value: i64, meaning: Meaning, kind: &DataType) -> Option<Cell<'static>> {
+fn whole(value: i64, meaning: Meaning, kind: &DataType) -> Option<DecodedValue<'static>> {
     Some(match kind {
-        DataType::Int64 => Cell::Int(value),
-        DataType::Int32 => Cell::Int(i64::from(i32::try_from(value).ok()?)),
-        DataType::Float64 => Cell::Float(value as f64),
-        DataType::Float32 => Cell::Float(f64::from(value as f32)),
+        DataType::Int64 => DecodedValue::Int(value),
+        DataType::Int32 => DecodedValue::Int(i64::from(i32::try_from(value).ok()?)),
+        DataType::Float64 => DecodedValue::Float(value as f64),
+        DataType::Float32 => DecodedValue::Float(f64::from(value as f32)),
         DataType::Date32 => match meaning {
-            Meaning::Days => Cell::Int(i64::from(i32::try_from(value).ok()?)),
+            Meaning::Days => DecodedValue::Int(i64::from(i32::try_from(value).ok()?)),
             _ => return None,
         },
-        DataType::Timestamp(TimeUnit::Microsecond, _) => Cell::Int(match meaning {
+        DataType::Timestamp(TimeUnit::Microsecond, _) => DecodedValue::Int(match meaning {
             Meaning::Timestamp { unit, .. } => micros(value, unit)?,
             Meaning::Days => value.checked_mul(DAY)?,
             _ => return None,
         }),
         DataType::Utf8 => match meaning {
-            Meaning::Time(unit) => Cell::Text(Cow::Owned(time(unit.in_micros(value)?)?)),
+            Meaning::Time(unit) => DecodedValue::Text(Cow::Owned(time(unit.in_micros(value)?)?)),
             _ => return None,
         },
         DataType::Decimal128(precision, scale) => {
             let value = text::rescale(i128::from(value), 0, i64::from(*scale))?;
-            Cell::Decimal(text::in_precision(value, *precision)?)
+            DecodedValue::Decimal(text::in_precision(value, *precision)?)
         }
         _ => return None,
     })

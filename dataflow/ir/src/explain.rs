@@ -93,7 +93,7 @@ impl Explained<'_> {
             RelOp::Values { rows } => {
                 writeln!(f, "{}", Title(&rel.op))?;
                 if rows.num_rows() > 0 && rows.num_columns() > 0 {
-                    writeln!(f, "{indent}     rows: {}", Rows(rows))?;
+                    writeln!(f, "{indent}     rows: {}", ConstantRows(rows))?;
                 }
             }
             op => writeln!(f, "{}", Title(op))?,
@@ -141,6 +141,9 @@ impl Display for Title<'_> {
                 ordered(f, partition, order)
             }
             RelOp::SetOp { kind, .. } => write!(f, "{kind}"),
+            RelOp::Recursion { distinct: true, .. } => f.write_str("Recursive union"),
+            RelOp::Recursion { .. } => f.write_str("Recursive union all"),
+            RelOp::WorkTable => f.write_str("Work table"),
             RelOp::Values { rows } => match rows.num_rows() {
                 1 => f.write_str("Values of 1 row"),
                 count => write!(f, "Values of {count} rows"),
@@ -153,9 +156,9 @@ impl Display for Title<'_> {
 const SHOWN_ROWS: usize = 5;
 
 /// Constant rows: the first of them.
-struct Rows<'a>(&'a RecordBatch);
+struct ConstantRows<'a>(&'a RecordBatch);
 
-impl Display for Rows<'_> {
+impl Display for ConstantRows<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let row = |row: usize| {
             let values = self.0.columns().iter();

@@ -124,6 +124,8 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
         RelOp::Distinct { .. } => text.push_str("distinct"),
         RelOp::Union { .. } => text.push_str("union"),
         RelOp::SetOp { kind, .. } => push(text, format_args!("{kind}")),
+        RelOp::Recursion { distinct, .. } => push(text, format_args!("recursion {distinct}")),
+        RelOp::WorkTable => text.push_str("work table"),
         RelOp::Values { rows } => values(text, rows),
         // The input of a join, a top-k or a window is never a source itself.
         RelOp::Join { .. } | RelOp::TopK { .. } | RelOp::Window { .. } => {

@@ -81,6 +81,20 @@ pub enum RelOp {
         /// The rows, with the node's schema.
         rows: RecordBatch,
     },
+    /// WITH RECURSIVE. The work table holds the rows of `base` at first, and then again and again
+    /// the rows that `step` computes of it, until there are none. The output is all rows that the
+    /// work table has held.
+    Recursion {
+        /// The rows that the recursion begins with.
+        base: Box<Rel>,
+        /// The recursive term, which reads the work table as [`RelOp::WorkTable`], once. Each row
+        /// of its result comes from one row of the work table.
+        step: Box<Rel>,
+        /// UNION: a row enters the work table only once. Otherwise UNION ALL.
+        distinct: bool,
+    },
+    /// The work table of the [`RelOp::Recursion`] whose `step` contains this node.
+    WorkTable,
     /// A join on equal keys; [`JoinKind`] says which rows it gives.
     Join {
         /// Which rows the join gives.
@@ -165,13 +179,26 @@ impl Rel {
         let values = inputs.into_iter().map(|input| input.fold(each)).collect();
         each(self, values)
     }
+
+    /// Whether the relation reads the work table of a recursion around it.
+    #[must_use]
+    pub fn reads_work_table(&self) -> bool {
+        self.fold(&mut |rel, inputs: Vec<bool>| match &rel.op {
+            RelOp::WorkTable => true,
+            // The step of a recursion reads the recursion's own work table.
+            RelOp::Recursion { .. } => inputs.first().copied().unwrap_or_default(),
+            _ => inputs.contains(&true),
+        })
+    }
 }
 
 impl RelOp {
     /// The relations that the operator reads, from left to right.
     pub fn inputs(&self) -> Vec<&Rel> {
         match self {
-            RelOp::Source { .. } | RelOp::View { .. } | RelOp::Values { .. } => Vec::new(),
+            RelOp::Source { .. } | RelOp::View { .. } | RelOp::Values { .. } | RelOp::WorkTable => {
+                Vec::new()
+            }
             RelOp::Compute { input, .. }
             | RelOp::Reduce { input, .. }
             | RelOp::Distinct { input }
@@ -181,13 +208,16 @@ impl RelOp {
             RelOp::Join { left, right, .. } | RelOp::SetOp { left, right, .. } => {
                 vec![&**left, &**right]
             }
+            RelOp::Recursion { base, step, .. } => vec![&**base, &**step],
         }
     }
 
     /// As [`RelOp::inputs`], with relations that can be changed.
     pub fn inputs_mut(&mut self) -> Vec<&mut Rel> {
         match self {
-            RelOp::Source { .. } | RelOp::View { .. } | RelOp::Values { .. } => Vec::new(),
+            RelOp::Source { .. } | RelOp::View { .. } | RelOp::Values { .. } | RelOp::WorkTable => {
+                Vec::new()
+            }
             RelOp::Compute { input, .. }
             | RelOp::Reduce { input, .. }
             | RelOp::Distinct { input }
@@ -197,6 +227,7 @@ impl RelOp {
             RelOp::Join { left, right, .. } | RelOp::SetOp { left, right, .. } => {
                 vec![&mut **left, &mut **right]
             }
+            RelOp::Recursion { base, step, .. } => vec![&mut **base, &mut **step],
         }
     }
 
@@ -209,10 +240,12 @@ impl RelOp {
             | RelOp::TopK { .. }
             | RelOp::Window { .. }
             | RelOp::SetOp { .. }
+            | RelOp::Recursion { .. }
             | RelOp::Join { .. } => true,
             RelOp::Source { .. }
             | RelOp::View { .. }
             | RelOp::Values { .. }
+            | RelOp::WorkTable
             | RelOp::Compute { .. }
             | RelOp::Union { .. } => false,
         }

@@ -57,7 +57,8 @@ fn keys(rel: &Rel, sources: &[Source], views: &[View]) -> Vec<Key> {
             keys.push(each(0..rel.schema.fields().len()));
             keys
         }
-        RelOp::Union { .. } => Vec::new(),
+        RelOp::Recursion { distinct: true, .. } => vec![each(0..rel.schema.fields().len())],
+        RelOp::Union { .. } | RelOp::Recursion { .. } | RelOp::WorkTable => Vec::new(),
         RelOp::SetOp { left, right, kind } => {
             let right = keys(right, sources, views);
             let columns = rel.schema.fields().len();

@@ -4,10 +4,10 @@
 //! names, and types that a view can hold.
 //!
 //! ```text
-//! query ─► constants, limits, groups, wildcard, windows, row_in, set_operations (rewrite)
+//! query ─► recursion, constants, limits, groups, wildcard, windows, row_in, set_operations (rewrite)
 //!       ─► SqlToRel ─► grouping_sets ─► unnest ─► source_types ─► functions
 //!       ─► keys, unions ─► shape ─► Analyzer (uncoerced: may not cast)
-//!       ─► set_operations ─► conformed ─► optimized ─► lower
+//!       ─► set_operations, recursion ─► conformed ─► optimized ─► lower
 //! ```
 //!
 //! The optimizer's rules are chosen so that none of them makes a node that [`super::lower`] does
@@ -50,7 +50,9 @@ use super::script::{Script, did_you_mean, first_line, lower_first, normal, writt
 use super::table::unusable_column;
 use super::unnest::unnested;
 use crate::catalog::row_number;
-use crate::rewrite::{constants, groups, limits, row_in, set_operations, wildcard, windows};
+use crate::rewrite::{
+    constants, groups, limits, recursion, row_in, set_operations, wildcard, windows,
+};
 
 /// Plans the query of one view. `at` is the place of the statement.
 ///
@@ -64,6 +66,7 @@ pub(super) fn plan(
 ) -> Result<(LogicalPlan, SourceTypes)> {
     let explain = |error: DataFusionError| located(&error, script, at);
     let mut query = view.query.as_ref().clone();
+    recursion::marked(&mut query)?;
     constants::selected(&mut query)?;
     limits::written(&mut query);
     groups::expanded(&mut query, script, at)?;
@@ -109,7 +112,8 @@ fn analyzed(
     let plan = uncoerced::analyzed(plan, |plan| {
         Analyzer::new().execute_and_check(plan, catalog.options(), |_, _| {})
     })?;
-    Ok((set_operations::resolved(plan)?, source_types))
+    let plan = recursion::resolved(set_operations::resolved(plan)?)?;
+    Ok((plan, source_types))
 }
 
 /// Refuses unions of columns of different kinds, which type coercion would turn into text.

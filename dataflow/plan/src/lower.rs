@@ -18,6 +18,7 @@
 //!    use. Therefore the tree of a view does not depend on what other views read.
 
 pub(crate) mod join;
+pub(crate) mod recursion;
 pub(crate) mod set_op;
 pub(crate) mod text;
 pub(crate) mod top_k;
@@ -556,7 +557,7 @@ pub(super) fn renamed(rel: Rel, schema: &SchemaRef) -> Result<Rel> {
         RelOp::Values { rows } => RelOp::Values {
             rows: values::with_schema(&rows, schema)?,
         },
-        op @ (RelOp::Source { .. } | RelOp::View { .. }) => {
+        op @ (RelOp::Source { .. } | RelOp::View { .. } | RelOp::WorkTable) => {
             let scope = Arc::new(DFSchema::try_from(rel.schema.as_ref().clone())?);
             let read = Pending::of(Rel { op, ..rel }, scope);
             let outputs = read.outputs.iter().map(|expr| read.scalar(expr));

@@ -11,7 +11,7 @@
 //! | other joins | those that read one side alone, if all rows of that side are in the result |
 //! | aggregate | those that read group keys alone; none without GROUP BY (always gives a row) |
 //! | window | those that read only keys of every PARTITION BY |
-//! | LIMIT, and all others | none |
+//! | LIMIT, WITH RECURSIVE, and all others | none |
 //!
 //! The conditions of a lower node are before those that come from above, so `x <> 0` below still
 //! guards `10 / x > 1` above.
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Column, DFSchema, Result};
-use datafusion_expr::expr::BinaryExpr;
+use datafusion_expr::expr::{BinaryExpr, ScalarFunction};
 use datafusion_expr::logical_plan::{Aggregate, Filter, Join, Projection, Union, Window};
 use datafusion_expr::utils::split_conjunction_owned;
 use datafusion_expr::{Distinct, Expr, JoinType, LogicalPlan, Operator};
@@ -67,10 +67,12 @@ fn push(plan: LogicalPlan, conditions: Vec<Expr>) -> Result<LogicalPlan> {
             Ok(LogicalPlan::Distinct(Distinct::All(Arc::new(input))))
         }
         LogicalPlan::Union(union) => through_union(union, conditions),
-        LogicalPlan::Extension(extension) => match SetOperation::in_node(&extension) {
-            Some(operation) => through_set_operation(operation.clone(), conditions),
-            None => filtered(LogicalPlan::Extension(extension), conditions),
-        },
+        LogicalPlan::Extension(extension) if SetOperation::in_node(&extension).is_some() => {
+            match SetOperation::in_node(&extension) {
+                Some(operation) => through_set_operation(operation.clone(), conditions),
+                None => filtered(LogicalPlan::Extension(extension), conditions),
+            }
+        }
         LogicalPlan::Join(join) if join.join_type == JoinType::Inner => into_join(join, conditions),
         LogicalPlan::Join(join) => through_join(join, conditions),
         LogicalPlan::Aggregate(grouping) => through_aggregate(grouping, conditions),
@@ -134,7 +136,7 @@ fn through_set_operation(
     filtered(operation.into_plan(), kept)
 }
 
-/// Whether a condition does nothing but compare columns and constants.
+/// Whether a condition does nothing but compare columns and constants, and so never fails.
 fn compares(condition: &Expr) -> bool {
     match condition {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
@@ -143,7 +145,29 @@ fn compares(condition: &Expr) -> bool {
             known && compares(left) && compares(right)
         }
         Expr::Not(inner) | Expr::IsNull(inner) | Expr::IsNotNull(inner) => compares(inner),
+        Expr::IsTrue(inner) | Expr::IsFalse(inner) | Expr::IsUnknown(inner) => compares(inner),
+        Expr::IsNotTrue(inner) | Expr::IsNotFalse(inner) => compares(inner),
+        Expr::InList(list) => compares(&list.expr) && list.list.iter().all(compares),
+        Expr::ScalarFunction(call) => is_like(call),
         Expr::Column(_) | Expr::Literal(..) => true,
+        _ => false,
+    }
+}
+
+/// Whether a call is LIKE of a column and a pattern that does not end with an escape character,
+/// which fails.
+fn is_like(call: &ScalarFunction) -> bool {
+    let text = |expr: &Expr| match expr {
+        Expr::Literal(value, _) => value.try_as_str().flatten().map(str::to_owned),
+        _ => None,
+    };
+    match (call.name(), call.args.as_slice()) {
+        ("LIKE" | "ILIKE", [value, pattern, escape]) => {
+            let ends = text(pattern)
+                .zip(text(escape))
+                .is_some_and(|(pattern, escape)| escape.is_empty() || !pattern.ends_with(&escape));
+            compares(value) && ends
+        }
         _ => false,
     }
 }
@@ -242,7 +266,8 @@ fn into_join(mut join: Join, conditions: Vec<Expr>) -> Result<LogicalPlan> {
 ///
 /// A condition from above may pass to a side whose rows the join never makes up from nulls. A part
 /// of the join's own condition may pass to a side whose rows without a partner are not in the
-/// result: `a LEFT JOIN b ON a.id = b.id AND b.x > 5` needs no other rows of `b`.
+/// result: `a LEFT JOIN b ON a.id = b.id AND b.x > 5` needs no other rows of `b`. A part that may
+/// fail stays: a row that it removed by failing would make its partners rows without one.
 fn through_join(mut join: Join, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     let (left_whole, right_whole) = match join.join_type {
         JoinType::Left | JoinType::LeftAnti => (true, false),
@@ -265,9 +290,10 @@ fn through_join(mut join: Join, conditions: Vec<Expr>) -> Result<LogicalPlan> {
     }
     let filter = join.filter.take();
     for condition in filter.map_or_else(Vec::new, split_conjunction_owned) {
+        let passes = join.join_type == JoinType::LeftSemi || compares(&condition);
         match one_side(&condition, &join) {
-            Some(Side::Left) if !left_whole => left.push(condition),
-            Some(Side::Right) if !right_whole => right.push(condition),
+            Some(Side::Left) if passes && !left_whole => left.push(condition),
+            Some(Side::Right) if passes && !right_whole => right.push(condition),
             _ => own.push(condition),
         }
     }

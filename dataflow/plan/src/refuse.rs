@@ -9,7 +9,8 @@
 //!
 //! | checked at | refused |
 //! |---|---|
-//! | a query | WITH RECURSIVE, WITH TIES, FOR UPDATE, MINUS |
+//! | a query | WITH TIES, FOR UPDATE, MINUS |
+//! | a recursive query ([`recursion`]) | what PostgreSQL refuses there |
 //! | a SELECT | GROUP BY ALL, HAVING without groups, SELECT INTO |
 //! | an item of FROM | RIGHT and FULL JOIN with USING, table functions, TABLESAMPLE, schemas |
 //! | an expression | arrays, COLLATE, parameters, unknown operators |
@@ -17,6 +18,7 @@
 //! | a function call ([`calls`]) | unknown functions, clauses that the function does not take |
 
 pub(crate) mod calls;
+pub(crate) mod recursion;
 pub(crate) mod values;
 mod window;
 
@@ -32,6 +34,7 @@ use datafusion_sql::sqlparser::ast::{
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 use tidemill_log::Result;
 
+use self::recursion::RECURSIONS_MAX;
 use super::catalog::{Catalog, aggregate};
 use super::script::{Script, did_you_mean, normal, single};
 use crate::catalog::GROUPING;
@@ -51,6 +54,7 @@ pub(super) fn check(
         ctes: Vec::new(),
         unordered: Vec::new(),
         subqueries: 0,
+        recursions: 0,
     };
     match query.visit(&mut check) {
         ControlFlow::Continue(()) => Ok(()),
@@ -74,6 +78,8 @@ struct Check<'a> {
     unordered: Vec<bool>,
     /// The number of subqueries in expressions around the current place.
     subqueries: usize,
+    /// The number of recursive queries so far.
+    recursions: usize,
 }
 
 /// Refuses a construct; `what` completes "… not supported in views yet".
@@ -100,7 +106,12 @@ impl Visitor for Check<'_> {
         let mut names = HashSet::new();
         if let Some(with) = &query.with {
             if with.recursive {
-                return unsupported(with.span(), "WITH RECURSIVE is");
+                self.recursions += recursion::checked(with)?;
+                if self.recursions > RECURSIONS_MAX {
+                    let what =
+                        format!("more than {RECURSIONS_MAX} recursive queries in a view are");
+                    return unsupported(with.span(), &what);
+                }
             }
             names.extend(with.cte_tables.iter().map(|cte| normal(&cte.alias.name)));
         }
@@ -179,8 +190,8 @@ impl Visitor for Check<'_> {
             }
             _ => unsupported(
                 span,
-                "a table function in FROM (but generate_series of whole numbers and \
-                 unnest(ARRAY[…]), with at most 1000 constant rows) is",
+                "a table function in FROM (but TUMBLE, HOP, SESSION, and with at most 1000 constant \
+                 rows generate_series of whole numbers and unnest(ARRAY[…])) is",
             ),
         }
     }
@@ -201,6 +212,11 @@ impl Visitor for Check<'_> {
             Expr::Function(function) => self.function(function),
             Expr::Array(_) | Expr::Map(_) | Expr::Dictionary(_) | Expr::Struct { .. } => {
                 unsupported(span, "an array, map or struct literal is")
+            }
+            Expr::Prefixed { prefix, .. } => {
+                let what = "`TABLE` and `PARTITION BY` as arguments of anything but TUMBLE, HOP and \
+                            SESSION in FROM are";
+                unsupported(prefix.span, what)
             }
             Expr::Collate { .. } => unsupported(span, "COLLATE (text sorts by its bytes) is"),
             Expr::BinaryOp {

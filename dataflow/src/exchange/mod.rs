@@ -43,6 +43,8 @@ use tidemill_log::{Error, Kind, Result};
 use tidemill_state::value::keyed::Keyed;
 use tidemill_state::value::totals::Totals;
 
+use crate::time::Round;
+
 /// Serializes batches of values, and reads them back.
 pub trait Codec<D> {
     /// Written in front of the bytes to identify the codec. A codec refuses bytes with another tag.
@@ -80,6 +82,16 @@ impl Crosses for ((Row, Row), Epoch, isize) {
 /// A key without a value: for DISTINCT.
 impl Crosses for ((Row, ()), Epoch, isize) {
     type Trusted = Trusted;
+}
+
+/// A value by key within a recursion.
+impl Crosses for ((Row, Row), Round, isize) {
+    type Trusted = Checked;
+}
+
+/// A key without a value within a recursion.
+impl Crosses for ((Row, ()), Round, isize) {
+    type Trusted = Checked;
 }
 
 /// A row by primary key: for the sink.

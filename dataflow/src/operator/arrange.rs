@@ -21,12 +21,13 @@ use arrow::buffer::NullBuffer;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion_physical_expr::expressions::Column;
-use differential_dataflow::ExchangeData;
 use differential_dataflow::difference::Semigroup;
+use differential_dataflow::operators::ThresholdTotal;
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::trace::TraceReader;
-use differential_dataflow::trace::implementations::{KeySpine, ValSpine};
+use differential_dataflow::trace::implementations::{KeyBuilder, KeySpine, ValSpine};
+use differential_dataflow::{ExchangeData, VecCollection};
 use merge_batcher::{KeyBatcher, ValBatcher};
 use tidemill_ir::row::{Row, RowCodec};
 use tidemill_ir::{Epoch, OrderBy, Scalar};
@@ -43,18 +44,121 @@ use crate::chunk::ChunkStream;
 use crate::context::Context;
 use crate::context::site::Site;
 use crate::exchange::Crosses;
+use crate::time::{Round, Time};
 
-/// A key with a value, its epoch, and how often it is added (positive) or removed (negative).
-pub(crate) type Update = ((Row, Row), Epoch, isize);
+/// A key with a value, its time, and how often it is added (positive) or removed (negative).
+pub(crate) type Update<T = Epoch> = ((Row, Row), T, isize);
+
+/// A key with its difference, in the form of a key-only arrangement.
+pub(crate) type KeyUpdate<T = Epoch> = ((Row, ()), T, isize);
 
 /// The trace of an arrangement of values by key.
-pub(crate) type Values = TraceAgent<ValSpine<Row, Row, Epoch, isize>>;
+pub(crate) type Values<T = Epoch> = TraceAgent<ValSpine<Row, Row, T, isize>>;
 
 /// A batch of that trace.
-pub(crate) type Batch = <Values as TraceReader>::Batch;
+pub(crate) type Batch<T = Epoch> = <Values<T> as TraceReader>::Batch;
 
 /// The trace of an arrangement of keys without values, with differences of type `C`.
-pub(crate) type Keys<C> = TraceAgent<KeySpine<Row, Epoch, C>>;
+pub(crate) type Keys<C, T = Epoch> = TraceAgent<KeySpine<Row, T, C>>;
+
+/// A timestamp by which rows can be arranged. Operators that are generic over it run within a
+/// recursion too.
+pub(crate) trait Arranges: Time {
+    /// Arranges values by key on the worker that owns each key. Only an [`Epoch`] has sites.
+    fn arrange_values<'scope>(
+        updates: StreamVec<'scope, Self, Update<Self>>,
+        name: &str,
+        context: &Rc<Context>,
+        site: Option<&Site>,
+    ) -> Arranged<'scope, Values<Self>>;
+
+    /// Arranges keys on the worker that owns each key. Only an [`Epoch`] has sites.
+    fn arrange_keys<'scope>(
+        updates: StreamVec<'scope, Self, KeyUpdate<Self>>,
+        name: &str,
+        context: &Rc<Context>,
+        site: Option<&Site>,
+    ) -> Arranged<'scope, Keys<isize, Self>>;
+
+    /// Each key once, for as long as its count is positive.
+    fn distinct<'scope>(
+        keys: Arranged<'scope, Keys<isize, Self>>,
+        context: &Rc<Context>,
+    ) -> VecCollection<'scope, Self, Row, isize>;
+}
+
+impl Arranges for Epoch {
+    fn arrange_values<'scope>(
+        updates: StreamVec<'scope, Self, Update>,
+        name: &str,
+        context: &Rc<Context>,
+        site: Option<&Site>,
+    ) -> Arranged<'scope, Values> {
+        arrange_values(updates, name, context, site)
+    }
+
+    fn arrange_keys<'scope>(
+        updates: StreamVec<'scope, Self, KeyUpdate>,
+        name: &str,
+        context: &Rc<Context>,
+        site: Option<&Site>,
+    ) -> Arranged<'scope, Keys<isize>> {
+        arrange_keys(updates, name, context, site)
+    }
+
+    fn distinct<'scope>(
+        keys: Arranged<'scope, Keys<isize>>,
+        _context: &Rc<Context>,
+    ) -> VecCollection<'scope, Self, Row, isize> {
+        keys.distinct_total_core::<isize>()
+    }
+}
+
+/// Within a recursion nothing is kept through a restart: it is computed again from what enters it.
+impl Arranges for Round {
+    fn arrange_values<'scope>(
+        updates: StreamVec<'scope, Self, Update<Self>>,
+        name: &str,
+        context: &Rc<Context>,
+        site: Option<&Site>,
+    ) -> Arranged<'scope, Values<Self>> {
+        debug_assert!(site.is_none(), "a recursion keeps no state");
+        values_by_key(updates, name, context)
+    }
+
+    fn arrange_keys<'scope>(
+        updates: StreamVec<'scope, Self, KeyUpdate<Self>>,
+        name: &str,
+        context: &Rc<Context>,
+        site: Option<&Site>,
+    ) -> Arranged<'scope, Keys<isize, Self>> {
+        debug_assert!(site.is_none(), "a recursion keeps no state");
+        keys_alone(updates, name, context)
+    }
+
+    fn distinct<'scope>(
+        keys: Arranged<'scope, Keys<isize, Self>>,
+        context: &Rc<Context>,
+    ) -> VecCollection<'scope, Self, Row, isize> {
+        type Builder = KeyBuilder<Row, Round, isize>;
+        type Spine = KeySpine<Row, Round, isize>;
+        let once = keys.reduce_abelian::<_, Builder, Spine, _, _>(
+            "Distinct",
+            |_row, counts, output| {
+                if counts.first().is_some_and(|(_, count)| *count > 0) {
+                    output.push(((), 1));
+                }
+            },
+            |updates, key, changes| {
+                updates.clear();
+                let changes = changes.drain(..);
+                updates.extend(changes.map(|((), time, diff)| ((key.clone(), ()), time, diff)));
+            },
+        );
+        context.meter.trace(&once.trace, memory_size::keys);
+        once.as_collection(|row, ()| row.clone())
+    }
+}
 
 /// Arranges keys on the worker that owns each key, with differences of any type. If there is a
 /// site, the state is restored from it and kept at it.
@@ -71,15 +175,28 @@ where
     let updates = restore(updates, context, site, of, |epoch, entry| {
         ((entry.key, ()), epoch, entry.change)
     });
-    let peers = updates.scope().peers();
-    let route = move |((key, ()), _, _): &((Row, ()), Epoch, C)| key.owner(peers);
-    let pact = Context::crossing(context, route);
-    type Batcher<C> = KeyBatcher<Row, Epoch, C>;
-    type Spine<C> = KeySpine<Row, Epoch, C>;
-    let arranged =
-        arrange_core::<_, _, Batcher<C>, Spine<C>>(updates, pact, name, Batcher::<C>::new);
-    context.meter.trace(&arranged.trace, memory_size::keys);
+    let arranged = keys_alone(updates, name, context);
     tap(arranged.stream.clone(), context, site, |()| Row::default());
+    arranged
+}
+
+/// An arrangement of keys, on the worker that owns each key.
+fn keys_alone<'scope, T: Time, C: ExchangeData + Semigroup>(
+    updates: StreamVec<'scope, T, ((Row, ()), T, C)>,
+    name: &str,
+    context: &Rc<Context>,
+) -> Arranged<'scope, Keys<C, T>>
+where
+    ((Row, ()), T, C): Crosses,
+{
+    let peers = updates.scope().peers();
+    let route = move |((key, ()), _, _): &((Row, ()), T, C)| key.owner(peers);
+    let pact = Context::crossing(context, route);
+    type Batcher<T, C> = KeyBatcher<Row, T, C>;
+    type Spine<T, C> = KeySpine<Row, T, C>;
+    let arranged =
+        arrange_core::<_, _, Batcher<T, C>, Spine<T, C>>(updates, pact, name, Batcher::new);
+    context.meter.trace(&arranged.trace, memory_size::keys);
     arranged
 }
 
@@ -91,17 +208,32 @@ pub(crate) fn arrange_values<'scope>(
     context: &Rc<Context>,
     site: Option<&Site>,
 ) -> Arranged<'scope, Values> {
-    type Batcher = ValBatcher<Row, Row, Epoch, isize>;
-    type Spine = ValSpine<Row, Row, Epoch, isize>;
     let of = |update: &Update| update.1;
     let updates = restore(updates, context, site, of, |epoch, entry| {
         ((entry.key, entry.value), epoch, entry.change)
     });
-    let peers = updates.scope().peers();
-    let pact = Context::crossing(context, move |((key, _), _, _): &Update| key.owner(peers));
-    let arranged = arrange_core::<_, _, Batcher, Spine>(updates, pact, name, Batcher::new);
-    context.meter.trace(&arranged.trace, memory_size::values);
+    let arranged = values_by_key(updates, name, context);
     tap(arranged.stream.clone(), context, site, Row::clone);
+    arranged
+}
+
+/// An arrangement of values by key, on the worker that owns each key.
+fn values_by_key<'scope, T: Time>(
+    updates: StreamVec<'scope, T, Update<T>>,
+    name: &str,
+    context: &Rc<Context>,
+) -> Arranged<'scope, Values<T>>
+where
+    Update<T>: Crosses,
+{
+    type Batcher<T> = ValBatcher<Row, Row, T, isize>;
+    type Spine<T> = ValSpine<Row, Row, T, isize>;
+    let peers = updates.scope().peers();
+    let pact = Context::crossing(context, move |((key, _), _, _): &Update<T>| {
+        key.owner(peers)
+    });
+    let arranged = arrange_core::<_, _, Batcher<T>, Spine<T>>(updates, pact, name, Batcher::new);
+    context.meter.trace(&arranged.trace, memory_size::values);
     arranged
 }
 
@@ -188,12 +320,12 @@ impl Layout {
     ///
     /// # Errors
     /// `Bug` when a type cannot be encoded.
-    pub(crate) fn updates<'scope>(
+    pub(crate) fn updates<'scope, T: Time>(
         &self,
-        input: ChunkStream<'scope>,
+        input: ChunkStream<'scope, T>,
         context: &Rc<Context>,
         nulls: NullKeys,
-    ) -> Result<StreamVec<'scope, Epoch, Update>> {
+    ) -> Result<StreamVec<'scope, T, Update<T>>> {
         let (keys, values) = self.codecs()?;
         let fields = self.keys.fields().iter().chain(self.values.fields());
         let stage = Stage {

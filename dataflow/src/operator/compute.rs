@@ -25,15 +25,16 @@ use timely::dataflow::operators::Operator;
 
 use crate::chunk::{Chunk, ChunkStream};
 use crate::context::Context;
+use crate::time::Time;
 
 /// Renders a filter and projection. The outputs are cast to the types of `schema`.
-pub(crate) fn compute<'scope>(
-    input: ChunkStream<'scope>,
+pub(crate) fn compute<'scope, T: Time>(
+    input: ChunkStream<'scope, T>,
     context: &Rc<Context>,
     filters: Vec<Scalar>,
     outputs: Vec<Scalar>,
     schema: SchemaRef,
-) -> ChunkStream<'scope> {
+) -> ChunkStream<'scope, T> {
     let context = Rc::clone(context);
     let stage = Stage {
         view: context.view(),
@@ -55,6 +56,15 @@ pub(crate) fn compute<'scope>(
     })
 }
 
+/// What became of the rows of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// They passed the filters, and their expressions are computed.
+    Computed,
+    /// A filter or expression cannot be evaluated for the one row.
+    Failed,
+}
+
 /// The filters and expressions of a view, bound to one input schema.
 pub(crate) struct Stage {
     /// The view's name, for dead letters.
@@ -69,26 +79,43 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Evaluates a chunk and appends the results. Rows that fail become dead letters.
-    pub(crate) fn each(&self, chunk: &Chunk, context: &Context, computed: &mut Vec<Chunk>) {
+    pub(crate) fn each<T: Time>(
+        &self,
+        chunk: &Chunk<T>,
+        context: &Context,
+        computed: &mut Vec<Chunk<T>>,
+    ) {
+        self.each_or(chunk, context, &mut |chunk, outcome| {
+            if outcome == Outcome::Computed {
+                computed.push(chunk);
+            }
+        });
+    }
+
+    /// As [`Stage::each`]. The rows that fail are passed on too, as they came in.
+    pub(crate) fn each_or<T: Time>(
+        &self,
+        chunk: &Chunk<T>,
+        context: &Context,
+        take: &mut impl FnMut(Chunk<T>, Outcome),
+    ) {
         match self.apply(chunk) {
-            Ok(chunk) => computed.push(chunk),
+            Ok(computed) => take(computed, Outcome::Computed),
             Err(error) if chunk.diffs.len() <= 1 => {
                 context.refuse_row(&self.view, chunk, &error);
+                take(chunk.clone(), Outcome::Failed);
             }
             Err(_) => {
                 let half = chunk.diffs.len() / 2;
-                self.each(&chunk.slice(0, half), context, computed);
-                self.each(
-                    &chunk.slice(half, chunk.diffs.len() - half),
-                    context,
-                    computed,
-                );
+                let rest = chunk.diffs.len() - half;
+                self.each_or(&chunk.slice(0, half), context, take);
+                self.each_or(&chunk.slice(half, rest), context, take);
             }
         }
     }
 
     /// Evaluates a chunk as a whole; `Data` if any row fails.
-    fn apply(&self, chunk: &Chunk) -> Result<Chunk> {
+    fn apply<T: Time>(&self, chunk: &Chunk<T>) -> Result<Chunk<T>> {
         // Filters are applied one after the other, so a later filter sees only rows that passed the
         // earlier ones: `x <> 0 AND 10 / x > 1` refuses no row.
         let mut filtered = chunk.clone();

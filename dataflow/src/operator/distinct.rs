@@ -1,7 +1,7 @@
 //! `SELECT DISTINCT`: each row once, for as long as its count is positive.
 //!
 //! Rows are added up per batch, arranged as keys without values on the worker that owns each row,
-//! and passed to differential's `distinct_total`.
+//! and counted by differential's `distinct_total`, or within a recursion by its `reduce`.
 
 pub(crate) mod group;
 pub(crate) mod set_op;
@@ -11,46 +11,44 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use differential_dataflow::VecCollection;
-use differential_dataflow::operators::ThresholdTotal;
-use tidemill_ir::Epoch;
 use tidemill_ir::row::{Row, RowCodec};
 use tidemill_log::Result;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
-use super::arrange::arrange_keys;
+use super::arrange::{Arranges, KeyUpdate};
 use super::compute::chunks::chunks;
 use crate::chunk::{Chunk, ChunkStream};
 use crate::context::Context;
 use crate::context::site::Site;
+use crate::time::Time;
 use group::group;
 
 /// Renders a distinct over all columns of `schema`.
 ///
 /// # Errors
 /// `Bug` when a column has a type that cannot be encoded.
-pub(crate) fn distinct<'scope>(
-    input: ChunkStream<'scope>,
+pub(crate) fn distinct<'scope, T: Arranges>(
+    input: ChunkStream<'scope, T>,
     context: &Rc<Context>,
     schema: &SchemaRef,
     site: Option<&Site>,
-) -> Result<ChunkStream<'scope>> {
+) -> Result<ChunkStream<'scope, T>> {
     let rows = encoded(input, context, schema)?;
-    let arranged = arrange_keys(rows, "ArrangeDistinct", context, site);
-    let distinct = arranged.distinct_total_core::<isize>();
-    decoded(distinct, context, schema)
+    let arranged = T::arrange_keys(rows, "ArrangeDistinct", context, site);
+    decoded(T::distinct(arranged, context), context, schema)
 }
 
 /// Turns a collection of encoded rows back to chunks with the columns of `schema`.
 ///
 /// # Errors
 /// `Bug` when a column has a type that cannot be decoded.
-fn decoded<'scope>(
-    rows: VecCollection<'scope, Epoch, Row, isize>,
+pub(crate) fn decoded<'scope, T: Time>(
+    rows: VecCollection<'scope, T, Row, isize>,
     context: &Rc<Context>,
     schema: &SchemaRef,
-) -> Result<ChunkStream<'scope>> {
+) -> Result<ChunkStream<'scope, T>> {
     let decoder = RowCodec::new(Arc::clone(schema))?;
     Ok(chunks(
         rows.inner,
@@ -67,11 +65,11 @@ fn decoded<'scope>(
 ///
 /// # Errors
 /// `Bug` when a column has a type that cannot be encoded.
-pub(crate) fn encoded<'scope>(
-    input: ChunkStream<'scope>,
+pub(crate) fn encoded<'scope, T: Time>(
+    input: ChunkStream<'scope, T>,
     context: &Rc<Context>,
     schema: &SchemaRef,
-) -> Result<StreamVec<'scope, Epoch, Update>> {
+) -> Result<StreamVec<'scope, T, KeyUpdate<T>>> {
     let encoder = RowCodec::new(Arc::clone(schema))?;
     let failing = Rc::clone(context);
     Ok(input.unary(Pipeline, "DistinctRows", move |_, _| {
@@ -89,11 +87,8 @@ pub(crate) fn encoded<'scope>(
     }))
 }
 
-/// A row with its difference, in the form of a key-only arrangement.
-type Update = ((Row, ()), Epoch, isize);
-
 /// The distinct rows of a chunk, each with the sum of its differences. Sums of zero are left out.
-fn rows_of(codec: &RowCodec, chunk: &Chunk) -> Result<Vec<Update>> {
+fn rows_of<T: Time>(codec: &RowCodec, chunk: &Chunk<T>) -> Result<Vec<KeyUpdate<T>>> {
     let groups = group(codec, chunk.batch.columns(), chunk.diffs.len())?;
     let mut sums = vec![0; groups.keys.len()];
     for (group, diff) in groups.of_row.iter().zip(chunk.diffs.iter()) {

@@ -27,21 +27,22 @@ use differential_dataflow::operators::arrange::Arranged;
 use differential_dataflow::operators::join::join_with_tactic;
 use tactic::{Nested, Pair, Pairs};
 use tidemill_ir::row::{batch, nullable};
-use tidemill_ir::{JoinKey, JoinKind, Scalar};
+use tidemill_ir::{Epoch, JoinKey, JoinKind, Scalar};
 use tidemill_log::Result;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::{Concat, Operator};
 
-use super::arrange::{Decoder, Layout, NullKeys, Values, arrange_values};
+use super::arrange::{Arranges, Decoder, Layout, NullKeys, Values};
 use crate::chunk::{Chunk, ChunkStream};
 use crate::context::site::Site;
 use crate::context::{Context, Sites};
+use crate::time::Time;
 
 /// One of the two inputs of a join.
-pub(crate) struct Side<'scope> {
+pub(crate) struct Side<'scope, T: Time = Epoch> {
     /// The rows.
-    pub(crate) rows: ChunkStream<'scope>,
+    pub(crate) rows: ChunkStream<'scope, T>,
     /// The schema of the rows.
     pub(crate) schema: SchemaRef,
     /// Where the arrangement's state is kept; `None` if it is computed from other state.
@@ -79,14 +80,14 @@ impl On<'_> {
 ///
 /// # Errors
 /// `Bug` when a key has no type over its side, or a type that cannot be encoded.
-pub(crate) fn join<'scope>(
-    left: Side<'scope>,
-    right: Side<'scope>,
+pub(crate) fn join<'scope, T: Arranges>(
+    left: Side<'scope, T>,
+    right: Side<'scope, T>,
     context: &Rc<Context>,
     on: &On<'_>,
     schema: &SchemaRef,
     more: Option<&Sites>,
-) -> Result<ChunkStream<'scope>> {
+) -> Result<ChunkStream<'scope, T>> {
     let nulls = match on.kind {
         JoinKind::Left | JoinKind::Anti => NullKeys::Kept,
         JoinKind::Inner | JoinKind::Semi => on.without_nulls(),
@@ -97,7 +98,7 @@ pub(crate) fn join<'scope>(
     let left_layout = on.layout(&left.schema, |key| &key.left)?;
     let right_layout = on.layout(&right.schema, |key| &key.right)?;
     let updates = left_layout.updates(left.rows, context, nulls)?;
-    let rows = arrange_values(updates, "ArrangeJoinLeft", context, left.site.as_ref());
+    let rows = T::arrange_values(updates, "ArrangeJoinLeft", context, left.site.as_ref());
     let right_site = right.site.as_ref();
     let right_updates = right_layout.updates(right.rows, context, on.without_nulls())?;
     if matches!(on.kind, JoinKind::Semi | JoinKind::Anti) {
@@ -111,7 +112,7 @@ pub(crate) fn join<'scope>(
             context,
         ));
     }
-    let other = arrange_values(right_updates, "ArrangeJoinRight", context, right_site);
+    let other = T::arrange_values(right_updates, "ArrangeJoinRight", context, right_site);
     let joined = Joined {
         left: left_layout.decoder()?,
         right: right_layout.decoder()?,
@@ -129,20 +130,20 @@ pub(crate) fn join<'scope>(
 }
 
 /// The pairs of rows with equal keys, as chunks.
-fn pairs<'scope>(
-    left: Arranged<'scope, Values>,
-    right: Arranged<'scope, Values>,
+fn pairs<'scope, T: Time>(
+    left: Arranged<'scope, Values<T>>,
+    right: Arranged<'scope, Values<T>>,
     joined: Joined,
     context: &Rc<Context>,
-) -> ChunkStream<'scope> {
+) -> ChunkStream<'scope, T> {
     let pairs = join_with_tactic(left, right, "Join", Nested);
     let context = Rc::clone(context);
-    pairs.unary::<CapacityContainerBuilder<Vec<Chunk>>, _, _, _>(
+    pairs.unary::<CapacityContainerBuilder<Vec<Chunk<T>>>, _, _, _>(
         Pipeline,
         "JoinedChunks",
         move |_, _| {
             move |input, output| {
-                input.for_each(|cap, pairs: &mut Pairs| {
+                input.for_each(|cap, pairs: &mut Pairs<T>| {
                     let mut session = output.session(&cap);
                     let pairs = std::mem::take(pairs);
                     for pairs in pairs.by_epoch().chunk_by(|a, b| a.epoch == b.epoch) {
@@ -168,8 +169,8 @@ struct Joined {
 }
 
 impl Joined {
-    /// The joined rows of pairs of one epoch.
-    fn chunk(&self, pairs: &[Pair<'_>]) -> Result<Chunk> {
+    /// The joined rows of pairs of one time.
+    fn chunk<T: Time>(&self, pairs: &[Pair<'_, T>]) -> Result<Chunk<T>> {
         let keys = || pairs.iter().map(|pair| pair.key);
         let mut columns = self
             .left
@@ -179,7 +180,7 @@ impl Joined {
                 .columns(keys(), pairs.iter().map(|pair| pair.right))?,
         );
         Ok(Chunk {
-            epoch: pairs.first().map_or(0, |pair| pair.epoch),
+            epoch: pairs.first().map_or_else(T::minimum, |pair| pair.epoch),
             batch: batch(&self.schema, columns, pairs.len())?,
             diffs: pairs.iter().map(|pair| pair.diff as i64).collect(),
         })

@@ -35,6 +35,7 @@ mod arrange;
 mod compute;
 mod distinct;
 mod join;
+mod recursion;
 mod reduce;
 mod restore;
 mod sink_operator;
@@ -126,7 +127,7 @@ impl Origin {
             },
             RelOp::View { view } => views.get(*view).cloned().unwrap_or_default(),
             // Constant rows are given again at every start.
-            RelOp::Values { .. } => Self {
+            RelOp::Values { .. } | RelOp::WorkTable => Self {
                 is_state: true,
                 ..Self::default()
             },
@@ -162,12 +163,13 @@ struct Renderer<'a, 'scope> {
 }
 
 /// Whether a view may contain a relation twice, which is then rendered once. The planner repeats
-/// relations for outer joins and subqueries only. The state of a view with other operators is named
-/// as in the releases before there were any.
+/// relations for outer joins and subqueries only, and a recursion costs too much to be computed
+/// twice. The state of a view with other operators is named as in the releases before there were
+/// any.
 fn repeats(rel: &Rel) -> bool {
     rel.fold(&mut |rel, inputs: Vec<bool>| {
         let join = matches!(&rel.op, RelOp::Join { kind, .. } if *kind != JoinKind::Inner);
-        join || inputs.contains(&true)
+        join || matches!(&rel.op, RelOp::Recursion { .. }) || inputs.contains(&true)
     })
 }
 
@@ -223,6 +225,18 @@ impl<'scope> Renderer<'_, 'scope> {
         let site = sites.map(|sites| sites.site(None));
         let inputs = (self.rel(left)?, self.rel(right)?);
         distinct::set_op::set_op(inputs, self.context, kind, schema, site.as_ref())
+    }
+
+    /// Renders a recursion: first what enters it, from state, and then the loop.
+    fn recursion(&self, base: &Rel, of: &recursion::Recursion<'_>) -> Result<ChunkStream<'scope>> {
+        let kept = |rel: &Rel| {
+            let site = self.site_over(rel);
+            recursion::kept(self.rel(rel)?, self.context, &rel.schema, site.as_ref())
+        };
+        let base = kept(base)?;
+        let inputs = recursion::outside(of.step).into_iter().map(kept);
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
+        recursion::recursion(self.scope, base, inputs, self.context, of)
     }
 
     /// The stream of a source or view by its index; `what` names it in the error.
@@ -292,6 +306,22 @@ impl<'scope> Renderer<'_, 'scope> {
             RelOp::Union { inputs } => self.union(inputs),
             RelOp::SetOp { left, right, kind } => self.set_op((left, right), *kind, &rel.schema),
             RelOp::Values { rows } => compute::values::values(self.scope, rows),
+            RelOp::Recursion {
+                base,
+                step,
+                distinct,
+            } => {
+                let of = recursion::Recursion {
+                    step,
+                    distinct: *distinct,
+                    schema: &rel.schema,
+                };
+                self.recursion(base, &of)
+            }
+            RelOp::WorkTable => {
+                let what = "the plan reads a work table outside of its recursion";
+                Err(Error::new(Kind::Bug, what))
+            }
             RelOp::Join {
                 kind,
                 left,

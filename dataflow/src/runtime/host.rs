@@ -52,7 +52,7 @@ use crate::runtime::frontier_writer::{Advance, Frontiers, Leading, advance};
 use crate::runtime::retyped_sources::Retyped;
 use crate::source::operator::{Reading, operator};
 use crate::source::partitions::{Assigned, Partitions};
-use crate::source::record_batcher::{KeyedRows, Rows};
+use crate::source::record_batcher::{AppendBatcher, KeyedBatcher};
 use crate::source::{registry_watch, topic_watch};
 use crate::stats::operators::Meter;
 use crate::stats::{Stats, ViewStats};
@@ -755,7 +755,7 @@ fn source_stream<'scope>(
         let open = move |start: &Start| {
             let (held, positions) = held(start, &assigned.topic);
             decoder.remember(resume::schemas(start, &assigned.topic));
-            Partitions::open(assigned, &held, positions, Rows::new(decoder))
+            Partitions::open(assigned, &held, positions, AppendBatcher::new(decoder))
         };
         return Ok(operator(
             scope,
@@ -767,11 +767,11 @@ fn source_stream<'scope>(
         ));
     }
     let codec = RowCodec::new(Arc::clone(&source.schema))?;
-    let mut gather = KeyedRows::new(decoder, codec, source.envelope, &source.format, peers);
+    let mut batcher = KeyedBatcher::new(decoder, codec, source.envelope, &source.format, peers);
     let open = move |start: &Start| {
         let (held, positions) = held(start, &assigned.topic);
-        gather.remember(resume::schemas(start, &assigned.topic));
-        Partitions::open(assigned, &held, positions, gather)
+        batcher.remember(resume::schemas(start, &assigned.topic));
+        Partitions::open(assigned, &held, positions, batcher)
     };
     let keyed = operator(scope, reading, commands, context, open, |epoch, keyed| {
         (epoch, keyed)

@@ -28,8 +28,8 @@ use timely::dataflow::operators::generic::OutputBuilderSession;
 use timely::dataflow::operators::generic::operator::source;
 use timely::dataflow::{Scope, StreamVec};
 
-use super::partitions::{Cut, Partitions};
-use super::record_batcher::Gather;
+use super::partitions::{MicroBatch, Partitions};
+use super::record_batcher::RecordBatcher;
 use crate::context::Context;
 use crate::epoch::alarm::Alarm;
 use crate::epoch::control::Control;
@@ -68,7 +68,7 @@ pub(crate) fn operator<'scope, G, O>(
     item: impl Fn(Epoch, G::Item) -> O + 'static,
 ) -> StreamVec<'scope, Epoch, O>
 where
-    G: Gather + 'static,
+    G: RecordBatcher + 'static,
     O: Clone + 'static,
 {
     let (control, context) = (Rc::clone(control), Rc::clone(context));
@@ -158,14 +158,14 @@ fn replay(start: &Start, hydrates: bool) -> (Epoch, VecDeque<Binding>) {
 }
 
 /// A source that has been started on a worker that owns partitions.
-struct Running<G: Gather> {
+struct Running<G: RecordBatcher> {
     /// The worker's partitions of the topic.
     partitions: Partitions<G>,
     /// Epochs of earlier runs that are still to be sent, in order.
     replay: VecDeque<Binding>,
 }
 
-impl<G: Gather> Running<G> {
+impl<G: RecordBatcher> Running<G> {
     /// Reads once, and reports what was read. Returns true if there may be more to read at once.
     fn step<O: Clone + 'static>(
         &mut self,
@@ -241,13 +241,13 @@ impl<G: Gather> Running<G> {
 }
 
 /// Counts what was read, and logs duplicates.
-fn count<T>(topic: &str, cut: &Cut<T>, context: &Context) {
-    let (records, copies) = (cut.records, cut.copies);
-    context.stats.read(records, cut.bytes, copies);
-    if copies > 0 {
+fn count<T>(topic: &str, cut: &MicroBatch<T>, context: &Context) {
+    let (records, duplicates) = (cut.records, cut.duplicates);
+    context.stats.read(records, cut.bytes, duplicates);
+    if duplicates > 0 {
         tracing::info!(
             topic,
-            copies,
+            duplicates,
             "changes that came before came again; they are dropped"
         );
     }
@@ -255,7 +255,7 @@ fn count<T>(topic: &str, cut: &Cut<T>, context: &Context) {
 
 /// Sends the micro-batches of an epoch and moves the capability just past the epoch.
 fn send<T, O: Clone + 'static>(
-    cuts: Vec<Cut<T>>,
+    cuts: Vec<MicroBatch<T>>,
     epoch: Epoch,
     cap: &mut Capability<Epoch>,
     output: &mut OutputBuilderSession<'_, Epoch, Builder<O>>,

@@ -1,10 +1,10 @@
 //! The partitions that a worker owns: reads them ahead of the binder and holds rows until released.
 //!
-//! Live, the worker decodes what it reads into micro-batches ([`Cut`]) and reports how far each
-//! partition got. When the binder's epoch arrives, the micro-batches at or below its end offsets
-//! are released. While epochs of an earlier run are replayed, the order is the opposite: the end
-//! offsets are known first, and micro-batches are cut exactly at them. Therefore a replay is
-//! identical.
+//! Live, the worker decodes what it reads into micro-batches ([`MicroBatch`]) and reports how far
+//! each partition got. When the binder's epoch arrives, the micro-batches at or below its end
+//! offsets are released. While epochs of an earlier run are replayed, the order is the opposite:
+//! the end offsets are known first, and micro-batches are cut exactly at them. Therefore a replay
+//! is identical.
 //!
 //! ```text
 //! live:    read ─► Cut [10, 17) ─► report 17 ─► Bind(e: 17) ─► release
@@ -22,7 +22,7 @@ use tidemill_state::journal::Binding;
 use tidemill_state::value::source_position::SourcePosition;
 
 use super::record_batcher;
-use super::record_batcher::Gather;
+use super::record_batcher::RecordBatcher;
 use crate::context::Refusal;
 use crate::epoch::commits::Commits;
 use crate::epoch::messages::Held;
@@ -35,7 +35,7 @@ const BYTES_PER_POLL_MAX: usize = 8 << 20;
 const RECORDS_PER_LOOK: usize = 1_024;
 
 /// A micro-batch: decoded records that belong to one epoch as a whole.
-pub(crate) struct Cut<T> {
+pub(crate) struct MicroBatch<T> {
     /// The end offset (one past the last record) of each partition with a record in the
     /// micro-batch.
     pub(crate) ends: BTreeMap<u32, i64>,
@@ -51,7 +51,7 @@ pub(crate) struct Cut<T> {
     /// Bytes of the records' keys and values.
     pub(crate) bytes: usize,
     /// The number of records that were dropped as duplicates.
-    pub(crate) copies: usize,
+    pub(crate) duplicates: usize,
     /// The commit times of the records.
     pub(crate) commits: Commits,
 }
@@ -85,7 +85,7 @@ impl Assigned {
 type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// The partitions of one topic that one worker owns.
-pub(crate) struct Partitions<G: Gather> {
+pub(crate) struct Partitions<G: RecordBatcher> {
     /// The topic and the worker's share of it.
     assigned: Assigned,
     /// One reader for the partitions that existed at the start, and one more for each later
@@ -96,16 +96,16 @@ pub(crate) struct Partitions<G: Gather> {
     /// Whether every reader calls for every arrival.
     woken: bool,
     /// Decodes records.
-    gather: G,
+    batcher: G,
     /// The next offset of each owned partition. Everything below is in a micro-batch or released.
     positions: BTreeMap<u32, i64>,
     /// Records that were read beyond the epoch being replayed, by partition.
     ahead: BTreeMap<u32, VecDeque<OwnedRecord>>,
     /// Micro-batches that wait for their epoch, oldest first.
-    waiting: VecDeque<Cut<G::Item>>,
+    waiting: VecDeque<MicroBatch<G::Item>>,
 }
 
-impl<G: Gather> Partitions<G> {
+impl<G: RecordBatcher> Partitions<G> {
     /// Opens this worker's share of the partitions; `positions` are the source positions of the
     /// newest changes before the offset at which each partition begins.
     ///
@@ -115,9 +115,9 @@ impl<G: Gather> Partitions<G> {
         assigned: Assigned,
         held: &[Held],
         positions: BTreeMap<u32, SourcePosition>,
-        mut gather: G,
+        mut batcher: G,
     ) -> Result<Self> {
-        if let Some(newest) = gather.newest() {
+        if let Some(newest) = batcher.newest() {
             newest.begin(positions);
         }
         let mut partitions = Self {
@@ -125,7 +125,7 @@ impl<G: Gather> Partitions<G> {
             readers: Vec::new(),
             wake: None,
             woken: true,
-            gather,
+            batcher,
             positions: BTreeMap::new(),
             ahead: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -177,7 +177,7 @@ impl<G: Gather> Partitions<G> {
 
     /// Fingerprints by schema id of schemas that no run has read records with so far.
     pub(crate) fn noted(&mut self) -> BTreeMap<u32, i64> {
-        self.gather.noted()
+        self.batcher.noted()
     }
 
     /// Whether the callback is called for every record that arrives, so that polling is not needed.
@@ -190,16 +190,16 @@ impl<G: Gather> Partitions<G> {
     ///
     /// # Errors
     /// Errors of the log and of the decoder. The job ends with them.
-    pub(crate) fn read(&mut self) -> Result<Option<&Cut<G::Item>>> {
+    pub(crate) fn read(&mut self) -> Result<Option<&MicroBatch<G::Item>>> {
         let mut last = BTreeMap::new();
         for (_, records) in std::mem::take(&mut self.ahead) {
             for record in records {
                 last.insert(record.partition, record.offset + 1);
-                self.gather.push(record_batcher::borrowed(&record));
+                self.batcher.push(record_batcher::borrowed(&record));
             }
         }
         for reader in &mut self.readers {
-            let gather = &mut self.gather;
+            let batcher = &mut self.batcher;
             let mut current: Option<(u32, i64)> = None;
             let (mut records, mut bytes) = (0, 0);
             while records < RECORDS_PER_POLL_MAX && bytes < BYTES_PER_POLL_MAX {
@@ -214,7 +214,7 @@ impl<G: Gather> Partitions<G> {
                         }
                     }
                     bytes += record.value.map_or(0, <[u8]>::len);
-                    gather.push(record);
+                    batcher.push(record);
                 })?;
                 records += read;
                 if read < RECORDS_PER_LOOK {
@@ -238,7 +238,7 @@ impl<G: Gather> Partitions<G> {
     ///
     /// # Errors
     /// Errors of the log and of the decoder. The job ends with them.
-    pub(crate) fn replay(&mut self, binding: &Binding) -> Result<Option<Cut<G::Item>>> {
+    pub(crate) fn replay(&mut self, binding: &Binding) -> Result<Option<MicroBatch<G::Item>>> {
         let empty = BTreeMap::new();
         let all = binding.ends.get(&self.assigned.topic).unwrap_or(&empty);
         let ends: BTreeMap<u32, i64> = all
@@ -246,7 +246,7 @@ impl<G: Gather> Partitions<G> {
             .filter(|(partition, _)| self.positions.contains_key(partition))
             .map(|(partition, end)| (*partition, *end))
             .collect();
-        if let Some(newest) = self.gather.newest() {
+        if let Some(newest) = self.batcher.newest() {
             newest.replay(binding, &self.assigned.topic, &ends);
         }
         self.take_ahead(&ends);
@@ -255,13 +255,13 @@ impl<G: Gather> Partitions<G> {
             if self.reached(&ends) {
                 break;
             }
-            let (gather, ahead, positions) =
-                (&mut self.gather, &mut self.ahead, &mut self.positions);
+            let (batcher, ahead, positions) =
+                (&mut self.batcher, &mut self.ahead, &mut self.positions);
             reader.poll(RECORDS_PER_POLL_MAX, Duration::ZERO, &mut |record| {
                 let end = ends.get(&record.partition).copied().unwrap_or(i64::MIN);
                 if record.offset < end {
                     positions.insert(record.partition, record.offset + 1);
-                    gather.push(record);
+                    batcher.push(record);
                 } else {
                     ahead
                         .entry(record.partition)
@@ -276,7 +276,7 @@ impl<G: Gather> Partitions<G> {
             // as read.
             self.positions
                 .extend(ends.iter().map(|(partition, end)| (*partition, *end)));
-            if let Some(newest) = self.gather.newest() {
+            if let Some(newest) = self.batcher.newest() {
                 newest.replayed(binding, &self.assigned.topic, &ends);
             }
             return self.cut(ends).map(Some);
@@ -294,7 +294,7 @@ impl<G: Gather> Partitions<G> {
                 && record.offset < *end
             {
                 self.positions.insert(*partition, record.offset + 1);
-                self.gather.push(record_batcher::borrowed(record));
+                self.batcher.push(record_batcher::borrowed(record));
                 records.pop_front();
             }
         }
@@ -313,28 +313,28 @@ impl<G: Gather> Partitions<G> {
     }
 
     /// Closes the micro-batch of everything decoded since the last one.
-    fn cut(&mut self, ends: BTreeMap<u32, i64>) -> Result<Cut<G::Item>> {
-        let gathered = self.gather.finish()?;
-        let newest = self.gather.newest();
+    fn cut(&mut self, ends: BTreeMap<u32, i64>) -> Result<MicroBatch<G::Item>> {
+        let batched = self.batcher.finish()?;
+        let newest = self.batcher.newest();
         let positions = newest.map_or_else(BTreeMap::new, |newest| newest.at(ends.keys()));
-        let mut refusals = gathered.refusals;
+        let mut refusals = batched.refusals;
         refusals
             .iter_mut()
             .for_each(|refusal| refusal.topic.clone_from(&self.assigned.topic));
-        Ok(Cut {
+        Ok(MicroBatch {
             ends,
             positions,
-            items: gathered.items,
+            items: batched.items,
             refusals,
-            records: gathered.records,
-            bytes: gathered.bytes,
-            copies: gathered.copies,
-            commits: gathered.commits,
+            records: batched.records,
+            bytes: batched.bytes,
+            duplicates: batched.duplicates,
+            commits: batched.commits,
         })
     }
 
     /// Takes the waiting micro-batches that a bound epoch contains.
-    pub(crate) fn release(&mut self, binding: &Binding) -> Vec<Cut<G::Item>> {
+    pub(crate) fn release(&mut self, binding: &Binding) -> Vec<MicroBatch<G::Item>> {
         let Some(bound) = binding.ends.get(&self.assigned.topic) else {
             return Vec::new();
         };

@@ -1,7 +1,8 @@
 //! Record batcher: decodes records into what a source sends.
 //!
-//! [`Rows`] makes Arrow batches of rows for the envelope `append`. [`KeyedRows`] makes keyed rows
-//! for `upsert` and `debezium`, and drops duplicates by source position (`debezium` only).
+//! [`AppendBatcher`] makes Arrow batches of rows for the envelope `append`. [`KeyedBatcher`] makes
+//! keyed rows for `upsert` and `debezium`, and drops duplicates by source position (`debezium`
+//! only).
 
 use std::collections::BTreeMap;
 
@@ -18,8 +19,8 @@ use super::newest_positions::Newest;
 use crate::context::Refusal;
 use crate::epoch::commits::Commits;
 
-/// What the records since the last [`Gather::finish`] became.
-pub(crate) struct Gathered<T> {
+/// What the records since the last [`RecordBatcher::finish`] became.
+pub(crate) struct Batched<T> {
     /// The decoded rows.
     pub(crate) items: Vec<T>,
     /// Records that could not be used.
@@ -29,13 +30,13 @@ pub(crate) struct Gathered<T> {
     /// Bytes of keys and values.
     pub(crate) bytes: usize,
     /// The number of records that were dropped as duplicates.
-    pub(crate) copies: usize,
+    pub(crate) duplicates: usize,
     /// The commit times of the records.
     pub(crate) commits: Commits,
 }
 
 /// Decodes records and collects the results.
-pub(crate) trait Gather {
+pub(crate) trait RecordBatcher {
     /// What a source sends.
     type Item;
     /// Decodes one record. A record that cannot be decoded is collected as a refusal.
@@ -44,7 +45,7 @@ pub(crate) trait Gather {
     ///
     /// # Errors
     /// When the decoder or the row codec fails on the batch as a whole (`Bug`).
-    fn finish(&mut self) -> Result<Gathered<Self::Item>>;
+    fn finish(&mut self) -> Result<Batched<Self::Item>>;
     /// Schemas of the records; see [`Decoder::noted`].
     fn noted(&mut self) -> BTreeMap<u32, i64>;
     /// The duplicate filter; `None` if the records carry no source positions.
@@ -63,7 +64,7 @@ struct Tally {
     /// Bytes of keys and values.
     bytes: usize,
     /// The number of duplicates, which were dropped.
-    copies: usize,
+    duplicates: usize,
     /// The commit times of the records.
     commits: Commits,
 }
@@ -88,34 +89,34 @@ impl Tally {
         });
     }
 
-    fn take<T>(&mut self, items: Vec<T>) -> Gathered<T> {
+    fn take<T>(&mut self, items: Vec<T>) -> Batched<T> {
         let Tally {
             refusals,
             records,
             bytes,
-            copies,
+            duplicates,
             mut commits,
         } = std::mem::take(self);
-        Gathered {
+        Batched {
             items,
             refusals,
             records,
             bytes,
-            copies,
+            duplicates,
             commits: commits.take(),
         }
     }
 }
 
 /// The envelope `append`: every record is one more row.
-pub(crate) struct Rows {
+pub(crate) struct AppendBatcher {
     /// Decodes records to rows.
     decoder: Box<dyn Decoder>,
     /// Counts and refusals of the batch.
     tally: Tally,
 }
 
-impl Rows {
+impl AppendBatcher {
     pub(crate) fn new(decoder: Box<dyn Decoder>) -> Self {
         Self {
             decoder,
@@ -124,7 +125,7 @@ impl Rows {
     }
 }
 
-impl Gather for Rows {
+impl RecordBatcher for AppendBatcher {
     type Item = RecordBatch;
 
     fn push(&mut self, record: RecordRef<'_>) {
@@ -147,7 +148,7 @@ impl Gather for Rows {
         self.decoder.noted()
     }
 
-    fn finish(&mut self) -> Result<Gathered<RecordBatch>> {
+    fn finish(&mut self) -> Result<Batched<RecordBatch>> {
         let rows = self.decoder.finish()?;
         let items = match rows.num_rows() {
             0 => Vec::new(),
@@ -161,7 +162,7 @@ impl Gather for Rows {
 }
 
 /// The envelopes `upsert` and `debezium`: every record sets or deletes the row of its key.
-pub(crate) struct KeyedRows {
+pub(crate) struct KeyedBatcher {
     /// Decodes records to rows.
     decoder: Box<dyn Decoder>,
     /// The codec of rows.
@@ -212,7 +213,7 @@ impl Origin {
 /// Bytes before an Avro key in Confluent's wire format: a zero byte and the schema id (u32).
 const WIRE_PREFIX: usize = 5;
 
-impl KeyedRows {
+impl KeyedBatcher {
     /// A batcher of keyed rows for a job of `workers` workers.
     pub(crate) fn new(
         decoder: Box<dyn Decoder>,
@@ -262,7 +263,7 @@ impl KeyedRows {
             return self.decoder.push(value);
         };
         let before = *newest;
-        let effect = self.decoder.push_behind(value, newest);
+        let effect = self.decoder.push_after(value, newest);
         if record.key.is_none() && effect != Ok(Effect::Truncated) {
             // A record without a key is refused, so it does not move the partition's position.
             *newest = before;
@@ -289,8 +290,8 @@ impl KeyedRows {
     /// A truncate concerns the keys of all workers, so each worker gets the message once.
     fn truncated(&mut self, record: &RecordRef<'_>) {
         let (partition, offset) = (record.partition, record.offset);
-        let copies = 0..self.workers;
-        self.gone.extend(copies.map(|worker| Keyed::Truncated {
+        let duplicates = 0..self.workers;
+        self.gone.extend(duplicates.map(|worker| Keyed::Truncated {
             partition,
             offset,
             worker,
@@ -298,7 +299,7 @@ impl KeyedRows {
     }
 }
 
-impl Gather for KeyedRows {
+impl RecordBatcher for KeyedBatcher {
     type Item = Keyed;
 
     fn push(&mut self, record: RecordRef<'_>) {
@@ -314,7 +315,7 @@ impl Gather for KeyedRows {
         };
         match effect {
             Ok(Effect::Nothing) => return,
-            Ok(Effect::Copy) => return self.tally.copies += 1,
+            Ok(Effect::Duplicate) => return self.tally.duplicates += 1,
             Ok(Effect::Truncated) if self.envelope == Envelope::Debezium => {
                 return self.truncated(&record);
             }
@@ -346,7 +347,7 @@ impl Gather for KeyedRows {
         self.decoder.noted()
     }
 
-    fn finish(&mut self) -> Result<Gathered<Keyed>> {
+    fn finish(&mut self) -> Result<Batched<Keyed>> {
         let batch = self.decoder.finish()?;
         let rows = self.codec.encode(batch.columns(), batch.num_rows())?;
         let mut items = std::mem::take(&mut self.gone);

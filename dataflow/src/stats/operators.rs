@@ -84,14 +84,46 @@ pub(crate) struct Meter(Rc<Metered>);
 /// The shared part of a [`Meter`].
 #[derive(Default)]
 struct Metered {
-    /// The ranges of operator ids that names stand for, innermost first.
-    names: RefCell<Vec<(Range<usize>, String)>>,
+    /// The names of the operators.
+    names: RefCell<Names>,
     /// The size functions, by the id of the operator that keeps the state.
     held: RefCell<Vec<(usize, Sizing)>>,
     /// The time spent.
     busy: RefCell<Busy>,
     /// When this worker last published.
     told: Cell<Option<Instant>>,
+}
+
+/// Which name stands for an operator.
+///
+/// Looking a name up takes constant time, because it is done for every operator at each
+/// publication, and a job of many views has tens of thousands of operators.
+#[derive(Default)]
+struct Names {
+    /// All names.
+    names: Vec<String>,
+    /// The index of the name, by operator id.
+    by_id: Vec<Option<usize>>,
+}
+
+impl Names {
+    /// Names operators, except those that have a name already.
+    fn add(&mut self, operators: Range<usize>, name: String) {
+        let index = self.names.len();
+        self.names.push(name);
+        if self.by_id.len() < operators.end {
+            self.by_id.resize(operators.end, None);
+        }
+        for place in self.by_id.get_mut(operators).into_iter().flatten() {
+            place.get_or_insert(index);
+        }
+    }
+
+    /// The name of an operator.
+    fn of(&self, id: usize) -> Option<&str> {
+        let index = self.by_id.get(id).copied().flatten()?;
+        self.names.get(index).map(String::as_str)
+    }
 }
 
 /// Time spent by operator.
@@ -165,7 +197,7 @@ impl Meter {
             Some((end, _)) => format!("{}…", &name[..end]),
             None => name,
         };
-        self.0.names.borrow_mut().push((operators, short));
+        self.0.names.borrow_mut().add(operators, short);
     }
 
     /// Measures the state of an arrangement. The handle holds nothing back: neither logical
@@ -220,22 +252,16 @@ impl Meter {
         let names = self.0.names.borrow();
         let mut sums: BTreeMap<String, Operator> = BTreeMap::new();
         // A name without activity is published too, because the operator exists.
-        for (_, name) in names.iter() {
+        for name in &names.names {
             sums.entry(name.clone()).or_default();
         }
-        let name_of = |id: usize| {
-            let mut of = names
-                .iter()
-                .filter(|(operators, _)| operators.contains(&id));
-            of.next().map(|(_, name)| name)
-        };
         for (id, busy) in self.0.busy.borrow().by_id.iter().enumerate() {
-            if let Some(sum) = name_of(id).and_then(|name| sums.get_mut(name)) {
+            if let Some(sum) = names.of(id).and_then(|name| sums.get_mut(name)) {
                 sum.busy += *busy;
             }
         }
         for (id, size) in self.0.held.borrow().iter() {
-            if let Some(sum) = name_of(*id).and_then(|name| sums.get_mut(name)) {
+            if let Some(sum) = names.of(*id).and_then(|name| sums.get_mut(name)) {
                 *sum.held.get_or_insert_default() += size();
             }
         }

@@ -20,19 +20,19 @@ const BOUNDARY: Epoch = 1_000;
 const BOUNDARIES_MAX: usize = 3;
 
 /// The number of rows of each view.
-pub type Rows = BTreeMap<String, i64>;
+pub type CountByView = BTreeMap<String, i64>;
 
 /// The row counts of the views in one process.
 #[derive(Debug, Default)]
 pub struct RowCounts {
     /// The counts of all epochs before the frontier.
-    rows: Rows,
+    rows: CountByView,
     /// All epochs before this one are complete.
     frontier: Epoch,
     /// Changes of the frontier's epoch and later ones.
-    waiting: BTreeMap<Epoch, Rows>,
+    waiting: BTreeMap<Epoch, CountByView>,
     /// The counts before each of the last boundaries.
-    boundaries: BTreeMap<Epoch, Rows>,
+    boundaries: BTreeMap<Epoch, CountByView>,
 }
 
 impl RowCounts {
@@ -51,7 +51,7 @@ impl RowCounts {
 
     /// Records that all epochs before `frontier` are complete. Returns the counts if they may have
     /// changed.
-    pub(crate) fn settle(&mut self, frontier: Epoch) -> Option<Rows> {
+    pub(crate) fn settle(&mut self, frontier: Epoch) -> Option<CountByView> {
         let first = self.waiting.first_key_value();
         if frontier <= self.frontier && first.is_none_or(|(epoch, _)| *epoch >= frontier) {
             return None;
@@ -82,7 +82,7 @@ impl RowCounts {
 
     /// The known counts, each by the epoch that it includes everything before. Counts of two
     /// processes with the same key include the same epochs.
-    pub fn points(&self) -> BTreeMap<Epoch, Rows> {
+    pub fn points(&self) -> BTreeMap<Epoch, CountByView> {
         let mut points = self.boundaries.clone();
         points.insert(self.frontier, self.rows.clone());
         points
@@ -99,7 +99,7 @@ mod tests {
         counts
     }
 
-    fn rows(a: i64, b: i64) -> Rows {
+    fn rows(a: i64, b: i64) -> CountByView {
         [("a".to_owned(), a), ("b".to_owned(), b)].into()
     }
 

@@ -13,7 +13,7 @@ use tidemill_ir::row::{Row, bug};
 use tidemill_log::Result;
 use tidemill_sinks::{Odd, Scanned, Sink, Writes};
 
-use super::expected::{Keyed, Only, Rows};
+use super::expected::{ExpectedRows, Keyed, Only};
 
 /// What a table contains, by primary key.
 #[derive(Default)]
@@ -51,7 +51,7 @@ impl Found {
     }
 
     /// The keys whose row is not one that the table may contain.
-    pub(super) fn compare(&self, expected: &Rows) -> Differing {
+    pub(super) fn compare(&self, expected: &ExpectedRows) -> Differing {
         let mut differing = Differing::new();
         let unexpected = expected.keys().filter(|key| !self.rows.contains_key(*key));
         for key in self.rows.keys().chain(unexpected) {

@@ -1,6 +1,6 @@
 //! The rows that a view's table may contain, computed by an evaluation of the job.
 //!
-//! Input: the writes of the evaluation. Output: [`Rows`], with each key's row at the sink's
+//! Input: the writes of the evaluation. Output: [`ExpectedRows`], with each key's row at the sink's
 //! frontier, and its rows in the epochs after it, which may be on their way to the table or already
 //! in it.
 //!
@@ -80,14 +80,14 @@ pub(super) type Only = Option<BTreeMap<Row, Row>>;
 
 /// The rows that a table may contain, by key.
 #[derive(Default)]
-pub(super) struct Rows {
+pub(super) struct ExpectedRows {
     /// The rows at the end of the epoch that the whole table has reached.
     settled: HashMap<Row, Row>,
     /// The states of keys in later epochs, in order; `None` for a deleted row.
     later: HashMap<Row, Vec<Option<Row>>>,
 }
 
-impl Rows {
+impl ExpectedRows {
     /// The number of rows when all epochs are complete.
     pub(super) fn count(&self) -> u64 {
         let settled = self
@@ -151,7 +151,7 @@ struct Collecting {
     /// The keys to collect.
     only: Only,
     /// The rows that were collected.
-    rows: Mutex<Rows>,
+    rows: Mutex<ExpectedRows>,
 }
 
 impl Expected {
@@ -174,7 +174,7 @@ impl Expected {
     }
 
     /// Takes what was collected, by table.
-    pub(super) fn take(&self) -> Vec<Rows> {
+    pub(super) fn take(&self) -> Vec<ExpectedRows> {
         let rows = self.tables.iter().map(|table| {
             let mut rows = table.rows.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *rows)

@@ -305,7 +305,7 @@ impl Look {
             through: through.unwrap_or_default(),
             certain: begun <= least,
             keys_in_error: stats.keys_in_error(),
-            counts: expected.iter().map(expected::Rows::count).collect(),
+            counts: expected.iter().map(expected::ExpectedRows::count).collect(),
             unfit: self.unfit(&stats),
             differing: differing.map(|(found, rows)| found.compare(rows)).collect(),
         }))

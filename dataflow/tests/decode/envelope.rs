@@ -177,24 +177,24 @@ fn a_change_that_its_ingest_published_before_is_a_copy_and_no_other_record_is() 
         (&cut, None, None),
         (&created, Some(Effect::Row), Some((5, 1))),
         (&cut, None, Some((5, 1))),
-        (&created, Some(Effect::Copy), Some((5, 1))),
-        (&older, Some(Effect::Copy), Some((5, 1))),
+        (&created, Some(Effect::Duplicate), Some((5, 1))),
+        (&older, Some(Effect::Duplicate), Some((5, 1))),
         (&not_ours(&older), Some(Effect::Row), Some((5, 1))),
         (&put_back(&older), Some(Effect::Row), Some((5, 1))),
         (&later, Some(Effect::Row), Some((5, 2))),
         (&gone, Some(Effect::Gone), Some((6, 0))),
-        (&later, Some(Effect::Copy), Some((6, 0))),
-        (&gone, Some(Effect::Copy), Some((6, 0))),
+        (&later, Some(Effect::Duplicate), Some((6, 0))),
+        (&gone, Some(Effect::Duplicate), Some((6, 0))),
         (&truncated, Some(Effect::Truncated), Some((7, 0))),
-        (&later, Some(Effect::Copy), Some((7, 0))),
-        (&truncated, Some(Effect::Copy), Some((7, 0))),
+        (&later, Some(Effect::Duplicate), Some((7, 0))),
+        (&truncated, Some(Effect::Duplicate), Some((7, 0))),
         (&begun, Some(Effect::Truncated), Some((1, 0))),
         (&read, Some(Effect::Row), Some((1, 1))),
-        (&begun, Some(Effect::Copy), Some((1, 1))),
+        (&begun, Some(Effect::Duplicate), Some((1, 1))),
         (&created, Some(Effect::Row), Some((5, 1))),
     ];
     for (number, (record, effect, place)) in story.into_iter().enumerate() {
-        let pushed = decoder.push_behind(record, &mut newest);
+        let pushed = decoder.push_after(record, &mut newest);
         assert_eq!(pushed.ok(), effect, "record {number}");
         let position = newest.map(|place| (place.position.commit, place.position.index));
         assert_eq!(position, place, "record {number}");

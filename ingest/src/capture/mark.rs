@@ -62,14 +62,14 @@ const HAS: &str = "
 
 /// A position in the commit order of a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum CommitPosition {
     /// PostgreSQL: an LSN, written as `0/16B3748`.
     Lsn(u64),
     /// SQLite: the id of a change, written as `1764329943000000`.
     Change(u64),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for CommitPosition {
     /// Writes an LSN in PostgreSQL's notation, and an id as a decimal number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -79,7 +79,7 @@ impl fmt::Display for Place {
     }
 }
 
-impl std::str::FromStr for Place {
+impl std::str::FromStr for CommitPosition {
     type Err = String;
 
     /// Parses what `Display` writes. Text with a `/` is an LSN.
@@ -103,7 +103,7 @@ impl std::str::FromStr for Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     /// Everything that was committed lies before this position.
-    pub place: Place,
+    pub place: CommitPosition,
     /// When, in milliseconds since 1970 by the clock of the database.
     pub at_ms: i64,
 }
@@ -183,10 +183,10 @@ impl Marks {
     ///
     /// # Errors
     /// `Retry` when the database cannot be reached, `Data` for a position of another engine.
-    pub fn is_past(&mut self, place: Place) -> Result<bool> {
+    pub fn is_past(&mut self, place: CommitPosition) -> Result<bool> {
         let right = match (&mut self.engine, place) {
-            (Engine::Server(it), Place::Lsn(_)) => return it.is_past(place),
-            (Engine::File(it), Place::Change(id)) => return it.is_past(id),
+            (Engine::Server(it), CommitPosition::Lsn(_)) => return it.is_past(place),
+            (Engine::File(it), CommitPosition::Change(id)) => return it.is_past(id),
             (Engine::Server(_), _) => "an LSN such as 0/16B3748",
             (Engine::File(_), _) => "the number of a change",
         };
@@ -209,7 +209,7 @@ impl OnServer {
 
     /// Compares an LSN with the recorded progress. If that is behind, asks the capture every
     /// [`ASK_AGAIN`] to record its progress.
-    fn is_past(&mut self, place: Place) -> Result<bool> {
+    fn is_past(&mut self, place: CommitPosition) -> Result<bool> {
         let (slot, lsn, asked) = (&self.slot, place.to_string(), &mut self.asked);
         on(&self.server, &mut self.client, |client| {
             let is_known = client.query_one(IS_KNOWN, &[])?.try_get(0)?;
@@ -238,7 +238,7 @@ impl InFile {
             Error::new(Kind::Retry, what)
         };
         Ok(Mark {
-            place: Place::Change(newest.ok_or_else(none)?.cast_unsigned()),
+            place: CommitPosition::Change(newest.ok_or_else(none)?.cast_unsigned()),
             at_ms: Timestamp::now().as_millisecond(),
         })
     }
@@ -300,10 +300,13 @@ mod tests {
     #[test]
     fn positions_parse_as_displayed() {
         for text in ["0/0", "0/16B3748", "FFFFFFFF/FFFFFFFF", "17", "0"] {
-            let place: Place = text.parse().unwrap();
+            let place: CommitPosition = text.parse().unwrap();
             assert_eq!(place.to_string(), text);
         }
-        assert!("2/0".parse::<Place>().unwrap() > "1/FFFFFFFF".parse::<Place>().unwrap());
+        assert!(
+            "2/0".parse::<CommitPosition>().unwrap()
+                > "1/FFFFFFFF".parse::<CommitPosition>().unwrap()
+        );
         for wrong in [
             "",
             "/",
@@ -316,7 +319,7 @@ mod tests {
             "1/2/3",
             "0x1/2",
         ] {
-            let why = wrong.parse::<Place>().unwrap_err();
+            let why = wrong.parse::<CommitPosition>().unwrap_err();
             assert!(why.contains("expected an LSN"), "{why}");
         }
     }

@@ -25,14 +25,14 @@ pub(super) struct Row<'a> {
     /// The key, as text.
     pub(super) key: String,
     /// One value per column, in the order of the columns.
-    pub(super) values: Vec<Cell>,
+    pub(super) values: Vec<ColumnValue>,
     /// The unchanged JSON text, which is also the document.
     pub(super) raw: &'a str,
 }
 
 /// The value of a column.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Cell {
+pub(super) enum ColumnValue {
     /// NULL.
     Null,
     /// A boolean.
@@ -47,16 +47,16 @@ pub(super) enum Cell {
     Json(String),
 }
 
-impl Cell {
+impl ColumnValue {
     /// The value as JSON; `None` for NULL.
     fn json(&self) -> Option<String> {
         Some(match self {
-            Cell::Null => return None,
-            Cell::Bool(bool) => bool.to_string(),
-            Cell::Whole(number) => number.to_string(),
-            Cell::Float(number) => serde_json::Value::from(*number).to_string(),
-            Cell::Text(text) => serde_json::Value::from(text.as_str()).to_string(),
-            Cell::Json(text) => text.clone(),
+            ColumnValue::Null => return None,
+            ColumnValue::Bool(bool) => bool.to_string(),
+            ColumnValue::Whole(number) => number.to_string(),
+            ColumnValue::Float(number) => serde_json::Value::from(*number).to_string(),
+            ColumnValue::Text(text) => serde_json::Value::from(text.as_str()).to_string(),
+            ColumnValue::Json(text) => text.clone(),
         })
     }
 }
@@ -98,7 +98,7 @@ pub(super) fn fit<'a>(land: &Land, raw: &'a RawValue) -> Result<Row<'a>, String>
         let found = found.map_err(|why| format!("`{path}` for column `{name}`: {why}"))?;
         let Some(found) = found.filter(|value| value.get() != "null") else {
             if column.nullable {
-                values.push(Cell::Null);
+                values.push(ColumnValue::Null);
                 continue;
             }
             return Err(format!(
@@ -111,7 +111,7 @@ pub(super) fn fit<'a>(land: &Land, raw: &'a RawValue) -> Result<Row<'a>, String>
         })?;
         if column.name == land.key {
             key = Some(match &value {
-                Cell::Text(text) => text.clone(),
+                ColumnValue::Text(text) => text.clone(),
                 other => other.json().unwrap_or_default(),
             });
         }
@@ -126,7 +126,7 @@ pub(super) fn fit<'a>(land: &Land, raw: &'a RawValue) -> Result<Row<'a>, String>
 }
 
 /// The value in the type of a column; the error says what the column takes.
-fn of_type(value: &RawValue, kind: ColumnType) -> Result<Cell, &'static str> {
+fn of_type(value: &RawValue, kind: ColumnType) -> Result<ColumnValue, &'static str> {
     let raw = value.get();
     let is_number = raw.starts_with(|sign: char| sign == '-' || sign.is_ascii_digit());
     let text: Option<String> = match raw.starts_with('"') {
@@ -137,40 +137,42 @@ fn of_type(value: &RawValue, kind: ColumnType) -> Result<Cell, &'static str> {
     let number = is_number.then_some(raw).or(text.as_deref());
     match kind {
         ColumnType::Bool => match raw {
-            "true" => Ok(Cell::Bool(true)),
-            "false" => Ok(Cell::Bool(false)),
+            "true" => Ok(ColumnValue::Bool(true)),
+            "false" => Ok(ColumnValue::Bool(false)),
             _ => Err("true or false"),
         },
         ColumnType::Int => number
             .and_then(whole)
             .filter(|number| i32::try_from(*number).is_ok())
-            .map(Cell::Whole)
+            .map(ColumnValue::Whole)
             .ok_or("a whole number of 32 bits"),
         ColumnType::Long => number
             .and_then(whole)
-            .map(Cell::Whole)
+            .map(ColumnValue::Whole)
             .ok_or("a whole number of 64 bits"),
         ColumnType::Float => number
             .and_then(|text| nearest(text, text.parse::<f32>().ok()?.into()))
-            .map(Cell::Float)
+            .map(ColumnValue::Float)
             .ok_or("a number of 32 bits"),
         ColumnType::Double => number
             .and_then(|text| nearest(text, text.parse().ok()?))
-            .map(Cell::Float)
+            .map(ColumnValue::Float)
             .ok_or("a number of 64 bits"),
         ColumnType::Text | ColumnType::Source(_) => match text {
-            Some(text) if !text.contains('\0') => Ok(Cell::Text(text)),
-            None if is_number || matches!(raw, "true" | "false") => Ok(Cell::Text(raw.to_owned())),
+            Some(text) if !text.contains('\0') => Ok(ColumnValue::Text(text)),
+            None if is_number || matches!(raw, "true" | "false") => {
+                Ok(ColumnValue::Text(raw.to_owned()))
+            }
             _ => Err(
                 "text without U+0000 or halves of surrogate pairs, a number or true or \
                       false; a list or an object needs type `json`",
             ),
         },
         ColumnType::Json => match unstorable(raw) {
-            None => Ok(Cell::Json(raw.to_owned())),
+            None => Ok(ColumnValue::Json(raw.to_owned())),
             Some(_) => Err("JSON without U+0000 and halves of surrogate pairs"),
         },
-        kind => of_text(text.as_deref().unwrap_or_default(), kind).map(Cell::Text),
+        kind => of_text(text.as_deref().unwrap_or_default(), kind).map(ColumnValue::Text),
     }
 }
 
@@ -324,7 +326,7 @@ mod tests {
         assert!(refused(&|user| *user = 7.into()).contains("not an object"));
     }
 
-    fn taken(kind: &str, value: &str) -> Result<Cell, String> {
+    fn taken(kind: &str, value: &str) -> Result<ColumnValue, String> {
         let text = format!(
             "[schedule]\nevery='1s'\n[fetch]\nurl='http://x/'\npage_parameter='p'\n[land]\n\
              table='t'\nkey='k'\ncolumns=[{{name='k',path='k',type='text'}},\
@@ -348,8 +350,14 @@ mod tests {
             "-0.0",
             "1e3",
         ] {
-            assert_eq!(taken("text", digits).unwrap(), Cell::Text(digits.into()));
-            assert_eq!(taken("json", digits).unwrap(), Cell::Json(digits.into()));
+            assert_eq!(
+                taken("text", digits).unwrap(),
+                ColumnValue::Text(digits.into())
+            );
+            assert_eq!(
+                taken("json", digits).unwrap(),
+                ColumnValue::Json(digits.into())
+            );
         }
         let whole = [
             ("9223372036854775807", i64::MAX),
@@ -363,7 +371,11 @@ mod tests {
             ("\"7\"", 7),
         ];
         for (text, number) in whole {
-            assert_eq!(taken("long", text).unwrap(), Cell::Whole(number), "{text}");
+            assert_eq!(
+                taken("long", text).unwrap(),
+                ColumnValue::Whole(number),
+                "{text}"
+            );
         }
         for text in [
             "1.5",
@@ -380,16 +392,16 @@ mod tests {
             assert!(taken("long", text).is_err(), "{text}");
         }
         assert!(taken("int", "2147483648").unwrap_err().contains("32 bits"));
-        assert_eq!(taken("double", "0.1").unwrap(), Cell::Float(0.1));
+        assert_eq!(taken("double", "0.1").unwrap(), ColumnValue::Float(0.1));
         assert_eq!(
             taken("double", "9007199254740993").unwrap(),
-            Cell::Float(9007199254740992.0)
+            ColumnValue::Float(9007199254740992.0)
         );
         assert_eq!(
             taken("float", "0.1").unwrap(),
-            Cell::Float(f64::from(0.1f32))
+            ColumnValue::Float(f64::from(0.1f32))
         );
-        assert_eq!(taken("double", "0e-400").unwrap(), Cell::Float(0.0));
+        assert_eq!(taken("double", "0e-400").unwrap(), ColumnValue::Float(0.0));
         for text in ["1E400", "-1E400", "1E-400", "\"NaN\"", "\"inf\"", "\"\""] {
             assert!(taken("double", text).is_err(), "{text}");
             assert!(taken("float", text).is_err(), "{text}");
@@ -399,10 +411,10 @@ mod tests {
 
     #[test]
     fn values_of_text_and_time_columns() {
-        let text = |text: &str| Cell::Text(text.to_owned());
+        let text = |text: &str| ColumnValue::Text(text.to_owned());
         assert_eq!(taken("text", "true").unwrap(), text("true"));
         assert_eq!(taken("text", "\"\"").unwrap(), text(""));
-        assert_eq!(taken("text", "null").unwrap(), Cell::Null);
+        assert_eq!(taken("text", "null").unwrap(), ColumnValue::Null);
         for wrong in ["[1]", "{}", "\"a\\u0000\"", "\"\\ud83d\""] {
             assert!(
                 taken("text", wrong).unwrap_err().contains("type `json`"),
@@ -452,9 +464,15 @@ mod tests {
             fit(&land, &record).map(|row| row.values)
         };
         let whole = r#"{"a":{"b.c":[7]},"v":{"w":8}}"#;
-        assert_eq!(fits(whole).unwrap(), [Cell::Whole(7), Cell::Whole(8)]);
+        assert_eq!(
+            fits(whole).unwrap(),
+            [ColumnValue::Whole(7), ColumnValue::Whole(8)]
+        );
         let missing = r#"{"a":{"b.c":[7]},"v":null}"#;
-        assert_eq!(fits(missing).unwrap(), [Cell::Whole(7), Cell::Null]);
+        assert_eq!(
+            fits(missing).unwrap(),
+            [ColumnValue::Whole(7), ColumnValue::Null]
+        );
         let scalar = fits(r#"{"a":{"b.c":[7]},"v":5}"#).unwrap_err();
         assert!(
             scalar.contains("`v.w` for column `v`: no `w` in `5`"),

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use tidemill_log::failpoint;
 use tidemill_log::schema::ColumnType;
 
-use super::record::Cell;
+use super::record::ColumnValue;
 use super::{
     Attempt, Fitted, Found, Landed, Landing, Refused, Row, columns, declared, ended, fit, key_hash,
     listed, mismatch,
@@ -297,13 +297,13 @@ impl Statements<'_> {
 }
 
 /// A value as SQLite stores it.
-fn cell(value: &Cell) -> ToSqlOutput<'_> {
+fn cell(value: &ColumnValue) -> ToSqlOutput<'_> {
     match value {
-        Cell::Null => ToSqlOutput::from(Null),
-        Cell::Bool(bool) => (*bool).into(),
-        Cell::Whole(number) => (*number).into(),
-        Cell::Float(number) => (*number).into(),
-        Cell::Text(text) | Cell::Json(text) => text.as_str().into(),
+        ColumnValue::Null => ToSqlOutput::from(Null),
+        ColumnValue::Bool(bool) => (*bool).into(),
+        ColumnValue::Whole(number) => (*number).into(),
+        ColumnValue::Float(number) => (*number).into(),
+        ColumnValue::Text(text) | ColumnValue::Json(text) => text.as_str().into(),
     }
 }
 

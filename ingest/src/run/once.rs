@@ -23,7 +23,7 @@ use tidemill_log::backoff::sleep;
 use tidemill_log::health::Role;
 
 use super::{CAPTURED, Fetcher, IDLE_MAX, Options, publish, stop_on_error, with_fetcher};
-use crate::capture::mark::{Marks, Place};
+use crate::capture::mark::{CommitPosition, Marks};
 use crate::config::Tick;
 use crate::schedule::{Asked, Claim, Next, RETRYING_MAX};
 use crate::stats::Stats;
@@ -54,7 +54,7 @@ pub fn once(
     what: &Once,
     stats: &Arc<Stats>,
     stop: &Arc<AtomicBool>,
-) -> Result<Option<Place>> {
+) -> Result<Option<CommitPosition>> {
     std::thread::scope(|scope| {
         let capturing = std::thread::Builder::new()
             .name("tidemill-publish".into())
@@ -80,7 +80,11 @@ pub fn once(
 }
 
 /// Waits until everything committed now is in the log; `None` when stopped.
-fn published(options: &Options, stats: &Stats, stop: &AtomicBool) -> Result<Option<Place>> {
+fn published(
+    options: &Options,
+    stats: &Stats,
+    stop: &AtomicBool,
+) -> Result<Option<CommitPosition>> {
     let mut marks = Marks::new(&options.database, &options.name)?;
     let mut place = None;
     while !stop.load(Ordering::Relaxed) {

@@ -1,7 +1,7 @@
 //! Runs that end: what is due, ranges of pages, pages that others have, APIs that are away; and
 //! that everything is published when one is over.
 
-use tidemill_ingest::capture::mark::{Marks, Place as Position};
+use tidemill_ingest::capture::mark::{CommitPosition as Position, Marks};
 use tidemill_ingest::run::Once;
 
 use super::*;

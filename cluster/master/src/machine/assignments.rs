@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 
 use tidemill_protocol::{JobSpec, Part, ProcessAssignment, ProcessKey};
 
-use super::component::Half;
+use super::component::Component;
 use super::durable::{Durable, Run};
 
 /// The processes that `worker` must run, over all jobs, in the order of [`Durable::records`].
 pub(crate) fn of(
     written: &Durable,
-    halves: &BTreeMap<(String, Part), Half>,
+    components: &BTreeMap<(String, Part), Component>,
     worker: &str,
 ) -> Vec<ProcessAssignment> {
     let mut orders = Vec::new();
@@ -24,7 +24,7 @@ pub(crate) fn of(
         };
         let here = run.workers.iter().enumerate();
         for (index, _) in here.filter(|(_, (id, _))| id == worker) {
-            orders.extend(order((written, halves), job, part, run, index));
+            orders.extend(order((written, components), job, part, run, index));
         }
     }
     orders
@@ -32,7 +32,7 @@ pub(crate) fn of(
 
 /// Process `index` of one generation; `None` when the job was removed.
 fn order(
-    (written, halves): (&Durable, &BTreeMap<(String, Part), Half>),
+    (written, components): (&Durable, &BTreeMap<(String, Part), Component>),
     job: &str,
     part: Part,
     run: &Run,
@@ -40,9 +40,9 @@ fn order(
 ) -> Option<ProcessAssignment> {
     let planned = written.jobs.get(job)?;
     let spec = run.spec.as_ref().unwrap_or(&planned.spec);
-    let half = halves.get(&(job.to_owned(), part));
+    let component = components.get(&(job.to_owned(), part));
     // A drain cannot be taken back, so it is sent only after the reason for it is written down.
-    let drain = half.is_some_and(|half| half.drains) && planned.must_go(part);
+    let drain = component.is_some_and(|component| component.drains) && planned.must_go(part);
     Some(ProcessAssignment {
         key: ProcessKey {
             job: job.to_owned(),
@@ -54,7 +54,7 @@ fn order(
         threads: run.threads,
         processes: run.workers.len(),
         secret: run.secret.clone(),
-        peers: half.and_then(|half| half.peers.clone()),
+        peers: component.and_then(|component| component.peers.clone()),
         drain,
     })
 }

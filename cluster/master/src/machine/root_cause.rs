@@ -29,7 +29,7 @@ pub(crate) enum Ended {
 
 /// The root cause: the process that failed first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Culprit {
+pub(crate) struct RootCause {
     /// What is kept and shown of the failure.
     pub(crate) failure: Failure,
     /// The exit code of the process; `None` if a signal ended it or no exit is known.
@@ -38,7 +38,7 @@ pub(crate) struct Culprit {
     pub(crate) apart: Vec<(WorkerId, WorkerId)>,
 }
 
-impl Culprit {
+impl RootCause {
     /// The last error message of the process: the last line that begins with `error:`, else the
     /// last line.
     pub(crate) fn message(&self) -> Option<&str> {
@@ -59,7 +59,7 @@ pub(crate) fn find(
     ended: &BTreeMap<usize, Ended>,
     cause: Option<&(usize, String)>,
     now: u64,
-) -> Culprit {
+) -> RootCause {
     if let Some((index, what)) = cause {
         return culprit(run, *index, what.clone(), ended.get(index), now);
     }
@@ -78,7 +78,7 @@ pub(crate) fn find(
 /// No process failed by itself: some processes could not reach others.
 ///
 /// The pair that could not meet is named, and placement keeps the two workers apart for a while.
-fn unreachable(run: &Run, ended: &BTreeMap<usize, Ended>, now: u64) -> Culprit {
+fn unreachable(run: &Run, ended: &BTreeMap<usize, Ended>, now: u64) -> RootCause {
     let mut first = None;
     let mut apart = Vec::new();
     for (index, end) in ended {
@@ -100,7 +100,7 @@ fn unreachable(run: &Run, ended: &BTreeMap<usize, Ended>, now: u64) -> Culprit {
         (None, Some((index, end))) => (*index, end.words()),
         (None, None) => (0, "ended while the master was away".to_owned()),
     };
-    Culprit {
+    RootCause {
         apart,
         ..culprit(run, index, what, ended.get(&index), now)
     }
@@ -110,7 +110,7 @@ fn unreachable(run: &Run, ended: &BTreeMap<usize, Ended>, now: u64) -> Culprit {
 ///
 /// `what` is the description in words. The last lines of the process's log become part of the
 /// failure.
-fn culprit(run: &Run, index: usize, what: String, end: Option<&Ended>, now: u64) -> Culprit {
+fn culprit(run: &Run, index: usize, what: String, end: Option<&Ended>, now: u64) -> RootCause {
     let exit = match end {
         Some(Ended::Exited { exit, .. }) => Some(exit),
         _ => None,
@@ -122,7 +122,7 @@ fn culprit(run: &Run, index: usize, what: String, end: Option<&Ended>, now: u64)
         what,
         tail: exit.map(|exit| exit.tail.clone()).unwrap_or_default(),
     };
-    Culprit {
+    RootCause {
         failure,
         code: exit.and_then(|exit| exit.code),
         apart: Vec::new(),
@@ -221,7 +221,7 @@ mod tests {
         Ended::Exited { exit, at, ours }
     }
 
-    fn found(ended: [Ended; 3]) -> Culprit {
+    fn found(ended: [Ended; 3]) -> RootCause {
         find(&run(), &ended.into_iter().enumerate().collect(), None, 99)
     }
 

@@ -20,7 +20,7 @@ use tidemill_protocol::{
     OperatorHeartbeat, Part, Phase, ProcessKey, ProcessStatus, Status, WorkerStatus,
 };
 
-use super::component::{Half, Stage};
+use super::component::{Component, Stage};
 use super::durable::{Job, Record, Run};
 use super::roster::Found;
 use crate::machine::State;
@@ -99,7 +99,7 @@ pub(crate) fn processes<'a>(
 /// `epoch` and the like are 0 while no process runs.
 fn job(state: &State, name: &str, job: &Job) -> JobStatus {
     let record = &job.dataflow;
-    let half = state.halves.get(&(name.to_owned(), Part::Dataflow));
+    let component = state.components.get(&(name.to_owned(), Part::Dataflow));
     let run = record.run.as_ref();
     let of_dataflow = run.map(|run| processes(state, name, Part::Dataflow, run));
     let of_dataflow = of_dataflow.unwrap_or_default();
@@ -151,7 +151,7 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
         freshness_p99_ms: fresh(|beat| beat.freshness_p99_ms),
         freshness_p999_ms: fresh(|beat| beat.freshness_p999_ms),
         records: sum(|beat| beat.records),
-        records_per_second: half.map_or(0.0, Half::rate),
+        records_per_second: component.map_or(0.0, Component::rate),
         dead_letters: sum(|beat| beat.dead_letters),
         keys_in_error: sum(|beat| beat.keys_in_error),
         checkpointed: most(|beat| beat.checkpointed),
@@ -324,14 +324,14 @@ fn ingest(
     processes: &[Told<'_>],
     published: u64,
 ) -> IngestStatus {
-    let half = state.halves.get(&(name.to_owned(), Part::Ingest));
+    let component = state.components.get(&(name.to_owned(), Part::Ingest));
     let (described, why) = described(state, name, Part::Ingest, job, processes);
     IngestStatus {
         state: described,
         why,
         restarts: job.ingest.restarts,
         published,
-        published_per_second: half.map_or(0.0, Half::rate),
+        published_per_second: component.map_or(0.0, Component::rate),
         noticed: processes
             .iter()
             .filter_map(|(_, beat)| beat.as_ref())
@@ -390,7 +390,7 @@ fn described(
     processes: &[Told<'_>],
 ) -> (String, Option<String>) {
     let record = job.record(part);
-    let Some(half) = state.halves.get(&(name.to_owned(), part)) else {
+    let Some(component) = state.components.get(&(name.to_owned(), part)) else {
         return ("stopped".to_owned(), None);
     };
     let begins = if record.in_a_row == 0 {
@@ -400,7 +400,7 @@ fn described(
     };
     let last = record.failures.first().filter(|_| record.in_a_row > 0);
     let after = last.map(|last| format!("{} {}", last.process, last.what));
-    let (word, why) = match &half.stage {
+    let (word, why) = match &component.stage {
         Stage::Stopped => ("stopped", None),
         Stage::Failed => ("failed", record.failed.clone()),
         Stage::Waiting(it) => ("waiting", it.why.clone()),

@@ -20,7 +20,7 @@ pub(crate) const DRAINING_MAX: u64 = 90_000;
 pub(crate) const ENDING_MAX: u64 = 30_000;
 /// When only lost peers are known, how long the master waits for a process that says what the root
 /// cause is.
-pub(crate) const CULPRIT_AWAITED_MAX: u64 = 500;
+pub(crate) const ROOT_CAUSE_AWAITED_MAX: u64 = 500;
 /// A generation that was live for so long resets the count of failures in a row.
 pub(crate) const LIVED_MIN: u64 = 60_000;
 /// The back-off pause after the first failure. Each further failure doubles it.
@@ -30,7 +30,7 @@ pub(crate) const BACK_OFF_MAX: u64 = 10_000;
 /// The pause before a store that did not answer is asked for a generation again.
 pub(crate) const MINT_AGAIN: u64 = 1_000;
 /// Workers that could not reach each other are not placed together for so long.
-pub(crate) const APART_MAX: u64 = 30_000;
+pub(crate) const ANTI_AFFINITY_MAX: u64 = 30_000;
 /// The time window over which rates are computed.
 pub(crate) const RATE_OVER: u64 = 5_000;
 /// A gap between two events that is at least so long means that the master itself did not run. Its

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use jiff::Timestamp;
 use tidemill_config::args::every;
-use tidemill_ingest::capture::mark::Place;
+use tidemill_ingest::capture::mark::CommitPosition;
 use tidemill_protocol::api::{Master, WhichMaster};
 use tidemill_protocol::exit::{Ended, NotYet};
 use tidemill_protocol::output;
@@ -28,7 +28,7 @@ pub(crate) struct ReadableArgs {
     /// Everything that was committed before this LSN of PostgreSQL, such as 0/16B3748 [default:
     /// everything that is committed now]
     #[arg(long, value_name = "LSN")]
-    pub(crate) lsn: Option<Place>,
+    pub(crate) lsn: Option<CommitPosition>,
     /// Everything that is committed before this time, such as 2026-11-28T12:00:00Z, by the
     /// database's clock
     #[arg(long, value_name = "TIME", conflicts_with = "lsn")]

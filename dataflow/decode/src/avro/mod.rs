@@ -133,7 +133,7 @@ impl Avro {
 }
 
 impl Decoder for Avro {
-    fn push_behind(
+    fn push_after(
         &mut self,
         value: &[u8],
         newest: &mut Option<SourcePosition>,
@@ -186,7 +186,7 @@ fn effect(
     if let Some(said) = change.said() {
         next = said.after(next);
         if next.is_none() {
-            return Ok(Effect::Copy);
+            return Ok(Effect::Duplicate);
         }
     }
     match change.op {

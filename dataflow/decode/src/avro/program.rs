@@ -24,7 +24,7 @@ use tidemill_log::envelope::{CONNECTOR, fingerprint_in, fingerprint_of, is_withh
 use tidemill_log::schema::arena::{Field, Meaning, Node, Record, Schema};
 use tidemill_log::schema::fingerprint;
 
-use super::super::columns::{Cell, Cells};
+use super::super::columns::{Cells, DecodedValue};
 use super::super::duplicates::Said;
 use super::super::text;
 use super::super::wire::{WHY_UNAVAILABLE, Wire};
@@ -115,7 +115,7 @@ pub(super) struct Program {
     /// The number of columns, and the values of columns for which the writer has no field.
     columns: usize,
     /// The values of columns that the writer has no field for.
-    defaults: Vec<(usize, Cell<'static>)>,
+    defaults: Vec<(usize, DecodedValue<'static>)>,
     /// The columns that the writer has no field for.
     absent: Vec<Absent>,
     /// Columns for which the writer has another type.
@@ -385,7 +385,7 @@ impl Program {
     /// Decodes a body. `cells` is cleared and filled with one cell per column.
     pub(super) fn run<'a>(&'a self, body: &'a [u8], cells: &mut Cells<'a>) -> Checked<Change<'a>> {
         cells.clear();
-        cells.extend(std::iter::repeat_n(Cell::Null, self.columns));
+        cells.extend(std::iter::repeat_n(DecodedValue::Null, self.columns));
         for (column, cell) in &self.defaults {
             if let Some(place) = cells.get_mut(*column) {
                 *place = cell.clone();
@@ -536,9 +536,9 @@ impl Program {
     }
 
     /// Converts a value to the column's cell.
-    fn cell<'a>(&self, read: &Read, wire: &Option<Wire<'a>>) -> Checked<Cell<'a>> {
+    fn cell<'a>(&self, read: &Read, wire: &Option<Wire<'a>>) -> Checked<DecodedValue<'a>> {
         let Some(wire) = wire else {
-            return Ok(Cell::Null);
+            return Ok(DecodedValue::Null);
         };
         if !self.own && wire.is_unavailable(self.unavailable.as_deref()) {
             return Err(format!("field `{}`: {WHY_UNAVAILABLE}", read.name).into());
@@ -724,7 +724,7 @@ fn default_cell(
     json: &Value,
     kind: &DataType,
     utc: &Tz,
-) -> Option<Cell<'static>> {
+) -> Option<DecodedValue<'static>> {
     let node = match planned.node(node) {
         // A union's default belongs to the branch that takes it: the first one in the Avro
         // specification, any branch in its newer versions.
@@ -737,7 +737,7 @@ fn default_cell(
         other => other,
     };
     let wire = match (node, json) {
-        (Node::Null, Value::Null) => return Some(Cell::Null),
+        (Node::Null, Value::Null) => return Some(DecodedValue::Null),
         (Node::Boolean, Value::Bool(value)) => Wire::Bool(*value),
         (Node::Int(meaning) | Node::Long(meaning), json) => Wire::Int(json.as_i64()?, *meaning),
         (Node::Float, json) => Wire::Float(f64::from(json.as_f64()? as f32), true),

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::columns::Cell;
+use crate::columns::DecodedValue;
 use crate::wire;
 
 /// A declared type that allows less than the column's stored type.
@@ -33,17 +33,17 @@ impl Asked {
     }
 
     /// The cell in the type's form; `None` if the type does not allow the value.
-    pub(crate) fn kept(self, cell: Cell<'_>) -> Option<Cell<'_>> {
+    pub(crate) fn kept(self, cell: DecodedValue<'_>) -> Option<DecodedValue<'_>> {
         match (self, cell) {
-            (Self::SmallInt, Cell::Int(value)) => {
-                i16::try_from(value).ok().map(|it| Cell::Int(it.into()))
+            (Self::SmallInt, DecodedValue::Int(value)) => i16::try_from(value)
+                .ok()
+                .map(|it| DecodedValue::Int(it.into())),
+            (Self::Varchar(most), DecodedValue::Text(text)) => {
+                (text.chars().count() <= most).then_some(DecodedValue::Text(text))
             }
-            (Self::Varchar(most), Cell::Text(text)) => {
-                (text.chars().count() <= most).then_some(Cell::Text(text))
-            }
-            (Self::Uuid, Cell::Text(text)) => {
+            (Self::Uuid, DecodedValue::Text(text)) => {
                 let text = wire::uuid_text(&text)?.into_owned();
-                Some(Cell::Text(Cow::Owned(text)))
+                Some(DecodedValue::Text(Cow::Owned(text)))
             }
             (_, cell) => Some(cell),
         }

@@ -16,7 +16,7 @@ use tidemill_ir::{Binary, Digits, Spelling, TimestampUnit};
 use tidemill_log::schema::arena::{Meaning, Unit};
 
 use super::connect::Written;
-use crate::columns::Cell;
+use crate::columns::DecodedValue;
 use crate::text;
 use crate::wire::{UNAVAILABLE, WHY_UNAVAILABLE, Wire, is_placeholder, micros, twos_complement};
 
@@ -65,7 +65,7 @@ pub(crate) enum Misfit {
 }
 
 /// A cell, or why there is none.
-type Read<'a> = Result<Cell<'a>, Misfit>;
+type Read<'a> = Result<DecodedValue<'a>, Misfit>;
 
 impl Rules {
     /// The cell of a value. `raw` is valid JSON and not null; `written` is its type, if it is
@@ -97,7 +97,9 @@ impl Rules {
                 wire.cell(kind, &self.utc)
             }
             (Some(Written::Text), DataType::Decimal128(precision, scale)) if quoted => string(raw)
-                .and_then(|text| text::decimal(&text, *precision, *scale).map(Cell::Decimal)),
+                .and_then(|text| {
+                    text::decimal(&text, *precision, *scale).map(DecodedValue::Decimal)
+                }),
             (Some(Written::Text), DataType::Binary) if self.spelling.binary.is_none() => {
                 return Err(Misfit::Why(BYTES_UNKNOWN));
             }
@@ -133,30 +135,30 @@ impl Rules {
             }
             DataType::Binary => return self.bytes(raw),
             DataType::Boolean => match raw {
-                "true" => Some(Cell::Bool(true)),
-                "false" => Some(Cell::Bool(false)),
+                "true" => Some(DecodedValue::Bool(true)),
+                "false" => Some(DecodedValue::Bool(false)),
                 _ => None,
             },
             DataType::Int32 => integer(raw)
                 .filter(|value| i32::try_from(*value).is_ok())
-                .map(Cell::Int),
-            DataType::Int64 => integer(raw).map(Cell::Int),
+                .map(DecodedValue::Int),
+            DataType::Int64 => integer(raw).map(DecodedValue::Int),
             // Parsed at the column's own width, because rounding twice could change the last bit.
             DataType::Float32 => match self.not_finite(raw) {
-                Some(value) => Some(Cell::Float(value)),
+                Some(value) => Some(DecodedValue::Float(value)),
                 None => finite(raw.parse::<f32>().map(f64::from)),
             },
             DataType::Float64 => match self.not_finite(raw) {
-                Some(value) => Some(Cell::Float(value)),
+                Some(value) => Some(DecodedValue::Float(value)),
                 None => finite(raw.parse::<f64>()),
             },
             DataType::Utf8 => match raw.as_bytes().first() {
-                Some(b'"') => string(raw).map(Cell::Text),
+                Some(b'"') => string(raw).map(DecodedValue::Text),
                 Some(b'{' | b'[') | None => None,
                 // Debezium writes texts as texts, so a number belongs to another column type.
                 Some(_) if self.debezium => None,
                 // APIs mix "12" and 12 in one field. A number keeps its spelling.
-                Some(_) => Some(Cell::Text(Cow::Borrowed(raw))),
+                Some(_) => Some(DecodedValue::Text(Cow::Borrowed(raw))),
             },
             DataType::Date32 => self.date(raw),
             _ => None,
@@ -175,19 +177,19 @@ impl Rules {
     }
 
     /// A date: ISO 8601, or days since 1970 from Debezium.
-    fn date(&self, raw: &str) -> Option<Cell<'static>> {
+    fn date(&self, raw: &str) -> Option<DecodedValue<'static>> {
         if raw.starts_with('"') {
             let text = string(raw)?;
             // The form of Debezium's IsoDate.
             let zone = text.strip_suffix('Z').filter(|_| self.debezium);
             let days = text::date(zone.unwrap_or(&text))?;
-            return Some(Cell::Int(i64::from(days)));
+            return Some(DecodedValue::Int(i64::from(days)));
         }
         // Debezium's dates are days, whatever its time precision mode is.
         let days = integer(raw).filter(|_| self.debezium)?;
         i32::try_from(days)
             .ok()
-            .map(|days| Cell::Int(i64::from(days)))
+            .map(|days| DecodedValue::Int(i64::from(days)))
     }
 
     /// A timestamp: ISO 8601, or a number whose unit is known.
@@ -195,7 +197,7 @@ impl Rules {
         if raw.starts_with('"') {
             let text = string(raw).ok_or(Misfit::Kind)?;
             let at = text::timestamp(&text, &self.utc);
-            return at.map(Cell::Int).ok_or(Misfit::Kind);
+            return at.map(DecodedValue::Int).ok_or(Misfit::Kind);
         }
         let value = integer(raw).ok_or(Misfit::Kind)?;
         let at = match self.spelling.timestamps {
@@ -209,14 +211,14 @@ impl Rules {
             }
             None => return Err(Misfit::Why(UNIT_UNKNOWN)),
         };
-        at.map(Cell::Int).ok_or(Misfit::Kind)
+        at.map(DecodedValue::Int).ok_or(Misfit::Kind)
     }
 
     /// A decimal: a number, digits in a string, or base64 of the unscaled value.
     fn decimal(&self, raw: &str, precision: u8, scale: i8) -> Read<'static> {
         let digits = |text: &str| text::decimal(text, precision, scale);
         if !raw.starts_with('"') {
-            return digits(raw).map(Cell::Decimal).ok_or(Misfit::Kind);
+            return digits(raw).map(DecodedValue::Decimal).ok_or(Misfit::Kind);
         }
         let text = string(raw).ok_or(Misfit::Kind)?;
         let bytes = decoded(&text).filter(|bytes| !bytes.is_empty());
@@ -228,7 +230,7 @@ impl Rules {
             None if self.debezium && bytes.is_some() => return Err(Misfit::Why(DIGITS_UNKNOWN)),
             Some(Digits::Text) | None => digits(&text),
         };
-        value.map(Cell::Decimal).ok_or(Misfit::Kind)
+        value.map(DecodedValue::Decimal).ok_or(Misfit::Kind)
     }
 
     /// Bytes: base64, hexadecimal digits or a text.
@@ -239,22 +241,22 @@ impl Rules {
             false => Binary::Text,
         };
         let bytes = match self.spelling.binary.unwrap_or(default) {
-            Binary::Text => return Ok(Cell::Text(text)),
+            Binary::Text => return Ok(DecodedValue::Text(text)),
             Binary::Base64 => decoded(&text),
             Binary::Hex => hex(&text),
         };
         match bytes {
             Some(bytes) if is_placeholder(&bytes, self.told()) => Err(Misfit::Why(WHY_UNAVAILABLE)),
-            Some(bytes) => Ok(Cell::Bytes(Cow::Owned(bytes))),
+            Some(bytes) => Ok(DecodedValue::Bytes(Cow::Owned(bytes))),
             None => Err(Misfit::Kind),
         }
     }
 }
 
 /// A float, if it is finite.
-fn finite<E>(value: Result<f64, E>) -> Option<Cell<'static>> {
+fn finite<E>(value: Result<f64, E>) -> Option<DecodedValue<'static>> {
     let value = value.ok().filter(|value| value.is_finite());
-    value.map(Cell::Float)
+    value.map(DecodedValue::Float)
 }
 
 /// Decodes base64, standard or URL-safe.
@@ -274,7 +276,7 @@ fn hex(text: &str) -> Option<Vec<u8>> {
 
 /// Debezium's `VariableScaleDecimal`: an object with the scale and the base64 of the unscaled
 /// value.
-fn scaled(raw: &str, precision: u8, to: i8) -> Option<Cell<'static>> {
+fn scaled(raw: &str, precision: u8, to: i8) -> Option<DecodedValue<'static>> {
     let parts: serde_json::Map<String, serde_json::Value> = serde_json::from_str(raw).ok()?;
     let (scale, value) = (parts.get("scale")?.as_i64()?, parts.get("value")?.as_str()?);
     if parts.len() != 2 {
@@ -282,7 +284,7 @@ fn scaled(raw: &str, precision: u8, to: i8) -> Option<Cell<'static>> {
     }
     let value = twos_complement(&decoded(value)?)?;
     let value = text::rescale(value, scale, i64::from(to))?;
-    text::in_precision(value, precision).map(Cell::Decimal)
+    text::in_precision(value, precision).map(DecodedValue::Decimal)
 }
 
 /// A whole number: `30`, and also `30.0` and `3e1`, which some writers make of it.

@@ -19,7 +19,7 @@
 //! |---|---|
 //! | `.` and `[^x]` match line breaks; `^` and `$` match at the ends alone | the same, by `(?s)` |
 //! | `\d` `\s` `\w` `[:alpha:]` … in the locale C.UTF-8 | sets of characters, written out |
-//! | `*?`, `+?`, `??`, `{m,n}?` | the same for a yes or no; refused in `regexp_replace` |
+//! | `*?`, `+?`, `??`, `{m,n}?` | the same for a yes or no; refused where the extent matters |
 //! | `\1` in a pattern, `(?=…)`, `(?!…)`, `\m`, `\M`, `\y` | refused |
 
 use std::cell::RefCell;
@@ -488,6 +488,42 @@ fn flags(flags: &str) -> Result<(bool, bool), String> {
     Ok((fold, all))
 }
 
+/// `substring(text, pattern)` (`textregexsubstr`): the first group of the first match, or the match
+/// if the pattern has no groups. Null if there is no match, or the group is in none.
+///
+/// # Errors
+/// The pattern is not valid or not supported, is not greedy, or its groups could differ from
+/// PostgreSQL's.
+fn part(text: &str, pattern: &str) -> Answer {
+    let compiled = compiled(pattern, false)?;
+    let groups = compiled.regex.captures_len() > 1;
+    if compiled.shape.lazy {
+        return Err(LAZY.to_owned());
+    }
+    if groups && (compiled.shape.alternation || compiled.shape.repeated_group) {
+        return Err("a group to take out is not supported with | or repeated groups".to_owned());
+    }
+    let Some((start, end)) = compiled.find(text, 0)? else {
+        return Ok(Datum::Null);
+    };
+    if !groups {
+        return Ok(Datum::text(text.get(start..end).unwrap_or_default()));
+    }
+    let parts = compiled.regex.captures(text);
+    let whole = parts.as_ref().and_then(|parts| parts.get(0));
+    if whole.map(|whole| whole.end()) != Some(end) {
+        return Err(GROUPS.to_owned());
+    }
+    let first = parts.as_ref().and_then(|parts| parts.get(1));
+    Ok(first.map_or(Datum::Null, |first| Datum::text(first.as_str())))
+}
+
+/// The refusal of quantifiers that are not greedy.
+const LAZY: &str = "a pattern that is not greedy is not supported where its extent counts";
+
+/// The refusal of a match whose groups may be others in PostgreSQL.
+const GROUPS: &str = "the groups of this match are not those of PostgreSQL";
+
 /// `regexp_replace` (`replace_text_regexp`).
 ///
 /// # Errors
@@ -504,7 +540,7 @@ fn replace(text: &str, pattern: &str, with: &str, (fold, all): (bool, bool)) -> 
         repeated_group,
     } = compiled.shape;
     if lazy {
-        return Err("a pattern that is not greedy is not supported where its extent counts".into());
+        return Err(LAZY.to_owned());
     }
     let numbered = |pair: &[u8]| matches!(pair, [b'\\', b'1'..=b'9']);
     let groups = with.as_bytes().windows(2).any(numbered);
@@ -524,7 +560,7 @@ fn replace(text: &str, pattern: &str, with: &str, (fold, all): (bool, bool)) -> 
             .and_then(|parts| parts.get(0))
             .map(|whole| whole.end());
         if groups && extent != Some(end) {
-            return Err("the groups of this match are not those of PostgreSQL".to_owned());
+            return Err(GROUPS.to_owned());
         }
         replacement(
             with,
@@ -675,6 +711,12 @@ pub(crate) fn entries() -> Vec<Entry> {
                     (fold, false) => matches(t, p, fold).map(Bool),
                 }
             }),
+        ),
+        rows(
+            "substring",
+            &[T, T],
+            T,
+            body!([Text(t), Text(p)] => part(t, p)),
         ),
         rows(
             "regexp_replace",

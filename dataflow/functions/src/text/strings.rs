@@ -448,8 +448,8 @@ fn changes() -> Vec<Entry> {
 
 /// Functions that take parts of a text.
 ///
-/// `substring(text, text)` has entries only to be refused: in PostgreSQL its second argument is a
-/// pattern, so a quoted number there has another meaning than the user expects.
+/// `substring(text, text)` takes a pattern ([`super::regex`]), and of three texts it takes one of SQL,
+/// which is refused.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn parts() -> Vec<Entry> {
     use Datum::{Bool, Int, Text};
@@ -491,17 +491,14 @@ fn parts() -> Vec<Entry> {
             }),
         ),
     ];
-    let pattern = "PostgreSQL takes the text for a regular expression: cast it to int, or use \
-                   regexp_replace";
-    for takes in [&[T, T] as &[Kind], &[T, T, T]] {
-        let gives = Gives::Kind(T);
-        entries.push(Entry::new(
-            "substring",
-            takes,
-            gives,
-            Body::Refused(pattern),
-        ));
-    }
+    let pattern = "PostgreSQL takes the text for a pattern of SQL: write substring(text FROM \
+                   pattern) with a regular expression";
+    entries.push(Entry::new(
+        "substring",
+        &[T, T, T],
+        Gives::Kind(T),
+        Body::Refused(pattern),
+    ));
     for name in ["substr", "substring"] {
         entries.push(rows(
             name,

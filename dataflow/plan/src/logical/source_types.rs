@@ -38,7 +38,7 @@ use tidemill_ir::types;
 use tidemill_log::schema::{Comparison, SourceType};
 
 use crate::catalog::{Catalog, Relation, Scanned, SourceTypes};
-use crate::rewrite::set_operations;
+use crate::rewrite::{recursion, set_operations};
 use crate::script::{first_line, written};
 
 /// An expression, and the source's type if its value is the text of such a type.
@@ -157,6 +157,11 @@ impl Scope {
                 let columns = alias.input.schema().columns().into_iter().map(Expr::Column);
                 let columns = columns.collect::<Vec<_>>();
                 self.all(&columns, false, "compared by INTERSECT or EXCEPT")
+            }
+            LogicalPlan::SubqueryAlias(alias) if recursion::is_distinct(alias) => {
+                let columns = alias.input.schema().columns().into_iter().map(Expr::Column);
+                let columns = columns.collect::<Vec<_>>();
+                self.all(&columns, false, "compared by the UNION of WITH RECURSIVE")
             }
             LogicalPlan::Distinct(Distinct::On(DistinctOn {
                 on_expr, sort_expr, ..

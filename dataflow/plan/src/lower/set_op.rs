@@ -12,7 +12,8 @@ use datafusion_expr::logical_plan::{Extension, Union};
 use datafusion_expr::{ExprSchemable, LogicalPlan};
 use tidemill_ir::{Rel, RelOp};
 
-use super::{Inputs, Pending, distinctly_named, renamed};
+use super::{Inputs, Pending, distinctly_named, recursion, renamed};
+use crate::rewrite::recursion::{RecursiveUnion, WorkTable};
 use crate::rewrite::set_operations::SetOperation;
 
 impl Inputs<'_> {
@@ -36,11 +37,17 @@ impl Inputs<'_> {
         Ok(Pending::of(Rel { schema, op }, Arc::clone(&union.schema)))
     }
 
-    /// Lowers INTERSECT and EXCEPT.
+    /// Lowers INTERSECT, EXCEPT and WITH RECURSIVE.
     ///
     /// # Errors
     /// When a part of the query cannot be represented.
     pub(super) fn extension(&self, extension: &Extension) -> Result<Pending> {
+        if let Some(recursion) = RecursiveUnion::in_node(extension) {
+            return self.recursion(recursion);
+        }
+        if let Some(table) = WorkTable::in_node(extension) {
+            return Ok(recursion::work_table(table));
+        }
         let Some(operation) = SetOperation::in_node(extension) else {
             return internal_err!("`{}` is no operation here", extension.node.name());
         };
@@ -61,7 +68,7 @@ impl Inputs<'_> {
     }
 
     /// Lowers inputs to relations of one schema.
-    fn alike<'a>(
+    pub(super) fn alike<'a>(
         &self,
         inputs: impl Iterator<Item = &'a LogicalPlan>,
         scope: &DFSchemaRef,

@@ -66,13 +66,7 @@ impl Check<'_> {
                 );
                 ControlFlow::Break((span, what))
             }
-            Some(_) => ControlFlow::Break((
-                span,
-                format!(
-                    "function `{name}` is not supported in views: its answer depends on more than \
-                     its arguments (clock, chance, settings or release), so a replay would differ"
-                ),
-            )),
+            Some(_) => ControlFlow::Break((span, clock(&name))),
             None => ControlFlow::Break((span, unknown_function(&name))),
         }
     }
@@ -188,8 +182,28 @@ fn unknown_function(name: &str) -> String {
         let ours = aggregates().into_iter().collect::<Vec<_>>().join(", ");
         return format!("aggregate `{name}` is not supported in views yet; there are {ours}");
     }
-    let hint = did_you_mean(name, Catalog::functions());
-    format!("unknown function `{name}`{hint}")
+    match name {
+        "tumble" | "hop" | "session" => {
+            let window = name.to_uppercase();
+            format!(
+                "`{name}` is a table function: write FROM {window}(TABLE t, column, INTERVAL '…') \
+                 and GROUP BY window_start, window_end"
+            )
+        }
+        "proctime" | "current_watermark" | "mz_now" => clock(name),
+        _ => {
+            let hint = did_you_mean(name, Catalog::functions());
+            format!("unknown function `{name}`{hint}")
+        }
+    }
+}
+
+/// The message for a function whose answer changes from run to run.
+fn clock(name: &str) -> String {
+    format!(
+        "function `{name}` is not supported in views: its answer depends on more than its \
+         arguments (clock, chance, settings or release), so a replay would differ"
+    )
 }
 
 /// Aggregates of PostgreSQL that neither views nor DataFusion have.

@@ -98,7 +98,7 @@ impl Selecting {
 }
 
 /// The UNION ALL of two bodies.
-fn union(left: SetExpr, right: SetExpr) -> SetExpr {
+pub(super) fn union(left: SetExpr, right: SetExpr) -> SetExpr {
     SetExpr::SetOperation {
         op: SetOperator::Union,
         set_quantifier: SetQuantifier::All,

@@ -30,16 +30,16 @@ use super::derived::{MARK, query};
 /// # Errors
 /// `Bug` when the templates do not parse.
 pub(crate) fn written(of: &mut Query) -> Result<()> {
-    match of.visit(&mut Rows) {
+    match of.visit(&mut RowComparisons) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
 }
 
 /// The visitor that writes out the comparisons.
-struct Rows;
+struct RowComparisons;
 
-impl VisitorMut for Rows {
+impl VisitorMut for RowComparisons {
     type Break = Error;
 
     /// Conditions of WHERE come first. What is left is a value.

@@ -16,9 +16,9 @@
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, Spanned, TableAlias, TableFactor, TableWithJoins,
-    Visit, VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
+    ExcludeSelectItem, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select,
+    SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Spanned, TableAlias, TableFactor,
+    TableWithJoins, Visit, VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 use tidemill_log::Result;
@@ -190,7 +190,7 @@ impl Expansion<'_> {
                 SelectItem::Wildcard(options) => {
                     let span = options.wildcard_token.0.span;
                     plain(options, span)?;
-                    for column in &columns {
+                    for column in columns.iter().filter(|column| !hidden(options, column)) {
                         items.push(SelectItem::UnnamedExpr(column.expr(span)?));
                         names.push(column.name.clone());
                     }
@@ -401,10 +401,19 @@ fn renamed(names: Vec<Option<Ident>>, alias: &TableAlias) -> Vec<Option<Ident>> 
     given.chain(rest).collect()
 }
 
+/// Whether a column is left out of a `*`. Only rewrites leave columns out, by EXCLUDE, which the
+/// grammar does not have.
+fn hidden(options: &WildcardAdditionalOptions, column: &Named) -> bool {
+    let Some(ExcludeSelectItem::Multiple(names)) = &options.opt_exclude else {
+        return false;
+    };
+    let own = column.name.as_ref().map(normal);
+    names.iter().any(|name| single(name).map(normal) == own)
+}
+
 /// Refuses clauses after `*` that PostgreSQL does not have.
 fn plain(options: &WildcardAdditionalOptions, span: Span) -> Found<()> {
     let none = options.opt_ilike.is_none()
-        && options.opt_exclude.is_none()
         && options.opt_except.is_none()
         && options.opt_replace.is_none()
         && options.opt_rename.is_none()

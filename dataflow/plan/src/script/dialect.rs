@@ -5,19 +5,33 @@
 //! - `a IS DISTINCT FROM b AND c` is `(a IS DISTINCT FROM b) AND c`.
 //! - `-a ^ b` is `(-a) ^ b`.
 //!
+//! `TABLE t` and `PARTITION BY …` may stand where an expression may: as arguments of TUMBLE, HOP and
+//! SESSION ([`crate::rewrite::time_windows`]). They are prefixes of a row of expressions.
+//!
+//! `substr(…)` is a function like others, and not SUBSTRING.
+//!
 //! Arguments named by expressions, as in `json_object('a': 1)`, are not supported. To look for
 //! them, the parser would read each argument twice, so nested calls would take exponential time.
 
 use std::any::TypeId;
 
-use datafusion_sql::sqlparser::ast::{Expr, UnaryOperator, Value, ValueWithSpan};
+use datafusion_sql::sqlparser::ast::{
+    Expr, Ident, ObjectName, UnaryOperator, Value, ValueWithSpan,
+};
 use datafusion_sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
-use datafusion_sql::sqlparser::tokenizer::Token;
+use datafusion_sql::sqlparser::tokenizer::{Span, Token};
 
 /// The parser's own dialect, which answers everything else.
 const BASE: PostgreSqlDialect = PostgreSqlDialect {};
+
+/// The prefix of a table that is an argument: its value is a row of the table's name, or of a query,
+/// and of what it is partitioned by, if there is something.
+pub(crate) const TABLE: &str = "TABLE";
+
+/// The prefix of the expressions that a table in an argument is partitioned by.
+pub(crate) const PARTITION_BY: &str = "PARTITION BY";
 
 /// The precedence of a sign: below `::` and subscripts, above COLLATE, AT TIME ZONE and `^`.
 const SIGN: u8 = 125;
@@ -43,6 +57,9 @@ impl Dialect for Grammar {
     /// A sign binds tighter than `^`, as in PostgreSQL's grammar (`UMINUS`). A plus before a number
     /// is dropped.
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        if let Some(prefix) = table_argument(parser).or_else(|| substr(parser)) {
+            return Some(prefix);
+        }
         let op = match &parser.peek_token_ref().token {
             Token::Minus => UnaryOperator::Minus,
             Token::Plus => UnaryOperator::Plus,
@@ -158,4 +175,57 @@ impl Dialect for Grammar {
         supports_xml_expressions
         supports_comment_optimizer_hint
     }
+}
+
+/// `TABLE t`, `TABLE t PARTITION BY k`, or `PARTITION BY k`. `None` if there is something else.
+fn table_argument(parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+    let at = parser.peek_token_ref().span;
+    if parser.parse_keywords(&[Keyword::PARTITION, Keyword::BY]) {
+        return Some(partitioned(parser, at));
+    }
+    if !parser.parse_keyword(Keyword::TABLE) {
+        return None;
+    }
+    let table = |parser: &mut Parser<'_>| {
+        let mut parts = vec![parser.parse_prefix()?];
+        if let Token::Period = parser.peek_token_ref().token {
+            return parser.expected("a table without a schema", parser.peek_token());
+        }
+        if parser.parse_keywords(&[Keyword::PARTITION, Keyword::BY]) {
+            parts.push(partitioned(parser, at)?);
+        }
+        Ok(prefixed(TABLE, parts, at))
+    };
+    Some(table(parser))
+}
+
+/// What stands behind PARTITION BY in an argument: an expression, or several in parentheses.
+fn partitioned(parser: &mut Parser<'_>, at: Span) -> Result<Expr, ParserError> {
+    let keys = match parser.parse_expr()? {
+        Expr::Tuple(keys) => keys,
+        Expr::Nested(key) => vec![*key],
+        key => vec![key],
+    };
+    Ok(prefixed(PARTITION_BY, keys, at))
+}
+
+/// A row of expressions with a prefix.
+fn prefixed(prefix: &str, parts: Vec<Expr>, at: Span) -> Expr {
+    Expr::Prefixed {
+        prefix: Ident::with_span(at, prefix),
+        value: Box::new(Expr::Tuple(parts)),
+    }
+}
+
+/// `substr(…)` as a call, because it takes no pattern. (The parser takes it for `substring`.)
+fn substr(parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+    let Token::Word(word) = &parser.peek_token_ref().token else {
+        return None;
+    };
+    let name = word.value.clone();
+    if word.keyword != Keyword::SUBSTR || parser.peek_nth_token_ref(1).token != Token::LParen {
+        return None;
+    }
+    let at = parser.next_token().span;
+    Some(parser.parse_function(ObjectName::from(Ident::with_span(at, name))))
 }

@@ -21,7 +21,7 @@ use crate::push::filtered;
 
 /// How many rows a query may have.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Rows {
+enum Cardinality {
     /// Any number.
     Any,
     /// None or one.
@@ -31,22 +31,24 @@ enum Rows {
 }
 
 /// How many rows a query has, as far as its form tells.
-fn rows_of(query: &LogicalPlan) -> Rows {
+fn rows_of(query: &LogicalPlan) -> Cardinality {
     match query {
         LogicalPlan::Projection(projection) => rows_of(&projection.input),
         LogicalPlan::SubqueryAlias(alias) => rows_of(&alias.input),
         LogicalPlan::Sort(sort) => rows_of(&sort.input),
         LogicalPlan::Filter(filter) => match rows_of(&filter.input) {
-            Rows::Any => Rows::Any,
-            _ => Rows::AtMostOne,
+            Cardinality::Any => Cardinality::Any,
+            _ => Cardinality::AtMostOne,
         },
-        LogicalPlan::Aggregate(grouping) if grouping.group_expr.is_empty() => Rows::One,
+        LogicalPlan::Aggregate(grouping) if grouping.group_expr.is_empty() => Cardinality::One,
         LogicalPlan::Limit(limit) => match (limit.get_fetch_type(), limit.get_skip_type()) {
-            (Ok(FetchType::Literal(Some(0 | 1))), Ok(SkipType::Literal(_))) => Rows::AtMostOne,
-            _ => Rows::Any,
+            (Ok(FetchType::Literal(Some(0 | 1))), Ok(SkipType::Literal(_))) => {
+                Cardinality::AtMostOne
+            }
+            _ => Cardinality::Any,
         },
-        LogicalPlan::EmptyRelation(empty) if empty.produce_one_row => Rows::One,
-        _ => Rows::Any,
+        LogicalPlan::EmptyRelation(empty) if empty.produce_one_row => Cardinality::One,
+        _ => Cardinality::Any,
     }
 }
 
@@ -247,7 +249,7 @@ impl Unnesting {
         let mut plan = computed.plan;
         let mut outputs = carried.clone();
         let mut answer = column(&name, "value");
-        if of_rows == Rows::Any {
+        if of_rows == Cardinality::Any {
             let kind = value.get_type(plan.schema())?;
             let only = match kind {
                 arrow::datatypes::DataType::Boolean => bool_and_udaf(),
@@ -262,7 +264,7 @@ impl Unnesting {
             outputs.push(of("rows").alias_qualified(Some(name.clone()), "rows"));
             outputs.push(of("value").alias_qualified(Some(name.clone()), "value"));
             answer = when(single_row(column(&name, "rows")), answer).end()?;
-            of_rows = Rows::One;
+            of_rows = Cardinality::One;
         } else {
             outputs.push(value.alias_qualified(Some(name.clone()), "value"));
         }
@@ -273,7 +275,7 @@ impl Unnesting {
             answer = when(column(&name, "found"), answer).otherwise(empty)?;
         }
         let plan = projected(plan, outputs)?;
-        let kind = match on.is_empty() && of_rows == Rows::One {
+        let kind = match on.is_empty() && of_rows == Cardinality::One {
             true => JoinType::Inner,
             false => JoinType::Left,
         };

@@ -25,7 +25,7 @@ use super::free::{free, has, nests};
 use super::{Outer, Unnesting, columns, joined, named, projected, same};
 use crate::catalog::row_number::RowNumber;
 use crate::push::filtered;
-use crate::rewrite::set_operations;
+use crate::rewrite::{recursion, set_operations};
 
 /// The name of the column that numbers the rows for each outer row. No query can use this name.
 const NUMBER: &str = "row of outer";
@@ -187,6 +187,12 @@ impl Unnesting {
         let below = columns(alias.input.schema());
         if outer.is_some() && set_operations::kind(&alias).is_some() {
             return self.set_operation(alias, outer);
+        }
+        if outer.is_some() && recursion::is_recursive(&alias) {
+            return not_impl_err!(
+                "WITH RECURSIVE that reads columns of the query around it is not supported in \
+                 views yet"
+            );
         }
         let input = self.node(Arc::unwrap_or_clone(alias.input), outer)?;
         if outer.is_none() {

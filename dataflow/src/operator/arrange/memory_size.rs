@@ -5,10 +5,10 @@ use std::rc::Rc;
 use differential_dataflow::difference::Semigroup;
 use differential_dataflow::trace::implementations::Vector;
 use differential_dataflow::trace::implementations::ord_neu::{OrdKeyBatch, OrdValBatch};
-use tidemill_ir::Epoch;
 use tidemill_ir::row::Row;
 
 use crate::stats::operators::Size;
+use crate::time::Time;
 
 /// Items of a batch that are measured. All others are assumed to be like them.
 const SAMPLE: usize = 32;
@@ -46,8 +46,8 @@ fn list<T: Weigh>(items: &[T]) -> usize {
 }
 
 /// The size of a batch with so many updates and times; `rows` are the bytes of keys and values.
-fn size<D>(updates: usize, times: usize, rows: usize) -> Size {
-    let bytes = rows + times * (size_of::<Epoch>() + size_of::<D>());
+fn size<T, D>(updates: usize, times: usize, rows: usize) -> Size {
+    let bytes = rows + times * (size_of::<T>() + size_of::<D>());
     Size {
         rows: updates as u64,
         bytes: bytes as u64,
@@ -55,28 +55,30 @@ fn size<D>(updates: usize, times: usize, rows: usize) -> Size {
 }
 
 /// Batches in the form in which the spines of [`crate::operator::arrange`] hold them.
-type Values<V, D> = Rc<OrdValBatch<Vector<((Row, V), Epoch, D)>>>;
-type Keys<D> = Rc<OrdKeyBatch<Vector<((Row, ()), Epoch, D)>>>;
+type Values<V, T, D> = Rc<OrdValBatch<Vector<((Row, V), T, D)>>>;
+type Keys<T, D> = Rc<OrdKeyBatch<Vector<((Row, ()), T, D)>>>;
 
 /// The size of a batch of values by key.
-pub(crate) fn values<V, D>(batch: &Values<V, D>) -> Size
+pub(crate) fn values<V, T, D>(batch: &Values<V, T, D>) -> Size
 where
+    T: Time,
     V: Weigh + Ord + Clone + 'static,
     D: Semigroup + Ord + 'static,
 {
     let storage = &batch.storage;
     let rows = list(&storage.keys) + list(&storage.vals.vals);
-    size::<D>(batch.updates, storage.upds.times.len(), rows)
+    size::<T, D>(batch.updates, storage.upds.times.len(), rows)
 }
 
 /// The size of a batch of keys without values.
-pub(crate) fn keys<D>(batch: &Keys<D>) -> Size
+pub(crate) fn keys<T, D>(batch: &Keys<T, D>) -> Size
 where
+    T: Time,
     D: Semigroup + Ord + 'static,
 {
     let storage = &batch.storage;
     let times = storage.upds.times.len();
-    size::<D>(batch.updates, times, list(&storage.keys))
+    size::<T, D>(batch.updates, times, list(&storage.keys))
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use tidemill_ir::Epoch;
 use tidemill_log::Result;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
@@ -10,19 +9,20 @@ use timely::dataflow::operators::Operator;
 
 use crate::chunk::{Chunk, ChunkStream, by_epoch};
 use crate::context::Context;
+use crate::time::Time;
 
 /// Makes one chunk of all updates of an epoch that arrive together. An error of `decode` ends the
 /// job.
-pub(crate) fn chunks<'scope, D: Clone + 'static>(
-    updates: StreamVec<'scope, Epoch, (D, Epoch, isize)>,
+pub(crate) fn chunks<'scope, T: Time, D: Clone + 'static>(
+    updates: StreamVec<'scope, T, (D, T, isize)>,
     name: &str,
     context: &Rc<Context>,
-    decode: impl Fn(Epoch, &[(D, i64)]) -> Result<Chunk> + 'static,
-) -> ChunkStream<'scope> {
+    decode: impl Fn(T, &[(D, i64)]) -> Result<Chunk<T>> + 'static,
+) -> ChunkStream<'scope, T> {
     let context = Rc::clone(context);
     updates.unary(Pipeline, name, move |_, _| {
         move |input, output| {
-            input.for_each(|cap, updates: &mut Vec<(D, Epoch, isize)>| {
+            input.for_each(|cap, updates: &mut Vec<(D, T, isize)>| {
                 let mut session = output.session(&cap);
                 for (epoch, updates) in by_epoch(updates.drain(..)) {
                     match decode(epoch, &updates) {

@@ -15,10 +15,8 @@ use std::sync::Arc;
 
 use arrow::array::new_null_array;
 use arrow::datatypes::SchemaRef;
-use differential_dataflow::operators::ThresholdTotal;
 use differential_dataflow::operators::arrange::Arranged;
 use differential_dataflow::{AsCollection, VecCollection};
-use tidemill_ir::Epoch;
 use tidemill_ir::row::{Row, batch, nullable};
 use tidemill_log::Result;
 use timely::dataflow::StreamVec;
@@ -26,37 +24,37 @@ use timely::dataflow::StreamVec;
 use crate::chunk::{Chunk, ChunkStream};
 use crate::context::Context;
 use crate::context::site::Site;
-use crate::operator::arrange::{Decoder, Keys, Update, Values, arrange_keys};
+use crate::operator::arrange::{Arranges, Decoder, KeyUpdate, Keys, Update, Values};
 use crate::operator::compute::chunks::chunks as chunked;
-
-/// A key with its difference, in the form of a key-only arrangement.
-pub(crate) type KeyUpdate = ((Row, ()), Epoch, isize);
+use crate::time::Time;
 
 /// The keys of updates, without their values.
-pub(crate) fn keys(updates: StreamVec<'_, Epoch, Update>) -> StreamVec<'_, Epoch, KeyUpdate> {
+pub(crate) fn keys<T: Time>(
+    updates: StreamVec<'_, T, Update<T>>,
+) -> StreamVec<'_, T, KeyUpdate<T>> {
     let updates = updates.as_collection();
     updates.map(|(key, _): (Row, Row)| (key, ())).inner
 }
 
 /// An arrangement of each key once, for as long as its count is positive. If there is a site, the
 /// counts are restored from it and kept at it.
-pub(crate) fn once<'scope>(
-    keys: StreamVec<'scope, Epoch, KeyUpdate>,
+pub(crate) fn once<'scope, T: Arranges>(
+    keys: StreamVec<'scope, T, KeyUpdate<T>>,
     name: &str,
     context: &Rc<Context>,
     site: Option<&Site>,
-) -> Arranged<'scope, Keys<isize>> {
-    let counted = arrange_keys(keys, name, context, site);
-    let once = counted.distinct_total_core::<isize>();
-    arrange_keys(once.map(|key| (key, ())).inner, name, context, None)
+) -> Arranged<'scope, Keys<isize, T>> {
+    let counted = T::arrange_keys(keys, name, context, site);
+    let once = T::distinct(counted, context);
+    T::arrange_keys(once.map(|key| (key, ())).inner, name, context, None)
 }
 
 /// The rows whose key is among `keys`; with `alone`, all the others.
-pub(crate) fn kept<'scope>(
-    rows: &Arranged<'scope, Values>,
-    keys: Arranged<'scope, Keys<isize>>,
+pub(crate) fn kept<'scope, T: Time>(
+    rows: &Arranged<'scope, Values<T>>,
+    keys: Arranged<'scope, Keys<isize, T>>,
     alone: bool,
-) -> VecCollection<'scope, Epoch, (Row, Row), isize> {
+) -> VecCollection<'scope, T, (Row, Row), isize> {
     let pair = |key: &Row, value: &Row| (key.clone(), value.clone());
     let with = rows
         .clone()
@@ -68,12 +66,12 @@ pub(crate) fn kept<'scope>(
 }
 
 /// Turns keys and values back to chunks. Columns of `schema` that the rows do not have are null.
-pub(crate) fn chunks<'scope>(
-    rows: VecCollection<'scope, Epoch, (Row, Row), isize>,
+pub(crate) fn chunks<'scope, T: Time>(
+    rows: VecCollection<'scope, T, (Row, Row), isize>,
     decoder: Decoder,
     schema: &SchemaRef,
     context: &Rc<Context>,
-) -> ChunkStream<'scope> {
+) -> ChunkStream<'scope, T> {
     let schema = nullable(schema);
     chunked(rows.inner, "MatchingChunks", context, move |epoch, rows| {
         let keys = rows.iter().map(|((key, _), _)| key.bytes());
@@ -88,12 +86,12 @@ pub(crate) fn chunks<'scope>(
 ///
 /// # Errors
 /// `Bug` when the columns are not the first ones of `schema`.
-pub(crate) fn extended(
-    epoch: Epoch,
+pub(crate) fn extended<T: Time>(
+    epoch: T,
     mut columns: Vec<arrow::array::ArrayRef>,
     diffs: Arc<[i64]>,
     schema: &SchemaRef,
-) -> Result<Chunk> {
+) -> Result<Chunk<T>> {
     let count = diffs.len();
     let missing = schema.fields().iter().skip(columns.len());
     let missing: Vec<_> = missing

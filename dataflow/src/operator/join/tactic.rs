@@ -13,7 +13,8 @@
 //! ```
 //!
 //! Invariants:
-//! 1. A pair is at the later of the epochs of its two rows.
+//! 1. A pair is at the later of the epochs of its two rows. Within a recursion it is at the least
+//!    round that is not before the rounds of both.
 //! 2. Each pair of updates is given exactly once.
 
 use std::cmp::Ordering;
@@ -27,6 +28,7 @@ use tidemill_ir::row::Row;
 use timely::container::Accountable;
 
 use crate::operator::arrange::{Batch, Values};
+use crate::time::Time;
 
 /// Most pairs in one piece.
 const PAIRS_MAX: usize = 1024;
@@ -39,43 +41,51 @@ const BYTES_MAX: usize = 256 * 1024;
 const PIECE_RECORDS: i64 = 1_000_000 / 16;
 
 /// A piece of a join's output: pairs of rows as bytes.
-#[derive(Default)]
-pub(crate) struct Pairs {
+pub(crate) struct Pairs<T = Epoch> {
     /// Key, left row and right row of each pair, one after the other.
     bytes: Vec<u8>,
     /// One per pair.
-    ends: Vec<Ends>,
+    ends: Vec<Ends<T>>,
+}
+
+impl<T> Default for Pairs<T> {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            ends: Vec::new(),
+        }
+    }
 }
 
 /// The ends of the three parts of a pair in the bytes, its epoch and its difference.
-struct Ends {
+struct Ends<T> {
     /// Where the key ends.
     key: usize,
     /// Where the left row ends.
     left: usize,
     /// Where the right row ends.
     right: usize,
-    /// The later of the epochs of the two rows.
-    epoch: Epoch,
+    /// The later of the times of the two rows.
+    epoch: T,
     /// The product of the differences of the two rows.
     diff: isize,
 }
 
 /// One pair of rows with an equal key.
-pub(crate) struct Pair<'a> {
+pub(crate) struct Pair<'a, T = Epoch> {
     /// The key, encoded.
     pub(crate) key: &'a [u8],
     /// The left row, encoded.
     pub(crate) left: &'a [u8],
     /// The right row, encoded.
     pub(crate) right: &'a [u8],
-    /// The later of the epochs of the two rows.
-    pub(crate) epoch: Epoch,
+    /// The later of the times of the two rows.
+    pub(crate) epoch: T,
     /// The product of the differences of the two rows.
     pub(crate) diff: isize,
 }
 
-impl Accountable for Pairs {
+impl<T> Accountable for Pairs<T> {
     fn record_count(&self) -> i64 {
         if self.ends.is_empty() {
             0
@@ -85,14 +95,14 @@ impl Accountable for Pairs {
     }
 }
 
-impl Pairs {
+impl<T: Time> Pairs<T> {
     /// Whether the piece has reached a limit.
     fn is_full(&self) -> bool {
         self.ends.len() >= PAIRS_MAX || self.bytes.len() >= BYTES_MAX
     }
 
     /// Appends a pair.
-    fn push(&mut self, key: &Row, left: &Row, right: &Row, epoch: Epoch, diff: isize) {
+    fn push(&mut self, key: &Row, left: &Row, right: &Row, epoch: T, diff: isize) {
         let mut end = |row: &Row| {
             self.bytes.extend_from_slice(row.bytes());
             self.bytes.len()
@@ -108,7 +118,7 @@ impl Pairs {
     }
 
     /// The pairs, sorted by epoch.
-    pub(crate) fn by_epoch(&self) -> Vec<Pair<'_>> {
+    pub(crate) fn by_epoch(&self) -> Vec<Pair<'_, T>> {
         let mut start = 0;
         let pairs = self.ends.iter().map(|ends| {
             let pair = Pair {
@@ -121,7 +131,7 @@ impl Pairs {
             start = ends.right;
             pair
         });
-        let mut pairs: Vec<Pair<'_>> = pairs.collect();
+        let mut pairs: Vec<Pair<'_, T>> = pairs.collect();
         pairs.sort_by_key(|pair| pair.epoch);
         pairs
     }
@@ -130,14 +140,14 @@ impl Pairs {
 /// The tactic: nested loops over the values of each key that both sides have.
 pub(crate) struct Nested;
 
-impl JoinTactic<Epoch, Batch, Batch, Pairs> for Nested {
+impl<T: Time> JoinTactic<T, Batch<T>, Batch<T>, Pairs<T>> for Nested {
     fn prep(
         &mut self,
-        left: Vec<Batch>,
-        right: Vec<Batch>,
+        left: Vec<Batch<T>>,
+        right: Vec<Batch<T>>,
         fresh: Fresh,
-        meet: Epoch,
-    ) -> Box<dyn Iterator<Item = Pairs>> {
+        meet: T,
+    ) -> Box<dyn Iterator<Item = Pairs<T>>> {
         let fresh_is_left = matches!(fresh, Fresh::Input0);
         let (fresh, held) = match fresh_is_left {
             true => (left, right),
@@ -155,16 +165,16 @@ impl JoinTactic<Epoch, Batch, Batch, Pairs> for Nested {
 }
 
 /// A cursor over the batches of one side.
-struct Side {
+struct Side<T: Time> {
     /// The position in the batches.
-    cursor: CursorList<BatchCursor<Values>>,
+    cursor: CursorList<BatchCursor<Values<T>>>,
     /// The batches, which are the storage of the cursor.
-    batches: Vec<Batch>,
+    batches: Vec<Batch<T>>,
 }
 
-impl Side {
+impl<T: Time> Side<T> {
     /// A cursor at the first key of the batches.
-    fn new(batches: Vec<Batch>) -> Self {
+    fn new(batches: Vec<Batch<T>>) -> Self {
         let (cursor, batches) = cursor_list(batches);
         Self { cursor, batches }
     }
@@ -172,37 +182,37 @@ impl Side {
 
 /// Loads the times and differences of the value under the cursor. Times before `meet` count as
 /// `meet`.
-fn load(
-    cursor: &mut CursorList<BatchCursor<Values>>,
-    batches: &Vec<Batch>,
-    meet: Epoch,
-    times: &mut Vec<(Epoch, isize)>,
+fn load<T: Time>(
+    cursor: &mut CursorList<BatchCursor<Values<T>>>,
+    batches: &Vec<Batch<T>>,
+    meet: T,
+    times: &mut Vec<(T, isize)>,
 ) {
     times.clear();
-    cursor.map_times(batches, |time, diff| times.push(((*time).max(meet), *diff)));
+    cursor.map_times(batches, |time, diff| times.push((time.join(&meet), *diff)));
     consolidate(times);
 }
 
 /// The pairs of one fresh batch that are still to be given, as an iterator of pieces.
-struct Work {
+struct Work<T: Time> {
     /// The new batches.
-    fresh: Side,
+    fresh: Side<T>,
     /// The trace of the other side, up to the new batches.
-    held: Side,
+    held: Side<T>,
     /// Which side is fresh.
     fresh_is_left: bool,
     /// No pair is before this epoch: all rows that are held from before count as from this epoch.
-    meet: Epoch,
+    meet: T,
     /// The times of the fresh value that is being paired; empty between two values.
-    fresh_times: Vec<(Epoch, isize)>,
+    fresh_times: Vec<(T, isize)>,
     /// The times of the held value that is being paired.
-    held_times: Vec<(Epoch, isize)>,
+    held_times: Vec<(T, isize)>,
 }
 
-impl Iterator for Work {
-    type Item = Pairs;
+impl<T: Time> Iterator for Work<T> {
+    type Item = Pairs<T>;
 
-    fn next(&mut self) -> Option<Pairs> {
+    fn next(&mut self) -> Option<Pairs<T>> {
         let mut pairs = Pairs::default();
         loop {
             let Self { fresh, held, .. } = self;
@@ -226,10 +236,10 @@ impl Iterator for Work {
     }
 }
 
-impl Work {
+impl<T: Time> Work<T> {
     /// Pairs the remaining values of the current key. Returns false if the piece is full before the
     /// end.
-    fn pair_key(&mut self, pairs: &mut Pairs) -> bool {
+    fn pair_key(&mut self, pairs: &mut Pairs<T>) -> bool {
         let Self { fresh, held, .. } = self;
         while let Some(value) = fresh.cursor.get_val(&fresh.batches) {
             if self.fresh_times.is_empty() {
@@ -259,7 +269,7 @@ impl Work {
                 };
                 for (at, diff) in &self.fresh_times {
                     for (also, times) in &self.held_times {
-                        pairs.push(key, left, right, *at.max(also), diff * times);
+                        pairs.push(key, left, right, at.join(also), diff * times);
                     }
                 }
                 held.cursor.step_val(&held.batches);

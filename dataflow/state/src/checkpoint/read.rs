@@ -29,13 +29,13 @@ pub struct Reader<C> {
     /// The entries that were read so far: encoded, each key and value once.
     entries: Vec<u8>,
     /// The remaining entries in sorted order; `None` while shards are being read.
-    sorted: Option<std::vec::IntoIter<Place>>,
+    sorted: Option<std::vec::IntoIter<EntryOffset>>,
     /// The type of the changes.
     change: PhantomData<C>,
 }
 
 /// The offset of an entry, with the first 16 bytes of its key, which tell nearly all entries apart.
-struct Place {
+struct EntryOffset {
     /// The first 16 bytes of the key, so that comparing numbers orders keys.
     key: [u64; 2],
     /// The offset of the entry in the entries that were read, in bytes.
@@ -93,18 +93,18 @@ impl<C: Change> Reader<C> {
     }
 
     /// The offsets of all entries, sorted by key and value.
-    fn sort(&self) -> Result<Vec<Place>> {
+    fn sort(&self) -> Result<Vec<EntryOffset>> {
         let mut places = Vec::new();
         let mut rest = self.entries.as_slice();
         while !rest.is_empty() {
             let at = self.entries.len() - rest.len();
             let ((key, _), after) = names(rest)?;
             let key = [first(key), first(key.get(8..).unwrap_or_default())];
-            places.push(Place { key, at });
+            places.push(EntryOffset { key, at });
             (_, rest) = postcard::take_from_bytes::<C>(after).map_err(bug)?;
         }
-        let whole = |place: &Place| names(self.entries.get(place.at..).unwrap_or_default());
-        let whole = |place: &Place| whole(place).map(|(names, _)| names).unwrap_or_default();
+        let whole = |place: &EntryOffset| names(self.entries.get(place.at..).unwrap_or_default());
+        let whole = |place: &EntryOffset| whole(place).map(|(names, _)| names).unwrap_or_default();
         places.sort_unstable_by(|a, b| a.key.cmp(&b.key).then_with(|| whole(a).cmp(&whole(b))));
         Ok(places)
     }

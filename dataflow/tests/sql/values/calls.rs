@@ -290,6 +290,7 @@ pub(crate) fn variants(entry: &Supported, calls: usize) -> usize {
             calls * 8
         }
         "~" | "~*" | "regexp_replace" | "SIMILAR TO" | "LIKE" | "ILIKE" => calls * 8,
+        "substring" if entry.takes[1] == Kind::Text => calls * 8,
         "/" | "round" | "CAST" | "numeric" | "AT TIME ZONE" => calls * 2,
         _ => calls,
     }
@@ -343,6 +344,7 @@ fn particular(entry: &Supported, place: usize, rng: &mut StdRng) -> Option<Strin
         },
         ("to_char", 1) => pick(TEMPLATES, rng),
         ("~" | "~*" | "!~" | "!~*" | "regexp_like" | "regexp_replace", 1) => pick(PATTERNS, rng),
+        ("substring", 1) if entry.takes[1] == Kind::Text => pick(PATTERNS, rng),
         ("regexp_replace", 2) => pick(REPLACEMENTS, rng),
         ("regexp_replace", 3) => pick(FLAGS, rng),
         ("regexp_like", 2) => pick(&["i", "c", "", "g"], rng),

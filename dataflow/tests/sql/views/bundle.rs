@@ -2,11 +2,16 @@
 //! understands too, and the queries there, which both must answer alike.
 //!
 //! The files are sqllogictest's: records between empty lines, `statement ok` or `query` above the
-//! SQL. What a query must return stands in none of them: PostgreSQL says it.
+//! SQL. What a query must return stands in none of them: PostgreSQL says it. Where PostgreSQL does
+//! not have a view's syntax, the view is `skipif postgresql`, and the next record, `onlyif
+//! postgresql`, creates it by hand.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
+
+use rand::Rng;
+use rand::rngs::StdRng;
 
 use crate::views::feed::Envelope;
 
@@ -79,6 +84,12 @@ pub(crate) fn views() -> Vec<View> {
         for record in records {
             match record.trim_end().trim_end_matches(';').split_once('\n') {
                 Some(("statement ok", sql)) => views.push(view(sql)),
+                Some(("skipif postgresql", record)) => views.push(view(statement(record))),
+                Some(("onlyif postgresql", record)) => {
+                    let by_hand = view(statement(record));
+                    let last = views.last_mut().filter(|last| last.name == by_hand.name);
+                    last.unwrap_or_else(|| panic!("{record}")).select = by_hand.select;
+                }
                 Some(("query", sql)) => {
                     let name = sql.strip_prefix("SELECT * FROM ");
                     queried.insert(name.unwrap_or_else(|| panic!("{sql}")).to_owned());
@@ -96,6 +107,30 @@ pub(crate) fn views() -> Vec<View> {
     let names: BTreeSet<&str> = views.iter().map(|view| view.name.as_str()).collect();
     assert_eq!(names.len(), views.len(), "two views of one name");
     views
+}
+
+/// One in `one_in` of the views, drawn by `rng`, and those that they read, in the same order.
+pub(crate) fn drawn(views: Vec<View>, rng: &mut StdRng, one_in: u32) -> Vec<View> {
+    let mut wanted: BTreeSet<String> = BTreeSet::new();
+    let mut kept: Vec<View> = Vec::new();
+    // A view stands after those that it reads.
+    for view in views.into_iter().rev() {
+        if !wanted.contains(&view.name) && !rng.random_ratio(1, one_in) {
+            continue;
+        }
+        let words = view
+            .select
+            .split(|c: char| !c.is_alphanumeric() && c != '_');
+        wanted.extend(words.map(str::to_owned));
+        kept.push(view);
+    }
+    kept.reverse();
+    kept
+}
+
+fn statement(record: &str) -> &str {
+    let sql = record.strip_prefix("statement ok\n");
+    sql.unwrap_or_else(|| panic!("{record}"))
 }
 
 fn view(create: &str) -> View {

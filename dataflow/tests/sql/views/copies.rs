@@ -255,7 +255,7 @@ fn waves(name: &str, life: Life, moves: bool) {
             "{context}: not from a checkpoint"
         );
         if !matches!(life, Life::Killed) {
-            let dropped = river.stats().copies.load(Ordering::Relaxed);
+            let dropped = river.stats().duplicates.load(Ordering::Relaxed);
             assert_eq!(dropped, copies, "{context}: dropped");
         }
         river.stop();

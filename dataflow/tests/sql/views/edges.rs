@@ -132,6 +132,37 @@ fn rows_whose_running_sum_is_out_of_range_are_left_out_and_come_back() {
     assert!(edge.rows().is_empty());
 }
 
+/// Whether a row has a partner is unknown while the condition fails for one of its pairs.
+#[test]
+fn a_row_whose_pair_fails_is_not_one_without_a_partner() {
+    let view = "CREATE VIEW v WITH (primary_key = 'id') AS SELECT a.id, b.id AS other
+        FROM t a LEFT JOIN t b ON b.id = a.ref AND 6 / b.x > 0;";
+    for workers in [1, 3] {
+        let mut edge = Edge::new("ref int, x int", view, workers);
+        let row = |of: Option<i64>, x: i64| Some(json!({"ref": of, "x": x}));
+        let line =
+            |id: i64, other: Option<i64>| vec![number(id), other.map_or(Value::Null, number)];
+        let others = [line(5, None), line(6, None), line(7, None)];
+        let shown = |first: &[Vec<Value>]| [first, &others].concat();
+        let of = |id: i64| row(Some(id), 1);
+        edge.put(&[(1, of(5)), (2, of(6)), (3, of(7))]);
+        edge.put(&[(5, row(None, 0)), (6, row(None, 3)), (7, row(None, -3))]);
+        assert_eq!(edge.rows(), shown(&[line(2, Some(6)), line(3, None)]));
+        let reasons = edge.river.reasons();
+        assert_eq!(reasons.len(), 1, "{reasons:?}");
+        assert!(reasons[0].contains("zero"), "{reasons:?}");
+        edge.river.stop();
+        edge.river.start();
+        edge.put(&[(5, row(None, 1))]);
+        let all = [line(1, Some(5)), line(2, Some(6)), line(3, None)];
+        assert_eq!(edge.rows(), shown(&all));
+        edge.put(&[(5, row(None, 0))]);
+        assert_eq!(edge.rows(), shown(&all[1..]));
+        edge.put(&[(5, None)]);
+        assert_eq!(edge.rows()[0], line(1, None));
+    }
+}
+
 /// A row that cannot be evaluated is in no partition; one that FILTER leaves out is not evaluated.
 #[test]
 fn a_row_whose_argument_fails_is_in_no_window() {

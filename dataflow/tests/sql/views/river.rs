@@ -1,6 +1,7 @@
 //! One job over an embedded log, journal and sink in a directory of its own: started, stopped,
 //! killed, and read.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,7 +18,7 @@ use tidemill_dataflow::verify::{Options, Verified, verify};
 use tidemill_log::log::Log;
 use tidemill_log::registry::Registry;
 use tidemill_plan::compile;
-use tidemill_sinks::Table;
+use tidemill_sinks::{Sink, Table};
 
 use crate::views::held;
 use crate::views::held::Value;
@@ -39,6 +40,9 @@ pub(crate) struct River {
     tables: BTreeMap<String, Table>,
     sources: Vec<String>,
     running: Option<Running>,
+    /// The sink, opened when rows are read for the first time: each opening reads the definitions
+    /// of all tables.
+    sink: OnceCell<Arc<dyn Sink>>,
 }
 
 struct Running {
@@ -99,6 +103,7 @@ impl River {
             directory,
             workers,
             running: None,
+            sink: OnceCell::new(),
         };
         prepare(&river);
         let plan = config(river.directory.path(), workers).plan;
@@ -250,7 +255,10 @@ impl River {
     /// The rows of a view by primary key.
     pub(crate) fn rows(&self, view: &str) -> BTreeMap<String, Vec<Value>> {
         let table = &self.tables[view];
-        let sink = tidemill_sinks::open(&sink(self.directory.path())).unwrap();
+        let sink = self.sink.get_or_init(|| {
+            let url = sink(self.directory.path());
+            tidemill_sinks::open(&url).unwrap()
+        });
         let batch = sink.read_back().unwrap().read(table, usize::MAX).unwrap();
         let rows = held::rows(&batch);
         rows.into_iter()

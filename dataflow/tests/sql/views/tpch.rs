@@ -2,29 +2,20 @@
 //! benchmark refreshes them, by inserting and deleting orders with their line items; parts and
 //! customers change too. After each refresh all 22 views are what PostgreSQL answers.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
+use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
 use serde_json::{Value as Json, json};
-use tidemill_log::log::Record;
 
-use crate::views::bundle::View;
-use crate::views::oracle::Oracle;
-use crate::views::river::River;
+use crate::views::example::{Example, Tables};
 
-/// Of a run that none is given to.
-const SEED: u64 = 20_261_129;
-const REFRESHES: usize = 5;
-/// Views that may be empty after every refresh, because their conditions are rarely met by chance.
-const EMPTY_MAX: usize = 3;
+const EXAMPLE: Example = Example {
+    folder: "tpch",
+    keys: &KEYS,
+    by_hand: &[],
+    empty_max: 3,
+};
 
-/// The rows of each table by primary key.
-type Tables = BTreeMap<&'static str, BTreeMap<Vec<i64>, Json>>;
-
-/// The columns of each table's primary key.
 const KEYS: [(&str, &[&str]); 8] = [
     ("region", &["r_regionkey"]),
     ("nation", &["n_nationkey"]),
@@ -156,11 +147,7 @@ fn line(rng: &mut StdRng, order: i64, number: i64) -> Json {
 }
 
 /// The tables before the first refresh.
-fn load(rng: &mut StdRng) -> Tables {
-    let mut tables: Tables = KEYS
-        .iter()
-        .map(|(name, _)| (*name, BTreeMap::new()))
-        .collect();
+fn load(rng: &mut StdRng, tables: &mut Tables) {
     let mut put = |table, key: &[i64], row: Json| {
         tables.get_mut(table).unwrap().insert(key.to_vec(), row);
     };
@@ -193,7 +180,6 @@ fn load(rng: &mut StdRng) -> Tables {
     for key in 0..CUSTOMERS {
         put("customer", &[key], customer(rng, key));
     }
-    tables
 }
 
 /// Deletes some orders with their line items, inserts others, and changes some other rows.
@@ -232,115 +218,14 @@ fn refresh(rng: &mut StdRng, tables: &mut Tables, next: &mut i64, orders: usize)
     }
 }
 
-/// The records that make one state of a table from another.
-fn changes(before: &Tables, after: &Tables) -> Vec<Record> {
-    let mut changes = Vec::new();
-    for (table, columns) in KEYS {
-        let (old, new) = (&before[table], &after[table]);
-        let mut change = |key: &[i64], row: Option<&Json>| {
-            let named = columns.iter().zip(key);
-            let key: serde_json::Map<String, Json> = named
-                .map(|(column, value)| ((*column).to_owned(), json!(value)))
-                .collect();
-            changes.push(Record {
-                topic: table.to_owned(),
-                partition: None,
-                key: Some(Json::Object(key).to_string().into_bytes()),
-                value: row.map(|row| row.to_string().into_bytes()),
-                timestamp_ms: 0,
-            });
-        };
-        for (key, row) in new.iter().filter(|(key, row)| old.get(*key) != Some(*row)) {
-            change(key, Some(row));
-        }
-        for key in old.keys().filter(|key| !new.contains_key(*key)) {
-            change(key, None);
-        }
-    }
-    changes
-}
-
-/// The example's tables with their columns, and its views.
-fn example() -> (String, Vec<(String, String)>, Vec<View>) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tpch/views.sql");
-    let sql = std::fs::read_to_string(path).unwrap();
-    let (mut tables, mut views) = (Vec::new(), Vec::new());
-    for statement in sql.split(";\n") {
-        if let Some((_, table)) = statement.split_once("CREATE TABLE ") {
-            let (name, columns) = table.split_once(" (").unwrap();
-            let (columns, _) = columns.split_once(",\n    PRIMARY KEY").unwrap();
-            tables.push((name.to_owned(), columns.to_owned()));
-        }
-        if let Some((_, view)) = statement.split_once("CREATE MATERIALIZED VIEW ") {
-            let (head, select) = view.split_once(" AS\n").unwrap();
-            views.push(View {
-                name: head.split(' ').next().unwrap().to_owned(),
-                create: statement.to_owned(),
-                select: select.to_owned(),
-            });
-        }
-    }
-    (sql, tables, views)
-}
-
 fn refreshed(name: &str, workers: usize, restarts: bool) {
-    let Some(mut oracle) = Oracle::connect(name) else {
-        return;
-    };
-    let seed = std::env::var("TIDEMILL_TEST_SEED").map_or(SEED, |seed| seed.parse().unwrap());
-    let mut rng = StdRng::seed_from_u64(seed);
-    let (sql, columns, views) = example();
-    let pairs: Vec<(&str, &str)> = columns.iter().map(|(a, b)| (&**a, &**b)).collect();
-    oracle.tables(&pairs);
-    let pairs: Vec<(&str, &str)> = views.iter().map(|v| (&*v.name, &*v.select)).collect();
-    oracle.views(&pairs);
-    let mut river = River::new(&sql, workers);
-    for (table, _) in KEYS {
-        river.log().create_topic(table, 2).unwrap();
-    }
-    let mut producer = river.log().producer().unwrap();
-    let nothing = || {
-        KEYS.iter()
-            .map(|(name, _)| (*name, BTreeMap::new()))
-            .collect()
-    };
-    let (mut before, mut tables): (Tables, Tables) = (nothing(), load(&mut rng));
-    let (mut next, mut seen) = (0, vec![false; views.len()]);
-    river.start();
-    for round in 0..REFRESHES {
-        refresh(
-            &mut rng,
-            &mut tables,
-            &mut next,
-            if round == 0 { 120 } else { 40 },
-        );
-        producer.append(&changes(&before, &tables)).unwrap();
-        before.clone_from(&tables);
-        for (table, _) in KEYS {
-            let rows: Json = tables[table].values().cloned().collect();
-            oracle.refill(table, &rows);
+    let mut next = 0;
+    EXAMPLE.compared(name, (workers, restarts), |rng, tables, round| {
+        if round == 0 {
+            load(rng, tables);
         }
-        river.settle();
-        for (view, seen) in views.iter().zip(&mut seen) {
-            let answer = oracle.answer(view, &river.table(&view.name));
-            *seen |= answer.as_ref().is_some_and(|answer| answer.all > 0);
-            let wrong = river.differences(&view.name, &answer);
-            assert!(
-                wrong.is_empty(),
-                "seed {seed}, round {round}:\n{}",
-                wrong.join("\n")
-            );
-        }
-        assert_eq!(river.dead_letters(), 0, "{:?}", river.reasons());
-        if restarts {
-            river.rest();
-            river.stop();
-            river.start();
-        }
-    }
-    river.stop();
-    let empty = seen.iter().filter(|seen| !**seen).count();
-    assert!(empty <= EMPTY_MAX, "{empty} views never had a row");
+        refresh(rng, tables, &mut next, if round == 0 { 120 } else { 40 });
+    });
 }
 
 #[test]

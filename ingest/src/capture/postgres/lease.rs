@@ -28,7 +28,7 @@ use tidemill_log::lock;
 
 use super::{catalog, progress, sql_error};
 use crate::capture::Holder;
-use crate::capture::mark::Place;
+use crate::capture::mark::CommitPosition;
 use crate::database::server::{CONNECT_WAIT, Server};
 use crate::database::{LEASE, RENEW};
 use crate::{Error, Kind, Result};
@@ -119,7 +119,7 @@ impl Lease {
         // A lost session is noticed elsewhere.
         while let Ok(Some(notification)) = all.next() {
             match notification.payload().parse() {
-                Ok(Place::Lsn(lsn)) => asked = asked.max(Some(lsn)),
+                Ok(CommitPosition::Lsn(lsn)) => asked = asked.max(Some(lsn)),
                 _ => tracing::debug!(payload = notification.payload(), "not an LSN"),
             }
         }

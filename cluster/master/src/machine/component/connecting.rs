@@ -8,7 +8,7 @@ use tidemill_protocol::Phase;
 
 use super::super::times::CONNECTING_MAX;
 use super::ending::Why;
-use super::{Half, Here, Running, Stage};
+use super::{Component, Here, Running, Stage};
 
 /// Waiting until all processes are live.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,12 +22,12 @@ pub(crate) struct Connecting {
 
 impl Connecting {
     /// The next state, or `None` to stay.
-    pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
-        if half.is_broken(here.now) {
+    pub(super) fn next(self, component: &mut Component, here: &mut Here<'_>) -> Option<Stage> {
+        if component.is_broken(here.now) {
             return here.end(Why::Broken);
         }
         if here.are_live() {
-            half.live_since = Some(here.now);
+            component.live_since = Some(here.now);
             return Some(Stage::Running(Running));
         }
         if here.must_go() {

@@ -4,7 +4,7 @@
 
 use super::super::times::DRAINING_MAX;
 use super::ending::Why;
-use super::{Ended, Half, Here, Stage};
+use super::{Component, Ended, Here, Stage};
 
 /// Waiting until all processes have ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,9 +16,9 @@ pub(crate) struct Draining {
 
 impl Draining {
     /// The next state, or `None` to stay.
-    pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
+    pub(super) fn next(self, component: &mut Component, here: &mut Here<'_>) -> Option<Stage> {
         let processes = here.record.run.as_ref()?.workers.len();
-        let ended = &half.ended;
+        let ended = &component.ended;
         if !ended.values().all(Ended::is_drained) {
             return here.end(Why::Undrained);
         }

@@ -9,10 +9,10 @@ use tidemill_protocol::exit;
 
 use super::super::durable::Record;
 use super::super::root_cause;
-use super::super::root_cause::Culprit;
+use super::super::root_cause::RootCause;
 use super::super::roster::Found;
 use super::super::times::{BACK_OFF_MAX, BACK_OFF_MIN, ENDING_MAX, LIVED_MIN};
-use super::{BackingOff, Half, Here, Stage};
+use super::{BackingOff, Component, Here, Stage};
 
 /// Limit of failures in a row without a generation that lived for `LIVED_MIN`.
 pub(crate) const FAILURES_IN_A_ROW_MAX: u32 = 20;
@@ -66,7 +66,7 @@ impl Ending {
 
     /// The next state, or `None` to stay. Before it leaves, it records the root cause and counts
     /// the failure.
-    pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
+    pub(super) fn next(self, component: &mut Component, here: &mut Here<'_>) -> Option<Stage> {
         if !here.unordered {
             return None;
         }
@@ -76,7 +76,7 @@ impl Ending {
                 ..self
             }));
         };
-        if here.now < self.since + ENDING_MAX && !self.all_ended(half, here, unordered) {
+        if here.now < self.since + ENDING_MAX && !self.all_ended(component, here, unordered) {
             return None;
         }
         let cause = match &self.why {
@@ -84,15 +84,15 @@ impl Ending {
             _ => None,
         };
         let run = here.record.run.clone()?;
-        let mut ended = half.ended.clone();
-        if half.drains {
+        let mut ended = component.ended.clone();
+        if component.drains {
             // A process that drained correctly did not fail.
             ended.retain(|_, ended| !ended.is_drained());
         }
         let found = root_cause::find(&run, &ended, cause.as_ref(), here.now);
         // If the end was asked for before this master started, nobody failed.
         let asked = here.must_go();
-        let lived = half
+        let lived = component
             .live_since
             .is_some_and(|since| self.since >= since + LIVED_MIN);
         here.record.run = None;
@@ -124,25 +124,25 @@ impl Ending {
     }
 
     /// Whether no process of the generation is left on any present worker.
-    fn all_ended(&self, half: &Half, here: &Here<'_>, unordered: u64) -> bool {
+    fn all_ended(&self, component: &Component, here: &Here<'_>, unordered: u64) -> bool {
         let Some(run) = &here.record.run else {
             return true;
         };
         (0..run.workers.len()).all(|index| {
             let absent = |found| matches!(found, Found::Absent { heard } if heard > unordered);
-            half.ended.contains_key(&index) || absent(here.find(run, index))
+            component.ended.contains_key(&index) || absent(here.find(run, index))
         })
     }
 }
 
 /// Keeps the failure for `status`.
-fn remember(record: &mut Record, found: &Culprit) {
+fn remember(record: &mut Record, found: &RootCause) {
     record.failures.insert(0, found.failure.clone());
     record.failures.truncate(FAILURES_KEPT_MAX);
 }
 
 /// Counts the failure: restarts, failures in a row, and repetitions of the same error message.
-fn count(record: &mut Record, found: &Culprit, lived: bool) {
+fn count(record: &mut Record, found: &RootCause, lived: bool) {
     record.restarts += 1;
     record.in_a_row = if lived { 1 } else { record.in_a_row + 1 };
     let message = found
@@ -155,7 +155,7 @@ fn count(record: &mut Record, found: &Culprit, lived: bool) {
 }
 
 /// Why no next generation would be better, as the text for the user; `None` to try again.
-fn unmendable(record: &Record, found: &Culprit, job: &str) -> Option<String> {
+fn unmendable(record: &Record, found: &RootCause, job: &str) -> Option<String> {
     let what = format!("{} {}", found.failure.process, found.failure.what);
     let said = found.message().map(|said| format!(": {said}"));
     let said = said.unwrap_or_default();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::super::event::Action;
 use super::super::times::MINT_AGAIN;
-use super::{BackingOff, Half, Here, Stage};
+use super::{BackingOff, Component, Here, Stage};
 
 /// Limit of generations that are minted in a row because the journal's number is not above the last
 /// known one.
@@ -45,10 +45,10 @@ impl Minting {
     }
 
     /// The next state, or `None` to wait for the journal.
-    pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
+    pub(super) fn next(self, component: &mut Component, here: &mut Here<'_>) -> Option<Stage> {
         // Waits for the result also when the generation is not wanted any more: a generation that
         // is minted later would fence the next one.
-        let minted = half.minted.take()?;
+        let minted = component.minted.take()?;
         if !here.wanted || here.record.revision != self.revision {
             here.record.minting = false;
             return Some(here.rest());

@@ -56,8 +56,8 @@ use super::placement::Free;
 use super::root_cause;
 use super::root_cause::Ended;
 use super::roster::{Found, Roster};
-use super::times::{CULPRIT_AWAITED_MAX, RATE_OVER};
-use crate::machine::placement::anti_affinity::Apart;
+use super::times::{RATE_OVER, ROOT_CAUSE_AWAITED_MAX};
+use crate::machine::placement::anti_affinity::AntiAffinity;
 
 pub(crate) use self::backing_off::BackingOff;
 pub(crate) use self::connecting::Connecting;
@@ -99,7 +99,7 @@ pub(crate) enum Stage {
 /// One component of a job: what the master keeps in memory only, and may lose.
 #[derive(Debug, Clone)]
 /// The current state.
-pub(crate) struct Half {
+pub(crate) struct Component {
     pub(crate) stage: Stage,
     /// How processes of the current generation ended, by index.
     pub(crate) ended: BTreeMap<usize, Ended>,
@@ -137,7 +137,7 @@ pub(crate) struct Here<'a> {
     /// The free slots of each present worker. Empty while the component has processes.
     pub(crate) free: Vec<Free>,
     /// Pairs of workers that must not be placed together.
-    pub(crate) apart: &'a mut Apart,
+    pub(crate) apart: &'a mut AntiAffinity,
     /// Whether no assignment contains the current generation, because the written state does not
     /// have it yet, or has it as ending.
     pub(crate) unordered: bool,
@@ -145,7 +145,7 @@ pub(crate) struct Here<'a> {
     pub(crate) actions: &'a mut Vec<Action>,
 }
 
-impl Half {
+impl Component {
     /// The component as a new master finds it in the durable record.
     pub(crate) fn adopt(record: &Record, now: u64) -> Self {
         let stage = match &record.run {
@@ -235,11 +235,11 @@ impl Half {
     }
 
     /// Whether the generation cannot continue: a process ended for a reason of its own, or, when
-    /// processes only lost others, `CULPRIT_AWAITED_MAX` passed.
+    /// processes only lost others, `ROOT_CAUSE_AWAITED_MAX` passed.
     fn is_broken(&self, now: u64) -> bool {
         let ends = || self.ended.values();
         let first = ends().map(Ended::at).min();
-        root_cause::is_known(ends()) || first.is_some_and(|at| now >= at + CULPRIT_AWAITED_MAX)
+        root_cause::is_known(ends()) || first.is_some_and(|at| now >= at + ROOT_CAUSE_AWAITED_MAX)
     }
 
     /// Adds a sample for the rate, at most one per second. A counter that went down begins anew.

@@ -4,7 +4,7 @@
 //! a process failed.
 
 use super::ending::Why;
-use super::{Draining, Half, Here, Stage};
+use super::{Component, Draining, Here, Stage};
 
 /// Nothing to wait for.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,8 +12,8 @@ pub(crate) struct Running;
 
 impl Running {
     /// The next state, or `None` to stay.
-    pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
-        if half.is_broken(here.now) {
+    pub(super) fn next(self, component: &mut Component, here: &mut Here<'_>) -> Option<Stage> {
+        if component.is_broken(here.now) {
             return here.end(Why::Broken);
         }
         let since = here.now;

@@ -11,7 +11,7 @@ use tidemill_protocol::Phase;
 use super::super::roster::Found;
 use super::super::times::LISTENING_MAX;
 use super::ending::Why;
-use super::{Connecting, Draining, Ended, Half, Here, Running, Stage};
+use super::{Component, Connecting, Draining, Ended, Here, Running, Stage};
 
 /// Waiting until all processes listen.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,20 +23,20 @@ pub(crate) struct Starting {
 
 impl Starting {
     /// The next state, or `None` to stay.
-    pub(super) fn next(self, half: &mut Half, here: &mut Here<'_>) -> Option<Stage> {
+    pub(super) fn next(self, component: &mut Component, here: &mut Here<'_>) -> Option<Stage> {
         let phases = here.phases();
         let ran = |phase: &Option<&Phase>| matches!(phase, Some(Phase::Live | Phase::Exited(_)));
         // The master before this one may have told the processes to drain.
-        let drains = here.must_go() && half.ended.values().all(Ended::is_drained);
+        let drains = here.must_go() && component.ended.values().all(Ended::is_drained);
         if drains && phases.iter().all(ran) {
             let since = here.now;
             return Some(Stage::Draining(Draining { since }));
         }
-        if half.is_broken(here.now) && !drains {
+        if component.is_broken(here.now) && !drains {
             return here.end(Why::Broken);
         }
         if here.are_live() {
-            half.live_since = Some(here.now);
+            component.live_since = Some(here.now);
             return Some(Stage::Running(Running));
         }
         let address = |phase: &Option<&Phase>| match phase {

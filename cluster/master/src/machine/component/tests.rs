@@ -115,7 +115,7 @@ impl Cluster {
     }
 
     fn stage(&self) -> &Stage {
-        &self.state.halves[&("one".to_owned(), Part::Dataflow)].stage
+        &self.state.components[&("one".to_owned(), Part::Dataflow)].stage
     }
 
     fn orders(&self) -> Vec<&ProcessAssignment> {

@@ -193,8 +193,10 @@ impl World {
             ));
         }
         let two = running.iter().find(|(_, all)| all.len() > 1);
-        if let Some((half, all)) = two.filter(|_| self.weather != Weather::Storm) {
-            return Err(format!("{half:?} runs in several generations: {all:?}"));
+        if let Some((component, all)) = two.filter(|_| self.weather != Weather::Storm) {
+            return Err(format!(
+                "{component:?} runs in several generations: {all:?}"
+            ));
         }
         Ok(())
     }

@@ -25,9 +25,9 @@ fn run(doom: Doom, most: u64) -> (Vec<u64>, Option<String>) {
 impl World {
     fn failed(&self, job: &str) -> Option<String> {
         let state = &self.masters[0].state;
-        let half = state.halves.get(&(job.to_owned(), Part::Dataflow))?;
+        let component = state.components.get(&(job.to_owned(), Part::Dataflow))?;
         let failed = &state.durable.jobs[job].dataflow.failed;
-        failed.clone().filter(|_| half.stage == Stage::Failed)
+        failed.clone().filter(|_| component.stage == Stage::Failed)
     }
 }
 

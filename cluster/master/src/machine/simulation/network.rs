@@ -59,8 +59,10 @@ impl World {
         let begun: Vec<_> = begun.collect();
         for (job, part) in ran {
             // Nothing of it had ended: it was asked to go.
-            let half = process.state.halves.get(&(job.clone(), part));
-            if half.is_some_and(|it| matches!(it.stage, Stage::Ending(_)) && it.ended.is_empty()) {
+            let component = process.state.components.get(&(job.clone(), part));
+            if component
+                .is_some_and(|it| matches!(it.stage, Stage::Ending(_)) && it.ended.is_empty())
+            {
                 return Err(format!("{job} {part:?} is ended and was not drained"));
             }
         }
@@ -155,7 +157,7 @@ impl World {
 
 /// The generations that run, as far as a master knows.
 fn running(process: &Process) -> Vec<(String, Part)> {
-    let halves = process.state.halves.iter();
-    let running = halves.filter(|(_, half)| matches!(half.stage, Stage::Running(_)));
+    let components = process.state.components.iter();
+    let running = components.filter(|(_, component)| matches!(component.stage, Stage::Running(_)));
     running.map(|(of, _)| of.clone()).collect()
 }

@@ -286,7 +286,7 @@ impl World {
         }
     }
 
-    /// Puts a document as [`crate::state_log::Book`] does.
+    /// Puts a document as [`crate::state_log::StateLog`] does.
     fn put(&mut self, master: usize, number: u64, document: &Durable) -> Result<(), String> {
         if self.now < self.store_away_until {
             if self.masters[master].alive {
@@ -357,8 +357,8 @@ impl World {
         let state = &self.masters[master].state;
         state.durable.jobs.iter().all(|(name, job)| {
             [Part::Dataflow, Part::Ingest].iter().all(|part| {
-                let half = state.halves.get(&(name.clone(), *part));
-                let stage = half.map(|half| &half.stage);
+                let component = state.components.get(&(name.clone(), *part));
+                let stage = component.map(|component| &component.stage);
                 if !job.wants(*part) {
                     return stage == Some(&Stage::Stopped) && self.live(name, *part) == (0, 0);
                 }
@@ -394,11 +394,11 @@ impl World {
             return "no master".to_owned();
         };
         let state = &self.masters[master].state;
-        let halves = state.halves.iter().map(|((job, part), half)| {
+        let components = state.components.iter().map(|((job, part), component)| {
             let live = self.live(job, *part);
-            format!("{job} {part:?} {:?} live {live:?}", half.stage)
+            format!("{job} {part:?} {:?} live {live:?}", component.stage)
         });
-        let halves: Vec<String> = halves.collect();
-        format!("at {} ms: {}", self.now, halves.join("; "))
+        let components: Vec<String> = components.collect();
+        format!("at {} ms: {}", self.now, components.join("; "))
     }
 }

@@ -1,7 +1,7 @@
 //! Samples of how many records each component has processed, from which `status` computes rates.
 //!
 //! In: the record counters of the last heartbeats. Out: one sample for each component in its
-//! [`Half`](crate::machine::component::Half), which computes the rate over the last samples.
+//! [`Component`](crate::machine::component::Half), which computes the rate over the last samples.
 
 use tidemill_protocol::Part;
 
@@ -11,11 +11,11 @@ use crate::machine::status::processes;
 impl State {
     /// Adds one sample of each component. Called on every tick.
     pub(crate) fn sample(&mut self) {
-        let names: Vec<(String, Part)> = self.halves.keys().cloned().collect();
+        let names: Vec<(String, Part)> = self.components.keys().cloned().collect();
         for (name, part) in names {
             let records = records_of(self, &name, part);
-            if let Some(half) = self.halves.get_mut(&(name, part)) {
-                half.sample(self.now, records);
+            if let Some(component) = self.components.get_mut(&(name, part)) {
+                component.sample(self.now, records);
             }
         }
     }

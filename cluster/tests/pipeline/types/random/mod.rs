@@ -12,6 +12,7 @@ mod rows;
 mod table;
 mod views;
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use judge::{Awaited, Judge};
@@ -34,6 +35,8 @@ const TABLES: usize = 100;
 const ROUNDS: &str = "TIDEMILL_TEST_ROUNDS";
 /// Rounds of a run that none is given to.
 const ROUNDS_BY_DEFAULT: u64 = 20;
+/// How many tests share the rounds.
+const SHARES: u64 = 4;
 /// Tables of the round on the real services, where each costs a topic and three tables.
 const TABLES_ON_SERVICES: usize = 8;
 /// Starts of a job until it fits its tables again, each of which may end it once.
@@ -400,9 +403,9 @@ fn seed() -> u64 {
     given.map_or(SEED, |seed| seed.parse().unwrap())
 }
 
-fn rounds(name: &str, tables: usize, rounds: u64, place: impl Fn() -> Option<Place>) {
-    let first = seed();
-    for seed in first..first + rounds {
+/// Runs the rounds of these seeds, one after the other.
+fn rounds(name: &str, tables: usize, seeds: Range<u64>, place: impl Fn() -> Option<Place>) {
+    for seed in seeds {
         let began = Instant::now();
         eprintln!("{name}: TIDEMILL_TEST_SEED={seed} {ROUNDS}=1");
         let Some(mut round) = place().and_then(|place| Round::new(place, tables, seed)) else {
@@ -417,13 +420,35 @@ fn rounds(name: &str, tables: usize, rounds: u64, place: impl Fn() -> Option<Pla
     }
 }
 
-#[test]
-fn random_tables_are_what_postgresql_says() {
+/// Runs one share of the rounds. The shares are tests of their own, so that they run side by side.
+fn share(number: u64) {
     let given = std::env::var(ROUNDS).ok();
     let all = given.map_or(ROUNDS_BY_DEFAULT, |rounds| rounds.parse().unwrap());
-    rounds("random tables", TABLES, all, || {
+    let first = |share: u64| seed() + all * share / SHARES;
+    let seeds = first(number)..first(number + 1);
+    rounds("random tables", TABLES, seeds, || {
         Some(Place::embedded("random"))
     });
+}
+
+#[test]
+fn random_tables_are_what_postgresql_says_1() {
+    share(0);
+}
+
+#[test]
+fn random_tables_are_what_postgresql_says_2() {
+    share(1);
+}
+
+#[test]
+fn random_tables_are_what_postgresql_says_3() {
+    share(2);
+}
+
+#[test]
+fn random_tables_are_what_postgresql_says_4() {
+    share(3);
 }
 
 #[test]
@@ -431,7 +456,7 @@ fn random_tables_are_what_postgresql_says_on_the_services() {
     rounds(
         "random tables on the services",
         TABLES_ON_SERVICES,
-        1,
+        seed()..seed() + 1,
         || Place::services("random"),
     );
 }
