@@ -10,7 +10,7 @@
 //! | `POST /v1/jobs`, `/v1/jobs/{name}/stop` … | users | a sentence, when the change is durable |
 //! | `POST` to [`readable::path`] | `tidemill wait` | whether all commits are readable |
 //! | `GET /v1/logs` | users | a page of the merged logs |
-//! | `/api/v1/jobs/{name}/topics` … | users | [`inspected`]: passed on to a process |
+//! | `/api/v1/jobs/{name}/topics` … | users | passed on to a process |
 //! | `GET /v1/status`, `/v1/jobs`, `/v1/jobs/{name}` | anybody | the status |
 //! | `GET /v1/targets` | Prometheus | where metrics are |
 //! | `GET /healthz`, `/readyz` | anybody | liveness, readiness |
@@ -44,7 +44,6 @@ use tidemill_web::readable;
 use tidemill_web::readable::{QUESTION_BYTES_MAX, Question};
 
 use super::audit::{Audit, audited};
-use super::inspected;
 use super::mailbox::{Busy, Mailbox};
 use super::spec;
 use crate::machine::event::{Command, Event, Refusal};
@@ -139,11 +138,12 @@ pub(crate) fn facts(mailbox: &Mailbox, token: Option<Token>, tls: bool) -> Facts
 }
 
 /// Builds all routes: those that need the token, the open ones, and the control center. `facts` are
-/// sampled for as long as the runtime lives.
+/// sampled for as long as the runtime lives. `passed_on` are the routes that processes of jobs
+/// answer.
 pub(crate) fn router(
     mailbox: Mailbox,
     (facts, audit): (Facts, Audit),
-    peers: Peers,
+    (peers, passed_on): (Peers, Router<App>),
     state: &str,
     at: &str,
 ) -> Router {
@@ -160,7 +160,7 @@ pub(crate) fn router(
         .route(&readable::path("{name}"), post(readable))
         .merge(shared("/v1", &audit))
         .merge(shared("/api/v1", &audit))
-        .merge(inspected::routes().layer(from_fn_with_state(audit.clone(), audited)))
+        .merge(passed_on.layer(from_fn_with_state(audit.clone(), audited)))
         .merge(audit.router().with_state(()))
         .layer(from_fn_with_state(facts.session.clone(), session::guard));
     let open = Router::new()

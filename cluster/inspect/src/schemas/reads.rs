@@ -2,7 +2,7 @@
 //!
 //! In: the plan of a job. A column counts as read if the rows of the view can depend on it: it is
 //! an output, or in a condition, a key, an order or an argument. Operators that compare whole rows
-//! (DISTINCT, INTERSECT, the order of equal rows), and recursions, read all columns that reach them.
+//! (DISTINCT, INTERSECT, the order of equal rows) and recursions read all columns that reach them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
