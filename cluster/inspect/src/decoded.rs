@@ -330,7 +330,8 @@ mod tests {
         let registry = tidemill_log::registry::open(&url).unwrap();
         let schema = r#"{"type":"record","name":"r","fields":[
             {"name":"b","type":["null","long"]},
-            {"name":"a","type":{"type":"bytes","logicalType":"decimal","precision":4,"scale":2}}]}"#;
+            {"name":"a","type":{"type":"bytes","logicalType":"decimal",
+                "precision":4,"scale":2}}]}"#;
         let id = registry.register("s", schema).unwrap().id;
         let mut decoder = Decoder::new(registry);
         let wire = |id: u32, datum: &[u8]| [&[0], &id.to_be_bytes()[..], datum].concat();

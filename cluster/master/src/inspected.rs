@@ -5,6 +5,7 @@
 //! A job that runs only one of them is answered by that one.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -12,37 +13,42 @@ use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-
+use tidemill_logs::Peers;
 use tidemill_protocol::api::Passed;
 use tidemill_protocol::{JobStatus, Part, ProcessStatus};
+use tidemill_web::api::refused;
 
-use super::server::{Answer, App, Failed};
+use super::mailbox::Mailbox;
 
 /// Limit of a body that is passed on, in bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
+/// What the handler can use: the way to the master's thread, and the client for processes.
+type Ways = (Mailbox, Arc<Peers>);
+
 /// The routes. They need the token, as all that reads data.
-pub(crate) fn routes() -> Router<App> {
+pub(crate) fn routes(mailbox: Mailbox, peers: Arc<Peers>) -> Router {
     let mut routes = Router::new();
     for path in tidemill_inspect::PATHS {
         routes = routes.route(&format!("/api/v1/jobs/{{job}}{path}"), any(pass));
     }
-    routes
+    routes.with_state((mailbox, peers))
 }
 
 /// Passes a request on.
 async fn pass(
-    State(app): State<App>,
+    State((mailbox, peers)): State<Ways>,
     Path(names): Path<HashMap<String, String>>,
     uri: Uri,
     method: Method,
     body: Body,
-) -> Answer {
+) -> Result<Response, Response> {
+    let unavailable = |why: String| refused(StatusCode::SERVICE_UNAVAILABLE, why);
     let name = names.get("job").cloned().unwrap_or_default();
-    let jobs = app.mailbox().status().await?.jobs;
-    let job = jobs.iter().find(|job| job.name == name);
-    let job = job.ok_or_else(|| Failed(StatusCode::NOT_FOUND, format!("no job `{name}`")))?;
-    let unavailable = |why: String| Failed(StatusCode::SERVICE_UNAVAILABLE, why);
+    let status = mailbox.status().await;
+    let status = status.map_err(|_| unavailable("the master has too much to do".to_owned()))?;
+    let job = status.jobs.iter().find(|job| job.name == name);
+    let job = job.ok_or_else(|| refused(StatusCode::NOT_FOUND, format!("no job `{name}`")))?;
     let at = answering(job, uri.path()).ok_or_else(|| {
         let why = job
             .why
@@ -57,22 +63,22 @@ async fn pass(
         Method::GET => None,
         Method::POST => {
             let read = to_bytes(body, BODY_BYTES_MAX).await;
-            let read = read.map_err(|error| Failed(StatusCode::BAD_REQUEST, error.to_string()))?;
-            Some(read.to_vec())
+            let wrong = |error: axum::Error| refused(StatusCode::BAD_REQUEST, error.to_string());
+            Some(read.map_err(wrong)?.to_vec())
         }
         _ => {
-            let why = "this page does not take that method".to_owned();
-            return Err(Failed(StatusCode::METHOD_NOT_ALLOWED, why));
+            let why = "this page does not take that method";
+            return Err(refused(StatusCode::METHOD_NOT_ALLOWED, why));
         }
     };
     let passed = tokio::task::spawn_blocking(move || {
-        let way = app.peers().at(&at).map_err(|error| error.to_string())?;
+        let way = peers.at(&at).map_err(|error| error.to_string())?;
         let passed = way.pass(uri.path(), uri.query(), post);
         passed.map_err(|failure| failure.to_string())
     });
     let passed = passed
         .await
-        .map_err(|error| Failed(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+        .map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(answer(passed.map_err(unavailable)?))
 }
 

@@ -130,13 +130,7 @@ pub fn run(args: &MasterArgs) -> anyhow::Result<()> {
     let at = address.to_string();
     let facts = server::facts(&master.mailbox(), token, tls.is_some());
     runtime.spawn(history::sample(facts.clone()));
-    let router = server::router(
-        master.mailbox(),
-        (facts, audit),
-        (peers, inspected::routes()),
-        &url,
-        &at,
-    );
+    let router = server::router(master.mailbox(), (facts, audit), peers, &url, &at);
     let ready = {
         let _entered = runtime.enter();
         Ready::start(listener, tls)?

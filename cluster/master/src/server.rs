@@ -44,6 +44,7 @@ use tidemill_web::readable;
 use tidemill_web::readable::{QUESTION_BYTES_MAX, Question};
 
 use super::audit::{Audit, audited};
+use super::inspected;
 use super::mailbox::{Busy, Mailbox};
 use super::spec;
 use crate::machine::event::{Command, Event, Refusal};
@@ -75,20 +76,8 @@ pub(crate) struct App {
     peers: Arc<Peers>,
 }
 
-impl App {
-    /// The way to the master's thread.
-    pub(super) fn mailbox(&self) -> &Mailbox {
-        &self.mailbox
-    }
-
-    /// The HTTP client for processes.
-    pub(super) fn peers(&self) -> &Peers {
-        &self.peers
-    }
-}
-
 /// An HTTP error status, and its message for the JSON body.
-pub(super) struct Failed(pub(super) StatusCode, pub(super) String);
+struct Failed(StatusCode, String);
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
@@ -113,7 +102,7 @@ impl From<Refusal> for Failed {
     }
 }
 
-pub(super) type Answer = Result<Response, Failed>;
+type Answer = Result<Response, Failed>;
 
 /// What the pages read: the status of the master's thread, and its history.
 pub(crate) fn facts(mailbox: &Mailbox, token: Option<Token>, tls: bool) -> Facts {
@@ -138,12 +127,11 @@ pub(crate) fn facts(mailbox: &Mailbox, token: Option<Token>, tls: bool) -> Facts
 }
 
 /// Builds all routes: those that need the token, the open ones, and the control center. `facts` are
-/// sampled for as long as the runtime lives. `passed_on` are the routes that processes of jobs
-/// answer.
+/// sampled for as long as the runtime lives.
 pub(crate) fn router(
     mailbox: Mailbox,
     (facts, audit): (Facts, Audit),
-    (peers, passed_on): (Peers, Router<App>),
+    peers: Peers,
     state: &str,
     at: &str,
 ) -> Router {
@@ -154,13 +142,15 @@ pub(crate) fn router(
         polls: Arc::default(),
         peers: Arc::new(peers),
     };
+    let passed_on = inspected::routes(app.mailbox.clone(), Arc::clone(&app.peers))
+        .layer(from_fn_with_state(audit.clone(), audited));
     let guarded = Router::new()
         .route("/v1/workers/{id}/report", post(report))
         .route("/v1/workers/{id}/orders", get(orders))
         .route(&readable::path("{name}"), post(readable))
         .merge(shared("/v1", &audit))
         .merge(shared("/api/v1", &audit))
-        .merge(passed_on.layer(from_fn_with_state(audit.clone(), audited)))
+        .merge(passed_on.with_state(()))
         .merge(audit.router().with_state(()))
         .layer(from_fn_with_state(facts.session.clone(), session::guard));
     let open = Router::new()

@@ -85,14 +85,9 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
         index: 0,
     };
     tidemill_web::process(&args.http, || shown(alone, &stats, &inspected))?;
+    let shows = Inspected::new(&folder.name, &folder, &connections, None, Some(&stats));
     // Nobody else sets the value.
-    let _ = inspected.set(Inspected::new(
-        &folder.name,
-        &folder,
-        &connections,
-        None,
-        Some(&stats),
-    ));
+    let _ = inspected.set(shows);
     let mut pipeline = folder.ingest()?;
     for (stage, url) in connections.described().iter().take(3) {
         tracing::info!(stage, url, "connection");
