@@ -10,7 +10,7 @@
 //! | `POST /v1/jobs`, `/v1/jobs/{name}/stop` … | users | a sentence, when the change is durable |
 //! | `POST` to [`readable::path`] | `tidemill wait` | whether all commits are readable |
 //! | `GET /v1/logs` | users | a page of the merged logs |
-//! | `/api/v1/jobs/{name}/topics` … | users | [`inspected`]: passed on to a process |
+//! | `/api/v1/jobs/{name}/topics` … | users | passed on to a process |
 //! | `GET /v1/status`, `/v1/jobs`, `/v1/jobs/{name}` | anybody | the status |
 //! | `GET /v1/targets` | Prometheus | where metrics are |
 //! | `GET /healthz`, `/readyz` | anybody | liveness, readiness |

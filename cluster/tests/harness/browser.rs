@@ -170,6 +170,20 @@ impl Browser {
         }
     }
 
+    /// Waits until the page does not show this any more.
+    #[track_caller]
+    pub(crate) fn sees_no(&self, part: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.text().contains(part) {
+            assert!(
+                Instant::now() < deadline,
+                "`{part}` stays in:\n{}",
+                self.text()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Waits until the page has this title.
     #[track_caller]
     pub(crate) fn is_titled(&self, title: &str) {

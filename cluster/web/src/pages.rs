@@ -232,7 +232,7 @@ fn the_pages_are_live_and_say_when_the_master_is_away() {
     back.jobs[0].views.insert("added".into(), 31);
     let _back = Master::at(&address, back, None);
     browser.sees(&["added", "31 rows"]);
-    assert!(!browser.text().contains("Not up to date"));
+    browser.sees_no("Not up to date");
 }
 
 /// Every screen says what is so while there is nothing to show, and each shows its numbers.

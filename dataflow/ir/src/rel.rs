@@ -196,10 +196,9 @@ impl RelOp {
     /// The relations that the operator reads, from left to right.
     pub fn inputs(&self) -> Vec<&Rel> {
         match self {
-            RelOp::Source { .. }
-            | RelOp::View { .. }
-            | RelOp::Values { .. }
-            | RelOp::WorkTable => Vec::new(),
+            RelOp::Source { .. } | RelOp::View { .. } | RelOp::Values { .. } | RelOp::WorkTable => {
+                Vec::new()
+            }
             RelOp::Compute { input, .. }
             | RelOp::Reduce { input, .. }
             | RelOp::Distinct { input }
@@ -216,10 +215,9 @@ impl RelOp {
     /// As [`RelOp::inputs`], with relations that can be changed.
     pub fn inputs_mut(&mut self) -> Vec<&mut Rel> {
         match self {
-            RelOp::Source { .. }
-            | RelOp::View { .. }
-            | RelOp::Values { .. }
-            | RelOp::WorkTable => Vec::new(),
+            RelOp::Source { .. } | RelOp::View { .. } | RelOp::Values { .. } | RelOp::WorkTable => {
+                Vec::new()
+            }
             RelOp::Compute { input, .. }
             | RelOp::Reduce { input, .. }
             | RelOp::Distinct { input }

@@ -2,8 +2,7 @@
 //!
 //! In: the plan of a job. A column counts as read if the rows of the view can depend on it: it is
 //! an output, or in a condition, a key, an order or an argument. Operators that compare whole rows
-//! (DISTINCT, INTERSECT, the order of equal rows) read all columns that reach them, and so does a
-//! recursion.
+//! (DISTINCT, INTERSECT, the order of equal rows) and recursions read all columns that reach them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -83,9 +82,9 @@ fn follow(job: &Job, rel: &Rel, needed: &Columns, reads: &mut Reads) {
         | RelOp::SetOp { .. }
         | RelOp::TopK { .. }
         | RelOp::Window { .. }
+        | RelOp::Values { .. }
         | RelOp::Recursion { .. }
-        | RelOp::WorkTable
-        | RelOp::Values { .. } => {
+        | RelOp::WorkTable => {
             for input in rel.op.inputs() {
                 follow(job, input, &all_of(input), reads);
             }

@@ -439,9 +439,7 @@ fn buttons_change_the_cluster_and_are_remembered() {
         .center
         .until(&job, "the next master knows it", is_whole);
     browser.sees(&["generation"]);
-    until("the page is up to date again", PATIENCE, || {
-        (!browser.text().contains("Not up to date")).then_some(())
-    });
+    browser.sees_no("Not up to date");
     is_remembered(&cluster.center, &job);
     for (hash, name, text) in [
         ("#/jobs", "jobs", job.as_str()),

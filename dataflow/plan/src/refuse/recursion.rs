@@ -71,7 +71,11 @@ fn query(cte: &Cte, name: &str) -> Refusal {
     }
     let in_from = |span: &&Span| term.found.iter().any(|(found, _)| found == *span);
     if let Some(other) = all.iter().find(|span| !in_from(span)) {
-        return misplaced(*other, name, "within a subquery of an expression or of WITH");
+        return misplaced(
+            *other,
+            name,
+            "within a subquery of an expression or of WITH",
+        );
     }
     match all.get(1) {
         Some(second) => misplaced(*second, name, "more than once"),
@@ -93,7 +97,11 @@ fn clauses(query: &Query) -> Refusal {
         other => (other.is_some(), false),
     };
     none_of(&[
-        (query.order_by.is_some(), place, "ORDER BY in a recursive query is"),
+        (
+            query.order_by.is_some(),
+            place,
+            "ORDER BY in a recursive query is",
+        ),
         (offset, place, "OFFSET in a recursive query is"),
         (
             limit || query.fetch.is_some(),
@@ -125,7 +133,9 @@ impl Term<'_> {
             } => {
                 let all = *set_quantifier == SetQuantifier::All;
                 let (one, other) = match op {
-                    SetOperator::Intersect if all => ("within INTERSECT ALL", "within INTERSECT ALL"),
+                    SetOperator::Intersect if all => {
+                        ("within INTERSECT ALL", "within INTERSECT ALL")
+                    }
                     SetOperator::Except if all => ("within EXCEPT ALL", "within EXCEPT"),
                     SetOperator::Except => (place, "within EXCEPT"),
                     _ => (place, place),

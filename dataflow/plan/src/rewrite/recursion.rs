@@ -113,9 +113,8 @@ pub(crate) fn ordered(with: &With) -> Option<Vec<usize>> {
         let placed = |index: &usize| order.contains(index);
         let ready = ctes.iter().enumerate().find(|(index, cte)| {
             let others = ctes.iter().enumerate();
-            let mut waits = others.filter(|(other, it)| {
-                other != index && !placed(other) && reads(cte, it)
-            });
+            let mut waits =
+                others.filter(|(other, it)| other != index && !placed(other) && reads(cte, it));
             !placed(index) && waits.next().is_none()
         });
         let (index, _) = ready?;
@@ -399,7 +398,10 @@ impl RecursiveUnion {
         let columns = work_table.fields().iter().zip(self.schema.fields());
         for (index, (base, whole)) in columns.enumerate() {
             if base.data_type() != whole.data_type() {
-                let (base, whole) = (types::name(base.data_type()), types::name(whole.data_type()));
+                let (base, whole) = (
+                    types::name(base.data_type()),
+                    types::name(whole.data_type()),
+                );
                 return plan_err!(
                     "recursive query `{name}`: column {} is {base} in the non-recursive term and \
                      {whole} in all: cast it to {whole} in the non-recursive term",
