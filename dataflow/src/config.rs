@@ -89,6 +89,9 @@ pub struct Limits {
     /// How often topics are checked for added partitions, and for having been recreated. Default: 5
     /// s.
     pub topics_look_every: Duration,
+    /// Most iterations of a recursion. Rows of a later iteration become dead letters. Default:
+    /// 10,000.
+    pub iterations_max: u64,
 }
 
 impl Default for Limits {
@@ -101,6 +104,7 @@ impl Default for Limits {
             bytes_waiting_max: 32 << 20,
             checkpoint_interval: Duration::from_secs(10),
             topics_look_every: Duration::from_secs(5),
+            iterations_max: 10_000,
         }
     }
 }

@@ -69,6 +69,8 @@ pub(crate) struct Context {
     pub(crate) writer: Writer,
     /// The number of worker threads in this process.
     pub(crate) threads: usize,
+    /// Most iterations of a recursion.
+    pub(crate) iterations_max: u64,
     /// Measures this worker's operators.
     pub(crate) meter: Meter,
     /// The codec of rows between processes.

@@ -80,6 +80,14 @@ pub(crate) trait Arranges: Time {
         site: Option<&Site>,
     ) -> Arranged<'scope, Keys<isize, Self>>;
 
+    /// Adds up the equal keys of each time. No trace is kept. Only an [`Epoch`] has sites.
+    fn added_up<'scope>(
+        updates: StreamVec<'scope, Self, KeyUpdate<Self>>,
+        name: &str,
+        context: &Rc<Context>,
+        site: Option<&Site>,
+    ) -> VecCollection<'scope, Self, Row, isize>;
+
     /// Each key once, for as long as its count is positive.
     fn distinct<'scope>(
         keys: Arranged<'scope, Keys<isize, Self>>,
@@ -104,6 +112,16 @@ impl Arranges for Epoch {
         site: Option<&Site>,
     ) -> Arranged<'scope, Keys<isize>> {
         arrange_keys(updates, name, context, site)
+    }
+
+    fn added_up<'scope>(
+        updates: StreamVec<'scope, Self, KeyUpdate>,
+        name: &str,
+        context: &Rc<Context>,
+        site: Option<&Site>,
+    ) -> VecCollection<'scope, Self, Row, isize> {
+        let keys = restored_keys(updates, name, context, site);
+        keys.as_collection(|row, ()| row.clone())
     }
 
     fn distinct<'scope>(
@@ -133,7 +151,20 @@ impl Arranges for Round {
         site: Option<&Site>,
     ) -> Arranged<'scope, Keys<isize, Self>> {
         debug_assert!(site.is_none(), "a recursion keeps no state");
-        keys_alone(updates, name, context)
+        let arranged = keys_alone(updates, name, context);
+        context.meter.trace(&arranged.trace, memory_size::keys);
+        arranged
+    }
+
+    fn added_up<'scope>(
+        updates: StreamVec<'scope, Self, KeyUpdate<Self>>,
+        name: &str,
+        context: &Rc<Context>,
+        site: Option<&Site>,
+    ) -> VecCollection<'scope, Self, Row, isize> {
+        debug_assert!(site.is_none(), "a recursion keeps no state");
+        let keys = keys_alone(updates, name, context);
+        keys.as_collection(|row, ()| row.clone())
     }
 
     fn distinct<'scope>(
@@ -171,6 +202,22 @@ pub(crate) fn arrange_keys<'scope, C: Change + ExchangeData + Semigroup>(
 where
     ((Row, ()), Epoch, C): Crosses,
 {
+    let arranged = restored_keys(updates, name, context, site);
+    context.meter.trace(&arranged.trace, memory_size::keys);
+    arranged
+}
+
+/// [`arrange_keys`] without its memory being measured. The measure would keep the trace when
+/// nothing else does.
+fn restored_keys<'scope, C: Change + ExchangeData + Semigroup>(
+    updates: StreamVec<'scope, Epoch, ((Row, ()), Epoch, C)>,
+    name: &str,
+    context: &Rc<Context>,
+    site: Option<&Site>,
+) -> Arranged<'scope, Keys<C>>
+where
+    ((Row, ()), Epoch, C): Crosses,
+{
     let of = |update: &((Row, ()), Epoch, C)| update.1;
     let updates = restore(updates, context, site, of, |epoch, entry| {
         ((entry.key, ()), epoch, entry.change)
@@ -194,10 +241,7 @@ where
     let pact = Context::crossing(context, route);
     type Batcher<T, C> = KeyBatcher<Row, T, C>;
     type Spine<T, C> = KeySpine<Row, T, C>;
-    let arranged =
-        arrange_core::<_, _, Batcher<T, C>, Spine<T, C>>(updates, pact, name, Batcher::new);
-    context.meter.trace(&arranged.trace, memory_size::keys);
-    arranged
+    arrange_core::<_, _, Batcher<T, C>, Spine<T, C>>(updates, pact, name, Batcher::new)
 }
 
 /// Arranges values by key on the worker that owns each key. If there is a site, the state is

@@ -230,8 +230,21 @@ impl<'scope> Renderer<'_, 'scope> {
     /// Renders a recursion: first what enters it, from state, and then the loop.
     fn recursion(&self, base: &Rel, of: &recursion::Recursion<'_>) -> Result<ChunkStream<'scope>> {
         let kept = |rel: &Rel| {
+            // What enters both terms is kept once.
+            let identity = tidemill_ir::identity(rel, &self.plan.sources, &self.plan.views);
+            let identity = format!("kept {identity}");
+            let shared = self.shared.as_ref();
+            let known = shared.and_then(|shared| shared.borrow().get(&identity).cloned());
+            if let Some(known) = known {
+                return Ok(known);
+            }
             let site = self.site_over(rel);
-            recursion::kept(self.rel(rel)?, self.context, &rel.schema, site.as_ref())
+            let rows = self.rel(rel)?;
+            let rows = recursion::kept(rows, self.context, &rel.schema, site.as_ref())?;
+            if let Some(shared) = shared {
+                shared.borrow_mut().insert(identity, rows.clone());
+            }
+            Ok(rows)
         };
         let base = kept(base)?;
         let inputs = recursion::outside(of.step).into_iter().map(kept);

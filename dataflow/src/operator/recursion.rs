@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! dataflow     │ scope of the recursion
-//! base ────────┼─► concat ─► consolidate ─► limit ─┬─► leave ─► rows
-//!              │     ▲        or distinct          ▼
+//! base ────────┼─► concat ─► add up, or ─► limit ───┬─► leave ─► rows
+//!              │     ▲       distinct               ▼
 //! other inputs ┼─────┼──────────────────────────► step
 //!              │     └── next iteration ◄──────────┘
 //! ```
@@ -17,7 +17,7 @@
 //! Invariants:
 //! 1. Equal rows of one round are added up before the step reads them, so that a row that comes and
 //!    goes within an epoch never starts iterations.
-//! 2. No row is beyond iteration [`ITERATIONS_MAX`]: such rows become dead letters.
+//! 2. No row is beyond iteration `Limits::iterations_max`: such rows become dead letters.
 //! 3. The scope keeps no state through a restart. What enters it is restored, and the rest computed
 //!    again.
 //!
@@ -38,7 +38,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::{Concat, ConnectLoop, Enter, Feedback, Leave, Operator};
 use timely::dataflow::{Scope, StreamVec};
 
-use super::arrange::{Arranges, arrange_keys};
+use super::arrange::Arranges;
 use super::compute::compute;
 use super::distinct::{decoded, distinct, encoded};
 use super::join::{On, Side, join};
@@ -46,9 +46,6 @@ use crate::chunk::{Chunk, ChunkStream};
 use crate::context::Context;
 use crate::context::site::Site;
 use crate::time::{Round, STEP, Time};
-
-/// Most iterations of a recursion. Rows of a later iteration become dead letters.
-const ITERATIONS_MAX: u64 = 10_000;
 
 /// Most copies of one row in one change of a work table. More of them end the job, before their
 /// number overflows.
@@ -83,13 +80,8 @@ pub(crate) fn kept<'scope>(
     schema: &SchemaRef,
     site: Option<&Site>,
 ) -> Result<ChunkStream<'scope>> {
-    if site.is_none() {
-        return Ok(rows);
-    }
-    let schema = nullable(schema);
-    let rows = encoded(rows, context, &schema)?;
-    let rows = arrange_keys(rows, "ArrangeRecursionInput", context, site);
-    decoded(rows.as_collection(|row, ()| row.clone()), context, &schema)
+    let Some(site) = site else { return Ok(rows) };
+    added_up(rows, context, &nullable(schema), Some(site))
 }
 
 /// Renders a recursion over the rows of its base. `inputs` are the streams of [`outside`].
@@ -109,7 +101,7 @@ pub(crate) fn recursion<'scope>(
         let rows = entered(base, inner).concat(again);
         let rows = match of.distinct {
             true => distinct(rows, context, &schema, None)?,
-            false => consolidated(rows, context, &schema)?,
+            false => added_up(rows, context, &schema, None)?,
         };
         let rows = limited(rows, context);
         let inputs = inputs.into_iter().map(|input| entered(input, inner));
@@ -245,15 +237,15 @@ fn timed<'inner, T: Time, U: Time>(
     })
 }
 
-/// Adds up the equal rows of each round.
-fn consolidated<'inner, T: Arranges>(
-    rows: ChunkStream<'inner, T>,
+/// Adds up the equal rows of each time.
+fn added_up<'scope, T: Arranges>(
+    rows: ChunkStream<'scope, T>,
     context: &Rc<Context>,
     schema: &SchemaRef,
-) -> Result<ChunkStream<'inner, T>> {
+    site: Option<&Site>,
+) -> Result<ChunkStream<'scope, T>> {
     let rows = encoded(rows, context, schema)?;
-    let rows = T::arrange_keys(rows, "ArrangeWorkTable", context, None);
-    decoded(rows.as_collection(|row, ()| row.clone()), context, schema)
+    decoded(T::added_up(rows, "AddUp", context, site), context, schema)
 }
 
 /// Makes dead letters of the rows beyond the last iteration.
@@ -265,30 +257,178 @@ fn limited<'inner>(
     rows.unary(Pipeline, "LimitIterations", move |_, _| {
         move |input, output| {
             input.for_each(|cap, chunks: &mut Vec<Chunk<Round>>| {
-                let mut session = output.session(&cap);
-                for chunk in chunks.drain(..) {
-                    if chunk.epoch.iteration() > ITERATIONS_MAX {
-                        let what =
-                            format!("the recursion goes on after {ITERATIONS_MAX} iterations");
-                        context.refuse_rows(&view, &chunk, &Error::new(Kind::Data, what));
-                        continue;
-                    }
-                    if chunk
-                        .diffs
-                        .iter()
-                        .any(|diff| diff.unsigned_abs() > COPIES_MAX)
-                    {
-                        let what = format!(
-                            "view {view}: a row is more than {COPIES_MAX} times in iteration {} \
-                             of the recursion, which may never end: write UNION in place of UNION \
-                             ALL, or correct the rows that refer to each other in a circle",
-                            chunk.epoch.iteration()
-                        );
-                        context.fail(Error::new(Kind::Data, what));
-                    }
-                    session.give(chunk);
-                }
+                let within = chunks
+                    .drain(..)
+                    .filter(|chunk| is_within(chunk, &context, &view));
+                output.session(&cap).give_iterator(within);
             });
         }
     })
+}
+
+/// Whether a chunk is within the limits of iterations. Ends the job if a row has too many copies.
+fn is_within(chunk: &Chunk<Round>, context: &Context, view: &str) -> bool {
+    let (most, iteration) = (context.iterations_max, chunk.epoch.iteration());
+    if iteration > most {
+        let what = format!("the recursion goes on after {most} iterations");
+        context.refuse_rows(view, chunk, &Error::new(Kind::Data, what));
+        return false;
+    }
+    let mut copies = chunk.diffs.iter().map(|diff| diff.unsigned_abs());
+    if copies.any(|copies| copies > COPIES_MAX) {
+        let what = format!(
+            "view {view}: a row is more than {COPIES_MAX} times in iteration {iteration} of the \
+             recursion, which may never end: write UNION in place of UNION ALL, or correct the \
+             rows that refer to each other in a circle"
+        );
+        context.fail(Error::new(Kind::Data, what));
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::rc::Rc;
+
+    use differential_dataflow::operators::iterate::Variable;
+    use differential_dataflow::operators::join::join_with_tactic;
+    use differential_dataflow::{AsCollection, VecCollection};
+    use proptest::prelude::*;
+    use tidemill_ir::row::Row;
+    use timely::container::CapacityContainerBuilder;
+    use timely::dataflow::operators::{Probe, vec::Input};
+
+    use super::*;
+    use crate::operator::join::tactic::{Nested, Pairs};
+
+    type Edges = BTreeSet<(u8, u8)>;
+
+    fn row(number: u8) -> Row {
+        Row::new(&[number])
+    }
+
+    /// All pairs of nodes with a way from one to the other, found step by step.
+    fn slow(edges: &Edges) -> Edges {
+        let mut closure = edges.clone();
+        loop {
+            let longer = closure.iter().flat_map(|(a, b)| {
+                let next = edges.iter().filter(move |(from, _)| from == b);
+                next.map(move |(_, to)| (*a, *to))
+            });
+            let all: Edges = longer.chain(closure.iter().copied()).collect();
+            if all == closure {
+                return closure;
+            }
+            closure = all;
+        }
+    }
+
+    /// The transitive closure by the join of this crate, in a scope of rounds: rows by their end
+    /// are paired with edges by their beginning.
+    fn closure<'scope>(
+        edges: VecCollection<'scope, Epoch, (Row, Row), isize>,
+    ) -> VecCollection<'scope, Epoch, (Row, Row), isize> {
+        let scope = edges.inner.scope();
+        scope.scoped::<Round, _, _>("Closure", |inner| {
+            let edges = edges.enter(inner);
+            let (variable, ways) = Variable::new(inner, STEP);
+            let by_end = ways.map(|(from, to)| (to, from)).arrange_by_key();
+            let by_start = edges.clone().arrange_by_key();
+            let pairs = join_with_tactic(by_end, by_start, "Join", Nested);
+            let longer = pairs.unary::<CapacityContainerBuilder<Vec<_>>, _, _, _>(
+                Pipeline,
+                "Longer",
+                |_, _| {
+                    |input, output| {
+                        input.for_each(|cap, pairs: &mut Pairs<Round>| {
+                            let mut session = output.session(&cap);
+                            for pair in pairs.by_epoch() {
+                                let way = (Row::new(pair.left), Row::new(pair.right));
+                                session.give((way, pair.epoch, pair.diff));
+                            }
+                        });
+                    }
+                },
+            );
+            let all = longer.as_collection().concat(edges).distinct();
+            variable.set(all.clone());
+            all.leave(scope)
+        })
+    }
+
+    type Changes = Vec<((Row, Row), Epoch, isize)>;
+
+    /// The changes of the closure while waves of edges are inserted and deleted, an epoch each.
+    fn changes(waves: Vec<Vec<(u8, u8, isize)>>, workers: usize) -> Changes {
+        let config = timely::Config::process(workers);
+        let guards = timely::execute(config, move |worker| {
+            let changes = Rc::new(RefCell::new(Changes::new()));
+            let seen = Rc::clone(&changes);
+            let (mut input, probe) = worker.dataflow::<Epoch, _, _>(|scope| {
+                let (input, updates) = scope.new_input();
+                let ways = closure(updates.as_collection());
+                let ways = ways.inspect(move |change| seen.borrow_mut().push(change.clone()));
+                (input, ways.inner.probe().0)
+            });
+            let first = worker.index() == 0;
+            for (epoch, wave) in waves.iter().enumerate() {
+                let epoch = epoch as Epoch;
+                for (from, to, diff) in wave.iter().filter(|_| first) {
+                    input.send(((row(*from), row(*to)), epoch, *diff));
+                }
+                input.advance_to(epoch + 1);
+                worker.step_while(|| probe.less_than(input.time()));
+            }
+            changes.take()
+        });
+        let changes = guards.unwrap().join().into_iter();
+        changes.flat_map(std::result::Result::unwrap).collect()
+    }
+
+    /// The ways that are there at an epoch, each of which must be there once.
+    fn held(changes: &Changes, epoch: Epoch) -> Edges {
+        let mut counts: BTreeMap<(u8, u8), isize> = BTreeMap::new();
+        for ((from, to), _, diff) in changes.iter().filter(|(_, at, _)| *at <= epoch) {
+            *counts.entry((from.bytes()[0], to.bytes()[0])).or_default() += diff;
+        }
+        counts.retain(|_, count| *count != 0);
+        assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+        counts.into_keys().collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// Edges come and go, also in circles, on one worker and on three.
+        #[test]
+        fn a_scope_of_rounds_iterates(
+            waves in prop::collection::vec(
+                prop::collection::vec((0..7_u8, 0..7_u8, any::<bool>()), 0..8),
+                1..8,
+            ),
+            workers in prop_oneof![Just(1_usize), Just(3)],
+        ) {
+            let (mut edges, mut states, mut updates) = (Edges::new(), Vec::new(), Vec::new());
+            for wave in waves {
+                let mut changed = Vec::new();
+                for (from, to, insert) in wave {
+                    let done = match insert {
+                        true => edges.insert((from, to)),
+                        false => edges.remove(&(from, to)),
+                    };
+                    if done {
+                        changed.push((from, to, if insert { 1 } else { -1 }));
+                    }
+                }
+                states.push(slow(&edges));
+                updates.push(changed);
+            }
+            let found = changes(updates, workers);
+            for (epoch, state) in states.iter().enumerate() {
+                prop_assert_eq!(&held(&found, epoch as Epoch), state, "epoch {}", epoch);
+            }
+        }
+    }
 }

@@ -567,6 +567,7 @@ impl Shared {
             settled: Cell::new(0),
             writer: self.writer.clone(),
             threads: self.config.workers.threads(),
+            iterations_max: self.config.limits.iterations_max,
             meter,
             codec: self.config.codec,
             rendering: RefCell::new(Arc::from("")),

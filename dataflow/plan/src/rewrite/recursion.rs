@@ -404,7 +404,7 @@ impl RecursiveUnion {
                 );
                 return plan_err!(
                     "recursive query `{name}`: column {} is {base} in the non-recursive term and \
-                     {whole} in all: cast it to {whole} in the non-recursive term",
+                     {whole} in all: cast it to one type in both terms",
                     index + 1
                 );
             }

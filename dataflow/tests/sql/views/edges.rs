@@ -22,14 +22,26 @@ impl Edge {
 
     /// The same with the view's table in another sink.
     pub(crate) fn serving(columns: &str, view: &str, workers: usize, sink: Option<&str>) -> Self {
+        Self::started(columns, view, workers, |river| {
+            if let Some(sink) = sink {
+                river.serve_in(sink);
+            }
+        })
+    }
+
+    /// The same with a job that is prepared before it starts.
+    pub(crate) fn started(
+        columns: &str,
+        view: &str,
+        workers: usize,
+        prepare: impl FnOnce(&River),
+    ) -> Self {
         let table = format!(
             "CREATE TABLE t (id int PRIMARY KEY, {columns}) WITH (format = 'json', envelope =
                 'upsert');"
         );
         let mut river = River::new(&format!("{table}{view}"), workers);
-        if let Some(sink) = sink {
-            river.serve_in(sink);
-        }
+        prepare(&river);
         river.log().create_topic("t", 2).unwrap();
         river.start();
         Self { river }
@@ -37,6 +49,12 @@ impl Edge {
 
     /// Sets or deletes rows and waits until the views show it.
     pub(crate) fn put(&mut self, rows: &[(i64, Option<Json>)]) {
+        self.feed(rows);
+        self.river.settle();
+    }
+
+    /// Sets or deletes rows.
+    pub(crate) fn feed(&mut self, rows: &[(i64, Option<Json>)]) {
         let records: Vec<Record> = rows
             .iter()
             .map(|(id, row)| Record {
@@ -52,7 +70,6 @@ impl Edge {
             .collect();
         let mut producer = self.river.log().producer().unwrap();
         producer.append(&records).unwrap();
-        self.river.settle();
     }
 
     /// The view's rows, in the order of their keys.

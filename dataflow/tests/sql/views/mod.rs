@@ -21,6 +21,7 @@ mod keys;
 mod nexmark;
 mod oracle;
 mod queries;
+mod recursion;
 mod refused;
 mod river;
 mod shapes;

@@ -61,6 +61,14 @@ fn sink(directory: &Path) -> String {
     other.unwrap_or_else(|_| url(directory, "sink.db"))
 }
 
+/// The most iterations of a recursion, where another number than the default is written down.
+fn iterations(directory: &Path) -> u64 {
+    let other = std::fs::read_to_string(directory.join("iterations"));
+    other.map_or(Limits::default().iterations_max, |most| {
+        most.parse().unwrap()
+    })
+}
+
 fn registry(directory: &Path) -> Arc<dyn Registry> {
     tidemill_log::registry::open(&url(directory, "registry.db")).unwrap()
 }
@@ -82,6 +90,7 @@ fn config(directory: &Path, workers: usize) -> Config {
         limits: Limits {
             // Many checkpoints in a short life.
             checkpoint_interval: Duration::from_millis(20),
+            iterations_max: iterations(directory),
             ..Limits::default()
         },
     }
@@ -130,6 +139,15 @@ impl River {
     /// Keeps the views' tables in another sink.
     pub(crate) fn serve_in(&self, url: &str) {
         std::fs::write(self.directory.path().join("sink.url"), url).unwrap();
+    }
+
+    /// Limits the iterations of recursions.
+    pub(crate) fn iterate_at_most(&self, iterations: u64) {
+        std::fs::write(
+            self.directory.path().join("iterations"),
+            iterations.to_string(),
+        )
+        .unwrap();
     }
 
     /// What a verification finds.

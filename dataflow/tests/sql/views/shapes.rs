@@ -5,6 +5,7 @@
 //! their columns.
 
 mod nested;
+mod recursive;
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -99,7 +100,7 @@ impl<'a> Shapes<'a> {
 
     /// A query that nests this deep at most.
     pub(crate) fn query(&mut self, depth: usize) -> Query {
-        match self.rng.random_range(0..25) {
+        match self.rng.random_range(0..28) {
             0..3 => self.filter(depth),
             3..5 => self.project(depth),
             5 => self.distinct(depth),
@@ -113,7 +114,8 @@ impl<'a> Shapes<'a> {
             17 => self.merged(depth),
             18..20 => self.limit(depth),
             20 => self.numbered(depth),
-            21..24 => self.windows(depth),
+            21 => self.windows(depth),
+            25..27 => self.recursive(depth),
             _ => self.with(depth),
         }
     }
