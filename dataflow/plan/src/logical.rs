@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! query ─► recursion, constants, limits, groups, wildcard, windows, row_in, set_operations
+//!          (all of them in rewrite)
 //!       ─► SqlToRel ─► grouping_sets ─► with_ties ─► unnest ─► source_types ─► functions
 //!       ─► keys, unions ─► shape ─► Analyzer (uncoerced: may not cast)
 //!       ─► set_operations, recursion ─► conformed ─► optimized ─► lower

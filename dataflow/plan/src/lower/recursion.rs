@@ -11,7 +11,7 @@
 //! | inner join with other relations | yes |
 //! | left, semi and anti join | if the work table is on the left |
 //! | DISTINCT | if the recursive query is a UNION, because a row counts once anyway |
-//! | EXISTS, IN and scalar subqueries that read columns of it | if what they compute is accepted here |
+//! | EXISTS, IN and scalar subqueries that read it | if what they compute is accepted here |
 //! | aggregates, LIMIT, window functions, INTERSECT, EXCEPT, another recursion | no |
 
 use std::sync::Arc;

@@ -9,8 +9,8 @@
 //! ```text
 //! WITH RECURSIVE t(n) AS (base UNION ALL step) …
 //!   ─► WITH t(n) AS (SELECT * FROM (base UNION ALL
-//!        (WITH t(n) AS (SELECT * FROM (…, base) AS "work table 1") step)) AS "recursion 1 all t") …
-//!                                                         marked, before planning
+//!        (WITH t(n) AS (SELECT * FROM (…, base) AS "work table 1") step)
+//!      ) AS "recursion 1 all t") …                        marked, before planning
 //!   ─► SubqueryAlias "recursion 1 all t"
 //!        Union: base, step with a SubqueryAlias "work table 1"     checked, typed, coerced
 //!   ─► RecursiveUnion: base, step with a WorkTable                 resolved, before optimisation
