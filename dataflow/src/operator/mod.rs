@@ -282,6 +282,28 @@ impl<'scope> Renderer<'_, 'scope> {
         Ok(stream)
     }
 
+    /// Renders what only WITH RECURSIVE has.
+    fn recursive(&self, rel: &Rel) -> Result<ChunkStream<'scope>> {
+        match &rel.op {
+            RelOp::Recursion {
+                base,
+                step,
+                distinct,
+            } => {
+                let of = recursion::Recursion {
+                    step,
+                    distinct: *distinct,
+                    schema: &rel.schema,
+                };
+                self.recursion(base, &of)
+            }
+            _ => {
+                let what = "the plan reads a work table outside of its recursion";
+                Err(Error::new(Kind::Bug, what))
+            }
+        }
+    }
+
     /// Renders a node of the plan, and its inputs first.
     fn operator(&self, rel: &Rel) -> Result<ChunkStream<'scope>> {
         match &rel.op {
@@ -319,22 +341,7 @@ impl<'scope> Renderer<'_, 'scope> {
             RelOp::Union { inputs } => self.union(inputs),
             RelOp::SetOp { left, right, kind } => self.set_op((left, right), *kind, &rel.schema),
             RelOp::Values { rows } => compute::values::values(self.scope, rows),
-            RelOp::Recursion {
-                base,
-                step,
-                distinct,
-            } => {
-                let of = recursion::Recursion {
-                    step,
-                    distinct: *distinct,
-                    schema: &rel.schema,
-                };
-                self.recursion(base, &of)
-            }
-            RelOp::WorkTable => {
-                let what = "the plan reads a work table outside of its recursion";
-                Err(Error::new(Kind::Bug, what))
-            }
+            RelOp::Recursion { .. } | RelOp::WorkTable => self.recursive(rel),
             RelOp::Join {
                 kind,
                 left,

@@ -88,8 +88,8 @@ fn checked(rel: &Rel, distinct: bool, part: Part) -> Result<()> {
         checked(left, distinct, part)?;
         return checked(right, distinct, Part::Domain);
     }
-    let inputs = rel.op.inputs().into_iter();
-    inputs.map(|input| checked(input, distinct, part)).collect()
+    let mut inputs = rel.op.inputs().into_iter();
+    inputs.try_for_each(|input| checked(input, distinct, part))
 }
 
 /// The words for an operator that a recursive term may not have over the work table.
