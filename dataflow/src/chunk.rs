@@ -1,5 +1,7 @@
 //! Chunks: Arrow batches with a difference per row, which flow between the operators of one worker.
 
+pub(crate) mod time;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use timely::dataflow::StreamVec;
 /// if `diffs[i]` is negative.
 #[derive(Debug, Clone)]
 pub(crate) struct Chunk<T = Epoch> {
-    /// The time of all rows: an epoch, or within a recursion a [`crate::time::Round`].
+    /// The time of all rows: an epoch, or within a recursion a [`crate::chunk::time::Round`].
     pub(crate) epoch: T,
     /// The rows.
     pub(crate) batch: RecordBatch,

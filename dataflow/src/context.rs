@@ -26,11 +26,11 @@ use tidemill_state::store::Store;
 use timely::scheduling::Activator;
 
 use crate::chunk::Chunk;
+use crate::chunk::time::Time;
 use crate::epoch::messages::Start;
 use crate::exchange::{Crossing, Engine};
 use crate::stats::Stats;
 use crate::stats::operators::Meter;
-use crate::time::Time;
 
 /// Most dead letters of one view in one epoch. A view with a wrong primary key would otherwise have
 /// one for each row.

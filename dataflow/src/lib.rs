@@ -23,5 +23,4 @@ mod operator;
 pub mod runtime;
 mod source;
 mod stats;
-mod time;
 pub mod verify;

@@ -43,7 +43,7 @@ use tidemill_log::{Error, Kind, Result};
 use tidemill_state::value::keyed::Keyed;
 use tidemill_state::value::totals::Totals;
 
-use crate::time::Round;
+use crate::chunk::time::Round;
 
 /// Serializes batches of values, and reads them back.
 pub trait Codec<D> {

@@ -1,7 +1,7 @@
 //! Arrangements: sorted, indexed traces of values by key, both as row-encoded bytes.
 //!
 //! [`arrange_values`] and [`arrange_keys`] make every arrangement of a dataflow that has a site,
-//! and keep its state through restarts ([`super::restore`]). [`Layout`] says how the columns of a
+//! and keep its state through restarts ([`restore`]). [`Layout`] says how the columns of a
 //! relation become keys and values, and [`Decoder`] converts them back. A column that is a key, or
 //! by which the values are sorted, is stored only there.
 //!
@@ -12,6 +12,7 @@
 
 pub(crate) mod memory_size;
 pub(crate) mod merge_batcher;
+pub(crate) mod restore;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use differential_dataflow::trace::TraceReader;
 use differential_dataflow::trace::implementations::{KeyBuilder, KeySpine, ValSpine};
 use differential_dataflow::{ExchangeData, VecCollection};
 use merge_batcher::{KeyBatcher, ValBatcher};
+use restore::{restore, tap};
 use tidemill_ir::row::{Row, RowCodec};
 use tidemill_ir::{Epoch, OrderBy, Scalar};
 use tidemill_log::Result;
@@ -39,12 +41,11 @@ use timely::dataflow::operators::Operator;
 
 use super::argument::numbered;
 use super::compute::{Stage, column};
-use super::restore::{restore, tap};
 use crate::chunk::ChunkStream;
+use crate::chunk::time::{Round, Time};
 use crate::context::Context;
 use crate::context::site::Site;
 use crate::exchange::Crosses;
-use crate::time::{Round, Time};
 
 /// A key with a value, its time, and how often it is added (positive) or removed (negative).
 pub(crate) type Update<T = Epoch> = ((Row, Row), T, isize);

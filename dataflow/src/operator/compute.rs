@@ -23,9 +23,9 @@ use tidemill_log::{Error, Kind, Result};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
+use crate::chunk::time::Time;
 use crate::chunk::{Chunk, ChunkStream};
 use crate::context::Context;
-use crate::time::Time;
 
 /// Renders a filter and projection. The outputs are cast to the types of `schema`.
 pub(crate) fn compute<'scope, T: Time>(

@@ -19,10 +19,10 @@ use timely::dataflow::operators::Operator;
 
 use super::arrange::{Arranges, KeyUpdate};
 use super::compute::chunks::chunks;
+use crate::chunk::time::Time;
 use crate::chunk::{Chunk, ChunkStream};
 use crate::context::Context;
 use crate::context::site::Site;
-use crate::time::Time;
 use group::group;
 
 /// Renders a distinct over all columns of `schema`.

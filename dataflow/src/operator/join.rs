@@ -34,10 +34,10 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::{Concat, Operator};
 
 use super::arrange::{Arranges, Decoder, Layout, NullKeys, Values};
+use crate::chunk::time::Time;
 use crate::chunk::{Chunk, ChunkStream};
 use crate::context::site::Site;
 use crate::context::{Context, Sites};
-use crate::time::Time;
 
 /// One of the two inputs of a join.
 pub(crate) struct Side<'scope, T: Time = Epoch> {

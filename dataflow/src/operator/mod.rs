@@ -11,7 +11,7 @@
 //!   workers by a stable hash of their key.
 //! * Every update has a bound epoch as its timestamp.
 //! * A row that cannot be evaluated leaves on a second way, to the dead letters ([`Context`]).
-//! * The state of operators that need it is kept through restarts ([`restore`]).
+//! * The state of operators that need it is kept through restarts ([`arrange::restore`]).
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,7 +37,6 @@ mod distinct;
 mod join;
 mod recursion;
 mod reduce;
-mod restore;
 mod sink_operator;
 mod top_k;
 pub(crate) mod upsert;

@@ -42,10 +42,10 @@ use super::arrange::Arranges;
 use super::compute::compute;
 use super::distinct::{decoded, distinct, encoded};
 use super::join::{On, Side, join};
+use crate::chunk::time::{Round, STEP, Time};
 use crate::chunk::{Chunk, ChunkStream};
 use crate::context::Context;
 use crate::context::site::Site;
-use crate::time::{Round, STEP, Time};
 
 /// Most copies of one row in one change of a work table. More of them end the job, before their
 /// number overflows.

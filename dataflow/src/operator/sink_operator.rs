@@ -34,7 +34,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::{Capability, Operator};
 use timely::dataflow::{Scope, StreamVec};
 
-use super::restore::{Tap, restore};
+use super::arrange::restore::{Tap, restore};
 use crate::chunk::{Chunk, ChunkStream};
 use crate::context::site::Site;
 use crate::context::{Context, WITHHELD_LETTERS_MAX};

@@ -42,7 +42,7 @@ use tidemill_state::value::source_position::ChangeOrder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::{Capability, Operator};
 
-use super::restore::{Tap, restore};
+use super::arrange::restore::{Tap, restore};
 use crate::chunk::{Chunk, ChunkStream};
 use crate::context::Context;
 use crate::context::site::Site;

@@ -7,8 +7,8 @@ use differential_dataflow::trace::implementations::Vector;
 use differential_dataflow::trace::implementations::ord_neu::{OrdKeyBatch, OrdValBatch};
 use tidemill_ir::row::Row;
 
+use crate::chunk::time::Time;
 use crate::stats::operators::Size;
-use crate::time::Time;
 
 /// Items of a batch that are measured. All others are assumed to be like them.
 const SAMPLE: usize = 32;

@@ -7,9 +7,9 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
+use crate::chunk::time::Time;
 use crate::chunk::{Chunk, ChunkStream, by_epoch};
 use crate::context::Context;
-use crate::time::Time;
 
 /// Makes one chunk of all updates of an epoch that arrive together. An error of `decode` ends the
 /// job.

@@ -28,13 +28,13 @@ use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Concat, Operator};
 
 use super::{Joined, On, Side, matching, pairs};
+use crate::chunk::time::Time;
 use crate::chunk::{Chunk, ChunkStream};
 use crate::context::{Context, Sites};
 use crate::operator::arrange::Arranges;
 use crate::operator::compute::chunks::chunks;
 use crate::operator::compute::{Outcome, Stage, column, compute};
 use crate::operator::distinct::encoded;
-use crate::time::Time;
 
 /// Renders a join other than an inner one, with conditions. The arguments are those of
 /// [`super::join`].

@@ -21,12 +21,12 @@ use tidemill_ir::row::{Row, batch, nullable};
 use tidemill_log::Result;
 use timely::dataflow::StreamVec;
 
+use crate::chunk::time::Time;
 use crate::chunk::{Chunk, ChunkStream};
 use crate::context::Context;
 use crate::context::site::Site;
 use crate::operator::arrange::{Arranges, Decoder, KeyUpdate, Keys, Update, Values};
 use crate::operator::compute::chunks::chunks as chunked;
-use crate::time::Time;
 
 /// The keys of updates, without their values.
 pub(crate) fn keys<T: Time>(

@@ -27,8 +27,8 @@ use tidemill_ir::Epoch;
 use tidemill_ir::row::Row;
 use timely::container::Accountable;
 
+use crate::chunk::time::Time;
 use crate::operator::arrange::{Batch, Values};
-use crate::time::Time;
 
 /// Most pairs in one piece.
 const PAIRS_MAX: usize = 1024;
