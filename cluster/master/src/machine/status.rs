@@ -16,8 +16,9 @@ pub(crate) mod rates;
 use std::collections::BTreeMap;
 
 use tidemill_protocol::{
-    DependencyStatus, Heartbeat, IngestStatus, JobStatus, MasterStatus, OPERATORS_TOLD_MAX,
-    OperatorHeartbeat, Part, Phase, ProcessKey, ProcessStatus, Status, WorkerStatus,
+    DependencyStatus, Failure, Heartbeat, IngestStatus, JobStatus, MasterStatus,
+    OPERATORS_TOLD_MAX, OperatorHeartbeat, Part, Phase, ProcessKey, ProcessStatus, Status,
+    WorkerStatus,
 };
 
 use super::component::{Component, Stage};
@@ -121,14 +122,6 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
         .iter()
         .filter_map(|(_, beat)| beat.map(|beat| beat.records))
         .sum();
-    let mut failures = record.failures.clone();
-    failures.extend(job.ingest.failures.iter().map(|it| {
-        let mut failure = it.clone();
-        failure.process = format!("ingest{}", it.process.trim_start_matches("process 0"));
-        failure
-    }));
-    failures.sort_by_key(|failure| std::cmp::Reverse(failure.at_ms));
-    failures.truncate(super::component::FAILURES_KEPT_MAX);
     let ingest = job
         .spec
         .ingest
@@ -166,9 +159,22 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
             .chain(of_ingest)
             .map(|(it, _)| it)
             .collect(),
-        failures,
+        failures: failures(job),
         alerts_file: job.spec.files.get(tidemill_alerts::FILE).cloned(),
     }
+}
+
+/// The last failures of both components, the newest first.
+fn failures(job: &Job) -> Vec<Failure> {
+    let mut failures = job.dataflow.failures.clone();
+    failures.extend(job.ingest.failures.iter().map(|it| {
+        let mut failure = it.clone();
+        failure.process = format!("ingest{}", it.process.trim_start_matches("process 0"));
+        failure
+    }));
+    failures.sort_by_key(|failure| std::cmp::Reverse(failure.at_ms));
+    failures.truncate(super::component::FAILURES_KEPT_MAX);
+    failures
 }
 
 /// The records of each topic that are not in every view yet. Process 0 knows them.
