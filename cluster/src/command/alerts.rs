@@ -1,4 +1,4 @@
-//! The command `alerts`: prints the alerting rules of a pipeline, for people, Prometheus or Grafana.
+//! The command `alerts`: prints the alerting rules of a pipeline, for people, Prometheus, Grafana.
 //!
 //! In: the pipeline's `alerts.toml`, or the default rules. Out: a table, a rules file or a
 //! dashboard. Nothing is connected to.

@@ -1,5 +1,5 @@
-//! Alerting rules of a running pipeline: what fires reaches a webhook, also one that fails at first,
-//! and is resolved; the same rules as files that Prometheus takes.
+//! Alerting rules of a running pipeline: what fires reaches a webhook, also one that fails at
+//! first, and is resolved; the same rules as files that Prometheus takes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
