@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(value(&alerts), Some(2.0));
         assert!(firing(&mut alerts, &job(None, 1), 3 * minute).is_empty());
         assert_eq!(value(&alerts), Some(3.0));
-        for at in 4..18 {
+        for at in 4..=20 {
             firing(&mut alerts, &job(None, 1), at * minute);
         }
         assert_eq!(value(&alerts), Some(0.0));

@@ -87,7 +87,7 @@ fn what_fires_and_is_resolved_reaches_the_webhooks() {
         "ingest.toml",
         &format!(
             "[schedule]\nevery = \"100ms\"\n[fetch]\nurl = \"http://127.0.0.1:{port}/\"\n\
-             records = \"results\"\nbackoff = \"100ms\"\nbackoff_max = \"200ms\"\n\
+             records = \"results\"\npage_parameter = \"page\"\nbackoff = \"100ms\"\nbackoff_max = \"200ms\"\n\
              [land]\ntable = \"users\"\nkey = \"id\"\ncolumns = [\n\
              {{ name = \"id\", path = \"id\", type = \"text\" }},\n]\n"
         ),
