@@ -6,6 +6,7 @@
 
 pub(crate) mod operators;
 pub(crate) mod row_counts;
+pub(crate) mod sink_writes;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use operators::Operators;
 use row_counts::{CountByView, RowCounts};
+use sink_writes::SinkWrites;
 use tidemill_log::health::lag::Waits;
 use tidemill_log::health::{Health, Role, now_ms};
 use tidemill_log::lock;
@@ -130,6 +132,8 @@ pub struct Stats {
     pub recovery_ms: AtomicU64,
     /// The time in ms from when the workers received the start until the job was live; 0 before.
     pub restore_ms: AtomicU64,
+    /// What was written to the sink.
+    pub sink: SinkWrites,
     /// The metrics of the operators.
     pub operators: Operators,
 }
@@ -168,6 +172,7 @@ impl Default for Stats {
             live: AtomicBool::new(false),
             recovery_ms: AtomicU64::new(0),
             restore_ms: AtomicU64::new(0),
+            sink: SinkWrites::default(),
             operators: Operators::default(),
         }
     }

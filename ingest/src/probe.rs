@@ -32,7 +32,8 @@ const REPLY_WAIT: Duration = Duration::from_secs(8);
 const LOOK: &str = "
     SELECT (at.lsn - '0/0'::pg_lsn)::bigint, slot.slot_name IS NOT NULL,
            coalesce(slot.active, false), coalesce(slot.wal_status, ''),
-           (SELECT reply_time::text FROM pg_stat_replication WHERE pid = slot.active_pid)
+           (SELECT reply_time::text FROM pg_stat_replication WHERE pid = slot.active_pid),
+           (slot.restart_lsn - '0/0'::pg_lsn)::bigint
     FROM (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
                       ELSE pg_current_wal_flush_lsn() END AS lsn) AS at
          LEFT JOIN pg_replication_slots AS slot ON slot.slot_name = $1";
@@ -61,6 +62,8 @@ struct Look {
     wal_status: String,
     /// `reply_time` of the walsender.
     reply: Option<String>,
+    /// `restart_lsn` of the slot: WAL from there on is kept.
+    restart: Option<u64>,
 }
 
 impl Probe {
@@ -94,6 +97,8 @@ impl Probe {
             Ok(look) => {
                 stats.health.up(Role::Database, PROBE);
                 stats.observe_wal_end(began_ms, Some(look.wal));
+                let kept = look.restart.map(|lsn| look.wal.saturating_sub(lsn));
+                stats.observe_wal_kept(kept);
                 self.report_slot(&look, stats);
             }
             Err(error) => {
@@ -102,6 +107,7 @@ impl Probe {
                 stats.health.down(Role::Database, PROBE, &error);
                 stats.health.forget(Role::Slot, PROBE);
                 stats.observe_wal_end(began_ms, None);
+                stats.observe_wal_kept(None);
             }
         }
     }
@@ -156,12 +162,14 @@ impl Probe {
             .map_err(|error| postgres_failed("asking for the WAL's end", error))?;
         let cell = |error: postgres::Error| Error::with_source(Kind::Bug, "a probe's row", error);
         let wal: i64 = row.try_get(0).map_err(cell)?;
+        let restart: Option<i64> = row.try_get(5).map_err(cell)?;
         Ok(Look {
             wal: wal.unsigned_abs(),
             there: row.try_get(1).map_err(cell)?,
             active: row.try_get(2).map_err(cell)?,
             wal_status: row.try_get(3).map_err(cell)?,
             reply: row.try_get(4).map_err(cell)?,
+            restart: restart.map(i64::unsigned_abs),
         })
     }
 }

@@ -49,6 +49,8 @@ pub struct Stats {
     passed: AtomicU64,
     /// Observations of the end of the WAL.
     wal_looks: Mutex<Waits<u64>>,
+    /// PostgreSQL: bytes of WAL that the server keeps for the slot; `None` while it is unknown.
+    wal_kept: Mutex<Option<u64>>,
     /// SQLite: the changes that the last observation found.
     unread: Mutex<Option<Unread>>,
     /// Number of changes of captured tables that were found in the catalog, because the replication
@@ -164,6 +166,18 @@ impl Stats {
             }
             None => looks.unseen(),
         }
+    }
+
+    /// Result of an observation of the slot: the bytes of WAL that the server keeps for it, or
+    /// `None` when nobody knows.
+    pub(crate) fn observe_wal_kept(&self, bytes: Option<u64>) {
+        *locked(&self.wal_kept) = bytes;
+    }
+
+    /// Bytes of WAL that the server keeps for the slot of the capture, from where its decoding
+    /// begins after a restart. `None` when nobody knows, and for SQLite.
+    pub fn wal_kept(&self) -> Option<u64> {
+        *locked(&self.wal_kept)
     }
 
     /// Result of an observation of a SQLite file at `at_ms`, or `None` when it failed.

@@ -42,6 +42,7 @@ fn panel(rules: &Rules, job: &str, at: usize, measure: Measure) -> Value {
     steps.extend(limits);
     let unit = match measure.unit() {
         Unit::Seconds => "s",
+        Unit::Bytes => "bytes",
         Unit::Count => "short",
     };
     let source = json!({"type": "prometheus", "uid": "${source}"});

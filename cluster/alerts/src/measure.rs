@@ -9,6 +9,8 @@ use tidemill_protocol::JobStatus;
 pub enum Unit {
     /// A time, in seconds.
     Seconds,
+    /// A number of bytes.
+    Bytes,
     /// A number of things.
     Count,
 }
@@ -36,11 +38,13 @@ pub enum Measure {
     NotRunning,
     /// Services that are down.
     ServicesDown,
+    /// Bytes of WAL that PostgreSQL keeps for the replication slot.
+    WalKept,
 }
 
 impl Measure {
     /// All measures, in the order of the documentation.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Freshness,
         Self::Lag,
         Self::Behind,
@@ -51,6 +55,7 @@ impl Measure {
         Self::WorkersMissing,
         Self::NotRunning,
         Self::ServicesDown,
+        Self::WalKept,
     ];
 
     /// The name in `alerts.toml`.
@@ -67,6 +72,7 @@ impl Measure {
             Self::WorkersMissing => "workers_missing",
             Self::NotRunning => "not_running",
             Self::ServicesDown => "services_down",
+            Self::WalKept => "wal_kept",
         }
     }
 
@@ -84,6 +90,7 @@ impl Measure {
             Self::WorkersMissing => "workers that were asked for and do not run",
             Self::NotRunning => "1 while the job should run and does not",
             Self::ServicesDown => "services that are down",
+            Self::WalKept => "WAL that PostgreSQL keeps for the replication slot",
         }
     }
 
@@ -92,6 +99,7 @@ impl Measure {
     pub const fn unit(self) -> Unit {
         match self {
             Self::Freshness | Self::Lag | Self::CheckpointAge => Unit::Seconds,
+            Self::WalKept => Unit::Bytes,
             _ => Unit::Count,
         }
     }
@@ -137,6 +145,10 @@ impl Measure {
                 let down = job.dependencies.iter().filter(|it| it.is_down());
                 Some(count(down.count()))
             }
+            Self::WalKept => {
+                let ingest = job.ingest.as_ref()?;
+                ingest.wal_kept.map(|bytes| bytes as f64)
+            }
         }
     }
 
@@ -176,6 +188,7 @@ impl Measure {
             Self::ServicesDown => {
                 "count by (job) (tidemill_job_dependency_up == 0 or tidemill_dependency_up == 0)"
             }
+            Self::WalKept => "max by (job) (tidemill_ingest_wal_kept_bytes)",
         }
     }
 }

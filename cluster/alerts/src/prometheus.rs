@@ -32,6 +32,7 @@ fn one(rule: &Rule, job: &str) -> String {
     let measure = rule.when.measure;
     let value = match measure.unit() {
         Unit::Seconds => "{{ $value | humanizeDuration }}",
+        Unit::Bytes => "{{ $value | humanize1024 }}B",
         Unit::Count => "{{ $value }}",
     };
     let (expr, what) = (expression(rule, job), measure.what());

@@ -112,8 +112,32 @@ pub(crate) fn written(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Seconds if value < 1.0 => format!("{} ms", (value * 1000.0).round()),
         Unit::Seconds => format!("{} s", (value * 1000.0).round() / 1000.0),
+        Unit::Bytes => {
+            let larger = UNITS.iter().rev().find(|(_, size)| value >= *size as f64);
+            let (name, size) = larger.copied().unwrap_or(("B", 1));
+            let rounded = (value / size as f64 * 10.0).round() / 10.0;
+            format!("{rounded} {name}")
+        }
         Unit::Count => value.to_string(),
     }
+}
+
+/// The units of bytes, from the smallest.
+const UNITS: [(&str, u64); 5] = [
+    ("B", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
+
+/// A number of bytes such as `10 GiB` or `512MiB`.
+fn bytes(text: &str) -> Option<f64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let (_, size) = UNITS.iter().find(|(name, _)| *name == unit.trim())?;
+    Some(number.checked_mul(*size)? as f64)
 }
 
 impl FromStr for Condition {
@@ -135,11 +159,13 @@ impl FromStr for Condition {
             Unit::Seconds => SignedDuration::from_str(&limit)
                 .ok()
                 .map(|it| it.as_secs_f64()),
+            Unit::Bytes => bytes(&limit),
             Unit::Count => limit.parse::<u64>().ok().map(|it| it as f64),
         };
         let read = read.filter(|limit| *limit >= 0.0);
         let right = match measure.unit() {
             Unit::Seconds => "a time such as `500ms`, `5s` or `2m`",
+            Unit::Bytes => "a size such as `500 MiB` or `10 GiB`",
             Unit::Count => "a whole number",
         };
         let limit = read.ok_or_else(|| format!("`{limit}` in `{text}` is not {right}"))?;
@@ -266,6 +292,9 @@ mod tests {
         assert_eq!(rule.severity, Severity::Warning);
         assert_eq!(rule.when.text(), "freshness_p99 > 90 s");
         assert!(rule.when.holds(90.5) && !rule.when.holds(90.0));
+        let kept: Condition = "wal_kept > 10 GiB".parse().unwrap();
+        assert_eq!(kept.limit, f64::from(10u32) * f64::from(1 << 30));
+        assert_eq!(kept.text(), "wal_kept > 10 GiB");
     }
 
     #[test]
@@ -279,6 +308,11 @@ mod tests {
             ),
             (rule("when = 'lag > 5'"), "`5` in `lag > 5` is not a time"),
             (rule("when = 'lag > -5s'"), "is not a time"),
+            (
+                rule("when = 'wal_kept > 5'"),
+                "`5` in `wal_kept > 5` is not a size such as",
+            ),
+            (rule("when = 'wal_kept > 5 GB'"), "is not a size such as"),
             (rule("when = 'behind > 1.5'"), "is not a whole number"),
             (
                 rule("when = 'lag > 5s'\nfor = 'long'"),

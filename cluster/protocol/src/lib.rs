@@ -270,12 +270,27 @@ pub struct Heartbeat {
     pub dependencies: Vec<DependencyStatus>,
     /// What an ingest last noticed of captured tables in the catalog, newest last.
     pub noticed: Vec<NoticedStatus>,
+    /// Bytes of WAL that PostgreSQL keeps for the slot of an ingest; `None` when nobody knows.
+    #[serde(default)]
+    pub wal_kept: Option<u64>,
     /// The median time from commit to readable over the last seconds (process 0 only).
     pub freshness_p50_ms: Option<u64>,
     /// The 99th percentile of the same.
     pub freshness_p99_ms: Option<u64>,
     /// The 99.9th percentile of the same.
     pub freshness_p999_ms: Option<u64>,
+    /// Rows that were written to the sink, since the start.
+    #[serde(default)]
+    pub sink_rows: u64,
+    /// Writes to the sink that have begun and are not durable yet.
+    #[serde(default)]
+    pub sink_pending: u64,
+    /// The median time until a write to the sink is durable, over the last seconds, in ms.
+    #[serde(default)]
+    pub sink_p50_ms: Option<u64>,
+    /// The 99th percentile of the same.
+    #[serde(default)]
+    pub sink_p99_ms: Option<u64>,
     /// Rows of each view that this process's workers keep, at the last few epochs. The count at an
     /// epoch contains everything before that epoch.
     pub rows: BTreeMap<u64, BTreeMap<String, i64>>,
@@ -442,6 +457,14 @@ pub struct JobStatus {
     pub keys_in_error: u64,
     /// The epoch of the newest checkpoint, 0 without one.
     pub checkpointed: u64,
+    /// Rows that were written to the sink by the current processes.
+    pub sink_rows: u64,
+    /// Writes to the sink that have begun and are not durable yet.
+    pub sink_pending: u64,
+    /// The median time until a write to the sink is durable, over the last seconds, in ms.
+    pub sink_p50_ms: Option<u64>,
+    /// The 99th percentile of the same.
+    pub sink_p99_ms: Option<u64>,
     /// The ingest; `None` for a job without one.
     pub ingest: Option<IngestStatus>,
     /// Rows of each view, all at one epoch; empty while the processes have no epoch in common.
@@ -474,6 +497,9 @@ pub struct IngestStatus {
     pub published_per_second: f64,
     /// What the ingest last noticed of captured tables, newest last.
     pub noticed: Vec<NoticedStatus>,
+    /// Bytes of WAL that PostgreSQL keeps for the slot; `None` when nobody knows.
+    #[serde(default)]
+    pub wal_kept: Option<u64>,
 }
 
 /// The status of one process of a job.

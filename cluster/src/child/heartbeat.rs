@@ -42,6 +42,7 @@ fn ingest(beat: &mut Heartbeat, stats: &ingest::Stats) {
     beat.waits_since_ms = unpublished.since_ms;
     beat.lag_known = unpublished.is_known();
     beat.dead_letters = stats.dead_letters.load(Relaxed);
+    beat.wal_kept = stats.wal_kept();
 }
 
 /// Fills in the statistics of a dataflow.
@@ -61,6 +62,10 @@ fn dataflow(beat: &mut Heartbeat, stats: &job::Stats) {
     beat.freshness_p50_ms = stats.freshness(0.5);
     beat.freshness_p99_ms = stats.freshness(0.99);
     beat.freshness_p999_ms = stats.freshness(0.999);
+    beat.sink_rows = stats.sink.rows.load(Relaxed);
+    beat.sink_pending = stats.sink.pending.load(Relaxed);
+    beat.sink_p50_ms = stats.sink.latency_ms(0.5);
+    beat.sink_p99_ms = stats.sink.latency_ms(0.99);
     beat.rows = lock(&stats.row_counts).points();
     beat.operators = operators(stats.operators.by_name());
 }

@@ -12,6 +12,7 @@
 //! | [`flow`] | records, lag and freshness of the dataflow | `topic`, `partition`, `quantile` |
 //! | [`epochs`] | epochs, checkpoints, recovery | |
 //! | [`views`] | rows of views | `view` |
+//! | [`sink`] | rows and writes to the tables of the views | `quantile` |
 //! | [`operators`] | time and state of operators | `operator` |
 //!
 //! Some values are known to process 0 of a dataflow only, because it binds the epochs and watches
@@ -53,6 +54,7 @@ pub(super) fn families(process: &Shown) -> Vec<Family> {
         all.extend(flow(stats));
         all.extend(epochs(stats));
         all.extend(views(stats));
+        all.extend(sink(stats));
         all.extend(operators(stats));
     }
     all
@@ -95,6 +97,7 @@ fn unpublished(stats: &stats::Stats) -> Vec<Family> {
         .map_or(0, |since| now_ms().saturating_sub(since));
     let bytes = waiting.wal_bytes.map(|bytes| (Vec::new(), bytes));
     let changes = waiting.changes.map(|changes| (Vec::new(), changes));
+    let kept = stats.wal_kept().map(|bytes| (Vec::new(), bytes));
     vec![
         Family::gauge(
             "tidemill_ingest_lag_seconds",
@@ -111,6 +114,11 @@ fn unpublished(stats: &stats::Stats) -> Vec<Family> {
             "Changes of a SQLite file that were not published yet; absent when nobody knows",
         )
         .each(changes.into_iter()),
+        Family::gauge(
+            "tidemill_ingest_wal_kept_bytes",
+            "WAL that PostgreSQL keeps for the slot; absent when nobody knows",
+        )
+        .each(kept.into_iter()),
     ]
 }
 
@@ -245,6 +253,37 @@ fn flow(stats: &job::Stats) -> Vec<Family> {
             "The same, quantiles of the last 10 to 20 seconds, and at least the age of what waits",
         )
         .each_about(recent),
+    ]
+}
+
+/// What was written to the sink, and how long a write takes.
+fn sink(stats: &job::Stats) -> Vec<Family> {
+    let quantiles = [("0.5", 0.5), ("0.99", 0.99)].into_iter();
+    let quantiles = quantiles.filter_map(|(name, share)| {
+        let ms = stats.sink.latency_ms(share)?;
+        Some((vec![("quantile", name.to_owned())], seconds(ms)))
+    });
+    vec![
+        Family::counter(
+            "tidemill_sink_rows",
+            "Rows inserted, replaced or deleted in the tables of the views",
+        )
+        .is(stats.sink.rows.load(Relaxed)),
+        Family::counter(
+            "tidemill_sink_writes",
+            "Writes that are durable: the changes of one view in one epoch",
+        )
+        .is(stats.sink.writes.load(Relaxed)),
+        Family::gauge(
+            "tidemill_sink_pending_writes",
+            "Writes that have begun and are not durable yet",
+        )
+        .is(stats.sink.pending.load(Relaxed)),
+        Family::gauge(
+            "tidemill_sink_write_seconds",
+            "The time until a write is durable, quantiles of the last 10 to 20 seconds",
+        )
+        .each_about(quantiles),
     ]
 }
 

@@ -279,11 +279,14 @@ fn write<'scope>(
                 {
                     writing.insert(epoch, cap);
                     let (done, wake) = (Arc::clone(&done), Arc::clone(&wake));
+                    let stats = Arc::clone(&context.stats);
+                    let begun = stats.sink.begin(&writes);
                     failpoint::hit(failpoint::SINK_BEFORE_WRITE);
                     context.sink.write(
                         writes,
                         Box::new(move |result| {
                             failpoint::hit(failpoint::SINK_AFTER_WRITE);
+                            stats.sink.end(begun, result.is_ok());
                             lock(&done).push((epoch, result));
                             // The worker may have ended at shutdown. Then nobody waits.
                             let _gone = wake.activate();

@@ -148,6 +148,10 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
         dead_letters: sum(|beat| beat.dead_letters),
         keys_in_error: sum(|beat| beat.keys_in_error),
         checkpointed: most(|beat| beat.checkpointed),
+        sink_rows: sum(|beat| beat.sink_rows),
+        sink_pending: sum(|beat| beat.sink_pending),
+        sink_p50_ms: beats.iter().filter_map(|beat| beat.sink_p50_ms).max(),
+        sink_p99_ms: beats.iter().filter_map(|beat| beat.sink_p99_ms).max(),
         ingest,
         views: match whole {
             true => views(&beats),
@@ -220,6 +224,7 @@ pub fn alone(name: &str, now: u64, dataflow: &Heartbeat, ingest: &Heartbeat) -> 
         why: fed.1,
         published: ingest.records,
         noticed: ingest.noticed.clone(),
+        wal_kept: ingest.wal_kept,
         ..IngestStatus::default()
     };
     let (state, why) = together(condition(&of_dataflow, "starting"), Some(&fed));
@@ -239,6 +244,10 @@ pub fn alone(name: &str, now: u64, dataflow: &Heartbeat, ingest: &Heartbeat) -> 
         dead_letters: dataflow.dead_letters + ingest.dead_letters,
         keys_in_error: dataflow.keys_in_error,
         checkpointed: dataflow.checkpointed,
+        sink_rows: dataflow.sink_rows,
+        sink_pending: dataflow.sink_pending,
+        sink_p50_ms: dataflow.sink_p50_ms,
+        sink_p99_ms: dataflow.sink_p99_ms,
         ingest: Some(fed),
         views: views(&[dataflow]),
         operators: operators(&[dataflow]),
@@ -344,6 +353,9 @@ fn ingest(
             .filter_map(|(_, beat)| beat.as_ref())
             .flat_map(|beat| beat.noticed.iter().cloned())
             .collect(),
+        wal_kept: processes
+            .iter()
+            .find_map(|(_, beat)| beat.as_ref()?.wal_kept),
     }
 }
 

@@ -87,7 +87,8 @@ fn what_fires_and_is_resolved_reaches_the_webhooks() {
         "ingest.toml",
         &format!(
             "[schedule]\nevery = \"100ms\"\n[fetch]\nurl = \"http://127.0.0.1:{port}/\"\n\
-             records = \"results\"\npage_parameter = \"page\"\nbackoff = \"100ms\"\nbackoff_max = \"200ms\"\n\
+             records = \"results\"\npage_parameter = \"page\"\n\
+             backoff = \"100ms\"\nbackoff_max = \"200ms\"\n\
              [land]\ntable = \"users\"\nkey = \"id\"\ncolumns = [\n\
              {{ name = \"id\", path = \"id\", type = \"text\" }},\n]\n"
         ),
@@ -151,7 +152,7 @@ fn prometheus_takes_the_rules_and_their_metrics_exist() {
     let rules = printed(&place, "prometheus");
     let dashboard = printed(&place, "grafana");
     let parsed: Value = serde_json::from_str(&dashboard).unwrap();
-    assert_eq!(parsed["panels"].as_array().unwrap().len(), 10);
+    assert_eq!(parsed["panels"].as_array().unwrap().len(), 11);
     let documented = include_str!("../../../../docs/metrics.md");
     for text in [&rules, &dashboard] {
         assert!(metrics(text).len() > 10);
@@ -168,5 +169,5 @@ fn prometheus_takes_the_rules_and_their_metrics_exist() {
     let checked = check.args(["check", "rules"]).arg(file).output().unwrap();
     let said = String::from_utf8_lossy(&checked.stdout);
     assert!(checked.status.success(), "{said}");
-    assert!(said.contains("10 rules found"), "{said}");
+    assert!(said.contains("11 rules found"), "{said}");
 }

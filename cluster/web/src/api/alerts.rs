@@ -54,6 +54,10 @@ struct ShownRule {
     name: String,
     /// The condition as in the file.
     when: String,
+    /// The name of the measure.
+    measure: &'static str,
+    /// The limit, in seconds for a time.
+    limit: f64,
     /// What is compared, for people.
     what: &'static str,
     /// How long the condition must hold, in ms.
@@ -62,7 +66,7 @@ struct ShownRule {
     advice: String,
     /// The newest value; null while nobody knows it.
     value: Option<f64>,
-    /// `seconds` or `count`.
+    /// `seconds`, `bytes` or `count`.
     unit: &'static str,
     /// `quiet`, `pending` or `firing`.
     state: &'static str,
@@ -162,6 +166,8 @@ impl OfJob {
             ShownRule {
                 name: it.rule.name.clone(),
                 when: it.rule.when.text(),
+                measure: measure.name(),
+                limit: it.rule.when.limit,
                 what: measure.what(),
                 for_ms: u64::try_from(it.rule.lasting.as_millis()).unwrap_or(u64::MAX),
                 severity: it.rule.severity.name(),
@@ -169,6 +175,7 @@ impl OfJob {
                 value: it.value,
                 unit: match measure.unit() {
                     Unit::Seconds => "seconds",
+                    Unit::Bytes => "bytes",
                     Unit::Count => "count",
                 },
                 state,

@@ -1,15 +1,17 @@
 // The alerts of a job: its rules with their states, and what fired and was resolved.
 
 import { part } from "../../part/api.js";
-import { count, duration, moment } from "../../part/format.js";
+import { bytes, count, duration, moment } from "../../part/format.js";
 import { usePolled } from "../../part/poll.js";
 import { Badge, Empty, Facts, Loaded, Panel } from "../../part/state.js";
 import { Table } from "../../part/table.js";
 import { html } from "../../part/ui.js";
 
 /** @param {any} value @param {string} unit */
-const shown = (value, unit) => (unit === "seconds" && value !== null ? duration(value * 1000)
-  : count(value));
+function shown(value, unit) {
+  if (unit === "seconds" && value !== null) return duration(value * 1000);
+  return unit === "bytes" ? bytes(value) : count(value);
+}
 
 /** What a state is called, so that its color fits. @param {any} rule */
 const label = (rule) => html`<${Badge} state=${rule.state === "firing" ? "failed"

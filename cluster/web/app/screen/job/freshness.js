@@ -33,11 +33,17 @@ function met(points, target) {
   return known.filter((it) => it.p99_ms <= target).length / known.length;
 }
 
-/** @param {{ series: any, route: any, theme: string }} props */
-function Charts({ series, route, theme }) {
+/** The target in ms: the one in the URL, else the limit of the pipeline's rule on freshness. */
+function chosen(/** @type {any} */ route, /** @type {any} */ alerts) {
+  if (route.query.target) return targetMs(route.query.target);
+  const rule = alerts?.rules.find((/** @type {any} */ it) => it.measure === "freshness_p99");
+  return rule ? rule.limit * 1000 : null;
+}
+
+/** @param {{ series: any, route: any, theme: string, target: number | null }} props */
+function Charts({ series, route, theme, target }) {
   const span = route.query.span ?? "10m";
   const points = pointsOf(series, span);
-  const target = targetMs(route.query.target ?? "");
   const shown = useMemo(() => {
     const of = (/** @type {string} */ name) => points.map((/** @type {any} */ it) => it[name]);
     const fresh = [
@@ -58,6 +64,7 @@ function Charts({ series, route, theme }) {
   return html`<${Facts} of=${[
     ["p50", duration(last.p50_ms)], ["p99", duration(last.p99_ms)],
     ["p99.9", duration(last.p999_ms)], ["Oldest change waits", duration(last.lag_ms)],
+    ["Target for p99", target === null ? "none" : duration(target)],
     ["Within the target", target === null ? "no target" : percent(share),
       share !== null && share < 0.99 ? "bad" : ""],
   ]} />
@@ -74,20 +81,22 @@ function Charts({ series, route, theme }) {
 /** @param {{ job: string, route: any, theme: string }} props */
 function Freshness({ job, route, theme }) {
   const polled = usePolled(`jobs/${part(job)}/history`, 4000);
+  const target = chosen(route, usePolled(`jobs/${part(job)}/alerts`, 4000).data);
   const span = route.query.span ?? "10m";
   const bad = route.query.target && targetMs(route.query.target) === null;
   const controls = html`<div class="row">
     <label>Span <select value=${span} onChange=${(/** @type {any} */ event) =>
     setQuery(route, { span: event.target.value })}>${SPANS.map(([id, name]) => html`
       <option key=${id} value=${id}>${name}</option>`)}</select></label>
-    <label>Target for p99 <input size="6" placeholder="2s" value=${route.query.target ?? ""}
+    <label>Target for p99 <input size="6" placeholder="as set" value=${route.query.target ?? ""}
       data-filter aria-invalid=${bad ? "true" : "false"} onChange=${(/** @type {any} */ event) =>
     setQuery(route, { target: event.target.value })} /></label>
     ${bad && html`<span class="bad-text">A target is written as 500ms, 2s or 1m.</span>`}</div>`;
   return html`<${Panel} title="Freshness">${controls}
     <${Loaded} polled=${polled} what="the history" isEmpty=${(/** @type {any} */ it) =>
     it.fine.length === 0} empty="No sample yet. There is one every two seconds.">
-      ${(/** @type {any} */ it) => html`<${Charts} series=${it} route=${route} theme=${theme} />`}
+      ${(/** @type {any} */ it) => html`<${Charts} series=${it} route=${route} theme=${theme}
+        target=${target} />`}
     <//><//>`;
 }
 

@@ -146,14 +146,24 @@ const SERVICES = [
   { id: "error", head: "Last error", of: (it) => it.error ?? "", fixed: true },
 ];
 
-/** @param {{ job: any, plan: any, topics: any[] }} props */
-function Shown({ job, plan, topics }) {
+/** The rules that fire, with the way to their screen. @param {{ job: string, rules: any[] }} props */
+function Firing({ job, rules }) {
+  const firing = rules.filter((it) => it.state === "firing").map((it) => it.name);
+  if (firing.length === 0) return null;
+  return html`<p class="note failed" role="alert"><a href=${link(job, "alerts")}>${
+    firing.length === 1 ? "An alert fires" : `${firing.length} alerts fire`}</a>: ${
+    firing.join(", ")}</p>`;
+}
+
+/** @param {{ job: any, plan: any, topics: any[], rules: any[] }} props */
+function Shown({ job, plan, topics, rules }) {
   const { nodes, edges } = picture(job, plan, topics);
   const wrong = reasons(job);
   const serious = ["failed", "degraded"].includes(job.state) || isLate(job);
   const memory = job.operators.reduce((/** @type {number} */ sum, /** @type {any} */ it) =>
     sum + (it.bytes ?? 0), 0);
   return html`
+    <${Firing} job=${job.name} rules=${rules} />
     ${wrong.map((it) => html`<p key=${it} class=${`note ${serious ? "failed" : "stale"}`}
       role=${serious ? "alert" : "status"}>${it}</p>`)}
     <${Panel} title=${html`${job.name} <${Badge} state=${job.state} />`}>
@@ -184,9 +194,10 @@ function River({ job }) {
   const polled = usePolled(`jobs/${part(job)}`);
   const plan = usePolled(`jobs/${part(job)}/plan`, 15_000);
   const topics = usePolled(`jobs/${part(job)}/topics`, 15_000);
+  const alerts = usePolled(`jobs/${part(job)}/alerts`, 4000);
   return html`<${Loaded} polled=${polled} what="the pipeline">
     ${(/** @type {any} */ it) => html`<${Shown} job=${it} plan=${plan.data}
-      topics=${topics.data?.topics ?? []} />`}<//>`;
+      topics=${topics.data?.topics ?? []} rules=${alerts.data?.rules ?? []} />`}<//>`;
 }
 
 export const screen = {

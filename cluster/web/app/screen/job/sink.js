@@ -1,17 +1,34 @@
 // The sink of a job: how far its tables are, and what writing each of them costs.
 
 import { part } from "../../part/api.js";
-import { ago, count, duration, moment, percent } from "../../part/format.js";
+import { ago, count, duration, moment, percent, rate } from "../../part/format.js";
 import { usePolled } from "../../part/poll.js";
 import { link } from "../../part/route.js";
 import { Badge, Facts, Loaded, Panel } from "../../part/state.js";
 import { Table } from "../../part/table.js";
-import { html } from "../../part/ui.js";
+import { html, useRef } from "../../part/ui.js";
 import { useShares, viewOf } from "./operators.js";
+
+const LOOKS_MAX = 5; // samples that a rate covers
+
+/** What a counter rose by in a second, over the last samples; null until there are two.
+ * @param {number} value @param {number | null} at */
+function useRate(value, at) {
+  /** @type {{ current: { at: number, value: number }[] }} */
+  const looks = useRef([]);
+  if (at !== null && looks.current.at(-1)?.at !== at) {
+    looks.current = [...looks.current, { at, value }].slice(-LOOKS_MAX);
+  }
+  const first = looks.current[0];
+  const last = looks.current.at(-1);
+  if (!first || !last || last.at === first.at || last.value < first.value) return null;
+  return (last.value - first.value) * 1000 / (last.at - first.at);
+}
 
 /** @param {{ job: any, at: number | null, now: number }} props */
 function Shown({ job, at, now }) {
   const shares = useShares(job.operators, at);
+  const written = useRate(job.sink_rows, at);
   const writes = job.operators.filter((/** @type {any} */ it) => it.name.endsWith(": Write"));
   const cost = new Map(writes.map((/** @type {any} */ it) => [viewOf(it.name), it]));
   const rows = Object.entries(job.views).map(([name, count]) => ({ name, count,
@@ -36,6 +53,10 @@ function Shown({ job, at, now }) {
     ["That is", job.epoch ? ago(Math.max(0, now - job.epoch)) : "nothing yet"],
     ["Freshness p99", duration(job.freshness_p99_ms)],
     ["Behind", job.behind === null ? "unknown" : `${count(job.behind)} records`],
+    ["Rows written", `${count(job.sink_rows)} (${rate(written)})`],
+    ["A write takes, p50 / p99", job.sink_p99_ms === null ? "no write lately"
+      : `${duration(job.sink_p50_ms)} / ${duration(job.sink_p99_ms)}`],
+    ["Writes under way", count(job.sink_pending)],
   ]} />
       ${service?.error && html`<p class=${`note ${service.state === "down" ? "failed" : ""}`}>
         Last error: ${service.error}</p>`}
