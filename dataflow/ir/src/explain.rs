@@ -6,6 +6,7 @@ use arrow::array::Array;
 use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::array_value_to_string;
+use datafusion_physical_expr::expressions::BinaryExpr;
 
 use super::types;
 use crate::{
@@ -25,6 +26,20 @@ pub fn explain(job: &Job, view: Option<&str>) -> String {
         let _infallible = write!(text, "{}", Explained { job, view });
     }
     text
+}
+
+/// Conditions that must all be true. One of alternatives is in parentheses beside others.
+fn all_of(conditions: &[Scalar]) -> String {
+    let is_or = |it: &Scalar| {
+        let binary = it.expr.downcast_ref::<BinaryExpr>();
+        binary.is_some_and(|it| it.op().to_string() == "OR")
+    };
+    let one = |it: &Scalar| match conditions.len() > 1 && is_or(it) {
+        true => format!("({})", it.text),
+        false => it.text.clone(),
+    };
+    let all: Vec<String> = conditions.iter().map(one).collect();
+    all.join(" AND ")
 }
 
 /// One view in its job.
@@ -68,8 +83,7 @@ impl Explained<'_> {
             } => {
                 writeln!(f, "Compute {}", named(outputs, rel))?;
                 if !filters.is_empty() {
-                    let filters: Vec<&str> = filters.iter().map(|s| s.text.as_str()).collect();
-                    writeln!(f, "{indent}     filter: {}", filters.join(" AND "))?;
+                    writeln!(f, "{indent}     filter: {}", all_of(filters))?;
                 }
             }
             RelOp::Reduce { aggregates, .. } => {
@@ -80,9 +94,7 @@ impl Explained<'_> {
             RelOp::Join { conditions, .. } => {
                 writeln!(f, "{}", Title(&rel.op))?;
                 if !conditions.is_empty() {
-                    let conditions = conditions.iter().map(|scalar| scalar.text.as_str());
-                    let conditions: Vec<&str> = conditions.collect();
-                    writeln!(f, "{indent}     condition: {}", conditions.join(" AND "))?;
+                    writeln!(f, "{indent}     condition: {}", all_of(conditions))?;
                 }
             }
             RelOp::Window { functions, .. } => {

@@ -3,7 +3,8 @@
 //! ```text
 //! planned ─► Script::statements
 //!         ─► CREATE TABLE: table::create ─────────────────► Catalog
-//!         ─► CREATE VIEW:  series, time_windows ─► refuse::check ─► logical::plan
+//!         ─► CREATE VIEW:  names, series, spellings, time_windows ─► refuse::check
+//!                                                         ─► logical::plan
 //!                                                         ─► Planned   (all views)
 //!         ─► sources: the columns that any view reads      ─► Vec<Source>
 //!         ─► lower::lower ─► output::output ─► fingerprint ─► View      (in the order of the file)
@@ -28,8 +29,8 @@ use tidemill_log::{Error, Kind, Result};
 use super::catalog::{Catalog, Relation, Scanned, SourceTypes};
 use super::script::{Script, Statement, single};
 use super::{logical, lower, output, refuse, table};
-use crate::logical::series;
-use crate::rewrite::time_windows;
+use crate::logical::{names, series};
+use crate::rewrite::{spellings, time_windows};
 use crate::table::options::Options;
 
 /// The stack size of the planning thread, in bytes.
@@ -196,7 +197,11 @@ fn view(
     }
     let options = Options::read(&create.options, &["primary_key"], script, at)?;
     let mut create = create.clone();
+    if create.columns.is_empty() {
+        names::figured(&mut create.query);
+    }
     series::listed(&mut create.query);
+    spellings::written(&mut create.query);
     time_windows::written(&mut create.query, catalog, script, at)?;
     refuse::check(&create.query, catalog, script, at)?;
     let (plan, source_types) = logical::plan(&create, catalog, script, at)?;

@@ -16,6 +16,7 @@
 
 pub(crate) mod grouping_sets;
 pub(crate) mod keys;
+pub(crate) mod names;
 pub(crate) mod series;
 pub(crate) mod shape;
 pub(crate) mod simplify;

@@ -10,6 +10,7 @@ pub(crate) mod limits;
 pub(crate) mod recursion;
 pub(crate) mod row_in;
 pub(crate) mod set_operations;
+pub(crate) mod spellings;
 pub(crate) mod time_windows;
 pub(crate) mod wildcard;
 pub(crate) mod windows;

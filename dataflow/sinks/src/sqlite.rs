@@ -41,7 +41,7 @@ mod error;
 mod scan;
 mod table;
 
-use cell::array_of;
+use cell::{array_of, beyond_years};
 use error::{failed, refuses_a_row, transient};
 use table::{
     VERSION, cells, ensure_table, filled_by, fingerprint, frontier, frontiers, is_there,
@@ -203,6 +203,7 @@ impl Sink for Sqlite {
     fn unfit(&self, table: &Table, rows: &RecordBatch) -> Result<Vec<Unfit>> {
         let mut unfit = Vec::new();
         beyond_bigint(table, rows, &mut unfit);
+        beyond_years(table, rows, &mut unfit);
         unfit.sort_by_key(|unfit| unfit.row);
         unfit.dedup_by_key(|unfit| unfit.row);
         Ok(unfit)

@@ -11,11 +11,15 @@
 //! | `lpad`, `rpad`, `trim`, `btrim`, `ltrim`, `rtrim` | `oracle_compat.c` |
 //! | `translate`, `repeat`, `ascii`, `chr` | `oracle_compat.c` |
 //! | `upper`, `lower`, `initcap` | `formatting.c` |
+//! | `md5`, `sha224`, `sha256`, `sha384`, `sha512` | `cryptohashfuncs.c` |
 //! | `encode`, `decode` | `encode.c`, of which only `hex` is known |
 //!
 //! A function fails its row if PostgreSQL does, or if its result is longer than [`TEXT_BYTES_MAX`].
 
 use std::borrow::Cow;
+
+use md5::Md5;
+use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 
 use super::format;
 use crate::entry::{Answer, Body, Entry, Gives, Kind, body, rows};
@@ -34,6 +38,16 @@ const I: Kind = Kind::Int;
 /// A text result.
 fn text(text: impl Into<String>) -> Answer {
     Ok(Datum::text(text))
+}
+
+/// The digest of bytes.
+fn digest<D: Digest>(bytes: &[u8]) -> Vec<u8> {
+    D::digest(bytes).to_vec()
+}
+
+/// The digest of bytes, as bytes.
+fn hashed<D: Digest>(bytes: &[u8]) -> Datum<'static> {
+    Datum::Bytes(digest::<D>(bytes).into())
 }
 
 /// One character in upper case, as C's `towupper`.
@@ -568,6 +582,50 @@ fn parts() -> Vec<Entry> {
     entries
 }
 
+/// Digests of text and of bytes.
+fn digests() -> Vec<Entry> {
+    use Datum::{Bytes, Text};
+    const B: Kind = Kind::Bytes;
+    vec![
+        rows(
+            "md5",
+            &[T],
+            T,
+            body!([Text(t)] => text(format::hex(&digest::<Md5>(t.as_bytes())))),
+        ),
+        rows(
+            "md5",
+            &[B],
+            T,
+            body!([Bytes(b)] => text(format::hex(&digest::<Md5>(b)))),
+        ),
+        rows(
+            "sha224",
+            &[B],
+            B,
+            body!([Bytes(b)] => Ok(hashed::<Sha224>(b))),
+        ),
+        rows(
+            "sha256",
+            &[B],
+            B,
+            body!([Bytes(b)] => Ok(hashed::<Sha256>(b))),
+        ),
+        rows(
+            "sha384",
+            &[B],
+            B,
+            body!([Bytes(b)] => Ok(hashed::<Sha384>(b))),
+        ),
+        rows(
+            "sha512",
+            &[B],
+            B,
+            body!([Bytes(b)] => Ok(hashed::<Sha512>(b))),
+        ),
+    ]
+}
+
 /// Concatenation, and bytes as text.
 ///
 /// `encode` and `decode` know the format `hex` and fail for `base64` and `escape`.
@@ -632,5 +690,6 @@ pub(crate) fn entries() -> Vec<Entry> {
     entries.extend(changes());
     entries.extend(parts());
     entries.extend(joins());
+    entries.extend(digests());
     entries
 }

@@ -11,6 +11,7 @@
 //! | timestamp ± interval, interval + timestamp | timestamp; the same for timestamptz |
 //! | timestamp - timestamp | interval of days and microseconds; the same for timestamptz |
 //! | interval ± interval, - interval | interval, part by part |
+//! | interval × int, int × interval | interval, part by part |
 //! | `date_trunc(unit, timestamp)` | timestamp; the same for timestamptz |
 //! | `date_bin(stride, timestamp, origin)` | timestamp; the same for timestamptz |
 //! | `make_date(year, month, day)` | date |
@@ -110,6 +111,24 @@ fn added(one: Span, other: Span) -> Answer {
     }))
 }
 
+/// The greatest number of microseconds that a product may have: up to here every whole number is a
+/// double, in which PostgreSQL multiplies.
+const EXACT_MICROS: i64 = 1 << 53;
+
+/// An interval so many times, part by part (`interval_mul`).
+fn times(span: Span, factor: i32) -> Answer {
+    let out = "interval out of range";
+    let micros = span.micros.checked_mul(i64::from(factor)).ok_or(out)?;
+    if micros.unsigned_abs() > EXACT_MICROS.unsigned_abs() {
+        return Err("the hours of the interval are too many to be multiplied exactly".to_owned());
+    }
+    Ok(Datum::Span(Span {
+        months: span.months.checked_mul(factor).ok_or(out)?,
+        days: span.days.checked_mul(factor).ok_or(out)?,
+        micros,
+    }))
+}
+
 /// The difference of two timestamps (`timestamp_mi`): whole days, and the rest as microseconds.
 ///
 /// PostgreSQL's `timestamp_mi` ends with `interval_justify_hours`, so the days are multiples of 24
@@ -205,7 +224,7 @@ fn made(year: i32, month: i32, of_month: i32) -> Answer {
     }
 }
 
-/// The operators `+` and `-`.
+/// The operators `+`, `-` and `*`.
 #[expect(clippy::too_many_lines, reason = "a list of entries, and no steps")]
 fn differences() -> Vec<Entry> {
     use Datum::{Date, Int, Span as Interval, Stamp};
@@ -326,6 +345,20 @@ fn differences() -> Vec<Entry> {
             S,
             body!([Interval(a)] => negated(*a).map(Interval)),
         ),
+        rows(
+            "*",
+            &[S, Kind::Int],
+            S,
+            body!([Interval(a), Int(n)] => times(*a, *n)),
+        )
+        .narrower(),
+        rows(
+            "*",
+            &[Kind::Int, S],
+            S,
+            body!([Int(n), Interval(a)] => times(*a, *n)),
+        )
+        .narrower(),
     ]
 }
 

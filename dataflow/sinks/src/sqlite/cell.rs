@@ -5,9 +5,45 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array, StringArray};
-use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use arrow::datatypes::{
+    DataType, Date32Type, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
+};
+use arrow::record_batch::RecordBatch;
 use rusqlite::types::{ToSqlOutput, Type, Value, ValueRef};
 use tidemill_log::{Error, Kind, Result};
+
+use super::super::contract::{Table, Unfit};
+
+/// Days from 1970-01-01 to the first and to the last day of the years 1 to 9999.
+const DAYS: (i64, i64) = (-719_162, 2_932_896);
+/// Microseconds of a day.
+const DAY_US: i64 = 86_400_000_000;
+
+/// Finds dates and timestamps outside of the years 1 to 9999. Their text could not be read back,
+/// and would be in no order with the others.
+pub(super) fn beyond_years(table: &Table, rows: &RecordBatch, unfit: &mut Vec<Unfit>) {
+    for (field, column) in table.schema.fields().iter().zip(rows.columns()) {
+        let days: Vec<Option<i64>> = match column.data_type() {
+            DataType::Date32 => {
+                let days = column.as_primitive::<Date32Type>();
+                days.iter().map(|it| it.map(i64::from)).collect()
+            }
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                let times = column.as_primitive::<TimestampMicrosecondType>();
+                let day = |us: i64| us.div_euclid(DAY_US);
+                times.iter().map(|it| it.map(day)).collect()
+            }
+            _ => continue,
+        };
+        let beyond = days.into_iter().enumerate();
+        let beyond = beyond.filter(|(_, day)| day.is_some_and(|it| it < DAYS.0 || it > DAYS.1));
+        let name = field.name();
+        unfit.extend(beyond.map(|(row, _)| Unfit {
+            row,
+            reason: format!("column `{name}` holds a time outside of the years 1 to 9999"),
+        }));
+    }
+}
 
 /// A column in one of the types that SQLite stores.
 pub(super) enum Cells {

@@ -42,7 +42,9 @@ CREATE VIEW V AS SELECT b FROM t;
 --- two columns of one name
 CREATE VIEW v AS SELECT a, b AS a FROM t;
 --- column without a name
-CREATE VIEW v AS SELECT a, count(*) FROM t GROUP BY a;
+CREATE VIEW v AS SELECT a, count(*) + 1 FROM t GROUP BY a;
+--- columns that would have one name
+CREATE VIEW v AS SELECT a, max(n), max(d) FROM t GROUP BY a;
 --- number of column names
 CREATE VIEW v (x, y, z) AS SELECT a, b FROM t;
 --- schema before a table

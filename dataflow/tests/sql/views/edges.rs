@@ -180,6 +180,25 @@ fn a_row_whose_pair_fails_is_not_one_without_a_partner() {
     }
 }
 
+/// The text of a date has four digits of the year.
+#[test]
+fn a_date_of_the_year_10000_is_withheld_from_an_embedded_table() {
+    let view = "CREATE VIEW v WITH (primary_key = 'id') AS SELECT id, d + n AS later FROM t;";
+    let mut edge = Edge::new("d date, n int", view, 2);
+    let row = |n: i64| Some(json!({"d": "9999-12-30", "n": n}));
+    edge.put(&[(1, row(1)), (2, row(2)), (3, row(-3_652_058))]);
+    let ids = |edge: &Edge| -> Vec<Value> {
+        let rows = edge.rows().into_iter();
+        rows.map(|mut row| row.remove(0)).collect()
+    };
+    assert_eq!(ids(&edge), [number(1)]);
+    let reasons = edge.river.reasons();
+    let beyond = |it: &String| it.contains("outside of the years 1 to 9999");
+    assert!(reasons.iter().any(beyond), "{reasons:?}");
+    edge.put(&[(2, row(0)), (3, row(-3_652_057))]);
+    assert_eq!(ids(&edge), [number(1), number(2), number(3)]);
+}
+
 /// A row that cannot be evaluated is in no partition; one that FILTER leaves out is not evaluated.
 #[test]
 fn a_row_whose_argument_fails_is_in_no_window() {
