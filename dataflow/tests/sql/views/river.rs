@@ -26,8 +26,9 @@ use crate::views::oracle::{Answer, key};
 
 const CHILD_DIRECTORY: &str = "TIDEMILL_TEST_VIEWS_CHILD";
 const CHILD_WORKERS: &str = "TIDEMILL_TEST_VIEWS_WORKERS";
-/// How long a wave may take to become durable.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a wave may take to become durable: a job of all views, whose recursions take a step of
+/// all workers for each iteration, beside other tests on two cores.
+const PATIENCE: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_millis(5);
 /// A job whose frontier has not moved for so long has bound all there is.
 const STILL: Duration = Duration::from_secs(1);
