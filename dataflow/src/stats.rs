@@ -1,4 +1,4 @@
-//! Job statistics of one process, for the terminal, the metrics and the status page.
+//! Job statistics of one process, for the terminal, the metrics and the control center.
 //!
 //! The workers and the threads beside them write the statistics; any thread may read them at any
 //! time. Counters are atomic. Values behind a lock are written a few times a second, or once per
