@@ -23,6 +23,10 @@ use crate::connections::Connections;
 
 /// Time between two probes of a service.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// After so many failed probes of Kafka in a row the next one has a new client. A client that lost
+/// its broker while the broker was frozen was seen to find none for a minute after others had it
+/// again, and Kafka was said to be down although records were published.
+const REOPENED_AFTER: u32 = 3;
 /// The same for services whose answers cost something: APIs and S3.
 const PROBE_SELDOM: Duration = Duration::from_secs(10);
 /// How often the health is checked for changes to log.
@@ -143,13 +147,18 @@ impl Probes {
             return;
         }
         let (url, topic) = (url.to_owned(), dead_letter::topic_of(name));
-        let mut opened = None;
+        let (mut opened, mut failed) = (None, 0);
         self.ask(Role::Log, PROBE_EVERY, move || {
             let log = match &opened {
                 Some(log) => log,
                 None => opened.insert(log::open(&url)?),
             };
-            log.probe(&topic, ANSWER_WAIT)
+            let outcome = log.probe(&topic, ANSWER_WAIT);
+            failed = if outcome.is_ok() { 0 } else { failed + 1 };
+            if failed >= REOPENED_AFTER {
+                (opened, failed) = (None, 0);
+            }
+            outcome
         });
     }
 

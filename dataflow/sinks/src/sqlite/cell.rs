@@ -14,13 +14,13 @@ use tidemill_log::{Error, Kind, Result};
 
 use super::super::contract::{Table, Unfit};
 
-/// Days from 1970-01-01 to the first and to the last day of the years 1 to 9999.
-const DAYS: (i64, i64) = (-719_162, 2_932_896);
+/// Days from 1970-01-01 to the last day of the year 9999.
+const LAST_DAY: i64 = 2_932_896;
 /// Microseconds of a day.
 const DAY_US: i64 = 86_400_000_000;
 
-/// Finds dates and timestamps outside of the years 1 to 9999. Their text could not be read back,
-/// and would be in no order with the others.
+/// Finds dates and timestamps after the year 9999. Their text could not be read back, and would be
+/// in no order with the others.
 pub(super) fn beyond_years(table: &Table, rows: &RecordBatch, unfit: &mut Vec<Unfit>) {
     for (field, column) in table.schema.fields().iter().zip(rows.columns()) {
         let days: Vec<Option<i64>> = match column.data_type() {
@@ -36,11 +36,11 @@ pub(super) fn beyond_years(table: &Table, rows: &RecordBatch, unfit: &mut Vec<Un
             _ => continue,
         };
         let beyond = days.into_iter().enumerate();
-        let beyond = beyond.filter(|(_, day)| day.is_some_and(|it| it < DAYS.0 || it > DAYS.1));
+        let beyond = beyond.filter(|(_, day)| day.is_some_and(|it| it > LAST_DAY));
         let name = field.name();
         unfit.extend(beyond.map(|(row, _)| Unfit {
             row,
-            reason: format!("column `{name}` holds a time outside of the years 1 to 9999"),
+            reason: format!("column `{name}` holds a time after the year 9999"),
         }));
     }
 }

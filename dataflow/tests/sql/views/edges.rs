@@ -186,16 +186,16 @@ fn a_date_of_the_year_10000_is_withheld_from_an_embedded_table() {
     let view = "CREATE VIEW v WITH (primary_key = 'id') AS SELECT id, d + n AS later FROM t;";
     let mut edge = Edge::new("d date, n int", view, 2);
     let row = |n: i64| Some(json!({"d": "9999-12-30", "n": n}));
-    edge.put(&[(1, row(1)), (2, row(2)), (3, row(-3_652_058))]);
+    edge.put(&[(1, row(1)), (2, row(2)), (3, row(0))]);
     let ids = |edge: &Edge| -> Vec<Value> {
         let rows = edge.rows().into_iter();
         rows.map(|mut row| row.remove(0)).collect()
     };
-    assert_eq!(ids(&edge), [number(1)]);
+    assert_eq!(ids(&edge), [number(1), number(3)]);
     let reasons = edge.river.reasons();
-    let beyond = |it: &String| it.contains("outside of the years 1 to 9999");
+    let beyond = |it: &String| it.contains("after the year 9999");
     assert!(reasons.iter().any(beyond), "{reasons:?}");
-    edge.put(&[(2, row(0)), (3, row(-3_652_057))]);
+    edge.put(&[(2, row(0))]);
     assert_eq!(ids(&edge), [number(1), number(2), number(3)]);
 }
 
