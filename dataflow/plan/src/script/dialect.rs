@@ -55,18 +55,23 @@ impl Dialect for Grammar {
     }
 
     /// A sign binds tighter than `^`, as in PostgreSQL's grammar (`UMINUS`). A plus before a number
-    /// is dropped.
+    /// is dropped. Other operators before their operand bind less than `+`: `@ a - b` is
+    /// `@ (a - b)`.
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
         if let Some(prefix) = table_argument(parser).or_else(|| substr(parser)) {
             return Some(prefix);
         }
-        let op = match &parser.peek_token_ref().token {
-            Token::Minus => UnaryOperator::Minus,
-            Token::Plus => UnaryOperator::Plus,
+        let other = self.prec_value(Precedence::PgOther);
+        let (op, binds) = match &parser.peek_token_ref().token {
+            Token::Minus => (UnaryOperator::Minus, SIGN),
+            Token::Plus => (UnaryOperator::Plus, SIGN),
+            Token::Tilde => (UnaryOperator::BitwiseNot, other),
+            Token::AtSign => (UnaryOperator::PGAbs, other),
+            Token::PGSquareRoot => (UnaryOperator::PGSquareRoot, other),
             _ => return None,
         };
         parser.next_token();
-        let operand = parser.parse_subexpr(SIGN);
+        let operand = parser.parse_subexpr(binds);
         Some(operand.map(|expr| match (op, expr) {
             (
                 UnaryOperator::Plus,
