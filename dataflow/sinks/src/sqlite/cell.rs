@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array, StringArray};
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, Float64Array, Int64Array,
+    PrimitiveArray, StringArray,
+};
 use arrow::datatypes::{
     DataType, Date32Type, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
 };
@@ -15,34 +18,34 @@ use tidemill_log::{Error, Kind, Result};
 use super::super::contract::{Table, Unfit};
 
 /// Days from 1970-01-01 to the last day of the year 9999.
-const LAST_DAY: i64 = 2_932_896;
-/// Microseconds of a day.
-const DAY_US: i64 = 86_400_000_000;
+const LAST_DAY: i32 = 2_932_896;
+/// Microseconds from 1970-01-01 to the last one of the year 9999.
+const LAST_US: i64 = (LAST_DAY as i64 + 1) * 86_400_000_000 - 1;
 
 /// Finds dates and timestamps after the year 9999. Their text could not be read back, and would be
 /// in no order with the others.
 pub(super) fn beyond_years(table: &Table, rows: &RecordBatch, unfit: &mut Vec<Unfit>) {
     for (field, column) in table.schema.fields().iter().zip(rows.columns()) {
-        let days: Vec<Option<i64>> = match column.data_type() {
-            DataType::Date32 => {
-                let days = column.as_primitive::<Date32Type>();
-                days.iter().map(|it| it.map(i64::from)).collect()
-            }
+        let beyond = match column.data_type() {
+            DataType::Date32 => after(column.as_primitive::<Date32Type>(), LAST_DAY),
             DataType::Timestamp(TimeUnit::Microsecond, _) => {
-                let times = column.as_primitive::<TimestampMicrosecondType>();
-                let day = |us: i64| us.div_euclid(DAY_US);
-                times.iter().map(|it| it.map(day)).collect()
+                after(column.as_primitive::<TimestampMicrosecondType>(), LAST_US)
             }
             _ => continue,
         };
-        let beyond = days.into_iter().enumerate();
-        let beyond = beyond.filter(|(_, day)| day.is_some_and(|it| it > LAST_DAY));
         let name = field.name();
-        unfit.extend(beyond.map(|(row, _)| Unfit {
+        unfit.extend(beyond.into_iter().map(|row| Unfit {
             row,
             reason: format!("column `{name}` holds a time after the year 9999"),
         }));
     }
+}
+
+/// The rows with a value after `last`.
+fn after<T: ArrowPrimitiveType>(column: &PrimitiveArray<T>, last: T::Native) -> Vec<usize> {
+    let values = column.iter().enumerate();
+    let later = values.filter(|(_, value)| value.is_some_and(|value| value > last));
+    later.map(|(row, _)| row).collect()
 }
 
 /// A column in one of the types that SQLite stores.
