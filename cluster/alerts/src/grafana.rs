@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::prometheus::of_job;
 use crate::{Measure, Rules, Unit};
 
 /// Width of a panel: two panels beside each other.
@@ -46,8 +47,6 @@ fn panel(rules: &Rules, job: &str, at: usize, measure: Measure) -> Value {
         Unit::Count => "short",
     };
     let source = json!({"type": "prometheus", "uid": "${source}"});
-    let name = Value::from(job).to_string();
-    let chosen = format!("label_replace(vector(1), \"job\", {name}, \"\", \"\")");
     json!({
         "id": at + 1,
         "type": "timeseries",
@@ -66,7 +65,7 @@ fn panel(rules: &Rules, job: &str, at: usize, measure: Measure) -> Value {
         "targets": [{
             "refId": "A",
             "datasource": source,
-            "expr": format!("{} and on (job) {chosen}", measure.promql()),
+            "expr": format!("{} {}", measure.promql(), of_job(job)),
             "legendFormat": "{{job}}",
         }],
     })

@@ -54,17 +54,16 @@ fn one(rule: &Rule, job: &str) -> String {
 }
 
 /// The condition in PromQL, for one job.
-pub(crate) fn expression(rule: &Rule, job: &str) -> String {
+fn expression(rule: &Rule, job: &str) -> String {
     let limit = rule.when.limit;
-    // Every vector ends in one value per job, so that the job is chosen at the end.
-    let chosen = format!(
-        "label_replace(vector(1), \"job\", {}, \"\", \"\")",
-        quoted(job)
-    );
-    format!(
-        "({} > {limit}) and on (job) {chosen}",
-        rule.when.measure.promql()
-    )
+    format!("({} > {limit}) {}", rule.when.measure.promql(), of_job(job))
+}
+
+/// What restricts a vector with one value per job to one job. Every measure ends in such a vector,
+/// so the job is chosen at the end.
+pub(crate) fn of_job(job: &str) -> String {
+    let job = quoted(job);
+    format!("and on (job) label_replace(vector(1), \"job\", {job}, \"\", \"\")")
 }
 
 /// A text in double quotes, as YAML, JSON and PromQL read it.
