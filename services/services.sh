@@ -76,16 +76,26 @@ host_of() { # Cassandra's nodes have one port, and an address each
 # --- ports -----------------------------------------------------------------------------------
 listening() { (exec 3<>"/dev/tcp/${2:-127.0.0.1}/$1") 2>/dev/null; } # listening PORT [HOST]
 
+RESERVED="${TMPDIR:-/tmp}/tidemill-ports-$(id -u)" # a file for each port: the folder that uses it
+
+# A port is free when nobody listens on it and no other folder reserved it. The reservation lasts as
+# long as the folder of the services, since a service binds its port long after the port was chosen,
+# and frees it for a moment at each restart.
 free_port() { # below the range that the kernel gives to outgoing connections
-    local port
-    for _ in $(seq 200); do
-        port=$((RANDOM % 12000 + 20000))
-        if ! listening "$port"; then
+    local port owner
+    mkdir -p "$RESERVED"
+    (
+        flock 9
+        for _ in $(seq 200); do
+            port=$((RANDOM % 12000 + 20000))
+            owner="$(cat "$RESERVED/$port" 2>/dev/null || true)"
+            if [ -d "${owner:-/nowhere}" ] || listening "$port"; then continue; fi
+            echo "$STATE" >"$RESERVED/$port"
             echo "$port"
-            return
-        fi
-    done
-    fail services "no free port found between 20000 and 32000"
+            exit 0
+        done
+        fail services "no free port found between 20000 and 32000"
+    ) 9>"$RESERVED/lock"
 }
 
 default_port() {

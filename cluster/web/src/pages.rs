@@ -256,7 +256,7 @@ fn each_screen_shows_its_numbers_and_says_when_there_are_none() {
             "#/jobs/users/cluster",
             &["killed by signal 9", "process 1 on node2", "4,321"],
         ),
-        ("#/jobs/users/freshness", &["7.3 s", "no target"]),
+        ("#/jobs/users/freshness", &["7.3 s", "5 s", "0 %"]),
         ("#/jobs/users/freshness?target=8s", &["100 %"]),
         (
             "#/jobs/users/freshness?target=soon",
