@@ -2,6 +2,7 @@
 //!
 //! Engines: `cassandra` (`cassandra://[user@]host:port[,host…]/keyspace`) and `sqlite`
 //! (`sqlite://FILE`). Both keep the contract of [`Sink`] and pass `tests/storage/sink_conformance`.
+//! `blackhole://` drops what is written, for benchmarks.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use tidemill_log::Result;
 use tidemill_log::health::Health;
 
 mod backlog;
+mod blackhole;
 mod cassandra;
 pub mod claims;
 mod contract;
@@ -42,6 +44,9 @@ pub fn open_reporting(url: &str, health: &Health) -> Result<Arc<dyn Sink>> {
     }
     if let Some(file) = url.strip_prefix("sqlite://") {
         return Ok(Arc::new(sqlite::Sqlite::open(file)?));
+    }
+    if url == "blackhole://" {
+        return Ok(Arc::new(blackhole::Blackhole::default()));
     }
     Err(tidemill_log::Error::new(
         tidemill_log::Kind::Data,
