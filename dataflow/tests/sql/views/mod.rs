@@ -25,6 +25,7 @@ mod refused;
 mod river;
 mod shapes;
 mod tpch;
+mod tpch_scale;
 
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
