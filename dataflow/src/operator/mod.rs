@@ -20,7 +20,7 @@ use std::rc::Rc;
 use arrow::datatypes::SchemaRef;
 use tidemill_ir::explain::Title;
 use tidemill_ir::row::nullable;
-use tidemill_ir::{Envelope, Epoch, Job, JoinKind, Rel, RelOp, SetKind};
+use tidemill_ir::{Envelope, Epoch, Job, Rel, RelOp, SetKind};
 use tidemill_log::{Error, Kind, Result};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Concat;
@@ -72,7 +72,8 @@ pub(crate) fn views<'scope>(
             sites: &sites,
             context,
             view: &view.name,
-            shared: repeats(&view.rel).then(RefCell::default),
+            shared: tidemill_ir::repeats(&view.rel, &plan.sources, &plan.views)
+                .then(RefCell::default),
         }
         .rel(&view.rel)?;
         if view.output.is_some() {
@@ -159,17 +160,6 @@ struct Renderer<'a, 'scope> {
     /// The relations of this view that are rendered already, by their identity, if the view may
     /// contain a relation twice.
     shared: Option<RefCell<BTreeMap<String, ChunkStream<'scope>>>>,
-}
-
-/// Whether a view may contain a relation twice, which is then rendered once. The planner repeats
-/// relations for outer joins and subqueries only, and a recursion costs too much to be computed
-/// twice. The state of a view with other operators is named as in the releases before there were
-/// any.
-fn repeats(rel: &Rel) -> bool {
-    rel.fold(&mut |rel, inputs: Vec<bool>| {
-        let join = matches!(&rel.op, RelOp::Join { kind, .. } if *kind != JoinKind::Inner);
-        join || matches!(&rel.op, RelOp::Recursion { .. }) || inputs.contains(&true)
-    })
 }
 
 impl<'scope> Renderer<'_, 'scope> {
