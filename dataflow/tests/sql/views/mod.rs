@@ -19,6 +19,7 @@ mod held;
 mod keys;
 mod nexmark;
 mod oracle;
+mod partial;
 mod queries;
 mod recursion;
 mod refused;
