@@ -10,6 +10,7 @@ mod calls;
 pub mod explain;
 mod fingerprint;
 mod job;
+pub mod json;
 
 mod rel;
 pub mod row;
