@@ -23,7 +23,7 @@ pub use calls::aggregate::{Aggregate, AggregateFunction};
 pub use calls::window::{Frame, FrameBound, FrameOffset, FrameUnits, WindowCall, WindowFunction};
 pub use explain::explain;
 pub use fingerprint::{fingerprint, identity, state_of};
-pub use job::{Job, Output, View};
+pub use job::{Job, Output, View, is_sink_name};
 pub use rel::{JoinKey, JoinKind, Rel, RelOp, SetKind};
 pub use scalar::{OrderBy, Scalar};
 pub use source::{
