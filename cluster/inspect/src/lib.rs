@@ -29,6 +29,7 @@ use tidemill_dataflow::job;
 use tidemill_ingest::stats;
 use tidemill_ir::Job;
 use tidemill_log::Result;
+use tidemill_log::health::Health;
 use tidemill_log::log::Log;
 use tidemill_log::registry::Registry;
 use tidemill_sinks::Sink;
@@ -124,9 +125,10 @@ impl Inspected {
         once(&mut locked(&self.opened).registry, open)
     }
 
-    /// The sink that serves the views.
-    fn sink(&self) -> Result<Arc<dyn Sink>> {
-        let open = || tidemill_sinks::open(&self.connections.sink);
+    /// The sinks that serve the views of the plan.
+    fn sink(&self, plan: &Job) -> Result<Arc<dyn Sink>> {
+        let Connections { sink, sinks, .. } = &self.connections;
+        let open = || tidemill_sinks::open_all(sink, sinks, plan, &Health::default());
         once(&mut locked(&self.opened).sink, open)
     }
 

@@ -400,7 +400,7 @@ impl River {
 
     /// Prints all views at the end of a run.
     fn print_views(&self, plan: &Job) -> anyhow::Result<()> {
-        let served = Served::open(&self.connections.sink, plan)?;
+        let served = Served::open(&self.connections, plan)?;
         let rows = |name: &str| {
             let views = self.job_stats.views.lock();
             let views = views.unwrap_or_else(PoisonError::into_inner);
@@ -451,8 +451,7 @@ impl River {
     fn watched(&self, plan: &Job) -> Watched {
         Watched {
             plan: plan.clone(),
-            log: self.connections.log.clone(),
-            sink: self.connections.sink.clone(),
+            connections: self.connections.clone(),
             until: self.until.clone(),
             ingest_stats: Arc::clone(&self.ingest_stats),
             job_stats: Arc::clone(&self.job_stats),

@@ -294,7 +294,11 @@ impl Display for Key<'_> {
         f.write_str(match output.unique {
             true => "; unique: proven",
             false => "; unique: not proven, checked row by row",
-        })
+        })?;
+        match &output.sink {
+            Some(sink) => write!(f, "; sink {sink}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -39,6 +39,9 @@ pub fn fingerprint(
             &mut text,
             format_args!(" key {:?} {}", output.primary_key, output.partition_columns),
         );
+        if let Some(sink) = &output.sink {
+            push(&mut text, format_args!(" sink {sink}"));
+        }
     }
     node(&mut text, rel, &BTreeSet::new(), sources, views);
     // Earlier releases computed it twice, and kept its state twice.

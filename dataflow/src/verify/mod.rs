@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidemill_ir::Epoch;
+use tidemill_log::health::Health;
 use tidemill_log::log::Log;
 use tidemill_log::{Error, Kind, Result, lock};
 use tidemill_sinks::{Sink, Table};
@@ -192,7 +193,12 @@ impl Look {
         let tables = host::tables(&config.plan).into_iter();
         let tables = tables.map(|table| Ok(Arc::new(Keyed::new(table)?)));
         Ok(Self {
-            sink: tidemill_sinks::open(&config.sink)?,
+            sink: tidemill_sinks::open_all(
+                &config.sink,
+                &config.sinks,
+                &config.plan,
+                &Health::default(),
+            )?,
             store: tidemill_state::store::open(&config.state)?,
             log: tidemill_log::log::open(&config.log)?,
             tables: tables.collect::<Result<_>>()?,

@@ -301,7 +301,11 @@ fn dependencies<'a>(told: impl Iterator<Item = &'a Told<'a>>) -> Vec<DependencyS
             Some(known) => known.since_ms = known.since_ms.max(found.since_ms),
         }
     }
-    all.sort_by_key(|it| ORDER.iter().position(|name| *name == it.dependency));
+    // Sinks that views name are behind all others, by their names.
+    all.sort_by_key(|it| {
+        let place = ORDER.iter().position(|name| *name == it.dependency);
+        (place.unwrap_or(ORDER.len()), it.dependency.clone())
+    });
     all
 }
 
