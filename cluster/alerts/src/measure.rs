@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemill_protocol::JobStatus;
+use tidemill_protocol::{JobState, JobStatus};
 
 /// How the value of a measure is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,13 +133,14 @@ impl Measure {
             // Before the first epoch or the first checkpoint there is nothing to compare.
             Self::CheckpointAge => (job.epoch > 0 && job.checkpointed > 0)
                 .then(|| seconds(job.epoch.saturating_sub(job.checkpointed))),
-            Self::WorkersMissing => Some(match job.state.as_str() {
-                "stopped" => 0.0,
+            Self::WorkersMissing => Some(match job.state {
+                JobState::Stopped => 0.0,
                 _ => count(job.workers_wanted.saturating_sub(job.workers)),
             }),
             Self::NotRunning => {
-                let fine = ["running", "degraded", "draining", "stopped"];
-                Some(f64::from(!fine.contains(&job.state.as_str())))
+                let fine = job.state.is_live()
+                    || matches!(job.state, JobState::Draining | JobState::Stopped);
+                Some(f64::from(!fine))
             }
             Self::ServicesDown => {
                 let down = job.dependencies.iter().filter(|it| it.is_down());

@@ -5,7 +5,7 @@
 //!                 ◄─────────────────────Assignment─────   (also by long poll: GET …/orders)
 //! tidemill worker ──stdin: a line of ToChild──────────► tidemill dataflow, tidemill ingest
 //!                 ◄────────stdout: a line of FromChild─
-//! tidemill status ──GET /v1/status────────────────────► tidemill master: Status
+//! tidemill status ──GET /api/v1/status────────────────► tidemill master: Status
 //! ```
 //!
 //! All messages are JSON: over HTTP between workers, clients and the master, and as lines on a
@@ -20,12 +20,15 @@ pub mod api;
 pub mod exit;
 pub mod output;
 pub mod redact;
+mod state;
 pub mod token;
 pub mod urls;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use state::JobState;
 
 /// Identifies a worker process from its start to its end. A worker that is started again has
 /// another id.
@@ -273,6 +276,9 @@ pub struct Heartbeat {
     /// Bytes of WAL that PostgreSQL keeps for the slot of an ingest; `None` when nobody knows.
     #[serde(default)]
     pub wal_kept: Option<u64>,
+    /// Since when the fetching of an ingest is paused; `None` while it is not.
+    #[serde(default)]
+    pub paused_ms: Option<u64>,
     /// The median time from commit to readable over the last seconds (process 0 only).
     pub freshness_p50_ms: Option<u64>,
     /// The 99th percentile of the same.
@@ -360,7 +366,7 @@ impl DependencyStatus {
     }
 }
 
-/// The status of a cluster: `GET /v1/status`, `tidemill status --json`, and the control
+/// The status of a cluster: `GET /api/v1/status`, `tidemill status --json`, and the control
 /// center.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -405,6 +411,8 @@ pub struct WorkerStatus {
     pub silent_ms: u64,
     /// The version of Tidemill.
     pub version: String,
+    /// Whether somebody drained the worker: it gets no processes any more.
+    pub drained: bool,
 }
 
 /// The status of a job.
@@ -413,10 +421,8 @@ pub struct WorkerStatus {
 pub struct JobStatus {
     /// The name.
     pub name: String,
-    /// `running`, `degraded`, `starting`, `waiting`, `draining`, `restarting`, `stopped` or
-    /// `failed`. The job is `running` when its views are live and everything that feeds them is up.
-    /// It is `degraded` when the views are live and something that feeds them is not.
-    pub state: String,
+    /// The state of the whole job.
+    pub state: JobState,
     /// The reason for the state, or what differs from what was asked for.
     pub why: Option<String>,
     /// The generation of the job's journal.
@@ -485,8 +491,8 @@ pub struct JobStatus {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IngestStatus {
-    /// A word as in [`JobStatus::state`], for the ingest alone.
-    pub state: String,
+    /// The state of the ingest alone.
+    pub state: JobState,
     /// The reason for the state.
     pub why: Option<String>,
     /// Generations that failed since the job was last submitted or restarted by hand.
@@ -500,6 +506,9 @@ pub struct IngestStatus {
     /// Bytes of WAL that PostgreSQL keeps for the slot; `None` when nobody knows.
     #[serde(default)]
     pub wal_kept: Option<u64>,
+    /// Since when fetching is paused, in ms; `None` while it is not.
+    #[serde(default)]
+    pub paused_ms: Option<u64>,
 }
 
 /// The status of one process of a job.

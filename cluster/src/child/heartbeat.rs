@@ -43,6 +43,7 @@ fn ingest(beat: &mut Heartbeat, stats: &ingest::Stats) {
     beat.lag_known = unpublished.is_known();
     beat.dead_letters = stats.dead_letters.load(Relaxed);
     beat.wal_kept = stats.wal_kept();
+    beat.paused_ms = stats.paused_ms();
 }
 
 /// Fills in the statistics of a dataflow.

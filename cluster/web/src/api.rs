@@ -22,9 +22,11 @@
 //! `{"error": "…"}` with a fitting status.
 
 pub mod alerts;
+pub mod audit;
 mod events;
 pub mod history;
 pub mod session;
+pub mod stored;
 
 use std::fmt;
 use std::pin::Pin;

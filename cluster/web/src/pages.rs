@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 use tidemill_protocol::token::Token;
 use tidemill_protocol::{
-    DependencyStatus, Exit, Failure, JobStatus, MasterStatus, OperatorHeartbeat, Part, Phase,
-    ProcessStatus, Status, WorkerStatus,
+    DependencyStatus, Exit, Failure, JobState, JobStatus, MasterStatus, OperatorHeartbeat, Part,
+    Phase, ProcessStatus, Status, WorkerStatus,
 };
 
 use super::api::history;
@@ -122,7 +122,7 @@ fn status() -> Status {
     };
     let users = JobStatus {
         name: "users".into(),
-        state: "running".into(),
+        state: JobState::Running,
         why: Some("wants 6 workers, 4 slots are free".into()),
         generation: 12,
         restarts: 1,
@@ -200,7 +200,7 @@ fn the_pages_are_live_and_say_when_the_master_is_away() {
     browser.js("document.querySelector('main').dataset.kept = 'yes'; return 1");
     master.change(|status| {
         let job = &mut status.jobs[0];
-        (job.state, job.why) = ("degraded".into(), Some("Kafka (log) is down".into()));
+        (job.state, job.why) = (JobState::Degraded, Some("Kafka (log) is down".into()));
         (job.behind, job.lag_ms) = (Some(777), Some(75_000));
         job.dependencies[1] = service("log", "Kafka", Some("no answer from a:9092"));
     });
@@ -303,7 +303,7 @@ fn hostile() -> Status {
     let mut hostile = status();
     let text = || HOSTILE.to_owned();
     let job = &mut hostile.jobs[0];
-    (job.name, job.state, job.why) = (text(), text(), Some(text()));
+    (job.name, job.why) = (text(), Some(text()));
     job.views = [(text(), 1)].into();
     job.operators = vec![operator(HOSTILE, 1, Some(1))];
     job.dependencies = vec![service(HOSTILE, HOSTILE, Some(HOSTILE))];

@@ -382,7 +382,7 @@ fn is_remembered(center: &Center, job: &str) {
     let changes: Vec<String> = audit.as_array().unwrap().iter().rev().map(what).collect();
     let path = format!("/api/v1/jobs/{job}");
     let expected = [
-        "/v1/jobs".to_owned(),
+        "/api/v1/jobs".to_owned(),
         format!("{path}/rescale?workers=3"),
         format!("{path}/stop"),
         format!("{path}/restart"),

@@ -14,7 +14,7 @@
 //!    [`COARSE_POINTS_MAX`] points of [`Point`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -164,7 +164,12 @@ pub async fn sample(facts: Facts) {
         ticks.tick().await;
         if let Some(status) = (facts.status)().await {
             facts.history.add(&status);
-            facts.alerts.look(&status);
+            let alerts = Arc::clone(&facts.alerts);
+            // It may ask the store.
+            let looked = tokio::task::spawn_blocking(move || alerts.look(&status)).await;
+            if let Err(error) = looked {
+                tracing::error!(%error, "alerts were not evaluated");
+            }
         }
     }
 }

@@ -36,11 +36,13 @@ function Buttons({ job }) {
       title=${`${stopped ? "Start" : "Restart"} ${job.name}`}
       text=${stopped ? "The job starts and goes on where it was."
     : "The job drains, takes a checkpoint and starts again. Its count of restarts begins anew."} />
-    <${Confirmed} label="Stop" danger disabled=${stopped} title=${`Stop ${job.name}`}
+    <${Confirmed} label="Drain and stop" danger disabled=${stopped}
+      reason="The job is stopped." title=${`Drain and stop ${job.name}`}
       act=${() => post(`${path}/stop`)}
-      text=${"The ingest ends, the views take what it published, then the job stops. It goes on "
-        + "with Start."} />
-    <${Confirmed} label="Remove" danger disabled=${!stopped} title=${`Remove ${job.name}`}
+      text=${"The ingest ends, the views take everything that it published, a checkpoint is taken, "
+        + "then the job stops. Nothing is read again when it goes on with Start."} />
+    <${Confirmed} label="Remove" danger disabled=${!stopped}
+      reason=${stopped ? "" : "Only a stopped job can be removed."} title=${`Remove ${job.name}`}
       act=${() => post(`${path}/remove`)}
       text="The master forgets the job. Its tables, topics and checkpoints stay." /></div>`;
 }
