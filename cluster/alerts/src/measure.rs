@@ -40,11 +40,13 @@ pub enum Measure {
     ServicesDown,
     /// Bytes of WAL that PostgreSQL keeps for the replication slot.
     WalKept,
+    /// The used share, in percent, of the fullest disk with state or embedded files of the job.
+    DiskUsed,
 }
 
 impl Measure {
     /// All measures, in the order of the documentation.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Freshness,
         Self::Lag,
         Self::Behind,
@@ -56,6 +58,7 @@ impl Measure {
         Self::NotRunning,
         Self::ServicesDown,
         Self::WalKept,
+        Self::DiskUsed,
     ];
 
     /// The name in `alerts.toml`.
@@ -73,6 +76,7 @@ impl Measure {
             Self::NotRunning => "not_running",
             Self::ServicesDown => "services_down",
             Self::WalKept => "wal_kept",
+            Self::DiskUsed => "disk_used",
         }
     }
 
@@ -91,6 +95,7 @@ impl Measure {
             Self::NotRunning => "1 while the job should run and does not",
             Self::ServicesDown => "services that are down",
             Self::WalKept => "WAL that PostgreSQL keeps for the replication slot",
+            Self::DiskUsed => "percent in use of the fullest disk with state or embedded files",
         }
     }
 
@@ -150,6 +155,10 @@ impl Measure {
                 let ingest = job.ingest.as_ref()?;
                 ingest.wal_kept.map(|bytes| bytes as f64)
             }
+            Self::DiskUsed => {
+                let (free, size) = job.disk_free.zip(job.disk_size)?;
+                (size > 0).then(|| 100.0 * (1.0 - free as f64 / size as f64))
+            }
         }
     }
 
@@ -190,6 +199,9 @@ impl Measure {
                 "count by (job) (tidemill_job_dependency_up == 0 or tidemill_dependency_up == 0)"
             }
             Self::WalKept => "max by (job) (tidemill_ingest_wal_kept_bytes)",
+            Self::DiskUsed => {
+                "max by (job) (100 - 100 * tidemill_disk_free_bytes / tidemill_disk_size_bytes)"
+            }
         }
     }
 }

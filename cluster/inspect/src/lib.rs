@@ -26,6 +26,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tidemill_config::connections::Connections;
+use tidemill_config::disk::{self, Disk};
 use tidemill_config::pipeline::Folder;
 use tidemill_dataflow::job;
 use tidemill_ingest::stats;
@@ -116,6 +117,11 @@ impl Inspected {
             sizes: Mutex::default(),
             verification: verified::Kept::default(),
         }
+    }
+
+    /// The fullest disk of those that hold the job's state and embedded files.
+    pub fn disk(&self) -> Option<Disk> {
+        disk::fullest(&self.connections)
     }
 
     /// The log.

@@ -1,16 +1,16 @@
 //! Verifying and repairing a view from a page: `tidemill verify`, run beside the job.
 //!
-//! The command runs as a process of its own, because an evaluation that fails leaves threads behind,
-//! and because its memory must not be that of the job. It has the connections of this process. One
-//! runs at a time; its steps are what it logs, its result is what it prints.
+//! The command runs as a process of its own, because an evaluation that fails leaves threads
+//! behind, and because its memory must not be that of the job. It has the connections of this
+//! process. One runs at a time; its steps are what it logs, its result is what it prints.
 //!
 //! ```text
 //! POST …/views/{view}/verify ─► tidemill verify --json [--repair] ─┬─ stderr ─► steps
 //! GET  …/verification ◄─────────────── Verification ◄──────────────┴─ stdout ─► result
 //! ```
 //!
-//! A repair writes only the rows that differ, as of the newest bound epoch, and loses to every later
-//! epoch: what the job writes meanwhile stays.
+//! A repair writes only the rows that differ, as of the newest bound epoch, and loses to every
+//! later epoch: what the job writes meanwhile stays.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};

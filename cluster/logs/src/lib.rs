@@ -19,7 +19,8 @@
 //!    `page::SCAN_BYTES_MAX` bytes of lines for it.
 //! 4. Only files that were found in the folder are opened, never one that a cursor names.
 //!
-//! Over HTTP, a page is what `GET /api/v1/logs` answers. The parameters are the fields of [`Query`]:
+//! Over HTTP, a page is what `GET /api/v1/logs` answers. The parameters are the fields of
+//! [`Query`]:
 //!
 //! ```
 //! let query = tidemill_logs::Query {

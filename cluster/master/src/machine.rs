@@ -240,8 +240,8 @@ impl State {
         component.step(&mut here)
     }
 
-    /// Free slots of the present workers that are not drained, for a component without processes. Empty while the
-    /// component has processes, because it then places nothing.
+    /// Free slots of the present workers that are not drained, for a component without processes.
+    /// Empty while the component has processes, because it then places nothing.
     fn free_for(&self, name: &str, part: Part) -> Vec<Free> {
         let component = self.components.get(&(name.to_owned(), part));
         let has_processes = component.is_some_and(|component| {

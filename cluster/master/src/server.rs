@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `POST /cluster/workers/{id}/report` | a worker, once a second | its assignment |
 //! | `GET …/{id}/orders?after=V` | a worker | its assignment, newer than V or after 2 s |
-//! | `POST /api/v1/jobs`, `/api/v1/jobs/{name}/stop` … | users | a sentence, when the change is durable |
+//! | `POST /api/v1/jobs`, `…/{name}/stop` … | users | a sentence, when the change is durable |
 //! | `POST` to [`readable::path`] | `tidemill wait` | whether all commits are readable |
 //! | `GET /api/v1/logs` | users | a page of the merged logs |
 //! | `/api/v1/jobs/{name}/topics` … | users | passed on to a process |

@@ -42,8 +42,8 @@ pub fn api(route: &str) -> String {
     format!("/api/v1/{route}")
 }
 
-/// The first part of the paths by which workers, processes and the master speak to one another. They
-/// are of one version, so these routes may change with any release.
+/// The first part of the paths by which workers, processes and the master speak to one another.
+/// They are of one version, so these routes may change with any release.
 pub const CLUSTER: &str = "/cluster";
 
 /// Which master, and how to speak to it.

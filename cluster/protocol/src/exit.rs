@@ -121,7 +121,8 @@ pub struct Usage(pub String);
 #[error("the tables are not what the views should hold: {0}")]
 pub struct Different(pub String);
 
-/// Error: another process of the job, or the worker of this one, is gone (exit code [`ExitCode::PeerLost`]).
+/// Error: another process of the job, or the worker of this one, is gone (exit code
+/// [`ExitCode::PeerLost`]).
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PeerLost(pub String);

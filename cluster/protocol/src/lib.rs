@@ -279,6 +279,13 @@ pub struct Heartbeat {
     /// Since when the fetching of an ingest is paused; `None` while it is not.
     #[serde(default)]
     pub paused_ms: Option<u64>,
+    /// Free bytes of the fullest disk that holds state or embedded files of the job; `None` when
+    /// nobody knows, or everything is elsewhere.
+    #[serde(default)]
+    pub disk_free: Option<u64>,
+    /// Bytes of the whole disk.
+    #[serde(default)]
+    pub disk_size: Option<u64>,
     /// The median time from commit to readable over the last seconds (process 0 only).
     pub freshness_p50_ms: Option<u64>,
     /// The 99th percentile of the same.
@@ -331,6 +338,9 @@ pub struct OperatorHeartbeat {
     pub rows: Option<i64>,
     /// Approximate bytes of the operator's arrangements.
     pub bytes: Option<i64>,
+    /// Time spent in the operator by each worker thread of one process, in µs; empty in the sums
+    /// over several processes.
+    pub threads_us: Vec<u64>,
 }
 
 /// The state of a service, as one process or all processes of a job see it.
@@ -471,6 +481,11 @@ pub struct JobStatus {
     pub sink_p50_ms: Option<u64>,
     /// The 99th percentile of the same.
     pub sink_p99_ms: Option<u64>,
+    /// Free bytes of the fullest disk that holds state or embedded files of the job; `None` when
+    /// nobody knows.
+    pub disk_free: Option<u64>,
+    /// Bytes of that disk.
+    pub disk_size: Option<u64>,
     /// The ingest; `None` for a job without one.
     pub ingest: Option<IngestStatus>,
     /// Rows of each view, all at one epoch; empty while the processes have no epoch in common.
@@ -479,6 +494,8 @@ pub struct JobStatus {
     pub operators: Vec<OperatorHeartbeat>,
     /// The processes that workers reported.
     pub processes: Vec<ProcessStatus>,
+    /// Rules of the job that fire, as the server knows that evaluates them.
+    pub alerts_firing: u64,
     /// The last failures of both components, newest first.
     pub failures: Vec<Failure>,
     /// The text of the pipeline's `alerts.toml`, for the process that evaluates its rules. It is

@@ -105,7 +105,11 @@ pub fn router(facts: Facts) -> Router {
 async fn current(facts: &Facts) -> Result<Status, Response> {
     let why = "too much to do; ask again";
     let found = (facts.status)().await;
-    found.ok_or_else(|| refused(StatusCode::SERVICE_UNAVAILABLE, why))
+    let mut found = found.ok_or_else(|| refused(StatusCode::SERVICE_UNAVAILABLE, why))?;
+    for job in &mut found.jobs {
+        job.alerts_firing = facts.alerts.firing(&job.name);
+    }
+    Ok(found)
 }
 
 async fn status(State(facts): State<Facts>) -> Result<Response, Response> {

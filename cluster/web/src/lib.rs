@@ -11,7 +11,7 @@
 //! | `/healthz` | 200 while the process lives | | |
 //! | `/readyz` | 200 when it does its work, else 503 with the reasons as JSON | | |
 //! | `/metrics` | its stages | its slots and processes | the cluster and all jobs |
-//! | `POST /api/v1/jobs/NAME/readable` | [`readable`]: is a change in every view? Needs the token | | |
+//! | `POST /api/v1/jobs/NAME/readable` | [`readable`]: is it in every view? Needs the token | | |
 //! | `/api/v1/jobs/NAME/…` | [`tidemill_inspect`]: what its services hold. Needs the token | | |
 //! | `/`, `/app/…`, `/api/v1/…` | of `tidemill run`: the control center | | the control center |
 //!
@@ -41,8 +41,10 @@ use hyper_util::service::TowerToHyperService;
 use readable::Later;
 use serde::Serialize;
 use tidemill_config::args::HttpArgs;
+use tidemill_config::disk::Disk;
 use tidemill_dataflow::job;
 use tidemill_ingest::stats;
+use tidemill_inspect::Inspected;
 use tidemill_log::health::{Health, now_ms};
 use tidemill_protocol::token::Token;
 use tidemill_protocol::{DependencyStatus, NoticedStatus, Part, ProcessKey, Report, redact, token};
@@ -158,6 +160,12 @@ impl Shown {
             });
         }
         all
+    }
+
+    /// The fullest disk of those that hold the job's state and embedded files; `None` when nobody
+    /// knows, or everything is elsewhere.
+    pub fn disk(&self) -> Option<Disk> {
+        self.inspected.get().and_then(Inspected::disk)
     }
 
     /// What the ingest last noticed of captured tables in the catalog, newest last.
@@ -381,8 +389,9 @@ pub fn process(
     args.http.as_ref().map(serve).transpose()
 }
 
-/// Serves the routes of a process and the control center of its own pipeline. Returns the address, and whether the control center is there: beyond this machine it
-/// needs a token, because it shows the pipeline's data.
+/// Serves the routes of a process and the control center of its own pipeline. Returns the address,
+/// and whether the control center is there: beyond this machine it needs a token, because it shows
+/// the pipeline's data.
 ///
 /// # Errors
 ///

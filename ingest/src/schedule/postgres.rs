@@ -35,7 +35,8 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_runs (
     PRIMARY KEY (pipeline, page));
 CREATE INDEX IF NOT EXISTS _tidemill_runs_due ON _tidemill_runs (pipeline, claimed_until)
     WHERE state IN ('claimed', 'retry', 'short');
-CREATE TABLE IF NOT EXISTS _tidemill_fetching (pipeline text PRIMARY KEY, paused_at timestamptz NOT NULL);";
+CREATE TABLE IF NOT EXISTS _tidemill_fetching (
+    pipeline text PRIMARY KEY, paused_at timestamptz NOT NULL);";
 
 /// Whether the table is that of an earlier version, which did not recognize the end of a list.
 const IS_OLD: &str = "SELECT to_regclass('_tidemill_runs') IS NOT NULL AND NOT EXISTS (
@@ -96,7 +97,8 @@ const STANDING: &str = "SELECT
     last.page, (extract(epoch FROM last.due_at) * 1000)::bigint,
     open.retrying, (extract(epoch FROM open.wakes) * 1000)::bigint,
     last.own = 0 AND last.state <> 'failed'
-    FROM (SELECT count(*) FILTER (WHERE state = 'retry' AND failures > 0) AS retrying, min(claimed_until) AS wakes
+    FROM (SELECT count(*) FILTER (WHERE state = 'retry' AND failures > 0) AS retrying,
+            min(claimed_until) AS wakes
         FROM _tidemill_runs AS run WHERE OPEN) AS open
     LEFT JOIN (SELECT page, due_at, own, state FROM _tidemill_runs
         WHERE pipeline = $1 AND NOT ranged ORDER BY page DESC LIMIT 1) AS last ON true";

@@ -35,7 +35,8 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS _tidemill_runs (
     PRIMARY KEY (pipeline, page)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS _tidemill_runs_due ON _tidemill_runs (pipeline, claimed_until)
     WHERE state IN ('claimed', 'retry', 'short');
-CREATE TABLE IF NOT EXISTS _tidemill_fetching (pipeline TEXT PRIMARY KEY, paused_at INTEGER NOT NULL);";
+CREATE TABLE IF NOT EXISTS _tidemill_fetching (
+    pipeline TEXT PRIMARY KEY, paused_at INTEGER NOT NULL);";
 
 /// Whether the table is that of an earlier version, which did not recognize the end of a list.
 const IS_OLD: &str = "SELECT count(*) > 0 AND max(name = 'own') = 0

@@ -2,8 +2,8 @@
 //!
 //! In: how each process ended. All processes of a generation end when one fails, so most ends are
 //! consequences. Two kinds of end are never the root cause while there is another one: a process
-//! that lost a peer ([`ExitCode::PeerLost`]), and a process that was killed because the generation was
-//! already ending.
+//! that lost a peer ([`ExitCode::PeerLost`]), and a process that was killed because the generation
+//! was already ending.
 
 use std::collections::BTreeMap;
 

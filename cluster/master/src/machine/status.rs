@@ -1,7 +1,7 @@
 //! Status of the master, its workers and all jobs ([`Status`]), as a function of the state.
 //!
-//! The page, `tidemill status` and `GET /api/v1/status` show the same [`Status`]. Decision 25 explains
-//! how the numbers of several processes become one.
+//! The page, `tidemill status` and `GET /api/v1/status` show the same [`Status`]. Decision 25
+//! explains how the numbers of several processes become one.
 //!
 //! | value | how it is made from the processes |
 //! |---|---|
@@ -123,6 +123,7 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
         .iter()
         .filter_map(|(_, beat)| beat.map(|beat| beat.records))
         .sum();
+    let disk = fullest(of_dataflow.iter().chain(&of_ingest));
     let ingest = job
         .spec
         .ingest
@@ -153,6 +154,8 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
         sink_pending: sum(|beat| beat.sink_pending),
         sink_p50_ms: beats.iter().filter_map(|beat| beat.sink_p50_ms).max(),
         sink_p99_ms: beats.iter().filter_map(|beat| beat.sink_p99_ms).max(),
+        disk_free: disk.0,
+        disk_size: disk.1,
         ingest,
         views: match whole {
             true => views(&beats),
@@ -164,6 +167,8 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
             .chain(of_ingest)
             .map(|(it, _)| it)
             .collect(),
+        // The server that evaluates the rules adds this.
+        alerts_firing: 0,
         failures: failures(job),
         alerts_file: job.spec.files.get(tidemill_alerts::FILE).cloned(),
     }
@@ -230,6 +235,7 @@ pub fn alone(name: &str, now: u64, dataflow: &Heartbeat, ingest: &Heartbeat) -> 
         ..IngestStatus::default()
     };
     let (state, why) = together(condition(&of_dataflow, JobState::Starting), Some(&fed));
+    let disk = fullest(of_dataflow.iter().chain(&of_ingest));
     JobStatus {
         name: name.to_owned(),
         state,
@@ -250,6 +256,8 @@ pub fn alone(name: &str, now: u64, dataflow: &Heartbeat, ingest: &Heartbeat) -> 
         sink_pending: dataflow.sink_pending,
         sink_p50_ms: dataflow.sink_p50_ms,
         sink_p99_ms: dataflow.sink_p99_ms,
+        disk_free: disk.0,
+        disk_size: disk.1,
         ingest: Some(fed),
         views: views(&[dataflow]),
         operators: operators(&[dataflow]),
@@ -279,6 +287,16 @@ fn lag(now: u64, dataflow: &[Told<'_>], ingest: &[Told<'_>]) -> (Option<u64>, bo
     // A process that has just started has not measured its lag yet.
     let late = late.or_else(|| first.lag_known.then_some(0));
     (late, first.lag_known)
+}
+
+/// Free bytes and size of the fullest disk that a process told.
+fn fullest<'a>(told: impl Iterator<Item = &'a Told<'a>>) -> (Option<u64>, Option<u64>) {
+    let disks = told.filter_map(|(_, beat)| beat.as_ref()?.disk_free.zip(beat.as_ref()?.disk_size));
+    // a/b < c/d as integers, because the free share is what is compared.
+    let free = |a: &(u64, u64), b: &(u64, u64)| {
+        (u128::from(a.0) * u128::from(b.1)).cmp(&(u128::from(b.0) * u128::from(a.1)))
+    };
+    disks.min_by(free).unzip()
 }
 
 /// Merges the dependencies of all processes. The worst state wins. A service that several processes

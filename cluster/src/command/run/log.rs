@@ -1,5 +1,5 @@
-//! The log of `tidemill run` as its control center shows it: the files of `--log-dir`, or else small
-//! files in a temporary folder, which is deleted at the end.
+//! The log of `tidemill run` as its control center shows it: the files of `--log-dir`, or else
+//! small files in a temporary folder, which is deleted at the end.
 
 use std::path::PathBuf;
 

@@ -194,6 +194,16 @@ impl Alerting {
         }
     }
 
+    /// How many rules of a job fire.
+    pub(super) fn firing(&self, job: &str) -> u64 {
+        let kept = self.jobs.lock();
+        let kept = kept.unwrap_or_else(PoisonError::into_inner);
+        let rules = kept.get(job).map(|of| of.alerts.rules());
+        let firing = rules.into_iter().flatten();
+        let firing = firing.filter(|it| matches!(it.state, State::Firing(_)));
+        firing.count() as u64
+    }
+
     /// The alerts of a job; `None` if there is no such job.
     pub(super) fn of(&self, job: &str) -> Option<Shown> {
         let kept = self.jobs.lock();

@@ -5,8 +5,7 @@
 //! fetches, and also when none runs at the moment:
 //!
 //! ```text
-//! backfill 3..=5 ─► rows 3, 4, 5: state `retry`, due a tick apart ─► the fetcher claims each as any
-//!                                                                    other page that is due
+//! backfill 3..=5 ─► rows 3, 4, 5: state `retry`, due a tick apart ─► the fetcher claims each
 //! pause ──────────► row of `_tidemill_fetching` ─► the fetcher claims nothing until it is gone
 //! ```
 //!

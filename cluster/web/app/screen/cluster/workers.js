@@ -37,6 +37,7 @@ const CHANGE = { id: "change", head: "Change", fixed: true, of: () => "", cell: 
 /** @param {{ session: any }} props */
 function Workers({ session }) {
   const polled = usePolled("summary");
+  const columns = session.features.includes("changes") ? [...COLUMNS, CHANGE] : COLUMNS;
   const sum = (/** @type {any} */ status, /** @type {string} */ name) => status.workers.reduce(
     (/** @type {number} */ so, /** @type {any} */ it) => so + it[name], 0);
   return html`<${Loaded} polled=${polled} what="the workers">${(/** @type {any} */ it) => html`
@@ -46,7 +47,7 @@ function Workers({ session }) {
     ["Slots used", `${sum(it, "slots_used")} of ${sum(it, "slots")}`],
   ]} /><//>
     <${Panel} title="Workers" aside=${count(it.workers.length)}><${Table} label="Workers"
-      columns=${session.features.includes("changes") ? [...COLUMNS, CHANGE] : COLUMNS} rows=${it.workers} rowKey=${(/** @type {any} */ one) => one.id}
+      columns=${columns} rows=${it.workers} rowKey=${(/** @type {any} */ one) => one.id}
       order="name" empty=${html`No worker yet. <code>tidemill worker --master URL</code> starts
         one.`} /><//>`}<//>`;
 }

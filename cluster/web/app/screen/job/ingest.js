@@ -33,6 +33,18 @@ const COLUMNS = [
   { id: "error", head: "Error of the last attempt", of: (it) => it.error ?? "" },
 ];
 
+/** The time that each page took, as bars beside each other. @param {{ runs: any[] }} props */
+function Durations({ runs }) {
+  const most = Math.max(0, ...runs.map((it) => took(it) ?? 0));
+  if (most === 0) return null;
+  const label = `Time from due to landed; the longest took ${duration(most)}`;
+  return html`<h3>${label}</h3><div class="took" role="img" aria-label=${label}>
+    ${[...runs].reverse().map((run) => html`<span key=${run.page} class=${TONES[run.state] ?? ""}
+      title=${`page ${run.page}: ${duration(took(run))}`}
+      style=${{ height: `${Math.max(3, 100 * Math.max(0, took(run) ?? 0) / most)}%` }}></span>`)}
+    </div>`;
+}
+
 /** @param {{ runs: any[], route: any }} props */
 function Grid({ runs, route }) {
   const choose = (/** @type {any} */ run) => setQuery(route, {
@@ -60,6 +72,7 @@ function Runs({ runs, route }) {
     ["Failed", count(of("failed")), of("failed") ? "bad" : ""],
   ]} />
   <h3>The newest pages, the oldest first</h3><${Grid} runs=${runs} route=${route} />
+  <${Durations} runs=${runs} />
   <div class="row"><label>State <select value=${state} onChange=${(/** @type {any} */ event) =>
     setQuery(route, { state: event.target.value })}><option value="">every</option>
     ${Object.entries(WORDS).map(([id, name]) => html`<option key=${id} value=${id}>${name}
@@ -79,9 +92,11 @@ function Backfill({ path, told, why }) {
   const count_ = Math.max(0, Number(pages.last || first) - first + 1);
   const pace = told.every_ms === null ? "" : `, one each ${duration(told.every_ms)}: about ${
     duration(count_ * told.every_ms)} for ${count(count_)}`;
-  const act = () => post(`${path}/backfill`, { first, last: Number(pages.last), again: pages.again });
-  return html`<${Confirmed} label="Backfill" title="Backfill a range of pages" disabled=${why !== ""}
-    reason=${why} act=${act} text=${`The running ingest fetches these pages beside its schedule${
+  const act = () => post(`${path}/backfill`, { first, last: Number(pages.last),
+    again: pages.again });
+  return html`<${Confirmed} label="Backfill" title="Backfill a range of pages"
+    disabled=${why !== ""} reason=${why} act=${act}
+    text=${`The running ingest fetches these pages beside its schedule${
     pace}. Their rows are inserted or updated; a page that is being fetched is left alone.`}>
     <label for="first">First page</label>
     <input id="first" type="number" min=${told.first_page} max=${told.last_page ?? undefined}

@@ -70,7 +70,8 @@ function picture(job, told, topicsTold) {
     it.topic))] : ["the log"];
   if (ingest?.paused_ms) {
     const first = nodes.find((it) => it.id === "api") ?? nodes[0];
-    if (first) Object.assign(first, { mood: "busy", lines: [...first.lines, "fetching is paused"] });
+    const paused = "fetching is paused";
+    if (first) Object.assign(first, { mood: "busy", lines: [...first.lines, paused] });
   }
   const held = ingest && !["running"].includes(ingest.state);
   for (const topic of topics) {
