@@ -62,8 +62,8 @@ pub trait Decoder: Send {
         newest: &mut Option<SourcePosition>,
     ) -> std::result::Result<Effect, Refused>;
     /// Takes a record that [`Decoder::push_after`] has refused once more, without the values that
-    /// their columns refused. If nothing else is wrong with the record and it has a row, appends the
-    /// row, with a placeholder in these columns. Otherwise the batch stays as it was.
+    /// their columns refused. If nothing else is wrong with the record and it has a row, appends
+    /// the row, with a placeholder in these columns. Otherwise the batch stays as it was.
     fn push_rest(&mut self, value: &[u8], newest: &mut Option<SourcePosition>) -> Rest;
     /// Takes in the key of the record that is pushed next, if keys have a schema or a form.
     fn key(&mut self, key: &[u8]) {

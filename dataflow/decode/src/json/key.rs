@@ -2,7 +2,7 @@
 //!
 //! Input: the text of a key. Output: the part of it that identifies the row, and an error when the
 //! same row's key is written in another way than before. A key that is not a JSON object is taken
-//! as its bytes.
+//! as its bytes, and is in another form than one that is.
 //!
 //! A job takes these bytes as the identity of a row. If the key's columns are renamed, reordered or
 //! change their type, earlier rows would stay beside those that replace them. Therefore the job
@@ -43,13 +43,14 @@ impl KeyForm {
     /// Checks the form of a key; returns an error if it differs from earlier keys.
     pub(crate) fn follow(&mut self, key: &[u8]) -> Option<Error> {
         let key = bare(key);
-        if !key.starts_with(b"{") {
+        if key.is_empty() || key == b"null" {
             return None;
         }
         let mut names = Xxh3::new();
         let mut kinds: [i64; KINDS] = [0; KINDS];
         let mut count = 0;
         let mut scan = Scan::new(key);
+        let is_object = key.starts_with(b"{");
         let read = scan.object(|scan, name| {
             names.update(name.bytes);
             names.update(b"\0");
@@ -60,9 +61,10 @@ impl KeyForm {
             count += 1;
             Some(())
         });
-        if read.is_none() || !scan.is_done() {
+        if is_object && (read.is_none() || !scan.is_done()) {
             return None;
         }
+        // A key that is no object has no names.
         let mut same = self.kept.takes(NAMES, names.digest().cast_signed());
         if same {
             let numbered = (NAMES + 1..).zip(kinds).take(count.min(KINDS));
@@ -79,8 +81,9 @@ impl KeyForm {
         let key = crate::text::excerpt(&String::from_utf8_lossy(key));
         let what = format!(
             "table `{table}`: topic `{topic}` holds the key {key}, whose columns have other names, \
-             another order or other types than those of the keys before it, so rows of before \
-             would stay beside those that replace them. Have its writer fill a new topic"
+             another order or other types than those of the keys before it (or only one of them is \
+             a JSON object), so rows of before would stay beside those that replace them. Have its \
+             writer fill a new topic"
         );
         Error::new(Kind::Data, what)
     }
@@ -166,7 +169,8 @@ mod tests {
             &br#"{"a":1,"b":null}"#[..],
             br#"{"a":3000000000,"b":"x"}"#,
             br#"{"schema":{"type":"struct"},"payload":{"a":2,"b":"y"}}"#,
-            b"no object",
+            b"{broken",
+            b"",
         ] {
             assert!(form.follow(same).is_none());
         }
@@ -177,11 +181,26 @@ mod tests {
             r#"{"no":1,"b":"x"}"#,
             r#"{"a":"1","b":"x"}"#,
             r#"{"a":1}"#,
+            "1",
+            "no object",
         ] {
             form.kept.remember(kept.clone());
             let why = form.follow(other.as_bytes()).unwrap().to_string();
             assert!(why.contains("`t`") && why.contains("a new topic"), "{why}");
             assert!(form.kept.noted().is_empty());
         }
+    }
+
+    #[test]
+    fn keys_that_are_no_objects_have_one_form() {
+        let mut form = form();
+        for same in ["1", "text", "\"text\"", "[1]", ""] {
+            assert!(form.follow(same.as_bytes()).is_none(), "{same}");
+        }
+        let kept = form.kept.noted();
+        assert_eq!(kept.len(), 1);
+        form.kept.remember(kept);
+        let why = form.follow(br#"{"id":1}"#).unwrap().to_string();
+        assert!(why.contains("only one of them is a JSON object"), "{why}");
     }
 }
