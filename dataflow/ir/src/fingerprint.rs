@@ -121,6 +121,15 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
                 scalars(text, "filter", aggregate.filter.as_slice());
             }
         }
+        RelOp::Temporal { bounds, .. } => {
+            for bound in bounds {
+                let (column, comparison, clock) = (bound.column, bound.comparison, bound.clock);
+                push(
+                    text,
+                    format_args!("temporal[{column} {comparison:?} {clock:?}]"),
+                );
+            }
+        }
         RelOp::Distinct { .. } => text.push_str("distinct"),
         RelOp::Union { .. } => text.push_str("union"),
         RelOp::SetOp { kind, .. } => push(text, format_args!("{kind}")),

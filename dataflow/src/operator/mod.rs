@@ -38,6 +38,7 @@ mod join;
 mod recursion;
 mod reduce;
 mod sink_operator;
+mod temporal;
 mod top_k;
 pub(crate) mod upsert;
 mod window;
@@ -331,6 +332,11 @@ impl<'scope> Renderer<'_, 'scope> {
                     sites: self.sites_over(input),
                 };
                 reduce::reduce(scope, rows, context, keys, aggregates, &rel.schema)
+            }
+            RelOp::Temporal { input, bounds } => {
+                let site = self.site_over(input);
+                let rows = self.rel(input)?;
+                temporal::temporal(rows, self.context, &rel.schema, bounds, site)
             }
             RelOp::Distinct { input } => {
                 let site = self.site_over(input);

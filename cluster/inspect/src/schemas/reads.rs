@@ -72,6 +72,11 @@ fn follow(job: &Job, rel: &Rel, needed: &Columns, reads: &mut Reads) {
             let columns = in_scalars(keys.iter().chain(scalars));
             follow(job, input, &columns, reads);
         }
+        RelOp::Temporal { input, bounds } => {
+            let compared = bounds.iter().map(|bound| bound.column);
+            let columns = needed.iter().copied().chain(compared).collect();
+            follow(job, input, &columns, reads);
+        }
         RelOp::Union { inputs } => {
             for input in inputs {
                 follow(job, input, needed, reads);

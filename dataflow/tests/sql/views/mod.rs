@@ -24,6 +24,7 @@ mod recursion;
 mod refused;
 mod river;
 mod shapes;
+mod temporal;
 mod tpch;
 
 use std::sync::atomic::Ordering;
