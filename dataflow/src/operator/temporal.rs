@@ -198,6 +198,9 @@ impl Filter {
             *sums.entry(row).or_default() += diff;
         }
         sums.retain(|_, count| *count != 0);
+        if sums.is_empty() {
+            return Ok(Vec::new());
+        }
         let rows: Vec<(Row, isize)> = sums.into_iter().collect();
         let batch = self.codec.decode(rows.iter().map(|(row, _)| row))?;
         let mut valid = vec![0..Epoch::MAX; rows.len()];
