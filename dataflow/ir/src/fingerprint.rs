@@ -21,7 +21,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::types;
 use crate::{
-    Envelope, Format, JoinKey, JoinKind, Output, Rel, RelOp, Scalar, Source, Spelling, View,
+    Envelope, Format, JoinKey, JoinKind, Output, Rel, RelOp, Scalar, Source, Spelling,
+    TemporalBound, View,
 };
 
 /// The fingerprint of a view that is being planned.
@@ -39,9 +40,37 @@ pub fn fingerprint(
             &mut text,
             format_args!(" key {:?} {}", output.primary_key, output.partition_columns),
         );
+        if let Some(sink) = &output.sink {
+            push(&mut text, format_args!(" sink {sink}"));
+        }
     }
     node(&mut text, rel, &BTreeSet::new(), sources, views);
+    // Earlier releases computed it twice, and kept its state twice.
+    if !repeats_by_nature(rel) && repeats(rel, sources, views) {
+        text.push_str("once");
+    }
     xxh3_64(text.as_bytes())
+}
+
+/// Whether a view may contain a relation with state twice. Its relations are then rendered once
+/// for each [`identity`].
+pub fn repeats(rel: &Rel, sources: &[Source], views: &[View]) -> bool {
+    let (mut seen, mut twice) = (BTreeSet::new(), false);
+    rel.visit(&mut |rel| {
+        if rel.op.is_stateful() {
+            twice |= !seen.insert(identity(rel, sources, views));
+        }
+    });
+    twice || repeats_by_nature(rel)
+}
+
+/// Whether a view has operators for which the planner repeats a relation: outer joins, and what
+/// subqueries become. A recursion costs too much to be computed twice.
+fn repeats_by_nature(rel: &Rel) -> bool {
+    rel.fold(&mut |rel, inputs: Vec<bool>| {
+        let join = matches!(&rel.op, RelOp::Join { kind, .. } if *kind != JoinKind::Inner);
+        join || matches!(&rel.op, RelOp::Recursion { .. }) || inputs.contains(&true)
+    })
 }
 
 /// A text that two relations share only if they have the same rows and columns.
@@ -121,15 +150,7 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
                 scalars(text, "filter", aggregate.filter.as_slice());
             }
         }
-        RelOp::Temporal { bounds, .. } => {
-            for bound in bounds {
-                let (column, comparison, clock) = (bound.column, bound.comparison, bound.clock);
-                push(
-                    text,
-                    format_args!("temporal[{column} {comparison:?} {clock:?}]"),
-                );
-            }
-        }
+        RelOp::Temporal { bounds, .. } => bounds.iter().for_each(|it| temporal(text, it)),
         RelOp::Distinct { .. } => text.push_str("distinct"),
         RelOp::Union { .. } => text.push_str("union"),
         RelOp::SetOp { kind, .. } => push(text, format_args!("{kind}")),
@@ -148,6 +169,15 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
         fields(text, &rel.schema);
     }
     text.push(')');
+}
+
+/// Appends a comparison with `now()`.
+fn temporal(text: &mut String, bound: &TemporalBound) {
+    let (column, comparison, clock) = (bound.column, bound.comparison, bound.clock);
+    push(
+        text,
+        format_args!("temporal[{column} {comparison:?} {clock:?}]"),
+    );
 }
 
 /// Appends constant rows.

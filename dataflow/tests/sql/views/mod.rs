@@ -19,6 +19,7 @@ mod held;
 mod keys;
 mod nexmark;
 mod oracle;
+mod partial;
 mod queries;
 mod recursion;
 mod refused;
@@ -26,6 +27,7 @@ mod river;
 mod shapes;
 mod temporal;
 mod tpch;
+mod tpch_scale;
 
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
