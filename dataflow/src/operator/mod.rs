@@ -40,7 +40,6 @@ mod join;
 mod recursion;
 mod reduce;
 mod sink_operator;
-mod temporal;
 mod top_k;
 pub(crate) mod upsert;
 mod window;
@@ -216,7 +215,7 @@ impl<'scope> Renderer<'_, 'scope> {
     fn temporal(&self, input: &Rel, bounds: &[TemporalBound]) -> Result<ChunkStream<'scope>> {
         let site = self.site_over(input);
         let rows = self.rel(input)?;
-        temporal::temporal(rows, self.context, &input.schema, bounds, site)
+        compute::temporal::temporal(rows, self.context, &input.schema, bounds, site)
     }
 
     /// Renders a set operation, and its inputs first.

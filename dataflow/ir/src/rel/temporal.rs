@@ -22,8 +22,8 @@ pub const DAY: i64 = 86_400_000_000;
 
 /// A clock expression: `now()` moved, cut to a unit, and moved again.
 ///
-/// At epoch `e` its value is `floor((1000 e + before) / unit) × unit + after`, in microseconds since
-/// 1970.
+/// At epoch `e` its value is `floor((1000 e + before) / unit) × unit + after`, in microseconds
+/// since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clock {
     /// What is added before the cut, in microseconds.

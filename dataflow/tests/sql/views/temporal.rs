@@ -1,8 +1,8 @@
-//! Temporal filters against PostgreSQL: rows come and go as a clock is set forward, with and without
-//! new records, through restarts, kills and other numbers of workers.
+//! Temporal filters against PostgreSQL: rows come and go as a clock is set forward, with and
+//! without new records, through restarts, kills and other numbers of workers.
 //!
-//! PostgreSQL cannot set `now()`. It answers the same query with the time of the job's last epoch in
-//! place of `now()`. The clock of the job stands still until the test sets it, and some rows end
+//! PostgreSQL cannot set `now()`. It answers the same query with the time of the job's last epoch
+//! in place of `now()`. The clock of the job stands still until the test sets it, and some rows end
 //! exactly at, a microsecond before, or after the times to which it is set.
 
 use std::collections::BTreeMap;

@@ -34,12 +34,12 @@ use tidemill_ir::{DAY, Epoch, TemporalBound};
 use tidemill_log::{Error, Kind, Result};
 use timely::dataflow::operators::Operator;
 
-use super::arrange::KeyUpdate;
-use super::arrange::restore::{Tap, restore};
-use super::distinct::encoded;
 use crate::chunk::{Chunk, ChunkStream};
 use crate::context::Context;
 use crate::context::site::Site;
+use crate::operator::arrange::KeyUpdate;
+use crate::operator::arrange::restore::{Tap, restore};
+use crate::operator::distinct::encoded;
 use crate::stats::operators::Size;
 
 /// Most rows of a chunk of the output.
