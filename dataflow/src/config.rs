@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidemill_ir::Job;
 use tidemill_log::Result;
+use tidemill_log::health::now_ms;
 
 use crate::exchange::Engine;
 
@@ -110,6 +113,27 @@ impl Default for Limits {
     }
 }
 
+/// Where the binder takes the time from, which is the time of its epochs and of `now()`.
+#[derive(Debug, Clone, Default)]
+pub enum TimeSource {
+    /// The clock of the machine.
+    #[default]
+    System,
+    /// A clock that stands still until somebody sets it, in ms since 1970. For tests.
+    Set(Arc<AtomicU64>),
+}
+
+impl TimeSource {
+    /// The time, in ms since 1970.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        match self {
+            Self::System => now_ms(),
+            Self::Set(at) => at.load(Ordering::Relaxed),
+        }
+    }
+}
+
 /// What a job needs to run. The same in all processes of the job, except the process's index.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -142,4 +166,6 @@ pub struct Config {
     pub take_over: bool,
     /// The limits.
     pub limits: Limits,
+    /// The clock.
+    pub time: TimeSource,
 }

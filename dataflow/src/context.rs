@@ -28,6 +28,7 @@ use timely::scheduling::Activator;
 use crate::chunk::Chunk;
 use crate::chunk::time::Time;
 use crate::epoch::messages::Start;
+use crate::epoch::ticks::Ticks;
 use crate::exchange::{Crossing, Engine};
 use crate::stats::Stats;
 use crate::stats::operators::Meter;
@@ -65,6 +66,8 @@ pub(crate) struct Context {
     /// The settled epoch: no record older than what was read at or below it can arrive any more;
     /// see [`crate::epoch::lap`].
     pub(crate) settled: Cell<Epoch>,
+    /// The epochs that were bound, for operators that follow the time.
+    pub(crate) ticks: Rc<Ticks>,
     /// The checkpoint writer of this process.
     pub(crate) writer: Writer,
     /// The number of worker threads in this process.

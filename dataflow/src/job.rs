@@ -1,6 +1,6 @@
 //! The job as users of the crate see it: configuration, run, statistics.
 
-pub use crate::config::{Config, Connect, Limits, Sockets, Workers};
+pub use crate::config::{Config, Connect, Limits, Sockets, TimeSource, Workers};
 pub use crate::runtime::host::run;
 pub use crate::stats::operators::{Operator, Operators, Size};
 pub use crate::stats::row_counts::{CountByView, RowCounts};

@@ -24,7 +24,7 @@ use tidemill_config::pipeline::{Folder, Views};
 use tidemill_config::{lease, probe};
 use tidemill_dataflow::exchange::Engine;
 use tidemill_dataflow::job;
-use tidemill_dataflow::job::{Config, Connect, Limits, Stats, Workers};
+use tidemill_dataflow::job::{Config, Connect, Limits, Stats, TimeSource, Workers};
 use tidemill_inspect::Inspected;
 use tidemill_ir::Job;
 use tidemill_log::log::dead_letter::topic_of;
@@ -433,6 +433,7 @@ pub(crate) fn config(
         codec: Engine::default(),
         generation: None,
         take_over: false,
+        time: TimeSource::System,
         limits: Limits {
             checkpoint_interval: state.checkpoint_every,
             ..Limits::default()

@@ -119,6 +119,11 @@ impl<'a> Explained<'a> {
                     writeln!(f, "{indent}     condition: {}", all_of(conditions))?;
                 }
             }
+            RelOp::Temporal { bounds, .. } => {
+                writeln!(f, "{}", Title(&rel.op))?;
+                let bounds: Vec<&str> = bounds.iter().map(|bound| bound.text.as_str()).collect();
+                writeln!(f, "{indent}     while: {}", bounds.join(" AND "))?;
+            }
             RelOp::Window { functions, .. } => {
                 writeln!(f, "{}", Title(&rel.op))?;
                 let functions: Vec<String> = functions.iter().map(ToString::to_string).collect();
@@ -151,6 +156,7 @@ impl Display for Title<'_> {
                 let keys: Vec<&str> = keys.iter().map(|key| key.text.as_str()).collect();
                 write!(f, "Reduce by {}", keys.join(", "))
             }
+            RelOp::Temporal { .. } => f.write_str("Temporal filter"),
             RelOp::Distinct { .. } => f.write_str("Distinct"),
             RelOp::Union { inputs } => write!(f, "Union of {}", inputs.len()),
             RelOp::Join { kind, keys, .. } => {

@@ -21,7 +21,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::types;
 use crate::{
-    Envelope, Format, JoinKey, JoinKind, Output, Rel, RelOp, Scalar, Source, Spelling, View,
+    Envelope, Format, JoinKey, JoinKind, Output, Rel, RelOp, Scalar, Source, Spelling,
+    TemporalBound, View,
 };
 
 /// The fingerprint of a view that is being planned.
@@ -149,6 +150,7 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
                 scalars(text, "filter", aggregate.filter.as_slice());
             }
         }
+        RelOp::Temporal { bounds, .. } => bounds.iter().for_each(|it| temporal(text, it)),
         RelOp::Distinct { .. } => text.push_str("distinct"),
         RelOp::Union { .. } => text.push_str("union"),
         RelOp::SetOp { kind, .. } => push(text, format_args!("{kind}")),
@@ -167,6 +169,15 @@ fn node(text: &mut String, rel: &Rel, used: &BTreeSet<usize>, sources: &[Source]
         fields(text, &rel.schema);
     }
     text.push(')');
+}
+
+/// Appends a comparison with `now()`.
+fn temporal(text: &mut String, bound: &TemporalBound) {
+    let (column, comparison, clock) = (bound.column, bound.comparison, bound.clock);
+    push(
+        text,
+        format_args!("temporal[{column} {comparison:?} {clock:?}]"),
+    );
 }
 
 /// Appends constant rows.

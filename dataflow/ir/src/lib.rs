@@ -25,6 +25,7 @@ pub use calls::window::{Frame, FrameBound, FrameOffset, FrameUnits, WindowCall, 
 pub use explain::explain;
 pub use fingerprint::{fingerprint, identity, repeats, state_of};
 pub use job::{Job, Output, View, is_sink_name, reads};
+pub use rel::temporal::{Clock, Comparison, DAY, TemporalBound};
 pub use rel::{JoinKey, JoinKind, Rel, RelOp, SetKind};
 pub use scalar::{OrderBy, Scalar};
 pub use source::{

@@ -6,6 +6,8 @@
 //! its unique columns in `unique`. A new operator needs these, a file of the planner that makes it,
 //! and a file of the dataflow that runs it.
 
+pub(crate) mod temporal;
+
 use std::fmt;
 
 use arrow::datatypes::SchemaRef;
@@ -13,6 +15,7 @@ use arrow::record_batch::RecordBatch;
 
 use crate::calls::aggregate::Aggregate;
 use crate::calls::window::WindowFunction;
+use crate::rel::temporal::TemporalBound;
 use crate::scalar::{OrderBy, Scalar};
 
 /// A relation: a node in the tree of a view.
@@ -56,6 +59,14 @@ pub enum RelOp {
         keys: Vec<Scalar>,
         /// The aggregates; not empty (without aggregates, GROUP BY is `Distinct`).
         aggregates: Vec<Aggregate>,
+    },
+    /// The rows for which all comparisons with `now()` are true; see [`TemporalBound`]. A row comes
+    /// and goes as time passes.
+    Temporal {
+        /// Input.
+        input: Box<Rel>,
+        /// The comparisons; at least 1.
+        bounds: Vec<TemporalBound>,
     },
     /// Each distinct row once.
     Distinct {
@@ -200,6 +211,7 @@ impl RelOp {
                 Vec::new()
             }
             RelOp::Compute { input, .. }
+            | RelOp::Temporal { input, .. }
             | RelOp::Reduce { input, .. }
             | RelOp::Distinct { input }
             | RelOp::TopK { input, .. }
@@ -219,6 +231,7 @@ impl RelOp {
                 Vec::new()
             }
             RelOp::Compute { input, .. }
+            | RelOp::Temporal { input, .. }
             | RelOp::Reduce { input, .. }
             | RelOp::Distinct { input }
             | RelOp::TopK { input, .. }
@@ -236,6 +249,7 @@ impl RelOp {
     pub fn is_stateful(&self) -> bool {
         match self {
             RelOp::Reduce { .. }
+            | RelOp::Temporal { .. }
             | RelOp::Distinct { .. }
             | RelOp::TopK { .. }
             | RelOp::Window { .. }

@@ -52,6 +52,7 @@ fn keys(rel: &Rel, sources: &[Source], views: &[View]) -> Vec<Key> {
             let varying = |index: &usize| keys.get(*index).is_some_and(|key| !constant(key));
             vec![each((0..keys.len()).filter(varying))]
         }
+        RelOp::Temporal { input, .. } => keys(input, sources, views),
         RelOp::Distinct { input } => {
             let mut keys = keys(input, sources, views);
             keys.push(each(0..rel.schema.fields().len()));

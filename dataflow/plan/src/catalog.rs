@@ -8,6 +8,7 @@
 //! all views of a file, and a table or view is never replaced.
 
 pub(crate) mod names;
+pub(crate) mod now;
 pub(crate) mod row_number;
 pub(crate) mod single_row;
 pub(crate) mod sql_types;
@@ -235,7 +236,10 @@ impl ContextProvider for Catalog {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        tidemill_functions::function(name)
+        match name {
+            now::NAME => Some(now::Now::function()),
+            name => tidemill_functions::function(name),
+        }
     }
 
     fn get_higher_order_meta(&self, _: &str) -> Option<Arc<HigherOrderUDF>> {

@@ -20,6 +20,7 @@
 pub(crate) mod join;
 pub(crate) mod recursion;
 pub(crate) mod set_op;
+pub(crate) mod temporal;
 pub(crate) mod text;
 pub(crate) mod top_k;
 pub(crate) mod values;
@@ -45,7 +46,7 @@ use text::text;
 use tidemill_ir::{Aggregate, AggregateFunction, OrderBy, Rel, RelOp, Scalar, Source, View};
 
 use super::catalog;
-use super::catalog::{Relation, Scanned};
+use super::catalog::{Relation, Scanned, now};
 use super::push::position;
 
 /// What the scans of a plan refer to.
@@ -252,8 +253,11 @@ impl Pending {
     /// When the condition cannot be represented.
     pub(super) fn filtered(mut self, predicate: &Expr) -> Result<Self> {
         let always = Expr::Literal(ScalarValue::Boolean(Some(true)), None);
+        let (temporal, plain): (Vec<&Expr>, Vec<&Expr>) = split_conjunction(predicate)
+            .into_iter()
+            .partition(|conjunct| now::mentions(conjunct));
         let mut others = Vec::new();
-        for conjunct in split_conjunction(predicate) {
+        for conjunct in plain {
             let bound = self.bind(conjunct)?;
             if bound != always && !self.takes(&bound) {
                 others.push(conjunct);
@@ -268,7 +272,10 @@ impl Pending {
                 self.filters.push(bound);
             }
         }
-        Ok(self)
+        match temporal.as_slice() {
+            [] => Ok(self),
+            temporal => temporal::filtered(self, temporal),
+        }
     }
 
     /// Rewrites an expression of the plan above to one over the fields of `base`.
@@ -397,6 +404,9 @@ impl Pending {
     /// # Errors
     /// When the expression cannot be represented.
     pub(super) fn scalar(&self, expr: &Expr) -> Result<Scalar> {
+        if now::mentions(expr) {
+            return not_impl_err!("{}", now::PLACES);
+        }
         Ok(Scalar {
             expr: physical(expr, &self.df()?)?,
             text: text(expr),
@@ -542,6 +552,10 @@ pub(super) fn renamed(rel: Rel, schema: &SchemaRef) -> Result<Rel> {
     let op = match rel.op {
         RelOp::Distinct { input } => RelOp::Distinct {
             input: Box::new(renamed(*input, schema)?),
+        },
+        RelOp::Temporal { input, bounds } => RelOp::Temporal {
+            input: Box::new(renamed(*input, schema)?),
+            bounds,
         },
         RelOp::Union { inputs } => {
             let inputs = inputs.into_iter().map(|input| renamed(input, schema));

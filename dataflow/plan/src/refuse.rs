@@ -15,9 +15,11 @@
 //! | an item of FROM | RIGHT and FULL JOIN with USING, table functions, TABLESAMPLE, schemas |
 //! | an expression | arrays, COLLATE, parameters, unknown operators |
 //! | a window ([`window`]) | its place, its frame, DISTINCT and FILTER |
+//! | `now()` ([`now`]) | every place but a comparison that must be true |
 //! | a function call ([`calls`]) | unknown functions, clauses that the function does not take |
 
 pub(crate) mod calls;
+mod now;
 pub(crate) mod recursion;
 pub(crate) mod values;
 mod window;
@@ -55,6 +57,7 @@ pub(super) fn check(
         unordered: Vec::new(),
         subqueries: 0,
         recursions: 0,
+        nows: now::Accepted::default(),
     };
     match query.visit(&mut check) {
         ControlFlow::Continue(()) => Ok(()),
@@ -80,6 +83,8 @@ struct Check<'a> {
     subqueries: usize,
     /// The number of recursive queries so far.
     recursions: usize,
+    /// The calls of `now()` that are accepted.
+    nows: now::Accepted,
 }
 
 /// Refuses a construct; `what` completes "… not supported in views yet".
@@ -168,6 +173,7 @@ impl Visitor for Check<'_> {
     fn pre_visit_select(&mut self, select: &Select) -> Refusal {
         select_clauses(select)?;
         window::select(select)?;
+        self.nows.select(select)?;
         self.having_columns(select)
     }
 

@@ -3,7 +3,7 @@
 //! The binder is self-clocked like the group commit of a database. It closes the next epoch as soon
 //! as the previous epoch is durable in the journal and something new was read. Therefore epochs
 //! grow under load. An idle job has no epochs, except one empty epoch for the checkpoint of what
-//! was bound last.
+//! was bound last, and epochs at the times for which operators ask ([`super::ticks`]).
 //!
 //! ```text
 //! reports ──► read offsets ──► bind(e) ──► journal thread ──► Command::Bind(e) ──► in flight
@@ -36,15 +36,18 @@ use super::catch_up::CatchUp;
 use super::checkpoints::Checkpoints;
 use super::commits::Commits;
 use super::lap::Laps;
-use super::messages::{Added, Command, Report, Start};
+use super::messages::{Added, Command, Report, Start, Wanted};
 use super::resume;
-use crate::config::Limits;
+use crate::config::{Limits, TimeSource};
 use crate::stats::Stats;
 
 /// Longest time that a stop waits for its last checkpoint.
 const CLOSING_MAX: Duration = Duration::from_secs(10);
 /// Time between two looks at that checkpoint.
 const CLOSING_LOOK: Duration = Duration::from_millis(5);
+/// Longest time between two looks at the clock while an operator waits for a time. The clock may be
+/// set forward meanwhile.
+const CLOCK_LOOK: Duration = Duration::from_millis(100);
 
 /// A bound epoch that is not yet durable in the sink.
 struct InFlight {
@@ -69,6 +72,10 @@ pub(crate) struct Binder {
     began: i64,
     /// Most epochs and bytes in flight, and the shortest time between epochs.
     limits: Limits,
+    /// Where the time of epochs comes from.
+    time: TimeSource,
+    /// For each worker that waits for a time: the earliest one, in ms since 1970.
+    wanted: BTreeMap<usize, Epoch>,
     /// The statistics of this process.
     stats: Arc<Stats>,
     /// The end offsets through which all workers have read, bound or not.
@@ -131,7 +138,7 @@ impl Binder {
         journal: Option<Arc<Journal>>,
         checkpoints: Checkpoints,
         catch_up: CatchUp,
-        limits: Limits,
+        (limits, time): (Limits, TimeSource),
         stats: Arc<Stats>,
         failure: &Failure,
     ) -> Result<Self> {
@@ -166,6 +173,8 @@ impl Binder {
             bound,
             start: Some(start),
             limits,
+            time,
+            wanted: BTreeMap::new(),
             stats,
             last_at: None,
             commits: Commits::default(),
@@ -200,6 +209,14 @@ impl Binder {
         self.bytes += report.bytes;
         for written in report.written {
             self.checkpoints.take(written);
+        }
+        match report.wanted {
+            Some(Wanted { worker, at: None }) => drop(self.wanted.remove(&worker)),
+            Some(Wanted {
+                worker,
+                at: Some(at),
+            }) => drop(self.wanted.insert(worker, at)),
+            None => {}
         }
         if !report.added.is_empty() {
             let (topic, partitions) = (report.topic.clone(), report.added);
@@ -309,7 +326,10 @@ impl Binder {
     fn may_bind(&self) -> bool {
         self.journal.is_some()
             && self.writing.is_none()
-            && (self.has_news() || self.owes_checkpoint() || self.owes_epoch())
+            && (self.has_news()
+                || self.owes_checkpoint()
+                || self.owes_epoch()
+                || self.time_in().is_some_and(|wait| wait.is_zero()))
             && self.in_flight.len() < self.limits.epochs_in_flight_max
             && self.in_flight.iter().map(|it| it.bytes).sum::<usize>()
                 < self.limits.bytes_in_flight_max
@@ -331,6 +351,15 @@ impl Binder {
         self.owes_tables && self.in_flight.is_empty()
     }
 
+    /// The time until an operator needs an epoch, as the clock is now; `None` if none does. A time
+    /// at or before the last epoch is not waited for, because that epoch is on its way to the
+    /// operator.
+    fn time_in(&self) -> Option<Duration> {
+        let later = self.wanted.values().filter(|at| **at > self.last);
+        let wait = later.min()?.saturating_sub(self.time.now_ms());
+        Some(Duration::from_millis(wait).min(CLOCK_LOOK))
+    }
+
     /// Whether the epoch that was just bound is the last one of this run.
     fn is_last(&self) -> bool {
         self.closing.is_some() && !self.checkpoints.is_going()
@@ -343,7 +372,8 @@ impl Binder {
             return Some(CLOSING_LOOK);
         }
         let checkpoint = self.checkpoints.due_in(self.last);
-        let due = self.epoch_in().into_iter().chain(checkpoint);
+        let times = checkpoint.into_iter().chain(self.time_in());
+        let due = self.epoch_in().into_iter().chain(times);
         // A wait of zero is left out: that work was just done, or it waits for an event that wakes
         // the binder.
         due.filter(|wait| !wait.is_zero()).min()
@@ -381,7 +411,7 @@ impl Binder {
     /// more than the last epoch if the clock did not move forward.
     fn bind(&mut self) {
         let Some(journal) = &self.journal else { return };
-        let epoch = now_ms().max(self.last + 1);
+        let epoch = self.time.now_ms().max(self.last + 1);
         let ends = moved(&self.bound.ends, &self.read);
         let binding = Binding {
             epoch,

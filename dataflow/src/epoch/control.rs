@@ -28,7 +28,8 @@ use timely::scheduling::Activator;
 
 use super::alarm::Alarm;
 use super::binder::Binder;
-use super::messages::{Added, Command, Report};
+use super::messages::{Added, Command, Report, Wanted};
+use super::ticks::Ticks;
 
 /// A worker's end of the control dataflow, shared with the worker's source operators.
 pub(crate) struct Control {
@@ -91,6 +92,8 @@ pub(crate) struct Told {
     pub(crate) added: Option<Receiver<Added>>,
     /// The process's checkpoint writer, for the parts that it wrote.
     pub(crate) writer: Writer,
+    /// When the worker's operators need an epoch.
+    pub(crate) ticks: Rc<Ticks>,
 }
 
 /// Builds the control dataflow. `binder` is set on worker 0 only. `on` is called with every command
@@ -129,7 +132,10 @@ fn reports<'scope>(
     let (control, stop) = (Rc::clone(control), Arc::clone(stop));
     source::<_, CapacityContainerBuilder<Vec<Report>>, _, _>(scope, "Report", move |cap, info| {
         let mut again = Alarm::new(scope.activator_for(Rc::clone(&info.address)));
+        told.ticks
+            .report_with(scope.activator_for(Rc::clone(&info.address)));
         control.borrow_mut().report = Some(scope.activator_for(info.address));
+        let worker = scope.index();
         let mut cap = Some(cap);
         let mut asked = false;
         move |output| {
@@ -141,6 +147,10 @@ fn reports<'scope>(
             session.give_iterator(added.map(|added| Report {
                 topic: added.topic,
                 added: added.partitions,
+                ..Report::default()
+            }));
+            session.give_iterator(told.ticks.news().into_iter().map(|at| Report {
+                wanted: Some(Wanted { worker, at }),
                 ..Report::default()
             }));
             let written = told.writer.written();

@@ -41,6 +41,17 @@ pub(crate) struct Report {
     pub(crate) stop: bool,
     /// Partitions that the topic gained while the job runs.
     pub(crate) added: Vec<Held>,
+    /// When the worker needs an epoch next, if that has changed.
+    pub(crate) wanted: Option<Wanted>,
+}
+
+/// The time at which an operator of a worker needs an epoch; see [`super::ticks`].
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Wanted {
+    /// The worker's index.
+    pub(crate) worker: usize,
+    /// The earliest time, in ms since 1970; `None` if no operator needs an epoch.
+    pub(crate) at: Option<Epoch>,
 }
 
 /// What every worker must know before it reads: where to resume, and what to replay.

@@ -27,6 +27,10 @@
 //! these epochs exactly. Writing a row of an epoch into the sink a second time has no effect. A job
 //! resumes only if its topics and its tables still hold what the job relies on ([`resume`]).
 //!
+//! An operator whose output changes as time passes asks the binder for an epoch at a time, and
+//! learns which epochs are bound ([`ticks`]). The time of an epoch is the epoch itself, in ms since
+//! 1970, so a replay gives `now()` the same values.
+//!
 //! Invariants:
 //! 1. Epochs strictly increase.
 //! 2. No row of an epoch is released before the binding of the epoch is durable in the journal.
@@ -42,3 +46,4 @@ pub(crate) mod control;
 pub(crate) mod lap;
 pub(crate) mod messages;
 pub(crate) mod resume;
+pub(crate) mod ticks;

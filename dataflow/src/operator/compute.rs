@@ -8,6 +8,7 @@
 //! costs nothing extra; one failing row among `n` costs about `2 · log2(n)` more evaluations.
 
 pub(crate) mod chunks;
+pub(crate) mod temporal;
 pub(crate) mod values;
 
 use std::rc::Rc;

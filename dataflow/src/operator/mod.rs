@@ -21,7 +21,7 @@ use arrow::datatypes::SchemaRef;
 use tidemill_ir::explain::Title;
 use tidemill_ir::reads::Reads;
 use tidemill_ir::row::nullable;
-use tidemill_ir::{Envelope, Epoch, Job, Rel, RelOp, SetKind};
+use tidemill_ir::{Envelope, Epoch, Job, Rel, RelOp, SetKind, TemporalBound};
 use tidemill_log::{Error, Kind, Result};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Concat;
@@ -211,6 +211,13 @@ impl<'scope> Renderer<'_, 'scope> {
         all.ok_or_else(|| Error::new(Kind::Bug, "a union has no input"))
     }
 
+    /// Renders a temporal filter, and its input first.
+    fn temporal(&self, input: &Rel, bounds: &[TemporalBound]) -> Result<ChunkStream<'scope>> {
+        let site = self.site_over(input);
+        let rows = self.rel(input)?;
+        compute::temporal::temporal(rows, self.context, &input.schema, bounds, site)
+    }
+
     /// Renders a set operation, and its inputs first.
     fn set_op(
         &self,
@@ -335,9 +342,9 @@ impl<'scope> Renderer<'_, 'scope> {
                 };
                 reduce::reduce(scope, rows, context, keys, aggregates, &rel.schema)
             }
+            RelOp::Temporal { input, bounds } => self.temporal(input, bounds),
             RelOp::Distinct { input } => {
-                let site = self.site_over(input);
-                let rows = self.rel(input)?;
+                let (site, rows) = (self.site_over(input), self.rel(input)?);
                 distinct::distinct(rows, self.context, &rel.schema, site.as_ref())
             }
             RelOp::Union { inputs } => self.union(inputs),

@@ -449,6 +449,9 @@ impl Shared {
 
     /// What a worker does with a command before its sources receive the command.
     fn hear(&self, command: &Command, context: &Context, first_here: bool) {
+        if let Command::Bind { binding, .. } = command {
+            context.ticks.bound(binding.epoch);
+        }
         match command {
             Command::Start(start) => {
                 self.started.store(true, Ordering::Release);
@@ -468,7 +471,8 @@ impl Shared {
                 }
             }
             Command::Bind { settled, .. } => context.settled.set(*settled),
-            Command::Added(_) | Command::Stop => {}
+            Command::Stop => context.ticks.stop(),
+            Command::Added(_) => {}
         }
     }
 
@@ -482,6 +486,7 @@ impl Shared {
         }
         self.sink.fence(start.generation);
         context.tell_start(start);
+        context.ticks.started(start);
         for (index, source) in self.config.plan.sources.iter().enumerate() {
             if let Some(checkpoint) = &start.checkpoint
                 && context.hydrates(index)
@@ -557,6 +562,7 @@ impl Shared {
             sites: RefCell::default(),
             checkpoint: Cell::new(None),
             settled: Cell::new(0),
+            ticks: Rc::default(),
             writer: self.writer.clone(),
             threads: self.config.workers.threads(),
             iterations_max: self.config.limits.iterations_max,
@@ -596,7 +602,7 @@ impl Shared {
             journal,
             checkpoints,
             CatchUp::new(Arc::clone(&self.log), topics),
-            limits,
+            (limits, self.config.time.clone()),
             Arc::clone(&self.stats),
             &self.failure,
         )?;
@@ -650,11 +656,16 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) -> std::result::Result<(), St
         let mut added = shared.added.lock().unwrap_or_else(PoisonError::into_inner);
         // Only worker 0 takes it.
         let added = binder.as_ref().and_then(|_| added.take());
+        let ticks = Rc::clone(&context.ticks);
         let (context, preparing) = (Rc::clone(&context), Arc::clone(shared));
         let writer = shared.writer.clone();
         let first_here = index.is_multiple_of(shared.config.workers.threads());
         let on = move |command: &Command| preparing.hear(command, &context, first_here);
-        let told = Told { added, writer };
+        let told = Told {
+            added,
+            writer,
+            ticks,
+        };
         control(scope, &commands, binder, told, &shared.stop, on);
     });
     let last = worker.peek_identifier();

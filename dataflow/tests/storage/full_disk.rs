@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tidemill_dataflow::exchange::Engine;
-use tidemill_dataflow::job::{Config, Limits, Stats, Workers, run};
+use tidemill_dataflow::job::{Config, Limits, Stats, TimeSource, Workers, run};
 use tidemill_log::Kind;
 use tidemill_log::log::Record;
 use tidemill_plan::compile;
@@ -165,6 +165,7 @@ fn job(place: &Path, disk: &Path) -> Config {
         codec: Engine::default(),
         generation: None,
         take_over: false,
+        time: TimeSource::System,
         limits: Limits {
             checkpoint_interval: Duration::from_millis(20),
             ..Limits::default()

@@ -9,5 +9,6 @@ mod dataflow;
 mod garbage;
 mod inspected;
 mod outages;
+mod passing;
 mod readable;
 mod river;

@@ -18,8 +18,8 @@
 //! | timestamp `AT TIME ZONE` text | timestamptz, and the other way round |
 //!
 //! Dates are days since 1970-01-01, and timestamps are microseconds since 1970-01-01 00:00 UTC. A
-//! result out of PostgreSQL's range fails the row. The functions that depend on the clock (`now`,
-//! `current_date`) do not exist, because a replay would give another result.
+//! result out of PostgreSQL's range fails the row. `now` and `current_date` are no
+//! entries: the planner makes temporal filters of them.
 
 use crate::entry::{Answer, Body, Entry, Gives, Kind, body, rows};
 use crate::value::calendar::{MICROS_PER_DAY, MICROS_PER_SECOND, days_in, days_of, moment};

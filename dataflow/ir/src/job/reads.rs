@@ -107,6 +107,11 @@ impl Reading<'_> {
                     self.follow(input, needed);
                 }
             }
+            RelOp::Temporal { input, bounds } => {
+                let compared = bounds.iter().map(|bound| bound.column);
+                let columns = needed.iter().copied().chain(compared).collect();
+                self.follow(input, &columns);
+            }
             RelOp::Join { .. } => self.follow_join(rel, needed),
             RelOp::Distinct { .. }
             | RelOp::SetOp { .. }

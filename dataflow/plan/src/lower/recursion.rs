@@ -105,6 +105,7 @@ fn refused(rel: &Rel, distinct: bool, part: Part) -> Option<&'static str> {
         RelOp::Distinct { .. } if !distinct && part == Part::Rows => {
             Some("DISTINCT or GROUP BY in the recursive term of UNION ALL is")
         }
+        RelOp::Temporal { .. } => Some("a comparison with `now()` of the recursive reference is"),
         RelOp::Reduce { .. } => Some("an aggregate over the recursive reference is"),
         RelOp::TopK { .. } => {
             Some("LIMIT, DISTINCT ON or row_number over the recursive reference is")

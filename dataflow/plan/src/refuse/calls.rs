@@ -20,7 +20,7 @@ use datafusion_sql::sqlparser::ast::{
 use tidemill_ir::AggregateFunction;
 
 use super::{Check, Refusal, none_of, of_groups, unsupported, window};
-use crate::catalog::{Catalog, aggregate, aggregates, immutable};
+use crate::catalog::{Catalog, aggregate, aggregates, immutable, now};
 use crate::script::{did_you_mean, normal, single};
 
 impl Check<'_> {
@@ -47,6 +47,9 @@ impl Check<'_> {
             let what = format!("{name}() needs OVER (PARTITION BY … ORDER BY …)");
             return ControlFlow::Break((span, what));
         }
+        if name == now::NAME {
+            return self.now(function);
+        }
         match aggregate(&name) {
             Some(known) => {
                 window::in_aggregate(function)?;
@@ -66,8 +69,26 @@ impl Check<'_> {
                 );
                 ControlFlow::Break((span, what))
             }
+            Some(_) if matches!(name.as_str(), "current_timestamp" | "current_date") => {
+                let what = format!("`{name}` takes no argument in views: write `now()`");
+                ControlFlow::Break((span, what))
+            }
             Some(_) => ControlFlow::Break((span, clock(&name))),
             None => ControlFlow::Break((span, unknown_function(&name))),
+        }
+    }
+
+    /// Checks a call of `now()`: its place, and that it takes nothing.
+    fn now(&self, function: &Function) -> Refusal {
+        others(function, now::NAME)?;
+        let plain = match &function.args {
+            FunctionArguments::List(list) => list.args.is_empty(),
+            _ => true,
+        };
+        let span = function.name.span();
+        match plain && self.nows.has(function) {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break((span, now::PLACES.to_owned())),
         }
     }
 }
@@ -193,7 +214,12 @@ fn unknown_function(name: &str) -> String {
                  and GROUP BY window_start, window_end"
             )
         }
-        "proctime" | "current_watermark" | "mz_now" => clock(name),
+        "proctime" | "current_watermark" | "mz_now" | "clock_timestamp" | "timeofday" => {
+            format!(
+                "function `{name}` is not supported in views: {}",
+                now::PLACES
+            )
+        }
         _ => {
             let hint = did_you_mean(name, Catalog::functions());
             format!("unknown function `{name}`{hint}")

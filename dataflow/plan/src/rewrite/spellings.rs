@@ -8,6 +8,8 @@
 //! | `x > ANY (ARRAY[a, b])`, `x > ALL (ARRAY[a, b])` | `x > a OR x > b`, `x > a AND x > b` |
 //! | `x LIKE ANY (ARRAY[a, b])` | `x LIKE a OR x LIKE b` |
 //! | <code>@ x</code>, <code>\|/ x</code>, <code>~ x</code> | `abs(x)`, `sqrt(x)`, `x # -1` |
+//! | `CURRENT_TIMESTAMP`, `transaction_timestamp()`, `statement_timestamp()` | `now()` |
+//! | `CURRENT_DATE`, `LOCALTIMESTAMP` | `CAST(now() AS date)`, `CAST(now() AS timestamp)` |
 //! | `date_trunc('day', at, zone)` | `date_trunc('day', at AT TIME ZONE zone) AT TIME ZONE zone` |
 //!
 //! An array of no elements has no such form and stays as it is, so that it is refused by name. So
@@ -22,6 +24,9 @@ use datafusion_sql::sqlparser::ast::{
     TimezoneInfo, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 use tidemill_functions::chain::chained;
+
+use crate::catalog::now::NAME;
+use crate::script::{normal, single};
 
 /// The units of `date_trunc` that begin at a midnight.
 const OF_DAYS: [&str; 8] = [
@@ -77,7 +82,47 @@ fn spelled(expr: &Expr) -> Option<Expr> {
         } => all(left, compare_op, elements(right)?),
         Expr::Like { any: true, .. } | Expr::ILike { any: true, .. } => like_any(expr),
         Expr::UnaryOp { op, expr } => unary(*op, expr),
-        Expr::Function(call) => trunc_in_zone(call),
+        Expr::Function(call) => trunc_in_zone(call).or_else(|| clock(call)),
+        _ => None,
+    }
+}
+
+/// Another name of `now()`, at the same place of the file.
+fn clock(call: &Function) -> Option<Expr> {
+    let empty = match &call.args {
+        FunctionArguments::None => true,
+        FunctionArguments::List(list) => list.args.is_empty() && list.clauses.is_empty(),
+        FunctionArguments::Subquery(_) => false,
+    };
+    let name = single(&call.name).filter(|_| empty && call.over.is_none())?;
+    let called = |called: &str| {
+        let ident = Ident {
+            value: called.to_owned(),
+            ..name.clone()
+        };
+        Box::new(Expr::Function(Function {
+            name: ObjectName::from(vec![ident]),
+            args: FunctionArguments::List(FunctionArgumentList {
+                duplicate_treatment: None,
+                args: Vec::new(),
+                clauses: Vec::new(),
+            }),
+            ..call.clone()
+        }))
+    };
+    let cast = |data_type: DataType| Expr::Cast {
+        kind: CastKind::Cast,
+        expr: called(NAME),
+        data_type,
+        array: false,
+        format: None,
+    };
+    match normal(name).as_str() {
+        "current_timestamp" | "transaction_timestamp" | "statement_timestamp" => {
+            Some(*called(NAME))
+        }
+        "current_date" => Some(cast(DataType::Date)),
+        "localtimestamp" => Some(cast(DataType::Timestamp(None, TimezoneInfo::None))),
         _ => None,
     }
 }

@@ -263,7 +263,7 @@ CREATE VIEW v AS SELECT stddev(a) OVER () AS m FROM t;
 --- count of several columns
 CREATE VIEW v AS SELECT count(DISTINCT a, b) AS m FROM t;
 --- clock
-CREATE VIEW v AS SELECT a FROM t WHERE d < now();
+CREATE VIEW v AS SELECT a FROM t WHERE d < clock_timestamp();
 --- current date
 CREATE VIEW v AS SELECT current_date AS today FROM t;
 --- current timestamp

@@ -25,6 +25,7 @@ mod recursion;
 mod refused;
 mod river;
 mod shapes;
+mod temporal;
 mod tpch;
 mod tpch_scale;
 

@@ -90,6 +90,13 @@ impl Oracle {
         }
     }
 
+    /// Makes a view of this query, in place of an earlier one.
+    pub(crate) fn replace_view(&mut self, name: &str, query: &str) {
+        let create = format!("DROP VIEW IF EXISTS {name}; CREATE VIEW {name} AS {query}");
+        let created = self.client.batch_execute(&create);
+        created.unwrap_or_else(|error| panic!("view `{name}`: {error:?}"));
+    }
+
     /// Gives a table these rows, and no others.
     pub(crate) fn refill(&mut self, table: &str, rows: &serde_json::Value) {
         let fill = format!(

@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::{Field, Schema};
 use tempfile::TempDir;
 use tidemill_dataflow::exchange::Engine;
-use tidemill_dataflow::job::{Config, Limits, Stats, Workers, run};
+use tidemill_dataflow::job::{Config, Limits, Stats, TimeSource, Workers, run};
 use tidemill_dataflow::verify::{Options, Verified, verify};
 use tidemill_log::log::Log;
 use tidemill_log::registry::Registry;
@@ -25,6 +25,8 @@ use crate::views::held::Value;
 use crate::views::oracle::{Answer, key};
 
 const CHILD_DIRECTORY: &str = "TIDEMILL_TEST_VIEWS_CHILD";
+/// The file with the time of a clock that stands still.
+const CLOCK: &str = "clock";
 const CHILD_WORKERS: &str = "TIDEMILL_TEST_VIEWS_WORKERS";
 /// How long a wave may take to become durable: a job of all views, whose recursions take a step of
 /// all workers for each iteration, beside other tests on two cores.
@@ -41,6 +43,8 @@ pub(crate) struct River {
     tables: BTreeMap<String, Table>,
     sources: Vec<String>,
     running: Option<Running>,
+    /// The job's clock; the machine's if none is set.
+    clock: Option<Arc<AtomicU64>>,
     /// The sink, opened when rows are read for the first time: each opening reads the definitions
     /// of all tables.
     sink: OnceCell<Arc<dyn Sink>>,
@@ -74,7 +78,7 @@ fn registry(directory: &Path) -> Arc<dyn Registry> {
     tidemill_log::registry::open(&url(directory, "registry.db")).unwrap()
 }
 
-fn config(directory: &Path, workers: usize) -> Config {
+fn config(directory: &Path, workers: usize, time: TimeSource) -> Config {
     let sql = std::fs::read_to_string(directory.join("views.sql")).unwrap();
     Config {
         name: "views".to_owned(),
@@ -89,6 +93,7 @@ fn config(directory: &Path, workers: usize) -> Config {
         codec: Engine::default(),
         generation: None,
         take_over: false,
+        time,
         limits: Limits {
             // Many checkpoints in a short life.
             checkpoint_interval: Duration::from_millis(20),
@@ -114,10 +119,11 @@ impl River {
             directory,
             workers,
             running: None,
+            clock: None,
             sink: OnceCell::new(),
         };
         prepare(&river);
-        let plan = config(river.directory.path(), workers).plan;
+        let plan = config(river.directory.path(), workers, TimeSource::System).plan;
         let tables = plan.views.iter().filter_map(|view| {
             let output = view.output.as_ref()?;
             let fields = view.rel.schema.fields().iter();
@@ -154,7 +160,8 @@ impl River {
 
     /// What a verification finds.
     pub(crate) fn verify(&self) -> Vec<Verified> {
-        verify(&config(self.directory.path(), 1), &[], &Options::default()).unwrap()
+        let config = config(self.directory.path(), 1, self.time());
+        verify(&config, &[], &Options::default()).unwrap()
     }
 
     pub(crate) fn registry(&self) -> Arc<dyn Registry> {
@@ -175,7 +182,7 @@ impl River {
         if self.running.is_some() {
             return;
         }
-        let config = config(self.directory.path(), self.workers);
+        let config = config(self.directory.path(), self.workers, self.time());
         let (stats, stop) = (Arc::new(Stats::default()), Arc::new(AtomicBool::new(false)));
         let (counts, stopped) = (Arc::clone(&stats), Arc::clone(&stop));
         self.running = Some(Running {
@@ -183,6 +190,35 @@ impl River {
             stop,
             thread: std::thread::spawn(move || run(config, None, counts, stopped)),
         });
+    }
+
+    /// Sets the job's clock, in ms since 1970. It stands still until it is set again.
+    pub(crate) fn set_clock(&mut self, ms: u64) {
+        let clock = self.clock.get_or_insert_default();
+        clock.store(ms, Ordering::Relaxed);
+        std::fs::write(self.directory.path().join(CLOCK), ms.to_string()).unwrap();
+    }
+
+    /// The job's clock.
+    fn time(&self) -> TimeSource {
+        match &self.clock {
+            Some(clock) => TimeSource::Set(Arc::clone(clock)),
+            None => TimeSource::System,
+        }
+    }
+
+    /// Waits until an epoch at or after `ms` is durable, and returns the last one.
+    pub(crate) fn durable_at(&mut self, ms: u64) -> u64 {
+        let deadline = Instant::now() + PATIENCE;
+        while self.stats().durable.load(Ordering::Relaxed) < ms {
+            assert!(
+                Instant::now() < deadline,
+                "no epoch at {ms} after {PATIENCE:?}"
+            );
+            std::thread::sleep(LOOK);
+        }
+        self.rest();
+        self.stats().durable.load(Ordering::Relaxed)
     }
 
     /// How many workers the job has from its next start on.
@@ -360,7 +396,13 @@ impl River {
             return;
         };
         let workers = std::env::var(CHILD_WORKERS).unwrap().parse().unwrap();
-        let config = config(Path::new(&directory), workers);
+        let directory = Path::new(&directory);
+        let clock = std::fs::read_to_string(directory.join(CLOCK));
+        let time = match clock {
+            Ok(ms) => TimeSource::Set(Arc::new(ms.parse::<u64>().unwrap().into())),
+            Err(_) => TimeSource::System,
+        };
+        let config = config(directory, workers, time);
         let never = Arc::new(AtomicBool::new(false));
         run(config, None, Arc::new(Stats::default()), never).unwrap();
     }

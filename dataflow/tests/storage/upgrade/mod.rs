@@ -16,7 +16,7 @@ use arrow::util::display::array_value_to_string;
 use serde_json::json;
 use tempfile::TempDir;
 use tidemill_dataflow::exchange::Engine;
-use tidemill_dataflow::job::{Config, Limits, Stats, Workers, run};
+use tidemill_dataflow::job::{Config, Limits, Stats, TimeSource, Workers, run};
 use tidemill_log::log;
 use tidemill_log::log::Record;
 use tidemill_plan::compile;
@@ -125,6 +125,7 @@ impl Job {
             codec: Engine::default(),
             generation: None,
             take_over: false,
+            time: TimeSource::System,
             limits: Limits {
                 checkpoint_interval: checkpoints,
                 ..Limits::default()
