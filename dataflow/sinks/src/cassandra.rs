@@ -41,7 +41,7 @@ use super::contract::{
     Done, Frontier, ReadBack, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes,
 };
 use super::existing::unprepared;
-use super::reports::Reports;
+use super::health::Reports;
 use super::scan::stored_form;
 
 mod address;
