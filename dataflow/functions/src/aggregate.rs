@@ -24,7 +24,7 @@ use arrow::datatypes::DataType;
 use datafusion_common::{Result, internal_err};
 use datafusion_expr::function::AccumulatorArgs;
 use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
-use tidemill_ir::AggregateFunction as Function;
+use tidemill_ir::{AggregateFunction as Function, types};
 
 use crate::value::decimal::{COMPUTED_SCALE_LEAST, DIGITS, Num};
 
@@ -50,9 +50,14 @@ struct Declared {
 pub fn declared(function: Function) -> Arc<AggregateUDF> {
     // The planner puts the expression of WITHIN GROUP before the other arguments.
     let arguments = function.arity() + usize::from(function.is_ordered_set());
+    // A key and a value become one argument.
+    let signature = match function.is_document() {
+        true => Signature::variadic_any(Volatility::Immutable),
+        false => Signature::any(arguments, Volatility::Immutable),
+    };
     Arc::new(AggregateUDF::from(Declared {
         function,
-        signature: Signature::any(arguments, Volatility::Immutable),
+        signature,
     }))
 }
 
@@ -78,6 +83,8 @@ impl AggregateUDFImpl for Declared {
             Function::VarPop | Function::VarSamp => deviation_type(&first, true),
             Function::RegrCount => DataType::Int64,
             Function::StringAgg => DataType::Utf8,
+            Function::JsonAgg | Function::JsonObjectAgg => types::JSON,
+            Function::JsonbAgg | Function::JsonbObjectAgg => types::JSONB,
             Function::BoolAnd | Function::BoolOr => DataType::Boolean,
             Function::PercentileCont => DataType::Float64,
             function if function.is_of_pairs() => DataType::Float64,

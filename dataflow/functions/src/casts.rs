@@ -26,7 +26,7 @@ use super::entry::{Answer, Entry, Kind, body, rows, scaled};
 use crate::numeric::arithmetic::{long, narrow};
 use crate::numeric::decimals::sized;
 use crate::numeric::parse;
-use crate::text::format;
+use crate::text::{arrays, format};
 use crate::value::calendar;
 use crate::value::datum::Datum;
 use crate::value::decimal::Num;
@@ -42,6 +42,10 @@ pub(super) const SMALLINT: &str = "smallint";
 pub(super) const UUID: &str = "uuid";
 /// Cuts a text to the length of `varchar(n)`, in characters.
 pub(super) const VARCHAR: &str = "varchar";
+/// Takes the text of a column for a json. A captured column of the type jsonb is one too.
+pub const JSON: &str = "json";
+/// Takes the text of a column for a jsonb, which has the form of one already.
+pub const JSONB: &str = "jsonb";
 /// A cast to `numeric(precision, scale)`; both are further arguments, and constants.
 pub(super) const NUMERIC: &str = "numeric";
 
@@ -105,7 +109,7 @@ fn decimal(value: f64, digits: usize) -> Result<Num, String> {
 /// A number as `numeric(precision, scale)`: rounded to the scale. Fails if it does not fit.
 ///
 /// PostgreSQL's `apply_typmod`. `precision` and `scale` are the type modifiers as SQL names them.
-fn fitted(value: Num, precision: i32, scale: i32) -> Answer {
+pub(crate) fn fitted(value: Num, precision: i32, scale: i32) -> Answer {
     let value = value.rounded(scale)?;
     let precision = u8::try_from(precision).map_err(|_| out("precision"))?;
     value.fitted(precision, scale)?;
@@ -324,7 +328,10 @@ fn numbers() -> Vec<Entry> {
 ///
 /// # Errors
 /// Precision or scale is not a constant, or the scale is greater than 38.
-fn modified(_: &[DataType], constants: &[Option<&ScalarValue>]) -> Result<(u8, i8), String> {
+pub(crate) fn modified(
+    _: &[DataType],
+    constants: &[Option<&ScalarValue>],
+) -> Result<(u8, i8), String> {
     match constants {
         [
             _,
@@ -448,7 +455,16 @@ fn texts() -> Vec<Entry> {
             }),
         ),
     ];
-    const WITH_TEXT: [&[Kind]; 9] = [
+    entries.push(
+        rows(
+            CAST,
+            &[X],
+            Kind::Texts,
+            body!([Text(value)] => arrays::read(value).map(arrays::texts)),
+        )
+        .narrower(),
+    );
+    const WITH_TEXT: [&[Kind]; 10] = [
         &[Kind::Int],
         &[Kind::Long],
         &[Kind::Numeric],
@@ -458,6 +474,7 @@ fn texts() -> Vec<Entry> {
         &[Kind::Date],
         &[Kind::Timestamp],
         &[Kind::Interval],
+        &[Kind::Texts],
     ];
     for takes in WITH_TEXT {
         entries.push(rows(CAST, takes, X, output));

@@ -16,6 +16,7 @@ use std::cmp::Ordering;
 use datafusion_expr::Operator;
 
 use super::entry::{Answer, Body, Entry, Gives, Kind, body, rows, scaled};
+use crate::text::arrays;
 use crate::value::calendar::MICROS_PER_DAY;
 use crate::value::datum::{Datum, Span};
 
@@ -27,7 +28,7 @@ use crate::value::datum::{Datum, Span};
 pub(super) const NORMAL: &str = "comparable";
 /// The entry that compares two values: -1, 0 or 1.
 ///
-/// It serves intervals and numerics of 38 digits, which have no operator of DataFusion that
+/// It serves intervals, arrays and numerics of 38 digits, which have no operator of DataFusion that
 /// compares them as PostgreSQL does. `a < b` becomes `compare(a, b) < 0`.
 pub(super) const ORDER: &str = "compare";
 
@@ -74,6 +75,7 @@ fn order(one: &Datum<'_>, other: &Datum<'_>) -> Ordering {
         (Datum::Text(a), Datum::Text(b)) => a.cmp(b),
         (Datum::Bytes(a), Datum::Bytes(b)) => a.cmp(b),
         (Datum::Span(a), Datum::Span(b)) => length(*a).cmp(&length(*b)),
+        (Datum::Texts(a), Datum::Texts(b)) => arrays::order(a, b),
         _ => Ordering::Equal,
     }
 }
@@ -145,7 +147,7 @@ pub(super) fn entries() -> Vec<Entry> {
             ));
         }
     }
-    for takes in [PAIRS[3], PAIRS[11]] {
+    for takes in [PAIRS[3], PAIRS[11], &[Kind::Texts, Kind::Texts]] {
         entries.push(rows(
             ORDER,
             takes,

@@ -15,6 +15,7 @@ use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use arrow::error::ArrowError;
 use datafusion_common::ScalarValue;
 use datafusion_expr::Operator;
+use tidemill_ir::types;
 
 use crate::value::datum::Datum;
 
@@ -45,11 +46,17 @@ pub enum Kind {
     Timestamptz,
     /// `interval`.
     Interval,
+    /// `json`, as it was written.
+    Json,
+    /// `jsonb`.
+    Jsonb,
+    /// `text[]`.
+    Texts,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Bool,
         Self::Int,
         Self::Long,
@@ -62,6 +69,9 @@ impl Kind {
         Self::Timestamp,
         Self::Timestamptz,
         Self::Interval,
+        Self::Json,
+        Self::Jsonb,
+        Self::Texts,
     ];
 
     /// The kind of a column of an Arrow type; None for a type without operators.
@@ -84,6 +94,9 @@ impl Kind {
                 Self::Timestamptz
             }
             DataType::Interval(IntervalUnit::MonthDayNano) => Self::Interval,
+            DataType::Utf8View => Self::Json,
+            DataType::LargeUtf8 => Self::Jsonb,
+            DataType::List(of) if *of.data_type() == DataType::Utf8 => Self::Texts,
             _ => return None,
         })
     }
@@ -103,6 +116,9 @@ impl Kind {
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
             Self::Timestamptz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             Self::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
+            Self::Json => types::JSON,
+            Self::Jsonb => types::JSONB,
+            Self::Texts => types::texts(),
         })
     }
 
@@ -126,6 +142,9 @@ impl Kind {
             Self::Timestamp => "timestamp",
             Self::Timestamptz => "timestamptz",
             Self::Interval => "interval",
+            Self::Json => "json",
+            Self::Jsonb => "jsonb",
+            Self::Texts => "text[]",
         }
     }
 }

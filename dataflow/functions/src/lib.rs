@@ -46,6 +46,7 @@ mod casts;
 pub mod chain;
 mod compare;
 mod entry;
+mod json;
 mod numeric;
 mod table;
 mod text;
@@ -55,7 +56,9 @@ mod value;
 
 pub use aggregate::deviation::{Deviation, Sums, deviation};
 pub use aggregate::{averaged, declared};
+pub use casts::{JSON, JSONB};
 pub use entry::Kind;
+pub use text::arrays::ARRAY;
 pub use time::dates::shifted;
 pub use typing::names::{ROW, function, function_names, named};
 pub use typing::native::operator_text;

@@ -6,9 +6,9 @@
 use std::sync::LazyLock;
 
 use super::entry::Entry;
-use super::{casts, compare};
-use crate::numeric::{arithmetic, decimals, double};
-use crate::text::{like, regex, strings};
+use super::{casts, compare, json};
+use crate::numeric::{arithmetic, decimals, double, to_char as numbers_to_char};
+use crate::text::{arrays, like, regex, strings};
 use crate::time::{dates, extract, to_char, to_date};
 
 /// All entries, in the order of the families.
@@ -16,13 +16,20 @@ use crate::time::{dates, extract, to_char, to_date};
 /// The list is built at the first use and lives until the process ends: resolved calls hold
 /// references to its entries.
 pub(super) static TABLE: LazyLock<Vec<Entry>> = LazyLock::new(|| {
-    let families: [fn() -> Vec<Entry>; 12] = [
+    let families: [fn() -> Vec<Entry>; 19] = [
         arithmetic::entries,
         decimals::entries,
         double::entries,
+        numbers_to_char::entries,
         casts::entries,
+        json::access::entries,
+        json::build::entries,
+        json::casts::entries,
+        json::change::entries,
+        json::contain::entries,
         compare::entries,
         strings::entries,
+        arrays::entries,
         like::entries,
         regex::entries,
         dates::entries,

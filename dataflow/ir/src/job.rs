@@ -1,5 +1,7 @@
 //! A job: its sources, and its views with their outputs.
 
+pub mod reads;
+
 use crate::rel::Rel;
 use crate::source::Source;
 

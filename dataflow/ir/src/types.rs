@@ -1,6 +1,8 @@
 //! Type mapping between source column types, Arrow types and view columns.
 
-use arrow::datatypes::{DataType, TimeUnit};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use tidemill_log::schema::ColumnType;
 
 /// The type of `timestamptz`: an instant in µs.
@@ -65,8 +67,28 @@ pub fn of_view(computed: &DataType) -> Option<DataType> {
     })
 }
 
+/// The type of `jsonb` while a view is computed: a text that
+/// [`Document`](crate::json::Document) writes. No source and no other function has this type.
+pub const JSONB: DataType = DataType::LargeUtf8;
+
+/// The type of `json` while a view is computed: a text as it was written.
+pub const JSON: DataType = DataType::Utf8View;
+
+/// Whether values of a type are JSON documents.
+pub fn is_document(kind: &DataType) -> bool {
+    *kind == JSON || *kind == JSONB
+}
+
+/// The type of arrays of texts while a view is computed.
+pub fn texts() -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)))
+}
+
 /// Whether a union of columns of these types has a type of the same kind.
 pub fn alike(one: &DataType, other: &DataType) -> bool {
+    if [one, other].into_iter().any(is_document) {
+        return one == other;
+    }
     let kinds: [fn(&DataType) -> bool; 3] = [
         DataType::is_numeric,
         DataType::is_string,
@@ -91,6 +113,9 @@ pub fn name(kind: &DataType) -> String {
         DataType::Float32 => "real".into(),
         DataType::Float64 => "double".into(),
         DataType::Utf8 => "text".into(),
+        DataType::LargeUtf8 => "jsonb".into(),
+        DataType::Utf8View => "json".into(),
+        DataType::List(_) => "text[]".into(),
         DataType::Binary => "bytea".into(),
         DataType::Date32 => "date".into(),
         DataType::Timestamp(TimeUnit::Microsecond, None) => "timestamp".into(),

@@ -44,7 +44,7 @@ use datafusion_sql::sqlparser::tokenizer::Location;
 use shape::shaped;
 use simplify::simplified;
 use tidemill_ir::types;
-use tidemill_log::schema::Unusable;
+use tidemill_log::schema::{SourceType, Unusable};
 use tidemill_log::{Error, Result};
 
 use super::catalog::{Catalog, SourceTypes, Table};
@@ -82,8 +82,21 @@ pub(super) fn plan(
         located_as(&error, what, script, at)
     })?;
     let names = column_names(view, &plan, script, at)?;
+    let source_types = with_documents(&plan, source_types);
     let plan = conformed(plan, &names, script, at)?;
     Ok((optimized(plan, catalog).map_err(explain)?, source_types))
+}
+
+/// The source types of a view's columns: those of the query, and of documents that the query
+/// computes, which become texts in the view.
+fn with_documents(plan: &LogicalPlan, source_types: SourceTypes) -> SourceTypes {
+    let fields = plan.schema().fields().iter().zip(source_types);
+    let computed = fields.map(|(field, kind)| match field.data_type() {
+        &types::JSON => Some(SourceType::named("json")),
+        &types::JSONB => Some(SourceType::named("jsonb")),
+        _ => kind,
+    });
+    computed.collect()
 }
 
 /// The typed plan of a query before optimisation, with the source types of its columns.

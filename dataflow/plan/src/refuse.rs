@@ -215,8 +215,8 @@ impl Visitor for Check<'_> {
         }
         match expr {
             Expr::Function(function) => self.function(function),
-            Expr::Array(_) | Expr::Map(_) | Expr::Dictionary(_) | Expr::Struct { .. } => {
-                unsupported(span, "an array, map or struct literal is")
+            Expr::Map(_) | Expr::Dictionary(_) | Expr::Struct { .. } => {
+                unsupported(span, "a map or struct literal is")
             }
             Expr::Prefixed { prefix, .. } => {
                 let what = "`TABLE` and `PARTITION BY` as arguments of anything but TUMBLE, HOP \

@@ -185,7 +185,7 @@ pub(super) fn create(
 /// Texts of other declared types compare as text.
 fn compared_as(asked: Option<&str>) -> Option<SourceType> {
     match asked {
-        Some(name @ ("uuid" | "json")) => Some(SourceType::named(name)),
+        Some(name @ ("uuid" | "json" | "jsonb")) => Some(SourceType::named(name)),
         _ => None,
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Engines: `cassandra` (`cassandra://[user@]host:port[,host…]/keyspace`), `postgres`
 //! (`postgres://[user@]host:port/database`) and `sqlite` (`sqlite://FILE`). All keep the contract
-//! of [`Sink`] and pass `tests/storage/sink_conformance`.
+//! of [`Sink`] and pass `tests/storage/sink_conformance`. `blackhole://` drops what is written, for
+//! benchmarks.
 //!
 //! The views of a job go to one sink, or some of them to sinks that they name ([`open_all`]).
 
@@ -15,6 +16,7 @@ use tidemill_log::Result;
 use tidemill_log::health::{Health, Role};
 
 mod backlog;
+mod blackhole;
 mod cassandra;
 pub mod claims;
 mod contract;
@@ -23,7 +25,6 @@ mod existing;
 mod health;
 mod postgres;
 mod routed;
-mod scan;
 mod sqlite;
 
 pub use contract::{
@@ -79,6 +80,9 @@ fn open_reporting(url: &str, reports: Reports) -> Result<Arc<dyn Sink>> {
     }
     if let Some(file) = url.strip_prefix("sqlite://") {
         return Ok(Arc::new(sqlite::Sqlite::open(file)?));
+    }
+    if url == "blackhole://" {
+        return Ok(Arc::new(blackhole::Blackhole::default()));
     }
     Err(tidemill_log::Error::new(
         tidemill_log::Kind::Data,

@@ -37,8 +37,8 @@ use super::backlog::{Backlog, Pending};
 use super::contract::{
     Done, Frontier, ReadBack, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes,
 };
+use super::convert::scan::stored_form;
 use super::health::Reports;
-use super::scan::stored_form;
 
 mod address;
 mod column;

@@ -37,7 +37,7 @@ use timely::communication::{Hooks, WorkerGuards};
 use timely::worker::Worker;
 use timely::{CommunicationConfig, WorkerConfig};
 
-use crate::chunk::{Chunk, ChunkStream};
+use crate::chunk::{Chunk, SourceChunk, SourceStream};
 use crate::config::{Config, Connect, Sockets, Workers};
 use crate::context::{Context, Sites};
 use crate::epoch::binder::Binder;
@@ -732,7 +732,7 @@ fn source_stream<'scope>(
     shared: &Arc<Shared>,
     commands: &Rc<RefCell<Control>>,
     context: &Rc<Context>,
-) -> Result<ChunkStream<'scope>> {
+) -> Result<SourceStream<'scope>> {
     let reading = Reading {
         index,
         topic: source.topic.clone(),
@@ -764,7 +764,10 @@ fn source_stream<'scope>(
             commands,
             context,
             open,
-            Chunk::insertions,
+            |epoch, (rows, lacking)| SourceChunk {
+                rows: Chunk::insertions(epoch, rows),
+                lacking,
+            },
         ));
     }
     let codec = RowCodec::new(Arc::clone(&source.schema))?;

@@ -273,6 +273,7 @@ impl Look {
     /// One round. `None` when the checkpoint was deleted in the meantime.
     fn round(&self, only: Vec<Only>) -> Result<Option<Round>> {
         let frontiers = self.frontiers()?;
+        tracing::info!(tables = self.tables.len(), "reading the tables");
         let found = self.tables.iter().zip(&only);
         let found = found.map(|(keyed, only)| self.found(keyed, only));
         let found = found.collect::<Result<Vec<_>>>()?;
@@ -290,7 +291,7 @@ impl Look {
         let begun = start.checkpoint.as_ref().map(|it| it.epoch).or(first);
         let begun = begun.unwrap_or_default();
         let (epoch, epochs) = (begun, start.bindings.len());
-        tracing::debug!(
+        tracing::info!(
             epoch,
             restored,
             epochs,
@@ -305,6 +306,7 @@ impl Look {
             Err(_) if restored && self.moved_on(&standing)? => return Ok(None),
             evaluated => evaluated?,
         };
+        tracing::info!("comparing");
         let expected = expected.take();
         let differing = found.iter().zip(&expected);
         Ok(Some(Round {

@@ -1,9 +1,11 @@
 //! Declared types of JSON columns that allow less than the stored type: `smallint`, `varchar(n)`,
-//! `uuid`.
+//! `uuid`, `jsonb`.
 //!
 //! Input: the cell of a column. Output: the cell as PostgreSQL's type has it, or none.
 
 use std::borrow::Cow;
+
+use tidemill_ir::json::Document;
 
 use crate::columns::DecodedValue;
 use crate::wire;
@@ -15,6 +17,8 @@ pub(crate) enum Asked {
     SmallInt,
     /// Texts of at most this many characters.
     Varchar(usize),
+    /// JSON documents, written as PostgreSQL's `jsonb` writes them.
+    Jsonb,
     /// UUIDs, written in one form, so that equal ones are equal texts.
     Uuid,
 }
@@ -25,6 +29,7 @@ impl Asked {
         match name {
             "smallint" => Some(Self::SmallInt),
             "uuid" => Some(Self::Uuid),
+            "jsonb" => Some(Self::Jsonb),
             _ => {
                 let most = name.strip_prefix("varchar ")?;
                 most.trim().parse().ok().map(Self::Varchar)
@@ -45,6 +50,10 @@ impl Asked {
                 let text = wire::uuid_text(&text)?.into_owned();
                 Some(DecodedValue::Text(Cow::Owned(text)))
             }
+            (Self::Jsonb, DecodedValue::Text(text)) => {
+                let document = Document::parse(&text).ok()?;
+                Some(DecodedValue::Text(Cow::Owned(document.to_string())))
+            }
             (_, cell) => Some(cell),
         }
     }
@@ -55,6 +64,7 @@ impl Asked {
             Self::SmallInt => "a whole number from -32768 to 32767".into(),
             Self::Varchar(most) => format!("a string of at most {most} characters"),
             Self::Uuid => "a UUID".into(),
+            Self::Jsonb => "a document that a jsonb can hold".into(),
         }
     }
 }

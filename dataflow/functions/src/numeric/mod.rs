@@ -4,3 +4,4 @@ pub(crate) mod arithmetic;
 pub(crate) mod decimals;
 pub(crate) mod double;
 pub(crate) mod parse;
+pub(crate) mod to_char;

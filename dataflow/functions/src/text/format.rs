@@ -16,6 +16,7 @@
 
 use std::fmt::Write;
 
+use super::arrays;
 use crate::value::calendar::{MICROS_PER_SECOND, date_of, moment};
 use crate::value::datum::{Datum, Span};
 
@@ -181,7 +182,8 @@ pub(crate) fn text(value: &Datum<'_>, with_zone: bool) -> String {
         Datum::Real(value) => real(*value),
         Datum::Double(value) => double(*value),
         Datum::Numeric(value) => value.text(),
-        Datum::Text(value) => value.to_string(),
+        Datum::Text(value) | Datum::Json(value) | Datum::Jsonb(value) => value.to_string(),
+        Datum::Texts(values) => arrays::written(values),
         Datum::Bytes(value) => bytes(value),
         Datum::Date(days) => date(i64::from(*days)),
         Datum::Stamp(micros) => timestamp(*micros, if with_zone { "+00" } else { "" }),

@@ -1,5 +1,6 @@
 //! Functions of text, and values as text.
 
+pub(crate) mod arrays;
 pub(crate) mod format;
 pub(crate) mod like;
 pub(crate) mod regex;

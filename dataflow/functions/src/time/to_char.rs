@@ -346,12 +346,11 @@ fn written(template: &str, micros: i64, zone: bool) -> Answer {
 
 /// All entries of this family.
 ///
-/// `to_char` of numbers and intervals is refused by name. Otherwise a call with a number would be
-/// an error about unknown types.
+/// `to_char` of intervals is refused by name. That of numbers is in
+/// [`crate::numeric::to_char`].
 pub(crate) fn entries() -> Vec<Entry> {
     use Datum::{Stamp, Text};
     const X: Kind = Kind::Text;
-    let number = "to_char of a number is not supported in views yet: round it and cast it to text";
     let interval = "to_char of an interval is not supported in views yet";
     let refused = |takes, why| Entry::new("to_char", takes, Gives::Kind(X), Body::Refused(why));
     vec![
@@ -373,11 +372,6 @@ pub(crate) fn entries() -> Vec<Entry> {
             }),
         )
         .tried(),
-        refused(&[Kind::Int, X], number),
-        refused(&[Kind::Long, X], number),
-        refused(&[Kind::Numeric, X], number),
-        refused(&[Kind::Real, X], number),
-        refused(&[Kind::Double, X], number),
         refused(&[Kind::Interval, X], interval),
     ]
 }

@@ -47,6 +47,11 @@ static NAMES: LazyLock<BTreeSet<&'static str>> = LazyLock::new(|| {
         "uuid",
         "varchar",
         "numeric",
+        "json",
+        "jsonb",
+        "array",
+        "element",
+        "member",
     ];
     let entries = TABLE.iter().map(|entry| entry.name).filter(named);
     entries

@@ -114,6 +114,9 @@ fn harmless(kind: Kind) -> Datum<'static> {
         Kind::Date => Datum::Date(0),
         Kind::Timestamp | Kind::Timestamptz => Datum::Stamp(0),
         Kind::Interval => Datum::Span(Span::default()),
+        Kind::Json => Datum::Json("null".into()),
+        Kind::Jsonb => Datum::Jsonb("null".into()),
+        Kind::Texts => Datum::Texts(Vec::new()),
     }
 }
 

@@ -74,6 +74,12 @@ enum Category {
     Moment,
     /// Category T.
     Interval,
+    /// Category U, of json.
+    Json,
+    /// Category U, of jsonb.
+    Jsonb,
+    /// Category A.
+    Array,
 }
 
 /// The category of a kind.
@@ -85,6 +91,9 @@ fn category(kind: Kind) -> Category {
         Kind::Bytes => Category::Bytes,
         Kind::Date | Kind::Timestamp | Kind::Timestamptz => Category::Moment,
         Kind::Interval => Category::Interval,
+        Kind::Json => Category::Json,
+        Kind::Jsonb => Category::Jsonb,
+        Kind::Texts => Category::Array,
     }
 }
 
@@ -100,7 +109,7 @@ fn preferred(kind: Kind) -> bool {
 ///
 /// Each pair is listed, also those that follow from two others.
 pub(crate) fn implicit(from: Kind, to: Kind) -> bool {
-    use Kind::{Date, Double, Int, Long, Numeric, Real, Timestamp, Timestamptz};
+    use Kind::{Date, Double, Int, Json, Jsonb, Long, Numeric, Real, Timestamp, Timestamptz};
     from == to
         || matches!(
             (from, to),
@@ -110,6 +119,8 @@ pub(crate) fn implicit(from: Kind, to: Kind) -> bool {
                 | (Real, Double)
                 | (Date, Timestamp | Timestamptz)
                 | (Timestamp, Timestamptz)
+                // A captured column of the type jsonb is a json here.
+                | (Json, Jsonb)
         )
 }
 
@@ -201,12 +212,10 @@ pub(crate) fn resolved(
     let kinds = kinds_of(name, arguments)?;
     let all: Vec<Candidate> = TABLE.iter().filter(|entry| entry.name == name).collect();
     let fits = |entry: &Candidate| {
-        entry.takes.len() == kinds.len()
-            && entry
-                .takes
-                .iter()
+        (entry.takes.len() == kinds.len() || takes_more(entry, kinds.len()))
+            && taken(entry)
                 .zip(&kinds)
-                .all(|(take, kind)| kind.is_none_or(|kind| implicit(kind, *take)))
+                .all(|(take, kind)| kind.is_none_or(|kind| implicit(kind, take)))
     };
     // An operator with one quoted literal: the literal has the type of the other operand, if there
     // is such an entry.
@@ -245,7 +254,7 @@ pub(crate) fn resolved(
             let result = result(entry, arguments, constants)?;
             Ok(Resolved {
                 entry: planned(entry),
-                takes: entry.takes.to_vec(),
+                takes: taken(entry).take(kinds.len()).collect(),
                 result,
             })
         }
@@ -255,6 +264,18 @@ pub(crate) fn resolved(
             signature(name, arguments)
         )),
     }
+}
+
+/// Whether an entry takes this many arguments, of which the last ones have one kind. Functions of
+/// the SQL standard with any number of arguments have typing rules of their own.
+fn takes_more(entry: &Entry, count: usize) -> bool {
+    entry.more && entry.name.starts_with("json") && count >= entry.takes.len()
+}
+
+/// The kinds of the arguments of an entry, and the last one again and again.
+fn taken(entry: &Entry) -> impl Iterator<Item = Kind> {
+    let last = entry.takes.last().into_iter().cycle();
+    entry.takes.iter().chain(last).copied()
 }
 
 /// The entry that stands in plans. `substr` is `substring` there, as in the plans of releases in

@@ -12,17 +12,20 @@ use datafusion_expr::{Expr, ExprSchemable, Operator, lit, not};
 use tidemill_ir::types;
 
 use self::constant::evaluated;
+use self::documents::written_alike;
 use super::names::{ROW, name_of};
 use super::native;
 use super::resolve::{Argument, cast_type, common, narrowed, resolved};
 use crate::entry::{Body, Entry, Gives, Kind};
+use crate::json::build;
 use crate::table::TABLE;
-use crate::text::{like, regex};
+use crate::text::{arrays, like, regex};
 use crate::time::dates;
 use crate::{casts, compare};
 
 mod aggregates;
 mod constant;
+mod documents;
 mod lists;
 mod smallints;
 mod windows;
@@ -194,6 +197,9 @@ impl Scope {
         if from == *to {
             return Ok(expr);
         }
+        if *to == types::JSON {
+            written_alike(&expr)?;
+        }
         self.cast_to(expr, to)
     }
 
@@ -206,6 +212,11 @@ impl Scope {
         if let DataType::Decimal128(precision, scale) = to {
             let args = vec![expr, lit(i32::from(*precision)), lit(i32::from(*scale))];
             return self.internal(casts::NUMERIC, args.into_iter().map(text_known).collect());
+        }
+        if from == types::JSON && !matches!(*to, DataType::Utf8 | types::JSONB) {
+            // A captured column of the type jsonb is a json here.
+            let document = self.cast_to(expr, &types::JSONB)?;
+            return self.cast_to(document, to);
         }
         let kinds = (Kind::of(&from), Kind::of(to));
         let entry = TABLE.iter().find(|entry| {
@@ -286,6 +297,9 @@ impl Scope {
                 ));
             }
         };
+        if types::is_document(&target) || Kind::of(&target) == Some(Kind::Texts) {
+            return self.by_order(left, op, right, &target);
+        }
         let (left, right) = (
             self.comparable(left, &target)?,
             self.comparable(right, &target)?,
@@ -462,7 +476,7 @@ impl Scope {
     /// Replaces the stand-in of a function.
     fn function(&self, call: ScalarFunction) -> Result<Expr> {
         let Some(name) = name_of(&call.func) else {
-            return Ok(Expr::ScalarFunction(call));
+            return self.of_arrays(call);
         };
         match name {
             "coalesce" => {
@@ -485,6 +499,10 @@ impl Scope {
             // Rows are taken apart where they are compared.
             ROW => Ok(Expr::ScalarFunction(call)),
             "||" => self.joined_text(call.args),
+            arrays::ARRAY => self.array(call.args),
+            build::TO_JSONB | build::TO_JSON => self.to_document(name, call.args),
+            "jsonb_build_array" | "jsonb_build_object" | "json_build_array"
+            | "json_build_object" => self.built(name, call.args),
             name => self.call(name, call.args),
         }
     }
@@ -575,6 +593,9 @@ impl Scope {
     /// `||`, which joins text with anything that can be written as text.
     fn joined_text(&self, args: Vec<Expr>) -> Result<Expr> {
         let arguments = self.arguments(&args)?;
+        if self.joins_documents(&arguments)? {
+            return self.call("||", args);
+        }
         let text =
             |argument: &Argument| argument.known().is_none_or(|kind| *kind == DataType::Utf8);
         let any = arguments
@@ -593,7 +614,9 @@ impl Scope {
             .into_iter()
             .map(|arg| self.text(arg))
             .collect::<Result<_>>()?;
-        let Some(entry) = TABLE.iter().find(|entry| entry.name == "||") else {
+        let texts = [Kind::Text, Kind::Text];
+        let is_text = |entry: &&Entry| entry.name == "||" && *entry.takes == texts;
+        let Some(entry) = TABLE.iter().find(is_text) else {
             return refused("|| is not supported".to_owned());
         };
         Ok(native::call(entry, DataType::Utf8, args))
@@ -636,6 +659,9 @@ impl Scope {
             let what = "a cast of text or a floating point number to numeric needs a precision and \
                         a scale: numeric(12,2)";
             return refused(what.to_owned());
+        }
+        if asked == Some("uuid") && types::is_document(&from) {
+            return refused(format!("a cast of {} to uuid", types::name(&from)));
         }
         let value = match field.data_type() {
             DataType::Utf8 if from != DataType::Utf8 => self.text(*expr)?,

@@ -14,12 +14,15 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder,
     Float32Builder, Float64Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder,
-    StringBuilder, TimestampMicrosecondBuilder,
+    LargeStringBuilder, ListArray, ListBuilder, StringBuilder, StringViewBuilder,
+    TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type,
     IntervalMonthDayNano, IntervalMonthDayNanoType, TimestampMicrosecondType,
 };
+
+use tidemill_ir::json::Document;
 
 use super::decimal::Num;
 
@@ -44,6 +47,12 @@ pub(crate) enum Datum<'a> {
     Text(Cow<'a, str>),
     /// `bytea`.
     Bytes(Cow<'a, [u8]>),
+    /// `json`, as it is written.
+    Json(Cow<'a, str>),
+    /// `jsonb`, as it is written by [`tidemill_ir::json`].
+    Jsonb(Cow<'a, str>),
+    /// `text[]` of one dimension.
+    Texts(Vec<Option<Cow<'a, str>>>),
     /// Days since 1970.
     Date(i32),
     /// Microseconds since 1970, of a timestamp or a timestamptz.
@@ -76,10 +85,21 @@ impl Datum<'_> {
             Datum::Numeric(value) => Datum::Numeric(*value),
             Datum::Text(value) => Datum::Text(Cow::Owned(value.to_string())),
             Datum::Bytes(value) => Datum::Bytes(Cow::Owned(value.to_vec())),
+            Datum::Json(value) => Datum::Json(Cow::Owned(value.to_string())),
+            Datum::Jsonb(value) => Datum::Jsonb(Cow::Owned(value.to_string())),
+            Datum::Texts(values) => {
+                let owned = |value: &Cow<'_, str>| Cow::Owned(value.to_string());
+                Datum::Texts(values.iter().map(|v| v.as_ref().map(owned)).collect())
+            }
             Datum::Date(value) => Datum::Date(*value),
             Datum::Stamp(value) => Datum::Stamp(*value),
             Datum::Span(value) => Datum::Span(*value),
         }
+    }
+
+    /// A value of `jsonb`.
+    pub(crate) fn jsonb(document: &Document) -> Datum<'static> {
+        Datum::Jsonb(Cow::Owned(document.to_string()))
     }
 
     /// A text value.
@@ -107,6 +127,9 @@ pub(crate) fn read(column: &ArrayRef, row: usize) -> Datum<'_> {
             scale: i32::from(*scale),
         }),
         DataType::Utf8 => Datum::Text(Cow::Borrowed(column.as_string::<i32>().value(row))),
+        DataType::Utf8View => Datum::Json(Cow::Borrowed(column.as_string_view().value(row))),
+        DataType::LargeUtf8 => Datum::Jsonb(Cow::Borrowed(column.as_string::<i64>().value(row))),
+        DataType::List(_) => texts(column.as_list::<i32>(), row),
         DataType::Binary => Datum::Bytes(Cow::Borrowed(column.as_binary::<i32>().value(row))),
         DataType::Date32 => Datum::Date(column.as_primitive::<Date32Type>().value(row)),
         DataType::Timestamp(..) => {
@@ -122,6 +145,20 @@ pub(crate) fn read(column: &ArrayRef, row: usize) -> Datum<'_> {
         }
         _ => Datum::Null,
     }
+}
+
+/// The elements of an array of texts. (A slice of the column's values would not live long enough
+/// to borrow from.)
+fn texts(column: &ListArray, row: usize) -> Datum<'_> {
+    let Some(values) = column.values().as_string_opt::<i32>() else {
+        return Datum::Null;
+    };
+    let offset = |at: usize| column.value_offsets().get(at).copied().unwrap_or(0);
+    let value = |at: i32| {
+        let at = usize::try_from(at).ok()?;
+        (!values.is_null(at)).then(|| Cow::Borrowed(values.value(at)))
+    };
+    Datum::Texts((offset(row)..offset(row + 1)).map(value).collect())
 }
 
 /// Builds a column of one type from values, in the order of the rows.
@@ -140,6 +177,9 @@ enum Builder {
     /// With the precision and scale of the column.
     Numeric(Decimal128Builder, u8, i8),
     Text(StringBuilder),
+    Json(StringViewBuilder),
+    Jsonb(LargeStringBuilder),
+    Texts(ListBuilder<StringBuilder>),
     Bytes(BinaryBuilder),
     Date(Date32Builder),
     Stamp(TimestampMicrosecondBuilder),
@@ -161,6 +201,9 @@ impl Column {
                 *scale,
             ),
             DataType::Utf8 => Builder::Text(StringBuilder::new()),
+            DataType::Utf8View => Builder::Json(StringViewBuilder::new()),
+            DataType::LargeUtf8 => Builder::Jsonb(LargeStringBuilder::new()),
+            DataType::List(_) => Builder::Texts(ListBuilder::new(StringBuilder::new())),
             DataType::Binary => Builder::Bytes(BinaryBuilder::new()),
             DataType::Date32 => Builder::Date(Date32Builder::new()),
             DataType::Timestamp(..) => {
@@ -188,6 +231,9 @@ impl Column {
                 to.append_value(value.fitted(*precision, i32::from(*scale))?);
             }
             (Builder::Text(to), Datum::Text(value)) => to.append_value(value),
+            (Builder::Json(to), Datum::Json(value)) => to.append_value(value),
+            (Builder::Jsonb(to), Datum::Jsonb(value)) => to.append_value(value),
+            (Builder::Texts(to), Datum::Texts(values)) => to.append_value(values),
             (Builder::Bytes(to), Datum::Bytes(value)) => to.append_value(value),
             (Builder::Date(to), Datum::Date(value)) => to.append_value(value),
             (Builder::Stamp(to), Datum::Stamp(value)) => to.append_value(value),
@@ -216,6 +262,9 @@ impl Column {
             Builder::Double(b) => Arc::new(b.finish()),
             Builder::Numeric(b, ..) => Arc::new(b.finish()),
             Builder::Text(b) => Arc::new(b.finish()),
+            Builder::Json(b) => Arc::new(b.finish()),
+            Builder::Jsonb(b) => Arc::new(b.finish()),
+            Builder::Texts(b) => Arc::new(b.finish()),
             Builder::Bytes(b) => Arc::new(b.finish()),
             Builder::Date(b) => Arc::new(b.finish()),
             Builder::Stamp(b) => Arc::new(b.finish()),
@@ -235,6 +284,9 @@ impl Builder {
             Self::Double(b) => b.append_null(),
             Self::Numeric(b, ..) => b.append_null(),
             Self::Text(b) => b.append_null(),
+            Self::Json(b) => b.append_null(),
+            Self::Jsonb(b) => b.append_null(),
+            Self::Texts(b) => b.append_null(),
             Self::Bytes(b) => b.append_null(),
             Self::Date(b) => b.append_null(),
             Self::Stamp(b) => b.append_null(),

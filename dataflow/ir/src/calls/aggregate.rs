@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | totals | `count`, `sum`, `avg`, `bool_*`, `bit_*`, statistics | sums, kept as differences |
 //! | extremes | `min`, `max` | the sorted values, of which the first is read |
-//! | collected | `string_agg`, `mode`, `percentile_*` | the sorted values, all of which are read |
+//! | collected | `string_agg`, `json_agg`, `mode`, `percentile_*` | the sorted values, all of which are read |
 
 use std::fmt;
 
@@ -88,6 +88,16 @@ pub enum AggregateFunction {
     RegrSyy,
     /// The texts in their order, with the separator between them. `Utf8`, null over no rows.
     StringAgg,
+    /// The documents in their order, as an array. `json`, null over no rows.
+    JsonAgg,
+    /// The documents in their order, as an array. `jsonb`, null over no rows.
+    JsonbAgg,
+    /// The members in their order, each an array of a key and a value, as an object. `json`, null
+    /// over no rows.
+    JsonObjectAgg,
+    /// The members, each an array of a key and a value, as an object; of equal keys the last one in
+    /// the order stays. `jsonb`, null over no rows.
+    JsonbObjectAgg,
     /// The most frequent value; of several, the first in the order. Of the argument's type.
     Mode,
     /// The value at a fraction of the ordered values, interpolated between two of them. `Float64`.
@@ -99,7 +109,7 @@ pub enum AggregateFunction {
 
 impl AggregateFunction {
     /// All functions.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 34] = [
         Self::Count,
         Self::Sum,
         Self::Avg,
@@ -127,6 +137,10 @@ impl AggregateFunction {
         Self::RegrSxy,
         Self::RegrSyy,
         Self::StringAgg,
+        Self::JsonAgg,
+        Self::JsonbAgg,
+        Self::JsonObjectAgg,
+        Self::JsonbObjectAgg,
         Self::Mode,
         Self::PercentileCont,
         Self::PercentileDisc,
@@ -162,6 +176,10 @@ impl AggregateFunction {
             Self::RegrSxy => "regr_sxy",
             Self::RegrSyy => "regr_syy",
             Self::StringAgg => "string_agg",
+            Self::JsonAgg => "json_agg",
+            Self::JsonbAgg => "jsonb_agg",
+            Self::JsonObjectAgg => "json_object_agg",
+            Self::JsonbObjectAgg => "jsonb_object_agg",
             Self::Mode => "mode",
             Self::PercentileCont => "percentile_cont",
             Self::PercentileDisc => "percentile_disc",
@@ -191,7 +209,8 @@ impl AggregateFunction {
     pub fn arity(self) -> usize {
         match self {
             Self::Mode => 0,
-            _ if self.is_of_pairs() || self == Self::StringAgg => 2,
+            Self::StringAgg | Self::JsonObjectAgg | Self::JsonbObjectAgg => 2,
+            _ if self.is_of_pairs() => 2,
             _ => 1,
         }
     }
@@ -233,7 +252,16 @@ impl AggregateFunction {
 
     /// Whether the result depends on all values in their order.
     pub fn is_collected(self) -> bool {
-        self.is_ordered_set() || self == Self::StringAgg
+        self.is_ordered_set() || self.is_document() || self == Self::StringAgg
+    }
+
+    /// Whether the result is a JSON document of all values. Its argument is one document a row: the
+    /// element, or the key and value of a member.
+    pub fn is_document(self) -> bool {
+        matches!(
+            self,
+            Self::JsonAgg | Self::JsonbAgg | Self::JsonObjectAgg | Self::JsonbObjectAgg
+        )
     }
 
     /// Whether the function is the same over distinct arguments.

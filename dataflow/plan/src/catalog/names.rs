@@ -32,6 +32,16 @@ fn operator(operator: &BinaryOperator) -> Option<&'static str> {
         BinaryOperator::PGBitwiseShiftLeft => "<<",
         BinaryOperator::PGBitwiseShiftRight => ">>",
         BinaryOperator::PGExp => "power",
+        BinaryOperator::Arrow => "->",
+        BinaryOperator::LongArrow => "->>",
+        BinaryOperator::HashArrow => "#>",
+        BinaryOperator::HashLongArrow => "#>>",
+        BinaryOperator::HashMinus => "#-",
+        BinaryOperator::AtArrow => "@>",
+        BinaryOperator::ArrowAt => "<@",
+        BinaryOperator::Question => "?",
+        BinaryOperator::QuestionPipe => "?|",
+        BinaryOperator::QuestionAnd => "?&",
         BinaryOperator::PGRegexMatch => "~",
         BinaryOperator::PGRegexIMatch => "~*",
         BinaryOperator::PGRegexNotMatch => "!~",
@@ -53,6 +63,17 @@ impl ExprPlanner for Names {
             Some(name) => PlannerResult::Planned(named(name, vec![expr.left, expr.right])),
             None => PlannerResult::Original(expr),
         })
+    }
+
+    fn plan_array_literal(
+        &self,
+        args: Vec<Expr>,
+        _: &DFSchema,
+    ) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(named(
+            tidemill_functions::ARRAY,
+            args,
+        )))
     }
 
     fn plan_position(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {

@@ -18,7 +18,7 @@
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion_sql::sqlparser::ast::DataType as SqlType;
-use tidemill_ir::types::{ASKED, instant};
+use tidemill_ir::types::{ASKED, JSON, JSONB, instant, texts};
 
 /// The Arrow type of a declared column or a cast; `None` for types without a column form.
 ///
@@ -59,14 +59,14 @@ pub(crate) fn of_sql(sql: &SqlType) -> Option<DataType> {
 
 /// What a SQL type demands of its values besides the type that they are stored in.
 ///
-/// The result is `smallint`, `uuid`, `json` or `varchar N`; `None` for other types.
+/// The result is `smallint`, `uuid`, `json`, `jsonb` or `varchar N`; `None` for other types.
 pub(crate) fn asked_of(sql: &SqlType) -> Option<String> {
     let text = sql.to_string().to_lowercase();
     let base = text.split('(').next().unwrap_or_default().trim_end();
     Some(match base {
         "smallint" | "int2" => "smallint".to_owned(),
         "uuid" => "uuid".to_owned(),
-        "json" | "jsonb" => "json".to_owned(),
+        "json" | "jsonb" => base.to_owned(),
         "varchar" | "character varying" if text.contains('(') => {
             let most = text.split(['(', ')']).nth(1).unwrap_or_default();
             format!("varchar {most}")
@@ -87,12 +87,9 @@ pub(crate) fn of_cast(sql: &SqlType) -> Result<Field, String> {
     let base = text.split('(').next().unwrap_or_default().trim_end();
     let asked = match (base, text.contains('(')) {
         ("numeric" | "decimal", false) => Some("numeric".to_owned()),
-        ("json" | "jsonb", _) => {
-            return Err(format!(
-                "a cast to {text} is not supported in views: its text would not be normalised as \
-                 PostgreSQL does"
-            ));
-        }
+        ("json", _) => return Ok(Field::new("", JSON, true)),
+        ("jsonb", _) => return Ok(Field::new("", JSONB, true)),
+        ("text[]", _) => return Ok(Field::new("", texts(), true)),
         (
             "timestamp"
             | "timestamptz"

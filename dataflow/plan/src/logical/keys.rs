@@ -1,4 +1,4 @@
-//! Intervals are refused as keys of grouping, ordering and comparison.
+//! Intervals, documents and arrays are refused as keys of grouping, ordering and comparison.
 //!
 //! `1 month`, `30 days` and `720 hours` are equal for PostgreSQL and sort as one value. Here they
 //! are kept as their different parts. Therefore rows may not be grouped, ordered or compared by
@@ -12,6 +12,7 @@ use datafusion_common::{DFSchema, Result, plan_err};
 use datafusion_expr::expr::{Sort, WindowFunction};
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Distinct, Expr, ExprSchemable, LogicalPlan};
+use tidemill_ir::types;
 
 use crate::rewrite::set_operations;
 
@@ -23,7 +24,14 @@ pub(crate) fn checked(plan: &LogicalPlan) -> Result<()> {
     let visited = plan.apply(|node| {
         let schema = merge_schema(&node.inputs());
         let (what, keys) = keys(node);
-        if let Some(key) = interval(&keys, &schema)? {
+        if let Some(key) = found(&keys, &schema, without_order)? {
+            let kind = types::name(&key.get_type(&schema)?);
+            return plan_err!(
+                "{what} {kind} is not supported in views: `{key}` is one; cast it to text, as in \
+                 CAST(… AS text), or take a text of it with ->>"
+            );
+        }
+        if let Some(key) = found(&keys, &schema, |kind| matches!(kind, DataType::Interval(_)))? {
             return plan_err!(
                 "{what} intervals is not supported in views: `{key}` is one; use \
                  extract(epoch FROM …), for which a month has 30 days and a year 365.25"
@@ -34,12 +42,22 @@ pub(crate) fn checked(plan: &LogicalPlan) -> Result<()> {
     visited.map(|_| ())
 }
 
-/// The first of the expressions that is an interval.
+/// Whether values of a type are neither grouped nor ordered: documents and arrays. Equal documents
+/// may be written with different zeros at the end of their numbers.
+fn without_order(kind: &DataType) -> bool {
+    types::is_document(kind) || matches!(kind, DataType::List(_))
+}
+
+/// The first of the expressions that has such a type.
 ///
 /// `schema` has the columns of the node's inputs.
-fn interval<'a>(keys: &'a [Expr], schema: &DFSchema) -> Result<Option<&'a Expr>> {
+fn found<'a>(
+    keys: &'a [Expr],
+    schema: &DFSchema,
+    such: fn(&DataType) -> bool,
+) -> Result<Option<&'a Expr>> {
     for key in keys {
-        if matches!(key.get_type(schema)?, DataType::Interval(_)) {
+        if such(&key.get_type(schema)?) {
             return Ok(Some(key));
         }
     }

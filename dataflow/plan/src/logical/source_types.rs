@@ -240,7 +240,14 @@ impl Scope {
             Expr::IsNull(inner) => Ok((Expr::IsNull(Box::new(self.tested(*inner)?)), None)),
             Expr::IsNotNull(inner) => Ok((Expr::IsNotNull(Box::new(self.tested(*inner)?)), None)),
             Expr::Cast(Cast { expr, field }) => {
-                let inner = cast(self.expr(*expr)?, field.data_type())?;
+                let asked = field.metadata().get(types::ASKED);
+                let is_uuid = asked.is_some_and(|asked| asked == "uuid");
+                let inner = match (self.expr(*expr)?, field.data_type()) {
+                    (inner, to) if is_document(inner.1) && (is_uuid || *to != DataType::Utf8) => {
+                        document(inner)
+                    }
+                    (inner, to) => cast(inner, to)?,
+                };
                 let expr = Box::new(inner);
                 Ok((Expr::Cast(Cast { expr, field }), None))
             }
@@ -408,6 +415,7 @@ impl Scope {
                 let returns_one = matches!(name, "nullif" | "greatest" | "least");
                 let what = format!("used in `{name}`");
                 let args = args.into_iter().map(|arg| match self.expr(arg)? {
+                    (arg, kind) if is_document(kind) => Ok(document((arg, kind))),
                     (arg, kind @ Some(_)) if returns_one => Err(refused(&arg, kind, &what)),
                     (arg, Some(kind)) if kind.is_padded() => Ok(unpadded(arg)),
                     (arg, None) => Ok(arg),
@@ -435,6 +443,7 @@ impl Scope {
                     usable(&arg, kind, false, "compared by DISTINCT")?;
                 }
                 ("count", _) => {}
+                (_, kind) if is_document(kind) => return Ok(document((arg, kind))),
                 ("min" | "max", Some(kind)) if !kind.is_padded() => {
                     usable(&arg, kind, true, &format!("used in `{name}`"))?;
                     returned = Some(kind);
@@ -549,6 +558,14 @@ fn compared(left: Typed, right: Typed, order: bool) -> Result<(Expr, Expr)> {
     };
     let kind = match (left.1, right.1) {
         (None, None) => return Ok((left.0, right.0)),
+        (one, other) if is_document(one) || is_document(other) => {
+            for (kind, expr) in [(one, &left.0), (other, &right.0)] {
+                if kind.is_some() && !is_document(kind) {
+                    return Err(refused(expr, kind, "compared with a document"));
+                }
+            }
+            return Ok((document(left), document(right)));
+        }
         (Some(one), Some(other)) if one.is_padded() && other.is_padded() => one,
         (Some(one), Some(other)) if one != other => {
             let what = format!("compared with {}", other.name());
@@ -567,6 +584,19 @@ fn compared(left: Typed, right: Typed, order: bool) -> Result<(Expr, Expr)> {
         true => (bare(left), bare(right)),
         false => (left.0, right.0),
     })
+}
+
+/// Whether a value is the text of a JSON document.
+fn is_document(kind: Option<SourceType>) -> bool {
+    kind.is_some_and(SourceType::is_document)
+}
+
+/// A value that is the text of a document, as a document. Other values stay.
+fn document((expr, kind): Typed) -> Expr {
+    match kind.filter(|kind| kind.is_document()) {
+        Some(kind) => tidemill_functions::named(kind.name(), vec![expr]),
+        None => expr,
+    }
 }
 
 /// One side of a comparison of padded texts. A literal counts as padded; another text does not.
@@ -636,6 +666,10 @@ fn one_of(results: Vec<Typed>) -> Result<(Vec<Expr>, Option<SourceType>)> {
         .iter()
         .find_map(|(expr, kind)| Some((expr.clone(), (*kind)?)));
     if let Some((expr, kind)) = &typed {
+        let others = |(_, its): &Typed| *its != Some(*kind);
+        if kind.is_document() && results.iter().any(others) {
+            return Ok((results.into_iter().map(document).collect(), None));
+        }
         for (other, its) in &results {
             let value = literal(other);
             let same = *its == Some(*kind) || value.is_some_and(ScalarValue::is_null);

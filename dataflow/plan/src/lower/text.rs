@@ -56,7 +56,9 @@ fn literal(value: &ScalarValue) -> Option<String> {
         _ => None,
     };
     match value.data_type() {
-        DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => quoted(""),
+        DataType::Utf8 => quoted(""),
+        types::JSON => quoted("json "),
+        types::JSONB => quoted("jsonb "),
         DataType::Date32 | DataType::Date64 => quoted("DATE "),
         DataType::Timestamp(_, _) => quoted("TIMESTAMP "),
         DataType::Interval(_) => quoted("INTERVAL "),

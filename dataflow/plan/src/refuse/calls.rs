@@ -127,6 +127,9 @@ fn takes(known: AggregateFunction, name: &str) -> String {
             format!("write {name}(fraction) WITHIN GROUP (ORDER BY …)")
         }
         AggregateFunction::StringAgg => format!("write {name}(text, separator)"),
+        AggregateFunction::JsonObjectAgg | AggregateFunction::JsonbObjectAgg => {
+            format!("write {name}(key, value)")
+        }
         known if known.is_of_pairs() => format!("{name} takes two arguments: {name}(y, x)"),
         _ => format!("{name} takes one argument"),
     }
@@ -207,14 +210,10 @@ fn clock(name: &str) -> String {
 }
 
 /// Aggregates of PostgreSQL that neither views nor DataFusion have.
-const POSTGRESQL: [&str; 11] = [
+const POSTGRESQL: [&str; 7] = [
     "any_value",
     "cume_dist",
     "dense_rank",
-    "json_agg",
-    "json_object_agg",
-    "jsonb_agg",
-    "jsonb_object_agg",
     "percent_rank",
     "range_agg",
     "range_intersect_agg",

@@ -1,4 +1,4 @@
-//! Collected aggregates: `string_agg`, `mode` and percentiles, computed from all sorted values of a
+//! Collected aggregates: `string_agg`, `json_agg`, `mode` and percentiles, computed from all sorted values of a
 //! group.
 //!
 //! The values are arranged by group in the order of the aggregate ([`super::values`]). At each
@@ -23,17 +23,17 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::compute::SortOptions;
-use arrow::datatypes::{Float64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Float64Type, Schema, SchemaRef};
 use differential_dataflow::AsCollection;
 use differential_dataflow::trace::cursor::{Cursor, cursor_list};
 use fold::{Folded, Given, Group, folded};
 use tidemill_ir::row::{Row, RowCodec};
-use tidemill_ir::{Aggregate, AggregateFunction, Epoch, OrderBy, Scalar};
+use tidemill_ir::{Aggregate, AggregateFunction, Epoch, OrderBy, Scalar, types};
 use tidemill_log::{Error, Kind, Result};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 use timely::progress::Antichain;
-use wanted::Wanted;
+use wanted::{Form, Wanted};
 
 use super::grouping::{Grouping, PartRows};
 use super::values::{Sorted, arranged_values};
@@ -159,6 +159,17 @@ fn wanted(aggregate: &Aggregate) -> Result<Wanted> {
         AggregateFunction::Mode => Wanted::Mode,
         AggregateFunction::PercentileCont => Wanted::Continuous(fraction()?),
         AggregateFunction::PercentileDisc => Wanted::Discrete(fraction()?),
+        function if function.is_document() => Wanted::Document(Form {
+            object: matches!(
+                function,
+                AggregateFunction::JsonObjectAgg | AggregateFunction::JsonbObjectAgg
+            ),
+            binary: matches!(
+                function,
+                AggregateFunction::JsonbAgg | AggregateFunction::JsonbObjectAgg
+            ),
+            distinct: aggregate.distinct,
+        }),
         AggregateFunction::StringAgg => {
             let separator = direct.as_ref().and_then(|l| l.as_string_opt::<i32>());
             Wanted::Text {
@@ -281,7 +292,7 @@ impl Finish {
                 .iter()
                 .filter_map(|((_, results), _, _)| results.get(column))
                 .collect();
-            self.column(&given)
+            self.column(&given, self.encoder.schema().field(column).data_type())
         });
         let columns: Vec<ArrayRef> = columns.collect::<Result<_>>()?;
         let rows = self.encoder.encode(&columns, updates.len())?;
@@ -289,7 +300,7 @@ impl Finish {
     }
 
     /// The results of one aggregate as a column.
-    fn column(&self, given: &[&Given]) -> Result<ArrayRef> {
+    fn column(&self, given: &[&Given], kind: &DataType) -> Result<ArrayRef> {
         let texts = || {
             given.iter().map(|given| match given {
                 Given::Text(text) => Some(text.as_str()),
@@ -297,11 +308,16 @@ impl Finish {
             })
         };
         if texts().any(|text| text.is_some()) {
-            return Ok(Arc::new(texts().collect::<StringArray>()));
+            // Documents have a type of their own.
+            let texts = texts().collect::<StringArray>();
+            return arrow::compute::cast(&texts, kind).map_err(tidemill_ir::row::bug);
         }
         let between = |given: &&Given| matches!(given, Given::Between(..));
         if given.iter().any(between) {
             return self.interpolated(given);
+        }
+        if types::is_document(kind) {
+            return Ok(arrow::array::new_null_array(kind, given.len()));
         }
         let values = given.iter().map(|given| match given {
             Given::Value(row) => Some(row),

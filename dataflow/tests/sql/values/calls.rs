@@ -246,6 +246,75 @@ const ZONES: &[&str] = &[
 ];
 const REPLACEMENTS: &[&str] = &["", "X", "\\&\\&", "[\\1]", "\\\\", "$1", "a\\"];
 const FLAGS: &[&str] = &["g", "i", "gi", "", "c", "ic", "gc"];
+const KEYS: &[&str] = &[
+    "a",
+    "b",
+    "c",
+    "d",
+    "",
+    "0",
+    "-1",
+    "1",
+    "longer key",
+    "7",
+    "x",
+];
+const NUMBER_TEMPLATES: &[&str] = &[
+    "999",
+    "000",
+    "990",
+    "099",
+    "9",
+    "0",
+    "FM999",
+    "FM000",
+    "FM990",
+    "9999999999",
+    "999,999,999",
+    "FM999,999,999",
+    "FM999,990.00",
+    "999,990.00",
+    "9.9",
+    "0.9",
+    "FM9.9",
+    "FM0.9",
+    "FM9.99",
+    "FM90.99",
+    "FM990.90",
+    "990.99",
+    "000.00",
+    "FM000.00",
+    "999D99",
+    "9G999D99",
+    "FM9G999G999D00",
+    "$999,999.99",
+    "FM$999,990.00",
+    "S999",
+    "999S",
+    "FMS999.99",
+    "FM999.99S",
+    "MI999",
+    "999MI",
+    "FM999.00MI",
+    "FMMI999",
+    "S000.0",
+    "99999999999999999999",
+    "009.90",
+    "FM9999999990.999999",
+    "\"no. \"FM999",
+    "FM\"no. \"999",
+    "999.9 %",
+    "(999)",
+    "0,000.0",
+    "FM0,000",
+    "9,9,9",
+    "FM099,999",
+    "999-99-9999",
+    "FM00-00",
+    "9990",
+    "FM9990.0099",
+    "0999.90",
+];
 const DATED: &[(&str, &str)] = &[
     ("2024-02-29", "YYYY-MM-DD"),
     ("29.02.2024", "DD.MM.YYYY"),
@@ -291,6 +360,10 @@ pub(crate) fn variants(entry: &Supported, calls: usize) -> usize {
         }
         "~" | "~*" | "regexp_replace" | "SIMILAR TO" | "LIKE" | "ILIKE" => calls * 8,
         "substring" if entry.takes[1] == Kind::Text => calls * 8,
+        "->" | "->>" | "#>" | "#>>" | "@>" | "<@" | "#-" | "jsonb_set" | "jsonb_insert" => {
+            calls * 6
+        }
+        "?" | "?|" | "?&" | "jsonb_extract_path" | "json_extract_path" => calls * 3,
         "/" | "round" | "CAST" | "numeric" | "AT TIME ZONE" => calls * 2,
         _ => calls,
     }
@@ -342,6 +415,7 @@ fn particular(entry: &Supported, place: usize, rng: &mut StdRng) -> Option<Strin
             Kind::Interval => pick(SPAN_FIELDS, rng),
             _ => pick(FIELDS, rng),
         },
+        ("to_char", 1) if numbers(entry.takes[0]) => pick(NUMBER_TEMPLATES, rng),
         ("to_char", 1) => pick(TEMPLATES, rng),
         ("~" | "~*" | "!~" | "!~*" | "regexp_like" | "regexp_replace", 1) => pick(PATTERNS, rng),
         ("substring", 1) if entry.takes[1] == Kind::Text => pick(PATTERNS, rng),
@@ -352,6 +426,21 @@ fn particular(entry: &Supported, place: usize, rng: &mut StdRng) -> Option<Strin
         ("SIMILAR TO", 1) => pick(SIMILARS, rng),
         ("AT TIME ZONE", 1) => pick(ZONES, rng),
         ("encode" | "decode", 1) => "hex",
+        ("->" | "->>" | "?" | "-", 1) if entry.takes[1] == Kind::Text => pick(KEYS, rng),
+        ("->" | "->>" | "-", 1)
+            if entry.takes[0] != entry.takes[1] && entry.takes[1] == Kind::Int =>
+        {
+            return Some(pick(&["0", "1", "-1", "2", "-3", "(i1 % 3)"], rng).to_owned());
+        }
+        (name, 1..) if name.contains("_extract_path") => pick(KEYS, rng),
+        ("#>" | "#>>" | "#-" | "?|" | "?&" | "jsonb_set" | "jsonb_insert", 1) => {
+            pick(edges::ARRAYS, rng)
+        }
+        ("string_to_array", 1) => pick(&[",", "", " ", "a", "b"], rng),
+        ("array_to_string", 1) => pick(&[",", "", " - "], rng),
+        ("array_length" | "array_upper", 1) => {
+            return Some(pick(&["1", "2", "0", "i1"], rng).to_owned());
+        }
         ("round" | "trunc", 1) => {
             return Some(pick(&["0", "1", "2", "-1", "3", "-3", "6"], rng).to_owned());
         }
@@ -390,7 +479,13 @@ fn particular(entry: &Supported, place: usize, rng: &mut StdRng) -> Option<Strin
 /// SQL of an entry over these arguments; none for what SQL cannot say by itself.
 fn written(entry: &Supported, args: &[String], rng: &mut StdRng) -> Option<String> {
     Some(match (entry.name, args) {
-        ("comparable" | "compare", _) => return None,
+        ("comparable" | "compare" | "json" | "jsonb" | "element" | "member", _) => return None,
+        ("json_build_object" | "jsonb_build_object", [_, a, ..]) => {
+            let key = pick(&["s1", "i1", "f1", "o1", "d1", "t1", "z1", "n1"], rng);
+            format!("{}('k', {a}, concat({key}), i2)", entry.name)
+        }
+        ("array", args) => format!("ARRAY[{}]", args.join(", ")),
+        ("= ANY", [a, b]) => format!("({a} = ANY ({b}))"),
         ("output", [a]) => format!("concat({a})"),
         ("smallint", [a]) => format!("CAST({a} AS smallint)"),
         ("uuid", [_]) => {
@@ -411,6 +506,15 @@ fn written(entry: &Supported, args: &[String], rng: &mut StdRng) -> Option<Strin
             )
         }
         ("varchar", [a, _]) => format!("CAST({a} AS varchar({}))", pick(&["1", "3", "10"], rng)),
+        ("CAST", [a]) if entry.takes == [Kind::Text] && entry.gives == Kind::Texts => {
+            let text = pick(edges::ARRAYS, rng);
+            format!("CAST(concat({}, left({a}, 0)) AS text[])", quoted(text))
+        }
+        ("CAST", [_]) if entry.takes == [Kind::Text] && is_document(entry.gives) => {
+            let text = pick(edges::DOCUMENTS, rng);
+            let kind = entry.gives.name();
+            format!("CAST(concat({}, left(s1, 0)) AS {kind})", quoted(text))
+        }
         ("numeric", [a, ..]) => {
             let kind = pick(&["10,2", "5,0", "20,6", "3,3", "30,10"], rng);
             format!("CAST({a} AS numeric({kind}))")
@@ -446,6 +550,14 @@ fn written(entry: &Supported, args: &[String], rng: &mut StdRng) -> Option<Strin
         }
         (name, args) => format!("{name}({})", args.join(", ")),
     })
+}
+
+fn numbers(kind: Kind) -> bool {
+    matches!(kind, Kind::Int | Kind::Long | Kind::Numeric)
+}
+
+fn is_document(kind: Kind) -> bool {
+    matches!(kind, Kind::Json | Kind::Jsonb)
 }
 
 /// A call of an entry over columns and literals.
@@ -497,7 +609,10 @@ pub(crate) fn nested(table: &[Supported], kind: Kind, depth: usize, rng: &mut St
             )
         }
         1 => format!("coalesce({}, {})", part(kind, rng), part(kind, rng)),
-        2 => format!("nullif({}, {})", part(kind, rng), part(kind, rng)),
+        // A json has no equality.
+        2 if kind != Kind::Json => {
+            format!("nullif({}, {})", part(kind, rng), part(kind, rng))
+        }
         3 if kind == Kind::Bool => {
             let word = pick(&["AND", "OR"], rng);
             format!("({} {word} {})", part(kind, rng), part(kind, rng))

@@ -3,7 +3,7 @@
 use tidemill_functions::Kind;
 
 /// A column of the table: name, kind, and the type that PostgreSQL declares.
-pub(crate) const COLUMNS: [(&str, Kind, &str); 26] = [
+pub(crate) const COLUMNS: [(&str, Kind, &str); 29] = [
     ("o1", Kind::Bool, "boolean"),
     ("o2", Kind::Bool, "boolean"),
     ("i1", Kind::Int, "int"),
@@ -30,6 +30,9 @@ pub(crate) const COLUMNS: [(&str, Kind, &str); 26] = [
     ("z1", Kind::Timestamptz, "timestamptz"),
     ("z2", Kind::Timestamptz, "timestamptz"),
     ("s4", Kind::Text, "text"),
+    ("j1", Kind::Jsonb, "jsonb"),
+    ("j2", Kind::Jsonb, "jsonb"),
+    ("k1", Kind::Json, "json"),
 ];
 
 const INTS: &[&str] = &[
@@ -312,8 +315,71 @@ pub(crate) fn of(kind: Kind) -> &'static [&'static str] {
         Kind::Date => DATES,
         Kind::Timestamp | Kind::Timestamptz => STAMPS,
         Kind::Interval => INTERVALS,
+        Kind::Json | Kind::Jsonb => DOCUMENTS,
+        Kind::Texts => ARRAYS,
     }
 }
+
+/// JSON documents: each type, nested, with keys that collide and numbers that keep their zeros.
+pub(crate) const DOCUMENTS: &[&str] = &[
+    "null",
+    "true",
+    "false",
+    "0",
+    "1",
+    "-1",
+    "1.0",
+    "1.50",
+    "2.5",
+    "-0.0",
+    "1e2",
+    "12345678901234567890.123",
+    "2147483648",
+    "\"\"",
+    "\"a\"",
+    "\"abc\"",
+    "\"line\\nbreak \\u00e9 \\\" \\\\ /\"",
+    "[]",
+    "{}",
+    "[null]",
+    "[1, 2, 3]",
+    "[\"a\", \"b\", \"a\"]",
+    "[[1, 2], [3]]",
+    "[1, \"a\", null, {\"a\": 1}, [true]]",
+    "[{\"a\": 1, \"b\": [1, 2]}, {\"a\": 2}]",
+    "{\"a\": 1}",
+    "{\"a\": null}",
+    "{\"a\": 1.0, \"b\": \"x\"}",
+    "{\"b\": 2, \"a\": 1, \"a\": 3}",
+    "{\"a\": {\"b\": {\"c\": [1, {\"d\": \"deep\"}]}}}",
+    "{\"a\": [1, 2, {\"b\": null}], \"longer key\": {\"a\": true}}",
+    "{\"\": 0, \"0\": 1, \"-1\": 2}",
+    "{\"a\": \"7\", \"b\": 7, \"c\": [7], \"d\": {\"7\": 7}}",
+    " {\"a\" :1 ,\"b\":[ 1,2 ]} ",
+    "\"7\"",
+    "7",
+    "99999999999999999999999999999999999999",
+];
+
+/// Arrays of texts are literals.
+pub(crate) const ARRAYS: &[&str] = &[
+    "{}",
+    "{a}",
+    "{a,b}",
+    "{a,0}",
+    "{0}",
+    "{-1}",
+    "{1,b}",
+    "{a,b,c,1,d}",
+    "{b}",
+    "{NULL}",
+    "{a,NULL,b}",
+    "{\"\"}",
+    "{\"longer key\",a}",
+    "{ x , \"y \\\" z\" }",
+    "{3,a}",
+    "{-9}",
+];
 
 /// Intervals are literals: no column holds them.
 pub(crate) const INTERVALS: &[&str] = &[

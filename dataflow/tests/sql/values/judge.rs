@@ -205,7 +205,7 @@ impl Judge {
             .map(|(name, _, kind)| format!("{name} {kind}"));
         let declared: Vec<String> = declared.collect();
         let expression = match call.gives {
-            Kind::Interval => format!("CAST({} AS text)", call.sql),
+            Kind::Interval | Kind::Texts => format!("CAST({} AS text)", call.sql),
             _ => call.sql.clone(),
         };
         let sql = format!(
@@ -331,7 +331,8 @@ fn column(texts: &[Option<String>], kind: Kind, declared: &str) -> ArrayRef {
             let (precision, scale) = (precision.parse().unwrap(), scale.parse().unwrap());
             Arc::new(column.with_precision_and_scale(precision, scale).unwrap())
         }
-        Kind::Interval => unreachable!("no column holds intervals"),
+        Kind::Json | Kind::Jsonb => Arc::new(texts.collect::<StringArray>()),
+        Kind::Interval | Kind::Texts => unreachable!("no column holds {kind:?}"),
     }
 }
 

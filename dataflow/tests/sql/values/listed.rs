@@ -17,7 +17,16 @@ fn line(entry: &Supported) -> String {
 
 /// What the list says of the table now.
 fn list() -> String {
-    let hidden = ["comparable", "compare", "output"];
+    let hidden = [
+        "comparable",
+        "compare",
+        "output",
+        "json",
+        "jsonb",
+        "array",
+        "element",
+        "member",
+    ];
     let mut names: BTreeMap<&str, Vec<Supported>> = BTreeMap::new();
     for entry in supported() {
         if !hidden.contains(&entry.name) {

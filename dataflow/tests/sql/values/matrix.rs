@@ -19,7 +19,7 @@ use crate::values::judge::{Judge, Outcome};
 const SAMPLE: usize = 20;
 
 /// One operand of each type, and a second of the same type.
-const COLUMNS: [(&str, &str); 12] = [
+const COLUMNS: [(&str, &str); 13] = [
     ("o1", "o2"),
     ("i1", "i2"),
     ("l1", "l2"),
@@ -32,6 +32,7 @@ const COLUMNS: [(&str, &str); 12] = [
     ("t1", "t2"),
     ("z1", "z2"),
     ("(t1 - t2)", "(z1 - z2)"),
+    ("j1", "j2"),
 ];
 
 /// Literals: of no type yet, and of numbers' types.
@@ -46,7 +47,7 @@ const LITERALS: [(&str, &str); 8] = [
     ("0.1", "2.5"),
 ];
 
-const OPERATORS: [&str; 27] = [
+const OPERATORS: [&str; 34] = [
     "=",
     "<>",
     "<",
@@ -74,6 +75,13 @@ const OPERATORS: [&str; 27] = [
     "IS NOT DISTINCT FROM",
     "AND",
     "AT TIME ZONE",
+    "->",
+    "->>",
+    "@>",
+    "<@",
+    "?",
+    "#>",
+    "#-",
 ];
 
 /// `A` and `B` are the operands, `C` is another of the type of `B`.
@@ -176,6 +184,11 @@ fn calls(rng: &mut StdRng) -> Vec<String> {
                 "uuid",
                 "varchar",
                 "numeric",
+                "json",
+                "jsonb",
+                "array",
+                "element",
+                "member",
                 "extract",
                 "position",
             ]
@@ -216,7 +229,8 @@ fn kind_of(name: &str) -> Option<Kind> {
         "numeric" => Kind::Numeric,
         "float4" => Kind::Real,
         "float8" => Kind::Double,
-        "text" | "varchar" | "unknown" => Kind::Text,
+        // A document becomes a text in a view.
+        "text" | "varchar" | "unknown" | "jsonb" => Kind::Text,
         "bytea" => Kind::Bytes,
         "date" => Kind::Date,
         "timestamp" => Kind::Timestamp,

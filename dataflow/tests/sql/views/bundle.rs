@@ -24,7 +24,7 @@ pub(crate) struct View {
 }
 
 /// The columns of both tables, in the words that PostgreSQL and the planner share.
-pub(crate) const COLUMNS: [(&str, &str); 14] = [
+pub(crate) const COLUMNS: [(&str, &str); 15] = [
     ("id", "int"),
     ("grp", "text"),
     ("sub", "int"),
@@ -39,6 +39,7 @@ pub(crate) const COLUMNS: [(&str, &str); 14] = [
     ("day", "date"),
     ("at", "timestamp"),
     ("tz", "timestamptz"),
+    ("doc", "jsonb"),
 ];
 
 pub(crate) const TABLES: [&str; 2] = ["items", "extras"];

@@ -147,6 +147,29 @@ impl Feed {
     }
 }
 
+/// A document, mostly an object of few keys with values of changing types; null at times.
+fn document(rng: &mut StdRng) -> Value {
+    let number = rng.random_range(-3..4);
+    let word = *["a", "b", "ab", "", "ä \"x\""].choose(rng).unwrap();
+    let tags: Vec<&str> = ["x", "y", "z", "x"]
+        .into_iter()
+        .filter(|_| rng.random_bool(0.5))
+        .collect();
+    let flag = rng.random_bool(0.5);
+    match rng.random_range(0..12) {
+        0 => Value::Null,
+        1 => json!([number, word, null, {"k": number}]),
+        2 => json!({}),
+        3 => json!({"k": word, "n": null}),
+        4 => json!({"k": word, "n": number, "o": {"p": {"q": number}, "r": tags}}),
+        5 => json!({"n": f64::from(number) / 4.0, "tags": tags, "k": word, "deep": [[number]]}),
+        _ => json!({
+            "k": word, "n": number, "tags": tags, "flag": flag,
+            "lines": [{"sku": word, "qty": number}, {"sku": "s", "qty": 2}],
+        }),
+    }
+}
+
 fn keyed(table: usize, key: i64, value: Option<Value>) -> Record {
     let key = json!({ "id": key }).to_string().into_bytes();
     Record {
@@ -246,6 +269,7 @@ fn row(rng: &mut StdRng, id: i64) -> Value {
         "day": pick(rng, DAYS),
         "at": pick(rng, AT),
         "tz": pick(rng, TZ),
+        "doc": document(rng),
         "unused": {"n": [1, "two", null]},
     })
 }

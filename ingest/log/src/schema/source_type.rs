@@ -145,6 +145,7 @@ static TYPES: &[Entry] = &[
         "it is ordered field by field",
     ),
     entry("json", Comparison::Nothing, DOCUMENT),
+    entry("jsonb", Comparison::Nothing, DOCUMENT),
     entry("xml", Comparison::Nothing, DOCUMENT),
     entry("jsonpath", Comparison::Nothing, DOCUMENT),
     entry("hstore", Comparison::Nothing, DOCUMENT),
@@ -235,6 +236,11 @@ impl SourceType {
     /// Whether a value has fields, and is `IS NULL` when all of them are.
     pub fn has_fields(self) -> bool {
         self.0.name == "composite"
+    }
+
+    /// Whether a value is a JSON document.
+    pub fn is_document(self) -> bool {
+        matches!(self.0.name, "json" | "jsonb")
     }
 
     /// Whether equal stored values always have the same text, so that the text can identify a row.

@@ -6,8 +6,8 @@
 //! | `avg`, variances and deviations of real | double precision |
 //! | functions of pairs, `percentile_cont` | double precision |
 //!
-//! ORDER BY inside a function stays only where it has an effect: in `string_agg` and in WITHIN
-//! GROUP.
+//! ORDER BY inside a function stays only where it has an effect: in `string_agg`, in what collects
+//! documents, and in WITHIN GROUP.
 
 use arrow::datatypes::DataType;
 use datafusion_common::{Result, ScalarValue};
@@ -31,6 +31,9 @@ impl Scope {
             return Ok(Expr::AggregateFunction(call));
         };
         ordered_by_arguments(function, &call)?;
+        if function.is_document() {
+            return self.document_aggregate(function, call);
+        }
         let count = call.params.args.len();
         let mut arguments = std::mem::take(&mut call.params.args).into_iter().peekable();
         let mut args = Vec::with_capacity(count);
@@ -132,11 +135,12 @@ impl Scope {
     }
 
     /// Checks the expressions of an ORDER BY.
-    fn sorted(&self, order: Vec<Sort>) -> Result<Vec<Sort>> {
+    pub(super) fn sorted(&self, order: Vec<Sort>) -> Result<Vec<Sort>> {
         for by in &order {
             let argument = self.argument(&by.expr)?;
             let kind = argument.known().and_then(Kind::of);
-            if kind.is_none_or(|kind| kind == Kind::Interval) {
+            let unordered = [Kind::Interval, Kind::Json, Kind::Jsonb, Kind::Texts];
+            if kind.is_none_or(|kind| unordered.contains(&kind)) {
                 let is = argument
                     .known()
                     .map_or_else(|| "unknown".to_owned(), types::name);
@@ -153,8 +157,14 @@ impl Scope {
 fn takes(function: Function, kind: Kind) -> bool {
     match function {
         Function::Count => true,
-        Function::Min | Function::Max => !matches!(kind, Kind::Bool | Kind::Bytes | Kind::Interval),
-        Function::Mode | Function::PercentileDisc => kind != Kind::Interval,
+        Function::Min | Function::Max => !matches!(
+            kind,
+            Kind::Bool | Kind::Bytes | Kind::Interval | Kind::Json | Kind::Jsonb | Kind::Texts
+        ),
+        Function::Mode | Function::PercentileDisc => !matches!(
+            kind,
+            Kind::Interval | Kind::Json | Kind::Jsonb | Kind::Texts
+        ),
         Function::BoolAnd | Function::BoolOr => kind == Kind::Bool,
         Function::BitAnd | Function::BitOr | Function::BitXor => {
             matches!(kind, Kind::Int | Kind::Long)

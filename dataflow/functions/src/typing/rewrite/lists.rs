@@ -8,6 +8,8 @@ use datafusion_common::{Result, ScalarValue};
 use datafusion_expr::expr::InList;
 use datafusion_expr::{Expr, Operator, lit, not};
 
+use tidemill_ir::types;
+
 use super::super::resolve::{Argument, common};
 use super::{Scope, compared_as, row, text_known};
 use crate::chain::chained;
@@ -96,8 +98,10 @@ impl Scope {
             }
             found = Some(target);
         }
-        let apart =
-            |kind: &DataType| matches!(kind, DataType::Decimal128(..) | DataType::Interval(_));
+        let apart = |kind: &DataType| match kind {
+            DataType::Decimal128(..) | DataType::Interval(_) | DataType::List(_) => true,
+            kind => types::is_document(kind),
+        };
         Ok(found.filter(|kind| !apart(kind)))
     }
 }

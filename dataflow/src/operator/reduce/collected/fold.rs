@@ -160,7 +160,7 @@ fn positions(wanted: &Wanted, all: u64) -> Option<(u64, u64, f64)> {
             let (low, high) = (place.floor(), place.ceil());
             Some((low as u64, high as u64, place - low))
         }
-        Wanted::Mode | Wanted::Text { .. } => None,
+        Wanted::Mode | Wanted::Text { .. } | Wanted::Document(_) => None,
     }
 }
 

@@ -1,10 +1,14 @@
-//! The texts of `string_agg`, put together while a group's values are read.
+//! The texts of `string_agg`, and the documents of `json_agg` and the like, put together while a
+//! group's values are read.
 
 use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use tidemill_ir::json::{Document, elements};
 use tidemill_ir::row::{Row, RowCodec};
 use tidemill_log::{Error, Kind, Result};
 
-use super::wanted::Wanted;
+use super::wanted::{Form, Wanted};
 
 /// Bytes of a `string_agg`; a group whose text is longer is a dead letter.
 pub(crate) const STRING_AGG_BYTES_MAX: usize = 1 << 20;
@@ -17,6 +21,8 @@ struct Growing<'a> {
     index: usize,
     /// What is between two texts.
     separator: &'a str,
+    /// The form of documents; `None` for plain texts.
+    form: Option<Form>,
     /// Whether equal texts are taken once.
     distinct: bool,
     /// The text so far; `None` before the first one.
@@ -48,7 +54,15 @@ impl<'a> Texts<'a> {
             } => Some(Growing {
                 index,
                 separator,
+                form: None,
                 distinct: *distinct,
+                text: None,
+            }),
+            Wanted::Document(form) => Some(Growing {
+                index,
+                separator: ", ",
+                form: Some(*form),
+                distinct: form.distinct,
                 text: None,
             }),
             _ => None,
@@ -88,10 +102,14 @@ impl<'a> Texts<'a> {
         if let Some(index) = self.refused {
             return Ok(Err(index));
         }
-        let texts = self.growing.into_iter();
-        Ok(Ok(texts
-            .filter_map(|growing| Some((growing.index, growing.text?)))
-            .collect()))
+        let mut texts = Vec::with_capacity(self.growing.len());
+        for growing in self.growing {
+            let index = growing.index;
+            if let Some(text) = growing.finished()? {
+                texts.push((index, text));
+            }
+        }
+        Ok(Ok(texts))
     }
 
     /// Decodes the values that wait, and appends them.
@@ -102,7 +120,8 @@ impl<'a> Texts<'a> {
         let rows = self
             .codec
             .decode(self.waiting.iter().map(|(row, _)| *row))?;
-        let column = rows.column(self.column);
+        let column = cast(rows.column(self.column), &DataType::Utf8);
+        let column = column.map_err(tidemill_ir::row::bug)?;
         let Some(texts) = column.as_string_opt::<i32>() else {
             let what = format!("string_agg of {}", column.data_type());
             return Err(Error::new(Kind::Bug, what));
@@ -120,6 +139,42 @@ impl<'a> Texts<'a> {
 }
 
 impl Growing<'_> {
+    /// The whole text; a document in its brackets.
+    ///
+    /// # Errors
+    /// `Bug` when what was collected is no document.
+    fn finished(self) -> Result<Option<String>> {
+        let (Some(text), Some(form)) = (&self.text, self.form) else {
+            return Ok(self.text);
+        };
+        let array = format!("[{text}]");
+        if !form.object {
+            return Ok(Some(array));
+        }
+        let bug = |why: String| Error::new(Kind::Bug, format!("members of an object: {why}"));
+        let mut members = Vec::new();
+        for member in elements(&array).map_err(bug)? {
+            let parts = elements(member).map_err(bug)?;
+            let [key, value] = parts.as_slice() else {
+                return Err(bug(format!("`{member}` is no key and value")));
+            };
+            members.push((*key, *value));
+        }
+        if !form.binary {
+            let written = members
+                .iter()
+                .map(|(key, value)| format!("{key} : {value}"));
+            let written: Vec<String> = written.collect();
+            return Ok(Some(format!("{{ {} }}", written.join(", "))));
+        }
+        let parsed = members.into_iter().map(|(key, value)| {
+            let key = tidemill_ir::json::string(key).map_err(bug)?;
+            Ok((key, Document::parse(value).map_err(bug)?))
+        });
+        let object = Document::object(parsed.collect::<Result<_>>()?);
+        Ok(Some(object.to_string()))
+    }
+
     /// Appends a text `count` times. Returns false if the whole becomes too long.
     fn append(&mut self, text: &str, count: u64) -> bool {
         let times = if self.distinct { 1 } else { count };
