@@ -40,9 +40,9 @@ use super::backlog::Backlog;
 use super::contract::{
     Done, Frontier, ReadBack, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes,
 };
+use super::convert::scan::stored_form;
 use super::existing::unprepared;
-use super::reports::Reports;
-use super::scan::stored_form;
+use super::health::Reports;
 
 mod address;
 mod cell;

@@ -13,6 +13,8 @@ use tidemill_log::Result;
 use super::contract::{Table, Unfit};
 use super::existing::mismatch;
 
+pub(super) mod scan;
+
 /// The same instants with another time zone name, or none. The stored numbers are UTC in any case.
 fn with_zone(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     let data = array

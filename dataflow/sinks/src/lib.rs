@@ -1,14 +1,15 @@
 //! Sinks: the databases that views are served from.
 //!
 //! Engines: `cassandra` (`cassandra://[user@]host:port[,host…]/keyspace`), `postgres`
-//! (`postgres://[user@]host:port/database`) and `sqlite` (`sqlite://FILE`). All keep the contract of
-//! [`Sink`] and pass `tests/storage/sink_conformance`. `blackhole://` drops what is written, for
+//! (`postgres://[user@]host:port/database`) and `sqlite` (`sqlite://FILE`). All keep the contract
+//! of [`Sink`] and pass `tests/storage/sink_conformance`. `blackhole://` drops what is written, for
 //! benchmarks.
 //!
 //! The views of a job go to one sink, or some of them to sinks that they name ([`open_all`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemill_ir::Job;
 use tidemill_log::Result;
@@ -21,20 +22,17 @@ pub mod claims;
 mod contract;
 mod convert;
 mod existing;
+mod health;
 mod postgres;
-mod probe;
-mod reports;
 mod routed;
-mod scan;
 mod sqlite;
 
 pub use contract::{
     Done, Frontier, Odd, ReadBack, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes,
 };
-pub use probe::{Probe, version};
 pub use routed::unknown;
 
-use reports::Reports;
+use health::Reports;
 
 /// Opens the sink that `url` names. For Cassandra this connects, and waits for a cluster that is
 /// not available yet (see `cassandra`).
@@ -95,4 +93,49 @@ fn open_reporting(url: &str, reports: Reports) -> Result<Arc<dyn Sink>> {
             url.split('@').next_back().unwrap_or_default()
         ),
     ))
+}
+
+/// Asks the service of one sink whether it answers, for `tidemill status` and readiness.
+pub enum Probe {
+    /// A Cassandra cluster.
+    Cassandra(Box<cassandra::probe::Probe>),
+    /// A PostgreSQL server.
+    Postgres(Box<postgres::probe::Probe>),
+}
+
+impl Probe {
+    /// A probe of the service that a sink's URL names; it waits at most `wait` for each answer.
+    ///
+    /// # Errors
+    /// `Data` when `url` is not a service's URL; `Retry` when no thread can be started.
+    pub fn new(url: &str, wait: Duration) -> Result<Self> {
+        if !url.starts_with("postgres") {
+            let probe = cassandra::probe::Probe::new(url, wait)?;
+            return Ok(Self::Cassandra(Box::new(probe)));
+        }
+        let probe = postgres::probe::Probe::new(url, wait)?;
+        Ok(Self::Postgres(Box::new(probe)))
+    }
+
+    /// Asks once, and connects first if there is no connection.
+    ///
+    /// # Errors
+    /// `Retry` when there is no answer in time, `Data` when the service refuses the connection.
+    pub fn ask(&mut self) -> Result<()> {
+        match self {
+            Self::Cassandra(probe) => probe.ask(),
+            Self::Postgres(probe) => probe.ask(),
+        }
+    }
+}
+
+/// Asks the service of a sink for its version, and waits at most `wait` for an answer.
+///
+/// # Errors
+/// `Data` when the URL is wrong or the service refuses the connection; `Retry` without an answer.
+pub fn version(url: &str, wait: Duration) -> Result<String> {
+    if url.starts_with("postgres") {
+        return postgres::probe::Probe::new(url, wait)?.version();
+    }
+    cassandra::ask(url.strip_prefix("cassandra://").unwrap_or(url), wait)
 }

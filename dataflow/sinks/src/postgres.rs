@@ -18,8 +18,8 @@
 //! 2. A process of an older generation, or one whose table was dropped and created again since, is
 //!    refused with `Fence`: the frontier row holds both, and it is locked while rows are written.
 //! 3. A row that the server refuses because of its values is deleted by its key and reported, and
-//!    the rest of its write continues. The frontier then moves with [`Sink::advance`] only, when the
-//!    report is durable.
+//!    the rest of its write continues. The frontier then moves with [`Sink::advance`] only, when
+//!    the report is durable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,12 +37,13 @@ use super::backlog::{Backlog, Pending};
 use super::contract::{
     Done, Frontier, ReadBack, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes,
 };
-use super::reports::Reports;
-use super::scan::stored_form;
+use super::convert::scan::stored_form;
+use super::health::Reports;
 
 mod address;
 mod column;
 mod frontier;
+pub(super) mod probe;
 mod scan;
 mod statement;
 mod table;
@@ -50,7 +51,6 @@ mod unfit;
 mod write;
 
 use address::Address;
-pub(super) use address::server;
 use statement::Session;
 use write::Writer;
 

@@ -32,9 +32,9 @@ use super::backlog::{Backlog, Pending};
 use super::contract::{
     Done, Frontier, ReadBack, Refused, Scanned, Sink, Table, Unclaimed, Unfit, Writes,
 };
+use super::convert::scan::stored_form;
 use super::convert::{batch_of, beyond_bigint};
 use super::existing::{quoted, unprepared};
-use super::scan::stored_form;
 
 mod cell;
 mod error;

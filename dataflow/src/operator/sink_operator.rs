@@ -231,14 +231,8 @@ fn write<'scope>(
     let context = Rc::clone(context);
     let name = view.name.clone();
     let scope = keyed.scope();
-    let peers = scope.peers();
-    // A transactional sink takes the epochs of a view from one worker, in order.
     let alone = context.sink.is_transactional(&name);
-    let writer = Row::new(name.as_bytes()).owner(peers);
-    let pact = Context::crossing(&context, move |(key, _, _, _): &Change| match alone {
-        true => writer,
-        false => key.owner(peers),
-    });
+    let pact = Context::crossing(&context, route(alone, &name, scope.peers()));
     keyed.unary_frontier(pact, "Serve", move |_, info| {
         let wake = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
         let done: Written = Arc::default();
@@ -307,6 +301,16 @@ fn write<'scope>(
             }
         }
     })
+}
+
+/// The worker of each change: that of its key, or one for the whole view if it must write `alone`,
+/// as for a transactional sink.
+fn route(alone: bool, view: &str, peers: usize) -> impl Fn(&Change) -> u64 + 'static {
+    let writer = Row::new(view.as_bytes()).owner(peers);
+    move |(key, _, _, _)| match alone {
+        true => writer,
+        false => key.owner(peers),
+    }
 }
 
 /// A change from a row that a checkpoint kept.

@@ -65,3 +65,38 @@ pub(crate) fn drop_behind(
     }
     dropped.then(|| sink.prepare(job, tables)).transpose()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+
+    #[test]
+    fn a_table_behind_the_checkpoint_is_made_anew() {
+        let table = Table {
+            name: "t".to_owned(),
+            schema: Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true)])),
+            primary_key: vec![0],
+            partition_columns: 1,
+            fingerprint: 7,
+        };
+        let tables = [table];
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("sink.db").display());
+        let sink = tidemill_sinks::open(&url).unwrap();
+        sink.prepare("job", &tables).unwrap();
+        sink.advance("job", &[0], 5).unwrap();
+        let behind = |served: Option<Epoch>, checkpoint| {
+            drop_behind(&*sink, "job", &tables, &[served], checkpoint).unwrap()
+        };
+        assert_eq!(behind(Some(5), None), None, "all epochs are replayed");
+        assert_eq!(behind(Some(5), Some(5)), None);
+        assert_eq!(behind(None, Some(9)), None, "nothing is in the table");
+        assert_eq!(sink.frontiers("job").unwrap()["t"].epoch, Some(5));
+        assert_eq!(behind(Some(5), Some(9)), Some(vec![None]));
+        assert_eq!(sink.frontiers("job").unwrap()["t"].epoch, None);
+    }
+}

@@ -383,15 +383,9 @@ impl Shared {
             served = epochs(frontiers);
         }
         let through = checkpoint.as_ref().map(|checkpoint| checkpoint.epoch);
-        let dropped = self.awaited("make views anew", || {
-            let (job, tables) = (&self.config.name, &self.tables);
-            filled_anew::drop_behind(&*self.sink, job, tables, &served, through)
-        });
-        match dropped? {
-            None => return Ok(None),
-            Some(None) => {}
-            Some(Some(frontiers)) => served = epochs(frontiers),
-        }
+        let Some(served) = self.without_behind(served, through)? else {
+            return Ok(None);
+        };
         let journal = Arc::new(journal);
         let generation = standing.generation;
         self.stats.generation.store(generation, Ordering::Relaxed);
@@ -427,6 +421,20 @@ impl Shared {
         let added = watched.start(log, every, told, &self.failure)?;
         *self.added.lock().unwrap_or_else(PoisonError::into_inner) = Some(added);
         Ok(Some(start))
+    }
+
+    /// Drops the tables that end before the checkpoint. Returns the frontiers of all tables; `None`
+    /// when the job was stopped in the meantime.
+    fn without_behind(
+        &self,
+        served: Vec<Option<Epoch>>,
+        checkpoint: Option<Epoch>,
+    ) -> Result<Option<Vec<Option<Epoch>>>> {
+        let dropped = self.awaited("make views anew", || {
+            let (job, tables) = (&self.config.name, &self.tables);
+            filled_anew::drop_behind(&*self.sink, job, tables, &served, checkpoint)
+        })?;
+        Ok(dropped.map(|frontiers| frontiers.map_or(served, epochs)))
     }
 
     /// Starts watching the schema ids of Avro topics.

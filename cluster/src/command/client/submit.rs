@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(as_run["state"], file, "where the views are");
         let mut with_password = resolve("a:9092", None);
         let url = "postgres://u:hunter2x@h/db".to_owned();
-        with_password.named.push(("postgres", url));
+        with_password.named.push(("postgres".to_owned(), url));
         let refused = connections_of(&with_password, false);
         let said = refused.unwrap_err().to_string();
         assert!(said.contains("set TIDEMILL_POSTGRES_PASSWORD"), "{said}");

@@ -14,7 +14,7 @@ use tidemill_log::backoff::Backoff;
 use tidemill_log::{Error, Kind, Result};
 use tokio::sync::Semaphore;
 
-use super::super::reports::Reports;
+use super::super::health::Reports;
 use super::address::{Address, refusal};
 use super::health::{Health, WRITE};
 use super::replication::Replication;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use scylla::errors::ExecutionError;
 use tidemill_log::Result;
 
-use super::super::reports::Reports;
+use super::super::health::Reports;
 
 /// The name under which statements report on the cluster.
 pub(super) const WRITE: &str = "write";

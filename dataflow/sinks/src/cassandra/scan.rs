@@ -9,8 +9,8 @@ use tidemill_log::{Error, Kind, Result};
 use tokio::task::JoinSet;
 
 use super::super::contract::{Scanned, Table};
+use super::super::convert::scan::{Engine, PAGE_ROWS};
 use super::super::existing::quoted;
-use super::super::scan::{Engine, PAGE_ROWS};
 use super::cell::{Delete, array_of, widened};
 use super::connected::Connected;
 use super::retry::failed;

@@ -16,7 +16,7 @@ const IDLE_MAX_MS: u32 = 10_000;
 ///
 /// # Errors
 /// Those of [`Server::parse`].
-pub(in super::super) fn server(url: &str) -> Result<(Server, Option<String>)> {
+pub(super) fn server(url: &str) -> Result<(Server, Option<String>)> {
     let (place, settings) = address::parse(url);
     let (mut rest, mut schema) = (place.to_owned(), None);
     for (name, value) in settings {

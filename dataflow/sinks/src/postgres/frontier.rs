@@ -14,9 +14,8 @@ use super::super::contract::{Frontier, Table};
 use super::super::existing::{frontier_of, quoted};
 use super::statement::Session;
 use super::table;
+use super::table::FRONTIERS;
 
-/// The name of the frontier table.
-pub(super) const FRONTIERS: &str = "tidemill_frontiers";
 /// The frontier table.
 const CREATE: &str = "
     CREATE TABLE IF NOT EXISTS tidemill_frontiers(

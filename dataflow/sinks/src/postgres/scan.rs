@@ -9,8 +9,8 @@ use tidemill_postgres::failed;
 
 use super::super::contract::{Scanned, Table};
 use super::super::convert::batch_of;
+use super::super::convert::scan::{Engine, PAGE_ROWS};
 use super::super::existing::quoted;
-use super::super::scan::{Engine, PAGE_ROWS};
 use super::column::{Parameter, Value, array_of, parameters, read_as};
 use super::statement::Session;
 use super::table::{array_type, pg_type};

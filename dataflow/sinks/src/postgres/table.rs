@@ -5,9 +5,10 @@ use tidemill_log::{Error, Kind, Result};
 
 use super::super::contract::{Table, Unclaimed};
 use super::super::existing::{FoundColumn, check_existing, mismatch, quoted, unsupported};
-use super::frontier::FRONTIERS;
 use super::statement::Session;
 
+/// The name of the frontier table.
+pub(super) const FRONTIERS: &str = "tidemill_frontiers";
 /// The comment of a table that a job made.
 const MADE: &str = "made by tidemill";
 /// Most bytes of a name; PostgreSQL cuts a longer one.

@@ -6,8 +6,8 @@ use rusqlite::{Connection, Rows, params_from_iter};
 use tidemill_log::Result;
 
 use super::super::contract::{Scanned, Table};
+use super::super::convert::scan::{Engine, PAGE_ROWS};
 use super::super::existing::quoted;
-use super::super::scan::{Engine, PAGE_ROWS};
 use super::cell::array_of;
 use super::error::failed;
 use super::table::{cells, sqlite_type};

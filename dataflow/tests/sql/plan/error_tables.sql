@@ -53,6 +53,12 @@ CREATE VIEW v WITH (primary_key = '(a, b') AS SELECT a, b FROM u;
 --- empty primary key
 CREATE TABLE u (a int) WITH (format = 'json');
 CREATE VIEW v WITH (primary_key = '') AS SELECT a FROM u;
+--- sink that is no name
+CREATE TABLE u (a int) WITH (format = 'json');
+CREATE VIEW v WITH (primary_key = 'a', sink = 'postgres://h/d') AS SELECT a FROM u;
+--- sink of a view that is not written
+CREATE TABLE u (a int) WITH (format = 'json');
+CREATE VIEW v WITH (sink = 'w') AS SELECT a FROM u;
 --- or replace
 CREATE TABLE u (a int) WITH (format = 'json');
 CREATE OR REPLACE VIEW v AS SELECT a FROM u;

@@ -428,6 +428,7 @@ fn a_fingerprint_covers_everything_that_changes_rows() {
         ("primary_key = 'b'", "primary_key = 'b, n'"),
         ("primary_key = 'b'", "primary_key = '(b, n)'"),
         ("primary_key = 'b'", "primary_key = 'n, b'"),
+        ("primary_key = 'b'", "primary_key = 'b', sink = 'w'"),
         (" WITH (primary_key = 'b')", ""),
     ];
     for (from, to) in changes {

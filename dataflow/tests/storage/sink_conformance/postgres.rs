@@ -16,7 +16,7 @@ pub(super) fn client(url: &str) -> ::postgres::Client {
 
 /// A sink that prepared `counts`, and the URL of its schema; `None` without a server.
 fn prepared(test: &str) -> Option<(String, Arc<dyn Sink>)> {
-    let url = postgres(test)?;
+    let url = schema(test)?;
     let sink = tidemill_sinks::open(&url).unwrap();
     sink.prepare("job", &[counts()]).unwrap();
     Some((url, sink))
@@ -143,7 +143,7 @@ fn a_table_of_others_is_told_from_one_of_a_job() {
 
 #[test]
 fn columns_have_the_types_of_postgresql() {
-    let Some(url) = postgres("columns_have_the_types_of_postgresql") else {
+    let Some(url) = schema("columns_have_the_types_of_postgresql") else {
         return;
     };
     let sink = tidemill_sinks::open(&url).unwrap();
@@ -180,7 +180,7 @@ fn columns_have_the_types_of_postgresql() {
 
 #[test]
 fn what_another_wrote_is_odd_and_not_taken_for_a_row() {
-    let Some(url) = postgres("what_another_wrote_is_odd_and_not_taken_for_a_row") else {
+    let Some(url) = schema("what_another_wrote_is_odd_and_not_taken_for_a_row") else {
         return;
     };
     let sink = tidemill_sinks::open(&url).unwrap();

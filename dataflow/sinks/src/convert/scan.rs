@@ -11,22 +11,22 @@ use arrow::record_batch::RecordBatch;
 use tidemill_ir::row::{batch, nullable};
 use tidemill_log::{Error, Kind, Result};
 
-use super::contract::{Odd, Scanned, Table};
-use super::convert::convert;
+use super::super::contract::{Odd, Scanned, Table};
+use super::convert;
 
 /// Rows that are read from a table at a time.
-pub(super) const PAGE_ROWS: usize = 5_000;
+pub(in super::super) const PAGE_ROWS: usize = 5_000;
 
 /// What an engine knows about its values.
-pub(super) struct Engine<V> {
+pub(in super::super) struct Engine<V> {
     /// The type in which a column is stored.
-    pub(super) stored: fn(&DataType) -> Result<DataType>,
+    pub(in super::super) stored: fn(&DataType) -> Result<DataType>,
     /// Values as an array of that type; the error says what is wrong with a value.
-    pub(super) array_of: fn(&DataType, Vec<V>) -> std::result::Result<ArrayRef, String>,
+    pub(in super::super) array_of: fn(&DataType, Vec<V>) -> std::result::Result<ArrayRef, String>,
     /// The null value.
-    pub(super) null: fn() -> V,
+    pub(in super::super) null: fn() -> V,
     /// A value as text, for messages.
-    pub(super) text: fn(&V) -> String,
+    pub(in super::super) text: fn(&V) -> String,
 }
 
 impl<V: Clone> Engine<V> {
@@ -35,7 +35,7 @@ impl<V: Clone> Engine<V> {
     ///
     /// # Errors
     /// `Data` when an odd value is in a key column.
-    pub(super) fn scanned(
+    pub(in super::super) fn scanned(
         &self,
         table: &Table,
         count: usize,
@@ -106,7 +106,7 @@ impl<V: Clone> Engine<V> {
 ///
 /// # Errors
 /// `Data` when the sink cannot store a type, or a value does not fit its column.
-pub(super) fn stored_form(
+pub(in super::super) fn stored_form(
     table: &Table,
     rows: &RecordBatch,
     stored: fn(&DataType) -> Result<DataType>,
