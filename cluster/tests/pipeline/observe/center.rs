@@ -446,6 +446,7 @@ fn drain_the_worker(browser: &Browser, center: &Center, job: &str) {
     browser.click("Undrain");
     browser.click("Undrain");
     center.until(job, "it runs on the worker again", is_whole);
+    browser.go(&format!("{}/#/jobs/{job}/cluster", center.at));
 }
 
 /// The audit log has each change, and nothing else.
