@@ -39,10 +39,18 @@ fn the_token_is_asked_for_what_changes_state_and_of_workers() {
     }
     let orders = format!("{}/cluster/workers/w/orders", master.url);
     assert_eq!(http.get(orders).send().unwrap().status(), 401);
+    for read in ["/api/v1/status", "/api/v1/jobs", "/api/v1/logs"] {
+        let answer = http.get(format!("{}{read}", master.url)).send().unwrap();
+        assert_eq!(answer.status(), 401, "{read}");
+    }
+    // The routes of the first versions.
+    for gone in ["/v1/status", "/v1/jobs", "/v1/workers/w/orders"] {
+        let answer = http.get(format!("{}{gone}", master.url)).send().unwrap();
+        assert_eq!(answer.status(), 404, "{gone}");
+    }
     for open in [
-        "/api/v1/status",
-        "/api/v1/jobs",
-        "/v1/targets",
+        "/api/v1/targets",
+        "/api/v1/openapi.json",
         "/healthz",
         "/readyz",
     ] {

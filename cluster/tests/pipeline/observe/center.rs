@@ -232,7 +232,7 @@ fn run_shows_its_own_pipeline() {
     let place = Place::embedded("center");
     place.write("ingest.toml", INGEST);
     place.write("views.sql", VIEWS);
-    let mut run = place.start("run", &["--no-live"]);
+    let mut run = place.start("run", &["--no-live", "--log", "info"]);
     run.says("control center: ");
     let said = run.said();
     let first = said.lines().next().unwrap();
