@@ -297,6 +297,11 @@ fn each_screen_shows_its_numbers_and_says_when_there_are_none() {
         browser.go(&master.screen(hash));
         browser.sees(parts);
     }
+    each_says_when_there_is_nothing(&browser, &master);
+}
+
+/// The same screens once there is nothing to show.
+fn each_says_when_there_is_nothing(browser: &Browser, master: &Master) {
     browser.go(&master.screen("#/jobs/users/cluster"));
     browser.sees(&["process 1 on node2"]);
     browser.js("document.querySelector('details').open = true; return 1");
@@ -502,6 +507,9 @@ fn follow_red(browser: &Browser) -> bool {
     browser.js(red) == true
 }
 
+/// Something that goes wrong: what it is, how it shows in the status, and the screen of its cause.
+type Fault = (&'static str, fn(&mut JobStatus), &'static str);
+
 /// What goes wrong is found from the first screen by following red, in at most three clicks.
 #[test]
 fn red_leads_to_the_cause() {
@@ -537,12 +545,12 @@ fn red_leads_to_the_cause() {
     let dead = |job: &mut JobStatus| job.workers = 4;
     let letter = |job: &mut JobStatus| job.dead_letters = 1;
     let late = |job: &mut JobStatus| job.freshness_p99_ms = Some(60_000);
-    let faults: [(&str, &dyn Fn(&mut JobStatus), &str); 5] = [
-        ("an ingest that is stopped", &stopped, "#/jobs/users/ingest"),
-        ("a slot that is full", &full, "#/jobs/users/capture"),
-        ("a worker that is dead", &dead, "#/jobs/users/cluster"),
-        ("a dead letter", &letter, "#/jobs/users/letters"),
-        ("a view that is late", &late, "#/jobs/users/freshness"),
+    let faults: [Fault; 5] = [
+        ("an ingest that is stopped", stopped, "#/jobs/users/ingest"),
+        ("a slot that is full", full, "#/jobs/users/capture"),
+        ("a worker that is dead", dead, "#/jobs/users/cluster"),
+        ("a dead letter", letter, "#/jobs/users/letters"),
+        ("a view that is late", late, "#/jobs/users/freshness"),
     ];
     for (what, break_it, screen) in faults {
         master.change(|status| {

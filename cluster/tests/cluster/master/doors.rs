@@ -177,27 +177,13 @@ fn what_is_wrong_is_said_with_a_fitting_status() {
     assert_eq!(error(raw(large)).0, 413);
     // The refusal of a body ends its connection, which a client may still try to use again.
     let http = client();
-    assert_eq!(
-        error(http.get(url("/api/v1/nothing")).send().unwrap()).0,
-        404
-    );
-    assert_eq!(
-        error(http.delete(url("/api/v1/jobs")).send().unwrap()).0,
-        405
-    );
-    assert_eq!(
-        error(
-            http.get(url("/cluster/workers/w/orders?after=x"))
-                .send()
-                .unwrap()
-        )
-        .0,
-        400
-    );
-    assert_eq!(
-        error(http.get(url("/cluster/workers/w/orders")).send().unwrap()).0,
-        404
-    );
+    let orders = "/cluster/workers/w/orders";
+    let get = |path: &str| error(http.get(url(path)).send().unwrap()).0;
+    assert_eq!(get("/api/v1/nothing"), 404);
+    assert_eq!(get(&format!("{orders}?after=x")), 400);
+    assert_eq!(get(orders), 404);
+    let deleted = http.delete(url("/api/v1/jobs")).send().unwrap();
+    assert_eq!(error(deleted).0, 405);
     let said = |path: &str, body: &serde_json::Value| {
         let (status, said) = master.post(path, body);
         (

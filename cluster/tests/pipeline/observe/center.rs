@@ -235,8 +235,11 @@ fn run_shows_its_own_pipeline() {
     let mut run = place.start("run", &["--no-live", "--log", "info"]);
     run.says("control center: ");
     let said = run.said();
-    let first = said.lines().next().unwrap();
+    // Only the log comes before it.
+    let mut lines = said.lines();
+    let first = lines.find(|line| line.starts_with("control center: "));
     let at = first
+        .unwrap()
         .split(' ')
         .find(|word| word.starts_with("http://"))
         .unwrap();
