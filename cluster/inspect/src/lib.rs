@@ -18,7 +18,7 @@
 //! | `GET /runs` | [`runs`]: the pages of the ingest's ledger |
 //! | `POST /fetching/{request}` | [`runs::requests`]: pause, resume, fetch now, backfill |
 //! | `GET /views/{view}/rows` | [`rows`]: rows of the view's table |
-//! | `POST /views/{view}/verify`, `GET /verification` | [`verified`]: is a table right? |
+//! | `POST /views/{view}/verify`, `GET /verification` | [`rows::verified`]: is a table right? |
 //! | `GET /dead-letters`, `/dead-letters/{number}` | [`letters`]: grouped reasons, one letter |
 //! | `POST /dead-letters/replay` | [`letters::replay`]: letters put back |
 
@@ -48,7 +48,6 @@ mod rows;
 mod runs;
 mod schemas;
 mod topics;
-mod verified;
 
 pub use refusal::Refusal;
 pub use routes::{PATHS, is_of_ingest, routes};
@@ -72,7 +71,7 @@ pub struct Inspected {
     /// The sizes of the records of topics at earlier requests.
     sizes: Mutex<topics::Sizes>,
     /// The newest verification of a view.
-    verification: verified::Kept,
+    verification: rows::verified::Kept,
 }
 
 /// An [`Inspected`] that is set once the process knows its connections.
@@ -116,7 +115,7 @@ impl Inspected {
             opened: Mutex::default(),
             slot: Mutex::default(),
             sizes: Mutex::default(),
-            verification: verified::Kept::default(),
+            verification: rows::verified::Kept::default(),
         }
     }
 

@@ -13,10 +13,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use crate::refusal::{Answer, Refusal, failed};
+use crate::rows::verified;
 use crate::runs::requests::{Pages, request};
-use crate::{
-    Inspected, Later, capture, letters, messages, plan, rows, runs, schemas, topics, verified,
-};
+use crate::{Inspected, Later, capture, letters, messages, plan, rows, runs, schemas, topics};
 
 /// Limit of requests that run at a time. Further ones are refused.
 pub(crate) const REQUESTS_MAX: usize = 4;

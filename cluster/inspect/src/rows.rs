@@ -1,6 +1,8 @@
 //! Rows of a view's table, read from the sink: the first ones in the sink's own order, or the row
 //! of a key.
 
+pub(crate) mod verified;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

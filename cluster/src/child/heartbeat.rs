@@ -155,6 +155,7 @@ mod tests {
         let operator = |ms| job::Operator {
             busy: Duration::from_millis(ms),
             held: None,
+            by_worker: Vec::new(),
         };
         let all = (0..100).map(|n| (format!("o{n}"), operator(n))).collect();
         let told = operators(all);

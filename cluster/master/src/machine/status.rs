@@ -119,10 +119,8 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
         told.max(late.filter(|late| *late > 0))
     };
     let (state_of, why) = described(state, name, Part::Dataflow, job, &of_dataflow);
-    let published = of_ingest
-        .iter()
-        .filter_map(|(_, beat)| beat.map(|beat| beat.records))
-        .sum();
+    let told = of_ingest.iter().filter_map(|(_, beat)| *beat);
+    let published = told.map(|beat| beat.records).sum();
     let disk = fullest(of_dataflow.iter().chain(&of_ingest));
     let ingest = job
         .spec
@@ -167,8 +165,7 @@ fn job(state: &State, name: &str, job: &Job) -> JobStatus {
             .chain(of_ingest)
             .map(|(it, _)| it)
             .collect(),
-        // The server that evaluates the rules adds this.
-        alerts_firing: 0,
+        alerts_firing: 0, // the server that evaluates the rules knows
         failures: failures(job),
         alerts_file: job.spec.files.get(tidemill_alerts::FILE).cloned(),
     }

@@ -39,10 +39,18 @@ fn the_token_is_asked_for_what_changes_state_and_of_workers() {
     }
     let orders = format!("{}/cluster/workers/w/orders", master.url);
     assert_eq!(http.get(orders).send().unwrap().status(), 401);
+    for read in ["/api/v1/status", "/api/v1/jobs", "/api/v1/logs"] {
+        let answer = http.get(format!("{}{read}", master.url)).send().unwrap();
+        assert_eq!(answer.status(), 401, "{read}");
+    }
+    // The routes of the first versions.
+    for gone in ["/v1/status", "/v1/jobs", "/v1/workers/w/orders"] {
+        let answer = http.get(format!("{}{gone}", master.url)).send().unwrap();
+        assert_eq!(answer.status(), 404, "{gone}");
+    }
     for open in [
-        "/api/v1/status",
-        "/api/v1/jobs",
-        "/v1/targets",
+        "/api/v1/targets",
+        "/api/v1/openapi.json",
         "/healthz",
         "/readyz",
     ] {
@@ -169,27 +177,13 @@ fn what_is_wrong_is_said_with_a_fitting_status() {
     assert_eq!(error(raw(large)).0, 413);
     // The refusal of a body ends its connection, which a client may still try to use again.
     let http = client();
-    assert_eq!(
-        error(http.get(url("/api/v1/nothing")).send().unwrap()).0,
-        404
-    );
-    assert_eq!(
-        error(http.delete(url("/api/v1/jobs")).send().unwrap()).0,
-        405
-    );
-    assert_eq!(
-        error(
-            http.get(url("/cluster/workers/w/orders?after=x"))
-                .send()
-                .unwrap()
-        )
-        .0,
-        400
-    );
-    assert_eq!(
-        error(http.get(url("/cluster/workers/w/orders")).send().unwrap()).0,
-        404
-    );
+    let orders = "/cluster/workers/w/orders";
+    let get = |path: &str| error(http.get(url(path)).send().unwrap()).0;
+    assert_eq!(get("/api/v1/nothing"), 404);
+    assert_eq!(get(&format!("{orders}?after=x")), 400);
+    assert_eq!(get(orders), 404);
+    let deleted = http.delete(url("/api/v1/jobs")).send().unwrap();
+    assert_eq!(error(deleted).0, 405);
     let said = |path: &str, body: &serde_json::Value| {
         let (status, said) = master.post(path, body);
         (

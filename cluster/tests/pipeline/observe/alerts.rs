@@ -152,7 +152,7 @@ fn prometheus_takes_the_rules_and_their_metrics_exist() {
     let rules = printed(&place, "prometheus");
     let dashboard = printed(&place, "grafana");
     let parsed: Value = serde_json::from_str(&dashboard).unwrap();
-    assert_eq!(parsed["panels"].as_array().unwrap().len(), 11);
+    assert_eq!(parsed["panels"].as_array().unwrap().len(), 12);
     let documented = include_str!("../../../../docs/metrics.md");
     for text in [&rules, &dashboard] {
         assert!(metrics(text).len() > 10);
@@ -169,5 +169,5 @@ fn prometheus_takes_the_rules_and_their_metrics_exist() {
     let checked = check.args(["check", "rules"]).arg(file).output().unwrap();
     let said = String::from_utf8_lossy(&checked.stdout);
     assert!(checked.status.success(), "{said}");
-    assert!(said.contains("11 rules found"), "{said}");
+    assert!(said.contains("12 rules found"), "{said}");
 }

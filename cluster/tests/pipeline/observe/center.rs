@@ -232,11 +232,14 @@ fn run_shows_its_own_pipeline() {
     let place = Place::embedded("center");
     place.write("ingest.toml", INGEST);
     place.write("views.sql", VIEWS);
-    let mut run = place.start("run", &["--no-live"]);
+    let mut run = place.start("run", &["--no-live", "--log", "info"]);
     run.says("control center: ");
     let said = run.said();
-    let first = said.lines().next().unwrap();
+    // Only the log comes before it.
+    let mut lines = said.lines();
+    let first = lines.find(|line| line.starts_with("control center: "));
     let at = first
+        .unwrap()
         .split(' ')
         .find(|word| word.starts_with("http://"))
         .unwrap();
@@ -446,6 +449,7 @@ fn drain_the_worker(browser: &Browser, center: &Center, job: &str) {
     browser.click("Undrain");
     browser.click("Undrain");
     center.until(job, "it runs on the worker again", is_whole);
+    browser.go(&format!("{}/#/jobs/{job}/cluster", center.at));
 }
 
 /// The audit log has each change, and nothing else.

@@ -516,7 +516,11 @@ fn fetching(shown: &Shown) {
             .post("/fetching/pause", &Value::Null)
             .contains("is paused")
     );
-    let state = || shown.get("", &[])["ingest"]["paused_ms"].is_u64();
+    let state = || {
+        let request = shown.http.get(shown.url("", &[])).bearer_auth(TOKEN);
+        let job: Value = serde_json::from_str(&shown.answer(request).1).unwrap();
+        job["ingest"]["paused_ms"].is_u64()
+    };
     until("the status says so", PATIENCE, || state().then_some(()));
     assert!(shown.get("/runs", &[])["paused_ms"].is_i64());
     for (path, what, status) in [

@@ -304,3 +304,51 @@ impl OfJob {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidemill_protocol::MasterStatus;
+
+    use super::*;
+
+    /// A status of `now_ms` with one job, whose lag is this.
+    fn status(now_ms: u64, lag_ms: u64) -> Status {
+        let job = JobStatus {
+            name: "users".to_owned(),
+            lag_ms: Some(lag_ms),
+            alerts_file: Some("[[rule]]\nname = 'late'\nwhen = 'lag > 5s'".to_owned()),
+            ..JobStatus::default()
+        };
+        Status {
+            master: MasterStatus {
+                now_ms,
+                ..MasterStatus::default()
+            },
+            workers: Vec::new(),
+            jobs: vec![job],
+        }
+    }
+
+    #[test]
+    fn the_next_server_goes_on_and_forgets_a_job_that_was_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", folder.path().display());
+        let changes = |alerts: &Alerting| alerts.of("users").unwrap().changes.len();
+        let first = Alerting::stored(&url, "cluster");
+        first.look(&status(1_000, 9_000));
+        assert_eq!((first.firing("users"), changes(&first)), (1, 1));
+        let next = Alerting::stored(&url, "cluster");
+        next.look(&status(3_000, 9_000));
+        assert_eq!(
+            (next.firing("users"), changes(&next)),
+            (1, 1),
+            "it says it again"
+        );
+        next.look(&status(5_000, 0));
+        assert_eq!((next.firing("users"), changes(&next)), (0, 2));
+        next.look(&Status::default());
+        let anew = Alerting::stored(&url, "cluster");
+        anew.look(&status(7_000, 0));
+        assert_eq!(changes(&anew), 0, "a job of the same name has a history");
+    }
+}

@@ -75,6 +75,7 @@ impl Known {
             Command::Stop(_) => self.runs = Some(false),
             Command::Restart(_) => self.runs = Some(true),
             Command::Rescale(_, workers) => self.workers = Some(workers),
+            Command::Drain(_) | Command::Undrain(_) => {}
             Command::Remove(_) => {
                 *self = Self {
                     there: Some(false),

@@ -47,8 +47,7 @@ function bars(/** @type {Bar} */ bar, /** @type {number} */ left, /** @type {num
     <rect x=${left} y=${depth * HEIGHT} width=${width - 1} height=${HEIGHT - 1} rx="2" />
     ${chars > 2 && html`<text x=${left + 5} y=${depth * HEIGHT + 17}>${text}</text>`}`;
   const kind = `bar depth-${depth}`;
-  all.push(bar.href ? html`<a key=${`${depth} ${bar.title}`} class=${kind} href=${bar.href}
-      aria-label=${told}>${inside}</a>`
+  all.push(bar.href ? html`<a key=${`${depth} ${bar.title}`} class=${kind} href=${bar.href}>${inside}</a>`
     : html`<g key=${`${depth} ${bar.title}`} class=${kind}>${inside}</g>`);
   let at = left;
   for (const child of bar.children ?? []) {

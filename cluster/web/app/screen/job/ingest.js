@@ -87,7 +87,7 @@ function Runs({ runs, route }) {
 function Backfill({ path, told, why }) {
   const [pages, set] = useState({ first: "", last: "", again: false });
   const given = (/** @type {string} */ name) => (/** @type {any} */ event) =>
-    set({ ...pages, [name]: event.target.value });
+    set((/** @type {any} */ now) => ({ ...now, [name]: event.target.value }));
   const first = Number(pages.first || told.first_page);
   const count_ = Math.max(0, Number(pages.last || first) - first + 1);
   const pace = told.every_ms === null ? "" : `, one each ${duration(told.every_ms)}: about ${
@@ -105,7 +105,7 @@ function Backfill({ path, told, why }) {
     <input id="last" type="number" min=${first} max=${told.last_page ?? undefined} required
       value=${pages.last} onInput=${given("last")} />
     <label><input type="checkbox" checked=${pages.again} onChange=${(/** @type {any} */ event) =>
-    set({ ...pages, again: event.target.checked })} /> also pages that landed</label><//>`;
+    set((/** @type {any} */ now) => ({ ...now, again: event.target.checked }))} /> also pages that landed</label><//>`;
 }
 
 /** What can be asked of the fetcher. @param {{ job: any, told: any }} props */

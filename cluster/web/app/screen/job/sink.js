@@ -50,7 +50,8 @@ function Shown({ job, at, now }) {
       of: (it) => it.write?.busy_us ?? null,
       cell: (it) => duration(it.write ? it.write.busy_us / 1000 : null) },
     { id: "verify", head: "Is it right?", fixed: true, of: () => "",
-      cell: (it) => html`<${Buttons} job=${job.name} view=${it.name} busy=${busy} />` },
+      cell: (it) => html`<div class="row"><${Buttons} job=${job.name} view=${it.name}
+        busy=${busy} /></div>` },
   ];
   return html`<${Panel} title=${html`Sink ${service && html`<${Badge} state=${service.state} />`}`}>
       <${Facts} of=${[

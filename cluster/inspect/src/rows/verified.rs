@@ -13,6 +13,7 @@
 //! later epoch: what the job writes meanwhile stays.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -126,7 +127,12 @@ pub(crate) fn begin(job: &Inspected, view: &str, wanted: Wanted) -> Answer<Begun
 /// Starts the command with the connections of this process, which go by its environment: flags can
 /// be seen by everybody on the machine.
 fn start(job: &Inspected, view: &str, wanted: Wanted) -> std::io::Result<Child> {
-    let mut command = Command::new(std::env::current_exe()?);
+    // This very program, also when a newer one was installed in its place meanwhile.
+    let own = Path::new("/proc/self/exe");
+    let mut command = match own.exists() {
+        true => Command::new(own),
+        false => Command::new(std::env::current_exe()?),
+    };
     command.arg("verify").arg(job.folder.path()).arg(view);
     command.args(["--json", "--workers", "1", "--name", &job.name]);
     command.args(["--limit", &DIFFERENCES_MAX.to_string()]);
