@@ -149,8 +149,13 @@ impl Json {
                 None if self.complete => return Err(absent(field)),
                 None | Some("null") => DecodedValue::Null,
                 Some(raw) => {
-                    let cell = self.rules.cell(raw, written, &field.kind);
-                    let cell = cell.map_err(|misfit| misfitted(field, raw, &misfit))?;
+                    let cell = match field.asked.and_then(|asked| asked.whole(raw)) {
+                        Some(cell) => cell,
+                        None => {
+                            let cell = self.rules.cell(raw, written, &field.kind);
+                            cell.map_err(|misfit| misfitted(field, raw, &misfit))?
+                        }
+                    };
                     match field.asked {
                         Some(asked) => asked.kept(cell).ok_or_else(|| {
                             let (name, found) = (&field.name, text::excerpt(raw));
